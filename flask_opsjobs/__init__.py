@@ -1,0 +1,38 @@
+"""The public names of flask_opsjobs, nothing else."""
+
+from ._extension import OpsJobs
+from .errors import (
+    ConfigError,
+    InvalidArgs,
+    OpsJobsError,
+    SchemaBehind,
+    UnknownWorker,
+)
+from .jobs.current import current_job
+from .jobs.enqueue import Enqueued, EnqueuedMany
+from .jobs.outcomes import Cancel, Discard, RetryIn, Snooze
+from .jobs.receipts import Unique
+from .jobs.worker import Worker
+from .policy import AccessPolicy, DisplayPolicy
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccessPolicy",
+    "Cancel",
+    "ConfigError",
+    "Discard",
+    "DisplayPolicy",
+    "Enqueued",
+    "EnqueuedMany",
+    "InvalidArgs",
+    "OpsJobs",
+    "OpsJobsError",
+    "RetryIn",
+    "SchemaBehind",
+    "Snooze",
+    "Unique",
+    "UnknownWorker",
+    "Worker",
+    "current_job",
+]

@@ -1,0 +1,47 @@
+"""Every error that flask_opsjobs raises at a host; each message names the thing, its state and the fix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class OpsJobsError(Exception):
+    """The parent of every error below."""
+
+
+class ConfigError(OpsJobsError):
+    """A setting, a policy or the host's database is missing or wrong; raised by `init_app`, never later."""
+
+
+class DeclarationError(OpsJobsError):
+    """A worker is declared in a way that cannot work; raised where the function is decorated."""
+
+
+class InvalidArgs(OpsJobsError):
+    """A call does not fit its worker's signature. Nothing was written.
+
+    `errors` lists all of them as `{"loc": "account_id", "msg": "…", "type": "…"}`, never with the values,
+    since values may be secret.
+    """
+
+    def __init__(self, worker: str, errors: list[dict[str, Any]]) -> None:
+        self.worker = worker
+        self.errors = errors
+        said = "; ".join(f"{error['loc']}: {error['msg']}" for error in errors)
+        super().__init__(f"worker {worker}: {said}")
+
+
+class SchemaBehind(OpsJobsError):
+    """The database has no `opsjobs` schema, or an older one than this code runs on."""
+
+
+class UnknownWorker(OpsJobsError):
+    """A job names a worker that this process has not imported."""
+
+
+class RefusedSession(OpsJobsError):
+    """`session=` is bound to another database than the one that holds the jobs."""
+
+
+class EngineUnavailable(OpsJobsError):
+    """Redis or Postgres did not answer in time."""

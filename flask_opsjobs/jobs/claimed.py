@@ -1,0 +1,31 @@
+"""A job that an executor has claimed: what is needed to perform it, and the fence that guards its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """The claimed row. `attempt` counts from 1; `dispatch_no` is named by every later write of this attempt."""
+
+    id: int
+    dispatch_no: int
+    worker: str
+    queue: str
+    args: dict[str, Any]
+    meta: dict[str, Any]
+    tags: list[str]
+    attempt: int
+    max_attempts: int
+    timeout_seconds: int | None
+    deadline_at: datetime | None
+    created_at: datetime
+    claimed_at: datetime
+
+    @property
+    def held_as(self) -> str:
+        """How a beat names what it holds: `id-dispatch_no`."""
+        return f"{self.id}-{self.dispatch_no}"

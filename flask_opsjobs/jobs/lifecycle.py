@@ -1,0 +1,76 @@
+"""The states of a job and the arrows between them, as data: views, writes, docs and tests all read this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+WAITING = ("deferred", "scheduled", "available", "queued", "retryable")
+FINAL = ("finished", "failed", "canceled")
+STATES = ("deferred", "scheduled", "available", "queued", "started", "retryable", *FINAL)
+
+MEANINGS = {
+    "deferred": "waits for another job or a signal",
+    "scheduled": "due later",
+    "available": "due now, not yet handed to RQ",
+    "queued": "handed to RQ",
+    "started": "a worker claimed it",
+    "retryable": "an attempt failed; due again after backoff",
+    "finished": "ended well",
+    "failed": "ended badly; ended_by says how",
+    "canceled": "ended by somebody's decision",
+}
+
+# Why a final job ended, as stored in jobs.ended_by.
+ENDED_BY = {
+    "returned": "the function returned",
+    "exhausted": "the last attempt failed",
+    "deadline": "the deadline passed before it started",
+    "invalid_args": "its stored arguments no longer fit the signature",
+    "unknown_worker": "no executor knew its worker",
+    "refused": "executors failed its delivery three times without running it",
+    "unrecordable": "its outcome could not be written",
+    "canceled": "canceled",
+    "discarded": "discarded",
+}
+
+# How an attempt ended, as stored in attempts.outcome.
+OUTCOMES = ("returned", "raised", "timed_out", "died", "canceled", "discarded", "snoozed", "retry_in", "refused", "lost")
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """One legal move: from any of `sources` to one of `targets`, made by `by`."""
+
+    name: str
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    by: str
+    meaning: str
+
+
+ARROWS = (
+    Arrow("release", ("deferred",), ("available",), "dispatcher", "what it waited for has happened"),
+    Arrow("stage", ("scheduled", "retryable"), ("available",), "dispatcher", "it has become due"),
+    Arrow("dispatch", ("available",), ("queued",), "dispatcher", "a delivery is pushed to RQ"),
+    Arrow("claim", ("queued",), ("started",), "worker", "an executor takes the delivery"),
+    Arrow("recall", ("queued",), ("available",), "dispatcher", "its delivery was lost or refused"),
+    Arrow("finish", ("queued", "started"), ("finished",), "worker", "the function returned"),
+    Arrow("fail", ("queued", "started"), ("retryable", "failed"), "worker", "the attempt failed"),
+    Arrow("snooze", ("queued", "started"), ("scheduled",), "worker", "the function asked to be called later"),
+    Arrow("expire", WAITING, ("failed",), "dispatcher", "the deadline passed"),
+    Arrow("rescue", ("started",), ("available", "failed"), "watcher", "its executor is gone"),
+    Arrow("cancel", (*WAITING, "started"), ("canceled",), "operator", "on started it asks the executor to stop"),
+    Arrow("discard", WAITING, ("failed",), "operator", "it shall not run"),
+    Arrow("retry", ("failed", "canceled", "retryable"), ("available",), "operator", "run it once more"),
+    Arrow("delete", FINAL, (), "operator", "its row goes"),
+)
+
+
+def moves_from(state: str) -> tuple[Arrow, ...]:
+    """The arrows that may leave `state`."""
+    return tuple(arrow for arrow in ARROWS if state in arrow.sources)
+
+
+def sources_of(name: str) -> tuple[str, ...]:
+    """The states from which the arrow `name` may leave."""
+    return next(arrow.sources for arrow in ARROWS if arrow.name == name)

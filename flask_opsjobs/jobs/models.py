@@ -1,0 +1,156 @@
+"""The tables of jobs: the job itself, its attempts, its output and the receipt that makes it unique."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ..db import Base
+from .lifecycle import ENDED_BY, FINAL, OUTCOMES, STATES, WAITING
+
+MOMENT = DateTime(timezone=True)
+
+
+def one_of(column: str, words: tuple[str, ...]) -> str:
+    """The text of a CHECK that `column` holds one of `words`."""
+    return f"{column} IN ({', '.join(repr(word) for word in words)})"
+
+
+class Job(Base):
+    """One call of a worker."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    origin: Mapped[str] = mapped_column(Text, server_default="opsjobs")
+    worker: Mapped[str] = mapped_column(Text)
+    queue: Mapped[str] = mapped_column(Text)
+    line: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(Text)
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default="5")
+    args: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    meta: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
+    attempt: Mapped[int] = mapped_column(Integer, server_default="0")
+    max_attempts: Mapped[int] = mapped_column(Integer)
+    dispatch_no: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    refused_count: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    timeout_seconds: Mapped[int | None] = mapped_column(Integer)
+    deadline_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    created_at: Mapped[datetime] = mapped_column(MOMENT)
+    due_at: Mapped[datetime] = mapped_column(MOMENT)
+    dispatched_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    started_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    ended_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    ended_by: Mapped[str | None] = mapped_column(Text)
+    ended_reason: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(Text)
+    executor_id: Mapped[int | None] = mapped_column(BigInteger)
+    cancel_requested_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    unique_key: Mapped[bytes | None] = mapped_column(LargeBinary)
+    rq_status: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        CheckConstraint(one_of("origin", ("opsjobs", "rq")), name="origin_check"),
+        CheckConstraint(one_of("state", STATES), name="state_check"),
+        CheckConstraint(one_of("ended_by", tuple(ENDED_BY)), name="ended_by_check"),
+        CheckConstraint(f"({one_of('state', FINAL)}) = (ended_at IS NOT NULL)", name="final_has_end_check"),
+        CheckConstraint("(ended_at IS NULL) = (ended_by IS NULL)", name="end_has_cause_check"),
+        CheckConstraint("priority BETWEEN 0 AND 9", name="priority_check"),
+        CheckConstraint("attempt >= 0 AND max_attempts >= 1", name="attempts_check"),
+        CheckConstraint("dispatch_no >= 0", name="dispatch_no_check"),
+        CheckConstraint("(state <> 'started') OR (started_at IS NOT NULL)", name="started_has_time_check"),
+        # Each index names the query it is for.
+        Index("jobs_due", "line", "priority", "due_at", "id", postgresql_where=text("state = 'available'")),
+        Index("jobs_to_stage", "due_at", postgresql_where=text(one_of("state", ("scheduled", "retryable")))),
+        Index("jobs_queued", "queue", "dispatched_at", postgresql_where=text("state = 'queued'")),
+        Index("jobs_started", "executor_id", postgresql_where=text("state = 'started'")),
+        Index("jobs_deadlines", "deadline_at",
+              postgresql_where=text(f"deadline_at IS NOT NULL AND {one_of('state', WAITING)}")),
+        Index("jobs_by_state", "state", "id"),
+        Index("jobs_by_queue", "queue", "id"),
+        Index("jobs_by_worker", "worker", "id"),
+        Index("jobs_to_retain", "state", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
+    )  # fmt: skip
+
+
+class Attempt(Base):
+    """One claim of a job, by the number of the dispatch that led to it."""
+
+    __tablename__ = "attempts"
+
+    job_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    dispatch_no: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    attempt: Mapped[int] = mapped_column(Integer)
+    executor_id: Mapped[int | None] = mapped_column(BigInteger)
+    executor: Mapped[str] = mapped_column(Text)
+    started_at: Mapped[datetime] = mapped_column(MOMENT)
+    ended_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    outcome: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(Text)
+    traceback: Mapped[str | None] = mapped_column(Text)
+    log_tail: Mapped[str | None] = mapped_column(Text)
+    cause: Mapped[str | None] = mapped_column(Text)
+    max_rss_kb: Mapped[int | None] = mapped_column(BigInteger)
+    progress_done: Mapped[int | None] = mapped_column(BigInteger)
+    progress_total: Mapped[int | None] = mapped_column(BigInteger)
+    progress_note: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        CheckConstraint(one_of("outcome", OUTCOMES), name="outcome_check"),
+        CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="end_has_outcome_check"),
+    )
+
+
+class Output(Base):
+    """What a worker returned, when it is declared with `record_output=True`."""
+
+    __tablename__ = "outputs"
+
+    job_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    value: Mapped[Any | None] = mapped_column(JSONB)
+    size_bytes: Mapped[int] = mapped_column(Integer)
+    omitted: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(MOMENT)
+
+    __table_args__ = (Index("outputs_to_retain", "created_at"),)
+
+
+class Receipt(Base):
+    """The proof that a job with this key exists. No foreign key: it may outlive the job."""
+
+    __tablename__ = "receipts"
+
+    key: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    job_id: Mapped[int] = mapped_column(BigInteger)
+    until: Mapped[str] = mapped_column(Text)
+    expires_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    created_at: Mapped[datetime] = mapped_column(MOMENT)
+
+    __table_args__ = (
+        CheckConstraint(one_of("until", ("within", "ended", "forever")), name="until_check"),
+        CheckConstraint("(until = 'within') = (expires_at IS NOT NULL)", name="expiry_check"),
+        Index("receipts_by_job", "job_id"),
+        Index("receipts_to_retain", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+    )

@@ -1,0 +1,1 @@
+"""A queue: where jobs wait for an executor that listens to it."""

@@ -1,0 +1,47 @@
+"""What a host's session remembers of the jobs it recorded, and the one moment at which that is acted on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.orm import Session, SessionTransaction
+
+_log = logging.getLogger("flask_opsjobs")
+_KEY = "flask_opsjobs.touched"
+_COMMITTED = "flask_opsjobs.committed"
+
+Acted = Callable[[list[Any]], None]
+
+
+def touch(session: Session, act: Acted, note: Any) -> None:
+    """Remember `note`, and call `act([notes…])` once the session's root transaction has been committed.
+
+    Not at savepoints, since others see nothing yet; not inside the commit, since a full pool or an exception there
+    would make the host's `commit()` raise although its data is safe. `act` may raise: it is logged.
+    """
+    if not event.contains(session, "after_transaction_end", _after_transaction_end):
+        event.listen(session, "after_commit", _after_commit)
+        event.listen(session, "after_transaction_end", _after_transaction_end)
+    session.info.setdefault(_KEY, {}).setdefault(act, []).append(note)
+
+
+def _after_commit(session: Session) -> None:
+    # Fires at the release of a savepoint too; only the root's counts.
+    if not session.in_nested_transaction():
+        session.info[_COMMITTED] = True
+
+
+def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is not None:
+        return
+    touched = session.info.pop(_KEY, {})
+    if not session.info.pop(_COMMITTED, False):
+        return
+    for act, notes in touched.items():
+        try:
+            act(notes)
+        except Exception:
+            _log.exception("jobs are recorded but could not be handed out now; the dispatch loop will")

@@ -1,0 +1,147 @@
+"""The `OPSJOBS_*` settings: what each means, its default, and which values are allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import ConfigError
+
+PREFIX = "OPSJOBS_"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One configuration key: `parse` returns the value to use or raises `ValueError` saying what is allowed."""
+
+    key: str
+    default: Any
+    parse: Callable[[Any], Any]
+    meaning: str
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("a non-empty string")
+    return value
+
+
+def _optional_text(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _prefix(value: Any) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or value.endswith("/"):
+        raise ValueError("a path such as '/ops/jobs', with a leading and without a trailing slash")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("True or False")
+    return value
+
+
+def _number(low: float, high: float) -> Callable[[Any], float]:
+    def parse(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def _choice(*words: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in words:
+            raise ValueError("one of " + ", ".join(repr(word) for word in words))
+        return str(value)
+
+    return parse
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("URL_PREFIX", "/ops/jobs", _prefix, "Where the pages are mounted."),
+    Setting("BIND", None, _optional_text, "The Flask-SQLAlchemy bind that holds the jobs; None is the default bind."),
+    Setting("REDIS_URL", None, _optional_text,
+            "Redis or Valkey. None takes the host's Flask-RQ connection, else redis://localhost:6379/0."),
+    Setting("ENVIRONMENT", "development", _text, "The word in the badge of every page."),
+    Setting("APP_ROLE", None, _optional_text, "A database role to which migrations grant the use of our tables."),
+    Setting("DISPATCH", True, _flag, "Hand jobs to RQ right after commit; off, only the loop does. Off under TESTING."),
+    Setting("WINDOW", None, lambda value: None if value is None else _whole(1, 1_000_000)(value),
+            "How many jobs of a queue may lie in Redis. None: about one second of work, at least two."),
+    Setting("MAX_ARGS_BYTES", 1_000_000, _whole(1_000, 100_000_000), "The largest arguments of one job, as JSON."),
+    Setting("MAX_OUTPUT_BYTES", 256_000, _whole(0, 100_000_000), "The largest output kept of one job, as JSON."),
+    Setting("LOG_TAIL_BYTES", 16_000, _whole(0, 1_000_000), "How much of an attempt's log is kept."),
+    Setting("BEAT_SECONDS", 10, _number(0.2, 60), "How often an executor says that it lives."),
+    Setting("LATE_SECONDS", 45, _number(1, 3600), "Without a new beat for this long an executor is late."),
+    Setting("MISSING_SECONDS", 120, _number(2, 86400), "Without a new beat for this long it is missing; its jobs are rescued."),
+    Setting("RESCUE", "automatic", _choice("automatic", "manual"), "Whether jobs of a missing executor are put back by themselves."),
+    Setting("RECALL_SECONDS", 5, _number(0.2, 3600), "How long a handed-out job may stand nowhere in Redis before it is recalled."),
+    Setting("KEEP_FINISHED_DAYS", 14, _number(0, 36500), "How long finished jobs are kept."),
+    Setting("KEEP_CANCELED_DAYS", 14, _number(0, 36500), "How long canceled jobs are kept."),
+    Setting("KEEP_FAILED_DAYS", 90, _number(0, 36500), "How long failed jobs are kept."),
+    Setting("KEEP_OUTPUT_DAYS", 7, _number(0, 36500), "How long outputs are kept, when the job itself is kept longer."),
+    Setting("PAGE_TIMEOUT_SECONDS", 5, _number(0.1, 600), "The statement timeout of every query of a page."),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The host's choices, one attribute per setting, in lower case: `settings.beat_seconds`."""
+
+    url_prefix: str
+    bind: str | None
+    redis_url: str | None
+    environment: str
+    app_role: str | None
+    dispatch: bool
+    window: int | None
+    max_args_bytes: int
+    max_output_bytes: int
+    log_tail_bytes: int
+    beat_seconds: float
+    late_seconds: float
+    missing_seconds: float
+    rescue: str
+    recall_seconds: float
+    keep_finished_days: float
+    keep_canceled_days: float
+    keep_failed_days: float
+    keep_output_days: float
+    page_timeout_seconds: float
+
+
+def read(config: Mapping[str, Any]) -> Settings:
+    """The settings in a Flask config. Raises `ConfigError` naming every unknown key and every wrong value."""
+    known = {PREFIX + setting.key: setting for setting in SETTINGS}
+    wrong = [
+        f"{key} is not a setting of flask_opsjobs; known are {', '.join(known)}"
+        for key in config
+        if key.startswith(PREFIX) and key not in known
+    ]
+    values: dict[str, Any] = {}
+    for key, setting in known.items():
+        try:
+            values[setting.key.lower()] = setting.parse(config.get(key, setting.default))
+        except ValueError as allowed:
+            wrong.append(f"{key} = {config[key]!r} is not allowed: it must be {allowed}")
+    if wrong:
+        raise ConfigError("; ".join(wrong))
+    settings = Settings(**values)
+    if not settings.beat_seconds < settings.late_seconds < settings.missing_seconds:
+        raise ConfigError(
+            "OPSJOBS_BEAT_SECONDS < OPSJOBS_LATE_SECONDS < OPSJOBS_MISSING_SECONDS must hold, got "
+            f"{settings.beat_seconds:g}, {settings.late_seconds:g}, {settings.missing_seconds:g}"
+        )
+    return settings

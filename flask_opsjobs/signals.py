@@ -1,0 +1,22 @@
+"""Signals a host may connect to; a receiver that raises is logged and changes nothing."""
+
+import logging
+from typing import Any
+
+from blinker import NamedSignal, Namespace
+
+_log = logging.getLogger("flask_opsjobs")
+_signals = Namespace()
+
+job_enqueued = _signals.signal("job-enqueued", doc="A job was recorded; sent inside the host's transaction.")
+job_ended = _signals.signal("job-ended", doc="A job reached a final state; sent after that was committed.")
+executor_missing = _signals.signal("executor-missing", doc="A watcher gave an executor up.")
+
+
+def send(signal: NamedSignal, sender: Any, **facts: Any) -> None:
+    """Send to every receiver, whatever another one raises."""
+    for receiver in signal.receivers_for(sender):
+        try:
+            receiver(sender, **facts)
+        except Exception:
+            _log.exception("a receiver of the signal %s raised", signal.name)

@@ -1,0 +1,13 @@
+"""The statements of the folder `sql`, each read once; a file is one statement and says who runs it and why it locks."""
+
+from functools import cache
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent / "sql"
+
+
+@cache
+def load(name: str) -> str:
+    """The text of `sql/<name>.sql`, without its comments, with psycopg's `%(name)s` parameters."""
+    lines = (_FOLDER / f"{name}.sql").read_text().splitlines()
+    return "\n".join(line for line in lines if not line.lstrip().startswith("--")).strip()
