@@ -1,0 +1,68 @@
+# Every command of the project. Bare `make` lists them.
+#
+# Each target does its own set-up: a virtual environment in .venv, made with $(PYTHON),
+# which must be 3.11 or newer. Further arguments go through ARGS: make test ARGS="-k fence".
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help setup demo demo-check test coverage lint fix docs map bench screenshot wheel check clean
+
+help: ## List these targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv and install the package with everything for developing it.
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("flask_opsjobs needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ". Say which to use: make PYTHON=python3.12 …")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## Run the example host with its own Postgres and Valkey, until Ctrl-C.
+	$(BIN)/flask --app examples/flask_host opsjobs demo $(ARGS)
+
+demo-check: $(READY) ## Run the demo headless: jobs run, a killed worker's job is rescued, then exit.
+	$(BIN)/flask --app examples/flask_host opsjobs demo --check $(ARGS)
+
+test: $(READY) ## Run all tests, also those with a browser, with kills and with the wheel.
+	$(BIN)/python -m pytest $(ARGS)
+
+coverage: $(READY) ## Run the tests and print which lines they never reach.
+	$(BIN)/coverage erase
+	-$(BIN)/coverage run --parallel-mode -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+lint: $(READY) ## Check style, types and import contracts.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+fix: $(READY) ## Repair what ruff can repair.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(READY) ## Build the documentation; a warning is an error.
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+map: $(READY) ## Print the package as a tree, each module with its first sentence.
+	@$(BIN)/python -m tests.tools.map
+
+bench: $(READY) ## Measure managed jobs against plain RQ.
+	$(BIN)/python -m tests.tools.bench $(ARGS)
+
+screenshot: $(READY) ## Take the README's picture from a running demo.
+	$(BIN)/python -m tests.tools.screenshot $(ARGS)
+
+wheel: $(READY) ## Build the wheel into dist/, and install it alone in a test.
+	$(BIN)/python -m build --wheel --no-isolation
+	$(BIN)/python -m pytest tests/test_package.py
+
+check: lint docs test ## Everything that CI asks: lint, docs, tests (the wheel's is among them).
+
+clean: ## Remove what is built; .venv and .demo stay.
+	rm -rf dist build docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage .coverage.*
