@@ -1,0 +1,63 @@
+"""Rights on our tables for the role of the host's app, when migrations run as another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import current_app, has_app_context
+
+from ..errors import ConfigError
+
+ALL = "SELECT, INSERT, UPDATE, DELETE"
+
+
+def app_role(op: Any) -> str | None:
+    """The role named by `OPSJOBS_APP_ROLE`, or None: alembic's own config wins over the app's.
+
+    alembic's is the attribute or main option `opsjobs_app_role`, for whoever migrates without an app.
+    """
+    config = op.get_context().config
+    if config is not None:
+        role = config.attributes.get("opsjobs_app_role") or config.get_main_option(
+            "opsjobs_app_role"
+        )
+        if role:
+            return str(role)
+    if has_app_context():
+        role = current_app.config.get("OPSJOBS_APP_ROLE")
+        return str(role) if role else None
+    return None
+
+
+def grant_tables(op: Any, *tables: str, rights: str = ALL) -> None:
+    """Grant `rights` on tables of ours to the app's role; nothing without one.
+
+    Identity columns need no grant of their own: who may insert may take the next number.
+    """
+    _grant(op, rights, "".join(f"opsjobs.{table}, " for table in tables).removesuffix(", "))
+
+
+def grant_schema(op: Any) -> None:
+    """Grant the use of the schema itself, and reading the version, which `init_app` checks."""
+    _grant(op, "USAGE", "SCHEMA opsjobs")
+    _grant(op, "SELECT", "opsjobs.schema_version")
+
+
+def _grant(op: Any, rights: str, on: str) -> None:
+    role = app_role(op)
+    if role is None:
+        return
+    context = op.get_context()
+    if not context.as_sql:
+        _require_role(op.get_bind(), role)
+    quoted = context.dialect.identifier_preparer.quote(role)
+    op.execute(f"GRANT {rights} ON {on} TO {quoted}")
+
+
+def _require_role(connection: Any, role: str) -> None:
+    known = connection.exec_driver_sql("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))
+    if known.scalar() is None:
+        raise ConfigError(
+            f"OPSJOBS_APP_ROLE = {role!r}: the database has no such role; create it first, or "
+            "leave the setting out when the app connects as the role that migrates"
+        )
