@@ -1,0 +1,235 @@
+"""The fixtures of every test: servers for the session, and a database, an app and a clock for each test.
+
+Postgres and Valkey come from their wheels. Set `OPSJOBS_TEST_DATABASE_URL` or `OPSJOBS_TEST_REDIS_URL`
+to use others: the database's role must be allowed to create databases, and Redis' database is emptied.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from flask_sqlalchemy import SQLAlchemy
+from redis import Redis
+from sqlalchemy.engine import make_url
+
+from flask_opsjobs import OpsJobs
+from tests.support.clock import Clock
+from tests.support.database import Databases
+from tests.support.policies import AllowAll, ShowAll
+from tests.support.postgres import Postgres
+from tests.support.processes import Children
+from tests.support.serving import served
+from tests.support.valkey import Valkey
+
+# --- servers, once for the session
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    """Makes databases on the session's Postgres: `.empty()` and `.migrated()` give URLs, `.drop(url)`."""
+    given = os.environ.get("OPSJOBS_TEST_DATABASE_URL")
+    server = None if given else Postgres(durable=False)
+    url = make_url(given) if given else server.url()
+    databases = Databases(url.set(drivername="postgresql+psycopg"))
+    yield databases
+    databases.close()
+    if server is not None:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def _redis_url() -> Iterator[str]:
+    given = os.environ.get("OPSJOBS_TEST_REDIS_URL")
+    if given:
+        yield given
+        return
+    server = Valkey()
+    yield server.url
+    server.close()
+
+
+# --- a place for each test
+
+
+@pytest.fixture
+def database_url(databases: Databases) -> Iterator[str]:
+    """SQLAlchemy's URL of a new database with our schema."""
+    url = databases.migrated()
+    yield url.render_as_string(hide_password=False)
+    databases.drop(url)
+
+
+@pytest.fixture
+def empty_database_url(databases: Databases) -> Iterator[str]:
+    """SQLAlchemy's URL of a new database without our schema."""
+    url = databases.empty()
+    yield url.render_as_string(hide_password=False)
+    databases.drop(url)
+
+
+@pytest.fixture
+def redis_url(_redis_url: str) -> str:
+    """The URL of an empty Redis database."""
+    with Redis.from_url(_redis_url) as client:
+        client.flushdb()
+    return _redis_url
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[Redis]:
+    """A client of that database."""
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that only the test moves: pass `clock.now` where a time is taken."""
+    return Clock()
+
+
+# --- the host's app
+
+MakeApp = Callable[..., Flask]
+
+
+class _Client(FlaskClient):
+    """Asks in a context of its own, as a server would: never in the test's, which would share its session."""
+
+    def open(self, *args: Any, **kwargs: Any) -> Any:
+        return contextvars.Context().run(super().open, *args, **kwargs)
+
+
+@pytest.fixture
+def make_app(request: pytest.FixtureRequest, redis_url: str) -> Iterator[MakeApp]:
+    """Makes a host: `make_app(OPSJOBS_WINDOW=3, access=…, display=…)`, on the test's database unless told another."""
+    made: list[tuple[Flask, SQLAlchemy]] = []
+
+    def make(access: Any = None, display: Any = None, **config: Any) -> Flask:
+        app = Flask("host")
+        app.test_client_class = _Client
+        if "SQLALCHEMY_DATABASE_URI" not in config:
+            config["SQLALCHEMY_DATABASE_URI"] = request.getfixturevalue("database_url")
+        app.config.update(
+            TESTING=True,
+            SECRET_KEY="only for tests",
+            OPSJOBS_REDIS_URL=redis_url,
+        )
+        app.config.update(config)
+        db = SQLAlchemy(app)
+        made.append((app, db))
+        OpsJobs(app, access=access or AllowAll(), display=display or ShowAll())
+        return app
+
+    yield make
+    for app, db in made:
+        with app.app_context():
+            for engine in db.engines.values():
+                engine.dispose()
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    """A host that allows and shows everything. `TESTING`, so nothing is dispatched at commit."""
+    return make_app()
+
+
+@pytest.fixture
+def opsjobs(app: Flask) -> OpsJobs:
+    """The extension on `app`; declare workers on it."""
+    found: OpsJobs = app.extensions["opsjobs"]
+    return found
+
+
+@pytest.fixture
+def db(app: Flask) -> Iterator[SQLAlchemy]:
+    """The host's SQLAlchemy, with an app context pushed for the test, so that `db.session` works."""
+    found: SQLAlchemy = app.extensions["sqlalchemy"]
+    with app.app_context():
+        yield found
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """Asks `app` for pages."""
+    return app.test_client()
+
+
+# --- processes
+
+
+@pytest.fixture
+def children(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[Children]:
+    """Starts `children.flask("opsjobs", "worker", …)` on this test's database and Redis; kills all at the end."""
+    env = {"TEST_DATABASE_URL": database_url, "TEST_REDIS_URL": redis_url}
+    children = Children(tmp_path, env)
+    yield children
+    children.end()
+
+
+@pytest.fixture
+def live_url(app: Flask) -> Iterator[str]:
+    """The root URL of `app`, answering over HTTP in a thread."""
+    with served(app) as url:
+        yield url
+
+
+# --- servers that a test may kill
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A durable Postgres for one test: `.kill()`, `.start()`, `.stop()`, `.freeze()`, `.thaw()`."""
+    server = Postgres(durable=True)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def own_database_url(own_postgres: Postgres) -> str:
+    """SQLAlchemy's URL of a database with our schema on `own_postgres`."""
+    databases = Databases(own_postgres.url())
+    return databases.migrated().render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[Valkey]:
+    """A Valkey for one test: `.kill()`, `.start()`, `.freeze()`, `.thaw()`, `.flushall()`; its `.url` stays."""
+    server = Valkey()
+    yield server
+    server.close()
+
+
+# --- a browser
+
+
+@pytest.fixture(scope="session")
+def _browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    from tests.support.browser import chromium
+
+    path = chromium()
+    with sync_playwright() as playwright:
+        # Chromium refuses its sandbox to root, who runs CI.
+        browser = playwright.chromium.launch(
+            executable_path=path, chromium_sandbox=False, args=["--disable-dev-shm-usage"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(_browser: Any, live_url: str) -> Iterator[Any]:
+    """A Playwright page in a fresh browser context, with `live_url` as its base: `page.goto("/ops/jobs/")`."""
+    context = _browser.new_context(base_url=live_url)
+    context.set_default_timeout(10_000)
+    yield context.new_page()
+    context.close()

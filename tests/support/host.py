@@ -1,0 +1,72 @@
+"""The host app of child processes; the fixture `children` tells it through the environment where it is."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+
+from flask_opsjobs import OpsJobs, current_job
+
+from .policies import AllowAll, ShowAll
+from .waiting import wait_until
+
+db = SQLAlchemy()
+opsjobs = OpsJobs()
+
+
+def create_app(**config: Any) -> Flask:
+    """A host with the workers below; `TEST_CONFIG_<KEY>` in the environment sets a key of its config."""
+    app = Flask(__name__)
+    app.config.update(
+        SECRET_KEY="only for tests",
+        SQLALCHEMY_DATABASE_URI=os.environ["TEST_DATABASE_URL"],
+        OPSJOBS_REDIS_URL=os.environ["TEST_REDIS_URL"],
+    )
+    app.config.from_prefixed_env("TEST_CONFIG")
+    app.config.update(config)
+    db.init_app(app)
+    opsjobs.init_app(app, access=AllowAll(), display=ShowAll())
+    return app
+
+
+@opsjobs.worker(record_output=True)
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@opsjobs.worker(max_attempts=3, backoff=0)
+def fail(message: str = "on purpose") -> None:
+    raise RuntimeError(message)
+
+
+@opsjobs.worker(max_attempts=3, backoff=0)
+def fail_until(attempt: int) -> None:
+    """Raises until its attempt of that number, which returns."""
+    if current_job().attempt < attempt:
+        raise RuntimeError("not yet")
+
+
+@opsjobs.worker(max_attempts=2, backoff=0)
+def die(attempts: int = 1) -> None:
+    """SIGKILLs its own process in its first attempts."""
+    if current_job().attempt <= attempts:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@opsjobs.worker(max_attempts=5)
+def hold(gate: str, timeout: float = 60) -> None:
+    """Runs until somebody makes the file `gate`; says that it has begun by making `gate + ".begun"`."""
+    Path(gate + ".begun").touch()
+    wait_until(Path(gate).exists, timeout, what=gate)
+
+
+@opsjobs.worker(max_attempts=5)
+def note(path: str, line: str) -> None:
+    """Appends a line to a file: what really ran, and how often, whatever the database says."""
+    with open(path, "a") as file:
+        file.write(line + "\n")

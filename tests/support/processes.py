@@ -1,0 +1,141 @@
+"""Child processes of a test: `flask opsjobs worker` and the like, with their logs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from .waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+
+
+class Child:
+    """A started command. It leads its own session, and its output goes to a file."""
+
+    def __init__(self, command: list[str], log: Path, env: Mapping[str, str]) -> None:
+        self.command = command
+        self._log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; minus the signal's number when one ended it."""
+        return self._process.poll()
+
+    @property
+    def log(self) -> str:
+        """All that it has printed so far."""
+        return self._log.read_text(errors="replace")
+
+    def wait_for(self, words: str, timeout: float = 15) -> str:
+        """Its log once `words` are in it; fails at once, with the log, when it ends without them."""
+
+        def said_or_ended() -> bool:
+            return words in self.log or self.exit_code is not None
+
+        wait_until(said_or_ended, timeout, what=f"{words!r} in the log of {self}")
+        if words not in self.log:
+            raise AssertionError(
+                f"{self} ended ({self.exit_code}) before it said {words!r}:\n{self.log}"
+            )
+        return self.log
+
+    def wait(self, timeout: float = 15) -> int:
+        """Its exit code, once it ended."""
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self} still runs after {timeout:g} s:\n{self.log}") from None
+
+    def children(self) -> list[psutil.Process]:
+        """Its processes below it, such as a worker's horse."""
+        try:
+            return psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def signal(self, number: int) -> None:
+        """Send a signal to itself alone, not to its children."""
+        self._process.send_signal(number)
+
+    def terminate(self, timeout: float = 15) -> int:
+        """Ask it to stop, and its exit code once it did."""
+        self.signal(signal.SIGTERM)
+        return self.wait(timeout)
+
+    def kill(self) -> None:
+        """SIGKILL itself alone."""
+        self._process.kill()
+        self._process.wait()
+
+    def kill_all(self) -> None:
+        """SIGKILL itself and everything below it, also what is stopped."""
+        family = self.children()
+        self.kill()
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def freeze(self) -> None:
+        """SIGSTOP itself alone."""
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.signal(signal.SIGCONT)
+
+    def __str__(self) -> str:
+        return " ".join(
+            Path(word).name if word == sys.executable else word for word in self.command
+        )
+
+
+class Children:
+    """Starts commands for one test and ends them with it."""
+
+    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._env = env
+        self._started: list[Child] = []
+
+    def start(self, *command: str, env: Mapping[str, str] | None = None) -> Child:
+        """Start any command."""
+        log = self._folder / f"child-{len(self._started)}.log"
+        child = Child(list(command), log, {**self._env, **(env or {})})
+        self._started.append(child)
+        return child
+
+    def flask(self, *words: str, **config: Any) -> Child:
+        """Start `flask words…` of tests/support/host.py; `config` goes into that app's config."""
+        env = {f"TEST_CONFIG_{key}": json.dumps(value) for key, value in config.items()}
+        app = "tests.support.host"
+        return self.start(sys.executable, "-m", "flask", "--app", app, *words, env=env)
+
+    def end(self) -> None:
+        """Kill all that still run, and print what each said, which pytest shows when the test failed."""
+        for child in self._started:
+            child.kill_all()
+            print(f"--- {child} ended with {child.exit_code} and said:\n{child.log}")

@@ -1,0 +1,1 @@
+"""Programs that developers run through make: the map, the bench, the screenshot."""
