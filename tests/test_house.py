@@ -1,0 +1,174 @@
+"""The rules of the house that no tool knows: each is a search through the sources that finds nothing."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import sources
+from tests.tools.map import first_sentence
+
+# Where SQL may be sent from. Reads stand in queries, an operator's and a host's writes in transitions;
+# the rest are the few places whose whole purpose is one statement or a connection.
+SENDS_SQL = re.compile(
+    r"""flask_opsjobs/(
+        \w+/(transitions|queries)
+      | db | sql | session | host
+      | jobs/(enqueue\w* | receipts | outputs | retention)
+      | endings/\w+
+      | engine/\w+
+      | lifeline/\w+
+      | loops/\w+
+      | install/\w+
+      | cli/demo\w*
+    )\.py""",
+    re.VERBOSE,
+)
+SQL_TEXT = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|COPY|LOCK TABLE)\s+\S+\s")
+# Sentences of SQL without a table: the clock, a lock, a setting of the session.
+SPEAKS_SQL = re.compile(
+    r"flask_opsjobs/(db|sql|session|host|install/\w+|doctor/\w+|engine/\w+|loops/\w+)\.py"
+)
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(sources.ROOT))
+
+
+def _calls(path: Path, *methods: str) -> Iterator[str]:
+    """Where methods of these names are called in a module."""
+    for node in ast.walk(sources.tree(path)):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in methods
+        ):
+            yield sources.place(path, node.lineno)
+
+
+def _strings(path: Path) -> Iterator[ast.Constant]:
+    """The string literals of a module, without its docstrings."""
+    tree = sources.tree(path)
+    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if node in docstrings or not isinstance(node, ast.Constant):
+            continue
+        if isinstance(node.value, str):
+            yield node
+
+
+def test_sql_is_sent_from_its_places_only() -> None:
+    found = [
+        place
+        for path in sources.python("flask_opsjobs")
+        if not SENDS_SQL.fullmatch(_name(path))
+        for place in _calls(path, "execute", "executemany", "exec_driver_sql", "copy")
+    ]
+    assert found == []
+
+
+def test_sql_is_written_in_sql_files() -> None:
+    found = [
+        f"{sources.place(path, string.lineno)} {string.value.strip()[:60]!r}"
+        for path in sources.python("flask_opsjobs")
+        if not SPEAKS_SQL.fullmatch(_name(path))
+        for string in _strings(path)
+        if SQL_TEXT.match(string.value)
+    ]
+    assert found == []
+
+
+def _sets_state(node: ast.AST) -> bool:
+    """Whether a node is `x.state = …` or `….values(state=…)`."""
+    if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return any(isinstance(t, ast.Attribute) and t.attr == "state" for t in targets)
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "values"
+        and any(keyword.arg == "state" for keyword in node.keywords)
+    )
+
+
+def test_state_is_assigned_in_transitions_only() -> None:
+    found = [
+        sources.place(path, node.lineno)  # type: ignore[attr-defined]
+        for path in sources.python("flask_opsjobs")
+        if path.name != "transitions.py"
+        for node in ast.walk(sources.tree(path))
+        if _sets_state(node)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("what", "pattern"),
+    [
+        ("the filter safe", r"\|\s*safe\b"),
+        ("autoescape switched off", r"autoescape\s+false"),
+        ("an inline style", r"\sstyle\s*=|<style"),
+        ("an inline script", r"<script(?![^>]*\ssrc=)"),
+        ("an event attribute", r"\son[a-z]+\s*=|hx-on"),
+        ("a javascript: address", r"javascript:"),
+        ("another site", r"(src|href)=[\"']?(https?:)?//"),
+    ],
+)
+def test_templates_stand_under_a_strict_csp(what: str, pattern: str) -> None:
+    found = [
+        place
+        for path in sources.files("templates", "*.html")
+        for place, line in sources.lines(path)
+        if re.search(pattern, line)
+    ]
+    assert found == [], what
+
+
+def test_rq_keys_are_never_written_out() -> None:
+    """RQ's prefix may be changed by `RQ_KEY_PREFIX`; RQ's own constants and methods know it."""
+    found = [
+        place
+        for path in sources.python("flask_opsjobs")
+        for place, line in sources.lines(path)
+        if re.search(r"""["']rq:""", line)
+    ]
+    assert found == []
+
+
+def test_no_test_sleeps() -> None:
+    """`tests/support/waiting.py` waits for conditions; time that passes is passed in."""
+    found = [
+        place
+        for path in sources.python("tests")
+        if path != sources.ROOT / "tests/support/waiting.py"
+        for place in _calls(path, "sleep", "wait_for_timeout")
+    ]
+    assert found == []
+
+
+def test_every_module_opens_with_one_sentence() -> None:
+    found = [
+        _name(path)
+        for path in sources.python("flask_opsjobs", "migrations", "tests/support", "tests/tools")
+        if not first_sentence(path).endswith((".", "!", "?"))
+    ]
+    assert found == []
+
+
+def test_modules_are_named_after_things() -> None:
+    vague = re.compile(r"(.*_)?(utils?|helpers?|common|base|misc|manager|service|handler)s?")
+    found = [_name(path) for path in sources.python("flask_opsjobs") if vague.fullmatch(path.stem)]
+    assert found == []
+
+
+def test_every_sql_statement_says_what_it_is() -> None:
+    found = [
+        _name(path)
+        for path in sources.files("flask_opsjobs", "*.sql")
+        if not path.read_text().startswith("--")
+    ]
+    assert found == []
