@@ -20,6 +20,7 @@ from redis import Redis
 from sqlalchemy.engine import make_url
 
 from flask_opsjobs import OpsJobs
+from flask_opsjobs.host import Host
 from tests.support.clock import Clock
 from tests.support.database import Databases
 from tests.support.policies import AllowAll, ShowAll
@@ -109,42 +110,53 @@ class _Client(FlaskClient):
 
 @pytest.fixture
 def make_app(request: pytest.FixtureRequest, redis_url: str) -> Iterator[MakeApp]:
-    """Makes a host: `make_app(OPSJOBS_WINDOW=3, access=…, display=…)`, on the test's database unless told another."""
-    made: list[tuple[Flask, SQLAlchemy]] = []
+    """Makes a host: `make_app(OPSJOBS_WINDOW=3, access=…, display=…, opsjobs=…)`.
 
-    def make(access: Any = None, display: Any = None, **config: Any) -> Flask:
+    It stands on the test's database and Redis unless the config says another. `TESTING`, so nothing
+    is dispatched at commit.
+    """
+    made: list[Flask] = []
+
+    def make(
+        *, access: Any = None, display: Any = None, opsjobs: OpsJobs | None = None, **config: Any
+    ) -> Flask:
         app = Flask("host")
         app.test_client_class = _Client
         if "SQLALCHEMY_DATABASE_URI" not in config:
             config["SQLALCHEMY_DATABASE_URI"] = request.getfixturevalue("database_url")
-        app.config.update(
-            TESTING=True,
-            SECRET_KEY="only for tests",
-            OPSJOBS_REDIS_URL=redis_url,
-        )
+        app.config.update(TESTING=True, SECRET_KEY="only for tests", OPSJOBS_REDIS_URL=redis_url)
         app.config.update(config)
-        db = SQLAlchemy(app)
-        made.append((app, db))
-        OpsJobs(app, access=access or AllowAll(), display=display or ShowAll())
+        SQLAlchemy(app)
+        made.append(app)
+        opsjobs = opsjobs or OpsJobs()
+        opsjobs.init_app(app, access=access or AllowAll(), display=display or ShowAll())
         return app
 
     yield make
-    for app, db in made:
+    for app in made:
         with app.app_context():
-            for engine in db.engines.values():
+            for engine in app.extensions["sqlalchemy"].engines.values():
                 engine.dispose()
+        if "opsjobs" in app.extensions:
+            app.extensions["opsjobs"].spare.close()
 
 
 @pytest.fixture
-def app(make_app: MakeApp) -> Flask:
-    """A host that allows and shows everything. `TESTING`, so nothing is dispatched at commit."""
-    return make_app()
+def opsjobs() -> OpsJobs:
+    """The extension of `app`; declare workers on it."""
+    return OpsJobs()
 
 
 @pytest.fixture
-def opsjobs(app: Flask) -> OpsJobs:
-    """The extension on `app`; declare workers on it."""
-    found: OpsJobs = app.extensions["opsjobs"]
+def app(make_app: MakeApp, opsjobs: OpsJobs) -> Flask:
+    """A host that allows and shows everything."""
+    return make_app(opsjobs=opsjobs)
+
+
+@pytest.fixture
+def host(app: Flask) -> Host:
+    """What the extension knows of `app`: settings, engine, workers, policies, broker."""
+    found: Host = app.extensions["opsjobs"]
     return found
 
 
