@@ -53,7 +53,7 @@ def _detached(pool: Pool) -> Connection:
 
 
 class SpareConnections:
-    """A few connections kept between uses by the hook that runs after a host's commit. Safe in threads and after a fork."""
+    """A few connections kept between uses, for the hook after a commit. Safe in threads and after a fork."""
 
     def __init__(self, engine: Engine, most: int = 4) -> None:
         self._engine = engine

@@ -1,0 +1,146 @@
+"""The extension: `OpsJobs.init_app` reads like a table of contents of the whole package. Start reading here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, overload
+
+from flask import Flask, current_app
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from . import policy, settings
+from .cli import opsjobs as cli_group
+from .db import SpareConnections
+from .engine.broker import Broker
+from .engine.connections import RedisConnections
+from .engine.handout import Handout
+from .errors import ConfigError
+from .host import Host
+from .jobs.worker import Worker
+from .web import make_blueprint
+
+NAME = "opsjobs"
+
+
+class OpsJobs:
+    """Background jobs recorded in the host's Postgres, run by RQ, operated at `/ops/jobs`.
+
+    `OpsJobs(app, access=…, display=…)`, or `OpsJobs(access=…, display=…)` and later `init_app(app)`. No app is kept
+    on the extension; all state of an app lies in `app.extensions["opsjobs"]`, a `Host`.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        access: policy.AccessPolicy | None = None,
+        display: policy.DisplayPolicy | None = None,
+    ) -> None:
+        self.workers: dict[str, Worker] = {}
+        self._access = access
+        self._display = display
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(
+        self,
+        app: Flask,
+        *,
+        access: policy.AccessPolicy | None = None,
+        display: policy.DisplayPolicy | None = None,
+    ) -> None:
+        """Join the app. Raises `ConfigError` with the key, the value and the fix; touches no server."""
+        if NAME in app.extensions:
+            raise ConfigError("OpsJobs is already initialised on this app: call init_app once")
+        chosen = settings.read(app.config)
+        engine, session = _database(app, chosen.bind)
+        host = Host(
+            settings=chosen,
+            engine=engine,
+            session=session,
+            secrets=_secrets(app),
+            workers=self.workers,
+            access=_policy(access or self._access, policy.AccessPolicy, "access"),
+            display=_policy(display or self._display, policy.DisplayPolicy, "display"),
+            spare=SpareConnections(engine),
+        )
+        host.broker = Broker(RedisConnections(app, chosen.redis_url))
+        if chosen.dispatch and not app.testing:
+            host.hand_out = Handout(host).after_commit
+        app.extensions[NAME] = host
+        app.register_blueprint(make_blueprint(), url_prefix=chosen.url_prefix)
+        app.cli.add_command(cli_group)
+
+    @property
+    def host(self) -> Host:
+        """The current app's state. Raises `RuntimeError` outside an app context or for an app without OpsJobs."""
+        try:
+            found: Host = current_app.extensions[NAME]
+        except KeyError:
+            raise RuntimeError(
+                "OpsJobs is not initialised on the current app: call opsjobs.init_app(app)"
+            ) from None
+        return found
+
+    @overload
+    def worker(self, function: Callable[..., Any], /) -> Worker: ...
+    @overload
+    def worker(self, /, **options: Any) -> Callable[[Callable[..., Any]], Worker]: ...
+    def worker(
+        self, function: Callable[..., Any] | None = None, /, **options: Any
+    ) -> Worker | Callable[[Callable[..., Any]], Worker]:
+        """Declare a worker, as `@opsjobs.worker` or `@opsjobs.worker(queue="mail", …)`; options as of `Worker`."""
+
+        def declare(function: Callable[..., Any]) -> Worker:
+            worker = Worker(function, host=lambda: self.host, **options)
+            worker.register(self.workers)
+            return worker
+
+        return declare if function is None else declare(function)
+
+
+def _policy(given: Any, protocol: type, name: str) -> Any:
+    if given is None:
+        raise ConfigError(
+            f"OpsJobs has no {name} policy: pass {name}=…, an object with the methods of {protocol.__name__}; "
+            "`flask opsjobs install` writes one to start from"
+        )
+    if lacking := policy.missing(given, protocol):
+        raise ConfigError(
+            f"the {name} policy {type(given).__name__} lacks {', '.join(lacking)} of {protocol.__name__}"
+        )
+    return given
+
+
+def _secrets(app: Flask) -> tuple[bytes, ...]:
+    if not app.secret_key:
+        raise ConfigError(
+            "SECRET_KEY is not set: receipts of unique jobs and page cursors are signed with it"
+        )
+    keys = [app.secret_key, *(app.config.get("SECRET_KEY_FALLBACKS") or [])]
+    return tuple(key.encode() if isinstance(key, str) else key for key in keys)
+
+
+def _database(app: Flask, bind: str | None) -> tuple[Engine, Callable[[], Session]]:
+    if "sqlalchemy" not in app.extensions:
+        raise ConfigError(
+            "OpsJobs needs Flask-SQLAlchemy: call SQLAlchemy(app) before OpsJobs(app)"
+        )
+    db = app.extensions["sqlalchemy"]
+    with app.app_context():
+        engines = db.engines
+    if bind not in engines:
+        known = ", ".join(repr(key) for key in engines)
+        raise ConfigError(f"OPSJOBS_BIND = {bind!r} is not a bind of this app; known are {known}")
+    engine: Engine = engines[bind]
+    if engine.dialect.name != "postgresql":
+        raise ConfigError(
+            f"OpsJobs keeps its jobs in PostgreSQL; the bind {bind!r} is {engine.dialect.name}"
+        )
+    if engine.dialect.driver != "psycopg":
+        raise ConfigError(
+            f"OpsJobs needs psycopg 3; the bind {bind!r} uses {engine.dialect.driver}: "
+            "write the URL as postgresql+psycopg://…"
+        )
+    return engine, db.session

@@ -1,0 +1,68 @@
+"""`flask opsjobs worker`: an OpsWorker on the queues named, or on all that the app's workers use."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+from flask import Flask, current_app
+from flask.cli import with_appcontext
+from rq.worker import DequeueStrategy
+
+from ..engine.executor import Executor
+from ..engine.perform_forking import ForkingStable
+from ..engine.perform_simple import SimpleStable
+from ..engine.rq_worker import OpsSimpleWorker, OpsWorker
+from ..host import Host
+
+
+@click.command("worker")
+@click.argument("queues", nargs=-1)
+@click.option("--simple", is_flag=True, help="Perform in this process, without a fork per job.")
+@click.option("--burst", is_flag=True, help="Stop when the queues are empty.")
+@click.option("--max-jobs", type=click.IntRange(min=1), help="Stop after so many jobs.")
+@click.option(
+    "--log-level", default="WARNING", show_default=True, help="How much RQ's own log says."
+)
+@with_appcontext
+def worker(
+    queues: tuple[str, ...], simple: bool, burst: bool, max_jobs: int | None, log_level: str
+) -> None:
+    """Run jobs of QUEUES, the first named first; of all queues of this app's workers when none is named."""
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    host: Host = app.extensions["opsjobs"]
+    host.require_schema()
+    names = list(queues) or sorted({each.queue for each in host.workers.values()}) or ["default"]
+    sys.exit(run(app, names, simple=simple, burst=burst, max_jobs=max_jobs, log_level=log_level))
+
+
+def run(
+    app: Flask, names: list[str], *, simple: bool, burst: bool = False, max_jobs: int | None = None,
+    log_level: str = "WARNING",
+) -> int:  # fmt: skip
+    """Work until stopped; the exit code: 0 when that was wanted, 1 when the loop ended by itself."""
+    host: Host = app.extensions["opsjobs"]
+    wire = host.broker.connections.wire(names[0])
+    executor = Executor(host, "simple" if simple else "forking", names)
+    kind = OpsSimpleWorker if simple else OpsWorker
+    rq_worker = kind(names, name=executor.name, connection=wire.redis, serializer=wire.serializer)
+    stable = (SimpleStable if simple else ForkingStable)(app, executor, host.workers)
+    rq_worker.attach(executor, stable)
+    click.echo(f"{executor.name} listens to {', '.join(names)}", err=True)
+    try:
+        rq_worker.work(
+            burst=burst,
+            max_jobs=max_jobs,
+            logging_level=log_level,
+            dequeue_strategy=DequeueStrategy.DEFAULT,
+        )
+    finally:
+        is_done = executor.close()
+    if not is_done:
+        click.echo(
+            "Postgres did not take the last outcomes in time; lifeline will find those jobs",
+            err=True,
+        )
+    return 0 if is_done and not rq_worker.has_failed else 1

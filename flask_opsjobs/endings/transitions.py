@@ -1,0 +1,149 @@
+"""The arrows finish, fail, snooze, expire, rescue and refuse: each one statement, then everyone who waits is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from .. import sql
+from ..db import Connection
+from ..jobs import receipts
+from ..jobs.lifecycle import FINAL
+from ..jobs.outcomes import Outcome
+
+# After how many refusals by RQ workers that lack the host's code a job fails.
+MOST_REFUSALS = 3
+
+
+@dataclass(frozen=True)
+class Ending:
+    """One attempt's outcome on its way to the record, with the fence that guards it."""
+
+    id: int
+    dispatch_no: int
+    executor_id: int | None
+    executor: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job that was moved out of `started`, or ended while it waited, and where it went."""
+
+    id: int
+    dispatch_no: int
+    state: str
+    ended_by: str | None
+    worker: str
+    queue: str
+    line: str
+    is_unique: bool
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it will not run again by itself."""
+        return self.state in FINAL
+
+
+def record(connection: Connection, endings: Iterable[Ending], now: datetime) -> list[Ended]:
+    """Write outcomes in one transaction; the jobs that were moved. One that meets the fence is left out: it came late.
+
+    Locks the jobs in id order. Raises what Postgres raises; then nothing was written.
+    """
+    rows = json.dumps([_row(ending) for ending in endings])
+    return _end(connection, "record_outcomes", {"outcomes": rows, "now": now})
+
+
+def expire(
+    connection: Connection, now: datetime, *, limit: int = 1000, ids: Sequence[int] | None = None
+) -> list[Ended]:
+    """End waiting jobs whose deadline has passed, at most `limit`, of all or of `ids`. Commits."""
+    return _end(
+        connection,
+        "expire_jobs",
+        {"now": now, "limit": limit, "ids": None if ids is None else list(ids)},
+    )
+
+
+def rescue(
+    connection: Connection,
+    executor_ids: Sequence[int],
+    now: datetime,
+    cause: str,
+    *,
+    keep: Iterable[str] = (),
+    claimed_before: datetime | None = None,
+    limit: int = 1000,
+) -> list[Ended]:
+    """Put back `started` jobs of these executors, but for those in `keep`; at the limit they fail. Commits."""
+    return _end(
+        connection,
+        "rescue_jobs",
+        {
+            "executor_ids": list(executor_ids),
+            "now": now,
+            "cause": cause,
+            "keep": list(keep),
+            "claimed_before": claimed_before or now,
+            "limit": limit,
+        },
+    )
+
+
+def refuse(
+    connection: Connection, deliveries: Sequence[tuple[int, int]], now: datetime
+) -> list[Ended]:
+    """Count deliveries (id, dispatch_no) that RQ failed without our code running; the third ends the job. Commits."""
+    ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
+    return _end(
+        connection,
+        "refuse_jobs",
+        {"ids": ids, "dispatch_nos": numbers, "now": now, "limit": MOST_REFUSALS},
+    )
+
+
+def _end(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> list[Ended]:
+    with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(sql.load(statement), parameters)
+        ended = [Ended(**row) for row in cursor.fetchall()]
+        _tell(connection, ended)
+    return ended
+
+
+def _tell(connection: Connection, ended: Sequence[Ended]) -> None:
+    """Tell all who wait for an end, in the same transaction."""
+    if unique := [job.id for job in ended if job.is_unique and job.is_final]:
+        receipts.release(connection, unique)
+
+
+def _row(ending: Ending) -> dict[str, Any]:
+    outcome = ending.outcome
+    done, total, note = outcome.progress or (None, None, None)
+    has_output = outcome.output is not None
+    return {
+        "id": ending.id,
+        "dispatch_no": ending.dispatch_no,
+        "executor_id": ending.executor_id,
+        "executor": ending.executor,
+        "kind": outcome.kind,
+        "error": outcome.error,
+        "traceback": outcome.traceback,
+        "reason": outcome.reason,
+        "delay_seconds": outcome.delay_seconds,
+        "ended_by": outcome.ended_by,
+        "output": json.loads(outcome.output) if outcome.output is not None else None,
+        "keep_output": has_output or outcome.output_omitted is not None,
+        "output_bytes": outcome.output_bytes,
+        "output_omitted": outcome.output_omitted,
+        "log_tail": outcome.log_tail,
+        "cause": outcome.cause,
+        "max_rss_kb": outcome.max_rss_kb,
+        "done": done,
+        "total": total,
+        "note": note,
+    }

@@ -1,0 +1,85 @@
+"""The broker: pushes deliveries to RQ and takes them back, on whatever Redis a queue lives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+
+from redis import Redis
+from rq import Queue
+from rq.job import Job as RQJob
+from rq.queue import EnqueueData
+
+from .connections import RedisConnections, write_only
+from .delivery import FUNCTION, Delivery, parse
+
+# RQ's own limit is only the outer bound: the executor stops an overdue job itself, with its own cause.
+_OUTER_BOUND_SECONDS = 60
+# A delivery that RQ failed is evidence for the recall loop for this long; RQ's default is a year.
+_FAILURE_TTL_SECONDS = 3600
+
+
+class Broker:
+    """RQ as the rest of the package sees it. Every method raises `redis.RedisError` when Redis does not answer."""
+
+    def __init__(self, connections: RedisConnections) -> None:
+        self.connections = connections
+
+    def connection_for(self, queue: str) -> Redis:
+        """The Redis of a queue, for a worker or a loop: at most 5 s a call, no retries."""
+        return self.connections.wire(queue).redis
+
+    def queue(self, name: str, *, quick: bool = False) -> Queue:
+        """RQ's queue of this name, unable to unpickle."""
+        wire = self.connections.wire(name, quick=quick)
+        return Queue(name, connection=wire.redis, serializer=write_only(wire.serializer))
+
+    def push(self, deliveries: Iterable[Delivery], *, quick: bool = False) -> None:
+        """Hand deliveries to RQ, one MULTI per queue, in the given order; priority 0 goes to the front.
+
+        The rows must be committed before: an idle worker claims within 0.1 ms. `quick` is for a request of the host.
+        """
+        for name, group in groupby(sorted(deliveries, key=_queue_name), key=_queue_name):
+            queue = self.queue(name, quick=quick)
+            with queue.connection.pipeline() as pipe:
+                queue.enqueue_many([_enqueue_data(delivery) for delivery in group], pipeline=pipe)
+                pipe.execute()
+
+    def forget(self, queue_name: str, rq_ids: Iterable[str]) -> None:
+        """Remove deliveries from RQ without a trace: list, intermediate list, started registry, executions, hash."""
+        ids = list(rq_ids)
+        if not ids:
+            return
+        queue = self.queue(queue_name)
+        with queue.connection.pipeline() as pipe:
+            for rq_id in ids:
+                pipe.lrem(queue.key, 0, rq_id)
+                pipe.lrem(queue.intermediate_queue_key, 0, rq_id)
+                pipe.zrem(queue.failed_job_registry.key, rq_id)
+                pipe.delete(RQJob.key_for(rq_id))
+            pipe.execute()
+
+
+def is_ours(rq_id: str) -> bool:
+    """Whether this RQ job is a delivery of ours."""
+    return parse(rq_id) is not None
+
+
+def _queue_name(delivery: Delivery) -> str:
+    return delivery.queue
+
+
+def _enqueue_data(delivery: Delivery) -> EnqueueData:
+    timeout = (
+        -1 if delivery.timeout_seconds is None else delivery.timeout_seconds + _OUTER_BOUND_SECONDS
+    )
+    return Queue.prepare_data(
+        FUNCTION,
+        timeout=timeout,
+        result_ttl=0,
+        failure_ttl=_FAILURE_TTL_SECONDS,
+        # RQ's default description is the whole call.
+        description=f"{delivery.worker} {delivery.id}",
+        job_id=delivery.rq_id,
+        at_front=delivery.priority == 0,
+    )

@@ -1,0 +1,39 @@
+"""A delivery: one handing-out of a job to RQ, named `opsjobs-<id>-<dispatch_no>`; it carries no argument of the job."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+PREFIX = "opsjobs-"
+# What RQ calls. An OpsWorker never does: it reads the id and performs the job itself.
+FUNCTION = "flask_opsjobs.engine.plain_worker.perform_delivery"
+_ID = re.compile(r"opsjobs-(\d{1,19})-(\d{1,19})")
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What RQ is told of a job: never its arguments, which would have to be unpickled and would be on screen."""
+
+    id: int
+    dispatch_no: int
+    queue: str
+    worker: str
+    priority: int
+    timeout_seconds: int | None
+
+    @property
+    def rq_id(self) -> str:
+        """The id of the RQ job."""
+        return rq_id(self.id, self.dispatch_no)
+
+
+def rq_id(job_id: int, dispatch_no: int) -> str:
+    """The RQ id of a delivery."""
+    return f"{PREFIX}{job_id}-{dispatch_no}"
+
+
+def parse(text: str) -> tuple[int, int] | None:
+    """The (job id, dispatch number) in an RQ id; None when the delivery is not ours."""
+    match = _ID.fullmatch(text)
+    return (int(match[1]), int(match[2])) if match else None

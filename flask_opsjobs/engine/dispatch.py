@@ -1,0 +1,106 @@
+"""Dispatch: take due jobs of a line, commit, and only then push them to RQ."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+
+from psycopg.rows import class_row, scalar_row
+from redis import RedisError
+
+from .. import sql
+from ..db import Connection
+from ..settings import Settings
+from .broker import Broker
+from .delivery import Delivery
+
+_log = logging.getLogger("flask_opsjobs.dispatch")
+
+
+class Dispatcher:
+    """Hands out the jobs of one app's lines on a connection of its own, which is in autocommit."""
+
+    def __init__(
+        self, connection: Connection, broker: Broker, settings: Settings, *, quick: bool = False
+    ) -> None:
+        self._connection = connection
+        self._broker = broker
+        self._settings = settings
+        self._quick = quick
+
+    def dispatch_all(self, now: datetime) -> int:
+        """Hand out what the windows allow on every line that has due jobs; how many it was."""
+        lines = self._connection.execute(sql.load("find_due_lines")).fetchall()
+        return sum(self.dispatch_line(line, queue, now) for line, queue in lines)
+
+    def dispatch_line(self, line: str, queue: str, now: datetime, *, refill: bool = False) -> int:
+        """Hand out what the window allows on one line; with `refill` only when the window is below half.
+
+        Raises `RedisError` when the push failed; the jobs are `available` again then.
+        """
+        deliveries = self._take(line, queue, now, refill)
+        if deliveries:
+            push_or_recall(self._connection, self._broker, deliveries, quick=self._quick)
+        return len(deliveries)
+
+    def _take(self, line: str, queue: str, now: datetime, refill: bool) -> list[Delivery]:
+        parameters = {
+            "line": line,
+            "queue": queue,
+            "now": now,
+            "window": self._settings.window,
+            "late_seconds": self._settings.late_seconds,
+            "refill": refill,
+        }
+        # The block commits when it is left: nothing is pushed before that, and no lock is held over a Redis call.
+        with (
+            self._connection.transaction(),
+            self._connection.cursor(row_factory=class_row(Delivery)) as cursor,
+        ):
+            cursor.execute("SET LOCAL synchronous_commit = on")
+            cursor.execute(sql.load("dispatch_line"), parameters)
+            taken = cursor.fetchall()
+        # UPDATE … RETURNING has no order; the list in Redis is first in, first out.
+        return sorted(taken, key=lambda delivery: (delivery.priority, delivery.id))
+
+
+def push_or_recall(
+    connection: Connection, broker: Broker, deliveries: Sequence[Delivery], *, quick: bool = False
+) -> None:
+    """Push committed deliveries; when Redis does not take them, put the jobs back and raise its error."""
+    try:
+        broker.push(deliveries, quick=quick)
+    except RedisError:
+        # A push that timed out may have arrived all the same. That delivery then bears an old number and finds no row.
+        taken_back = recall(
+            connection, [(delivery.id, delivery.dispatch_no) for delivery in deliveries]
+        )
+        _log.warning(
+            "Redis did not take %d deliveries; %d jobs wait for it again",
+            len(deliveries),
+            len(taken_back),
+        )
+        raise
+
+
+def recall(connection: Connection, deliveries: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Put queued jobs (id, dispatch_no) back to `available`; those that were still so. Commits, locks in id order."""
+    ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
+    rows = connection.execute(
+        sql.load("recall_jobs"), {"ids": ids, "dispatch_nos": numbers}
+    ).fetchall()
+    return [(id, number) for id, number in rows]
+
+
+def read_clock(connection: Connection) -> datetime:
+    """Postgres' clock. A pass reads it once and passes it on."""
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        now: datetime | None = cursor.execute("SELECT clock_timestamp()").fetchone()
+    assert now is not None
+    return now
+
+
+def dispatch_due(connection: Connection, broker: Broker, settings: Settings, now: datetime) -> int:
+    """One pass of the dispatch loop over all lines; how many jobs it handed out."""
+    return Dispatcher(connection, broker, settings).dispatch_all(now)

@@ -1,0 +1,89 @@
+"""The executor: one worker process as Postgres knows it, with its two kept connections, its recorder and its pulse."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+
+from ..db import Connection, connect_apart
+from ..endings import Ending
+from ..host import Host
+from ..jobs.claimed import Claimed
+from ..jobs.outcomes import Outcome
+from ..lifeline import executors
+from .dispatch import read_clock
+from .horse import fork_lock
+from .pulse import Progress, Pulse
+from .recorder import Recorder
+
+
+class Executor:
+    """Registered from the moment it is made. `close` ends it."""
+
+    def __init__(self, host: Host, kind: str, queues: Sequence[str]) -> None:
+        # A suffix per start: RQ blocks the name of a killed worker for minutes.
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        self.host = host
+        self._claim: Connection | None = connect_apart(host.engine)
+        self.id = executors.register(
+            self._claim,
+            name=self.name,
+            kind=kind,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=version("flask-opsjobs"),
+            queues=list(queues),
+            now=read_clock(self._claim),
+        )
+        self._wake_read, self._wake_write = os.pipe()
+        for fd in (self._wake_read, self._wake_write):
+            os.set_blocking(fd, False)
+        self.also_wake: Callable[[], None] | None = None
+        self.pulse = Pulse(self.id, host.settings.beat_seconds)
+        self.recorder = Recorder(host, self.pulse, self.wake)
+        self.recorder.start()
+
+    @property
+    def wake_fd(self) -> int:
+        """Readable when the main thread shall look whether a job of its shall stop."""
+        return self._wake_read
+
+    def wake(self) -> None:
+        """Wake the main thread out of its poll. Safe in a signal handler and in any thread."""
+        with suppress(BlockingIOError):  # then it is full of wake-ups already
+            os.write(self._wake_write, b"!")
+        if self.also_wake is not None:
+            self.also_wake()
+
+    def claim_connection(self) -> Connection:
+        """The main thread's connection. Raises what the driver raises when Postgres is away."""
+        if self._claim is None or self._claim.closed:
+            with fork_lock:
+                self._claim = connect_apart(self.host.engine)
+        return self._claim
+
+    def drop_claim_connection(self) -> None:
+        """Forget a connection that broke."""
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
+    def submit(self, claimed: Claimed, outcome: Outcome) -> None:
+        """Hand an outcome to the recorder."""
+        self.recorder.submit(Ending(claimed.id, claimed.dispatch_no, self.id, self.name, outcome))
+
+    def tell_progress(
+        self, claimed: Claimed, done: int | None, total: int | None, note: str | None
+    ) -> None:
+        """Hand progress to the recorder."""
+        self.recorder.tell(Progress(claimed.id, claimed.dispatch_no, done, total, note))
+
+    def close(self, timeout: float = 10.0) -> bool:
+        """Write what is left and leave; False when Postgres did not let us within `timeout` seconds."""
+        is_done = self.recorder.stop(timeout)
+        self.drop_claim_connection()
+        return is_done

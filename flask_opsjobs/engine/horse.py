@@ -1,0 +1,131 @@
+"""The horse: a forked child that performs one job and tells its parent how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..jobs.claimed import Claimed
+from ..jobs.perform import perform
+from .channel import Sender
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from ..jobs.log_tail import Ring
+    from ..jobs.worker import Worker
+
+# Held around the fork, and by any other thread of the parent around whatever takes a lock of C or of `io`: logging,
+# connecting. A lock that is held at the fork by a thread that the child does not have is never released there.
+fork_lock = threading.Lock()
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Report:
+    """What the performing code may tell its parent while it runs."""
+
+    def __init__(self, sender: Sender, log_tail: Ring | None) -> None:
+        self.log_tail = log_tail
+        self.progress = sender.progress
+
+
+def fork(
+    app: Flask, workers: Mapping[str, Worker], claimed: Claimed, log_tail: Ring | None
+) -> tuple[int, socket.socket]:
+    """Fork a horse for a claimed job: (its pid, which is also its process group; the parent's end of the channel)."""
+    ours, its = socket.socketpair()
+    parent_pid = os.getpid()
+    with fork_lock:
+        pid = os.fork()
+    if pid == 0:
+        try:
+            ours.close()
+            _become_horse(parent_pid, app)
+            _ride(app, workers, claimed, Sender(its), log_tail)
+            _flush_streams()
+        finally:
+            # Not SystemExit: the parent's atexit handlers and finally blocks are not the horse's to run.
+            os._exit(0)
+    its.close()
+    _set_group(pid)
+    return pid, ours
+
+
+def _set_group(pid: int) -> None:
+    # Parent and child both do it, whoever is first: a kill of the group must never hit the parent's own.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.setpgid(pid, pid)
+
+
+def _become_horse(parent_pid: int, app: Flask) -> None:
+    os.setpgid(0, 0)
+    die_with(parent_pid)
+    signal.set_wakeup_fd(-1)
+    # Ctrl-C in a terminal reaches the whole session: the parent decides, the horse finishes its job.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    gc.freeze()
+    random.seed()
+    _forget_connections(app)
+
+
+def die_with(parent_pid: int) -> None:
+    """Ask Linux to kill this process when its parent dies, and leave at once when that has happened already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # Compared with the pid noted before the fork: under a subreaper an orphan's parent is not 1.
+        if os.getppid() != parent_pid:
+            os._exit(1)
+
+
+def _forget_connections(app: Flask) -> None:
+    # `close=False`: the sockets are the parent's; a Terminate sent over them would end its connections.
+    with app.app_context():
+        for engine in app.extensions["sqlalchemy"].engines.values():
+            engine.dispose(close=False)
+
+
+def _ride(
+    app: Flask,
+    workers: Mapping[str, Worker],
+    claimed: Claimed,
+    sender: Sender,
+    log_tail: Ring | None,
+) -> None:
+    with app.app_context():
+        outcome = perform(workers, claimed, Report(sender, log_tail))
+        # Before the context is left: a host's teardown that raises or hangs must not cost the outcome.
+        sender.outcome(outcome)
+
+
+def _flush_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
+def kill_group(pid: int, number: int = signal.SIGKILL) -> None:
+    """Signal a horse and everything it started. Refuses pids that would name the caller's own group or everybody."""
+    if pid <= 1 or pid == os.getpgrp():
+        raise ValueError(f"{pid} is not the pid of a horse")
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)
+
+
+def describe_death(status: int) -> tuple[str, int | None]:
+    """What an exit status of `wait4` says: (in words, the signal's number or None)."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"killed by {signal.Signals(number).name}", number
+    return f"exited with {os.WEXITSTATUS(status)} before its function returned", None

@@ -1,0 +1,71 @@
+"""How the forking OpsWorker performs: a horse per job, watched by the main thread."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..jobs import retry
+from ..jobs.claimed import Claimed
+from ..jobs.log_tail import Ring
+from ..jobs.outcomes import Outcome
+from .executor import Executor
+from .horse import fork
+from .watch_horse import Ride
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from ..jobs.worker import Worker
+
+_TICK_SECONDS = 15.0
+
+
+class ForkingStable:
+    """Keeps what outlives a horse: the ring, in shared memory, in which a killed horse leaves its last words."""
+
+    def __init__(self, app: Flask, executor: Executor, workers: Mapping[str, Worker]) -> None:
+        self._app = app
+        self._executor = executor
+        self._workers = workers
+        size = executor.host.settings.log_tail_bytes
+        self._ring = Ring(memoryview(mmap.mmap(-1, size + Ring.HEAD_BYTES))) if size else None
+        self._ride: Ride | None = None
+
+    def perform(self, claimed: Claimed, tick: Callable[[], None]) -> Outcome:
+        """Fork, watch, and say how it ended; `tick` is called now and then while it runs."""
+        if self._ring is not None:
+            self._ring.clear()
+        pid, sock = fork(self._app, self._workers, claimed, self._ring)
+        self._ride = Ride(
+            pid=pid,
+            sock=sock,
+            claimed=claimed,
+            tick=tick,
+            is_stop_wanted=lambda: self._executor.pulse.is_stop_wanted(
+                claimed.id, claimed.dispatch_no
+            ),
+            on_progress=lambda *progress: self._executor.tell_progress(claimed, *progress),
+            backoff_seconds=lambda: self.backoff_seconds(claimed),
+        )
+        try:
+            outcome = self._ride.watch(self._executor.wake_fd, _TICK_SECONDS)
+        finally:
+            self._ride = None
+        return self._with_last_words(outcome)
+
+    def backoff_seconds(self, claimed: Claimed) -> float:
+        """When a job whose horse could not say so is due again."""
+        return retry.backoff_seconds(self._workers.get(claimed.worker), claimed.attempt)
+
+    def stop_now(self, why: str) -> None:
+        """Kill the horse at work, if there is one."""
+        if self._ride is not None:
+            self._ride.kill(why)
+
+    def _with_last_words(self, outcome: Outcome) -> Outcome:
+        return replace(
+            outcome, log_tail=(self._ring.read() or None) if self._ring is not None else None
+        )

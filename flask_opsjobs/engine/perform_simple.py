@@ -1,0 +1,86 @@
+"""How the simple OpsWorker performs: in its own process and main thread."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from ..jobs import retry
+from ..jobs.claimed import Claimed
+from ..jobs.current import Stopped
+from ..jobs.log_tail import Ring
+from ..jobs.outcomes import Outcome
+from ..jobs.perform import perform
+from .executor import Executor
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from ..jobs.worker import Worker
+
+
+class _Report:
+    def __init__(self, executor: Executor, claimed: Claimed, log_tail: Ring | None) -> None:
+        self._executor = executor
+        self._claimed = claimed
+        self.log_tail = log_tail
+        self.newest: tuple[int | None, int | None, str | None] | None = None
+
+    def progress(self, done: int | None, total: int | None, note: str | None) -> None:
+        self.newest = (done, total, note)
+        self._executor.tell_progress(self._claimed, done, total, note)
+
+
+class SimpleStable:
+    """Performs in place. A wish to stop arrives as a signal that raises `Stopped` in the function."""
+
+    def __init__(self, app: Flask, executor: Executor, workers: Mapping[str, Worker]) -> None:
+        self._app = app
+        self._executor = executor
+        self._workers = workers
+        size = executor.host.settings.log_tail_bytes
+        self._ring = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
+        self._claimed: Claimed | None = None
+        signal.signal(signal.SIGUSR1, self._on_signal)
+        executor.also_wake = self._wake_main
+
+    def perform(self, claimed: Claimed, tick: Callable[[], None]) -> Outcome:
+        """Call the function here; how it ended. `tick` is not called: nobody is free to do so."""
+        if self._ring is not None:
+            self._ring.clear()
+        report = _Report(self._executor, claimed, self._ring)
+        self._claimed = claimed
+        try:
+            with self._app.app_context():
+                outcome = perform(self._workers, claimed, report)
+        except Stopped:
+            outcome = Outcome(
+                kind="canceled", reason="stopped while it ran", error="stopped while it ran"
+            )
+        finally:
+            self._claimed = None
+        log_tail = (self._ring.read() or None) if self._ring is not None else None
+        return replace(outcome, log_tail=log_tail, progress=report.newest)
+
+    def backoff_seconds(self, claimed: Claimed) -> float:
+        """When a job that could not be started is due again."""
+        return retry.backoff_seconds(self._workers.get(claimed.worker), claimed.attempt)
+
+    def stop_now(self, why: str) -> None:
+        """Raise in the function at work, if there is one. Called in the main thread, by a signal handler."""
+        if self._claimed is not None:
+            raise Stopped(why)
+
+    def _wake_main(self) -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        claimed = self._claimed
+        if claimed is not None and self._executor.pulse.is_stop_wanted(
+            claimed.id, claimed.dispatch_no
+        ):
+            raise Stopped("canceled while it ran")

@@ -1,0 +1,89 @@
+"""Managed jobs on a plain `rq worker`, as best it can be done: its horse claims, performs and records for itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from rq import get_current_job
+
+from .. import endings
+from ..db import Connection, connect_apart
+from ..endings import Ending
+from ..host import Host
+from ..jobs.claimed import Claimed
+from ..jobs.log_tail import Ring
+from ..jobs.perform import perform
+from ..lifeline import executors
+from .claim import claim
+from .delivery import parse
+from .dispatch import read_clock
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+_log = logging.getLogger("flask_opsjobs.worker")
+
+
+class _Report:
+    def __init__(self, connection: Connection, claimed: Claimed, log_tail: Ring) -> None:
+        self.log_tail = log_tail
+        self.newest: tuple[int | None, int | None, str | None] | None = None
+
+    def progress(self, done: int | None, total: int | None, note: str | None) -> None:
+        self.newest = (done, total, note)
+
+
+def perform_delivery() -> None:
+    """What RQ calls in a worker that is not ours. Finds the app as `flask` does, by `FLASK_APP`.
+
+    Costs a connection per job. A killed horse is found by RQ, and by us when its worker's key expires.
+    """
+    rq_job = get_current_job()
+    delivery = parse(rq_job.id) if rq_job is not None else None
+    if delivery is None:
+        raise RuntimeError(
+            "perform_delivery is called by RQ, for a job with an id of flask_opsjobs"
+        )
+    app = _find_app()
+    with app.app_context():
+        _perform(app.extensions["opsjobs"], delivery, os.environ.get("RQ_WORKER_ID", "plain"))
+
+
+def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
+    connection = connect_apart(host.engine)
+    try:
+        executor_id = executors.find_or_register_plain(
+            connection,
+            name=name,
+            host=socket.gethostname(),
+            pid=os.getppid(),
+            now=read_clock(connection),
+        )
+        claimed = claim(connection, delivery, executor_id, name)
+        if not isinstance(claimed, Claimed):
+            _log.info("the delivery %s was not claimed: %s", delivery, claimed.reason)
+            return
+        report = _Report(
+            connection,
+            claimed,
+            Ring(memoryview(bytearray(host.settings.log_tail_bytes + Ring.HEAD_BYTES))),
+        )
+        outcome = perform(host.workers, claimed, report)
+        ending = Ending(claimed.id, claimed.dispatch_no, executor_id, name, outcome)
+        endings.record(connection, [ending], read_clock(connection))
+    finally:
+        connection.close()
+
+
+def _find_app() -> Flask:
+    from flask import current_app, has_app_context
+
+    if has_app_context():
+        # Flask-RQ's worker has pushed one.
+        return current_app._get_current_object()  # type: ignore[attr-defined,no-any-return]
+    from flask.cli import ScriptInfo
+
+    return ScriptInfo().load_app()

@@ -1,0 +1,137 @@
+"""The pulse of an executor: what it holds, how fast it runs, which of its jobs shall stop; told with each beat."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from .. import endings, sql
+from ..db import Connection
+from ..lifeline import executors
+from .dispatch import read_clock
+
+# The run time that a window is computed from is the median of so many jobs.
+_SAMPLE = 50
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is: `done` of `total`, and a note."""
+
+    id: int
+    dispatch_no: int
+    done: int | None
+    total: int | None
+    note: str | None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The delivery it speaks of."""
+        return self.id, self.dispatch_no
+
+
+class Pulse:
+    """Shared by the main thread, which claims, and the recorder, which beats; every method is safe in both."""
+
+    def __init__(self, executor_id: int, beat_seconds: float) -> None:
+        self.executor_id = executor_id
+        self._beat_seconds = beat_seconds
+        self._lock = threading.Lock()
+        self._beat = 0
+        self._due_at = time.monotonic() + beat_seconds
+        self._held: dict[tuple[int, int], None] = {}
+        self._runs: deque[float] = deque(maxlen=_SAMPLE)
+        self._told_run_seconds: float | None = None
+        self._counts: Counter[str] = Counter()
+        self._wanted: set[tuple[int, int]] = set()
+        self._disowned: set[tuple[int, int]] = set()
+
+    def hold(self, job_id: int, dispatch_no: int) -> None:
+        """Count a delivery as held, from before its claim until its outcome is written."""
+        with self._lock:
+            self._held[job_id, dispatch_no] = None
+
+    def release(self, job_id: int, dispatch_no: int) -> None:
+        """It is written, or was not claimed."""
+        with self._lock:
+            self._held.pop((job_id, dispatch_no), None)
+            self._wanted.discard((job_id, dispatch_no))
+
+    def count(self, word: str) -> None:
+        """Count something for the beat, such as a delivery that was not claimed, by reason."""
+        with self._lock:
+            self._counts[word] += 1
+
+    def note_run(self, seconds: float) -> None:
+        """Note how long a job ran; when that changed much since the last beat, the next one comes at once."""
+        with self._lock:
+            self._runs.append(max(seconds, 0.0005))
+            median = statistics.median(self._runs)
+            told = self._told_run_seconds
+            if len(self._runs) in (5, _SAMPLE) and (told is None or not 0.5 < median / told < 2):
+                self._due_at = 0.0
+
+    def is_stop_wanted(self, job_id: int, dispatch_no: int) -> bool:
+        """Whether somebody asked to cancel this job while it runs."""
+        with self._lock:
+            return (job_id, dispatch_no) in self._wanted
+
+    def due_in(self) -> float:
+        """Seconds until the next beat."""
+        with self._lock:
+            return self._due_at - time.monotonic()
+
+    def beat_if_due(self, connection: Connection, wake: Callable[[], None]) -> None:
+        """Beat when it is time; `wake` the main thread when a job that it holds shall stop. Commits."""
+        if self.due_in() > 0:
+            return
+        now = read_clock(connection)
+        with self._lock:
+            self._beat += 1
+            self._due_at = time.monotonic() + self._beat_seconds
+            held = [f"{job_id}-{number}" for job_id, number in self._held]
+            run_seconds = statistics.median(self._runs) if self._runs else None
+            self._told_run_seconds = run_seconds
+            counts = dict(self._counts)
+        wanted = executors.beat(
+            connection, self.executor_id, self._beat, held, run_seconds, _rss_kb(), counts, now
+        )
+        executors.disown(connection, self.executor_id, held, now)
+        with self._lock:
+            self._wanted = {key for key in wanted if key in self._held}
+            has_news = bool(self._wanted)
+        if has_news:
+            wake()
+
+    def write_progress(self, connection: Connection, progress: Iterable[Progress]) -> None:
+        """Write how far jobs are. Commits."""
+        rows = list(progress)
+        connection.execute(
+            sql.load("write_progress"),
+            {
+                "ids": [row.id for row in rows],
+                "dispatch_nos": [row.dispatch_no for row in rows],
+                "done": [row.done for row in rows],
+                "total": [row.total for row in rows],
+                "notes": [row.note for row in rows],
+            },
+        )
+
+    def stop(self, connection: Connection) -> None:
+        """Say that the executor has stopped; what it still holds is put back. Commits."""
+        now = read_clock(connection)
+        endings.rescue(connection, [self.executor_id], now, "its executor stopped")
+        executors.stop(connection, self.executor_id, now)
+
+
+def _rss_kb() -> int | None:
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+    except OSError:
+        return None

@@ -1,0 +1,253 @@
+"""OpsWorker: RQ's worker loop, with our claim before and our record after each managed job."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from redis import RedisError
+from rq import Queue
+from rq.job import Job as RQJob
+from rq.utils import now
+from rq.worker import SimpleWorker, Worker, WorkerStatus
+from rq.worker.base import BaseWorker
+
+from ..jobs.claimed import Claimed
+from ..jobs.outcomes import Outcome
+from .claim import Refused, claim
+from .delivery import parse
+from .dequeue import make_job, pop
+from .executor import Executor
+from .horse import fork_lock
+from .perform_forking import ForkingStable
+from .perform_simple import SimpleStable
+from .rq_books import RQBooks
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+_log = logging.getLogger("flask_opsjobs.worker")
+_HURRY_SECONDS = 1.0
+_POSTGRES_WAIT_SECONDS = 0.5
+
+
+class OpsWorkerLoop(BaseWorker):
+    """What both kinds of OpsWorker share: how they take, claim, perform and record. Nothing here raises into RQ."""
+
+    max_connection_wait_time = 4.0
+    executor: Executor
+    stable: Any
+
+    def attach(self, executor: Executor, stable: Any) -> None:
+        """Give the worker its executor (connections, recorder, pulse) and the way it performs."""
+        self.executor = executor
+        self.stable = stable
+        self.books = RQBooks(self)
+        self._state_told: str | None = None
+        self._suspension_read_at = 0.0
+        self.has_failed = True
+
+    # --- taking -------------------------------------------------------------------------------------------------
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[RQJob, Queue] | None:
+        """The next job. Blocks a second at a time, so that a stop is seen between pops and never loses one."""
+        idle_since = time.monotonic()
+        wait = 0.5
+        while not self._stop_requested:
+            try:
+                self.set_state(WorkerStatus.IDLE)
+                self.heartbeat()
+                if self.should_run_maintenance_tasks:
+                    self.run_maintenance_tasks()
+                popped = pop(self._ordered_queues, self.connection, block=timeout is not None)
+                if popped is None and timeout is None:
+                    break
+                if popped is not None:
+                    # Busy from here on, in memory: a stop must not break in between the pop and the claim.
+                    self._state = WorkerStatus.BUSY
+                    rq_id, queue = popped
+                    if (job := make_job(rq_id, queue, self)) is not None:
+                        self.reorder_queues(reference_queue=queue)
+                        return job, queue
+                wait = 0.5
+            except RedisError as error:
+                _log.warning("Redis is away (%s); asking again in %g s", type(error).__name__, wait)
+                time.sleep(wait)
+                wait = min(wait * 2, self.max_connection_wait_time)
+            if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
+                break
+        self.has_failed = False
+        return None
+
+    def execute_job(self, job: RQJob, queue: Queue) -> None:
+        """Perform one of ours; leave any other to RQ."""
+        self._state = WorkerStatus.BUSY
+        delivery = parse(job.id)
+        if delivery is None:
+            super().execute_job(job, queue)
+            self._state_told = None
+            return
+        try:
+            self._execute_managed(job, queue, delivery)
+        except Exception:
+            with fork_lock:
+                _log.exception("the delivery %s was not performed and goes back", job.id)
+        self._state = WorkerStatus.IDLE
+
+    def _execute_managed(self, job: RQJob, queue: Queue, delivery: tuple[int, int]) -> None:
+        executor = self.executor
+        executor.pulse.hold(*delivery)
+        claimed = self._claim(delivery)
+        if not isinstance(claimed, Claimed):
+            executor.pulse.release(*delivery)
+            if claimed is not None:
+                executor.pulse.count(claimed.reason)
+                self.books.end(job, queue, None, is_success=False)
+            return
+        execution = self.books.begin(job, queue)
+        began = time.monotonic()
+        try:
+            outcome = self.stable.perform(claimed, lambda: self.books.keep(job, execution))
+        except Exception as error:
+            _log.exception("job %d could not be started", claimed.id)
+            why = f"the executor could not start it: {type(error).__name__}"
+            outcome = Outcome(
+                kind="died",
+                error=why,
+                cause=why,
+                delay_seconds=self.stable.backoff_seconds(claimed),
+            )
+        executor.pulse.note_run(time.monotonic() - began)
+        executor.submit(claimed, outcome)
+        self.books.end(job, queue, execution, is_success=outcome.kind == "returned")
+
+    def _claim(self, delivery: tuple[int, int]) -> Claimed | Refused | None:
+        """The claimed job; why not; None when the worker shall stop while Postgres is away (the delivery stays)."""
+        is_retry = False
+        while True:
+            try:
+                return claim(
+                    self.executor.claim_connection(),
+                    delivery,
+                    self.executor.id,
+                    self.executor.name,
+                    is_retry=is_retry,
+                )
+            except psycopg.OperationalError as error:
+                is_retry = True
+                self.executor.drop_claim_connection()
+                with fork_lock:
+                    _log.warning(
+                        "Postgres is away (%s); the delivery is held", type(error).__name__
+                    )
+            if self._stop_requested:
+                return None
+            time.sleep(_POSTGRES_WAIT_SECONDS)
+            with contextlib.suppress(RedisError):
+                self.heartbeat()
+
+    # --- fewer round trips --------------------------------------------------------------------------------------
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """RQ's heartbeat, in one pipeline and at most once a second unless it rides in a pipeline of the caller."""
+        if pipeline is not None:
+            super().heartbeat(timeout, pipeline)
+            return
+        last = self.last_heartbeat
+        if last is not None and (_age(last)).total_seconds() < _HURRY_SECONDS:
+            return
+        with self.connection.pipeline(transaction=False) as pipe:
+            super().heartbeat(timeout, pipe)
+            pipe.execute()
+
+    def set_state(self, state: str, pipeline: Any = None) -> None:
+        """Tell RQ's tools a state that it was not told yet."""
+        if pipeline is None and state == self._state_told:
+            self._state = state
+            return
+        super().set_state(state, pipeline)
+        self._state_told = state
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """RQ's suspension flag, read once a second."""
+        now = time.monotonic()
+        if now - self._suspension_read_at >= _HURRY_SECONDS:
+            self._suspension_read_at = now
+            super().check_for_suspension(burst)
+
+    def run_maintenance_tasks(self) -> None:
+        """RQ's maintenance reads jobs of the host; one that cannot be read must not end the worker."""
+        try:
+            super().run_maintenance_tasks()
+        except RedisError:
+            raise
+        except Exception:
+            _log.exception("RQ's maintenance failed; it is tried again in ten minutes")
+        self.last_cleaned_at = now()
+
+    # --- stopping -----------------------------------------------------------------------------------------------
+
+    def _shutdown(self) -> None:
+        # RQ would raise StopRequested here when idle, and lose a delivery between its pop and its claim.
+        self._stop_requested = True
+        self.has_failed = False
+        self.executor.wake()
+
+    def request_force_stop(self, signum: int, frame: Any) -> None:
+        """A second signal: the job at hand is killed, recorded as such, and put back."""
+        if (
+            self._shutdown_requested_date is not None
+            and _age(self._shutdown_requested_date).total_seconds() < 1
+        ):
+            return
+        self._stop_requested = True
+        self.stable.stop_now("stopped with its worker")
+        self.executor.wake()
+
+    def handle_payload(self, message: Any) -> None:
+        """Commands over RQ's channel run in another thread; what they raise must not end it."""
+        with fork_lock:
+            try:
+                super().handle_payload(message)
+            except Exception:
+                _log.exception("a command of RQ was not understood")
+
+    def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
+        with fork_lock:
+            _log.warning("RQ's command channel: %s", type(exc).__name__)
+        time.sleep(2.0)
+
+    def teardown(self) -> None:
+        """Leave RQ's books; Redis being away must not hide the executor's own farewell."""
+        try:
+            super().teardown()
+        except RedisError as error:
+            _log.warning("RQ was not told of the end: %s", type(error).__name__)
+
+
+class OpsWorker(OpsWorkerLoop, Worker):
+    """The forking kind: one horse per job, so a job that leaks, crashes or hangs takes nothing with it."""
+
+    stable: ForkingStable
+
+    def kill_horse(self, sig: Any = None) -> None:
+        """Kill a horse of RQ's own making, only ever by the pid of another process group."""
+        if self.horse_pid > 1 and os.getpgid(self.horse_pid) != os.getpgrp():
+            super().kill_horse() if sig is None else super().kill_horse(sig)
+
+
+class OpsSimpleWorker(OpsWorkerLoop, SimpleWorker):
+    """The simple kind: performs in its own process. Three times faster, and a job that crashes takes it along."""
+
+    stable: SimpleStable
+
+
+def _age(moment: Any) -> timedelta:
+    age: timedelta = now() - moment
+    return age

@@ -1,0 +1,60 @@
+"""What flask_opsjobs knows of one host application: its settings, database, workers and policies, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from .db import SCHEMA, SCHEMA_VERSION, SpareConnections
+from .errors import SchemaBehind
+from .policy import AccessPolicy, DisplayPolicy
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from .jobs.worker import Worker
+
+
+@dataclass
+class Host:
+    """One Flask app's state of the extension. Found in `app.extensions["opsjobs"]`."""
+
+    settings: Settings
+    engine: Engine
+    session: Callable[[], Session]
+    secrets: tuple[bytes, ...]
+    workers: dict[str, Worker]
+    access: AccessPolicy
+    display: DisplayPolicy
+    spare: SpareConnections
+    broker: Any = None
+    hand_out: Callable[[list[Any]], None] | None = None
+    _schema_is_fine: bool = field(default=False, repr=False)
+
+    def require_schema(self) -> None:
+        """Return when the database's schema is one this code runs on; else raise `SchemaBehind` with the fix.
+
+        Asked of the database until the answer is yes, then remembered: a schema only grows while we run.
+        """
+        if self._schema_is_fine:
+            return
+        found = self.schema_version()
+        # Code runs on its schema and on the one before; version 1 has none before it.
+        if found < max(1, SCHEMA_VERSION - 1):
+            state = f"is at version {found}" if found else "is missing"
+            raise SchemaBehind(
+                f"the database schema {SCHEMA!r} {state}, this code needs {SCHEMA_VERSION}: "
+                "run `flask opsjobs install` and `flask db upgrade`"
+            )
+        self._schema_is_fine = True
+
+    def schema_version(self) -> int:
+        """The version of the schema in the database; 0 when there is none."""
+        with self.engine.connect() as connection:
+            if connection.scalar(text(f"SELECT to_regclass('{SCHEMA}.schema_version')")) is None:
+                return 0
+            found = connection.scalar(text(f"SELECT max(version) FROM {SCHEMA}.schema_version"))
+            return int(found or 0)

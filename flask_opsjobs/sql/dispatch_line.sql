@@ -1,0 +1,32 @@
+-- Takes the best due jobs of one line, as many as the window of its queue allows, and marks them handed to RQ.
+-- Returns what a delivery must carry. The caller commits, synchronously, and only then pushes: a number that a
+-- delivery bears must never be issued again, not even after a crash.
+-- SKIP LOCKED: another dispatcher, or an operator, works on that row. Two dispatchers may overfill a window; harmless.
+-- Run by the hook after a host's commit, by a worker's recorder after a flush (only below half), by the loop.
+-- Indexes: jobs_due, jobs_queued, executors_alive.
+WITH window_size AS MATERIALIZED (
+    SELECT CASE WHEN coalesce(q.is_paused, false) THEN 0
+        ELSE coalesce(%(window)s::int, q.window_size, greatest(2, (
+            SELECT sum(greatest(2, least(1000, ceil(1.0 / greatest(coalesce(e.run_seconds, 1), 0.001)))))
+            FROM opsjobs.executors e
+            WHERE e.ended_at IS NULL AND e.beat_at > %(now)s::timestamptz - %(late_seconds)s * interval '1 s'
+              AND %(queue)s = ANY (e.queues)))) END AS size
+    FROM (SELECT 1) AS one LEFT JOIN opsjobs.queues q ON q.name = %(queue)s
+), in_redis AS MATERIALIZED (
+    SELECT count(*) AS n FROM (
+        SELECT 1 FROM opsjobs.jobs
+        WHERE queue = %(queue)s AND state = 'queued' LIMIT (SELECT size FROM window_size)) AS seen
+), room AS MATERIALIZED (
+    SELECT CASE WHEN %(refill)s AND n * 2 > size THEN 0 ELSE greatest(0, size - n) END AS free
+    FROM window_size, in_redis
+), picked AS MATERIALIZED (
+    SELECT id FROM opsjobs.jobs
+    WHERE line = %(line)s AND state = 'available' AND origin = 'opsjobs'
+    ORDER BY priority, due_at, id
+    LIMIT (SELECT free FROM room)
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE opsjobs.jobs j
+SET state = 'queued', dispatch_no = j.dispatch_no + 1, dispatched_at = %(now)s
+FROM picked WHERE j.id = picked.id
+RETURNING j.id, j.dispatch_no, j.queue, j.worker, j.priority, j.timeout_seconds

@@ -1,0 +1,14 @@
+-- Ends waiting jobs whose deadline has passed, before they start. Returns them.
+-- SKIP LOCKED: a row that somebody works on is looked at again in the next pass.
+-- Run by the expire loop (ids NULL) and by a worker that was handed an overdue job (its id). Index: jobs_deadlines.
+WITH locked AS MATERIALIZED (
+    SELECT id FROM opsjobs.jobs
+    WHERE deadline_at IS NOT NULL AND deadline_at <= %(now)s
+      AND state IN ('deferred', 'scheduled', 'available', 'queued', 'retryable')
+      AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
+    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+UPDATE opsjobs.jobs j SET state = 'failed', ended_at = %(now)s, ended_by = 'deadline',
+    ended_reason = 'its deadline passed before it started'
+FROM locked l WHERE j.id = l.id
+RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.worker, j.queue, j.line, j.unique_key IS NOT NULL AS is_unique

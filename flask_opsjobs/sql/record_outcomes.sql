@@ -1,0 +1,50 @@
+-- Writes how attempts ended: the job's next state, the attempt, the output. Returns the jobs it moved.
+-- Locks all jobs in id order before it writes, so that two flushes cannot deadlock. The fence: only the row that still
+-- bears the outcome's own dispatch number is moved, `started`, or `queued` when a crash forgot the claim.
+-- Run by a worker's recorder, for many or for one. Index: jobs_pkey.
+WITH o AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS o(
+        id bigint, dispatch_no bigint, executor_id bigint, executor text, kind text, error text, traceback text,
+        reason text, delay_seconds float8, ended_by text, output jsonb, keep_output bool, output_bytes int,
+        output_omitted text, log_tail text, cause text, max_rss_kb bigint, done bigint, total bigint, note text)
+), locked AS MATERIALIZED (
+    SELECT j.id, j.dispatch_no, j.state, j.max_attempts, j.cancel_requested_at, j.started_at,
+           j.attempt + (j.state = 'queued')::int AS attempt
+    FROM opsjobs.jobs j JOIN o USING (id) WHERE j.dispatch_no = o.dispatch_no
+    ORDER BY j.id FOR UPDATE OF j
+), judged AS MATERIALIZED (
+    SELECT o.*, l.attempt, coalesce(l.started_at, %(now)s) AS started_at,
+        CASE WHEN o.kind = 'returned' THEN 'finished'
+             WHEN o.kind = 'discarded' OR o.ended_by IS NOT NULL THEN 'failed'
+             WHEN o.kind = 'canceled' OR l.cancel_requested_at IS NOT NULL THEN 'canceled'
+             WHEN o.kind = 'snoozed' THEN 'scheduled'
+             WHEN l.attempt < l.max_attempts THEN 'retryable' ELSE 'failed' END AS next
+    FROM locked l JOIN o USING (id, dispatch_no) WHERE l.state IN ('queued', 'started')
+), moved AS (
+    UPDATE opsjobs.jobs j SET state = d.next, attempt = d.attempt, error = d.error,
+        started_at = d.started_at, executor_id = NULL, max_attempts = j.max_attempts + (d.next = 'scheduled')::int,
+        due_at = CASE WHEN d.next IN ('scheduled', 'retryable')
+                 THEN %(now)s::timestamptz + coalesce(d.delay_seconds, 0) * interval '1 s' ELSE j.due_at END,
+        ended_at = CASE WHEN d.next IN ('finished', 'failed', 'canceled') THEN %(now)s::timestamptz END,
+        ended_by = CASE d.next WHEN 'finished' THEN 'returned' WHEN 'canceled' THEN 'canceled'
+            WHEN 'failed' THEN coalesce(d.ended_by, CASE d.kind WHEN 'discarded' THEN d.kind ELSE 'exhausted' END) END,
+        ended_reason = d.reason
+    FROM judged d WHERE j.id = d.id
+    RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.worker, j.queue, j.line, j.unique_key IS NOT NULL AS is_unique
+), noted AS (
+    INSERT INTO opsjobs.attempts AS a (job_id, dispatch_no, attempt, executor_id, executor, started_at, ended_at,
+        outcome, error, traceback, log_tail, cause, max_rss_kb, progress_done, progress_total, progress_note)
+    SELECT id, dispatch_no, attempt, executor_id, executor, started_at, %(now)s,
+        kind, error, traceback, log_tail, cause, max_rss_kb, done, total, note FROM judged
+    ON CONFLICT (job_id, dispatch_no) DO UPDATE SET ended_at = excluded.ended_at, outcome = excluded.outcome,
+        error = excluded.error, traceback = excluded.traceback, log_tail = excluded.log_tail, cause = excluded.cause,
+        max_rss_kb = excluded.max_rss_kb, progress_done = coalesce(excluded.progress_done, a.progress_done),
+        progress_total = coalesce(excluded.progress_total, a.progress_total),
+        progress_note = coalesce(excluded.progress_note, a.progress_note)
+), kept AS (
+    INSERT INTO opsjobs.outputs (job_id, value, size_bytes, omitted, created_at)
+    SELECT id, output, output_bytes, output_omitted, %(now)s FROM judged WHERE keep_output AND kind = 'returned'
+    ON CONFLICT (job_id) DO UPDATE SET value = excluded.value, size_bytes = excluded.size_bytes,
+        omitted = excluded.omitted, created_at = excluded.created_at
+)
+SELECT * FROM moved

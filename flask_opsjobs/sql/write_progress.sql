@@ -1,0 +1,6 @@
+-- Writes how far running attempts are. No lock is needed: one executor writes one attempt.
+-- Run by a worker's recorder. Index: attempts_pkey.
+UPDATE opsjobs.attempts a SET progress_done = p.done, progress_total = p.total, progress_note = p.note
+FROM unnest(%(ids)s::bigint[], %(dispatch_nos)s::bigint[], %(done)s::bigint[], %(total)s::bigint[], %(notes)s::text[])
+    AS p(id, dispatch_no, done, total, note)
+WHERE a.job_id = p.id AND a.dispatch_no = p.dispatch_no AND a.ended_at IS NULL
