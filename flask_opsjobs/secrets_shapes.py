@@ -1,0 +1,102 @@
+"""What secrets look like: names that hold them, and shapes of them in any text."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+HIDDEN = "[hidden]"
+
+_WORDS = """
+    password passwords passwd pwd passphrase passcode pin secret secrets token tokens jwt otp hmac
+    authorization auth bearer credential credentials cookie cookies signature ssn cvv cvc iban
+"""
+_PAIRS = """
+    api-key access-key secret-key private-key signing-key encryption-key session-key session-id
+    card-number connection-string database-url
+"""
+# A key hides its value when one of its words is here: `db_password`, `accessToken`, `X-Auth-Token`.
+HIDDEN_WORDS = frozenset(_WORDS.split())
+# … or two neighbouring words, `api_key` and `privateKey`, or the two written as one: `apikey`.
+HIDDEN_PAIRS = frozenset(_PAIRS.replace("-", "").split())
+_ENDINGS = ("password", "passwd", "secret", "token", "apikey", "credentials")
+
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORD = re.compile(r"[A-Za-z0-9]+")
+
+
+def is_secret_key(key: str) -> bool:
+    """Whether a value under this key of arguments, output or meta is probably a secret."""
+    words = _words(key)
+    pairs = (first + second for first, second in pairwise(words))
+    return any(map(_is_secret_word, words)) or any(pair in HIDDEN_PAIRS for pair in pairs)
+
+
+def _words(key: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(_CAMEL.sub(" ", key))]
+
+
+def _is_secret_word(word: str) -> bool:
+    return word in HIDDEN_WORDS or word in HIDDEN_PAIRS or word.endswith(_ENDINGS)
+
+
+def _names_a_secret(key: str) -> bool:
+    # In running text the telling word must come last: `InvalidTokenError: expired` is no secret.
+    words = _words(key)
+    return bool(words) and (_is_secret_word(words[-1]) or "".join(words[-2:]) in HIDDEN_PAIRS)
+
+
+_PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{1,40}-----.*?(?:-----END [A-Z0-9 ]{1,40}-----|\Z)", re.S)
+_JWT = re.compile(r"\beyJ[\w-]{4,}\.[\w-]{4,}(?:\.[\w-]*)*")
+# Everything between `://` and the last `@` of the host part: a name, a password, a token alone.
+_USERINFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/?#\"'<>]+@")
+# The same with a password that has an unescaped `/`, `?` or `#`; not `host:port/…@`.
+_ODD_USERINFO = re.compile(r"(://)[^\s/?#:@\"'<>]*:(?!\d{1,5}(?:[/?#\s]|\Z))[^\s@\"'<>]{1,256}@")
+_HEADER = re.compile(
+    r"(\b(?:proxy-)?authorization[\"']?\s*[:=]\s*[\"']?)"
+    r"(?:(?:bearer|basic|digest|token)\s+)?[^\s\"',]+",
+    re.I,
+)
+_COOKIE = re.compile(r"(\b(?:set-)?cookie[\"']?\s*[:=]\s*)[^\r\n\"']+", re.I)
+_SCHEME = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.I)
+# Prefixes that issuers give their tokens so that they can be found.
+_ISSUED = re.compile(
+    r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
+    r"|xox[abeoprs]-[\w-]{10,}|[rs]k_(?:live|test)_\w{10,}|sk-[\w-]{20,}|AIza[\w-]{35})"
+)
+_PAIR = re.compile(
+    r"(?P<key>\b[A-Za-z][\w.-]{0,60})(?P<between>\\?[\"']?\s{0,3}(?:=>|[:=])\s{0,3})"
+    r"(?P<value>\\[\"'](?:(?!\\[\"']).)*\\[\"']"
+    r"|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\s,;&\"')}\]]+)"
+)
+_QUOTE = re.compile(r"\\?[\"']")
+_EMAIL = re.compile(r"\b([\w])[\w.+%-]{0,63}@((?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24})\b")
+
+
+def clean_secrets(text: str) -> str:
+    """The text with PEM blocks, tokens, URLs' credentials and `password=…` replaced by `[hidden]`.
+
+    Shapes, not knowledge: a secret that looks like any word is found only beside a name that tells.
+    """
+    text = _PEM.sub(HIDDEN, text)
+    text = _USERINFO.sub(rf"\1{HIDDEN}@", text)
+    text = _ODD_USERINFO.sub(rf"\1{HIDDEN}@", text)
+    text = _HEADER.sub(rf"\1{HIDDEN}", text)
+    text = _COOKIE.sub(rf"\1{HIDDEN}", text)
+    text = _SCHEME.sub(rf"\1 {HIDDEN}", text)
+    text = _JWT.sub(HIDDEN, text)
+    text = _ISSUED.sub(HIDDEN, text)
+    return _PAIR.sub(_hide_pair, text)
+
+
+def _hide_pair(found: re.Match[str]) -> str:
+    if not _names_a_secret(found["key"]) or found["value"].startswith(HIDDEN[:-1]):
+        return found[0]
+    quote = _QUOTE.match(found["value"])
+    mark = quote[0] if quote else ""
+    return f"{found['key']}{found['between']}{mark}{HIDDEN}{mark}"
+
+
+def mask_emails(text: str) -> str:
+    """The text with each e-mail address cut to its first letter and its domain: `a…@example.com`."""
+    return _EMAIL.sub(r"\1…@\2", text)
