@@ -1,0 +1,91 @@
+"""Directives that show what the code says: `job-states`, `job-arrows`, `job-endings` and `settings`.
+
+So no page repeats a list that stands in the code, and none can fall behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import diagram
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+from flask_opsjobs import settings
+from flask_opsjobs.jobs import lifecycle
+
+
+class _Table(SphinxDirective):
+    """A table whose cells are Markdown."""
+
+    head: ClassVar[tuple[str, ...]]
+
+    def rows(self) -> Iterable[tuple[str, ...]]:
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        lines = [self.head, tuple("---" for _ in self.head), *self.rows()]
+        text = ["| " + " | ".join(cells) + " |" for cells in lines]
+        return self.parse_text_to_nodes("\n".join(text))
+
+
+class States(_Table):
+    """What each state of a job means."""
+
+    head = ("state", "meaning", "leaves by")
+
+    def rows(self) -> Iterable[tuple[str, ...]]:
+        for state in lifecycle.STATES:
+            moves = ", ".join(f"`{arrow.name}`" for arrow in lifecycle.moves_from(state))
+            yield f"`{state}`", lifecycle.MEANINGS[state], moves
+
+
+class Arrows(_Table):
+    """Every legal move of a job."""
+
+    head = ("arrow", "from", "to", "made by", "when")
+
+    def rows(self) -> Iterable[tuple[str, ...]]:
+        for arrow in lifecycle.ARROWS:
+            sources = ", ".join(f"`{state}`" for state in arrow.sources)
+            targets = ", ".join(f"`{state}`" for state in arrow.targets) or "gone"
+            yield f"`{arrow.name}`", sources, targets, arrow.by, arrow.meaning
+
+
+class Endings(_Table):
+    """Why a final job ended, as its row says."""
+
+    head = ("`ended_by`", "meaning")
+
+    def rows(self) -> Iterable[tuple[str, ...]]:
+        for word, meaning in lifecycle.ENDED_BY.items():
+            yield f"`{word}`", meaning
+
+
+class Settings(_Table):
+    """Every setting with its default."""
+
+    head = ("setting", "default", "meaning")
+
+    def rows(self) -> Iterable[tuple[str, ...]]:
+        for setting in settings.SETTINGS:
+            key = settings.PREFIX + setting.key
+            yield f"`{key}`", f"`{setting.default!r}`", setting.meaning
+
+
+class Diagram(SphinxDirective):
+    """The states and arrows as a picture."""
+
+    def run(self) -> list[nodes.Node]:
+        return [nodes.raw("", diagram.svg(), format="html")]
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Register the directives with Sphinx."""
+    app.add_directive("job-states", States)
+    app.add_directive("job-arrows", Arrows)
+    app.add_directive("job-endings", Endings)
+    app.add_directive("job-diagram", Diagram)
+    app.add_directive("settings", Settings)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

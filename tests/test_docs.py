@@ -1,0 +1,109 @@
+"""The documentation builds without a warning, and says nothing that the code does not know."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from flask import Flask
+
+from flask_opsjobs import settings
+from flask_opsjobs.jobs import lifecycle
+from tests.support.sources import ROOT, files, place
+
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PAGES = [*files("docs", "*.md"), *ROOT.glob("*.md")]
+
+
+def _blocks(language: str) -> Iterator[tuple[str, str]]:
+    """Each code block of a language, with where it begins."""
+    for page in PAGES:
+        text = page.read_text()
+        for found in BLOCK.finditer(text):
+            if found[1] == language:
+                yield place(page, text[: found.start()].count("\n") + 2), found[2]
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built pages. Sphinx checks the links between them, and -W makes it strict."""
+    folder = tmp_path_factory.mktemp("html")
+    build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
+    done = subprocess.run(
+        [*build, "-d", str(folder / ".doctrees"), "docs", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_setting_is_on_its_page(html: Path) -> None:
+    page = (html / "settings.html").read_text()
+    keys = {settings.PREFIX + setting.key for setting in settings.SETTINGS}
+    assert {key for key in keys if key not in page} == set()
+
+
+def test_pages_name_no_setting_that_does_not_exist() -> None:
+    keys = {settings.PREFIX + setting.key for setting in settings.SETTINGS}
+    keys |= {"OPSJOBS_TEST_DATABASE_URL", "OPSJOBS_TEST_REDIS_URL"}  # those of our own tests
+    named = {
+        (key, page.name)
+        for page in PAGES
+        if page.name != "CHANGES.md"
+        for key in re.findall(r"\bOPSJOBS_[A-Z_]*[A-Z]\b", page.read_text())
+    }
+    assert {(key, page) for key, page in named if key not in keys} == set()
+
+
+def test_the_glossary_has_every_state_and_arrow(html: Path) -> None:
+    page = (html / "glossary.html").read_text()
+    words = [*lifecycle.STATES, *(arrow.name for arrow in lifecycle.ARROWS)]
+    assert [word for word in words if f'id="term-{word}"' not in page] == []
+
+
+def test_the_diagram_draws_every_state(html: Path) -> None:
+    page = (html / "how-a-job-lives.html").read_text()
+    picture = page[
+        page.index('<svg class="states"') : page.index("</svg>", page.index("<svg class"))
+    ]
+    assert [state for state in lifecycle.STATES if f">{state}</text>" not in picture] == []
+
+
+def test_python_in_the_pages_compiles() -> None:
+    wrong = []
+    for where, code in _blocks("python"):
+        try:
+            compile(code, where, "exec")
+        except SyntaxError as error:
+            wrong.append(f"{where}: {error}")
+    assert wrong == []
+
+
+def test_commands_in_the_pages_exist(app: Flask) -> None:
+    group = app.cli.commands["opsjobs"]
+    assert isinstance(group, click.Group)
+    named = {
+        (where, command)
+        for where, block in _blocks("console")
+        for command in re.findall(r"flask opsjobs ([a-z-]+)", block)
+    }
+    assert {(where, command) for where, command in named if command not in group.commands} == set()
+
+
+def test_files_that_pages_link_to_exist() -> None:
+    """Sphinx checks links inside docs/; this checks those of README and its neighbours."""
+    missing = [
+        f"{page.name}: {target}"
+        for page in ROOT.glob("*.md")
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text())
+        if not (ROOT / target).exists()
+    ]
+    assert missing == []
