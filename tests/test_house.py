@@ -68,7 +68,7 @@ def test_sql_is_sent_from_its_places_only() -> None:
         if not SENDS_SQL.fullmatch(_name(path))
         for place in _calls(path, "execute", "executemany", "exec_driver_sql", "copy")
     ]
-    assert found == []
+    assert not found, "\n".join(found)
 
 
 def test_sql_is_written_in_sql_files() -> None:
@@ -79,7 +79,7 @@ def test_sql_is_written_in_sql_files() -> None:
         for string in _strings(path)
         if SQL_TEXT.match(string.value)
     ]
-    assert found == []
+    assert not found, "\n".join(found)
 
 
 def _sets_state(node: ast.AST) -> bool:
@@ -103,7 +103,7 @@ def test_state_is_assigned_in_transitions_only() -> None:
         for node in ast.walk(sources.tree(path))
         if _sets_state(node)
     ]
-    assert found == []
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_templates_stand_under_a_strict_csp(what: str, pattern: str) -> None:
         for place, line in sources.lines(path)
         if re.search(pattern, line)
     ]
-    assert found == [], what
+    assert not found, f"{what}:\n" + "\n".join(found)
 
 
 def test_rq_keys_are_never_written_out() -> None:
@@ -136,7 +136,7 @@ def test_rq_keys_are_never_written_out() -> None:
         for place, line in sources.lines(path)
         if re.search(r"""["']rq:""", line)
     ]
-    assert found == []
+    assert not found, "\n".join(found)
 
 
 def test_no_test_sleeps() -> None:
@@ -147,7 +147,7 @@ def test_no_test_sleeps() -> None:
         if path != sources.ROOT / "tests/support/waiting.py"
         for place in _calls(path, "sleep", "wait_for_timeout")
     ]
-    assert found == []
+    assert not found, "\n".join(found)
 
 
 def test_every_module_opens_with_one_sentence() -> None:
@@ -156,13 +156,13 @@ def test_every_module_opens_with_one_sentence() -> None:
         for path in sources.python("flask_opsjobs", "migrations", "tests/support", "tests/tools")
         if not first_sentence(path).endswith((".", "!", "?"))
     ]
-    assert found == []
+    assert not found, "\n".join(found)
 
 
 def test_modules_are_named_after_things() -> None:
     vague = re.compile(r"(.*_)?(utils?|helpers?|common|base|misc|manager|service|handler)s?")
     found = [_name(path) for path in sources.python("flask_opsjobs") if vague.fullmatch(path.stem)]
-    assert found == []
+    assert not found, "\n".join(found)
 
 
 def test_every_sql_statement_says_what_it_is() -> None:
@@ -171,4 +171,4 @@ def test_every_sql_statement_says_what_it_is() -> None:
         for path in sources.files("flask_opsjobs", "*.sql")
         if not path.read_text().startswith("--")
     ]
-    assert found == []
+    assert not found, "\n".join(found)
