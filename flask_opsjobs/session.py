@@ -44,4 +44,6 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
         try:
             act(notes)
         except Exception:
-            _log.exception("jobs are recorded but could not be handed out now; the dispatch loop will")
+            _log.exception(
+                "jobs are recorded but could not be handed out now; the dispatch loop will"
+            )

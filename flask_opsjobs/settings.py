@@ -45,7 +45,11 @@ def _flag(value: Any) -> bool:
 
 def _number(low: float, high: float) -> Callable[[Any], float]:
     def parse(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not low <= value <= high
+        ):
             raise ValueError(f"a number from {low:g} to {high:g}")
         return value
 
@@ -72,27 +76,92 @@ def _choice(*words: str) -> Callable[[Any], str]:
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("URL_PREFIX", "/ops/jobs", _prefix, "Where the pages are mounted."),
-    Setting("BIND", None, _optional_text, "The Flask-SQLAlchemy bind that holds the jobs; None is the default bind."),
-    Setting("REDIS_URL", None, _optional_text,
-            "Redis or Valkey. None takes the host's Flask-RQ connection, else redis://localhost:6379/0."),
+    Setting(
+        "BIND",
+        None,
+        _optional_text,
+        "The Flask-SQLAlchemy bind that holds the jobs; None is the default bind.",
+    ),
+    Setting(
+        "REDIS_URL",
+        None,
+        _optional_text,
+        "Redis or Valkey. None takes the host's Flask-RQ connection, else redis://localhost:6379/0.",
+    ),
     Setting("ENVIRONMENT", "development", _text, "The word in the badge of every page."),
-    Setting("APP_ROLE", None, _optional_text, "A database role to which migrations grant the use of our tables."),
-    Setting("DISPATCH", True, _flag, "Hand jobs to RQ right after commit; off, only the loop does. Off under TESTING."),
-    Setting("WINDOW", None, lambda value: None if value is None else _whole(1, 1_000_000)(value),
-            "How many jobs of a queue may lie in Redis. None: about one second of work, at least two."),
-    Setting("MAX_ARGS_BYTES", 1_000_000, _whole(1_000, 100_000_000), "The largest arguments of one job, as JSON."),
-    Setting("MAX_OUTPUT_BYTES", 256_000, _whole(0, 100_000_000), "The largest output kept of one job, as JSON."),
-    Setting("LOG_TAIL_BYTES", 16_000, _whole(0, 1_000_000), "How much of an attempt's log is kept."),
+    Setting(
+        "APP_ROLE",
+        None,
+        _optional_text,
+        "A database role to which migrations grant the use of our tables.",
+    ),
+    Setting(
+        "DISPATCH",
+        True,
+        _flag,
+        "Hand jobs to RQ right after commit; off, only the loop does. Off under TESTING.",
+    ),
+    Setting(
+        "WINDOW",
+        None,
+        lambda value: None if value is None else _whole(1, 1_000_000)(value),
+        "How many jobs of a queue may lie in Redis. None: about one second of work, at least two.",
+    ),
+    Setting(
+        "MAX_ARGS_BYTES",
+        1_000_000,
+        _whole(1_000, 100_000_000),
+        "The largest arguments of one job, as JSON.",
+    ),
+    Setting(
+        "MAX_OUTPUT_BYTES",
+        256_000,
+        _whole(0, 100_000_000),
+        "The largest output kept of one job, as JSON.",
+    ),
+    Setting(
+        "LOG_TAIL_BYTES", 16_000, _whole(0, 1_000_000), "How much of an attempt's log is kept."
+    ),
     Setting("BEAT_SECONDS", 10, _number(0.2, 60), "How often an executor says that it lives."),
-    Setting("LATE_SECONDS", 45, _number(1, 3600), "Without a new beat for this long an executor is late."),
-    Setting("MISSING_SECONDS", 120, _number(2, 86400), "Without a new beat for this long it is missing; its jobs are rescued."),
-    Setting("RESCUE", "automatic", _choice("automatic", "manual"), "Whether jobs of a missing executor are put back by themselves."),
-    Setting("RECALL_SECONDS", 5, _number(0.2, 3600), "How long a handed-out job may stand nowhere in Redis before it is recalled."),
+    Setting(
+        "LATE_SECONDS",
+        45,
+        _number(1, 3600),
+        "Without a new beat for this long an executor is late.",
+    ),
+    Setting(
+        "MISSING_SECONDS",
+        120,
+        _number(2, 86400),
+        "Without a new beat for this long it is missing; its jobs are rescued.",
+    ),
+    Setting(
+        "RESCUE",
+        "automatic",
+        _choice("automatic", "manual"),
+        "Whether jobs of a missing executor are put back by themselves.",
+    ),
+    Setting(
+        "RECALL_SECONDS",
+        5,
+        _number(0.2, 3600),
+        "How long a handed-out job may stand nowhere in Redis before it is recalled.",
+    ),
     Setting("KEEP_FINISHED_DAYS", 14, _number(0, 36500), "How long finished jobs are kept."),
     Setting("KEEP_CANCELED_DAYS", 14, _number(0, 36500), "How long canceled jobs are kept."),
     Setting("KEEP_FAILED_DAYS", 90, _number(0, 36500), "How long failed jobs are kept."),
-    Setting("KEEP_OUTPUT_DAYS", 7, _number(0, 36500), "How long outputs are kept, when the job itself is kept longer."),
-    Setting("PAGE_TIMEOUT_SECONDS", 5, _number(0.1, 600), "The statement timeout of every query of a page."),
+    Setting(
+        "KEEP_OUTPUT_DAYS",
+        7,
+        _number(0, 36500),
+        "How long outputs are kept, when the job itself is kept longer.",
+    ),
+    Setting(
+        "PAGE_TIMEOUT_SECONDS",
+        5,
+        _number(0.1, 600),
+        "The statement timeout of every query of a page.",
+    ),
 )
 
 
