@@ -1,0 +1,118 @@
+"""An executor's own words: its birth, its beats, what it disowns, its farewell. It writes them; others judge them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import scalar_row
+from psycopg.types.json import Jsonb
+
+from .. import endings, sql
+from ..db import Connection
+
+Held = tuple[int, int]
+
+
+def register(
+    connection: Connection,
+    name: str,
+    kind: str,
+    host: str,
+    pid: int,
+    version: str | None,
+    queues: Sequence[str],
+    now: datetime,
+) -> int:
+    """Record a new executor of kind `forking` or `simple`; its id. Commits."""
+    born = {
+        "name": name,
+        "kind": kind,
+        "host": host,
+        "pid": pid,
+        "version": version,
+        "queues": list(queues),
+        "now": now,
+    }
+    return _id(connection, "register_executor", born)
+
+
+def find_or_register_plain(
+    connection: Connection, name: str, host: str, pid: int, now: datetime
+) -> int:
+    """The id of a plain RQ worker, recorded when it was not yet. Commits."""
+    born = {"name": name, "host": host, "pid": pid, "now": now}
+    return _id(connection, "register_plain_executor", born)
+
+
+def beat(
+    connection: Connection,
+    executor_id: int,
+    beat: int,
+    holding: Sequence[str],
+    run_seconds: float | None,
+    rss_kb: int | None,
+    counts: Mapping[str, Any],
+    now: datetime,
+) -> list[Held]:
+    """Say that it lives, as the `beat`-th time, and what it holds (`id-dispatch_no`). Commits.
+
+    Returns the jobs of its, as (id, dispatch_no), that somebody asked to stop. Raises `LookupError` when retention has
+    removed the executor, which takes a week without a beat: it must leave and start anew.
+    """
+    said = {
+        "id": executor_id,
+        "beat": beat,
+        "holding": list(holding),
+        "run_seconds": run_seconds,
+        "rss_kb": rss_kb,
+        "counts": Jsonb(dict(counts)),
+        "now": now,
+    }
+    rows = connection.execute(sql.load("beat_executor"), said).fetchall()
+    if not rows:
+        raise LookupError(f"executor {executor_id} is not recorded any more: restart it")
+    return [(job_id, number) for job_id, number in rows if job_id is not None]
+
+
+def disown(
+    connection: Connection,
+    executor_id: int,
+    holding: Sequence[str],
+    suspects: Collection[Held],
+    now: datetime,
+) -> set[Held]:
+    """Put back the executor's `started` jobs that it does not run, if its previous beat disowned them too. Commits.
+
+    `holding` is what the beat of `now` said, outcomes not yet written included. `suspects` is what the previous call
+    returned: what stood as started and unheld then. Two looks and no clock: a job that was claimed between the look
+    at `holding` and the look at the rows is held at the next beat. Returns the suspects for the next call.
+    """
+    rows = connection.execute(sql.load("list_started_jobs"), {"id": executor_id}).fetchall()
+    held = set(holding)
+    unheld = {(job_id, number) for job_id, number in rows if f"{job_id}-{number}" not in held}
+    confirmed = unheld & set(suspects)
+    if not confirmed:
+        return unheld
+    fresh = unheld - confirmed
+    endings.rescue(
+        connection,
+        [executor_id],
+        now,
+        "its executor lives and does not run it",
+        keep=[*holding, *(f"{job_id}-{number}" for job_id, number in fresh)],
+    )
+    return fresh
+
+
+def stop(connection: Connection, executor_id: int, now: datetime) -> None:
+    """Record that it left by itself. Commits."""
+    connection.execute(sql.load("stop_executor"), {"id": executor_id, "now": now})
+
+
+def _id(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> int:
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        found: int | None = cursor.execute(sql.load(statement), parameters).fetchone()
+    assert found is not None
+    return found
