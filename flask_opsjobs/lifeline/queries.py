@@ -1,0 +1,105 @@
+"""What pages read about who is alive: executors, and when each loop was last awake."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from .models import Executor, LoopRun
+
+_MOST_LIVE = 200
+_MOST_MISSING = 5
+# A loop is silent when it has missed this many passes, and a little more for what a pass takes.
+_PASSES_MISSED = 3
+_GRACE_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class ExecutorRow:
+    """A worker process. `holding` lists the jobs it has in hand; `beat_at` is its last sign of life."""
+
+    id: int
+    name: str
+    kind: str
+    host: str
+    pid: int
+    version: str | None
+    queues: Sequence[str]
+    state: str
+    started_at: datetime
+    beat_at: datetime
+    rss_kb: int | None
+    holding: Sequence[int]
+
+
+@dataclass(frozen=True)
+class LoopRow:
+    """The last stretch in which a loop was awake. `took_seconds` is its last pass."""
+
+    loop: str
+    process: str
+    last_at: datetime
+    every_seconds: float
+    took_seconds: float
+    said: str | None
+    error: str | None
+    is_awake: bool
+
+
+_EXECUTOR: tuple[Any, ...] = (
+    Executor.id, Executor.name, Executor.kind, Executor.host, Executor.pid, Executor.version,
+    Executor.queues, Executor.state, Executor.started_at, Executor.beat_at, Executor.rss_kb,
+    Executor.holding,
+)  # fmt: skip
+
+
+def list_executors(session: Session, now: datetime) -> Sequence[ExecutorRow]:
+    """The executors that have not ended, at most 200, and before them the last five that went missing
+    within a day."""
+    missing = (
+        select(*_EXECUTOR)
+        .where(Executor.started_at > now - timedelta(days=7), Executor.state == "missing")
+        .where(Executor.ended_at > now - timedelta(days=1))
+        .order_by(Executor.started_at.desc())
+        .limit(_MOST_MISSING)
+    )
+    live = select(*_EXECUTOR).where(Executor.ended_at.is_(None)).order_by(Executor.name)
+    rows = [*session.execute(missing), *session.execute(live.limit(_MOST_LIVE))]
+    return [_executor(*row) for row in rows]
+
+
+def find_executor(session: Session, executor_id: int) -> ExecutorRow | None:
+    """The executor with this id, or None."""
+    row = session.execute(select(*_EXECUTOR).where(Executor.id == executor_id)).one_or_none()
+    return None if row is None else _executor(*row)
+
+
+def _executor(*columns: Any) -> ExecutorRow:
+    # A beat names what it holds as "<id>-<dispatch_no>".
+    ids = [int(job_id) for held in columns[-1] if (job_id := held.partition("-")[0]).isdigit()]
+    return ExecutorRow(*(*columns[:-1], ids))
+
+
+def list_loops(session: Session, now: datetime) -> Sequence[LoopRow]:
+    """The last stretch of every loop that ever ran, in order of their names."""
+    columns = (
+        LoopRun.loop, LoopRun.process, LoopRun.last_at, LoopRun.every_seconds,
+        LoopRun.took_seconds, LoopRun.said, LoopRun.error,
+    )  # fmt: skip
+    latest = (
+        select(*columns)
+        .distinct(LoopRun.loop)
+        .order_by(LoopRun.loop.desc(), LoopRun.last_at.desc())
+    )
+    rows = session.execute(latest.limit(50)).all()
+    return [LoopRow(*row, is_awake=_is_awake(row, now)) for row in reversed(rows)]
+
+
+def _is_awake(row: Any, now: datetime) -> bool:
+    quiet: timedelta = now - row.last_at
+    return quiet <= timedelta(seconds=_PASSES_MISSED * row.every_seconds + _GRACE_SECONDS)

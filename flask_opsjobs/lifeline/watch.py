@@ -1,0 +1,129 @@
+"""The watcher: which executors are late or missing, and the rescue of what they left behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from psycopg.rows import class_row, dict_row
+
+from .. import endings, sql
+from ..db import Connection
+from ..endings import Ended
+from ..settings import Settings
+
+# An executor's jobs are rescued in bounded steps; a pass that meets the limit is repeated at once.
+_MOST_RESCUED = 1000
+
+
+@dataclass(frozen=True)
+class Orphans:
+    """`started` jobs of an executor that has ended, or was never recorded: then it has no name, kind or state."""
+
+    executor_id: int
+    name: str | None
+    kind: str | None
+    state: str | None
+    beat_at: datetime | None
+    ended_at: datetime | None
+    jobs: int
+    last_claim_at: datetime
+
+    @property
+    def cause(self) -> str:
+        """What is known of why their attempts ended."""
+        if self.name is None:
+            return f"its executor {self.executor_id} is not recorded"
+        if self.state == "stopped":
+            return f"its executor {self.name} stopped without it"
+        if self.kind == "plain":
+            return f"executor vanished: RQ's key of {self.name} is gone"
+        assert self.beat_at is not None
+        last = f"{self.beat_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return f"executor vanished: no beat after {last}"
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a pass found: names of executors that became late, missing, or well again; what it put back or left."""
+
+    late: list[str]
+    missing: list[str]
+    well: list[str]
+    rescued: list[Ended]
+    orphans: int
+    has_more: bool
+
+
+def watch(
+    connection: Connection, now: datetime, elapsed_seconds: float, settings: Settings
+) -> Watched:
+    """Judge every OpsWorker, and rescue orphans when `OPSJOBS_RESCUE` is automatic. The caller commits.
+
+    `elapsed_seconds` is the time since the previous pass, of any watcher. It counts for two intervals at most: who was
+    asleep has not seen that nobody beat. A clock that was stepped back makes it negative, and counts for nothing.
+    Locks executors, then jobs by id.
+    """
+    elapsed = min(max(elapsed_seconds, 0.0), 2 * settings.beat_seconds)
+    with connection.cursor(row_factory=dict_row) as cursor:
+        changed = cursor.execute(
+            sql.load("watch_executors"),
+            {
+                "now": now,
+                "elapsed": elapsed,
+                "late_seconds": settings.late_seconds,
+                "missing_seconds": settings.missing_seconds,
+            },
+        ).fetchall()
+    left = list_orphans(connection)
+    automatic = settings.rescue == "automatic"
+    rescued = _rescue_all(connection, left, now, settings) if automatic else []
+    return Watched(
+        late=_names(changed, "late"),
+        missing=_names(changed, "missing"),
+        well=_names(changed, "alive"),
+        rescued=rescued,
+        orphans=sum(orphans.jobs for orphans in left) - len(rescued),
+        has_more=len(rescued) >= _MOST_RESCUED,
+    )
+
+
+def list_orphans(connection: Connection) -> list[Orphans]:
+    """Who left `started` jobs behind. A join that finds few rows; locks nothing."""
+    with connection.cursor(row_factory=class_row(Orphans)) as cursor:
+        return cursor.execute(sql.load("list_orphans")).fetchall()
+
+
+def _rescue_all(
+    connection: Connection, left: list[Orphans], now: datetime, settings: Settings
+) -> list[Ended]:
+    rescued: list[Ended] = []
+    for orphans in left:
+        if len(rescued) >= _MOST_RESCUED:
+            break
+        rescued += endings.rescue(
+            connection,
+            [orphans.executor_id],
+            now,
+            orphans.cause,
+            claimed_before=_claimed_before(orphans, now, settings),
+            limit=_MOST_RESCUED - len(rescued),
+        )
+    return rescued
+
+
+def _claimed_before(orphans: Orphans, now: datetime, settings: Settings) -> datetime:
+    """Which claims are given up: those made before the executor was, and of the later ones only old ones.
+
+    An executor that wakes up may claim a moment before its next beat brings it back.
+    """
+    if orphans.last_claim_at >= now:
+        # Claimed before the clock was stepped back: these times cannot be compared.
+        return orphans.last_claim_at + timedelta(microseconds=1)
+    long_ago = now - timedelta(seconds=settings.missing_seconds)
+    return long_ago if orphans.ended_at is None else max(orphans.ended_at, long_ago)
+
+
+def _names(changed: list[dict[str, Any]], state: str) -> list[str]:
+    return [row["name"] for row in changed if row["state"] == state]
