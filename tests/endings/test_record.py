@@ -1,0 +1,147 @@
+"""Recording outcomes: each kind leads where the lifecycle says, in one transaction, whatever runs beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from flask_opsjobs import endings
+from flask_opsjobs.endings import Ending
+from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.jobs.outcomes import Outcome
+from tests.engine.conftest import MakeBench, bench, make_bench, note, record_job  # noqa: F401
+from tests.support.engine import Bench, race
+
+RecordJob = Callable[..., int]
+
+
+def start(bench: Bench, record_job: RecordJob, **options: object) -> int:
+    job_id = record_job(**options)
+    bench.dispatch(window=100_000)
+    bench.claim(job_id)
+    return job_id
+
+
+@pytest.mark.parametrize(
+    ("outcome", "max_attempts", "state", "ended_by"),
+    [
+        (Outcome(kind="returned"), 1, "finished", "returned"),
+        (Outcome(kind="raised", error="Boom"), 2, "retryable", None),
+        (Outcome(kind="raised", error="Boom"), 1, "failed", "exhausted"),
+        (Outcome(kind="timed_out", error="too long"), 2, "retryable", None),
+        (Outcome(kind="died", error="killed"), 1, "failed", "exhausted"),
+        (Outcome(kind="retry_in", delay_seconds=60), 2, "retryable", None),
+        (Outcome(kind="snoozed", delay_seconds=60), 1, "scheduled", None),
+        (Outcome(kind="canceled", reason="no need"), 2, "canceled", "canceled"),
+        (Outcome(kind="discarded", reason="hopeless"), 2, "failed", "discarded"),
+        (Outcome(kind="refused", ended_by="invalid_args"), 9, "failed", "invalid_args"),
+        (Outcome(kind="refused", ended_by="unknown_worker"), 9, "failed", "unknown_worker"),
+    ],
+)
+def test_each_outcome_leads_to_its_state(
+    bench: Bench, record_job: RecordJob, outcome: Outcome, max_attempts: int, state: str, ended_by: str | None
+) -> None:
+    job_id = start(bench, record_job, max_attempts=max_attempts)
+    (ended,) = bench.record(job_id, 1, outcome)
+    job, attempt = bench.job(job_id), bench.attempt(job_id)
+    assert (ended.state, job["state"], job["ended_by"]) == (state, state, ended_by)
+    assert (attempt["outcome"], attempt["ended_at"] is not None) == (outcome.kind, True)
+    assert job["executor_id"] is None
+
+
+def test_the_delay_says_when_it_is_due_again(bench: Bench, record_job: RecordJob) -> None:
+    job_id = start(bench, record_job, max_attempts=2)
+    bench.record(job_id, 1, Outcome(kind="raised", error="Boom", delay_seconds=90))
+    job, attempt = bench.job(job_id), bench.attempt(job_id)
+    assert (job["due_at"] - attempt["ended_at"]).total_seconds() == 90
+
+
+def test_a_snooze_costs_no_attempt(bench: Bench, record_job: RecordJob) -> None:
+    job_id = start(bench, record_job, max_attempts=3)
+    bench.record(job_id, 1, Outcome(kind="snoozed", delay_seconds=5))
+    job = bench.job(job_id)
+    assert (job["attempt"], job["max_attempts"]) == (1, 4)
+
+
+def test_a_job_that_shall_be_canceled_is_not_tried_again(bench: Bench, record_job: RecordJob) -> None:
+    job_id = start(bench, record_job, max_attempts=3)
+    bench.connection.execute("UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp()")
+    (ended,) = bench.record(job_id, 1, Outcome(kind="raised", error="Boom"))
+    assert ended.state == "canceled"
+
+
+def test_what_it_returned_before_the_cancel_arrived_counts(bench: Bench, record_job: RecordJob) -> None:
+    job_id = start(bench, record_job)
+    bench.connection.execute("UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp()")
+    (ended,) = bench.record(job_id, 1, Outcome(kind="returned"))
+    assert ended.state == "finished"
+
+
+def test_the_output_is_kept_as_json(bench: Bench, record_job: RecordJob) -> None:
+    job_id = start(bench, record_job)
+    value = {"total": 3, "name": "Ümläut 🎈", "nothing": None}
+    bench.record(job_id, 1, Outcome(kind="returned", output=json.dumps(value), output_bytes=40))
+    assert bench.row("SELECT value, size_bytes, omitted FROM opsjobs.outputs WHERE job_id = %s", job_id) == {
+        "value": value,
+        "size_bytes": 40,
+        "omitted": None,
+    }
+
+
+def test_crossing_flushes_do_not_deadlock(make_bench: MakeBench, record_job: RecordJob) -> None:
+    """Pitfall: two flushes that lock in arrival order deadlock."""
+    one, two = make_bench(), make_bench()
+    jobs = [start(one, record_job) for _ in range(60)]
+
+    def flush(bench: Bench, ids: list[int]) -> list[endings.Ended]:
+        batch = [Ending(job_id, 1, bench.executor_id, bench.name, Outcome(kind="returned")) for job_id in ids]
+        return endings.record(bench.connection, batch, read_clock(bench.connection))
+
+    answers = race(lambda: flush(one, jobs), lambda: flush(two, jobs[::-1]))
+    assert sorted(len(answer) for answer in answers) == [0, 60]
+
+
+def test_one_bad_outcome_writes_nothing_of_its_flush(bench: Bench, record_job: RecordJob) -> None:
+    """Pitfall: one NUL byte rolls back its neighbours. The recorder then repeats them one by one."""
+    good, bad = start(bench, record_job), start(bench, record_job)
+    batch = [
+        Ending(good, 1, bench.executor_id, bench.name, Outcome(kind="returned")),
+        Ending(bad, 1, bench.executor_id, bench.name, Outcome(kind="raised", error="a\x00b")),
+    ]
+    with pytest.raises(psycopg.Error):
+        endings.record(bench.connection, batch, read_clock(bench.connection))
+    assert {bench.job(good)["state"], bench.job(bad)["state"]} == {"started"}
+
+
+def test_a_rescue_counts_as_a_failure_and_ends_at_the_limit(bench: Bench, record_job: RecordJob) -> None:
+    again, last = start(bench, record_job, max_attempts=2), start(bench, record_job, max_attempts=1)
+    endings.rescue(bench.connection, [bench.executor_id], read_clock(bench.connection), "executor vanished")
+    assert (bench.job(again)["state"], bench.job(again)["attempt"]) == ("available", 1)
+    assert (bench.job(last)["state"], bench.job(last)["ended_by"]) == ("failed", "exhausted")
+    assert bench.attempt(last)["cause"] == "executor vanished"
+
+
+def test_a_rescue_keeps_what_is_held_and_what_was_claimed_since(bench: Bench, record_job: RecordJob) -> None:
+    held, before = start(bench, record_job), start(bench, record_job)
+    moment = read_clock(bench.connection)
+    since = start(bench, record_job)
+    rescued = endings.rescue(
+        bench.connection, [bench.executor_id], read_clock(bench.connection), "gone", keep=[f"{held}-1"],
+        claimed_before=moment,
+    )  # fmt: skip
+    assert [job.id for job in rescued] == [before]
+    assert bench.job(since)["state"] == "started"
+
+
+def test_three_refusals_end_a_job(bench: Bench, record_job: RecordJob) -> None:
+    job_id = record_job()
+    states = []
+    for number in (1, 2, 3):
+        bench.dispatch()
+        endings.refuse(bench.connection, [(job_id, number)], read_clock(bench.connection))
+        states.append(bench.job(job_id)["state"])
+    assert states == ["available", "available", "failed"]
+    assert bench.job(job_id)["ended_by"] == "refused"

@@ -1,0 +1,1 @@
+"""Tests of the engine: dispatch, claim, record, and the worker processes."""

@@ -1,0 +1,96 @@
+"""Steps of the engine, called by tests as its processes call them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from flask_opsjobs import endings
+from flask_opsjobs.db import Connection, connect_apart
+from flask_opsjobs.endings import Ended, Ending
+from flask_opsjobs.engine import claim as claiming
+from flask_opsjobs.engine.claim import Refused
+from flask_opsjobs.engine.dispatch import Dispatcher, read_clock
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.claimed import Claimed
+from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.lifeline import executors
+
+
+class Bench:
+    """One app's engine on one connection: dispatch, claim and record without any process."""
+
+    def __init__(self, host: Host, name: str = "executor-1", queues: tuple[str, ...] = ("default",)) -> None:
+        self.host = host
+        self.name = name
+        self.connection: Connection = connect_apart(host.engine)
+        self.executor_id = executors.register(
+            self.connection,
+            name=name,
+            kind="forking",
+            host="here",
+            pid=1,
+            version="0",
+            queues=list(queues),
+            now=read_clock(self.connection),
+        )
+
+    def dispatch(self, line: str = "default", *, window: int | None = None) -> int:
+        """Hand out what the window allows on a line."""
+        settings = replace(self.host.settings, window=window)
+        dispatcher = Dispatcher(self.connection, self.host.broker, settings)
+        return dispatcher.dispatch_line(line, line, read_clock(self.connection))
+
+    def claim(self, job_id: int, dispatch_no: int = 1) -> Claimed | Refused:
+        """Claim a delivery."""
+        return claiming.claim(self.connection, (job_id, dispatch_no), self.executor_id, self.name)
+
+    def record(self, job_id: int, dispatch_no: int, outcome: Outcome) -> list[Ended]:
+        """Record how an attempt ended."""
+        ending = Ending(job_id, dispatch_no, self.executor_id, self.name, outcome)
+        return endings.record(self.connection, [ending], read_clock(self.connection))
+
+    def job(self, job_id: int) -> dict[str, Any]:
+        """The row as it is."""
+        return self.row("SELECT * FROM opsjobs.jobs WHERE id = %s", job_id)
+
+    def attempt(self, job_id: int, dispatch_no: int = 1) -> dict[str, Any]:
+        """An attempt's row."""
+        return self.row("SELECT * FROM opsjobs.attempts WHERE job_id = %s AND dispatch_no = %s", job_id, dispatch_no)
+
+    def row(self, statement: str, *values: Any) -> dict[str, Any]:
+        """The only row of a query."""
+        (row,) = self.rows(statement, *values)
+        return row
+
+    def rows(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        """The rows of a query."""
+        cursor = self.connection.execute(statement, values)
+        names = [column.name for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def close(self) -> None:
+        """Close its connection."""
+        self.connection.close()
+
+
+def race(*acts: Callable[[], Any]) -> list[Any]:
+    """Run all at the same moment in threads; what each returned, or the exception that it raised."""
+    barrier = threading.Barrier(len(acts))
+    answers: list[Any] = [None] * len(acts)
+
+    def run(index: int, act: Callable[[], Any]) -> None:
+        barrier.wait()
+        try:
+            answers[index] = act()
+        except Exception as error:
+            answers[index] = error
+
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(acts)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return answers

@@ -1,0 +1,52 @@
+"""The host of the bench: one worker that does nothing, managed and plain."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+
+from flask_opsjobs import OpsJobs
+from tests.support.policies import AllowAll, ShowAll
+
+db = SQLAlchemy()
+opsjobs = OpsJobs()
+
+
+def create_app() -> Flask:
+    """A host on the servers named in the environment."""
+    app = Flask(__name__)
+    app.config.update(
+        SECRET_KEY="only for the bench",
+        SQLALCHEMY_DATABASE_URI=os.environ["BENCH_DATABASE_URL"],
+        OPSJOBS_REDIS_URL=os.environ["BENCH_REDIS_URL"],
+        OPSJOBS_WINDOW=int(os.environ["BENCH_WINDOW"]) if "BENCH_WINDOW" in os.environ else None,
+    )
+    db.init_app(app)
+    opsjobs.init_app(app, access=AllowAll(), display=ShowAll())
+    return app
+
+
+@opsjobs.worker
+def noop(number: int = 0) -> None:
+    """Nothing, managed."""
+
+
+@opsjobs.worker
+def stamp(path: str) -> None:
+    """Write down when it started."""
+    plain_stamp(path)
+
+
+def plain_noop(number: int = 0) -> None:
+    """Nothing, by plain RQ."""
+
+
+def plain_stamp(path: str) -> None:
+    """Write down when it started, by plain RQ. The clock is shared by all processes of a machine."""
+    moment = time.monotonic()
+    with open(path + ".new", "w") as file:
+        file.write(repr(moment))
+    os.rename(path + ".new", path)

@@ -1,0 +1,117 @@
+"""One measurement of the bench in a process of its own; prints one JSON value on the last line."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from redis import Redis
+from rq import Queue, SimpleWorker, Worker
+from sqlalchemy import text
+
+from tests.tools.bench_host import create_app, db, noop, plain_noop
+
+
+def plain_run(kind: str, count: int) -> float:
+    """Jobs a second of a plain RQ worker, from its first pop to its last job."""
+    redis = Redis.from_url(os.environ["BENCH_REDIS_URL"])
+    queue = Queue("plain", connection=redis)
+    queue.enqueue_many([Queue.prepare_data(plain_noop, (number,)) for number in range(count)])
+    worker = (SimpleWorker if kind == "simple" else Worker)([queue], connection=redis)
+    began = time.perf_counter()
+    worker.work(burst=True, logging_level="WARNING")
+    return count / (time.perf_counter() - began)
+
+
+def managed_run(kind: str, count: int) -> float:
+    """Jobs a second of an OpsWorker, until the last outcome is committed."""
+    from flask_opsjobs.cli.worker import run
+
+    app = create_app()
+    with app.app_context():
+        noop.enqueue_many({"number": number} for number in range(count))
+        db.session.commit()
+        began = time.perf_counter()
+        code = run(app, ["default"], simple=kind == "simple", max_jobs=count)
+        seconds = time.perf_counter() - began
+        finished = db.session.scalar(text("SELECT count(*) FROM opsjobs.jobs WHERE state = 'finished'"))
+    assert (code, finished) == (0, count), f"exit code {code}, {finished} of {count} finished"
+    return count / seconds
+
+
+def plain_enqueue(_kind: str, count: int) -> float:
+    """Enqueues a second, one by one, by plain RQ."""
+    queue = Queue("plain", connection=Redis.from_url(os.environ["BENCH_REDIS_URL"]))
+    return _rate(lambda number: queue.enqueue(plain_noop, number), count)
+
+
+def managed_enqueue(_kind: str, count: int) -> float:
+    """Enqueues a second, each in its own host transaction with commit and dispatch to RQ."""
+
+    def one(number: int) -> None:
+        noop.enqueue(number=number)
+        db.session.commit()
+
+    app = create_app()
+    with app.app_context():
+        rate = _rate(one, count)
+        queued = db.session.scalar(text("SELECT count(*) FROM opsjobs.jobs WHERE state = 'queued'"))
+    pushed = Redis.from_url(os.environ["BENCH_REDIS_URL"]).llen(Queue("default", connection=Redis()).key)
+    assert queued == pushed == count + 20, f"{queued} queued, {pushed} pushed of {count + 20}"
+    return rate
+
+
+def _rate(one: Callable[[int], object], count: int) -> float:
+    for number in range(20):  # warm: connections, prepared statements
+        one(number)
+    began = time.perf_counter()
+    for number in range(count):
+        one(number)
+    return count / (time.perf_counter() - began)
+
+
+def plain_many(_kind: str, count: int) -> float:
+    """Jobs a second of RQ's `enqueue_many`, in chunks of 1,000."""
+    queue = Queue("plain", connection=Redis.from_url(os.environ["BENCH_REDIS_URL"]))
+    began = time.perf_counter()
+    for start in range(0, count, 1000):
+        queue.enqueue_many([Queue.prepare_data(plain_noop, (n,)) for n in range(start, start + 1000)])
+    return count / (time.perf_counter() - began)
+
+
+def managed_many(_kind: str, count: int) -> float:
+    """Jobs a second of one `enqueue_many` and its commit."""
+    app = create_app()
+    with app.app_context():
+        began = time.perf_counter()
+        noop.enqueue_many({"number": number} for number in range(count))
+        db.session.commit()
+        return count / (time.perf_counter() - began)
+
+
+def memory_of_many(_kind: str, count: int) -> dict[str, float]:
+    """Seconds and growth of the peak memory, in MB, of one `enqueue_many` of `count` jobs from a generator."""
+
+    def calls() -> Iterator[dict[str, int]]:
+        for number in range(count):
+            yield {"number": number}
+
+    app = create_app()
+    with app.app_context():
+        noop.enqueue_many({"number": number} for number in range(100))
+        db.session.commit()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        began = time.perf_counter()
+        noop.enqueue_many(calls())
+        db.session.commit()
+        seconds = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"seconds": seconds, "grew_mb": (after - before) / 1024, "peak_mb": after / 1024}
+
+
+if __name__ == "__main__":
+    print(json.dumps(globals()[sys.argv[1]](sys.argv[2], int(sys.argv[3]))))
