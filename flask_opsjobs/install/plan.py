@@ -1,0 +1,170 @@
+"""What a host needs from the installer: which pieces are there, which are missing, how to make them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from flask import Flask
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..errors import ConfigError
+from . import env_file, revisions, steps
+from .starters import opsjobs_access, opsjobs_display
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One file, or a part of one. `missing` says what is not there; None when nothing is.
+
+    `there` says what is there, or what was left alone. `write` makes what is missing and returns
+    what it made; None when only a person can.
+    """
+
+    there: str
+    missing: str | None = None
+    write: Callable[[], str] | None = None
+
+
+def pieces(app: Flask) -> list[Piece]:
+    """The pieces of this app, in the order in which they are written.
+
+    Raises `ConfigError` when the app is not one that can be installed to: another database, no
+    Flask-Migrate directory, several heads.
+    """
+    require_database(app)
+    found = revisions.find(app)
+    if found.is_behind:
+        revisions.require_one_head(found)
+    made = [_revision(found, app.config.get("OPSJOBS_BIND")), _env(found)]
+    if "opsjobs" not in app.extensions:
+        # A host that has joined has its policies, wherever it keeps them.
+        made += [_starter(app, opsjobs_access), _starter(app, opsjobs_display)]
+    return made
+
+
+def require_database(app: Flask) -> None:
+    """Raise `ConfigError` when the app's SQLAlchemy is not there, or not PostgreSQL by psycopg 3."""
+    if "sqlalchemy" not in app.extensions:
+        raise ConfigError("this app has no Flask-SQLAlchemy: call `SQLAlchemy(app)` first")
+    bind = app.config.get("OPSJOBS_BIND")
+    engine = app.extensions["sqlalchemy"].engines.get(bind)
+    if engine is None:
+        raise ConfigError(f"OPSJOBS_BIND = {bind!r} is not a bind of this app")
+    if engine.dialect.name != "postgresql" or engine.dialect.driver != "psycopg":
+        raise ConfigError(
+            f"flask_opsjobs needs PostgreSQL through psycopg 3, and this app's database is "
+            f"{engine.dialect.name} through {engine.dialect.driver}: write its URL as "
+            "postgresql+psycopg://…"
+        )
+
+
+def _revision(found: revisions.Revisions, bind: str | None) -> Piece:
+    if not found.is_behind:
+        return Piece(f"{found.directory}: its revisions reach opsjobs schema {found.reaches}")
+    if bind is not None and not revisions.has_binds(found):
+        raise ConfigError(
+            f"OPSJOBS_BIND = {bind!r}, and {found.directory} migrates the default database only: "
+            "make one for several databases with `flask db init --multidb`"
+        )
+    reached = f"only reach opsjobs schema {found.reaches}" if found.reaches else "call none"
+    after = f"after {found.heads[0]}" if found.heads else "as the first"
+
+    def write() -> str:
+        return f"{shown(revisions.write(found, bind))}: a revision that runs the schema steps"
+
+    return Piece(
+        there="",
+        missing=f"{found.directory}: its revisions {reached}; a new one, {after}, must go to "
+        f"{steps.latest()}:\n    " + "\n    ".join(revisions.lines(found)),
+        write=write,
+    )
+
+
+def _env(found: revisions.Revisions) -> Piece:
+    path = shown(env_file.path_of(found))
+    if env_file.has_lines(found):
+        return Piece(f"{path}: leaves the tables of opsjobs out of `flask db migrate`")
+    missing = f"{path}: lines that leave the tables of opsjobs out of `flask db migrate`"
+    if not env_file.takes_lines(found):
+        # Where it matters, --check finds out by running it.
+        return Piece(
+            f"{path}: left alone, it is not as Flask-Migrate wrote it. If it says "
+            "include_schemas=True, pass include_name=autogenerate.passing_by() "
+            "to context.configure (from flask_opsjobs.install import autogenerate)"
+        )
+
+    def write() -> str:
+        env_file.write(found)
+        return missing
+
+    return Piece(there="", missing=missing, write=write)
+
+
+def _starter(app: Flask, module: ModuleType) -> Piece:
+    path = Path(app.root_path) / f"{module.__name__.rpartition('.')[2]}.py"
+    source = inspect.getsource(module)
+    if path.exists():
+        is_ours = path.read_text(encoding="utf-8") == source
+        return Piece(f"{shown(path)}: {'as written' if is_ours else 'yours, left alone'}")
+    what = (module.__doc__ or "").partition(".")[0]
+
+    def write() -> str:
+        path.write_text(source, encoding="utf-8")
+        return f"{shown(path)}: {what}"
+
+    return Piece(there="", missing=f"{shown(path)}: {what}", write=write)
+
+
+def due(app: Flask) -> list[str]:
+    """What only `--check` asks: has the app joined, is its database up to date, is autogenerate safe.
+
+    Each answer is a sentence about something that is not; nothing when all is well.
+    """
+    wrong = [] if "opsjobs" in app.extensions else ["the app has not joined: OpsJobs(app, …)"]
+    found = revisions.find(app)
+    try:
+        seen = env_file.look(found, app.config.get("OPSJOBS_BIND"))
+    except SQLAlchemyError as error:
+        said = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        return [*wrong, f"the database does not answer, so its schema is unknown: {said}"]
+    for each in seen:
+        if each.holds_jobs and each.version < steps.latest():
+            wrong.append(
+                f"the database has opsjobs schema {each.version}, {steps.latest()} is due: "
+                "run `flask db upgrade`"
+            )
+        if each.would_drop:
+            wrong.append(
+                f"`flask db migrate` would drop the tables of opsjobs, since {each.would_drop}: "
+                f"let {shown(env_file.path_of(found))} leave them out"
+            )
+    return wrong
+
+
+def lines_to_add(app: Flask) -> tuple[str, list[str]]:
+    """The file of the app, and the lines that join OpsJobs to it."""
+    module = sys.modules.get(app.import_name)
+    dot = "." if getattr(module, "__package__", None) else ""
+    lines = [
+        "from flask_opsjobs import OpsJobs",
+        f"from {dot}opsjobs_access import HostAccess",
+        f"from {dot}opsjobs_display import HostDisplay",
+        "",
+        "opsjobs = OpsJobs(access=HostAccess(), display=HostDisplay())",
+        "opsjobs.init_app(app)  # after SQLAlchemy(app), or db.init_app(app) in a factory",
+    ]
+    if not app.secret_key:
+        lines.append('app.config["SECRET_KEY"] = …  # it is not set; receipts are signed with it')
+    return shown(Path(getattr(module, "__file__", None) or app.root_path)), lines
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it from here."""
+    absolute = path.absolute()
+    here = Path.cwd()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)

@@ -1,0 +1,113 @@
+"""The host's Flask-Migrate directory: which of our schema steps its revisions call, and a new one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alembic import util
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from flask import Flask
+
+from ..errors import ConfigError
+from . import steps
+
+# The call in a revision: `steps.upgrade(op, since=0, to=1)`.
+_CALL = re.compile(r"\.upgrade\(\s*op\s*,\s*(?:since\s*=\s*\d+\s*,\s*)?(?:to\s*=\s*)?(\d+)")
+
+
+@dataclass(frozen=True)
+class Revisions:
+    """What the directory holds: its heads, and the newest of our versions that a revision goes to."""
+
+    directory: Path
+    scripts: ScriptDirectory
+    config: Config
+    heads: tuple[str, ...]
+    reaches: int
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a revision is missing for what this release of the library brings."""
+        return self.reaches < steps.latest()
+
+
+def find(app: Flask) -> Revisions:
+    """Read the app's directory. Raises `ConfigError` when there is none that can be used."""
+    if "migrate" not in app.extensions:
+        raise ConfigError(
+            "this app has no Flask-Migrate: add `Migrate(app, db)`, run `flask db init`, "
+            "then `flask opsjobs install` again"
+        )
+    setup = app.extensions["migrate"]
+    directory = Path(setup.directory)
+    if not (directory / "env.py").is_file():
+        raise ConfigError(
+            f"there is no Flask-Migrate directory at {directory.absolute()}: run `flask db init` "
+            "in the folder where you run `flask`, then `flask opsjobs install` again"
+        )
+    config = setup.migrate.get_config()
+    config.cmd_opts.quiet = True  # the installer says itself what it writes
+    scripts = ScriptDirectory.from_config(config)
+    return Revisions(directory, scripts, config, tuple(scripts.get_heads()), _reached(scripts))
+
+
+def _reached(scripts: ScriptDirectory) -> int:
+    reached = 0
+    for script in scripts.walk_revisions():
+        source = Path(script.path).read_text(encoding="utf-8")
+        if "flask_opsjobs" in source:
+            reached = max([reached, *(int(number) for number in _CALL.findall(source))])
+    return reached
+
+
+def require_one_head(found: Revisions) -> None:
+    """Raise `ConfigError` when the new revision would not know where to stand."""
+    if len(found.heads) > 1:
+        raise ConfigError(
+            f"{found.directory} has {len(found.heads)} heads ({', '.join(found.heads)}): join them "
+            "with `flask db merge heads`, then run `flask opsjobs install` again"
+        )
+
+
+def lines(found: Revisions) -> tuple[str, str, str]:
+    """The import, the upgrade and the downgrade of the revision that is missing."""
+    since, to = found.reaches, steps.latest()
+    return (
+        "from flask_opsjobs.install import steps",
+        f"steps.upgrade(op, since={since}, to={to})",
+        f"steps.downgrade(op, since={to}, to={since})",
+    )
+
+
+def write(found: Revisions, bind: str | None) -> Path:
+    """Write that revision after the one head, from the host's own template, and return its path.
+
+    With a template for several databases the calls stand in the functions of `bind`. Raises
+    `ConfigError` when the template does not take them, having removed what it wrote.
+    """
+    imports, upgrade, downgrade = lines(found)
+    prefix = f"{bind or ''}_" if has_binds(found) else ""
+    words: dict[str, Any] = {f"{prefix}upgrades": upgrade, f"{prefix}downgrades": downgrade}
+    script = found.scripts.generate_revision(
+        util.rev_id(), f"opsjobs schema {steps.latest()}", imports=imports, **words
+    )
+    assert script is not None
+    path = Path(script.path)
+    source = path.read_text(encoding="utf-8")
+    if not all(line in source for line in lines(found)):
+        path.unlink()
+        raise ConfigError(
+            f"{found.directory / 'script.py.mako'} leaves out imports, upgrades or downgrades: "
+            "write the revision yourself with `flask db revision` and these lines: "
+            + "; ".join(lines(found))
+        )
+    return path
+
+
+def has_binds(found: Revisions) -> bool:
+    """Whether the directory was made for several databases (`flask db init --multidb`)."""
+    return "engine_name" in (found.directory / "script.py.mako").read_text(encoding="utf-8")
