@@ -36,8 +36,7 @@ def main() -> None:
     """Print it, sentences in one column."""
     tree = list(lines())
     width = max(len(name) for name, _ in tree) + 2
-    for name, sentence in tree:
-        print(f"{name:<{width}}{sentence}".rstrip())
+    print("\n".join(f"{name:<{width}}{sentence}".rstrip() for name, sentence in tree))
 
 
 if __name__ == "__main__":
