@@ -51,7 +51,9 @@ def record_job(note: Worker, db: SQLAlchemy) -> Callable[..., int]:
     """Records a job as a host does, and commits; its id."""
 
     def record(worker: Worker = note, *, text: str = "", **options: Any) -> int:
-        enqueued = worker.options(**options).enqueue(text=text) if options else worker.enqueue(text=text)
+        enqueued = (
+            worker.options(**options).enqueue(text=text) if options else worker.enqueue(text=text)
+        )
         db.session.commit()
         return enqueued.id
 

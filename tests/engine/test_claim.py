@@ -32,12 +32,16 @@ def test_a_claim_starts_the_attempt(bench: Bench, record_job: RecordJob) -> None
     assert (attempt["attempt"], attempt["executor"], attempt["ended_at"]) == (1, bench.name, None)
 
 
-def test_two_deliveries_of_one_job_are_performed_once(make_bench: MakeBench, record_job: RecordJob) -> None:
+def test_two_deliveries_of_one_job_are_performed_once(
+    make_bench: MakeBench, record_job: RecordJob
+) -> None:
     one, two = make_bench(), make_bench()
     for _ in range(20):
         job_id = record_job()
         one.dispatch(window=1000)
-        answers = race(lambda job_id=job_id: one.claim(job_id), lambda job_id=job_id: two.claim(job_id))
+        answers = race(
+            lambda job_id=job_id: one.claim(job_id), lambda job_id=job_id: two.claim(job_id)
+        )
         assert sorted(type(answer).__name__ for answer in answers) == ["Claimed", "Refused"]
         assert one.job(job_id)["attempt"] == 1
 
@@ -62,18 +66,25 @@ def test_claim_against_recall(make_bench: MakeBench, record_job: RecordJob) -> N
         job_id = record_job()
         one.dispatch(window=1000)
         claimed, recalled = race(
-            lambda job_id=job_id: one.claim(job_id), lambda job_id=job_id: recall(two.connection, [(job_id, 1)])
+            lambda job_id=job_id: one.claim(job_id),
+            lambda job_id=job_id: recall(two.connection, [(job_id, 1)]),
         )
         assert isinstance(claimed, Claimed) != bool(recalled)
-        assert one.job(job_id)["state"] == ("started" if isinstance(claimed, Claimed) else "available")
+        assert one.job(job_id)["state"] == (
+            "started" if isinstance(claimed, Claimed) else "available"
+        )
 
 
-def test_a_claim_asked_again_after_a_broken_connection_is_ours(bench: Bench, record_job: RecordJob) -> None:
+def test_a_claim_asked_again_after_a_broken_connection_is_ours(
+    bench: Bench, record_job: RecordJob
+) -> None:
     job_id = record_job()
     bench.dispatch()
     assert isinstance(bench.claim(job_id), Claimed)
     assert bench.claim(job_id) == Refused("not_queued"), "a second delivery must not run it again"
-    again = claiming.claim(bench.connection, (job_id, 1), bench.executor_id, bench.name, is_retry=True)
+    again = claiming.claim(
+        bench.connection, (job_id, 1), bench.executor_id, bench.name, is_retry=True
+    )
     assert isinstance(again, Claimed)
     assert (again.attempt, bench.job(job_id)["attempt"]) == (1, 1)
 
@@ -81,7 +92,9 @@ def test_a_claim_asked_again_after_a_broken_connection_is_ours(bench: Bench, rec
 def test_an_overdue_job_ends_before_it_starts(bench: Bench, record_job: RecordJob) -> None:
     job_id = record_job(deadline=timedelta(hours=1))
     bench.dispatch()
-    bench.connection.execute("UPDATE opsjobs.jobs SET deadline_at = clock_timestamp() - interval '1 s'")
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET deadline_at = clock_timestamp() - interval '1 s'"
+    )
     assert bench.claim(job_id) == Refused("deadline")
     job = bench.job(job_id)
     assert (job["state"], job["ended_by"], job["attempt"]) == ("failed", "deadline", 0)

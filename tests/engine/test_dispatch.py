@@ -32,7 +32,9 @@ def test_a_due_job_is_handed_to_rq_under_its_dispatch_number(
     assert (job["state"], job["dispatch_no"]) == ("queued", 1)
 
 
-def test_the_delivery_carries_no_argument(bench: Bench, record_job: RecordJob, redis_client: Redis) -> None:
+def test_the_delivery_carries_no_argument(
+    bench: Bench, record_job: RecordJob, redis_client: Redis
+) -> None:
     job_id = record_job(text="a-secret-argument")
     bench.dispatch()
     stored = redis_client.hgetall(RQJob.key_for(rq_id(job_id, 1)))
@@ -42,7 +44,9 @@ def test_the_delivery_carries_no_argument(bench: Bench, record_job: RecordJob, r
     assert stored[b"result_ttl"] == b"0"
 
 
-def test_the_window_bounds_what_lies_in_redis(bench: Bench, record_job: RecordJob, redis_client: Redis) -> None:
+def test_the_window_bounds_what_lies_in_redis(
+    bench: Bench, record_job: RecordJob, redis_client: Redis
+) -> None:
     for _ in range(5):
         record_job()
     assert bench.dispatch(window=3) == 3
@@ -50,7 +54,9 @@ def test_the_window_bounds_what_lies_in_redis(bench: Bench, record_job: RecordJo
     assert len(in_redis(redis_client)) == 3
 
 
-def test_priority_holds_and_0_goes_to_the_front(bench: Bench, record_job: RecordJob, redis_client: Redis) -> None:
+def test_priority_holds_and_0_goes_to_the_front(
+    bench: Bench, record_job: RecordJob, redis_client: Redis
+) -> None:
     low, high, urgent = record_job(priority=9), record_job(priority=1), record_job(priority=0)
     bench.dispatch(window=1)
     bench.dispatch(window=3)
@@ -82,19 +88,31 @@ def test_two_dispatchers_hand_out_each_job_once(
 
 
 def test_push_comes_after_commit(
-    bench: Bench, make_bench: MakeBench, record_job: RecordJob, host, monkeypatch: pytest.MonkeyPatch
+    bench: Bench,
+    make_bench: MakeBench,
+    record_job: RecordJob,
+    host,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Pitfall: push before commit. An idle worker claims within 0.1 ms and must find the committed row."""
     job_id, other = record_job(), make_bench()
     seen = []
     push = host.broker.push
-    monkeypatch.setattr(host.broker, "push", lambda *a, **k: (seen.append(other.job(job_id)["state"]), push(*a, **k)))
+    monkeypatch.setattr(
+        host.broker,
+        "push",
+        lambda *a, **k: (seen.append(other.job(job_id)["state"]), push(*a, **k)),
+    )
     bench.dispatch()
     assert seen == ["queued"]
 
 
 def test_no_lock_is_held_over_a_redis_call(
-    bench: Bench, make_bench: MakeBench, record_job: RecordJob, host, monkeypatch: pytest.MonkeyPatch
+    bench: Bench,
+    make_bench: MakeBench,
+    record_job: RecordJob,
+    host,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job_id, other = record_job(), make_bench()
 
@@ -148,7 +166,9 @@ def test_a_paused_queue_hands_out_nothing(bench: Bench, record_job: RecordJob) -
     assert bench.dispatch() == 0
 
 
-def test_the_window_grows_with_executors_and_with_short_jobs(bench: Bench, record_job: RecordJob) -> None:
+def test_the_window_grows_with_executors_and_with_short_jobs(
+    bench: Bench, record_job: RecordJob
+) -> None:
     for _ in range(60):
         record_job()
     # Its executor has not beaten yet: one second a job is assumed, so twice one worker.
@@ -157,7 +177,9 @@ def test_the_window_grows_with_executors_and_with_short_jobs(bench: Bench, recor
     assert bench.dispatch() == 48
 
 
-def test_the_refill_waits_until_the_window_is_below_half(bench: Bench, record_job: RecordJob, host) -> None:
+def test_the_refill_waits_until_the_window_is_below_half(
+    bench: Bench, record_job: RecordJob, host
+) -> None:
     from dataclasses import replace
 
     from flask_opsjobs.engine.dispatch import Dispatcher

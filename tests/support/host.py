@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,7 @@ def fail_until(attempt: int) -> None:
 def die(attempts: int = 1) -> None:
     """SIGKILLs its own process in its first attempts."""
     if current_job().attempt <= attempts:
+        logging.getLogger(__name__).warning("about to die")
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -70,3 +73,25 @@ def note(path: str, line: str) -> None:
     """Appends a line to a file: what really ran, and how often, whatever the database says."""
     with open(path, "a") as file:
         file.write(line + "\n")
+
+
+@opsjobs.worker
+def progress_then_hold(gate: str) -> None:
+    """Tells how far it is, then waits for the file `gate`."""
+    current_job().progress(3, 10, "third")
+    wait_until(Path(gate).exists, 60, what=gate)
+
+
+@opsjobs.worker(record_output=True)
+def large(size: int) -> str:
+    """Returns so many characters."""
+    return "x" * size
+
+
+@opsjobs.worker
+def deaf() -> None:
+    """Does not heed its time limit, as a loop in C would not."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        pass

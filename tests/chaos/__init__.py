@@ -1,0 +1,1 @@
+"""Tests that kill, freeze and empty real servers and processes under load."""

@@ -1,0 +1,94 @@
+"""A whole site for chaos tests: own servers, worker and loop processes, and a host that enqueues in the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from flask import Flask
+
+from tests.support import host as host_module
+from tests.support.postgres import Postgres
+from tests.support.processes import Child, Children
+from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.chaos
+
+# Beats, lateness and recalls fast enough for a test; the proportions are those of production.
+HASTE = {
+    "OPSJOBS_BEAT_SECONDS": 0.3,
+    "OPSJOBS_LATE_SECONDS": 1.2,
+    "OPSJOBS_MISSING_SECONDS": 2.5,
+    "OPSJOBS_RECALL_SECONDS": 1.0,
+}
+
+
+class Site:
+    """What an operator would have, with everything in reach of a kill."""
+
+    def __init__(
+        self, app: Flask, children: Children, postgres: Postgres, valkey: Valkey, database_url: str
+    ) -> None:
+        self.app = app
+        self.postgres = postgres
+        self.valkey = valkey
+        self._children = children
+        self._config = {
+            "SQLALCHEMY_DATABASE_URI": database_url,
+            "OPSJOBS_REDIS_URL": valkey.url,
+            **HASTE,
+        }
+
+    def worker(self, *words: str) -> Child:
+        """Start a worker; returns when it listens."""
+        child = self._children.flask("opsjobs", "worker", *words, **self._config)
+        child.wait_for("listens to", 30)
+        return child
+
+    def loops(self) -> Child:
+        """Start the loops."""
+        return self._children.flask("opsjobs", "run", **self._config)
+
+    def rows(self, statement: str, *values: Any) -> list[Any]:
+        """The rows of a query, on a connection of its own; none while Postgres is away."""
+        from flask_opsjobs.db import connect_apart
+
+        try:
+            connection = connect_apart(self.app.extensions["opsjobs"].engine)
+        except Exception:
+            return []
+        try:
+            return connection.execute(statement, values).fetchall()
+        except psycopg.Error:
+            return []
+        finally:
+            connection.close()
+
+    def states(self) -> dict[str, int]:
+        """How many jobs are in each state."""
+        return dict(self.rows("SELECT state, count(*) FROM opsjobs.jobs GROUP BY state"))
+
+    def wait_until_all(self, state: str, count: int, timeout: float = 60) -> None:
+        """Wait until all `count` jobs are in `state`."""
+        wait_until(
+            lambda: self.states() == {state: count},
+            timeout,
+            what=f"all {count} jobs {state}: {self.states()}",
+        )
+
+
+@pytest.fixture
+def site(
+    children: Children, own_postgres: Postgres, own_database_url: str, own_valkey: Valkey
+) -> Iterator[Site]:
+    """A site without any process yet."""
+    app = host_module.create_app(
+        SQLALCHEMY_DATABASE_URI=own_database_url, OPSJOBS_REDIS_URL=own_valkey.url, **HASTE
+    )
+    yield Site(app, children, own_postgres, own_valkey, own_database_url)
+    with app.app_context():
+        host_module.db.engine.dispose()
+    app.extensions["opsjobs"].spare.close()

@@ -1,0 +1,223 @@
+"""Worker processes: what they run, what they refuse, and what cannot bring them down."""
+
+from __future__ import annotations
+
+import pickle
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq import Queue
+from rq.job import Job as RQJob
+
+from tests.support import host as host_module
+from tests.support.host import add, die, fail, fail_until, hold
+from tests.support.processes import Children
+from tests.support.waiting import wait_until
+
+KINDS = [(), ("--simple",)]
+
+
+class Exploding:
+    """Unpickling it raises; what an attacker or a forgotten module leaves in Redis."""
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return (_explode, ())
+
+
+def _explode() -> None:
+    raise RuntimeError("somebody unpickled it")
+
+
+@pytest.fixture
+def site(database_url: str, redis_url: str):
+    app = host_module.create_app(SQLALCHEMY_DATABASE_URI=database_url, OPSJOBS_REDIS_URL=redis_url)
+    with app.app_context():
+        yield app
+        host_module.db.session.remove()
+        host_module.db.engine.dispose()
+    app.extensions["opsjobs"].spare.close()
+
+
+def enqueue(worker, **args) -> int:
+    job = worker.enqueue(**args)
+    host_module.db.session.commit()
+    return job.id
+
+
+def rows(statement: str, **values: Any) -> list[Any]:
+    from sqlalchemy import text
+
+    found = host_module.db.session.execute(text(statement), values).all()
+    host_module.db.session.rollback()
+    return list(found)
+
+
+def state_of(job_id: int) -> str:
+    return rows("SELECT state FROM opsjobs.jobs WHERE id = :id", id=job_id)[0][0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_job_runs_and_its_output_is_recorded(site, children: Children, kind: tuple[str, ...], redis_client) -> None:
+    job_id = enqueue(add, a=2, b=3)
+    children.flask("opsjobs", "worker", *kind)
+    wait_until(lambda: state_of(job_id) == "finished", 20)
+    assert rows("SELECT value FROM opsjobs.outputs WHERE job_id = :id", id=job_id) == [(5,)]
+    left = [key for key in redis_client.keys("*") if b"opsjobs-" in key]
+    wait_until(lambda: not [key for key in redis_client.keys("*") if b"opsjobs-" in key], 5, what=f"no trace: {left}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_failure_keeps_error_traceback_and_log(site, children: Children, kind: tuple[str, ...]) -> None:
+    job_id = enqueue(fail.options(max_attempts=1), message="it broke")
+    children.flask("opsjobs", "worker", *kind)
+    wait_until(lambda: state_of(job_id) == "failed", 20)
+    ((error, traceback),) = rows("SELECT error, traceback FROM opsjobs.attempts WHERE job_id = :id", id=job_id)
+    assert "RuntimeError: it broke" in error
+    assert "in fail" in traceback
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unpicklable_payload_of_ours_is_never_read(
+    site, children: Children, kind: tuple[str, ...], redis_client: Redis
+) -> None:
+    """Pitfall: anything in RQ's args must be unpickled by the parent; a poisoned payload kills the worker."""
+    job_id = enqueue(add, a=1, b=1)
+    (key,) = [key for key in redis_client.keys("*") if b":job:opsjobs-" in key]
+    redis_client.hset(key, "data", zlib.compress(pickle.dumps(Exploding())))
+    redis_client.hset(key, "meta", pickle.dumps(Exploding()))
+    children.flask("opsjobs", "worker", *kind)
+    wait_until(lambda: state_of(job_id) == "finished", 20)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unreadable_rq_job_of_the_host_takes_nothing_down(
+    site, children: Children, kind: tuple[str, ...], redis_client: Redis
+) -> None:
+    queue = Queue("default", connection=redis_client)
+    poisoned = queue.enqueue("os.getpid")
+    redis_client.hset(RQJob.key_for(poisoned.id), "timeout", "not a number")
+    torn = queue.enqueue("os.getpid")
+    redis_client.hset(RQJob.key_for(torn.id), "data", b"\x80\x05 torn")
+    job_id = enqueue(add, a=1, b=1)
+    worker = children.flask("opsjobs", "worker", *kind)
+    wait_until(lambda: state_of(job_id) == "finished", 20)
+    assert worker.exit_code is None
+    assert redis_client.hget(RQJob.key_for(poisoned.id), "status") == b"failed"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_job_of_the_hosts_own_runs_as_rq_runs_it(site, children: Children, kind, redis_client: Redis) -> None:
+    job = Queue("default", connection=redis_client).enqueue("os.getpid", result_ttl=60)
+    children.flask("opsjobs", "worker", *kind)
+    wait_until(lambda: job.get_status(refresh=True) == "finished", 20)
+
+
+def test_retried_to_success(site, children: Children) -> None:
+    job_id = enqueue(fail_until, attempt=3)
+    children.flask("opsjobs", "worker")
+    children.flask("opsjobs", "run")
+    wait_until(lambda: state_of(job_id) == "finished", 30)
+    outcomes = rows("SELECT outcome FROM opsjobs.attempts WHERE job_id = :id ORDER BY dispatch_no", id=job_id)
+    assert [outcome for (outcome,) in outcomes] == ["raised", "raised", "returned"]
+
+
+def test_a_worker_that_this_process_did_not_import(site, children: Children) -> None:
+    """A worker whose import fails at run time: its job ends with its own cause, the others run."""
+    job_id, other = enqueue(add, a=1, b=1), enqueue(add, a=2, b=2)
+    from sqlalchemy import text
+
+    host_module.db.session.execute(text("UPDATE opsjobs.jobs SET worker = 'gone' WHERE id = :id"), {"id": job_id})
+    host_module.db.session.commit()
+    children.flask("opsjobs", "worker")
+    wait_until(lambda: (state_of(job_id), state_of(other)) == ("failed", "finished"), 20)
+    assert rows("SELECT ended_by FROM opsjobs.jobs WHERE id = :id", id=job_id) == [("unknown_worker",)]
+
+
+def test_stored_arguments_that_no_longer_validate(site, children: Children) -> None:
+    job_id = enqueue(add, a=1, b=1)
+    from sqlalchemy import text
+
+    # What an older version of the host stored: the real writer refuses it today.
+    host_module.db.session.execute(text("""UPDATE opsjobs.jobs SET args = '{"a": "x", "c": 1}'"""))
+    host_module.db.session.commit()
+    children.flask("opsjobs", "worker")
+    wait_until(lambda: state_of(job_id) == "failed", 20)
+    ((ended_by, attempts),) = rows("SELECT ended_by, attempt FROM opsjobs.jobs WHERE id = :id", id=job_id)
+    assert (ended_by, attempts) == ("invalid_args", 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_started_job_is_really_stopped(site, children: Children, kind: tuple[str, ...], tmp_path: Path) -> None:
+    from sqlalchemy import text
+
+    gate = str(tmp_path / "gate")
+    job_id = enqueue(hold, gate=gate)
+    children.flask("opsjobs", "worker", *kind, OPSJOBS_BEAT_SECONDS=0.2)
+    wait_until(Path(gate + ".begun").exists, 20)
+    host_module.db.session.execute(text("UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp()"))
+    host_module.db.session.commit()
+    wait_until(lambda: state_of(job_id) == "canceled", 20)
+    after = enqueue(add, a=1, b=1)
+    wait_until(lambda: state_of(after) == "finished", 20, what="the worker goes on")
+
+
+def test_a_function_that_ignores_its_time_limit_is_killed(site, children: Children, tmp_path: Path) -> None:
+    job_id = enqueue(host_module.deaf.options(timeout=1, max_attempts=1))
+    children.flask("opsjobs", "worker")
+    wait_until(lambda: state_of(job_id) == "failed", 30)
+    ((outcome, cause),) = rows("SELECT outcome, cause FROM opsjobs.attempts WHERE job_id = :id", id=job_id)
+    assert outcome == "timed_out"
+    assert "time-out" in cause
+
+
+def test_a_large_result_passes_the_channel(site, children: Children) -> None:
+    """Pitfall: a pipe from the horse deadlocks at 65,537 bytes against wait4."""
+    job_id = enqueue(host_module.large, size=200_000)
+    children.flask("opsjobs", "worker")
+    wait_until(lambda: state_of(job_id) == "finished", 20)
+    assert rows("SELECT length(value #>> '{}') FROM opsjobs.outputs WHERE job_id = :id", id=job_id) == [(200_000,)]
+
+
+def test_a_killed_horse_leaves_its_last_words(site, children: Children) -> None:
+    job_id = enqueue(die.options(max_attempts=1), attempts=1)
+    children.flask("opsjobs", "worker")
+    wait_until(lambda: state_of(job_id) == "failed", 20)
+    ((log_tail,),) = rows("SELECT log_tail FROM opsjobs.attempts WHERE job_id = :id", id=job_id)
+    assert "about to die" in log_tail
+
+
+def test_progress_is_seen_while_it_runs(site, children: Children, tmp_path: Path) -> None:
+    gate = str(tmp_path / "gate")
+    job_id = enqueue(host_module.progress_then_hold, gate=gate)
+    children.flask("opsjobs", "worker")
+    seen = "SELECT progress_done, progress_total, progress_note FROM opsjobs.attempts WHERE job_id = :id"
+    wait_until(lambda: rows(seen, id=job_id) == [(3, 10, "third")], 20)
+    Path(gate).touch()
+    wait_until(lambda: state_of(job_id) == "finished", 20)
+
+
+def test_a_stopped_worker_exits_0_and_says_so(site, children: Children) -> None:
+    worker = children.flask("opsjobs", "worker")
+    worker.wait_for("listens to")
+    wait_until(lambda: rows("SELECT 1 FROM opsjobs.executors WHERE state = 'alive'"), 10)
+    assert worker.terminate() == 0
+    assert rows("SELECT state FROM opsjobs.executors") == [("stopped",)]
+
+
+def test_a_plain_rq_worker_runs_managed_jobs(site, children: Children, redis_url: str) -> None:
+    job_id = enqueue(add, a=20, b=22)
+    rq = str(Path(__import__("sys").executable).with_name("rq"))
+    children.start(rq, "worker", "--url", redis_url, "default", env={"FLASK_APP": "tests.support.host"})
+    wait_until(lambda: state_of(job_id) == "finished", 30)
+    assert rows("SELECT value FROM opsjobs.outputs WHERE job_id = :id", id=job_id) == [(42,)]
+    assert rows("SELECT kind FROM opsjobs.executors") == [("plain",)]
+
+
+def test_fork_while_a_thread_logs_does_not_hang(site, children: Children) -> None:
+    """Pitfall: a thread of the parent that logs while the main thread forks; 99 of 100 horses hang."""
+    jobs = [enqueue(add, a=number, b=0) for number in range(60)]
+    children.flask("opsjobs", "worker", OPSJOBS_BEAT_SECONDS=0.2)
+    wait_until(lambda: all(state_of(job_id) == "finished" for job_id in jobs), 60)
