@@ -92,7 +92,8 @@ def _with_limits(client: Redis, seconds: float) -> Redis:
     """A client like this one whose calls end within `seconds`, without the retries that redis-py adds by default."""
     pool = client.connection_pool
     kwargs = {
-        **pool.connection_kwargs,
+        # What the pool put there for itself would tie the new one to the old.
+        **{key: value for key, value in pool.connection_kwargs.items() if not key.startswith(("orig_", "maint_"))},
         "socket_timeout": seconds,
         "socket_connect_timeout": seconds,
         "retry": Retry(NoBackoff(), 0),
