@@ -1,0 +1,178 @@
+"""Recall: jobs handed to RQ whose delivery is nowhere, or failed there without our code, go back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from redis import RedisError
+from rq import Queue
+from rq.job import JobStatus
+
+from .. import endings, sql
+from ..db import Connection
+from .broker import Broker
+from .delivery import rq_id
+from .dispatch import recall
+from .redis_reads import read_hashes, where_they_stand
+from .tidy import tidy
+
+_log = logging.getLogger("flask_opsjobs.recall")
+
+# In the intermediate list a delivery waits for its worker's claim, milliseconds. A worker that died there never comes
+# back for it, and nothing says so: it counts as lost after so many times the usual grace.
+_PARKED_GRACES = 6
+_MOST_ROWS = 20_000
+
+Key = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """What the previous passes of one process found wanting; nothing is concluded from a single look."""
+
+    absent: Mapping[Key, datetime] = field(default_factory=dict)
+    parked: Mapping[Key, datetime] = field(default_factory=dict)
+    after: int = 0
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """What a pass did: deliveries (id, dispatch_no) that were taken back, and jobs whose refusal was counted."""
+
+    suspects: Suspects
+    recalled: list[Key]
+    refused: list[Key]
+
+
+@dataclass(frozen=True)
+class _Queued:
+    id: int
+    dispatch_no: int
+    queue: str
+
+    @property
+    def key(self) -> Key:
+        return self.id, self.dispatch_no
+
+    @property
+    def rq_id(self) -> str:
+        return rq_id(self.id, self.dispatch_no)
+
+
+def recall_lost(
+    connection: Connection, broker: Broker, now: datetime, suspects: Suspects, recall_seconds: float
+) -> Recalled:
+    """Take back `queued` jobs whose delivery stood nowhere in two passes at least `recall_seconds` apart. Commits.
+
+    Nowhere is: in no list, in no intermediate list, not running by RQ, not held by a living executor. One that RQ
+    failed counts as refused; the third refusal ends its job. Raises `RedisError` when Redis does not answer, and then
+    nothing was recalled: absence must be seen. No lock is held over a Redis call; the writes are fenced by
+    `dispatch_no`, so any number of recallers may run.
+    """
+    rows, after = _page(connection, now, suspects.after, recall_seconds)
+    held = {held for (held,) in connection.execute(sql.load("list_held_deliveries"))}
+    absent, parked = _look(broker, rows, held, now)
+    seen = Suspects(
+        absent=_since(suspects.absent, absent, rows, suspects.after, after, now),
+        parked=_since(suspects.parked, parked, rows, suspects.after, after, now),
+        after=after,
+    )
+    lost = _overdue(seen.absent, absent, now, recall_seconds)
+    lost |= _overdue(seen.parked, parked, now, recall_seconds * _PARKED_GRACES)
+    if not lost:
+        return Recalled(seen, [], [])
+    return _take_back(connection, broker, [row for row in rows if row.key in lost], seen, now)
+
+
+def _page(
+    connection: Connection, now: datetime, after: int, seconds: float
+) -> tuple[list[_Queued], int]:
+    """Queued jobs from `after` on, and where the next pass begins; 0 is the front."""
+    page = {"now": now, "after": after, "seconds": seconds, "limit": _MOST_ROWS}
+    found = connection.execute(sql.load("list_queued_jobs"), page).fetchall()
+    rows = [_Queued(*row) for row in found]
+    return rows, rows[-1].id if len(rows) == _MOST_ROWS else 0
+
+
+def _by_queue(rows: Iterable[_Queued]) -> dict[str, list[_Queued]]:
+    found: dict[str, list[_Queued]] = {}
+    for row in rows:
+        found.setdefault(row.queue, []).append(row)
+    return found
+
+
+def _look(
+    broker: Broker, rows: list[_Queued], held: Collection[str], now: datetime
+) -> tuple[set[Key], set[Key]]:
+    """Which of the rows stand nowhere, and which only in an intermediate list."""
+    absent: set[Key] = set()
+    parked: set[Key] = set()
+    for name, group in _by_queue(rows).items():
+        standing = where_they_stand(broker.queue(name), [row.rq_id for row in group], now)
+        certain = standing.listed | standing.running
+        for row in group:
+            if row.rq_id in certain or f"{row.id}-{row.dispatch_no}" in held:
+                continue
+            (parked if row.rq_id in standing.intermediate else absent).add(row.key)
+    return absent, parked
+
+
+def _since(
+    before: Mapping[Key, datetime],
+    found: set[Key],
+    rows: list[_Queued],
+    first: int,
+    last: int,
+    now: datetime,
+) -> dict[Key, datetime]:
+    """Since when each is wanting. What this pass did not look at keeps its time."""
+    outside = {
+        key: since for key, since in before.items() if key[0] <= first or (last and key[0] > last)
+    }
+    # A time ahead of now was taken before the clock was stepped back.
+    return outside | {key: min(before.get(key, now), now) for key in found}
+
+
+def _overdue(
+    since: Mapping[Key, datetime], found: set[Key], now: datetime, seconds: float
+) -> set[Key]:
+    grace = timedelta(seconds=seconds)
+    return {key for key in found if now - since[key] >= grace}
+
+
+def _take_back(
+    connection: Connection, broker: Broker, rows: list[_Queued], seen: Suspects, now: datetime
+) -> Recalled:
+    failed: list[Key] = []
+    for name, group in _by_queue(rows).items():
+        failed += _failed_by_rq(broker.queue(name), group)
+    refused = [(job.id, job.dispatch_no) for job in endings.refuse(connection, failed, now)]
+    recalled = recall(connection, [row.key for row in rows if row.key not in set(failed)])
+    gone = {*refused, *recalled}
+    _tidy_quietly(broker, [(row.queue, *row.key) for row in rows if row.key in gone])
+    return Recalled(
+        Suspects(
+            absent={key: since for key, since in seen.absent.items() if key not in gone},
+            parked={key: since for key, since in seen.parked.items() if key not in gone},
+            after=seen.after,
+        ),
+        recalled,
+        refused,
+    )
+
+
+def _failed_by_rq(queue: Queue, rows: list[_Queued]) -> list[Key]:
+    hashes = read_hashes(queue.connection, [row.rq_id for row in rows])
+    failed = JobStatus.FAILED.value
+    return [row.key for row in rows if (found := hashes.get(row.rq_id)) and found.status == failed]
+
+
+def _tidy_quietly(broker: Broker, deliveries: list[tuple[str, int, int]]) -> None:
+    try:
+        tidy(broker, deliveries)
+    except RedisError as error:
+        # The rows are safe. What is left behind is met again as stray.
+        _log.info("%d old deliveries stay in Redis (%s)", len(deliveries), type(error).__name__)

@@ -1,0 +1,68 @@
+"""Strays: deliveries of ours that still lie in Redis although their job is gone or has moved on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from rq import Queue
+
+from .. import sql
+from ..db import Connection
+from .broker import Broker
+from .delivery import parse
+from .redis_reads import Hash, read_hashes, scan_deliveries, where_they_stand
+
+
+@dataclass(frozen=True)
+class Strays:
+    """A walk through the keys of one Redis, and which deliveries without a row it met before."""
+
+    cursor: int = 0
+    met: frozenset[str] = frozenset()
+
+
+def remove_strays(
+    connection: Connection, broker: Broker, queue: Queue, strays: Strays, now: datetime
+) -> tuple[Strays, list[str]]:
+    """One step through a Redis: remove deliveries whose row is gone or has moved on, met twice; their RQ ids.
+
+    Redis is read first and Postgres after it, so a delivery that is found has its committed row already. What expires
+    by itself, what RQ runs and what a living executor holds is left alone. Raises `RedisError`.
+    """
+    cursor, found = scan_deliveries(queue.connection, strays.cursor)
+    hashes = {
+        one: said for one, said in read_hashes(queue.connection, found).items() if not said.expires
+    }
+    without_row = _without_row(connection, hashes)
+    again = without_row & strays.met
+    removed = _remove(broker, {one: hashes[one] for one in again}, now)
+    met = (strays.met - set(found)) | (without_row - set(removed))
+    return Strays(cursor, frozenset(met)), removed
+
+
+def _without_row(connection: Connection, hashes: Mapping[str, Hash]) -> set[str]:
+    keys = {one: key for one in hashes if (key := parse(one)) is not None}
+    if not keys:
+        return set()
+    pairs = list(keys.values())
+    asked = {"ids": [id for id, _ in pairs], "dispatch_nos": [number for _, number in pairs]}
+    valid = set(connection.execute(sql.load("find_valid_deliveries"), asked).fetchall())
+    held = {held for (held,) in connection.execute(sql.load("list_held_deliveries"))}
+    return {
+        one for one, (id, number) in keys.items() if (id, number) not in valid
+        if f"{id}-{number}" not in held
+    }  # fmt: skip
+
+
+def _remove(broker: Broker, hashes: Mapping[str, Hash], now: datetime) -> list[str]:
+    removed: list[str] = []
+    for name in {said.queue for said in hashes.values()}:
+        ours = [one for one, said in hashes.items() if said.queue == name]
+        queue = broker.queue(name or "default")
+        running = where_they_stand(queue, ours, now).running
+        stray = [one for one in ours if one not in running]
+        broker.forget(queue.name, stray)
+        removed += stray
+    return removed

@@ -1,0 +1,20 @@
+-- Notes the RQ workers that were seen in Redis and are not ours: new ones are born, known ones live on.
+-- `beat_at` and `counts.rq_ttl_seconds` together say until when RQ itself would believe in it.
+-- An OpsWorker bears the same name in Redis and keeps its row: it beats for itself.
+-- Run by the observe loop. Index: executors_name_key.
+INSERT INTO opsjobs.executors AS e
+    (name, kind, host, pid, version, queues, state, started_at, beat_at, counts, ended_at)
+SELECT name, 'plain', host, pid, 'rq ' || version, string_to_array(queues, ','),
+    CASE WHEN has_left THEN 'stopped' ELSE 'alive' END, %(now)s, %(now)s,
+    jsonb_build_object('rq_ttl_seconds', ttl_seconds),
+    CASE WHEN has_left THEN %(now)s::timestamptz END
+FROM unnest(%(names)s::text[], %(hosts)s::text[], %(pids)s::int[], %(versions)s::text[],
+    %(queues)s::text[], %(ttls)s::float8[], %(left)s::bool[])
+    AS seen(name, host, pid, version, queues, ttl_seconds, has_left)
+ORDER BY name
+ON CONFLICT (name) DO UPDATE SET
+    beat = e.beat + 1, beat_at = excluded.beat_at, state = excluded.state,
+    ended_at = CASE WHEN excluded.state = 'stopped' THEN coalesce(e.ended_at, excluded.ended_at) END,
+    queues = CASE WHEN excluded.queues = '{}' THEN e.queues ELSE excluded.queues END,
+    version = coalesce(excluded.version, e.version), counts = e.counts || excluded.counts
+WHERE e.kind = 'plain'
