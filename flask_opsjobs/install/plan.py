@@ -155,11 +155,14 @@ def lines_to_add(app: Flask) -> tuple[str, list[str]]:
         f"from {dot}opsjobs_access import HostAccess",
         f"from {dot}opsjobs_display import HostDisplay",
         "",
+    ]
+    if not app.secret_key:
+        make = "python -c 'import secrets; print(secrets.token_hex())'"
+        lines.append(f'app.config["SECRET_KEY"] = "…"  # receipts are signed with it: {make}')
+    lines += [
         "opsjobs = OpsJobs(access=HostAccess(), display=HostDisplay())",
         "opsjobs.init_app(app)  # after SQLAlchemy(app), or db.init_app(app) in a factory",
     ]
-    if not app.secret_key:
-        lines.append('app.config["SECRET_KEY"] = …  # it is not set; receipts are signed with it')
     return shown(Path(getattr(module, "__file__", None) or app.root_path)), lines
 
 

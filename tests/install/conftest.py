@@ -1,0 +1,130 @@
+"""A person with a small Flask app and our wheel, who types commands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.sources import ROOT
+
+APP = """\
+import json
+import os
+
+from flask import Flask
+from flask_migrate import Migrate
+from flask_sqlalchemy import SQLAlchemy
+
+app = Flask(__name__)
+app.config.from_prefixed_env("HOST")
+db = SQLAlchemy(app)
+migrate = Migrate(app, db, **json.loads(os.environ.get("MIGRATE", "{}")))
+
+
+class User(db.Model):
+    id = db.Column(db.Integer, primary_key=True)
+
+
+"""
+
+
+@dataclass
+class Newcomer:
+    """A folder with an app.py, in which commands run as their user types them."""
+
+    folder: Path
+    env: dict[str, str]
+
+    def types(self, *words: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+        """The exit code of `flask words…`, and everything it printed."""
+        return self._run([sys.executable, "-m", "flask", *words], env or {})
+
+    def does(self, *words: str) -> str:
+        """What `flask words…` prints; fails the test when it fails."""
+        code, said = self.types(*words)
+        assert code == 0, said
+        return said
+
+    def runs(self, script: str) -> str:
+        """What a Python script prints; fails the test when it fails."""
+        code, said = self._run([sys.executable, "-c", script], {})
+        assert code == 0, said
+        return said
+
+    def _run(self, command: list[str], env: dict[str, str]) -> tuple[int, str]:
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**os.environ, **self.env, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+        )
+        return done.returncode, done.stdout
+
+    def adds(self, lines: str) -> None:
+        """Append lines to app.py."""
+        with (self.folder / "app.py").open("a") as file:
+            file.write(lines + "\n")
+
+    def files(self) -> dict[str, str]:
+        """Every file of the folder with its text, but for what Python compiled."""
+        return {
+            str(path.relative_to(self.folder)): path.read_text()
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path.suffix != ".pyc"
+        }
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with our wheel installed in it, entry points and all."""
+    folder = tmp_path_factory.mktemp("site")
+    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    pip = [sys.executable, "-m", "pip", "install", *options, "--target", str(folder), str(ROOT)]
+    done = subprocess.run(pip, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def move_in(folder: Path, site: Path, url: str, redis_url: str) -> Newcomer:
+    """Somebody in `folder`, who has only just installed the wheel."""
+    folder.mkdir(exist_ok=True)
+    (folder / "app.py").write_text(APP)
+    env = {
+        "PYTHONPATH": str(site),
+        "HOST_SQLALCHEMY_DATABASE_URI": url,
+        "HOST_OPSJOBS_REDIS_URL": redis_url,
+    }
+    return Newcomer(folder, env)
+
+
+@pytest.fixture
+def newcomer(tmp_path: Path, site: Path, empty_database_url: str, redis_url: str) -> Newcomer:
+    """Somebody with an app on an empty database."""
+    return move_in(tmp_path / "shop", site, empty_database_url, redis_url)
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory, site: Path) -> Path:
+    """A migrations directory and what the installer wrote, made once: neither asks the database."""
+    nowhere = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
+    someone = move_in(tmp_path_factory.mktemp("written"), site, nowhere, "redis://127.0.0.1:1")
+    someone.does("db", "init")
+    someone.does("opsjobs", "install")
+    return someone.folder
+
+
+@pytest.fixture
+def installed(newcomer: Newcomer, written: Path) -> Newcomer:
+    """Somebody who has run the installer and upgraded the database, and not yet joined the app."""
+    shutil.copytree(written, newcomer.folder, dirs_exist_ok=True)
+    newcomer.does("db", "upgrade")
+    return newcomer

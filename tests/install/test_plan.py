@@ -1,0 +1,238 @@
+"""What the installer refuses, what it leaves alone and what it writes, in one process and without a database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import flask_migrate
+import pytest
+from click.testing import Result
+from flask import Flask
+from flask_migrate import Migrate
+from flask_sqlalchemy import SQLAlchemy
+
+from flask_opsjobs.cli.install import install
+from flask_opsjobs.install import plan, revisions, steps
+
+URL = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
+
+Make = Callable[..., Flask]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Makes a host in the current folder: `make(url, migrate=False, init=False, multidb=True, …)`."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(
+        url: str = URL,
+        *,
+        migrate: bool = True,
+        init: bool = True,
+        multidb: bool = False,
+        **config: object,
+    ) -> Flask:
+        app = Flask("host", root_path=str(tmp_path))
+        app.config.update(SQLALCHEMY_DATABASE_URI=url, **config)
+        db = SQLAlchemy(app)
+        if migrate:
+            Migrate(app, db)
+        if migrate and init:
+            with app.app_context():
+                flask_migrate.init(multidb=multidb)
+        return app
+
+    return make
+
+
+def run(app: Flask, *words: str) -> Result:
+    """`flask opsjobs install words…` for an app at hand."""
+    return app.test_cli_runner().invoke(install, words)
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Every file below with its text."""
+    return {str(path): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        (
+            {"migrate": False},
+            "this app has no Flask-Migrate: add `Migrate(app, db)`, run `flask db",
+        ),
+        ({"init": False}, "there is no Flask-Migrate directory at "),
+        (
+            {"url": "sqlite://"},
+            "needs PostgreSQL through psycopg 3, and this app's database is sqlite",
+        ),
+        ({"OPSJOBS_BIND": "other"}, "OPSJOBS_BIND = 'other' is not a bind of this app"),
+        (
+            {"OPSJOBS_BIND": "other", "SQLALCHEMY_BINDS": {"other": URL}},
+            "`flask db init --multidb`",
+        ),
+    ],
+)
+def test_it_refuses_with_a_sentence(make: Make, how: dict[str, object], sentence: str) -> None:
+    app = make(**how)
+    before = files(Path.cwd())
+    result = run(app)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert sentence in result.output
+    assert files(Path.cwd()) == before
+
+
+def test_it_refuses_an_app_without_sqlalchemy() -> None:
+    assert "has no Flask-SQLAlchemy" in run(Flask("host")).output
+
+
+def revise(app: Flask, name: str, after: str | None) -> None:
+    """A revision of the host's own."""
+    lines = ["from alembic import op", f"revision = {name!r}", f"down_revision = {after!r}"]
+    lines += ["def upgrade(): pass", "def downgrade(): pass"]
+    Path("migrations/versions", f"{name}.py").write_text("\n".join(lines) + "\n")
+
+
+def test_it_refuses_several_heads_until_they_are_joined(make: Make) -> None:
+    app = make()
+    revise(app, "one", None)
+    revise(app, "left", "one")
+    revise(app, "right", "one")
+    result = run(app)
+    assert result.exit_code == 1
+    assert "migrations has 2 heads" in result.output
+    assert "join them with `flask db merge heads`" in result.output
+    assert not Path("opsjobs_access.py").exists()
+
+
+def test_the_revision_stands_after_the_head_and_calls_the_steps(make: Make) -> None:
+    app = make()
+    revise(app, "one", None)
+    assert run(app).exit_code == 0
+    (path,) = Path("migrations/versions").glob("*opsjobs*.py")
+    source = path.read_text()
+    assert "down_revision = 'one'" in source
+    for line in (
+        "from flask_opsjobs.install import steps",
+        f"    steps.upgrade(op, since=0, to={steps.latest()})",
+        f"    steps.downgrade(op, since={steps.latest()}, to=0)",
+    ):
+        assert line in source.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("call", "reached"),
+    [
+        ("steps.upgrade(op, since=0, to=1)", 1),
+        ("steps.upgrade(op, to=1)", 1),
+        ("opsjobs_steps.upgrade(\n        op,\n        1,\n    )", 1),
+        ("steps.downgrade(op, to=1)", 0),
+        ("op.execute('SELECT 1')", 0),
+    ],
+)
+def test_it_knows_its_own_revisions_by_their_call(make: Make, call: str, reached: int) -> None:
+    app = make()
+    revise(app, "one", None)
+    path = Path("migrations/versions/one.py")
+    source = path.read_text().replace("upgrade(): pass", f"upgrade():\n    {call}", 1)
+    path.write_text("from flask_opsjobs.install import steps\n" + source)
+    with app.app_context():
+        assert revisions.find(app).reaches == reached
+
+
+def test_a_newer_release_brings_one_more_revision(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make()
+    run(app)
+    monkeypatch.setattr(steps, "latest", lambda: 3)
+    result = run(app, "--dry-run")
+    assert "its revisions only reach opsjobs schema 1" in result.output
+    run(app)
+    (newer,) = Path("migrations/versions").glob("*opsjobs_schema_3.py")
+    assert "steps.upgrade(op, since=1, to=3)" in newer.read_text()
+    assert "steps.downgrade(op, since=3, to=1)" in newer.read_text()
+
+
+def test_with_binds_the_steps_run_on_the_bind(make: Make) -> None:
+    app = make(multidb=True, SQLALCHEMY_BINDS={"work": URL}, OPSJOBS_BIND="work")
+    assert run(app).exit_code == 0
+    (path,) = Path("migrations/versions").glob("*opsjobs*.py")
+    defined = path.read_text().split("def upgrade_work():")
+    assert "steps.upgrade(op" not in defined[0]
+    assert defined[1].split()[0] == "steps.upgrade(op,"
+
+
+def test_a_template_that_drops_the_lines_leaves_nothing_behind(make: Make) -> None:
+    app = make()
+    template = Path("migrations/script.py.mako")
+    template.write_text(template.read_text().replace("${imports", "${'' and imports"))
+    result = run(app)
+    assert result.exit_code == 1
+    assert "write the revision yourself" in result.output
+    assert list(Path("migrations/versions").iterdir()) == []
+
+
+def test_dry_run_and_check_write_nothing(make: Make) -> None:
+    app = make()
+    before = files(Path.cwd())
+    result = run(app, "--dry-run")
+    assert result.exit_code == 0
+    for name in ("migrations/env.py", "opsjobs_access.py", "opsjobs_display.py", "steps.upgrade"):
+        assert name in result.output
+    assert files(Path.cwd()) == before
+
+
+def test_files_that_a_person_changed_are_left_alone(make: Make) -> None:
+    app = make()
+    Path("opsjobs_access.py").write_text("# mine\n")
+    result = run(app)
+    assert "opsjobs_access.py: yours, left alone" in result.output
+    assert "written  opsjobs_display.py" in result.output
+    Path("opsjobs_display.py").write_text("# mine too\n")
+    assert "opsjobs_display.py: yours, left alone" in run(app).output
+    assert Path("opsjobs_access.py").read_text() == "# mine\n"
+    assert Path("opsjobs_display.py").read_text() == "# mine too\n"
+
+
+def test_an_env_that_a_person_wrote_is_left_alone_and_told_what_to_pass(make: Make) -> None:
+    app = make()
+    mine = "from alembic import context\ncontext.configure(include_schemas=True)\n"
+    Path("migrations/env.py").write_text(mine)
+    result = run(app)
+    assert "migrations/env.py: left alone" in result.output
+    assert "include_name=autogenerate.passing_by()" in result.output
+    assert Path("migrations/env.py").read_text() == mine
+
+
+def test_the_lines_join_env_without_touching_the_rest(make: Make) -> None:
+    app = make()
+    before = Path("migrations/env.py").read_text()
+    run(app)
+    after = Path("migrations/env.py").read_text()
+    assert [line for line in after.splitlines() if line not in before.splitlines()] != []
+    kept = iter(after.splitlines())
+    assert all(line in kept for line in before.splitlines())
+
+
+def test_a_folder_that_cannot_be_written_is_named(make: Make) -> None:
+    app = make()
+    app.root_path = str(Path.cwd() / "missing")
+    result = run(app)
+    assert result.exit_code == 1
+    assert "cannot write" in result.output
+    assert "No such file or directory" in result.output
+
+
+def test_the_lines_to_add_fit_a_module_and_a_package(tmp_path: Path) -> None:
+    module = Flask("json.decoder")
+    assert "from .opsjobs_access import HostAccess" in plan.lines_to_add(module)[1]
+    alone = Flask("textwrap")
+    alone.secret_key = "set"
+    lines = plan.lines_to_add(alone)[1]
+    assert "from opsjobs_access import HostAccess" in lines
+    assert "SECRET_KEY" not in json.dumps(lines)

@@ -1,0 +1,32 @@
+"""The policies to start from: they satisfy the protocols, deny everyone and hide what looks secret."""
+
+from __future__ import annotations
+
+from flask_opsjobs import policy
+from flask_opsjobs.install.starters.opsjobs_access import HostAccess
+from flask_opsjobs.install.starters.opsjobs_display import HostDisplay
+
+
+def test_they_are_policies() -> None:
+    assert policy.missing(HostAccess(), policy.AccessPolicy) == []
+    assert policy.missing(HostDisplay(), policy.DisplayPolicy) == []
+
+
+def test_access_denies_everyone() -> None:
+    assert HostAccess().current_actor() is None
+    assert not HostAccess().can("root", "jobs.view")
+
+
+def test_display_hides_secrets_and_masks_whom_a_job_is_about() -> None:
+    display = HostDisplay()
+    assert display.is_hidden_key("customerApiKey")
+    assert not display.is_hidden_key("customer_id")
+    said = display.clean_text("to bob.miller@example.com by redis://:hunter2@cache:6379/0")
+    assert said == "to b…@example.com by redis://[hidden]@cache:6379/0"
+
+
+def test_a_host_names_its_own_secrets() -> None:
+    class Display(HostDisplay):
+        hidden_keys = frozenset({"diagnosis"})
+
+    assert Display().is_hidden_key("diagnosis")
