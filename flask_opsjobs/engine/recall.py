@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from redis import RedisError
 from rq import Queue
 from rq.job import JobStatus
 
@@ -17,9 +15,7 @@ from .broker import Broker
 from .delivery import rq_id
 from .dispatch import recall
 from .redis_reads import read_hashes, where_they_stand
-from .tidy import tidy
-
-_log = logging.getLogger("flask_opsjobs.recall")
+from .tidy import tidy_quietly
 
 # In the intermediate list a delivery waits for its worker's claim, milliseconds. A worker that died there never comes
 # back for it, and nothing says so: it counts as lost after so many times the usual grace.
@@ -152,7 +148,7 @@ def _take_back(
     refused = [(job.id, job.dispatch_no) for job in endings.refuse(connection, failed, now)]
     recalled = recall(connection, [row.key for row in rows if row.key not in set(failed)])
     gone = {*refused, *recalled}
-    _tidy_quietly(broker, [(row.queue, *row.key) for row in rows if row.key in gone])
+    tidy_quietly(broker, [(row.queue, *row.key) for row in rows if row.key in gone])
     return Recalled(
         Suspects(
             absent={key: since for key, since in seen.absent.items() if key not in gone},
@@ -168,11 +164,3 @@ def _failed_by_rq(queue: Queue, rows: list[_Queued]) -> list[Key]:
     hashes = read_hashes(queue.connection, [row.rq_id for row in rows])
     failed = JobStatus.FAILED.value
     return [row.key for row in rows if (found := hashes.get(row.rq_id)) and found.status == failed]
-
-
-def _tidy_quietly(broker: Broker, deliveries: list[tuple[str, int, int]]) -> None:
-    try:
-        tidy(broker, deliveries)
-    except RedisError as error:
-        # The rows are safe. What is left behind is met again as stray.
-        _log.info("%d old deliveries stay in Redis (%s)", len(deliveries), type(error).__name__)

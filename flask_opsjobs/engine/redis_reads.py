@@ -168,6 +168,12 @@ def one_queue_per_redis(broker: Broker, names: Iterable[str]) -> list[Queue]:
     return list(found.values())
 
 
+def ping(broker: Broker, names: Iterable[str]) -> None:
+    """Ask every Redis on which these queues live whether it answers. Raises `RedisError`."""
+    for queue in one_queue_per_redis(broker, names):
+        queue.connection.ping()
+
+
 def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 

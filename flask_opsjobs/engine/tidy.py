@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from itertools import groupby
 from operator import itemgetter
 
+from redis import RedisError
 from rq import Queue
 from rq.executions import Execution, ExecutionRegistry
 from rq.registry import StartedJobRegistry
@@ -13,6 +15,8 @@ from rq.registry import StartedJobRegistry
 from .broker import Broker
 from .delivery import rq_id
 from .redis_reads import read_running
+
+_log = logging.getLogger("flask_opsjobs.lifeline")
 
 
 def tidy(broker: Broker, deliveries: Iterable[tuple[str, int, int]]) -> None:
@@ -26,6 +30,14 @@ def tidy(broker: Broker, deliveries: Iterable[tuple[str, int, int]]) -> None:
         rq_ids = {rq_id(job_id, number) for _, job_id, number in group}
         _forget_running(queue, rq_ids)
         broker.forget(name, rq_ids)
+
+
+def tidy_quietly(broker: Broker, deliveries: Iterable[tuple[str, int, int]]) -> None:
+    """The same, when Redis is not needed for what was done: what is left behind is met again as stray."""
+    try:
+        tidy(broker, deliveries)
+    except RedisError as error:
+        _log.info("old deliveries stay in Redis for now (%s)", type(error).__name__)
 
 
 def _forget_running(queue: Queue, rq_ids: set[str]) -> None:

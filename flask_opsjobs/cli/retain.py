@@ -1,0 +1,49 @@
+"""`flask opsjobs retain`: removes now what the retain loop would remove, or counts it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import closing
+from datetime import datetime
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from ..db import Connection, connect_apart
+from ..engine.dispatch import read_clock
+from ..errors import SchemaBehind
+from ..host import Host
+from ..lifeline import retention
+
+
+@click.command("retain")
+@click.option("--dry-run", is_flag=True, help="Count what would be removed, and remove nothing.")
+@with_appcontext
+def retain(dry_run: bool) -> None:
+    """Remove what the OPSJOBS_KEEP_… settings no longer keep, and say how much of what it was."""
+    host: Host = current_app.extensions["opsjobs"]
+    try:
+        host.require_schema()
+    except SchemaBehind as error:
+        raise click.ClickException(str(error)) from error
+    with closing(connect_apart(host.engine)) as connection:
+        now = read_clock(connection)
+        if dry_run:
+            found = retention.count(connection, host.settings, now)
+        else:
+            found = dict(_remove_all(connection, host, now))
+    for what, number in found.items():
+        click.echo(f"{number:>10,}  {what}")
+    click.echo(f"{sum(found.values()):>10,}  {'would be' if dry_run else 'were'} removed")
+
+
+def _remove_all(connection: Connection, host: Host, now: datetime) -> Counter[str]:
+    """Batch after batch, each in a transaction of its own, so that no lock is held for long."""
+    total: Counter[str] = Counter()
+    while True:
+        with connection.transaction():
+            removed = retention.retain(connection, host.settings, now)
+        total.update(removed)
+        if sum(removed.values()) < retention.BATCH:
+            return total

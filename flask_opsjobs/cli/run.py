@@ -1,0 +1,33 @@
+"""`flask opsjobs run`: every background loop in one process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+from flask import Flask, current_app
+from flask.cli import with_appcontext
+
+from ..errors import SchemaBehind
+from ..host import Host
+from ..loops.one_pass import process_name
+from ..loops.process import LoopsProcess
+
+
+@click.command("run")
+@with_appcontext
+def run() -> None:
+    """Run the loops: dispatch, stage, expire, watch, recall, observe and retain.
+
+    Any number of copies may run. Stops on SIGTERM or Ctrl-C when the passes at hand have ended.
+    """
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    host: Host = app.extensions["opsjobs"]
+    loops = LoopsProcess(host, surround=app.app_context)
+    click.echo(f"{process_name()} runs the loops", err=True)
+    try:
+        sys.exit(loops.run())
+    except SchemaBehind as error:
+        raise click.ClickException(str(error)) from error

@@ -1,0 +1,61 @@
+"""Retention: what has been kept long enough is removed, in bounded batches, oldest first."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from .. import sql
+from ..db import Connection
+from ..jobs.lifecycle import FINAL
+from ..settings import Settings
+
+BATCH = 10_000
+_EXECUTOR_DAYS = 7
+_LOOP_RUN_DAYS = 30
+
+
+def retain(
+    connection: Connection, settings: Settings, now: datetime, limit: int = BATCH
+) -> dict[str, int]:
+    """Remove at most `limit` rows, of all tables together; how many of what. The caller commits.
+
+    There is more to do when the sum reaches `limit`. Outputs come before jobs, so that an output is counted as what it
+    is and not lost in the removal of its job.
+    """
+    removed: dict[str, int] = {}
+    for what, (statement, parameters) in _steps(settings, now).items():
+        left = limit - sum(removed.values())
+        if left <= 0:
+            break
+        cursor = connection.execute(sql.load(statement), {**parameters, "limit": left})
+        removed[what] = cursor.rowcount
+    return removed
+
+
+def count(connection: Connection, settings: Settings, now: datetime) -> dict[str, int]:
+    """What `retain` would remove in all, when repeated until nothing is left. Writes nothing."""
+    return dict(connection.execute(sql.load("count_retainable"), _limits(settings, now)).fetchall())
+
+
+def _steps(settings: Settings, now: datetime) -> dict[str, tuple[str, dict[str, object]]]:
+    limits = _limits(settings, now)
+    tables = ("outputs", "receipts", "executors", "loop_runs")
+    steps: dict[str, tuple[str, dict[str, object]]] = {
+        table: (f"retain_{table}", {"before": limits[table]}) for table in tables
+    }
+    for state in FINAL:
+        steps[f"{state} jobs"] = ("retain_jobs", {"state": state, "before": limits[state]})
+    return steps
+
+
+def _limits(settings: Settings, now: datetime) -> dict[str, datetime]:
+    """Before when each kind of row must have ended to be removed."""
+    return {
+        "outputs": now - timedelta(days=settings.keep_output_days),
+        "receipts": now,
+        "executors": now - timedelta(days=_EXECUTOR_DAYS),
+        "loop_runs": now - timedelta(days=_LOOP_RUN_DAYS),
+        "finished": now - timedelta(days=settings.keep_finished_days),
+        "canceled": now - timedelta(days=settings.keep_canceled_days),
+        "failed": now - timedelta(days=settings.keep_failed_days),
+    }

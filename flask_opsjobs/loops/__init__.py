@@ -1,0 +1,16 @@
+"""The background loops: one module for each, and the process that runs them all."""
+
+from . import dispatch, expire, observe, recall, retain, stage, watch
+from .shape import Loop, Pass
+
+LOOPS: tuple[Loop, ...] = (
+    dispatch.LOOP,
+    stage.LOOP,
+    expire.LOOP,
+    watch.LOOP,
+    recall.LOOP,
+    observe.LOOP,
+    retain.LOOP,
+)
+
+__all__ = ["LOOPS", "Loop", "Pass"]

@@ -1,0 +1,19 @@
+"""The expire loop: ends jobs whose deadline passed before they started."""
+
+from __future__ import annotations
+
+from .. import endings
+from .shape import IDLE, Loop, Pass, count, every
+
+_BATCH = 1_000
+
+
+def run(context: Pass) -> str:
+    """End one batch of overdue jobs."""
+    expired = endings.expire(context.connection, context.now, limit=_BATCH)
+    if len(expired) >= _BATCH:
+        context.again()
+    return f"{count(len(expired), 'job')} missed the deadline" if expired else IDLE
+
+
+LOOP = Loop("expire", every(2), run, is_alone=True)

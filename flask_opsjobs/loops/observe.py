@@ -1,0 +1,28 @@
+"""The observe loop: plain `rq worker` processes are recorded, and given up when RQ's own key of them has expired."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from .. import signals
+from ..engine.observe import observe
+from ..engine.redis_reads import answering
+from .shape import IDLE, Loop, Pass, every
+
+_log = logging.getLogger("flask_opsjobs.lifeline")
+
+
+def run(context: Pass) -> str:
+    """Look at RQ's workers once. Their jobs are rescued by the watch loop."""
+    host = context.host
+    with answering():
+        _, vanished = observe(context.connection, host.broker, context.queue_names(), context.now)
+    for name in vanished:
+        _log.warning("RQ worker %s is missing", name)
+        send = partial(signals.send, signals.executor_missing, host, executor=name)
+        context.after_commit(send)
+    return ", ".join(f"{name} is missing" for name in vanished) or IDLE
+
+
+LOOP = Loop("observe", every(10), run, is_alone=False)

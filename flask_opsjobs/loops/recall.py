@@ -1,0 +1,61 @@
+"""The recall loop: Postgres and Redis are compared both ways, and what only one of them knows is put right."""
+
+from __future__ import annotations
+
+import logging
+
+from ..engine.recall import Suspects, recall_lost
+from ..engine.redis_reads import answering, one_queue_per_redis
+from ..engine.strays import Strays, remove_strays
+from .shape import IDLE, Loop, Pass, count, every
+
+_log = logging.getLogger("flask_opsjobs.lifeline")
+
+
+def run(context: Pass) -> str:
+    """Recall jobs whose delivery is lost, count refusals, remove deliveries without a row."""
+    with answering():
+        said = [*_recall(context), *_remove_strays(context)]
+    return ", ".join(said) or IDLE
+
+
+def _recall(context: Pass) -> list[str]:
+    found = recall_lost(
+        context.connection,
+        context.host.broker,
+        context.now,
+        context.memory.get("suspects", Suspects()),
+        context.host.settings.recall_seconds,
+    )
+    context.memory["suspects"] = found.suspects
+    said = []
+    if found.recalled:
+        said.append(f"recalled {count(len(found.recalled), 'lost delivery', 'lost deliveries')}")
+        _log.warning("recalled jobs %s: their delivery was lost", _ids(found.recalled))
+    if found.refused:
+        said.append(f"{count(len(found.refused), 'delivery', 'deliveries')} refused")
+        _log.warning(
+            "RQ workers failed jobs %s without running them: do they import the host's code?",
+            _ids(found.refused),
+        )
+    return said
+
+
+def _remove_strays(context: Pass) -> list[str]:
+    broker = context.host.broker
+    walks: dict[int, Strays] = context.memory.setdefault("walks", {})
+    removed = 0
+    for place, queue in enumerate(one_queue_per_redis(broker, context.queue_names())):
+        walks[place], gone = remove_strays(
+            context.connection, broker, queue, walks.get(place, Strays()), context.now
+        )
+        removed += len(gone)
+    return [f"removed {count(removed, 'stray delivery', 'stray deliveries')}"] if removed else []
+
+
+def _ids(deliveries: list[tuple[int, int]]) -> str:
+    shown = ", ".join(str(job_id) for job_id, _ in deliveries[:20])
+    return shown if len(deliveries) <= 20 else f"{shown} and {len(deliveries) - 20} more"
+
+
+LOOP = Loop("recall", every(2), run, is_alone=False)

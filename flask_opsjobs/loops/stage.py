@@ -1,0 +1,24 @@
+"""The stage loop: scheduled and retryable jobs become available when they are due."""
+
+from __future__ import annotations
+
+from ..engine.redis_reads import answering
+from ..engine.stage import BATCH, dispatch_staged, stage
+from .shape import IDLE, Loop, Pass, count, every
+
+
+def run(context: Pass) -> str:
+    """Stage one batch, then dispatch the lines that it touched."""
+    host = context.host
+    staged = stage(context.connection, context.now)
+    if not staged:
+        return IDLE
+    total = sum(staged.values())
+    if total >= BATCH:
+        context.again()
+    with answering():
+        dispatch_staged(context.connection, host.broker, host.settings, staged, context.now)
+    return f"{count(total, 'job')} became due"
+
+
+LOOP = Loop("stage", every(1), run, is_alone=False)

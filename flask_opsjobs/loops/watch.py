@@ -1,0 +1,52 @@
+"""The watch loop: beats become late and missing executors, and their jobs are put back."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from .. import signals
+from ..engine.tidy import tidy_quietly
+from ..lifeline.watch import Watched, watch
+from .shape import IDLE, Loop, Pass, count
+
+_log = logging.getLogger("flask_opsjobs.lifeline")
+
+
+def run(context: Pass) -> str:
+    """Judge executors and rescue; then, after commit, tidy RQ, tell the log and send `executor_missing`."""
+    host = context.host
+    watched = watch(context.connection, context.now, context.elapsed_seconds, host.settings)
+    if watched.has_more:
+        context.again()
+    if watched.rescued:
+        gone = [(job.queue, job.id, job.dispatch_no) for job in watched.rescued]
+        context.after_commit(partial(tidy_quietly, host.broker, gone))
+    context.after_commit(partial(_tell, host, watched))
+    return _words(watched)
+
+
+def _tell(host: object, watched: Watched) -> None:
+    for name in watched.missing:
+        _log.warning("executor %s is missing", name)
+        signals.send(signals.executor_missing, host, executor=name)
+    for name in watched.late:
+        _log.warning("executor %s is late", name)
+    if watched.rescued:
+        _log.warning(
+            "rescued %s", ", ".join(f"job {job.id} ({job.state})" for job in watched.rescued)
+        )
+
+
+def _words(watched: Watched) -> str:
+    said = [f"{name} is missing" for name in watched.missing]
+    said += [f"{name} is late" for name in watched.late]
+    said += [f"{name} is well again" for name in watched.well]
+    if watched.rescued:
+        said.append(f"rescued {count(len(watched.rescued), 'job')}")
+    if watched.orphans:
+        said.append(f"{count(watched.orphans, 'orphan')} left")
+    return ", ".join(said) or IDLE
+
+
+LOOP = Loop("watch", lambda settings: settings.beat_seconds, run, is_alone=True)

@@ -1,0 +1,21 @@
+-- What retention would remove now, as (what, how many): the very conditions of the files retain_*.sql.
+-- Run by `flask opsjobs retain --dry-run`. Indexes: jobs_to_retain, outputs_to_retain, receipts_to_retain.
+SELECT 'outputs', count(*) FROM opsjobs.outputs WHERE created_at < %(outputs)s
+UNION ALL
+SELECT 'receipts', count(*) FROM opsjobs.receipts WHERE expires_at < %(receipts)s
+UNION ALL
+SELECT 'executors', count(*) FROM opsjobs.executors e
+WHERE started_at < %(executors)s AND ended_at < %(executors)s
+    AND NOT EXISTS (
+        SELECT FROM opsjobs.jobs j WHERE j.executor_id = e.id AND j.state = 'started')
+UNION ALL
+SELECT 'loop_runs', count(*) FROM opsjobs.loop_runs WHERE last_at < %(loop_runs)s
+UNION ALL
+SELECT 'finished jobs', count(*) FROM opsjobs.jobs
+WHERE state = 'finished' AND ended_at < %(finished)s
+UNION ALL
+SELECT 'canceled jobs', count(*) FROM opsjobs.jobs
+WHERE state = 'canceled' AND ended_at < %(canceled)s
+UNION ALL
+SELECT 'failed jobs', count(*) FROM opsjobs.jobs
+WHERE state = 'failed' AND ended_at < %(failed)s

@@ -1,0 +1,13 @@
+-- Moves scheduled and retryable jobs that have become due to available, the longest due first. Returns their lines,
+-- each with its queue and how many.
+-- SKIP LOCKED: somebody else stages, cancels or expires that row.
+-- Run by the stage loop. Index: jobs_to_stage.
+WITH due AS MATERIALIZED (
+    SELECT id FROM opsjobs.jobs
+    WHERE state IN ('scheduled', 'retryable') AND due_at <= %(now)s AND origin = 'opsjobs'
+    ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), staged AS (
+    UPDATE opsjobs.jobs j SET state = 'available' FROM due WHERE j.id = due.id
+    RETURNING j.line, j.queue
+)
+SELECT line, queue, count(*) FROM staged GROUP BY line, queue ORDER BY line
