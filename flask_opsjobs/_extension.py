@@ -67,7 +67,8 @@ class OpsJobs:
         )
         host.broker = Broker(RedisConnections(app, chosen.redis_url))
         if chosen.dispatch and not app.testing:
-            host.hand_out = Handout(host).after_commit
+            handout = Handout(host)
+            host.hand_out, host.may_be_born_queued = handout.after_commit, handout.may_be_born_queued
         app.extensions[NAME] = host
         app.register_blueprint(make_blueprint(), url_prefix=chosen.url_prefix)
         app.cli.add_command(cli_group)

@@ -31,7 +31,9 @@ class Host:
     display: DisplayPolicy
     spare: SpareConnections
     broker: Any = None
+    # Both None under TESTING and without OPSJOBS_DISPATCH: jobs are left to the dispatch loop.
     hand_out: Callable[[list[Any]], None] | None = None
+    may_be_born_queued: Callable[[str], bool] | None = None
     _schema_is_fine: bool = field(default=False, repr=False)
 
     def require_schema(self) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime
 
-from psycopg.rows import class_row, scalar_row
+from psycopg.rows import scalar_row
 from redis import RedisError
 
 from .. import sql
@@ -39,12 +39,21 @@ class Dispatcher:
 
         Raises `RedisError` when the push failed; the jobs are `available` again then.
         """
-        deliveries = self._take(line, queue, now, refill)
+        return self.fill(line, queue, now, refill=refill)[0]
+
+    def fill(self, line: str, queue: str, now: datetime, *, refill: bool = False) -> tuple[int, int]:
+        """As `dispatch_line`; returns (how many were handed out, how much room the window had left after that).
+
+        Room is left only when the line has no more due jobs.
+        """
+        deliveries, free = self._take(line, queue, now, refill)
         if deliveries:
             push_or_recall(self._connection, self._broker, deliveries, quick=self._quick)
-        return len(deliveries)
+        return len(deliveries), max(0, free - len(deliveries))
 
-    def _take(self, line: str, queue: str, now: datetime, refill: bool) -> list[Delivery]:
+    def _take(
+        self, line: str, queue: str, now: datetime, refill: bool
+    ) -> tuple[list[Delivery], int]:
         parameters = {
             "line": line,
             "queue": queue,
@@ -54,15 +63,12 @@ class Dispatcher:
             "refill": refill,
         }
         # The block commits when it is left: nothing is pushed before that, and no lock is held over a Redis call.
-        with (
-            self._connection.transaction(),
-            self._connection.cursor(row_factory=class_row(Delivery)) as cursor,
-        ):
-            cursor.execute("SET LOCAL synchronous_commit = on")
-            cursor.execute(sql.load("dispatch_line"), parameters)
-            taken = cursor.fetchall()
+        with self._connection.transaction():
+            self._connection.execute("SET LOCAL synchronous_commit = on")
+            rows = self._connection.execute(sql.load("dispatch_line"), parameters).fetchall()
+        taken = [Delivery(*row[1:]) for row in rows if row[1] is not None]
         # UPDATE … RETURNING has no order; the list in Redis is first in, first out.
-        return sorted(taken, key=lambda delivery: (delivery.priority, delivery.id))
+        return sorted(taken, key=lambda delivery: (delivery.priority, delivery.id)), int(rows[0][0])
 
 
 def push_or_recall(

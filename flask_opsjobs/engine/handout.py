@@ -10,7 +10,8 @@ from redis import RedisError
 
 from ..host import Host
 from .delivery import Delivery
-from .dispatch import Dispatcher, push_or_recall, read_clock
+from .dispatch import Dispatcher, read_clock, recall
+from .windows import Windows
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
 # After Redis failed once, the process leaves dispatch to the loop for this long.
@@ -24,30 +25,42 @@ class Handout:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._windows = Windows()
         self._silent_until = 0.0
 
+    def may_be_born_queued(self, queue: str) -> bool:
+        """Whether a due job of this queue may be recorded as `queued`, to be pushed after the commit; takes a place."""
+        return time.monotonic() >= self._silent_until and self._windows.take(queue)
+
     def after_commit(self, notes: Sequence[Line | Delivery]) -> None:
-        """Push jobs that were born `queued`, and dispatch the lines (line, queue) of the others."""
-        if time.monotonic() < self._silent_until:
-            return
+        """Push the jobs that were born `queued`, and dispatch the lines (line, queue) of the others."""
         born = [note for note in notes if isinstance(note, Delivery)]
         lines = dict.fromkeys(note for note in notes if not isinstance(note, Delivery))
+        if time.monotonic() < self._silent_until:
+            return  # the loops find what is available, and recall what was born queued
         try:
-            self._hand_out(born, list(lines))
+            if born:
+                self._push(born)
+            if lines:
+                self._dispatch(list(lines))
         except RedisError as error:
             self._silent_until = time.monotonic() + _SILENCE_SECONDS
-            _log.warning(
-                "Redis does not answer (%s); jobs are left to the dispatch loop for 5 s",
-                type(error).__name__,
-            )
+            word = type(error).__name__
+            _log.warning("Redis does not answer (%s); jobs are left to the dispatch loop for 5 s", word)
 
-    def _hand_out(self, born: Sequence[Delivery], lines: Sequence[Line]) -> None:
+    def _push(self, born: Sequence[Delivery]) -> None:
+        try:
+            self._host.broker.push(born, quick=True)
+        except RedisError:
+            with self._host.spare.one() as connection:
+                recall(connection, [(delivery.id, delivery.dispatch_no) for delivery in born])
+            raise
+
+    def _dispatch(self, lines: Sequence[Line]) -> None:
         host = self._host
         with host.spare.one() as connection:
-            if born:
-                push_or_recall(connection, host.broker, born, quick=True)
-            if lines:
-                now = read_clock(connection)
-                dispatcher = Dispatcher(connection, host.broker, host.settings, quick=True)
-                for line, queue in lines:
-                    dispatcher.dispatch_line(line, queue, now)
+            now = read_clock(connection)
+            dispatcher = Dispatcher(connection, host.broker, host.settings, quick=True)
+            for line, queue in lines:
+                _, left = dispatcher.fill(line, queue, now)
+                self._windows.note(queue, left)

@@ -1,6 +1,7 @@
 -- Takes the best due jobs of one line, as many as the window of its queue allows, and marks them handed to RQ.
--- Returns what a delivery must carry. The caller commits, synchronously, and only then pushes: a number that a
--- delivery bears must never be issued again, not even after a crash.
+-- Returns how much room there was, and beside it each job taken, with what its delivery must carry; one row without a
+-- job when none was. The caller commits, synchronously, and only then pushes: a number that a delivery bears must never
+-- be issued again, not even after a crash.
 -- SKIP LOCKED: another dispatcher, or an operator, works on that row. Two dispatchers may overfill a window; harmless.
 -- Run by the hook after a host's commit, by a worker's recorder after a flush (only below half), by the loop.
 -- Indexes: jobs_due, jobs_queued, executors_alive.
@@ -25,8 +26,10 @@ WITH window_size AS MATERIALIZED (
     ORDER BY priority, due_at, id
     LIMIT (SELECT free FROM room)
     FOR UPDATE SKIP LOCKED
+), taken AS (
+    UPDATE opsjobs.jobs j
+    SET state = 'queued', dispatch_no = j.dispatch_no + 1, dispatched_at = %(now)s
+    FROM picked WHERE j.id = picked.id
+    RETURNING j.id, j.dispatch_no, j.queue, j.worker, j.priority, j.timeout_seconds
 )
-UPDATE opsjobs.jobs j
-SET state = 'queued', dispatch_no = j.dispatch_no + 1, dispatched_at = %(now)s
-FROM picked WHERE j.id = picked.id
-RETURNING j.id, j.dispatch_no, j.queue, j.worker, j.priority, j.timeout_seconds
+SELECT room.free, taken.* FROM room LEFT JOIN taken ON true
