@@ -15,6 +15,7 @@ from ..engine.dispatch import read_clock
 from ..errors import SchemaBehind
 from ..host import Host
 from ..lifeline import retention
+from ..settings import Settings
 
 
 @click.command("retain")
@@ -29,21 +30,19 @@ def retain(dry_run: bool) -> None:
         raise click.ClickException(str(error)) from error
     with closing(connect_apart(host.engine)) as connection:
         now = read_clock(connection)
-        if dry_run:
-            found = retention.count(connection, host.settings, now)
-        else:
-            found = dict(_remove_all(connection, host, now))
+        find = retention.count if dry_run else _remove_all
+        found = find(connection, host.settings, now)
     for what, number in found.items():
         click.echo(f"{number:>10,}  {what}")
     click.echo(f"{sum(found.values()):>10,}  {'would be' if dry_run else 'were'} removed")
 
 
-def _remove_all(connection: Connection, host: Host, now: datetime) -> Counter[str]:
+def _remove_all(connection: Connection, settings: Settings, now: datetime) -> dict[str, int]:
     """Batch after batch, each in a transaction of its own, so that no lock is held for long."""
     total: Counter[str] = Counter()
     while True:
         with connection.transaction():
-            removed = retention.retain(connection, host.settings, now)
+            removed = retention.retain(connection, settings, now)
         total.update(removed)
         if sum(removed.values()) < retention.BATCH:
-            return total
+            return dict(total)

@@ -1,0 +1,127 @@
+"""One child process of a supervisor: its own session, its output line by line, its death with its parent's."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+# Loaded here, because between fork and exec nothing may be imported or allocated that takes a lock.
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+# A longer line is printed in parts.
+_LONGEST_LINE = 64_000
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    """What a child runs between fork and exec: have Linux SIGKILL it when its parent dies, however that dies."""
+
+    def prepare() -> None:
+        if _LIBC is not None:
+            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            # It may have died before that line. Under a subreaper an orphan's parent is not 1.
+            if os.getppid() != parent:
+                os._exit(1)
+
+    return prepare
+
+
+class Child:
+    """A started process. Must be made, and lived with, in the main thread: Linux ties the death to the thread."""
+
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+        self._process = subprocess.Popen(
+            argv,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which decides the order.
+            start_new_session=True,
+            preexec_fn=_die_with(os.getpid()),
+        )
+        assert self._process.stdout is not None
+        self.output = self._process.stdout.fileno()
+        os.set_blocking(self.output, False)
+        self.is_silent = False  # whether it has closed its output
+        self._half = b""
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is also its session's."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """None while it runs; then its exit code, or minus the signal that ended it."""
+        return self._process.poll()
+
+    def read_lines(self) -> Iterator[str]:
+        """The whole lines that it has printed by now. Never blocks."""
+        while chunk := self._read():
+            *lines, self._half = (self._half + chunk).split(b"\n")
+            for line in lines:
+                yield _clean(line)
+            if len(self._half) > _LONGEST_LINE:
+                yield _clean(self._half)
+                self._half = b""
+
+    def read_rest(self) -> Iterator[str]:
+        """What it has printed and was not read yet, the last line even without an end; then close its output."""
+        yield from self.read_lines()
+        if self._half:
+            yield _clean(self._half)
+            self._half = b""
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def _read(self) -> bytes:
+        try:
+            chunk = os.read(self.output, 65_536)
+        except BlockingIOError:
+            return b""
+        self.is_silent = not chunk
+        return chunk
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM to itself alone: it knows what to do with its own children."""
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill_session(self) -> None:
+        """SIGKILL it and whatever it started in its session, also when it is dead already."""
+        for pid in {self.pid, *_of_session(self.pid)}:
+            if pid == self.pid and self._process.returncode is not None:
+                continue  # it is reaped, and its number may be somebody else's by now
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Its exit code. Blocks: call it after a kill."""
+        return self._process.wait()
+
+
+def _of_session(session: int) -> Iterator[int]:
+    for entry in Path("/proc").glob("[0-9]*/stat") if sys.platform == "linux" else ():
+        with suppress(OSError, ValueError, IndexError):
+            # The name in parentheses may hold anything; after it come state, parent, group, session.
+            fields = entry.read_text(errors="replace").rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                yield int(entry.parent.name)
+
+
+def _clean(line: bytes) -> str:
+    return line.decode(errors="replace").rstrip("\r")
+
+
+def describe(code: int) -> str:
+    """An exit code in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    with suppress(ValueError):
+        return signal.Signals(-code).name
+    return f"signal {-code}"

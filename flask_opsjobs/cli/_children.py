@@ -1,0 +1,198 @@
+"""A supervisor for development: starts children, shows their logs, starts the dead again, and leaves nobody behind."""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from ._child import Child, describe
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
+_MOST_DEATHS, _WITHIN_SECONDS = 5, 30.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass
+class _Post:
+    """A place that a child fills, and its successors after it."""
+
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str] | None
+    restart: bool
+    child: Child | None = None
+    deaths: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_DEATHS))
+    start_at: float = 0.0
+
+    def wait_after_death(self, now: float) -> float | None:
+        """Seconds until the next start; None when it has died too often."""
+        self.deaths.append(now)
+        recent = [death for death in self.deaths if now - death <= _WITHIN_SECONDS]
+        if len(recent) >= _MOST_DEATHS:
+            return None
+        return float(min(_FIRST_WAIT * 2 ** (len(recent) - 1), _LONGEST_WAIT))
+
+
+class Children:
+    """`add` each child, then `run` until told to stop. In the main thread only.
+
+    Ctrl-C, SIGTERM or SIGHUP ask all children to stop; those that still run after `grace` seconds, or at a second
+    Ctrl-C, are killed with all they started. When this process itself is killed, Linux kills its children.
+    """
+
+    def __init__(self, *, grace: float = 10.0, write: Callable[[str], Any] = click.echo) -> None:
+        self._grace = grace
+        self._write = write
+        self._posts: list[_Post] = []
+        self._selector = selectors.DefaultSelector()
+        self._told = 0
+        self._code = 0
+
+    def add(
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        *,
+        restart: bool = True,
+    ) -> Children:
+        """Have a child run under this name, with `env` on top of ours; returns the supervisor.
+
+        One that ends is started again with a growing delay, and when it ends five times within 30 seconds everything
+        stops. Without `restart` everything stops when it ends, with its exit code.
+        """
+        self._posts.append(_Post(name, list(argv), env, restart))
+        return self
+
+    def pid(self, name: str) -> int | None:
+        """The process id of the child of this name; None while none runs."""
+        child = next(post.child for post in self._posts if post.name == name)
+        return child.pid if child is not None else None
+
+    def stop(self, code: int = 0) -> None:
+        """Make `run` end with this code. Safe in a signal handler and in a thread; a second call hurries it."""
+        if not self._told:
+            self._code = code
+        self._told += 1
+
+    def run(self) -> int:
+        """Start all, and supervise until told to stop. The exit code: 0, or 1 when a child died too often."""
+        with self._signals(), self._selector:
+            try:
+                while not self._told:
+                    self._start_due()
+                    self._show(0.1)
+                    self._bury()
+            finally:
+                self._end_all()
+        return self._code
+
+    # --- living -------------------------------------------------------------------------------------------------
+
+    def _start_due(self) -> None:
+        for post in self._posts:
+            if post.child is None and post.start_at <= time.monotonic():
+                try:
+                    post.child = Child(post.argv, post.env)
+                except OSError as error:
+                    self._say(post, f"cannot be started: {error}")
+                    self._after_death(post, 1)
+                    continue
+                self._selector.register(post.child.output, selectors.EVENT_READ, post)
+
+    def _show(self, seconds: float) -> None:
+        for key, _ in self._selector.select(seconds):
+            post: _Post = key.data
+            if post.child is not None:
+                self._print(post, post.child.read_lines())
+                if post.child.is_silent:
+                    # Its end would be told for ever; its death is asked for anyway.
+                    self._selector.unregister(key.fileobj)
+
+    def _bury(self) -> None:
+        for post in self._posts:
+            if post.child is not None and (code := post.child.poll()) is not None:
+                self._clear(post)
+                self._say(post, f"ended with {describe(code)}")
+                self._after_death(post, code)
+
+    def _after_death(self, post: _Post, code: int) -> None:
+        if self._told:
+            return
+        if not post.restart:
+            self.stop(code if code >= 0 else 128 - code)
+            return
+        wait = post.wait_after_death(time.monotonic())
+        if wait is None:
+            self._say(post, f"died {_MOST_DEATHS} times within {_WITHIN_SECONDS:g} s: giving up")
+            self.stop(1)
+            return
+        self._say(post, f"starts again in {wait:g} s")
+        post.start_at = time.monotonic() + wait
+
+    def _clear(self, post: _Post) -> None:
+        """Forget a dead child: kill what it left in its session, print its last words."""
+        child = post.child
+        assert child is not None
+        child.kill_session()
+        if child.output in self._selector.get_map():
+            self._selector.unregister(child.output)
+        self._print(post, child.read_rest())
+        post.child = None
+
+    # --- ending -------------------------------------------------------------------------------------------------
+
+    def _end_all(self) -> None:
+        # From here on a signal hurries, also when it was an error that ended `run`.
+        told = max(self._told, 1)
+        for post in self._posts:
+            if post.child is not None:
+                post.child.ask_to_stop()
+        end = time.monotonic() + self._grace
+        while self._is_any_alive() and time.monotonic() < end and self._told <= told:
+            self._show(0.05)
+        for post in self._posts:
+            if post.child is None:
+                continue
+            if post.child.poll() is None:
+                self._say(post, "does not stop and is killed")
+                post.child.kill_session()
+                post.child.wait()
+            self._clear(post)
+
+    def _is_any_alive(self) -> bool:
+        return any(post.child is not None and post.child.poll() is None for post in self._posts)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        for number in _SIGNALS:
+            signal.signal(number, lambda *_: self.stop())
+        try:
+            yield
+        finally:
+            for number, action in before.items():
+                signal.signal(number, action)
+
+    # --- talking ------------------------------------------------------------------------------------------------
+
+    def _print(self, post: _Post, lines: Iterator[str]) -> None:
+        width = max(len(each.name) for each in self._posts)
+        for line in lines:
+            self._out(f"{post.name:<{width}} | {line}")
+
+    def _say(self, post: _Post, words: str) -> None:
+        self._out(f"{post.name} {words}")
+
+    def _out(self, line: str) -> None:
+        # The terminal may be gone; the children must be ended all the same.
+        with suppress(OSError):
+            self._write(line)

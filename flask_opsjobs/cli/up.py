@@ -1,0 +1,36 @@
+"""`flask opsjobs up`: workers and loops together, for development."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ._argv import again
+from ._children import Children
+
+
+@click.command("up")
+@click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(min=0), help="So many."
+)
+@click.option("--simple", is_flag=True, help="Workers perform in their own process, without forks.")
+@click.option(
+    "--queue",
+    "queues",
+    multiple=True,
+    help="A queue to work on; all that the app's workers use by default.",
+)
+@click.pass_context
+def up(ctx: click.Context, workers: int, simple: bool, queues: tuple[str, ...]) -> None:
+    """Run workers and the loops until Ctrl-C, and show what they log.
+
+    A child that dies is started again. In production run `flask opsjobs worker` and `flask opsjobs run` under the
+    supervisor of the machine instead.
+    """
+    children = Children()
+    children.add("loops", again(ctx, "opsjobs", "run"))
+    options = ["--simple"] if simple else []
+    for number in range(1, workers + 1):
+        children.add(f"worker.{number}", again(ctx, "opsjobs", "worker", *options, "--", *queues))
+    sys.exit(children.run())
