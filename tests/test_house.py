@@ -24,6 +24,7 @@ SENDS_SQL = re.compile(
       | lifeline/\w+
       | loops/\w+
       | install/\w+
+      | web/_reads
       | cli/demo\w*
     )\.py""",
     re.VERBOSE,
