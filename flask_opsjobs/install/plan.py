@@ -65,7 +65,9 @@ def require_database(app: Flask) -> None:
 
 def _revision(found: revisions.Revisions, bind: str | None) -> Piece:
     if not found.is_behind:
-        return Piece(f"{found.directory}: its revisions reach opsjobs schema {found.reaches}")
+        return Piece(
+            f"{shown(found.directory)}: its revisions reach opsjobs schema {found.reaches}"
+        )
     if bind is not None and not revisions.has_binds(found):
         raise ConfigError(
             f"OPSJOBS_BIND = {bind!r}, and {found.directory} migrates the default database only: "
@@ -79,7 +81,7 @@ def _revision(found: revisions.Revisions, bind: str | None) -> Piece:
 
     return Piece(
         there="",
-        missing=f"{found.directory}: its revisions {reached}; a new one, {after}, must go to "
+        missing=f"{shown(found.directory)}: its revisions {reached}; a new one, {after}, must go to "
         f"{steps.latest()}:\n    " + "\n    ".join(revisions.lines(found)),
         write=write,
     )

@@ -1,0 +1,32 @@
+"""A small shop with background jobs: the canonical host of flask_opsjobs. Start reading here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flask import Flask
+
+from . import feeder, pages, people, workers  # noqa: F401 - workers and people declare themselves
+from .extensions import db, login, migrate, opsjobs
+
+
+def create_app(**config: object) -> Flask:
+    """The app. Any key of its config may come from the environment, with the prefix `FLASK_`."""
+    app = Flask(__name__)
+    app.config.update(
+        SECRET_KEY="of the demo, and no secret",
+        SQLALCHEMY_DATABASE_URI="postgresql+psycopg:///flask_host",
+        # The browser leaves the cookie out of what other sites post here.
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_HTTPONLY=True,
+        OPSJOBS_ENVIRONMENT="demo",
+    )
+    app.config.from_prefixed_env()
+    app.config.update(config)
+    db.init_app(app)
+    migrate.init_app(app, db, directory=str(Path(app.root_path) / "migrations"))
+    login.init_app(app)
+    opsjobs.init_app(app)
+    app.register_blueprint(pages.shop)
+    feeder.add_commands(app)
+    return app

@@ -1,0 +1,103 @@
+"""What happens in a shop: each a transaction of the shop's own, in which jobs are recorded."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from . import workers
+from .extensions import db
+from .models import Customer, Invoice
+
+EVENTS = ("order.paid", "order.sent", "customer.changed")
+# (how often, how it is called on the front page, what happens)
+Happening = Callable[[], int]
+
+
+def some_customer() -> Customer:
+    """Any customer."""
+    found: Customer = db.session.scalars(
+        db.select(Customer).order_by(db.func.random()).limit(1)
+    ).one()
+    return found
+
+
+def order(customer: Customer | None = None) -> int:
+    """Somebody buys: an invoice, the job that charges it and a reminder, all or nothing."""
+    customer = customer or some_customer()
+    invoice = Invoice(customer_id=customer.id, cents=random.randint(500, 90_000))
+    db.session.add(invoice)
+    db.session.flush()
+    job = workers.process_invoice.enqueue(
+        account_id=customer.id, invoice_id=invoice.id, card_token="tok_" + "4" * 16
+    )
+    workers.send_reminder.options(delay=90).enqueue(customer.id, invoice.id)
+    return job.id
+
+
+def order_of_the_unlucky() -> int:
+    """The customer buys whose bank never answers."""
+    return order(db.session.get_one(Customer, 42))
+
+
+def sync() -> int:
+    """The CRM is asked for a customer's contacts."""
+    return workers.sync_customer.enqueue(some_customer().id).id
+
+
+def report() -> int:
+    """Somebody wants a report."""
+    name = random.choice(("revenue", "churn", "stock"))
+    return workers.render_report.enqueue(name, rows=random.randint(30, 70)).id
+
+
+def heavy_report() -> int:
+    """A report that will take too much memory: its process dies at the first attempt."""
+    return workers.render_report.enqueue("every invoice ever", rows=45, memory_mb=900).id
+
+
+def bank_file() -> int:
+    """A bank sends a file."""
+    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}.csv"
+    return workers.import_bank_file.enqueue(name, bank_account="DE02 1203 0000 0000 2020 51").id
+
+
+def broken_bank_file() -> int:
+    """A bank sends a file with a typing error."""
+    return workers.import_bank_file.enqueue(f"{datetime.now(UTC):%Y%m%d}.mt940").id
+
+
+def avatars() -> int:
+    """A team signs up: many small jobs at once."""
+    rows = ({"user_id": random.randint(1, 9_999), "width": 256} for _ in range(20))
+    workers.resize_avatar.enqueue_many(rows)
+    return workers.resize_avatar.enqueue(user_id=1).id
+
+
+def search() -> int:
+    """The catalogue changed; another rebuild that still waits will do."""
+    return workers.rebuild_search.enqueue("catalogue").id
+
+
+def webhook() -> int:
+    """A customer's server wants to know."""
+    host = random.choice(("hooks.example", "hooks.example", "maintenance.example", "gone.example"))
+    return workers.deliver_webhook.enqueue(
+        f"https://{host}/in", random.choice(EVENTS), api_key="sk_live_0123456789abcdef"
+    ).id
+
+
+# How often each happens, in shares; together two workers are busy about half of the time.
+SHARES: dict[Happening, int] = {
+    order: 40,
+    order_of_the_unlucky: 3,
+    sync: 6,
+    report: 4,
+    heavy_report: 2,
+    bank_file: 5,
+    broken_bank_file: 2,
+    avatars: 4,
+    search: 6,
+    webhook: 20,
+}

@@ -1,0 +1,20 @@
+"""What of a job may be shown at /ops/jobs. Started by `flask opsjobs install`, and kept as it was."""
+
+from __future__ import annotations
+
+from flask_opsjobs.secrets_shapes import clean_secrets, is_secret_key, mask_emails
+
+
+class HostDisplay:
+    """Hides what looks like a secret or an e-mail address. An exception in here hides the value."""
+
+    # Names of arguments, outputs and meta that are secret in this app.
+    hidden_keys: frozenset[str] = frozenset({"bank_account"})
+
+    def is_hidden_key(self, key: str) -> bool:
+        """Whether the value under this key must not be shown: `password`, `api_key`, `token`, …"""
+        return key in self.hidden_keys or is_secret_key(key)
+
+    def clean_text(self, text: str) -> str:
+        """Any text before it is shown or exported: values, errors, tracebacks, log lines."""
+        return mask_emails(clean_secrets(text))

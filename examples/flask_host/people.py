@@ -1,0 +1,36 @@
+"""Who may sign in. A real host has a table; the demo has three people, their passwords on the page."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+
+from flask_login import UserMixin
+
+
+@dataclass(frozen=True)
+class Person(UserMixin):
+    name: str
+    password: str
+    role: str
+    may: str
+
+    def get_id(self) -> str:
+        """What the session remembers, and the name that OpsJobs keeps of an operator."""
+        return self.name
+
+
+_ALL = (
+    Person("viewer", "look", "viewer", "sees jobs, not their arguments and errors"),
+    Person("ops-demo", "operate", "operator", "sees everything and enqueues"),
+    Person("admin", "rule", "admin", "may do anything"),
+)
+PEOPLE = {person.name: person for person in _ALL}
+
+
+def with_password(name: str, password: str) -> Person | None:
+    """The person of this name, when the password is right."""
+    person = PEOPLE.get(name)
+    if person is None or not hmac.compare_digest(person.password.encode(), password.encode()):
+        return None
+    return person

@@ -1,0 +1,72 @@
+"""What the shop buys from others: each answers, answers late, or does not, as vendors do."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+
+from .extensions import db
+from .models import Customer
+
+log = logging.getLogger("shop")
+
+# Only this customer's bank never answers, so that its failures are alike.
+UNLUCKY_ACCOUNT = 42
+MEMORY_MB = 512
+
+
+class GatewayTimeout(Exception):
+    """The payment gateway did not answer."""
+
+
+class HTTPError(Exception):
+    """A vendor answered with an error."""
+
+
+class SMTPError(Exception):
+    """The mail server does not take a mail now."""
+
+
+def charge(account_id: int, invoice_id: int) -> dict[str, object]:
+    """Charge an invoice; never confirmed for one unlucky account."""
+    log.info("POST https://customer-api.example/v2/invoices, idempotency key inv-%s", invoice_id)
+    if account_id == UNLUCKY_ACCOUNT:
+        time.sleep(1.5)
+        log.warning("no answer, giving up")
+        raise GatewayTimeout(
+            f"customer-api did not answer in 1.5 s (POST /v2/invoices, account {account_id})"
+        )
+    time.sleep(0.1)
+    log.info("charged")
+    return {"receipt": f"R-{invoice_id:06d}", "account": account_id}
+
+
+def send_mail(address: str, subject: str, attempt: int) -> None:
+    """Hand a mail over; every seventh is greylisted once."""
+    log.info("MAIL TO %s: %s", address, subject)
+    time.sleep(0.05)
+    if attempt == 1 and sum(subject.encode()) % 7 == 0:
+        raise SMTPError("421 4.7.0 greylisted, try again later")
+
+
+def fetch_customer_page(customer_id: int, page: int, attempt: int) -> None:
+    """One page of a customer's contacts from the CRM, which is at times overloaded."""
+    time.sleep(0.12)
+    if attempt == 1 and customer_id % 4 == 0 and page == 12:
+        raise HTTPError("503 Service Unavailable from https://api:s3cr3t@crm.example/contacts")
+    log.debug("page %s of customer %s", page, customer_id)
+
+
+def take_memory(megabytes: int) -> None:
+    """Use so much memory; the machine's out-of-memory killer ends who takes too much."""
+    if megabytes > MEMORY_MB:
+        log.warning("%s MB of %s MB", megabytes, MEMORY_MB)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def address_of(customer_id: int) -> str:
+    """Where a customer gets mail."""
+    customer = db.session.get_one(Customer, customer_id)
+    return customer.email

@@ -1,0 +1,124 @@
+"""The workers of the shop: what may run as a job, each with the options that suit it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime, timedelta
+
+from flask_opsjobs import Cancel, Discard, RetryIn, Snooze, Unique, current_job
+
+from . import vendors
+from .extensions import db, opsjobs
+from .models import Customer, Invoice
+
+log = logging.getLogger("shop")
+
+
+def soon(attempt: int) -> float:
+    """A backoff for people who watch: 2, 4, 8, … seconds."""
+    return float(2**attempt)
+
+
+@opsjobs.worker(
+    queue="billing",
+    priority=1,
+    backoff=soon,
+    timeout=30,
+    deadline=timedelta(hours=24),
+    unique=Unique(by=["invoice_id"], within=timedelta(hours=1)),
+    redact={"card_token"},
+    record_output=True,
+    tags=["eu"],
+)
+def process_invoice(account_id: int, invoice_id: int, card_token: str = "") -> dict[str, object]:
+    """Charge an invoice, once; the card's token is never stored."""
+    invoice = db.session.get(Invoice, invoice_id)
+    if invoice is None:
+        raise Discard(f"invoice {invoice_id} does not exist")
+    log.info("invoice %s: %.2f EUR", invoice_id, invoice.cents / 100)
+    receipt = vendors.charge(account_id, invoice_id)
+    invoice.paid_at = datetime.now(UTC)
+    send_receipt.enqueue(customer_id=invoice.customer_id, invoice_id=invoice_id)
+    db.session.commit()
+    return {**receipt, "cents": invoice.cents}
+
+
+@opsjobs.worker(queue="mail", backoff=soon, max_attempts=5)
+def send_receipt(customer_id: int, invoice_id: int) -> None:
+    """Mail a receipt; a greylisting server takes it at the second attempt."""
+    address = vendors.address_of(customer_id)
+    vendors.send_mail(address, f"Receipt {invoice_id}", current_job().attempt)
+
+
+@opsjobs.worker(queue="mail", priority=7, max_attempts=3, backoff=soon)
+def send_reminder(customer_id: int, invoice_id: int) -> None:
+    """Remind of an invoice, unless it was paid in the meantime."""
+    invoice = db.session.get_one(Invoice, invoice_id)
+    if invoice.paid_at is not None:
+        raise Cancel("paid in the meantime")
+    vendors.send_mail(vendors.address_of(customer_id), f"Reminder {invoice_id}", 2)
+
+
+@opsjobs.worker(queue="crm", timeout=60, unique=Unique(by=["customer_id"], until="ended"))
+def sync_customer(customer_id: int, pages: int = 40) -> None:
+    """Copy a customer's contacts page by page; an overloaded CRM says when to come back."""
+    job = current_job()
+    for page in range(1, pages + 1):
+        try:
+            vendors.fetch_customer_page(customer_id, page, job.attempt)
+        except vendors.HTTPError as error:
+            raise RetryIn(5, str(error)) from error
+        job.progress(page, pages, f"{page * 10} of {pages * 10} contacts")
+    db.session.get_one(Customer, customer_id).synced_at = datetime.now(UTC)
+    db.session.commit()
+
+
+@opsjobs.worker(queue="reports", max_attempts=3, backoff=soon, timeout=120, record_output=True)
+def render_report(report: str, rows: int = 60, memory_mb: int = 200) -> dict[str, object]:
+    """Render a report; one that takes too much memory is killed, and by then needs less."""
+    job = current_job()
+    for row in range(1, rows + 1):
+        time.sleep(0.1)
+        job.progress(row, rows, f"row {row}")
+        if row == rows // 3 and job.attempt == 1:
+            vendors.take_memory(memory_mb)
+    return {"report": report, "rows": rows, "pages": rows // 20 + 1}
+
+
+@opsjobs.worker(queue="billing", priority=8, max_attempts=2, backoff=soon)
+def import_bank_file(name: str, lines: int = 50, bank_account: str = "") -> None:
+    """Read a bank's file line by line; a broken line ends it for good."""
+    job = current_job()
+    for line in range(1, lines + 1):
+        time.sleep(0.02)
+        job.progress(line, lines)
+        if name.endswith(".mt940") and line == 31:
+            raise ValueError(f"{name}, line {line}: amount '12,5O' is not a number")
+
+
+@opsjobs.worker(max_attempts=3, record_output=True)
+def resize_avatar(user_id: int, width: int = 128) -> dict[str, int]:
+    """Cut a picture to size."""
+    time.sleep(0.05)
+    return {"user": user_id, "bytes": width * width // 3}
+
+
+@opsjobs.worker(priority=9, unique=Unique(by=["index"], until="ended"), timeout=60)
+def rebuild_search(index: str) -> None:
+    """Build a search index anew; asked for twice, it runs once."""
+    for step in range(1, 21):
+        time.sleep(0.1)
+        current_job().progress(step, 20, "building")
+
+
+@opsjobs.worker(backoff=soon, max_attempts=4)
+def deliver_webhook(url: str, event: str, api_key: str = "") -> None:
+    """Tell a customer's server of an event; while it is in maintenance, ask again later."""
+    job = current_job()
+    log.info("POST %s %s, api_key=%s", url, event, api_key)
+    if "maintenance" in url and (datetime.now(UTC) - job.created_at) < timedelta(seconds=15):
+        raise Snooze(5, "the receiver is in maintenance")
+    if "gone" in url:
+        raise vendors.HTTPError(f"410 Gone: {url}")
+    time.sleep(0.1)
