@@ -46,8 +46,8 @@ def connect_apart(engine: Engine) -> Connection:
 
 def _detached(pool: Pool) -> Connection:
     fairy = pool.connect()
-    fairy.detach()  # from here on no pool of SQLAlchemy knows it
     connection: Connection = fairy.driver_connection  # type: ignore[assignment]
+    fairy.detach()  # from here on no pool of SQLAlchemy knows it
     connection.autocommit = True
     return connection
 
