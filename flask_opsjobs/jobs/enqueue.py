@@ -1,0 +1,105 @@
+"""Recording one job: one row, and a receipt when it is unique, in the transaction of the host's session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection
+
+from .. import signals, sql
+from ..errors import InvalidArgs
+from ..session import touch
+from . import receipts
+from .joining import join, without_values
+from .unique import Unique, keys_of
+
+if TYPE_CHECKING:
+    from ..host import Host
+    from .options import Options
+    from .worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """A recorded job. With `conflict` it is the first job of the same unique call, and nothing was written now.
+
+    `state` is then that job's, None when its row is gone already.
+    """
+
+    id: int
+    state: str | None
+    conflict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueuedMany:
+    """How many jobs were recorded, and how many rows met the receipt of another job or of an earlier row."""
+
+    count: int
+    conflicts: int = 0
+
+
+def enqueue(
+    worker: Worker, options: Options, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Enqueued:
+    """Record one call. Nothing is written when its arguments are invalid. The host commits; Redis is not touched."""
+    host = worker.host()
+    host.require_schema()
+    values = worker.arguments.validate(args, kwargs)
+    row = parameters(worker, options, host)
+    row["args"] = worker.arguments.dump(values, host.settings.max_args_bytes).decode()
+    session, connection = join(host, options.session)
+    with without_values():
+        if options.unique is None:
+            enqueued = insert(connection, row)
+        else:
+            row |= receipt(options.unique)
+            row["keys"] = keys(worker, options.unique, host, values)
+            enqueued = Enqueued(*receipts.find_or_take(connection, row))
+    if not enqueued.conflict:
+        if enqueued.state == "available" and host.hand_out is not None:
+            touch(session, host.hand_out, (options.line, options.queue))
+        if signals.job_enqueued.receivers:
+            signals.send(signals.job_enqueued, worker, enqueued=enqueued)
+    return enqueued
+
+
+def insert(connection: Connection, row: Mapping[str, Any], dispatch_no: int = 0) -> Enqueued:
+    """Insert a job that is not unique. A due one with a `dispatch_no` is born `queued`: the caller pushes it."""
+    found = connection.exec_driver_sql(
+        sql.load("enqueue_job"), {**row, "dispatch_no": dispatch_no}
+    ).one()
+    return Enqueued(found[0], found[1])
+
+
+def parameters(worker: Worker, options: Options, host: Host) -> dict[str, Any]:
+    """What the statements take, but for arguments and receipt. Raises `InvalidArgs` when `meta` is too large."""
+    columns = options.columns
+    if len(columns["meta"]) > host.settings.max_args_bytes:
+        limit = host.settings.max_args_bytes
+        said = f"is larger than OPSJOBS_MAX_ARGS_BYTES = {limit}"
+        raise InvalidArgs(worker.name, [{"loc": "meta", "msg": said, "type": "too_large"}])
+    return {"worker": worker.name, **columns}
+
+
+def receipt(unique: Unique) -> dict[str, Any]:
+    """What the statements take of a receipt, but for its keys."""
+    return {"until": unique.lifetime, "within": unique.within}
+
+
+def keys(worker: Worker, unique: Unique, host: Host, values: Mapping[str, Any]) -> list[bytes]:
+    """The keys of a call, the one in use first. Raises `InvalidArgs` when what makes it unique has no JSON."""
+    arguments = worker.arguments.with_defaults(values)
+    if unique.key is not None:
+        chosen = unique.key(arguments)
+    else:
+        plain = worker.arguments.flatten(arguments)
+        chosen = plain if unique.by is None else {name: plain[name] for name in unique.by}
+    try:
+        return keys_of(host.secrets, worker.name, chosen)
+    except (TypeError, ValueError):
+        pass
+    said = "cannot be part of a unique key: choose others with by=[…], or compute one with key=…"
+    raise InvalidArgs(worker.name, [{"loc": "arguments", "msg": said, "type": "not_json"}])

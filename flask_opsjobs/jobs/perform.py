@@ -1,0 +1,189 @@
+"""Performing a claimed job: its function is called, and however that ends becomes an outcome."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import InvalidArgs
+from . import failure, log_tail, outputs, retry
+from .claimed import Claimed
+from .current import CurrentJob, Stopped, running
+from .durations import seconds_of
+from .outcomes import Cancel, Discard, Outcome, RetryIn, Snooze
+from .storable import clean_text
+from .time_limit import JobTimedOut, TimeLimit
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+_log = logging.getLogger("flask_opsjobs.jobs")
+
+_FAILURES = ("raised", "timed_out", "retry_in", "discarded")
+_LONGEST_REASON = 1000
+
+
+class Report(Protocol):
+    """What the caller offers: where progress goes, and the ring that keeps what is logged."""
+
+    @property
+    def log_tail(self) -> log_tail.Ring | None:
+        """None when nothing is kept."""
+        ...
+
+    def progress(self, done: int | None, total: int | None, note: str | None) -> None:
+        """Take how far the job is."""
+        ...
+
+
+def perform(workers: Mapping[str, Worker], claimed: Claimed, report: Report) -> Outcome:
+    """Call the function of a claimed job, here; how it ended. Never raises, whatever the function does.
+
+    In the main thread the worker's `timeout` is kept by SIGALRM; elsewhere there is none.
+    """
+    worker = workers.get(claimed.worker)
+    try:
+        with log_tail.capture(report.log_tail):
+            outcome = _refuse(worker, claimed) or _perform(worker, claimed, report)
+    except Stopped as error:
+        outcome = _stopped(error)
+    except BaseException as error:
+        # Ours, or the host's app around the job: the attempt fails, the executor lives.
+        outcome = _failed("raised", worker, claimed, error)
+    tail = report.log_tail.read() if report.log_tail is not None else None
+    return replace(outcome, log_tail=tail or None)
+
+
+def _refuse(worker: Worker | None, claimed: Claimed) -> Outcome | None:
+    """Why the function is not to be called at all; None when it is."""
+    if worker is None:
+        error = (
+            f"no worker {claimed.worker!r} is declared here: import the module that declares it "
+            "where the app is made"
+        )
+        return Outcome(kind="refused", error=error, reason=error, ended_by="unknown_worker")
+    # By Postgres' clock, both of them.
+    if claimed.deadline_at is not None and claimed.deadline_at <= claimed.claimed_at:
+        error = f"its deadline, {claimed.deadline_at.isoformat()}, had passed before it started"
+        return Outcome(kind="refused", error=error, reason=error, ended_by="deadline")
+    return None
+
+
+def _perform(worker: Worker | None, claimed: Claimed, report: Report) -> Outcome:
+    assert worker is not None
+    try:
+        arguments = worker.arguments.load(claimed.args)
+    except InvalidArgs as error:
+        said = _text(error)
+        return Outcome(kind="refused", error=said, reason=said, ended_by="invalid_args")
+    with running(claimed, report.progress) as job:
+        return _run(worker, claimed, job, arguments)
+
+
+def _run(worker: Worker, claimed: Claimed, job: CurrentJob, arguments: dict[str, Any]) -> Outcome:
+    """Call the hooks and the function. A wish to stop counts until the function has ended, and not after."""
+    try:
+        _observe(worker, "on_start", job)
+        value = _call(worker, arguments, claimed.timeout_seconds)
+    except BaseException as error:
+        outcome = _judge(worker, claimed, error)
+        hook = "on_failure" if outcome.kind in _FAILURES else None
+        seen: Any = error
+    else:
+        outcome = _returned(worker, value)
+        hook, seen = "on_success", value
+    if hook is not None:
+        with contextlib.suppress(Stopped):
+            _observe(worker, hook, job, seen)
+    return outcome
+
+
+def _call(worker: Worker, arguments: dict[str, Any], seconds: int | None) -> Any:
+    limit = TimeLimit(seconds)
+    try:
+        with limit:
+            return worker.function(**arguments)
+    finally:
+        # Once more: the alarm may have been raised while the block was being left.
+        limit.disarm()
+
+
+def _observe(worker: Worker, name: str, *seen: Any) -> None:
+    """Call a hook, if there is one. What it raises is logged and changes nothing."""
+    hook = getattr(worker, name)
+    if hook is None:
+        return
+    try:
+        hook(*seen)
+    except Stopped:
+        raise
+    except BaseException:
+        _log.exception("the hook %s of worker %s raised", name, worker.name)
+
+
+def _returned(worker: Worker, value: Any) -> Outcome:
+    if not worker.record_output:
+        return Outcome(kind="returned")
+    kept = outputs.keep(value, worker.host().settings.max_output_bytes)
+    return Outcome(
+        kind="returned",
+        output=kept.value,
+        output_bytes=kept.size,
+        output_omitted=kept.omitted,
+    )
+
+
+def _judge(worker: Worker, claimed: Claimed, error: BaseException) -> Outcome:
+    """What an exception means that came out of the function."""
+    match error:
+        case Stopped():
+            return _stopped(error)
+        case Cancel():
+            return Outcome(kind="canceled", reason=_text(error.reason))
+        case Discard():
+            reason = _text(error.reason)
+            return Outcome("discarded", reason, _why(error), reason)
+        case Snooze() | RetryIn():
+            return _again(worker, claimed, error)
+        case JobTimedOut():
+            return _failed("timed_out", worker, claimed, error)
+        case _:
+            return _failed("raised", worker, claimed, error)
+
+
+def _again(worker: Worker, claimed: Claimed, error: Snooze | RetryIn) -> Outcome:
+    seconds = seconds_of(error.seconds)
+    if seconds is None:
+        name = type(error).__name__
+        wrong = ValueError(f"{name} takes seconds from 0 to 100 years, got {error.seconds!r:.100}")
+        wrong.__traceback__ = error.__traceback__
+        return _failed("raised", worker, claimed, wrong)
+    reason = _text(error.reason) or None
+    if isinstance(error, Snooze):
+        return Outcome(kind="snoozed", reason=reason, delay_seconds=seconds)
+    said = reason or f"asked for another attempt in {seconds:g} s"
+    return Outcome("retry_in", said, _why(error), reason, seconds)
+
+
+def _failed(kind: str, worker: Worker | None, claimed: Claimed, error: BaseException) -> Outcome:
+    said, traceback = failure.describe(error)
+    delay = retry.backoff_seconds(worker, claimed.attempt)
+    return Outcome(kind=kind, error=said, traceback=traceback, delay_seconds=delay)
+
+
+def _stopped(error: Stopped) -> Outcome:
+    said = _text(error) or "stopped while it ran"
+    return Outcome(kind="canceled", error=said, reason=said)
+
+
+def _why(error: BaseException) -> str | None:
+    """The traceback of a decision that another error led to; a decision alone needs none."""
+    is_alone = error.__cause__ is None and error.__context__ is None
+    return None if is_alone else failure.describe(error)[1]
+
+
+def _text(value: object) -> str:
+    return clean_text(str(value))[:_LONGEST_REASON]

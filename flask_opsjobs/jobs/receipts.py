@@ -1,0 +1,46 @@
+"""Receipts: the rows that prove that a unique job exists. Taken with the job, released when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection as SqlConnection
+
+from .. import db, sql
+from ..errors import OpsJobsError
+from .unique import Unique
+
+__all__ = ["Unique", "find_or_take", "release"]
+
+# Each round but the last meets a receipt that another transaction takes or gives up in that very moment.
+_MOST_ROUNDS = 100
+
+
+def find_or_take(
+    connection: SqlConnection, parameters: Mapping[str, Any]
+) -> tuple[int, str | None, bool]:
+    """Record a unique job with its receipts, or find the job that has them: (id, state, whether it was found).
+
+    `parameters` are those of `enqueue_unique_job.sql`. Waits for a transaction that is recording the same call; when
+    that rolls back, this one records. The caller commits. The state is None when the found job's row is gone.
+    """
+    for _ in range(_MOST_ROUNDS):
+        row = connection.exec_driver_sql(sql.load("enqueue_unique_job"), dict(parameters)).one()
+        if row.state is not None:
+            return row.id, row.state, False
+        keys = {"keys": parameters["keys"], "id": row.id}
+        found = connection.exec_driver_sql(sql.load("find_receipt"), keys).one_or_none()
+        if found is None or len(parameters["keys"]) > 1:
+            # What has expired, and what we took under one key before we met another.
+            connection.exec_driver_sql(sql.load("give_back_receipts"), keys)
+        if found is not None:
+            return found.job_id, found.state, True
+    raise OpsJobsError(
+        f"worker {parameters['worker']}: the receipt of this call is taken and given up without end"
+    )
+
+
+def release(connection: db.Connection, job_ids: Sequence[int]) -> None:
+    """Let the next call of jobs unique until they end be recorded. Part of the caller's transaction."""
+    connection.execute(sql.load("release_receipts"), {"job_ids": list(job_ids)})

@@ -1,0 +1,25 @@
+-- Records each gathered call whose receipts could all be taken. Returns how many that were.
+-- Of rows with the same keys the first wins. Keys in order, so that two calls cannot deadlock; the insert of a receipt waits
+-- for another transaction that inserts the same key, as in enqueue_unique_job.
+-- Run in the host's transaction, in a savepoint, by `enqueue_many`. Index: receipts_pkey.
+WITH first AS MATERIALIZED (
+    SELECT DISTINCT ON (k.key) decode(k.key, 'hex') AS key, b.id
+    FROM {births} b, unnest(b.keys) AS k(key) ORDER BY k.key, b.n
+), taken AS (
+    INSERT INTO opsjobs.receipts (key, job_id, until, expires_at, created_at)
+    SELECT key, id, %(until)s, %(created_at)s::timestamptz + %(within)s::interval, %(created_at)s::timestamptz
+    FROM first ORDER BY key
+    ON CONFLICT (key) DO NOTHING
+    RETURNING job_id
+), whole AS (
+    SELECT job_id AS id FROM taken GROUP BY job_id HAVING count(*) = %(key_count)s
+), born AS (
+    INSERT INTO opsjobs.jobs (id, worker, queue, line, state, priority, meta, tags, max_attempts, timeout_seconds,
+        deadline_at, created_at, due_at, args, unique_key)
+    SELECT b.id, %(worker)s, %(queue)s, %(line)s, %(state)s, %(priority)s::smallint, %(meta)s::jsonb, %(tags)s::text[],
+        %(max_attempts)s::int, %(timeout_seconds)s::int, %(deadline_at)s::timestamptz, %(created_at)s::timestamptz,
+        %(due_at)s::timestamptz, b.args, decode(b.keys[1], 'hex')
+    FROM {births} b JOIN whole USING (id) ORDER BY b.n
+    RETURNING id
+)
+SELECT count(*) FROM born

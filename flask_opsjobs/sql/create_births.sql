@@ -1,0 +1,9 @@
+-- Makes the table in which the calls of one unique `enqueue_many` gather: COPY knows no ON CONFLICT, and the keys of all
+-- of them must be taken in order. The id is the job's, should it be born; n is the row's place, so that the first wins.
+-- Run in the host's transaction, in a savepoint, by `enqueue_many`.
+CREATE TEMPORARY TABLE {births} (
+    n bigint GENERATED ALWAYS AS IDENTITY,
+    id bigint DEFAULT nextval('opsjobs.jobs_id_seq') NOT NULL,
+    args jsonb NOT NULL,
+    keys text[] NOT NULL
+) ON COMMIT DROP

@@ -1,0 +1,26 @@
+-- Records a job unless a receipt with one of its keys exists. Returns its id and state; without a state it was not recorded
+-- and the receipts that bear its id, if any, are to be given back.
+-- The insert of a receipt waits for another transaction that inserts the same key: when that commits, this one finds it
+-- and records nothing; when that rolls back, this one goes on. Keys in order, so that two calls cannot deadlock.
+-- A receipt that exists is not locked: the end of its job must not wait for the host's transaction.
+-- Run in the host's transaction by `enqueue`. Index: receipts_pkey.
+WITH moment AS MATERIALIZED (
+    SELECT clock_timestamp() AS now, nextval('opsjobs.jobs_id_seq') AS id
+), due AS MATERIALIZED (
+    SELECT *, coalesce(%(scheduled_at)s::timestamptz, now + %(delay)s::interval) AS at FROM moment
+), taken AS (
+    INSERT INTO opsjobs.receipts (key, job_id, until, expires_at, created_at)
+    SELECT k.key, id, %(until)s, now + %(within)s::interval, now
+    FROM due, unnest(%(keys)s::bytea[]) AS k(key) ORDER BY k.key
+    ON CONFLICT (key) DO NOTHING
+    RETURNING key
+), born AS (
+    INSERT INTO opsjobs.jobs (id, worker, queue, line, state, priority, args, meta, tags, max_attempts, timeout_seconds,
+        deadline_at, created_at, due_at, unique_key)
+    SELECT id, %(worker)s, %(queue)s, %(line)s, CASE WHEN at > now THEN 'scheduled' ELSE 'available' END,
+        %(priority)s::smallint, %(args)s::jsonb, %(meta)s::jsonb, %(tags)s::text[], %(max_attempts)s::int,
+        %(timeout_seconds)s::int, at + %(deadline)s::interval, now, at, (%(keys)s::bytea[])[1]
+    FROM due WHERE (SELECT count(*) FROM taken) = cardinality(%(keys)s::bytea[])
+    RETURNING id, state
+)
+SELECT due.id, born.state FROM due LEFT JOIN born USING (id)

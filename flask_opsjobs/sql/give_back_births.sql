@@ -1,0 +1,4 @@
+-- Deletes receipts that were taken under one key for a call that then met another job's under its other key.
+-- Run in the host's transaction, in a savepoint, by `enqueue_many` while secret keys are rotated. Index: receipts_by_job.
+DELETE FROM opsjobs.receipts r USING {births} b
+WHERE r.job_id = b.id AND NOT EXISTS (SELECT FROM opsjobs.jobs j WHERE j.id = b.id)
