@@ -1,0 +1,197 @@
+"""What pages read about jobs: pages of a list, counts that stop in time, one job in full.
+
+Every query walks one index in order and stops, whatever the planner believes of the table: the
+session that runs them allows no sequential and no bitmap scans, and a filter's column is written as
+a range, so that no other index offers the order asked for. Payload is returned as it is stored;
+doors pass it through the display policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Text, cast, func, select, tuple_
+from sqlalchemy.orm import Session
+
+from .. import sql
+from .filter import JobFilter
+from .lifecycle import FINAL, STATES
+from .models import Attempt, Job, Output
+from .rows import CAP, AttemptRow, Count, JobInFull, JobPage, JobRow, OutputRow
+from .walk import Range, walk
+
+# By how much the clocks of two hosts that record jobs may differ.
+_CLOCKS_DIFFER = timedelta(minutes=1)
+_NAMES = 200
+# A job that snoozes may be claimed any number of times; its page shows the last so many.
+_ATTEMPTS = 50
+
+
+_ROW: tuple[Any, ...] = (
+    Job.id, Job.state, Job.worker, Job.queue, Job.attempt, Job.max_attempts, Job.dispatch_no,
+    Job.created_at, Job.due_at, Job.dispatched_at, Job.started_at, Job.ended_at, Job.ended_by,
+    Job.ended_reason, Job.error,
+)  # fmt: skip
+
+
+def page_of_jobs(
+    session: Session,
+    wanted: JobFilter,
+    now: datetime,
+    *,
+    before: int | None = None,
+    after: int | None = None,
+) -> JobPage:
+    """The newest jobs that fit; or those older than id `before`; or those just newer than `after`."""
+    found = _range(session, wanted, now).narrowed(before, after)
+    statement = walk(select(*_ROW), wanted, found, newest_first=after is None)
+    rows = [JobRow(*row) for row in session.execute(statement.limit(wanted.limit + 1))]
+    has_more = len(rows) > wanted.limit
+    rows = rows[: wanted.limit]
+    if after is None:
+        return JobPage(_with_progress(session, rows), before is not None, has_more)
+    if not has_more:  # the top: show it whole
+        return page_of_jobs(session, wanted, now)
+    return JobPage(_with_progress(session, rows[::-1]), True, True)
+
+
+def count_jobs_by_state(session: Session, wanted: JobFilter, now: datetime) -> dict[str, Count]:
+    """How many jobs each state has, without regard to the filter's own state; all states are there.
+
+    Without another condition each state is counted up to `CAP`; beyond it, final states are estimated
+    where the planner knows. With one, the newest `CAP` jobs of the index walked are looked at: at least.
+    """
+    wanted = wanted.but(state=None)
+    if not wanted.terms:
+        return _count_all(session)
+    # One condition walks an index; the other is asked of what was read, so that reading ends in time.
+    walked = wanted.but(queue=None) if wanted.worker else wanted
+    found = _range(session, wanted, now)
+    some = walk(select(Job.state, Job.queue), walked, found).limit(CAP + 1).subquery()
+    fits = [] if wanted.queue is None else [some.c.queue == wanted.queue]
+    numbers = (func.count().filter(*fits), func.count())
+    rows = session.execute(select(some.c.state, *numbers).group_by(some.c.state)).all()
+    kind = "exact" if sum(seen for _, _, seen in rows) <= CAP else "at_least"
+    counted = {state: number for state, number, _ in rows}
+    return {state: Count(counted.get(state, 0), kind) for state in STATES}
+
+
+def _count_all(session: Session) -> dict[str, Count]:
+    asked = {"states": list(STATES), "most": CAP + 1}
+    rows = session.connection().exec_driver_sql(sql.load("count_states"), asked)
+    counts = {state: Count.capped(number) for state, number in rows}
+    if all(count.kind == "exact" for count in counts.values()):
+        return counts
+    for state, estimate in session.connection().exec_driver_sql(sql.load("estimate_states")):
+        if state in FINAL and counts[state].kind == "at_least" and estimate > CAP:
+            counts[state] = Count(estimate, "about")
+    return counts
+
+
+def list_worker_names(session: Session) -> list[str]:
+    """The workers that any job names, at most 200, in order."""
+    rows = session.connection().exec_driver_sql(sql.load("list_worker_names"), {"limit": _NAMES})
+    return list(rows.scalars())
+
+
+def find_recent_failures(session: Session, limit: int) -> Sequence[JobRow]:
+    """The jobs that failed last, the last one first."""
+    statement = (
+        select(*_ROW)
+        .where(Job.state == "failed", Job.ended_at.is_not(None))
+        .order_by(Job.ended_at.desc())
+        .limit(limit)
+    )
+    return [JobRow(*row) for row in session.execute(statement)]
+
+
+def count_failed_since(session: Session, moment: datetime) -> Count:
+    """How many of the jobs that are failed now ended after `moment`, counted up to `CAP`."""
+    some = select(Job.id).where(Job.state == "failed", Job.ended_at > moment).limit(CAP + 1)
+    return Count.capped(session.scalars(select(func.count()).select_from(some.subquery())).one())
+
+
+def find_next_due(session: Session) -> datetime | None:
+    """When the next scheduled or retryable job is due; None when there is none."""
+    waits = Job.state.in_(("scheduled", "retryable"))
+    return session.scalars(select(Job.due_at).where(waits).order_by(Job.due_at).limit(1)).first()
+
+
+def _range(session: Session, wanted: JobFilter, now: datetime) -> Range:
+    if wanted.created is None:
+        return Range()
+    moment = now - wanted.created.span
+    if wanted.created.is_within:
+        low = _find_id_at(session, moment - _CLOCKS_DIFFER)
+        return Range(low=low, conditions=(Job.created_at > moment,))
+    high = _find_id_at(session, moment + _CLOCKS_DIFFER)
+    return Range(high=high, conditions=(Job.created_at <= moment,))
+
+
+def _find_id_at(session: Session, moment: datetime) -> int:
+    rows = session.connection().exec_driver_sql(sql.load("find_id_at"), {"moment": moment})
+    return int(rows.scalar_one())
+
+
+def _with_progress(session: Session, rows: list[JobRow]) -> list[JobRow]:
+    """The rows, those of started jobs with what their attempt said of its progress."""
+    started = [(row.id, row.dispatch_no) for row in rows if row.state == "started"]
+    if not started:
+        return rows
+    columns = (Attempt.progress_done, Attempt.progress_total, Attempt.progress_note)
+    said = {
+        job_id: (done, total, note)
+        for job_id, done, total, note in session.execute(
+            select(Attempt.job_id, *columns).where(
+                tuple_(Attempt.job_id, Attempt.dispatch_no).in_(started)
+            )
+        )
+        if done is not None or note is not None
+    }
+    return [replace(row, progress=said.get(row.id)) for row in rows]
+
+
+def find_job(session: Session, job_id: int) -> JobInFull | None:
+    """The job with this id, or None."""
+    columns = [getattr(Job, name) for name in list(JobInFull.__annotations__)[:-3]]
+    texts = (Job.unique_key.is_not(None), cast(Job.args, Text), cast(Job.meta, Text))
+    wanted: Any = select(*columns, *texts).where(Job.id == job_id)
+    row = session.execute(wanted).one_or_none()
+    return None if row is None else JobInFull(*row)
+
+
+def list_attempts(session: Session, job_id: int) -> Sequence[AttemptRow]:
+    """The job's last 50 attempts, the last first, without their logs and tracebacks."""
+    columns: tuple[Any, ...] = (
+        Attempt.dispatch_no, Attempt.attempt, Attempt.executor_id, Attempt.executor,
+        Attempt.started_at, Attempt.ended_at, Attempt.outcome, Attempt.error, Attempt.cause,
+        Attempt.max_rss_kb, Attempt.progress_done, Attempt.progress_total, Attempt.progress_note,
+        Attempt.log_tail.is_not(None),
+    )  # fmt: skip
+    mine = select(*columns).where(Attempt.job_id == job_id)
+    rows = session.execute(mine.order_by(Attempt.dispatch_no.desc()).limit(_ATTEMPTS))
+    return [AttemptRow(*row) for row in rows]
+
+
+def find_traceback(session: Session, job_id: int, dispatch_no: int) -> str | None:
+    """Where the attempt broke off; None when it did not, or there is no such attempt."""
+    return session.scalars(_of_attempt(Attempt.traceback, job_id, dispatch_no)).one_or_none()
+
+
+def find_log(session: Session, job_id: int, dispatch_no: int) -> str | None:
+    """The last lines the attempt logged; None when none were kept, or there is no such attempt."""
+    return session.scalars(_of_attempt(Attempt.log_tail, job_id, dispatch_no)).one_or_none()
+
+
+def _of_attempt(column: Any, job_id: int, dispatch_no: int) -> Any:
+    return select(column).where(Attempt.job_id == job_id, Attempt.dispatch_no == dispatch_no)
+
+
+def find_output(session: Session, job_id: int) -> OutputRow | None:
+    """What the job returned; None when it is not recorded, or no longer kept."""
+    columns = (cast(Output.value, Text), Output.size_bytes, Output.omitted)
+    row = session.execute(select(*columns).where(Output.job_id == job_id)).one_or_none()
+    return None if row is None else OutputRow(*row)

@@ -1,0 +1,57 @@
+"""Which one index the jobs of a filter are read from, and between which ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from sqlalchemy import BigInteger, ColumnElement, Select, Text, literal, tuple_
+
+from .filter import JobFilter
+from .models import Job
+
+LAST_ID = 2**63 - 1
+
+Jobs = TypeVar("Jobs", bound=Select[*tuple[Any, ...]])
+
+
+@dataclass(frozen=True)
+class Range:
+    """The ids from `low` to below `high`, and what else must hold of each row."""
+
+    low: int = 0
+    high: int = LAST_ID
+    conditions: tuple[ColumnElement[bool], ...] = ()
+
+    def narrowed(self, before: int | None, after: int | None) -> Range:
+        """The part of it that is older than id `before` and newer than id `after`."""
+        low = max(self.low, (after or 0) + 1)
+        high = self.high if before is None else min(self.high, before)
+        return replace(self, low=low, high=high)
+
+
+def lead_of(wanted: JobFilter) -> str | None:
+    """The column that the index to walk begins with, that of fewer rows first; None is the primary key."""
+    names = ("state", "worker", "queue")
+    if wanted.state == "finished":  # most jobs are
+        names = ("worker", "queue", "state")
+    return next((name for name in names if getattr(wanted, name)), None)
+
+
+def walk(statement: Jobs, wanted: JobFilter, found: Range, *, newest_first: bool = True) -> Jobs:
+    """Adds to a select of jobs all that must hold, and the order of the index to walk."""
+    lead = lead_of(wanted)
+    for name in ("state", "queue", "worker"):
+        if name != lead and getattr(wanted, name):
+            statement = statement.where(getattr(Job, name) == getattr(wanted, name))
+    keys: list[ColumnElement[Any]] = [Job.id.expression]
+    low, high = [[literal(bound, BigInteger)] for bound in (found.low, found.high)]
+    if lead is not None:
+        # A range of one value and not an equality, which would let the planner take the primary
+        # key for the order and read past everything else.
+        keys.insert(0, getattr(Job, lead).expression)
+        for bound in (low, high):
+            bound.insert(0, literal(getattr(wanted, lead), Text))
+    within = (tuple_(*keys) >= tuple_(*low), tuple_(*keys) < tuple_(*high))
+    order = [key.desc() if newest_first else key for key in keys]
+    return statement.where(*within, *found.conditions).order_by(*order)

@@ -1,0 +1,1 @@
+"""The numbers of the first page, and the one sentence above them."""

@@ -1,0 +1,131 @@
+"""What the first page reads: how much waits where, who is alive, what failed last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from .. import sql
+from ..jobs import queries as job_queries
+from ..jobs.filter import JobFilter
+from ..jobs.lifecycle import FINAL, STATES
+from ..jobs.rows import CAP, Count, JobRow
+from ..lifeline import queries as lifeline_queries
+from ..lifeline.queries import ExecutorRow, LoopRow
+from ..queues import queries as queue_queries
+
+LIVE = tuple(state for state in STATES if state not in FINAL)
+DUE = ("available", "queued")
+_FAILURES = 5
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How many jobs of a live state; `since` is when the first of them became so, or is due."""
+
+    count: Count
+    since: datetime | None = None
+
+
+@dataclass(frozen=True)
+class QueueDepth:
+    """A queue: its live jobs by state, and how many live executors listen to it."""
+
+    name: str
+    is_paused: bool
+    listeners: int
+    states: Mapping[str, Depth]
+
+    @property
+    def due(self) -> int:
+        """How many jobs wait for an executor right now; at least, when counting was broken off."""
+        return sum(self.states[state].count.number for state in DUE)
+
+    @property
+    def due_since(self) -> datetime | None:
+        """Since when the first of them waits."""
+        return min((moment for state in DUE if (moment := self.states[state].since)), default=None)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All of the first page, read in one transaction."""
+
+    queues: Sequence[QueueDepth]
+    live: Mapping[str, Depth]
+    final: Mapping[str, Count]
+    next_due: datetime | None
+    failed_last_hour: Count
+    failed_last_day: Count
+    failures: Sequence[JobRow]
+    executors: Sequence[ExecutorRow]
+    loops: Sequence[LoopRow]
+
+    @property
+    def alive(self) -> Sequence[ExecutorRow]:
+        """The executors that may take a job."""
+        return [executor for executor in self.executors if executor.state in ("alive", "late")]
+
+
+def find_overview(session: Session, now: datetime) -> Overview:
+    """The first page's numbers as of `now`; what they cost does not grow with the number of jobs."""
+    executors = lifeline_queries.list_executors(session, now)
+    sample = _sample(session)
+    counts = job_queries.count_jobs_by_state(session, JobFilter(), now)
+    return Overview(
+        queues=_queues(session, sample, executors),
+        live={state: _sum(state, sample) for state in LIVE},
+        final={state: counts[state] for state in FINAL},
+        next_due=job_queries.find_next_due(session),
+        failed_last_hour=job_queries.count_failed_since(session, now - timedelta(hours=1)),
+        failed_last_day=job_queries.count_failed_since(session, now - timedelta(days=1)),
+        failures=job_queries.find_recent_failures(session, _FAILURES),
+        executors=executors,
+        loops=lifeline_queries.list_loops(session, now),
+    )
+
+
+Sample = Mapping[tuple[str, str], Depth]
+
+
+def _sample(session: Session) -> Sample:
+    """The live jobs by state and queue; a state of more than `CAP` has lower bounds."""
+    asked = {"states": list(LIVE), "most": CAP + 1}
+    rows = session.connection().exec_driver_sql(sql.load("sample_live_jobs"), asked).all()
+    seen = dict.fromkeys(LIVE, 0)
+    for state, _, number, _ in rows:
+        seen[state] += number
+    return {
+        (state, queue): Depth(Count(number, "at_least" if seen[state] > CAP else "exact"), since)
+        for state, queue, number, since in rows
+    }
+
+
+def _sum(state: str, sample: Sample) -> Depth:
+    depths = [depth for (of_state, _), depth in sample.items() if of_state == state]
+    since = min((depth.since for depth in depths if depth.since), default=None)
+    return Depth(Count.capped(sum(depth.count.number for depth in depths)), since)
+
+
+def _queues(
+    session: Session, sample: Sample, executors: Sequence[ExecutorRow]
+) -> Sequence[QueueDepth]:
+    paused = set(queue_queries.list_paused_queues(session))
+    listened = [
+        name for executor in executors if executor.state != "missing" for name in executor.queues
+    ]
+    names = {*queue_queries.list_queue_names(session), *paused, *listened}
+    capped = {state for (state, _), depth in sample.items() if depth.count.kind == "at_least"}
+    nothing = {state: Depth(Count(0, "at_least" if state in capped else "exact")) for state in LIVE}
+    return [
+        QueueDepth(
+            name,
+            name in paused,
+            listened.count(name),
+            {state: sample.get((state, name), nothing[state]) for state in LIVE},
+        )
+        for name in sorted(names)
+    ]

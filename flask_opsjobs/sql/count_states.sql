@@ -1,0 +1,7 @@
+-- How many jobs each of %(states)s has, broken off at %(most)s: state, number. Locks nothing.
+-- Run by jobs/queries.py for the tabs above a list. Index: jobs_by_state, at most %(most)s entries a state.
+SELECT states.state, counted.number
+FROM unnest(%(states)s::text[]) AS states (state), LATERAL (
+    SELECT count(*) AS number
+    FROM (SELECT FROM opsjobs.jobs AS job WHERE job.state = states.state LIMIT %(most)s) AS sampled
+) AS counted

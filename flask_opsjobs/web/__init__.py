@@ -1,0 +1,5 @@
+"""The pages at `/ops/jobs`: one blueprint, read-only but for the few verbs in `urls`."""
+
+from ._blueprint import make_blueprint
+
+__all__ = ["make_blueprint"]

@@ -1,0 +1,62 @@
+"""Asking the host's access policy, on every request; an answer that does not come means no."""
+
+from __future__ import annotations
+
+import logging
+
+from flask import g, request
+
+from . import _problems
+from ._host import host
+
+_log = logging.getLogger("flask_opsjobs")
+
+# Asked apart from any URL: without it arguments, outputs, errors, tracebacks and logs stay hidden.
+PAYLOAD = "payload.view"
+
+
+def actor() -> str | None:
+    """Who is signed in, asked once in a request; None also when the policy raises."""
+    if "opsjobs_actor" not in g:
+        try:
+            g.opsjobs_actor = host().access.current_actor()
+        except Exception:
+            _log.exception("the access policy raised in current_actor: denied")
+            g.opsjobs_actor = None
+    found: str | None = g.opsjobs_actor
+    return found
+
+
+def may(permission: str, subject: str | None = None) -> bool:
+    """Whether who is signed in holds `permission`, on `subject` or at all; no when the policy raises."""
+    who = actor()
+    if who is None:
+        return False
+    try:
+        return host().access.can(who, permission, subject) is True
+    except Exception:
+        _log.exception("the access policy raised on %s: denied", permission)
+        return False
+
+
+def check(permission: str | None) -> None:
+    """Let the request pass, or raise the `Problem` that names what is missing.
+
+    A URL about one job is asked with that job as its subject. Denials go to the log.
+    """
+    if actor() is None:
+        raise _problems.not_signed_in(permission)
+    if permission is not None and not may(permission, subject()):
+        _log.warning("%s was denied %s on %s", actor(), permission, request.path)
+        raise _problems.denied(permission)
+
+
+def subject() -> str | None:
+    """What the current URL is about, as the policy is told: `job/42`, or None for a list."""
+    job_id = (request.view_args or {}).get("job_id")
+    return None if job_id is None else f"job/{job_id}"
+
+
+def may_see_payload() -> bool:
+    """Whether payload may be shown on the current page."""
+    return may(PAYLOAD, subject())

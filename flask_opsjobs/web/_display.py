@@ -1,0 +1,169 @@
+"""Everything of a job that a page shows goes through the host's display policy here; failing hides."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from ..policy import DisplayPolicy
+
+_log = logging.getLogger("flask_opsjobs")
+
+FAILED = "[hidden: display policy failed]"
+_NO_PAYLOAD = "[hidden: needs payload.view]"
+# What a policy may have put in place of a secret, inside of a text.
+_MARKED = re.compile(r"(\[hidden(?:: ?[^\[\]\n]{1,60})?\])")
+_LINE = 300
+_LONGEST_JSON = 60_000
+_LONGEST_VALUE = 10_000
+_LONGEST_TEXT = 200_000
+_DEEPEST = 40
+
+
+class _Number(str):
+    """A JSON number as it was written: of any size, in no need of converting."""
+
+
+class Display:
+    """The host's policy for one request. `may_see` is whether payload may be seen at all."""
+
+    def __init__(self, policy: DisplayPolicy, *, may_see: bool) -> None:
+        self.may_see = may_see
+        self._policy = policy
+        self._has_failed = False
+
+    def label(self, text: str | None) -> Markup:
+        """A short text that is not payload, such as a tag or a reason of our own."""
+        return Markup("") if text is None else _mark(self.clean(text))
+
+    def text(self, text: str | None) -> Markup:
+        """A text of the job, whole, or its end when it is very long."""
+        if text is None:
+            return Markup("")
+        if not self.may_see:
+            return _hidden(_NO_PAYLOAD)
+        return _mark(self.clean(text)[-_LONGEST_TEXT:])
+
+    def line(self, text: str | None) -> Markup:
+        """The first line of a text of the job, cut for a table."""
+        if text is None:
+            return Markup("")
+        if not self.may_see:
+            return _hidden(_NO_PAYLOAD)
+        first = next(iter(self.clean(text).splitlines()), "")
+        return _mark(first if len(first) <= _LINE else first[: _LINE - 1] + "…")
+
+    def json(self, text: str | None, redacted: Collection[str] = ()) -> Markup:
+        """A JSON text, indented; `redacted` are the keys of an object whose values were never stored."""
+        if text is None:
+            return Markup("")
+        if not self.may_see:
+            return _hidden(_NO_PAYLOAD)
+        try:
+            value = json.loads(text, parse_int=_Number, parse_float=_Number)
+        except RecursionError:
+            return _hidden("[not shown: nested too deeply]")
+        if isinstance(value, dict):
+            # A job from before the parameter was declared so may still hold its value.
+            value |= {
+                key: _Instead(f"{'hidden' if key in value else 'not stored'}: redact")
+                for key in redacted
+            }
+        return self._cut(self._write(value, 0))
+
+    def clean(self, text: str) -> str:
+        """The text as the policy lets it be seen; a policy that fails hides all of it."""
+        try:
+            cleaned = self._policy.clean_text(text)
+            if isinstance(cleaned, str):
+                return cleaned
+            raise TypeError(f"clean_text returned {type(cleaned).__name__}, not str")
+        except Exception:
+            self._note_failure()
+            return FAILED
+
+    def _hides(self, key: str) -> str | None:
+        """What to show in place of the value under `key`, or None to show it."""
+        try:
+            return f"[hidden: key {self.clean(key)}]" if self._policy.is_hidden_key(key) else None
+        except Exception:
+            self._note_failure()
+            return FAILED
+
+    def _note_failure(self) -> None:
+        if not self._has_failed:  # once a page will do
+            _log.exception("the display policy raised: what it was asked about is hidden")
+        self._has_failed = True
+
+    def _cut(self, pieces: Iterator[Markup]) -> Markup:
+        """The pieces joined, up to a size; what comes after is not even asked of the policy."""
+        kept: list[Markup] = []
+        size = 0
+        for piece in pieces:
+            size += len(piece)
+            if size > _LONGEST_JSON:
+                kept.append(Markup("\n") + _hidden("[cut here: too long for a page]"))
+                break
+            kept.append(piece)
+        return Markup("").join(kept)
+
+    def _write(self, value: Any, depth: int) -> Iterator[Markup]:
+        if isinstance(value, dict | list):
+            yield from self._write_many(value, depth)
+        elif isinstance(value, _Instead):
+            yield _hidden(f"[{value.words}]")
+        elif isinstance(value, _Number):
+            yield _mark(self.clean(value))
+        elif isinstance(value, str):
+            cleaned = self.clean(value)
+            cut = cleaned if len(cleaned) <= _LONGEST_VALUE else cleaned[: _LONGEST_VALUE - 1] + "…"
+            yield _mark(json.dumps(cut, ensure_ascii=False))
+        else:
+            yield escape(json.dumps(value))
+
+    def _write_many(self, value: Any, depth: int) -> Iterator[Markup]:
+        opening, closing = "{}" if isinstance(value, dict) else "[]"
+        if not value:
+            yield Markup(opening + closing)
+            return
+        if depth == _DEEPEST:
+            yield _hidden("[not shown: nested too deeply]")
+            return
+        for number, item in enumerate(value):
+            start = "," if number else opening
+            yield Markup(f"{start}\n{'  ' * (depth + 1)}")
+            if isinstance(value, list):
+                yield from self._write(item, depth + 1)
+                continue
+            yield _mark(json.dumps(self.clean(item), ensure_ascii=False)) + Markup(": ")
+            hidden = self._hides(item)
+            if hidden is None or isinstance(value[item], _Instead):
+                yield from self._write(value[item], depth + 1)
+            else:
+                yield _hidden(hidden)
+        yield Markup(f"\n{'  ' * depth}{closing}")
+
+
+@dataclass(frozen=True)
+class _Instead:
+    """Stands in place of the value of a redacted parameter."""
+
+    words: str
+
+
+def _hidden(words: str) -> Markup:
+    return Markup('<span class="hid">{}</span>').format(words)
+
+
+def _mark(text: str) -> Markup:
+    """The text escaped, with what stands for something hidden set apart."""
+    parts = _MARKED.split(text)
+    return Markup("").join(
+        _hidden(part) if number % 2 else escape(part) for number, part in enumerate(parts)
+    )

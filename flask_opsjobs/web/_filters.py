@@ -1,0 +1,154 @@
+"""What templates write with: times, durations, counts and what the display policy lets through."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from jinja2 import pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup, escape
+
+from ..jobs.rows import Count
+
+_STEPS = ((60, "s"), (3600, "min"), (48 * 3600, "h"), (None, "d"))
+_SIZES = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+
+
+def span(seconds: float) -> str:
+    """A duration in its one largest unit: `9 s`, `36 min`, `5 h`, `3 d`."""
+    seconds = max(0.0, seconds)
+    unit = next(unit for limit, unit in _STEPS if limit is None or seconds < limit)
+    return f"{int(seconds // _SIZES[unit])} {unit}"
+
+
+def took(seconds: float | None) -> str:
+    """A duration as measured: `14 ms`, `30.0 s`, `24 min 7 s`, `2 h 5 min`, `3 d 4 h`."""
+    if seconds is None:
+        return ""
+    seconds = max(0.0, seconds)
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+@pass_context
+def ago(context: Context, moment: datetime | None) -> Markup:
+    """When, from now: `12 min ago`, `in 3 min`, `now`."""
+
+    def words(seconds: float) -> str:
+        if abs(seconds) < 1:
+            return "now"
+        return f"{span(seconds)} ago" if seconds > 0 else f"in {span(-seconds)}"
+
+    return _time(context, moment, words)
+
+
+@pass_context
+def age(context: Context, moment: datetime | None) -> Markup:
+    """How long since: `12 min`."""
+    return _time(context, moment, span)
+
+
+@pass_context
+def clock(context: Context, moment: datetime | None) -> Markup:
+    """The time of day, `02:14:07`, with its date unless that is today's: `2026-11-23 23:10:44`."""
+    if moment is None:
+        return Markup("")
+    moment = moment.astimezone(UTC)
+    is_today = moment.date() == context["now"].astimezone(UTC).date()
+    text = moment.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S")
+    return _time(context, moment, lambda seconds: text, is_clock=True)
+
+
+def _time(
+    context: Context,
+    moment: datetime | None,
+    words: Callable[[float], str],
+    *,
+    is_clock: bool = False,
+) -> Markup:
+    if moment is None:
+        return Markup("")
+    passed: timedelta = context["now"] - moment
+    moment = moment.astimezone(UTC)
+    return Markup('<time datetime="{}" title="{} UTC"{}>{}</time>').format(
+        moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        moment.strftime("%Y-%m-%d %H:%M:%S"),
+        Markup(" data-clock") if is_clock else "",
+        words(passed.total_seconds()),
+    )
+
+
+def number(value: int) -> str:
+    """A whole number with its thousands set apart."""
+    return f"{value:,}"
+
+
+def count(value: Count) -> Markup:
+    """A count with the sign that says how it is known: `1,204`, `10,000+`, `≈ 9.4 M`."""
+    if value.kind == "at_least":
+        return Markup('<span title="at least; counting stopped">{}+</span>').format(
+            number(value.number)
+        )
+    if value.kind == "about":
+        text = (
+            f"{value.number / 1e6:.1f} M"
+            if value.number >= 1e6
+            else number(round(value.number, -2))
+        )
+        return Markup('<span title="estimated by the database">≈ {}</span>').format(text)
+    return escape(number(value.number))
+
+
+def size(byte_count: int | None) -> str:
+    """A number of bytes in kB or MB."""
+    if byte_count is None:
+        return ""
+    kilos = byte_count / 1000
+    return f"{kilos / 1000:,.1f} MB" if kilos >= 1000 else f"{kilos:,.1f} kB"
+
+
+def code(text: str) -> Markup:
+    """A sentence of ours in which backticks set code apart."""
+    parts = re.split(r"`([^`]*)`", text)
+    marked = (
+        Markup("<code>{}</code>").format(part) if at % 2 else escape(part)
+        for at, part in enumerate(parts)
+    )
+    return Markup("").join(marked)
+
+
+def _shown(method: str) -> Callable[..., Markup]:
+    @pass_context
+    def shown(context: Context, text: str | None, *args: Collection[str]) -> Markup:
+        found: Markup = getattr(context["display"], method)(text, *args)
+        return found
+
+    return shown
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "age": age,
+    "ago": ago,
+    "clock": clock,
+    "code": code,
+    "count": count,
+    "number": number,
+    "size": size,
+    "took": took,
+    # Through the display policy, and only these.
+    "shown": _shown("text"),
+    "shown_json": _shown("json"),
+    "shown_label": _shown("label"),
+    "shown_line": _shown("line"),
+}

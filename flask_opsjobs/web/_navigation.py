@@ -1,0 +1,25 @@
+"""The entries of the navigation, in its order: only pages that exist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the navigation, shown to those who hold its permission."""
+
+    endpoint: str
+    label: str
+    permission: str
+
+    @property
+    def icon(self) -> str:
+        """The symbol in the sprite."""
+        return f"i-{self.endpoint}"
+
+
+NAVIGATION = (
+    Entry("overview", "Overview", "overview.view"),
+    Entry("jobs", "Jobs", "jobs.view"),
+)

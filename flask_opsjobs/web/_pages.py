@@ -1,0 +1,116 @@
+"""Documents, the parts of them that refresh, and problems, made from our own templates."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from flask import Response, current_app, request, url_for
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from .._folders import folder
+from . import _access, _files, _preferences
+from ._display import Display
+from ._filters import FILTERS
+from ._host import host
+from ._navigation import NAVIGATION
+from ._problems import Problem
+
+
+@cache
+def _environment() -> Environment:
+    """Our templates in an environment of our own: no filter, setting or template of a host reaches them."""
+    environment = Environment(
+        loader=FileSystemLoader(folder("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(FILTERS)
+    environment.globals.update(file_url=_files.url, url_for=url_for)
+    return environment
+
+
+def part(template: str, now: datetime, **context: Any) -> Markup:
+    """The text of a fragment: `opsjobs/<template>` as of `now`. Its payload passes the display policy."""
+    display = Display(host().display, may_see=_access.may_see_payload())
+    made = _environment().get_template(f"opsjobs/{template}")
+    return Markup(made.render(now=now, display=display, **context))
+
+
+def fragment(made: Markup) -> Response:
+    """Answers a poll: the fragment, or 304 when the browser has it already."""
+    response = Response(made, mimetype="text/html")
+    response.set_etag(_etag(made))
+    response.make_conditional(request)
+    return response
+
+
+def page(
+    template: str,
+    here: str,
+    title: str,
+    now: datetime,
+    *,
+    live: Markup,
+    query: Mapping[str, str] = {},
+    **context: Any,
+) -> Response:
+    """A document around the fragment `live`, which it refreshes from its own address + `/live`.
+
+    `here` is the endpoint of the navigation entry that it belongs to, `query` what of its query string
+    the fragment needs too.
+    """
+    values = {**(request.view_args or {}), **query}
+    context |= {
+        "now": now,
+        "here": here,
+        "title": title,
+        "live": live,
+        "live_url": url_for(f"{request.endpoint}_live", **values),
+        "etag": f'"{_etag(live)}"',
+    }
+    return Response(_document(template, **context), mimetype="text/html")
+
+
+def problem(found: Problem) -> Response:
+    """A problem as a document of its own."""
+    text = _document(
+        "problem.html", problem=found, here="", title=found.title, now=datetime.now(UTC)
+    )
+    return Response(text, status=found.status, mimetype="text/html")
+
+
+def root() -> str:
+    """The path below which all of our pages are, with whatever a proxy put before it."""
+    return url_for("opsjobs.overview")
+
+
+def _document(template: str, **context: Any) -> str:
+    actor = _access.actor()
+    entries = [] if actor is None else [e for e in NAVIGATION if _access.may(e.permission)]
+    return (
+        _environment()
+        .get_template(f"opsjobs/{template}")
+        .render(
+            actor=actor,
+            entries=entries,
+            environment=host().settings.environment,
+            preferences=_preferences.read(),
+            choices=_preferences.CHOICES,
+            back=request.full_path.rstrip("?") if request.method == "GET" else "",
+            app_root=(request.script_root or "") + "/",
+            # A host with Flask-WTF checks our forms as it does its own.
+            csrf_token=current_app.jinja_env.globals.get("csrf_token"),
+            **context,
+        )
+    )
+
+
+def _etag(made: Markup) -> str:
+    return hashlib.sha256(made.encode()).hexdigest()[:32]

@@ -1,0 +1,48 @@
+"""Every URL of ours, in the order of the navigation, with the permission it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ._access import PAYLOAD
+from .views import assets, jobs, overview, shell
+
+# A page answers GET with a document, a fragment GET with a part of one, a verb POST with a change.
+# An asset is a file that is the same for everybody.
+Kind = Literal["page", "fragment", "verb", "asset"]
+
+
+@dataclass(frozen=True)
+class Url:
+    """One URL below the prefix. `permission` None asks only that somebody is signed in."""
+
+    rule: str
+    endpoint: str
+    view: Callable[..., Any]
+    kind: Kind
+    permission: str | None = None
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What it answers to; Flask adds HEAD to GET."""
+        return ("POST",) if self.kind == "verb" else ("GET",)
+
+
+URLS = (
+    Url("", "overview", overview.page, "page", "overview.view"),
+    Url("/live", "overview_live", overview.live, "fragment", "overview.view"),
+    Url("/jobs", "jobs", jobs.page, "page", "jobs.view"),
+    Url("/jobs/live", "jobs_live", jobs.live, "fragment", "jobs.view"),
+    Url("/jobs/<job_id>", "job", jobs.job_page, "page", "jobs.view"),
+    Url("/jobs/<job_id>/live", "job_live", jobs.job_live, "fragment", "jobs.view"),
+    Url("/jump", "jump", jobs.jump, "page", "jobs.view"),
+    Url("/display", "display", shell.display, "verb"),
+    Url("/static/<version>/<path:name>", "static", assets.asset, "asset"),
+    Url("/<path:rest>", "missing", shell.missing, "page"),
+)
+
+
+# Every permission that a policy may be asked for.
+PERMISSIONS = (*dict.fromkeys(url.permission for url in URLS if url.permission), PAYLOAD)

@@ -1,0 +1,152 @@
+"""Rows of every state, written by ORM: pages must show each of them, and shapes no writer of ours would
+leave behind (markup, secrets, the far past) are asked for by name. What the real writers write is shown
+by `tests/browser/`, which runs jobs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.jobs.lifecycle import FINAL, STATES
+from flask_opsjobs.jobs.models import Attempt, Job, Output
+from flask_opsjobs.lifeline.models import Executor, LoopRun
+from flask_opsjobs.queues.models import Queue
+
+LOOPS = ("dispatch", "stage", "expire", "watch", "recall", "observe", "retain")
+ENDS = {"finished": "returned", "failed": "exhausted", "canceled": "canceled"}
+TRACEBACK = """Traceback (most recent call last):
+  File "/app/flask_opsjobs/jobs/perform.py", line 80, in perform
+    value = worker.function(**args)
+  File "/app/billing/workers.py", line 41, in process_invoice
+    receipt = gateway.charge(account, invoice)
+  File "/venv/lib/python3.11/site-packages/requests/api.py", line 59, in post
+    return request("post", url)
+  File "/venv/lib/python3.11/site-packages/urllib3/pool.py", line 9, in open
+    raise self._error
+  File "/app/billing/gateway.py", line 64, in _post
+    raise GatewayTimeout("customer-api did not answer in 30 s") from e
+billing.gateway.GatewayTimeout: customer-api did not answer in 30 s
+"""
+
+_numbers = count(1)
+
+
+def ago(**duration: float) -> datetime:
+    """A moment in the past, by the words of `timedelta`."""
+    return datetime.now(UTC) - timedelta(**duration)
+
+
+def make_job(session: Session, state: str = "available", **values: Any) -> Job:
+    """A job in `state` with all that state demands, flushed; `values` win."""
+    then = ago(minutes=20)
+    has_run = state in ("started", "retryable", *FINAL)
+    defaults: dict[str, Any] = {
+        "worker": "send_invoice",
+        "queue": "default",
+        "state": state,
+        "args": {"account_id": 42},
+        "attempt": int(has_run),
+        "max_attempts": 5,
+        "created_at": then,
+        "due_at": then + timedelta(hours=1 if state in ("scheduled", "retryable") else 0),
+        "dispatch_no": int(has_run or state == "queued"),
+        "dispatched_at": then if has_run or state == "queued" else None,
+        "started_at": then if has_run else None,
+        "ended_at": then + timedelta(minutes=10) if state in FINAL else None,
+        "ended_by": ENDS.get(state),
+        "error": "GatewayTimeout: no answer" if state in ("failed", "retryable") else None,
+    }
+    merged = defaults | values
+    job = Job(**merged | {"line": merged.get("line", merged["queue"])})
+    session.add(job)
+    session.flush()
+    return job
+
+
+def make_attempt(
+    session: Session, job: Job, outcome: str | None = "raised", **values: Any
+) -> Attempt:
+    """An attempt of `job`, flushed: its latest unless `dispatch_no` says another."""
+    defaults: dict[str, Any] = {
+        "job_id": job.id,
+        "dispatch_no": job.dispatch_no,
+        "attempt": max(1, job.attempt),
+        "executor": "web-1:2207",
+        "started_at": ago(minutes=20),
+        "ended_at": None if outcome is None else ago(minutes=15),
+        "outcome": outcome,
+        "error": "GatewayTimeout: no answer" if outcome in ("raised", "timed_out") else None,
+    }
+    attempt = Attempt(**defaults | values)
+    session.add(attempt)
+    session.flush()
+    return attempt
+
+
+def make_output(session: Session, job: Job, value: Any, **values: Any) -> Output:
+    """What `job` returned, flushed."""
+    defaults = {"value": value, "size_bytes": 120, "created_at": ago(minutes=10)}
+    output = Output(job_id=job.id, **defaults | values)
+    session.add(output)
+    session.flush()
+    return output
+
+
+def make_executor(session: Session, state: str = "alive", **values: Any) -> Executor:
+    """An executor, flushed."""
+    number = next(_numbers)
+    defaults: dict[str, Any] = {
+        "name": f"web-1:{2200 + number}",
+        "kind": "forking",
+        "host": "web-1",
+        "pid": 2200 + number,
+        "version": "2026.11.3",
+        "queues": ["default"],
+        "state": state,
+        "started_at": ago(hours=3),
+        "beat_at": ago(minutes=2),
+        "rss_kb": 84_000,
+        "ended_at": ago(minutes=1) if state in ("missing", "stopped") else None,
+    }
+    executor = Executor(**defaults | values)
+    session.add(executor)
+    session.flush()
+    return executor
+
+
+def make_loops(session: Session, **values: Any) -> None:
+    """Every loop, awake, flushed."""
+    for name in LOOPS:
+        defaults: dict[str, Any] = {
+            "loop": name,
+            "process": "web-1:17",
+            "started_at": ago(hours=3),
+            "last_at": datetime.now(UTC),
+            "every_seconds": 600,
+            "took_seconds": 0.014,
+            "said": "handed out 61",
+        }
+        session.add(LoopRun(**defaults | values))
+    session.flush()
+
+
+def make_one_of_each(session: Session) -> dict[str, Job]:
+    """A job of every state with attempts, an output, two executors, the loops and a paused queue."""
+    jobs = {state: make_job(session, state) for state in STATES}
+    make_attempt(session, jobs["failed"], traceback=TRACEBACK, log_tail="no answer for 30 s")
+    make_attempt(session, jobs["retryable"])
+    make_attempt(session, jobs["finished"], "returned")
+    make_output(session, jobs["finished"], {"pages": 14})
+    executor = make_executor(session, holding=[f"{jobs['started'].id}-1"])
+    make_executor(session, "missing")
+    jobs["started"].executor_id = executor.id
+    make_attempt(
+        session, jobs["started"], None, progress_done=3, progress_total=9, progress_note="on it"
+    )
+    make_loops(session)
+    session.add(Queue(name="paused one", is_paused=True, created_at=ago(days=1)))
+    session.commit()
+    return jobs
