@@ -24,7 +24,7 @@ def observe(
     Judged by the expiry of RQ's keys, never by the age of `last_heartbeat`: an idle worker beats each 405 s and a busy
     SimpleWorker never. Raises `RedisError` when any Redis does not answer; then nobody is judged.
     """
-    known = [name for (name,) in connection.execute(sql.load("list_plain_executors"))]
+    known = [name for (name,) in connection.execute(sql.load("list_plain_executors"), {"now": now})]
     seen: dict[str, RQWorker] = {}
     for queue in one_queue_per_redis(broker, queues):
         seen |= {worker.name: worker for worker in read_workers(queue.connection, known)}

@@ -1,3 +1,7 @@
--- The names of plain RQ workers that are not known to have ended.
--- Run by the observe loop. Index: executors_alive.
-SELECT name FROM opsjobs.executors WHERE ended_at IS NULL AND kind = 'plain'
+-- The names of plain RQ workers that have not ended, and of those that were given up within a day: after a flush a
+-- worker may come back that no list in Redis names.
+-- Run by the observe loop. The table is small: executors that ended are removed after a week.
+SELECT name FROM opsjobs.executors
+WHERE kind = 'plain'
+    AND (ended_at IS NULL
+        OR (state = 'missing' AND ended_at > %(now)s::timestamptz - interval '1 day'))

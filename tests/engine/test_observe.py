@@ -1,0 +1,143 @@
+"""Plain RQ workers: recorded from their hashes, and judged by RQ's own expiry alone."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq import Queue, SimpleWorker, Worker
+
+from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.engine.observe import observe
+from tests.support.engine import Bench
+
+
+class Observer:
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.now: datetime = read_clock(bench.connection)
+
+    def look(self, after: float = 0) -> list[str]:
+        self.now += timedelta(seconds=after)
+        bench = self.bench
+        return observe(bench.connection, bench.host.broker, ["default", "other"], self.now)[1]
+
+    def row(self, name: str) -> dict[str, Any]:
+        return self.bench.row("SELECT * FROM opsjobs.executors WHERE name = %s", name)
+
+
+@pytest.fixture
+def observer(bench: Bench) -> Observer:
+    return Observer(bench)
+
+
+@pytest.fixture
+def plain(redis_client: Redis) -> Worker:
+    queues = [Queue(name, connection=redis_client) for name in ("default", "other")]
+    worker = SimpleWorker(queues, name="plain", connection=redis_client)
+    worker.register_birth()
+    return worker
+
+
+def test_a_plain_worker_is_recorded(observer: Observer, plain: Worker) -> None:
+    assert observer.look() == []
+    row = observer.row("plain")
+    assert (row["kind"], row["state"], row["pid"]) == ("plain", "alive", plain.pid)
+    assert row["queues"] == ["default", "other"]
+    assert row["version"].startswith("rq 3")
+    assert observer.look(10) == []
+    assert observer.row("plain")["id"] == row["id"]
+
+
+def test_an_idle_worker_with_an_old_heartbeat_lives(observer: Observer, plain: Worker) -> None:
+    """Pitfall: an idle RQ worker beats each 405 s; ages of `last_heartbeat` condemn healthy workers."""
+    plain.connection.hset(plain.key, "last_heartbeat", "2001-01-01T00:00:00.000000Z")
+    observer.look()
+    assert observer.look(3600) == []
+    assert observer.row("plain")["state"] == "alive"
+
+
+def test_one_whose_key_expired_is_missing(
+    observer: Observer, plain: Worker, redis_client: Redis
+) -> None:
+    observer.look()
+    redis_client.delete(plain.key)
+    assert observer.look(479) == []
+    assert observer.look(2) == ["plain"]
+    assert observer.row("plain")["state"] == "missing"
+    assert observer.look(10) == []
+
+
+def test_a_flushed_worker_is_waited_for_until_its_key_would_have_expired(
+    observer: Observer, plain: Worker, redis_client: Redis
+) -> None:
+    """Pitfall: after FLUSHDB a working worker is in no registry until restarted."""
+    observer.look()
+    redis_client.flushall()
+    assert observer.look(60) == []
+    # Its next heartbeat brings the hash back, though no list names it.
+    plain.heartbeat()
+    assert redis_client.smembers(Worker.redis_workers_keys) == set()
+    for _ in range(3):
+        assert observer.look(400) == []
+    assert observer.row("plain")["state"] == "alive"
+    assert observer.row("plain")["queues"] == ["default", "other"]
+
+
+def test_one_that_left_by_itself_is_stopped(observer: Observer, plain: Worker) -> None:
+    observer.look()
+    plain.register_death()
+    assert observer.look(10) == []
+    row = observer.row("plain")
+    assert (row["state"], row["ended_at"]) == ("stopped", observer.now)
+    observer.look(10)
+    assert observer.row("plain")["ended_at"] == observer.now - timedelta(seconds=10)
+
+
+def test_one_that_was_given_up_and_appears_comes_back(
+    observer: Observer, plain: Worker, redis_client: Redis
+) -> None:
+    observer.look()
+    redis_client.flushall()
+    assert observer.look(1000) == ["plain"]
+    plain.heartbeat()
+    assert observer.look(10) == []
+    row = observer.row("plain")
+    assert (row["state"], row["ended_at"]) == ("alive", None)
+
+
+def test_an_opsworker_keeps_its_own_row(
+    observer: Observer, bench: Bench, redis_client: Redis
+) -> None:
+    worker = SimpleWorker(
+        [Queue(connection=redis_client)], name=bench.name, connection=redis_client
+    )
+    worker.register_birth()
+    observer.look()
+    redis_client.flushall()
+    observer.look(10_000)
+    row = observer.row(bench.name)
+    assert (row["kind"], row["state"], row["beat"]) == ("forking", "alive", 0)
+
+
+def test_a_clock_that_jumps_back_condemns_nobody(
+    observer: Observer, plain: Worker, redis_client: Redis
+) -> None:
+    observer.look()
+    redis_client.flushall()
+    assert observer.look(-3600) == []
+    assert observer.row("plain")["state"] == "alive"
+
+
+def test_hashes_that_make_no_sense_are_recorded_as_far_as_they_go(
+    observer: Observer, redis_client: Redis
+) -> None:
+    key = Worker.redis_worker_namespace_prefix + "odd \N{SNOWMAN}"
+    redis_client.sadd(Worker.redis_workers_keys, key, Worker.redis_worker_namespace_prefix + "gone")
+    redis_client.hset(key, mapping={"pid": "x", "queues": b"\xff\xfe", "hostname": ""})
+    assert observer.look() == []
+    row = observer.row("odd \N{SNOWMAN}")
+    assert (row["pid"], row["version"]) == (0, None)
+    assert len(observer.bench.rows("SELECT 1 FROM opsjobs.executors WHERE name = 'gone'")) == 0

@@ -1,0 +1,156 @@
+"""Executors speak for themselves: birth, beats, what they disown, farewell; a wrong word costs at most a second run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.lifeline import executors
+from tests.engine.conftest import MakeBench
+from tests.lifeline.conftest import StartJob
+from tests.support.engine import Bench
+
+
+def row(bench: Bench, executor_id: int | None = None) -> dict[str, Any]:
+    return bench.row(
+        "SELECT * FROM opsjobs.executors WHERE id = %s", executor_id or bench.executor_id
+    )
+
+
+def beat(bench: Bench, number: int, *holding: str) -> list[tuple[int, int]]:
+    now = read_clock(bench.connection)
+    return executors.beat(
+        bench.connection, bench.executor_id, number, holding, 0.2, 4096, {"no_row": 1}, now
+    )
+
+
+def disown(bench: Bench, suspects: set[tuple[int, int]], *holding: str) -> set[tuple[int, int]]:
+    now = read_clock(bench.connection)
+    return executors.disown(bench.connection, bench.executor_id, holding, suspects, now)
+
+
+def test_a_beat_says_what_is_held_and_how_it_goes(bench: Bench) -> None:
+    assert beat(bench, 1, "7-2") == []
+    found = row(bench)
+    assert (found["beat"], found["holding"], found["run_seconds"]) == (1, ["7-2"], 0.2)
+    assert (found["rss_kb"], found["counts"], found["state"]) == (4096, {"no_row": 1}, "alive")
+
+
+def test_a_beat_brings_the_wish_to_stop(bench: Bench, start_job: StartJob) -> None:
+    one, _other = start_job(bench), start_job(bench)
+    bench.rows(
+        "UPDATE opsjobs.jobs SET cancel_requested_at = now() WHERE id = %s RETURNING id", one
+    )
+    assert beat(bench, 1) == [(one, 1)]
+
+
+def test_a_missing_executor_that_beats_comes_back(bench: Bench) -> None:
+    bench.rows(
+        "UPDATE opsjobs.executors SET state = 'missing', ended_at = now() WHERE id = %s RETURNING 1",
+        bench.executor_id,
+    )
+    beat(bench, 5)
+    found = row(bench)
+    assert (found["state"], found["ended_at"]) == ("alive", None)
+
+
+def test_one_that_has_stopped_stays_stopped(bench: Bench) -> None:
+    executors.stop(bench.connection, bench.executor_id, read_clock(bench.connection))
+    beat(bench, 6)
+    assert row(bench)["state"] == "stopped"
+    assert row(bench)["ended_at"] is not None
+
+
+def test_a_forgotten_executor_is_told_to_start_anew(bench: Bench) -> None:
+    bench.rows("DELETE FROM opsjobs.executors WHERE id = %s RETURNING id", bench.executor_id)
+    with pytest.raises(LookupError, match="restart it"):
+        beat(bench, 1)
+
+
+def test_a_worker_takes_over_the_row_that_the_observer_made_of_it(bench: Bench) -> None:
+    now = read_clock(bench.connection)
+    plain = executors.find_or_register_plain(bench.connection, "w", "here", 1, now)
+    assert executors.find_or_register_plain(bench.connection, "w", "here", 1, now) == plain
+    ours = executors.register(bench.connection, "w", "simple", "here", 1, "0", ["a b"], now)
+    assert ours == plain
+    assert (row(bench, ours)["kind"], row(bench, ours)["queues"]) == ("simple", ["a b"])
+
+
+class TestDisown:
+    """From a live executor only what two consecutive beats disown is rescued."""
+
+    def test_two_beats_in_a_row_rescue(self, bench: Bench, start_job: StartJob) -> None:
+        job_id = start_job(bench)
+        suspects = disown(bench, set())
+        assert suspects == {(job_id, 1)}
+        assert bench.job(job_id)["state"] == "started"
+        assert disown(bench, suspects) == set()
+        job = bench.job(job_id)
+        assert (job["state"], job["dispatch_no"], job["executor_id"]) == ("available", 1, None)
+        attempt = bench.attempt(job_id)
+        assert (attempt["outcome"], attempt["cause"]) == (
+            "lost",
+            "its executor lives and does not run it",
+        )
+
+    def test_one_that_is_held_again_is_left_alone(self, bench: Bench, start_job: StartJob) -> None:
+        job_id = start_job(bench)
+        suspects = disown(bench, set())
+        assert disown(bench, suspects, f"{job_id}-1") == set()
+        assert disown(bench, set()) == {(job_id, 1)}
+        assert bench.job(job_id)["state"] == "started"
+
+    def test_a_job_claimed_while_the_beat_travelled_is_left_alone(
+        self, bench: Bench, start_job: StartJob
+    ) -> None:
+        lost, fresh = start_job(bench), start_job(bench)
+        assert disown(bench, {(lost, 1)}) == {(fresh, 1)}
+        assert bench.job(lost)["state"] == "available"
+        assert bench.job(fresh)["state"] == "started"
+
+    def test_what_others_run_is_never_touched(
+        self, make_bench: MakeBench, start_job: StartJob
+    ) -> None:
+        one, two = make_bench(), make_bench()
+        job_id = start_job(two)
+        assert disown(one, disown(one, {(job_id, 1)})) == set()
+        assert one.job(job_id)["state"] == "started"
+
+    def test_an_earlier_dispatch_of_the_same_job_is_no_suspicion(
+        self, bench: Bench, start_job: StartJob
+    ) -> None:
+        job_id = start_job(bench)
+        suspects = disown(bench, set())
+        disown(bench, suspects)
+        bench.dispatch()
+        bench.claim(job_id, 2)
+        assert disown(bench, suspects) == {(job_id, 2)}
+        assert bench.job(job_id)["state"] == "started"
+
+    def test_a_late_outcome_meets_the_fence(self, bench: Bench, start_job: StartJob) -> None:
+        job_id = start_job(bench)
+        disown(bench, disown(bench, set()))
+        assert bench.record(job_id, 1, Outcome("returned")) == []
+        assert bench.job(job_id)["state"] == "available"
+
+    def test_the_last_attempt_fails(self, bench: Bench, start_job: StartJob) -> None:
+        job_id = start_job(bench, max_attempts=1)
+        disown(bench, disown(bench, set()))
+        job = bench.job(job_id)
+        assert (job["state"], job["ended_by"]) == ("failed", "exhausted")
+
+    def test_a_stepped_clock_disowns_nothing(self, bench: Bench, start_job: StartJob) -> None:
+        job_id = start_job(bench)
+        long_after = read_clock(bench.connection) + timedelta(days=365)
+        for _ in range(3):
+            held = {
+                *executors.disown(
+                    bench.connection, bench.executor_id, [f"{job_id}-1"], set(), long_after
+                )
+            }
+            assert held == set()
+        assert bench.job(job_id)["state"] == "started"

@@ -1,0 +1,308 @@
+"""The watcher: who is late or missing by its own awake passes, and the fenced rescue of what they left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.lifeline import executors
+from flask_opsjobs.lifeline.watch import Watched, watch
+from flask_opsjobs.settings import Settings
+from tests.engine.conftest import MakeBench
+from tests.lifeline.conftest import StartJob
+from tests.support.engine import Bench, race
+
+
+class Watcher:
+    """A watcher whose passes the test makes; `later` moves its clock by the elapsed time unless told another."""
+
+    def __init__(self, bench: Bench, **settings: Any) -> None:
+        self.connection = bench.connection
+        self.settings: Settings = replace(bench.host.settings, **settings)
+        self.now: datetime = read_clock(bench.connection)
+
+    def passes(self, elapsed: float = 10, times: int = 1, *, step: float | None = None) -> Watched:
+        for _ in range(times):
+            self.now += timedelta(seconds=elapsed if step is None else step)
+            with self.connection.transaction():
+                watched = watch(self.connection, self.now, elapsed, self.settings)
+        return watched
+
+
+def state(bench: Bench) -> str:
+    found = bench.row("SELECT state FROM opsjobs.executors WHERE id = %s", bench.executor_id)
+    return str(found["state"])
+
+
+def beat(bench: Bench, number: int, *holding: str) -> None:
+    now = read_clock(bench.connection)
+    executors.beat(bench.connection, bench.executor_id, number, holding, None, None, {}, now)
+
+
+@pytest.fixture
+def watcher(bench: Bench) -> Watcher:
+    found = Watcher(bench)
+    found.passes(0)
+    return found
+
+
+def test_late_after_45_seconds_and_missing_after_120_without_a_new_beat(
+    bench: Bench, watcher: Watcher
+) -> None:
+    assert (watcher.passes(times=4).late, state(bench)) == ([], "alive")
+    assert (watcher.passes().late, state(bench)) == ([bench.name], "late")
+    assert (watcher.passes(times=6).missing, state(bench)) == ([], "late")
+    assert (watcher.passes().missing, state(bench)) == ([bench.name], "missing")
+    assert watcher.passes().missing == []
+    ended = bench.row("SELECT ended_at FROM opsjobs.executors WHERE id = %s", bench.executor_id)
+    assert ended["ended_at"] == watcher.now - timedelta(seconds=10)
+
+
+def test_a_beat_that_grows_resets_the_count(bench: Bench, watcher: Watcher) -> None:
+    watcher.passes(times=11)
+    beat(bench, 1)
+    assert state(bench) == "alive"
+    assert watcher.passes(times=5).late == []
+    assert watcher.passes().late == [bench.name]
+    beat(bench, 2)
+    watcher.passes(times=4)
+    assert state(bench) == "alive"
+
+
+def test_a_beat_that_says_the_same_number_again_is_no_sign_of_life(
+    bench: Bench, watcher: Watcher
+) -> None:
+    beat(bench, 1)
+    watcher.passes()
+    for _ in range(12):
+        bench.rows(
+            "UPDATE opsjobs.executors SET beat_at = now() WHERE id = %s RETURNING 1",
+            bench.executor_id,
+        )
+        watcher.passes()
+    assert state(bench) == "missing"
+
+
+def test_after_an_outage_of_the_watcher_nobody_is_rescued_at_once(
+    bench: Bench, start_job: StartJob, watcher: Watcher
+) -> None:
+    job_id = start_job(bench)
+    watched = watcher.passes(elapsed=6 * 3600)
+    assert (watched.late, watched.missing, watched.rescued) == ([], [], [])
+    assert watcher.passes(elapsed=3600).missing == []
+    assert bench.job(job_id)["state"] == "started"
+    # Awake again, it counts on from there.
+    watcher.passes(times=8)
+    assert state(bench) == "missing"
+
+
+def test_a_clock_stepped_forward_condemns_nobody(bench: Bench, watcher: Watcher) -> None:
+    assert watcher.passes(elapsed=86_400).late == []
+    assert state(bench) == "alive"
+
+
+def test_a_clock_that_jumps_back_counts_for_nothing_and_blinds_nobody(
+    bench: Bench, start_job: StartJob, watcher: Watcher
+) -> None:
+    job_id = start_job(bench)
+    watcher.passes(elapsed=-3600)
+    watcher.passes(times=12)
+    assert state(bench) == "missing"
+    job = bench.job(job_id)
+    # It was claimed in what is now the future, and is rescued all the same.
+    assert job["started_at"] > watcher.now
+    assert job["state"] == "available"
+
+
+def test_the_age_of_a_beat_says_nothing(bench: Bench, watcher: Watcher) -> None:
+    """Pitfall: ages condemn healthy workers."""
+    bench.rows(
+        "UPDATE opsjobs.executors SET beat_at = now() - interval '1 day', beat = 3 RETURNING 1"
+    )
+    assert watcher.passes().late == []
+    assert state(bench) == "alive"
+
+
+def test_plain_workers_are_not_judged_by_beats(bench: Bench, watcher: Watcher) -> None:
+    """Pitfall: an idle RQ worker beats each 405 s, a busy SimpleWorker never."""
+    executors.find_or_register_plain(bench.connection, "plain", "here", 1, watcher.now)
+    watcher.passes(times=100)
+    assert bench.row("SELECT state FROM opsjobs.executors WHERE name = 'plain'") == {
+        "state": "alive"
+    }
+
+
+class TestRescue:
+    """What a missing executor left behind is put back, once, whoever else has a hand on it."""
+
+    def test_a_missing_executors_jobs_go_back_as_a_failure_with_its_cause(
+        self, bench: Bench, start_job: StartJob, watcher: Watcher
+    ) -> None:
+        job_id = start_job(bench)
+        before = bench.row("SELECT beat_at FROM opsjobs.executors")["beat_at"].astimezone(UTC)
+        (rescued,) = watcher.passes(times=12).rescued
+        assert (rescued.id, rescued.dispatch_no, rescued.state) == (job_id, 1, "available")
+        attempt = bench.attempt(job_id)
+        assert attempt["outcome"] == "lost"
+        assert (
+            attempt["cause"] == f"executor vanished: no beat after {before:%Y-%m-%d %H:%M:%S} UTC"
+        )
+        assert bench.job(job_id)["attempt"] == 1
+
+    def test_at_the_limit_the_job_fails(
+        self, bench: Bench, start_job: StartJob, watcher: Watcher
+    ) -> None:
+        job_id = start_job(bench, max_attempts=1)
+        (rescued,) = watcher.passes(times=12).rescued
+        job = bench.job(job_id)
+        assert (rescued.state, job["state"], job["ended_by"]) == ("failed", "failed", "exhausted")
+        assert "no beat after" in job["ended_reason"]
+
+    def test_both_of_two_orphans(self, bench: Bench, start_job: StartJob, watcher: Watcher) -> None:
+        jobs = {start_job(bench), start_job(bench)}
+        assert {job.id for job in watcher.passes(times=12).rescued} == jobs
+
+    def test_by_hand_nothing_is_put_back(self, bench: Bench, start_job: StartJob) -> None:
+        watcher = Watcher(bench, rescue="manual")
+        job_id = start_job(bench)
+        watched = watcher.passes(times=14)
+        assert (watched.rescued, watched.orphans) == ([], 1)
+        assert (state(bench), bench.job(job_id)["state"]) == ("missing", "started")
+        # Back to automatic, the orphan is still found.
+        watcher.settings = replace(watcher.settings, rescue="automatic")
+        assert [job.id for job in watcher.passes().rescued] == [job_id]
+
+    def test_what_others_run_stays(self, make_bench: MakeBench, start_job: StartJob) -> None:
+        dead, alive = make_bench(), make_bench()
+        lost, running = start_job(dead), start_job(alive)
+        watcher = Watcher(dead)
+        for number in range(13):
+            beat(alive, number + 1, f"{running}-1")
+            watcher.passes()
+        assert dead.job(lost)["state"] == "available"
+        assert dead.job(running)["state"] == "started"
+        assert state(alive) == "alive"
+
+    def test_an_executor_that_wakes_after_its_rescue_is_fenced(
+        self, make_bench: MakeBench, start_job: StartJob
+    ) -> None:
+        frozen, other = make_bench(), make_bench()
+        job_id = start_job(frozen)
+        Watcher(frozen).passes(times=13)
+        other.dispatch()
+        other.claim(job_id, 2)
+        assert frozen.record(job_id, 1, Outcome("returned")) == []
+        assert [job.state for job in other.record(job_id, 2, Outcome("returned"))] == ["finished"]
+        beat(frozen, 9)
+        assert state(frozen) == "alive"
+
+    def test_a_claim_made_between_waking_and_the_next_beat_is_left_alone(
+        self, bench: Bench, start_job: StartJob
+    ) -> None:
+        watcher = Watcher(bench)
+        # Its verdict falls while the executor sleeps; then it wakes, claims first and beats after.
+        watcher.now -= timedelta(seconds=200)
+        watcher.passes(times=13)
+        assert state(bench) == "missing"
+        job_id = start_job(bench)
+        watcher.now = read_clock(bench.connection)
+        assert watcher.passes().rescued == []
+        beat(bench, 1, f"{job_id}-1")
+        assert watcher.passes().rescued == []
+        assert state(bench) == "alive"
+
+    def test_a_claim_of_a_missing_executor_that_never_beats_again_is_rescued(
+        self, bench: Bench, start_job: StartJob
+    ) -> None:
+        watcher = Watcher(bench)
+        watcher.now -= timedelta(seconds=200)
+        watcher.passes(times=13)
+        job_id = start_job(bench)
+        watcher.now = read_clock(bench.connection)
+        assert watcher.passes(times=11).rescued == []
+        assert [job.id for job in watcher.passes().rescued] == [job_id]
+
+    def test_jobs_of_an_executor_that_nobody_recorded(
+        self, bench: Bench, start_job: StartJob, watcher: Watcher
+    ) -> None:
+        job_id = start_job(bench)
+        bench.rows("DELETE FROM opsjobs.executors RETURNING id")
+        assert watcher.passes().rescued == []
+        assert [job.id for job in watcher.passes(times=12).rescued] == [job_id]
+        assert "is not recorded" in bench.attempt(job_id)["cause"]
+
+    def test_jobs_that_an_executor_left_when_it_stopped(
+        self, bench: Bench, start_job: StartJob, watcher: Watcher
+    ) -> None:
+        job_id = start_job(bench)
+        executors.stop(bench.connection, bench.executor_id, read_clock(bench.connection))
+        assert [job.id for job in watcher.passes().rescued] == [job_id]
+        assert "stopped without it" in bench.attempt(job_id)["cause"]
+
+    def test_a_wish_to_cancel_is_fulfilled(
+        self, bench: Bench, start_job: StartJob, watcher: Watcher
+    ) -> None:
+        job_id = start_job(bench)
+        bench.rows("UPDATE opsjobs.jobs SET cancel_requested_at = now() RETURNING id")
+        watcher.passes(times=12)
+        assert bench.job(job_id)["state"] == "canceled"
+
+
+class TestRaces:
+    def test_two_watchers_rescue_each_job_once(
+        self, make_bench: MakeBench, start_job: StartJob
+    ) -> None:
+        dead, other = make_bench(), make_bench()
+        jobs = [start_job(dead) for _ in range(20)]
+        Watcher(dead).passes(times=12)
+        one, two = Watcher(dead), Watcher(other)
+        for watcher in (one, two):
+            watcher.now += timedelta(seconds=200)
+        answers = race(one.passes, two.passes)
+        assert sorted(job.id for watched in answers for job in watched.rescued) == sorted(jobs)
+        assert {dead.job(job_id)["state"] for job_id in jobs} == {"available"}
+        lost = dead.row("SELECT count(*) AS n FROM opsjobs.attempts WHERE outcome = 'lost'")
+        assert lost == {"n": 20}
+
+    @pytest.mark.parametrize("turn", range(5))
+    def test_rescue_against_finish_one_of_them_wins(
+        self, make_bench: MakeBench, start_job: StartJob, turn: int
+    ) -> None:
+        worker, other = make_bench(), make_bench()
+        jobs = [start_job(worker) for _ in range(5)]
+        beat(other, 1)
+        watcher = Watcher(other)
+        watcher.passes(times=12)
+        watched, recorded = race(
+            watcher.passes,
+            lambda: [job for id in jobs for job in worker.record(id, 1, Outcome("returned"))],
+        )
+        rescued = {job.id for job in watched.rescued}
+        finished = {job.id for job in recorded}
+        assert rescued & finished == set()
+        assert rescued | finished == set(jobs)
+        for job_id in jobs:
+            expected = "available" if job_id in rescued else "finished"
+            assert worker.job(job_id)["state"] == expected
+            outcome = worker.attempt(job_id)["outcome"]
+            assert outcome == ("lost" if job_id in rescued else "returned")
+
+    def test_a_beat_in_flight_is_neither_waited_for_nor_overruled(
+        self, make_bench: MakeBench
+    ) -> None:
+        executor, other = make_bench(), make_bench()
+        beat(other, 1)
+        watcher = Watcher(other)
+        watcher.passes(times=12)
+        beat(executor, 1)
+        watcher.passes(times=12)
+        with executor.connection.transaction():
+            beat(executor, 2)
+            assert executor.name not in watcher.passes().missing
+        watcher.passes()
+        assert state(executor) == "alive"
