@@ -1,0 +1,150 @@
+"""What `flask opsjobs demo --check` looks at: a job runs, its result shows, a dead worker's job is rescued."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import click
+
+from ._children import Children
+from ._demo_site import Site, text_of
+
+WORKERS = ("worker.1", "worker.2")
+# As whom the check signs in: somebody who may enqueue and see what came out.
+PERSON = "ops-demo"
+_MOST_SECONDS = 90.0
+
+
+class Failed(Exception):
+    """Something is not as it should be; the message says what, then what was seen."""
+
+
+def run(
+    site: Site, people: str, children: Children, heard: list[str], over: threading.Event
+) -> int:
+    """Go through the steps, a line each; the exit code. `heard` is what the processes print."""
+    check = Check(site, children, heard, over)
+    try:
+        check.sign_in(people)
+        check.see_a_job_run()
+        check.see_a_job_rescued()
+    except (Failed, OSError) as error:
+        click.echo(f"failed: {error}")
+        click.echo("\n".join(["the last lines of the processes:", *heard[-40:]]))
+        return 1
+    click.echo("all is well")
+    return 0
+
+
+class Check:
+    """One visit, within its time."""
+
+    def __init__(
+        self, site: Site, children: Children, heard: list[str], over: threading.Event
+    ) -> None:
+        self._site = site
+        self._children = children
+        self._heard = heard
+        self._over = over
+        self._end = time.monotonic() + _MOST_SECONDS
+
+    def sign_in(self, people: str) -> None:
+        """Sign in as the operator, with the password that `flask seed` printed."""
+        found = re.search(rf"^{PERSON} / (\S+?):", people, re.M)
+        if found is None:
+            raise Failed(f"flask seed names no {PERSON}: {people}")
+        self._until("the site answers", lambda: bool(self._site.get("/")))
+        self._site.post("/sign-in", name=PERSON, password=found[1])
+        if PERSON not in text_of(self._site.get("/")):
+            raise Failed(f"{PERSON} cannot sign in")
+        click.echo(f"signed in as {PERSON}")
+
+    def see_a_job_run(self) -> None:
+        """Record a job by a form, wait for its end, read what it returned."""
+        job = self._record("order")
+        page = self._finished(job)
+        if (receipt := re.search(r"R-\d{6}", text_of(page))) is None:
+            raise Failed(f"the page of job {job} shows no receipt: {text_of(page)}")
+        click.echo(f"job {job} finished, and its page shows the result {receipt[0]}")
+
+    def see_a_job_rescued(self) -> None:
+        """Kill the worker that holds a slow job, and its horse; another one must finish the job."""
+        job = self._record("report")
+        self._until(f"job {job} is started", lambda: self._state(job) == "started")
+        killed = self._names(self._kill_holder())[-1]
+        click.echo(f"killed {killed} and its horse, which held job {job}")
+        page = text_of(self._finished(job))
+        others = {name for worker in WORKERS for name in self._names(worker)} - {killed}
+        finisher = next((name for name in sorted(others) if name in page), None)
+        if killed not in page or finisher is None or "2 of " not in page:
+            raise Failed(f"the page of job {job} does not show both attempts: {page}")
+        click.echo(f"job {job} was rescued, and {finisher} finished it")
+
+    # --- steps ----------------------------------------------------------------------------------
+
+    def _record(self, happening: str) -> str:
+        place = self._site.post(f"/happen/{happening}")
+        found = re.search(r"[?&]job=(\d+)", place)
+        if found is None:
+            raise Failed(f"/happen/{happening} recorded no job and led to {place}")
+        click.echo(f"recorded job {found[1]} ({happening})")
+        return found[1]
+
+    def _finished(self, job: str) -> str:
+        def is_over() -> bool:
+            return self._state(job) in ("finished", "failed", "canceled")
+
+        self._until(f"job {job} has ended", is_over)
+        page = self._page(job)
+        if self._state(job) != "finished":
+            raise Failed(f"job {job} did not finish: {text_of(page)}")
+        return page
+
+    def _kill_holder(self) -> str:
+        """SIGKILL the one worker that has a horse, and the horse; the name of its place."""
+        import psutil  # comes with the wheel of PostgreSQL
+
+        for worker in WORKERS:
+            pid = self._children.pid(worker)
+            with suppress(psutil.NoSuchProcess):
+                horses = psutil.Process(pid).children() if pid is not None else []
+                if pid is not None and horses:
+                    # The worker first: it must not see its horse die.
+                    for each in (pid, *(horse.pid for horse in horses)):
+                        with suppress(ProcessLookupError):
+                            os.kill(each, signal.SIGKILL)
+                    return worker
+        raise Failed("no worker has a horse, although a job is started")
+
+    def _names(self, worker: str) -> list[str]:
+        """The executors that this place has had, as they gave their names."""
+        said = re.compile(rf"{re.escape(worker)} +\| (\S+) listens to")
+        return [found[1] for line in self._heard if (found := said.match(line))]
+
+    # --- looking --------------------------------------------------------------------------------
+
+    def _page(self, job: str) -> str:
+        return self._site.get(f"/ops/jobs/jobs/{job}")
+
+    def _state(self, job: str) -> str:
+        found = re.search(r'class="chip big"[^>]*data-is="(\w+)"', self._page(job))
+        return found[1] if found else "unknown"
+
+    def _until(self, what: str, condition: Callable[[], bool]) -> None:
+        said = ""
+        while True:
+            try:
+                if condition():
+                    return
+            except OSError as error:
+                said = f"; the site said: {error}"
+            if time.monotonic() > self._end:
+                raise Failed(f"after {_MOST_SECONDS:g} s in all it is not so that {what}{said}")
+            if self._over.wait(0.2):
+                raise Failed(f"everything stopped before {what}{said}")

