@@ -41,7 +41,7 @@ class Pass:
     def queue_names(self) -> list[str]:
         """The queues that this app's workers or any recorded job name, in order."""
         rows = self.connection.execute(sql.load("list_queue_names"), {"limit": _MOST_QUEUES})
-        declared = {worker.queue for worker in self.host.workers.values()}
+        declared = {worker.declared.queue for worker in self.host.workers.values()}
         return sorted({"default", *declared, *(name for (name,) in rows)})
 
     def again(self) -> None:

@@ -1,0 +1,204 @@
+"""Retention: what is old enough goes, oldest first and in bounded batches; what still guards or waits stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from flask_opsjobs import OpsJobs, Unique
+from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.lifeline import awake, executors, retention
+from flask_opsjobs.settings import Settings
+from tests.engine.conftest import MakeBench
+from tests.lifeline.conftest import StartJob
+from tests.support.engine import Bench, race
+
+EndJob = Callable[..., int]
+
+
+@pytest.fixture
+def now(bench: Bench) -> datetime:
+    return read_clock(bench.connection)
+
+
+@pytest.fixture
+def settings(bench: Bench) -> Settings:
+    return replace(
+        bench.host.settings,
+        keep_finished_days=2,
+        keep_canceled_days=3,
+        keep_failed_days=4,
+        keep_output_days=1,
+    )
+
+
+@pytest.fixture
+def end_job(bench: Bench, start_job: StartJob, now: datetime) -> EndJob:
+    """A job that ended so many days ago, by the real arrow; then its times are moved."""
+
+    def end(kind: str, days: float, **options: Any) -> int:
+        job_id = start_job(bench, max_attempts=1, **options)
+        has_output = kind == "returned"
+        bench.record(job_id, 1, Outcome(kind, output="1" if has_output else None, output_bytes=1))
+        ended = now - timedelta(days=days)
+        bench.rows("UPDATE opsjobs.jobs SET ended_at = %s WHERE id = %s RETURNING 1", ended, job_id)
+        bench.rows(
+            "UPDATE opsjobs.outputs SET created_at = %s WHERE job_id = %s RETURNING 1",
+            ended,
+            job_id,
+        )
+        return job_id
+
+    return end
+
+
+def left(bench: Bench, table: str = "jobs", column: str = "id") -> set[Any]:
+    return {row[column] for row in bench.rows(f"SELECT {column} FROM opsjobs.{table}")}
+
+
+def test_each_state_is_kept_for_its_own_days(
+    bench: Bench, end_job: EndJob, start_job: StartJob, settings: Settings, now: datetime
+) -> None:
+    kinds = {"returned": 2, "canceled": 3, "discarded": 4}
+    kept = {end_job(kind, days - 0.01) for kind, days in kinds.items()}
+    gone = {end_job(kind, days + 0.01) for kind, days in kinds.items()}
+    running = start_job(bench)
+    removed = retention.retain(bench.connection, settings, now)
+    assert removed == {
+        "outputs": 2,
+        "receipts": 0,
+        "executors": 0,
+        "loop_runs": 0,
+        "finished jobs": 1,
+        "failed jobs": 1,
+        "canceled jobs": 1,
+    }
+    assert left(bench) == {*kept, running}
+    assert left(bench, "attempts", "job_id") == {*kept, running}
+    assert gone.isdisjoint(left(bench))
+
+
+def test_outputs_go_before_their_jobs(
+    bench: Bench, end_job: EndJob, settings: Settings, now: datetime
+) -> None:
+    old, new = end_job("returned", 1.5), end_job("returned", 0.5)
+    assert retention.retain(bench.connection, settings, now)["outputs"] == 1
+    assert left(bench) == {old, new}
+    assert left(bench, "outputs", "job_id") == {new}
+
+
+def test_a_receipt_that_still_guards_outlives_its_job(
+    bench: Bench, opsjobs: OpsJobs, end_job: EndJob, db: Any, settings: Settings, now: datetime
+) -> None:
+    def forever(text: str = "") -> None:
+        """Unique for ever."""
+
+    def within(text: str = "") -> None:
+        """Unique within ten days."""
+
+    workers = [
+        opsjobs.worker(unique=Unique(until="forever"))(forever),
+        opsjobs.worker(unique=Unique(within=timedelta(days=10)))(within),
+    ]
+    ids = [end_job("returned", 5, worker=worker) for worker in workers]
+    assert retention.retain(bench.connection, settings, now)["finished jobs"] == 2
+    assert left(bench, "receipts", "job_id") == set(ids)
+    for worker, job_id in zip(workers, ids, strict=True):
+        again = worker.enqueue(text="")
+        assert (again.id, again.conflict) == (job_id, True)
+    db.session.rollback()
+    after = retention.retain(bench.connection, settings, now + timedelta(days=11))
+    assert after["receipts"] == 1
+    assert left(bench, "receipts", "job_id") == {ids[0]}
+
+
+def test_executors_and_loop_runs(
+    make_bench: MakeBench, start_job: StartJob, settings: Settings
+) -> None:
+    living, stopped, orphaned = (make_bench() for _ in range(3))
+    now = read_clock(living.connection)
+    start_job(orphaned)
+    for bench in (stopped, orphaned):
+        executors.stop(bench.connection, bench.executor_id, now)
+    note = awake.Note("watch", "p", 10, 0.1, "nothing to do")
+    awake.note(living.connection, None, note, now)
+    later = now + timedelta(days=7, seconds=1)
+    assert retention.retain(living.connection, settings, later)["executors"] == 1
+    assert stopped.executor_id not in left(living, "executors")
+    assert {living.executor_id, orphaned.executor_id} <= left(living, "executors")
+    assert left(living, "loop_runs", "loop") == {"watch"}
+    later = now + timedelta(days=30, seconds=1)
+    assert retention.retain(living.connection, settings, later)["loop_runs"] == 1
+
+
+@pytest.mark.parametrize("days", [0, 1.5, 3.5, 40])
+def test_the_dry_run_counts_what_is_removed_after_it(
+    bench: Bench, end_job: EndJob, settings: Settings, now: datetime, days: float
+) -> None:
+    for kind in ("returned", "returned", "canceled", "discarded"):
+        for age in (0.5, 1.2, 2.5, 3.2, 4.5):
+            end_job(kind, age)
+    executors.stop(bench.connection, bench.executor_id, now)
+    awake.note(bench.connection, None, awake.Note("watch", "p", 10, 0.1, "x"), now)
+    later = now + timedelta(days=days)
+    counted = retention.count(bench.connection, settings, later)
+    assert retention.count(bench.connection, settings, later) == counted
+    assert retention.retain(bench.connection, settings, later) == counted
+    assert sum(retention.count(bench.connection, settings, later).values()) == 0
+
+
+def test_a_batch_is_bounded_and_takes_the_oldest(
+    bench: Bench, end_job: EndJob, settings: Settings, now: datetime
+) -> None:
+    jobs = [end_job("canceled", 10 + age) for age in range(7)]
+    assert sum(retention.retain(bench.connection, settings, now, limit=3).values()) == 3
+    assert left(bench) == set(jobs[:4])
+    assert sum(retention.retain(bench.connection, settings, now, limit=3).values()) == 3
+    assert sum(retention.retain(bench.connection, settings, now, limit=3).values()) == 1
+
+
+def test_two_of_them_share_the_work(
+    make_bench: MakeBench, end_job: EndJob, settings: Settings, now: datetime
+) -> None:
+    for _ in range(20):
+        end_job("canceled", 10)
+    one, two = make_bench(), make_bench()
+    answers = race(
+        *(
+            lambda bench=bench: retention.retain(bench.connection, settings, now)
+            for bench in (one, two)
+        )
+    )
+    assert sum(answer["canceled jobs"] for answer in answers) == 20
+
+
+def test_the_command(
+    app: Any, bench: Bench, end_job: EndJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 2)
+    jobs = {end_job("returned", 100) for _ in range(5)}
+    fresh = end_job("returned", 1)
+    asked = app.test_cli_runner().invoke(args=["opsjobs", "retain", "--dry-run"])
+    assert asked.exit_code == 0, asked.output
+    assert "5  finished jobs" in asked.output
+    assert "10  would be removed" in asked.output
+    assert left(bench) == {*jobs, fresh}
+    done = app.test_cli_runner().invoke(args=["opsjobs", "retain"])
+    assert done.exit_code == 0, done.output
+    assert "5  finished jobs" in done.output
+    assert "10  were removed" in done.output
+    assert left(bench) == {fresh}
+
+
+def test_the_command_without_a_schema_says_what_to_run(
+    make_app: Any, empty_database_url: str
+) -> None:
+    app = make_app(SQLALCHEMY_DATABASE_URI=empty_database_url)
+    asked = app.test_cli_runner().invoke(args=["opsjobs", "retain"])
+    assert asked.exit_code == 1
+    assert "flask db upgrade" in asked.output

@@ -1,0 +1,382 @@
+"""One pass of each loop, and what surrounds it: the lock, the note, the error that ends with its pass."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from redis import Redis
+from rq import Queue
+
+from flask_opsjobs import signals
+from flask_opsjobs.engine.delivery import rq_id
+from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.errors import EngineUnavailable
+from flask_opsjobs.lifeline import awake
+from flask_opsjobs.loops import LOOPS, Loop, Pass
+from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.shape import IDLE, every
+from tests.engine.conftest import MakeBench
+from tests.loops.conftest import StartJob
+from tests.support.engine import Bench, race
+
+RecordJob = Callable[..., int]
+BY_NAME = {loop.name: loop for loop in LOOPS}
+
+
+@pytest.fixture
+def now(bench: Bench) -> datetime:
+    return read_clock(bench.connection)
+
+
+def runner(bench: Bench, loop: str | Loop, process: str = "one") -> Runner:
+    return Runner(BY_NAME[loop] if isinstance(loop, str) else loop, bench.host, process)
+
+
+def runs(bench: Bench) -> list[dict[str, Any]]:
+    return bench.rows("SELECT * FROM opsjobs.loop_runs ORDER BY id")
+
+
+def a_loop(run: Callable[[Pass], str], *, is_alone: bool = True, seconds: float = 10) -> Loop:
+    return Loop("test", every(seconds), run, is_alone)
+
+
+class TestEveryLoop:
+    @pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.name)
+    def test_a_pass_with_nothing_to_do_says_so(self, bench: Bench, loop: Loop) -> None:
+        assert runner(bench, loop).run_once(bench.connection) is False
+        (run,) = runs(bench)
+        assert (run["loop"], run["process"], run["said"], run["error"]) == (
+            loop.name,
+            "one",
+            IDLE,
+            None,
+        )
+        assert run["every_seconds"] == loop.every_seconds(bench.host.settings)
+
+    @pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.name)
+    def test_it_holds_no_lock_and_no_transaction_afterwards(self, bench: Bench, loop: Loop) -> None:
+        runner(bench, loop).run_once(bench.connection)
+        assert bench.connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        assert bench.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") == []
+
+    @pytest.mark.parametrize(
+        "loop", [loop for loop in LOOPS if not loop.is_alone], ids=lambda loop: loop.name
+    )
+    def test_redis_being_away_is_an_error_of_the_pass_only(
+        self,
+        bench: Bench,
+        make_app: Any,
+        opsjobs: Any,
+        note: Any,
+        own_valkey: Any,
+        record_job: RecordJob,
+        loop: Loop,
+    ) -> None:
+        record_job()
+        record_job(delay=0.0001)
+        own_valkey.kill()
+        app = make_app(opsjobs=opsjobs, OPSJOBS_REDIS_URL=own_valkey.url)
+        lonely = Runner(loop, app.extensions["opsjobs"], "one")
+        now = read_clock(bench.connection) + timedelta(seconds=30)
+        for _ in range(2):
+            assert lonely.run_once(bench.connection, now) is False
+        (run,) = runs(bench)
+        if run["error"] is None:
+            assert loop.name == "stage"  # the second pass has nothing left to stage
+        else:
+            assert "Redis does not answer" in run["error"]
+        states = {row["state"] for row in bench.rows("SELECT state FROM opsjobs.jobs")}
+        assert "queued" not in states
+        own_valkey.start()
+        lonely.run_once(bench.connection, now)
+        assert runs(bench)[-1]["error"] is None
+
+
+class TestWhatTheyDo:
+    def test_dispatch(self, bench: Bench, record_job: RecordJob) -> None:
+        record_job()
+        runner(bench, "dispatch").run_once(bench.connection)
+        assert runs(bench)[0]["said"] == "handed out 1 job"
+
+    def test_stage_moves_what_is_due_and_hands_it_out(
+        self, bench: Bench, record_job: RecordJob, now: datetime, redis_client: Redis
+    ) -> None:
+        due, later = record_job(delay=5), record_job(delay=60)
+        runner(bench, "stage").run_once(bench.connection, now)
+        assert bench.job(due)["state"] == "scheduled"
+        runner(bench, "stage").run_once(bench.connection, now + timedelta(seconds=20))
+        assert bench.job(due)["state"] == "queued"
+        assert bench.job(later)["state"] == "scheduled"
+        assert redis_client.lrange(Queue(connection=redis_client).key, 0, -1) == [
+            rq_id(due, 1).encode()
+        ]
+        assert runs(bench)[-1]["said"] == "1 job became due"
+
+    def test_stage_takes_a_batch_and_asks_for_more(
+        self, bench: Bench, record_job: RecordJob, now: datetime, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from flask_opsjobs.loops import stage as module
+
+        monkeypatch.setattr(module, "BATCH", 2)
+        monkeypatch.setattr(module, "stage", lambda c, n: _stage(c, n, 2))
+        for _ in range(3):
+            record_job(delay=1)
+        passes = runner(bench, "stage")
+        later = now + timedelta(seconds=10)
+        assert passes.run_once(bench.connection, later) is True
+        assert passes.run_once(bench.connection, later) is False
+
+    def test_expire(self, bench: Bench, record_job: RecordJob, now: datetime) -> None:
+        job_id = record_job(deadline=timedelta(seconds=5))
+        runner(bench, "expire").run_once(bench.connection, now + timedelta(seconds=60))
+        job = bench.job(job_id)
+        assert (job["state"], job["ended_by"]) == ("failed", "deadline")
+
+    def test_watch_rescues_tidies_rq_and_sends_its_signal_after_commit(
+        self, make_bench: MakeBench, start_job: StartJob, redis_client: Redis
+    ) -> None:
+        bench, other = make_bench(), make_bench()
+        job_id = start_job(bench)
+        heard: list[tuple[str, str]] = []
+
+        def hear(sender: Any, executor: str) -> None:
+            heard.append((executor, other.job(job_id)["state"]))
+
+        passes = runner(bench, "watch")
+        now = read_clock(bench.connection)
+        with signals.executor_missing.connected_to(hear):
+            for number in range(15):
+                passes.run_once(bench.connection, now + timedelta(seconds=10 * number))
+        # Seen from another connection, so it was committed.
+        assert (bench.name, "available") in heard
+        assert not [key for key in redis_client.keys("*") if b"opsjobs-" in key]
+        assert runs(bench)[0]["passes"] == 15
+
+    def test_a_receiver_that_raises_changes_nothing(
+        self, bench: Bench, start_job: StartJob, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        job_id = start_job(bench)
+        passes = runner(bench, "watch")
+        now = read_clock(bench.connection)
+
+        def explode(sender: Any, **facts: Any) -> None:
+            raise RuntimeError("a host's receiver")
+
+        with signals.executor_missing.connected_to(explode):
+            for number in range(15):
+                passes.run_once(bench.connection, now + timedelta(seconds=10 * number))
+        assert bench.job(job_id)["state"] == "available"
+
+    def test_two_watch_processes_do_not_see_time_go_by_twice_as_fast(
+        self, make_bench: MakeBench
+    ) -> None:
+        bench, other = make_bench(), make_bench()
+        one, two = runner(bench, "watch"), runner(other, "watch", "two")
+        now = read_clock(bench.connection)
+        for number in range(12):
+            one.run_once(bench.connection, now + timedelta(seconds=10 * number))
+            two.run_once(other.connection, now + timedelta(seconds=10 * number + 5))
+        states = bench.rows("SELECT DISTINCT state FROM opsjobs.executors")
+        # 115 seconds by the clock; counted twice, it would have been missing at 60.
+        assert states == [{"state": "late"}]
+
+    def test_a_watcher_that_was_away_for_an_hour_starts_from_where_it_was(
+        self, bench: Bench, start_job: StartJob
+    ) -> None:
+        job_id = start_job(bench)
+        passes = runner(bench, "watch")
+        now = read_clock(bench.connection)
+        for hours in range(4):
+            passes.run_once(bench.connection, now + timedelta(hours=hours))
+        assert bench.job(job_id)["state"] == "started"
+        assert len(runs(bench)) == 4
+
+    def test_recall(self, bench: Bench, record_job: RecordJob, redis_client: Redis) -> None:
+        job_id = record_job()
+        bench.dispatch()
+        redis_client.flushall()
+        passes = runner(bench, "recall")
+        now = read_clock(bench.connection)
+        for seconds in (6, 8, 10, 12):
+            passes.run_once(bench.connection, now + timedelta(seconds=seconds))
+        assert bench.job(job_id)["state"] == "available"
+        assert runs(bench)[0]["said"] == "recalled 1 lost delivery"
+
+    def test_recall_removes_strays(
+        self, bench: Bench, record_job: RecordJob, redis_client: Redis
+    ) -> None:
+        record_job()
+        bench.dispatch()
+        bench.rows("DELETE FROM opsjobs.jobs RETURNING 1")
+        passes = runner(bench, "recall")
+        for _ in range(2):
+            passes.run_once(bench.connection)
+        assert runs(bench)[0]["said"] == "removed 1 stray delivery"
+        assert not [key for key in redis_client.keys("*") if b"opsjobs-" in key]
+
+
+class TestAround:
+    def test_of_two_copies_one_makes_the_pass(self, make_bench: MakeBench) -> None:
+        one, two = make_bench(), make_bench()
+        made = []
+
+        def run(context: Pass) -> str:
+            made.append(runner(two, loop).run_once(two.connection))
+            return IDLE
+
+        loop = a_loop(run)
+        runner(one, loop).run_once(one.connection)
+        assert made == [False]
+        assert len(runs(one)) == 1
+        # The lock went with the transaction.
+        runner(two, a_loop(lambda context: IDLE), "two").run_once(two.connection)
+        assert len(runs(one)) == 2
+
+    def test_a_pass_that_raises_is_rolled_back_noted_and_over(
+        self, bench: Bench, record_job: RecordJob, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        job_id = record_job()
+        effects: list[str] = []
+
+        def run(context: Pass) -> str:
+            context.after_commit(lambda: effects.append("too early"))
+            context.connection.execute("UPDATE opsjobs.jobs SET priority = 9")
+            raise RuntimeError("on purpose")
+
+        passes = runner(bench, a_loop(run))
+        with caplog.at_level(logging.WARNING):
+            for _ in range(3):
+                assert passes.run_once(bench.connection) is False
+        assert bench.job(job_id)["priority"] == 5
+        assert effects == []
+        (row,) = runs(bench)
+        assert (row["said"], row["error"], row["passes"]) == (
+            "failed",
+            "RuntimeError: on purpose",
+            3,
+        )
+        # Three failures, told once.
+        assert len([r for r in caplog.records if "on purpose" in r.getMessage()]) == 1
+        passes.loop = a_loop(lambda context: "went well")
+        passes.run_once(bench.connection)
+        (row,) = runs(bench)
+        assert (row["said"], row["error"], row["passes"]) == ("went well", None, 4)
+
+    def test_an_error_of_postgres_is_over_too_and_shows_no_row(self, bench: Bench) -> None:
+        def run(context: Pass) -> str:
+            context.connection.execute(
+                "INSERT INTO opsjobs.queues (name, created_at, window_size) VALUES ('secret', now(), 0)"
+            )
+            return IDLE
+
+        runner(bench, a_loop(run)).run_once(bench.connection)
+        assert runs(bench)[0]["error"].startswith("CheckViolation: ")
+        assert "secret" not in runs(bench)[0]["error"]
+
+    def test_a_broken_connection_raises(self, make_bench: MakeBench) -> None:
+        bench, other = make_bench(), make_bench()
+        pid = bench.connection.info.backend_pid
+        other.rows("SELECT pg_terminate_backend(%s)", pid)
+        with pytest.raises(psycopg.OperationalError):
+            runner(bench, "expire").run_once(bench.connection)
+
+    def test_what_an_expected_outage_says_has_no_traceback(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def run(context: Pass) -> str:
+            raise EngineUnavailable("Redis does not answer (TimeoutError)")
+
+        runner(bench, a_loop(run, is_alone=False)).run_once(bench.connection)
+        assert [record.exc_info for record in caplog.records] == [None]
+
+    def test_effects_come_after_the_commit_and_one_that_raises_stops_none(
+        self, make_bench: MakeBench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench, other = make_bench(), make_bench()
+        seen: list[int] = []
+
+        def run(context: Pass) -> str:
+            context.after_commit(lambda: 1 / 0)
+            context.after_commit(lambda: seen.append(len(runs(other))))
+            return "something"
+
+        runner(bench, a_loop(run)).run_once(bench.connection)
+        assert seen == [1]
+        assert "what follows its commit failed" in caplog.text
+
+
+class TestAwake:
+    def test_a_gap_of_three_intervals_begins_a_new_stretch(
+        self, bench: Bench, now: datetime
+    ) -> None:
+        passes = runner(bench, a_loop(lambda context: IDLE, seconds=10))
+        for seconds in (0, 10, 39, 69, 79):
+            passes.run_once(bench.connection, now + timedelta(seconds=seconds))
+        found = runs(bench)
+        assert [run["passes"] for run in found] == [3, 2]
+        assert found[0]["last_at"] == now + timedelta(seconds=39)
+        assert found[1]["started_at"] == now + timedelta(seconds=69)
+
+    def test_a_clock_that_jumps_back_begins_a_new_stretch_and_blinds_nobody(
+        self, bench: Bench, now: datetime
+    ) -> None:
+        elapsed: list[float] = []
+
+        def run(context: Pass) -> str:
+            elapsed.append(context.elapsed_seconds)
+            return IDLE
+
+        passes = runner(bench, a_loop(run, seconds=10))
+        for seconds in (0, 10, -3590, -3580, -3570):
+            passes.run_once(bench.connection, now + timedelta(seconds=seconds))
+        assert elapsed == [0, 10, 0, 10, 10]
+        assert [row["passes"] for row in runs(bench)] == [2, 3]
+
+    def test_each_process_has_its_own_stretch(self, make_bench: MakeBench, now: datetime) -> None:
+        one, two = make_bench(), make_bench()
+        loop = a_loop(lambda context: IDLE)
+        passes = [runner(one, loop), runner(two, loop, "two")]
+        for _ in range(3):
+            for each in passes:
+                each.run_once(one.connection, now)
+        assert [(row["process"], row["passes"]) for row in runs(one)] == [("one", 3), ("two", 3)]
+
+    def test_time_since_the_last_pass_is_that_of_any_copy(
+        self, bench: Bench, now: datetime
+    ) -> None:
+        note = awake.Note("watch", "p", 10, 0.1, IDLE)
+        assert awake.seconds_since_last_pass(bench.connection, "watch", now) == 0
+        awake.note(bench.connection, None, note, now)
+        later = now + timedelta(seconds=7)
+        assert awake.seconds_since_last_pass(bench.connection, "watch", later) == 7
+
+
+def test_many_copies_of_every_loop_at_once(
+    make_bench: MakeBench, record_job: RecordJob, redis_client: Redis
+) -> None:
+    benches = [make_bench() for _ in range(3)]
+    jobs = [record_job(delay=1) for _ in range(20)]
+    now = read_clock(benches[0].connection) + timedelta(seconds=10)
+
+    def all_loops(bench: Bench) -> None:
+        for loop in LOOPS:
+            runner(bench, loop, bench.name).run_once(bench.connection, now)
+
+    answers = race(*(lambda bench=bench: all_loops(bench) for bench in benches))
+    assert answers == [None, None, None]
+    assert [row["error"] for row in runs(benches[0]) if row["error"]] == []
+    numbers = {benches[0].job(job_id)["dispatch_no"] for job_id in jobs}
+    assert numbers <= {0, 1}
+    listed = redis_client.lrange(Queue(connection=redis_client).key, 0, -1)
+    assert len(listed) == len(set(listed))
+
+
+def _stage(connection: Any, now: datetime, limit: int) -> Any:
+    from flask_opsjobs.engine.stage import stage
+
+    return stage(connection, now, limit)
