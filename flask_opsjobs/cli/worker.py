@@ -8,8 +8,6 @@ import sys
 import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
-from rq.worker import DequeueStrategy
-
 from ..engine.executor import Executor
 from ..engine.perform_forking import ForkingStable
 from ..engine.perform_simple import SimpleStable
@@ -34,7 +32,11 @@ def worker(
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     host: Host = app.extensions["opsjobs"]
     host.require_schema()
-    names = list(queues) or sorted({each.queue for each in host.workers.values()}) or ["default"]
+    names = (
+        list(queues)
+        or sorted({each.declared.queue for each in host.workers.values()})
+        or ["default"]
+    )
     sys.exit(run(app, names, simple=simple, burst=burst, max_jobs=max_jobs, log_level=log_level))
 
 
@@ -52,12 +54,7 @@ def run(
     rq_worker.attach(executor, stable)
     click.echo(f"{executor.name} listens to {', '.join(names)}", err=True)
     try:
-        rq_worker.work(
-            burst=burst,
-            max_jobs=max_jobs,
-            logging_level=log_level,
-            dequeue_strategy=DequeueStrategy.DEFAULT,
-        )
+        rq_worker.work(burst=burst, max_jobs=max_jobs, logging_level=log_level)
     finally:
         is_done = executor.close()
     if not is_done:

@@ -86,4 +86,4 @@ def _find_app() -> Flask:
         return current_app._get_current_object()  # type: ignore[attr-defined,no-any-return]
     from flask.cli import ScriptInfo
 
-    return ScriptInfo().load_app()
+    return ScriptInfo(os.environ.get("FLASK_APP")).load_app()

@@ -42,7 +42,12 @@ def start(bench: Bench, record_job: RecordJob, **options: object) -> int:
     ],
 )
 def test_each_outcome_leads_to_its_state(
-    bench: Bench, record_job: RecordJob, outcome: Outcome, max_attempts: int, state: str, ended_by: str | None
+    bench: Bench,
+    record_job: RecordJob,
+    outcome: Outcome,
+    max_attempts: int,
+    state: str,
+    ended_by: str | None,
 ) -> None:
     job_id = start(bench, record_job, max_attempts=max_attempts)
     (ended,) = bench.record(job_id, 1, outcome)
@@ -66,14 +71,18 @@ def test_a_snooze_costs_no_attempt(bench: Bench, record_job: RecordJob) -> None:
     assert (job["attempt"], job["max_attempts"]) == (1, 4)
 
 
-def test_a_job_that_shall_be_canceled_is_not_tried_again(bench: Bench, record_job: RecordJob) -> None:
+def test_a_job_that_shall_be_canceled_is_not_tried_again(
+    bench: Bench, record_job: RecordJob
+) -> None:
     job_id = start(bench, record_job, max_attempts=3)
     bench.connection.execute("UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp()")
     (ended,) = bench.record(job_id, 1, Outcome(kind="raised", error="Boom"))
     assert ended.state == "canceled"
 
 
-def test_what_it_returned_before_the_cancel_arrived_counts(bench: Bench, record_job: RecordJob) -> None:
+def test_what_it_returned_before_the_cancel_arrived_counts(
+    bench: Bench, record_job: RecordJob
+) -> None:
     job_id = start(bench, record_job)
     bench.connection.execute("UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp()")
     (ended,) = bench.record(job_id, 1, Outcome(kind="returned"))
@@ -84,7 +93,9 @@ def test_the_output_is_kept_as_json(bench: Bench, record_job: RecordJob) -> None
     job_id = start(bench, record_job)
     value = {"total": 3, "name": "Ümläut 🎈", "nothing": None}
     bench.record(job_id, 1, Outcome(kind="returned", output=json.dumps(value), output_bytes=40))
-    assert bench.row("SELECT value, size_bytes, omitted FROM opsjobs.outputs WHERE job_id = %s", job_id) == {
+    assert bench.row(
+        "SELECT value, size_bytes, omitted FROM opsjobs.outputs WHERE job_id = %s", job_id
+    ) == {
         "value": value,
         "size_bytes": 40,
         "omitted": None,
@@ -97,7 +108,10 @@ def test_crossing_flushes_do_not_deadlock(make_bench: MakeBench, record_job: Rec
     jobs = [start(one, record_job) for _ in range(60)]
 
     def flush(bench: Bench, ids: list[int]) -> list[endings.Ended]:
-        batch = [Ending(job_id, 1, bench.executor_id, bench.name, Outcome(kind="returned")) for job_id in ids]
+        batch = [
+            Ending(job_id, 1, bench.executor_id, bench.name, Outcome(kind="returned"))
+            for job_id in ids
+        ]
         return endings.record(bench.connection, batch, read_clock(bench.connection))
 
     answers = race(lambda: flush(one, jobs), lambda: flush(two, jobs[::-1]))
@@ -116,15 +130,21 @@ def test_one_bad_outcome_writes_nothing_of_its_flush(bench: Bench, record_job: R
     assert {bench.job(good)["state"], bench.job(bad)["state"]} == {"started"}
 
 
-def test_a_rescue_counts_as_a_failure_and_ends_at_the_limit(bench: Bench, record_job: RecordJob) -> None:
+def test_a_rescue_counts_as_a_failure_and_ends_at_the_limit(
+    bench: Bench, record_job: RecordJob
+) -> None:
     again, last = start(bench, record_job, max_attempts=2), start(bench, record_job, max_attempts=1)
-    endings.rescue(bench.connection, [bench.executor_id], read_clock(bench.connection), "executor vanished")
+    endings.rescue(
+        bench.connection, [bench.executor_id], read_clock(bench.connection), "executor vanished"
+    )
     assert (bench.job(again)["state"], bench.job(again)["attempt"]) == ("available", 1)
     assert (bench.job(last)["state"], bench.job(last)["ended_by"]) == ("failed", "exhausted")
     assert bench.attempt(last)["cause"] == "executor vanished"
 
 
-def test_a_rescue_keeps_what_is_held_and_what_was_claimed_since(bench: Bench, record_job: RecordJob) -> None:
+def test_a_rescue_keeps_what_is_held_and_what_was_claimed_since(
+    bench: Bench, record_job: RecordJob
+) -> None:
     held, before = start(bench, record_job), start(bench, record_job)
     moment = read_clock(bench.connection)
     since = start(bench, record_job)

@@ -22,7 +22,9 @@ from flask_opsjobs.lifeline import executors
 class Bench:
     """One app's engine on one connection: dispatch, claim and record without any process."""
 
-    def __init__(self, host: Host, name: str = "executor-1", queues: tuple[str, ...] = ("default",)) -> None:
+    def __init__(
+        self, host: Host, name: str = "executor-1", queues: tuple[str, ...] = ("default",)
+    ) -> None:
         self.host = host
         self.name = name
         self.connection: Connection = connect_apart(host.engine)
@@ -58,7 +60,11 @@ class Bench:
 
     def attempt(self, job_id: int, dispatch_no: int = 1) -> dict[str, Any]:
         """An attempt's row."""
-        return self.row("SELECT * FROM opsjobs.attempts WHERE job_id = %s AND dispatch_no = %s", job_id, dispatch_no)
+        return self.row(
+            "SELECT * FROM opsjobs.attempts WHERE job_id = %s AND dispatch_no = %s",
+            job_id,
+            dispatch_no,
+        )
 
     def row(self, statement: str, *values: Any) -> dict[str, Any]:
         """The only row of a query."""

@@ -26,8 +26,8 @@ def create_app(**config: Any) -> Flask:
     app = Flask(__name__)
     app.config.update(
         SECRET_KEY="only for tests",
-        SQLALCHEMY_DATABASE_URI=os.environ["TEST_DATABASE_URL"],
-        OPSJOBS_REDIS_URL=os.environ["TEST_REDIS_URL"],
+        SQLALCHEMY_DATABASE_URI=os.environ.get("TEST_DATABASE_URL"),
+        OPSJOBS_REDIS_URL=os.environ.get("TEST_REDIS_URL"),
     )
     app.config.from_prefixed_env("TEST_CONFIG")
     app.config.update(config)

@@ -31,7 +31,13 @@ CASES = (
     ("run, simple, plain RQ", "plain_run", "simple", 1500, None),
     ("run, simple, managed", "managed_run", "simple", 1500, None),
     ("enqueue one by one, plain RQ", "plain_enqueue", "-", 1500, None),
-    ("enqueue one by one, managed, with commit and dispatch", "managed_enqueue", "-", 1500, 1_000_000),
+    (
+        "enqueue one by one, managed, with commit and dispatch",
+        "managed_enqueue",
+        "-",
+        1500,
+        1_000_000,
+    ),
     ("enqueue_many, plain RQ", "plain_many", "-", 20_000, None),
     ("enqueue_many, managed, with commit", "managed_many", "-", 20_000, None),
 )
@@ -57,7 +63,9 @@ class Bench:
         url = self.databases.migrated()
         try:
             command = [sys.executable, "-m", "tests.tools.bench_run", function, kind, str(count)]
-            result = subprocess.run(command, env=self.env(url, window), capture_output=True, text=True, timeout=600)
+            result = subprocess.run(
+                command, env=self.env(url, window), capture_output=True, text=True, timeout=600
+            )
             if result.returncode != 0:
                 raise RuntimeError(f"{function} {kind} failed:\n{result.stdout}\n{result.stderr}")
             return json.loads(result.stdout.splitlines()[-1])
@@ -81,11 +89,27 @@ class Bench:
         app = create_app()
         plain_queue = Queue("plain", connection=Redis.from_url(self.valkey.url))
         flags = ["--simple"] if kind == "simple" else []
-        flask = [sys.executable, "-m", "flask", "--app", "tests.tools.bench_host:create_app", "opsjobs"]
-        rq = [str(Path(sys.executable).with_name("rq")), "worker", "--url", self.valkey.url, "plain"]
+        flask = [
+            sys.executable,
+            "-m",
+            "flask",
+            "--app",
+            "tests.tools.bench_host:create_app",
+            "opsjobs",
+        ]
+        rq = [
+            str(Path(sys.executable).with_name("rq")),
+            "worker",
+            "--url",
+            self.valkey.url,
+            "plain",
+        ]
         rq += ["--worker-class", "rq.SimpleWorker"] if kind == "simple" else []
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": self.env(url)}
-        workers = [subprocess.Popen([*flask, "worker", *flags], **quiet), subprocess.Popen(rq, **quiet)]
+        workers = [
+            subprocess.Popen([*flask, "worker", *flags], **quiet),
+            subprocess.Popen(rq, **quiet),
+        ]
         found: dict[str, list[float]] = {"plain RQ": [], "managed": []}
         try:
             with app.app_context(), tempfile.TemporaryDirectory() as folder:
@@ -95,7 +119,10 @@ class Bench:
                     db.session.commit()
 
                 for number in range(count + 3):
-                    for name, enqueue in (("plain RQ", lambda p: plain_queue.enqueue(plain_stamp, p)), ("managed", managed)):
+                    for name, enqueue in (
+                        ("plain RQ", lambda p: plain_queue.enqueue(plain_stamp, p)),
+                        ("managed", managed),
+                    ):
                         took = _latency(f"{folder}/{name}-{number}", enqueue)
                         if number >= 3:  # the first find the worker starting
                             found[name].append(took)
@@ -123,8 +150,12 @@ def main() -> None:
     """Print what was measured, whatever it is."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--many", type=int, default=1_000_000, help="size of the memory measurement; 0 skips it")
-    parser.add_argument("--latencies", type=int, default=60, help="jobs per latency measurement; 0 skips them")
+    parser.add_argument(
+        "--many", type=int, default=1_000_000, help="size of the memory measurement; 0 skips it"
+    )
+    parser.add_argument(
+        "--latencies", type=int, default=60, help="jobs per latency measurement; 0 skips them"
+    )
     chosen = parser.parse_args()
     bench = Bench()
     try:
@@ -149,7 +180,9 @@ def _throughput(bench: Bench, rounds: int) -> None:
         for index in order:
             _, function, kind, count, window = CASES[index]
             rates[index].append(bench.measure(function, kind, count, window))
-    print(f"{rounds} rounds in random order, jobs a second\n{'':56}{'median':>9}{'min':>9}{'max':>9}")
+    print(
+        f"{rounds} rounds in random order, jobs a second\n{'':56}{'median':>9}{'min':>9}{'max':>9}"
+    )
     for index, case in enumerate(CASES):
         found = rates[index]
         print(f"{case[0]:56}{statistics.median(found):9,.0f}{min(found):9,.0f}{max(found):9,.0f}")

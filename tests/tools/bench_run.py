@@ -38,7 +38,9 @@ def managed_run(kind: str, count: int) -> float:
         began = time.perf_counter()
         code = run(app, ["default"], simple=kind == "simple", max_jobs=count)
         seconds = time.perf_counter() - began
-        finished = db.session.scalar(text("SELECT count(*) FROM opsjobs.jobs WHERE state = 'finished'"))
+        finished = db.session.scalar(
+            text("SELECT count(*) FROM opsjobs.jobs WHERE state = 'finished'")
+        )
     assert (code, finished) == (0, count), f"exit code {code}, {finished} of {count} finished"
     return count / seconds
 
@@ -60,7 +62,9 @@ def managed_enqueue(_kind: str, count: int) -> float:
     with app.app_context():
         rate = _rate(one, count)
         queued = db.session.scalar(text("SELECT count(*) FROM opsjobs.jobs WHERE state = 'queued'"))
-    pushed = Redis.from_url(os.environ["BENCH_REDIS_URL"]).llen(Queue("default", connection=Redis()).key)
+    pushed = Redis.from_url(os.environ["BENCH_REDIS_URL"]).llen(
+        Queue("default", connection=Redis()).key
+    )
     assert queued == pushed == count + 20, f"{queued} queued, {pushed} pushed of {count + 20}"
     return rate
 
@@ -79,7 +83,9 @@ def plain_many(_kind: str, count: int) -> float:
     queue = Queue("plain", connection=Redis.from_url(os.environ["BENCH_REDIS_URL"]))
     began = time.perf_counter()
     for start in range(0, count, 1000):
-        queue.enqueue_many([Queue.prepare_data(plain_noop, (n,)) for n in range(start, start + 1000)])
+        queue.enqueue_many(
+            [Queue.prepare_data(plain_noop, (n,)) for n in range(start, start + 1000)]
+        )
     return count / (time.perf_counter() - began)
 
 
