@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from .models import Executor, LoopRun
+from .. import sql
+from .models import Executor
 
 _MOST_LIVE = 200
 _MOST_MISSING = 5
@@ -87,17 +88,8 @@ def _executor(*columns: Any) -> ExecutorRow:
 
 def list_loops(session: Session, now: datetime) -> Sequence[LoopRow]:
     """The last stretch of every loop that ever ran, in order of their names."""
-    columns = (
-        LoopRun.loop, LoopRun.process, LoopRun.last_at, LoopRun.every_seconds,
-        LoopRun.took_seconds, LoopRun.said, LoopRun.error,
-    )  # fmt: skip
-    latest = (
-        select(*columns)
-        .distinct(LoopRun.loop)
-        .order_by(LoopRun.loop.desc(), LoopRun.last_at.desc())
-    )
-    rows = session.execute(latest.limit(50)).all()
-    return [LoopRow(*row, is_awake=_is_awake(row, now)) for row in reversed(rows)]
+    rows = session.connection().exec_driver_sql(sql.load("list_latest_loop_runs")).all()
+    return [LoopRow(*(*row, _is_awake(row, now))) for row in rows]
 
 
 def _is_awake(row: Any, now: datetime) -> bool:

@@ -98,8 +98,9 @@ def _sample(session: Session) -> Sample:
     seen = dict.fromkeys(LIVE, 0)
     for state, _, number, _ in rows:
         seen[state] += number
+    kinds = {state: "at_least" if number > CAP else "exact" for state, number in seen.items()}
     return {
-        (state, queue): Depth(Count(number, "at_least" if seen[state] > CAP else "exact"), since)
+        (state, queue): Depth(Count(min(number, CAP), kinds[state]), since)
         for state, queue, number, since in rows
     }
 
@@ -107,7 +108,8 @@ def _sample(session: Session) -> Sample:
 def _sum(state: str, sample: Sample) -> Depth:
     depths = [depth for (of_state, _), depth in sample.items() if of_state == state]
     since = min((depth.since for depth in depths if depth.since), default=None)
-    return Depth(Count.capped(sum(depth.count.number for depth in depths)), since)
+    counted = Count.sum(depth.count for depth in depths)
+    return Depth(Count(min(counted.number, CAP), counted.kind), since)
 
 
 def _queues(

@@ -1,0 +1,20 @@
+-- The last stretch in which each loop was awake, by name. A loose scan: one probe for each loop's name and one
+-- for its last row, however many stretches are kept. Locks nothing.
+-- Run by lifeline/queries.py. Index: loop_runs_latest.
+WITH RECURSIVE names (loop) AS (
+    (SELECT loop FROM opsjobs.loop_runs ORDER BY loop LIMIT 1)
+    UNION ALL
+    SELECT (SELECT run.loop FROM opsjobs.loop_runs AS run WHERE run.loop > names.loop ORDER BY run.loop LIMIT 1)
+    FROM names
+    WHERE names.loop IS NOT NULL
+)
+SELECT latest.*
+FROM names, LATERAL (
+    SELECT run.loop, run.process, run.last_at, run.every_seconds, run.took_seconds, run.said, run.error
+    FROM opsjobs.loop_runs AS run
+    WHERE run.loop = names.loop
+    ORDER BY run.last_at DESC
+    LIMIT 1
+) AS latest
+ORDER BY latest.loop
+LIMIT 50

@@ -1,0 +1,241 @@
+"""Each hot query of a page walks the index it is meant to, on 50,000 rows, whatever was counted before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import Engine, event, text
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs import queries as job_queries
+from flask_opsjobs.jobs.filter import JobFilter
+from flask_opsjobs.lifeline import queries as lifeline_queries
+from flask_opsjobs.overview import queries as overview_queries
+from flask_opsjobs.queues import queries as queue_queries
+from flask_opsjobs.web._reads import Reading, reading
+
+_FILL = """
+INSERT INTO opsjobs.jobs (worker, queue, line, state, args, max_attempts, created_at, due_at,
+    dispatched_at, started_at, ended_at, ended_by, error, executor_id)
+SELECT coalesce(:worker, 'worker_' || n % 40), coalesce(:queue, 'queue_' || n % 7), 'line', :state,
+    '{}', 5, now() - (:many - n) * interval '1 s', now(), now(), now(),
+    CASE WHEN :ended_by <> '' THEN now() - (:many - n) * interval '1 s' END, nullif(:ended_by, ''),
+    CASE WHEN :state = 'failed' THEN 'ValueError: no' END, CASE WHEN :state = 'started' THEN 1 END
+FROM generate_series(1, :many) AS n
+"""
+_ENDS = {"finished": "returned", "failed": "exhausted", "canceled": "canceled"}
+
+
+def fill(session: Session, many: int, state: str, **names: str | None) -> None:
+    """So many jobs in `state`, by one INSERT: 50,000 calls of a writer would take a minute."""
+    values = {"queue": None, "worker": None, **names}
+    session.execute(
+        text(_FILL), {"many": many, "state": state, "ended_by": _ENDS.get(state, ""), **values}
+    )
+    session.execute(text("ANALYZE opsjobs.jobs"))
+
+
+@pytest.fixture(scope="module")
+def module_app(databases: Any) -> Iterator[Flask]:
+    """A host on a database with 50,000 jobs, most of them finished, a backlog at the old end."""
+    from flask_sqlalchemy import SQLAlchemy
+
+    from flask_opsjobs import OpsJobs
+    from tests.support.policies import AllowAll, ShowAll
+
+    url = databases.migrated()
+    app = Flask("host")
+    app.config.update(TESTING=True, SECRET_KEY="x", SQLALCHEMY_DATABASE_URI=url)
+    SQLAlchemy(app)
+    OpsJobs(app, access=AllowAll(), display=ShowAll())
+    engine = app.extensions["opsjobs"].engine
+    with Session(engine) as session:
+        fill(session, 12_000, "scheduled")
+        fill(session, 36_000, "finished")
+        fill(session, 1_500, "failed")
+        fill(session, 400, "available")
+        fill(session, 60, "queued")
+        fill(session, 40, "started")
+        session.commit()
+    yield app
+    app.extensions["opsjobs"].spare.close()
+    engine.dispose()
+    databases.drop(url)
+
+
+class Plans:
+    """Every statement of a reading, each with its plan."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.seen: list[tuple[str, list[dict[str, Any]]]] = []
+
+    def __enter__(self) -> Plans:
+        event.listen(self._engine, "before_cursor_execute", self._explain)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        event.remove(self._engine, "before_cursor_execute", self._explain)
+
+    def _explain(
+        self, connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any
+    ) -> None:
+        if "opsjobs.jobs" not in statement:
+            return
+        with cursor.connection.cursor() as other:
+            other.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters)
+            ((plan,),) = other.fetchone()
+        self.seen.append((statement, list(_nodes(plan["Plan"]))))
+
+    @property
+    def indexes(self) -> set[str]:
+        """The indexes of ours that were walked."""
+        names = {node.get("Index Name", "pg_") for _, nodes in self.seen for node in nodes}
+        return {name for name in names if not name.startswith("pg_")}
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds of nodes."""
+        return {node["Node Type"] for _, nodes in self.seen for node in nodes}
+
+    @property
+    def most_rows(self) -> int:
+        """The most rows that any scan read, those that it threw away included."""
+        return max(
+            int(
+                (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+            )
+            for _, nodes in self.seen
+            for node in nodes
+            if "Scan" in node["Node Type"]
+        )
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
+@pytest.fixture
+def plans(module_app: Flask) -> Iterator[tuple[Plans, Reading]]:
+    """A reading as pages have it, with its plans."""
+    host: Host = module_app.extensions["opsjobs"]
+    with module_app.test_request_context(), reading() as read, Plans(host.engine) as plans:
+        yield plans, read
+
+
+# Filter, index, and how many rows a page of 25 may read at most.
+PAGES = [
+    ("", {"jobs_pkey"}, 26),
+    ("state=finished", {"jobs_by_state"}, 26),
+    ("state=failed", {"jobs_by_state"}, 26),
+    ("state=scheduled", {"jobs_by_state"}, 26),  # common, and all of them old: not the primary key
+    ("state=available", {"jobs_by_state"}, 26),
+    ("state=deferred", {"jobs_by_state"}, 0),
+    ("queue=queue_3", {"jobs_by_queue"}, 26),
+    ("worker=worker_3", {"jobs_by_worker"}, 26),
+    ("worker=nobody", {"jobs_by_worker"}, 0),
+    ("queue=queue_3&state=finished", {"jobs_by_queue"}, 1_500),
+    ("worker=worker_3&state=finished", {"jobs_by_worker"}, 200),
+    ("worker=worker_3&state=failed", {"jobs_by_state"}, 1_500),
+    ("created=<2h", {"jobs_pkey"}, 500),
+    ("created=>2h", {"jobs_pkey"}, 500),
+    ("created=<1m&state=failed", {"jobs_pkey", "jobs_by_state"}, 500),
+]
+
+
+@pytest.mark.parametrize("cursor", ["first", "before", "after"])
+@pytest.mark.parametrize(("query", "indexes", "most"), PAGES, ids=[page[0] for page in PAGES])
+def test_a_page_walks_one_index_and_stops(
+    query: str, indexes: set[str], most: int, cursor: str, plans: tuple[Plans, Reading]
+) -> None:
+    seen, read = plans
+    pairs = [pair.split("=", 1) for pair in query.split("&") if pair]
+    wanted = JobFilter.from_query([(name, value) for name, value in pairs])
+    where = {} if cursor == "first" else {cursor: 40_000}
+    job_queries.page_of_jobs(read.session, wanted, read.now, **where)
+    assert seen.indexes - {"attempts_pkey"} == indexes
+    assert seen.kinds.isdisjoint({"Seq Scan", "Bitmap Heap Scan", "Sort", "Incremental Sort"})
+    # A second page is read when `after` turns out to be at the top.
+    assert seen.most_rows <= 2 * most + 100
+
+
+def test_counting_stops(plans: tuple[Plans, Reading]) -> None:
+    seen, read = plans
+    job_queries.count_jobs_by_state(read.session, JobFilter(), read.now)
+    assert seen.indexes == {"jobs_by_state"}
+    assert "Seq Scan" not in seen.kinds
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (JobFilter(queue="queue_3"), "jobs_by_queue"),
+        (JobFilter(worker="worker_3"), "jobs_by_worker"),
+        (JobFilter(worker="worker_3", queue="queue_3", state="failed"), "jobs_by_worker"),
+    ],
+)
+def test_counting_within_a_filter_walks_its_index(
+    wanted: JobFilter, index: str, plans: tuple[Plans, Reading]
+) -> None:
+    seen, read = plans
+    job_queries.count_jobs_by_state(read.session, wanted, read.now)
+    assert seen.indexes == {index}
+    assert seen.most_rows <= 10_001
+
+
+def test_the_first_page_s_cost_does_not_grow(plans: tuple[Plans, Reading]) -> None:
+    seen, read = plans
+    overview_queries.find_overview(read.session, read.now)
+    used = {
+        "jobs_by_state",  # depth, counts
+        "jobs_to_retain",  # failures of late
+        "jobs_to_stage",  # the next due
+        "jobs_by_queue",  # names of queues
+    }
+    assert seen.indexes == used
+    assert "Seq Scan" not in seen.kinds
+    assert seen.most_rows <= 6 * 10_001
+
+
+@pytest.mark.parametrize(
+    ("read_one", "index"),
+    [
+        (job_queries.find_job, "jobs_pkey"),
+        (lambda session, _: job_queries.list_worker_names(session), "jobs_by_worker"),
+        (lambda session, _: queue_queries.list_queue_names(session), "jobs_by_queue"),
+        (lambda session, _: job_queries.find_next_due(session), "jobs_to_stage"),
+        (lambda session, _: job_queries.find_recent_failures(session, 5), "jobs_to_retain"),
+    ],
+    ids=[
+        "find_job",
+        "list_worker_names",
+        "list_queue_names",
+        "find_next_due",
+        "find_recent_failures",
+    ],
+)
+def test_small_reads_touch_few_rows(
+    read_one: Any, index: str, plans: tuple[Plans, Reading]
+) -> None:
+    seen, read = plans
+    read_one(read.session, 40_000)
+    assert seen.indexes == {index}
+    assert seen.most_rows <= 50
+
+
+def test_names_are_complete_and_in_order(plans: tuple[Plans, Reading]) -> None:
+    _, read = plans
+    assert queue_queries.list_queue_names(read.session) == [f"queue_{n}" for n in range(7)]
+    assert job_queries.list_worker_names(read.session) == sorted(f"worker_{n}" for n in range(40))
+
+
+def test_executors_and_loops_are_read_by_their_indexes(module_app: Flask) -> None:
+    with module_app.test_request_context(), reading() as read:
+        assert lifeline_queries.list_executors(read.session, read.now) == []
+        assert lifeline_queries.list_loops(read.session, read.now) == []

@@ -1,0 +1,75 @@
+"""A host whose operator and whose permissions a test chooses, and a job of every state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
+
+from flask_opsjobs import OpsJobs
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.web.urls import PERMISSIONS
+from tests.web.rows import make_one_of_each
+
+
+class Access:
+    """Lets `actor` do what is in `held`; raises where told."""
+
+    def __init__(self) -> None:
+        self.actor: str | None = "ops-demo"
+        self.held = set(PERMISSIONS)
+        self.raises_in = ""
+        self.asked: list[tuple[str, str | None]] = []
+
+    def current_actor(self) -> str | None:
+        if self.raises_in == "current_actor":
+            raise RuntimeError("the directory is away")
+        return self.actor
+
+    def can(self, actor: str, permission: str, subject: str | None = None) -> bool:
+        if self.raises_in == "can":
+            raise RuntimeError("the directory is away")
+        self.asked.append((permission, subject))
+        return permission in self.held
+
+
+@pytest.fixture
+def access() -> Access:
+    """The access policy of `app`."""
+    return Access()
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask], opsjobs: OpsJobs, access: Access) -> Flask:
+    """A host that shows everything to whom `access` lets in."""
+    return make_app(opsjobs=opsjobs, access=access)
+
+
+@pytest.fixture
+def session(host: Host) -> Iterator[Session]:
+    """A session of the test's own, to make rows with."""
+    with Session(host.engine, expire_on_commit=False) as session:
+        yield session
+
+
+@pytest.fixture
+def jobs(session: Session) -> dict[str, Job]:
+    """A job of every state, by state, committed."""
+    return make_one_of_each(session)
+
+
+@pytest.fixture
+def get(client: FlaskClient) -> Callable[..., Any]:
+    """Asks for a path below the prefix: `get("/jobs")`."""
+
+    def get(path: str = "", status: int = 200, **options: Any) -> Any:
+        response = client.get(f"/ops/jobs{path}", **options)
+        assert response.status_code == status, response.text
+        return response
+
+    return get

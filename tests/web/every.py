@@ -1,0 +1,43 @@
+"""Every URL of ours as a path, made from the table, so that a new one is covered when it is listed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from bs4 import BeautifulSoup
+
+from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.web._files import versions
+from flask_opsjobs.web.urls import URLS, Url
+
+PREFIX = "/ops/jobs"
+GUARDED = [url for url in URLS if url.kind != "asset"]
+# What each kind answers when nothing is in the way, given what `path_of` asks for.
+GOOD = {"jump": 303, "display": 303, "missing": 404}
+
+
+def path_of(url: Url, job: Job) -> str:
+    """The URL's path about `job`."""
+    values = {
+        "<job_id>": str(job.id),
+        "<path:rest>": "nothing/here",
+        "<version>": versions()["opsjobs.css"],
+        "<path:name>": "opsjobs.css",
+    }
+    rule = url.rule
+    for part, value in values.items():
+        rule = rule.replace(part, value)
+    return PREFIX + rule + (f"?to={job.id}" if url.endpoint == "jump" else "")
+
+
+def reads(jobs: Mapping[str, Job]) -> Iterator[tuple[Url, str]]:
+    """Every page and fragment, those about a job once for a job of each state."""
+    for url in GUARDED:
+        if url.kind in ("page", "fragment"):
+            chosen = jobs.values() if "<job_id>" in url.rule else [jobs["failed"]]
+            yield from ((url, path_of(url, job)) for job in chosen)
+
+
+def soup(text: str) -> BeautifulSoup:
+    """The HTML as a tree."""
+    return BeautifulSoup(text, "html.parser")

@@ -1,0 +1,223 @@
+"""What a job carries is escaped, goes through the display policy, and is hidden from who may not see it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from flask_opsjobs import OpsJobs
+from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.web._display import FAILED, Display
+from tests.web.conftest import Access
+from tests.web.every import reads, soup
+from tests.web.rows import (
+    ago,
+    make_attempt,
+    make_executor,
+    make_job,
+    make_loops,
+    make_output,
+)
+
+MARKUP = "\"'><img src=x><script>alert(1)</script>{{ 7 * 7 }}</pre></table></main>"
+SECRET = "hunter2-and-more"
+
+
+def _carry(session: Session, text: str, names: str, *, labels: str | None = None) -> dict[str, Job]:
+    """Jobs of several states that hold `text` in every field that comes from a host, `names` in names,
+    and `labels`, by default `text` as well, in what is no payload.
+
+    By ORM, since our own writers never let some of these fields hold such a text.
+    """
+    labels = text if labels is None else labels
+    payload = {text: [text, {"deep": {"deeper": text}}], "plain": text}
+    jobs = {}
+    for state in ("failed", "started", "canceled", "finished", "retryable", "available"):
+        job = jobs[state] = make_job(
+            session, state, worker=names, queue=names, line=labels, args=payload, meta=payload,
+            tags=[labels], error=f"{text}\nand a second line of {text}", dispatch_no=2,
+            ended_reason=text if state in ("failed", "canceled") else None,
+        )  # fmt: skip
+        trace = f'Traceback (most recent call last):\n  File "/app/{text}.py", line 1, in {text}\n    {text}\n'
+        make_attempt(session, job, None if state == "started" else "raised", executor=names,
+            error=text, traceback=trace, log_tail=text, cause=labels,
+            progress_done=1, progress_total=2, progress_note=text,
+        )  # fmt: skip
+    make_output(session, jobs["finished"], payload)
+    make_output(session, jobs["failed"], None, omitted=text)
+    executor = make_executor(session, name=names, host=names, version=names, queues=[names])
+    jobs["started"].executor_id = executor.id
+    make_loops(session, said=labels, error=labels, process=names)
+    session.commit()
+    return jobs
+
+
+def _texts(app: Flask, jobs: dict[str, Job]) -> Iterator[str]:
+    client = app.test_client()
+    for _, path in [
+        *reads(jobs),
+        (None, "/ops/jobs/jobs?limit=50"),
+        (None, "/ops/jobs/jobs?state=failed"),
+    ]:
+        response = client.get(path)
+        assert response.status_code < 500, path
+        yield response.text
+
+
+def test_markup_in_every_field_is_text(app: Flask, session: Session) -> None:
+    jobs = _carry(session, MARKUP, MARKUP)
+    seen = 0
+    for text in _texts(app, jobs):
+        tree = soup(text)
+        assert not tree.find_all("img")
+        assert all(script.get("src") for script in tree.find_all("script"))
+        assert "49" not in tree.text
+        seen += tree.text.count("alert(1)")
+    assert seen > 50
+
+
+def test_names_with_odd_characters_make_links_that_lead_somewhere(
+    app: Flask, session: Session
+) -> None:
+    name = "a/b?c#d&e=f <g> 'h' ü 🐙 %00 \\"
+    make_job(session, "failed", worker=name, queue=f"queue {name}")
+    session.commit()
+    client = app.test_client()
+    for path in ("/ops/jobs", "/ops/jobs/jobs"):
+        for link in soup(client.get(path).text).select("main a[href^='/']"):
+            assert client.get(str(link["href"])).status_code == 200, link
+
+
+class Hides:
+    """Hides keys named `deep` and the secret, wherever it stands."""
+
+    def is_hidden_key(self, key: str) -> bool:
+        return key == "deep"
+
+    def clean_text(self, text: str) -> str:
+        return text.replace(SECRET, "[hidden]")
+
+
+def test_a_secret_in_any_field_is_replaced_everywhere(
+    make_app: Callable[..., Flask], session: Session
+) -> None:
+    jobs = _carry(session, f"before {SECRET} after", "name")
+    app = make_app(display=Hides())
+    shown = "".join(_texts(app, jobs))
+    assert SECRET not in shown
+    assert "before" in shown
+    assert '<span class="hid">[hidden]</span>' in shown
+    assert '<span class="hid">[hidden: key deep]</span>' in shown
+    assert "deeper" not in shown
+
+
+class Raises:
+    """Cannot decide."""
+
+    def is_hidden_key(self, key: str) -> bool:
+        raise RuntimeError(key)
+
+    def clean_text(self, text: str) -> str:
+        raise RuntimeError("no")
+
+
+class Nonsense:
+    """Answers with something else than a text."""
+
+    def is_hidden_key(self, key: str) -> bool:
+        return False
+
+    def clean_text(self, text: str) -> Any:
+        return None
+
+
+@pytest.mark.parametrize("policy", [Raises(), Nonsense()], ids=["raises", "nonsense"])
+def test_a_policy_that_fails_hides_and_is_logged_once_a_page(
+    policy: Any,
+    make_app: Callable[..., Flask],
+    session: Session,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    jobs = _carry(session, SECRET, "name")
+    app = make_app(display=policy)
+    shown = "".join(_texts(app, jobs))
+    assert SECRET not in shown
+    assert FAILED in shown
+    caplog.clear()
+    app.test_client().get(f"/ops/jobs/jobs/{jobs['failed'].id}")
+    assert [r.message for r in caplog.records].count(
+        "the display policy raised: what it was asked about is hidden"
+    ) == 1
+
+
+def test_without_payload_view_nothing_of_the_payload_is_shown(
+    app: Flask, access: Access, session: Session
+) -> None:
+    jobs = _carry(session, SECRET, "name", labels="ours")
+    access.held -= {"payload.view"}
+    shown = "".join(_texts(app, jobs))
+    assert SECRET not in shown
+    assert "[hidden: needs payload.view]" in shown
+    assert "ours" in shown
+
+
+def test_a_redacted_parameter_is_said_not_to_be_stored(
+    app: Flask, opsjobs: OpsJobs, session: Session
+) -> None:
+    @opsjobs.worker(redact={"ssn"})
+    def hire(name: str, ssn: str | None = None) -> None: ...
+
+    new = make_job(session, worker="hire", args={"name": "Ada"})
+    old = make_job(session, worker="hire", args={"name": "Ada", "ssn": SECRET})
+    session.commit()
+    client = app.test_client()
+    assert "[not stored: redact]" in client.get(f"/ops/jobs/jobs/{new.id}").text
+    shown = client.get(f"/ops/jobs/jobs/{old.id}").text
+    assert "[hidden: redact]" in shown
+    assert SECRET not in shown
+
+
+def _display(may_see: bool = True) -> Display:
+    return Display(Hides(), may_see=may_see)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "[" * 900 + "]" * 900,
+        "[" * 100_000 + "]" * 100_000,
+        '{"n": ' + "9" * 6_000 + ', "f": 1e999, "m": -1.5E-400}',
+        json.dumps(["x" * 200_000] * 3),
+        json.dumps([0] * 100_000),
+        json.dumps({str(number): number for number in range(50_000)}),
+    ],
+    ids=["deep", "too deep", "numbers", "long texts", "many", "many keys"],
+)
+def test_json_of_any_size_is_shown_within_bounds(value: str) -> None:
+    assert len(_display().json(value)) < 200_000
+
+
+def test_json_numbers_are_shown_as_they_are() -> None:
+    text = '{"big": 123456789012345678901234567890, "small": 1.10}'
+    assert "123456789012345678901234567890" in _display().json(text)
+    assert "1.10" in _display().json(text)
+
+
+def test_a_secret_is_not_revealed_by_a_cut() -> None:
+    text = "x" * 200_000 + SECRET
+    assert SECRET[3:] not in _display().text(text)
+    assert SECRET not in _display().json(json.dumps(text))
+
+
+def test_a_job_recorded_long_ago_or_in_the_future_is_shown(app: Flask, session: Session) -> None:
+    old = make_job(session, "finished", created_at=ago(days=9_000), started_at=ago(days=8_999))
+    odd = make_job(session, "started", started_at=ago(hours=-2))
+    session.commit()
+    client = app.test_client()
+    assert "24 y" not in client.get(f"/ops/jobs/jobs/{old.id}").text
+    assert "running for" in client.get(f"/ops/jobs/jobs/{odd.id}").text

@@ -1,0 +1,263 @@
+"""The list of jobs: tabs, filters, pages by keyset, and what nonsense in its address is answered with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.jobs import queries
+from flask_opsjobs.jobs.filter import JobFilter
+from flask_opsjobs.jobs.lifecycle import MEANINGS, STATES
+from flask_opsjobs.jobs.models import Job
+from tests.web.every import soup
+from tests.web.rows import ago, make_attempt, make_job
+
+Get = Callable[..., Any]
+
+
+def _ids(text: str) -> list[int]:
+    return [int(link.text) for link in soup(text).select("table.jobs tbody th a")]
+
+
+def _link(text: str, rel: str) -> str | None:
+    found = soup(text).select_one(f"a[rel={rel}]")
+    return None if found is None else str(found["href"])
+
+
+def _tabs(text: str) -> dict[str, str]:
+    tabs = soup(text).select("nav.tabs a")
+    return {tab.text.split()[0]: tab.select_one("b").text for tab in tabs}
+
+
+def test_the_newest_come_first_in_every_state(get: Get, jobs: dict[str, Job]) -> None:
+    text = get("/jobs").text
+    assert _ids(text) == sorted((job.id for job in jobs.values()), reverse=True)
+    assert _tabs(text) == {"All": str(len(STATES)), **dict.fromkeys(STATES, "1")}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_tab_shows_its_state_and_counts_all(state: str, get: Get, jobs: dict[str, Job]) -> None:
+    text = get(f"/jobs?state={state}").text
+    assert _ids(text) == [jobs[state].id]
+    assert _tabs(text)["All"] == str(len(STATES))
+    current = soup(text).select_one("nav.tabs [aria-current]")
+    assert current.text.split()[0] == state
+    assert current["title"] == MEANINGS[state]
+
+
+@pytest.fixture
+def many(session: Session) -> list[int]:
+    """The ids of 60 jobs, newest first, every third of them in queue mail."""
+    made = [make_job(session, queue="mail" if n % 3 == 0 else "crm") for n in range(60)]
+    session.commit()
+    return sorted((job.id for job in made), reverse=True)
+
+
+def test_pages_follow_one_another_both_ways_and_miss_nothing(
+    client: FlaskClient, many: list[int]
+) -> None:
+    seen, path = [], "/ops/jobs/jobs"
+    pages = []
+    while path:
+        text = client.get(path).text
+        pages.append(text)
+        seen += _ids(text)
+        path = _link(text, "next") or ""
+    assert seen == many
+    assert [len(_ids(page)) for page in pages] == [25, 25, 10]
+    back = client.get(_link(pages[2], "prev")).text
+    assert _ids(back) == _ids(pages[1])
+    top = client.get(_link(back, "prev")).text
+    assert _ids(top) == _ids(pages[0])
+    assert _link(top, "prev") is None
+
+
+def test_a_page_keeps_its_place_while_jobs_are_born(
+    client: FlaskClient, session: Session, many: list[int]
+) -> None:
+    older = _link(client.get("/ops/jobs/jobs").text, "next")
+    for _ in range(7):
+        make_job(session)
+    session.commit()
+    text = client.get(older).text
+    assert _ids(text) == many[25:50]
+    # Back at the top: whole, although 7 of it are new.
+    assert len(_ids(client.get(_link(text, "prev")).text)) == 25
+
+
+def test_the_filter_goes_along_to_other_pages_tabs_and_sizes(
+    client: FlaskClient, many: list[int]
+) -> None:
+    mail = (
+        many[2::3] if many[2] % 3 == many[-1] % 3 else [id for id in many if id % 3 == many[-1] % 3]
+    )
+    text = client.get("/ops/jobs/jobs?queue=mail&limit=50").text
+    assert _ids(text) == mail
+    links = [str(a["href"]) for a in soup(text).select("nav.tabs a, nav.seg a")]
+    assert all("queue=mail" in link for link in links)
+    assert _tabs(text)["available"] == "20"
+    text = client.get("/ops/jobs/jobs?queue=crm").text
+    assert set(_ids(client.get(_link(text, "next")).text)).isdisjoint(mail)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "before=zzzz",
+        "before=",
+        "before=%00%FF",
+        "before=" + "A" * 27,
+        "before=AAAAAAAAAAE",
+        "after=1",
+        "before=1&after=1",
+    ],
+)
+def test_a_forged_cursor_is_refused(query: str, client: FlaskClient, many: list[int]) -> None:
+    response = client.get(f"/ops/jobs/jobs?{query}")
+    if query == "before=":
+        assert response.status_code == 200
+        return
+    assert response.status_code == 422
+    assert query.split("=")[0] in soup(response.text).main.text
+
+
+def test_a_cursor_of_another_filter_direction_or_secret_is_refused(
+    client: FlaskClient, make_app: Callable[..., Flask], many: list[int]
+) -> None:
+    older = _link(client.get("/ops/jobs/jobs").text, "next")
+    assert older is not None
+    assert client.get(older + "&queue=mail").status_code == 422
+    assert client.get(older.replace("before", "after")).status_code == 422
+    other = make_app(SECRET_KEY="rotated").test_client()
+    assert other.get(older).status_code == 422
+    fallback = make_app(SECRET_KEY="rotated", SECRET_KEY_FALLBACKS=["only for tests"])
+    assert fallback.test_client().get(older).status_code == 200
+    # The size of a page is no condition.
+    assert client.get(older + "&limit=50").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/jobs?limit=1000000000", 422, "limit: a page has 25, 50, 100 jobs"),
+        ("/jobs?state=nonsense", 422, "state: there is no state"),
+        ("/jobs?q=args.account_id:42", 422, "args.account_id: cannot be searched"),
+        ("/jobs?queue=a%00b", 422, "queue: holds a control character"),
+        ("/jobs?q=%00", 422, "search: holds a control character"),
+        ("/jobs?queue=%FF%FE", 200, "No job fits"),
+        ("/jobs?" + "x" * 1_000_000, 414, "longer than any we make"),
+        ("/jobs/live?" + "x" * 1_000_000, 414, "longer than any we make"),
+        ("/jobs/abc", 404, "no job abc"),
+        ("/jobs/-1", 404, "no job -1"),
+        ("/jobs/1.0", 404, "no job 1.0"),
+        ("/jobs/0", 404, "no job 0"),
+        ("/jobs/9223372036854775807", 404, "no job"),
+        ("/jobs/9223372036854775808", 404, "no job"),
+        ("/jobs/" + "9" * 10_000, 404, "no job 999"),
+        ("/jobs/1%00", 404, "no job"),
+        ("/jobs/%D9%A1", 404, "no job"),  # a digit, but not one of ours
+        ("/jobs/1/live/more", 404, "nothing at this address"),
+        ("/jump?to=hello", 422, "neither the id of a job nor an RQ id"),
+        ("/jump?to=" + "9" * 3_000, 422, "neither the id of a job"),
+        ("/jump", 422, "neither"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_nonsense_is_answered_with_what_is_wrong(
+    path: str, status: int, said: str, get: Get
+) -> None:
+    assert said in soup(get(path, status).text).main.text
+
+
+def test_jump_goes_to_a_job_by_its_id_and_by_its_rq_id(get: Get, jobs: dict[str, Job]) -> None:
+    job = jobs["failed"]
+    for word in (f" {job.id} ", f"opsjobs-{job.id}-7"):
+        response = get("/jump", 303, query_string={"to": word})
+        assert response.location == f"/ops/jobs/jobs/{job.id}"
+
+
+def test_jobs_are_found_by_when_they_were_recorded(session: Session, get: Get) -> None:
+    # Ids grow with time, but for a host whose clock is 30 s behind.
+    made = {
+        name: make_job(session, worker=name, created_at=ago(minutes=minutes)).id
+        for name, minutes in (
+            ("old", 600), ("older", 130), ("edge", 119), ("behind", 119.5), ("new", 5), ("now", 0),
+        )
+    }  # fmt: skip
+    session.commit()
+    within = [made[name] for name in ("now", "new", "behind", "edge")]
+    assert _ids(get("/jobs?created=<2h").text) == within
+    assert _ids(get("/jobs?created=>2h").text) == [made["older"], made["old"]]
+    assert _ids(get("/jobs?q=created:<2h worker:new").text) == [made["new"]]
+    assert _ids(get("/jobs?created=<99999d").text) == sorted(made.values(), reverse=True)
+    assert _ids(get("/jobs?created=>99999d").text) == []
+    assert _tabs(get("/jobs?created=<2h").text)["available"] == "4"
+
+
+def test_ids_with_gaps_are_searched_in_time(session: Session) -> None:
+    for number in range(200):
+        make_job(session, id=number**3 + 1, created_at=ago(minutes=200 - number))
+    now = ago()
+    for minutes in (0, 1, 50, 199, 250):
+        page = queries.page_of_jobs(
+            session, JobFilter.from_query([("created", f"<{minutes}m"), ("limit", "100")]), now
+        )
+        # They are a little more than 1, 2, … 200 minutes old.
+        assert len(page.rows) == min(100, max(0, minutes - 1))
+
+
+def test_counts_say_how_they_are_known(session: Session, get: Get) -> None:
+    from tests.test_query_plans import fill
+
+    fill(session, 12_000, state="finished", queue="mail")
+    fill(session, 10_001, state="available", queue="crm")
+    fill(session, 10_000, state="scheduled", queue="crm")
+    session.commit()
+    tabs = _tabs(get("/jobs").text)
+    assert tabs["finished"] == "≈ 12,000"
+    assert tabs["available"] == "10,000+"
+    assert tabs["scheduled"] == "10,000"
+    assert tabs["failed"] == "0"
+    tabs = _tabs(get("/jobs?queue=crm").text)
+    assert tabs["available"].endswith("+") or tabs["scheduled"].endswith("+")
+
+
+def test_a_row_says_the_one_thing_that_matters(session: Session, get: Get) -> None:
+    started = make_job(session, "started", started_at=ago(minutes=3, seconds=5))
+    make_attempt(
+        session, started, None, progress_done=120, progress_total=400, progress_note="rows"
+    )
+    make_job(session, "failed", error="GatewayTimeout: none\nand more", attempt=5)
+    make_job(session, "canceled", ended_reason="superseded")
+    make_job(session, "scheduled", due_at=ago(minutes=-7, seconds=-30))
+    make_job(
+        session, "finished", started_at=ago(minutes=12), ended_at=ago(minutes=11, seconds=59.1)
+    )
+    session.commit()
+    rows = [" ".join(row.text.split()) for row in soup(get("/jobs").text).select("tbody tr")]
+    finished, scheduled, canceled, failed, running = rows
+    assert "ran 900 ms" in finished
+    assert "due in 7 min" in scheduled
+    assert canceled.endswith("superseded")
+    assert failed.endswith("GatewayTimeout: none")
+    assert "5 of 5" in failed
+    assert "for 3 min" in running
+    assert running.endswith("120 of 400 rows")
+
+
+def test_an_empty_list_says_what_will_be_here(get: Get) -> None:
+    assert "No job has been recorded yet" in get("/jobs").text
+    assert "No job fits" in get("/jobs?queue=nowhere").text
+
+
+def test_the_form_offers_what_there_is(get: Get, jobs: dict[str, Job]) -> None:
+    tree = soup(get("/jobs?q=queue:default created:<2h").text)
+    assert [option.text for option in tree.select("#f-queue option[selected]")] == ["default"]
+    assert tree.select_one("#q")["value"] == "queue:default created:<2h"
+    assert [a.text.split()[0] for a in tree.select(".hints a")] == ["queue:default", "created:<2h"]
+    assert "queue" not in str(tree.select(".hints a")[0]["href"])

@@ -1,0 +1,254 @@
+"""Headers, the parts that refresh, preferences, and the pages that say why there is no page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask, Response, after_this_request
+from flask.testing import FlaskClient
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.web.urls import URLS
+from tests.support.policies import AllowAll
+from tests.web.conftest import Access
+from tests.web.every import reads, soup
+
+Get = Callable[..., Any]
+
+CSP = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+
+
+def test_every_response_carries_a_strict_policy(
+    client: FlaskClient, access: Access, jobs: dict[str, Job]
+) -> None:
+    def look(path: str) -> None:
+        headers = client.get(path).headers
+        assert headers["Content-Security-Policy"] == CSP
+        assert headers["Referrer-Policy"] == "same-origin"
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        if "/static/" not in path:
+            assert headers["Cache-Control"] == "no-store"
+
+    paths = [path for _, path in reads(jobs)]
+    style = soup(client.get("/ops/jobs").text).select_one("link[rel=stylesheet]")
+    for path in [*paths, str(style["href"]), "/ops/jobs/static/0/none.css"]:
+        look(path)
+    access.actor = None
+    look("/ops/jobs")
+
+
+def test_no_page_has_anything_inline_or_from_elsewhere(
+    client: FlaskClient, jobs: dict[str, Job]
+) -> None:
+    for _, path in reads(jobs):
+        tree = soup(client.get(path).text)
+        assert not tree.select("style, [style], base, object, embed, iframe")
+        for element in tree.find_all(True):
+            assert not [name for name in element.attrs if name.startswith(("on", "hx-on"))]
+        for script in tree.find_all("script"):
+            assert script.get("src")
+            assert not script.text
+        for element in tree.select("[src], link[href], form[action], use[href]"):
+            where = str(element.get("src") or element.get("action") or element.get("href"))
+            assert where.startswith(("/", "#")), where
+            if element.name in ("script", "link"):
+                assert client.get(where).status_code == 200
+
+
+def test_who_may_frame_us_is_left_to_a_host_that_says_so(make_app: Callable[..., Flask]) -> None:
+    class Frames(AllowAll):
+        def current_actor(self) -> str | None:
+            @after_this_request
+            def allow(response: Response) -> Response:
+                response.headers["Content-Security-Policy"] = "img-src *; frame-ancestors 'self'"
+                return response
+
+            return "ops-demo"
+
+    headers = make_app(access=Frames()).test_client().get("/ops/jobs").headers
+    assert headers["Content-Security-Policy"] == CSP.replace(
+        "frame-ancestors 'none'", "frame-ancestors 'self'"
+    )
+
+
+def test_pages_work_behind_a_host_with_a_policy_of_its_own(
+    make_app: Callable[..., Flask], jobs: dict[str, Job]
+) -> None:
+    app = make_app()
+
+    @app.after_request
+    def strict(response: Response) -> Response:
+        response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'self'"
+        return response
+
+    for _, path in reads(jobs):
+        assert app.test_client().get(path).headers["Content-Security-Policy"].startswith("default")
+
+
+def test_a_page_contains_its_fragment_s_exact_text_and_its_tag(
+    client: FlaskClient, jobs: dict[str, Job]
+) -> None:
+    paths = {path for url, path in reads(jobs) if url.kind == "page" and "live" not in url.rule}
+    seen = 0
+    for path in [*paths, "/ops/jobs/jobs?state=failed", "/ops/jobs/jobs?queue=default&limit=50"]:
+        page = client.get(path)
+        region = soup(page.text).select_one("#live")
+        if region is None:
+            continue
+        seen += 1
+        fragment = client.get(str(region["hx-get"]))
+        assert fragment.text in page.text
+        assert fragment.headers["ETag"] == region["data-etag"]
+        again = client.get(
+            str(region["hx-get"]), headers={"If-None-Match": str(region["data-etag"])}
+        )
+        assert again.status_code == 304
+        assert again.data == b""
+    assert seen >= len([url for url in URLS if url.kind == "fragment"])
+
+
+def test_a_fragment_changes_its_tag_when_something_happened(
+    client: FlaskClient, session: Session, jobs: dict[str, Job]
+) -> None:
+    path = f"/ops/jobs/jobs/{jobs['started'].id}/live"
+    tag = client.get(path).headers["ETag"]
+    session.execute(text("UPDATE opsjobs.attempts SET progress_done = 8 WHERE outcome IS NULL"))
+    session.commit()
+    changed = client.get(path, headers={"If-None-Match": tag})
+    assert changed.status_code == 200
+    assert "8 of 9" in changed.text
+
+
+def test_everything_lies_below_a_prefix_that_a_proxy_adds(
+    client: FlaskClient, jobs: dict[str, Job]
+) -> None:
+    for _, path in reads(jobs):
+        page = client.get(path, environ_overrides={"SCRIPT_NAME": "/behind"})
+        for element in soup(page.text).select("a[href^='/'], [src], form, [hx-get]"):
+            where = element.get("href") or element.get("src") or element.get("action")
+            assert str(where or element.get("hx-get")).startswith("/behind/"), element
+
+
+# --- preferences
+
+SAME = {"Sec-Fetch-Site": "same-origin"}
+CHOSEN = {"theme": "dark", "zone": "local", "refresh": "30", "back": "/ops/jobs/jobs?state=failed"}
+
+
+def test_preferences_are_kept_and_lead_back(client: FlaskClient) -> None:
+    response = client.post("/ops/jobs/display", data=CHOSEN, headers=SAME)
+    assert response.status_code == 303
+    assert response.location == "/ops/jobs/jobs?state=failed"
+    for cookie in response.headers.getlist("Set-Cookie"):
+        assert "HttpOnly" in cookie
+        assert "Path=/ops/jobs" in cookie
+        assert "SameSite=Lax" in cookie
+    root = soup(client.get("/ops/jobs").text).html
+    assert (root["data-theme"], root["data-zone"], root["data-refresh"]) == ("dark", "local", "30")
+
+
+def test_a_cookie_with_nonsense_is_the_default(client: FlaskClient) -> None:
+    client.set_cookie("opsjobs_theme", '"><script>')
+    assert soup(client.get("/ops/jobs").text).html["data-theme"] == "system"
+
+
+@pytest.mark.parametrize(
+    "back", ["", "https://evil.example/", "//evil.example", "/ops/jobsevil", "/ops/jobs/\r\nX: y"]
+)
+def test_preferences_never_lead_elsewhere(back: str, client: FlaskClient) -> None:
+    response = client.post("/ops/jobs/display", data={"back": back}, headers=SAME)
+    assert response.location == "/ops/jobs"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec-Fetch-Site": "same-origin"}, 303),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"}, 403),
+        ({"Origin": "http://localhost"}, 303),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({}, 403),
+    ],
+)
+def test_a_write_from_elsewhere_is_refused(
+    headers: dict[str, str], status: int, client: FlaskClient
+) -> None:
+    response = client.post("/ops/jobs/display", data={"theme": "dark"}, headers=headers)
+    assert response.status_code == status
+    assert ("Set-Cookie" in response.headers) == (status == 303)
+
+
+def test_a_preference_that_is_no_choice_is_named(client: FlaskClient) -> None:
+    response = client.post("/ops/jobs/display", data={"theme": "pink"}, headers=SAME)
+    assert response.status_code == 422
+    assert "theme: 'pink' is not one of system, light, dark" in soup(response.text).main.text
+
+
+def test_a_form_too_large_is_refused(client: FlaskClient) -> None:
+    response = client.post("/ops/jobs/display", data={"back": "x" * 1_000_000}, headers=SAME)
+    assert response.status_code == 413
+
+
+# --- no page
+
+
+def test_without_a_schema_pages_say_how_to_make_it(
+    make_app: Callable[..., Flask], empty_database_url: str
+) -> None:
+    client = make_app(SQLALCHEMY_DATABASE_URI=empty_database_url).test_client()
+    for path in ("", "/live", "/jobs", "/jobs/1"):
+        response = client.get(f"/ops/jobs{path}")
+        assert response.status_code == 503
+        assert "flask db upgrade" in response.text
+
+
+def test_a_schema_that_goes_away_is_said_too(get: Get, session: Session) -> None:
+    get("/jobs")
+    session.execute(text("DROP SCHEMA opsjobs CASCADE"))
+    session.commit()
+    assert "flask db upgrade" in get("/jobs", 503).text
+
+
+def test_a_slow_statement_ends_in_a_page_that_says_what_to_do(
+    make_app: Callable[..., Flask], session: Session
+) -> None:
+    client = make_app(OPSJOBS_PAGE_TIMEOUT_SECONDS=0.2).test_client()
+    session.execute(text("LOCK TABLE opsjobs.jobs IN ACCESS EXCLUSIVE MODE"))
+    for path in ("", "/jobs", "/jobs/1", "/jobs/live"):
+        response = client.get(f"/ops/jobs{path}")
+        assert response.status_code == 503
+        assert "did not answer within 0.2 s" in response.text
+        assert "Narrow the filter" in response.text
+    session.rollback()
+    assert client.get("/ops/jobs/jobs").status_code == 200
+
+
+def test_a_database_that_is_away_is_said(make_app: Callable[..., Flask]) -> None:
+    app = make_app(SQLALCHEMY_DATABASE_URI="postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    response = app.test_client().get("/ops/jobs")
+    assert response.status_code == 503
+    assert "did not answer" in response.text
+    assert "nobody" not in response.text
+
+
+def test_a_pool_without_a_connection_is_said(make_app: Callable[..., Flask]) -> None:
+    options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.1}
+    app = make_app(SQLALCHEMY_ENGINE_OPTIONS=options)
+    with app.extensions["opsjobs"].engine.connect():
+        assert app.test_client().get("/ops/jobs").status_code == 503
+    assert app.test_client().get("/ops/jobs").status_code == 200
+
+
+def test_what_was_denied_or_missing_has_a_way_on(
+    get: Get, access: Access, jobs: dict[str, Job]
+) -> None:
+    access.held = {"overview.view"}
+    links = [str(a["href"]) for a in soup(get("/jobs", 403).text).select("main a")]
+    assert links == ["/ops/jobs"]

@@ -1,0 +1,112 @@
+"""Our GETs write nothing, neither to Postgres nor to Redis, also when the host writes its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+from flask.testing import FlaskClient
+from redis import Redis
+from sqlalchemy import event, text
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.db import Base
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.models import Job
+from tests.support.policies import AllowAll
+from tests.web.every import GOOD, reads
+
+
+def _read_everything(client: FlaskClient, jobs: dict[str, Job]) -> None:
+    for url, path in reads(jobs):
+        assert client.get(path).status_code == GOOD.get(url.endpoint, 200), path
+
+
+def _fingerprint(session: Session) -> list[Any]:
+    """What would change if anything did: every row's versions and the transactions that wrote it."""
+    return [
+        session.execute(
+            text(f"SELECT count(*), sum(xmin::text::bigint), sum(hashtext(t::text)) FROM {table} t")
+        ).one()
+        for table in Base.metadata.tables
+    ]
+
+
+def test_every_get_works_where_nothing_can_be_written(
+    make_app: Callable[..., Flask], jobs: dict[str, Job]
+) -> None:
+    options = {"connect_args": {"options": "-c default_transaction_read_only=on"}}
+    read_only = make_app(SQLALCHEMY_ENGINE_OPTIONS=options)
+    _read_everything(read_only.test_client(), jobs)
+
+
+def test_every_get_leaves_every_row_as_it_was(
+    client: FlaskClient, session: Session, jobs: dict[str, Job]
+) -> None:
+    before = _fingerprint(session)
+    session.rollback()
+    _read_everything(client, jobs)
+    assert _fingerprint(session) == before
+
+
+def test_every_statement_of_a_page_runs_in_a_read_only_transaction_with_a_timeout(
+    client: FlaskClient, host: Host, jobs: dict[str, Job]
+) -> None:
+    client.get("/ops/jobs")  # the schema's version is asked for once
+    seen: list[tuple[str, str]] = []
+
+    @event.listens_for(host.engine, "before_cursor_execute")
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        driver = cursor.connection
+        is_first = "set_config" in statement
+        assert driver.read_only, statement
+        if not is_first:
+            with driver.cursor() as other:
+                shown = "SELECT current_setting('transaction_read_only'), current_setting('statement_timeout')"
+                seen.append(other.execute(shown).fetchone())
+
+    _read_everything(client, jobs)
+    assert set(seen) == {("on", "5s")}
+
+
+def test_a_read_asks_redis_nothing(
+    client: FlaskClient, redis_client: Redis, jobs: dict[str, Job]
+) -> None:
+    def asked() -> int:
+        return int(redis_client.info("stats")["total_commands_processed"])
+
+    before = asked()
+    _read_everything(client, jobs)
+    assert asked() == before + 1  # the question itself
+
+
+class _HostThatWrites(AllowAll):
+    """Notes each request in a table of the host's, through the host's own session."""
+
+    def __init__(self) -> None:
+        self.app: Flask | None = None
+
+    def current_actor(self) -> str | None:
+        assert self.app is not None
+        db = self.app.extensions["sqlalchemy"]
+        db.session.execute(text("INSERT INTO visits DEFAULT VALUES"))
+        db.session.commit()
+        db.session.execute(text("INSERT INTO visits DEFAULT VALUES"))  # and leaves this one open
+        return self.actor
+
+
+def test_a_host_goes_on_writing_its_own(
+    make_app: Callable[..., Flask], session: Session, jobs: dict[str, Job]
+) -> None:
+    session.execute(text("CREATE TABLE visits (at timestamptz DEFAULT now())"))
+    session.commit()
+    writes = _HostThatWrites()
+    writes.app = make_app(access=writes)
+    before = _fingerprint(session)
+    session.rollback()
+    client = writes.app.test_client()
+    _read_everything(client, jobs)
+    asked = sum(1 for _ in reads(jobs))
+    assert session.execute(text("SELECT count(*) FROM visits")).scalar_one() == asked
+    assert _fingerprint(session) == before

@@ -1,0 +1,75 @@
+"""Every template of ours is drawn by some page, and every page is whole HTML."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from flask_opsjobs._folders import folder
+from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.web import _pages
+from tests.web.every import reads, soup
+
+TEMPLATES = sorted(
+    path.relative_to(folder("templates")).as_posix() for path in folder("templates").rglob("*.html")
+)
+
+
+def test_every_template_is_drawn_by_some_page(
+    client: FlaskClient, jobs: dict[str, Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: set[str] = set()
+    original = _pages._environment().loader.get_source
+
+    def note(environment: Any, name: str) -> Any:
+        drawn.add(name)
+        return original(environment, name)
+
+    _pages._environment().cache.clear()
+    monkeypatch.setattr(_pages._environment().loader, "get_source", note)
+    for _, path in reads(jobs):
+        client.get(path)
+    assert drawn == set(TEMPLATES)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_each_template_begins_with_what_it_is(name: str) -> None:
+    first = (folder("templates") / name).read_text().splitlines()[0]
+    assert first.startswith("{# ")
+    assert first.endswith((". #}", ": #}"))
+
+
+def test_pages_are_whole_and_parts_are_not(client: FlaskClient, jobs: dict[str, Job]) -> None:
+    for url, path in reads(jobs):
+        response = client.get(path)
+        if url.endpoint == "jump":
+            continue
+        tree = soup(response.text)
+        is_document = response.text.startswith("<!doctype html>")
+        assert is_document == (url.kind == "page"), path
+        ids = [str(element["id"]) for element in tree.select("[id]")]
+        assert len(ids) == len(set(ids)), path
+        if is_document:
+            assert len(tree.select("h1")) == 1
+            assert tree.title.text.endswith("· OpsJobs")
+            assert all(tree.find(id=str(label["for"])) for label in tree.select("label[for]"))
+        for table in tree.select("table.rows"):
+            assert table.caption.text.strip()
+            assert all(header.get("scope") for header in table.select("th"))
+        for time in tree.select("time"):
+            assert time["datetime"].endswith("Z")
+
+
+def test_what_a_label_or_an_anchor_names_is_there(
+    client: FlaskClient, jobs: dict[str, Job]
+) -> None:
+    for url, path in reads(jobs):
+        tree = soup(client.get(path).text)
+        if url.kind == "page" and url.endpoint != "jump":
+            for name in ("aria-labelledby", "list", "popovertarget", "data-copy"):
+                for element in tree.select(f"[{name}]"):
+                    assert tree.find(id=str(element[name])), (path, element)
+            for link in tree.select("a[href^='#'], use"):
+                assert tree.find(id=str(link["href"])[1:]), (path, link)
