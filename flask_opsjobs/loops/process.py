@@ -112,6 +112,11 @@ class LoopsProcess:
             LoopThread(Runner(loop, host), self._stop, self._outage, surround) for loop in loops
         ]
 
+    @property
+    def is_running(self) -> bool:
+        """Whether nothing has told it to stop yet."""
+        return not self._stop.is_set()
+
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; the exit code: 0, or 1 when a loop died or a pass did not end in time.
 

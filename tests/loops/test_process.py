@@ -1,0 +1,262 @@
+"""The process of the loops: it works, outlives what fails, waits for Postgres, and stops when told."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from flask_opsjobs.errors import SchemaBehind
+from flask_opsjobs.host import Host
+from flask_opsjobs.loops import Loop, Pass
+from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.process import LoopsProcess, LoopThread, Outage
+from flask_opsjobs.loops.shape import IDLE, every
+from tests.support import host as host_module
+from tests.support.engine import Bench
+from tests.support.processes import Children
+from tests.support.waiting import wait_until
+
+RecordJob = Callable[..., int]
+
+
+class Counting:
+    """A loop that counts its passes and may do something in them."""
+
+    def __init__(self, act: Callable[[Pass], None] = lambda context: None) -> None:
+        self.passes = 0
+        self._act = act
+        self.loop = Loop("counting", every(0.01), self._run, is_alone=True)
+
+    def _run(self, context: Pass) -> str:
+        self.passes += 1
+        self._act(context)
+        return IDLE
+
+
+def told_after(condition: Callable[[], bool], *numbers: int) -> threading.Thread:
+    """Signals this process once `condition` holds, as a terminal or a supervisor would."""
+
+    def tell() -> None:
+        wait_until(condition, 20)
+        for number in numbers:
+            os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_runs_until_told(host: Host, number: int) -> None:
+    one, two = Counting(), Counting()
+    process = LoopsProcess(host, [one.loop, Loop("other", every(0.01), two.loop.run, True)])
+    told_after(lambda: one.passes > 3 and two.passes > 3, number)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert process.run() == 0
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_a_loop_that_always_fails_holds_up_no_other(host: Host) -> None:
+    def fail(context: Pass) -> None:
+        raise RuntimeError("always")
+
+    bad, good = Counting(fail), Counting()
+    process = LoopsProcess(host, [bad.loop, Loop("other", every(0.01), good.loop.run, True)])
+    told_after(lambda: bad.passes > 5 and good.passes > 5, signal.SIGTERM)
+    assert process.run() == 0
+
+
+def test_a_stuck_pass_holds_up_no_other_and_a_second_signal_leaves_it(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = threading.Event()
+    stuck, good = Counting(lambda context: gate.wait(60) and None), Counting()
+    process = LoopsProcess(host, [stuck.loop, Loop("other", every(0.01), good.loop.run, True)])
+    told = told_after(lambda: good.passes > 5, signal.SIGTERM)
+    threading.Thread(
+        target=lambda: (
+            told.join(),
+            wait_until(lambda: not process.is_running, 20),
+            os.kill(os.getpid(), signal.SIGTERM),
+        ),
+        daemon=True,
+    ).start()
+    assert process.run() == 1
+    assert "left in the middle of a pass: opsjobs-counting" in caplog.text
+    gate.set()
+    wait_until(lambda: not any(t.name.startswith("opsjobs-") for t in threading.enumerate()))
+
+
+def test_more_to_do_is_done_at_once(host: Host) -> None:
+    counting = Counting(lambda context: context.again())
+    loop = Loop("greedy", every(3600), counting.loop.run, True)
+    told_after(lambda: counting.passes > 5, signal.SIGTERM)
+    assert LoopsProcess(host, [loop]).run() == 0
+
+
+def test_each_pass_runs_inside_what_surrounds_it(app: Any, host: Host) -> None:
+    from flask import current_app
+
+    seen: list[str] = []
+    counting = Counting(lambda context: seen.append(current_app.name))
+    told_after(lambda: counting.passes > 2, signal.SIGTERM)
+    assert LoopsProcess(host, [counting.loop], surround=app.app_context).run() == 0
+    assert seen[0] == "host"
+
+
+def test_without_a_schema_it_says_so(make_app: Any, empty_database_url: str) -> None:
+    app = make_app(SQLALCHEMY_DATABASE_URI=empty_database_url)
+    with pytest.raises(SchemaBehind, match="flask db upgrade"):
+        LoopsProcess(app.extensions["opsjobs"]).run()
+
+
+def test_a_broken_connection_is_made_anew(
+    host: Host, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    counting = Counting()
+    thread = _thread(host, counting, stop := threading.Event())
+    thread.start()
+    wait_until(lambda: counting.passes > 2)
+    bench.rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    seen = counting.passes
+    with caplog.at_level(logging.WARNING):
+        wait_until(lambda: counting.passes > seen + 3)
+    stop.set()
+    thread.join(10)
+    assert caplog.text.count("Postgres is away") == 1
+    assert caplog.text.count("Postgres is back") == 1
+
+
+@pytest.mark.chaos
+def test_postgres_away_is_waited_for_and_said_once(
+    make_app: Any, own_postgres: Any, own_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = make_app(SQLALCHEMY_DATABASE_URI=own_database_url).extensions["opsjobs"]
+    one, two = Counting(), Counting()
+    stop, outage = threading.Event(), Outage()
+    threads = [_thread(host, each, stop, outage) for each in (one, two)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: one.passes > 2 and two.passes > 2)
+    own_postgres.kill()
+    wait_until(lambda: "Postgres is away" in caplog.text)
+    own_postgres.start()
+    seen = one.passes, two.passes
+    wait_until(lambda: one.passes > seen[0] + 2 and two.passes > seen[1] + 2, 30)
+    stop.set()
+    for thread in threads:
+        thread.join(10)
+    assert caplog.text.count("Postgres is away") == 1
+    assert caplog.text.count("Postgres is back") == 1
+
+
+def test_the_command_runs_what_is_due_and_stops_in_time(
+    children: Children, database_url: str, redis_url: str
+) -> None:
+    app = host_module.create_app(
+        SQLALCHEMY_DATABASE_URI=database_url, OPSJOBS_REDIS_URL=redis_url, OPSJOBS_DISPATCH=False
+    )
+    with app.app_context():
+        ids = [host_module.add.options(delay=0.01).enqueue(a=1, b=n).id for n in range(3)]
+        host_module.db.session.commit()
+        host_module.db.session.remove()
+        host_module.db.engine.dispose()
+    loops = children.flask("opsjobs", "run")
+    loops.wait_for("runs the loops", 30)
+    children.flask("opsjobs", "worker")
+    url = psycopg.conninfo.make_conninfo(database_url.replace("+psycopg", ""))
+    with psycopg.connect(url, autocommit=True) as connection:
+
+        def are_finished() -> bool:
+            rows = connection.execute("SELECT state FROM opsjobs.jobs").fetchall()
+            return rows == [("finished",)] * len(ids)
+
+        wait_until(are_finished, 30)
+        names = {name for (name,) in connection.execute("SELECT loop FROM opsjobs.loop_runs")}
+    assert {"dispatch", "stage", "expire", "watch", "recall", "observe", "retain"} == names
+    assert loops.terminate(10) == 0
+    assert "Traceback" not in loops.log
+
+
+def test_two_processes_of_the_command_live_side_by_side(
+    children: Children, database_url: str
+) -> None:
+    both = [children.flask("opsjobs", "run", OPSJOBS_BEAT_SECONDS=0.2) for _ in range(2)]
+    for each in both:
+        each.wait_for("runs the loops", 30)
+    url = database_url.replace("+psycopg", "")
+    with psycopg.connect(url, autocommit=True) as connection:
+
+        def both_passed() -> bool:
+            rows = connection.execute(
+                "SELECT count(DISTINCT process) FROM opsjobs.loop_runs"
+                " WHERE loop = 'watch' AND passes > 3"
+            ).fetchone()
+            return rows == (2,)
+
+        wait_until(both_passed, 20)
+        assert connection.execute("SELECT count(error) FROM opsjobs.loop_runs").fetchone() == (0,)
+    assert [each.terminate(10) for each in both] == [0, 0]
+    assert not any(re.search("ERROR|Traceback", each.log) for each in both)
+
+
+def _thread(
+    host: Host, counting: Counting, stop: threading.Event, outage: Outage | None = None
+) -> LoopThread:
+    from contextlib import nullcontext
+
+    name = f"counting-{id(counting)}"
+    runner = Runner(Loop(name, every(0.01), counting.loop.run, True), host)
+    return LoopThread(runner, stop, outage or Outage(), nullcontext)
+
+
+def test_the_jobs_of_a_killed_worker_are_rescued_by_the_loops(
+    children: Children, database_url: str, redis_url: str, tmp_path: Any
+) -> None:
+    haste: dict[str, Any] = {
+        "OPSJOBS_BEAT_SECONDS": 0.2,
+        "OPSJOBS_LATE_SECONDS": 1,
+        "OPSJOBS_MISSING_SECONDS": 2,
+    }
+    app = host_module.create_app(SQLALCHEMY_DATABASE_URI=database_url, OPSJOBS_REDIS_URL=redis_url)
+    gate = tmp_path / "gate"
+    worker = children.flask("opsjobs", "worker", **haste)
+    worker.wait_for("listens to", 30)
+    with app.app_context():
+        job_id = host_module.hold.enqueue(gate=str(gate)).id
+        host_module.db.session.commit()
+        host_module.db.session.remove()
+        host_module.db.engine.dispose()
+    app.extensions["opsjobs"].spare.close()
+    wait_until((tmp_path / "gate.begun").exists, 20)
+    worker.kill()
+    gate.touch()
+    loops = children.flask("opsjobs", "run", **haste)
+    loops.wait_for("is missing", 30)
+    children.flask("opsjobs", "worker", **haste)
+    with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        wait_until(
+            lambda: (
+                connection.execute(
+                    "SELECT state, attempt FROM opsjobs.jobs WHERE id = %s", [job_id]
+                ).fetchone()
+                == ("finished", 2)
+            ),
+            30,
+        )
+        cause = connection.execute(
+            "SELECT cause FROM opsjobs.attempts WHERE outcome = 'lost'"
+        ).fetchone()
+    assert cause is not None
+    assert cause[0].startswith("executor vanished: no beat after")
