@@ -40,9 +40,10 @@ class Arguments:
 
         Raises `InvalidArgs` with every fault.
         """
+        codec = self._built
         call, found = self._by_name(args, kwargs) if args else (kwargs, [])
         try:
-            values: dict[str, Any] = self._built.validate(call)
+            values = codec.validate(call)
         except ValidationError as error:
             found += self._tell(error)
         except Exception as error:
@@ -78,10 +79,11 @@ class Arguments:
         A value stored under a name that has been redacted since is not handed on: the function takes its default.
         """
         call = {name: value for name, value in stored.items() if name not in self._redact}
+        codec = self._built
         found: list[Complaint] = []
         try:
             # From JSON, where a strict type accepts the text that it was stored as.
-            values: dict[str, Any] = self._built.validate_json(json.dumps(call))
+            values = codec.validate_json(json.dumps(call))
         except ValidationError as error:
             found = self._tell(error)
         except Exception as error:

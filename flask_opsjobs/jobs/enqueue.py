@@ -12,7 +12,7 @@ from .. import signals, sql
 from ..errors import InvalidArgs
 from ..session import touch
 from . import receipts
-from .joining import join, without_values
+from .joining import find_session, join, without_values
 from .unique import Unique, keys_of
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ def enqueue(
     values = worker.arguments.validate(args, kwargs)
     row = parameters(worker, options, host)
     row["args"] = worker.arguments.dump(values, host.settings.max_args_bytes).decode()
-    session, connection = join(host, options.session)
+    session, bind = find_session(host, options.session)
     with without_values():
+        connection = join(session, bind)
         if options.unique is None:
             enqueued = insert(connection, row)
         else:

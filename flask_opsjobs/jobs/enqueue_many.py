@@ -14,7 +14,7 @@ from .. import signals, sql
 from ..errors import InvalidArgs
 from ..session import touch
 from .enqueue import EnqueuedMany, keys, parameters, receipt
-from .joining import join, without_values
+from .joining import find_session, join, without_values
 
 if TYPE_CHECKING:
     from ..host import Host
@@ -27,7 +27,7 @@ Line = Callable[[Row], bytes]
 
 # Between two COPYs the connection is free for the host's generator, which may read from the same session.
 _CHUNK_ROWS = 5_000
-_WRITE_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 20
 _numbers = itertools.count(1)
 
 
@@ -36,8 +36,9 @@ def enqueue_many(worker: Worker, options: Options, rows: Iterable[Row]) -> Enque
     host = worker.host()
     host.require_schema()
     common = parameters(worker, options, host)
-    session, connection = join(host, options.session)
+    session, bind = find_session(host, options.session)
     with session.begin_nested(), without_values():
+        connection = join(session, bind)
         common |= connection.exec_driver_sql(sql.load("moment_of_many"), common).mappings().one()
         if options.unique is None:
             head = _head(common)
@@ -107,43 +108,41 @@ def _unique_line(worker: Worker, unique: Unique, host: Host) -> Line:
 def _copy(
     connection: Connection, statement: str, worker: Worker, line: Line, rows: Iterable[Row]
 ) -> int:
-    """Copy a line for each row; how many. A row that is refused breaks the COPY off, which the savepoint heals."""
+    """Copy a line for each row; how many."""
     raw = connection.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)
-    source = iter(rows)
     done = 0
-    while chunk := list(itertools.islice(source, _CHUNK_ROWS)):
+    for lines in _chunks(worker, line, rows):
         try:
             with raw.cursor() as cursor, cursor.copy(statement) as copy:
-                for piece in _pieces(worker, line, chunk, done):
-                    copy.write(piece)
+                copy.write(b"".join(lines))
         except psycopg.Error as error:
             failed = _without_row(error)
         else:
-            done += len(chunk)
+            done += len(lines)
             continue
         raise DBAPIError.instance(statement, None, failed, psycopg.Error, hide_parameters=True)
     return done
 
 
-def _pieces(worker: Worker, line: Line, chunk: list[Row], done: int) -> Iterator[bytes]:
-    """The lines of a chunk in pieces of some size: Postgres takes one while the next is made."""
-    piece: list[bytes] = []
+def _chunks(worker: Worker, line: Line, rows: Iterable[Row]) -> Iterator[list[bytes]]:
+    """The lines in chunks, bounded in number and in bytes: whatever the rows are, no more than that is in memory."""
+    chunk: list[bytes] = []
     size = 0
-    for number, row in enumerate(chunk, done):
+    for number, row in enumerate(rows):
         try:
-            one = line(row)
+            chunk.append(line(row))
         except InvalidArgs as error:
-            error_of_row = _at_row(worker, number, error)
+            refused = _at_row(worker, number, error)
         else:
-            piece.append(one)
-            size += len(one)
-            if size >= _WRITE_BYTES:
-                yield b"".join(piece)
-                piece, size = [], 0
+            size += len(chunk[-1])
+            if len(chunk) == _CHUNK_ROWS or size >= _CHUNK_BYTES:
+                yield chunk
+                chunk, size = [], 0
             continue
-        raise error_of_row
-    yield b"".join(piece)
+        raise refused
+    if chunk:
+        yield chunk
 
 
 def _at_row(worker: Worker, number: int, error: InvalidArgs) -> InvalidArgs:

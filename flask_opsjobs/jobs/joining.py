@@ -16,9 +16,11 @@ from .models import Job
 if TYPE_CHECKING:
     from ..host import Host
 
+AnySession = Session | scoped_session[Any]
 
-def join(host: Host, given: Session | scoped_session[Any] | None) -> tuple[Session, Connection]:
-    """The session to record with and its connection, in its transaction, which begins here when it had not.
+
+def find_session(host: Host, given: AnySession | None) -> tuple[Session, Engine | Connection]:
+    """The session to record with, and its bind that holds the jobs. Touches neither.
 
     `given` is the caller's choice, None for the host's own. Raises `RefusedSession` when it stands on another database.
     """
@@ -30,15 +32,23 @@ def join(host: Host, given: Session | scoped_session[Any] | None) -> tuple[Sessi
     bind = _bind_of(session)
     if bind is not None and _is_same_database(bind.engine, host.engine):
         # What the session itself would choose: it may be bound to a connection, as in a host's tests.
-        return session, session.connection(bind_arguments={"bind": bind})
+        return session, bind
     # The host's own session has several binds when OPSJOBS_BIND names one of them.
     if given is None or session is host.session():
-        return session, session.connection(bind_arguments={"bind": host.engine})
+        return session, host.engine
     where = "no database" if bind is None else repr(bind.engine.url)
     raise RefusedSession(
         f"session= is bound to {where}, the jobs are in {host.engine.url!r}: "
         "a job is recorded in the transaction of its own database"
     )
+
+
+def join(session: Session, bind: Engine | Connection) -> Connection:
+    """The session's connection, in its transaction, which begins here when it had not.
+
+    Inside `begin_nested()` it must be asked for again: SQLAlchemy sets the savepoint when it is.
+    """
+    return session.connection(bind_arguments={"bind": bind})
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 
 class Cancel(Exception):
@@ -22,21 +23,21 @@ class Discard(Exception):
 
 
 class Snooze(Exception):
-    """Raise in a worker to be called again in so many seconds. Costs no attempt."""
+    """Raise in a worker to be called again in so many seconds, or after a `timedelta`. Costs no attempt."""
 
-    def __init__(self, seconds: float, reason: str = "") -> None:
+    def __init__(self, seconds: float | timedelta, reason: str = "") -> None:
         self.seconds = seconds
         self.reason = reason
-        super().__init__(f"for {seconds:g} s {reason}".strip())
+        super().__init__(f"for {seconds} s {reason}".strip())
 
 
 class RetryIn(Exception):
-    """Raise in a worker to fail this attempt and choose when the next one is due, in seconds."""
+    """Raise in a worker to fail this attempt and choose when the next is due: in seconds, or a `timedelta`."""
 
-    def __init__(self, seconds: float, reason: str = "") -> None:
+    def __init__(self, seconds: float | timedelta, reason: str = "") -> None:
         self.seconds = seconds
         self.reason = reason
-        super().__init__(f"in {seconds:g} s {reason}".strip())
+        super().__init__(f"in {seconds} s {reason}".strip())
 
 
 @dataclass(frozen=True)

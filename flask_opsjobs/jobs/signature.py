@@ -17,7 +17,8 @@ from typing_extensions import TypedDict
 from ..errors import DeclarationError
 from . import complaints
 
-_CONFIG = CoreConfig(
+_CONFIG = ConfigDict(
+    extra="forbid",
     hide_input_in_errors=True,
     # Bytes of any kind, not only those that happen to be UTF-8.
     ser_json_bytes="base64",
@@ -26,6 +27,8 @@ _CONFIG = CoreConfig(
     allow_inf_nan=False,
     ser_json_inf_nan="constants",
 )
+# The validator takes the configuration from the TypedDict, the serializer only from here. Models have their own.
+_SERIALIZED = CoreConfig(ser_json_bytes="base64", ser_json_inf_nan="constants")
 _REFUSED_KINDS = {
     inspect.Parameter.VAR_POSITIONAL: "*{name}: name every parameter, since calls are stored by name",
     inspect.Parameter.VAR_KEYWORD: "**{name}: name every parameter, or take one dict",
@@ -92,8 +95,8 @@ class Signature:
                     "give it a default and name it in redact, and fetch the secret in the worker"
                 )
         schema = self._schema(annotations)
-        validator = SchemaValidator(schema, _CONFIG)
-        serializer = SchemaSerializer(schema, _CONFIG)
+        validator = SchemaValidator(schema)
+        serializer = SchemaSerializer(schema, _SERIALIZED)
         return Codec(
             validate=validator.validate_python,
             validate_json=validator.validate_json,
@@ -146,7 +149,7 @@ def _core_schema(fields: Mapping[str, Any]) -> Any:
     # A TypedDict rather than a model: any parameter name is a legal key, also `json`, `copy` or `_x`.
     make: Any = TypedDict
     shape = make("Arguments", dict(fields))
-    shape.__pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    shape.__pydantic_config__ = _CONFIG
     return TypeAdapter(shape).core_schema
 
 

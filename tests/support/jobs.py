@@ -1,0 +1,51 @@
+"""A claimed job and a report, as an executor hands them to `perform`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from flask_opsjobs.jobs.claimed import Claimed
+from flask_opsjobs.jobs.log_tail import Ring
+from flask_opsjobs.jobs.worker import Worker
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def make_claimed(
+    worker: Worker | str, args: dict[str, Any] | None = None, **changes: Any
+) -> Claimed:
+    """The first attempt of job 7, claimed at `NOW`; `changes` as in `Claimed`."""
+    columns: dict[str, Any] = {
+        "id": 7,
+        "dispatch_no": 1,
+        "worker": worker if isinstance(worker, str) else worker.name,
+        "queue": "default",
+        "args": args or {},
+        "meta": {},
+        "tags": [],
+        "attempt": 1,
+        "max_attempts": 5,
+        "timeout_seconds": None,
+        "deadline_at": None,
+        "created_at": NOW,
+        "claimed_at": NOW,
+    }
+    return Claimed(**columns | changes)
+
+
+def make_ring(size: int = 4_000) -> Ring:
+    """An empty ring for so many bytes of lines."""
+    return Ring(memoryview(bytearray(Ring.HEAD_BYTES + size)))
+
+
+@dataclass
+class Notebook:
+    """A report that keeps what it is told."""
+
+    log_tail: Ring | None = field(default_factory=make_ring)
+    told: list[tuple[int | None, int | None, str | None]] = field(default_factory=list)
+
+    def progress(self, done: int | None, total: int | None, note: str | None) -> None:
+        self.told.append((done, total, note))
