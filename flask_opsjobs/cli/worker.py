@@ -62,4 +62,4 @@ def run(
             "Postgres did not take the last outcomes in time; lifeline will find those jobs",
             err=True,
         )
-    return 0 if is_done and not rq_worker.has_failed else 1
+    return 0 if is_done and not rq_worker.has_failed(burst, max_jobs) else 1

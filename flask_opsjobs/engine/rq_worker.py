@@ -49,7 +49,12 @@ class OpsWorkerLoop(BaseWorker):
         self.books = RQBooks(self)
         self._state_told: str | None = None
         self._suspension_read_at = 0.0
-        self.has_failed = True
+        self.performed = 0
+
+    def has_failed(self, burst: bool, max_jobs: int | None) -> bool:
+        """Whether the loop ended although nobody asked for it: RQ's `work` ends without a word on an exception."""
+        is_through = max_jobs is not None and self.performed >= max_jobs
+        return not (self._stop_requested or burst or is_through)
 
     # --- taking -------------------------------------------------------------------------------------------------
 
@@ -82,12 +87,12 @@ class OpsWorkerLoop(BaseWorker):
                 wait = min(wait * 2, self.max_connection_wait_time)
             if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
                 break
-        self.has_failed = False
         return None
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         """Perform one of ours; leave any other to RQ."""
         self._state = WorkerStatus.BUSY
+        self.performed += 1
         delivery = parse(job.id)
         if delivery is None:
             super().execute_job(job, queue)
@@ -196,7 +201,6 @@ class OpsWorkerLoop(BaseWorker):
     def _shutdown(self) -> None:
         # RQ would raise StopRequested here when idle, and lose a delivery between its pop and its claim.
         self._stop_requested = True
-        self.has_failed = False
         self.executor.wake()
 
     def request_force_stop(self, signum: int, frame: Any) -> None:
