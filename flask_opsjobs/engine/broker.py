@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
+from functools import cache
 from itertools import groupby
+from typing import Any
 
 from redis import Redis
 from rq import Queue
 from rq.job import Job as RQJob
-from rq.queue import EnqueueData
+from rq.job import JobStatus
+from rq.serializers import DefaultSerializer
+from rq.utils import now, utcformat
 
 from .connections import RedisConnections, write_only
 from .delivery import FUNCTION, Delivery, parse
@@ -40,9 +45,16 @@ class Broker:
         The rows must be committed before: an idle worker claims within 0.1 ms. `quick` is for a request of the host.
         """
         for name, group in groupby(sorted(deliveries, key=_queue_name), key=_queue_name):
-            queue = self.queue(name, quick=quick)
-            with queue.connection.pipeline() as pipe:
-                queue.enqueue_many([_enqueue_data(delivery) for delivery in group], pipeline=pipe)
+            wire = self.connections.wire(name, quick=quick)
+            key = Queue.redis_queue_namespace_prefix + name
+            with wire.redis.pipeline() as pipe:
+                pipe.sadd(Queue.redis_queues_keys, key)
+                for delivery in group:
+                    pipe.hset(
+                        RQJob.key_for(delivery.rq_id), mapping=_hash(delivery, wire.serializer)
+                    )
+                    push = pipe.lpush if delivery.priority == 0 else pipe.rpush
+                    push(key, delivery.rq_id)
                 pipe.execute()
 
     def forget(self, queue_name: str, rq_ids: Iterable[str]) -> None:
@@ -69,17 +81,25 @@ def _queue_name(delivery: Delivery) -> str:
     return delivery.queue
 
 
-def _enqueue_data(delivery: Delivery) -> EnqueueData:
-    timeout = (
-        -1 if delivery.timeout_seconds is None else delivery.timeout_seconds + _OUTER_BOUND_SECONDS
-    )
-    return Queue.prepare_data(
-        FUNCTION,
-        timeout=timeout,
-        result_ttl=0,
-        failure_ttl=_FAILURE_TTL_SECONDS,
+def _hash(delivery: Delivery, serializer: Any) -> dict[str, str | int | bytes]:
+    """The fields that RQ's own enqueue would write and its workers read; without the empty ones, in half the time."""
+    moment = utcformat(now())
+    limit = delivery.timeout_seconds
+    return {
+        "data": _data(serializer or DefaultSerializer),
+        "status": JobStatus.QUEUED.value,
+        "origin": delivery.queue,
         # RQ's default description is the whole call.
-        description=f"{delivery.worker} {delivery.id}",
-        job_id=delivery.rq_id,
-        at_front=delivery.priority == 0,
-    )
+        "description": f"{delivery.worker} {delivery.id}",
+        "created_at": moment,
+        "enqueued_at": moment,
+        "timeout": -1 if limit is None else limit + _OUTER_BOUND_SECONDS,
+        "result_ttl": 0,
+        "failure_ttl": _FAILURE_TTL_SECONDS,
+    }
+
+
+@cache
+def _data(serializer: Any) -> bytes:
+    # RQ's (function, instance, args, kwargs): the same for every delivery, since it carries no argument.
+    return zlib.compress(serializer.dumps((FUNCTION, None, (), {})))

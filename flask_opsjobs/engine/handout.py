@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from redis import RedisError
 
 from ..host import Host
+from ..jobs.touched import Born, Line
 from .delivery import Delivery
 from .dispatch import Dispatcher, read_clock, recall
 from .windows import Windows
@@ -16,8 +17,6 @@ from .windows import Windows
 _log = logging.getLogger("flask_opsjobs.dispatch")
 # After Redis failed once, the process leaves dispatch to the loop for this long.
 _SILENCE_SECONDS = 5.0
-
-Line = tuple[str, str]
 
 
 class Handout:
@@ -32,10 +31,10 @@ class Handout:
         """Whether a due job of this queue may be recorded as `queued`, to be pushed after the commit; takes a place."""
         return time.monotonic() >= self._silent_until and self._windows.take(queue)
 
-    def after_commit(self, notes: Sequence[Line | Delivery]) -> None:
-        """Push the jobs that were born `queued`, and dispatch the lines (line, queue) of the others."""
-        born = [note for note in notes if isinstance(note, Delivery)]
-        lines = dict.fromkeys(note for note in notes if not isinstance(note, Delivery))
+    def after_commit(self, notes: Sequence[Line | Born]) -> None:
+        """Push the jobs that were born `queued`, and dispatch the lines of the others."""
+        born = [Delivery(*note) for note in notes if isinstance(note, Born)]
+        lines = dict.fromkeys(note for note in notes if isinstance(note, Line))
         if time.monotonic() < self._silent_until:
             return  # the loops find what is available, and recall what was born queued
         try:
@@ -46,7 +45,9 @@ class Handout:
         except RedisError as error:
             self._silent_until = time.monotonic() + _SILENCE_SECONDS
             word = type(error).__name__
-            _log.warning("Redis does not answer (%s); jobs are left to the dispatch loop for 5 s", word)
+            _log.warning(
+                "Redis does not answer (%s); jobs are left to the dispatch loop for 5 s", word
+            )
 
     def _push(self, born: Sequence[Delivery]) -> None:
         try:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
+from sqlalchemy.orm import Session
 
 from .. import signals, sql
 from ..errors import InvalidArgs
 from ..session import touch
 from . import receipts
 from .joining import find_session, join, without_values
+from .touched import Born, Line
 from .unique import Unique, keys_of
 
 if TYPE_CHECKING:
@@ -54,14 +56,13 @@ def enqueue(
     with without_values():
         connection = join(session, bind)
         if options.unique is None:
-            enqueued = insert(connection, row)
+            enqueued = insert(connection, row, _first_number(options, host))
         else:
             row |= receipt(options.unique)
             row["keys"] = keys(worker, options.unique, host, values)
             enqueued = Enqueued(*receipts.find_or_take(connection, row))
     if not enqueued.conflict:
-        if enqueued.state == "available" and host.hand_out is not None:
-            touch(session, host.hand_out, (options.line, options.queue))
+        _tell_hook(session, host, worker, options, enqueued)
         if signals.job_enqueued.receivers:
             signals.send(signals.job_enqueued, worker, enqueued=enqueued)
     return enqueued
@@ -73,6 +74,24 @@ def insert(connection: Connection, row: Mapping[str, Any], dispatch_no: int = 0)
         sql.load("enqueue_job"), {**row, "dispatch_no": dispatch_no}
     ).one()
     return Enqueued(found[0], found[1])
+
+
+def _first_number(options: Options, host: Host) -> int:
+    """1 when the job may be born `queued`: it is due and the window is believed to have room. Else 0."""
+    may = host.may_be_born_queued
+    return 1 if may is not None and options.is_due_now and may(options.queue) else 0
+
+
+def _tell_hook(
+    session: Session, host: Host, worker: Worker, options: Options, enqueued: Enqueued
+) -> None:
+    if host.hand_out is None:
+        return
+    if enqueued.state == "available":
+        touch(session, host.hand_out, Line(options.line, options.queue))
+    elif enqueued.state == "queued":
+        born = Born(enqueued.id, 1, options.queue, worker.name, options.priority, options.timeout)
+        touch(session, host.hand_out, born)
 
 
 def parameters(worker: Worker, options: Options, host: Host) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ..errors import InvalidArgs
 from ..session import touch
 from .enqueue import EnqueuedMany, keys, parameters, receipt
 from .joining import find_session, join, without_values
+from .touched import Line as TouchedLine
 
 if TYPE_CHECKING:
     from ..host import Host
@@ -48,7 +49,7 @@ def enqueue_many(worker: Worker, options: Options, rows: Iterable[Row]) -> Enque
             result = _bear(connection, worker, options.unique, host, common, rows)
     if result.count:
         if common["state"] == "available" and host.hand_out is not None:
-            touch(session, host.hand_out, (options.line, options.queue))
+            touch(session, host.hand_out, TouchedLine(options.line, options.queue))
         if signals.job_enqueued.receivers:
             signals.send(signals.job_enqueued, worker, enqueued=result)
     return result

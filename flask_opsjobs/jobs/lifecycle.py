@@ -34,7 +34,18 @@ ENDED_BY = {
 }
 
 # How an attempt ended, as stored in attempts.outcome.
-OUTCOMES = ("returned", "raised", "timed_out", "died", "canceled", "discarded", "snoozed", "retry_in", "refused", "lost")
+OUTCOMES = (
+    "returned",
+    "raised",
+    "timed_out",
+    "died",
+    "canceled",
+    "discarded",
+    "snoozed",
+    "retry_in",
+    "refused",
+    "lost",
+)
 
 
 @dataclass(frozen=True)
@@ -49,19 +60,35 @@ class Arrow:
 
 
 ARROWS = (
-    Arrow("release", ("deferred",), ("available",), "dispatcher", "what it waited for has happened"),
+    Arrow(
+        "release", ("deferred",), ("available",), "dispatcher", "what it waited for has happened"
+    ),
     Arrow("stage", ("scheduled", "retryable"), ("available",), "dispatcher", "it has become due"),
     Arrow("dispatch", ("available",), ("queued",), "dispatcher", "a delivery is pushed to RQ"),
     Arrow("claim", ("queued",), ("started",), "worker", "an executor takes the delivery"),
     Arrow("recall", ("queued",), ("available",), "dispatcher", "its delivery was lost or refused"),
     Arrow("finish", ("queued", "started"), ("finished",), "worker", "the function returned"),
     Arrow("fail", ("queued", "started"), ("retryable", "failed"), "worker", "the attempt failed"),
-    Arrow("snooze", ("queued", "started"), ("scheduled",), "worker", "the function asked to be called later"),
+    Arrow(
+        "snooze",
+        ("queued", "started"),
+        ("scheduled",),
+        "worker",
+        "the function asked to be called later",
+    ),
     Arrow("expire", WAITING, ("failed",), "dispatcher", "the deadline passed"),
     Arrow("rescue", ("started",), ("available", "failed"), "watcher", "its executor is gone"),
-    Arrow("cancel", (*WAITING, "started"), ("canceled",), "operator", "on started it asks the executor to stop"),
+    Arrow(
+        "cancel",
+        (*WAITING, "started"),
+        ("canceled",),
+        "operator",
+        "on started it asks the executor to stop",
+    ),
     Arrow("discard", WAITING, ("failed",), "operator", "it shall not run"),
-    Arrow("retry", ("failed", "canceled", "retryable"), ("available",), "operator", "run it once more"),
+    Arrow(
+        "retry", ("failed", "canceled", "retryable"), ("available",), "operator", "run it once more"
+    ),
     Arrow("delete", FINAL, (), "operator", "its row goes"),
 )
 

@@ -156,7 +156,8 @@ def test_only_a_queued_job_can_be_claimed(bench: Bench, record_job: RecordJob, s
     # Written by hand: no real writer leaves these states under the number of a delivery still in Redis.
     bench.connection.execute(
         "UPDATE opsjobs.jobs SET state = %(state)s, started_at = clock_timestamp(),"
-        " ended_at = CASE WHEN %(final)s THEN clock_timestamp() END, ended_by = CASE WHEN %(final)s THEN 'canceled' END",
+        " ended_at = CASE WHEN %(final)s THEN clock_timestamp() END,"
+        " ended_by = CASE WHEN %(final)s THEN 'canceled' END",
         {"state": state, "final": state in ("finished", "failed", "canceled")},
     )
     assert bench.claim(job_id) == Refused("not_queued")

@@ -1,4 +1,4 @@
-"""Dispatch: the window holds, priorities hold, a row is committed before its delivery exists, two dispatchers never meet."""
+"""Dispatch: windows and priorities hold, rows are committed before their delivery exists."""
 
 from __future__ import annotations
 

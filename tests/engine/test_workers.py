@@ -60,21 +60,31 @@ def state_of(job_id: int) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_job_runs_and_its_output_is_recorded(site, children: Children, kind: tuple[str, ...], redis_client) -> None:
+def test_a_job_runs_and_its_output_is_recorded(
+    site, children: Children, kind: tuple[str, ...], redis_client
+) -> None:
     job_id = enqueue(add, a=2, b=3)
     children.flask("opsjobs", "worker", *kind)
     wait_until(lambda: state_of(job_id) == "finished", 20)
     assert rows("SELECT value FROM opsjobs.outputs WHERE job_id = :id", id=job_id) == [(5,)]
     left = [key for key in redis_client.keys("*") if b"opsjobs-" in key]
-    wait_until(lambda: not [key for key in redis_client.keys("*") if b"opsjobs-" in key], 5, what=f"no trace: {left}")
+    wait_until(
+        lambda: not [key for key in redis_client.keys("*") if b"opsjobs-" in key],
+        5,
+        what=f"no trace: {left}",
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_failure_keeps_error_traceback_and_log(site, children: Children, kind: tuple[str, ...]) -> None:
+def test_a_failure_keeps_error_traceback_and_log(
+    site, children: Children, kind: tuple[str, ...]
+) -> None:
     job_id = enqueue(fail.options(max_attempts=1), message="it broke")
     children.flask("opsjobs", "worker", *kind)
     wait_until(lambda: state_of(job_id) == "failed", 20)
-    ((error, traceback),) = rows("SELECT error, traceback FROM opsjobs.attempts WHERE job_id = :id", id=job_id)
+    ((error, traceback),) = rows(
+        "SELECT error, traceback FROM opsjobs.attempts WHERE job_id = :id", id=job_id
+    )
     assert "RuntimeError: it broke" in error
     assert "in fail" in traceback
 
@@ -109,7 +119,9 @@ def test_an_unreadable_rq_job_of_the_host_takes_nothing_down(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_job_of_the_hosts_own_runs_as_rq_runs_it(site, children: Children, kind, redis_client: Redis) -> None:
+def test_a_job_of_the_hosts_own_runs_as_rq_runs_it(
+    site, children: Children, kind, redis_client: Redis
+) -> None:
     job = Queue("default", connection=redis_client).enqueue("os.getpid", result_ttl=60)
     children.flask("opsjobs", "worker", *kind)
     wait_until(lambda: job.get_status(refresh=True) == "finished", 20)
@@ -120,7 +132,9 @@ def test_retried_to_success(site, children: Children) -> None:
     children.flask("opsjobs", "worker")
     children.flask("opsjobs", "run")
     wait_until(lambda: state_of(job_id) == "finished", 30)
-    outcomes = rows("SELECT outcome FROM opsjobs.attempts WHERE job_id = :id ORDER BY dispatch_no", id=job_id)
+    outcomes = rows(
+        "SELECT outcome FROM opsjobs.attempts WHERE job_id = :id ORDER BY dispatch_no", id=job_id
+    )
     assert [outcome for (outcome,) in outcomes] == ["raised", "raised", "returned"]
 
 
@@ -129,11 +143,15 @@ def test_a_worker_that_this_process_did_not_import(site, children: Children) -> 
     job_id, other = enqueue(add, a=1, b=1), enqueue(add, a=2, b=2)
     from sqlalchemy import text
 
-    host_module.db.session.execute(text("UPDATE opsjobs.jobs SET worker = 'gone' WHERE id = :id"), {"id": job_id})
+    host_module.db.session.execute(
+        text("UPDATE opsjobs.jobs SET worker = 'gone' WHERE id = :id"), {"id": job_id}
+    )
     host_module.db.session.commit()
     children.flask("opsjobs", "worker")
     wait_until(lambda: (state_of(job_id), state_of(other)) == ("failed", "finished"), 20)
-    assert rows("SELECT ended_by FROM opsjobs.jobs WHERE id = :id", id=job_id) == [("unknown_worker",)]
+    assert rows("SELECT ended_by FROM opsjobs.jobs WHERE id = :id", id=job_id) == [
+        ("unknown_worker",)
+    ]
 
 
 def test_stored_arguments_that_no_longer_validate(site, children: Children) -> None:
@@ -145,30 +163,40 @@ def test_stored_arguments_that_no_longer_validate(site, children: Children) -> N
     host_module.db.session.commit()
     children.flask("opsjobs", "worker")
     wait_until(lambda: state_of(job_id) == "failed", 20)
-    ((ended_by, attempts),) = rows("SELECT ended_by, attempt FROM opsjobs.jobs WHERE id = :id", id=job_id)
+    ((ended_by, attempts),) = rows(
+        "SELECT ended_by, attempt FROM opsjobs.jobs WHERE id = :id", id=job_id
+    )
     assert (ended_by, attempts) == ("invalid_args", 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_started_job_is_really_stopped(site, children: Children, kind: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_started_job_is_really_stopped(
+    site, children: Children, kind: tuple[str, ...], tmp_path: Path
+) -> None:
     from sqlalchemy import text
 
     gate = str(tmp_path / "gate")
     job_id = enqueue(hold, gate=gate)
     children.flask("opsjobs", "worker", *kind, OPSJOBS_BEAT_SECONDS=0.2)
     wait_until(Path(gate + ".begun").exists, 20)
-    host_module.db.session.execute(text("UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp()"))
+    host_module.db.session.execute(
+        text("UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp()")
+    )
     host_module.db.session.commit()
     wait_until(lambda: state_of(job_id) == "canceled", 20)
     after = enqueue(add, a=1, b=1)
     wait_until(lambda: state_of(after) == "finished", 20, what="the worker goes on")
 
 
-def test_a_function_that_ignores_its_time_limit_is_killed(site, children: Children, tmp_path: Path) -> None:
+def test_a_function_that_ignores_its_time_limit_is_killed(
+    site, children: Children, tmp_path: Path
+) -> None:
     job_id = enqueue(host_module.deaf.options(timeout=1, max_attempts=1))
     children.flask("opsjobs", "worker")
     wait_until(lambda: state_of(job_id) == "failed", 30)
-    ((outcome, cause),) = rows("SELECT outcome, cause FROM opsjobs.attempts WHERE job_id = :id", id=job_id)
+    ((outcome, cause),) = rows(
+        "SELECT outcome, cause FROM opsjobs.attempts WHERE job_id = :id", id=job_id
+    )
     assert outcome == "timed_out"
     assert "time-out" in cause
 
@@ -178,7 +206,9 @@ def test_a_large_result_passes_the_channel(site, children: Children) -> None:
     job_id = enqueue(host_module.large, size=200_000)
     children.flask("opsjobs", "worker")
     wait_until(lambda: state_of(job_id) == "finished", 20)
-    assert rows("SELECT length(value #>> '{}') FROM opsjobs.outputs WHERE job_id = :id", id=job_id) == [(200_000,)]
+    assert rows(
+        "SELECT length(value #>> '{}') FROM opsjobs.outputs WHERE job_id = :id", id=job_id
+    ) == [(200_000,)]
 
 
 def test_a_killed_horse_leaves_its_last_words(site, children: Children) -> None:
@@ -210,7 +240,9 @@ def test_a_stopped_worker_exits_0_and_says_so(site, children: Children) -> None:
 def test_a_plain_rq_worker_runs_managed_jobs(site, children: Children, redis_url: str) -> None:
     job_id = enqueue(add, a=20, b=22)
     rq = str(Path(__import__("sys").executable).with_name("rq"))
-    children.start(rq, "worker", "--url", redis_url, "default", env={"FLASK_APP": "tests.support.host"})
+    children.start(
+        rq, "worker", "--url", redis_url, "default", env={"FLASK_APP": "tests.support.host"}
+    )
     wait_until(lambda: state_of(job_id) == "finished", 30)
     assert rows("SELECT value FROM opsjobs.outputs WHERE job_id = :id", id=job_id) == [(42,)]
     assert rows("SELECT kind FROM opsjobs.executors") == [("plain",)]

@@ -1,0 +1,23 @@
+"""What a session tells the hook that runs after its commit: a line with due jobs, or a job that was born `queued`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Line(NamedTuple):
+    """A line on which a job became due, and its queue."""
+
+    line: str
+    queue: str
+
+
+class Born(NamedTuple):
+    """A job that is recorded as handed out under `dispatch_no`, and whose delivery is to be pushed."""
+
+    id: int
+    dispatch_no: int
+    queue: str
+    worker: str
+    priority: int
+    timeout_seconds: int | None

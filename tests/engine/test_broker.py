@@ -1,0 +1,87 @@
+"""What the broker writes is what RQ's own enqueue would have written."""
+
+from __future__ import annotations
+
+import pytest
+from redis import Redis
+from rq import Queue
+from rq.job import Job as RQJob
+from rq.serializers import JSONSerializer
+
+from flask_opsjobs.engine.broker import Broker
+from flask_opsjobs.engine.connections import WriteOnlySerializer
+from flask_opsjobs.engine.delivery import FUNCTION, Delivery
+from flask_opsjobs.host import Host
+
+DELIVERY = Delivery(
+    id=7, dispatch_no=3, queue="mail", worker="send", priority=5, timeout_seconds=30
+)
+
+
+@pytest.fixture
+def broker(host: Host) -> Broker:
+    found: Broker = host.broker
+    return found
+
+
+def test_rq_reads_a_delivery_as_one_of_its_own(broker: Broker, redis_client: Redis) -> None:
+    broker.push([DELIVERY])
+    ours = RQJob.fetch("opsjobs-7-3", connection=redis_client)
+    like = Queue("likewise", connection=redis_client).enqueue(
+        FUNCTION, job_timeout=90, result_ttl=0, failure_ttl=3600, description="send 7"
+    )
+    theirs = RQJob.fetch(like.id, connection=redis_client)
+    for name in (
+        "func_name",
+        "args",
+        "kwargs",
+        "timeout",
+        "result_ttl",
+        "failure_ttl",
+        "description",
+        "meta",
+    ):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert ours.get_status() == theirs.get_status() == "queued"
+    assert (ours.origin, ours.enqueued_at is not None) == ("mail", True)
+    assert Queue("mail", connection=redis_client).job_ids == ["opsjobs-7-3"]
+    assert Queue("mail", connection=redis_client) in Queue.all(connection=redis_client)
+
+
+def test_no_field_is_unknown_to_rq(broker: Broker, redis_client: Redis) -> None:
+    broker.push([DELIVERY])
+    ours = set(redis_client.hgetall(RQJob.key_for("opsjobs-7-3")))
+    like = Queue("likewise", connection=redis_client).enqueue(
+        FUNCTION, job_timeout=90, result_ttl=0, failure_ttl=9
+    )
+    assert ours <= set(redis_client.hgetall(RQJob.key_for(like.id)))
+
+
+def test_forget_leaves_no_trace(broker: Broker, redis_client: Redis) -> None:
+    broker.push([DELIVERY])
+    broker.forget("mail", ["opsjobs-7-3"])
+    assert [key for key in redis_client.keys("*") if b"opsjobs" in key] == []
+    assert Queue("mail", connection=redis_client).job_ids == []
+
+
+def test_our_queues_cannot_unpickle(broker: Broker, redis_client: Redis) -> None:
+    with pytest.raises(RuntimeError, match="never unpickles"):
+        broker.queue("mail").serializer.loads(b"anything")
+    assert WriteOnlySerializer.dumps({}) != b""
+
+
+def test_a_queue_of_the_hosts_flask_rq_gives_connection_and_serializer(
+    make_app, redis_url: str
+) -> None:
+    """Flask-RQ builds synchronous queues under TESTING: a push through them would run the job."""
+    from flask_rq import RQ
+
+    app = make_app(OPSJOBS_REDIS_URL=None, RQ_CONNECTION=redis_url, RQ_QUEUES=["default", "mail"])
+    RQ(app)
+    app.extensions["rq"]._queues[app]["mail"].serializer = JSONSerializer
+    broker: Broker = app.extensions["opsjobs"].broker
+    broker.push([DELIVERY])
+    with Redis.from_url(redis_url) as client:
+        assert client.llen(Queue("mail", connection=client).key) == 1
+        found = RQJob.fetch("opsjobs-7-3", connection=client, serializer=JSONSerializer)
+        assert found.func_name == FUNCTION
