@@ -81,7 +81,7 @@ def _queue_name(delivery: Delivery) -> str:
     return delivery.queue
 
 
-def _hash(delivery: Delivery, serializer: Any) -> dict[str, str | int | bytes]:
+def _hash(delivery: Delivery, serializer: Any) -> dict[Any, Any]:
     """The fields that RQ's own enqueue would write and its workers read; without the empty ones, in half the time."""
     moment = utcformat(now())
     limit = delivery.timeout_seconds

@@ -47,6 +47,10 @@ def claim(
         return Refused("no_row")
     if row["taken_id"] is None:
         return _why_not(connection, row, dispatch_no, job_id)
+    return _claimed(row, job_id, dispatch_no)
+
+
+def _claimed(row: dict[str, Any], job_id: int, dispatch_no: int) -> Claimed:
     return Claimed(
         id=job_id,
         dispatch_no=dispatch_no,

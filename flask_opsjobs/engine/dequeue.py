@@ -32,8 +32,9 @@ def pop(queues: Sequence[Queue], redis: Redis, *, block: bool) -> tuple[str, Que
         popped: Any = redis.blpop(list(by_key), _BLOCK_SECONDS)
         return None if popped is None else (as_text(popped[1]), by_key[as_text(popped[0])])
     for key, queue in by_key.items():
-        if (found := redis.lpop(key)) is not None:
-            return as_text(found), queue
+        single: Any = redis.lpop(key)
+        if single is not None:
+            return as_text(single), queue
     return None
 
 
@@ -47,9 +48,10 @@ def make_job(rq_id: str, queue: Queue, worker: Any) -> RQJob | None:
         job.origin = queue.name
         return job
     try:
-        return worker.job_class.fetch(
+        found: RQJob = worker.job_class.fetch(
             rq_id, connection=worker.connection, serializer=worker.serializer
-        )  # type: ignore[no-any-return]
+        )
+        return found
     except NoSuchJobError:
         return None
     except Exception as error:

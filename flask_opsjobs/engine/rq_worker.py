@@ -194,7 +194,7 @@ class OpsWorkerLoop(BaseWorker):
             raise
         except Exception:
             _log.exception("RQ's maintenance failed; it is tried again in ten minutes")
-        self.last_cleaned_at = now()
+        self.last_cleaned_at = now()  # type: ignore[assignment]
 
     # --- stopping -----------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from flask_opsjobs import endings
 from flask_opsjobs.endings import Ending
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.jobs.outcomes import Outcome
-from tests.engine.conftest import MakeBench, bench, make_bench, note, record_job  # noqa: F401
+from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 
 RecordJob = Callable[..., int]

@@ -14,7 +14,7 @@ from flask_opsjobs.engine.dispatch import read_clock, recall
 from flask_opsjobs.jobs.claimed import Claimed
 from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.jobs.outcomes import Outcome
-from tests.engine.conftest import MakeBench
+from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 
 RecordJob = Callable[..., int]

@@ -12,7 +12,7 @@ from rq.job import Job as RQJob
 
 from flask_opsjobs.engine.delivery import parse, rq_id
 from flask_opsjobs.engine.dispatch import dispatch_due, read_clock
-from tests.engine.conftest import MakeBench
+from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 
 RecordJob = Callable[..., int]

@@ -15,7 +15,7 @@ from flask_opsjobs.engine.delivery import rq_id
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.engine.recall import Recalled, Suspects, recall_lost
 from flask_opsjobs.lifeline import executors
-from tests.engine.conftest import MakeBench
+from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 
 RecordJob = Callable[..., int]
