@@ -114,7 +114,8 @@ def _of_validation(error: ValidationError) -> str:
         f"{'.'.join(str(step) for step in one['loc'] if _is_field(step))} {one['type']}".strip()
         for one in found[:20]
     )
-    return f"{len(found)} errors for {error.title}: {said}"
+    errors = "1 error" if len(found) == 1 else f"{len(found)} errors"
+    return f"{errors} for {error.title}: {said}"
 
 
 def _is_field(step: int | str) -> bool:

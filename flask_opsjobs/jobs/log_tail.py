@@ -96,7 +96,7 @@ class TailHandler(logging.Handler):
             f"{record.getMessage()}"
         )
         if record.exc_info and record.exc_info[1] is not None:
-            text += "\n" + failure.traceback_of(record.exc_info[1])
+            text += "\n" + failure.traceback_of(record.exc_info[1]).rstrip()
         return text
 
 

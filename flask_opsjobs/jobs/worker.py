@@ -62,15 +62,9 @@ class Worker:
         self.record_output = record_output
         self.on_start, self.on_success, self.on_failure = on_start, on_success, on_failure
         self.declared = Options(
-            queue=queue,
-            priority=priority,
-            max_attempts=max_attempts,
-            timeout=timeout,
-            deadline=deadline,
-            tags=tags,
-            meta=meta,
-            unique=unique,
-        )
+            queue=queue, priority=priority, max_attempts=max_attempts, timeout=timeout,
+            deadline=deadline, tags=tags, meta=meta, unique=unique,
+        )  # fmt: skip
         self._require_legal()
         self.arguments = Arguments(self.name, function, self.redact)
         self._require_unique(unique)
