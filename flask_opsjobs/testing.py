@@ -1,3 +1,267 @@
-"""The pytest plugin for a host's own tests: what was enqueued, and performing it without workers or Redis."""
+"""The pytest plugin for a host's own tests: what was enqueued, and performing it without workers or Redis.
+
+Each fixture is the function of its name here, for the app whose context is pushed, else for the fixture `app`.
+"""
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import pytest
+
+# pytest loads this module in every run of an environment that has us: whatever is heavy is imported when it is used.
+if TYPE_CHECKING:
+    from sqlalchemy import Connection as Shared
+    from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
+
+    from .db import Connection
+    from .host import Host
+    from .jobs.joining import AnySession
+    from .jobs.worker import Worker
+
+# What a function raises at the test that drains, and not only at its job.
+_THROUGH = (KeyboardInterrupt, pytest.fail.Exception, pytest.skip.Exception, pytest.exit.Exception)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RecordedJob:
+    """A job as its row is. `output` is what the worker returned, when that is recorded.
+
+    `exception` is what its function raised last in the drain that this value comes from; None otherwise.
+    """
+
+    id: int
+    worker: str
+    queue: str
+    state: str
+    args: dict[str, Any]
+    priority: int
+    tags: list[str]
+    meta: dict[str, Any]
+    attempt: int
+    due_at: datetime
+    ended_by: str | None
+    error: str | None
+    output: Any = None
+    exception: BaseException | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Drained:
+    """What a drain did: how many times it called a function, and each job that it moved, as it is now, oldest first."""
+
+    calls: int
+    jobs: tuple[RecordedJob, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of the jobs are in which state now: `{"finished": 2, "retryable": 1}`."""
+        return dict(Counter(job.state for job in self.jobs))
+
+    def assert_finished(self) -> Drained:
+        """Return itself when every job finished; else raise `AssertionError`, from what the first other one raised.
+
+        Nothing having been due is an error too.
+        """
+        if not self.jobs:
+            raise AssertionError("no job was due")
+        for job in self.jobs:
+            if job.state != "finished":
+                raise AssertionError(
+                    f"job {job.id} of worker {job.worker} is {job.state}: {job.error}"
+                ) from job.exception
+        return self
+
+
+def drain(
+    *,
+    at: datetime | None = None,
+    limit: int | None = None,
+    session: AnySession | None = None,
+) -> Drained:
+    """Perform every due job of the current app, here and now, until none is due.
+
+    With `at`, as if time went on until then: what is scheduled or retried by then is performed too, in its order. Only
+    the jobs' own times move; clocks that functions read do not. `limit` is the largest number of calls.
+
+    Each job has an app context of its own, as in a worker, and no fork: its function shares the test's patches. The
+    statements run on a connection of their own, which sees what is committed. When `session` (by default the host's)
+    is bound to a connection, because the test has begun a transaction around everything, they run on that connection.
+    Raises `OpsJobsError` when jobs of the app are handed to RQ, when the session has written and not committed, and
+    when there is no end: 1000 rounds without `limit`.
+    """
+    from flask import current_app
+
+    from .engine.drain import Drain, list_recorded
+    from .errors import OpsJobsError
+
+    if at is not None and at.utcoffset() is None:
+        raise ValueError(f"at must be a datetime with a time zone, got {at!r}")
+    host = _host()
+    if host.hand_out is not None:
+        raise OpsJobsError(
+            "jobs of this app are handed to RQ at commit: set TESTING = True, or OPSJOBS_DISPATCH = False, "
+            "in its config before OpsJobs joins it"
+        )
+    surround = current_app._get_current_object().app_context  # type: ignore[attr-defined]
+    with _committed(host, session) as connection:
+        drain = Drain(host, connection, surround, limit, _THROUGH)
+        drain.run(at)
+        rows = list_recorded(connection, ids=list(drain.ids))
+    moved = tuple(RecordedJob(**row, exception=drain.errors.get(row["id"])) for row in rows)
+    return Drained(drain.calls, moved)
+
+
+def jobs(
+    worker: Worker | str | None = None, *, session: AnySession | None = None
+) -> list[RecordedJob]:
+    """The jobs in the database, of one worker or of all, oldest first; also those that `session` has not committed."""
+    from .engine.drain import list_recorded
+
+    name = worker if worker is None or isinstance(worker, str) else worker.name
+    with _seen(_host(), session) as connection:
+        return [RecordedJob(**row) for row in list_recorded(connection, worker=name)]
+
+
+def enqueued(worker: Worker | str, *, session: AnySession | None = None) -> list[dict[str, Any]]:
+    """The arguments of a worker's jobs as they are stored, oldest first: what JSON makes of them, none redacted."""
+    return [job.args for job in jobs(worker, session=session)]
+
+
+def create_schema() -> None:
+    """Make our tables in the current app's database: for tests that use `db.create_all()` instead of migrations."""
+    from .install import steps
+
+    with _alembic() as op:
+        steps.upgrade(op, steps.latest())
+
+
+def drop_schema() -> None:
+    """Remove our tables with everything in them. Refused, with `OpsJobsError`, for an app that is not `TESTING`."""
+    from flask import current_app
+
+    from .errors import OpsJobsError
+    from .install import steps
+
+    if not current_app.testing:
+        raise OpsJobsError("drop_schema removes every job: it is for apps with TESTING = True")
+    with _alembic() as op:
+        steps.downgrade(op, 0)
+
+
+# --- fixtures
+
+
+@pytest.fixture
+def opsjobs_drain(request: pytest.FixtureRequest) -> Callable[..., Drained]:
+    """Performs every due job: `opsjobs_drain(at=…, limit=…, session=…)`."""
+    return _for_app(request, drain)
+
+
+@pytest.fixture
+def opsjobs_jobs(request: pytest.FixtureRequest) -> Callable[..., list[RecordedJob]]:
+    """The jobs in the database: `opsjobs_jobs(worker)`, or all."""
+    return _for_app(request, jobs)
+
+
+@pytest.fixture
+def opsjobs_enqueued(request: pytest.FixtureRequest) -> Callable[..., list[dict[str, Any]]]:
+    """The arguments of a worker's jobs: `opsjobs_enqueued(worker) == [{"invoice_id": 9001}]`."""
+    return _for_app(request, enqueued)
+
+
+def _for_app(request: pytest.FixtureRequest, function: Callable[P, T]) -> Callable[P, T]:
+    from flask import has_app_context
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if has_app_context():
+            return function(*args, **kwargs)
+        with request.getfixturevalue("app").app_context():
+            return function(*args, **kwargs)
+
+    return call
+
+
+# --- which connection
+
+
+def _host() -> Host:
+    from flask import current_app
+
+    from .errors import OpsJobsError
+
+    try:
+        host: Host = current_app.extensions["opsjobs"]
+    except KeyError:
+        raise OpsJobsError("OpsJobs has not joined the current app") from None
+    return host
+
+
+@contextmanager
+def _alembic() -> Iterator[Any]:
+    """Alembic's `op` in a transaction on the app's database."""
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+
+    with _host().engine.begin() as connection:
+        yield Operations(MigrationContext.configure(connection))
+
+
+@contextmanager
+def _committed(host: Host, given: AnySession | None) -> Iterator[Connection]:
+    """A connection that sees what is committed, in autocommit; or the one that the test's sessions share."""
+    from sqlalchemy import Engine
+
+    from .db import connect_apart
+    from .engine.drain import has_written
+    from .errors import OpsJobsError
+    from .jobs.joining import find_session
+
+    host.require_schema()
+    session, bind = find_session(host, given)
+    if not isinstance(bind, Engine):
+        yield _driver(bind)
+        return
+    if session.in_transaction() and has_written(_joined(session, bind)):
+        raise OpsJobsError(
+            "the session has written and not committed: jobs would not see it and might wait for its locks; "
+            "commit before you drain, as a request does"
+        )
+    with closing(connect_apart(host.engine)) as connection:
+        yield connection
+
+
+@contextmanager
+def _seen(host: Host, given: AnySession | None) -> Iterator[Connection]:
+    """A connection that sees what the session sees."""
+    from .jobs.joining import find_session
+
+    session, bind = find_session(host, given)
+    if session.in_transaction():
+        yield _joined(session, bind)
+        return
+    with _committed(host, given) as connection:
+        yield connection
+
+
+def _joined(session: Session, bind: Engine | Shared) -> Connection:
+    from .jobs.joining import join
+
+    return _driver(join(session, bind))
+
+
+def _driver(connection: Shared) -> Connection:
+    driver: Any = connection.connection.driver_connection
+    found: Connection = driver
+    return found

@@ -1,0 +1,209 @@
+"""Performing due jobs here and now, for a host's tests: the real statements on one connection, no Redis and no fork."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import dict_row, scalar_row
+
+from .. import endings, sql
+from ..db import Connection
+from ..endings import Ending
+from ..errors import OpsJobsError
+from ..host import Host
+from ..jobs.claimed import Claimed
+from ..jobs.log_tail import Ring
+from ..jobs.perform import perform
+from ..jobs.worker import Worker
+from .broker import Broker
+from .claim import claim
+from .delivery import Delivery
+from .dispatch import Dispatcher, read_clock, recall
+from .stage import stage
+
+# A job that is due again whenever it ends costs a few milliseconds each time: this is a few seconds.
+MOST_ROUNDS = 1_000
+_WINDOW = 1_000_000
+_EXECUTOR = (0, "drain")
+
+
+class Drain:
+    """One drain: at most `limit` calls, each in the context `surround`; an error of the kinds `through` ends it.
+
+    Afterwards `ids` are the jobs that were moved, in order, and `errors` what their functions raised last.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        connection: Connection,
+        surround: Callable[[], AbstractContextManager[Any]],
+        limit: int | None = None,
+        through: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
+    ) -> None:
+        self._host = host
+        self._connection = connection
+        self._surround = surround
+        self._limit = limit
+        self._through = through
+        self._ahead = timedelta(0)
+        self._workers = {name: self._watched(worker) for name, worker in host.workers.items()}
+        self.calls = 0
+        self.ids: dict[int, None] = {}
+        self.errors: dict[int, BaseException] = {}
+
+    def run(self, until: datetime | None = None) -> None:
+        """Perform what is due, until nothing is; with `until`, also what becomes due by then, as if time had passed.
+
+        Raises `OpsJobsError` when it finds no end. In a transaction of the caller's nothing is committed.
+        """
+        rounds = 0
+        while self._limit is None or self.calls < self._limit:
+            now = self._now()
+            self.ids |= dict.fromkeys(job.id for job in endings.expire(self._connection, now))
+            stage(self._connection, now)
+            if deliveries := self._dispatch(now):
+                rounds += 1
+                if self._limit is None and rounds > MOST_ROUNDS:
+                    raise self._endless(deliveries)
+                self._perform_all(deliveries)
+            elif not self._jump(until):
+                return
+
+    def _now(self) -> datetime:
+        return read_clock(self._connection) + self._ahead
+
+    def _jump(self, until: datetime | None) -> bool:
+        """Go on to the moment at which the next job is due, at last to `until`; False when that is not ahead."""
+        if until is None:
+            return False
+        with self._connection.cursor(row_factory=scalar_row) as cursor:
+            due: datetime | None = cursor.execute(sql.load("find_next_due")).fetchone()
+        ahead = min(due or until, until) - self._now()
+        if ahead <= timedelta(0):
+            return False
+        self._ahead += ahead
+        return True
+
+    def _dispatch(self, now: datetime) -> list[Delivery]:
+        tray = _Tray()
+        settings = replace(self._host.settings, window=_WINDOW)
+        try:
+            Dispatcher(self._connection, cast(Broker, tray), settings).dispatch_all(now)
+        except BaseException:
+            self._put_back(tray.deliveries)
+            raise
+        return tray.deliveries
+
+    def _perform_all(self, deliveries: Sequence[Delivery]) -> None:
+        left = list(deliveries)
+        try:
+            while left and (self._limit is None or self.calls < self._limit):
+                self._perform(left.pop(0))
+        finally:
+            self._put_back(left)
+
+    def _put_back(self, deliveries: Sequence[Delivery]) -> None:
+        if deliveries and self._connection.info.transaction_status != TransactionStatus.INERROR:
+            recall(self._connection, [(each.id, each.dispatch_no) for each in deliveries])
+
+    def _perform(self, delivery: Delivery) -> None:
+        job_id, dispatch_no = delivery.id, delivery.dispatch_no
+        claimed = claim(self._connection, (job_id, dispatch_no), *_EXECUTOR)
+        self.ids[job_id] = None
+        if not isinstance(claimed, Claimed):
+            return
+        self.calls += 1
+        self.errors.pop(job_id, None)
+        report = _Report(self._host.settings.log_tail_bytes)
+        with _shared(self._connection, claimed), self._surround():
+            outcome = perform(self._workers, claimed, report)
+        ending = Ending(job_id, dispatch_no, *_EXECUTOR, replace(outcome, progress=report.newest))
+        endings.record(self._connection, [ending], self._now())
+        error = self.errors.get(job_id)
+        if isinstance(error, self._through):
+            raise error
+
+    def _watched(self, worker: Worker) -> Worker:
+        """The worker, with a hook that keeps what its function raised."""
+        hook = worker.on_failure
+        watched = copy.copy(worker)
+
+        def keep(job: Any, error: BaseException) -> None:
+            self.errors[job.id] = error
+            if hook is not None:
+                hook(job, error)
+
+        watched.on_failure = keep
+        return watched
+
+    def _endless(self, deliveries: Sequence[Delivery]) -> OpsJobsError:
+        self._put_back(deliveries)
+        job = deliveries[0]
+        return OpsJobsError(
+            f"after {MOST_ROUNDS} rounds there are still due jobs, such as job {job.id} of worker {job.worker}: "
+            "it comes back, or enqueues itself, whenever it ends; pass limit= to stop earlier"
+        )
+
+
+class _Tray:
+    """Stands where the broker does, and keeps what would have gone to Redis."""
+
+    def __init__(self) -> None:
+        self.deliveries: list[Delivery] = []
+
+    def push(self, deliveries: Sequence[Delivery], *, quick: bool = False) -> None:
+        self.deliveries += deliveries
+
+
+class _Report:
+    def __init__(self, size: int) -> None:
+        self.log_tail = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
+        self.newest: tuple[int | None, int | None, str | None] | None = None
+
+    def progress(self, done: int | None, total: int | None, note: str | None) -> None:
+        self.newest = (done, total, note)
+
+
+@contextmanager
+def _shared(connection: Connection, claimed: Claimed) -> Iterator[None]:
+    """Keep the caller's transaction usable, if there is one, when the function in this block meets an error in it."""
+    if connection.autocommit:
+        yield
+        return
+    connection.execute("SAVEPOINT opsjobs_drain")
+    yield
+    try:
+        if connection.info.transaction_status == TransactionStatus.INERROR:
+            connection.execute("ROLLBACK TO SAVEPOINT opsjobs_drain")
+        connection.execute("RELEASE SAVEPOINT opsjobs_drain")
+    except psycopg.Error:
+        raise OpsJobsError(
+            f"job {claimed.id} of worker {claimed.worker} ended the transaction that the test had begun around it: "
+            "make the test's sessions with join_transaction_mode='create_savepoint'"
+        ) from None
+
+
+def has_written(connection: Connection) -> bool:
+    """Whether the transaction that is open on the connection has written or locked a row."""
+    if connection.info.transaction_status == TransactionStatus.IDLE:
+        return False
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        asked = cursor.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
+        return bool(asked.fetchone())
+
+
+def list_recorded(
+    connection: Connection, *, ids: Sequence[int] | None = None, worker: str | None = None
+) -> list[dict[str, Any]]:
+    """The jobs as this connection sees them, oldest first; the columns of `list_recorded_jobs.sql`."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        parameters = {"ids": None if ids is None else list(ids), "worker": worker}
+        return cursor.execute(sql.load("list_recorded_jobs"), parameters).fetchall()
