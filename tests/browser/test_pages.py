@@ -1,0 +1,190 @@
+"""The pages in a real browser: no error on the console, no barrier, alive, and whole without JavaScript."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from tests.browser.conftest import Site
+
+pytestmark = pytest.mark.browser
+
+SIZES = {"wide": (1440, 900), "phone": (360, 780)}
+PAGES = {
+    "overview": "",
+    "jobs": "/jobs",
+    "jobs of a state": "/jobs?state=failed",
+    "no job fits": "/jobs?queue=nowhere",
+    "cannot be read": "/jobs?state=nonsense",
+    "finished": "/jobs/{finished}",
+    "failed": "/jobs/{failed}",
+    "killed": "/jobs/{killed}",
+    "started": "/jobs/{started}",
+    "scheduled": "/jobs/{scheduled}",
+    "waiting": "/jobs/{nobody listens}",
+    "no such job": "/jobs/987654321",
+}
+
+
+@pytest.fixture
+def noise(page: Any) -> list[str]:
+    """What the page complained of: console messages, exceptions, failed requests."""
+    said: list[str] = []
+    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("requestfailed", lambda request: said.append(f"failed: {request.url}"))
+    return said
+
+
+def _open(page: Any, running: Site, path: str) -> None:
+    page.goto("/ops/jobs" + path.format(**running.jobs))
+    page.wait_for_load_state("networkidle")
+
+
+def test_no_page_has_a_barrier_or_complains_in_either_theme_at_either_size(
+    page: Any, noise: list[str], running: Site
+) -> None:
+    axe = Axe()
+    found = []
+    for (size, (width, height)), theme in [
+        (s, t) for s in SIZES.items() for t in ("light", "dark")
+    ]:
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+        for name, path in PAGES.items():
+            _open(page, running, path)
+            results = axe.run(page)
+            found += [
+                f"{name}, {size}, {theme}: {violation['id']} {node['target']} {node['failureSummary']}"
+                for violation in results.response["violations"]
+                for node in violation["nodes"]
+            ]
+            sideways = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+            if page.evaluate(sideways):
+                found.append(f"{name}, {size}: scrolls sideways")
+    assert not found, "\n".join(found)
+    # A page that cannot be shown answers 4xx, which Chromium notes by itself.
+    assert [line for line in noise if "status of 4" not in line] == []
+
+
+def test_a_running_job_is_followed_to_its_end(page: Any, noise: list[str], running: Site) -> None:
+    _open(page, running, "/jobs/{started}")
+    # An executor tells with its next beat how far its jobs are.
+    page.wait_for_selector("#part :text('3 of 10 third')", timeout=20_000)
+    running.gate.touch()
+    page.wait_for_selector(".chip.big[data-is=finished]", timeout=20_000)
+    assert noise == []
+
+
+def test_the_journey_from_what_is_wrong_to_the_error(page: Any, running: Site) -> None:
+    _open(page, running, "")
+    assert "no live worker" in page.inner_text(".say")
+    page.click("nav.side >> text=Jobs")
+    page.click("nav.tabs >> text=failed")
+    page.wait_for_url("**/jobs?state=failed")
+    page.click(f"table.jobs >> text='{running.jobs['failed']}'")
+    assert "the vendor's API timed out" in page.inner_text(".err h2")
+    assert "host.py" in page.inner_text(".frames")
+    page.fill("#jump", f"opsjobs-{running.jobs['finished']}-1")
+    page.press("#jump", "Enter")
+    page.wait_for_url(f"**/jobs/{running.jobs['finished']}")
+    assert "5" in page.inner_text("[aria-labelledby=output] pre")
+
+
+def test_a_killed_attempt_says_what_is_known(page: Any, running: Site) -> None:
+    _open(page, running, "/jobs/{killed}")
+    assert "killed" in page.inner_text("[aria-labelledby=attempts] tbody")
+    assert "about to die" in page.inner_text("[aria-labelledby=log]")
+
+
+def test_search_finds_and_a_condition_is_taken_away_again(page: Any, running: Site) -> None:
+    _open(page, running, "/jobs")
+    page.fill("#q", "queue:reports created:<2h")
+    page.press("#q", "Enter")
+    assert page.locator("table.jobs tbody tr").count() == 1
+    page.click(".hints a >> text=queue:reports")
+    assert page.locator("table.jobs tbody tr").count() > 1
+    assert page.input_value("#q") == "created:<2h"
+
+
+def test_a_chosen_theme_and_zone_hold_at_once_and_after_reload(
+    page: Any, noise: list[str], running: Site
+) -> None:
+    page.emulate_media(color_scheme="light")
+    _open(page, running, "/jobs/{finished}")
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
+    page.select_option("#theme", "dark")
+    page.wait_for_selector("html[data-theme=dark]")
+    assert page.evaluate(background) != light
+    page.select_option("#zone", "local")
+    page.wait_for_selector("html[data-zone=local]")
+    page.wait_for_selector("#fresh-zone:text-is('local')")
+    assert "local time" in page.get_attribute("[aria-labelledby=facts] time", "title")
+    assert page.inner_text("#fresh-zone") == "local"
+    assert noise == []
+
+
+def test_nothing_refreshes_under_a_person_s_hands(page: Any, running: Site) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.install()
+    _open(page, running, "/jobs")
+    asked.clear()
+    page.focus("table.jobs tbody a")
+    page.clock.run_for(30_000)
+    assert asked == []
+    assert "paused while you work in it" in page.inner_text("#fresh")
+    page.focus("#q")
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('table.jobs'))")
+    page.clock.run_for(30_000)
+    assert asked == []
+    assert "paused while you select" in page.inner_text("#fresh")
+    page.evaluate("getSelection().removeAllRanges()")
+    with page.expect_response("**/jobs/live"):
+        page.clock.run_for(6_000)
+
+
+def test_a_sign_in_page_is_never_swapped_in(page: Any, running: Site) -> None:
+    page.clock.install()
+    _open(page, running, "/jobs")
+    page.route("**/jobs/live", lambda route: route.fulfill(status=200, body="<h1>Sign in</h1>"))
+    with page.expect_response("**/jobs/live"):
+        page.clock.run_for(6_000)
+    page.wait_for_selector("#fresh:has-text('not refreshed')")
+    assert page.locator("table.jobs tbody tr").count() > 3
+    page.unroute("**/jobs/live")
+    page.route("**/jobs/live", lambda route: route.fulfill(status=403, body="no"))
+    with page.expect_response("**/jobs/live"):
+        page.clock.run_for(6_000)
+    page.wait_for_selector("#fresh:has-text('the server answered 403')")
+    assert page.locator("table.jobs tbody tr").count() > 3
+
+
+def test_the_same_without_javascript(page: Any, live_url: str, running: Site) -> None:
+    browser = page.context.browser
+    context = browser.new_context(base_url=live_url, java_script_enabled=False)
+    page = context.new_page()
+    page.goto("/ops/jobs")
+    page.click("nav.side >> text=Jobs")
+    page.fill("#q", "state:failed")
+    page.click("button >> text=Search")
+    page.click(f"table.jobs >> text='{running.jobs['failed']}'")
+    assert "the vendor's API timed out" in page.inner_text(".err h2")
+    assert page.locator("button[data-copy]:visible").count() == 0
+    page.select_option("#theme", "dark")
+    page.click(".prefs >> text=Set")
+    assert page.get_attribute("html", "data-theme") == "dark"
+    assert page.url.endswith(f"/jobs/{running.jobs['failed']}")
+    context.close()
+
+
+def test_the_menu_opens_on_a_phone(page: Any, running: Site) -> None:
+    page.set_viewport_size({"width": 360, "height": 780})
+    _open(page, running, "")
+    assert not page.is_visible("nav.side")
+    page.click("text=Menu")
+    page.click("nav.side >> text=Jobs")
+    page.wait_for_url("**/ops/jobs/jobs")
