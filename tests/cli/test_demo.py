@@ -1,0 +1,166 @@
+"""`flask opsjobs demo` as somebody runs it: it starts, lives, ends, and says what is in its way."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import click
+import psutil
+import pytest
+from click.testing import CliRunner
+from flask import Flask
+from flask.cli import ScriptInfo
+
+from flask_opsjobs.cli import demo as demo_module
+from flask_opsjobs.cli._demo_site import Site, text_of
+from flask_opsjobs.cli._valkey import free_port
+from flask_opsjobs.cli.demo import choose_port, demo
+from tests.support.processes import Child
+from tests.support.waiting import wait_until
+
+Start = Callable[..., Child]
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Where a demo may keep things: not below pytest's own folder, which each run closes to others."""
+    with tempfile.TemporaryDirectory(prefix="opd-") as place:
+        yield Path(place)
+
+
+@pytest.fixture
+def start(place: Path) -> Iterator[Start]:
+    """Starts the demo with its data in the test's folder; kills what is left of it at the end."""
+    started: list[Child] = []
+
+    def start(*words: str) -> Child:
+        command = [sys.executable, "-m", "flask", "--app", "examples/flask_host"]
+        child = Child(
+            [*command, "opsjobs", "demo", *words],
+            place / f"demo-{len(started)}.log",
+            {"TMPDIR": str(place)},
+        )
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        child.kill_all()
+        print(f"--- {child} said:\n{child.log}")
+    for process in left_over(place).values():
+        process.kill()
+
+
+def left_over(place: Path) -> dict[str, psutil.Process]:
+    """The processes that a demo started here, by name, told by their place or their environment."""
+    found = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            at_home = str(place) in process.cwd() or str(place) in " ".join(process.cmdline())
+            if at_home or process.environ().get("TMPDIR") == str(place):
+                found[process.name()] = process
+    return found
+
+
+def root_of(child: Child) -> Site:
+    """The site of a demo that has said where it is."""
+    said = child.wait_for("Ctrl-C stops everything", timeout=60)
+    found = re.search(r"http://127\.0\.0\.1:\d+", said)
+    assert found is not None
+    return Site(found[0])
+
+
+def sign_in(site: Site) -> None:
+    site.post("/sign-in", name="ops-demo", password="operate")
+
+
+@pytest.mark.chaos
+def test_check_sees_a_job_run_and_a_job_rescued(start: Start, place: Path) -> None:
+    child = start("--check")
+    assert child.wait(timeout=120) == 0, child.log
+    for sentence in (
+        "signed in as ops-demo",
+        "its page shows the result R-000001",
+        "and its horse, which held job",
+        "was rescued, and",
+        "all is well",
+    ):
+        assert sentence in child.log
+    assert left_over(place) == {}
+    assert list(place.glob("opsjobs-demo-*")) == []
+
+
+@pytest.mark.chaos
+def test_it_lives_ends_and_comes_back_on_its_data(start: Start, place: Path) -> None:
+    words = ("--data-dir", str(place / "data"), "--port", str(free_port()))
+    first = start(*words)
+    site = root_of(first)
+    for line in ("ops-demo / operate", "viewer / look", "admin / rule", "/ops/jobs"):
+        assert line in first.log
+    sign_in(site)
+    (job,) = re.findall(r"job=(\d+)", site.post("/happen/order"))
+    wait_until(lambda: "finished" in text_of(site.get(f"/ops/jobs/jobs/{job}")), 30)
+    first.wait_for("feeder")
+    assert first.terminate() == 0
+    assert left_over(place) == {}
+
+    second = start(*words)
+    site = root_of(second)
+    sign_in(site)
+    assert "R-0" in text_of(site.get(f"/ops/jobs/jobs/{job}"))
+    # Killed, it takes its children with it; only PostgreSQL stays, and the next one takes it over.
+    second.kill()
+    wait_until(lambda: left_over(place).keys() == {"postgres"}, 15)
+
+    third = start(*words)
+    third.wait_for("PostgreSQL still ran from before: taken over", timeout=60)
+    site = root_of(third)
+    (valkey,) = [name for name in left_over(place) if "valkey" in name]
+    left_over(place)[valkey].kill()
+    assert third.wait(timeout=30) == 1
+    assert "Valkey ended by itself: everything stops" in third.log
+    assert left_over(place) == {}
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_in_the_middle_of_its_start(
+    start: Start, place: Path, number: signal.Signals
+) -> None:
+    child = start("--data-dir", str(place / "data"), "--port", str(free_port()))
+    child.wait_for("flask db upgrade", timeout=60)
+    child.signal(number)
+    assert child.wait(timeout=30) != 0
+    assert left_over(place) == {}
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(click.ClickException, match=f"port {port} is in use: give another"):
+            choose_port(port)
+
+
+def test_the_first_free_port_is_taken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo_module, "is_free", lambda port: port > 5001)
+    assert choose_port(None) == 5002
+    assert "port 5000 is in use: 5002 is taken instead" in capsys.readouterr().out
+    monkeypatch.setattr(demo_module, "is_free", lambda port: False)
+    with pytest.raises(click.ClickException, match="ports 5000 to 5020 are in use"):
+        choose_port(None)
+
+
+def test_it_refuses_to_migrate_somebody_elses_database() -> None:
+    info = ScriptInfo(create_app=lambda: Flask("real"))
+    result = CliRunner().invoke(demo, obj=info)
+    assert result.exit_code == 1
+    assert "the app real is not made for a demo" in result.output
