@@ -68,7 +68,10 @@ class OpsJobs:
         host.broker = Broker(RedisConnections(app, chosen.redis_url))
         if chosen.dispatch and not app.testing:
             handout = Handout(host)
-            host.hand_out, host.may_be_born_queued = handout.after_commit, handout.may_be_born_queued
+            host.hand_out, host.may_be_born_queued = (
+                handout.after_commit,
+                handout.may_be_born_queued,
+            )
         app.extensions[NAME] = host
         app.register_blueprint(make_blueprint(), url_prefix=chosen.url_prefix)
         app.cli.add_command(cli_group)
@@ -139,9 +142,9 @@ def _database(app: Flask, bind: str | None) -> tuple[Engine, Callable[[], Sessio
         raise ConfigError(
             f"OpsJobs keeps its jobs in PostgreSQL; the bind {bind!r} is {engine.dialect.name}"
         )
-    if engine.dialect.driver != "psycopg":
+    if engine.dialect.driver != "psycopg" or engine.dialect.is_async:
         raise ConfigError(
-            f"OpsJobs needs psycopg 3; the bind {bind!r} uses {engine.dialect.driver}: "
+            f"OpsJobs needs psycopg 3; the bind {bind!r} uses {engine.url.drivername}: "
             "write the URL as postgresql+psycopg://…"
         )
     return engine, db.session

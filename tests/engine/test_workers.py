@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -239,7 +240,7 @@ def test_a_stopped_worker_exits_0_and_says_so(site, children: Children) -> None:
 
 def test_a_plain_rq_worker_runs_managed_jobs(site, children: Children, redis_url: str) -> None:
     job_id = enqueue(add, a=20, b=22)
-    rq = str(Path(__import__("sys").executable).with_name("rq"))
+    rq = str(Path(sys.executable).with_name("rq"))
     children.start(
         rq, "worker", "--url", redis_url, "default", env={"FLASK_APP": "tests.support.host"}
     )
@@ -253,3 +254,18 @@ def test_fork_while_a_thread_logs_does_not_hang(site, children: Children) -> Non
     jobs = [enqueue(add, a=number, b=0) for number in range(60)]
     children.flask("opsjobs", "worker", OPSJOBS_BEAT_SECONDS=0.2)
     wait_until(lambda: all(state_of(job_id) == "finished" for job_id in jobs), 60)
+
+
+def test_another_key_prefix_is_used_throughout(
+    site, children: Children, redis_client: Redis
+) -> None:
+    """`RQ_KEY_PREFIX` is read when RQ is imported, so each process of the site is told."""
+    # Recorded without the hook: this process has imported RQ under its default prefix.
+    host = site.extensions["opsjobs"]
+    host.hand_out, host.may_be_born_queued = None, None
+    job_id = enqueue(add, a=1, b=2)
+    command = [sys.executable, "-m", "flask", "--app", "tests.support.host", "opsjobs"]
+    for word in ("worker", "run"):
+        children.start(*command, word, env={"RQ_KEY_PREFIX": "shop"})
+    wait_until(lambda: state_of(job_id) == "finished", 20)
+    assert {key.split(b":")[0] for key in redis_client.keys("*")} == {b"shop"}

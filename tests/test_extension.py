@@ -1,0 +1,155 @@
+"""What `init_app` refuses: each with the key, the value and the fix; and what it does not need: any server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+
+from flask_opsjobs import ConfigError, OpsJobs
+from tests.support.policies import AllowAll, ShowAll
+
+NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
+
+
+def make_host(url: str | None = NOWHERE, **config: Any) -> Flask:
+    app = Flask("host")
+    app.config.update(SECRET_KEY="only for tests", SQLALCHEMY_DATABASE_URI=url, **config)
+    if url is not None:
+        SQLAlchemy(app)
+    return app
+
+
+def join(app: Flask, **policies: Any) -> OpsJobs:
+    return OpsJobs(app, **{"access": AllowAll(), "display": ShowAll(), **policies})
+
+
+def refusal(app: Flask, **policies: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        join(app, **policies)
+    return str(caught.value)
+
+
+def test_it_joins_without_any_server() -> None:
+    app = make_host()
+    join(app)
+    assert "opsjobs.overview" in {rule.endpoint for rule in app.url_map.iter_rules()}
+
+
+def test_no_sqlalchemy_on_the_app() -> None:
+    assert "call SQLAlchemy(app) before OpsJobs(app)" in refusal(make_host(None))
+
+
+def test_sqlite_is_refused_with_a_sentence() -> None:
+    assert "OpsJobs keeps its jobs in PostgreSQL; the bind None is sqlite" in refusal(
+        make_host("sqlite://")
+    )
+
+
+def test_another_driver_is_refused_with_the_url_to_write() -> None:
+    said = refusal(make_host("postgresql+psycopg_async://nobody@127.0.0.1:1/nothing"))
+    assert "needs psycopg 3" in said
+    assert "postgresql+psycopg://" in said
+
+
+@pytest.mark.parametrize("name", ["access", "display"])
+def test_no_policy(name: str) -> None:
+    said = refusal(make_host(), **{name: None})
+    assert f"pass {name}=…" in said
+    assert "flask opsjobs install" in said
+
+
+def test_a_policy_that_lacks_a_method() -> None:
+    class Half:
+        def current_actor(self) -> None:
+            return None
+
+    assert "the access policy Half lacks can of AccessPolicy" in refusal(make_host(), access=Half())
+
+
+def test_no_secret_key() -> None:
+    app = make_host()
+    app.secret_key = None
+    assert "SECRET_KEY is not set" in refusal(app)
+
+
+def test_an_unknown_key_is_named_beside_the_known_ones() -> None:
+    said = refusal(make_host(OPSJOBS_BEATS=3))
+    assert "OPSJOBS_BEATS is not a setting" in said
+    assert "OPSJOBS_BEAT_SECONDS" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("OPSJOBS_URL_PREFIX", "ops", "leading"),
+        ("OPSJOBS_BEAT_SECONDS", "10", "a number from"),
+        ("OPSJOBS_WINDOW", 0, "a whole number from 1"),
+        ("OPSJOBS_RESCUE", "maybe", "'automatic'"),
+        ("OPSJOBS_DISPATCH", 1, "True or False"),
+        ("OPSJOBS_BIND", "", "non-empty"),
+    ],
+)
+def test_a_malformed_value_is_shown_with_what_is_allowed(
+    key: str, value: Any, allowed: str
+) -> None:
+    said = refusal(make_host(**{key: value}))
+    assert f"{key} = {value!r}" in said
+    assert allowed in said
+
+
+def test_all_faults_are_said_at_once() -> None:
+    said = refusal(make_host(OPSJOBS_BEATS=3, OPSJOBS_RESCUE="maybe"))
+    assert "OPSJOBS_BEATS" in said
+    assert "OPSJOBS_RESCUE" in said
+
+
+def test_times_that_contradict_each_other() -> None:
+    assert "OPSJOBS_LATE_SECONDS" in refusal(make_host(OPSJOBS_LATE_SECONDS=300))
+
+
+def test_a_bind_that_the_app_does_not_have() -> None:
+    assert "OPSJOBS_BIND = 'jobs' is not a bind of this app; known are None" in refusal(
+        make_host(OPSJOBS_BIND="jobs")
+    )
+
+
+def test_a_second_init() -> None:
+    app = make_host()
+    join(app)
+    assert "already initialised" in refusal(app)
+
+
+def test_two_apps_may_share_one_extension() -> None:
+    opsjobs = OpsJobs(access=AllowAll(), display=ShowAll())
+    one, two = make_host(), make_host(OPSJOBS_ENVIRONMENT="other")
+    opsjobs.init_app(one)
+    opsjobs.init_app(two)
+    with two.app_context():
+        assert opsjobs.host.settings.environment == "other"
+
+
+def test_outside_of_an_app_that_has_it() -> None:
+    opsjobs = OpsJobs()
+    with make_host().app_context(), pytest.raises(RuntimeError, match=r"call opsjobs\.init_app"):
+        _ = opsjobs.host
+
+
+def test_jobs_on_another_bind(database_url: str, make_app: Any, opsjobs: OpsJobs) -> None:
+    app = make_app(
+        opsjobs=opsjobs,
+        SQLALCHEMY_DATABASE_URI="sqlite://",
+        SQLALCHEMY_BINDS={"jobs": database_url},
+        OPSJOBS_BIND="jobs",
+    )
+
+    @opsjobs.worker
+    def note(text: str = "") -> None:
+        """Takes a text."""
+
+    with app.app_context():
+        enqueued = note.enqueue(text="there")
+        app.extensions["sqlalchemy"].session.commit()
+    assert enqueued.state == "available"
