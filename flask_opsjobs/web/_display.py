@@ -19,6 +19,8 @@ FAILED = "[hidden: display policy failed]"
 _NO_PAYLOAD = "[hidden: needs payload.view]"
 # What a policy may have put in place of a secret, inside of a text.
 _MARKED = re.compile(r"(\[hidden(?:: ?[^\[\]\n]{1,60})?\])")
+_LOGGED = re.compile(r"(?P<at>[\d:.]+) (?P<rest>(?P<level>[A-Z]+) .*)")
+_LEVELS = {"WARNING": "late", "ERROR": "failed", "CRITICAL": "failed"}
 _LINE = 300
 _LONGEST_JSON = 60_000
 _LONGEST_VALUE = 10_000
@@ -49,6 +51,13 @@ class Display:
         if not self.may_see:
             return _hidden(_NO_PAYLOAD)
         return _mark(self.clean(text)[-_LONGEST_TEXT:])
+
+    def log(self, text: str | None) -> Markup:
+        """The lines an attempt logged, warnings and errors set apart."""
+        if text is None or not self.may_see:
+            return self.text(text)
+        lines = self.clean(text)[-_LONGEST_TEXT:].split("\n")
+        return Markup("\n").join(_log_line(line) for line in lines)
 
     def line(self, text: str | None) -> Markup:
         """The first line of a text of the job, cut for a table."""
@@ -167,3 +176,13 @@ def _mark(text: str) -> Markup:
     return Markup("").join(
         _hidden(part) if number % 2 else escape(part) for number, part in enumerate(parts)
     )
+
+
+def _log_line(line: str) -> Markup:
+    found = _LOGGED.fullmatch(line)
+    if found is None:
+        return _mark(line)
+    rest = _mark(found["rest"])
+    if status := _LEVELS.get(found["level"]):
+        rest = Markup('<span data-is="{}">{}</span>').format(status, rest)
+    return Markup('<span class="at">{}</span> {}').format(found["at"], rest)

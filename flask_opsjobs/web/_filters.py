@@ -150,5 +150,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "shown": _shown("text"),
     "shown_json": _shown("json"),
     "shown_label": _shown("label"),
+    "shown_log": _shown("log"),
     "shown_line": _shown("line"),
 }

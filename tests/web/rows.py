@@ -136,6 +136,8 @@ def make_loops(session: Session, **values: Any) -> None:
 def make_one_of_each(session: Session) -> dict[str, Job]:
     """A job of every state with attempts, an output, two executors, the loops and a paused queue."""
     jobs = {state: make_job(session, state) for state in STATES}
+    jobs["failed"].dispatch_no, jobs["failed"].attempt = 2, 2
+    make_attempt(session, jobs["failed"], "died", dispatch_no=1, attempt=1, cause="signal 9")
     make_attempt(session, jobs["failed"], traceback=TRACEBACK, log_tail="no answer for 30 s")
     make_attempt(session, jobs["retryable"])
     make_attempt(session, jobs["finished"], "returned")

@@ -16,7 +16,7 @@ from ...jobs.lifecycle import ENDED_BY, FINAL, MEANINGS, STATES
 from ...jobs.rows import AttemptRow, Count, JobInFull, JobPage
 from ...lifeline.queries import ExecutorRow, find_executor
 from ...queues.queries import list_paused_queues, list_queue_names
-from .. import _cursor, _pages, _problems, _traceback, _words
+from .. import _cursor, _pages, _problems, _timeline, _traceback, _words
 from .._host import host
 from .._reads import Reading, reading
 
@@ -164,6 +164,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         job=job,
         attempts=attempts,
         outcome=_words.outcome,
+        line=_timeline.timeline(attempts, job, read.now),
         shown=shown,
         log=shown and queries.find_log(read.session, job.id, shown.dispatch_no),
         broken=broken,
