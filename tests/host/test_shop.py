@@ -1,0 +1,127 @@
+"""The example host: who may sign in, who may see and enqueue what, and that it is installed to the end."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import text
+
+from tests.support.sources import ROOT
+
+from .conftest import PASSWORDS, sign_in
+
+
+def test_the_sign_in_page_says_who_may(visitor: FlaskClient) -> None:
+    page = visitor.get("/sign-in").text
+    for name, password in PASSWORDS.items():
+        assert name in page
+        assert f"<code>{password}</code>" in page
+
+
+@pytest.mark.parametrize("name", ["", "nobody", "admin", "ädmin"])
+def test_a_wrong_password_stays_outside(visitor: FlaskClient, name: str) -> None:
+    answer = visitor.post("/sign-in", data={"name": name, "password": "wrång"})
+    assert answer.status_code == 200
+    assert "No such name, or another password." in answer.text
+    assert visitor.post("/happen/order").status_code == 302
+
+
+def test_the_cookie_is_left_out_of_what_other_sites_post(visitor: FlaskClient) -> None:
+    answer = visitor.post("/sign-in", data={"name": "admin", "password": "rule"})
+    cookie = answer.headers["Set-Cookie"]
+    assert "SameSite=Lax" in cookie
+    assert "HttpOnly" in cookie
+
+
+def test_nobody_signs_in_by_opening_a_page(visitor: FlaskClient) -> None:
+    visitor.get("/sign-in?name=admin&password=rule")
+    assert visitor.get("/ops/jobs/jobs").status_code in (401, 403)
+
+
+@pytest.mark.parametrize(
+    ("name", "page", "payload", "happen"),
+    [("viewer", 200, False, 403), ("ops-demo", 200, True, 303), ("admin", 200, True, 303)],
+)
+def test_each_role_may_what_it_says(
+    visitor: FlaskClient, app: Flask, name: str, page: int, payload: bool, happen: int
+) -> None:
+    sign_in(visitor, name)
+    assert visitor.get("/ops/jobs/jobs").status_code == page
+    assert visitor.post("/happen/search").status_code == happen
+    admin = app.test_client()
+    sign_in(admin, "admin")
+    place = admin.post("/happen/report").headers["Location"]
+    job = re.findall(r"job=(\d+)", place)[0]
+    shown = visitor.get(f"/ops/jobs/jobs/{job}").text
+    assert ("rows" in shown) == payload
+
+
+def test_every_button_records_a_job_and_leads_to_it(visitor: FlaskClient, shop: ModuleType) -> None:
+    sign_in(visitor, "ops-demo")
+    front = visitor.get("/").text
+    names = re.findall(r'action="/happen/(\w+)"', front)
+    assert names == [happening.__name__ for happening in shop.happenings.SHARES]
+    for name in names:
+        answer = visitor.post(f"/happen/{name}", follow_redirects=True)
+        (job,) = re.findall(r'href="/ops/jobs/jobs/(\d+)"', answer.text)
+        assert visitor.get(f"/ops/jobs/jobs/{job}").status_code == 200
+    assert visitor.post("/happen/nothing").status_code == 404
+
+
+def test_an_order_is_all_or_nothing(app: Flask, db: Any, shop: ModuleType) -> None:
+    shop.happenings.order()
+    db.session.rollback()
+    for table in ("invoice", "opsjobs.jobs"):
+        assert db.session.scalar(text(f"SELECT count(*) FROM {table}")) == 0
+
+
+def test_no_secret_is_stored_or_shown(
+    visitor: FlaskClient, app: Flask, db: Any, shop: ModuleType
+) -> None:
+    job = shop.happenings.order()
+    bank = shop.happenings.bank_file()
+    hook = shop.happenings.webhook()
+    db.session.commit()
+    stored = db.session.scalar(text("SELECT string_agg(jobs::text, ' ') FROM opsjobs.jobs"))
+    assert "tok_" not in stored
+    sign_in(visitor, "admin")
+    for number, secret in ((job, "tok_"), (bank, "DE02"), (hook, "sk_live")):
+        assert secret not in visitor.get(f"/ops/jobs/jobs/{number}").text
+
+
+def test_it_needs_no_further_installing(database_url: str, app: Flask) -> None:
+    """The committed revisions make what the models say, and the installer has nothing to add."""
+    result = app.test_cli_runner().invoke(args=["opsjobs", "install", "--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert "missing" not in result.output
+    assert "Add to" not in result.output
+
+
+def test_its_migrations_lead_to_its_models(empty_database_url: str) -> None:
+    def flask(*words: str) -> str:
+        command = [sys.executable, "-m", "flask", "--app", "examples/flask_host", *words]
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={"FLASK_SQLALCHEMY_DATABASE_URI": empty_database_url, "PATH": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    flask("db", "upgrade")
+    assert "missing" not in flask("opsjobs", "install", "--check")
+    assert "No new upgrade operations detected" in flask("db", "check")
+    assert "ops-demo / operate" in flask("seed")
+    flask("seed")
+    flask("db", "downgrade", "base")

@@ -1,0 +1,95 @@
+"""The shop's workers, called as plain functions and performed as jobs: each ends as its story says."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+
+from flask_opsjobs import Discard
+from tests.support.processes import Children
+from tests.support.waiting import wait_until
+
+# Each job with its state, how its attempts ended, and its error.
+ENDS = """
+    SELECT id, state, coalesce(ended.outcomes, ''), coalesce(jobs.error, '')
+    FROM opsjobs.jobs, LATERAL (
+        SELECT string_agg(outcome, ' ' ORDER BY dispatch_no) AS outcomes
+        FROM opsjobs.attempts WHERE job_id = jobs.id) AS ended
+    WHERE id = ANY (:jobs)
+"""
+
+
+def test_a_worker_is_still_a_function(db: Any, shop: ModuleType) -> None:
+    assert shop.workers.resize_avatar(7, width=30) == {"user": 7, "bytes": 300}
+    with pytest.raises(Discard, match="invoice 99 does not exist"):
+        shop.workers.process_invoice(account_id=1, invoice_id=99)
+
+
+def test_the_stories_use_every_worker(shop: ModuleType, app: Flask, db: Any) -> None:
+    for happening in shop.happenings.SHARES:
+        happening()
+    db.session.commit()
+    used = set(db.session.scalars(text("SELECT DISTINCT worker FROM opsjobs.jobs")))
+    # A receipt is enqueued by the job that charges.
+    assert used | {"send_receipt"} == set(app.extensions["opsjobs"].workers)
+    queues = set(db.session.scalars(text("SELECT DISTINCT queue FROM opsjobs.jobs")))
+    assert queues == {"billing", "mail", "crm", "reports", "default"}
+
+
+def test_what_is_asked_twice_waits_once(db: Any, shop: ModuleType) -> None:
+    first = shop.happenings.search()
+    db.session.commit()
+    assert shop.happenings.search() == first
+
+
+@pytest.mark.chaos
+def test_they_end_as_their_stories_say(
+    shop: ModuleType, db: Any, database_url: str, redis_url: str, children: Children
+) -> None:
+    stories = {
+        shop.happenings.order: ("finished", "returned", ""),
+        shop.happenings.order_of_the_unlucky: (
+            "retryable",
+            "raised",
+            "GatewayTimeout: customer-api",
+        ),
+        shop.happenings.broken_bank_file: ("retryable", "raised", "ValueError: "),
+        shop.happenings.heavy_report: ("finished", "died returned", ""),
+    }
+    jobs = {happening(): expected for happening, expected in stories.items()}
+    hook = shop.workers.deliver_webhook
+    jobs[hook.enqueue("https://gone.example/in", "x").id] = (
+        "retryable",
+        "raised",
+        "HTTPError: 410",
+    )
+    jobs[hook.enqueue("https://maintenance.example/", "x").id] = ("scheduled", "snoozed", "")
+    mail = shop.workers.send_receipt
+    jobs[mail.enqueue(customer_id=1, invoice_id=0).id] = ("finished", "returned", "")
+    jobs[mail.enqueue(customer_id=1, invoice_id=2).id] = ("finished", "raised returned", "")
+    unpaid = shop.workers.send_reminder
+    jobs[unpaid.enqueue(customer_id=1, invoice_id=1).id] = ("canceled", "canceled", "")
+    db.session.commit()
+    env = {"FLASK_SQLALCHEMY_DATABASE_URI": database_url, "FLASK_OPSJOBS_REDIS_URL": redis_url}
+    flask = (sys.executable, "-m", "flask", "--app", "examples/flask_host")
+    children.start(*flask, "opsjobs", "up", "--workers", "2", env=env)
+
+    missing = dict(jobs)
+
+    def all_were_seen() -> bool:
+        for job, state, outcomes, error in db.session.execute(text(ENDS), {"jobs": list(jobs)}):
+            if job in missing and (state, outcomes) == missing[job][:2]:
+                assert error.startswith(missing.pop(job)[2])
+        db.session.rollback()
+        return not missing
+
+    try:
+        wait_until(all_were_seen, 60)
+    except AssertionError as error:
+        now = db.session.execute(text(ENDS), {"jobs": list(missing)}).all()
+        raise AssertionError(f"{missing} did not come about; now it is {now}") from error
