@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from flask import Flask
@@ -23,6 +24,8 @@ def create_app(**config: object) -> Flask:
     )
     app.config.from_prefixed_env()
     app.config.update(config)
+    # What a job logs from INFO on is kept with its attempt.
+    logging.getLogger("shop").setLevel(logging.INFO)
     db.init_app(app)
     migrate.init_app(app, db, directory=str(Path(app.root_path) / "migrations"))
     login.init_app(app)

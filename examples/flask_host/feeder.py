@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import threading
@@ -36,17 +37,19 @@ def seed() -> None:
 @click.option("--every", default=1.0, show_default=True, help="Seconds between two happenings.")
 @with_appcontext
 def feed(every: float) -> None:
-    """Let things happen in the shop until stopped."""
+    """Let things happen in the shop until stopped: at first each of them once, so all can be seen."""
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())
     choices, shares = zip(*happenings.SHARES.items(), strict=True)
-    while not told.wait(random.expovariate(1 / every)):
-        (happening,) = random.choices(choices, shares)
+    later = iter(lambda: random.choices(choices, shares)[0], None)
+    for happening in itertools.chain(choices, later):
         job_id = happening()
         db.session.commit()
         db.session.remove()
         click.echo(f"{happening.__name__.replace('_', ' ')}: job {job_id}")
+        if told.wait(random.expovariate(1 / every)):
+            return
 
 
 def add_commands(app: Flask) -> None:

@@ -31,7 +31,7 @@ def order(customer: Customer | None = None) -> int:
     job = workers.process_invoice.enqueue(
         account_id=customer.id, invoice_id=invoice.id, card_token="tok_" + "4" * 16
     )
-    workers.send_reminder.options(delay=90).enqueue(customer.id, invoice.id)
+    workers.send_reminder.options(delay=45).enqueue(customer.id, invoice.id)
     return job.id
 
 
@@ -90,7 +90,7 @@ def webhook() -> int:
 # How often each happens, in shares; together two workers are busy about half of the time.
 SHARES: dict[Happening, int] = {
     order: 40,
-    order_of_the_unlucky: 3,
+    order_of_the_unlucky: 5,
     sync: 6,
     report: 4,
     heavy_report: 2,
