@@ -6,10 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.engine.conftest import bench, make_bench, note, record_job
 from tests.support.engine import Bench
-
-__all__ = ["bench", "make_bench", "note", "record_job", "start_job"]
 
 StartJob = Callable[..., int]
 

@@ -10,7 +10,7 @@ import pytest
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.lifeline import executors
-from tests.engine.conftest import MakeBench
+from tests.conftest import MakeBench
 from tests.lifeline.conftest import StartJob
 from tests.support.engine import Bench
 

@@ -14,7 +14,7 @@ from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.lifeline import awake, executors, retention
 from flask_opsjobs.settings import Settings
-from tests.engine.conftest import MakeBench
+from tests.conftest import MakeBench
 from tests.lifeline.conftest import StartJob
 from tests.support.engine import Bench, race
 

@@ -13,7 +13,7 @@ from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.lifeline import executors
 from flask_opsjobs.lifeline.watch import Watched, watch
 from flask_opsjobs.settings import Settings
-from tests.engine.conftest import MakeBench
+from tests.conftest import MakeBench
 from tests.lifeline.conftest import StartJob
 from tests.support.engine import Bench, race
 

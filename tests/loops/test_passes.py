@@ -20,7 +20,7 @@ from flask_opsjobs.lifeline import awake
 from flask_opsjobs.loops import LOOPS, Loop, Pass
 from flask_opsjobs.loops.one_pass import Runner
 from flask_opsjobs.loops.shape import IDLE, every
-from tests.engine.conftest import MakeBench
+from tests.conftest import MakeBench
 from tests.loops.conftest import StartJob
 from tests.support.engine import Bench, race
 
