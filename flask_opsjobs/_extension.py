@@ -147,4 +147,5 @@ def _database(app: Flask, bind: str | None) -> tuple[Engine, Callable[[], Sessio
             f"OpsJobs needs psycopg 3; the bind {bind!r} uses {engine.url.drivername}: "
             "write the URL as postgresql+psycopg://…"
         )
-    return engine, db.session
+    # Asked for at each use: a host's test may put another session in its place.
+    return engine, lambda: db.session()

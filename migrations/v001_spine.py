@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask_opsjobs.install.grants import grant_tables
+from flask_opsjobs.install.grants import grant_sequences, grant_tables
 
 JOBS = """
 CREATE TABLE opsjobs.jobs (
@@ -226,6 +226,8 @@ def upgrade(op: Any) -> None:
         op.execute(f"CREATE INDEX {name} ON opsjobs.{table} {rest}")
         op.execute(f"COMMENT ON INDEX opsjobs.{name} IS '{query}'")
     grant_tables(op, "jobs", "attempts", "outputs", "receipts", "queues", "executors", "loop_runs")
+    # A unique job takes its number before its row, for the receipt.
+    grant_sequences(op, "jobs_id_seq")
 
 
 def downgrade(op: Any) -> None:

@@ -30,11 +30,14 @@ def app_role(op: Any) -> str | None:
 
 
 def grant_tables(op: Any, *tables: str, rights: str = ALL) -> None:
-    """Grant `rights` on tables of ours to the app's role; nothing without one.
-
-    Identity columns need no grant of their own: who may insert may take the next number.
-    """
+    """Grant `rights` on tables of ours to the app's role; nothing without one."""
     _grant(op, rights, "".join(f"opsjobs.{table}, " for table in tables).removesuffix(", "))
+
+
+def grant_sequences(op: Any, *sequences: str) -> None:
+    """Let the app's role take numbers itself, which an insert into an identity column does not ask for."""
+    for sequence in sequences:
+        _grant(op, "USAGE", f"SEQUENCE opsjobs.{sequence}")
 
 
 def grant_schema(op: Any) -> None:
