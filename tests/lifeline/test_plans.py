@@ -1,0 +1,145 @@
+"""Each hot statement of lifeline and the loops walks the index it names, on 50,000 rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from flask_opsjobs import sql
+from flask_opsjobs.db import Connection
+
+# By one INSERT: 50,000 calls of the real writers would take a minute. Only plans are asked of these rows.
+_JOBS = """
+INSERT INTO opsjobs.jobs (worker, queue, line, state, args, max_attempts, dispatch_no, created_at,
+    due_at, dispatched_at, started_at, ended_at, ended_by, executor_id, deadline_at)
+SELECT 'worker_' || n %% 40, 'queue_' || n %% 7, 'queue_' || n %% 7, %(state)s, '{}', 5, 1, now(),
+    now() + n * interval '1 s', now(), now(),
+    CASE WHEN %(ended_by)s <> '' THEN now() - n * interval '1 s' END, nullif(%(ended_by)s, ''),
+    CASE WHEN %(state)s = 'started' THEN 1 + n %% 30 END, now() + n * interval '1 min'
+FROM generate_series(1, %(many)s) AS n
+"""
+_FILL = {
+    "finished": (30_000, "returned"),
+    "failed": (3_000, "exhausted"),
+    "scheduled": (10_000, ""),
+    "retryable": (2_000, ""),
+    "available": (4_800, ""),
+    "queued": (150, ""),
+    "started": (50, ""),
+}
+_OTHERS = """
+INSERT INTO opsjobs.outputs (job_id, size_bytes, created_at)
+SELECT id, 1, ended_at FROM opsjobs.jobs WHERE state = 'finished';
+INSERT INTO opsjobs.receipts (key, job_id, until, expires_at, created_at)
+SELECT n::text::bytea, n, CASE WHEN n % 2 = 0 THEN 'within' ELSE 'forever' END,
+    CASE WHEN n % 2 = 0 THEN now() + n * interval '1 min' END, now() FROM generate_series(1, 20000) n;
+INSERT INTO opsjobs.executors (name, kind, host, pid, queues, state, started_at, beat_at, ended_at)
+SELECT 'e' || n, CASE WHEN n % 3 = 0 THEN 'plain' ELSE 'forking' END, 'h', n, '{default}',
+    CASE WHEN n > 20 THEN 'stopped' ELSE 'alive' END, now() - n * interval '1 min', now(),
+    CASE WHEN n > 20 THEN now() END FROM generate_series(1, 5000) n;
+INSERT INTO opsjobs.loop_runs (loop, process, started_at, last_at, every_seconds)
+SELECT 'loop_' || n % 7, 'p', now(), now() - n * interval '1 min', 1 FROM generate_series(1, 5000) n;
+"""
+
+
+@pytest.fixture(scope="module")
+def big(databases: Any) -> Iterator[Connection]:
+    """A connection to a database with 50,000 jobs."""
+    url = databases.migrated()
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        for state, (many, ended_by) in _FILL.items():
+            connection.execute(_JOBS, {"state": state, "many": many, "ended_by": ended_by})
+        for statement in _OTHERS.split(";"):
+            connection.execute(statement)
+        for table in ("jobs", "outputs", "receipts", "executors", "loop_runs"):
+            connection.execute(f"VACUUM ANALYZE opsjobs.{table}")
+        yield connection
+    databases.drop(url)
+
+
+def plan(
+    connection: Connection, statement: str, parameters: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The nodes of a statement's plan; whatever it wrote is rolled back."""
+    with connection.transaction(force_rollback=True):
+        row = connection.execute(
+            "EXPLAIN (ANALYZE, FORMAT JSON) " + sql.load(statement), parameters
+        ).fetchone()
+    assert row is not None
+    answer = json.loads(row[0]) if isinstance(row[0], str) else row[0]
+    return list(_nodes(answer[0]["Plan"]))
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _now(connection: Connection) -> Any:
+    row = connection.execute("SELECT clock_timestamp()").fetchone()
+    assert row is not None
+    return row[0]
+
+
+_CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "stage_jobs": ("jobs_to_stage", {"limit": 5_000}),
+    "expire_jobs": ("jobs_deadlines", {"limit": 1_000, "ids": None}),
+    "list_orphans": ("jobs_started", {}),
+    "list_started_jobs": ("jobs_started", {"id": 7}),
+    "list_queued_jobs": ("jobs_queued", {"after": 0, "seconds": 5, "limit": 20_000}),
+    "list_held_deliveries": ("executors_alive", {}),
+    "watch_executors": (
+        "executors_alive",
+        {"elapsed": 10, "missing_seconds": 120, "late_seconds": 45},
+    ),
+    "end_plain_executors": ("executors_alive", {"seen": [], "default_ttl_seconds": 480}),
+    "find_valid_deliveries": ("jobs_pkey", {"ids": [1, 2, 3], "dispatch_nos": [1, 1, 1]}),
+    "find_last_pass": ("loop_runs_latest", {"loop": "loop_3"}),
+    "retain_outputs": ("outputs_to_retain", {"limit": 100}),
+    "retain_receipts": ("receipts_to_retain", {"limit": 1_000}),
+    "recall_jobs": ("jobs_pkey", {"ids": [1, 2, 3], "dispatch_nos": [1, 1, 1]}),
+    "refuse_jobs": ("jobs_pkey", {"ids": [1, 2, 3], "dispatch_nos": [1, 1, 1], "limit": 3}),
+}
+
+
+@pytest.mark.parametrize("statement", _CASES)
+def test_it_walks_its_index(big: Connection, statement: str) -> None:
+    index, parameters = _CASES[statement]
+    now = _now(big)
+    # A few hours ago: older than most of what is there, as in real life.
+    values = {"now": now, "before": now - timedelta(hours=8), **parameters}
+    nodes = plan(big, statement, values)
+    assert index in {node.get("Index Name") for node in nodes}
+    walked = {node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan"}
+    assert walked.isdisjoint({"jobs", "outputs", "receipts"})
+    assert index in _header(statement)
+
+
+def test_retention_reads_only_what_it_removes(big: Connection) -> None:
+    state, now = "finished", _now(big)
+    before = now - timedelta(seconds=_FILL[state][0] - 100)
+    nodes = plan(big, "retain_jobs", {"state": state, "before": before, "limit": 1_000})
+    (scan,) = [node for node in nodes if node.get("Index Name") == "jobs_to_retain"]
+    assert scan["Actual Rows"] <= 110
+    walked = {node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan"}
+    assert "jobs" not in walked
+
+
+def test_a_pass_that_finds_nothing_due_reads_next_to_nothing(big: Connection) -> None:
+    nodes = plan(big, "stage_jobs", {"now": _now(big) - timedelta(days=1), "limit": 5_000})
+    (scan,) = [node for node in nodes if node.get("Index Name") == "jobs_to_stage"]
+    assert scan["Actual Rows"] == 0
+
+
+def _header(statement: str) -> str:
+    from flask_opsjobs.sql import _FOLDER
+
+    lines = (_FOLDER / f"{statement}.sql").read_text().splitlines()
+    return " ".join(line for line in lines if line.startswith("--"))
