@@ -219,7 +219,10 @@ def test_counts_say_how_they_are_known(session: Session, get: Get) -> None:
     fill(session, 10_000, state="scheduled", queue="crm")
     session.commit()
     tabs = _tabs(get("/jobs").text)
-    assert tabs["finished"] == "≈ 12,000"
+    # Postgres' statistics are within 5 % for a big state, and differ from one ANALYZE to the next.
+    mark, _, number = tabs["finished"].partition(" ")
+    assert mark == "≈"
+    assert abs(int(number.replace(",", "")) - 12_000) <= 600
     assert tabs["available"] == "10,000+"
     assert tabs["scheduled"] == "10,000"
     assert tabs["failed"] == "0"
