@@ -20,8 +20,8 @@ from .shape import Loop
 
 _log = logging.getLogger("flask_opsjobs.loops")
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.5, 10.0
-# How long a pass may take to end after a stop.
-_GRACE_SECONDS = 10.0
+# How long a pass may take to end after a stop; `up` kills after 10 s.
+_GRACE_SECONDS = 8.0
 _LOOK_SECONDS = 0.5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

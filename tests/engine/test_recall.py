@@ -14,6 +14,7 @@ from rq.job import Job as RQJob
 from flask_opsjobs.engine.delivery import rq_id
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.engine.recall import Recalled, Suspects, recall_lost
+from flask_opsjobs.jobs.claimed import Claimed
 from flask_opsjobs.lifeline import executors
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
@@ -323,6 +324,27 @@ def test_two_recallers_count_a_refusal_once(
     answers = race(*(lambda recaller=recaller: recaller.passes(10) for recaller in recallers))
     assert [key for answer in answers for key in answer.refused] == [(job_id, 1)]
     assert one.job(job_id)["refused_count"] == 1
+
+
+@pytest.mark.parametrize("turn", range(5))
+def test_recall_against_claim_one_of_them_wins(
+    make_bench: MakeBench, record_job: RecordJob, redis_client: Redis, turn: int
+) -> None:
+    worker, other = make_bench(), make_bench()
+    jobs = [record_job() for _ in range(10)]
+    worker.dispatch(window=100)
+    redis_client.flushall()
+    recaller = Recaller(other)
+    recaller.passes(10)
+    found, claims = race(
+        lambda: recaller.passes(10), lambda: [worker.claim(job_id) for job_id in reversed(jobs)]
+    )
+    recalled = {job_id for job_id, _ in found.recalled}
+    claimed = {claim.id for claim in claims if isinstance(claim, Claimed)}
+    assert recalled | claimed == set(jobs)
+    assert recalled & claimed == set()
+    for job_id in jobs:
+        assert worker.job(job_id)["state"] == ("available" if job_id in recalled else "started")
 
 
 def test_a_list_longer_than_is_read_is_asked_id_by_id(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from flask_opsjobs.engine.claim import claim
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.lifeline import executors
@@ -243,6 +245,24 @@ class TestRescue:
         executors.stop(bench.connection, bench.executor_id, read_clock(bench.connection))
         assert [job.id for job in watcher.passes().rescued] == [job_id]
         assert "stopped without it" in bench.attempt(job_id)["cause"]
+
+    def test_jobs_of_a_plain_worker_whose_key_in_redis_expired(
+        self, bench: Bench, record_job: Callable[..., int], watcher: Watcher
+    ) -> None:
+        now = read_clock(bench.connection)
+        plain = executors.find_or_register_plain(bench.connection, "plain", "here", 1, now)
+        job_id = record_job()
+        bench.dispatch()
+        claim(bench.connection, (job_id, 1), plain, "plain")
+        assert watcher.passes(times=50).rescued == []
+        watcher.now = read_clock(bench.connection)
+        bench.rows(
+            "UPDATE opsjobs.executors SET state = 'missing', ended_at = %s WHERE id = %s RETURNING 1",
+            watcher.now,
+            plain,
+        )
+        assert [job.id for job in watcher.passes().rescued] == [job_id]
+        assert "RQ's key of plain is gone" in bench.attempt(job_id)["cause"]
 
     def test_a_wish_to_cancel_is_fulfilled(
         self, bench: Bench, start_job: StartJob, watcher: Watcher
