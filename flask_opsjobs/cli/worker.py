@@ -8,6 +8,7 @@ import sys
 import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
+
 from ..engine.executor import Executor
 from ..engine.perform_forking import ForkingStable
 from ..engine.perform_simple import SimpleStable

@@ -93,7 +93,11 @@ def _with_limits(client: Redis, seconds: float) -> Redis:
     pool = client.connection_pool
     kwargs = {
         # What the pool put there for itself would tie the new one to the old.
-        **{key: value for key, value in pool.connection_kwargs.items() if not key.startswith(("orig_", "maint_"))},
+        **{
+            key: value
+            for key, value in pool.connection_kwargs.items()
+            if not key.startswith(("orig_", "maint_"))
+        },
         "socket_timeout": seconds,
         "socket_connect_timeout": seconds,
         "retry": Retry(NoBackoff(), 0),

@@ -41,7 +41,9 @@ class Dispatcher:
         """
         return self.fill(line, queue, now, refill=refill)[0]
 
-    def fill(self, line: str, queue: str, now: datetime, *, refill: bool = False) -> tuple[int, int]:
+    def fill(
+        self, line: str, queue: str, now: datetime, *, refill: bool = False
+    ) -> tuple[int, int]:
         """As `dispatch_line`; returns (how many were handed out, how much room the window had left after that).
 
         Room is left only when the line has no more due jobs.

@@ -101,9 +101,7 @@ class Pulse:
         wanted = executors.beat(
             connection, self.executor_id, self._beat, held, run_seconds, _rss_kb(), counts, now
         )
-        self._disowned = executors.disown(
-            connection, self.executor_id, held, self._disowned, now
-        )
+        self._disowned = executors.disown(connection, self.executor_id, held, self._disowned, now)
         with self._lock:
             self._wanted = {key for key in wanted if key in self._held}
             has_news = bool(self._wanted)
