@@ -58,7 +58,7 @@ def _failed_lately(seen: Overview) -> Iterator[Verdict]:
     if seen.failed_last_hour.number:
         last = seen.failures[0].worker if seen.failures else ""
         fact = f"{_counted(seen.failed_last_hour, 'job')} failed in the last hour."
-        yield Verdict("open", fact, f"The last one is a {last}." if last else "", "failed")
+        yield Verdict("open", fact, f"The last one: {last}." if last else "", "failed")
 
 
 def _worker_missing(seen: Overview) -> Iterator[Verdict]:

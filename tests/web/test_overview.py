@@ -82,7 +82,7 @@ def test_failures_of_the_last_hour(session: Session, get: Get) -> None:
     session.commit()
     assert _said(get) == (
         "open",
-        "1 job failed in the last hour. The last one is a send_receipt. See the failed jobs",
+        "1 job failed in the last hour. The last one: send_receipt. See the failed jobs",
     )
     cell = soup(get().text).select_one(".cell")
     assert cell is not None

@@ -252,3 +252,10 @@ def test_what_was_denied_or_missing_has_a_way_on(
     access.held = {"overview.view"}
     links = [str(a["href"]) for a in soup(get("/jobs", 403).text).select("main a")]
     assert links == ["/ops/jobs"]
+
+
+def test_a_host_s_csrf_token_goes_with_our_form(app: Flask, client: FlaskClient) -> None:
+    assert not soup(client.get("/ops/jobs").text).select("[name=csrf_token]")
+    app.jinja_env.globals["csrf_token"] = lambda: "of the host"
+    tree = soup(client.get("/ops/jobs").text)
+    assert tree.select_one("form.prefs [name=csrf_token]")["value"] == "of the host"
