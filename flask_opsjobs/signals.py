@@ -11,9 +11,6 @@ _signals = Namespace()
 job_enqueued = _signals.signal(
     "job-enqueued", doc="A job was recorded; sent inside the host's transaction."
 )
-job_ended = _signals.signal(
-    "job-ended", doc="A job reached a final state; sent after that was committed."
-)
 executor_missing = _signals.signal("executor-missing", doc="A watcher gave an executor up.")
 
 

@@ -45,6 +45,7 @@ class SimpleStable:
         size = executor.host.settings.log_tail_bytes
         self._ring = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
         self._claimed: Claimed | None = None
+        self._stopped_why: str | None = None
         signal.signal(signal.SIGUSR1, self._on_signal)
         executor.also_wake = self._wake_main
 
@@ -63,6 +64,9 @@ class SimpleStable:
             )
         finally:
             self._claimed = None
+        if outcome.kind == "canceled" and self._stopped_why is not None:
+            # Not the job's end: nobody canceled it, its process was told to go.
+            outcome = self._of_stop(claimed, self._stopped_why)
         log_tail = (self._ring.read() or None) if self._ring is not None else None
         return replace(outcome, log_tail=log_tail, progress=report.newest)
 
@@ -73,7 +77,12 @@ class SimpleStable:
     def stop_now(self, why: str) -> None:
         """Raise in the function at work, if there is one. Called in the main thread, by a signal handler."""
         if self._claimed is not None:
+            self._stopped_why = why
             raise Stopped(why)
+
+    def _of_stop(self, claimed: Claimed, why: str) -> Outcome:
+        delay = self.backoff_seconds(claimed)
+        return Outcome(kind="died", error=f"its process was {why}", cause=why, delay_seconds=delay)
 
     def _wake_main(self) -> None:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 import time
 from collections import deque
@@ -42,6 +44,7 @@ class Recorder(threading.Thread):
         self._progress: dict[tuple[int, int], Progress] = {}
         self._is_idle = True
         self._is_stopping = False
+        self._has_asked = False
 
     def submit(self, ending: Ending) -> None:
         """Take an outcome to write. Until it is written the delivery counts as held."""
@@ -79,6 +82,10 @@ class Recorder(threading.Thread):
                 self._pulse.beat_if_due(self._connected(), self._wake)
             except psycopg.OperationalError as error:
                 self._lose_connection(error)
+                had_work = False
+            except LookupError as error:
+                self._say(logging.ERROR, "%s", error)
+                self._ask_to_stop()
                 had_work = False
             except Exception:
                 self._say(logging.ERROR, "the recorder failed and goes on", exc_info=True)
@@ -179,6 +186,12 @@ class Recorder(threading.Thread):
             self._changed.wait_for(
                 lambda: self._is_stopping and not self._pending, _RECONNECT_SECONDS
             )
+
+    def _ask_to_stop(self) -> None:
+        # Once: the worker takes a second signal for haste.
+        if not self._has_asked:
+            self._has_asked = True
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _is_done(self) -> bool:
         with self._changed:

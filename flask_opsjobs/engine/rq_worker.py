@@ -240,6 +240,11 @@ class OpsWorker(OpsWorkerLoop, Worker):
 
     stable: ForkingStable
 
+    def fork_work_horse(self, job: RQJob, queue: Queue) -> None:
+        """Fork for a job of the host's own, while no other thread holds a lock that the child would wait for."""
+        with fork_lock:
+            super().fork_work_horse(job, queue)
+
     def kill_horse(self, sig: Any = None) -> None:
         """Kill a horse of RQ's own making, only ever by the pid of another process group."""
         if self.horse_pid > 1 and os.getpgid(self.horse_pid) != os.getpgrp():

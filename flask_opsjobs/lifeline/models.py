@@ -52,7 +52,9 @@ class Executor(Base):
     __table_args__ = (
         CheckConstraint("kind IN ('forking', 'simple', 'plain')", name="kind_check"),
         CheckConstraint("state IN ('alive', 'late', 'missing', 'stopped')", name="state_check"),
-        CheckConstraint("(state IN ('missing', 'stopped')) = (ended_at IS NOT NULL)", name="end_check"),
+        CheckConstraint(
+            "(state IN ('missing', 'stopped')) = (ended_at IS NOT NULL)", name="end_check"
+        ),
         Index("executors_alive", "beat_at", postgresql_where=text("ended_at IS NULL")),
         Index("executors_by_start", "started_at"),
     )

@@ -57,7 +57,9 @@ def test_worker_and_horse_together(site, tmp_path: Path) -> None:
     wait_until(Path(gate + ".begun").exists, 30, what="the rescued job has begun again")
     Path(gate).touch()
     site.wait_until_all("finished", 1)
-    attempts = site.rows("SELECT outcome, cause FROM opsjobs.attempts WHERE job_id = %s ORDER BY dispatch_no", job_id)
+    attempts = site.rows(
+        "SELECT outcome, cause FROM opsjobs.attempts WHERE job_id = %s ORDER BY dispatch_no", job_id
+    )
     assert [outcome for outcome, _ in attempts] == ["lost", "returned"]
     assert "vanished" in attempts[0][1]
 
@@ -69,7 +71,9 @@ def test_a_horse_does_not_outlive_its_sigkilled_worker(site, tmp_path: Path) -> 
     wait_until(Path(gate + ".begun").exists, 20)
     (horse,) = worker.children()
     worker.kill()
-    wait_until(lambda: not horse.is_running() or horse.status() == "zombie", 5, what="the horse is gone")
+    wait_until(
+        lambda: not horse.is_running() or horse.status() == "zombie", 5, what="the horse is gone"
+    )
 
 
 def test_the_dispatcher_between_commit_and_push(site) -> None:
@@ -139,7 +143,9 @@ def test_postgres_killed_under_load(site, tmp_path: Path, kind: tuple[str, ...])
     site.worker(*kind)
     site.loops()
     for share in (0.2, 0.5):
-        wait_until(lambda share=share: len(ran(path)) >= count * share, 60, what="some jobs have run")
+        wait_until(
+            lambda share=share: len(ran(path)) >= count * share, 60, what="some jobs have run"
+        )
         ended = {id for (id,) in site.rows("SELECT id FROM opsjobs.jobs WHERE state = 'finished'")}
         site.postgres.kill()
         site.postgres.start()
@@ -183,9 +189,12 @@ def test_a_worker_stops_in_order_and_loses_nothing(site, tmp_path: Path) -> None
     assert ran(path) == list(range(60)), "none ran twice"
 
 
-def test_a_second_signal_ends_the_job_at_hand_and_it_runs_again(site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [(), ("--simple",)])
+def test_a_second_signal_ends_the_job_at_hand_and_it_runs_again(
+    site, tmp_path: Path, kind: tuple[str, ...]
+) -> None:
     gate = str(tmp_path / "gate")
-    worker = site.worker("default")
+    worker = site.worker("default", *kind)
     job_id = enqueue(site, hold, gate=gate)
     wait_until(Path(gate + ".begun").exists, 20)
     worker.signal(signal.SIGTERM)
@@ -194,7 +203,9 @@ def test_a_second_signal_ends_the_job_at_hand_and_it_runs_again(site, tmp_path: 
     wait_until(lambda: time.monotonic() - asked > 1.2, 5)
     worker.signal(signal.SIGTERM)
     worker.wait(20)
-    (outcome, cause), *_ = site.rows("SELECT outcome, cause FROM opsjobs.attempts WHERE job_id = %s", job_id)
+    (outcome, cause), *_ = site.rows(
+        "SELECT outcome, cause FROM opsjobs.attempts WHERE job_id = %s", job_id
+    )
     assert outcome == "died"
     assert "stopped" in cause
     assert site.rows("SELECT state FROM opsjobs.jobs WHERE id = %s", job_id) == [("retryable",)]
