@@ -106,6 +106,22 @@ def test_redis_restarted_empty_while_jobs_are_queued(site, tmp_path: Path) -> No
     assert ran(path) == list(range(30))
 
 
+@pytest.mark.parametrize("kind", [(), ("--simple",)])
+def test_redis_killed_and_restarted_empty_under_load(
+    site, tmp_path: Path, kind: tuple[str, ...]
+) -> None:
+    path = tmp_path / "ran"
+    enqueue_notes(site, path, 200)
+    worker = site.worker(*kind)
+    site.loops()
+    wait_until(lambda: len(ran(path)) >= 40, 30)
+    site.valkey.kill()
+    site.valkey.start()
+    site.wait_until_all("finished", 200)
+    assert ran(path) == list(range(200)), "each once: only the deliveries were lost"
+    assert worker.exit_code is None
+
+
 def test_redis_frozen_leaves_host_requests_unharmed(site) -> None:
     enqueue(site, add, a=0, b=0)
     site.valkey.freeze()

@@ -13,6 +13,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job as RQJob
 
+from tests.engine.site import enqueue, rows, state_of
 from tests.support import host as host_module
 from tests.support.host import add, die, fail, fail_until, hold
 from tests.support.processes import Children
@@ -30,34 +31,6 @@ class Exploding:
 
 def _explode() -> None:
     raise RuntimeError("somebody unpickled it")
-
-
-@pytest.fixture
-def site(database_url: str, redis_url: str):
-    app = host_module.create_app(SQLALCHEMY_DATABASE_URI=database_url, OPSJOBS_REDIS_URL=redis_url)
-    with app.app_context():
-        yield app
-        host_module.db.session.remove()
-        host_module.db.engine.dispose()
-    app.extensions["opsjobs"].spare.close()
-
-
-def enqueue(worker, **args) -> int:
-    job = worker.enqueue(**args)
-    host_module.db.session.commit()
-    return job.id
-
-
-def rows(statement: str, **values: Any) -> list[Any]:
-    from sqlalchemy import text
-
-    found = host_module.db.session.execute(text(statement), values).all()
-    host_module.db.session.rollback()
-    return list(found)
-
-
-def state_of(job_id: int) -> str:
-    return rows("SELECT state FROM opsjobs.jobs WHERE id = :id", id=job_id)[0][0]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,6 +11,7 @@ from typing import Any
 
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import text
 
 from flask_opsjobs import OpsJobs, current_job
 
@@ -95,3 +96,10 @@ def deaf() -> None:
     end = time.monotonic() + 60
     while time.monotonic() < end:
         pass
+
+
+@opsjobs.worker(record_output=True)
+def backend_pid() -> int:
+    """Which connection to Postgres it has."""
+    found: int = db.session.scalar(text("SELECT pg_backend_pid()"))
+    return found
