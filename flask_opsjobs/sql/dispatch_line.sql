@@ -7,7 +7,7 @@
 -- Indexes: jobs_due, jobs_queued, executors_alive.
 WITH window_size AS MATERIALIZED (
     SELECT CASE WHEN coalesce(q.is_paused, false) THEN 0
-        ELSE coalesce(%(window)s::int, q.window_size, greatest(2, (
+        ELSE coalesce(q.window_size, %(window)s::int, greatest(2, (
             SELECT sum(greatest(2, least(1000, ceil(1.0 / greatest(coalesce(e.run_seconds, 1), 0.001)))))
             FROM opsjobs.executors e
             WHERE e.ended_at IS NULL AND e.beat_at > %(now)s::timestamptz - %(late_seconds)s * interval '1 s'

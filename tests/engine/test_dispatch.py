@@ -166,6 +166,18 @@ def test_a_paused_queue_hands_out_nothing(bench: Bench, record_job: RecordJob) -
     assert bench.dispatch() == 0
 
 
+def test_a_window_that_an_operator_set_wins_over_the_hosts(
+    bench: Bench, record_job: RecordJob
+) -> None:
+    for _ in range(3):
+        record_job()
+    # Written by hand: the operator's verb comes with the doorway.
+    bench.connection.execute(
+        "INSERT INTO opsjobs.queues (name, window_size, created_at) VALUES ('default', 1, clock_timestamp())"
+    )
+    assert bench.dispatch(window=3) == 1
+
+
 def test_the_window_grows_with_executors_and_with_short_jobs(
     bench: Bench, record_job: RecordJob
 ) -> None:
