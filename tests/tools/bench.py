@@ -97,13 +97,9 @@ class Bench:
             "tests.tools.bench_host:create_app",
             "opsjobs",
         ]
-        rq = [
-            str(Path(sys.executable).with_name("rq")),
-            "worker",
-            "--url",
-            self.valkey.url,
-            "plain",
-        ]
+        # Imported by the parent, as our worker imports its host: else each horse would do it anew.
+        start = "import tests.tools.bench_host; from rq.cli import main; main()"
+        rq = [sys.executable, "-c", start, "worker", "--url", self.valkey.url, "plain"]
         rq += ["--worker-class", "rq.SimpleWorker"] if kind == "simple" else []
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": self.env(url)}
         workers = [
