@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import SessionTransaction
 
 from .. import signals, sql
-from ..errors import InvalidArgs
+from ..errors import InvalidArgs, RefusedSession
 from ..session import touch
 from .enqueue import EnqueuedMany, keys, parameters, receipt
 from .joining import find_session, join, without_values
@@ -38,7 +39,8 @@ def enqueue_many(worker: Worker, options: Options, rows: Iterable[Row]) -> Enque
     host.require_schema()
     common = parameters(worker, options, host)
     session, bind = find_session(host, options.session)
-    with session.begin_nested(), without_values():
+    with session.begin_nested() as savepoint, without_values():
+        rows = _guarded(rows, savepoint)
         connection = join(session, bind)
         common |= connection.exec_driver_sql(sql.load("moment_of_many"), common).mappings().one()
         if options.unique is None:
@@ -53,6 +55,22 @@ def enqueue_many(worker: Worker, options: Options, rows: Iterable[Row]) -> Enque
         if signals.job_enqueued.receivers:
             signals.send(signals.job_enqueued, worker, enqueued=result)
     return result
+
+
+def _guarded(rows: Iterable[Row], savepoint: SessionTransaction) -> Iterator[Row]:
+    """The rows, as long as our savepoint stands: without it the next COPY would go to somebody else's transaction."""
+    for row in rows:
+        _require_standing(savepoint)
+        yield row
+    _require_standing(savepoint)
+
+
+def _require_standing(savepoint: SessionTransaction) -> None:
+    if not savepoint.is_active:
+        raise RefusedSession(
+            "the iterable given to enqueue_many has ended the session's transaction by a commit or rollback of its "
+            "own: give a list, or read with another session. What it committed stays, nothing else was recorded"
+        )
 
 
 def _bear(

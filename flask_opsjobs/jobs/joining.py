@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import StatementError, UnboundExecutionError
 from sqlalchemy.orm import Session, scoped_session
@@ -48,7 +49,13 @@ def join(session: Session, bind: Engine | Connection) -> Connection:
 
     Inside `begin_nested()` it must be asked for again: SQLAlchemy sets the savepoint when it is.
     """
-    return session.connection(bind_arguments={"bind": bind})
+    connection = session.connection(bind_arguments={"bind": bind})
+    driver = connection.connection.driver_connection
+    if isinstance(driver, psycopg.Connection) and driver.autocommit:
+        raise RefusedSession(
+            "session= is in AUTOCOMMIT: there is no transaction that a job could join; use one without it"
+        )
+    return connection
 
 
 @contextmanager

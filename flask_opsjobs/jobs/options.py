@@ -17,6 +17,7 @@ from .durations import is_span, seconds_of
 from .unique import Unique
 
 # RQ takes any text as a queue's name; these characters are safe in URLs, in Redis' keys and on a command line.
+_MOST_TAGS = 50
 _NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
 _LAST_YEAR = 9000
 
@@ -147,6 +148,10 @@ def _faults_of_notes(options: Options) -> list[str]:
         faults.append("tags must be a list of texts, such as tags=['import']")
     elif wrong := [tag for tag in options.tags if not _is_tag(tag)]:
         faults.append(f"a tag must be a text of 1 to 200 characters, got {wrong[0]!r}")
+    elif len(options.tags) > _MOST_TAGS:
+        faults.append(
+            f"a job has at most {_MOST_TAGS} tags, got {len(options.tags)}: meta has room for more"
+        )
     if options.meta is not None:
         try:
             if not isinstance(options.meta, Mapping):

@@ -19,7 +19,9 @@ def actor() -> str | None:
     """Who is signed in, asked once in a request; None also when the policy raises."""
     if "opsjobs_actor" not in g:
         try:
-            g.opsjobs_actor = host().access.current_actor()
+            said = host().access.current_actor()
+            # A name, or nobody: whatever else a policy answers would stand in no log and no audit.
+            g.opsjobs_actor = said if isinstance(said, str) and said.strip() else None
         except Exception:
             _log.exception("the access policy raised in current_actor: denied")
             g.opsjobs_actor = None

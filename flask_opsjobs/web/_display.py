@@ -91,6 +91,7 @@ class Display:
         try:
             cleaned = self._policy.clean_text(text)
             if isinstance(cleaned, str):
+                cleaned.encode()  # a lone surrogate would break the whole page off
                 return cleaned
             raise TypeError(f"clean_text returned {type(cleaned).__name__}, not str")
         except Exception:

@@ -10,6 +10,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Engine, create_engine, text
 
 from flask_opsjobs import InvalidArgs, OpsJobs, Unique
+from flask_opsjobs.errors import RefusedSession
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.enqueue import EnqueuedMany
 from flask_opsjobs.jobs.worker import Worker
@@ -277,3 +278,36 @@ def test_unique_rows_pass_a_rotation_of_the_secret_key(
     db.session.commit()
     # Of the calls met under the old key no receipt under the new one is left behind.
     assert count(other, "receipts") == 2 + 2 * 2
+
+
+@pytest.mark.parametrize("how", ["rollback", "commit"])
+@pytest.mark.parametrize("rows", [2, 12_000])
+def test_an_iterable_that_ends_the_transaction_is_refused(
+    how: str, rows: int, db: SQLAlchemy, add: Worker, other: Engine
+) -> None:
+    """Otherwise the rest would be copied over a connection that went back to the pool, and be lost in silence."""
+
+    def calls() -> Iterator[dict[str, int]]:
+        for number in range(rows):
+            if number == rows - 1:
+                getattr(db.session, how)()
+            yield {"a": number}
+
+    with pytest.raises(RefusedSession, match="has ended the session's transaction"):
+        add.enqueue_many(calls())
+    db.session.rollback()
+    copied = count(other)
+    assert copied == (0 if how == "rollback" or rows == 2 else 10_000)
+    # The session and its pool are as they were.
+    assert add.enqueue_many([{"a": 1}]) == EnqueuedMany(1)
+    db.session.commit()
+    assert count(other) == copied + 1
+
+
+def test_a_session_in_autocommit_is_refused(db: SQLAlchemy, add: Worker, other: Engine) -> None:
+    from sqlalchemy.orm import Session
+
+    eager = db.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with Session(eager) as session, pytest.raises(RefusedSession, match="is in AUTOCOMMIT"):
+        add.options(session=session).enqueue(a=1)
+    assert count(other) == 0

@@ -89,6 +89,7 @@ def test_a_function_that_cannot_be_a_worker_is_refused(
         ({"tags": "one"}, "tags must be a list of texts"),
         ({"tags": [""]}, "a tag must be a text of 1 to 200 characters, got ''"),
         ({"tags": ["a\0b"]}, "a tag must be a text"),
+        ({"tags": ["x"] * 51}, "a job has at most 50 tags, got 51"),
         ({"tags": ["\ud800"]}, "a tag must be a text"),
         ({"meta": ["a"]}, "meta must be a dict"),
         ({"meta": {"a": Opaque()}}, "meta a Opaque cannot be stored as JSON"),

@@ -136,7 +136,16 @@ class Nonsense:
         return None
 
 
-@pytest.mark.parametrize("policy", [Raises(), Nonsense()], ids=["raises", "nonsense"])
+class HalfACharacter(Nonsense):
+    """Answers with a text that no page can carry."""
+
+    def clean_text(self, text: str) -> Any:
+        return "\ud800"
+
+
+@pytest.mark.parametrize(
+    "policy", [Raises(), Nonsense(), HalfACharacter()], ids=["raises", "nonsense", "surrogate"]
+)
 def test_a_policy_that_fails_hides_and_is_logged_once_a_page(
     policy: Any,
     make_app: Callable[..., Flask],

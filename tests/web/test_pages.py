@@ -157,7 +157,16 @@ def test_a_cookie_with_nonsense_is_the_default(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "back", ["", "https://evil.example/", "//evil.example", "/ops/jobsevil", "/ops/jobs/\r\nX: y"]
+    "back",
+    [
+        "",
+        "https://evil.example/",
+        "//evil.example",
+        "/ops/jobsevil",
+        "/ops/jobs/\r\nX: y",
+        "/ops/jobs/../../elsewhere",
+        "/ops/jobs/%2E%2e/x",
+    ],
 )
 def test_preferences_never_lead_elsewhere(back: str, client: FlaskClient) -> None:
     response = client.post("/ops/jobs/display", data={"back": back}, headers=SAME)

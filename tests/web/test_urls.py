@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.web._navigation import NAVIGATION
 from flask_opsjobs.web.urls import PERMISSIONS, URLS, Url
+from tests.support.policies import AllowAll
 from tests.web.conftest import Access
 from tests.web.every import GOOD, GUARDED, path_of, soup
 
@@ -140,3 +143,12 @@ def test_nothing_of_the_host_s_own_is_touched(client: FlaskClient) -> None:
     assert response.status_code == 404
     assert "Content-Security-Policy" not in response.headers
     assert "OpsJobs" not in response.text
+
+
+@pytest.mark.parametrize("answer", [5, object(), "", "  ", b"ops"])
+def test_who_has_no_name_is_nobody(answer: Any, make_app: Callable[..., Flask]) -> None:
+    class Odd(AllowAll):
+        def current_actor(self) -> Any:
+            return answer
+
+    assert make_app(access=Odd()).test_client().get("/ops/jobs").status_code == 403

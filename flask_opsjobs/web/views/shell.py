@@ -16,6 +16,8 @@ def display() -> Response:
     # Only ever to a page of ours: neither to another site nor to another page of the host.
     root = _pages.root()
     is_ours = back.isprintable() and (back == root or back.startswith((f"{root}/", f"{root}?")))
+    # A browser would climb out of our pages by its dot segments.
+    is_ours = is_ours and ".." not in back.partition("?")[0].replace("%2e", ".").replace("%2E", ".")
     response = redirect(back if is_ours else root, 303)
     _preferences.keep(response, root)
     return response
