@@ -35,6 +35,7 @@ class Site:
         self.app = app
         self.postgres = postgres
         self.valkey = valkey
+        self.database_url = database_url
         self._children = children
         self._config = {
             "SQLALCHEMY_DATABASE_URI": database_url,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from flask_opsjobs.engine.dispatch import Dispatcher, read_clock
 from tests.support.host import add, die, hold, note
 from tests.support.host import db as host_db
 from tests.support.waiting import wait_until
@@ -76,18 +76,22 @@ def test_a_horse_does_not_outlive_its_sigkilled_worker(site, tmp_path: Path) -> 
     )
 
 
-def test_the_dispatcher_between_commit_and_push(site) -> None:
-    """The death itself is a commit without a push: `_take` is the last thing such a dispatcher did."""
-    host = site.app.extensions["opsjobs"]
-    with site.app.app_context():
-        host.hand_out, hook = None, host.hand_out
-        add.enqueue(a=1, b=2)
-        host_db.session.commit()
-        host.hand_out = hook
-    with host.spare.one() as connection:
-        dispatcher = Dispatcher(connection, host.broker, host.settings)
-        deliveries, _ = dispatcher._take("default", "default", read_clock(connection), refill=False)
-        assert len(deliveries) == 1
+DIES_BEFORE_ITS_PUSH = """
+import os, signal
+from tests.support.host import add, create_app, db
+app = create_app()
+app.extensions["opsjobs"].broker.push = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+with app.app_context():
+    add.enqueue(a=1, b=2)
+    db.session.commit()
+"""
+
+
+def test_the_dispatcher_between_commit_and_push(site, children) -> None:
+    """A host's process dispatches in its hook, commits, and is killed where it would push."""
+    environ = {"TEST_DATABASE_URL": site.database_url, "TEST_REDIS_URL": site.valkey.url}
+    dispatcher = children.start(sys.executable, "-c", DIES_BEFORE_ITS_PUSH, env=environ)
+    assert dispatcher.wait() == -signal.SIGKILL
     site.worker()
     assert site.states() == {"queued": 1}
     site.loops()

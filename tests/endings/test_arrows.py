@@ -1,0 +1,79 @@
+"""Every arrow from every state, read from the lifecycle: what may not move stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flask_opsjobs import endings, sql
+from flask_opsjobs.engine.dispatch import read_clock, recall
+from flask_opsjobs.jobs.lifecycle import ARROWS, FINAL, STATES, sources_of
+from flask_opsjobs.jobs.outcomes import Outcome
+from tests.support.engine import Bench
+
+RecordJob = Callable[..., int]
+
+
+def stage(bench: Bench, _job_id: int) -> None:
+    bench.connection.execute(
+        sql.load("stage_jobs"), {"now": read_clock(bench.connection), "limit": 10}
+    )
+
+
+def expire(bench: Bench, _job_id: int) -> None:
+    endings.expire(bench.connection, read_clock(bench.connection) + timedelta(days=2))
+
+
+def rescue(bench: Bench, _job_id: int) -> None:
+    now = read_clock(bench.connection)
+    endings.rescue(bench.connection, [bench.executor_id], now, "vanished")
+
+
+# The arrows that this version draws; release, cancel, discard, retry and delete have no writer yet.
+VERBS: dict[str, Callable[[Bench, int], Any]] = {
+    "stage": stage,
+    "dispatch": lambda bench, _job_id: bench.dispatch(),
+    "claim": lambda bench, job_id: bench.claim(job_id),
+    "recall": lambda bench, job_id: recall(bench.connection, [(job_id, 1)]),
+    "finish": lambda bench, job_id: bench.record(job_id, 1, Outcome(kind="returned")),
+    "fail": lambda bench, job_id: bench.record(job_id, 1, Outcome(kind="raised", error="Boom")),
+    "snooze": lambda bench, job_id: bench.record(job_id, 1, Outcome(kind="snoozed")),
+    "expire": expire,
+    "rescue": rescue,
+}
+
+
+def put(bench: Bench, job_id: int, state: str) -> None:
+    # Written by hand: every state under the number of one delivery, which no real writer would leave.
+    bench.connection.execute(
+        """UPDATE opsjobs.jobs SET state = %(state)s, dispatch_no = 1, executor_id = %(executor)s,
+               started_at = created_at, due_at = created_at,
+               ended_at = CASE WHEN %(final)s THEN clock_timestamp() END,
+               ended_by = CASE WHEN %(final)s THEN 'canceled' END WHERE id = %(id)s""",
+        {
+            "state": state,
+            "final": state in FINAL,
+            "executor": bench.executor_id,
+            "id": job_id,
+        },
+    )
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_arrow_leaves_only_its_sources(
+    bench: Bench, record_job: RecordJob, verb: str, state: str
+) -> None:
+    job_id = record_job(deadline=timedelta(days=1))
+    put(bench, job_id, state)
+    before = bench.job(job_id)
+    VERBS[verb](bench, job_id)
+    after = bench.job(job_id)
+    if state in sources_of(verb):
+        (arrow,) = [arrow for arrow in ARROWS if arrow.name == verb]
+        assert after["state"] in arrow.targets
+    else:
+        assert after == before
