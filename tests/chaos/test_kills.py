@@ -126,6 +126,25 @@ def test_redis_killed_and_restarted_empty_under_load(
     assert worker.exit_code is None
 
 
+@pytest.mark.parametrize("kind", [(), ("--simple",)])
+def test_redis_frozen_under_load(site, tmp_path: Path, kind: tuple[str, ...]) -> None:
+    """Pitfall: RQ's command channel dies on a time-out, and its worker waits for minutes."""
+    path = tmp_path / "ran"
+    enqueue_notes(site, path, 100)
+    worker = site.worker(*kind)
+    site.loops()
+    wait_until(lambda: len(ran(path)) >= 20, 30)
+    site.valkey.freeze()
+    try:
+        worker.wait_for("Redis is away", 30)
+    finally:
+        site.valkey.thaw()
+    site.wait_until_all("finished", 100)
+    assert set(ran(path)) == set(range(100))
+    assert worker.exit_code is None
+    assert worker.terminate() == 0
+
+
 def test_redis_frozen_leaves_host_requests_unharmed(site) -> None:
     enqueue(site, add, a=0, b=0)
     site.valkey.freeze()
