@@ -222,10 +222,28 @@ def test_a_plain_rq_worker_runs_managed_jobs(site, children: Children, redis_url
     assert rows("SELECT kind FROM opsjobs.executors") == [("plain",)]
 
 
+TALKS_WHILE_IT_FORKS = """
+import logging, sys, threading
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.recorder import Recorder
+from tests.support.host import create_app
+
+def talk():
+    while True:
+        Recorder._say(None, logging.WARNING, "%s", "x" * 500)
+
+logging.basicConfig(filename="/dev/null")
+app = create_app()
+with app.app_context():
+    threading.Thread(target=talk, daemon=True).start()
+    sys.exit(run(app, ["default"], simple=False, max_jobs=20))
+"""
+
+
 def test_fork_while_a_thread_logs_does_not_hang(site, children: Children) -> None:
     """Pitfall: a thread of the parent that logs while the main thread forks; 99 of 100 horses hang."""
-    jobs = [enqueue(add, a=number, b=0) for number in range(60)]
-    children.flask("opsjobs", "worker", OPSJOBS_BEAT_SECONDS=0.2)
+    jobs = [enqueue(host_module.say, text="hi") for _ in range(20)]
+    children.start(sys.executable, "-c", TALKS_WHILE_IT_FORKS)
     wait_until(lambda: all(state_of(job_id) == "finished" for job_id in jobs), 60)
 
 
@@ -242,3 +260,25 @@ def test_another_key_prefix_is_used_throughout(
         children.start(*command, word, env={"RQ_KEY_PREFIX": "shop"})
     wait_until(lambda: state_of(job_id) == "finished", 20)
     assert {key.split(b":")[0] for key in redis_client.keys("*")} == {b"shop"}
+
+
+ENDS_BY_ITSELF = """
+import sys
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.rq_worker import OpsWorkerLoop
+from tests.support.host import create_app
+
+def break_off(*_):
+    raise RuntimeError("unforeseen")
+
+OpsWorkerLoop.check_for_suspension = break_off
+app = create_app()
+with app.app_context():
+    sys.exit(run(app, ["default"], simple=False))
+"""
+
+
+def test_a_loop_that_ends_by_itself_exits_non_zero(site, children: Children) -> None:
+    """Pitfall: an unhandled exception ends RQ's `work()` with exit code 0."""
+    assert children.start(sys.executable, "-c", ENDS_BY_ITSELF).wait(30) == 1
+    assert rows("SELECT state FROM opsjobs.executors") == [("stopped",)]
