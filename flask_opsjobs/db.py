@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,9 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import Pool
 
 SCHEMA = "opsjobs"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# The oldest schema that this code runs on. Before the first release, only its own.
+OLDEST_SCHEMA = 2
 
 _NAMES = {
     "ix": "%(table_name)s_%(column_0_N_name)s",
@@ -29,6 +31,11 @@ class Base(DeclarativeBase):
     """The parent of our models. Its metadata is ours alone: a host's autogenerate never sees these tables."""
 
     metadata = MetaData(schema=SCHEMA, naming_convention=_NAMES)
+
+
+def one_of(column: str, words: Sequence[str]) -> str:
+    """The text of a CHECK that `column` holds one of `words`."""
+    return f"{column} IN ({', '.join(repr(word) for word in words)})"
 
 
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from .db import SCHEMA, SCHEMA_VERSION, SpareConnections
+from .db import OLDEST_SCHEMA, SCHEMA, SCHEMA_VERSION, SpareConnections
 from .errors import SchemaBehind
 from .policy import AccessPolicy, DisplayPolicy
 from .settings import Settings
@@ -44,8 +44,7 @@ class Host:
         if self._schema_is_fine:
             return
         found = self.schema_version()
-        # Code runs on its schema and on the one before; version 1 has none before it.
-        if found < max(1, SCHEMA_VERSION - 1):
+        if found < OLDEST_SCHEMA:
             state = f"is at version {found}" if found else "is missing"
             raise SchemaBehind(
                 f"the database schema {SCHEMA!r} {state}, this code needs {SCHEMA_VERSION}: "

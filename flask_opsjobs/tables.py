@@ -1,10 +1,13 @@
 """Every model, imported once, so that `Base.metadata` is complete."""
 
+from .actions import models as actions
+from .audit import models as audit
 from .db import Base
 from .jobs import models as jobs
 from .lifeline import models as lifeline
+from .overview import models as overview
 from .queues import models as queues
 
 metadata = Base.metadata
 
-__all__ = ["jobs", "lifeline", "metadata", "queues"]
+__all__ = ["actions", "audit", "jobs", "lifeline", "metadata", "overview", "queues"]

@@ -17,20 +17,18 @@ from sqlalchemy import (
     LargeBinary,
     SmallInteger,
     Text,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ..db import Base
+from ..db import Base, one_of
 from .lifecycle import ENDED_BY, FINAL, OUTCOMES, STATES, WAITING
 
 MOMENT = DateTime(timezone=True)
-
-
-def one_of(column: str, words: tuple[str, ...]) -> str:
-    """The text of a CHECK that `column` holds one of `words`."""
-    return f"{column} IN ({', '.join(repr(word) for word in words)})"
+# Of a receipt: for a span from the enqueue, until its job is final, or also after its row is gone.
+LIFETIMES = ("within", "ended", "forever")
 
 
 class Job(Base):
@@ -66,6 +64,10 @@ class Job(Base):
     cancel_requested_at: Mapped[datetime | None] = mapped_column(MOMENT)
     unique_key: Mapped[bytes | None] = mapped_column(LargeBinary)
     rq_status: Mapped[str | None] = mapped_column(Text)
+    unique_until: Mapped[str | None] = mapped_column(Text)
+    cancel_requested_by: Mapped[str | None] = mapped_column(Text)
+    cancel_reason: Mapped[str | None] = mapped_column(Text)
+    run_again_from: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (
         CheckConstraint(one_of("origin", ("opsjobs", "rq")), name="origin_check"),
@@ -77,6 +79,7 @@ class Job(Base):
         CheckConstraint("attempt >= 0 AND max_attempts >= 1", name="attempts_check"),
         CheckConstraint("dispatch_no >= 0", name="dispatch_no_check"),
         CheckConstraint("(state <> 'started') OR (started_at IS NOT NULL)", name="started_has_time_check"),
+        CheckConstraint(one_of("unique_until", LIFETIMES), name="unique_until_check"),
         # Each index names the query it is for.
         Index("jobs_due", "line", "priority", "due_at", "id", postgresql_where=text("state = 'available'")),
         Index("jobs_to_stage", "due_at", postgresql_where=text(one_of("state", ("scheduled", "retryable")))),
@@ -88,6 +91,10 @@ class Job(Base):
         Index("jobs_by_queue", "queue", "id"),
         Index("jobs_by_worker", "worker", "id"),
         Index("jobs_to_retain", "state", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
+        Index("jobs_args", "args", postgresql_using="gin", postgresql_ops={"args": "jsonb_path_ops"}),
+        Index("jobs_tags", "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'::text[]")),
+        Index("jobs_with_error", "id", postgresql_where=text("error IS NOT NULL")),
+        Index("jobs_run_again", "run_again_from", postgresql_where=text("run_again_from IS NOT NULL")),
     )  # fmt: skip
 
 
@@ -149,8 +156,34 @@ class Receipt(Base):
     created_at: Mapped[datetime] = mapped_column(MOMENT)
 
     __table_args__ = (
-        CheckConstraint(one_of("until", ("within", "ended", "forever")), name="until_check"),
+        CheckConstraint(one_of("until", LIFETIMES), name="until_check"),
         CheckConstraint("(until = 'within') = (expires_at IS NOT NULL)", name="expiry_check"),
         Index("receipts_by_job", "job_id"),
         Index("receipts_to_retain", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
     )
+
+
+class Birth(Base):
+    """How many jobs one backend recorded in a queue in a minute, and how many were removed. Shard 0 holds the sums."""
+
+    __tablename__ = "births"
+
+    minute: Mapped[datetime] = mapped_column(MOMENT, primary_key=True)
+    queue: Mapped[str] = mapped_column(Text, primary_key=True)
+    shard: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    born: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    pruned: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+
+class SavedView(Base):
+    """A filter of the jobs page that a person keeps under a name."""
+
+    __tablename__ = "saved_views"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    owner: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Text)
+    query: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(MOMENT)
+
+    __table_args__ = (UniqueConstraint("owner", "name"),)

@@ -77,3 +77,18 @@ class LoopRun(Base):
     error: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (Index("loop_runs_latest", "loop", "last_at"),)
+
+
+class Book(Base):
+    """What was counted of a queue: jobs born, pruned and kept, and what nobody holds. At rest nothing is missing."""
+
+    __tablename__ = "books"
+
+    queue: Mapped[str] = mapped_column(Text, primary_key=True)
+    counted_at: Mapped[datetime] = mapped_column(MOMENT)
+    born: Mapped[int] = mapped_column(BigInteger)
+    pruned: Mapped[int] = mapped_column(BigInteger)
+    kept: Mapped[int] = mapped_column(BigInteger)
+    queued_nowhere: Mapped[int] = mapped_column(BigInteger)
+    started_unheld: Mapped[int] = mapped_column(BigInteger)
+    deliveries_without_row: Mapped[int] = mapped_column(BigInteger)

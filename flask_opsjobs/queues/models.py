@@ -19,5 +19,13 @@ class Queue(Base):
     is_paused: Mapped[bool] = mapped_column(server_default=text("false"))
     window_size: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    # Paused, and what was handed out already may still run; otherwise it is taken back.
+    is_draining: Mapped[bool] = mapped_column(server_default=text("false"))
+    paused_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    paused_by: Mapped[str | None] = mapped_column(Text)
+    paused_reason: Mapped[str | None] = mapped_column(Text)
 
-    __table_args__ = (CheckConstraint("window_size > 0", name="window_check"),)
+    __table_args__ = (
+        CheckConstraint("window_size > 0", name="window_check"),
+        CheckConstraint("is_paused OR NOT is_draining", name="draining_check"),
+    )

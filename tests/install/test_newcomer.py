@@ -24,7 +24,7 @@ def test_from_an_empty_app_to_a_recorded_job(newcomer: Newcomer) -> None:
     newcomer.adds(printed_lines(newcomer.does("opsjobs", "install")))
     code, said = newcomer.types("opsjobs", "install", "--check")
     assert code == 1, said
-    assert "the database has opsjobs schema 0, 1 is due: run `flask db upgrade`" in said
+    assert "the database has opsjobs schema 0, 2 is due: run `flask db upgrade`" in said
 
     newcomer.does("db", "upgrade")
     newcomer.does("opsjobs", "install", "--check")

@@ -151,11 +151,11 @@ def test_a_newer_release_brings_one_more_revision(
     run(app)
     monkeypatch.setattr(steps, "latest", lambda: 3)
     result = run(app, "--dry-run")
-    assert "its revisions only reach opsjobs schema 1" in result.output
+    assert "its revisions only reach opsjobs schema 2" in result.output
     run(app)
     (newer,) = Path("migrations/versions").glob("*opsjobs_schema_3.py")
-    assert "steps.upgrade(op, since=1, to=3)" in newer.read_text()
-    assert "steps.downgrade(op, since=3, to=1)" in newer.read_text()
+    assert "steps.upgrade(op, since=2, to=3)" in newer.read_text()
+    assert "steps.downgrade(op, since=3, to=2)" in newer.read_text()
 
 
 def test_with_binds_the_steps_run_on_the_bind(make: Make) -> None:

@@ -1,0 +1,1 @@
+"""What an operator may do: plan, preview, reason, execute, audit."""

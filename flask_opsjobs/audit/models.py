@@ -1,0 +1,77 @@
+"""The tables of the audit: its events, and the head of the chain that they form."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Index,
+    LargeBinary,
+    SmallInteger,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ..db import Base, one_of
+
+MOMENT = DateTime(timezone=True)
+VIA = ("page", "cli", "python", "system")
+OUTCOMES = ("done", "refused")
+
+
+class AuditEvent(Base):
+    """One decision, done or refused. The database refuses to change or remove it."""
+
+    __tablename__ = "audit_events"
+
+    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(MOMENT)
+    actor: Mapped[str] = mapped_column(Text)
+    via: Mapped[str] = mapped_column(Text)
+    action: Mapped[str] = mapped_column(Text)
+    subject: Mapped[str] = mapped_column(Text)
+    targets: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
+    permission: Mapped[str | None] = mapped_column(Text)
+    reason: Mapped[str | None] = mapped_column(Text)
+    outcome: Mapped[str] = mapped_column(Text)
+    code: Mapped[str | None] = mapped_column(Text)
+    request_id: Mapped[str | None] = mapped_column(Text)
+    preview_id: Mapped[int | None] = mapped_column(BigInteger)
+    previewed_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    before: Mapped[Any | None] = mapped_column(JSONB)
+    after: Mapped[Any | None] = mapped_column(JSONB)
+    canonical: Mapped[str] = mapped_column(Text)
+    key_id: Mapped[str] = mapped_column(Text)
+    previous_hash: Mapped[bytes] = mapped_column(LargeBinary)
+    hash: Mapped[bytes] = mapped_column(LargeBinary)
+
+    __table_args__ = (
+        CheckConstraint(one_of("via", VIA), name="via_check"),
+        CheckConstraint(one_of("outcome", OUTCOMES), name="outcome_check"),
+        CheckConstraint("(outcome = 'refused') = (code IS NOT NULL)", name="refusal_check"),
+        Index("audit_by_actor", "actor", "sequence"),
+        Index("audit_by_action", "action", "sequence"),
+        Index("audit_by_outcome", "outcome", "sequence"),
+        Index("audit_by_target", "targets", postgresql_using="gin"),
+    )
+
+
+class AuditHead(Base):
+    """The one row that gives the next event its sequence and the hash it follows. Locked last of all."""
+
+    __tablename__ = "audit_head"
+
+    id: Mapped[int] = mapped_column(
+        SmallInteger, primary_key=True, autoincrement=False, server_default="1"
+    )
+    sequence: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    hash: Mapped[bytes] = mapped_column(LargeBinary, server_default=text(r"'\x'::bytea"))
+
+    __table_args__ = (CheckConstraint("id = 1", name="one_check"),)

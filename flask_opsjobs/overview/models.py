@@ -1,0 +1,60 @@
+"""The tables of numbers per minute, counted by a loop so that no page counts jobs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Integer,
+    SmallInteger,
+    Text,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ..db import Base
+
+MOMENT = DateTime(timezone=True)
+
+
+class Rollup(Base):
+    """How many jobs of a queue ended in a minute. `waits` and `runs` are histograms of seconds by powers of two."""
+
+    __tablename__ = "rollups"
+
+    minute: Mapped[datetime] = mapped_column(MOMENT, primary_key=True)
+    queue: Mapped[str] = mapped_column(Text, primary_key=True)
+    finished: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    failed: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    canceled: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    waits: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=text("'{}'::integer[]"))
+    runs: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=text("'{}'::integer[]"))
+
+
+class Depth(Base):
+    """How many jobs of a queue were there in a minute: waiting for a time or another job, due, started."""
+
+    __tablename__ = "depths"
+
+    minute: Mapped[datetime] = mapped_column(MOMENT, primary_key=True)
+    queue: Mapped[str] = mapped_column(Text, primary_key=True)
+    waiting: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    due: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    started: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+
+class RollupHead(Base):
+    """The one row that says up to when minutes have been counted."""
+
+    __tablename__ = "rollup_head"
+
+    id: Mapped[int] = mapped_column(
+        SmallInteger, primary_key=True, autoincrement=False, server_default="1"
+    )
+    counted_until: Mapped[datetime | None] = mapped_column(MOMENT)
+
+    __table_args__ = (CheckConstraint("id = 1", name="one_check"),)
