@@ -45,3 +45,7 @@ class RefusedSession(OpsJobsError):
 
 class EngineUnavailable(OpsJobsError):
     """Redis or Postgres did not answer in time."""
+
+
+class AuditHeadMissing(OpsJobsError):
+    """The row that the audit's chain goes on from is gone, so nothing can be decided; nothing was written."""
