@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ._access import PAYLOAD
-from .views import assets, jobs, overview, shell
+from .views import assets, job, jobs, overview, shell
 
 # A page answers GET with a document, a fragment GET with a part of one, a verb POST with a change.
 # An asset is a file that is the same for everybody.
@@ -35,8 +35,8 @@ URLS = (
     Url("/live", "overview_live", overview.live, "fragment", "overview.view"),
     Url("/jobs", "jobs", jobs.page, "page", "jobs.view"),
     Url("/jobs/live", "jobs_live", jobs.live, "fragment", "jobs.view"),
-    Url("/jobs/<job_id>", "job", jobs.job_page, "page", "jobs.view"),
-    Url("/jobs/<job_id>/live", "job_live", jobs.job_live, "fragment", "jobs.view"),
+    Url("/jobs/<job_id>", "job", job.page, "page", "jobs.view"),
+    Url("/jobs/<job_id>/live", "job_live", job.live, "fragment", "jobs.view"),
     Url("/jump", "jump", jobs.jump, "page", "jobs.view"),
     Url("/display", "display", shell.display, "verb"),
     Url("/static/<version>/<path:name>", "static", assets.asset, "asset"),

@@ -1,9 +1,8 @@
-"""The list of jobs, and one job in full."""
+"""The list of jobs, and the way from a pasted id to its page."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flask import Response, redirect, request, url_for
@@ -12,16 +11,12 @@ from werkzeug import Response as AnyResponse
 
 from ...jobs import queries
 from ...jobs.filter import LIMITS, BadFilter, JobFilter
-from ...jobs.lifecycle import ENDED_BY, FINAL, MEANINGS, STATES
-from ...jobs.rows import AttemptRow, Count, JobInFull, JobPage
-from ...lifeline.queries import ExecutorRow, find_executor
-from ...queues.queries import list_paused_queues, list_queue_names
-from .. import _cursor, _pages, _problems, _timeline, _traceback, _words
+from ...jobs.lifecycle import MEANINGS, STATES
+from ...jobs.rows import Count, JobPage
+from ...queues.queries import list_queue_names
+from .. import _cursor, _ids, _pages, _problems
 from .._host import host
 from .._reads import Reading, reading
-
-_ID = re.compile(r"[0-9]{1,19}")
-_RQ_ID = re.compile(r"opsjobs-([0-9]{1,19})-[0-9]{1,19}")
 
 
 @dataclass(frozen=True)
@@ -121,95 +116,10 @@ def _cursor_of(side: str, wanted: JobFilter, found: JobPage) -> str | None:
     return _cursor.make(host().secrets, f"jobs {side} {wanted.conditions}", last.id)
 
 
-def job_page(job_id: str) -> Response:
-    """The document of one job."""
-    with reading() as read:
-        job = _find(read, job_id)
-        made = _full(read, job)
-    attempt = request.args.get("attempt")
-    return _pages.page(
-        "job.html",
-        "jobs",
-        f"{job.worker} {job.id}",
-        read.now,
-        live=made,
-        query={"attempt": attempt} if attempt else {},
-        job=job,
-    )
-
-
-def job_live(job_id: str) -> Response:
-    """What of it refreshes."""
-    with reading() as read:
-        made = _full(read, _find(read, job_id))
-    return _pages.fragment(made)
-
-
-def _find(read: Reading, job_id: str) -> JobInFull:
-    number = _id(job_id)
-    job = None if number is None else queries.find_job(read.session, number)
-    if job is None:
-        raise _problems.no_such_job(job_id)
-    return job
-
-
-def _full(read: Reading, job: JobInFull) -> Markup:
-    attempts = queries.list_attempts(read.session, job.id)
-    shown = _chosen(attempts)
-    broken = next((attempt for attempt in attempts if attempt.error), None)
-    declared = host().workers.get(job.worker)
-    return _pages.part(
-        "job/_live.html",
-        read.now,
-        job=job,
-        attempts=attempts,
-        outcome=_words.outcome,
-        line=_timeline.timeline(attempts, job, read.now),
-        shown=shown,
-        log=shown and queries.find_log(read.session, job.id, shown.dispatch_no),
-        broken=broken,
-        trace=broken and queries.find_traceback(read.session, job.id, broken.dispatch_no),
-        condense=_traceback.condense,
-        output=queries.find_output(read.session, job.id),
-        executor=_executor(read, job),
-        is_paused=job.queue in list_paused_queues(read.session),
-        is_final=job.state in FINAL,
-        meaning=MEANINGS[job.state],
-        ended_by=ENDED_BY.get(job.ended_by or ""),
-        is_declared=declared is not None,
-        redacted=declared.redact if declared else (),
-    )
-
-
-def _chosen(attempts: Sequence[AttemptRow]) -> AttemptRow | None:
-    """The attempt whose log is shown: the one asked for, else the last that has one."""
-    asked = request.args.get("attempt")
-    if asked:
-        found = next((attempt for attempt in attempts if str(attempt.dispatch_no) == asked), None)
-        if found is None:
-            raise _problems.unreadable(f"attempt: this job has no attempt {asked[:40]!r}.")
-        return found
-    with_log = (attempt for attempt in attempts if attempt.has_log)
-    return next(with_log, attempts[0] if attempts else None)
-
-
-def _executor(read: Reading, job: JobInFull) -> ExecutorRow | None:
-    """Who has the job in hand; None when nobody has."""
-    if job.state != "started" or job.executor_id is None:
-        return None
-    return find_executor(read.session, job.executor_id)
-
-
-def _id(text: str) -> int | None:
-    """The id in a URL; None for anything that no job can have."""
-    return int(text) if _ID.fullmatch(text) and int(text) < 2**63 else None
-
-
 def jump() -> AnyResponse:
     """To the job that a pasted id means: ours, or that of its delivery in RQ."""
     wanted = request.args.get("to", "").strip()
-    ours = _RQ_ID.fullmatch(wanted)
-    number = _id(ours[1] if ours else wanted)
+    number = _ids.read(wanted)
     if number is None:
         raise _problems.unreadable(
             f"{wanted[:40]!r} is neither the id of a job nor an RQ id such as opsjobs-42-1."

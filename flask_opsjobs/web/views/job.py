@@ -1,0 +1,96 @@
+"""One job in full."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flask import Response, request
+from markupsafe import Markup
+
+from ...jobs import queries
+from ...jobs.lifecycle import ENDED_BY, FINAL, MEANINGS
+from ...jobs.rows import AttemptRow, JobInFull
+from ...lifeline.queries import ExecutorRow, find_executor
+from ...queues.queries import list_paused_queues
+from .. import _ids, _pages, _problems, _timeline, _traceback, _words
+from .._host import host
+from .._reads import Reading, reading
+
+
+def page(job_id: str) -> Response:
+    """The document of one job."""
+    with reading() as read:
+        job = _find(read, job_id)
+        made = _full(read, job)
+    attempt = request.args.get("attempt")
+    return _pages.page(
+        "job.html",
+        "jobs",
+        f"{job.worker} {job.id}",
+        read.now,
+        live=made,
+        query={"attempt": attempt} if attempt else {},
+        job=job,
+    )
+
+
+def live(job_id: str) -> Response:
+    """What of it refreshes."""
+    with reading() as read:
+        made = _full(read, _find(read, job_id))
+    return _pages.fragment(made)
+
+
+def _find(read: Reading, job_id: str) -> JobInFull:
+    number = _ids.read_own(job_id)
+    job = None if number is None else queries.find_job(read.session, number)
+    if job is None:
+        raise _problems.no_such_job(job_id)
+    return job
+
+
+def _full(read: Reading, job: JobInFull) -> Markup:
+    attempts = queries.list_attempts(read.session, job.id)
+    shown = _chosen(attempts)
+    broken = next((attempt for attempt in attempts if attempt.error), None)
+    declared = host().workers.get(job.worker)
+    return _pages.part(
+        "job/_live.html",
+        read.now,
+        job=job,
+        attempts=attempts,
+        outcome=_words.outcome,
+        line=_timeline.timeline(attempts, job, read.now),
+        shown=shown,
+        log=shown and queries.find_log(read.session, job.id, shown.dispatch_no),
+        broken=broken,
+        trace=broken and queries.find_traceback(read.session, job.id, broken.dispatch_no),
+        condense=_traceback.condense,
+        output=queries.find_output(read.session, job.id),
+        executor=_executor(read, job),
+        is_paused=job.queue in list_paused_queues(read.session),
+        is_final=job.state in FINAL,
+        meaning=MEANINGS[job.state],
+        ended_by=ENDED_BY.get(job.ended_by or ""),
+        is_declared=declared is not None,
+        redacted=declared.redact if declared else (),
+    )
+
+
+def _chosen(attempts: Sequence[AttemptRow]) -> AttemptRow | None:
+    """The attempt whose log is shown: the one asked for, else the last that has one."""
+    asked = request.args.get("attempt")
+    if asked:
+        found = next((attempt for attempt in attempts if str(attempt.dispatch_no) == asked), None)
+        if found is None:
+            raise _problems.unreadable(f"attempt: this job has no attempt {asked[:40]!r}.")
+        return found
+    with_log = (attempt for attempt in attempts if attempt.has_log)
+    return next(with_log, attempts[0] if attempts else None)
+
+
+def _executor(read: Reading, job: JobInFull) -> ExecutorRow | None:
+    """Who has the job in hand; None when nobody has."""
+    if job.state != "started" or job.executor_id is None:
+        return None
+    return find_executor(read.session, job.executor_id)
