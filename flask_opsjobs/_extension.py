@@ -18,6 +18,7 @@ from .engine.handout import Handout
 from .errors import ConfigError
 from .host import Host
 from .jobs.worker import Worker
+from .operator import Operator
 from .web import make_blueprint
 
 NAME = "opsjobs"
@@ -86,6 +87,11 @@ class OpsJobs:
                 "OpsJobs is not initialised on the current app: call opsjobs.init_app(app)"
             ) from None
         return found
+
+    @property
+    def operator(self) -> Operator:
+        """The door for an operator's changes on the current app, such as `opsjobs.operator.retry(42, …)`."""
+        return Operator(self.host)
 
     @overload
     def worker(self, function: Callable[..., Any], /) -> Worker: ...

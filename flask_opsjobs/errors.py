@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .actions.shapes import Receipt
 
 
 class OpsJobsError(Exception):
@@ -49,3 +52,12 @@ class EngineUnavailable(OpsJobsError):
 
 class AuditHeadMissing(OpsJobsError):
     """The row that the audit's chain goes on from is gone, so nothing can be decided; nothing was written."""
+
+
+class ActionRefused(OpsJobsError):
+    """An operator's action was refused and changed nothing. `receipt` says more, `code` is a stable word."""
+
+    def __init__(self, receipt: Receipt) -> None:
+        self.receipt = receipt
+        self.code = receipt.code
+        super().__init__(receipt.says)

@@ -49,7 +49,8 @@ class Arrows(_Table):
     def rows(self) -> Iterable[tuple[str, ...]]:
         for arrow in lifecycle.ARROWS:
             sources = ", ".join(f"`{state}`" for state in arrow.sources)
-            targets = ", ".join(f"`{state}`" for state in arrow.targets) or "gone"
+            stays = "gone" if arrow.name == "delete" else "as it was"
+            targets = ", ".join(f"`{state}`" for state in arrow.targets) or stays
             yield f"`{arrow.name}`", sources, targets, arrow.by, arrow.meaning
 
 

@@ -50,7 +50,7 @@ OUTCOMES = (
 
 @dataclass(frozen=True)
 class Arrow:
-    """One legal move: from any of `sources` to one of `targets`, made by `by`."""
+    """One legal move: from any of `sources` to one of `targets`, made by `by`. Without targets it does not move."""
 
     name: str
     sources: tuple[str, ...]
@@ -89,6 +89,7 @@ ARROWS = (
     Arrow(
         "retry", ("failed", "canceled", "retryable"), ("available",), "operator", "run it once more"
     ),
+    Arrow("run_again", FINAL, (), "operator", "a new job of the same call, which links back"),
     Arrow("delete", FINAL, (), "operator", "its row goes"),
 )
 

@@ -1,0 +1,78 @@
+"""Every action an operator may take, with the states that allow it; pages, commands and the doorway read this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..jobs import lifecycle as jobs
+from ..queues import lifecycle as queues
+
+# How many targets one plan may have: a page of a list.
+MOST_TARGETS = 100
+PREVIEW_MINUTES = 15
+SHORTEST_REASON = 8
+LONGEST_REASON = 2_000
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing to do with jobs or queues. `sources` are the states in which it is legal; `risk` is a sentence."""
+
+    name: str
+    title: str
+    sources: tuple[str, ...]
+    risk: str
+
+    @property
+    def thing(self) -> str:
+        """What its targets are: `job` or `queue`."""
+        return self.name.partition(".")[0]
+
+    @property
+    def verb(self) -> str:
+        """The word in URLs, commands and functions: `retry`."""
+        return self.name.partition(".")[2]
+
+    @property
+    def permission(self) -> str:
+        """What the access policy is asked for, with the target as its subject."""
+        return self.name
+
+
+def _job(verb: str, title: str, risk: str) -> Action:
+    return Action(f"job.{verb}", title, jobs.sources_of(verb), risk)
+
+
+def _queue(verb: str, title: str, risk: str) -> Action:
+    return Action(f"queue.{verb}", title, queues.sources_of(verb), risk)
+
+
+_ALL = (
+    _job("retry", "Retry", "The function runs once more: what it did before it failed, it does again."),
+    _job("cancel", "Cancel", "What waits will not run. A function at work is stopped wherever it stands."),
+    _job("discard", "Discard", "It will not run, and counts as failed."),
+    _job("run_again", "Run again", "A new job calls the function with the same arguments: what it did, it does again."),
+    _job("delete", "Delete", "The job, its attempts, logs and output are gone for good. The audit stays."),
+    _queue("pause", "Pause", "Nothing is handed out, and what waits in Redis is taken back. What runs goes on."),
+    _queue("resume", "Resume", "Due jobs are handed out at once, as many as the window allows."),
+    _queue("drain", "Drain", "Nothing more is handed out. What waits in Redis already still runs."),
+    _queue("set_window", "Set window", "What lies in Redis runs in the order it was handed out: a wide window "
+           "keeps many workers busy, and weakens priorities."),
+)  # fmt: skip
+
+ACTIONS: Mapping[str, Action] = {action.name: action for action in _ALL}
+
+
+def actions_of_job(state: str) -> tuple[Action, ...]:
+    """What is legal with a job in this state, in the order of the buttons."""
+    return _legal("job", state)
+
+
+def actions_of_queue(is_paused: bool, is_draining: bool) -> tuple[Action, ...]:
+    """What is legal with a queue now, in the order of the buttons."""
+    return _legal("queue", queues.state_of(is_paused, is_draining))
+
+
+def _legal(thing: str, state: str) -> tuple[Action, ...]:
+    return tuple(action for action in _ALL if action.thing == thing and state in action.sources)

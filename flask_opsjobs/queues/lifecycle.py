@@ -1,0 +1,42 @@
+"""The states of a queue and the arrows between them, as data, like those of a job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MEANINGS = {
+    "open": "due jobs are handed out",
+    "draining": "nothing more is handed out; what lies in Redis already still runs",
+    "paused": "nothing is handed out, and what lay in Redis was taken back",
+}
+STATES = tuple(MEANINGS)
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """What an operator may do with a queue in one of `sources`; `target` None leaves its state as it is."""
+
+    name: str
+    sources: tuple[str, ...]
+    target: str | None
+    meaning: str
+
+
+ARROWS = (
+    Arrow("pause", ("open", "draining"), "paused", "hand out nothing, and take back what waits in Redis"),
+    Arrow("resume", ("draining", "paused"), "open", "hand out due jobs again"),
+    Arrow("drain", ("open",), "draining", "hand out nothing more, let what was handed out run"),
+    Arrow("set_window", STATES, None, "decide how much of it may lie in Redis"),
+)  # fmt: skip
+
+
+def state_of(is_paused: bool, is_draining: bool) -> str:
+    """The state that the two columns of a queue's row stand for."""
+    if not is_paused:
+        return "open"
+    return "draining" if is_draining else "paused"
+
+
+def sources_of(name: str) -> tuple[str, ...]:
+    """The states in which the arrow `name` may be drawn."""
+    return next(arrow.sources for arrow in ARROWS if arrow.name == name)
