@@ -54,9 +54,11 @@ def check(permission: str | None) -> None:
 
 
 def subject() -> str | None:
-    """What the current URL is about, as the policy is told: `job/42`, or None for a list."""
-    job_id = (request.view_args or {}).get("job_id")
-    return None if job_id is None else f"job/{job_id}"
+    """What the current URL is about, as the policy is told: `job/42`, `queue/mail`, or None for a list."""
+    arguments = request.view_args or {}
+    if "job_id" in arguments:
+        return f"job/{arguments['job_id']}"
+    return f"queue/{arguments['name']}" if "name" in arguments else None
 
 
 def may_see_payload() -> bool:

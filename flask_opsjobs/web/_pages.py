@@ -32,8 +32,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
-    environment.globals.update(file_url=_files.url, url_for=url_for)
+    environment.globals.update(file_url=_files.url, url_for=url_for, may=_may)
     return environment
+
+
+def _may(permission: str, subject: str | None = None) -> bool:
+    """Whether a button may be pressed: on `subject`, or on what the current URL is about."""
+    return _access.may(permission, subject or _access.subject())
 
 
 def part(template: str, now: datetime, **context: Any) -> Markup:
@@ -84,11 +89,6 @@ def problem(found: Problem) -> Response:
         "problem.html", problem=found, here="", title=found.title, now=datetime.now(UTC)
     )
     return Response(text, status=found.status, mimetype="text/html")
-
-
-def root() -> str:
-    """The path below which all of our pages are, with whatever a proxy put before it."""
-    return url_for("opsjobs.overview")
 
 
 def _document(template: str, **context: Any) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..actions.catalog import ACTIONS
 from ._access import PAYLOAD
-from .views import assets, job, jobs, overview, shell
+from .views import actions, assets, job, jobs, overview, shell
 
 # A page answers GET with a document, a fragment GET with a part of one, a verb POST with a change.
 # An asset is a file that is the same for everybody.
@@ -30,6 +31,20 @@ class Url:
         return ("POST",) if self.kind == "verb" else ("GET",)
 
 
+def _verbs_of_jobs() -> Iterator[Url]:
+    """Each verb on the jobs picked in a list, and on one job."""
+    for action in (action for action in ACTIONS.values() if action.thing == "job"):
+        verb, needs = action.verb, action.permission
+        yield Url(f"/jobs/{verb}", f"jobs_{verb}", actions.on_picked(action), "verb", needs)
+        yield Url(f"/jobs/<job_id>/{verb}", f"job_{verb}", actions.on_job(action), "verb", needs)
+
+
+def _verbs_of_queues() -> Iterator[Url]:
+    for action in (action for action in ACTIONS.values() if action.thing == "queue"):
+        rule, endpoint = f"/queues/<path:name>/{action.verb}", f"queue_{action.verb}"
+        yield Url(rule, endpoint, actions.on_queue(action), "verb", action.permission)
+
+
 URLS = (
     Url("", "overview", overview.page, "page", "overview.view"),
     Url("/live", "overview_live", overview.live, "fragment", "overview.view"),
@@ -37,6 +52,8 @@ URLS = (
     Url("/jobs/live", "jobs_live", jobs.live, "fragment", "jobs.view"),
     Url("/jobs/<job_id>", "job", job.page, "page", "jobs.view"),
     Url("/jobs/<job_id>/live", "job_live", job.live, "fragment", "jobs.view"),
+    *_verbs_of_jobs(),
+    *_verbs_of_queues(),
     Url("/jump", "jump", jobs.jump, "page", "jobs.view"),
     Url("/display", "display", shell.display, "verb"),
     Url("/static/<version>/<path:name>", "static", assets.asset, "asset"),

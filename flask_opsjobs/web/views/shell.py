@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from flask import redirect, request
+from flask import redirect
 from werkzeug import Response
 
-from .. import _pages, _preferences, _problems
+from .. import _back, _preferences, _problems
 
 
 def display() -> Response:
     """Keep the preferences that were sent, and go back to the page they were sent from."""
-    back = request.form.get("back", "")
-    # Only ever to a page of ours: neither to another site nor to another page of the host.
-    root = _pages.root()
-    is_ours = back.isprintable() and (back == root or back.startswith((f"{root}/", f"{root}?")))
-    # A browser would climb out of our pages by its dot segments.
-    is_ours = is_ours and ".." not in back.partition("?")[0].replace("%2e", ".").replace("%2E", ".")
-    response = redirect(back if is_ours else root, 303)
-    _preferences.keep(response, root)
+    response = redirect(_back.read(), 303)
+    _preferences.keep(response, _back.root())
     return response
 
 

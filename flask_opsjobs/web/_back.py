@@ -1,0 +1,35 @@
+"""The page of ours that a form was sent from, and where its answer leads back to."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from flask import request, url_for
+
+
+def root() -> str:
+    """The path below which all of our pages are, with whatever a proxy put before it."""
+    return url_for("opsjobs.overview")
+
+
+def read() -> str:
+    """The page that the request's field `back` names, or else the one it was sent from.
+
+    Only ever a page of ours: neither another site's nor another one of the host's. Else the first page.
+    """
+    said = request.values.get("back") or _referrer()
+    return said if _is_ours(said) else root()
+
+
+def _referrer() -> str:
+    found = urlsplit(request.referrer or "")
+    if f"{found.scheme}://{found.netloc}/" != request.host_url:
+        return ""
+    return found.path + (f"?{found.query}" if found.query else "")
+
+
+def _is_ours(back: str) -> bool:
+    is_below = back == root() or back.startswith((f"{root()}/", f"{root()}?"))
+    # A browser would climb out of our pages by dot segments.
+    path = back.partition("?")[0].replace("%2e", ".").replace("%2E", ".")
+    return back.isprintable() and is_below and ".." not in path

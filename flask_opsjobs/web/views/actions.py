@@ -1,0 +1,76 @@
+"""The first step of every verb: a plan is made and kept as a preview, and the answer leads to its page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flask import redirect, request, url_for
+from werkzeug import Response
+
+from ...actions.catalog import MOST_TARGETS, Action
+from ...jobs import search_ids
+from ...operator import Operator
+from .. import _access, _back, _problems
+from .._host import host
+
+
+def on_picked(action: Action) -> Callable[[], Response]:
+    """The view that takes every job picked in a list."""
+
+    def view() -> Response:
+        return _start(action, [f"job/{number}" for number in _picked()])
+
+    return view
+
+
+def on_job(action: Action) -> Callable[[str], Response]:
+    """The view that takes one job."""
+
+    def view(job_id: str) -> Response:
+        number = search_ids.read_own(job_id)
+        if number is None:
+            raise _problems.no_such_job(job_id)
+        return _start(action, [f"job/{number}"])
+
+    return view
+
+
+def on_queue(action: Action) -> Callable[[str], Response]:
+    """The view that takes one queue."""
+
+    def view(name: str) -> Response:
+        params = {"window": _window()} if action.verb == "set_window" else {}
+        return _start(action, [f"queue/{name}"], params)
+
+    return view
+
+
+def _picked() -> Sequence[int]:
+    said = list(dict.fromkeys(request.form.getlist("job")))
+    if not said:
+        raise _problems.unreadable("No job is picked.")
+    if len(said) > MOST_TARGETS:
+        raise _problems.unreadable(f"At most {MOST_TARGETS} jobs at once; {len(said)} are picked.")
+    numbers = [search_ids.read_own(text) for text in said]
+    if None in numbers:
+        wrong = said[numbers.index(None)]
+        raise _problems.unreadable(f"job: {wrong[:40]!r} is not the id of a job.")
+    return [number for number in numbers if number is not None]
+
+
+def _window() -> int | None:
+    """How many; None is what the application's settings say."""
+    said = request.form.get("window", "").strip()
+    if said and not (said.isascii() and said.isdigit() and 1 <= len(said) <= 7 and int(said)):
+        raise _problems.unreadable(
+            f"window: {said[:40]!r} is not a whole number from 1 to 9999999."
+        )
+    return int(said) if said else None
+
+
+def _start(action: Action, targets: Sequence[str], params: Mapping[str, Any] = {}) -> Response:
+    actor = _access.actor()
+    assert actor is not None  # the door asked
+    made = Operator(host()).preview(action.name, targets, actor=actor, via="page", params=params)
+    return redirect(url_for("opsjobs.preview", preview_id=made.id, back=_back.read()), 303)
