@@ -194,6 +194,7 @@ INDEXES = {
         "jobs (id) WHERE error IS NOT NULL",
         "jobs page: error:text, among the newest that have one",
     ),
+    "jobs_adopted": ("jobs (id) WHERE origin = 'rq'", "jobs page: origin:rq, newest first"),
     "jobs_run_again": (
         "jobs (run_again_from) WHERE run_again_from IS NOT NULL",
         "job page: what was run again from it",
@@ -230,7 +231,7 @@ def downgrade(op: Any) -> None:
     for table in reversed(_NEW):
         op.execute(f"DROP TABLE opsjobs.{table}")
     op.execute("DROP FUNCTION opsjobs.refuse_audit_change()")
-    for name in ("jobs_args", "jobs_tags", "jobs_with_error", "jobs_run_again"):
+    for name in ("jobs_args", "jobs_tags", "jobs_with_error", "jobs_adopted", "jobs_run_again"):
         op.execute(f"DROP INDEX opsjobs.{name}")
     op.execute(
         "ALTER TABLE opsjobs.queues DROP COLUMN is_draining, DROP COLUMN paused_at,"

@@ -16,7 +16,7 @@ from tests.tools.map import first_sentence
 # the rest are the few places whose whole purpose is one statement or a connection.
 SENDS_SQL = re.compile(
     r"""flask_opsjobs/(
-        \w+/(transitions|queries)
+        \w+/(transitions|(\w+_)?queries)
       | db | sql | session | host
       | jobs/(enqueue\w* | receipts | outputs | retention)
       | endings/\w+

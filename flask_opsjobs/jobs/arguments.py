@@ -63,6 +63,7 @@ class Arguments:
         try:
             raw = storable.dump(values, codec.dump)
             codec.validate_json(raw)
+            storable.check_keys(values)
         except ValidationError as error:
             found = self._tell_unstorable(values) or self._tell_unreadable(error)
         except Exception as error:
@@ -136,6 +137,7 @@ class Arguments:
         for name, value in values.items():
             try:
                 storable.check_readable(storable.dump({name: value}, self._built.dump))
+                storable.check_keys(value)
             except storable.NotStorable as why:
                 found.append({"loc": name, "msg": str(why), "type": why.kind})
         return found

@@ -35,6 +35,11 @@ _numbers = itertools.count(1)
 
 def enqueue_many(worker: Worker, options: Options, rows: Iterable[Row]) -> EnqueuedMany:
     """Record a job per dict of arguments. Whatever goes wrong, nothing is written and the transaction is usable."""
+    if not isinstance(rows, Iterable) or isinstance(rows, Mapping | str | bytes):
+        raise TypeError(
+            f"enqueue_many of worker {worker.name} takes dicts of arguments, in a list or from a generator; "
+            f"got {type(rows).__name__}"
+        )
     host = worker.host()
     host.require_schema()
     common = parameters(worker, options, host)

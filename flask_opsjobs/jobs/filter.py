@@ -8,26 +8,19 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from ..errors import OpsJobsError
+from . import search_ids, search_terms
 from .lifecycle import STATES
+from .search_terms import Argument, BadFilter, Term
 
-QUALIFIERS = ("state", "queue", "worker", "created")
+QUALIFIERS = ("state", "queue", "worker", "tag", "error", "created", "origin", "id")
+ORIGINS = ("opsjobs", "rq")
 LIMITS = (25, 50, 100)
-_LONGEST_NAME = 200
+_MOST_ARGUMENTS = 8
 # What else may stand in the address of a list; the doors read these themselves.
 _ELSEWHERE = ("before", "after")
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _SPAN = re.compile(r"([<>])([0-9]{1,5})([smhd])")
-_TERM = re.compile(r'(?:(?P<name>[\w.]+):)?(?:"(?P<quoted>[^"]*)"|(?P<bare>[^\s"]*))(?=\s|$)')
-
-
-class BadFilter(OpsJobsError):
-    """A filter that cannot be read; the message names the qualifier and says what is allowed."""
-
-    def __init__(self, qualifier: str, problem: str) -> None:
-        self.qualifier = qualifier
-        super().__init__(f"{qualifier}: {problem}")
 
 
 @dataclass(frozen=True)
@@ -54,39 +47,53 @@ class JobFilter:
     state: str | None = None
     queue: str | None = None
     worker: str | None = None
+    tag: str | None = None
+    error: str | None = None
     created: Created | None = None
+    origin: str | None = None
+    id: int | None = None
+    args: tuple[Argument, ...] = ()
     limit: int = LIMITS[0]
 
     @classmethod
     def from_query(cls, pairs: Iterable[tuple[str, str]]) -> JobFilter:
         """The filter in a query string's pairs; empty values count as absent.
 
-        `q` holds the search box, whose qualifiers mean the same as the parameters of their names.
-        Raises `BadFilter` at the first thing that is unknown, malformed or said twice.
+        `q` holds the search box, whose qualifiers mean the same as the parameters of their names, and `args` a box of
+        arguments only. Raises `BadFilter` at the first thing that is unknown, malformed or said twice, and
+        `Unqualified`, which is one, at a word without a qualifier.
         """
         found: dict[str, Any] = {}
-        for name, value in _flatten(pairs):
-            if name not in _PARSERS:
-                raise BadFilter(name[:40], f"cannot be searched; known are {', '.join(QUALIFIERS)}")
-            parsed = _PARSERS[name](value)
-            if found.setdefault(name, parsed) != parsed:
-                raise BadFilter(name, f"is both {found[name]} and {parsed}; say it once")
-        return cls(**found)
+        for term in _terms(pairs):
+            parsed = _parse(term)
+            if found.setdefault(term.name, parsed) != parsed:
+                says = f"is both {found[term.name]} and {parsed}; say it once"
+                raise BadFilter(term.name, says)
+        args = tuple(found.pop(name) for name in sorted(found) if search_terms.is_argument(name))
+        if len(args) > _MOST_ARGUMENTS:
+            raise BadFilter("args", f"at most {_MOST_ARGUMENTS} arguments can be searched at once")
+        return cls(args=args, **found)
 
     def to_query(self) -> dict[str, str]:
         """The shortest query string that `from_query` reads as this filter, as parameters of a URL."""
-        query = {name: str(getattr(self, name)) for name in QUALIFIERS if getattr(self, name)}
+        query = {name: str(value) for name, value in self._named if value is not None}
         return query if self.limit == LIMITS[0] else query | {"limit": str(self.limit)}
 
     def but(self, **changes: Any) -> JobFilter:
         """This filter with something else in some places; None takes a condition away."""
         return replace(self, **changes)
 
+    def without(self, name: str) -> JobFilter:
+        """This filter without one of its `terms`."""
+        if search_terms.is_argument(name):
+            return self.but(args=tuple(one for one in self.args if one.name != name))
+        return self.but(**{name: None})
+
     @property
     def terms(self) -> dict[str, str]:
         """The conditions as a person writes them into the search box, `state` apart: it has tabs."""
-        pairs = {name: getattr(self, name) for name in QUALIFIERS[1:]}
-        return {name: f"{name}:{_quoted(str(value))}" for name, value in pairs.items() if value}
+        pairs = (pair for pair in self._named if pair[0] != "state" and pair[1] is not None)
+        return {name: search_terms.write(name, value) for name, value in pairs}
 
     @property
     def text(self) -> str:
@@ -96,61 +103,50 @@ class JobFilter:
     @property
     def conditions(self) -> str:
         """A text that is equal for two filters if they choose the same jobs; cursors are bound to it."""
-        return repr([(name, str(getattr(self, name))) for name in QUALIFIERS])
+        return repr([(name, str(value)) for name, value in self._named if value is not None])
+
+    @property
+    def is_search(self) -> bool:
+        """Whether it asks for what no index has in the order of a list, so that only so many are looked at."""
+        return bool(self.args or self.tag or self.error or self.id is not None)
+
+    @property
+    def needs_payload(self) -> bool:
+        """Whether it looks into what only `payload.view` may see."""
+        return bool(self.args or self.error)
+
+    @property
+    def _named(self) -> Iterator[tuple[str, Any]]:
+        yield from ((name, getattr(self, name)) for name in QUALIFIERS)
+        yield from ((argument.name, argument) for argument in self.args)
 
 
-def _flatten(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def _terms(pairs: Iterable[tuple[str, str]]) -> Iterator[Term]:
     for name, value in pairs:
         if name in _ELSEWHERE or not value:
             continue
         if name == "q":
-            yield from _terms(value)
+            yield from search_terms.split(value)
+        elif name == "args":
+            for term in search_terms.split(value):
+                yield replace(term, name=f"args.{term.name.removeprefix('args.')}")
         else:
-            yield name, value
+            yield search_terms.read_field(name, value)
 
 
-def _terms(text: str) -> Iterator[tuple[str, str]]:
-    """The `name:value` pairs of a search box. Raises `BadFilter` at words that have no qualifier."""
-    _refuse_control_characters("search", text)
-    rest = text.strip()
-    while rest:
-        term = _TERM.match(rest)
-        if term is None:
-            raise BadFilter(
-                "search", f"cannot read {rest[:40]!r}; a value in quotes ends with a quote"
-            )
-        value = term["quoted"] if term["quoted"] is not None else term["bare"]
-        if not term["name"]:
-            raise BadFilter(
-                "search", f"what is {value[:40]!r}? Write worker:{value[:40] or 'name'}"
-            )
-        if not value:
-            raise BadFilter(term["name"], "needs a value")
-        yield term["name"], value
-        rest = rest[term.end() :].lstrip()
+def _parse(term: Term) -> Any:
+    if search_terms.is_argument(term.name):
+        return search_terms.read_argument(term)
+    if term.name not in _PARSERS:
+        known = ", ".join((*QUALIFIERS, "args.NAME"))
+        raise BadFilter(term.name[:40], f"cannot be searched; known are {known}")
+    return _PARSERS[term.name](term.value)
 
 
-def _quoted(value: str) -> str:
-    return f'"{value}"' if re.search(r"\s", value) else value
-
-
-def _refuse_control_characters(qualifier: str, text: str) -> None:
-    if re.search(r"[\x00-\x1f\x7f]", text):
-        raise BadFilter(qualifier, "holds a control character")
-
-
-def _state(value: str) -> str:
-    if value not in STATES:
-        raise BadFilter("state", f"there is no state {value[:40]!r}; known are {', '.join(STATES)}")
-    return value
-
-
-def _name(qualifier: str, value: str) -> str:
-    _refuse_control_characters(qualifier, value)
-    if len(value) > _LONGEST_NAME:
-        raise BadFilter(qualifier, f"a name has at most {_LONGEST_NAME} characters")
-    if '"' in value:
-        raise BadFilter(qualifier, "a name with a quotation mark cannot be searched")
+def _one_of(qualifier: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        says = f"there is no {qualifier} {value[:40]!r}; known are {', '.join(known)}"
+        raise BadFilter(qualifier, says)
     return value
 
 
@@ -163,6 +159,13 @@ def _created(value: str) -> Created:
     return Created(span[1] == "<", int(span[2]), span[3])
 
 
+def _id(value: str) -> int:
+    found = search_ids.read(value.strip())
+    if found is None:
+        raise BadFilter("id", f"{value[:40]!r} is neither a job's id nor an RQ id")
+    return found
+
+
 def _limit(value: str) -> int:
     if value not in {str(limit) for limit in LIMITS}:
         raise BadFilter("limit", f"a page has {', '.join(map(str, LIMITS))} jobs, not {value[:40]}")
@@ -170,9 +173,13 @@ def _limit(value: str) -> int:
 
 
 _PARSERS = {
-    "state": _state,
-    "queue": lambda value: _name("queue", value),
-    "worker": lambda value: _name("worker", value),
+    "state": lambda value: _one_of("state", value, STATES),
+    "queue": lambda value: search_terms.check_text("queue", value),
+    "worker": lambda value: search_terms.check_text("worker", value),
+    "tag": lambda value: search_terms.check_text("tag", value),
+    "error": lambda value: search_terms.check_text("error", value),
     "created": _created,
+    "origin": lambda value: _one_of("origin", value, ORIGINS),
+    "id": _id,
     "limit": _limit,
 }

@@ -94,6 +94,7 @@ class Job(Base):
         Index("jobs_args", "args", postgresql_using="gin", postgresql_ops={"args": "jsonb_path_ops"}),
         Index("jobs_tags", "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'::text[]")),
         Index("jobs_with_error", "id", postgresql_where=text("error IS NOT NULL")),
+        Index("jobs_adopted", "id", postgresql_where=text("origin = 'rq'")),
         Index("jobs_run_again", "run_again_from", postgresql_where=text("run_again_from IS NOT NULL")),
     )  # fmt: skip
 

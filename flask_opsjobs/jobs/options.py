@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, TypedDict
 
@@ -56,6 +57,15 @@ class Options:
 
     def change(self, worker: str, changes: Changes) -> Options:
         """These with some changed. Raises `DeclarationError` with every fault, `TypeError` for an unknown name."""
+        for name in changes:
+            if name not in Changes.__annotations__:
+                close = get_close_matches(name, Changes.__annotations__, n=1)
+                hint = (
+                    f"did you mean {close[0]}?"
+                    if close
+                    else "known are " + ", ".join(Changes.__annotations__)
+                )
+                raise TypeError(f"worker {worker}: there is no option {name}; {hint}")
         changed = replace(self, **changes)
         changed.require_legal(worker)
         return changed

@@ -21,7 +21,7 @@ from .filter import JobFilter
 from .lifecycle import FINAL, STATES
 from .models import Attempt, Job, Output
 from .rows import CAP, AttemptRow, Count, JobInFull, JobPage, JobRow, OutputRow
-from .walk import Range, walk
+from .walk import PLAIN, Range, fits, lead_of, walk
 
 # By how much the clocks of two hosts that record jobs may differ.
 _CLOCKS_DIFFER = timedelta(minutes=1)
@@ -46,7 +46,7 @@ def page_of_jobs(
     after: int | None = None,
 ) -> JobPage:
     """The newest jobs that fit; or those older than id `before`; or those just newer than `after`."""
-    found = _range(session, wanted, now).narrowed(before, after)
+    found = range_of(session, wanted, now).narrowed(before, after)
     statement = walk(select(*_ROW), wanted, found, newest_first=after is None)
     rows = [JobRow(*row) for row in session.execute(statement.limit(wanted.limit + 1))]
     has_more = len(rows) > wanted.limit
@@ -58,6 +58,13 @@ def page_of_jobs(
     return JobPage(_with_progress(session, rows[::-1]), True, True)
 
 
+def list_rows(session: Session, ids: Sequence[int]) -> Sequence[JobRow]:
+    """The jobs with these ids, in their order; an id without a job is left out."""
+    found = session.execute(select(*_ROW).where(Job.id.in_(ids))) if ids else ()
+    rows = {row[0]: JobRow(*row) for row in found}
+    return _with_progress(session, [rows[job_id] for job_id in ids if job_id in rows])
+
+
 def count_jobs_by_state(session: Session, wanted: JobFilter, now: datetime) -> dict[str, Count]:
     """How many jobs each state has, without regard to the filter's own state; all states are there.
 
@@ -67,12 +74,13 @@ def count_jobs_by_state(session: Session, wanted: JobFilter, now: datetime) -> d
     wanted = wanted.but(state=None)
     if not wanted.terms:
         return _count_all(session)
-    # One condition walks an index; the other is asked of what was read, so that reading ends in time.
-    walked = wanted.but(queue=None) if wanted.worker else wanted
-    found = _range(session, wanted, now)
-    some = walk(select(Job.state, Job.queue), walked, found).limit(CAP + 1).subquery()
-    fits = [] if wanted.queue is None else [some.c.queue == wanted.queue]
-    numbers = (func.count().filter(*fits), func.count())
+    # One condition walks an index; the others are asked of what was read, so that reading ends in time.
+    lead = lead_of(wanted) or "origin"
+    walked = wanted.but(**{name: None for name in PLAIN if name != lead})
+    found = range_of(session, wanted, now)
+    columns = (Job.state, Job.worker, Job.queue, Job.origin)
+    some = walk(select(*columns), walked, found).limit(CAP + 1).subquery()
+    numbers = (func.count().filter(*fits(wanted, some.c)), func.count())
     rows = session.execute(select(some.c.state, *numbers).group_by(some.c.state)).all()
     kind = "exact" if sum(seen for _, _, seen in rows) <= CAP else "at_least"
     counted = {state: number for state, number, _ in rows}
@@ -120,7 +128,8 @@ def find_next_due(session: Session) -> datetime | None:
     return session.scalars(select(Job.due_at).where(waits).order_by(Job.due_at).limit(1)).first()
 
 
-def _range(session: Session, wanted: JobFilter, now: datetime) -> Range:
+def range_of(session: Session, wanted: JobFilter, now: datetime) -> Range:
+    """Between which ids the jobs of a filter lie, and what of its times is still to be asked of each."""
     if wanted.created is None:
         return Range()
     moment = now - wanted.created.span

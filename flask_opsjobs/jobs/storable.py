@@ -12,6 +12,8 @@ from pydantic_core import from_json, to_json
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _UNKNOWN_TYPE = re.compile(r"unknown type: <class '(?:[\w.<>]*\.)?(\w+)'>")
 
+_HOLDERS = (dict, list, tuple)
+
 NUL = "has a NUL character, which Postgres cannot store"
 SURROGATE = "has one half of a surrogate pair, which is no character and cannot be stored"
 
@@ -53,6 +55,23 @@ def check_readable(raw: bytes) -> None:
         )
 
 
+def check_keys(value: Any) -> None:
+    """Return when no two keys of a dict are the same text in JSON, as 1 and "1" are: the first would be lost."""
+    if isinstance(value, dict):
+        # Texts differ from each other already.
+        if not all(type(key) is str for key in value) and len({*map(_key, value)}) < len(value):
+            raise NotStorable(
+                "same_keys", "has keys that are the same text in JSON, such as 1 and '1'"
+            )
+        for one in value.values():
+            if type(one) in _HOLDERS:
+                check_keys(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            if type(one) in _HOLDERS:
+                check_keys(one)
+
+
 def clean_text(text: str) -> str:
     """The text with NUL and lone surrogates replaced by U+FFFD, so that one bad character costs nobody a row."""
     if text.isascii():
@@ -70,6 +89,11 @@ def complain(text: str) -> str | None:
     except UnicodeEncodeError:
         return SURROGATE
     return None
+
+
+def _key(key: Any) -> str:
+    """The text that a key of a dict becomes."""
+    return str(next(iter(from_json(to_json({key: None})))))
 
 
 def _can_be_read(raw: bytes) -> bool:

@@ -11,6 +11,8 @@ from .filter import JobFilter
 from .models import Job
 
 LAST_ID = 2**63 - 1
+# The conditions that are a column's value, in the order in which their indexes are chosen.
+PLAIN = ("state", "worker", "queue", "origin")
 
 Jobs = TypeVar("Jobs", bound=Select[*tuple[Any, ...]])
 
@@ -30,8 +32,22 @@ class Range:
         return replace(self, low=low, high=high)
 
 
+def fits(
+    wanted: JobFilter, table: Any = Job, names: tuple[str, ...] = PLAIN
+) -> list[ColumnElement[bool]]:
+    """That the columns `names` of a table or subquery hold what the filter says of them."""
+    return [
+        getattr(table, name) == value
+        for name in names
+        if (value := getattr(wanted, name)) is not None
+    ]
+
+
 def lead_of(wanted: JobFilter) -> str | None:
-    """The column that the index to walk begins with, that of fewer rows first; None is the primary key."""
+    """The column that the index to walk begins with, that of fewer rows first; None is the primary key.
+
+    Adopted jobs have an index in that order of their own, which the planner finds.
+    """
     names = ("state", "worker", "queue")
     if wanted.state == "finished":  # most jobs are
         names = ("worker", "queue", "state")
@@ -41,9 +57,8 @@ def lead_of(wanted: JobFilter) -> str | None:
 def walk(statement: Jobs, wanted: JobFilter, found: Range, *, newest_first: bool = True) -> Jobs:
     """Adds to a select of jobs all that must hold, and the order of the index to walk."""
     lead = lead_of(wanted)
-    for name in ("state", "queue", "worker"):
-        if name != lead and getattr(wanted, name):
-            statement = statement.where(getattr(Job, name) == getattr(wanted, name))
+    rest = tuple(name for name in PLAIN if name != lead)
+    statement = statement.where(*fits(wanted, names=rest))
     keys: list[ColumnElement[Any]] = [Job.id.expression]
     low, high = [[literal(bound, BigInteger)] for bound in (found.low, found.high)]
     if lead is not None:

@@ -8,14 +8,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_opsjobs.jobs.filter import LIMITS, BadFilter, Created, JobFilter
+from flask_opsjobs.jobs.filter import LIMITS, ORIGINS, Created, JobFilter
 from flask_opsjobs.jobs.lifecycle import STATES
+from flask_opsjobs.jobs.search_terms import BadFilter, Term, Unqualified, read_argument
 
 names = st.text(
     st.characters(exclude_characters='"', exclude_categories=("Cc", "Cs")), min_size=1, max_size=200
 ).filter(lambda name: name.strip() == name)
+arguments = st.builds(
+    read_argument,
+    st.builds(
+        Term,
+        st.from_regex(r"args\.[\w-]{1,9}(\.[\w-]{1,9}){0,3}", fullmatch=True),
+        names | st.sampled_from(["42", "-1.5e3", "true", "null", "", "007", "1.", "NaN"]),
+        st.booleans(),
+    ),
+)
 filters = st.builds(
     JobFilter,
+    tag=st.none() | names,
+    error=st.none() | names,
+    origin=st.none() | st.sampled_from(ORIGINS),
+    id=st.none() | st.integers(0, 2**63 - 1),
+    args=st.lists(arguments, max_size=3, unique_by=lambda one: one.name).map(
+        lambda found: tuple(sorted(found, key=lambda one: one.name))
+    ),
     state=st.none() | st.sampled_from(STATES),
     queue=st.none() | names,
     worker=st.none() | names,
@@ -65,8 +82,8 @@ def test_the_same_said_twice_is_the_same() -> None:
         ({"limit": "-25"}, "limit:"),
         ({"limit": "25.0"}, "limit:"),
         ({"queue": "a\x00b"}, "queue: holds a control character"),
-        ({"worker": "x" * 201}, "worker: a name has at most 200 characters"),
-        ({"worker": 'a"b'}, "worker: a name with a quotation mark"),
+        ({"worker": "x" * 201}, "worker: has at most 200 characters"),
+        ({"worker": 'a"b'}, "worker: a quotation mark"),
         ({"q": "hello"}, "search: what is 'hello'?"),
         ({"q": '"hello there"'}, "search: what is 'hello there'?"),
         ({"q": 'worker:"open'}, "search: cannot read"),
@@ -74,10 +91,22 @@ def test_the_same_said_twice_is_the_same() -> None:
         ({"q": "a\x00:b"}, "search: holds a control character"),
         (
             {"q": "colour:red"},
-            "colour: cannot be searched; known are state, queue, worker, created",
+            "colour: cannot be searched; known are state, queue, worker, tag, error, created, "
+            "origin, id, args.NAME",
         ),
-        ({"q": "args.account_id:42"}, "args.account_id: cannot be searched"),
-        ({"q": 'error:"timed out"'}, "error: cannot be searched"),
+        ({"q": "args.:42"}, "args.: write args.name:value"),
+        ({"q": "args.a..b:42"}, "args.a..b: write args.name:value"),
+        ({"q": "args.a.b.c.d.e.f.g.h.i:42"}, "args.a.b.c.d.e.f.g.h.i: write args.name:value"),
+        ({"args": "42"}, "search: what is '42'?"),
+        ({"args": "a:1", "q": "args.a:2"}, "args.a: is both 1 and 2"),
+        ({"q": " ".join(f"args.n{n}:1" for n in range(9))}, "args: at most 8 arguments"),
+        ({"args.a": "x" * 201}, "args.a: has at most 200 characters"),
+        ({"tag": "x" * 201}, "tag: has at most 200 characters"),
+        ({"error": 'say "no"'}, "error: a quotation mark cannot be searched"),
+        ({"error": "a\nb"}, "error: holds a control character"),
+        ({"origin": "mars"}, "origin: there is no origin 'mars'; known are opsjobs, rq"),
+        ({"id": "0x7"}, "id: '0x7' is neither a job's id nor an RQ id"),
+        ({"id": "9223372036854775808"}, "id: "),
         ({"stat": "failed"}, "stat: cannot be searched"),
         ({"q": "queue:a queue:b"}, "queue: is both a and b"),
         ({"q": "queue:a", "queue": "b"}, "queue: is both a and b"),
@@ -89,7 +118,26 @@ def test_what_cannot_be_read_is_named(query: dict[str, str], named: str) -> None
     assert str(raised.value).startswith(named)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["q", "state", "queue", "created", "limit"]), st.text())))
+_FIELDS = ["q", "state", "queue", "created", "limit", "args", "args.a", "id", "tag", "error"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(_FIELDS), st.text())))
 def test_nonsense_is_refused_or_read_but_never_breaks(pairs: list[tuple[str, str]]) -> None:
     with contextlib.suppress(BadFilter):
         JobFilter.from_query(pairs)
+
+
+def test_arguments_may_be_given_in_three_ways() -> None:
+    box = JobFilter.from_query([("q", 'args.a:1 args.b.c:"2" args.d:"x y"')])
+    assert box == JobFilter.from_query([("args", 'd:"x y" args.a:1 b.c:"2"')])
+    assert box == JobFilter.from_query([("args.d", "x y"), ("args.b.c", '"2"'), ("args.a", "1")])
+    assert box.text == 'args.a:1 args.b.c:"2" args.d:"x y"'
+    assert box.without("args.b.c").text == 'args.a:1 args.d:"x y"'
+    assert box.args[1].shapes == ['{"b": {"c": "2"}}']
+    assert box.args[0].shapes == ['{"a": "1"}', '{"a": 1}']
+
+
+def test_a_word_alone_comes_with_the_rest() -> None:
+    with pytest.raises(Unqualified) as raised:
+        JobFilter.from_query([("q", " queue:mail  send_invoice   created:<2h ")])
+    assert (raised.value.word, raised.value.rest) == ("send_invoice", "queue:mail     created:<2h")

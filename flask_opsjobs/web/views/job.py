@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from flask import Response, request
 from markupsafe import Markup
 
-from ...jobs import queries
+from ...jobs import queries, search_ids
 from ...jobs.lifecycle import ENDED_BY, FINAL, MEANINGS
 from ...jobs.rows import AttemptRow, JobInFull
 from ...lifeline.queries import ExecutorRow, find_executor
 from ...queues.queries import list_paused_queues
-from .. import _ids, _pages, _problems, _timeline, _traceback, _words
+from .. import _pages, _problems, _timeline, _traceback, _words
 from .._host import host
 from .._reads import Reading, reading
 
@@ -42,7 +42,7 @@ def live(job_id: str) -> Response:
 
 
 def _find(read: Reading, job_id: str) -> JobInFull:
-    number = _ids.read_own(job_id)
+    number = search_ids.read_own(job_id)
     job = None if number is None else queries.find_job(read.session, number)
     if job is None:
         raise _problems.no_such_job(job_id)

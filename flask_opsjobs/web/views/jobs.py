@@ -9,12 +9,13 @@ from flask import Response, redirect, request, url_for
 from markupsafe import Markup
 from werkzeug import Response as AnyResponse
 
-from ...jobs import queries
-from ...jobs.filter import LIMITS, BadFilter, JobFilter
+from ...jobs import queries, search_ids
+from ...jobs.filter import LIMITS, JobFilter
 from ...jobs.lifecycle import MEANINGS, STATES
 from ...jobs.rows import Count, JobPage
+from ...jobs.search_terms import BadFilter
 from ...queues.queries import list_queue_names
-from .. import _cursor, _ids, _pages, _problems
+from .. import _cursor, _pages, _problems
 from .._host import host
 from .._reads import Reading, reading
 
@@ -119,7 +120,7 @@ def _cursor_of(side: str, wanted: JobFilter, found: JobPage) -> str | None:
 def jump() -> AnyResponse:
     """To the job that a pasted id means: ours, or that of its delivery in RQ."""
     wanted = request.args.get("to", "").strip()
-    number = _ids.read(wanted)
+    number = search_ids.read(wanted)
     if number is None:
         raise _problems.unreadable(
             f"{wanted[:40]!r} is neither the id of a job nor an RQ id such as opsjobs-42-1."

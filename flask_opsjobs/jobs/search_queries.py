@@ -1,0 +1,116 @@
+"""What a list of jobs shows, whatever is asked: a page, its counts, and how much of the jobs was looked at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from . import queries, search_hits
+from .filter import JobFilter
+from .lifecycle import STATES
+from .rows import Count, JobPage
+from .search_hits import Searched
+
+IsShown = Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class JobList:
+    """A page of a list, how many jobs each state has, and what was looked at."""
+
+    page: JobPage
+    counts: dict[str, Count]
+    searched: Searched
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Ids and states of the jobs a search found, the newest first, and what it looked at."""
+
+    jobs: Sequence[tuple[int, str]]
+    searched: Searched
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """Their ids, the newest first."""
+        return [job_id for job_id, _ in self.jobs]
+
+    def in_state(self, state: str) -> Hits:
+        """Those of them in a state."""
+        return Hits([job for job in self.jobs if job[1] == state], self.searched)
+
+
+def list_jobs(
+    session: Session,
+    wanted: JobFilter,
+    now: datetime,
+    *,
+    before: int | None = None,
+    after: int | None = None,
+    is_shown: IsShown,
+) -> JobList:
+    """The page as `page_of_jobs` has it, of any filter, with the counts of its tabs.
+
+    `is_shown` says whether an error that fits would also be shown to fit: what is hidden cannot be searched.
+    """
+    if not wanted.is_search:
+        page = queries.page_of_jobs(session, wanted, now, before=before, after=after)
+        return JobList(page, queries.count_jobs_by_state(session, wanted, now), Searched())
+    everything = find_hits(session, wanted.but(state=None), now, is_shown)
+    counts = _count(everything)
+    found = everything
+    if wanted.state and everything.searched.stopped_at_hits:  # look for more of this state
+        found = find_hits(session, wanted, now, is_shown)
+        counts |= {wanted.state: _count(found)[wanted.state]}
+    elif wanted.state:
+        found = everything.in_state(wanted.state)
+    page = _page(session, found.ids, wanted.limit, before, after)
+    return JobList(page, counts, found.searched)
+
+
+def find_hits(session: Session, wanted: JobFilter, now: datetime, is_shown: IsShown) -> Hits:
+    """What a search finds, as far as it looks."""
+    found = queries.range_of(session, wanted, now)
+    statement = search_hits.hits(wanted, found)
+    has_older_errors = False
+    if search_hits.is_by_errors(wanted):
+        has_older_errors = session.scalars(search_hits.error_beyond(found)).first() is not None
+        rows = session.execute(statement).all()
+    else:
+        # Only by bitmaps can these indexes be read, and no other may be walked instead.
+        _allow(session, bitmapscan="on", indexscan="off")
+        rows = session.execute(statement).all()
+        _allow(session, bitmapscan="off", indexscan="on")
+    shown = [(job_id, state) for job_id, state, error in rows if error is None or is_shown(error)]
+    return Hits(
+        shown[: search_hits.MOST_HITS],
+        Searched(len(rows) > search_hits.MOST_HITS, has_older_errors),
+    )
+
+
+def _allow(session: Session, **scans: str) -> None:
+    settings = (func.set_config(f"enable_{scan}", value, True) for scan, value in scans.items())
+    session.execute(select(*settings))
+
+
+def _count(found: Hits) -> dict[str, Count]:
+    kind = "exact" if found.searched.is_all else "at_least"
+    numbers = Counter(state for _, state in found.jobs)
+    return {state: Count(numbers[state], kind) for state in STATES}
+
+
+def _page(
+    session: Session, ids: Sequence[int], limit: int, before: int | None, after: int | None
+) -> JobPage:
+    newer = [] if after is None else [job_id for job_id in ids if job_id > after]
+    if len(newer) > limit:
+        return JobPage(queries.list_rows(session, newer[-limit:]), True, True)
+    # Back at the top: show it whole.
+    older = ids if before is None else [job_id for job_id in ids if job_id < before]
+    rows = queries.list_rows(session, older[:limit])
+    return JobPage(rows, before is not None, len(older) > limit)
