@@ -255,6 +255,17 @@ def test_any_parameter_name_will_do() -> None:
     assert stored(arguments(plain), **call) == call
 
 
+def test_keys_that_are_one_text_in_json_are_refused() -> None:
+    """One of the two values would be lost in silence."""
+
+    def plain(a: Any) -> None: ...
+
+    said = {"a": "has keys that are the same text in JSON, such as 1 and '1'"}
+    assert refused(arguments(plain), {1: "x", "1": "y"}) == said
+    assert refused(arguments(plain), [{"deep": {True: 1, "true": 2}}]) == said
+    assert stored(arguments(plain), {1: "x", "2": "y"}) == {"a": {"1": "x", "2": "y"}}
+
+
 def quoting(value: Any) -> Any:
     raise ValueError(f"no: {value}")
 

@@ -311,3 +311,9 @@ def test_a_session_in_autocommit_is_refused(db: SQLAlchemy, add: Worker, other: 
     with Session(eager) as session, pytest.raises(RefusedSession, match="is in AUTOCOMMIT"):
         add.options(session=session).enqueue(a=1)
     assert count(other) == 0
+
+
+@pytest.mark.parametrize("rows", [None, {"text": "one dict"}, "text"])
+def test_what_is_no_row_of_dicts_is_named(note: Worker, db: SQLAlchemy, rows: Any) -> None:
+    with pytest.raises(TypeError, match="enqueue_many of worker note takes dicts of arguments"):
+        note.enqueue_many(rows)
