@@ -77,7 +77,7 @@ def _make_event(
 ) -> dict[str, Any]:
     """The row, as parameters of its statement."""
     key = chain.derive_key(secret)
-    columns = chain.storable(
+    columns: dict[str, Any] = chain.storable(
         {"sequence": sequence, "key_id": chain.name_key(key)} | asdict(decision)
     )
     canonical = chain.canonical_of(columns)

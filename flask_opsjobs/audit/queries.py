@@ -1,0 +1,199 @@
+"""What is read of the audit: pages of a list, one decision, those on one target, and the chain to verify.
+
+A list walks one index in order and stops. Where more than one condition is asked for, or a text, it looks at the next
+`WINDOW` events of that index, and says so. Nothing here has passed the display policy; doors do that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    func,
+    literal,
+    select,
+    true,
+    tuple_,
+)
+from sqlalchemy.orm import Session
+
+from .. import sql
+from .filter import AuditFilter
+from .models import AuditEvent
+from .rows import EventPage, EventRow, Head, Link
+
+WINDOW = 2_000
+_LAST = 2**63 - 1
+_NAMES = 100
+# An event names one actor and one action, so their indexes come before that of the two outcomes.
+_LEADS = ("actor", "action", "outcome")
+
+_ROW: tuple[Any, ...] = tuple(getattr(AuditEvent, name) for name in EventRow.__dataclass_fields__)
+
+
+def as_stored(text: str) -> str:
+    """Shows every text as it is: for who needs no display policy."""
+    return text
+
+
+def page_of_events(
+    session: Session,
+    wanted: AuditFilter,
+    *,
+    before: int | None = None,
+    after: int | None = None,
+    shown: Callable[[str], str] = as_stored,
+) -> EventPage:
+    """The newest events that fit; or those older than sequence `before`; or those just newer than `after`.
+
+    `shown` is how a text is shown: what it hides cannot be searched for.
+    """
+    is_down = after is None
+    most = WINDOW if _is_narrow(wanted) else wanted.limit + 1
+    looked, fitting = _look(session, wanted, before, after, most)
+    rows = _take(session, fitting, wanted, shown)
+    has_more, rows = len(rows) > wanted.limit, rows[: wanted.limit]
+    is_cut = not has_more and len(looked) == most
+    beyond = rows[-1].sequence if has_more else looked[-1] if is_cut else None
+    looked_at = most if is_cut else None
+    if is_down:
+        newer = before and (rows[0].sequence if rows else before - 1)
+        return EventPage(rows, beyond, newer, looked_at)
+    if beyond is None:  # the top: show it whole
+        return page_of_events(session, wanted, shown=shown)
+    older = rows[0].sequence if rows else (after or 0) + 1
+    return EventPage(rows[::-1], older, beyond, looked_at)
+
+
+def find_event(session: Session, sequence: int) -> EventRow | None:
+    """The event of this sequence, or None."""
+    row = session.execute(select(*_ROW).where(AuditEvent.sequence == sequence)).one_or_none()
+    return None if row is None else EventRow(*row)
+
+
+def list_events_of(session: Session, target: str, limit: int = 20) -> Sequence[EventRow]:
+    """The last decisions on one target, such as `job/42` or `queue/mail`, the last one first."""
+    newest = (
+        select(*_ROW)
+        .where(AuditEvent.targets.contains([target]))
+        .order_by(AuditEvent.sequence.desc())
+        .limit(limit)
+    )
+    with _bitmaps(session):
+        return [EventRow(*row) for row in session.execute(newest)]
+
+
+def list_actors(session: Session) -> list[str]:
+    """Who ever decided anything, at most 100, in order."""
+    rows = session.connection().exec_driver_sql(sql.load("list_audit_actors"), {"limit": _NAMES})
+    return list(rows.scalars())
+
+
+def list_actions(session: Session) -> list[str]:
+    """What was ever decided, at most 100, in order."""
+    rows = session.connection().exec_driver_sql(sql.load("list_audit_actions"), {"limit": _NAMES})
+    return list(rows.scalars())
+
+
+def find_head(session: Session) -> Head | None:
+    """The head of the chain; None when its row is gone."""
+    row = session.connection().exec_driver_sql(sql.load("find_audit_head")).one_or_none()
+    return None if row is None else Head(row[0], bytes(row[1]), row[2])
+
+
+def list_links(session: Session, after: int, limit: int) -> list[Link]:
+    """The next rows of the chain after a sequence, oldest first, with what their hashes stand over."""
+    asked = {"after": after, "limit": limit}
+    rows = session.connection().exec_driver_sql(sql.load("list_audit_links"), asked)
+    return [Link(*row) for row in rows]
+
+
+def _is_narrow(wanted: AuditFilter) -> bool:
+    """Whether there is a condition beside the one whose index is walked."""
+    given = [wanted.target, *(getattr(wanted, name) for name in _LEADS)]
+    return wanted.text is not None or sum(map(bool, given)) > 1
+
+
+def _look(
+    session: Session, wanted: AuditFilter, before: int | None, after: int | None, most: int
+) -> tuple[list[int], list[int]]:
+    """The next sequences on the index walked, at most so many, and which of them fit as far as SQL can say."""
+    fits = [
+        getattr(AuditEvent, name) == value for name in _LEADS if (value := getattr(wanted, name))
+    ]
+    if wanted.text:
+        fits.append(func.strpos(func.lower(_searched()), wanted.text.lower()) > 0)
+    statement = _walk(select(AuditEvent.sequence, and_(true(), *fits)), wanted, before, after)
+    with _bitmaps(session, when=wanted.target is not None):
+        found = session.execute(statement.limit(most)).all()
+    return [sequence for sequence, _ in found], [sequence for sequence, is_fit in found if is_fit]
+
+
+def _walk(
+    statement: Select[*tuple[Any, ...]], wanted: AuditFilter, before: int | None, after: int | None
+) -> Select[*tuple[Any, ...]]:
+    keys: list[ColumnElement[Any]] = [AuditEvent.sequence.expression]
+    low, high = (
+        [literal(bound, BigInteger)]
+        for bound in ((after or 0) + 1, _LAST if before is None else before)
+    )
+    lead = next((name for name in _LEADS if getattr(wanted, name)), None)
+    if wanted.target:
+        statement = statement.where(AuditEvent.targets.contains([wanted.target]))
+    elif lead:
+        # A range of one value and not an equality, which would let the planner take the primary
+        # key for the order and read past everything else.
+        keys.insert(0, getattr(AuditEvent, lead).expression)
+        for bound in (low, high):
+            bound.insert(0, literal(getattr(wanted, lead), Text))
+    within = (tuple_(*keys) >= tuple_(*low), tuple_(*keys) < tuple_(*high))
+    return statement.where(*within).order_by(
+        *(key.desc() if after is None else key for key in keys)
+    )
+
+
+def _searched() -> ColumnElement[str]:
+    """All that a text is searched in, a line each."""
+    targets = func.array_to_string(AuditEvent.targets, "\n")
+    return func.concat_ws("\n", AuditEvent.subject, targets, AuditEvent.reason)
+
+
+def _take(
+    session: Session, sequences: list[int], wanted: AuditFilter, shown: Callable[[str], str]
+) -> list[EventRow]:
+    """The first events of these that fit as they are shown; one more than a page has, if there is one."""
+    taken: list[EventRow] = []
+    size = wanted.limit + 1
+    for start in range(0, len(sequences), size):
+        chosen = sequences[start : start + size]
+        found = session.execute(select(*_ROW).where(AuditEvent.sequence.in_(chosen)))
+        rows = sorted((EventRow(*row) for row in found), key=lambda row: chosen.index(row.sequence))
+        taken += [row for row in rows if wanted.text is None or _says(row, wanted.text, shown)]
+        if len(taken) >= size:
+            break
+    return taken[:size]
+
+
+def _says(row: EventRow, text: str, shown: Callable[[str], str]) -> bool:
+    texts = (row.subject, *row.targets, row.reason or "")
+    return any(text.lower() in shown(one).lower() for one in texts)
+
+
+@contextmanager
+def _bitmaps(session: Session, *, when: bool = True) -> Iterator[None]:
+    """Lets the planner read an index that has no order, as pages' own settings do not: that of the targets."""
+    if not when:
+        yield
+        return
+    name = "enable_bitmapscan"
+    was = session.scalar(select(func.current_setting(name)))
+    session.execute(select(func.set_config(name, "on", True)))
+    yield
+    session.execute(select(func.set_config(name, was, True)))

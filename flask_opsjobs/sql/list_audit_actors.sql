@@ -1,0 +1,11 @@
+-- Everybody who ever decided anything, at most %(limit)s, in order. Returns one text column.
+-- A loose scan: one probe per name, whatever the number of events; locks nothing.
+-- Run by audit/queries.py for a choice. Index: audit_by_actor.
+WITH RECURSIVE names (name) AS (
+    (SELECT actor FROM opsjobs.audit_events ORDER BY actor LIMIT 1)
+    UNION ALL
+    SELECT (SELECT actor FROM opsjobs.audit_events WHERE actor > names.name ORDER BY actor LIMIT 1)
+    FROM names
+    WHERE names.name IS NOT NULL
+)
+SELECT name FROM names WHERE name IS NOT NULL LIMIT %(limit)s

@@ -1,0 +1,280 @@
+"""Verifying: an untouched chain is intact, and whatever is done to it names the first row that it was done to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.audit import chain, verify
+from flask_opsjobs.audit.verify import Verdict
+from flask_opsjobs.db import Connection
+from flask_opsjobs.host import Host
+
+Append = Callable[..., int]
+
+
+@pytest.fixture
+def session(host: Host) -> Iterator[Session]:
+    """Reads as the command does: no transaction is held from batch to batch."""
+    with Session(host.engine.execution_options(isolation_level="AUTOCOMMIT")) as session:
+        yield session
+
+
+@pytest.fixture
+def verdict(
+    session: Session, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Verdict]:
+    """Verifies, three rows at a time."""
+    monkeypatch.setattr(verify, "BATCH", 3)
+    return lambda secrets=host.secrets, **options: verify.verify(session, secrets, **options)
+
+
+@pytest.fixture
+def tamper(append: Append, connection: Connection) -> Callable[..., None]:
+    """Makes eight rows, then does what only a superuser, or the owner who drops the trigger, can do."""
+    for number in range(8):
+        append(reason=f"reason number {number + 1}")
+
+    def tamper(*statements: str) -> None:
+        with connection.transaction():
+            connection.execute("SET LOCAL session_replication_role = replica")
+            for statement in statements:
+                connection.execute(statement)
+
+    return tamper
+
+
+def test_an_empty_chain_is_intact(verdict: Callable[..., Verdict]) -> None:
+    found = verdict()
+    assert (found.state, found.rows, found.broken) == ("intact", 0, None)
+
+
+def test_an_untouched_chain_is_intact_to_its_head(
+    append: Append, verdict: Callable[..., Verdict], connection: Connection
+) -> None:
+    awkward = {"n": [1e23, 1e-7, -0.0, 10**30, 1.0, True, None], "ü": "\U0001f600 \0", "e": {}}
+    for number in range(8):
+        append(before=awkward, after=number, reason=None, previewed_at=None, preview_id=None)
+    connection.execute("SET timezone = 'Asia/Kolkata'")
+    told: list[int] = []
+    found = verdict(after_batch=told.append)
+    assert (found.state, found.rows, found.last, found.broken) == ("intact", 8, 8, None)
+    assert told == [3, 6, 8]
+    assert found.hash == connection.execute("SELECT hash FROM opsjobs.audit_head").fetchone()[0]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("at", "at + interval '1 microsecond'"),
+        ("actor", "'another'"),
+        ("via", "'cli'"),
+        ("action", "'queue.resume'"),
+        ("subject", "'queue/other'"),
+        ("targets", "'{queue/mail,queue/other}'"),
+        ("permission", "NULL"),
+        ("reason", "reason || ' '"),
+        ("request_id", "'x'"),
+        ("preview_id", "preview_id + 1"),
+        ("previewed_at", "NULL"),
+        ("before", '\'{"is_paused": true, "window": 40}\''),
+        ("after", "NULL"),
+        ("key_id", "'0000000000000000'"),
+    ],
+)
+def test_a_changed_column_is_found(
+    column: str, value: str, tamper: Callable[..., None], verdict: Callable[..., Verdict]
+) -> None:
+    tamper(f"UPDATE opsjobs.audit_events SET {column} = {value} WHERE sequence = 5")
+    broken = verdict().broken
+    assert broken is not None
+    assert (broken.sequence, broken.code) == (5, "columns")
+    assert column in broken.says
+
+
+def test_a_changed_outcome_is_found(
+    tamper: Callable[..., None], verdict: Callable[..., Verdict]
+) -> None:
+    tamper("UPDATE opsjobs.audit_events SET outcome = 'refused', code = 'x' WHERE sequence = 5")
+    broken = verdict().broken
+    assert broken is not None
+    assert (broken.sequence, broken.code) == (5, "columns")
+
+
+_TEXT = "canonical = replace(canonical, 'number 5', 'number 6')"
+CASES = [
+    (f"UPDATE opsjobs.audit_events SET {_TEXT} WHERE sequence = 5", 5, "hash"),
+    (f"UPDATE opsjobs.audit_events SET {_TEXT}, reason = 'reason number 6' WHERE sequence = 5", 5, "hash"),
+    ("UPDATE opsjobs.audit_events SET hash = sha256('x') WHERE sequence = 5", 5, "hash"),
+    ("UPDATE opsjobs.audit_events SET previous_hash = sha256('x') WHERE sequence = 5", 5, "previous_hash"),
+    ("UPDATE opsjobs.audit_events SET previous_hash = 'x' WHERE sequence = 1", 1, "previous_hash"),
+    ("DELETE FROM opsjobs.audit_events WHERE sequence = 5", 5, "missing"),
+    ("DELETE FROM opsjobs.audit_events WHERE sequence = 1", 1, "missing"),
+    ("DELETE FROM opsjobs.audit_events WHERE sequence > 6", 7, "missing"),
+    ("DELETE FROM opsjobs.audit_events", 1, "missing"),
+    ("UPDATE opsjobs.audit_events SET sequence = 50 WHERE sequence = 8", 8, "missing"),
+    ("UPDATE opsjobs.audit_head SET hash = sha256('x')", 8, "head"),
+    ("UPDATE opsjobs.audit_head SET sequence = 6", 7, "behind_head"),
+    ("UPDATE opsjobs.audit_head SET sequence = 9", 9, "missing"),
+    ("UPDATE opsjobs.audit_head SET sequence = 0, hash = ''", 1, "behind_head"),
+    ("DELETE FROM opsjobs.audit_head", 0, "no_head"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("statement", "sequence", "code"), CASES)
+def test_what_was_done_to_the_chain_is_found_where_it_was_done(
+    statement: str,
+    sequence: int,
+    code: str,
+    tamper: Callable[..., None],
+    verdict: Callable[..., Verdict],
+) -> None:
+    tamper(statement)
+    found = verdict()
+    assert found.broken is not None
+    assert (found.broken.sequence, found.broken.code) == (sequence, code)
+    assert found.state == "broken"
+
+
+def test_two_rows_that_changed_places_are_found(
+    tamper: Callable[..., None], verdict: Callable[..., Verdict]
+) -> None:
+    tamper(
+        "UPDATE opsjobs.audit_events SET sequence = 99 WHERE sequence = 5",
+        "UPDATE opsjobs.audit_events SET sequence = 5 WHERE sequence = 6",
+        "UPDATE opsjobs.audit_events SET sequence = 6 WHERE sequence = 99",
+    )
+    broken = verdict().broken
+    assert broken is not None
+    assert broken.sequence == 5
+
+
+def test_a_hash_without_the_key_is_no_signature(
+    tamper: Callable[..., None], verdict: Callable[..., Verdict], connection: Connection
+) -> None:
+    """Who knows how it is done, but not SECRET_KEY, cannot write the end of the chain anew."""
+    previous, text = connection.execute(
+        "SELECT previous_hash, canonical FROM opsjobs.audit_events WHERE sequence = 8"
+    ).fetchone()
+    forged = text.replace("number 8", "number 9")
+    hashed = hashlib.sha256(previous + forged.encode()).hexdigest()
+    tamper(
+        f"UPDATE opsjobs.audit_events SET canonical = '{forged}', reason = 'reason number 9',"
+        f" hash = '\\x{hashed}' WHERE sequence = 8",
+        f"UPDATE opsjobs.audit_head SET hash = '\\x{hashed}'",
+    )
+    broken = verdict().broken
+    assert broken is not None
+    assert (broken.sequence, broken.code) == (8, "hash")
+
+
+def test_rows_taken_off_the_end_with_their_head_are_found_by_a_head_from_the_log_only(
+    tamper: Callable[..., None], verdict: Callable[..., Verdict], connection: Connection
+) -> None:
+    noted = {8: connection.execute("SELECT hash FROM opsjobs.audit_head").fetchone()[0]}
+    assert verdict(expected=noted).state == "intact"
+    tamper(
+        "DELETE FROM opsjobs.audit_events WHERE sequence > 6",
+        "UPDATE opsjobs.audit_head h SET sequence = e.sequence, hash = e.hash"
+        " FROM opsjobs.audit_events e WHERE e.sequence = 6",
+    )
+    assert verdict().state == "intact"  # nothing in the database says otherwise
+    broken = verdict(expected=noted).broken
+    assert broken is not None
+    assert (broken.sequence, broken.code) == (8, "missing")
+
+
+def test_a_row_must_still_have_the_hash_that_was_noted(
+    tamper: Callable[..., None], verdict: Callable[..., Verdict]
+) -> None:
+    broken = verdict(expected={4: b"another"}).broken
+    assert broken is not None
+    assert (broken.sequence, broken.code) == (4, "expected")
+
+
+def test_rotated_keys_verify_as_long_as_they_are_given(
+    append: Append, verdict: Callable[..., Verdict], host: Host
+) -> None:
+    old, new = host.secrets[0], b"the new one"
+    append()
+    append()
+    host.secrets = (new, old)
+    append()
+    both = verdict((new, old))
+    assert (both.state, len(both.key_ids)) == ("intact", 2)
+    lost = verdict((new,))
+    assert (lost.state, lost.unknown_rows, lost.unknown) == ("unverifiable", 2, (1, 2))
+    assert verdict((new,), first=3).state == "intact"
+
+
+def test_of_a_row_whose_key_is_lost_the_place_and_the_columns_are_still_checked(
+    tamper: Callable[..., None], verdict: Callable[..., Verdict]
+) -> None:
+    assert verdict((b"another",)).unknown_rows == 8
+    tamper("UPDATE opsjobs.audit_events SET reason = 'another' WHERE sequence = 5")
+    found = verdict((b"another",))
+    assert found.broken is not None
+    assert found.broken.sequence == 5
+    tamper("UPDATE opsjobs.audit_events SET canonical = 'no json' WHERE sequence = 2")
+    found = verdict((b"another",))
+    assert found.broken is not None
+    assert (found.broken.sequence, found.broken.code) == (2, "columns")
+
+
+def test_a_row_that_names_a_key_nobody_has_is_not_called_intact(
+    tamper: Callable[..., None], verdict: Callable[..., Verdict], connection: Connection
+) -> None:
+    """Text, columns and key changed together look like a lost key: it says so, of exactly that row."""
+    (text,) = connection.execute(
+        "SELECT canonical FROM opsjobs.audit_events WHERE sequence = 5"
+    ).fetchone()
+    forged = chain.canonical_of(json.loads(text) | {"key_id": "feed", "reason": "another"})
+    tamper(
+        f"UPDATE opsjobs.audit_events SET canonical = '{forged}', reason = 'another', key_id = 'feed'"
+        " WHERE sequence = 5"
+    )
+    found = verdict()
+    assert (found.state, found.unknown) == ("unverifiable", (5, 5))
+
+
+def test_a_part_begins_from_the_row_before_it(
+    tamper: Callable[..., None], verdict: Callable[..., Verdict]
+) -> None:
+    tamper("UPDATE opsjobs.audit_events SET reason = 'another' WHERE sequence = 2")
+    found = verdict(first=3)
+    assert (found.state, found.first, found.last) == ("intact", 3, 8)
+    tamper("DELETE FROM opsjobs.audit_events WHERE sequence = 2")
+    assert verdict(first=3).broken is not None
+    assert verdict(first=9).state == "intact"
+
+
+def test_what_is_appended_meanwhile_is_left_for_the_next_time(
+    append: Append, verdict: Callable[..., Verdict]
+) -> None:
+    for _ in range(5):
+        append()
+    found = verdict(after_batch=lambda sequence: append())
+    assert (found.state, found.last) == ("intact", 5)
+
+
+def test_memory_does_not_grow_with_the_chain(
+    append: Append, connection: Connection, verdict: Callable[..., Verdict], monkeypatch: Any
+) -> None:
+    sizes: list[int] = []
+    original = verify.queries.list_links
+
+    def note(*arguments: Any) -> Any:
+        links = original(*arguments)
+        sizes.append(len(links))
+        return links
+
+    for _ in range(20):
+        append()
+    monkeypatch.setattr(verify.queries, "list_links", note)
+    assert verdict().rows == 20
+    assert max(sizes) == 3
