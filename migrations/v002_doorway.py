@@ -104,17 +104,30 @@ CREATE TABLE opsjobs.previews (
 )
 """
 
-# One row per minute, queue and backend process: two transactions of a host never wait for each other here.
+# Appended by whoever bears or removes jobs, in the same statement: nobody waits for anybody, and there is no index
+# to keep. A loop adds them to `births`. Replicated by whole rows, since there is no key to tell them apart.
+BIRTH_SLIPS = (
+    """
+    CREATE TABLE opsjobs.birth_slips (
+        at timestamptz NOT NULL,
+        queue text NOT NULL,
+        born bigint DEFAULT 0 NOT NULL,
+        pruned bigint DEFAULT 0 NOT NULL
+    )
+    WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off)
+    """,
+    "ALTER TABLE opsjobs.birth_slips REPLICA IDENTITY FULL",
+)
+
+# Per minute for two days, before that one row per queue at 1970.
 BIRTHS = """
 CREATE TABLE opsjobs.births (
     minute timestamptz NOT NULL,
     queue text NOT NULL,
-    shard integer NOT NULL,
     born bigint DEFAULT 0 NOT NULL,
     pruned bigint DEFAULT 0 NOT NULL,
-    CONSTRAINT births_pkey PRIMARY KEY (minute, queue, shard)
+    CONSTRAINT births_pkey PRIMARY KEY (minute, queue)
 )
-WITH (fillfactor = 50)
 """
 
 ROLLUPS = """
@@ -177,11 +190,11 @@ CREATE TABLE opsjobs.saved_views (
 """
 
 TABLES = (
-    JOBS, QUEUES, AUDIT_EVENTS, AUDIT_HEAD, *APPEND_ONLY, PREVIEWS, BIRTHS, ROLLUPS, DEPTHS, ROLLUP_HEAD, BOOKS,
+    JOBS, QUEUES, AUDIT_EVENTS, AUDIT_HEAD, *APPEND_ONLY, PREVIEWS, *BIRTH_SLIPS, BIRTHS, ROLLUPS, DEPTHS, ROLLUP_HEAD, BOOKS,
     SAVED_VIEWS,
     # What was recorded before births were counted, so that the books begin balanced.
-    "INSERT INTO opsjobs.births (minute, queue, shard, born)"
-    " SELECT date_trunc('minute', clock_timestamp()), queue, 0, count(*) FROM opsjobs.jobs GROUP BY queue",
+    "INSERT INTO opsjobs.births (minute, queue, born)"
+    " SELECT 'epoch', queue, count(*) FROM opsjobs.jobs GROUP BY queue",
     "INSERT INTO opsjobs.audit_head DEFAULT VALUES",
     "INSERT INTO opsjobs.rollup_head DEFAULT VALUES",
 )  # fmt: skip
@@ -210,7 +223,7 @@ INDEXES = {
 }
 
 _NEW = (
-    "audit_events", "audit_head", "previews", "births", "rollups", "depths", "rollup_head", "books", "saved_views",
+    "audit_events", "audit_head", "previews", "birth_slips", "births", "rollups", "depths", "rollup_head", "books", "saved_views",
 )  # fmt: skip
 
 
@@ -222,8 +235,9 @@ def upgrade(op: Any) -> None:
         table, _, rest = columns.partition(" ")
         op.execute(f"CREATE INDEX {name} ON opsjobs.{table} {rest}")
         op.execute(f"COMMENT ON INDEX opsjobs.{name} IS '{query}'")
-    grant_tables(op, *(table for table in _NEW if table != "audit_events"))
+    grant_tables(op, *(table for table in _NEW if not table.startswith("audit_")))
     grant_tables(op, "audit_events", rights="SELECT, INSERT")
+    grant_tables(op, "audit_head", rights="SELECT, UPDATE")
 
 
 def downgrade(op: Any) -> None:
