@@ -52,6 +52,9 @@ def enqueue_many(worker: Worker, options: Options, rows: Iterable[Row]) -> Enque
             head = _head(common)
             line = _plain_line(worker, host, head)
             result = EnqueuedMany(_copy(connection, sql.load("copy_jobs"), worker, line, rows))
+            if result.count:
+                born = {**common, "born": result.count}
+                connection.exec_driver_sql(sql.load("count_births"), born)
         else:
             result = _bear(connection, worker, options.unique, host, common, rows)
     if result.count:

@@ -164,14 +164,27 @@ class Receipt(Base):
     )
 
 
+class BirthSlip(Base):
+    """How many jobs one statement recorded in a queue, or removed; appended, then added to the births of its minute."""
+
+    __tablename__ = "birth_slips"
+
+    at: Mapped[datetime] = mapped_column(MOMENT)
+    queue: Mapped[str] = mapped_column(Text)
+    born: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    pruned: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+    # The ORM demands a key; the table has none.
+    __mapper_args__ = {"primary_key": [at, queue, born, pruned]}  # noqa: RUF012
+
+
 class Birth(Base):
-    """How many jobs one backend recorded in a queue in a minute, and how many were removed. Shard 0 holds the sums."""
+    """How many jobs were recorded in a queue in a minute, and how many removed; what is old stands at 1970."""
 
     __tablename__ = "births"
 
     minute: Mapped[datetime] = mapped_column(MOMENT, primary_key=True)
     queue: Mapped[str] = mapped_column(Text, primary_key=True)
-    shard: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     born: Mapped[int] = mapped_column(BigInteger, server_default="0")
     pruned: Mapped[int] = mapped_column(BigInteger, server_default="0")
 

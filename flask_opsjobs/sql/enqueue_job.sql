@@ -1,7 +1,8 @@
 -- Records a job. Returns its id and state, and the number of its dispatch.
 -- It is due at scheduled_at, or the delay from now on. Due now, it is born `available`; with a dispatch_no above 0 it is
 -- born `queued` instead, and whoever gave that number pushes it once the host has committed.
--- No lock. Run in the host's transaction by `enqueue`. Postgres' clock, not its now(), which stands still in a transaction.
+-- No lock: its birth is an appended row, which waits for nobody and goes with a rollback.
+-- Run in the host's transaction by `enqueue`. Postgres' clock, not its now(), which stands still in a transaction.
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now
 ), due AS MATERIALIZED (
@@ -9,6 +10,8 @@ WITH moment AS MATERIALIZED (
 ), birth AS MATERIALIZED (
     SELECT *, CASE WHEN at > now THEN 'scheduled' WHEN %(dispatch_no)s::bigint > 0 THEN 'queued' ELSE 'available' END AS state
     FROM due
+), counted AS (
+    INSERT INTO opsjobs.birth_slips (at, queue, born) SELECT now, %(queue)s, 1 FROM moment
 )
 INSERT INTO opsjobs.jobs (worker, queue, line, state, priority, args, meta, tags, max_attempts, timeout_seconds,
     deadline_at, created_at, due_at, dispatch_no, dispatched_at)

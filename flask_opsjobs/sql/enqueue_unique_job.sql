@@ -16,11 +16,13 @@ WITH moment AS MATERIALIZED (
     RETURNING key
 ), born AS (
     INSERT INTO opsjobs.jobs (id, worker, queue, line, state, priority, args, meta, tags, max_attempts, timeout_seconds,
-        deadline_at, created_at, due_at, unique_key)
+        deadline_at, created_at, due_at, unique_key, unique_until)
     SELECT id, %(worker)s, %(queue)s, %(line)s, CASE WHEN at > now THEN 'scheduled' ELSE 'available' END,
         %(priority)s::smallint, %(args)s::jsonb, %(meta)s::jsonb, %(tags)s::text[], %(max_attempts)s::int,
-        %(timeout_seconds)s::int, at + %(deadline)s::interval, now, at, (%(keys)s::bytea[])[1]
+        %(timeout_seconds)s::int, at + %(deadline)s::interval, now, at, (%(keys)s::bytea[])[1], %(until)s::text
     FROM due WHERE (SELECT count(*) FROM taken) = cardinality(%(keys)s::bytea[])
     RETURNING id, state
+), counted AS (
+    INSERT INTO opsjobs.birth_slips (at, queue, born) SELECT now, %(queue)s, 1 FROM moment WHERE EXISTS (SELECT FROM born)
 )
 SELECT due.id, born.state FROM due LEFT JOIN born USING (id)

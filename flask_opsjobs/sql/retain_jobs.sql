@@ -1,10 +1,15 @@
--- Removes the oldest jobs of one final state that ended before %(before)s, at most %(limit)s. Their attempts and
--- outputs go with them; a receipt has no foreign key and stays as long as it guards.
--- SKIP LOCKED: somebody retries that job right now.
+-- Removes the oldest jobs of one final state that ended before %(before)s, at most %(limit)s: a row for each. Their
+-- attempts and outputs go with them; a receipt has no foreign key and stays as long as it guards.
+-- SKIP LOCKED: somebody retries that job right now. The removal is counted, so that the books balance.
 -- Run by the retain loop and by `flask opsjobs retain`. Index: jobs_to_retain.
 WITH old AS MATERIALIZED (
     SELECT id FROM opsjobs.jobs
     WHERE state = %(state)s AND ended_at < %(before)s
     ORDER BY ended_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM opsjobs.jobs j USING old WHERE j.id = old.id RETURNING j.queue
+), counted AS (
+    INSERT INTO opsjobs.birth_slips (at, queue, pruned)
+    SELECT clock_timestamp(), queue, count(*) FROM gone GROUP BY queue
 )
-DELETE FROM opsjobs.jobs j USING old WHERE j.id = old.id
+SELECT FROM gone
