@@ -1,0 +1,34 @@
+-- What needs somebody, as four numbers: failed jobs without a decision (among the last %(most)s that failed), queues that
+-- hold due jobs back and are paused, those that no living executor listens to, executors that went missing within a day.
+-- Queues are found by loose scans, one probe each, at most %(most_lines)s. Locks nothing.
+-- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, executors_alive, executors_by_start.
+WITH RECURSIVE lines (line, queue) AS (
+    (SELECT line, queue FROM opsjobs.jobs WHERE state = 'available' ORDER BY line LIMIT 1)
+    UNION ALL
+    SELECT next.line, next.queue FROM lines, LATERAL (
+        SELECT line, queue FROM opsjobs.jobs WHERE state = 'available' AND line > lines.line ORDER BY line LIMIT 1
+    ) AS next
+), handed_out (queue) AS (
+    (SELECT queue FROM opsjobs.jobs WHERE state = 'queued' ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT next.queue FROM handed_out, LATERAL (
+        SELECT queue FROM opsjobs.jobs WHERE state = 'queued' AND queue > handed_out.queue ORDER BY queue LIMIT 1
+    ) AS next
+), due AS (
+    (SELECT queue FROM lines LIMIT %(most_lines)s) UNION (SELECT queue FROM handed_out LIMIT %(most_lines)s)
+), judged AS (
+    SELECT coalesce((SELECT is_paused FROM opsjobs.queues AS q WHERE q.name = due.queue), false) AS is_paused,
+           EXISTS (SELECT FROM opsjobs.executors AS e WHERE e.ended_at IS NULL AND due.queue = ANY (e.queues)) AS is_listened
+    FROM due
+)
+SELECT
+    (SELECT count(*) FROM (
+        SELECT ended_by FROM opsjobs.jobs WHERE state = 'failed' AND ended_at IS NOT NULL
+        ORDER BY state, ended_at DESC LIMIT %(most)s
+    ) AS failed WHERE ended_by <> 'discarded') AS failed,
+    (SELECT count(*) FROM judged WHERE is_paused) AS paused,
+    (SELECT count(*) FROM judged WHERE NOT is_paused AND NOT is_listened) AS unserved,
+    (SELECT count(*) FROM (
+        SELECT ended_at FROM opsjobs.executors
+        WHERE started_at > %(now)s::timestamptz - interval '7 days' AND state = 'missing' LIMIT 1000
+    ) AS gone WHERE ended_at > %(now)s::timestamptz - interval '1 day') AS missing

@@ -1,0 +1,70 @@
+"""The badges of the navigation say what needs somebody, and cost the same however many jobs there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.host import Host
+from flask_opsjobs.overview.badges import Badge, find_badges
+from flask_opsjobs.queues.models import Queue
+from tests.web.rows import ago, make_executor, make_job
+
+
+@pytest.fixture
+def session(host: Host) -> Iterator[Session]:
+    with Session(host.engine) as session:
+        yield session
+
+
+def _badges(session: Session) -> dict[str, Badge]:
+    return dict(find_badges(session, datetime.now(UTC)))
+
+
+def test_nothing_needs_anybody(session: Session) -> None:
+    assert _badges(session) == {}
+    make_job(session, "finished")
+    make_job(session, "scheduled", queue="elsewhere")
+    make_job(session, "started", queue="elsewhere")
+    make_job(session, queue="crm")
+    make_executor(session, queues=["crm"])
+    session.add(Queue(name="quiet", is_paused=True, created_at=ago(days=1)))
+    assert _badges(session) == {}
+
+
+def test_failed_jobs_need_review_unless_somebody_decided(session: Session) -> None:
+    make_job(session, "failed")
+    make_job(session, "failed", ended_by="discarded")
+    assert _badges(session)["jobs"] == Badge(1, "review", "needs review")
+    make_job(session, "failed")
+    assert _badges(session)["jobs"] == Badge(2, "review", "need review")
+
+
+@pytest.mark.parametrize("state", ["available", "queued"])
+def test_a_queue_that_nobody_serves(session: Session, state: str) -> None:
+    make_executor(session, queues=["crm"])
+    make_executor(session, "missing", queues=["reports"], ended_at=ago(days=2))
+    make_job(session, state, queue="crm")
+    make_job(session, state, queue="reports")
+    make_job(session, state, queue="reports", line="reports/partition 7")
+    assert _badges(session) == {"queues": Badge(1, "blocked", "queue without a worker")}
+
+
+def test_paused_and_unserved_queues_share_a_badge(session: Session) -> None:
+    make_executor(session, queues=["crm"])
+    session.add(Queue(name="crm", is_paused=True, created_at=ago(days=1)))
+    make_job(session, queue="crm")
+    assert _badges(session) == {"queues": Badge(1, "blocked", "queue paused with due jobs")}
+    make_job(session, queue="reports")
+    words = "queues: 1 without a worker, 1 paused with due jobs"
+    assert _badges(session) == {"queues": Badge(2, "blocked", words)}
+
+
+def test_missing_workers_count_for_a_day(session: Session) -> None:
+    make_executor(session, "missing", ended_at=ago(hours=23))
+    make_executor(session, "missing", ended_at=ago(hours=25))
+    make_executor(session, "late")
+    assert _badges(session) == {"workers": Badge(1, "missing", "worker missing")}
