@@ -1,0 +1,121 @@
+"""`flask opsjobs audit …`: verifies the chain of decisions, and writes it out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from ..audit import queries
+from ..audit import verify as verifying
+from ..audit.verify import Verdict
+from ..errors import SchemaBehind
+from ..host import Host
+
+# 2 is what click says of a wrong command line; here also: it could not be found out.
+_EXITS = {"intact": 0, "broken": 1, "unverifiable": 3}
+
+audit = AppGroup("audit", help="Who did what, when and why: verify its chain, export it.")
+
+
+def head(text: str) -> tuple[int, bytes]:
+    """A head as the log has it, `1204:9f3c…`, as its sequence and its hash; click fails on `ValueError`."""
+    sequence, _, hashed = text.partition(":")
+    return int(sequence), bytes.fromhex(hashed)
+
+
+@audit.command("verify")
+@click.option("--json", "as_json", is_flag=True, help="Say it as one JSON object.")
+@click.option(
+    "--since",
+    default=1,
+    type=click.IntRange(1),
+    help="The first row to look at; its predecessor is trusted.",
+)
+@click.option(
+    "--head", "heads", multiple=True, type=head, help="A head that the log tells of: 1204:9f3c…"
+)
+def verify(as_json: bool, since: int, heads: tuple[tuple[int, bytes], ...]) -> None:
+    """Recompute every hash, and say whether the chain is whole to its head.
+
+    Exits with 0 when it is, 1 when a row is broken, 2 when it could not be read, 3 when rows are signed with a key that
+    SECRET_KEY and SECRET_KEY_FALLBACKS no longer give.
+    """
+    host: Host = current_app.extensions["opsjobs"]
+    with _reading(host) as session:
+        found = verifying.verify(session, host.secrets, first=since, expected=dict(heads))
+    click.echo(json.dumps(_plain(found)) if as_json else _words(found))
+    raise SystemExit(_EXITS[found.state])
+
+
+@audit.command("export")
+@click.option("--format", "as_", type=click.Choice(["ndjson"]), default="ndjson", show_default=True)
+@click.option("--since", default=1, type=click.IntRange(1), help="The first row to write.")
+def export(as_: str, since: int) -> None:
+    """Write every row as it is signed, one JSON object a line: not through the display policy.
+
+    `hash` is HMAC-SHA256 over the bytes of `previous_hash` and the text `canonical`.
+    """
+    host: Host = current_app.extensions["opsjobs"]
+    with _reading(host) as session:
+        last = since - 1
+        while links := queries.list_links(session, last, verifying.BATCH):
+            for link in links:
+                row = {
+                    "sequence": link.sequence,
+                    "canonical": link.canonical,
+                    "key_id": link.key_id,
+                    "previous_hash": link.previous_hash.hex(),
+                    "hash": link.hash.hex(),
+                }
+                click.echo(json.dumps(row, ensure_ascii=False))
+            last = links[-1].sequence
+
+
+@contextmanager
+def _reading(host: Host) -> Iterator[Session]:
+    """A session whose every statement is a transaction of its own: a long look holds back no vacuum."""
+    try:
+        host.require_schema()
+        with Session(host.engine.execution_options(isolation_level="AUTOCOMMIT")) as session:
+            yield session
+    except (SchemaBehind, DBAPIError) as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _words(found: Verdict) -> str:
+    said = [f"rows {found.first} to {found.last}, head {found.last}:{found.hash.hex()}"]
+    if found.rows == 0:
+        said = [f"no row from {found.first} on"]
+    if found.unknown:
+        begin, end = found.unknown
+        said.append(
+            f"{found.unknown_rows} of them, between {begin} and {end}, are signed with a key that is not given: put "
+            "the old SECRET_KEY into SECRET_KEY_FALLBACKS, or look from behind them with --since"
+        )
+    if found.broken:
+        broken = found.broken
+        said = [f"at row {broken.sequence} ({broken.code}): {broken.says}"]
+    return f"{found.state}: {'; '.join(said)}"
+
+
+def _plain(found: Verdict) -> dict[str, Any]:
+    broken = found.broken
+    return {
+        "state": found.state,
+        "first": found.first,
+        "last": found.last,
+        "rows": found.rows,
+        "head": f"{found.last}:{found.hash.hex()}",
+        "broken": broken
+        and {"sequence": broken.sequence, "code": broken.code, "says": broken.says},
+        "unverifiable": found.unknown
+        and {"rows": found.unknown_rows, "first": found.unknown[0], "last": found.unknown[1]},
+    }
