@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +15,8 @@ from .models import Executor
 
 _MOST_LIVE = 200
 _MOST_MISSING = 5
+_MOST_STOPPED = 10
+_MOST_HELD = 500
 # A loop is silent when it has missed this many passes, and a little more for what a pass takes.
 _PASSES_MISSED = 3
 _GRACE_SECONDS = 5
@@ -22,7 +24,8 @@ _GRACE_SECONDS = 5
 
 @dataclass(frozen=True)
 class ExecutorRow:
-    """A worker process. `holding` lists the jobs it has in hand; `beat_at` is its last sign of life."""
+    """A worker process. `holding` lists the jobs it has in hand; `beat_at` is its last sign of life, `ended_at` when it
+    stopped or was given up."""
 
     id: int
     name: str
@@ -35,7 +38,23 @@ class ExecutorRow:
     started_at: datetime
     beat_at: datetime
     rss_kb: int | None
+    ended_at: datetime | None
     holding: Sequence[int]
+
+
+@dataclass(frozen=True)
+class HeldRow:
+    """A delivery that an executor said it held, with its job as that is now. `outcome` is how that attempt ended."""
+
+    executor_id: int
+    job_id: int
+    worker: str
+    queue: str
+    state: str
+    attempt: int
+    since: datetime
+    outcome: str | None
+    is_cancel_wanted: bool
 
 
 @dataclass(frozen=True)
@@ -55,7 +74,7 @@ class LoopRow:
 _EXECUTOR: tuple[Any, ...] = (
     Executor.id, Executor.name, Executor.kind, Executor.host, Executor.pid, Executor.version,
     Executor.queues, Executor.state, Executor.started_at, Executor.beat_at, Executor.rss_kb,
-    Executor.holding,
+    Executor.ended_at, Executor.holding,
 )  # fmt: skip
 
 
@@ -72,6 +91,30 @@ def list_executors(session: Session, now: datetime) -> Sequence[ExecutorRow]:
     live = select(*_EXECUTOR).where(Executor.ended_at.is_(None)).order_by(Executor.name)
     rows = [*session.execute(missing), *session.execute(live.limit(_MOST_LIVE))]
     return [_executor(*row) for row in rows]
+
+
+def list_stopped(session: Session, now: datetime) -> Sequence[ExecutorRow]:
+    """The last ten executors that ended by themselves within a day, the latest first."""
+    stopped = (
+        select(*_EXECUTOR)
+        .where(Executor.started_at > now - timedelta(days=7), Executor.state == "stopped")
+        .where(Executor.ended_at > now - timedelta(days=1))
+        .order_by(Executor.ended_at.desc())
+        .limit(_MOST_STOPPED)
+    )
+    return [_executor(*row) for row in session.execute(stopped)]
+
+
+def list_held(
+    session: Session, executors: Sequence[ExecutorRow]
+) -> Mapping[int, Sequence[HeldRow]]:
+    """What each of the executors held at its last beat, by its id; at most 500 in all."""
+    asked = {"executor_ids": [executor.id for executor in executors], "limit": _MOST_HELD}
+    rows = session.connection().exec_driver_sql(sql.load("list_held_jobs"), asked)
+    held: dict[int, list[HeldRow]] = {executor.id: [] for executor in executors}
+    for row in rows:
+        held[row.executor_id].append(HeldRow(*row))
+    return held
 
 
 def find_executor(session: Session, executor_id: int) -> ExecutorRow | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -88,6 +88,13 @@ def find_overview(session: Session, now: datetime) -> Overview:
     )
 
 
+def find_queues(
+    session: Session, executors: Sequence[ExecutorRow], decided: Iterable[str]
+) -> Sequence[QueueDepth]:
+    """Every queue that a job, one of the executors or `decided` names, with its depth."""
+    return _queues(session, _sample(session), executors, decided)
+
+
 Sample = Mapping[tuple[str, str], Depth]
 
 
@@ -113,13 +120,16 @@ def _sum(state: str, sample: Sample) -> Depth:
 
 
 def _queues(
-    session: Session, sample: Sample, executors: Sequence[ExecutorRow]
+    session: Session,
+    sample: Sample,
+    executors: Sequence[ExecutorRow],
+    decided: Iterable[str] = (),
 ) -> Sequence[QueueDepth]:
     paused = set(queue_queries.list_paused_queues(session))
     listened = [
         name for executor in executors if executor.state != "missing" for name in executor.queues
     ]
-    names = {*queue_queries.list_queue_names(session), *paused, *listened}
+    names = {*queue_queries.list_queue_names(session), *decided, *paused, *listened}
     capped = {state for (state, _), depth in sample.items() if depth.count.kind == "at_least"}
     nothing = {state: Depth(Count(0, "at_least" if state in capped else "exact")) for state in LIVE}
     return [

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
 from typing import Any
 
-from flask import Blueprint, request
+from flask import Blueprint, g, request
+from werkzeug import exceptions
 
-from . import _access, _headers, _origin, _pages, _problems
+from . import _access, _headers, _origin, _pages, _problems, _reads
 from ._problems import Problem
 from .urls import URLS, Url
 
@@ -28,10 +29,26 @@ def make_blueprint() -> Blueprint:
             # OPTIONS would be answered before any check.
             provide_automatic_options=False,
             strict_slashes=False,
+            merge_slashes=False,  # a queue's name may have two
         )
     blueprint.register_error_handler(Problem, _pages.problem)
+    for error, made in _FAULTS.items():
+        blueprint.register_error_handler(error, partial(_fault, made))
     blueprint.after_request(_headers.add)
     return blueprint
+
+
+def _fault(made: Callable[[str], Problem], error: Exception) -> Any:
+    """A page of ours in place of werkzeug's, which would be the host's."""
+    return _pages.problem(made(getattr(error, "description", None) or ""))
+
+
+# By class, and so by status: also what the host's own checks raise on our URLs, such as Flask-WTF's.
+_FAULTS: Mapping[type[Exception], Callable[[str], Problem]] = {
+    exceptions.BadRequest: _problems.bad_request,
+    exceptions.RequestEntityTooLarge: lambda _: _problems.too_large(),
+    exceptions.InternalServerError: lambda _: _problems.broken(),
+}
 
 
 def _guarded(url: Url) -> Callable[..., Any]:
@@ -41,12 +58,15 @@ def _guarded(url: Url) -> Callable[..., Any]:
 
     @wraps(url.view)
     def view(**arguments: Any) -> Any:
+        g.opsjobs_is_part = url.kind == "fragment"
         _access.check(url.permission)
         if len(request.query_string) > _LONGEST_QUERY:
             raise _problems.too_long()
         if url.kind == "verb":
             _origin.check()
             request.max_content_length = _LARGEST_FORM
+            with _reads.asking():
+                return url.view(**arguments)
         return url.view(**arguments)
 
     return view

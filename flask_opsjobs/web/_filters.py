@@ -146,6 +146,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "size": size,
     "took": took,
+    "total": Count.sum,
     # Through the display policy, and only these.
     "shown": _shown("text"),
     "shown_json": _shown("json"),

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the navigation, shown to those who hold its permission."""
+    """A line of the navigation, shown to those who hold its permission. `g` and then `key` lead there."""
 
     endpoint: str
     label: str
     permission: str
+    key: str
 
     @property
     def icon(self) -> str:
@@ -20,6 +21,8 @@ class Entry:
 
 
 NAVIGATION = (
-    Entry("overview", "Overview", "overview.view"),
-    Entry("jobs", "Jobs", "jobs.view"),
+    Entry("overview", "Overview", "overview.view", "o"),
+    Entry("jobs", "Jobs", "jobs.view", "j"),
+    Entry("queues", "Queues", "queues.view", "q"),
+    Entry("workers", "Workers", "workers.view", "w"),
 )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from flask import Response, current_app, request, url_for
+from flask import Response, current_app, g, request, url_for
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from .._folders import folder
-from . import _access, _files, _preferences
+from ..actions.catalog import ACTIONS
+from . import _access, _badges, _files, _preferences
 from ._display import Display
 from ._filters import FILTERS
 from ._host import host
@@ -43,9 +44,8 @@ def _may(permission: str, subject: str | None = None) -> bool:
 
 def part(template: str, now: datetime, **context: Any) -> Markup:
     """The text of a fragment: `opsjobs/<template>` as of `now`. Its payload passes the display policy."""
-    display = Display(host().display, may_see=_access.may_see_payload())
     made = _environment().get_template(f"opsjobs/{template}")
-    return Markup(made.render(now=now, display=display, **context))
+    return Markup(made.render(now=now, display=_display(), **context))
 
 
 def fragment(made: Markup) -> Response:
@@ -74,6 +74,7 @@ def page(
     values = {**(request.view_args or {}), **query}
     context |= {
         "now": now,
+        "display": _display(),
         "here": here,
         "title": title,
         "live": live,
@@ -83,33 +84,58 @@ def page(
     return Response(_document(template, **context), mimetype="text/html")
 
 
+def document(
+    template: str, here: str, title: str, now: datetime, *, status: int = 200, **context: Any
+) -> Response:
+    """A document that does not refresh. Its payload passes the display policy."""
+    text = _document(template, here=here, title=title, now=now, display=_display(), **context)
+    return Response(text, status=status, mimetype="text/html")
+
+
 def problem(found: Problem) -> Response:
-    """A problem as a document of its own."""
-    text = _document(
-        "problem.html", problem=found, here="", title=found.title, now=datetime.now(UTC)
-    )
-    return Response(text, status=found.status, mimetype="text/html")
+    """A problem as a document; as a part for a script, which asks for parts alone."""
+    now = datetime.now(UTC)
+    context: dict[str, Any] = {"problem": found, "now": now}
+    if g.get("opsjobs_is_part") or (request.method == "POST" and "HX-Request" in request.headers):
+        text = _environment().get_template("opsjobs/_problem.html").render(context)
+    else:
+        text = _document("problem.html", here="", title=found.title, badges={}, **context)
+    response = Response(text, status=found.status, mimetype="text/html")
+    if found.allow:
+        response.headers["Allow"] = found.allow
+    return response
+
+
+def csrf_token() -> Callable[[], str] | None:
+    """What makes a token for a host with Flask-WTF, which checks our forms as it does its own."""
+    found: Any = current_app.jinja_env.globals.get("csrf_token")
+    return found
 
 
 def _document(template: str, **context: Any) -> str:
     actor = _access.actor()
     entries = [] if actor is None else [e for e in NAVIGATION if _access.may(e.permission)]
+    context.setdefault("badges", _badges.read() if entries else {})
     return (
         _environment()
         .get_template(f"opsjobs/{template}")
         .render(
             actor=actor,
             entries=entries,
+            is_read_only=actor is not None and not any(map(_access.may, ACTIONS)),
             environment=host().settings.environment,
             preferences=_preferences.read(),
             choices=_preferences.CHOICES,
-            back=request.full_path.rstrip("?") if request.method == "GET" else "",
+            here_url=request.full_path.rstrip("?") if request.method == "GET" else "",
             app_root=(request.script_root or "") + "/",
-            # A host with Flask-WTF checks our forms as it does its own.
-            csrf_token=current_app.jinja_env.globals.get("csrf_token"),
+            csrf_token=csrf_token(),
             **context,
         )
     )
+
+
+def _display() -> Display:
+    return Display(host().display, may_see=_access.may_see_payload())
 
 
 def _etag(made: Markup) -> str:

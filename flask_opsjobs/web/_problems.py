@@ -7,13 +7,18 @@ from dataclasses import dataclass
 
 @dataclass
 class Problem(Exception):
-    """Answered as a page of its own with `status`. `todo` is a sentence, `command` something to type."""
+    """Answered as a page of its own with `status`. `todo` is a sentence, `command` something to type.
+
+    `searches` are texts for the search box that may find what was meant.
+    """
 
     status: int
     title: str
     says: str
     todo: str = ""
     command: str = ""
+    allow: str = ""
+    searches: tuple[str, ...] = ()
 
 
 def not_signed_in(permission: str | None) -> Problem:
@@ -52,6 +57,67 @@ def no_such_page() -> Problem:
     return Problem(404, "No such page", "There is nothing at this address.")
 
 
+def bad_request(says: str) -> Problem:
+    """The request itself is broken, or a check of the host's refused it; `says` is the host's sentence."""
+    return Problem(
+        400,
+        "Refused before it was read",
+        says or "This request cannot be read.",
+        "Reload the page it was sent from, and send it again.",
+    )
+
+
+def wrong_method(method: str, allowed: str) -> Problem:
+    """Something is at this address, but it is asked in another way."""
+    return Problem(
+        405,
+        "Not in this way",
+        f"This address does not answer to {method[:20]}, only to {allowed}.",
+        "Open the page that the change belongs to, and use its buttons.",
+        allow=allowed,
+    )
+
+
+def too_large() -> Problem:
+    """A form no page of ours ever sends."""
+    return Problem(
+        413,
+        "Too large",
+        "This form is larger than any that our pages send. Nothing was done.",
+        "A reason has at most 2,000 characters, a selection at most 100 jobs.",
+    )
+
+
+def broken() -> Problem:
+    """A fault of ours, or of a policy's: the log has it whole, the page nothing of it."""
+    return Problem(
+        500,
+        "A fault in this page",
+        "Something went wrong that nobody has foreseen. What was to be changed was not, unless the audit says so.",
+        "The application's log has the details. Try again, or do it with `flask opsjobs`.",
+    )
+
+
+def no_such_preview() -> Problem:
+    """No preview of that number belongs to who asks."""
+    return Problem(
+        404,
+        "No such preview",
+        "There is no preview of yours at this address.",
+        "A preview belongs to who made it, and is kept for some days. Start again from the job or queue.",
+    )
+
+
+def no_such_queue(name: str) -> Problem:
+    """Nothing is known under this name."""
+    return Problem(
+        404,
+        "No such queue",
+        f"No job, no worker and no decision names a queue {name[:60]}.",
+        "A queue appears with its first job or worker.",
+    )
+
+
 def no_such_job(job_id: str) -> Problem:
     """No row; perhaps there was one."""
     return Problem(
@@ -60,6 +126,35 @@ def no_such_job(job_id: str) -> Problem:
         f"There is no job {job_id[:40]}.",
         "Ended jobs are removed when their time is over; ids are whole numbers.",
     )
+
+
+def no_such_view() -> Problem:
+    """A saved view that is gone, or somebody else's."""
+    return Problem(404, "No such view", "You have no saved view with this id.")
+
+
+def unknown_word(word: str) -> Problem:
+    """A word in the search box that has no qualifier, and is nobody's name."""
+    said = f"{word[:40]!r} is neither a job's id nor an RQ id, and no job has a worker or queue of that name."
+    return Problem(422, "Cannot read this", said, "Say where to look:", searches=_searches(word))
+
+
+def unknown_place(word: str) -> Problem:
+    """A word to jump to that is nobody's id and nobody's name."""
+    if not word:
+        return Problem(422, "Jump where?", "Nothing was asked for: neither an id nor a name.")
+    said = (
+        f"{word[:40]!r} is neither the id of a job nor an RQ id such as opsjobs-42-1, "
+        "and no job has a worker or queue of that name."
+    )
+    return Problem(404, "Nothing of that name", said, "Search for it:", searches=_searches(word))
+
+
+def _searches(word: str) -> tuple[str, ...]:
+    if len(word) > 200 or '"' in word or not word.isprintable():
+        return ()
+    text = f'"{word}"' if " " in word else word
+    return f"tag:{text}", f"error:{text}"
 
 
 def too_long() -> Problem:

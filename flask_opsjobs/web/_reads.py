@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 
 import psycopg
 from sqlalchemy import exc, func, select
 from sqlalchemy.orm import Session
 
-from ..errors import SchemaBehind
+from ..errors import EngineUnavailable, SchemaBehind
 from . import _problems
 from ._host import host
 
@@ -36,28 +37,46 @@ class Reading:
 
 
 @contextmanager
-def reading() -> Iterator[Reading]:
+def reading(most_seconds: float = inf) -> Iterator[Reading]:
     """One transaction, read-only, on one snapshot, so that the numbers of a page agree.
+
+    A statement may take what the settings say, `most_seconds` at most. Raises `Problem` as `asking` does.
+    """
+    with asking(), _transaction(min(most_seconds, host().settings.page_timeout_seconds)) as found:
+        yield found
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """A block that asks Postgres.
 
     Raises `Problem` when the schema is behind, the database away, or a statement too slow.
     """
-    seconds = host().settings.page_timeout_seconds
     try:
         host().require_schema()
-        with _transaction(seconds) as found:
-            yield found
+        yield
     except SchemaBehind as behind:
         raise _problems.schema_behind(str(behind)) from behind
-    except exc.TimeoutError as full:  # the pool's, not Postgres'
-        raise _problems.database_away() from full
-    except exc.DBAPIError as error:
-        if isinstance(error.orig, psycopg.errors.QueryCanceled):
-            raise _problems.too_slow(seconds) from error
-        if isinstance(error, exc.OperationalError) or error.connection_invalidated:
-            raise _problems.database_away() from error
-        if isinstance(error.orig, psycopg.errors.UndefinedTable):  # downgraded while we run
-            raise _problems.schema_behind("the database's schema 'opsjobs' is gone") from error
-        raise
+    except (exc.TimeoutError, EngineUnavailable) as away:  # the pool's, or what the doorway met
+        raise _problems.database_away() from away
+    except (exc.DBAPIError, psycopg.Error) as error:
+        found = _problem_of(error)
+        if found is None:
+            raise
+        raise found from error
+
+
+def _problem_of(error: exc.DBAPIError | psycopg.Error) -> _problems.Problem | None:
+    """What an error of Postgres means to who opens a page; None for one that is ours to mend."""
+    cause = error.orig if isinstance(error, exc.DBAPIError) else error
+    if isinstance(cause, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
+        return _problems.too_slow(host().settings.page_timeout_seconds)
+    if isinstance(cause, psycopg.errors.UndefinedTable):  # downgraded while we run
+        return _problems.schema_behind("the database's schema 'opsjobs' is gone")
+    is_lost = isinstance(error, exc.DBAPIError) and error.connection_invalidated
+    if is_lost or isinstance(cause, psycopg.OperationalError):
+        return _problems.database_away()
+    return None
 
 
 @contextmanager

@@ -8,11 +8,24 @@ from typing import Any, Literal
 
 from ..actions.catalog import ACTIONS
 from ._access import PAYLOAD
-from .views import actions, assets, job, jobs, overview, shell
+from .views import (
+    actions,
+    assets,
+    job,
+    job_exports,
+    jobs,
+    overview,
+    previews,
+    queues,
+    saved_views,
+    shell,
+    workers,
+)
 
 # A page answers GET with a document, a fragment GET with a part of one, a verb POST with a change.
 # An asset is a file that is the same for everybody.
-Kind = Literal["page", "fragment", "verb", "asset"]
+# A file answers GET with rows to keep.
+Kind = Literal["page", "fragment", "verb", "file", "asset"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +40,9 @@ class Url:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """What it answers to; Flask adds HEAD to GET."""
+        """What it answers to; Flask adds HEAD to GET. Where nothing is, to everything: the answer is ours."""
+        if self.endpoint == "missing":
+            return ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
         return ("POST",) if self.kind == "verb" else ("GET",)
 
 
@@ -50,10 +65,25 @@ URLS = (
     Url("/live", "overview_live", overview.live, "fragment", "overview.view"),
     Url("/jobs", "jobs", jobs.page, "page", "jobs.view"),
     Url("/jobs/live", "jobs_live", jobs.live, "fragment", "jobs.view"),
+    Url("/jobs/suggest", "jobs_suggest", jobs.suggest, "fragment", "jobs.view"),
+    Url("/jobs.csv", "jobs_csv", job_exports.csv, "file", "jobs.view"),
+    Url("/jobs.ndjson", "jobs_ndjson", job_exports.ndjson, "file", "jobs.view"),
+    Url("/views", "view_save", saved_views.save, "verb", "jobs.view"),
+    Url("/views/<view_id>/delete", "view_delete", saved_views.delete, "verb", "jobs.view"),
     Url("/jobs/<job_id>", "job", job.page, "page", "jobs.view"),
     Url("/jobs/<job_id>/live", "job_live", job.live, "fragment", "jobs.view"),
     *_verbs_of_jobs(),
+    Url("/queues", "queues", queues.page, "page", "queues.view"),
+    Url("/queues/<path:name>", "queue", queues.queue_page, "page", "queues.view"),
+    # A queue may be called live: what refreshes does not lie below its name.
+    Url("/live/queues", "queues_live", queues.live, "fragment", "queues.view"),
+    Url("/live/queues/<path:name>", "queue_live", queues.queue_live, "fragment", "queues.view"),
     *_verbs_of_queues(),
+    Url("/workers", "workers", workers.page, "page", "workers.view"),
+    Url("/workers/live", "workers_live", workers.live, "fragment", "workers.view"),
+    Url("/previews/<int:preview_id>", "preview", previews.page, "page"),
+    Url("/previews/<int:preview_id>/execute", "preview_execute", previews.execute, "verb"),
+    Url("/help", "help", shell.help, "page"),
     Url("/jump", "jump", jobs.jump, "page", "jobs.view"),
     Url("/display", "display", shell.display, "verb"),
     Url("/static/<version>/<path:name>", "static", assets.asset, "asset"),

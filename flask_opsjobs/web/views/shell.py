@@ -1,13 +1,32 @@
-"""What belongs to every page: how it is displayed, and what answers where there is none."""
+"""What belongs to every page: how it is displayed, its help, and what answers where there is none."""
 
 from __future__ import annotations
 
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import NoReturn
 
-from flask import redirect
+from flask import current_app, redirect, request
 from werkzeug import Response
+from werkzeug.exceptions import HTTPException
 
-from .. import _back, _preferences, _problems
+from ...db import SCHEMA_VERSION
+from .. import _access, _back, _pages, _preferences, _problems
+from .._navigation import NAVIGATION
+
+# What the script listens to, in the order of the table; `g` and the navigation's own keys come apart.
+KEYS = (
+    ("?", "this help"),
+    ("/", "into the search box"),
+    ("j k", "to the next and the previous row"),
+    ("Enter", "open the row"),
+    ("x", "select the row"),
+    ("r", "refresh now"),
+    ("t", "the other theme"),
+    ("Esc", "close, or give the selection up"),
+)
+_PACKAGES = ("flask-opsjobs", "rq", "flask", "sqlalchemy", "psycopg")
 
 
 def display() -> Response:
@@ -17,6 +36,33 @@ def display() -> Response:
     return response
 
 
+def help() -> Response:
+    """The keys, the permissions one holds, and which versions run here."""
+    from ..urls import PERMISSIONS  # which lists this view
+
+    versions = {name: version(name) for name in _PACKAGES}
+    return _pages.document(
+        "help.html",
+        "",
+        "Help",
+        datetime.now(UTC),
+        keys=KEYS,
+        places=[entry for entry in NAVIGATION if _access.may(entry.permission)],
+        permissions={name: _access.may(name) for name in PERMISSIONS},
+        back=_back.read(),
+        versions=versions | {"python": platform.python_version(), "schema": str(SCHEMA_VERSION)},
+    )
+
+
 def missing(rest: str) -> NoReturn:
-    """Nothing is at this address."""
+    """Nothing is at this address, or nothing that answers to this method."""
+    adapter = current_app.create_url_adapter(request)
+    assert adapter is not None
+    for method in ("GET", "POST"):
+        try:
+            endpoint, _ = adapter.match(method=method)
+        except HTTPException:
+            continue
+        if endpoint != request.endpoint:
+            raise _problems.wrong_method(request.method, method)
     raise _problems.no_such_page()

@@ -1,0 +1,148 @@
+"""What a preview's page says: a plan with its form, or what became of it, in words ready for the template."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from flask import url_for
+
+from ..actions.catalog import ACTIONS, Action
+from ..actions.shapes import Plan, Preview, Receipt, Skip
+
+_PHRASES = {"job.run_again": "Run {} again", "queue.set_window": "Set the window of {}"}
+_REFUSALS = {
+    "drifted": "something has changed",
+    "expired": "this preview has expired",
+    "spent": "this preview was used already",
+    "unauthorized": "a permission is missing",
+    "illegal": "nothing is left that it could be done to",
+    "unknown_target": "it is not there any more",
+}
+# More different values of one thing than this are told as a number.
+_MOST_PAIRS = 4
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing that differs in the same way for `count` targets."""
+
+    what: str
+    before: str | None
+    after: str | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A preview as it stands: `open`, `empty`, `expired`, `done` or `refused`. `typed` is the reason so far."""
+
+    preview: Preview
+    receipt: Receipt | None
+    state: str
+    typed: str = ""
+    fault: str | None = None
+
+    @classmethod
+    def of(cls, preview: Preview, now: datetime) -> Sheet:
+        """As the preview's own page shows it."""
+        if preview.receipt:
+            return cls(preview, preview.receipt, "done" if preview.receipt.is_done else "refused")
+        if not preview.plan.items:
+            return cls(preview, None, "empty")
+        return cls(preview, None, "expired" if preview.expires_at <= now else "open")
+
+    @classmethod
+    def after(cls, preview: Preview, receipt: Receipt, typed: str) -> Sheet:
+        """As it stands right after somebody tried to execute it."""
+        if receipt.code in ("reason_too_short", "reason_too_long"):
+            return cls(preview, None, "open", typed, receipt.says)
+        return cls(preview, receipt, "done" if receipt.is_done else "refused", typed)
+
+    @property
+    def plan(self) -> Plan:
+        """What it would do."""
+        return self.preview.plan
+
+    @property
+    def action(self) -> Action:
+        """Which verb."""
+        return ACTIONS[self.plan.action]
+
+    @property
+    def title(self) -> str:
+        """The verb and the number, or that nothing was done."""
+        if self.state == "refused" and self.receipt:
+            return f"Nothing was done: {_REFUSALS.get(self.receipt.code or '', 'it was refused')}"
+        if self.state == "expired":
+            return "This preview has expired"
+        if self.state == "empty":
+            return f"Nothing to do: {_lower(self._phrase(self.plan.targets))}"
+        return self._phrase(self.plan.targets)
+
+    @property
+    def button(self) -> str:
+        """The verb and the number that it is really about."""
+        return self._phrase([item.target for item in self.plan.items])
+
+    @property
+    def lines(self) -> Sequence[Line]:
+        """What will change, alike for many told once."""
+        pairs: dict[str, Counter[tuple[str | None, str | None]]] = {}
+        for change in (change for item in self.plan.items for change in item.changes):
+            pairs.setdefault(change.what, Counter())[change.before, change.after] += 1
+        return [line for what, counted in pairs.items() for line in _lines(what, counted)]
+
+    @property
+    def skipped(self) -> Mapping[tuple[str, str], Sequence[Skip]]:
+        """Who is left out, by code and sentence; as executed, or else as planned."""
+        found = self.receipt.skipped if self.state == "done" and self.receipt else self.plan.skipped
+        groups: dict[tuple[str, str], list[Skip]] = {}
+        for skip in found:
+            groups.setdefault((skip.code, skip.says), []).append(skip)
+        return groups
+
+    @property
+    def again(self) -> tuple[str, Sequence[tuple[str, str]]]:
+        """Where a new preview of the same comes from: an address, and the fields to send there."""
+        verb, names = self.action.verb, [_name(target) for target in self.plan.targets]
+        if self.action.thing == "job":
+            return url_for(f"opsjobs.jobs_{verb}"), [("job", name) for name in names]
+        fields = [
+            (key, "" if value is None else str(value)) for key, value in self.plan.params.items()
+        ]
+        return url_for(f"opsjobs.queue_{verb}", name=names[0]), fields
+
+    def _phrase(self, targets: Sequence[str]) -> str:
+        thing = self.action.thing
+        about = f"{thing} {_name(targets[0])}" if len(targets) == 1 else f"{len(targets)} {thing}s"
+        return _PHRASES.get(self.action.name, f"{self.action.title} {{}}").format(about)
+
+
+def place(target: str) -> str:
+    """The page of a target."""
+    thing, name = target.partition("/")[0], _name(target)
+    if thing == "queue":
+        return url_for("opsjobs.queue", name=name)
+    return url_for("opsjobs.job", job_id=name)
+
+
+def _name(target: str) -> str:
+    return target.partition("/")[2]
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _lines(what: str, counted: Counter[tuple[str | None, str | None]]) -> Iterator[Line]:
+    if len(counted) <= _MOST_PAIRS:
+        for (before, after), number in counted.items():
+            yield Line(what, before, after, number)
+        return
+    sides: list[Any] = [{pair[side] for pair in counted} for side in (0, 1)]
+    words = [side.pop() if len(side) == 1 else f"{len(side)} different values" for side in sides]
+    yield Line(what, words[0], words[1], counted.total())

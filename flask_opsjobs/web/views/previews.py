@@ -1,0 +1,74 @@
+"""A preview's page, and its execution: done, or refused with what stands in the way."""
+
+from __future__ import annotations
+
+from flask import redirect, request, url_for
+from werkzeug import Response
+
+from ...actions.queries import find_preview
+from ...actions.shapes import Preview
+from ...jobs.lifecycle import STATES
+from ...operator import Operator
+from .. import _access, _back, _pages, _problems, _sheet
+from .._host import host
+from .._reads import Reading, reading
+
+_STATUS = {None: 200, "unauthorized": 403, "reason_too_short": 422, "reason_too_long": 422}
+
+
+def page(preview_id: int) -> Response:
+    """The plan and its form, or what became of it."""
+    with reading() as read:
+        found = _find(read, preview_id)
+    return show(_sheet.Sheet.of(found, read.now), read)
+
+
+def execute(preview_id: int) -> Response:
+    """Carry it out. A script is answered with the sheet as it is now, a plain form is led to its page."""
+    actor = _access.actor()
+    assert actor is not None  # the door asked
+    reason = request.form.get("reason", "")
+    receipt = Operator(host()).execute(
+        preview_id,
+        request.form.get("token", ""),
+        actor=actor,
+        reason=reason,
+        request_id=request.headers.get("X-Request-ID"),
+        via="page",
+    )
+    if receipt.code == "foreign":
+        raise _problems.no_such_preview()
+    if receipt.is_done and "HX-Request" not in request.headers:
+        return redirect(url_for("opsjobs.preview", preview_id=preview_id, back=_back.read()), 303)
+    with reading() as read:
+        found = _find(read, preview_id)
+    sheet = _sheet.Sheet.after(found, receipt, reason)
+    return show(sheet, read, _STATUS.get(receipt.code, 409))
+
+
+def show(sheet: _sheet.Sheet, read: Reading, status: int = 200) -> Response:
+    """The sheet in a document of its own, or alone for a script that asks by a verb."""
+    made = _pages.part(
+        "preview/_sheet.html",
+        read.now,
+        sheet=sheet,
+        plan=sheet.plan,
+        preview=sheet.preview,
+        receipt=sheet.receipt,
+        states=STATES,
+        place=_sheet.place,
+        back=_back.read(),
+        csrf_token=_pages.csrf_token(),
+    )
+    if request.method == "POST" and "HX-Request" in request.headers:
+        return Response(made, status=status, mimetype="text/html")
+    here = f"{sheet.action.thing}s"
+    return _pages.document("preview.html", here, sheet.title, read.now, status=status, sheet=made)
+
+
+def _find(read: Reading, preview_id: int) -> Preview:
+    actor = _access.actor()
+    found = None if actor is None else find_preview(read.session, host().secrets, preview_id, actor)
+    if found is None:
+        raise _problems.no_such_preview()
+    return found

@@ -1,0 +1,147 @@
+"""The queues: how deep each is, how fast it moves, who listens, and what was decided about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from flask import Response
+from markupsafe import Markup
+
+from ...actions.catalog import ACTIONS, Action, actions_of_queue
+from ...audit.queries import list_events_of
+from ...lifeline.queries import ExecutorRow, list_executors
+from ...overview.queries import QueueDepth, find_queues
+from ...queues.lifecycle import MEANINGS, state_of
+from ...queues.queries import QueueRow, Rate, Rates, find_rates, list_decisions
+from .. import _access, _pages, _problems
+from .._host import host
+from .._reads import Reading, reading
+
+WAITS = ("scheduled", "deferred", "retryable")
+_LISTENS = ("alive", "late")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A queue as the pages show it. `rate` is None as long as minutes are not counted."""
+
+    depth: QueueDepth
+    decided: QueueRow | None
+    rate: Rate | None
+    listeners: Sequence[ExecutorRow]
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.depth.name
+
+    @property
+    def state(self) -> str:
+        """Open, draining or paused."""
+        decided = self.decided
+        return state_of(decided.is_paused, decided.is_draining) if decided else "open"
+
+    @property
+    def actions(self) -> Sequence[Action]:
+        """The verbs that are legal now, without the one that takes a number."""
+        decided = self.decided
+        legal = actions_of_queue(
+            bool(decided and decided.is_paused), bool(decided and decided.is_draining)
+        )
+        return [action for action in legal if action.verb != "set_window"]
+
+    @property
+    def is_unserved(self) -> bool:
+        """Whether jobs are due that nobody listens for."""
+        return self.state == "open" and bool(self.depth.due) and not self.listeners
+
+
+def page() -> Response:
+    """The document of all of them."""
+    made, now = _all()
+    return _pages.page("queues.html", "queues", "Queues", now, live=made)
+
+
+def live() -> Response:
+    """What of it refreshes."""
+    return _pages.fragment(_all()[0])
+
+
+def queue_page(name: str) -> Response:
+    """The document of one queue, with the form that sets its window."""
+    with reading() as read:
+        row, rates = _find(read, name)
+        made = _one(read, row, rates)
+    window = row.decided.window_size if row.decided else None
+    return _pages.page(
+        "queue.html",
+        "queues",
+        name,
+        read.now,
+        live=made,
+        name=name,
+        window=window,
+        default=host().settings.window,
+        set_window=ACTIONS["queue.set_window"],
+    )
+
+
+def queue_live(name: str) -> Response:
+    """What of it refreshes."""
+    with reading() as read:
+        made = _one(read, *_find(read, name))
+    return _pages.fragment(made)
+
+
+def _all() -> tuple[Markup, datetime]:
+    with reading() as read:
+        rows, rates = _rows(read)
+    made = _pages.part(
+        "queues/_live.html",
+        read.now,
+        rows=rows,
+        rates=rates,
+        waits=WAITS,
+        default=host().settings.window,
+    )
+    return made, read.now
+
+
+def _one(read: Reading, row: Row, rates: Rates) -> Markup:
+    events = None
+    if _access.may("audit.view"):
+        events = list_events_of(read.session, f"queue/{row.name}")
+    return _pages.part(
+        "queues/_one.html",
+        read.now,
+        row=row,
+        rates=rates,
+        events=events,
+        meaning=MEANINGS[row.state],
+        default=host().settings.window,
+    )
+
+
+def _find(read: Reading, name: str) -> tuple[Row, Rates]:
+    rows, rates = _rows(read)
+    found = next((row for row in rows if row.name == name), None)
+    if found is None:
+        raise _problems.no_such_queue(name)
+    return found, rates
+
+
+def _rows(read: Reading) -> tuple[Sequence[Row], Rates]:
+    executors = [e for e in list_executors(read.session, read.now) if e.state in _LISTENS]
+    decided, rates = list_decisions(read.session), find_rates(read.session, read.now)
+    rows = [
+        Row(
+            depth,
+            decided.get(depth.name),
+            rates.by_queue.get(depth.name, Rate(0, 0, 0)) if rates.counted_until else None,
+            [executor for executor in executors if depth.name in executor.queues],
+        )
+        for depth in find_queues(read.session, executors, decided)
+    ]
+    return rows, rates
