@@ -42,6 +42,10 @@ class UnknownWorker(OpsJobsError):
     """A job names a worker that this process has not imported."""
 
 
+class UnknownJob(OpsJobsError, LookupError):
+    """There is no job with this id; perhaps there was one."""
+
+
 class RefusedSession(OpsJobsError):
     """`session=` is bound to another database than the one that holds the jobs."""
 

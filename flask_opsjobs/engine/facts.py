@@ -1,0 +1,105 @@
+"""What Redis says of one job's delivery, and the explanation that is made with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from redis import RedisError
+from rq.job import Job as RQJob
+from rq.registry import StartedJobRegistry
+from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session
+
+from ..db import OLDEST_SCHEMA
+from ..errors import ConfigError, UnknownJob
+from ..explain.explain import explain_schema, judge
+from ..explain.queries import find_seen
+from ..explain.shapes import Explanation
+from ..facts import RedisFacts
+from ..host import Host
+from .delivery import rq_id as name_of
+from .read_only import read_only_queue
+
+
+def explain(host: Host, session: Session, job_id: int, now: datetime) -> Explanation | None:
+    """Why the job is not running; None when there is no such job. The schema must be one that this code runs on.
+
+    Reads through the session it gets, then asks Redis once, for 0.2 s at most, when the answer depends on it.
+    """
+    seen = find_seen(session, job_id, now, host.settings)
+    if seen is None:
+        return None
+    if seen.is_due:
+        job = seen.job
+        delivery = name_of(job.id, job.dispatch_no) if job.state == "queued" else None
+        seen = replace(seen, redis=read_redis_facts(host, job.queue, delivery, now))
+    return judge(seen)
+
+
+def explain_apart(host: Host, job_id: int) -> Explanation:
+    """The same in a transaction of its own, for callers without a page; says so when the schema is behind.
+
+    Raises `UnknownJob`, and what SQLAlchemy raises when Postgres does not answer.
+    """
+    schema = host.schema_version()
+    with _reading(host.engine, host.settings.page_timeout_seconds) as (session, now):
+        if schema < OLDEST_SCHEMA:
+            return explain_schema(job_id, schema, now)
+        found = explain(host, session, job_id, now)
+    if found is None:
+        raise UnknownJob(
+            f"there is no job {job_id}: ended jobs are removed when their time is over"
+        )
+    return found
+
+
+@contextmanager
+def _reading(engine: Engine, seconds: float) -> Iterator[tuple[Session, datetime]]:
+    """A session that can only read, on one snapshot, and Postgres' time at its start."""
+    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    limit = func.set_config("statement_timeout", f"{int(seconds * 1000)}", True)
+    with engine.connect().execution_options(**options) as connection:
+        now = connection.execute(select(func.clock_timestamp(), limit)).one()[0]
+        with Session(connection, autoflush=False) as session:
+            yield session, now
+
+
+def read_redis_facts(host: Host, queue: str, rq_id: str | None, now: datetime) -> RedisFacts:
+    """Where a delivery stands in the Redis of its queue; with `rq_id` None only whether Redis answers. Never raises.
+
+    At most five reads in one round trip. A place is sought in the order in which a delivery moves, so that one on its
+    way is seen. An entry of RQ's started registry that has expired belongs to a dead worker and does not count.
+    """
+    try:
+        return _read(host, queue, rq_id, now)
+    except (RedisError, OSError, ConfigError) as error:
+        return RedisFacts(now, said=f"no answer ({type(error).__name__})")
+
+
+def _read(host: Host, name: str, rq_id: str | None, now: datetime) -> RedisFacts:
+    queue = read_only_queue(host.broker, name)
+    with queue.connection.pipeline() as pipe:
+        pipe.llen(queue.key)
+        if rq_id is None:
+            return RedisFacts(now, queue_length=pipe.execute()[0])
+        pipe.lpos(queue.key, rq_id)
+        pipe.lpos(queue.intermediate_queue_key, rq_id)
+        pipe.zrangebyscore(queue.started_job_registry.key, now.timestamp(), "+inf")
+        pipe.hget(RQJob.key_for(rq_id), "status")
+        length, position, parked, running, status = pipe.execute()
+    return RedisFacts(
+        now,
+        queue_length=length,
+        position=position,
+        is_intermediate=parked is not None,
+        is_running=rq_id in {StartedJobRegistry.parse_job_id(_text(entry)) for entry in running},
+        rq_status=None if status is None else _text(status),
+    )
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

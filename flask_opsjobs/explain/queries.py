@@ -1,0 +1,128 @@
+"""What Postgres says about why a job is not running: a fixed number of small reads, as many as its state asks for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from .. import sql
+from ..jobs.lifecycle import FINAL
+from ..jobs.models import Attempt, Job
+from ..jobs.rows import Count
+from ..lifeline.models import Executor
+from ..lifeline.queries import list_loops
+from ..queues.models import Queue
+from ..settings import Settings
+from .seen import JobSeen, Listener, QueueSeen, Seen, Window
+
+# Counting and listing stop here: "1,000+".
+MOST_AHEAD = 1_000
+MOST_LISTENERS = 200
+
+
+def find_seen(session: Session, job_id: int, now: datetime, settings: Settings) -> Seen | None:
+    """All that the rules need, as far as Postgres knows it; None when there is no such job."""
+    columns = [getattr(Job, name) for name in JobSeen.__annotations__]
+    row = session.execute(select(*columns).where(Job.id == job_id)).one_or_none()
+    if row is None:
+        return None
+    seen = Seen(now, settings, JobSeen(*row))
+    if seen.job.state in FINAL:
+        return seen
+    if seen.job.state == "started":
+        return replace(seen, executor=_executor(session, seen))
+    seen = replace(
+        seen,
+        queue=_queue(session, seen.job.queue),
+        last_outcome=_last_outcome(session, seen.job),
+        loops={loop.loop: loop for loop in list_loops(session, now)},
+    )
+    return _with_the_way(session, seen) if seen.is_due else seen
+
+
+def _with_the_way(session: Session, seen: Seen) -> Seen:
+    """What stands between a due job and its start."""
+    seen = replace(seen, listeners=_listeners(session, seen), window=_window(session, seen))
+    if not seen.alive:
+        seen = replace(seen, last_listener=_last_listener(session, seen))
+    return replace(seen, ahead=None if seen.job.state == "queued" else _ahead(session, seen.job))
+
+
+def _queue(session: Session, name: str) -> QueueSeen:
+    columns = [getattr(Queue, name) for name in QueueSeen.__annotations__]
+    row = session.execute(select(*columns).where(Queue.name == name)).one_or_none()
+    return QueueSeen() if row is None else QueueSeen(*row)
+
+
+def _last_outcome(session: Session, job: JobSeen) -> str | None:
+    """How its last attempt ended; None before the first."""
+    mine = select(Attempt.outcome).where(Attempt.job_id == job.id)
+    return session.scalars(mine.order_by(Attempt.dispatch_no.desc()).limit(1)).first()
+
+
+def _listeners(session: Session, seen: Seen) -> list[Listener]:
+    asked = {"queue": seen.job.queue, "most": MOST_LISTENERS}
+    rows = session.connection().exec_driver_sql(sql.load("list_listeners"), asked)
+    return [
+        _listener(
+            row, _is_alive(row.beat_at, row.rq_ttl_seconds, seen), row.running_job, row.running
+        )
+        for row in rows
+    ]
+
+
+def _listener(
+    row: Any, is_alive: bool, job: int | None = None, since: datetime | None = None
+) -> Listener:
+    return Listener(row.id, row.name, row.kind, row.beat_at, row.holding, is_alive, job, since)
+
+
+def _is_alive(beat_at: datetime, rq_ttl_seconds: float | None, seen: Seen) -> bool:
+    """As the window counts it, whether or not the watch loop was there to say so; a plain worker by RQ's own expiry."""
+    quiet = timedelta(seconds=max(seen.settings.late_seconds, rq_ttl_seconds or 0))
+    return beat_at > seen.now - quiet
+
+
+def _last_listener(session: Session, seen: Seen) -> Listener | None:
+    """Who listened last: one that went silent, else one that has ended."""
+    if seen.listeners:
+        return max(seen.listeners, key=lambda listener: listener.beat_at)
+    asked = {"queue": seen.job.queue}
+    row = session.connection().exec_driver_sql(sql.load("find_last_listener"), asked).one_or_none()
+    return None if row is None else _listener(row, is_alive=False)
+
+
+def _window(session: Session, seen: Seen) -> Window:
+    asked = {
+        "queue": seen.job.queue,
+        "window": seen.settings.window,
+        "late_seconds": seen.settings.late_seconds,
+        "now": seen.now,
+    }
+    return Window(*session.connection().exec_driver_sql(sql.load("find_window"), asked).one())
+
+
+def _ahead(session: Session, job: JobSeen) -> Count:
+    asked = {name: getattr(job, name) for name in ("line", "priority", "due_at", "id")}
+    asked["most"] = MOST_AHEAD + 1
+    number = session.connection().exec_driver_sql(sql.load("count_ahead"), asked).scalar_one()
+    return Count(MOST_AHEAD, "at_least") if number > MOST_AHEAD else Count(number)
+
+
+def _executor(session: Session, seen: Seen) -> Listener | None:
+    """Who has the started job."""
+    columns: tuple[Any, ...] = (
+        Executor.id, Executor.name, Executor.kind, Executor.beat_at, Executor.holding, Executor.counts,
+        Executor.ended_at,
+    )  # fmt: skip
+    row = session.execute(select(*columns).where(Executor.id == seen.job.executor_id)).one_or_none()
+    if row is None:
+        return None
+    is_alive = row.ended_at is None and _is_alive(
+        row.beat_at, row.counts.get("rq_ttl_seconds"), seen
+    )
+    return _listener(row, is_alive, seen.job.id, seen.job.started_at)

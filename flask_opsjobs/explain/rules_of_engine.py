@@ -1,0 +1,111 @@
+"""Rules about what hands it out and brings it back: Redis, and the loops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .reasons import as_text, make_reason
+from .seen import Seen
+from .shapes import Reason
+
+_STARTS_LOOPS = "Start the loops: `flask opsjobs run`."
+
+
+def redis_away(seen: Seen) -> Iterator[Reason]:
+    """Redis was asked and did not answer."""
+    if not seen.is_due or seen.redis is None or seen.redis.is_reachable:
+        return
+    waits = "its delivery cannot be seen" if seen.job.state == "queued" else "it is not handed out"
+    yield make_reason(
+        seen,
+        "redis_away",
+        f"Redis does not answer, so {waits} and no worker can take it.",
+        "Bring Redis back; nothing is lost, the rest happens by itself.",
+        witness="observer",
+        read={"redis": seen.redis.said, "asked_at": seen.redis.read_at},
+    )
+
+
+def delivery_lost(seen: Seen) -> Iterator[Reason]:
+    """It was handed out, and its delivery is nowhere."""
+    if not seen.is_lost:
+        return
+    job, redis = seen.job, seen.redis
+    recall = (seen.loops or {}).get("recall")
+    grace = f"{seen.settings.recall_seconds:g} s"
+    yield make_reason(
+        seen,
+        "delivery_lost",
+        "It was handed to RQ, and its delivery is in no list and with no worker there.",
+        f"The recall loop takes it back once it has missed it for {grace}.",
+        witness="observer",
+        read={
+            "delivery": f"opsjobs-{job.held}",
+            "rq_status": redis and redis.rq_status,
+            "queue_length": redis and redis.queue_length,
+            "recall_last_awake": recall and recall.last_at,
+        },
+        since=job.dispatched_at,
+    )
+
+
+def loop_silent(seen: Seen) -> Iterator[Reason]:
+    """A loop that must move it on was not awake."""
+    for loop, why in needed_loops(seen).items():
+        if seen.is_awake(loop):
+            continue
+        found = (seen.loops or {}).get(loop)
+        last = f"was last awake at {as_text(found.last_at)}" if found else "has never run"
+        yield make_reason(
+            seen,
+            "loop_silent",
+            f"The {loop} loop {last}, and only it {why}.",
+            _STARTS_LOOPS,
+            witness="inferred",
+            read={
+                "loop": loop,
+                "last_awake": found.last_at if found else "never",
+                "every_seconds": f"{found.every_seconds:g}" if found else None,
+            },
+            since=found.last_at if found else None,
+        )
+
+
+def loop_failing(seen: Seen) -> Iterator[Reason]:
+    """A loop that must move it on was awake, and could not do its work."""
+    if seen.redis is not None and not seen.redis.is_reachable:
+        return  # said already, and that is why they fail
+    for loop, why in needed_loops(seen).items():
+        found = (seen.loops or {}).get(loop)
+        if found is None or not found.is_awake or found.error is None:
+            continue
+        yield make_reason(
+            seen,
+            "loop_failing",
+            f"The last pass of the {loop} loop failed, and only it {why}.",
+            "It tries again by itself; the log of `flask opsjobs run` says more.",
+            witness="dispatcher",
+            read={"loop": loop, "last_awake": found.last_at},
+            quote=found.error,
+        )
+
+
+def needed_loops(seen: Seen) -> dict[str, str]:
+    """The loops without which this job does not move, each with what it does for it."""
+    needed = {}
+    if seen.is_overdue:
+        needed["expire"] = "ends a job whose deadline has passed"
+    elif seen.job.state in ("scheduled", "retryable"):
+        needed["stage"] = "makes a job available when it is due"
+    elif seen.is_lost:
+        needed["recall"] = "takes back a lost delivery"
+    elif seen.job.state == "available" and _nobody_else_hands_it_out(seen):
+        needed["dispatch"] = "hands out what no commit and no worker hands out"
+    return needed
+
+
+def _nobody_else_hands_it_out(seen: Seen) -> bool:
+    """Whether no pause and no window keeps it, and no busy worker refills the window when its job ends."""
+    if seen.queue.is_paused or seen.window is None or seen.window.is_full:
+        return False
+    return not seen.busy

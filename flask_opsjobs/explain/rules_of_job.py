@@ -1,0 +1,94 @@
+"""Rules about the job itself: its time, its deadline, somebody's wish to stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .reasons import make_reason
+from .seen import Seen
+from .shapes import Reason
+
+
+def deadline_passed(seen: Seen) -> Iterator[Reason]:
+    """It waits past its deadline."""
+    if seen.is_overdue:
+        yield make_reason(
+            seen,
+            "deadline_passed",
+            "Its deadline passed before it started.",
+            "It ends as failed with the next pass of the expire loop; after that it can be run again.",
+            witness="inferred",
+            read={"deadline_at": seen.job.deadline_at, "state": seen.job.state},
+            since=seen.job.deadline_at,
+        )
+
+
+def cancel_requested(seen: Seen) -> Iterator[Reason]:
+    """It is started, and somebody asked to stop it."""
+    job = seen.job
+    if job.state != "started" or job.cancel_requested_at is None:
+        return
+    yield make_reason(
+        seen,
+        "cancel_requested",
+        "Somebody asked to cancel it while it runs.",
+        f"Its executor reads that with its next beat, within {seen.settings.beat_seconds:g} s, and stops the function."
+        if seen.executor is None or seen.executor.is_alive
+        else "Its executor is silent: the watch loop ends it as canceled once it gives that executor up.",
+        witness="operator",
+        read={
+            "cancel_requested_at": job.cancel_requested_at,
+            "executor": seen.executor and seen.executor.name,
+            "beat_at": seen.executor and seen.executor.beat_at,
+        },
+        by=job.cancel_requested_by,
+        quote=job.cancel_reason,
+        since=job.cancel_requested_at,
+    )
+
+
+def deferred(seen: Seen) -> Iterator[Reason]:
+    """It waits for something that is no time."""
+    if seen.job.state == "deferred" and not seen.is_overdue:
+        yield make_reason(
+            seen,
+            "deferred",
+            "It waits for another job or a signal.",
+            "It becomes available when that has happened.",
+            witness="host",
+            read={"state": seen.job.state, "created_at": seen.job.created_at},
+            since=seen.job.created_at,
+        )
+
+
+def scheduled(seen: Seen) -> Iterator[Reason]:
+    """It is due later, by the host's wish or because the function asked for it."""
+    job = seen.job
+    if job.state != "scheduled" or not seen.is_early or seen.is_overdue:
+        return
+    asked = seen.last_outcome == "snoozed"
+    yield make_reason(
+        seen,
+        "scheduled",
+        "The function asked to be called later." if asked else "It is due later.",
+        "It becomes available by itself.",
+        witness="worker" if asked else "host",
+        read={"due_at": job.due_at, "last_attempt": seen.last_outcome},
+        until=job.due_at,
+    )
+
+
+def backing_off(seen: Seen) -> Iterator[Reason]:
+    """An attempt failed and the next one is due later."""
+    job = seen.job
+    if job.state != "retryable" or not seen.is_early or seen.is_overdue:
+        return
+    yield make_reason(
+        seen,
+        "backing_off",
+        f"Attempt {job.attempt} of {job.max_attempts} failed, and the next one waits.",
+        "It is tried again by itself; a retry does not wait.",
+        witness="worker",
+        read={"due_at": job.due_at, "last_attempt": seen.last_outcome, "attempt": job.attempt},
+        until=job.due_at,
+    )

@@ -1,0 +1,153 @@
+"""What was read of Postgres to explain one job, as plain values; the rules judge nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..facts import RedisFacts
+from ..jobs.lifecycle import WAITING
+from ..jobs.rows import Count
+from ..lifeline.queries import LoopRow
+from ..settings import Settings
+
+
+@dataclass(frozen=True)
+class JobSeen:
+    """The columns of the job that say where it stands."""
+
+    id: int
+    state: str
+    worker: str
+    queue: str
+    line: str
+    priority: int
+    attempt: int
+    max_attempts: int
+    dispatch_no: int
+    created_at: datetime
+    due_at: datetime
+    deadline_at: datetime | None
+    dispatched_at: datetime | None
+    started_at: datetime | None
+    executor_id: int | None
+    cancel_requested_at: datetime | None
+    cancel_requested_by: str | None
+    cancel_reason: str | None
+
+    @property
+    def held(self) -> str:
+        """How an executor's beat names its delivery."""
+        return f"{self.id}-{self.dispatch_no}"
+
+
+@dataclass(frozen=True)
+class QueueSeen:
+    """What an operator decided about its queue."""
+
+    is_paused: bool = False
+    is_draining: bool = False
+    paused_at: datetime | None = None
+    paused_by: str | None = None
+    paused_reason: str | None = None
+    window_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Listener:
+    """An executor that listens to the queue, or has the job. `running` is since when it has its oldest job."""
+
+    id: int
+    name: str
+    kind: str
+    beat_at: datetime
+    holding: Sequence[str]
+    is_alive: bool
+    running_job: int | None = None
+    running: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Window:
+    """How many jobs of the queue may lie in Redis, and how many do, counted up to that."""
+
+    size: int
+    used: int
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more may be handed out."""
+        return self.used >= self.size
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that was read, at `now`. What the job's state does not ask for is left at its default."""
+
+    now: datetime
+    settings: Settings
+    job: JobSeen
+    queue: QueueSeen = QueueSeen()
+    last_outcome: str | None = None
+    listeners: Sequence[Listener] = ()
+    last_listener: Listener | None = None
+    executor: Listener | None = None
+    loops: Mapping[str, LoopRow] | None = None
+    window: Window | None = None
+    ahead: Count | None = None
+    redis: RedisFacts | None = None
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it waits past its deadline: no claim takes it any more."""
+        deadline = self.job.deadline_at
+        return self.job.state in WAITING and deadline is not None and deadline <= self.now
+
+    @property
+    def is_early(self) -> bool:
+        """Whether it waits for its time, or for something that is no time."""
+        if self.job.state == "deferred":
+            return True
+        return self.job.state in ("scheduled", "retryable") and self.job.due_at > self.now
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it could run now, as far as it depends on the job itself."""
+        return self.job.state in WAITING and not self.is_early and not self.is_overdue
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether a paused queue keeps it: it is not handed out yet, and may still run."""
+        return self.job.state in WAITING and self.job.state != "queued" and not self.is_overdue
+
+    @property
+    def alive(self) -> Sequence[Listener]:
+        """The executors that may take it."""
+        return [listener for listener in self.listeners if listener.is_alive]
+
+    @property
+    def busy(self) -> Sequence[Listener]:
+        """Those of them that have a job in hand, the one that has it longest first."""
+        running = [listener for listener in self.alive if listener.running is not None]
+        return sorted(running, key=lambda listener: listener.running or self.now)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was handed out a while ago, Redis answers, and its delivery is nowhere.
+
+        Postgres was read a moment before Redis. A job that was handed out just now may not have been pushed yet.
+        """
+        job, redis = self.job, self.redis
+        if job.state != "queued" or not self.is_due or redis is None or not redis.is_reachable:
+            return False
+        if redis.is_there or any(job.held in listener.holding for listener in self.alive):
+            return False
+        if job.dispatched_at is None:
+            return True
+        return (self.now - job.dispatched_at).total_seconds() >= self.settings.recall_seconds
+
+    def is_awake(self, loop: str) -> bool:
+        """Whether the loop was awake lately."""
+        found = (self.loops or {}).get(loop)
+        return found is not None and found.is_awake

@@ -1,0 +1,9 @@
+-- How many due jobs of a line are handed out before the one with this priority, due time and id, counted up to
+-- %(most)s. Locks nothing.
+-- A walk along the front of the line that stops. Run by explain/queries.py. Index: jobs_due.
+SELECT count(*) FROM (
+    SELECT 1 FROM opsjobs.jobs
+    WHERE line = %(line)s AND state = 'available'
+        AND (priority, due_at, id) < (%(priority)s, %(due_at)s, %(id)s)
+    ORDER BY priority, due_at, id
+    LIMIT %(most)s) AS before
