@@ -2,69 +2,226 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, NotRequired, TypedDict, TypeVar, Unpack
 
+import psycopg
+
+from .actions import execution, planning, transitions
+from .actions.execution import Executed
 from .actions.shapes import Plan, Preview, Receipt
+from .actions.verdict import Decided
+from .db import Connection
+from .engine.dispatch import read_clock
+from .engine.effects import carry_out
+from .errors import ActionRefused, EngineUnavailable
 from .host import Host
+
+_log = logging.getLogger("flask_opsjobs")
+T = TypeVar("T")
+
+
+class Why(TypedDict):
+    """Who does it and why; `authorize=False` when the access policy shall not be asked."""
+
+    actor: str
+    reason: str
+    authorize: NotRequired[bool]
 
 
 class Operator:
-    """An operator's changes on one app. `opsjobs.operator` is one."""
+    """An operator's changes on one app: plan, preview, execute; `run` and the verbs do all at once.
+
+    Every call stands on a connection and a transaction of its own, never on the host's session. Without
+    `authorize=False` the host's access policy is asked for each target. `now` is Postgres' clock unless it is given.
+    Raises `SchemaBehind`, and `EngineUnavailable` when Postgres is away or a row was held for too long.
+    """
 
     def __init__(self, host: Host) -> None:
         self._host = host
 
     def plan(
-        self,
-        action: str,
-        targets: Iterable[str],
-        *,
-        actor: str,
-        params: Mapping[str, Any] | None = None,
-        authorize: bool = True,
-    ) -> Plan:
-        """What the action would do now. Writes nothing."""
-        raise NotImplementedError
+        self, action: str, targets: Iterable[str], *, actor: str, params: Mapping[str, Any] | None = None,
+        authorize: bool = True, now: datetime | None = None,
+    ) -> Plan:  # fmt: skip
+        """What the action would do now with targets such as `job/42`. Writes nothing.
+
+        Raises `ActionRefused` for what makes no sense in any state: an unknown action, too many targets.
+        """
+        ask = planning.make_ask(
+            action, targets, params, actor=_text(actor), via="python", is_trusted=not authorize
+        )
+
+        def make(connection: Connection, now: datetime) -> Plan:
+            decided = Decided(ask.actor, "", now, ask.params)
+            return planning.judge(connection, self._host, ask, decided).plan
+
+        return self._with_connection(make, now)
 
     def preview(
-        self,
-        action: str,
-        targets: Iterable[str],
-        *,
-        actor: str,
-        via: str,
-        params: Mapping[str, Any] | None = None,
-        authorize: bool = True,
-    ) -> Preview:
-        """A plan that the actor may execute within fifteen minutes."""
-        raise NotImplementedError
+        self, action: str, targets: Iterable[str], *, actor: str, via: str,
+        params: Mapping[str, Any] | None = None, authorize: bool = True, now: datetime | None = None,
+    ) -> Preview:  # fmt: skip
+        """A plan that this actor may execute once within 15 minutes. Raises as `plan` does."""
+        ask = planning.make_ask(
+            action, targets, params, actor=_text(actor), via=via, is_trusted=not authorize
+        )
+
+        def make(connection: Connection, now: datetime) -> Preview:
+            decided = Decided(ask.actor, "", now, ask.params)
+            judged = planning.judge(connection, self._host, ask, decided)
+            return transitions.keep(connection, self._host.secrets[0], ask, judged, now)
+
+        return self._with_connection(make, now)
 
     def execute(
-        self,
-        preview_id: int,
-        token: str,
-        *,
-        actor: str,
-        reason: str,
-        request_id: str | None = None,
-        via: str = "page",
-        authorize: bool = True,
-    ) -> Receipt:
-        """Carry a preview out, or say why not."""
-        raise NotImplementedError
+        self, preview_id: int, token: str, *, actor: str, reason: str, request_id: str | None = None,
+        via: str = "page", authorize: bool = True, now: datetime | None = None,
+    ) -> Receipt:  # fmt: skip
+        """Carry out what was previewed, when it still is what was shown; else a receipt that says why not."""
+
+        def make(connection: Connection, now: datetime) -> Receipt:
+            executed = execution.carry_out(
+                connection,
+                self._host,
+                preview_id,
+                token,
+                actor=_text(actor),
+                via=via,
+                reason=_text(reason).strip(),
+                request_id=_request_id(request_id),
+                is_trusted=not authorize,
+                now=now,
+            )
+            return self._finish(connection, executed, now)
+
+        return self._with_connection(make, now)
 
     def run(
-        self,
-        action: str,
-        targets: Iterable[str],
-        *,
-        actor: str,
-        reason: str,
-        via: str = "python",
-        params: Mapping[str, Any] | None = None,
-        authorize: bool = True,
-        request_id: str | None = None,
+        self, action: str, targets: Iterable[str], *, actor: str, reason: str, via: str = "python",
+        params: Mapping[str, Any] | None = None, authorize: bool = True, request_id: str | None = None,
+        now: datetime | None = None,
+    ) -> Receipt:  # fmt: skip
+        """Plan and carry out in one transaction: nothing can change in between. Raises as `plan` does."""
+        ask = planning.make_ask(
+            action, targets, params, actor=_text(actor), via=via, is_trusted=not authorize
+        )
+
+        def make(connection: Connection, now: datetime) -> Receipt:
+            executed = execution.run(
+                connection,
+                self._host,
+                ask,
+                reason=_text(reason).strip(),
+                request_id=_request_id(request_id),
+                now=now,
+            )
+            return self._finish(connection, executed, now)
+
+        return self._with_connection(make, now)
+
+    # --- the verbs, for Python: each takes one target or several, and raises ActionRefused when it is refused
+
+    def retry(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """Run failed, canceled or retryable jobs once more."""
+        return self._must("job.retry", _jobs(jobs), why)
+
+    def cancel(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """End waiting jobs as canceled, and stop what runs."""
+        return self._must("job.cancel", _jobs(jobs), why)
+
+    def discard(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """End waiting jobs as failed."""
+        return self._must("job.discard", _jobs(jobs), why)
+
+    def run_again(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """Record a new job of the same call for each final one."""
+        return self._must("job.run_again", _jobs(jobs), why)
+
+    def delete(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """Remove final jobs."""
+        return self._must("job.delete", _jobs(jobs), why)
+
+    def pause(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Hand out nothing from these queues, and take back what lies in Redis."""
+        return self._must("queue.pause", _queues(queues), why)
+
+    def drain(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Hand out nothing more from these queues; what lies in Redis still runs."""
+        return self._must("queue.drain", _queues(queues), why)
+
+    def resume(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Hand out from these queues again."""
+        return self._must("queue.resume", _queues(queues), why)
+
+    def set_window(
+        self, queues: str | Iterable[str], window: int | None, **why: Unpack[Why]
     ) -> Receipt:
-        """Plan and carry out at once."""
-        raise NotImplementedError
+        """Let so many jobs of each lie in Redis; None leaves it to the live workers."""
+        wanted = {"window": window}
+        return self._must("queue.set_window", _queues(queues), why, wanted)
+
+    def _must(
+        self, action: str, targets: list[str], why: Why, params: Mapping[str, Any] | None = None
+    ) -> Receipt:
+        receipt = self.run(action, targets, params=params, **why)
+        if not receipt.is_done:
+            raise ActionRefused(receipt)
+        return receipt
+
+    # --- connections, and what follows a commit
+
+    def _with_connection(self, act: Callable[[Connection, datetime], T], now: datetime | None) -> T:
+        self._host.require_schema()
+        has_begun = False
+        while True:
+            try:
+                with self._host.spare.one() as connection:
+                    clock = read_clock(connection)
+                    has_begun = True
+                    return act(connection, now or clock)
+            except psycopg.errors.LockNotAvailable as error:
+                raise EngineUnavailable("somebody else holds a row of it: try again") from error
+            except psycopg.OperationalError as error:
+                if has_begun:
+                    said = f"Postgres did not answer ({type(error).__name__})"
+                    raise EngineUnavailable(said) from error
+                # What was kept idle died with a restart of Postgres. The next one is new.
+                self._host.spare.close()
+                has_begun = True
+
+    def _finish(self, connection: Connection, executed: Executed, now: datetime) -> Receipt:
+        """After the commit: the log hears of it, and the effects are carried out. None of it can fail the action."""
+        for tell in executed.after_commit:
+            tell()
+        if not (failed := carry_out(self._host, connection, executed.effects)):
+            return executed.receipt
+        says = f"{executed.receipt.says}; Redis did not answer: {', and '.join(failed)}"
+        executed = replace(executed, receipt=replace(executed.receipt, says=says))
+        try:
+            execution.note(connection, executed, now)
+        except psycopg.Error:
+            _log.exception("a receipt was not made more exact; what it says stays true")
+        return executed.receipt
+
+
+def _jobs(jobs: int | Iterable[int]) -> list[str]:
+    return [f"job/{id}" for id in ([jobs] if isinstance(jobs, int) else jobs)]
+
+
+def _queues(queues: str | Iterable[str]) -> list[str]:
+    return [f"queue/{name}" for name in ([queues] if isinstance(queues, str) else queues)]
+
+
+def _request_id(given: str | None) -> str | None:
+    return None if given is None else _text(given)[:200]
+
+
+def _text(given: str) -> str:
+    """What Postgres can keep of a text: a command line may hold half characters, a form a NUL."""
+    if not isinstance(given, str):
+        return ""
+    return given.encode("utf-8", "replace").decode().replace("\0", "")

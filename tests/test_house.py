@@ -18,8 +18,9 @@ SENDS_SQL = re.compile(
     r"""flask_opsjobs/(
         \w+/(transitions|(\w+_)?queries)
       | db | sql | session | host
-      | jobs/(enqueue\w* | receipts | outputs | retention)
+      | jobs/(enqueue\w* | receipts | outputs | retention | saved_views)
       | endings/\w+
+      | overview/badges
       | engine/\w+
       | lifeline/\w+
       | loops/\w+
@@ -47,6 +48,8 @@ def _calls(path: Path, *methods: str) -> Iterator[str]:
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
             and node.func.attr in methods
+            # An operator executes a preview.
+            and not ast.unparse(node.func.value).endswith(("operator", "operator()"))
         ):
             yield sources.place(path, node.lineno)
 

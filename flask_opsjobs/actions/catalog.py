@@ -39,6 +39,13 @@ class Action:
         """What the access policy is asked for, with the target as its subject."""
         return self.name
 
+    def on(self, name: str) -> str:
+        """What is done, as in "cannot …": `retry job 7`, `run job 7 again`."""
+        return _PHRASES.get(self.verb, f"{self.verb} {{}}").format(name)
+
+
+_PHRASES = {"run_again": "run {} again", "set_window": "set the window of {}"}
+
 
 def _job(verb: str, title: str, risk: str) -> Action:
     return Action(f"job.{verb}", title, jobs.sources_of(verb), risk)

@@ -1,4 +1,4 @@
-"""The arrows finish, fail, snooze, expire, rescue and refuse: each one statement, then everyone who waits is told."""
+"""The arrows that end an attempt or a job, finish to discard: each one statement, then all who wait are told."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 from .. import sql
 from ..db import Connection
 from ..jobs import receipts
-from ..jobs.lifecycle import FINAL
+from ..jobs.lifecycle import FINAL, WAITING
 from ..jobs.outcomes import Outcome
 
 # After how many refusals by RQ workers that lack the host's code a job fails.
@@ -105,6 +105,27 @@ def refuse(
         "refuse_jobs",
         {"ids": ids, "dispatch_nos": numbers, "now": now, "limit": MOST_REFUSALS},
     )
+
+
+def cancel(
+    connection: Connection, ids: Sequence[int], now: datetime, reason: str | None
+) -> list[Ended]:
+    """End those of these jobs that wait as `canceled`; those it were. Commits unless the caller has a transaction."""
+    return _end_waiting(connection, ids, now, reason, state="canceled", ended_by="canceled")
+
+
+def discard(
+    connection: Connection, ids: Sequence[int], now: datetime, reason: str | None
+) -> list[Ended]:
+    """End those of these jobs that wait as `failed`; those it were. Commits unless the caller has a transaction."""
+    return _end_waiting(connection, ids, now, reason, state="failed", ended_by="discarded")
+
+
+def _end_waiting(
+    connection: Connection, ids: Sequence[int], now: datetime, reason: str | None, **end: str
+) -> list[Ended]:
+    parameters = {"ids": list(ids), "now": now, "reason": reason, "sources": list(WAITING), **end}
+    return _end(connection, "end_waiting_jobs", parameters)
 
 
 def _end(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> list[Ended]:

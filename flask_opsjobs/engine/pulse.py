@@ -81,6 +81,11 @@ class Pulse:
         with self._lock:
             return (job_id, dispatch_no) in self._wanted
 
+    def hurry(self) -> None:
+        """Let the next beat be due now."""
+        with self._lock:
+            self._due_at = 0.0
+
     def due_in(self) -> float:
         """Seconds until the next beat."""
         with self._lock:

@@ -83,6 +83,20 @@ def recall_lost(
     return _take_back(connection, broker, [row for row in rows if row.key in lost], seen, now)
 
 
+def recall_paused(connection: Connection, broker: Broker, queue: str | None = None) -> list[Key]:
+    """Take back what was handed out of paused queues, of one or of all, but for those that drain. Commits.
+
+    Right after a pause, and again by the loop: a dispatcher that read the queue before may commit after. Fenced by
+    `dispatch_no`, so what a worker claims in this moment runs. Redis being away leaves deliveries that find no row.
+    """
+    wanted = {"queue": queue, "limit": _MOST_ROWS}
+    found = connection.execute(sql.load("list_queued_in_paused"), wanted).fetchall()
+    rows = [_Queued(*row) for row in found]
+    recalled = set(recall(connection, [row.key for row in rows])) if rows else set()
+    tidy_quietly(broker, [(row.queue, *row.key) for row in rows if row.key in recalled])
+    return sorted(recalled)
+
+
 def _page(
     connection: Connection, now: datetime, after: int, seconds: float
 ) -> tuple[list[_Queued], int]:

@@ -59,6 +59,12 @@ class Recorder(threading.Thread):
             self._progress[progress.key] = progress
             self._changed.notify_all()
 
+    def beat_now(self) -> None:
+        """Beat without waiting for the time to come."""
+        with self._changed:
+            self._pulse.hurry()
+            self._changed.notify_all()
+
     def drain(self, timeout: float) -> bool:
         """Wait until everything submitted is written; False when it took longer than `timeout` seconds."""
         with self._changed:
@@ -101,7 +107,12 @@ class Recorder(threading.Thread):
             self._is_idle = True
             self._changed.notify_all()
             self._changed.wait_for(
-                lambda: self._pending or self._progress or self._is_stopping,
+                lambda: (
+                    self._pending
+                    or self._progress
+                    or self._is_stopping
+                    or self._pulse.due_in() <= 0
+                ),
                 max(0.0, self._pulse.due_in()),
             )
             linger = flushed_at + _LINGER_SECONDS - time.monotonic()

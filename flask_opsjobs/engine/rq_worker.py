@@ -20,6 +20,7 @@ from rq.worker.base import BaseWorker
 from ..jobs.claimed import Claimed
 from ..jobs.outcomes import Outcome
 from .claim import Refused, claim
+from .command import is_hurry
 from .delivery import parse
 from .dequeue import make_job, pop
 from .executor import Executor
@@ -225,7 +226,10 @@ class OpsWorkerLoop(BaseWorker):
         """Commands over RQ's channel run in another thread; what they raise must not end it."""
         with fork_lock:
             try:
-                super().handle_payload(message)
+                if is_hurry(message):
+                    self.executor.recorder.beat_now()
+                else:
+                    super().handle_payload(message)
             except Exception:
                 _log.exception("a command of RQ was not understood")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection as SqlConnection
@@ -11,7 +12,7 @@ from .. import db, sql
 from ..errors import OpsJobsError
 from .unique import Unique
 
-__all__ = ["Unique", "find_or_take", "release"]
+__all__ = ["Unique", "find_or_take", "release", "take"]
 
 # Each round but the last meets a receipt that another transaction takes or gives up in that very moment.
 _MOST_ROUNDS = 100
@@ -44,3 +45,16 @@ def find_or_take(
 def release(connection: db.Connection, job_ids: Sequence[int]) -> None:
     """Let the next call of jobs unique until they end be recorded. Part of the caller's transaction."""
     connection.execute(sql.load("release_receipts"), {"job_ids": list(job_ids)})
+
+
+def take(
+    connection: db.Connection, withins: Mapping[int, timedelta | None], now: datetime
+) -> list[int]:
+    """Take the receipts of recorded jobs, given by id with their spans; the ids that another job's receipt was in the
+    way of. Waits for a transaction that is recording the same call. Part of the caller's transaction.
+    """
+    ids = list(withins)
+    jobs = {"ids": ids, "now": now}
+    connection.execute(sql.load("forget_expired_receipts"), jobs)
+    connection.execute(sql.load("take_receipts"), {**jobs, "withins": list(withins.values())})
+    return [id for (id,) in connection.execute(sql.load("list_jobs_without_receipt"), jobs)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ..engine.recall import Suspects, recall_lost
+from ..engine.recall import Suspects, recall_lost, recall_paused
 from ..engine.redis_reads import answering, one_queue_per_redis
 from ..engine.strays import Strays, remove_strays
 from .shape import IDLE, Loop, Pass, count, every
@@ -13,10 +13,18 @@ _log = logging.getLogger("flask_opsjobs.lifeline")
 
 
 def run(context: Pass) -> str:
-    """Recall jobs whose delivery is lost, count refusals, remove deliveries without a row."""
+    """Recall what lies in Redis of paused queues and jobs whose delivery is lost; count refusals; remove strays."""
     with answering():
-        said = [*_recall(context), *_remove_strays(context)]
+        said = [*_recall_paused(context), *_recall(context), *_remove_strays(context)]
     return ", ".join(said) or IDLE
+
+
+def _recall_paused(context: Pass) -> list[str]:
+    recalled = recall_paused(context.connection, context.host.broker)
+    if not recalled:
+        return []
+    _log.info("took back jobs %s: their queue is paused", _ids(recalled))
+    return [f"took back {count(len(recalled), 'job')} of paused queues"]
 
 
 def _recall(context: Pass) -> list[str]:

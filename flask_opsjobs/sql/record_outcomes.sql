@@ -8,12 +8,12 @@ WITH o AS MATERIALIZED (
         reason text, delay_seconds float8, ended_by text, output jsonb, keep_output bool, output_bytes int,
         output_omitted text, log_tail text, cause text, max_rss_kb bigint, done bigint, total bigint, note text)
 ), locked AS MATERIALIZED (
-    SELECT j.id, j.dispatch_no, j.state, j.max_attempts, j.cancel_requested_at, j.started_at,
+    SELECT j.id, j.dispatch_no, j.state, j.max_attempts, j.cancel_requested_at, j.cancel_reason, j.started_at,
            j.attempt + (j.state = 'queued')::int AS attempt
     FROM opsjobs.jobs j JOIN o USING (id) WHERE j.dispatch_no = o.dispatch_no
     ORDER BY j.id FOR UPDATE OF j
 ), judged AS MATERIALIZED (
-    SELECT o.*, l.attempt, coalesce(l.started_at, %(now)s) AS started_at,
+    SELECT o.*, l.attempt, l.cancel_reason, coalesce(l.started_at, %(now)s) AS started_at,
         CASE WHEN o.kind = 'returned' THEN 'finished'
              WHEN o.kind = 'discarded' OR o.ended_by IS NOT NULL THEN 'failed'
              WHEN o.kind = 'canceled' OR l.cancel_requested_at IS NOT NULL THEN 'canceled'
@@ -28,7 +28,7 @@ WITH o AS MATERIALIZED (
         ended_at = CASE WHEN d.next IN ('finished', 'failed', 'canceled') THEN %(now)s::timestamptz END,
         ended_by = CASE d.next WHEN 'finished' THEN 'returned' WHEN 'canceled' THEN 'canceled'
             WHEN 'failed' THEN coalesce(d.ended_by, CASE d.kind WHEN 'discarded' THEN d.kind ELSE 'exhausted' END) END,
-        ended_reason = d.reason
+        ended_reason = CASE WHEN d.next = 'canceled' THEN coalesce(d.cancel_reason, d.reason) ELSE d.reason END
     FROM judged d WHERE j.id = d.id
     RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.worker, j.queue, j.line, j.unique_key IS NOT NULL AS is_unique
 ), noted AS (

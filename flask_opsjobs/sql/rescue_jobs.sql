@@ -4,14 +4,15 @@
 -- Locks in id order before it writes. The attempt is closed as lost; a late finish meets the fence.
 -- Run by the watch loop, for executors that are missing, and by an executor's own beat. Index: jobs_started.
 WITH locked AS MATERIALIZED (
-    SELECT id, dispatch_no, attempt < max_attempts AS has_more, cancel_requested_at IS NOT NULL AS is_cancel_wanted
+    SELECT id, dispatch_no, attempt < max_attempts AS has_more, cancel_requested_at IS NOT NULL AS is_cancel_wanted,
+        cancel_reason
     FROM opsjobs.jobs
     WHERE state = 'started' AND executor_id = ANY (%(executor_ids)s::bigint[]) AND origin = 'opsjobs'
       AND started_at < %(claimed_before)s
       AND NOT (id || '-' || dispatch_no) = ANY (%(keep)s::text[])
     ORDER BY id LIMIT %(limit)s FOR UPDATE
 ), judged AS MATERIALIZED (
-    SELECT id, dispatch_no, CASE WHEN is_cancel_wanted THEN 'canceled' WHEN has_more THEN 'available'
+    SELECT id, dispatch_no, cancel_reason, CASE WHEN is_cancel_wanted THEN 'canceled' WHEN has_more THEN 'available'
         ELSE 'failed' END AS next FROM locked
 ), closed AS (
     UPDATE opsjobs.attempts a SET ended_at = %(now)s, outcome = 'lost', error = %(cause)s, cause = %(cause)s
@@ -20,6 +21,6 @@ WITH locked AS MATERIALIZED (
 UPDATE opsjobs.jobs j SET state = d.next, executor_id = NULL, dispatched_at = NULL, error = %(cause)s,
     ended_at = CASE WHEN d.next <> 'available' THEN %(now)s::timestamptz END,
     ended_by = CASE d.next WHEN 'failed' THEN 'exhausted' WHEN 'canceled' THEN 'canceled' END,
-    ended_reason = CASE WHEN d.next <> 'available' THEN %(cause)s END
+    ended_reason = CASE d.next WHEN 'canceled' THEN coalesce(d.cancel_reason, %(cause)s) WHEN 'failed' THEN %(cause)s END
 FROM judged d WHERE j.id = d.id
 RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.worker, j.queue, j.line, j.unique_key IS NOT NULL AS is_unique

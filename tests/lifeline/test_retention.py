@@ -69,11 +69,8 @@ def test_each_state_is_kept_for_its_own_days(
     gone = {end_job(kind, days + 0.01) for kind, days in kinds.items()}
     running = start_job(bench)
     removed = retention.retain(bench.connection, settings, now)
-    assert removed == {
+    assert {what: number for what, number in removed.items() if number} == {
         "outputs": 2,
-        "receipts": 0,
-        "executors": 0,
-        "loop_runs": 0,
         "finished jobs": 1,
         "failed jobs": 1,
         "canceled jobs": 1,

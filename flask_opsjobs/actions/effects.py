@@ -1,0 +1,46 @@
+"""What must happen outside Postgres once an action is committed, as values; the operator carries them out.
+
+None of them is needed for the outcome: what fails here, the loops and the workers' beats mend.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class HandOut:
+    """Dispatch lines, each with its queue, on which jobs became due."""
+
+    lines: tuple[tuple[str, str], ...]
+    otherwise: ClassVar = "the dispatch loop hands out what is due"
+
+
+@dataclass(frozen=True)
+class TakeBack:
+    """Recall what lies in Redis of a paused queue."""
+
+    queue: str
+    otherwise: ClassVar = "the recall loop takes back what lies there"
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Remove the deliveries (queue, id, dispatch_no) of jobs that ended while they waited for a worker."""
+
+    deliveries: tuple[tuple[str, int, int], ...]
+    otherwise: ClassVar = "what lies there is refused by the worker that meets it"
+
+
+@dataclass(frozen=True)
+class Hurry:
+    """Ask an executor, which listens on the Redis of `queue`, to beat now: it then sees which job shall stop."""
+
+    queue: str
+    executor: str
+    otherwise: ClassVar = "the worker stops it at its next beat"
+
+
+# Each has `otherwise`: what is true when it fails, for the receipt.
+Effect = HandOut | TakeBack | Forget | Hurry

@@ -1,0 +1,120 @@
+"""What an action would change of a job, in words, and the facts of the job that a preview is compared by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from ..host import Host
+from ..jobs.transitions import Standing
+from .shapes import Change
+from .verdict import exact, moment
+
+Changes = tuple[Sequence[Change | None], str | None]
+
+
+def facts_of(job: Standing, now: datetime) -> dict[str, Any]:
+    """What must not have changed since the preview. `deadline_passed` turns by itself: a retry then does more."""
+    return {
+        "worker": job.worker,
+        "queue": job.queue,
+        "state": job.state,
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "dispatch_no": job.dispatch_no,
+        "due_at": exact(job.due_at),
+        "deadline_at": exact(job.deadline_at),
+        "deadline_passed": _has_passed(job, now),
+        "ended_at": exact(job.ended_at),
+        "ended_by": job.ended_by,
+        "cancel_requested_at": exact(job.cancel_requested_at),
+    }
+
+
+def span_of(host: Host, job: Standing) -> timedelta | None:
+    """How long the receipt of a new call guards, as its worker declares it; None when this process cannot say."""
+    worker = host.workers.get(job.worker)
+    unique = worker.declared.unique if worker is not None else None
+    return unique.within if unique is not None and job.unique_until == "within" else None
+
+
+def _retry(job: Standing, _host: Host, now: datetime) -> Changes:
+    most = max(job.max_attempts, job.attempt + 1)
+    changes = (
+        Change("state", job.state, "available"),
+        Change("due", moment(job.due_at), "now"),
+        Change("attempts allowed", str(job.max_attempts), str(most))
+        if most != job.max_attempts
+        else None,
+        Change("deadline", f"{moment(job.deadline_at)}, passed", None)
+        if _has_passed(job, now)
+        else None,
+        Change("ended", f"{job.ended_by}, {moment(job.ended_at)}", None) if job.ended_at else None,
+        Change("receipt", "released", "taken again")
+        if job.unique_until == "ended" and job.receipt_of is None
+        else None,
+    )
+    return changes, None
+
+
+def _cancel(job: Standing, host: Host, _now: datetime) -> Changes:
+    if job.state != "started":
+        return (Change("state", job.state, "canceled"),), None
+    after = "started, as before" if job.executor_kind == "plain" else "canceled, once it is stopped"
+    return (Change("state", "started", after),), _when_stopped(job, host.settings.beat_seconds)
+
+
+def _when_stopped(job: Standing, beat_seconds: float) -> str:
+    """When and how a wish to stop takes effect, by the kind of the executor."""
+    if job.executor_kind == "forking":
+        return (
+            "its process is killed as soon as its worker hears of it: at once through Redis, "
+            f"else with the worker's next beat, at most {beat_seconds:g} s from then"
+        )
+    if job.executor_kind == "simple":
+        return (
+            f"it runs inside its worker, which hears of it at its next beat, at most {beat_seconds:g} s from then, "
+            "and stops it between two steps of Python: a call into C is not broken off"
+        )
+    if job.executor_kind == "plain":
+        return (
+            "a plain rq worker cannot be told to stop: it runs to its end; what it returns counts, "
+            "and if it fails it is canceled instead of tried again"
+        )
+    return "its executor is not known any more: it is canceled when the watch loop puts it back"
+
+
+def _discard(job: Standing, _host: Host, _now: datetime) -> Changes:
+    return (Change("state", job.state, "failed"), Change("ended", None, "discarded")), None
+
+
+def _run_again(job: Standing, host: Host, _now: datetime) -> Changes:
+    note = None
+    if job.unique_until == "within" and span_of(host, job) is None:
+        note = "the span of its receipt is not known here: the new job is not guarded against another of the same call"
+    return (Change("new job", None, f"{job.worker} in {job.queue}, available, due now"),), note
+
+
+def _delete(job: Standing, _host: Host, _now: datetime) -> Changes:
+    note = None
+    if job.receipt_of == job.id:
+        note = f"its receipt stays: the same call is refused {_until(job)}"
+    return (Change("job", job.state, None),), note
+
+
+def _until(job: Standing) -> str:
+    return "for ever" if job.unique_until == "forever" else "until its span is over"
+
+
+def _has_passed(job: Standing, now: datetime) -> bool:
+    return job.deadline_at is not None and job.deadline_at <= now
+
+
+CHANGES: dict[str, Callable[[Standing, Host, datetime], Changes]] = {
+    "retry": _retry,
+    "cancel": _cancel,
+    "discard": _discard,
+    "run_again": _run_again,
+    "delete": _delete,
+}

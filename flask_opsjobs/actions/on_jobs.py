@@ -1,0 +1,199 @@
+"""The actions on jobs: what each would change, and the writes of `jobs` and `endings` that carry it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from .. import endings
+from ..db import Connection
+from ..host import Host
+from ..jobs import receipts
+from ..jobs import transitions as job_transitions
+from ..jobs.lifecycle import FINAL
+from ..jobs.transitions import Standing
+from .catalog import Action
+from .effects import Effect, Forget, HandOut, Hurry
+from .job_changes import CHANGES, facts_of, span_of
+from .shapes import Change
+from .verdict import Decided, Overtaken, Verdict, Written, do, illegal, leave
+
+
+def judge(
+    connection: Connection,
+    host: Host,
+    action: Action,
+    targets: Sequence[str],
+    decided: Decided,
+    *,
+    lock: bool,
+) -> list[Verdict]:
+    """What the action would do with each of these jobs; with `lock` nobody else changes them until the commit."""
+    ids = {target: int(target.partition("/")[2]) for target in targets}
+    if lock:
+        job_transitions.lock(connection, ids.values())
+    found = job_transitions.look(connection, ids.values(), decided.now)
+    rivals = _Rivals(action)
+    return [
+        _judge(host, action, target, found.get(id), rivals, decided.now)
+        for target, id in ids.items()
+    ]
+
+
+def carry_out(
+    connection: Connection,
+    host: Host,
+    action: Action,
+    verdicts: Sequence[Verdict],
+    decided: Decided,
+) -> Written:
+    """Write it, on jobs that the caller has locked and judged. Raises `Overtaken` when a receipt is gone."""
+    jobs = [verdict.standing for verdict in verdicts]
+    news, effects = _WRITES[action.verb](connection, host, jobs, decided)
+    stand = job_transitions.look(connection, [job.id for job in jobs], decided.now)
+    after = {
+        f"job/{job.id}": _after(stand.get(job.id), news.get(job.id), decided.now) for job in jobs
+    }
+    items = []
+    for verdict in verdicts:
+        assert verdict.item is not None
+        new = news.get(verdict.standing.id)
+        items.append(verdict.item if new is None else _with_news(verdict, new))
+    return Written(tuple(items), after, tuple(dict.fromkeys(effects)))
+
+
+def _judge(
+    host: Host, action: Action, target: str, job: Standing | None, rivals: _Rivals, now: datetime
+) -> Verdict:
+    if job is None:
+        return leave(target, None, {}, "not_found", f"there is no {target.replace('/', ' ', 1)}")
+    facts = facts_of(job, now)
+    if job.state not in action.sources:
+        return illegal(action, target, job.worker, facts, job.state)
+    if action.verb == "cancel" and job.cancel_requested_at is not None and job.state == "started":
+        who = job.cancel_requested_by or "somebody"
+        said = f"{who} asked already to stop job {job.id}; its worker has not done it yet"
+        return leave(target, job.worker, facts, "already", said)
+    if rival := rivals.find(job):
+        said = f"cannot {action.on(f'job {job.id}')}: job {rival} has the receipt of the same call"
+        return leave(target, job.worker, facts, "duplicate", said)
+    changes, note = CHANGES[action.verb](job, host, now)
+    return do(target, job.worker, facts, job, *changes, note=note)
+
+
+class _Rivals:
+    """Who has the receipt that a job needs: another job, or one that stands before it in the same plan."""
+
+    def __init__(self, action: Action) -> None:
+        self._verb = action.verb
+        self._taken: dict[bytes, int] = {}
+
+    def find(self, job: Standing) -> int | None:
+        """The id of the job in the way; None when there is none, and then the receipt counts as taken."""
+        if self._verb == "retry":
+            is_needed = job.unique_until == "ended"
+        else:
+            is_needed = self._verb == "run_again" and job.unique_until is not None
+        if not is_needed or job.unique_key is None:
+            return None
+        holder = job.receipt_of
+        if holder is not None and (self._verb == "run_again" or holder != job.id):
+            return holder
+        first = self._taken.setdefault(job.unique_key, job.id)
+        return None if first == job.id else first
+
+
+def _after(job: Standing | None, news: int | None, now: datetime) -> dict[str, Any] | None:
+    if job is None:
+        return None
+    facts = facts_of(job, now)
+    return facts if news is None else {**facts, "run_again_as": f"job/{news}"}
+
+
+def _with_news(verdict: Verdict, new: int) -> Any:
+    assert verdict.item is not None
+    changes = (Change("new job", None, f"job/{new}"),)
+    return replace(verdict.item, changes=changes, note=f"it runs again as job {new}")
+
+
+# --- the writes: each returns the ids of new jobs by the old, and what follows the commit
+
+_News = Mapping[int, int]
+_Write = Callable[[Connection, Host, Sequence[Standing], Decided], tuple[_News, Iterable[Effect]]]
+
+
+def _retry(
+    connection: Connection, _host: Host, jobs: Sequence[Standing], decided: Decided
+) -> tuple[_News, Iterable[Effect]]:
+    unique = {job.id: None for job in jobs if job.unique_until == "ended"}
+    if unique and receipts.take(connection, unique, decided.now):
+        raise Overtaken
+    job_transitions.retry(connection, [job.id for job in jobs], decided.now)
+    return {}, _hand_out(jobs)
+
+
+def _run_again(
+    connection: Connection, host: Host, jobs: Sequence[Standing], decided: Decided
+) -> tuple[_News, Iterable[Effect]]:
+    spans = {
+        job.id: span_of(host, job)
+        for job in jobs
+        if job.unique_until in ("ended", "forever") or span_of(host, job) is not None
+    }
+    ids = [job.id for job in jobs]
+    news = job_transitions.run_again(connection, ids, spans, decided.now)
+    withins = {news[id]: span for id, span in spans.items()}
+    if withins and receipts.take(connection, withins, decided.now):
+        raise Overtaken
+    return news, _hand_out(jobs)
+
+
+def _cancel(
+    connection: Connection, _host: Host, jobs: Sequence[Standing], decided: Decided
+) -> tuple[_News, Iterable[Effect]]:
+    waiting = [job for job in jobs if job.state != "started"]
+    started = [job for job in jobs if job.state == "started"]
+    endings.cancel(connection, [job.id for job in waiting], decided.now, decided.reason)
+    ids = [job.id for job in started]
+    job_transitions.request_cancel(connection, ids, decided.actor, decided.reason, decided.now)
+    hurries = [
+        Hurry(job.queue, job.executor)
+        for job in started
+        if job.executor is not None and job.executor_kind != "plain"
+    ]
+    return {}, [*_forget(waiting), *hurries]
+
+
+def _discard(
+    connection: Connection, _host: Host, jobs: Sequence[Standing], decided: Decided
+) -> tuple[_News, Iterable[Effect]]:
+    endings.discard(connection, [job.id for job in jobs], decided.now, decided.reason)
+    return {}, _forget(jobs)
+
+
+def _delete(
+    connection: Connection, _host: Host, jobs: Sequence[Standing], _decided: Decided
+) -> tuple[_News, Iterable[Effect]]:
+    assert all(job.state in FINAL for job in jobs)
+    job_transitions.delete(connection, [job.id for job in jobs])
+    return {}, ()
+
+
+def _hand_out(jobs: Iterable[Standing]) -> list[Effect]:
+    return [HandOut(tuple(dict.fromkeys((job.line, job.queue) for job in jobs)))]
+
+
+def _forget(jobs: Iterable[Standing]) -> list[Effect]:
+    queued = [(job.queue, job.id, job.dispatch_no) for job in jobs if job.state == "queued"]
+    return [Forget(tuple(queued))] if queued else []
+
+
+_WRITES: dict[str, _Write] = {
+    "retry": _retry,
+    "cancel": _cancel,
+    "discard": _discard,
+    "run_again": _run_again,
+    "delete": _delete,
+}

@@ -1,0 +1,116 @@
+"""The actions on queues: what each would change, and the writes of `queues` that carry it out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..db import Connection
+from ..host import Host
+from ..queues import lifecycle
+from ..queues import transitions as queue_transitions
+from ..queues.transitions import Standing
+from .catalog import Action
+from .effects import Effect, HandOut, TakeBack
+from .shapes import Change
+from .verdict import Decided, Verdict, Written, do, exact, illegal, leave
+
+_NOTES = {
+    "pause": "what runs goes on; what lies in Redis is taken back right after",
+    "drain": "what runs and what lies in Redis goes on",
+}
+
+
+def judge(
+    connection: Connection,
+    host: Host,
+    action: Action,
+    targets: Sequence[str],
+    decided: Decided,
+    *,
+    lock: bool,
+) -> list[Verdict]:
+    """What the action would do with each of these queues; with `lock` nobody else changes them until the commit."""
+    names = {target: target.partition("/")[2] for target in targets}
+    found = _look(connection, host, names.values())
+    if lock and found:
+        # Only what is known is given a row; the look is repeated, since somebody may have decided meanwhile.
+        queue_transitions.lock(connection, found, decided.now)
+        found = _look(connection, host, names.values())
+    return [_judge(action, target, found.get(name), decided) for target, name in names.items()]
+
+
+def carry_out(
+    connection: Connection,
+    host: Host,
+    action: Action,
+    verdicts: Sequence[Verdict],
+    decided: Decided,
+) -> Written:
+    """Write it, on queues that the caller has locked and judged."""
+    queues: list[Standing] = [verdict.standing for verdict in verdicts]
+    names = [queue.name for queue in queues]
+    actor, reason, now = decided.actor, decided.reason, decided.now
+    if action.verb == "pause":
+        queue_transitions.pause(connection, names, actor, reason, now)
+    elif action.verb == "drain":
+        queue_transitions.drain(connection, names, actor, reason, now)
+    elif action.verb == "resume":
+        queue_transitions.resume(connection, names)
+    else:
+        queue_transitions.set_window(connection, names, decided.params["window"])
+    after = {f"queue/{q.name}": _facts(q) for q in _look(connection, host, names).values()}
+    items = tuple(verdict.item for verdict in verdicts if verdict.item is not None)
+    return Written(items, after, _effects(action, names))
+
+
+def _look(connection: Connection, host: Host, names: Any) -> dict[str, Standing]:
+    declared = {worker.declared.queue for worker in host.workers.values()}
+    return queue_transitions.look(connection, names, declared)
+
+
+def _effects(action: Action, names: Sequence[str]) -> tuple[Effect, ...]:
+    if action.verb == "pause":
+        return tuple(TakeBack(name) for name in names)
+    # A queue is its own line as long as it has no limit; the dispatch loop finds every other.
+    return () if action.verb == "drain" else (HandOut(tuple((name, name) for name in names)),)
+
+
+def _judge(action: Action, target: str, queue: Standing | None, decided: Decided) -> Verdict:
+    if queue is None:
+        said = f"no job, no worker and no listener names the {target.replace('/', ' ', 1)}"
+        return leave(target, None, {}, "not_found", said)
+    facts = _facts(queue)
+    if action.verb == "set_window":
+        before, after = _window(queue.window_size), _window(decided.params["window"])
+        if before == after:
+            said = f"the window of queue {queue.name} is {before} already"
+            return leave(target, queue.name, facts, "already", said)
+        return do(target, queue.name, facts, queue, Change("window", before, after))
+    if queue.state not in action.sources:
+        return _not_now(action, target, queue, facts)
+    (arrow,) = [arrow for arrow in lifecycle.ARROWS if arrow.name == action.verb]
+    change = Change("state", queue.state, arrow.target)
+    return do(target, queue.name, facts, queue, change, note=_NOTES.get(action.verb))
+
+
+def _not_now(action: Action, target: str, queue: Standing, facts: dict[str, Any]) -> Verdict:
+    (arrow,) = [arrow for arrow in lifecycle.ARROWS if arrow.name == action.verb]
+    if queue.state != arrow.target:
+        return illegal(action, target, queue.name, facts, queue.state)
+    by = f", by {queue.paused_by}" if queue.paused_by else ""
+    said = f"queue {queue.name} is {queue.state} already{by}"
+    return leave(target, queue.name, facts, "already", said)
+
+
+def _facts(queue: Standing) -> dict[str, Any]:
+    return {
+        "state": queue.state,
+        "window": queue.window_size,
+        "paused_at": exact(queue.paused_at),
+        "paused_by": queue.paused_by,
+    }
+
+
+def _window(size: int | None) -> str:
+    return "automatic" if size is None else str(size)

@@ -1,0 +1,154 @@
+"""Making a plan: what is asked for, what may be done of it, and the fingerprint of the facts it rests on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..db import Connection
+from ..errors import ActionRefused
+from ..host import Host
+from . import on_jobs, on_queues
+from .catalog import ACTIONS, MOST_TARGETS, Action
+from .shapes import Plan, Receipt
+from .verdict import Decided, Verdict, leave
+
+_log = logging.getLogger("flask_opsjobs")
+_JOB = re.compile(r"job/([0-9]{1,18})")
+_QUEUE = re.compile(r"queue/([^\0\ud800-\udfff]{1,500})", re.DOTALL)
+_WIDEST = 1_000_000
+
+THINGS = {"job": on_jobs, "queue": on_queues}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What an actor asks for, once it is known to make sense. `is_trusted`: the access policy is not asked."""
+
+    action: Action
+    targets: tuple[str, ...]
+    params: Mapping[str, Any]
+    actor: str
+    via: str
+    is_trusted: bool = False
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A plan and what it was made from."""
+
+    plan: Plan
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The facts of every target."""
+        return {verdict.target: dict(verdict.facts) for verdict in self.verdicts}
+
+    @property
+    def eligible(self) -> tuple[Verdict, ...]:
+        """What can be acted on."""
+        return tuple(verdict for verdict in self.verdicts if verdict.item is not None)
+
+
+def make_ask(
+    action: str, targets: Iterable[str], params: Mapping[str, Any] | None, *, actor: str, via: str,
+    is_trusted: bool,
+) -> Ask:  # fmt: skip
+    """What is asked for, in canonical words. Raises `ActionRefused` for what makes no sense whatever the state is."""
+    found = ACTIONS.get(action)
+    if found is None:
+        raise _nonsense(action, "illegal", f"there is no action {action!r}")
+    if not isinstance(actor, str) or not actor.strip():
+        raise _nonsense(action, "unauthorized", f"{action} needs an actor: nobody is signed in")
+    asked = [targets] if isinstance(targets, str) else targets
+    canonical = tuple(dict.fromkeys(_canonical(found, target) for target in asked))
+    if not canonical:
+        raise _nonsense(action, "unknown_target", f"{action} needs at least one {found.thing}")
+    if len(canonical) > MOST_TARGETS:
+        said = f"{action} takes at most {MOST_TARGETS} {found.thing}s at once, got {len(canonical)}"
+        raise _nonsense(action, "illegal", said)
+    return Ask(found, canonical, _params(found, params or {}), actor, via, is_trusted)
+
+
+def judge(
+    connection: Connection, host: Host, ask: Ask, decided: Decided, *, lock: bool = False
+) -> Judged:
+    """The plan as things stand. With `lock` its targets stay so until the caller commits.
+
+    What the actor may not touch is neither looked at nor locked.
+    """
+    allowed = [target for target in ask.targets if _may(host, ask, target)]
+    thing = THINGS[ask.action.thing]
+    found = thing.judge(connection, host, ask.action, allowed, decided, lock=lock)
+    by_target = {verdict.target: verdict for verdict in found}
+    verdicts = tuple(by_target.get(target) or _denied(ask, target) for target in ask.targets)
+    plan = Plan(
+        action=ask.action.name,
+        items=tuple(verdict.item for verdict in verdicts if verdict.item is not None),
+        skipped=tuple(verdict.skip for verdict in verdicts if verdict.skip is not None),
+        risk=ask.action.risk,
+        fingerprint=_fingerprint(ask, verdicts),
+        params=ask.params,
+    )
+    return Judged(plan, verdicts)
+
+
+def _may(host: Host, ask: Ask, target: str) -> bool:
+    """Whether the policy says yes, and nothing else; one that raises says no."""
+    if ask.is_trusted:
+        return True
+    try:
+        return host.access.can(ask.actor, ask.action.permission, target) is True
+    except Exception:
+        _log.exception("the access policy raised on %s: denied", ask.action.permission)
+        return False
+
+
+def _denied(ask: Ask, target: str) -> Verdict:
+    said = f"cannot {ask.action.on(target.replace('/', ' ', 1))}: it needs {ask.action.permission}"
+    return leave(target, None, {}, "unauthorized", said)
+
+
+def _fingerprint(ask: Ask, verdicts: Iterable[Verdict]) -> str:
+    weighed = [[verdict.target, verdict.weight] for verdict in verdicts]
+    text = json.dumps([ask.action.name, dict(ask.params), weighed], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _canonical(action: Action, target: object) -> str:
+    pattern = _JOB if action.thing == "job" else _QUEUE
+    match = pattern.fullmatch(target) if isinstance(target, str) else None
+    if match is None:
+        said = f"{target!r} is not a target of {action.name}: write {action.thing}/…"
+        raise _nonsense(action.name, "unknown_target", said)
+    return f"job/{int(match[1])}" if action.thing == "job" else f"queue/{match[1]}"
+
+
+def _params(action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
+    known = {"window"} if action.verb == "set_window" else set()
+    if wrong := sorted(set(given) ^ known):
+        what = "needs" if wrong[0] in known else "does not take"
+        raise _nonsense(action.name, "illegal", f"{action.name} {what} the parameter {wrong[0]}")
+    return {name: _window(action, value) for name, value in given.items()}
+
+
+def _window(action: Action, value: Any) -> int | None:
+    """A number of jobs; None for automatic, which forms and commands write as nothing or `auto`."""
+    if value in (None, "", "auto"):
+        return None
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,7}", value.strip()):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _WIDEST:
+        return value
+    said = f"a window is a whole number from 1 to {_WIDEST:,}, or auto; got {value!r}"
+    raise _nonsense(action.name, "illegal", said)
+
+
+def _nonsense(action: object, code: str, says: str) -> ActionRefused:
+    return ActionRefused(Receipt("refused", str(action), code, says, audit_sequence=None))

@@ -1,0 +1,131 @@
+"""Why an execution is refused: each with its stable code, and whether it costs the token and enters the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ..host import Host
+from .catalog import LONGEST_REASON, PREVIEW_MINUTES, SHORTEST_REASON
+from .planning import Ask, Judged
+from .shapes import Change, Plan, Receipt, Skip
+from .tokens import is_token
+
+
+@dataclass(eq=False)
+class Refused(Exception):
+    """Nothing is changed. The token is spent, and the refusal audited, unless it says otherwise."""
+
+    code: str
+    says: str
+    skipped: tuple[Skip, ...] = ()
+    drifted: tuple[Change, ...] = ()
+    before: Any = None
+    after: Any = None
+    is_spent: bool = True
+    is_audited: bool = True
+
+    def receipt(self, action: str) -> Receipt:
+        """What the actor is told."""
+        return Receipt(
+            "refused", action, self.code, self.says, None,
+            skipped=self.skipped, drifted=self.drifted,
+        )  # fmt: skip
+
+
+def find_refusal(
+    host: Host, ask: Ask, row: Mapping[str, Any], token: str, now: datetime
+) -> Refused | None:
+    """What the preview's row itself forbids. Another's attempt must not burn the owner's token."""
+    preview_id = row["id"]
+    is_theirs = row["actor"] == ask.actor and is_token(
+        host.secrets, token, preview_id, row["actor"], row["fingerprint"], row["created_at"]
+    )
+    if not is_theirs:
+        says = f"preview {preview_id} is not yours to execute: make one of your own"
+        return Refused("foreign", says, is_spent=False)
+    if row["spent_at"] is not None:
+        came = "was carried out" if row["outcome"] == "done" else "was refused"
+        says = f"preview {preview_id} {came} already: make a new one"
+        return Refused("spent", says, is_spent=False)
+    if now >= row["expires_at"]:
+        says = f"preview {preview_id} is older than {PREVIEW_MINUTES} minutes: make a new one"
+        return Refused("expired", says)
+    return None
+
+
+def require_reason(ask: Ask, reason: str) -> Refused | None:
+    """A slip of the pen is no decision: it costs nothing and is not audited."""
+    seen = "".join(each for each in reason if each.isprintable() or each in "\n\t").strip()
+    if len(seen) < SHORTEST_REASON:
+        says = f"say why, in at least {SHORTEST_REASON} characters: {ask.action.name} is audited"
+        return Refused("reason_too_short", says, is_spent=False, is_audited=False)
+    if len(reason) > LONGEST_REASON:
+        says = f"say why in at most {LONGEST_REASON:,} characters"
+        return Refused("reason_too_long", says, is_spent=False, is_audited=False)
+    return None
+
+
+def require_something(ask: Ask, plan: Plan) -> None:
+    """Return when anything can be done; else raise `Refused`."""
+    if plan.items:
+        return
+    codes = {skip.code for skip in plan.skipped}
+    code = {"unauthorized": "unauthorized", "not_found": "unknown_target"}.get(
+        codes.pop() if len(codes) == 1 else "", "illegal"
+    )
+    says = plan.skipped[0].says
+    if len(plan.skipped) > 1:
+        says = f"nothing to {ask.action.title.lower()}: {says}, and {len(plan.skipped) - 1} more"
+    raise Refused(code, says, skipped=plan.skipped)
+
+
+def compare(ask: Ask, row: Mapping[str, Any], judged: Judged) -> None:
+    """Return when the plan is what was shown; else raise `Refused` with what has changed since."""
+    if judged.plan.fingerprint == row["fingerprint"]:
+        return
+    shown = row["plan"]
+    was_allowed = {item["target"] for item in shown["items"]}
+    denied = [
+        skip
+        for skip in judged.plan.skipped
+        if skip.code == "unauthorized" and skip.target in was_allowed
+    ]
+    if denied:
+        raise Refused("unauthorized", denied[0].says, skipped=tuple(denied))
+    drifted = tuple(_drift(shown, judged))
+    says = f"{_subjects(drifted)} changed since the preview: nothing was done, look at a new one"
+    raise Refused("drifted", says, drifted=drifted, before=shown["facts"], after=judged.facts)
+
+
+def _drift(shown: Mapping[str, Any], judged: Judged) -> Iterator[Change]:
+    """What differs of each target, and what can now be done with it that could not, or the other way round."""
+    skips = {skip["target"]: skip for skip in shown["skipped"]}
+    for verdict in judged.verdicts:
+        target, was = verdict.target, shown["facts"].get(verdict.target, {})
+        before = skips.get(target)
+        code = None if verdict.skip is None else verdict.skip.code
+        if (before or {}).get("code") == code and code is not None:
+            continue
+        for what in dict.fromkeys([*was, *verdict.facts]):
+            old, new = was.get(what), verdict.facts.get(what)
+            if old != new:
+                yield Change(f"{target} {what}", _words(old), _words(new))
+        if (before is None) != (verdict.skip is None):
+            now = "can be acted on" if verdict.skip is None else verdict.skip.says
+            yield Change(target, "can be acted on" if before is None else before["says"], now)
+
+
+def _subjects(drifted: tuple[Change, ...]) -> str:
+    targets = list(dict.fromkeys(change.what.partition(" ")[0] for change in drifted))
+    if len(targets) == 1:
+        return targets[0].replace("/", " ", 1)
+    return f"{len(targets)} targets"
+
+
+def _words(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return None if value is None else str(value)

@@ -1,0 +1,55 @@
+"""The writes of a preview's row: it is kept, locked, and spent once."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from .. import sql
+from ..db import Connection
+from . import documents
+from .catalog import PREVIEW_MINUTES
+from .planning import Ask, Judged
+from .shapes import Preview, Receipt
+from .tokens import make_token
+
+
+def limit_waits(connection: Connection, seconds: int) -> None:
+    """Bound how long the caller's transaction waits for a row that somebody else holds."""
+    connection.execute(sql.load("limit_lock_wait"), {"wait": f"{seconds}s"})
+
+
+def keep(connection: Connection, secret: bytes, ask: Ask, judged: Judged, now: datetime) -> Preview:
+    """Write the preview's row; what its actor is shown. Commits unless the caller has a transaction."""
+    plan, expires_at = judged.plan, now + timedelta(minutes=PREVIEW_MINUTES)
+    row = {
+        "actor": ask.actor,
+        "via": ask.via,
+        "action": ask.action.name,
+        "targets": list(ask.targets),
+        "params": Jsonb(dict(ask.params)),
+        "plan": Jsonb(documents.write_plan(plan, judged.facts)),
+        "fingerprint": plan.fingerprint,
+        "created_at": now,
+        "expires_at": expires_at,
+    }
+    found = connection.execute(sql.load("insert_preview"), row).fetchone()
+    assert found is not None
+    token = make_token(secret, found[0], ask.actor, plan.fingerprint, now)
+    return Preview(found[0], token, ask.actor, plan, now, expires_at)
+
+
+def lock(connection: Connection, preview_id: int) -> dict[str, Any] | None:
+    """The row of a preview, which stays as it is until the caller's commit; None when there is none."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(sql.load("lock_preview"), {"id": preview_id}).fetchone()
+
+
+def spend(connection: Connection, preview_id: int, receipt: Receipt, now: datetime) -> None:
+    """Keep what became of a preview; from the first time on it cannot be executed."""
+    kept = Jsonb(documents.write_receipt(receipt))
+    values = {"id": preview_id, "outcome": receipt.outcome, "receipt": kept, "now": now}
+    connection.execute(sql.load("spend_preview"), values)

@@ -1,0 +1,53 @@
+"""Effects: what follows an operator's committed action in Redis. What fails here is mended by the loops."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from redis import RedisError
+
+from ..actions.effects import Effect, Forget, HandOut, Hurry, TakeBack
+from ..db import Connection
+from ..host import Host
+from ..jobs.touched import Line
+from .command import hurry
+from .recall import recall_paused
+from .tidy import tidy
+
+_log = logging.getLogger("flask_opsjobs")
+
+
+def carry_out(host: Host, connection: Connection, effects: Iterable[Effect]) -> list[str]:
+    """Carry out each; for those that failed, in words, what happens instead. Raises nothing.
+
+    `connection` is in autocommit. Once Redis did not answer, the rest does not wait for it as well.
+    """
+    failed: dict[str, None] = {}
+    is_away = False
+    for effect in effects:
+        if not is_away:
+            try:
+                _carry_out(host, connection, effect)
+                continue
+            except RedisError as error:
+                is_away = True
+                _log.warning("Redis did not answer (%s) after an action", type(error).__name__)
+            except Exception:
+                _log.exception("what follows an action failed: %r", effect)
+        failed[effect.otherwise] = None
+    return list(failed)
+
+
+def _carry_out(host: Host, connection: Connection, effect: Effect) -> None:
+    match effect:
+        case HandOut(lines):
+            # None under TESTING and without OPSJOBS_DISPATCH: the loop does it. It reports a silent Redis by itself.
+            if host.hand_out is not None:
+                host.hand_out([Line(*line) for line in lines])
+        case TakeBack(queue):
+            recall_paused(connection, host.broker, queue)
+        case Forget(deliveries):
+            tidy(host.broker, deliveries)
+        case Hurry(queue, executor):
+            hurry(host.broker, queue, executor)

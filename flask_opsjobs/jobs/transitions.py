@@ -1,0 +1,87 @@
+"""What an operator does with jobs, but for ending them: retry, ask to stop, run again, delete.
+
+Every function is part of the caller's transaction. `lock` first, then `look`: the writes trust what that saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg.rows import class_row
+
+from .. import sql
+from ..db import Connection
+from .lifecycle import sources_of
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A job as a decision about it is made. `receipt_of` is the job that has the living receipt of its call."""
+
+    id: int
+    worker: str
+    queue: str
+    line: str
+    state: str
+    dispatch_no: int
+    attempt: int
+    max_attempts: int
+    due_at: datetime
+    deadline_at: datetime | None
+    ended_at: datetime | None
+    ended_by: str | None
+    cancel_requested_at: datetime | None
+    cancel_requested_by: str | None
+    unique_key: bytes | None
+    unique_until: str | None
+    executor: str | None
+    executor_kind: str | None
+    receipt_of: int | None
+
+
+def lock(connection: Connection, ids: Iterable[int]) -> None:
+    """Lock these jobs, in id order."""
+    connection.execute(sql.load("lock_jobs"), {"ids": list(ids)})
+
+
+def look(connection: Connection, ids: Iterable[int], now: datetime) -> dict[int, Standing]:
+    """How these jobs stand; those that exist, by id and in id order. Locks nothing."""
+    with connection.cursor(row_factory=class_row(Standing)) as cursor:
+        cursor.execute(sql.load("look_at_jobs"), {"ids": list(ids), "now": now})
+        return {job.id: job for job in cursor}
+
+
+def retry(connection: Connection, ids: Collection[int], now: datetime) -> None:
+    """Make jobs due now, with room for one more attempt. Their receipts are the caller's to take first."""
+    _act(connection, "retry_jobs", "retry", ids, now=now)
+
+
+def request_cancel(
+    connection: Connection, ids: Collection[int], actor: str, reason: str, now: datetime
+) -> None:
+    """Ask the executors of started jobs to stop them."""
+    asked = {"ids": list(ids), "actor": actor, "reason": reason, "now": now}
+    connection.execute(sql.load("request_cancel"), asked)
+
+
+def run_again(
+    connection: Connection, ids: Collection[int], guarded: Collection[int], now: datetime
+) -> dict[int, int]:
+    """Record a new job for each final one: the new ids by the old. Those of `guarded` are to have a receipt."""
+    asked = {"ids": list(ids), "guarded": list(guarded), "sources": list(sources_of("run_again"))}
+    rows = connection.execute(sql.load("run_jobs_again"), {**asked, "now": now})
+    return {old: new for new, old in rows}
+
+
+def delete(connection: Connection, ids: Collection[int]) -> None:
+    """Remove final jobs, with their attempts and outputs."""
+    _act(connection, "delete_jobs", "delete", ids)
+
+
+def _act(
+    connection: Connection, statement: str, arrow: str, ids: Collection[int], **values: object
+) -> None:
+    parameters = {"ids": list(ids), "sources": list(sources_of(arrow)), **values}
+    connection.execute(sql.load(statement), parameters)

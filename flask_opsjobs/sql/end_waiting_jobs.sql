@@ -1,0 +1,12 @@
+-- Ends waiting jobs by an operator's decision. Returns those it moved.
+-- Locks in id order; the state is looked at again under the lock.
+-- Run by the doorway, through `endings`. Index: jobs_pkey.
+WITH locked AS MATERIALIZED (
+    SELECT id FROM opsjobs.jobs
+    WHERE id = ANY (%(ids)s::bigint[]) AND state = ANY (%(sources)s::text[])
+    ORDER BY id FOR UPDATE
+)
+UPDATE opsjobs.jobs j
+SET state = %(state)s, ended_at = %(now)s, ended_by = %(ended_by)s, ended_reason = %(reason)s
+FROM locked l WHERE j.id = l.id
+RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.worker, j.queue, j.line, j.unique_key IS NOT NULL AS is_unique

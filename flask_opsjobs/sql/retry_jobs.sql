@@ -1,0 +1,9 @@
+-- Makes jobs due now, with room for one more attempt; the attempts so far stay. Clears the end, a wish to stop, and a
+-- deadline that has passed, which would end the job again at once.
+-- The caller holds the rows. Run by the doorway. Index: jobs_pkey.
+UPDATE opsjobs.jobs
+SET state = 'available', due_at = %(now)s, max_attempts = greatest(max_attempts, attempt + 1), refused_count = 0,
+    deadline_at = CASE WHEN deadline_at > %(now)s THEN deadline_at END, dispatched_at = NULL,
+    ended_at = NULL, ended_by = NULL, ended_reason = NULL,
+    cancel_requested_at = NULL, cancel_requested_by = NULL, cancel_reason = NULL
+WHERE id = ANY (%(ids)s::bigint[]) AND state = ANY (%(sources)s::text[])

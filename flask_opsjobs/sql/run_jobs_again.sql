@@ -1,0 +1,17 @@
+-- Records a new job, due now, for each final one: the same call with the same options, without its deadline, linking back.
+-- Returns (new id, old id). Those of %(guarded)s are to have a receipt, which the caller takes next.
+-- The caller holds the old rows. Run by the doorway. Index: jobs_pkey.
+WITH born AS (
+    INSERT INTO opsjobs.jobs (worker, queue, line, state, priority, args, meta, tags, max_attempts, timeout_seconds,
+        created_at, due_at, unique_key, unique_until, run_again_from)
+    SELECT worker, queue, line, 'available', priority, args, meta, tags, max_attempts, timeout_seconds,
+        %(now)s, %(now)s, CASE WHEN id = ANY (%(guarded)s::bigint[]) THEN unique_key END,
+        CASE WHEN id = ANY (%(guarded)s::bigint[]) THEN unique_until END, id
+    FROM opsjobs.jobs
+    WHERE id = ANY (%(ids)s::bigint[]) AND state = ANY (%(sources)s::text[])
+    ORDER BY id
+    RETURNING id, run_again_from, queue
+), counted AS (
+    INSERT INTO opsjobs.birth_slips (at, queue, born) SELECT %(now)s, queue, count(*) FROM born GROUP BY queue
+)
+SELECT id, run_again_from FROM born
