@@ -130,6 +130,7 @@ CREATE TABLE opsjobs.births (
 )
 """
 
+# The row of the queue '' is of all queues together.
 ROLLUPS = """
 CREATE TABLE opsjobs.rollups (
     minute timestamptz NOT NULL,
@@ -150,6 +151,7 @@ CREATE TABLE opsjobs.depths (
     waiting bigint DEFAULT 0 NOT NULL,
     due bigint DEFAULT 0 NOT NULL,
     started bigint DEFAULT 0 NOT NULL,
+    is_capped boolean DEFAULT false NOT NULL,
     CONSTRAINT depths_pkey PRIMARY KEY (minute, queue)
 )
 """
@@ -157,6 +159,7 @@ CREATE TABLE opsjobs.depths (
 ROLLUP_HEAD = """
 CREATE TABLE opsjobs.rollup_head (
     id smallint DEFAULT 1 NOT NULL,
+    counted_from timestamptz,
     counted_until timestamptz,
     CONSTRAINT rollup_head_pkey PRIMARY KEY (id),
     CONSTRAINT rollup_head_one_check CHECK (id = 1)
@@ -167,12 +170,17 @@ BOOKS = """
 CREATE TABLE opsjobs.books (
     queue text NOT NULL,
     counted_at timestamptz NOT NULL,
+    took_seconds double precision NOT NULL,
     born bigint NOT NULL,
     pruned bigint NOT NULL,
     kept bigint NOT NULL,
-    queued_nowhere bigint NOT NULL,
-    started_unheld bigint NOT NULL,
-    deliveries_without_row bigint NOT NULL,
+    waiting bigint NOT NULL,
+    queued bigint NOT NULL,
+    started bigint NOT NULL,
+    compared_at timestamptz,
+    queued_nowhere bigint DEFAULT 0 NOT NULL,
+    started_unheld bigint DEFAULT 0 NOT NULL,
+    deliveries_without_row bigint DEFAULT 0 NOT NULL,
     CONSTRAINT books_pkey PRIMARY KEY (queue)
 )
 """

@@ -80,15 +80,23 @@ class LoopRun(Base):
 
 
 class Book(Base):
-    """What was counted of a queue: jobs born, pruned and kept, and what nobody holds. At rest nothing is missing."""
+    """What was counted of a queue: jobs born, pruned and kept, and what nobody holds. At rest nothing is missing.
+
+    The rows were counted at `counted_at` in one snapshot; Redis and the beats were compared with them at `compared_at`.
+    """
 
     __tablename__ = "books"
 
     queue: Mapped[str] = mapped_column(Text, primary_key=True)
     counted_at: Mapped[datetime] = mapped_column(MOMENT)
+    took_seconds: Mapped[float] = mapped_column(Double)
     born: Mapped[int] = mapped_column(BigInteger)
     pruned: Mapped[int] = mapped_column(BigInteger)
     kept: Mapped[int] = mapped_column(BigInteger)
-    queued_nowhere: Mapped[int] = mapped_column(BigInteger)
-    started_unheld: Mapped[int] = mapped_column(BigInteger)
-    deliveries_without_row: Mapped[int] = mapped_column(BigInteger)
+    waiting: Mapped[int] = mapped_column(BigInteger)
+    queued: Mapped[int] = mapped_column(BigInteger)
+    started: Mapped[int] = mapped_column(BigInteger)
+    compared_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    queued_nowhere: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    started_unheld: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    deliveries_without_row: Mapped[int] = mapped_column(BigInteger, server_default="0")

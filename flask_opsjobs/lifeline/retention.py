@@ -12,6 +12,9 @@ from ..settings import Settings
 BATCH = 10_000
 _EXECUTOR_DAYS = 7
 _LOOP_RUN_DAYS = 30
+NUMBER_DAYS = 30
+# A day after it expired: until then its page says what became of it.
+_PREVIEW_SPAN = timedelta(days=1, minutes=15)
 
 
 def retain(
@@ -39,7 +42,7 @@ def count(connection: Connection, settings: Settings, now: datetime) -> dict[str
 
 def _steps(settings: Settings, now: datetime) -> dict[str, tuple[str, dict[str, object]]]:
     limits = _limits(settings, now)
-    tables = ("outputs", "receipts", "executors", "loop_runs")
+    tables = ("outputs", "receipts", "executors", "loop_runs", "previews", "rollups", "depths")
     steps: dict[str, tuple[str, dict[str, object]]] = {
         table: (f"retain_{table}", {"before": limits[table]}) for table in tables
     }
@@ -55,6 +58,9 @@ def _limits(settings: Settings, now: datetime) -> dict[str, datetime]:
         "receipts": now,
         "executors": now - timedelta(days=_EXECUTOR_DAYS),
         "loop_runs": now - timedelta(days=_LOOP_RUN_DAYS),
+        "previews": now - _PREVIEW_SPAN,
+        "rollups": now - timedelta(days=NUMBER_DAYS),
+        "depths": now - timedelta(days=NUMBER_DAYS),
         "finished": now - timedelta(days=settings.keep_finished_days),
         "canceled": now - timedelta(days=settings.keep_canceled_days),
         "failed": now - timedelta(days=settings.keep_failed_days),

@@ -1,6 +1,6 @@
 """The background loops: one module for each, and the process that runs them all."""
 
-from . import dispatch, expire, observe, recall, retain, stage, watch
+from . import dispatch, expire, observe, recall, retain, roll_up, stage, watch
 from .shape import Loop, Pass
 
 LOOPS: tuple[Loop, ...] = (
@@ -10,6 +10,7 @@ LOOPS: tuple[Loop, ...] = (
     watch.LOOP,
     recall.LOOP,
     observe.LOOP,
+    roll_up.LOOP,
     retain.LOOP,
 )
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     CheckConstraint,
     DateTime,
     Integer,
@@ -22,7 +23,10 @@ MOMENT = DateTime(timezone=True)
 
 
 class Rollup(Base):
-    """How many jobs of a queue ended in a minute. `waits` and `runs` are histograms of seconds by powers of two."""
+    """How many jobs of a queue ended in a minute; the queue '' is all of them. A minute in which none ended has no row.
+
+    `waits` (due to start) and `runs` (start to end) are histograms, see `histogram.py`, without their empty end.
+    """
 
     __tablename__ = "rollups"
 
@@ -36,7 +40,10 @@ class Rollup(Base):
 
 
 class Depth(Base):
-    """How many jobs of a queue were there in a minute: waiting for a time or another job, due, started."""
+    """How many jobs of a queue were there in a minute: waiting for a time or another job, due, started.
+
+    `is_capped`: counting was broken off, so these are lower bounds. A minute without rows had nobody to look.
+    """
 
     __tablename__ = "depths"
 
@@ -45,16 +52,18 @@ class Depth(Base):
     waiting: Mapped[int] = mapped_column(BigInteger, server_default="0")
     due: Mapped[int] = mapped_column(BigInteger, server_default="0")
     started: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    is_capped: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
 
 
 class RollupHead(Base):
-    """The one row that says up to when minutes have been counted."""
+    """The one row that says which minutes have been counted: from the first, until before the second."""
 
     __tablename__ = "rollup_head"
 
     id: Mapped[int] = mapped_column(
         SmallInteger, primary_key=True, autoincrement=False, server_default="1"
     )
+    counted_from: Mapped[datetime | None] = mapped_column(MOMENT)
     counted_until: Mapped[datetime | None] = mapped_column(MOMENT)
 
     __table_args__ = (CheckConstraint("id = 1", name="one_check"),)

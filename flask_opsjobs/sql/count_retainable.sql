@@ -1,5 +1,5 @@
 -- What retention would remove now, as (what, how many): the very conditions of the files retain_*.sql.
--- Run by `flask opsjobs retain --dry-run`. Indexes: jobs_to_retain, outputs_to_retain, receipts_to_retain.
+-- Run by `flask opsjobs retain --dry-run`. Indexes: jobs_to_retain, outputs_to_retain, receipts_to_retain, previews_to_retain.
 SELECT 'outputs', count(*) FROM opsjobs.outputs WHERE created_at < %(outputs)s
 UNION ALL
 SELECT 'receipts', count(*) FROM opsjobs.receipts WHERE expires_at < %(receipts)s
@@ -10,6 +10,12 @@ WHERE started_at < %(executors)s AND ended_at < %(executors)s
         SELECT FROM opsjobs.jobs j WHERE j.executor_id = e.id AND j.state = 'started')
 UNION ALL
 SELECT 'loop_runs', count(*) FROM opsjobs.loop_runs WHERE last_at < %(loop_runs)s
+UNION ALL
+SELECT 'previews', count(*) FROM opsjobs.previews WHERE created_at < %(previews)s
+UNION ALL
+SELECT 'rollups', count(*) FROM opsjobs.rollups WHERE minute < %(rollups)s
+UNION ALL
+SELECT 'depths', count(*) FROM opsjobs.depths WHERE minute < %(depths)s
 UNION ALL
 SELECT 'finished jobs', count(*) FROM opsjobs.jobs
 WHERE state = 'finished' AND ended_at < %(finished)s

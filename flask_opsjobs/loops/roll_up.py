@@ -1,0 +1,121 @@
+"""The roll_up loop sums up per minute what was born and what ended, and samples depths, so that no page counts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from .. import sql
+from ..jobs.lifecycle import FINAL, STATES
+from ..lifeline.retention import NUMBER_DAYS
+from ..overview.histogram import BOUNDS
+from .shape import IDLE, Loop, Pass, count, every
+
+_MINUTE = timedelta(minutes=1)
+# An end is committed within moments of the time that it bears; a minute is counted once it is over for a minute.
+_LAG = _MINUTE
+# So far back the first pass begins, and so many minutes one pass takes, also after the loop slept for days.
+_FIRST = timedelta(days=1)
+_MOST_MINUTES = 15
+_MOST_SLIPS = 50_000
+_MOST_OLD = 10_000
+_BIRTHS_PER_MINUTE = timedelta(days=2)
+_DEPTH_CAP = 100_000
+_ALL_QUEUES = ""
+
+
+def run(context: Pass) -> str:
+    """Fold births, sample depths once a minute, count the minutes that are over."""
+    folded = _fold_births(context)
+    _sample_depths(context)
+    ended = _count_minutes(context)
+    said = [f"counted {count(ended, 'end')}"] if ended else []
+    said += [f"folded {count(folded, 'slip')}"] if folded else []
+    return ", ".join(said) or IDLE
+
+
+def _fold_births(context: Pass) -> int:
+    connection = context.connection
+    row = connection.execute(sql.load("fold_birth_slips"), {"limit": _MOST_SLIPS}).fetchone()
+    folded: int = row[0] if row else 0
+    old = {"before": context.now - _BIRTHS_PER_MINUTE, "limit": _MOST_OLD}
+    connection.execute(sql.load("fold_old_births"), old)
+    if folded >= _MOST_SLIPS:
+        context.again()
+    return folded
+
+
+def _sample_depths(context: Pass) -> None:
+    minute = _floor(context.now)
+    if context.memory.get("sampled") == minute:
+        return
+    live = [state for state in STATES if state not in FINAL]
+    asked = {"minute": minute, "states": live, "most": _DEPTH_CAP, "queues": context.queue_names()}
+    context.connection.execute(sql.load("sample_depths"), asked)
+    context.memory["sampled"] = minute
+
+
+def _count_minutes(context: Pass) -> int:
+    """Count each minute once: only one pass holds the head, and the head moves in its transaction. How many ended."""
+    connection = context.connection
+    last = _floor(context.now) - _LAG
+    head = connection.execute(sql.load("lock_rollup_head")).fetchone()
+    first, start = head if head and head[1] else (None, _begin(context, last))
+    start = max(start, last - timedelta(days=NUMBER_DAYS))
+    end = min(last, start + _MOST_MINUTES * _MINUTE)
+    if first and start >= end:
+        return 0
+    asked = {"start": start, "end": end, "states": list(FINAL), "bounds": list(BOUNDS)}
+    sums = _sum(connection.execute(sql.load("count_ended_jobs"), asked))
+    rows = [sum_.row(*key) for key, sum_ in sums.items()]
+    with connection.cursor() as cursor:
+        cursor.executemany(sql.load("write_rollups"), rows)
+    connection.execute(sql.load("move_rollup_head"), {"start": first or start, "end": end})
+    if end < last:
+        context.again()
+    return sum(sum(sum_.ends.values()) for (_, queue), sum_ in sums.items() if queue == _ALL_QUEUES)
+
+
+def _begin(context: Pass, last: datetime) -> datetime:
+    """Where the very first pass begins: with what ended in the last day."""
+    asked = {"states": list(FINAL)}
+    row = context.connection.execute(sql.load("find_first_end"), asked).fetchone()
+    return last if not row or row[0] is None else min(last, max(_floor(row[0]), last - _FIRST))
+
+
+@dataclass
+class _Sum:
+    """What ended in one minute and queue."""
+
+    ends: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FINAL, 0))
+    waits: list[int] = field(default_factory=list)
+    runs: list[int] = field(default_factory=list)
+
+    def add(self, state: str, wait: int | None, run: int | None, number: int) -> None:
+        self.ends[state] += number
+        for histogram, bucket in ((self.waits, wait), (self.runs, run)):
+            if bucket is not None:
+                histogram.extend([0] * (bucket + 1 - len(histogram)))
+                histogram[bucket] += number
+
+    def row(self, minute: datetime, queue: str) -> dict[str, Any]:
+        histograms = {"waits": self.waits, "runs": self.runs}
+        return {"minute": minute, "queue": queue, **self.ends, **histograms}
+
+
+def _sum(rows: Iterable[Any]) -> dict[tuple[datetime, str], _Sum]:
+    sums: dict[tuple[datetime, str], _Sum] = defaultdict(_Sum)
+    for minute, queue, *counted in rows:
+        sums[minute, queue].add(*counted)
+        sums[minute, _ALL_QUEUES].add(*counted)
+    return sums
+
+
+def _floor(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)
+
+
+LOOP = Loop("roll_up", every(10), run, is_alone=True)
