@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 
 HIDDEN = "[hidden]"
@@ -64,10 +65,10 @@ _ISSUED = re.compile(
     r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
     r"|xox[abeoprs]-[\w-]{10,}|[rs]k_(?:live|test)_\w{10,}|sk-[\w-]{20,}|AIza[\w-]{35})"
 )
-_PAIR = re.compile(
-    r"(?P<key>\b[A-Za-z][\w.-]{0,60})(?P<between>\\?[\"']?\s{0,3}(?:=>|[:=])\s{0,3})"
-    r"(?P<value>\\[\"'](?:(?!\\[\"']).)*\\[\"']"
-    r"|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\s,;&\"')}\]]+)"
+_KEY = re.compile(r"(\b[A-Za-z][\w.-]{0,60})\\?[\"']?\s{0,3}(?:=>|[:=])\s{0,3}")
+_VALUE = re.compile(
+    r"\\[\"'](?:(?!\\[\"']).)*\\[\"']"
+    r"|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\s,;&\"')}\]]+"
 )
 _QUOTE = re.compile(r"\\?[\"']")
 _EMAIL = re.compile(r"\b([\w])[\w.+%-]{0,63}@((?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24})\b")
@@ -86,15 +87,23 @@ def clean_secrets(text: str) -> str:
     text = _SCHEME.sub(rf"\1 {HIDDEN}", text)
     text = _JWT.sub(HIDDEN, text)
     text = _ISSUED.sub(HIDDEN, text)
-    return _PAIR.sub(_hide_pair, text)
+    return "".join(_hide_values(text))
 
 
-def _hide_pair(found: re.Match[str]) -> str:
-    if not _names_a_secret(found["key"]) or found["value"].startswith(HIDDEN[:-1]):
-        return found[0]
-    quote = _QUOTE.match(found["value"])
-    mark = quote[0] if quote else ""
-    return f"{found['key']}{found['between']}{mark}{HIDDEN}{mark}"
+def _hide_values(text: str) -> Iterator[str]:
+    """The text in pieces, without what stands beside a name that tells."""
+    done = at = 0
+    # What follows an innocent name may be the next name: `LoginError: password=…`.
+    while key := _KEY.search(text, at):
+        at = key.end()
+        value = _VALUE.match(text, at) if _names_a_secret(key[1]) else None
+        if value is None or value[0].startswith(HIDDEN[:-1]):
+            continue
+        quote = _QUOTE.match(value[0])
+        mark = quote[0] if quote else ""
+        yield f"{text[done:at]}{mark}{HIDDEN}{mark}"
+        done = at = value.end()
+    yield text[done:]
 
 
 def mask_emails(text: str) -> str:

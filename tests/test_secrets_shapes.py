@@ -39,6 +39,9 @@ CLEANED = [
     ("{'password': 'hun ter2', 'id': 7}", "{'password': '[hidden]', 'id': 7}"),
     ('{"api_key": "x\\"y", "id": 7}', '{"api_key": "[hidden]", "id": 7}'),
     ('"{\\"password\\": \\"a b\\"}"', '"{\\"password\\": \\"[hidden]\\"}"'),
+    ("LoginError: password=hunter2 refused", "LoginError: password=[hidden] refused"),
+    ("error: cause: db_password: hunter2", "error: cause: db_password: [hidden]"),
+    ("said='password=hunter2'", "said='password=[hidden]'"),
     ("GET /x?token=abc&page=2", "GET /x?token=[hidden]&page=2"),
     ("Authorization: Bearer abc.def-ghi", "Authorization: [hidden]"),
     ("{'Authorization': 'Basic dXNlcjpw', 'X': 1}", "{'Authorization': '[hidden]', 'X': 1}"),
@@ -92,7 +95,22 @@ def test_addresses_keep_a_letter_and_their_domain() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["http://", "a.a-", "'", '"\\', "key='", "a@", "a  =  ", "a=\\'", "://a:b", "eyJaaaa."]
+    "piece",
+    [
+        "http://",
+        "a.a-",
+        "'",
+        '"\\',
+        "key='",
+        "a@",
+        "a  =  ",
+        "a=\\'",
+        "a=",
+        "a=b='",
+        "token='",
+        "://a:b",
+        "eyJaaaa.",
+    ],
 )
 def test_a_long_text_takes_no_time(piece: str) -> None:
     """The whole text of a traceback may be 32 kB; none of the patterns may be quadratic on it."""
