@@ -12,7 +12,6 @@ from ..db import Connection
 from ..host import Host
 from ..jobs import receipts
 from ..jobs import transitions as job_transitions
-from ..jobs.lifecycle import FINAL
 from ..jobs.transitions import Standing
 from .catalog import Action
 from .effects import Effect, Forget, HandOut, Hurry
@@ -174,10 +173,9 @@ def _discard(
 
 
 def _delete(
-    connection: Connection, _host: Host, jobs: Sequence[Standing], _decided: Decided
+    connection: Connection, _host: Host, jobs: Sequence[Standing], decided: Decided
 ) -> tuple[_News, Iterable[Effect]]:
-    assert all(job.state in FINAL for job in jobs)
-    job_transitions.delete(connection, [job.id for job in jobs])
+    job_transitions.delete(connection, [job.id for job in jobs], decided.now)
     return {}, ()
 
 

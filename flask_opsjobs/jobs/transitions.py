@@ -55,7 +55,7 @@ def look(connection: Connection, ids: Iterable[int], now: datetime) -> dict[int,
 
 def retry(connection: Connection, ids: Collection[int], now: datetime) -> None:
     """Make jobs due now, with room for one more attempt. Their receipts are the caller's to take first."""
-    _act(connection, "retry_jobs", "retry", ids, now=now)
+    _act(connection, "retry_jobs", "retry", ids, now)
 
 
 def request_cancel(
@@ -75,13 +75,13 @@ def run_again(
     return {old: new for new, old in rows}
 
 
-def delete(connection: Connection, ids: Collection[int]) -> None:
+def delete(connection: Connection, ids: Collection[int], now: datetime) -> None:
     """Remove final jobs, with their attempts and outputs."""
-    _act(connection, "delete_jobs", "delete", ids)
+    _act(connection, "delete_jobs", "delete", ids, now)
 
 
 def _act(
-    connection: Connection, statement: str, arrow: str, ids: Collection[int], **values: object
+    connection: Connection, statement: str, arrow: str, ids: Collection[int], now: datetime
 ) -> None:
-    parameters = {"ids": list(ids), "sources": list(sources_of(arrow)), **values}
-    connection.execute(sql.load(statement), parameters)
+    asked = {"ids": list(ids), "sources": list(sources_of(arrow)), "now": now}
+    connection.execute(sql.load(statement), asked)

@@ -1,6 +1,7 @@
 -- Records a new job, due now, for each final one: the same call with the same options, without its deadline, linking back.
 -- Returns (new id, old id). Those of %(guarded)s are to have a receipt, which the caller takes next.
--- The caller holds the old rows. Run by the doorway. Index: jobs_pkey.
+-- The caller holds the old rows. Their births are counted, so that the books balance.
+-- Run by the doorway. Index: jobs_pkey.
 WITH born AS (
     INSERT INTO opsjobs.jobs (worker, queue, line, state, priority, args, meta, tags, max_attempts, timeout_seconds,
         created_at, due_at, unique_key, unique_until, run_again_from)

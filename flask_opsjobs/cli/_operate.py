@@ -1,0 +1,114 @@
+"""What the commands that act as an operator share: their options, what they print, and how they exit."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NoReturn, TypeVar
+
+import click
+from flask import current_app
+from sqlalchemy.exc import DBAPIError
+
+from ..actions.catalog import ACTIONS
+from ..actions.shapes import Item, Plan, Receipt, Skip
+from ..errors import ActionRefused, EngineUnavailable, SchemaBehind
+from ..operator import Operator
+
+# 2 is what click says of a wrong command line; here also: it could not be asked.
+EXITS = """
+Exits with 0 when all was done (or can be, with --dry-run), 3 when some targets were skipped, 1 when it was refused and
+nothing was changed, 2 when it could not be asked: wrong words, or Postgres is away.
+"""
+_DONE, _REFUSED, _SKIPPED = 0, 1, 3
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def options(function: F) -> F:
+    """Give a command the options that every action takes."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Say it as one JSON object."),
+        click.option("--dry-run", is_flag=True, help="Print what would be done, and write nothing."),
+        click.option("--actor", help="Who does it; the user of this shell by default."),
+        click.option("--reason", help="Why, in at least 8 characters; it stays in the audit."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def act(
+    action: str,
+    targets: Sequence[str],
+    *,
+    reason: str | None,
+    actor: str | None,
+    dry_run: bool,
+    as_json: bool,
+    params: Mapping[str, Any] | None = None,
+) -> NoReturn:
+    """Carry out the action, or print its plan, and exit. Who has a shell here is trusted: no policy is asked."""
+    if reason is None and not dry_run:
+        raise click.UsageError("say why with --reason, or look first with --dry-run")
+    operator, who = Operator(current_app.extensions["opsjobs"]), actor or _user()
+    try:
+        if dry_run:
+            plan = operator.plan(action, targets, actor=who, params=params, authorize=False)
+            _leave(_say_plan(plan) if not as_json else _json(plan), _exit_code(plan))
+        receipt = operator.run(
+            action, targets, actor=who, reason=reason or "", via="cli", params=params, authorize=False
+        )  # fmt: skip
+    except ActionRefused as refused:
+        receipt = refused.receipt
+    except (SchemaBehind, EngineUnavailable, DBAPIError) as error:
+        said = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+        raise click.UsageError(said) from None
+    _leave(_say_receipt(receipt) if not as_json else _json(receipt), _exit_code(receipt))
+
+
+def _leave(words: str, code: int) -> NoReturn:
+    click.echo(words)
+    raise SystemExit(code)
+
+
+def _exit_code(found: Plan | Receipt) -> int:
+    is_done = found.is_done if isinstance(found, Receipt) else bool(found.items)
+    if not is_done:
+        return _REFUSED
+    return _SKIPPED if found.skipped else _DONE
+
+
+def _say_plan(plan: Plan) -> str:
+    words = [f"{ACTIONS[plan.action].title}: {len(plan.items)} of {len(plan.targets)} can be done"]
+    return "\n".join([*words, *_lines(plan.items, plan.skipped), plan.risk])
+
+
+def _say_receipt(receipt: Receipt) -> str:
+    words = [receipt.says, *_lines(receipt.done, receipt.skipped)]
+    if receipt.audit_sequence is not None:
+        words.append(f"audit {receipt.audit_sequence}")
+    return "\n".join(words)
+
+
+def _lines(items: Sequence[Item], skipped: Sequence[Skip]) -> list[str]:
+    lines = []
+    for item in items:
+        lines.append(f"  {item.target}  {item.name}")
+        lines += [
+            f"    {change.what}: {change.before or '–'} → {change.after or '–'}"
+            for change in item.changes
+        ]
+        lines += [f"    {item.note}"] if item.note else []
+    return lines + [f"  {skip.target}  skipped, {skip.code}: {skip.says}" for skip in skipped]
+
+
+def _json(found: Plan | Receipt) -> str:
+    return json.dumps(asdict(found), ensure_ascii=False)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may run as a number without a name
+        return "cli"

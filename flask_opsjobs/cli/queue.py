@@ -1,0 +1,42 @@
+"""`flask opsjobs queue …`: pause, drain or resume queues, or set their window, with a reason, through the doorway."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+
+from ..actions.catalog import ACTIONS, Action
+from . import _operate
+
+queue = AppGroup("queue", help="Pause, drain or resume queues, or set their window.")
+
+
+def _add(action: Action) -> None:
+    @queue.command(
+        action.verb,
+        short_help=f"{action.title} queues.",
+        help=f"{action.title} the queues with these NAMES. {action.risk}\n{_operate.EXITS}",
+    )
+    @click.argument("names", nargs=-1, required=True)
+    @_operate.options
+    def command(names: tuple[str, ...], **options: Any) -> None:
+        _operate.act(action.name, [f"queue/{name}" for name in names], **options)
+
+
+for _verb in ("pause", "drain", "resume"):
+    _add(ACTIONS[f"queue.{_verb}"])
+
+
+@queue.command(
+    "set-window",
+    short_help="Say how much of a queue may lie in Redis.",
+    help=f"Let WINDOW jobs of the queue NAME lie in Redis: a number, or `auto`.\n{_operate.EXITS}",
+)
+@click.argument("name")
+@click.argument("window")
+@_operate.options
+def set_window(name: str, window: str, **options: Any) -> None:
+    """Set the window of one queue."""
+    _operate.act("queue.set_window", [f"queue/{name}"], params={"window": window}, **options)
