@@ -101,6 +101,11 @@ class JobFilter:
         return " ".join(self.terms.values())
 
     @property
+    def arguments(self) -> str:
+        """Its arguments in a box of their own, without `args.` before each."""
+        return " ".join(search_terms.write(".".join(one.path), one) for one in self.args)
+
+    @property
     def conditions(self) -> str:
         """A text that is equal for two filters if they choose the same jobs; cursors are bound to it."""
         return repr([(name, str(value)) for name, value in self._named if value is not None])

@@ -26,6 +26,7 @@ from .walk import PLAIN, Range, fits, lead_of, walk
 # By how much the clocks of two hosts that record jobs may differ.
 _CLOCKS_DIFFER = timedelta(minutes=1)
 _NAMES = 200
+_NEWEST = 500
 # A job that snoozes may be claimed any number of times; its page shows the last so many.
 _ATTEMPTS = 50
 
@@ -103,6 +104,22 @@ def list_worker_names(session: Session) -> list[str]:
     """The workers that any job names, at most 200, in order."""
     rows = session.connection().exec_driver_sql(sql.load("list_worker_names"), {"limit": _NAMES})
     return list(rows.scalars())
+
+
+def list_recent_tags(session: Session) -> set[str]:
+    """The tags of the newest 500 jobs."""
+    newest = select(Job.tags).order_by(Job.id.desc()).limit(_NEWEST)
+    return {tag for tags in session.scalars(newest) for tag in tags}
+
+
+def find_qualifier(session: Session, name: str) -> str | None:
+    """What a name is that a job bears: `worker` or `queue`; None when no job bears it."""
+    for qualifier, column in (("worker", Job.worker), ("queue", Job.queue)):
+        # As in a walk: with the order, no other index will do.
+        bears = select(column).where(column == name).order_by(column, Job.id).limit(1)
+        if session.scalars(bears).first() is not None:
+            return qualifier
+    return None
 
 
 def find_recent_failures(session: Session, limit: int) -> Sequence[JobRow]:

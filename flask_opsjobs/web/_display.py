@@ -75,16 +75,44 @@ class Display:
         if not self.may_see:
             return _hidden(_NO_PAYLOAD)
         try:
-            value = json.loads(text, parse_int=_Number, parse_float=_Number)
+            value = self._load(text, redacted)
         except RecursionError:
             return _hidden("[not shown: nested too deeply]")
+        return self._cut(self._write(value, 0))
+
+    @staticmethod
+    def _load(text: str, redacted: Collection[str]) -> Any:
+        value = json.loads(text, parse_int=_Number, parse_float=_Number)
         if isinstance(value, dict):
             # A job from before the parameter was declared so may still hold its value.
             value |= {
                 key: _Instead(f"{'hidden' if key in value else 'not stored'}: redact")
                 for key in redacted
             }
-        return self._cut(self._write(value, 0))
+        return value
+
+    def _hide(self, value: Any) -> Any:
+        """The value with words in place of what the policy hides."""
+        if isinstance(value, dict):
+            return {
+                self.clean(key): one
+                if isinstance(one, _Instead)
+                else self.hides(key) or self._hide(one)
+                for key, one in value.items()
+            }
+        if isinstance(value, list):
+            return [self._hide(one) for one in value]
+        if isinstance(value, str):
+            cleaned = self.clean(value)
+            return value if cleaned == value else cleaned
+        return value
+
+    def plain(self, text: str, redacted: Collection[str] = ()) -> str:
+        """The same as JSON again, for files: whole, on one line, with words in place of what is hidden."""
+        try:
+            return _dump(self._hide(self._load(text, redacted)))
+        except RecursionError:
+            return json.dumps("[not shown: nested too deeply]")
 
     def clean(self, text: str) -> str:
         """The text as the policy lets it be seen; a policy that fails hides all of it."""
@@ -98,7 +126,7 @@ class Display:
             self._note_failure()
             return FAILED
 
-    def _hides(self, key: str) -> str | None:
+    def hides(self, key: str) -> str | None:
         """What to show in place of the value under `key`, or None to show it."""
         try:
             return f"[hidden: key {self.clean(key)}]" if self._policy.is_hidden_key(key) else None
@@ -152,7 +180,7 @@ class Display:
                 yield from self._write(item, depth + 1)
                 continue
             yield _mark(json.dumps(self.clean(item), ensure_ascii=False)) + Markup(": ")
-            hidden = self._hides(item)
+            hidden = self.hides(item)
             if hidden is None or isinstance(value[item], _Instead):
                 yield from self._write(value[item], depth + 1)
             else:
@@ -165,6 +193,17 @@ class _Instead:
     """Stands in place of the value of a redacted parameter."""
 
     words: str
+
+
+def _dump(value: Any) -> str:
+    """JSON in which numbers stand as they were written."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{json.dumps(key)}: {_dump(one)}' for key, one in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_dump, value))}]"
+    if isinstance(value, _Instead):
+        return json.dumps(f"[{value.words}]")
+    return str(value) if isinstance(value, _Number) else json.dumps(value, ensure_ascii=False)
 
 
 def _hidden(words: str) -> Markup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote_plus
 
 import pytest
 from flask import Flask
@@ -146,7 +147,14 @@ def test_a_cursor_of_another_filter_direction_or_secret_is_refused(
     [
         ("/jobs?limit=1000000000", 422, "limit: a page has 25, 50, 100 jobs"),
         ("/jobs?state=nonsense", 422, "state: there is no state"),
-        ("/jobs?q=args.account_id:42", 422, "args.account_id: cannot be searched"),
+        ("/jobs?q=args..id:42", 422, "args..id: write args.name:value"),
+        ("/jobs?q=colour:red", 422, "colour: cannot be searched"),
+        ("/jobs?q=hello", 422, "'hello' is neither a job's id nor an RQ id"),
+        ("/jobs/live?q=hello", 422, "what is 'hello'?"),
+        ("/jobs?q=hello&endpoint=x", 422, "'hello' is neither"),
+        ("/jobs.csv?limit=1000000000", 422, "limit: a page has 25, 50, 100 jobs"),
+        ("/jobs.csv?before=x", 422, "before: this mark of a page"),
+        ("/jobs.ndjson?" + "x" * 1_000_000, 414, "longer than any we make"),
         ("/jobs?queue=a%00b", 422, "queue: holds a control character"),
         ("/jobs?q=%00", 422, "search: holds a control character"),
         ("/jobs?queue=%FF%FE", 200, "No job fits"),
@@ -162,16 +170,18 @@ def test_a_cursor_of_another_filter_direction_or_secret_is_refused(
         ("/jobs/1%00", 404, "no job"),
         ("/jobs/%D9%A1", 404, "no job"),  # a digit, but not one of ours
         ("/jobs/1/live/more", 404, "nothing at this address"),
-        ("/jump?to=hello", 422, "neither the id of a job nor an RQ id"),
-        ("/jump?to=" + "9" * 3_000, 422, "neither the id of a job"),
-        ("/jump", 422, "neither"),
+        ("/jump?to=hello", 404, "neither the id of a job nor an RQ id"),
+        ("/jump?to=" + "9" * 3_000, 404, "neither the id of a job"),
+        ("/jump?to=%00", 404, "neither the id of a job"),
+        ("/jump?to=%3Cb%3Ebold", 404, "'<b>bold' is neither"),
+        ("/jump", 422, "neither an id nor a name"),
     ],
     ids=lambda value: str(value)[:30],
 )
 def test_nonsense_is_answered_with_what_is_wrong(
     path: str, status: int, said: str, get: Get
 ) -> None:
-    assert said in soup(get(path, status).text).main.text
+    assert said in soup(get(path, status).text).text
 
 
 def test_jump_goes_to_a_job_by_its_id_and_by_its_rq_id(get: Get, jobs: dict[str, Job]) -> None:
@@ -179,6 +189,38 @@ def test_jump_goes_to_a_job_by_its_id_and_by_its_rq_id(get: Get, jobs: dict[str,
     for word in (f" {job.id} ", f"opsjobs-{job.id}-7"):
         response = get("/jump", 303, query_string={"to": word})
         assert response.location == f"/ops/jobs/jobs/{job.id}"
+
+
+def test_jump_goes_to_a_worker_and_to_a_queue_by_name(get: Get, session: Session) -> None:
+    make_job(session, worker="send mail", queue="crm")
+    session.commit()
+    for word, box in (("send mail", 'worker:"send mail"'), ("crm", "queue:crm")):
+        path = get("/jump", 303, query_string={"to": word}).location
+        assert soup(get(path.removeprefix("/ops/jobs")).text).select_one("#q")["value"] == box
+
+
+def test_what_jump_does_not_know_may_be_searched(get: Get, jobs: dict[str, Job]) -> None:
+    links = soup(get("/jump?to=GatewayTimeout", 404).text).select("main .say a")
+    assert [link.text for link in links] == ["tag:GatewayTimeout", "error:GatewayTimeout"]
+    found = get(str(links[1]["href"]).removeprefix("/ops/jobs")).text
+    assert (
+        _ids(found)
+        == [jobs["failed"].id, jobs["retryable"].id][
+            :: 1 if jobs["failed"].id > jobs["retryable"].id else -1
+        ]
+    )
+
+
+def test_a_word_alone_becomes_what_it_names(get: Get, jobs: dict[str, Job]) -> None:
+    def to(box: str, **more: str) -> str:
+        location: str = get("/jobs", 303, query_string={"q": box, **more}).location
+        return unquote_plus(location.removeprefix("/ops/jobs/jobs"))
+
+    job_id = jobs["failed"].id
+    assert to(str(job_id)) == to(f"opsjobs-{job_id}-3") == f"/{job_id}"
+    assert to("send_invoice") == "?q=worker:send_invoice"
+    assert to("created:<2h default", state="failed") == "?state=failed&q=created:<2h queue:default"
+    assert to(f"queue:default {job_id}") == f"?q=queue:default id:{job_id}"
 
 
 def test_jobs_are_found_by_when_they_were_recorded(session: Session, get: Get) -> None:

@@ -1,72 +1,47 @@
-"""The list of jobs, and the way from a pasted id to its page."""
+"""The list of jobs, and the way from a pasted id or name to its page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlencode
 
 from flask import Response, redirect, request, url_for
 from markupsafe import Markup
 from werkzeug import Response as AnyResponse
 
-from ...jobs import queries, search_ids
-from ...jobs.filter import LIMITS, JobFilter
+from ...actions.catalog import ACTIONS
+from ...jobs import queries, search_hits, search_ids
+from ...jobs.filter import LIMITS, ORIGINS
 from ...jobs.lifecycle import MEANINGS, STATES
-from ...jobs.rows import Count, JobPage
-from ...jobs.search_terms import BadFilter
+from ...jobs.rows import Count
+from ...jobs.saved_views import View, list_views
+from ...jobs.search_queries import list_jobs
+from ...jobs.search_terms import Unqualified, write
 from ...queues.queries import list_queue_names
-from .. import _cursor, _pages, _problems
+from .. import _access, _asked, _pages, _problems, _suggestions
+from .._asked import Asked
+from .._display import Display
 from .._host import host
 from .._reads import Reading, reading
 
-
-@dataclass(frozen=True)
-class _Asked:
-    """What the query string of a list asks for."""
-
-    wanted: JobFilter
-    before: int | None
-    after: int | None
-
-    @classmethod
-    def read(cls) -> _Asked:
-        try:
-            wanted = JobFilter.from_query(request.args.items(multi=True))
-        except BadFilter as error:
-            raise _problems.unreadable(f"{error}.") from error
-        before, after = (_position(side, wanted) for side in ("before", "after"))
-        if before is not None and after is not None:
-            raise _problems.unreadable("before and after: a page begins at one of them.")
-        return cls(wanted, before, after)
-
-    @property
-    def query(self) -> Mapping[str, str]:
-        cursors = {side: word for side in ("before", "after") if (word := request.args.get(side))}
-        return {**self.wanted.to_query(), **cursors}
+_VERBS = tuple(action for action in ACTIONS.values() if action.thing == "job")
 
 
-def _position(side: str, wanted: JobFilter) -> int | None:
-    word = request.args.get(side)
-    if not word:
-        return None
-    try:
-        return _cursor.read(host().secrets, f"jobs {side} {wanted.conditions}", word)
-    except _cursor.BadCursor as error:
-        what = (
-            f"{side}: this mark of a page was not made for this filter. Start from its first page."
-        )
-        raise _problems.unreadable(what) from error
-
-
-def page() -> Response:
+def page() -> AnyResponse:
     """The document: search box, tabs, table."""
-    asked = _Asked.read()
+    if word := _asked.find_word():
+        return _name(word)
+    asked = _asked.read()
     with reading() as read:
         made = _list(read, asked)
+        views = _views(read)
         names = {
             "queues": list_queue_names(read.session),
             "workers": queries.list_worker_names(read.session),
             "states": STATES,
+            "origins": ORIGINS,
         }
     return _pages.page(
         "jobs.html",
@@ -76,6 +51,9 @@ def page() -> Response:
         live=made,
         query=asked.query,
         wanted=asked.wanted,
+        views=views,
+        query_text=(here := urlencode(asked.wanted.to_query())),
+        current=next((view for view in views if view.query == here), None),
         **names,
     )
 
@@ -83,46 +61,87 @@ def page() -> Response:
 def live() -> Response:
     """Tabs and table."""
     with reading() as read:
-        made = _list(read, _Asked.read())
+        made = _list(read, _asked.read())
     return _pages.fragment(made)
 
 
-def _list(read: Reading, asked: _Asked) -> Markup:
+def suggest() -> Response:
+    """How the search box might go on."""
+    with reading() as read:
+        found = _suggestions.suggest(read.session, request.args.get("q", ""))
+    return _pages.fragment(_pages.part("jobs/_suggest.html", read.now, suggestions=found))
+
+
+def _list(read: Reading, asked: Asked) -> Markup:
     wanted = asked.wanted
-    counts = queries.count_jobs_by_state(read.session, wanted, read.now)
-    everything = Count.sum(counts.values())
-    found = queries.page_of_jobs(
-        read.session, wanted, read.now, before=asked.before, after=asked.after
+    found = list_jobs(
+        read.session,
+        wanted,
+        read.now,
+        before=asked.before,
+        after=asked.after,
+        is_shown=_asked.is_shown(wanted),
     )
+    everything = Count.sum(found.counts.values())
     return _pages.part(
         "jobs/_live.html",
         read.now,
         wanted=wanted,
-        counts=counts,
+        counts=found.counts,
         everything=everything,
-        total=counts[wanted.state] if wanted.state else everything,
-        rows=found.rows,
-        older=_cursor_of("before", wanted, found),
-        newer=_cursor_of("after", wanted, found),
+        total=found.counts[wanted.state] if wanted.state else everything,
+        rows=found.page.rows,
+        searched=found.searched,
+        most=search_hits,
+        older=asked.cursor("before", found.page),
+        newer=asked.cursor("after", found.page),
         limits=LIMITS,
         meanings=MEANINGS,
+        verbs=_VERBS,
     )
 
 
-def _cursor_of(side: str, wanted: JobFilter, found: JobPage) -> str | None:
-    """The word for the page beyond this one on that side, or None when there is none."""
-    if not found.rows or not (found.has_older if side == "before" else found.has_newer):
-        return None
-    last = found.rows[-1 if side == "before" else 0]
-    return _cursor.make(host().secrets, f"jobs {side} {wanted.conditions}", last.id)
+def _views(read: Reading) -> Sequence[View]:
+    """The views this person has saved, their names as they may be shown."""
+    display = Display(host().display, may_see=True)
+    found = list_views(read.session, _access.actor() or "")
+    return [replace(view, name=display.label(view.name)) for view in found]
+
+
+def _name(word: Unqualified) -> AnyResponse:
+    """From a word without a qualifier to the search or the job that it means."""
+    place = _find_place(word.word)
+    if place is None:
+        raise _problems.unknown_word(word.word)
+    name, value = place
+    if name == "id" and not word.rest:
+        return redirect(url_for("opsjobs.job", job_id=value), 303)
+    query: dict[str, Any] = dict(_asked.read_fields().to_query())
+    query["q"] = f"{word.rest} {write(name, value)}".strip()
+    return redirect(url_for("opsjobs.jobs", **query), 303)
 
 
 def jump() -> AnyResponse:
-    """To the job that a pasted id means: ours, or that of its delivery in RQ."""
+    """To what a pasted word means: a job by its id or that of its delivery in RQ, a worker, a queue."""
     wanted = request.args.get("to", "").strip()
-    number = search_ids.read(wanted)
-    if number is None:
-        raise _problems.unreadable(
-            f"{wanted[:40]!r} is neither the id of a job nor an RQ id such as opsjobs-42-1."
-        )
-    return redirect(url_for("opsjobs.job", job_id=number), 303)
+    place = _find_place(wanted)
+    if place is None:
+        raise _problems.unknown_place(wanted)
+    name, value = place
+    if name == "id":
+        return redirect(url_for("opsjobs.job", job_id=value), 303)
+    return redirect(url_for("opsjobs.jobs", q=write(name, value)), 303)
+
+
+def _find_place(word: str) -> tuple[str, str] | None:
+    """The qualifier under which a word is known, and its value; None when nothing bears that name."""
+    number = search_ids.read(word)
+    if number is not None:
+        return "id", str(number)
+    if not word or "\0" in word:
+        return None
+    if word in host().workers:
+        return "worker", word
+    with reading() as read:
+        name = queries.find_qualifier(read.session, word)
+    return None if name is None else (name, word)

@@ -1,0 +1,49 @@
+"""Saving and deleting a person's own views of the jobs page."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from flask import redirect, request, url_for
+from sqlalchemy.orm import Session
+from werkzeug import Response
+
+from ...jobs import saved_views
+from ...jobs.filter import JobFilter
+from ...jobs.search_ids import read_own
+from ...jobs.search_terms import BadFilter
+from .. import _access, _problems
+from .._host import host
+from .._reads import asking
+
+
+def save() -> Response:
+    """Keep the filter in `query` under `name`, and go back to it."""
+    try:
+        wanted = JobFilter.from_query(parse_qsl(request.form.get("query", "")))
+    except BadFilter as error:
+        raise _problems.unreadable(f"{error}.") from error
+    query: dict[str, Any] = dict(wanted.to_query())
+    with asking(), Session(host().engine) as session, session.begin():
+        try:
+            name = request.form.get("name", "")
+            saved_views.save_view(session, _owner(), name, urlencode(query))
+        except saved_views.BadView as error:
+            raise _problems.unreadable(str(error)) from error
+    return redirect(url_for("opsjobs.jobs", **query), 303)
+
+
+def delete(view_id: str) -> Response:
+    """Remove one of them, and go back to the list."""
+    number = read_own(view_id)
+    with asking(), Session(host().engine) as session, session.begin():
+        if number is None or not saved_views.delete_view(session, _owner(), number):
+            raise _problems.no_such_view()
+    return redirect(url_for("opsjobs.jobs"), 303)
+
+
+def _owner() -> str:
+    actor = _access.actor()
+    assert actor is not None  # the door asked
+    return actor

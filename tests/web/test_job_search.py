@@ -1,0 +1,211 @@
+"""The search box of the jobs page: who may ask what, what is said of what was looked at, and suggestions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from flask_opsjobs import OpsJobs
+from flask_opsjobs.jobs import search_hits
+from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.secrets_shapes import clean_secrets, is_secret_key
+from tests.support.policies import ShowAll
+from tests.web.conftest import Access
+from tests.web.every import soup
+from tests.web.rows import make_job
+
+Get = Callable[..., Any]
+
+
+def _ids(text: str) -> list[int]:
+    return [int(link.text) for link in soup(text).select("table.jobs tbody th a")]
+
+
+def test_a_search_is_in_the_box_the_fields_the_tabs_and_the_address(
+    get: Get, session: Session
+) -> None:
+    args = {"account_id": 42, "who": "A B"}
+    found = make_job(session, "failed", tags=["eu"], args=args, error="it timed out")
+    make_job(session, "failed", tags=["us"], args=args, error="it timed out")
+    session.commit()
+    box = 'tag:eu error:"timed out" args.account_id:42 args.who:"A B"'
+    text = get("/jobs", query_string={"q": box}).text
+    assert _ids(text) == [found.id]
+    tree = soup(text)
+    assert tree.select_one("#q")["value"] == box
+    assert tree.select_one("#f-args")["value"] == 'account_id:42 who:"A B"'
+    assert tree.select_one("#f-error")["value"] == "timed out"
+    assert tree.select_one("#f-tag")["value"] == "eu"
+    assert [a.text.split(" ×")[0] for a in tree.select(".hints a")] == [
+        "tag:eu", 'error:"timed out"', "args.account_id:42", 'args.who:"A B"',
+    ]  # fmt: skip
+    for link in tree.select("nav.tabs a, nav.seg a"):
+        assert "args.account_id=42" in str(link["href"])
+    gone = get(str(tree.select(".hints a")[0]["href"]).removeprefix("/ops/jobs")).text
+    assert len(_ids(gone)) == 2
+
+
+@pytest.mark.parametrize("box", ["args.a:1", "error:x", "error:x tag:eu"])
+@pytest.mark.parametrize("path", ["/jobs", "/jobs/live", "/jobs.csv", "/jobs.ndjson"])
+def test_payload_is_searched_only_by_whom_may_see_it(
+    box: str, path: str, get: Get, access: Access, jobs: dict[str, Job]
+) -> None:
+    assert get(path, query_string={"q": box})
+    access.held -= {"payload.view"}
+    assert "payload.view" in get(path, 403, query_string={"q": box}).text
+    assert get(path, query_string={"q": "tag:eu"})
+    assert not soup(get("/jobs").text).select("#f-args, #f-error")
+
+
+class _Hides(ShowAll):
+    def is_hidden_key(self, key: str) -> bool:
+        return is_secret_key(key)
+
+    def clean_text(self, text: str) -> str:
+        return clean_secrets(text)
+
+
+@pytest.fixture
+def hiding(make_app: Callable[..., Flask], opsjobs: OpsJobs) -> Get:
+    """Asks a host with a display policy and a worker with a redacted parameter."""
+
+    def pay(amount: int, token: str = "", iban: str = "", note: str = "") -> None:
+        """Has secrets."""
+
+    opsjobs.worker(redact={"note"}, tags=["money", "password=x"])(pay)
+    client = make_app(opsjobs=opsjobs, display=_Hides()).test_client()
+
+    def get(path: str, status: int = 200, **options: Any) -> Any:
+        response = client.get(f"/ops/jobs{path}", **options)
+        assert response.status_code == status, response.text
+        return response
+
+    return get
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        "args.token:abc",
+        "args.card.cvv:123",
+        "args.note:x",  # redacted
+        "worker:pay args.note:x",
+        "worker:nobody args.note:x",
+        'args.amount:"password=x"',
+        "error:password=hunter",
+        "tag:password=x",
+    ],
+)
+def test_what_is_hidden_cannot_be_searched(box: str, hiding: Get, session: Session) -> None:
+    make_job(session, worker="pay", args={"token": "abc", "note": "x"}, tags=["password=x"])
+    session.commit()
+    for path in ("/jobs", "/jobs.csv", "/jobs/live"):
+        answer = hiding(path, 422, query_string={"q": box}).text
+        assert "cannot be searched" in answer
+        # The same answer, whether there is such a job or not.
+        session.execute(text("DELETE FROM opsjobs.jobs"))
+        session.commit()
+        assert hiding(path, 422, query_string={"q": box}).status_code == 422
+
+
+def test_a_secret_in_an_error_cannot_be_guessed_letter_by_letter(
+    hiding: Get, session: Session
+) -> None:
+    make_job(session, "failed", error="LoginError: password=hunter2 refused")
+    session.commit()
+    for guess in ("hunter2", "unter", "=hunt"):
+        tree = soup(hiding("/jobs", query_string={"q": f"error:{guess}"}).text)
+        assert not tree.select("table.jobs")
+        assert tree.select_one("nav.tabs b").text == "0"
+        assert "hunter" not in hiding("/jobs.ndjson", query_string={"q": "error:refused"}).text
+    assert len(_ids(hiding("/jobs?q=error:refused").text)) == 1
+
+
+def test_a_policy_that_raises_lets_nothing_be_searched(
+    make_app: Callable[..., Flask], session: Session
+) -> None:
+    class Raises(ShowAll):
+        def is_hidden_key(self, key: str) -> bool:
+            raise RuntimeError("no")
+
+        def clean_text(self, text: str) -> str:
+            raise RuntimeError("no")
+
+    make_job(session, "failed", tags=["eu"], error="x")
+    session.commit()
+    client = make_app(display=Raises()).test_client()
+    for box in ("args.a:1", "error:x", "tag:eu"):
+        assert client.get("/ops/jobs/jobs", query_string={"q": box}).status_code == 422
+    assert client.get("/ops/jobs/jobs?q=queue:default").status_code == 200
+    assert client.get("/ops/jobs/jobs/suggest?q=tag:").text.strip() == ""
+
+
+def test_what_was_looked_at_is_said(
+    get: Get, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_hits, "MOST_HITS", 3)
+    monkeypatch.setattr(search_hits, "NEWEST_ERRORS", 3)
+    for _ in range(5):
+        make_job(session, "failed", tags=["eu"])
+    session.commit()
+    text = get("/jobs?q=tag:eu").text
+    assert "Searched the newest of the first 4 hits" in text
+    assert soup(text).select_one("nav.tabs b").text == "3+"
+    text = get("/jobs?q=error:gateway").text
+    assert "Searched the newest 3 jobs with an error" in text
+    assert len(_ids(text)) == 3
+    assert "Searched the newest" not in get("/jobs?q=tag:us").text
+    assert "Searched the newest" not in get("/jobs?q=queue:default").text
+
+
+def test_a_search_that_takes_too_long_becomes_a_page_that_says_what_to_narrow(
+    make_app: Callable[..., Flask], session: Session
+) -> None:
+    for _ in range(3):
+        make_job(session, "failed", tags=["eu"])
+    session.commit()
+    client = make_app(OPSJOBS_PAGE_TIMEOUT_SECONDS=0.2).test_client()
+    assert client.get("/ops/jobs/jobs").status_code == 200
+    # Whoever holds this lock makes every search wait for it.
+    session.execute(text("LOCK TABLE opsjobs.jobs IN ACCESS EXCLUSIVE MODE"))
+    for path in ("/jobs?q=tag:eu", "/jobs?q=error:x", "/jobs.csv?q=args.a:1", "/jobs.csv"):
+        answer = client.get(f"/ops/jobs{path}")
+        assert answer.status_code == 503
+        assert "Narrow the filter" in answer.text
+    session.rollback()
+
+
+def _suggested(get: Get, box: str) -> list[str]:
+    tree = soup(get("/jobs/suggest", query_string={"q": box}).text)
+    return [str(option["value"]) for option in tree.select("option")]
+
+
+def test_suggestions_complete_the_last_word(hiding: Get, session: Session) -> None:
+    make_job(session, worker="send_invoice", queue="mail", tags=["gold", "a b", "token=abc"])
+    session.commit()
+    assert _suggested(hiding, "sta") == ["state:"]
+    assert _suggested(hiding, "state:fa") == ["state:failed"]
+    assert _suggested(hiding, "queue:mail wor") == ["queue:mail worker:"]
+    assert _suggested(hiding, 'tag:"a b" worker:send') == ['tag:"a b" worker:send_invoice']
+    assert _suggested(hiding, "invoice") == ["worker:send_invoice"]
+    assert _suggested(hiding, "tag:") == ['tag:"a b"', "tag:gold", "tag:money"]
+    assert _suggested(hiding, 'tag:"a') == ['tag:"a b"']
+    assert _suggested(hiding, "args.") == ["args.amount:"]  # neither hidden nor redacted
+    assert _suggested(hiding, "created:<") == ["created:<1h", "created:<1d", "created:<7d"]
+    assert _suggested(hiding, "origin:r") == ["origin:rq"]
+    assert len(_suggested(hiding, "")) <= 12
+    for nonsense in ("\0", '"', '"""', "args.a:", "x" * 900, "tag:\0", "a:b:c", ":", " "):
+        _suggested(hiding, nonsense)
+
+
+def test_suggestions_name_no_arguments_to_whom_may_not_see_them(
+    hiding: Get, get: Get, access: Access
+) -> None:
+    access.held -= {"payload.view"}
+    assert _suggested(get, "args.") == []
+    assert _suggested(get, "err") == []
