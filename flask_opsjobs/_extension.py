@@ -14,8 +14,10 @@ from .cli import opsjobs as cli_group
 from .db import SpareConnections
 from .engine.broker import Broker
 from .engine.connections import RedisConnections
+from .engine.facts import explain_apart
 from .engine.handout import Handout
 from .errors import ConfigError
+from .explain.shapes import Explanation
 from .host import Host
 from .jobs.worker import Worker
 from .operator import Operator
@@ -92,6 +94,14 @@ class OpsJobs:
     def operator(self) -> Operator:
         """The door for an operator's changes on the current app, such as `opsjobs.operator.retry(42, …)`."""
         return Operator(self.host)
+
+    def explain(self, job_id: int) -> Explanation:
+        """Why a job of the current app is not running, the deciding reason first. Reads only.
+
+        Raises `UnknownJob`, and what SQLAlchemy raises when Postgres does not answer. Texts that a host or a person
+        wrote are as stored: show them through your display policy.
+        """
+        return explain_apart(self.host, job_id)
 
     @overload
     def worker(self, function: Callable[..., Any], /) -> Worker: ...
