@@ -3,107 +3,147 @@
 (() => {
   const page = document.documentElement;
   const find = (id) => document.getElementById(id);
+  const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+  const on = (name, hear, target = document) => target.addEventListener(name, hear);
+  const [dialog, toast, live] = [find("dialog"), find("toast"), find("live")];
 
-  // Times in the browser's zone, when that is preferred. The server writes UTC.
+  // --- times in the browser's zone, when that is preferred; the server writes UTC
   const isLocal = page.dataset.zone === "local";
-  const pad = (number) => String(number).padStart(2, "0");
-  const clock = (moment) => [moment.getHours(), moment.getMinutes(), moment.getSeconds()].map(pad).join(":");
-  const day = (moment) => [moment.getFullYear(), pad(moment.getMonth() + 1), pad(moment.getDate())].join("-");
-
-  function localise(within) {
-    if (!isLocal) return;
-    for (const time of within.querySelectorAll("time[datetime]")) {
-      const moment = new Date(time.dateTime);
-      time.title = `${day(moment)} ${clock(moment)} local time`;
-      if ("clock" in time.dataset) {
-        time.textContent = day(moment) === day(new Date()) ? clock(moment) : `${day(moment)} ${clock(moment)}`;
-      }
-    }
-  }
-
-  function refreshed(moment) {
-    const time = find("fresh")?.querySelector("time");
-    if (!time) return;
-    time.dateTime = moment.toISOString();
-    time.textContent = isLocal ? clock(moment) : moment.toISOString().slice(11, 19);
-    find("fresh-zone").textContent = isLocal ? "local" : "UTC";
-  }
-
-  const say = (why) => { const place = find("fresh-why"); if (place) place.textContent = why && ` · ${why}`; };
-
-  // The live region asks for its part again, unless nobody looks or somebody works in it.
-  function whyNot(region) {
-    if (region.contains(document.activeElement)) return "paused while you work in it";
-    const selection = document.getSelection();
-    if (selection && !selection.isCollapsed && region.contains(selection.anchorNode)) return "paused while you select";
-    if (document.querySelector(":popover-open")) return "paused behind the menu";
-    return "";
-  }
-
-  function poll() {
-    const region = find("live");
-    if (document.hidden || !region) return;
-    const why = whyNot(region);
-    say(why);
-    if (!why) window.htmx.trigger(region, "refresh");
-  }
-
-  const seconds = Number(page.dataset.refresh);
-  if (find("live")) {
-    if (seconds) setInterval(poll, seconds * 1000);
-    else say("refresh is off");
-    document.addEventListener("visibilitychange", poll);
-  }
-
-  const isPoll = (event) => event.detail.elt?.id === "live";
-
-  document.addEventListener("htmx:configRequest", (event) => {
-    if (isPoll(event)) event.detail.headers["If-None-Match"] = find("live").dataset.etag;
-  });
-
-  document.addEventListener("htmx:beforeSwap", (event) => {
-    if (event.detail.target?.id !== "live") return;
-    // A sign-in page, say, answers with something else: leave what is there.
-    if (!event.detail.serverResponse.includes('id="part"')) event.detail.shouldSwap = false;
-    // Somebody may have begun to select since the question was asked.
-    if (whyNot(event.detail.target)) event.detail.shouldSwap = false;
-    else if (event.detail.shouldSwap) keepOpen = openDetails();
-  });
-
-  // What a person opened stays open.
-  let keepOpen = [];
-  const openDetails = () => [...document.querySelectorAll("#live details")].map((one) => one.open);
-
-  document.addEventListener("htmx:afterSwap", (event) => {
-    if (event.detail.target?.id !== "live") return;
-    const details = document.querySelectorAll("#live details");
-    if (details.length === keepOpen.length) details.forEach((one, at) => { one.open = keepOpen[at]; });
-    event.detail.target.dataset.etag = event.detail.xhr.getResponseHeader("ETag") ?? "";
-    enhance(event.detail.target);
-  });
-
-  document.addEventListener("htmx:afterRequest", (event) => {
-    if (!isPoll(event)) return;
-    const status = event.detail.xhr.status;
-    if (status === 304 || (status === 200 && event.detail.xhr.getResponseHeader("ETag"))) refreshed(new Date());
-    else say(status ? `not refreshed: the server answered ${status}` : "not refreshed: the server did not answer");
-  });
-
-  // Copy buttons are hidden until there is something that works them.
+  const local = (moment) => moment.toLocaleString("sv"); // 2026-11-24 02:14:07
   function enhance(within) {
-    localise(within);
-    for (const button of within.querySelectorAll("[data-copy]")) button.hidden = !navigator.clipboard;
+    for (const button of all("[data-copy]", within)) button.hidden = !navigator.clipboard;
+    for (const time of isLocal ? all("time[datetime]", within) : []) {
+      const text = local(new Date(time.dateTime)), isToday = text.slice(0, 10) === local(new Date()).slice(0, 10);
+      time.title = `${text} local time`;
+      if ("clock" in time.dataset) time.textContent = isToday ? text.slice(11) : text;
+    }
+    count();
   }
 
-  document.addEventListener("click", async (event) => {
-    const button = event.target.closest("[data-copy]");
-    if (!button) return;
-    await navigator.clipboard.writeText(find(button.dataset.copy).textContent);
-    button.textContent = "Copied";
+  // --- the live region asks for its part again, unless nobody looks or somebody works in it
+  let isForced = false, held = "", opened = [];
+  const say = (why) => { if (find("fresh-why")) find("fresh-why").textContent = why && ` · ${why}`; };
+  function whyNot() {
+    const selection = document.getSelection();
+    if (isForced) return "";
+    if (document.querySelector("[data-pick]:checked")) return "paused while you select";
+    if (live.contains(document.activeElement)) return "paused while you work in it";
+    if (!selection.isCollapsed && live.contains(selection.anchorNode)) return "paused while you select";
+    return document.querySelector(":popover-open, dialog[open]") ? "paused behind what is open" : "";
+  }
+  function poll(force) {
+    isForced = force === true;
+    if (!live || (document.hidden && !isForced)) return;
+    say(whyNot());
+    if (!whyNot()) window.htmx.trigger(live, "refresh");
+  }
+  if (live) {
+    if (Number(page.dataset.refresh)) setInterval(poll, page.dataset.refresh * 1000);
+    else say("refresh is off");
+    on("visibilitychange", poll);
+    on("htmx:configRequest", (event) => { event.detail.headers["If-None-Match"] = live.dataset.etag; }, live);
+    on("htmx:beforeSwap", (event) => {
+      // A sign-in page, say, answers with something else: leave what is there. Somebody may have begun to select, too.
+      if (!event.detail.serverResponse.includes('id="part"') || whyNot()) event.detail.shouldSwap = false;
+      const [focus, name] = [document.activeElement, document.activeElement.hasAttribute("href") ? "href" : "formaction"];
+      held = live.contains(focus) && `[${name}="${CSS.escape(focus.getAttribute(name))}"]`;
+      opened = all("details", live).map((one) => one.open);
+    }, live);
+    on("htmx:afterSwap", (event) => {
+      // What a person opened stays open, and what had the focus has it again.
+      const details = all("details", live);
+      if (details.length === opened.length) details.forEach((one, at) => { one.open = opened[at]; });
+      if (held) (live.querySelector(held) ?? find("main")).focus();
+      live.dataset.etag = event.detail.xhr.getResponseHeader("ETag") ?? "";
+      enhance(live);
+    }, live);
+    on("htmx:afterRequest", (event) => {
+      const { xhr } = event.detail, now = new Date(), time = find("fresh").querySelector("time");
+      isForced = false;
+      if (xhr.status === 304 || (xhr.status === 200 && xhr.getResponseHeader("ETag"))) {
+        time.dateTime = now.toISOString();
+        time.textContent = (isLocal ? local(now) : time.dateTime).slice(11, 19);
+      } else say(`not refreshed: the server ${xhr.status ? `answered ${xhr.status}` : "did not answer"}`);
+    }, live);
+  }
+
+  // --- verbs: what answers a form or a link with data-dialog opens over the page
+  // Behind an open dialog nobody would hear the toast.
+  const tell = (...what) => [(dialog.open ? dialog : document.body).append(toast), toast.replaceChildren(...what)];
+  async function show(url, options) {
+    const answer = await fetch(url, { ...options, headers: { "HX-Request": "true" } }).then((got) => got.text(), () => "");
+    const sheet = new DOMParser().parseFromString(answer, "text/html").getElementById("sheet");
+    if (!sheet) return tell(answer ? "Not what was asked for: are you still signed in?" : "The server did not answer.");
+    tell();
+    if ("done" in sheet.dataset) return [dialog.close(), tell(sheet.querySelector("[data-toast]")), poll(true)];
+    find("dialog-place").replaceChildren(sheet);
+    enhance(sheet);
+    if (!dialog.open) dialog.showModal();
+    (sheet.querySelector("textarea") ?? sheet.querySelector("h1")).focus();
+  }
+  on("submit", (event) => {
+    const { target: form, submitter: button } = event;
+    if (!("dialog" in form.dataset)) return;
+    event.preventDefault();
+    const body = new URLSearchParams(new FormData(form, button));
+    show(button.getAttribute("formaction") ?? form.action, { method: "POST", body }).finally(() => { button.disabled = false; });
+    button.disabled = true;
+  });
+  on("click", async (event) => {
+    const found = event.target.closest("a[data-dialog], [data-close], [data-copy], [data-pick]");
+    if (!found || event.ctrlKey || event.metaKey) return;
+    const { copy, close, pick } = found.dataset;
+    if (pick !== undefined) return range(found, event.shiftKey);
+    if (copy) await navigator.clipboard.writeText(find(copy).textContent).then(() => { found.textContent = "Copied"; });
+    else if (close === undefined || dialog.open) event.preventDefault();
+    if (close !== undefined) dialog.close();
+    else if (!copy) show(found.href);
   });
 
-  // Preferences are kept as soon as they are chosen.
-  document.querySelector(".prefs")?.addEventListener("change", (event) => event.currentTarget.requestSubmit());
+  // --- selection: the bar counts, each verb says how many it can take, shift takes a range
+  let last = null;
+  function count() {
+    const boxes = all("[data-pick]"), picked = boxes.filter((box) => box.checked);
+    for (const place of all("[data-picked]")) place.textContent = picked.length;
+    for (const button of all("[data-bulk]")) {
+      const able = picked.filter((box) => button.dataset.bulk.split(" ").includes(box.dataset.pick)).length;
+      [button.disabled, button.querySelector("small").textContent] = [!able, able || ""];
+    }
+    for (const box of all("[data-pick-all]")) box.checked = boxes.length > 0 && picked.length === boxes.length;
+  }
+  function range(box, isShift) {
+    const boxes = all("[data-pick]"), ends = [boxes.indexOf(last), boxes.indexOf(box)].sort((a, b) => a - b);
+    if (isShift && ends[0] >= 0) boxes.slice(ends[0], ends[1]).forEach((one) => { one.checked = box.checked; });
+    last = box;
+    count();
+  }
+  const pickAll = (isPicked) => [all("[data-pick]").forEach((box) => { box.checked = isPicked; }), count()];
+  on("change", ({ target }) => {
+    if (target.closest(".prefs")) target.form.requestSubmit(); // kept as soon as it is chosen
+    else if ("pickAll" in target.dataset) pickAll(target.checked);
+  });
+
+  // --- keys, off where one types
+  let isGoing = false;
+  const row = () => document.activeElement.closest("[data-row]");
+  function step(by) {
+    const rows = all("[data-row]"), at = row() ? rows.indexOf(row()) + by : 0;
+    rows[Math.min(Math.max(at, 0), rows.length - 1)]?.querySelector("a.id").focus(); // so that Enter opens it
+  }
+  const keys = {
+    "?": () => find("help").click(), "/": () => (find("q") ?? find("jump")).focus(), r: () => poll(true),
+    j: () => step(1), k: () => step(-1), x: () => row()?.querySelector("[data-pick]")?.click(),
+    t: () => [find("theme").value = page.dataset.theme === "dark" ? "light" : "dark", find("theme").form.requestSubmit()],
+    g: () => { isGoing = true; }, Escape: () => [pickAll(false), tell()],
+  };
+  on("keydown", (event) => {
+    const isTyping = event.target.matches("input:not([type=checkbox]), textarea, select");
+    if (isTyping || dialog.open || event.ctrlKey || event.metaKey || event.altKey) return;
+    const place = isGoing && all("[data-key]").find((link) => link.dataset.key === event.key);
+    const act = place ? () => place.click() : !isGoing && keys[event.key];
+    isGoing = false;
+    if (act) [event.preventDefault(), act()];
+  });
 
   enhance(document);
   if (isLocal && find("fresh-zone")) find("fresh-zone").textContent = "local";

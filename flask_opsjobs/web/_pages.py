@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from flask import Response, current_app, g, request, url_for
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -108,8 +108,8 @@ def problem(found: Problem) -> Response:
 
 def csrf_token() -> Callable[[], str] | None:
     """What makes a token for a host with Flask-WTF, which checks our forms as it does its own."""
-    found: Any = current_app.jinja_env.globals.get("csrf_token")
-    return found
+    found = current_app.jinja_env.globals.get("csrf_token")
+    return cast("Callable[[], str] | None", found)
 
 
 def _document(template: str, **context: Any) -> str:
