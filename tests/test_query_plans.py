@@ -12,17 +12,20 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs import queries as job_queries
+from flask_opsjobs.jobs.export_queries import batch_of_jobs, list_jobs_in_full
 from flask_opsjobs.jobs.filter import JobFilter
+from flask_opsjobs.jobs.search_queries import list_jobs
 from flask_opsjobs.lifeline import queries as lifeline_queries
 from flask_opsjobs.overview import queries as overview_queries
 from flask_opsjobs.queues import queries as queue_queries
 from flask_opsjobs.web._reads import Reading, reading
 
 _FILL = """
-INSERT INTO opsjobs.jobs (worker, queue, line, state, args, max_attempts, created_at, due_at,
+INSERT INTO opsjobs.jobs (worker, queue, line, state, args, tags, max_attempts, created_at, due_at,
     dispatched_at, started_at, ended_at, ended_by, error, executor_id)
 SELECT coalesce(:worker, 'worker_' || n % 40), coalesce(:queue, 'queue_' || n % 7), 'line', :state,
-    '{}', 5, now() - (:many - n) * interval '1 s', now(), now(), now(),
+    jsonb_build_object('account_id', n % 2000, 'is_big', n % 2 = 0, 'note', repeat('x', n % 50)),
+    CASE WHEN n % 100 = 0 THEN ARRAY['tag_' || n % 1000] ELSE '{}' END, 5, now() - (:many - n) * interval '1 s', now(), now(), now(),
     CASE WHEN :ended_by <> '' THEN now() - (:many - n) * interval '1 s' END, nullif(:ended_by, ''),
     CASE WHEN :state = 'failed' THEN 'ValueError: no' END, CASE WHEN :state = 'started' THEN 1 END
 FROM generate_series(1, :many) AS n
@@ -143,6 +146,8 @@ PAGES = [
     ("queue=queue_3&state=finished", {"jobs_by_queue"}, 1_500),
     ("worker=worker_3&state=finished", {"jobs_by_worker"}, 200),
     ("worker=worker_3&state=failed", {"jobs_by_state"}, 1_500),
+    ("origin=rq", {"jobs_adopted"}, 0),
+    ("origin=opsjobs", {"jobs_pkey"}, 26),
     ("created=<2h", {"jobs_pkey"}, 500),
     ("created=>2h", {"jobs_pkey"}, 500),
     ("created=<1m&state=failed", {"jobs_pkey", "jobs_by_state"}, 500),
@@ -163,6 +168,69 @@ def test_a_page_walks_one_index_and_stops(
     assert seen.kinds.isdisjoint({"Seq Scan", "Bitmap Heap Scan", "Sort", "Incremental Sort"})
     # A second page is read when `after` turns out to be at the top.
     assert seen.most_rows <= 2 * most + 100
+
+
+# A search, the indexes it may use, and how many rows it may read: its hits, once for the counts, once for the page.
+SEARCHES = [
+    ("args.account_id:42", {"jobs_args"}, 100),
+    ("args.account_id:nobody", {"jobs_args"}, 0),
+    ("args.account_id:42 state:failed", {"jobs_args"}, 100),
+    # What the planner knows of a worker is true, what it knows of an argument is a guess.
+    (
+        "args.account_id:42 queue:queue_3 worker:worker_3",
+        {"jobs_args", "jobs_by_worker", "jobs_by_queue"},
+        9_000,  # entries of indexes; the jobs read are those in all of their bitmaps
+    ),
+    ("args.account_id:42 created:<1d", {"jobs_args"}, 100),
+    ("args.account_id:42 error:no", {"jobs_args"}, 100),
+    ("args.is_big:true", {"jobs_args"}, 30_000),  # half of all: stops at 5,001 of them
+    ("args.is_big:true state:failed", {"jobs_args", "jobs_by_state"}, 35_000),
+    ("tag:tag_300", {"jobs_tags"}, 100),
+    ("tag:tag_300 args.is_big:true", {"jobs_tags", "jobs_args"}, 30_000),
+    ("tag:nobody", {"jobs_tags"}, 0),
+    ("error:nothing", {"jobs_with_error"}, 1_500),
+    ("error:value queue:queue_3", {"jobs_with_error"}, 1_500),
+    ("id:40000", set(), 1),
+    ("id:40000 state:failed", set(), 1),
+]
+
+
+@pytest.mark.parametrize("cursor", ["first", "before", "after"])
+@pytest.mark.parametrize(("box", "indexes", "most"), SEARCHES, ids=[one[0] for one in SEARCHES])
+def test_a_search_reads_its_hits_and_no_more(
+    box: str, indexes: set[str], most: int, cursor: str, plans: tuple[Plans, Reading]
+) -> None:
+    seen, read = plans
+    wanted = JobFilter.from_query([("q", box)])
+    where = {} if cursor == "first" else {cursor: 40_000}
+    list_jobs(read.session, wanted, read.now, is_shown=lambda error: True, **where)
+    by_id = {"jobs_pkey", "attempts_pkey"}  # the rows of the page, and an id
+    assert seen.indexes - by_id <= indexes
+    assert seen.indexes & indexes or not indexes
+    assert "Seq Scan" not in seen.kinds
+    assert seen.most_rows <= most + 30
+
+
+def test_what_a_search_leaves_behind_harms_no_other_read(plans: tuple[Plans, Reading]) -> None:
+    seen, read = plans
+    wanted = JobFilter.from_query([("q", "tag:tag_300")])
+    list_jobs(read.session, wanted, read.now, is_shown=lambda error: True)
+    seen.seen.clear()
+    job_queries.page_of_jobs(read.session, JobFilter(state="failed"), read.now)
+    assert seen.indexes == {"jobs_by_state"}
+    assert "Bitmap Heap Scan" not in seen.kinds
+
+
+def test_an_export_walks_as_a_page_does(plans: tuple[Plans, Reading]) -> None:
+    seen, read = plans
+    for query, index in (("state", "failed"), ("queue", "queue_3"), ("origin", "opsjobs")):
+        wanted = JobFilter.from_query([(query, index)])
+        rows = batch_of_jobs(read.session, wanted, read.now, before=50_000, size=500)
+        assert 0 < len(rows) <= 500
+        list_jobs_in_full(read.session, wanted, [row.id for row in rows])
+    assert seen.indexes == {"jobs_by_state", "jobs_by_queue", "jobs_pkey"}
+    assert seen.kinds.isdisjoint({"Seq Scan", "Bitmap Heap Scan", "Sort"})
+    assert seen.most_rows <= 5_000
 
 
 def test_counting_stops(plans: tuple[Plans, Reading]) -> None:
@@ -208,6 +276,7 @@ def test_the_first_page_s_cost_does_not_grow(plans: tuple[Plans, Reading]) -> No
     [
         (job_queries.find_job, "jobs_pkey"),
         (lambda session, _: job_queries.list_worker_names(session), "jobs_by_worker"),
+        (lambda session, _: job_queries.find_qualifier(session, "worker_3"), "jobs_by_worker"),
         (lambda session, _: queue_queries.list_queue_names(session), "jobs_by_queue"),
         (lambda session, _: job_queries.find_next_due(session), "jobs_to_stage"),
         (lambda session, _: job_queries.find_recent_failures(session, 5), "jobs_to_retain"),
@@ -215,6 +284,7 @@ def test_the_first_page_s_cost_does_not_grow(plans: tuple[Plans, Reading]) -> No
     ids=[
         "find_job",
         "list_worker_names",
+        "find_qualifier",
         "list_queue_names",
         "find_next_due",
         "find_recent_failures",

@@ -114,9 +114,8 @@ def list_recent_tags(session: Session) -> set[str]:
 
 def find_qualifier(session: Session, name: str) -> str | None:
     """What a name is that a job bears: `worker` or `queue`; None when no job bears it."""
-    for qualifier, column in (("worker", Job.worker), ("queue", Job.queue)):
-        # As in a walk: with the order, no other index will do.
-        bears = select(column).where(column == name).order_by(column, Job.id).limit(1)
+    for qualifier in ("worker", "queue"):
+        bears = walk(select(Job.id), JobFilter(**{qualifier: name}), Range()).limit(1)
         if session.scalars(bears).first() is not None:
             return qualifier
     return None

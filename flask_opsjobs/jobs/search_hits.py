@@ -5,12 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Text, cast, literal, null, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    cast,
+    func,
+    literal,
+    literal_column,
+    null,
+    or_,
+    select,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from .filter import JobFilter
 from .models import Job
-from .walk import PLAIN, Range, fits
+from .walk import LAST_ID, PLAIN, Range, fits
 
 # So many hits are looked at: enough for any list, and sorted in no time.
 MOST_HITS = 5_000
@@ -54,7 +65,8 @@ def hits(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
     error: ColumnElement[Any] = null()
     if wanted.error:
         error = Job.error.expression
-        conditions.append(_contains(error, wanted.error))
+        # Never null, so that the planner does not take it for an offer of the index of all errors.
+        conditions.append(_contains(func.coalesce(error, ""), wanted.error))
     some = select(Job.id, Job.state, error.label("error")).where(*conditions).limit(MOST_HITS + 1)
     found_some = some.cte("hits").prefix_with("MATERIALIZED", dialect="postgresql")
     return select(found_some).order_by(found_some.c.id.desc())
@@ -80,15 +92,17 @@ def _indexed(wanted: JobFilter) -> list[ColumnElement[bool]]:
     if wanted.tag is not None:
         tagged = Job.tags.bool_op("@>")(cast([wanted.tag], ARRAY(Text)))
         # The index leaves out jobs without tags, and wants to be told.
-        found += [tagged, Job.tags != cast(literal("{}"), ARRAY(Text))]
+        found += [tagged, Job.tags != literal_column("'{}'::text[]")]
     if wanted.id is not None:
         found.append(Job.id == wanted.id)
     return found
 
 
 def within(found: Range) -> list[ColumnElement[bool]]:
-    """That a job lies within the range."""
-    return [Job.id >= found.low, Job.id < found.high, *found.conditions]
+    """That a job lies within the range; a bound that bounds nothing would offer indexes that do not help."""
+    bounds = [Job.id >= found.low] if found.low > 0 else []
+    bounds += [Job.id < found.high] if found.high < LAST_ID else []
+    return [*bounds, *found.conditions]
 
 
 def _contains(column: Any, text: str) -> ColumnElement[bool]:
