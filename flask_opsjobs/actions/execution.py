@@ -21,7 +21,7 @@ from .shapes import Plan, Receipt
 from .verdict import Decided, Overtaken
 
 # An operator waits for a flush or another operator, never long for a host's transaction.
-_WAIT_SECONDS = 5
+WAIT_SECONDS = 5
 # Each round meets a receipt that another transaction took in that very moment.
 _MOST_ROUNDS = 10
 
@@ -135,7 +135,7 @@ def carry_out(
 ) -> Executed:
     """Carry out what was previewed, in one transaction, which is committed also when it is refused."""
     with connection.transaction():
-        transitions.limit_waits(connection, _WAIT_SECONDS)
+        transitions.limit_waits(connection, WAIT_SECONDS)
         row = transitions.lock(connection, preview_id)
         if row is None:
             says = f"there is no preview {preview_id}: it expired and was removed, or never was"
@@ -154,7 +154,7 @@ def run(
 ) -> Executed:  # fmt: skip
     """Plan under the lock and carry out, in one transaction, which is committed also when it is refused."""
     with connection.transaction():
-        transitions.limit_waits(connection, _WAIT_SECONDS)
+        transitions.limit_waits(connection, WAIT_SECONDS)
         attempt = Attempt(host, ask, Decided(ask.actor, reason, now, ask.params), request_id)
         refused = require_reason(ask, reason)
         return attempt.make(connection) if refused is None else attempt.refuse(connection, refused)
