@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -43,20 +43,54 @@ class Standing:
 def where_they_stand(queue: Queue, rq_ids: Collection[str], now: datetime) -> Standing:
     """Which ids of a queue wait in its list, lie in its intermediate list, or run by RQ's started registry.
 
-    Read in the order in which a delivery moves, so that one on its way is seen. An entry of the registry that has
-    expired belongs to a dead worker and does not count.
+    An entry of the registry that has expired belongs to a dead worker and does not count.
     """
     with queue.connection.pipeline(transaction=False) as pipe:
-        pipe.llen(queue.key)
-        pipe.lrange(queue.key, 0, _LONGEST_READ - 1)
-        pipe.lrange(queue.intermediate_queue_key, 0, -1)
-        pipe.zrangebyscore(queue.started_job_registry.key, now.timestamp(), "+inf")
-        length, head, intermediate, running = pipe.execute()
-    listed = {_text(item) for item in head}
+        _ask(pipe, queue, now)
+        length, *entries = pipe.execute()
+    found = _standing(*entries)
     if length > _LONGEST_READ:
-        listed |= _find_in_list(queue, [rq_id for rq_id in rq_ids if rq_id not in listed])
+        rest = [rq_id for rq_id in rq_ids if rq_id not in found.listed]
+        return replace(found, listed=found.listed | _find_in_list(queue, rest))
+    return found
+
+
+def where_all_stand(
+    broker: Broker, wanted: Mapping[str, Collection[str]], now: datetime
+) -> dict[str, Standing]:
+    """`where_they_stand` of many queues, by name, in one round trip to each Redis; `wanted` are the ids to look for.
+
+    Of a list that is too long to read the ids are asked for one by one, in a round trip of its own.
+    """
+    found: dict[str, Standing] = {}
+    for queues in by_redis(broker, wanted):
+        with queues[0].connection.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                _ask(pipe, queue, now)
+            answers = pipe.execute()
+        for at, queue in enumerate(queues):
+            length, *entries = answers[at * 4 : at * 4 + 4]
+            found[queue.name] = (
+                where_they_stand(queue, wanted[queue.name], now)
+                if length > _LONGEST_READ
+                else _standing(*entries)
+            )
+    return found
+
+
+def _ask(pipe: Any, queue: Queue, now: datetime) -> None:
+    # In the order in which a delivery moves, so that one on its way is seen.
+    pipe.llen(queue.key)
+    pipe.lrange(queue.key, 0, _LONGEST_READ - 1)
+    pipe.lrange(queue.intermediate_queue_key, 0, -1)
+    pipe.zrangebyscore(queue.started_job_registry.key, now.timestamp(), "+inf")
+
+
+def _standing(
+    listed: Iterable[Any], intermediate: Iterable[Any], running: Iterable[Any]
+) -> Standing:
     return Standing(
-        listed=frozenset(listed),
+        listed=frozenset(_text(item) for item in listed),
         intermediate=frozenset(_text(item) for item in intermediate),
         running=frozenset(StartedJobRegistry.parse_job_id(_text(item)) for item in running),
     )
@@ -157,15 +191,20 @@ def _worker(name: str, said: list[Any], ttl: int) -> RQWorker:
     )
 
 
-def one_queue_per_redis(broker: Broker, names: Iterable[str]) -> list[Queue]:
-    """One queue for each Redis on which any of these queues lives, to read what belongs to no queue."""
-    found: dict[str, Queue] = {}
+def by_redis(broker: Broker, names: Iterable[str], *, quick: bool = False) -> list[list[Queue]]:
+    """These queues, those together that live on the same Redis."""
+    found: dict[str, list[Queue]] = {}
     for name in names:
-        queue = broker.queue(name)
+        queue = broker.queue(name, quick=quick)
         kwargs = queue.connection.connection_pool.connection_kwargs
         place = [repr(kwargs.get(key)) for key in ("host", "port", "path", "db", "username")]
-        found.setdefault(" ".join(place), queue)
+        found.setdefault(" ".join(place), []).append(queue)
     return list(found.values())
+
+
+def one_queue_per_redis(broker: Broker, names: Iterable[str]) -> list[Queue]:
+    """One queue for each Redis on which any of these queues lives, to read what belongs to no queue."""
+    return [queues[0] for queues in by_redis(broker, names)]
 
 
 def ping(broker: Broker, names: Iterable[str]) -> None:

@@ -1,6 +1,6 @@
 """The background loops: one module for each, and the process that runs them all."""
 
-from . import dispatch, expire, observe, recall, retain, roll_up, stage, watch
+from . import dispatch, expire, keep_books, observe, recall, retain, roll_up, stage, watch
 from .shape import Loop, Pass
 
 LOOPS: tuple[Loop, ...] = (
@@ -11,6 +11,7 @@ LOOPS: tuple[Loop, ...] = (
     recall.LOOP,
     observe.LOOP,
     roll_up.LOOP,
+    keep_books.LOOP,
     retain.LOOP,
 )
 

@@ -1,0 +1,126 @@
+"""The books: births, removals and rows of each queue, and what Redis and the beats say of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from .. import sql
+from ..db import Connection
+from ..jobs.lifecycle import FINAL, STATES
+
+# Counting may take a hundredth of the time: each ten seconds up to a million jobs or two, each minute at ten million.
+_LEAST_SECONDS = 10.0
+_SHARE = 100.0
+_LONGEST_COUNT = "120s"
+_MOST_ROWS = 20_000
+
+Key = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """What one look found wanting. Only what the next look finds again is believed: all that moves is seen twice."""
+
+    nowhere: Mapping[Key, str] = field(default_factory=dict)
+    strays: Mapping[Key, str] = field(default_factory=dict)
+    # With the number of the beat that first lacked it.
+    unheld: Mapping[Key, int | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """By queue: queued rows in no structure of Redis, started rows that nobody holds, deliveries without a row."""
+
+    nowhere: Mapping[str, int]
+    unheld: Mapping[str, int]
+    strays: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """All of them together."""
+        return sum(sum(counts.values()) for counts in (self.nowhere, self.unheld, self.strays))
+
+
+def count(connection: Connection, now: datetime) -> bool:
+    """Count the rows, unless that was done lately by any process or is being done; whether it was. Commits."""
+    with connection.transaction():
+        is_alone = connection.execute(sql.load("lock_books")).fetchone() == (True,)
+        if not is_alone or not _is_due(connection, now):
+            return False
+        connection.execute(f"SET LOCAL statement_timeout = '{_LONGEST_COUNT}'")
+        live = [state for state in STATES if state not in FINAL]
+        connection.execute(sql.load("count_books"), {"now": now, "live": live})
+        return True
+
+
+def _is_due(connection: Connection, now: datetime) -> bool:
+    row = connection.execute(sql.load("find_last_count")).fetchone()
+    if row is None or row[0] is None or row[0] > now:
+        return True
+    wait = max(_LEAST_SECONDS, _SHARE * row[1])
+    return bool(now - row[0] >= timedelta(seconds=wait))
+
+
+def list_queued(connection: Connection, now: datetime, seconds: float) -> dict[Key, str]:
+    """The jobs handed to RQ at least so long ago that no living executor holds, with their queue."""
+    page = {"now": now, "after": 0, "seconds": seconds, "limit": _MOST_ROWS}
+    rows = connection.execute(sql.load("list_queued_jobs"), page).fetchall()
+    held = _held(connection)
+    return {(id, no): queue for id, no, queue in rows if f"{id}-{no}" not in held}
+
+
+def find_strays(connection: Connection, deliveries: Mapping[Key, str]) -> dict[Key, str]:
+    """Of deliveries seen in Redis, those that no row stands behind and no living executor holds, with their queue."""
+    asked = {"ids": [id for id, _ in deliveries], "dispatch_nos": [no for _, no in deliveries]}
+    valid = set(connection.execute(sql.load("find_valid_deliveries"), asked).fetchall())
+    held = _held(connection)
+    return {
+        key: queue
+        for key, queue in deliveries.items()
+        if key not in valid and f"{key[0]}-{key[1]}" not in held
+    }
+
+
+def _held(connection: Connection) -> set[str]:
+    return {held for (held,) in connection.execute(sql.load("list_held_deliveries"))}
+
+
+def compare(
+    connection: Connection, before: Doubts, nowhere: Mapping[Key, str], strays: Mapping[Key, str]
+) -> tuple[Doubts, Found]:
+    """What this look doubts, and what it believes because the look `before` doubted it too."""
+    rows = connection.execute(sql.load("list_unheld_jobs"), {"limit": _MOST_ROWS}).fetchall()
+    queues = {(id, no): queue for id, no, queue, _ in rows}
+    beats = {(id, no): beat for id, no, _, beat in rows}
+    # From a living executor a second beat must lack it: the first may have been under way when it claimed.
+    unheld = [
+        key for key, beat in beats.items()
+        if key in before.unheld and (beat is None or beat != before.unheld[key])
+    ]  # fmt: skip
+    since = {key: before.unheld.get(key, beat) for key, beat in beats.items()}
+    found = Found(
+        nowhere=_by_queue(nowhere, before.nowhere),
+        unheld=_by_queue(queues, unheld),
+        strays=_by_queue(strays, before.strays),
+    )
+    return Doubts(nowhere, strays, since), found
+
+
+def _by_queue(now: Mapping[Key, str], before: Collection[Key]) -> dict[str, int]:
+    return dict(Counter(queue for key, queue in now.items() if key in before))
+
+
+def write(connection: Connection, found: Found, queues: Iterable[str], now: datetime) -> None:
+    """Note what was found, for these queues and all that the books know. Commits, in autocommit."""
+    names = sorted({*queues, *found.nowhere, *found.unheld, *found.strays})
+    asked = {
+        "now": now,
+        "queues": names,
+        "nowhere": [found.nowhere.get(name, 0) for name in names],
+        "unheld": [found.unheld.get(name, 0) for name in names],
+        "strays": [found.strays.get(name, 0) for name in names],
+    }
+    connection.execute(sql.load("write_comparison"), asked)

@@ -1,0 +1,259 @@
+"""The books: 0 at rest whatever happens at once, and each kind of loss is seen and named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from flask import Flask
+from redis import Redis
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.engine.broker import Broker
+from flask_opsjobs.engine.connections import RedisConnections
+from flask_opsjobs.engine.delivery import rq_id
+from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.engine.recall import Suspects, recall_lost
+from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.lifeline import books, executors, retention
+from flask_opsjobs.lifeline.book_queries import BookRow, list_books
+from flask_opsjobs.loops import keep_books, roll_up
+from flask_opsjobs.loops.one_pass import Runner
+from tests.conftest import MakeBench
+from tests.lifeline.conftest import StartJob
+from tests.support.clock import Clock
+from tests.support.engine import Bench, race
+
+RecordJob = Callable[..., int]
+
+
+class Keeper:
+    """The loop of one process: each look is a quarter of a minute after the last one, so that it counts too."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.runner = Runner(keep_books.LOOP, bench.host, "one")
+        self.now = read_clock(bench.connection) + timedelta(seconds=10)
+
+    def look(self) -> dict[str, BookRow]:
+        self.now += timedelta(seconds=15)
+        self.runner.run_once(self.bench.connection, self.now)
+        with Session(self.bench.host.engine) as session:
+            return {book.queue: book for book in list_books(session)}
+
+    def look_twice(self) -> dict[str, BookRow]:
+        self.look()
+        return self.look()
+
+
+@pytest.fixture
+def keeper(bench: Bench) -> Keeper:
+    return Keeper(bench)
+
+
+def beat(bench: Bench, number: int, holding: list[str], at: datetime) -> None:
+    executors.beat(bench.connection, bench.executor_id, number, holding, None, None, {}, at)
+
+
+def said(bench: Bench) -> dict[str, Any]:
+    """The note of the loop's last pass."""
+    return bench.row("SELECT said, error FROM opsjobs.loop_runs ORDER BY last_at DESC LIMIT 1")
+
+
+def test_at_rest_nothing_is_missing(
+    bench: Bench, keeper: Keeper, record_job: RecordJob, start_job: StartJob
+) -> None:
+    assert keeper.look_twice() == {}
+    done = start_job(bench)
+    bench.record(done, 1, Outcome("returned"))
+    bench.host.broker.forget("default", [rq_id(done, 1)])  # as its worker does
+    held = start_job(bench)
+    beat(bench, 1, [f"{held}-1"], keeper.now)
+    record_job(delay=60)
+    record_job(queue="mail")
+    record_job()
+    bench.dispatch(window=1_000)
+    found = keeper.look_twice()
+    assert [book for book in found.values() if not book.is_balanced] == []
+    book = found["default"]
+    assert (book.born, book.kept, book.waiting, book.queued, book.started, book.final) == (
+        4,
+        4,
+        1,
+        1,
+        1,
+        1,
+    )
+    later = keeper.now + timedelta(days=100)
+    assert retention.retain(bench.connection, bench.host.settings, later)["finished jobs"] == 1
+    book = keeper.look_twice()["default"]
+    assert (book.born, book.pruned, book.kept, book.unaccounted) == (4, 1, 3, 0)
+
+
+def test_a_row_that_was_deleted_by_hand_is_unaccounted(
+    bench: Bench, keeper: Keeper, record_job: RecordJob
+) -> None:
+    record_job(queue="mail")
+    lost = record_job()
+    bench.connection.execute("DELETE FROM opsjobs.jobs WHERE id = %s", [lost])
+    found = keeper.look()
+    assert (found["default"].unaccounted, found["mail"].unaccounted) == (1, 0)
+    assert found["default"].is_balanced is False
+
+
+def test_a_row_that_came_from_nowhere_is_below_zero(
+    bench: Bench, keeper: Keeper, record_job: RecordJob
+) -> None:
+    job_id = record_job()
+    # A copy of a row, as a careless restore would leave it.
+    bench.connection.execute(
+        "INSERT INTO opsjobs.jobs (worker, queue, line, state, args, max_attempts, created_at, due_at)"
+        " SELECT worker, queue, line, state, args, max_attempts, created_at, due_at FROM opsjobs.jobs WHERE id = %s",
+        [job_id],
+    )
+    assert keeper.look()["default"].unaccounted == -1
+
+
+def test_a_flushed_redis_shows_until_the_jobs_are_recalled(
+    bench: Bench, keeper: Keeper, record_job: RecordJob, redis_client: Redis
+) -> None:
+    record_job()
+    record_job()
+    bench.dispatch(window=1_000)
+    assert keeper.look_twice()["default"].queued_nowhere == 0
+    redis_client.flushdb()
+    # One look is not believed: a delivery may be on its way between two of Redis' structures.
+    assert keeper.look()["default"].queued_nowhere == 0
+    assert keeper.look()["default"].queued_nowhere == 2
+    suspects = Suspects()
+    for _ in range(2):
+        keeper.now += timedelta(seconds=30)
+        suspects = recall_lost(
+            bench.connection, bench.host.broker, keeper.now, suspects, 5
+        ).suspects
+    book = keeper.look()["default"]
+    assert (book.queued_nowhere, book.queued, book.waiting) == (0, 0, 2)
+
+
+def test_a_started_job_that_two_beats_lack_is_held_by_nobody(
+    bench: Bench, keeper: Keeper, start_job: StartJob
+) -> None:
+    job_id = start_job(bench)
+    assert keeper.look_twice()["default"].started_unheld == 0  # no beat since the claim
+    beat(bench, 1, [], keeper.now)
+    assert keeper.look_twice()["default"].started_unheld == 0  # that one may have been under way
+    beat(bench, 2, [], keeper.now)
+    assert keeper.look()["default"].started_unheld == 1
+    beat(bench, 3, [f"{job_id}-1"], keeper.now)
+    assert keeper.look()["default"].started_unheld == 0
+
+
+def test_a_started_job_of_an_executor_that_is_gone(
+    bench: Bench, keeper: Keeper, start_job: StartJob
+) -> None:
+    start_job(bench)
+    executors.stop(bench.connection, bench.executor_id, keeper.now)
+    assert keeper.look()["default"].started_unheld == 0
+    assert keeper.look()["default"].started_unheld == 1
+
+
+def test_a_delivery_without_a_row(bench: Bench, keeper: Keeper, record_job: RecordJob) -> None:
+    job_id = record_job()
+    bench.dispatch()
+    bench.connection.execute("DELETE FROM opsjobs.jobs WHERE id = %s", [job_id])
+    assert keeper.look()["default"].deliveries_without_row == 0
+    book = keeper.look()["default"]
+    assert (book.deliveries_without_row, book.unaccounted) == (1, 1)
+    assert said(bench)["said"] == "1 job in Redis without a row"
+
+
+def test_rows_are_counted_while_redis_is_away(
+    bench: Bench, keeper: Keeper, record_job: RecordJob, app: Flask
+) -> None:
+    record_job()
+    before = keeper.look_twice()["default"]
+    bench.host.broker = Broker(RedisConnections(app, "redis://127.0.0.1:1/0"))
+    record_job()
+    after = keeper.look()["default"]
+    assert (after.kept, after.counted_at) == (2, keeper.now)
+    assert after.compared_at == before.compared_at  # its age says that nobody could look
+    assert "Redis does not answer" in said(bench)["error"]
+
+
+def test_counting_takes_a_hundredth_of_the_time(bench: Bench, record_job: RecordJob) -> None:
+    record_job()
+    now = read_clock(bench.connection)
+
+    def is_counted(seconds: float) -> bool:
+        return books.count(bench.connection, now + timedelta(seconds=seconds))
+
+    assert [is_counted(seconds) for seconds in (0, 9, 10, 19, 20)] == [
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]
+    # As with ten million jobs.
+    bench.connection.execute("UPDATE opsjobs.books SET took_seconds = 0.5")
+    assert [is_counted(20 + seconds) for seconds in (49, 50)] == [False, True]
+    assert is_counted(-3600) is True  # the clock was stepped back
+
+
+def test_only_one_of_two_processes_counts(make_bench: MakeBench, record_job: RecordJob) -> None:
+    benches = [make_bench() for _ in range(4)]
+    record_job()
+    now = read_clock(benches[0].connection)
+    answers = race(*(lambda bench=bench: books.count(bench.connection, now) for bench in benches))
+    assert sorted(answers) == [False, False, False, True]
+
+
+def test_writers_retention_and_folding_never_show_a_difference(
+    app: Flask, make_bench: MakeBench, note: Worker, clock: Clock
+) -> None:
+    counter, *others = (make_bench(f"executor-{number}") for number in range(4))
+    later = clock.now + timedelta(days=100)
+    seen: list[tuple[int, int]] = []
+    going = [True]
+
+    def record() -> None:
+        with app.app_context(), Session(counter.host.engine) as session:
+            for number in range(60):
+                note.options(session=session).enqueue(text="")
+                note.options(session=session).enqueue_many({"text": ""} for _ in range(5))
+                session.commit() if number % 4 else session.rollback()
+
+    def work(bench: Bench) -> None:
+        while going[0]:
+            bench.connection.execute(
+                "UPDATE opsjobs.jobs SET state = 'finished', ended_at = now(), ended_by = 'returned'"
+                " WHERE id IN (SELECT id FROM opsjobs.jobs WHERE state = 'available' LIMIT 20)"
+            )
+            retention.retain(bench.connection, bench.host.settings, later, 15)
+
+    def fold(bench: Bench) -> None:
+        runner = Runner(roll_up.LOOP, bench.host, "one")
+        while going[0]:
+            runner.run_once(bench.connection, clock.now)
+
+    def count() -> None:
+        try:
+            for _ in range(80):
+                assert books.count(counter.connection, clock.forward(minutes=10))
+                (row,) = counter.rows(
+                    "SELECT coalesce(sum(born), 0)::int AS born,"
+                    " coalesce(sum(born - pruned - kept), 0)::int AS missing FROM opsjobs.books"
+                )
+                seen.append((row["born"], row["missing"]))
+        finally:
+            going[0] = False
+
+    answers: list[Any] = race(
+        record, record, lambda: work(others[0]), lambda: fold(others[1]), count
+    )
+    assert answers == [None] * 5
+    assert [missing for _, missing in seen] == [0] * 80
+    assert len({born for born, _ in seen}) > 5  # it was counted while they wrote
