@@ -1,0 +1,54 @@
+"""A job as the engine leaves it, and the question why it is not running."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.engine.facts import explain
+from flask_opsjobs.explain.shapes import Explanation
+from flask_opsjobs.lifeline import awake, executors
+from flask_opsjobs.loops import LOOPS
+from tests.support.engine import Bench
+
+Look = Callable[..., Explanation]
+
+
+def wake_loops(bench: Bench, now: datetime, *but: str, error: str | None = None) -> None:
+    """Note a pass of every loop as each pass does, without making it: a pass of dispatch would move the job on."""
+    for loop in LOOPS:
+        if loop.name not in but:
+            every = loop.every_seconds(bench.host.settings)
+            note = awake.Note(loop.name, "here-1", every, 0.01, "nothing to do", error)
+            awake.note(bench.connection, None, note, now)
+
+
+@pytest.fixture
+def look(bench: Bench) -> Look:
+    """Explains a job, with all loops awake but those named; `later` moves the time that is passed in.
+
+    The bench's executor beats then, unless told otherwise, and says nothing of its speed.
+    """
+
+    def look(
+        job_id: int, *silent: str, error: str | None = None, beats: bool = True, **later: float
+    ) -> Explanation:
+        now = read_clock(bench.connection) + timedelta(**later)
+        wake_loops(bench, now, *silent, error=error)
+        if beats:
+            executors.beat(bench.connection, bench.executor_id, 1, [], None, None, {}, now)
+        with Session(bench.host.engine) as session:
+            found = explain(bench.host, session, job_id, now)
+        assert found is not None
+        return found
+
+    return look
+
+
+def codes(found: Explanation) -> list[str]:
+    """The codes of its reasons, in order."""
+    return [reason.code for reason in found.reasons]
