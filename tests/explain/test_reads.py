@@ -139,11 +139,12 @@ def test_an_explanation_of_any_state_writes_nothing(
             assert cursor.connection.read_only, statement
             seen.append(statement)
 
+    ids = [job.id for job in jobs.values()]
     before = _written(session)
     session.rollback()
     event.listen(host.engine, "before_cursor_execute", note)
-    for job in jobs.values():
-        explain_apart(host, job.id)
+    for job_id in ids:
+        explain_apart(host, job_id)
     event.remove(host.engine, "before_cursor_execute", note)
     assert seen
     assert _written(session) == before
