@@ -70,6 +70,11 @@ class AuditFilter:
         return None if self.target else self.q
 
     @property
+    def is_given(self) -> bool:
+        """Whether it leaves anything out."""
+        return any(getattr(self, name) for name in _CONDITIONS)
+
+    @property
     def conditions(self) -> str:
         """A text that is equal for two filters if they choose the same events; cursors are bound to it."""
         return repr([(name, getattr(self, name)) for name in _CONDITIONS])

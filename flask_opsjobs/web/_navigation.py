@@ -25,4 +25,5 @@ NAVIGATION = (
     Entry("jobs", "Jobs", "jobs.view", "j"),
     Entry("queues", "Queues", "queues.view", "q"),
     Entry("workers", "Workers", "workers.view", "w"),
+    Entry("audit", "Audit", "audit.view", "a"),
 )

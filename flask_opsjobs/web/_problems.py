@@ -98,6 +98,16 @@ def broken() -> Problem:
     )
 
 
+def no_such_event(sequence: str) -> Problem:
+    """No audit row has that sequence; none is ever removed."""
+    return Problem(
+        404,
+        "No such decision",
+        f"The audit has no row {sequence[:40]}.",
+        "Its rows are numbered from 1 without a gap. Find it in the list.",
+    )
+
+
 def no_such_preview() -> Problem:
     """No preview of that number belongs to who asks."""
     return Problem(

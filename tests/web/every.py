@@ -14,15 +14,18 @@ PREFIX = "/ops/jobs"
 GUARDED = [url for url in URLS if url.kind != "asset"]
 # What each kind answers when nothing is in the way, given what `path_of` asks for.
 GOOD = {"jump": 303, "display": 303, "missing": 404}
+GOOD |= {url.endpoint: 303 for url in URLS if url.kind == "verb" and url.permission}
 
 
 def path_of(url: Url, job: Job) -> str:
     """The URL's path about `job`."""
     values = {
         "<job_id>": str(job.id),
+        "<int:sequence>": "1",
+        "<int:preview_id>": "1",
         "<path:rest>": "nothing/here",
         "<version>": versions()["opsjobs.css"],
-        "<path:name>": "opsjobs.css",
+        "<path:name>": "opsjobs.css" if url.kind == "asset" else job.queue,
     }
     rule = url.rule
     for part, value in values.items():

@@ -10,6 +10,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from flask_opsjobs.audit import transitions as audit_transitions
+from flask_opsjobs.audit.transitions import Decision
 from flask_opsjobs.jobs.lifecycle import FINAL, STATES
 from flask_opsjobs.jobs.models import Attempt, Job, Output
 from flask_opsjobs.lifeline.models import Executor, LoopRun
@@ -133,8 +135,31 @@ def make_loops(session: Session, **values: Any) -> None:
     session.flush()
 
 
+def make_event(session: Session, **changes: Any) -> int:
+    """A decision in the audit, by its writer, signed as the tests' hosts do; its sequence. Not committed."""
+    decided: dict[str, Any] = {
+        "at": datetime.now(UTC),
+        "actor": "ops-demo",
+        "via": "page",
+        "action": "queue.pause",
+        "subject": "queue/mail",
+        "targets": ("queue/mail",),
+        "outcome": "done",
+        "permission": "queue.pause",
+        "reason": "the vendor times out",
+        "request_id": "b20e-5d17",
+        "preview_id": 7,
+        "previewed_at": ago(seconds=26),
+        "before": {"queue/mail": {"is_paused": False, "window": 40}},
+        "after": {"queue/mail": {"is_paused": True, "window": 40}},
+    }
+    session.flush()
+    connection: Any = session.connection().connection.driver_connection
+    return audit_transitions.append(connection, (b"only for tests",), Decision(**decided | changes))
+
+
 def make_one_of_each(session: Session) -> dict[str, Job]:
-    """A job of every state with attempts, an output, two executors, the loops and a paused queue."""
+    """A job of every state with attempts, an output, two executors, the loops, a paused queue and a decision."""
     jobs = {state: make_job(session, state) for state in STATES}
     jobs["failed"].dispatch_no, jobs["failed"].attempt = 2, 2
     make_attempt(session, jobs["failed"], "died", dispatch_no=1, attempt=1, cause="signal 9")
@@ -150,5 +175,6 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
     )
     make_loops(session)
     session.add(Queue(name="paused one", is_paused=True, created_at=ago(days=1)))
+    make_event(session)
     session.commit()
     return jobs

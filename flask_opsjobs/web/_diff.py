@@ -1,0 +1,74 @@
+"""What differs between two JSON values, as the lines of a table, each through the display policy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from ._display import Display
+
+_MOST_LINES = 200
+_LONGEST = 500
+
+_Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One value by its name; None where there is none."""
+
+    name: Markup
+    before: Markup | None
+    after: Markup | None
+
+
+@dataclass(frozen=True)
+class Diff:
+    """The lines that differ, by what they belong to; how many are alike on both sides, and how many are not shown."""
+
+    groups: Mapping[str, Sequence[Line]]
+    alike: int
+    left_out: int
+
+
+def diff(before: Any, after: Any, display: Display) -> Diff:
+    """The difference between what was and what is; either may be None, and then all of the other is shown."""
+    old, new = dict(_leaves(before)), dict(_leaves(after))
+    # A target that is gone is None where on the other side it has values.
+    inner = {path[:depth] for path in (*old, *new) for depth in range(1, len(path))}
+    paths = [path for path in dict.fromkeys([*old, *new]) if path not in inner]
+    differing = [
+        path for path in paths if path not in old or path not in new or old[path] != new[path]
+    ]
+    groups: dict[str, list[Line]] = {}
+    for path in differing[:_MOST_LINES]:
+        group, names = (display.clean(path[0]), path[1:]) if len(path) > 1 else ("", path)
+        sides = [_shown(side, path, display) for side in (old, new)]
+        name = display.label(" · ".join(names) or "value")
+        groups.setdefault(group, []).append(Line(name, *sides))
+    return Diff(groups, len(paths) - len(differing), max(0, len(differing) - _MOST_LINES))
+
+
+def _leaves(value: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
+    """Every value that is no object, by the keys that lead to it. None at the top is nothing at all."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from _leaves(one, (*path, key))
+    elif path or value is not None:
+        yield path, value
+
+
+def _shown(side: Mapping[_Path, Any], path: _Path, display: Display) -> Markup | None:
+    value = side.get(path)
+    if value is None:
+        return None
+    hidden = next(filter(None, map(display.hides, path)), None)
+    if hidden is not None:
+        return display.label(hidden)
+    # Cleaned before it is cut: half a secret is not known as one.
+    text = display.clean(value) if isinstance(value, str) else display.plain(json.dumps(value))
+    return display.label(text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")
