@@ -115,7 +115,7 @@ def list_recent_tags(session: Session) -> set[str]:
 def find_qualifier(session: Session, name: str) -> str | None:
     """What a name is that a job bears: `worker` or `queue`; None when no job bears it."""
     for qualifier in ("worker", "queue"):
-        bears = walk(select(Job.id), JobFilter(**{qualifier: name}), Range()).limit(1)
+        bears = walk(select(Job.id), JobFilter().but(**{qualifier: name}), Range()).limit(1)
         if session.scalars(bears).first() is not None:
             return qualifier
     return None

@@ -88,6 +88,9 @@ class JobInFull:
     error: str | None
     executor_id: int | None
     cancel_requested_at: datetime | None
+    cancel_requested_by: str | None
+    cancel_reason: str | None
+    run_again_from: int | None
     tags: Sequence[str]
     is_unique: bool
     args: str
@@ -121,3 +124,25 @@ class OutputRow:
     value: str | None
     size_bytes: int
     omitted: str | None
+
+
+@dataclass(frozen=True)
+class Relations:
+    """Other jobs that one job has to do with. `run_again_as` are ids and states, the newest first.
+
+    `run_again_from` is the state of the job it was run again from, None when there is none or it is gone.
+    `receipt` says what makes it unique now: until when, and whose it is; None when nothing does.
+    """
+
+    run_again_from: str | None
+    run_again_as: Sequence[tuple[int, str]]
+    receipt: ReceiptRow | None
+
+
+@dataclass(frozen=True)
+class ReceiptRow:
+    """The receipt under a job's key: the job that holds it, and for how long."""
+
+    job_id: int
+    until: str
+    expires_at: datetime | None

@@ -7,14 +7,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from flask import Flask
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from flask_opsjobs import OpsJobs, Unique
+from flask_opsjobs.actions.catalog import actions_of_job
 from flask_opsjobs.jobs.lifecycle import ENDED_BY, MEANINGS, OUTCOMES, STATES
-from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.jobs.models import Attempt, Job
 from flask_opsjobs.jobs.queries import find_job, list_attempts
+from flask_opsjobs.operator import Operator
 from flask_opsjobs.queues.models import Queue
 from flask_opsjobs.web._timeline import WIDTH, timeline
 from flask_opsjobs.web._traceback import condense
+from tests.web.conftest import Access
 from tests.web.every import soup
 from tests.web.rows import TRACEBACK, ago, make_attempt, make_job, make_output
 
@@ -80,9 +86,7 @@ def test_a_paused_queue_and_a_wish_to_cancel_are_said(get: Get, session: Session
 
 
 def test_progress_output_and_facts_are_shown(get: Get, session: Session) -> None:
-    job = make_job(
-        session, "started", tags=["eu"], timeout_seconds=30, unique_key=b"k", dispatch_no=7
-    )
+    job = make_job(session, "started", tags=["eu"], timeout_seconds=30, dispatch_no=7)
     make_attempt(session, job, None, progress_done=120, progress_total=400, progress_note="rows")
     done = make_job(session, "finished")
     make_output(session, done, {"pages": 14})
@@ -94,7 +98,6 @@ def test_progress_output_and_facts_are_shown(get: Get, session: Session) -> None
     assert f"opsjobs-{job.id}-7" in words
     assert "30 s" in words
     assert "eu" in words
-    assert "its key is kept as a receipt" in words
     assert '"pages": 14' in _words(get, done)
     assert "Not kept: 300 kB is more than 256 kB" in _words(get, left)
 
@@ -171,3 +174,153 @@ def test_warnings_and_errors_stand_out_in_a_log(get: Get, session: Session) -> N
     assert pre.text == log
     spans = {span.text: span["data-is"] for span in pre.select("[data-is]")}
     assert spans == {"WARNING shop: <slow>": "late", "ERROR x: y": "failed"}
+
+
+def _section(get: Get, job: Job, name: str) -> Any:
+    return soup(get(f"/jobs/{job.id}").text).select_one(f"[aria-labelledby={name}]")
+
+
+def _relation(get: Get, job: Job, name: str) -> str:
+    terms = _section(get, job, "relations").select("dt")
+    return next(" ".join(dt.find_next("dd").text.split()) for dt in terms if dt.text == name)
+
+
+def test_relations_lead_to_other_jobs(get: Get, session: Session) -> None:
+    first = make_job(session, "failed", tags=["eu", "a b"])
+    again = make_job(session, "queued", run_again_from=first.id)
+    once_more = make_job(session, "started", run_again_from=first.id)
+    orphan = make_job(session, run_again_from=999_999)
+    session.commit()
+    assert _relation(get, first, "Run again as") == f"{once_more.id} started, {again.id} queued"
+    assert _relation(get, first, "Run again from") == "none"
+    assert _relation(get, again, "Run again from") == f"{first.id} failed"
+    assert _relation(get, orphan, "Run again from") == "999999 gone"
+    assert "Recorded, to run job" in _section(get, again, "history").text
+    tags = {a.text: str(a["href"]) for a in _section(get, first, "relations").select("a.tag")}
+    assert list(tags) == ["eu", "a b"]
+    assert soup(get(tags["a b"].removeprefix("/ops/jobs")).text).select("table.jobs tbody tr")
+
+
+def test_a_receipt_says_whose_it_is(
+    get: Get, opsjobs: OpsJobs, app: Flask, session: Session
+) -> None:
+    def greet(name: str) -> None:
+        """Says hello."""
+
+    worker = opsjobs.worker(unique=Unique(within=timedelta(hours=1)))(greet)
+    with app.app_context():
+        first = worker.enqueue(name="Ann")
+        app.extensions["sqlalchemy"].session.commit()
+    job = session.get_one(Job, first.id)
+    assert "the same call answers with this job" in _relation(get, job, "Unique")
+    assert "until" in _relation(get, job, "Unique")
+    session.execute(text("UPDATE opsjobs.receipts SET job_id = 77"))
+    session.commit()
+    assert _relation(get, job, "Unique") == "its receipt is now held by 77"
+    session.execute(text("DELETE FROM opsjobs.receipts"))
+    session.commit()
+    assert "given back" in _relation(get, job, "Unique")
+    assert _relation(get, make_committed(session), "Unique") == "no"
+
+
+def make_committed(session: Session) -> Job:
+    """A job, committed."""
+    job = make_job(session)
+    session.commit()
+    return job
+
+
+def test_history_is_told_newest_first_with_who_saw_it(get: Get, session: Session) -> None:
+    job = make_job(
+        session, "failed", dispatch_no=2, attempt=2, created_at=ago(minutes=30),
+        dispatched_at=ago(minutes=9), ended_at=(ended := ago(minutes=5)),
+    )  # fmt: skip
+    make_attempt(session, job, "lost", dispatch_no=1, attempt=1, cause="no beat for 120 s",
+        started_at=ago(minutes=20), ended_at=ago(minutes=10), executor="web-1:7")  # fmt: skip
+    make_attempt(session, job, dispatch_no=2, attempt=2, started_at=ago(minutes=8), ended_at=ended)
+    session.commit()
+    events = [
+        (" ".join(item.p.text.split()), item.select_one(".wit").text)
+        for item in _section(get, job, "history").select("li")
+    ]
+    assert events == [
+        ("Failed: the last attempt failed", "worker"),
+        ("Attempt 2 raised: GatewayTimeout: no answer", "worker"),
+        ("Attempt 2 taken by web-1:2207", "worker"),
+        ("Handed to RQ, dispatch 2", "dispatcher"),
+        ("Attempt 1 lost: no beat for 120 s", "inferred"),
+        ("Attempt 1 taken by web-1:7", "worker"),
+        ("Recorded", "host"),
+    ]
+
+
+@pytest.mark.parametrize("ended_by", ENDED_BY)
+def test_every_end_has_a_witness(ended_by: str, get: Get, session: Session) -> None:
+    job = make_job(session, "failed", ended_by=ended_by)
+    session.commit()
+    witness = _section(get, job, "history").select_one(".wit").text
+    assert witness in ("worker", "dispatcher", "operator")
+
+
+def test_who_asked_to_cancel_is_said(get: Get, session: Session) -> None:
+    job = make_job(
+        session, "started", cancel_requested_at=ago(minutes=3), cancel_requested_by="ops-demo",
+        cancel_reason="the customer left",
+    )  # fmt: skip
+    session.commit()
+    assert "ops-demo asked to cancel it 3 min ago: the customer left." in _words(get, job)
+    assert "ops-demo asked to cancel it: the customer left" in _section(get, job, "history").text
+
+
+def test_decisions_are_told_with_their_audit(
+    get: Get, app: Flask, access: Access, session: Session, jobs: dict[str, Job]
+) -> None:
+    job = jobs["failed"]
+    with app.app_context():
+        operator = Operator(app.extensions["opsjobs"])
+        receipt = operator.run(
+            "job.retry", [f"job/{job.id}"], actor="ops-demo", reason="vendor is back"
+        )
+        assert receipt.is_done
+    assert "ops-demo: retry: vendor is back" in " ".join(_section(get, job, "history").text.split())
+    panel = _section(get, job, "audit")
+    assert "vendor is back" in panel.text
+    assert str(receipt.audit_sequence) in str(panel.a["href"])
+    access.held -= {"audit.view"}
+    assert _section(get, job, "audit") is None
+    assert "vendor is back" not in get(f"/jobs/{job.id}").text
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_buttons_are_what_is_legal_now(
+    state: str, get: Get, access: Access, jobs: dict[str, Job]
+) -> None:
+    access.held -= {"job.delete", "job.discard"}
+    buttons = soup(get(f"/jobs/{jobs[state].id}").text).select("#part .head .acts button")
+    legal = actions_of_job(state)
+    assert [" ".join(button.text.split()) for button in buttons] == [
+        f"{a.title} needs {a.name}" if a.name in ("job.delete", "job.discard") else f"{a.title}…"
+        for a in legal
+    ]
+    for button, action in zip(buttons, legal, strict=True):
+        if button.has_attr("disabled"):
+            continue
+        assert button["formaction"] == f"/ops/jobs/jobs/{jobs[state].id}/{action.verb}"
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_raw_page_has_every_column(state: str, get: Get, jobs: dict[str, Job]) -> None:
+    tree = soup(get(f"/jobs/{jobs[state].id}/raw").text)
+    tables = tree.select("table.raw")
+    names = [[th.text for th in table.select("tbody th")] for table in tables]
+    assert names[0] == [column.name for column in Job.__table__.columns]
+    assert names[1:] == [[column.name for column in Attempt.__table__.columns]] * (len(tables) - 1)
+    if state == "failed":
+        assert len(tables) == 3
+        assert "site-packages/urllib3" in tree.text
+        assert "no answer for 30 s" in tree.text
+
+
+@pytest.mark.parametrize("path", ["/jobs/0/raw", "/jobs/x/raw", "/jobs/99999999999999999999/raw"])
+def test_no_job_has_no_raw_page(path: str, get: Get) -> None:
+    assert "There is no job" in get(path, 404).text

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from flask import Response, request
 from markupsafe import Markup
 
-from ...jobs import queries, search_ids
+from ...actions.catalog import actions_of_job
+from ...audit.queries import list_events_of
+from ...jobs import job_queries, queries, search_ids
 from ...jobs.lifecycle import ENDED_BY, FINAL, MEANINGS
 from ...jobs.rows import AttemptRow, JobInFull
 from ...lifeline.queries import ExecutorRow, find_executor
 from ...queues.queries import list_paused_queues
-from .. import _pages, _problems, _timeline, _traceback, _words
+from .. import _access, _pages, _problems, _timeline, _traceback, _words
+from .._history import list_history
 from .._host import host
 from .._reads import Reading, reading
 
@@ -41,6 +45,21 @@ def live(job_id: str) -> Response:
     return _pages.fragment(made)
 
 
+def raw(job_id: str) -> Response:
+    """Its rows as they are stored."""
+    number = search_ids.read_own(job_id)
+    with reading() as read:
+        job = None if number is None else job_queries.find_stored(read.session, number)
+        if job is None:
+            raise _problems.no_such_job(job_id)
+        attempts = job_queries.list_stored_attempts(read.session, job["id"])
+    declared = host().workers.get(job["worker"])
+    redacted = declared.redact if declared else ()
+    title = f"Raw row of {job['worker']} {job['id']}"
+    rows: dict[str, Any] = {"job": job, "attempts": attempts, "redacted": redacted}
+    return _pages.document("job_raw.html", "jobs", title, read.now, **rows)
+
+
 def _find(read: Reading, job_id: str) -> JobInFull:
     number = search_ids.read_own(job_id)
     job = None if number is None else queries.find_job(read.session, number)
@@ -51,6 +70,7 @@ def _find(read: Reading, job_id: str) -> JobInFull:
 
 def _full(read: Reading, job: JobInFull) -> Markup:
     attempts = queries.list_attempts(read.session, job.id)
+    events = list_events_of(read.session, f"job/{job.id}") if _access.may("audit.view") else ()
     shown = _chosen(attempts)
     broken = next((attempt for attempt in attempts if attempt.error), None)
     declared = host().workers.get(job.worker)
@@ -68,6 +88,10 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         condense=_traceback.condense,
         output=queries.find_output(read.session, job.id),
         executor=_executor(read, job),
+        history=list_history(job, attempts, events),
+        relations=job_queries.find_relations(read.session, job),
+        events=events,
+        actions=actions_of_job(job.state),
         is_paused=job.queue in list_paused_queues(read.session),
         is_final=job.state in FINAL,
         meaning=MEANINGS[job.state],
