@@ -1,0 +1,207 @@
+"""What an operator decides, on real workers: a job that runs is really stopped, one that is retried really runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from flask import Flask
+
+from flask_opsjobs.engine.broker import Broker
+from flask_opsjobs.engine.connections import RedisConnections
+from flask_opsjobs.operator import Operator
+from tests.engine.conftest import site as site
+from tests.engine.site import enqueue, rows, state_of
+from tests.support.host import fail, hold, note
+from tests.support.processes import Child, Children
+from tests.support.waiting import wait_until
+
+WHY = {"actor": "anna", "reason": "because it is a test"}
+# The next beat comes after the test has given up waiting: what is seen before, a hurry has done.
+SLOW = {"OPSJOBS_BEAT_SECONDS": 60, "OPSJOBS_LATE_SECONDS": 200, "OPSJOBS_MISSING_SECONDS": 600}
+
+
+@pytest.fixture
+def operator(site: Flask) -> Operator:
+    return Operator(site.extensions["opsjobs"])
+
+
+@pytest.fixture
+def hold_one(site: Flask, tmp_path: Path) -> Any:
+    """Records a job that runs until it is stopped, and waits until it has begun; its id."""
+
+    def begin() -> int:
+        gate = tmp_path / f"gate-{time.monotonic_ns()}"
+        job_id = enqueue(hold, gate=str(gate))
+        wait_until(lambda: Path(f"{gate}.begun").exists(), 20, what="the job to begin")
+        wait_until(lambda: state_of(job_id) == "started", 5)
+        return job_id
+
+    return begin
+
+
+def horses(worker: Child) -> list[psutil.Process]:
+    return [process for process in worker.children() if process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("kind", [(), ("--simple",)])
+def test_a_running_job_is_stopped_at_once_through_redis(
+    children: Children, operator: Operator, hold_one: Any, kind: tuple[str, ...]
+) -> None:
+    worker = children.flask("opsjobs", "worker", *kind, **SLOW)
+    job_id = hold_one()
+    before = horses(worker)
+    receipt = operator.cancel(job_id, **WHY)
+    assert receipt.done[0].changes[0].after == "canceled, once it is stopped"
+    wait_until(lambda: state_of(job_id) == "canceled", 10)
+    ((reason, by),) = rows("SELECT ended_reason, cancel_requested_by FROM opsjobs.jobs")
+    assert (reason, by) == ("because it is a test", "anna")
+    if kind == ():
+        assert len(before) == 1
+        assert not before[0].is_running()
+    ((outcome, cause),) = rows("SELECT outcome, cause FROM opsjobs.attempts")
+    assert (outcome, cause) == ("canceled", "killed by SIGKILL" if kind == () else None)
+    # And the worker goes on.
+    assert enqueue(note, path="/dev/null", line="x") > job_id
+    wait_until(lambda: rows("SELECT count(*) FROM opsjobs.jobs WHERE state = 'finished'") == [(1,)])
+
+
+@pytest.mark.parametrize("kind", [(), ("--simple",)])
+def test_a_running_job_is_stopped_at_the_next_beat_when_redis_is_away(
+    children: Children, operator: Operator, site: Flask, hold_one: Any, own_valkey: Any, kind: Any
+) -> None:
+    children.flask("opsjobs", "worker", *kind, OPSJOBS_BEAT_SECONDS=0.5)
+    job_id = hold_one()
+    # The operator's process alone cannot reach Redis: the worker's beat goes through Postgres.
+    host = site.extensions["opsjobs"]
+    own_valkey.kill()
+    host.broker = Broker(RedisConnections(site, own_valkey.url))
+    receipt = operator.cancel(job_id, **WHY)
+    assert receipt.says.endswith("Redis did not answer: the worker stops it at its next beat")
+    assert rows("SELECT count(*) FROM opsjobs.audit_events WHERE outcome = 'done'") == [(1,)]
+    wait_until(lambda: state_of(job_id) == "canceled", 10)
+
+
+def test_a_job_on_a_plain_rq_worker_runs_to_its_end_as_the_plan_said(
+    children: Children, operator: Operator, site: Flask, tmp_path: Path, redis_url: str
+) -> None:
+    gate = tmp_path / "gate"
+    job_id = enqueue(hold, gate=str(gate))
+    env = {"FLASK_APP": "tests.support.host"}
+    children.start(sys.executable, "-m", "rq.cli", "worker", "--url", redis_url, "default", env=env)
+    wait_until(lambda: Path(f"{gate}.begun").exists(), 20)
+    receipt = operator.cancel(job_id, **WHY)
+    assert "runs to its end" in (receipt.done[0].note or "")
+    gate.touch()
+    wait_until(lambda: state_of(job_id) == "finished", 20)
+
+
+def test_an_exhausted_job_runs_again_on_a_real_worker(
+    children: Children, operator: Operator, site: Flask
+) -> None:
+    children.flask("opsjobs", "worker")
+    job_id = enqueue(fail.options(max_attempts=1))
+    wait_until(lambda: state_of(job_id) == "failed", 20)
+    # Redis is told by the doorway itself: no loop runs here.
+    operator.retry(job_id, **WHY)
+    attempts = "SELECT count(*) FROM opsjobs.attempts WHERE outcome = 'raised'"
+    wait_until(lambda: rows(attempts) == [(2,)], 20, what="the second attempt")
+    assert rows("SELECT state, attempt, max_attempts FROM opsjobs.jobs") == [("failed", 2, 2)]
+
+
+def test_what_is_run_again_really_runs(
+    children: Children, operator: Operator, site: Flask, tmp_path: Path
+) -> None:
+    children.flask("opsjobs", "worker")
+    path = tmp_path / "lines"
+    job_id = enqueue(note, path=str(path), line="hello")
+    wait_until(lambda: state_of(job_id) == "finished", 20)
+    operator.run_again(job_id, **WHY)
+    wait_until(lambda: path.read_text().splitlines() == ["hello", "hello"], 20)
+
+
+# --- a process that dies in the middle
+
+_KILLED_BEFORE_COMMIT = """
+import os, signal
+from flask_opsjobs.actions import execution
+from tests.support.host import create_app
+from flask_opsjobs.operator import Operator
+audit = execution.audit_transitions.append
+def die(*args, **kwargs):
+    audit(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGKILL)
+execution.audit_transitions.append = die
+app = create_app()
+with app.app_context():
+    door = Operator(app.extensions["opsjobs"])
+    door.run("{action}", ["{target}"], actor="anna", reason="because it is a test")
+"""
+_KILLED_BEFORE_EFFECTS = """
+import os, signal
+from flask_opsjobs import operator
+from tests.support.host import create_app
+operator.carry_out = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+app = create_app()
+with app.app_context():
+    door = operator.Operator(app.extensions["opsjobs"])
+    door.run("{action}", ["{target}"], actor="anna", reason="because it is a test")
+"""
+
+
+def run_and_die(children: Children, script: str, action: str, target: str) -> None:
+    child = children.start(sys.executable, "-c", script.format(action=action, target=target))
+    assert child.wait(30) == -signal.SIGKILL
+
+
+def test_a_process_killed_before_its_commit_leaves_nothing(
+    children: Children, operator: Operator, site: Flask
+) -> None:
+    job_id = enqueue(fail.options(delay=3600))
+    before = rows("SELECT * FROM opsjobs.jobs")
+    run_and_die(children, _KILLED_BEFORE_COMMIT, "job.discard", f"job/{job_id}")
+    # Postgres notices the dead connection and gives the locks back.
+    receipt = operator.run("job.cancel", ["job/99"], **WHY)
+    assert receipt.audit_sequence == 1
+    assert rows("SELECT * FROM opsjobs.jobs") == before
+    assert rows("SELECT action FROM opsjobs.audit_events") == [("job.cancel",)]
+
+
+@pytest.mark.parametrize("action", ["job.retry", "job.cancel", "queue.pause"])
+def test_what_a_killed_process_did_not_do_after_its_commit_the_loops_do(
+    children: Children,
+    operator: Operator,
+    site: Flask,
+    action: str,
+    tmp_path: Path,
+    redis_client: Any,
+) -> None:
+    """A retried job is handed out, a running one stopped, a paused queue emptied."""
+    haste = {"OPSJOBS_BEAT_SECONDS": 0.5}
+    target = "queue/default"
+    if action == "queue.pause":
+        waiting = [enqueue(note, path=str(tmp_path / "ran"), line=f"{n}") for n in range(2)]
+        assert [state_of(job_id) for job_id in waiting] == ["queued", "queued"]
+    else:
+        children.flask("opsjobs", "worker", **haste)
+        gate = tmp_path / "gate"
+        worker = fail.options(max_attempts=1) if action == "job.retry" else hold
+        job_id = enqueue(worker, **({} if action == "job.retry" else {"gate": str(gate)}))
+        reached = "failed" if action == "job.retry" else "started"
+        wait_until(lambda: state_of(job_id) == reached, 20)
+        target = f"job/{job_id}"
+    run_and_die(children, _KILLED_BEFORE_EFFECTS, action, target)
+    assert rows("SELECT outcome FROM opsjobs.audit_events") == [("done",)]
+    children.flask("opsjobs", "run", **haste)
+    if action == "job.retry":
+        wait_until(lambda: rows("SELECT attempt FROM opsjobs.jobs") == [(2,)], 20)
+    elif action == "job.cancel":
+        wait_until(lambda: state_of(job_id) == "canceled", 20)
+    else:
+        wait_until(lambda: {state_of(job_id) for job_id in waiting} == {"available"}, 20)
+        wait_until(lambda: not redis_client.keys("*opsjobs-*"), 10)
