@@ -8,7 +8,7 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo demo-check test coverage lint fix docs map bench screenshot wheel check clean
+.PHONY: help setup demo demo-check test coverage lint fix docs map bench bench-pages screenshot wheel check clean
 
 help: ## List these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,7 +55,10 @@ map: $(READY) ## Print the package as a tree, each module with its first sentenc
 bench: $(READY) ## Measure managed jobs against plain RQ.
 	$(BIN)/python -m tests.tools.bench $(ARGS)
 
-screenshot: $(READY) ## Take the README's picture from a running demo.
+bench-pages: $(READY) ## Measure every page on a million jobs; on ten with ARGS="--rows 10000000".
+	$(BIN)/python -m tests.tools.bench_pages $(ARGS)
+
+screenshot: $(READY) ## Take pictures of all pages of a demo into docs/_static.
 	$(BIN)/python -m tests.tools.screenshot $(ARGS)
 
 wheel: $(READY) ## Build the wheel into dist/, and install it alone in a test.

@@ -1,0 +1,265 @@
+"""`make bench-pages`: p50 and p95 of every page, fragment and export, on a table of a million jobs or of ten.
+
+The rows are copies of jobs that production wrote: see `bench_pages_rows`. The app is asked through Flask's test client,
+so what is measured is ours and Postgres' and no network. Each request of a line asks for another job or value. Exits 1
+when a page answers something else than it should; a time over its aim is marked and is no failure, since machines
+differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from flask import Flask
+from flask.testing import FlaskClient
+
+from flask_opsjobs.audit.transitions import Decision, append
+from flask_opsjobs.db import connect_apart
+from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.lifecycle import STATES
+from flask_opsjobs.lifeline import awake, executors
+from flask_opsjobs.loops import LOOPS
+from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.operator import Operator
+from tests.support.database import Databases
+from tests.support.postgres import Postgres
+from tests.support.valkey import Valkey
+from tests.tools import bench_pages_rows as rows
+from tests.tools.bench_pages_paths import Ask, Known, asks
+
+WARM, EXPORTED = 3, 1_000
+EXECUTORS, EVENTS = 12, 5_000
+# These would move the copies, of which Redis knows nothing. The others only count, and run.
+_MOVE = ("dispatch", "stage", "expire", "watch", "recall", "observe", "retain")
+# The newest of a state, and the next after each of some places of the table.
+_SOME = """
+    (SELECT id FROM opsjobs.jobs WHERE state = %(state)s ORDER BY id DESC LIMIT 60) UNION
+    SELECT next.id FROM generate_series(0, %(last)s - %(step)s, %(step)s) AS place, LATERAL (
+        SELECT id FROM opsjobs.jobs WHERE state = %(state)s AND id > place ORDER BY state, id LIMIT 1) AS next
+"""
+REASON = "customer {} called, and the bank is well again"
+
+
+@contextmanager
+def servers() -> Iterator[dict[str, str]]:
+    """An empty database of our schema and a Valkey, as the environment that names them."""
+    postgres, valkey = Postgres(durable=False), Valkey()
+    databases = Databases(postgres.url())
+    try:
+        url = databases.migrated().render_as_string(hide_password=False)
+        yield {"BENCH_DATABASE_URL": url, "BENCH_REDIS_URL": valkey.url}
+    finally:
+        databases.close()
+        postgres.close()
+        valkey.close()
+
+
+def fill(app: Flask, wanted: int) -> Known:
+    """All that pages read: jobs, executors, loops, numbers, decisions and previews."""
+    host: Host = app.extensions["opsjobs"]
+    command = [sys.executable, "-m", "tests.tools.bench_pages_sample"]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    connection = connect_apart(host.engine)
+    try:
+        rows.fill(connection, wanted)
+        rows.require_like_sample(connection)
+        _live_executors(connection)
+        _run_loops(host, connection)
+        _decide(host, connection)
+        connection.execute("ANALYZE")
+        return _known(host, connection, wanted)
+    finally:
+        connection.close()
+
+
+def _live_executors(connection: psycopg.Connection[Any]) -> None:
+    """As many as hold the started jobs, and some that are idle."""
+    now = read_clock(connection)
+    started = connection.execute("SELECT id, dispatch_no FROM opsjobs.jobs WHERE state = 'started'")
+    held = [f"{job_id}-{number}" for job_id, number in started.fetchall()]
+    queues = ["billing", "crm", "default", "mail", "reports"]
+    for number in range(EXECUTORS):
+        name = f"web-{number % 3}-{2_000 + number}-c0ffee"
+        born = {"name": name, "host": f"web-{number % 3}", "pid": 2_000 + number}
+        executor_id = executors.register(
+            connection, kind="forking", version="2026.11.3", queues=queues, now=now, **born
+        )
+        holding = held[number : number + 1]
+        executors.beat(connection, executor_id, 1, holding, 0.4, 84_000, {"finished": 61}, now)
+        if holding:
+            statement = "UPDATE opsjobs.jobs SET executor_id = %s WHERE id = %s"
+            connection.execute(statement, [executor_id, int(holding[0].split("-")[0])])
+
+
+def _run_loops(host: Host, connection: psycopg.Connection[Any]) -> None:
+    """Let those that count do it to the end; of the others, only say that they were awake."""
+    for loop in LOOPS:
+        if loop.name in _MOVE:
+            every = loop.every_seconds(host.settings)
+            note = awake.Note(loop.name, "web-0-17", every, 0.014, "nothing to do", is_idle=True)
+            awake.note(connection, None, note, read_clock(connection))
+            continue
+        runner, began = Runner(loop, host), time.monotonic()
+        while runner.run_once(connection):
+            pass
+        assert runner.last_error is None, f"loop {loop.name}: {runner.last_error}"
+        print(f"loop {loop.name} counted for {time.monotonic() - began:.1f} s")
+
+
+def _decide(host: Host, connection: psycopg.Connection[Any]) -> None:
+    """Decisions by the writer of the audit, and two by the operator's door: one shown, one carried out."""
+    now = read_clock(connection)
+    with connection.transaction():
+        for number in range(EVENTS):
+            is_job, is_done = number % 10 > 0, number % 7 > 0
+            target = f"job/{number * 199 + 1}" if is_job else "queue/mail"
+            action = "job.retry" if is_job else "queue.pause"
+            decision = Decision(
+                at=now, actor=f"person-{number % 40}" if number % 3 else "ops-demo", via="page",
+                action=action, subject=target, targets=(target,), permission=action,
+                outcome="done" if is_done else "refused", code=None if is_done else "drifted",
+                reason=REASON.format(number), before={"state": "failed"}, after={"state": "available"},
+            )  # fmt: skip
+            append(connection, host.secrets, decision)
+    operator = Operator(host)
+    found = connection.execute("SELECT id FROM opsjobs.jobs WHERE state = 'failed' LIMIT 200")
+    failed = [f"job/{job_id}" for (job_id,) in found.fetchall()]
+    operator.preview("job.retry", failed[:100], actor="tester", via="page")
+    shown = operator.preview("job.retry", failed[100:], actor="tester", via="page")
+    operator.execute(shown.id, shown.token, actor="tester", reason=REASON.format(42))
+
+
+def _known(host: Host, connection: psycopg.Connection[Any], wanted: int) -> Known:
+    def ids(statement: str, values: Any = None) -> list[Any]:
+        return [found for (found,) in connection.execute(statement, values).fetchall()]
+
+    by_state = {
+        state: ids(_SOME, {"state": state, "step": wanted // 60, "last": wanted})
+        for state in STATES
+    }
+    return Known(
+        host.secrets,
+        wanted,
+        by_state,
+        ids("SELECT DISTINCT queue FROM opsjobs.jobs WHERE state = 'available'"),
+        ids("SELECT id FROM opsjobs.previews"),
+        *ids("SELECT max(sequence) FROM opsjobs.audit_events"),
+        rows.ACCOUNTS,
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Milliseconds of each request, what was answered, and the size of the last answer."""
+
+    ask: Ask
+    took: list[float]
+    answers: set[int]
+    size: int
+
+    @property
+    def p95(self) -> float:
+        """95 of 100 requests took no longer."""
+        return sorted(self.took)[int(len(self.took) * 0.95)]
+
+    @property
+    def is_right(self) -> bool:
+        """Whether each answered what it should."""
+        return self.answers == {self.ask.answer}
+
+    def line(self) -> str:
+        """The line of the table."""
+        aim = self.ask.aim_ms
+        note = "" if self.is_right else f"  answered {sorted(self.answers)}"
+        over = "" if aim is None or self.p95 <= aim else "  OVER"
+        times = f"{statistics.median(self.took):9.1f}{self.p95:9.1f}"
+        return f"{self.ask.name:72}{times}{aim or '-':>6}{self.size / 1024:8.0f}{over}{note}"
+
+
+def measure(client: FlaskClient, ask: Ask, times: int) -> Measured:
+    """Ask so many times, each time for something else."""
+    took, answers, size = [], set(), 0
+    for number in range(WARM + times):
+        path = ask.path(number)
+        began = time.perf_counter()
+        response = client.get(path, buffered=False)
+        size = _read(response, ask.is_export)
+        spent = (time.perf_counter() - began) * 1000
+        response.close()
+        answers.add(response.status_code)
+        if number >= WARM:
+            took.append(spent)
+    return Measured(ask, took, answers, size)
+
+
+def _read(response: Any, is_export: bool) -> int:
+    """How many bytes; of an export those of its first rows, where a reader may stop."""
+    size = lines = 0
+    for chunk in response.iter_encoded():
+        size += len(chunk)
+        lines += chunk.count(b"\n")
+        if is_export and lines > EXPORTED:
+            break
+    return size
+
+
+def main() -> int:
+    """Fill, ask, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--times", type=int, default=40, help="measured requests of each line")
+    parser.add_argument("--only", default="", help="lines that begin so")
+    chosen = parser.parse_args()
+    began = time.monotonic()
+    with servers() as places:
+        os.environ.update(places)
+        from tests.tools.bench_pages_host import create_app
+
+        app = create_app()
+        known = fill(app, chosen.rows)
+        print(f"{chosen.rows:,} jobs, made in {time.monotonic() - began:.0f} s", flush=True)
+        wrong = _measure_all(app, known, chosen)
+        _print_size(app)
+        app.extensions["opsjobs"].engine.dispose()
+    print(f"took {time.monotonic() - began:.0f} s in all")
+    return 1 if wrong else 0
+
+
+def _measure_all(app: Flask, known: Known, chosen: argparse.Namespace) -> int:
+    """Print each line as it is known; how many were answered wrongly."""
+    client, wrong = app.test_client(), 0
+    print(f"{chosen.times} requests each, ms{'p50':>63}{'p95':>9}{'aim':>6}{'KB':>8}", flush=True)
+    for ask in asks(known):
+        if ask.name.startswith(chosen.only):
+            measured = measure(client, ask, chosen.times)
+            wrong += not measured.is_right
+            print(measured.line(), flush=True)
+    return wrong
+
+
+def _print_size(app: Flask) -> None:
+    statement = "SELECT pg_database_size(current_database()) / 1e9"
+    with app.extensions["opsjobs"].engine.connect() as connection:
+        size = connection.exec_driver_sql(statement).scalar_one()
+    own = max(
+        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )  # fmt: skip
+    print(
+        f"\ndatabase {float(size):.1f} GB; this process and its largest child at most {own / 1024:.0f} MB"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

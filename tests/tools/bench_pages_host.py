@@ -1,0 +1,115 @@
+"""The host of the pages' bench: the shop's workers without their waits, each of which ends as it is told."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import timedelta
+
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+
+from examples.flask_host.opsjobs_display import HostDisplay
+from flask_opsjobs import OpsJobs, Unique, current_job
+from tests.support.policies import AllowAll
+
+db = SQLAlchemy()
+opsjobs = OpsJobs()
+log = logging.getLogger("shop")
+# By a job's id, what its attempt shall raise.
+fates: dict[int, Exception] = {}
+
+
+class GatewayTimeout(Exception):
+    """The payment gateway did not answer."""
+
+
+def create_app() -> Flask:
+    """A host on the servers named in the environment."""
+    app = Flask(__name__)
+    app.config.update(
+        SECRET_KEY="only for the bench",
+        SQLALCHEMY_DATABASE_URI=os.environ["BENCH_DATABASE_URL"],
+        OPSJOBS_REDIS_URL=os.environ["BENCH_REDIS_URL"],
+        OPSJOBS_WINDOW=20,
+        OPSJOBS_ENVIRONMENT="bench",
+    )
+    db.init_app(app)
+    opsjobs.init_app(app, access=AllowAll(), display=HostDisplay())
+    log.setLevel(logging.INFO)
+    return app
+
+
+def _meet_fate() -> None:
+    log.info("begun")
+    if (fate := fates.get(current_job().id)) is not None:
+        log.warning("POST https://customer-api.example/v2/invoices: %s, giving up", fate)
+        raise fate
+
+
+@opsjobs.worker(
+    queue="billing",
+    priority=1,
+    max_attempts=3,
+    backoff=0,
+    timeout=30,
+    deadline=timedelta(hours=24),
+    unique=Unique(by=["invoice_id"], within=timedelta(hours=1)),
+    record_output=True,
+    tags=["eu"],
+)
+def process_invoice(account_id: int, invoice_id: int) -> dict[str, object]:
+    """Charge an invoice."""
+    _meet_fate()
+    return {"receipt": f"R-{invoice_id}", "account": account_id, "cents": 12_50}
+
+
+@opsjobs.worker(queue="mail", backoff=3600)
+def send_receipt(customer_id: int, invoice_id: int) -> None:
+    """Mail a receipt."""
+    _meet_fate()
+
+
+@opsjobs.worker(queue="mail", priority=7, max_attempts=3)
+def send_reminder(customer_id: int, invoice_id: int) -> None:
+    """Remind of an invoice."""
+    _meet_fate()
+
+
+@opsjobs.worker(queue="crm", timeout=60)
+def sync_customer(customer_id: int, pages: int = 40) -> None:
+    """Copy a customer's contacts page by page."""
+    _meet_fate()
+    current_job().progress(pages, pages, "400 of 400 contacts")
+
+
+@opsjobs.worker(queue="reports", max_attempts=1, timeout=120, record_output=True)
+def render_report(report: str, rows: int = 60) -> dict[str, object]:
+    """Render a report."""
+    _meet_fate()
+    return {"report": report, "rows": rows, "sections": ["totals", "by region", "by month"]}
+
+
+@opsjobs.worker(queue="billing", priority=8, max_attempts=1)
+def import_bank_file(name: str, lines: int = 50, bank_account: str = "") -> None:
+    """Read a bank's file line by line."""
+    _meet_fate()
+
+
+@opsjobs.worker(max_attempts=3, record_output=True)
+def resize_avatar(user_id: int, width: int = 128) -> dict[str, int]:
+    """Cut a picture to size."""
+    _meet_fate()
+    return {"user": user_id, "bytes": width * width // 3}
+
+
+@opsjobs.worker(priority=9, timeout=60)
+def rebuild_search(index: str) -> None:
+    """Build a search index anew."""
+    _meet_fate()
+
+
+@opsjobs.worker(max_attempts=4, backoff=0)
+def deliver_webhook(url: str, event: str, api_key: str = "") -> None:
+    """Tell a customer's server of an event."""
+    _meet_fate()

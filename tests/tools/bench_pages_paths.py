@@ -1,0 +1,177 @@
+"""Every GET of ours as requests to measure, made from the table of URLs: a new page is measured when it is listed.
+
+A rule that names something unknown here raises, so that nothing is left out in silence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from flask_opsjobs.jobs.filter import JobFilter
+from flask_opsjobs.jobs.lifecycle import STATES
+from flask_opsjobs.web import _cursor
+from flask_opsjobs.web.urls import URLS, Url
+
+PREFIX = "/ops/jobs"
+# What they answer when it is not 200.
+ANSWERS = {"jump": 303, "missing": 404}
+AIM_MS, SEARCH_AIM_MS = 50, 100
+_PART = re.compile(r"<(?:\w+:)?(\w+)>")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the database holds, for the n-th request: ids of jobs by state, and of the rest."""
+
+    secrets: Sequence[bytes]
+    rows: int
+    ids: Mapping[str, Sequence[int]]
+    queues: Sequence[str]
+    previews: Sequence[int]
+    events: int
+    accounts: int
+
+    def job(self, n: int, state: str | None = None) -> int:
+        """A job in `state`, or any."""
+        if state is None:
+            return (n * 7_919_317 + 11) % self.rows + 1
+        return self.ids[state][n % len(self.ids[state])]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One line of the table: what is asked, the path of the n-th request, what p95 may be; None for a file."""
+
+    name: str
+    path: Callable[[int], str]
+    answer: int
+    is_export: bool
+    aim_ms: int | None
+
+
+# Queries by endpoint. `{account}`, `{number}` and `{id}` differ from request to request.
+_SEARCHES = (
+    "args.account_id:{account}",
+    "args.invoice_id:{number}",
+    "args.account_id:no-such",
+    "args.pages:40",
+    "args.account_id:{account} state:failed worker:process_invoice",
+)
+_JOBS = (
+    "",
+    *(f"state:{state}" for state in ("available", "started", "scheduled", "finished", "failed")),
+    "queue:mail",
+    "worker:rebuild_search",
+    "state:failed worker:rebuild_search",
+    "state:canceled queue:mail worker:send_reminder",
+    "state:started worker:rebuild_search",
+    "tag:eu",
+    "tag:customer:{account}",
+    "tag:no-such",
+    'error:"account {account}"',
+    "error:no-such-words",
+    "state:failed queue:billing created:<7d error:answer",
+    "created:<2h",
+    "created:>3d",
+    "created:<7d state:failed",
+    "created:>20d state:canceled queue:crm",
+    "origin:rq",
+    "id:{id}",
+)
+_AUDIT = (
+    {},
+    {"actor": "ops-demo"},
+    {"actor": "nobody"},
+    {"action": "queue.pause"},
+    {"outcome": "refused"},
+    {"q": "job/{id}"},
+    {"q": "customer {account}"},
+    {"actor": "ops-demo", "action": "job.retry", "outcome": "refused"},
+)
+
+
+def asks(known: Known) -> Iterator[Ask]:
+    """All that is measured, in the order of the table of URLs."""
+    for url in URLS:
+        if url.kind not in ("verb", "asset"):
+            yield from _asks(url, known)
+
+
+def _asks(url: Url, known: Known) -> Iterator[Ask]:
+    for state in STATES if "<job_id>" in url.rule else (None,):
+        if state is not None and not known.ids[state]:
+            continue  # deferred: no writer makes one yet
+        for query in _queries(url, known):
+            name = " ".join(filter(None, (url.endpoint, state, _name(query))))
+            is_search = any(str(value).startswith("args.") for value in query.values())
+            yield Ask(
+                name,
+                _path(url, state, query, known),
+                ANSWERS.get(url.endpoint, 200),
+                is_export := url.kind == "file",
+                None if is_export else SEARCH_AIM_MS if is_search else AIM_MS,
+            )
+
+
+def _queries(url: Url, known: Known) -> Sequence[Mapping[str, str]]:
+    endpoint = url.endpoint
+    if endpoint == "jump":
+        return [{"to": "{id}"}]
+    if endpoint == "jobs":
+        texts = ({"q": text} if text else {} for text in (*_JOBS, *_SEARCHES))
+        return [*texts, {"limit": "100"}, *_deep(known)]
+    if endpoint == "jobs_live":
+        return [{}, {"q": "state:failed"}, {"q": _SEARCHES[0]}, *_deep(known)]
+    if endpoint.startswith("jobs") and url.kind == "file":
+        return [{}, {"q": "state:failed"}, {"q": _SEARCHES[0]}]
+    if endpoint == "jobs_suggest":
+        return [{"q": text} for text in ("wor", "worker:pro", "queue:m", "args.", "tag:eu")]
+    if endpoint == "audit":
+        return _AUDIT
+    return [{}]
+
+
+def _deep(known: Known) -> Iterator[Mapping[str, str]]:
+    """Pages in the middle of the table, on either side."""
+    for query in ({}, {"q": "state:finished"}):
+        conditions = JobFilter.from_query(query.items()).conditions
+        for side in ("before", "after"):
+            purpose = f"jobs {side} {conditions}"
+            yield {**query, side: _cursor.make(known.secrets, purpose, known.rows // 2)}
+
+
+def _name(query: Mapping[str, str]) -> str:
+    texts = (
+        "in the middle, " + name if name in ("before", "after") else value if name == "q" else f"{name}={value}"
+        for name, value in query.items()
+    )  # fmt: skip
+    return " ".join(texts)
+
+
+def _path(
+    url: Url, state: str | None, query: Mapping[str, str], known: Known
+) -> Callable[[int], str]:
+    parts: Mapping[str, Callable[[int], object]] = {
+        "job_id": lambda n: known.job(n, state),
+        "name": lambda n: known.queues[n % len(known.queues)],
+        "preview_id": lambda n: known.previews[n % len(known.previews)],
+        "sequence": lambda n: n * 37 % known.events + 1,
+        "rest": lambda n: "nothing/here",
+    }
+    if unknown := set(_PART.findall(url.rule)) - parts.keys():
+        raise LookupError(f"{url.rule}: bench_pages_paths knows no {', '.join(unknown)} to ask for")
+
+    def path(n: int) -> str:
+        words = {
+            "account": str(n * 131 % known.accounts),
+            "number": str(known.job(n)),
+            "id": str(known.job(n)),
+        }
+        said = {name: value.format(**words) for name, value in query.items()}
+        rule = _PART.sub(lambda found: str(parts[found[1]](n)), url.rule)
+        return f"{PREFIX}{rule}" + (f"?{urlencode(said)}" if said else "")
+
+    return path

@@ -1,0 +1,142 @@
+"""A few hundred jobs in every state, made in a process of its own by the production writers: enqueue, dispatch,
+a real worker, recorder, stage, expire. The pages' bench copies them; see `bench_pages_rows`.
+
+`ACCOUNT` and `NUMBER` stand in arguments, errors and logs where each copy gets values of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from flask import Flask
+
+from flask_opsjobs import Cancel, Discard, RetryIn, Snooze, endings, sql
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.db import connect_apart
+from flask_opsjobs.engine.dispatch import dispatch_due, read_clock
+from flask_opsjobs.engine.stage import stage
+from flask_opsjobs.jobs.outcomes import Outcome
+from tests.support.engine import Bench
+from tests.tools.bench_pages_host import (
+    GatewayTimeout,
+    create_app,
+    db,
+    deliver_webhook,
+    fates,
+    import_bank_file,
+    opsjobs,
+    process_invoice,
+    rebuild_search,
+    render_report,
+    resize_avatar,
+    send_receipt,
+    send_reminder,
+    sync_customer,
+)
+
+ACCOUNT, NUMBER = 111_111, 222_222
+GATEWAY = f"customer-api did not answer in 30 s (POST /v2/invoices, account {ACCOUNT})"
+# How each worker is called; invoices differ, since one is charged once.
+CALLS: dict[Any, dict[str, Any]] = {
+    process_invoice: {"account_id": ACCOUNT, "invoice_id": NUMBER},
+    send_receipt: {"customer_id": ACCOUNT, "invoice_id": NUMBER},
+    send_reminder: {"customer_id": ACCOUNT, "invoice_id": NUMBER},
+    sync_customer: {"customer_id": ACCOUNT, "pages": 40},
+    render_report: {"report": f"revenue of {ACCOUNT}"},
+    import_bank_file: {"name": f"2026-{NUMBER}.mt940", "bank_account": "DE02 1203 0000 2020 51"},
+    resize_avatar: {"user_id": ACCOUNT},
+    rebuild_search: {"index": "catalogue"},
+    deliver_webhook: {"url": f"https://hooks.example/{ACCOUNT}", "event": "invoice.paid"},
+}
+_TAGS = ["import", f"customer:{ACCOUNT}"]
+
+
+def _enqueue(worker: Any, fate: Exception | None = None, **options: Any) -> int:
+    """One job, which will end with `fate`; committed, and so dispatched."""
+    if worker is process_invoice:
+        options["unique"] = None
+    job_id: int = worker.options(**options).enqueue(**CALLS[worker]).id
+    if fate is not None:
+        fates[job_id] = fate
+    db.session.commit()
+    return job_id
+
+
+def _run_until_done(app: Flask, connection: Any) -> None:
+    """Real workers, and what the loops do between two attempts."""
+    queues = sorted({worker.declared.queue for worker in opsjobs.workers.values()})
+    for _ in range(4):  # as many attempts as any of these has
+        now = read_clock(connection)
+        stage(connection, now)
+        dispatch_due(connection, opsjobs.host.broker, opsjobs.host.settings, now)
+        assert run(app, queues, simple=True, burst=True) == 0
+
+
+def _final(app: Flask, connection: Any) -> None:
+    for worker, call in CALLS.items():
+        worker.enqueue_many([call] * 6)
+        _enqueue(worker, tags=_TAGS)
+    for worker in (process_invoice, deliver_webhook, import_bank_file, render_report):
+        for _ in range(3):
+            _enqueue(worker, GatewayTimeout(GATEWAY))
+    _enqueue(deliver_webhook, GatewayTimeout("410 Gone: https://gone.example/in"), tags=_TAGS)
+    _enqueue(process_invoice, Discard(f"invoice {NUMBER} does not exist"))
+    _enqueue(send_reminder, Cancel("paid in the meantime"))
+    process_invoice.enqueue(account_id=ACCOUNT, invoice_id=NUMBER)  # unique, as it is declared
+    db.session.commit()
+    _run_until_done(app, connection)
+    due = _enqueue(sync_customer, deadline=timedelta(microseconds=1))
+    assert endings.expire(connection, read_clock(connection), ids=[due])
+
+
+def _killed(bench: Bench) -> None:
+    """Whose process the kernel ended."""
+    job_id = _enqueue(render_report)
+    bench.claim(job_id)
+    died = Outcome("died", error="died: signal 9 (SIGKILL)", cause="signal 9 (SIGKILL)")
+    assert bench.record(job_id, 1, died)
+
+
+def _live(app: Flask, connection: Any, bench: Bench) -> None:
+    _enqueue(deliver_webhook, Snooze(3600, "the receiver is in maintenance"))
+    _enqueue(sync_customer, RetryIn(3600, "503 Service Unavailable from the CRM"))
+    _enqueue(send_receipt, GatewayTimeout("421 4.7.0 greylisted, try again later"))
+    _run_until_done(app, connection)
+    for worker in (send_reminder, render_report):
+        _enqueue(worker, delay=3600)
+    for worker in (sync_customer, process_invoice):
+        job_id = _enqueue(worker)
+        bench.claim(job_id)
+        note = {"done": [3], "total": [9], "notes": ["row 3"]}
+        told = {"ids": [job_id], "dispatch_nos": [1], **note}
+        connection.execute(sql.load("write_progress"), told)
+    for worker in (resize_avatar, deliver_webhook, send_receipt):
+        for _ in range(30):  # more than the window: some are queued, some available
+            _enqueue(worker)
+
+
+@contextlib.contextmanager
+def _engine(app: Flask) -> Iterator[tuple[Any, Bench]]:
+    host = app.extensions["opsjobs"]
+    connection, bench = connect_apart(host.engine), Bench(host)
+    try:
+        yield connection, bench
+    finally:
+        connection.close()
+        bench.close()
+
+
+def main() -> None:
+    """Leave them in the database that the environment names."""
+    app = create_app()
+    with app.app_context(), _engine(app) as (connection, bench):
+        _final(app, connection)
+        _killed(bench)
+        _live(app, connection, bench)
+
+
+if __name__ == "__main__":
+    main()
