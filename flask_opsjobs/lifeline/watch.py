@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 from psycopg.rows import class_row, dict_row
 
 from .. import endings, sql
+from ..audit import transitions as audit_transitions
 from ..db import Connection
 from ..endings import Ended
 from ..settings import Settings
+from .sweep import Swept, make_decision
 
 # An executor's jobs are rescued in bounded steps; a pass that meets the limit is repeated at once.
 _MOST_RESCUED = 1000
@@ -57,13 +60,20 @@ class Watched:
 
 
 def watch(
-    connection: Connection, now: datetime, elapsed_seconds: float, settings: Settings
+    connection: Connection,
+    now: datetime,
+    elapsed_seconds: float,
+    settings: Settings,
+    secrets: Sequence[bytes],
+    *,
+    after_commit: Callable[[Callable[[], None]], object] | None = None,
 ) -> Watched:
     """Judge every OpsWorker, and rescue orphans when `OPSJOBS_RESCUE` is automatic. The caller commits.
 
     `elapsed_seconds` is the time since the previous pass, of any watcher. It counts for two intervals at most: who was
     asleep has not seen that nobody beat. A clock that was stepped back makes it negative, and counts for nothing.
-    Locks executors, then jobs by id.
+    What is rescued is one row in the audit, signed with `secrets`; `after_commit` is as `append` of the audit takes it.
+    Locks executors, then jobs by id, then the audit's head.
     """
     elapsed = min(max(elapsed_seconds, 0.0), 2 * settings.beat_seconds)
     with connection.cursor(row_factory=dict_row) as cursor:
@@ -78,7 +88,12 @@ def watch(
         ).fetchall()
     left = list_orphans(connection)
     automatic = settings.rescue == "automatic"
-    rescued = _rescue_all(connection, left, now, settings) if automatic else []
+    swept = _rescue_all(connection, left, now, settings) if automatic else []
+    rescued = [job for one in swept for job in one.jobs]
+    if rescued:
+        audit_transitions.append(
+            connection, secrets, make_decision(swept, now), after_commit=after_commit
+        )
     return Watched(
         late=_names(changed, "late"),
         missing=_names(changed, "missing"),
@@ -97,20 +112,25 @@ def list_orphans(connection: Connection) -> list[Orphans]:
 
 def _rescue_all(
     connection: Connection, left: list[Orphans], now: datetime, settings: Settings
-) -> list[Ended]:
-    rescued: list[Ended] = []
+) -> list[Swept]:
+    """What was put back, by executor; one of which nothing was is left out."""
+    swept: list[Swept] = []
+    room = _MOST_RESCUED
     for orphans in left:
-        if len(rescued) >= _MOST_RESCUED:
+        if room <= 0:
             break
-        rescued += endings.rescue(
+        rescued = endings.rescue(
             connection,
             [orphans.executor_id],
             now,
             orphans.cause,
             claimed_before=_claimed_before(orphans, now, settings),
-            limit=_MOST_RESCUED - len(rescued),
+            limit=room,
         )
-    return rescued
+        room -= len(rescued)
+        if rescued:
+            swept.append(Swept(orphans.executor_id, orphans.name, orphans.cause, rescued))
+    return swept
 
 
 def _claimed_before(orphans: Orphans, now: datetime, settings: Settings) -> datetime:

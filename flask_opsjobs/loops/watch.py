@@ -16,7 +16,14 @@ _log = logging.getLogger("flask_opsjobs.lifeline")
 def run(context: Pass) -> str:
     """Judge executors and rescue; then, after commit, tidy RQ, tell the log and send `executor_missing`."""
     host = context.host
-    watched = watch(context.connection, context.now, context.elapsed_seconds, host.settings)
+    watched = watch(
+        context.connection,
+        context.now,
+        context.elapsed_seconds,
+        host.settings,
+        host.secrets,
+        after_commit=context.after_commit,
+    )
     if watched.has_more:
         context.again()
     if watched.rescued:

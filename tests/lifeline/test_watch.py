@@ -25,6 +25,7 @@ class Watcher:
 
     def __init__(self, bench: Bench, **settings: Any) -> None:
         self.connection = bench.connection
+        self.secrets = bench.host.secrets
         self.settings: Settings = replace(bench.host.settings, **settings)
         self.now: datetime = read_clock(bench.connection)
 
@@ -32,7 +33,7 @@ class Watcher:
         for _ in range(times):
             self.now += timedelta(seconds=elapsed if step is None else step)
             with self.connection.transaction():
-                watched = watch(self.connection, self.now, elapsed, self.settings)
+                watched = watch(self.connection, self.now, elapsed, self.settings, self.secrets)
         return watched
 
 

@@ -1,0 +1,61 @@
+"""What one sweep of the watcher says of itself in the audit: whose jobs it put back, which, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ..audit.transitions import Decision
+from ..endings import Ended
+
+# A sweep may put back a thousand jobs; its one row names so many of them, and says how many there were.
+MOST_NAMED = 100
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What was put back of one executor. `cause` is what its attempts were closed with."""
+
+    executor_id: int
+    name: str | None
+    cause: str
+    jobs: Sequence[Ended]
+
+
+def make_decision(swept: Sequence[Swept], now: datetime) -> Decision:
+    """The decision of a sweep that rescued at least one job."""
+    ids = [job.id for one in swept for job in one.jobs]
+    named = ids[:MOST_NAMED]
+    return Decision(
+        at=now,
+        actor="system",
+        via="system",
+        action="job.rescue",
+        subject=_subject(swept, ids),
+        targets=tuple(f"job/{id}" for id in named),
+        outcome="done",
+        reason="; ".join(dict.fromkeys(one.cause for one in swept)),
+        after={f"executor/{one.executor_id}": _after(one, set(named)) for one in swept},
+    )
+
+
+def _after(one: Swept, named: set[int]) -> dict[str, Any]:
+    """How many jobs went where, and the ids that the row has room for, by the state they went to."""
+    states = sorted({job.state for job in one.jobs})
+    ids = {state: [job.id for job in one.jobs if job.state == state] for state in states}
+    return {
+        "name": one.name,
+        "cause": one.cause,
+        "jobs": len(one.jobs),
+        **{state: [id for id in of_state if id in named] for state, of_state in ids.items()},
+    }
+
+
+def _subject(swept: Sequence[Swept], ids: Sequence[int]) -> str:
+    if len(ids) == 1:
+        return f"job/{ids[0]}"
+    if len(swept) > 1:
+        return f"{len(ids)} jobs of {len(swept)} executors"
+    return f"{len(ids)} jobs of {swept[0].name or f'executor {swept[0].executor_id}'}"
