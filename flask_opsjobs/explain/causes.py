@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cause:
-    """One cause: its stable code, when it holds, and what helps. `action` is the doorway's, where one helps."""
+    """One cause: its stable code, when it holds, and what helps. `action` is the doorway's, where one helps.
+
+    `passes` says that it goes by itself, by time or in turn, while everything works as it should.
+    """
 
     code: str
     holds: str
     helps: str
     action: str | None = None
+    passes: bool = False
 
 
 # What would hold the job even if all below were solved stands above it.
@@ -20,23 +24,26 @@ CAUSES = (
     Cause("schema_behind", "the database's schema is older than this code runs on, so no worker and no loop starts",
           "upgrade the schema"),
     Cause("deadline_passed", "its deadline passed before it started, and the expire loop has not ended it yet",
-          "nothing: it ends as failed; run it again after that"),
-    Cause("cancel_requested", "it is started, and somebody asked to stop it", "wait for its executor's next beat"),
-    Cause("deferred", "it waits for another job or a signal", "that job or signal"),
-    Cause("scheduled", "it is due later", "wait until it is due"),
-    Cause("backing_off", "an attempt failed, and the next one is due later", "wait, or retry it at once", "job.retry"),
+          "nothing: it ends as failed; run it again after that", passes=True),
+    Cause("cancel_requested", "it is started, and somebody asked to stop it", "wait for its executor's next beat",
+          passes=True),
+    Cause("deferred", "it waits for another job or a signal", "that job or signal", passes=True),
+    Cause("scheduled", "it is due later", "wait until it is due", passes=True),
+    Cause("backing_off", "an attempt failed, and the next one is due later", "wait, or retry it at once",
+          "job.retry", passes=True),
     Cause("queue_paused", "an operator paused its queue", "resume the queue", "queue.resume"),
     Cause("queue_draining", "an operator drains its queue: nothing more is handed out", "resume the queue",
           "queue.resume"),
     Cause("redis_away", "Redis does not answer, so nothing can be handed out or taken", "bring Redis back"),
     Cause("no_live_worker", "no executor that is alive listens to its queue", "start one"),
-    Cause("delivery_lost", "it was handed out, and its delivery is nowhere in Redis", "the recall loop takes it back"),
+    Cause("delivery_lost", "it was handed out, and its delivery is nowhere in Redis", "the recall loop takes it back",
+          passes=True),
     Cause("loop_silent", "a loop that must move it on has not been awake", "start the loops"),
     Cause("loop_failing", "a loop that must move it on is awake, and its last pass failed", "read that loop's log"),
     Cause("workers_busy", "every executor that listens to its queue has a job in hand",
-          "wait for its turn, or start another executor"),
+          "wait for its turn, or start another executor", passes=True),
     Cause("window_full", "as many jobs of its queue lie in Redis as its window allows",
-          "wait, or widen the window", "queue.set_window"),
+          "wait, or widen the window", "queue.set_window", passes=True),
 )  # fmt: skip
 
 CODES = tuple(cause.code for cause in CAUSES)

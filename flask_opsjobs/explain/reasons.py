@@ -9,14 +9,14 @@ from .causes import CAUSES
 from .seen import Seen
 from .shapes import Reason
 
-_ACTIONS = {cause.code: cause.action for cause in CAUSES}
+_CAUSES = {cause.code: cause for cause in CAUSES}
 
 
 def make_reason(
     seen: Seen, code: str, says: str, todo: str, *, witness: str, read: dict[str, Any], **more: Any
 ) -> Reason:
     """A reason of this code, as of when `seen` was read. What of `read` is None is left out."""
-    action = _ACTIONS[code]
+    action = _CAUSES[code].action
     about = f"job/{seen.job.id}" if (action or "").startswith("job.") else f"queue/{seen.job.queue}"
     return Reason(
         code=code,
@@ -27,6 +27,7 @@ def make_reason(
         todo=todo,
         action=action,
         target=about if action else None,
+        passes=_CAUSES[code].passes,
         **more,
     )
 

@@ -19,7 +19,7 @@ class Reason:
     sentence that says what helps; `action` and `target` name an action of the doorway (`queue.resume`, `queue/mail`)
     or are None. `by` and `quote` are who decided so and what that person wrote; `since` and `until` when it began and
     when it ends by itself, where that is known. What a host or a person wrote is as it is stored: doors pass it
-    through the display policy.
+    through the display policy. `passes` says that it goes by itself, by time or in turn.
     """
 
     code: str
@@ -34,6 +34,7 @@ class Reason:
     quote: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    passes: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def _reason(reason: Reason, clean: Callable[[str], str]) -> dict[str, Any]:
         "witness": reason.witness,
         "read_at": reason.read_at.isoformat(),
         "todo": clean(reason.todo),
+        "passes": reason.passes,
         "action": reason.action,
         "target": reason.target,
     }

@@ -10,12 +10,13 @@ from markupsafe import Markup
 
 from ...actions.catalog import actions_of_job
 from ...audit.queries import list_events_of
+from ...engine.facts import explain
 from ...jobs import job_queries, queries, search_ids
 from ...jobs.lifecycle import ENDED_BY, FINAL, MEANINGS
 from ...jobs.rows import AttemptRow, JobInFull
 from ...lifeline.queries import ExecutorRow, find_executor
 from ...queues.queries import list_paused_queues
-from .. import _access, _pages, _problems, _timeline, _traceback, _words
+from .. import _access, _pages, _problems, _timeline, _traceback, _why, _words
 from .._history import list_history
 from .._host import host
 from .._reads import Reading, reading
@@ -74,6 +75,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
     shown = _chosen(attempts)
     broken = next((attempt for attempt in attempts if attempt.error), None)
     declared = host().workers.get(job.worker)
+    why = explain(host(), read.session, job.id, read.now)
     return _pages.part(
         "job/_live.html",
         read.now,
@@ -92,6 +94,8 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         relations=job_queries.find_relations(read.session, job),
         events=events,
         actions=actions_of_job(job.state),
+        why=why,
+        reasons=_why.show(why, job),
         is_paused=job.queue in list_paused_queues(read.session),
         is_final=job.state in FINAL,
         meaning=MEANINGS[job.state],

@@ -1,0 +1,63 @@
+"""What the panel of reasons on a job's page needs beside the reasons: buttons and places."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flask import url_for
+
+from ..actions.catalog import ACTIONS, Action
+from ..explain.shapes import Explanation, Reason
+from ..jobs.rows import JobInFull
+from . import _access
+
+# Where the operator sees more of a cause: an endpoint, what the link says, the permission of that page.
+_PLACES: Mapping[str, tuple[str, str, str]] = {
+    "queue_paused": ("queue", "Its queue", "queues.view"),
+    "queue_draining": ("queue", "Its queue", "queues.view"),
+    "no_live_worker": ("queue", "Its queue", "queues.view"),
+    "window_full": ("queue", "Its window", "queues.view"),
+    "workers_busy": ("workers", "Workers", "workers.view"),
+    "loop_silent": ("overview", "Loops", "overview.view"),
+    "loop_failing": ("overview", "Loops", "overview.view"),
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A reason with its button, as an action and the URL to send it to, or its place, as words and a URL."""
+
+    reason: Reason
+    action: Action | None
+    action_url: str | None
+    place: tuple[str, str] | None
+
+
+def show(why: Explanation | None, job: JobInFull) -> list[Shown]:
+    """The reasons as the panel draws them. A window needs a number, so that button stands on the queue's page."""
+    shown = []
+    for reason in why.reasons if why else ():
+        asks_more = reason.action == "queue.set_window"
+        action = None if reason.action is None or asks_more else ACTIONS[reason.action]
+        url = None if action is None else _url(action, job)
+        shown.append(Shown(reason, action, url, _place(reason, job)))
+    return shown
+
+
+def _url(action: Action, job: JobInFull) -> str:
+    if action.thing == "queue":
+        return url_for(f"opsjobs.queue_{action.verb}", name=job.queue)
+    return url_for(f"opsjobs.job_{action.verb}", job_id=job.id)
+
+
+def _place(reason: Reason, job: JobInFull) -> tuple[str, str] | None:
+    if reason.code not in _PLACES:
+        return None
+    endpoint, words, permission = _PLACES[reason.code]
+    subject = f"queue/{job.queue}" if endpoint == "queue" else None
+    if not _access.may(permission, subject):
+        return None
+    if endpoint == "queue":
+        return words, url_for("opsjobs.queue", name=job.queue)
+    return words, url_for(f"opsjobs.{endpoint}", _anchor="loops" if words == "Loops" else None)
