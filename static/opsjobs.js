@@ -85,8 +85,8 @@
     const { target: form, submitter: button } = event;
     if (!("dialog" in form.dataset)) return;
     event.preventDefault();
-    const body = new URLSearchParams(new FormData(form, button));
-    show(button.getAttribute("formaction") ?? form.action, { method: "POST", body }).finally(() => { button.disabled = false; });
+    const [url, data] = [button.getAttribute("formaction") ?? form.action, new FormData(form, button)];
+    show(url, { method: "POST", body: new URLSearchParams(data) }).finally(() => { button.disabled = false; });
     button.disabled = true;
   });
   on("click", async (event) => {

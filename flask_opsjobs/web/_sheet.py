@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import url_for
 
 from ..actions.catalog import ACTIONS, Action
-from ..actions.shapes import Plan, Preview, Receipt, Skip
+from ..actions.shapes import Change, Plan, Preview, Receipt, Skip
 
 _PHRASES = {"job.run_again": "Run {} again", "queue.set_window": "Set the window of {}"}
 _REFUSALS = {
@@ -23,7 +23,7 @@ _REFUSALS = {
     "unknown_target": "it is not there any more",
 }
 # More different values of one thing than this are told as a number.
-_MOST_PAIRS = 4
+_MOST_PAIRS = 3
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,28 @@ class Sheet:
         found = self.receipt.skipped if self.state == "done" and self.receipt else self.plan.skipped
         groups: dict[tuple[str, str], list[Skip]] = {}
         for skip in found:
-            groups.setdefault((skip.code, skip.says), []).append(skip)
+            # "cannot retry job 7: it is started": what follows is the same for others.
+            groups.setdefault((skip.code, skip.says.rpartition(": ")[2]), []).append(skip)
         return groups
+
+    @property
+    def says(self) -> str:
+        """What became of it, or why there is nothing to do, in one sentence."""
+        if self.receipt:
+            return _sentence(self.receipt.says)
+        if self.state == "expired":
+            return "Nothing was done. A plan may be carried out for 15 minutes, then it must be looked at again."
+        skipped = self.plan.skipped
+        return _sentence(skipped[0].says) if len(skipped) == 1 else "None of them allows it now."
+
+    @property
+    def drifted(self) -> Sequence[Change]:
+        """What had changed since the preview."""
+        found = self.receipt.drifted if self.receipt else ()
+        return [
+            Change(_words(change.what), _moment(change.before), _moment(change.after))
+            for change in found
+        ]
 
     @property
     def again(self) -> tuple[str, Sequence[tuple[str, str]]]:
@@ -132,6 +152,23 @@ def place(target: str) -> str:
 
 def _name(target: str) -> str:
     return target.partition("/")[2]
+
+
+def _words(text: str) -> str:
+    return text.replace("/", " ", 1).replace("_", " ")
+
+
+def _moment(text: str | None) -> str | None:
+    """A text as it is; a moment among the facts of a row as pages write it."""
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:
+        return text
+    return text if found.tzinfo is None else f"{found.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _lower(text: str) -> str:

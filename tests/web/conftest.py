@@ -13,7 +13,9 @@ from sqlalchemy.orm import Session
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.operator import Operator
 from flask_opsjobs.web.urls import PERMISSIONS
+from tests.support.policies import AllowAll
 from tests.web.rows import make_one_of_each
 
 
@@ -21,7 +23,7 @@ class Access:
     """Lets `actor` do what is in `held`; raises where told."""
 
     def __init__(self) -> None:
-        self.actor: str | None = "ops-demo"
+        self.actor: str | None = AllowAll.actor
         self.held = set(PERMISSIONS)
         self.raises_in = ""
         self.asked: list[tuple[str, str | None]] = []
@@ -58,9 +60,14 @@ def session(host: Host) -> Iterator[Session]:
 
 
 @pytest.fixture
-def jobs(session: Session) -> dict[str, Job]:
-    """A job of every state, by state, committed."""
-    return make_one_of_each(session)
+def jobs(session: Session, host: Host) -> dict[str, Job]:
+    """A job of every state, by state, committed; and a preview that would retry all of them, the first there is."""
+    made = make_one_of_each(session)
+    assert AllowAll.actor is not None
+    targets = [f"job/{job.id}" for job in made.values()]
+    shown = Operator(host).preview("job.retry", targets, actor=AllowAll.actor, via="page")
+    assert shown.id == 1  # as tests/web/every.py asks for
+    return made
 
 
 @pytest.fixture

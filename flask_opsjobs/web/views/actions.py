@@ -13,6 +13,7 @@ from ...jobs import search_ids
 from ...operator import Operator
 from .. import _access, _back, _problems
 from .._host import host
+from . import previews
 
 
 def on_picked(action: Action) -> Callable[[], Response]:
@@ -73,4 +74,7 @@ def _start(action: Action, targets: Sequence[str], params: Mapping[str, Any] = {
     actor = _access.actor()
     assert actor is not None  # the door asked
     made = Operator(host()).preview(action.name, targets, actor=actor, via="page", params=params)
+    if typed := request.form.get("reason", ""):
+        # What somebody typed before a refusal is kept; in an address it would stand in logs.
+        return previews.show_again(made.id, typed)
     return redirect(url_for("opsjobs.preview", preview_id=made.id, back=_back.read()), 303)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flask import redirect, request, url_for
 from werkzeug import Response
 
@@ -20,7 +22,14 @@ def page(preview_id: int) -> Response:
     """The plan and its form, or what became of it."""
     with reading() as read:
         found = _find(read, preview_id)
-    return show(_sheet.Sheet.of(found, read.now), read)
+    return _show(_sheet.Sheet.of(found, read.now), read)
+
+
+def show_again(preview_id: int, typed: str) -> Response:
+    """A new preview, with the reason that was typed for one that was refused."""
+    with reading() as read:
+        found = _find(read, preview_id)
+    return _show(replace(_sheet.Sheet.of(found, read.now), typed=typed), read)
 
 
 def execute(preview_id: int) -> Response:
@@ -43,10 +52,10 @@ def execute(preview_id: int) -> Response:
     with reading() as read:
         found = _find(read, preview_id)
     sheet = _sheet.Sheet.after(found, receipt, reason)
-    return show(sheet, read, _STATUS.get(receipt.code, 409))
+    return _show(sheet, read, _STATUS.get(receipt.code, 409))
 
 
-def show(sheet: _sheet.Sheet, read: Reading, status: int = 200) -> Response:
+def _show(sheet: _sheet.Sheet, read: Reading, status: int = 200) -> Response:
     """The sheet in a document of its own, or alone for a script that asks by a verb."""
     made = _pages.part(
         "preview/_sheet.html",
