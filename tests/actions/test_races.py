@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from flask_opsjobs import sql
+from flask_opsjobs.actions import execution
 from flask_opsjobs.actions.shapes import Preview, Receipt
 from flask_opsjobs.db import connect_apart
 from flask_opsjobs.errors import EngineUnavailable
@@ -142,8 +144,6 @@ def test_an_end_against_the_dispatch(
 def test_a_retry_against_retention(
     bench: Bench, operator: Operator, exhausted: Exhausted, time: int
 ) -> None:
-    from flask_opsjobs import sql
-
     job_id = exhausted()
     connection = connect_apart(bench.host.engine)
     old = {
@@ -185,8 +185,6 @@ def test_a_change_that_is_committed_while_it_waits_for_the_lock_is_seen(
 def test_a_row_that_is_held_for_long_is_not_waited_for_for_ever(
     bench: Bench, operator: Operator, exhausted: Exhausted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flask_opsjobs.actions import execution
-
     monkeypatch.setattr(execution, "WAIT_SECONDS", 1)
     job_id = exhausted()
     preview = operator.preview("job.retry", [f"job/{job_id}"], actor="anna", via="page")

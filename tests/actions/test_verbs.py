@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flask_opsjobs import endings
 from flask_opsjobs.actions.catalog import ACTIONS, Action, actions_of_job
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.jobs.lifecycle import ARROWS, FINAL, STATES, WAITING
@@ -87,8 +88,6 @@ def test_retry_of_one_that_backs_off_does_not_raise_the_limit(
 def test_a_deadline_that_has_passed_does_not_end_a_retried_job_again(
     bench: Bench, operator: Operator, exhausted: Callable[..., int]
 ) -> None:
-    from flask_opsjobs import endings
-
     job_id = exhausted(deadline=timedelta(minutes=1))
     later = read_clock(bench.connection) + timedelta(hours=1)
     receipt = operator.run("job.retry", [f"job/{job_id}"], **WHY, now=later)
@@ -102,8 +101,6 @@ def test_a_deadline_that_has_passed_does_not_end_a_retried_job_again(
 def test_a_refused_delivery_does_not_count_after_a_retry(
     bench: Bench, operator: Operator, record_job: Callable[..., int]
 ) -> None:
-    from flask_opsjobs import endings
-
     job_id = record_job()
     for number in (1, 2, 3):
         bench.dispatch(window=10)
@@ -145,8 +142,6 @@ def test_what_is_stopped_carries_the_operators_reason(
 def test_what_is_lost_after_a_wish_to_stop_is_canceled_with_its_reason(
     bench: Bench, operator: Operator, reach: Reach
 ) -> None:
-    from flask_opsjobs import endings
-
     job_id = reach("started")
     operator.cancel(job_id, **WHY)
     endings.rescue(bench.connection, [bench.executor_id], read_clock(bench.connection), "vanished")

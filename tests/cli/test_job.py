@@ -1,0 +1,140 @@
+"""`flask opsjobs job …` as a person at a shell uses it: plans, receipts, exit codes."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from flask_opsjobs.actions.catalog import ACTIONS
+from tests.support.engine import Bench
+
+RecordJob = Callable[..., int]
+REASON = ("--reason", "because it is a test")
+TABLES = ("jobs", "attempts", "queues", "receipts", "previews", "audit_events", "birth_slips")
+
+
+@pytest.fixture
+def call(app: Flask) -> Callable[..., Result]:
+    def call(*words: object) -> Result:
+        return app.test_cli_runner().invoke(args=["opsjobs", *map(str, words)])
+
+    return call
+
+
+def test_a_job_is_canceled_by_the_user_of_the_shell(
+    bench: Bench, record_job: RecordJob, call: Any
+) -> None:
+    job_id = record_job(delay=60)
+    done = call("job", "cancel", job_id, *REASON)
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines() == [
+        f"Cancel job {job_id}: done",
+        f"  job/{job_id}  note",
+        "    state: scheduled → canceled",
+        "audit 1",
+    ]
+    event = bench.row("SELECT * FROM opsjobs.audit_events")
+    assert (event["actor"], event["via"]) == (getpass.getuser(), "cli")
+    assert event["reason"] == "because it is a test"
+
+
+def test_the_actor_may_be_named(bench: Bench, record_job: RecordJob, call: Any) -> None:
+    assert call("job", "cancel", record_job(), *REASON, "--actor", "deploy").exit_code == 0
+    assert bench.row("SELECT actor FROM opsjobs.audit_events")["actor"] == "deploy"
+
+
+def test_the_access_policy_is_not_asked(app: Flask, record_job: RecordJob, call: Any) -> None:
+    class Nobody:
+        def can(self, *_: object) -> bool:
+            raise AssertionError("asked")
+
+    app.extensions["opsjobs"].access = Nobody()
+    assert call("job", "cancel", record_job(), *REASON).exit_code == 0
+
+
+@pytest.mark.parametrize("name", [name for name in ACTIONS if name.startswith("job.")])
+def test_a_dry_run_writes_nothing(
+    bench: Bench, record_job: RecordJob, call: Any, name: str
+) -> None:
+    action = ACTIONS[name]
+    legal = record_job()
+    if action.sources == ACTIONS["job.delete"].sources or action.verb == "retry":
+        assert call("job", "discard", legal, *REASON).exit_code == 0
+    before = {table: bench.rows(f"SELECT * FROM opsjobs.{table}") for table in TABLES}
+    asked = call("job", action.verb.replace("_", "-"), legal, 99, "--dry-run")
+    assert asked.exit_code == 3, asked.output
+    assert asked.output.startswith(f"{action.title}: 1 of 2 can be done\n")
+    assert "  job/99  skipped, not_found: there is no job 99" in asked.output
+    assert asked.output.rstrip().endswith(action.risk)
+    assert {table: bench.rows(f"SELECT * FROM opsjobs.{table}") for table in TABLES} == before
+
+
+def test_exit_codes(record_job: RecordJob, call: Any) -> None:
+    one, two = record_job(), record_job()
+    assert call("job", "retry", one, *REASON).exit_code == 1
+    assert call("job", "retry", one, "--dry-run").exit_code == 1
+    assert call("job", "cancel", one, 99, *REASON).exit_code == 3
+    assert call("job", "cancel", two, "--dry-run").exit_code == 0
+    assert call("job", "cancel", two, *REASON).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["1"], 2, "say why with --reason"),
+        (["1", "--reason", "no"], 1, "at least 8 characters"),
+        (["1", "--reason", " " * 20], 1, "at least 8 characters"),
+        ([], 2, "Missing argument"),
+        (["one", *REASON], 2, "not a valid integer"),
+        (["0", *REASON], 2, "not in the range"),
+        (["1", *REASON, "--actor", " "], 1, "needs an actor"),
+        ([*map(str, range(1, 102)), *REASON], 1, "at most 100 jobs at once, got 101"),
+    ],
+)
+def test_wrong_words_are_told(
+    record_job: RecordJob, bench: Bench, call: Any, words: list[str], code: int, said: str
+) -> None:
+    record_job()
+    asked = call("job", "cancel", *words)
+    assert (asked.exit_code, said in asked.output) == (code, True), asked.output
+    assert bench.rows("SELECT 1 FROM opsjobs.audit_events") == []
+
+
+def test_a_plan_and_a_receipt_as_json(record_job: RecordJob, call: Any) -> None:
+    job_id = record_job()
+    plan = json.loads(call("job", "discard", job_id, "--dry-run", "--json").output)
+    assert (plan["action"], plan["items"][0]["target"]) == ("job.discard", f"job/{job_id}")
+    receipt = json.loads(call("job", "discard", job_id, *REASON, "--json").output)
+    assert (receipt["outcome"], receipt["code"], receipt["audit_sequence"]) == ("done", None, 1)
+    again = json.loads(call("job", "discard", job_id, *REASON, "--json").output)
+    assert (again["outcome"], again["code"]) == ("refused", "illegal")
+
+
+def test_run_again_says_as_which_job(bench: Bench, record_job: RecordJob, call: Any) -> None:
+    job_id = record_job()
+    call("job", "cancel", job_id, *REASON)
+    done = call("job", "run-again", job_id, *REASON)
+    new = bench.row("SELECT id FROM opsjobs.jobs WHERE run_again_from = %s", job_id)["id"]
+    assert f"it runs again as job {new}" in done.output
+
+
+def test_without_the_schema_it_says_what_to_run(make_app: Any, empty_database_url: str) -> None:
+    app = make_app(SQLALCHEMY_DATABASE_URI=empty_database_url)
+    asked = app.test_cli_runner().invoke(args=["opsjobs", "job", "retry", "1", *REASON])
+    assert (asked.exit_code, "flask db upgrade" in asked.output) == (2, True)
+
+
+def test_postgres_being_away_is_told_without_a_traceback(
+    make_app: Any, own_postgres: Any, own_database_url: str
+) -> None:
+    app = make_app(SQLALCHEMY_DATABASE_URI=own_database_url)
+    own_postgres.kill()
+    asked = app.test_cli_runner().invoke(args=["opsjobs", "job", "retry", "1", *REASON])
+    assert asked.exit_code == 2
+    assert "Error: " in asked.output

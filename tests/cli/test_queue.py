@@ -1,0 +1,59 @@
+"""`flask opsjobs queue …`: the same door for queues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from tests.support.engine import Bench
+
+REASON = ("--reason", "because it is a test")
+
+
+@pytest.fixture
+def call(app: Flask, record_job: Callable[..., int]) -> Callable[..., Result]:
+    """Calls a command, on a site whose queue `default` is known."""
+    record_job()
+
+    def call(*words: str) -> Result:
+        return app.test_cli_runner().invoke(args=["opsjobs", "queue", *words])
+
+    return call
+
+
+def test_a_queue_is_paused_drained_and_resumed(bench: Bench, call: Any) -> None:
+    for verb in ("drain", "pause", "resume"):
+        done = call(verb, "default", *REASON)
+        assert done.exit_code == 0, done.output
+        assert done.output.startswith(f"{verb.capitalize()} queue default: done\n")
+    found = bench.rows("SELECT action, via FROM opsjobs.audit_events ORDER BY sequence")
+    assert [row["action"] for row in found] == ["queue.drain", "queue.pause", "queue.resume"]
+    assert {row["via"] for row in found} == {"cli"}
+
+
+def test_a_window_is_a_number_or_auto(bench: Bench, call: Any) -> None:
+    assert "window: automatic → 40" in call("set-window", "default", "40", *REASON).output
+    assert bench.row("SELECT window_size FROM opsjobs.queues")["window_size"] == 40
+    done = call("set-window", "default", "auto", *REASON)
+    assert "Set the window of queue default: done" in done.output
+    assert bench.row("SELECT window_size FROM opsjobs.queues")["window_size"] is None
+
+
+@pytest.mark.parametrize("window", ["0", "none", "-1", "2.5", "99999999"])
+def test_no_other_word_is_a_window(bench: Bench, call: Any, window: str) -> None:
+    asked = call("set-window", *REASON, "--", "default", window)
+    assert (asked.exit_code, "from 1 to 1,000,000, or auto" in asked.output) == (1, True)
+    assert bench.rows("SELECT 1 FROM opsjobs.queues") == []
+
+
+def test_a_dry_run_writes_nothing(bench: Bench, call: Any) -> None:
+    asked = call("pause", "default", "mial", "--dry-run")
+    assert asked.exit_code == 3
+    assert "state: open → paused" in asked.output
+    assert "no job, no worker and no listener names the queue mial" in asked.output
+    assert bench.rows("SELECT 1 FROM opsjobs.queues") == []
+    assert bench.rows("SELECT 1 FROM opsjobs.audit_events") == []
