@@ -1,0 +1,112 @@
+"""`flask opsjobs why`: reasons in words or JSON, and an exit code that says whether it could be asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from flask_opsjobs.host import Host
+from flask_opsjobs.operator import Operator
+from tests.support.database import migrate
+from tests.support.engine import Bench
+
+RecordJob = Callable[..., int]
+
+
+class Hides:
+    def is_hidden_key(self, key: str) -> bool:
+        return False
+
+    def clean_text(self, text: str) -> str:
+        return text.replace("hunter2", "[hidden]")
+
+
+def why(app: Flask, *words: str) -> Result:
+    return app.test_cli_runner().invoke(args=["opsjobs", "why", *words])
+
+
+def test_reasons_are_said_with_exit_0(app: Flask, bench: Bench, record_job: RecordJob) -> None:
+    job_id = record_job(delay=60)
+    Operator(bench.host).pause("default", actor="ops-demo", reason="the vendor is away")
+    said = why(app, str(job_id))
+    assert said.exit_code == 0, said.output
+    assert f"job {job_id} is scheduled. 3 reasons, the first one decides." in said.stdout
+    for words in ("1. It is due later. [scheduled]", "2. The queue default is paused", "until 20",
+                  "ops-demo: the vendor is away", "helps: queue.resume on queue/default"):  # fmt: skip
+        assert words in said.stdout
+    assert why(app, f"opsjobs-{job_id}-1").stdout.startswith(f"job {job_id} is scheduled")
+
+
+def test_json_has_a_version_and_all_of_it(app: Flask, bench: Bench, record_job: RecordJob) -> None:
+    job_id = record_job(queue="mail")
+    said = why(app, str(job_id), "--json")
+    assert said.exit_code == 0
+    found: dict[str, Any] = json.loads(said.stdout)
+    assert found["schema_version"] == 1
+    assert (found["job_id"], found["state"]) == (job_id, "available")
+    assert set(found) == {"schema_version", "job_id", "state", "says", "reasons", "clear", "completeness",
+                          "lacking", "read_at"}  # fmt: skip
+    assert [reason["code"] for reason in found["reasons"]] == ["no_live_worker", "loop_silent"]
+    assert set(found["reasons"][0]) == {"code", "says", "by", "quote", "since", "until", "read", "witness",
+                                        "read_at", "todo", "passes", "action", "target"}  # fmt: skip
+    assert found["completeness"] == "partial evidence"  # the observe loop has never run
+
+
+def test_a_job_without_reasons_exits_0_too(app: Flask, bench: Bench, record_job: RecordJob) -> None:
+    job_id = record_job()
+    bench.dispatch()
+    bench.claim(job_id)
+    said = why(app, str(job_id), "--json")
+    assert (said.exit_code, json.loads(said.stdout)["reasons"]) == (0, [])
+
+
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_what_a_person_wrote_passes_the_display_policy(
+    app: Flask, bench: Bench, record_job: RecordJob, as_json: tuple[str, ...]
+) -> None:
+    job_id = record_job()
+    Operator(bench.host).pause("default", actor="ops-demo", reason="token hunter2 leaked")
+    bench.host.display = Hides()
+    said = why(app, str(job_id), *as_json)
+    assert "token [hidden] leaked" in said.stdout
+    assert "hunter2" not in said.stdout
+
+
+@pytest.mark.parametrize("job", ["987654", "9999999999999999999", "mail", "", "-"])
+def test_an_unknown_job_exits_1(app: Flask, job: str) -> None:
+    said = why(app, "--", job)
+    assert said.exit_code == 1
+    assert said.stderr.startswith("Error: ")
+    assert said.stdout == ""
+
+
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_a_database_that_is_away_exits_2(
+    make_app: Callable[..., Flask], as_json: tuple[str, ...]
+) -> None:
+    app = make_app(SQLALCHEMY_DATABASE_URI="postgresql+psycopg://nobody@127.0.0.1:1/none")
+    said = why(app, "42", *as_json)
+    assert said.exit_code == 2
+    assert "the database did not answer" in said.stderr
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_an_old_schema_is_said_to_be_the_reason(
+    make_app: Callable[..., Flask], empty_database_url: str, version: int
+) -> None:
+    app = make_app(SQLALCHEMY_DATABASE_URI=empty_database_url)
+    host: Host = app.extensions["opsjobs"]
+    if version:
+        with host.engine.begin() as connection:
+            migrate(connection, version)
+    said = why(app, "42", "--json")
+    assert said.exit_code == 0, said.output
+    found = json.loads(said.stdout)
+    assert [reason["code"] for reason in found["reasons"]] == ["schema_behind"]
+    assert "flask db upgrade" in found["reasons"][0]["todo"]
+    assert found["completeness"] == "unknown"
