@@ -35,6 +35,9 @@ _NAMES = 100
 # An event names one actor and one action, so their indexes come before that of the two outcomes.
 _LEADS = ("actor", "action", "outcome")
 
+# No index is in this order, so that of the targets is read: of a target that few decisions name, the
+# planner would rather walk all decisions from the newest down.
+_UNORDERED: ColumnElement[int] = AuditEvent.sequence + 0
 _ROW: tuple[Any, ...] = tuple(getattr(AuditEvent, name) for name in EventRow.__dataclass_fields__)
 
 
@@ -80,12 +83,8 @@ def find_event(session: Session, sequence: int) -> EventRow | None:
 
 def list_events_of(session: Session, target: str, limit: int = 20) -> Sequence[EventRow]:
     """The last decisions on one target, such as `job/42` or `queue/mail`, the last one first."""
-    newest = (
-        select(*_ROW)
-        .where(AuditEvent.targets.contains([target]))
-        .order_by(AuditEvent.sequence.desc())
-        .limit(limit)
-    )
+    of_target = select(*_ROW).where(AuditEvent.targets.contains([target]))
+    newest = of_target.order_by(_UNORDERED.desc()).limit(limit)
     with _bitmaps(session):
         return [EventRow(*row) for row in session.execute(newest)]
 
@@ -147,6 +146,7 @@ def _walk(
     lead = next((name for name in _LEADS if getattr(wanted, name)), None)
     if wanted.target:
         statement = statement.where(AuditEvent.targets.contains([wanted.target]))
+        keys = [_UNORDERED]
     elif lead:
         # A range of one value and not an equality, which would let the planner take the primary
         # key for the order and read past everything else.

@@ -1,0 +1,160 @@
+"""Each query of the audit walks the index it is meant to and stops, on 50,000 rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.audit import queries
+from flask_opsjobs.audit.filter import AuditFilter
+from flask_opsjobs.host import Host
+from flask_opsjobs.web._reads import Reading, reading
+from tests.test_query_plans import Plans, _nodes
+
+# Not by the writer, which takes its time: what it would sign is of no concern here.
+_FILL = """
+INSERT INTO opsjobs.audit_events (sequence, at, actor, via, action, subject, targets, reason, outcome, code,
+    canonical, key_id, previous_hash, hash)
+SELECT n, now(), 'actor_' || n % 9, 'page', 'action_' || n % 7, 'job/' || n % 5000,
+    ARRAY['job/' || n % 5000, 'queue/' || n % 3], 'reason ' || n, CASE WHEN n % 50 = 0 THEN 'refused' ELSE 'done' END,
+    CASE WHEN n % 50 = 0 THEN 'drifted' END, '{}', 'key', '', 'x'
+FROM generate_series(1, 50000) AS n
+"""
+
+
+class AuditPlans(Plans):
+    """The plans of the statements that read the audit."""
+
+    def _explain(
+        self, connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any
+    ) -> None:
+        if "opsjobs.audit_" not in statement:
+            return
+        with cursor.connection.cursor() as other:
+            other.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters)
+            ((plan,),) = other.fetchone()
+        self.seen.append((statement, list(_nodes(plan["Plan"]))))
+
+
+@pytest.fixture(scope="module", params=["counted", "never counted"])
+def module_app(databases: Any, request: pytest.FixtureRequest) -> Iterator[Flask]:
+    """A host with 50,000 decisions, with and without statistics of them."""
+    from flask_sqlalchemy import SQLAlchemy
+
+    from flask_opsjobs import OpsJobs
+    from tests.support.policies import AllowAll, ShowAll
+
+    url = databases.migrated()
+    app = Flask("host")
+    app.config.update(TESTING=True, SECRET_KEY="x", SQLALCHEMY_DATABASE_URI=url)
+    SQLAlchemy(app)
+    OpsJobs(app, access=AllowAll(), display=ShowAll())
+    engine = app.extensions["opsjobs"].engine
+    with Session(engine) as session:
+        session.execute(text(_FILL))
+        session.execute(text("UPDATE opsjobs.audit_head SET sequence = 50000, hash = 'x'"))
+        session.commit()
+        if request.param == "counted":
+            session.execute(text("ANALYZE opsjobs.audit_events"))
+            session.commit()
+    yield app
+    app.extensions["opsjobs"].spare.close()
+    engine.dispose()
+    databases.drop(url)
+
+
+@pytest.fixture
+def plans(module_app: Flask) -> Iterator[tuple[AuditPlans, Reading]]:
+    """A reading as pages have it, with its plans."""
+    host: Host = module_app.extensions["opsjobs"]
+    with module_app.test_request_context(), reading() as read, AuditPlans(host.engine) as plans:
+        yield plans, read
+
+
+# Filter, the index walked, and how many of its rows may be read for a page of 25.
+PAGES = [
+    ({}, "audit_events_pkey", 26),
+    ({"actor": "actor_3"}, "audit_by_actor", 26),
+    ({"actor": "nobody"}, "audit_by_actor", 0),
+    ({"action": "action_3"}, "audit_by_action", 26),
+    ({"outcome": "refused"}, "audit_by_outcome", 26),
+    ({"outcome": "done"}, "audit_by_outcome", 26),
+    ({"actor": "actor_3", "outcome": "refused"}, "audit_by_actor", queries.WINDOW),
+    ({"action": "action_3", "outcome": "refused"}, "audit_by_action", queries.WINDOW),
+    ({"q": "reason 4"}, "audit_events_pkey", queries.WINDOW),
+    ({"q": "found nowhere"}, "audit_events_pkey", queries.WINDOW),
+    ({"q": "found nowhere", "actor": "actor_3"}, "audit_by_actor", queries.WINDOW),
+]
+
+
+@pytest.mark.parametrize("cursor", [{}, {"before": 40_000}, {"after": 40_000}], ids=str)
+@pytest.mark.parametrize(("query", "index", "most"), PAGES, ids=lambda value: str(value)[:50])
+def test_a_page_walks_one_index_and_stops(
+    query: dict[str, str],
+    index: str,
+    most: int,
+    cursor: dict[str, int],
+    plans: tuple[AuditPlans, Reading],
+) -> None:
+    seen, read = plans
+    queries.page_of_events(read.session, AuditFilter.from_query(query), **cursor)
+    # The rows that fit are then fetched by their sequences.
+    assert index in seen.indexes
+    assert seen.indexes <= {index, "audit_events_pkey"}
+    assert seen.kinds.isdisjoint({"Seq Scan", "Bitmap Heap Scan", "Sort", "Incremental Sort"})
+    assert seen.most_rows <= most + 26
+
+
+@pytest.mark.parametrize("outcome", [None, "done"])
+def test_a_target_is_found_by_the_index_of_targets(
+    outcome: str | None, plans: tuple[AuditPlans, Reading]
+) -> None:
+    seen, read = plans
+    page = queries.page_of_events(read.session, AuditFilter(q="job/42", outcome=outcome))
+    assert [row.sequence for row in page.rows] == list(range(45042, 0, -5000))
+    assert "audit_by_target" in seen.indexes
+    assert "Seq Scan" not in seen.kinds
+    assert seen.most_rows <= 26
+
+
+def test_the_decisions_on_a_job_are_found_by_the_index_of_targets(
+    plans: tuple[AuditPlans, Reading],
+) -> None:
+    seen, read = plans
+    found = queries.list_events_of(read.session, "job/42", limit=3)
+    assert [row.sequence for row in found] == [45042, 40042, 35042]
+    assert seen.indexes == {"audit_by_target"}
+    setting = read.session.execute(text("SHOW enable_bitmapscan")).scalar_one()
+    assert setting == "off"  # as it was
+
+
+def test_a_target_of_very_many_is_read_in_time(plans: tuple[AuditPlans, Reading]) -> None:
+    seen, read = plans
+    found = queries.list_events_of(read.session, "queue/1", limit=3)
+    assert [row.sequence for row in found] == [49_999, 49_996, 49_993]
+    assert "Seq Scan" not in seen.kinds
+
+
+@pytest.mark.parametrize(
+    ("read_some", "indexes", "most"),
+    [
+        (lambda session: queries.find_event(session, 40_000), {"audit_events_pkey"}, 1),
+        (queries.list_actors, {"audit_by_actor"}, 10),
+        (queries.list_actions, {"audit_by_action"}, 10),
+        (queries.find_head, {"audit_events_pkey", "audit_head_pkey"}, 1),
+        (lambda session: queries.list_links(session, 40_000, 100), {"audit_events_pkey"}, 100),
+    ],
+    ids=["find_event", "list_actors", "list_actions", "find_head", "list_links"],
+)
+def test_small_reads_touch_few_rows(
+    read_some: Any, indexes: set[str], most: int, plans: tuple[AuditPlans, Reading]
+) -> None:
+    seen, read = plans
+    assert read_some(read.session)
+    assert seen.indexes == indexes
+    assert seen.most_rows <= most
