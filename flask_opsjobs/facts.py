@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 
@@ -31,3 +32,33 @@ class RedisFacts:
     def is_there(self) -> bool:
         """Whether the delivery was seen anywhere in Redis where RQ would find it."""
         return self.position is not None or self.is_intermediate or self.is_running
+
+
+@dataclass(frozen=True)
+class OutsideJob:
+    """A job that host code put straight into RQ. `function` is what it calls by RQ's description, without arguments."""
+
+    rq_id: str
+    queue: str
+    status: str
+    function: str | None
+    moment: datetime | None
+
+
+@dataclass(frozen=True)
+class OutsideFacts:
+    """The jobs in RQ that are not ours, read at `read_at`: how many, by RQ's word, and a few, the failed ones first.
+
+    `said` is why Redis could not be asked. With `is_cut` there are more: only so many of each registry were read.
+    """
+
+    read_at: datetime
+    said: str | None = None
+    by_status: Mapping[str, int] = field(default_factory=dict)
+    is_cut: bool = False
+    examples: Sequence[OutsideJob] = ()
+
+    @property
+    def number(self) -> int:
+        """All of them together."""
+        return sum(self.by_status.values())

@@ -13,7 +13,9 @@ from ..jobs import queries as job_queries
 from ..jobs.filter import JobFilter
 from ..jobs.lifecycle import FINAL, STATES
 from ..jobs.rows import CAP, Count, JobRow
+from ..lifeline import book_queries
 from ..lifeline import queries as lifeline_queries
+from ..lifeline.book_queries import BookRow
 from ..lifeline.queries import ExecutorRow, LoopRow
 from ..queues import queries as queue_queries
 
@@ -63,6 +65,7 @@ class Overview:
     failures: Sequence[JobRow]
     executors: Sequence[ExecutorRow]
     loops: Sequence[LoopRow]
+    books: Sequence[BookRow]
 
     @property
     def alive(self) -> Sequence[ExecutorRow]:
@@ -85,6 +88,7 @@ def find_overview(session: Session, now: datetime) -> Overview:
         failures=job_queries.find_recent_failures(session, _FAILURES),
         executors=executors,
         loops=lifeline_queries.list_loops(session, now),
+        books=book_queries.list_books(session),
     )
 
 

@@ -13,7 +13,7 @@ from .queries import Overview
 class Verdict:
     """`level` is a status word, `fact` the worst, `advice` what it means or what to do.
 
-    `about` says what to link to: `failed`, `loops`, `workers` or `queue/<name>`; None links nowhere.
+    `about` says what to link to: `failed`, `loops`, `workers`, `books` or `queue/<name>`; None links nowhere.
     """
 
     level: str
@@ -52,6 +52,30 @@ def _loops_silent(seen: Overview) -> Iterator[Verdict]:
         yield Verdict(
             "open", fact, "Another loop of the same process is awake; its log says why.", "loops"
         )
+
+
+def _jobs_unaccounted(seen: Overview) -> Iterator[Verdict]:
+    off = [book for book in seen.books if book.unaccounted]
+    for book in sorted(off, key=lambda book: -abs(book.unaccounted)):
+        number = abs(book.unaccounted)
+        if book.unaccounted > 0:
+            fact = f"{_many(number, 'job')} of queue {book.queue} {_is(number)} unaccounted for."
+            advice = "They were recorded, and neither removed by retention nor kept: somebody deleted the rows."
+        else:
+            fact = f"Queue {book.queue} has {_many(number, 'job')} that nobody recorded."
+            advice = "Rows came in past `enqueue`, as by a restore of the database."
+        yield Verdict("open", fact, advice, "books")
+
+
+def _books_differ(seen: Overview) -> Iterator[Verdict]:
+    for what, numbers in (
+        ("handed to RQ and in no structure of Redis", [b.queued_nowhere for b in seen.books]),
+        ("started and held by no worker", [b.started_unheld for b in seen.books]),
+        ("in Redis without a row", [b.deliveries_without_row for b in seen.books]),
+    ):
+        if number := sum(numbers):
+            fact = f"{_many(number, 'job')} {_is(number)} {what}."
+            yield Verdict("warned", fact, "The loops put that right by themselves.", "books")
 
 
 def _failed_lately(seen: Overview) -> Iterator[Verdict]:
@@ -98,6 +122,8 @@ def _no_worker(seen: Overview) -> Iterator[Verdict]:
 
 def _all_well(seen: Overview) -> Iterator[Verdict]:
     advice = f"Nothing failed in the last hour, every loop is awake, {_have(len(seen.alive), 'worker')} a sign of life."
+    if seen.books:
+        advice += " Nothing is lost: the books balance."
     yield Verdict("healthy", "Nothing needs a person.", advice)
 
 
@@ -105,10 +131,12 @@ _RULES: Sequence[Callable[[Overview], Iterator[Verdict]]] = (
     _no_loop_awake,
     _queue_without_worker,
     _loops_silent,
+    _jobs_unaccounted,
     _failed_lately,
     _worker_missing,
     _worker_late,
     _paused_with_jobs,
+    _books_differ,
     _loop_failed,
     _no_worker,
     _all_well,
@@ -117,6 +145,10 @@ _RULES: Sequence[Callable[[Overview], Iterator[Verdict]]] = (
 
 def _many(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _have(number: int, thing: str) -> str:

@@ -133,7 +133,7 @@ def test_depth_agrees_with_the_rows(session: Session, get: Get) -> None:
     make_job(session, "finished", queue="crm")
     make_job(session, "deferred", queue="mail")
     session.commit()
-    table = soup(get().text).find("table", attrs={"class": "rows"})
+    table = soup(get().text).select_one("[aria-labelledby=queues] table")
     rows = [[cell.text.strip() for cell in row.select("th, td")] for row in table.select("tr")]
     assert rows == [
         ["Queue", "deferred", "scheduled", "available", "queued", "started", "retryable", "Workers", "Oldest due"],

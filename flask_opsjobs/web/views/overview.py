@@ -1,40 +1,36 @@
-"""The first page: what is wrong, how much waits where, who is alive."""
+"""The first page: what is wrong, what needs somebody, how fast things go, whether all is accounted for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from flask import Response
+from flask import Response, request
 from markupsafe import Markup
 
-from ...jobs.rows import Count
-from ...overview.queries import Overview, find_overview
+from ...engine.outside import read_outside
+from ...overview.attention_queries import find_failures, find_resolved
+from ...overview.pace_queries import WINDOWS, Pace, find_pace
+from ...overview.queries import find_overview
 from ...overview.verdict import judge
-from .. import _pages
+from .. import _access, _pages
+from .._attention import Seen, make_cards
+from .._charts import make_charts, seconds, short
+from .._host import host
+from .._navigation import NAVIGATION
 from .._reads import reading
 
-WAITS = ("scheduled", "deferred", "retryable")
-MOVES = ("available", "queued", "started")
-
-
-@dataclass(frozen=True)
-class Card:
-    """A cell of the ledger: some live states together. `is_` chooses its colour, `shape` its glyph."""
-
-    is_: str
-    shape: str
-    title: str
-    says: str
-    states: tuple[str, ...]
-    count: Count
+_RESOLVED = timedelta(days=1)
+# Behind each entry of the navigation, what the cards link to.
+_BELOW = {"jobs": ("job",), "queues": ("queue",), "audit": ("audit_event",)}
+_MOMENTS = 6
 
 
 def page() -> Response:
     """The document."""
     made, now = _part()
-    return _pages.page("overview.html", "overview", "Overview", now, live=made)
+    query = {"window": _window()}
+    return _pages.page("overview.html", "overview", "Overview", now, live=made, query=query)
 
 
 def live() -> Response:
@@ -42,26 +38,52 @@ def live() -> Response:
     return _pages.fragment(_part()[0])
 
 
+def _window() -> str:
+    asked = request.args.get("window", "")
+    return asked if asked in WINDOWS else "hour"
+
+
 def _part() -> tuple[Markup, datetime]:
     with reading() as read:
-        seen = find_overview(read.session, read.now)
-    verdict, cards = judge(seen), list(_cards(seen))
-    return _pages.part(
-        "overview/_live.html", read.now, seen=seen, verdict=verdict, cards=cards
-    ), read.now
+        overview = find_overview(read.session, read.now)
+        failures = find_failures(read.session)
+        resolved = find_resolved(read.session, read.now - _RESOLVED)
+        pace = find_pace(read.session, _window(), read.now)
+    # After the reading, so that no connection waits for Redis.
+    outside = read_outside(host().broker, [queue.name for queue in overview.queues], read.now)
+    charts = make_charts(pace)
+    made = _pages.part(
+        "overview/_live.html",
+        read.now,
+        seen=overview,
+        verdict=judge(overview),
+        cards=make_cards(Seen(overview, failures, resolved, pace, outside)),
+        pace=pace,
+        charts=charts,
+        has_blind=any(chart.blind for chart in charts),
+        moments=list(_moments(pace)),
+        allowed=set(_allowed()),
+    )
+    return made, read.now
 
 
-def _cards(seen: Overview) -> Iterator[Card]:
-    for is_, shape, title, says, states in (
-        (
-            "waiting",
-            "scheduled",
-            "Waiting",
-            "In order: due later, backing off, or behind another job.",
-            WAITS,
-        ),
-        ("runnable", "started", "Runnable", "Due now, handed out, or running.", MOVES),
-    ):
-        yield Card(
-            is_, shape, title, says, states, Count.sum(seen.live[state].count for state in states)
-        )
+def _allowed() -> Iterator[str]:
+    """The endpoints that whoever asks may open."""
+    for entry in NAVIGATION:
+        if _access.may(entry.permission):
+            yield from (entry.endpoint, *_BELOW.get(entry.endpoint, ()))
+
+
+def _moments(pace: Pace) -> Iterator[dict[str, str | None]]:
+    """A few steps in words, evenly apart, the last one included."""
+    every = max(1, len(pace.steps) // _MOMENTS)
+    for step in pace.steps[every - 1 :: every]:
+        due = None if step.due is None else f"{step.due:,}{'+' if step.is_capped else ''}"
+        rates = {name: getattr(step, name) for name in ("finished", "failed")}
+        spans = {name: getattr(step, name) for name in ("median", "p95", "wait")}
+        yield {
+            "at": f"{step.start:%H:%M}",
+            "due": due,
+            **{name: None if value is None else short(value) for name, value in rates.items()},
+            **{name: None if value is None else seconds(value) for name, value in spans.items()},
+        }

@@ -1,0 +1,126 @@
+"""The pace of the last hour or day: what ended, how long it ran and waited, how much was due, in equal steps."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from .histogram import add, quantile
+from .models import Depth, Rollup, RollupHead
+
+_MINUTE = timedelta(minutes=1)
+# By window: how long it is, and its steps.
+WINDOWS = {
+    "hour": (timedelta(hours=1), _MINUTE),
+    "day": (timedelta(days=1), timedelta(minutes=15)),
+}
+# The minutes before now are counted within this; what is later than that is not being counted.
+_MOST_LAG = timedelta(minutes=4)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step from `start` on. Rates are a minute's. None: nobody counted, or for a duration, nothing ended.
+
+    `due` is the most that was due in it, at least when `is_capped`.
+    """
+
+    start: datetime
+    finished: float | None = None
+    failed: float | None = None
+    median: float | None = None
+    p95: float | None = None
+    wait: float | None = None
+    due: int | None = None
+    is_capped: bool = False
+
+
+@dataclass(frozen=True)
+class Pace:
+    """A window in steps, the oldest first; `counted_until` is None when nothing was ever counted."""
+
+    window: str
+    step: timedelta
+    steps: Sequence[Step]
+    counted_until: datetime | None
+
+    @property
+    def ends_a_minute(self) -> float | None:
+        """How many jobs ended a minute lately: in the last ten minutes or so; None when nobody counted."""
+        few = max(1, timedelta(minutes=10) // self.step)
+        known = [
+            step.finished + (step.failed or 0)
+            for step in self.steps[-few:]
+            if step.finished is not None
+        ]
+        return sum(known) / len(known) if known else None
+
+
+def find_pace(session: Session, window: str, now: datetime) -> Pace:
+    """The pace of `window`, one of `WINDOWS`, up to the last minute that is counted."""
+    span, step = WINDOWS[window]
+    head = session.execute(select(RollupHead.counted_from, RollupHead.counted_until)).one_or_none()
+    counted_from, counted_until = head if head is not None else (None, None)
+    end = _floor(now, _MINUTE) - _MINUTE
+    if counted_until is not None and timedelta() < end - counted_until < _MOST_LAG:
+        end = counted_until
+    end = _floor(end, step)
+    start = end - span
+    ends, depths = _ends(session, start, end, step), _depths(session, start, end, step)
+    steps = []
+    for number in range(span // step):
+        at = start + number * step
+        known = Step(at)
+        if counted_from and counted_until and counted_from <= at and at + step <= counted_until:
+            known = _figures(at, ends[at], step)
+        due, is_capped = depths.get(at, (None, False))
+        steps.append(replace(known, due=due, is_capped=is_capped))
+    return Pace(window, step, steps, counted_until)
+
+
+def _ends(session: Session, start: datetime, end: datetime, step: timedelta) -> Any:
+    """The rollups of all queues together, by step."""
+    columns = (Rollup.minute, Rollup.finished, Rollup.failed, Rollup.runs, Rollup.waits)
+    wanted = select(*columns).where(Rollup.minute >= start, Rollup.minute < end, Rollup.queue == "")
+    found = defaultdict(list)
+    for row in session.execute(wanted.order_by(Rollup.minute)):
+        found[_floor(row.minute, step)].append(row)
+    return found
+
+
+def _depths(
+    session: Session, start: datetime, end: datetime, step: timedelta
+) -> dict[datetime, tuple[int, bool]]:
+    columns = (Depth.minute, func.sum(Depth.due), func.bool_or(Depth.is_capped))
+    wanted = (
+        select(*columns).where(Depth.minute >= start, Depth.minute < end).group_by(Depth.minute)
+    )
+    found: dict[datetime, tuple[int, bool]] = {}
+    for minute, due, is_capped in session.execute(wanted.order_by(Depth.minute)):
+        at = _floor(minute, step)
+        found[at] = max(found.get(at, (0, False)), (int(due), is_capped))
+    return found
+
+
+def _figures(at: datetime, rows: Sequence[Any], step: timedelta) -> Step:
+    minutes = step / _MINUTE
+    runs = add(row.runs for row in rows)
+    return Step(
+        at,
+        finished=sum(row.finished for row in rows) / minutes,
+        failed=sum(row.failed for row in rows) / minutes,
+        median=quantile(runs, 0.5),
+        p95=quantile(runs, 0.95),
+        wait=quantile(add(row.waits for row in rows), 0.5),
+    )
+
+
+def _floor(moment: datetime, step: timedelta) -> datetime:
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    return epoch + (moment - epoch) // step * step

@@ -1,0 +1,14 @@
+-- What was decided about jobs and carried out since %(since)s, among the last %(most)s decisions of any kind, newest first:
+-- sequence, time, actor, action, on how many jobs; and whether there may be more than were looked at.
+-- What the decision left behind is kept by job; a sweep without that names its targets. Locks nothing.
+-- Run by overview/attention_queries.py. Index: audit_events_pkey.
+WITH looked AS MATERIALIZED (
+    SELECT sequence, at, actor, action, outcome, targets, after FROM opsjobs.audit_events
+    ORDER BY sequence DESC LIMIT %(most)s
+)
+SELECT sequence, at, actor, action,
+    CASE jsonb_typeof(after) WHEN 'object' THEN (SELECT count(*) FROM jsonb_object_keys(after))
+        ELSE cardinality(targets) END AS number,
+    (SELECT count(*) >= %(most)s AND min(at) > %(since)s FROM looked) AS is_cut
+FROM looked WHERE outcome = 'done' AND at > %(since)s AND action LIKE 'job.%%'
+ORDER BY sequence DESC
