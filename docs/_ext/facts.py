@@ -1,4 +1,4 @@
-"""Directives that show what the code says: `job-states`, `job-arrows`, `job-endings` and `settings`.
+"""Directives that show what the code says: `job-states`, `job-arrows`, `job-endings`, `explain-causes`, `settings`.
 
 So no page repeats a list that stands in the code, and none can fall behind it.
 """
@@ -13,6 +13,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 from flask_opsjobs import settings
+from flask_opsjobs.explain.causes import CAUSES
 from flask_opsjobs.jobs import lifecycle
 
 
@@ -64,6 +65,17 @@ class Endings(_Table):
             yield f"`{word}`", meaning
 
 
+class Causes(_Table):
+    """Every cause for which a job may not be running, in the order in which they decide."""
+
+    head = ("code", "holds when", "what helps", "action")
+
+    def rows(self) -> Iterable[tuple[str, ...]]:
+        for cause in CAUSES:
+            action = f"`{cause.action}`" if cause.action else ""
+            yield f"`{cause.code}`", cause.holds, cause.helps, action
+
+
 class Settings(_Table):
     """Every setting with its default."""
 
@@ -88,5 +100,6 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("job-arrows", Arrows)
     app.add_directive("job-endings", Endings)
     app.add_directive("job-diagram", Diagram)
+    app.add_directive("explain-causes", Causes)
     app.add_directive("settings", Settings)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

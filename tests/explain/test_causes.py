@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from flask_opsjobs.operator import Operator
 from tests.conftest import MakeApp, MakeBench
 from tests.explain.conftest import Look, codes
 from tests.support import host as host_module
+from tests.support import sources
 from tests.support.engine import Bench
 from tests.support.processes import Children
 from tests.support.valkey import Valkey
@@ -408,3 +410,17 @@ def test_a_real_worker_that_is_busy(
     assert reason.read["workers"] == "1 of 1 busy"
     assert reason.read["longest"].startswith(f"job/{running.id} since")
     Path(gate).touch()
+
+
+def test_the_documentation_has_every_code_and_key_and_no_other() -> None:
+    page = (sources.ROOT / "docs" / "explain.md").read_text()
+    assert ":::{explain-causes}" in page  # a table of `CAUSES`
+    keys = {
+        key
+        for row in re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)
+        for key in re.findall(r"`(\w+)`", row)
+    }
+    found = explain_schema(42, 0, datetime.now(UTC)).to_json(str)
+    assert keys == {*found, *found["reasons"][0]}
+    named = set(re.findall(r"`([a-z]+_[a-z_]+)`", page))
+    assert named - keys <= {*CODES}
