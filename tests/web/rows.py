@@ -14,10 +14,12 @@ from flask_opsjobs.audit import transitions as audit_transitions
 from flask_opsjobs.audit.transitions import Decision
 from flask_opsjobs.jobs.lifecycle import FINAL, STATES
 from flask_opsjobs.jobs.models import Attempt, Job, Output
-from flask_opsjobs.lifeline.models import Executor, LoopRun
+from flask_opsjobs.lifeline.models import Book, Executor, LoopRun
 from flask_opsjobs.queues.models import Queue
 
-LOOPS = ("dispatch", "stage", "expire", "watch", "recall", "observe", "retain")
+LOOPS = (
+    "dispatch", "stage", "expire", "watch", "recall", "observe", "retain", "roll_up", "keep_books",
+)  # fmt: skip
 ENDS = {"finished": "returned", "failed": "exhausted", "canceled": "canceled"}
 TRACEBACK = """Traceback (most recent call last):
   File "/app/flask_opsjobs/jobs/perform.py", line 80, in perform
@@ -158,6 +160,26 @@ def make_event(session: Session, **changes: Any) -> int:
     return audit_transitions.append(connection, (b"only for tests",), Decision(**decided | changes))
 
 
+def make_book(session: Session, **values: Any) -> Book:
+    """The books of a queue as counted a moment ago, balanced, flushed."""
+    defaults: dict[str, Any] = {
+        "queue": "default",
+        "counted_at": ago(seconds=5),
+        "took_seconds": 0.01,
+        "born": 9,
+        "pruned": 0,
+        "kept": 9,
+        "waiting": 4,
+        "queued": 1,
+        "started": 1,
+        "compared_at": ago(seconds=2),
+    }
+    book = Book(**defaults | values)
+    session.add(book)
+    session.flush()
+    return book
+
+
 def make_one_of_each(session: Session) -> dict[str, Job]:
     """A job of every state with attempts, an output, two executors, the loops, a paused queue and a decision."""
     jobs = {state: make_job(session, state) for state in STATES}
@@ -174,6 +196,7 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
         session, jobs["started"], None, progress_done=3, progress_total=9, progress_note="on it"
     )
     make_loops(session)
+    make_book(session)
     session.add(Queue(name="paused one", is_paused=True, created_at=ago(days=1)))
     make_event(session)
     session.commit()
