@@ -1,8 +1,11 @@
 -- Jobs that stand as handed out in queues that are paused and do not drain: id, dispatch number, queue; of one queue or of
 -- all. A dispatcher that read the queue before the pause was committed leaves them. Locks nothing: recall is fenced.
+-- A queue at a time, so that no order by id tempts the planner to walk all jobs.
 -- Run after a pause, and by the recall loop. Indexes: queues_pkey, jobs_queued.
 SELECT j.id, j.dispatch_no, j.queue
-FROM opsjobs.queues q JOIN opsjobs.jobs j ON j.queue = q.name
+FROM opsjobs.queues q CROSS JOIN LATERAL (
+    SELECT id, dispatch_no, queue FROM opsjobs.jobs
+    WHERE queue = q.name AND state = 'queued' AND origin = 'opsjobs'
+    ORDER BY queue, dispatched_at LIMIT %(limit)s
+) AS j
 WHERE q.is_paused AND NOT q.is_draining AND (%(queue)s::text IS NULL OR q.name = %(queue)s)
-    AND j.state = 'queued' AND j.origin = 'opsjobs'
-ORDER BY j.id LIMIT %(limit)s

@@ -1,0 +1,61 @@
+"""Each statement of the doorway walks the index it names, on 50,000 rows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from flask_opsjobs.db import Connection
+from tests.lifeline.test_plans import _header as header
+from tests.lifeline.test_plans import big as big
+from tests.lifeline.test_plans import plan
+
+IDS = list(range(31_000, 31_100))
+_END = {"state": "failed", "ended_by": "discarded", "reason": "why"}
+# In the fixture a paused queue has no row yet, and nobody has previewed anything.
+_SETUP = """
+    INSERT INTO opsjobs.queues (name, is_paused, created_at)
+    SELECT 'queue_' || n, n < 2, now() FROM generate_series(0, 6) AS n
+    ON CONFLICT DO NOTHING;
+    INSERT INTO opsjobs.previews (actor, via, action, targets, plan, fingerprint, created_at, expires_at)
+    SELECT 'a', 'page', 'job.retry', '{}', '{}', '', now() - n * interval '1 min', now()
+    FROM generate_series(1, 5000 * (SELECT (count(*) = 0)::int FROM opsjobs.previews)) AS n;
+    ANALYZE opsjobs.queues; ANALYZE opsjobs.previews
+"""
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "lock_jobs": ("jobs_pkey", {}),
+    "look_at_jobs": ("jobs_pkey", {}),
+    "retry_jobs": ("jobs_pkey", {"sources": ["failed"]}),
+    "request_cancel": ("jobs_pkey", {"actor": "a", "reason": "why"}),
+    "run_jobs_again": ("jobs_pkey", {"sources": ["failed"], "guarded": []}),
+    "delete_jobs": ("jobs_pkey", {"sources": ["failed"]}),
+    "end_waiting_jobs": ("jobs_pkey", {"sources": ["scheduled"], **_END}),
+    "take_receipts": ("jobs_pkey", {"withins": [None] * 100}),
+    "forget_expired_receipts": ("jobs_pkey", {}),
+    "list_jobs_without_receipt": ("jobs_pkey", {}),
+    "look_at_queues": ("jobs_by_queue", {"names": ["queue_3", "mail"], "declared": []}),
+    "list_queued_in_paused": ("jobs_queued", {"queue": None, "limit": 20_000}),
+    "lock_preview": ("previews_pkey", {"id": 7}),
+    "retain_previews": ("previews_to_retain", {"limit": 100, "before": datetime(2020, 1, 1, tzinfo=UTC)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("statement", CASES)
+def test_it_walks_its_index(big: Connection, statement: str) -> None:
+    for setup in _SETUP.split(";"):
+        big.execute(setup)
+    index, parameters = CASES[statement]
+    nodes = plan(big, statement, {"now": datetime.now(UTC), "ids": IDS, **parameters})
+    assert index in {node.get("Index Name") for node in nodes}
+    walked = {node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan"}
+    assert walked.isdisjoint({"jobs", "receipts", "previews"})
+    assert index in header(statement)
+
+
+def test_a_name_that_no_job_bears_costs_a_probe(big: Connection) -> None:
+    names = {"names": [f"no_{n}" for n in range(50)], "declared": []}
+    nodes = plan(big, "look_at_queues", names)
+    read = [node["Actual Rows"] for node in nodes if node.get("Relation Name") == "jobs"]
+    assert max(read) <= 1
