@@ -12,15 +12,25 @@ from flask_opsjobs.web.urls import URLS, Url
 
 PREFIX = "/ops/jobs"
 GUARDED = [url for url in URLS if url.kind != "asset"]
-# What each kind answers when nothing is in the way, given what `path_of` asks for.
-GOOD = {"jump": 303, "display": 303, "missing": 404}
-GOOD |= {url.endpoint: 303 for url in URLS if url.kind == "verb" and url.permission}
+# What a URL answers when nothing is in the way and it is asked with `form_of`; else a verb 303, the rest 200.
+GOOD = {"jump": 303, "missing": 404, "preview_execute": 404, "view_delete": 404}
+
+
+def good(url: Url) -> int:
+    """The status of the answer when nothing is in the way. A garbage token or a view of nobody's is not found."""
+    return GOOD.get(url.endpoint, 303 if url.kind == "verb" else 200)
+
+
+def form_of(url: Url, job: Job) -> dict[str, str]:
+    """What a verb is sent."""
+    return {"job": str(job.id), "name": "mine"} if url.kind == "verb" else {}
 
 
 def path_of(url: Url, job: Job) -> str:
     """The URL's path about `job`."""
     values = {
         "<job_id>": str(job.id),
+        "<view_id>": "987654",
         "<int:sequence>": "1",
         "<int:preview_id>": "1",
         "<path:rest>": "nothing/here",
