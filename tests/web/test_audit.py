@@ -227,7 +227,8 @@ def test_the_detail_says_who_when_why_on_what_and_what_changed(get: Get, few: Se
         assert tree.select_one("dl.facts a")["href"] == "/ops/jobs/queues/mail"
         assert tree.blockquote.text == "the vendor times out"
         assert [_words(row) for row in tree.select("table.diff tr")] == [
-            "queue/mail Before After",
+            "What Before After",
+            "queue/mail",
             "is_paused false true",
         ]
         assert "1 value is the same before and after" in tree.main.text
@@ -250,7 +251,8 @@ def test_the_detail_of_many_targets_links_each(get: Get, session: Session) -> No
     assert links == ["/ops/jobs/jobs/1", "/ops/jobs/jobs/2"]
     rows = [_words(row) for row in tree.select("table.diff tr")]
     assert rows == [
-        "job/1 Before After", "state failed available", "job/2", "state failed none", "attempt 5 none",
+        "What Before After",
+        "job/1", "state failed available", "job/2", "state failed none", "attempt 5 none",
     ]  # fmt: skip
 
 
@@ -286,7 +288,7 @@ def test_the_page_says_which_rows_it_verified_and_no_more(get: Get, session: Ses
     session.commit()
     lead = soup(get("/audit").text).select_one("p.lead")
     assert "rows 31 to 130 verified" in _words(lead)
-    assert "all of it: flask opsjobs audit verify" in _words(lead)
+    assert "the whole chain: flask opsjobs audit verify" in _words(lead)
     assert "intact" not in lead.text
     _tamper(session, "UPDATE opsjobs.audit_events SET reason = 'x' WHERE sequence = 5")
     assert "rows 31 to 130 verified" in get("/audit").text

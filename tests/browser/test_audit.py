@@ -1,0 +1,81 @@
+"""The audit page in a real browser: no barrier, nothing sideways, and the way from a row to its detail and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from tests.browser.test_pages import SIZES, noise
+from tests.web.rows import make_event
+
+__all__ = ["noise"]
+
+pytestmark = pytest.mark.browser
+
+LONG = "a_reason_without_any_space_that_could_be_broken_" * 4
+PAGES = (
+    "/audit",
+    "/audit?row=2",
+    "/audit/2",
+    "/audit?q=nothing+like+it",
+    "/audit?row=3&outcome=refused",
+)
+
+
+@pytest.fixture
+def decided(app: Flask) -> None:
+    """Decisions with long words, many targets, and a refusal."""
+    jobs = [f"job/{number}" for number in range(40)]
+    with Session(app.extensions["opsjobs"].engine) as session:
+        make_event(session)
+        make_event(
+            session, action="job.retry", subject="40 jobs", targets=jobs, reason=LONG,
+            before={job: {"state": "failed"} for job in jobs}, after={job: {"state": LONG} for job in jobs},
+        )  # fmt: skip
+        make_event(
+            session, outcome="refused", code="drifted", actor=LONG, subject=LONG, targets=(LONG,)
+        )
+        session.commit()
+
+
+@pytest.mark.usefixtures("decided")
+def test_no_barrier_and_nothing_sideways_in_either_theme_at_either_size(
+    page: Any, noise: list[str]
+) -> None:
+    axe = Axe()
+    found = []
+    for size, (width, height) in SIZES.items():
+        page.set_viewport_size({"width": width, "height": height})
+        for theme in ("light", "dark"):
+            page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+            for path in PAGES:
+                page.goto(f"/ops/jobs{path}")
+                page.wait_for_load_state("networkidle")
+                found += [
+                    f"{path}, {size}, {theme}: {violation['id']} {node['target']} {node['failureSummary']}"
+                    for violation in axe.run(page).response["violations"]
+                    for node in violation["nodes"]
+                ]
+                root = "document.documentElement"
+                if page.evaluate(f"{root}.scrollWidth > {root}.clientWidth"):
+                    found.append(f"{path}, {size}: scrolls sideways")
+    assert not found, "\n".join(found)
+    assert noise == []
+
+
+@pytest.mark.usefixtures("decided")
+def test_from_the_navigation_to_a_refusal_and_its_own_address(page: Any) -> None:
+    page.goto("/ops/jobs")
+    page.click("nav.side >> text=Audit")
+    page.select_option("[name=outcome]", "refused")
+    page.click("form.filter >> text=Filter")
+    page.click("table.audit tbody a")
+    assert "Refused as" in page.inner_text("#row .facts")
+    page.click("#row header a")
+    page.wait_for_url("**/audit/3")
+    page.click(".crumbs >> text=Audit")
+    assert page.locator("table.audit tbody tr").count() == 3
