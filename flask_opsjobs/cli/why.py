@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import click
+import psycopg
 from flask import current_app
 from flask.cli import with_appcontext
 from sqlalchemy.exc import DBAPIError, TimeoutError
@@ -39,7 +40,7 @@ def why(job: str, as_json: bool) -> None:
         found = explain_apart(host, job_id)
     except UnknownJob as error:
         _stop(1, str(error))
-    except (DBAPIError, TimeoutError) as error:
+    except (DBAPIError, TimeoutError, psycopg.Error) as error:
         _stop(2, f"the database did not answer ({type(error).__name__})")
     if as_json:
         click.echo(json.dumps(found.to_json(clean), indent=2))

@@ -18,6 +18,7 @@ from ..db import OLDEST_SCHEMA
 from ..errors import ConfigError, UnknownJob
 from ..explain.explain import explain_schema, judge
 from ..explain.queries import find_seen
+from ..explain.seen import JobSeen
 from ..explain.shapes import Explanation
 from ..facts import RedisFacts
 from ..host import Host
@@ -37,7 +38,18 @@ def explain(host: Host, session: Session, job_id: int, now: datetime) -> Explana
         job = seen.job
         delivery = name_of(job.id, job.dispatch_no) if job.state == "queued" else None
         seen = replace(seen, redis=read_redis_facts(host, job.queue, delivery, now))
+        if seen.is_lost and seen.redis is not None and not _is_still_queued(host, job):
+            # A worker took it after the session's snapshot and before Redis was asked.
+            seen = replace(seen, redis=replace(seen.redis, is_running=True))
     return judge(seen)
+
+
+def _is_still_queued(host: Host, job: JobSeen) -> bool:
+    """A second look, beside the session's snapshot: absence from Redis proves nothing of a job that has moved on."""
+    asked = "SELECT state = 'queued' AND dispatch_no = %s FROM opsjobs.jobs WHERE id = %s"
+    with host.spare.one() as connection:
+        row = connection.execute(asked, [job.dispatch_no, job.id]).fetchone()
+    return row is not None and bool(row[0])
 
 
 def explain_apart(host: Host, job_id: int) -> Explanation:

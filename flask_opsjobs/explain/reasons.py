@@ -33,7 +33,9 @@ def make_reason(
 
 
 def as_text(value: Any) -> str:
-    """A value as evidence: a time in UTC, anything else in its own words."""
+    """A value as evidence: a time in UTC, yes or no, anything else in its own words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     return str(value)

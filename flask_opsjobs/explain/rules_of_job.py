@@ -32,9 +32,7 @@ def cancel_requested(seen: Seen) -> Iterator[Reason]:
         seen,
         "cancel_requested",
         "Somebody asked to cancel it while it runs.",
-        f"Its executor reads that with its next beat, within {seen.settings.beat_seconds:g} s, and stops the function."
-        if seen.executor is None or seen.executor.is_alive
-        else "Its executor is silent: the watch loop ends it as canceled once it gives that executor up.",
+        _when_it_stops(seen),
         witness="operator",
         read={
             "cancel_requested_at": job.cancel_requested_at,
@@ -45,6 +43,15 @@ def cancel_requested(seen: Seen) -> Iterator[Reason]:
         quote=job.cancel_reason,
         since=job.cancel_requested_at,
     )
+
+
+def _when_it_stops(seen: Seen) -> str:
+    who = seen.executor
+    if who is not None and not who.is_alive:
+        return "Its executor is silent: the watch loop ends it as canceled once it gives that executor up."
+    if who is not None and who.kind == "plain":
+        return "A plain RQ worker does not heed that: it ends as canceled if this attempt fails."
+    return f"Its executor reads that with its next beat, within {seen.settings.beat_seconds:g} s, and stops it."
 
 
 def deferred(seen: Seen) -> Iterator[Reason]:

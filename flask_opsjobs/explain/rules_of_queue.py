@@ -112,7 +112,7 @@ def window_full(seen: Seen) -> Iterator[Reason]:
         witness="dispatcher",
         read={
             "window": f"{window.used:,} of {window.size:,}",
-            "window_is": "set for this queue" if is_set else "by itself",
+            "window_set": is_set,
             "ahead": _ahead(seen),
         },
     )

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 from flask import Flask
 from redis import Redis
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.actions.catalog import ACTIONS
 from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.engine.facts import explain
 from flask_opsjobs.errors import UnknownJob
 from flask_opsjobs.explain.causes import CAUSES, CODES
 from flask_opsjobs.explain.explain import RULES, explain_schema
@@ -25,7 +28,7 @@ from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.lifeline import executors
 from flask_opsjobs.operator import Operator
 from tests.conftest import MakeApp, MakeBench
-from tests.explain.conftest import Look, codes
+from tests.explain.conftest import Look, codes, wake_loops
 from tests.support import host as host_module
 from tests.support import sources
 from tests.support.engine import Bench
@@ -253,6 +256,22 @@ class TestNoReasons:
         scene.redis.lmove(queue.key, queue.intermediate_queue_key, "LEFT", "RIGHT")
         assert codes(scene.look(job_id, seconds=6)) == []
 
+    def test_one_that_a_worker_took_between_the_two_looks(self, scene: Scene) -> None:
+        job_id = scene.record()
+        scene.bench.dispatch()
+        wake_loops(scene.bench, read_clock(scene.bench.connection))
+        snapshot = scene.bench.host.engine.connect().execution_options(
+            isolation_level="REPEATABLE READ"
+        )
+        with snapshot, Session(snapshot) as session:
+            now = session.scalars(select(func.clock_timestamp())).one() + timedelta(seconds=6)
+            scene.bench.claim(job_id)
+            scene.bench.record(job_id, 1, Outcome(kind="returned"))
+            scene.redis.flushdb()
+            found = explain(scene.bench.host, session, job_id, now)
+        assert found is not None
+        assert (found.state, codes(found)) == ("queued", [])
+
     @pytest.mark.parametrize("kind", ["returned", "discarded"])
     def test_one_that_has_ended(self, scene: Scene, kind: str) -> None:
         job_id = scene.record()
@@ -310,6 +329,13 @@ class TestEvidence:
         assert (reason.by, reason.quote) == (WHY["actor"], WHY["reason"])
         assert (reason.action, reason.target) == ("queue.resume", "queue/default")
         assert reason.since is not None
+
+    def test_when_a_wish_to_cancel_takes_effect(self, scene: Scene) -> None:
+        (reason,) = cancel_requested(scene).reasons
+        assert (reason.by, reason.quote) == (WHY["actor"], WHY["reason"])
+        assert "with its next beat, within 10 s" in reason.todo
+        (reason,) = scene.look(1, minutes=3, beats=False).reasons
+        assert "Its executor is silent" in reason.todo
 
     def test_when_the_next_attempt_is_due_and_after_which(self, scene: Scene) -> None:
         (reason,) = backing_off(scene).reasons
