@@ -194,7 +194,7 @@ def _outside(outside: OutsideFacts) -> Card:
     if not count.number:
         return Card(
             "waiting",
-            "queued",
+            "bridge",
             title,
             count,
             "RQ holds no job of these queues that is not recorded here.",

@@ -82,9 +82,8 @@ def _run_time(pace: Pace) -> Chart:
 
 
 def _depth(pace: Pace, values: Values, is_capped: bool) -> Chart:
-    known = [value for value in values if value is not None]
-    last = known[-1] if known else None
-    then = "" if len(known) < 2 else f", {short(known[0])} {_AGO[pace.window]}"
+    first, last = values[0], _latest(values)
+    then = "" if first is None else f", {short(first)} {_AGO[pace.window]}"
     what = "due and not started" + (", at least" if is_capped else "")
     finding = _finding(pace, "Jobs that were due and had not started", values, short)
     finding += " Of big backlogs these are lower bounds." if is_capped else ""
@@ -200,10 +199,10 @@ def _finding(pace: Pace, what: str, values: Values, words: Callable[[float], str
     known = [value for value in values if value is not None]
     if not known:
         return f"{what} {_OVER[pace.window]}: not known. Nobody counted."
-    first, last = _ends(values)
-    said = f"{what} {_OVER[pace.window]}: {words(first or 0)} at first, {words(last or 0)} at the end, "
-    said += f"from {words(min(known))} to {words(max(known))}."
-    return said + _unwatched(pace.steps, values)
+    places = zip(("at first", "at the end"), _ends(values), strict=True)
+    said = [f"{words(mean)} {place}" for place, mean in places if mean is not None]
+    said.append(f"from {words(min(known))} to {words(max(known))} in all")
+    return f"{what} {_OVER[pace.window]}: {', '.join(said)}.{_unwatched(pace.steps, values)}"
 
 
 def _unwatched(steps: Sequence[Step], values: Values) -> str:
@@ -224,13 +223,14 @@ def _end(steps: Sequence[Step], at: datetime) -> datetime:
 
 
 def _ends(values: Values) -> tuple[float | None, float | None]:
-    """The mean of the first twelfth of what is known, and of the last."""
-    known = [value for value in values if value is not None]
+    """The mean of the first twelfth and of the last, of what is known of them; None when nothing is."""
     few = max(1, len(values) // 12)
-    if not known:
-        return None, None
-    first, last = known[:few], known[-few:]
-    return sum(first) / len(first), sum(last) / len(last)
+    return _mean(values[:few]), _mean(values[-few:])
+
+
+def _mean(values: Values) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _latest(values: Values) -> float | None:

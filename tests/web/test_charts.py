@@ -1,0 +1,111 @@
+"""Charts: what is not known is hatched and never drawn as zero, and the words say what the drawing shows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from flask_opsjobs.overview.pace_queries import Pace, Step
+from flask_opsjobs.web._charts import Chart, Scale, make_charts, seconds, short
+
+START = datetime(2026, 11, 24, 1, 14, tzinfo=UTC)
+
+
+def pace(*steps: dict[str, Any], window: str = "hour", step: int = 1) -> Pace:
+    """A pace of these steps, minutes apart."""
+    each = timedelta(minutes=step)
+    made = [Step(START + number * each, **values) for number, values in enumerate(steps)]
+    return Pace(window, each, made, START + len(steps) * each)
+
+
+def charts(found: Pace) -> dict[str, Chart]:
+    return {chart.key: chart for chart in make_charts(found)}
+
+
+KNOWN = {"finished": 10.0, "failed": 0.0, "median": 0.5, "p95": 2.0, "due": 4}
+
+
+def test_a_steady_hour_is_one_line_and_no_hatching() -> None:
+    found = charts(pace(*[KNOWN] * 60))
+    chart = found["throughput"]
+    assert chart.trace.count("M") == 1
+    assert chart.trace.startswith("M2.1 8L6.4 8")
+    assert (chart.blind, chart.value, chart.says) == ([], "10", "finished a minute, as an hour ago")
+    assert chart.dot == (253.9, 8.0)
+    assert found["failed"].bars == ""  # nothing failed: there is no bar, and yet it is known
+    assert found["failed"].blind == []
+    assert found["run-time"].value == "500 ms"
+    assert "p95 2 s" in found["run-time"].says
+
+
+def test_what_nobody_counted_is_hatched_and_breaks_the_line() -> None:
+    found = charts(pace(*[KNOWN] * 27, *[{}] * 2, *[KNOWN] * 31))
+    for chart in found.values():
+        assert chart.blind == [(115.2, 8.5)]
+    assert found["throughput"].trace.count("M") == 2
+    assert found["throughput"].area.count("Z") == 2
+    assert "No figures from 01:41 to 01:43." in found["throughput"].finding
+
+
+def test_a_minute_in_which_nothing_ended_has_no_run_time_and_is_not_hatched() -> None:
+    quiet = {**KNOWN, "finished": 0.0, "median": None, "p95": None}
+    chart = charts(pace(KNOWN, quiet, KNOWN))["run-time"]
+    assert chart.blind == []
+    assert chart.trace.count("M") == 2
+
+
+def test_nothing_was_ever_counted() -> None:
+    for chart in charts(pace(*[{}] * 60)).values():
+        assert (chart.value, chart.blind, chart.dot) == ("–", [(0.0, 256.0)], None)
+        assert chart.trace == chart.area == chart.bars == ""
+        assert "Nobody counted" in chart.finding
+
+
+def test_a_change_is_said_with_its_direction() -> None:
+    falling = [{**KNOWN, "finished": 600.0}] * 30 + [{**KNOWN, "finished": 372.0}] * 30
+    chart = charts(pace(*falling))["throughput"]
+    assert chart.says == "finished a minute, 38 % below an hour ago"
+    assert chart.finding.startswith(
+        "Jobs that finished a minute over the last hour: 600 at first, 372 at the end"
+    )
+    rising = [{**KNOWN, "failed": 0.1}] * 30 + [{**KNOWN, "failed": 2.1}] * 30
+    assert charts(pace(*rising))["failed"].says == "failed a minute, 0.1 an hour ago"
+
+
+def test_lower_bounds_are_said() -> None:
+    chart = charts(pace(*[{**KNOWN, "due": 100_000, "is_capped": True}] * 60))["depth"]
+    assert "at least" in chart.says
+    assert "lower bounds" in chart.finding
+
+
+def test_the_day_has_its_own_axis() -> None:
+    chart = charts(pace(*[KNOWN] * 96, window="day", step=15))["throughput"]
+    assert [label for *_, label in chart.ticks] == ["06:00", "12:00", "18:00", "now"]
+    assert "as a day ago" in chart.says
+
+
+@pytest.mark.parametrize(
+    ("most", "top"),
+    [(0, 2), (1, 1), (3, 4), (7, 8), (9, 10), (11, 20), (610, 800), (2304, 4000), (0.03, 0.04)],
+)
+def test_the_axis_ends_at_a_round_number(most: float, top: float) -> None:
+    assert Scale.of([0.0, most]).top == pytest.approx(top)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.3, "0.3"), (2.14, "2.1"), (12.4, "12"), (1500, "1,500"), (24_000, "24 k"), (3_100_000, "3.1 M")],
+)  # fmt: skip
+def test_numbers_are_short(value: float, text: str) -> None:
+    assert short(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0004, "0.4 ms"), (0.0123, "12 ms"), (0.4, "400 ms"), (0.99999, "1.0 s"), (2.14, "2.1 s"),
+     (30, "30 s"), (720, "12 min"), (14_400, "4 h")],
+)  # fmt: skip
+def test_durations_are_short(value: float, text: str) -> None:
+    assert seconds(value) == text
