@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 from flask import Response
+from werkzeug.datastructures import Headers
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 _CSP = {
     "default-src": "'self'",
@@ -13,17 +20,30 @@ _CSP = {
 }
 
 
+class _Ours(Response):
+    """A response whose headers are ours in the end, for the host's `after_request` runs after a blueprint's."""
+
+    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
+        """The headers as they are sent. Where the host has set a policy, who may frame the page is left to it."""
+        headers = super().get_wsgi_headers(environ)
+        policy = dict(_CSP)
+        for directive in headers.get("Content-Security-Policy", "").split(";"):
+            name, _, value = directive.strip().partition(" ")
+            if name == "frame-ancestors":
+                policy[name] = value.strip()
+        headers["Content-Security-Policy"] = "; ".join(f"{name} {policy[name]}" for name in policy)
+        headers["Referrer-Policy"] = "same-origin"
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers.setdefault("Cache-Control", "no-store")
+        return headers
+
+
+@cache
+def _ours(kind: type[Response]) -> type[Response]:
+    return type(kind.__name__, (_Ours, kind), {})
+
+
 def add(response: Response) -> Response:
-    """Add them; where the host has set its own, only who may frame the page is left to it."""
-    policy = dict(_CSP)
-    theirs = response.headers.get("Content-Security-Policy", "")
-    for directive in theirs.split(";"):
-        name, _, value = directive.strip().partition(" ")
-        if name == "frame-ancestors":
-            policy[name] = value.strip()
-    csp = "; ".join(f"{name} {value}" for name, value in policy.items())
-    response.headers["Content-Security-Policy"] = csp
-    response.headers["Referrer-Policy"] = "same-origin"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers.setdefault("Cache-Control", "no-store")
+    """The response, with them; still of the class that the host may have chosen for its app."""
+    response.__class__ = _ours(type(response))
     return response

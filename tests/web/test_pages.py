@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask, Response, after_this_request
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.web.urls import URLS
-from tests.support.policies import AllowAll
 from tests.web.conftest import Access
 from tests.web.every import reads, soup
 
@@ -57,36 +56,6 @@ def test_no_page_has_anything_inline_or_from_elsewhere(
             assert where.startswith(("/", "#")), where
             if element.name in ("script", "link"):
                 assert client.get(where).status_code == 200
-
-
-def test_who_may_frame_us_is_left_to_a_host_that_says_so(make_app: Callable[..., Flask]) -> None:
-    class Frames(AllowAll):
-        def current_actor(self) -> str | None:
-            @after_this_request
-            def allow(response: Response) -> Response:
-                response.headers["Content-Security-Policy"] = "img-src *; frame-ancestors 'self'"
-                return response
-
-            return "ops-demo"
-
-    headers = make_app(access=Frames()).test_client().get("/ops/jobs").headers
-    assert headers["Content-Security-Policy"] == CSP.replace(
-        "frame-ancestors 'none'", "frame-ancestors 'self'"
-    )
-
-
-def test_pages_work_behind_a_host_with_a_policy_of_its_own(
-    make_app: Callable[..., Flask], jobs: dict[str, Job]
-) -> None:
-    app = make_app()
-
-    @app.after_request
-    def strict(response: Response) -> Response:
-        response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'self'"
-        return response
-
-    for _, path in reads(jobs):
-        assert app.test_client().get(path).headers["Content-Security-Policy"].startswith("default")
 
 
 def test_a_page_contains_its_fragment_s_exact_text_and_its_tag(
