@@ -1,80 +1,129 @@
-"""Takes pictures of pages of a running host, wide and on a phone, light and dark, in headless Chromium.
+"""`make screenshot`: pictures of all pages of the demo in headless Chromium, small ones, into docs/_static.
 
-Without arguments: of `make demo` on its usual port, into docs/_static. Writes `overview-wide-light.png`
-and so on; a page is `name=path below the URL`. A path `/jobs/failed` stands for the newest job in a state.
+Starts a demo of its own, lets it run for some minutes so that its charts have something to show, and acts as an
+operator would. With `--url` it visits one that runs already. Writes `overview-wide-light.png` and so on: every page
+wide and light, the main ones also dark and on a phone. Stops with the name of the first page that it cannot picture.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from flask_opsjobs.jobs.lifecycle import STATES
+from flask_opsjobs.cli._valkey import free_port
 from tests.support.browser import chromium
+from tests.support.processes import Child
+from tests.tools.screenshot_pages import SHOTS, Shot, require_all_pictured, resume, wait_for_age
 
 WIDTHS = {"wide": 1440, "phone": 360}
 THEMES = ("light", "dark")
-PAGES = ("overview=", "jobs=/jobs", "job=/jobs/failed")
+# Sharp enough for a phone's page, and half as large as with two.
+PHONE_SCALE = 1.5
+COLOURS = 96
+MOST_BYTES = 2_500_000
 
 
-def sign_in(page: Any, url: str, who: str) -> None:
-    """Fill in the form of the host at `url` with `name:password`."""
+@contextmanager
+def demo() -> Iterator[str]:
+    """The root of a demo that ends with the block."""
+    with tempfile.TemporaryDirectory(prefix="shot-") as folder:
+        port = free_port()
+        command = [*("-m", "flask", "--app", "examples/flask_host", "opsjobs", "demo")]
+        command += ["--data-dir", f"{folder}/demo", "--port", str(port)]
+        child = Child([sys.executable, *command], Path(folder) / "log", {})
+        try:
+            child.wait_for("sign in with", timeout=60)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            child.terminate(timeout=60)
+
+
+@contextmanager
+def signed_in(browser: Any, root: str, who: str, width: str, theme: str) -> Iterator[Any]:
+    """A page of a browser of that width and theme, of somebody who has signed in as `name:password`."""
     name, _, password = who.partition(":")
-    page.goto(url)
+    context = browser.new_context(
+        viewport={"width": WIDTHS[width], "height": 900},
+        color_scheme=theme,
+        device_scale_factor=PHONE_SCALE if width == "phone" else 1,
+        reduced_motion="reduce",
+    )
+    page = context.new_page()
+    page.goto(f"{root}/sign-in")
     page.fill("input[name=name]", name)
     page.fill("input[name=password]", password)
     page.press("input[name=password]", "Enter")
     page.wait_for_load_state("networkidle")
+    yield page
+    context.close()
 
 
-def visit(page: Any, url: str, path: str) -> None:
-    """Open a page; the name of a state in place of a job's id is that state's newest job."""
-    *_, last = path.rpartition("/")
-    if last not in STATES:
-        page.goto(url + path)
-        return
-    page.goto(f"{url}/jobs?state={last}")
-    page.click("table.jobs tbody th a")
-    page.wait_for_load_state("networkidle")
+def take(page: Any, url: str, shot: Shot, path: Path) -> None:
+    """Go there and write the picture."""
+    try:
+        shot.open(page, url)
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=path, full_page=shot.is_whole)
+    except Exception as error:
+        raise SystemExit(f"no picture of {shot.name}: {error}") from error
+    shrink(path)
+    print(f"{path.name}: {path.stat().st_size / 1024:.0f} KB", flush=True)
 
 
-def take(browser: Any, asked: argparse.Namespace) -> None:
-    """Write `<page>-<width>-<theme>.png` for each page, whole, at each width and in each theme."""
-    for (width, pixels), theme in product(WIDTHS.items(), THEMES):
-        context = browser.new_context(
-            viewport={"width": pixels, "height": 900},
-            color_scheme=theme,
-            device_scale_factor=2 if width == "phone" else 1,
-        )
-        page = context.new_page()
-        if asked.sign_in:
-            sign_in(page, asked.sign_in, asked.who)
-        for name, _, path in (page.partition("=") for page in asked.pages):
-            visit(page, asked.url, path)
-            page.screenshot(path=asked.folder / f"{name}-{width}-{theme}.png", full_page=True)
-        context.close()
+def shrink(path: Path) -> None:
+    """Keep so many colours: pages have few, and the repository is small."""
+    with Image.open(path) as picture:
+        few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
+
+
+def take_all(browser: Any, root: str, asked: argparse.Namespace) -> None:
+    """Each page wide and light, then the main ones as they are otherwise."""
+    url = f"{root}/ops/jobs"
+    with signed_in(browser, root, asked.who, "wide", "light") as page:
+        wait_for_age(page, url, asked.minutes)
+    for width, theme in product(WIDTHS, THEMES):
+        is_first = (width, theme) == ("wide", "light")
+        with signed_in(browser, root, asked.who, width, theme) as page:
+            for shot in SHOTS:
+                if is_first or shot.is_main:
+                    take(page, url, shot, asked.folder / f"{shot.name}-{width}-{theme}.png")
+            if (width, theme) == ("phone", "dark"):
+                resume(page, url)
 
 
 def main() -> None:
-    """Take the pictures that the command line asks for."""
+    """Take them all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pages", nargs="*", default=PAGES, metavar="name=path")
-    parser.add_argument("--url", default="http://127.0.0.1:5000/ops/jobs")
+    parser.add_argument("--url", help="the root of a demo that runs already")
+    parser.add_argument("--minutes", type=int, default=8, help="how old its first job shall be")
     parser.add_argument("--folder", type=Path, default=Path("docs/_static"))
-    parser.add_argument("--sign-in", default="http://127.0.0.1:5000/sign-in", metavar="URL")
     parser.add_argument("--who", default="ops-demo:operate", metavar="NAME:PASSWORD")
     asked = parser.parse_args()
+    require_all_pictured()
     asked.folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium(), chromium_sandbox=False, args=["--disable-dev-shm-usage"]
         )
-        take(browser, asked)
+        if asked.url:
+            take_all(browser, asked.url, asked)
+        else:
+            with demo() as root:
+                take_all(browser, root, asked)
         browser.close()
+    total = sum(path.stat().st_size for path in asked.folder.glob("*.png"))
+    if total > MOST_BYTES:
+        raise SystemExit(f"{total / 1e6:.1f} MB of pictures are more than {MOST_BYTES / 1e6} MB")
 
 
 if __name__ == "__main__":

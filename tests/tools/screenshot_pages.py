@@ -1,0 +1,146 @@
+"""Which pictures there are, and how a person with a browser gets to what each shows.
+
+A page of ours that has no picture and is not named in `UNPICTURED` raises, so that none is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flask_opsjobs.web.urls import URLS
+from tests.support.waiting import wait_until
+
+# Ways to another page, and what no picture says more of.
+UNPICTURED = {"jump", "missing", "job_raw"}
+QUEUE = "mail"
+LONGEST_S = 120
+# Several attempts, and lines that it logged.
+FAILED = "state=failed&worker=process_invoice"
+RETRY, PAUSE = (
+    "the bank confirmed that it is well again",
+    "mail server moves tonight, ticket OPS-311",
+)
+
+Open = Callable[[Any, str], None]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture: of which endpoint, and how a browser at the prefix `url` comes to it."""
+
+    name: str
+    endpoint: str
+    open: Open
+    # Also dark, and on a phone.
+    is_main: bool = False
+    # A dialog stands over its page: only what is on the screen.
+    is_whole: bool = True
+
+
+def at(path: str) -> Open:
+    """By its address."""
+    return lambda page, url: go(page, url + path)
+
+
+def go(page: Any, address: str) -> None:
+    """Open an address that must answer with a page."""
+    answer = page.goto(address)
+    if answer.status != 200:
+        raise LookupError(f"{address} answered {answer.status}")
+
+
+def newest(query: str) -> Open:
+    """The newest job of a list, as soon as there is one."""
+
+    def open_it(page: Any, url: str) -> None:
+        _follow(page, f"{url}/jobs?{query}", "table.jobs tbody th a")
+
+    return open_it
+
+
+def wait_for_age(page: Any, url: str, minutes: int) -> None:
+    """Return when the first job is so old: charts draw what was counted since."""
+    _await(page, f"{url}/jobs?created=>{minutes}m", "table.jobs tbody th a", minutes * 60)
+
+
+def _follow(page: Any, address: str, link: str) -> None:
+    """The first link of a list, as soon as there is one."""
+    _await(page, address, link)
+    with page.expect_navigation():
+        page.click(link)
+
+
+def _await(page: Any, address: str, link: str, longer: int = 0) -> None:
+    def is_there() -> bool:
+        go(page, address)
+        return page.query_selector(link) is not None
+
+    wait_until(is_there, LONGEST_S + longer, what=f"a row at {address}", every=1)
+
+
+def _press(page: Any, button: str) -> None:
+    page.get_by_role("button", name=button, exact=True).first.click()
+    page.wait_for_selector("dialog[open] .sheet")
+
+
+def _carry_out(page: Any, reason: str) -> None:
+    page.fill("dialog[open] textarea[name=reason]", reason)
+    page.click("dialog[open] .foot .btn.main")
+    page.wait_for_selector("#toast .say")
+
+
+def _preview(page: Any, url: str) -> None:
+    newest(FAILED)(page, url)
+    _press(page, "Retry…")
+
+
+def _receipt(page: Any, url: str) -> None:
+    """Carries out what `_preview` left open."""
+    _carry_out(page, RETRY)
+
+
+def _waiting(page: Any, url: str) -> None:
+    """A job behind a queue that somebody paused."""
+    go(page, f"{url}/queues/{QUEUE}")
+    if page.get_by_role("button", name="Pause…", exact=True).count():
+        _press(page, "Pause…")
+        _carry_out(page, PAUSE)
+    newest(f"state=available&queue={QUEUE}")(page, url)
+
+
+def _decision(page: Any, url: str) -> None:
+    _follow(page, f"{url}/audit", "table tbody th a, table tbody td a.id")
+
+
+def resume(page: Any, url: str) -> None:
+    """Leave a demo as it was found."""
+    go(page, f"{url}/queues/{QUEUE}")
+    if page.get_by_role("button", name="Resume…", exact=True).count():
+        _press(page, "Resume…")
+        _carry_out(page, "the pictures are taken")
+
+
+# In the order in which they are taken: what one leaves, the next may show.
+SHOTS = (
+    Shot("job-failed", "job", newest(FAILED), is_main=True),
+    Shot("preview", "preview", _preview, is_whole=False),
+    Shot("receipt", "preview", _receipt, is_whole=False),
+    Shot("job-waiting", "job", _waiting),
+    Shot("overview", "overview", at(""), is_main=True),
+    Shot("jobs", "jobs", at("/jobs"), is_main=True),
+    Shot("queues", "queues", at("/queues")),
+    Shot("queue", "queue", at(f"/queues/{QUEUE}")),
+    Shot("workers", "workers", at("/workers")),
+    Shot("audit", "audit", at("/audit")),
+    Shot("audit-event", "audit_event", _decision),
+    Shot("help", "help", at("/help")),
+)
+
+
+def require_all_pictured() -> None:
+    """Return when every page has its picture; else raise, naming those that lack one."""
+    pages = {url.endpoint for url in URLS if url.kind == "page"}
+    if lacking := pages - {shot.endpoint for shot in SHOTS} - UNPICTURED:
+        raise LookupError(f"no picture is listed of {', '.join(sorted(lacking))}")
