@@ -71,9 +71,9 @@ def _of_attempts(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Eve
     for attempt in attempts:
         if attempt.ended_at is not None:
             word = outcome(attempt, job)
-            said = attempt.error if attempt.error != attempt.cause else None
+            said = None if attempt.cause else attempt.error  # which names its cause again
             yield Event(
-                attempt.ended_at, word.is_, f"Attempt {attempt.number} {word.text}",
+                attempt.ended_at, word.is_, f"Attempt {attempt.number} ended, {word.text}",
                 _witness(attempt), payload=said, label=attempt.cause,
             )  # fmt: skip
         text = f"Attempt {attempt.number} taken by {attempt.executor}"
