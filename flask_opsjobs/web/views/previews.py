@@ -36,6 +36,7 @@ def execute(preview_id: int) -> Response:
     """Carry it out. A script is answered with the sheet as it is now, a plain form is led to its page."""
     actor = _access.actor()
     assert actor is not None  # the door asked
+    _require_possible(preview_id)
     reason = request.form.get("reason", "")
     receipt = Operator(host()).execute(
         preview_id,
@@ -75,7 +76,14 @@ def _show(sheet: _sheet.Sheet, read: Reading, status: int = 200) -> Response:
     return _pages.document("preview.html", here, sheet.title, read.now, status=status, sheet=made)
 
 
+def _require_possible(preview_id: int) -> None:
+    """Return when Postgres has numbers as large; else nothing can be there."""
+    if preview_id >= 2**63:
+        raise _problems.no_such_preview()
+
+
 def _find(read: Reading, preview_id: int) -> Preview:
+    _require_possible(preview_id)
     actor = _access.actor()
     found = None if actor is None else find_preview(read.session, host().secrets, preview_id, actor)
     if found is None:

@@ -1,0 +1,376 @@
+"""Verbs on the pages: a plan is previewed, gets a reason, and is done or refused, with and without a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.actions.catalog import ACTIONS
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.lifecycle import STATES
+from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.operator import Operator
+from tests.web.conftest import Access
+from tests.web.every import soup
+from tests.web.rows import make_job
+
+REASON = "the vendor answers again, OPS-2291"
+JOB_ACTIONS = [action for action in ACTIONS.values() if action.thing == "job"]
+BACK = "/ops/jobs/jobs?state=failed"
+
+Post = Callable[..., Any]
+
+
+@pytest.fixture
+def post(client: FlaskClient) -> Post:
+    """Sends a form from a page of ours: `post("/jobs/1/retry", 303, back=…)`; `script` as ours does."""
+
+    def post(path: str, status: int, *, script: bool = False, **data: Any) -> Any:
+        headers = {"Sec-Fetch-Site": "same-origin"} | ({"HX-Request": "true"} if script else {})
+        response = client.post(f"/ops/jobs{path}", data=data, headers=headers)
+        assert response.status_code == status, response.text
+        return response
+
+    return post
+
+
+@pytest.fixture
+def preview(client: FlaskClient, post: Post) -> Callable[..., str]:
+    """Starts a verb; the path of its preview below the prefix."""
+
+    def preview(path: str, **data: Any) -> str:
+        location: str = post(path, 303, **data).location
+        return location.removeprefix("/ops/jobs")
+
+    return preview
+
+
+def _sheet(response: Any) -> Any:
+    return soup(response.text).find(id="sheet")
+
+
+def _words(response: Any) -> str:
+    return " ".join(_sheet(response).text.split())
+
+
+def _sent(response: Any) -> tuple[str, dict[str, str]]:
+    """Where the sheet's form goes, and what it holds."""
+    form = _sheet(response).form
+    held = {str(field["name"]): str(field.get("value", "")) for field in form.select("[name]")}
+    if form.textarea is not None:
+        held["reason"] = form.textarea.text
+    return str(form["action"]).removeprefix("/ops/jobs"), held
+
+
+def _state(session: Session, job: Job) -> str:
+    session.rollback()
+    asked = text("SELECT state FROM opsjobs.jobs WHERE id = :id")
+    return str(session.execute(asked, {"id": job.id}).scalar_one())
+
+
+@pytest.fixture
+def failed(session: Session, host: Host) -> Job:
+    job = make_job(session, "failed")
+    session.commit()
+    return job
+
+
+def test_a_preview_says_all_before_anything_is_done(
+    get: Any, preview: Any, failed: Job, session: Session
+) -> None:
+    path = preview(f"/jobs/{failed.id}/retry", back=BACK)
+    page = get(path)
+    tree, words = soup(page.text), _words(page)
+    assert tree.h1.text == f"Retry job {failed.id}"
+    first = tree.select_one("table.diff tbody tr")
+    assert [cell.text.strip() for cell in first.find_all(["th", "td"])] == [
+        "state",
+        "failed",
+        "available",
+    ]
+    assert "Risk: The function runs once more" in words
+    assert "At least 8 characters." in words
+    assert "For tester only, good until" in words
+    assert tree.select_one("textarea[name=reason]")["minlength"] == "8"
+    assert [b.text for b in tree.select("#sheet button")] == [f"Retry job {failed.id}"]
+    assert tree.select_one("#sheet [data-close]")["href"] == BACK
+    assert _state(session, failed) == "failed"
+
+
+def test_a_plain_form_is_led_to_its_receipt(
+    get: Any, post: Post, preview: Any, failed: Job, session: Session
+) -> None:
+    path = preview(f"/jobs/{failed.id}/retry", back=BACK)
+    url, form = _sent(get(path))
+    receipt = post(url, 303, **form | {"reason": REASON}).location.removeprefix("/ops/jobs")
+    assert _state(session, failed) != "failed"
+    page = get(receipt)
+    (audit,) = _sheet(page).select("a[href^='/ops/jobs/audit/']")
+    assert REASON in get(str(audit["href"]).removeprefix("/ops/jobs")).text
+    assert _sheet(page).select_one("[data-close]")["href"] == BACK
+    assert not _sheet(page).select("textarea, button")
+
+
+def test_a_script_gets_the_changed_sheet_alone(
+    get: Any, post: Post, preview: Any, failed: Job
+) -> None:
+    url, form = _sent(get(preview(f"/jobs/{failed.id}/retry")))
+    response = post(url, 200, script=True, **form | {"reason": REASON})
+    assert "<!doctype" not in response.text
+    assert _sheet(response).has_attr("data-done")
+    assert _sheet(response).select("[data-toast] a")
+
+
+@pytest.mark.parametrize("reason", ["", " " * 40, "too few", "\u200b" * 20, "x" * 2_001])
+def test_a_reason_that_is_none_is_asked_for_again(
+    reason: str, get: Any, post: Post, preview: Any, failed: Job, session: Session
+) -> None:
+    path = preview(f"/jobs/{failed.id}/retry")
+    url, form = _sent(get(path))
+    for script in (False, True):
+        response = post(url, 422, script=script, **form | {"reason": reason})
+        assert _sheet(response).select_one("textarea").text.strip() == reason.strip()
+        assert _sheet(response).select_one("[aria-invalid]")
+        assert "2,000 characters" in _words(response) or "8 characters" in _words(response)
+    assert _state(session, failed) == "failed"
+    post(url, 303, **_sent(response)[1] | {"reason": REASON})  # the same token is still good
+
+
+def test_a_reason_of_100_kilobytes_is_refused_unread(
+    get: Any, post: Post, preview: Any, failed: Job, session: Session
+) -> None:
+    url, form = _sent(get(preview(f"/jobs/{failed.id}/retry")))
+    response = post(url, 413, **form | {"reason": "x" * 100_000})
+    assert "A reason has at most 2,000 characters" in _words(response)
+    assert _state(session, failed) == "failed"
+
+
+def test_what_has_drifted_is_said_and_a_new_preview_is_one_click_away(
+    get: Any, post: Post, preview: Any, failed: Job, host: Host, session: Session
+) -> None:
+    url, form = _sent(get(preview(f"/jobs/{failed.id}/retry", back=BACK)))
+    Operator(host).run("job.retry", [f"job/{failed.id}"], actor="l.brandt", reason=REASON)
+    Operator(host).run("job.cancel", [f"job/{failed.id}"], actor="l.brandt", reason=REASON)
+    response = post(url, 409, **form | {"reason": REASON})
+    assert soup(response.text).h1.text == "Nothing was done: something has changed"
+    cells = [td.text.strip() for td in _sheet(response).select("tbody td")]
+    assert {"failed", "canceled"} <= set(cells)
+    again, held = _sent(response)
+    assert held["reason"] == REASON
+    assert "drifted" in _words(response)
+    fresh = post(again, 200, **held)  # with what was typed, which stands in no address
+    assert soup(fresh.text).h1.text == f"Retry job {failed.id}"
+    url, form = _sent(fresh)
+    assert form["reason"] == REASON
+    post(url, 303, **form)
+    assert _state(session, failed) != "canceled"
+
+
+def test_a_preview_is_used_once(get: Any, post: Post, preview: Any, failed: Job) -> None:
+    url, form = _sent(get(preview(f"/jobs/{failed.id}/retry")))
+    post(url, 303, **form | {"reason": REASON})
+    for script in (False, True):
+        response = post(url, 409, script=script, **form | {"reason": REASON})
+        assert "this preview was used already" in _words(response)
+        assert "spent" in _words(response)
+
+
+def test_an_expired_preview_says_so_and_does_nothing(
+    get: Any, post: Post, preview: Any, failed: Job, session: Session
+) -> None:
+    path = preview(f"/jobs/{failed.id}/retry")
+    url, form = _sent(get(path))
+    # Postgres' clock is not the test's to move: the preview is made older.
+    session.execute(text("UPDATE opsjobs.previews SET expires_at = created_at"))
+    session.commit()
+    page = get(path)
+    assert "This preview has expired" in _words(page)
+    assert [b.text for b in _sheet(page).select("button")] == ["Preview again"]
+    assert "expired" in _words(post(url, 409, **form | {"reason": REASON}))
+    assert _state(session, failed) == "failed"
+    assert "token" in _sent(post(_sent(page)[0], 200, **_sent(page)[1] | {"reason": "so far"}))[1]
+
+
+def test_a_permission_lost_meanwhile_is_named(
+    get: Any, post: Post, preview: Any, failed: Job, access: Access, session: Session
+) -> None:
+    url, form = _sent(get(preview(f"/jobs/{failed.id}/retry")))
+    access.held -= {"job.retry"}
+    response = post(url, 403, script=True, **form | {"reason": REASON})
+    assert "job.retry" in _words(response)
+    assert _state(session, failed) == "failed"
+
+
+def test_a_denied_verb_names_its_permission_and_makes_no_preview(
+    get: Any, post: Post, failed: Job, access: Access, session: Session
+) -> None:
+    access.held -= {"job.delete"}
+    assert "job.delete" in _words(post(f"/jobs/{failed.id}/delete", 403, script=True))
+    assert "job.delete" in _words(post("/jobs/delete", 403, job=str(failed.id)))
+    assert session.execute(text("SELECT count(*) FROM opsjobs.previews")).scalar_one() == 0
+
+
+def test_a_preview_is_its_actor_s_alone(
+    get: Any, post: Post, preview: Any, failed: Job, access: Access, session: Session
+) -> None:
+    path = preview(f"/jobs/{failed.id}/retry")
+    url, form = _sent(get(path))
+    access.actor = "l.brandt"
+    assert "There is no preview of yours" in _words(get(path, 404))
+    post(url, 404, **form | {"reason": REASON})
+    access.actor = "tester"
+    for token in ("", "garbage", form["token"] + "0", "\x00", "é" * 50):
+        post(url, 404, **form | {"reason": REASON, "token": token})
+    assert _state(session, failed) == "failed"
+    post(url, 303, **form | {"reason": REASON})
+
+
+@pytest.mark.parametrize("path", ["0", "99999999", "9223372036854775808", "1e3", "-1", "x"])
+def test_a_preview_that_is_none_is_not_found(path: str, get: Any, post: Post) -> None:
+    get(f"/previews/{path}", 404)
+    assert post(f"/previews/{path}/execute", 404, reason=REASON, token="x")
+
+
+@pytest.mark.parametrize("action", JOB_ACTIONS, ids=lambda action: action.verb)
+@pytest.mark.parametrize("state", STATES)
+def test_every_verb_in_every_state_has_a_button_or_says_why_not(
+    state: str, action: Any, get: Any, preview: Any, session: Session
+) -> None:
+    job = make_job(session, state)
+    session.commit()
+    page = get(preview(f"/jobs/{job.id}/{action.verb}"))
+    buttons = [button.text for button in _sheet(page).select("button")]
+    if state in action.sources:
+        assert len(buttons) == 1
+        assert str(job.id) in buttons[0]
+    else:
+        assert buttons == []
+        assert soup(page.text).h1.text.startswith("Nothing to do: ")
+        assert f"it is {state}" in _words(page)
+
+
+def test_a_job_that_is_not_there_says_so(get: Any, preview: Any, post: Post) -> None:
+    assert "Nothing to do" in _words(get(preview("/jobs/987654/retry")))
+    post("/jobs/seven/retry", 404)
+
+
+# --- many at once
+
+
+def test_many_are_told_once_and_the_skipped_with_their_reason(
+    get: Any, post: Post, preview: Any, session: Session
+) -> None:
+    fit = [make_job(session, "failed") for _ in range(5)]
+    odd = [make_job(session, "started"), make_job(session, "started"), make_job(session, "queued")]
+    session.commit()
+    page = get(preview("/jobs/retry", job=[str(job.id) for job in fit + odd]))
+    assert soup(page.text).h1.text == "Retry 8 jobs"
+    assert _sheet(page).button.text == "Retry 5 jobs"
+    states = _sheet(page).select_one("table.diff tbody tr")
+    assert [cell.text.strip() for cell in states.find_all(["th", "td"])][:3] == [
+        "state",
+        "5",
+        "failed",
+    ]
+    skipped = [
+        " ".join(row.text.split())
+        for row in _sheet(page).select("section[aria-labelledby=sheet-skip] tbody tr")
+    ]
+    assert sorted(skipped) == [
+        f"1 it is queued: {odd[2].id} illegal",
+        f"2 it is started: {odd[0].id}, {odd[1].id} illegal",
+    ]
+    url, form = _sent(page)
+    done = post(url, 200, script=True, **form | {"reason": REASON})
+    assert "3 skipped" in _words(done)
+    assert all(_state(session, job) != "failed" for job in fit)
+
+
+@pytest.mark.parametrize(
+    ("picked", "said"),
+    [
+        ([], "No job is picked."),
+        (["1", "seven"], "job: 'seven' is not the id of a job."),
+        (["-1"], "is not the id of a job"),
+        (["9" * 30], "is not the id of a job"),
+        (["1 OR 1=1"], "is not the id of a job"),
+        ([str(number) for number in range(1, 102)], "At most 100 jobs at once; 101 are picked."),
+    ],
+)
+def test_a_selection_that_makes_no_sense_is_named(picked: list[str], said: str, post: Post) -> None:
+    assert said in _words(post("/jobs/retry", 422, job=picked))
+    assert said in _words(post("/jobs/retry", 422, script=True, job=picked))
+
+
+def test_the_same_job_picked_twice_is_one(get: Any, preview: Any, failed: Job) -> None:
+    page = get(preview("/jobs/retry", job=[str(failed.id)] * 3))
+    assert soup(page.text).h1.text == f"Retry job {failed.id}"
+
+
+# --- where one comes from
+
+
+@pytest.mark.parametrize(
+    ("back", "referrer", "found"),
+    [
+        (BACK, "http://localhost/ops/jobs/workers", BACK),
+        ("", "http://localhost/ops/jobs/workers?x=1", "/ops/jobs/workers?x=1"),
+        ("", "http://evil.example/ops/jobs/workers", "/ops/jobs"),
+        ("https://evil.example/", "", "/ops/jobs"),
+        ("//evil.example", "", "/ops/jobs"),
+        ("/ops/jobs/../../elsewhere", "", "/ops/jobs"),
+        ("/ops/jobs/%2e./x", "", "/ops/jobs"),
+        ("javascript:alert(1)", "", "/ops/jobs"),
+        ("/elsewhere", "", "/ops/jobs"),
+    ],
+)
+def test_the_way_back_is_a_page_of_ours(
+    back: str, referrer: str, found: str, client: FlaskClient, failed: Job
+) -> None:
+    headers = {"Sec-Fetch-Site": "same-origin", "Referer": referrer}
+    made = client.post(f"/ops/jobs/jobs/{failed.id}/retry", data={"back": back}, headers=headers)
+    page = client.get(made.location)
+    assert _sheet(page).select_one("[data-close]")["href"] == found
+    evil = client.get(made.location.partition("?")[0] + "?back=https://evil.example/")
+    assert _sheet(evil).select_one("[data-close]")["href"] == "/ops/jobs"
+
+
+# --- what stands in the way
+
+
+def test_a_verb_without_a_database_says_so(make_app: Callable[..., Flask]) -> None:
+    app = make_app(SQLALCHEMY_DATABASE_URI="postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    client = app.test_client()
+    for path in ("/jobs/1/retry", "/previews/1/execute"):
+        response = client.post(f"/ops/jobs{path}", headers={"Sec-Fetch-Site": "same-origin"})
+        assert response.status_code == 503
+        assert "did not answer" in response.text
+
+
+def test_a_verb_from_another_site_is_refused(client: FlaskClient, failed: Job) -> None:
+    for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {}):
+        response = client.post(f"/ops/jobs/jobs/{failed.id}/retry", headers=headers)
+        assert response.status_code == 403
+        assert "sent by a page of another site" in _words(response)
+
+
+def test_names_pass_the_display_policy(make_app: Callable[..., Flask], session: Session) -> None:
+    class Hides:
+        def is_hidden_key(self, key: str) -> bool:
+            return True
+
+        def clean_text(self, text: str) -> str:
+            return text.replace("send_invoice", "[hidden]")
+
+    job = make_job(session, "failed")
+    session.commit()
+    client = make_app(display=Hides()).test_client()
+    headers = {"Sec-Fetch-Site": "same-origin"}
+    made = client.post(f"/ops/jobs/jobs/{job.id}/retry", headers=headers)
+    assert "send_invoice" not in client.get(made.location).text
