@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, NotRequired, TypedDict, TypeVar, Unpack
 
 import psycopg
+from sqlalchemy.exc import DBAPIError
 
 from .actions import execution, planning, transitions
 from .actions.execution import Executed
@@ -175,17 +176,17 @@ class Operator:
     # --- connections, and what follows a commit
 
     def _with_connection(self, act: Callable[[Connection, datetime], T], now: datetime | None) -> T:
-        self._host.require_schema()
         has_begun = False
         while True:
             try:
+                self._host.require_schema()
                 with self._host.spare.one() as connection:
                     clock = read_clock(connection)
                     has_begun = True
                     return act(connection, now or clock)
             except psycopg.errors.LockNotAvailable as error:
                 raise EngineUnavailable("somebody else holds a row of it: try again") from error
-            except psycopg.OperationalError as error:
+            except (psycopg.OperationalError, DBAPIError) as error:
                 if has_begun:
                     said = f"Postgres did not answer ({type(error).__name__})"
                     raise EngineUnavailable(said) from error
@@ -199,7 +200,7 @@ class Operator:
             tell()
         if not (failed := carry_out(self._host, connection, executed.effects)):
             return executed.receipt
-        says = f"{executed.receipt.says}; Redis did not answer: {', and '.join(failed)}"
+        says = f"{executed.receipt.says}; Redis was not told: {', and '.join(failed)}"
         executed = replace(executed, receipt=replace(executed.receipt, says=says))
         try:
             execution.note(connection, executed, now)

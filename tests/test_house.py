@@ -49,7 +49,7 @@ def _calls(path: Path, *methods: str) -> Iterator[str]:
             and isinstance(node.func, ast.Attribute)
             and node.func.attr in methods
             # An operator executes a preview.
-            and not ast.unparse(node.func.value).endswith(("operator", "operator()"))
+            and "operator" not in ast.unparse(node.func.value).lower()
         ):
             yield sources.place(path, node.lineno)
 

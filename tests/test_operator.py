@@ -105,7 +105,7 @@ def test_an_effect_that_fails_is_said_and_fails_nothing(
     receipt = operator.execute(preview.id, preview.token, **WHY)
     assert receipt.is_done
     assert receipt.says == (
-        f"Cancel job {job_id}: done; Redis did not answer: "
+        f"Cancel job {job_id}: done; Redis was not told: "
         "what lies there is refused by the worker that meets it"
     )
     assert bench.job(job_id)["state"] == "canceled"

@@ -37,7 +37,7 @@ class Executed:
 
 
 @dataclass
-class Attempt:
+class Execution:
     """One execution on its way. `shown` is the row of the preview that it carries out."""
 
     host: Host
@@ -144,9 +144,11 @@ def carry_out(
             ACTIONS[row["action"]], tuple(row["targets"]), row["params"], actor, via, is_trusted
         )
         decided = Decided(actor, reason, now, ask.params)
-        attempt = Attempt(host, ask, decided, request_id, shown=row)
+        execution = Execution(host, ask, decided, request_id, shown=row)
         refused = find_refusal(host, ask, row, token, now) or require_reason(ask, reason)
-        return attempt.make(connection) if refused is None else attempt.refuse(connection, refused)
+        return (
+            execution.make(connection) if refused is None else execution.refuse(connection, refused)
+        )
 
 
 def run(
@@ -155,9 +157,11 @@ def run(
     """Plan under the lock and carry out, in one transaction, which is committed also when it is refused."""
     with connection.transaction():
         transitions.limit_waits(connection, WAIT_SECONDS)
-        attempt = Attempt(host, ask, Decided(ask.actor, reason, now, ask.params), request_id)
+        execution = Execution(host, ask, Decided(ask.actor, reason, now, ask.params), request_id)
         refused = require_reason(ask, reason)
-        return attempt.make(connection) if refused is None else attempt.refuse(connection, refused)
+        return (
+            execution.make(connection) if refused is None else execution.refuse(connection, refused)
+        )
 
 
 def note(connection: Connection, executed: Executed, now: datetime) -> None:

@@ -55,7 +55,11 @@ def _retry(job: Standing, _host: Host, now: datetime) -> Changes:
         if job.unique_until == "ended" and job.receipt_of is None
         else None,
     )
-    return changes, None
+    is_bound = job.deadline_at is not None and not _has_passed(job, now)
+    return (
+        changes,
+        f"it must start before its deadline, {moment(job.deadline_at)}" if is_bound else None,
+    )
 
 
 def _cancel(job: Standing, host: Host, _now: datetime) -> Changes:

@@ -69,6 +69,9 @@ def _judge(
     if job is None:
         return leave(target, None, {}, "not_found", f"there is no {target.replace('/', ' ', 1)}")
     facts = facts_of(job, now)
+    if job.origin != "opsjobs":
+        said = f"cannot {action.on(f'job {job.id}')}: RQ owns it, and it is only looked at here"
+        return leave(target, job.worker, facts, "illegal", said)
     if job.state not in action.sources:
         return illegal(action, target, job.worker, facts, job.state)
     if action.verb == "cancel" and job.cancel_requested_at is not None and job.state == "started":

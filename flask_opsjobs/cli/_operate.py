@@ -10,7 +10,6 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 from flask import current_app
-from sqlalchemy.exc import DBAPIError
 
 from ..actions.catalog import ACTIONS
 from ..actions.shapes import Item, Plan, Receipt, Skip
@@ -61,9 +60,8 @@ def act(
         )  # fmt: skip
     except ActionRefused as refused:
         receipt = refused.receipt
-    except (SchemaBehind, EngineUnavailable, DBAPIError) as error:
-        said = str(error.orig) if isinstance(error, DBAPIError) else str(error)
-        raise click.UsageError(said) from None
+    except (SchemaBehind, EngineUnavailable) as error:
+        raise click.UsageError(str(error)) from None
     _leave(_say_receipt(receipt) if not as_json else _json(receipt), _exit_code(receipt))
 
 

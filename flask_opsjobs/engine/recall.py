@@ -54,6 +54,11 @@ class _Queued:
         return self.id, self.dispatch_no
 
     @property
+    def held_as(self) -> str:
+        """How an executor's beat names it."""
+        return f"{self.id}-{self.dispatch_no}"
+
+    @property
     def rq_id(self) -> str:
         return rq_id(self.id, self.dispatch_no)
 
@@ -87,11 +92,12 @@ def recall_paused(connection: Connection, broker: Broker, queue: str | None = No
     """Take back what was handed out of paused queues, of one or of all, but for those that drain. Commits.
 
     Right after a pause, and again by the loop: a dispatcher that read the queue before may commit after. Fenced by
-    `dispatch_no`, so what a worker claims in this moment runs. Redis being away leaves deliveries that find no row.
+    `dispatch_no`, so what a worker claims in this moment runs; so does what one holds whose claim a crash forgot. Redis being away leaves deliveries that find no row.
     """
     wanted = {"queue": queue, "limit": _MOST_ROWS}
     found = connection.execute(sql.load("list_queued_in_paused"), wanted).fetchall()
-    rows = [_Queued(*row) for row in found]
+    held = {held for (held,) in connection.execute(sql.load("list_held_deliveries"))}
+    rows = [row for row in (_Queued(*row) for row in found) if row.held_as not in held]
     recalled = set(recall(connection, [row.key for row in rows])) if rows else set()
     tidy_quietly(broker, [(row.queue, *row.key) for row in rows if row.key in recalled])
     return sorted(recalled)
@@ -124,7 +130,7 @@ def _look(
         standing = where_they_stand(broker.queue(name), [row.rq_id for row in group], now)
         certain = standing.listed | standing.running
         for row in group:
-            if row.rq_id in certain or f"{row.id}-{row.dispatch_no}" in held:
+            if row.rq_id in certain or row.held_as in held:
                 continue
             (parked if row.rq_id in standing.intermediate else absent).add(row.key)
     return absent, parked

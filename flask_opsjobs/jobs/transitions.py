@@ -21,6 +21,7 @@ class Standing:
     """A job as a decision about it is made. `receipt_of` is the job that has the living receipt of its call."""
 
     id: int
+    origin: str
     worker: str
     queue: str
     line: str

@@ -82,7 +82,7 @@ def test_a_running_job_is_stopped_at_the_next_beat_when_redis_is_away(
     own_valkey.kill()
     host.broker = Broker(RedisConnections(site, own_valkey.url))
     receipt = operator.cancel(job_id, **WHY)
-    assert receipt.says.endswith("Redis did not answer: the worker stops it at its next beat")
+    assert receipt.says.endswith("Redis was not told: the worker stops it at its next beat")
     assert rows("SELECT count(*) FROM opsjobs.audit_events WHERE outcome = 'done'") == [(1,)]
     wait_until(lambda: state_of(job_id) == "canceled", 10)
 

@@ -229,3 +229,24 @@ def test_retried_jobs_are_not_met_by_their_old_delivery(
 def test_every_final_state_can_be_run_again_and_deleted() -> None:
     for state in FINAL:
         assert {"run_again", "delete"} <= {action.verb for action in actions_of_job(state)}
+
+
+@pytest.mark.parametrize("action", JOB_ACTIONS, ids=lambda action: action.verb)
+def test_a_job_of_rqs_own_is_left_to_rq(
+    bench: Bench, operator: Operator, reach: Reach, action: Action
+) -> None:
+    job_id = reach("failed" if "failed" in action.sources else "scheduled")
+    # Nothing adopts a job yet: written by hand.
+    bench.rows("UPDATE opsjobs.jobs SET origin = 'rq' RETURNING 1")
+    receipt = operator.run(action.name, [f"job/{job_id}"], **WHY)
+    assert (receipt.code, "RQ owns it" in receipt.says) == ("illegal", True)
+
+
+def test_a_deadline_that_lies_ahead_stays_and_is_told(
+    bench: Bench, operator: Operator, exhausted: Callable[..., int]
+) -> None:
+    job_id = exhausted(deadline=timedelta(hours=1))
+    before = bench.job(job_id)["deadline_at"]
+    receipt = operator.retry(job_id, **WHY)
+    assert bench.job(job_id)["deadline_at"] == before
+    assert (receipt.done[0].note or "").startswith("it must start before its deadline, 2")

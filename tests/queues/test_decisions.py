@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from flask_opsjobs.actions.catalog import ACTIONS, actions_of_queue
+from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.engine.recall import recall_paused
 from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.lifeline import executors
 from flask_opsjobs.loops.one_pass import Runner
 from flask_opsjobs.loops.recall import LOOP
 from flask_opsjobs.operator import Operator
@@ -232,3 +235,17 @@ def test_a_pause_is_audited_with_before_and_after(bench: Bench, operator: Operat
     assert (event["subject"], event["reason"]) == ("queue/default", "because it is a test")
     assert event["before"]["queue/default"]["state"] == "open"
     assert event["after"]["queue/default"]["state"] == "paused"
+
+
+def test_what_a_living_executor_holds_is_not_taken_from_it(
+    bench: Bench, operator: Operator, record_job: RecordJob
+) -> None:
+    """A claim that a crash of Postgres forgot: the row says queued while the function runs."""
+    held, other = record_job(), record_job()
+    bench.dispatch(window=9)
+    executors.beat(
+        bench.connection, bench.executor_id, 2, [f"{held}-1"], None, None, {}, read_clock(bench.connection)
+    )  # fmt: skip
+    operator.pause("default", **WHY)
+    assert [bench.job(id)["state"] for id in (held, other)] == ["queued", "available"]
+    assert [job.state for job in bench.record(held, 1, Outcome(kind="returned"))] == ["finished"]
