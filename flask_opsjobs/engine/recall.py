@@ -92,7 +92,8 @@ def recall_paused(connection: Connection, broker: Broker, queue: str | None = No
     """Take back what was handed out of paused queues, of one or of all, but for those that drain. Commits.
 
     Right after a pause, and again by the loop: a dispatcher that read the queue before may commit after. Fenced by
-    `dispatch_no`, so what a worker claims in this moment runs; so does what one holds whose claim a crash forgot. Redis being away leaves deliveries that find no row.
+    `dispatch_no`, so what a worker claims in this moment runs; so does what one holds whose claim a crash forgot.
+    Redis being away leaves deliveries that find no row.
     """
     wanted = {"queue": queue, "limit": _MOST_ROWS}
     found = connection.execute(sql.load("list_queued_in_paused"), wanted).fetchall()
