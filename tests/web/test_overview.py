@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
 
+from flask_opsjobs.overview.models import Rollup, RollupHead
 from flask_opsjobs.queues.models import Queue
 from tests.web.every import soup
-from tests.web.rows import ago, make_executor, make_job, make_loops
+from tests.web.rows import ago, make_book, make_event, make_executor, make_job, make_loops
 
 Get = Callable[..., Any]
 
@@ -167,3 +169,183 @@ def test_workers_show_what_they_have_in_hand(session: Session, get: Get) -> None
     assert [a.text for a in row.select("a")] == ["12", "13", "14"]
     assert "and 1 more" in row.text
     assert "a, b" in row.text
+
+
+# --- the six statuses of attention
+
+
+def _cards(get: Get, path: str = "") -> dict[str, Any]:
+    """The cards by title."""
+    cells = soup(get(path).text).select(".cell")
+    return {cell.h3.find(string=True, recursive=False).strip(): cell for cell in cells}
+
+
+def _words(node: Any) -> str:
+    return " ".join(node.get_text(" ").split())
+
+
+def test_the_cards_of_a_quiet_site(session: Session, get: Get) -> None:
+    _well(session)
+    cards = _cards(get)
+    assert list(cards) == [
+        "Needs review", "Blocked", "Waiting", "Runnable", "Bridge-only follow-up", "Resolved",
+    ]  # fmt: skip
+    assert {_words(card.select_one(".count")) for card in cards.values()} == {"0"}
+    assert all(len(card.select(".go")) == 1 for card in cards.values())
+
+
+def test_failures_that_are_alike_stand_together(session: Session, get: Get) -> None:
+    for number in range(3):
+        make_job(
+            session, "failed", worker="process_invoice", error=f"GatewayTimeout: account {number}"
+        )
+    last = make_job(session, "failed", worker="process_invoice", error="GatewayTimeout: account 9")
+    make_job(session, "failed", worker="render", error="MemoryError")
+    make_job(session, "failed", worker="render", ended_by="deadline", error=None)
+    make_job(session, "failed", worker="render", ended_by="discarded")
+    session.commit()
+    card = _cards(get)["Needs review"]
+    assert _words(card.select_one(".count")) == "6"
+    assert (
+        _words(card.select_one(".diag"))
+        == "4 of them failed alike in process_invoice : GatewayTimeout."
+    )
+    lines = [_words(line) for line in card.select(".ex li")]
+    assert lines[0] == f"{last.id} GatewayTimeout 4 alike · 10 min"
+    assert "the deadline passed before it started" in " ".join(lines)
+    assert card.select_one(".go").text == "Review 6 failed jobs"
+
+
+def test_errors_in_the_cards_need_the_permission(session: Session, get: Get, access: Any) -> None:
+    make_job(session, "failed", error="GatewayTimeout: card 4242")
+    session.commit()
+    access.held.discard("payload.view")
+    assert "GatewayTimeout" not in get().text
+
+
+def test_jobs_of_paused_and_unserved_queues_are_blocked(session: Session, get: Get) -> None:
+    _well(session)
+    make_executor(session, queues=["crm"])
+    session.add(Queue(name="crm", is_paused=True, created_at=ago(days=1)))
+    for queue in ("crm", "crm", "reports", "default"):
+        make_job(session, queue=queue)
+    session.commit()
+    cards = _cards(get)
+    assert _words(cards["Blocked"].select_one(".count")) == "3"
+    assert (
+        _words(cards["Blocked"].select_one(".diag")) == "crm is paused; reports has no live worker."
+    )
+    assert [_words(line) for line in cards["Blocked"].select(".ex li")] == [
+        "crm 2 · due 20 min",
+        "reports 1 · due 20 min",
+    ]
+    # What is blocked is not also called runnable.
+    assert _words(cards["Runnable"].select_one(".count")) == "1"
+
+
+def test_what_lies_only_in_rq(session: Session, get: Get, redis_client: Any) -> None:
+    from rq import Queue as RQQueue
+
+    _well(session)
+    RQQueue("default", connection=redis_client).enqueue("legacy.import_all", "secret-argument")
+    card = _cards(get)["Bridge-only follow-up"]
+    assert _words(card.select_one(".count")) == "1"
+    assert "legacy.import_all queued" in _words(card.select_one(".ex li"))
+    assert "secret-argument" not in get().text
+
+
+def test_a_redis_that_is_away_is_said(session: Session, get: Get, app: Any, host: Any) -> None:
+    from flask_opsjobs.engine.broker import Broker
+    from flask_opsjobs.engine.connections import RedisConnections
+
+    host.broker = Broker(RedisConnections(app, "redis://127.0.0.1:1/0"))
+    card = _cards(get)["Bridge-only follow-up"]
+    assert _words(card.select_one(".count")) == "–"
+    assert "Redis does not answer" in _words(card.select_one(".diag"))
+
+
+def test_decisions_of_the_last_day_are_resolved(session: Session, get: Get, access: Any) -> None:
+    made = {"outcome": "done", "code": None, "before": None}
+    make_event(session, action="job.retry", after={f"job/{n}": {} for n in range(5)}, **made)
+    make_event(session, action="job.rescue", targets=("job/1", "job/2"), after=None, **made)
+    make_event(session, action="job.retry", at=ago(days=2), after={"job/1": {}}, **made)
+    make_event(session, action="queue.pause", after={"queue/a": {}}, **made)
+    make_event(
+        session, action="job.cancel", outcome="refused", code="illegal", before=None, after=None
+    )
+    session.commit()
+    card = _cards(get)["Resolved"]
+    assert _words(card.select_one(".count")) == "7"
+    assert (
+        _words(card.select_one(".diag")) == "5 tried again, 2 rescued from a worker that is gone."
+    )
+    assert len(card.select(".ex a")) == 2
+    access.held.discard("audit.view")
+    card = _cards(get)["Resolved"]
+    assert card.select("a") == []  # no link to what would be refused
+
+
+# --- pace and books
+
+
+def test_the_pace_of_an_hour_and_of_a_day(session: Session, get: Get) -> None:
+    head = session.get_one(RollupHead, 1)
+    minute = datetime.now(UTC).replace(second=0, microsecond=0)
+    head.counted_from, head.counted_until = (
+        minute - timedelta(days=3),
+        minute - timedelta(minutes=1),
+    )
+    for back in range(2, 60):
+        session.add(
+            Rollup(minute=minute - timedelta(minutes=back), queue="", finished=12, runs=[0, 0, 12])
+        )
+    session.commit()
+    page = soup(get().text)
+    charts = page.select("figure.chart")
+    assert [chart.h3.text for chart in charts] == ["Throughput", "Failures", "Run time", "Depth"]
+    assert _words(charts[0].select_one(".now b")) == "12"
+    assert charts[0].select("rect.blind") == []
+    assert len(charts[3].select("rect.blind")) == 1  # nobody sampled depths
+    for chart in charts:
+        assert len(chart.svg.desc.text) > 40
+    rows = page.select("[aria-labelledby=pace] tbody tr")
+    assert [row.select_one("[data-label=finished]").text for row in rows][-1] == "12"
+    assert page.select_one(".seg [aria-current]").text == "Last hour"
+    day = soup(get("?window=day").text)
+    assert day.select_one(".seg [aria-current]").text == "Last day"
+    assert "window=day" in day.select_one("#live")["hx-get"]
+    assert soup(get("?window=century").text).select_one(".seg [aria-current]").text == "Last hour"
+
+
+def test_books_that_balance_and_books_that_do_not(session: Session, get: Get) -> None:
+    _well(session)
+    assert "Nothing has been counted yet" in get().text
+    make_book(session)
+    session.commit()
+    assert "the books balance" in _said(get)[1]
+    panel = soup(get().text).select_one("[aria-labelledby=books]")
+    assert "balanced" in _words(panel.header)
+    assert [cell.text for cell in panel.select("tbody tr > *")] == [
+        "default",
+        "9",
+        "4",
+        "1",
+        "1",
+        "3",
+        "0",
+    ]
+    make_book(session, queue="mail", born=10, kept=8, queued_nowhere=3)
+    session.commit()
+    level, words = _said(get)
+    assert (level, words.startswith("2 jobs of queue mail are unaccounted for.")) == ("open", True)
+    panel = soup(get().text).select_one("[aria-labelledby=books]")
+    assert "off" in _words(panel.header)
+    assert "3 queued and in no structure of Redis" in _words(panel.footer)
+
+
+def test_what_lifeline_puts_right_by_itself_is_a_warning(session: Session, get: Get) -> None:
+    _well(session)
+    make_book(session, queued_nowhere=2)
+    session.commit()
+    assert _said(get)[0] == "warned"
+    assert _said(get)[1].startswith("2 jobs are handed to RQ and in no structure of Redis.")

@@ -50,7 +50,9 @@ def _part() -> tuple[Markup, datetime]:
         resolved = find_resolved(read.session, read.now - _RESOLVED)
         pace = find_pace(read.session, _window(), read.now)
     # After the reading, so that no connection waits for Redis.
-    outside = read_outside(host().broker, [queue.name for queue in overview.queues], read.now)
+    declared = {worker.declared.queue for worker in host().workers.values()}
+    names = {"default", *declared, *(queue.name for queue in overview.queues)}
+    outside = read_outside(host().broker, names, read.now)
     charts = make_charts(pace)
     made = _pages.part(
         "overview/_live.html",

@@ -1,0 +1,99 @@
+"""What lies in RQ and is not ours is counted and named; nothing of it is unpickled, and ours is left out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from flask import Flask
+from redis import Redis
+from rq import Queue, SimpleWorker
+
+from flask_opsjobs.engine.broker import Broker
+from flask_opsjobs.engine.connections import RedisConnections
+from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.engine.outside import read_outside
+from flask_opsjobs.facts import OutsideFacts
+from tests.support.engine import Bench
+
+
+def boom(secret: str) -> None:
+    raise RuntimeError(secret)
+
+
+def look(bench: Bench, *queues: str) -> OutsideFacts:
+    return read_outside(bench.host.broker, queues or ("default",), read_clock(bench.connection))
+
+
+def test_an_empty_redis(bench: Bench) -> None:
+    found = look(bench)
+    assert (found.said, found.number, found.is_cut, list(found.examples)) == (None, 0, False, [])
+
+
+def test_jobs_of_the_host_are_counted_and_ours_are_not(
+    bench: Bench, record_job: Callable[..., int], redis_client: Redis
+) -> None:
+    record_job()
+    bench.dispatch()
+    queue = Queue("default", connection=redis_client)
+    failing = queue.enqueue(boom, "hunter2", job_id="0-is-first")
+    # Ours would run too: take it out while the plain worker works.
+    ours = redis_client.lpop(queue.key)
+    SimpleWorker([queue], connection=redis_client).work(burst=True, logging_level="CRITICAL")
+    assert ours is not None
+    redis_client.rpush(queue.key, ours)
+    Queue("mail", connection=redis_client).enqueue(boom, "hunter2")
+    found = look(bench, "mail", "default")
+    assert found.by_status == {"failed": 1, "queued": 1}
+    first, second = found.examples
+    assert (first.rq_id, first.status, first.queue) == (failing.id, "failed", "default")
+    assert (second.status, second.queue) == ("queued", "mail")
+    # The function, and not what it was called with.
+    assert first.function == "tests.engine.test_outside.boom"
+    assert first.moment is not None
+    assert "hunter2" not in repr(found)
+
+
+def test_a_poisoned_payload_is_never_read(bench: Bench, redis_client: Redis) -> None:
+    queue = Queue("default", connection=redis_client)
+    job = queue.enqueue(boom, "x")
+    redis_client.hset(
+        job.key, mapping={"data": b"cos\nsystem\n(S'exit 1'\ntR.", "created_at": "nonsense"}
+    )
+    redis_client.hdel(job.key, "description")
+    (example,) = look(bench).examples
+    assert (example.rq_id, example.function, example.moment) == (job.id, None, None)
+
+
+def test_what_a_look_costs_does_not_grow(bench: Bench, redis_client: Redis) -> None:
+    queue = Queue("default", connection=redis_client)
+    redis_client.rpush(queue.key, *(f"job-{number}" for number in range(5_000)))
+    redis_client.config_resetstat()
+    found = look(bench, "default", "mail")
+    stats = redis_client.info("commandstats")
+    assert (found.number, found.is_cut) == (500, True)
+    asked = {
+        name: one["calls"]
+        for name, one in stats.items()
+        if "config" not in name and "info" not in name
+    }
+    asked = {
+        name: calls for name, calls in asked.items() if "client" not in name and "hello" not in name
+    }
+    # Five reads a queue, and what RQ noted of three examples.
+    assert sum(asked.values()) == 13, asked
+
+
+def test_a_redis_that_is_away_is_said_soon(app: Flask, bench: Bench) -> None:
+    away = Broker(RedisConnections(app, "redis://127.0.0.1:1/0"))
+    began = time.monotonic()
+    found = read_outside(away, ["default", "mail"], read_clock(bench.connection))
+    assert found.said is not None
+    assert "Redis does not answer" in found.said
+    assert time.monotonic() - began < 1.0
+
+
+def test_it_never_raises_whatever_a_key_holds(bench: Bench, redis_client: Redis) -> None:
+    queue = Queue("default", connection=redis_client)
+    redis_client.set(queue.key, "not a list")
+    assert "Redis does not answer" in (look(bench).said or "")

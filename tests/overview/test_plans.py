@@ -1,0 +1,189 @@
+"""What the overview reads, and what its loops count, walks indexes on 50,000 jobs and a day of numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from flask_opsjobs import sql
+from flask_opsjobs.db import Connection, connect_apart
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.lifecycle import FINAL, STATES
+from flask_opsjobs.lifeline import book_queries
+from flask_opsjobs.overview import attention_queries, badges, pace_queries
+from flask_opsjobs.overview.histogram import BOUNDS
+from flask_opsjobs.web._reads import Reading, reading
+from tests.support.policies import AllowAll, ShowAll
+from tests.test_query_plans import Plans, _nodes, fill
+
+# By INSERT: only plans are asked of these rows.
+_NUMBERS = """
+INSERT INTO opsjobs.rollups (minute, queue, finished, runs)
+SELECT date_trunc('minute', now()) - m * interval '1 min', CASE q WHEN 0 THEN '' ELSE 'queue_' || q END, 5, '{0,0,5}'
+FROM generate_series(1, 5000) m, generate_series(0, 7) q;
+INSERT INTO opsjobs.depths (minute, queue, due)
+SELECT date_trunc('minute', now()) - m * interval '1 min', 'queue_' || q, 5
+FROM generate_series(1, 5000) m, generate_series(0, 6) q;
+INSERT INTO opsjobs.audit_events (sequence, at, actor, via, action, subject, outcome, canonical, key_id,
+    previous_hash, hash)
+SELECT n, now() - n * interval '1 s', 'ops', 'page', 'job.retry', 'job/1', 'done', '', '', '', ''
+FROM generate_series(1, 20000) n;
+INSERT INTO opsjobs.births (minute, queue, born)
+SELECT date_trunc('minute', now()) - m * interval '1 min', 'queue_' || q, 5
+FROM generate_series(1, 2000) m, generate_series(0, 6) q;
+INSERT INTO opsjobs.executors (name, kind, host, pid, queues, state, started_at, beat_at, ended_at)
+SELECT 'e' || n, 'forking', 'h', n, '{queue_1}', CASE WHEN n > 5 THEN 'missing' ELSE 'alive' END,
+    now() - n * interval '1 h', now(), CASE WHEN n > 5 THEN now() - n * interval '1 h' END
+FROM generate_series(1, 2000) n;
+"""
+_ANALYZE = "ANALYZE opsjobs.rollups, opsjobs.depths, opsjobs.audit_events, opsjobs.births, opsjobs.executors"
+
+
+@pytest.fixture(scope="module")
+def module_app(databases: Any) -> Iterator[Flask]:
+    """A host on a database with 50,000 jobs: a big backlog, many failures, most of them finished."""
+    from flask_sqlalchemy import SQLAlchemy
+
+    from flask_opsjobs import OpsJobs
+
+    url = databases.migrated()
+    app = Flask("host")
+    app.config.update(TESTING=True, SECRET_KEY="x", SQLALCHEMY_DATABASE_URI=url)
+    SQLAlchemy(app)
+    OpsJobs(app, access=AllowAll(), display=ShowAll())
+    engine: Engine = app.extensions["opsjobs"].engine
+    with Session(engine) as session:
+        for many, state in (
+            (8_000, "available"),
+            (30_000, "finished"),
+            (12_000, "failed"),
+            (60, "queued"),
+            (40, "started"),
+        ):
+            fill(session, many, state)
+        for statement in (*_NUMBERS.split(";\n"), _ANALYZE):
+            if statement.strip():
+                session.execute(text(statement))
+        session.commit()
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM opsjobs.jobs"))
+    yield app
+    app.extensions["opsjobs"].spare.close()
+    engine.dispose()
+    databases.drop(url)
+
+
+class EveryPlan(Plans):
+    """Every statement that reads a table of ours, not only those about jobs."""
+
+    def _explain(
+        self, connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any
+    ) -> None:
+        if "opsjobs." not in statement:
+            return
+        with cursor.connection.cursor() as other:
+            other.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters)
+            ((plan,),) = other.fetchone()
+        self.seen.append((statement, list(_nodes(plan["Plan"]))))
+
+
+@pytest.fixture
+def plans(module_app: Flask) -> Iterator[tuple[EveryPlan, Reading]]:
+    """A reading as pages have it, with its plans."""
+    host: Host = module_app.extensions["opsjobs"]
+    with module_app.test_request_context(), reading() as read, EveryPlan(host.engine) as plans:
+        yield plans, read
+
+
+def test_failures_are_sampled_from_the_newest(plans: tuple[EveryPlan, Reading]) -> None:
+    seen, read = plans
+    found = attention_queries.find_failures(read.session)
+    assert (found.count.number, found.count.kind) == (2_000, "at_least")
+    assert seen.indexes == {"jobs_to_retain"}
+    assert seen.most_rows <= 2_000
+
+
+def test_badges_read_a_bounded_part(plans: tuple[EveryPlan, Reading]) -> None:
+    seen, read = plans
+    found = badges.find_badges(read.session, read.now)
+    assert found["jobs"].number == 1_000
+    assert found["queues"].number > 0
+    assert seen.indexes >= {"jobs_to_retain", "jobs_due", "jobs_queued"}
+    assert "Seq Scan" not in seen.kinds
+    assert seen.most_rows <= 2_000
+
+
+def test_decisions_are_read_from_the_newest(plans: tuple[EveryPlan, Reading]) -> None:
+    seen, read = plans
+    found = attention_queries.find_resolved(read.session, read.now - timedelta(days=1))
+    assert found.count.kind == "at_least"
+    assert seen.indexes == {"audit_events_pkey"}
+    assert seen.most_rows <= 500
+
+
+@pytest.mark.parametrize(("window", "minutes"), [("hour", 60), ("day", 1440)])
+def test_the_pace_reads_its_window(
+    window: str, minutes: int, plans: tuple[EveryPlan, Reading]
+) -> None:
+    seen, read = plans
+    pace_queries.find_pace(read.session, window, read.now)
+    assert seen.indexes >= {"rollups_pkey", "depths_pkey"}
+    # Index entries of all queues, a row of each minute.
+    assert seen.most_rows <= minutes * 8 + 10
+
+
+def test_the_books_are_a_row_for_each_queue(plans: tuple[EveryPlan, Reading]) -> None:
+    seen, read = plans
+    book_queries.list_books(read.session)
+    assert seen.indexes == {"books_pkey"}
+
+
+# --- the loops, on connections of their own
+
+
+@pytest.fixture
+def connection(module_app: Flask) -> Iterator[Connection]:
+    connection = connect_apart(module_app.extensions["opsjobs"].engine)
+    yield connection
+    connection.close()
+
+
+_LIVE = [state for state in STATES if state not in FINAL]
+_CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
+    "count_ended_jobs": ({"jobs_to_retain"}, {"states": list(FINAL), "bounds": list(BOUNDS)}),
+    "find_first_end": ({"jobs_to_retain"}, {"states": list(FINAL)}),
+    "sample_depths": ({"jobs_by_state"}, {"states": _LIVE, "most": 1_000, "queues": ["mail"]}),
+    "fold_old_births": ({"births_pkey"}, {"limit": 100}),
+    "retain_rollups": ({"rollups_pkey"}, {"limit": 100}),
+    "retain_depths": ({"depths_pkey"}, {"limit": 100}),
+    "list_unheld_jobs": ({"jobs_started", "executors_pkey"}, {"limit": 20_000}),
+}
+
+
+@pytest.mark.parametrize("statement", _CASES)
+def test_a_statement_of_the_loops_walks_its_index(connection: Connection, statement: str) -> None:
+    indexes, parameters = _CASES[statement]
+    (now,) = connection.execute("SELECT clock_timestamp()").fetchone() or ()
+    minute = now.replace(second=0, microsecond=0)
+    values = {
+        "start": now - timedelta(minutes=15), "end": now, "minute": minute,
+        "before": now - timedelta(days=1), **parameters,
+    }  # fmt: skip
+    with connection.transaction(force_rollback=True):
+        row = connection.execute(
+            "EXPLAIN (ANALYZE, FORMAT JSON) " + sql.load(statement), values
+        ).fetchone()
+    assert row is not None
+    answer = json.loads(row[0]) if isinstance(row[0], str) else row[0]
+    nodes = list(_nodes(answer[0]["Plan"]))
+    walked = {node.get("Index Name") for node in nodes}
+    assert walked & indexes, walked
+    scanned = {node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan"}
+    assert scanned.isdisjoint({"jobs", "rollups", "depths"})
