@@ -2,6 +2,7 @@
 
 from ._extension import OpsJobs
 from .errors import (
+    ActionRefused,
     ConfigError,
     InvalidArgs,
     OpsJobsError,
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessPolicy",
+    "ActionRefused",
     "Cancel",
     "ConfigError",
     "Discard",
