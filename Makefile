@@ -24,7 +24,7 @@ $(READY): pyproject.toml
 demo: $(READY) ## Run the example host with its own Postgres and Valkey, until Ctrl-C.
 	$(BIN)/flask --app examples/flask_host opsjobs demo $(ARGS)
 
-demo-check: $(READY) ## Run the demo headless: jobs run, a killed worker's job is rescued, then exit.
+demo-check: $(READY) ## Run the demo headless: jobs run, a failed one is retried, a killed worker's is rescued, then exit.
 	$(BIN)/flask --app examples/flask_host opsjobs demo --check $(ARGS)
 
 test: $(READY) ## Run all tests, also those with a browser, with kills and with the wheel.

@@ -56,6 +56,12 @@ def heavy_report() -> int:
     return workers.render_report.enqueue("every invoice ever", rows=45, memory_mb=900).id
 
 
+def report_with_one_try() -> int:
+    """The same with a single attempt: it stays failed until somebody retries it."""
+    once = workers.render_report.options(max_attempts=1)
+    return once.enqueue("every invoice of this year", rows=15, memory_mb=900).id
+
+
 def bank_file() -> int:
     """A bank sends a file."""
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}.csv"
@@ -94,6 +100,7 @@ SHARES: dict[Happening, int] = {
     sync: 6,
     report: 4,
     heavy_report: 2,
+    report_with_one_try: 1,
     bank_file: 5,
     broken_bank_file: 2,
     avatars: 4,

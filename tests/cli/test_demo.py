@@ -82,13 +82,14 @@ def sign_in(site: Site) -> None:
 
 
 @pytest.mark.chaos
-def test_check_sees_a_job_run_and_a_job_rescued(start: Start, place: Path) -> None:
+def test_check_sees_a_job_run_one_retried_and_one_rescued(start: Start, place: Path) -> None:
     child = start("--check")
     assert child.wait(timeout=120) == 0, child.log
     for sentence in (
         "signed in as ops-demo",
         "its page shows the result R-000001",
         "and its horse, which held job",
+        "was retried, finished, and the audit says why",
         "was rescued, and",
         "all is well",
     ):

@@ -60,6 +60,11 @@ def test_they_end_as_their_stories_say(
         ),
         shop.happenings.broken_bank_file: ("retryable", "raised", "ValueError: "),
         shop.happenings.heavy_report: ("finished", "died returned", ""),
+        shop.happenings.report_with_one_try: (
+            "failed",
+            "died",
+            "its process died: killed by SIGKILL",
+        ),
     }
     jobs = {happening(): expected for happening, expected in stories.items()}
     hook = shop.workers.deliver_webhook
