@@ -25,7 +25,8 @@ INSERT INTO opsjobs.jobs (worker, queue, line, state, args, tags, max_attempts, 
     dispatched_at, started_at, ended_at, ended_by, error, executor_id)
 SELECT coalesce(:worker, 'worker_' || n % 40), coalesce(:queue, 'queue_' || n % 7), 'line', :state,
     jsonb_build_object('account_id', n % 2000, 'is_big', n % 2 = 0, 'note', repeat('x', n % 50)),
-    CASE WHEN n % 100 = 0 THEN ARRAY['tag_' || n % 1000] ELSE '{}' END, 5, now() - (:many - n) * interval '1 s', now(), now(), now(),
+    CASE WHEN n % 100 = 0 THEN ARRAY['tag_' || n % 1000] ELSE '{}' END, 5,
+    now() - (:many - n) * interval '1 s', now(), now(), now(),
     CASE WHEN :ended_by <> '' THEN now() - (:many - n) * interval '1 s' END, nullif(:ended_by, ''),
     CASE WHEN :state = 'failed' THEN 'ValueError: no' END, CASE WHEN :state = 'started' THEN 1 END
 FROM generate_series(1, :many) AS n

@@ -193,7 +193,7 @@ def test_an_error_is_looked_for_among_the_newest_and_that_is_said(
     monkeypatch.setattr(search_hits, "NEWEST_ERRORS", 5)
     ids = [work.enqueue(value=n).id for n in range(7)]
     db.session.commit()
-    _fail(db.session(), {job_id: "KeyError: 'x'" for job_id in ids[:5]})
+    _fail(db.session(), dict.fromkeys(ids[:5], "KeyError: 'x'"))
     assert search("error:keyerror").searched.is_all
     _fail(db.session(), {ids[5]: "other"})
     found = search("error:keyerror")

@@ -71,7 +71,7 @@ def _find(read: Reading, job_id: str) -> JobInFull:
 
 def _full(read: Reading, job: JobInFull) -> Markup:
     attempts = queries.list_attempts(read.session, job.id)
-    events = list_events_of(read.session, f"job/{job.id}") if _access.may("audit.view") else ()
+    events = list_events_of(read.session, f"job/{job.id}") if _may_audit() else ()
     shown = _chosen(attempts)
     broken = next((attempt for attempt in attempts if attempt.error), None)
     declared = host().workers.get(job.worker)
@@ -103,6 +103,10 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         is_declared=declared is not None,
         redacted=declared.redact if declared else (),
     )
+
+
+def _may_audit() -> bool:
+    return _access.may("audit.view", _access.subject())
 
 
 def _chosen(attempts: Sequence[AttemptRow]) -> AttemptRow | None:
