@@ -22,8 +22,9 @@ from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.engine.facts import explain
 from flask_opsjobs.errors import UnknownJob
 from flask_opsjobs.explain.causes import CAUSES, CODES
-from flask_opsjobs.explain.explain import RULES, explain_schema
+from flask_opsjobs.explain.explain import RULES, explain_job, explain_schema
 from flask_opsjobs.explain.shapes import Explanation
+from flask_opsjobs.facts import RedisFacts
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.lifeline import executors
 from flask_opsjobs.operator import Operator
@@ -308,6 +309,29 @@ class TestSeveral:
         found = scene.look(waiting, "observe")
         assert codes(found) == ["no_live_worker", "window_full"]
         assert found.lacking == ("plain RQ workers are not seen while the observe loop is silent",)
+
+    def test_a_busy_worker_hands_out_when_its_job_ends_whatever_the_loop_does(
+        self, scene: Scene
+    ) -> None:
+        running, *_ = scene.record(), scene.record()
+        scene.bench.dispatch()
+        scene.bench.claim(running)
+        assert codes(scene.look(scene.record(), "dispatch")) == ["workers_busy"]
+
+    def test_a_loop_that_fails_because_redis_is_away_is_not_said_twice(self, scene: Scene) -> None:
+        job_id = scene.record()
+        wake_loops(scene.bench, read_clock(scene.bench.connection), error="EngineUnavailable: x")
+        with Session(scene.bench.host.engine) as session:
+            now = read_clock(scene.bench.connection)
+            away = RedisFacts(now, said="no answer (TimeoutError)")
+            settings = scene.bench.host.settings
+            found = explain_job(session, job_id, now, away, settings=settings)
+            unasked = explain_job(session, job_id, now, None, settings=settings)
+        assert found is not None
+        assert unasked is not None
+        assert codes(found) == ["redis_away"]
+        assert codes(unasked) == ["loop_failing"]
+        assert unasked.lacking == ("Redis was not asked",)
 
     def test_a_lost_delivery_and_nobody_to_take_it_back(self, scene: Scene) -> None:
         job_id = scene.record()
