@@ -45,5 +45,5 @@ def _ours(kind: type[Response]) -> type[Response]:
 
 def add(response: Response) -> Response:
     """The response, with them; still of the class that the host may have chosen for its app."""
-    response.__class__ = _ours(type(response))
+    response.__class__ = _ours(type(response))  # type: ignore[arg-type]
     return response

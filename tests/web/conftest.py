@@ -80,3 +80,14 @@ def get(client: FlaskClient) -> Callable[..., Any]:
         return response
 
     return get
+
+
+@pytest.fixture
+def drifted(host: Host, jobs: dict[str, Job]) -> str:
+    """The path of a preview that was refused, because somebody else had retried its job meanwhile."""
+    operator, target = Operator(host), [f"job/{jobs['failed'].id}"]
+    shown = operator.preview("job.retry", target, actor="tester", via="page")
+    operator.run("job.retry", target, actor="l.brandt", reason="the vendor answers again")
+    receipt = operator.execute(shown.id, shown.token, actor="tester", reason="so it does, OPS-2291")
+    assert receipt.code == "drifted"
+    return f"/ops/jobs/previews/{shown.id}"

@@ -9,6 +9,7 @@ from flask import redirect, request, url_for
 from werkzeug import Response
 
 from ...actions.catalog import MOST_TARGETS, Action
+from ...errors import ActionRefused
 from ...jobs import search_ids
 from ...operator import Operator
 from .. import _access, _back, _problems
@@ -73,7 +74,12 @@ def _window() -> int | None:
 def _start(action: Action, targets: Sequence[str], params: Mapping[str, Any] = {}) -> Response:
     actor = _access.actor()
     assert actor is not None  # the door asked
-    made = Operator(host()).preview(action.name, targets, actor=actor, via="page", params=params)
+    try:
+        made = Operator(host()).preview(
+            action.name, targets, actor=actor, via="page", params=params
+        )
+    except ActionRefused as refused:  # it would make no sense in any state
+        raise _problems.unreadable(f"{str(refused)[:200]}.") from refused
     if typed := request.form.get("reason", ""):
         # What somebody typed before a refusal is kept; in an address it would stand in logs.
         return previews.show_again(made.id, typed)

@@ -1,0 +1,261 @@
+"""The queues' pages: depth, pace, who listens, what was decided, and the verbs that are legal now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.actions.catalog import actions_of_queue
+from flask_opsjobs.host import Host
+from flask_opsjobs.operator import Operator
+from flask_opsjobs.queues.models import Queue
+from flask_opsjobs.queues.queries import Rate, find_rates
+from tests.web.conftest import Access
+from tests.web.every import soup
+from tests.web.rows import ago, make_executor, make_job
+
+Get = Callable[..., Any]
+REASON = "the vendor is down, OPS-2291"
+SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
+ODD_NAMES = [
+    "a/b", "a//b", "live", "a/live", "a/pause", "naïve ☂", "<b>&'\"", "a b", "100%", "a?b#c", "{{7*7}}",
+]  # fmt: skip
+
+
+def _row(get: Get, name: str = "default") -> dict[str, str]:
+    """The cells of a queue's row by their label."""
+    tree = soup(get("/queues").text)
+    (row,) = [tr for tr in tree.select("tbody tr") if tr.th.a.text == name]
+    return {str(td["data-label"]): td.text.strip() for td in row.select("td[data-label]")}
+
+
+def _buttons(tree: Any) -> list[str]:
+    return [button.text.strip() for button in tree.select("#part .acts button")]
+
+
+def test_a_row_tells_depth_and_who_listens(get: Get, session: Session) -> None:
+    for state in ("scheduled", "retryable", "deferred", "available", "available", "queued"):
+        make_job(session, state)
+    make_executor(session, queues=["default", "mail"])
+    make_executor(session, "late", queues=["default"])
+    make_executor(session, "missing", queues=["default"])
+    session.commit()
+    row = _row(get)
+    assert (row["waiting"], row["due"], row["in Redis"], row["started"]) == ("3", "2", "1", "0")
+    assert row["workers"] == "2"
+    assert row["oldest due"] == "20 min"
+    assert row["window"] == "auto"
+    assert _row(get, "mail")["workers"] == "1"
+
+
+def test_the_pace_is_of_the_last_hour_and_unknown_before_minutes_are_counted(
+    get: Get, session: Session
+) -> None:
+    make_job(session)
+    session.commit()
+    assert _row(get)["last hour"] == "not counted yet"
+    assert "flask opsjobs run" in get("/queues").text
+    # By hand: the loop that counts minutes waits for each to be over.
+    now = datetime.now(UTC)
+    session.execute(text("UPDATE opsjobs.rollup_head SET counted_until = :now"), {"now": now})
+    for minutes, born in ((5, 40), (59, 2), (61, 1000)):
+        at = {"minute": now - timedelta(minutes=minutes), "born": born}
+        session.execute(
+            text(
+                "INSERT INTO opsjobs.births (minute, queue, born) VALUES (:minute, 'default', :born)"
+            ),
+            at,
+        )
+        session.execute(
+            text(
+                "INSERT INTO opsjobs.rollups (minute, queue, finished, failed, canceled)"
+                " VALUES (:minute, 'default', :born, 1, 0)"
+            ),
+            at,
+        )
+    session.commit()
+    row = _row(get)
+    assert (row["in"], row["out"], row["failed"]) == ("42", "44", "2")
+    found = find_rates(session, now)
+    assert found.counted_until == now
+    assert found.by_queue == {"default": Rate(42, 44, 2)}
+
+
+def test_due_jobs_without_a_worker_are_said_first(get: Get, session: Session) -> None:
+    make_job(session, "available", queue="reports")
+    session.commit()
+    say = soup(get("/queues").text).select_one(".say")
+    assert "reports has due jobs, and no live worker listens" in " ".join(say.text.split())
+    assert "flask opsjobs worker reports" in say.text
+    assert _row(get, "reports")["workers"] == "none"
+
+
+def test_all_is_well(get: Get, session: Session) -> None:
+    make_job(session, "available")
+    make_executor(session)
+    session.commit()
+    assert "Every queue is open" in soup(get("/queues").text).select_one(".say").text
+
+
+def test_nothing_there_yet_says_what_will_be(get: Get) -> None:
+    assert "Queues show here with the first" in soup(get("/queues").text).select_one(".empty").text
+
+
+@pytest.mark.parametrize("verb", ["pause", "drain"])
+def test_who_stopped_a_queue_since_when_and_why(
+    verb: str, get: Get, session: Session, host: Host
+) -> None:
+    make_job(session, "available")
+    session.commit()
+    Operator(host).run(f"queue.{verb}", ["queue/default"], actor="l.brandt", reason=REASON)
+    state = {"pause": "paused", "drain": "draining"}[verb]
+    for path in ("/queues", "/queues/default"):
+        tree = soup(get(path).text)
+        say = " ".join(tree.select_one(".say").text.split())
+        assert f"default is {state} since" in say
+        assert f"by l.brandt: “{REASON}”" in say
+        assert "1 due" in say
+        titles = [f"{action.title}…" for action in actions_of_queue(True, verb == "drain")]
+        assert _buttons(tree) == [title for title in titles if title != "Set window…"]
+    decided = soup(get("/queues/default").text).select_one("[aria-labelledby=decided] tbody tr")
+    assert [cell.text.strip() for cell in decided.find_all(["td", "th"])][1:5] == [
+        "l.brandt",
+        f"queue.{verb}",
+        "done",
+        REASON,
+    ]
+
+
+def test_decisions_are_for_whom_may_see_the_audit(
+    get: Get, session: Session, host: Host, access: Access
+) -> None:
+    make_job(session)
+    session.commit()
+    Operator(host).run("queue.pause", ["queue/default"], actor="l.brandt", reason=REASON)
+    access.held -= {"audit.view"}
+    assert not soup(get("/queues/default").text).select("[aria-labelledby=decided]")
+
+
+def test_a_denied_verb_is_disabled_and_names_its_permission(
+    get: Get, session: Session, access: Access
+) -> None:
+    make_job(session)
+    session.commit()
+    access.held -= {"queue.pause", "queue.set_window"}
+    tree = soup(get("/queues/default").text)
+    pause, drain = tree.select("#part .acts button")
+    assert pause.has_attr("disabled")
+    assert not pause.has_attr("formaction")
+    assert "needs queue.pause" in pause.text
+    assert not drain.has_attr("disabled")
+    window = tree.select_one("[aria-labelledby=window-title]")
+    assert "needs queue.set_window" in window.text
+    assert window.input.has_attr("disabled")
+
+
+def test_a_queue_in_full_counts_every_state(get: Get, session: Session) -> None:
+    make_job(session, "scheduled")
+    make_job(session, "started")
+    session.commit()
+    rows = soup(get("/queues/default").text).select("[aria-labelledby=depth] tbody tr")
+    counted = {row.th.text.strip(): row.td.text.strip() for row in rows}
+    assert counted == {
+        "deferred": "0", "scheduled": "1", "available": "0", "queued": "0", "started": "1", "retryable": "0",
+    }  # fmt: skip
+
+
+def test_a_queue_with_a_decision_alone_has_a_page(get: Get, session: Session) -> None:
+    session.add(Queue(name="quiet", window_size=7, created_at=ago(days=1)))
+    session.commit()
+    assert _row(get, "quiet")["window"] == "7"
+    assert soup(get("/queues/quiet").text).find(id="window")["value"] == "7"
+
+
+def test_a_queue_that_nobody_names_is_not_found(get: Get) -> None:
+    words = soup(get("/queues/nowhere", 404).text).main.text
+    assert "names a queue nowhere" in words
+    get("/live/queues/nowhere", 404)
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_name_of_any_shape_has_its_page_and_its_verbs(
+    name: str, client: FlaskClient, session: Session
+) -> None:
+    # Plain RQ takes any text as a queue's name, and a worker may listen to it.
+    make_job(session, "available", queue=name, line=name)
+    session.commit()
+    (link,) = soup(client.get("/ops/jobs/queues").text).select("tbody th a")
+    assert str(link["href"]).startswith("/ops/jobs/queues/")
+    page = client.get(str(link["href"]))
+    assert page.status_code == 200
+    tree = soup(page.text)
+    assert tree.h1.text == name
+    assert client.get(str(tree.find(id="live")["hx-get"])).status_code == 200
+    button = tree.select_one("button[formaction$='/pause']")
+    made = client.post(str(button["formaction"]), headers=SAME_ORIGIN)
+    assert made.status_code == 303
+    sheet = soup(client.get(made.location).text)
+    assert sheet.h1.text == f"Pause queue {name}"
+
+
+def test_a_name_that_is_nonsense_is_no_error(client: FlaskClient) -> None:
+    for name in ("x" * 3_000, "\x01", "..%2f..", "%00", quote("\udcff", errors="surrogatepass")):
+        assert client.get(f"/ops/jobs/queues/{name}").status_code in (404, 414)
+        answer = client.post(f"/ops/jobs/queues/{name}/pause", headers=SAME_ORIGIN)
+        assert answer.status_code in (303, 404, 414, 422)
+
+
+@pytest.mark.parametrize(("typed", "after"), [("40", "40"), (" 7 ", "7")])
+def test_a_window_is_set(
+    typed: str, after: str, client: FlaskClient, get: Get, session: Session
+) -> None:
+    make_job(session)
+    session.commit()
+    made = client.post(
+        "/ops/jobs/queues/default/set_window", data={"window": typed}, headers=SAME_ORIGIN
+    )
+    tree = soup(client.get(made.location).text)
+    assert tree.h1.text == "Set the window of queue default"
+    form = {str(i["name"]): str(i["value"]) for i in tree.select("#sheet input")}
+    url = str(tree.select_one("#sheet form")["action"])
+    client.post(url, data=form | {"reason": REASON}, headers=SAME_ORIGIN)
+    assert _row(get)["window"] == after
+
+
+@pytest.mark.parametrize("typed", ["0", "-1", "1.5", "many", "1e3", "9" * 30, "٣", "0x10"])
+def test_a_window_that_is_none_is_named(typed: str, client: FlaskClient, session: Session) -> None:
+    make_job(session)
+    session.commit()
+    made = client.post(
+        "/ops/jobs/queues/default/set_window", data={"window": typed}, headers=SAME_ORIGIN
+    )
+    assert made.status_code == 422
+    assert "window" in soup(made.text).find(id="sheet").text
+
+
+def test_reasons_and_names_pass_the_display_policy(
+    make_app: Callable[..., Flask], session: Session, host: Host
+) -> None:
+    class Hides:
+        def is_hidden_key(self, key: str) -> bool:
+            return True
+
+        def clean_text(self, text: str) -> str:
+            return text.replace("OPS-2291", "[hidden]").replace("l.brandt", "[hidden]")
+
+    make_job(session)
+    session.commit()
+    Operator(host).run("queue.pause", ["queue/default"], actor="l.brandt", reason=REASON)
+    client = make_app(display=Hides()).test_client()
+    for path in ("/queues", "/queues/default"):
+        page = client.get(f"/ops/jobs{path}").text
+        assert "OPS-2291" not in page
+        assert "l.brandt" not in page
