@@ -183,7 +183,8 @@ SEARCHES = [
         9_000,  # entries of indexes; the jobs read are those in all of their bitmaps
     ),
     ("args.account_id:42 created:<1d", {"jobs_args"}, 100),
-    ("args.account_id:42 error:no", {"jobs_args"}, 100),
+    ("args.account_id:42 error:no", {"jobs_args", "jobs_with_error"}, 1_600),
+    ("args.is_big:true error:nothing", {"jobs_args", "jobs_with_error"}, 30_000),
     ("args.is_big:true", {"jobs_args"}, 30_000),  # half of all: stops at 5,001 of them
     ("args.is_big:true state:failed", {"jobs_args", "jobs_by_state"}, 35_000),
     ("tag:tag_300", {"jobs_tags"}, 100),

@@ -56,7 +56,7 @@ def list_jobs(
 ) -> JobList:
     """The page as `page_of_jobs` has it, of any filter, with the counts of its tabs.
 
-    `is_shown` says whether an error that fits would also be shown to fit: what is hidden cannot be searched.
+    `is_shown` says whether an error fits as it is shown: what is hidden cannot be searched.
     """
     if not wanted.is_search:
         page = queries.page_of_jobs(session, wanted, now, before=before, after=after)

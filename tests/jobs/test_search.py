@@ -35,7 +35,8 @@ def search(db: SQLAlchemy) -> Callable[..., JobList]:
     def search(box: str, **where: Any) -> JobList:
         pairs = [("q", box), *((name, where.pop(name)) for name in ("limit",) if name in where)]
         wanted = JobFilter.from_query(pairs)
-        where.setdefault("is_shown", lambda error: True)
+        needle = (wanted.error or "").lower()
+        where.setdefault("is_shown", lambda error: needle in error.lower())
         return list_jobs(db.session(), wanted, datetime.now(UTC), **where)
 
     return search
@@ -172,6 +173,7 @@ ERRORS = {
         ("error:ValueError queue:mail", [5]),
         ("error:ValueError args.value:3", [3]),
         ("error:ValueError tag:eu", [4]),
+        ("error:nothing tag:eu", []),
         ("error:nothing", []),
         ("error:ValueError state:finished", []),
     ],
