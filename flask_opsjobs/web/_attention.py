@@ -145,10 +145,8 @@ def _runnable(seen: Overview, pace: Pace) -> Card:
         _of_state("started", started, "longest"),
     ]
     count = Count.sum([due, started.count])
-    go = _jobs(
-        "Browse started jobs" if not due.number else "Browse available jobs",
-        state="available" if due.number else "started",
-    )
+    some = next((one.place.text for one in examples if one.count and one.count.number), "started")
+    go = _jobs(f"Browse {some} jobs", state=some)
     return Card(
         "runnable", "started", "Runnable", count, _how_fast(due, started.count, pace), go, examples
     )
@@ -171,7 +169,7 @@ def _how_fast(due: Count, started: Count, pace: Pace) -> str:
     if not speed:
         return "Due now and free to go. No job ended in the last ten minutes."
     least = "at least " if due.kind != "exact" else ""
-    takes = span(due.number / speed * 60)
+    takes = span(max(1.0, due.number / speed * 60))
     return f"Moving. At the pace of the last ten minutes the last of them starts in {least}about {takes}."
 
 
