@@ -14,11 +14,12 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from flask_opsjobs import OpsJobs
 from flask_opsjobs.audit import queries
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import ago, make_event
+from tests.web.rows import ago, make_event, make_job
 
 Get = Callable[..., Any]
 MARKUP = '<script>alert("x")</script>'
@@ -425,3 +426,28 @@ def test_it_needs_audit_view(path: str, get: Get, few: Session, access: Access) 
     assert "audit.view" in get(path, 403).text
     if path == "/audit":
         assert "Audit" not in soup(get("/jobs").text).select_one("nav.side").text
+
+
+# --- what the door writes
+
+
+def test_what_an_operator_did_and_was_refused_is_found_here(
+    get: Get, app: Flask, opsjobs: OpsJobs, session: Session
+) -> None:
+    job = make_job(session, "failed", ended_by="exhausted")
+    session.commit()
+    with app.app_context():
+        opsjobs.operator.run(
+            "job.retry", [f"job/{job.id}"], actor="ops-demo", reason="the vendor is back"
+        )
+        opsjobs.operator.run(
+            "job.discard", ["job/987654321"], actor="ops-demo", reason="nobody needs it"
+        )
+    refused, done = soup(get("/audit").text).select("table.audit tbody tr")
+    assert _words(refused).startswith("2 refused")
+    assert "unknown_target: nobody needs it" in _words(refused)
+    assert f"job.retry job/{job.id} the vendor is back" in _words(done)
+    tree = soup(get("/audit/1").text)
+    assert "state failed available" in [_words(row) for row in tree.select("table.diff tr")]
+    assert _numbers(get(f"/audit?q=job/{job.id}").text) == [1]
+    assert "rows 1 to 2 verified" in get("/audit").text
