@@ -24,7 +24,7 @@ from tests.web.rows import (
     make_output,
 )
 
-MARKUP = "\"'><img src=x><script>alert(1)</script>{{ 7 * 7 }}</pre></table></main>"
+MARKUP = "\"'><img src=x><script>alert(1)</script>{{ 1234 * 1234 }}</pre></table></main>"
 SECRET = "hunter2-and-more"
 
 
@@ -76,7 +76,7 @@ def test_markup_in_every_field_is_text(app: Flask, session: Session) -> None:
         tree = soup(text)
         assert not tree.find_all("img")
         assert all(script.get("src") for script in tree.find_all("script"))
-        assert "49" not in tree.text
+        assert "1522756" not in tree.text
         seen += tree.text.count("alert(1)")
     assert seen > 50
 
