@@ -14,6 +14,7 @@ from rq.registry import StartedJobRegistry
 
 from ..facts import OutsideFacts, OutsideJob
 from .broker import Broker, is_ours
+from .read_only import read_only_queue
 from .redis_reads import by_redis
 
 # Of each list and registry so many are read, of so many queues: what a page asks costs the same whatever lies there.
@@ -36,7 +37,8 @@ def _read(broker: Broker, names: list[str], now: datetime) -> OutsideFacts:
     by_status = dict.fromkeys(_STATUSES, 0)
     is_cut = len(names) > _MOST_QUEUES
     examples: list[tuple[Queue, OutsideJob]] = []
-    for queues in by_redis(broker, names[:_MOST_QUEUES], quick=True):
+    asked = (read_only_queue(broker, name) for name in names[:_MOST_QUEUES])
+    for queues in by_redis(asked):
         with queues[0].connection.pipeline(transaction=False) as pipe:
             for queue in queues:
                 _ask(pipe, queue)

@@ -63,7 +63,7 @@ def where_all_stand(
     Of a list that is too long to read the ids are asked for one by one, in a round trip of its own.
     """
     found: dict[str, Standing] = {}
-    for queues in by_redis(broker, wanted):
+    for queues in by_redis(map(broker.queue, wanted)):
         with queues[0].connection.pipeline(transaction=False) as pipe:
             for queue in queues:
                 _ask(pipe, queue, now)
@@ -191,11 +191,10 @@ def _worker(name: str, said: list[Any], ttl: int) -> RQWorker:
     )
 
 
-def by_redis(broker: Broker, names: Iterable[str], *, quick: bool = False) -> list[list[Queue]]:
+def by_redis(queues: Iterable[Queue]) -> list[list[Queue]]:
     """These queues, those together that live on the same Redis."""
     found: dict[str, list[Queue]] = {}
-    for name in names:
-        queue = broker.queue(name, quick=quick)
+    for queue in queues:
         kwargs = queue.connection.connection_pool.connection_kwargs
         place = [repr(kwargs.get(key)) for key in ("host", "port", "path", "db", "username")]
         found.setdefault(" ".join(place), []).append(queue)
@@ -204,7 +203,7 @@ def by_redis(broker: Broker, names: Iterable[str], *, quick: bool = False) -> li
 
 def one_queue_per_redis(broker: Broker, names: Iterable[str]) -> list[Queue]:
     """One queue for each Redis on which any of these queues lives, to read what belongs to no queue."""
-    return [queues[0] for queues in by_redis(broker, names)]
+    return [queues[0] for queues in by_redis(map(broker.queue, names))]
 
 
 def ping(broker: Broker, names: Iterable[str]) -> None:
