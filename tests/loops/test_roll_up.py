@@ -95,6 +95,16 @@ class TestBirths:
         assert retention.retain(bench.connection, bench.host.settings, later)["finished jobs"] == 1
         assert born(bench) == {"default": (2, 1)}
 
+    def test_an_operators_run_again_is_a_birth_and_a_delete_a_removal(
+        self, bench: Bench, start_job: StartJob, opsjobs: OpsJobs
+    ) -> None:
+        job_id = start_job(bench)
+        bench.record(job_id, 1, Outcome("returned"))
+        opsjobs.operator.run_again([job_id], actor="ops-demo", reason="the books are watched")
+        assert born(bench) == {"default": (2, 0)}
+        opsjobs.operator.delete([job_id], actor="ops-demo", reason="the books are watched")
+        assert born(bench) == {"default": (2, 1)}
+
     def test_slips_are_folded_and_the_sums_stay(
         self, bench: Bench, record_job: RecordJob, now: datetime
     ) -> None:

@@ -1,0 +1,83 @@
+"""What counting a birth costs an enqueue: `python -m tests.tools.bench_births`, with and without it in turn."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import statistics
+import time
+
+from flask_opsjobs import sql
+from tests.support.database import Databases
+from tests.support.postgres import Postgres
+from tests.support.valkey import Valkey
+
+_BLOCK = 10
+
+
+def without_counting(statement: str) -> str:
+    """The statement that records a job, but for the part that counts it."""
+    bare, found = re.subn(r", counted AS \(\n.*?\n\)", "", statement, flags=re.DOTALL)
+    assert found == 1, "enqueue_job.sql counts no more as this expects"
+    return bare
+
+
+def measure(blocks: int, *, dispatches: bool) -> dict[str, list[float]]:
+    """Milliseconds per enqueue with its commit, in blocks that take turns in random order."""
+    from tests.tools.bench_host import create_app, db, noop
+
+    counting = sql.load("enqueue_job")
+    variants = {"with": counting, "without": without_counting(counting)}
+    chosen, load = {"now": counting}, sql.load
+    app = create_app()
+    took: dict[str, list[float]] = {name: [] for name in variants}
+    with app.app_context():
+        host = app.extensions["opsjobs"]
+        if not dispatches:
+            host.hand_out = host.may_be_born_queued = None
+        sql.load = lambda name: chosen["now"] if name == "enqueue_job" else load(name)
+        try:
+            for number in range(blocks + 5):  # the first few warm connections and plans
+                for name in random.sample(list(variants), len(variants)):
+                    chosen["now"] = variants[name]
+                    began = time.perf_counter()
+                    for _ in range(_BLOCK):
+                        noop.enqueue(number=1)
+                        db.session.commit()
+                    if number >= 5:
+                        took[name].append((time.perf_counter() - began) / _BLOCK * 1000)
+        finally:
+            sql.load = load
+    return took
+
+
+def main() -> None:
+    """Print medians and the median of the paired ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--blocks", type=int, default=200)
+    blocks = parser.parse_args().blocks
+    postgres, valkey = Postgres(durable=True), Valkey()
+    databases = Databases(postgres.url())
+    try:
+        os.environ["BENCH_DATABASE_URL"] = databases.migrated().render_as_string(
+            hide_password=False
+        )
+        os.environ["BENCH_REDIS_URL"], os.environ["BENCH_WINDOW"] = valkey.url, "1000000"
+        for what, dispatches in (("row and commit", False), ("with dispatch to RQ", True)):
+            took = measure(blocks, dispatches=dispatches)
+            ratios = [a / b for a, b in zip(took["with"], took["without"], strict=True)]
+            medians = {name: statistics.median(values) for name, values in took.items()}
+            print(
+                f"enqueue, {what}: {medians['without']:.3f} ms, counted {medians['with']:.3f} ms, "
+                f"paired ratio {statistics.median(ratios):.3f}"
+            )
+    finally:
+        databases.close()
+        valkey.close()
+        postgres.close()
+
+
+if __name__ == "__main__":
+    main()
