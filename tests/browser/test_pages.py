@@ -24,6 +24,9 @@ PAGES = {
     "started": "/jobs/{started}",
     "scheduled": "/jobs/{scheduled}",
     "waiting": "/jobs/{nobody listens}",
+    "raw": "/jobs/{failed}/raw",
+    "searched": "/jobs?q=error:purpose%20created:<1d",
+    "a word that nobody bears": "/jobs?q=nobody",
     "no such job": "/jobs/987654321",
 }
 
