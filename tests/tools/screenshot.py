@@ -28,7 +28,7 @@ WIDTHS = {"wide": 1440, "phone": 360}
 THEMES = ("light", "dark")
 # Sharp enough for a phone's page, and half as large as with two.
 PHONE_SCALE = 1.5
-COLOURS = 96
+COLOURS = 128
 MOST_BYTES = 2_500_000
 
 
@@ -82,7 +82,12 @@ def take(page: Any, url: str, shot: Shot, path: Path) -> None:
 def shrink(path: Path) -> None:
     """Keep so many colours: pages have few, and the repository is small."""
     with Image.open(path) as picture:
-        few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        few = picture.convert("RGB").quantize(
+            # Keeps also the rare colours, which are those that mean something.
+            COLOURS,
+            method=Image.Quantize.MAXCOVERAGE,
+            dither=Image.Dither.NONE,
+        )
     few.save(path, optimize=True)
 
 
