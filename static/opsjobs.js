@@ -24,11 +24,10 @@
   let isForced = false, held = "", opened = [];
   const say = (why) => { if (find("fresh-why")) find("fresh-why").textContent = why && ` · ${why}`; };
   function whyNot() {
-    const selection = document.getSelection();
+    const selection = document.getSelection(), isMarked = !selection.isCollapsed && live.contains(selection.anchorNode);
     if (isForced) return "";
-    if (document.querySelector("[data-pick]:checked")) return "paused while you select";
+    if (isMarked || document.querySelector("[data-pick]:checked")) return "paused while you select";
     if (live.contains(document.activeElement)) return "paused while you work in it";
-    if (!selection.isCollapsed && live.contains(selection.anchorNode)) return "paused while you select";
     return document.querySelector(":popover-open, dialog[open]") ? "paused behind what is open" : "";
   }
   function poll(force) {
@@ -85,9 +84,10 @@
     const { target: form, submitter: button } = event;
     if (!("dialog" in form.dataset)) return;
     event.preventDefault();
+    if (button.ariaBusy) return; // not disabled, or the focus could not come back to it
     const [url, data] = [button.getAttribute("formaction") ?? form.action, new FormData(form, button)];
-    show(url, { method: "POST", body: new URLSearchParams(data) }).finally(() => { button.disabled = false; });
-    button.disabled = true;
+    show(url, { method: "POST", body: new URLSearchParams(data) }).finally(() => { button.ariaBusy = null; });
+    button.ariaBusy = "true";
   });
   on("click", async (event) => {
     const found = event.target.closest("a[data-dialog], [data-close], [data-copy], [data-pick]");
@@ -104,7 +104,7 @@
   let last = null;
   function count() {
     const boxes = all("[data-pick]"), picked = boxes.filter((box) => box.checked);
-    for (const place of all("[data-picked]")) place.textContent = picked.length;
+    all("[data-picked]").forEach((place) => { place.textContent = picked.length; });
     for (const button of all("[data-bulk]")) {
       const able = picked.filter((box) => button.dataset.bulk.split(" ").includes(box.dataset.pick)).length;
       [button.disabled, button.querySelector("small").textContent] = [!able, able || ""];
@@ -126,9 +126,9 @@
   // --- keys, off where one types
   let isGoing = false;
   const row = () => document.activeElement.closest("[data-row]");
-  function step(by) {
+  function step(by) { // to the row's link, so that Enter opens it
     const rows = all("[data-row]"), at = row() ? rows.indexOf(row()) + by : 0;
-    rows[Math.min(Math.max(at, 0), rows.length - 1)]?.querySelector("a.id").focus(); // so that Enter opens it
+    rows.at(Math.min(Math.max(at, 0), rows.length - 1))?.querySelector("a.id").focus();
   }
   const keys = {
     "?": () => find("help").click(), "/": () => (find("q") ?? find("jump")).focus(), r: () => poll(true),
@@ -146,5 +146,5 @@
   });
 
   enhance(document);
-  if (isLocal && find("fresh-zone")) find("fresh-zone").textContent = "local";
+  if (isLocal && live) find("fresh-zone").textContent = "local";
 })();

@@ -1,0 +1,263 @@
+"""Acting in a real browser: dialogs, reasons, drift, denial, selection and keys; and the same without JavaScript."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from flask import Flask
+
+from flask_opsjobs.operator import Operator
+from tests.browser.conftest import Site
+from tests.support import host as site
+from tests.support.policies import AllowAll
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.browser
+
+REASON = "the vendor answers again, OPS-2291"
+Open = Callable[..., None]
+
+
+@pytest.fixture
+def noise(page: Any) -> Iterator[list[str]]:
+    """What the page complained of. Chromium notes each answer of 4xx by itself: those are left out."""
+    said: list[str] = []
+    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    yield said
+    assert [line for line in said if "status of 4" not in line] == []
+
+
+@pytest.fixture
+def visit(page: Any, running: Site, noise: list[str]) -> Open:
+    """Opens a page of ours with the jobs' ids filled in, and waits until it is quiet."""
+
+    def visit(path: str) -> None:
+        page.goto("/ops/jobs" + path.format(**running.jobs))
+        page.wait_for_load_state("networkidle")
+
+    return visit
+
+
+@pytest.fixture
+def operator(app: Flask) -> Operator:
+    """Somebody else's door."""
+    return Operator(app.extensions["opsjobs"])
+
+
+def _barriers(page: Any) -> list[str]:
+    found = Axe().run(page).response["violations"]
+    return [f"{each['id']} {node['target']}" for each in found for node in each["nodes"]]
+
+
+def test_a_failed_job_is_retried_with_a_reason_and_found_in_the_audit(
+    page: Any, visit: Open, running: Site
+) -> None:
+    visit("/jobs/{failed}")
+    page.click("button:text('Retry…')")
+    page.wait_for_selector("dialog[open] h1:text('Retry job')")
+    assert page.evaluate("document.activeElement.id") == "reason"
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+        assert _barriers(page) == []
+    page.fill("#reason", " " * 30)
+    page.click("dialog button.main")
+    page.wait_for_selector("dialog [aria-invalid]")
+    page.fill("#reason", REASON)
+    page.click("dialog button.main")
+    page.wait_for_selector("#toast .say")
+    assert page.locator("dialog[open]").count() == 0
+    assert page.get_attribute("#toast", "aria-live") == "polite"
+    # The page behind tells the new state at once, not with its next refresh.
+    page.wait_for_selector(".chip.big:not([data-is=failed])")
+    assert _barriers(page) == []
+    page.click("#toast a")
+    page.wait_for_url("**/audit/*")
+    assert REASON in page.inner_text("main")
+    running.gate.touch()  # the one worker is free again
+    wait_until(lambda: running.state("failed") == "failed", 30, what="its fourth attempt")
+
+
+def test_a_dialog_is_left_as_it_was_entered(page: Any, visit: Open) -> None:
+    visit("/queues/default")
+    page.click("button:text('Pause…')")
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.press("Escape")
+    assert page.locator("dialog[open]").count() == 0
+    assert page.evaluate("document.activeElement.textContent") == "Pause…"
+    for way in ("dialog a[data-close]", "dialog button[data-close]"):
+        page.click("button:text('Pause…')")
+        page.wait_for_selector("dialog[open]")
+        page.click(way)
+        assert page.locator("dialog[open]").count() == 0
+    assert page.url.endswith("/queues/default")
+
+
+def test_drift_is_said_and_the_reason_is_kept(page: Any, visit: Open, operator: Operator) -> None:
+    visit("/queues/default")
+    page.click("button:text('Pause…')")
+    page.fill("#reason", REASON)
+    operator.run("queue.drain", ["queue/default"], actor="l.brandt", reason=REASON)
+    page.click("dialog button.main")
+    page.wait_for_selector("dialog h1:text('Nothing was done')")
+    assert "l.brandt" in page.inner_text("dialog tbody")
+    assert _barriers(page) == []
+    page.click("dialog button.main")
+    page.wait_for_selector("dialog h1:text('Pause queue default')")
+    assert page.input_value("#reason") == REASON
+    page.click("dialog button.main")
+    page.wait_for_selector("#toast .say")
+    page.wait_for_selector(".say:has-text('default is paused')")
+
+
+def test_rows_are_picked_and_discarded_with_two_skipped(
+    page: Any, visit: Open, running: Site
+) -> None:
+    later = site.add.options(delay=3600)
+    waiting = [running.enqueue(f"waits {n}", later, a=n, b=n) for n in range(3)]
+    visit("/jobs")
+    assert page.is_disabled("[data-bulk] >> nth=0")
+    boxes = [f"[data-pick][value='{running.jobs[name]}']" for name in ("finished", "started")]
+    page.click(f"[data-pick][value='{waiting[2]}']")
+    page.click(f"[data-pick][value='{waiting[0]}']", modifiers=["Shift"])
+    for box in boxes:
+        page.click(box)
+    assert page.inner_text("[data-picked]") == "5"
+    assert page.inner_text("[data-bulk]:has-text('Discard') small") == "3"
+    page.click("[data-bulk]:has-text('Discard')")
+    page.wait_for_selector("dialog h1:text('Discard 5 jobs')")
+    assert "2 are skipped" in page.inner_text("dialog")
+    assert _barriers(page) == []
+    page.fill("#reason", REASON)
+    page.click("dialog button:text('Discard 3 jobs')")
+    page.wait_for_selector("#toast:has-text('2 skipped')")
+    page.wait_for_selector("[data-pick]:checked", state="detached")
+    assert [running.state(f"waits {n}") for n in range(3)] == ["failed"] * 3
+
+
+def test_nothing_refreshes_under_a_selection(page: Any, visit: Open) -> None:
+    page.clock.install()
+    visit("/jobs")
+    page.click("[data-pick] >> nth=0")
+    page.evaluate("document.activeElement.blur()")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.run_for(30_000)
+    assert asked == []
+    assert "paused while you select" in page.inner_text("#fresh")
+    page.keyboard.press("Escape")
+    with page.expect_response("**/jobs/live"):
+        page.clock.run_for(6_000)
+
+
+def test_the_keys(page: Any, visit: Open, running: Site) -> None:
+    visit("/jobs")
+    rows = page.locator("[data-row] a.id").all_inner_texts()
+    focused = "document.activeElement.textContent"
+    for key, at in (("j", 0), ("j", 1), ("j", 2), ("k", 1)):
+        page.keyboard.press(key)
+        assert page.evaluate(focused) == rows[at]
+    page.keyboard.press("x")
+    assert page.locator("[data-pick]:checked").get_attribute("value") == rows[1]
+    page.keyboard.press("Escape")
+    assert page.locator("[data-pick]:checked").count() == 0
+    with page.expect_response("**/jobs/live"):
+        page.keyboard.press("r")
+    page.wait_for_selector(f"a.id:focus:text-is('{rows[1]}')")  # what had the focus has it again
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "q"
+    page.keyboard.type("gj?")
+    assert page.input_value("#q") == "gj?"
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("?")
+    page.wait_for_selector("dialog[open] h1:text('Keys and help')")
+    assert _barriers(page) == []
+    page.keyboard.press("j")
+    page.keyboard.press("Escape")
+    for key, path in (
+        ("w", "/workers"),
+        ("q", "/queues"),
+        ("a", "/audit"),
+        ("j", "/jobs"),
+        ("o", ""),
+    ):
+        page.keyboard.press("g")
+        page.keyboard.press(key)
+        page.wait_for_url(f"**/ops/jobs{path}")
+    visit("/jobs")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/jobs/{rows[0]}")
+    page.keyboard.press("t")
+    page.wait_for_selector("html[data-theme=dark]")
+
+
+def test_a_job_at_work_is_stopped_from_the_workers_page(
+    page: Any, visit: Open, running: Site
+) -> None:
+    visit("/workers")
+    page.wait_for_selector("button:text('Stop job…')", timeout=20_000)
+    page.click("button:text('Stop job…')")
+    page.fill("#reason", REASON)
+    page.click("dialog button.main")
+    page.wait_for_selector("#toast .say")
+    wait_until(lambda: running.state("started") == "canceled", 30, what="the job to be canceled")
+
+
+def test_a_denied_verb_is_disabled_and_refused(
+    page: Any, visit: Open, app: Flask, running: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visit("/jobs/{failed}")  # while it was still allowed
+    monkeypatch.setattr(
+        AllowAll, "can", lambda self, actor, what, subject=None: what.endswith("view")
+    )
+    page.click("button:text('Retry…')")
+    page.wait_for_selector("dialog h1:text('Needs job.retry')")
+    page.keyboard.press("Escape")
+    visit("/jobs/{failed}")
+    assert "read-only" in page.inner_text(".who")
+    assert "needs job.retry" in page.inner_text("button:disabled:has-text('Retry')")
+    assert _barriers(page) == []
+
+
+def test_a_server_that_is_away_is_said_where_it_is_heard(page: Any, visit: Open) -> None:
+    visit("/queues/default")
+    page.click("button:text('Pause…')")
+    page.fill("#reason", REASON)
+    page.route("**/execute", lambda route: route.fulfill(status=200, body="<h1>Sign in</h1>"))
+    page.click("dialog button.main")
+    page.wait_for_selector("dialog #toast:has-text('are you still signed in?')")
+    assert page.input_value("#reason") == REASON
+
+
+def test_the_same_without_javascript(page: Any, live_url: str, running: Site) -> None:
+    context = page.context.browser.new_context(base_url=live_url, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"/ops/jobs/jobs/{running.jobs['failed']}")
+    page.click("button:text('Retry…')")
+    assert page.inner_text("h1").startswith("Retry job")
+    page.fill("#reason", REASON)
+    page.click("button.main")
+    page.wait_for_selector("#sheet[data-done]")
+    page.click("#sheet .say a")
+    assert REASON in page.inner_text("main")
+    page.go_back()
+    page.click("text=Go back")
+    assert page.url.endswith(f"/jobs/{running.jobs['failed']}")
+    page.goto("/ops/jobs/jobs")
+    page.check(f"[data-pick][value='{running.jobs['nobody listens']}']")
+    page.check(f"[data-pick][value='{running.jobs['finished']}']")
+    page.click("button[formaction$='/jobs/cancel']")
+    assert page.inner_text("h1") == "Cancel 2 jobs"
+    page.fill("#reason", REASON)
+    page.click("button:text('Cancel job')")
+    page.wait_for_selector("#sheet[data-done]")
+    assert running.state("nobody listens") == "canceled"
+    page.goto("/ops/jobs/queues/default")
+    page.fill("#window", "9")
+    page.click("button:text('Set window…')")
+    assert page.inner_text("h1") == "Set the window of queue default"
+    context.close()
