@@ -91,7 +91,9 @@ def verify(
                 walk.step(link)
         after_batch(verdict.last)
     if verdict.broken is None:
-        verdict.broken = _compare_head(head, verdict) or _compare_expected(head, expected)
+        verdict.broken = _compare_head(head, verdict) or _compare_expected(
+            session, verdict, expected
+        )
     return verdict
 
 
@@ -132,7 +134,7 @@ class _Walk:
             says = f"the column {name} of row {due} does not say what its signed text says"
             return Break(due, "columns", says)
         if self.expected.get(due, link.hash) != link.hash:
-            return Break(due, "expected", f"row {due} has another hash than the one that was noted")
+            return _unexpected(due)
         return None
 
 
@@ -171,7 +173,21 @@ def _compare_head(head: Head, verdict: Verdict) -> Break | None:
     return None
 
 
-def _compare_expected(head: Head, expected: Mapping[int, bytes]) -> Break | None:
-    """That no row is gone from the end which was once the head."""
-    gone = min((sequence for sequence in expected if sequence > head.sequence), default=None)
-    return None if gone is None else _missing(gone, f"the last is {head.sequence}")
+def _compare_expected(
+    session: Session, verdict: Verdict, expected: Mapping[int, bytes]
+) -> Break | None:
+    """That the noted heads which were not walked over are there: before the first row, and at the end."""
+    for sequence in sorted(expected):
+        if verdict.first <= sequence <= verdict.last:
+            continue
+        link = next(iter(queries.list_links(session, sequence - 1, 1)), None)
+        if link is None or link.sequence != sequence:
+            return _missing(sequence, "it was the head once")
+        if link.hash != expected[sequence]:
+            return _unexpected(sequence)
+    return None
+
+
+def _unexpected(sequence: int) -> Break:
+    says = f"row {sequence} has another hash than the one that was noted"
+    return Break(sequence, "expected", says)

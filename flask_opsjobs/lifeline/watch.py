@@ -75,17 +75,7 @@ def watch(
     What is rescued is one row in the audit, signed with `secrets`; `after_commit` is as `append` of the audit takes it.
     Locks executors, then jobs by id, then the audit's head.
     """
-    elapsed = min(max(elapsed_seconds, 0.0), 2 * settings.beat_seconds)
-    with connection.cursor(row_factory=dict_row) as cursor:
-        changed = cursor.execute(
-            sql.load("watch_executors"),
-            {
-                "now": now,
-                "elapsed": elapsed,
-                "late_seconds": settings.late_seconds,
-                "missing_seconds": settings.missing_seconds,
-            },
-        ).fetchall()
+    changed = _judge(connection, now, elapsed_seconds, settings)
     left = list_orphans(connection)
     automatic = settings.rescue == "automatic"
     swept = _rescue_all(connection, left, now, settings) if automatic else []
@@ -102,6 +92,23 @@ def watch(
         orphans=sum(orphans.jobs for orphans in left) - len(rescued),
         has_more=len(rescued) >= _MOST_RESCUED,
     )
+
+
+def _judge(
+    connection: Connection, now: datetime, elapsed_seconds: float, settings: Settings
+) -> list[dict[str, Any]]:
+    """The executors whose state changed."""
+    elapsed = min(max(elapsed_seconds, 0.0), 2 * settings.beat_seconds)
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            sql.load("watch_executors"),
+            {
+                "now": now,
+                "elapsed": elapsed,
+                "late_seconds": settings.late_seconds,
+                "missing_seconds": settings.missing_seconds,
+            },
+        ).fetchall()
 
 
 def list_orphans(connection: Connection) -> list[Orphans]:

@@ -189,12 +189,16 @@ def test_rows_taken_off_the_end_with_their_head_are_found_by_a_head_from_the_log
     assert (broken.sequence, broken.code) == (8, "missing")
 
 
-def test_a_row_must_still_have_the_hash_that_was_noted(
-    tamper: Callable[..., None], verdict: Callable[..., Verdict]
+@pytest.mark.parametrize("first", [1, 5, 9])
+def test_a_row_must_still_have_the_hash_that_was_noted_wherever_it_begins(
+    first: int, tamper: Callable[..., None], verdict: Callable[..., Verdict]
 ) -> None:
-    broken = verdict(expected={4: b"another"}).broken
+    broken = verdict(first=first, expected={4: b"another"}).broken
     assert broken is not None
     assert (broken.sequence, broken.code) == (4, "expected")
+    broken = verdict(first=first, expected={9: b"another"}).broken
+    assert broken is not None
+    assert (broken.sequence, broken.code) == (9, "missing")
 
 
 def test_rotated_keys_verify_as_long_as_they_are_given(
