@@ -18,6 +18,7 @@ from flask_opsjobs.web import _badges
 from flask_opsjobs.web._navigation import NAVIGATION
 from flask_opsjobs.web.urls import PERMISSIONS
 from flask_opsjobs.web.views.shell import KEYS
+from tests.support import sources
 from tests.support.policies import AllowAll
 from tests.web.conftest import Access
 from tests.web.every import reads, soup
@@ -153,3 +154,10 @@ def test_each_problem_says_what_to_do(path: str, status: int, todo: str, get: Ge
     tree = soup(get(path, status).text)
     assert todo in " ".join(tree.main.text.split())
     assert tree.select("main a")
+
+
+def test_the_documentation_names_every_permission_and_every_key() -> None:
+    access, keys = ((sources.ROOT / "docs" / name).read_text() for name in ("access.md", "keys.md"))
+    assert [name for name in PERMISSIONS if f"`{name}`" not in access] == []
+    assert [what for names, _ in KEYS for what in names.split() if f"`{what}`" not in keys] == []
+    assert [entry.key for entry in NAVIGATION if f"`g` then `{entry.key}`" not in keys] == []
