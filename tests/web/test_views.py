@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import SavedView
 from flask_opsjobs.jobs.saved_views import MOST_VIEWS, BadView, list_views, save_view
-from tests.support.engine import race
+from tests.support.waiting import wait_until
 from tests.web.conftest import Access
 from tests.web.every import soup
 
@@ -126,8 +127,13 @@ def test_two_windows_cannot_both_save_the_fiftieth(host: Host, session: Session)
                 return False
         return True
 
-    outcomes = race(lambda: save("left"), lambda: save("right"))
-    assert sorted(outcomes) == [False, True]
+    save_view(session, "ops-demo", "left", "")  # and does not commit yet
+    waits = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    with ThreadPoolExecutor() as threads, host.engine.connect() as watcher:
+        other = threads.submit(save, "right")
+        wait_until(lambda: other.done() or watcher.scalar(waits), what="the other one to wait")
+        session.commit()
+        assert other.result() is False
     assert len(list_views(session, "ops-demo")) == MOST_VIEWS
     save_view(session, "ops-demo", "view 0", "state=failed")  # replacing is still allowed
     with pytest.raises(BadView, match="50 views already"):
