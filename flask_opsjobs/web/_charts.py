@@ -13,8 +13,8 @@ from ..overview.pace_queries import Pace, Step
 _WIDTH, _TOP, _BOTTOM = 256.0, 8.0, 104.0
 _NICE = (1, 2, 4, 6, 8, 10)
 _AXIS = {"hour": timedelta(minutes=15), "day": timedelta(hours=6)}
-# A label needs so much room beside the next.
-_LABEL = 26.0
+# A label needs so much room, and more beside `now` at the end.
+_LABEL, _LAST_LABEL = 26.0, 40.0
 
 Values = Sequence[float | None]
 
@@ -183,7 +183,7 @@ def _ticks(pace: Pace) -> list[tuple[float, str, str]]:
     at, ticks = midnight + ((first - midnight) // every + 1) * every, []
     while at < first + span:
         x = (at - first) / span * _WIDTH
-        if x <= _WIDTH - _LABEL:
+        if x <= _WIDTH - _LAST_LABEL:
             ticks.append((round(x, 1), "start" if x < _LABEL / 2 else "middle", f"{at:%H:%M}"))
         at += every
     return [*ticks, (_WIDTH, "end", "now")]
