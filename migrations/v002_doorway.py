@@ -198,8 +198,8 @@ CREATE TABLE opsjobs.saved_views (
 """
 
 TABLES = (
-    JOBS, QUEUES, AUDIT_EVENTS, AUDIT_HEAD, *APPEND_ONLY, PREVIEWS, *BIRTH_SLIPS, BIRTHS, ROLLUPS, DEPTHS, ROLLUP_HEAD, BOOKS,
-    SAVED_VIEWS,
+    JOBS, QUEUES, AUDIT_EVENTS, AUDIT_HEAD, *APPEND_ONLY, PREVIEWS, *BIRTH_SLIPS, BIRTHS, ROLLUPS, DEPTHS,
+    ROLLUP_HEAD, BOOKS, SAVED_VIEWS,
     # What was recorded before births were counted, so that the books begin balanced.
     "INSERT INTO opsjobs.births (minute, queue, born)"
     " SELECT 'epoch', queue, count(*) FROM opsjobs.jobs GROUP BY queue",
@@ -231,7 +231,8 @@ INDEXES = {
 }
 
 _NEW = (
-    "audit_events", "audit_head", "previews", "birth_slips", "births", "rollups", "depths", "rollup_head", "books", "saved_views",
+    "audit_events", "audit_head", "previews", "birth_slips", "births", "rollups", "depths", "rollup_head", "books",
+    "saved_views",
 )  # fmt: skip
 
 

@@ -161,7 +161,9 @@ def _free(queues: Sequence[QueueDepth], state: str) -> Depth:
 def _how_fast(due: Count, started: Count, pace: Pace) -> str:
     if not due.number:
         return (
-            "All that is due and free to go has started." if started.number else "Nothing is due that is free to go."
+            "All that is due and free to go has started."
+            if started.number
+            else "Nothing is due that is free to go."
         )
     speed = pace.ends_a_minute
     if speed is None:
