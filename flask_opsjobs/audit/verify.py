@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -43,7 +43,6 @@ class Verdict:
     broken: Break | None = None
     unknown_rows: int = 0
     unknown: tuple[int, int] | None = None
-    key_ids: set[str] = field(default_factory=set)
 
     @property
     def rows(self) -> int:
@@ -113,7 +112,6 @@ class _Walk:
         if verdict.broken is not None:
             return
         verdict.last, verdict.hash, self.previous = link.sequence, link.hash, link.hash
-        verdict.key_ids.add(link.key_id)
         if link.key_id not in self.keys:
             verdict.unknown_rows += 1
             begin = verdict.unknown[0] if verdict.unknown else link.sequence
