@@ -97,7 +97,7 @@ def list_stopped(session: Session, now: datetime) -> Sequence[ExecutorRow]:
     """The last ten executors that ended by themselves within a day, the latest first."""
     stopped = (
         select(*_EXECUTOR)
-        .where(Executor.started_at > now - timedelta(days=7), Executor.state == "stopped")
+        .where(Executor.started_at > now - timedelta(days=90), Executor.state == "stopped")
         .where(Executor.ended_at > now - timedelta(days=1))
         .order_by(Executor.ended_at.desc())
         .limit(_MOST_STOPPED)

@@ -28,6 +28,11 @@ PAGES = {
     "searched": "/jobs?q=error:purpose%20created:<1d",
     "a word that nobody bears": "/jobs?q=nobody",
     "no such job": "/jobs/987654321",
+    "queues": "/queues",
+    "a queue": "/queues/reports",
+    "workers": "/workers",
+    "audit": "/audit",
+    "help": "/help",
 }
 
 

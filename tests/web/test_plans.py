@@ -1,0 +1,73 @@
+"""The reads of the queues' and workers' pages walk the indexes that they name, on tables as a busy host has them."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from flask_opsjobs import sql
+from flask_opsjobs.web._reads import reading
+
+# By one INSERT each: the real writers would take minutes. Only plans are asked of these rows.
+_FILL = """
+INSERT INTO opsjobs.births (minute, queue, born)
+SELECT date_trunc('minute', now()) - n * interval '1 min', 'queue_' || q, n
+FROM generate_series(1, 2000) n, generate_series(1, 20) q;
+INSERT INTO opsjobs.rollups (minute, queue, finished)
+SELECT date_trunc('minute', now()) - n * interval '1 min', 'queue_' || q, n
+FROM generate_series(1, 2000) n, generate_series(1, 20) q;
+INSERT INTO opsjobs.jobs (worker, queue, line, state, args, max_attempts, dispatch_no, created_at, due_at, started_at)
+SELECT 'w', 'q', 'q', 'started', '{}', 5, 1, now(), now(), now() FROM generate_series(1, 30000);
+INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, executor, started_at)
+SELECT id, 1, 1, 'e', now() FROM opsjobs.jobs;
+INSERT INTO opsjobs.executors (name, kind, host, pid, queues, state, started_at, beat_at, holding)
+SELECT 'e' || n, 'forking', 'h', n, '{q}', 'alive', now(), now(), ARRAY[n || '-1', 'odd']
+FROM generate_series(1, 3000) n
+"""
+
+
+@pytest.fixture
+def filled(session: Session) -> None:
+    for statement in _FILL.split(";"):
+        session.execute(text(statement))
+    session.commit()
+    session.execute(text("ANALYZE opsjobs.births, opsjobs.rollups, opsjobs.jobs, opsjobs.attempts"))
+    session.execute(text("ANALYZE opsjobs.executors"))
+    session.commit()
+
+
+def _nodes(node: dict[str, Any]) -> list[dict[str, Any]]:
+    return [node, *(inner for child in node.get("Plans", ()) for inner in _nodes(child))]
+
+
+@pytest.mark.parametrize(
+    ("statement", "indexes", "most"),
+    [
+        ("sum_rates", {"births_pkey", "rollups_pkey"}, 61 * 20),
+        ("list_held_jobs", {"executors_pkey", "jobs_pkey", "attempts_pkey"}, 100),
+    ],
+)
+def test_a_page_s_read_walks_its_indexes(
+    statement: str, indexes: set[str], most: int, app: Flask, filled: None
+) -> None:
+    with app.app_context(), reading() as read:
+        since = read.now - timedelta(hours=1)
+        asked = {"since": since, "executor_ids": list(range(1, 51)), "limit": 500}
+        explained = "EXPLAIN (ANALYZE, FORMAT JSON) " + sql.load(statement)
+        found = read.session.connection().exec_driver_sql(explained, asked).scalar_one()
+    plan = json.loads(found) if isinstance(found, str) else found
+    nodes = _nodes(plan[0]["Plan"])
+    used = {node["Index Name"] for node in nodes if "Index Name" in node}
+    assert indexes <= used
+    walked = [node for node in nodes if node.get("Index Name") in indexes]
+    assert all(node["Actual Rows"] * node["Actual Loops"] <= most for node in walked)
+    assert not [
+        node for node in nodes
+        if node["Node Type"] == "Seq Scan" and node["Relation Name"] != "rollup_head"
+    ]  # fmt: skip
