@@ -96,7 +96,7 @@
     if (pick !== undefined) return range(found, event.shiftKey);
     if (copy) await navigator.clipboard.writeText(find(copy).textContent).then(() => { found.textContent = "Copied"; });
     else if (close === undefined || dialog.open) event.preventDefault();
-    if (close !== undefined) dialog.close();
+    if (close !== undefined) [dialog.close(), tell()];
     else if (!copy) show(found.href);
   });
 

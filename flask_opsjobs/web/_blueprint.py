@@ -9,7 +9,7 @@ from typing import Any
 from flask import Blueprint, g, request
 from werkzeug import exceptions
 
-from . import _access, _headers, _origin, _pages, _problems, _reads
+from . import _access, _headers, _origin, _pages, _problems
 from ._problems import Problem
 from .urls import URLS, Url
 
@@ -65,8 +65,6 @@ def _guarded(url: Url) -> Callable[..., Any]:
         if url.kind == "verb":
             _origin.check()
             request.max_content_length = _LARGEST_FORM
-            with _reads.asking():
-                return url.view(**arguments)
         return url.view(**arguments)
 
     return view

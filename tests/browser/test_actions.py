@@ -111,6 +111,8 @@ def test_drift_is_said_and_the_reason_is_kept(page: Any, visit: Open, operator: 
     page.click("dialog button.main")
     page.wait_for_selector("#toast .say")
     page.wait_for_selector(".say:has-text('default is paused')")
+    page.click("#toast button")
+    assert page.inner_text("#toast") == ""
 
 
 def test_rows_are_picked_and_discarded_with_two_skipped(

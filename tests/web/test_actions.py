@@ -59,6 +59,11 @@ def _words(response: Any) -> str:
     return " ".join(_sheet(response).text.split())
 
 
+def _buttons(response: Any) -> list[str]:
+    """What the form of the sheet may be sent by."""
+    return [button.text for button in _sheet(response).select("form button")]
+
+
 def _sent(response: Any) -> tuple[str, dict[str, str]]:
     """Where the sheet's form goes, and what it holds."""
     form = _sheet(response).form
@@ -99,7 +104,7 @@ def test_a_preview_says_all_before_anything_is_done(
     assert "For tester only, good until" in words
     assert tree.select_one("textarea[name=reason]")["minlength"] == "8"
     assert [b.text for b in tree.select("#sheet button")] == [f"Retry job {failed.id}"]
-    assert tree.select_one("#sheet [data-close]")["href"] == BACK
+    assert tree.select_one("#sheet a[data-close]")["href"] == BACK
     assert _state(session, failed) == "failed"
 
 
@@ -113,8 +118,8 @@ def test_a_plain_form_is_led_to_its_receipt(
     page = get(receipt)
     (audit,) = _sheet(page).select("a[href^='/ops/jobs/audit/']")
     assert REASON in get(str(audit["href"]).removeprefix("/ops/jobs")).text
-    assert _sheet(page).select_one("[data-close]")["href"] == BACK
-    assert not _sheet(page).select("textarea, button")
+    assert _sheet(page).select_one("a[data-close]")["href"] == BACK
+    assert not _sheet(page).select("textarea, .foot button")
 
 
 def test_a_script_gets_the_changed_sheet_alone(
@@ -191,7 +196,7 @@ def test_an_expired_preview_says_so_and_does_nothing(
     session.commit()
     page = get(path)
     assert "This preview has expired" in _words(page)
-    assert [b.text for b in _sheet(page).select("button")] == ["Preview again"]
+    assert _buttons(page) == ["Preview again"]
     assert "expired" in _words(post(url, 409, **form | {"reason": REASON}))
     assert _state(session, failed) == "failed"
     assert "token" in _sent(post(_sent(page)[0], 200, **_sent(page)[1] | {"reason": "so far"}))[1]
@@ -245,7 +250,7 @@ def test_every_verb_in_every_state_has_a_button_or_says_why_not(
     job = make_job(session, state)
     session.commit()
     page = get(preview(f"/jobs/{job.id}/{action.verb}"))
-    buttons = [button.text for button in _sheet(page).select("button")]
+    buttons = _buttons(page)
     if state in action.sources:
         assert len(buttons) == 1
         assert str(job.id) in buttons[0]
@@ -336,9 +341,9 @@ def test_the_way_back_is_a_page_of_ours(
     headers = {"Sec-Fetch-Site": "same-origin", "Referer": referrer}
     made = client.post(f"/ops/jobs/jobs/{failed.id}/retry", data={"back": back}, headers=headers)
     page = client.get(made.location)
-    assert _sheet(page).select_one("[data-close]")["href"] == found
+    assert _sheet(page).select_one("a[data-close]")["href"] == found
     evil = client.get(made.location.partition("?")[0] + "?back=https://evil.example/")
-    assert _sheet(evil).select_one("[data-close]")["href"] == "/ops/jobs"
+    assert _sheet(evil).select_one("a[data-close]")["href"] == "/ops/jobs"
 
 
 # --- what stands in the way

@@ -161,3 +161,11 @@ def test_the_documentation_names_every_permission_and_every_key() -> None:
     assert [name for name in PERMISSIONS if f"`{name}`" not in access] == []
     assert [what for names, _ in KEYS for what in names.split() if f"`{what}`" not in keys] == []
     assert [entry.key for entry in NAVIGATION if f"`g` then `{entry.key}`" not in keys] == []
+
+
+def test_how_pages_are_displayed_needs_no_database(make_app: Callable[..., Flask]) -> None:
+    app = make_app(SQLALCHEMY_DATABASE_URI="postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    response = app.test_client().post(
+        "/ops/jobs/display", data={"theme": "dark"}, headers=SAME_ORIGIN
+    )
+    assert response.status_code == 303

@@ -14,6 +14,7 @@ from ...jobs import search_ids
 from ...operator import Operator
 from .. import _access, _back, _problems
 from .._host import host
+from .._reads import asking
 from . import previews
 
 
@@ -75,9 +76,10 @@ def _start(action: Action, targets: Sequence[str], params: Mapping[str, Any] = {
     actor = _access.actor()
     assert actor is not None  # the door asked
     try:
-        made = Operator(host()).preview(
-            action.name, targets, actor=actor, via="page", params=params
-        )
+        with asking():
+            made = Operator(host()).preview(
+                action.name, targets, actor=actor, via="page", params=params
+            )
     except ActionRefused as refused:  # it would make no sense in any state
         raise _problems.unreadable(f"{str(refused)[:200]}.") from refused
     if typed := request.form.get("reason", ""):

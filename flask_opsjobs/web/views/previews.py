@@ -13,7 +13,7 @@ from ...jobs.lifecycle import STATES
 from ...operator import Operator
 from .. import _access, _back, _pages, _problems, _sheet
 from .._host import host
-from .._reads import Reading, reading
+from .._reads import Reading, asking, reading
 
 _STATUS = {None: 200, "unauthorized": 403, "reason_too_short": 422, "reason_too_long": 422}
 
@@ -38,14 +38,15 @@ def execute(preview_id: int) -> Response:
     assert actor is not None  # the door asked
     _require_possible(preview_id)
     reason = request.form.get("reason", "")
-    receipt = Operator(host()).execute(
-        preview_id,
-        request.form.get("token", ""),
-        actor=actor,
-        reason=reason,
-        request_id=request.headers.get("X-Request-ID"),
-        via="page",
-    )
+    with asking():
+        receipt = Operator(host()).execute(
+            preview_id,
+            request.form.get("token", ""),
+            actor=actor,
+            reason=reason,
+            request_id=request.headers.get("X-Request-ID"),
+            via="page",
+        )
     if receipt.code == "foreign":
         raise _problems.no_such_preview()
     if receipt.is_done and "HX-Request" not in request.headers:
