@@ -15,7 +15,7 @@ import pytest
 
 from flask_opsjobs.errors import SchemaBehind
 from flask_opsjobs.host import Host
-from flask_opsjobs.loops import Loop, Pass
+from flask_opsjobs.loops import LOOPS, Loop, Pass
 from flask_opsjobs.loops.one_pass import Runner
 from flask_opsjobs.loops.process import LoopsProcess, LoopThread, Outage
 from flask_opsjobs.loops.shape import IDLE, every
@@ -184,7 +184,7 @@ def test_the_command_runs_what_is_due_and_stops_in_time(
 
         wait_until(are_finished, 30)
         names = {name for (name,) in connection.execute("SELECT loop FROM opsjobs.loop_runs")}
-    assert {"dispatch", "stage", "expire", "watch", "recall", "observe", "retain"} == names
+    assert {loop.name for loop in LOOPS} == names
     assert loops.terminate(10) == 0
     assert "Traceback" not in loops.log
 
