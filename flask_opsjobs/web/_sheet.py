@@ -22,7 +22,7 @@ _REFUSALS = {
     "illegal": "nothing is left that it could be done to",
     "unknown_target": "it is not there any more",
 }
-# More different values of one thing than this are told as a number.
+# More different values of one thing than this, or one for each target, are told as a number.
 _MOST_PAIRS = 3
 
 
@@ -176,7 +176,8 @@ def _lower(text: str) -> str:
 
 
 def _lines(what: str, counted: Counter[tuple[str | None, str | None]]) -> Iterator[Line]:
-    if len(counted) <= _MOST_PAIRS:
+    is_shared = len(counted) == 1 or len(counted) < counted.total()
+    if is_shared and len(counted) <= _MOST_PAIRS:
         for (before, after), number in counted.items():
             yield Line(what, before, after, number)
         return
