@@ -78,7 +78,9 @@ def test_it_recovers_from_a_kill(postgres: Postgres, folder: Path) -> None:
     assert is_there(postgres)
 
 
-@pytest.mark.parametrize("left", [f"{os.getpid()}\n", "", "no number\n"])
+@pytest.mark.parametrize(
+    "left", [f"{os.getpid()}\n", "", "no number\n"], ids=["another process", "empty", "no number"]
+)
 def test_a_stale_pid_file_is_seen_through(postgres: Postgres, folder: Path, left: str) -> None:
     """Its process is another program by now, or it was never written to the end."""
     (folder / "postgres/postmaster.pid").write_text(left)
