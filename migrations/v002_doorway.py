@@ -216,6 +216,14 @@ INDEXES = {
         "jobs page: error:text, among the newest that have one",
     ),
     "jobs_adopted": ("jobs (id) WHERE origin = 'rq'", "jobs page: origin:rq, newest first"),
+    "jobs_unwell_by_worker": (
+        "jobs (state, worker, id) WHERE state IN ('failed', 'canceled')",
+        "jobs page: state:failed worker:name, newest first",
+    ),
+    "jobs_unwell_by_queue": (
+        "jobs (state, queue, id) WHERE state IN ('failed', 'canceled')",
+        "jobs page: state:failed queue:name, newest first",
+    ),
     "jobs_run_again": (
         "jobs (run_again_from) WHERE run_again_from IS NOT NULL",
         "job page: what was run again from it",
@@ -254,8 +262,9 @@ def downgrade(op: Any) -> None:
     for table in reversed(_NEW):
         op.execute(f"DROP TABLE opsjobs.{table}")
     op.execute("DROP FUNCTION opsjobs.refuse_audit_change()")
-    for name in ("jobs_args", "jobs_tags", "jobs_with_error", "jobs_adopted", "jobs_run_again"):
-        op.execute(f"DROP INDEX opsjobs.{name}")
+    for name, (columns, _) in INDEXES.items():
+        if columns.startswith("jobs "):
+            op.execute(f"DROP INDEX opsjobs.{name}")
     op.execute(
         "ALTER TABLE opsjobs.queues DROP COLUMN is_draining, DROP COLUMN paused_at,"
         " DROP COLUMN paused_by, DROP COLUMN paused_reason"

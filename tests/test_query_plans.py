@@ -60,6 +60,7 @@ def module_app(databases: Any) -> Iterator[Flask]:
     with Session(engine) as session:
         fill(session, 12_000, "scheduled")
         fill(session, 36_000, "finished")
+        fill(session, 200, "canceled")
         fill(session, 1_500, "failed")
         fill(session, 400, "available")
         fill(session, 60, "queued")
@@ -146,7 +147,12 @@ PAGES = [
     ("worker=nobody", {"jobs_by_worker"}, 0),
     ("queue=queue_3&state=finished", {"jobs_by_queue"}, 1_500),
     ("worker=worker_3&state=finished", {"jobs_by_worker"}, 200),
-    ("worker=worker_3&state=failed", {"jobs_by_state"}, 1_500),
+    ("worker=worker_3&state=failed", {"jobs_unwell_by_worker"}, 26),
+    ("worker=worker_3&queue=queue_3&state=failed", {"jobs_unwell_by_worker"}, 50),
+    ("worker=nobody&state=failed", {"jobs_unwell_by_worker"}, 0),
+    ("queue=queue_3&state=failed", {"jobs_unwell_by_queue"}, 26),
+    ("queue=queue_3&state=canceled", {"jobs_unwell_by_queue"}, 26),
+    ("created=<2h&queue=queue_3&state=failed", {"jobs_pkey", "jobs_unwell_by_queue"}, 500),
     ("origin=rq", {"jobs_adopted"}, 0),
     ("origin=opsjobs", {"jobs_pkey"}, 26),
     ("created=<2h", {"jobs_pkey"}, 500),
@@ -186,7 +192,7 @@ SEARCHES = [
     ("args.account_id:42 error:no", {"jobs_args", "jobs_with_error"}, 1_600),
     ("args.is_big:true error:nothing", {"jobs_args", "jobs_with_error"}, 30_000),
     ("args.is_big:true", {"jobs_args"}, 30_000),  # half of all: stops at 5,001 of them
-    ("args.is_big:true state:failed", {"jobs_args", "jobs_by_state"}, 35_000),
+    ("args.is_big:true state:failed", {"jobs_args", "jobs_unwell_by_queue"}, 35_000),
     ("tag:tag_300", {"jobs_tags"}, 100),
     ("tag:tag_300 args.is_big:true", {"jobs_tags", "jobs_args"}, 30_000),
     ("tag:nobody", {"jobs_tags"}, 0),

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 WAITING = ("deferred", "scheduled", "available", "queued", "retryable")
 FINAL = ("finished", "failed", "canceled")
+# Final states that few jobs end in, and most searches ask for; they have indexes of their own.
+UNWELL = ("failed", "canceled")
 STATES = ("deferred", "scheduled", "available", "queued", "started", "retryable", *FINAL)
 
 MEANINGS = {

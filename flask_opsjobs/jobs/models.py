@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ..db import Base, one_of
-from .lifecycle import ENDED_BY, FINAL, OUTCOMES, STATES, WAITING
+from .lifecycle import ENDED_BY, FINAL, OUTCOMES, STATES, UNWELL, WAITING
 
 MOMENT = DateTime(timezone=True)
 # Of a receipt: for a span from the enqueue, until its job is final, or also after its row is gone.
@@ -95,6 +95,8 @@ class Job(Base):
         Index("jobs_tags", "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'::text[]")),
         Index("jobs_with_error", "id", postgresql_where=text("error IS NOT NULL")),
         Index("jobs_adopted", "id", postgresql_where=text("origin = 'rq'")),
+        Index("jobs_unwell_by_worker", "state", "worker", "id", postgresql_where=text(one_of("state", UNWELL))),
+        Index("jobs_unwell_by_queue", "state", "queue", "id", postgresql_where=text(one_of("state", UNWELL))),
         Index("jobs_run_again", "run_again_from", postgresql_where=text("run_again_from IS NOT NULL")),
     )  # fmt: skip
 

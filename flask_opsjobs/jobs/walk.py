@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy import BigInteger, ColumnElement, Select, Text, literal, tuple_
 
 from .filter import JobFilter
+from .lifecycle import UNWELL
 from .models import Job
 
 LAST_ID = 2**63 - 1
@@ -43,15 +44,28 @@ def fits(
     ]
 
 
+def fits_row(wanted: JobFilter, row: Any) -> bool:
+    """The same of a row that was read."""
+    return all(getattr(wanted, name) in (None, getattr(row, name)) for name in PLAIN)
+
+
 def lead_of(wanted: JobFilter) -> str | None:
     """The column that the index to walk begins with, that of fewer rows first; None is the primary key.
 
-    Adopted jobs have an index in that order of their own, which the planner finds.
+    Failed and canceled jobs of one worker or queue have indexes of their own, which the planner finds, since
+    these begin with the one state; so have adopted jobs.
     """
     names = ("state", "worker", "queue")
-    if wanted.state == "finished":  # most jobs are
+    if wanted.state == "finished" or wanted.state in UNWELL:  # most jobs are; or those indexes
         names = ("worker", "queue", "state")
     return next((name for name in names if getattr(wanted, name)), None)
+
+
+def walked_part(wanted: JobFilter) -> JobFilter:
+    """The conditions that the index to walk answers; the others are asked of what was read from it."""
+    lead = lead_of(wanted) or "origin"
+    known = {lead, "state"} if wanted.state in UNWELL else {lead}
+    return wanted.but(**{name: None for name in PLAIN if name not in known})
 
 
 def walk(statement: Jobs, wanted: JobFilter, found: Range, *, newest_first: bool = True) -> Jobs:
