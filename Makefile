@@ -5,6 +5,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# Test processes at once, each with servers of its own. Most tests wait for processes, not for the machine.
+PROCESSES ?= 3
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -28,7 +30,7 @@ demo-check: $(READY) ## Run the demo headless: jobs run, a failed one is retried
 	$(BIN)/flask --app examples/flask_host opsjobs demo --check $(ARGS)
 
 test: $(READY) ## Run all tests, also those with a browser, with kills and with the wheel.
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 coverage: $(READY) ## Run the tests and print which lines they never reach.
 	$(BIN)/coverage erase

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,20 @@ from tests.support.postgres import Postgres
 from tests.support.processes import Children
 from tests.support.serving import served
 from tests.support.valkey import Valkey
+
+# --- reports
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """What a test logged may hold half characters on purpose; a report that passes between processes may not."""
+    report = yield
+    report.sections = [
+        (title, said.encode("utf-8", "backslashreplace").decode())
+        for title, said in report.sections
+    ]
+    return report
+
 
 # --- servers, once for the session
 
