@@ -13,8 +13,9 @@ from flask import current_app
 
 from ..actions.catalog import ACTIONS
 from ..actions.shapes import Item, Plan, Receipt, Skip
-from ..errors import ActionRefused, EngineUnavailable, SchemaBehind
+from ..errors import ActionRefused, AuditHeadMissing, EngineUnavailable, SchemaBehind
 from ..operator import Operator
+from ._plain import plain
 
 # 2 is what click says of a wrong command line; here also: it could not be asked.
 EXITS = """
@@ -60,13 +61,13 @@ def act(
         )  # fmt: skip
     except ActionRefused as refused:
         receipt = refused.receipt
-    except (SchemaBehind, EngineUnavailable) as error:
+    except (SchemaBehind, EngineUnavailable, AuditHeadMissing) as error:
         raise click.UsageError(str(error)) from None
     _leave(_say_receipt(receipt) if not as_json else _json(receipt), _exit_code(receipt))
 
 
 def _leave(words: str, code: int) -> NoReturn:
-    click.echo(words)
+    click.echo(plain(words))
     raise SystemExit(code)
 
 
@@ -102,7 +103,7 @@ def _lines(items: Sequence[Item], skipped: Sequence[Skip]) -> list[str]:
 
 
 def _json(found: Plan | Receipt) -> str:
-    return json.dumps(asdict(found), ensure_ascii=False)
+    return json.dumps(asdict(found))
 
 
 def _user() -> str:

@@ -18,6 +18,7 @@ from ..audit import verify as verifying
 from ..audit.verify import Verdict
 from ..errors import SchemaBehind
 from ..host import Host
+from ._plain import plain
 
 # 2 is what click says of a wrong command line; here also: it could not be found out.
 _EXITS = {"intact": 0, "broken": 1, "unverifiable": 3}
@@ -51,7 +52,7 @@ def verify(as_json: bool, since: int, heads: tuple[tuple[int, bytes], ...]) -> N
     host: Host = current_app.extensions["opsjobs"]
     with _reading(host) as session:
         found = verifying.verify(session, host.secrets, first=since, expected=dict(heads))
-    click.echo(json.dumps(_plain(found)) if as_json else _words(found))
+    click.echo(json.dumps(_plain(found)) if as_json else plain(_words(found)))
     raise SystemExit(_EXITS[found.state])
 
 

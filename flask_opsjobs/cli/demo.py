@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -28,6 +29,8 @@ SETTINGS = {
     "FLASK_OPSJOBS_LATE_SECONDS": "6",
     "FLASK_OPSJOBS_MISSING_SECONDS": "15",
 }
+# Beside its data: what a shell reads in.
+ENV = "env"
 FIRST_PORT, LAST_PORT = 5000, 5020
 
 
@@ -86,6 +89,7 @@ def _run(ctx: click.Context, folder: Path, port: int, *, check: bool) -> int:
         env = {**SETTINGS, **servers.env}
         _step(ctx, env, "db", "upgrade")
         people = _step(ctx, env, "seed")
+        _note_env(ctx, folder, servers.env)
         heard: list[str] = []
         children = Children(write=heard.append if check else click.echo)
         _add_children(ctx, env, port, children, is_fed=not check)
@@ -144,8 +148,18 @@ def _welcome(url: str, people: str, folder: Path) -> None:
     click.echo(
         f"{rule}\n  {url}/  the shop\n  {url}/ops/jobs  its jobs\n"
         f"  sign in with name / password:\n{signs}"
+        f"  commands reach it once you have read {folder / ENV} in:\n"
+        f"    . {folder / ENV}; flask opsjobs why 1\n"
         f"  Ctrl-C stops everything; {folder} keeps the data\n{rule}"
     )
+
+
+def _note_env(ctx: click.Context, folder: Path, env: Mapping[str, str]) -> None:
+    """Write down what a shell must know for its commands to stand on this demo's servers."""
+    app = ctx.ensure_object(ScriptInfo).app_import_path
+    told = env if app is None else {**env, "FLASK_APP": str(Path(app).absolute())}
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in told.items()]
+    (folder / ENV).write_text("".join(lines))
 
 
 @contextmanager

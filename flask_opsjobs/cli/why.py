@@ -20,6 +20,7 @@ from ..explain.shapes import Explanation, Reason
 from ..host import Host
 from ..jobs import search_ids
 from ..web._display import Display
+from ._plain import plain
 
 
 @click.command("why")
@@ -45,7 +46,7 @@ def why(job: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.to_json(clean), indent=2))
     else:
-        click.echo("\n".join(_lines(found, clean)))
+        click.echo(plain("\n".join(_lines(found, clean))))
 
 
 def _stop(code: int, says: str) -> NoReturn:

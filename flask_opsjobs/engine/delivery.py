@@ -8,7 +8,9 @@ from dataclasses import dataclass
 PREFIX = "opsjobs-"
 # What RQ calls. An OpsWorker never does: it reads the id and performs the job itself.
 FUNCTION = "flask_opsjobs.engine.plain_worker.perform_delivery"
-_ID = re.compile(r"opsjobs-(\d{1,19})-(\d{1,19})")
+_ID = re.compile(r"opsjobs-([0-9]{1,19})-([0-9]{1,19})")
+# What a bigint holds: whoever may write to Redis may name a job that Postgres cannot be asked about.
+_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -36,4 +38,6 @@ def rq_id(job_id: int, dispatch_no: int) -> str:
 def parse(text: str) -> tuple[int, int] | None:
     """The (job id, dispatch number) in an RQ id; None when the delivery is not ours."""
     match = _ID.fullmatch(text)
-    return (int(match[1]), int(match[2])) if match else None
+    found = (int(match[1]), int(match[2])) if match else None
+    # Written in one way only: opsjobs-007-1 is somebody else's.
+    return found if found and max(found) <= _LARGEST and rq_id(*found) == text else None

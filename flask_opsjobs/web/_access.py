@@ -6,6 +6,7 @@ import logging
 
 from flask import g, request
 
+from ..jobs import search_ids
 from . import _problems
 from ._host import host
 
@@ -21,7 +22,10 @@ def actor() -> str | None:
         try:
             said = host().access.current_actor()
             # A name, or nobody: whatever else a policy answers would stand in no log and no audit.
-            g.opsjobs_actor = said if isinstance(said, str) and said.strip() else None
+            is_name = isinstance(said, str) and bool(said.strip()) and said.isprintable()
+            if said is not None and not is_name:
+                _log.error("the access policy's current_actor answered no name (%a): denied", said)
+            g.opsjobs_actor = said if is_name else None
         except Exception:
             _log.exception("the access policy raised in current_actor: denied")
             g.opsjobs_actor = None
@@ -57,7 +61,9 @@ def subject() -> str | None:
     """What the current URL is about, as the policy is told: `job/42`, `queue/mail`, or None for a list."""
     arguments = request.view_args or {}
     if "job_id" in arguments:
-        return f"job/{arguments['job_id']}"
+        # As the page reads it, so that /jobs/01 is asked about as the job that it shows.
+        job_id = search_ids.read_own(arguments["job_id"])
+        return f"job/{arguments['job_id'] if job_id is None else job_id}"
     return f"queue/{arguments['name']}" if "name" in arguments else None
 
 

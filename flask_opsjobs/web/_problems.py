@@ -197,6 +197,13 @@ def database_away() -> Problem:
     )
 
 
+def not_now(says: str) -> Problem:
+    """Something that an action needs is held by somebody else, or is not there."""
+    return Problem(
+        503, "Not now", f"{says}.", "Look in the audit whether it was done before you try again."
+    )
+
+
 def schema_behind(says: str) -> Problem:
     """The schema is missing or older than this code."""
     return Problem(

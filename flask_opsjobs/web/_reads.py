@@ -12,7 +12,7 @@ import psycopg
 from sqlalchemy import exc, func, select
 from sqlalchemy.orm import Session
 
-from ..errors import EngineUnavailable, SchemaBehind
+from ..errors import AuditHeadMissing, EngineUnavailable, SchemaBehind
 from . import _problems
 from ._host import host
 
@@ -57,8 +57,10 @@ def asking() -> Iterator[None]:
         yield
     except SchemaBehind as behind:
         raise _problems.schema_behind(str(behind)) from behind
-    except (exc.TimeoutError, EngineUnavailable) as away:  # the pool's, or what the doorway met
+    except exc.TimeoutError as away:  # the pool's
         raise _problems.database_away() from away
+    except (EngineUnavailable, AuditHeadMissing) as met:  # by the doorway, which says what
+        raise _problems.not_now(str(met)) from met
     except (exc.DBAPIError, psycopg.Error) as error:
         found = _problem_of(error)
         if found is None:

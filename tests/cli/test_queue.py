@@ -50,6 +50,14 @@ def test_no_other_word_is_a_window(bench: Bench, call: Any, window: str) -> None
     assert bench.rows("SELECT 1 FROM opsjobs.queues") == []
 
 
+def test_without_the_head_of_the_audit_it_cannot_be_asked(bench: Bench, call: Any) -> None:
+    bench.connection.execute("DELETE FROM opsjobs.audit_head")
+    refused = call("pause", "default", *REASON)
+    assert refused.exit_code == 2
+    assert "flask opsjobs audit verify" in refused.output
+    assert bench.rows("SELECT 1 FROM opsjobs.queues WHERE is_paused") == []
+
+
 def test_a_dry_run_writes_nothing(bench: Bench, call: Any) -> None:
     asked = call("pause", "default", "mial", "--dry-run")
     assert asked.exit_code == 3

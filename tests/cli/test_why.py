@@ -77,6 +77,18 @@ def test_what_a_person_wrote_passes_the_display_policy(
     assert "hunter2" not in said.stdout
 
 
+def test_nothing_that_a_terminal_obeys_is_printed(
+    app: Flask, bench: Bench, record_job: RecordJob
+) -> None:
+    job_id = record_job()
+    reason = "\x1b]0;owned\x07 \x9b2J \u202ethgir"
+    Operator(bench.host).pause("default", actor="ops-demo", reason=reason)
+    for words in ((), ("--json",)):
+        said = why(app, str(job_id), *words).stdout
+        assert "owned" in said
+        assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(said)
+
+
 @pytest.mark.parametrize("job", ["987654", "9999999999999999999", "mail", "", "-"])
 def test_an_unknown_job_exits_1(app: Flask, job: str) -> None:
     said = why(app, "--", job)

@@ -112,7 +112,15 @@ def test_what_rq_runs_and_what_expires_is_left_alone(
 
 def test_the_hosts_own_jobs_are_never_touched(walk: Walk, redis_client: Redis) -> None:
     queue = Queue(connection=redis_client)
-    for name in ("opsjobs-x", "opsjobs-1", "opsjobs-1-2-3", "mine"):
+    for name in (
+        "opsjobs-x",
+        "opsjobs-1",
+        "opsjobs-1-2-3",
+        "mine",
+        "opsjobs-01-1",
+        f"opsjobs-{2**63}-1",
+        f"opsjobs-1-{2**63}",
+    ):
         queue.enqueue("os.getpid", job_id=name)
     before = sorted(redis_client.keys("*"))
     for _ in range(3):

@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from flask_opsjobs.actions import execution
 from flask_opsjobs.actions.catalog import ACTIONS
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.lifecycle import STATES
@@ -210,6 +211,26 @@ def test_a_permission_lost_meanwhile_is_named(
     response = post(url, 403, script=True, **form | {"reason": REASON})
     assert "job.retry" in _words(response)
     assert _state(session, failed) == "failed"
+
+
+def test_without_the_head_of_the_audit_nothing_is_done_and_said_why(
+    get: Any, post: Post, preview: Any, failed: Job, session: Session
+) -> None:
+    url, form = _sent(get(preview(f"/jobs/{failed.id}/retry")))
+    session.execute(text("DELETE FROM opsjobs.audit_head"))
+    session.commit()
+    assert "audit_head has lost its one row" in _words(post(url, 503, **form | {"reason": REASON}))
+    assert _state(session, failed) == "failed"
+
+
+def test_what_somebody_else_holds_is_said_so(
+    get: Any, post: Post, preview: Any, failed: Job, session: Session, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(execution, "WAIT_SECONDS", 1)
+    url, form = _sent(get(preview(f"/jobs/{failed.id}/retry")))
+    session.execute(text("SELECT 1 FROM opsjobs.jobs WHERE id = :id FOR UPDATE"), {"id": failed.id})
+    assert "somebody else holds" in _words(post(url, 503, **form | {"reason": REASON}))
+    session.rollback()
 
 
 def test_a_denied_verb_names_its_permission_and_makes_no_preview(
