@@ -127,6 +127,19 @@ class Check:
 
     def _kill_holder(self) -> str:
         """SIGKILL the one worker that has a horse, and the horse; the name of its place."""
+        # A job is claimed before the fork: there may be no horse for a moment.
+        self._until("a worker has a horse", lambda: self._holder() is not None)
+        holder = self._holder()
+        if holder is None:
+            raise Failed("the horse of the started job is gone before it could be killed")
+        worker, pids = holder
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return worker
+
+    def _holder(self) -> tuple[str, list[int]] | None:
+        """The place whose worker has a horse, with their pids: the worker's first, it must not see its horse die."""
         import psutil  # comes with the wheel of PostgreSQL
 
         for worker in WORKERS:
@@ -134,12 +147,8 @@ class Check:
             with suppress(psutil.NoSuchProcess):
                 horses = psutil.Process(pid).children() if pid is not None else []
                 if pid is not None and horses:
-                    # The worker first: it must not see its horse die.
-                    for each in (pid, *(horse.pid for horse in horses)):
-                        with suppress(ProcessLookupError):
-                            os.kill(each, signal.SIGKILL)
-                    return worker
-        raise Failed("no worker has a horse, although a job is started")
+                    return worker, [pid, *(horse.pid for horse in horses)]
+        return None
 
     def _names(self, worker: str) -> list[str]:
         """The executors that this place has had, as they gave their names."""
