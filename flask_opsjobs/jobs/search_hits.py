@@ -24,6 +24,8 @@ from .walk import LAST_ID, PLAIN, Range, fits
 
 # So many hits are looked at: enough for any list, and sorted in no time.
 MOST_HITS = 5_000
+# When there are more, any of them are found; beside them all hits among so many of the newest jobs are shown.
+NEWEST_JOBS = 20_000
 # A text in an error is looked for in so many of the newest jobs that have one.
 NEWEST_ERRORS = 20_000
 
@@ -52,6 +54,17 @@ def error_beyond(found: Range) -> Select[int]:
     return with_error.order_by(Job.id.desc()).offset(NEWEST_ERRORS).limit(1)
 
 
+def job_beyond(found: Range) -> Select[int]:
+    """The id of the newest job that is not among the newest; no row when all are."""
+    return select(Job.id).where(*within(found)).order_by(Job.id.desc()).offset(NEWEST_JOBS).limit(1)
+
+
+def newest_hits(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
+    """As `hits`, by walking the ids of a range that is not large, the newest first."""
+    some = _hits(wanted, within(found)).order_by(Job.id.desc())
+    return some.limit(MOST_HITS)
+
+
 def hits(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
     """Id, state and (if searched) error of the jobs that may fit, one more than are looked at, the newest first.
 
@@ -60,15 +73,19 @@ def hits(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
     """
     if is_by_errors(wanted):
         return _newest_errors(wanted, found)
-    conditions = [*fits(wanted), *within(found, Job.id + 0), *_indexed(wanted)]
+    some = _hits(wanted, within(found, Job.id + 0)).limit(MOST_HITS + 1)
+    found_some = some.cte("hits").prefix_with("MATERIALIZED", dialect="postgresql")
+    return select(found_some).order_by(found_some.c.id.desc())
+
+
+def _hits(wanted: JobFilter, bounds: list[ColumnElement[bool]]) -> Select[int, str, str | None]:
+    conditions = [*fits(wanted), *bounds, *_indexed(wanted)]
     error: ColumnElement[Any] = null()
     if wanted.error:
         # Which of these errors fit is for the caller to say, so that a common argument is no reason to read on.
         error = Job.error.expression
         conditions.append(error.is_not(None))
-    some = select(Job.id, Job.state, error.label("error")).where(*conditions).limit(MOST_HITS + 1)
-    found_some = some.cte("hits").prefix_with("MATERIALIZED", dialect="postgresql")
-    return select(found_some).order_by(found_some.c.id.desc())
+    return select(Job.id, Job.state, error.label("error")).where(*conditions)
 
 
 def _newest_errors(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:

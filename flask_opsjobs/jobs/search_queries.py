@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -15,6 +16,7 @@ from .filter import JobFilter
 from .lifecycle import STATES
 from .rows import Count, JobPage
 from .search_hits import Searched
+from .walk import Range
 
 IsShown = Callable[[str], bool]
 
@@ -86,11 +88,26 @@ def find_hits(session: Session, wanted: JobFilter, now: datetime, is_shown: IsSh
         _allow(session, bitmapscan="on", indexscan="off")
         rows = session.execute(statement).all()
         _allow(session, bitmapscan="off", indexscan="on")
+    stopped = len(rows) > search_hits.MOST_HITS
+    if stopped:
+        rows = _with_the_newest(session, wanted, found, rows)
     shown = [(job_id, state) for job_id, state, error in rows if error is None or is_shown(error)]
     return Hits(
         shown[: search_hits.MOST_HITS],
-        Searched(len(rows) > search_hits.MOST_HITS, has_older_errors),
+        Searched(stopped, has_older_errors),
     )
+
+
+def _with_the_newest(
+    session: Session, wanted: JobFilter, found: Range, rows: Sequence[Any]
+) -> Sequence[Any]:
+    """The hits, and those among the newest jobs: of a common value the index finds any, as a rule the oldest."""
+    if search_hits.is_by_errors(wanted):
+        return rows  # they are the newest
+    beyond = session.scalars(search_hits.job_beyond(found)).first()
+    near = session.execute(search_hits.newest_hits(wanted, found.narrowed(None, beyond)))
+    merged = {row[0]: row for row in (*rows, *near)}
+    return [merged[job_id] for job_id in sorted(merged, reverse=True)]
 
 
 def _allow(session: Session, **scans: str) -> None:

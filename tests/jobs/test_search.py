@@ -139,6 +139,22 @@ def test_a_search_stops_at_its_hits_and_says_so(
     assert search("tag:all args.value:3").searched.is_all
 
 
+def test_of_a_common_value_the_newest_hits_are_shown(
+    work: Worker, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index finds the oldest first, and stops before it comes to what an operator looks for."""
+    monkeypatch.setattr(search_hits, "MOST_HITS", 10)
+    monkeypatch.setattr(search_hits, "NEWEST_JOBS", 5)
+    work.options(tags=["all"]).enqueue_many({"value": n} for n in range(60))
+    db.session.commit()
+    found = search("tag:all")
+    assert _values(found, db)[:5] == list(range(59, 54, -1))
+    assert len(found.page.rows) == 10
+    assert found.searched.stopped_at_hits
+    older = search("tag:all", before=found.page.rows[4].id)
+    assert [row.id for row in older.page.rows] == [row.id for row in found.page.rows[5:]]
+
+
 def _fail(session: Session, errors: dict[int, str]) -> None:
     """Ends jobs as failed with an error, in one statement, as the recorder's is not what is tried here."""
     sql = (

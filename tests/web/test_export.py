@@ -214,7 +214,7 @@ def test_a_search_that_stopped_says_so_in_the_last_line(
     session.commit()
     rows, last = _csv(get("/jobs.csv?q=tag:eu").text)
     assert len(rows) == 3
-    assert last.endswith("only the newest of the first 4 hits are here.")
+    assert last.endswith("among the newest 20000 jobs, and others, 3 in all.")
     _, said = _ndjson(get("/jobs.ndjson?q=error:gateway").text)
     assert said["note"] == "Searched the newest 3 jobs with an error."
 

@@ -154,7 +154,7 @@ def test_what_was_looked_at_is_said(
         make_job(session, "failed", tags=["eu"])
     session.commit()
     text = get("/jobs?q=tag:eu").text
-    assert "Searched the newest of the first 4 hits" in text
+    assert "Searched the newest 20,000 jobs, and 3 hits among the others" in text
     assert soup(text).select_one("nav.tabs b").text == "3+"
     text = get("/jobs?q=error:gateway").text
     assert "Searched the newest 3 jobs with an error" in text

@@ -76,7 +76,10 @@ def _batches_of(wanted: JobFilter, found: Hits) -> Iterator[Sequence[ExportRow]]
 def _tell(found: Hits) -> str:
     """What a search did not look at."""
     if found.searched.stopped_at_hits:
-        return f"More jobs fit: only the newest of the first {search_hits.MOST_HITS + 1} hits are here."
+        return (
+            f"More jobs fit: here are those among the newest {search_hits.NEWEST_JOBS} jobs, and others, "
+            f"{search_hits.MOST_HITS} in all."
+        )
     if found.searched.stopped_at_errors:
         return f"Searched the newest {search_hits.NEWEST_ERRORS} jobs with an error."
     return ""
