@@ -19,8 +19,9 @@ from .shapes import Plan, Receipt
 from .verdict import Decided, Verdict, leave
 
 _log = logging.getLogger("flask_opsjobs")
-_JOB = re.compile(r"job/([0-9]{1,18})")
+_JOB = re.compile(r"job/([0-9]{1,19})")
 _QUEUE = re.compile(r"queue/([^\0\ud800-\udfff]{1,500})", re.DOTALL)
+_LARGEST_ID = 2**63 - 1  # what a bigint holds
 _WIDEST = 1_000_000
 
 THINGS = {"job": on_jobs, "queue": on_queues}
@@ -124,7 +125,7 @@ def _fingerprint(ask: Ask, verdicts: Iterable[Verdict]) -> str:
 def _canonical(action: Action, target: object) -> str:
     pattern = _JOB if action.thing == "job" else _QUEUE
     match = pattern.fullmatch(target) if isinstance(target, str) else None
-    if match is None:
+    if match is None or (action.thing == "job" and int(match[1]) > _LARGEST_ID):
         said = f"{target!r} is not a target of {action.name}: write {action.thing}/…"
         raise _nonsense(action.name, "unknown_target", said)
     return f"job/{int(match[1])}" if action.thing == "job" else f"queue/{match[1]}"

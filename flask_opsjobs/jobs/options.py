@@ -113,6 +113,8 @@ class Options:
 
 def fault_of_name(what: str, name: object) -> str | None:
     """The sentence that refuses a name of a queue or worker; None when it is fine."""
+    if name in (".", ".."):
+        return f"{what} {name!r} is not a name: browsers and proxies change such a path"
     if isinstance(name, str) and _NAME.fullmatch(name):
         return None
     said = f"{what} {name!r} is not a name: use 1 to 200 letters, digits and _ - . :"

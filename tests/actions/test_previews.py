@@ -334,6 +334,7 @@ def test_a_hundred_jobs_pass_in_one_plan_and_one_event(
         ("job.retry", ["job/x"], None, "unknown_target"),
         ("job.retry", ["job/-1"], None, "unknown_target"),
         ("job.retry", ["job/" + "9" * 30], None, "unknown_target"),
+        ("job.retry", [f"job/{2**63}"], None, "unknown_target"),
         ("job.retry", ["job/1 "], None, "unknown_target"),
         ("job.retry", ["job/١"], None, "unknown_target"),
         ("job.retry", [7], None, "unknown_target"),
@@ -355,6 +356,11 @@ def test_nonsense_is_refused_before_anything_is_looked_at(
             ask(action, targets, actor="anna", params=params)
         assert (refused.value.code, refused.value.receipt.outcome) == (code, "refused")
     assert events(bench) == []
+
+
+def test_the_largest_id_is_looked_for(operator: Operator) -> None:
+    plan = operator.plan("job.retry", [f"job/{2**63 - 1}"], actor="anna")
+    assert [skip.code for skip in plan.skipped] == ["not_found"]
 
 
 def test_an_id_has_one_spelling(operator: Operator, reach: Reach) -> None:

@@ -70,6 +70,7 @@ def test_a_function_that_cannot_be_a_worker_is_refused(
     [
         ({"queue": "two words"}, "queue 'two words' is not a name: use 1 to 200 letters"),
         ({"queue": ""}, "queue '' is not a name"),
+        ({"queue": ".."}, "queue '..' is not a name: browsers"),
         ({"queue": "a\n"}, "is not a name"),
         ({"queue": "mail/1"}, "is not a name"),
         ({"queue": "ü"}, "is not a name"),

@@ -220,7 +220,7 @@ def test_nothing_of_the_host_s_own_is_touched(client: FlaskClient) -> None:
     assert "OpsJobs" not in response.text
 
 
-@pytest.mark.parametrize("answer", [5, object(), "", "  ", b"ops"])
+@pytest.mark.parametrize("answer", [5, object(), "", "  ", b"ops", "a\0b", "a\ud800"])
 def test_who_has_no_name_is_nobody(answer: Any, make_app: Callable[..., Flask]) -> None:
     class Odd(AllowAll):
         def current_actor(self) -> Any:

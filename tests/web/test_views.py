@@ -93,6 +93,15 @@ def test_what_is_no_view_is_refused(form: dict[str, str], said: str, post: Any, 
     assert _views(get) == {}
 
 
+@pytest.mark.parametrize("query", ["args.x=1", "error=secret"])
+def test_what_may_not_be_searched_is_not_kept(
+    query: str, post: Any, get: Get, access: Access
+) -> None:
+    access.held.discard("payload.view")
+    assert "payload.view" in post("/views", 403, name="x", query=query).text
+    assert _views(get) == {}
+
+
 @pytest.mark.parametrize("view_id", ["0", "x", "-1", "9" * 30, "1%00", "9223372036854775808"])
 def test_nonsense_deletes_nothing(view_id: str, post: Any) -> None:
     post(f"/views/{view_id}/delete", 404)

@@ -24,6 +24,8 @@ def save() -> Response:
         wanted = JobFilter.from_query(parse_qsl(request.form.get("query", "")))
     except BadFilter as error:
         raise _problems.unreadable(f"{error}.") from error
+    if wanted.needs_payload and not _access.may_see_payload():
+        raise _problems.denied(_access.PAYLOAD)
     query: dict[str, Any] = dict(wanted.to_query())
     with asking(), Session(host().engine) as session, session.begin():
         try:
