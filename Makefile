@@ -6,7 +6,7 @@
 PYTHON ?= python3
 ARGS ?=
 # Test processes at once, each with servers of its own. Most tests wait for processes, not for the machine.
-PROCESSES ?= 3
+PROCESSES ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 

@@ -52,8 +52,8 @@ def run(
     kind = OpsSimpleWorker if simple else OpsWorker
     rq_worker = kind(names, name=executor.name, connection=wire.redis, serializer=wire.serializer)
     stable = (SimpleStable if simple else ForkingStable)(app, executor, host.workers)
-    rq_worker.attach(executor, stable)
-    click.echo(f"{executor.name} listens to {', '.join(names)}", err=True)
+    said = f"{executor.name} listens to {', '.join(names)}"
+    rq_worker.attach(executor, stable, tell_ready=lambda: click.echo(said, err=True))
     try:
         rq_worker.work(burst=burst, max_jobs=max_jobs, logging_level=log_level)
     finally:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -44,14 +44,23 @@ class OpsWorkerLoop(BaseWorker):
     executor: Executor
     stable: Any
 
-    def attach(self, executor: Executor, stable: Any) -> None:
-        """Give the worker its executor (connections, recorder, pulse) and the way it performs."""
+    def attach(self, executor: Executor, stable: Any, tell_ready: Callable[[], None]) -> None:
+        """Give the worker its executor (connections, recorder, pulse) and the way it performs.
+
+        `tell_ready` is called once it heeds signals, right before it takes its first job.
+        """
         self.executor = executor
         self.stable = stable
+        self._tell_ready = tell_ready
         self.books = RQBooks(self)
         self._state_told: str | None = None
         self._suspension_read_at = 0.0
         self.performed = 0
+
+    def _install_signal_handlers(self) -> None:
+        """RQ's own; before this a signal ends the process as it would any other, so nobody is told that it listens."""
+        super()._install_signal_handlers()
+        self._tell_ready()
 
     def has_failed(self, burst: bool, max_jobs: int | None) -> bool:
         """Whether the loop ended although nobody asked for it: RQ's `work` ends without a word on an exception."""

@@ -94,7 +94,7 @@ def test_check_sees_a_job_run_one_retried_and_one_rescued(start: Start, place: P
         "all is well",
     ):
         assert sentence in child.log
-    assert left_over(place) == {}
+    wait_until(lambda: left_over(place) == {}, 10, what="nothing of it to be left")
     assert list(place.glob("opsjobs-demo-*")) == []
 
 
@@ -110,7 +110,7 @@ def test_it_lives_ends_and_comes_back_on_its_data(start: Start, place: Path) -> 
     wait_until(lambda: "finished" in text_of(site.get(f"/ops/jobs/jobs/{job}")), 30)
     first.wait_for("feeder")
     assert first.terminate() == 0
-    assert left_over(place) == {}
+    wait_until(lambda: left_over(place) == {}, 10, what="nothing of it to be left")
 
     second = start(*words)
     site = root_of(second)
@@ -127,7 +127,7 @@ def test_it_lives_ends_and_comes_back_on_its_data(start: Start, place: Path) -> 
     left_over(place)[valkey].kill()
     assert third.wait(timeout=30) == 1
     assert "Valkey ended by itself: everything stops" in third.log
-    assert left_over(place) == {}
+    wait_until(lambda: left_over(place) == {}, 10, what="nothing of it to be left")
 
 
 @pytest.mark.chaos
@@ -139,7 +139,7 @@ def test_it_ends_in_the_middle_of_its_start(
     child.wait_for("flask db upgrade", timeout=60)
     child.signal(number)
     assert child.wait(timeout=30) != 0
-    assert left_over(place) == {}
+    wait_until(lambda: left_over(place) == {}, 10, what="nothing of it to be left")
 
 
 def test_a_port_in_use_is_named() -> None:
