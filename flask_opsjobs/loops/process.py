@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
@@ -34,11 +35,12 @@ class Outage:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._since: float | None = None
+        self._back_at = 0.0
 
-    def begin(self, error: BaseException) -> None:
-        """Postgres did not answer."""
+    def begin(self, error: BaseException, asked_at: float) -> None:
+        """Postgres did not answer who asked at that time of the monotonic clock: no news if it has answered since."""
         with self._lock:
-            if self._since is None:
+            if self._since is None and asked_at >= self._back_at:
                 self._since = time.monotonic()
                 _log.error("Postgres is away (%s); the loops wait for it", type(error).__name__)
 
@@ -46,7 +48,8 @@ class Outage:
         """Postgres answers."""
         with self._lock:
             if self._since is not None:
-                away = time.monotonic() - self._since
+                self._back_at = time.monotonic()
+                away = self._back_at - self._since
                 self._since = None
                 _log.warning("Postgres is back after %.1f s; the loops go on", away)
 
@@ -71,7 +74,8 @@ class LoopThread(threading.Thread):
             try:
                 has_more = self._pass()
             except (psycopg.Error, DBAPIError) as error:
-                self._lose_connection(error)
+                self._outage.begin(error, began)
+                self._lose_connection()
                 self._stop_event.wait(wait)
                 wait = min(wait * 2, _LONGEST_WAIT)
                 continue
@@ -92,11 +96,44 @@ class LoopThread(threading.Thread):
         self._outage.end()
         return has_more
 
-    def _lose_connection(self, error: BaseException) -> None:
-        self._outage.begin(error)
+    def _lose_connection(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+class Signals:
+    """SIGTERM and SIGINT while the block runs: each is heard when it is asked for, and breaks into nothing.
+
+    They are blocked and waited for. A thread of the host's from before blocks none, and Linux may choose it while the
+    main thread is not waiting: then the handler notes the signal, and without one the process would die of it.
+    """
+
+    def __init__(self) -> None:
+        self._noted = 0
+        self._handlers: dict[signal.Signals, Any] = {}
+        self._mask: set[int | signal.Signals] = set()
+
+    def __enter__(self) -> None:
+        self._handlers = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+    def __exit__(self, *_: object) -> None:
+        # The handlers last: what still comes in between is noted, not died of.
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        for number, handler in self._handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def comes_within(self, seconds: float) -> bool:
+        """Whether one comes within so many seconds, or has come unheard."""
+        if signal.sigtimedwait(_SIGNALS, seconds) is not None:
+            return True
+        has_come = self._noted > 0
+        self._noted = 0
+        return has_come
+
+    def _note(self, *_: object) -> None:
+        self._noted += 1
 
 
 class LoopsProcess:
@@ -107,6 +144,7 @@ class LoopsProcess:
     ) -> None:
         self._host = host
         self._stop = threading.Event()
+        self._signals = Signals()
         self._outage = Outage()
         self._threads = [
             LoopThread(Runner(loop, host), self._stop, self._outage, surround) for loop in loops
@@ -120,24 +158,22 @@ class LoopsProcess:
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; the exit code: 0, or 1 when a loop died or a pass did not end in time.
 
-        Must be called in the main thread. Raises `SchemaBehind`. The signals are blocked and waited for, so that they
-        break into nothing; a second one leaves at once.
+        Must be called in the main thread. Raises `SchemaBehind`. A second signal leaves at once.
         """
         self._wait_for_schema()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        try:
-            for thread in self._threads:
-                thread.start()
-            is_well = self._watch()
-            self._stop.set()
-            return 0 if self._wait_for_threads() and is_well else 1
-        finally:
-            self._stop.set()
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with self._signals:
+            try:
+                for thread in self._threads:
+                    thread.start()
+                is_well = self._watch()
+                self._stop.set()
+                return 0 if self._wait_for_threads() and is_well else 1
+            finally:
+                self._stop.set()
 
     def _watch(self) -> bool:
         """Until a signal comes; False when a thread ended by itself."""
-        while not _is_told(_LOOK_SECONDS):
+        while not self._signals.comes_within(_LOOK_SECONDS):
             for thread in self._threads:
                 if not thread.is_alive():
                     _log.critical("the thread %s has died", thread.name)
@@ -147,7 +183,7 @@ class LoopsProcess:
     def _wait_for_threads(self) -> bool:
         end = time.monotonic() + _GRACE_SECONDS
         while alive := [thread.name for thread in self._threads if thread.is_alive()]:
-            if time.monotonic() >= end or _is_told(0.05):
+            if time.monotonic() >= end or self._signals.comes_within(0.05):
                 _log.error("left in the middle of a pass: %s", ", ".join(alive))
                 return False
         return True
@@ -156,16 +192,13 @@ class LoopsProcess:
         """Wait until Postgres answers, and require our schema. Any signal ends this at once: nothing has begun."""
         wait = _SHORTEST_WAIT
         while True:
+            asked_at = time.monotonic()
             try:
                 self._host.require_schema()
                 self._outage.end()
                 return
             except DBAPIError as error:
-                self._outage.begin(error)
+                self._outage.begin(error, asked_at)
             self._stop.wait(wait)
             wait = min(wait * 2, _LONGEST_WAIT)
 
-
-def _is_told(seconds: float) -> bool:
-    """Whether a signal to stop comes within so many seconds."""
-    return signal.sigtimedwait(_SIGNALS, seconds) is not None

@@ -6,7 +6,9 @@ import logging
 import os
 import re
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -95,6 +97,29 @@ def test_a_stuck_pass_holds_up_no_other_and_a_second_signal_leaves_it(
     wait_until(lambda: not any(t.name.startswith("opsjobs-") for t in threading.enumerate()))
 
 
+A_SIGNAL_THAT_THE_MAIN_THREAD_DOES_NOT_WAIT_FOR = """
+import os, signal, sys, threading
+from tests.support.host import create_app
+from flask_opsjobs.loops.process import LoopsProcess
+# A thread of the host's from before blocks no signal: Linux gives it those that the main thread blocks.
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+watch = LoopsProcess._watch
+def told(self):
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("still here", flush=True)
+    return watch(self)
+LoopsProcess._watch = told
+sys.exit(LoopsProcess(create_app().extensions["opsjobs"]).run())
+"""
+
+
+def test_a_signal_that_another_thread_gets_stops_it_in_order(children: Children) -> None:
+    script = A_SIGNAL_THAT_THE_MAIN_THREAD_DOES_NOT_WAIT_FOR
+    started = children.start(sys.executable, "-c", script)
+    assert started.wait(30) == 0
+    assert "still here" in started.log
+
+
 def test_more_to_do_is_done_at_once(host: Host) -> None:
     counting = Counting(lambda context: context.again())
     loop = Loop("greedy", every(3600), counting.loop.run, True)
@@ -159,6 +184,19 @@ def test_postgres_away_is_waited_for_and_said_once(
         thread.join(10)
     assert caplog.text.count("Postgres is away") == 1
     assert caplog.text.count("Postgres is back") == 1
+
+
+def test_who_asked_before_postgres_came_back_tells_no_news(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Two loops lose it at once; the second is still waiting for its answer when the first goes on."""
+    outage, asked_at, error = Outage(), time.monotonic(), ConnectionError()
+    outage.begin(error, asked_at)
+    outage.end()
+    outage.begin(error, asked_at)
+    assert caplog.text.count("Postgres is away") == 1
+    outage.begin(error, time.monotonic())
+    assert caplog.text.count("Postgres is away") == 2
 
 
 def test_the_command_runs_what_is_due_and_stops_in_time(
