@@ -5,7 +5,8 @@
 
 PYTHON ?= python3
 ARGS ?=
-# Test processes at once, each with servers of its own. Most tests wait for processes, not for the machine.
+# Test processes at once, each with servers of its own. Most tests wait for processes, not for the machine. One that
+# dies ends the run and names its test: xdist may wait for ever for what it had in hand.
 PROCESSES ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
@@ -30,7 +31,7 @@ demo-check: $(READY) ## Run the demo headless: jobs run, a failed one is retried
 	$(BIN)/flask --app examples/flask_host opsjobs demo --check $(ARGS)
 
 test: $(READY) ## Run all tests, also those with a browser, with kills and with the wheel.
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --max-worker-restart 0 $(ARGS)
 
 coverage: $(READY) ## Run the tests and print which lines they never reach.
 	$(BIN)/coverage erase
