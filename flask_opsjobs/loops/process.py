@@ -201,4 +201,3 @@ class LoopsProcess:
                 self._outage.begin(error, asked_at)
             self._stop.wait(wait)
             wait = min(wait * 2, _LONGEST_WAIT)
-
