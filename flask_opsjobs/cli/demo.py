@@ -178,12 +178,16 @@ def _beside(*jobs: Callable[[], None], over: threading.Event) -> Iterator[None]:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end this block as Ctrl-C does, so that the servers are stopped too."""
+    """A signal ends this block wherever it is, so that the servers are stopped too.
+
+    SIGINT as well: a shell that starts a command in the background lets it ignore that one.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
