@@ -58,12 +58,12 @@ class Broker:
                     push(key, delivery.rq_id)
                 pipe.execute()
 
-    def forget(self, queue_name: str, rq_ids: Iterable[str]) -> None:
+    def forget(self, queue_name: str, rq_ids: Iterable[str], *, quick: bool = False) -> None:
         """Remove deliveries from RQ without a trace: list, intermediate list, started registry, executions, hash."""
         ids = list(rq_ids)
         if not ids:
             return
-        queue = self.queue(queue_name)
+        queue = self.queue(queue_name, quick=quick)
         with queue.connection.pipeline() as pipe:
             for rq_id in ids:
                 pipe.lrem(queue.key, 0, rq_id)

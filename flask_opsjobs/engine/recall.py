@@ -88,20 +88,19 @@ def recall_lost(
     return _take_back(connection, broker, [row for row in rows if row.key in lost], seen, now)
 
 
-def recall_paused(connection: Connection, broker: Broker, queue: str | None = None) -> list[Key]:
+def recall_paused(connection: Connection, queue: str | None = None) -> list[tuple[str, int, int]]:
     """Take back what was handed out of paused queues, of one or of all, but for those that drain. Commits.
 
     Right after a pause, and again by the loop: a dispatcher that read the queue before may commit after. Fenced by
     `dispatch_no`, so what a worker claims in this moment runs; so does what one holds whose claim a crash forgot.
-    Redis being away leaves deliveries that find no row.
+    Returns the deliveries (queue, id, dispatch_no), which are then to be removed from Redis: they find no row.
     """
     wanted = {"queue": queue, "limit": _MOST_ROWS}
     found = connection.execute(sql.load("list_queued_in_paused"), wanted).fetchall()
     held = {held for (held,) in connection.execute(sql.load("list_held_deliveries"))}
     rows = [row for row in (_Queued(*row) for row in found) if row.held_as not in held]
     recalled = set(recall(connection, [row.key for row in rows])) if rows else set()
-    tidy_quietly(broker, [(row.queue, *row.key) for row in rows if row.key in recalled])
-    return sorted(recalled)
+    return sorted((row.queue, *row.key) for row in rows if row.key in recalled)
 
 
 def _page(

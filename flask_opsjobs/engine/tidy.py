@@ -19,17 +19,19 @@ from .redis_reads import read_running
 _log = logging.getLogger("flask_opsjobs.lifeline")
 
 
-def tidy(broker: Broker, deliveries: Iterable[tuple[str, int, int]]) -> None:
+def tidy(
+    broker: Broker, deliveries: Iterable[tuple[str, int, int]], *, quick: bool = False
+) -> None:
     """Remove deliveries (queue, id, dispatch_no) from RQ without a trace. Raises `RedisError`.
 
     Left alone, RQ would later call a rescued one abandoned, and its hash would stay for ever. What a live executor
-    still runs ends by itself: its outcome meets the fence.
+    still runs ends by itself: its outcome meets the fence. `quick` is for whoever is waited for.
     """
     for name, group in groupby(sorted(deliveries), key=itemgetter(0)):
-        queue = broker.queue(name)
+        queue = broker.queue(name, quick=quick)
         rq_ids = {rq_id(job_id, number) for _, job_id, number in group}
         _forget_running(queue, rq_ids)
-        broker.forget(name, rq_ids)
+        broker.forget(name, rq_ids, quick=quick)
 
 
 def tidy_quietly(broker: Broker, deliveries: Iterable[tuple[str, int, int]]) -> None:

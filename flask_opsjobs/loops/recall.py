@@ -7,6 +7,7 @@ import logging
 from ..engine.recall import Suspects, recall_lost, recall_paused
 from ..engine.redis_reads import answering, one_queue_per_redis
 from ..engine.strays import Strays, remove_strays
+from ..engine.tidy import tidy_quietly
 from .shape import IDLE, Loop, Pass, count, every
 
 _log = logging.getLogger("flask_opsjobs.lifeline")
@@ -20,10 +21,14 @@ def run(context: Pass) -> str:
 
 
 def _recall_paused(context: Pass) -> list[str]:
-    recalled = recall_paused(context.connection, context.host.broker)
+    recalled = recall_paused(context.connection)
     if not recalled:
         return []
-    _log.info("took back jobs %s: their queue is paused", _ids(recalled))
+    tidy_quietly(context.host.broker, recalled)
+    _log.info(
+        "took back jobs %s: their queue is paused",
+        _ids([(id, number) for _, id, number in recalled]),
+    )
     return [f"took back {count(len(recalled), 'job')} of paused queues"]
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from flask_opsjobs.actions.catalog import ACTIONS, actions_of_queue
+from flask_opsjobs.actions.effects import Forget, TakeBack
+from flask_opsjobs.engine.broker import Broker
+from flask_opsjobs.engine.connections import RedisConnections
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.engine.recall import recall_paused
 from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.claimed import Claimed
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.lifeline import executors
 from flask_opsjobs.loops.one_pass import Runner
@@ -156,6 +162,39 @@ def test_pause_takes_back_what_lies_in_redis_and_leaves_what_runs(
     assert bench.dispatch(window=3) == 3
 
 
+@pytest.mark.parametrize("action", ["queue.pause", "job.cancel"])
+def test_with_a_frozen_redis_a_decision_is_quick_and_its_receipt_says_so(
+    action: str, app: Flask, host: Host, bench: Bench, record_job: RecordJob, own_valkey: Any
+) -> None:
+    job_id, other = record_job(), record_job(queue="mail")
+    host.broker = Broker(RedisConnections(app, own_valkey.url))
+    bench.dispatch(window=3)
+    bench.dispatch("mail", window=3)
+    own_valkey.freeze()
+    targets, otherwise = {
+        "queue.pause": (["queue/default", "queue/mail"], TakeBack.otherwise),
+        "job.cancel": ([f"job/{job_id}", f"job/{other}"], Forget.otherwise),
+    }[action]
+    began = time.monotonic()
+    receipt = Operator(host).run(action, targets, **WHY)
+    # 5 s is what a loop gives a call; an operator waits for one short call, not for one a queue.
+    assert time.monotonic() - began < 2
+    assert receipt.is_done
+    assert receipt.says.endswith(f"; Redis was not told: {otherwise}")
+    # In Postgres it has happened: whoever meets the delivery is refused.
+    assert bench.job(job_id)["state"] in ("available", "canceled")
+    own_valkey.thaw()
+    assert not isinstance(bench.claim(job_id), Claimed)
+
+
+def test_a_pause_with_nothing_in_redis_does_not_ask_it(
+    app: Flask, host: Host, own_valkey: Any
+) -> None:
+    own_valkey.kill()
+    host.broker = Broker(RedisConnections(app, own_valkey.url))
+    assert Operator(host).pause("default", **WHY).says == "Pause queue default: done"
+
+
 def test_drain_leaves_it_there_and_a_pause_then_takes_it(
     bench: Bench, operator: Operator, record_job: RecordJob
 ) -> None:
@@ -164,7 +203,7 @@ def test_drain_leaves_it_there_and_a_pause_then_takes_it(
     bench.dispatch(window=3)
     operator.drain("default", **WHY)
     assert (count(bench, "queued"), bench.dispatch(window=5)) == (3, 0)
-    assert recall_paused(bench.connection, bench.host.broker) == []
+    assert recall_paused(bench.connection) == []
     operator.pause("default", **WHY)
     assert count(bench, "queued") == 0
 
@@ -196,14 +235,14 @@ def test_what_a_dispatcher_pushed_after_the_pause_the_loop_takes_back(
     assert said == "took back 1 job of paused queues"
 
 
-@pytest.mark.parametrize("time", range(8))
+@pytest.mark.parametrize("turn", range(8))
 def test_a_pause_against_a_dispatcher_and_a_worker(
     host: Host,
     make_bench: MakeBench,
     operator: Operator,
     record_job: RecordJob,
     redis_client: Any,
-    time: int,
+    turn: int,
 ) -> None:
     """After the next pass of the loop nothing is queued, and what was claimed in time runs once."""
     one, two = make_bench(), make_bench()
