@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ..host import Host
+from ..unseen import count_seen
 from .catalog import LONGEST_REASON, PREVIEW_MINUTES, SHORTEST_REASON
 from .planning import Ask, Judged
 from .shapes import Change, Plan, Receipt, Skip
@@ -58,8 +59,7 @@ def find_refusal(
 
 def require_reason(ask: Ask, reason: str) -> Refused | None:
     """A slip of the pen is no decision: it costs nothing and is not audited."""
-    seen = "".join(each for each in reason if each.isprintable() or each in "\n\t").strip()
-    if len(seen) < SHORTEST_REASON:
+    if count_seen(reason) < SHORTEST_REASON:
         says = f"say why, in at least {SHORTEST_REASON} characters: {ask.action.name} is audited"
         return Refused("reason_too_short", says, is_spent=False, is_audited=False)
     if len(reason) > LONGEST_REASON:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+from ..unseen import TURNS, written_out
+
 # All controls but the line feed, and what turns the direction of what follows.
-_OBEYED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_OBEYED = re.compile(rf"[\x00-\x09\x0b-\x1f\x7f-\x9f{TURNS}]")
 
 
 def plain(text: str) -> str:
     """The text with each such character written out, as `\\x1b`."""
-    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _OBEYED.sub(written_out, text)

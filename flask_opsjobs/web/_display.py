@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from ..policy import DisplayPolicy
+from ..unseen import unturned
 
 _log = logging.getLogger("flask_opsjobs")
 
@@ -207,12 +208,12 @@ def _dump(value: Any) -> str:
 
 
 def _hidden(words: str) -> Markup:
-    return Markup('<span class="hid">{}</span>').format(words)
+    return Markup('<span class="hid">{}</span>').format(unturned(words))
 
 
 def _mark(text: str) -> Markup:
     """The text escaped, with what stands for something hidden set apart."""
-    parts = _MARKED.split(text)
+    parts = _MARKED.split(unturned(text))
     return Markup("").join(
         _hidden(part) if number % 2 else escape(part) for number, part in enumerate(parts)
     )

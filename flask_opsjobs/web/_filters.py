@@ -12,6 +12,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
 from ..jobs.rows import Count
+from ..unseen import unturned
 
 _STEPS = ((60, "s"), (3600, "min"), (48 * 3600, "h"), (None, "d"))
 _SIZES = {"s": 1, "min": 60, "h": 3600, "d": 86400}
@@ -120,12 +121,22 @@ def size(byte_count: int | None) -> str:
 
 def code(text: str) -> Markup:
     """A sentence of ours in which backticks set code apart."""
-    parts = re.split(r"`([^`]*)`", text)
+    parts = re.split(r"`([^`]*)`", unturned(text))
     marked = (
         Markup("<code>{}</code>").format(part) if at % 2 else escape(part)
         for at, part in enumerate(parts)
     )
     return Markup("").join(marked)
+
+
+def typed(text: Any) -> Markup:
+    """A value of a form, which goes back to the server as it came: nothing in it is written out."""
+    return escape(text)
+
+
+def written(value: Any) -> Any:
+    """What a template writes, from any source: a text in its own order, also when it was made to turn around."""
+    return unturned(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _shown(method: str) -> Callable[..., Markup]:
@@ -147,6 +158,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "size": size,
     "took": took,
     "total": Count.sum,
+    "typed": typed,
     # Through the display policy, and only these.
     "shown": _shown("text"),
     "shown_json": _shown("json"),

@@ -16,7 +16,7 @@ from .._folders import folder
 from ..actions.catalog import ACTIONS
 from . import _access, _badges, _files, _preferences
 from ._display import Display
-from ._filters import FILTERS
+from ._filters import FILTERS, written
 from ._host import host
 from ._navigation import NAVIGATION
 from ._problems import Problem
@@ -31,6 +31,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=written,
     )
     environment.filters.update(FILTERS)
     environment.globals.update(file_url=_files.url, url_for=url_for, may=_may)

@@ -90,6 +90,7 @@ def test_exit_codes(record_job: RecordJob, call: Any) -> None:
         (["1"], 2, "say why with --reason"),
         (["1", "--reason", "no"], 1, "at least 8 characters"),
         (["1", "--reason", " " * 20], 1, "at least 8 characters"),
+        (["1", "--reason", "\u3164" * 20], 1, "at least 8 characters"),
         ([], 2, "Missing argument"),
         (["one", *REASON], 2, "not a valid integer"),
         (["0", *REASON], 2, "not in the range"),

@@ -381,6 +381,20 @@ def test_markup_in_every_field_is_text(path: str, get: Get, session: Session) ->
     assert "alert(" in soup(page).text
 
 
+@pytest.mark.parametrize("path", PLACES[:4])
+def test_what_turns_a_text_around_is_written_out(path: str, get: Get, session: Session) -> None:
+    text = "paid \u202e by \u2067 anna \u061c\u200f"
+    make_event(
+        session, actor=text, action=text, subject=text, targets=(text, f"job/{text}"),
+        outcome="refused", code=text, permission=text, reason=text, request_id=text,
+        before={text: {text: text}}, after={text: [text]},
+    )  # fmt: skip
+    session.commit()
+    page = get(path).text
+    assert not set("\u202e\u2067\u061c\u200f") & set(page)
+    assert "paid \\u202e by \\u2067 anna \\u061c\\u200f" in page
+
+
 # --- files
 
 

@@ -26,6 +26,7 @@ from tests.web.rows import (
 
 MARKUP = "\"'><img src=x><script>alert(1)</script>{{ 1234 * 1234 }}</pre></table></main>"
 SECRET = "hunter2-and-more"
+TURNS = "\u202e\u202a\u202b\u202c\u202d\u2066\u2067\u2068\u2069\u200e\u200f\u061c"
 
 
 def _carry(session: Session, text: str, names: str, *, labels: str | None = None) -> dict[str, Job]:
@@ -57,7 +58,7 @@ def _carry(session: Session, text: str, names: str, *, labels: str | None = None
     return jobs
 
 
-def _texts(app: Flask, jobs: dict[str, Job]) -> Iterator[str]:
+def _texts(app: Flask, jobs: dict[str, Job], only: str = "") -> Iterator[str]:
     client = app.test_client()
     for _, path in [
         *reads(jobs),
@@ -66,7 +67,8 @@ def _texts(app: Flask, jobs: dict[str, Job]) -> Iterator[str]:
     ]:
         response = client.get(path)
         assert response.status_code < 500, path
-        yield response.text
+        if response.mimetype.startswith(only):
+            yield response.text
 
 
 def test_markup_in_every_field_is_text(app: Flask, session: Session) -> None:
@@ -79,6 +81,30 @@ def test_markup_in_every_field_is_text(app: Flask, session: Session) -> None:
         assert "1522756" not in tree.text
         seen += tree.text.count("alert(1)")
     assert seen > 50
+
+
+def test_what_turns_a_text_around_is_written_out(app: Flask, session: Session) -> None:
+    """But in what a form sends back and in files: they hold what is stored."""
+    text = f"invoice {TURNS} paid"
+    jobs = _carry(session, text, text)
+    seen = 0
+    for page in _texts(app, jobs, only="text/html"):
+        tree = soup(page)
+        for field in tree.select("input[value]"):
+            del field["value"]
+        assert not set(TURNS) & set(str(tree))
+        seen += str(tree).count(ascii(TURNS)[1:-1])
+    assert seen > 50
+    (first, *_) = app.test_client().get("/ops/jobs/jobs.ndjson").text.splitlines()
+    assert text in json.loads(first)["tags"]
+
+
+def test_a_form_sends_back_what_was_typed(app: Flask) -> None:
+    client = app.test_client()
+    for path, name in (("jobs?error=", "error"), ("audit?q=", "q")):
+        tree = soup(client.get(f"/ops/jobs/{path}a{TURNS[0]}b").text)
+        (field,) = tree.select(f"main form [name={name}]")
+        assert field["value"] == f"a{TURNS[0]}b"
 
 
 def test_names_with_odd_characters_make_links_that_lead_somewhere(
