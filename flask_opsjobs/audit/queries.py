@@ -32,6 +32,8 @@ from .rows import EventPage, EventRow, Head, Link
 WINDOW = 2_000
 _LAST = 2**63 - 1
 _NAMES = 100
+# From how many decisions on one target on it is not worth reading all of them for the newest.
+_MANY = 200
 # An event names one actor and one action, so their indexes come before that of the two outcomes.
 _LEADS = ("actor", "action", "outcome")
 
@@ -82,11 +84,24 @@ def find_event(session: Session, sequence: int) -> EventRow | None:
 
 
 def list_events_of(session: Session, target: str, limit: int = 20) -> Sequence[EventRow]:
-    """The last decisions on one target, such as `job/42` or `queue/mail`, the last one first."""
-    of_target = select(*_ROW).where(AuditEvent.targets.contains([target]))
-    newest = of_target.order_by(_UNORDERED.desc()).limit(limit)
+    """The last decisions on one target, such as `job/42` or `queue/mail`, the last one first.
+
+    Of a target that very many name, those among the newest `WINDOW` decisions are enough when they fill the list. If
+    they do not, all that name it are read and sorted.
+    """
+    of_target = AuditEvent.targets.contains([target])
+    some = select(AuditEvent.sequence).where(of_target).limit(_MANY)
     with _bitmaps(session):
-        return [EventRow(*row) for row in session.execute(newest)]
+        is_common = len(session.scalars(some).all()) == _MANY
+        if is_common:
+            lately = select(*_ROW).order_by(AuditEvent.sequence.desc()).limit(WINDOW).subquery()
+            fits = lately.c.targets.contains([target])
+            newest = select(lately).where(fits).order_by(lately.c.sequence.desc()).limit(limit)
+            found = session.execute(newest).all()
+            if len(found) == limit:
+                return [EventRow(*row) for row in found]
+        every = select(*_ROW).where(of_target).order_by(_UNORDERED.desc()).limit(limit)
+        return [EventRow(*row) for row in session.execute(every)]
 
 
 def list_actors(session: Session) -> list[str]:

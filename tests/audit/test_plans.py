@@ -21,7 +21,8 @@ _FILL = """
 INSERT INTO opsjobs.audit_events (sequence, at, actor, via, action, subject, targets, reason, outcome, code,
     canonical, key_id, previous_hash, hash)
 SELECT n, now(), 'actor_' || n % 9, 'page', 'action_' || n % 7, 'job/' || n % 5000,
-    ARRAY['job/' || n % 5000, 'queue/' || n % 3], 'reason ' || n, CASE WHEN n % 50 = 0 THEN 'refused' ELSE 'done' END,
+    ARRAY['job/' || n % 5000, 'queue/' || n % 3] || CASE WHEN n <= 300 THEN ARRAY['old'] ELSE '{}' END,
+    'reason ' || n, CASE WHEN n % 50 = 0 THEN 'refused' ELSE 'done' END,
     CASE WHEN n % 50 = 0 THEN 'drifted' END, '{}', 'key', '', 'x'
 FROM generate_series(1, 50000) AS n
 """
@@ -39,6 +40,16 @@ class AuditPlans(Plans):
             other.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters)
             ((plan,),) = other.fetchone()
         self.seen.append((statement, list(_nodes(plan["Plan"]))))
+
+    @property
+    def most_fetched(self) -> int:
+        """The most rows that any scan fetched: entries of an index that led to no row do not count."""
+        return max(
+            int(node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+            for _, nodes in self.seen
+            for node in nodes
+            if "Scan" in node["Node Type"] and node["Node Type"] != "Bitmap Index Scan"
+        )
 
 
 @pytest.fixture(scope="module", params=["counted", "never counted"])
@@ -138,6 +149,17 @@ def test_a_target_of_very_many_is_read_in_time(plans: tuple[AuditPlans, Reading]
     found = queries.list_events_of(read.session, "queue/1", limit=3)
     assert [row.sequence for row in found] == [49_999, 49_996, 49_993]
     assert "Seq Scan" not in seen.kinds
+    # 16,667 decisions name it; of their rows, 200 tell that they are many, and the newest are met on the way down.
+    assert seen.most_fetched <= queries.WINDOW
+    assert seen.indexes == {"audit_by_target", "audit_events_pkey"}
+
+
+def test_a_target_of_very_many_long_ago_is_read_whole(plans: tuple[AuditPlans, Reading]) -> None:
+    seen, read = plans
+    found = queries.list_events_of(read.session, "old", limit=3)
+    assert [row.sequence for row in found] == [300, 299, 298]
+    assert "Seq Scan" not in seen.kinds
+    assert seen.most_fetched <= queries.WINDOW
 
 
 @pytest.mark.parametrize(
