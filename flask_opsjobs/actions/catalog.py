@@ -17,12 +17,16 @@ LONGEST_REASON = 2_000
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do with jobs or queues. `sources` are the states in which it is legal; `risk` is a sentence."""
+    """One thing to do with jobs or queues. `sources` are the states in which it is legal; `risk` is a sentence.
+
+    `params` are the names of what must be said beside the targets.
+    """
 
     name: str
     title: str
     sources: tuple[str, ...]
     risk: str
+    params: tuple[str, ...] = ()
 
     @property
     def thing(self) -> str:
@@ -51,8 +55,8 @@ def _job(verb: str, title: str, risk: str) -> Action:
     return Action(f"job.{verb}", title, jobs.sources_of(verb), risk)
 
 
-def _queue(verb: str, title: str, risk: str) -> Action:
-    return Action(f"queue.{verb}", title, queues.sources_of(verb), risk)
+def _queue(verb: str, title: str, risk: str, *params: str) -> Action:
+    return Action(f"queue.{verb}", title, queues.sources_of(verb), risk, params)
 
 
 _ALL = (
@@ -65,7 +69,7 @@ _ALL = (
     _queue("resume", "Resume", "Due jobs are handed out at once, as many as the window allows."),
     _queue("drain", "Drain", "Nothing more is handed out. What waits in Redis already still runs."),
     _queue("set_window", "Set window", "What lies in Redis runs in the order it was handed out: a wide window "
-           "keeps many workers busy, and weakens priorities."),
+           "keeps many workers busy, and weakens priorities.", "window"),
 )  # fmt: skip
 
 ACTIONS: Mapping[str, Action] = {action.name: action for action in _ALL}

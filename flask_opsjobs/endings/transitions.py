@@ -43,6 +43,8 @@ class Ended:
     queue: str
     line: str
     is_unique: bool
+    is_limited: bool = False
+    cron_entry: str | None = None
 
     @property
     def is_final(self) -> bool:

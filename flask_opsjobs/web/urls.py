@@ -55,10 +55,11 @@ def _verbs_of_jobs() -> Iterator[Url]:
         yield Url(f"/jobs/<job_id>/{verb}", f"job_{verb}", actions.on_job(action), "verb", needs)
 
 
-def _verbs_of_queues() -> Iterator[Url]:
-    for action in (action for action in ACTIONS.values() if action.thing == "queue"):
-        rule, endpoint = f"/queues/<path:name>/{action.verb}", f"queue_{action.verb}"
-        yield Url(rule, endpoint, actions.on_queue(action), "verb", action.permission)
+def _verbs_of(thing: str, place: str) -> Iterator[Url]:
+    """Each verb on one thing that has a name; `place` is its page's."""
+    for action in (action for action in ACTIONS.values() if action.thing == thing):
+        rule, endpoint = f"{place}/{action.verb}", f"{thing}_{action.verb}"
+        yield Url(rule, endpoint, actions.on_named(action), "verb", action.permission)
 
 
 URLS = (
@@ -80,7 +81,7 @@ URLS = (
     # A queue may be called live: what refreshes does not lie below its name.
     Url("/live/queues", "queues_live", queues.live, "fragment", "queues.view"),
     Url("/live/queues/<path:name>", "queue_live", queues.queue_live, "fragment", "queues.view"),
-    *_verbs_of_queues(),
+    *_verbs_of("queue", "/queues/<path:name>"),
     Url("/workers", "workers", workers.page, "page", "workers.view"),
     Url("/workers/live", "workers_live", workers.live, "fragment", "workers.view"),
     Url("/audit", "audit", audit.page, "page", "audit.view"),
