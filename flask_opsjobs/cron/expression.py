@@ -1,18 +1,21 @@
 """A cron expression in a time zone: read once, refused with the place of the error, and the slots it has. No database.
 
-The slots are those of Debian's cron, as cronsim has them. With a fixed minute and hour, a slot that a clock jumps over
-comes right after the gap, and one that a clock shows twice comes once. With a star in either, time just goes on.
+The slots are those of Debian's cron. With a fixed minute and hour, a slot that a clock jumps over comes right after the
+gap, and one that a clock shows twice comes once. With a star at the start of either, time just goes on. cronsim finds
+what a clock without summer time would show, and the zone is ours: its own steps over a gap or a fold of half an hour or
+of midnight lose slots.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice, takewhile
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
 
@@ -33,8 +36,10 @@ _FIELDS = (
     ("day of the week", "0 to 7 or SUN to SAT, 5L for the last Friday, 1#2 for the second Monday"),
 )  # fmt: skip
 _LONGEST = 200
-# No clock was ever changed by more at once; what cronsim finds before the beginning is dropped.
+# No clock was ever changed by more at once.
 _LARGEST_STEP = timedelta(hours=25)
+_NEAR = (-_LARGEST_STEP, timedelta(0), _LARGEST_STEP)
+_MINUTE = timedelta(minutes=1)
 
 
 class BadSchedule(ValueError):
@@ -62,9 +67,8 @@ class Schedule:
     def slots_after(self, moment: datetime) -> Iterator[datetime]:
         """Every slot after `moment`, in UTC and in order, each once; may end, at a year that has no more."""
         last = moment
-        begin = moment.astimezone(self.place) - _LARGEST_STEP
-        for slot in CronSim(self._five, begin):
-            found = slot.astimezone(UTC)
+        shown = CronSim(self._five, self._begin(moment))
+        for found in self._as_fixed(shown) if self._is_fixed else self._as_time_goes_on(shown):
             # Two slots of one gap come at the same moment, and count as one.
             if found > last:
                 last = found
@@ -78,6 +82,41 @@ class Schedule:
         """The slots after the one moment and up to the other, the first `most` of them."""
         coming = takewhile(lambda slot: slot <= until, self.slots_after(after))
         return list(islice(coming, most))
+
+    def _begin(self, moment: datetime) -> datetime:
+        """What a clock shows at `moment`; earlier near a change of it, as what it showed before may come again."""
+        here = moment.astimezone(self.place)
+        near = {(moment + step).astimezone(self.place).utcoffset() for step in _NEAR}
+        return here.replace(tzinfo=None) - (_LARGEST_STEP if len(near) > 1 else timedelta(0))
+
+    def _as_fixed(self, shown: Iterator[datetime]) -> Iterator[datetime]:
+        """When a clock in the zone shows these the first time, or has jumped over them."""
+        for clock in shown:
+            while (times := self._times(clock))[1] < times[0]:
+                clock += _MINUTE
+            yield times[0]
+
+    def _as_time_goes_on(self, shown: Iterator[datetime]) -> Iterator[datetime]:
+        """Whenever a clock in the zone shows these: never, once or twice."""
+        again: deque[datetime] = deque()
+        for clock in shown:
+            first, second = self._times(clock)
+            while again and again[0] < first:
+                yield again.popleft()
+            if second >= first:
+                yield first
+            if second > first:
+                again.append(second)
+        yield from again
+
+    def _times(self, clock: datetime) -> tuple[datetime, datetime]:
+        """When a clock shows this the first and the second time; the second before the first means never (PEP 495)."""
+        there = clock.replace(tzinfo=self.place)
+        return there.astimezone(UTC), there.replace(fold=1).astimezone(UTC)
+
+    @property
+    def _is_fixed(self) -> bool:
+        return not any(field.startswith("*") for field in self._five.split()[:2])
 
     @property
     def _five(self) -> str:
@@ -96,17 +135,18 @@ def read_schedule(expression: object, zone: object = "UTC") -> Schedule:
 
 
 def _fault_of_zone(zone: object) -> str | None:
-    if isinstance(zone, str):
-        try:
-            ZoneInfo(zone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            pass
-        else:
-            return None
-    known = available_timezones()
+    known = _zones()
+    if isinstance(zone, str) and zone in known:
+        return None
     close = get_close_matches(str(zone), known, n=1, cutoff=0.5)
     hint = f": did you mean {close[0]!r}?" if close else ", such as 'Europe/Paris' or 'UTC'"
     return f"zone {zone!r} is not the name of a time zone{hint}"
+
+
+@cache
+def _zones() -> frozenset[str]:
+    """Every name that means the same on all machines; reading them takes a while."""
+    return frozenset(available_timezones() - {"localtime", "Factory"})
 
 
 def _fault_of(expression: object) -> str | None:

@@ -11,6 +11,7 @@ from ..errors import InvalidArgs
 from ..host import Host
 from ..jobs.enqueue_apart import enqueue_apart
 from . import transitions
+from .declaration import MOST_CAUGHT_UP
 from .ledger import Share, share_out
 from .transitions import Slot, Standing, Unfinished
 
@@ -59,9 +60,9 @@ class Settling:
         if not slots or self._is_put_off(entry, slots, into):
             return entry
         if len(slots) > MOST_SLOTS:
-            # More follow, so none of these is the last one, which catch-up might run.
+            # As many are left for the next time as catch-up might run, so none of these is to run.
             into.has_more = True
-            slots = slots[:MOST_SLOTS]
+            slots = slots[: MOST_SLOTS - MOST_CAUGHT_UP]
             shares = share_out(
                 slots, self.now, paused_at=entry.paused_at, catch_up="none", limit=None
             )
@@ -83,8 +84,7 @@ class Settling:
         """Record a job for a slot of a locked entry, whatever its overlap policy says; the row that tells of it."""
         worker = self.host.workers.get(entry.worker)
         if worker is None:
-            why = f"no worker {entry.worker} is declared where the loops run"
-            return Slot(slot_at, "missed", why)
+            return Slot(slot_at, "missed", _unknown(entry))
         is_deferred = fate == "queued_behind"
         try:
             made = enqueue_apart(
@@ -138,8 +138,14 @@ class Settling:
         return Slot(slot_at, "skipped_overlap", f"job {before[0].id} had not ended")
 
     def _why_missed(self, entry: Standing) -> str:
+        if entry.worker not in self.host.workers:
+            return _unknown(entry)
         since = max(entry.checked_until, self.asleep_since or entry.checked_until)
         return f"no scheduler ran from {_moment(since)} to {_moment(self.now)}"
+
+
+def _unknown(entry: Standing) -> str:
+    return f"no worker {entry.worker} is declared where the loops run"
 
 
 def _moment(value: datetime) -> str:
