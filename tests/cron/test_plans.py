@@ -20,6 +20,9 @@ FILL = (
     " FROM generate_series(1, 50000) n",
     "INSERT INTO opsjobs.jobs (worker, queue, line, state, args, max_attempts, created_at, due_at, cron_entry)"
     " SELECT 'w', 'q', 'q', 'available', '{}', 1, now(), now(), 'e1' FROM generate_series(1, 3) n",
+    # Of no entry: others wait for other things.
+    "INSERT INTO opsjobs.jobs (worker, queue, line, state, args, max_attempts, created_at, due_at)"
+    " SELECT 'w', 'q', 'q', 'deferred', '{}', 1, now(), now() FROM generate_series(1, 5000) n",
     "ANALYZE opsjobs.cron_slots",
     "ANALYZE opsjobs.jobs",
 )
