@@ -14,9 +14,9 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import Pool
 
 SCHEMA = "opsjobs"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 4
 # The oldest schema that this code runs on. Before the first release, only its own.
-OLDEST_SCHEMA = 2
+OLDEST_SCHEMA = SCHEMA_VERSION
 
 _NAMES = {
     "ix": "%(table_name)s_%(column_0_N_name)s",

@@ -157,6 +157,9 @@ SETTINGS: tuple[Setting, ...] = (
         "How long outputs are kept, when the job itself is kept longer.",
     ),
     Setting(
+        "KEEP_SLOTS_DAYS", 400, _number(0, 36500), "How long the fates of cron slots are kept."
+    ),
+    Setting(
         "PAGE_TIMEOUT_SECONDS",
         5,
         _number(0.1, 600),
@@ -188,6 +191,7 @@ class Settings:
     keep_canceled_days: float
     keep_failed_days: float
     keep_output_days: float
+    keep_slots_days: float
     page_timeout_seconds: float
 
 

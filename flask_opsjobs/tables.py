@@ -2,6 +2,7 @@
 
 from .actions import models as actions
 from .audit import models as audit
+from .cron import models as cron
 from .db import Base
 from .jobs import models as jobs
 from .lifeline import models as lifeline
@@ -10,4 +11,4 @@ from .queues import models as queues
 
 metadata = Base.metadata
 
-__all__ = ["actions", "audit", "jobs", "lifeline", "metadata", "overview", "queues"]
+__all__ = ["actions", "audit", "cron", "jobs", "lifeline", "metadata", "overview", "queues"]

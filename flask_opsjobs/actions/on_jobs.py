@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -18,6 +19,20 @@ from .effects import Effect, Forget, HandOut, Hurry
 from .job_changes import CHANGES, facts_of, span_of
 from .shapes import Change
 from .verdict import Decided, Overtaken, Verdict, Written, do, illegal, leave
+
+_TARGET = re.compile(r"job/([0-9]{1,19})")
+_LARGEST_ID = 2**63 - 1  # what a bigint holds
+
+
+def read_target(text: str) -> str | None:
+    """The target in canonical words, `job/42`; None when it is none."""
+    match = _TARGET.fullmatch(text)
+    return None if match is None or int(match[1]) > _LARGEST_ID else f"job/{int(match[1])}"
+
+
+def read_params(_host: Host, _action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said beside the targets, in canonical values: nothing."""
+    return dict(given)
 
 
 def judge(

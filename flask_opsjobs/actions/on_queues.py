@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..db import Connection
@@ -15,10 +16,33 @@ from .effects import Effect, HandOut, TakeBack
 from .shapes import Change
 from .verdict import Decided, Verdict, Written, do, exact, illegal, leave
 
+_TARGET = re.compile(r"queue/[^\0\ud800-\udfff]{1,500}", re.DOTALL)
+_WIDEST = 1_000_000
 _NOTES = {
     "pause": "what runs goes on; what lies in Redis is taken back right after",
     "drain": "what runs and what lies in Redis goes on",
 }
+
+
+def read_target(text: str) -> str | None:
+    """The target as it is, `queue/mail`; None when it is none."""
+    return text if _TARGET.fullmatch(text) else None
+
+
+def read_params(_host: Host, _action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said beside the targets, in canonical values. Raises `ValueError` with what is allowed."""
+    return {name: _read_window(value) for name, value in given.items()}
+
+
+def _read_window(value: Any) -> int | None:
+    """A number of jobs; None for automatic, which forms and commands write as nothing or `auto`."""
+    if value in (None, "", "auto"):
+        return None
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,7}", value.strip()):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _WIDEST:
+        return value
+    raise ValueError(f"a window is a whole number from 1 to {_WIDEST:,}, or auto; got {value!r}")
 
 
 def judge(

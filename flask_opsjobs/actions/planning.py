@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,18 +12,15 @@ from typing import Any
 from ..db import Connection
 from ..errors import ActionRefused
 from ..host import Host
-from . import on_jobs, on_queues
+from . import on_cron, on_jobs, on_queues
 from .catalog import ACTIONS, MOST_TARGETS, Action
 from .shapes import Plan, Receipt
 from .verdict import Decided, Verdict, leave
 
 _log = logging.getLogger("flask_opsjobs")
-_JOB = re.compile(r"job/([0-9]{1,19})")
-_QUEUE = re.compile(r"queue/([^\0\ud800-\udfff]{1,500})", re.DOTALL)
-_LARGEST_ID = 2**63 - 1  # what a bigint holds
-_WIDEST = 1_000_000
 
-THINGS = {"job": on_jobs, "queue": on_queues}
+# Each thing reads its own targets and parameters, judges and writes.
+THINGS = {"job": on_jobs, "queue": on_queues, "cron": on_cron}
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class Judged:
 
 
 def make_ask(
-    action: str, targets: Iterable[str], params: Mapping[str, Any] | None, *, actor: str, via: str,
+    host: Host, action: str, targets: Iterable[str], params: Mapping[str, Any] | None, *, actor: str, via: str,
     is_trusted: bool,
 ) -> Ask:  # fmt: skip
     """What is asked for, in canonical words. Raises `ActionRefused` for what makes no sense whatever the state is."""
@@ -74,7 +70,7 @@ def make_ask(
     if len(canonical) > MOST_TARGETS:
         said = f"{action} takes at most {MOST_TARGETS} {found.thing}s at once, got {len(canonical)}"
         raise _nonsense(action, "illegal", said)
-    return Ask(found, canonical, _params(found, params or {}), actor, via, is_trusted)
+    return Ask(found, canonical, _params(host, found, params or {}), actor, via, is_trusted)
 
 
 def judge(
@@ -123,32 +119,24 @@ def _fingerprint(ask: Ask, verdicts: Iterable[Verdict]) -> str:
 
 
 def _canonical(action: Action, target: object) -> str:
-    pattern = _JOB if action.thing == "job" else _QUEUE
-    match = pattern.fullmatch(target) if isinstance(target, str) else None
-    if match is None or (action.thing == "job" and int(match[1]) > _LARGEST_ID):
+    found: str | None = None
+    if isinstance(target, str):
+        found = THINGS[action.thing].read_target(target)
+    if found is None:
         said = f"{target!r} is not a target of {action.name}: write {action.thing}/…"
         raise _nonsense(action.name, "unknown_target", said)
-    return f"job/{int(match[1])}" if action.thing == "job" else f"queue/{match[1]}"
+    return found
 
 
-def _params(action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
-    known = {"window"} if action.verb == "set_window" else set()
-    if wrong := sorted(set(given) ^ known):
-        what = "needs" if wrong[0] in known else "does not take"
+def _params(host: Host, action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
+    if wrong := sorted(set(given) ^ set(action.params)):
+        what = "needs" if wrong[0] in action.params else "does not take"
         raise _nonsense(action.name, "illegal", f"{action.name} {what} the parameter {wrong[0]}")
-    return {name: _window(action, value) for name, value in given.items()}
-
-
-def _window(action: Action, value: Any) -> int | None:
-    """A number of jobs; None for automatic, which forms and commands write as nothing or `auto`."""
-    if value in (None, "", "auto"):
-        return None
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,7}", value.strip()):
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _WIDEST:
-        return value
-    said = f"a window is a whole number from 1 to {_WIDEST:,}, or auto; got {value!r}"
-    raise _nonsense(action.name, "illegal", said)
+    try:
+        params: dict[str, Any] = THINGS[action.thing].read_params(host, action, given)
+    except ValueError as fault:
+        raise _nonsense(action.name, "illegal", str(fault)) from None
+    return params
 
 
 def _nonsense(action: object, code: str, says: str) -> ActionRefused:

@@ -57,13 +57,15 @@ def _when_it_stops(seen: Seen) -> str:
 def deferred(seen: Seen) -> Iterator[Reason]:
     """It waits for something that is no time."""
     if seen.job.state == "deferred" and not seen.is_overdue:
+        entry = seen.job.cron_entry
+        behind = f"It waits until the job of cron entry {entry} before it has ended."
         yield make_reason(
             seen,
             "deferred",
-            "It waits for another job or a signal.",
+            "It waits for another job or a signal." if entry is None else behind,
             "It becomes available when that has happened.",
-            witness="host",
-            read={"state": seen.job.state, "created_at": seen.job.created_at},
+            witness="host" if entry is None else "dispatcher",
+            read={"state": seen.job.state, "created_at": seen.job.created_at, "cron_entry": entry},
             since=seen.job.created_at,
         )
 

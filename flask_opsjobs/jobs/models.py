@@ -68,6 +68,10 @@ class Job(Base):
     cancel_requested_by: Mapped[str | None] = mapped_column(Text)
     cancel_reason: Mapped[str | None] = mapped_column(Text)
     run_again_from: Mapped[int | None] = mapped_column(BigInteger)
+    limiter: Mapped[str | None] = mapped_column(Text)
+    partition: Mapped[str | None] = mapped_column(Text)
+    weight: Mapped[int | None] = mapped_column(Integer)
+    cron_entry: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
         CheckConstraint(one_of("origin", ("opsjobs", "rq")), name="origin_check"),
@@ -80,6 +84,10 @@ class Job(Base):
         CheckConstraint("dispatch_no >= 0", name="dispatch_no_check"),
         CheckConstraint("(state <> 'started') OR (started_at IS NOT NULL)", name="started_has_time_check"),
         CheckConstraint(one_of("unique_until", LIFETIMES), name="unique_until_check"),
+        CheckConstraint(
+            "(limiter IS NULL) = (partition IS NULL) AND (limiter IS NULL) = (weight IS NULL)", name="limit_check"
+        ),
+        CheckConstraint("weight >= 1", name="weight_check"),
         # Each index names the query it is for.
         Index("jobs_due", "line", "priority", "due_at", "id", postgresql_where=text("state = 'available'")),
         Index("jobs_to_stage", "due_at", postgresql_where=text(one_of("state", ("scheduled", "retryable")))),
@@ -98,6 +106,8 @@ class Job(Base):
         Index("jobs_unwell_by_worker", "state", "worker", "id", postgresql_where=text(one_of("state", UNWELL))),
         Index("jobs_unwell_by_queue", "state", "queue", "id", postgresql_where=text(one_of("state", UNWELL))),
         Index("jobs_run_again", "run_again_from", postgresql_where=text("run_again_from IS NOT NULL")),
+        Index("jobs_of_cron", "cron_entry", "id",
+              postgresql_where=text("cron_entry IS NOT NULL AND ended_at IS NULL")),
     )  # fmt: skip
 
 

@@ -30,7 +30,8 @@ WITH o AS MATERIALIZED (
             WHEN 'failed' THEN coalesce(d.ended_by, CASE d.kind WHEN 'discarded' THEN d.kind ELSE 'exhausted' END) END,
         ended_reason = CASE WHEN d.next = 'canceled' THEN coalesce(d.cancel_reason, d.reason) ELSE d.reason END
     FROM judged d WHERE j.id = d.id
-    RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.worker, j.queue, j.line, j.unique_key IS NOT NULL AS is_unique
+    RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.worker, j.queue, j.line, j.unique_key IS NOT NULL AS is_unique,
+        j.limiter IS NOT NULL AS is_limited, j.cron_entry
 ), noted AS (
     INSERT INTO opsjobs.attempts AS a (job_id, dispatch_no, attempt, executor_id, executor, started_at, ended_at,
         outcome, error, traceback, log_tail, cause, max_rss_kb, progress_done, progress_total, progress_note)

@@ -134,7 +134,7 @@ class Sheet:
         fields = [
             (key, "" if value is None else str(value)) for key, value in self.plan.params.items()
         ]
-        return url_for(f"opsjobs.queue_{verb}", name=names[0]), fields
+        return url_for(f"opsjobs.{self.action.thing}_{verb}", name=names[0]), fields
 
     def _phrase(self, targets: Sequence[str]) -> str:
         thing = self.action.thing
@@ -145,9 +145,9 @@ class Sheet:
 def place(target: str) -> str:
     """The page of a target."""
     thing, name = target.partition("/")[0], _name(target)
-    if thing == "queue":
-        return url_for("opsjobs.queue", name=name)
-    return url_for("opsjobs.job", job_id=name)
+    if thing == "job":
+        return url_for("opsjobs.job", job_id=name)
+    return url_for("opsjobs.cron_entry" if thing == "cron" else f"opsjobs.{thing}", name=name)
 
 
 def _name(target: str) -> str:

@@ -12,6 +12,7 @@ from .views import (
     actions,
     assets,
     audit,
+    cron,
     job,
     job_exports,
     jobs,
@@ -55,10 +56,11 @@ def _verbs_of_jobs() -> Iterator[Url]:
         yield Url(f"/jobs/<job_id>/{verb}", f"job_{verb}", actions.on_job(action), "verb", needs)
 
 
-def _verbs_of_queues() -> Iterator[Url]:
-    for action in (action for action in ACTIONS.values() if action.thing == "queue"):
-        rule, endpoint = f"/queues/<path:name>/{action.verb}", f"queue_{action.verb}"
-        yield Url(rule, endpoint, actions.on_queue(action), "verb", action.permission)
+def _verbs_of(thing: str, place: str) -> Iterator[Url]:
+    """Each verb on one thing that has a name; `place` is its page's."""
+    for action in (action for action in ACTIONS.values() if action.thing == thing):
+        rule, endpoint = f"{place}/{action.verb}", f"{thing}_{action.verb}"
+        yield Url(rule, endpoint, actions.on_named(action), "verb", action.permission)
 
 
 URLS = (
@@ -80,9 +82,18 @@ URLS = (
     # A queue may be called live: what refreshes does not lie below its name.
     Url("/live/queues", "queues_live", queues.live, "fragment", "queues.view"),
     Url("/live/queues/<path:name>", "queue_live", queues.queue_live, "fragment", "queues.view"),
-    *_verbs_of_queues(),
+    *_verbs_of("queue", "/queues/<path:name>"),
     Url("/workers", "workers", workers.page, "page", "workers.view"),
     Url("/workers/live", "workers_live", workers.live, "fragment", "workers.view"),
+    Url("/cron", "cron", cron.page, "page", "cron.view"),
+    Url("/cron/<path:name>", "cron_entry", cron.entry_page, "page", "cron.view"),
+    # An entry may be called live or new, as a queue may.
+    Url("/live/cron", "cron_live", cron.live, "fragment", "cron.view"),
+    Url("/live/cron/<path:name>", "cron_entry_live", cron.entry_live, "fragment", "cron.view"),
+    Url("/new/cron", "cron_new", cron.new, "page", "cron.create"),
+    Url("/new/cron/preview", "cron_make", cron.create, "verb", "cron.create"),
+    Url("/edit/cron/<path:name>", "cron_change", cron.edit, "page", "cron.edit"),
+    *_verbs_of("cron", "/cron/<path:name>"),
     Url("/audit", "audit", audit.page, "page", "audit.view"),
     Url("/audit/live", "audit_live", audit.live, "fragment", "audit.view"),
     Url("/audit.csv", "audit_csv", audit.csv, "file", "audit.view"),

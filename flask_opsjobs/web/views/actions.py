@@ -39,12 +39,12 @@ def on_job(action: Action) -> Callable[[str], Response]:
     return view
 
 
-def on_queue(action: Action) -> Callable[[str], Response]:
-    """The view that takes one queue."""
+def on_named(action: Action) -> Callable[[str], Response]:
+    """The view that takes one thing with a name, such as a queue; its form says what the action needs beside it."""
 
     def view(name: str) -> Response:
-        params = {"window": _window()} if action.verb == "set_window" else {}
-        return _start(action, [f"queue/{name}"], params)
+        params = {param: request.form.get(param, "").strip() for param in action.params}
+        return _start(action, [f"{action.thing}/{name}"], params)
 
     return view
 
@@ -60,16 +60,6 @@ def _picked() -> Sequence[int]:
         wrong = said[numbers.index(None)]
         raise _problems.unreadable(f"job: {wrong[:40]!r} is not the id of a job.")
     return [number for number in numbers if number is not None]
-
-
-def _window() -> int | None:
-    """How many; None is what the application's settings say."""
-    said = request.form.get("window", "").strip()
-    if said and not (said.isascii() and said.isdigit() and 1 <= len(said) <= 7 and int(said)):
-        raise _problems.unreadable(
-            f"window: {said[:40]!r} is not a whole number from 1 to 9999999."
-        )
-    return int(said) if said else None
 
 
 def _start(action: Action, targets: Sequence[str], params: Mapping[str, Any] = {}) -> Response:

@@ -1,0 +1,191 @@
+"""A cron expression in a time zone: read once, refused with the place of the error, and the slots it has. No database.
+
+The slots are those of Debian's cron. With a fixed minute and hour, a slot that a clock jumps over comes right after the
+gap, and one that a clock shows twice comes once. With a star at the start of either, time just goes on. cronsim finds
+what a clock without summer time would show, and the zone is ours: its own steps over a gap or a fold of half an hour or
+of midnight lose slots.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from functools import cache, cached_property
+from itertools import islice, takewhile
+from zoneinfo import ZoneInfo, available_timezones
+
+from cronsim import CronSim, CronSimError
+
+ALIASES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+_FIELDS = (
+    ("minute", "0 to 59"),
+    ("hour", "0 to 23"),
+    ("day of the month", "1 to 31, L for the last, LW for the last weekday"),
+    ("month", "1 to 12 or JAN to DEC"),
+    ("day of the week", "0 to 7 or SUN to SAT, 5L for the last Friday, 1#2 for the second Monday"),
+)  # fmt: skip
+_LONGEST = 200
+# No clock was ever changed by more at once.
+_LARGEST_STEP = timedelta(hours=25)
+_NEAR = (-_LARGEST_STEP, timedelta(0), _LARGEST_STEP)
+_MINUTE = timedelta(minutes=1)
+
+
+class BadSchedule(ValueError):
+    """What is wrong with an expression or a zone, where, and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """An expression that has slots, in a zone that exists. Make it with `read_schedule`."""
+
+    expression: str
+    zone: str
+
+    @cached_property
+    def place(self) -> ZoneInfo:
+        """The zone itself."""
+        return ZoneInfo(self.zone)
+
+    @property
+    def words(self) -> str:
+        """The expression in words: `At 03:30 every day`."""
+        said: str = CronSim(self._five, datetime(2000, 1, 1, tzinfo=UTC)).explain()
+        return said
+
+    def slots_after(self, moment: datetime) -> Iterator[datetime]:
+        """Every slot after `moment`, in UTC and in order, each once; may end, at a year that has no more."""
+        last = moment
+        shown = CronSim(self._five, self._begin(moment))
+        for found in self._as_fixed(shown) if self._is_fixed else self._as_time_goes_on(shown):
+            # Two slots of one gap come at the same moment, and count as one.
+            if found > last:
+                last = found
+                yield found
+
+    def next(self, moment: datetime, number: int) -> list[datetime]:
+        """The next slots after `moment`, as many as asked for if there are."""
+        return list(islice(self.slots_after(moment), number))
+
+    def slots_between(self, after: datetime, until: datetime, most: int) -> list[datetime]:
+        """The slots after the one moment and up to the other, the first `most` of them."""
+        coming = takewhile(lambda slot: slot <= until, self.slots_after(after))
+        return list(islice(coming, most))
+
+    def _begin(self, moment: datetime) -> datetime:
+        """What a clock shows at `moment`; earlier near a change of it, as what it showed before may come again."""
+        here = moment.astimezone(self.place)
+        near = {(moment + step).astimezone(self.place).utcoffset() for step in _NEAR}
+        return here.replace(tzinfo=None) - (_LARGEST_STEP if len(near) > 1 else timedelta(0))
+
+    def _as_fixed(self, shown: Iterator[datetime]) -> Iterator[datetime]:
+        """When a clock in the zone shows these the first time, or has jumped over them."""
+        for clock in shown:
+            while (times := self._times(clock))[1] < times[0]:
+                clock += _MINUTE
+            yield times[0]
+
+    def _as_time_goes_on(self, shown: Iterator[datetime]) -> Iterator[datetime]:
+        """Whenever a clock in the zone shows these: never, once or twice."""
+        again: deque[datetime] = deque()
+        for clock in shown:
+            first, second = self._times(clock)
+            while again and again[0] < first:
+                yield again.popleft()
+            if second >= first:
+                yield first
+            if second > first:
+                again.append(second)
+        yield from again
+
+    def _times(self, clock: datetime) -> tuple[datetime, datetime]:
+        """When a clock shows this the first and the second time; the second before the first means never (PEP 495)."""
+        there = clock.replace(tzinfo=self.place)
+        return there.astimezone(UTC), there.replace(fold=1).astimezone(UTC)
+
+    @property
+    def _is_fixed(self) -> bool:
+        return not any(field.startswith("*") for field in self._five.split()[:2])
+
+    @property
+    def _five(self) -> str:
+        return ALIASES.get(self.expression.lower(), self.expression)
+
+
+def read_schedule(expression: object, zone: object = "UTC") -> Schedule:
+    """The schedule. Raises `BadSchedule` with every fault, where it is, and what is allowed there."""
+    faults = [fault for fault in (_fault_of_zone(zone), _fault_of(expression)) if fault]
+    if faults:
+        raise BadSchedule("; ".join(faults))
+    found = Schedule(" ".join(str(expression).split()), str(zone))
+    if not found.next(datetime(2024, 1, 1, tzinfo=UTC), 1):
+        raise BadSchedule(f"cron expression {found.expression!r} never comes")
+    return found
+
+
+def _fault_of_zone(zone: object) -> str | None:
+    known = _zones()
+    if isinstance(zone, str) and zone in known:
+        return None
+    close = get_close_matches(str(zone), known, n=1, cutoff=0.5)
+    hint = f": did you mean {close[0]!r}?" if close else ", such as 'Europe/Paris' or 'UTC'"
+    return f"zone {zone!r} is not the name of a time zone{hint}"
+
+
+@cache
+def _zones() -> frozenset[str]:
+    """Every name that means the same on all machines; reading them takes a while."""
+    return frozenset(available_timezones() - {"localtime", "Factory"})
+
+
+def _fault_of(expression: object) -> str | None:
+    if not isinstance(expression, str) or not expression.strip():
+        return f"a cron expression is a text such as '30 3 * * *', got {expression!r}"
+    said = " ".join(expression.split())
+    if len(said) > _LONGEST:
+        return f"a cron expression has at most {_LONGEST} characters, got {len(said)}"
+    if said.startswith("@"):
+        return None if said.lower() in ALIASES else _fault_of_alias(said)
+    fields = said.split()
+    if len(fields) == 6:
+        return (
+            f"cron expression {said!r} has 6 fields: seconds are not supported, a slot is a minute"
+        )
+    if len(fields) != len(_FIELDS):
+        return (
+            f"cron expression {said!r} has {len(fields)} fields, it needs 5: "
+            "minute, hour, day of the month, month, day of the week"
+        )
+    faults = [
+        f"the field {name} is {field!r}, allowed is {allowed}, with * , - and /"
+        for at, (field, (name, allowed)) in enumerate(zip(fields, _FIELDS, strict=True))
+        if not _is_readable(["*"] * at + [field] + ["*"] * (len(_FIELDS) - at - 1))
+    ]
+    if not faults and not _is_readable(fields):
+        faults = [f"the month {fields[3]!r} never has the day {fields[2]!r}"]
+    return f"cron expression {said!r}: {'; '.join(faults)}" if faults else None
+
+
+def _fault_of_alias(said: str) -> str:
+    if said.lower() == "@reboot":
+        return "cron expression '@reboot' has no slots: there is no boot that a ledger could know"
+    return f"cron expression {said!r} is unknown; known are {', '.join(ALIASES)}"
+
+
+def _is_readable(fields: list[str]) -> bool:
+    try:
+        CronSim(" ".join(fields), datetime(2000, 1, 1, tzinfo=UTC))
+    except (CronSimError, ValueError, AssertionError):
+        return False
+    return True

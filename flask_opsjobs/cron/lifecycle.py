@@ -1,0 +1,85 @@
+"""The states of a cron entry, its policies and the fates of its slots, as data: writes, pages and docs read this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MEANINGS = {
+    "active": "each slot that comes is run, as its policies say",
+    "paused": "slots that come are kept as paused, and nothing runs",
+    "retired": "the code declares it no longer; its ledger stays",
+}
+STATES = tuple(MEANINGS)
+# No state of an entry: there is none of that name.
+ABSENT = "absent"
+
+# Where an entry comes from.
+ORIGINS = ("code", "runtime")
+
+# What becomes of a slot while a job of the same entry has not ended.
+OVERLAPS = {
+    "allow": "runs beside it",
+    "skip": "does not run",
+    "queue_one": "runs after it; one waits at most",
+    "cancel_previous": "runs, and the one before is canceled or stopped",
+}
+
+# Which slots of a time without a scheduler run afterwards.
+CATCH_UPS = {
+    "none": "none of them",
+    "latest": "the last of them, unless a slot is due now",
+    "all": "all of them, up to a number, the last ones",
+}
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a slot: `word` is for people, `runs` whether it has a job."""
+
+    word: str
+    meaning: str
+    runs: bool
+
+
+FATES = {
+    "ran": Fate("ran", "its job was recorded in time", True),
+    "late": Fate("late", "its job was recorded over a minute later", True),
+    "skipped_overlap": Fate("skipped: overlap", "a job of the entry had not ended", False),
+    "queued_behind": Fate("queued behind", "its job was recorded to run after the one before", True),
+    "missed": Fate("missed", "nothing ran for it, although it should have", False),
+    "paused": Fate("paused", "the entry was paused", False),
+    "manual": Fate("by hand", "somebody ran it", True),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """What an operator may do with an entry in one of `sources`; `target` None leaves its state as it is."""
+
+    name: str
+    sources: tuple[str, ...]
+    target: str | None
+    meaning: str
+
+
+ARROWS = (
+    Arrow("pause", ("active",), "paused", "keep the slots that come as paused"),
+    Arrow("resume", ("paused",), "active", "run the slots that come"),
+    Arrow("run_now", ("active", "paused"), None, "record a job of it now"),
+    Arrow("catch_up", ("active", "paused"), None, "record jobs for its last missed slots"),
+    Arrow("create", (ABSENT,), "active", "enter one that code does not declare"),
+    Arrow("edit", ("active", "paused"), None, "let one that was made at runtime say something else"),
+    Arrow("delete", STATES, ABSENT, "remove one that was made at runtime; its ledger stays"),
+)  # fmt: skip
+
+
+def state_of(is_paused: bool, is_retired: bool) -> str:
+    """The state that the columns of an entry's row stand for."""
+    if is_retired:
+        return "retired"
+    return "paused" if is_paused else "active"
+
+
+def sources_of(name: str) -> tuple[str, ...]:
+    """The states in which the arrow `name` may be drawn."""
+    return next(arrow.sources for arrow in ARROWS if arrow.name == name)

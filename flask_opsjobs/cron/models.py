@@ -1,0 +1,91 @@
+"""The tables of cron: its entries, and the ledger of their slots."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, Identity, Index, Integer, Text, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ..db import Base, one_of
+from .lifecycle import CATCH_UPS, FATES, ORIGINS, OVERLAPS
+
+MOMENT = DateTime(timezone=True)
+
+
+class CronEntry(Base):
+    """One entry. Every slot up to `checked_until` has its fate in the ledger.
+
+    `args` are stored as those of a job, so what is redacted is not there. `catch_up_limit` goes with `all`.
+    """
+
+    __tablename__ = "cron_entries"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    origin: Mapped[str] = mapped_column(Text)
+    worker: Mapped[str] = mapped_column(Text)
+    expression: Mapped[str] = mapped_column(Text)
+    zone: Mapped[str] = mapped_column(Text)
+    overlap: Mapped[str] = mapped_column(Text)
+    catch_up: Mapped[str] = mapped_column(Text)
+    catch_up_limit: Mapped[int | None] = mapped_column(Integer)
+    args: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    checked_until: Mapped[datetime] = mapped_column(MOMENT)
+    created_at: Mapped[datetime] = mapped_column(MOMENT)
+    created_by: Mapped[str] = mapped_column(Text)
+    changed_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    retired_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    is_paused: Mapped[bool] = mapped_column(server_default=text("false"))
+    paused_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    paused_by: Mapped[str | None] = mapped_column(Text)
+    paused_reason: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        CheckConstraint(one_of("origin", ORIGINS), name="origin_check"),
+        CheckConstraint(one_of("overlap", tuple(OVERLAPS)), name="overlap_check"),
+        CheckConstraint(one_of("catch_up", tuple(CATCH_UPS)), name="catch_up_check"),
+        CheckConstraint("(catch_up = 'all') = (catch_up_limit IS NOT NULL)", name="catch_up_limit_check"),
+        CheckConstraint("catch_up_limit >= 1", name="catch_up_number_check"),
+        CheckConstraint("is_paused = (paused_at IS NOT NULL)", name="paused_check"),
+    )  # fmt: skip
+
+
+class CronSlot(Base):
+    """The fate of a slot; of `slots` of them from `slot_at` to `until_at` when they had the same at once.
+
+    A `manual` one stands beside the slot's own: `slot_at` is what it makes up for, or when somebody ran it,
+    `decided_by` who. No foreign key: the ledger outlives entries and jobs. `result` is the state its job ended in.
+    """
+
+    __tablename__ = "cron_slots"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    entry: Mapped[str] = mapped_column(Text)
+    slot_at: Mapped[datetime] = mapped_column(MOMENT)
+    until_at: Mapped[datetime] = mapped_column(MOMENT)
+    slots: Mapped[int] = mapped_column(Integer, server_default="1")
+    fate: Mapped[str] = mapped_column(Text)
+    why: Mapped[str | None] = mapped_column(Text)
+    expression: Mapped[str] = mapped_column(Text)
+    zone: Mapped[str] = mapped_column(Text)
+    decided_at: Mapped[datetime] = mapped_column(MOMENT)
+    decided_by: Mapped[str | None] = mapped_column(Text)
+    job_id: Mapped[int | None] = mapped_column(BigInteger)
+    result: Mapped[str | None] = mapped_column(Text)
+    ended_at: Mapped[datetime | None] = mapped_column(MOMENT)
+
+    __table_args__ = (
+        CheckConstraint(one_of("fate", tuple(FATES)), name="fate_check"),
+        CheckConstraint("slots >= 1 AND until_at >= slot_at", name="run_check"),
+        CheckConstraint("(result IS NULL) = (ended_at IS NULL)", name="result_check"),
+        CheckConstraint("job_id IS NULL OR slots = 1", name="job_check"),
+        CheckConstraint("(fate = 'manual') = (decided_by IS NOT NULL)", name="by_hand_check"),
+        # The ledger's own promise: a slot has one fate.
+        Index("cron_slots_once", "entry", "slot_at", unique=True, postgresql_where=text("fate <> 'manual'")),
+        Index("cron_slots_by_entry", "entry", text("slot_at DESC"), text("id DESC")),
+        Index("cron_slots_by_job", "job_id", postgresql_where=text("job_id IS NOT NULL")),
+        Index("cron_slots_missed", "slot_at", postgresql_where=text("fate = 'missed'")),
+        Index("cron_slots_to_retain", "decided_at"),
+    )  # fmt: skip

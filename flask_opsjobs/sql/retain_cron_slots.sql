@@ -1,0 +1,8 @@
+-- Removes fates of cron slots that were decided before %(before)s, at most %(limit)s, the oldest first.
+-- SKIP LOCKED: an end tells that one of its job right now.
+-- Run by the retain loop and by `flask opsjobs retain`. Index: cron_slots_to_retain.
+WITH old AS MATERIALIZED (
+    SELECT id FROM opsjobs.cron_slots WHERE decided_at < %(before)s
+    ORDER BY decided_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM opsjobs.cron_slots s USING old WHERE s.id = old.id
