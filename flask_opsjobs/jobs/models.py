@@ -106,6 +106,8 @@ class Job(Base):
         Index("jobs_unwell_by_worker", "state", "worker", "id", postgresql_where=text(one_of("state", UNWELL))),
         Index("jobs_unwell_by_queue", "state", "queue", "id", postgresql_where=text(one_of("state", UNWELL))),
         Index("jobs_run_again", "run_again_from", postgresql_where=text("run_again_from IS NOT NULL")),
+        Index("jobs_limited", "limiter", "partition", "state", postgresql_where=text(
+            "limiter IS NOT NULL AND state IN ('available', 'queued')")),
     )  # fmt: skip
 
 
