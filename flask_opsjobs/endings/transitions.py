@@ -15,6 +15,7 @@ from ..db import Connection
 from ..jobs import receipts
 from ..jobs.lifecycle import FINAL, WAITING
 from ..jobs.outcomes import Outcome
+from ..limits import transitions as limits
 
 # After how many refusals by RQ workers that lack the host's code a job fails.
 MOST_REFUSALS = 3
@@ -142,6 +143,8 @@ def _tell(connection: Connection, ended: Sequence[Ended]) -> None:
     """Tell all who wait for an end, in the same transaction."""
     if unique := [job.id for job in ended if job.is_unique and job.is_final]:
         receipts.release(connection, unique)
+    if limited := [(job.id, job.dispatch_no) for job in ended if job.is_limited]:
+        limits.free(connection, limited)
 
 
 def _row(ending: Ending) -> dict[str, Any]:

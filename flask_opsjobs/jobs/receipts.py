@@ -42,6 +42,12 @@ def find_or_take(
     )
 
 
+def find(connection: SqlConnection, keys: Sequence[bytes]) -> tuple[int, str | None] | None:
+    """The job (id, state) that has the receipt of a call; None when nobody has. Locks nothing and waits for nobody."""
+    found = connection.exec_driver_sql(sql.load("find_receipt"), {"keys": list(keys)}).one_or_none()
+    return None if found is None else (found.job_id, found.state)
+
+
 def release(connection: db.Connection, job_ids: Sequence[int]) -> None:
     """Let the next call of jobs unique until they end be recorded. Part of the caller's transaction."""
     connection.execute(sql.load("release_receipts"), {"job_ids": list(job_ids)})

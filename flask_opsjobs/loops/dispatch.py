@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from ..engine.dispatch import dispatch_due
+from ..engine.dispatch import Dispatcher
 from ..engine.redis_reads import answering, ping
 from .shape import IDLE, Loop, Pass, count, every
 
+# While tokens come to lines that wait, the next pass is made when one does, at most so many times a second.
+_SHORTEST_SECONDS = 0.1
+
 
 def run(context: Pass) -> str:
-    """Dispatch every line that has due jobs and room in its window.
+    """Dispatch every line that has due jobs, and room in its window and its bucket.
 
     No lock: the hook after a commit and each worker's flush dispatch the same lines at the same time anyway.
     """
@@ -18,8 +21,11 @@ def run(context: Pass) -> str:
         if context.memory.get("is_away"):
             ping(host.broker, context.queue_names())
         context.memory["is_away"] = True
-        handed_out = dispatch_due(context.connection, host.broker, host.settings, context.now)
+        dispatcher = Dispatcher(context.connection, host.broker, host.settings)
+        handed_out = dispatcher.dispatch_all(context.now)
         context.memory["is_away"] = False
+    if dispatcher.next_seconds is not None:
+        context.sooner(max(_SHORTEST_SECONDS, dispatcher.next_seconds))
     return f"handed out {count(handed_out, 'job')}" if handed_out else IDLE
 
 
