@@ -165,6 +165,14 @@ class Operator:
         wanted = {"window": window}
         return self._must("queue.set_window", _queues(queues), why, wanted)
 
+    def cooldown(self, limiters: str | Iterable[str], minutes: int, **why: Unpack[Why]) -> Receipt:
+        """Let limiters start nothing for so long: `api`, or one partition of it as `api/42`."""
+        return self._must("limiter.cooldown", _limiters(limiters), why, {"minutes": minutes})
+
+    def clear(self, limiters: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """End the cooldown of limiters, or of partitions as `api/42`."""
+        return self._must("limiter.clear", _limiters(limiters), why)
+
     def _must(
         self, action: str, targets: list[str], why: Why, params: Mapping[str, Any] | None = None
     ) -> Receipt:
@@ -215,6 +223,10 @@ def _jobs(jobs: int | Iterable[int]) -> list[str]:
 
 def _queues(queues: str | Iterable[str]) -> list[str]:
     return [f"queue/{name}" for name in ([queues] if isinstance(queues, str) else queues)]
+
+
+def _limiters(limiters: str | Iterable[str]) -> list[str]:
+    return [f"limiter/{name}" for name in ([limiters] if isinstance(limiters, str) else limiters)]
 
 
 def _request_id(given: str | None) -> str | None:

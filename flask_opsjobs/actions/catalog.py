@@ -17,7 +17,7 @@ LONGEST_REASON = 2_000
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do with jobs or queues. `sources` are the states in which it is legal; `risk` is a sentence.
+    """One thing to do with jobs, queues or limiters. `sources` are the states in which it is legal; `risk` is a sentence.
 
     `params` are the names of what must be said beside the targets.
     """
@@ -30,7 +30,7 @@ class Action:
 
     @property
     def thing(self) -> str:
-        """What its targets are: `job` or `queue`."""
+        """What its targets are: `job`, `queue` or `limiter`."""
         return self.name.partition(".")[0]
 
     @property
@@ -48,7 +48,8 @@ class Action:
         return _PHRASES.get(self.verb, f"{self.verb} {{}}").format(name)
 
 
-_PHRASES = {"run_again": "run {} again", "set_window": "set the window of {}"}
+_PHRASES = {"run_again": "run {} again", "set_window": "set the window of {}",
+            "cooldown": "cool {} down", "clear": "clear the cooldown of {}"}  # fmt: skip
 
 
 def _job(verb: str, title: str, risk: str) -> Action:
@@ -70,6 +71,10 @@ _ALL = (
     _queue("drain", "Drain", "Nothing more is handed out. What waits in Redis already still runs."),
     _queue("set_window", "Set window", "What lies in Redis runs in the order it was handed out: a wide window "
            "keeps many workers busy, and weakens priorities.", "window"),
+    Action("limiter.cooldown", "Cool down", ("open", "cooling"),
+           "Nothing of it starts until then, whatever its rate and places allow. What has started goes on.", ("minutes",)),
+    Action("limiter.clear", "Clear cooldown", ("cooling",),
+           "What waits starts again, as many at once as the limiter's burst and places allow."),
 )  # fmt: skip
 
 ACTIONS: Mapping[str, Action] = {action.name: action for action in _ALL}
@@ -83,6 +88,11 @@ def actions_of_job(state: str) -> tuple[Action, ...]:
 def actions_of_queue(is_paused: bool, is_draining: bool) -> tuple[Action, ...]:
     """What is legal with a queue now, in the order of the buttons."""
     return _legal("queue", queues.state_of(is_paused, is_draining))
+
+
+def actions_of_limiter(is_cooling: bool) -> tuple[Action, ...]:
+    """What is legal with a limiter, or a partition of it, now, in the order of the buttons."""
+    return _legal("limiter", "cooling" if is_cooling else "open")
 
 
 def _legal(thing: str, state: str) -> tuple[Action, ...]:

@@ -6,6 +6,7 @@ import logging
 
 from flask import g, request
 
+from ..actions.on_limiters import make_target
 from ..jobs import search_ids
 from . import _problems
 from ._host import host
@@ -58,12 +59,14 @@ def check(permission: str | None) -> None:
 
 
 def subject() -> str | None:
-    """What the current URL is about, as the policy is told: `job/42`, `queue/mail`, or None for a list."""
+    """What the current URL is about, as the policy is told: `job/42`, `queue/mail`, `limiter/api`; None for a list."""
     arguments = request.view_args or {}
     if "job_id" in arguments:
         # As the page reads it, so that /jobs/01 is asked about as the job that it shows.
         job_id = search_ids.read_own(arguments["job_id"])
         return f"job/{arguments['job_id'] if job_id is None else job_id}"
+    if "limiter" in arguments:
+        return make_target(arguments["limiter"], request.args.get("partition"))
     return f"queue/{arguments['name']}" if "name" in arguments else None
 
 
