@@ -136,6 +136,10 @@ INDEXES = {
         "leases (limiter, partition, taken_at)",
         "claim and dispatch: what a bucket has given out; limiter page: its holders",
     ),
+    "buckets_cooling": (
+        "buckets (limiter, partition) WHERE cooldown_until IS NOT NULL",
+        "limiter pages and badge: partitions that cool down",
+    ),
     "limit_minutes_to_retain": ("limit_minutes (minute)", "retain: minutes by age"),
     "limit_rejections_by_limiter": (
         "limit_rejections (limiter, id)",

@@ -90,6 +90,12 @@ class Bucket(Base):
             "(cooldown_until IS NULL) = (cooldown_at IS NULL) AND (cooldown_until IS NULL) = (cooldown_by IS NULL)",
             name="cooldown_check",
         ),
+        Index(
+            "buckets_cooling",
+            "limiter",
+            "partition",
+            postgresql_where=text("cooldown_until IS NOT NULL"),
+        ),
     )
 
 
