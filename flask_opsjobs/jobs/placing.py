@@ -67,7 +67,7 @@ class Gate:
             return None
         key = (place.limiter, place.partition)
         if key not in self._seen:
-            self._seen[key] = limit_queries.get_bucket(connection, *key)
+            self._seen[key] = limit_queries.get_bucket(connection, *key, with_waiting=True)
         seen = self._seen[key]
         ahead = seen.standing.handed_out + seen.waiting + self._passed.get(key, 0)
         # Before any worker has started nothing is recorded; then the declaration at hand counts.

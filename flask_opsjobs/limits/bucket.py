@@ -148,11 +148,12 @@ def next_room(shape: Shape, standing: Standing, weight: int, now: datetime) -> f
 
 def _blocks(shape: Shape, standing: Standing, weight: int, now: datetime) -> list[Block]:
     blocks = []
-    if _is_too_heavy(shape, weight):
+    is_too_heavy = _is_too_heavy(shape, weight)
+    if is_too_heavy:
         blocks.append(Block(WEIGHT))
     if _is_cooling(standing, now):
         blocks.append(Block(COOLDOWN, standing.cooldown_until))
-    if _has_no_place(shape, standing, weight):
+    if not is_too_heavy and _has_no_place(shape, standing, weight):
         blocks.append(Block(CONCURRENCY))
     return blocks
 

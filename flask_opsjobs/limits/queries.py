@@ -39,9 +39,11 @@ def list_buckets(connection: Connection, keys: Iterable[Key]) -> list[BucketSeen
         return [_seen(row) for row in cursor]
 
 
-def get_bucket(connection: SqlConnection, limiter: str, partition: str) -> BucketSeen:
-    """What stands in one bucket, with what waits for it, as a session's connection sees it."""
-    asked = _asked([(limiter, partition)], with_waiting=True)
+def get_bucket(
+    connection: SqlConnection, limiter: str, partition: str, *, with_waiting: bool = False
+) -> BucketSeen:
+    """What stands in one bucket, and what waits for it if wanted, as a session's connection sees it."""
+    asked = _asked([(limiter, partition)], with_waiting=with_waiting)
     return _seen(connection.exec_driver_sql(sql.load("look_at_buckets"), asked).mappings().one())
 
 
