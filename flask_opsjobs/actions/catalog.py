@@ -17,7 +17,7 @@ LONGEST_REASON = 2_000
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do with jobs, queues or limiters. `sources` are the states in which it is legal; `risk` is a sentence.
+    """One thing to do with jobs, queues or limiters. `sources` are the states that allow it; `risk` is a sentence.
 
     `params` are the names of what must be said beside the targets.
     """
@@ -72,7 +72,8 @@ _ALL = (
     _queue("set_window", "Set window", "What lies in Redis runs in the order it was handed out: a wide window "
            "keeps many workers busy, and weakens priorities.", "window"),
     Action("limiter.cooldown", "Cool down", ("open", "cooling"),
-           "Nothing of it starts until then, whatever its rate and places allow. What has started goes on.", ("minutes",)),
+           "Nothing of it starts until then, whatever its rate and places allow. What has started goes on.",
+           ("minutes",)),
     Action("limiter.clear", "Clear cooldown", ("cooling",),
            "What waits starts again, as many at once as the limiter's burst and places allow."),
 )  # fmt: skip

@@ -13,8 +13,8 @@ from typing import Any
 
 from ..db import Connection
 from ..host import Host
-from ..limits import cooldowns
-from ..limits.cooldowns import Cooldown, Part
+from ..limits import transitions as limit_transitions
+from ..limits.transitions import Cooldown, Part
 from .catalog import Action
 from .shapes import Change
 from .verdict import Decided, Verdict, Written, do, exact, illegal, leave, moment
@@ -65,8 +65,8 @@ def judge(
     """What the action would do with each of these; with `lock` nobody else decides on them until the commit."""
     parts = {target: split_target(target) for target in targets}
     if lock:
-        cooldowns.lock(connection, parts.values())
-    found = cooldowns.look(connection, parts.values())
+        limit_transitions.lock_limiters(connection, parts.values())
+    found = limit_transitions.look_at_cooldowns(connection, parts.values())
     return [_judge(action, target, found.get(part), decided) for target, part in parts.items()]
 
 
@@ -81,12 +81,14 @@ def carry_out(
     parts = [verdict.standing.part for verdict in verdicts]
     if action.verb == "cooldown":
         until = _until(decided)
-        cooldowns.cool_down(connection, parts, until, decided.actor, decided.reason, decided.now)
+        limit_transitions.cool_down(
+            connection, parts, until, decided.actor, decided.reason, decided.now
+        )
     else:
-        cooldowns.clear(connection, parts, decided.now)
+        limit_transitions.clear(connection, parts, decided.now)
     after = {
         make_target(*part): _facts(found)
-        for part, found in cooldowns.look(connection, parts).items()
+        for part, found in limit_transitions.look_at_cooldowns(connection, parts).items()
     }
     return Written(tuple(v.item for v in verdicts if v.item is not None), after)
 

@@ -6,7 +6,7 @@ Dispatch, claim, reject, explain and simulate all ask these functions, so that n
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 # A claim may take a token that comes within so many seconds, and starts when it comes.
@@ -132,6 +132,18 @@ def room(shape: Shape, standing: Standing, now: datetime) -> int | None:
     if shape.concurrency is not None:
         bounds.append(shape.concurrency - standing.in_use - standing.handed_out)
     return max(0, min(bounds)) if bounds else None
+
+
+def settle(shape: Shape, standing: Standing, now: datetime) -> Standing:
+    """What stands in the bucket once all that was handed out has started."""
+    tokens = level(shape, standing, now) - standing.handed_out
+    return replace(
+        standing,
+        tokens=None if math.isinf(tokens) else tokens,
+        refilled_at=None if math.isinf(tokens) else now,
+        in_use=standing.in_use + standing.handed_out,
+        handed_out=0,
+    )
 
 
 def next_room(shape: Shape, standing: Standing, weight: int, now: datetime) -> float | None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from .. import sql
 from . import queries
-from .bucket import Block, Shape, admit, level, next_room
+from .bucket import Block, Shape, admit, level, next_room, settle
 from .models import Bucket, LimitMinute, LimitRejection
 from .queries import BucketSeen
 
@@ -91,7 +91,11 @@ class BucketState:
     @property
     def tokens(self) -> float | None:
         """The tokens there are now; None without a rate."""
-        return None if self.shape.rate is None else level(self.shape, self.seen.standing, self.seen.now)
+        return (
+            None
+            if self.shape.rate is None
+            else level(self.shape, self.seen.standing, self.seen.now)
+        )
 
 
 @dataclass(frozen=True)
@@ -160,14 +164,24 @@ def find_bucket(
         Bucket.cooldown_until, Bucket.cooldown_at, Bucket.cooldown_by, Bucket.cooldown_reason
     ).where(Bucket.limiter == limiter.name, Bucket.partition == partition)
     row = session.execute(chosen).one_or_none()
-    return BucketState(
-        seen,
-        limiter.shape,
-        None if row is None else _cooling(*row, seen.now),
-        weight,
-        admit(limiter.shape, seen.standing, weight, seen.now).blocks,
-        next_room(limiter.shape, seen.standing, weight, seen.now),
-    )
+    return _judge(limiter, seen, None if row is None else _cooling(*row, seen.now), weight)
+
+
+def list_whole_buckets(
+    session: Session, limiters: Sequence[LimiterRow]
+) -> Mapping[str, BucketState]:
+    """What stands in the one bucket of each of these that has no partitions, for a job of weight 1; one statement."""
+    whole = {row.name: row for row in limiters if row.partition_by is None}
+    found = queries.list_buckets_of(session.connection(), [(name, "") for name in whole])
+    return {seen.limiter: _judge(whole[seen.limiter], seen, None, 1) for seen in found}
+
+
+def count_waiters(session: Session, limiter: str, partition: str) -> int:
+    """How many jobs wait for a bucket, broken off at `MOST_COUNTED`."""
+    asked = {"limiter": limiter, "partition": partition, "most": MOST_COUNTED}
+    found = session.connection().exec_driver_sql(sql.load("count_waiters"), asked)
+    number: int = found.scalar_one()
+    return number
 
 
 def list_waiters(
@@ -202,7 +216,8 @@ def list_cooling(session: Session, limiter: str, now: datetime) -> list[tuple[st
         Bucket.partition, Bucket.cooldown_until, Bucket.cooldown_at, Bucket.cooldown_by, Bucket.cooldown_reason
     ).where(Bucket.limiter == limiter, Bucket.cooldown_until.is_not(None), Bucket.cooldown_until > now)  # fmt: skip
     rows = session.execute(chosen.order_by(Bucket.partition).limit(_MOST_HOLDERS))
-    return [(row.partition, Cooling(*row[1:])) for row in rows]
+    found = ((row[0], _cooling(row[1], row[2], row[3], row[4], now)) for row in rows)
+    return [(partition, cooling) for partition, cooling in found if cooling is not None]
 
 
 def list_rejections(session: Session, limiter: str) -> list[RejectionRow]:
@@ -221,7 +236,22 @@ def find_minutes(
     chosen = select(
         LimitMinute.minute, LimitMinute.admitted, LimitMinute.put_back, LimitMinute.rejected
     ).where(LimitMinute.limiter == limiter, LimitMinute.minute >= since)
-    return {row.minute: tuple(row[1:]) for row in session.execute(chosen)}
+    return {row[0]: (row[1], row[2], row[3]) for row in session.execute(chosen)}
+
+
+def _judge(
+    limiter: LimiterRow, seen: BucketSeen, cooldown: Cooling | None, weight: int
+) -> BucketState:
+    """What is handed out already comes first: it counts as started."""
+    later = settle(limiter.shape, seen.standing, seen.now)
+    return BucketState(
+        seen,
+        limiter.shape,
+        cooldown,
+        weight,
+        admit(limiter.shape, later, weight, seen.now).blocks,
+        next_room(limiter.shape, seen.standing, weight, seen.now),
+    )
 
 
 def _limiters(session: Session, name: str | None, now: datetime) -> list[LimiterRow]:

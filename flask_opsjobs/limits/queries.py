@@ -47,6 +47,13 @@ def get_bucket(
     return _seen(connection.exec_driver_sql(sql.load("look_at_buckets"), asked).mappings().one())
 
 
+def list_buckets_of(connection: SqlConnection, keys: Iterable[Key]) -> list[BucketSeen]:
+    """What stands in these buckets, in their order, as a session's connection sees it."""
+    asked = _asked(list(keys), with_waiting=False)
+    rows = connection.exec_driver_sql(sql.load("look_at_buckets"), asked).mappings()
+    return [_seen(row) for row in rows]
+
+
 def _asked(keys: Sequence[Key], *, with_waiting: bool) -> dict[str, Any]:
     return {
         "limiters": [limiter for limiter, _ in keys],

@@ -37,6 +37,9 @@ def find_badges(session: Session, now: datetime) -> Mapping[str, Badge]:
         badges["workers"] = Badge(
             found.missing, "missing", f"{_noun('worker', found.missing)} missing"
         )
+    if found.cooling:
+        words = f"{_noun('limiter', found.cooling)} in cooldown"
+        badges["limiters"] = Badge(found.cooling, "blocked", words)
     return badges
 
 

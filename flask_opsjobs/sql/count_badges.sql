@@ -1,7 +1,9 @@
--- What needs somebody, as four numbers: failed jobs without a decision (among the last %(most)s that failed), queues that
--- hold due jobs back and are paused, those that no living executor listens to, executors that went missing within a day.
+-- What needs somebody, as five numbers: failed jobs without a decision (among the last %(most)s that failed), queues that
+-- hold due jobs back and are paused, those that no living executor listens to, executors that went missing within a day,
+-- limiters that cool down, or a partition of which does.
 -- Queues are found by loose scans, one probe each, at most %(most_lines)s. Locks nothing.
--- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, executors_alive, executors_by_start.
+-- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, executors_alive, executors_by_start, limiters_pkey,
+-- buckets_cooling.
 WITH RECURSIVE lines (line, queue) AS (
     (SELECT line, queue FROM opsjobs.jobs WHERE state = 'available' ORDER BY line LIMIT 1)
     UNION ALL
@@ -31,4 +33,9 @@ SELECT
     (SELECT count(*) FROM (
         SELECT ended_at FROM opsjobs.executors
         WHERE started_at > %(now)s::timestamptz - interval '7 days' AND state = 'missing' LIMIT 1000
-    ) AS gone WHERE ended_at > %(now)s::timestamptz - interval '1 day') AS missing
+    ) AS gone WHERE ended_at > %(now)s::timestamptz - interval '1 day') AS missing,
+    (SELECT count(*) FROM (
+        SELECT name FROM opsjobs.limiters WHERE cooldown_until > %(now)s
+        UNION
+        (SELECT limiter FROM opsjobs.buckets WHERE cooldown_until > %(now)s LIMIT 1000)
+    ) AS cooling) AS cooling

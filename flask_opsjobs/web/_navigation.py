@@ -25,5 +25,6 @@ NAVIGATION = (
     Entry("jobs", "Jobs", "jobs.view", "j"),
     Entry("queues", "Queues", "queues.view", "q"),
     Entry("workers", "Workers", "workers.view", "w"),
+    Entry("limiters", "Limiters", "limiters.view", "l"),
     Entry("audit", "Audit", "audit.view", "a"),
 )

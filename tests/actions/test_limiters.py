@@ -1,4 +1,4 @@
-"""What operators decide about limiters: a cooldown of all of one or of one partition, its end, and what jobs do then."""
+"""What operators decide about limiters: a cooldown of one or of a partition, its end, and what jobs do then."""
 
 from __future__ import annotations
 
@@ -138,7 +138,9 @@ def test_no_other_word_is_a_number_of_minutes(operator: Operator, minutes: Any) 
 
 @pytest.mark.usefixtures("worker")
 def test_a_refusal_is_audited_and_writes_nothing(bench: Bench, operator: Operator) -> None:
-    shown = operator.preview("limiter.cooldown", ["limiter/api"], actor="anna", via="page", params={"minutes": 5})  # fmt: skip
+    shown = operator.preview(
+        "limiter.cooldown", ["limiter/api"], actor="anna", via="page", params={"minutes": 5}
+    )
     operator.cooldown("api", 60, **WHY)
     until = cooldowns(bench)
     receipt = operator.execute(shown.id, shown.token, **WHY)
