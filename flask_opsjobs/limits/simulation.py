@@ -57,7 +57,12 @@ def simulate(
 
 class _Run:
     def __init__(
-        self, shape: Shape, run_seconds: float, workers: int | None, standing: Standing, now: datetime
+        self,
+        shape: Shape,
+        run_seconds: float,
+        workers: int | None,
+        standing: Standing,
+        now: datetime,
     ) -> None:
         self._shape, self._run, self._workers, self._epoch = shape, run_seconds, workers, now
         self._standing = replace(standing, handed_out=0)
