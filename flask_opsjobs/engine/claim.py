@@ -36,7 +36,6 @@ def claim(
     A limited job takes token and place in a transaction of its own, or goes back as `limited`; with `is_free` its limit
     is ignored. `now` stands for the clock that its bucket is asked by.
     `is_retry` says that this executor asked before and got no answer; its first claim may have been committed.
-
     Raises what Postgres raises; then the delivery is still to be claimed. An overdue job is ended here.
     """
     job_id, dispatch_no = delivery
@@ -48,14 +47,15 @@ def claim(
         "is_retry": is_retry,
         "is_free": is_free,
     }
-    with connection.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(sql.load("claim_job"), parameters).fetchone()
+    cursor = connection.cursor(row_factory=dict_row)
+    row = cursor.execute(sql.load("claim_job"), parameters).fetchone()
     if row is None:
         return Refused("no_row")
     if row["taken_id"] is not None:
         return _claimed(row, job_id, dispatch_no)
     if (why := _why_not(row, dispatch_no)) is None:
-        why, job = claim_limited(connection, delivery, executor_id, executor, now)
+        key = row["limiter"], row["partition"]
+        why, job = claim_limited(connection, delivery, key, executor_id, executor, now)
         if why is None:
             return _claimed(job, job_id, dispatch_no)
     if why == "deadline":

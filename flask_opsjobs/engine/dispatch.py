@@ -59,7 +59,9 @@ class Dispatcher:
                 continue
             count, left = self.fill(due.line, due.queue, now)
             total += count
-            if not left:
+            if left:
+                rooms.note_more(due)
+            else:
                 full.add(due.queue)
         self.next_seconds = rooms.next_seconds
         return total

@@ -55,10 +55,15 @@ class Rooms:
         # One that is too heavy for any moment is passed by: there may be others behind it.
         wanted = due.weight if seen.shape.most is None else min(due.weight, seen.shape.most)
         if room is None or room >= wanted:
-            self._note(0.0 if seen.shape.per_second else None)
             return True
         self._note(bucket.next_room(seen.shape, seen.standing, wanted, self.now))
         return False
+
+    def note_more(self, due: Due) -> None:
+        """The line was handed out, and its queue has room for more: the next token of its bucket is worth a look."""
+        seen = self.buckets.get(due.key) if due.key is not None else None
+        if seen is not None and seen.shape is not None and seen.shape.per_second is not None:
+            self._note(0.0)
 
     def _note(self, seconds: float | None) -> None:
         if seconds is not None:

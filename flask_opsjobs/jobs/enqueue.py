@@ -51,7 +51,7 @@ def enqueue(
     host = worker.host()
     host.require_schema()
     values = worker.arguments.validate(args, kwargs)
-    place = place_of(worker, options, values)
+    place = place_of(worker, options, host, values)
     row = parameters(worker, options, host) | columns_of(options, place)
     row["args"] = worker.arguments.dump(values, host.settings.max_args_bytes).decode()
     session, bind = find_session(host, options.session)

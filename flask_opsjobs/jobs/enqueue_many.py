@@ -123,6 +123,7 @@ class _Places:
     ) -> None:
         self._worker = worker
         self._options = options
+        self._host = host
         self._gate = gate
         self._connection = connection
         self._plain = None if options.limit is not None else _as_copied(columns_of(options, None))
@@ -132,7 +133,7 @@ class _Places:
         """The place of a call. Raises `LimitReached`, but for a call whose receipt is taken: that is a conflict."""
         if self._plain is not None:
             return self._plain
-        place = place_of(self._worker, self._options, values)
+        place = place_of(self._worker, self._options, self._host, values)
         rejection = self._gate.find_rejection(self._connection, place)
         if rejection is not None and not (keys and receipts.find(self._connection, keys)):
             raise self._gate.refuse(rejection)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,18 +26,44 @@ if TYPE_CHECKING:
     from .worker import Worker
 
 
-def place_of(worker: Worker, options: Options, values: Mapping[str, Any]) -> Place | None:
-    """The place of a call in its worker's limit; None without one. Raises `InvalidArgs` when the call has none."""
+# What is signed with the host's SECRET_KEY here can be confused with nothing else that it signs.
+_PURPOSE = b"flask_opsjobs.partition\0"
+
+
+def place_of(
+    worker: Worker, options: Options, host: Host, values: Mapping[str, Any]
+) -> Place | None:
+    """The place of a call in its worker's limit; None without one. Raises `InvalidArgs` when the call has none.
+
+    A partition is shown in many places and is part of the line. The value of an argument that the display policy hides
+    is therefore stored as a keyed hash.
+    """
     if options.limit is None:
         return None
     arguments = worker.arguments.with_defaults(values)
     found = None
     try:
-        return options.limit.place(arguments)
+        place = options.limit.place(arguments)
     except Unplaced as why:
         found = {"loc": why.what, "msg": str(why), "type": "limit"}
+    else:
+        named = options.limit.partition
+        is_secret = place.partition and isinstance(named, str) and _is_hidden(host, named)
+        return place._replace(partition=_hash(host, place.partition)) if is_secret else place
     # Outside of `except`: what a host's function raised must not be this one's context.
     raise InvalidArgs(worker.name, [found])
+
+
+def _is_hidden(host: Host, argument: str) -> bool:
+    try:
+        return bool(host.display.is_hidden_key(argument))
+    except Exception:
+        return True  # as everywhere: a policy that fails hides
+
+
+def _hash(host: Host, partition: str) -> str:
+    message = _PURPOSE + partition.encode()
+    return "#" + hmac.digest(host.secrets[0], message, hashlib.sha256)[:12].hex()
 
 
 def columns_of(options: Options, place: Place | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from psycopg import Cursor
 from psycopg.rows import dict_row
 from sqlalchemy import Connection as SqlConnection
 
@@ -37,6 +38,17 @@ def list_buckets(connection: Connection, keys: Iterable[Key]) -> list[BucketSeen
     with connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(sql.load("look_at_buckets"), _asked(list(keys), with_waiting=False))
         return [_seen(row) for row in cursor]
+
+
+def ask(connection: Connection, key: Key) -> Cursor[dict[str, Any]]:
+    """Ask what stands in one bucket; in a pipeline nothing waits for the answer yet."""
+    cursor = connection.cursor(row_factory=dict_row)
+    return cursor.execute(sql.load("look_at_buckets"), _asked([key], with_waiting=False))
+
+
+def answer(asked: Cursor[dict[str, Any]]) -> BucketSeen:
+    """What was asked for."""
+    return _seen(asked.fetchone())
 
 
 def get_bucket(

@@ -9,7 +9,7 @@ WITH hurried AS MATERIALIZED (
 ), moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now FROM hurried
 ), locked AS MATERIALIZED (
-    SELECT id, state, dispatch_no, deadline_at, limiter,
+    SELECT id, state, dispatch_no, deadline_at, limiter, partition,
            -- Asked again after the connection broke: the first claim may have been committed.
            (%(is_retry)s AND state = 'started' AND executor_id = %(executor_id)s) AS is_ours
     FROM opsjobs.jobs WHERE id = %(id)s FOR UPDATE
@@ -27,7 +27,7 @@ WITH hurried AS MATERIALIZED (
     ON CONFLICT (job_id, dispatch_no) DO NOTHING
 )
 SELECT l.state AS was_state, l.dispatch_no AS was_dispatch_no, m.now,
-       l.limiter IS NOT NULL AND (l.deadline_at IS NULL OR l.deadline_at > m.now) AS is_limited,
+       l.limiter, l.partition, l.limiter IS NOT NULL AND (l.deadline_at IS NULL OR l.deadline_at > m.now) AS is_limited,
        t.id AS taken_id, t.worker, t.queue, t.args, t.meta, t.tags, t.attempt, t.max_attempts, t.timeout_seconds,
        t.deadline_at, t.created_at
 FROM moment m CROSS JOIN locked l LEFT JOIN taken t ON t.id = l.id

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from flask_sqlalchemy import SQLAlchemy
 
+from flask_opsjobs.engine import claim as claiming
 from flask_opsjobs.engine.claim import Refused
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.host import Host
@@ -16,6 +17,7 @@ from flask_opsjobs.jobs.outcomes import Outcome
 from tests.conftest import MakeBench
 from tests.limits.conftest import Limited
 from tests.support.engine import Bench, race
+from tests.support.waiting import wait_until
 
 RETURNED = Outcome(kind="returned")
 Commit = Callable[..., int]
@@ -203,8 +205,6 @@ def test_a_rate_is_right_in_its_second_and_its_hundredth_window(
 
 
 def claim_at(bench: Bench, job_id: int, dispatch_no: int, now: object) -> Claimed | Refused:
-    from flask_opsjobs.engine import claim as claiming
-
     return claiming.claim(
         bench.connection,
         (job_id, dispatch_no),
@@ -227,6 +227,34 @@ def test_a_tight_bucket_promises_the_next_token_and_no_further(
     assert answers[4:] == [Refused("limited")] * 4
     starts = [bench.job(job_id)["started_at"] for job_id in ids[:4]]
     assert starts == [now + timedelta(seconds=wait) for wait in waits]
+
+
+def test_a_claim_asked_again_takes_nothing_twice(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    """The connection broke after its commit, before its answer."""
+    job_id = commit(limited(rate=5, per=3600, concurrency=5))
+    bench.dispatch(line())
+    assert isinstance(bench.claim(job_id), Claimed)
+    again = claiming.claim(
+        bench.connection, (job_id, 1), bench.executor_id, bench.name, is_retry=True
+    )
+    assert isinstance(again, Claimed)
+    assert again.attempt == 1
+    assert leases(bench) == [(job_id, 1)]
+    assert bench.row("SELECT tokens FROM opsjobs.buckets")["tokens"] == 4.0
+
+
+def test_an_overdue_limited_job_ends_and_takes_nothing(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    job_id = commit(limited(concurrency=1, worker={"deadline": timedelta(hours=1)}))
+    bench.dispatch(line())
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET deadline_at = clock_timestamp() - interval '1 s'"
+    )
+    assert bench.claim(job_id) == Refused("deadline")
+    assert (bench.job(job_id)["ended_by"], leases(bench)) == ("deadline", [])
 
 
 def test_a_claim_killed_before_its_commit_took_nothing(
@@ -253,8 +281,6 @@ def test_a_claim_killed_before_its_commit_took_nothing(
 
 
 def kill_once_it_waits(bench: Bench, pid: int) -> bool:
-    from tests.support.waiting import wait_until
-
     waits = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s"
     wait_until(lambda: bench.connection.execute(waits, [pid]).fetchone()[0])  # type: ignore[index]
     return bool(bench.connection.execute("SELECT pg_terminate_backend(%s)", [pid]).fetchone())

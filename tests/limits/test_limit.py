@@ -14,8 +14,10 @@ from flask_opsjobs.engine.declare import declare
 from flask_opsjobs.errors import DeclarationError
 from flask_opsjobs.host import Host
 from flask_opsjobs.limits.line import Place, bucket_of, line_of
+from tests.conftest import MakeApp
 from tests.limits.conftest import Limited
 from tests.support.engine import Bench, race
+from tests.support.policies import ShowAll
 
 FAULTS: list[tuple[dict[str, Any], str]] = [
     ({}, "it limits nothing"),
@@ -87,6 +89,35 @@ def test_a_function_never_sees_a_redacted_argument(opsjobs: OpsJobs, db: object)
 
     pay.enqueue(secret=9)
     assert seen == {"account": 3}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_partition_that_the_display_policy_hides_is_stored_as_a_hash(
+    make_app: MakeApp, fails: bool
+) -> None:
+    class Hides(ShowAll):
+        def is_hidden_key(self, key: str) -> bool:
+            if fails:
+                raise RuntimeError("no")
+            return key == "email"
+
+    opsjobs = OpsJobs()
+    app = make_app(opsjobs=opsjobs, display=Hides())
+
+    @opsjobs.worker(limit=Limit("api", concurrency=1, partition="email"))
+    def mail(email: str) -> None: ...
+
+    with app.app_context():
+        mail.enqueue(email="anna@example.org")
+        mail.enqueue_many([{"email": "anna@example.org"}, {"email": "bert@example.org"}])
+        session = app.extensions["sqlalchemy"].session
+        session.commit()
+        bench = Bench(app.extensions["opsjobs"])
+        rows = bench.rows("SELECT line, partition FROM opsjobs.jobs ORDER BY id")
+        bench.close()
+    assert rows[0] == rows[1] != rows[2]
+    assert rows[0]["partition"].startswith("#")
+    assert "anna" not in str(rows)
 
 
 def test_a_call_may_not_leave_its_limit(limited: Limited) -> None:

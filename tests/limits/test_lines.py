@@ -17,6 +17,7 @@ from flask_opsjobs.lifeline import retention
 from flask_opsjobs.loops import dispatch as dispatch_loop
 from flask_opsjobs.loops import roll_up
 from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.operator import Operator
 from tests.limits.conftest import Limited
 from tests.support.engine import Bench
 
@@ -129,6 +130,18 @@ def test_the_next_pass_comes_with_the_next_token(
         assert runner.wait_seconds is None
     else:
         assert runner.wait_seconds == pytest.approx(seconds, abs=0.1)
+
+
+def test_a_paused_queue_s_tokens_hurry_nobody(
+    bench: Bench, limited: Limited, commit: Commit, host: Host
+) -> None:
+    worker = limited(rate=10, per=1, burst=1)
+    for _ in range(5):
+        commit(worker)
+    Operator(host).pause("default", actor="anna", reason="it is a test")
+    runner = Runner(dispatch_loop.LOOP, host)
+    runner.run_once(bench.connection)
+    assert runner.wait_seconds is None
 
 
 def test_what_limiters_counted_is_summed_per_minute(
