@@ -5,6 +5,7 @@ from .errors import (
     ActionRefused,
     ConfigError,
     InvalidArgs,
+    LimitReached,
     OpsJobsError,
     SchemaBehind,
     UnknownWorker,
@@ -14,6 +15,7 @@ from .jobs.enqueue import Enqueued, EnqueuedMany
 from .jobs.outcomes import Cancel, Discard, RetryIn, Snooze
 from .jobs.receipts import Unique
 from .jobs.worker import Worker
+from .limits.limit import Limit
 from .policy import AccessPolicy, DisplayPolicy
 
 __version__ = "0.1.0"
@@ -28,6 +30,8 @@ __all__ = [
     "Enqueued",
     "EnqueuedMany",
     "InvalidArgs",
+    "Limit",
+    "LimitReached",
     "OpsJobs",
     "OpsJobsError",
     "RetryIn",

@@ -34,6 +34,24 @@ class InvalidArgs(OpsJobsError):
         super().__init__(f"worker {worker}: {said}")
 
 
+class LimitReached(OpsJobsError):
+    """A limiter that rejects had no room for a call. Nothing was written but the evidence, which stays.
+
+    `limiter` and `partition` say which bucket; `code` is the reason, as `explain` names it.
+    """
+
+    def __init__(self, worker: str, limiter: str, partition: str, code: str) -> None:
+        self.worker = worker
+        self.limiter = limiter
+        self.partition = partition
+        self.code = code
+        of = f" for {partition!r}" if partition else ""
+        super().__init__(
+            f"worker {worker}: limiter {limiter} has no room{of} now ({code}): "
+            'call again later, or declare when_full="hold"'
+        )
+
+
 class SchemaBehind(OpsJobsError):
     """The database has no `opsjobs` schema, or an older one than this code runs on."""
 

@@ -216,6 +216,14 @@ class Operator:
         """Remove cron entries that were made at runtime."""
         return self._must("cron.delete", _entries(entries), why)
 
+    def cooldown(self, limiters: str | Iterable[str], minutes: int, **why: Unpack[Why]) -> Receipt:
+        """Let limiters start nothing for so long: `api`, or one partition of it as `api/42`."""
+        return self._must("limiter.cooldown", _limiters(limiters), why, {"minutes": minutes})
+
+    def clear(self, limiters: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """End the cooldown of limiters, or of partitions as `api/42`."""
+        return self._must("limiter.clear", _limiters(limiters), why)
+
     def _must(
         self, action: str, targets: list[str], why: Why, params: Mapping[str, Any] | None = None
     ) -> Receipt:
@@ -270,6 +278,10 @@ def _queues(queues: str | Iterable[str]) -> list[str]:
 
 def _entries(entries: str | Iterable[str]) -> list[str]:
     return [f"cron/{name}" for name in ([entries] if isinstance(entries, str) else entries)]
+
+
+def _limiters(limiters: str | Iterable[str]) -> list[str]:
+    return [f"limiter/{name}" for name in ([limiters] if isinstance(limiters, str) else limiters)]
 
 
 def _request_id(given: str | None) -> str | None:

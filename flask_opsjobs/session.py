@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 _log = logging.getLogger("flask_opsjobs")
 _KEY = "flask_opsjobs.touched"
 _COMMITTED = "flask_opsjobs.committed"
+_WITNESSED = "flask_opsjobs.witnessed"
 
 Acted = Callable[[list[Any]], None]
 
@@ -22,10 +23,20 @@ def touch(session: Session, act: Acted, note: Any) -> None:
     Not at savepoints, since others see nothing yet; not inside the commit, since a full pool or an exception there
     would make the host's `commit()` raise although its data is safe. `act` may raise: it is logged.
     """
+    _listen(session)
+    session.info.setdefault(_KEY, {}).setdefault(act, []).append(note)
+
+
+def witness(session: Session, act: Acted, note: Any) -> None:
+    """As `touch`, but also when the root transaction is rolled back: evidence of what the host was told."""
+    _listen(session)
+    session.info.setdefault(_WITNESSED, {}).setdefault(act, []).append(note)
+
+
+def _listen(session: Session) -> None:
     if not event.contains(session, "after_transaction_end", _after_transaction_end):
         event.listen(session, "after_commit", _after_commit)
         event.listen(session, "after_transaction_end", _after_transaction_end)
-    session.info.setdefault(_KEY, {}).setdefault(act, []).append(note)
 
 
 def _after_commit(session: Session) -> None:
@@ -38,12 +49,15 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
     if transaction.parent is not None:
         return
     touched = session.info.pop(_KEY, {})
-    if not session.info.pop(_COMMITTED, False):
-        return
-    for act, notes in touched.items():
+    witnessed = session.info.pop(_WITNESSED, {})
+    if session.info.pop(_COMMITTED, False):
+        _act(touched, "jobs are recorded but could not be handed out now; the dispatch loop will")
+    _act(witnessed, "the evidence of what was rejected could not be kept")
+
+
+def _act(acts: dict[Acted, list[Any]], otherwise: str) -> None:
+    for act, notes in acts.items():
         try:
             act(notes)
         except Exception:
-            _log.exception(
-                "jobs are recorded but could not be handed out now; the dispatch loop will"
-            )
+            _log.exception(otherwise)

@@ -6,9 +6,20 @@ from .cron import models as cron
 from .db import Base
 from .jobs import models as jobs
 from .lifeline import models as lifeline
+from .limits import models as limits
 from .overview import models as overview
 from .queues import models as queues
 
 metadata = Base.metadata
 
-__all__ = ["actions", "audit", "cron", "jobs", "lifeline", "metadata", "overview", "queues"]
+__all__ = [
+    "actions",
+    "audit",
+    "cron",
+    "jobs",
+    "lifeline",
+    "limits",
+    "metadata",
+    "overview",
+    "queues",
+]

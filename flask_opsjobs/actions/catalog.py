@@ -18,7 +18,7 @@ LONGEST_REASON = 2_000
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do with jobs, queues or cron entries. `risk` is a sentence.
+    """One thing to do with jobs, queues, cron entries or limiters. `risk` is a sentence.
 
     `sources` are the states in which it is legal, `params` the names of what must be said beside the targets.
     """
@@ -31,7 +31,7 @@ class Action:
 
     @property
     def thing(self) -> str:
-        """What its targets are: `job`, `queue` or `cron`."""
+        """What its targets are: `job`, `queue`, `cron` or `limiter`."""
         return self.name.partition(".")[0]
 
     @property
@@ -54,6 +54,8 @@ _PHRASES = {
     "set_window": "set the window of {}",
     "run_now": "run {} now",
     "catch_up": "catch {} up",
+    "cooldown": "cool {} down",
+    "clear": "clear the cooldown of {}",
 }
 
 
@@ -90,6 +92,11 @@ _ALL = (
     _cron("create", "Create", "It runs on its own from its next slot on.", *ENTRY_PARAMS),
     _cron("edit", "Edit", "What it says counts from now on. The slots before keep their fates.", *ENTRY_PARAMS),
     _cron("delete", "Delete", "It runs no more. Its slots stay in the ledger."),
+    Action("limiter.cooldown", "Cool down", ("open", "cooling"),
+           "Nothing of it starts until then, whatever its rate and places allow. What has started goes on.",
+           ("minutes",)),
+    Action("limiter.clear", "Clear cooldown", ("cooling",),
+           "What waits starts again, as many at once as the limiter's burst and places allow."),
 )  # fmt: skip
 
 ACTIONS: Mapping[str, Action] = {action.name: action for action in _ALL}
@@ -109,6 +116,11 @@ def actions_of_cron(state: str, *, is_runtime: bool) -> tuple[Action, ...]:
     """What is legal with a cron entry in this state, in the order of the buttons."""
     legal = (action for action in _legal("cron", state) if action.verb != "create")
     return tuple(action for action in legal if is_runtime or action.verb not in ("edit", "delete"))
+
+
+def actions_of_limiter(is_cooling: bool) -> tuple[Action, ...]:
+    """What is legal with a limiter, or a partition of it, now, in the order of the buttons."""
+    return _legal("limiter", "cooling" if is_cooling else "open")
 
 
 def _legal(thing: str, state: str) -> tuple[Action, ...]:

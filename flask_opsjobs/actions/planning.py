@@ -12,7 +12,7 @@ from typing import Any
 from ..db import Connection
 from ..errors import ActionRefused
 from ..host import Host
-from . import on_cron, on_jobs, on_queues
+from . import on_cron, on_jobs, on_limiters, on_queues
 from .catalog import ACTIONS, MOST_TARGETS, Action
 from .shapes import Plan, Receipt
 from .verdict import Decided, Verdict, leave
@@ -20,7 +20,7 @@ from .verdict import Decided, Verdict, leave
 _log = logging.getLogger("flask_opsjobs")
 
 # Each thing reads its own targets and parameters, judges and writes.
-THINGS = {"job": on_jobs, "queue": on_queues, "cron": on_cron}
+THINGS = {"job": on_jobs, "queue": on_queues, "cron": on_cron, "limiter": on_limiters}
 
 
 @dataclass(frozen=True)

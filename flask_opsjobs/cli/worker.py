@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import sys
 
 import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 
+from ..engine.declare import declare
 from ..engine.executor import Executor
 from ..engine.perform_forking import ForkingStable
 from ..engine.perform_simple import SimpleStable
@@ -48,6 +51,7 @@ def run(
     """Work until stopped; the exit code: 0 when that was wanted, 1 when the loop ended by itself."""
     host: Host = app.extensions["opsjobs"]
     wire = host.broker.connections.wire(names[0])
+    declare(host, f"{socket.gethostname()}-{os.getpid()}")
     executor = Executor(host, "simple" if simple else "forking", names)
     kind = OpsSimpleWorker if simple else OpsWorker
     rq_worker = kind(names, name=executor.name, connection=wire.redis, serializer=wire.serializer)

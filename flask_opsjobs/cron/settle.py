@@ -87,7 +87,7 @@ class Settling:
             return Slot(slot_at, "missed", _unknown(entry))
         is_deferred = fate == "queued_behind"
         try:
-            made = enqueue_apart(
+            made, line = enqueue_apart(
                 self.connection, self.host, worker, entry.args, cron_entry=entry.name, is_deferred=is_deferred
             )  # fmt: skip
         except InvalidArgs as wrong:
@@ -95,7 +95,7 @@ class Settling:
         if made.conflict:
             return Slot(slot_at, "skipped_overlap", f"job {made.id} is the same unique call")
         if not is_deferred:
-            into.lines.add((worker.declared.line, worker.declared.queue))
+            into.lines.add((line, worker.declared.queue))
         return Slot(slot_at, fate, job_id=made.id, decided_by=by)
 
     def _is_put_off(self, entry: Standing, slots: Sequence[datetime], into: Settled) -> bool:

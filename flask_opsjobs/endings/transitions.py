@@ -17,6 +17,7 @@ from ..jobs import receipts
 from ..jobs import transitions as job_transitions
 from ..jobs.lifecycle import FINAL, WAITING
 from ..jobs.outcomes import Outcome
+from ..limits import transitions as limits
 
 # After how many refusals by RQ workers that lack the host's code a job fails.
 MOST_REFUSALS = 3
@@ -156,6 +157,8 @@ def _tell(connection: Connection, ended: Sequence[Ended], now: datetime) -> None
     """Tell all who wait for an end, in the same transaction."""
     if unique := [job.id for job in ended if job.is_unique and job.is_final]:
         receipts.release(connection, unique)
+    if limited := [(job.id, job.dispatch_no) for job in ended if job.is_limited]:
+        limits.free(connection, limited)
     if of_cron := [job for job in ended if job.cron_entry is not None and job.is_final]:
         cron_transitions.note_results(connection, {job.id: job.state for job in of_cron}, now)
         names = {job.cron_entry for job in of_cron if job.cron_entry is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -10,6 +11,7 @@ from psycopg.rows import dict_row
 from .. import endings, sql
 from ..db import Connection
 from ..jobs.claimed import Claimed
+from .claim_limited import claim_limited
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,14 @@ def claim(
     executor: str,
     *,
     is_retry: bool = False,
+    is_free: bool = False,
+    now: datetime | None = None,
 ) -> Claimed | Refused:
     """Take the delivery (id, dispatch_no), or say why not. One statement, committed asynchronously.
 
+    A limited job takes token and place in a transaction of its own, or goes back as `limited`; with `is_free` its limit
+    is ignored. `now` stands for the clock that its bucket is asked by.
     `is_retry` says that this executor asked before and got no answer; its first claim may have been committed.
-
     Raises what Postgres raises; then the delivery is still to be claimed. An overdue job is ended here.
     """
     job_id, dispatch_no = delivery
@@ -40,14 +45,22 @@ def claim(
         "executor_id": executor_id,
         "executor": executor,
         "is_retry": is_retry,
+        "is_free": is_free,
     }
-    with connection.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(sql.load("claim_job"), parameters).fetchone()
+    cursor = connection.cursor(row_factory=dict_row)
+    row = cursor.execute(sql.load("claim_job"), parameters).fetchone()
     if row is None:
         return Refused("no_row")
-    if row["taken_id"] is None:
-        return _why_not(connection, row, dispatch_no, job_id)
-    return _claimed(row, job_id, dispatch_no)
+    if row["taken_id"] is not None:
+        return _claimed(row, job_id, dispatch_no)
+    if (why := _why_not(row, dispatch_no)) is None:
+        key = row["limiter"], row["partition"]
+        why, job = claim_limited(connection, delivery, key, executor_id, executor, now)
+        if why is None:
+            return _claimed(job, job_id, dispatch_no)
+    if why == "deadline":
+        endings.expire(connection, row["now"], ids=[job_id])
+    return Refused(why)
 
 
 def _claimed(row: dict[str, Any], job_id: int, dispatch_no: int) -> Claimed:
@@ -65,14 +78,14 @@ def _claimed(row: dict[str, Any], job_id: int, dispatch_no: int) -> Claimed:
         deadline_at=row["deadline_at"],
         created_at=row["created_at"],
         claimed_at=row["now"],
+        wait_seconds=row.get("wait_seconds", 0.0),
     )
 
 
-def _why_not(connection: Connection, row: dict[str, Any], dispatch_no: int, job_id: int) -> Refused:
+def _why_not(row: dict[str, Any], dispatch_no: int) -> str | None:
+    """Why a delivery was not taken; None when it is that of a limited job, whose bucket is to be asked."""
     if row["was_dispatch_no"] != dispatch_no:
-        return Refused("handed_out_again")
+        return "handed_out_again"
     if row["was_state"] != "queued":
-        return Refused("not_queued")
-    # Queued under our number and yet not taken: its deadline has passed.
-    endings.expire(connection, row["now"], ids=[job_id])
-    return Refused("deadline")
+        return "not_queued"
+    return None if row["is_limited"] else "deadline"

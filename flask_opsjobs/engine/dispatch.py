@@ -5,34 +5,66 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from psycopg.rows import scalar_row
 from redis import RedisError
 
 from .. import sql
 from ..db import Connection
+from ..limits.line import bucket_of
 from ..settings import Settings
+from . import dispatch_limits
 from .broker import Broker
 from .delivery import Delivery
+from .dispatch_limits import Allowance
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
 
 
 class Dispatcher:
-    """Hands out the jobs of one app's lines on a connection of its own, which is in autocommit."""
+    """Hands out the jobs of one app's lines on a connection of its own, which is in autocommit.
+
+    With `is_free` no limit is looked at. After `dispatch_all`, `next_seconds` is in how many seconds time alone makes
+    room on a limited line that has due jobs; None when it makes none.
+    """
 
     def __init__(
-        self, connection: Connection, broker: Broker, settings: Settings, *, quick: bool = False
+        self,
+        connection: Connection,
+        broker: Broker,
+        settings: Settings,
+        *,
+        quick: bool = False,
+        is_free: bool = False,
     ) -> None:
         self._connection = connection
         self._broker = broker
         self._settings = settings
         self._quick = quick
+        self._is_free = is_free
+        self.next_seconds: float | None = None
 
-    def dispatch_all(self, now: datetime) -> int:
-        """Hand out what the windows allow on every line that has due jobs; how many it was."""
-        lines = self._connection.execute(sql.load("find_due_lines")).fetchall()
-        return sum(self.dispatch_line(line, queue, now) for line, queue in lines)
+    def dispatch_all(self, now: datetime, queue: str | None = None) -> int:
+        """Hand out what windows and buckets allow on every line that has due jobs, of one queue or all; how many.
+
+        A full line is passed by as it was read with all others; so are further lines of a queue whose window is full.
+        """
+        lines = dispatch_limits.list_due(self._connection, queue)
+        rooms = dispatch_limits.look(self._connection, [] if self._is_free else lines, now)
+        full: set[str] = set()
+        total = 0
+        for due in lines:
+            if due.queue in full or not (self._is_free or rooms.has_room(due)):
+                continue
+            count, left = self.fill(due.line, due.queue, now)
+            total += count
+            if left:
+                rooms.note_more(due)
+            else:
+                full.add(due.queue)
+        self.next_seconds = rooms.next_seconds
+        return total
 
     def dispatch_line(self, line: str, queue: str, now: datetime, *, refill: bool = False) -> int:
         """Hand out what the window allows on one line; with `refill` only when the window is below half.
@@ -46,7 +78,7 @@ class Dispatcher:
     ) -> tuple[int, int]:
         """As `dispatch_line`; returns (how many were handed out, how much room the window had left after that).
 
-        Room is left only when the line has no more due jobs.
+        Room is left only when the line has no more due jobs, or its limit holds them.
         """
         deliveries, free = self._take(line, queue, now, refill)
         if deliveries:
@@ -56,7 +88,7 @@ class Dispatcher:
     def _take(
         self, line: str, queue: str, now: datetime, refill: bool
     ) -> tuple[list[Delivery], int]:
-        parameters = {
+        parameters: dict[str, Any] = {
             "line": line,
             "queue": queue,
             "now": now,
@@ -67,6 +99,13 @@ class Dispatcher:
         # The block commits when it is left: nothing is pushed before that, and no lock is held over a Redis call.
         with self._connection.transaction():
             self._connection.execute("SET LOCAL synchronous_commit = on")
+            key = None if self._is_free else bucket_of(line)
+            allowed = (
+                Allowance()
+                if key is None
+                else dispatch_limits.lock_and_look(self._connection, key, now)
+            )
+            parameters |= {"room": allowed.room, "most": allowed.most}
             rows = self._connection.execute(sql.load("dispatch_line"), parameters).fetchall()
         taken = [Delivery(*row[1:]) for row in rows if row[1] is not None]
         # UPDATE … RETURNING has no order; the list in Redis is first in, first out.

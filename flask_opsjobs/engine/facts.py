@@ -58,7 +58,7 @@ def explain_apart(host: Host, job_id: int) -> Explanation:
     Raises `UnknownJob`, and what SQLAlchemy raises when Postgres does not answer.
     """
     schema = host.schema_version()
-    with _reading(host.engine, host.settings.page_timeout_seconds) as (session, now):
+    with reading(host.engine, host.settings.page_timeout_seconds) as (session, now):
         if schema < OLDEST_SCHEMA:
             return explain_schema(job_id, schema, now)
         found = explain(host, session, job_id, now)
@@ -70,7 +70,7 @@ def explain_apart(host: Host, job_id: int) -> Explanation:
 
 
 @contextmanager
-def _reading(engine: Engine, seconds: float) -> Iterator[tuple[Session, datetime]]:
+def reading(engine: Engine, seconds: float) -> Iterator[tuple[Session, datetime]]:
     """A session that can only read, on one snapshot, and Postgres' time at its start."""
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     limit = func.set_config("statement_timeout", f"{int(seconds * 1000)}", True)

@@ -64,4 +64,5 @@ class Handout:
             dispatcher = Dispatcher(connection, host.broker, host.settings, quick=True)
             for line, queue in lines:
                 _, left = dispatcher.fill(line, queue, now)
-                self._windows.note(queue, left)
+                if line == queue:  # a limited line leaves room although it has more due jobs
+                    self._windows.note(queue, left)

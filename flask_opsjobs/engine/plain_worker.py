@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from rq import get_current_job
@@ -66,6 +67,7 @@ def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
         if not isinstance(claimed, Claimed):
             _log.info("the delivery %s was not claimed: %s", delivery, claimed.reason)
             return
+        time.sleep(claimed.wait_seconds)
         report = _Report(
             connection,
             claimed,

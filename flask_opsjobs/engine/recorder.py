@@ -19,9 +19,10 @@ from ..db import Connection, connect_apart
 from ..endings import Ended, Ending
 from ..host import Host
 from ..jobs.outcomes import Outcome
-from .dispatch import Dispatcher, read_clock
+from .dispatch import read_clock
 from .horse import fork_lock
 from .pulse import Progress, Pulse
+from .refill import Refill
 
 _log = logging.getLogger("flask_opsjobs.worker")
 
@@ -45,6 +46,7 @@ class Recorder(threading.Thread):
         self._is_idle = True
         self._is_stopping = False
         self._has_asked = False
+        self._refiller = Refill(host, self._say_not_refilled)
 
     def submit(self, ending: Ending) -> None:
         """Take an outcome to write. Until it is written the delivery counts as held."""
@@ -135,7 +137,7 @@ class Recorder(threading.Thread):
             for ending in batch:
                 self._pending.remove(ending)
                 self._pulse.release(ending.id, ending.dispatch_no)
-        self._refill(connection, ended, now)
+        self._refiller.refill(connection, ended, now)
         return True
 
     def _write(self, connection: Connection, batch: list[Ending], now: datetime) -> list[Ended]:
@@ -168,18 +170,10 @@ class Recorder(threading.Thread):
             plain = Ending(ending.id, ending.dispatch_no, ending.executor_id, ending.executor, lost)
             return endings.record(connection, [plain], now)
 
-    def _refill(self, connection: Connection, ended: list[Ended], now: datetime) -> None:
-        dispatcher = Dispatcher(connection, self._host.broker, self._host.settings)
-        for line, queue in {(job.line, job.queue) for job in ended}:
-            try:
-                dispatcher.dispatch_line(line, queue, now, refill=True)
-            except RedisError as error:
-                self._say(
-                    logging.WARNING,
-                    "the window of %s was not refilled: %s",
-                    queue,
-                    type(error).__name__,
-                )
+    def _say_not_refilled(self, queue: str, error: RedisError) -> None:
+        self._say(
+            logging.WARNING, "the window of %s was not refilled: %s", queue, type(error).__name__
+        )
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:

@@ -128,6 +128,8 @@ class OpsWorkerLoop(BaseWorker):
                 executor.pulse.count(claimed.reason)
                 self.books.end(job, queue, None, is_success=False)
             return
+        # Beats go on meanwhile: another thread makes them.
+        time.sleep(claimed.wait_seconds)
         execution = self.books.begin(job, queue)
         began = time.monotonic()
         try:

@@ -12,7 +12,7 @@ from ..db import OLDEST_SCHEMA, SCHEMA_VERSION
 from ..facts import RedisFacts
 from ..jobs.lifecycle import FINAL
 from ..settings import Settings
-from . import rules_of_engine, rules_of_job, rules_of_queue
+from . import rules_of_engine, rules_of_job, rules_of_limit, rules_of_queue
 from .causes import CAUSES
 from .clear import list_clear
 from .queries import find_seen
@@ -30,11 +30,17 @@ RULES: Mapping[str, Rule] = {
     "backing_off": rules_of_job.backing_off,
     "queue_paused": rules_of_queue.queue_paused,
     "queue_draining": rules_of_queue.queue_draining,
+    "limit_unknown": rules_of_limit.limit_unknown,
+    "limit_weight": rules_of_limit.limit_weight,
     "redis_away": rules_of_engine.redis_away,
     "no_live_worker": rules_of_queue.no_live_worker,
     "delivery_lost": rules_of_engine.delivery_lost,
     "loop_silent": rules_of_engine.loop_silent,
     "loop_failing": rules_of_engine.loop_failing,
+    "limit_cooldown": rules_of_limit.limit_cooldown,
+    "limit_concurrency": rules_of_limit.limit_concurrency,
+    "limit_tokens": rules_of_limit.limit_tokens,
+    "limit_behind": rules_of_limit.limit_behind,
     "workers_busy": rules_of_queue.workers_busy,
     "window_full": rules_of_queue.window_full,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,13 +16,16 @@ from ..jobs.models import Attempt, Job
 from ..jobs.rows import Count
 from ..lifeline.models import Executor
 from ..lifeline.queries import list_loops
+from ..limits import queries as limit_queries
+from ..limits.models import Bucket, Lease, Limiter
 from ..queues.models import Queue
 from ..settings import Settings
-from .seen import JobSeen, Listener, QueueSeen, Seen, Window
+from .seen import JobSeen, LimitSeen, Listener, QueueSeen, Seen, Window
 
 # Counting and listing stop here: "1,000+".
 MOST_AHEAD = 1_000
 MOST_LISTENERS = 200
+MOST_HOLDERS = 5
 
 
 def find_seen(session: Session, job_id: int, now: datetime, settings: Settings) -> Seen | None:
@@ -49,7 +53,10 @@ def _with_the_way(session: Session, seen: Seen) -> Seen:
     seen = replace(seen, listeners=_listeners(session, seen), window=_window(session, seen))
     if not seen.alive:
         seen = replace(seen, last_listener=_last_listener(session, seen))
-    return replace(seen, ahead=None if seen.job.state == "queued" else _ahead(session, seen.job))
+    if seen.job.state == "queued":
+        return seen
+    ahead, weight = _ahead(session, seen.job)
+    return replace(seen, ahead=ahead, limit=_limit(session, seen.job, weight))
 
 
 def _queue(session: Session, name: str) -> QueueSeen:
@@ -106,11 +113,44 @@ def _window(session: Session, seen: Seen) -> Window:
     return Window(*session.connection().exec_driver_sql(sql.load("find_window"), asked).one())
 
 
-def _ahead(session: Session, job: JobSeen) -> Count:
+def _ahead(session: Session, job: JobSeen) -> tuple[Count, int]:
+    """How many go before it in its line, and what they weigh."""
     asked = {name: getattr(job, name) for name in ("line", "priority", "due_at", "id")}
     asked["most"] = MOST_AHEAD + 1
-    number = session.connection().exec_driver_sql(sql.load("count_ahead"), asked).scalar_one()
-    return Count(MOST_AHEAD, "at_least") if number > MOST_AHEAD else Count(number)
+    row = session.connection().exec_driver_sql(sql.load("count_ahead"), asked).one()
+    is_capped = row.number > MOST_AHEAD
+    return Count(MOST_AHEAD, "at_least") if is_capped else Count(row.number), row.weight
+
+
+def _limit(session: Session, job: JobSeen, ahead_weight: int) -> LimitSeen | None:
+    """What its limiter has; None when it has none."""
+    if job.limiter is None or job.partition is None or job.weight is None:
+        return None
+    found = limit_queries.get_bucket(session.connection(), job.limiter, job.partition)
+    holders: Sequence[int] = ()
+    if found.shape is not None and found.shape.concurrency is not None:
+        mine = (Lease.limiter == job.limiter, Lease.partition == job.partition)
+        oldest = select(Lease.job_id).where(*mine).order_by(Lease.taken_at).limit(MOST_HOLDERS)
+        holders = session.scalars(oldest).all()
+    seen = LimitSeen(
+        job.limiter, job.partition, job.weight, found.shape, found.standing, holders, ahead_weight
+    )
+    return _with_cooldown(session, seen) if found.standing.cooldown_until is not None else seen
+
+
+def _with_cooldown(session: Session, limit: LimitSeen) -> LimitSeen:
+    """Who decided on the cooldown that lasts longest, and why."""
+    of_all = select(*_cooldown_of(Limiter)).where(Limiter.name == limit.name)
+    of_one = select(*_cooldown_of(Bucket)).where(
+        Bucket.limiter == limit.name, Bucket.partition == limit.partition
+    )
+    rows = [row for asked in (of_all, of_one) for row in session.execute(asked) if row[0]]
+    _, at, by, reason = max(rows, key=lambda row: row[0])
+    return replace(limit, cooldown_at=at, cooldown_by=by, cooldown_reason=reason)
+
+
+def _cooldown_of(table: Any) -> tuple[Any, ...]:
+    return table.cooldown_until, table.cooldown_at, table.cooldown_by, table.cooldown_reason
 
 
 def _executor(session: Session, seen: Seen) -> Listener | None:

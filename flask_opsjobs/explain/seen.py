@@ -10,6 +10,7 @@ from ..facts import RedisFacts
 from ..jobs.lifecycle import WAITING
 from ..jobs.rows import Count
 from ..lifeline.queries import LoopRow
+from ..limits.bucket import Shape, Standing
 from ..settings import Settings
 
 
@@ -36,6 +37,9 @@ class JobSeen:
     cancel_requested_by: str | None
     cancel_reason: str | None
     cron_entry: str | None
+    limiter: str | None
+    partition: str | None
+    weight: int | None
 
     @property
     def held(self) -> str:
@@ -83,6 +87,26 @@ class Window:
 
 
 @dataclass(frozen=True)
+class LimitSeen:
+    """What its limiter is and has. `shape` is None when nobody has declared it; `holders` are the oldest of what runs.
+
+    `ahead_weight` is the weight of those that go before it in its line, as far as they were counted. The cooldown is
+    the limiter's or the partition's, whichever lasts longer.
+    """
+
+    name: str
+    partition: str
+    weight: int
+    shape: Shape | None
+    standing: Standing
+    holders: Sequence[int] = ()
+    ahead_weight: int = 0
+    cooldown_at: datetime | None = None
+    cooldown_by: str | None = None
+    cooldown_reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Seen:
     """All that was read, at `now`. What the job's state does not ask for is left at its default."""
 
@@ -97,6 +121,7 @@ class Seen:
     loops: Mapping[str, LoopRow] | None = None
     window: Window | None = None
     ahead: Count | None = None
+    limit: LimitSeen | None = None
     redis: RedisFacts | None = None
 
     @property

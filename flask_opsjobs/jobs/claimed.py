@@ -9,7 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Claimed:
-    """The claimed row. `attempt` counts from 1; `dispatch_no` is named by every later write of this attempt."""
+    """The claimed row. `attempt` counts from 1; `dispatch_no` is named by every later write of this attempt.
+
+    `wait_seconds` pass before it starts: so long from the claim its limiter's token comes.
+    """
 
     id: int
     dispatch_no: int
@@ -24,6 +27,7 @@ class Claimed:
     deadline_at: datetime | None
     created_at: datetime
     claimed_at: datetime
+    wait_seconds: float = 0.0
 
     @property
     def held_as(self) -> str:

@@ -15,6 +15,7 @@ from ..errors import InvalidArgs
 from ..session import touch
 from . import receipts
 from .joining import find_session, join, without_values
+from .placing import Gate, columns_of, place_of
 from .touched import Born, Line
 from .unique import Unique, keys_of
 
@@ -51,19 +52,30 @@ def enqueue(
     host = worker.host()
     host.require_schema()
     values = worker.arguments.validate(args, kwargs)
-    row = parameters(worker, options, host)
+    place = place_of(worker, options, host, values)
+    row = parameters(worker, options, host) | columns_of(options, place)
     row["args"] = worker.arguments.dump(values, host.settings.max_args_bytes).decode()
     session, bind = find_session(host, options.session)
     with without_values():
         connection = join(session, bind)
+        gate = Gate(worker, options, host, session)
+        rejection = gate.find_rejection(connection, place)
         if options.unique is None:
+            if rejection is not None:
+                raise gate.refuse(rejection)
             enqueued = insert(connection, row, _first_number(options, host))
         else:
             row |= receipt(options.unique)
             row["keys"] = keys(worker, options.unique, host, values)
+            # A call that was recorded before is a conflict, also when there is no room.
+            if (
+                rejection is not None
+                and receipts.find(partial(_ask, connection), row["keys"]) is None
+            ):
+                raise gate.refuse(rejection)
             enqueued = Enqueued(*receipts.find_or_take(partial(_ask, connection), row))
     if not enqueued.conflict:
-        _tell_hook(session, host, worker, options, enqueued)
+        _tell_hook(session, host, worker, options, enqueued, row["line"])
         if signals.job_enqueued.receivers:
             signals.send(signals.job_enqueued, worker, enqueued=enqueued)
     return enqueued
@@ -85,29 +97,36 @@ def _ask(connection: Connection, statement: str, values: Mapping[str, Any]) -> S
 def _first_number(options: Options, host: Host) -> int:
     """1 when the job may be born `queued`: it is due and the window is believed to have room. Else 0."""
     may = host.may_be_born_queued
+    # Never a limited one: dispatch looks at the bucket first.
+    if options.limit is not None:
+        return 0
     return 1 if may is not None and options.is_due_now and may(options.queue) else 0
 
 
 def _tell_hook(
-    session: Session, host: Host, worker: Worker, options: Options, enqueued: Enqueued
+    session: Session, host: Host, worker: Worker, options: Options, enqueued: Enqueued, line: str
 ) -> None:
     if host.hand_out is None:
         return
     if enqueued.state == "available":
-        touch(session, host.hand_out, Line(options.line, options.queue))
+        touch(session, host.hand_out, Line(line, options.queue))
     elif enqueued.state == "queued":
         born = Born(enqueued.id, 1, options.queue, worker.name, options.priority, options.timeout)
         touch(session, host.hand_out, born)
 
 
 def parameters(worker: Worker, options: Options, host: Host) -> dict[str, Any]:
-    """What the statements take, but for arguments and receipt. Raises `InvalidArgs` when `meta` is too large."""
+    """What the statements take of a call that has no limit, but for arguments and receipt.
+
+    Raises `InvalidArgs` when `meta` is too large.
+    """
     columns = options.columns
     if len(columns["meta"]) > host.settings.max_args_bytes:
         limit = host.settings.max_args_bytes
         said = f"is larger than OPSJOBS_MAX_ARGS_BYTES = {limit}"
         raise InvalidArgs(worker.name, [{"loc": "meta", "msg": said, "type": "too_large"}])
-    return {"worker": worker.name, "cron_entry": None, "is_deferred": False, **columns}
+    cron = {"cron_entry": None, "is_deferred": False}
+    return {"worker": worker.name, **cron, **columns, **columns_of(options, None)}
 
 
 def receipt(unique: Unique) -> dict[str, Any]:

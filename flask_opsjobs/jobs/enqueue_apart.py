@@ -11,6 +11,7 @@ from psycopg.rows import namedtuple_row
 from .. import db, sql
 from . import receipts
 from .enqueue import Enqueued, keys, parameters, receipt
+from .placing import columns_of, place_of
 
 if TYPE_CHECKING:
     from ..host import Host
@@ -25,24 +26,25 @@ def enqueue_apart(
     *,
     cron_entry: str | None = None,
     is_deferred: bool = False,
-) -> Enqueued:
-    """Record a call of stored arguments, as the worker is declared, in the caller's transaction.
+) -> tuple[Enqueued, str]:
+    """Record a call of stored arguments, as the worker is declared, in the caller's transaction; the job and its line.
 
-    `is_deferred`: it waits until the other jobs of its entry have ended. Raises `InvalidArgs` when the arguments no
+    A limit that rejects calls holds this one: there is nobody who could be told.     `is_deferred`: it waits until the other jobs of its entry have ended. Raises `InvalidArgs` when the arguments no
     longer fit the worker; then nothing was written. The caller has its line dispatched once it has committed.
     """
     values = worker.arguments.load(stored)
-    row = parameters(worker, worker.declared, host)
+    place = place_of(worker, worker.declared, host, values)
+    row = parameters(worker, worker.declared, host) | columns_of(worker.declared, place)
     row |= {"cron_entry": cron_entry, "is_deferred": is_deferred, "dispatch_no": 0}
     row["args"] = worker.arguments.dump(values, host.settings.max_args_bytes).decode()
     ask = partial(_ask, connection)
     unique = worker.declared.unique
     if unique is None:
         (found,) = ask("enqueue_job", row)
-        return Enqueued(found.id, found.state)
+        return Enqueued(found.id, found.state), row["line"]
     row |= receipt(unique)
     row["keys"] = keys(worker, unique, host, values)
-    return Enqueued(*receipts.find_or_take(ask, row))
+    return Enqueued(*receipts.find_or_take(ask, row)), row["line"]
 
 
 def _ask(connection: db.Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -14,8 +14,10 @@ from sqlalchemy.orm import SessionTransaction
 from .. import signals, sql
 from ..errors import InvalidArgs, RefusedSession
 from ..session import touch
+from . import receipts
 from .enqueue import EnqueuedMany, keys, parameters, receipt
 from .joining import find_session, join, without_values
+from .placing import Gate, columns_of, place_of
 from .touched import Line as TouchedLine
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ Line = Callable[[Row], bytes]
 # Between two COPYs the connection is free for the host's generator, which may read from the same session.
 _CHUNK_ROWS = 5_000
 _CHUNK_BYTES = 1 << 20
+# So many lines are handed out right after the commit; the dispatch loop does the others.
+_MOST_LINES = 20
 _numbers = itertools.count(1)
 
 
@@ -48,18 +52,19 @@ def enqueue_many(worker: Worker, options: Options, rows: Iterable[Row]) -> Enque
         rows = _guarded(rows, savepoint)
         connection = join(session, bind)
         common |= connection.exec_driver_sql(sql.load("moment_of_many"), common).mappings().one()
+        places = _Places(worker, options, host, Gate(worker, options, host, session), connection)
         if options.unique is None:
-            head = _head(common)
-            line = _plain_line(worker, host, head)
+            line = _plain_line(worker, host, _head(common), places)
             result = EnqueuedMany(_copy(connection, sql.load("copy_jobs"), worker, line, rows))
             if result.count:
                 born = {**common, "born": result.count}
                 connection.exec_driver_sql(sql.load("count_births"), born)
         else:
-            result = _bear(connection, worker, options.unique, host, common, rows)
+            result = _bear(connection, worker, options.unique, host, common, rows, places)
     if result.count:
         if common["state"] == "available" and host.hand_out is not None:
-            touch(session, host.hand_out, TouchedLine(options.line, options.queue))
+            for touched in places.lines:
+                touch(session, host.hand_out, TouchedLine(touched, options.queue))
         if signals.job_enqueued.receivers:
             signals.send(signals.job_enqueued, worker, enqueued=result)
     return result
@@ -88,6 +93,7 @@ def _bear(
     host: Host,
     common: Mapping[str, Any],
     rows: Iterable[Row],
+    places: _Places,
 ) -> EnqueuedMany:
     """The unique ones, through a temporary table."""
     births = f"pg_temp.opsjobs_births_{next(_numbers)}"
@@ -99,7 +105,7 @@ def _bear(
 
     run("create_births")
     copy = sql.load("copy_births").replace("{births}", births)
-    gathered = _copy(connection, copy, worker, _unique_line(worker, unique, host), rows)
+    gathered = _copy(connection, copy, worker, _unique_line(worker, unique, host, places), rows)
     run("analyze_births")
     run("forget_expired_births")
     count = run("bear_unique_jobs", **common, **receipt(unique), key_count=key_count).scalar_one()
@@ -109,25 +115,56 @@ def _bear(
     return EnqueuedMany(count, gathered - count)
 
 
-def _plain_line(worker: Worker, host: Host, head: bytes) -> Line:
+class _Places:
+    """Where each row waits, as COPY reads it; the first lines are remembered, to be handed out."""
+
+    def __init__(
+        self, worker: Worker, options: Options, host: Host, gate: Gate, connection: Connection
+    ) -> None:
+        self._worker = worker
+        self._options = options
+        self._host = host
+        self._gate = gate
+        self._connection = connection
+        self._plain = None if options.limit is not None else _as_copied(columns_of(options, None))
+        self.lines: dict[str, None] = {options.queue: None} if self._plain is not None else {}
+
+    def of(self, values: Mapping[str, Any], keys: Sequence[bytes] = ()) -> bytes:
+        """The place of a call. Raises `LimitReached`, but for a call whose receipt is taken: that is a conflict."""
+        if self._plain is not None:
+            return self._plain
+        place = place_of(self._worker, self._options, self._host, values)
+        rejection = self._gate.find_rejection(self._connection, place)
+        if rejection is not None and not (keys and receipts.find(self._connection, keys)):
+            raise self._gate.refuse(rejection)
+        columns = columns_of(self._options, place)
+        if len(self.lines) < _MOST_LINES:
+            self.lines[columns["line"]] = None
+        return _as_copied(columns)
+
+
+def _plain_line(worker: Worker, host: Host, head: bytes, places: _Places) -> Line:
     validate, dump = worker.arguments.validate, worker.arguments.dump
     limit = host.settings.max_args_bytes
 
     def line(row: Row) -> bytes:
         # JSON has no raw control characters: the backslash is all that COPY would misread.
-        return head + dump(validate((), row), limit).replace(b"\\", b"\\\\") + b"\n"
+        values = validate((), row)
+        place = places.of(values)
+        return head + place + dump(values, limit).replace(b"\\", b"\\\\") + b"\n"
 
     return line
 
 
-def _unique_line(worker: Worker, unique: Unique, host: Host) -> Line:
+def _unique_line(worker: Worker, unique: Unique, host: Host, places: _Places) -> Line:
     limit = host.settings.max_args_bytes
 
     def line(row: Row) -> bytes:
         values = worker.arguments.validate((), row)
         raw = worker.arguments.dump(values, limit).replace(b"\\", b"\\\\")
-        hexed = ",".join(key.hex() for key in keys(worker, unique, host, values))
-        return b"{%b}\t%b\n" % (hexed.encode(), raw)
+        taken = keys(worker, unique, host, values)
+        hexed = ",".join(key.hex() for key in taken)
+        return b"{%b}\t%b%b\n" % (hexed.encode(), places.of(values, taken), raw)
 
     return line
 
@@ -183,16 +220,22 @@ def _without_row(error: psycopg.Error) -> psycopg.Error:
 
 
 def _head(common: Mapping[str, Any]) -> bytes:
-    """The columns that all rows share, as COPY reads them, up to the arguments."""
+    """The columns that all rows share, as COPY reads them, up to the place and the arguments."""
     tags = ",".join('"' + _escape_item(tag) + '"' for tag in common["tags"])
     columns = (
-        *(common[name] for name in ("worker", "queue", "line", "state", "priority", "meta")),
+        *(common[name] for name in ("worker", "queue", "state", "priority", "meta")),
         "{" + tags + "}",
         *(common[name] for name in ("max_attempts", "timeout_seconds", "deadline_at")),
         common["created_at"],
         common["due_at"],
     )
     return "".join(_escape(column) + "\t" for column in columns).encode()
+
+
+def _as_copied(columns: Mapping[str, Any]) -> bytes:
+    """Where a row waits: the columns between those that all share and the arguments."""
+    names = ("line", "limiter", "partition", "weight")
+    return "".join(_escape(columns[name]) + "\t" for name in names).encode()
 
 
 def _escape_item(text: str) -> str:

@@ -108,6 +108,8 @@ class Job(Base):
         Index("jobs_run_again", "run_again_from", postgresql_where=text("run_again_from IS NOT NULL")),
         Index("jobs_of_cron", "cron_entry", "id",
               postgresql_where=text("cron_entry IS NOT NULL AND ended_at IS NULL")),
+        Index("jobs_limited", "limiter", "partition", "state", postgresql_where=text(
+            "limiter IS NOT NULL AND state IN ('available', 'queued')")),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 from sqlalchemy.orm import Session, scoped_session
 
 from ..errors import DeclarationError
+from ..limits.limit import Limit
 from . import storable
 from .durations import is_span, seconds_of
 from .unique import Unique
@@ -41,7 +42,10 @@ class Changes(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Options:
-    """The options of one call. Durations are seconds or a `timedelta`; `deadline` counts from when the job is due."""
+    """The options of one call. Durations are seconds or a `timedelta`; `deadline` counts from when the job is due.
+
+    The limit is the worker's: a call may not leave it, so `Changes` has none.
+    """
 
     queue: str = "default"
     priority: int = 5
@@ -54,6 +58,7 @@ class Options:
     delay: float | timedelta | None = None
     scheduled_at: datetime | None = None
     session: Session | scoped_session[Any] | None = field(default=None, repr=False)
+    limit: Limit | None = None
 
     def change(self, worker: str, changes: Changes) -> Options:
         """These with some changed. Raises `DeclarationError` with every fault, `TypeError` for an unknown name."""
@@ -75,6 +80,8 @@ class Options:
         faults = [*_faults_of_placement(self), *_faults_of_times(self), *_faults_of_notes(self)]
         if self.unique is not None and not isinstance(self.unique, Unique):
             faults.append(f"unique must be a Unique(…), got {type(self.unique).__name__}")
+        if self.limit is not None and not isinstance(self.limit, Limit):
+            faults.append(f"limit must be a Limit(…), got {type(self.limit).__name__}")
         if faults:
             raise DeclarationError(f"worker {worker}: " + "; ".join(faults))
 
@@ -88,18 +95,12 @@ class Options:
         """The delay in seconds, 0 without one."""
         return seconds_of(self.delay) or 0.0
 
-    @property
-    def line(self) -> str:
-        """The line in which the job waits; it is its queue as long as it has no limit."""
-        return self.queue
-
     @cached_property
     def columns(self) -> dict[str, Any]:
-        """The parameters that the statements of enqueueing take, but for the arguments."""
+        """The parameters that the statements of enqueueing take, but for the arguments and the place in a limit."""
         meta = b"{}" if not self.meta else storable.dump(dict(self.meta))
         return {
             "queue": self.queue,
-            "line": self.line,
             "priority": self.priority,
             "meta": meta.decode(),
             "tags": list(self.tags),

@@ -42,6 +42,12 @@ def find_or_take(ask: Ask, parameters: Mapping[str, Any]) -> tuple[int, str | No
     )
 
 
+def find(ask: Ask, keys: Sequence[bytes]) -> tuple[int, str | None] | None:
+    """The job (id, state) that has the receipt of a call; None when nobody has. Locks nothing and waits for nobody."""
+    found = next(iter(ask("find_receipt", {"keys": list(keys)})), None)
+    return None if found is None else (found.job_id, found.state)
+
+
 def release(connection: db.Connection, job_ids: Sequence[int]) -> None:
     """Let the next call of jobs unique until they end be recorded. Part of the caller's transaction."""
     connection.execute(sql.load("release_receipts"), {"job_ids": list(job_ids)})

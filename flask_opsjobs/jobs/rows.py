@@ -91,6 +91,9 @@ class JobInFull:
     cancel_requested_by: str | None
     cancel_reason: str | None
     run_again_from: int | None
+    limiter: str | None
+    partition: str | None
+    weight: int | None
     tags: Sequence[str]
     is_unique: bool
     args: str

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Unpack
 
 from ..errors import DeclarationError
+from ..limits.limit import Limit, require_alike
 from . import enqueue, enqueue_many
 from .arguments import Arguments
 from .durations import seconds_of
@@ -45,6 +46,7 @@ class Worker:
         tags: Sequence[str] = (),
         meta: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
+        limit: Limit | None = None,
         redact: Iterable[str] = frozenset(),
         record_output: bool = False,
         on_start: Hook | None = None,
@@ -63,11 +65,11 @@ class Worker:
         self.on_start, self.on_success, self.on_failure = on_start, on_success, on_failure
         self.declared = Options(
             queue=queue, priority=priority, max_attempts=max_attempts, timeout=timeout,
-            deadline=deadline, tags=tags, meta=meta, unique=unique,
+            deadline=deadline, tags=tags, meta=meta, unique=unique, limit=limit,
         )  # fmt: skip
         self._require_legal()
         self.arguments = Arguments(self.name, function, self.redact)
-        self._require_unique(unique)
+        self._require_names(unique, limit)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function: no job, no validation."""
@@ -98,17 +100,27 @@ class Worker:
         (any `Session` on the same database). Raises `DeclarationError` with every fault.
         """
         options = self.declared.change(self.name, changes)
-        self._require_unique(options.unique)
+        self._require_names(options.unique, None)
         return Call(self, options)
 
     def register(self, workers: MutableMapping[str, Worker]) -> None:
-        """Enter it under its name. Raises `DeclarationError` when another function has taken that."""
+        """Enter it under its name. Raises `DeclarationError` when another function has taken that.
+
+        Also when another worker declares its limiter otherwise.
+        """
         other = workers.get(self.name)
         if other is not None and other._origin != self._origin:
             raise DeclarationError(
                 f"worker {self.name} is declared twice, by {other._origin} and by {self._origin}: "
                 "give one of them another name="
             )
+        if (limit := self.declared.limit) is not None:
+            others = [
+                (each.name, each.declared.limit)
+                for each in workers.values()
+                if each.name != self.name
+            ]
+            require_alike(others, self.name, limit)
         workers[self.name] = self
 
     @property
@@ -141,9 +153,10 @@ class Worker:
             raise DeclarationError(f"worker {self.name}: " + "; ".join(faults))
         self.declared.require_legal(self.name)
 
-    def _require_unique(self, unique: Unique | None) -> None:
-        if unique is not None:
-            unique.require_names(self.name, self.arguments.names, self.redact)
+    def _require_names(self, unique: Unique | None, limit: Limit | None) -> None:
+        for declared in (unique, limit):
+            if declared is not None:
+                declared.require_names(self.name, self.arguments.names, self.redact)
 
 
 class Call:

@@ -13,6 +13,8 @@ BATCH = 10_000
 _EXECUTOR_DAYS = 7
 _LOOP_RUN_DAYS = 30
 NUMBER_DAYS = 30
+# Without its row a bucket is full: this only bounds the table.
+_BUCKET_DAYS = 1
 # A day after it expired: until then its page says what became of it.
 _PREVIEW_SPAN = timedelta(days=1, minutes=15)
 
@@ -37,23 +39,21 @@ def retain(
 
 def count(connection: Connection, settings: Settings, now: datetime) -> dict[str, int]:
     """What `retain` would remove in all, when repeated until nothing is left. Writes nothing."""
-    return dict(connection.execute(sql.load("count_retainable"), _limits(settings, now)).fetchall())
+    return dict(
+        connection.execute(
+            sql.load("count_retainable"), {**_limits(settings, now), "now": now}
+        ).fetchall()
+    )
 
 
 def _steps(settings: Settings, now: datetime) -> dict[str, tuple[str, dict[str, object]]]:
     limits = _limits(settings, now)
     tables = (
-        "outputs",
-        "receipts",
-        "executors",
-        "loop_runs",
-        "previews",
-        "rollups",
-        "depths",
-        "cron_slots",
-    )
+        "outputs", "receipts", "executors", "loop_runs", "previews", "rollups", "depths", "cron_slots",
+        "limit_minutes", "limit_rejections", "buckets",
+    )  # fmt: skip
     steps: dict[str, tuple[str, dict[str, object]]] = {
-        table: (f"retain_{table}", {"before": limits[table]}) for table in tables
+        table: (f"retain_{table}", {"before": limits[table], "now": now}) for table in tables
     }
     for state in FINAL:
         steps[f"{state} jobs"] = ("retain_jobs", {"state": state, "before": limits[state]})
@@ -71,6 +71,9 @@ def _limits(settings: Settings, now: datetime) -> dict[str, datetime]:
         "rollups": now - timedelta(days=NUMBER_DAYS),
         "depths": now - timedelta(days=NUMBER_DAYS),
         "cron_slots": now - timedelta(days=settings.keep_slots_days),
+        "limit_minutes": now - timedelta(days=NUMBER_DAYS),
+        "limit_rejections": now - timedelta(days=NUMBER_DAYS),
+        "buckets": now - timedelta(days=_BUCKET_DAYS),
         "finished": now - timedelta(days=settings.keep_finished_days),
         "canceled": now - timedelta(days=settings.keep_canceled_days),
         "failed": now - timedelta(days=settings.keep_failed_days),

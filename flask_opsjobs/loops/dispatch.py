@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from ..engine.dispatch import dispatch_due
+import time
+
+from ..engine.dispatch import Dispatcher
 from ..engine.redis_reads import answering, ping
 from .shape import IDLE, Loop, Pass, count, every
 
+# While tokens come to lines that wait, the next pass is made when one does, at most so many times a second.
+_SHORTEST_SECONDS = 0.1
+# However many lines there are, those extra passes may take this part of the loop's time.
+_MOST_SHARE = 0.25
+
 
 def run(context: Pass) -> str:
-    """Dispatch every line that has due jobs and room in its window.
+    """Dispatch every line that has due jobs, and room in its window and its bucket.
 
     No lock: the hook after a commit and each worker's flush dispatch the same lines at the same time anyway.
     """
-    host = context.host
+    host, began = context.host, time.monotonic()
     with answering():
         # While Redis is away nothing is taken, since all of it would have to be put back.
         if context.memory.get("is_away"):
             ping(host.broker, context.queue_names())
         context.memory["is_away"] = True
-        handed_out = dispatch_due(context.connection, host.broker, host.settings, context.now)
+        dispatcher = Dispatcher(context.connection, host.broker, host.settings)
+        handed_out = dispatcher.dispatch_all(context.now)
         context.memory["is_away"] = False
+    if dispatcher.next_seconds is not None:
+        took = time.monotonic() - began
+        context.sooner(max(_SHORTEST_SECONDS, dispatcher.next_seconds, took / _MOST_SHARE))
     return f"handed out {count(handed_out, 'job')}" if handed_out else IDLE
 
 

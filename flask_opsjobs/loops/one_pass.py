@@ -39,6 +39,7 @@ class Runner:
     run_id: int | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     last_error: str | None = None
+    wait_seconds: float | None = None
 
     def run_once(self, connection: Connection, now: datetime | None = None) -> bool:
         """Make one pass on a connection in autocommit; whether the next one shall follow at once.
@@ -48,6 +49,7 @@ class Runner:
         """
         now = read_clock(connection) if now is None else now
         began = time.monotonic()
+        self.wait_seconds = None
         context = Pass(connection, self.host, now, memory=self.memory)
         try:
             make = self._alone if self.loop.is_alone else self._make
@@ -58,6 +60,7 @@ class Runner:
             self._fail(connection, error, now, began)
             return False
         if is_made:
+            self.wait_seconds = context.wait_seconds
             self._succeed(context.effects)
         return is_made and context.has_more
 

@@ -14,9 +14,10 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from ..db import Connection, connect_apart
+from ..engine.declare import declare
 from ..host import Host
 from . import LOOPS
-from .one_pass import Runner
+from .one_pass import Runner, process_name
 from .shape import Loop
 
 _log = logging.getLogger("flask_opsjobs.loops")
@@ -84,7 +85,8 @@ class LoopThread(threading.Thread):
                 has_more = False
             wait = _SHORTEST_WAIT
             if not has_more:
-                self._stop_event.wait(max(0.0, began + every - time.monotonic()))
+                until = began + min(every, self._runner.wait_seconds or every)
+                self._stop_event.wait(max(0.0, until - time.monotonic()))
         if self._connection is not None:
             self._connection.close()
 
@@ -189,15 +191,16 @@ class LoopsProcess:
         return True
 
     def _wait_for_schema(self) -> None:
-        """Wait until Postgres answers, and require our schema. Any signal ends this at once: nothing has begun."""
+        """Wait until Postgres answers, require our schema, declare limiters. Any signal ends this at once."""
         wait = _SHORTEST_WAIT
         while True:
             asked_at = time.monotonic()
             try:
                 self._host.require_schema()
+                declare(self._host, process_name())
                 self._outage.end()
                 return
-            except DBAPIError as error:
+            except (DBAPIError, psycopg.OperationalError) as error:
                 self._outage.begin(error, asked_at)
             self._stop.wait(wait)
             wait = min(wait * 2, _LONGEST_WAIT)

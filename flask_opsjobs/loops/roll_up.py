@@ -28,8 +28,8 @@ _ALL_QUEUES = ""
 
 
 def run(context: Pass) -> str:
-    """Fold births, sample depths once a minute, count the minutes that are over."""
-    folded = _fold_births(context)
+    """Fold births and what limiters counted, sample depths once a minute, count the minutes that are over."""
+    folded = _fold_births(context) + _fold_limits(context)
     _sample_depths(context)
     ended = _count_minutes(context)
     said = [f"counted {count(ended, 'end')}"] if ended else []
@@ -43,6 +43,16 @@ def _fold_births(context: Pass) -> int:
     folded: int = row[0] if row else 0
     old = {"before": context.now - _BIRTHS_PER_MINUTE, "limit": _MOST_OLD}
     connection.execute(sql.load("fold_old_births"), old)
+    if folded >= _MOST_SLIPS:
+        context.again()
+    return folded
+
+
+def _fold_limits(context: Pass) -> int:
+    row = context.connection.execute(
+        sql.load("fold_limit_slips"), {"limit": _MOST_SLIPS}
+    ).fetchone()
+    folded: int = row[0] if row else 0
     if folded >= _MOST_SLIPS:
         context.again()
     return folded

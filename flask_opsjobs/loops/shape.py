@@ -33,6 +33,7 @@ class Pass:
     memory: dict[str, Any] = field(default_factory=dict)
     effects: list[Callable[[], None]] = field(default_factory=list)
     has_more: bool = False
+    wait_seconds: float | None = None
 
     def after_commit(self, effect: Callable[[], None]) -> None:
         """Call `effect` once the pass's transaction is committed. What it raises is logged."""
@@ -47,6 +48,10 @@ class Pass:
     def again(self) -> None:
         """Make the next pass at once: there is more to do than one pass may."""
         self.has_more = True
+
+    def sooner(self, seconds: float) -> None:
+        """Make the next pass within so many seconds of this one's beginning, if the interval is longer than that."""
+        self.wait_seconds = seconds
 
 
 @dataclass(frozen=True)

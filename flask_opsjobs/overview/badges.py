@@ -39,6 +39,9 @@ def find_badges(session: Session, now: datetime) -> Mapping[str, Badge]:
         )
     if found.missed:
         badges["cron"] = Badge(found.missed, "missed", f"{_noun('slot', found.missed)} missed")
+    if found.cooling:
+        words = f"{_noun('limiter', found.cooling)} in cooldown"
+        badges["limiters"] = Badge(found.cooling, "blocked", words)
     return badges
 
 

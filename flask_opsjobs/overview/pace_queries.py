@@ -84,6 +84,11 @@ def find_pace(session: Session, window: str, now: datetime) -> Pace:
     return Pace(window, step, steps, counted_until)
 
 
+def find_counted_until(session: Session) -> datetime | None:
+    """Up to when minutes are counted; None when none ever was."""
+    return session.scalars(select(RollupHead.counted_until)).one_or_none()
+
+
 def _ends(session: Session, start: datetime, end: datetime, step: timedelta) -> Any:
     """The rollups of all queues together, by step."""
     columns = (Rollup.minute, Rollup.finished, Rollup.failed, Rollup.runs, Rollup.waits)

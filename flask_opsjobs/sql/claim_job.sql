@@ -1,5 +1,6 @@
 -- An executor takes the delivery (id, dispatch_no): judges the locked row, starts the attempt and notes it.
--- Returns one row when the job exists: what it was, and the job itself when it was taken (taken_id not null).
+-- Returns one row when the job exists: what it was, and the job itself when it was taken (taken_id not null). One that is
+-- limited is left as it is, unless %(is_free)s: its bucket is asked first.
 -- The commit is asynchronous: a claim lost in a crash of Postgres is closed all the same, since `finish` accepts a
 -- `queued` row under its own number, and recall or rescue find the rest.
 -- Run by a worker's parent before the fork. Index: jobs_pkey.
@@ -8,7 +9,7 @@ WITH hurried AS MATERIALIZED (
 ), moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now FROM hurried
 ), locked AS MATERIALIZED (
-    SELECT id, state, dispatch_no, deadline_at,
+    SELECT id, state, dispatch_no, deadline_at, limiter, partition,
            -- Asked again after the connection broke: the first claim may have been committed.
            (%(is_retry)s AND state = 'started' AND executor_id = %(executor_id)s) AS is_ours
     FROM opsjobs.jobs WHERE id = %(id)s FOR UPDATE
@@ -18,7 +19,7 @@ WITH hurried AS MATERIALIZED (
         refused_count = 0, error = NULL
     FROM locked l, moment m
     WHERE j.id = l.id AND (l.state = 'queued' OR l.is_ours) AND l.dispatch_no = %(dispatch_no)s
-      AND (l.deadline_at IS NULL OR l.deadline_at > m.now)
+      AND (l.deadline_at IS NULL OR l.deadline_at > m.now) AND (l.limiter IS NULL OR l.is_ours OR %(is_free)s)
     RETURNING j.*
 ), noted AS (
     INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, executor_id, executor, started_at)
@@ -26,6 +27,7 @@ WITH hurried AS MATERIALIZED (
     ON CONFLICT (job_id, dispatch_no) DO NOTHING
 )
 SELECT l.state AS was_state, l.dispatch_no AS was_dispatch_no, m.now,
+       l.limiter, l.partition, l.limiter IS NOT NULL AND (l.deadline_at IS NULL OR l.deadline_at > m.now) AS is_limited,
        t.id AS taken_id, t.worker, t.queue, t.args, t.meta, t.tags, t.attempt, t.max_attempts, t.timeout_seconds,
        t.deadline_at, t.created_at
 FROM moment m CROSS JOIN locked l LEFT JOIN taken t ON t.id = l.id

@@ -1,8 +1,9 @@
 -- What needs somebody, as five numbers: failed jobs without a decision (among the last %(most)s that failed), queues that
 -- hold due jobs back and are paused, those that no living executor listens to, executors that went missing and cron slots
--- that were missed within a day. Queues are found by loose scans, one probe each, at most %(most_lines)s. Locks nothing.
--- Run by overview/badges.py.
--- Indexes: jobs_to_retain, jobs_due, jobs_queued, executors_alive, executors_by_start, cron_slots_missed.
+-- that were missed within a day, limiters that cool down, or a partition of which does.
+-- Queues are found by loose scans, one probe each, at most %(most_lines)s. Locks nothing.
+-- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, executors_alive, executors_by_start,
+-- cron_slots_missed, limiters_pkey, buckets_cooling.
 WITH RECURSIVE lines (line, queue) AS (
     (SELECT line, queue FROM opsjobs.jobs WHERE state = 'available' ORDER BY line LIMIT 1)
     UNION ALL
@@ -36,4 +37,9 @@ SELECT
     (SELECT coalesce(sum(slots), 0) FROM (
         SELECT slots FROM opsjobs.cron_slots
         WHERE fate = 'missed' AND slot_at > %(now)s::timestamptz - interval '1 day' LIMIT 1000
-    ) AS lately) AS missed
+    ) AS lately) AS missed,
+    (SELECT count(*) FROM (
+        SELECT name FROM opsjobs.limiters WHERE cooldown_until > %(now)s
+        UNION
+        (SELECT limiter FROM opsjobs.buckets WHERE cooldown_until > %(now)s LIMIT 1000)
+    ) AS cooling) AS cooling

@@ -5,5 +5,9 @@ CREATE TEMPORARY TABLE {births} (
     n bigint GENERATED ALWAYS AS IDENTITY,
     id bigint DEFAULT nextval('opsjobs.jobs_id_seq') NOT NULL,
     args jsonb NOT NULL,
+    line text NOT NULL,
+    limiter text,
+    partition text,
+    weight integer,
     keys text[] NOT NULL
 ) ON COMMIT DROP

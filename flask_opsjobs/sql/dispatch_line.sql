@@ -1,4 +1,5 @@
--- Takes the best due jobs of one line, as many as the window of its queue allows, and marks them handed to RQ.
+-- Takes the best due jobs of one line, as many as the window of its queue allows, and marks them handed to RQ; of a
+-- limited line only a weight of %(room)s in all, in order, passing by those above %(most)s, which can never start.
 -- Returns how much room there was, and beside it each job taken, with what its delivery must carry; one row without a
 -- job when none was. The caller commits, synchronously, and only then pushes: a number that a delivery bears must never
 -- be issued again, not even after a crash.
@@ -21,15 +22,18 @@ WITH window_size AS MATERIALIZED (
     SELECT CASE WHEN %(refill)s AND n * 2 > size THEN 0 ELSE greatest(0, size - n) END AS free
     FROM window_size, in_redis
 ), picked AS MATERIALIZED (
-    SELECT id FROM opsjobs.jobs
+    SELECT id, priority, due_at, weight FROM opsjobs.jobs
     WHERE line = %(line)s AND state = 'available' AND origin = 'opsjobs'
+      AND (%(most)s::int IS NULL OR weight <= %(most)s)
     ORDER BY priority, due_at, id
-    LIMIT (SELECT free FROM room)
+    LIMIT (SELECT least(free, %(room)s::bigint) FROM room)
     FOR UPDATE SKIP LOCKED
+), fitting AS (
+    SELECT id, coalesce(sum(weight) OVER (ORDER BY priority, due_at, id), 0) AS reached FROM picked
 ), taken AS (
     UPDATE opsjobs.jobs j
     SET state = 'queued', dispatch_no = j.dispatch_no + 1, dispatched_at = %(now)s
-    FROM picked WHERE j.id = picked.id
+    FROM fitting f WHERE j.id = f.id AND (%(room)s::bigint IS NULL OR f.reached <= %(room)s)
     RETURNING j.id, j.dispatch_no, j.queue, j.worker, j.priority, j.timeout_seconds
 )
 SELECT room.free, taken.* FROM room LEFT JOIN taken ON true

@@ -1,11 +1,15 @@
--- The lines that have jobs due now, each once, with their queue.
--- Jumps from line to line along the index instead of reading every due job.
+-- The lines that have jobs due now, each once, with their queue and what its first job weighs in its limit (NULL: it has
+-- none). The line whose first job comes first stands first. Of one queue, or of all when %(queue)s is NULL.
+-- Jumps from line to line along the index instead of reading every due job: a full line costs one jump, whatever waits.
 -- Run by the dispatch loop. Index: jobs_due.
 WITH RECURSIVE found AS (
-    (SELECT line, queue FROM opsjobs.jobs WHERE state = 'available' ORDER BY line LIMIT 1)
+    (SELECT line, queue, weight, priority, due_at, id FROM opsjobs.jobs
+     WHERE state = 'available' ORDER BY line, priority, due_at, id LIMIT 1)
     UNION ALL
-    SELECT next.line, next.queue FROM found CROSS JOIN LATERAL (
-        SELECT line, queue FROM opsjobs.jobs
-        WHERE state = 'available' AND line > found.line ORDER BY line LIMIT 1) AS next
+    SELECT next.* FROM found CROSS JOIN LATERAL (
+        SELECT line, queue, weight, priority, due_at, id FROM opsjobs.jobs
+        WHERE state = 'available' AND line > found.line ORDER BY line, priority, due_at, id LIMIT 1) AS next
 )
-SELECT line, queue FROM found
+SELECT line, queue, weight FROM found
+WHERE %(queue)s::text IS NULL OR queue = %(queue)s
+ORDER BY priority, due_at, id

@@ -4,10 +4,12 @@
 -- Run by the doorway. Index: jobs_pkey.
 WITH born AS (
     INSERT INTO opsjobs.jobs (worker, queue, line, state, priority, args, meta, tags, max_attempts, timeout_seconds,
-        created_at, due_at, unique_key, unique_until, run_again_from)
+        created_at, due_at, unique_key, unique_until, run_again_from,
+        limiter, partition, weight)
     SELECT worker, queue, line, 'available', priority, args, meta, tags, max_attempts, timeout_seconds,
         %(now)s, %(now)s, CASE WHEN id = ANY (%(guarded)s::bigint[]) THEN unique_key END,
-        CASE WHEN id = ANY (%(guarded)s::bigint[]) THEN unique_until END, id
+        CASE WHEN id = ANY (%(guarded)s::bigint[]) THEN unique_until END, id,
+        limiter, partition, weight
     FROM opsjobs.jobs
     WHERE id = ANY (%(ids)s::bigint[]) AND state = ANY (%(sources)s::text[])
     ORDER BY id

@@ -6,6 +6,7 @@ import logging
 
 from flask import g, request
 
+from ..actions.on_limiters import make_target
 from ..jobs import search_ids
 from . import _problems
 from ._host import host
@@ -64,6 +65,8 @@ def subject() -> str | None:
         # As the page reads it, so that /jobs/01 is asked about as the job that it shows.
         job_id = search_ids.read_own(arguments["job_id"])
         return f"job/{arguments['job_id'] if job_id is None else job_id}"
+    if "limiter" in arguments:
+        return make_target(arguments["limiter"], request.args.get("partition"))
     if "name" not in arguments:
         return None
     # `opsjobs.queue_pause` is about a queue, `opsjobs.cron_entry_live` about a cron entry.

@@ -26,5 +26,6 @@ NAVIGATION = (
     Entry("queues", "Queues", "queues.view", "q"),
     Entry("workers", "Workers", "workers.view", "w"),
     Entry("cron", "Cron", "cron.view", "c"),
+    Entry("limiters", "Limiters", "limiters.view", "l"),
     Entry("audit", "Audit", "audit.view", "a"),
 )

@@ -138,6 +138,16 @@ def no_such_queue(name: str) -> Problem:
     )
 
 
+def no_such_limiter(name: str) -> Problem:
+    """No process has declared it."""
+    return Problem(
+        404,
+        "No such limiter",
+        f"No process has declared a limiter {name[:60]}.",
+        "A limiter appears when a worker or the loops start with code that declares it.",
+    )
+
+
 def no_such_job(job_id: str) -> Problem:
     """No row; perhaps there was one."""
     return Problem(

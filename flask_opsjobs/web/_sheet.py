@@ -11,9 +11,11 @@ from typing import Any
 from flask import url_for
 
 from ..actions.catalog import ACTIONS, Action
+from ..actions.on_limiters import split_target
 from ..actions.shapes import Change, Plan, Preview, Receipt, Skip
 
-_PHRASES = {"job.run_again": "Run {} again", "queue.set_window": "Set the window of {}"}
+_PHRASES = {"job.run_again": "Run {} again", "queue.set_window": "Set the window of {}",
+            "limiter.cooldown": "Cool {} down", "limiter.clear": "Clear the cooldown of {}"}  # fmt: skip
 _REFUSALS = {
     "drifted": "something has changed",
     "expired": "this preview has expired",
@@ -134,6 +136,10 @@ class Sheet:
         fields = [
             (key, "" if value is None else str(value)) for key, value in self.plan.params.items()
         ]
+        if self.action.thing == "limiter":
+            limiter, partition = split_target(self.plan.targets[0])
+            place = url_for(f"opsjobs.limiter_{verb}", limiter=limiter, partition=partition)
+            return place, fields
         return url_for(f"opsjobs.{self.action.thing}_{verb}", name=names[0]), fields
 
     def _phrase(self, targets: Sequence[str]) -> str:
@@ -147,6 +153,9 @@ def place(target: str) -> str:
     thing, name = target.partition("/")[0], _name(target)
     if thing == "job":
         return url_for("opsjobs.job", job_id=name)
+    if thing == "limiter":
+        limiter, partition = split_target(target)
+        return url_for("opsjobs.limiter", limiter=limiter, partition=partition)
     return url_for("opsjobs.cron_entry" if thing == "cron" else f"opsjobs.{thing}", name=name)
 
 

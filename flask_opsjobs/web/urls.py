@@ -16,6 +16,7 @@ from .views import (
     job,
     job_exports,
     jobs,
+    limiters,
     overview,
     previews,
     queues,
@@ -63,6 +64,13 @@ def _verbs_of(thing: str, place: str) -> Iterator[Url]:
         yield Url(rule, endpoint, actions.on_named(action), "verb", action.permission)
 
 
+def _verbs_of_limiters() -> Iterator[Url]:
+    """Each verb on a limiter, or on the partition of it that `?partition=` names."""
+    for action in (action for action in ACTIONS.values() if action.thing == "limiter"):
+        rule, endpoint = f"/limiters/<limiter>/{action.verb}", f"limiter_{action.verb}"
+        yield Url(rule, endpoint, actions.on_limiter(action), "verb", action.permission)
+
+
 URLS = (
     Url("", "overview", overview.page, "page", "overview.view"),
     Url("/live", "overview_live", overview.live, "fragment", "overview.view"),
@@ -94,6 +102,18 @@ URLS = (
     Url("/new/cron/preview", "cron_make", cron.create, "verb", "cron.create"),
     Url("/edit/cron/<path:name>", "cron_change", cron.edit, "page", "cron.edit"),
     *_verbs_of("cron", "/cron/<path:name>"),
+    Url("/limiters", "limiters", limiters.page, "page", "limiters.view"),
+    Url("/live/limiters", "limiters_live", limiters.live, "fragment", "limiters.view"),
+    # Its name has no slash; a partition, which may hold any text, is in the query string.
+    Url("/limiters/<limiter>", "limiter", limiters.limiter_page, "page", "limiters.view"),
+    Url(
+        "/live/limiters/<limiter>",
+        "limiter_live",
+        limiters.limiter_live,
+        "fragment",
+        "limiters.view",
+    ),
+    *_verbs_of_limiters(),
     Url("/audit", "audit", audit.page, "page", "audit.view"),
     Url("/audit/live", "audit_live", audit.live, "fragment", "audit.view"),
     Url("/audit.csv", "audit_csv", audit.csv, "file", "audit.view"),

@@ -16,9 +16,10 @@ from redis import Redis
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from flask_opsjobs import OpsJobs
+from flask_opsjobs import Limit, OpsJobs
 from flask_opsjobs.actions.catalog import ACTIONS
 from flask_opsjobs.cron.declaration import make_entry
+from flask_opsjobs.engine.declare import declare
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.engine.facts import explain
 from flask_opsjobs.errors import UnknownJob
@@ -53,6 +54,23 @@ class Scene:
     redis: Redis
     look: Look
     make_bench: MakeBench
+
+    def record_limited(self, *, is_declared: bool = True, **limit: Any) -> int:
+        """A job of a worker with this limit, which a starting process has declared."""
+        opsjobs = OpsJobs()
+        opsjobs.workers = self.bench.host.workers
+
+        def call() -> None:
+            """Takes nothing."""
+
+        worker = opsjobs.worker(limit=Limit(limit.pop("limiter", "api"), **limit))(call)
+        worker.host = lambda: self.bench.host
+        if is_declared:
+            declare(self.bench.host, "test")
+        session = self.bench.host.session()
+        enqueued = worker.enqueue()
+        session.commit()
+        return enqueued.id
 
     @property
     def operator(self) -> Operator:
@@ -148,7 +166,56 @@ def window_full(scene: Scene) -> Explanation:
     return scene.look(waiting)
 
 
+def limit_unknown(scene: Scene) -> Explanation:
+    return scene.look(scene.record_limited(is_declared=False, concurrency=1))
+
+
+def limit_weight(scene: Scene) -> Explanation:
+    job_id = scene.record_limited(concurrency=3, weight=3)
+    scene.bench.host.workers.clear()
+    # The next deploy allows less.
+    scene.record_limited(concurrency=2, limiter="api")
+    return scene.look(job_id)
+
+
+def limit_cooldown(scene: Scene) -> Explanation:
+    job_id = scene.record_limited(concurrency=1)
+    scene.bench.connection.execute(
+        "UPDATE opsjobs.limiters SET cooldown_at = clock_timestamp(), cooldown_by = %s, cooldown_reason = %s,"
+        " cooldown_until = clock_timestamp() + interval '1 h'",
+        [WHY["actor"], WHY["reason"]],
+    )
+    return scene.look(job_id)
+
+
+def limit_concurrency(scene: Scene) -> Explanation:
+    scene.make_bench("idle")
+    running, waiting = (scene.record_limited(concurrency=1) for _ in range(2))
+    assert scene.bench.dispatch_all() == 1
+    scene.bench.claim(running)
+    return scene.look(waiting)
+
+
+def limit_tokens(scene: Scene) -> Explanation:
+    first, waiting = (scene.record_limited(rate=1, per=60) for _ in range(2))
+    assert scene.bench.dispatch_all() == 1
+    scene.bench.claim(first)
+    scene.bench.record(first, 1, Outcome(kind="returned"))
+    return scene.look(waiting)
+
+
+def limit_behind(scene: Scene) -> Explanation:
+    _, waiting = (scene.record_limited(rate=1, per=60) for _ in range(2))
+    return scene.look(waiting)
+
+
 MAKERS = (
+    limit_unknown,
+    limit_weight,
+    limit_cooldown,
+    limit_concurrency,
+    limit_tokens,
+    limit_behind,
     deadline_passed,
     cancel_requested,
     deferred,
@@ -249,6 +316,12 @@ class TestNoReasons:
         assert {"due", "before its deadline", "1 worker live, 1 idle", "Redis answers"} <= set(
             found.clear
         )
+
+    def test_a_limited_one_whose_bucket_has_room(self, scene: Scene) -> None:
+        job_id = scene.record_limited(rate=1, per=60, concurrency=1)
+        assert codes(scene.look(job_id)) == []
+        assert scene.bench.dispatch_all() == 1
+        assert codes(scene.look(job_id)) == [], "nor when it holds the token that it waits for"
 
     def test_one_that_is_due_and_not_yet_staged(self, scene: Scene) -> None:
         assert codes(scene.look(scene.record(delay=60), seconds=61)) == []
@@ -357,6 +430,28 @@ class TestSeveral:
 
 
 class TestEvidence:
+    def test_when_the_next_token_comes_and_who_goes_before(self, scene: Scene) -> None:
+        ids = [scene.record_limited(rate=1, per=60) for _ in range(3)]
+        scene.bench.dispatch_all()
+        scene.bench.claim(ids[0])
+        first, second = (
+            next(reason for reason in scene.look(job).reasons if reason.code == "limit_tokens")
+            for job in ids[1:]
+        )
+        started_at = scene.bench.job(ids[0])["started_at"]
+        assert first.until is not None
+        assert abs(first.until - started_at - timedelta(seconds=60)) < timedelta(seconds=1)
+        assert (first.read["ahead"], second.read["ahead"], second.until) == ("0", "1", None)
+
+    def test_who_holds_a_full_limiter(self, scene: Scene) -> None:
+        ids = [scene.record_limited(concurrency=2) for _ in range(3)]
+        scene.bench.dispatch_all()
+        for job_id in ids[:2]:
+            scene.bench.claim(job_id)
+        reason = scene.look(ids[2]).reasons[0]
+        assert reason.code == "limit_concurrency"
+        assert reason.read["holders"] == f"job/{ids[0]}, job/{ids[1]}"
+
     def test_who_paused_and_why(self, scene: Scene) -> None:
         (reason,) = queue_paused(scene).reasons
         assert (reason.by, reason.quote) == (WHY["actor"], WHY["reason"])

@@ -43,7 +43,13 @@ class Bench:
         """Hand out what the window allows on a line."""
         settings = replace(self.host.settings, window=window)
         dispatcher = Dispatcher(self.connection, self.host.broker, settings)
-        return dispatcher.dispatch_line(line, line, read_clock(self.connection))
+        queue = line.partition("|")[0]
+        return dispatcher.dispatch_line(line, queue, read_clock(self.connection))
+
+    def dispatch_all(self) -> int:
+        """One pass of the dispatch loop."""
+        dispatcher = Dispatcher(self.connection, self.host.broker, self.host.settings)
+        return dispatcher.dispatch_all(read_clock(self.connection))
 
     def claim(self, job_id: int, dispatch_no: int = 1) -> Claimed | Refused:
         """Claim a delivery."""

@@ -13,7 +13,7 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import text
 
-from flask_opsjobs import OpsJobs, current_job
+from flask_opsjobs import Limit, OpsJobs, current_job
 
 from .policies import AllowAll, ShowAll
 from .waiting import wait_until
@@ -109,3 +109,14 @@ def backend_pid() -> int:
 def say(text: str) -> None:
     """Logs a line."""
     logging.getLogger(__name__).warning("%s", text)
+
+
+@opsjobs.worker(queue="limited", limit=Limit("tick", rate=20, per=1, burst=1))
+def tick() -> None:
+    """Nothing, twenty times a second."""
+
+
+@opsjobs.worker(queue="limited", max_attempts=5, limit=Limit("one", concurrency=1))
+def hold_one(gate: str) -> None:
+    """As `hold`, and only one at a time."""
+    hold.function(gate)

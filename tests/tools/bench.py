@@ -23,6 +23,7 @@ from tests.support.database import Databases
 from tests.support.postgres import Postgres
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
+from tests.tools import bench_limits
 
 # (name, function in bench_run, kind of worker, how many jobs, window)
 CASES = (
@@ -152,7 +153,14 @@ def main() -> None:
     parser.add_argument(
         "--latencies", type=int, default=60, help="jobs per latency measurement; 0 skips them"
     )
+    parser.add_argument(
+        "--limits", type=float, default=60, help="seconds per limited run; 0 skips them"
+    )
+    parser.add_argument("--only-limits", action="store_true", help="measure nothing else")
     chosen = parser.parse_args()
+    if chosen.only_limits:
+        bench_limits.measure(chosen.limits)
+        return
     bench = Bench()
     try:
         _throughput(bench, chosen.rounds)
@@ -166,6 +174,8 @@ def main() -> None:
             )
     finally:
         bench.close()
+    if chosen.limits:
+        bench_limits.measure(chosen.limits)
 
 
 def _throughput(bench: Bench, rounds: int) -> None:

@@ -8,7 +8,7 @@ import time
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
-from flask_opsjobs import OpsJobs
+from flask_opsjobs import Limit, OpsJobs
 from tests.support.policies import AllowAll, ShowAll
 
 db = SQLAlchemy()
@@ -32,6 +32,20 @@ def create_app() -> Flask:
 @opsjobs.worker
 def noop(number: int = 0) -> None:
     """Nothing, managed."""
+
+
+def _limit() -> Limit:
+    """The limit named in the environment as `rate,per,burst,concurrency`, each of which may be left out."""
+    said = os.environ.get("BENCH_LIMIT", ",,,1")
+    rate, per, burst, concurrency = (int(word) if word else None for word in said.split(","))
+    return Limit("api", rate, per, burst, concurrency, partition="account")
+
+
+def limited(account: int = 0) -> None:
+    """Nothing, within a limit."""
+
+
+limited = opsjobs.worker(limit=_limit())(limited)
 
 
 @opsjobs.worker

@@ -25,7 +25,8 @@ def good(url: Url) -> int:
 
 def form_of(url: Url, job: Job) -> dict[str, str]:
     """What a verb is sent."""
-    return {"job": str(job.id), "name": "mine", "count": "1"} if url.kind == "verb" else {}
+    form = {"job": str(job.id), "name": "mine", "count": "1", "minutes": "5"}
+    return form if url.kind == "verb" else {}
 
 
 def path_of(url: Url, job: Job) -> str:
@@ -33,6 +34,7 @@ def path_of(url: Url, job: Job) -> str:
     values = {
         "<job_id>": str(job.id),
         "<view_id>": "987654",
+        "<limiter>": "customer-api",
         "<int:sequence>": "1",
         "<int:preview_id>": "1",
         "<path:rest>": "nothing/here",

@@ -19,6 +19,7 @@ from flask_opsjobs.cron.transitions import Slot
 from flask_opsjobs.jobs.lifecycle import FINAL, STATES
 from flask_opsjobs.jobs.models import Attempt, Job, Output
 from flask_opsjobs.lifeline.models import Book, Executor, LoopRun
+from flask_opsjobs.limits.models import Lease, Limiter
 from flask_opsjobs.queues.models import Queue
 
 LOOPS = (
@@ -209,6 +210,43 @@ def make_book(session: Session, **values: Any) -> Book:
     return book
 
 
+def make_limiter(session: Session, name: str = "customer-api", **values: Any) -> Limiter:
+    """A limiter as its first process declared it, flushed."""
+    defaults: dict[str, Any] = {
+        "rate": 10,
+        "per_seconds": 60,
+        "burst": 5,
+        "concurrency": 3,
+        "partition_by": "account_id",
+        "weight_by": "1",
+        "when_full": "hold",
+        "declared_at": ago(days=2),
+        "declared_by": "web-1:17",
+    }
+    limiter = Limiter(name=name, **defaults | values)
+    session.add(limiter)
+    session.flush()
+    return limiter
+
+
+def make_limited(
+    session: Session, partition: str = "42", state: str = "available", **values: Any
+) -> Job:
+    """A job that waits in a line of the limiter, or holds a place of it, flushed."""
+    limiter = values.pop("limiter", "customer-api")
+    job = make_job(
+        session, state, line=f"default|{limiter}|{partition}", limiter=limiter, partition=partition,
+        **{"weight": 1, **values},
+    )  # fmt: skip
+    if state == "started":
+        lease = {"limiter": limiter, "partition": partition, "weight": job.weight}
+        session.add(
+            Lease(job_id=job.id, dispatch_no=job.dispatch_no, taken_at=ago(minutes=20), **lease)
+        )
+        session.flush()
+    return job
+
+
 def make_one_of_each(session: Session) -> dict[str, Job]:
     """A job of every state with attempts, an output, two executors, the loops, a paused queue and a decision."""
     jobs = {state: make_job(session, state) for state in STATES}
@@ -227,6 +265,7 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
     make_loops(session)
     make_book(session)
     make_entry(session, jobs["queued"])
+    make_limiter(session)
     session.add(Queue(name="paused one", is_paused=True, created_at=ago(days=1)))
     make_event(session)
     session.commit()

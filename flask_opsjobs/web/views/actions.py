@@ -9,6 +9,7 @@ from flask import redirect, request, url_for
 from werkzeug import Response
 
 from ...actions.catalog import MOST_TARGETS, Action
+from ...actions.on_limiters import make_target
 from ...errors import ActionRefused
 from ...jobs import search_ids
 from ...operator import Operator
@@ -45,6 +46,16 @@ def on_named(action: Action) -> Callable[[str], Response]:
     def view(name: str) -> Response:
         params = {param: request.form.get(param, "").strip() for param in action.params}
         return _start(action, [f"{action.thing}/{name}"], params)
+
+    return view
+
+
+def on_limiter(action: Action) -> Callable[[str], Response]:
+    """The view that takes a limiter, or the partition of it that `?partition=` names."""
+
+    def view(limiter: str) -> Response:
+        params = {param: request.form.get(param, "").strip() for param in action.params}
+        return _start(action, [make_target(limiter, request.args.get("partition"))], params)
 
     return view
 

@@ -1,0 +1,135 @@
+"""The actions on limiters: what each would change, and the writes of `limits` that carry it out.
+
+A target is `limiter/api`, all of it, or `limiter/api/42`, its partition 42. A limiter's name has no slash, so a
+partition may hold any text; the one without a name is `limiter/api/`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from ..db import Connection
+from ..host import Host
+from ..limits import transitions as limit_transitions
+from ..limits.transitions import Cooldown, Part
+from .catalog import Action
+from .shapes import Change
+from .verdict import Decided, Verdict, Written, do, exact, illegal, leave, moment
+
+_TARGET = re.compile(r"limiter/[A-Za-z0-9_.:\-]{1,200}(/[^\0\ud800-\udfff]{0,200})?", re.DOTALL)
+# A year.
+LONGEST_MINUTES = 525_600
+
+
+def make_target(limiter: str, partition: str | None = None) -> str:
+    """The target that is a limiter, or one partition of it."""
+    return f"limiter/{limiter}" + ("" if partition is None else f"/{partition}")
+
+
+def split_target(target: str) -> Part:
+    """The limiter and the partition of a target; None for all of it."""
+    limiter, bar, partition = target.removeprefix("limiter/").partition("/")
+    return limiter, partition if bar else None
+
+
+def read_target(text: str) -> str | None:
+    """The target as it is; None when it is none."""
+    return text if _TARGET.fullmatch(text) else None
+
+
+def read_params(_action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said beside the targets, in canonical values. Raises `ValueError` with what is allowed."""
+    return {name: _read_minutes(value) for name, value in given.items()}
+
+
+def _read_minutes(value: Any) -> int:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,7}", value.strip()):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LONGEST_MINUTES:
+        return value
+    raise ValueError(f"minutes are a whole number from 1 to {LONGEST_MINUTES:,}; got {value!r}")
+
+
+def judge(
+    connection: Connection,
+    _host: Host,
+    action: Action,
+    targets: Sequence[str],
+    decided: Decided,
+    *,
+    lock: bool,
+) -> list[Verdict]:
+    """What the action would do with each of these; with `lock` nobody else decides on them until the commit."""
+    parts = {target: split_target(target) for target in targets}
+    if lock:
+        limit_transitions.lock_limiters(connection, parts.values())
+    found = limit_transitions.look_at_cooldowns(connection, parts.values())
+    return [_judge(action, target, found.get(part), decided) for target, part in parts.items()]
+
+
+def carry_out(
+    connection: Connection,
+    _host: Host,
+    action: Action,
+    verdicts: Sequence[Verdict],
+    decided: Decided,
+) -> Written:
+    """Write it, on limiters that the caller has locked and judged. The dispatch loop hands out what a clear lets go."""
+    parts = [verdict.standing.part for verdict in verdicts]
+    if action.verb == "cooldown":
+        until = _until(decided)
+        limit_transitions.cool_down(
+            connection, parts, until, decided.actor, decided.reason, decided.now
+        )
+    else:
+        limit_transitions.clear(connection, parts, decided.now)
+    after = {
+        make_target(*part): _facts(found)
+        for part, found in limit_transitions.look_at_cooldowns(connection, parts).items()
+    }
+    return Written(tuple(v.item for v in verdicts if v.item is not None), after)
+
+
+def _judge(action: Action, target: str, found: Cooldown | None, decided: Decided) -> Verdict:
+    name = target.partition("/")[2]
+    if found is None:
+        said = f"no process has declared the {target.replace('/', ' ', 1)}"
+        return leave(target, None, {}, "not_found", said)
+    facts = _facts(found)
+    if found.partition and not found.is_partitioned:
+        said = f"limiter {found.limiter} has no partitions"
+        return leave(target, name, facts, "not_found", said)
+    state = "cooling" if found.is_cooling(decided.now) else "open"
+    if state not in action.sources:
+        if action.verb == "clear":
+            said = f"{target.replace('/', ' ', 1)} has no cooldown"
+            return leave(target, name, facts, "already", said)
+        return illegal(action, target, name, facts, state)
+    before = _in_words(found, decided.now)
+    if action.verb == "clear":
+        note = "what waits starts as its rate and places allow, within a second or so"
+        return do(target, name, facts, found, Change("cooldown", before, None), note=note)
+    after = f"until {moment(_until(decided))}"
+    note = f"{decided.params['minutes']} min from when it is carried out; what has started goes on"
+    return do(target, name, facts, found, Change("cooldown", before, after), note=note)
+
+
+def _until(decided: Decided) -> datetime:
+    return decided.now + timedelta(minutes=decided.params["minutes"])
+
+
+def _in_words(found: Cooldown, now: datetime) -> str | None:
+    if not found.is_cooling(now):
+        return None
+    return f"until {moment(found.cooldown_until)}, by {found.cooldown_by}"
+
+
+def _facts(found: Cooldown) -> dict[str, Any]:
+    return {
+        "cooldown_at": exact(found.cooldown_at),
+        "cooldown_until": exact(found.cooldown_until),
+        "cooldown_by": found.cooldown_by,
+    }

@@ -1,0 +1,159 @@
+"""What the commands about limiters read, and how they say it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+from sqlalchemy.exc import DBAPIError, TimeoutError
+from sqlalchemy.orm import Session
+
+from ..engine import facts
+from ..errors import SchemaBehind
+from ..host import Host
+from ..limits import page_queries
+from ..limits.bucket import level
+from ..limits.page_queries import MOST_COUNTED, BucketState, HolderRow, LimiterRow
+from ..limits.words import BLOCKS, in_words
+from ._simulate import CannotRun
+
+
+@contextmanager
+def reading(host: Host) -> Iterator[tuple[Session, datetime]]:
+    """A session that can only read, and Postgres' time. Raises `CannotRun` when it cannot be had."""
+    try:
+        host.require_schema()
+        with facts.reading(host.engine, host.settings.page_timeout_seconds) as found:
+            yield found
+    except SchemaBehind as behind:
+        raise CannotRun(str(behind)) from behind
+    except (DBAPIError, TimeoutError, psycopg.Error) as error:
+        raise CannotRun(f"the database did not answer ({type(error).__name__})") from error
+
+
+def find(session: Session, name: str, partition: str | None, now: datetime) -> LimiterRow:
+    """The limiter of this name. Raises `CannotRun` when there is none, or it has no such partition."""
+    row = page_queries.find_limiter(session, name, now)
+    if row is None:
+        raise CannotRun(f"no process has declared the limiter {name}")
+    if partition and row.partition_by is None:
+        raise CannotRun(f"the limiter {name} has no partitions")
+    if "\0" in (partition or ""):
+        raise CannotRun("a partition has no NUL")
+    return row
+
+
+def summary(row: LimiterRow) -> dict[str, Any]:
+    """One limiter of the list, as an object."""
+    return {
+        "name": row.name,
+        **row.declared,
+        "waiting": row.waiting,
+        "holders": row.holders,
+        "is_cooling": row.cooldown is not None,
+        "cooling_partitions": row.cooling,
+    }
+
+
+def line(row: LimiterRow) -> str:
+    """One limiter of the list, in words."""
+    cooling = f", {row.cooling} partitions cool down" if row.cooling else ""
+    if row.cooldown is not None:
+        cooling = ", cools down"
+    allows = in_words(row.shape, row.partition_by)
+    return f"{row.name}: {allows}; {row.waiting:,} waiting, {row.holders:,} running{cooling}"
+
+
+def explain(session: Session, row: LimiterRow, partition: str | None) -> dict[str, Any]:
+    """What stands in a bucket, what blocks its next job and until when, as one object.
+
+    Without a partition of one that has several: what is true for all, and for which partitions most jobs wait.
+    """
+    asked = "" if partition is None and row.partition_by is None else partition
+    bucket = None if asked is None else page_queries.find_bucket(session, row, asked)
+    hot = [] if bucket else page_queries.list_hot_partitions(session, row.name)[0]
+    waiting = row.waiting if asked is None else page_queries.count_waiters(session, row.name, asked)
+    return {
+        "schema_version": 1,
+        "limiter": row.name,
+        "partition": asked,
+        "allows": in_words(row.shape, row.partition_by),
+        "declared": row.declared,
+        "cooldown": _cooldown(row, bucket),
+        "waiting": waiting,
+        "is_waiting_capped": waiting >= MOST_COUNTED,
+        "bucket": None if bucket is None else _bucket(bucket),
+        "holders": [_holder(h) for h in page_queries.list_holders(session, row.name, asked)],
+        "hot_partitions": [{"partition": h.partition, "waiting": h.waiting} for h in hot],
+    }
+
+
+def lines(told: dict[str, Any], clean: Callable[[str], str]) -> Iterator[str]:
+    """The same in words."""
+    of = f" for {clean(told['partition'])}" if told["partition"] else ""
+    yield f"{told['limiter']}{of}: {told['allows']}"
+    if cooldown := told["cooldown"]:
+        why = f": {clean(cooldown['reason'])}" if cooldown["reason"] else ""
+        yield f"cools down until {cooldown['until']}, by {clean(cooldown['by'])}{why}"
+    yield f"{told['waiting']:,}{'+' if told['is_waiting_capped'] else ''} waiting"
+    if bucket := told["bucket"]:
+        yield from _bucket_lines(bucket)
+    for holder in told["holders"]:
+        yield f"  runs: job {holder['job_id']}, weight {holder['weight']}, since {holder['since']}"
+    for hot in told["hot_partitions"]:
+        yield f"  partition {clean(hot['partition']) or 'none'}: {hot['waiting']:,} waiting"
+
+
+def _bucket_lines(bucket: dict[str, Any]) -> Iterator[str]:
+    if bucket["tokens"] is not None:
+        yield f"{bucket['tokens']:.2f} of {bucket['burst']} tokens left"
+    if bucket["concurrency"] is not None:
+        yield f"{bucket['in_use']} of {bucket['concurrency']} places taken"
+    yield f"{bucket['handed_out']} handed out to RQ, by weight"
+    if not bucket["blocks"]:
+        yield f"a job of weight {bucket['weight']} starts now"
+    for block in bucket["blocks"]:
+        yield f"a job of weight {bucket['weight']} does not start: {BLOCKS[block['code']]} [{block['code']}]"
+    if bucket["blocks"]:
+        until = bucket["next_at"]
+        yield f"it may start at {until}" if until else "time alone does not change that"
+
+
+def _bucket(state: BucketState) -> dict[str, Any]:
+    standing, shape, now = state.seen.standing, state.shape, state.seen.now
+    seconds = state.next_seconds
+    return {
+        "read_at": _text(now),
+        "tokens": None if shape.rate is None else max(0.0, level(shape, standing, now)),
+        "burst": shape.burst,
+        "in_use": standing.in_use,
+        "concurrency": shape.concurrency,
+        "handed_out": standing.handed_out,
+        "weight": state.weight,
+        "blocks": [{"code": block.code, "until": _text(block.until)} for block in state.blocks],
+        "next_at": None if seconds is None else _text(now + timedelta(seconds=seconds)),
+    }
+
+
+def _cooldown(row: LimiterRow, bucket: BucketState | None) -> dict[str, Any] | None:
+    found = row.cooldown or (bucket and bucket.cooldown)
+    if not found:
+        return None
+    return {"until": _text(found.until), "by": found.by, "reason": found.reason}
+
+
+def _holder(holder: HolderRow) -> dict[str, Any]:
+    return {
+        "job_id": holder.job_id,
+        "partition": holder.partition,
+        "weight": holder.weight,
+        "since": _text(holder.taken_at),
+        "executor": holder.executor,
+    }
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat()

@@ -1,0 +1,186 @@
+"""`flask opsjobs limiter …`: what limiters allow and why they hold, what they would do, and their cooldowns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+
+from ..actions.catalog import ACTIONS
+from ..actions.on_limiters import make_target
+from ..host import Host
+from ..limits import page_queries
+from ..limits.bucket import Standing
+from ..limits.simulation import Job, simulate
+from ..web._display import Display
+from . import _limiters, _operate, _simulate
+from ._plain import plain
+from ._simulate import CannotRun
+
+_MOST_LIVE = 10_000
+
+limiter = AppGroup("limiter", help="What limiters allow, why they hold, and their cooldowns.")
+_partition = click.option("--partition", help="One partition of it, as text.")
+_as_json = click.option("--json", "as_json", is_flag=True, help="Say it as one JSON object.")
+
+
+@limiter.command("list")
+@_as_json
+def list_(as_json: bool) -> None:
+    """Print every limiter, with what waits for it and what runs.
+
+    Reads only. Exits 0, or 2 when the database does not answer.
+    """
+    try:
+        with _limiters.reading(_host()) as (session, now):
+            rows = page_queries.list_limiters(session, now)
+    except CannotRun as error:
+        raise click.UsageError(str(error)) from None
+    if as_json:
+        told = [_limiters.summary(row) for row in rows]
+        click.echo(json.dumps({"schema_version": 1, "limiters": told}))
+        return
+    for row in rows:
+        click.echo(plain(_limiters.line(row)))
+    if not rows:
+        click.echo("no limiter has been declared")
+
+
+@limiter.command("explain")
+@click.argument("name")
+@_partition
+@_as_json
+def explain(name: str, partition: str | None, as_json: bool) -> None:
+    """Say what stands in the limiter NAME, and why its next job does or does not start.
+
+    Reads only. Exits 0, or 2 when it cannot run: no such limiter, or the database does not answer.
+    """
+    clean = _clean()
+    try:
+        with _limiters.reading(_host()) as (session, now):
+            row = _limiters.find(session, name, partition, now)
+            told = _limiters.explain(session, row, partition)
+    except CannotRun as error:
+        raise click.UsageError(str(error)) from None
+    if as_json:
+        click.echo(json.dumps(_cleaned(told, clean), indent=2))
+    else:
+        click.echo(plain("\n".join(_limiters.lines(told, clean))))
+
+
+@limiter.command("simulate")
+@click.argument("worker")
+@click.option("--count", type=click.IntRange(1), help="So many jobs come at once.")
+@click.option("--trace", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+              help="They come as a file says: a line for each, seconds since the start and a weight.")  # fmt: skip
+@click.option("--rate", type=float, help="Try another rate …")
+@click.option("--per", type=float, help="… of so many seconds.")
+@click.option("--burst", type=int, help="Try another burst.")
+@click.option("--concurrency", type=int, help="Try another number at the same time.")
+@click.option(
+    "--run-seconds",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="How long each runs.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="So many processes work; as many as needed by default.",
+)
+@click.option(
+    "--from-live", is_flag=True, help="Begin with what stands and waits in the limiter now."
+)
+@_partition
+@_as_json
+def simulate_(
+    worker: str, run_seconds: float, workers: int | None, as_json: bool, **asked: Any
+) -> None:
+    """Say when jobs of WORKER would start under its limit, or under another one.
+
+    Time is moved, nothing is written, and each start is decided by the function that admits real jobs. Exits 0, or 2
+    when it cannot run, with a sentence.
+    """
+    try:
+        declared = _host().workers.get(worker)
+        if declared is None:
+            raise CannotRun(f"there is no worker {worker}")
+        names = ("rate", "per", "burst", "concurrency")
+        change = _simulate.Change(**{name: asked[name] for name in names})
+        limit = _simulate.choose_limit(declared.declared.limit, change, worker)
+        weight = limit.weight if isinstance(limit.weight, int) else 1
+        jobs = _simulate.choose_jobs(asked["count"], asked["trace"], weight)
+        begin: dict[str, Any] = {}
+        if asked["from_live"]:
+            begin["standing"], waiting, begin["now"] = _live(limit.name, asked["partition"])
+            jobs = [*waiting, *jobs]
+        found = simulate(limit.shape, jobs, run_seconds=run_seconds, workers=workers, **begin)
+    except CannotRun as error:
+        raise click.UsageError(str(error)) from None
+    if as_json:
+        click.echo(json.dumps(_simulate.as_json(limit, found)))
+    else:
+        click.echo(plain("\n".join(_simulate.lines(limit, found))))
+
+
+@limiter.command(
+    "cooldown",
+    short_help="Let a limiter start nothing for a while.",
+    help=f"Let the limiter NAME start nothing for so long. {ACTIONS['limiter.cooldown'].risk}\n{_operate.EXITS}",
+)
+@click.argument("name")
+@click.option("--minutes", required=True, help="For how long.")
+@_partition
+@_operate.options
+def cooldown(name: str, minutes: str, partition: str | None, **options: Any) -> None:
+    """Cool one limiter or partition down."""
+    target, params = make_target(name, partition), {"minutes": minutes}
+    _operate.act("limiter.cooldown", [target], params=params, **options)
+
+
+@limiter.command(
+    "clear",
+    short_help="End the cooldown of a limiter.",
+    help=f"End the cooldown of the limiter NAME. {ACTIONS['limiter.clear'].risk}\n{_operate.EXITS}",
+)
+@click.argument("name")
+@_partition
+@_operate.options
+def clear(name: str, partition: str | None, **options: Any) -> None:
+    """Clear the cooldown of one limiter or partition."""
+    _operate.act("limiter.clear", [make_target(name, partition)], **options)
+
+
+def _live(name: str, partition: str | None) -> tuple[Standing, list[Job], datetime]:
+    """What stands in the bucket, what waits there, and when that was read."""
+    with _limiters.reading(_host()) as (session, now):
+        row = _limiters.find(session, name, partition, now)
+        if partition is None and row.partition_by is not None:
+            raise CannotRun(f"the limiter {name} has partitions: say which with --partition")
+        bucket = page_queries.find_bucket(session, row, partition or "")
+        waiters = page_queries.list_waiters(session, name, partition or "", most=_MOST_LIVE)
+    return bucket.seen.standing, [Job(0.0, waiter.weight) for waiter in waiters], bucket.seen.now
+
+
+def _host() -> Host:
+    found: Host = current_app.extensions["opsjobs"]
+    return found
+
+
+def _clean() -> Callable[[str], str]:
+    return Display(_host().display, may_see=True).clean
+
+
+def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _cleaned(inner, clean) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(inner, clean) for inner in value]
+    return clean(value) if isinstance(value, str) else value

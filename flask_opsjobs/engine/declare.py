@@ -1,0 +1,29 @@
+"""What a process that starts records of the code it runs: the limiters as its workers declare them."""
+
+from __future__ import annotations
+
+import logging
+
+from ..db import Connection, connect_apart
+from ..host import Host
+from ..limits import transitions as limit_transitions
+from .dispatch import read_clock
+
+_log = logging.getLogger("flask_opsjobs")
+
+
+def declare(host: Host, process: str) -> None:
+    """Record the limiters of the app's workers, before this process takes or hands out a job. Commits.
+
+    Of two processes with different code the one that started last counts.
+    """
+    limits = [each.declared.limit for each in host.workers.values() if each.declared.limit]
+    if not limits:
+        return
+    connection: Connection = connect_apart(host.engine)
+    try:
+        now = read_clock(connection)
+        for name in limit_transitions.declare(connection, host.secrets, limits, process, now):
+            _log.warning("limiter %s is declared differently than before", name)
+    finally:
+        connection.close()

@@ -1,0 +1,95 @@
+"""What dispatch may hand out of limited lines: it looks at their buckets and takes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from .. import sql
+from ..db import Connection
+from ..limits import bucket
+from ..limits import queries as limit_queries
+from ..limits.line import bucket_of
+from ..limits.queries import BucketSeen, Key
+
+
+@dataclass(frozen=True)
+class Due:
+    """A line with due jobs: what its first one weighs in its limit, None without one."""
+
+    line: str
+    queue: str
+    weight: int | None
+
+    @property
+    def key(self) -> Key | None:
+        """The bucket that it draws from."""
+        return bucket_of(self.line)
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How much weight of a line may be handed out, None for any; and above which weight a job can never start."""
+
+    room: int | None = None
+    most: int | None = None
+
+
+@dataclass
+class Rooms:
+    """What the buckets of many due lines allow, read in one statement; and when time alone makes room in one."""
+
+    buckets: Mapping[Key, BucketSeen]
+    now: datetime
+    next_seconds: float | None = field(default=None, init=False)
+
+    def has_room(self, due: Due) -> bool:
+        """Whether the first job of a line may be handed out. A line without a limit always may."""
+        if due.key is None or due.weight is None:
+            return True
+        seen = self.buckets[due.key]
+        if seen.shape is None:
+            return False
+        room = bucket.room(seen.shape, seen.standing, self.now)
+        # One that is too heavy for any moment is passed by: there may be others behind it.
+        wanted = due.weight if seen.shape.most is None else min(due.weight, seen.shape.most)
+        if room is None or room >= wanted:
+            return True
+        self._note(bucket.next_room(seen.shape, seen.standing, wanted, self.now))
+        return False
+
+    def note_more(self, due: Due) -> None:
+        """The line was handed out, and its queue has room for more: the next token of its bucket is worth a look."""
+        seen = self.buckets.get(due.key) if due.key is not None else None
+        if seen is not None and seen.shape is not None and seen.shape.per_second is not None:
+            self._note(0.0)
+
+    def _note(self, seconds: float | None) -> None:
+        if seconds is not None:
+            before = self.next_seconds
+            self.next_seconds = seconds if before is None else min(seconds, before)
+
+
+def list_due(connection: Connection, queue: str | None = None) -> list[Due]:
+    """The lines with due jobs, of one queue or of all; the one whose first job comes first stands first."""
+    rows = connection.execute(sql.load("find_due_lines"), {"queue": queue})
+    return [Due(*row) for row in rows]
+
+
+def look(connection: Connection, lines: Sequence[Due], now: datetime) -> Rooms:
+    """What the buckets of these lines allow; one statement, none when no line is limited."""
+    keys = list(dict.fromkeys(due.key for due in lines if due.key is not None))
+    seen = limit_queries.list_buckets(connection, keys) if keys else []
+    return Rooms({(each.limiter, each.partition): each for each in seen}, now)
+
+
+def lock_and_look(connection: Connection, key: Key, now: datetime) -> Allowance:
+    """What one bucket allows, while no other dispatcher hands out of it. Holds its lock until the caller commits."""
+    connection.execute(
+        sql.load("lock_bucket_to_dispatch"), {"limiter": key[0], "partition": key[1]}
+    )
+    (seen,) = limit_queries.list_buckets(connection, [key])
+    if seen.shape is None:
+        return Allowance(room=0)
+    return Allowance(bucket.room(seen.shape, seen.standing, now), seen.shape.most)

@@ -1,0 +1,55 @@
+"""The refill: after each flush a worker hands out what has room now, without waiting for the dispatch loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+
+from redis import RedisError
+
+from ..db import Connection
+from ..endings import Ended
+from ..host import Host
+from .dispatch import Dispatcher
+
+# A walk over all lines of a queue may take this part of a recorder's time, however many lines there are.
+_WALK_SHARE = 0.2
+
+
+class Refill:
+    """What one recorder hands out after its flushes. `tell` is called when Redis did not take it."""
+
+    def __init__(self, host: Host, tell: Callable[[str, RedisError], None]) -> None:
+        self._host = host
+        self._tell = tell
+        self._walk_at = 0.0
+
+    def refill(self, connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
+        """Hand out on the lines of jobs that ended: a limited one got a place back, and its queue's window has room.
+
+        A queue whose own line left the window below half is walked: many partitions may wait with one job each.
+        """
+        dispatcher = Dispatcher(connection, self._host.broker, self._host.settings)
+        for line, queue in dict.fromkeys((job.line, job.queue) for job in ended if job.is_limited):
+            self._try(queue, partial(dispatcher.dispatch_line, line, queue, now))
+        for queue in dict.fromkeys(job.queue for job in ended):
+            self._try(queue, partial(self._refill_queue, dispatcher, queue, now))
+
+    def _refill_queue(self, dispatcher: Dispatcher, queue: str, now: datetime) -> None:
+        _, left = dispatcher.fill(queue, queue, now, refill=True)
+        if not left or not self._has_limits() or time.monotonic() < self._walk_at:
+            return
+        began = time.monotonic()
+        dispatcher.dispatch_all(now, queue)
+        self._walk_at = time.monotonic() + (time.monotonic() - began) / _WALK_SHARE
+
+    def _has_limits(self) -> bool:
+        return any(worker.declared.limit is not None for worker in self._host.workers.values())
+
+    def _try(self, queue: str, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except RedisError as error:
+            self._tell(queue, error)

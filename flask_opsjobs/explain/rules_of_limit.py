@@ -1,0 +1,165 @@
+"""Rules about its limiter: the function that admits at the claim judges here too, with what is handed out already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..limits import bucket
+from ..limits.bucket import Block, Shape
+from .reasons import count, make_reason
+from .seen import LimitSeen, Seen
+from .shapes import Reason
+
+
+def limit_unknown(seen: Seen) -> Iterator[Reason]:
+    """No process that knows the limiter has started, so nobody knows what it allows."""
+    limit = _held(seen)
+    if limit is None or limit.shape is not None:
+        return
+    yield make_reason(
+        seen,
+        "limit_unknown",
+        f"No worker and no loop has declared the limiter {limit.name}: what it allows is not known.",
+        "Start a worker, or the loops, with the code that declares it.",
+        witness="dispatcher",
+        read={"limiter": limit.name, "partition": limit.partition or None},
+    )
+
+
+def limit_weight(seen: Seen) -> Iterator[Reason]:
+    """It weighs more than its limiter ever has room for, since that was declared anew."""
+    for limit, shape, _ in _blocks(seen, bucket.WEIGHT):
+        bound = "burst" if shape.most == shape.burst else "concurrency"
+        yield make_reason(
+            seen,
+            "limit_weight",
+            f"It weighs {limit.weight:,}, and the {bound} of the limiter {limit.name} is {shape.most:,}: "
+            "it can never start.",
+            f"Declare a larger {bound}, or discard it.",
+            witness="dispatcher",
+            read={**_read(limit), "weight": limit.weight, bound: shape.most},
+        )
+
+
+def limit_cooldown(seen: Seen) -> Iterator[Reason]:
+    """An operator cools the limiter, or its partition, down."""
+    for limit, _, block in _blocks(seen, bucket.COOLDOWN):
+        yield make_reason(
+            seen,
+            "limit_cooldown",
+            f"{_subject(limit)} cools down: nothing of it starts.",
+            "It goes on by itself when that is over.",
+            witness="operator",
+            read={**_read(limit), "cooldown_until": block.until},
+            by=limit.cooldown_by,
+            quote=limit.cooldown_reason,
+            since=limit.cooldown_at,
+            until=block.until,
+        )
+
+
+def limit_concurrency(seen: Seen) -> Iterator[Reason]:
+    """As many run, or were handed out, as may at the same time."""
+    for limit, shape, _ in _blocks(seen, bucket.CONCURRENCY):
+        standing = limit.standing
+        used = standing.in_use + standing.handed_out
+        yield make_reason(
+            seen,
+            "limit_concurrency",
+            f"{_subject(limit)} is full: {used:,} of {shape.concurrency:,} at the same time.",
+            "It is handed out when one of them has ended.",
+            witness="dispatcher",
+            read={
+                **_read(limit),
+                "in_use": standing.in_use,
+                "handed_out": standing.handed_out,
+                "concurrency": shape.concurrency,
+                "holders": ", ".join(f"job/{id}" for id in limit.holders) or None,
+                "ahead": _ahead(seen),
+            },
+        )
+
+
+def limit_tokens(seen: Seen) -> Iterator[Reason]:
+    """As many have started as may for now; the next token has a time."""
+    for limit, shape, block in _blocks(seen, bucket.TOKENS):
+        yield make_reason(
+            seen,
+            "limit_tokens",
+            f"{_subject(limit)} has no token left: {shape.rate:g} come in {shape.per_seconds:g} s, "
+            f"and {count(seen.ahead.number if seen.ahead else 0, 'job')} of its line go before it.",
+            "It starts in its turn, when tokens have come.",
+            witness="dispatcher",
+            read={
+                **_read(limit),
+                "tokens": f"{max(0.0, bucket.level(shape, limit.standing, seen.now)):.2f}",
+                "handed_out": limit.standing.handed_out,
+                "weight": limit.weight,
+                "ahead": _ahead(seen),
+                "next_token_at": block.until,
+            },
+            until=None if seen.ahead and seen.ahead.number else block.until,
+        )
+
+
+def limit_behind(seen: Seen) -> Iterator[Reason]:
+    """There is room for it, and those before it in its line take it."""
+    limit = _held(seen)
+    if limit is None or limit.shape is None or _judge(seen, limit, limit.shape):
+        return
+    room = bucket.room(limit.shape, limit.standing, seen.now)
+    if room is None or room >= limit.ahead_weight + limit.weight:
+        return
+    yield make_reason(
+        seen,
+        "limit_behind",
+        f"{_ahead(seen)} of its line go before it and take what {_subject(limit, is_first=False)} "
+        "has room for.",
+        "It is handed out in its turn.",
+        witness="dispatcher",
+        read={**_read(limit), "room": room, "ahead": _ahead(seen), "weight": limit.weight},
+    )
+
+
+def _held(seen: Seen) -> LimitSeen | None:
+    """What was read of the limit of a job that dispatch has not handed out yet."""
+    return seen.limit if seen.is_due and seen.job.state != "queued" else None
+
+
+def _blocks(seen: Seen, code: str) -> Iterator[tuple[LimitSeen, Shape, Block]]:
+    limit = _held(seen)
+    if limit is None or limit.shape is None:
+        return
+    for block in _judge(seen, limit, limit.shape):
+        if block.code == code:
+            yield limit, limit.shape, block
+
+
+def _judge(seen: Seen, limit: LimitSeen, shape: Shape) -> tuple[Block, ...]:
+    """What stands against it now, when what is handed out already has started."""
+    standing = limit.standing
+    level = bucket.level(shape, standing, seen.now)
+    later = replace(
+        standing,
+        tokens=level - standing.handed_out if shape.per_second else None,
+        refilled_at=seen.now if shape.per_second else None,
+        in_use=standing.in_use + standing.handed_out,
+    )
+    return bucket.admit(shape, later, limit.weight, seen.now).blocks
+
+
+def _subject(limit: LimitSeen, *, is_first: bool = True) -> str:
+    the = "The" if is_first else "the"
+    of = f" for {limit.partition}" if limit.partition else ""
+    return f"{the} limiter {limit.name}{of}"
+
+
+def _read(limit: LimitSeen) -> dict[str, object]:
+    return {"limiter": limit.name, "partition": limit.partition or None}
+
+
+def _ahead(seen: Seen) -> str | None:
+    if seen.ahead is None:
+        return None
+    return f"{seen.ahead.number:,}{'+' if seen.ahead.kind == 'at_least' else ''}"

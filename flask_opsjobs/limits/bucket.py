@@ -1,0 +1,190 @@
+"""The arithmetic that admits: tokens that come with time, places that leases hold; no database and no clock of its own.
+
+Dispatch, claim, reject, explain and simulate all ask these functions, so that none of them can say another thing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+# A claim may take a token that comes within so many seconds, and starts when it comes.
+AHEAD_SECONDS = 0.25
+# Only of a bucket that is full again within this time: of any other one, a token that is taken late is not lost.
+_TIGHT_SECONDS = 1.0
+# How much later a claim may come than the dispatch that counted on the same tokens, or the clock differ.
+_SLACK_SECONDS = 0.1
+# Sums of floats: one token that has come in a thousand pieces is one token.
+_GRAIN = 1e-6
+
+COOLDOWN, TOKENS, CONCURRENCY, WEIGHT, UNKNOWN = (
+    "limit_cooldown",
+    "limit_tokens",
+    "limit_concurrency",
+    "limit_weight",
+    "limit_unknown",
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A limiter as declared: `rate` starts per `per_seconds`, `burst` at once; `concurrency` at the same time."""
+
+    rate: float | None = None
+    per_seconds: float | None = None
+    burst: int | None = None
+    concurrency: int | None = None
+
+    @property
+    def per_second(self) -> float | None:
+        """Tokens that come in a second; None without a rate."""
+        if self.rate is None or self.per_seconds is None:
+            return None
+        return self.rate / self.per_seconds
+
+    @property
+    def most(self) -> int | None:
+        """The largest weight that can ever start."""
+        bounds = [bound for bound in (self.burst, self.concurrency) if bound is not None]
+        return min(bounds, default=None)
+
+    @property
+    def ahead_seconds(self) -> float:
+        """How far ahead a token may be promised: a moment for a bucket that is full again within a second, else 0."""
+        speed = self.per_second
+        if speed is None or self.burst is None or self.burst / speed >= _TIGHT_SECONDS:
+            return 0.0
+        return AHEAD_SECONDS
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What stands in a bucket: `tokens` at `refilled_at` (None: full), the weight of its leases and of what was handed
+    out, and until when it cools down."""
+
+    tokens: float | None = None
+    refilled_at: datetime | None = None
+    in_use: int = 0
+    handed_out: int = 0
+    cooldown_until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """One reason why a bucket does not admit, and when it goes by itself; None when only an end, or nothing, helps."""
+
+    code: str
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a bucket says to one job: what blocks it, else how long it waits for its token and what is left then."""
+
+    blocks: tuple[Block, ...]
+    wait_seconds: float = 0.0
+    tokens: float | None = None
+
+    @property
+    def is_admitted(self) -> bool:
+        """Whether nothing blocks."""
+        return not self.blocks
+
+
+def level(shape: Shape, standing: Standing, now: datetime) -> float:
+    """The tokens at `now`; below 0 when some are promised already. Infinite without a rate."""
+    speed = shape.per_second
+    if speed is None or shape.burst is None:
+        return math.inf
+    if standing.tokens is None or standing.refilled_at is None:
+        return float(shape.burst)
+    # A clock that is stepped back takes nothing away.
+    elapsed = max(0.0, (now - standing.refilled_at).total_seconds())
+    return min(float(shape.burst), standing.tokens + elapsed * speed)
+
+
+def admit(shape: Shape, standing: Standing, weight: int, now: datetime) -> Verdict:
+    """Whether a job of this weight may start, counting leases and tokens, not what was handed out.
+
+    When it may, `tokens` is what is left, to be written with `now` as `refilled_at`.
+    """
+    has = level(shape, standing, now)
+    wait = _seconds_until(shape, has, weight)
+    patience = shape.ahead_seconds + _SLACK_SECONDS if shape.ahead_seconds else 0.0
+    blocks = [*_blocks(shape, standing, weight, now)]
+    if wait > patience and not _is_too_heavy(shape, weight):
+        blocks.append(Block(TOKENS, now + timedelta(seconds=wait)))
+    if blocks:
+        return Verdict(tuple(blocks))
+    return Verdict((), wait, None if math.isinf(has) else has - weight)
+
+
+def room(shape: Shape, standing: Standing, now: datetime) -> int | None:
+    """How much weight may be handed out now, what was handed out already left apart; None for no bound."""
+    if _is_cooling(standing, now):
+        return 0
+    bounds = []
+    speed = shape.per_second
+    if speed is not None:
+        comes = level(shape, standing, now) + speed * shape.ahead_seconds
+        bounds.append(math.floor(comes + _GRAIN) - standing.handed_out)
+    if shape.concurrency is not None:
+        bounds.append(shape.concurrency - standing.in_use - standing.handed_out)
+    return max(0, min(bounds)) if bounds else None
+
+
+def settle(shape: Shape, standing: Standing, now: datetime) -> Standing:
+    """What stands in the bucket once all that was handed out has started."""
+    tokens = level(shape, standing, now) - standing.handed_out
+    return replace(
+        standing,
+        tokens=None if math.isinf(tokens) else tokens,
+        refilled_at=None if math.isinf(tokens) else now,
+        in_use=standing.in_use + standing.handed_out,
+        handed_out=0,
+    )
+
+
+def next_room(shape: Shape, standing: Standing, weight: int, now: datetime) -> float | None:
+    """Seconds until time alone makes room to hand out this weight; None when only an end does, or nothing."""
+    if _is_too_heavy(shape, weight) or _has_no_place(shape, standing, weight + standing.handed_out):
+        return None
+    cooled = 0.0
+    if standing.cooldown_until is not None:
+        cooled = max(0.0, (standing.cooldown_until - now).total_seconds())
+    wanted = weight + standing.handed_out
+    wait = _seconds_until(shape, level(shape, standing, now), wanted) - shape.ahead_seconds
+    return max(0.0, cooled, wait)
+
+
+def _blocks(shape: Shape, standing: Standing, weight: int, now: datetime) -> list[Block]:
+    blocks = []
+    is_too_heavy = _is_too_heavy(shape, weight)
+    if is_too_heavy:
+        blocks.append(Block(WEIGHT))
+    if _is_cooling(standing, now):
+        blocks.append(Block(COOLDOWN, standing.cooldown_until))
+    if not is_too_heavy and _has_no_place(shape, standing, weight):
+        blocks.append(Block(CONCURRENCY))
+    return blocks
+
+
+def _is_too_heavy(shape: Shape, weight: int) -> bool:
+    return shape.most is not None and weight > shape.most
+
+
+def _is_cooling(standing: Standing, now: datetime) -> bool:
+    return standing.cooldown_until is not None and standing.cooldown_until > now
+
+
+def _has_no_place(shape: Shape, standing: Standing, weight: int) -> bool:
+    return shape.concurrency is not None and standing.in_use + weight > shape.concurrency
+
+
+def _seconds_until(shape: Shape, has: float, wanted: int) -> float:
+    """Seconds until a bucket that has so many tokens has as many as wanted, as if nobody took any."""
+    speed = shape.per_second
+    if speed is None or has >= wanted - _GRAIN:
+        return 0.0
+    return (wanted - has) / speed

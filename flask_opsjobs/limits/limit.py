@@ -1,0 +1,246 @@
+"""A limit as a worker declares it, and the place that one call of the worker has in it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from ..errors import DeclarationError
+from .bucket import Shape
+from .line import Place
+from .models import WHEN_FULL
+
+_NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
+_MOST = 2**31 - 1
+_LONGEST_SECONDS = 366 * 86_400
+_LONGEST_PARTITION = 200
+
+Chooser = str | Callable[[dict[str, Any]], Any]
+
+
+class Unplaced(ValueError):
+    """A call has no place in its limit. `what` is `partition` or `weight`; the message says why, without the value."""
+
+    def __init__(self, what: str, said: str) -> None:
+        self.what = what
+        super().__init__(said)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A named limiter: `rate` starts `per` seconds, at most `burst` at once (`rate` of them by default); at most
+    `concurrency` at the same time; or both. Raises `DeclarationError` with every fault.
+
+    `partition` is an argument's name or a function of the arguments: each value is limited by itself. `weight` is a
+    number, an argument's name or a function: how much one job counts. `when_full="reject"` raises `LimitReached` at
+    enqueue instead of holding the job. Workers that share a name share the limiter, and must declare it alike.
+    """
+
+    name: str
+    rate: float | None = None
+    per: float | timedelta | None = None
+    burst: int | None = None
+    concurrency: int | None = None
+    partition: Chooser | None = None
+    weight: int | Chooser = 1
+    when_full: str = "hold"
+
+    def __post_init__(self) -> None:
+        faults = [*self._faults_of_name(), *self._faults_of_rate(), *self._faults_of_places()]
+        if faults:
+            raise DeclarationError(f"Limit {self.name!r}: " + "; ".join(faults))
+        most = self.shape.most
+        if isinstance(self.weight, int) and most is not None and self.weight > most:
+            raise DeclarationError(f"Limit {self.name!r}: " + _too_heavy(self.weight, self.shape))
+
+    @property
+    def shape(self) -> Shape:
+        """The numbers of the limiter."""
+        if self.rate is None or self.per is None:
+            return Shape(concurrency=self.concurrency)
+        burst = self.burst if self.burst is not None else max(1, math.floor(self.rate))
+        return Shape(float(self.rate), _seconds(self.per), burst, self.concurrency)
+
+    @property
+    def words(self) -> dict[str, Any]:
+        """The declaration as it is recorded: its numbers, and how partition and weight are chosen."""
+        shape = self.shape
+        return {
+            "name": self.name,
+            "rate": shape.rate,
+            "per_seconds": shape.per_seconds,
+            "burst": shape.burst,
+            "concurrency": shape.concurrency,
+            "partition_by": _in_words(self.partition),
+            "weight_by": _in_words(self.weight),
+            "when_full": self.when_full,
+        }
+
+    @property
+    def shared(self) -> tuple[Any, ...]:
+        """What all workers that share the limiter must declare alike."""
+        return self.shape, self.when_full, self.partition is None
+
+    def require_names(self, worker: str, names: Iterable[str], redact: Iterable[str]) -> None:
+        """Return when partition and weight name stored arguments only; else raise `DeclarationError`."""
+        known = tuple(names)
+        for what, chosen in (("partition", self.partition), ("weight", self.weight)):
+            if not isinstance(chosen, str) or chosen in known:
+                continue
+            if chosen in set(redact):
+                said = f"is redacted: its value is never stored, so it can be no {what}"
+            else:
+                said = f"is not an argument of it; there are {', '.join(known) or 'none'}"
+            raise DeclarationError(f"worker {worker}: limit {self.name}: {what}={chosen!r} {said}")
+
+    def place(self, arguments: dict[str, Any]) -> Place:
+        """Where a call with these arguments waits, defaults included and redacted ones left out. Raises `Unplaced`."""
+        partition = _partition(_choose("partition", self.partition, arguments))
+        weight = (
+            self.weight
+            if isinstance(self.weight, int)
+            else _choose("weight", self.weight, arguments)
+        )
+        if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= _MOST:
+            raise Unplaced("weight", "the weight must be a whole number from 1 on")
+        most = self.shape.most
+        if most is not None and weight > most:
+            raise Unplaced("weight", f"limit {self.name}: " + _too_heavy(weight, self.shape))
+        return Place(self.name, partition, weight)
+
+    def _faults_of_name(self) -> list[str]:
+        if (
+            isinstance(self.name, str)
+            and _NAME.fullmatch(self.name)
+            and self.name not in (".", "..")
+        ):
+            return []
+        return ["its name must be 1 to 200 letters, digits and _ - . :"]
+
+    def _faults_of_rate(self) -> list[str]:
+        faults = []
+        if (self.rate is None) != (self.per is None):
+            faults.append("rate and per go together: rate=10, per=60 is ten starts a minute")
+        if self.rate is not None and not _is_number(self.rate, _MOST):
+            faults.append(f"rate must be a number above 0, got {self.rate!r}")
+        if self.per is not None and not _is_number(_seconds(self.per), _LONGEST_SECONDS):
+            faults.append(
+                f"per must be seconds or a timedelta, above 0 and at most a year, got {self.per!r}"
+            )
+        if self.burst is not None and self.rate is None:
+            faults.append("burst bounds a rate: give rate= and per=, or leave it out")
+        for what in ("burst", "concurrency"):
+            if getattr(self, what) is not None and not _is_whole(getattr(self, what)):
+                faults.append(
+                    f"{what} must be a whole number from 1 on, got {getattr(self, what)!r}"
+                )
+        if self.rate is None and self.per is None and self.concurrency is None:
+            faults.append("it limits nothing: give rate= and per=, or concurrency=, or both")
+        return faults
+
+    def _faults_of_places(self) -> list[str]:
+        faults = []
+        if (
+            self.partition is not None
+            and not isinstance(self.partition, str)
+            and not callable(self.partition)
+        ):
+            faults.append(
+                "partition must be the name of an argument or a function of the arguments"
+            )
+        if not (isinstance(self.weight, str) or callable(self.weight) or _is_whole(self.weight)):
+            faults.append(
+                "weight must be a whole number from 1 on, the name of an argument, or a function"
+            )
+        if self.when_full not in WHEN_FULL:
+            faults.append(f'when_full must be "hold" or "reject", got {self.when_full!r}')
+        return faults
+
+
+def require_alike(limits: Iterable[tuple[str, Limit | None]], worker: str, limit: Limit) -> None:
+    """Return when no other worker declares a limiter of this name otherwise; else raise `DeclarationError`.
+
+    `limits` are the names of the other workers with what they declare.
+    """
+    for other, found in limits:
+        if found is not None and found.name == limit.name and found.shared != limit.shared:
+            raise DeclarationError(
+                f"limit {limit.name} is declared differently by worker {other} and by worker {worker}: "
+                "workers that share it give the same rate, per, burst, concurrency and when_full, and all of them "
+                "a partition or none; write one Limit(…) and use it in both, or give one another name"
+            )
+
+
+def _choose(what: str, chosen: Chooser | None, arguments: Mapping[str, Any]) -> Any:
+    if chosen is None:
+        return None
+    if isinstance(chosen, str):
+        return arguments[chosen]
+    try:
+        return chosen(dict(arguments))
+    except Exception as error:
+        # Only its class: its text may quote a value.
+        raised = type(error).__name__
+    raise Unplaced(what, f"its function raised {raised}")
+
+
+def _partition(value: Any) -> str:
+    if isinstance(value, Enum):
+        value = value.value
+    if value is None:
+        return ""
+    if not isinstance(value, str | int | UUID | date):
+        raise Unplaced(
+            "partition",
+            f"{type(value).__name__} is no partition: give a text, a number, a UUID or a date",
+        )
+    text = str(value)
+    if len(text) > _LONGEST_PARTITION or "\0" in text or (not text.isascii() and _is_torn(text)):
+        raise Unplaced(
+            "partition", f"a partition is a text of at most {_LONGEST_PARTITION} characters"
+        )
+    return text
+
+
+def _is_torn(text: str) -> bool:
+    return text.encode("utf-8", "replace") != text.encode("utf-8", "surrogatepass")
+
+
+def _too_heavy(weight: int, shape: Shape) -> str:
+    bound = "burst" if shape.most == shape.burst else "concurrency"
+    return f"a weight of {weight} can never start, since its {bound} is {shape.most}"
+
+
+def _seconds(per: float | timedelta) -> float:
+    return (
+        per.total_seconds()
+        if isinstance(per, timedelta)
+        else float(per)
+        if _is_number(per, math.inf)
+        else math.nan
+    )
+
+
+def _is_number(value: object, most: float) -> bool:
+    # NaN passes no comparison.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= most
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST
+
+
+def _in_words(chosen: object) -> str | None:
+    if chosen is None or isinstance(chosen, str):
+        return chosen
+    return (
+        str(chosen)
+        if isinstance(chosen, int)
+        else f"{getattr(chosen, '__qualname__', 'a function')}()"
+    )

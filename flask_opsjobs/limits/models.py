@@ -1,0 +1,163 @@
+"""The tables of limits: limiters, their buckets, the leases of what runs, and what was admitted and rejected."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ..db import Base, one_of
+
+MOMENT = DateTime(timezone=True)
+WHEN_FULL = ("hold", "reject")
+
+
+class Limiter(Base):
+    """A limiter as it was declared last, and an operator's cooldown of all of it.
+
+    `rate` starts per `per_seconds`, at most `burst` at once; `concurrency` at the same time; either half may be NULL.
+    `partition_by` and `weight_by` say in words what chooses them. `previous` is the declaration before `changed_at`.
+    """
+
+    __tablename__ = "limiters"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    rate: Mapped[float | None] = mapped_column(Double)
+    per_seconds: Mapped[float | None] = mapped_column(Double)
+    burst: Mapped[int | None] = mapped_column(Integer)
+    concurrency: Mapped[int | None] = mapped_column(Integer)
+    partition_by: Mapped[str | None] = mapped_column(Text)
+    weight_by: Mapped[str | None] = mapped_column(Text)
+    when_full: Mapped[str] = mapped_column(Text)
+    declared_at: Mapped[datetime] = mapped_column(MOMENT)
+    declared_by: Mapped[str] = mapped_column(Text)
+    changed_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    previous: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    cooldown_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    cooldown_until: Mapped[datetime | None] = mapped_column(MOMENT)
+    cooldown_by: Mapped[str | None] = mapped_column(Text)
+    cooldown_reason: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        CheckConstraint(
+            "(rate IS NULL) = (per_seconds IS NULL) AND (rate IS NULL) = (burst IS NULL)", name="rate_is_whole_check"
+        ),
+        CheckConstraint("rate IS NOT NULL OR concurrency IS NOT NULL", name="limits_something_check"),
+        CheckConstraint("rate > 0 AND per_seconds > 0 AND burst >= 1 AND concurrency >= 1", name="positive_check"),
+        CheckConstraint(one_of("when_full", WHEN_FULL), name="when_full_check"),
+        CheckConstraint(
+            "(cooldown_until IS NULL) = (cooldown_at IS NULL) AND (cooldown_until IS NULL) = (cooldown_by IS NULL)",
+            name="cooldown_check",
+        ),
+    )  # fmt: skip
+
+
+class Bucket(Base):
+    """One partition of a limiter, '' when it has none, as its last claim left it. No row: it is full, and unused.
+
+    `tokens` may be below 0: a claim may take what comes within a moment, and starts when it comes.
+    """
+
+    __tablename__ = "buckets"
+
+    limiter: Mapped[str] = mapped_column(Text, primary_key=True)
+    partition: Mapped[str] = mapped_column(Text, primary_key=True)
+    tokens: Mapped[float | None] = mapped_column(Double)
+    refilled_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    last_used_at: Mapped[datetime] = mapped_column(MOMENT)
+    admitted: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    cooldown_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    cooldown_until: Mapped[datetime | None] = mapped_column(MOMENT)
+    cooldown_by: Mapped[str | None] = mapped_column(Text)
+    cooldown_reason: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        CheckConstraint("(tokens IS NULL) = (refilled_at IS NULL)", name="refill_check"),
+        CheckConstraint(
+            "(cooldown_until IS NULL) = (cooldown_at IS NULL) AND (cooldown_until IS NULL) = (cooldown_by IS NULL)",
+            name="cooldown_check",
+        ),
+        Index(
+            "buckets_cooling",
+            "limiter",
+            "partition",
+            postgresql_where=text("cooldown_until IS NOT NULL"),
+        ),
+    )
+
+
+class Lease(Base):
+    """The place that one attempt holds in a limiter from its claim to its end. Nothing but its end removes it."""
+
+    __tablename__ = "leases"
+
+    job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    dispatch_no: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    limiter: Mapped[str] = mapped_column(Text)
+    partition: Mapped[str] = mapped_column(Text)
+    weight: Mapped[int] = mapped_column(Integer)
+    taken_at: Mapped[datetime] = mapped_column(MOMENT)
+
+    __table_args__ = (Index("leases_by_bucket", "limiter", "partition", "taken_at"),)
+
+
+class LimitSlip(Base):
+    """What one claim or one refusal counts; appended, then added to its minute by the roll_up loop."""
+
+    __tablename__ = "limit_slips"
+
+    at: Mapped[datetime] = mapped_column(MOMENT)
+    limiter: Mapped[str] = mapped_column(Text)
+    admitted: Mapped[int] = mapped_column(Integer, server_default="0")
+    put_back: Mapped[int] = mapped_column(Integer, server_default="0")
+    rejected: Mapped[int] = mapped_column(Integer, server_default="0")
+
+    # The ORM demands a key; the table has none.
+    __mapper_args__ = {"primary_key": [at, limiter, admitted, put_back, rejected]}  # noqa: RUF012
+
+
+class LimitMinute(Base):
+    """How many jobs a limiter let start in a minute, how many it put back at the claim, how many calls it refused."""
+
+    __tablename__ = "limit_minutes"
+
+    limiter: Mapped[str] = mapped_column(Text, primary_key=True)
+    minute: Mapped[datetime] = mapped_column(MOMENT, primary_key=True)
+    admitted: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    put_back: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    rejected: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+    __table_args__ = (Index("limit_minutes_to_retain", "minute"),)
+
+
+class LimitRejection(Base):
+    """One call that raised `LimitReached`: what was read when it did. Written also when the host rolled back."""
+
+    __tablename__ = "limit_rejections"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    at: Mapped[datetime] = mapped_column(MOMENT)
+    limiter: Mapped[str] = mapped_column(Text)
+    partition: Mapped[str] = mapped_column(Text)
+    worker: Mapped[str] = mapped_column(Text)
+    weight: Mapped[int] = mapped_column(Integer)
+    code: Mapped[str] = mapped_column(Text)
+    read: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+
+    __table_args__ = (
+        Index("limit_rejections_by_limiter", "limiter", "id"),
+        Index("limit_rejections_to_retain", "at"),
+    )

@@ -1,0 +1,283 @@
+"""What pages and commands read about limiters: the list, one in full, who holds and who waits; all of it bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from .. import sql
+from . import queries
+from .bucket import Block, Shape, admit, level, next_room, settle
+from .models import Bucket, LimitMinute, LimitRejection
+from .queries import BucketSeen
+
+MOST_COUNTED = 1_000
+MOST_WALKED = 200
+_MOST_LIMITERS = 100
+_MOST_ROWS = 10
+_MOST_HOLDERS = 25
+LATELY = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Cooling:
+    """A cooldown that holds now: until when, since when, by whom and why."""
+
+    until: datetime
+    at: datetime
+    by: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class LimiterRow:
+    """A limiter as it was declared last. `waiting`, `handed_out` and `holders` are broken off at `MOST_COUNTED`.
+
+    `cooling` counts its partitions that cool down; `admitted`, `put_back` and `rejected` are of the last hour.
+    """
+
+    name: str
+    shape: Shape
+    partition_by: str | None
+    weight_by: str | None
+    when_full: str
+    declared_at: datetime
+    declared_by: str
+    changed_at: datetime | None
+    previous: Mapping[str, Any] | None
+    cooldown: Cooling | None
+    waiting: int
+    handed_out: int
+    holders: int
+    cooling: int
+    admitted: int
+    put_back: int
+    rejected: int
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """Its declaration, as `previous` is one."""
+        shape = self.shape
+        return {
+            "rate": shape.rate,
+            "per_seconds": shape.per_seconds,
+            "burst": shape.burst,
+            "concurrency": shape.concurrency,
+            "partition_by": self.partition_by,
+            "weight_by": self.weight_by,
+            "when_full": self.when_full,
+        }
+
+
+@dataclass(frozen=True)
+class BucketState:
+    """One bucket as the arithmetic that admits judges it: for a job of `weight`, by default the next one's.
+
+    `next_seconds` is when time alone lets such a job start; None when only an end does, or nothing.
+    """
+
+    seen: BucketSeen
+    shape: Shape
+    cooldown: Cooling | None
+    weight: int
+    blocks: Sequence[Block]
+    next_seconds: float | None
+
+    @property
+    def tokens(self) -> float | None:
+        """The tokens there are now; None without a rate."""
+        return (
+            None
+            if self.shape.rate is None
+            else level(self.shape, self.seen.standing, self.seen.now)
+        )
+
+
+@dataclass(frozen=True)
+class HolderRow:
+    """A lease, with the job that holds it; `worker` is None when there is no such job any more."""
+
+    job_id: int
+    partition: str
+    weight: int
+    taken_at: datetime
+    worker: str | None
+    state: str | None
+    executor: str | None
+
+
+@dataclass(frozen=True)
+class WaiterRow:
+    """A job that waits in a line of a bucket."""
+
+    id: int
+    worker: str
+    queue: str
+    weight: int
+    priority: int
+    due_at: datetime
+
+
+@dataclass(frozen=True)
+class HotPartition:
+    """A partition for which jobs wait; `waiting` is broken off at `MOST_COUNTED`."""
+
+    partition: str
+    waiting: int
+
+
+@dataclass(frozen=True)
+class RejectionRow:
+    """A call that was refused."""
+
+    at: datetime
+    partition: str
+    worker: str
+    weight: int
+    code: str
+
+
+def list_limiters(session: Session, now: datetime) -> list[LimiterRow]:
+    """All limiters, at most 100, in order."""
+    return _limiters(session, None, now)
+
+
+def find_limiter(session: Session, name: str, now: datetime) -> LimiterRow | None:
+    """The limiter of this name; None when no process has declared it."""
+    return next(iter(_limiters(session, name, now)), None)
+
+
+def find_bucket(
+    session: Session, limiter: LimiterRow, partition: str, weight: int | None = None
+) -> BucketState:
+    """What stands in a bucket, and what it says to a job of this weight; None: to the one that comes next."""
+    seen = queries.get_bucket(session.connection(), limiter.name, partition)
+    if weight is None:
+        first = list_waiters(session, limiter.name, partition, most=1)
+        weight = first[0].weight if first else 1
+    chosen = select(
+        Bucket.cooldown_until, Bucket.cooldown_at, Bucket.cooldown_by, Bucket.cooldown_reason
+    ).where(Bucket.limiter == limiter.name, Bucket.partition == partition)
+    row = session.execute(chosen).one_or_none()
+    return _judge(limiter, seen, None if row is None else _cooling(*row, seen.now), weight)
+
+
+def list_whole_buckets(
+    session: Session, limiters: Sequence[LimiterRow]
+) -> Mapping[str, BucketState]:
+    """What stands in the one bucket of each of these that has no partitions, for a job of weight 1; one statement."""
+    whole = {row.name: row for row in limiters if row.partition_by is None}
+    found = queries.list_buckets_of(session.connection(), [(name, "") for name in whole])
+    return {seen.limiter: _judge(whole[seen.limiter], seen, None, 1) for seen in found}
+
+
+def count_waiters(session: Session, limiter: str, partition: str) -> int:
+    """How many jobs wait for a bucket, broken off at `MOST_COUNTED`."""
+    asked = {"limiter": limiter, "partition": partition, "most": MOST_COUNTED}
+    found = session.connection().exec_driver_sql(sql.load("count_waiters"), asked)
+    number: int = found.scalar_one()
+    return number
+
+
+def list_waiters(
+    session: Session, limiter: str, partition: str, most: int = _MOST_ROWS
+) -> list[WaiterRow]:
+    """The jobs that come next out of a bucket."""
+    asked = {"limiter": limiter, "partition": partition, "limit": most}
+    rows = session.connection().exec_driver_sql(sql.load("list_waiters"), asked)
+    return [WaiterRow(*row) for row in rows]
+
+
+def list_holders(session: Session, limiter: str, partition: str | None) -> list[HolderRow]:
+    """The leases of a limiter or of one partition, at most 25, the oldest of each partition first."""
+    asked = {"limiter": limiter, "partition": partition, "limit": _MOST_HOLDERS}
+    rows = session.connection().exec_driver_sql(sql.load("list_holders"), asked)
+    return [HolderRow(*row) for row in rows]
+
+
+def list_hot_partitions(session: Session, limiter: str) -> tuple[list[HotPartition], bool]:
+    """The partitions for which most jobs wait, at most ten; and whether more were there than it looked at."""
+    asked = {
+        "limiter": limiter, "limit": _MOST_ROWS, "most": MOST_COUNTED, "walked": MOST_WALKED,
+    }  # fmt: skip
+    rows = session.connection().exec_driver_sql(sql.load("list_hot_partitions"), asked).all()
+    found = [HotPartition(row.partition, row.waiting) for row in rows if row.waiting]
+    return found, bool(rows) and rows[0].walked >= MOST_WALKED
+
+
+def list_cooling(session: Session, limiter: str, now: datetime) -> list[tuple[str, Cooling]]:
+    """The partitions of a limiter that cool down, at most 25, in order."""
+    chosen = select(
+        Bucket.partition, Bucket.cooldown_until, Bucket.cooldown_at, Bucket.cooldown_by, Bucket.cooldown_reason
+    ).where(Bucket.limiter == limiter, Bucket.cooldown_until.is_not(None), Bucket.cooldown_until > now)  # fmt: skip
+    rows = session.execute(chosen.order_by(Bucket.partition).limit(_MOST_HOLDERS))
+    found = ((row[0], _cooling(row[1], row[2], row[3], row[4], now)) for row in rows)
+    return [(partition, cooling) for partition, cooling in found if cooling is not None]
+
+
+def list_rejections(session: Session, limiter: str) -> list[RejectionRow]:
+    """What a limiter refused at enqueue, at most ten, the newest first."""
+    chosen = select(
+        LimitRejection.at, LimitRejection.partition, LimitRejection.worker, LimitRejection.weight, LimitRejection.code
+    ).where(LimitRejection.limiter == limiter)  # fmt: skip
+    rows = session.execute(chosen.order_by(LimitRejection.id.desc()).limit(_MOST_ROWS))
+    return [RejectionRow(*row) for row in rows]
+
+
+def find_minutes(
+    session: Session, limiter: str, since: datetime
+) -> Mapping[datetime, tuple[int, int, int]]:
+    """How many jobs started, were put back and were rejected, by minute; a minute without any has no entry."""
+    chosen = select(
+        LimitMinute.minute, LimitMinute.admitted, LimitMinute.put_back, LimitMinute.rejected
+    ).where(LimitMinute.limiter == limiter, LimitMinute.minute >= since)
+    return {row[0]: (row[1], row[2], row[3]) for row in session.execute(chosen)}
+
+
+def _judge(
+    limiter: LimiterRow, seen: BucketSeen, cooldown: Cooling | None, weight: int
+) -> BucketState:
+    """What is handed out already comes first: it counts as started."""
+    later = settle(limiter.shape, seen.standing, seen.now)
+    return BucketState(
+        seen,
+        limiter.shape,
+        cooldown,
+        weight,
+        admit(limiter.shape, later, weight, seen.now).blocks,
+        next_room(limiter.shape, seen.standing, weight, seen.now),
+    )
+
+
+def _limiters(session: Session, name: str | None, now: datetime) -> list[LimiterRow]:
+    asked = {
+        "name": name, "limit": _MOST_LIMITERS, "most": MOST_COUNTED, "now": now, "since": now - LATELY,
+    }  # fmt: skip
+    rows = session.connection().exec_driver_sql(sql.load("list_limiters"), asked).mappings()
+    return [_limiter(row, now) for row in rows]
+
+
+def _limiter(row: Any, now: datetime) -> LimiterRow:
+    same = {
+        field: row[field]
+        for field in LimiterRow.__dataclass_fields__
+        if field not in ("shape", "cooldown")
+    }
+    shape = Shape(row["rate"], row["per_seconds"], row["burst"], row["concurrency"])
+    cooldown = _cooling(
+        row["cooldown_until"], row["cooldown_at"], row["cooldown_by"], row["cooldown_reason"], now
+    )
+    return LimiterRow(shape=shape, cooldown=cooldown, **same)
+
+
+def _cooling(
+    until: datetime | None, at: datetime | None, by: str | None, reason: str | None, now: datetime
+) -> Cooling | None:
+    if until is None or at is None or by is None or until <= now:
+        return None
+    return Cooling(until, at, by, reason)

@@ -1,0 +1,89 @@
+"""What stands in buckets, as the arithmetic takes it; locks nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import Cursor
+from psycopg.rows import dict_row
+from sqlalchemy import Connection as SqlConnection
+
+from .. import sql
+from ..db import Connection
+from .bucket import Shape, Standing
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class BucketSeen:
+    """One bucket as it was read at `now`. `shape` is None when no process that knows the limiter has started yet.
+
+    `waiting` is the weight of its `available` jobs, 0 when it was not asked for.
+    """
+
+    limiter: str
+    partition: str
+    shape: Shape | None
+    standing: Standing
+    waiting: int
+    now: datetime
+
+
+def list_buckets(connection: Connection, keys: Iterable[Key]) -> list[BucketSeen]:
+    """What stands in the buckets of these limiters and partitions, in their order."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(sql.load("look_at_buckets"), _asked(list(keys), with_waiting=False))
+        return [_seen(row) for row in cursor]
+
+
+def ask(connection: Connection, key: Key) -> Cursor[dict[str, Any]]:
+    """Ask what stands in one bucket; in a pipeline nothing waits for the answer yet."""
+    cursor = connection.cursor(row_factory=dict_row)
+    return cursor.execute(sql.load("look_at_buckets"), _asked([key], with_waiting=False))
+
+
+def answer(asked: Cursor[dict[str, Any]]) -> BucketSeen:
+    """What was asked for."""
+    return _seen(asked.fetchone())
+
+
+def get_bucket(
+    connection: SqlConnection, limiter: str, partition: str, *, with_waiting: bool = False
+) -> BucketSeen:
+    """What stands in one bucket, and what waits for it if wanted, as a session's connection sees it."""
+    asked = _asked([(limiter, partition)], with_waiting=with_waiting)
+    return _seen(connection.exec_driver_sql(sql.load("look_at_buckets"), asked).mappings().one())
+
+
+def list_buckets_of(connection: SqlConnection, keys: Iterable[Key]) -> list[BucketSeen]:
+    """What stands in these buckets, in their order, as a session's connection sees it."""
+    asked = _asked(list(keys), with_waiting=False)
+    rows = connection.exec_driver_sql(sql.load("look_at_buckets"), asked).mappings()
+    return [_seen(row) for row in rows]
+
+
+def _asked(keys: Sequence[Key], *, with_waiting: bool) -> dict[str, Any]:
+    return {
+        "limiters": [limiter for limiter, _ in keys],
+        "partitions": [partition for _, partition in keys],
+        "with_waiting": with_waiting,
+    }
+
+
+def _seen(row: Any) -> BucketSeen:
+    shape = Shape(row["rate"], row["per_seconds"], row["burst"], row["concurrency"])
+    standing = Standing(
+        row["tokens"], row["refilled_at"], row["in_use"], row["handed_out"], row["cooldown_until"]
+    )
+    return BucketSeen(
+        limiter=row["limiter"],
+        partition=row["partition"],
+        shape=None if row["name"] is None else shape,
+        standing=standing,
+        waiting=row["waiting"],
+        now=row["now"],
+    )

@@ -1,0 +1,128 @@
+"""What a limiter would do with jobs to come, with time moving: every start is decided by the function that admits."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from .bucket import CONCURRENCY, Shape, Standing, admit
+
+_START = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job to come: after how many seconds it is due, and its weight."""
+
+    arrives: float
+    weight: int = 1
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What became of the jobs: when each started, in seconds; those that never can are `never`.
+
+    `blocked` is for how long the first in line waited for each reason: a code of `bucket`, or `no_worker`.
+    """
+
+    starts: Sequence[float]
+    waits: Sequence[float]
+    never: int
+    ended: float
+    most_at_once: int
+    blocked: dict[str, float]
+
+
+NO_WORKER = "no_worker"
+
+
+def simulate(
+    shape: Shape,
+    jobs: Sequence[Job],
+    *,
+    run_seconds: float,
+    workers: int | None = None,
+    standing: Standing | None = None,
+    now: datetime = _START,
+) -> Simulated:
+    """Let the jobs pass one bucket in the order in which they arrive; each runs for so long, on so many workers.
+
+    It goes from event to event: an arrival, an end, a token. What the bucket holds at first is `standing`; leases of
+    `standing.in_use` are taken to end one run time from `now`.
+    """
+    return _Run(shape, run_seconds, workers, standing or Standing(), now).all_of(jobs)
+
+
+class _Run:
+    def __init__(
+        self,
+        shape: Shape,
+        run_seconds: float,
+        workers: int | None,
+        standing: Standing,
+        now: datetime,
+    ) -> None:
+        self._shape, self._run, self._workers, self._epoch = shape, run_seconds, workers, now
+        self._standing = replace(standing, handed_out=0)
+        # The end and the weight of what runs, the first end first.
+        self._running: list[tuple[float, int]] = []
+        if standing.in_use:
+            heapq.heappush(self._running, (run_seconds, standing.in_use))
+        self._blocked: dict[str, float] = {}
+
+    def all_of(self, jobs: Sequence[Job]) -> Simulated:
+        starts, waits, never, most, clock, ended = [], [], 0, 0, 0.0, 0.0
+        for job in sorted(jobs, key=lambda job: job.arrives):
+            if self._shape.most is not None and job.weight > self._shape.most:
+                never += 1
+                continue
+            clock = self._start(job, max(clock, job.arrives))
+            starts.append(clock)
+            waits.append(clock - job.arrives)
+            ended = max(ended, clock + self._run)
+            most = max(most, len(self._running))
+        return Simulated(starts, waits, never, ended, most, self._blocked)
+
+    def _start(self, job: Job, clock: float) -> float:
+        """Move the clock until the job is admitted, and start it; when that is."""
+        while True:
+            self._end_until(clock)
+            if self._workers is not None and len(self._running) >= self._workers:
+                clock = self._wait(NO_WORKER, clock, self._running[0][0])
+                continue
+            now = self._at(clock)
+            verdict = admit(self._shape, self._standing, job.weight, now)
+            if verdict.is_admitted:
+                # A claim that takes a token ahead of its time starts when it comes.
+                return self._take(job, clock + verdict.wait_seconds, verdict.tokens, now)
+            block = verdict.blocks[0]
+            if block.code == CONCURRENCY:
+                clock = self._wait(block.code, clock, self._running[0][0])
+            else:
+                assert block.until is not None  # what is too heavy is left out
+                until = (block.until - self._epoch).total_seconds()
+                # Moments are whole microseconds: one more, so that time goes on.
+                clock = self._wait(block.code, clock, max(until, clock + 1e-6))
+
+    def _take(self, job: Job, clock: float, tokens: float | None, now: datetime) -> float:
+        in_use = self._standing.in_use + job.weight
+        refilled_at = None if tokens is None else now
+        self._standing = replace(
+            self._standing, tokens=tokens, refilled_at=refilled_at, in_use=in_use
+        )
+        heapq.heappush(self._running, (clock + self._run, job.weight))
+        return clock
+
+    def _end_until(self, clock: float) -> None:
+        while self._running and self._running[0][0] <= clock:
+            _, weight = heapq.heappop(self._running)
+            self._standing = replace(self._standing, in_use=self._standing.in_use - weight)
+
+    def _wait(self, code: str, clock: float, until: float) -> float:
+        self._blocked[code] = self._blocked.get(code, 0.0) + until - clock
+        return until
+
+    def _at(self, clock: float) -> datetime:
+        return self._epoch + timedelta(seconds=clock)

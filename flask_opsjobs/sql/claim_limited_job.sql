@@ -1,0 +1,25 @@
+-- Starts the attempt of a limited job and takes its tokens and its place, %(wait)s seconds ahead when the token comes
+-- within a moment: that is when it starts. Returns the job.
+-- The caller holds the job and the bucket, and has judged both. What it counts is appended, so that partitions do not meet.
+-- Run by a worker's parent before the fork. Indexes: jobs_pkey, buckets_pkey.
+WITH taken AS (
+    UPDATE opsjobs.jobs SET state = 'started', attempt = attempt + 1, executor_id = %(executor_id)s, refused_count = 0,
+        started_at = %(now)s::timestamptz + %(wait)s * interval '1 s', error = NULL
+    WHERE id = %(id)s AND state = 'queued' AND dispatch_no = %(dispatch_no)s
+    RETURNING *
+), noted AS (
+    INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, executor_id, executor, started_at)
+    SELECT id, dispatch_no, attempt, executor_id, %(executor)s, started_at FROM taken
+), leased AS (
+    INSERT INTO opsjobs.leases (job_id, dispatch_no, limiter, partition, weight, taken_at)
+    SELECT id, dispatch_no, limiter, partition, weight, %(now)s FROM taken
+), spent AS (
+    UPDATE opsjobs.buckets b SET tokens = %(tokens)s::float8, last_used_at = %(now)s, admitted = b.admitted + 1,
+        refilled_at = CASE WHEN %(tokens)s::float8 IS NOT NULL THEN %(now)s::timestamptz END
+    FROM taken t WHERE b.limiter = t.limiter AND b.partition = t.partition
+), counted AS (
+    INSERT INTO opsjobs.limit_slips (at, limiter, admitted) SELECT %(now)s, limiter, 1 FROM taken
+)
+SELECT t.worker, t.queue, t.args, t.meta, t.tags, t.attempt, t.max_attempts, t.timeout_seconds, t.deadline_at,
+    t.created_at, t.started_at AS now
+FROM taken t

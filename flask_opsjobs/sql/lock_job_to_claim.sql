@@ -1,0 +1,7 @@
+-- Locks the job of a delivery, and says how it stands; the commit is synchronous, unlike that of an unlimited claim: what
+-- a crash of Postgres forgot would be given out again, and more would start than the limit allows.
+-- Run by the claim of a limited job, before it locks the bucket. Index: jobs_pkey.
+SELECT j.state, j.dispatch_no, j.limiter, j.partition, j.weight,
+    coalesce(j.deadline_at <= clock_timestamp(), false) AS is_overdue,
+    set_config('synchronous_commit', 'on', true)
+FROM opsjobs.jobs j WHERE j.id = %(id)s FOR UPDATE

@@ -1,0 +1,13 @@
+-- The cooldowns of limiters (partition NULL) and of their partitions, as an operator's plan judges them; a limiter that
+-- no process has declared is left out. Locks nothing.
+-- Run by the doorway, for a plan and again under the lock. Indexes: limiters_pkey, buckets_pkey.
+SELECT n.limiter, n.partition, l.partition_by IS NOT NULL AS is_partitioned, c.*
+FROM unnest(%(limiters)s::text[], %(partitions)s::text[]) AS n(limiter, partition)
+JOIN opsjobs.limiters l ON l.name = n.limiter
+LEFT JOIN opsjobs.buckets b ON b.limiter = n.limiter AND b.partition = n.partition
+CROSS JOIN LATERAL (
+    SELECT l.cooldown_at, l.cooldown_until, l.cooldown_by WHERE n.partition IS NULL
+    UNION ALL
+    SELECT b.cooldown_at, b.cooldown_until, b.cooldown_by WHERE n.partition IS NOT NULL
+) AS c
+ORDER BY n.limiter, n.partition

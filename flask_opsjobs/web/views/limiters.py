@@ -1,0 +1,171 @@
+"""The limiters: what each allows, what of it is used, who holds and who waits, and what was decided about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from flask import Response, request
+from markupsafe import Markup
+
+from ...actions.catalog import ACTIONS, Action, actions_of_limiter
+from ...actions.on_limiters import make_target
+from ...audit.queries import list_events_of
+from ...jobs.rows import Count
+from ...limits import page_queries as limits
+from ...limits.page_queries import MOST_COUNTED, BucketState, LimiterRow
+from ...limits.words import BLOCKS, in_words
+from ...overview.pace_queries import find_counted_until, find_pace
+from .. import _access, _pages, _problems
+from .._limit_charts import make_limit_charts
+from .._reads import Reading, reading
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A limiter as the list shows it. `bucket` is None when each partition has its own."""
+
+    row: LimiterRow
+    bucket: BucketState | None
+
+    @property
+    def actions(self) -> Sequence[Action]:
+        """The verbs that are legal now, without the one that takes a number."""
+        return _plain(self.row.cooldown is not None)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one page is about: a limiter, and the partition of it that is asked for; None: all of it."""
+
+    row: LimiterRow
+    partition: str | None
+
+    @property
+    def target(self) -> str:
+        """What the policy and the audit call it."""
+        return make_target(self.row.name, self.partition)
+
+    @property
+    def bucket(self) -> str | None:
+        """The partition whose bucket is shown; None when there are several."""
+        if self.partition is None and self.row.partition_by is None:
+            return ""
+        return self.partition
+
+
+def page() -> Response:
+    """The document of all of them."""
+    made, now = _all()
+    return _pages.page("limiters.html", "limiters", "Limiters", now, live=made)
+
+
+def live() -> Response:
+    """What of it refreshes."""
+    return _pages.fragment(_all()[0])
+
+
+def limiter_page(limiter: str) -> Response:
+    """The document of one limiter or partition, with the form that cools it down."""
+    with reading() as read:
+        asked = _find(read, limiter)
+        made = _one(read, asked)
+    return _pages.page(
+        "limiter.html",
+        "limiters",
+        limiter,
+        read.now,
+        live=made,
+        query={} if asked.partition is None else {"partition": asked.partition},
+        asked=asked,
+        cool_down=ACTIONS["limiter.cooldown"],
+    )
+
+
+def limiter_live(limiter: str) -> Response:
+    """What of it refreshes."""
+    with reading() as read:
+        made = _one(read, _find(read, limiter))
+    return _pages.fragment(made)
+
+
+def _all() -> tuple[Markup, datetime]:
+    with reading() as read:
+        rows = limits.list_limiters(read.session, read.now)
+        buckets = limits.list_whole_buckets(read.session, rows)
+        shown = [Shown(row, buckets.get(row.name)) for row in rows]
+        counted_until = find_counted_until(read.session)
+    made = _pages.part(
+        "limiters/_live.html",
+        read.now,
+        limiters=shown,
+        counted_until=counted_until,
+        **_words(read.now),
+    )
+    return made, read.now
+
+
+def _find(read: Reading, name: str) -> Asked:
+    row = limits.find_limiter(read.session, name, read.now)
+    partition = request.args.get("partition")
+    if row is None or "\0" in (partition or ""):
+        raise _problems.no_such_limiter(name)
+    if partition and row.partition_by is None:
+        raise _problems.unreadable(f"partition: the limiter {name} has none.")
+    return Asked(row, partition)
+
+
+def _one(read: Reading, asked: Asked) -> Markup:
+    row, session = asked.row, read.session
+    bucket = None if asked.bucket is None else limits.find_bucket(session, row, asked.bucket)
+    hot, is_cut = ([], False) if bucket else limits.list_hot_partitions(session, row.name)
+    cooldown = row.cooldown if asked.partition is None else bucket and bucket.cooldown
+    events = None
+    if _access.may("audit.view"):
+        events = list_events_of(session, asked.target)
+    pace = find_pace(session, "hour", read.now)
+    minutes = limits.find_minutes(session, row.name, pace.steps[0].start)
+    charts = make_limit_charts(pace, minutes, rejects=row.when_full == "reject")
+    return _pages.part(
+        "limiters/_one.html",
+        read.now,
+        asked=asked,
+        row=row,
+        bucket=bucket,
+        cooldown=cooldown,
+        actions=_plain(cooldown is not None),
+        waiters=()
+        if asked.bucket is None
+        else limits.list_waiters(session, row.name, asked.bucket),
+        waiting=row.waiting
+        if asked.bucket is None
+        else limits.count_waiters(session, row.name, asked.bucket),
+        holders=limits.list_holders(session, row.name, asked.bucket),
+        hot=hot,
+        is_cut=is_cut,
+        cooling=limits.list_cooling(session, row.name, read.now) if asked.partition is None else (),
+        rejections=limits.list_rejections(session, row.name) if asked.partition is None else (),
+        events=events,
+        charts=charts,
+        has_blind=any(chart.blind for chart in charts),
+        **_words(read.now),
+    )
+
+
+def _words(now: datetime) -> dict[str, Any]:
+    """What the templates of limiters say things with."""
+
+    def when(bucket: BucketState) -> datetime | None:
+        seconds = bucket.next_seconds
+        return None if seconds is None else bucket.seen.now + timedelta(seconds=seconds)
+
+    def capped(number: int) -> Count:
+        return Count(number, "at_least" if number >= MOST_COUNTED else "exact")
+
+    return {"in_words": in_words, "blocked": BLOCKS, "when": when, "capped": capped}
+
+
+def _plain(is_cooling: bool) -> Sequence[Action]:
+    return [action for action in actions_of_limiter(is_cooling) if not action.params]

@@ -1,0 +1,64 @@
+"""Limits with real processes: eight workers never start too many, and a killed worker's place is given back once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flask_opsjobs import Limit
+from tests.support.host import db as host_db
+from tests.support.host import hold_one, tick
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.chaos
+
+
+def enqueue(site, worker, count: int = 1, **args) -> None:
+    with site.app.app_context():
+        worker.enqueue_many([args] * count)
+        host_db.session.commit()
+
+
+def starts(site) -> list[float]:
+    rows = site.rows(
+        "SELECT extract(epoch FROM started_at)::float8 FROM opsjobs.attempts ORDER BY started_at"
+    )
+    return [row[0] for row in rows]
+
+
+def test_eight_workers_keep_to_a_rate_and_reach_it(site) -> None:
+    """20 a second and a burst of 1: whatever starts late is lost, and whatever starts early is too much."""
+    limit = tick.declared.limit
+    assert isinstance(limit, Limit)
+    enqueue(site, tick, 300)
+    for _ in range(8):
+        site.worker("--simple", "limited")
+    site.loops()
+    wait_until(lambda: len(starts(site)) >= 150, 60, what="150 starts")
+    found = starts(site)
+    for first in range(len(found)):
+        for last in range(first, len(found)):
+            assert last - first + 1 <= 1 + (found[last] - found[first]) * 20 + 0.01
+    steady = [start - found[0] for start in found if start - found[0] > 2]
+    assert len(steady) / (steady[-1] - 2) >= 20 * 0.8, "a busy machine may cost a little"
+
+
+def test_a_killed_worker_s_place_is_given_back_by_its_rescue(site, tmp_path: Path) -> None:
+    gate = str(tmp_path / "gate")
+    first = site.worker("limited")
+    site.loops()
+    enqueue(site, hold_one, 1, gate=gate)
+    wait_until(Path(gate + ".begun").exists, 20)
+    enqueue(site, hold_one, 1, gate=gate)
+    assert site.rows("SELECT count(*) FROM opsjobs.leases") == [(1,)]
+    first.kill_all()
+    Path(gate + ".begun").unlink()
+    site.worker("limited")
+    wait_until(Path(gate + ".begun").exists, 40, what="a job has begun in the place given back")
+    assert site.rows("SELECT count(*) FROM opsjobs.leases") == [(1,)], "one at a time"
+    Path(gate).touch()
+    site.wait_until_all("finished", 2)
+    wait_until(lambda: site.rows("SELECT count(*) FROM opsjobs.leases") == [(0,)])
+    lost = site.rows("SELECT count(*) FROM opsjobs.attempts WHERE outcome = 'lost'")
+    assert lost == [(1,)]

@@ -1,0 +1,170 @@
+"""`flask opsjobs limiter …`: what stands in limiters, what they would do, and their cooldowns through the door."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from tests.limits.conftest import Limited, commit, limited  # noqa: F401
+from tests.support.engine import Bench
+
+REASON = ("--reason", "because it is a test")
+Call = Callable[..., Result]
+Commit = Callable[..., int]
+
+
+@pytest.fixture
+def call(app: Flask) -> Call:
+    def call(*words: str) -> Result:
+        return app.test_cli_runner().invoke(args=["opsjobs", "limiter", *words])
+
+    return call
+
+
+@pytest.fixture(name="worker")
+def _worker(limited: Limited) -> Any:  # noqa: F811
+    return limited(rate=1, per=60, concurrency=2)
+
+
+def test_the_list_says_what_is_allowed_and_waits(call: Call, worker: Any, commit: Commit) -> None:  # noqa: F811
+    commit(worker, account=7)
+    said = call("list")
+    assert said.exit_code == 0, said.output
+    assert said.output == (
+        "api: 1 a minute, 1 at once; 2 at the same time; for each account; 1 waiting, 0 running\n"
+    )
+    (found,) = json.loads(call("list", "--json").output)["limiters"]
+    assert (found["name"], found["rate"], found["waiting"]) == ("api", 1.0, 1)
+
+
+def test_explain_says_what_blocks_and_until_when(
+    bench: Bench,
+    call: Call,
+    worker: Any,
+    commit: Commit,  # noqa: F811
+) -> None:
+    first = commit(worker, account=7)
+    commit(worker, account=7)
+    bench.dispatch("default|api|7")
+    bench.claim(first)
+    said = call("explain", "api", "--partition", "7")
+    assert said.exit_code == 0, said.output
+    for words in (
+        "api for 7: 1 a minute",
+        "1 waiting",
+        "0.0",
+        "1 of 2 places taken",
+        "no token is left [limit_tokens]",
+        "it may start at 20",
+        f"runs: job {first}, weight 1",
+    ):
+        assert words in said.output
+    told = json.loads(call("explain", "api", "--partition", "7", "--json").output)
+    assert told["schema_version"] == 1
+    assert [block["code"] for block in told["bucket"]["blocks"]] == ["limit_tokens"]
+    assert told["holders"][0]["job_id"] == first
+    whole = json.loads(call("explain", "api", "--json").output)
+    assert (whole["bucket"], whole["hot_partitions"]) == (None, [{"partition": "7", "waiting": 1}])
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_full_bucket_blocks_nobody(call: Call) -> None:
+    assert "a job of weight 1 starts now" in call("explain", "api", "--partition", "9").output
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("explain", "nowhere"), "no process has declared the limiter nowhere"),
+        (("simulate", "nowhere", "--count", "1"), "there is no worker nowhere"),
+        (("simulate", "call"), "with --count, or when they come with --trace"),
+        (("simulate", "call", "--count", "2", "--rate", "-1"), "rate must be a number above 0"),
+        (("simulate", "call", "--count", "2000000"), "at most 1,000,000"),
+        (("simulate", "call", "--count", "1", "--from-live"), "say which with --partition"),
+    ],
+)
+def test_what_cannot_run_says_why_with_exit_2(
+    call: Call, words: tuple[str, ...], said: str
+) -> None:
+    asked = call(*words)
+    assert (asked.exit_code, said in asked.output) == (2, True), asked.output
+
+
+@pytest.mark.usefixtures("worker")
+def test_simulate_moves_time_under_the_declared_limit(call: Call) -> None:
+    said = call("simulate", "call", "--count", "5")
+    assert said.exit_code == 0, said.output
+    assert "5 jobs start, the last after 4.0 min" in said.output
+    assert "because no token is left [limit_tokens]" in said.output
+
+
+@pytest.mark.usefixtures("worker")
+def test_simulate_tries_another_limit(call: Call) -> None:
+    words = ("simulate", "call", "--count", "5", "--rate", "1", "--per", "10", "--json")
+    found = json.loads(call(*words).output)
+    assert found["schema_version"] == 1
+    assert found["started"] == 5
+    assert found["last_start_seconds"] == pytest.approx(40, abs=0.01)
+    assert sum(step["started"] for step in found["steps"]) == 5
+
+
+@pytest.mark.usefixtures("worker")
+def test_simulate_follows_a_trace(call: Call, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.txt"
+    trace.write_text("0\n100\n100\n")
+    found = json.loads(call("simulate", "call", "--trace", str(trace), "--json").output)
+    assert found["last_start_seconds"] == pytest.approx(160, abs=0.01)
+    trace.write_text("0\nsoon\n")
+    refused = call("simulate", "call", "--trace", str(trace))
+    assert (refused.exit_code, "line 2: 'soon' is no arrival" in refused.output) == (2, True)
+
+
+def test_simulate_begins_with_what_waits_now(
+    bench: Bench,
+    call: Call,
+    worker: Any,
+    commit: Commit,  # noqa: F811
+) -> None:
+    job_ids = [commit(worker, account=7) for _ in range(3)]
+    bench.dispatch("default|api|7")
+    bench.claim(job_ids[0])
+    words = ("simulate", "call", "--count", "1", "--from-live", "--partition", "7", "--json")
+    found = json.loads(call(*words).output)
+    # Two wait, one comes: the third token from now.
+    assert found["started"] == 3
+    assert 170 < found["last_start_seconds"] <= 180.01
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_cooldown_and_its_end_pass_the_door(bench: Bench, call: Call) -> None:
+    done = call("cooldown", "api", "--minutes", "30", *REASON)
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("Cool limiter api down: done\n")
+    assert "cools down" in call("list").output
+    assert call("cooldown", "api", "--partition", "7", "--minutes", "5", *REASON).exit_code == 0
+    said = call("explain", "api", "--partition", "7")
+    assert "because it is a test" in said.output
+    assert "it cools down [limit_cooldown]" in said.output
+    assert call("clear", "api", *REASON).exit_code == 0
+    found = bench.rows("SELECT action, subject, via FROM opsjobs.audit_events ORDER BY sequence")
+    assert [(row["action"], row["subject"]) for row in found] == [
+        ("limiter.cooldown", "limiter/api"),
+        ("limiter.cooldown", "limiter/api/7"),
+        ("limiter.clear", "limiter/api"),
+    ]
+    assert {row["via"] for row in found} == {"cli"}
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_dry_run_writes_nothing(bench: Bench, call: Call) -> None:
+    asked = call("cooldown", "api", "--minutes", "30", "--dry-run")
+    assert (asked.exit_code, "cooldown: – → until 20" in asked.output) == (0, True)
+    assert bench.row("SELECT cooldown_until FROM opsjobs.limiters")["cooldown_until"] is None
+    assert call("clear", "api", "--dry-run").exit_code == 1

@@ -1,0 +1,48 @@
+"""Limited workers, and an engine that has declared them as a starting process does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask_sqlalchemy import SQLAlchemy
+
+from flask_opsjobs import Limit, OpsJobs
+from flask_opsjobs.engine.declare import declare
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.worker import Worker
+
+Limited = Callable[..., Worker]
+
+
+@pytest.fixture
+def limited(opsjobs: OpsJobs, host: Host) -> Limited:
+    """Declares a worker `call(account, size)` with a limit `api`, and records it: `limited(rate=…, name="other")`."""
+
+    def make(name: str = "call", *, worker: dict[str, Any] | None = None, **limit: Any) -> Worker:
+        limit.setdefault("partition", "account")
+
+        def call(account: int = 0, size: int = 1) -> None:
+            """Takes an account."""
+
+        call.__name__ = name
+        found = opsjobs.worker(limit=Limit(limit.pop("limiter", "api"), **limit), **worker or {})(
+            call
+        )
+        declare(host, "test")
+        return found
+
+    return make
+
+
+@pytest.fixture
+def commit(db: SQLAlchemy) -> Callable[..., int]:
+    """Records a job of a worker as a host does, and commits; its id."""
+
+    def record(worker: Worker, **arguments: Any) -> int:
+        enqueued = worker.enqueue(**arguments)
+        db.session.commit()
+        return enqueued.id
+
+    return record

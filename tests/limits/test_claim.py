@@ -1,0 +1,306 @@
+"""The claim of a limited job: token and lease are taken with the attempt, or the job goes back; never too many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from flask_sqlalchemy import SQLAlchemy
+
+from flask_opsjobs.engine import claim as claiming
+from flask_opsjobs.engine.claim import Refused
+from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.claimed import Claimed
+from flask_opsjobs.jobs.outcomes import Outcome
+from tests.conftest import MakeBench
+from tests.limits.conftest import Limited
+from tests.support.engine import Bench, race
+from tests.support.waiting import wait_until
+
+RETURNED = Outcome(kind="returned")
+Commit = Callable[..., int]
+
+
+def line(account: int = 0) -> str:
+    return f"default|api|{account}"
+
+
+def hand_out_all(bench: Bench) -> None:
+    """As two dispatchers could that looked at the same room: what the claim must hold back."""
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET state = 'queued', dispatch_no = dispatch_no + 1,"
+        " dispatched_at = clock_timestamp() WHERE state = 'available'"
+    )
+
+
+def leases(bench: Bench) -> list[tuple[int, int]]:
+    rows = bench.rows("SELECT job_id, dispatch_no FROM opsjobs.leases ORDER BY job_id")
+    return [(row["job_id"], row["dispatch_no"]) for row in rows]
+
+
+def test_a_limited_job_waits_in_the_line_of_its_partition(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    job = bench.job(commit(limited(rate=1, per=60, weight="size", burst=5), account=7, size=3))
+    assert (job["line"], job["limiter"], job["partition"], job["weight"]) == (
+        "default|api|7",
+        "api",
+        "7",
+        3,
+    )
+    assert job["state"] == "available"
+
+
+def test_dispatch_hands_out_what_the_tokens_allow(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    worker = limited(rate=2, per=60)
+    for _ in range(5):
+        commit(worker)
+    assert bench.dispatch(line(), window=100) == 2
+    assert bench.dispatch(line(), window=100) == 0, "what is handed out counts"
+
+
+def test_a_claim_takes_a_token_and_a_lease(bench: Bench, limited: Limited, commit: Commit) -> None:
+    job_id = commit(limited(rate=2, per=60))
+    bench.dispatch(line())
+    claimed = bench.claim(job_id)
+    assert isinstance(claimed, Claimed)
+    assert (claimed.attempt, claimed.wait_seconds) == (1, 0.0)
+    assert bench.job(job_id)["state"] == "started"
+    assert bench.attempt(job_id)["outcome"] is None
+    bucket = bench.row("SELECT * FROM opsjobs.buckets")
+    assert (bucket["tokens"], bucket["admitted"], bucket["partition"]) == (1.0, 1, "0")
+    assert leases(bench) == [(job_id, 1)]
+    slip = bench.row("SELECT * FROM opsjobs.limit_slips")
+    assert (slip["limiter"], slip["admitted"], slip["put_back"]) == ("api", 1, 0)
+
+
+def test_without_a_token_the_job_goes_back(bench: Bench, limited: Limited, commit: Commit) -> None:
+    worker = limited(rate=1, per=60)
+    one, two = commit(worker), commit(worker)
+    hand_out_all(bench)
+    assert isinstance(bench.claim(one), Claimed)
+    assert bench.claim(two) == Refused("limited")
+    job = bench.job(two)
+    assert (job["state"], job["attempt"], job["dispatched_at"]) == ("available", 0, None)
+    assert bench.rows("SELECT 1 FROM opsjobs.attempts WHERE job_id = %s", two) == []
+    assert bench.dispatch(line()) == 0
+    assert bench.row("SELECT sum(put_back) AS n FROM opsjobs.limit_slips")["n"] == 1
+
+
+def test_a_full_concurrency_holds_until_an_end(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    worker = limited(concurrency=1)
+    one, two = commit(worker), commit(worker)
+    assert bench.dispatch(line(), window=100) == 1
+    bench.claim(one)
+    assert bench.dispatch(line(), window=100) == 0
+    bench.record(one, 1, RETURNED)
+    assert leases(bench) == []
+    assert bench.dispatch(line(), window=100) == 1
+    assert isinstance(bench.claim(two), Claimed)
+
+
+def test_the_claim_keeps_the_order_of_weights(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    worker = limited(concurrency=4, weight="size")
+    heavy, light = commit(worker, size=3), commit(worker, size=2)
+    last = commit(worker, size=1)
+    assert bench.dispatch(line(), window=100) == 1, "the second does not fit, nobody overtakes it"
+    bench.claim(heavy)
+    assert bench.dispatch(line(), window=100) == 0
+    bench.record(heavy, 1, RETURNED)
+    assert bench.dispatch(line(), window=100) == 2
+    assert {bench.job(job_id)["state"] for job_id in (light, last)} == {"queued"}
+
+
+def test_a_job_too_heavy_for_a_new_declaration_lets_others_pass(
+    bench: Bench, limited: Limited, commit: Commit, host: Host, opsjobs: object
+) -> None:
+    worker = limited(concurrency=9, weight="size")
+    heavy, light = commit(worker, size=9), commit(worker, size=1)
+    host.workers.clear()
+    limited(concurrency=2, weight="size")
+    assert bench.dispatch(line(), window=100) == 1
+    assert (bench.job(heavy)["state"], bench.job(light)["state"]) == ("available", "queued")
+
+
+@pytest.mark.parametrize("limit", [{"rate": 1, "per": 3600}, {"concurrency": 1}])
+def test_two_claims_for_one_place(
+    make_bench: MakeBench, limited: Limited, commit: Commit, limit: dict[str, int]
+) -> None:
+    worker = limited(**limit)
+    one, two = make_bench(), make_bench()
+    for account in range(15):
+        ids = [commit(worker, account=account) for _ in range(2)]
+        hand_out_all(one)
+        answers = race(lambda ids=ids: one.claim(ids[0]), lambda ids=ids: two.claim(ids[1]))
+        assert sorted(type(answer).__name__ for answer in answers) == ["Claimed", "Refused"]
+        assert Refused("limited") in answers
+        states = sorted(one.job(job_id)["state"] for job_id in ids)
+        assert states == ["available", "started"]
+
+
+def test_eight_claims_never_start_more_than_the_burst(
+    make_bench: MakeBench, limited: Limited, commit: Commit
+) -> None:
+    worker = limited(rate=3, per=3600)
+    benches = [make_bench() for _ in range(8)]
+    ids = [commit(worker) for _ in range(40)]
+    hand_out_all(benches[0])
+
+    def claim_five(number: int) -> int:
+        mine = ids[number * 5 : number * 5 + 5]
+        return sum(isinstance(benches[number].claim(each), Claimed) for each in mine)
+
+    started = race(*(lambda number=number: claim_five(number) for number in range(8)))
+    assert sum(started) == 3
+    assert len(leases(benches[0])) == 3
+    assert benches[0].row("SELECT admitted FROM opsjobs.buckets")["admitted"] == 3
+
+
+def test_a_claim_races_the_end_that_frees_its_place(
+    make_bench: MakeBench, limited: Limited, commit: Commit
+) -> None:
+    worker = limited(concurrency=1)
+    one, two = make_bench(), make_bench()
+    for account in range(15):
+        first, second = (commit(worker, account=account) for _ in range(2))
+        hand_out_all(one)
+        assert isinstance(one.claim(first), Claimed)
+        race(
+            lambda first=first: one.record(first, 1, RETURNED),
+            lambda second=second: two.claim(second),
+        )
+        running = [job_id for job_id in (first, second) if one.job(job_id)["state"] == "started"]
+        held = [job_id for job_id, _ in leases(one) if job_id in (first, second)]
+        assert held == running
+
+
+def test_a_rate_is_right_in_its_second_and_its_hundredth_window(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    """On the time that is passed in: at each moment eight ask, and never more start than burst + rate × time."""
+    worker = limited(rate=6, per=60, burst=2)
+    began = read_clock(bench.connection)
+    started = 0
+    for second in range(0, 6_000, 5):
+        now = began + timedelta(seconds=second)
+        commit(worker)
+        hand_out_all(bench)
+        waiting = bench.rows("SELECT id, dispatch_no FROM opsjobs.jobs WHERE state = 'queued'")[:3]
+        for row in waiting:
+            answer = claim_at(bench, row["id"], row["dispatch_no"], now)
+            if isinstance(answer, Claimed):
+                started += 1
+                bench.record(row["id"], row["dispatch_no"], RETURNED)
+        assert started <= 2 + second * 6 / 60 + 1e-6
+        if second in (115, 5_995):
+            assert started >= (second * 6 / 60) * 0.95, f"after {second} s only {started}"
+
+
+def claim_at(bench: Bench, job_id: int, dispatch_no: int, now: object) -> Claimed | Refused:
+    return claiming.claim(
+        bench.connection,
+        (job_id, dispatch_no),
+        bench.executor_id,
+        bench.name,
+        now=now,  # type: ignore[arg-type]
+    )
+
+
+def test_a_tight_bucket_promises_the_next_token_and_no_further(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    worker = limited(rate=10, per=1, burst=1)
+    ids = [commit(worker) for _ in range(8)]
+    hand_out_all(bench)
+    now = read_clock(bench.connection)
+    answers = [claim_at(bench, job_id, 1, now) for job_id in ids]
+    waits = [answer.wait_seconds for answer in answers if isinstance(answer, Claimed)]
+    assert waits == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert answers[4:] == [Refused("limited")] * 4
+    starts = [bench.job(job_id)["started_at"] for job_id in ids[:4]]
+    assert starts == [now + timedelta(seconds=wait) for wait in waits]
+
+
+def test_a_claim_asked_again_takes_nothing_twice(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    """The connection broke after its commit, before its answer."""
+    job_id = commit(limited(rate=5, per=3600, concurrency=5))
+    bench.dispatch(line())
+    assert isinstance(bench.claim(job_id), Claimed)
+    again = claiming.claim(
+        bench.connection, (job_id, 1), bench.executor_id, bench.name, is_retry=True
+    )
+    assert isinstance(again, Claimed)
+    assert again.attempt == 1
+    assert leases(bench) == [(job_id, 1)]
+    assert bench.row("SELECT tokens FROM opsjobs.buckets")["tokens"] == 4.0
+
+
+def test_an_overdue_limited_job_ends_and_takes_nothing(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    job_id = commit(limited(concurrency=1, worker={"deadline": timedelta(hours=1)}))
+    bench.dispatch(line())
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET deadline_at = clock_timestamp() - interval '1 s'"
+    )
+    assert bench.claim(job_id) == Refused("deadline")
+    assert (bench.job(job_id)["ended_by"], leases(bench)) == ("deadline", [])
+
+
+def test_a_claim_killed_before_its_commit_took_nothing(
+    make_bench: MakeBench, limited: Limited, commit: Commit
+) -> None:
+    worker = limited(rate=5, per=3600, concurrency=5)
+    one, two = make_bench(), make_bench()
+    job_id = commit(worker)
+    one.dispatch(line())
+    blocker = two.connection
+    with blocker.transaction():
+        # Whoever holds the bucket keeps the claim in the middle of its transaction.
+        blocker.execute("INSERT INTO opsjobs.buckets VALUES ('api', '0', NULL, NULL, now())")
+        pid = one.connection.info.backend_pid
+        answers = race(
+            lambda: one.claim(job_id),
+            lambda: kill_once_it_waits(two, pid),
+        )
+    assert answers[1] is True
+    assert isinstance(answers[0], Exception)
+    assert two.job(job_id)["state"] == "queued"
+    assert leases(two) == []
+    assert isinstance(two.claim(job_id), Claimed), "and it can be claimed again"
+
+
+def kill_once_it_waits(bench: Bench, pid: int) -> bool:
+    waits = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s"
+    wait_until(lambda: bench.connection.execute(waits, [pid]).fetchone()[0])  # type: ignore[index]
+    return bool(bench.connection.execute("SELECT pg_terminate_backend(%s)", [pid]).fetchone())
+
+
+def test_one_partition_with_many_waiters_delays_no_other(
+    bench: Bench, limited: Limited, commit: Commit, db: SQLAlchemy
+) -> None:
+    """Pitfall: 100,000 waiters of one partition, rewritten again and again, and the other's job never served."""
+    worker = limited(rate=1, per=3600)
+    worker.enqueue_many({"account": 1} for _ in range(100_000))
+    db.session.commit()
+    other = commit(worker, account=2)
+    assert bench.dispatch_all() == 2, "one of each partition"
+    assert isinstance(bench.claim(other), Claimed), "it starts at once"
+    touched = (
+        "SELECT count(*) AS n FROM opsjobs.jobs WHERE xmin <>"
+        " (SELECT xmin FROM opsjobs.jobs WHERE state = 'available' LIMIT 1)"
+    )
+    assert bench.row(touched)["n"] == 2
+    for _ in range(20):
+        assert bench.dispatch_all() == 0
+    assert bench.row(touched)["n"] == 2, "nothing is rewritten to say that it waits"

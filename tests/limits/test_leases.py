@@ -1,0 +1,160 @@
+"""Leases: every arrow out of `started` gives its place back exactly once, and nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flask_opsjobs import endings
+from flask_opsjobs.engine.dispatch import read_clock, recall
+from flask_opsjobs.jobs.lifecycle import ARROWS
+from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.lifeline import retention
+from flask_opsjobs.operator import Operator
+from tests.conftest import MakeBench
+from tests.limits.conftest import Limited
+from tests.support.engine import Bench, race
+
+Commit = Callable[..., int]
+RETURNED = Outcome(kind="returned")
+WHY = {"actor": "anna", "reason": "it is a test"}
+LINE = "default|api|0"
+
+
+def held(bench: Bench) -> list[int]:
+    return [row["job_id"] for row in bench.rows("SELECT job_id FROM opsjobs.leases ORDER BY 1")]
+
+
+def rescue(bench: Bench, _job_id: int) -> None:
+    endings.rescue(bench.connection, [bench.executor_id], read_clock(bench.connection), "gone")
+
+
+def outcome(kind: str, **more: Any) -> Callable[[Bench, int], object]:
+    return lambda bench, job_id: bench.record(job_id, 1, Outcome(kind=kind, **more))
+
+
+def stop(bench: Bench, job_id: int) -> None:
+    """An operator's cancel of what runs: the executor kills it, and says so."""
+    Operator(bench.host).cancel(job_id, **WHY)
+    assert held(bench) == [job_id], "asking does not end it"
+    bench.record(job_id, 1, Outcome(kind="died", error="stopped", cause="stopped"))
+
+
+# Every way out of `started`, by its arrow.
+OUT: dict[str, tuple[str, Callable[[Bench, int], object]]] = {
+    "returned": ("finish", outcome("returned")),
+    "raised": ("fail", outcome("raised", error="Boom")),
+    "timed_out": ("fail", outcome("timed_out", error="too long")),
+    "died": ("fail", outcome("died", error="SIGKILL")),
+    "discarded": ("fail", outcome("discarded", reason="no")),
+    "retry_in": ("fail", outcome("retry_in", delay_seconds=5.0)),
+    "unrecordable": ("fail", outcome("raised", error="x", ended_by="unrecordable")),
+    "invalid_args": ("fail", outcome("raised", error="x", ended_by="invalid_args")),
+    "snoozed": ("snooze", outcome("snoozed", delay_seconds=5.0)),
+    "canceled": ("cancel", outcome("canceled", reason="no")),
+    "stopped": ("cancel", stop),
+    "rescued": ("rescue", rescue),
+}
+
+
+def test_every_arrow_out_of_started_is_in_the_table() -> None:
+    out = {arrow.name for arrow in ARROWS if "started" in arrow.sources}
+    assert {arrow for arrow, _ in OUT.values()} == out
+
+
+@pytest.mark.parametrize("way", OUT)
+def test_a_way_out_gives_the_place_back(
+    bench: Bench, limited: Limited, commit: Commit, way: str
+) -> None:
+    worker = limited(concurrency=2)
+    job_id, other = commit(worker), commit(worker)
+    assert bench.dispatch(LINE, window=10) == 2
+    bench.claim(job_id)
+    OUT[way][1](bench, job_id)
+    assert bench.job(job_id)["state"] != "started"
+    assert held(bench) == []
+    bench.claim(other)
+    assert bench.record(job_id, 1, RETURNED) == []
+    assert held(bench) == [other], "once, and no other one's"
+
+
+def test_a_late_end_does_not_free_the_next_attempt_s_place(
+    bench: Bench, make_bench: MakeBench, limited: Limited, commit: Commit
+) -> None:
+    job_id = commit(limited(concurrency=1))
+    bench.dispatch(LINE)
+    bench.claim(job_id)
+    rescue(bench, job_id)
+    other = make_bench("other")
+    assert other.dispatch(LINE) == 1
+    other.claim(job_id, 2)
+    assert bench.record(job_id, 1, RETURNED) == []
+    rows = bench.rows("SELECT job_id, dispatch_no FROM opsjobs.leases")
+    assert rows == [{"job_id": job_id, "dispatch_no": 2}]
+
+
+def test_an_end_and_a_rescue_give_one_place_back(
+    make_bench: MakeBench, limited: Limited, commit: Commit
+) -> None:
+    worker = limited(concurrency=2)
+    one, two = make_bench(), make_bench()
+    for account in range(15):
+        job_id = commit(worker, account=account)
+        one.dispatch(f"default|api|{account}")
+        one.claim(job_id)
+        race(
+            lambda job_id=job_id: one.record(job_id, 1, RETURNED),
+            lambda job_id=job_id: rescue_from(two, one),
+        )
+        assert held(one) == []
+
+
+def rescue_from(bench: Bench, gone: Bench) -> None:
+    now = read_clock(bench.connection)
+    endings.rescue(bench.connection, [gone.executor_id], now, "gone")
+
+
+def test_no_clock_and_nothing_but_an_end_frees_a_place(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    job_id = commit(limited(concurrency=1), account=0)
+    bench.dispatch(LINE)
+    bench.claim(job_id)
+    later = read_clock(bench.connection) + timedelta(days=400)
+    retention.retain(bench.connection, bench.host.settings, later)
+    endings.expire(bench.connection, later)
+    recall(bench.connection, [(job_id, 1)])
+    Operator(bench.host).pause("default", **WHY)
+    assert held(bench) == [job_id]
+
+
+def test_what_waits_holds_no_place(bench: Bench, limited: Limited, commit: Commit) -> None:
+    worker = limited(concurrency=3)
+    ids = [commit(worker) for _ in range(3)]
+    assert bench.dispatch(LINE, window=10) == 3
+    assert held(bench) == []
+    operator = Operator(bench.host)
+    operator.cancel(ids[0], **WHY)
+    operator.discard(ids[1], **WHY)
+    bench.claim(ids[2])
+    assert held(bench) == [ids[2]]
+
+
+def test_a_retry_and_a_run_again_wait_in_the_same_line(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    job_id = commit(limited(rate=1, per=3600, weight="size", burst=4), size=2)
+    bench.dispatch(LINE)
+    bench.claim(job_id)
+    bench.record(job_id, 1, Outcome(kind="discarded", reason="no"))
+    operator = Operator(bench.host)
+    operator.run_again(job_id, **WHY)
+    operator.retry(job_id, **WHY)
+    columns = "line, limiter, partition, weight, state"
+    rows = bench.rows(f"SELECT {columns} FROM opsjobs.jobs ORDER BY id")
+    assert rows[0] == rows[1]
+    assert rows[0]["line"] == LINE
+    assert bench.dispatch(LINE, window=10) == 1, "two tokens are left for one of them"

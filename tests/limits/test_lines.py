@@ -1,0 +1,185 @@
+"""Limited lines in the engine: recorded per row, walked, refilled when a place is free, and cheap to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from flask_sqlalchemy import SQLAlchemy
+
+from flask_opsjobs import Unique
+from flask_opsjobs.engine.dispatch import Dispatcher, read_clock
+from flask_opsjobs.engine.refill import Refill
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.lifeline import retention
+from flask_opsjobs.loops import dispatch as dispatch_loop
+from flask_opsjobs.loops import roll_up
+from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.operator import Operator
+from tests.limits.conftest import Limited
+from tests.support.engine import Bench
+
+Commit = Callable[..., int]
+RETURNED = Outcome(kind="returned")
+
+
+def places(bench: Bench) -> list[tuple[str, str, str, int]]:
+    rows = bench.rows("SELECT line, limiter, partition, weight FROM opsjobs.jobs ORDER BY id")
+    return [tuple(row.values()) for row in rows]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("unique", [None, Unique(by=["account", "size"], until="ended")])
+def test_many_rows_each_wait_in_their_own_line(
+    bench: Bench, limited: Limited, db: SQLAlchemy, unique: Unique | None
+) -> None:
+    worker = limited(concurrency=9, weight="size", worker={"unique": unique})
+    worker.enqueue_many({"account": account, "size": account + 1} for account in range(3))
+    db.session.commit()
+    assert places(bench) == [(f"default|api|{n}", "api", str(n), n + 1) for n in range(3)]
+
+
+def test_a_partition_is_copied_byte_for_byte(
+    bench: Bench, limited: Limited, db: SQLAlchemy
+) -> None:
+    odd = "a\\b\tc|d\ne"
+    worker = limited(concurrency=9, partition=lambda arguments: odd)
+    worker.enqueue_many([{}])
+    db.session.commit()
+    assert places(bench) == [(f"default|api|{odd}", "api", odd, 1)]
+    assert bench.dispatch_all() == 1
+
+
+def test_a_limited_job_is_never_born_queued(
+    bench: Bench, limited: Limited, host: Host, db: SQLAlchemy
+) -> None:
+    host.may_be_born_queued = lambda queue: True
+    assert limited(concurrency=1).enqueue().state == "available"
+
+
+def test_a_place_given_back_is_handed_out_at_once(
+    bench: Bench, limited: Limited, commit: Commit, host: Host
+) -> None:
+    """By the flush that freed it, also while the window is more than half full: no loop is waited for."""
+    worker = limited(concurrency=1)
+    first, second = commit(worker), commit(worker)
+    bench.dispatch_all()
+    bench.claim(first)
+    ended = bench.record(first, 1, RETURNED)
+    refill = Refill(host, lambda queue, error: None)
+    refill.refill(bench.connection, ended, read_clock(bench.connection))
+    assert bench.job(second)["state"] == "queued"
+
+
+def test_many_partitions_with_one_job_each_are_handed_out_by_flushes(
+    bench: Bench, limited: Limited, commit: Commit, host: Host
+) -> None:
+    """Pitfall: a window refilled by a one-second poll runs a window of jobs a second."""
+    worker = limited(concurrency=1)
+    ids = [commit(worker, account=account) for account in range(5)]
+    assert bench.dispatch_all() == 2, "the window of one worker"
+    for job_id in ids[:2]:
+        bench.claim(job_id)
+    ended = [*bench.record(ids[0], 1, RETURNED), *bench.record(ids[1], 1, RETURNED)]
+    refill = Refill(host, lambda queue, error: None)
+    refill.refill(bench.connection, ended, read_clock(bench.connection))
+    states = [bench.job(job_id)["state"] for job_id in ids]
+    assert states == ["finished", "finished", "queued", "queued", "available"]
+
+
+def test_the_line_whose_first_job_is_oldest_comes_first(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    worker = limited(concurrency=1)
+    first = commit(worker, account=9)
+    commit(worker, account=1)
+    dispatcher = Dispatcher(bench.connection, bench.host.broker, bench.host.settings)
+    bench.connection.execute("INSERT INTO opsjobs.queues VALUES ('default', false, 1, now())")
+    assert dispatcher.dispatch_all(read_clock(bench.connection)) == 1
+    assert bench.job(first)["state"] == "queued"
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"),
+    [
+        ({"rate": 10, "per": 1, "burst": 1}, 0.1),  # in less than a quarter second there is one
+        ({"rate": 2, "per": 1, "burst": 2}, 0.5),
+        ({"rate": 1, "per": 60}, 60.0),
+        ({"concurrency": 1}, None),  # an end, and no time, makes room
+    ],
+)
+def test_the_next_pass_comes_with_the_next_token(
+    bench: Bench,
+    limited: Limited,
+    commit: Commit,
+    host: Host,
+    limit: dict[str, int],
+    seconds: float | None,
+) -> None:
+    worker = limited(**limit)
+    for _ in range(5):
+        commit(worker)
+    runner = Runner(dispatch_loop.LOOP, host)
+    now = read_clock(bench.connection)
+    runner.run_once(bench.connection, now)
+    for row in bench.rows("SELECT id, dispatch_no FROM opsjobs.jobs WHERE state = 'queued'"):
+        bench.claim(row["id"], row["dispatch_no"])
+    runner.run_once(bench.connection, now)
+    if seconds is None:
+        assert runner.wait_seconds is None
+    else:
+        assert runner.wait_seconds == pytest.approx(seconds, abs=0.1)
+
+
+def test_a_paused_queue_s_tokens_hurry_nobody(
+    bench: Bench, limited: Limited, commit: Commit, host: Host
+) -> None:
+    worker = limited(rate=10, per=1, burst=1)
+    for _ in range(5):
+        commit(worker)
+    Operator(host).pause("default", actor="anna", reason="it is a test")
+    runner = Runner(dispatch_loop.LOOP, host)
+    runner.run_once(bench.connection)
+    assert runner.wait_seconds is None
+
+
+def test_what_limiters_counted_is_summed_per_minute(
+    bench: Bench, limited: Limited, commit: Commit, host: Host
+) -> None:
+    worker = limited(concurrency=1)
+    for account in range(3):
+        job_id = commit(worker, account=account)
+        bench.dispatch_all()
+        bench.claim(job_id)
+        bench.record(job_id, 1, RETURNED)
+    Runner(roll_up.LOOP, host).run_once(bench.connection)
+    row = bench.row("SELECT sum(admitted) AS n FROM opsjobs.limit_minutes")
+    assert row["n"] == 3
+    assert bench.rows("SELECT 1 FROM opsjobs.limit_slips") == []
+
+
+def test_an_idle_bucket_goes_and_one_that_still_means_something_stays(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    worker = limited(rate=1, per=60)
+    for account in range(3):
+        job_id = commit(worker, account=account)
+        bench.dispatch_all()
+        bench.claim(job_id)
+        bench.record(job_id, 1, RETURNED)
+    bench.connection.execute(
+        "UPDATE opsjobs.buckets SET cooldown_at = now(), cooldown_by = 'anna',"
+        " cooldown_until = now() + interval '9 d' WHERE partition = '1'"
+    )
+    bench.connection.execute(
+        "UPDATE opsjobs.buckets SET refilled_at = now() + interval '9 d' WHERE partition = '2'"
+    )
+    settings, now = bench.host.settings, read_clock(bench.connection)
+    soon = now + timedelta(hours=1)
+    assert retention.retain(bench.connection, settings, soon)["buckets"] == 0, "used lately"
+    later = now + timedelta(days=2)
+    assert retention.count(bench.connection, settings, later)["buckets"] == 1
+    assert retention.retain(bench.connection, settings, later)["buckets"] == 1
+    left = bench.rows("SELECT partition FROM opsjobs.buckets ORDER BY 1")
+    assert [row["partition"] for row in left] == ["1", "2"]

@@ -1,0 +1,138 @@
+"""Each statement of limits walks the index it names, with 1,000 partitions and 50,000 jobs; a full line is a row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from flask_opsjobs import sql
+from flask_opsjobs.db import Connection
+from flask_opsjobs.sql import _FOLDER
+
+# By one INSERT: 50,000 calls of the real writers would take a minute. Only plans are asked of these rows.
+_JOBS = """
+INSERT INTO opsjobs.jobs (worker, queue, line, state, args, max_attempts, created_at, due_at, dispatched_at,
+    limiter, partition, weight)
+SELECT 'w', 'default', 'default|api|' || n % %(lines)s, %(state)s, '{}', 5, now(), now() + n * interval '1 s', now(),
+    'api', (n % %(lines)s)::text, 1
+FROM generate_series(1, %(many)s) AS n
+""".replace("n %", "n %%").replace("%%(", "%(")
+_OTHERS = """
+INSERT INTO opsjobs.jobs (worker, queue, line, state, args, max_attempts, created_at, due_at, ended_at, ended_by)
+SELECT 'w', 'default', 'default', 'finished', '{}', 5, now(), now(), now(), 'returned' FROM generate_series(1, 20000);
+INSERT INTO opsjobs.limiters (name, rate, per_seconds, burst, concurrency, when_full, declared_at, declared_by)
+VALUES ('api', 10, 60, 10, 10, 'hold', now(), 'test');
+INSERT INTO opsjobs.buckets (limiter, partition, tokens, refilled_at, last_used_at)
+SELECT 'api', n::text, 0, now(), now() FROM generate_series(0, 5000) n;
+INSERT INTO opsjobs.leases (job_id, dispatch_no, limiter, partition, weight, taken_at)
+SELECT n, 1, 'api', (n % 1000)::text, 1, now() FROM generate_series(1, 5000) n;
+INSERT INTO opsjobs.limit_minutes (limiter, minute)
+SELECT 'l' || n % 10, date_trunc('minute', now()) - n * interval '1 min'
+FROM generate_series(1, 20000) n;
+INSERT INTO opsjobs.limit_rejections (at, limiter, partition, worker, weight, code)
+SELECT now() - n * interval '1 min', 'l' || n % 10, '', 'w', 1, 'limit_tokens' FROM generate_series(1, 20000) n;
+"""
+
+
+@pytest.fixture(scope="module")
+def big(databases: Any) -> Iterator[Connection]:
+    """A connection to that database."""
+    url = databases.migrated()
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute(_JOBS, {"state": "available", "many": 30_000, "lines": 1_000})
+        connection.execute(_JOBS, {"state": "queued", "many": 200, "lines": 100})
+        for statement in _OTHERS.split(";"):
+            connection.execute(statement)
+        for table in ("jobs", "buckets", "leases", "limiters", "limit_minutes", "limit_rejections"):
+            connection.execute(f"VACUUM ANALYZE opsjobs.{table}")
+        yield connection
+    databases.drop(url)
+
+
+def plan(connection: Connection, statement: str, parameters: Any) -> list[dict[str, Any]]:
+    """The nodes of a statement's plan; whatever it wrote is rolled back."""
+    with connection.transaction(force_rollback=True):
+        row = connection.execute(
+            "EXPLAIN (ANALYZE, FORMAT JSON) " + sql.load(statement), parameters
+        ).fetchone()
+    assert row is not None
+    answer = json.loads(row[0]) if isinstance(row[0], str) else row[0]
+    return list(_nodes(answer[0]["Plan"]))
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)
+
+
+_ONE = {"limiters": ["api"], "partitions": ["7"], "with_waiting": True}
+_MANY = {
+    "limiters": ["api"] * 1_000,
+    "partitions": [str(n) for n in range(1_000)],
+    "with_waiting": False,
+}
+_DISPATCH = {
+    "line": "default|api|7", "queue": "default", "window": 1_000, "late_seconds": 45, "refill": False,
+    "room": 3, "most": 10,
+}  # fmt: skip
+CASES: dict[str, tuple[str, set[str], dict[str, Any]]] = {
+    "one": ("look_at_buckets", {"buckets_pkey", "leases_by_bucket", "jobs_limited"}, _ONE),
+    "many": ("look_at_buckets", {"leases_by_bucket", "jobs_limited"}, _MANY),
+    "walk": ("find_due_lines", {"jobs_due"}, {"queue": None}),
+    "dispatch": ("dispatch_line", {"jobs_due", "jobs_queued"}, _DISPATCH),
+    "lock": ("lock_bucket", {"buckets_pkey"}, {"limiter": "api", "partition": "7"}),
+    "free": ("free_leases", {"leases_pkey"}, {"job_ids": [1, 2], "dispatch_nos": [1, 1]}),
+    "put back": ("put_back_job", {"jobs_pkey"}, {"id": 30_100, "dispatch_no": 0}),
+    "minutes": ("retain_limit_minutes", {"limit_minutes_to_retain"}, {"limit": 20}),
+    "rejections": ("retain_limit_rejections", {"limit_rejections_to_retain"}, {"limit": 20}),
+    "claim": (
+        "claim_limited_job",
+        {"jobs_pkey", "buckets_pkey"},
+        {
+            "id": 30_100,
+            "dispatch_no": 0,
+            "executor_id": 1,
+            "executor": "e",
+            "wait": 0.0,
+            "tokens": 1.0,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_walks_its_indexes(big: Connection, case: str) -> None:
+    statement, indexes, parameters = CASES[case]
+    (now,) = big.execute("SELECT clock_timestamp()").fetchone() or (None,)
+    assert now is not None
+    values = {"now": now, "before": now - timedelta(hours=80), **parameters}
+    nodes = plan(big, statement, values)
+    assert indexes <= {node.get("Index Name") for node in nodes}
+    walked = {node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan"}
+    assert walked.isdisjoint({"jobs", "leases", "limit_minutes", "limit_rejections"})
+    said = (_FOLDER / f"{statement}.sql").read_text()
+    assert all(index in said for index in indexes)
+
+
+def test_a_walk_over_full_lines_reads_a_row_of_each(big: Connection) -> None:
+    nodes = plan(big, "find_due_lines", {"queue": None})
+    read = sum(
+        node["Actual Rows"] * node["Actual Loops"]
+        for node in nodes
+        if node.get("Index Name") == "jobs_due"
+    )
+    assert read <= 1_010, "of 30,000 that wait"
+
+
+def test_a_dispatch_of_a_limited_line_locks_no_more_than_its_room(big: Connection) -> None:
+    (now,) = big.execute("SELECT clock_timestamp()").fetchone() or (None,)
+    nodes = plan(big, "dispatch_line", {**_DISPATCH, "now": now})
+    (locks,) = [node for node in nodes if node["Node Type"] == "LockRows"]
+    assert locks["Actual Rows"] <= 3

@@ -1,0 +1,112 @@
+"""A limit that rejects: the call raises before anything is written, and its evidence outlives the host's rollback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from flask_sqlalchemy import SQLAlchemy
+
+from flask_opsjobs import LimitReached, Unique
+from tests.limits.conftest import Limited
+from tests.support.engine import Bench
+
+Commit = Callable[..., int]
+
+
+def rejections(bench: Bench) -> list[tuple[str, str, str]]:
+    rows = bench.rows("SELECT limiter, partition, code FROM opsjobs.limit_rejections ORDER BY id")
+    return [tuple(row.values()) for row in rows]  # type: ignore[misc]
+
+
+def count(bench: Bench) -> int:
+    return int(bench.row("SELECT count(*) AS n FROM opsjobs.jobs")["n"])
+
+
+def test_the_call_that_finds_no_token_raises(
+    bench: Bench, limited: Limited, commit: Commit, db: SQLAlchemy
+) -> None:
+    worker = limited(rate=2, per=60, when_full="reject")
+    for _ in range(2):
+        commit(worker, account=7)
+    with pytest.raises(LimitReached, match="limiter api has no room for '7' now") as caught:
+        worker.enqueue(account=7)
+    assert (caught.value.limiter, caught.value.partition, caught.value.code) == (
+        "api",
+        "7",
+        "limit_tokens",
+    )
+    worker.enqueue(account=8)
+    db.session.commit()
+    assert count(bench) == 3
+    assert rejections(bench) == [("api", "7", "limit_tokens")]
+    slip = bench.row("SELECT sum(rejected) AS n FROM opsjobs.limit_slips")
+    assert slip["n"] == 1
+
+
+@pytest.mark.parametrize("end", ["rollback", "commit"])
+def test_the_evidence_is_written_when_the_host_s_transaction_has_ended(
+    bench: Bench, limited: Limited, commit: Commit, db: SQLAlchemy, end: str
+) -> None:
+    worker = limited(concurrency=1, when_full="reject")
+    commit(worker)
+    with pytest.raises(LimitReached), db.session.begin_nested():
+        worker.enqueue()
+    assert rejections(bench) == [], "not while the host's transaction is open"
+    getattr(db.session, end)()
+    assert rejections(bench) == [("api", "0", "limit_concurrency")]
+    db.session.commit()
+    assert len(rejections(bench)) == 1
+    read = bench.row("SELECT read FROM opsjobs.limit_rejections")["read"]
+    assert (read["ahead"], read["concurrency"]) == (1, 1)
+
+
+def test_the_transaction_of_the_host_goes_on(
+    bench: Bench, limited: Limited, db: SQLAlchemy
+) -> None:
+    worker = limited(concurrency=1, when_full="reject")
+    worker.enqueue()
+    with pytest.raises(LimitReached):
+        worker.enqueue()
+    db.session.commit()
+    assert count(bench) == 1
+
+
+def test_a_duplicate_is_a_conflict_and_not_a_block(
+    bench: Bench, limited: Limited, commit: Commit, db: SQLAlchemy
+) -> None:
+    unique = {"unique": Unique(by=["size"], until="ended")}
+    worker = limited(concurrency=1, when_full="reject", worker=unique)
+    first = commit(worker, size=1)
+    again = worker.enqueue(size=1)
+    assert (again.id, again.conflict) == (first, True)
+    with pytest.raises(LimitReached):
+        worker.enqueue(size=2)
+    assert worker.enqueue_many([{"size": 1}]).conflicts == 1
+    db.session.commit()
+    assert rejections(bench) == [("api", "0", "limit_concurrency")]
+
+
+def test_many_are_rejected_together(
+    bench: Bench, limited: Limited, commit: Commit, db: SQLAlchemy
+) -> None:
+    worker = limited(rate=3, per=3600, when_full="reject")
+    with pytest.raises(LimitReached):
+        worker.enqueue_many([{}] * 4)
+    assert worker.enqueue_many([{}] * 3).count == 3
+    db.session.commit()
+    assert count(bench) == 3
+    assert len(rejections(bench)) == 1
+
+
+def test_a_call_for_later_is_not_rejected(limited: Limited, commit: Commit) -> None:
+    worker = limited(concurrency=1, when_full="reject")
+    commit(worker)
+    assert worker.options(delay=60).enqueue().state == "scheduled"
+
+
+def test_a_limit_that_holds_rejects_nobody(bench: Bench, limited: Limited, commit: Commit) -> None:
+    worker = limited(concurrency=1)
+    for _ in range(5):
+        commit(worker)
+    assert (count(bench), rejections(bench)) == (5, [])

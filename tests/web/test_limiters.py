@@ -1,0 +1,273 @@
+"""The limiters' pages: what each allows, what of it is used, who holds, who waits, and the verbs that are legal now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.host import Host
+from flask_opsjobs.limits.models import Bucket, LimitMinute, LimitRejection
+from flask_opsjobs.operator import Operator
+from flask_opsjobs.overview.models import RollupHead
+from tests.support.policies import ShowAll
+from tests.web.conftest import Access
+from tests.web.every import soup
+from tests.web.rows import ago, make_executor, make_limited, make_limiter
+
+Get = Callable[..., Any]
+REASON = "the vendor is down, OPS-2291"
+SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
+ODD = ["", "a/b", "a//b", "..", "cooldown", "naïve ☂", "<b>&'\"", "a b", "100%", "a?b#c", "{{7*7}}"]
+
+
+def _row(get: Get, name: str = "customer-api") -> dict[str, str]:
+    """The cells of a limiter's row by their label."""
+    tree = soup(get("/limiters").text)
+    (row,) = [tr for tr in tree.select("tbody tr") if tr.th.a.text == name]
+    return {str(td["data-label"]): " ".join(td.text.split()) for td in row.select("td[data-label]")}
+
+
+def _panel(get: Get, name: str, path: str = "/limiters/customer-api") -> str:
+    panel = soup(get(path).text).select_one(f"section[aria-labelledby={name}]")
+    return " ".join(panel.get_text(" ").split())
+
+
+def _buttons(get: Get, path: str) -> list[str]:
+    return [button.text.strip() for button in soup(get(path).text).select("#part .acts button")]
+
+
+def test_a_row_tells_what_is_allowed_and_used(get: Get, session: Session) -> None:
+    make_limiter(session)
+    for state in ("available", "available", "queued", "started"):
+        make_limited(session, state=state)
+    session.commit()
+    row = _row(get)
+    assert row["allows"] == "10 a minute, 5 at once; 3 at the same time; for each account_id"
+    assert (row["running"], row["in Redis"], row["waiting"]) == ("1", "1", "2")
+    assert (row["tokens"], row["next start"]) == ("by partition", "by partition")
+
+
+def test_one_bucket_tells_its_tokens_and_the_next_start(get: Get, session: Session) -> None:
+    make_limiter(session, partition_by=None, concurrency=None)
+    used = {"limiter": "customer-api", "partition": "", "last_used_at": ago(seconds=0)}
+    session.add(Bucket(**used, tokens=0.0, refilled_at=ago(seconds=0)))
+    session.commit()
+    row = _row(get)
+    assert row["tokens"].endswith("of 5")
+    assert row["next start"].startswith("in ")
+    said = _panel(get, "bucket")
+    assert "no token is left" in said
+    assert "one every 6 s" in said
+
+
+def test_all_places_taken_is_not_over_by_time(get: Get, session: Session) -> None:
+    make_limiter(session, rate=None, per_seconds=None, burst=None, concurrency=1)
+    make_limited(session, state="started")
+    make_limited(session)
+    session.commit()
+    said = _panel(get, "bucket", "/limiters/customer-api?partition=42")
+    assert "1 of 1 taken" in said
+    assert "not by time alone all places are taken" in said
+
+
+def test_minutes_are_of_the_last_hour_and_unknown_before_they_are_counted(
+    get: Get, session: Session
+) -> None:
+    make_limiter(session, when_full="reject")
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    for minutes, number in ((5, 40), (59, 2), (70, 1000)):
+        at = now - timedelta(minutes=minutes)
+        counted = {"admitted": number, "put_back": 1, "rejected": 3}
+        session.add(LimitMinute(limiter="customer-api", minute=at, **counted))
+    session.commit()
+    assert _row(get)["last hour"] == "not counted yet"
+    assert "nobody counted" in _panel(get, "history")
+    _count_until(session, now)
+    row = _row(get)
+    assert (row["started"], row["put back"], row["rejected"]) == ("42", "2", "6")
+    tree = soup(get("/limiters/customer-api").text)
+    titles = [h3.text for h3 in tree.select(".chart h3")]
+    assert titles == ["Started", "Put back", "Rejected"]
+    assert "from 0 to 40 in all" in tree.select_one("#d-admitted").text
+
+
+def _cool_down(host: Host, target: str) -> None:
+    Operator(host).run(
+        "limiter.cooldown", [target], actor="l.brandt", reason=REASON, params={"minutes": 30}
+    )
+
+
+def _count_until(session: Session, now: datetime) -> None:
+    head = session.query(RollupHead).one()
+    head.counted_from, head.counted_until = now - timedelta(hours=3), now
+    session.commit()
+
+
+def test_a_cooldown_says_until_when_who_and_why(get: Get, session: Session, host: Host) -> None:
+    make_limiter(session)
+    make_limited(session)
+    session.commit()
+    _cool_down(host, "limiter/customer-api")
+    for path in ("/limiters", "/limiters/customer-api", "/limiters/customer-api?partition=42"):
+        said = " ".join(soup(get(path).text).select_one(".say").text.split())
+        assert "customer-api cools down until" in said
+        assert f"by l.brandt: “{REASON}”" in said
+    assert _buttons(get, "/limiters/customer-api") == ["Clear cooldown…"]
+    assert " limiter in cooldown" in get("/limiters").text
+    assert REASON in _panel(get, "decided")
+
+
+def test_a_partition_cools_down_on_its_own_page(get: Get, session: Session, host: Host) -> None:
+    make_limiter(session)
+    session.commit()
+    _cool_down(host, "limiter/customer-api/42")
+    assert "it cools down" in _panel(get, "bucket", "/limiters/customer-api?partition=42")
+    assert REASON in _panel(get, "cooling")
+    assert _buttons(get, "/limiters/customer-api") == []
+    assert _buttons(get, "/limiters/customer-api?partition=42") == ["Clear cooldown…"]
+    assert "1 cooling" in get("/limiters").text
+
+
+def test_hot_partitions_come_first_and_link_to_their_numbers(get: Get, session: Session) -> None:
+    make_limiter(session)
+    for partition, number in (("7", 1), ("8", 3), ("9", 2)):
+        for _ in range(number):
+            make_limited(session, partition)
+    session.commit()
+    links = soup(get("/limiters/customer-api").text).select("section[aria-labelledby=hot] tbody a")
+    assert [link.text for link in links] == ["8", "9", "7"]
+    path = links[0]["href"].removeprefix("/ops/jobs")
+    assert "3, in the order in which they start" in _panel(get, "waiters", path)
+
+
+def test_who_holds_and_since_when(get: Get, session: Session) -> None:
+    make_limiter(session)
+    executor = make_executor(session)
+    job = make_limited(session, state="started", executor_id=executor.id)
+    session.commit()
+    said = _panel(get, "holders")
+    assert f"{job.id} send_invoice 42 1 {executor.name} 20 min" in said
+
+
+def test_rejections_are_told(get: Get, session: Session) -> None:
+    make_limiter(session, when_full="reject")
+    refused = {"partition": "42", "worker": "charge", "weight": 2, "code": "limit_tokens"}
+    session.add(LimitRejection(at=ago(minutes=3), limiter="customer-api", **refused))
+    session.commit()
+    assert "charge 42 2 no token is left" in _panel(get, "rejections")
+
+
+def test_a_changed_declaration_is_told_beside_the_old_one(get: Get, session: Session) -> None:
+    numbers = {"rate": 5, "per_seconds": 60, "burst": 5, "concurrency": 3}
+    was = {**numbers, "partition_by": "account_id", "weight_by": "1", "when_full": "hold"}
+    make_limiter(session, previous=was, changed_at=ago(days=1))
+    session.commit()
+    said = _panel(get, "declared")
+    assert "rate 10 5" in said
+    assert "burst 5 the same" in said
+
+
+def test_a_job_links_to_its_limiter(get: Get, session: Session) -> None:
+    make_limiter(session)
+    job = make_limited(session, "a/b", weight=2)
+    session.commit()
+    relations = soup(get(f"/jobs/{job.id}").text).select_one("section[aria-labelledby=relations]")
+    (link,) = [a for a in relations.select("a") if "limiters" in a["href"]]
+    assert link.text == "customer-api a/b"
+    assert "weighs 2" in relations.text
+    get(link["href"].removeprefix("/ops/jobs"))
+
+
+@pytest.mark.parametrize("partition", ODD)
+def test_any_text_is_a_partition(
+    partition: str, get: Get, client: FlaskClient, session: Session, host: Host
+) -> None:
+    make_limiter(session)
+    session.commit()
+    query = f"?partition={quote(partition, safe='')}"
+    tree = soup(get(f"/limiters/customer-api{query}").text)
+    get(tree.select_one("#live")["hx-get"].removeprefix("/ops/jobs"))
+    form = tree.select_one("section[aria-labelledby=cool-title] form")
+    sent = client.post(form["action"], data={"minutes": "5"}, headers=SAME_ORIGIN)
+    assert sent.status_code == 303, sent.text
+    preview = soup(client.get(sent.location).text)
+    fields = {i["name"]: i["value"] for i in preview.select("form[action*=execute] input")}
+    done = client.post(
+        preview.select_one("form[action*=execute]")["action"],
+        data={**fields, "reason": REASON},
+        headers=SAME_ORIGIN,
+        follow_redirects=True,
+    )
+    assert done.status_code == 200
+    assert _buttons(get, f"/limiters/customer-api{query}") == ["Clear cooldown…"]
+    assert session.query(Bucket.partition).where(Bucket.cooldown_until.is_not(None)).scalar() == partition  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/limiters/nowhere", 404, "No process has declared a limiter nowhere"),
+        ("/live/limiters/nowhere", 404, "No process has declared"),
+        ("/limiters/whole?partition=7", 422, "has none"),
+        ("/limiters/whole?partition=%00", 404, "No such limiter"),
+    ],
+)
+def test_what_is_not_there_is_said(
+    path: str, status: int, said: str, get: Get, session: Session
+) -> None:
+    make_limiter(session, "whole", partition_by=None)
+    session.commit()
+    assert said in get(path, status).text
+
+
+def test_nothing_there_yet_says_what_will_be(get: Get) -> None:
+    assert "No limiter has been declared" in soup(get("/limiters").text).select_one(".empty").text
+
+
+def test_the_policy_is_asked_about_the_partition(
+    get: Get, access: Access, session: Session
+) -> None:
+    make_limiter(session)
+    session.commit()
+    access.held -= {"limiter.cooldown"}
+    get("/limiters/customer-api?partition=a/b")
+    assert ("limiters.view", "limiter/customer-api/a/b") in access.asked
+    assert ("limiter.cooldown", "limiter/customer-api/a/b") in access.asked
+    said = _panel(get, "cool-title", "/limiters/customer-api?partition=a/b")
+    assert "needs limiter.cooldown" in said
+
+
+class Hides(ShowAll):
+    """Shows `hunter2` nowhere."""
+
+    def clean_text(self, text: str) -> str:
+        return text.replace("hunter2", "[hidden]")
+
+
+def test_what_the_display_policy_hides_is_no_link(
+    make_app: Callable[..., Flask], session: Session
+) -> None:
+    make_limiter(session)
+    make_limited(session, "hunter2")
+    make_limited(session, "hunter2", "started")
+    session.commit()
+    client = make_app(display=Hides()).test_client()
+    answer = client.get("/ops/jobs/limiters/customer-api")
+    assert answer.status_code == 200
+    assert "hunter2" not in answer.text
+    assert answer.text.count("[hidden]") == 2
+
+
+def test_what_has_not_changed_is_not_sent_again(client: FlaskClient, session: Session) -> None:
+    make_limiter(session)
+    session.commit()
+    first = client.get("/ops/jobs/live/limiters")
+    again = client.get("/ops/jobs/live/limiters", headers={"If-None-Match": first.headers["ETag"]})
+    assert again.status_code == 304
