@@ -14,6 +14,7 @@ from flask import Flask
 
 from flask_opsjobs import settings
 from flask_opsjobs.jobs import lifecycle
+from flask_opsjobs.limits.words import GLOSSARY
 from tests.support.sources import ROOT, files, place
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -67,6 +68,13 @@ def test_the_glossary_has_every_state_and_arrow(html: Path) -> None:
     page = (html / "glossary.html").read_text()
     words = [*lifecycle.STATES, *(arrow.name for arrow in lifecycle.ARROWS)]
     assert [word for word in words if f'id="term-{word}"' not in page] == []
+
+
+def test_the_words_of_limits_stand_in_the_glossary_and_in_the_help(html: Path, app: Flask) -> None:
+    page = (html / "glossary.html").read_text()
+    assert [word for word in GLOSSARY if f'id="term-{word}"' not in page] == []
+    shown = " ".join(app.test_client().get("/ops/jobs/help").text.split())
+    assert [word for word in GLOSSARY if f"<dt>{word}</dt>" not in shown] == []
 
 
 def test_the_diagram_draws_every_state(html: Path) -> None:

@@ -1,4 +1,4 @@
-"""Directives that show what the code says: of jobs, causes and settings, and of cron the policies and the fates.
+"""Directives that show what the code says: of jobs, causes, settings, cron and limits.
 
 So no page repeats a list that stands in the code, and none can fall behind it.
 """
@@ -16,6 +16,7 @@ from flask_opsjobs import settings
 from flask_opsjobs.cron import lifecycle as cron
 from flask_opsjobs.explain.causes import CAUSES
 from flask_opsjobs.jobs import lifecycle
+from flask_opsjobs.limits.words import GLOSSARY
 
 
 class _Table(SphinxDirective):
@@ -77,6 +78,14 @@ class Causes(_Table):
             yield f"`{cause.code}`", cause.holds, cause.helps, action
 
 
+class LimitWords(SphinxDirective):
+    """The words of limits, as entries of the glossary."""
+
+    def run(self) -> list[nodes.Node]:
+        entries = "\n\n".join(f"{word}\n  {meaning}" for word, meaning in GLOSSARY.items())
+        return self.parse_text_to_nodes(f":::{{glossary}}\n{entries}\n:::")
+
+
 class Settings(_Table):
     """Every setting with its default."""
 
@@ -135,5 +144,6 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("cron-overlaps", Overlaps)
     app.add_directive("cron-catch-ups", CatchUps)
     app.add_directive("cron-fates", Fates)
+    app.add_directive("limit-words", LimitWords)
     app.add_directive("settings", Settings)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -45,6 +45,13 @@ def sync() -> int:
     return workers.sync_customer.enqueue(some_customer().id).id
 
 
+def orders() -> int:
+    """An account's own shop is asked for its orders: more pages at once than it lets in."""
+    account = random.randint(1, 3)
+    workers.fetch_orders.enqueue_many({"account_id": account, "page": page} for page in range(2, 9))
+    return workers.fetch_orders.enqueue(account_id=account, page=1).id
+
+
 def report() -> int:
     """Somebody wants a report."""
     name = random.choice(("revenue", "churn", "stock"))
@@ -98,6 +105,7 @@ SHARES: dict[Happening, int] = {
     order: 40,
     order_of_the_unlucky: 5,
     sync: 6,
+    orders: 6,
     report: 4,
     heavy_report: 2,
     report_with_one_try: 1,

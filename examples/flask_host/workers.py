@@ -6,7 +6,7 @@ import logging
 import time
 from datetime import UTC, datetime, timedelta
 
-from flask_opsjobs import Cancel, Discard, RetryIn, Snooze, Unique, current_job
+from flask_opsjobs import Cancel, Discard, Limit, RetryIn, Snooze, Unique, current_job
 
 from . import vendors
 from .extensions import db, opsjobs
@@ -72,6 +72,16 @@ def sync_customer(customer_id: int, pages: int = 40) -> None:
         job.progress(page, pages, f"{page * 10} of {pages * 10} contacts")
     db.session.get_one(Customer, customer_id).synced_at = datetime.now(UTC)
     db.session.commit()
+
+
+@opsjobs.worker(
+    queue="crm",
+    limit=Limit("customer-api", rate=4, per=10, burst=3, concurrency=2, partition="account_id"),
+)
+def fetch_orders(account_id: int, page: int) -> None:
+    """Ask an account's own shop for a page of orders; it lets in four requests in ten seconds, two at a time."""
+    log.info("account %s: orders, page %s", account_id, page)
+    time.sleep(0.4)
 
 
 @opsjobs.worker(queue="reports", max_attempts=3, backoff=soon, timeout=120, record_output=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg.rows import class_row
@@ -18,6 +18,9 @@ from ..db import Connection
 from .declaration import Entry
 from .expression import Schedule
 from .lifecycle import state_of
+
+# So many rows of the ledger are looked at for missed slots; each may stand for a run of them.
+_MOST_ROWS = 200
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,26 @@ def list_unfinished(connection: Connection, name: str) -> list[Unfinished]:
     """The jobs of an entry that have not ended, the oldest first. Locks nothing."""
     with connection.cursor(row_factory=class_row(Unfinished)) as cursor:
         return cursor.execute(sql.load("list_unfinished_of_cron"), {"name": name}).fetchall()
+
+
+def list_missed(connection: Connection, name: str, most: int) -> list[datetime]:
+    """The last `most` slots that were missed and not made up for, in order. Locks nothing.
+
+    The slots of a run are those of the expression that counted then.
+    """
+    asked = {"entry": name, "most": _MOST_ROWS}
+    made_up = {at for (at,) in connection.execute(sql.load("list_cron_made_up"), asked)}
+    found: list[datetime] = []
+    for row in connection.execute(sql.load("list_cron_missed"), asked):
+        first, last, number, expression, zone = row
+        slots = [first]
+        if number > 1:
+            schedule = Schedule(expression, zone)
+            slots = schedule.slots_between(first - timedelta(seconds=1), last, number)
+        found += [slot for slot in reversed(slots) if slot not in made_up]
+        if len(found) >= most:
+            break
+    return sorted(found[:most])
 
 
 def create(connection: Connection, entry: Entry, origin: str, by: str, now: datetime) -> None:

@@ -70,10 +70,10 @@ def enqueue(
             # A call that was recorded before is a conflict, also when there is no room.
             if (
                 rejection is not None
-                and receipts.find(partial(_ask, connection), row["keys"]) is None
+                and receipts.find(partial(ask, connection), row["keys"]) is None
             ):
                 raise gate.refuse(rejection)
-            enqueued = Enqueued(*receipts.find_or_take(partial(_ask, connection), row))
+            enqueued = Enqueued(*receipts.find_or_take(partial(ask, connection), row))
     if not enqueued.conflict:
         _tell_hook(session, host, worker, options, enqueued, row["line"])
         if signals.job_enqueued.receivers:
@@ -89,7 +89,8 @@ def insert(connection: Connection, row: Mapping[str, Any], dispatch_no: int = 0)
     return Enqueued(found[0], found[1])
 
 
-def _ask(connection: Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+def ask(connection: Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+    """Run a statement of the folder `sql` in the host's transaction; its rows, by name."""
     answer = connection.exec_driver_sql(sql.load(statement), dict(values))
     return answer.all() if answer.returns_rows else ()
 

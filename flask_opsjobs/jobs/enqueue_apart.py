@@ -29,8 +29,9 @@ def enqueue_apart(
 ) -> tuple[Enqueued, str]:
     """Record a call of stored arguments, as the worker is declared, in the caller's transaction; the job and its line.
 
-    A limit that rejects calls holds this one: there is nobody who could be told.     `is_deferred`: it waits until the other jobs of its entry have ended. Raises `InvalidArgs` when the arguments no
-    longer fit the worker; then nothing was written. The caller has its line dispatched once it has committed.
+    A limit that rejects calls holds this one: there is nobody who could be told. `is_deferred`: it waits
+    until the other jobs of its entry have ended. Raises `InvalidArgs` when the arguments no longer fit the worker; then
+    nothing was written. The caller has its line dispatched once it has committed.
     """
     values = worker.arguments.load(stored)
     place = place_of(worker, worker.declared, host, values)

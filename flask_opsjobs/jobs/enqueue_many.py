@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -15,7 +16,7 @@ from .. import signals, sql
 from ..errors import InvalidArgs, RefusedSession
 from ..session import touch
 from . import receipts
-from .enqueue import EnqueuedMany, keys, parameters, receipt
+from .enqueue import EnqueuedMany, ask, keys, parameters, receipt
 from .joining import find_session, join, without_values
 from .placing import Gate, columns_of, place_of
 from .touched import Line as TouchedLine
@@ -126,6 +127,7 @@ class _Places:
         self._host = host
         self._gate = gate
         self._connection = connection
+        self._ask = partial(ask, connection)
         self._plain = None if options.limit is not None else _as_copied(columns_of(options, None))
         self.lines: dict[str, None] = {options.queue: None} if self._plain is not None else {}
 
@@ -135,7 +137,7 @@ class _Places:
             return self._plain
         place = place_of(self._worker, self._options, self._host, values)
         rejection = self._gate.find_rejection(self._connection, place)
-        if rejection is not None and not (keys and receipts.find(self._connection, keys)):
+        if rejection is not None and not (keys and receipts.find(self._ask, keys)):
             raise self._gate.refuse(rejection)
         columns = columns_of(self._options, place)
         if len(self.lines) < _MOST_LINES:

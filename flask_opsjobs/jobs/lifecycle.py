@@ -68,7 +68,13 @@ ARROWS = (
     Arrow("stage", ("scheduled", "retryable"), ("available",), "dispatcher", "it has become due"),
     Arrow("dispatch", ("available",), ("queued",), "dispatcher", "a delivery is pushed to RQ"),
     Arrow("claim", ("queued",), ("started",), "worker", "an executor takes the delivery"),
-    Arrow("recall", ("queued",), ("available",), "dispatcher", "its delivery was lost or refused"),
+    Arrow(
+        "recall",
+        ("queued",),
+        ("available",),
+        "dispatcher",
+        "its delivery was lost or refused, or its limit full",
+    ),
     Arrow("finish", ("queued", "started"), ("finished",), "worker", "the function returned"),
     Arrow("fail", ("queued", "started"), ("retryable", "failed"), "worker", "the attempt failed"),
     Arrow(

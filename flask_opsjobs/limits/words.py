@@ -1,10 +1,25 @@
-"""A limiter in words, for pages and commands."""
+"""A limiter in words, for pages and commands, and the words of limits."""
 
 from __future__ import annotations
 
 from .bucket import CONCURRENCY, COOLDOWN, TOKENS, WEIGHT, Shape
 
 _SPANS: dict[float, str] = {1: "a second", 60: "a minute", 3600: "an hour", 86_400: "a day"}
+
+# The words of limits, once: the docs' glossary and the help page both read them.
+GLOSSARY = {
+    "limiter": "A name under which starts are limited: a rate, a concurrency, or both. A worker declares it.",
+    "partition": "A value of an argument for which a limiter counts by itself; '' without one.",
+    "bucket": "One partition of a limiter, and the tokens in it.",
+    "token": "What a start takes from a bucket, as many as the job's weight. Tokens come with time, up to the burst.",
+    "burst": "The most tokens a bucket holds: as many may start at once.",
+    "weight": "How much one job counts: the tokens and places that it takes.",
+    "lease": "The place that one attempt of a limited job holds from its claim to its end.",
+    "cooldown": "An operator's decision that nothing of a limiter, or of one partition, starts until a time.",
+    "rejection": "A call that raised `LimitReached`, and what was read when it did.",
+    "holder": "A job that holds a lease: it has started, and has not ended.",
+    "waiter": "A due job that its limiter does not let start yet.",
+}
 
 # Why a bucket admits nothing now.
 BLOCKS = {

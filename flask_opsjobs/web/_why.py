@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from flask import url_for
 
 from ..actions.catalog import ACTIONS, Action
+from ..actions.on_limiters import make_target
 from ..explain.shapes import Explanation, Reason
 from ..jobs.rows import JobInFull
 from . import _access
@@ -18,6 +19,10 @@ _PLACES: Mapping[str, tuple[str, str, str]] = {
     "queue_draining": ("queue", "Its queue", "queues.view"),
     "no_live_worker": ("queue", "Its queue", "queues.view"),
     "window_full": ("queue", "Its window", "queues.view"),
+    **dict.fromkeys(
+        ("limit_cooldown", "limit_tokens", "limit_concurrency", "limit_weight", "limit_behind"),
+        ("limiter", "Its limiter", "limiters.view"),
+    ),
     "workers_busy": ("workers", "Workers", "workers.view"),
     "loop_silent": ("overview", "Loops", "overview.view"),
     "loop_failing": ("overview", "Loops", "overview.view"),
@@ -55,9 +60,18 @@ def _place(reason: Reason, job: JobInFull) -> tuple[str, str] | None:
     if reason.code not in _PLACES:
         return None
     endpoint, words, permission = _PLACES[reason.code]
+    if endpoint == "limiter":
+        return _limiter(words, permission, job)
     subject = f"queue/{job.queue}" if endpoint == "queue" else None
     if not _access.may(permission, subject):
         return None
     if endpoint == "queue":
         return words, url_for("opsjobs.queue", name=job.queue)
     return words, url_for(f"opsjobs.{endpoint}", _anchor="loops" if words == "Loops" else None)
+
+
+def _limiter(words: str, permission: str, job: JobInFull) -> tuple[str, str] | None:
+    limiter, partition = job.limiter, job.partition or None
+    if limiter is None or not _access.may(permission, make_target(limiter, partition)):
+        return None
+    return words, url_for("opsjobs.limiter", limiter=limiter, partition=partition)

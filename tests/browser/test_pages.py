@@ -30,6 +30,8 @@ PAGES = {
     "no such job": "/jobs/987654321",
     "queues": "/queues",
     "a queue": "/queues/reports",
+    "limiters": "/limiters",
+    "a limiter": "/limiters/one",
     "workers": "/workers",
     "audit": "/audit",
     "help": "/help",

@@ -110,6 +110,11 @@ def _waiting(page: Any, url: str) -> None:
     newest(f"state=available&queue={QUEUE}")(page, url)
 
 
+def _limiters(page: Any, url: str) -> None:
+    """As soon as a process has declared one."""
+    _await(page, f"{url}/limiters", "table tbody th a")
+
+
 def _decision(page: Any, url: str) -> None:
     _follow(page, f"{url}/audit", "table tbody th a, table tbody td a.id")
 
@@ -132,6 +137,9 @@ SHOTS = (
     Shot("jobs", "jobs", at("/jobs"), is_main=True),
     Shot("queues", "queues", at("/queues")),
     Shot("queue", "queue", at(f"/queues/{QUEUE}")),
+    Shot("limiters", "limiters", _limiters),
+    Shot("limiter", "limiter", at("/limiters/customer-api")),
+    Shot("limiter-partition", "limiter", at("/limiters/customer-api?partition=1"), is_main=True),
     Shot("workers", "workers", at("/workers")),
     Shot("audit", "audit", at("/audit")),
     Shot("audit-event", "audit_event", _decision),

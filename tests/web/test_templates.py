@@ -6,19 +6,40 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
 
 from flask_opsjobs._folders import folder
+from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.limits.models import LimitRejection
+from flask_opsjobs.operator import Operator
 from flask_opsjobs.web import _pages
 from tests.web.every import reads, soup
+from tests.web.rows import ago
 
 TEMPLATES = sorted(
     path.relative_to(folder("templates")).as_posix() for path in folder("templates").rglob("*.html")
 )
 
 
+@pytest.fixture
+def cooling(session: Session, host: Host, jobs: dict[str, Job]) -> str:
+    """The path of a partition that cools down; its limiter rejected a call."""
+    refused = {"partition": "42", "worker": "charge", "weight": 2, "code": "limit_tokens"}
+    session.add(LimitRejection(at=ago(minutes=3), limiter="customer-api", **refused))
+    session.commit()
+    Operator(host).cooldown(
+        "customer-api/42", 30, actor="tester", reason="the vendor asked us to wait"
+    )
+    return "/ops/jobs/limiters/customer-api?partition=42"
+
+
 def test_every_template_is_drawn_by_some_page(
-    client: FlaskClient, jobs: dict[str, Job], drifted: str, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient,
+    jobs: dict[str, Job],
+    drifted: str,
+    cooling: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn: set[str] = set()
     original = _pages._environment().loader.get_source
@@ -29,7 +50,7 @@ def test_every_template_is_drawn_by_some_page(
 
     _pages._environment().cache.clear()
     monkeypatch.setattr(_pages._environment().loader, "get_source", note)
-    for path in [drifted, *(path for _, path in reads(jobs))]:
+    for path in [drifted, cooling, *(path for _, path in reads(jobs))]:
         client.get(path)
     assert drawn == set(TEMPLATES)
 

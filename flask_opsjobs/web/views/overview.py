@@ -22,7 +22,7 @@ from .._reads import reading
 
 _RESOLVED = timedelta(days=1)
 # Behind each entry of the navigation, what the cards link to.
-_BELOW = {"jobs": ("job",), "queues": ("queue",), "audit": ("audit_event",)}
+_BELOW = {"jobs": ("job",), "queues": ("queue",), "limiters": ("limiter",), "audit": ("audit_event",)}  # fmt: skip
 _MOMENTS = 6
 
 

@@ -12,6 +12,7 @@ from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
 from ...db import SCHEMA_VERSION
+from ...limits.words import GLOSSARY
 from .. import _access, _back, _pages, _preferences, _problems
 from .._navigation import NAVIGATION
 
@@ -47,6 +48,7 @@ def help() -> Response:
         "Help",
         datetime.now(UTC),
         keys=KEYS,
+        words=GLOSSARY,
         places=[entry for entry in NAVIGATION if _access.may(entry.permission)],
         permissions={name: _access.may(name) for name in PERMISSIONS},
         back=_back.read(),
