@@ -1,12 +1,13 @@
 """A cron expression in a time zone: read once, refused with the place of the error, and the slots it has. No database.
 
-The slots are those of Debian's cron, as cronsim has them. With a fixed minute and hour, a slot that a clock jumps over
-comes right after the gap, and one that a clock shows twice comes once. With a star in either, time just goes on.
+The slots are those of Debian's cron. With a fixed minute and hour, a slot that a clock jumps over comes right after the
+gap, and one that a clock shows twice comes once, the first time. With a star in either, a slot comes whenever the clock
+shows it: never in a gap, twice where the clock shows it twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
@@ -33,8 +34,10 @@ _FIELDS = (
     ("day of the week", "0 to 7 or SUN to SAT, 0 and 7 being Sunday, 5L for the last Friday, 1#2 for the second Monday"),
 )  # fmt: skip
 _LONGEST = 200
-# No clock was ever changed by more at once; what cronsim finds before the beginning is dropped.
+# No clock was ever changed by more at once; what is found before the beginning is dropped.
 _LARGEST_STEP = timedelta(hours=25)
+# Within a day an offset changes once at most.
+_DAY, _SECOND = timedelta(days=1), timedelta(seconds=1)
 
 
 class BadSchedule(ValueError):
@@ -60,15 +63,8 @@ class Schedule:
         return said
 
     def slots_after(self, moment: datetime) -> Iterator[datetime]:
-        """Every slot after `moment`, in UTC and in order, each once; may end, at a year that has no more."""
-        last = moment
-        begin = moment.astimezone(self.place) - _LARGEST_STEP
-        for slot in CronSim(self._five, begin):
-            found = slot.astimezone(UTC)
-            # Two slots of one gap come at the same moment, and count as one.
-            if found > last:
-                last = found
-                yield found
+        """Every slot after `moment`, in UTC and in order, each once; ends when fifty years have none."""
+        return self._by_wall(moment) if self._is_fixed else self._by_time(moment)
 
     def next(self, moment: datetime, number: int) -> list[datetime]:
         """The next slots after `moment`, as many as asked for if there are."""
@@ -79,9 +75,70 @@ class Schedule:
         coming = takewhile(lambda slot: slot <= until, self.slots_after(after))
         return list(islice(coming, most))
 
-    @property
+    @cached_property
     def _five(self) -> str:
         return ALIASES.get(self.expression.lower(), self.expression)
+
+    @cached_property
+    def _is_fixed(self) -> bool:
+        """Whether it names its minutes and its hours, as Debian's cron tells wall clock from elapsed time."""
+        return not any(field.startswith("*") for field in self._five.split()[:2])
+
+    def _by_wall(self, moment: datetime) -> Iterator[datetime]:
+        """What the wall clock shows for the first time; what it never shows comes when the gap is over."""
+        last = moment
+        for shown in self._shown_after(moment.astimezone(self.place) - _LARGEST_STEP):
+            found = shown.replace(tzinfo=self.place).astimezone(UTC)
+            if found.astimezone(self.place).replace(tzinfo=None) != shown:
+                found = self._change_between(found - _DAY, found) or found
+            # Two slots of one gap come at the same moment, and count as one.
+            if found > last:
+                last = found
+                yield found
+
+    def _by_time(self, moment: datetime) -> Iterator[datetime]:
+        """Every moment at which the wall clock shows it: within a stretch of one offset, then the next stretch.
+
+        Not as cronsim does it, which steps by hours of the wall clock and loses slots where it changes by half an hour.
+        """
+        begin: datetime | None = moment.astimezone(UTC)
+        while begin is not None:
+            begin = yield from self._within_offset(begin)
+
+    def _within_offset(self, begin: datetime) -> Generator[datetime, None, datetime | None]:
+        """The slots after `begin` until the offset changes; just before that moment, or None when no slot follows."""
+        # Where a new stretch begins, `begin` is the moment before it, which has the old offset.
+        offset = self._offset(begin + _SECOND)
+        clear_until = begin + _SECOND
+        for shown in self._shown_after(begin + offset):
+            slot = shown.replace(tzinfo=UTC) - offset
+            while clear_until < slot:
+                if self._offset(clear_until + _DAY) != offset:
+                    change = self._change_between(clear_until, clear_until + _DAY)
+                    if change is not None and change <= slot:
+                        return change - _SECOND
+                    break
+                clear_until += _DAY
+            yield slot
+        return None
+
+    def _shown_after(self, begin: datetime) -> Iterator[datetime]:
+        """What a wall clock without any change shows after `begin`, as naive times."""
+        return iter(CronSim(self._five, begin.replace(tzinfo=None, fold=0)))
+
+    def _offset(self, moment: datetime) -> timedelta:
+        return moment.astimezone(self.place).utcoffset() or timedelta()
+
+    def _change_between(self, begin: datetime, end: datetime) -> datetime | None:
+        """The moment, to the second, from which the offset is that of `end`; None when it was so from the beginning."""
+        offset = self._offset(end)
+        if self._offset(begin) == offset:
+            return None
+        begin, end = begin.replace(microsecond=0), end.replace(microsecond=0)
+        while end - begin > _SECOND:
+            middle = begin + (end - begin) // _SECOND // 2 * _SECOND
+            begin, end = (begin, middle) if self._offset(middle) == offset else (middle, end)
+        return end
 
 
 def read_schedule(expression: object, zone: object = "UTC") -> Schedule:

@@ -5,13 +5,14 @@ Revises: 5b0f6d1c9a37
 Create Date: 2026-11-25 00:36:37.675667
 
 """
+
 from alembic import op
-import sqlalchemy as sa
+
 from flask_opsjobs.install import steps
 
 # revision identifiers, used by Alembic.
-revision = '91cff2e1a20b'
-down_revision = '5b0f6d1c9a37'
+revision = "91cff2e1a20b"
+down_revision = "5b0f6d1c9a37"
 branch_labels = None
 depends_on = None
 
