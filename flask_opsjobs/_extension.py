@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, overload
 
 from flask import Flask, current_app
@@ -11,12 +11,13 @@ from sqlalchemy.orm import Session
 
 from . import policy, settings
 from .cli import opsjobs as cli_group
+from .cron.declaration import CatchUp, Entry, make_entry
 from .db import SpareConnections
 from .engine.broker import Broker
 from .engine.connections import RedisConnections
 from .engine.facts import explain_apart
 from .engine.handout import Handout
-from .errors import ConfigError
+from .errors import ConfigError, DeclarationError
 from .explain.shapes import Explanation
 from .host import Host
 from .jobs.worker import Worker
@@ -41,6 +42,7 @@ class OpsJobs:
         display: policy.DisplayPolicy | None = None,
     ) -> None:
         self.workers: dict[str, Worker] = {}
+        self.cron_entries: dict[str, Entry] = {}
         self._access = access
         self._display = display
         if app is not None:
@@ -64,6 +66,7 @@ class OpsJobs:
             session=session,
             secrets=_secrets(app),
             workers=self.workers,
+            cron_entries=self.cron_entries,
             access=_policy(access or self._access, policy.AccessPolicy, "access"),
             display=_policy(display or self._display, policy.DisplayPolicy, "display"),
             spare=SpareConnections(engine),
@@ -118,6 +121,43 @@ class OpsJobs:
             return worker
 
         return declare if function is None else declare(function)
+
+    def cron(
+        self,
+        expression: str,
+        *,
+        zone: str = "UTC",
+        overlap: str = "skip",
+        catch_up: CatchUp = "none",
+        args: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> Callable[[Worker], Worker]:
+        """Run a worker by the clock: `@opsjobs.cron("30 3 * * *", zone="Europe/Paris")` above `@opsjobs.worker`.
+
+        `expression` has five fields or is one such as `@daily`. While a job of the entry has not ended, a slot is
+        treated as `overlap` says: `skip`, `allow`, `queue_one` or `cancel_previous`. Of the slots of a time without a
+        scheduler `none` is run afterwards, the `latest`, or that many of all. Raises `DeclarationError` with every
+        fault. The loops of `flask opsjobs run` take the declared entries over when they start.
+        """
+
+        def declare(worker: Worker) -> Worker:
+            if not isinstance(worker, Worker):
+                raise DeclarationError(
+                    f"cron takes a worker, got {worker!r}: write @opsjobs.cron(…) above @opsjobs.worker"
+                )
+            entry = make_entry(
+                worker, expression, zone=zone, overlap=overlap, catch_up=catch_up, args=args, name=name
+            )  # fmt: skip
+            other = self.cron_entries.get(entry.name)
+            if other is not None and other != entry:
+                raise DeclarationError(
+                    f"cron entry {entry.name} is declared twice, for {other.worker} and for {entry.worker}: "
+                    "give one of them another name="
+                )
+            self.cron_entries[entry.name] = entry
+            return worker
+
+        return declare
 
 
 def _policy(given: Any, protocol: type, name: str) -> Any:

@@ -15,6 +15,7 @@ from .policy import AccessPolicy, DisplayPolicy
 from .settings import Settings
 
 if TYPE_CHECKING:
+    from .cron.declaration import Entry
     from .jobs.worker import Worker
 
 
@@ -31,6 +32,8 @@ class Host:
     display: DisplayPolicy
     spare: SpareConnections
     broker: Any = None
+    # As code declares them; what the loops made of them stands in the database.
+    cron_entries: dict[str, Entry] = field(default_factory=dict)
     # Both None under TESTING and without OPSJOBS_DISPATCH: jobs are left to the dispatch loop.
     hand_out: Callable[[list[Any]], None] | None = None
     may_be_born_queued: Callable[[str], bool] | None = None

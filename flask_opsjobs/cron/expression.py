@@ -31,7 +31,7 @@ _FIELDS = (
     ("hour", "0 to 23"),
     ("day of the month", "1 to 31, L for the last, LW for the last weekday"),
     ("month", "1 to 12 or JAN to DEC"),
-    ("day of the week", "0 to 7 or SUN to SAT, 0 and 7 being Sunday, 5L for the last Friday, 1#2 for the second Monday"),
+    ("day of the week", "0 to 7 or SUN to SAT, 5L for the last Friday, 1#2 for the second Monday"),
 )  # fmt: skip
 _LONGEST = 200
 # No clock was ever changed by more at once; what is found before the beginning is dropped.

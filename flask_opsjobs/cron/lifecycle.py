@@ -1,4 +1,4 @@
-"""The states of a cron entry, its policies, and the fates of its slots, as data: writes, pages, docs and tests read this."""
+"""The states of a cron entry, its policies and the fates of its slots, as data: writes, pages and docs read this."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class CronEntry(Base):
 class CronSlot(Base):
     """The fate of a slot; of `slots` of them from `slot_at` to `until_at` when they had the same at once.
 
-    A `manual` one stands beside the slot's own: `slot_at` is what it makes up for, or the moment at which somebody ran it,
+    A `manual` one stands beside the slot's own: `slot_at` is what it makes up for, or when somebody ran it,
     `decided_by` who. No foreign key: the ledger outlives entries and jobs. `result` is the state its job ended in.
     """
 

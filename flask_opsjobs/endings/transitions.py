@@ -11,8 +11,10 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from .. import sql
+from ..cron import transitions as cron_transitions
 from ..db import Connection
 from ..jobs import receipts
+from ..jobs import transitions as job_transitions
 from ..jobs.lifecycle import FINAL, WAITING
 from ..jobs.outcomes import Outcome
 
@@ -123,6 +125,18 @@ def discard(
     return _end_waiting(connection, ids, now, reason, state="failed", ended_by="discarded")
 
 
+def stop(
+    connection: Connection, jobs: Mapping[int, str], actor: str, reason: str, now: datetime
+) -> None:
+    """End those of these jobs, given by id with their states, that wait, and ask for the started ones to be stopped.
+
+    The caller holds them.
+    """
+    cancel(connection, [id for id, state in jobs.items() if state in WAITING], now, reason)
+    started = [id for id, state in jobs.items() if state not in WAITING]
+    job_transitions.request_cancel(connection, started, actor, reason, now)
+
+
 def _end_waiting(
     connection: Connection, ids: Sequence[int], now: datetime, reason: str | None, **end: str
 ) -> list[Ended]:
@@ -134,14 +148,18 @@ def _end(connection: Connection, statement: str, parameters: Mapping[str, Any]) 
     with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(sql.load(statement), parameters)
         ended = [Ended(**row) for row in cursor.fetchall()]
-        _tell(connection, ended)
+        _tell(connection, ended, parameters["now"])
     return ended
 
 
-def _tell(connection: Connection, ended: Sequence[Ended]) -> None:
+def _tell(connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
     """Tell all who wait for an end, in the same transaction."""
     if unique := [job.id for job in ended if job.is_unique and job.is_final]:
         receipts.release(connection, unique)
+    if of_cron := [job for job in ended if job.cron_entry is not None and job.is_final]:
+        cron_transitions.note_results(connection, {job.id: job.state for job in of_cron}, now)
+        names = {job.cron_entry for job in of_cron if job.cron_entry is not None}
+        cron_transitions.release(connection, names, now)
 
 
 def _row(ending: Ending) -> dict[str, Any]:

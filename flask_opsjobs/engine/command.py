@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
+from redis import RedisError
 from rq.command import send_command
 
 from .broker import Broker
 
+_log = logging.getLogger("flask_opsjobs.dispatch")
 # RQ's workers ignore a command that they do not know.
 _BEAT = "opsjobs-beat"
 
@@ -24,3 +27,11 @@ def is_hurry(message: Any) -> bool:
         return bool(json.loads(message["data"])["command"] == _BEAT)
     except (ValueError, TypeError, KeyError):
         return False
+
+
+def hurry_quietly(broker: Broker, queue: str, executor: str) -> None:
+    """The same, when its next beat does as well."""
+    try:
+        hurry(broker, queue, executor)
+    except RedisError as error:
+        _log.info("executor %s was not hurried (%s)", executor, type(error).__name__)

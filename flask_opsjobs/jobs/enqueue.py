@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
@@ -60,7 +61,7 @@ def enqueue(
         else:
             row |= receipt(options.unique)
             row["keys"] = keys(worker, options.unique, host, values)
-            enqueued = Enqueued(*receipts.find_or_take(connection, row))
+            enqueued = Enqueued(*receipts.find_or_take(partial(_ask, connection), row))
     if not enqueued.conflict:
         _tell_hook(session, host, worker, options, enqueued)
         if signals.job_enqueued.receivers:
@@ -74,6 +75,11 @@ def insert(connection: Connection, row: Mapping[str, Any], dispatch_no: int = 0)
         sql.load("enqueue_job"), {**row, "dispatch_no": dispatch_no}
     ).one()
     return Enqueued(found[0], found[1])
+
+
+def _ask(connection: Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+    answer = connection.exec_driver_sql(sql.load(statement), dict(values))
+    return answer.all() if answer.returns_rows else ()
 
 
 def _first_number(options: Options, host: Host) -> int:
@@ -101,7 +107,7 @@ def parameters(worker: Worker, options: Options, host: Host) -> dict[str, Any]:
         limit = host.settings.max_args_bytes
         said = f"is larger than OPSJOBS_MAX_ARGS_BYTES = {limit}"
         raise InvalidArgs(worker.name, [{"loc": "meta", "msg": said, "type": "too_large"}])
-    return {"worker": worker.name, **columns}
+    return {"worker": worker.name, "cron_entry": None, "is_deferred": False, **columns}
 
 
 def receipt(unique: Unique) -> dict[str, Any]:

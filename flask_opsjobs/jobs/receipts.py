@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
-
-from sqlalchemy import Connection as SqlConnection
 
 from .. import db, sql
 from ..errors import OpsJobsError
@@ -18,23 +16,25 @@ __all__ = ["Unique", "find_or_take", "release", "take"]
 _MOST_ROUNDS = 100
 
 
-def find_or_take(
-    connection: SqlConnection, parameters: Mapping[str, Any]
-) -> tuple[int, str | None, bool]:
+# Runs a statement of the folder `sql` with its parameters, in the caller's transaction; its rows, by name.
+Ask = Callable[[str, Mapping[str, Any]], Sequence[Any]]
+
+
+def find_or_take(ask: Ask, parameters: Mapping[str, Any]) -> tuple[int, str | None, bool]:
     """Record a unique job with its receipts, or find the job that has them: (id, state, whether it was found).
 
     `parameters` are those of `enqueue_unique_job.sql`. Waits for a transaction that is recording the same call; when
     that rolls back, this one records. The caller commits. The state is None when the found job's row is gone.
     """
     for _ in range(_MOST_ROUNDS):
-        row = connection.exec_driver_sql(sql.load("enqueue_unique_job"), dict(parameters)).one()
+        (row,) = ask("enqueue_unique_job", parameters)
         if row.state is not None:
             return row.id, row.state, False
         keys = {"keys": parameters["keys"], "id": row.id}
-        found = connection.exec_driver_sql(sql.load("find_receipt"), keys).one_or_none()
+        found = next(iter(ask("find_receipt", keys)), None)
         if found is None or len(parameters["keys"]) > 1:
             # What has expired, and what we took under one key before we met another.
-            connection.exec_driver_sql(sql.load("give_back_receipts"), keys)
+            ask("give_back_receipts", keys)
         if found is not None:
             return found.job_id, found.state, True
     raise OpsJobsError(

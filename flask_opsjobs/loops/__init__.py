@@ -1,11 +1,12 @@
 """The background loops: one module for each, and the process that runs them all."""
 
-from . import dispatch, expire, keep_books, observe, recall, retain, roll_up, stage, watch
+from . import cron, dispatch, expire, keep_books, observe, recall, retain, roll_up, stage, watch
 from .shape import Loop, Pass
 
 LOOPS: tuple[Loop, ...] = (
     dispatch.LOOP,
     stage.LOOP,
+    cron.LOOP,
     expire.LOOP,
     watch.LOOP,
     recall.LOOP,

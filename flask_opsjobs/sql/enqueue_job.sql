@@ -1,6 +1,7 @@
 -- Records a job. Returns its id and state, and the number of its dispatch.
 -- It is due at scheduled_at, or the delay from now on. Due now, it is born `available`; with a dispatch_no above 0 it is
--- born `queued` instead, and whoever gave that number pushes it once the host has committed.
+-- born `queued` instead, and whoever gave that number pushes it once the host has committed. A `deferred` one waits for
+-- the job of its cron entry that has not ended.
 -- No lock: its birth is an appended row, which waits for nobody and goes with a rollback.
 -- Run in the host's transaction by `enqueue`. Postgres' clock, not its now(), which stands still in a transaction.
 WITH moment AS MATERIALIZED (
@@ -8,15 +9,16 @@ WITH moment AS MATERIALIZED (
 ), due AS MATERIALIZED (
     SELECT now, coalesce(%(scheduled_at)s::timestamptz, now + %(delay)s::interval) AS at FROM moment
 ), birth AS MATERIALIZED (
-    SELECT *, CASE WHEN at > now THEN 'scheduled' WHEN %(dispatch_no)s::bigint > 0 THEN 'queued' ELSE 'available' END AS state
+    SELECT *, CASE WHEN %(is_deferred)s THEN 'deferred' WHEN at > now THEN 'scheduled'
+        WHEN %(dispatch_no)s::bigint > 0 THEN 'queued' ELSE 'available' END AS state
     FROM due
 ), counted AS (
     INSERT INTO opsjobs.birth_slips (at, queue, born) SELECT now, %(queue)s, 1 FROM moment
 )
 INSERT INTO opsjobs.jobs (worker, queue, line, state, priority, args, meta, tags, max_attempts, timeout_seconds,
-    deadline_at, created_at, due_at, dispatch_no, dispatched_at)
+    deadline_at, created_at, due_at, dispatch_no, dispatched_at, cron_entry)
 SELECT %(worker)s, %(queue)s, %(line)s, state, %(priority)s::smallint, %(args)s::jsonb, %(meta)s::jsonb, %(tags)s::text[],
     %(max_attempts)s::int, %(timeout_seconds)s::int, at + %(deadline)s::interval, now, at,
-    CASE state WHEN 'queued' THEN %(dispatch_no)s::bigint ELSE 0 END, CASE state WHEN 'queued' THEN now END
+    CASE state WHEN 'queued' THEN %(dispatch_no)s::bigint ELSE 0 END, CASE state WHEN 'queued' THEN now END, %(cron_entry)s::text
 FROM birth
 RETURNING id, state, dispatch_no

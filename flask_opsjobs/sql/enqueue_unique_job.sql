@@ -16,10 +16,10 @@ WITH moment AS MATERIALIZED (
     RETURNING key
 ), born AS (
     INSERT INTO opsjobs.jobs (id, worker, queue, line, state, priority, args, meta, tags, max_attempts, timeout_seconds,
-        deadline_at, created_at, due_at, unique_key, unique_until)
-    SELECT id, %(worker)s, %(queue)s, %(line)s, CASE WHEN at > now THEN 'scheduled' ELSE 'available' END,
+        deadline_at, created_at, due_at, unique_key, unique_until, cron_entry)
+    SELECT id, %(worker)s, %(queue)s, %(line)s, CASE WHEN %(is_deferred)s THEN 'deferred' WHEN at > now THEN 'scheduled' ELSE 'available' END,
         %(priority)s::smallint, %(args)s::jsonb, %(meta)s::jsonb, %(tags)s::text[], %(max_attempts)s::int,
-        %(timeout_seconds)s::int, at + %(deadline)s::interval, now, at, (%(keys)s::bytea[])[1], %(until)s::text
+        %(timeout_seconds)s::int, at + %(deadline)s::interval, now, at, (%(keys)s::bytea[])[1], %(until)s::text, %(cron_entry)s::text
     FROM due WHERE (SELECT count(*) FROM taken) = cardinality(%(keys)s::bytea[])
     RETURNING id, state
 ), counted AS (

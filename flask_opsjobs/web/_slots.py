@@ -69,7 +69,7 @@ def shape_of(fate: str) -> str:
 
 
 def make_strip(rows: Iterable[Drawn], most: int = 20) -> Picture:
-    """The newest slots, at most `most`, the newest at the right; `rows` come newest first. A run of slots is one mark."""
+    """The newest `most` slots, the newest at the right; `rows` come newest first. A run of slots is one mark."""
     shown = list(rows)[:most][::-1]
     marks = [
         Mark(number * _STEP, 0, shape_of(row.fate), row.fate, _title(row))

@@ -65,7 +65,10 @@ class TestEveryLoop:
         assert bench.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") == []
 
     @pytest.mark.parametrize(
-        "loop", [loop for loop in LOOPS if not loop.is_alone], ids=lambda loop: loop.name
+        "loop",
+        # Those that ask Redis: cron hands out after its commits, as a host's request does.
+        [loop for loop in LOOPS if not loop.is_alone and loop.name != "cron"],
+        ids=lambda loop: loop.name,
     )
     def test_redis_being_away_is_an_error_of_the_pass_only(
         self,

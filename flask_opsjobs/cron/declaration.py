@@ -1,0 +1,96 @@
+"""A cron entry as code declares it or an operator makes it: one worker, its arguments, a schedule and two policies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import DeclarationError, InvalidArgs
+from ..jobs.options import fault_of_name
+from ..jobs.worker import Worker
+from .expression import BadSchedule, Schedule, read_schedule
+from .lifecycle import OVERLAPS
+
+# What a setting of the largest arguments may be at most; the host's own is asked when a job is recorded.
+_LARGEST_ARGS = 100_000_000
+_MOST_CAUGHT_UP = 1_000
+
+CatchUp = str | int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is wanted of an entry. `catch_up_limit` goes with `all`; `args` are as they are stored."""
+
+    name: str
+    worker: str
+    schedule: Schedule
+    overlap: str
+    catch_up: str
+    catch_up_limit: int | None
+    args: Mapping[str, Any]
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns of the row that say the same, but for its name."""
+        return {
+            "worker": self.worker,
+            "expression": self.schedule.expression,
+            "zone": self.schedule.zone,
+            "overlap": self.overlap,
+            "catch_up": self.catch_up,
+            "catch_up_limit": self.catch_up_limit,
+            "args": dict(self.args),
+        }
+
+
+def make_entry(
+    worker: Worker,
+    expression: str,
+    *,
+    zone: str = "UTC",
+    overlap: str = "skip",
+    catch_up: CatchUp = "none",
+    args: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> Entry:
+    """The entry. Raises `DeclarationError` with every fault and its fix; values of redacted parameters are dropped."""
+    named = worker.name if name is None else name
+    faults = [fault] if (fault := fault_of_name("its name", named)) else []
+    schedule = None
+    try:
+        schedule = read_schedule(expression, zone)
+    except BadSchedule as wrong:
+        faults.append(str(wrong))
+    if overlap not in OVERLAPS:
+        faults.append(f"overlap must be one of {', '.join(OVERLAPS)}, got {overlap!r}")
+    limit = _limit_of(catch_up)
+    if catch_up not in ("none", "latest") and limit is None:
+        faults.append(
+            "catch_up must be 'none', 'latest', or how many of all that were missed, "
+            f"from 1 to {_MOST_CAUGHT_UP}; got {catch_up!r}"
+        )
+    stored: Any = {}
+    try:
+        stored = json.loads(_stored(worker, {} if args is None else args))
+    except InvalidArgs as wrong:
+        faults.append(str(wrong))
+    except TypeError:
+        faults.append(f"args must be a dict of arguments, got {type(args).__name__}")
+    if faults or schedule is None:
+        raise DeclarationError(f"cron entry {named}: " + "; ".join(faults))
+    word = str(catch_up) if limit is None else "all"
+    return Entry(named, worker.name, schedule, overlap, word, limit, stored)
+
+
+def _stored(worker: Worker, args: Mapping[str, Any]) -> bytes:
+    if not isinstance(args, Mapping):
+        raise TypeError
+    return worker.arguments.dump(worker.arguments.validate((), args), _LARGEST_ARGS)
+
+
+def _limit_of(catch_up: object) -> int | None:
+    is_number = isinstance(catch_up, int) and not isinstance(catch_up, bool)
+    return catch_up if is_number and 1 <= catch_up <= _MOST_CAUGHT_UP else None  # type: ignore[operator,return-value]

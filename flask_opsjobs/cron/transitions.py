@@ -1,0 +1,191 @@
+"""The writes of cron: entries are taken over from code, locked and moved on, and slots get their fate.
+
+Every function is part of the caller's transaction. Lock order: the jobs of an entry, then the entry; entries by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import class_row
+
+from .. import sql
+from ..db import Connection
+from .declaration import Entry
+from .expression import Schedule
+from .lifecycle import state_of
+
+
+@dataclass(frozen=True)
+class Standing:
+    """An entry as a decision about it is made."""
+
+    name: str
+    origin: str
+    worker: str
+    expression: str
+    zone: str
+    overlap: str
+    catch_up: str
+    catch_up_limit: int | None
+    args: Mapping[str, Any]
+    checked_until: datetime
+    changed_at: datetime | None
+    retired_at: datetime | None
+    is_paused: bool
+    paused_at: datetime | None
+    paused_by: str | None
+    paused_reason: str | None
+
+    @property
+    def state(self) -> str:
+        """`active`, `paused` or `retired`."""
+        return state_of(self.is_paused, self.retired_at is not None)
+
+    @property
+    def schedule(self) -> Schedule:
+        """Its expression in its zone."""
+        return Schedule(self.expression, self.zone)
+
+    def differs_from(self, entry: Entry) -> bool:
+        """Whether it says something else than what is wanted."""
+        return any(getattr(self, name) != value for name, value in entry.columns.items())
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A job of an entry that has not ended."""
+
+    id: int
+    state: str
+    queue: str
+    dispatch_no: int
+    executor: str | None
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A row of the ledger as it is written; `until_at` and `slots` differ from one slot's for a run of them."""
+
+    slot_at: datetime
+    fate: str
+    why: str | None = None
+    job_id: int | None = None
+    until_at: datetime | None = None
+    slots: int = 1
+    decided_by: str | None = None
+
+
+def list_entries(connection: Connection) -> list[Standing]:
+    """Every entry that is not retired, by name. Locks nothing."""
+    return _standing(connection, "list_cron_entries", {"names": None})
+
+
+def look(connection: Connection, names: Collection[str]) -> dict[str, Standing]:
+    """These entries, retired ones too, by name. Locks nothing."""
+    found = _standing(connection, "list_cron_entries", {"names": list(names)})
+    return {entry.name: entry for entry in found}
+
+
+def lock(connection: Connection, names: Collection[str]) -> dict[str, Standing]:
+    """Lock these entries by name, and how they stand then."""
+    connection.execute(sql.load("lock_cron_entries"), {"names": sorted(names)})
+    return look(connection, names)
+
+
+def lock_jobs(connection: Connection, name: str) -> None:
+    """Lock the jobs of an entry that have not ended, in id order; before the entry itself."""
+    connection.execute(sql.load("lock_jobs_of_cron"), {"name": name})
+
+
+def list_unfinished(connection: Connection, name: str) -> list[Unfinished]:
+    """The jobs of an entry that have not ended, the oldest first. Locks nothing."""
+    with connection.cursor(row_factory=class_row(Unfinished)) as cursor:
+        return cursor.execute(sql.load("list_unfinished_of_cron"), {"name": name}).fetchall()
+
+
+def create(connection: Connection, entry: Entry, origin: str, by: str, now: datetime) -> None:
+    """Enter an entry; its first slot is the next one."""
+    asked = {"name": entry.name, "origin": origin, "by": by, "now": now, **_columns(entry)}
+    connection.execute(sql.load("create_cron_entry"), asked)
+
+
+def change(connection: Connection, entry: Entry, origin: str, now: datetime) -> None:
+    """Let a locked entry say something else from now on, in use again if it was retired; its ledger stays."""
+    asked = {"name": entry.name, "origin": origin, "now": now, **_columns(entry)}
+    connection.execute(sql.load("change_cron_entry"), asked)
+
+
+def retire(connection: Connection, name: str, now: datetime) -> None:
+    """Let a locked entry have no more slots."""
+    connection.execute(sql.load("retire_cron_entry"), {"name": name, "now": now})
+
+
+def delete(connection: Connection, names: Collection[str]) -> None:
+    """Remove locked entries; their ledger stays."""
+    connection.execute(sql.load("delete_cron_entries"), {"names": list(names)})
+
+
+def pause(connection: Connection, name: str, actor: str, reason: str, now: datetime) -> None:
+    """Keep the slots of a locked entry as paused from now on."""
+    asked = {"name": name, "actor": actor, "reason": reason, "now": now}
+    connection.execute(sql.load("pause_cron_entry"), asked)
+
+
+def resume(connection: Connection, name: str) -> None:
+    """Run the slots of a locked entry again."""
+    connection.execute(sql.load("resume_cron_entry"), {"name": name})
+
+
+def decide(connection: Connection, entry: Standing, slot: Slot, now: datetime) -> None:
+    """Write the fate of a slot, or of a run of them, of a locked entry."""
+    row = {
+        "entry": entry.name,
+        "expression": entry.expression,
+        "zone": entry.zone,
+        "now": now,
+        **vars(slot),
+        "until_at": slot.until_at or slot.slot_at,
+    }
+    connection.execute(sql.load("decide_cron_slot"), row)
+
+
+def move_on(connection: Connection, name: str, until: datetime) -> None:
+    """Say that every slot of a locked entry up to `until` has its fate."""
+    connection.execute(sql.load("move_cron_entry_on"), {"name": name, "until": until})
+
+
+def note_results(connection: Connection, states: Mapping[int, str], now: datetime) -> None:
+    """Tell the slots of jobs that ended, given by id with their final states."""
+    asked = {"ids": list(states), "states": list(states.values()), "now": now}
+    connection.execute(sql.load("note_cron_results"), asked)
+
+
+def release(
+    connection: Connection, names: Collection[str], now: datetime
+) -> Sequence[tuple[str, str]]:
+    """Make the jobs that wait behind others of these entries available when none is left; their (line, queue).
+
+    Locks the entries first and looks in a statement of its own: of two that end at once, the second sees the first.
+    """
+    connection.execute(sql.load("lock_cron_entries"), {"names": sorted(names)})
+    asked = {"names": list(names), "now": now}
+    return connection.execute(sql.load("release_cron_jobs"), asked).fetchall()
+
+
+def list_waiting_behind(connection: Connection) -> list[str]:
+    """The entries that have a job waiting behind, by name. Locks nothing."""
+    return [name for (name,) in connection.execute(sql.load("list_cron_waiting_behind"))]
+
+
+def _columns(entry: Entry) -> dict[str, Any]:
+    return {**entry.columns, "args": json.dumps(entry.columns["args"])}
+
+
+def _standing(connection: Connection, statement: str, asked: Mapping[str, Any]) -> list[Standing]:
+    with connection.cursor(row_factory=class_row(Standing)) as cursor:
+        return cursor.execute(sql.load(statement), asked).fetchall()
