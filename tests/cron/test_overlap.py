@@ -1,0 +1,239 @@
+"""A slot that comes while a job of its entry has not ended: beside it, not at all, behind it, or in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from flask_opsjobs import endings
+from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.operator import Operator
+from tests.cron.conftest import START, Scheduler
+from tests.support.engine import Bench, race
+
+EveryTen = Callable[..., Scheduler]
+MINUTE = timedelta(minutes=1)
+OK = Outcome(kind="returned")
+
+
+def start(bench: Bench, job_id: int) -> None:
+    """Hand a job out and claim it."""
+    bench.dispatch(window=100)
+    bench.claim(job_id, bench.job(job_id)["dispatch_no"])
+    assert bench.job(job_id)["state"] == "started"
+
+
+def end(bench: Bench, job_id: int, outcome: Outcome = OK) -> None:
+    bench.record(job_id, bench.job(job_id)["dispatch_no"], outcome)
+
+
+@pytest.fixture
+def running(every_ten: EveryTen) -> Callable[[str], Scheduler]:
+    """A scheduler whose entry has its first job started, with this overlap policy."""
+
+    def make(overlap: str) -> Scheduler:
+        scheduler = every_ten(overlap=overlap)
+        scheduler.look(START + 10 * MINUTE)
+        start(scheduler.bench, scheduler.jobs()[0]["id"])
+        return scheduler
+
+    return make
+
+
+Running = Callable[[str], Scheduler]
+
+
+def test_allow_runs_beside_it(running: Running) -> None:
+    scheduler = running("allow")
+    scheduler.look(START + 20 * MINUTE)
+    assert [job["state"] for job in scheduler.jobs()] == ["started", "available"]
+
+
+def test_skip_keeps_who_was_in_the_way(running: Running) -> None:
+    scheduler = running("skip")
+    first = scheduler.jobs()[0]["id"]
+    scheduler.look(START + 20 * MINUTE)
+    assert scheduler.slots()[-1] == ("12:20", "skipped_overlap", 1)
+    why = scheduler.bench.row("SELECT why FROM opsjobs.cron_slots ORDER BY id DESC LIMIT 1")["why"]
+    assert why == f"job {first} had not ended"
+    end(scheduler.bench, first)
+    scheduler.look(START + 30 * MINUTE)
+    assert scheduler.slots()[-1] == ("12:30", "ran", 1)
+
+
+def test_a_job_that_is_to_be_tried_again_has_not_ended(running: Running) -> None:
+    scheduler = running("skip")
+    end(scheduler.bench, scheduler.jobs()[0]["id"], Outcome(kind="raised", error="Boom"))
+    assert scheduler.jobs()[0]["state"] == "retryable"
+    scheduler.look(START + 20 * MINUTE)
+    assert scheduler.slots()[-1] == ("12:20", "skipped_overlap", 1)
+
+
+def test_a_job_of_the_same_worker_without_the_entry_is_not_in_the_way(
+    every_ten: EveryTen, sync: Any, db: Any
+) -> None:
+    scheduler = every_ten(overlap="skip")
+    sync.enqueue()
+    db.session.commit()
+    scheduler.look(START + 10 * MINUTE)
+    assert scheduler.slots() == [("12:10", "ran", 1)]
+
+
+def test_queue_one_lets_one_wait_and_it_runs_when_the_first_ends(running: Running) -> None:
+    scheduler = running("queue_one")
+    for minutes in (20, 30):
+        scheduler.look(START + minutes * MINUTE)
+    assert scheduler.slots() == [
+        ("12:10", "ran", 1),
+        ("12:20", "queued_behind", 1),
+        ("12:30", "skipped_overlap", 1),
+    ]
+    first, second = scheduler.jobs()
+    assert second["state"] == "deferred"
+    end(scheduler.bench, first["id"])
+    assert scheduler.bench.job(second["id"])["state"] == "available"
+    start(scheduler.bench, second["id"])
+    end(scheduler.bench, second["id"])
+    results = scheduler.bench.rows("SELECT result FROM opsjobs.cron_slots WHERE job_id IS NOT NULL")
+    assert results == [{"result": "finished"}] * 2
+
+
+@pytest.mark.parametrize("outcome", ["raised", "discarded", "canceled"])
+def test_every_kind_of_end_releases_who_waits_behind(running: Running, outcome: str) -> None:
+    scheduler = running("queue_one")
+    scheduler.look(START + 20 * MINUTE)
+    first, second = scheduler.jobs()
+    ended_by = "invalid_args" if outcome == "raised" else None
+    end(scheduler.bench, first["id"], Outcome(kind=outcome, error="Boom", ended_by=ended_by))
+    assert scheduler.bench.job(second["id"])["state"] == "available"
+
+
+def test_a_canceled_follow_up_makes_room_for_the_next(running: Running) -> None:
+    scheduler = running("queue_one")
+    scheduler.look(START + 20 * MINUTE)
+    behind = scheduler.jobs()[1]["id"]
+    Operator(scheduler.bench.host).cancel(behind, actor="anna", reason="it is a test")
+    scheduler.look(START + 30 * MINUTE)
+    assert scheduler.slots()[-1] == ("12:30", "queued_behind", 1)
+
+
+def test_cancel_previous_asks_the_running_one_to_stop_and_runs(running: Running) -> None:
+    scheduler = running("cancel_previous")
+    first = scheduler.jobs()[0]["id"]
+    scheduler.look(START + 20 * MINUTE)
+    old, new = scheduler.jobs()
+    assert old["cancel_requested_by"] == "system:cron"
+    assert old["cancel_reason"] == "the next slot of cron entry sync has come"
+    assert new["state"] == "available"
+    end(scheduler.bench, first, Outcome(kind="died", error="killed"))
+    assert scheduler.bench.job(first)["state"] == "canceled"
+
+
+def test_cancel_previous_ends_one_that_still_waits(every_ten: EveryTen) -> None:
+    scheduler = every_ten(overlap="cancel_previous")
+    scheduler.look(START + 10 * MINUTE)
+    scheduler.look(START + 20 * MINUTE)
+    assert [job["state"] for job in scheduler.jobs()] == ["canceled", "available"]
+    assert scheduler.bench.row("SELECT result FROM opsjobs.cron_slots WHERE slot_at < %s",
+                               START + 15 * MINUTE)["result"] == "canceled"  # fmt: skip
+
+
+# --- who else is at work at the same moment
+
+
+def test_two_schedulers_run_a_slot_once(every_ten: EveryTen, make_bench: Any) -> None:
+    first = every_ten(overlap="allow")
+    second = Scheduler(make_bench(), "two")
+    second.look(START)
+    for number in range(1, 9):
+        now = START + number * 10 * MINUTE
+        answers = race(lambda now=now: first.look(now), lambda now=now: second.look(now))
+        assert answers == [None, None]
+    assert [fate for _, fate, _ in first.slots()] == ["ran"] * 8
+    assert len(first.jobs()) == 8
+
+
+def test_two_that_end_at_once_release_who_waits_behind(running: Running, make_bench: Any) -> None:
+    """The last-one rule: under READ COMMITTED each would see the other unfinished, and nobody release."""
+    scheduler = running("queue_one")
+    bench, other = scheduler.bench, make_bench()
+    for number in range(1, 7):
+        now = START + 2 * number * 10 * MINUTE
+        scheduler.look(now)
+        first, behind = [job["id"] for job in scheduler.jobs() if job["ended_at"] is None]
+        # A second one that runs beside the first: an ended job of the entry that somebody tries again.
+        second = None
+        if ended := [job["id"] for job in scheduler.jobs() if job["state"] == "failed"]:
+            second = ended[-1]
+            Operator(bench.host).retry(second, actor="anna", reason="it is a test")
+            start(bench, second)
+        both = [job for job in (first, second) if job is not None]
+        acts = [
+            partial(by.record, job, bench.job(job)["dispatch_no"], Outcome(kind="discarded"))
+            for by, job in zip((bench, other), both, strict=False)
+        ]
+        race(*acts)
+        assert bench.job(behind)["state"] == "available"
+        start(bench, behind)
+
+
+def test_an_end_and_a_slot_at_once_leave_nobody_waiting(running: Running, make_bench: Any) -> None:
+    """Either the slot finds the entry free, or it waits behind and the end releases it."""
+    scheduler = running("queue_one")
+    other = make_bench()
+    for number in range(2, 14):
+        unfinished = [job for job in scheduler.jobs() if job["ended_at"] is None]
+        for job in unfinished[:1]:
+            if job["state"] == "available":
+                start(scheduler.bench, job["id"])
+        now = START + number * 10 * MINUTE
+        (first, *_) = [job for job in scheduler.jobs() if job["ended_at"] is None]
+        no = scheduler.bench.job(first["id"])["dispatch_no"]
+        answers = race(
+            lambda now=now: scheduler.look(now),
+            lambda first=first, no=no: other.record(first["id"], no, OK),
+        )
+        assert not any(isinstance(answer, Exception) for answer in answers)
+        (left,) = [job for job in scheduler.jobs() if job["ended_at"] is None]
+        assert left["state"] == "available"
+
+
+def test_a_follow_up_that_an_end_could_not_release_is_found_by_the_sweep(
+    running: Running, make_bench: Any
+) -> None:
+    scheduler = running("queue_one")
+    scheduler.look(START + 20 * MINUTE)
+    first, behind = scheduler.jobs()
+    other = make_bench()
+    # Somebody holds the follow-up, and lets it be: an end does not wait for that.
+    with other.connection.transaction():
+        other.rows("SELECT 1 FROM opsjobs.jobs WHERE id = %s FOR UPDATE", behind["id"])
+        end(scheduler.bench, first["id"])
+    assert scheduler.bench.job(behind["id"])["state"] == "deferred"
+    scheduler.look(START + 21 * MINUTE)
+    assert scheduler.bench.job(behind["id"])["state"] == "available"
+
+
+def test_an_end_and_cancel_previous_at_once_do_not_deadlock(
+    every_ten: EveryTen, make_bench: Any
+) -> None:
+    scheduler = every_ten(overlap="cancel_previous")
+    other = make_bench()
+    for number in range(1, 13):
+        scheduler.look(START + (2 * number - 1) * 10 * MINUTE)
+        (job, *_) = [job for job in scheduler.jobs() if job["ended_at"] is None]
+        start(scheduler.bench, job["id"])
+        no = scheduler.bench.job(job["id"])["dispatch_no"]
+        answers = race(
+            lambda number=number: scheduler.look(START + 2 * number * 10 * MINUTE),
+            lambda job=job, no=no: other.record(job["id"], no, OK),
+        )
+        assert not any(isinstance(answer, Exception) for answer in answers)
+        for left in [job for job in scheduler.jobs() if job["ended_at"] is None]:
+            endings.cancel(scheduler.bench.connection, [left["id"]], START, "it is a test")
+            if scheduler.bench.job(left["id"])["ended_at"] is None:
+                end(scheduler.bench, left["id"])
