@@ -108,10 +108,10 @@ def list_unfinished(connection: Connection, name: str) -> list[Unfinished]:
         return cursor.execute(sql.load("list_unfinished_of_cron"), {"name": name}).fetchall()
 
 
-def create(connection: Connection, entry: Entry, origin: str, by: str, now: datetime) -> None:
-    """Enter an entry; its first slot is the next one."""
+def create(connection: Connection, entry: Entry, origin: str, by: str, now: datetime) -> bool:
+    """Enter an entry; its first slot is the next one. False when somebody else entered it in that very moment."""
     asked = {"name": entry.name, "origin": origin, "by": by, "now": now, **_columns(entry)}
-    connection.execute(sql.load("create_cron_entry"), asked)
+    return connection.execute(sql.load("create_cron_entry"), asked).rowcount == 1
 
 
 def change(connection: Connection, entry: Entry, origin: str, now: datetime) -> None:
@@ -175,6 +175,15 @@ def release(
     connection.execute(sql.load("lock_cron_entries"), {"names": sorted(names)})
     asked = {"names": list(names), "now": now}
     return connection.execute(sql.load("release_cron_jobs"), asked).fetchall()
+
+
+def find_gap(connection: Connection, slot_at: datetime) -> tuple[datetime | None, datetime | None]:
+    """When the cron loop was last awake of a stretch that began before a slot, and first awake again after it.
+
+    The first is after the slot when a scheduler was awake at it; each is None when no pass is known.
+    """
+    row = connection.execute(sql.load("find_cron_gap"), {"slot_at": slot_at}).fetchone()
+    return (row[0], row[1]) if row else (None, None)
 
 
 def list_waiting_behind(connection: Connection) -> list[str]:
