@@ -157,6 +157,12 @@ SETTINGS: tuple[Setting, ...] = (
         "How long outputs are kept, when the job itself is kept longer.",
     ),
     Setting(
+        "KEEP_SLOTS_DAYS",
+        400,
+        _number(1, 36500),
+        "How long the ledger of cron keeps what became of a slot.",
+    ),
+    Setting(
         "PAGE_TIMEOUT_SECONDS",
         5,
         _number(0.1, 600),
@@ -188,6 +194,7 @@ class Settings:
     keep_canceled_days: float
     keep_failed_days: float
     keep_output_days: float
+    keep_slots_days: float
     page_timeout_seconds: float
 
 

@@ -42,7 +42,16 @@ def count(connection: Connection, settings: Settings, now: datetime) -> dict[str
 
 def _steps(settings: Settings, now: datetime) -> dict[str, tuple[str, dict[str, object]]]:
     limits = _limits(settings, now)
-    tables = ("outputs", "receipts", "executors", "loop_runs", "previews", "rollups", "depths")
+    tables = (
+        "outputs",
+        "receipts",
+        "executors",
+        "loop_runs",
+        "previews",
+        "rollups",
+        "depths",
+        "cron_slots",
+    )
     steps: dict[str, tuple[str, dict[str, object]]] = {
         table: (f"retain_{table}", {"before": limits[table]}) for table in tables
     }
@@ -61,6 +70,7 @@ def _limits(settings: Settings, now: datetime) -> dict[str, datetime]:
         "previews": now - _PREVIEW_SPAN,
         "rollups": now - timedelta(days=NUMBER_DAYS),
         "depths": now - timedelta(days=NUMBER_DAYS),
+        "cron_slots": now - timedelta(days=settings.keep_slots_days),
         "finished": now - timedelta(days=settings.keep_finished_days),
         "canceled": now - timedelta(days=settings.keep_canceled_days),
         "failed": now - timedelta(days=settings.keep_failed_days),

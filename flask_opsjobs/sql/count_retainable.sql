@@ -1,5 +1,6 @@
 -- What retention would remove now, as (what, how many): the very conditions of the files retain_*.sql.
--- Run by `flask opsjobs retain --dry-run`. Indexes: jobs_to_retain, outputs_to_retain, receipts_to_retain, previews_to_retain.
+-- Run by `flask opsjobs retain --dry-run`. Indexes: jobs_to_retain, outputs_to_retain, receipts_to_retain, previews_to_retain,
+-- cron_slots_to_retain.
 SELECT 'outputs', count(*) FROM opsjobs.outputs WHERE created_at < %(outputs)s
 UNION ALL
 SELECT 'receipts', count(*) FROM opsjobs.receipts WHERE expires_at < %(receipts)s
@@ -16,6 +17,9 @@ UNION ALL
 SELECT 'rollups', count(*) FROM opsjobs.rollups WHERE minute < %(rollups)s
 UNION ALL
 SELECT 'depths', count(*) FROM opsjobs.depths WHERE minute < %(depths)s
+UNION ALL
+SELECT 'cron_slots', count(*) FROM opsjobs.cron_slots
+WHERE decided_at < %(cron_slots)s AND (job_id IS NULL OR ended_at IS NOT NULL)
 UNION ALL
 SELECT 'finished jobs', count(*) FROM opsjobs.jobs
 WHERE state = 'finished' AND ended_at < %(finished)s
