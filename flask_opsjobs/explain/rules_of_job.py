@@ -57,13 +57,18 @@ def _when_it_stops(seen: Seen) -> str:
 def deferred(seen: Seen) -> Iterator[Reason]:
     """It waits for something that is no time."""
     if seen.job.state == "deferred" and not seen.is_overdue:
+        entry = seen.job.cron_entry
         yield make_reason(
             seen,
             "deferred",
-            "It waits for another job or a signal.",
-            "It becomes available when that has happened.",
-            witness="host",
-            read={"state": seen.job.state, "created_at": seen.job.created_at},
+            f"It waits behind the job before it of cron entry {entry}."
+            if entry is not None
+            else "It waits for another job or a signal.",
+            "It becomes available when all before it have ended."
+            if entry is not None
+            else "It becomes available when that has happened.",
+            witness="host" if entry is None else "dispatcher",
+            read={"state": seen.job.state, "cron_entry": entry, "created_at": seen.job.created_at},
             since=seen.job.created_at,
         )
 

@@ -35,6 +35,7 @@ class JobSeen:
     cancel_requested_at: datetime | None
     cancel_requested_by: str | None
     cancel_reason: str | None
+    cron_entry: str | None
 
     @property
     def held(self) -> str:

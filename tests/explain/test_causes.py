@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.actions.catalog import ACTIONS
+from flask_opsjobs.cron.declaration import make_entry
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.engine.facts import explain
 from flask_opsjobs.errors import UnknownJob
@@ -27,6 +28,8 @@ from flask_opsjobs.explain.shapes import Explanation
 from flask_opsjobs.facts import RedisFacts
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.lifeline import executors
+from flask_opsjobs.loops import cron
+from flask_opsjobs.loops.one_pass import Runner
 from flask_opsjobs.operator import Operator
 from tests.conftest import MakeApp, MakeBench
 from tests.explain.conftest import Look, codes, wake_loops
@@ -76,10 +79,16 @@ def cancel_requested(scene: Scene) -> Explanation:
 
 
 def deferred(scene: Scene) -> Explanation:
-    # Written by hand: no writer of ours leaves a job in this state yet.
-    job_id = scene.record()
-    scene.bench.rows("UPDATE opsjobs.jobs SET state = 'deferred' WHERE id = %s RETURNING 1", job_id)
-    return scene.look(job_id)
+    # The second slot of an entry whose first job has not ended.
+    host = scene.bench.host
+    host.cron_entries["sync"] = make_entry(
+        host.workers["note"], "*/10 * * * *", overlap="queue_one", name="sync"
+    )
+    runner = Runner(cron.LOOP, host)
+    for minute in (1, 10, 20):
+        runner.run_once(scene.bench.connection, datetime(2026, 3, 2, 12, minute, tzinfo=UTC))
+    job = scene.bench.row("SELECT id FROM opsjobs.jobs WHERE state = 'deferred'")
+    return scene.look(job["id"])
 
 
 def scheduled(scene: Scene) -> Explanation:
