@@ -53,7 +53,13 @@ class Operator:
         Raises `ActionRefused` for what makes no sense in any state: an unknown action, too many targets.
         """
         ask = planning.make_ask(
-            action, targets, params, actor=_text(actor), via="python", is_trusted=not authorize
+            self._host,
+            action,
+            targets,
+            params,
+            actor=_text(actor),
+            via="python",
+            is_trusted=not authorize,
         )
 
         def make(connection: Connection, now: datetime) -> Plan:
@@ -68,7 +74,13 @@ class Operator:
     ) -> Preview:  # fmt: skip
         """A plan that this actor may execute once within 15 minutes. Raises as `plan` does."""
         ask = planning.make_ask(
-            action, targets, params, actor=_text(actor), via=via, is_trusted=not authorize
+            self._host,
+            action,
+            targets,
+            params,
+            actor=_text(actor),
+            via=via,
+            is_trusted=not authorize,
         )
 
         def make(connection: Connection, now: datetime) -> Preview:
@@ -108,7 +120,13 @@ class Operator:
     ) -> Receipt:  # fmt: skip
         """Plan and carry out in one transaction: nothing can change in between. Raises as `plan` does."""
         ask = planning.make_ask(
-            action, targets, params, actor=_text(actor), via=via, is_trusted=not authorize
+            self._host,
+            action,
+            targets,
+            params,
+            actor=_text(actor),
+            via=via,
+            is_trusted=not authorize,
         )
 
         def make(connection: Connection, now: datetime) -> Receipt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..cron import lifecycle as cron
 from ..jobs import lifecycle as jobs
 from ..queues import lifecycle as queues
 
@@ -17,9 +18,9 @@ LONGEST_REASON = 2_000
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do with jobs or queues. `sources` are the states in which it is legal; `risk` is a sentence.
+    """One thing to do with jobs, queues or cron entries. `risk` is a sentence.
 
-    `params` are the names of what must be said beside the targets.
+    `sources` are the states in which it is legal, `params` the names of what must be said beside the targets.
     """
 
     name: str
@@ -30,7 +31,7 @@ class Action:
 
     @property
     def thing(self) -> str:
-        """What its targets are: `job` or `queue`."""
+        """What its targets are: `job`, `queue` or `cron`."""
         return self.name.partition(".")[0]
 
     @property
@@ -48,7 +49,12 @@ class Action:
         return _PHRASES.get(self.verb, f"{self.verb} {{}}").format(name)
 
 
-_PHRASES = {"run_again": "run {} again", "set_window": "set the window of {}"}
+_PHRASES = {
+    "run_again": "run {} again",
+    "set_window": "set the window of {}",
+    "run_now": "run {} now",
+    "catch_up": "catch {} up",
+}
 
 
 def _job(verb: str, title: str, risk: str) -> Action:
@@ -58,6 +64,13 @@ def _job(verb: str, title: str, risk: str) -> Action:
 def _queue(verb: str, title: str, risk: str, *params: str) -> Action:
     return Action(f"queue.{verb}", title, queues.sources_of(verb), risk, params)
 
+
+def _cron(verb: str, title: str, risk: str, *params: str) -> Action:
+    return Action(f"cron.{verb}", title, cron.sources_of(verb), risk, params)
+
+
+# What an entry says, in the order of its form.
+ENTRY_PARAMS = ("worker", "expression", "zone", "overlap", "catch_up", "args")
 
 _ALL = (
     _job("retry", "Retry", "The function runs once more: what it did before it failed, it does again."),
@@ -70,6 +83,13 @@ _ALL = (
     _queue("drain", "Drain", "Nothing more is handed out. What waits in Redis already still runs."),
     _queue("set_window", "Set window", "What lies in Redis runs in the order it was handed out: a wide window "
            "keeps many workers busy, and weakens priorities.", "window"),
+    _cron("pause", "Pause", "Nothing runs for the slots that come; they are kept as paused. What runs goes on."),
+    _cron("resume", "Resume", "The slots that come run again. Those of the pause do not."),
+    _cron("run_now", "Run now", "A job of it starts at once, beside one that may still run."),
+    _cron("catch_up", "Catch up", "Each missed slot gets a job, all at once and side by side.", "count"),
+    _cron("create", "Create", "It runs on its own from its next slot on.", *ENTRY_PARAMS),
+    _cron("edit", "Edit", "What it says counts from now on. The slots before keep their fates.", *ENTRY_PARAMS),
+    _cron("delete", "Delete", "It runs no more. Its slots stay in the ledger."),
 )  # fmt: skip
 
 ACTIONS: Mapping[str, Action] = {action.name: action for action in _ALL}
@@ -83,6 +103,12 @@ def actions_of_job(state: str) -> tuple[Action, ...]:
 def actions_of_queue(is_paused: bool, is_draining: bool) -> tuple[Action, ...]:
     """What is legal with a queue now, in the order of the buttons."""
     return _legal("queue", queues.state_of(is_paused, is_draining))
+
+
+def actions_of_cron(state: str, *, is_runtime: bool) -> tuple[Action, ...]:
+    """What is legal with a cron entry in this state, in the order of the buttons."""
+    legal = (action for action in _legal("cron", state) if action.verb != "create")
+    return tuple(action for action in legal if is_runtime or action.verb not in ("edit", "delete"))
 
 
 def _legal(thing: str, state: str) -> tuple[Action, ...]:

@@ -30,7 +30,7 @@ def read_target(text: str) -> str | None:
     return None if match is None or int(match[1]) > _LARGEST_ID else f"job/{int(match[1])}"
 
 
-def read_params(_action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
+def read_params(_host: Host, _action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
     """What is said beside the targets, in canonical values: nothing."""
     return dict(given)
 

@@ -12,7 +12,7 @@ from typing import Any
 from ..db import Connection
 from ..errors import ActionRefused
 from ..host import Host
-from . import on_jobs, on_queues
+from . import on_cron, on_jobs, on_queues
 from .catalog import ACTIONS, MOST_TARGETS, Action
 from .shapes import Plan, Receipt
 from .verdict import Decided, Verdict, leave
@@ -20,7 +20,7 @@ from .verdict import Decided, Verdict, leave
 _log = logging.getLogger("flask_opsjobs")
 
 # Each thing reads its own targets and parameters, judges and writes.
-THINGS = {"job": on_jobs, "queue": on_queues}
+THINGS = {"job": on_jobs, "queue": on_queues, "cron": on_cron}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Judged:
 
 
 def make_ask(
-    action: str, targets: Iterable[str], params: Mapping[str, Any] | None, *, actor: str, via: str,
+    host: Host, action: str, targets: Iterable[str], params: Mapping[str, Any] | None, *, actor: str, via: str,
     is_trusted: bool,
 ) -> Ask:  # fmt: skip
     """What is asked for, in canonical words. Raises `ActionRefused` for what makes no sense whatever the state is."""
@@ -70,7 +70,7 @@ def make_ask(
     if len(canonical) > MOST_TARGETS:
         said = f"{action} takes at most {MOST_TARGETS} {found.thing}s at once, got {len(canonical)}"
         raise _nonsense(action, "illegal", said)
-    return Ask(found, canonical, _params(found, params or {}), actor, via, is_trusted)
+    return Ask(found, canonical, _params(host, found, params or {}), actor, via, is_trusted)
 
 
 def judge(
@@ -128,12 +128,12 @@ def _canonical(action: Action, target: object) -> str:
     return found
 
 
-def _params(action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
+def _params(host: Host, action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
     if wrong := sorted(set(given) ^ set(action.params)):
         what = "needs" if wrong[0] in action.params else "does not take"
         raise _nonsense(action.name, "illegal", f"{action.name} {what} the parameter {wrong[0]}")
     try:
-        params: dict[str, Any] = THINGS[action.thing].read_params(action, given)
+        params: dict[str, Any] = THINGS[action.thing].read_params(host, action, given)
     except ValueError as fault:
         raise _nonsense(action.name, "illegal", str(fault)) from None
     return params

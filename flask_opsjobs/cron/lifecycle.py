@@ -10,6 +10,8 @@ MEANINGS = {
     "retired": "the code declares it no longer; its ledger stays",
 }
 STATES = tuple(MEANINGS)
+# No state of an entry: there is none of that name.
+ABSENT = "absent"
 
 # Where an entry comes from.
 ORIGINS = ("code", "runtime")
@@ -65,6 +67,9 @@ ARROWS = (
     Arrow("resume", ("paused",), "active", "run the slots that come"),
     Arrow("run_now", ("active", "paused"), None, "record a job of it now"),
     Arrow("catch_up", ("active", "paused"), None, "record jobs for its last missed slots"),
+    Arrow("create", (ABSENT,), "active", "enter one that code does not declare"),
+    Arrow("edit", ("active", "paused"), None, "let one that was made at runtime say something else"),
+    Arrow("delete", STATES, ABSENT, "remove one that was made at runtime; its ledger stays"),
 )  # fmt: skip
 
 

@@ -58,13 +58,17 @@ def check(permission: str | None) -> None:
 
 
 def subject() -> str | None:
-    """What the current URL is about, as the policy is told: `job/42`, `queue/mail`, or None for a list."""
+    """What the current URL is about, as the policy is told: `job/42`, `queue/mail`; None for a list."""
     arguments = request.view_args or {}
     if "job_id" in arguments:
         # As the page reads it, so that /jobs/01 is asked about as the job that it shows.
         job_id = search_ids.read_own(arguments["job_id"])
         return f"job/{arguments['job_id'] if job_id is None else job_id}"
-    return f"queue/{arguments['name']}" if "name" in arguments else None
+    if "name" not in arguments:
+        return None
+    # `opsjobs.queue_pause` is about a queue, `opsjobs.cron_entry_live` about a cron entry.
+    thing = (request.endpoint or "").partition(".")[2].partition("_")[0]
+    return f"{thing}/{arguments['name']}"
 
 
 def may_see_payload() -> bool:

@@ -25,5 +25,6 @@ NAVIGATION = (
     Entry("jobs", "Jobs", "jobs.view", "j"),
     Entry("queues", "Queues", "queues.view", "q"),
     Entry("workers", "Workers", "workers.view", "w"),
+    Entry("cron", "Cron", "cron.view", "c"),
     Entry("audit", "Audit", "audit.view", "a"),
 )

@@ -98,6 +98,16 @@ def broken() -> Problem:
     )
 
 
+def no_such_entry(name: str) -> Problem:
+    """No cron entry has that name."""
+    return Problem(
+        404,
+        "No such cron entry",
+        f"There is no cron entry {name[:40]!r}.",
+        "Entries from code show once `flask opsjobs run` has started with that code.",
+    )
+
+
 def no_such_event(sequence: str) -> Problem:
     """No audit row has that sequence; none is ever removed."""
     return Problem(

@@ -147,7 +147,7 @@ def place(target: str) -> str:
     thing, name = target.partition("/")[0], _name(target)
     if thing == "job":
         return url_for("opsjobs.job", job_id=name)
-    return url_for(f"opsjobs.{thing}", name=name)
+    return url_for("opsjobs.cron_entry" if thing == "cron" else f"opsjobs.{thing}", name=name)
 
 
 def _name(target: str) -> str:

@@ -13,7 +13,9 @@ from flask_opsjobs.web.urls import URLS, Url
 PREFIX = "/ops/jobs"
 GUARDED = [url for url in URLS if url.kind != "asset"]
 # What a URL answers when nothing is in the way and it is asked with `form_of`; else a verb 303, the rest 200.
-GOOD = {"jump": 303, "missing": 404, "preview_execute": 404, "view_delete": 404}
+# What would make or change a cron entry is refused: these hosts have no worker. tests/web/test_cron.py has one.
+WITHOUT_WORKER = {"cron_create": 422, "cron_edit": 422, "cron_make": 422}
+GOOD = {**WITHOUT_WORKER, "jump": 303, "missing": 404, "preview_execute": 404, "view_delete": 404}
 
 
 def good(url: Url) -> int:
@@ -23,7 +25,7 @@ def good(url: Url) -> int:
 
 def form_of(url: Url, job: Job) -> dict[str, str]:
     """What a verb is sent."""
-    return {"job": str(job.id), "name": "mine"} if url.kind == "verb" else {}
+    return {"job": str(job.id), "name": "mine", "count": "1"} if url.kind == "verb" else {}
 
 
 def path_of(url: Url, job: Job) -> str:

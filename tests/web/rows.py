@@ -12,13 +12,17 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.audit import transitions as audit_transitions
 from flask_opsjobs.audit.transitions import Decision
+from flask_opsjobs.cron import transitions as cron_transitions
+from flask_opsjobs.cron.declaration import Entry
+from flask_opsjobs.cron.expression import Schedule
+from flask_opsjobs.cron.transitions import Slot
 from flask_opsjobs.jobs.lifecycle import FINAL, STATES
 from flask_opsjobs.jobs.models import Attempt, Job, Output
 from flask_opsjobs.lifeline.models import Book, Executor, LoopRun
 from flask_opsjobs.queues.models import Queue
 
 LOOPS = (
-    "dispatch", "stage", "expire", "watch", "recall", "observe", "retain", "roll_up", "keep_books",
+    "dispatch", "stage", "cron", "expire", "watch", "recall", "observe", "retain", "roll_up", "keep_books",
 )  # fmt: skip
 ENDS = {"finished": "returned", "failed": "exhausted", "canceled": "canceled"}
 TRACEBACK = """Traceback (most recent call last):
@@ -160,6 +164,31 @@ def make_event(session: Session, **changes: Any) -> int:
     return audit_transitions.append(connection, (b"only for tests",), Decision(**decided | changes))
 
 
+def make_entry(session: Session, job: Job) -> None:
+    """A cron entry named as the queue of `job`, which runs for one of its slots, by its writers. Not committed."""
+    connection: Any = session.connection().connection.driver_connection
+    entry = Entry(job.queue, "send_invoice", Schedule("*/10 * * * *", "Europe/Paris"), "skip", "all", 3,
+                  {"account_id": 42})  # fmt: skip
+    then = ago(hours=2).replace(minute=0, second=0, microsecond=0)
+    cron_transitions.create(connection, entry, "runtime", "ops-demo", then)
+    (standing,) = cron_transitions.look(connection, [entry.name]).values()
+    for slot in (
+        Slot(then, "ran", job_id=job.id),
+        Slot(
+            then + timedelta(minutes=10),
+            "missed",
+            "no scheduler ran",
+            until_at=then + timedelta(minutes=30),
+            slots=3,
+        ),
+        Slot(then + timedelta(minutes=40), "skipped_overlap", f"job {job.id} had not ended"),
+    ):
+        cron_transitions.decide(connection, standing, slot, datetime.now(UTC))
+    cron_transitions.pause(
+        connection, entry.name, "ops-demo", "the vendor times out", ago(minutes=5)
+    )
+
+
 def make_book(session: Session, **values: Any) -> Book:
     """The books of a queue as counted a moment ago, balanced, flushed."""
     defaults: dict[str, Any] = {
@@ -197,6 +226,7 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
     )
     make_loops(session)
     make_book(session)
+    make_entry(session, jobs["queued"])
     session.add(Queue(name="paused one", is_paused=True, created_at=ago(days=1)))
     make_event(session)
     session.commit()

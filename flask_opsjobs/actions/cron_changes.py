@@ -1,0 +1,43 @@
+"""What an action would change of a cron entry, in words, and the facts of it that a preview is compared by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..cron.transitions import Standing
+from .shapes import Change
+from .verdict import exact
+
+
+def facts_of(entry: Standing) -> dict[str, Any]:
+    """What its plan rests on. Not how far it is settled, which moves with every slot."""
+    return {
+        "state": entry.state,
+        "origin": entry.origin,
+        "worker": entry.worker,
+        "expression": entry.expression,
+        "zone": entry.zone,
+        "overlap": entry.overlap,
+        "catch_up": entry.catch_up if entry.catch_up_limit is None else entry.catch_up_limit,
+        "args": dict(entry.args),
+        "paused_at": exact(entry.paused_at),
+        "paused_by": entry.paused_by,
+    }
+
+
+def changes_of(entry: Standing | None, params: Mapping[str, Any]) -> list[Change]:
+    """What differs between an entry and what is wanted of it; without an entry, all of it."""
+    before = {} if entry is None else facts_of(entry)
+    return [
+        Change(name, _words(before.get(name)), _words(value))
+        for name, value in params.items()
+        if entry is None or before[name] != value
+    ]
+
+
+def _words(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int) else json.dumps(value)

@@ -1,0 +1,69 @@
+"""What is said of a cron entry beside its name, from a form, a command or Python, in canonical values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..cron.declaration import make_entry
+from ..cron.transitions import Standing
+from ..errors import DeclarationError, InvalidArgs
+from ..host import Host
+
+MOST_CAUGHT_UP = 100
+
+
+def read_count(value: Any) -> int:
+    """How many missed slots. Raises `ValueError` with what is allowed."""
+    number = _whole(value)
+    if number is None or not 1 <= number <= MOST_CAUGHT_UP:
+        raise ValueError(f"count is a whole number from 1 to {MOST_CAUGHT_UP}; got {value!r}")
+    return number
+
+
+def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The worker, schedule, policies and arguments, as they are stored. Raises `ValueError` with every fault."""
+    worker = host.workers.get(given["worker"])
+    if worker is None:
+        raise ValueError(f"there is no worker {given['worker']!r} in this application")
+    args = given["args"]
+    if isinstance(args, str):
+        try:
+            args = json.loads(args or "{}")
+        except ValueError as wrong:
+            raise ValueError(f"args is not JSON: {wrong}") from None
+    catch_up = given["catch_up"]
+    try:
+        entry = make_entry(
+            worker,
+            given["expression"],
+            zone=given["zone"] or "UTC",
+            overlap=given["overlap"] or "skip",
+            catch_up=_whole(catch_up) or catch_up or "none",
+            args=args,
+            name="new",
+        )
+    except DeclarationError as wrong:
+        raise ValueError(str(wrong).removeprefix("cron entry new: ")) from None
+    columns = entry.columns
+    limit = columns.pop("catch_up_limit")
+    return {**columns, "catch_up": columns["catch_up"] if limit is None else limit}
+
+
+def fault_of_call(host: Host, entry: Standing) -> str | None:
+    """Why its worker cannot be called as the entry says; None when it can."""
+    worker = host.workers.get(entry.worker)
+    if worker is None:
+        return f"there is no worker {entry.worker} in this application"
+    try:
+        worker.arguments.load(entry.args)
+    except InvalidArgs as wrong:
+        return f"its arguments do not fit: {wrong}"
+    return None
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+        return int(value.strip()[:9])
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

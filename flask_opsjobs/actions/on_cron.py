@@ -1,0 +1,219 @@
+"""The actions on cron entries: what each would change, and the writes of `cron` that carry it out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from .. import endings
+from ..cron import missed, transitions
+from ..cron.declaration import Entry
+from ..cron.expression import Schedule
+from ..cron.lifecycle import ABSENT
+from ..cron.settle import Settled, Settling
+from ..cron.transitions import Standing, Unfinished
+from ..db import Connection
+from ..host import Host
+from . import cron_params
+from .catalog import Action
+from .cron_changes import changes_of, facts_of
+from .effects import Effect, HandOut, Hurry
+from .shapes import Change, Item
+from .verdict import Decided, Verdict, Written, do, illegal, leave
+
+_TARGET = re.compile(r"cron/[A-Za-z0-9_.:\-]{1,200}")
+
+
+def read_target(text: str) -> str | None:
+    """The target as it is, `cron/nightly_sync`; None when it is none."""
+    return text if _TARGET.fullmatch(text) else None
+
+
+def read_params(host: Host, action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said beside the targets, in canonical values. Raises `ValueError` with what is allowed.
+
+    Values of redacted arguments end here: neither a plan nor its preview has them.
+    """
+    if action.verb == "catch_up":
+        return {"count": cron_params.read_count(given["count"])}
+    return cron_params.read_entry(host, given) if action.params else {}
+
+
+def judge(
+    connection: Connection,
+    host: Host,
+    action: Action,
+    targets: Sequence[str],
+    decided: Decided,
+    *,
+    lock: bool,
+) -> list[Verdict]:
+    """What the action would do with each of these entries; with `lock` nobody else changes them until the commit."""
+    names = {target: target.partition("/")[2] for target in targets}
+    if lock:
+        # Jobs before entries, as ends lock them: settling may have to stop one.
+        for entry in transitions.look(connection, list(names.values())).values():
+            if entry.overlap == "cancel_previous":
+                transitions.lock_jobs(connection, entry.name)
+        transitions.lock(connection, list(names.values()))
+    found = transitions.look(connection, list(names.values()))
+    return [
+        _judge(connection, host, action, target, found.get(name), decided)
+        for target, name in names.items()
+    ]
+
+
+def carry_out(
+    connection: Connection,
+    host: Host,
+    action: Action,
+    verdicts: Sequence[Verdict],
+    decided: Decided,
+) -> Written:
+    """Write it, on entries that the caller has locked and judged. What came until now is settled first."""
+    into = Settled()
+    settling = Settling(connection, host, _stop, decided.now)
+    items = [_write(settling, action, verdict, decided, into) for verdict in verdicts]
+    names = [verdict.target.partition("/")[2] for verdict in verdicts]
+    stand = transitions.look(connection, names)
+    after = {f"cron/{name}": facts_of(stand[name]) if name in stand else None for name in names}
+    effects: list[Effect] = [Hurry(job.queue, job.executor) for job in into.stopped if job.executor]
+    if into.lines:
+        effects.append(HandOut(tuple(sorted(into.lines))))
+    return Written(tuple(items), after, tuple(effects))
+
+
+def _judge(
+    connection: Connection,
+    host: Host,
+    action: Action,
+    target: str,
+    entry: Standing | None,
+    decided: Decided,
+) -> Verdict:
+    name = target.partition("/")[2]
+    if action.verb == "create":
+        if entry is not None:
+            said = f"there is a cron entry {name} already, {entry.state}: edit it, or take another name"
+            return leave(target, name, facts_of(entry), "already", said)
+        return do(target, name, {"state": ABSENT}, None, *changes_of(None, decided.params))
+    if entry is None:
+        return leave(target, None, {}, "not_found", f"there is no cron entry {name}")
+    facts = facts_of(entry)
+    if entry.state not in action.sources:
+        return _not_now(action, target, entry, facts)
+    if action.verb in ("edit", "delete") and entry.origin == "code":
+        said = f"cannot {action.on(f'cron {name}')}: the code declares it; pause it here, or change the code"
+        return leave(target, name, facts, "illegal", said)
+    if action.verb in ("run_now", "catch_up"):
+        return _judge_run(connection, host, action, target, entry, decided)
+    if action.verb == "edit":
+        changes = changes_of(entry, decided.params)
+        if not changes:
+            return leave(target, name, facts, "already", f"cron entry {name} says that already")
+        return do(target, name, facts, entry, *changes)
+    after = {"pause": "paused", "resume": "active", "delete": None}[action.verb]
+    return do(target, name, facts, entry, Change("state", entry.state, after))
+
+
+def _judge_run(
+    connection: Connection,
+    host: Host,
+    action: Action,
+    target: str,
+    entry: Standing,
+    decided: Decided,
+) -> Verdict:
+    facts = facts_of(entry)
+    if fault := cron_params.fault_of_call(host, entry):
+        said = f"cannot {action.on(target.replace('/', ' ', 1))}: {fault}"
+        return leave(target, entry.name, facts, "illegal", said)
+    before = transitions.list_unfinished(connection, entry.name)
+    note = f"job {before[0].id} of it has not ended: both run" if before else None
+    if action.verb == "run_now":
+        change = Change("job", None, f"a new one of {entry.worker}")
+        return do(target, entry.name, facts, entry, change, note=note)
+    slots = missed.list_missed(connection, entry.name, decided.params["count"])
+    if not slots:
+        said = (
+            f"every missed slot of cron entry {entry.name} has been made up for, or there was none"
+        )
+        return leave(target, entry.name, facts, "already", said)
+    facts["missed"] = [slot.isoformat() for slot in slots]
+    change = Change("missed slots", str(len(slots)), f"{len(slots)} new jobs of {entry.worker}")
+    return do(target, entry.name, facts, entry, change, note=note)
+
+
+def _not_now(action: Action, target: str, entry: Standing, facts: dict[str, Any]) -> Verdict:
+    if action.verb == "pause" and entry.is_paused:
+        said = f"cron entry {entry.name} is paused already, by {entry.paused_by}"
+        return leave(target, entry.name, facts, "already", said)
+    if action.verb == "resume" and entry.state == "active":
+        return leave(
+            target, entry.name, facts, "already", f"cron entry {entry.name} is active already"
+        )
+    return illegal(action, target, entry.name, facts, entry.state)
+
+
+def _write(
+    settling: Settling, action: Action, verdict: Verdict, decided: Decided, into: Settled
+) -> Item:
+    assert verdict.item is not None
+    connection, name, now = settling.connection, verdict.target.partition("/")[2], decided.now
+    if action.verb == "create":
+        transitions.create(connection, _entry(name, decided.params), "runtime", decided.actor, now)
+        return verdict.item
+    if action.verb == "delete":
+        transitions.delete(connection, [name])
+        return verdict.item
+    entry = settling.settle(name, into)
+    assert entry is not None  # locked and judged
+    if action.verb == "pause":
+        transitions.pause(connection, name, decided.actor, decided.reason, now)
+    elif action.verb == "resume":
+        transitions.resume(connection, name)
+    elif action.verb == "edit":
+        transitions.change(connection, _entry(name, decided.params), "runtime", now)
+    else:
+        slots = [now]
+        if action.verb == "catch_up":
+            slots = missed.list_missed(connection, name, decided.params["count"])
+        return _run(settling, entry, verdict.item, slots, decided, into)
+    return verdict.item
+
+
+def _run(
+    settling: Settling,
+    entry: Standing,
+    item: Item,
+    slots: Sequence[datetime],
+    decided: Decided,
+    into: Settled,
+) -> Item:
+    """Record a job by hand for each of these slots; the item as it came out."""
+    ids, notes = [], []
+    for slot_at in slots:
+        slot = settling.run(entry, slot_at, "manual", into, by=decided.actor)
+        if slot.job_id is None:
+            notes.append(slot.why or "")
+            continue
+        ids.append(slot.job_id)
+        transitions.decide(
+            settling.connection, entry, replace(slot, why=decided.reason), decided.now
+        )
+    changes = tuple(Change("new job", None, f"job/{id}") for id in ids)
+    return replace(item, changes=changes, note="; ".join(notes) or item.note)
+
+
+def _entry(name: str, params: Mapping[str, Any]) -> Entry:
+    schedule = Schedule(params["expression"], params["zone"])
+    limit = params["catch_up"] if isinstance(params["catch_up"], int) else None
+    word = "all" if limit is not None else params["catch_up"]
+    return Entry(name, params["worker"], schedule, params["overlap"], word, limit, params["args"])
+
+
+def _stop(connection: Connection, jobs: Sequence[Unfinished], reason: str, now: datetime) -> None:
+    endings.stop(connection, {job.id: job.state for job in jobs}, "system:cron", reason, now)

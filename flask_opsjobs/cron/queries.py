@@ -1,0 +1,119 @@
+"""What pages read of cron: the entries with their newest slots, one entry, and the slot that a job runs for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from .. import sql
+from .expression import Schedule
+from .lifecycle import state_of
+from .models import CronEntry, CronSlot
+
+_MOST_ENTRIES = 500
+STRIP = 20
+# Of one entry: eight weeks of half hours. A busier one shows its newest.
+MOST_SLOTS = 3_000
+_WEEKS = timedelta(weeks=8)
+
+
+@dataclass(frozen=True)
+class EntryRow:
+    """An entry as pages show it; `args` are as stored."""
+
+    name: str
+    origin: str
+    worker: str
+    expression: str
+    zone: str
+    overlap: str
+    catch_up: str
+    catch_up_limit: int | None
+    args: Mapping[str, Any]
+    checked_until: datetime
+    created_at: datetime
+    created_by: str
+    changed_at: datetime | None
+    retired_at: datetime | None
+    is_paused: bool
+    paused_at: datetime | None
+    paused_by: str | None
+    paused_reason: str | None
+
+    @property
+    def state(self) -> str:
+        """Active, paused or retired."""
+        return state_of(self.is_paused, self.retired_at is not None)
+
+    @property
+    def schedule(self) -> Schedule:
+        """Its expression in its zone."""
+        return Schedule(self.expression, self.zone)
+
+
+@dataclass(frozen=True)
+class SlotRow:
+    """A row of the ledger: one slot, or a run of `slots` of them up to `until_at`."""
+
+    id: int
+    entry: str
+    slot_at: datetime
+    until_at: datetime
+    slots: int
+    fate: str
+    why: str | None
+    decided_at: datetime
+    decided_by: str | None
+    job_id: int | None
+    result: str | None
+    ended_at: datetime | None
+
+    @property
+    def took_seconds(self) -> float | None:
+        """From the record of its job to the end; None before that."""
+        return None if self.ended_at is None else (self.ended_at - self.decided_at).total_seconds()
+
+
+def list_entries(session: Session) -> list[EntryRow]:
+    """Every entry, those in use first, by name; at most 500."""
+    chosen = select(*_columns()).order_by(CronEntry.retired_at.is_not(None), CronEntry.name)
+    return [EntryRow(*row) for row in session.execute(chosen.limit(_MOST_ENTRIES))]
+
+
+def find_entry(session: Session, name: str) -> EntryRow | None:
+    """One entry; None when there is none of that name."""
+    row = session.execute(select(*_columns()).where(CronEntry.name == name)).one_or_none()
+    return None if row is None else EntryRow(*row)
+
+
+def list_strips(session: Session, names: Sequence[str]) -> dict[str, list[SlotRow]]:
+    """The last 20 rows of the ledger of each of these entries, the newest first."""
+    asked = {"names": list(names), "most": STRIP}
+    found: dict[str, list[SlotRow]] = {name: [] for name in names}
+    for row in session.connection().exec_driver_sql(sql.load("list_cron_strips"), asked):
+        found[row.entry].append(SlotRow(*row))
+    return found
+
+
+def list_slots(session: Session, name: str, now: datetime) -> list[SlotRow]:
+    """The ledger of an entry in the last eight weeks, the newest first, at most 3,000 rows."""
+    columns = [getattr(CronSlot, column) for column in SlotRow.__annotations__]
+    mine = select(*columns).where(CronSlot.entry == name, CronSlot.slot_at > now - _WEEKS)
+    newest = mine.order_by(CronSlot.slot_at.desc(), CronSlot.id.desc()).limit(MOST_SLOTS)
+    return [SlotRow(*row) for row in session.execute(newest)]
+
+
+def find_slot_of(session: Session, job_id: int) -> SlotRow | None:
+    """The slot that a job runs for; None for a job of no entry."""
+    columns = [getattr(CronSlot, column) for column in SlotRow.__annotations__]
+    row = session.execute(select(*columns).where(CronSlot.job_id == job_id).limit(1)).first()
+    return None if row is None else SlotRow(*row)
+
+
+def _columns() -> list[Any]:
+    return [getattr(CronEntry, column) for column in EntryRow.__annotations__]

@@ -1,0 +1,9 @@
+-- The newest rows of the ledger of each entry, the newest first. One short walk per entry. Locks nothing.
+-- Run by cron/queries.py. Index: cron_slots_by_entry.
+SELECT s.id, s.entry, s.slot_at, s.until_at, s.slots, s.fate, s.why, s.decided_at, s.decided_by, s.job_id, s.result,
+    s.ended_at
+FROM unnest(%(names)s::text[]) AS wanted(name)
+CROSS JOIN LATERAL (
+    SELECT * FROM opsjobs.cron_slots c
+    WHERE c.entry = wanted.name ORDER BY c.slot_at DESC, c.id DESC LIMIT %(most)s) AS s
+ORDER BY s.entry, s.slot_at DESC, s.id DESC

@@ -1,0 +1,188 @@
+"""Cron: the entries with their next runs and their slots, one entry with its ledger, and the form of a new one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flask import Response, request
+from markupsafe import Markup
+from werkzeug import Response as AnyResponse
+
+from ...actions.catalog import ACTIONS, ENTRY_PARAMS, Action, actions_of_cron
+from ...audit.queries import list_events_of
+from ...cron import queries
+from ...cron.expression import BadSchedule, read_schedule
+from ...cron.lifecycle import CATCH_UPS, FATES, MEANINGS, OVERLAPS
+from ...cron.queries import EntryRow, SlotRow
+from .. import _access, _pages, _problems, _slots
+from .._host import host
+from .._reads import Reading, reading
+from . import actions
+
+_SHOWN = 50
+_TEN = 10
+_LATELY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """An entry as the pages show it; `slots` are its newest, the newest first."""
+
+    entry: EntryRow
+    slots: Sequence[SlotRow]
+    now: datetime
+
+    @property
+    def actions(self) -> Sequence[Action]:
+        """The verbs that are legal now, without those that take a form of their own."""
+        legal = actions_of_cron(self.entry.state, is_runtime=self.entry.origin == "runtime")
+        return [action for action in legal if action.verb not in ("edit", "catch_up")]
+
+    @property
+    def next(self) -> Sequence[datetime]:
+        """The next three slots; none of a retired entry."""
+        return [] if self.entry.state == "retired" else self.entry.schedule.next(self.now, 3)
+
+    @property
+    def last(self) -> SlotRow | None:
+        """The newest slot that has a job, among the newest."""
+        return next((slot for slot in self.slots if slot.job_id is not None), None)
+
+    @property
+    def missed(self) -> int:
+        """How many slots were missed in the last day, as far as they are shown."""
+        recent = (slot for slot in self.slots if slot.until_at > self.now - _LATELY)
+        return sum(slot.slots for slot in recent if slot.fate == "missed")
+
+    @property
+    def strip(self) -> _slots.Picture:
+        """Its newest slots as a picture."""
+        return _slots.make_strip(map(_drawn, self.slots), queries.STRIP)
+
+
+def page() -> Response:
+    """The document of all of them."""
+    made, now = _all()
+    return _pages.page("cron.html", "cron", "Cron", now, live=made)
+
+
+def live() -> Response:
+    """What of it refreshes."""
+    return _pages.fragment(_all()[0])
+
+
+def entry_page(name: str) -> Response:
+    """The document of one entry."""
+    with reading() as read:
+        is_retired = _find(read, name).state == "retired"
+        made = _one(read, name)
+    catch_up = None if is_retired else ACTIONS["cron.catch_up"]
+    return _pages.page(
+        "cron_entry.html", "cron", name, read.now, live=made, name=name, catch_up=catch_up
+    )
+
+
+def entry_live(name: str) -> Response:
+    """What of it refreshes."""
+    with reading() as read:
+        made = _one(read, name)
+    return _pages.fragment(made)
+
+
+def new() -> Response:
+    """The form of a new entry, with its next ten runs once a schedule is typed."""
+    return _form(None, {name: request.args.get(name, "") for name in ("name", *ENTRY_PARAMS)})
+
+
+def edit(name: str) -> Response:
+    """The form of an entry that was made at runtime."""
+    with reading() as read:
+        entry = _find(read, name)
+    typed = {
+        **{param: str(getattr(entry, param)) for param in ENTRY_PARAMS},
+        "catch_up": str(entry.catch_up_limit or entry.catch_up),
+        "args": json.dumps(dict(entry.args)),
+    }
+    return _form(entry, typed | {key: value for key, value in request.args.items() if key in typed})
+
+
+def create() -> AnyResponse:
+    """The first step of a new entry: its name stands in the form."""
+    return actions.on_named(ACTIONS["cron.create"])(request.form.get("name", "").strip())
+
+
+def _form(entry: EntryRow | None, typed: Mapping[str, str]) -> Response:
+    now = datetime.now(UTC)
+    fault, runs, words = None, [], ""
+    if typed["expression"]:
+        try:
+            schedule = read_schedule(typed["expression"], typed["zone"] or "UTC")
+            runs, words = schedule.next(now, _TEN), schedule.words
+        except BadSchedule as wrong:
+            fault = str(wrong)
+    return _pages.document(
+        "cron_form.html",
+        "cron",
+        "New cron entry" if entry is None else f"Edit {entry.name}",
+        now,
+        entry=entry,
+        typed=typed,
+        fault=fault,
+        runs=runs,
+        words=words,
+        workers=sorted(host().workers),
+        overlaps=OVERLAPS,
+        catch_ups=CATCH_UPS,
+        action=ACTIONS["cron.create" if entry is None else "cron.edit"],
+    )
+
+
+def _all() -> tuple[Markup, datetime]:
+    with reading() as read:
+        entries = queries.list_entries(read.session)
+        strips = queries.list_strips(read.session, [entry.name for entry in entries])
+        rows = [Row(entry, strips[entry.name], read.now) for entry in entries]
+    made = _pages.part(
+        "cron/_live.html", read.now, rows=rows, fates=FATES, shape_of=_slots.shape_of
+    )
+    return made, read.now
+
+
+def _one(read: Reading, name: str) -> Markup:
+    entry = _find(read, name)
+    slots = queries.list_slots(read.session, name, read.now)
+    zone = entry.schedule.place
+    events = None
+    if _access.may("audit.view"):
+        events = list_events_of(read.session, f"cron/{name}")
+    return _pages.part(
+        "cron/_one.html",
+        read.now,
+        row=Row(entry, slots[: queries.STRIP], read.now),
+        slots=slots[:_SHOWN],
+        calendar=_slots.make_calendar(map(_drawn, slots), read.now.astimezone(zone).date(), zone),
+        is_cut=len(slots) >= queries.MOST_SLOTS,
+        offsets=[slot.astimezone(zone) for slot in entry.schedule.next(read.now, 3)],
+        fates=FATES,
+        shape_of=_slots.shape_of,
+        meaning=MEANINGS[entry.state],
+        overlaps=OVERLAPS,
+        catch_ups=CATCH_UPS,
+        edit=ACTIONS["cron.edit"],
+        events=events,
+    )
+
+
+def _find(read: Reading, name: str) -> EntryRow:
+    found = queries.find_entry(read.session, name)
+    if found is None:
+        raise _problems.no_such_entry(name)
+    return found
+
+
+def _drawn(slot: SlotRow) -> Any:
+    return _slots.Drawn(slot.fate, slot.slot_at, slot.until_at, slot.slots)
