@@ -22,7 +22,7 @@ from .catalog import Action
 from .cron_changes import changes_of, facts_of
 from .effects import Effect, HandOut, Hurry
 from .shapes import Change, Item
-from .verdict import Decided, Verdict, Written, do, illegal, leave
+from .verdict import Decided, Overtaken, Verdict, Written, do, illegal, leave
 
 _TARGET = re.compile(r"cron/[A-Za-z0-9_.:\-]{1,200}")
 
@@ -164,12 +164,15 @@ def _write(
     assert verdict.item is not None
     connection, name, now = settling.connection, verdict.target.partition("/")[2], decided.now
     if action.verb == "create":
-        transitions.create(connection, _entry(name, decided.params), "runtime", decided.actor, now)
+        wanted = _entry(name, decided.params)
+        if not transitions.create(connection, wanted, "runtime", decided.actor, now):
+            # Nothing could be locked where nothing was: somebody else has entered that name meanwhile.
+            raise Overtaken
         return verdict.item
     if action.verb == "delete":
         transitions.delete(connection, [name])
         return verdict.item
-    entry = settling.settle(name, into)
+    entry = settling.settle_all(name, into)
     assert entry is not None  # locked and judged
     if action.verb == "pause":
         transitions.pause(connection, name, decided.actor, decided.reason, now)
