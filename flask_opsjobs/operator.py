@@ -183,6 +183,39 @@ class Operator:
         wanted = {"window": window}
         return self._must("queue.set_window", _queues(queues), why, wanted)
 
+    def pause_cron(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Keep the slots of these cron entries that come as paused."""
+        return self._must("cron.pause", _entries(entries), why)
+
+    def resume_cron(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Run the slots of these cron entries again."""
+        return self._must("cron.resume", _entries(entries), why)
+
+    def run_cron_now(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Record a job of each of these cron entries, due now."""
+        return self._must("cron.run_now", _entries(entries), why)
+
+    def catch_cron_up(
+        self, entries: str | Iterable[str], count: int, **why: Unpack[Why]
+    ) -> Receipt:
+        """Record a job for each of the last `count` missed slots of these cron entries."""
+        return self._must("cron.catch_up", _entries(entries), why, {"count": count})
+
+    def create_cron(self, entry: str, what: Mapping[str, Any], **why: Unpack[Why]) -> Receipt:
+        """Make a cron entry that code does not declare.
+
+        `what` has its `worker`, `expression`, `zone`, `overlap`, `catch_up` and `args`; the last four may be None.
+        """
+        return self._must("cron.create", _entries(entry), why, what)
+
+    def edit_cron(self, entry: str, what: Mapping[str, Any], **why: Unpack[Why]) -> Receipt:
+        """Let a cron entry that was made at runtime say something else, from now on."""
+        return self._must("cron.edit", _entries(entry), why, what)
+
+    def delete_cron(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Remove cron entries that were made at runtime."""
+        return self._must("cron.delete", _entries(entries), why)
+
     def _must(
         self, action: str, targets: list[str], why: Why, params: Mapping[str, Any] | None = None
     ) -> Receipt:
@@ -233,6 +266,10 @@ def _jobs(jobs: int | Iterable[int]) -> list[str]:
 
 def _queues(queues: str | Iterable[str]) -> list[str]:
     return [f"queue/{name}" for name in ([queues] if isinstance(queues, str) else queues)]
+
+
+def _entries(entries: str | Iterable[str]) -> list[str]:
+    return [f"cron/{name}" for name in ([entries] if isinstance(entries, str) else entries)]
 
 
 def _request_id(given: str | None) -> str | None:

@@ -157,10 +157,7 @@ SETTINGS: tuple[Setting, ...] = (
         "How long outputs are kept, when the job itself is kept longer.",
     ),
     Setting(
-        "KEEP_SLOTS_DAYS",
-        400,
-        _number(1, 36500),
-        "How long the ledger of cron keeps what became of a slot.",
+        "KEEP_SLOTS_DAYS", 400, _number(0, 36500), "How long the fates of cron slots are kept."
     ),
     Setting(
         "PAGE_TIMEOUT_SECONDS",

@@ -1,4 +1,4 @@
-"""Directives that show what the code says: `job-states`, `job-arrows`, `job-endings`, `explain-causes`, `settings`.
+"""Directives that show what the code says: of jobs, causes and settings, and of cron the policies and the fates.
 
 So no page repeats a list that stands in the code, and none can fall behind it.
 """
@@ -13,6 +13,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 from flask_opsjobs import settings
+from flask_opsjobs.cron import lifecycle as cron
 from flask_opsjobs.explain.causes import CAUSES
 from flask_opsjobs.jobs import lifecycle
 
@@ -87,6 +88,36 @@ class Settings(_Table):
             yield f"`{key}`", f"`{setting.default!r}`", setting.meaning
 
 
+class Overlaps(_Table):
+    """What becomes of a slot while a job of its entry has not ended."""
+
+    head = ("`overlap`", "the slot")
+
+    def rows(self) -> Iterable[tuple[str, ...]]:
+        for word, meaning in cron.OVERLAPS.items():
+            yield f"`{word}`", meaning
+
+
+class CatchUps(_Table):
+    """Which slots of a time without a scheduler run afterwards."""
+
+    head = ("`catch_up`", "runs")
+
+    def rows(self) -> Iterable[tuple[str, ...]]:
+        for word, meaning in cron.CATCH_UPS.items():
+            yield f"`{word}`", meaning
+
+
+class Fates(_Table):
+    """What may become of a slot."""
+
+    head = ("fate", "meaning", "has a job")
+
+    def rows(self) -> Iterable[tuple[str, ...]]:
+        for word, fate in cron.FATES.items():
+            yield f"`{word}`", fate.meaning, "yes" if fate.runs else "no"
+
+
 class Diagram(SphinxDirective):
     """The states and arrows as a picture."""
 
@@ -101,5 +132,8 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("job-endings", Endings)
     app.add_directive("job-diagram", Diagram)
     app.add_directive("explain-causes", Causes)
+    app.add_directive("cron-overlaps", Overlaps)
+    app.add_directive("cron-catch-ups", CatchUps)
+    app.add_directive("cron-fates", Fates)
     app.add_directive("settings", Settings)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

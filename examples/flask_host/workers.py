@@ -122,3 +122,30 @@ def deliver_webhook(url: str, event: str, api_key: str = "") -> None:
     if "gone" in url:
         raise vendors.HTTPError(f"410 Gone: {url}")
     time.sleep(0.1)
+
+
+# --- by the clock
+
+
+@opsjobs.cron("30 3 * * *", zone="Europe/Berlin", name="nightly_sync", catch_up="latest")
+@opsjobs.worker(queue="crm", record_output=True)
+def sync_all_customers(most: int = 5) -> int:
+    """Have the contacts of the customers that were copied longest ago copied again."""
+    oldest = db.select(Customer.id).order_by(Customer.synced_at.nulls_first()).limit(most)
+    ids = list(db.session.scalars(oldest))
+    for customer_id in ids:
+        sync_customer.enqueue(customer_id, pages=5)
+    db.session.commit()
+    return len(ids)
+
+
+@opsjobs.cron("* * * * *", name="close_day", overlap="queue_one", args={"seconds": 2})
+@opsjobs.cron(
+    "*/5 * * * *", name="close_day_twice", zone="Europe/Berlin", overlap="allow", catch_up=3
+)
+@opsjobs.worker(queue="reports", timeout=60)
+def close_day(seconds: int = 1) -> None:
+    """Add up what was sold."""
+    for step in range(1, seconds * 10 + 1):
+        time.sleep(0.1)
+        current_job().progress(step, seconds * 10, "adding up")

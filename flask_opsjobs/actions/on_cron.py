@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from .. import endings
-from ..cron import missed, transitions
+from ..cron import missed_queries, transitions
 from ..cron.declaration import Entry
 from ..cron.expression import Schedule
 from ..cron.lifecycle import ABSENT
@@ -136,7 +136,7 @@ def _judge_run(
     if action.verb == "run_now":
         change = Change("job", None, f"a new one of {entry.worker}")
         return do(target, entry.name, facts, entry, change, note=note)
-    slots = missed.list_missed(connection, entry.name, decided.params["count"])
+    slots = missed_queries.list_missed(connection, entry.name, decided.params["count"])
     if not slots:
         said = (
             f"every missed slot of cron entry {entry.name} has been made up for, or there was none"
@@ -183,7 +183,7 @@ def _write(
     else:
         slots = [now]
         if action.verb == "catch_up":
-            slots = missed.list_missed(connection, name, decided.params["count"])
+            slots = missed_queries.list_missed(connection, name, decided.params["count"])
         return _run(settling, entry, verdict.item, slots, decided, into)
     return verdict.item
 

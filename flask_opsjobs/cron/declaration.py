@@ -15,7 +15,7 @@ from .lifecycle import OVERLAPS
 
 # What a setting of the largest arguments may be at most; the host's own is asked when a job is recorded.
 _LARGEST_ARGS = 100_000_000
-_MOST_CAUGHT_UP = 1_000
+MOST_CAUGHT_UP = 1_000
 
 CatchUp = str | int
 
@@ -93,7 +93,7 @@ def _faults_of_policies(overlap: object, catch_up: object) -> list[str]:
     if catch_up not in ("none", "latest") and limit is None:
         faults.append(
             "catch_up must be 'none', 'latest', or how many of all that were missed, "
-            f"from 1 to {_MOST_CAUGHT_UP}; got {catch_up!r}"
+            f"from 1 to {MOST_CAUGHT_UP}; got {catch_up!r}"
         )
     if overlap == "cancel_previous" and limit is not None and limit > 1:
         faults.append(
@@ -104,4 +104,4 @@ def _faults_of_policies(overlap: object, catch_up: object) -> list[str]:
 
 def _limit_of(catch_up: object) -> int | None:
     is_number = isinstance(catch_up, int) and not isinstance(catch_up, bool)
-    return catch_up if is_number and 1 <= catch_up <= _MOST_CAUGHT_UP else None  # type: ignore[operator,return-value]
+    return catch_up if is_number and 1 <= catch_up <= MOST_CAUGHT_UP else None  # type: ignore[operator,return-value]

@@ -1,19 +1,21 @@
 """A cron expression in a time zone: read once, refused with the place of the error, and the slots it has. No database.
 
 The slots are those of Debian's cron. With a fixed minute and hour, a slot that a clock jumps over comes right after the
-gap, and one that a clock shows twice comes once, the first time. With a star in either, a slot comes whenever the clock
-shows it: never in a gap, twice where the clock shows it twice.
+gap, and one that a clock shows twice comes once. With a star at the start of either, time just goes on. cronsim finds
+what a clock without summer time would show, and the zone is ours: its own steps over a gap or a fold of half an hour or
+of midnight lose slots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice, takewhile
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
 
@@ -34,10 +36,10 @@ _FIELDS = (
     ("day of the week", "0 to 7 or SUN to SAT, 5L for the last Friday, 1#2 for the second Monday"),
 )  # fmt: skip
 _LONGEST = 200
-# No clock was ever changed by more at once; what is found before the beginning is dropped.
+# No clock was ever changed by more at once.
 _LARGEST_STEP = timedelta(hours=25)
-# Within a day an offset changes once at most.
-_DAY, _SECOND = timedelta(days=1), timedelta(seconds=1)
+_NEAR = (-_LARGEST_STEP, timedelta(0), _LARGEST_STEP)
+_MINUTE = timedelta(minutes=1)
 
 
 class BadSchedule(ValueError):
@@ -63,8 +65,14 @@ class Schedule:
         return said
 
     def slots_after(self, moment: datetime) -> Iterator[datetime]:
-        """Every slot after `moment`, in UTC and in order, each once; ends when fifty years have none."""
-        return self._by_wall(moment) if self._is_fixed else self._by_time(moment)
+        """Every slot after `moment`, in UTC and in order, each once; may end, at a year that has no more."""
+        last = moment
+        shown = CronSim(self._five, self._begin(moment))
+        for found in self._as_fixed(shown) if self._is_fixed else self._as_time_goes_on(shown):
+            # Two slots of one gap come at the same moment, and count as one.
+            if found > last:
+                last = found
+                yield found
 
     def next(self, moment: datetime, number: int) -> list[datetime]:
         """The next slots after `moment`, as many as asked for if there are."""
@@ -75,70 +83,44 @@ class Schedule:
         coming = takewhile(lambda slot: slot <= until, self.slots_after(after))
         return list(islice(coming, most))
 
-    @cached_property
-    def _five(self) -> str:
-        return ALIASES.get(self.expression.lower(), self.expression)
+    def _begin(self, moment: datetime) -> datetime:
+        """What a clock shows at `moment`; earlier near a change of it, as what it showed before may come again."""
+        here = moment.astimezone(self.place)
+        near = {(moment + step).astimezone(self.place).utcoffset() for step in _NEAR}
+        return here.replace(tzinfo=None) - (_LARGEST_STEP if len(near) > 1 else timedelta(0))
 
-    @cached_property
+    def _as_fixed(self, shown: Iterator[datetime]) -> Iterator[datetime]:
+        """When a clock in the zone shows these the first time, or has jumped over them."""
+        for clock in shown:
+            while (times := self._times(clock))[1] < times[0]:
+                clock += _MINUTE
+            yield times[0]
+
+    def _as_time_goes_on(self, shown: Iterator[datetime]) -> Iterator[datetime]:
+        """Whenever a clock in the zone shows these: never, once or twice."""
+        again: deque[datetime] = deque()
+        for clock in shown:
+            first, second = self._times(clock)
+            while again and again[0] < first:
+                yield again.popleft()
+            if second >= first:
+                yield first
+            if second > first:
+                again.append(second)
+        yield from again
+
+    def _times(self, clock: datetime) -> tuple[datetime, datetime]:
+        """When a clock shows this the first and the second time; the second before the first means never (PEP 495)."""
+        there = clock.replace(tzinfo=self.place)
+        return there.astimezone(UTC), there.replace(fold=1).astimezone(UTC)
+
+    @property
     def _is_fixed(self) -> bool:
-        """Whether it names its minutes and its hours, as Debian's cron tells wall clock from elapsed time."""
         return not any(field.startswith("*") for field in self._five.split()[:2])
 
-    def _by_wall(self, moment: datetime) -> Iterator[datetime]:
-        """What the wall clock shows for the first time; what it never shows comes when the gap is over."""
-        last = moment
-        for shown in self._shown_after(moment.astimezone(self.place) - _LARGEST_STEP):
-            found = shown.replace(tzinfo=self.place).astimezone(UTC)
-            if found.astimezone(self.place).replace(tzinfo=None) != shown:
-                found = self._change_between(found - _DAY, found) or found
-            # Two slots of one gap come at the same moment, and count as one.
-            if found > last:
-                last = found
-                yield found
-
-    def _by_time(self, moment: datetime) -> Iterator[datetime]:
-        """Every moment at which the wall clock shows it: within a stretch of one offset, then the next stretch.
-
-        Not as cronsim does it, which steps by hours of the wall clock and loses slots where it changes by half an hour.
-        """
-        begin: datetime | None = moment.astimezone(UTC)
-        while begin is not None:
-            begin = yield from self._within_offset(begin)
-
-    def _within_offset(self, begin: datetime) -> Generator[datetime, None, datetime | None]:
-        """The slots after `begin` until the offset changes; just before that moment, or None when no slot follows."""
-        # Where a new stretch begins, `begin` is the moment before it, which has the old offset.
-        offset = self._offset(begin + _SECOND)
-        clear_until = begin + _SECOND
-        for shown in self._shown_after(begin + offset):
-            slot = shown.replace(tzinfo=UTC) - offset
-            while clear_until < slot:
-                if self._offset(clear_until + _DAY) != offset:
-                    change = self._change_between(clear_until, clear_until + _DAY)
-                    if change is not None and change <= slot:
-                        return change - _SECOND
-                    break
-                clear_until += _DAY
-            yield slot
-        return None
-
-    def _shown_after(self, begin: datetime) -> Iterator[datetime]:
-        """What a wall clock without any change shows after `begin`, as naive times."""
-        return iter(CronSim(self._five, begin.replace(tzinfo=None, fold=0)))
-
-    def _offset(self, moment: datetime) -> timedelta:
-        return moment.astimezone(self.place).utcoffset() or timedelta()
-
-    def _change_between(self, begin: datetime, end: datetime) -> datetime | None:
-        """The moment, to the second, from which the offset is that of `end`; None when it was so from the beginning."""
-        offset = self._offset(end)
-        if self._offset(begin) == offset:
-            return None
-        begin, end = begin.replace(microsecond=0), end.replace(microsecond=0)
-        while end - begin > _SECOND:
-            middle = begin + (end - begin) // _SECOND // 2 * _SECOND
-            begin, end = (begin, middle) if self._offset(middle) == offset else (middle, end)
-        return end
+    @property
+    def _five(self) -> str:
+        return ALIASES.get(self.expression.lower(), self.expression)
 
 
 def read_schedule(expression: object, zone: object = "UTC") -> Schedule:
@@ -153,17 +135,18 @@ def read_schedule(expression: object, zone: object = "UTC") -> Schedule:
 
 
 def _fault_of_zone(zone: object) -> str | None:
-    if isinstance(zone, str):
-        try:
-            ZoneInfo(zone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            pass
-        else:
-            return None
-    known = available_timezones()
+    known = _zones()
+    if isinstance(zone, str) and zone in known:
+        return None
     close = get_close_matches(str(zone), known, n=1, cutoff=0.5)
     hint = f": did you mean {close[0]!r}?" if close else ", such as 'Europe/Paris' or 'UTC'"
     return f"zone {zone!r} is not the name of a time zone{hint}"
+
+
+@cache
+def _zones() -> frozenset[str]:
+    """Every name that means the same on all machines; reading them takes a while."""
+    return frozenset(available_timezones() - {"localtime", "Factory"})
 
 
 def _fault_of(expression: object) -> str | None:

@@ -16,6 +16,7 @@ from ..jobs.enqueue import Enqueued
 from ..jobs.enqueue_apart import enqueue_apart
 from ..jobs.worker import Worker
 from . import transitions
+from .declaration import MOST_CAUGHT_UP
 from .ledger import Share, share_out
 from .transitions import Slot, Standing, Unfinished
 
@@ -86,9 +87,9 @@ class Settling:
         if not slots or (is_patient and self._is_put_off(entry, slots, into)):
             return entry
         if len(slots) > MOST_SLOTS:
-            # More follow, so none of these is the last one, which catch-up might run.
+            # As many are left for the next time as catch-up might run, so none of these is to run.
             into.has_more = True
-            slots = slots[:MOST_SLOTS]
+            slots = slots[: MOST_SLOTS - MOST_CAUGHT_UP]
             shares = share_out(
                 slots, self.now, paused_at=entry.paused_at, catch_up="none", limit=None
             )
@@ -115,8 +116,7 @@ class Settling:
         """
         worker = self.host.workers.get(entry.worker)
         if worker is None:
-            why = f"no worker {entry.worker} is declared where the loops run"
-            return Slot(slot_at, "missed", why)
+            return Slot(slot_at, "missed", _unknown(entry))
         try:
             made = enqueue_apart(
                 self.connection, self.host, worker, entry.args, cron_entry=entry.name, is_deferred=is_behind
@@ -183,11 +183,17 @@ class Settling:
         return Slot(slot_at, "skipped_overlap", f"job {before[0].id} had not ended")
 
     def _why_missed(self, entry: Standing, slot_at: datetime) -> str:
+        if entry.worker not in self.host.workers:
+            return _unknown(entry)
         since, until = transitions.find_gap(self.connection, slot_at)
         since, until = since or entry.checked_until, until or self.now
         if since >= slot_at:
             return "a scheduler ran, and did not come to it in time"
         return f"no scheduler ran from {_moment(since)} to {_moment(until)}"
+
+
+def _unknown(entry: Standing) -> str:
+    return f"no worker {entry.worker} is declared where the loops run"
 
 
 def _moment(value: datetime) -> str:

@@ -58,17 +58,14 @@ def deferred(seen: Seen) -> Iterator[Reason]:
     """It waits for something that is no time."""
     if seen.job.state == "deferred" and not seen.is_overdue:
         entry = seen.job.cron_entry
+        behind = f"It waits until the job of cron entry {entry} before it has ended."
         yield make_reason(
             seen,
             "deferred",
-            f"It waits behind the job before it of cron entry {entry}."
-            if entry is not None
-            else "It waits for another job or a signal.",
-            "It becomes available when all before it have ended."
-            if entry is not None
-            else "It becomes available when that has happened.",
+            "It waits for another job or a signal." if entry is None else behind,
+            "It becomes available when that has happened.",
             witness="host" if entry is None else "dispatcher",
-            read={"state": seen.job.state, "cron_entry": entry, "created_at": seen.job.created_at},
+            read={"state": seen.job.state, "created_at": seen.job.created_at, "cron_entry": entry},
             since=seen.job.created_at,
         )
 

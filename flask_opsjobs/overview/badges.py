@@ -37,6 +37,8 @@ def find_badges(session: Session, now: datetime) -> Mapping[str, Badge]:
         badges["workers"] = Badge(
             found.missing, "missing", f"{_noun('worker', found.missing)} missing"
         )
+    if found.missed:
+        badges["cron"] = Badge(found.missed, "missed", f"{_noun('slot', found.missed)} missed")
     return badges
 
 

@@ -1,7 +1,8 @@
--- What needs somebody, as four numbers: failed jobs without a decision (among the last %(most)s that failed), queues that
--- hold due jobs back and are paused, those that no living executor listens to, executors that went missing within a day.
--- Queues are found by loose scans, one probe each, at most %(most_lines)s. Locks nothing.
--- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, executors_alive, executors_by_start.
+-- What needs somebody, as five numbers: failed jobs without a decision (among the last %(most)s that failed), queues that
+-- hold due jobs back and are paused, those that no living executor listens to, executors that went missing and cron slots
+-- that were missed within a day. Queues are found by loose scans, one probe each, at most %(most_lines)s. Locks nothing.
+-- Run by overview/badges.py.
+-- Indexes: jobs_to_retain, jobs_due, jobs_queued, executors_alive, executors_by_start, cron_slots_missed.
 WITH RECURSIVE lines (line, queue) AS (
     (SELECT line, queue FROM opsjobs.jobs WHERE state = 'available' ORDER BY line LIMIT 1)
     UNION ALL
@@ -31,4 +32,8 @@ SELECT
     (SELECT count(*) FROM (
         SELECT ended_at FROM opsjobs.executors
         WHERE started_at > %(now)s::timestamptz - interval '7 days' AND state = 'missing' LIMIT 1000
-    ) AS gone WHERE ended_at > %(now)s::timestamptz - interval '1 day') AS missing
+    ) AS gone WHERE ended_at > %(now)s::timestamptz - interval '1 day') AS missing,
+    (SELECT coalesce(sum(slots), 0) FROM (
+        SELECT slots FROM opsjobs.cron_slots
+        WHERE fate = 'missed' AND slot_at > %(now)s::timestamptz - interval '1 day' LIMIT 1000
+    ) AS lately) AS missed

@@ -11,6 +11,10 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
+from flask_opsjobs.cron import transitions
+from flask_opsjobs.cron.settle import Settled, Settling
+from flask_opsjobs.db import connect_apart
+from flask_opsjobs.loops import cron
 from flask_opsjobs.operator import Operator
 from tests.host.conftest import PASSWORDS
 from tests.support.processes import Children
@@ -224,3 +228,58 @@ def test_who_may_not_is_told_what_is_missing(
     assert answer.status == 403
     assert "job.cancel" in answer.text()
     assert state(db, job.id) == "scheduled"
+
+
+def let_a_slot_come(app: Flask, name: str) -> None:
+    """What the cron loop does when the next slot of an entry has come, at that moment instead of next night."""
+    host = app.extensions["opsjobs"]
+    connection = connect_apart(host.engine)
+    (entry,) = transitions.look(connection, [name]).values()
+    slot = next(entry.schedule.slots_after(entry.checked_until))
+    with connection.transaction():
+        Settling(connection, host, cron.stop, slot).settle(name, Settled())
+    connection.close()
+
+
+def test_nightly_sync_is_paused_resumed_run_by_hand_and_found_in_the_audit(
+    at_work: None,
+    app: Flask,
+    db: Any,
+    open_as: OpenPage,
+    noise: list[str],
+    javascript: bool,
+) -> None:
+    known = text("SELECT count(*) FROM opsjobs.cron_entries WHERE name = 'nightly_sync'")
+    wait_until(lambda: db.session.rollback() or db.session.scalar(known), 40, what="the entry")
+    page = open_as("ops-demo", javascript=javascript)
+    page.goto("/ops/jobs/cron")
+    page.click("a.name:has-text('nightly_sync')")
+    rows = []
+    for button, reason in (
+        ("Pause…", "The CRM is moved tonight, OPS-311"),
+        ("Resume…", "The CRM has moved, OPS-311"),
+        ("Run now…", "Copy what the night has missed, OPS-311"),
+    ):
+        page.goto("/ops/jobs/cron/nightly_sync")
+        page.click(f".head .acts button:has-text('{button}')")
+        give_reason(page, reason)
+        rows.append(audit_row_of_what_was_done(page))
+        if button == "Pause…":
+            let_a_slot_come(app, "nightly_sync")
+            page.goto("/ops/jobs/cron/nightly_sync")
+            assert page.locator("td[data-label=fate]").first.inner_text().strip() == "paused"
+            assert reason in page.locator(".say").inner_text()
+    page.goto("/ops/jobs/cron/nightly_sync")
+    fates = page.locator("td[data-label=fate]").all_inner_texts()
+    assert sorted(fate.strip() for fate in fates) == ["by hand", "paused"]
+    job = page.locator("td[data-label=job] a").first.get_attribute("href")
+    wait_until(lambda: state(db, int(job.rpartition("/")[2])) == "finished", 40, what="the job")
+    page.goto(str(job))
+    assert "nightly_sync" in page.locator("#relations ~ .pad").inner_text()
+    for row, action in zip(rows, ("pause", "resume", "run_now"), strict=True):
+        page.goto(row)
+        said = page.locator("main").inner_text()
+        assert f"cron.{action}" in said
+        assert "ops-demo" in said
+        assert "OPS-311" in said
+    assert noise == []

@@ -13,6 +13,8 @@ from flask_opsjobs import OpsJobs, Unique
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.lifeline import awake, executors, retention
+from flask_opsjobs.loops import cron
+from flask_opsjobs.loops.one_pass import Runner
 from flask_opsjobs.settings import Settings
 from tests.conftest import MakeBench
 from tests.lifeline.conftest import StartJob
@@ -199,3 +201,17 @@ def test_the_command_without_a_schema_says_what_to_run(
     asked = app.test_cli_runner().invoke(args=["opsjobs", "retain"])
     assert asked.exit_code == 1
     assert "flask db upgrade" in asked.output
+
+
+def test_fates_of_slots_are_kept_for_their_days(
+    bench: Bench, opsjobs: OpsJobs, note: Any, settings: Settings, now: datetime
+) -> None:
+    opsjobs.cron("0 0 * * *")(note)
+    scheduler = Runner(cron.LOOP, bench.host)
+    for days in (-12, -10.5, -0.5):
+        scheduler.run_once(bench.connection, now + timedelta(days=days))
+    assert len(left(bench, "cron_slots")) == 2
+    settings = replace(settings, keep_slots_days=2)
+    assert retention.count(bench.connection, settings, now)["cron_slots"] == 1
+    assert retention.retain(bench.connection, settings, now)["cron_slots"] == 1
+    assert len(left(bench, "cron_slots")) == 1

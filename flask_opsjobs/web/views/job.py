@@ -10,6 +10,8 @@ from markupsafe import Markup
 
 from ...actions.catalog import actions_of_job
 from ...audit.queries import list_events_of
+from ...cron.lifecycle import FATES
+from ...cron.queries import find_slot_of
 from ...engine.facts import explain
 from ...jobs import job_queries, queries, search_ids
 from ...jobs.lifecycle import ENDED_BY, FINAL, MEANINGS
@@ -20,6 +22,7 @@ from .. import _access, _pages, _problems, _timeline, _traceback, _why, _words
 from .._history import list_history
 from .._host import host
 from .._reads import Reading, reading
+from .._slots import shape_of
 
 
 def page(job_id: str) -> Response:
@@ -92,6 +95,9 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         executor=_executor(read, job),
         history=list_history(job, attempts, events),
         relations=job_queries.find_relations(read.session, job),
+        slot=find_slot_of(read.session, job.id),
+        fates=FATES,
+        shape_of=shape_of,
         events=events,
         actions=actions_of_job(job.state),
         why=why,

@@ -1,0 +1,77 @@
+"""`flask opsjobs cron …`: lists entries, or pauses, resumes, runs and catches them up, through the doorway."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from ..actions.catalog import ACTIONS, Action
+from ..cron.lifecycle import FATES
+from ..cron.queries import EntryRow, SlotRow, list_entries, list_strips
+from ..errors import SchemaBehind
+from . import _operate
+from ._plain import plain
+
+cron = AppGroup("cron", help="List cron entries; pause, resume, run or catch them up.")
+
+
+@cron.command("list")
+def list_() -> None:
+    """Every entry: its state, its schedule, its policies and the last fates of its slots, the newest last."""
+    host = current_app.extensions["opsjobs"]
+    try:
+        host.require_schema()
+        with Session(host.engine) as session:
+            entries = list_entries(session)
+            strips = list_strips(session, [entry.name for entry in entries])
+    except (SchemaBehind, DBAPIError) as error:
+        raise click.UsageError(f"cannot read the entries: {type(error).__name__}") from None
+    if not entries:
+        click.echo(
+            "no cron entry is known: those from code show once `flask opsjobs run` has started"
+        )
+    for entry in entries:
+        click.echo(plain(_line(entry, strips[entry.name])))
+
+
+def _line(entry: EntryRow, slots: list[SlotRow]) -> str:
+    fates = ", ".join(FATES[slot.fate].word for slot in reversed(slots[:5])) or "no slot yet"
+    catch_up = entry.catch_up_limit or entry.catch_up
+    return (
+        f"{entry.name}  {entry.state}  {entry.expression!r} {entry.zone}  {entry.worker}  "
+        f"overlap {entry.overlap}, catch-up {catch_up}  {fates}"
+    )
+
+
+def _add(action: Action) -> None:
+    @cron.command(
+        action.verb.replace("_", "-"),
+        short_help=f"{action.title} entries.",
+        help=f"{action.title} the cron entries with these NAMES. {action.risk}\n{_operate.EXITS}",
+    )
+    @click.argument("names", nargs=-1, required=True)
+    @_operate.options
+    def command(names: tuple[str, ...], **options: Any) -> None:
+        _operate.act(action.name, [f"cron/{name}" for name in names], **options)
+
+
+for _verb in ("pause", "resume", "run_now", "delete"):
+    _add(ACTIONS[f"cron.{_verb}"])
+
+
+@cron.command(
+    "catch-up",
+    short_help="Make up for missed slots.",
+    help=f"Record a job for each of the last COUNT missed slots of the entry NAME.\n{_operate.EXITS}",
+)
+@click.argument("name")
+@click.argument("count", type=click.IntRange(1, 100))
+@_operate.options
+def catch_up(name: str, count: int, **options: Any) -> None:
+    """Catch one entry up."""
+    _operate.act("cron.catch_up", [f"cron/{name}"], params={"count": count}, **options)

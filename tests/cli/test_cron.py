@@ -1,0 +1,73 @@
+"""`flask opsjobs cron …`: what entries there are, and the same door for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from flask_opsjobs import OpsJobs
+from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.loops import cron
+from flask_opsjobs.loops.one_pass import Runner
+from tests.support.engine import Bench
+
+REASON = ("--reason", "because it is a test")
+
+
+@pytest.fixture
+def call(app: Flask) -> Callable[..., Result]:
+    """Calls a command."""
+    return lambda *words: app.test_cli_runner().invoke(args=["opsjobs", "cron", *words])
+
+
+@pytest.fixture
+def hourly(opsjobs: OpsJobs, note: Worker, bench: Bench) -> None:
+    """The entry `note`, which a scheduler took over three hours ago and then missed."""
+    opsjobs.cron("0 * * * *", catch_up=3, overlap="allow")(note)
+    runner, now = Runner(cron.LOOP, bench.host, "one"), read_clock(bench.connection)
+    for hours in (-3, 0):
+        runner.run_once(bench.connection, now + timedelta(hours=hours))
+
+
+def test_without_an_entry_it_says_where_they_come_from(call: Any) -> None:
+    assert "flask opsjobs run" in call("list").output
+
+
+def test_the_list_has_schedule_policies_and_fates(call: Any, hourly: None) -> None:
+    said = call("list")
+    assert said.exit_code == 0
+    assert said.output.startswith(
+        "note  active  '0 * * * *' UTC  note  overlap allow, catch-up 3  "
+    )
+    assert "late" in said.output
+
+
+def test_an_entry_is_paused_resumed_and_run(call: Any, hourly: None, bench: Bench) -> None:
+    for verb in ("pause", "resume", "run-now"):
+        done = call(verb, "note", *REASON)
+        assert done.exit_code == 0, done.output
+    found = bench.rows("SELECT action, via FROM opsjobs.audit_events ORDER BY sequence")
+    assert [row["action"] for row in found] == ["cron.pause", "cron.resume", "cron.run_now"]
+    assert {row["via"] for row in found} == {"cli"}
+    by_hand = bench.row("SELECT decided_by, why FROM opsjobs.cron_slots WHERE fate = 'manual'")
+    assert by_hand["why"] == "because it is a test"
+
+
+def test_a_dry_run_writes_nothing(call: Any, hourly: None, bench: Bench) -> None:
+    asked = call("pause", "note", "nobody", "--dry-run")
+    assert asked.exit_code == 3
+    assert "state: active → paused" in asked.output
+    assert "there is no cron entry nobody" in asked.output
+    assert bench.rows("SELECT 1 FROM opsjobs.cron_entries WHERE is_paused") == []
+
+
+def test_nothing_that_was_missed_is_left_to_make_up_for(call: Any, hourly: None) -> None:
+    refused = call("catch-up", "note", "5", *REASON)
+    assert refused.exit_code == 1
+    assert "made up for" in refused.output

@@ -1,0 +1,83 @@
+"""What the guide says of deploys: of two versions the one that started last counts, and a pause outlives both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from flask_opsjobs import OpsJobs
+from flask_opsjobs.cron import transitions
+from flask_opsjobs.jobs.worker import Worker
+from tests.cron.conftest import START, Scheduler
+
+EveryTen = Callable[..., Scheduler]
+MINUTE = timedelta(minutes=1)
+
+
+def test_a_slot_that_nobody_knew_the_worker_of_does_not_blame_the_scheduler(
+    every_ten: EveryTen, opsjobs: OpsJobs
+) -> None:
+    scheduler = every_ten()
+    opsjobs.workers.pop("sync")
+    for minute in range(10, 21):
+        scheduler.look(START + minute * MINUTE)
+    assert scheduler.slots() == [("12:10", "missed", 1), ("12:20", "missed", 1)]
+    said = scheduler.bench.rows("SELECT why FROM opsjobs.cron_slots")
+    assert {row["why"] for row in said} == {"no worker sync is declared where the loops run"}
+
+
+def test_of_two_versions_the_one_that_started_last_counts(
+    every_ten: EveryTen, opsjobs: OpsJobs, sync: Worker
+) -> None:
+    old = every_ten(overlap="allow")
+    opsjobs.cron_entries.clear()
+    opsjobs.cron("*/15 * * * *", overlap="allow")(sync)
+    new = Scheduler(old.bench, "new")
+    new.look(START + MINUTE)
+    # Both go on; what the old one declares is not taken over again.
+    for minute in (10, 15, 20):
+        old.look(START + minute * MINUTE)
+        new.look(START + minute * MINUTE)
+    assert new.slots() == [("12:15", "ran", 1)]
+    opsjobs.cron_entries.clear()
+    opsjobs.cron("*/10 * * * *", overlap="allow")(sync)
+    Scheduler(old.bench, "the old one once more").look(START + 21 * MINUTE)
+    new.look(START + 30 * MINUTE)
+    assert new.slots() == [("12:15", "ran", 1), ("12:30", "ran", 1)]
+    assert new.entry()["expression"] == "*/10 * * * *"
+
+
+def test_a_renamed_entry_is_one_gone_and_one_new(
+    every_ten: EveryTen, opsjobs: OpsJobs, sync: Worker
+) -> None:
+    scheduler = every_ten(overlap="allow")
+    opsjobs.cron_entries.clear()
+    opsjobs.cron("*/10 * * * *", overlap="allow", name="renamed")(sync)
+    Scheduler(scheduler.bench, "new").look(START + 10 * MINUTE)
+    scheduler.look(START + 20 * MINUTE)
+    assert scheduler.slots("sync") == [("12:10", "ran", 1)]
+    assert scheduler.slots("renamed") == [("12:20", "ran", 1)]
+
+
+def test_a_pause_outlives_a_deploy_that_changes_the_entry(
+    every_ten: EveryTen, opsjobs: OpsJobs, sync: Worker
+) -> None:
+    scheduler = every_ten(overlap="allow")
+    connection = scheduler.bench.connection
+    with connection.transaction():
+        transitions.lock(connection, ["sync"])
+        transitions.pause(connection, "sync", "ada", "the bank is closed", START + MINUTE)
+    opsjobs.cron_entries.clear()
+    opsjobs.cron("*/15 * * * *", overlap="allow")(sync)
+    new = Scheduler(scheduler.bench, "new")
+    new.look(START + 12 * MINUTE)
+    new.look(START + 30 * MINUTE)
+    assert new.slots() == [("12:10", "paused", 1), ("12:15", "paused", 2)]
+    assert new.jobs() == []
+    with connection.transaction():
+        transitions.lock(connection, ["sync"])
+        transitions.resume(connection, "sync")
+    new.look(START + 45 * MINUTE)
+    assert new.slots()[2:] == [("12:45", "ran", 1)]
+    said = new.bench.rows("SELECT DISTINCT why FROM opsjobs.cron_slots WHERE fate = 'paused'")
+    assert [row["why"] for row in said] == ["the bank is closed"]

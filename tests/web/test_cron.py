@@ -1,0 +1,231 @@
+"""The cron pages: entries, one entry with its ledger, the form of a new one; and the verbs behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from flask_opsjobs import OpsJobs
+from flask_opsjobs.cron import transitions
+from flask_opsjobs.cron.lifecycle import FATES
+from flask_opsjobs.db import connect_apart
+from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.host import Host
+from flask_opsjobs.loops import cron as cron_loop
+from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.operator import Operator
+from tests.web.every import soup
+
+SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
+WHY = {"actor": "tester", "reason": "because it is a test"}
+Get = Callable[..., Any]
+NEW = {
+    "name": "hourly",
+    "worker": "sync",
+    "expression": "0 * * * *",
+    "zone": "Europe/Paris",
+    "overlap": "skip",
+    "catch_up": "3",
+    "args": '{"account": 7, "secret": "hidden"}',
+}
+
+
+@pytest.fixture
+def entry(host: Host, opsjobs: OpsJobs) -> Runner:
+    """The entry `nightly` of a worker `sync`, taken over three hours ago by a scheduler that then slept."""
+
+    def sync(account: int = 0, secret: str = "") -> None:
+        """Does nothing."""
+
+    opsjobs.cron("0 * * * *", name="nightly", args={"account": 42})(
+        opsjobs.worker(redact={"secret"})(sync)
+    )
+    runner = Runner(cron_loop.LOOP, host, "one")
+    look(runner, hours=-3)
+    return runner
+
+
+def look(runner: Runner, **span: float) -> None:
+    """One pass of the scheduler, so long from now."""
+    connection = connect_apart(runner.host.engine)
+    try:
+        runner.run_once(connection, read_clock(connection) + timedelta(**span))
+    finally:
+        connection.close()
+    assert runner.last_error is None
+
+
+def test_the_list_says_when_each_entry_runs(get: Get, entry: Runner) -> None:
+    look(entry)
+    page = soup(get("/cron").text)
+    row = page.select_one("tr[data-row]")
+    assert "nightly" in row.th.text
+    assert "At the start of every hour, UTC" in row.text
+    assert len(row.select("td[data-label=next] time")) == 3
+    strip = row.select_one("svg.strip")
+    assert strip["aria-label"].startswith(("2 slots: ", "3 slots: "))
+    assert "missed" in strip["aria-label"]
+    assert "missed" in page.select_one(".say").text
+    legend = [chip.text.strip() for chip in page.select(".legend .chip")]
+    assert legend == [fate.word for fate in FATES.values()]
+
+
+def test_an_entry_shows_its_ledger_in_words_and_as_a_calendar(
+    get: Get, entry: Runner, host: Host
+) -> None:
+    Operator(host).run_cron_now("nightly", **WHY)
+    page = soup(get("/cron/nightly").text)
+    assert page.h1.text == "nightly"
+    fates = [cell.text.strip() for cell in page.select("td[data-label=fate]")]
+    assert fates[0] == "by hand"
+    assert fates[1].startswith("missed")
+    assert "by hand" in page.select_one("svg.cal")["aria-label"]
+    job = page.select_one("td[data-label=job] a")
+    assert page.select_one("td[data-label=ended]").text == "not yet"
+    assert get(str(job["href"]).removeprefix("/ops/jobs"))
+    assert "account" in page.select_one(".facts").text
+
+
+def test_without_the_permission_for_payload_its_arguments_are_hidden(
+    get: Get, entry: Runner, access: Any
+) -> None:
+    access.held.remove("payload.view")
+    assert '"account"' not in get("/cron/nightly").text
+
+
+def test_an_entry_that_is_not_there_is_a_page_that_says_so(get: Get) -> None:
+    assert "No such cron entry" in get("/cron/nobody", status=404).text
+
+
+def send(client: FlaskClient, path: str, **form: str) -> Any:
+    """Send a form, follow to its preview, and execute that."""
+    answer = client.post(f"/ops/jobs{path}", data=form, headers=SAME_ORIGIN)
+    assert answer.status_code == 303, answer.text
+    sheet = soup(client.get(answer.headers["Location"]).text)
+    run = sheet.select_one("form[action$='/execute']")
+    fields = {field["name"]: field.get("value", "") for field in run.select("input[name]")}
+    fields["reason"] = "because it is a test"
+    done = client.post(str(run["action"]), data=fields, headers=SAME_ORIGIN)
+    return soup(client.get(done.headers["Location"]).text if done.status_code == 303 else done.text)
+
+
+def test_pause_resume_and_run_now_from_the_page(
+    client: FlaskClient, get: Get, entry: Runner, host: Host
+) -> None:
+    send(client, "/cron/nightly/pause")
+    page = get("/cron/nightly").text
+    assert "because it is a test" in page
+    look(entry, hours=1)
+    assert "paused" in soup(get("/cron/nightly").text).select_one("td[data-label=fate]").text
+    send(client, "/cron/nightly/resume")
+    send(client, "/cron/nightly/run_now")
+    fates = [
+        td.text.strip() for td in soup(get("/cron/nightly").text).select("td[data-label=fate]")
+    ]
+    assert "by hand" in fates
+    decided = [td.text for td in soup(get("/cron/nightly").text).select("td.mono")]
+    assert decided == ["cron.run_now", "cron.resume", "cron.pause"]
+
+
+def test_missed_slots_are_made_up_for_once(
+    client: FlaskClient, get: Get, entry: Runner, host: Host
+) -> None:
+    look(entry)
+    operator = Operator(host)
+    receipt = operator.catch_cron_up("nightly", 2, **WHY)
+    assert [change.what for change in receipt.done[0].changes] == ["new job"] * 2
+    receipt = operator.run("cron.catch_up", ["cron/nightly"], params={"count": 100}, **WHY)
+    made = len(receipt.done[0].changes) if receipt.is_done else 0
+    refused = operator.run("cron.catch_up", ["cron/nightly"], params={"count": 1}, **WHY)
+    assert refused.code == "illegal" or "made up" in refused.skipped[0].says
+    fates = [
+        td.text.strip() for td in soup(get("/cron/nightly").text).select("td[data-label=fate]")
+    ]
+    assert fates.count("by hand") == 2 + made
+    assert any(fate.startswith("missed") for fate in fates), "that it was missed stays"
+
+
+def test_a_new_entry_shows_its_runs_before_anything_is_saved(get: Get, entry: Runner) -> None:
+    page = soup(get("/new/cron", query_string=NEW | {"expression": "30 3 * * *"}).text)
+    runs = page.select("ol.slots li")
+    assert len(runs) == 10
+    assert "At 03:30 every day" in page.text
+    wrong = soup(get("/new/cron", query_string=NEW | {"expression": "61 * * * *"}).text)
+    assert "the field minute is '61'" in wrong.select_one("[role=alert]").text
+    assert wrong.select_one("#entry-expression")["value"] == "61 * * * *"
+
+
+def test_an_entry_is_made_changed_and_deleted_at_runtime(
+    client: FlaskClient, get: Get, entry: Runner, host: Host
+) -> None:
+    send(client, "/new/cron/preview", **NEW)
+    connection = connect_apart(host.engine)
+    (made,) = transitions.look(connection, ["hourly"]).values()
+    assert (made.origin, made.zone, made.catch_up_limit) == ("runtime", "Europe/Paris", 3)
+    assert made.args == {"account": 7}
+    kept = connection.execute("SELECT previews::text FROM opsjobs.previews").fetchall()
+    kept += connection.execute("SELECT audit_events::text FROM opsjobs.audit_events").fetchall()
+    assert "hidden" not in str(kept)
+    form = soup(get("/edit/cron/hourly").text)
+    assert form.select_one("#entry-expression")["value"] == "0 * * * *"
+    send(client, "/cron/hourly/edit", **NEW | {"expression": "15 * * * *"})
+    (changed,) = transitions.look(connection, ["hourly"]).values()
+    assert changed.expression == "15 * * * *"
+    send(client, "/cron/hourly/delete")
+    assert transitions.look(connection, ["hourly"]) == {}
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"expression": "* * * *"}, "has 4 fields"),
+        ({"zone": "Europe/Pari"}, "did you mean"),
+        ({"worker": "nobody"}, "there is no worker"),
+        ({"args": "{"}, "args is not JSON"),
+        ({"args": '{"no": 1}'}, "no"),
+        ({"overlap": "sometimes"}, "overlap must be one of"),
+        ({"catch_up": "0"}, "catch_up must be"),
+        ({"name": "a b"}, "is not a target"),
+    ],
+)
+def test_nonsense_is_refused_with_its_place(
+    client: FlaskClient, entry: Runner, changes: dict[str, str], says: str
+) -> None:
+    answer = client.post("/ops/jobs/new/cron/preview", data=NEW | changes, headers=SAME_ORIGIN)
+    assert answer.status_code == 422
+    assert says in soup(answer.text).main.text
+
+
+def test_what_code_declares_is_not_edited_here(entry: Runner, host: Host) -> None:
+    what = {key: value for key, value in NEW.items() if key != "name"}
+    for action, params in (("cron.edit", what), ("cron.delete", None)):
+        receipt = Operator(host).run(action, ["cron/nightly"], params=params, **WHY)
+        assert not receipt.is_done
+        assert "the code declares it" in receipt.skipped[0].says
+
+
+def test_a_plan_that_has_drifted_is_refused(entry: Runner, host: Host) -> None:
+    operator = Operator(host)
+    shown = operator.preview("cron.run_now", ["cron/nightly"], actor="tester", via="page")
+    operator.pause_cron("nightly", actor="l.brandt", reason="the vendor times out")
+    receipt = operator.execute(shown.id, shown.token, **WHY)
+    assert receipt.code == "drifted"
+    # A slot that is settled meanwhile is no drift.
+    operator.resume_cron("nightly", **WHY)
+    shown = operator.preview("cron.run_now", ["cron/nightly"], actor="tester", via="page")
+    look(entry)
+    assert operator.execute(shown.id, shown.token, **WHY).is_done
+
+
+def test_a_slot_before_the_pause_is_not_paused(entry: Runner, host: Host) -> None:
+    Operator(host).pause_cron("nightly", **WHY)
+    connection = connect_apart(host.engine)
+    fates = connection.execute("SELECT DISTINCT fate FROM opsjobs.cron_slots").fetchall()
+    connection.close()
+    assert ("paused",) not in fates
+    assert ("missed",) in fates
