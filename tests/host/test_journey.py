@@ -275,7 +275,7 @@ def test_nightly_sync_is_paused_resumed_run_by_hand_and_found_in_the_audit(
     job = page.locator("td[data-label=job] a").first.get_attribute("href")
     wait_until(lambda: state(db, int(job.rpartition("/")[2])) == "finished", 40, what="the job")
     page.goto(str(job))
-    assert "nightly_sync" in page.locator("#relations ~ .pad").inner_text()
+    assert "nightly_sync" in page.locator("section[aria-labelledby=relations]").inner_text()
     for row, action in zip(rows, ("pause", "resume", "run_now"), strict=True):
         page.goto(row)
         said = page.locator("main").inner_text()
