@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from .. import endings
-from ..cron import transitions
+from ..cron import missed_queries, transitions
 from ..cron.declaration import Entry
 from ..cron.expression import Schedule
 from ..cron.lifecycle import ABSENT
@@ -22,7 +22,7 @@ from .catalog import Action
 from .cron_changes import changes_of, facts_of
 from .effects import Effect, HandOut, Hurry
 from .shapes import Change, Item
-from .verdict import Decided, Verdict, Written, do, illegal, leave
+from .verdict import Decided, Overtaken, Verdict, Written, do, illegal, leave
 
 _TARGET = re.compile(r"cron/[A-Za-z0-9_.:\-]{1,200}")
 
@@ -136,7 +136,7 @@ def _judge_run(
     if action.verb == "run_now":
         change = Change("job", None, f"a new one of {entry.worker}")
         return do(target, entry.name, facts, entry, change, note=note)
-    slots = transitions.list_missed(connection, entry.name, decided.params["count"])
+    slots = missed_queries.list_missed(connection, entry.name, decided.params["count"])
     if not slots:
         said = (
             f"every missed slot of cron entry {entry.name} has been made up for, or there was none"
@@ -164,12 +164,15 @@ def _write(
     assert verdict.item is not None
     connection, name, now = settling.connection, verdict.target.partition("/")[2], decided.now
     if action.verb == "create":
-        transitions.create(connection, _entry(name, decided.params), "runtime", decided.actor, now)
+        wanted = _entry(name, decided.params)
+        if not transitions.create(connection, wanted, "runtime", decided.actor, now):
+            # Nothing could be locked where nothing was: somebody else has entered that name meanwhile.
+            raise Overtaken
         return verdict.item
     if action.verb == "delete":
         transitions.delete(connection, [name])
         return verdict.item
-    entry = settling.settle(name, into)
+    entry = settling.settle_all(name, into)
     assert entry is not None  # locked and judged
     if action.verb == "pause":
         transitions.pause(connection, name, decided.actor, decided.reason, now)
@@ -180,7 +183,7 @@ def _write(
     else:
         slots = [now]
         if action.verb == "catch_up":
-            slots = transitions.list_missed(connection, name, decided.params["count"])
+            slots = missed_queries.list_missed(connection, name, decided.params["count"])
         return _run(settling, entry, verdict.item, slots, decided, into)
     return verdict.item
 

@@ -14,10 +14,12 @@ def adopt(settling: Settling, entry: Entry, by: str, into: Settled) -> str | Non
     What it said before is settled first, so that the slots of that time have the fates of that time.
     """
     connection, now = settling.connection, settling.now
-    found = settling.settle(entry.name, into)
+    found = settling.settle_all(entry.name, into)
     if found is None:
-        transitions.create(connection, entry, "code", by, now)
-        return "entered"
+        if transitions.create(connection, entry, "code", by, now):
+            return "entered"
+        found = settling.settle_all(entry.name, into)
+        assert found is not None
     if found.origin == "code" and found.state != "retired" and not found.differs_from(entry):
         return None
     transitions.change(connection, entry, "code", now)
@@ -26,7 +28,7 @@ def adopt(settling: Settling, entry: Entry, by: str, into: Settled) -> str | Non
 
 def retire(settling: Settling, name: str, into: Settled) -> None:
     """Retire an entry that code declares no longer, in the caller's transaction."""
-    settling.settle(name, into)
+    settling.settle_all(name, into)
     transitions.retire(settling.connection, name, settling.now)
 
 

@@ -64,14 +64,7 @@ def make_entry(
         schedule = read_schedule(expression, zone)
     except BadSchedule as wrong:
         faults.append(str(wrong))
-    if overlap not in OVERLAPS:
-        faults.append(f"overlap must be one of {', '.join(OVERLAPS)}, got {overlap!r}")
-    limit = _limit_of(catch_up)
-    if catch_up not in ("none", "latest") and limit is None:
-        faults.append(
-            "catch_up must be 'none', 'latest', or how many of all that were missed, "
-            f"from 1 to {MOST_CAUGHT_UP}; got {catch_up!r}"
-        )
+    faults += _faults_of_policies(overlap, catch_up)
     stored: Any = {}
     try:
         stored = json.loads(_stored(worker, {} if args is None else args))
@@ -81,6 +74,7 @@ def make_entry(
         faults.append(f"args must be a dict of arguments, got {type(args).__name__}")
     if faults or schedule is None:
         raise DeclarationError(f"cron entry {named}: " + "; ".join(faults))
+    limit = _limit_of(catch_up)
     word = str(catch_up) if limit is None else "all"
     return Entry(named, worker.name, schedule, overlap, word, limit, stored)
 
@@ -89,6 +83,23 @@ def _stored(worker: Worker, args: Mapping[str, Any]) -> bytes:
     if not isinstance(args, Mapping):
         raise TypeError
     return worker.arguments.dump(worker.arguments.validate((), args), _LARGEST_ARGS)
+
+
+def _faults_of_policies(overlap: object, catch_up: object) -> list[str]:
+    faults = []
+    if overlap not in OVERLAPS:
+        faults.append(f"overlap must be one of {', '.join(OVERLAPS)}, got {overlap!r}")
+    limit = _limit_of(catch_up)
+    if catch_up not in ("none", "latest") and limit is None:
+        faults.append(
+            "catch_up must be 'none', 'latest', or how many of all that were missed, "
+            f"from 1 to {MOST_CAUGHT_UP}; got {catch_up!r}"
+        )
+    if overlap == "cancel_previous" and limit is not None and limit > 1:
+        faults.append(
+            f"catch_up={limit} with overlap='cancel_previous' would cancel all but the last at once: say 'latest'"
+        )
+    return faults
 
 
 def _limit_of(catch_up: object) -> int | None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+
+import psycopg
 
 from ..db import Connection
 from ..errors import InvalidArgs
 from ..host import Host
+from ..jobs.enqueue import Enqueued
 from ..jobs.enqueue_apart import enqueue_apart
+from ..jobs.worker import Worker
 from . import transitions
 from .declaration import MOST_CAUGHT_UP
 from .ledger import Share, share_out
 from .transitions import Slot, Standing, Unfinished
 
+_log = logging.getLogger("flask_opsjobs.cron")
 # So many slots are looked at in one transaction: a week of minutes.
 MOST_SLOTS = 10_080
 # So long a slot waits for a process that knows its worker: a deploy has two versions of code at once.
@@ -31,24 +37,45 @@ class Settled:
     fates: dict[str, int] = field(default_factory=dict)
     lines: set[tuple[str, str]] = field(default_factory=set)
     stopped: list[Unfinished] = field(default_factory=list)
+    recorded: list[tuple[Worker, Enqueued]] = field(default_factory=list)
+    troubled: set[str] = field(default_factory=set)
     has_more: bool = False
     is_put_off: bool = False
+
+    def add(self, other: Settled) -> None:
+        """Add what came of another entry, once that is committed."""
+        for fate, slots in other.fates.items():
+            self.fates[fate] = self.fates.get(fate, 0) + slots
+        self.lines |= other.lines
+        self.stopped += other.stopped
+        self.recorded += other.recorded
+        self.has_more |= other.has_more
+        self.is_put_off |= other.is_put_off
 
 
 @dataclass(frozen=True)
 class Settling:
-    """One settling on its way, in the caller's transaction. `asleep_since` is when a scheduler was last awake."""
+    """One settling on its way, in the caller's transaction."""
 
     connection: Connection
     host: Host
     stop: Stop
     now: datetime
-    asleep_since: datetime | None = None
 
-    def settle(self, name: str, into: Settled) -> Standing | None:
+    def settle_all(self, name: str, into: Settled) -> Standing | None:
+        """As `settle`, and nothing is left to a later look: who changes an entry does this first."""
+        while True:
+            part = Settled()
+            entry = self.settle(name, part, is_patient=False)
+            into.add(replace(part, has_more=False))
+            if not part.has_more:
+                return entry
+
+    def settle(self, name: str, into: Settled, *, is_patient: bool = True) -> Standing | None:
         """Settle one entry up to now, adding to `into`; the entry as it was locked, None when it is gone.
 
-        Locks the entry, and before it the jobs that it may have to stop.
+        Locks the entry, and before it the jobs that it may have to stop. `is_patient`: a slot whose worker this process
+        does not know is left to one that does, for a while.
         """
         entry = transitions.look(self.connection, [name]).get(name)
         if entry is not None and entry.overlap == "cancel_previous":
@@ -57,7 +84,7 @@ class Settling:
         if entry is None or entry.state == "retired":
             return entry
         slots = entry.schedule.slots_between(entry.checked_until, self.now, MOST_SLOTS + 1)
-        if not slots or self._is_put_off(entry, slots, into):
+        if not slots or (is_patient and self._is_put_off(entry, slots, into)):
             return entry
         if len(slots) > MOST_SLOTS:
             # As many are left for the next time as catch-up might run, so none of these is to run.
@@ -79,22 +106,33 @@ class Settling:
         return entry
 
     def run(
-        self, entry: Standing, slot_at: datetime, fate: str, into: Settled, *, by: str | None = None
-    ) -> Slot:
-        """Record a job for a slot of a locked entry, whatever its overlap policy says; the row that tells of it."""
+        self, entry: Standing, slot_at: datetime, fate: str, into: Settled,
+        *, by: str | None = None, is_behind: bool = False,
+    ) -> Slot:  # fmt: skip
+        """Record a job for a slot of a locked entry, whatever its overlap policy says; the row that tells of it.
+
+        `is_behind`: it waits until the other jobs of the entry have ended. What keeps the job from being recorded is
+        the slot's fate too: it would not be gone at the next look.
+        """
         worker = self.host.workers.get(entry.worker)
         if worker is None:
             return Slot(slot_at, "missed", _unknown(entry))
-        is_deferred = fate == "queued_behind"
         try:
             made, line = enqueue_apart(
-                self.connection, self.host, worker, entry.args, cron_entry=entry.name, is_deferred=is_deferred
+                self.connection, self.host, worker, entry.args, cron_entry=entry.name, is_deferred=is_behind
             )  # fmt: skip
         except InvalidArgs as wrong:
             return Slot(slot_at, "missed", f"its arguments do not fit: {wrong}")
+        except psycopg.Error:
+            raise
+        except Exception as error:
+            # Of the host's own, such as what computes a unique key. Only its class: the text may quote a value.
+            _log.exception("cron entry %s: its job could not be recorded", entry.name)
+            return Slot(slot_at, "missed", f"recording its job raised {type(error).__name__}")
         if made.conflict:
             return Slot(slot_at, "skipped_overlap", f"job {made.id} is the same unique call")
-        if not is_deferred:
+        into.recorded.append((worker, made))
+        if not is_behind:
             into.lines.add((line, worker.declared.queue))
         return Slot(slot_at, fate, job_id=made.id, decided_by=by)
 
@@ -105,12 +143,23 @@ class Settling:
         return put_off
 
     def _fates_of(self, entry: Standing, share: Share, into: Settled) -> list[Slot]:
-        if share.kind in ("due", "late"):
-            fate = "ran" if share.kind == "due" else "late"
-            return [self._run_in_turn(entry, slot, fate, into) for slot in share.slots]
+        if share.kind == "late":
+            return self._catch_up(entry, share.slots, into)
+        if share.kind == "due":
+            return [self._run_in_turn(entry, slot, "ran", into) for slot in share.slots]
         first, last = share.slots[0], share.slots[-1]
-        why = self._why_missed(entry) if share.kind == "missed" else entry.paused_reason
+        why = self._why_missed(entry, first) if share.kind == "missed" else entry.paused_reason
         return [Slot(first, share.kind, why, until_at=last, slots=len(share.slots))]
+
+    def _catch_up(self, entry: Standing, slots: Sequence[datetime], into: Settled) -> list[Slot]:
+        """What is made up for: the first slot as any other, the rest behind it, so that none is beside another."""
+        fates: list[Slot] = []
+        for slot in slots:
+            if entry.overlap != "allow" and fates and fates[-1].fate == "late":
+                fates.append(self.run(entry, slot, "late", into, is_behind=True))
+            else:
+                fates.append(self._run_in_turn(entry, slot, "late", into))
+        return fates
 
     def _run_in_turn(self, entry: Standing, slot_at: datetime, fate: str, into: Settled) -> Slot:
         """The slot as the overlap policy has it."""
@@ -122,26 +171,25 @@ class Settling:
         if not before:
             return self.run(entry, slot_at, fate, into)
         if entry.overlap == "cancel_previous":
-            self.stop(
-                self.connection,
-                before,
-                f"the next slot of cron entry {entry.name} has come",
-                self.now,
-            )
+            why = f"the next slot of cron entry {entry.name} has come"
+            self.stop(self.connection, before, why, self.now)
             into.stopped += before
             return self.run(entry, slot_at, fate, into)
         if entry.overlap == "queue_one":
             behind = [job for job in before if job.state == "deferred"]
             if not behind:
-                return self.run(entry, slot_at, "queued_behind", into)
+                return self.run(entry, slot_at, "queued_behind", into, is_behind=True)
             return Slot(slot_at, "skipped_overlap", f"job {behind[0].id} waits already to run next")
         return Slot(slot_at, "skipped_overlap", f"job {before[0].id} had not ended")
 
-    def _why_missed(self, entry: Standing) -> str:
+    def _why_missed(self, entry: Standing, slot_at: datetime) -> str:
         if entry.worker not in self.host.workers:
             return _unknown(entry)
-        since = max(entry.checked_until, self.asleep_since or entry.checked_until)
-        return f"no scheduler ran from {_moment(since)} to {_moment(self.now)}"
+        since, until = transitions.find_gap(self.connection, slot_at)
+        since, until = since or entry.checked_until, until or self.now
+        if since >= slot_at:
+            return "a scheduler ran, and did not come to it in time"
+        return f"no scheduler ran from {_moment(since)} to {_moment(until)}"
 
 
 def _unknown(entry: Standing) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from psycopg.rows import class_row
@@ -18,9 +18,6 @@ from ..db import Connection
 from .declaration import Entry
 from .expression import Schedule
 from .lifecycle import state_of
-
-# So many rows of the ledger are looked at for missed slots; each may stand for a run of them.
-_MOST_ROWS = 200
 
 
 @dataclass(frozen=True)
@@ -111,30 +108,10 @@ def list_unfinished(connection: Connection, name: str) -> list[Unfinished]:
         return cursor.execute(sql.load("list_unfinished_of_cron"), {"name": name}).fetchall()
 
 
-def list_missed(connection: Connection, name: str, most: int) -> list[datetime]:
-    """The last `most` slots that were missed and not made up for, in order. Locks nothing.
-
-    The slots of a run are those of the expression that counted then.
-    """
-    asked = {"entry": name, "most": _MOST_ROWS}
-    made_up = {at for (at,) in connection.execute(sql.load("list_cron_made_up"), asked)}
-    found: list[datetime] = []
-    for row in connection.execute(sql.load("list_cron_missed"), asked):
-        first, last, number, expression, zone = row
-        slots = [first]
-        if number > 1:
-            schedule = Schedule(expression, zone)
-            slots = schedule.slots_between(first - timedelta(seconds=1), last, number)
-        found += [slot for slot in reversed(slots) if slot not in made_up]
-        if len(found) >= most:
-            break
-    return sorted(found[:most])
-
-
-def create(connection: Connection, entry: Entry, origin: str, by: str, now: datetime) -> None:
-    """Enter an entry; its first slot is the next one."""
+def create(connection: Connection, entry: Entry, origin: str, by: str, now: datetime) -> bool:
+    """Enter an entry; its first slot is the next one. False when somebody else entered it in that very moment."""
     asked = {"name": entry.name, "origin": origin, "by": by, "now": now, **_columns(entry)}
-    connection.execute(sql.load("create_cron_entry"), asked)
+    return connection.execute(sql.load("create_cron_entry"), asked).rowcount == 1
 
 
 def change(connection: Connection, entry: Entry, origin: str, now: datetime) -> None:
@@ -198,6 +175,15 @@ def release(
     connection.execute(sql.load("lock_cron_entries"), {"names": sorted(names)})
     asked = {"names": list(names), "now": now}
     return connection.execute(sql.load("release_cron_jobs"), asked).fetchall()
+
+
+def find_gap(connection: Connection, slot_at: datetime) -> tuple[datetime | None, datetime | None]:
+    """When the cron loop was last awake of a stretch that began before a slot, and first awake again after it.
+
+    The first is after the slot when a scheduler was awake at it; each is None when no pass is known.
+    """
+    row = connection.execute(sql.load("find_cron_gap"), {"slot_at": slot_at}).fetchone()
+    return (row[0], row[1]) if row else (None, None)
 
 
 def list_waiting_behind(connection: Connection) -> list[str]:

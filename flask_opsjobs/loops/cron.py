@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from functools import partial
 
-from .. import endings
+import psycopg
+
+from .. import endings, signals, sql
 from ..cron import adopt, transitions
 from ..cron.settle import Settled, Settling
 from ..cron.transitions import Standing, Unfinished
@@ -19,36 +21,78 @@ from .shape import IDLE, Loop, Pass, count, every
 
 _log = logging.getLogger("flask_opsjobs.cron")
 _ACTOR = "system:cron"
+# A host that records the same unique call right now holds its receipt; the entry waits for a later pass then.
+_LOCK_WAIT = "3s"
 
 
 def run(context: Pass) -> str:
-    """Settle every entry that has a slot, each in a transaction of its own; their lines are handed out
-    after that.
+    """Settle every entry that has a slot, each in a transaction of its own; their lines are handed out after that.
 
     Not alone: schedulers that run side by side meet at the entry's lock, and the second finds nothing left. One
     transaction for all would hold entries while it waits for jobs, and an end holds jobs while it waits for entries.
+    What goes wrong with one entry is logged, and the others have their slots.
     """
     connection, into = context.connection, Settled()
-    settling = Settling(connection, context.host, stop, context.now, _asleep_since(context))
-    if not context.memory.get("has_adopted"):
-        _adopt(settling, into)
-        context.memory["has_adopted"] = True
+    settling = Settling(connection, context.host, stop, context.now)
+    _adopt(context, settling, into)
     for entry in transitions.list_entries(connection):
-        if _has_slot(context, entry):
-            with connection.transaction():
-                settling.settle(entry.name, into)
-    _release(connection, context.now, into)
+        _apart(context, entry.name, into, partial(_settle_if_due, context, settling, entry))
+    for name in transitions.list_waiting_behind(connection):
+        _apart(context, name, into, partial(_release, settling, name))
     if into.has_more:
         context.again()
+    context.after_commit(partial(_follow, context, into))
+    return _words(into)
+
+
+def _apart(context: Pass, name: str, into: Settled, act: Callable[[Settled], object]) -> bool:
+    """Act on one entry in a transaction of its own; whether that went well. Adds to `into` what was committed.
+
+    The same failure pass after pass is told once. Raises only when the connection is broken.
+    """
+    connection, troubles = context.connection, context.memory.setdefault("troubles", {})
+    done = Settled()
+    try:
+        with connection.transaction():
+            connection.execute(sql.load("limit_lock_wait"), {"wait": _LOCK_WAIT})
+            act(done)
+    except Exception as error:
+        if connection.broken or connection.closed:
+            raise
+        words = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        if troubles.get(name) != words:
+            held = isinstance(error, psycopg.errors.LockNotAvailable)
+            _log.error("cron entry %s is left: %s", name, words, exc_info=None if held else error)
+        troubles[name] = words
+        into.troubled.add(name)
+        return False
+    if name not in into.troubled and troubles.pop(name, None):
+        _log.warning("cron entry %s is well again", name)
+    into.add(done)
+    return True
+
+
+def _settle_if_due(context: Pass, settling: Settling, entry: Standing, into: Settled) -> None:
+    if _has_slot(context, entry):
+        settling.settle(entry.name, into)
+
+
+def _release(settling: Settling, name: str, into: Settled) -> None:
+    """The sweep: what an end should have released and did not, since somebody held the job."""
+    into.lines.update(transitions.release(settling.connection, [name], settling.now))
+
+
+def _follow(context: Pass, into: Settled) -> None:
+    """What follows the commits: tell signals, hurry who is to stop, hand out."""
+    host = context.host
+    for worker, enqueued in into.recorded:
+        signals.send(signals.job_enqueued, worker, enqueued=enqueued)
     for job in into.stopped:
         if job.executor is not None:
-            context.after_commit(
-                partial(hurry_quietly, context.host.broker, job.queue, job.executor)
-            )
-    if into.lines and (hand_out := context.host.hand_out) is not None:
-        # None under TESTING and without OPSJOBS_DISPATCH. It reports a silent Redis by itself.
-        context.after_commit(partial(hand_out, [Line(*line) for line in sorted(into.lines)]))
-    return _words(into)
+            hurry_quietly(host.broker, job.queue, job.executor)
+    # None under TESTING and without OPSJOBS_DISPATCH. It reports a silent Redis by itself.
+    if into.lines and host.hand_out is not None:
+        host.hand_out([Line(*line) for line in sorted(into.lines)])
 
 
 def stop(connection: Connection, jobs: Sequence[Unfinished], reason: str, now: datetime) -> None:
@@ -56,24 +100,27 @@ def stop(connection: Connection, jobs: Sequence[Unfinished], reason: str, now: d
     endings.stop(connection, {job.id: job.state for job in jobs}, _ACTOR, reason, now)
 
 
-def _adopt(settling: Settling, into: Settled) -> None:
-    """Take over what the code of this process declares. Only at its start: of two versions the last started counts."""
-    connection, declared = settling.connection, settling.host.cron_entries
-    for name in sorted(declared):
-        with connection.transaction():
-            done = adopt.adopt(settling, declared[name], process_name(), into)
-        if done is not None:
-            _log.info("cron entry %s is %s", name, done)
-    for name in adopt.list_gone(connection, declared):
-        with connection.transaction():
-            adopt.retire(settling, name, into)
-        _log.warning("cron entry %s is declared no longer, and retired", name)
+def _adopt(context: Pass, settling: Settling, into: Settled) -> None:
+    """Take over what the code of this process declares. Only once: of two versions the one started last counts.
+
+    What fails is tried again in the next pass, and nothing is retired before all that is declared has been taken over.
+    """
+    declared, memory = settling.host.cron_entries, context.memory
+    left: set[str] = memory.setdefault("to_adopt", set(declared))
+    for name in sorted(left):
+        if _apart(context, name, into, partial(_adopt_one, settling, name)):
+            left.discard(name)
+    if left or memory.get("has_retired"):
+        return
+    gone = adopt.list_gone(settling.connection, declared)
+    retired = [_apart(context, name, into, partial(adopt.retire, settling, name)) for name in gone]
+    memory["has_retired"] = all(retired)
 
 
-def _asleep_since(context: Pass) -> datetime | None:
-    """When a scheduler was last awake, if that is longer ago than its passes are apart."""
-    gap = context.elapsed_seconds
-    return context.now - timedelta(seconds=gap) if gap > 3 * _SECONDS else None
+def _adopt_one(settling: Settling, name: str, into: Settled) -> None:
+    entry = settling.host.cron_entries[name]
+    if done := adopt.adopt(settling, entry, process_name(), into):
+        _log.info("cron entry %s is %s", name, done)
 
 
 def _has_slot(context: Pass, entry: Standing) -> bool:
@@ -86,18 +133,12 @@ def _has_slot(context: Pass, entry: Standing) -> bool:
     return slot is not None and slot <= context.now
 
 
-def _release(connection: Connection, now: datetime, into: Settled) -> None:
-    """The sweep: what an end should have released and did not, since somebody held the job."""
-    for name in transitions.list_waiting_behind(connection):
-        with connection.transaction():
-            into.lines.update(transitions.release(connection, [name], now))
-
-
 def _words(into: Settled) -> str:
     said: Iterable[str] = (
         f"{count(number, 'slot')} {fate}" for fate, number in sorted(into.fates.items())
     )
     left = ["left to another version of the code"] if into.is_put_off else []
+    left += [f"{name} has trouble" for name in sorted(into.troubled)]
     return ", ".join([*said, *left]) or IDLE
 
 

@@ -18,7 +18,7 @@ SELECT 'rollups', count(*) FROM opsjobs.rollups WHERE minute < %(rollups)s
 UNION ALL
 SELECT 'depths', count(*) FROM opsjobs.depths WHERE minute < %(depths)s
 UNION ALL
-SELECT 'cron_slots', count(*) FROM opsjobs.cron_slots WHERE decided_at < %(cron_slots)s
+SELECT 'cron_slots', count(*) FROM opsjobs.cron_slots WHERE decided_at < %(cron_slots)s AND (job_id IS NULL OR ended_at IS NOT NULL)
 UNION ALL
 SELECT 'limit_minutes', count(*) FROM opsjobs.limit_minutes WHERE minute < %(limit_minutes)s
 UNION ALL

@@ -1,8 +1,10 @@
 -- Removes fates of cron slots that were decided before %(before)s, at most %(limit)s, the oldest first.
+-- That of a job which has not ended stays: its end is still to be told.
 -- SKIP LOCKED: an end tells that one of its job right now.
 -- Run by the retain loop and by `flask opsjobs retain`. Index: cron_slots_to_retain.
 WITH old AS MATERIALIZED (
-    SELECT id FROM opsjobs.cron_slots WHERE decided_at < %(before)s
+    SELECT id FROM opsjobs.cron_slots
+    WHERE decided_at < %(before)s AND (job_id IS NULL OR ended_at IS NOT NULL)
     ORDER BY decided_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 DELETE FROM opsjobs.cron_slots s USING old WHERE s.id = old.id

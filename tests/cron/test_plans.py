@@ -23,6 +23,10 @@ FILL = (
     # Of no entry: others wait for other things.
     "INSERT INTO opsjobs.jobs (worker, queue, line, state, args, max_attempts, created_at, due_at)"
     " SELECT 'w', 'q', 'q', 'deferred', '{}', 1, now(), now() FROM generate_series(1, 5000) n",
+    "INSERT INTO opsjobs.loop_runs (loop, process, started_at, last_at, every_seconds)"
+    " SELECT CASE WHEN n % 7 = 0 THEN 'cron' ELSE 'loop_' || n % 7 END, 'p', now() - n * interval '1 h',"
+    " now() - n * interval '59 min', 1 FROM generate_series(1, 5000) n",
+    "ANALYZE opsjobs.loop_runs",
     "ANALYZE opsjobs.cron_slots",
     "ANALYZE opsjobs.jobs",
 )
@@ -36,6 +40,7 @@ CASES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "lock_jobs_of_cron": ("jobs_of_cron", {"name": "e1"}),
     "list_cron_waiting_behind": ("jobs_of_cron", {}),
     "release_cron_jobs": ("jobs_of_cron", {"names": ["e1"], "now": None}),
+    "find_cron_gap": ("loop_runs_latest", {"slot_at": "2026-01-01 00:10:00+00"}),
     "retain_cron_slots": (
         "cron_slots_to_retain",
         {"before": "2026-01-01 00:10:00+00", "limit": 100},

@@ -1,0 +1,32 @@
+"""The missed slots of an entry that nobody has made up for."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from .. import sql
+from ..db import Connection
+from .expression import Schedule
+
+# So many rows of the ledger are looked at; each may stand for a run of slots.
+_MOST_ROWS = 200
+
+
+def list_missed(connection: Connection, name: str, most: int) -> list[datetime]:
+    """The last `most` slots that were missed and not made up for, in order. Locks nothing.
+
+    The slots of a run are those of the expression that counted then.
+    """
+    asked = {"entry": name, "most": _MOST_ROWS}
+    made_up = {at for (at,) in connection.execute(sql.load("list_cron_made_up"), asked)}
+    found: list[datetime] = []
+    for row in connection.execute(sql.load("list_cron_missed"), asked):
+        first, last, number, expression, zone = row
+        slots = [first]
+        if number > 1:
+            schedule = Schedule(expression, zone)
+            slots = schedule.slots_between(first - timedelta(seconds=1), last, number)
+        found += [slot for slot in reversed(slots) if slot not in made_up]
+        if len(found) >= most:
+            break
+    return sorted(found[:most])

@@ -1,0 +1,85 @@
+"""Operators and the ledger at the same time: no slot is lost to a decision, and a name is taken once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from flask_opsjobs import OpsJobs
+from flask_opsjobs.actions.shapes import Receipt
+from flask_opsjobs.cron.settle import MOST_SLOTS
+from flask_opsjobs.errors import ActionRefused
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.operator import Operator
+from tests.cron.conftest import START, Scheduler
+from tests.support.engine import race
+
+WHY: Any = {"actor": "ops-demo", "reason": "the vendor asked us to hold"}
+ENTRY = {
+    "worker": "sync", "expression": "*/10 * * * *", "zone": None, "overlap": None, "catch_up": None, "args": None
+}  # fmt: skip
+
+
+def act(host: Host, verb: str, name: str = "sync", what: Any = None) -> Receipt:
+    return Operator(host)._must(f"cron.{verb}", [f"cron/{name}"], WHY, what)
+
+
+def test_of_two_operators_one_creates_and_the_other_is_told(
+    host: Host, sync: Worker, scheduler: Scheduler
+) -> None:
+    other = {**ENTRY, "expression": "@daily"}
+    answers = race(
+        *[lambda what=what: act(host, "create", "mine", what) for what in (ENTRY, other)]
+    )
+    done = [answer for answer in answers if isinstance(answer, Receipt)]
+    refused = [answer for answer in answers if isinstance(answer, ActionRefused)]
+    assert (len(done), len(refused)) == (1, 1), answers
+    entry = scheduler.entry("mine")
+    assert entry["expression"] == (ENTRY, other)[answers.index(done[0])]["expression"]
+    audited = scheduler.bench.rows("SELECT outcome FROM opsjobs.audit_events ORDER BY outcome")
+    assert [row["outcome"] for row in audited] == ["done", "refused"]
+
+
+def test_a_pause_that_nobody_looked_at_is_all_paused(
+    every_ten: Callable[..., Scheduler], host: Host
+) -> None:
+    """More slots than one look takes come between the pause and the resume, and no loop runs."""
+    scheduler = every_ten()
+    pause = "UPDATE opsjobs.cron_entries SET is_paused = true, paused_at = %s, paused_by = 'ops', paused_reason = 'x'"
+    scheduler.bench.connection.execute(pause, [START])
+    act(host, "resume")
+    slots = scheduler.slots()
+    assert {fate for _, fate, _ in slots} == {"paused"}
+    number = sum(count for _, _, count in slots)
+    assert number == (datetime.now(UTC) - START).total_seconds() // 600
+    assert number > MOST_SLOTS
+    assert scheduler.jobs() == []
+
+
+def test_a_pause_settles_what_came_before_it(
+    every_ten: Callable[..., Scheduler], host: Host, opsjobs: OpsJobs
+) -> None:
+    """Also when this process does not know the worker: afterwards it would look like a slot of the pause."""
+    scheduler = every_ten()
+    opsjobs.workers.pop("sync")
+    act(host, "pause")
+    slots = scheduler.slots()
+    assert {fate for _, fate, _ in slots} == {"missed"}
+    entry = scheduler.entry()
+    assert entry["is_paused"]
+    assert entry["checked_until"] >= entry["paused_at"]
+
+
+def test_an_operator_and_the_loop_at_once_settle_a_slot_once(
+    every_ten: Callable[..., Scheduler], host: Host
+) -> None:
+    scheduler = every_ten(overlap="allow", catch_up=3)
+    now = datetime.now(UTC)
+    answers = race(lambda: scheduler.look(now), lambda: act(host, "run_now"))
+    assert not any(isinstance(answer, Exception) for answer in answers), answers
+    fates = [row["fate"] for row in scheduler.bench.rows("SELECT fate FROM opsjobs.cron_slots")]
+    assert fates.count("late") + fates.count("ran") in (3, 4)
+    assert fates.count("manual") == 1
+    assert len(scheduler.jobs()) == len(fates) - fates.count("missed")
