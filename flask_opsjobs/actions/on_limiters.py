@@ -40,7 +40,7 @@ def read_target(text: str) -> str | None:
     return text if _TARGET.fullmatch(text) else None
 
 
-def read_params(_action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
+def read_params(_host: Host, _action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
     """What is said beside the targets, in canonical values. Raises `ValueError` with what is allowed."""
     return {name: _read_minutes(value) for name, value in given.items()}
 
