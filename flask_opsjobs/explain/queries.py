@@ -144,9 +144,15 @@ def _with_cooldown(session: Session, limit: LimitSeen) -> LimitSeen:
     of_one = select(*_cooldown_of(Bucket)).where(
         Bucket.limiter == limit.name, Bucket.partition == limit.partition
     )
-    rows = [row for asked in (of_all, of_one) for row in session.execute(asked) if row[0]]
-    _, at, by, reason = max(rows, key=lambda row: row[0])
-    return replace(limit, cooldown_at=at, cooldown_by=by, cooldown_reason=reason)
+    rows = [
+        (asked is of_all, *row)
+        for asked in (of_all, of_one)
+        for row in session.execute(asked)
+        if row[0]
+    ]
+    is_of_all, _, at, by, reason = max(rows, key=lambda row: row[1])
+    decided = {"cooldown_at": at, "cooldown_by": by, "cooldown_reason": reason}
+    return replace(limit, **decided, is_cooldown_of_all=is_of_all)
 
 
 def _cooldown_of(table: Any) -> tuple[Any, ...]:

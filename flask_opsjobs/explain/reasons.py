@@ -13,9 +13,13 @@ _CAUSES = {cause.code: cause for cause in CAUSES}
 
 
 def make_reason(
-    seen: Seen, code: str, says: str, todo: str, *, witness: str, read: dict[str, Any], **more: Any
-) -> Reason:
-    """A reason of this code, as of when `seen` was read. What of `read` is None is left out."""
+    seen: Seen, code: str, says: str, todo: str, *, witness: str, read: dict[str, Any],
+    target: str | None = None, **more: Any,
+) -> Reason:  # fmt: skip
+    """A reason of this code, as of when `seen` was read. What of `read` is None is left out.
+
+    Its action is about `target`, else about the job or its queue.
+    """
     action = _CAUSES[code].action
     about = f"job/{seen.job.id}" if (action or "").startswith("job.") else f"queue/{seen.job.queue}"
     return Reason(
@@ -26,7 +30,7 @@ def make_reason(
         read_at=seen.now,
         todo=todo,
         action=action,
-        target=about if action else None,
+        target=(target or about) if action else None,
         passes=_CAUSES[code].passes,
         **more,
     )

@@ -104,6 +104,13 @@ class LimitSeen:
     cooldown_at: datetime | None = None
     cooldown_by: str | None = None
     cooldown_reason: str | None = None
+    is_cooldown_of_all: bool = False
+
+    @property
+    def cooling_target(self) -> str:
+        """What cools down, as the doorway names it: the limiter, or its partition."""
+        whole = f"limiter/{self.name}"
+        return whole if self.is_cooldown_of_all else f"{whole}/{self.partition}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flask import url_for
 
 from ..actions.catalog import ACTIONS, Action
-from ..actions.on_limiters import make_target
+from ..actions.on_limiters import make_target, split_target
 from ..explain.shapes import Explanation, Reason
 from ..jobs.rows import JobInFull
 from . import _access
@@ -45,12 +45,15 @@ def show(why: Explanation | None, job: JobInFull) -> list[Shown]:
     for reason in why.reasons if why else ():
         asks_more = reason.action == "queue.set_window"
         action = None if reason.action is None or asks_more else ACTIONS[reason.action]
-        url = None if action is None else _url(action, job)
+        url = None if action is None else _url(action, reason, job)
         shown.append(Shown(reason, action, url, _place(reason, job)))
     return shown
 
 
-def _url(action: Action, job: JobInFull) -> str:
+def _url(action: Action, reason: Reason, job: JobInFull) -> str:
+    if action.thing == "limiter":
+        limiter, partition = split_target(reason.target or "")
+        return url_for(f"opsjobs.limiter_{action.verb}", limiter=limiter, partition=partition)
     if action.thing == "queue":
         return url_for(f"opsjobs.queue_{action.verb}", name=job.queue)
     return url_for(f"opsjobs.job_{action.verb}", job_id=job.id)

@@ -180,12 +180,20 @@ def limit_weight(scene: Scene) -> Explanation:
 
 def limit_cooldown(scene: Scene) -> Explanation:
     job_id = scene.record_limited(concurrency=1)
-    scene.bench.connection.execute(
-        "UPDATE opsjobs.limiters SET cooldown_at = clock_timestamp(), cooldown_by = %s, cooldown_reason = %s,"
-        " cooldown_until = clock_timestamp() + interval '1 h'",
-        [WHY["actor"], WHY["reason"]],
-    )
+    (limited,) = scene.bench.rows("SELECT limiter FROM opsjobs.jobs WHERE id = %s", job_id)
+    scene.operator.cooldown(limited["limiter"], 60, **WHY)
     return scene.look(job_id)
+
+
+def test_a_partition_that_cools_down_is_cleared_by_its_own_target(scene: Scene) -> None:
+    job_id = scene.record_limited(concurrency=1)
+    (job,) = scene.bench.rows("SELECT limiter, partition FROM opsjobs.jobs WHERE id = %s", job_id)
+    target = f"limiter/{job['limiter']}/{job['partition']}"
+    scene.operator.cooldown(target.removeprefix("limiter/"), 60, **WHY)
+    (reason,) = scene.look(job_id).reasons
+    assert (reason.code, reason.target) == ("limit_cooldown", target)
+    assert scene.operator.run("limiter.clear", [target], **WHY).is_done
+    assert codes(scene.look(job_id)) == []
 
 
 def limit_concurrency(scene: Scene) -> Explanation:
