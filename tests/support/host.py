@@ -37,6 +37,7 @@ def create_app(**config: Any) -> Flask:
     return app
 
 
+@opsjobs.cron("0 0 1 1 *", name="yearly", args={"a": 1, "b": 2})
 @opsjobs.worker(record_output=True)
 def add(a: int, b: int) -> int:
     return a + b

@@ -13,7 +13,8 @@ from flask_opsjobs.web.urls import URLS
 from tests.support.waiting import wait_until
 
 # Ways to another page, and what no picture says more of.
-UNPICTURED = {"jump", "missing", "job_raw"}
+# An entry is changed in the form in which one is made.
+UNPICTURED = {"jump", "missing", "job_raw", "cron_change"}
 QUEUE = "mail"
 LONGEST_S = 120
 # Several attempts, and lines that it logged.
@@ -110,6 +111,11 @@ def _waiting(page: Any, url: str) -> None:
     newest(f"state=available&queue={QUEUE}")(page, url)
 
 
+def _cron(page: Any, url: str) -> None:
+    """As soon as the loops have taken the shop's entries over, and one has run."""
+    _await(page, f"{url}/cron", "svg.strip use")
+
+
 def _limiters(page: Any, url: str) -> None:
     """As soon as a process has declared one."""
     _await(page, f"{url}/limiters", "table tbody th a")
@@ -137,6 +143,9 @@ SHOTS = (
     Shot("jobs", "jobs", at("/jobs"), is_main=True),
     Shot("queues", "queues", at("/queues")),
     Shot("queue", "queue", at(f"/queues/{QUEUE}")),
+    Shot("cron", "cron", _cron, is_main=True),
+    Shot("cron-entry", "cron_entry", at("/cron/close_day")),
+    Shot("cron-new", "cron_new", at("/new/cron?expression=30+3+*+*+*&zone=Europe/Berlin")),
     Shot("limiters", "limiters", _limiters),
     Shot("limiter", "limiter", at("/limiters/customer-api")),
     Shot("limiter-partition", "limiter", at("/limiters/customer-api?partition=1"), is_main=True),

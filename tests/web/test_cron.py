@@ -209,6 +209,10 @@ def test_what_code_declares_is_not_edited_here(entry: Runner, host: Host) -> Non
         assert "the code declares it" in receipt.skipped[0].says
 
 
+def test_the_form_of_what_code_declares_says_so(get: Get, entry: Runner) -> None:
+    assert "the code declares it" in get("/edit/cron/nightly", status=422).text
+
+
 def test_a_plan_that_has_drifted_is_refused(entry: Runner, host: Host) -> None:
     operator = Operator(host)
     shown = operator.preview("cron.run_now", ["cron/nightly"], actor="tester", via="page")

@@ -102,6 +102,8 @@ def edit(name: str) -> Response:
     """The form of an entry that was made at runtime."""
     with reading() as read:
         entry = _find(read, name)
+    if entry.origin == "code":
+        raise _problems.unreadable(f"{name}: the code declares it, and says when it runs.")
     typed = {
         **{param: str(getattr(entry, param)) for param in ENTRY_PARAMS},
         "catch_up": str(entry.catch_up_limit or entry.catch_up),
