@@ -36,6 +36,7 @@ from flask_opsjobs.operator import Operator
 from tests.support.database import Databases
 from tests.support.postgres import Postgres
 from tests.support.valkey import Valkey
+from tests.tools import bench_pages_control as control
 from tests.tools import bench_pages_rows as rows
 from tests.tools.bench_pages_paths import Ask, Known, asks
 
@@ -133,6 +134,7 @@ def _decide(host: Host, connection: psycopg.Connection[Any]) -> None:
                 reason=REASON.format(number), before={"state": "failed"}, after={"state": "available"},
             )  # fmt: skip
             append(connection, host.secrets, decision)
+    control.fill(host, connection, now)
     operator = Operator(host)
     found = connection.execute("SELECT id FROM opsjobs.jobs WHERE state = 'failed' LIMIT 200")
     failed = [f"job/{job_id}" for (job_id,) in found.fetchall()]

@@ -14,6 +14,7 @@ from flask_opsjobs.jobs.filter import JobFilter
 from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.web import _cursor
 from flask_opsjobs.web.urls import URLS, Url
+from tests.tools.bench_pages_control import ENTRIES, LIMITERS
 
 PREFIX = "/ops/jobs"
 # What they answer when it is not 200.
@@ -154,9 +155,11 @@ def _name(query: Mapping[str, str]) -> str:
 def _path(
     url: Url, state: str | None, query: Mapping[str, str], known: Known
 ) -> Callable[[int], str]:
+    names = ENTRIES if url.endpoint.startswith("cron") else known.queues
     parts: Mapping[str, Callable[[int], object]] = {
         "job_id": lambda n: known.job(n, state),
-        "name": lambda n: known.queues[n % len(known.queues)],
+        "name": lambda n: names[n % len(names)],
+        "limiter": lambda n: LIMITERS[n % len(LIMITERS)],
         "preview_id": lambda n: known.previews[n % len(known.previews)],
         "sequence": lambda n: n * 37 % known.events + 1,
         "rest": lambda n: "nothing/here",

@@ -1,0 +1,48 @@
+"""Cron entries with a long ledger and limiters for the pages' bench, by the writers of production."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+
+from flask_opsjobs import Limit
+from flask_opsjobs.cron import transitions as cron
+from flask_opsjobs.cron.declaration import Entry
+from flask_opsjobs.cron.expression import Schedule
+from flask_opsjobs.cron.transitions import Slot
+from flask_opsjobs.host import Host
+from flask_opsjobs.limits import transitions as limits
+
+LIMITERS = ("customer-api", "crm")
+ENTRIES = ("nightly_sync", "export_ledger", "ping")
+# Four weeks of half hours.
+SLOTS = 1_344
+_HALF_HOUR = timedelta(minutes=30)
+
+
+def fill(host: Host, connection: psycopg.Connection[Any], now: datetime) -> None:
+    """Write them, each entry with its ledger in a transaction. No job draws from these limiters."""
+    declared = [Limit(name, rate=10, per=1, partition="account_id") for name in LIMITERS]
+    limits.declare(connection, host.secrets, declared, "bench", now)
+    for name in ENTRIES:
+        with connection.transaction():
+            _fill_entry(connection, name, now)
+
+
+def _fill_entry(connection: psycopg.Connection[Any], name: str, now: datetime) -> None:
+    schedule = Schedule("*/30 * * * *", "Europe/Paris")
+    first = now.replace(minute=0, second=0, microsecond=0) - SLOTS * _HALF_HOUR
+    entry = Entry(name, "sync_customer", schedule, "skip", "latest", None, {"customer_id": 7})
+    cron.create(connection, entry, "runtime", "ops-demo", first)
+    (standing,) = cron.look(connection, [name]).values()
+    for number, slot_at in enumerate(_slots(first)):
+        fate, job_id = ("missed", None) if number % 97 == 0 else ("ran", number + 1)
+        cron.decide(connection, standing, Slot(slot_at, fate, job_id=job_id), now)
+    cron.move_on(connection, name, now)
+
+
+def _slots(first: datetime) -> Sequence[datetime]:
+    return [first + number * _HALF_HOUR for number in range(SLOTS)]
