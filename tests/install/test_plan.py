@@ -147,15 +147,15 @@ def test_it_knows_its_own_revisions_by_their_call(make: Make, call: str, reached
 def test_a_newer_release_brings_one_more_revision(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = make()
+    app, now = make(), steps.latest()
     run(app)
-    monkeypatch.setattr(steps, "latest", lambda: 3)
+    monkeypatch.setattr(steps, "latest", lambda: now + 1)
     result = run(app, "--dry-run")
-    assert "its revisions only reach opsjobs schema 2" in result.output
+    assert f"its revisions only reach opsjobs schema {now}" in result.output
     run(app)
-    (newer,) = Path("migrations/versions").glob("*opsjobs_schema_3.py")
-    assert "steps.upgrade(op, since=2, to=3)" in newer.read_text()
-    assert "steps.downgrade(op, since=3, to=2)" in newer.read_text()
+    (newer,) = Path("migrations/versions").glob(f"*opsjobs_schema_{now + 1}.py")
+    assert f"steps.upgrade(op, since={now}, to={now + 1})" in newer.read_text()
+    assert f"steps.downgrade(op, since={now + 1}, to={now})" in newer.read_text()
 
 
 def test_with_binds_the_steps_run_on_the_bind(make: Make) -> None:

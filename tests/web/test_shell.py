@@ -101,6 +101,8 @@ def test_a_verb_stands_in_the_one_form_that_holds_the_token(
     seen = 0
     for _, path in reads(jobs):
         for button in soup(client.get(path).text).select("button[formaction]"):
+            if button.get("formmethod") == "get":
+                continue  # no verb: it asks for the page again
             assert button["form"] == "verbs", path
             seen += 1
     assert seen > 10
