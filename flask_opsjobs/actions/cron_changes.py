@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..cron.transitions import Standing
+from ..cron.standing import Standing
 from .shapes import Change
 from .verdict import exact
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..cron.declaration import make_entry
-from ..cron.transitions import Standing
+from ..cron.standing import Standing
 from ..errors import DeclarationError, InvalidArgs
 from ..host import Host
 

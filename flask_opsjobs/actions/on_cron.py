@@ -14,7 +14,8 @@ from ..cron.declaration import Entry
 from ..cron.expression import Schedule
 from ..cron.lifecycle import ABSENT
 from ..cron.settle import Settled, Settling
-from ..cron.transitions import Standing, Unfinished
+from ..cron.standing import Standing
+from ..cron.transitions import Unfinished
 from ..db import Connection
 from ..host import Host
 from . import cron_params

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from ..actions.catalog import ACTIONS, Action
 from ..cron.lifecycle import FATES
-from ..cron.queries import EntryRow, SlotRow, list_entries, list_strips
+from ..cron.queries import SlotRow, list_entries, list_strips
+from ..cron.standing import Standing
 from ..errors import SchemaBehind
 from . import _operate
 from ._plain import plain
@@ -39,7 +40,7 @@ def list_() -> None:
         click.echo(plain(_line(entry, strips[entry.name])))
 
 
-def _line(entry: EntryRow, slots: list[SlotRow]) -> str:
+def _line(entry: Standing, slots: list[SlotRow]) -> str:
     fates = ", ".join(FATES[slot.fate].word for slot in reversed(slots[:5])) or "no slot yet"
     catch_up = entry.catch_up_limit or entry.catch_up
     return (

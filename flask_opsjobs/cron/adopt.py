@@ -20,7 +20,8 @@ def adopt(settling: Settling, entry: Entry, by: str, into: Settled) -> str | Non
             return "entered"
         found = settling.settle_all(entry.name, into)
         assert found is not None
-    if found.origin == "code" and found.state != "retired" and not found.differs_from(entry):
+    is_same = all(getattr(found, name) == value for name, value in entry.columns.items())
+    if is_same and found.origin == "code" and found.state != "retired":
         return None
     transitions.change(connection, entry, "code", now)
     return "changed" if found.state != "retired" else "in use again"

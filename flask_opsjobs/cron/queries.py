@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,49 +11,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from .. import sql
-from .expression import Schedule
-from .lifecycle import state_of
 from .models import CronEntry, CronSlot
+from .standing import Standing
 
 _MOST_ENTRIES = 500
 STRIP = 20
 # Of one entry: eight weeks of half hours. A busier one shows its newest.
 MOST_SLOTS = 3_000
 _WEEKS = timedelta(weeks=8)
-
-
-@dataclass(frozen=True)
-class EntryRow:
-    """An entry as pages show it; `args` are as stored."""
-
-    name: str
-    origin: str
-    worker: str
-    expression: str
-    zone: str
-    overlap: str
-    catch_up: str
-    catch_up_limit: int | None
-    args: Mapping[str, Any]
-    checked_until: datetime
-    created_at: datetime
-    created_by: str
-    changed_at: datetime | None
-    retired_at: datetime | None
-    is_paused: bool
-    paused_at: datetime | None
-    paused_by: str | None
-    paused_reason: str | None
-
-    @property
-    def state(self) -> str:
-        """Active, paused or retired."""
-        return state_of(self.is_paused, self.retired_at is not None)
-
-    @property
-    def schedule(self) -> Schedule:
-        """Its expression in its zone."""
-        return Schedule(self.expression, self.zone)
 
 
 @dataclass(frozen=True)
@@ -79,16 +44,16 @@ class SlotRow:
         return None if self.ended_at is None else (self.ended_at - self.decided_at).total_seconds()
 
 
-def list_entries(session: Session) -> list[EntryRow]:
+def list_entries(session: Session) -> list[Standing]:
     """Every entry, those in use first, by name; at most 500."""
     chosen = select(*_columns()).order_by(CronEntry.retired_at.is_not(None), CronEntry.name)
-    return [EntryRow(*row) for row in session.execute(chosen.limit(_MOST_ENTRIES))]
+    return [Standing(*row) for row in session.execute(chosen.limit(_MOST_ENTRIES))]
 
 
-def find_entry(session: Session, name: str) -> EntryRow | None:
+def find_entry(session: Session, name: str) -> Standing | None:
     """One entry; None when there is none of that name."""
     row = session.execute(select(*_columns()).where(CronEntry.name == name)).one_or_none()
-    return None if row is None else EntryRow(*row)
+    return None if row is None else Standing(*row)
 
 
 def list_strips(session: Session, names: Sequence[str]) -> dict[str, list[SlotRow]]:
@@ -116,4 +81,4 @@ def find_slot_of(session: Session, job_id: int) -> SlotRow | None:
 
 
 def _columns() -> list[Any]:
-    return [getattr(CronEntry, column) for column in EntryRow.__annotations__]
+    return [getattr(CronEntry, column) for column in Standing.__annotations__]

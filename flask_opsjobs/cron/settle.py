@@ -18,7 +18,8 @@ from ..jobs.worker import Worker
 from . import transitions
 from .declaration import MOST_CAUGHT_UP
 from .ledger import Share, share_out
-from .transitions import Slot, Standing, Unfinished
+from .standing import Standing
+from .transitions import Slot, Unfinished
 
 _log = logging.getLogger("flask_opsjobs.cron")
 # So many slots are looked at in one transaction: a week of minutes.

@@ -16,44 +16,7 @@ from psycopg.rows import class_row
 from .. import sql
 from ..db import Connection
 from .declaration import Entry
-from .expression import Schedule
-from .lifecycle import state_of
-
-
-@dataclass(frozen=True)
-class Standing:
-    """An entry as a decision about it is made."""
-
-    name: str
-    origin: str
-    worker: str
-    expression: str
-    zone: str
-    overlap: str
-    catch_up: str
-    catch_up_limit: int | None
-    args: Mapping[str, Any]
-    checked_until: datetime
-    changed_at: datetime | None
-    retired_at: datetime | None
-    is_paused: bool
-    paused_at: datetime | None
-    paused_by: str | None
-    paused_reason: str | None
-
-    @property
-    def state(self) -> str:
-        """`active`, `paused` or `retired`."""
-        return state_of(self.is_paused, self.retired_at is not None)
-
-    @property
-    def schedule(self) -> Schedule:
-        """Its expression in its zone."""
-        return Schedule(self.expression, self.zone)
-
-    def differs_from(self, entry: Entry) -> bool:
-        """Whether it says something else than what is wanted."""
-        return any(getattr(self, name) != value for name, value in entry.columns.items())
+from .standing import Standing
 
 
 @dataclass(frozen=True)

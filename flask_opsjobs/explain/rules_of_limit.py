@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from ..limits import bucket
 from ..limits.bucket import Block, Shape
@@ -139,14 +138,7 @@ def _blocks(seen: Seen, code: str) -> Iterator[tuple[LimitSeen, Shape, Block]]:
 
 def _judge(seen: Seen, limit: LimitSeen, shape: Shape) -> tuple[Block, ...]:
     """What stands against it now, when what is handed out already has started."""
-    standing = limit.standing
-    level = bucket.level(shape, standing, seen.now)
-    later = replace(
-        standing,
-        tokens=level - standing.handed_out if shape.per_second else None,
-        refilled_at=seen.now if shape.per_second else None,
-        in_use=standing.in_use + standing.handed_out,
-    )
+    later = bucket.settle(shape, limit.standing, seen.now)
     return bucket.admit(shape, later, limit.weight, seen.now).blocks
 
 

@@ -12,7 +12,8 @@ import psycopg
 from .. import endings, signals, sql
 from ..cron import adopt, transitions
 from ..cron.settle import Settled, Settling
-from ..cron.transitions import Standing, Unfinished
+from ..cron.standing import Standing
+from ..cron.transitions import Unfinished
 from ..db import Connection
 from ..engine.command import hurry_quietly
 from ..jobs.touched import Line
@@ -36,7 +37,8 @@ def run(context: Pass) -> str:
     settling = Settling(connection, context.host, stop, context.now)
     _adopt(context, settling, into)
     for entry in transitions.list_entries(connection):
-        _apart(context, entry.name, into, partial(_settle_if_due, context, settling, entry))
+        if _has_slot(context, entry):
+            _apart(context, entry.name, into, partial(settling.settle, entry.name))
     for name in transitions.list_waiting_behind(connection):
         _apart(context, name, into, partial(_release, settling, name))
     if into.has_more:
@@ -70,11 +72,6 @@ def _apart(context: Pass, name: str, into: Settled, act: Callable[[Settled], obj
         _log.warning("cron entry %s is well again", name)
     into.add(done)
     return True
-
-
-def _settle_if_due(context: Pass, settling: Settling, entry: Standing, into: Settled) -> None:
-    if _has_slot(context, entry):
-        settling.settle(entry.name, into)
 
 
 def _release(settling: Settling, name: str, into: Settled) -> None:
@@ -124,11 +121,20 @@ def _adopt_one(settling: Settling, name: str, into: Settled) -> None:
 
 
 def _has_slot(context: Pass, entry: Standing) -> bool:
-    """Whether a slot has come; the next one is worked out once and remembered."""
+    """Whether a slot has come; the next one is worked out once and remembered.
+
+    Also of an entry in trouble, and of one whose slots cannot be worked out: settling it tells, in its own transaction.
+    """
+    if entry.name in context.memory.get("troubles", {}):
+        return True
     key = (entry.expression, entry.zone, entry.checked_until)
     known = context.memory.setdefault("next", {})
     if known.get(entry.name, (None,))[0] != key:
-        known[entry.name] = (key, next(entry.schedule.slots_after(entry.checked_until), None))
+        try:
+            slot = next(entry.schedule.slots_after(entry.checked_until), None)
+        except Exception:
+            return True
+        known[entry.name] = (key, slot)
     slot = known[entry.name][1]
     return slot is not None and slot <= context.now
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -48,6 +51,13 @@ class Site:
         child = self._children.flask("opsjobs", "worker", *words, **self._config)
         child.wait_for("listens to", 30)
         return child
+
+    def plain_worker(self, *queues: str) -> Child:
+        """Start a worker of RQ's own."""
+        config = {f"TEST_CONFIG_{key}": json.dumps(value) for key, value in self._config.items()}
+        env = {**config, "FLASK_APP": "tests.support.host"}
+        rq = str(Path(sys.executable).with_name("rq"))
+        return self._children.start(rq, "worker", "--url", self.valkey.url, *queues, env=env)
 
     def loops(self) -> Child:
         """Start the loops."""

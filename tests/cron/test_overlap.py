@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import pytest
 
 from flask_opsjobs import endings
+from flask_opsjobs.cron import transitions
+from flask_opsjobs.cron.settle import Settled, Settling
 from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.loops import cron
 from flask_opsjobs.operator import Operator
 from tests.cron.conftest import START, Scheduler
 from tests.support.engine import Bench, race
+from tests.support.waiting import wait_until
 
 EveryTen = Callable[..., Scheduler]
 MINUTE = timedelta(minutes=1)
@@ -160,25 +164,22 @@ def test_two_schedulers_run_a_slot_once(every_ten: EveryTen, make_bench: Any) ->
 def test_two_that_end_at_once_release_who_waits_behind(running: Running, make_bench: Any) -> None:
     """The last-one rule: under READ COMMITTED each would see the other unfinished, and nobody release."""
     scheduler = running("queue_one")
-    bench, other = scheduler.bench, make_bench()
-    for number in range(1, 7):
-        now = START + 2 * number * 10 * MINUTE
-        scheduler.look(now)
-        first, behind = [job["id"] for job in scheduler.jobs() if job["ended_at"] is None]
-        # A second one that runs beside the first: an ended job of the entry that somebody tries again.
-        second = None
-        if ended := [job["id"] for job in scheduler.jobs() if job["state"] == "failed"]:
-            second = ended[-1]
-            Operator(bench.host).retry(second, actor="anna", reason="it is a test")
-            start(bench, second)
-        both = [job for job in (first, second) if job is not None]
-        acts = [
-            partial(by.record, job, bench.job(job)["dispatch_no"], Outcome(kind="discarded"))
-            for by, job in zip((bench, other), both, strict=False)
-        ]
-        race(*acts)
-        assert bench.job(behind)["state"] == "available"
-        start(bench, behind)
+    bench, other, third = scheduler.bench, make_bench(), make_bench()
+    # A second one beside the first, as `run now` records it.
+    settling = Settling(bench.connection, bench.host, cron.stop, START)
+    settling.run(transitions.look(bench.connection, ["sync"])["sync"], START, "manual", Settled())
+    scheduler.look(START + 20 * MINUTE)
+    first, second, behind = [job["id"] for job in scheduler.jobs()]
+    start(bench, second)
+    pid = other.connection.info.backend_pid
+    waits = "SELECT wait_event_type = 'Lock' AS is_so FROM pg_stat_activity WHERE pid = %s"
+    with ThreadPoolExecutor(1) as pool:
+        with bench.connection.transaction():
+            end(bench, first)
+            ending = pool.submit(end, other, second)
+            wait_until(lambda: third.row(waits, pid)["is_so"] or ending.done())
+        ending.result()
+    assert bench.job(behind)["state"] == "available"
 
 
 def test_an_end_and_a_slot_at_once_leave_nobody_waiting(running: Running, make_bench: Any) -> None:

@@ -114,7 +114,12 @@ def say(text: str) -> None:
 
 @opsjobs.worker(queue="limited", limit=Limit("tick", rate=20, per=1, burst=1))
 def tick() -> None:
-    """Nothing, twenty times a second."""
+    """Nothing, twenty times a second, and never two at once."""
+
+
+@opsjobs.worker(queue="limited", limit=Limit("tock", rate=20, per=1, burst=20))
+def tock() -> None:
+    """Nothing, twenty times a second, and a second's worth at once."""
 
 
 @opsjobs.worker(queue="limited", max_attempts=5, limit=Limit("one", concurrency=1))

@@ -17,7 +17,8 @@ from ...audit.queries import list_events_of
 from ...cron import queries
 from ...cron.expression import BadSchedule, read_schedule
 from ...cron.lifecycle import CATCH_UPS, FATES, MEANINGS, OVERLAPS
-from ...cron.queries import EntryRow, SlotRow
+from ...cron.queries import SlotRow
+from ...cron.standing import Standing
 from .. import _access, _pages, _problems, _slots
 from .._host import host
 from .._reads import Reading, reading
@@ -32,7 +33,7 @@ _LATELY = timedelta(days=1)
 class Row:
     """An entry as the pages show it; `slots` are its newest, the newest first."""
 
-    entry: EntryRow
+    entry: Standing
     slots: Sequence[SlotRow]
     now: datetime
 
@@ -117,7 +118,7 @@ def create() -> AnyResponse:
     return actions.on_named(ACTIONS["cron.create"])(request.form.get("name", "").strip())
 
 
-def _form(entry: EntryRow | None, typed: Mapping[str, str]) -> Response:
+def _form(entry: Standing | None, typed: Mapping[str, str]) -> Response:
     now = datetime.now(UTC)
     fault, runs, words = None, [], ""
     if typed["expression"]:
@@ -179,7 +180,7 @@ def _one(read: Reading, name: str) -> Markup:
     )
 
 
-def _find(read: Reading, name: str) -> EntryRow:
+def _find(read: Reading, name: str) -> Standing:
     found = queries.find_entry(read.session, name)
     if found is None:
         raise _problems.no_such_entry(name)

@@ -1,0 +1,45 @@
+"""A cron entry as its row has it: what pages show, and what a decision about it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from .expression import Schedule
+from .lifecycle import state_of
+
+
+@dataclass(frozen=True)
+class Standing:
+    """An entry as it stands; `args` are as stored, and its slots up to `checked_until` have their fates."""
+
+    name: str
+    origin: str
+    worker: str
+    expression: str
+    zone: str
+    overlap: str
+    catch_up: str
+    catch_up_limit: int | None
+    args: Mapping[str, Any]
+    checked_until: datetime
+    created_at: datetime
+    created_by: str
+    changed_at: datetime | None
+    retired_at: datetime | None
+    is_paused: bool
+    paused_at: datetime | None
+    paused_by: str | None
+    paused_reason: str | None
+
+    @property
+    def state(self) -> str:
+        """`active`, `paused` or `retired`."""
+        return state_of(self.is_paused, self.retired_at is not None)
+
+    @property
+    def schedule(self) -> Schedule:
+        """Its expression in its zone."""
+        return Schedule(self.expression, self.zone)
