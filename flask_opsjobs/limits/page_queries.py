@@ -17,7 +17,10 @@ from .models import Bucket, LimitMinute, LimitRejection
 from .queries import BucketSeen
 
 MOST_COUNTED = 1_000
-MOST_WALKED = 200
+MOST_WALKED = 2_000
+# Waiting jobs of each of these are counted so far to find the hottest, and of so many of those all.
+_ROUGH = 50
+_MOST_COUNTED_WHOLE = 100
 _MOST_LIMITERS = 100
 _MOST_ROWS = 10
 _MOST_HOLDERS = 25
@@ -204,6 +207,7 @@ def list_hot_partitions(session: Session, limiter: str) -> tuple[list[HotPartiti
     """The partitions for which most jobs wait, at most ten; and whether more were there than it looked at."""
     asked = {
         "limiter": limiter, "limit": _MOST_ROWS, "most": MOST_COUNTED, "walked": MOST_WALKED,
+        "rough": _ROUGH, "counted": _MOST_COUNTED_WHOLE,
     }  # fmt: skip
     rows = session.connection().exec_driver_sql(sql.load("list_hot_partitions"), asked).all()
     found = [HotPartition(row.partition, row.waiting) for row in rows if row.waiting]

@@ -1,6 +1,6 @@
--- The partitions of a limiter for which most jobs wait, at most %(limit)s, each with how many (broken off at %(most)s), of
--- its first %(walked)s partitions with waiting jobs: a loose scan, one probe each. `walked` is how many it looked at.
--- Locks nothing.
+-- The partitions for which most jobs wait, at most %(limit)s, each with how many (broken off at %(most)s). First a rough
+-- count, broken off at %(rough)s, of its first %(walked)s partitions with waiting jobs (a loose scan, one probe each), then
+-- a whole one of the %(counted)s for which it is largest. `walked` is how many it looked at. Locks nothing.
 -- Run by limits/page_queries.py. Index: jobs_limited.
 WITH RECURSIVE names (partition) AS (
     (SELECT partition FROM opsjobs.jobs WHERE limiter = %(limiter)s AND state IN ('available', 'queued')
@@ -10,11 +10,20 @@ WITH RECURSIVE names (partition) AS (
         WHERE limiter = %(limiter)s AND state IN ('available', 'queued') AND partition > names.partition
         ORDER BY partition LIMIT 1)
     FROM names WHERE names.partition IS NOT NULL
-), looked_at AS MATERIALIZED (SELECT partition FROM names WHERE partition IS NOT NULL LIMIT %(walked)s)
-SELECT looked_at.partition, counted.number AS waiting, count(*) OVER () AS walked
-FROM looked_at CROSS JOIN LATERAL (
+), looked_at AS MATERIALIZED (SELECT partition FROM names WHERE partition IS NOT NULL LIMIT %(walked)s
+), hottest AS MATERIALIZED (
+    SELECT looked_at.partition, count(*) OVER () AS walked
+    FROM looked_at CROSS JOIN LATERAL (
+        SELECT count(*) AS number FROM (SELECT FROM opsjobs.jobs j
+            WHERE j.limiter = %(limiter)s AND j.partition = looked_at.partition AND j.state = 'available'
+            LIMIT %(rough)s) AS few
+    ) AS roughly
+    ORDER BY roughly.number DESC, looked_at.partition LIMIT %(counted)s
+)
+SELECT hottest.partition, counted.number AS waiting, hottest.walked
+FROM hottest CROSS JOIN LATERAL (
     SELECT count(*) AS number FROM (SELECT FROM opsjobs.jobs j
-        WHERE j.limiter = %(limiter)s AND j.partition = looked_at.partition AND j.state = 'available'
+        WHERE j.limiter = %(limiter)s AND j.partition = hottest.partition AND j.state = 'available'
         LIMIT %(most)s) AS few
 ) AS counted
-ORDER BY counted.number DESC, looked_at.partition LIMIT %(limit)s
+ORDER BY counted.number DESC, hottest.partition LIMIT %(limit)s

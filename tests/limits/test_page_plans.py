@@ -18,7 +18,8 @@ _LIMITER = {"limiter": "api"}
 CASES: dict[str, tuple[str, set[str], dict[str, Any], int]] = {
     "list": ("list_limiters", {"limiters_pkey", "jobs_limited", "buckets_cooling"}, _ALL, 2_200),
     "hot": ("list_hot_partitions", {"jobs_limited"},
-            {**_LIMITER, "limit": 10, "most": 1_000, "walked": 200}, 200 * 60),
+            {**_LIMITER, "limit": 10, "most": 1_000, "walked": 2_000, "rough": 20, "counted": 100},
+            1_000 * 25 + 100 * 60),
     "holders": ("list_holders", {"leases_by_bucket", "jobs_pkey"},
                 {**_LIMITER, "partition": None, "limit": 25}, 25),
     "holders of one": ("list_holders", {"leases_by_bucket", "jobs_pkey"},
