@@ -128,6 +128,8 @@ class _Places:
         self._gate = gate
         self._connection = connection
         self._ask = partial(ask, connection)
+        # Keys of unique calls that a gate has let through: at most as many as it has room for.
+        self._let_through: set[bytes] = set()
         self._plain = None if options.limit is not None else _as_copied(columns_of(options, None))
         self.lines: dict[str, None] = {options.queue: None} if self._plain is not None else {}
 
@@ -136,13 +138,20 @@ class _Places:
         if self._plain is not None:
             return self._plain
         place = place_of(self._worker, self._options, self._host, values)
-        rejection = self._gate.find_rejection(self._connection, place)
-        if rejection is not None and not (keys and receipts.find(self._ask, keys)):
-            raise self._gate.refuse(rejection)
+        if not (self._gate.is_open or self._is_conflict(keys)):
+            if rejection := self._gate.find_rejection(self._connection, place):
+                raise self._gate.refuse(rejection)
+            self._let_through.update(keys)
         columns = columns_of(self._options, place)
         if len(self.lines) < _MOST_LINES:
             self.lines[columns["line"]] = None
         return _as_copied(columns)
+
+    def _is_conflict(self, keys: Sequence[bytes]) -> bool:
+        """Whether a call has a receipt already, or will have that of a row before it: then it takes no room."""
+        if not keys:
+            return False
+        return keys[0] in self._let_through or receipts.find(self._ask, keys) is not None
 
 
 def _plain_line(worker: Worker, host: Host, head: bytes, places: _Places) -> Line:

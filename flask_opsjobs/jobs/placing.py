@@ -84,14 +84,14 @@ class Gate:
         self._host = host
         self._session = session
         limit = options.limit
-        self._is_open = limit is None or limit.when_full == "hold" or not options.is_due_now
+        self.is_open = limit is None or limit.when_full == "hold" or not options.is_due_now
         self._limit = limit
         self._seen: dict[tuple[str, str], BucketSeen] = {}
         self._passed: dict[tuple[str, str], int] = {}
 
     def find_rejection(self, connection: Connection, place: Place | None) -> Rejection | None:
         """What stands against a call; None when it may pass, and then it counts for those after it."""
-        if self._is_open or place is None or self._limit is None:
+        if self.is_open or place is None or self._limit is None:
             return None
         key = (place.limiter, place.partition)
         if key not in self._seen:

@@ -99,6 +99,22 @@ def test_many_are_rejected_together(
     assert len(rejections(bench)) == 1
 
 
+def test_of_many_only_new_calls_take_room(
+    bench: Bench, limited: Limited, commit: Commit, db: SQLAlchemy
+) -> None:
+    """Neither a call whose receipt is taken, nor one that equals a row before it."""
+    unique = {"unique": Unique(by=["size"], until="ended")}
+    worker = limited(rate=3, per=3600, when_full="reject", worker=unique)
+    commit(worker, size=1)
+    sizes = [1, 1, 1, 2, 2, 3, 1]
+    made = worker.enqueue_many({"size": size} for size in sizes)
+    assert (made.count, made.conflicts) == (2, 5)
+    with pytest.raises(LimitReached):
+        worker.enqueue_many([{"size": 4}])
+    db.session.commit()
+    assert count(bench) == 3
+
+
 def test_a_call_for_later_is_not_rejected(limited: Limited, commit: Commit) -> None:
     worker = limited(concurrency=1, when_full="reject")
     commit(worker)
