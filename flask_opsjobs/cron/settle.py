@@ -138,9 +138,13 @@ class Settling:
         return Slot(slot_at, fate, job_id=made.id, decided_by=by)
 
     def _is_put_off(self, entry: Standing, slots: Sequence[datetime], into: Settled) -> bool:
-        """Whether to leave it to a process that knows the worker, for a while."""
-        is_known = entry.worker in self.host.workers or entry.is_paused
-        into.is_put_off |= (put_off := not is_known and self.now - slots[0] <= PATIENCE)
+        """Whether to leave it to a process that knows the worker, for a while: since the slot, or since any process
+        was there again to see it."""
+        if entry.worker in self.host.workers or entry.is_paused:
+            return False
+        last, again = transitions.find_gap(self.connection, slots[0])
+        seen = slots[0] if last is not None and last >= slots[0] else again or self.now
+        into.is_put_off |= (put_off := self.now - seen <= PATIENCE)
         return put_off
 
     def _fates_of(self, entry: Standing, share: Share, into: Settled) -> list[Slot]:

@@ -19,11 +19,25 @@ def test_a_slot_that_nobody_knew_the_worker_of_does_not_blame_the_scheduler(
 ) -> None:
     scheduler = every_ten()
     opsjobs.workers.pop("sync")
-    for minute in range(10, 21):
+    for minute in range(10, 22):
         scheduler.look(START + minute * MINUTE)
-    assert scheduler.slots() == [("12:10", "missed", 1), ("12:20", "missed", 1)]
+    assert scheduler.slots() == [("12:10", "missed", 2)]
     said = scheduler.bench.rows("SELECT why FROM opsjobs.cron_slots")
     assert {row["why"] for row in said} == {"no worker sync is declared where the loops run"}
+
+
+def test_after_an_outage_a_slot_waits_for_the_code_that_knows_its_worker(
+    every_ten: EveryTen, opsjobs: OpsJobs
+) -> None:
+    scheduler = every_ten(catch_up="latest")
+    workers = dict(opsjobs.workers)
+    opsjobs.workers.clear()
+    scheduler.look(START + 65 * MINUTE)
+    scheduler.look(START + 74 * MINUTE)
+    assert scheduler.slots() == []
+    opsjobs.workers.update(workers)
+    scheduler.look(START + 75 * MINUTE)
+    assert scheduler.slots() == [("12:10", "missed", 6), ("13:10", "late", 1)]
 
 
 def test_of_two_versions_the_one_that_started_last_counts(
