@@ -151,6 +151,17 @@ def test_missed_slots_are_made_up_for_once(
     assert any(fate.startswith("missed") for fate in fates), "that it was missed stays"
 
 
+def test_after_a_clock_was_stepped_back_the_next_slots_are_those_without_a_fate(
+    get: Get, entry: Runner
+) -> None:
+    look(entry, hours=5)
+    connection = connect_apart(entry.host.engine)
+    (nightly,) = transitions.look(connection, ["nightly"]).values()
+    first = soup(get("/cron/nightly").text).select_one("ol.slots li").text
+    assert f"{nightly.schedule.next(nightly.checked_until, 1)[0]:%d %b %H:%M}" in first
+    connection.close()
+
+
 def test_a_new_entry_shows_its_runs_before_anything_is_saved(get: Get, entry: Runner) -> None:
     page = soup(get("/new/cron", query_string=NEW | {"expression": "30 3 * * *"}).text)
     runs = page.select("ol.slots li")

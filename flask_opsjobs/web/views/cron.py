@@ -45,8 +45,11 @@ class Row:
 
     @property
     def next(self) -> Sequence[datetime]:
-        """The next three slots; none of a retired entry."""
-        return [] if self.entry.state == "retired" else self.entry.schedule.next(self.now, 3)
+        """The next three slots that have no fate yet; none of a retired entry."""
+        if self.entry.state == "retired":
+            return []
+        # Settled further than now: a clock was stepped back, and those slots have their fates already.
+        return self.entry.schedule.next(max(self.now, self.entry.checked_until), 3)
 
     @property
     def last(self) -> SlotRow | None:
@@ -158,18 +161,18 @@ def _all() -> tuple[Markup, datetime]:
 def _one(read: Reading, name: str) -> Markup:
     entry = _find(read, name)
     slots = queries.list_slots(read.session, name, read.now)
-    zone = entry.schedule.place
+    row, zone = Row(entry, slots[: queries.STRIP], read.now), entry.schedule.place
     events = None
     if _access.may("audit.view"):
         events = list_events_of(read.session, f"cron/{name}")
     return _pages.part(
         "cron/_one.html",
         read.now,
-        row=Row(entry, slots[: queries.STRIP], read.now),
+        row=row,
         slots=slots[:_SHOWN],
         calendar=_slots.make_calendar(map(_drawn, slots), read.now.astimezone(zone).date(), zone),
         is_cut=len(slots) >= queries.MOST_SLOTS,
-        offsets=[slot.astimezone(zone) for slot in entry.schedule.next(read.now, 3)],
+        offsets=[slot.astimezone(zone) for slot in row.next],
         fates=FATES,
         shape_of=_slots.shape_of,
         meaning=MEANINGS[entry.state],
