@@ -8,6 +8,7 @@ of midnight lose slots.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ _FIELDS = (
     ("month", "1 to 12 or JAN to DEC"),
     ("day of the week", "0 to 7 or SUN to SAT, 5L for the last Friday, 1#2 for the second Monday"),
 )  # fmt: skip
+# Where cronsim keeps the values of each.
+_SETS = ("minutes", "hours", "days", "months", "weekdays")
 _LONGEST = 200
 # No clock was ever changed by more at once.
 _LARGEST_STEP = timedelta(hours=25)
@@ -168,9 +171,9 @@ def _fault_of(expression: object) -> str | None:
             "minute, hour, day of the month, month, day of the week"
         )
     faults = [
-        f"the field {name} is {field!r}, allowed is {allowed}, with * , - and /"
+        f"the field {name} is {field!r}, {fault}"
         for at, (field, (name, allowed)) in enumerate(zip(fields, _FIELDS, strict=True))
-        if not _is_readable(["*"] * at + [field] + ["*"] * (len(_FIELDS) - at - 1))
+        if (fault := _fault_of_field(at, field, allowed))
     ]
     if not faults and not _is_readable(fields):
         faults = [f"the month {fields[3]!r} never has the day {fields[2]!r}"]
@@ -183,9 +186,28 @@ def _fault_of_alias(said: str) -> str:
     return f"cron expression {said!r} is unknown; known are {', '.join(ALIASES)}"
 
 
+def _fault_of_field(at: int, field: str, allowed: str) -> str | None:
+    def alone(text: str) -> list[str]:
+        return ["*"] * at + [text] + ["*"] * (len(_FIELDS) - at - 1)
+
+    if not _is_readable(alone(field)):
+        return f"allowed is {allowed}, with * , - and /"
+    # cronsim reads 5-5/2 as 5/2, other crons as 5.
+    for first, last in re.findall(r"(\w+)-(\w+)/", field):
+        if len(getattr(_read(alone(f"{first}-{last}")), _SETS[at])) == 1:
+            return (
+                f"a range of one value has no steps: write {first}, or {first}/… to go on from it"
+            )
+    return None
+
+
 def _is_readable(fields: list[str]) -> bool:
     try:
-        CronSim(" ".join(fields), datetime(2000, 1, 1, tzinfo=UTC))
+        _read(fields)
     except (CronSimError, ValueError, AssertionError):
         return False
     return True
+
+
+def _read(fields: list[str]) -> CronSim:
+    return CronSim(" ".join(fields), datetime(2000, 1, 1, tzinfo=UTC))

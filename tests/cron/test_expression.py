@@ -98,6 +98,12 @@ def test_what_another_field_allows_is_not_allowed(expression: str, fault: str) -
         ("0," * 100 + "0 * * * *", "a cron expression has at most 200 characters, got 209"),
         ("0 0 31 2 *", "cron expression '0 0 31 2 *': the month '2' never has the day '31'"),
         ("0 0 31 feb,4 *", "cron expression '0 0 31 feb,4 *': the month 'feb,4' never has the day '31'"),
+        (
+            "0,5-5/2 * * * MON-1/2",
+            "cron expression '0,5-5/2 * * * MON-1/2': the field minute is '0,5-5/2', a range of one value has no "
+            "steps: write 5, or 5/… to go on from it; the field day of the week is 'MON-1/2', a range of one value "
+            "has no steps: write MON, or MON/… to go on from it",
+        ),
         # A second Monday is never the first of a month, and a star says that both must fit.
         ("0 0 */31 * 1#2", "cron expression '0 0 */31 * 1#2' never comes"),
     ],

@@ -46,7 +46,7 @@ def _terms(draw: st.DrawFn, least: int, most: int, likely: range, names: list[st
     if kind.startswith("one"):
         last = most if said else first
         return Field(say(first) + said, frozenset(range(first, last + 1, step)))
-    # cronsim reads 5-5/2 as 5/2. Nobody writes that.
+    # 5-5/2 is refused.
     assume(not said or first < most)
     last = draw(st.integers(first + bool(said), most))
     return Field(f"{say(first)}-{say(last)}{said}", frozenset(range(first, last + 1, step)))
