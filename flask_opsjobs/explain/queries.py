@@ -39,6 +39,8 @@ def find_seen(session: Session, job_id: int, now: datetime, settings: Settings) 
         return seen
     if seen.job.state == "started":
         return replace(seen, executor=_executor(session, seen))
+    if seen.job.state == "deferred" and seen.job.cron_entry is not None:
+        seen = replace(seen, waits_for=_waits_for(session, seen.job))
     seen = replace(
         seen,
         queue=_queue(session, seen.job.queue),
@@ -69,6 +71,14 @@ def _last_outcome(session: Session, job: JobSeen) -> str | None:
     """How its last attempt ended; None before the first."""
     mine = select(Attempt.outcome).where(Attempt.job_id == job.id)
     return session.scalars(mine.order_by(Attempt.dispatch_no.desc()).limit(1)).first()
+
+
+def _waits_for(session: Session, job: JobSeen) -> Sequence[int]:
+    """The jobs of its cron entry that must end first."""
+    others = select(Job.id).where(
+        Job.cron_entry == job.cron_entry, Job.ended_at.is_(None), Job.state != "deferred"
+    )
+    return session.scalars(others.order_by(Job.id).limit(MOST_HOLDERS)).all()
 
 
 def _listeners(session: Session, seen: Seen) -> list[Listener]:

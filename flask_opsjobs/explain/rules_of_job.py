@@ -57,15 +57,22 @@ def _when_it_stops(seen: Seen) -> str:
 def deferred(seen: Seen) -> Iterator[Reason]:
     """It waits for something that is no time."""
     if seen.job.state == "deferred" and not seen.is_overdue:
-        entry = seen.job.cron_entry
-        behind = f"It waits until the job of cron entry {entry} before it has ended."
+        entry, first = seen.job.cron_entry, [f"job {id}" for id in seen.waits_for]
+        before = " and ".join(first) or "the job before it"
+        have = "have" if len(first) > 1 else "has"
+        behind = f"It waits until {before} of cron entry {entry} {have} ended."
         yield make_reason(
             seen,
             "deferred",
             "It waits for another job or a signal." if entry is None else behind,
             "It becomes available when that has happened.",
             witness="host" if entry is None else "dispatcher",
-            read={"state": seen.job.state, "created_at": seen.job.created_at, "cron_entry": entry},
+            read={
+                "state": seen.job.state,
+                "created_at": seen.job.created_at,
+                "cron_entry": entry,
+                "waits_for": ", ".join(f"job/{id}" for id in seen.waits_for) or None,
+            },
             since=seen.job.created_at,
         )
 

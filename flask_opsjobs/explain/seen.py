@@ -122,6 +122,8 @@ class Seen:
     job: JobSeen
     queue: QueueSeen = QueueSeen()
     last_outcome: str | None = None
+    # The jobs that a deferred one waits for, the oldest few.
+    waits_for: Sequence[int] = ()
     listeners: Sequence[Listener] = ()
     last_listener: Listener | None = None
     executor: Listener | None = None

@@ -105,7 +105,10 @@ def deferred(scene: Scene) -> Explanation:
         scheduler.run_once(scene.bench.connection, start + timedelta(minutes=minutes))
     (behind,) = scene.bench.rows("SELECT id FROM opsjobs.jobs WHERE state = 'deferred'")
     found = scene.look(behind["id"])
-    assert "cron entry note" in found.reasons[0].says
+    (first,) = scene.bench.rows("SELECT id FROM opsjobs.jobs WHERE state <> 'deferred'")
+    (reason, *_) = found.reasons
+    assert reason.says == f"It waits until job {first['id']} of cron entry note has ended."
+    assert reason.read["waits_for"] == f"job/{first['id']}"
     return found
 
 
