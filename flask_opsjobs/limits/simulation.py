@@ -7,9 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from .bucket import CONCURRENCY, Shape, Standing, admit
+from .bucket import CONCURRENCY, Shape, Standing, Verdict, admit, settle
 
 _START = datetime(2000, 1, 1, tzinfo=UTC)
+# Beyond it a float no longer tells one microsecond from the next, and time would stand still.
+_LONGEST_SECONDS = 100 * 366 * 86_400
+
+
+class TooLong(ValueError):
+    """The last job would start in more than a hundred years; the message is a sentence."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the last of them would start in more than 100 years: let fewer come, or more start"
+        )
 
 
 @dataclass(frozen=True)
@@ -49,8 +60,8 @@ def simulate(
 ) -> Simulated:
     """Let the jobs pass one bucket in the order in which they arrive; each runs for so long, on so many workers.
 
-    It goes from event to event: an arrival, an end, a token. What the bucket holds at first is `standing`; leases of
-    `standing.in_use` are taken to end one run time from `now`.
+    It goes from event to event: an arrival, an end, a token. What the bucket holds at first is `standing`: what was
+    handed out counts as started, and all its leases are taken to end one run time from `now`. Raises `TooLong`.
     """
     return _Run(shape, run_seconds, workers, standing or Standing(), now).all_of(jobs)
 
@@ -65,11 +76,11 @@ class _Run:
         now: datetime,
     ) -> None:
         self._shape, self._run, self._workers, self._epoch = shape, run_seconds, workers, now
-        self._standing = replace(standing, handed_out=0)
+        self._standing = settle(shape, standing, now)
         # The end and the weight of what runs, the first end first.
         self._running: list[tuple[float, int]] = []
-        if standing.in_use:
-            heapq.heappush(self._running, (run_seconds, standing.in_use))
+        if self._standing.in_use:
+            heapq.heappush(self._running, (run_seconds, self._standing.in_use))
         self._blocked: dict[str, float] = {}
 
     def all_of(self, jobs: Sequence[Job]) -> Simulated:
@@ -93,7 +104,7 @@ class _Run:
                 clock = self._wait(NO_WORKER, clock, self._running[0][0])
                 continue
             now = self._at(clock)
-            verdict = admit(self._shape, self._standing, job.weight, now)
+            verdict = self._ask(job, now)
             if verdict.is_admitted:
                 # A claim that takes a token ahead of its time starts when it comes.
                 return self._take(job, clock + verdict.wait_seconds, verdict.tokens, now)
@@ -105,6 +116,12 @@ class _Run:
                 until = (block.until - self._epoch).total_seconds()
                 # Moments are whole microseconds: one more, so that time goes on.
                 clock = self._wait(block.code, clock, max(until, clock + 1e-6))
+
+    def _ask(self, job: Job, now: datetime) -> Verdict:
+        try:
+            return admit(self._shape, self._standing, job.weight, now)
+        except OverflowError as error:  # a token that comes after the last year there is
+            raise TooLong from error
 
     def _take(self, job: Job, clock: float, tokens: float | None, now: datetime) -> float:
         in_use = self._standing.in_use + job.weight
@@ -121,6 +138,8 @@ class _Run:
             self._standing = replace(self._standing, in_use=self._standing.in_use - weight)
 
     def _wait(self, code: str, clock: float, until: float) -> float:
+        if not until <= _LONGEST_SECONDS:
+            raise TooLong
         self._blocked[code] = self._blocked.get(code, 0.0) + until - clock
         return until
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_opsjobs.limits.bucket import CONCURRENCY, COOLDOWN, TOKENS, Shape, Standing
-from flask_opsjobs.limits.simulation import NO_WORKER, Job, simulate
+from flask_opsjobs.limits.simulation import NO_WORKER, Job, TooLong, simulate
 from flask_opsjobs.limits.trace import BadTrace, read_trace
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -37,6 +37,23 @@ def test_it_begins_with_what_stands_there() -> None:
     found = simulate(Shape(1, 60, 1), [Job(0)], run_seconds=1, standing=empty, now=NOW)
     assert found.starts == pytest.approx([60], abs=1e-3)
     assert set(found.blocked) == {COOLDOWN, TOKENS}
+
+
+def test_what_was_handed_out_counts_as_started() -> None:
+    standing = Standing(tokens=3.0, refilled_at=NOW, in_use=1, handed_out=2)
+    found = simulate(Shape(1, 10, 5), [Job(0)] * 2, run_seconds=1, standing=standing, now=NOW)
+    assert found.starts == pytest.approx([0, 10], abs=1e-3)
+    found = simulate(Shape(concurrency=3), [Job(0)], run_seconds=5, standing=standing, now=NOW)
+    assert found.starts == [5]
+
+
+@pytest.mark.parametrize(
+    ("shape", "run_seconds"),
+    [(Shape(1e-9, 31_622_400, 1), 1), (Shape(1, 31_622_400, 1), 0), (Shape(concurrency=1), 1e300)],
+)
+def test_what_takes_more_than_a_hundred_years_is_refused(shape: Shape, run_seconds: float) -> None:
+    with pytest.raises(TooLong, match="more than 100 years"):
+        simulate(shape, [Job(0)] * 200, run_seconds=run_seconds)
 
 
 def test_what_is_too_heavy_never_starts_and_delays_nobody() -> None:
