@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import Enum
@@ -32,10 +32,18 @@ class Unplaced(ValueError):
         super().__init__(said)
 
 
+class BadLimit(DeclarationError):
+    """A limit that cannot be. `faults` are its sentences, each with the option that it is about; "" for all of them."""
+
+    def __init__(self, name: str, faults: Sequence[tuple[str, str]]) -> None:
+        self.faults = faults
+        super().__init__(f"Limit {name!r}: " + "; ".join(said for _, said in faults))
+
+
 @dataclass(frozen=True)
 class Limit:
     """A named limiter: `rate` starts `per` seconds, at most `burst` at once (`rate` of them by default); at most
-    `concurrency` at the same time; or both. Raises `DeclarationError` with every fault.
+    `concurrency` at the same time; or both. Raises `BadLimit` with every fault.
 
     `partition` is an argument's name or a function of the arguments: each value is limited by itself. `weight` is a
     number, an argument's name or a function: how much one job counts. `when_full="reject"` raises `LimitReached` at
@@ -54,10 +62,10 @@ class Limit:
     def __post_init__(self) -> None:
         faults = [*self._faults_of_name(), *self._faults_of_rate(), *self._faults_of_places()]
         if faults:
-            raise DeclarationError(f"Limit {self.name!r}: " + "; ".join(faults))
+            raise BadLimit(self.name, faults)
         most = self.shape.most
         if isinstance(self.weight, int) and most is not None and self.weight > most:
-            raise DeclarationError(f"Limit {self.name!r}: " + _too_heavy(self.weight, self.shape))
+            raise BadLimit(self.name, [("weight", _too_heavy(self.weight, self.shape))])
 
     @property
     def shape(self) -> Shape:
@@ -114,52 +122,50 @@ class Limit:
             raise Unplaced("weight", f"limit {self.name}: " + _too_heavy(weight, self.shape))
         return Place(self.name, partition, weight)
 
-    def _faults_of_name(self) -> list[str]:
+    def _faults_of_name(self) -> list[tuple[str, str]]:
         if (
             isinstance(self.name, str)
             and _NAME.fullmatch(self.name)
             and self.name not in (".", "..")
         ):
             return []
-        return ["its name must be 1 to 200 letters, digits and _ - . :"]
+        return [("name", "its name must be 1 to 200 letters, digits and _ - . :")]
 
-    def _faults_of_rate(self) -> list[str]:
+    def _faults_of_rate(self) -> list[tuple[str, str]]:
         faults = []
         if (self.rate is None) != (self.per is None):
-            faults.append("rate and per go together: rate=10, per=60 is ten starts a minute")
+            said = "rate and per go together: rate=10, per=60 is ten starts a minute"
+            faults.append(("rate" if self.rate is None else "per", said))
         if self.rate is not None and not _is_number(self.rate, _MOST):
-            faults.append(f"rate must be a number above 0, got {self.rate!r}")
+            faults.append(("rate", f"rate must be a number above 0, got {self.rate!r}"))
         if self.per is not None and not _is_number(_seconds(self.per), _LONGEST_SECONDS):
-            faults.append(
-                f"per must be seconds or a timedelta, above 0 and at most a year, got {self.per!r}"
-            )
+            said = "per must be seconds or a timedelta, above 0 and at most a year"
+            faults.append(("per", f"{said}, got {self.per!r}"))
         if self.burst is not None and self.rate is None:
-            faults.append("burst bounds a rate: give rate= and per=, or leave it out")
+            faults.append(("burst", "burst bounds a rate: give rate= and per=, or leave it out"))
         for what in ("burst", "concurrency"):
             if getattr(self, what) is not None and not _is_whole(getattr(self, what)):
-                faults.append(
-                    f"{what} must be a whole number from 1 on, got {getattr(self, what)!r}"
-                )
+                said = f"{what} must be a whole number from 1 on, got {getattr(self, what)!r}"
+                faults.append((what, said))
         if self.rate is None and self.per is None and self.concurrency is None:
-            faults.append("it limits nothing: give rate= and per=, or concurrency=, or both")
+            faults.append(("", "it limits nothing: give rate= and per=, or concurrency=, or both"))
         return faults
 
-    def _faults_of_places(self) -> list[str]:
+    def _faults_of_places(self) -> list[tuple[str, str]]:
         faults = []
         if (
             self.partition is not None
             and not isinstance(self.partition, str)
             and not callable(self.partition)
         ):
-            faults.append(
-                "partition must be the name of an argument or a function of the arguments"
-            )
+            said = "partition must be the name of an argument or a function of the arguments"
+            faults.append(("partition", said))
         if not (isinstance(self.weight, str) or callable(self.weight) or _is_whole(self.weight)):
-            faults.append(
-                "weight must be a whole number from 1 on, the name of an argument, or a function"
-            )
+            said = "weight must be a whole number from 1 on, the name of an argument, or a function"
+            faults.append(("weight", said))
         if self.when_full not in WHEN_FULL:
-            faults.append(f'when_full must be "hold" or "reject", got {self.when_full!r}')
+            said = f'when_full must be "hold" or "reject", got {self.when_full!r}'
+            faults.append(("when_full", said))
         return faults
 
 

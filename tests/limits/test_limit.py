@@ -13,6 +13,7 @@ from flask_opsjobs import InvalidArgs, Limit, OpsJobs
 from flask_opsjobs.engine.declare import declare
 from flask_opsjobs.errors import DeclarationError
 from flask_opsjobs.host import Host
+from flask_opsjobs.limits.limit import BadLimit
 from flask_opsjobs.limits.line import Place, bucket_of, line_of
 from tests.conftest import MakeApp
 from tests.limits.conftest import Limited
@@ -57,6 +58,22 @@ def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(DeclarationError) as caught:
         Limit("a|b", rate=-1, per=0, when_full="x")
     assert str(caught.value).count(";") == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "about"),
+    [
+        ({"rate": 1}, ["per"]),
+        ({"per": 1, "concurrency": 0}, ["rate", "concurrency"]),
+        ({"concurrency": 1, "burst": 2}, ["burst"]),
+        ({"concurrency": 1, "weight": 2}, ["weight"]),
+        ({}, [""]),
+    ],
+)
+def test_each_fault_says_which_option_it_is_about(given: dict[str, Any], about: list[str]) -> None:
+    with pytest.raises(BadLimit) as caught:
+        Limit("api", **given)
+    assert [what for what, _ in caught.value.faults] == about
 
 
 def test_the_burst_is_the_rate_unless_it_is_given() -> None:
