@@ -1,18 +1,18 @@
-"""What `flask opsjobs limiter simulate` runs: the jobs to come, the limiter they meet, and what became of them."""
+"""What `flask opsjobs limiter simulate` runs: the jobs to come, the limit they meet, and how it says what happens."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..errors import DeclarationError
-from ..limits.limit import Limit
-from ..limits.simulation import NO_WORKER, Job, Simulated
+from ..limits.limit import BadLimit, Limit
+from ..limits.outcome import Outcome
+from ..limits.simulation import Job
 from ..limits.trace import MOST_JOBS, BadTrace, read_trace
-from ..limits.words import BLOCKS, in_words
+from ..limits.trial import Change, change_limit
+from ..limits.words import BLOCKS, WAITS, in_words
 
 _STEPS = 10
 
@@ -21,32 +21,14 @@ class CannotRun(Exception):
     """The simulation makes no sense as asked; the message is a sentence."""
 
 
-@dataclass(frozen=True)
-class Change:
-    """What of the declaration is tried otherwise; None leaves it."""
-
-    rate: float | None
-    per: float | None
-    burst: int | None
-    concurrency: int | None
-
-
 def choose_limit(declared: Limit | None, change: Change, worker: str) -> Limit:
-    """The worker's limit with that change, checked as a declaration is. Raises `CannotRun`."""
-    if declared is None and change == Change(None, None, None, None):
+    """The worker's limit with that change. Raises `CannotRun`."""
+    if declared is None and change == Change():
         raise CannotRun(f"worker {worker} has no limit: give --rate and --per, or --concurrency")
-    tried = {name: value for name, value in asdict(change).items() if value is not None}
-    kept: dict[str, Any] = {}
-    if declared is not None:
-        kept = {name: getattr(declared, name) for name in asdict(change)}
-        if change.rate is not None:
-            # The burst of another rate says nothing about this one.
-            kept["burst"] = None
-    weight = declared.weight if declared is not None and isinstance(declared.weight, int) else 1
     try:
-        return Limit(declared.name if declared else worker, **{**kept, **tried}, weight=weight)
-    except DeclarationError as error:
-        raise CannotRun(str(error)) from error
+        return change_limit(declared, change, worker)
+    except BadLimit as bad:
+        raise CannotRun(str(bad)) from bad
 
 
 def choose_jobs(count: int | None, trace: Path | None, weight: int) -> list[Job]:
@@ -70,68 +52,60 @@ def choose_jobs(count: int | None, trace: Path | None, weight: int) -> list[Job]
     return jobs
 
 
-def as_json(limit: Limit, found: Simulated) -> dict[str, Any]:
+def as_json(limit: Limit, found: Outcome) -> dict[str, Any]:
     """The outcome as one object."""
-    waits = sorted(found.waits)
     return {
         "schema_version": 1,
         "limiter": limit.name,
         "shape": asdict(limit.shape),
-        "started": len(found.starts),
+        "started": found.started,
         "never": found.never,
-        "first_start_seconds": min(found.starts, default=None),
-        "last_start_seconds": max(found.starts, default=None),
+        "first_start_seconds": found.first,
+        "half_start_seconds": found.half,
+        "last_start_seconds": found.last,
         "ended_seconds": found.ended,
         "most_at_once": found.most_at_once,
         "waits_seconds": {
-            "median": _quantile(waits, 0.5),
-            "p95": _quantile(waits, 0.95),
-            "most": _quantile(waits, 1.0),
+            "median": found.wait_median,
+            "p95": found.wait_p95,
+            "most": found.wait_most,
         },
-        "blocked_seconds": found.blocked,
+        "blocked_seconds": dict(found.blocked),
         "steps": _steps(found),
     }
 
 
-def lines(limit: Limit, found: Simulated) -> list[str]:
+def lines(limit: Limit, found: Outcome) -> list[str]:
     """The outcome in words."""
-    told = as_json(limit, found)
-    waits = told["waits_seconds"]
-    said = [f"{limit.name}: {in_words(limit.shape)}", f"{told['started']:,} jobs start"]
-    if found.starts:
-        said[-1] += (
-            f", the last after {_span(told['last_start_seconds'])}; all end after {_span(found.ended)}"
-        )
+    said = [f"{limit.name}: {in_words(limit.shape)}", f"{found.started:,} jobs start"]
+    if found.last is not None:
+        said[-1] += f", the last after {_span(found.last)}; all end after {_span(found.ended)}"
         said.append(
-            f"they wait {_span(waits['median'])} (median), {_span(waits['p95'])} (95 of 100), "
-            f"{_span(waits['most'])} (most); at most {found.most_at_once:,} run at once"
+            f"they wait {_span(found.wait_median)} (median), {_span(found.wait_p95)} (95 of 100), "
+            f"{_span(found.wait_most)} (most); at most {found.most_at_once:,} run at once"
         )
     if found.never:
         said.append(f"{found.never:,} can never start: {BLOCKS['limit_weight']}")
-    for code, seconds in sorted(found.blocked.items(), key=lambda pair: -pair[1]):
-        why = "no worker is free" if code == NO_WORKER else BLOCKS[code]
-        said.append(f"the first in line waits {_span(seconds)} because {why} [{code}]")
-    for step in told["steps"]:
+    for code, seconds in found.blocked:
+        said.append(f"the first in line waits {_span(seconds)} because {WAITS[code]} [{code}]")
+    for step in _steps(found):
         said.append(f"  from {_span(step['from_seconds']):>9}  {step['started']:>7,} start")
     return said
 
 
-def _steps(found: Simulated) -> list[dict[str, float]]:
+def _steps(found: Outcome) -> list[dict[str, float]]:
     """How many start in each tenth of the time from the first to the last start."""
-    if not found.starts or max(found.starts) == 0:
+    last = found.last
+    if not last:
         return []
-    last = max(found.starts)
     counted = Counter(min(_STEPS - 1, int(start / last * _STEPS)) for start in found.starts)
     return [
         {"from_seconds": last * step / _STEPS, "started": counted[step]} for step in range(_STEPS)
     ]
 
 
-def _quantile(values: Sequence[float], share: float) -> float | None:
-    return values[min(len(values) - 1, int(len(values) * share))] if values else None
-
-
-def _span(seconds: float) -> str:
+def _span(seconds: float | None) -> str:
+    assert seconds is not None  # nothing is said of nothing
     if seconds < 60:
         return f"{seconds:.1f} s"
     if seconds < 7_200:

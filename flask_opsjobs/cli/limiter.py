@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,12 @@ from ..actions.catalog import ACTIONS
 from ..actions.on_limiters import make_target
 from ..host import Host
 from ..limits import page_queries
-from ..limits.bucket import Standing
-from ..limits.simulation import Job, simulate
+from ..limits.simulation import TooLong
+from ..limits.trial import Change, Live, Trial, read_live, weight_of
 from ..web._display import Display
 from . import _limiters, _operate, _simulate
 from ._plain import plain
 from ._simulate import CannotRun
-
-_MOST_LIVE = 10_000
 
 limiter = AppGroup("limiter", help="What limiters allow, why they hold, and their cooldowns.")
 _partition = click.option("--partition", help="One partition of it, as text.")
@@ -113,16 +110,12 @@ def simulate_(
         if declared is None:
             raise CannotRun(f"there is no worker {worker}")
         names = ("rate", "per", "burst", "concurrency")
-        change = _simulate.Change(**{name: asked[name] for name in names})
+        change = Change(**{name: asked[name] for name in names})
         limit = _simulate.choose_limit(declared.declared.limit, change, worker)
-        weight = limit.weight if isinstance(limit.weight, int) else 1
-        jobs = _simulate.choose_jobs(asked["count"], asked["trace"], weight)
-        begin: dict[str, Any] = {}
-        if asked["from_live"]:
-            begin["standing"], waiting, begin["now"] = _live(limit.name, asked["partition"])
-            jobs = [*waiting, *jobs]
-        found = simulate(limit.shape, jobs, run_seconds=run_seconds, workers=workers, **begin)
-    except CannotRun as error:
+        jobs = _simulate.choose_jobs(asked["count"], asked["trace"], weight_of(limit))
+        live = _live(limit.name, asked["partition"]) if asked["from_live"] else None
+        found = Trial(jobs, run_seconds, workers, live).under(limit.shape)
+    except (CannotRun, TooLong) as error:
         raise click.UsageError(str(error)) from None
     if as_json:
         click.echo(json.dumps(_simulate.as_json(limit, found)))
@@ -158,15 +151,13 @@ def clear(name: str, partition: str | None, **options: Any) -> None:
     _operate.act("limiter.clear", [make_target(name, partition)], **options)
 
 
-def _live(name: str, partition: str | None) -> tuple[Standing, list[Job], datetime]:
-    """What stands in the bucket, what waits there, and when that was read."""
+def _live(name: str, partition: str | None) -> Live:
+    """What stands in the bucket and what waits there."""
     with _limiters.reading(_host()) as (session, now):
         row = _limiters.find(session, name, partition, now)
         if partition is None and row.partition_by is not None:
             raise CannotRun(f"the limiter {name} has partitions: say which with --partition")
-        bucket = page_queries.find_bucket(session, row, partition or "")
-        waiters = page_queries.list_waiters(session, name, partition or "", most=_MOST_LIVE)
-    return bucket.seen.standing, [Job(0.0, waiter.weight) for waiter in waiters], bucket.seen.now
+        return read_live(session, name, partition or "")
 
 
 def _host() -> Host:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .bucket import CONCURRENCY, COOLDOWN, TOKENS, WEIGHT, Shape
+from .simulation import NO_WORKER
 
 _SPANS: dict[float, str] = {1: "a second", 60: "a minute", 3600: "an hour", 86_400: "a day"}
 
@@ -28,6 +29,8 @@ BLOCKS = {
     CONCURRENCY: "all places are taken",
     WEIGHT: "the next job is heavier than it ever allows",
 }
+# What the first in line of a simulation waits for: only there workers are counted too.
+WAITS = {**BLOCKS, NO_WORKER: "no worker is free"}
 
 
 def rate(shape: Shape) -> str | None:

@@ -86,7 +86,12 @@ def test_a_full_bucket_blocks_nobody(call: Call) -> None:
         (("simulate", "nowhere", "--count", "1"), "there is no worker nowhere"),
         (("simulate", "call"), "with --count, or when they come with --trace"),
         (("simulate", "call", "--count", "2", "--rate", "-1"), "rate must be a number above 0"),
+        (("simulate", "call", "--count", "2", "--burst", "0"), "burst must be a whole number"),
         (("simulate", "call", "--count", "2000000"), "at most 1,000,000"),
+        (
+            ("simulate", "call", "--count", "9", "--per", "31622400", "--run-seconds", "1e300"),
+            "100 years",
+        ),
         (("simulate", "call", "--count", "1", "--from-live"), "say which with --partition"),
     ],
 )

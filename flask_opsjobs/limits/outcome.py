@@ -1,0 +1,56 @@
+"""What became of the jobs of a simulation, in the numbers that the command and the page show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .simulation import Simulated
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Seconds from the beginning, and of waiting; None where nothing starts. Jobs that are too heavy are in `never`.
+
+    `half` is when half of those that start have started. `blocked` is for how long the first in line waited, by
+    code, the longest first.
+    """
+
+    starts: Sequence[float]
+    never: int
+    first: float | None
+    half: float | None
+    last: float | None
+    ended: float
+    most_at_once: int
+    wait_median: float | None
+    wait_p95: float | None
+    wait_most: float | None
+    blocked: Sequence[tuple[str, float]]
+
+    @property
+    def started(self) -> int:
+        """How many start."""
+        return len(self.starts)
+
+
+def make_outcome(found: Simulated) -> Outcome:
+    """The numbers of a simulation."""
+    starts, waits = sorted(found.starts), sorted(found.waits)
+    return Outcome(
+        starts=starts,
+        never=found.never,
+        first=starts[0] if starts else None,
+        half=starts[(len(starts) - 1) // 2] if starts else None,
+        last=starts[-1] if starts else None,
+        ended=found.ended,
+        most_at_once=found.most_at_once,
+        wait_median=_quantile(waits, 0.5),
+        wait_p95=_quantile(waits, 0.95),
+        wait_most=_quantile(waits, 1.0),
+        blocked=sorted(found.blocked.items(), key=lambda pair: -pair[1]),
+    )
+
+
+def _quantile(values: Sequence[float], share: float) -> float | None:
+    return values[min(len(values) - 1, int(len(values) * share))] if values else None
