@@ -41,16 +41,17 @@ def make_outcome(found: Simulated) -> Outcome:
         starts=starts,
         never=found.never,
         first=starts[0] if starts else None,
-        half=starts[(len(starts) - 1) // 2] if starts else None,
+        half=_percentile(starts, 50),
         last=starts[-1] if starts else None,
         ended=found.ended,
         most_at_once=found.most_at_once,
-        wait_median=_quantile(waits, 0.5),
-        wait_p95=_quantile(waits, 0.95),
-        wait_most=_quantile(waits, 1.0),
+        wait_median=_percentile(waits, 50),
+        wait_p95=_percentile(waits, 95),
+        wait_most=_percentile(waits, 100),
         blocked=sorted(found.blocked.items(), key=lambda pair: -pair[1]),
     )
 
 
-def _quantile(values: Sequence[float], share: float) -> float | None:
-    return values[min(len(values) - 1, int(len(values) * share))] if values else None
+def _percentile(values: Sequence[float], percent: int) -> float | None:
+    """The smallest of the sorted values that so many of 100 do not exceed."""
+    return values[-(-len(values) * percent // 100) - 1] if values else None
