@@ -17,8 +17,8 @@ from .line import Place
 from .models import WHEN_FULL
 
 _NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
-_MOST = 2**31 - 1
-_LONGEST_SECONDS = 366 * 86_400
+MOST_NUMBER = 2**31 - 1
+LONGEST_SECONDS = 366 * 86_400
 _LONGEST_PARTITION = 200
 
 Chooser = str | Callable[[dict[str, Any]], Any]
@@ -115,7 +115,11 @@ class Limit:
             if isinstance(self.weight, int)
             else _choose("weight", self.weight, arguments)
         )
-        if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= _MOST:
+        if (
+            isinstance(weight, bool)
+            or not isinstance(weight, int)
+            or not 1 <= weight <= MOST_NUMBER
+        ):
             raise Unplaced("weight", "the weight must be a whole number from 1 on")
         most = self.shape.most
         if most is not None and weight > most:
@@ -136,9 +140,9 @@ class Limit:
         if (self.rate is None) != (self.per is None):
             said = "rate and per go together: rate=10, per=60 is ten starts a minute"
             faults.append(("rate" if self.rate is None else "per", said))
-        if self.rate is not None and not _is_number(self.rate, _MOST):
+        if self.rate is not None and not _is_number(self.rate, MOST_NUMBER):
             faults.append(("rate", f"rate must be a number above 0, got {self.rate!r}"))
-        if self.per is not None and not _is_number(_seconds(self.per), _LONGEST_SECONDS):
+        if self.per is not None and not _is_number(_seconds(self.per), LONGEST_SECONDS):
             said = "per must be seconds or a timedelta, above 0 and at most a year"
             faults.append(("per", f"{said}, got {self.per!r}"))
         if self.burst is not None and self.rate is None:
@@ -239,7 +243,7 @@ def _is_number(value: object, most: float) -> bool:
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_NUMBER
 
 
 def _in_words(chosen: object) -> str | None:

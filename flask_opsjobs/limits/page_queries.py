@@ -63,6 +63,12 @@ class LimiterRow:
     rejected: int
 
     @property
+    def weight(self) -> int:
+        """What a job weighs as far as the declaration says it; 1 where its arguments do."""
+        said = self.weight_by or ""
+        return int(said) if said.isdecimal() else 1
+
+    @property
     def declared(self) -> dict[str, Any]:
         """Its declaration, as `previous` is one."""
         shape = self.shape

@@ -22,6 +22,7 @@ from .views import (
     queues,
     saved_views,
     shell,
+    simulate,
     workers,
 )
 
@@ -111,6 +112,13 @@ URLS = (
         "limiter_live",
         limiters.limiter_live,
         "fragment",
+        "limiters.view",
+    ),
+    Url(
+        "/limiters/<limiter>/simulate",
+        "limiter_simulate",
+        simulate.page,
+        "page",
         "limiters.view",
     ),
     *_verbs_of_limiters(),

@@ -70,7 +70,7 @@ def live() -> Response:
 def limiter_page(limiter: str) -> Response:
     """The document of one limiter or partition, with the form that cools it down."""
     with reading() as read:
-        asked = _find(read, limiter)
+        asked = find(read, limiter)
         made = _one(read, asked)
     return _pages.page(
         "limiter.html",
@@ -87,7 +87,7 @@ def limiter_page(limiter: str) -> Response:
 def limiter_live(limiter: str) -> Response:
     """What of it refreshes."""
     with reading() as read:
-        made = _one(read, _find(read, limiter))
+        made = _one(read, find(read, limiter))
     return _pages.fragment(made)
 
 
@@ -107,7 +107,8 @@ def _all() -> tuple[Markup, datetime]:
     return made, read.now
 
 
-def _find(read: Reading, name: str) -> Asked:
+def find(read: Reading, name: str) -> Asked:
+    """The limiter and the partition that the request names. Raises `Problem` when there is no such thing."""
     row = limits.find_limiter(read.session, name, read.now)
     partition = request.args.get("partition")
     if row is None or "\0" in (partition or ""):
