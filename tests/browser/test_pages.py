@@ -36,6 +36,8 @@ PAGES = {
     "a wrong expression": "/new/cron?expression=61+3+*+*+*",
     "limiters": "/limiters",
     "a limiter": "/limiters/one",
+    "what it would do": "/limiters/one/simulate?live=yes&concurrency=4",
+    "what it cannot do": "/limiters/one/simulate?count=0&rate=x&burst=2",
     "workers": "/workers",
     "audit": "/audit",
     "help": "/help",
@@ -192,6 +194,22 @@ def test_the_same_without_javascript(page: Any, live_url: str, running: Site) ->
     page.click(".prefs >> text=Set")
     assert page.get_attribute("html", "data-theme") == "dark"
     assert page.url.endswith(f"/jobs/{running.jobs['failed']}")
+    context.close()
+
+
+def test_a_limiter_is_tried_without_javascript(page: Any, live_url: str, running: Site) -> None:
+    context = page.context.browser.new_context(base_url=live_url, java_script_enabled=False)
+    page = context.new_page()
+    page.goto("/ops/jobs/limiters/one")
+    page.click("text=Simulate")
+    page.fill("text=Jobs at once", "12")
+    page.fill("text=Concurrency", "3")
+    page.check("text=begin with what stands")
+    page.click("button >> text=Simulate")
+    assert "12 jobs come at once; none waits now" in page.inner_text("[aria-labelledby=outcome]")
+    assert "after 11.0 s" in page.inner_text("td[data-label='as declared'] >> nth=2")
+    assert "after 3.0 s" in page.inner_text("td[data-label='as tried'] >> nth=2")
+    assert page.input_value("#s-concurrency") == "3"
     context.close()
 
 

@@ -130,6 +130,8 @@ def _queries(url: Url, known: Known) -> Sequence[Mapping[str, str]]:
         return [{}, {"q": "state:failed"}, {"q": _SEARCHES[0]}]
     if endpoint == "jobs_suggest":
         return [{"q": text} for text in ("wor", "worker:pro", "queue:m", "args.", "tag:eu")]
+    if endpoint == "limiter_simulate":
+        return [{}, {"partition": "{account}", "live": "yes", "rate": "20"}]
     if endpoint == "audit":
         return _AUDIT
     return [{}]

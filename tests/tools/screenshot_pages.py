@@ -149,6 +149,11 @@ SHOTS = (
     Shot("limiters", "limiters", _limiters),
     Shot("limiter", "limiter", at("/limiters/customer-api")),
     Shot("limiter-partition", "limiter", at("/limiters/customer-api?partition=1"), is_main=True),
+    Shot(
+        "limiter-simulate",
+        "limiter_simulate",
+        at("/limiters/customer-api/simulate?count=60&rate=8&per=10&run_seconds=2"),
+    ),
     Shot("workers", "workers", at("/workers")),
     Shot("audit", "audit", at("/audit")),
     Shot("audit-event", "audit_event", _decision),
