@@ -176,10 +176,13 @@ class Settling:
         if not before:
             return self.run(entry, slot_at, fate, into)
         if entry.overlap == "cancel_previous":
-            why = f"the next slot of cron entry {entry.name} has come"
-            self.stop(self.connection, before, why, self.now)
-            into.stopped += before
-            return self.run(entry, slot_at, fate, into)
+            # Recorded first: what cannot be recorded must not cost the job before it as well.
+            slot = self.run(entry, slot_at, fate, into)
+            if slot.job_id is not None:
+                why = f"the next slot of cron entry {entry.name} has come"
+                self.stop(self.connection, before, why, self.now)
+                into.stopped += before
+            return slot
         if entry.overlap == "queue_one":
             behind = [job for job in before if job.state == "deferred"]
             if not behind:

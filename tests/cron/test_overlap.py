@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flask_opsjobs import endings
+from flask_opsjobs import OpsJobs, Unique, endings
 from flask_opsjobs.cron import transitions
 from flask_opsjobs.cron.settle import Settled, Settling
 from flask_opsjobs.jobs.outcomes import Outcome
@@ -144,6 +144,38 @@ def test_cancel_previous_ends_one_that_still_waits(every_ten: EveryTen) -> None:
     assert [job["state"] for job in scheduler.jobs()] == ["canceled", "available"]
     assert scheduler.bench.row("SELECT result FROM opsjobs.cron_slots WHERE slot_at < %s",
                                START + 15 * MINUTE)["result"] == "canceled"  # fmt: skip
+
+
+@pytest.mark.parametrize("is_started", [False, True])
+def test_cancel_previous_leaves_the_job_whose_call_is_unique(
+    opsjobs: OpsJobs, scheduler: Scheduler, is_started: bool
+) -> None:
+    """Its receipt keeps the slot from a job of its own: to stop it would leave none at all."""
+
+    def call() -> None:
+        """Does nothing."""
+
+    worker = opsjobs.worker(name="sync", unique=Unique(until="ended"))(call)
+    opsjobs.cron("*/10 * * * *", overlap="cancel_previous")(worker)
+    scheduler.look(START)
+    scheduler.look(START + 10 * MINUTE)
+    (job,) = scheduler.jobs()
+    if is_started:
+        start(scheduler.bench, job["id"])
+    scheduler.look(START + 20 * MINUTE)
+    assert scheduler.slots() == [("12:10", "ran", 1), ("12:20", "skipped_overlap", 1)]
+    (job,) = scheduler.jobs()
+    assert (job["ended_at"], job["cancel_requested_at"]) == (None, None)
+
+
+def test_cancel_previous_leaves_the_job_when_the_next_cannot_be_recorded(
+    running: Running, opsjobs: OpsJobs
+) -> None:
+    scheduler = running("cancel_previous")
+    opsjobs.workers.pop("sync")
+    scheduler.look(START + 30 * MINUTE)
+    assert scheduler.slots()[1:] == [("12:20", "missed", 1), ("12:30", "missed", 1)]
+    assert scheduler.jobs()[0]["cancel_requested_at"] is None
 
 
 # --- who else is at work at the same moment
