@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,9 +134,7 @@ class Sheet:
         verb, names = self.action.verb, [_name(target) for target in self.plan.targets]
         if self.action.thing == "job":
             return url_for(f"opsjobs.jobs_{verb}"), [("job", name) for name in names]
-        fields = [
-            (key, "" if value is None else str(value)) for key, value in self.plan.params.items()
-        ]
+        fields = [(key, _typed(value)) for key, value in self.plan.params.items()]
         if self.action.thing == "limiter":
             limiter, partition = split_target(self.plan.targets[0])
             place = url_for(f"opsjobs.limiter_{verb}", limiter=limiter, partition=partition)
@@ -157,6 +156,13 @@ def place(target: str) -> str:
         limiter, partition = split_target(target)
         return url_for("opsjobs.limiter", limiter=limiter, partition=partition)
     return url_for("opsjobs.cron_entry" if thing == "cron" else f"opsjobs.{thing}", name=name)
+
+
+def _typed(value: Any) -> str:
+    """A value of a plan as its form takes it."""
+    if value is None:
+        return ""
+    return json.dumps(value) if isinstance(value, Mapping) else str(value)
 
 
 def _name(target: str) -> str:

@@ -226,6 +226,21 @@ def test_the_form_of_what_code_declares_says_so(get: Get, entry: Runner) -> None
     assert "the code declares it" in get("/edit/cron/nightly", status=422).text
 
 
+def test_an_expired_plan_is_made_again_with_the_same_arguments(
+    client: FlaskClient, host: Host, entry: Runner
+) -> None:
+    answer = client.post("/ops/jobs/new/cron/preview", data=NEW, headers=SAME_ORIGIN)
+    connection = connect_apart(host.engine)
+    connection.execute("UPDATE opsjobs.previews SET expires_at = created_at")
+    connection.close()
+    form = soup(client.get(answer.headers["Location"]).text).select_one("main form")
+    fields = {field["name"]: field["value"] for field in form.select("input[name]")}
+    assert fields["args"] == '{"account": 7}'
+    again = client.post(str(form["action"]), data=fields, headers=SAME_ORIGIN)
+    assert again.status_code == 303, again.text
+    assert "Create cron hourly" in client.get(again.headers["Location"]).text
+
+
 def test_a_plan_that_has_drifted_is_refused(entry: Runner, host: Host) -> None:
     operator = Operator(host)
     shown = operator.preview("cron.run_now", ["cron/nightly"], actor="tester", via="page")
