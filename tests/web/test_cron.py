@@ -98,6 +98,26 @@ def test_without_the_permission_for_payload_its_arguments_are_hidden(
     assert '"account"' not in get("/cron/nightly").text
 
 
+def test_without_it_the_ledger_still_says_why(get: Get, entry: Runner, access: Any) -> None:
+    look(entry)
+    access.held.remove("payload.view")
+    assert "no scheduler ran from" in get("/cron/nightly").text
+
+
+def test_a_plan_and_the_form_show_arguments_to_whom_may_see_them(
+    client: FlaskClient, get: Get, host: Host, access: Any, entry: Runner
+) -> None:
+    what = {key: value for key, value in NEW.items() if key != "name"}
+    Operator(host).create_cron("hourly", what, **WHY)
+    changed = NEW | {"args": '{"account": 4711}'}
+    for has_payload in (True, False):
+        answer = client.post("/ops/jobs/cron/hourly/edit", data=changed, headers=SAME_ORIGIN)
+        assert ("4711" in client.get(answer.headers["Location"]).text) is has_payload
+        form = get("/edit/cron/hourly", status=200 if has_payload else 403).text
+        assert ("account" in form) is has_payload
+        access.held.discard("payload.view")
+
+
 def test_an_entry_that_is_not_there_is_a_page_that_says_so(get: Get) -> None:
     assert "No such cron entry" in get("/cron/nobody", status=404).text
 

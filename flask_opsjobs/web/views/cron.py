@@ -103,9 +103,11 @@ def new() -> Response:
 
 
 def edit(name: str) -> Response:
-    """The form of an entry that was made at runtime."""
+    """The form of an entry that was made at runtime; its arguments stand in it."""
     with reading() as read:
         entry = _find(read, name)
+    if not _access.may_see_payload():
+        raise _problems.denied(_access.PAYLOAD)
     if entry.origin == "code":
         raise _problems.unreadable(f"{name}: the code declares it, and says when it runs.")
     typed = {
