@@ -118,6 +118,21 @@ def test_a_plan_and_the_form_show_arguments_to_whom_may_see_them(
         access.held.discard("payload.view")
 
 
+def test_what_was_kept_before_its_worker_redacted_it_is_not_shown(
+    get: Get, host: Host, opsjobs: OpsJobs, entry: Runner
+) -> None:
+    def call(account: int = 0, secret: str = "") -> None:
+        """Does nothing."""
+
+    what = {key: value for key, value in NEW.items() if key != "name"} | {"worker": "later"}
+    opsjobs.worker(name="later")(call)
+    Operator(host).create_cron("hourly", what | {"args": {"secret": "k-4711"}}, **WHY)
+    del opsjobs.workers["later"]
+    opsjobs.worker(name="later", redact={"secret"})(call)
+    for page in ("/cron/hourly", "/edit/cron/hourly"):
+        assert "k-4711" not in get(page).text
+
+
 def test_an_entry_that_is_not_there_is_a_page_that_says_so(get: Get) -> None:
     assert "No such cron entry" in get("/cron/nobody", status=404).text
 

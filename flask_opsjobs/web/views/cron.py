@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -113,7 +113,9 @@ def edit(name: str) -> Response:
     typed = {
         **{param: str(getattr(entry, param)) for param in ENTRY_PARAMS},
         "catch_up": str(entry.catch_up_limit or entry.catch_up),
-        "args": json.dumps(dict(entry.args)),
+        "args": json.dumps(
+            {key: one for key, one in entry.args.items() if key not in _redacted(entry)}
+        ),
     }
     return _form(entry, typed | {key: value for key, value in request.args.items() if key in typed})
 
@@ -181,8 +183,15 @@ def _one(read: Reading, name: str) -> Markup:
         overlaps=OVERLAPS,
         catch_ups=CATCH_UPS,
         edit=ACTIONS["cron.edit"],
+        redacted=_redacted(entry),
         events=events,
     )
+
+
+def _redacted(entry: Standing) -> Collection[str]:
+    """The parameters whose values must not be seen; an entry from before they were declared so still has them."""
+    declared = host().workers.get(entry.worker)
+    return declared.redact if declared else ()
 
 
 def _find(read: Reading, name: str) -> Standing:
