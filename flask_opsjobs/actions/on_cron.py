@@ -30,7 +30,8 @@ _TARGET = re.compile(r"cron/[A-Za-z0-9_.:\-]{1,200}")
 
 def read_target(text: str) -> str | None:
     """The target as it is, `cron/nightly_sync`; None when it is none."""
-    return text if _TARGET.fullmatch(text) else None
+    # Of a page at `.` or `..` a browser would make another one.
+    return text if _TARGET.fullmatch(text) and text not in ("cron/.", "cron/..") else None
 
 
 def read_params(host: Host, action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,11 +171,11 @@ def _write(
             # Nothing could be locked where nothing was: somebody else has entered that name meanwhile.
             raise Overtaken
         return verdict.item
+    entry = settling.settle_all(name, into)
+    assert entry is not None  # locked and judged
     if action.verb == "delete":
         transitions.delete(connection, [name])
         return verdict.item
-    entry = settling.settle_all(name, into)
-    assert entry is not None  # locked and judged
     if action.verb == "pause":
         transitions.pause(connection, name, decided.actor, decided.reason, now)
     elif action.verb == "resume":
@@ -184,7 +185,8 @@ def _write(
     else:
         slots = [now]
         if action.verb == "catch_up":
-            slots = missed_queries.list_missed(connection, name, decided.params["count"])
+            # Those that were judged and shown: settling may just have found newer ones.
+            slots = [datetime.fromisoformat(slot) for slot in verdict.facts["missed"]]
         return _run(settling, entry, verdict.item, slots, decided, into)
     return verdict.item
 

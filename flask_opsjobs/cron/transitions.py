@@ -72,7 +72,7 @@ def list_unfinished(connection: Connection, name: str) -> list[Unfinished]:
 
 
 def create(connection: Connection, entry: Entry, origin: str, by: str, now: datetime) -> bool:
-    """Enter an entry; its first slot is the next one. False when somebody else entered it in that very moment."""
+    """Enter an entry; its first slot is the next without a fate. False when somebody else entered it in that moment."""
     asked = {"name": entry.name, "origin": origin, "by": by, "now": now, **_columns(entry)}
     return connection.execute(sql.load("create_cron_entry"), asked).rowcount == 1
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import pytest
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.actions.shapes import Receipt
@@ -83,3 +85,49 @@ def test_an_operator_and_the_loop_at_once_settle_a_slot_once(
     assert fates.count("late") + fates.count("ran") in (3, 4)
     assert fates.count("manual") == 1
     assert len(scheduler.jobs()) == len(fates) - fates.count("missed")
+
+
+def run(host: Host, verb: str, now: datetime, params: Any = None, name: str = "mine") -> Receipt:
+    return Operator(host).run(f"cron.{verb}", [f"cron/{name}"], params=params, now=now, **WHY)
+
+
+def test_what_came_before_an_entry_is_deleted_has_its_fate(
+    host: Host, sync: Worker, scheduler: Scheduler
+) -> None:
+    run(host, "create", START, ENTRY)
+    run(host, "delete", START + timedelta(hours=1))
+    assert scheduler.slots("mine") == [("12:10", "missed", 5), ("13:00", "ran", 1)]
+
+
+def test_an_entry_of_a_name_that_was_deleted_goes_on_after_the_ledger(
+    host: Host, sync: Worker, scheduler: Scheduler
+) -> None:
+    """A clock was ahead for a moment: who deletes and makes the entry anew must not meet slots that have a fate."""
+    run(host, "create", START, ENTRY)
+    scheduler.look(START + timedelta(minutes=50))
+    before = scheduler.slots("mine")
+    run(host, "delete", START + timedelta(minutes=5))
+    run(host, "create", START + timedelta(minutes=6), ENTRY)
+    for minutes in (10, 50):
+        scheduler.look(START + timedelta(minutes=minutes))
+        assert scheduler.slots("mine") == before
+    scheduler.look(START + timedelta(hours=1))
+    assert scheduler.slots("mine") == [*before, ("13:00", "skipped_overlap", 1)]
+
+
+def test_catch_up_runs_the_slots_that_its_plan_named(
+    every_ten: Callable[..., Scheduler], host: Host
+) -> None:
+    """No scheduler runs: the plan cannot know of newer slots, which are missed only as it is carried out."""
+    scheduler = every_ten()
+    scheduler.look(START + timedelta(minutes=40))
+    run(host, "catch_up", START + timedelta(hours=2), {"count": 2}, "sync")
+    made_up = [slot for slot, fate, _ in scheduler.slots() if fate == "manual"]
+    assert made_up == ["12:20", "12:30"]
+    assert ("12:50", "missed", 7) in scheduler.slots()
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_name_that_no_page_could_have_is_refused(host: Host, sync: Worker, name: str) -> None:
+    with pytest.raises(ActionRefused, match="is not a target"):
+        run(host, "create", START, ENTRY, name)
