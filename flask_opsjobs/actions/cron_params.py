@@ -24,23 +24,27 @@ def read_count(value: Any) -> int:
 
 def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
     """The worker, schedule, policies and arguments, as they are stored. Raises `ValueError` with every fault."""
-    worker = host.workers.get(given["worker"])
+    name = given["worker"]
+    worker = host.workers.get(name) if isinstance(name, str) else None
     if worker is None:
-        raise ValueError(f"there is no worker {given['worker']!r} in this application")
+        raise ValueError(f"there is no worker {name!r} in this application")
     args = given["args"]
     if isinstance(args, str):
         try:
             args = json.loads(args or "{}")
         except ValueError as wrong:
             raise ValueError(f"args is not JSON: {wrong}") from None
-    catch_up = given["catch_up"]
+        except RecursionError:
+            raise ValueError("args is nested too deeply") from None
+    catch_up = "none" if given["catch_up"] in (None, "") else given["catch_up"]
+    number = _whole(catch_up)
     try:
         entry = make_entry(
             worker,
             given["expression"],
-            zone=given["zone"] or "UTC",
-            overlap=given["overlap"] or "skip",
-            catch_up=_whole(catch_up) or catch_up or "none",
+            zone="UTC" if given["zone"] in (None, "") else given["zone"],
+            overlap="skip" if given["overlap"] in (None, "") else given["overlap"],
+            catch_up=catch_up if number is None else number,
             args=args,
             name="new",
         )

@@ -87,7 +87,7 @@ def _stored(worker: Worker, args: Mapping[str, Any]) -> bytes:
 
 def _faults_of_policies(overlap: object, catch_up: object) -> list[str]:
     faults = []
-    if overlap not in OVERLAPS:
+    if not isinstance(overlap, str) or overlap not in OVERLAPS:
         faults.append(f"overlap must be one of {', '.join(OVERLAPS)}, got {overlap!r}")
     limit = _limit_of(catch_up)
     if catch_up not in ("none", "latest") and limit is None:

@@ -33,6 +33,7 @@ def test_a_redacted_value_is_validated_and_never_kept(opsjobs: OpsJobs, sync: Wo
     [
         ({"expression": "0 25 * * *"}, "the field hour is '25', allowed is 0 to 23"),
         ({"zone": "Europe/Pariss"}, "did you mean 'Europe/Paris'"),
+        ({"overlap": ["skip"]}, "overlap must be one of"),
         ({"overlap": "drop"}, "overlap must be one of allow, skip, queue_one, cancel_previous"),
         ({"catch_up": "all"}, "catch_up must be 'none', 'latest', or how many"),
         ({"catch_up": 0}, "catch_up must be"),

@@ -127,6 +127,24 @@ def test_catch_up_runs_the_slots_that_its_plan_named(
     assert ("12:50", "missed", 7) in scheduler.slots()
 
 
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ({"worker": ["sync"]}, "there is no worker"),
+        ({"overlap": ["skip"]}, "overlap must be one of"),
+        ({"catch_up": 0}, "catch_up must be"),
+        ({"catch_up": []}, "catch_up must be"),
+        ({"zone": 0}, "is not the name of a time zone"),
+        ({"args": "[" * 100_000}, "args is nested too deeply"),
+    ],
+)
+def test_what_is_of_a_wrong_type_is_refused(
+    host: Host, sync: Worker, what: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ActionRefused, match=says):
+        run(host, "create", START, ENTRY | what)
+
+
 @pytest.mark.parametrize("name", [".", ".."])
 def test_a_name_that_no_page_could_have_is_refused(host: Host, sync: Worker, name: str) -> None:
     with pytest.raises(ActionRefused, match="is not a target"):

@@ -133,8 +133,10 @@ def test_what_was_kept_before_its_worker_redacted_it_is_not_shown(
         assert "k-4711" not in get(page).text
 
 
-def test_an_entry_that_is_not_there_is_a_page_that_says_so(get: Get) -> None:
-    assert "No such cron entry" in get("/cron/nobody", status=404).text
+@pytest.mark.parametrize("name", ["nobody", "no%00body"])
+def test_an_entry_that_is_not_there_is_a_page_that_says_so(get: Get, name: str) -> None:
+    for path in ("/cron/", "/live/cron/", "/edit/cron/"):
+        assert "No such cron entry" in get(path + name, status=404).text
 
 
 def send(client: FlaskClient, path: str, **form: str) -> Any:

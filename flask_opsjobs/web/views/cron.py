@@ -195,7 +195,8 @@ def _redacted(entry: Standing) -> Collection[str]:
 
 
 def _find(read: Reading, name: str) -> Standing:
-    found = queries.find_entry(read.session, name)
+    # No text in Postgres has a NUL, so no entry can be called so.
+    found = None if "\0" in name else queries.find_entry(read.session, name)
     if found is None:
         raise _problems.no_such_entry(name)
     return found
