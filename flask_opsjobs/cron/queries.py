@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from .. import sql
@@ -44,6 +44,14 @@ class SlotRow:
         return None if self.ended_at is None else (self.ended_at - self.decided_at).total_seconds()
 
 
+@dataclass(frozen=True)
+class Missed:
+    """How many slots of an entry were missed at the last, and when the last of them was."""
+
+    slots: int
+    last_at: datetime
+
+
 def list_entries(session: Session) -> list[Standing]:
     """Every entry, those in use first, by name; at most 500."""
     chosen = select(*_columns()).order_by(CronEntry.retired_at.is_not(None), CronEntry.name)
@@ -65,10 +73,29 @@ def list_strips(session: Session, names: Sequence[str]) -> dict[str, list[SlotRo
     return found
 
 
+def list_missed_lately(session: Session, now: datetime) -> dict[str, Missed]:
+    """By entry, the slots that were missed in runs that end within a day; they may begin long before."""
+    asked = {"since": now - timedelta(days=1)}
+    found = session.connection().exec_driver_sql(sql.load("count_cron_missed"), asked)
+    return {row.entry: Missed(int(row.slots), row.last_at) for row in found}
+
+
 def list_slots(session: Session, name: str, now: datetime) -> list[SlotRow]:
-    """The ledger of an entry in the last eight weeks, the newest first, at most 3,000 rows."""
+    """The ledger of an entry in the last eight weeks, the newest first, at most 3,000 rows.
+
+    A run of slots that reaches into them is there whole: an outage may be longer than eight weeks.
+    """
     columns = [getattr(CronSlot, column) for column in SlotRow.__annotations__]
-    mine = select(*columns).where(CronSlot.entry == name, CronSlot.slot_at > now - _WEEKS)
+    since = now - _WEEKS
+    before = select(CronSlot.slot_at).where(
+        CronSlot.entry == name, CronSlot.fate != "manual", CronSlot.slot_at <= since
+    )
+    last_before = before.order_by(CronSlot.slot_at.desc()).limit(1).scalar_subquery()
+    mine = select(*columns).where(
+        CronSlot.entry == name,
+        CronSlot.slot_at >= func.coalesce(last_before, since),
+        CronSlot.until_at > since,
+    )
     newest = mine.order_by(CronSlot.slot_at.desc(), CronSlot.id.desc()).limit(MOST_SLOTS)
     return [SlotRow(*row) for row in session.execute(newest)]
 

@@ -1,6 +1,6 @@
 -- What needs somebody, as five numbers: failed jobs without a decision (among the last %(most)s that failed), queues that
 -- hold due jobs back and are paused, those that no living executor listens to, executors that went missing and cron slots
--- that were missed within a day, limiters that cool down, or a partition of which does.
+-- that were missed, of runs that end within a day, limiters that cool down, or a partition of which does.
 -- Queues are found by loose scans, one probe each, at most %(most_lines)s. Locks nothing.
 -- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, executors_alive, executors_by_start,
 -- cron_slots_missed, limiters_pkey, buckets_cooling.
@@ -35,9 +35,8 @@ SELECT
         WHERE started_at > %(now)s::timestamptz - interval '7 days' AND state = 'missing' LIMIT 1000
     ) AS gone WHERE ended_at > %(now)s::timestamptz - interval '1 day') AS missing,
     (SELECT coalesce(sum(slots), 0) FROM (
-        SELECT slots FROM opsjobs.cron_slots
-        WHERE fate = 'missed' AND slot_at > %(now)s::timestamptz - interval '1 day' LIMIT 1000
-    ) AS lately) AS missed,
+        SELECT slots, until_at FROM opsjobs.cron_slots WHERE fate = 'missed' ORDER BY slot_at DESC LIMIT 1000
+    ) AS newest WHERE until_at > %(now)s::timestamptz - interval '1 day') AS missed,
     (SELECT count(*) FROM (
         SELECT name FROM opsjobs.limiters WHERE cooldown_until > %(now)s
         UNION

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -73,6 +74,40 @@ def test_the_list_says_when_each_entry_runs(get: Get, entry: Runner) -> None:
     assert "missed" in page.select_one(".say").text
     legend = [chip.text.strip() for chip in page.select(".legend .chip")]
     assert legend == [fate.word for fate in FATES.values()]
+
+
+@pytest.mark.parametrize("days", [3, 70])
+def test_an_outage_that_began_long_ago_is_told_everywhere(
+    get: Get, entry: Runner, host: Host, days: int
+) -> None:
+    connection = connect_apart(host.engine)
+    connection.execute(
+        "UPDATE opsjobs.cron_entries SET checked_until = checked_until - %s * interval '1 day'",
+        [days],
+    )
+    connection.close()
+    look(entry)
+    for path in ("/cron", "/cron/nightly"):
+        page = soup(get(path).text)
+        (number,) = re.findall(r"missed ([\d,]+) slots", page.select_one(".say").text)
+        assert days * 24 <= int(number.replace(",", "")) <= days * 24 + 3
+        assert f"{number} slots missed" in page.select_one("nav a[href$='/cron']").text
+    assert "missed" in soup(get("/cron/nightly").text).select_one("td[data-label=fate]").text
+    assert "missed" in page.select_one("svg.cal")["aria-label"]
+
+
+def test_what_newer_slots_hide_is_not_denied(
+    get: Get, host: Host, opsjobs: OpsJobs, entry: Runner
+) -> None:
+    """More slots than the strip shows have come since the missed ones and since the job that still runs."""
+    opsjobs.cron("* * * * *", name="often")(opsjobs.workers["sync"])
+    runner = Runner(cron_loop.LOOP, host, "two")
+    for minutes in (90, 60, *range(25, -1, -1)):
+        look(runner, minutes=-minutes)
+    page = soup(get("/cron").text)
+    assert any("often missed" in line.text for line in page.select(".say"))
+    (often,) = [row for row in page.select("tr[data-row]") if "often" in row.th.text]
+    assert often.select_one("td[data-label=last]").text.strip() == "none in 20 slots"
 
 
 def test_an_entry_shows_its_ledger_in_words_and_as_a_calendar(

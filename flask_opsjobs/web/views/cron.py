@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import Response, request
@@ -17,7 +17,7 @@ from ...audit.queries import list_events_of
 from ...cron import queries
 from ...cron.expression import BadSchedule, read_schedule
 from ...cron.lifecycle import CATCH_UPS, FATES, MEANINGS, OVERLAPS
-from ...cron.queries import SlotRow
+from ...cron.queries import Missed, SlotRow
 from ...cron.standing import Standing
 from .. import _access, _pages, _problems, _slots
 from .._host import host
@@ -26,7 +26,6 @@ from . import actions
 
 _SHOWN = 50
 _TEN = 10
-_LATELY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Row:
 
     entry: Standing
     slots: Sequence[SlotRow]
+    missed: Missed | None
     now: datetime
 
     @property
@@ -57,10 +57,9 @@ class Row:
         return next((slot for slot in self.slots if slot.job_id is not None), None)
 
     @property
-    def missed(self) -> int:
-        """How many slots were missed in the last day, as far as they are shown."""
-        recent = (slot for slot in self.slots if slot.until_at > self.now - _LATELY)
-        return sum(slot.slots for slot in recent if slot.fate == "missed")
+    def last_run(self) -> str:
+        """What to say without one: nothing is known of older slots."""
+        return "none yet" if len(self.slots) < queries.STRIP else f"none in {queries.STRIP} slots"
 
     @property
     def strip(self) -> _slots.Picture:
@@ -155,7 +154,10 @@ def _all() -> tuple[Markup, datetime]:
     with reading() as read:
         entries = queries.list_entries(read.session)
         strips = queries.list_strips(read.session, [entry.name for entry in entries])
-        rows = [Row(entry, strips[entry.name], read.now) for entry in entries]
+        missed = queries.list_missed_lately(read.session, read.now)
+        rows = [
+            Row(entry, strips[entry.name], missed.get(entry.name), read.now) for entry in entries
+        ]
     made = _pages.part(
         "cron/_live.html", read.now, rows=rows, fates=FATES, shape_of=_slots.shape_of
     )
@@ -165,7 +167,9 @@ def _all() -> tuple[Markup, datetime]:
 def _one(read: Reading, name: str) -> Markup:
     entry = _find(read, name)
     slots = queries.list_slots(read.session, name, read.now)
-    row, zone = Row(entry, slots[: queries.STRIP], read.now), entry.schedule.place
+    missed = queries.list_missed_lately(read.session, read.now).get(name)
+    row = Row(entry, slots[: queries.STRIP], missed, read.now)
+    zone = entry.schedule.place
     events = None
     if _access.may("audit.view"):
         events = list_events_of(read.session, f"cron/{name}")
