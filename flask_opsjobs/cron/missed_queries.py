@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from zoneinfo import ZoneInfoNotFoundError
 
 from .. import sql
 from ..db import Connection
@@ -25,7 +26,10 @@ def list_missed(connection: Connection, name: str, most: int) -> list[datetime]:
         slots = [first]
         if number > 1:
             schedule = Schedule(expression, zone)
-            slots = schedule.slots_between(first - timedelta(seconds=1), last, number)
+            try:
+                slots = schedule.slots_between(first - timedelta(seconds=1), last, number)
+            except ZoneInfoNotFoundError:
+                continue  # a zone that this machine does not know any more: nobody can name them
         found += [slot for slot in reversed(slots) if slot not in made_up]
         if len(found) >= most:
             break

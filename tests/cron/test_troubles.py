@@ -14,6 +14,7 @@ from flask_opsjobs import OpsJobs, Unique, signals
 from flask_opsjobs.jobs.worker import Worker
 from flask_opsjobs.loops import cron as cron_loop
 from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.operator import Operator
 from tests.conftest import MakeBench
 from tests.cron.conftest import START, Scheduler
 from tests.support.engine import race
@@ -74,6 +75,38 @@ def test_an_entry_that_cannot_be_read_any_more_stops_no_other(
     assert scheduler.slots("bad") == [("12:10", "missed", 1)]
     slot = scheduler.bench.row("SELECT why FROM opsjobs.cron_slots WHERE entry = 'bad'")
     assert slot["why"].startswith("no scheduler ran from 2026-03-02 12:00:30 UTC to ")
+
+
+def test_code_gives_an_entry_whose_zone_has_vanished_another(
+    opsjobs: OpsJobs, scheduler: Scheduler
+) -> None:
+    declare(opsjobs, "moved")
+    scheduler.look(START)
+    scheduler.bench.connection.execute("UPDATE opsjobs.cron_entries SET zone = 'Gone/Zone'")
+    Scheduler(scheduler.bench, "new code").look(START + 11 * MINUTE)
+    assert scheduler.entry("moved")["zone"] == "UTC"
+    scheduler.look(START + 20 * MINUTE)
+    assert scheduler.slots("moved") == [("12:20", "ran", 1)]
+
+
+@pytest.mark.parametrize("verb", ["pause", "run_now", "catch_up", "edit", "delete"])
+def test_an_operator_may_act_on_an_entry_whose_zone_has_vanished(
+    opsjobs: OpsJobs, scheduler: Scheduler, verb: str
+) -> None:
+    declare(opsjobs, "own")
+    opsjobs.cron_entries.clear()
+    scheduler.look(START)
+    operator, bench = Operator(scheduler.bench.host), scheduler.bench
+    what = {"worker": "own", "expression": "@hourly", "zone": "UTC", "overlap": None,
+            "catch_up": None, "args": None}  # fmt: skip
+    why: Any = {"actor": "anna", "reason": "its zone is gone"}
+    operator.run("cron.create", ["cron/own"], params=what, now=START, **why)
+    scheduler.look(START + 125 * MINUTE)
+    bench.connection.execute("UPDATE opsjobs.cron_entries SET zone = 'Gone/Zone'")
+    params = {"catch_up": {"count": 1}, "edit": what}.get(verb)
+    now = START + 200 * MINUTE
+    receipt = operator.run(f"cron.{verb}", ["cron/own"], params=params, now=now, **why)
+    assert receipt.is_done
 
 
 def test_a_host_that_holds_the_receipt_delays_its_entry_only(

@@ -96,6 +96,21 @@ def test_an_outage_that_began_long_ago_is_told_everywhere(
     assert "missed" in page.select_one("svg.cal")["aria-label"]
 
 
+def test_a_zone_that_has_vanished_is_told_and_hides_no_other_entry(
+    get: Get, entry: Runner, host: Host, opsjobs: OpsJobs
+) -> None:
+    opsjobs.cron("@daily", name="other")(opsjobs.workers["sync"])
+    look(Runner(cron_loop.LOOP, host, "two"))
+    connection = connect_apart(host.engine)
+    connection.execute("UPDATE opsjobs.cron_entries SET zone = 'Gone/Zone' WHERE name = 'nightly'")
+    connection.close()
+    for path in ("/cron", "/cron/nightly"):
+        assert (
+            "no time zone Gone/Zone is known here" in soup(get(path).text).select_one(".say").text
+        )
+    assert "other" in get("/cron").text
+
+
 def test_what_newer_slots_hide_is_not_denied(
     get: Get, host: Host, opsjobs: OpsJobs, entry: Runner
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flask import Response, request
 from markupsafe import Markup
@@ -45,11 +46,19 @@ class Row:
 
     @property
     def next(self) -> Sequence[datetime]:
-        """The next three slots that have no fate yet; none of a retired entry."""
-        if self.entry.state == "retired":
+        """The next three slots that have no fate yet; none of a retired entry, or in a zone that is not known here."""
+        if self.entry.state == "retired" or self.place is None:
             return []
         # Settled further than now: a clock was stepped back, and those slots have their fates already.
         return self.entry.schedule.next(max(self.now, self.entry.checked_until), 3)
+
+    @property
+    def place(self) -> ZoneInfo | None:
+        """Its zone; None when an update of this machine's zones has removed it."""
+        try:
+            return self.entry.schedule.place
+        except ZoneInfoNotFoundError:
+            return None
 
     @property
     def last(self) -> SlotRow | None:
@@ -169,7 +178,7 @@ def _one(read: Reading, name: str) -> Markup:
     slots = queries.list_slots(read.session, name, read.now)
     missed = queries.list_missed_lately(read.session, read.now).get(name)
     row = Row(entry, slots[: queries.STRIP], missed, read.now)
-    zone = entry.schedule.place
+    zone = row.place or ZoneInfo("UTC")
     events = None
     if _access.may("audit.view"):
         events = list_events_of(read.session, f"cron/{name}")
