@@ -26,7 +26,7 @@ from .views import (
     workers,
 )
 
-# A page answers GET with a document, a fragment GET with a part of one, a verb POST with a change.
+# A page answers GET with a document, a fragment GET with a part of one, a verb POST with a change or what is typed.
 # An asset is a file that is the same for everybody.
 # A file answers GET with rows to keep.
 Kind = Literal["page", "fragment", "verb", "file", "asset"]
@@ -100,8 +100,11 @@ URLS = (
     Url("/live/cron", "cron_live", cron.live, "fragment", "cron.view"),
     Url("/live/cron/<path:name>", "cron_entry_live", cron.entry_live, "fragment", "cron.view"),
     Url("/new/cron", "cron_new", cron.new, "page", "cron.create"),
+    # Sent, not asked for: an address stands in logs, and what is typed may be what must not be kept.
+    Url("/new/cron/runs", "cron_new_runs", cron.new, "verb", "cron.create"),
     Url("/new/cron/preview", "cron_make", cron.create, "verb", "cron.create"),
     Url("/edit/cron/<path:name>", "cron_change", cron.edit, "page", "cron.edit"),
+    Url("/edit/cron/<path:name>/runs", "cron_change_runs", cron.edit, "verb", "cron.edit"),
     *_verbs_of("cron", "/cron/<path:name>"),
     Url("/limiters", "limiters", limiters.page, "page", "limiters.view"),
     Url("/live/limiters", "limiters_live", limiters.live, "fragment", "limiters.view"),

@@ -15,7 +15,15 @@ GUARDED = [url for url in URLS if url.kind != "asset"]
 # What a URL answers when nothing is in the way and it is asked with `form_of`; else a verb 303, the rest 200.
 # What would make or change a cron entry is refused: these hosts have no worker. tests/web/test_cron.py has one.
 WITHOUT_WORKER = {"cron_create": 422, "cron_edit": 422, "cron_make": 422}
-GOOD = {**WITHOUT_WORKER, "jump": 303, "missing": 404, "preview_execute": 404, "view_delete": 404}
+SHOWN_AGAIN = {"cron_new_runs": 200, "cron_change_runs": 200}
+GOOD = {
+    **WITHOUT_WORKER,
+    **SHOWN_AGAIN,
+    "jump": 303,
+    "missing": 404,
+    "preview_execute": 404,
+    "view_delete": 404,
+}
 
 
 def good(url: Url) -> int:

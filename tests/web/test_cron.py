@@ -249,14 +249,35 @@ def test_after_a_clock_was_stepped_back_the_next_slots_are_those_without_a_fate(
     connection.close()
 
 
-def test_a_new_entry_shows_its_runs_before_anything_is_saved(get: Get, entry: Runner) -> None:
-    page = soup(get("/new/cron", query_string=NEW | {"expression": "30 3 * * *"}).text)
+def show_runs(client: FlaskClient, path: str, **form: str) -> Any:
+    """Press the button that shows the next runs; the page that answers."""
+    button = soup(client.get(f"/ops/jobs{path}").text).select_one("form button[formaction]")
+    assert button.get("formmethod") is None, "an address stands in logs"
+    return soup(client.post(str(button["formaction"]), data=form, headers=SAME_ORIGIN).text)
+
+
+def test_a_new_entry_shows_its_runs_before_anything_is_saved(
+    client: FlaskClient, entry: Runner
+) -> None:
+    page = show_runs(client, "/new/cron", **NEW | {"expression": "30 3 * * *"})
     runs = page.select("ol.slots li")
     assert len(runs) == 10
     assert "At 03:30 every day" in page.text
-    wrong = soup(get("/new/cron", query_string=NEW | {"expression": "61 * * * *"}).text)
+    assert page.select_one("#entry-name")["value"] == "hourly"
+    wrong = show_runs(client, "/new/cron", **NEW | {"expression": "61 * * * *"})
     assert "the field minute is '61'" in wrong.select_one("[role=alert]").text
     assert wrong.select_one("#entry-expression")["value"] == "61 * * * *"
+
+
+def test_a_change_shows_its_runs_before_anything_is_saved(
+    client: FlaskClient, host: Host, entry: Runner
+) -> None:
+    what = {key: value for key, value in NEW.items() if key != "name"}
+    Operator(host).create_cron("hourly", what, **WHY)
+    page = show_runs(client, "/edit/cron/hourly", **what | {"expression": "30 3 * * *"})
+    assert len(page.select("ol.slots li")) == 10
+    assert page.select_one("#entry-expression")["value"] == "30 3 * * *"
+    assert page.select_one("main input[name=back]")["value"] == "/ops/jobs/cron/hourly"
 
 
 def test_an_entry_is_made_changed_and_deleted_at_runtime(

@@ -95,7 +95,7 @@ def test_each_url_answers_to_whom_holds_its_permission_alone(
     url: Url, client: FlaskClient, access: Access, jobs: dict[str, Job]
 ) -> None:
     # The form that edits an entry holds its arguments.
-    also = {PAYLOAD} if url.endpoint == "cron_change" else set()
+    also = {PAYLOAD} if url.endpoint in ("cron_change", "cron_change_runs") else set()
     access.held = {url.permission} | also if url.permission else set()
     assert _ask(client, url, jobs).status_code == good(url)
 

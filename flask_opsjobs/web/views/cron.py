@@ -107,7 +107,7 @@ def entry_live(name: str) -> Response:
 
 def new() -> Response:
     """The form of a new entry, with its next ten runs once a schedule is typed."""
-    return _form(None, {name: request.args.get(name, "") for name in ("name", *ENTRY_PARAMS)})
+    return _form(None, {name: request.values.get(name, "") for name in ("name", *ENTRY_PARAMS)})
 
 
 def edit(name: str) -> Response:
@@ -125,7 +125,9 @@ def edit(name: str) -> Response:
             {key: one for key, one in entry.args.items() if key not in _redacted(entry)}
         ),
     }
-    return _form(entry, typed | {key: value for key, value in request.args.items() if key in typed})
+    return _form(
+        entry, typed | {key: value for key, value in request.values.items() if key in typed}
+    )
 
 
 def create() -> AnyResponse:
