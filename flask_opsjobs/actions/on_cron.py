@@ -99,7 +99,8 @@ def _judge(
     name = target.partition("/")[2]
     if action.verb == "create":
         if entry is not None:
-            said = f"there is a cron entry {name} already, {entry.state}: edit it, or take another name"
+            way_out = "edit it, or take" if entry.origin == "runtime" else "take"
+            said = f"there is a cron entry {name} already, {entry.state}: {way_out} another name"
             return leave(target, name, facts_of(entry), "already", said)
         return do(target, name, {"state": ABSENT}, None, *changes_of(None, decided.params))
     if entry is None:
@@ -108,8 +109,10 @@ def _judge(
     if entry.state not in action.sources:
         return _not_now(action, target, entry, facts)
     if action.verb in ("edit", "delete") and entry.origin == "code":
-        said = f"cannot {action.on(f'cron {name}')}: the code declares it; pause it here, or change the code"
-        return leave(target, name, facts, "illegal", said)
+        why = "the code declares it; pause it here, or change the code"
+        if entry.state == "retired":
+            why = "it is the code's, which declares it no longer; its ledger stays"
+        return leave(target, name, facts, "illegal", f"cannot {action.on(f'cron {name}')}: {why}")
     if action.verb in ("run_now", "catch_up"):
         return _judge_run(connection, host, action, target, entry, decided)
     if action.verb == "edit":

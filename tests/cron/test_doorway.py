@@ -149,3 +149,15 @@ def test_what_is_of_a_wrong_type_is_refused(
 def test_a_name_that_no_page_could_have_is_refused(host: Host, sync: Worker, name: str) -> None:
     with pytest.raises(ActionRefused, match="is not a target"):
         run(host, "create", START, ENTRY, name)
+
+
+def test_what_code_no_longer_declares_keeps_its_name_and_says_so(
+    every_ten: Callable[..., Scheduler], host: Host, opsjobs: OpsJobs
+) -> None:
+    scheduler = every_ten()
+    opsjobs.cron_entries.clear()
+    Scheduler(scheduler.bench, "new").look(START)
+    with pytest.raises(ActionRefused, match="which declares it no longer"):
+        act(host, "delete")
+    with pytest.raises(ActionRefused, match="retired: take another name"):
+        act(host, "create", "sync", ENTRY)
