@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from .. import endings
+from ..cron import transitions as cron_transitions
 from ..db import Connection
 from ..host import Host
 from ..jobs import receipts
@@ -147,7 +148,9 @@ def _retry(
     unique = {job.id: None for job in jobs if job.unique_until == "ended"}
     if unique and receipts.take(connection, unique, decided.now):
         raise Overtaken
-    job_transitions.retry(connection, [job.id for job in jobs], decided.now)
+    ids = [job.id for job in jobs]
+    job_transitions.retry(connection, ids, decided.now)
+    cron_transitions.forget_results(connection, ids)
     return {}, _hand_out(jobs)
 
 

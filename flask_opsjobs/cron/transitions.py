@@ -128,6 +128,11 @@ def note_results(connection: Connection, states: Mapping[int, str], now: datetim
     connection.execute(sql.load("note_cron_results"), asked)
 
 
+def forget_results(connection: Connection, ids: Collection[int]) -> None:
+    """Take back from slots how their jobs ended, as these are tried once more."""
+    connection.execute(sql.load("forget_cron_results"), {"ids": list(ids)})
+
+
 def release(
     connection: Connection, names: Collection[str], now: datetime
 ) -> Sequence[tuple[str, str]]:

@@ -146,6 +146,19 @@ def test_cancel_previous_ends_one_that_still_waits(every_ten: EveryTen) -> None:
                                START + 15 * MINUTE)["result"] == "canceled"  # fmt: skip
 
 
+def test_a_job_that_is_retried_has_no_result_until_it_ends_again(running: Running) -> None:
+    scheduler = running("skip")
+    bench, job = scheduler.bench, scheduler.jobs()[0]["id"]
+    end(bench, job, Outcome(kind="discarded"))
+    slot = "SELECT result, ended_at FROM opsjobs.cron_slots WHERE job_id = %s"
+    assert bench.row(slot, job)["result"] == "failed"
+    Operator(bench.host).retry(job, actor="anna", reason="it is a test")
+    assert bench.row(slot, job) == {"result": None, "ended_at": None}
+    start(bench, job)
+    end(bench, job)
+    assert bench.row(slot, job)["result"] == "finished"
+
+
 @pytest.mark.parametrize("is_started", [False, True])
 def test_cancel_previous_leaves_the_job_whose_call_is_unique(
     opsjobs: OpsJobs, scheduler: Scheduler, is_started: bool
