@@ -59,10 +59,10 @@ class Dispatcher:
                 continue
             count, left = self.fill(due.line, due.queue, now)
             total += count
-            if left:
-                rooms.note_more(due)
-            else:
+            if not left:
                 full.add(due.queue)
+            elif count:
+                rooms.note_more(due)
         self.next_seconds = rooms.next_seconds
         return total
 

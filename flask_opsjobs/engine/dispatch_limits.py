@@ -52,8 +52,9 @@ class Rooms:
         if seen.shape is None:
             return False
         room = bucket.room(seen.shape, seen.standing, self.now)
-        # One that is too heavy for any moment is passed by: there may be others behind it.
-        wanted = due.weight if seen.shape.most is None else min(due.weight, seen.shape.most)
+        most = seen.shape.most
+        # One that is too heavy for any moment is passed by: what is behind it may weigh as little as 1.
+        wanted = due.weight if most is None or due.weight <= most else 1
         if room is None or room >= wanted:
             return True
         self._note(bucket.next_room(seen.shape, seen.standing, wanted, self.now))

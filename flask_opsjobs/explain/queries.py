@@ -57,8 +57,13 @@ def _with_the_way(session: Session, seen: Seen) -> Seen:
         seen = replace(seen, last_listener=_last_listener(session, seen))
     if seen.job.state == "queued":
         return seen
-    ahead, weight = _ahead(session, seen.job)
-    return replace(seen, ahead=ahead, limit=_limit(session, seen.job, weight))
+    limit = _limit(session, seen.job)
+    if limit is None:
+        return replace(seen, ahead=_ahead(session, seen.job, None)[0])
+    # What can never start is passed by: it goes before nobody.
+    heaviest = None if limit.shape is None else limit.shape.most
+    ahead, weight = _ahead(session, seen.job, heaviest)
+    return replace(seen, ahead=ahead, limit=replace(limit, ahead_weight=weight))
 
 
 def _queue(session: Session, name: str) -> QueueSeen:
@@ -123,16 +128,16 @@ def _window(session: Session, seen: Seen) -> Window:
     return Window(*session.connection().exec_driver_sql(sql.load("find_window"), asked).one())
 
 
-def _ahead(session: Session, job: JobSeen) -> tuple[Count, int]:
+def _ahead(session: Session, job: JobSeen, heaviest: int | None) -> tuple[Count, int]:
     """How many go before it in its line, and what they weigh."""
     asked = {name: getattr(job, name) for name in ("line", "priority", "due_at", "id")}
-    asked["most"] = MOST_AHEAD + 1
+    asked |= {"most": MOST_AHEAD + 1, "heaviest": heaviest}
     row = session.connection().exec_driver_sql(sql.load("count_ahead"), asked).one()
     is_capped = row.number > MOST_AHEAD
     return Count(MOST_AHEAD, "at_least") if is_capped else Count(row.number), row.weight
 
 
-def _limit(session: Session, job: JobSeen, ahead_weight: int) -> LimitSeen | None:
+def _limit(session: Session, job: JobSeen) -> LimitSeen | None:
     """What its limiter has; None when it has none."""
     if job.limiter is None or job.partition is None or job.weight is None:
         return None
@@ -142,9 +147,7 @@ def _limit(session: Session, job: JobSeen, ahead_weight: int) -> LimitSeen | Non
         mine = (Lease.limiter == job.limiter, Lease.partition == job.partition)
         oldest = select(Lease.job_id).where(*mine).order_by(Lease.taken_at).limit(MOST_HOLDERS)
         holders = session.scalars(oldest).all()
-    seen = LimitSeen(
-        job.limiter, job.partition, job.weight, found.shape, found.standing, holders, ahead_weight
-    )
+    seen = LimitSeen(job.limiter, job.partition, job.weight, found.shape, found.standing, holders)
     return _with_cooldown(session, seen) if found.standing.cooldown_until is not None else seen
 
 

@@ -167,7 +167,10 @@ def find_bucket(
     """What stands in a bucket, and what it says to a job of this weight; None: to the one that comes next."""
     seen = queries.get_bucket(session.connection(), limiter.name, partition)
     if weight is None:
-        first = list_waiters(session, limiter.name, partition, most=1)
+        # What can never start is passed by; when nothing else waits, that is what there is to say.
+        first = list_waiters(
+            session, limiter.name, partition, most=1, heaviest=limiter.shape.most
+        ) or list_waiters(session, limiter.name, partition, most=1)
         weight = first[0].weight if first else 1
     chosen = select(
         Bucket.cooldown_until, Bucket.cooldown_at, Bucket.cooldown_by, Bucket.cooldown_reason
@@ -194,10 +197,14 @@ def count_waiters(session: Session, limiter: str, partition: str) -> int:
 
 
 def list_waiters(
-    session: Session, limiter: str, partition: str, most: int = _MOST_ROWS
+    session: Session,
+    limiter: str,
+    partition: str,
+    most: int = _MOST_ROWS,
+    heaviest: int | None = None,
 ) -> list[WaiterRow]:
-    """The jobs that come next out of a bucket."""
-    asked = {"limiter": limiter, "partition": partition, "limit": most}
+    """The jobs that come next out of a bucket; with `heaviest` those that weigh no more."""
+    asked = {"limiter": limiter, "partition": partition, "limit": most, "heaviest": heaviest}
     rows = session.connection().exec_driver_sql(sql.load("list_waiters"), asked)
     return [WaiterRow(*row) for row in rows]
 

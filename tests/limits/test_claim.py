@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from flask_sqlalchemy import SQLAlchemy
 
+from flask_opsjobs import OpsJobs
 from flask_opsjobs.engine import claim as claiming
 from flask_opsjobs.engine.claim import Refused
 from flask_opsjobs.engine.dispatch import read_clock
@@ -128,6 +129,24 @@ def test_a_job_too_heavy_for_a_new_declaration_lets_others_pass(
     limited(concurrency=2, weight="size")
     assert bench.dispatch(line(), window=100) == 1
     assert (bench.job(heavy)["state"], bench.job(light)["state"]) == ("available", "queued")
+
+
+def test_behind_a_job_too_heavy_the_loop_hands_out_into_every_free_place(
+    bench: Bench, limited: Limited, commit: Commit, host: Host, opsjobs: OpsJobs
+) -> None:
+    """Also while others run for a week: what can never start asks for no empty bucket, and goes before nobody."""
+    worker = limited(concurrency=9, weight="size")
+    runs, heavy = commit(worker, size=1), commit(worker, size=9)
+    assert bench.dispatch(line()) == 1
+    bench.claim(runs)
+    host.workers.clear()
+    worker = limited(concurrency=2, weight="size")
+    lights = [commit(worker, size=1) for _ in range(2)]
+    codes = {reason.code for reason in opsjobs.explain(lights[0]).reasons}
+    assert "limit_behind" not in codes
+    assert bench.dispatch_all() == 1
+    states = [bench.job(job_id)["state"] for job_id in (heavy, *lights)]
+    assert states == ["available", "queued", "available"]
 
 
 @pytest.mark.parametrize("limit", [{"rate": 1, "per": 3600}, {"concurrency": 1}])
