@@ -15,6 +15,7 @@ from ..actions.catalog import ACTIONS
 from ..actions.on_limiters import make_target
 from ..host import Host
 from ..limits import page_queries
+from ..limits.limit import LONGEST_SECONDS
 from ..limits.simulation import TooLong
 from ..limits.trial import Change, Live, Trial, read_live, weight_of
 from ..web._display import Display
@@ -109,6 +110,9 @@ def simulate_(
         declared = _host().workers.get(worker)
         if declared is None:
             raise CannotRun(f"there is no worker {worker}")
+        # NaN passes every bound of click's.
+        if not run_seconds <= LONGEST_SECONDS:
+            raise CannotRun(f"--run-seconds is at most {LONGEST_SECONDS:,}, a year")
         names = ("rate", "per", "burst", "concurrency")
         change = Change(**{name: asked[name] for name in names})
         limit = _simulate.choose_limit(declared.declared.limit, change, worker)

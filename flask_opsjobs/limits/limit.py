@@ -18,7 +18,9 @@ from .models import WHEN_FULL
 
 _NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
 MOST_NUMBER = 2**31 - 1
-LONGEST_SECONDS = 366 * 86_400
+_SHORTEST_SECONDS, LONGEST_SECONDS = 1e-6, 366 * 86_400
+# A bucket that fills for longer names moments that no calendar has.
+_LONGEST_FILL_SECONDS = 100 * LONGEST_SECONDS
 _LONGEST_PARTITION = 200
 
 Chooser = str | Callable[[dict[str, Any]], Any]
@@ -141,9 +143,10 @@ class Limit:
             said = "rate and per go together: rate=10, per=60 is ten starts a minute"
             faults.append(("rate" if self.rate is None else "per", said))
         if self.rate is not None and not _is_number(self.rate, MOST_NUMBER):
-            faults.append(("rate", f"rate must be a number above 0, got {self.rate!r}"))
-        if self.per is not None and not _is_number(_seconds(self.per), LONGEST_SECONDS):
-            said = "per must be seconds or a timedelta, above 0 and at most a year"
+            said = f"rate must be a number above 0, at most {MOST_NUMBER:,}, got {self.rate!r}"
+            faults.append(("rate", said))
+        if self.per is not None and not _seconds(self.per) >= _SHORTEST_SECONDS:
+            said = "per must be seconds or a timedelta, at least a microsecond and at most a year"
             faults.append(("per", f"{said}, got {self.per!r}"))
         if self.burst is not None and self.rate is None:
             faults.append(("burst", "burst bounds a rate: give rate= and per=, or leave it out"))
@@ -151,6 +154,10 @@ class Limit:
             if getattr(self, what) is not None and not _is_whole(getattr(self, what)):
                 said = f"{what} must be a whole number from 1 on, got {getattr(self, what)!r}"
                 faults.append((what, said))
+        is_rate = not faults and self.rate is not None
+        if is_rate and _fill_seconds(self.shape) > _LONGEST_FILL_SECONDS:
+            said = "it takes more than a century to fill: give a higher rate or a lower burst"
+            faults.append(("rate", said))
         if self.rate is None and self.per is None and self.concurrency is None:
             faults.append(("", "it limits nothing: give rate= and per=, or concurrency=, or both"))
         return faults
@@ -228,13 +235,15 @@ def _too_heavy(weight: int, shape: Shape) -> str:
 
 
 def _seconds(per: float | timedelta) -> float:
-    return (
-        per.total_seconds()
-        if isinstance(per, timedelta)
-        else float(per)
-        if _is_number(per, math.inf)
-        else math.nan
-    )
+    """NaN for what is no span, or longer than a year."""
+    seconds = per.total_seconds() if isinstance(per, timedelta) else per
+    return float(seconds) if _is_number(seconds, LONGEST_SECONDS) else math.nan
+
+
+def _fill_seconds(shape: Shape) -> float:
+    """How long an empty bucket takes to be full."""
+    assert shape.burst is not None
+    return shape.burst / shape.per_second if shape.per_second else math.inf
 
 
 def _is_number(value: object, most: float) -> bool:

@@ -93,6 +93,8 @@ def test_a_full_bucket_blocks_nobody(call: Call) -> None:
             "100 years",
         ),
         (("simulate", "call", "--count", "1", "--from-live"), "say which with --partition"),
+        (("simulate", "call", "--count", "3", "--run-seconds", "nan"), "at most 31,622,400"),
+        (("simulate", "call", "--count", "3", "--run-seconds", "1e9"), "at most 31,622,400"),
     ],
 )
 def test_what_cannot_run_says_why_with_exit_2(
@@ -145,6 +147,18 @@ def test_simulate_begins_with_what_waits_now(
     # Two wait, one comes: the third token from now.
     assert found["started"] == 3
     assert 170 < found["last_start_seconds"] <= 180.01
+
+
+def test_what_lies_in_redis_starts_before_what_is_simulated(
+    bench: Bench,
+    call: Call,
+    worker: Any,
+    commit: Commit,  # noqa: F811
+) -> None:
+    commit(worker, account=7)
+    bench.dispatch("default|api|7")
+    words = ("simulate", "call", "--count", "1", "--from-live", "--partition", "7", "--json")
+    assert 59 < json.loads(call(*words).output)["last_start_seconds"] <= 60.01
 
 
 @pytest.mark.usefixtures("worker")
