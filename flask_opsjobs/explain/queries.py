@@ -47,7 +47,10 @@ def find_seen(session: Session, job_id: int, now: datetime, settings: Settings) 
         last_outcome=_last_outcome(session, seen.job),
         loops={loop.loop: loop for loop in list_loops(session, now)},
     )
-    return _with_the_way(session, seen) if seen.is_due else seen
+    if seen.is_due:
+        return _with_the_way(session, seen)
+    # It may have become too heavy while it waits for its time.
+    return replace(seen, limit=_limit(session, seen.job)) if seen.is_early else seen
 
 
 def _with_the_way(session: Session, seen: Seen) -> Seen:
@@ -55,9 +58,9 @@ def _with_the_way(session: Session, seen: Seen) -> Seen:
     seen = replace(seen, listeners=_listeners(session, seen), window=_window(session, seen))
     if not seen.alive:
         seen = replace(seen, last_listener=_last_listener(session, seen))
-    if seen.job.state == "queued":
-        return seen
     limit = _limit(session, seen.job)
+    if seen.job.state == "queued":
+        return replace(seen, limit=limit)
     if limit is None:
         return replace(seen, ahead=_ahead(session, seen.job, None)[0])
     # What can never start is passed by: it goes before nobody.

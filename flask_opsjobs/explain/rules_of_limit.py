@@ -13,7 +13,7 @@ from .shapes import Reason
 
 def limit_unknown(seen: Seen) -> Iterator[Reason]:
     """No process that knows the limiter has started, so nobody knows what it allows."""
-    limit = _held(seen)
+    limit = seen.limit if seen.is_due else None
     if limit is None or limit.shape is not None:
         return
     yield make_reason(
@@ -28,7 +28,7 @@ def limit_unknown(seen: Seen) -> Iterator[Reason]:
 
 def limit_weight(seen: Seen) -> Iterator[Reason]:
     """It weighs more than its limiter ever has room for, since that was declared anew."""
-    for limit, shape, _ in _blocks(seen, bucket.WEIGHT):
+    for limit, shape, _ in _blocks(seen, bucket.WEIGHT, seen.limit):
         bound = "burst" if shape.most == shape.burst else "concurrency"
         yield make_reason(
             seen,
@@ -43,7 +43,8 @@ def limit_weight(seen: Seen) -> Iterator[Reason]:
 
 def limit_cooldown(seen: Seen) -> Iterator[Reason]:
     """An operator cools the limiter, or its partition, down."""
-    for limit, _, block in _blocks(seen, bucket.COOLDOWN):
+    # The claim puts back what lies in Redis.
+    for limit, _, block in _blocks(seen, bucket.COOLDOWN, seen.limit if seen.is_due else None):
         yield make_reason(
             seen,
             "limit_cooldown",
@@ -61,7 +62,7 @@ def limit_cooldown(seen: Seen) -> Iterator[Reason]:
 
 def limit_concurrency(seen: Seen) -> Iterator[Reason]:
     """As many run, or were handed out, as may at the same time."""
-    for limit, shape, _ in _blocks(seen, bucket.CONCURRENCY):
+    for limit, shape, _ in _blocks(seen, bucket.CONCURRENCY, _held(seen)):
         standing = limit.standing
         used = standing.in_use + standing.handed_out
         yield make_reason(
@@ -83,7 +84,7 @@ def limit_concurrency(seen: Seen) -> Iterator[Reason]:
 
 def limit_tokens(seen: Seen) -> Iterator[Reason]:
     """As many have started as may for now; the next token has a time."""
-    for limit, shape, block in _blocks(seen, bucket.TOKENS):
+    for limit, shape, block in _blocks(seen, bucket.TOKENS, _held(seen)):
         yield make_reason(
             seen,
             "limit_tokens",
@@ -127,8 +128,9 @@ def _held(seen: Seen) -> LimitSeen | None:
     return seen.limit if seen.is_due and seen.job.state != "queued" else None
 
 
-def _blocks(seen: Seen, code: str) -> Iterator[tuple[LimitSeen, Shape, Block]]:
-    limit = _held(seen)
+def _blocks(
+    seen: Seen, code: str, limit: LimitSeen | None
+) -> Iterator[tuple[LimitSeen, Shape, Block]]:
     if limit is None or limit.shape is None:
         return
     for block in _judge(seen, limit, limit.shape):

@@ -55,7 +55,7 @@ class Scene:
     look: Look
     make_bench: MakeBench
 
-    def record_limited(self, *, is_declared: bool = True, **limit: Any) -> int:
+    def record_limited(self, *, is_declared: bool = True, delay: float = 0, **limit: Any) -> int:
         """A job of a worker with this limit, which a starting process has declared."""
         opsjobs = OpsJobs()
         opsjobs.workers = self.bench.host.workers
@@ -68,7 +68,7 @@ class Scene:
         if is_declared:
             declare(self.bench.host, "test")
         session = self.bench.host.session()
-        enqueued = worker.enqueue()
+        enqueued = worker.options(delay=delay).enqueue()
         session.commit()
         return enqueued.id
 
@@ -197,6 +197,20 @@ def test_a_partition_that_cools_down_is_cleared_by_its_own_target(scene: Scene) 
     assert (reason.code, reason.target) == ("limit_cooldown", target)
     assert scene.operator.run("limiter.clear", [target], **WHY).is_done
     assert codes(scene.look(job_id)) == []
+
+
+def test_a_cooldown_holds_also_what_lies_in_redis(scene: Scene) -> None:
+    job_id = scene.record_limited(concurrency=1)
+    assert scene.bench.dispatch_all() == 1
+    scene.operator.cooldown("api", 60, **WHY)
+    assert codes(scene.look(job_id)) == ["limit_cooldown"]
+
+
+def test_what_became_too_heavy_is_told_before_its_time_comes(scene: Scene) -> None:
+    job_id = scene.record_limited(concurrency=2, weight=2, delay=3600)
+    scene.bench.host.workers.clear()
+    scene.record_limited(concurrency=1)
+    assert codes(scene.look(job_id)) == ["scheduled", "limit_weight"]
 
 
 def limit_concurrency(scene: Scene) -> Explanation:
