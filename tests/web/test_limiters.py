@@ -219,6 +219,7 @@ def test_any_text_is_a_partition(
         ("/live/limiters/nowhere", 404, "No process has declared"),
         ("/limiters/whole?partition=7", 422, "has none"),
         ("/limiters/whole?partition=%00", 404, "No such limiter"),
+        ("/limiters/whole%00", 404, "No such limiter"),
     ],
 )
 def test_what_is_not_there_is_said(

@@ -109,9 +109,11 @@ def _all() -> tuple[Markup, datetime]:
 
 def find(read: Reading, name: str) -> Asked:
     """The limiter and the partition that the request names. Raises `Problem` when there is no such thing."""
-    row = limits.find_limiter(read.session, name, read.now)
     partition = request.args.get("partition")
-    if row is None or "\0" in (partition or ""):
+    # Postgres takes no NUL.
+    is_text = "\0" not in name + (partition or "")
+    row = limits.find_limiter(read.session, name, read.now) if is_text else None
+    if row is None:
         raise _problems.no_such_limiter(name)
     if partition and row.partition_by is None:
         raise _problems.unreadable(f"partition: the limiter {name} has none.")
