@@ -52,7 +52,9 @@ def summary(row: LimiterRow) -> dict[str, Any]:
         "name": row.name,
         **row.declared,
         "waiting": row.waiting,
+        "is_waiting_capped": row.waiting >= MOST_COUNTED,
         "holders": row.holders,
+        "is_holders_capped": row.holders >= MOST_COUNTED,
         "is_cooling": row.cooldown is not None,
         "cooling_partitions": row.cooling,
     }
@@ -64,7 +66,10 @@ def line(row: LimiterRow) -> str:
     if row.cooldown is not None:
         cooling = ", cools down"
     allows = in_words(row.shape, row.partition_by)
-    return f"{row.name}: {allows}; {row.waiting:,} waiting, {row.holders:,} running{cooling}"
+    return (
+        f"{row.name}: {allows}; {_counted(row.waiting)} waiting, {_counted(row.holders)} running"
+        f"{cooling}"
+    )
 
 
 def explain(session: Session, row: LimiterRow, partition: str | None) -> dict[str, Any]:
@@ -98,13 +103,13 @@ def lines(told: dict[str, Any], clean: Callable[[str], str]) -> Iterator[str]:
     if cooldown := told["cooldown"]:
         why = f": {clean(cooldown['reason'])}" if cooldown["reason"] else ""
         yield f"cools down until {cooldown['until']}, by {clean(cooldown['by'])}{why}"
-    yield f"{told['waiting']:,}{'+' if told['is_waiting_capped'] else ''} waiting"
+    yield f"{_counted(told['waiting'])} waiting"
     if bucket := told["bucket"]:
         yield from _bucket_lines(bucket)
     for holder in told["holders"]:
         yield f"  runs: job {holder['job_id']}, weight {holder['weight']}, since {holder['since']}"
     for hot in told["hot_partitions"]:
-        yield f"  partition {clean(hot['partition']) or 'none'}: {hot['waiting']:,} waiting"
+        yield f"  partition {clean(hot['partition']) or 'none'}: {_counted(hot['waiting'])} waiting"
 
 
 def _bucket_lines(bucket: dict[str, Any]) -> Iterator[str]:
@@ -153,6 +158,10 @@ def _holder(holder: HolderRow) -> dict[str, Any]:
         "since": _text(holder.taken_at),
         "executor": holder.executor,
     }
+
+
+def _counted(number: int) -> str:
+    return f"{number:,}" + "+" * (number >= MOST_COUNTED)
 
 
 def _text(moment: datetime | None) -> str | None:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
 
+from flask_opsjobs.limits.page_queries import MOST_COUNTED
 from tests.limits.conftest import Limited, commit, limited  # noqa: F401
 from tests.support.engine import Bench
 
@@ -41,6 +43,15 @@ def test_the_list_says_what_is_allowed_and_waits(call: Call, worker: Any, commit
     )
     (found,) = json.loads(call("list", "--json").output)["limiters"]
     assert (found["name"], found["rate"], found["waiting"]) == ("api", 1.0, 1)
+
+
+def test_counts_that_are_broken_off_say_so(call: Call, worker: Any, db: SQLAlchemy) -> None:
+    worker.enqueue_many({"account": 7} for _ in range(MOST_COUNTED + 5))
+    db.session.commit()
+    assert "; 1,000+ waiting, 0 running" in call("list").output
+    assert "  partition 7: 1,000+ waiting" in call("explain", "api").output
+    (found,) = json.loads(call("list", "--json").output)["limiters"]
+    assert (found["is_waiting_capped"], found["is_holders_capped"]) == (True, False)
 
 
 def test_explain_says_what_blocks_and_until_when(
