@@ -99,7 +99,8 @@ def _judge(action: Action, target: str, found: Cooldown | None, decided: Decided
         said = f"no process has declared the {target.replace('/', ' ', 1)}"
         return leave(target, None, {}, "not_found", said)
     facts = _facts(found)
-    if found.partition and not found.is_partitioned:
+    # One that cools down since before a deploy that left the partitions out is cleared all the same: its jobs wait on.
+    if found.partition and not found.is_partitioned and not found.is_cooling(decided.now):
         said = f"limiter {found.limiter} has no partitions"
         return leave(target, name, facts, "not_found", said)
     state = "cooling" if found.is_cooling(decided.now) else "open"

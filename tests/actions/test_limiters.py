@@ -169,3 +169,21 @@ def test_of_two_at_once_the_second_sees_what_the_first_did(
     assert sorted(code or "done" for code in codes) == ["done", "drifted"]
     found = bench.rows("SELECT outcome FROM opsjobs.audit_events WHERE action = 'limiter.cooldown'")
     assert sorted(row["outcome"] for row in found) == ["done", "refused"]
+
+
+def test_a_partition_is_cleared_also_when_the_limiter_has_none_any_more(
+    bench: Bench,
+    operator: Operator,
+    host: Host,
+    limited: Limited,  # noqa: F811
+    commit: Commit,  # noqa: F811
+) -> None:
+    """Else what waits in it would wait out the cooldown, whoever decides otherwise."""
+    job_id = commit(limited(rate=100, per=1), account=7)
+    operator.cooldown("api/7", 60, **WHY)
+    host.workers.clear()
+    limited(rate=100, per=1, partition=None)
+    assert bench.dispatch_all() == 0
+    assert operator.run("limiter.clear", ["limiter/api/7"], **WHY).is_done
+    assert bench.dispatch_all() == 1
+    assert bench.job(job_id)["state"] == "queued"
