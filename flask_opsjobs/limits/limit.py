@@ -215,12 +215,13 @@ def _partition(value: Any) -> str:
     if not isinstance(value, str | int | UUID | date):
         raise Unplaced(
             "partition",
-            f"{type(value).__name__} is no partition: give a text, a number, a UUID or a date",
+            f"{type(value).__name__} is no partition: give a text, a whole number, a UUID or a date",
         )
     text = str(value)
     if len(text) > _LONGEST_PARTITION or "\0" in text or (not text.isascii() and _is_torn(text)):
         raise Unplaced(
-            "partition", f"a partition is a text of at most {_LONGEST_PARTITION} characters"
+            "partition",
+            f"a partition is a text of at most {_LONGEST_PARTITION} characters, all of them Unicode and none NUL",
         )
     return text
 
