@@ -31,7 +31,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Say it as one J
 @limiter.command("list")
 @_as_json
 def list_(as_json: bool) -> None:
-    """Print every limiter, with what waits for it and what runs.
+    """Print the limiters, the first 100 by name, with what waits for each and what runs.
 
     Reads only. Exits 0, or 2 when the database does not answer.
     """
@@ -40,12 +40,15 @@ def list_(as_json: bool) -> None:
             rows = page_queries.list_limiters(session, now)
     except CannotRun as error:
         raise click.UsageError(str(error)) from None
+    is_cut = len(rows) >= page_queries.MOST_LIMITERS
     if as_json:
         told = [_limiters.summary(row) for row in rows]
-        click.echo(json.dumps({"schema_version": 1, "limiters": told}))
+        click.echo(json.dumps({"schema_version": 1, "limiters": told, "is_cut": is_cut}))
         return
     for row in rows:
         click.echo(plain(_limiters.line(row)))
+    if is_cut:
+        click.echo(f"these are the first {len(rows)} by name; `explain` knows every one")
     if not rows:
         click.echo("no limiter has been declared")
 

@@ -21,7 +21,7 @@ MOST_WALKED = 2_000
 # Waiting jobs of each of these are counted so far to find the hottest, and of so many of those all.
 _ROUGH = 50
 _MOST_COUNTED_WHOLE = 100
-_MOST_LIMITERS = 100
+MOST_LIMITERS = 100
 _MOST_ROWS = 10
 _MOST_HOLDERS = 25
 LATELY = timedelta(hours=1)
@@ -152,7 +152,7 @@ class RejectionRow:
 
 
 def list_limiters(session: Session, now: datetime) -> list[LimiterRow]:
-    """All limiters, at most 100, in order."""
+    """All limiters, in order; the first `MOST_LIMITERS` of more."""
     return _limiters(session, None, now)
 
 
@@ -273,7 +273,7 @@ def _judge(
 
 def _limiters(session: Session, name: str | None, now: datetime) -> list[LimiterRow]:
     asked = {
-        "name": name, "limit": _MOST_LIMITERS, "most": MOST_COUNTED, "now": now, "since": now - LATELY,
+        "name": name, "limit": MOST_LIMITERS, "most": MOST_COUNTED, "now": now, "since": now - LATELY,
     }  # fmt: skip
     rows = session.connection().exec_driver_sql(sql.load("list_limiters"), asked).mappings()
     return [_limiter(row, now) for row in rows]

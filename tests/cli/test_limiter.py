@@ -12,7 +12,7 @@ from click.testing import Result
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
-from flask_opsjobs.limits.page_queries import MOST_COUNTED
+from flask_opsjobs.limits.page_queries import MOST_COUNTED, MOST_LIMITERS
 from tests.limits.conftest import Limited, commit, limited  # noqa: F401
 from tests.support.engine import Bench
 
@@ -52,6 +52,14 @@ def test_counts_that_are_broken_off_say_so(call: Call, worker: Any, db: SQLAlche
     assert "  partition 7: 1,000+ waiting" in call("explain", "api").output
     (found,) = json.loads(call("list", "--json").output)["limiters"]
     assert (found["is_waiting_capped"], found["is_holders_capped"]) == (True, False)
+
+
+def test_a_list_of_too_many_says_that_it_is_cut(call: Call, limited: Limited) -> None:  # noqa: F811
+    for number in range(MOST_LIMITERS - 1):
+        limited(f"call_{number}", limiter=f"api_{number}", concurrency=1)
+    assert json.loads(call("list", "--json").output)["is_cut"] is False
+    limited("another", limiter="other", concurrency=1)
+    assert "these are the first 100 by name" in call("list").output
 
 
 def test_explain_says_what_blocks_and_until_when(

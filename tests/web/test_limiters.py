@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.host import Host
 from flask_opsjobs.limits.models import Bucket, LimitMinute, LimitRejection
+from flask_opsjobs.limits.page_queries import MOST_LIMITERS
 from flask_opsjobs.operator import Operator
 from flask_opsjobs.overview.models import RollupHead
 from tests.support.policies import ShowAll
@@ -232,6 +233,13 @@ def test_what_is_not_there_is_said(
 
 def test_nothing_there_yet_says_what_will_be(get: Get) -> None:
     assert "No limiter has been declared" in soup(get("/limiters").text).select_one(".empty").text
+
+
+def test_a_list_of_too_many_says_that_it_is_cut(get: Get, session: Session) -> None:
+    for number in range(MOST_LIMITERS + 1):
+        make_limiter(session, f"api-{number:03}")
+    session.commit()
+    assert "These are the first 100 by name" in soup(get("/limiters").text).text
 
 
 def test_the_policy_is_asked_about_the_partition(

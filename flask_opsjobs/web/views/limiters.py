@@ -101,6 +101,7 @@ def _all() -> tuple[Markup, datetime]:
         "limiters/_live.html",
         read.now,
         limiters=shown,
+        is_cut=len(rows) >= limits.MOST_LIMITERS,
         counted_until=counted_until,
         **_words(read.now),
     )
