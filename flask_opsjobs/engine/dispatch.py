@@ -103,7 +103,7 @@ class Dispatcher:
             allowed = (
                 Allowance()
                 if key is None
-                else dispatch_limits.lock_and_look(self._connection, key, now)
+                else dispatch_limits.lock_and_look(self._connection, key, queue, now)
             )
             parameters |= {"room": allowed.room, "most": allowed.most}
             rows = self._connection.execute(sql.load("dispatch_line"), parameters).fetchall()

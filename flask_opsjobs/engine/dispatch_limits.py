@@ -40,7 +40,7 @@ class Allowance:
 class Rooms:
     """What the buckets of many due lines allow, read in one statement; and when time alone makes room in one."""
 
-    buckets: Mapping[Key, BucketSeen]
+    buckets: Mapping[str, BucketSeen]
     now: datetime
     next_seconds: float | None = field(default=None, init=False)
 
@@ -48,7 +48,7 @@ class Rooms:
         """Whether the first job of a line may be handed out. A line without a limit always may."""
         if due.key is None or due.weight is None:
             return True
-        seen = self.buckets[due.key]
+        seen = self.buckets[due.line]
         if seen.shape is None:
             return False
         room = bucket.room(seen.shape, seen.standing, self.now)
@@ -62,7 +62,7 @@ class Rooms:
 
     def note_more(self, due: Due) -> None:
         """The line was handed out, and its queue has room for more: the next token of its bucket is worth a look."""
-        seen = self.buckets.get(due.key) if due.key is not None else None
+        seen = self.buckets.get(due.line)
         if seen is not None and seen.shape is not None and seen.shape.per_second is not None:
             self._note(0.0)
 
@@ -80,17 +80,20 @@ def list_due(connection: Connection, queue: str | None = None) -> list[Due]:
 
 def look(connection: Connection, lines: Sequence[Due], now: datetime) -> Rooms:
     """What the buckets of these lines allow; one statement, none when no line is limited."""
-    keys = list(dict.fromkeys(due.key for due in lines if due.key is not None))
-    seen = limit_queries.list_buckets(connection, keys) if keys else []
-    return Rooms({(each.limiter, each.partition): each for each in seen}, now)
+    limited = {due.line: (due.key, due.queue) for due in lines if due.key is not None}
+    if not limited:
+        return Rooms({}, now)
+    keys, queues = zip(*limited.values(), strict=True)
+    seen = limit_queries.list_buckets(connection, keys, queues)
+    return Rooms(dict(zip(limited, seen, strict=True)), now)
 
 
-def lock_and_look(connection: Connection, key: Key, now: datetime) -> Allowance:
-    """What one bucket allows, while no other dispatcher hands out of it. Holds its lock until the caller commits."""
+def lock_and_look(connection: Connection, key: Key, queue: str, now: datetime) -> Allowance:
+    """What one bucket allows a queue, while no other dispatcher hands out of it. Locks it until the caller commits."""
     connection.execute(
         sql.load("lock_bucket_to_dispatch"), {"limiter": key[0], "partition": key[1]}
     )
-    (seen,) = limit_queries.list_buckets(connection, [key])
+    (seen,) = limit_queries.list_buckets(connection, [key], [queue])
     if seen.shape is None:
         return Allowance(room=0)
     return Allowance(bucket.room(seen.shape, seen.standing, now), seen.shape.most)

@@ -144,7 +144,9 @@ def _limit(session: Session, job: JobSeen) -> LimitSeen | None:
     """What its limiter has; None when it has none."""
     if job.limiter is None or job.partition is None or job.weight is None:
         return None
-    found = limit_queries.get_bucket(session.connection(), job.limiter, job.partition)
+    found = limit_queries.get_bucket(
+        session.connection(), job.limiter, job.partition, queue=job.queue
+    )
     holders: Sequence[int] = ()
     if found.shape is not None and found.shape.concurrency is not None:
         mine = (Lease.limiter == job.limiter, Lease.partition == job.partition)

@@ -33,17 +33,20 @@ class BucketSeen:
     now: datetime
 
 
-def list_buckets(connection: Connection, keys: Iterable[Key]) -> list[BucketSeen]:
-    """What stands in the buckets of these limiters and partitions, in their order."""
+def list_buckets(
+    connection: Connection, keys: Sequence[Key], queues: Sequence[str]
+) -> list[BucketSeen]:
+    """What stands in the buckets of these limiters and partitions, each as seen from a queue, in their order."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        cursor.execute(sql.load("look_at_buckets"), _asked(list(keys), with_waiting=False))
+        asked = _asked(keys, queues, with_waiting=False)
+        cursor.execute(sql.load("look_at_buckets"), asked)
         return [_seen(row) for row in cursor]
 
 
 def ask(connection: Connection, key: Key) -> Cursor[dict[str, Any]]:
     """Ask what stands in one bucket; in a pipeline nothing waits for the answer yet."""
     cursor = connection.cursor(row_factory=dict_row)
-    return cursor.execute(sql.load("look_at_buckets"), _asked([key], with_waiting=False))
+    return cursor.execute(sql.load("look_at_buckets"), _asked([key], [None], with_waiting=False))
 
 
 def answer(asked: Cursor[dict[str, Any]]) -> BucketSeen:
@@ -52,24 +55,32 @@ def answer(asked: Cursor[dict[str, Any]]) -> BucketSeen:
 
 
 def get_bucket(
-    connection: SqlConnection, limiter: str, partition: str, *, with_waiting: bool = False
+    connection: SqlConnection,
+    limiter: str,
+    partition: str,
+    *,
+    queue: str | None = None,
+    with_waiting: bool = False,
 ) -> BucketSeen:
-    """What stands in one bucket, and what waits for it if wanted, as a session's connection sees it."""
-    asked = _asked([(limiter, partition)], with_waiting=with_waiting)
+    """What stands in one bucket, as dispatch sees it from a queue if wanted, and what waits for it if wanted."""
+    asked = _asked([(limiter, partition)], [queue], with_waiting=with_waiting)
     return _seen(connection.exec_driver_sql(sql.load("look_at_buckets"), asked).mappings().one())
 
 
 def list_buckets_of(connection: SqlConnection, keys: Iterable[Key]) -> list[BucketSeen]:
     """What stands in these buckets, in their order, as a session's connection sees it."""
-    asked = _asked(list(keys), with_waiting=False)
+    asked = _asked(wanted := list(keys), [None] * len(wanted), with_waiting=False)
     rows = connection.exec_driver_sql(sql.load("look_at_buckets"), asked).mappings()
     return [_seen(row) for row in rows]
 
 
-def _asked(keys: Sequence[Key], *, with_waiting: bool) -> dict[str, Any]:
+def _asked(
+    keys: Sequence[Key], queues: Sequence[str | None], *, with_waiting: bool
+) -> dict[str, Any]:
     return {
         "limiters": [limiter for limiter, _ in keys],
         "partitions": [partition for _, partition in keys],
+        "queues": list(queues),
         "with_waiting": with_waiting,
     }
 

@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 from flask_sqlalchemy import SQLAlchemy
 
-from flask_opsjobs import Unique
+from flask_opsjobs import OpsJobs, Unique
+from flask_opsjobs.engine.claim import Refused
 from flask_opsjobs.engine.dispatch import Dispatcher, read_clock
 from flask_opsjobs.engine.refill import Refill
 from flask_opsjobs.host import Host
@@ -70,6 +71,26 @@ def test_a_place_given_back_is_handed_out_at_once(
     refill = Refill(host, lambda queue, error: None)
     refill.refill(bench.connection, ended, read_clock(bench.connection))
     assert bench.job(second)["state"] == "queued"
+
+
+def test_what_lies_in_redis_for_nobody_keeps_no_place_from_another_queue(
+    bench: Bench, limited: Limited, db: SQLAlchemy, opsjobs: OpsJobs
+) -> None:
+    """Two queues share a limiter, and the workers of one are gone, or busy for an hour."""
+    worker = limited(concurrency=1)
+    left, asked = worker.options(queue="left").enqueue(), worker.enqueue()
+    db.session.commit()
+    assert bench.dispatch("left|api|0") == 1
+    assert bench.dispatch_all() == 0, "it may be taken any moment"
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET dispatched_at = dispatched_at - interval '3 s'"
+    )
+    codes = {reason.code for reason in opsjobs.explain(asked.id).reasons}
+    assert "limit_concurrency" not in codes
+    assert bench.dispatch_all() == 1
+    bench.claim(asked.id)
+    assert isinstance(bench.claim(left.id), Refused), "the claim counts all of them"
+    assert bench.job(left.id)["state"] == "available"
 
 
 def test_many_partitions_with_one_job_each_are_handed_out_by_flushes(

@@ -72,10 +72,11 @@ def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _nodes(child)
 
 
-_ONE = {"limiters": ["api"], "partitions": ["7"], "with_waiting": True}
+_ONE = {"limiters": ["api"], "partitions": ["7"], "queues": [None], "with_waiting": True}
 _MANY = {
     "limiters": ["api"] * 1_000,
     "partitions": [str(n) for n in range(1_000)],
+    "queues": ["default"] * 1_000,
     "with_waiting": False,
 }
 _DISPATCH = {
