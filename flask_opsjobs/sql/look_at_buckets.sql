@@ -1,5 +1,6 @@
 -- What stands in buckets, in the order given: the limiter as declared (name NULL: no process that knows it has started),
--- the tokens at their last refill, the weight of the leases, of what is handed out, and of what waits if %(with_waiting)s.
+-- the tokens at their last refill, the weight of the leases, of what is handed out, and of what waits if %(with_waiting)s,
+-- without what can never start.
 -- Where a queue is given, what was handed out on other queues counts for 2 s only: nobody may listen there, or for long
 -- be busy, and the place that it would keep free meanwhile is this queue's. The claim puts back what is too much.
 -- Locks nothing: dispatch and reject look, and the claim asks after it has locked the bucket.
@@ -12,7 +13,8 @@ SELECT n.limiter, n.partition, l.name, l.rate, l.per_seconds, l.burst, l.concurr
         WHERE j.limiter = n.limiter AND j.partition = n.partition AND j.state = 'queued'
             AND (n.queue IS NULL OR j.queue = n.queue OR j.dispatched_at > clock_timestamp() - interval '2 s')) AS handed_out,
     CASE WHEN %(with_waiting)s THEN (SELECT coalesce(sum(j.weight), 0)::bigint FROM opsjobs.jobs j
-        WHERE j.limiter = n.limiter AND j.partition = n.partition AND j.state = 'available') ELSE 0 END AS waiting,
+        WHERE j.limiter = n.limiter AND j.partition = n.partition AND j.state = 'available'
+            AND j.weight <= coalesce(least(l.burst, l.concurrency), j.weight)) ELSE 0 END AS waiting,
     greatest(l.cooldown_until, b.cooldown_until) AS cooldown_until, clock_timestamp() AS now
 FROM unnest(%(limiters)s::text[], %(partitions)s::text[], %(queues)s::text[])
     WITH ORDINALITY AS n(limiter, partition, queue, place)

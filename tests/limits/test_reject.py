@@ -8,6 +8,7 @@ import pytest
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import LimitReached, Unique
+from flask_opsjobs.host import Host
 from tests.limits.conftest import Limited
 from tests.support.engine import Bench
 
@@ -85,6 +86,18 @@ def test_a_duplicate_is_a_conflict_and_not_a_block(
     assert worker.enqueue_many([{"size": 1}]).conflicts == 1
     db.session.commit()
     assert rejections(bench) == [("api", "0", "limit_concurrency")]
+
+
+def test_what_can_never_start_rejects_nobody(
+    bench: Bench, limited: Limited, commit: Commit, host: Host
+) -> None:
+    commit(limited(concurrency=9, weight="size", when_full="reject"), size=9)
+    host.workers.clear()
+    worker = limited(concurrency=1, weight="size", when_full="reject")
+    commit(worker, size=1)
+    with pytest.raises(LimitReached):
+        worker.enqueue(size=1)
+    assert count(bench) == 2
 
 
 def test_many_are_rejected_together(
