@@ -85,6 +85,8 @@ def look(connection: Connection, lines: Sequence[Due], now: datetime) -> Rooms:
         return Rooms({}, now)
     keys, queues = zip(*limited.values(), strict=True)
     seen = limit_queries.list_buckets(connection, keys, queues)
+    if ahead := [(each.limiter, each.partition) for each in seen if each.is_ahead]:
+        connection.execute(sql.load("set_buckets_back"), limit_queries.named(ahead))
     return Rooms(dict(zip(limited, seen, strict=True)), now)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import Cursor
@@ -16,6 +16,8 @@ from ..db import Connection
 from .bucket import Shape, Standing
 
 Key = tuple[str, str]
+# Clocks that are kept differ by less.
+_STEP = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,12 @@ class BucketSeen:
     standing: Standing
     waiting: int
     now: datetime
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it was filled at a time that is still to come: a clock was stepped back, and until then none come."""
+        filled = self.standing.refilled_at
+        return filled is not None and filled - self.now > _STEP
 
 
 def list_buckets(
@@ -74,15 +82,18 @@ def list_buckets_of(connection: SqlConnection, keys: Iterable[Key]) -> list[Buck
     return [_seen(row) for row in rows]
 
 
-def _asked(
-    keys: Sequence[Key], queues: Sequence[str | None], *, with_waiting: bool
-) -> dict[str, Any]:
+def named(keys: Sequence[Key]) -> dict[str, list[str]]:
+    """Buckets as statements ask for them."""
     return {
         "limiters": [limiter for limiter, _ in keys],
         "partitions": [partition for _, partition in keys],
-        "queues": list(queues),
-        "with_waiting": with_waiting,
     }
+
+
+def _asked(
+    keys: Sequence[Key], queues: Sequence[str | None], *, with_waiting: bool
+) -> dict[str, Any]:
+    return {**named(keys), "queues": list(queues), "with_waiting": with_waiting}
 
 
 def _seen(row: Any) -> BucketSeen:

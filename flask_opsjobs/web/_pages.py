@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from .._folders import folder
 from ..actions.catalog import ACTIONS
-from . import _access, _badges, _files, _preferences
+from . import _access, _back, _badges, _files, _preferences
 from ._display import Display
 from ._filters import FILTERS, written
 from ._host import host
@@ -89,6 +89,9 @@ def document(
     template: str, here: str, title: str, now: datetime, *, status: int = 200, **context: Any
 ) -> Response:
     """A document that does not refresh. Its payload passes the display policy."""
+    if request.method != "GET":
+        # Nobody can go back to what was sent.
+        context.setdefault("here_url", _back.read())
     text = _document(template, here=here, title=title, now=now, display=_display(), **context)
     return Response(text, status=status, mimetype="text/html")
 
@@ -117,6 +120,8 @@ def _document(template: str, **context: Any) -> str:
     actor = _access.actor()
     entries = [] if actor is None else [e for e in NAVIGATION if _access.may(e.permission)]
     context.setdefault("badges", _badges.read() if entries else {})
+    is_asked_for = request.method == "GET"
+    context.setdefault("here_url", request.full_path.rstrip("?") if is_asked_for else _back.root())
     return (
         _environment()
         .get_template(f"opsjobs/{template}")
@@ -127,7 +132,6 @@ def _document(template: str, **context: Any) -> str:
             environment=host().settings.environment,
             preferences=_preferences.read(),
             choices=_preferences.CHOICES,
-            here_url=request.full_path.rstrip("?") if request.method == "GET" else "",
             app_root=(request.script_root or "") + "/",
             csrf_token=csrf_token(),
             **context,

@@ -107,10 +107,7 @@ def test_a_full_bucket_blocks_nobody(call: Call) -> None:
         (("simulate", "call", "--count", "2", "--rate", "-1"), "rate must be a number above 0"),
         (("simulate", "call", "--count", "2", "--burst", "0"), "burst must be a whole number"),
         (("simulate", "call", "--count", "2000000"), "at most 1,000,000"),
-        (
-            ("simulate", "call", "--count", "9", "--per", "31622400", "--run-seconds", "1e300"),
-            "100 years",
-        ),
+        (("simulate", "call", "--count", "200", "--per", "31622400"), "100 years"),
         (("simulate", "call", "--count", "1", "--from-live"), "say which with --partition"),
         (("simulate", "call", "--count", "3", "--run-seconds", "nan"), "at most 31,622,400"),
         (("simulate", "call", "--count", "3", "--run-seconds", "1e9"), "at most 31,622,400"),

@@ -21,6 +21,7 @@ from flask_opsjobs.loops.one_pass import Runner
 from flask_opsjobs.operator import Operator
 from tests.limits.conftest import Limited
 from tests.support.engine import Bench
+from tests.support.waiting import wait_until
 
 Commit = Callable[..., int]
 RETURNED = Outcome(kind="returned")
@@ -71,6 +72,22 @@ def test_a_place_given_back_is_handed_out_at_once(
     refill = Refill(host, lambda queue, error: None)
     refill.refill(bench.connection, ended, read_clock(bench.connection))
     assert bench.job(second)["state"] == "queued"
+
+
+def test_tokens_come_again_after_a_clock_was_stepped_back(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    worker = limited(rate=2, per=1, burst=1)
+    first = commit(worker)
+    commit(worker)
+    bench.dispatch_all()
+    bench.claim(first)
+    # The claim wrote it by a clock that was an hour ahead: nobody sets the clock of the tests' Postgres.
+    bench.connection.execute(
+        "UPDATE opsjobs.buckets SET refilled_at = refilled_at + interval '1 h', tokens = 0"
+    )
+    assert bench.dispatch_all() == 0
+    wait_until(lambda: bench.dispatch_all() == 1, 10)
 
 
 def test_what_lies_in_redis_for_nobody_keeps_no_place_from_another_queue(

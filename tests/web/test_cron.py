@@ -256,6 +256,15 @@ def show_runs(client: FlaskClient, path: str, **form: str) -> Any:
     return soup(client.post(str(button["formaction"]), data=form, headers=SAME_ORIGIN).text)
 
 
+def test_a_page_that_answers_what_was_sent_leads_back_to_one_that_can_be_asked_for(
+    client: FlaskClient, entry: Runner
+) -> None:
+    sent = NEW | {"back": "/ops/jobs/cron"}
+    answer = client.post("/ops/jobs/new/cron/runs", data=sent, headers=SAME_ORIGIN)
+    form = soup(answer.text).select_one("form.prefs")
+    assert form.select_one("[name=back]")["value"] == "/ops/jobs/cron"
+
+
 def test_a_new_entry_shows_its_runs_before_anything_is_saved(
     client: FlaskClient, entry: Runner
 ) -> None:
