@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import Engine, event, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.host import Host
@@ -19,6 +19,7 @@ from flask_opsjobs.lifeline import queries as lifeline_queries
 from flask_opsjobs.overview import queries as overview_queries
 from flask_opsjobs.queues import queries as queue_queries
 from flask_opsjobs.web._reads import Reading, reading
+from tests.support.plans import Plans
 
 _FILL = """
 INSERT INTO opsjobs.jobs (worker, queue, line, state, args, tags, max_attempts, created_at, due_at,
@@ -70,60 +71,6 @@ def module_app(databases: Any) -> Iterator[Flask]:
     app.extensions["opsjobs"].spare.close()
     engine.dispose()
     databases.drop(url)
-
-
-class Plans:
-    """Every statement of a reading, each with its plan."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.seen: list[tuple[str, list[dict[str, Any]]]] = []
-
-    def __enter__(self) -> Plans:
-        event.listen(self._engine, "before_cursor_execute", self._explain)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        event.remove(self._engine, "before_cursor_execute", self._explain)
-
-    def _explain(
-        self, connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any
-    ) -> None:
-        if "opsjobs.jobs" not in statement:
-            return
-        with cursor.connection.cursor() as other:
-            other.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters)
-            ((plan,),) = other.fetchone()
-        self.seen.append((statement, list(_nodes(plan["Plan"]))))
-
-    @property
-    def indexes(self) -> set[str]:
-        """The indexes of ours that were walked."""
-        names = {node.get("Index Name", "pg_") for _, nodes in self.seen for node in nodes}
-        return {name for name in names if not name.startswith("pg_")}
-
-    @property
-    def kinds(self) -> set[str]:
-        """The kinds of nodes."""
-        return {node["Node Type"] for _, nodes in self.seen for node in nodes}
-
-    @property
-    def most_rows(self) -> int:
-        """The most rows that any scan read, those that it threw away included."""
-        return max(
-            int(
-                (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
-            )
-            for _, nodes in self.seen
-            for node in nodes
-            if "Scan" in node["Node Type"]
-        )
-
-
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", ()):
-        yield from _nodes(child)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from flask_opsjobs.db import Connection
 from tests.lifeline.test_plans import _header as header
 from tests.lifeline.test_plans import big as big
-from tests.lifeline.test_plans import plan
+from tests.support.plans import explain
 
 IDS = list(range(31_000, 31_100))
 _END = {"state": "failed", "ended_by": "discarded", "reason": "why"}
@@ -47,7 +47,7 @@ def test_it_walks_its_index(big: Connection, statement: str) -> None:
     for setup in _SETUP.split(";"):
         big.execute(setup)
     index, parameters = CASES[statement]
-    nodes = plan(big, statement, {"now": datetime.now(UTC), "ids": IDS, **parameters})
+    nodes = explain(big, statement, {"now": datetime.now(UTC), "ids": IDS, **parameters})
     used = {node.get("Index Name") for node in nodes}
     # Started jobs are few, and here so are failed ones: the planner may as well begin with them.
     few = {"jobs_started", "jobs_unwell_by_queue", "jobs_unwell_by_worker"}
@@ -60,6 +60,6 @@ def test_it_walks_its_index(big: Connection, statement: str) -> None:
 
 def test_a_name_that_no_job_bears_costs_a_probe(big: Connection) -> None:
     names = {"names": [f"no_{n}" for n in range(50)], "declared": []}
-    nodes = plan(big, "look_at_queues", names)
+    nodes = explain(big, "look_at_queues", names)
     read = [node["Actual Rows"] for node in nodes if node.get("Relation Name") == "jobs"]
     assert max(read) <= 1

@@ -14,7 +14,7 @@ from flask_opsjobs.audit import queries
 from flask_opsjobs.audit.filter import AuditFilter
 from flask_opsjobs.host import Host
 from flask_opsjobs.web._reads import Reading, reading
-from tests.test_query_plans import Plans, _nodes
+from tests.support.plans import Plans
 
 # Not by the writer, which takes its time: what it would sign is of no concern here.
 _FILL = """
@@ -31,15 +31,7 @@ FROM generate_series(1, 50000) AS n
 class AuditPlans(Plans):
     """The plans of the statements that read the audit."""
 
-    def _explain(
-        self, connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any
-    ) -> None:
-        if "opsjobs.audit_" not in statement:
-            return
-        with cursor.connection.cursor() as other:
-            other.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters)
-            ((plan,),) = other.fetchone()
-        self.seen.append((statement, list(_nodes(plan["Plan"]))))
+    about = "opsjobs.audit_"
 
     @property
     def most_fetched(self) -> int:

@@ -23,7 +23,8 @@ from flask_opsjobs.jobs.rows import Count
 from flask_opsjobs.web._reads import reading
 from tests.explain.conftest import Look
 from tests.support.engine import Bench
-from tests.test_query_plans import Plans, fill
+from tests.support.plans import Plans
+from tests.test_query_plans import fill
 from tests.web.rows import make_executor, make_one_of_each
 
 RecordJob = Callable[..., int]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from flask_opsjobs import sql
 from flask_opsjobs.db import Connection
+from tests.support.plans import explain
 
 # By one INSERT: 50,000 calls of the real writers would take a minute. Only plans are asked of these rows.
 _JOBS = """
@@ -63,25 +62,6 @@ def big(databases: Any) -> Iterator[Connection]:
     databases.drop(url)
 
 
-def plan(
-    connection: Connection, statement: str, parameters: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """The nodes of a statement's plan; whatever it wrote is rolled back."""
-    with connection.transaction(force_rollback=True):
-        row = connection.execute(
-            "EXPLAIN (ANALYZE, FORMAT JSON) " + sql.load(statement), parameters
-        ).fetchone()
-    assert row is not None
-    answer = json.loads(row[0]) if isinstance(row[0], str) else row[0]
-    return list(_nodes(answer[0]["Plan"]))
-
-
-def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield node
-    for child in node.get("Plans", ()):
-        yield from _nodes(child)
-
-
 def _now(connection: Connection) -> Any:
     row = connection.execute("SELECT clock_timestamp()").fetchone()
     assert row is not None
@@ -115,7 +95,7 @@ def test_it_walks_its_index(big: Connection, statement: str) -> None:
     now = _now(big)
     # A few hours ago: older than most of what is there, as in real life.
     values = {"now": now, "before": now - timedelta(hours=8), **parameters}
-    nodes = plan(big, statement, values)
+    nodes = explain(big, statement, values)
     assert index in {node.get("Index Name") for node in nodes}
     walked = {node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan"}
     assert walked.isdisjoint({"jobs", "outputs", "receipts"})
@@ -125,7 +105,7 @@ def test_it_walks_its_index(big: Connection, statement: str) -> None:
 def test_retention_reads_only_what_it_removes(big: Connection) -> None:
     state, now = "finished", _now(big)
     before = now - timedelta(seconds=_FILL[state][0] - 100)
-    nodes = plan(big, "retain_jobs", {"state": state, "before": before, "limit": 1_000})
+    nodes = explain(big, "retain_jobs", {"state": state, "before": before, "limit": 1_000})
     (scan,) = [node for node in nodes if node.get("Index Name") == "jobs_to_retain"]
     assert scan["Actual Rows"] <= 110
     walked = {node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan"}
@@ -133,7 +113,7 @@ def test_retention_reads_only_what_it_removes(big: Connection) -> None:
 
 
 def test_a_pass_that_finds_nothing_due_reads_next_to_nothing(big: Connection) -> None:
-    nodes = plan(big, "stage_jobs", {"now": _now(big) - timedelta(days=1), "limit": 5_000})
+    nodes = explain(big, "stage_jobs", {"now": _now(big) - timedelta(days=1), "limit": 5_000})
     (scan,) = [node for node in nodes if node.get("Index Name") == "jobs_to_stage"]
     assert scan["Actual Rows"] == 0
 

@@ -10,7 +10,8 @@ import pytest
 from flask_opsjobs.db import Connection
 from flask_opsjobs.sql import _FOLDER
 from flask_opsjobs.web._reads import _PLANS
-from tests.limits.test_plans import big, plan  # noqa: F401
+from tests.limits.test_plans import big  # noqa: F401
+from tests.support.plans import explain
 
 _ALL = {"name": None, "limit": 100, "most": 1_000}
 _LIMITER = {"limiter": "api"}
@@ -42,7 +43,7 @@ def test_a_page_s_read_walks_its_indexes_and_stops(big: Connection, case: str) -
         # As pages read.
         for setting, value in _PLANS.items():
             big.execute(f"SET LOCAL {setting} = '{value}'")
-        nodes = plan(big, statement, values)
+        nodes = explain(big, statement, values)
     assert indexes <= {node.get("Index Name") for node in nodes}
     assert not [node for node in nodes if node["Node Type"] == "Seq Scan"]
     read = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from flask_opsjobs import sql
 from flask_opsjobs.db import Connection
 from flask_opsjobs.sql import _FOLDER
+from tests.support.plans import explain
 
 # By one INSERT: 50,000 calls of the real writers would take a minute. Only plans are asked of these rows.
 _JOBS = """
@@ -53,23 +52,6 @@ def big(databases: Any) -> Iterator[Connection]:
             connection.execute(f"VACUUM ANALYZE opsjobs.{table}")
         yield connection
     databases.drop(url)
-
-
-def plan(connection: Connection, statement: str, parameters: Any) -> list[dict[str, Any]]:
-    """The nodes of a statement's plan; whatever it wrote is rolled back."""
-    with connection.transaction(force_rollback=True):
-        row = connection.execute(
-            "EXPLAIN (ANALYZE, FORMAT JSON) " + sql.load(statement), parameters
-        ).fetchone()
-    assert row is not None
-    answer = json.loads(row[0]) if isinstance(row[0], str) else row[0]
-    return list(_nodes(answer[0]["Plan"]))
-
-
-def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield node
-    for child in node.get("Plans", ()):
-        yield from _nodes(child)
 
 
 _ONE = {"limiters": ["api"], "partitions": ["7"], "queues": [None], "with_waiting": True}
@@ -115,7 +97,7 @@ def test_it_walks_its_indexes(big: Connection, case: str) -> None:
     (now,) = big.execute("SELECT clock_timestamp()").fetchone() or (None,)
     assert now is not None
     values = {"now": now, "before": now - timedelta(hours=80), **parameters}
-    nodes = plan(big, statement, values)
+    nodes = explain(big, statement, values)
     assert indexes <= {node.get("Index Name") for node in nodes}
     walked = {node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan"}
     assert walked.isdisjoint({"jobs", "leases", "limit_minutes", "limit_rejections"})
@@ -124,7 +106,7 @@ def test_it_walks_its_indexes(big: Connection, case: str) -> None:
 
 
 def test_a_walk_over_full_lines_reads_a_row_of_each(big: Connection) -> None:
-    nodes = plan(big, "find_due_lines", {"queue": None})
+    nodes = explain(big, "find_due_lines", {"queue": None})
     read = sum(
         node["Actual Rows"] * node["Actual Loops"]
         for node in nodes
@@ -135,6 +117,6 @@ def test_a_walk_over_full_lines_reads_a_row_of_each(big: Connection) -> None:
 
 def test_a_dispatch_of_a_limited_line_locks_no_more_than_its_room(big: Connection) -> None:
     (now,) = big.execute("SELECT clock_timestamp()").fetchone() or (None,)
-    nodes = plan(big, "dispatch_line", {**_DISPATCH, "now": now})
+    nodes = explain(big, "dispatch_line", {**_DISPATCH, "now": now})
     (locks,) = [node for node in nodes if node["Node Type"] == "LockRows"]
     assert locks["Actual Rows"] <= 3

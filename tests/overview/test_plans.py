@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -12,7 +11,6 @@ from flask import Flask
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from flask_opsjobs import sql
 from flask_opsjobs.db import Connection, connect_apart
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.lifecycle import FINAL, STATES
@@ -20,8 +18,9 @@ from flask_opsjobs.lifeline import book_queries
 from flask_opsjobs.overview import attention_queries, badges, pace_queries
 from flask_opsjobs.overview.histogram import BOUNDS
 from flask_opsjobs.web._reads import Reading, reading
+from tests.support.plans import Plans, explain
 from tests.support.policies import AllowAll, ShowAll
-from tests.test_query_plans import Plans, _nodes, fill
+from tests.test_query_plans import fill
 
 # By INSERT: only plans are asked of these rows.
 _NUMBERS = """
@@ -83,15 +82,7 @@ def module_app(databases: Any) -> Iterator[Flask]:
 class EveryPlan(Plans):
     """Every statement that reads a table of ours, not only those about jobs."""
 
-    def _explain(
-        self, connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any
-    ) -> None:
-        if "opsjobs." not in statement:
-            return
-        with cursor.connection.cursor() as other:
-            other.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters)
-            ((plan,),) = other.fetchone()
-        self.seen.append((statement, list(_nodes(plan["Plan"]))))
+    about = "opsjobs."
 
 
 @pytest.fixture
@@ -176,13 +167,7 @@ def test_a_statement_of_the_loops_walks_its_index(connection: Connection, statem
         "start": now - timedelta(minutes=15), "end": now, "minute": minute,
         "before": now - timedelta(days=1), **parameters,
     }  # fmt: skip
-    with connection.transaction(force_rollback=True):
-        row = connection.execute(
-            "EXPLAIN (ANALYZE, FORMAT JSON) " + sql.load(statement), values
-        ).fetchone()
-    assert row is not None
-    answer = json.loads(row[0]) if isinstance(row[0], str) else row[0]
-    nodes = list(_nodes(answer[0]["Plan"]))
+    nodes = explain(connection, statement, values)
     walked = {node.get("Index Name") for node in nodes}
     assert walked & indexes, walked
     scanned = {node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan"}

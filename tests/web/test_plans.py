@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from flask_opsjobs import sql
 from flask_opsjobs.web._reads import reading
+from tests.support.plans import explain
 
 # By one INSERT each: the real writers would take minutes. Only plans are asked of these rows.
 _FILL = """
@@ -42,10 +40,6 @@ def filled(session: Session) -> None:
     session.commit()
 
 
-def _nodes(node: dict[str, Any]) -> list[dict[str, Any]]:
-    return [node, *(inner for child in node.get("Plans", ()) for inner in _nodes(child))]
-
-
 @pytest.mark.parametrize(
     ("statement", "indexes", "most"),
     [
@@ -59,10 +53,8 @@ def test_a_page_s_read_walks_its_indexes(
     with app.app_context(), reading() as read:
         since = read.now - timedelta(hours=1)
         asked = {"since": since, "executor_ids": list(range(1, 51)), "limit": 500}
-        explained = "EXPLAIN (ANALYZE, FORMAT JSON) " + sql.load(statement)
-        found = read.session.connection().exec_driver_sql(explained, asked).scalar_one()
-    plan = json.loads(found) if isinstance(found, str) else found
-    nodes = _nodes(plan[0]["Plan"])
+        raw = read.session.connection().connection.driver_connection
+        nodes = explain(raw, statement, asked)
     used = {node["Index Name"] for node in nodes if "Index Name" in node}
     assert indexes <= used
     walked = [node for node in nodes if node.get("Index Name") in indexes]

@@ -1,0 +1,79 @@
+"""What Postgres does for a statement, as the nodes of its plan: the plan that ran, not the one that it would choose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Engine, event
+
+from flask_opsjobs import sql
+from flask_opsjobs.db import Connection
+
+Nodes = list[dict[str, Any]]
+
+
+def explain(connection: Connection, statement: str, parameters: Any) -> Nodes:
+    """The plan of one of our statements, by name; whatever it wrote is rolled back."""
+    with connection.transaction(force_rollback=True), connection.cursor() as cursor:
+        return _explain(cursor, sql.load(statement), parameters)
+
+
+class Plans:
+    """Every statement of a reading that is about these tables, each with the nodes of its plan."""
+
+    about = "opsjobs.jobs"
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.seen: list[tuple[str, list[dict[str, Any]]]] = []
+
+    def __enter__(self) -> Plans:
+        event.listen(self._engine, "before_cursor_execute", self._explain)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        event.remove(self._engine, "before_cursor_execute", self._explain)
+
+    def _explain(
+        self, connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any
+    ) -> None:
+        if self.about in statement:
+            with cursor.connection.cursor() as other:
+                self.seen.append((statement, _explain(other, statement, parameters)))
+
+    @property
+    def indexes(self) -> set[str]:
+        """The indexes of ours that were walked."""
+        names = {node.get("Index Name", "pg_") for _, nodes in self.seen for node in nodes}
+        return {name for name in names if not name.startswith("pg_")}
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds of nodes."""
+        return {node["Node Type"] for _, nodes in self.seen for node in nodes}
+
+    @property
+    def most_rows(self) -> int:
+        """The most rows that any scan read, those that it threw away included."""
+        return max(
+            int(
+                (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+            )
+            for _, nodes in self.seen
+            for node in nodes
+            if "Scan" in node["Node Type"]
+        )
+
+
+def _explain(cursor: Any, statement: str, parameters: Any) -> Nodes:
+    (found,) = cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters).fetchone()
+    plan = json.loads(found) if isinstance(found, str) else found
+    return list(_nodes(plan[0]["Plan"]))
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
