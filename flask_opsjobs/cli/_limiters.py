@@ -17,6 +17,7 @@ from ..host import Host
 from ..limits import page_queries
 from ..limits.bucket import level
 from ..limits.page_queries import MOST_COUNTED, BucketState, HolderRow, LimiterRow
+from ..limits.partitions import has_partition, list_hot
 from ..limits.words import BLOCKS, in_words
 from ._simulate import CannotRun
 
@@ -39,10 +40,10 @@ def find(session: Session, name: str, partition: str | None, now: datetime) -> L
     row = page_queries.find_limiter(session, name, now)
     if row is None:
         raise CannotRun(f"no process has declared the limiter {name}")
-    if partition and row.partition_by is None:
-        raise CannotRun(f"the limiter {name} has no partitions")
     if "\0" in (partition or ""):
         raise CannotRun("a partition has no NUL")
+    if not has_partition(session, row, partition or ""):
+        raise CannotRun(f"the limiter {name} has no partitions, and nothing waits or runs there")
     return row
 
 
@@ -75,11 +76,12 @@ def line(row: LimiterRow) -> str:
 def explain(session: Session, row: LimiterRow, partition: str | None) -> dict[str, Any]:
     """What stands in a bucket, what blocks its next job and until when, as one object.
 
-    Without a partition of one that has several: what is true for all, and for which partitions most jobs wait.
+    Without a partition of one that has several: what is true for all, and for which partitions most jobs wait. Of one
+    that is declared without partitions these too, while jobs wait in some that it had.
     """
     asked = "" if partition is None and row.partition_by is None else partition
     bucket = None if asked is None else page_queries.find_bucket(session, row, asked)
-    hot = [] if bucket else page_queries.list_hot_partitions(session, row.name)[0]
+    hot, _ = list_hot(session, row, partition)
     waiting = row.waiting if asked is None else page_queries.count_waiters(session, row.name, asked)
     return {
         "schema_version": 1,
@@ -91,7 +93,7 @@ def explain(session: Session, row: LimiterRow, partition: str | None) -> dict[st
         "waiting": waiting,
         "is_waiting_capped": waiting >= MOST_COUNTED,
         "bucket": None if bucket is None else _bucket(bucket),
-        "holders": [_holder(h) for h in page_queries.list_holders(session, row.name, asked)],
+        "holders": [_holder(h) for h in page_queries.list_holders(session, row.name, partition)],
         "hot_partitions": [{"partition": h.partition, "waiting": h.waiting} for h in hot],
     }
 
@@ -107,7 +109,9 @@ def lines(told: dict[str, Any], clean: Callable[[str], str]) -> Iterator[str]:
     if bucket := told["bucket"]:
         yield from _bucket_lines(bucket)
     for holder in told["holders"]:
-        yield f"  runs: job {holder['job_id']}, weight {holder['weight']}, since {holder['since']}"
+        is_other = holder["partition"] != (told["partition"] or "")
+        of = f" for {clean(holder['partition'])}" if is_other else ""
+        yield f"  runs: job {holder['job_id']}{of}, weight {holder['weight']}, since {holder['since']}"
     for hot in told["hot_partitions"]:
         yield f"  partition {clean(hot['partition']) or 'none'}: {_counted(hot['waiting'])} waiting"
 

@@ -159,6 +159,27 @@ def test_who_holds_and_since_when(get: Get, session: Session) -> None:
     assert f"{job.id} send_invoice 42 1 {executor.name} 20 min" in said
 
 
+def test_a_partition_that_a_deploy_left_out_is_shown_while_jobs_are_in_it(
+    get: Get, session: Session
+) -> None:
+    make_limiter(session, partition_by=None)
+    make_limited(session)
+    running = make_limited(session, "43", "started")
+    session.commit()
+    tree = soup(get("/limiters/customer-api").text)
+    (link,) = tree.select("section[aria-labelledby=hot] tbody a")
+    assert link.text == "42"
+    assert f"{running.id} send_invoice 43 1" in _panel(get, "holders")
+    said = get(link["href"].removeprefix("/ops/jobs")).text
+    # The door cools no partition down that is not declared.
+    assert "1, in the order in which they start" in said
+    assert 'id="cool-title"' not in said
+    get("/limiters/customer-api?partition=43")
+    get("/limiters/customer-api/simulate?partition=42&live=yes")
+    assert "nothing waits or runs there" in get("/limiters/customer-api?partition=44", 422).text
+    get("/limiters/customer-api/simulate?partition=44", 422)
+
+
 def test_rejections_are_told(get: Get, session: Session) -> None:
     make_limiter(session, when_full="reject")
     refused = {"partition": "42", "worker": "charge", "weight": 2, "code": "limit_tokens"}

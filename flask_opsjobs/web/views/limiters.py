@@ -16,6 +16,7 @@ from ...audit.queries import list_events_of
 from ...jobs.rows import Count
 from ...limits import page_queries as limits
 from ...limits.page_queries import MOST_COUNTED, BucketState, LimiterRow
+from ...limits.partitions import has_partition, list_hot
 from ...limits.words import BLOCKS, in_words
 from ...overview.pace_queries import find_counted_until, find_pace
 from .. import _access, _pages, _problems
@@ -116,15 +117,17 @@ def find(read: Reading, name: str) -> Asked:
     row = limits.find_limiter(read.session, name, read.now) if is_text else None
     if row is None:
         raise _problems.no_such_limiter(name)
-    if partition and row.partition_by is None:
-        raise _problems.unreadable(f"partition: the limiter {name} has none.")
+    if not has_partition(read.session, row, partition or ""):
+        raise _problems.unreadable(
+            f"partition: the limiter {name} has none, and nothing waits or runs there."
+        )
     return Asked(row, partition)
 
 
 def _one(read: Reading, asked: Asked) -> Markup:
     row, session = asked.row, read.session
     bucket = None if asked.bucket is None else limits.find_bucket(session, row, asked.bucket)
-    hot, is_cut = ([], False) if bucket else limits.list_hot_partitions(session, row.name)
+    hot, is_cut = list_hot(session, row, asked.partition)
     cooldown = row.cooldown if asked.partition is None else bucket and bucket.cooldown
     events = None
     if _access.may("audit.view"):
@@ -146,7 +149,7 @@ def _one(read: Reading, asked: Asked) -> Markup:
         waiting=row.waiting
         if asked.bucket is None
         else limits.count_waiters(session, row.name, asked.bucket),
-        holders=limits.list_holders(session, row.name, asked.bucket),
+        holders=limits.list_holders(session, row.name, asked.partition),
         hot=hot,
         is_cut=is_cut,
         cooling=limits.list_cooling(session, row.name, read.now) if asked.partition is None else (),
