@@ -19,6 +19,7 @@ from .verdict import Decided, Verdict, leave
 
 _log = logging.getLogger("flask_opsjobs")
 
+UNREADABLE = "unreadable"
 # Each thing reads its own targets and parameters, judges and writes.
 THINGS = {"job": on_jobs, "queue": on_queues, "cron": on_cron, "limiter": on_limiters}
 
@@ -60,16 +61,17 @@ def make_ask(
     """What is asked for, in canonical words. Raises `ActionRefused` for what makes no sense whatever the state is."""
     found = ACTIONS.get(action)
     if found is None:
-        raise _nonsense(action, "illegal", f"there is no action {action!r}")
+        raise _unreadable(action, f"there is no action {action!r}")
     if not isinstance(actor, str) or not actor.strip():
-        raise _nonsense(action, "unauthorized", f"{action} needs an actor: nobody is signed in")
+        said = f"{action} needs an actor: nobody is signed in"
+        raise ActionRefused(Receipt("refused", action, "unauthorized", said, audit_sequence=None))
     asked = [targets] if isinstance(targets, str) else targets
     canonical = tuple(dict.fromkeys(_canonical(found, target) for target in asked))
     if not canonical:
-        raise _nonsense(action, "unknown_target", f"{action} needs at least one {found.thing}")
+        raise _unreadable(action, f"{action} needs at least one {found.thing}")
     if len(canonical) > MOST_TARGETS:
         said = f"{action} takes at most {MOST_TARGETS} {found.thing}s at once, got {len(canonical)}"
-        raise _nonsense(action, "illegal", said)
+        raise _unreadable(action, said)
     return Ask(found, canonical, _params(host, found, params or {}), actor, via, is_trusted)
 
 
@@ -124,20 +126,21 @@ def _canonical(action: Action, target: object) -> str:
         found = THINGS[action.thing].read_target(target)
     if found is None:
         said = f"{target!r} is not a target of {action.name}: write {action.thing}/…"
-        raise _nonsense(action.name, "unknown_target", said)
+        raise _unreadable(action.name, said)
     return found
 
 
 def _params(host: Host, action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
     if wrong := sorted(set(given) ^ set(action.params)):
         what = "needs" if wrong[0] in action.params else "does not take"
-        raise _nonsense(action.name, "illegal", f"{action.name} {what} the parameter {wrong[0]}")
+        raise _unreadable(action.name, f"{action.name} {what} the parameter {wrong[0]}")
     try:
         params: dict[str, Any] = THINGS[action.thing].read_params(host, action, given)
     except ValueError as fault:
-        raise _nonsense(action.name, "illegal", str(fault)) from None
+        raise _unreadable(action.name, str(fault)) from None
     return params
 
 
-def _nonsense(action: object, code: str, says: str) -> ActionRefused:
-    return ActionRefused(Receipt("refused", str(action), code, says, audit_sequence=None))
+def _unreadable(action: object, says: str) -> ActionRefused:
+    """What was asked for makes no sense in any state: nobody has decided anything, so nothing is audited."""
+    return ActionRefused(Receipt("refused", str(action), UNREADABLE, says, audit_sequence=None))

@@ -12,6 +12,7 @@ import click
 from flask import current_app
 
 from ..actions.catalog import ACTIONS
+from ..actions.planning import UNREADABLE
 from ..actions.shapes import Item, Plan, Receipt, Skip
 from ..errors import ActionRefused, AuditHeadMissing, EngineUnavailable, SchemaBehind
 from ..operator import Operator
@@ -22,7 +23,7 @@ EXITS = """
 Exits with 0 when all was done (or can be, with --dry-run), 3 when some targets were skipped, 1 when it was refused and
 nothing was changed, 2 when it could not be asked: wrong words, or Postgres is away.
 """
-_DONE, _REFUSED, _SKIPPED = 0, 1, 3
+_DONE, _REFUSED, _NOT_ASKED, _SKIPPED = 0, 1, 2, 3
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -51,6 +52,8 @@ def act(
     """Carry out the action, or print its plan, and exit. Who has a shell here is trusted: no policy is asked."""
     if reason is None and not dry_run:
         raise click.UsageError("say why with --reason, or look first with --dry-run")
+    if actor and not actor.strip():
+        raise click.UsageError("--actor is the name of who does it")
     operator, who = Operator(current_app.extensions["opsjobs"]), actor or _user()
     try:
         if dry_run:
@@ -72,6 +75,8 @@ def _leave(words: str, code: int) -> NoReturn:
 
 
 def _exit_code(found: Plan | Receipt) -> int:
+    if isinstance(found, Receipt) and found.code == UNREADABLE:
+        return _NOT_ASKED
     is_done = found.is_done if isinstance(found, Receipt) else bool(found.items)
     if not is_done:
         return _REFUSED

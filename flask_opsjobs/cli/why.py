@@ -30,13 +30,14 @@ from ._plain import plain
 def why(job: str, as_json: bool) -> None:
     """Say why JOB, an id or an RQ id, is not running.
 
-    Reads only. Exits 0 with an explanation, 1 when there is no such job, 2 when the database does not answer.
+    Reads only. Exits 0 with an explanation, 1 when there is no such job, 2 when it could not be
+    asked: JOB is no id, or the database does not answer.
     """
     host: Host = current_app.extensions["opsjobs"]
     clean = Display(host.display, may_see=True).clean
     job_id = search_ids.read(job)
     if job_id is None:
-        _stop(1, f"{job!r} is neither the id of a job nor an RQ id such as opsjobs-42-1")
+        _stop(2, f"{job!r} is neither the id of a job nor an RQ id such as opsjobs-42-1")
     try:
         found = explain_apart(host, job_id)
     except UnknownJob as error:

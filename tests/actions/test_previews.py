@@ -346,36 +346,36 @@ def test_a_hundred_jobs_pass_in_one_plan_and_one_event(
 
 
 @pytest.mark.parametrize(
-    ("action", "targets", "params", "code"),
+    ("action", "targets", "params"),
     [
-        ("job.explode", ["job/1"], None, "illegal"),
-        ("job.retry", [], None, "unknown_target"),
-        ("job.retry", [f"job/{n}" for n in range(1, 102)], None, "illegal"),
-        ("job.retry", ["queue/mail"], None, "unknown_target"),
-        ("job.retry", ["job/x"], None, "unknown_target"),
-        ("job.retry", ["job/-1"], None, "unknown_target"),
-        ("job.retry", ["job/" + "9" * 30], None, "unknown_target"),
-        ("job.retry", [f"job/{2**63}"], None, "unknown_target"),
-        ("job.retry", ["job/1 "], None, "unknown_target"),
-        ("job.retry", ["job/١"], None, "unknown_target"),
-        ("job.retry", [7], None, "unknown_target"),
-        ("job.retry", ["job/1"], {"window": 3}, "illegal"),
-        ("queue.pause", ["queue/"], None, "unknown_target"),
-        ("queue.pause", ["queue/a\0b"], None, "unknown_target"),
-        ("queue.set_window", ["queue/default"], None, "illegal"),
-        ("queue.set_window", ["queue/default"], {"window": 0}, "illegal"),
-        ("queue.set_window", ["queue/default"], {"window": True}, "illegal"),
-        ("queue.set_window", ["queue/default"], {"window": 10**9}, "illegal"),
-        ("queue.set_window", ["queue/default"], {"window": "many"}, "illegal"),
+        ("job.explode", ["job/1"], None),
+        ("job.retry", [], None),
+        ("job.retry", [f"job/{n}" for n in range(1, 102)], None),
+        ("job.retry", ["queue/mail"], None),
+        ("job.retry", ["job/x"], None),
+        ("job.retry", ["job/-1"], None),
+        ("job.retry", ["job/" + "9" * 30], None),
+        ("job.retry", [f"job/{2**63}"], None),
+        ("job.retry", ["job/1 "], None),
+        ("job.retry", ["job/١"], None),
+        ("job.retry", [7], None),
+        ("job.retry", ["job/1"], {"window": 3}),
+        ("queue.pause", ["queue/"], None),
+        ("queue.pause", ["queue/a\0b"], None),
+        ("queue.set_window", ["queue/default"], None),
+        ("queue.set_window", ["queue/default"], {"window": 0}),
+        ("queue.set_window", ["queue/default"], {"window": True}),
+        ("queue.set_window", ["queue/default"], {"window": 10**9}),
+        ("queue.set_window", ["queue/default"], {"window": "many"}),
     ],
 )
 def test_nonsense_is_refused_before_anything_is_looked_at(
-    bench: Bench, operator: Operator, action: str, targets: Any, params: Any, code: str
+    bench: Bench, operator: Operator, action: str, targets: Any, params: Any
 ) -> None:
     for ask in (operator.plan, lambda *a, **k: operator.run(*a, **k, reason=REASON)):
         with pytest.raises(ActionRefused) as refused:
             ask(action, targets, actor="anna", params=params)
-        assert (refused.value.code, refused.value.receipt.outcome) == (code, "refused")
+        assert (refused.value.code, refused.value.receipt.outcome) == ("unreadable", "refused")
     assert events(bench) == []
 
 

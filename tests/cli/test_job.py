@@ -94,8 +94,8 @@ def test_exit_codes(record_job: RecordJob, call: Any) -> None:
         ([], 2, "Missing argument"),
         (["one", *REASON], 2, "not a valid integer"),
         (["0", *REASON], 2, "not in the range"),
-        (["1", *REASON, "--actor", " "], 1, "needs an actor"),
-        ([*map(str, range(1, 102)), *REASON], 1, "at most 100 jobs at once, got 101"),
+        (["1", *REASON, "--actor", " "], 2, "--actor is the name"),
+        ([*map(str, range(1, 102)), *REASON], 2, "at most 100 jobs at once, got 101"),
     ],
 )
 def test_wrong_words_are_told(

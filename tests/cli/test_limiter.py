@@ -92,6 +92,27 @@ def test_explain_says_what_blocks_and_until_when(
     assert (whole["bucket"], whole["hot_partitions"]) == (None, [{"partition": "7", "waiting": 1}])
 
 
+def test_a_partition_that_a_deploy_left_out_is_explained_while_jobs_are_in_it(
+    bench: Bench,
+    call: Call,
+    limited: Limited,  # noqa: F811
+    commit: Commit,  # noqa: F811
+) -> None:
+    worker = limited(concurrency=1)
+    running, _ = commit(worker, account=42), commit(worker, account=42)
+    bench.dispatch("default|api|42")
+    bench.claim(running)
+    bench.host.workers.clear()
+    limited(concurrency=1, partition=None)
+    whole = call("explain", "api")
+    assert f"  runs: job {running} for 42, weight 1" in whole.output
+    assert "  partition 42: 1 waiting" in whole.output
+    assert "1 of 1 places taken" in call("explain", "api", "--partition", "42").output
+    words = ("--count", "1", "--from-live", "--partition", "42", "--json")
+    assert json.loads(call("simulate", "call", *words).output)["started"] == 2
+    assert call("explain", "api", "--partition", "43").exit_code == 2
+
+
 @pytest.mark.usefixtures("worker")
 def test_a_full_bucket_blocks_nobody(call: Call) -> None:
     assert "a job of weight 1 starts now" in call("explain", "api", "--partition", "9").output
@@ -109,6 +130,10 @@ def test_a_full_bucket_blocks_nobody(call: Call) -> None:
         (("simulate", "call", "--count", "2000000"), "at most 1,000,000"),
         (("simulate", "call", "--count", "200", "--per", "31622400"), "100 years"),
         (("simulate", "call", "--count", "1", "--from-live"), "say which with --partition"),
+        (("cooldown", "api", "--minutes", "0", *REASON), "from 1 to 525,600"),
+        (("cooldown", "api", "--minutes", "0", "--dry-run"), "from 1 to 525,600"),
+        (("cooldown", "bad name", "--minutes", "5", *REASON), "is not a target of limiter"),
+        (("clear", "bad name", *REASON), "is not a target of limiter"),
         (("simulate", "call", "--count", "3", "--run-seconds", "nan"), "at most 31,622,400"),
         (("simulate", "call", "--count", "3", "--run-seconds", "1e9"), "at most 31,622,400"),
     ],

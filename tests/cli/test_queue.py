@@ -46,7 +46,7 @@ def test_a_window_is_a_number_or_auto(bench: Bench, call: Any) -> None:
 @pytest.mark.parametrize("window", ["0", "none", "-1", "2.5", "99999999"])
 def test_no_other_word_is_a_window(bench: Bench, call: Any, window: str) -> None:
     asked = call("set-window", *REASON, "--", "default", window)
-    assert (asked.exit_code, "from 1 to 1,000,000, or auto" in asked.output) == (1, True)
+    assert (asked.exit_code, "from 1 to 1,000,000, or auto" in asked.output) == (2, True)
     assert bench.rows("SELECT 1 FROM opsjobs.queues") == []
 
 

@@ -89,10 +89,12 @@ def test_nothing_that_a_terminal_obeys_is_printed(
         assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(said)
 
 
-@pytest.mark.parametrize("job", ["987654", "9999999999999999999", "mail", "", "-"])
-def test_an_unknown_job_exits_1(app: Flask, job: str) -> None:
+@pytest.mark.parametrize(
+    ("job", "code"), [("987654", 1), ("9999999999999999999", 2), ("mail", 2), ("", 2), ("-", 2)]
+)
+def test_an_unknown_job_exits_1_and_what_is_no_id_2(app: Flask, job: str, code: int) -> None:
     said = why(app, "--", job)
-    assert said.exit_code == 1
+    assert said.exit_code == code
     assert said.stderr.startswith("Error: ")
     assert said.stdout == ""
 
