@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from ..engine import facts
 from ..errors import SchemaBehind
+from ..explain.reasons import count
 from ..host import Host
 from ..limits import page_queries
 from ..limits.bucket import level
@@ -63,7 +64,9 @@ def summary(row: LimiterRow) -> dict[str, Any]:
 
 def line(row: LimiterRow) -> str:
     """One limiter of the list, in words."""
-    cooling = f", {row.cooling} partitions cool down" if row.cooling else ""
+    cooling = ""
+    if row.cooling:
+        cooling = f", {count(row.cooling, 'partition')} cool{'s' if row.cooling == 1 else ''} down"
     if row.cooldown is not None:
         cooling = ", cools down"
     allows = in_words(row.shape, row.partition_by)

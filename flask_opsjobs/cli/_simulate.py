@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..explain.reasons import count
 from ..limits.limit import BadLimit, Limit
 from ..limits.outcome import Outcome
 from ..limits.simulation import Job
@@ -77,7 +78,10 @@ def as_json(limit: Limit, found: Outcome) -> dict[str, Any]:
 
 def lines(limit: Limit, found: Outcome) -> list[str]:
     """The outcome in words."""
-    said = [f"{limit.name}: {in_words(limit.shape)}", f"{found.started:,} jobs start"]
+    said = [
+        f"{limit.name}: {in_words(limit.shape)}",
+        f"{count(found.started, 'job')} {'starts' if found.started == 1 else 'start'}",
+    ]
     if found.last is not None:
         said[-1] += f", the last after {_span(found.last)}; all end after {_span(found.ended)}"
         said.append(

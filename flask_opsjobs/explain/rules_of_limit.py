@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..limits import bucket
 from ..limits.bucket import Block, Shape
-from .reasons import count, make_reason
+from .reasons import make_reason
 from .seen import LimitSeen, Seen
 from .shapes import Reason
 
@@ -61,21 +61,28 @@ def limit_cooldown(seen: Seen) -> Iterator[Reason]:
 
 
 def limit_concurrency(seen: Seen) -> Iterator[Reason]:
-    """As many run, or were handed out, as may at the same time."""
+    """As many run, or were handed out, as may at the same time, or so many that its weight does not fit."""
     for limit, shape, _ in _blocks(seen, bucket.CONCURRENCY, _held(seen)):
         standing = limit.standing
         used = standing.in_use + standing.handed_out
+        says = f"is full: {used:,} of {shape.concurrency:,} at the same time."
+        end = "one of them has ended"
+        if limit.weight > 1:
+            # Of a heavy one's places some may be free.
+            says = f"has too few places for its weight of {limit.weight:,}: {used:,} of {shape.concurrency:,} taken."
+            end = "enough of them are free"
         yield make_reason(
             seen,
             "limit_concurrency",
-            f"{_subject(limit)} is full: {used:,} of {shape.concurrency:,} at the same time.",
-            "It is handed out when one of them has ended.",
+            f"{_subject(limit)} {says}",
+            f"It is handed out when {end}.",
             witness="dispatcher",
             read={
                 **_read(limit),
                 "in_use": standing.in_use,
                 "handed_out": standing.handed_out,
                 "concurrency": shape.concurrency,
+                "weight": limit.weight,
                 "holders": ", ".join(f"job/{id}" for id in limit.holders) or None,
                 "ahead": _ahead(seen),
             },
@@ -85,11 +92,17 @@ def limit_concurrency(seen: Seen) -> Iterator[Reason]:
 def limit_tokens(seen: Seen) -> Iterator[Reason]:
     """As many have started as may for now; the next token has a time."""
     for limit, shape, block in _blocks(seen, bucket.TOKENS, _held(seen)):
+        is_heavy = limit.weight > 1
+        lacks = (
+            f"too few tokens for its weight of {limit.weight:,}" if is_heavy else "no token left"
+        )
+        comes = (
+            f"{shape.rate:g} {'comes' if shape.rate == 1 else 'come'} in {shape.per_seconds:g} s"
+        )
         yield make_reason(
             seen,
             "limit_tokens",
-            f"{_subject(limit)} has no token left: {shape.rate:g} come in {shape.per_seconds:g} s, "
-            f"and {count(seen.ahead.number if seen.ahead else 0, 'job')} of its line go before it.",
+            f"{_subject(limit)} has {lacks}: {comes}, and {_go_before(seen)}.",
             "It starts in its turn, when tokens have come.",
             witness="dispatcher",
             read={
@@ -115,8 +128,8 @@ def limit_behind(seen: Seen) -> Iterator[Reason]:
     yield make_reason(
         seen,
         "limit_behind",
-        f"{_ahead(seen)} of its line go before it and take what {_subject(limit, is_first=False)} "
-        "has room for.",
+        f"{_go_before(seen)} and {'takes' if _ahead(seen) == '1' else 'take'} what "
+        f"{_subject(limit, is_first=False)} has room for.",
         "It is handed out in its turn.",
         witness="dispatcher",
         read={**_read(limit), "room": room, "ahead": _ahead(seen), "weight": limit.weight},
@@ -152,6 +165,16 @@ def _subject(limit: LimitSeen, *, is_first: bool = True) -> str:
 
 def _read(limit: LimitSeen) -> dict[str, object]:
     return {"limiter": limit.name, "partition": limit.partition or None}
+
+
+def _go_before(seen: Seen) -> str:
+    """`1 job of its line goes before it`, `1,000+ jobs of its line go before it`."""
+    ahead = _ahead(seen) or "0"
+    return (
+        f"{ahead} job of its line goes before it"
+        if ahead == "1"
+        else f"{ahead} jobs of its line go before it"
+    )
 
 
 def _ahead(seen: Seen) -> str | None:

@@ -22,11 +22,11 @@ GLOSSARY = {
     "waiter": "A due job that its limiter does not let start yet.",
 }
 
-# Why a bucket admits nothing now.
+# Why a bucket does not admit a job now, of whatever weight: for a heavy one some may be left, and too few.
 BLOCKS = {
     COOLDOWN: "it cools down",
-    TOKENS: "no token is left",
-    CONCURRENCY: "all places are taken",
+    TOKENS: "too few tokens are left",
+    CONCURRENCY: "too few places are free",
     WEIGHT: "the next job is heavier than it ever allows",
 }
 # What the first in line of a simulation waits for: only there workers are counted too.

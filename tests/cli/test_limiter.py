@@ -79,7 +79,7 @@ def test_explain_says_what_blocks_and_until_when(
         "1 waiting",
         "0.0",
         "1 of 2 places taken",
-        "no token is left [limit_tokens]",
+        "too few tokens are left [limit_tokens]",
         "it may start at 20",
         f"runs: job {first}, weight 1",
     ):
@@ -150,7 +150,7 @@ def test_simulate_moves_time_under_the_declared_limit(call: Call) -> None:
     said = call("simulate", "call", "--count", "5")
     assert said.exit_code == 0, said.output
     assert "5 jobs start, the last after 4.0 min" in said.output
-    assert "because no token is left [limit_tokens]" in said.output
+    assert "because too few tokens are left [limit_tokens]" in said.output
 
 
 @pytest.mark.usefixtures("worker")
@@ -159,6 +159,7 @@ def test_simulate_tries_another_limit(call: Call) -> None:
     found = json.loads(call(*words).output)
     assert found["schema_version"] == 1
     assert found["started"] == 5
+    assert "\n1 job starts, " in call("simulate", "call", "--count", "1").output
     assert found["last_start_seconds"] == pytest.approx(40, abs=0.01)
     assert sum(step["started"] for step in found["steps"]) == 5
 
@@ -213,6 +214,7 @@ def test_a_cooldown_and_its_end_pass_the_door(bench: Bench, call: Call) -> None:
     assert "because it is a test" in said.output
     assert "it cools down [limit_cooldown]" in said.output
     assert call("clear", "api", *REASON).exit_code == 0
+    assert "running, 1 partition cools down\n" in call("list").output
     found = bench.rows("SELECT action, subject, via FROM opsjobs.audit_events ORDER BY sequence")
     assert [(row["action"], row["subject"]) for row in found] == [
         ("limiter.cooldown", "limiter/api"),

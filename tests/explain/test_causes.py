@@ -468,6 +468,32 @@ class TestEvidence:
         assert abs(first.until - started_at - timedelta(seconds=60)) < timedelta(seconds=1)
         assert (first.read["ahead"], second.read["ahead"], second.until) == ("0", "1", None)
 
+    def test_a_heavy_job_finds_too_little_room_beside_others(self, scene: Scene) -> None:
+        scene.make_bench("idle")
+        ids = [scene.record_limited(concurrency=10, weight=weight) for weight in (4, 8)]
+        scene.bench.dispatch_all()
+        scene.bench.claim(ids[0])
+        (reason,) = scene.look(ids[1]).reasons
+        said = "The limiter api has too few places for its weight of 8: 4 of 10 taken."
+        assert (reason.code, reason.says) == ("limit_concurrency", said)
+
+    def test_a_heavy_job_finds_too_few_tokens(self, scene: Scene) -> None:
+        scene.make_bench("idle")
+        ids = [
+            scene.record_limited(rate=1, per=60, burst=10, weight=weight) for weight in (4, 8, 1)
+        ]
+        scene.bench.dispatch_all()
+        scene.bench.claim(ids[0])
+        (reason,) = scene.look(ids[1]).reasons
+        assert reason.says == (
+            "The limiter api has too few tokens for its weight of 8: 1 comes in 60 s, and "
+            "0 jobs of its line go before it."
+        )
+        (behind,) = scene.look(ids[2]).reasons
+        assert behind.says == (
+            "1 job of its line goes before it and takes what the limiter api has room for."
+        )
+
     def test_who_holds_a_full_limiter(self, scene: Scene) -> None:
         ids = [scene.record_limited(concurrency=2) for _ in range(3)]
         scene.bench.dispatch_all()

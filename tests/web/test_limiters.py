@@ -64,7 +64,7 @@ def test_one_bucket_tells_its_tokens_and_the_next_start(get: Get, session: Sessi
     assert row["tokens"].endswith("of 5")
     assert row["next start"].startswith("in ")
     said = _panel(get, "bucket")
-    assert "no token is left" in said
+    assert "too few tokens are left" in said
     assert "one every 6 s" in said
 
 
@@ -75,7 +75,7 @@ def test_all_places_taken_is_not_over_by_time(get: Get, session: Session) -> Non
     session.commit()
     said = _panel(get, "bucket", "/limiters/customer-api?partition=42")
     assert "1 of 1 taken" in said
-    assert "not by time alone all places are taken" in said
+    assert "not by time alone too few places are free" in said
 
 
 def test_minutes_are_of_the_last_hour_and_unknown_before_they_are_counted(
@@ -185,7 +185,7 @@ def test_rejections_are_told(get: Get, session: Session) -> None:
     refused = {"partition": "42", "worker": "charge", "weight": 2, "code": "limit_tokens"}
     session.add(LimitRejection(at=ago(minutes=3), limiter="customer-api", **refused))
     session.commit()
-    assert "charge 42 2 no token is left" in _panel(get, "rejections")
+    assert "charge 42 2 too few tokens are left" in _panel(get, "rejections")
 
 
 def test_a_changed_declaration_is_told_beside_the_old_one(get: Get, session: Session) -> None:
