@@ -1,4 +1,4 @@
-"""What of a text nobody sees as it stands: characters without a shape, and those that turn what follows around."""
+"""What of a text nobody sees as it stands: characters without a shape, controls, and what turns the rest around."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import unicodedata
 # In a class of a pattern: marks, embeddings, overrides and isolates, which let a text be read in another order.
 TURNS = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 
-_TURNED = re.compile(f"[{TURNS}]")
+# All controls but the tab and the ends of a line, which pages show as space.
+_UNSEEN = re.compile(rf"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{TURNS}]")
+_NOT_OF_A_LINE = re.compile(rf"[\x00-\x1f\x7f-\x9f\u2028\u2029{TURNS}]")
 # Letters and symbols by their category, and yet empty: Hangul fillers, a blank of Braille, a note without a head.
 _EMPTY = frozenset("\u115f\u1160\u3164\uffa0\u2800\U0001d159")
 
@@ -20,12 +22,17 @@ def count_seen(text: str) -> int:
     return sum(seen) + max(0, len(seen) - 1)
 
 
-def unturned(text: str) -> str:
-    """The text with each character that turns it written out, as `\\u202e`, so that it is read in its own order."""
-    return _TURNED.sub(written_out, text)
+def visible(text: str) -> str:
+    """The text with each control, and what turns it, written out, as `\\u202e`: it is read whole, in its own order."""
+    return _UNSEEN.sub(_written_out, text)
 
 
-def written_out(found: re.Match[str]) -> str:
+def on_one_line(text: str) -> str:
+    """As `visible`, with tabs and ends of lines written out too: no text passes for the next line."""
+    return _NOT_OF_A_LINE.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
     """The one character that was found, as Python writes it: `\\x1b`, `\\u202e`."""
     return ascii(found[0])[1:-1]
 

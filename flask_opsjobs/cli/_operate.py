@@ -58,7 +58,7 @@ def act(
     try:
         if dry_run:
             plan = operator.plan(action, targets, actor=who, params=params, authorize=False)
-            _leave(_say_plan(plan) if not as_json else _json(plan), _exit_code(plan))
+            _leave([_json(plan)] if as_json else _say_plan(plan), _exit_code(plan))
         receipt = operator.run(
             action, targets, actor=who, reason=reason or "", via="cli", params=params, authorize=False
         )  # fmt: skip
@@ -66,11 +66,11 @@ def act(
         receipt = refused.receipt
     except (SchemaBehind, EngineUnavailable, AuditHeadMissing) as error:
         raise click.UsageError(str(error)) from None
-    _leave(_say_receipt(receipt) if not as_json else _json(receipt), _exit_code(receipt))
+    _leave([_json(receipt)] if as_json else _say_receipt(receipt), _exit_code(receipt))
 
 
-def _leave(words: str, code: int) -> NoReturn:
-    click.echo(plain(words))
+def _leave(lines: Sequence[str], code: int) -> NoReturn:
+    click.echo(plain(*lines))
     raise SystemExit(code)
 
 
@@ -83,16 +83,16 @@ def _exit_code(found: Plan | Receipt) -> int:
     return _SKIPPED if found.skipped else _DONE
 
 
-def _say_plan(plan: Plan) -> str:
+def _say_plan(plan: Plan) -> list[str]:
     words = [f"{ACTIONS[plan.action].title}: {len(plan.items)} of {len(plan.targets)} can be done"]
-    return "\n".join([*words, *_lines(plan.items, plan.skipped), plan.risk])
+    return [*words, *_lines(plan.items, plan.skipped), plan.risk]
 
 
-def _say_receipt(receipt: Receipt) -> str:
+def _say_receipt(receipt: Receipt) -> list[str]:
     words = [receipt.says, *_lines(receipt.done, receipt.skipped)]
     if receipt.audit_sequence is not None:
         words.append(f"audit {receipt.audit_sequence}")
-    return "\n".join(words)
+    return words
 
 
 def _lines(items: Sequence[Item], skipped: Sequence[Skip]) -> list[str]:

@@ -1,15 +1,10 @@
-"""What a command prints of what people and jobs wrote: never a control sequence, which a terminal would obey."""
+"""What a command prints of what people and jobs wrote: nothing that a terminal would obey, no line of their own."""
 
 from __future__ import annotations
 
-import re
-
-from ..unseen import TURNS, written_out
-
-# All controls but the line feed, and what turns the direction of what follows.
-_OBEYED = re.compile(rf"[\x00-\x09\x0b-\x1f\x7f-\x9f{TURNS}]")
+from ..unseen import on_one_line
 
 
-def plain(text: str) -> str:
-    """The text with each such character written out, as `\\x1b`."""
-    return _OBEYED.sub(written_out, text)
+def plain(*lines: str) -> str:
+    """The lines; each control in one of them is written out, as `\\x1b` or `\\n`."""
+    return "\n".join(map(on_one_line, lines))

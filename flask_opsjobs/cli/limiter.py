@@ -72,7 +72,7 @@ def explain(name: str, partition: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_cleaned(told, clean), indent=2))
     else:
-        click.echo(plain("\n".join(_limiters.lines(told, clean))))
+        click.echo(plain(*_limiters.lines(told, clean)))
 
 
 @limiter.command("simulate")
@@ -127,7 +127,7 @@ def simulate_(
     if as_json:
         click.echo(json.dumps(_simulate.as_json(limit, found)))
     else:
-        click.echo(plain("\n".join(_simulate.lines(limit, found))))
+        click.echo(plain(*_simulate.lines(limit, found)))
 
 
 @limiter.command(

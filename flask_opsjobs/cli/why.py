@@ -47,7 +47,7 @@ def why(job: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.to_json(clean), indent=2))
     else:
-        click.echo(plain("\n".join(_lines(found, clean))))
+        click.echo(plain(*_lines(found, clean)))
 
 
 def _stop(code: int, says: str) -> NoReturn:

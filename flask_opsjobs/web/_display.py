@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from ..policy import DisplayPolicy
-from ..unseen import unturned
+from ..unseen import on_one_line, visible
 
 _log = logging.getLogger("flask_opsjobs")
 
@@ -44,6 +44,10 @@ class Display:
     def label(self, text: str | None) -> Markup:
         """A short text that is not payload, such as a tag or a reason of our own."""
         return Markup("") if text is None else _mark(self.clean(text))
+
+    def name(self, text: str | None) -> Markup:
+        """A name that a job brought, such as a partition: two that differ in a line feed do not look alike."""
+        return Markup("") if text is None else _mark(on_one_line(self.clean(text)))
 
     def text(self, text: str | None) -> Markup:
         """A text of the job, whole, or its end when it is very long."""
@@ -208,12 +212,12 @@ def _dump(value: Any) -> str:
 
 
 def _hidden(words: str) -> Markup:
-    return Markup('<span class="hid">{}</span>').format(unturned(words))
+    return Markup('<span class="hid">{}</span>').format(visible(words))
 
 
 def _mark(text: str) -> Markup:
     """The text escaped, with what stands for something hidden set apart."""
-    parts = _MARKED.split(unturned(text))
+    parts = _MARKED.split(visible(text))
     return Markup("").join(
         _hidden(part) if number % 2 else escape(part) for number, part in enumerate(parts)
     )

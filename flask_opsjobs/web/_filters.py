@@ -12,7 +12,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
 from ..jobs.rows import Count
-from ..unseen import unturned
+from ..unseen import visible
 
 _STEPS = ((60, "s"), (3600, "min"), (48 * 3600, "h"), (None, "d"))
 _SIZES = {"s": 1, "min": 60, "h": 3600, "d": 86400}
@@ -121,7 +121,7 @@ def size(byte_count: int | None) -> str:
 
 def code(text: str) -> Markup:
     """A sentence of ours in which backticks set code apart."""
-    parts = re.split(r"`([^`]*)`", unturned(text))
+    parts = re.split(r"`([^`]*)`", visible(text))
     marked = (
         Markup("<code>{}</code>").format(part) if at % 2 else escape(part)
         for at, part in enumerate(parts)
@@ -135,8 +135,8 @@ def typed(text: Any) -> Markup:
 
 
 def written(value: Any) -> Any:
-    """What a template writes, from any source: a text in its own order, also when it was made to turn around."""
-    return unturned(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    """What a template writes, from any source: a text in its own order, with its controls written out."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _shown(method: str) -> Callable[..., Markup]:
@@ -165,4 +165,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "shown_label": _shown("label"),
     "shown_log": _shown("log"),
     "shown_line": _shown("line"),
+    "shown_name": _shown("name"),
 }

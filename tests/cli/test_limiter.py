@@ -113,6 +113,30 @@ def test_a_partition_that_a_deploy_left_out_is_explained_while_jobs_are_in_it(
     assert call("explain", "api", "--partition", "43").exit_code == 2
 
 
+def test_a_partition_prints_no_line_of_its_own(
+    app: Flask,
+    bench: Bench,
+    call: Call,
+    limited: Limited,  # noqa: F811
+    commit: Commit,  # noqa: F811
+) -> None:
+    forged = "7\n9 of 9 places taken\x1b[1m\u2028"
+    worker = limited(concurrency=1, partition=lambda _: forged)
+    first, second = commit(worker), commit(worker)
+    bench.dispatch(f"default|api|{forged}")
+    bench.claim(first)
+    why = app.test_cli_runner().invoke(args=["opsjobs", "why", str(second)])
+    for said in (
+        call("explain", "api"),
+        call("explain", "api", "--partition", forged),
+        call("cooldown", "api", "--partition", forged, "--minutes", "5", *REASON),
+        why,
+    ):
+        assert said.exit_code == 0, said.output
+        assert r"7\n9 of 9 places taken\x1b[1m\u2028" in said.output
+        assert not [line for line in said.output.splitlines() if line.startswith("9 of 9")]
+
+
 @pytest.mark.usefixtures("worker")
 def test_a_full_bucket_blocks_nobody(call: Call) -> None:
     assert "a job of weight 1 starts now" in call("explain", "api", "--partition", "9").output

@@ -180,6 +180,24 @@ def test_a_partition_that_a_deploy_left_out_is_shown_while_jobs_are_in_it(
     get("/limiters/customer-api/simulate?partition=44", 422)
 
 
+def test_controls_of_a_partition_are_written_out(get: Get, session: Session) -> None:
+    odd = "a\x1b[1m\nb\x9b\u202e"
+    make_limiter(session)
+    job = make_limited(session, odd)
+    make_limited(session, odd, "started")
+    session.commit()
+    shown = r"a\x1b[1m\nb\x9b\u202e"
+    query = f"?partition={quote(odd, safe='')}"
+    whole = get("/limiters/customer-api").text
+    assert whole.count(shown) == 2
+    (link,) = soup(whole).select("section[aria-labelledby=hot] tbody a")
+    assert link["href"].endswith(query)
+    for path in (f"/limiters/customer-api{query}", f"/jobs/{job.id}"):
+        said = get(path).text
+        assert shown in said
+        assert not {"\x1b", "\x9b", "\u202e"} & set(said)
+
+
 def test_rejections_are_told(get: Get, session: Session) -> None:
     make_limiter(session, when_full="reject")
     refused = {"partition": "42", "worker": "charge", "weight": 2, "code": "limit_tokens"}
