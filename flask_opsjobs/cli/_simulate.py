@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..limits.limit import BadLimit, Limit
 from ..limits.outcome import Outcome
 from ..limits.simulation import Job
 from ..limits.trace import MOST_JOBS, BadTrace, read_trace
-from ..limits.trial import Change, change_limit
+from ..limits.trial import Change, change_limit, weight_of
 from ..limits.words import BLOCKS, WAITS, in_words
 
 _STEPS = 10
@@ -22,8 +22,35 @@ class CannotRun(Exception):
     """The simulation makes no sense as asked; the message is a sentence."""
 
 
-def choose_limit(declared: Limit | None, change: Change, worker: str) -> Limit:
+@dataclass(frozen=True)
+class Weight:
+    """What each of the jobs weighs, None where a trace says it. `by` chooses it for real jobs, if not a number does."""
+
+    each: int | None
+    is_given: bool
+    by: str | None
+
+    @property
+    def is_assumed(self) -> bool:
+        """Whether nobody has said it: real jobs weigh what their arguments say."""
+        return self.by is not None and self.each is not None and not self.is_given
+
+
+def choose_weight(declared: Limit | None, given: int | None, trace: Path | None) -> Weight:
+    """The weight that is given, else the declared one. Raises `CannotRun`."""
+    if given is not None and trace is not None:
+        raise CannotRun("a trace says what each job weighs: give --weight with --count")
+    is_chosen = declared is not None and not isinstance(declared.weight, int)
+    by = declared.words["weight_by"] if declared is not None and is_chosen else None
+    usual = None if trace is not None else weight_of(declared)
+    return Weight(usual if given is None else given, given is not None, by)
+
+
+def choose_limit(declared: Limit | None, change: Change, worker: str, weight: Weight) -> Limit:
     """The worker's limit with that change. Raises `CannotRun`."""
+    if declared is not None and weight.is_given:
+        # Jobs of another weight come: what the declared one would make of the change is not asked.
+        declared = replace(declared, weight=1)
     if declared is None and change == Change():
         raise CannotRun(f"worker {worker} has no limit: give --rate and --per, or --concurrency")
     try:
@@ -53,12 +80,15 @@ def choose_jobs(count: int | None, trace: Path | None, weight: int) -> list[Job]
     return jobs
 
 
-def as_json(limit: Limit, found: Outcome) -> dict[str, Any]:
+def as_json(limit: Limit, weight: Weight, found: Outcome) -> dict[str, Any]:
     """The outcome as one object."""
     return {
         "schema_version": 1,
         "limiter": limit.name,
         "shape": asdict(limit.shape),
+        "weight": weight.each,
+        "weight_by": weight.by,
+        "is_weight_assumed": weight.is_assumed,
         "started": found.started,
         "never": found.never,
         "first_start_seconds": found.first,
@@ -76,12 +106,16 @@ def as_json(limit: Limit, found: Outcome) -> dict[str, Any]:
     }
 
 
-def lines(limit: Limit, found: Outcome) -> list[str]:
+def lines(limit: Limit, weight: Weight, found: Outcome) -> list[str]:
     """The outcome in words."""
     said = [
         f"{limit.name}: {in_words(limit.shape)}",
         f"{count(found.started, 'job')} {'starts' if found.started == 1 else 'start'}",
     ]
+    if weight.is_assumed:
+        said.insert(
+            1, f"each job weighs {weight.each} here, and really what {weight.by} says: try --weight"
+        )
     if found.last is not None:
         said[-1] += f", the last after {_span(found.last)}; all end after {_span(found.ended)}"
         said.append(

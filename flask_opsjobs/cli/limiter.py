@@ -15,9 +15,9 @@ from ..actions.catalog import ACTIONS
 from ..actions.on_limiters import make_target
 from ..host import Host
 from ..limits import page_queries
-from ..limits.limit import LONGEST_SECONDS
+from ..limits.limit import LONGEST_SECONDS, MOST_NUMBER
 from ..limits.simulation import TooLong
-from ..limits.trial import Change, Live, Trial, read_live, weight_of
+from ..limits.trial import Change, Live, Trial, read_live
 from ..web._display import Display
 from . import _limiters, _operate, _simulate
 from ._plain import plain
@@ -80,6 +80,11 @@ def explain(name: str, partition: str | None, as_json: bool) -> None:
 @click.option("--count", type=click.IntRange(1), help="So many jobs come at once.")
 @click.option("--trace", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="They come as a file says: a line for each, seconds since the start and a weight.")  # fmt: skip
+@click.option(
+    "--weight",
+    type=click.IntRange(1, MOST_NUMBER),
+    help="What each of --count weighs; the declared weight by default.",
+)
 @click.option("--rate", type=float, help="Try another rate …")
 @click.option("--per", type=float, help="… of so many seconds.")
 @click.option("--burst", type=int, help="Try another burst.")
@@ -116,18 +121,21 @@ def simulate_(
         # NaN passes every bound of click's.
         if not run_seconds <= LONGEST_SECONDS:
             raise CannotRun(f"--run-seconds is at most {LONGEST_SECONDS:,}, a year")
+        if asked["partition"] is not None and not asked["from_live"]:
+            raise CannotRun("--partition says which bucket --from-live begins with: give both")
         names = ("rate", "per", "burst", "concurrency")
         change = Change(**{name: asked[name] for name in names})
-        limit = _simulate.choose_limit(declared.declared.limit, change, worker)
-        jobs = _simulate.choose_jobs(asked["count"], asked["trace"], weight_of(limit))
+        weight = _simulate.choose_weight(declared.declared.limit, asked["weight"], asked["trace"])
+        limit = _simulate.choose_limit(declared.declared.limit, change, worker, weight)
+        jobs = _simulate.choose_jobs(asked["count"], asked["trace"], weight.each or 1)
         live = _live(limit.name, asked["partition"]) if asked["from_live"] else None
         found = Trial(jobs, run_seconds, workers, live).under(limit.shape)
     except (CannotRun, TooLong) as error:
         raise click.UsageError(str(error)) from None
     if as_json:
-        click.echo(json.dumps(_simulate.as_json(limit, found)))
+        click.echo(json.dumps(_simulate.as_json(limit, weight, found)))
     else:
-        click.echo(plain(*_simulate.lines(limit, found)))
+        click.echo(plain(*_simulate.lines(limit, weight, found)))
 
 
 @limiter.command(

@@ -158,6 +158,15 @@ def test_a_full_bucket_blocks_nobody(call: Call) -> None:
         (("cooldown", "api", "--minutes", "0", "--dry-run"), "from 1 to 525,600"),
         (("cooldown", "bad name", "--minutes", "5", *REASON), "is not a target of limiter"),
         (("clear", "bad name", *REASON), "is not a target of limiter"),
+        (
+            ("simulate", "call", "--count", "1", "--partition", "7"),
+            "--from-live begins with: give both",
+        ),
+        (
+            ("simulate", "call", "--trace", __file__, "--weight", "2"),
+            "a trace says what each job weighs",
+        ),
+        (("simulate", "call", "--count", "1", "--weight", "0"), "not in the range"),
         (("simulate", "call", "--count", "3", "--run-seconds", "nan"), "at most 31,622,400"),
         (("simulate", "call", "--count", "3", "--run-seconds", "1e9"), "at most 31,622,400"),
     ],
@@ -186,6 +195,27 @@ def test_simulate_tries_another_limit(call: Call) -> None:
     assert "\n1 job starts, " in call("simulate", "call", "--count", "1").output
     assert found["last_start_seconds"] == pytest.approx(40, abs=0.01)
     assert sum(step["started"] for step in found["steps"]) == 5
+
+
+@pytest.mark.parametrize("weight", ["size", lambda arguments: arguments["size"]])
+def test_simulate_says_when_it_assumes_a_weight(call: Call, limited: Limited, weight: Any) -> None:  # noqa: F811
+    limited(concurrency=6, weight=weight, partition=None)
+    words = ("simulate", "call", "--count", "6")
+    assert "each job weighs 1 here, and really what " in call(*words).output
+    found = json.loads(call(*words, "--json").output)
+    assert (found["weight"], found["is_weight_assumed"], found["most_at_once"]) == (1, True, 6)
+    assert found["weight_by"] == "size" or found["weight_by"].endswith("<lambda>()")
+    assert "each job weighs" not in call(*words, "--weight", "3").output
+    found = json.loads(call(*words, "--weight", "3", "--json").output)
+    assert (found["weight"], found["is_weight_assumed"], found["most_at_once"]) == (3, False, 2)
+    assert json.loads(call(*words, "--weight", "7", "--json").output)["never"] == 6
+
+
+def test_simulate_tries_another_weight_than_a_declared_one(call: Call, limited: Limited) -> None:  # noqa: F811
+    limited(concurrency=6, weight=5, partition=None)
+    words = ("simulate", "call", "--count", "6", "--concurrency", "4")
+    assert call(*words).exit_code == 2
+    assert call(*words, "--weight", "2").exit_code == 0
 
 
 @pytest.mark.usefixtures("worker")
