@@ -30,6 +30,10 @@ class Arguments:
         """The parameters whose values are stored, in the order of the signature."""
         return tuple(name for name in self._signature.names if name not in self._redact)
 
+    def annotation_of(self, name: str) -> Any:
+        """What a parameter is annotated; None while that names what does not exist yet."""
+        return self._signature.annotation_of(name)
+
     @property
     def defaults(self) -> Mapping[str, Any]:
         """The defaults of those parameters that have one."""

@@ -86,6 +86,13 @@ class Signature:
                 "import it at run time, not under TYPE_CHECKING"
             ) from None
 
+    def annotation_of(self, name: str) -> Any:
+        """What a parameter is annotated; None while an annotation names what does not exist yet."""
+        try:
+            return self._annotations()[name]
+        except NameError:
+            return None
+
     def _build(self) -> Codec:
         annotations = self._annotations()
         for name, annotation in annotations.items():

@@ -157,6 +157,8 @@ class Worker:
         for declared in (unique, limit):
             if declared is not None:
                 declared.require_names(self.name, self.arguments.names, self.redact)
+        if limit is not None:
+            limit.require_types(self.name, self.arguments.annotation_of)
 
 
 class Call:

@@ -109,6 +109,19 @@ class Limit:
                 said = f"is not an argument of it; there are {', '.join(known) or 'none'}"
             raise DeclarationError(f"worker {worker}: limit {self.name}: {what}={chosen!r} {said}")
 
+    def require_types(self, worker: str, annotation_of: Callable[[str], Any]) -> None:
+        """Return unless partition or weight name an argument that every call would be refused for."""
+        allowed = {
+            "partition": "a text, a whole number, a UUID or a date",
+            "weight": "a whole number",
+        }
+        for what, chosen in (("partition", self.partition), ("weight", self.weight)):
+            if isinstance(chosen, str) and annotation_of(chosen) is float:
+                raise DeclarationError(
+                    f"worker {worker}: limit {self.name}: {what}={chosen!r} is annotated float, which is no {what}: "
+                    f"name an argument that is {allowed[what]}, or give a function that returns one"
+                )
+
     def place(self, arguments: dict[str, Any]) -> Place:
         """Where a call with these arguments waits, defaults included and redacted ones left out. Raises `Unplaced`."""
         partition = _partition(_choose("partition", self.partition, arguments))
@@ -217,8 +230,15 @@ def _partition(value: Any) -> str:
             "partition",
             f"{type(value).__name__} is no partition: give a text, a whole number, a UUID or a date",
         )
-    text = str(value)
-    if len(text) > _LONGEST_PARTITION or "\0" in text or (not text.isascii() and _is_torn(text)):
+    # Python writes no number of thousands of digits.
+    is_endless = isinstance(value, int) and abs(value) >= 10**_LONGEST_PARTITION
+    text = "" if is_endless else str(value)
+    if (
+        is_endless
+        or len(text) > _LONGEST_PARTITION
+        or "\0" in text
+        or (not text.isascii() and _is_torn(text))
+    ):
         raise Unplaced(
             "partition",
             f"a partition is a text of at most {_LONGEST_PARTITION} characters, all of them Unicode and none NUL",

@@ -99,6 +99,18 @@ def test_a_redacted_argument_is_refused(opsjobs: OpsJobs, what: str) -> None:
         opsjobs.worker(redact={"secret"}, limit=limit)(pay)
 
 
+@pytest.mark.parametrize("what", ["partition", "weight"])
+def test_an_argument_that_every_call_would_be_refused_for_is_refused(
+    opsjobs: OpsJobs, what: str
+) -> None:
+    def pay(account: int, price: float = 1.0) -> None: ...
+
+    limit = Limit("api", concurrency=5, **{what: "price"})  # type: ignore[arg-type]
+    with pytest.raises(DeclarationError, match=rf"{what}='price' is annotated float"):
+        opsjobs.worker(limit=limit)(pay)
+    opsjobs.worker(limit=Limit("api", concurrency=5, **{what: "account"}))(pay)  # type: ignore[arg-type]
+
+
 def test_a_function_never_sees_a_redacted_argument(opsjobs: OpsJobs, db: object) -> None:
     seen: dict[str, Any] = {}
 
@@ -175,7 +187,14 @@ def test_what_a_partition_may_be(value: Any, partition: str) -> None:
     assert bucket_of(line_of("mail", None)) is None
 
 
-@pytest.mark.parametrize("value", [[1], {"a": 1}, 1.5, "x" * 201, "a\0b", "\ud800"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        [1], {"a": 1}, 1.5, "x" * 201, "a\0b", "\ud800", pytest.param(10**200, id="201 digits"),
+        # Python writes it as no text, also not for the name of a test.
+        pytest.param(-(10**5000), id="5001 digits"),
+    ],
+)  # fmt: skip
 def test_what_a_partition_may_not_be(
     limited: Limited, bench: Bench, db: object, value: Any
 ) -> None:
