@@ -36,6 +36,14 @@ class Plans:
     def __exit__(self, *error: object) -> None:
         event.remove(self._engine, "before_cursor_execute", self._explain)
 
+    def __repr__(self) -> str:
+        """What a failed assertion prints: each plan's nodes, with what they read."""
+        keys = ("Node Type", "Index Name", "Actual Rows", "Rows Removed by Filter", "Actual Loops")
+        return "\n".join(
+            " > ".join(" ".join(str(node[key]) for key in keys if key in node) for node in nodes)
+            for _, nodes in self.seen
+        )
+
     def _explain(
         self, connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any
     ) -> None:
