@@ -10,16 +10,14 @@ from ..cron.declaration import make_entry
 from ..cron.standing import Standing
 from ..errors import DeclarationError, InvalidArgs
 from ..host import Host
+from .numbers import read_whole, whole
 
 MOST_CAUGHT_UP = 100
 
 
 def read_count(value: Any) -> int:
     """How many missed slots. Raises `ValueError` with what is allowed."""
-    number = _whole(value)
-    if number is None or not 1 <= number <= MOST_CAUGHT_UP:
-        raise ValueError(f"count is a whole number from 1 to {MOST_CAUGHT_UP}; got {value!r}")
-    return number
+    return read_whole(value, MOST_CAUGHT_UP, "count is {}")
 
 
 def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,7 +35,7 @@ def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
         except RecursionError:
             raise ValueError("args is nested too deeply") from None
     catch_up = "none" if given["catch_up"] in (None, "") else given["catch_up"]
-    number = _whole(catch_up)
+    number = whole(catch_up)
     try:
         entry = make_entry(
             worker,
@@ -65,9 +63,3 @@ def fault_of_call(host: Host, entry: Standing) -> str | None:
     except InvalidArgs as wrong:
         return f"its arguments do not fit: {wrong}"
     return None
-
-
-def _whole(value: Any) -> int | None:
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-        return int(value.strip()[:9])
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

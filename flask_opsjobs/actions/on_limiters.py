@@ -16,6 +16,7 @@ from ..host import Host
 from ..limits import transitions as limit_transitions
 from ..limits.transitions import Cooldown, Part
 from .catalog import Action
+from .numbers import read_whole
 from .shapes import Change
 from .verdict import Decided, Verdict, Written, do, exact, illegal, leave, moment
 
@@ -42,15 +43,9 @@ def read_target(text: str) -> str | None:
 
 def read_params(_host: Host, _action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
     """What is said beside the targets, in canonical values. Raises `ValueError` with what is allowed."""
-    return {name: _read_minutes(value) for name, value in given.items()}
-
-
-def _read_minutes(value: Any) -> int:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,7}", value.strip()):
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LONGEST_MINUTES:
-        return value
-    raise ValueError(f"minutes are a whole number from 1 to {LONGEST_MINUTES:,}; got {value!r}")
+    return {
+        name: read_whole(value, LONGEST_MINUTES, "minutes are {}") for name, value in given.items()
+    }
 
 
 def judge(

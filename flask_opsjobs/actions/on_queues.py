@@ -13,6 +13,7 @@ from ..queues import transitions as queue_transitions
 from ..queues.transitions import Standing
 from .catalog import Action
 from .effects import Effect, HandOut, TakeBack
+from .numbers import read_whole
 from .shapes import Change
 from .verdict import Decided, Verdict, Written, do, exact, illegal, leave
 
@@ -36,13 +37,11 @@ def read_params(_host: Host, _action: Action, given: Mapping[str, Any]) -> dict[
 
 def _read_window(value: Any) -> int | None:
     """A number of jobs; None for automatic, which forms and commands write as nothing or `auto`."""
-    if value in (None, "", "auto"):
-        return None
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,7}", value.strip()):
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _WIDEST:
-        return value
-    raise ValueError(f"a window is a whole number from 1 to {_WIDEST:,}, or auto; got {value!r}")
+    return (
+        None
+        if value in (None, "", "auto")
+        else read_whole(value, _WIDEST, "a window is {}, or auto")
+    )
 
 
 def judge(
