@@ -6,13 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+# In the intermediate list a delivery waits for its worker's claim, milliseconds. A worker that died there never comes
+# back for it, and nothing says so: it counts as lost after so many times the usual grace.
+PARKED_GRACES = 6
+
 
 @dataclass(frozen=True)
 class RedisFacts:
     """Where one job's delivery stands in Redis, read at `read_at`.
 
     `said` is why Redis could not be asked, None when it answered; the rest then means nothing. `position` counts from 0
-    at the head of the list; None when the delivery is not in it. `queue_length` includes what is not ours.
+    at the head of the list; None when the delivery is not in it. `queue_length` includes what is not ours. With
+    `is_suspended` somebody told all workers of this Redis, by RQ's own flag, to take nothing.
     """
 
     read_at: datetime
@@ -22,6 +27,7 @@ class RedisFacts:
     is_intermediate: bool = False
     is_running: bool = False
     rq_status: str | None = None
+    is_suspended: bool = False
 
     @property
     def is_reachable(self) -> bool:
@@ -32,6 +38,11 @@ class RedisFacts:
     def is_there(self) -> bool:
         """Whether the delivery was seen anywhere in Redis where RQ would find it."""
         return self.position is not None or self.is_intermediate or self.is_running
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether it was seen only where it lies between a worker's pop and that worker's claim."""
+        return self.is_intermediate and self.position is None and not self.is_running
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 from redis import RedisError
 from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
+from rq.suspension import WORKERS_SUSPENDED
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
@@ -83,7 +84,7 @@ def reading(engine: Engine, seconds: float) -> Iterator[tuple[Session, datetime]
 def read_redis_facts(host: Host, queue: str, rq_id: str | None, now: datetime) -> RedisFacts:
     """Where a delivery stands in the Redis of its queue; with `rq_id` None only whether Redis answers. Never raises.
 
-    At most five reads in one round trip. A place is sought in the order in which a delivery moves, so that one on its
+    At most six reads in one round trip. A place is sought in the order in which a delivery moves, so that one on its
     way is seen. An entry of RQ's started registry that has expired belongs to a dead worker and does not count.
     """
     try:
@@ -95,14 +96,16 @@ def read_redis_facts(host: Host, queue: str, rq_id: str | None, now: datetime) -
 def _read(host: Host, name: str, rq_id: str | None, now: datetime) -> RedisFacts:
     queue = read_only_queue(host.broker, name)
     with queue.connection.pipeline() as pipe:
+        pipe.exists(WORKERS_SUSPENDED)
         pipe.llen(queue.key)
         if rq_id is None:
-            return RedisFacts(now, queue_length=pipe.execute()[0])
+            suspended, length = pipe.execute()
+            return RedisFacts(now, queue_length=length, is_suspended=bool(suspended))
         pipe.lpos(queue.key, rq_id)
         pipe.lpos(queue.intermediate_queue_key, rq_id)
         pipe.zrangebyscore(queue.started_job_registry.key, now.timestamp(), "+inf")
         pipe.hget(RQJob.key_for(rq_id), "status")
-        length, position, parked, running, status = pipe.execute()
+        suspended, length, position, parked, running, status = pipe.execute()
     return RedisFacts(
         now,
         queue_length=length,
@@ -110,6 +113,7 @@ def _read(host: Host, name: str, rq_id: str | None, now: datetime) -> RedisFacts
         is_intermediate=parked is not None,
         is_running=rq_id in {StartedJobRegistry.parse_job_id(_text(entry)) for entry in running},
         rq_status=None if status is None else _text(status),
+        is_suspended=bool(suspended),
     )
 
 

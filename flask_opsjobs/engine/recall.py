@@ -11,15 +11,13 @@ from rq.job import JobStatus
 
 from .. import endings, sql
 from ..db import Connection
+from ..facts import PARKED_GRACES
 from .broker import Broker
 from .delivery import rq_id
 from .dispatch import recall
 from .redis_reads import read_hashes, where_they_stand
 from .tidy import tidy_quietly
 
-# In the intermediate list a delivery waits for its worker's claim, milliseconds. A worker that died there never comes
-# back for it, and nothing says so: it counts as lost after so many times the usual grace.
-_PARKED_GRACES = 6
 _MOST_ROWS = 20_000
 
 Key = tuple[int, int]
@@ -82,7 +80,7 @@ def recall_lost(
         after=after,
     )
     lost = _overdue(seen.absent, absent, now, recall_seconds)
-    lost |= _overdue(seen.parked, parked, now, recall_seconds * _PARKED_GRACES)
+    lost |= _overdue(seen.parked, parked, now, recall_seconds * PARKED_GRACES)
     if not lost:
         return Recalled(seen, [], [])
     return _take_back(connection, broker, [row for row in rows if row.key in lost], seen, now)

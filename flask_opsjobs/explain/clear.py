@@ -32,5 +32,5 @@ def _the_way(seen: Seen, codes: set[str]) -> Iterator[str]:
         yield f"{count(len(seen.alive), 'worker')} live{busy}"
     if seen.redis is not None and seen.redis.is_reachable:
         yield "Redis answers"
-        if seen.redis.is_there:
+        if seen.redis.is_there and not seen.is_lost:
             yield "delivery seen"

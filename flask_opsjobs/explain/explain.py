@@ -25,6 +25,7 @@ Rule = Callable[[Seen], Iterator[Reason]]
 RULES: Mapping[str, Rule] = {
     "deadline_passed": rules_of_job.deadline_passed,
     "cancel_requested": rules_of_job.cancel_requested,
+    "executor_silent": rules_of_job.executor_silent,
     "deferred": rules_of_job.deferred,
     "scheduled": rules_of_job.scheduled,
     "backing_off": rules_of_job.backing_off,
@@ -33,6 +34,7 @@ RULES: Mapping[str, Rule] = {
     "limit_unknown": rules_of_limit.limit_unknown,
     "limit_weight": rules_of_limit.limit_weight,
     "redis_away": rules_of_engine.redis_away,
+    "workers_suspended": rules_of_engine.workers_suspended,
     "no_live_worker": rules_of_queue.no_live_worker,
     "delivery_lost": rules_of_engine.delivery_lost,
     "loop_silent": rules_of_engine.loop_silent,

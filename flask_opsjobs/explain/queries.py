@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +15,7 @@ from ..jobs.lifecycle import FINAL
 from ..jobs.models import Attempt, Job
 from ..jobs.rows import Count
 from ..lifeline.models import Executor
-from ..lifeline.queries import list_loops
+from ..lifeline.queries import LoopRow, list_loops
 from ..limits import queries as limit_queries
 from ..limits.models import Bucket, Lease, Limiter
 from ..queues.models import Queue
@@ -38,14 +38,15 @@ def find_seen(session: Session, job_id: int, now: datetime, settings: Settings) 
     if seen.job.state in FINAL:
         return seen
     if seen.job.state == "started":
-        return replace(seen, executor=_executor(session, seen))
+        seen = replace(seen, executor=_executor(session, seen))
+        return replace(seen, loops=_loops(session, now)) if seen.is_orphaned else seen
     if seen.job.state == "deferred" and seen.job.cron_entry is not None:
         seen = replace(seen, waits_for=_waits_for(session, seen.job))
     seen = replace(
         seen,
         queue=_queue(session, seen.job.queue),
         last_outcome=_last_outcome(session, seen.job),
-        loops={loop.loop: loop for loop in list_loops(session, now)},
+        loops=_loops(session, now),
     )
     if seen.is_due:
         return _with_the_way(session, seen)
@@ -73,6 +74,10 @@ def _queue(session: Session, name: str) -> QueueSeen:
     columns = [getattr(Queue, name) for name in QueueSeen.__annotations__]
     row = session.execute(select(*columns).where(Queue.name == name)).one_or_none()
     return QueueSeen() if row is None else QueueSeen(*row)
+
+
+def _loops(session: Session, now: datetime) -> Mapping[str, LoopRow]:
+    return {loop.loop: loop for loop in list_loops(session, now)}
 
 
 def _last_outcome(session: Session, job: JobSeen) -> str | None:

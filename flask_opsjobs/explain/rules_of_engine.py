@@ -26,18 +26,35 @@ def redis_away(seen: Seen) -> Iterator[Reason]:
     )
 
 
+def workers_suspended(seen: Seen) -> Iterator[Reason]:
+    """RQ's own flag tells every worker of this Redis to take nothing, ours too."""
+    redis = seen.redis
+    if not seen.is_due or redis is None or not redis.is_suspended:
+        return
+    yield make_reason(
+        seen,
+        "workers_suspended",
+        "Somebody suspended all workers of its Redis with RQ's own command: they take no job, of no queue.",
+        "Resume them: `rq resume`.",
+        witness="observer",
+        read={"rq_suspended": True, "asked_at": redis.read_at},
+    )
+
+
 def delivery_lost(seen: Seen) -> Iterator[Reason]:
     """It was handed out, and its delivery is nowhere."""
     if not seen.is_lost:
         return
     job, redis = seen.job, seen.redis
     recall = (seen.loops or {}).get("recall")
-    grace = f"{seen.settings.recall_seconds:g} s"
+    where = "its delivery is in no list and with no worker there"
+    if redis is not None and redis.is_parked:
+        where = "a worker took its delivery, has not claimed it, and is gone"
     yield make_reason(
         seen,
         "delivery_lost",
-        "It was handed to RQ, and its delivery is in no list and with no worker there.",
-        f"The recall loop takes it back once it has missed it for {grace}.",
+        f"It was handed to RQ, and {where}.",
+        f"The recall loop takes it back once it has missed it for {seen.lost_seconds:g} s.",
         witness="observer",
         read={
             "delivery": f"opsjobs-{job.held}",
@@ -97,15 +114,32 @@ def needed_loops(seen: Seen) -> dict[str, str]:
         needed["expire"] = "ends a job whose deadline has passed"
     elif seen.job.state in ("scheduled", "retryable"):
         needed["stage"] = "makes a job available when it is due"
+    elif seen.is_orphaned:
+        needed["watch"] = "puts back a job whose executor is gone"
+    elif seen.job.state == "deferred" and seen.job.cron_entry is not None and not seen.waits_for:
+        needed["cron"] = "releases a job before which nothing is left"
     elif seen.is_lost:
         needed["recall"] = "takes back a lost delivery"
     elif seen.job.state == "available" and _nobody_else_hands_it_out(seen):
         needed["dispatch"] = "hands out what no commit and no worker hands out"
+    elif seen.job.state == "available" and _is_filled_with_lost(seen):
+        needed["recall"] = "takes back what its window counts and Redis does not have"
     return needed
 
 
 def _nobody_else_hands_it_out(seen: Seen) -> bool:
-    """Whether no pause and no window keeps it, and no busy worker refills the window when its job ends."""
+    """Whether no pause and no window keeps it, and a worker is idle, or none refills the window when its job ends.
+
+    One of ours does so. But whoever is idle would wait for that, and it may be hours.
+    """
     if seen.queue.is_paused or seen.window is None or seen.window.is_full:
         return False
-    return not seen.busy
+    return len(seen.busy) < len(seen.alive) or all(busy.kind == "plain" for busy in seen.busy)
+
+
+def _is_filled_with_lost(seen: Seen) -> bool:
+    """Whether its window counts more than lies in Redis: what was taken this moment, or is lost."""
+    window, redis = seen.window, seen.redis
+    if window is None or redis is None or not redis.is_reachable or seen.queue.is_paused:
+        return False
+    return window.is_full and redis.queue_length < window.used

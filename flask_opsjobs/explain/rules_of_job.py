@@ -45,6 +45,22 @@ def cancel_requested(seen: Seen) -> Iterator[Reason]:
     )
 
 
+def executor_silent(seen: Seen) -> Iterator[Reason]:
+    """It is started by an executor that is gone, or seems to be."""
+    if not seen.is_orphaned:
+        return
+    who, job = seen.executor, seen.job
+    yield make_reason(
+        seen,
+        "executor_silent",
+        f"Its executor {who.name} gives no sign of life." if who else "Its executor is not known any more.",
+        "The watch loop gives that executor up, and puts the job back.",
+        witness="inferred",
+        read={"executor": who and who.name, "beat_at": who and who.beat_at, "started_at": job.started_at},
+        since=who.beat_at if who else job.started_at,
+    )  # fmt: skip
+
+
 def _when_it_stops(seen: Seen) -> str:
     who = seen.executor
     if who is not None and not who.is_alive:
@@ -58,14 +74,17 @@ def deferred(seen: Seen) -> Iterator[Reason]:
     """It waits for something that is no time."""
     if seen.job.state == "deferred" and not seen.is_overdue:
         entry, first = seen.job.cron_entry, [f"job {id}" for id in seen.waits_for]
-        before = " and ".join(first) or "the job before it"
         have = "have" if len(first) > 1 else "has"
-        behind = f"It waits until {before} of cron entry {entry} {have} ended."
+        behind = f"It waits until {' and '.join(first)} of cron entry {entry} {have} ended."
+        todo = "It becomes available when that has happened."
+        if entry is not None and not first:
+            behind = f"What was before it of cron entry {entry} has ended, and did not release it."
+            todo = "The cron loop releases it with its next pass."
         yield make_reason(
             seen,
             "deferred",
             "It waits for another job or a signal." if entry is None else behind,
-            "It becomes available when that has happened.",
+            todo,
             witness="host" if entry is None else "dispatcher",
             read={
                 "state": seen.job.state,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..facts import RedisFacts
+from ..facts import PARKED_GRACES, RedisFacts
 from ..jobs.lifecycle import WAITING
 from ..jobs.rows import Count
 from ..lifeline.queries import LoopRow
@@ -169,18 +169,30 @@ class Seen:
 
     @property
     def is_lost(self) -> bool:
-        """Whether it was handed out a while ago, Redis answers, and its delivery is nowhere.
+        """Whether it was handed out a while ago, Redis answers, and its delivery is nowhere, or where a worker died.
 
         Postgres was read a moment before Redis. A job that was handed out just now may not have been pushed yet.
         """
         job, redis = self.job, self.redis
         if job.state != "queued" or not self.is_due or redis is None or not redis.is_reachable:
             return False
-        if redis.is_there or any(job.held in listener.holding for listener in self.alive):
+        is_seen = redis.is_there and not redis.is_parked
+        if is_seen or any(job.held in listener.holding for listener in self.alive):
             return False
         if job.dispatched_at is None:
             return True
-        return (self.now - job.dispatched_at).total_seconds() >= self.settings.recall_seconds
+        return (self.now - job.dispatched_at).total_seconds() >= self.lost_seconds
+
+    @property
+    def lost_seconds(self) -> float:
+        """How long its delivery may be missing before it counts as lost, as recall counts."""
+        is_parked = self.redis is not None and self.redis.is_parked
+        return self.settings.recall_seconds * (PARKED_GRACES if is_parked else 1)
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether it is started, and whoever has it gives no sign of life."""
+        return self.job.state == "started" and not (self.executor and self.executor.is_alive)
 
     def is_awake(self, loop: str) -> bool:
         """Whether the loop was awake lately."""

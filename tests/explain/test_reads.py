@@ -173,7 +173,7 @@ def test_redis_is_asked_the_same_few_reads_however_much_lies_there(
     asked = {name: after[name] - before.get(name, 0) for name in after}
     asked = {name: many for name, many in asked.items() if many and name != "info"}
     assert {name.upper() for name in asked} <= READS
-    assert sum(asked.values()) == 5
+    assert sum(asked.values()) == 6
 
 
 def test_a_delivery_is_seen_wherever_it_stands(
