@@ -50,7 +50,7 @@ def find_seen(session: Session, job_id: int, now: datetime, settings: Settings) 
     )
     if seen.is_due:
         return _with_the_way(session, seen)
-    # It may have become too heavy while it waits for its time.
+    # It may have become too heavy while it waits for its time, and a cooldown may outlast that.
     return replace(seen, limit=_limit(session, seen.job)) if seen.is_early else seen
 
 

@@ -120,10 +120,11 @@ def needed_loops(seen: Seen) -> dict[str, str]:
         needed["cron"] = "releases a job before which nothing is left"
     elif seen.is_lost:
         needed["recall"] = "takes back a lost delivery"
-    elif seen.job.state == "available" and _nobody_else_hands_it_out(seen):
-        needed["dispatch"] = "hands out what no commit and no worker hands out"
-    elif seen.job.state == "available" and _is_filled_with_lost(seen):
-        needed["recall"] = "takes back what its window counts and Redis does not have"
+    elif seen.job.state == "available":
+        if _nobody_else_hands_it_out(seen):
+            needed["dispatch"] = "hands out what no commit and no worker hands out"
+        if _is_kept_by_lost(seen):
+            needed["recall"] = "takes back what was handed out before it and is not in Redis"
     return needed
 
 
@@ -137,9 +138,13 @@ def _nobody_else_hands_it_out(seen: Seen) -> bool:
     return len(seen.busy) < len(seen.alive) or all(busy.kind == "plain" for busy in seen.busy)
 
 
-def _is_filled_with_lost(seen: Seen) -> bool:
-    """Whether its window counts more than lies in Redis: what was taken this moment, or is lost."""
+def _is_kept_by_lost(seen: Seen) -> bool:
+    """Whether its window is full, or its limiter's room kept free, and Redis has less than was handed out.
+
+    The difference was taken this moment, or is lost.
+    """
     window, redis = seen.window, seen.redis
     if window is None or redis is None or not redis.is_reachable or seen.queue.is_paused:
         return False
-    return window.is_full and redis.queue_length < window.used
+    is_kept = seen.limit is not None and seen.limit.standing.handed_out > 0
+    return (window.is_full or is_kept) and redis.queue_length < window.used

@@ -43,8 +43,11 @@ def limit_weight(seen: Seen) -> Iterator[Reason]:
 
 def limit_cooldown(seen: Seen) -> Iterator[Reason]:
     """An operator cools the limiter, or its partition, down."""
-    # The claim puts back what lies in Redis.
-    for limit, _, block in _blocks(seen, bucket.COOLDOWN, seen.limit if seen.is_due else None):
+    # The claim puts back what lies in Redis. Of what has its time still before it, it is said when it lasts longer.
+    for limit, _, block in _blocks(seen, bucket.COOLDOWN, seen.limit):
+        is_over = block.until is not None and block.until <= seen.job.due_at
+        if not seen.is_due and seen.job.state != "deferred" and is_over:
+            continue
         yield make_reason(
             seen,
             "limit_cooldown",

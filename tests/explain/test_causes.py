@@ -220,6 +220,24 @@ def test_a_cooldown_holds_also_what_lies_in_redis(scene: Scene) -> None:
     assert codes(scene.look(job_id)) == ["limit_cooldown"]
 
 
+@pytest.mark.parametrize(("delay", "is_said"), [(59 * 60, True), (61 * 60, False)])
+def test_a_cooldown_that_outlasts_its_time_is_told_before_that_comes(
+    scene: Scene, delay: float, is_said: bool
+) -> None:
+    job_id = scene.record_limited(concurrency=1, delay=delay)
+    scene.operator.cooldown("api", 60, **WHY)
+    assert codes(scene.look(job_id)) == ["scheduled"] + ["limit_cooldown"] * is_said
+
+
+def test_a_retry_does_not_help_against_a_cooldown(scene: Scene) -> None:
+    job_id = scene.record_limited(concurrency=1)
+    scene.bench.dispatch_all()
+    scene.bench.claim(job_id)
+    scene.bench.record(job_id, 1, Outcome(kind="raised", error="Boom", delay_seconds=60))
+    scene.operator.cooldown("api", 60, **WHY)
+    assert codes(scene.look(job_id)) == ["backing_off", "limit_cooldown"]
+
+
 def test_what_became_too_heavy_is_told_before_its_time_comes(scene: Scene) -> None:
     job_id = scene.record_limited(concurrency=2, weight=2, delay=3600)
     scene.bench.host.workers.clear()
@@ -481,6 +499,15 @@ class TestSeveral:
         assert codes(found) == ["loop_silent", "window_full"]
         assert found.reasons[0].read["loop"] == "recall"
         assert codes(scene.look(waiting)) == ["window_full"]
+
+    def test_a_limiter_that_keeps_its_room_for_a_lost_delivery(self, scene: Scene) -> None:
+        _, waiting = (scene.record_limited(concurrency=1) for _ in range(2))
+        assert scene.bench.dispatch_all() == 1
+        assert codes(scene.look(waiting, "recall")) == ["limit_concurrency"]
+        scene.redis.flushdb()
+        found = scene.look(waiting, "recall")
+        assert codes(found) == ["loop_silent", "limit_concurrency"]
+        assert found.reasons[0].read["loop"] == "recall"
 
     def test_who_waits_behind_nobody_needs_the_cron_loop(self, scene: Scene) -> None:
         found = deferred(scene)
