@@ -27,14 +27,19 @@ from .delivery import rq_id as name_of
 from .read_only import read_only_queue
 
 
-def explain(host: Host, session: Session, job_id: int, now: datetime) -> Explanation | None:
+def explain(
+    host: Host, session: Session, job_id: int, now: datetime, *, names_partition: bool = True
+) -> Explanation | None:
     """Why the job is not running; None when there is no such job. The schema must be one that this code runs on.
 
-    Reads through the session it gets, then asks Redis once, for 0.2 s at most, when the answer depends on it.
+    Reads through the session it gets, then asks Redis once, for 0.2 s at most, when the answer depends on it. Without
+    `names_partition` no word says the partition of its limiter, which is a value of the job's arguments.
     """
     seen = find_seen(session, job_id, now, host.settings)
     if seen is None:
         return None
+    if seen.limit is not None:
+        seen = replace(seen, limit=replace(seen.limit, is_named=names_partition))
     if seen.is_due:
         job = seen.job
         delivery = name_of(job.id, job.dispatch_no) if job.state == "queued" else None

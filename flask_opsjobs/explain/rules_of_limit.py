@@ -22,7 +22,7 @@ def limit_unknown(seen: Seen) -> Iterator[Reason]:
         f"No worker and no loop has declared the limiter {limit.name}: what it allows is not known.",
         "Start a worker, or the loops, with the code that declares it.",
         witness="dispatcher",
-        read={"limiter": limit.name, "partition": limit.partition or None},
+        read=_read(limit),
     )
 
 
@@ -162,12 +162,12 @@ def _judge(seen: Seen, limit: LimitSeen, shape: Shape) -> tuple[Block, ...]:
 
 def _subject(limit: LimitSeen, *, is_first: bool = True) -> str:
     the = "The" if is_first else "the"
-    of = f" for {limit.partition}" if limit.partition else ""
+    of = f" for {limit.said}" if limit.said else ""
     return f"{the} limiter {limit.name}{of}"
 
 
 def _read(limit: LimitSeen) -> dict[str, object]:
-    return {"limiter": limit.name, "partition": limit.partition or None}
+    return {"limiter": limit.name, "partition": limit.said}
 
 
 def _go_before(seen: Seen) -> str:

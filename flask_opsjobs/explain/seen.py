@@ -91,7 +91,7 @@ class LimitSeen:
     """What its limiter is and has. `shape` is None when nobody has declared it; `holders` are the oldest of what runs.
 
     `ahead_weight` is the weight of those that go before it in its line, as far as they were counted. The cooldown is
-    the limiter's or the partition's, whichever lasts longer.
+    the limiter's or the partition's, whichever lasts longer. Who may not see the partition is not told it: `is_named`.
     """
 
     name: str
@@ -105,6 +105,12 @@ class LimitSeen:
     cooldown_by: str | None = None
     cooldown_reason: str | None = None
     is_cooldown_of_all: bool = False
+    is_named: bool = True
+
+    @property
+    def said(self) -> str | None:
+        """The partition as it may be said; None when it has none."""
+        return self.partition or None if self.is_named else None
 
     @property
     def cooling_target(self) -> str:

@@ -74,6 +74,13 @@ def subject() -> str | None:
     return f"{thing}/{arguments['name']}"
 
 
+def may_see_partition(limiter: str | None, partition: str | None) -> bool:
+    """Whether the partition of a job on the current page may be named: it is a value of the job's arguments."""
+    if limiter is None or not partition:
+        return True
+    return may_see_payload() or may("limiters.view", make_target(limiter, partition))
+
+
 def may_see_payload() -> bool:
     """Whether payload may be shown on the current page."""
     return may(PAYLOAD, subject())

@@ -17,7 +17,7 @@ from ..unseen import on_one_line, visible
 _log = logging.getLogger("flask_opsjobs")
 
 FAILED = "[hidden: display policy failed]"
-_NO_PAYLOAD = "[hidden: needs payload.view]"
+NO_PAYLOAD = "[hidden: needs payload.view]"
 # What a policy may have put in place of a secret, inside of a text.
 _MARKED = re.compile(r"(\[hidden(?:: ?[^\[\]\n]{1,60})?\])")
 _LOGGED = re.compile(r"(?P<at>[\d:.]+) (?P<rest>(?P<level>[A-Z]+) .*)")
@@ -54,7 +54,7 @@ class Display:
         if text is None:
             return Markup("")
         if not self.may_see:
-            return _hidden(_NO_PAYLOAD)
+            return _hidden(NO_PAYLOAD)
         return _mark(self.clean(text)[-_LONGEST_TEXT:])
 
     def log(self, text: str | None) -> Markup:
@@ -69,7 +69,7 @@ class Display:
         if text is None:
             return Markup("")
         if not self.may_see:
-            return _hidden(_NO_PAYLOAD)
+            return _hidden(NO_PAYLOAD)
         first = next(iter(self.clean(text).splitlines()), "")
         return _mark(first if len(first) <= _LINE else first[: _LINE - 1] + "…")
 
@@ -78,7 +78,7 @@ class Display:
         if text is None:
             return Markup("")
         if not self.may_see:
-            return _hidden(_NO_PAYLOAD)
+            return _hidden(NO_PAYLOAD)
         try:
             value = self._load(text, redacted)
         except RecursionError:

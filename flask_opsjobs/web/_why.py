@@ -40,12 +40,16 @@ class Shown:
     place: tuple[str, str] | None
 
 
-def show(why: Explanation | None, job: JobInFull) -> list[Shown]:
-    """The reasons as the panel draws them. A window needs a number, so that button stands on the queue's page."""
+def show(why: Explanation | None, job: JobInFull, *, names_partition: bool) -> list[Shown]:
+    """The reasons as the panel draws them. A window needs a number, so that button stands on the queue's page.
+
+    No button leads to a partition that may not be named.
+    """
     shown = []
     for reason in why.reasons if why else ():
-        asks_more = reason.action == "queue.set_window"
-        action = None if reason.action is None or asks_more else ACTIONS[reason.action]
+        action = None if reason.action in (None, "queue.set_window") else ACTIONS[reason.action]
+        if action is not None and action.thing == "limiter" and not names_partition:
+            action = None if split_target(reason.target or "")[1] else action
         url = None if action is None else _url(action, reason, job)
         shown.append(Shown(reason, action, url, _place(reason, job)))
     return shown

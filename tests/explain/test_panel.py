@@ -9,9 +9,11 @@ import pytest
 from bs4 import Tag
 from flask import Flask
 from flask.testing import FlaskClient
+from flask_sqlalchemy import SQLAlchemy
 from redis import Redis
 
-from flask_opsjobs import OpsJobs
+from flask_opsjobs import Limit, OpsJobs
+from flask_opsjobs.engine.declare import declare
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.operator import Operator
@@ -119,6 +121,39 @@ def test_the_action_that_helps_is_a_button_that_leads_to_its_preview(
     assert "disabled" in button.attrs
     assert "needs queue.resume" in words(button)
     assert ("queue.resume", "queue/default") in access.asked
+
+
+def test_a_partition_is_named_only_to_those_who_may_see_it(
+    client: FlaskClient, bench: Bench, opsjobs: OpsJobs, db: SQLAlchemy, access: Access
+) -> None:
+    limit = Limit("api", concurrency=1, partition="account")
+
+    @opsjobs.worker(limit=limit)
+    def call(account: str) -> None: ...
+
+    declare(bench.host, "test")
+    job_id = call.enqueue(account="acme-4711").id
+    db.session.commit()
+    who = {"actor": "ops-demo", "reason": "the vendor asked us to hold"}
+    Operator(bench.host).run(
+        "limiter.cooldown", ["limiter/api/acme-4711"], params={"minutes": 5}, **who
+    )
+    paths = [f"/ops/jobs/jobs/{job_id}{rest}" for rest in ("", "/raw")]
+
+    def named() -> list[bool]:
+        return ["acme-4711" in client.get(path).text for path in paths]
+
+    assert named() == [True, True]
+    access.held.discard("limiters.view")
+    assert named() == [True, True], "it is one of the arguments, which payload.view shows"
+    access.held.discard("payload.view")
+    assert named() == [False, False]
+    found = panel(client, bench, job_id)
+    assert found is not None
+    assert "The limiter api cools down" in words(found)
+    assert found.select("button") == []
+    access.held.add("limiters.view")
+    assert named() == [True, True]
 
 
 def test_a_place_to_look_is_linked_for_those_who_may_go_there(

@@ -19,6 +19,7 @@ from ...jobs.rows import AttemptRow, JobInFull
 from ...lifeline.queries import ExecutorRow, find_executor
 from ...queues.queries import list_paused_queues
 from .. import _access, _pages, _problems, _timeline, _traceback, _why, _words
+from .._display import NO_PAYLOAD
 from .._history import list_history
 from .._host import host
 from .._reads import Reading, reading
@@ -59,6 +60,8 @@ def raw(job_id: str) -> Response:
         attempts = job_queries.list_stored_attempts(read.session, job["id"])
     declared = host().workers.get(job["worker"])
     redacted = declared.redact if declared else ()
+    if not _access.may_see_partition(job["limiter"], job["partition"]):
+        job = {**job, **dict.fromkeys(("line", "partition"), NO_PAYLOAD)}
     title = f"Raw row of {job['worker']} {job['id']}"
     rows: dict[str, Any] = {"job": job, "attempts": attempts, "redacted": redacted}
     return _pages.document("job_raw.html", "jobs", title, read.now, **rows)
@@ -78,7 +81,8 @@ def _full(read: Reading, job: JobInFull) -> Markup:
     shown = _chosen(attempts)
     broken = next((attempt for attempt in attempts if attempt.error), None)
     declared = host().workers.get(job.worker)
-    why = explain(host(), read.session, job.id, read.now)
+    names_partition = _access.may_see_partition(job.limiter, job.partition)
+    why = explain(host(), read.session, job.id, read.now, names_partition=names_partition)
     return _pages.part(
         "job/_live.html",
         read.now,
@@ -101,7 +105,8 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         events=events,
         actions=actions_of_job(job.state),
         why=why,
-        reasons=_why.show(why, job),
+        reasons=_why.show(why, job, names_partition=names_partition),
+        names_partition=names_partition,
         is_paused=job.queue in list_paused_queues(read.session),
         is_final=job.state in FINAL,
         meaning=MEANINGS[job.state],
