@@ -90,13 +90,14 @@ def judge(seen: Seen) -> Explanation:
 
 
 def _lacking(seen: Seen, reasons: tuple[Reason, ...]) -> Iterator[str]:
-    if not seen.is_due:
-        return
-    if seen.redis is None:
+    if seen.is_due and seen.redis is None:
         yield "Redis was not asked"
-    elif not seen.redis.is_reachable:
+    elif seen.is_due and seen.redis is not None and not seen.redis.is_reachable:
         yield "Redis could not be read"
-    if "no_live_worker" in {reason.code for reason in reasons} and not seen.is_awake("observe"):
+    may_be_plain = "no_live_worker" in {reason.code for reason in reasons}
+    if seen.is_orphaned:
+        may_be_plain = seen.executor is not None and seen.executor.kind == "plain"
+    if may_be_plain and not seen.is_awake("observe"):
         yield "plain RQ workers are not seen while the observe loop is silent"
 
 

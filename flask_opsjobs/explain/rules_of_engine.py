@@ -35,7 +35,7 @@ def workers_suspended(seen: Seen) -> Iterator[Reason]:
         seen,
         "workers_suspended",
         "Somebody suspended all workers of its Redis with RQ's own command: they take no job, of no queue.",
-        "Resume them: `rq resume`.",
+        "Resume them: `rq resume -u`, with the URL of that Redis.",
         witness="observer",
         read={"rq_suspended": True, "asked_at": redis.read_at},
     )

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs import Limit, OpsJobs
 from flask_opsjobs.actions.catalog import ACTIONS
 from flask_opsjobs.cron.declaration import make_entry
+from flask_opsjobs.engine.claim import claim
 from flask_opsjobs.engine.declare import declare
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.engine.facts import explain
@@ -28,6 +29,7 @@ from flask_opsjobs.explain.causes import CAUSES, CODES
 from flask_opsjobs.explain.explain import RULES, explain_job, explain_schema
 from flask_opsjobs.explain.shapes import Explanation
 from flask_opsjobs.facts import RedisFacts
+from flask_opsjobs.jobs.claimed import Claimed
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.lifeline import executors
 from flask_opsjobs.loops import cron
@@ -480,6 +482,19 @@ class TestSeveral:
         scene.operator.cancel(job_id, **WHY)
         found = scene.look(job_id, minutes=3, beats=False)
         assert codes(found) == ["cancel_requested", "executor_silent"]
+
+    def test_of_a_plain_worker_only_observe_sees_signs_of_life(self, scene: Scene) -> None:
+        job_id = scene.record()
+        scene.bench.dispatch()
+        connection = scene.bench.connection
+        plain = executors.find_or_register_plain(
+            connection, "plain", "here", 1, read_clock(connection)
+        )
+        assert isinstance(claim(connection, (job_id, 1), plain, "plain"), Claimed)
+        found = scene.look(job_id, "observe", minutes=30)
+        assert codes(found) == ["executor_silent"]
+        assert found.lacking == ("plain RQ workers are not seen while the observe loop is silent",)
+        assert scene.look(job_id, minutes=30).completeness == "complete"
 
     def test_what_rq_suspended_goes_on_when_rq_resumes_it(self, scene: Scene) -> None:
         job_id = scene.record(queue="mail")
