@@ -1,16 +1,18 @@
 -- Records a job. Returns its id and state, and the number of its dispatch.
 -- It is due at scheduled_at, or the delay from now on. Due now, it is born `available`; with a dispatch_no above 0 it is
--- born `queued` instead, and whoever gave that number pushes it once the host has committed. A `deferred` one waits for
--- the job of its cron entry that has not ended.
+-- born `queued` instead, and whoever gave that number pushes it once the host has committed; not in a queue that is paused
+-- or drains: that number rests on a look from before. A `deferred` one waits for the job of its cron entry that has not ended.
 -- No lock: its birth is an appended row, which waits for nobody and goes with a rollback.
 -- Run in the host's transaction by `enqueue`. Postgres' clock, not its now(), which stands still in a transaction.
+-- Index: queues_pkey.
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now
 ), due AS MATERIALIZED (
     SELECT now, coalesce(%(scheduled_at)s::timestamptz, now + %(delay)s::interval) AS at FROM moment
 ), birth AS MATERIALIZED (
     SELECT *, CASE WHEN %(is_deferred)s THEN 'deferred' WHEN at > now THEN 'scheduled'
-        WHEN %(dispatch_no)s::bigint > 0 THEN 'queued' ELSE 'available' END AS state
+        WHEN %(dispatch_no)s::bigint > 0 AND NOT EXISTS (
+            SELECT FROM opsjobs.queues WHERE name = %(queue)s AND is_paused) THEN 'queued' ELSE 'available' END AS state
     FROM due
 ), counted AS (
     INSERT INTO opsjobs.birth_slips (at, queue, born) SELECT now, %(queue)s, 1 FROM moment

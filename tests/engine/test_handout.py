@@ -11,6 +11,7 @@ from rq import Queue
 
 from flask_opsjobs.engine.delivery import Delivery, rq_id
 from flask_opsjobs.engine.horse import kill_group
+from flask_opsjobs.operator import Operator
 from tests.engine.site import enqueue, rows, state_of
 from tests.support.host import add, backend_pid
 from tests.support.host import db as host_db
@@ -48,6 +49,19 @@ def test_a_job_is_born_queued_when_the_window_has_room(site: Any, redis_client: 
         rq_id(first, 1),
         rq_id(second.id, 1),
     ]
+
+
+@pytest.mark.parametrize("verb", ["pause", "drain"])
+def test_no_job_is_born_queued_in_a_queue_that_was_stopped_since_its_room_was_seen(
+    site: Any, redis_client: Redis, verb: str
+) -> None:
+    enqueue(add, a=1, b=1)
+    stopped = {"actor": "ops-demo", "reason": "the relay is down"}
+    assert getattr(Operator(site.extensions["opsjobs"]), verb)("default", **stopped).is_done
+    waiting = add.enqueue(a=2, b=2)
+    host_db.session.commit()
+    assert (waiting.state, state_of(waiting.id)) == ("available", "available")
+    assert rq_id(waiting.id, 1) not in Queue("default", connection=redis_client).job_ids
 
 
 def test_a_job_born_queued_is_never_pushed_when_the_host_rolls_back(
