@@ -60,7 +60,8 @@ class OutsideJob:
 class OutsideFacts:
     """The jobs in RQ that are not ours, read at `read_at`: how many, by RQ's word, and a few, the failed ones first.
 
-    `said` is why Redis could not be asked. With `is_cut` there are more: only so many of each registry were read.
+    `said` is why Redis could not be asked. With `is_cut` there are more: only so many of each registry were read. With
+    `is_suspended` somebody told all workers of a Redis, by RQ's own flag, to take nothing.
     """
 
     read_at: datetime
@@ -68,6 +69,7 @@ class OutsideFacts:
     by_status: Mapping[str, int] = field(default_factory=dict)
     is_cut: bool = False
     examples: Sequence[OutsideJob] = ()
+    is_suspended: bool = False
 
     @property
     def number(self) -> int:

@@ -11,6 +11,7 @@ from redis import RedisError
 from rq import Queue
 from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
+from rq.suspension import WORKERS_SUSPENDED
 
 from ..facts import OutsideFacts, OutsideJob
 from .broker import Broker, is_ours
@@ -35,14 +36,16 @@ def read_outside(broker: Broker, queues: Iterable[str], now: datetime) -> Outsid
 
 def _read(broker: Broker, names: list[str], now: datetime) -> OutsideFacts:
     by_status = dict.fromkeys(_STATUSES, 0)
-    is_cut = len(names) > _MOST_QUEUES
+    is_cut, is_suspended = len(names) > _MOST_QUEUES, False
     examples: list[tuple[Queue, OutsideJob]] = []
     asked = (read_only_queue(broker, name) for name in names[:_MOST_QUEUES])
     for queues in by_redis(asked):
         with queues[0].connection.pipeline(transaction=False) as pipe:
+            pipe.exists(WORKERS_SUSPENDED)
             for queue in queues:
                 _ask(pipe, queue)
             answers = iter(pipe.execute())
+        is_suspended |= bool(next(answers))
         for queue in queues:
             for status in _STATUSES:
                 ids = next(answers)
@@ -55,7 +58,8 @@ def _read(broker: Broker, names: list[str], now: datetime) -> OutsideFacts:
                 ]
     examples.sort(key=lambda pair: _STATUSES.index(pair[1].status))
     told = _tell(examples[:_EXAMPLES])
-    return OutsideFacts(now, None, {k: n for k, n in by_status.items() if n}, is_cut, told)
+    counted = {status: number for status, number in by_status.items() if number}
+    return OutsideFacts(now, None, counted, is_cut, told, is_suspended)
 
 
 def _ask(pipe: Any, queue: Queue) -> None:

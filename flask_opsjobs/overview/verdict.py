@@ -22,8 +22,14 @@ class Verdict:
     about: str | None = None
 
 
-def judge(seen: Overview) -> Verdict:
-    """The worst of what an overview shows; the first rule that has something to say decides."""
+def judge(seen: Overview, *, is_suspended: bool = False) -> Verdict:
+    """The worst of what an overview shows; the first rule that has something to say decides.
+
+    With `is_suspended` RQ's own flag tells all workers to take nothing: nothing runs, whatever else is well.
+    """
+    if is_suspended:
+        advice = "They take no job, of no queue, until somebody says `rq resume -u`, with the URL of that Redis."
+        return Verdict("open", "All workers are suspended by RQ's own command.", advice)
     return next(said for rule in _RULES for said in rule(seen))
 
 

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from redis import Redis
+from rq.suspension import resume, suspend
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.overview.models import Rollup, RollupHead
@@ -39,6 +41,16 @@ def test_all_is_well(session: Session, get: Get) -> None:
         "Nothing needs a person. Nothing failed in the last hour, every loop is awake, "
         "1 worker has a sign of life.",
     )
+
+
+def test_workers_that_rq_suspended(session: Session, get: Get, redis_client: Redis) -> None:
+    _well(session)
+    suspend(redis_client)
+    level, words = _said(get)
+    assert level == "open"
+    assert words.startswith("All workers are suspended by RQ's own command.")
+    resume(redis_client)
+    assert _said(get)[0] == "healthy"
 
 
 def test_no_loop_has_run(get: Get) -> None:

@@ -58,7 +58,7 @@ def _part() -> tuple[Markup, datetime]:
         "overview/_live.html",
         read.now,
         seen=overview,
-        verdict=judge(overview),
+        verdict=judge(overview, is_suspended=outside.is_suspended),
         cards=make_cards(Seen(overview, failures, resolved, pace, outside)),
         pace=pace,
         charts=charts,
