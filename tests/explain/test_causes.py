@@ -585,6 +585,14 @@ class TestEvidence:
         assert abs(first.until - started_at - timedelta(seconds=60)) < timedelta(seconds=1)
         assert (first.read["ahead"], second.read["ahead"], second.until) == ("0", "1", None)
 
+    def test_what_goes_before_a_limited_job_is_counted_in_its_line(self, scene: Scene) -> None:
+        running, *_ = (scene.record() for _ in range(5))
+        scene.bench.dispatch(window=2)
+        scene.bench.claim(running)
+        reason = scene.look(scene.record_limited(concurrency=1)).reasons[0]
+        assert reason.code == "workers_busy"
+        assert "and 1 due job of its line or in Redis goes before it" in reason.says
+
     def test_a_heavy_job_finds_too_little_room_beside_others(self, scene: Scene) -> None:
         scene.make_bench("idle")
         ids = [scene.record_limited(concurrency=10, weight=weight) for weight in (4, 8)]
