@@ -198,6 +198,12 @@ def _fault_of_field(at: int, field: str, allowed: str) -> str | None:
             return (
                 f"a range of one value has no steps: write {first}, or {first}/… to go on from it"
             )
+    # Whoever writes */90 wants every 90 minutes, and no field can say that.
+    values = getattr(_read(alone(field)), _SETS[at])
+    if "/" in field and len(values) == 1:
+        (value,) = values
+        only = value if value >= 0 else field.partition("/")[0]
+        return f"a step too wide for it, which leaves {only} alone: write {only}, or a smaller step"
     return None
 
 

@@ -62,7 +62,8 @@ def _fields(
             frozenset().union(*(term.values for term in terms)),
         )
     )
-    return one | one | several
+    # A field that a step leaves one value of is refused.
+    return (one | one | several).filter(lambda field: "/" not in field.text or len(field.values) > 1)
 
 
 STAR = {name: Field("*", frozenset(range(least, most + 1))) for name, least, most in
