@@ -58,11 +58,12 @@ def _verbs_of_jobs() -> Iterator[Url]:
         yield Url(f"/jobs/<job_id>/{verb}", f"job_{verb}", actions.on_job(action), "verb", needs)
 
 
-def _verbs_of(thing: str, place: str) -> Iterator[Url]:
-    """Each verb on one thing that has a name; `place` is its page's."""
+def _verbs_of(thing: str, place: str, **own: Callable[..., Any]) -> Iterator[Url]:
+    """Each verb on one thing that has a name; `place` is its page's, `own` the views of verbs that have one."""
     for action in (action for action in ACTIONS.values() if action.thing == thing):
         rule, endpoint = f"{place}/{action.verb}", f"{thing}_{action.verb}"
-        yield Url(rule, endpoint, actions.on_named(action), "verb", action.permission)
+        view = own.get(action.verb) or actions.on_named(action)
+        yield Url(rule, endpoint, view, "verb", action.permission)
 
 
 def _verbs_of_limiters() -> Iterator[Url]:
@@ -105,7 +106,7 @@ URLS = (
     Url("/new/cron/preview", "cron_make", cron.create, "verb", "cron.create"),
     Url("/edit/cron/<path:name>", "cron_change", cron.edit, "page", "cron.edit"),
     Url("/edit/cron/<path:name>/runs", "cron_change_runs", cron.edit, "verb", "cron.edit"),
-    *_verbs_of("cron", "/cron/<path:name>"),
+    *_verbs_of("cron", "/cron/<path:name>", edit=cron.change),
     Url("/limiters", "limiters", limiters.page, "page", "limiters.view"),
     Url("/live/limiters", "limiters_live", limiters.live, "fragment", "limiters.view"),
     # Its name has no slash; a partition, which may hold any text, is in the query string.

@@ -320,15 +320,45 @@ def test_an_entry_is_made_changed_and_deleted_at_runtime(
         ({"args": '{"no": 1}'}, "no"),
         ({"overlap": "sometimes"}, "overlap must be one of"),
         ({"catch_up": "0"}, "catch_up must be"),
-        ({"name": "a b"}, "is not a target"),
+        ({"name": "a b"}, "use 1 to 200 letters"),
+        # The last of five faults: none is cut off.
+        ({"expression": "61 25 32 13 8"}, "the field day of the week is '8'"),
     ],
 )
-def test_nonsense_is_refused_with_its_place(
-    client: FlaskClient, entry: Runner, changes: dict[str, str], says: str
+def test_nonsense_is_refused_with_its_place_in_the_form_that_was_sent(
+    client: FlaskClient, entry: Runner, host: Host, changes: dict[str, str], says: str
 ) -> None:
-    answer = client.post("/ops/jobs/new/cron/preview", data=NEW | changes, headers=SAME_ORIGIN)
-    assert answer.status_code == 422
-    assert says in soup(answer.text).main.text
+    sent, what = NEW | changes, {key: value for key, value in NEW.items() if key != "name"}
+    Operator(host).create_cron("there", what, **WHY)
+    for place in ("/new/cron/preview", "/cron/there/edit"):
+        if "edit" in place and "name" in changes:
+            continue
+        answer = client.post(f"/ops/jobs{place}", data=sent, headers=SAME_ORIGIN)
+        assert answer.status_code == 422
+        main = soup(answer.text).main
+        assert says in main.select_one("form [role=alert]").text
+        assert main.select_one("#entry-expression")["value"] == sent["expression"]
+        assert main.select_one("#entry-args").text == sent["args"]
+        picked = [option["value"] for option in main.select("option[selected]")]
+        assert sent["worker"] in picked
+
+
+def test_a_form_gives_back_what_was_typed_as_it_was(
+    client: FlaskClient, get: Get, opsjobs: OpsJobs, host: Host, entry: Runner
+) -> None:
+    opsjobs.worker(name="say")(_say)
+    what = {key: value for key, value in NEW.items() if key != "name"}
+    Operator(host).create_cron("told", what | {"worker": "say", "args": {"text": "\x7f"}}, **WHY)
+    form = soup(get("/edit/cron/told").text)
+    typed = {"args": form.select_one("#entry-args").text, "worker": "say", "expression": "1 * * * *"}
+    send(client, "/cron/told/edit", **what | typed)
+    del opsjobs.workers["say"]
+    (picked,) = soup(get("/edit/cron/told").text).select("#entry-worker [selected]")
+    assert "not declared here" in picked.text
+
+
+def _say(text: str) -> None:
+    """Does nothing."""
 
 
 def test_what_code_declares_is_not_edited_here(entry: Runner, host: Host) -> None:

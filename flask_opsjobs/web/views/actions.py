@@ -73,17 +73,20 @@ def _picked() -> Sequence[int]:
     return [number for number in numbers if number is not None]
 
 
-def _start(action: Action, targets: Sequence[str], params: Mapping[str, Any] = {}) -> Response:
+def begin(action: Action, targets: Sequence[str], params: Mapping[str, Any]) -> Response:
+    """Make the plan, and lead to its page. Raises `ActionRefused` for what would make no sense in any state."""
     actor = _access.actor()
     assert actor is not None  # the door asked
-    try:
-        with asking():
-            made = Operator(host()).preview(
-                action.name, targets, actor=actor, via="page", params=params
-            )
-    except ActionRefused as refused:  # it would make no sense in any state
-        raise _problems.unreadable(f"{str(refused)[:200]}.") from refused
+    with asking():
+        made = Operator(host()).preview(action.name, targets, actor=actor, via="page", params=params)
     if typed := request.form.get("reason", ""):
         # What somebody typed before a refusal is kept; in an address it would stand in logs.
         return previews.show_again(made.id, typed)
     return redirect(url_for("opsjobs.preview", preview_id=made.id, back=_back.read()), 303)
+
+
+def _start(action: Action, targets: Sequence[str], params: Mapping[str, Any] = {}) -> Response:
+    try:
+        return begin(action, targets, params)
+    except ActionRefused as refused:
+        raise _problems.unreadable(f"{str(refused)[:200]}.") from refused

@@ -20,6 +20,8 @@ from ...cron.expression import BadSchedule, read_schedule
 from ...cron.lifecycle import CATCH_UPS, FATES, MEANINGS, OVERLAPS
 from ...cron.queries import Missed, SlotRow
 from ...cron.standing import Standing
+from ...errors import ActionRefused
+from ...jobs.options import fault_of_name
 from .. import _access, _pages, _problems, _slots
 from .._host import host
 from .._reads import Reading, reading
@@ -131,26 +133,47 @@ def edit(name: str) -> Response:
 
 
 def create() -> AnyResponse:
-    """The first step of a new entry: its name stands in the form."""
-    return actions.on_named(ACTIONS["cron.create"])(request.form.get("name", "").strip())
+    """The first step of a new entry, whose name stands in the form; the form again when it cannot be."""
+    typed = {name: request.form.get(name, "").strip() for name in ("name", *ENTRY_PARAMS)}
+    params, name = {param: typed[param] for param in ENTRY_PARAMS}, typed["name"]
+    try:
+        return actions.begin(ACTIONS["cron.create"], [f"cron/{name}"], params)
+    except ActionRefused as refused:
+        return _form(None, typed, refused=fault_of_name("the name", name) or str(refused))
 
 
-def _form(entry: Standing | None, typed: Mapping[str, str]) -> Response:
+def change(name: str) -> AnyResponse:
+    """The first step of an edit; the form again when it cannot be."""
+    typed = {param: request.form.get(param, "").strip() for param in ENTRY_PARAMS}
+    try:
+        return actions.begin(ACTIONS["cron.edit"], [f"cron/{name}"], typed)
+    except ActionRefused as refused:
+        with reading() as read:
+            entry = _find(read, name)
+        return _form(entry, typed, refused=str(refused))
+
+
+def _form(
+    entry: Standing | None, typed: Mapping[str, str], *, refused: str | None = None
+) -> Response:
     now = datetime.now(UTC)
     fault, runs, words = None, [], ""
-    if typed["expression"]:
+    if typed["expression"].strip():
         try:
-            schedule = read_schedule(typed["expression"], typed["zone"] or "UTC")
+            schedule = read_schedule(typed["expression"], typed["zone"].strip() or "UTC")
             runs, words = schedule.next(now, _TEN), schedule.words
         except BadSchedule as wrong:
-            fault = str(wrong)
+            # What is refused has said it already.
+            fault = None if refused else str(wrong)
     return _pages.document(
         "cron_form.html",
         "cron",
         "New cron entry" if entry is None else f"Edit {entry.name}",
         now,
+        status=422 if refused else 200,
         entry=entry,
         typed=typed,
+        refused=refused,
         fault=fault,
         runs=runs,
         words=words,
