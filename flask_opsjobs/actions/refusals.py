@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -128,4 +129,6 @@ def _subjects(drifted: tuple[Change, ...]) -> str:
 def _words(value: Any) -> str | None:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Mapping):  # the arguments of a cron entry, which a page shows as such
+        return json.dumps(value)
     return None if value is None else str(value)

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ._display import Display
+from ._display import NO_PAYLOAD, Display
 
 _MOST_LINES = 200
 _LONGEST = 500
@@ -37,7 +37,7 @@ class Diff:
 
 def diff(before: Any, after: Any, display: Display) -> Diff:
     """The difference between what was and what is; either may be None, and then all of the other is shown."""
-    old, new = dict(_leaves(before)), dict(_leaves(after))
+    old, new = (dict(_leaves(side, display)) for side in (before, after))
     # A target that is gone is None where on the other side it has values.
     inner = {path[:depth] for path in (*old, *new) for depth in range(1, len(path))}
     paths = [path for path in dict.fromkeys([*old, *new]) if path not in inner]
@@ -53,11 +53,34 @@ def diff(before: Any, after: Any, display: Display) -> Diff:
     return Diff(groups, len(paths) - len(differing), max(0, len(differing) - _MOST_LINES))
 
 
-def _leaves(value: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
-    """Every value that is no object, by the keys that lead to it. None at the top is nothing at all."""
-    if isinstance(value, dict):
+def without_payload(facts: Any, display: Display) -> Any:
+    """The facts of a decision, by target, with words in place of what this person may not see."""
+    if display.may_see or not isinstance(facts, dict):
+        return facts
+    return {
+        target: {
+            name: NO_PAYLOAD if _is_payload((target, name)) else value
+            for name, value in found.items()
+        }
+        if isinstance(found, dict)
+        else found
+        for target, found in facts.items()
+    }
+
+
+def _is_payload(path: _Path) -> bool:
+    """The arguments of a cron entry. No other fact of a decision is payload."""
+    return len(path) == 2 and path[0].startswith("cron/") and path[1] == "args"
+
+
+def _leaves(value: Any, display: Display, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
+    """Every value that is no object, by the keys that lead to it. None at the top is nothing at all.
+
+    Payload that may not be seen is one value, as its keys tell of it too.
+    """
+    if isinstance(value, dict) and (display.may_see or not _is_payload(path)):
         for key, one in value.items():
-            yield from _leaves(one, (*path, key))
+            yield from _leaves(one, display, (*path, key))
     elif path or value is not None:
         yield path, value
 
@@ -66,6 +89,8 @@ def _shown(side: Mapping[_Path, Any], path: _Path, display: Display) -> Markup |
     value = side.get(path)
     if value is None:
         return None
+    if _is_payload(path) and not display.may_see:
+        return display.label(NO_PAYLOAD)
     hidden = next(filter(None, map(display.hides, path)), None)
     if hidden is not None:
         return display.label(hidden)

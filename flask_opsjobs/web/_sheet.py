@@ -128,6 +128,10 @@ class Sheet:
             for change in found
         ]
 
+    def is_payload(self, change: Change) -> bool:
+        """Whether what had changed are the arguments of a cron entry, as JSON. No name of one has a space."""
+        return self.action.thing == "cron" and change.what.endswith(" args")
+
     @property
     def again(self) -> tuple[str, Sequence[tuple[str, str]]]:
         """Where a new preview of the same comes from: an address, and the fields to send there."""

@@ -168,6 +168,30 @@ def test_a_plan_and_the_form_show_arguments_to_whom_may_see_them(
         access.held.discard("payload.view")
 
 
+@pytest.mark.parametrize("has_payload", [True, False])
+def test_arguments_in_a_drift_and_in_the_audit_are_for_whom_may_see_them(
+    client: FlaskClient, get: Get, host: Host, access: Any, entry: Runner, has_payload: bool
+) -> None:
+    operator, what = Operator(host), {key: value for key, value in NEW.items() if key != "name"}
+    operator.create_cron("hourly", what | {"args": {"account": 4711}}, **WHY)
+    if not has_payload:
+        access.held.remove("payload.view")
+    answer = client.post("/ops/jobs/cron/hourly/pause", headers=SAME_ORIGIN)
+    run = soup(client.get(answer.headers["Location"]).text).select_one("form[action$='/execute']")
+    fields = {field["name"]: field.get("value", "") for field in run.select("input[name]")}
+    operator.edit_cron("hourly", what | {"args": {"account": 4712}}, **WHY)
+    fields["reason"] = "because it is a test"
+    drifted = client.post(str(run["action"]), data=fields, headers=SAME_ORIGIN)
+    assert drifted.status_code == 409
+    # That they changed is told to everybody.
+    assert "cron hourly args" in drifted.text
+    pages = [get(f"/audit/{number}").text for number in (1, 2, 3)]
+    assert all("args" in page for page in pages)
+    files = [get(f"/audit.{kind}").text for kind in ("csv", "ndjson")]
+    for shown in (drifted.text, *pages, *files, get("/audit?row=1").text):
+        assert ("account" in shown, "471" in shown) == (has_payload, has_payload)
+
+
 def test_what_was_kept_before_its_worker_redacted_it_is_not_shown(
     get: Get, host: Host, opsjobs: OpsJobs, entry: Runner
 ) -> None:

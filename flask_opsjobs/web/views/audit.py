@@ -7,20 +7,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Response, request, url_for
+from flask import Response, request
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
+from ...actions.planning import THINGS
 from ...audit import queries
 from ...audit.filter import LIMITS, AuditFilter, BadAuditFilter
 from ...audit.models import OUTCOMES
 from ...audit.rows import EventPage, EventRow, Head
 from ...audit.verify import Verdict, verify
-from .. import _cursor, _export, _pages, _problems
-from .._diff import diff
+from .. import _access, _cursor, _export, _pages, _problems
+from .._diff import diff, without_payload
 from .._display import Display
 from .._host import host
 from .._reads import Reading, reading
+from .._sheet import place
 
 # So many of the newest rows are verified each time the list is read.
 _VERIFIED = 100
@@ -193,15 +195,11 @@ def _detail(event: EventRow | None, display: Display) -> Mapping[str, Any]:
 
 def _place(target: str) -> str | None:
     """The page of a target; None for a thing that has none."""
-    thing, _, name = target.partition("/")
-    if thing == "job":
-        return url_for("opsjobs.job", job_id=name)
-    return url_for("opsjobs.queue", name=name) if thing == "queue" else None
+    return place(target) if target.partition("/")[0] in THINGS else None
 
 
 def _display() -> Display:
-    # An audit holds no payload: what was decided, why, and the facts that changed.
-    return Display(host().display, may_see=True)
+    return Display(host().display, may_see=_access.may_see_payload())
 
 
 def _answer(kind: str) -> Response:
@@ -238,5 +236,6 @@ def _row(row: EventRow, display: Display) -> Mapping[str, Any]:
     made["targets"] = [display.clean(target) for target in row.targets]
     for name in ("before", "after"):
         if made[name] is not None:
-            made[name] = _export.Json(display.plain(json.dumps(made[name])))
+            shown = without_payload(made[name], display)
+            made[name] = _export.Json(display.plain(json.dumps(shown)))
     return made | {name: made[name].hex() for name in ("previous_hash", "hash")}
