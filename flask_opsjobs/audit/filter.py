@@ -13,7 +13,7 @@ from .models import OUTCOMES
 LIMITS = (25, 50, 100)
 _LONGEST = 200
 _CONDITIONS = ("actor", "action", "outcome", "q")
-_TARGET = re.compile(r"(?:job|queue)/.+")
+_TARGET = re.compile(r"(?:job|queue|cron|limiter)/.+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -25,7 +25,7 @@ class BadAuditFilter(OpsJobsError):
 class AuditFilter:
     """All that must hold of a decision, and how many a page shows.
 
-    `q` is a text in the target or the reason, or, written as `job/42` or `queue/mail`, exactly that target.
+    `q` is a text in the target or the reason, or, written as `job/42` or `cron/sync`, exactly that target.
     """
 
     actor: str | None = None

@@ -98,6 +98,14 @@ def test_filters_choose(query: str, numbers: list[int], get: Get, few: Session) 
     assert ("No decision fits" in page) == (not numbers)
 
 
+@pytest.mark.parametrize("thing", ["job/4", "queue/mail", "cron/sync", "limiter/api"])
+def test_a_target_is_exactly_that_one(thing: str, get: Get, session: Session) -> None:
+    for subject in (thing, f"{thing}2"):
+        make_event(session, subject=subject, targets=(subject,), reason=f"not {thing} but")
+    session.commit()
+    assert _numbers(get(f"/audit?q={thing}").text) == [1]
+
+
 def test_the_form_shows_the_filter_and_offers_what_there_is(get: Get, few: Session) -> None:
     tree = soup(get("/audit?actor=l.brandt&action=job.retry&outcome=done&q=42").text)
     assert tree.select_one("[name=actor]")["value"] == "l.brandt"
@@ -241,15 +249,17 @@ def test_the_detail_says_who_when_why_on_what_and_what_changed(get: Get, few: Se
 def test_the_detail_of_many_targets_links_each(get: Get, session: Session) -> None:
     make_event(
         session,
-        subject="3 jobs",
-        targets=("job/1", "job/2", "executor/web-1:7"),
+        subject="5 things",
+        targets=("job/1", "job/2", "cron/sync", "limiter/api", "executor/web-1:7"),
         before={"job/1": {"state": "failed"}, "job/2": {"state": "failed", "attempt": 5}},
         after={"job/1": {"state": "available"}, "job/2": None},
     )
     session.commit()
     tree = soup(get("/audit/1").text)
     links = [str(link["href"]) for link in tree.select("dl.facts a")]
-    assert links == ["/ops/jobs/jobs/1", "/ops/jobs/jobs/2"]
+    assert links == [
+        "/ops/jobs/jobs/1", "/ops/jobs/jobs/2", "/ops/jobs/cron/sync", "/ops/jobs/limiters/api"
+    ]  # fmt: skip
     rows = [_words(row) for row in tree.select("table.diff tr")]
     assert rows == [
         "What Before After",
