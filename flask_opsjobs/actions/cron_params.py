@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+import psycopg
+
 from ..cron.declaration import make_entry
 from ..cron.standing import Standing
+from ..db import Connection
 from ..errors import DeclarationError, InvalidArgs
 from ..host import Host
+from ..jobs.enqueue_apart import find_same_call
 from .numbers import read_whole, whole
 
+_log = logging.getLogger("flask_opsjobs.cron")
 MOST_CAUGHT_UP = 100
 
 
@@ -53,13 +59,19 @@ def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
     return {**columns, "catch_up": columns["catch_up"] if limit is None else limit}
 
 
-def fault_of_call(host: Host, entry: Standing) -> str | None:
-    """Why its worker cannot be called as the entry says; None when it can."""
+def find_fault(connection: Connection, host: Host, entry: Standing) -> tuple[str, str] | None:
+    """Why its worker cannot be called now as the entry says, with the code of the skip; None when it can."""
     worker = host.workers.get(entry.worker)
     if worker is None:
-        return f"there is no worker {entry.worker} in this application"
+        return "illegal", f"there is no worker {entry.worker} in this application"
     try:
-        worker.arguments.load(entry.args)
+        same = find_same_call(connection, host, worker, entry.args)
     except InvalidArgs as wrong:
-        return f"its arguments do not fit: {wrong}"
-    return None
+        return "illegal", f"its arguments do not fit: {wrong}"
+    except psycopg.Error:
+        raise
+    except Exception as error:
+        # Of the host's own, such as what computes a unique key. Only its class: the text may quote a value.
+        _log.exception("cron entry %s: its job could not be recorded", entry.name)
+        return "illegal", f"recording its job raised {type(error).__name__}"
+    return None if same is None else ("already", f"job {same} is the same unique call")

@@ -18,7 +18,7 @@ from .effects import Effect
 from .planning import THINGS, Ask, Judged, judge
 from .refusals import Refused, compare, find_refusal, require_reason, require_something
 from .shapes import Plan, Receipt
-from .verdict import Decided, Overtaken
+from .verdict import Decided, Overtaken, Unwritten
 
 # An operator waits for a flush or another operator, never long for a host's transaction.
 WAIT_SECONDS = 5
@@ -76,6 +76,8 @@ class Execution:
                     )
             except Overtaken:
                 continue
+            except Unwritten as met:
+                raise Refused("illegal", str(met)) from None
             skipped = judged.plan.skipped
             says = _done(self.ask.action, judged.plan)
             receipt = Receipt(

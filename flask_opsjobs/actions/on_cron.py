@@ -23,7 +23,7 @@ from .catalog import Action
 from .cron_changes import changes_of, facts_of
 from .effects import Effect, HandOut, Hurry
 from .shapes import Change, Item
-from .verdict import Decided, Overtaken, Verdict, Written, do, illegal, leave
+from .verdict import Decided, Overtaken, Unwritten, Verdict, Written, do, illegal, leave
 
 _TARGET = re.compile(r"cron/[A-Za-z0-9_.:\-]{1,200}")
 
@@ -133,22 +133,30 @@ def _judge_run(
     decided: Decided,
 ) -> Verdict:
     facts = facts_of(entry)
-    if fault := cron_params.fault_of_call(host, entry):
-        said = f"cannot {action.on(target.replace('/', ' ', 1))}: {fault}"
-        return leave(target, entry.name, facts, "illegal", said)
+    if found := cron_params.find_fault(connection, host, entry):
+        code, fault = found
+        return leave(target, entry.name, facts, code, f"cannot {_on(action, target)}: {fault}")
     before = transitions.list_unfinished(connection, entry.name)
     note = f"job {before[0].id} of it has not ended: both run" if before else None
     if action.verb == "run_now":
         change = Change("job", None, f"a new one of {entry.worker}")
         return do(target, entry.name, facts, entry, change, note=note)
-    slots = missed_queries.list_missed(connection, entry.name, decided.params["count"])
+    # All of them make the same call: of a unique one there is one job.
+    is_unique = host.workers[entry.worker].declared.unique is not None
+    count = 1 if is_unique else decided.params["count"]
+    slots = missed_queries.list_missed(connection, entry.name, count)
     if not slots:
         said = (
             f"every missed slot of cron entry {entry.name} has been made up for, or there was none"
         )
         return leave(target, entry.name, facts, "already", said)
     facts["missed"] = [slot.isoformat() for slot in slots]
-    change = Change("missed slots", str(len(slots)), f"{len(slots)} new jobs of {entry.worker}")
+    news = "1 new job" if len(slots) == 1 else f"{len(slots)} new jobs"
+    change = Change("missed slots", str(len(slots)), f"{news} of {entry.worker}")
+    if count < decided.params["count"]:
+        note = "; ".join(
+            filter(None, (note, "its calls are unique: only the last slot gets a job"))
+        )
     return do(target, entry.name, facts, entry, change, note=note)
 
 
@@ -190,12 +198,13 @@ def _write(
         if action.verb == "catch_up":
             # Those that were judged and shown: settling may just have found newer ones.
             slots = [datetime.fromisoformat(slot) for slot in verdict.facts["missed"]]
-        return _run(settling, entry, verdict.item, slots, decided, into)
+        return _run(settling, action, entry, verdict.item, slots, decided, into)
     return verdict.item
 
 
 def _run(
     settling: Settling,
+    action: Action,
     entry: Standing,
     item: Item,
     slots: Sequence[datetime],
@@ -203,11 +212,19 @@ def _run(
     into: Settled,
 ) -> Item:
     """Record a job by hand for each of these slots; the item as it came out."""
-    ids, notes = [], []
+    has_run = any(worker.name == entry.worker for worker, _ in into.recorded)
+    ids: list[int] = []
+    notes: dict[str, None] = {}
     for slot_at in slots:
         slot = settling.run(entry, slot_at, "manual", into, by=decided.actor)
         if slot.job_id is None:
-            notes.append(slot.why or "")
+            notes[slot.why or ""] = None
+            # A slot that had just come may have recorded the same unique call: the job that was asked for.
+            if not ids and not has_run:
+                # Whether the same call is there was looked for: it came since.
+                is_rival = slot.fate == "skipped_overlap"
+                said = f"cannot {_on(action, item.target)}: {slot.why}"
+                raise Overtaken if is_rival else Unwritten(said)
             continue
         ids.append(slot.job_id)
         transitions.decide(
@@ -215,6 +232,10 @@ def _run(
         )
     changes = tuple(Change("new job", None, f"job/{id}") for id in ids)
     return replace(item, changes=changes, note="; ".join(notes) or item.note)
+
+
+def _on(action: Action, target: str) -> str:
+    return action.on(target.replace("/", " ", 1))
 
 
 def _entry(name: str, params: Mapping[str, Any]) -> Entry:

@@ -16,6 +16,10 @@ class Overtaken(Exception):
     """Somebody committed what is in the way after it was looked for: look again."""
 
 
+class Unwritten(Exception):
+    """What was judged well could not be written, and would not be the next time; the text says why."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One target, with either `item` or `skip`. `standing` is its row; `facts` are JSON-able words of it."""

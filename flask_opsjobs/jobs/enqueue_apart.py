@@ -48,6 +48,20 @@ def enqueue_apart(
     return Enqueued(*receipts.find_or_take(ask, row)), row["line"]
 
 
+def find_same_call(
+    connection: db.Connection, host: Host, worker: Worker, stored: Mapping[str, Any]
+) -> int | None:
+    """The job that stands for the same unique call now; None when none does, or calls need not be unique.
+
+    Locks nothing. Raises `InvalidArgs`, and what the host's own code does that computes the key.
+    """
+    values, unique = worker.arguments.load(stored), worker.declared.unique
+    if unique is None:
+        return None
+    found = receipts.find(partial(_ask, connection), keys(worker, unique, host, values))
+    return None if found is None else found[0]
+
+
 def _ask(connection: db.Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
     with connection.cursor(row_factory=namedtuple_row) as cursor:
         cursor.execute(sql.load(statement), values)

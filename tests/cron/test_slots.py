@@ -63,7 +63,9 @@ def _fields(
         )
     )
     # A field that a step leaves one value of is refused.
-    return (one | one | several).filter(lambda field: "/" not in field.text or len(field.values) > 1)
+    return (one | one | several).filter(
+        lambda field: "/" not in field.text or len(field.values) > 1
+    )
 
 
 STAR = {name: Field("*", frozenset(range(least, most + 1))) for name, least, most in

@@ -374,7 +374,11 @@ def test_a_form_gives_back_what_was_typed_as_it_was(
     what = {key: value for key, value in NEW.items() if key != "name"}
     Operator(host).create_cron("told", what | {"worker": "say", "args": {"text": "\x7f"}}, **WHY)
     form = soup(get("/edit/cron/told").text)
-    typed = {"args": form.select_one("#entry-args").text, "worker": "say", "expression": "1 * * * *"}
+    typed = {
+        "args": form.select_one("#entry-args").text,
+        "worker": "say",
+        "expression": "1 * * * *",
+    }
     send(client, "/cron/told/edit", **what | typed)
     del opsjobs.workers["say"]
     (picked,) = soup(get("/edit/cron/told").text).select("#entry-worker [selected]")

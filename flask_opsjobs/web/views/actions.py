@@ -78,7 +78,9 @@ def begin(action: Action, targets: Sequence[str], params: Mapping[str, Any]) -> 
     actor = _access.actor()
     assert actor is not None  # the door asked
     with asking():
-        made = Operator(host()).preview(action.name, targets, actor=actor, via="page", params=params)
+        made = Operator(host()).preview(
+            action.name, targets, actor=actor, via="page", params=params
+        )
     if typed := request.form.get("reason", ""):
         # What somebody typed before a refusal is kept; in an address it would stand in logs.
         return previews.show_again(made.id, typed)

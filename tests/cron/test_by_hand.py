@@ -1,0 +1,95 @@
+"""Run now and catch up say what they do: without a new job nothing was done, and nothing is called done."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flask_opsjobs import Limit, OpsJobs, Unique
+from flask_opsjobs.actions.shapes import Receipt
+from flask_opsjobs.host import Host
+from flask_opsjobs.operator import Operator
+from tests.cron.conftest import START, Scheduler
+
+WHY: Any = {"actor": "ops-demo", "reason": "the vendor asked for it"}
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def once(opsjobs: OpsJobs, scheduler: Scheduler) -> Scheduler:
+    """The entry `once` each ten minutes, of which there is one job until that has ended."""
+
+    def once(account: int = 0) -> None:
+        """Does nothing."""
+
+    opsjobs.cron("*/10 * * * *")(opsjobs.worker(unique=Unique(until="ended"))(once))
+    scheduler.look(START)
+    return scheduler
+
+
+def run(host: Host, verb: str, minutes: int, *names: str, **params: Any) -> Receipt:
+    targets = [f"cron/{name}" for name in names or ("once",)]
+    now = START + minutes * MINUTE
+    return Operator(host).run(f"cron.{verb}", targets, params=params, now=now, **WHY)
+
+
+def test_a_unique_call_that_is_there_is_not_called_done(
+    host: Host, opsjobs: OpsJobs, once: Scheduler
+) -> None:
+    assert run(host, "run_now", 1).is_done
+    (job,) = once.jobs()
+    again = run(host, "run_now", 2)
+    assert not again.is_done
+    assert again.says == f"cannot run cron once now: job {job['id']} is the same unique call"
+    assert again.skipped[0].code == "already"
+    plan = Operator(host).plan("cron.run_now", ["cron/once"], actor="ops-demo")
+    assert not plan.items
+    assert once.jobs() == [job]
+    assert once.slots("once") == [("12:01", "manual", 1)]
+
+
+def test_of_the_missed_slots_of_a_unique_call_one_gets_a_job(host: Host, once: Scheduler) -> None:
+    once.look(START + 45 * MINUTE)
+    assert once.slots("once") == [("12:10", "missed", 4)]
+    receipt = run(host, "catch_up", 46, count=3)
+    assert [change.what for change in receipt.done[0].changes] == ["new job"]
+    assert "only the last slot gets a job" in (receipt.done[0].note or "")
+    assert once.slots("once") == [("12:10", "missed", 4), ("12:40", "manual", 1)]
+
+
+def test_the_job_of_a_slot_that_had_just_come_is_the_one_that_was_asked_for(
+    host: Host, once: Scheduler
+) -> None:
+    receipt = run(host, "run_now", 10)
+    assert receipt.is_done
+    (job,) = once.jobs()
+    assert f"job {job['id']} is the same unique call" in (receipt.done[0].note or "")
+    assert once.slots("once") == [("12:10", "ran", 1)]
+
+
+@pytest.mark.parametrize("what", ["unique", "limit"])
+def test_host_code_that_raises_is_told_and_nothing_is_done(
+    host: Host, opsjobs: OpsJobs, scheduler: Scheduler, what: str
+) -> None:
+    def fail(arguments: dict[str, Any]) -> str:
+        raise ValueError("account 0 is secret")
+
+    def bad(account: int = 0) -> None:
+        """Does nothing."""
+
+    if what == "unique":
+        worker = opsjobs.worker(unique=Unique(until="ended", key=fail))(bad)
+    else:
+        limit = Limit("api", concurrency=1, partition=fail)
+        worker = opsjobs.worker(limit=limit)(bad)
+    opsjobs.cron("@daily")(worker)
+    scheduler.look(START)
+    receipt = run(host, "run_now", 1, "bad")
+    assert (receipt.outcome, receipt.code) == ("refused", "illegal")
+    assert receipt.says.startswith("cannot run cron bad now: ")
+    assert receipt.says.endswith("raised ValueError")
+    assert scheduler.slots("bad") == []
+    audited = scheduler.bench.rows("SELECT outcome FROM opsjobs.audit_events")
+    assert audited == [{"outcome": "refused"}]
