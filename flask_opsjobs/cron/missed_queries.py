@@ -19,10 +19,10 @@ def list_missed(connection: Connection, name: str, most: int) -> list[datetime]:
     The slots of a run are those of the expression that counted then.
     """
     asked = {"entry": name, "most": _MOST_ROWS}
-    made_up = {at for (at,) in connection.execute(sql.load("list_cron_made_up"), asked)}
     found: list[datetime] = []
     for row in connection.execute(sql.load("list_cron_missed"), asked):
-        first, last, number, expression, zone = row
+        first, last, number, expression, zone, up = row
+        made_up = set(up)
         slots = [first]
         if number > 1:
             schedule = Schedule(expression, zone)

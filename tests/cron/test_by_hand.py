@@ -93,3 +93,30 @@ def test_host_code_that_raises_is_told_and_nothing_is_done(
     assert scheduler.slots("bad") == []
     audited = scheduler.bench.rows("SELECT outcome FROM opsjobs.audit_events")
     assert audited == [{"outcome": "refused"}]
+
+
+def test_missed_slots_behind_many_that_were_made_up_for_are_found(
+    host: Host, opsjobs: OpsJobs, scheduler: Scheduler
+) -> None:
+    """Each is a row of its own when its arguments do not fit; an outage is one row, however long."""
+
+    def call(account: int) -> None:
+        """Does nothing."""
+
+    def other() -> None:
+        """Does nothing."""
+
+    worker = opsjobs.worker(name="call")(call)
+    opsjobs.cron("* * * * *", overlap="allow", args={"account": 1})(worker)
+    scheduler.look(START)
+    scheduler.look(START + 10 * MINUTE)
+    opsjobs.workers["call"] = opsjobs.worker(other)
+    for minute in range(11, 221):
+        scheduler.look(START + minute * MINUTE)
+    assert scheduler.slots("call")[0] == ("12:01", "missed", 9)
+    opsjobs.workers["call"] = worker
+    made = [len(run(host, "catch_up", 220, "call", count=100).done[0].changes) for _ in range(3)]
+    assert made == [100, 100, 19]
+    with_jobs = [slot for slot in scheduler.slots("call") if slot[1] == "manual"]
+    assert len({at for at, _, _ in with_jobs}) == len(with_jobs) == 219
+    assert run(host, "catch_up", 220, "call", count=1).says.startswith("every missed slot")

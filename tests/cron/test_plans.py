@@ -35,7 +35,6 @@ CASES: Mapping[str, tuple[str, dict[str, Any]]] = {
     # Or by entry, where many were missed.
     "list_cron_missed": ("cron_slots_missed", {"entry": "e1", "most": 200}),
     "count_cron_missed": ("cron_slots_missed", {"since": "2026-01-01 00:10:00+00"}),
-    "list_cron_made_up": ("cron_slots_by_entry", {"entry": "e1", "most": 200}),
     "note_cron_results": ("cron_slots_by_job", {"ids": [5], "states": ["finished"], "now": None}),
     "forget_cron_results": ("cron_slots_by_job", {"ids": [5]}),
     "list_unfinished_of_cron": ("jobs_of_cron", {"name": "e1"}),
