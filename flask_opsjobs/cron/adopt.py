@@ -1,8 +1,15 @@
-"""Taking over what code declares: new entries are entered, changed ones changed, those that are gone retired."""
+"""Taking over what code declares: new entries are entered, changed ones changed, those that are gone retired.
+
+What was made at runtime loses the values of parameters that code has declared redacted since.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from ..db import Connection
+from ..jobs.worker import Worker
 from . import transitions
 from .declaration import Entry
 from .settle import Settled, Settling
@@ -39,3 +46,24 @@ def list_gone(connection: Connection, declared: dict[str, Entry]) -> list[str]:
     return [
         entry.name for entry in entries if entry.origin == "code" and entry.name not in declared
     ]
+
+
+def list_unredacted(connection: Connection, workers: Mapping[str, Worker]) -> list[str]:
+    """The entries in use that keep a value which must not be stored. Locks nothing."""
+    return [
+        entry.name
+        for entry in transitions.list_entries(connection)
+        if (worker := workers.get(entry.worker)) and not worker.redact.isdisjoint(entry.args)
+    ]
+
+
+def redact(settling: Settling, name: str, into: Settled) -> None:
+    """Drop what an entry must not keep, in the caller's transaction: each decision would copy it into the audit."""
+    found = settling.settle_all(name, into)
+    worker = None if found is None else settling.host.workers.get(found.worker)
+    if found is None or worker is None:
+        return
+    args = {key: value for key, value in found.args.items() if key not in worker.redact}
+    transitions.change(
+        settling.connection, replace(found.wanted, args=args), found.origin, settling.now
+    )

@@ -107,11 +107,13 @@ def _adopt(context: Pass, settling: Settling, into: Settled) -> None:
     for name in sorted(left):
         if _apart(context, name, into, partial(_adopt_one, settling, name)):
             left.discard(name)
-    if left or memory.get("has_retired"):
+    if left or memory.get("is_done"):
         return
     gone = adopt.list_gone(settling.connection, declared)
-    retired = [_apart(context, name, into, partial(adopt.retire, settling, name)) for name in gone]
-    memory["has_retired"] = all(retired)
+    done = [_apart(context, name, into, partial(adopt.retire, settling, name)) for name in gone]
+    kept = adopt.list_unredacted(settling.connection, settling.host.workers)
+    done += [_apart(context, name, into, partial(adopt.redact, settling, name)) for name in kept]
+    memory["is_done"] = all(done)
 
 
 def _adopt_one(settling: Settling, name: str, into: Settled) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.cron import transitions
 from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.operator import Operator
 from tests.cron.conftest import START, Scheduler
 
 EveryTen = Callable[..., Scheduler]
@@ -95,3 +97,30 @@ def test_a_pause_outlives_a_deploy_that_changes_the_entry(
     assert new.slots()[2:] == [("12:45", "ran", 1)]
     said = new.bench.rows("SELECT DISTINCT why FROM opsjobs.cron_slots WHERE fate = 'paused'")
     assert [row["why"] for row in said] == ["the bank is closed"]
+
+
+def test_what_is_declared_redacted_later_is_dropped_from_what_was_made_at_runtime(
+    opsjobs: OpsJobs, sync: Worker, scheduler: Scheduler, make_bench: Any
+) -> None:
+    def call(account: int = 0, key: str = "") -> None:
+        """Does nothing."""
+
+    opsjobs.worker(name="call")(call)
+    what = {"worker": "call", "expression": "*/10 * * * *", "zone": None, "overlap": None}
+    what |= {"catch_up": 3, "args": {"account": 7, "key": "k-4711"}}
+    Operator(scheduler.bench.host).run(
+        "cron.create",
+        ["cron/mine"],
+        actor="ops-demo",
+        reason="made by hand",
+        params=what,
+        now=START,
+    )
+    scheduler.look(START)
+    del opsjobs.workers["call"]
+    opsjobs.worker(name="call", redact={"key"})(call)
+    Scheduler(make_bench("executor-2"), "two").look(START + timedelta(minutes=10))
+    entry = scheduler.entry("mine")
+    assert entry["args"] == {"account": 7}
+    assert (entry["origin"], entry["catch_up"], entry["catch_up_limit"]) == ("runtime", "all", 3)
+    assert scheduler.slots("mine") == [("12:10", "ran", 1)]
