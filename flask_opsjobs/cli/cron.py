@@ -30,7 +30,9 @@ def list_() -> None:
         with Session(host.engine) as session:
             entries = list_entries(session)
             strips = list_strips(session, [entry.name for entry in entries])
-    except (SchemaBehind, DBAPIError) as error:
+    except SchemaBehind as error:
+        raise click.UsageError(str(error)) from None
+    except DBAPIError as error:
         raise click.UsageError(f"cannot read the entries: {type(error).__name__}") from None
     if not entries:
         click.echo(

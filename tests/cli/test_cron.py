@@ -12,6 +12,7 @@ from flask import Flask
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.worker import Worker
 from flask_opsjobs.loops import cron
 from flask_opsjobs.loops.one_pass import Runner
@@ -37,6 +38,14 @@ def hourly(opsjobs: OpsJobs, note: Worker, bench: Bench) -> None:
 
 def test_without_an_entry_it_says_where_they_come_from(call: Any) -> None:
     assert "flask opsjobs run" in call("list").output
+
+
+def test_without_a_schema_the_list_says_what_to_run(call: Any, bench: Bench, host: Host) -> None:
+    bench.connection.execute("DROP SCHEMA opsjobs CASCADE")
+    host._schema_is_fine = False
+    said = call("list")
+    assert said.exit_code == 2
+    assert "flask db upgrade" in said.output
 
 
 def test_the_list_has_schedule_policies_and_fates(call: Any, hourly: None) -> None:

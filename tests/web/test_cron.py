@@ -109,6 +109,19 @@ def test_a_zone_that_has_vanished_is_told_and_hides_no_other_entry(
             "no time zone Gone/Zone is known here" in soup(get(path).text).select_one(".say").text
         )
     assert "other" in get("/cron").text
+    following = soup(get("/cron/nightly").text).select_one("ol.slots").text
+    assert following.strip() == "None: no time zone Gone/Zone is known here."
+
+
+def test_a_pause_hides_no_slots_that_were_missed_before_it(
+    get: Get, entry: Runner, host: Host
+) -> None:
+    look(entry)
+    Operator(host).pause_cron("nightly", **WHY)
+    for path in ("/cron", "/cron/nightly"):
+        paused, missed = (line.text for line in soup(get(path).text).select(".say"))
+        assert "nightly is paused since" in paused
+        assert re.search(r"nightly missed \d slots?", missed)
 
 
 def test_what_newer_slots_hide_is_not_denied(
@@ -173,13 +186,13 @@ def test_arguments_in_a_drift_and_in_the_audit_are_for_whom_may_see_them(
     client: FlaskClient, get: Get, host: Host, access: Any, entry: Runner, has_payload: bool
 ) -> None:
     operator, what = Operator(host), {key: value for key, value in NEW.items() if key != "name"}
-    operator.create_cron("hourly", what | {"args": {"account": 4711}}, **WHY)
+    operator.create_cron("hourly", what | {"args": {"account": 471147111}}, **WHY)
     if not has_payload:
         access.held.remove("payload.view")
     answer = client.post("/ops/jobs/cron/hourly/pause", headers=SAME_ORIGIN)
     run = soup(client.get(answer.headers["Location"]).text).select_one("form[action$='/execute']")
     fields = {field["name"]: field.get("value", "") for field in run.select("input[name]")}
-    operator.edit_cron("hourly", what | {"args": {"account": 4712}}, **WHY)
+    operator.edit_cron("hourly", what | {"args": {"account": 471147112}}, **WHY)
     fields["reason"] = "because it is a test"
     drifted = client.post(str(run["action"]), data=fields, headers=SAME_ORIGIN)
     assert drifted.status_code == 409
@@ -189,7 +202,7 @@ def test_arguments_in_a_drift_and_in_the_audit_are_for_whom_may_see_them(
     assert all("args" in page for page in pages)
     files = [get(f"/audit.{kind}").text for kind in ("csv", "ndjson")]
     for shown in (drifted.text, *pages, *files, get("/audit?row=1").text):
-        assert ("account" in shown, "471" in shown) == (has_payload, has_payload)
+        assert ("account" in shown, "47114711" in shown) == (has_payload, has_payload)
 
 
 def test_what_was_kept_before_its_worker_redacted_it_is_not_shown(

@@ -63,6 +63,16 @@ class Row:
             return None
 
     @property
+    def is_placeless(self) -> bool:
+        """Whether it has no slots, although it should."""
+        return self.place is None and self.entry.state != "retired"
+
+    @property
+    def is_told(self) -> bool:
+        """Whether something of it stands on top of the page."""
+        return self.is_placeless or self.entry.state == "paused" or self.missed is not None
+
+    @property
     def last(self) -> SlotRow | None:
         """The newest slot that has a job, among the newest."""
         return next((slot for slot in self.slots if slot.job_id is not None), None)
