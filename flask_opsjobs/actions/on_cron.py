@@ -56,11 +56,7 @@ def judge(
     """What the action would do with each of these entries; with `lock` nobody else changes them until the commit."""
     names = {target: target.partition("/")[2] for target in targets}
     if lock:
-        # Jobs before entries, as ends lock them: settling may have to stop one.
-        for entry in transitions.look(connection, list(names.values())).values():
-            if entry.overlap == "cancel_previous":
-                transitions.lock_jobs(connection, entry.name)
-        transitions.lock(connection, list(names.values()))
+        transitions.lock_to_settle(connection, list(names.values()))
     found = transitions.look(connection, list(names.values()))
     return [
         _judge(connection, host, action, target, found.get(name), decided)

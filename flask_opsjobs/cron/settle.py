@@ -87,10 +87,7 @@ class Settling:
         Locks the entry, and before it the jobs that it may have to stop. `is_patient`: a slot whose worker this process
         does not know is left to one that does, for a while.
         """
-        entry = transitions.look(self.connection, [name]).get(name)
-        if entry is not None and entry.overlap == "cancel_previous":
-            transitions.lock_jobs(self.connection, name)
-        entry = transitions.lock(self.connection, [name]).get(name)
+        entry = transitions.lock_to_settle(self.connection, [name]).get(name)
         if entry is None or entry.state == "retired":
             return entry
         slots = entry.schedule.slots_between(entry.checked_until, self.now, MOST_SLOTS + 1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from psycopg import Rollback
 from psycopg.rows import class_row
 
 from .. import sql
@@ -60,9 +61,35 @@ def lock(connection: Connection, names: Collection[str]) -> dict[str, Standing]:
     return look(connection, names)
 
 
-def lock_jobs(connection: Connection, name: str) -> None:
-    """Lock the jobs of an entry that have not ended, in id order; before the entry itself."""
-    connection.execute(sql.load("lock_jobs_of_cron"), {"name": name})
+def lock_to_settle(connection: Connection, names: Collection[str]) -> dict[str, Standing]:
+    """Lock these entries, and before them the jobs that settling one may have to stop; how the entries stand then.
+
+    Between the two an entry may come to stop jobs, or get another job: whose end would hold it and wait for the entry,
+    while we wait for it. Then all is let go, and locked in order once more.
+    """
+    while True:
+        with connection.transaction() as savepoint:
+            held = {
+                job_id
+                for entry in look(connection, names).values()
+                if entry.overlap == "cancel_previous"
+                for job_id in _lock_jobs(connection, entry.name)
+            }
+            found = lock(connection, names)
+            if all(held.issuperset(_to_stop(connection, entry)) for entry in found.values()):
+                return found
+            raise Rollback(savepoint)
+
+
+def _lock_jobs(connection: Connection, name: str) -> list[int]:
+    """Lock the jobs of an entry that have not ended, in id order."""
+    return [id for (id,) in connection.execute(sql.load("lock_jobs_of_cron"), {"name": name})]
+
+
+def _to_stop(connection: Connection, entry: Standing) -> list[int]:
+    if entry.overlap != "cancel_previous":
+        return []
+    return [job.id for job in list_unfinished(connection, entry.name)]
 
 
 def list_unfinished(connection: Connection, name: str) -> list[Unfinished]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -285,3 +286,29 @@ def test_an_end_and_cancel_previous_at_once_do_not_deadlock(
             endings.cancel(scheduler.bench.connection, [left["id"]], START, "it is a test")
             if scheduler.bench.job(left["id"])["ended_at"] is None:
                 end(scheduler.bench, left["id"])
+
+
+def test_an_entry_that_comes_to_cancel_while_it_is_waited_for_does_not_deadlock(
+    running: Running, make_bench: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The loop looked before the edit: it has to lock the jobs that it may stop before the entry, as an end does."""
+    scheduler = running("skip")
+    (job,) = scheduler.jobs()
+    editor, ender, seer = make_bench(), make_bench(), make_bench()
+    blocked = (
+        "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        " AND query LIKE %s"
+    )
+    with ThreadPoolExecutor() as pool, ender.connection.transaction():
+        with editor.connection.transaction():
+            entry = transitions.lock(editor.connection, ["sync"])["sync"]
+            edited = replace(entry.wanted, overlap="cancel_previous")
+            transitions.change(editor.connection, edited, "code", START + 15 * MINUTE)
+            looking = pool.submit(scheduler.look, START + 20 * MINUTE)
+            wait_until(lambda: seer.rows(blocked, "%cron_entries%"), what="the loop at the entry")
+            ender.rows("SELECT 1 FROM opsjobs.jobs WHERE id = %s FOR UPDATE", job["id"])
+        wait_until(lambda: seer.rows(blocked, "%opsjobs.jobs%"), what="the loop at the job")
+        transitions.lock(ender.connection, ["sync"])
+    looking.result()
+    assert "is left" not in caplog.text
+    assert scheduler.slots() == [("12:10", "ran", 1), ("12:20", "ran", 1)]
