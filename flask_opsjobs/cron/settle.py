@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfoNotFoundError
@@ -153,11 +153,12 @@ class Settling:
         into.is_put_off |= (put_off := self.now - seen <= PATIENCE)
         return put_off
 
-    def _fates_of(self, entry: Standing, share: Share, into: Settled) -> list[Slot]:
+    def _fates_of(self, entry: Standing, share: Share, into: Settled) -> Iterable[Slot]:
         if share.kind == "late":
             return self._catch_up(entry, share.slots, into)
         if share.kind == "due":
-            return [self._run_in_turn(entry, slot, "ran", into) for slot in share.slots]
+            # One by one, each written before the next is run: which may cancel its job, and tells its row so.
+            return (self._run_in_turn(entry, slot, "ran", into) for slot in share.slots)
         first, last = share.slots[0], share.slots[-1]
         why = self._why_missed(entry, first) if share.kind == "missed" else entry.paused_reason
         return [Slot(first, share.kind, why, until_at=last, slots=len(share.slots))]

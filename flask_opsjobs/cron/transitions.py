@@ -156,7 +156,11 @@ def note_results(connection: Connection, states: Mapping[int, str], now: datetim
 
 
 def forget_results(connection: Connection, ids: Collection[int]) -> None:
-    """Take back from slots how their jobs ended, as these are tried once more."""
+    """Take back from slots how their jobs ended, as these are tried once more.
+
+    Locks the entries: whoever holds one has locked its jobs that have not ended, and must not meet another.
+    """
+    connection.execute(sql.load("lock_cron_entries_of_jobs"), {"ids": list(ids)})
     connection.execute(sql.load("forget_cron_results"), {"ids": list(ids)})
 
 

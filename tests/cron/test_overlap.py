@@ -14,6 +14,7 @@ from flask_opsjobs import OpsJobs, Unique, endings
 from flask_opsjobs.cron import transitions
 from flask_opsjobs.cron.settle import Settled, Settling
 from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.jobs.worker import Worker
 from flask_opsjobs.loops import cron
 from flask_opsjobs.operator import Operator
 from tests.cron.conftest import START, Scheduler
@@ -23,6 +24,10 @@ from tests.support.waiting import wait_until
 EveryTen = Callable[..., Scheduler]
 MINUTE = timedelta(minutes=1)
 OK = Outcome(kind="returned")
+BLOCKED = (
+    "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    " AND query LIKE %s"
+)
 
 
 def start(bench: Bench, job_id: int) -> None:
@@ -145,6 +150,17 @@ def test_cancel_previous_ends_one_that_still_waits(every_ten: EveryTen) -> None:
     assert [job["state"] for job in scheduler.jobs()] == ["canceled", "available"]
     assert scheduler.bench.row("SELECT result FROM opsjobs.cron_slots WHERE slot_at < %s",
                                START + 15 * MINUTE)["result"] == "canceled"  # fmt: skip
+
+
+def test_of_two_slots_at_once_the_first_knows_that_the_second_canceled_its_job(
+    opsjobs: OpsJobs, sync: Worker, scheduler: Scheduler
+) -> None:
+    opsjobs.cron("* * * * *", overlap="cancel_previous")(sync)
+    scheduler.look(START)
+    # A slot is due until a minute has passed.
+    scheduler.look(START.replace(minute=2, second=0))
+    rows = scheduler.bench.rows("SELECT fate, result FROM opsjobs.cron_slots ORDER BY slot_at")
+    assert [tuple(row.values()) for row in rows] == [("ran", "canceled"), ("ran", None)]
 
 
 def test_a_job_that_is_retried_has_no_result_until_it_ends_again(running: Running) -> None:
@@ -288,6 +304,26 @@ def test_an_end_and_cancel_previous_at_once_do_not_deadlock(
                 end(scheduler.bench, left["id"])
 
 
+def test_a_retry_waits_for_who_decides_about_the_entry(
+    every_ten: EveryTen, make_bench: Any
+) -> None:
+    """Who holds the entry has locked its jobs that have not ended: one more would be locked after it."""
+    scheduler, other = every_ten(), make_bench()
+    scheduler.look(START + 10 * MINUTE)
+    (job,) = scheduler.jobs()
+    endings.cancel(scheduler.bench.connection, [job["id"]], START, "it is a test")
+    operator = Operator(scheduler.bench.host)
+    with ThreadPoolExecutor() as pool:
+        with other.connection.transaction():
+            transitions.lock_to_settle(other.connection, ["sync"])
+            why: Any = {"actor": "ops-demo", "reason": "it is needed after all"}
+            retried = pool.submit(operator.retry, job["id"], **why)
+            wait_until(lambda: scheduler.bench.rows(BLOCKED, "%cron_entries%"), what="the retry")
+            assert transitions.list_unfinished(other.connection, "sync") == []
+        assert retried.result().is_done
+    assert len(transitions.list_unfinished(other.connection, "sync")) == 1
+
+
 def test_an_entry_that_comes_to_cancel_while_it_is_waited_for_does_not_deadlock(
     running: Running, make_bench: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -295,19 +331,15 @@ def test_an_entry_that_comes_to_cancel_while_it_is_waited_for_does_not_deadlock(
     scheduler = running("skip")
     (job,) = scheduler.jobs()
     editor, ender, seer = make_bench(), make_bench(), make_bench()
-    blocked = (
-        "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        " AND query LIKE %s"
-    )
     with ThreadPoolExecutor() as pool, ender.connection.transaction():
         with editor.connection.transaction():
             entry = transitions.lock(editor.connection, ["sync"])["sync"]
             edited = replace(entry.wanted, overlap="cancel_previous")
             transitions.change(editor.connection, edited, "code", START + 15 * MINUTE)
             looking = pool.submit(scheduler.look, START + 20 * MINUTE)
-            wait_until(lambda: seer.rows(blocked, "%cron_entries%"), what="the loop at the entry")
+            wait_until(lambda: seer.rows(BLOCKED, "%cron_entries%"), what="the loop at the entry")
             ender.rows("SELECT 1 FROM opsjobs.jobs WHERE id = %s FOR UPDATE", job["id"])
-        wait_until(lambda: seer.rows(blocked, "%opsjobs.jobs%"), what="the loop at the job")
+        wait_until(lambda: seer.rows(BLOCKED, "%opsjobs.jobs%"), what="the loop at the job")
         transitions.lock(ender.connection, ["sync"])
     looking.result()
     assert "is left" not in caplog.text

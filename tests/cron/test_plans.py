@@ -39,6 +39,7 @@ CASES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "forget_cron_results": ("cron_slots_by_job", {"ids": [5]}),
     "list_unfinished_of_cron": ("jobs_of_cron", {"name": "e1"}),
     "lock_jobs_of_cron": ("jobs_of_cron", {"name": "e1"}),
+    "lock_cron_entries_of_jobs": ("jobs_pkey", {"ids": [5]}),
     "list_cron_waiting_behind": ("jobs_of_cron", {}),
     "release_cron_jobs": ("jobs_of_cron", {"names": ["e1"], "now": None}),
     "find_cron_gap": ("loop_runs_latest", {"slot_at": "2026-01-01 00:10:00+00"}),
