@@ -76,6 +76,34 @@ def test_the_list_says_when_each_entry_runs(get: Get, entry: Runner) -> None:
     assert legend == [fate.word for fate in FATES.values()]
 
 
+def test_while_no_scheduler_runs_nothing_is_called_well(get: Get, entry: Runner) -> None:
+    """Its slots of three hours are in no ledger yet, so none of them is missed."""
+    for path in ("/cron", "/cron/nightly"):
+        page = soup(get(path).text)
+        assert "No scheduler runs: the last one looked at" in page.select_one(".say").text
+        assert "no slot was missed" not in page.text
+    assert "should run" in page.select_one("ol.slots").text
+    look(entry)
+    for path in ("/cron", "/cron/nightly"):
+        assert "No scheduler runs" not in get(path).text
+    assert "will run" in soup(get("/cron/nightly").text).select_one("ol.slots").text
+
+
+def test_an_entry_that_an_awake_scheduler_leaves_is_told(
+    get: Get, entry: Runner, opsjobs: OpsJobs
+) -> None:
+    """It does not know the worker, and newer code may."""
+    worker = opsjobs.workers.pop("sync")
+    look(entry)
+    opsjobs.workers["sync"] = worker
+    for path in ("/cron", "/cron/nightly"):
+        page = soup(get(path).text)
+        assert any(
+            "nightly has slots without a fate since" in one.text for one in page.select(".say")
+        )
+        assert "no slot was missed" not in page.text
+
+
 @pytest.mark.parametrize("days", [3, 70])
 def test_an_outage_that_began_long_ago_is_told_everywhere(
     get: Get, entry: Runner, host: Host, days: int

@@ -17,11 +17,13 @@ from ...actions.catalog import ACTIONS, ENTRY_PARAMS, Action, actions_of_cron
 from ...audit.queries import list_events_of
 from ...cron import queries
 from ...cron.expression import BadSchedule, read_schedule
+from ...cron.ledger import LATE
 from ...cron.lifecycle import CATCH_UPS, FATES, MEANINGS, OVERLAPS
 from ...cron.queries import Missed, SlotRow
 from ...cron.standing import Standing
 from ...errors import ActionRefused
 from ...jobs.options import fault_of_name
+from ...lifeline.queries import LoopRow, list_loops
 from .. import _access, _pages, _problems, _slots
 from .._host import host
 from .._reads import Reading, reading
@@ -33,12 +35,13 @@ _TEN = 10
 
 @dataclass(frozen=True)
 class Row:
-    """An entry as the pages show it; `slots` are its newest, the newest first."""
+    """An entry as the pages show it; `slots` are its newest, the newest first; `scheduler` None if none ever ran."""
 
     entry: Standing
     slots: Sequence[SlotRow]
     missed: Missed | None
     now: datetime
+    scheduler: LoopRow | None
 
     @property
     def actions(self) -> Sequence[Action]:
@@ -70,7 +73,17 @@ class Row:
     @property
     def is_told(self) -> bool:
         """Whether something of it stands on top of the page."""
-        return self.is_placeless or self.entry.state == "paused" or self.missed is not None
+        is_paused = self.entry.state == "paused"
+        return self.is_placeless or is_paused or self.missed is not None or self.overdue is not None
+
+    @property
+    def overdue(self) -> datetime | None:
+        """The first slot that has come and has no fate, although a scheduler is awake; None when all have theirs."""
+        is_awake = self.scheduler is not None and self.scheduler.is_awake
+        if not is_awake or self.place is None or self.entry.state == "retired":
+            return None
+        first = next(self.entry.schedule.slots_after(self.entry.checked_until), None)
+        return None if first is None or self.now - first <= LATE else first
 
     @property
     def last(self) -> SlotRow | None:
@@ -199,20 +212,32 @@ def _all() -> tuple[Markup, datetime]:
         entries = queries.list_entries(read.session)
         strips = queries.list_strips(read.session, [entry.name for entry in entries])
         missed = queries.list_missed_lately(read.session, read.now)
+        scheduler = _scheduler(read)
         rows = [
-            Row(entry, strips[entry.name], missed.get(entry.name), read.now) for entry in entries
+            Row(entry, strips[entry.name], missed.get(entry.name), read.now, scheduler)
+            for entry in entries
         ]
     made = _pages.part(
-        "cron/_live.html", read.now, rows=rows, fates=FATES, shape_of=_slots.shape_of
+        "cron/_live.html",
+        read.now,
+        rows=rows,
+        scheduler=scheduler,
+        fates=FATES,
+        shape_of=_slots.shape_of,
     )
     return made, read.now
+
+
+def _scheduler(read: Reading) -> LoopRow | None:
+    """The cron loop that was awake last."""
+    return next((one for one in list_loops(read.session, read.now) if one.loop == "cron"), None)
 
 
 def _one(read: Reading, name: str) -> Markup:
     entry = _find(read, name)
     slots = queries.list_slots(read.session, name, read.now)
     missed = queries.list_missed_lately(read.session, read.now).get(name)
-    row = Row(entry, slots[: queries.STRIP], missed, read.now)
+    row = Row(entry, slots[: queries.STRIP], missed, read.now, _scheduler(read))
     zone = row.place or ZoneInfo("UTC")
     events = None
     if _access.may("audit.view"):
@@ -221,6 +246,7 @@ def _one(read: Reading, name: str) -> Markup:
         "cron/_one.html",
         read.now,
         row=row,
+        scheduler=row.scheduler,
         slots=slots[:_SHOWN],
         calendar=_slots.make_calendar(map(_drawn, slots), read.now.astimezone(zone).date(), zone),
         is_cut=len(slots) >= queries.MOST_SLOTS,
