@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from ..actions.catalog import ACTIONS, Action
 from ..cron.lifecycle import FATES
-from ..cron.queries import SlotRow, list_entries, list_strips
+from ..cron.queries import MOST_ENTRIES, SlotRow, list_entries, list_strips
 from ..cron.standing import Standing
 from ..errors import SchemaBehind
 from . import _operate
@@ -40,6 +40,8 @@ def list_() -> None:
         )
     for entry in entries:
         click.echo(plain(_line(entry, strips[entry.name])))
+    if len(entries) >= MOST_ENTRIES:
+        click.echo(f"only the first {MOST_ENTRIES}, by name; those in use come before the retired")
 
 
 def _line(entry: Standing, slots: list[SlotRow]) -> str:

@@ -14,7 +14,7 @@ from .. import sql
 from .models import CronEntry, CronSlot
 from .standing import Standing
 
-_MOST_ENTRIES = 500
+MOST_ENTRIES = 500
 STRIP = 20
 # Of one entry: eight weeks of half hours. A busier one shows its newest.
 MOST_SLOTS = 3_000
@@ -55,7 +55,7 @@ class Missed:
 def list_entries(session: Session) -> list[Standing]:
     """Every entry, those in use first, by name; at most 500."""
     chosen = select(*_columns()).order_by(CronEntry.retired_at.is_not(None), CronEntry.name)
-    return [Standing(*row) for row in session.execute(chosen.limit(_MOST_ENTRIES))]
+    return [Standing(*row) for row in session.execute(chosen.limit(MOST_ENTRIES))]
 
 
 def find_entry(session: Session, name: str) -> Standing | None:

@@ -11,6 +11,9 @@ from click.testing import Result
 from flask import Flask
 
 from flask_opsjobs import OpsJobs
+from flask_opsjobs.cron import transitions
+from flask_opsjobs.cron.declaration import make_entry
+from flask_opsjobs.cron.queries import MOST_ENTRIES
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.worker import Worker
@@ -55,6 +58,19 @@ def test_the_list_has_schedule_policies_and_fates(call: Any, hourly: None) -> No
         "note  active  '0 * * * *' UTC  note  overlap allow, catch-up 3  "
     )
     assert "late" in said.output
+
+
+def test_of_very_many_the_first_are_listed_and_that_is_said(
+    app: Flask, call: Any, note: Worker, bench: Bench
+) -> None:
+    now = read_clock(bench.connection)
+    for number in range(MOST_ENTRIES + 1):
+        entry = make_entry(note, "@daily", name=f"many_{number:03}")
+        assert transitions.create(bench.connection, entry, "runtime", "ops-demo", now)
+    said = call("list").output.splitlines()
+    assert len(said) == MOST_ENTRIES + 1
+    assert said[-1].startswith("only the first 500")
+    assert "the first 500" in app.test_client().get("/ops/jobs/cron").text
 
 
 def test_an_entry_is_paused_resumed_and_run(call: Any, hourly: None, bench: Bench) -> None:

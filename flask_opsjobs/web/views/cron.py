@@ -221,6 +221,7 @@ def _all() -> tuple[Markup, datetime]:
         "cron/_live.html",
         read.now,
         rows=rows,
+        is_cut=len(rows) >= queries.MOST_ENTRIES,
         scheduler=scheduler,
         fates=FATES,
         shape_of=_slots.shape_of,
