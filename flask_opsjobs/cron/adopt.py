@@ -13,6 +13,7 @@ from ..jobs.worker import Worker
 from . import transitions
 from .declaration import Entry
 from .settle import Settled, Settling
+from .standing import Standing
 
 
 def adopt(settling: Settling, entry: Entry, by: str, into: Settled) -> str | None:
@@ -65,5 +66,11 @@ def redact(settling: Settling, name: str, into: Settled) -> None:
         return
     args = {key: value for key, value in found.args.items() if key not in worker.redact}
     transitions.change(
-        settling.connection, replace(found.wanted, args=args), found.origin, settling.now
+        settling.connection, replace(wanted_of(found), args=args), found.origin, settling.now
     )
+
+
+def wanted_of(entry: Standing) -> Entry:
+    """What an entry says, without how it stands."""
+    policies = (entry.overlap, entry.catch_up, entry.catch_up_limit)
+    return Entry(entry.name, entry.worker, entry.schedule, *policies, entry.args)

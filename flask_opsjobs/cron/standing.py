@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from .declaration import Entry
 from .expression import Schedule
 from .lifecycle import state_of
 
@@ -39,13 +38,6 @@ class Standing:
     def state(self) -> str:
         """`active`, `paused` or `retired`."""
         return state_of(self.is_paused, self.retired_at is not None)
-
-    @property
-    def wanted(self) -> Entry:
-        """What it says, without how it stands."""
-        return Entry(
-            self.name, self.worker, self.schedule, self.overlap, self.catch_up, self.catch_up_limit, self.args
-        )  # fmt: skip
 
     @property
     def schedule(self) -> Schedule:

@@ -12,6 +12,7 @@ import pytest
 
 from flask_opsjobs import OpsJobs, Unique, endings
 from flask_opsjobs.cron import transitions
+from flask_opsjobs.cron.adopt import wanted_of
 from flask_opsjobs.cron.settle import Settled, Settling
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.jobs.worker import Worker
@@ -334,7 +335,7 @@ def test_an_entry_that_comes_to_cancel_while_it_is_waited_for_does_not_deadlock(
     with ThreadPoolExecutor() as pool, ender.connection.transaction():
         with editor.connection.transaction():
             entry = transitions.lock(editor.connection, ["sync"])["sync"]
-            edited = replace(entry.wanted, overlap="cancel_previous")
+            edited = replace(wanted_of(entry), overlap="cancel_previous")
             transitions.change(editor.connection, edited, "code", START + 15 * MINUTE)
             looking = pool.submit(scheduler.look, START + 20 * MINUTE)
             wait_until(lambda: seer.rows(BLOCKED, "%cron_entries%"), what="the loop at the entry")
