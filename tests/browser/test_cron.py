@@ -1,0 +1,61 @@
+"""The cron pages in a real browser with names as long as they may be: no barrier, and nothing sideways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from flask import Flask
+
+from flask_opsjobs.operator import Operator
+from tests.browser.test_pages import SIZES, noise
+
+__all__ = ["noise"]
+
+pytestmark = pytest.mark.browser
+
+LONG = "n" * 200
+LAPTOP = {"laptop": (1366, 768)}
+
+
+@pytest.fixture
+def long_name(app: Flask) -> None:
+    what = {
+        "worker": "add",
+        "expression": "*/5 8-18 * * MON-FRI",
+        "zone": "America/Argentina/Buenos_Aires",
+    }
+    what |= {"overlap": "cancel_previous", "catch_up": "latest", "args": '{"a": 1, "b": 2}'}
+    Operator(app.extensions["opsjobs"]).create_cron(
+        LONG, what, actor="tester", reason="because it is a test", authorize=False
+    )
+
+
+@pytest.mark.usefixtures("long_name")
+def test_no_barrier_and_nothing_sideways_at_any_size(page: Any, noise: list[str]) -> None:
+    found = []
+    for size, (width, height) in (SIZES | LAPTOP).items():
+        page.set_viewport_size({"width": width, "height": height})
+        for path in ("/cron", f"/cron/{LONG}", f"/edit/cron/{LONG}"):
+            page.goto(f"/ops/jobs{path}")
+            page.wait_for_load_state("networkidle")
+            found += _faults(page, f"{path[:12]}, {size}")
+        page.fill("#entry-expression", "*/90 25 * * *")
+        page.click("button.main")
+        page.wait_for_selector("form [role=alert]")
+        assert page.input_value("#entry-expression") == "*/90 25 * * *"
+        found += _faults(page, f"refused, {size}")
+    assert not found, "\n".join(found)
+    assert [line for line in noise if "status of 4" not in line] == []
+
+
+def _faults(page: Any, where: str) -> list[str]:
+    found = [
+        f"{where}: {violation['id']} {node['target']} {node['failureSummary']}"
+        for violation in Axe().run(page).response["violations"]
+        for node in violation["nodes"]
+    ]
+    root = "document.documentElement"
+    is_sideways = page.evaluate(f"{root}.scrollWidth > {root}.clientWidth")
+    return [*found, f"{where}: scrolls sideways"] if is_sideways else found
