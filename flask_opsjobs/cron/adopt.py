@@ -62,7 +62,8 @@ def redact(settling: Settling, name: str, into: Settled) -> None:
     """Drop what an entry must not keep, in the caller's transaction: each decision would copy it into the audit."""
     found = settling.settle_all(name, into)
     worker = None if found is None else settling.host.workers.get(found.worker)
-    if found is None or worker is None:
+    # One that was retired since it was listed stays so: a change would take it back into use.
+    if found is None or found.state == "retired" or worker is None:
         return
     args = {key: value for key, value in found.args.items() if key not in worker.redact}
     transitions.change(

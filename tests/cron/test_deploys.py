@@ -7,8 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.cron import transitions
+from flask_opsjobs.cron import adopt, transitions
+from flask_opsjobs.cron.settle import Settled, Settling
 from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.loops import cron
 from flask_opsjobs.operator import Operator
 from tests.cron.conftest import START, Scheduler
 
@@ -124,3 +126,15 @@ def test_what_is_declared_redacted_later_is_dropped_from_what_was_made_at_runtim
     assert entry["args"] == {"account": 7}
     assert (entry["origin"], entry["catch_up"], entry["catch_up_limit"]) == ("runtime", "all", 3)
     assert scheduler.slots("mine") == [("12:10", "ran", 1)]
+
+
+def test_what_another_process_retired_meanwhile_is_not_taken_back_into_use(
+    every_ten: EveryTen,
+) -> None:
+    bench = every_ten().bench
+    settling = Settling(bench.connection, bench.host, cron.stop, START + MINUTE)
+    with bench.connection.transaction():
+        adopt.retire(settling, "sync", Settled())
+    with bench.connection.transaction():
+        adopt.redact(settling, "sync", Settled())
+    assert bench.row("SELECT retired_at FROM opsjobs.cron_entries")["retired_at"] is not None
