@@ -9,10 +9,10 @@ from typing import Any
 
 import psycopg
 
-from ..cron.declaration import make_entry
+from ..cron.declaration import BadEntry, Faults, list_faults, make_entry
 from ..cron.standing import Standing
 from ..db import Connection
-from ..errors import DeclarationError, InvalidArgs
+from ..errors import InvalidArgs
 from ..host import Host
 from ..jobs.enqueue_apart import find_same_call
 from .numbers import read_whole, whole
@@ -21,39 +21,47 @@ _log = logging.getLogger("flask_opsjobs.cron")
 MOST_CAUGHT_UP = 100
 
 
+class BadParams(ValueError):
+    """What cannot be of an entry. `faults` are its sentences, each with the parameter that it is about."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        super().__init__("; ".join(said for _, said in faults))
+
+
 def read_count(value: Any) -> int:
     """How many missed slots. Raises `ValueError` with what is allowed."""
     return read_whole(value, MOST_CAUGHT_UP, "count is {}")
 
 
 def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The worker, schedule, policies and arguments, as they are stored. Raises `ValueError` with every fault."""
+    """The worker, schedule, policies and arguments, as they are stored. Raises `BadParams` with every fault."""
+    faults = []
     name = given["worker"]
     worker = host.workers.get(name) if isinstance(name, str) else None
     if worker is None:
-        raise ValueError(f"there is no worker {name!r} in this application")
+        faults.append(("worker", f"there is no worker {name!r} in this application"))
     args = given["args"]
     if isinstance(args, str):
         try:
             args = json.loads(args or "{}")
         except ValueError as wrong:
-            raise ValueError(f"args is not JSON: {wrong}") from None
+            faults.append(("args", f"args is not JSON: {wrong}"))
         except RecursionError:
-            raise ValueError("args is nested too deeply") from None
-    catch_up = "none" if given["catch_up"] in (None, "") else given["catch_up"]
-    number = whole(catch_up)
+            faults.append(("args", "args is nested too deeply"))
+    said = {
+        param: usual if given[param] in (None, "") else given[param]
+        for param, usual in (("zone", "UTC"), ("overlap", "skip"), ("catch_up", "none"))
+    }
+    number = whole(said["catch_up"])
+    said["catch_up"] = said["catch_up"] if number is None else number
+    if worker is None or faults:
+        # What its arguments are to fit is not known, or they are not.
+        raise BadParams([*faults, *list_faults(given["expression"], **said)])
     try:
-        entry = make_entry(
-            worker,
-            given["expression"],
-            zone="UTC" if given["zone"] in (None, "") else given["zone"],
-            overlap="skip" if given["overlap"] in (None, "") else given["overlap"],
-            catch_up=catch_up if number is None else number,
-            args=args,
-            name="new",
-        )
-    except DeclarationError as wrong:
-        raise ValueError(str(wrong).removeprefix("cron entry new: ")) from None
+        entry = make_entry(worker, given["expression"], args=args, name="new", **said)
+    except BadEntry as wrong:
+        raise BadParams(wrong.faults) from None
     columns = entry.columns
     limit = columns.pop("catch_up_limit")
     return {**columns, "catch_up": columns["catch_up"] if limit is None else limit}

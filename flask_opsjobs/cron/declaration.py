@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,15 @@ _LARGEST_ARGS = 100_000_000
 MOST_CAUGHT_UP = 1_000
 
 CatchUp = str | int
+Faults = Sequence[tuple[str, str]]
+
+
+class BadEntry(DeclarationError):
+    """An entry that cannot be. `faults` are its sentences, each with the parameter that it is about."""
+
+    def __init__(self, name: object, faults: Faults) -> None:
+        self.faults = faults
+        super().__init__(f"cron entry {name}: " + "; ".join(said for _, said in faults))
 
 
 @dataclass(frozen=True)
@@ -56,27 +65,33 @@ def make_entry(
     args: Mapping[str, Any] | None = None,
     name: str | None = None,
 ) -> Entry:
-    """The entry. Raises `DeclarationError` with every fault and its fix; values of redacted parameters are dropped."""
+    """The entry. Raises `BadEntry` with every fault and its fix; values of redacted parameters are dropped."""
     named = worker.name if name is None else name
-    faults = [fault] if (fault := fault_of_name("its name", named)) else []
-    schedule = None
-    try:
-        schedule = read_schedule(expression, zone)
-    except BadSchedule as wrong:
-        faults.append(str(wrong))
-    faults += _faults_of_policies(overlap, catch_up)
+    faults = [("name", fault)] if (fault := fault_of_name("its name", named)) else []
+    faults += list_faults(expression, zone, overlap, catch_up)
     stored: Any = {}
     try:
         stored = json.loads(_stored(worker, {} if args is None else args))
     except InvalidArgs as wrong:
-        faults.append(str(wrong))
+        faults.append(("args", str(wrong)))
     except TypeError:
-        faults.append(f"args must be a dict of arguments, got {type(args).__name__}")
-    if faults or schedule is None:
-        raise DeclarationError(f"cron entry {named}: " + "; ".join(faults))
+        faults.append(("args", f"args must be a dict of arguments, got {type(args).__name__}"))
+    if faults:
+        raise BadEntry(named, faults)
     limit = _limit_of(catch_up)
     word = str(catch_up) if limit is None else "all"
+    schedule = read_schedule(expression, zone)
     return Entry(named, worker.name, schedule, overlap, word, limit, stored)
+
+
+def list_faults(expression: object, zone: object, overlap: object, catch_up: object) -> Faults:
+    """What is wrong with an entry, whatever it runs."""
+    faults = list(_faults_of_policies(overlap, catch_up))
+    try:
+        read_schedule(expression, zone)
+    except BadSchedule as wrong:
+        return [*wrong.faults, *faults]
+    return faults
 
 
 def _stored(worker: Worker, args: Mapping[str, Any]) -> bytes:
@@ -85,21 +100,21 @@ def _stored(worker: Worker, args: Mapping[str, Any]) -> bytes:
     return worker.arguments.dump(worker.arguments.validate((), args), _LARGEST_ARGS)
 
 
-def _faults_of_policies(overlap: object, catch_up: object) -> list[str]:
-    faults = []
+def _faults_of_policies(overlap: object, catch_up: object) -> Iterator[tuple[str, str]]:
     if not isinstance(overlap, str) or overlap not in OVERLAPS:
-        faults.append(f"overlap must be one of {', '.join(OVERLAPS)}, got {overlap!r}")
+        yield "overlap", f"overlap must be one of {', '.join(OVERLAPS)}, got {overlap!r}"
     limit = _limit_of(catch_up)
     if catch_up not in ("none", "latest") and limit is None:
-        faults.append(
+        yield (
+            "catch_up",
             "catch_up must be 'none', 'latest', or how many of all that were missed, "
-            f"from 1 to {MOST_CAUGHT_UP}; got {catch_up!r}"
+            f"from 1 to {MOST_CAUGHT_UP}; got {catch_up!r}",
         )
     if overlap == "cancel_previous" and limit is not None and limit > 1:
-        faults.append(
-            f"catch_up={limit} with overlap='cancel_previous' would cancel all but the last at once: say 'latest'"
+        yield (
+            "catch_up",
+            f"catch_up={limit} with overlap='cancel_previous' would cancel all but the last at once: say 'latest'",
         )
-    return faults
 
 
 def _limit_of(catch_up: object) -> int | None:

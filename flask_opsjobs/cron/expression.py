@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
@@ -46,7 +46,11 @@ _MINUTE = timedelta(minutes=1)
 
 
 class BadSchedule(ValueError):
-    """What is wrong with an expression or a zone, where, and what is allowed."""
+    """A schedule that cannot be. `faults` are its sentences, each with which it is about: `expression` or `zone`."""
+
+    def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
+        self.faults = faults
+        super().__init__("; ".join(said for _, said in faults))
 
 
 @dataclass(frozen=True)
@@ -128,12 +132,12 @@ class Schedule:
 
 def read_schedule(expression: object, zone: object = "UTC") -> Schedule:
     """The schedule. Raises `BadSchedule` with every fault, where it is, and what is allowed there."""
-    faults = [fault for fault in (_fault_of_zone(zone), _fault_of(expression)) if fault]
-    if faults:
-        raise BadSchedule("; ".join(faults))
+    found_faults = {"zone": _fault_of_zone(zone), "expression": _fault_of(expression)}
+    if faults := [(about, said) for about, said in found_faults.items() if said]:
+        raise BadSchedule(faults)
     found = Schedule(" ".join(str(expression).split()), str(zone))
     if not found.next(datetime(2024, 1, 1, tzinfo=UTC), 1):
-        raise BadSchedule(f"cron expression {found.expression!r} never comes")
+        raise BadSchedule([("expression", f"cron expression {found.expression!r} never comes")])
     return found
 
 

@@ -339,7 +339,8 @@ def test_a_new_entry_shows_its_runs_before_anything_is_saved(
     assert "At 03:30 every day" in page.text
     assert page.select_one("#entry-name")["value"] == "hourly"
     wrong = show_runs(client, "/new/cron", **NEW | {"expression": "61 * * * *"})
-    assert "the field minute is '61'" in wrong.select_one("[role=alert]").text
+    assert "the field minute is '61'" in wrong.select_one("#r-expression").text
+    assert wrong.select_one("#entry-expression")["aria-invalid"] == "true"
     assert wrong.select_one("#entry-expression")["value"] == "61 * * * *"
 
 
@@ -401,11 +402,24 @@ def test_nonsense_is_refused_with_its_place_in_the_form_that_was_sent(
         answer = client.post(f"/ops/jobs{place}", data=sent, headers=SAME_ORIGIN)
         assert answer.status_code == 422
         main = soup(answer.text).main
-        assert says in main.select_one("form [role=alert]").text
+        assert main.select_one("form [role=alert]")
+        ((field, _),) = changes.items()
+        assert says in main.select_one(f"#r-{field} [data-is=refused]").text
+        assert len(main.select("small [data-is=refused]")) == 1
         assert main.select_one("#entry-expression")["value"] == sent["expression"]
         assert main.select_one("#entry-args").text == sent["args"]
         picked = [option["value"] for option in main.select("option[selected]")]
         assert sent["worker"] in picked
+
+
+def test_each_fault_of_a_form_stands_below_its_own_field(
+    client: FlaskClient, entry: Runner
+) -> None:
+    sent = {"name": "a b", "args": "{", "expression": "*/90 * * * *", "zone": "Europe/Pari"}
+    sent |= {"overlap": "cancel_previous", "catch_up": "0"}
+    answer = client.post("/ops/jobs/new/cron/preview", data=NEW | sent, headers=SAME_ORIGIN)
+    wrong = [mark.parent["id"] for mark in soup(answer.text).select("small [data-is=refused]")]
+    assert wrong == ["r-name", "r-args", "r-expression", "r-zone", "r-catch_up"]
 
 
 def test_a_form_gives_back_what_was_typed_as_it_was(

@@ -23,7 +23,7 @@ def on_picked(action: Action) -> Callable[[], Response]:
     """The view that takes every job picked in a list."""
 
     def view() -> Response:
-        return _start(action, [f"job/{number}" for number in _picked()])
+        return start(action, [f"job/{number}" for number in _picked()])
 
     return view
 
@@ -35,7 +35,7 @@ def on_job(action: Action) -> Callable[[str], Response]:
         number = search_ids.read_own(job_id)
         if number is None:
             raise _problems.no_such_job(job_id)
-        return _start(action, [f"job/{number}"])
+        return start(action, [f"job/{number}"])
 
     return view
 
@@ -45,7 +45,7 @@ def on_named(action: Action) -> Callable[[str], Response]:
 
     def view(name: str) -> Response:
         params = {param: request.form.get(param, "").strip() for param in action.params}
-        return _start(action, [f"{action.thing}/{name}"], params)
+        return start(action, [f"{action.thing}/{name}"], params)
 
     return view
 
@@ -55,7 +55,7 @@ def on_limiter(action: Action) -> Callable[[str], Response]:
 
     def view(limiter: str) -> Response:
         params = {param: request.form.get(param, "").strip() for param in action.params}
-        return _start(action, [make_target(limiter, request.args.get("partition"))], params)
+        return start(action, [make_target(limiter, request.args.get("partition"))], params)
 
     return view
 
@@ -73,22 +73,18 @@ def _picked() -> Sequence[int]:
     return [number for number in numbers if number is not None]
 
 
-def begin(action: Action, targets: Sequence[str], params: Mapping[str, Any]) -> Response:
-    """Make the plan, and lead to its page. Raises `ActionRefused` for what would make no sense in any state."""
+def start(action: Action, targets: Sequence[str], params: Mapping[str, Any] = {}) -> Response:
+    """Make the plan, and lead to its page."""
     actor = _access.actor()
     assert actor is not None  # the door asked
-    with asking():
-        made = Operator(host()).preview(
-            action.name, targets, actor=actor, via="page", params=params
-        )
+    try:
+        with asking():
+            made = Operator(host()).preview(
+                action.name, targets, actor=actor, via="page", params=params
+            )
+    except ActionRefused as refused:  # it would make no sense in any state
+        raise _problems.unreadable(f"{str(refused)[:200]}.") from refused
     if typed := request.form.get("reason", ""):
         # What somebody typed before a refusal is kept; in an address it would stand in logs.
         return previews.show_again(made.id, typed)
     return redirect(url_for("opsjobs.preview", preview_id=made.id, back=_back.read()), 303)
-
-
-def _start(action: Action, targets: Sequence[str], params: Mapping[str, Any] = {}) -> Response:
-    try:
-        return begin(action, targets, params)
-    except ActionRefused as refused:
-        raise _problems.unreadable(f"{str(refused)[:200]}.") from refused

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from werkzeug import Response as AnyResponse
 
 from ...actions.catalog import ACTIONS, ENTRY_PARAMS, Action, actions_of_cron
+from ...actions.cron_params import BadParams, read_entry
 from ...audit.queries import list_events_of
 from ...cron import queries
 from ...cron.expression import BadSchedule, read_schedule
@@ -21,7 +22,6 @@ from ...cron.ledger import LATE
 from ...cron.lifecycle import CATCH_UPS, FATES, MEANINGS, OVERLAPS
 from ...cron.queries import Missed, SlotRow
 from ...cron.standing import Standing
-from ...errors import ActionRefused
 from ...jobs.options import fault_of_name
 from ...lifeline.queries import LoopRow, list_loops
 from .. import _access, _pages, _problems, _slots
@@ -159,45 +159,59 @@ def create() -> AnyResponse:
     """The first step of a new entry, whose name stands in the form; the form again when it cannot be."""
     typed = {name: request.form.get(name, "").strip() for name in ("name", *ENTRY_PARAMS)}
     params, name = {param: typed[param] for param in ENTRY_PARAMS}, typed["name"]
-    try:
-        return actions.begin(ACTIONS["cron.create"], [f"cron/{name}"], params)
-    except ActionRefused as refused:
-        return _form(None, typed, refused=fault_of_name("the name", name) or str(refused))
+    faults = _list_faults(params)
+    if said := fault_of_name("the name", name):
+        faults["name"] = said
+    if faults:
+        return _form(None, typed, faults, status=422)
+    return actions.start(ACTIONS["cron.create"], [f"cron/{name}"], params)
 
 
 def change(name: str) -> AnyResponse:
     """The first step of an edit; the form again when it cannot be."""
     typed = {param: request.form.get(param, "").strip() for param in ENTRY_PARAMS}
-    try:
-        return actions.begin(ACTIONS["cron.edit"], [f"cron/{name}"], typed)
-    except ActionRefused as refused:
+    if faults := _list_faults(typed):
         with reading() as read:
             entry = _find(read, name)
-        return _form(entry, typed, refused=str(refused))
+        return _form(entry, typed, faults, status=422)
+    return actions.start(ACTIONS["cron.edit"], [f"cron/{name}"], typed)
+
+
+def _list_faults(typed: Mapping[str, str]) -> dict[str, str]:
+    """What is wrong with what was typed, as sentences by field."""
+    faults: dict[str, str] = {}
+    try:
+        read_entry(host(), typed)
+    except BadParams as wrong:
+        for param, said in wrong.faults:
+            faults[param] = f"{faults[param]}; {said}" if param in faults else said
+    return faults
 
 
 def _form(
-    entry: Standing | None, typed: Mapping[str, str], *, refused: str | None = None
+    entry: Standing | None,
+    typed: Mapping[str, str],
+    faults: Mapping[str, str] = {},
+    *,
+    status: int = 200,
 ) -> Response:
     now = datetime.now(UTC)
-    fault, runs, words = None, [], ""
+    runs, words = [], ""
     if typed["expression"].strip():
         try:
             schedule = read_schedule(typed["expression"], typed["zone"].strip() or "UTC")
             runs, words = schedule.next(now, _TEN), schedule.words
         except BadSchedule as wrong:
-            # What is refused has said it already.
-            fault = None if refused else str(wrong)
+            faults = {**dict(wrong.faults), **faults}
     return _pages.document(
         "cron_form.html",
         "cron",
         "New cron entry" if entry is None else f"Edit {entry.name}",
         now,
-        status=422 if refused else 200,
+        status=status,
         entry=entry,
         typed=typed,
-        refused=refused,
-        fault=fault,
+        faults=faults,
         runs=runs,
         words=words,
         workers=sorted(host().workers),
