@@ -1,12 +1,15 @@
-"""A scheduler that dies in the middle of a slot: all of it is there, or nothing."""
+"""A process that dies in the middle of a slot, or of an end that releases one: all of it is there, or nothing."""
 
 from __future__ import annotations
 
 import signal
 import sys
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from flask_opsjobs.jobs.outcomes import Outcome
 from tests.cron.conftest import START, Scheduler
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
@@ -55,3 +58,46 @@ def test_killed_before_its_commit_it_leaves_nothing_and_another_runs_the_slot(
     wait_until(lambda: scheduler.look(ten) or scheduler.slots("add"), what="the slot to be free")
     assert scheduler.slots("add") == [("12:10", "ran", 1)]
     assert len(scheduler.jobs()) == 1
+
+
+ENDS = """
+import os, signal
+from flask_opsjobs import endings
+from flask_opsjobs.cron import transitions
+from flask_opsjobs.db import connect_apart
+from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.jobs.outcomes import Outcome
+from tests.support.host import create_app
+connection = connect_apart(create_app().extensions["opsjobs"].engine)
+release = transitions.release
+def die(*args):
+    assert release(*args)
+    os.kill(os.getpid(), signal.SIGKILL)
+transitions.release = die
+ending = endings.Ending({job_id}, 1, {executor_id}, "dies", Outcome(kind="returned"))
+endings.record(connection, [ending], read_clock(connection))
+"""
+
+
+def test_killed_with_the_end_that_releases_it_a_follow_up_waits_on_for_the_next_end(
+    children: Children, every_ten: Any
+) -> None:
+    scheduler = every_ten(overlap="queue_one")
+    bench, minute = scheduler.bench, timedelta(minutes=1)
+    scheduler.look(START + 10 * minute)
+    (first,) = scheduler.jobs()
+    bench.dispatch()
+    bench.claim(first["id"])
+    scheduler.look(START + 20 * minute)
+    script = ENDS.format(job_id=first["id"], executor_id=bench.executor_id)
+    assert children.start(sys.executable, "-c", script).wait(30) == -signal.SIGKILL
+
+    def states() -> list[str]:
+        return [job["state"] for job in scheduler.jobs()]
+
+    # Its locks go with its connection; a sweep releases nobody while the first has not ended.
+    scheduler.look(START + 21 * minute)
+    assert states() == ["started", "deferred"]
+    assert bench.record(first["id"], 1, Outcome(kind="returned"))
+    assert states() == ["finished", "available"]
+    assert scheduler.slots() == [("12:10", "ran", 1), ("12:20", "queued_behind", 1)]
