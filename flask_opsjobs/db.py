@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import Engine, MetaData
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import Pool
 
@@ -40,6 +41,59 @@ def one_of(column: str, words: Sequence[str]) -> str:
 
 Row = dict[str, Any]
 Connection = psycopg.Connection[Any]
+
+# Classes of SQLSTATE whose errors every statement of this connection, or of everybody, would meet: connection (08),
+# cached plan of before a migration (0A), transaction state, such as read-only (25), prepared statement that a pooler
+# lost (26), authorization (28), missing database or schema (3D, 3F), missing table, column or privilege (42),
+# resources (53), operator intervention (57), system (58), internal (XX).
+_AWAY = frozenset({"08", "0A", "25", "26", "28", "3D", "3F", "42", "53", "57", "58", "XX"})
+_PREPARED = frozenset({"26000", "42P05"})
+_PREPARED_FIX = (
+    "the connection pooler (such as PgBouncer in transaction mode) loses prepared statements: set "
+    'SQLALCHEMY_ENGINE_OPTIONS = {"connect_args": {"prepare_threshold": None}}, '
+    "or set max_prepared_statements above 0 in PgBouncer"
+)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the error means "Postgres is away": it is about the connection or the database, not about one row.
+
+    Whoever meets one drops the connection, keeps what it has, and tries again later on a new connection. An error
+    about one row or one statement (a constraint, a value, a deadlock, a lock or statement timeout) is not one.
+    """
+    cause = _driver_error(error)
+    if cause is None:
+        return False
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    if cause.sqlstate is None:
+        # The driver itself says that there is no connection. Its other errors are about what it was given.
+        return isinstance(
+            cause, psycopg.OperationalError | psycopg.InterfaceError | psycopg.InternalError
+        )
+    return cause.sqlstate[:2] in _AWAY and not isinstance(cause, psycopg.errors.QueryCanceled)
+
+
+def say_cause(error: BaseException) -> str:
+    """Why Postgres is away, on one line, for a log or a page; names the setting when a pooler is the cause."""
+    cause = _driver_error(error)
+    if cause is None:
+        return type(error).__name__
+    if _is_about_prepared_statement(cause):
+        return f"{type(cause).__name__}: {_PREPARED_FIX}"
+    message = cause.diag.message_primary or str(cause)
+    return f"{type(cause).__name__}: {message.strip().partition(chr(10))[0]}"
+
+
+def _driver_error(error: BaseException) -> psycopg.Error | None:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return cause if isinstance(cause, psycopg.Error) else None
+
+
+def _is_about_prepared_statement(cause: psycopg.Error) -> bool:
+    # A protocol violation: parameters for another client's statement. psycopg names its own _pg3_<number>.
+    is_another_ones = cause.sqlstate == "08P01" and "_pg3_" in str(cause)
+    return cause.sqlstate in _PREPARED or is_another_ones
 
 
 def connect_apart(engine: Engine) -> Connection:
