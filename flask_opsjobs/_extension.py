@@ -163,23 +163,38 @@ class OpsJobs:
 def _policy(given: Any, protocol: type, name: str) -> Any:
     if given is None:
         raise ConfigError(
-            f"OpsJobs has no {name} policy: pass {name}=…, an object with the methods of {protocol.__name__}; "
-            "`flask opsjobs install` writes one to start from"
+            f"OpsJobs has no {name} policy: pass {name}=…, an object with the methods of {protocol.__name__}. "
+            "To start from one that is written for you, take OpsJobs out of the app again, run "
+            "`flask opsjobs install`, and add to the app the lines that it prints"
         )
-    if lacking := policy.missing(given, protocol):
-        raise ConfigError(
-            f"the {name} policy {type(given).__name__} lacks {', '.join(lacking)} of {protocol.__name__}"
-        )
+    if fault := policy.find_fault(given, protocol):
+        kind = given if isinstance(given, type) else type(given)
+        raise ConfigError(f"the {name} policy {kind.__name__} {fault}")
     return given
 
 
 def _secrets(app: Flask) -> tuple[bytes, ...]:
     if not app.secret_key:
         raise ConfigError(
-            "SECRET_KEY is not set: receipts of unique jobs and page cursors are signed with it"
+            "SECRET_KEY is not set: receipts of unique jobs and page cursors are signed with it. "
+            "Make one: python -c 'import secrets; print(secrets.token_hex())'"
         )
-    keys = [app.secret_key, *(app.config.get("SECRET_KEY_FALLBACKS") or [])]
-    return tuple(key.encode() if isinstance(key, str) else key for key in keys)
+    fallbacks = app.config.get("SECRET_KEY_FALLBACKS") or []
+    if not isinstance(fallbacks, list | tuple):
+        raise ConfigError(
+            f"SECRET_KEY_FALLBACKS is of type {type(fallbacks).__name__}: it must be a list of keys"
+        )
+    older = [_key(each, "a key of SECRET_KEY_FALLBACKS") for each in fallbacks]
+    return (_key(app.secret_key, "SECRET_KEY"), *older)
+
+
+def _key(value: Any, name: str) -> bytes:
+    if not isinstance(value, str | bytes) or not value:
+        # Not the value: it may be the secret in another type.
+        raise ConfigError(
+            f"{name} is of type {type(value).__name__}: it must be text or bytes, and not empty"
+        )
+    return value.encode() if isinstance(value, str) else value
 
 
 def _database(app: Flask, bind: str | None) -> tuple[Engine, Callable[[], Session]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from .errors import ConfigError
 
 PREFIX = "OPSJOBS_"
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,14 @@ def _optional_text(value: Any) -> str | None:
 
 
 def _prefix(value: Any) -> str:
-    if not isinstance(value, str) or not value.startswith("/") or value.endswith("/"):
-        raise ValueError("a path such as '/ops/jobs', with a leading and without a trailing slash")
-    return value
+    # Flask reads `<` as a parameter, and a browser takes `..` out of the address.
+    is_path = isinstance(value, str) and _PATH.fullmatch(value) is not None
+    if not is_path or {".", ".."}.intersection(value.split("/")):
+        raise ValueError(
+            "a path such as '/ops/jobs' of letters, digits, '-', '_', '.' and '~', with a leading and without a "
+            "trailing slash, and without the segments '.' and '..'"
+        )
+    return str(value)
 
 
 def _flag(value: Any) -> bool:

@@ -69,10 +69,66 @@ def test_a_policy_that_lacks_a_method() -> None:
     assert "the access policy Half lacks can of AccessPolicy" in refusal(make_host(), access=Half())
 
 
+@pytest.mark.parametrize("name", ["access", "display"])
+def test_a_policy_given_as_a_class(name: str) -> None:
+    kind = {"access": AllowAll, "display": ShowAll}[name]
+    said = refusal(make_host(), **{name: kind})
+    assert f"the {name} policy {kind.__name__} is a class" in said
+    assert f"pass an object of it, {kind.__name__}()" in said
+
+
+def test_a_policy_that_cannot_be_asked_about_a_subject() -> None:
+    class Old:
+        def current_actor(self) -> None:
+            return None
+
+        def can(self, actor: str, permission: str) -> bool:
+            return True
+
+    said = refusal(make_host(), access=Old())
+    assert "the access policy Old has a method can that does not take 3 arguments" in said
+    assert "write def can(self, actor, permission, subject)" in said
+
+
+def test_a_policy_whose_methods_take_anything_is_taken() -> None:
+    class Any_:
+        def current_actor(self, *_: Any) -> None:
+            return None
+
+        def can(self, *args: Any, **more: Any) -> bool:
+            return True
+
+    join(make_host(), access=Any_())
+
+
 def test_no_secret_key() -> None:
     app = make_host()
     app.secret_key = None
-    assert "SECRET_KEY is not set" in refusal(app)
+    said = refusal(app)
+    assert "SECRET_KEY is not set" in said
+    assert "secrets.token_hex()" in said
+
+
+@pytest.mark.parametrize(
+    ("config", "fault"),
+    [
+        ({"SECRET_KEY": 990_071}, "SECRET_KEY is of type int: it must be text or bytes"),
+        (
+            {"SECRET_KEY_FALLBACKS": "990071"},
+            "SECRET_KEY_FALLBACKS is of type str: it must be a list",
+        ),
+        ({"SECRET_KEY_FALLBACKS": [990_071]}, "a key of SECRET_KEY_FALLBACKS is of type int"),
+        ({"SECRET_KEY_FALLBACKS": [""]}, "a key of SECRET_KEY_FALLBACKS is of type str: it must"),
+    ],
+)
+def test_a_secret_key_that_is_no_text_is_refused_without_showing_it(
+    config: dict[str, Any], fault: str
+) -> None:
+    app = make_host()
+    app.config.update(config)
+    said = refusal(app)
+    assert fault in said
+    assert "990071" not in said
 
 
 def test_an_unknown_key_is_named_beside_the_known_ones() -> None:
@@ -85,6 +141,13 @@ def test_an_unknown_key_is_named_beside_the_known_ones() -> None:
     ("key", "value", "allowed"),
     [
         ("OPSJOBS_URL_PREFIX", "ops", "leading"),
+        ("OPSJOBS_URL_PREFIX", "/", "without a trailing slash"),
+        ("OPSJOBS_URL_PREFIX", "/ops jobs", "of letters, digits"),
+        ("OPSJOBS_URL_PREFIX", "/ops/jobs\n", "of letters, digits"),
+        ("OPSJOBS_URL_PREFIX", "/<tenant>/jobs", "of letters, digits"),
+        ("OPSJOBS_URL_PREFIX", "/ops?x=1", "of letters, digits"),
+        ("OPSJOBS_URL_PREFIX", "/ops//jobs", "of letters, digits"),
+        ("OPSJOBS_URL_PREFIX", "/ops/../jobs", "without the segments '.' and '..'"),
         ("OPSJOBS_BEAT_SECONDS", "10", "a number from"),
         ("OPSJOBS_WINDOW", 0, "a whole number from 1"),
         ("OPSJOBS_RESCUE", "maybe", "'automatic'"),

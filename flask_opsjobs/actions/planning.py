@@ -12,6 +12,7 @@ from typing import Any
 from ..db import Connection
 from ..errors import ActionRefused
 from ..host import Host
+from ..policy import raised
 from . import on_cron, on_jobs, on_limiters, on_queues
 from .catalog import ACTIONS, MOST_TARGETS, Action
 from .shapes import Plan, Receipt
@@ -104,8 +105,9 @@ def _may(host: Host, ask: Ask, target: str) -> bool:
         return True
     try:
         return host.access.can(ask.actor, ask.action.permission, target) is True
-    except Exception:
-        _log.exception("the access policy raised on %s: denied", ask.action.permission)
+    except Exception as error:
+        permission = ask.action.permission
+        _log.error("the access policy raised on %s: denied (%s)", permission, raised(error))
         return False
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..jobs.claimed import Claimed
-from ..jobs.perform import Report, perform
+from ..jobs.perform import perform
 from .channel import Sender
 
 if TYPE_CHECKING:
@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 fork_lock = threading.Lock()
 
 _PR_SET_PDEATHSIG = 1
+
+
+class Report:
+    """What the performing code may tell its parent while it runs."""
+
+    def __init__(self, sender: Sender, log_tail: Ring | None) -> None:
+        self.log_tail = log_tail
+        self.progress = sender.progress
 
 
 def fork(
@@ -96,7 +104,7 @@ def _ride(
     log_tail: Ring | None,
 ) -> None:
     with app.app_context():
-        outcome = perform(workers, claimed, Report(log_tail, sender.progress))
+        outcome = perform(workers, claimed, Report(sender, log_tail))
         # Before the context is left: a host's teardown that raises or hangs must not cost the outcome.
         sender.outcome(outcome)
 

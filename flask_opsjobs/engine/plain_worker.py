@@ -6,10 +6,8 @@ import logging
 import os
 import socket
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
-from psycopg.pq import TransactionStatus
 from rq import get_current_job
 
 from .. import endings
@@ -18,17 +16,25 @@ from ..endings import Ending
 from ..host import Host
 from ..jobs.claimed import Claimed
 from ..jobs.log_tail import Ring
-from ..jobs.perform import Report, perform
+from ..jobs.perform import perform
 from ..lifeline import executors
 from .claim import claim
 from .delivery import parse
 from .dispatch import read_clock
-from .pulse import Progress, write_progress
 
 if TYPE_CHECKING:
     from flask import Flask
 
 _log = logging.getLogger("flask_opsjobs.worker")
+
+
+class _Report:
+    def __init__(self, connection: Connection, claimed: Claimed, log_tail: Ring) -> None:
+        self.log_tail = log_tail
+        self.newest: tuple[int | None, int | None, str | None] | None = None
+
+    def progress(self, done: int | None, total: int | None, note: str | None) -> None:
+        self.newest = (done, total, note)
 
 
 def perform_delivery() -> None:
@@ -62,30 +68,16 @@ def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
             _log.info("the delivery %s was not claimed: %s", delivery, claimed.reason)
             return
         time.sleep(claimed.wait_seconds)
-        ring = Ring(memoryview(bytearray(host.settings.log_tail_bytes + Ring.HEAD_BYTES)))
-        report = Report(ring, partial(_tell_progress, connection, claimed))
+        report = _Report(
+            connection,
+            claimed,
+            Ring(memoryview(bytearray(host.settings.log_tail_bytes + Ring.HEAD_BYTES))),
+        )
         outcome = perform(host.workers, claimed, report)
-        if connection.info.transaction_status != TransactionStatus.IDLE:
-            # The connection broke, or the time limit came while progress was written.
-            connection.close()
-            connection = connect_apart(host.engine)
         ending = Ending(claimed.id, claimed.dispatch_no, executor_id, name, outcome)
         endings.record(connection, [ending], read_clock(connection))
     finally:
         connection.close()
-
-
-def _tell_progress(
-    connection: Connection,
-    claimed: Claimed,
-    done: int | None,
-    total: int | None,
-    note: str | None,
-) -> None:
-    # When the connection has broken, the end brings the newest progress.
-    if not connection.closed:
-        row = Progress(claimed.id, claimed.dispatch_no, done, total, note)
-        write_progress(connection, [row])
 
 
 def _find_app() -> Flask:

@@ -8,6 +8,7 @@ from flask import g, request
 
 from ..actions.on_limiters import make_target
 from ..jobs import search_ids
+from ..policy import raised
 from . import _problems
 from ._host import host
 
@@ -27,8 +28,8 @@ def actor() -> str | None:
             if said is not None and not is_name:
                 _log.error("the access policy's current_actor answered no name (%a): denied", said)
             g.opsjobs_actor = said if is_name else None
-        except Exception:
-            _log.exception("the access policy raised in current_actor: denied")
+        except Exception as error:
+            _note_failure("current_actor", error)
             g.opsjobs_actor = None
     found: str | None = g.opsjobs_actor
     return found
@@ -37,16 +38,19 @@ def actor() -> str | None:
 def may(permission: str, subject: str | None = None) -> bool:
     """Whether who is signed in holds `permission`, on `subject` or at all; no when the policy raises."""
     who = actor()
-    return who is not None and holds(who, permission, subject)
-
-
-def holds(who: str, permission: str, subject: str | None) -> bool:
-    """The same of an actor who was asked for before, since an export goes on after its request has ended."""
+    if who is None:
+        return False
     try:
         return host().access.can(who, permission, subject) is True
-    except Exception:
-        _log.exception("the access policy raised on %s: denied", permission)
+    except Exception as error:
+        _note_failure(permission, error)
         return False
+
+
+def _note_failure(asked: str, error: Exception) -> None:
+    if "opsjobs_access_failed" not in g:  # once a request will do: a page asks for many permissions
+        _log.error("the access policy raised on %s: denied (%s)", asked, raised(error))
+    g.opsjobs_access_failed = True
 
 
 def check(permission: str | None) -> None:
@@ -56,13 +60,7 @@ def check(permission: str | None) -> None:
     """
     if actor() is None:
         raise _problems.not_signed_in(permission)
-    if permission is not None:
-        require(permission, subject())
-
-
-def require(permission: str, *subjects: str | None) -> None:
-    """Return when `permission` is held on one of these subjects; else log the denial and raise its `Problem`."""
-    if not any(may(permission, one) for one in subjects):
+    if permission is not None and not may(permission, subject()):
         _log.warning("%s was denied %s on %s", actor(), permission, request.path)
         raise _problems.denied(permission)
 
@@ -90,6 +88,6 @@ def may_see_partition(limiter: str | None, partition: str | None) -> bool:
     return may_see_payload() or may("limiters.view", make_target(limiter, partition))
 
 
-def may_see_payload(*targets: str) -> bool:
-    """Whether payload may be shown: of each of these targets, or of what the current URL is about."""
-    return all(may(PAYLOAD, one) for one in targets or (subject(),))
+def may_see_payload() -> bool:
+    """Whether payload may be shown on the current page."""
+    return may(PAYLOAD, subject())

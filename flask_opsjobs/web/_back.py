@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from flask import request, url_for
 
@@ -10,6 +10,11 @@ from flask import request, url_for
 def root() -> str:
     """The path below which all of our pages are, with whatever a proxy put before it."""
     return url_for("opsjobs.overview")
+
+
+def here() -> str:
+    """The address of the page that is asked for, with its query string and with whatever a proxy put before it."""
+    return _below_host(urlsplit(request.url))
 
 
 def read() -> str:
@@ -25,7 +30,11 @@ def _referrer() -> str:
     found = urlsplit(request.referrer or "")
     if f"{found.scheme}://{found.netloc}/" != request.host_url:
         return ""
-    return found.path + (f"?{found.query}" if found.query else "")
+    return _below_host(found)
+
+
+def _below_host(url: SplitResult) -> str:
+    return url.path + (f"?{url.query}" if url.query else "")
 
 
 def _is_ours(back: str) -> bool:

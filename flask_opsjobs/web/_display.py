@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from ..policy import DisplayPolicy
+from ..policy import DisplayPolicy, raised
 from ..unseen import on_one_line, visible
 
 _log = logging.getLogger("flask_opsjobs")
@@ -127,21 +127,22 @@ class Display:
                 cleaned.encode()  # a lone surrogate would break the whole page off
                 return cleaned
             raise TypeError(f"clean_text returned {type(cleaned).__name__}, not str")
-        except Exception:
-            self._note_failure()
+        except Exception as error:
+            self._note_failure(error)
             return FAILED
 
     def hides(self, key: str) -> str | None:
         """What to show in place of the value under `key`, or None to show it."""
         try:
             return f"[hidden: key {self.clean(key)}]" if self._policy.is_hidden_key(key) else None
-        except Exception:
-            self._note_failure()
+        except Exception as error:
+            self._note_failure(error)
             return FAILED
 
-    def _note_failure(self) -> None:
+    def _note_failure(self, error: Exception) -> None:
         if not self._has_failed:  # once a page will do
-            _log.exception("the display policy raised: what it was asked about is hidden")
+            said = "the display policy raised: what it was asked about is hidden (%s)"
+            _log.error(said, raised(error))
         self._has_failed = True
 
     def _cut(self, pieces: Iterator[Markup]) -> Markup:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 from flask import Response, current_app, g, request, url_for
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -34,7 +34,9 @@ def _environment() -> Environment:
         finalize=written,
     )
     environment.filters.update(FILTERS)
-    environment.globals.update(file_url=_files.url, url_for=url_for, may=_may)
+    environment.globals.update(
+        file_url=_files.url, url_for=url_for, may=_may, csrf_field=_csrf_field
+    )
     return environment
 
 
@@ -43,13 +45,10 @@ def _may(permission: str, subject: str | None = None) -> bool:
     return _access.may(permission, subject or _access.subject())
 
 
-def part(template: str, now: datetime, *, display: Display | None = None, **context: Any) -> Markup:
-    """The text of a fragment: `opsjobs/<template>` as of `now`.
-
-    Its payload passes `display`; by default that of who may see the payload of what the URL is about.
-    """
+def part(template: str, now: datetime, **context: Any) -> Markup:
+    """The text of a fragment: `opsjobs/<template>` as of `now`. Its payload passes the display policy."""
     made = _environment().get_template(f"opsjobs/{template}")
-    return Markup(made.render(now=now, display=display or _display(), **context))
+    return Markup(made.render(now=now, display=_display(), **context))
 
 
 def fragment(made: Markup) -> Response:
@@ -113,10 +112,12 @@ def problem(found: Problem) -> Response:
     return response
 
 
-def csrf_token() -> Callable[[], str] | None:
-    """What makes a token for a host with Flask-WTF, which checks our forms as it does its own."""
-    found = current_app.jinja_env.globals.get("csrf_token")
-    return cast("Callable[[], str] | None", found)
+def _csrf_field() -> tuple[str, str] | None:
+    """The hidden field that Flask-WTF of the host expects in every form, as name and value; None without Flask-WTF."""
+    make: Any = current_app.jinja_env.globals.get("csrf_token")
+    if make is None:
+        return None
+    return current_app.config.get("WTF_CSRF_FIELD_NAME", "csrf_token"), make()
 
 
 def _document(template: str, **context: Any) -> str:
@@ -124,7 +125,7 @@ def _document(template: str, **context: Any) -> str:
     entries = [] if actor is None else [e for e in NAVIGATION if _access.may(e.permission)]
     context.setdefault("badges", _badges.read() if entries else {})
     is_asked_for = request.method == "GET"
-    context.setdefault("here_url", request.full_path.rstrip("?") if is_asked_for else _back.root())
+    context.setdefault("here_url", _back.here() if is_asked_for else _back.root())
     return (
         _environment()
         .get_template(f"opsjobs/{template}")
@@ -136,7 +137,6 @@ def _document(template: str, **context: Any) -> str:
             preferences=_preferences.read(),
             choices=_preferences.CHOICES,
             app_root=(request.script_root or "") + "/",
-            csrf_token=csrf_token(),
             **context,
         )
     )

@@ -133,6 +133,22 @@ def test_a_verb_passes_the_token_of_the_host(guarded: Flask, jobs: dict[str, Job
     assert _send(client, page, "form.prefs").status_code == 303
 
 
+def test_the_token_stands_under_the_name_that_the_host_expects(
+    guarded: Flask, jobs: dict[str, Job]
+) -> None:
+    guarded.config["WTF_CSRF_FIELD_NAME"] = "_token"
+    client = guarded.test_client()
+    forms = 0
+    for url, path in reads(jobs):
+        if url.kind == "page":
+            for form in soup(client.get(path).text).select("form[method=post]"):
+                assert form.select_one("[name=_token]"), (path, form)
+                assert not form.select_one("[name=csrf_token]")
+                forms += 1
+    assert forms > 20
+    assert _send(client, client.get("/ops/jobs"), "form.prefs").status_code == 303
+
+
 def test_without_the_token_the_refusal_is_a_page_of_ours(
     guarded: Flask, jobs: dict[str, Job]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -94,14 +95,9 @@ def test_a_policy_that_denies_everything_lets_nobody_in(
 def test_each_url_answers_to_whom_holds_its_permission_alone(
     url: Url, client: FlaskClient, access: Access, jobs: dict[str, Job]
 ) -> None:
-    # The form that edits an entry holds its arguments, and a preview is about a retry.
-    also = {
-        "cron_change": PAYLOAD,
-        "cron_change_runs": PAYLOAD,
-        "cron_edit": PAYLOAD,
-        "preview": "job.retry",
-    }.get(url.endpoint)
-    access.held = {permission for permission in (url.permission, also) if permission}
+    # The form that edits an entry holds its arguments.
+    also = {PAYLOAD} if url.endpoint in ("cron_change", "cron_change_runs") else set()
+    access.held = {url.permission} | also if url.permission else set()
     assert _ask(client, url, jobs).status_code == good(url)
 
 
@@ -145,7 +141,9 @@ def test_a_policy_that_raises_means_no(
         response = _ask(client, url, jobs)
         if url.permission or method == "current_actor":
             assert response.status_code == 403
-            assert "the access policy raised" in caplog.text
+            (said,) = [r for r in caplog.records if "the access policy raised" in r.message]
+            assert re.search(r": denied \(RuntimeError at .*/conftest\.py:\d+\)$", said.message)
+            assert said.exc_info is None
         assert "directory is away" not in response.text
 
 
