@@ -72,6 +72,10 @@ class EngineUnavailable(OpsJobsError):
     """Redis or Postgres did not answer in time."""
 
 
+class DoorwayBusy(EngineUnavailable):
+    """As many operators as this process allows at once are acting already. Nothing was done: try again."""
+
+
 class AuditHeadMissing(OpsJobsError):
     """The row that the audit's chain goes on from is gone, so nothing can be decided; nothing was written."""
 

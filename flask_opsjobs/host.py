@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
+from .at_most import AtMost
 from .db import OLDEST_SCHEMA, SCHEMA, SCHEMA_VERSION, SpareConnections
 from .errors import SchemaBehind
 from .policy import AccessPolicy, DisplayPolicy
@@ -17,6 +18,9 @@ from .settings import Settings
 if TYPE_CHECKING:
     from .cron.declaration import Entry
     from .jobs.worker import Worker
+
+# How many operators' actions of one process may hold a connection at once.
+MOST_ACTIONS = 4
 
 
 @dataclass
@@ -31,6 +35,7 @@ class Host:
     access: AccessPolicy
     display: DisplayPolicy
     spare: SpareConnections
+    doorway: AtMost = field(default_factory=lambda: AtMost(MOST_ACTIONS))
     broker: Any = None
     # As code declares them; what the loops made of them stands in the database.
     cron_entries: dict[str, Entry] = field(default_factory=dict)

@@ -13,15 +13,18 @@ from sqlalchemy.exc import DBAPIError
 
 from .actions import execution, planning, transitions
 from .actions.execution import Executed
+from .actions.refusals import bound_reason
 from .actions.shapes import Plan, Preview, Receipt
 from .actions.verdict import Decided
 from .db import Connection
 from .engine.dispatch import read_clock
 from .engine.effects import carry_out
-from .errors import ActionRefused, EngineUnavailable
+from .errors import ActionRefused, DoorwayBusy, EngineUnavailable
 from .host import Host
 
 _log = logging.getLogger("flask_opsjobs")
+# How long an action waits for one of the others to end. A page's thread is the host's, so it waits briefly.
+_WAIT_FOR_ROOM_SECONDS = 2.0
 T = TypeVar("T")
 
 
@@ -38,7 +41,8 @@ class Operator:
 
     Every call stands on a connection and a transaction of its own, never on the host's session. Without
     `authorize=False` the host's access policy is asked for each target. `now` is Postgres' clock unless it is given.
-    Raises `SchemaBehind`, and `EngineUnavailable` when Postgres is away or a row was held for too long.
+    Raises `SchemaBehind`, and `EngineUnavailable` when Postgres is away, a row was held for too long, or too many of
+    this process act at once.
     """
 
     def __init__(self, host: Host) -> None:
@@ -95,6 +99,8 @@ class Operator:
         via: str = "page", authorize: bool = True, now: datetime | None = None,
     ) -> Receipt:  # fmt: skip
         """Carry out what was previewed, when it still is what was shown; else a receipt that says why not."""
+        if too_long := bound_reason(reason):
+            return too_long.receipt("")
 
         def make(connection: Connection, now: datetime) -> Receipt:
             executed = execution.carry_out(
@@ -128,6 +134,8 @@ class Operator:
             via=via,
             is_trusted=not authorize,
         )
+        if too_long := bound_reason(reason):
+            return too_long.receipt(action)
 
         def make(connection: Connection, now: datetime) -> Receipt:
             executed = execution.run(
@@ -235,6 +243,18 @@ class Operator:
     # --- connections, and what follows a commit
 
     def _with_connection(self, act: Callable[[Connection, datetime], T], now: datetime | None) -> T:
+        doorway = self._host.doorway
+        if not doorway.enter(_WAIT_FOR_ROOM_SECONDS):
+            raise DoorwayBusy(
+                f"{doorway.most} operators' actions are under way in this process, as many as it allows at once: "
+                "nothing was done, try again"
+            )
+        try:
+            return self._connected(act, now)
+        finally:
+            doorway.leave()
+
+    def _connected(self, act: Callable[[Connection, datetime], T], now: datetime | None) -> T:
         has_begun = False
         while True:
             try:

@@ -97,6 +97,7 @@ CREATE TABLE opsjobs.previews (
     spent_at timestamptz,
     outcome text,
     receipt jsonb,
+    reused_at timestamptz,
     CONSTRAINT previews_pkey PRIMARY KEY (id),
     CONSTRAINT previews_via_check CHECK (via IN ('page', 'cli', 'python', 'system')),
     CONSTRAINT previews_outcome_check CHECK (outcome IN ('done', 'refused')),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -12,14 +13,23 @@ from ..audit.transitions import Decision
 from ..db import Connection
 from ..errors import EngineUnavailable
 from ..host import Host
+from ..unseen import on_one_line
 from . import transitions
 from .catalog import ACTIONS, Action
 from .effects import Effect
 from .planning import THINGS, Ask, Judged, judge
-from .refusals import Refused, compare, find_refusal, require_reason, require_something
+from .refusals import (
+    Refused,
+    compare,
+    find_refusal,
+    require_permission,
+    require_reason,
+    require_something,
+)
 from .shapes import Plan, Receipt
 from .verdict import Decided, Overtaken, Unwritten
 
+_log = logging.getLogger("flask_opsjobs")
 # An operator waits for a flush or another operator, never long for a host's transaction.
 WAIT_SECONDS = 5
 # Each round meets a receipt that another transaction took in that very moment.
@@ -55,12 +65,20 @@ class Execution:
             return self.refuse(connection, refused)
 
     def refuse(self, connection: Connection, refused: Refused) -> Executed:
-        """Audit a refusal, and spend the token unless it stays good."""
+        """Audit a refusal or log it, and spend the token unless it stays good."""
         receipt = refused.receipt(self.ask.action.name)
         if refused.is_audited:
             receipt = self._audit(connection, receipt, refused.before, refused.after)
-        if refused.is_spent and self.shown is not None:
-            transitions.spend(connection, self.shown["id"], receipt, self.decided.now)
+        if refused.is_logged:
+            _log.warning(
+                "%s was refused %s: %s",
+                *map(on_one_line, (self.ask.actor, self.ask.action.name, receipt.says)),
+            )
+        if self.shown is not None:
+            if refused.is_spent:
+                transitions.spend(connection, self.shown["id"], receipt, self.decided.now)
+            elif refused.is_audited:
+                transitions.note_reuse(connection, self.shown["id"], self.decided.now)
         return Executed(receipt, after_commit=self.after_commit)
 
     def _carry_out(self, connection: Connection) -> Executed:
@@ -141,6 +159,7 @@ def carry_out(
         row = transitions.lock(connection, preview_id)
         if row is None:
             says = f"there is no preview {preview_id}: it expired and was removed, or never was"
+            _log.warning("%s was refused preview %d: %s", on_one_line(actor), preview_id, says)
             return Executed(Receipt("refused", "", "expired", says, None))
         ask = Ask(
             ACTIONS[row["action"]], tuple(row["targets"]), row["params"], actor, via, is_trusted
@@ -160,7 +179,7 @@ def run(
     with connection.transaction():
         transitions.limit_waits(connection, WAIT_SECONDS)
         execution = Execution(host, ask, Decided(ask.actor, reason, now, ask.params), request_id)
-        refused = require_reason(ask, reason)
+        refused = require_permission(host, ask) or require_reason(ask, reason)
         return (
             execution.make(connection) if refused is None else execution.refuse(connection, refused)
         )

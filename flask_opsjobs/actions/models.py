@@ -16,7 +16,10 @@ MOMENT = DateTime(timezone=True)
 
 
 class PreviewRow(Base):
-    """A plan as it was shown. `spent_at` and `outcome` are set when it was executed or refused."""
+    """A plan as it was shown. `spent_at` and `outcome` are set when it was executed or refused.
+
+    `reused_at` is when its actor first tried to execute it again after that.
+    """
 
     __tablename__ = "previews"
 
@@ -33,6 +36,7 @@ class PreviewRow(Base):
     spent_at: Mapped[datetime | None] = mapped_column(MOMENT)
     outcome: Mapped[str | None] = mapped_column(Text)
     receipt: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    reused_at: Mapped[datetime | None] = mapped_column(MOMENT)
 
     __table_args__ = (
         CheckConstraint(one_of("via", VIA), name="via_check"),

@@ -15,8 +15,8 @@ from ..host import Host
 from ..policy import raised
 from . import on_cron, on_jobs, on_limiters, on_queues
 from .catalog import ACTIONS, MOST_TARGETS, Action
-from .shapes import Plan, Receipt
-from .verdict import Decided, Verdict, leave
+from .shapes import Plan, Receipt, Skip
+from .verdict import Decided, Verdict
 
 _log = logging.getLogger("flask_opsjobs")
 
@@ -87,7 +87,10 @@ def judge(
     thing = THINGS[ask.action.thing]
     found = thing.judge(connection, host, ask.action, allowed, decided, lock=lock)
     by_target = {verdict.target: verdict for verdict in found}
-    verdicts = tuple(by_target.get(target) or _denied(ask, target) for target in ask.targets)
+    verdicts = tuple(
+        by_target.get(target) or Verdict(target, {}, skip=_denial(ask, target))
+        for target in ask.targets
+    )
     plan = Plan(
         action=ask.action.name,
         items=tuple(verdict.item for verdict in verdicts if verdict.item is not None),
@@ -97,6 +100,16 @@ def judge(
         params=ask.params,
     )
     return Judged(plan, verdicts)
+
+
+def may_act(host: Host, ask: Ask) -> bool:
+    """Whether the actor may do this to any of the targets. Reads nothing of them."""
+    return any(_may(host, ask, target) for target in ask.targets)
+
+
+def deny(ask: Ask) -> tuple[Skip, ...]:
+    """Every target, as one that the actor may not touch."""
+    return tuple(_denial(ask, target) for target in ask.targets)
 
 
 def _may(host: Host, ask: Ask, target: str) -> bool:
@@ -111,9 +124,9 @@ def _may(host: Host, ask: Ask, target: str) -> bool:
         return False
 
 
-def _denied(ask: Ask, target: str) -> Verdict:
-    said = f"cannot {ask.action.on(target.replace('/', ' ', 1))}: it needs {ask.action.permission}"
-    return leave(target, None, {}, "unauthorized", said)
+def _denial(ask: Ask, target: str) -> Skip:
+    says = f"cannot {ask.action.on(target.replace('/', ' ', 1))}: it needs {ask.action.permission}"
+    return Skip(target, None, "unauthorized", says)
 
 
 def _fingerprint(ask: Ask, verdicts: Iterable[Verdict]) -> str:

@@ -11,14 +11,17 @@ from typing import Any
 from ..host import Host
 from ..unseen import count_seen
 from .catalog import LONGEST_REASON, PREVIEW_MINUTES, SHORTEST_REASON
-from .planning import Ask, Judged
+from .planning import Ask, Judged, deny, may_act
 from .shapes import Change, Plan, Receipt, Skip
 from .tokens import is_token
 
 
 @dataclass(eq=False)
 class Refused(Exception):
-    """Nothing is changed. The token is spent, and the refusal audited, unless it says otherwise."""
+    """Nothing is changed. The token is spent, and the refusal audited, unless it says otherwise.
+
+    `is_logged`: who asked has no right to ask, so it goes to the log and not into the audit.
+    """
 
     code: str
     says: str
@@ -28,6 +31,7 @@ class Refused(Exception):
     after: Any = None
     is_spent: bool = True
     is_audited: bool = True
+    is_logged: bool = False
 
     def receipt(self, action: str) -> Receipt:
         """What the actor is told."""
@@ -47,15 +51,35 @@ def find_refusal(
     )
     if not is_theirs:
         says = f"preview {preview_id} is not yours to execute: make one of your own"
-        return Refused("foreign", says, is_spent=False)
+        return Refused("foreign", says, is_spent=False, is_audited=False, is_logged=True)
+    if denied := require_permission(host, ask):
+        return denied
     if row["spent_at"] is not None:
         came = "was carried out" if row["outcome"] == "done" else "was refused"
         says = f"preview {preview_id} {came} already: make a new one"
-        return Refused("spent", says, is_spent=False)
+        return Refused("spent", says, is_spent=False, is_audited=row["reused_at"] is None)
     if now >= row["expires_at"]:
         says = f"preview {preview_id} is older than {PREVIEW_MINUTES} minutes: make a new one"
         return Refused("expired", says)
     return None
+
+
+def require_permission(host: Host, ask: Ask) -> Refused | None:
+    """Asked before any target is read: who may act on none of them is told so, and writes no audit."""
+    if may_act(host, ask):
+        return None
+    skipped = deny(ask)
+    return Refused(
+        "unauthorized", _nothing(ask, skipped), skipped, is_spent=False, is_audited=False, is_logged=True,
+    )  # fmt: skip
+
+
+def bound_reason(reason: str) -> Refused | None:
+    """Asked before anything else, so that a long text costs nothing."""
+    if len(reason) <= LONGEST_REASON:
+        return None
+    says = f"say why in at most {LONGEST_REASON:,} characters"
+    return Refused("reason_too_long", says, is_spent=False, is_audited=False)
 
 
 def require_reason(ask: Ask, reason: str) -> Refused | None:
@@ -63,9 +87,6 @@ def require_reason(ask: Ask, reason: str) -> Refused | None:
     if count_seen(reason) < SHORTEST_REASON:
         says = f"say why, in at least {SHORTEST_REASON} characters: {ask.action.name} is audited"
         return Refused("reason_too_short", says, is_spent=False, is_audited=False)
-    if len(reason) > LONGEST_REASON:
-        says = f"say why in at most {LONGEST_REASON:,} characters"
-        return Refused("reason_too_long", says, is_spent=False, is_audited=False)
     return None
 
 
@@ -77,10 +98,15 @@ def require_something(ask: Ask, plan: Plan) -> None:
     code = {"unauthorized": "unauthorized", "not_found": "unknown_target"}.get(
         codes.pop() if len(codes) == 1 else "", "illegal"
     )
-    says = plan.skipped[0].says
-    if len(plan.skipped) > 1:
-        says = f"nothing to {ask.action.title.lower()}: {says}, and {len(plan.skipped) - 1} more"
-    raise Refused(code, says, skipped=plan.skipped)
+    raise Refused(code, _nothing(ask, plan.skipped), skipped=plan.skipped)
+
+
+def _nothing(ask: Ask, skipped: tuple[Skip, ...]) -> str:
+    """Why nothing can be done to any of these targets."""
+    says = skipped[0].says
+    if len(skipped) == 1:
+        return says
+    return f"nothing to {ask.action.title.lower()}: {says}, and {len(skipped) - 1} more"
 
 
 def compare(ask: Ask, row: Mapping[str, Any], judged: Judged) -> None:

@@ -53,3 +53,8 @@ def spend(connection: Connection, preview_id: int, receipt: Receipt, now: dateti
     kept = Jsonb(documents.write_receipt(receipt))
     values = {"id": preview_id, "outcome": receipt.outcome, "receipt": kept, "now": now}
     connection.execute(sql.load("spend_preview"), values)
+
+
+def note_reuse(connection: Connection, preview_id: int, now: datetime) -> None:
+    """Keep that somebody tried to use a spent preview again, which is audited the first time only."""
+    connection.execute(sql.load("note_preview_reuse"), {"id": preview_id, "now": now})

@@ -109,6 +109,8 @@ def problem(found: Problem) -> Response:
     response = Response(text, status=found.status, mimetype="text/html")
     if found.allow:
         response.headers["Allow"] = found.allow
+    if found.retry_after:
+        response.headers["Retry-After"] = str(found.retry_after)
     return response
 
 

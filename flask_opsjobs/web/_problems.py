@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Problem(Exception):
     """Answered as a page of its own with `status`. `todo` is a sentence, `command` something to type.
 
-    `searches` are texts for the search box that may find what was meant.
+    `searches` are texts for the search box that may find what was meant, `retry_after` the seconds after which it is
+    worth trying again.
     """
 
     status: int
@@ -19,6 +20,7 @@ class Problem(Exception):
     command: str = ""
     allow: str = ""
     searches: tuple[str, ...] = ()
+    retry_after: int = 0
 
 
 def not_signed_in(permission: str | None) -> Problem:
@@ -214,6 +216,13 @@ def database_away() -> Problem:
         "No database",
         "The database that records the jobs did not answer.",
         "Jobs in hand go on; their ends are recorded when it is back. Try again.",
+    )
+
+
+def doorway_busy(says: str) -> Problem:
+    """As many actions as this process allows at once are under way."""
+    return Problem(
+        503, "Too many at once", f"{says[:1].upper()}{says[1:]}.", "Wait a moment.", retry_after=2
     )
 
 

@@ -12,7 +12,7 @@ import psycopg
 from sqlalchemy import exc, func, select
 from sqlalchemy.orm import Session
 
-from ..errors import AuditHeadMissing, EngineUnavailable, SchemaBehind
+from ..errors import AuditHeadMissing, DoorwayBusy, EngineUnavailable, SchemaBehind
 from . import _problems
 from ._host import host
 
@@ -59,6 +59,8 @@ def asking() -> Iterator[None]:
         raise _problems.schema_behind(str(behind)) from behind
     except exc.TimeoutError as away:  # the pool's
         raise _problems.database_away() from away
+    except DoorwayBusy as busy:
+        raise _problems.doorway_busy(str(busy)) from busy
     except (EngineUnavailable, AuditHeadMissing) as met:  # by the doorway, which says what
         raise _problems.not_now(str(met)) from met
     except (exc.DBAPIError, psycopg.Error) as error:

@@ -90,8 +90,9 @@ def test_a_preview_is_executed_once(
     assert (event["subject"], event["targets"]) == (f"job/{job_id}", [f"job/{job_id}"])
     assert event["before"][f"job/{job_id}"]["state"] == "failed"
     assert event["after"][f"job/{job_id}"]["state"] == "available"
-    again = operator.execute(preview.id, preview.token, actor="anna", reason=REASON)
-    assert again.code == "spent"
+    for _ in range(3):  # the first try to use it again is audited, those after it are not
+        again = operator.execute(preview.id, preview.token, actor="anna", reason=REASON)
+        assert again.code == "spent"
     assert events(bench) == [("anna", "done", None), ("anna", "refused", "spent")]
 
 
@@ -115,23 +116,31 @@ def test_the_token_stands_in_no_table(bench: Bench, retry: tuple[int, Preview]) 
     assert preview.token not in row["all"]
 
 
-@pytest.mark.parametrize("actor", ["ben", "Anna", "anna "])
+@pytest.mark.parametrize("actor", ["ben", "Anna", "anna ", "ben\n\x1b[2Janna"])
 def test_another_actor_cannot_execute_it_and_does_not_burn_it(
-    bench: Bench, operator: Operator, retry: tuple[int, Preview], actor: str
+    bench: Bench,
+    operator: Operator,
+    retry: tuple[int, Preview],
+    actor: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     job_id, preview = retry
     receipt = operator.execute(preview.id, preview.token, actor=actor, reason=REASON)
     assert (receipt.code, bench.job(job_id)["state"]) == ("foreign", "failed")
-    assert events(bench) == [(actor, "refused", "foreign")]
+    assert events(bench) == []
+    (line,) = caplog.messages
+    assert line.isprintable()
+    assert line.endswith(f"preview {preview.id} is not yours to execute: make one of your own")
     assert operator.execute(preview.id, preview.token, actor="anna", reason=REASON).is_done
 
 
 @pytest.mark.parametrize("token", ["", "x", "ü" * 64, "0" * 64])
 def test_a_forged_token_is_refused(
-    operator: Operator, retry: tuple[int, Preview], token: str
+    bench: Bench, operator: Operator, retry: tuple[int, Preview], token: str
 ) -> None:
     _, preview = retry
     assert operator.execute(preview.id, token, actor="anna", reason=REASON).code == "foreign"
+    assert events(bench) == []
 
 
 def test_the_token_of_another_preview_is_refused(
@@ -209,12 +218,14 @@ def test_a_reason_in_any_writing_is_enough(
     assert operator.execute(preview.id, preview.token, actor="anna", reason=reason).is_done
 
 
-def test_a_reason_as_long_as_a_book_is_refused(
-    operator: Operator, retry: tuple[int, Preview]
+def test_a_reason_as_long_as_a_book_is_refused_before_anything_is_asked(
+    bench: Bench, policy: Denying, operator: Operator, retry: tuple[int, Preview]
 ) -> None:
     _, preview = retry
+    policy.answer = AssertionError("the policy was asked")
     receipt = operator.execute(preview.id, preview.token, actor="anna", reason="x" * 1_000_000)
     assert receipt.code == "reason_too_long"
+    assert events(bench) == []
 
 
 def test_a_reason_with_what_postgres_cannot_keep_is_kept_without_it(
@@ -292,14 +303,47 @@ def test_a_target_that_was_skipped_and_could_be_done_now_is_a_drift(
 
 
 def test_a_permission_is_asked_again(
-    bench: Bench, policy: Denying, operator: Operator, retry: tuple[int, Preview]
+    bench: Bench,
+    policy: Denying,
+    operator: Operator,
+    retry: tuple[int, Preview],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     job_id, preview = retry
     policy.denied.add(f"job/{job_id}")
     receipt = operator.execute(preview.id, preview.token, actor="anna", reason=REASON)
     assert (receipt.code, bench.job(job_id)["state"]) == ("unauthorized", "failed")
     assert receipt.says == f"cannot retry job {job_id}: it needs job.retry"
+    assert events(bench) == []
+    assert caplog.messages == [f"anna was refused job.retry: {receipt.says}"]
+    policy.denied.clear()
+    assert operator.execute(preview.id, preview.token, actor="anna", reason=REASON).is_done
+
+
+def test_a_permission_that_is_lost_for_some_targets_is_a_refusal_in_the_audit(
+    bench: Bench, policy: Denying, operator: Operator, exhausted: Exhausted
+) -> None:
+    one, two = exhausted(), exhausted()
+    targets = [f"job/{one}", f"job/{two}"]
+    preview = operator.preview("job.retry", targets, actor="anna", via="page")
+    policy.denied.add(f"job/{one}")
+    receipt = operator.execute(preview.id, preview.token, actor="anna", reason=REASON)
+    assert (receipt.code, bench.job(two)["state"]) == ("unauthorized", "failed")
+    assert spent(bench, preview)
     assert events(bench) == [("anna", "refused", "unauthorized")]
+
+
+def test_who_may_not_act_is_refused_before_any_target_is_read(
+    bench: Bench, policy: Denying, operator: Operator, retry: tuple[int, Preview]
+) -> None:
+    """A lock of the job would be waited for if the job were looked at."""
+    job_id, preview = retry
+    policy.answer = False
+    with bench.connection.transaction():
+        bench.rows("SELECT 1 FROM opsjobs.jobs WHERE id = %s FOR UPDATE", job_id)
+        bench.rows("SELECT 1 FROM opsjobs.audit_head FOR UPDATE")
+        receipt = operator.execute(preview.id, preview.token, actor="anna", reason=REASON)
+    assert receipt.code == "unauthorized"
 
 
 @pytest.mark.parametrize("answer", [False, None, "yes", 1, RuntimeError("the directory is away")])
@@ -310,7 +354,7 @@ def test_only_true_is_yes(
     policy.answer = answer
     receipt = operator.run("job.retry", [f"job/{job_id}"], actor="anna", reason=REASON)
     assert receipt.code == "unauthorized"
-    assert events(bench) == [("anna", "refused", "unauthorized")]
+    assert events(bench) == []
     trusted = operator.run(
         "job.retry", [f"job/{job_id}"], actor="anna", reason=REASON, authorize=False
     )

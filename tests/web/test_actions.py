@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,10 +15,11 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.actions import execution
 from flask_opsjobs.actions.catalog import ACTIONS
-from flask_opsjobs.host import Host
+from flask_opsjobs.host import MOST_ACTIONS, Host
 from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.operator import Operator
+from tests.support.waiting import wait_until
 from tests.web.conftest import Access
 from tests.web.every import soup
 from tests.web.rows import make_job
@@ -211,6 +214,55 @@ def test_a_permission_lost_meanwhile_is_named(
     response = post(url, 403, script=True, **form | {"reason": REASON})
     assert "job.retry" in _words(response)
     assert _state(session, failed) == "failed"
+
+
+def test_two_hundred_posts_of_a_person_without_any_permission_write_no_audit(
+    get: Any, post: Post, preview: Any, failed: Job, access: Access, session: Session, caplog: Any
+) -> None:
+    theirs, their_form = _sent(get(preview(f"/jobs/{failed.id}/retry")))
+    access.actor = "nobody"
+    own, own_form = _sent(get(preview(f"/jobs/{failed.id}/retry")))
+    access.held = set()
+    caplog.clear()
+    tries = [
+        (own, own_form, 403),
+        (theirs, their_form, 404),
+        ("/previews/999/execute", own_form, 404),
+    ]
+    for number in range(200):
+        url, form, status = tries[number % len(tries)]
+        post(url, status, **form | {"reason": REASON * 40})
+    assert session.execute(text("SELECT count(*) FROM opsjobs.audit_events")).scalar_one() == 0
+    refused = [line for line in caplog.messages if line.startswith("nobody was refused")]
+    assert len(refused) == 200
+    assert _state(session, failed) == "failed"
+
+
+def test_150_posts_at_once_open_as_many_connections_as_the_doorway_has(
+    app: Flask, get: Any, preview: Any, failed: Job, host: Host, session: Session
+) -> None:
+    url, form = _sent(get(preview(f"/jobs/{failed.id}/retry")))
+    headers = {"Sec-Fetch-Site": "same-origin"}
+
+    def send() -> Any:
+        sent = form | {"reason": REASON}
+        return app.test_client().post(f"/ops/jobs{url}", data=sent, headers=headers)
+
+    # Whoever is let in waits for the preview's row, until all the others are answered.
+    session.execute(text("SELECT 1 FROM opsjobs.previews FOR UPDATE"))
+    count = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+    before = session.scalar(count)
+    with ThreadPoolExecutor(150) as threads:
+        sent = [threads.submit(send) for _ in range(150)]
+        wait_until(lambda: sum(one.done() for one in sent) == 150 - MOST_ACTIONS, timeout=60)
+        assert session.scalar(count) <= before + MOST_ACTIONS
+        busy = next(one for one in sent if one.done()).result()
+        session.rollback()
+        answers = Counter(one.result().status_code for one in sent)
+    assert answers == {503: 150 - MOST_ACTIONS, 303: 1, 409: MOST_ACTIONS - 1}
+    assert busy.headers["Retry-After"] == "2"
+    assert "4 operators' actions are under way in this process" in _words(busy)
+    assert _state(session, failed) == "available"
 
 
 def test_without_the_head_of_the_audit_nothing_is_done_and_said_why(
