@@ -214,7 +214,7 @@ def test_counting_within_a_filter_walks_its_index(
 
 def test_the_first_page_s_cost_does_not_grow(plans: tuple[Plans, Reading]) -> None:
     seen, read = plans
-    overview_queries.find_overview(read.session, read.now)
+    overview_queries.find_overview(read.session, read.now, 45)
     used = {
         "jobs_by_state",  # depth, counts
         "jobs_to_retain",  # failures of late
@@ -262,5 +262,5 @@ def test_names_are_complete_and_in_order(plans: tuple[Plans, Reading]) -> None:
 
 def test_executors_and_loops_are_read_by_their_indexes(module_app: Flask) -> None:
     with module_app.test_request_context(), reading() as read:
-        assert lifeline_queries.list_executors(read.session, read.now) == []
+        assert lifeline_queries.list_executors(read.session, read.now, 45) == []
         assert lifeline_queries.list_loops(read.session, read.now) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
@@ -14,7 +14,6 @@ from .. import sql
 from ..jobs.lifecycle import FINAL
 from ..jobs.models import Attempt, Job
 from ..jobs.rows import Count
-from ..lifeline.models import Executor
 from ..lifeline.queries import LoopRow, list_loops
 from ..limits import queries as limit_queries
 from ..limits.models import Bucket, Lease, Limiter
@@ -95,26 +94,14 @@ def _waits_for(session: Session, job: JobSeen) -> Sequence[int]:
 
 
 def _listeners(session: Session, seen: Seen) -> list[Listener]:
-    asked = {"queue": seen.job.queue, "most": MOST_LISTENERS}
+    asked = {"queue": seen.job.queue, "most": MOST_LISTENERS, **_clock(seen)}
     rows = session.connection().exec_driver_sql(sql.load("list_listeners"), asked)
-    return [
-        _listener(
-            row, _is_alive(row.beat_at, row.rq_ttl_seconds, seen), row.running_job, row.running
-        )
-        for row in rows
-    ]
+    return [Listener(*row) for row in rows]
 
 
-def _listener(
-    row: Any, is_alive: bool, job: int | None = None, since: datetime | None = None
-) -> Listener:
-    return Listener(row.id, row.name, row.kind, row.beat_at, row.holding, is_alive, job, since)
-
-
-def _is_alive(beat_at: datetime, rq_ttl_seconds: float | None, seen: Seen) -> bool:
-    """As the window counts it, whether or not the watch loop was there to say so; a plain worker by RQ's own expiry."""
-    quiet = timedelta(seconds=max(seen.settings.late_seconds, rq_ttl_seconds or 0))
-    return beat_at > seen.now - quiet
+def _clock(seen: Seen) -> dict[str, Any]:
+    """What `listeners.sql` is asked with."""
+    return {"now": seen.now, "late_seconds": seen.settings.late_seconds}
 
 
 def _last_listener(session: Session, seen: Seen) -> Listener | None:
@@ -123,15 +110,14 @@ def _last_listener(session: Session, seen: Seen) -> Listener | None:
         return max(seen.listeners, key=lambda listener: listener.beat_at)
     asked = {"queue": seen.job.queue}
     row = session.connection().exec_driver_sql(sql.load("find_last_listener"), asked).one_or_none()
-    return None if row is None else _listener(row, is_alive=False)
+    return None if row is None else Listener(*row)
 
 
 def _window(session: Session, seen: Seen) -> Window:
     asked = {
         "queue": seen.job.queue,
         "window": seen.settings.window,
-        "late_seconds": seen.settings.late_seconds,
-        "now": seen.now,
+        **_clock(seen),
     }
     return Window(*session.connection().exec_driver_sql(sql.load("find_window"), asked).one())
 
@@ -184,14 +170,8 @@ def _cooldown_of(table: Any) -> tuple[Any, ...]:
 
 def _executor(session: Session, seen: Seen) -> Listener | None:
     """Who has the started job."""
-    columns: tuple[Any, ...] = (
-        Executor.id, Executor.name, Executor.kind, Executor.beat_at, Executor.holding, Executor.counts,
-        Executor.ended_at,
-    )  # fmt: skip
-    row = session.execute(select(*columns).where(Executor.id == seen.job.executor_id)).one_or_none()
+    asked = {"id": seen.job.executor_id, **_clock(seen)}
+    row = session.connection().exec_driver_sql(sql.load("find_holder"), asked).one_or_none()
     if row is None:
         return None
-    is_alive = row.ended_at is None and _is_alive(
-        row.beat_at, row.counts.get("rq_ttl_seconds"), seen
-    )
-    return _listener(row, is_alive, seen.job.id, seen.job.started_at)
+    return replace(Listener(*row), running_job=seen.job.id, running=seen.job.started_at)

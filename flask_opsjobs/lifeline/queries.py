@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,8 @@ from .. import sql
 from .models import Executor
 
 _MOST_LIVE = 200
-_MOST_MISSING = 5
+# What went missing is kept for a week: pages that count it count all of it, up to this.
+_MOST_MISSING = 500
 _MOST_STOPPED = 10
 _MOST_HELD = 500
 # A loop is silent when it has missed this many passes, and a little more for what a pass takes.
@@ -24,8 +25,9 @@ _GRACE_SECONDS = 5
 
 @dataclass(frozen=True)
 class ExecutorRow:
-    """A worker process. `holding` lists the jobs it has in hand; `beat_at` is its last sign of life, `ended_at` when it
-    stopped or was given up."""
+    """A worker process. `holding` lists the jobs it has in hand; `beat_at` is its last heartbeat, `ended_at` when it
+    stopped or was given up. `is_listening` is the answer of `listeners.sql`; without it a worker is not `alive`.
+    """
 
     id: int
     name: str
@@ -40,6 +42,7 @@ class ExecutorRow:
     rss_kb: int | None
     ended_at: datetime | None
     holding: Sequence[int]
+    is_listening: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,19 +81,29 @@ _EXECUTOR: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-def list_executors(session: Session, now: datetime) -> Sequence[ExecutorRow]:
-    """The executors that have not ended, at most 200, and before them the last five that went missing
-    within a day."""
+def list_executors(session: Session, now: datetime, late_seconds: float) -> Sequence[ExecutorRow]:
+    """The executors that have not ended, at most 200, and before them the missing ones of a day, at most 500."""
     missing = (
         select(*_EXECUTOR)
         .where(Executor.started_at > now - timedelta(days=7), Executor.state == "missing")
         .where(Executor.ended_at > now - timedelta(days=1))
-        .order_by(Executor.started_at.desc())
+        .order_by(Executor.ended_at.desc())
         .limit(_MOST_MISSING)
     )
+    asked = {"now": now, "late_seconds": late_seconds}
+    listening = {
+        row.id for row in session.connection().exec_driver_sql(sql.load("listeners"), asked)
+    }
     live = select(*_EXECUTOR).where(Executor.ended_at.is_(None)).order_by(Executor.name)
     rows = [*session.execute(missing), *session.execute(live.limit(_MOST_LIVE))]
-    return [_executor(*row) for row in rows]
+    return [_as_it_listens(_executor(*row), listening) for row in rows]
+
+
+def _as_it_listens(row: ExecutorRow, listening: Collection[int]) -> ExecutorRow:
+    """The row, not `alive` when its heartbeat is late already and the watch loop has not said so yet."""
+    is_listening = row.id in listening
+    state = "late" if row.state == "alive" and not is_listening else row.state
+    return replace(row, state=state, is_listening=is_listening)
 
 
 def list_stopped(session: Session, now: datetime) -> Sequence[ExecutorRow]:

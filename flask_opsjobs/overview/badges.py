@@ -23,9 +23,14 @@ class Badge:
     says: str
 
 
-def find_badges(session: Session, now: datetime) -> Mapping[str, Badge]:
+def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping[str, Badge]:
     """The badges as of `now`, by the endpoint of their entry; an entry that needs nobody has none."""
-    asked = {"most": _MOST_FAILED, "most_lines": _MOST_LINES, "now": now}
+    asked = {
+        "most": _MOST_FAILED,
+        "most_lines": _MOST_LINES,
+        "now": now,
+        "late_seconds": late_seconds,
+    }
     found = session.connection().exec_driver_sql(sql.load("count_badges"), asked).one()
     badges = {}
     if found.failed:

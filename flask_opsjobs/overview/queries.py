@@ -34,7 +34,7 @@ class Depth:
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """A queue: its live jobs by state, and how many live executors listen to it."""
+    """A queue: its live jobs by state, and how many executors listen to it."""
 
     name: str
     is_paused: bool
@@ -70,12 +70,12 @@ class Overview:
     @property
     def alive(self) -> Sequence[ExecutorRow]:
         """The executors that may take a job."""
-        return [executor for executor in self.executors if executor.state in ("alive", "late")]
+        return [executor for executor in self.executors if executor.is_listening]
 
 
-def find_overview(session: Session, now: datetime) -> Overview:
+def find_overview(session: Session, now: datetime, late_seconds: float) -> Overview:
     """The first page's numbers as of `now`; what they cost does not grow with the number of jobs."""
-    executors = lifeline_queries.list_executors(session, now)
+    executors = lifeline_queries.list_executors(session, now, late_seconds)
     sample = _sample(session)
     counts = job_queries.count_jobs_by_state(session, JobFilter(), now)
     return Overview(
@@ -130,10 +130,9 @@ def _queues(
     decided: Iterable[str] = (),
 ) -> Sequence[QueueDepth]:
     paused = set(queue_queries.list_paused_queues(session))
-    listened = [
-        name for executor in executors if executor.state != "missing" for name in executor.queues
-    ]
-    names = {*queue_queries.list_queue_names(session), *decided, *paused, *listened}
+    known = {name for one in executors if one.state != "missing" for name in one.queues}
+    listened = [name for one in executors if one.is_listening for name in one.queues]
+    names = {*queue_queries.list_queue_names(session), *decided, *paused, *known}
     capped = {state for (state, _), depth in sample.items() if depth.count.kind == "at_least"}
     nothing = {state: Depth(Count(0, "at_least" if state in capped else "exact")) for state in LIVE}
     return [

@@ -1,5 +1,5 @@
 -- What needs somebody, as five numbers: failed jobs without a decision (among the last %(most)s that failed), queues that
--- hold due jobs back and are paused, those that no living executor listens to, executors that went missing and cron slots
+-- hold due jobs back and are paused, those that no executor listens to, executors that went missing and cron slots
 -- that were missed, of runs that end within a day, limiters that cool down, or a partition of which does.
 -- Queues are found by loose scans, one probe each, at most %(most_lines)s. Locks nothing.
 -- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, executors_alive, executors_by_start,
@@ -20,7 +20,7 @@ WITH RECURSIVE lines (line, queue) AS (
     (SELECT queue FROM lines LIMIT %(most_lines)s) UNION (SELECT queue FROM handed_out LIMIT %(most_lines)s)
 ), judged AS (
     SELECT coalesce((SELECT is_paused FROM opsjobs.queues AS q WHERE q.name = due.queue), false) AS is_paused,
-           EXISTS (SELECT FROM opsjobs.executors AS e WHERE e.ended_at IS NULL AND due.queue = ANY (e.queues)) AS is_listened
+           EXISTS (SELECT FROM {listeners.sql} AS e WHERE due.queue = ANY (e.queues)) AS is_listened
     FROM due
 )
 SELECT

@@ -10,9 +10,7 @@ WITH window_size AS MATERIALIZED (
     SELECT CASE WHEN coalesce(q.is_paused, false) THEN 0
         ELSE coalesce(q.window_size, %(window)s::int, greatest(2, (
             SELECT sum(greatest(2, least(1000, ceil(1.0 / greatest(coalesce(e.run_seconds, 1), 0.001)))))
-            FROM opsjobs.executors e
-            WHERE e.ended_at IS NULL AND e.beat_at > %(now)s::timestamptz - %(late_seconds)s * interval '1 s'
-              AND %(queue)s = ANY (e.queues)))) END AS size
+            FROM {listeners.sql} AS e WHERE %(queue)s = ANY (e.queues)))) END AS size
     FROM (SELECT 1) AS one LEFT JOIN opsjobs.queues q ON q.name = %(queue)s
 ), in_redis AS MATERIALIZED (
     SELECT count(*) AS n FROM (

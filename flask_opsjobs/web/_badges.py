@@ -29,7 +29,7 @@ def read() -> Mapping[str, Badge]:
         return found
     try:
         with reading(_MOST_SECONDS) as read:
-            found = find_badges(read.session, read.now)
+            found = find_badges(read.session, read.now, host().settings.late_seconds)
     except Exception:
         _log.warning("the badges of the navigation could not be read", exc_info=True)
         found = {}

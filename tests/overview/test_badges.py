@@ -21,7 +21,7 @@ def session(host: Host) -> Iterator[Session]:
 
 
 def _badges(session: Session) -> dict[str, Badge]:
-    return dict(find_badges(session, datetime.now(UTC)))
+    return dict(find_badges(session, datetime.now(UTC), 45))
 
 
 def test_nothing_needs_anybody(session: Session) -> None:

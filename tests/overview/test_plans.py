@@ -103,7 +103,7 @@ def test_failures_are_sampled_from_the_newest(plans: tuple[EveryPlan, Reading]) 
 
 def test_badges_read_a_bounded_part(plans: tuple[EveryPlan, Reading]) -> None:
     seen, read = plans
-    found = badges.find_badges(read.session, read.now)
+    found = badges.find_badges(read.session, read.now, 45)
     assert found["jobs"].number == 1_000
     assert found["queues"].number > 0
     assert seen.indexes >= {"jobs_to_retain", "jobs_due", "jobs_queued"}

@@ -127,7 +127,7 @@ def test_holdings_that_no_beat_of_ours_writes_are_passed_over(session: Session) 
     odd = ["", "x", "1", "-", "1-", "-1", "1-2-3", "9" * 40 + "-1", "99-1", "opsjobs-1-1"]
     executor = make_executor(session, holding=odd)
     session.commit()
-    found = list_executors(session, ago(seconds=0))
+    found = list_executors(session, ago(seconds=0), 45)
     assert list_held(session, found) == {executor.id: []}
 
 

@@ -45,7 +45,7 @@ def _window() -> str:
 
 def _part() -> tuple[Markup, datetime]:
     with reading() as read:
-        overview = find_overview(read.session, read.now)
+        overview = find_overview(read.session, read.now, host().settings.late_seconds)
         failures = find_failures(read.session)
         resolved = find_resolved(read.session, read.now - _RESOLVED)
         pace = find_pace(read.session, _window(), read.now)

@@ -20,7 +20,6 @@ from .._host import host
 from .._reads import Reading, reading
 
 WAITS = ("scheduled", "deferred", "retryable")
-_LISTENS = ("alive", "late")
 
 
 @dataclass(frozen=True)
@@ -133,14 +132,14 @@ def _find(read: Reading, name: str) -> tuple[Row, Rates]:
 
 
 def _rows(read: Reading) -> tuple[Sequence[Row], Rates]:
-    executors = [e for e in list_executors(read.session, read.now) if e.state in _LISTENS]
+    executors = list_executors(read.session, read.now, host().settings.late_seconds)
     decided, rates = list_decisions(read.session), find_rates(read.session, read.now)
     rows = [
         Row(
             depth,
             decided.get(depth.name),
             rates.by_queue.get(depth.name, Rate(0, 0, 0)) if rates.counted_until else None,
-            [executor for executor in executors if depth.name in executor.queues],
+            [e for e in executors if e.is_listening and depth.name in e.queues],
         )
         for depth in find_queues(read.session, executors, decided)
     ]

@@ -10,7 +10,10 @@ from markupsafe import Markup
 from ...actions.catalog import ACTIONS
 from ...lifeline import queries
 from .. import _pages
+from .._host import host
 from .._reads import reading
+
+_MISSING_SHOWN = 20
 
 
 def page() -> Response:
@@ -26,17 +29,20 @@ def live() -> Response:
 
 def _part() -> tuple[Markup, datetime]:
     with reading() as read:
-        executors = queries.list_executors(read.session, read.now)
-        held = queries.list_held(read.session, executors)
+        executors = queries.list_executors(read.session, read.now, host().settings.late_seconds)
+        missing = [e for e in executors if e.state == "missing"]
+        shown = missing[:_MISSING_SHOWN]
+        living = [e for e in executors if e.state != "missing"]
+        held = queries.list_held(read.session, [*shown, *living])
         stopped = queries.list_stopped(read.session, read.now)
-    by_state = {
-        state: [e for e in executors if e.state == state] for state in ("alive", "late", "missing")
-    }
+    late = [e for e in living if e.state == "late"]
     made = _pages.part(
         "workers/_live.html",
         read.now,
-        by_state=by_state,
-        alive=[*by_state["late"], *by_state["alive"]],
+        missing=missing,
+        missing_shown=shown,
+        late=late,
+        living=[*late, *(e for e in living if e.state != "late")],
         held=held,
         stopped=stopped,
         cancel=ACTIONS["job.cancel"],

@@ -1,0 +1,88 @@
+"""Who listens to a queue: one statement answers, so no two places can say different things of one heartbeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.engine.facts import explain_apart
+from flask_opsjobs.host import Host
+from flask_opsjobs.lifeline import executors
+from flask_opsjobs.lifeline.watch import watch
+from flask_opsjobs.overview.badges import find_badges
+from flask_opsjobs.overview.queries import find_overview
+from tests.support.engine import Bench
+from tests.web.every import soup
+
+RecordJob = Callable[..., int]
+
+
+def _beat(bench: Bench, ago: timedelta) -> datetime:
+    """The executor's heartbeat, by its own writer, so long before the moment that is returned."""
+    now = read_clock(bench.connection)
+    executors.beat(bench.connection, bench.executor_id, 1, [], 0.01, None, {}, now - ago)
+    return now
+
+
+def _answers(bench: Bench, host: Host, job_id: int, now: datetime, get: Any) -> dict[str, bool]:
+    """What each place says: does anybody listen to the queue of the job?"""
+    late_seconds = host.settings.late_seconds
+    with Session(host.engine) as session:
+        badge = find_badges(session, now, late_seconds).get("queues")
+        (depth,) = find_overview(session, now, late_seconds).queues
+    row = soup(get("/queues").text).select_one("tbody td[data-label=workers]")
+    assert row is not None
+    page = soup(get("/queues/default").text).select_one("#part .lead")
+    assert page is not None
+    why = [reason.code for reason in explain_apart(host, job_id).reasons]
+    answers = {
+        "badge": badge is None,
+        "overview": depth.listeners == 1,
+        "queues": row.text.strip() == "1",
+        "queue": "1 worker listening" in page.text,
+        "why": "no_live_worker" not in why,
+    }
+    # The window is a second of work of those who listen, which for this executor are a hundred jobs; else it is two.
+    return answers | {"dispatch": bench.dispatch() == 3}
+
+
+@pytest.fixture
+def get(app: Any) -> Callable[[str], Any]:
+    return lambda path: app.test_client().get(f"/ops/jobs{path}")
+
+
+@pytest.mark.parametrize(("seconds", "listens"), [(40, True), (50, False)])
+@pytest.mark.parametrize("state", ["alive", "late"])
+def test_all_places_judge_a_heartbeat_alike(
+    state: str,
+    seconds: float,
+    listens: bool,
+    bench: Bench,
+    host: Host,
+    record_job: RecordJob,
+    get: Any,
+) -> None:
+    """Whatever the watch loop said last: it may be asleep, or not have seen yet that the worker is back."""
+    job_id, *_ = [record_job() for _ in range(3)]
+    now = _beat(bench, timedelta(seconds=seconds))
+    if state == "late":
+        for _ in range(4):  # it counts the time in which the number of the heartbeat stands still
+            watch(bench.connection, now, 20, host.settings, host.secrets)
+        assert bench.row("SELECT state FROM opsjobs.executors")["state"] == "late"
+    answers = _answers(bench, host, job_id, now, get)
+    assert set(answers.values()) == {listens}, answers
+
+
+def test_a_worker_that_stopped_listens_no_more(
+    bench: Bench, host: Host, record_job: RecordJob, get: Any
+) -> None:
+    job_id, *_ = [record_job() for _ in range(3)]
+    now = _beat(bench, timedelta(seconds=1))
+    executors.stop(bench.connection, bench.executor_id, now)
+    answers = _answers(bench, host, job_id, now, get)
+    assert set(answers.values()) == {False}, answers
