@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,15 @@ from .. import endings, sql
 from ..db import Connection
 from ..jobs.claimed import Claimed
 from .claim_limited import claim_limited
+
+# CLOCK_BOOTTIME also counts the time in which the machine is suspended. CLOCK_MONOTONIC does not on Linux, but the rest
+# of the world goes on meanwhile, and rescues. Where there is no CLOCK_BOOTTIME, CLOCK_MONOTONIC counts that time.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def clock() -> float:
+    """Seconds by a clock that no freeze of this process or machine stops, and that nobody steps."""
+    return time.clock_gettime(_CLOCK)
 
 
 @dataclass(frozen=True)
@@ -35,10 +45,12 @@ def claim(
 
     A limited job takes token and place in a transaction of its own, or goes back as `limited`; with `is_free` its limit
     is ignored. `now` stands for the clock that its bucket is asked by.
-    `is_retry` says that this executor asked before and got no answer; its first claim may have been committed.
+    `is_retry` says that this executor asked before: it got no answer, though its claim may have been committed, or so
+    long ago that it asks whether the job is still its own. Then the attempt goes on, whatever the deadline is.
     Raises what Postgres raises; then the delivery is still to be claimed. An overdue job is ended here.
     """
     job_id, dispatch_no = delivery
+    asked_at = clock()
     parameters = {
         "id": job_id,
         "dispatch_no": dispatch_no,
@@ -52,18 +64,18 @@ def claim(
     if row is None:
         return Refused("no_row")
     if row["taken_id"] is not None:
-        return _claimed(row, job_id, dispatch_no)
+        return _claimed(row, job_id, dispatch_no, asked_at)
     if (why := _why_not(row, dispatch_no)) is None:
         key = row["limiter"], row["partition"]
         why, job = claim_limited(connection, delivery, key, executor_id, executor, now)
         if why is None:
-            return _claimed(job, job_id, dispatch_no)
+            return _claimed(job, job_id, dispatch_no, asked_at)
     if why == "deadline":
         endings.expire(connection, row["now"], ids=[job_id])
     return Refused(why)
 
 
-def _claimed(row: dict[str, Any], job_id: int, dispatch_no: int) -> Claimed:
+def _claimed(row: dict[str, Any], job_id: int, dispatch_no: int, asked_at: float) -> Claimed:
     return Claimed(
         id=job_id,
         dispatch_no=dispatch_no,
@@ -79,6 +91,7 @@ def _claimed(row: dict[str, Any], job_id: int, dispatch_no: int) -> Claimed:
         created_at=row["created_at"],
         claimed_at=row["now"],
         wait_seconds=row.get("wait_seconds", 0.0),
+        asked_at=asked_at,
     )
 
 

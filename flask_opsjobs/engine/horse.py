@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..jobs.claimed import Claimed
-from ..jobs.perform import perform
+from ..jobs.perform import Confirm, perform
 from .channel import Sender
 
 if TYPE_CHECKING:
@@ -40,7 +40,11 @@ class Report:
 
 
 def fork(
-    app: Flask, workers: Mapping[str, Worker], claimed: Claimed, log_tail: Ring | None
+    app: Flask,
+    workers: Mapping[str, Worker],
+    claimed: Claimed,
+    log_tail: Ring | None,
+    confirm: Confirm,
 ) -> tuple[int, socket.socket]:
     """Fork a horse for a claimed job: (its pid, which is also its process group; the parent's end of the channel)."""
     ours, its = socket.socketpair()
@@ -51,7 +55,7 @@ def fork(
         try:
             ours.close()
             _become_horse(parent_pid, app)
-            _ride(app, workers, claimed, Sender(its), log_tail)
+            _ride(app, workers, claimed, Sender(its), log_tail, confirm)
             _flush_streams()
         finally:
             # Not SystemExit: the parent's atexit handlers and finally blocks are not the horse's to run.
@@ -102,9 +106,10 @@ def _ride(
     claimed: Claimed,
     sender: Sender,
     log_tail: Ring | None,
+    confirm: Confirm,
 ) -> None:
     with app.app_context():
-        outcome = perform(workers, claimed, Report(sender, log_tail))
+        outcome = perform(workers, claimed, Report(sender, log_tail), confirm)
         # Before the context is left: a host's teardown that raises or hangs must not cost the outcome.
         sender.outcome(outcome)
 

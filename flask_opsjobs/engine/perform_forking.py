@@ -11,6 +11,7 @@ from ..jobs import retry
 from ..jobs.claimed import Claimed
 from ..jobs.log_tail import Ring
 from ..jobs.outcomes import Outcome
+from .confirm import Confirm
 from .executor import Executor
 from .horse import fork
 from .watch_horse import Ride
@@ -38,20 +39,20 @@ class ForkingStable:
         """Fork, watch, and say how it ended; `tick` is called now and then while it runs."""
         if self._ring is not None:
             self._ring.clear()
-        pid, sock = fork(self._app, self._workers, claimed, self._ring)
+        executor = self._executor
+        confirm = Confirm(executor.host, claimed, executor.id, executor.name)
+        pid, sock = fork(self._app, self._workers, claimed, self._ring, confirm)
         self._ride = Ride(
             pid=pid,
             sock=sock,
             claimed=claimed,
             tick=tick,
-            is_stop_wanted=lambda: self._executor.pulse.is_stop_wanted(
-                claimed.id, claimed.dispatch_no
-            ),
-            on_progress=lambda *progress: self._executor.tell_progress(claimed, *progress),
+            stop_wanted=lambda: executor.pulse.stop_wanted(claimed.id, claimed.dispatch_no),
+            on_progress=lambda *progress: executor.tell_progress(claimed, *progress),
             backoff_seconds=lambda: self.backoff_seconds(claimed),
         )
         try:
-            outcome = self._ride.watch(self._executor.wake_fd, _TICK_SECONDS)
+            outcome = self._ride.watch(executor.wake_fd, _TICK_SECONDS)
         finally:
             self._ride = None
         return self._with_last_words(outcome)

@@ -15,7 +15,9 @@ from ..jobs.current import Stopped
 from ..jobs.log_tail import Ring
 from ..jobs.outcomes import Outcome
 from ..jobs.perform import perform
+from .confirm import Confirm
 from .executor import Executor
+from .pulse import CANCELED, LOST
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -54,10 +56,13 @@ class SimpleStable:
         if self._ring is not None:
             self._ring.clear()
         report = _Report(self._executor, claimed, self._ring)
+        executor = self._executor
+        confirm = Confirm(executor.host, claimed, executor.id, executor.name)
+        self._stopped_why = None
         self._claimed = claimed
         try:
             with self._app.app_context():
-                outcome = perform(self._workers, claimed, report)
+                outcome = perform(self._workers, claimed, report, confirm)
         except Stopped:
             outcome = Outcome(
                 kind="canceled", reason="stopped while it ran", error="stopped while it ran"
@@ -65,7 +70,7 @@ class SimpleStable:
         finally:
             self._claimed = None
         if outcome.kind == "canceled" and self._stopped_why is not None:
-            # Not the job's end: nobody canceled it, its process was told to go.
+            # Not the job's end: nobody canceled it. Its process was told to go, or has lost the job.
             outcome = self._of_stop(claimed, self._stopped_why)
         log_tail = (self._ring.read() or None) if self._ring is not None else None
         return replace(outcome, log_tail=log_tail, progress=report.newest)
@@ -81,6 +86,8 @@ class SimpleStable:
             raise Stopped(why)
 
     def _of_stop(self, claimed: Claimed, why: str) -> Outcome:
+        if why == LOST:
+            return Outcome(kind="lost", error=f"its function was broken off: {LOST}")
         delay = self.backoff_seconds(claimed)
         return Outcome(kind="died", error=f"its process was {why}", cause=why, delay_seconds=delay)
 
@@ -89,7 +96,11 @@ class SimpleStable:
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         claimed = self._claimed
-        if claimed is not None and self._executor.pulse.is_stop_wanted(
-            claimed.id, claimed.dispatch_no
-        ):
+        if claimed is None:
+            return
+        why = self._executor.pulse.stop_wanted(claimed.id, claimed.dispatch_no)
+        if why == CANCELED:
             raise Stopped("canceled while it ran")
+        if why is not None:
+            self._stopped_why = why
+            raise Stopped(why)

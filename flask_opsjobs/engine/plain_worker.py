@@ -19,6 +19,7 @@ from ..jobs.log_tail import Ring
 from ..jobs.perform import perform
 from ..lifeline import executors
 from .claim import claim
+from .confirm import Confirm
 from .delivery import parse
 from .dispatch import read_clock
 
@@ -73,7 +74,7 @@ def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
             claimed,
             Ring(memoryview(bytearray(host.settings.log_tail_bytes + Ring.HEAD_BYTES))),
         )
-        outcome = perform(host.workers, claimed, report)
+        outcome = perform(host.workers, claimed, report, Confirm(host, claimed, executor_id, name))
         ending = Ending(claimed.id, claimed.dispatch_no, executor_id, name, outcome)
         endings.record(connection, [ending], read_clock(connection))
     finally:

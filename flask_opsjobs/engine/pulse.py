@@ -15,6 +15,10 @@ from ..db import Connection
 from ..lifeline import executors
 from .dispatch import read_clock
 
+# Why a job that runs here shall stop.
+CANCELED = "canceled"
+LOST = "its job was put back while this executor was silent"
+
 # The run time that a window is computed from is the median of so many jobs.
 _SAMPLE = 50
 
@@ -44,23 +48,29 @@ class Pulse:
         self._lock = threading.Lock()
         self._beat = 0
         self._due_at = time.monotonic() + beat_seconds
-        self._held: dict[tuple[int, int], None] = {}
+        # Whether its claim is committed, by delivery.
+        self._held: dict[tuple[int, int], bool] = {}
         self._runs: deque[float] = deque(maxlen=_SAMPLE)
         self._told_run_seconds: float | None = None
         self._counts: Counter[str] = Counter()
-        self._wanted: set[tuple[int, int]] = set()
+        self._wanted: dict[tuple[int, int], str] = {}
         self._disowned: set[tuple[int, int]] = set()
 
     def hold(self, job_id: int, dispatch_no: int) -> None:
         """Count a delivery as held, from before its claim until its outcome is written."""
         with self._lock:
-            self._held[job_id, dispatch_no] = None
+            self._held[job_id, dispatch_no] = False
+
+    def own(self, job_id: int, dispatch_no: int) -> None:
+        """Its claim is committed: from now on each beat asks whether its job is still this executor's."""
+        with self._lock:
+            self._held[job_id, dispatch_no] = True
 
     def release(self, job_id: int, dispatch_no: int) -> None:
         """It is written, or was not claimed."""
         with self._lock:
             self._held.pop((job_id, dispatch_no), None)
-            self._wanted.discard((job_id, dispatch_no))
+            self._wanted.pop((job_id, dispatch_no), None)
 
     def count(self, word: str) -> None:
         """Count something for the beat, such as a delivery that was not claimed, by reason."""
@@ -76,10 +86,10 @@ class Pulse:
             if len(self._runs) in (5, _SAMPLE) and (told is None or not 0.5 < median / told < 2):
                 self._due_at = 0.0
 
-    def is_stop_wanted(self, job_id: int, dispatch_no: int) -> bool:
-        """Whether somebody asked to cancel this job while it runs."""
+    def stop_wanted(self, job_id: int, dispatch_no: int) -> str | None:
+        """Why this job shall stop while it runs, `CANCELED` or `LOST`; None when it shall not."""
         with self._lock:
-            return (job_id, dispatch_no) in self._wanted
+            return self._wanted.get((job_id, dispatch_no))
 
     def hurry(self) -> None:
         """Let the next beat be due now."""
@@ -100,15 +110,18 @@ class Pulse:
             self._beat += 1
             self._due_at = time.monotonic() + self._beat_seconds
             held = [f"{job_id}-{number}" for job_id, number in self._held]
+            running = [delivery for delivery, is_claimed in self._held.items() if is_claimed]
             run_seconds = statistics.median(self._runs) if self._runs else None
             self._told_run_seconds = run_seconds
             counts = dict(self._counts)
         wanted = executors.beat(
             connection, self.executor_id, self._beat, held, run_seconds, _rss_kb(), counts, now
         )
+        lost = executors.find_lost(connection, self.executor_id, running)
         self._disowned = executors.disown(connection, self.executor_id, held, self._disowned, now)
+        why = dict.fromkeys(wanted, CANCELED) | dict.fromkeys(lost, LOST)
         with self._lock:
-            self._wanted = {key for key in wanted if key in self._held}
+            self._wanted = {key: why[key] for key in why if key in self._held}
             has_news = bool(self._wanted)
         if has_news:
             wake()

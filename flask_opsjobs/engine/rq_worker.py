@@ -128,6 +128,7 @@ class OpsWorkerLoop(BaseWorker):
                 executor.pulse.count(claimed.reason)
                 self.books.end(job, queue, None, is_success=False)
             return
+        executor.pulse.own(*delivery)
         # Beats go on meanwhile: another thread makes them.
         time.sleep(claimed.wait_seconds)
         execution = self.books.begin(job, queue)
@@ -143,6 +144,8 @@ class OpsWorkerLoop(BaseWorker):
                 cause=why,
                 delay_seconds=self.stable.backoff_seconds(claimed),
             )
+        if outcome.kind == "lost":
+            _log.warning("job %d does not run here any more: %s", claimed.id, outcome.error)
         executor.pulse.note_run(time.monotonic() - began)
         executor.submit(claimed, outcome)
         self.books.end(job, queue, execution, is_success=outcome.kind == "returned")

@@ -15,6 +15,7 @@ from ..jobs.outcomes import Outcome
 from .cgroup import OutOfMemory
 from .channel import Receiver
 from .horse import describe_death, kill_group
+from .pulse import CANCELED, LOST
 
 # The horse ends an overdue function itself; when it cannot (a C loop), the parent does after so many seconds more.
 _GRACE_SECONDS = 5.0
@@ -28,7 +29,7 @@ class Ride:
     sock: socket.socket
     claimed: Claimed
     tick: Callable[[], None]
-    is_stop_wanted: Callable[[], bool]
+    stop_wanted: Callable[[], str | None]
     on_progress: Callable[[int | None, int | None, str | None], None]
     backoff_seconds: Callable[[], float]
     why_killed: str | None = None
@@ -88,12 +89,14 @@ class Ride:
             return
         if overdue_at is not None and time.monotonic() >= overdue_at:
             self.kill("timed_out")
-        elif self.is_stop_wanted():
-            self.kill("canceled")
+        elif (why := self.stop_wanted()) is not None:
+            self.kill(why)
 
     def _of_death(self, status: int, memory: OutOfMemory) -> Outcome:
         words, number = describe_death(status)
-        if self.why_killed == "canceled":
+        if self.why_killed == LOST:
+            return Outcome(kind="lost", error=f"its process was killed: {LOST}")
+        if self.why_killed == CANCELED:
             return Outcome(
                 kind="canceled",
                 reason="stopped while it ran",

@@ -11,7 +11,8 @@ from typing import Any
 class Claimed:
     """The claimed row. `attempt` counts from 1; `dispatch_no` is named by every later write of this attempt.
 
-    `wait_seconds` pass before it starts: so long from the claim its limiter's token comes.
+    `wait_seconds` pass before it starts: so long from the claim its limiter's token comes. `asked_at` is when this
+    process sent the claim, by the engine's own clock: it tells how old the claim is.
     """
 
     id: int
@@ -28,6 +29,7 @@ class Claimed:
     created_at: datetime
     claimed_at: datetime
     wait_seconds: float = 0.0
+    asked_at: float = 0.0
 
     @property
     def held_as(self) -> str:

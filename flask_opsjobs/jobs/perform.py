@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,15 +39,27 @@ class Report(Protocol):
         ...
 
 
-def perform(workers: Mapping[str, Worker], claimed: Claimed, report: Report) -> Outcome:
+# Asked right before the function is called: the claim as it stands now, or how the attempt ends without a call.
+Confirm = Callable[[], Claimed | Outcome]
+
+
+def perform(
+    workers: Mapping[str, Worker],
+    claimed: Claimed,
+    report: Report,
+    confirm: Confirm | None = None,
+) -> Outcome:
     """Call the function of a claimed job, here; how it ended. Never raises, whatever the function does.
 
-    In the main thread the worker's `timeout` is kept by SIGALRM; elsewhere there is none.
+    `confirm` is None where nobody else can take the job. In the main thread the worker's `timeout` is kept by SIGALRM;
+    elsewhere there is none.
     """
     worker = workers.get(claimed.worker)
     try:
         with log_tail.capture(report.log_tail):
-            outcome = _refuse(worker, claimed) or _perform(worker, claimed, report)
+            outcome = _refuse(worker, claimed) or _perform(
+                worker, claimed, report, confirm or (lambda: claimed)
+            )
     except Stopped as error:
         outcome = _stopped(error)
     except BaseException as error:
@@ -72,7 +84,7 @@ def _refuse(worker: Worker | None, claimed: Claimed) -> Outcome | None:
     return None
 
 
-def _perform(worker: Worker | None, claimed: Claimed, report: Report) -> Outcome:
+def _perform(worker: Worker | None, claimed: Claimed, report: Report, confirm: Confirm) -> Outcome:
     assert worker is not None
     try:
         arguments = worker.arguments.load(claimed.args)
@@ -80,13 +92,24 @@ def _perform(worker: Worker | None, claimed: Claimed, report: Report) -> Outcome
         said = _text(error)
         return Outcome(kind="refused", error=said, reason=said, ended_by="invalid_args")
     with running(claimed, report.progress) as job:
-        return _run(worker, claimed, job, arguments)
+        return _run(worker, claimed, job, arguments, confirm)
 
 
-def _run(worker: Worker, claimed: Claimed, job: CurrentJob, arguments: dict[str, Any]) -> Outcome:
+def _run(
+    worker: Worker,
+    claimed: Claimed,
+    job: CurrentJob,
+    arguments: dict[str, Any],
+    confirm: Confirm,
+) -> Outcome:
     """Call the hooks and the function. A wish to stop counts until the function has ended, and not after."""
     try:
+        if (refused := _refuse_now(worker, confirm)) is not None:
+            return refused
         _observe(worker, "on_start", job)
+        # Once more: the hook is the host's, and may have taken its time.
+        if (refused := _refuse_now(worker, confirm)) is not None:
+            return refused
         value = _call(worker, arguments, claimed.timeout_seconds)
     except BaseException as error:
         outcome = _judge(worker, claimed, error)
@@ -99,6 +122,11 @@ def _run(worker: Worker, claimed: Claimed, job: CurrentJob, arguments: dict[str,
         with contextlib.suppress(Stopped):
             _observe(worker, hook, job, seen)
     return outcome
+
+
+def _refuse_now(worker: Worker, confirm: Confirm) -> Outcome | None:
+    claimed = confirm()
+    return claimed if isinstance(claimed, Outcome) else _refuse(worker, claimed)
 
 
 def _call(worker: Worker, arguments: dict[str, Any], seconds: int | None) -> Any:

@@ -106,6 +106,21 @@ def disown(
     return fresh
 
 
+def find_lost(connection: Connection, executor_id: int, running: Collection[Held]) -> set[Held]:
+    """Those of the deliveries that the executor runs whose jobs are not its own any more: it must stop running them.
+
+    Give only deliveries whose claim had been committed before the call: a claim on its way looks like a lost one.
+    """
+    if not running:
+        return set()
+    asked = {
+        "executor_id": executor_id,
+        "ids": [job_id for job_id, _ in running],
+        "dispatch_nos": [number for _, number in running],
+    }
+    return set(connection.execute(sql.load("find_lost_jobs"), asked).fetchall())
+
+
 def stop(connection: Connection, executor_id: int, now: datetime) -> None:
     """Record that it left by itself. Commits."""
     connection.execute(sql.load("stop_executor"), {"id": executor_id, "now": now})

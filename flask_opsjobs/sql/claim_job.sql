@@ -10,7 +10,8 @@ WITH hurried AS MATERIALIZED (
     SELECT clock_timestamp() AS now FROM hurried
 ), locked AS MATERIALIZED (
     SELECT id, state, dispatch_no, deadline_at, limiter, partition,
-           -- Asked again after the connection broke: the first claim may have been committed.
+           -- Asked again after the connection broke: the first claim may have been committed. Or after a freeze: the job
+           -- may have been rescued meanwhile. It has started, so its deadline is for the performing code to judge.
            (%(is_retry)s AND state = 'started' AND executor_id = %(executor_id)s) AS is_ours
     FROM opsjobs.jobs WHERE id = %(id)s FOR UPDATE
 ), taken AS (
@@ -19,7 +20,7 @@ WITH hurried AS MATERIALIZED (
         refused_count = 0, error = NULL
     FROM locked l, moment m
     WHERE j.id = l.id AND (l.state = 'queued' OR l.is_ours) AND l.dispatch_no = %(dispatch_no)s
-      AND (l.deadline_at IS NULL OR l.deadline_at > m.now) AND (l.limiter IS NULL OR l.is_ours OR %(is_free)s)
+      AND (l.deadline_at IS NULL OR l.is_ours OR l.deadline_at > m.now) AND (l.limiter IS NULL OR l.is_ours OR %(is_free)s)
     RETURNING j.*
 ), noted AS (
     INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, executor_id, executor, started_at)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from flask import Flask
+from sqlalchemy import text
 
+from flask_opsjobs.db import connect_apart
 from tests.support import host as host_module
 from tests.support.postgres import Postgres
 from tests.support.processes import Child, Children
@@ -52,10 +55,17 @@ class Site:
         child.wait_for("listens to", 30)
         return child
 
-    def plain_worker(self, *queues: str) -> Child:
+    @property
+    def _environ(self) -> dict[str, str]:
+        return {f"TEST_CONFIG_{key}": json.dumps(value) for key, value in self._config.items()}
+
+    def python(self, code: str, *words: str) -> Child:
+        """Start Python code that makes the host's app itself; `words` are its `sys.argv[1:]`."""
+        return self._children.start(sys.executable, "-c", code, *words, env=self._environ)
+
+    def plain_worker(self, *queues: str, app: str = "tests.support.host") -> Child:
         """Start a worker of RQ's own."""
-        config = {f"TEST_CONFIG_{key}": json.dumps(value) for key, value in self._config.items()}
-        env = {**config, "FLASK_APP": "tests.support.host"}
+        env = {**self._environ, "FLASK_APP": app}
         rq = str(Path(sys.executable).with_name("rq"))
         return self._children.start(rq, "worker", "--url", self.valkey.url, *queues, env=env)
 
@@ -65,8 +75,6 @@ class Site:
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
         """The rows of a query, on a connection of its own; none while Postgres is away."""
-        from flask_opsjobs.db import connect_apart
-
         try:
             connection = connect_apart(self.app.extensions["opsjobs"].engine)
         except Exception:
@@ -90,6 +98,28 @@ class Site:
             what=f"all {count} jobs {state}: {self.states()}",
         )
 
+    def assert_unharmed(self, jobs: Collection[int]) -> None:
+        """Of these jobs none was lost, none began after its end was recorded, and no good one was exhausted.
+
+        They are calls of `witness`: what the function itself wrote is compared with the recorded end.
+        """
+        engine = self.app.extensions["opsjobs"].engine
+        with closing(connect_apart(engine)) as connection:
+
+            def ask(statement: str) -> list[Any]:
+                return connection.execute(statement, {"jobs": list(jobs)}).fetchall()
+
+            kept = "FROM opsjobs.jobs WHERE id = ANY (%(jobs)s)"
+            assert ask(f"SELECT count(*) {kept}") == [(len(jobs),)], "0 lost: each has a row"
+            assert ask(f"SELECT id, state, ended_by {kept} AND state <> 'finished'") == []
+            began = "FROM public.begun b JOIN opsjobs.jobs j ON j.id = b.job_id"
+            assert ask(f"SELECT count(DISTINCT id) {began} WHERE id = ANY (%(jobs)s)") == [
+                (len(jobs),)
+            ], "0 lost: each has begun"
+            late = ask(f"SELECT id, at - ended_at {began} WHERE at > ended_at")
+            assert late == [], "0 begun after their end was recorded"
+            assert ask("SELECT id FROM opsjobs.jobs WHERE ended_by = 'exhausted'") == []
+
 
 @pytest.fixture
 def site(
@@ -99,6 +129,9 @@ def site(
     app = host_module.create_app(
         SQLALCHEMY_DATABASE_URI=own_database_url, OPSJOBS_REDIS_URL=own_valkey.url, **HASTE
     )
+    with app.app_context():
+        host_module.db.session.execute(text(host_module.BEGUN))
+        host_module.db.session.commit()
     yield Site(app, children, own_postgres, own_valkey, own_database_url)
     with app.app_context():
         host_module.db.engine.dispose()

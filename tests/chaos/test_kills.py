@@ -5,12 +5,20 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import pytest
+from redis import Redis
 
-from tests.support.host import add, die, hold, note
+from flask_opsjobs.db import connect_apart
+from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.engine.observe import observe
+from tests.support.host import add, die, hold, note, witness, witness_alone
 from tests.support.host import db as host_db
+from tests.support.processes import Child
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.chaos
@@ -248,3 +256,166 @@ def test_a_second_signal_ends_the_job_at_hand_and_it_runs_again(
     assert outcome == "died"
     assert "stopped" in cause
     assert site.rows("SELECT state FROM opsjobs.jobs WHERE id = %s", job_id) == [("retryable",)]
+
+
+# --- freezes: a process stands still, its job is rescued and runs elsewhere, and then it goes on
+
+
+def enqueue_witnesses(site, count: int, worker=witness, **args) -> list[int]:
+    return [enqueue(site, worker, **args) for _ in range(count)]
+
+
+def begun(site, job_id: int) -> list[int]:
+    """The processes in which the function began, in order."""
+    found = site.rows("SELECT pid FROM public.begun WHERE job_id = %s ORDER BY at", job_id)
+    return [pid for (pid,) in found]
+
+
+def wait_until_ended(site, jobs: list[int], timeout: float = 60) -> None:
+    ended = "SELECT count(*) FROM opsjobs.jobs WHERE id = ANY (%s) AND ended_at IS NOT NULL"
+    wait_until(lambda: site.rows(ended, jobs) == [(len(jobs),)], timeout, what=f"ends of {jobs}")
+
+
+def family(child: Child) -> list[psutil.Process]:
+    return [psutil.Process(child.pid), *child.children()]
+
+
+def is_stopped(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+
+
+FREEZES_AFTER_ITS_FIRST_CLAIM = """
+import os, signal, sys
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.perform_forking import ForkingStable
+from flask_opsjobs.engine.perform_simple import SimpleStable
+from tests.support.host import create_app
+
+is_simple = sys.argv[1:] == ["--simple"]
+stable = SimpleStable if is_simple else ForkingStable
+perform = stable.perform
+
+def freeze(self, *args):
+    stable.perform = perform
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return perform(self, *args)
+
+stable.perform = freeze
+app = create_app()
+with app.app_context():
+    sys.exit(run(app, ["default"], simple=is_simple))
+"""
+
+
+def freeze_between_claim_and_function(site, kind: tuple[str, ...]) -> None:
+    """The worker stands still after its claim; its job is rescued, runs elsewhere and ends; then it goes on."""
+    (job_id,) = jobs = enqueue_witnesses(site, 1)
+    frozen = site.python(FREEZES_AFTER_ITS_FIRST_CLAIM, *kind)
+    wait_until(lambda: is_stopped(frozen.pid), 30, what="the worker has claimed and stands still")
+    other = site.worker("default")
+    wait_until_ended(site, jobs)
+    other.terminate()
+    frozen.thaw()
+    # When this one has ended, the frozen worker has dealt with the one before.
+    jobs += enqueue_witnesses(site, 1)
+    wait_until_ended(site, jobs)
+    assert frozen.pid not in begun(site, job_id), "it did not begin"
+    assert len(begun(site, job_id)) == 1
+    site.assert_unharmed(jobs)
+    frozen.wait_for("does not run here any more", 10)
+
+
+@pytest.mark.parametrize("kind", [(), ("--simple",)])
+def test_a_worker_frozen_between_claim_and_function(site, kind: tuple[str, ...]) -> None:
+    site.loops()
+    freeze_between_claim_and_function(site, kind)
+
+
+PLAIN_APP_THAT_FREEZES_AFTER_A_CLAIM = """
+import os, signal, sys
+sys.path.insert(0, os.getcwd())
+from flask_opsjobs.engine import plain_worker
+from tests.support.host import create_app
+
+claim = plain_worker.claim
+
+def claim_and_freeze(*args, **options):
+    claimed = claim(*args, **options)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return claimed
+
+plain_worker.claim = claim_and_freeze
+"""
+
+
+def test_a_plain_rq_worker_frozen_between_claim_and_function(site, tmp_path: Path) -> None:
+    """A worker of RQ's own, with its horse: RQ's key of it expires, and its job runs elsewhere."""
+    app = tmp_path / "plain_app.py"
+    app.write_text(PLAIN_APP_THAT_FREEZES_AFTER_A_CLAIM)
+    jobs = enqueue_witnesses(site, 1)
+    plain = site.plain_worker("default", app=str(app))
+    wait_until(
+        lambda: any(is_stopped(each.pid) for each in plain.children()), 30, what="its horse stands"
+    )
+    (horse,) = plain.children()
+    plain.freeze()
+    with Redis.from_url(site.valkey.url) as redis:
+        for key in redis.smembers("rq:workers"):  # What its expiry leaves, 8 minutes later.
+            redis.delete(key)
+    host = site.app.extensions["opsjobs"]
+    with closing(connect_apart(host.engine)) as connection:
+        later = read_clock(connection) + timedelta(minutes=10)
+        _, vanished = observe(connection, host.broker, ["default"], later)
+    assert len(vanished) == 1
+    site.loops()
+    other = site.worker("default")
+    wait_until_ended(site, jobs)
+    assert other.terminate() == 0
+    horse.resume()
+    plain.thaw()
+    wait_until(
+        lambda: not horse.is_running() or horse.status() == psutil.STATUS_ZOMBIE, 30, what="its end"
+    )
+    site.assert_unharmed(jobs)
+    assert len(begun(site, jobs[0])) == 1
+
+
+def freeze_while_it_runs(site, kind: tuple[str, ...], gate: Path) -> None:
+    """A worker and its horse stand still in the middle of a job, which then runs elsewhere; then they go on.
+
+    The job has a limit of one at a time.
+    """
+    frozen = site.worker("limited", *kind)
+    (job_id,) = jobs = enqueue_witnesses(site, 1, witness_alone, gate=str(gate))
+    (first,) = wait_until(lambda: begun(site, job_id), 20, what="it has begun")
+    processes = family(frozen)
+    for process in processes:
+        process.suspend()
+    other = site.worker("limited", *kind)
+    _, second = wait_until(
+        lambda: len(begun(site, job_id)) == 2 and begun(site, job_id), 30, what="it runs elsewhere"
+    )
+    for process in processes:
+        process.resume()
+    frozen.wait_for("does not run here any more", 10)
+    if not kind:
+        wait_until(lambda: not psutil.pid_exists(first), 10, what="the first horse is gone")
+    assert psutil.pid_exists(second)
+    assert site.rows("SELECT job_id, dispatch_no FROM opsjobs.leases") == [(job_id, 2)]
+    gate.touch()
+    wait_until_ended(site, jobs)
+    # The worker that was frozen goes on.
+    assert other.terminate() == 0
+    jobs += enqueue_witnesses(site, 1, witness_alone)
+    wait_until_ended(site, jobs)
+    attempts = "SELECT outcome FROM opsjobs.attempts WHERE job_id = %s ORDER BY dispatch_no"
+    assert site.rows(attempts, job_id) == [("lost",), ("returned",)]
+    site.assert_unharmed(jobs)
+
+
+@pytest.mark.parametrize("kind", [(), ("--simple",)])
+def test_a_worker_frozen_while_it_runs_a_job_that_is_rescued(
+    site, tmp_path: Path, kind: tuple[str, ...]
+) -> None:
+    site.loops()
+    freeze_while_it_runs(site, kind, tmp_path / "gate")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from flask_opsjobs import endings
 from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.jobs.claimed import Claimed
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.lifeline import executors
 from tests.conftest import MakeBench
@@ -154,3 +157,46 @@ class TestDisown:
             }
             assert held == set()
         assert bench.job(job_id)["state"] == "started"
+
+
+class TestLost:
+    """What an executor runs although its job is not its own any more."""
+
+    def find(self, bench: Bench, *running: tuple[int, int]) -> set[tuple[int, int]]:
+        return executors.find_lost(bench.connection, bench.executor_id, running)
+
+    def test_a_job_is_its_own_until_it_is_put_back(self, bench: Bench, start_job: StartJob) -> None:
+        one, two = start_job(bench), start_job(bench)
+        assert self.find(bench, (one, 1), (two, 1)) == set()
+        now = read_clock(bench.connection)
+        endings.rescue(bench.connection, [bench.executor_id], now, "vanished", keep=[f"{two}-1"])
+        assert self.find(bench, (one, 1), (two, 1)) == {(one, 1)}
+        assert self.find(bench) == set()
+
+    def test_a_second_run_elsewhere_and_here_is_another_delivery(
+        self, make_bench: MakeBench, start_job: StartJob
+    ) -> None:
+        one, two = make_bench(), make_bench()
+        job_id = start_job(one)
+        endings.rescue(one.connection, [one.executor_id], read_clock(one.connection), "vanished")
+        one.dispatch()
+        for holder, other in ((two, one), (one, two)):
+            number = one.job(job_id)["dispatch_no"]
+            assert isinstance(holder.claim(job_id, number), Claimed)
+            assert self.find(one, (job_id, 1)) == {(job_id, 1)}
+            assert self.find(holder, (job_id, number)) == set()
+            assert self.find(other, (job_id, number)) == {(job_id, number)}
+            now = read_clock(one.connection)
+            endings.rescue(one.connection, [holder.executor_id], now, "vanished")
+            one.dispatch()
+
+    def test_a_claim_that_a_crash_of_postgres_forgot_is_its_own(
+        self, bench: Bench, record_job: Callable[..., int]
+    ) -> None:
+        job_id = record_job()
+        bench.dispatch()
+        # What the crash leaves of the claim is a row that is `queued` under the number of the running delivery.
+        assert self.find(bench, (job_id, 1)) == set()
+
+    def test_a_job_that_is_gone(self, bench: Bench) -> None:
+        assert self.find(bench, (4711, 1)) == {(4711, 1)}

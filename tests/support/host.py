@@ -77,6 +77,30 @@ def note(path: str, line: str) -> None:
         file.write(line + "\n")
 
 
+# A table of the host: when functions began, by Postgres' clock and whatever the job's row says.
+BEGUN = """CREATE TABLE IF NOT EXISTS begun (
+    job_id bigint NOT NULL, attempt int NOT NULL, pid int NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp())"""
+
+
+@opsjobs.worker(max_attempts=5)
+def witness(gate: str | None = None) -> None:
+    """Writes a row that it has begun; with a gate it then runs until somebody makes that file."""
+    job = current_job()
+    begun = {"job_id": job.id, "attempt": job.attempt, "pid": os.getpid()}
+    statement = "INSERT INTO begun (job_id, attempt, pid) VALUES (:job_id, :attempt, :pid)"
+    db.session.execute(text(statement), begun)
+    db.session.commit()
+    if gate is not None:
+        wait_until(Path(gate).exists, 60, what=gate)
+
+
+@opsjobs.worker(queue="limited", max_attempts=5, limit=Limit("lone", concurrency=1))
+def witness_alone(gate: str | None = None) -> None:
+    """As `witness`, and only one at a time."""
+    witness.function(gate)
+
+
 @opsjobs.worker
 def progress_then_hold(gate: str) -> None:
     """Tells how far it is, then waits for the file `gate`."""
