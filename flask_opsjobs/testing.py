@@ -13,7 +13,10 @@ from datetime import datetime
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-import pytest
+try:
+    import pytest
+except ModuleNotFoundError:  # a script that calls the functions needs no pytest
+    pytest = None  # type: ignore[assignment]
 
 # pytest loads this module in every run of an environment that has us: whatever is heavy is imported when it is used.
 if TYPE_CHECKING:
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
     from .jobs.worker import Worker
 
 # What a function raises at the test that drains, and not only at its job.
-_THROUGH = (KeyboardInterrupt, pytest.fail.Exception, pytest.skip.Exception, pytest.exit.Exception)
+_THROUGH: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
+if pytest is not None:
+    _THROUGH += (pytest.fail.Exception, pytest.skip.Exception, pytest.exit.Exception)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -162,22 +167,22 @@ def drop_schema() -> None:
 # --- fixtures
 
 
-@pytest.fixture
-def opsjobs_drain(request: pytest.FixtureRequest) -> Callable[..., Drained]:
-    """Performs every due job: `opsjobs_drain(at=…, limit=…, session=…)`."""
-    return _for_app(request, drain)
+if pytest is not None:
 
+    @pytest.fixture
+    def opsjobs_drain(request: pytest.FixtureRequest) -> Callable[..., Drained]:
+        """Performs every due job: `opsjobs_drain(at=…, limit=…, session=…)`."""
+        return _for_app(request, drain)
 
-@pytest.fixture
-def opsjobs_jobs(request: pytest.FixtureRequest) -> Callable[..., list[RecordedJob]]:
-    """The jobs in the database: `opsjobs_jobs(worker)`, or all."""
-    return _for_app(request, jobs)
+    @pytest.fixture
+    def opsjobs_jobs(request: pytest.FixtureRequest) -> Callable[..., list[RecordedJob]]:
+        """The jobs in the database: `opsjobs_jobs(worker)`, or all."""
+        return _for_app(request, jobs)
 
-
-@pytest.fixture
-def opsjobs_enqueued(request: pytest.FixtureRequest) -> Callable[..., list[dict[str, Any]]]:
-    """The arguments of a worker's jobs: `opsjobs_enqueued(worker) == [{"invoice_id": 9001}]`."""
-    return _for_app(request, enqueued)
+    @pytest.fixture
+    def opsjobs_enqueued(request: pytest.FixtureRequest) -> Callable[..., list[dict[str, Any]]]:
+        """The arguments of a worker's jobs: `opsjobs_enqueued(worker) == [{"invoice_id": 9001}]`."""
+        return _for_app(request, enqueued)
 
 
 def _for_app(request: pytest.FixtureRequest, function: Callable[P, T]) -> Callable[P, T]:

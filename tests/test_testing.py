@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +18,7 @@ from flask_opsjobs.errors import OpsJobsError
 from flask_opsjobs.jobs.worker import Worker
 from flask_opsjobs.testing import Drained, RecordedJob, create_schema, drop_schema
 from tests.conftest import MakeApp
+from tests.support.sources import ROOT
 
 Drain = Callable[..., Drained]
 Enqueued = Callable[..., list[dict[str, Any]]]
@@ -493,6 +497,35 @@ def test_a_suite_without_migrations_makes_the_schema_itself(
         drop_schema()
         with app.extensions["sqlalchemy"].engine.connect() as connection:
             assert connection.scalar(sa.text("SELECT to_regnamespace('opsjobs')")) is None
+
+
+SCRIPT = """
+import sys
+
+sys.modules["pytest"] = None  # as if it were not installed
+
+from flask_opsjobs import testing
+from tests.support.host import add, create_app, db
+
+with create_app(TESTING=True).app_context():
+    testing.create_schema()
+    add.enqueue(1, 2)
+    db.session.commit()
+    print(testing.drain().counts)
+    testing.drop_schema()
+"""
+
+
+def test_a_script_makes_the_schema_where_there_is_no_pytest(empty_database_url: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        cwd=ROOT,
+        env={**os.environ, "TEST_DATABASE_URL": empty_database_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "{'finished': 1}\n", done.stderr
 
 
 def test_the_schema_of_a_real_app_is_not_dropped(make_app: MakeApp) -> None:

@@ -49,6 +49,8 @@ def enqueue_many(worker: Worker, options: Options, rows: Iterable[Row]) -> Enque
     host.require_schema()
     common = parameters(worker, options, host)
     session, bind = find_session(host, options.session)
+    with without_values():
+        join(session, bind)  # before the savepoint, which a session in AUTOCOMMIT cannot have
     with session.begin_nested() as savepoint, without_values():
         rows = _guarded(rows, savepoint)
         connection = join(session, bind)

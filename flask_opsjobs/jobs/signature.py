@@ -147,9 +147,15 @@ class Signature:
         except Exception as error:
             kind = getattr(annotation, "__name__", repr(annotation))
             raise DeclarationError(
-                f"worker {self._worker}: {name} is annotated {kind}, which can be neither validated nor stored "
-                f"({type(error).__name__}): take plain values or a pydantic model, such as the id of the row"
+                f"worker {self._worker}: {name} is annotated {kind}, which can be neither validated nor stored; "
+                f"pydantic says: {_advice_of(error)}. Or take plain values or a pydantic model, such as the id of "
+                "the row"
             ) from None
+
+
+def _advice_of(error: Exception) -> str:
+    """What pydantic says of an annotation, which may be how to mend it; without its links."""
+    return " ".join(str(error).partition("\n\n")[0].split()).rstrip(".") or type(error).__name__
 
 
 def _core_schema(fields: Mapping[str, Any]) -> Any:

@@ -310,6 +310,8 @@ def test_a_session_in_autocommit_is_refused(db: SQLAlchemy, add: Worker, other: 
     eager = db.engine.execution_options(isolation_level="AUTOCOMMIT")
     with Session(eager) as session, pytest.raises(RefusedSession, match="is in AUTOCOMMIT"):
         add.options(session=session).enqueue(a=1)
+    with Session(eager) as session, pytest.raises(RefusedSession, match="is in AUTOCOMMIT"):
+        add.options(session=session).enqueue_many([{"a": 1}])
     assert count(other) == 0
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field, SecretStr
@@ -23,6 +23,14 @@ class Opaque:
     pass
 
 
+class Circle(BaseModel):
+    kind: Literal["circle"]
+
+
+class Shape(BaseModel):
+    kind: str
+
+
 def _functions() -> dict[str, Callable[..., Any]]:
     def variadic(*numbers: int) -> None: ...
     def keyworded(**words: int) -> None: ...
@@ -34,6 +42,7 @@ def _functions() -> dict[str, Callable[..., Any]]:
 
     def fielded(a: int = Field(gt=0)) -> None: ...
     def opaque(a: Opaque) -> None: ...
+    def tagged(a: Annotated[Circle | Shape, Field(discriminator="kind")]) -> None: ...
     def secret(token: SecretStr) -> None: ...
     def nested_secret(tokens: list[SecretStr]) -> None: ...
 
@@ -51,6 +60,11 @@ def _functions() -> dict[str, Callable[..., Any]]:
         ("many", "it is a generator"),
         ("fielded", "a has a Field as its default: write Annotated"),
         ("opaque", "a is annotated Opaque"),
+        # What pydantic advises is passed on.
+        (
+            "tagged",
+            "pydantic says: Model 'Shape' needs field 'kind' to be of type `Literal`. Or take",
+        ),
         ("secret", "token is a secret, which is stored as asterisks"),
         ("nested_secret", "tokens is a secret"),
     ],
