@@ -44,7 +44,7 @@ def find_or_take(ask: Ask, parameters: Mapping[str, Any]) -> tuple[int, str | No
 
 def find(ask: Ask, keys: Sequence[bytes]) -> tuple[int, str | None] | None:
     """The job (id, state) that has the receipt of a call; None when nobody has. Locks nothing and waits for nobody."""
-    found = next(iter(ask("find_receipt", {"keys": list(keys)})), None)
+    found = next(iter(ask("find_receipt", {"keys": list(keys), "id": None})), None)
     return None if found is None else (found.job_id, found.state)
 
 

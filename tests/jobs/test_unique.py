@@ -23,6 +23,7 @@ from flask_opsjobs.db import connect_apart
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs import receipts
 from flask_opsjobs.jobs.enqueue import Enqueued
+from flask_opsjobs.jobs.enqueue_apart import enqueue_apart, find_same_call
 from flask_opsjobs.jobs.unique import keys_of
 from flask_opsjobs.jobs.worker import Worker
 from tests.support.waiting import wait_until
@@ -324,7 +325,10 @@ def test_key_rotation_in_a_rolling_deploy(
     new = make(replace(host, secrets=(b"new", b"old")), unique)
     pair = (old, new) if who == "old first" else (new, old)
     first, second = race(pool, engine, *pair, how)
-    assert second.conflict is (how == "commit")
+    if how == "commit":
+        assert second == Enqueued(first.id, "available", conflict=True)
+    else:
+        assert not second.conflict
     jobs = scalars(engine, "SELECT id FROM opsjobs.jobs")
     assert jobs == ([first.id] if how == "commit" else [second.id])
     # Every receipt stands for the one job, so that its end releases all.
@@ -337,12 +341,44 @@ def test_key_rotation_in_a_rolling_deploy(
 def test_after_the_rotation_the_new_key_alone_is_enough(host: Host, engine: Engine) -> None:
     worker = make(host, Unique(until="forever"))
     host.secrets = (b"new", b"old")
-    assert not record(worker).conflict
+    first = record(worker)
+    assert not first.conflict
     host.secrets = (b"newest", b"new")
-    assert record(worker).conflict
+    assert record(worker) == Enqueued(first.id, "available", conflict=True)
     host.secrets = (b"newest",)
     # Met under a fallback, a call gets no receipt of its own: who drops a key forgets what only it proves.
     assert not record(worker).conflict
+
+
+def test_a_rotated_key_answers_with_the_first_job_whoever_asks(host: Host, engine: Engine) -> None:
+    """Also a loop or an operator, who enqueue on a connection of ours; what is answered exists."""
+    worker = make(replace(host, secrets=(b"old",)), Unique(until="ended"))
+    first = record(worker)
+    rotated = replace(host, secrets=(b"new", b"old"))
+    with connect_apart(host.engine) as connection:
+        stored = {"a": 1, "b": "x", "day": None}
+        for _ in range(2):
+            again, _line = enqueue_apart(connection, rotated, worker, stored)
+            assert again == Enqueued(first.id, "available", conflict=True)
+        assert find_same_call(connection, rotated, worker, stored) == first.id
+    assert scalars(engine, "SELECT id FROM opsjobs.jobs") == [first.id]
+    assert scalars(engine, "SELECT job_id FROM opsjobs.receipts") == [first.id]
+
+
+def test_a_bulk_call_after_a_rotation_leaves_the_receipts_of_the_first_jobs(
+    host: Host, engine: Engine
+) -> None:
+    worker = make(replace(host, secrets=(b"old",)), Unique(until="ended"))
+    known = [record(worker, number).id for number in (1, 2)]
+    rotated = make(replace(host, secrets=(b"new", b"old")), Unique(until="ended"))
+    with Session(host.engine) as session:
+        made = rotated.options(session=session).enqueue_many({"a": one} for one in (1, 2, 3))
+        session.commit()
+    assert (made.count, made.conflicts) == (1, 2)
+    (third,) = set(scalars(engine, "SELECT id FROM opsjobs.jobs")) - set(known)
+    held = scalars(engine, "SELECT job_id FROM opsjobs.receipts ORDER BY job_id")
+    assert held == [*known, third, third]
+    assert [record(rotated, number).id for number in (1, 2, 3)] == [*known, third]
 
 
 def test_expired_receipts_are_taken_over_once(
