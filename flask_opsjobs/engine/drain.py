@@ -20,7 +20,7 @@ from ..errors import OpsJobsError
 from ..host import Host
 from ..jobs.claimed import Claimed
 from ..jobs.log_tail import Ring
-from ..jobs.perform import perform
+from ..jobs.perform import Report, perform
 from ..jobs.worker import Worker
 from .broker import Broker
 from .claim import claim
@@ -124,10 +124,11 @@ class Drain:
             return
         self.calls += 1
         self.errors.pop(job_id, None)
-        report = _Report(self._host.settings.log_tail_bytes)
+        size = self._host.settings.log_tail_bytes
+        log_tail = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
         with _shared(self._connection, claimed), self._surround():
-            outcome = perform(self._workers, claimed, report)
-        ending = Ending(job_id, dispatch_no, *_EXECUTOR, replace(outcome, progress=report.newest))
+            outcome = perform(self._workers, claimed, Report(log_tail))
+        ending = Ending(job_id, dispatch_no, *_EXECUTOR, outcome)
         endings.record(self._connection, [ending], self._now())
         error = self.errors.get(job_id)
         if isinstance(error, self._through):
@@ -163,15 +164,6 @@ class _Tray:
 
     def push(self, deliveries: Sequence[Delivery], *, quick: bool = False) -> None:
         self.deliveries += deliveries
-
-
-class _Report:
-    def __init__(self, size: int) -> None:
-        self.log_tail = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
-        self.newest: tuple[int | None, int | None, str | None] | None = None
-
-    def progress(self, done: int | None, total: int | None, note: str | None) -> None:
-        self.newest = (done, total, note)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..jobs.claimed import Claimed
-from ..jobs.perform import Confirm, perform
+from ..jobs.perform import Confirm, Report, perform
 from .channel import Sender
 
 if TYPE_CHECKING:
@@ -29,14 +29,6 @@ if TYPE_CHECKING:
 fork_lock = threading.Lock()
 
 _PR_SET_PDEATHSIG = 1
-
-
-class Report:
-    """What the performing code may tell its parent while it runs."""
-
-    def __init__(self, sender: Sender, log_tail: Ring | None) -> None:
-        self.log_tail = log_tail
-        self.progress = sender.progress
 
 
 def fork(
@@ -109,7 +101,7 @@ def _ride(
     confirm: Confirm,
 ) -> None:
     with app.app_context():
-        outcome = perform(workers, claimed, Report(sender, log_tail), confirm)
+        outcome = perform(workers, claimed, Report(log_tail, sender.progress), confirm)
         # Before the context is left: a host's teardown that raises or hangs must not cost the outcome.
         sender.outcome(outcome)
 

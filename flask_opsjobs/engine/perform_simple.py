@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from ..jobs.claimed import Claimed
 from ..jobs.current import Stopped
 from ..jobs.log_tail import Ring
 from ..jobs.outcomes import Outcome
-from ..jobs.perform import perform
+from ..jobs.perform import Report, perform
 from .confirm import Confirm
 from .executor import Executor
 from .pulse import CANCELED, LOST
@@ -23,18 +24,6 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from ..jobs.worker import Worker
-
-
-class _Report:
-    def __init__(self, executor: Executor, claimed: Claimed, log_tail: Ring | None) -> None:
-        self._executor = executor
-        self._claimed = claimed
-        self.log_tail = log_tail
-        self.newest: tuple[int | None, int | None, str | None] | None = None
-
-    def progress(self, done: int | None, total: int | None, note: str | None) -> None:
-        self.newest = (done, total, note)
-        self._executor.tell_progress(self._claimed, done, total, note)
 
 
 class SimpleStable:
@@ -55,7 +44,7 @@ class SimpleStable:
         """Call the function here; how it ended. `tick` is not called: nobody is free to do so."""
         if self._ring is not None:
             self._ring.clear()
-        report = _Report(self._executor, claimed, self._ring)
+        report = Report(self._ring, partial(self._executor.tell_progress, claimed))
         executor = self._executor
         confirm = Confirm(executor.host, claimed, executor.id, executor.name)
         self._stopped_why = None

@@ -6,8 +6,10 @@ import logging
 import os
 import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
+from psycopg.pq import TransactionStatus
 from rq import get_current_job
 
 from .. import endings
@@ -16,26 +18,18 @@ from ..endings import Ending
 from ..host import Host
 from ..jobs.claimed import Claimed
 from ..jobs.log_tail import Ring
-from ..jobs.perform import perform
+from ..jobs.perform import Report, perform
 from ..lifeline import executors
 from .claim import claim
 from .confirm import Confirm
 from .delivery import parse
 from .dispatch import read_clock
+from .pulse import Progress, write_progress
 
 if TYPE_CHECKING:
     from flask import Flask
 
 _log = logging.getLogger("flask_opsjobs.worker")
-
-
-class _Report:
-    def __init__(self, connection: Connection, claimed: Claimed, log_tail: Ring) -> None:
-        self.log_tail = log_tail
-        self.newest: tuple[int | None, int | None, str | None] | None = None
-
-    def progress(self, done: int | None, total: int | None, note: str | None) -> None:
-        self.newest = (done, total, note)
 
 
 def perform_delivery() -> None:
@@ -69,16 +63,30 @@ def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
             _log.info("the delivery %s was not claimed: %s", delivery, claimed.reason)
             return
         time.sleep(claimed.wait_seconds)
-        report = _Report(
-            connection,
-            claimed,
-            Ring(memoryview(bytearray(host.settings.log_tail_bytes + Ring.HEAD_BYTES))),
-        )
+        ring = Ring(memoryview(bytearray(host.settings.log_tail_bytes + Ring.HEAD_BYTES)))
+        report = Report(ring, partial(_tell_progress, connection, claimed))
         outcome = perform(host.workers, claimed, report, Confirm(host, claimed, executor_id, name))
+        if connection.info.transaction_status != TransactionStatus.IDLE:
+            # The connection broke, or the time limit came while progress was written.
+            connection.close()
+            connection = connect_apart(host.engine)
         ending = Ending(claimed.id, claimed.dispatch_no, executor_id, name, outcome)
         endings.record(connection, [ending], read_clock(connection))
     finally:
         connection.close()
+
+
+def _tell_progress(
+    connection: Connection,
+    claimed: Claimed,
+    done: int | None,
+    total: int | None,
+    note: str | None,
+) -> None:
+    # When the connection has broken, the end brings the newest progress.
+    if not connection.closed:
+        row = Progress(claimed.id, claimed.dispatch_no, done, total, note)
+        write_progress(connection, [row])
 
 
 def _find_app() -> Flask:

@@ -126,25 +126,26 @@ class Pulse:
         if has_news:
             wake()
 
-    def write_progress(self, connection: Connection, progress: Iterable[Progress]) -> None:
-        """Write how far jobs are. Commits."""
-        rows = list(progress)
-        connection.execute(
-            sql.load("write_progress"),
-            {
-                "ids": [row.id for row in rows],
-                "dispatch_nos": [row.dispatch_no for row in rows],
-                "done": [row.done for row in rows],
-                "total": [row.total for row in rows],
-                "notes": [row.note for row in rows],
-            },
-        )
-
     def stop(self, connection: Connection) -> None:
         """Say that the executor has stopped; what it still holds is put back. Commits."""
         now = read_clock(connection)
         endings.rescue(connection, [self.executor_id], now, "its executor stopped")
         executors.stop(connection, self.executor_id, now)
+
+
+def write_progress(connection: Connection, progress: Iterable[Progress]) -> None:
+    """Write how far jobs are. Commits."""
+    rows = list(progress)
+    connection.execute(
+        sql.load("write_progress"),
+        {
+            "ids": [row.id for row in rows],
+            "dispatch_nos": [row.dispatch_no for row in rows],
+            "done": [row.done for row in rows],
+            "total": [row.total for row in rows],
+            "notes": [row.note for row in rows],
+        },
+    )
 
 
 def _rss_kb() -> int | None:

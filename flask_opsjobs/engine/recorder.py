@@ -21,7 +21,7 @@ from ..host import Host
 from ..jobs.outcomes import Outcome
 from .dispatch import read_clock
 from .horse import fork_lock
-from .pulse import Progress, Pulse
+from .pulse import Progress, Pulse, write_progress
 from .refill import Refill
 
 _log = logging.getLogger("flask_opsjobs.worker")
@@ -131,7 +131,7 @@ class Recorder(threading.Thread):
         connection = self._connected()
         now = read_clock(connection)
         if progress:
-            self._pulse.write_progress(connection, progress)
+            write_progress(connection, progress)
         ended = self._write(connection, batch, now) if batch else []
         with self._changed:
             for ending in batch:

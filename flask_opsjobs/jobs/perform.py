@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArgs
 from . import failure, log_tail, outputs, retry
 from .claimed import Claimed
-from .current import CurrentJob, Stopped, running
+from .current import CurrentJob, Stopped, Tell, running
 from .durations import seconds_of
 from .outcomes import Cancel, Discard, Outcome, RetryIn, Snooze
 from .storable import clean_text
@@ -26,17 +27,19 @@ _FAILURES = ("raised", "timed_out", "retry_in", "discarded")
 _LONGEST_REASON = 1000
 
 
-class Report(Protocol):
-    """What the caller offers: where progress goes, and the ring that keeps what is logged."""
+class Report:
+    """What a running job says: its log lines go to the ring `log_tail` if there is one, its progress to `tell`."""
 
-    @property
-    def log_tail(self) -> log_tail.Ring | None:
-        """None when nothing is kept."""
-        ...
+    def __init__(self, log_tail: log_tail.Ring | None, tell: Tell | None = None) -> None:
+        self.log_tail = log_tail
+        self.newest: tuple[int | None, int | None, str | None] | None = None
+        self._tell = tell
 
     def progress(self, done: int | None, total: int | None, note: str | None) -> None:
-        """Take how far the job is."""
-        ...
+        """Keep how far the job is, and tell it."""
+        self.newest = (done, total, note)
+        if self._tell is not None:
+            self._tell(done, total, note)
 
 
 # Asked right before the function is called: the claim as it stands now, or how the attempt ends without a call.
@@ -66,7 +69,7 @@ def perform(
         # Ours, or the host's app around the job: the attempt fails, the executor lives.
         outcome = _failed("raised", worker, claimed, error)
     tail = report.log_tail.read() if report.log_tail is not None else None
-    return replace(outcome, log_tail=tail or None)
+    return replace(outcome, log_tail=tail or None, progress=report.newest)
 
 
 def _refuse(worker: Worker | None, claimed: Claimed) -> Outcome | None:
@@ -111,6 +114,7 @@ def _run(
         if (refused := _refuse_now(worker, confirm)) is not None:
             return refused
         value = _call(worker, arguments, claimed.timeout_seconds)
+        _require_done(worker, value)
     except BaseException as error:
         outcome = _judge(worker, claimed, error)
         hook = "on_failure" if outcome.kind in _FAILURES else None
@@ -137,6 +141,23 @@ def _call(worker: Worker, arguments: dict[str, Any], seconds: int | None) -> Any
     finally:
         # Once more: the alarm may have been raised while the block was being left.
         limit.disarm()
+
+
+def _require_done(worker: Worker, value: Any) -> None:
+    """Raise `TypeError` when the call only made a coroutine or a generator, whose body has not run."""
+    if inspect.isawaitable(value):
+        advice = "call asyncio.run(…) inside a plain function"
+    elif inspect.isgenerator(value) or inspect.isasyncgen(value):
+        advice = "loop over it inside the function, and return a value"
+    else:
+        return
+    if inspect.iscoroutine(value) or inspect.isgenerator(value):
+        # Otherwise Python warns that it was never awaited.
+        value.close()
+    raise TypeError(
+        f"worker {worker.name} returned an object of type {type(value).__name__}, "
+        f"whose code has not run: {advice}"
+    )
 
 
 def _observe(worker: Worker, name: str, *seen: Any) -> None:

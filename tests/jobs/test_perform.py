@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from flask_opsjobs import Cancel, Discard, OpsJobs, RetryIn, Snooze, current_job
 from flask_opsjobs.jobs.current import Stopped
 from flask_opsjobs.jobs.lifecycle import ENDED_BY, OUTCOMES
 from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.jobs.perform import perform
+from flask_opsjobs.jobs.perform import Report, perform
 from flask_opsjobs.jobs.worker import Worker
 from tests.support.jobs import NOW, Notebook, make_claimed
 
@@ -95,6 +96,74 @@ def test_it_returns() -> None:
     assert run(make(once, record_output=True), {"a": 1}) == Outcome(
         "returned", output="3", output_bytes=1
     )
+
+
+class Deferred:
+    """Callables that look plain where they are declared; `done` tells which of their bodies ran."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def coroutine(self) -> Any:
+        async def body() -> None:
+            self.done.append("ran")
+
+        return body()
+
+    def generator(self) -> Any:
+        return (self.done.append("ran") for _ in range(3))
+
+    def async_generator(self) -> Any:
+        async def body() -> AsyncIterator[int]:
+            self.done.append("ran")
+            yield 1
+
+        return body()
+
+    def future(self) -> Any:
+        return asyncio.Future(loop=LOOP)
+
+
+LOOP = asyncio.new_event_loop()
+LOOP.close()
+AWAIT = "call asyncio.run(…) inside a plain function"
+ITERATE = "loop over it inside the function, and return a value"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("method", "type_name", "advice"),
+    [
+        ("coroutine", "coroutine", AWAIT),
+        ("future", "Future", AWAIT),
+        ("generator", "generator", ITERATE),
+        ("async_generator", "async_generator", ITERATE),
+    ],
+)
+def test_a_call_whose_code_has_not_run_fails(method: str, type_name: str, advice: str) -> None:
+    deferred = Deferred()
+    hooks: list[str] = []
+    worker = make(
+        getattr(deferred, method),
+        record_output=True,
+        on_success=lambda job, value: hooks.append("success"),
+        on_failure=lambda job, error: hooks.append(type(error).__name__),
+    )
+    outcome = run(worker)
+    assert (outcome.kind, outcome.output, outcome.delay_seconds) == ("raised", None, 9)
+    assert outcome.error == (
+        f"TypeError: worker once returned an object of type {type_name}, "
+        f"whose code has not run: {advice}"
+    )
+    assert (deferred.done, hooks) == ([], ["TypeError"])
+
+
+def test_an_awaited_coroutine_and_a_list_of_a_generator_are_values() -> None:
+    async def two() -> int:
+        return 2
+
+    assert run(make(lambda: asyncio.run(two()), record_output=True)).output == "2"
+    assert run(make(lambda: list(range(2)), record_output=True)).output == "[0,1]"
 
 
 @pytest.mark.parametrize(
@@ -328,7 +397,7 @@ def test_the_last_words_are_kept() -> None:
     outcome = run(make(once))
     assert outcome.log_tail is not None
     assert outcome.log_tail.endswith("WARNING tests.perform: about to fail")
-    assert run(make(once), report=Notebook(log_tail=None)).log_tail is None
+    assert run(make(once), report=Report(None)).log_tail is None
     assert run(make(lambda: None)).log_tail is None
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from flask_opsjobs.jobs.claimed import Claimed
 from flask_opsjobs.jobs.log_tail import Ring
+from flask_opsjobs.jobs.perform import Report
 from flask_opsjobs.jobs.worker import Worker
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -40,12 +40,9 @@ def make_ring(size: int = 4_000) -> Ring:
     return Ring(memoryview(bytearray(Ring.HEAD_BYTES + size)))
 
 
-@dataclass
-class Notebook:
+class Notebook(Report):
     """A report that keeps what it is told."""
 
-    log_tail: Ring | None = field(default_factory=make_ring)
-    told: list[tuple[int | None, int | None, str | None]] = field(default_factory=list)
-
-    def progress(self, done: int | None, total: int | None, note: str | None) -> None:
-        self.told.append((done, total, note))
+    def __init__(self, log_tail: Ring | None = None) -> None:
+        self.told: list[tuple[int | None, int | None, str | None]] = []
+        super().__init__(log_tail or make_ring(), lambda *told: self.told.append(told))
