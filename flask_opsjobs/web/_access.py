@@ -38,8 +38,11 @@ def actor() -> str | None:
 def may(permission: str, subject: str | None = None) -> bool:
     """Whether who is signed in holds `permission`, on `subject` or at all; no when the policy raises."""
     who = actor()
-    if who is None:
-        return False
+    return who is not None and holds(who, permission, subject)
+
+
+def holds(who: str, permission: str, subject: str | None) -> bool:
+    """The same of an actor who was asked for before, since an export goes on after its request has ended."""
     try:
         return host().access.can(who, permission, subject) is True
     except Exception as error:
@@ -60,7 +63,13 @@ def check(permission: str | None) -> None:
     """
     if actor() is None:
         raise _problems.not_signed_in(permission)
-    if permission is not None and not may(permission, subject()):
+    if permission is not None:
+        require(permission, subject())
+
+
+def require(permission: str, *subjects: str | None) -> None:
+    """Return when `permission` is held on one of these subjects; else log the denial and raise its `Problem`."""
+    if not any(may(permission, one) for one in subjects):
         _log.warning("%s was denied %s on %s", actor(), permission, request.path)
         raise _problems.denied(permission)
 
@@ -88,6 +97,6 @@ def may_see_partition(limiter: str | None, partition: str | None) -> bool:
     return may_see_payload() or may("limiters.view", make_target(limiter, partition))
 
 
-def may_see_payload() -> bool:
-    """Whether payload may be shown on the current page."""
-    return may(PAYLOAD, subject())
+def may_see_payload(*targets: str) -> bool:
+    """Whether payload may be shown: of each of these targets, or of what the current URL is about."""
+    return all(may(PAYLOAD, one) for one in targets or (subject(),))

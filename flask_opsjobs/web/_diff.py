@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ _MOST_LINES = 200
 _LONGEST = 500
 
 _Path = tuple[str, ...]
+# Whether payload of a target, such as `cron/hourly`, may be shown.
+_Sees = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,9 @@ class Diff:
     left_out: int
 
 
-def diff(before: Any, after: Any, display: Display) -> Diff:
+def diff(before: Any, after: Any, display: Display, sees: _Sees) -> Diff:
     """The difference between what was and what is; either may be None, and then all of the other is shown."""
-    old, new = (dict(_leaves(side, display)) for side in (before, after))
+    old, new = (dict(_leaves(side, sees)) for side in (before, after))
     # A target that is gone is None where on the other side it has values.
     inner = {path[:depth] for path in (*old, *new) for depth in range(1, len(path))}
     paths = [path for path in dict.fromkeys([*old, *new]) if path not in inner]
@@ -47,19 +49,19 @@ def diff(before: Any, after: Any, display: Display) -> Diff:
     groups: dict[str, list[Line]] = {}
     for path in differing[:_MOST_LINES]:
         group, names = (display.clean(path[0]), path[1:]) if len(path) > 1 else ("", path)
-        sides = [_shown(side, path, display) for side in (old, new)]
+        sides = [_shown(side, path, display, sees) for side in (old, new)]
         name = display.label(" · ".join(names) or "value")
         groups.setdefault(group, []).append(Line(name, *sides))
     return Diff(groups, len(paths) - len(differing), max(0, len(differing) - _MOST_LINES))
 
 
-def without_payload(facts: Any, display: Display) -> Any:
+def without_payload(facts: Any, sees: _Sees) -> Any:
     """The facts of a decision, by target, with words in place of what this person may not see."""
-    if display.may_see or not isinstance(facts, dict):
+    if not isinstance(facts, dict):
         return facts
     return {
         target: {
-            name: NO_PAYLOAD if _is_payload((target, name)) else value
+            name: NO_PAYLOAD if _is_hidden((target, name), sees) else value
             for name, value in found.items()
         }
         if isinstance(found, dict)
@@ -68,28 +70,29 @@ def without_payload(facts: Any, display: Display) -> Any:
     }
 
 
-def _is_payload(path: _Path) -> bool:
-    """The arguments of a cron entry. No other fact of a decision is payload."""
-    return len(path) == 2 and path[0].startswith("cron/") and path[1] == "args"
+def _is_hidden(path: _Path, sees: _Sees) -> bool:
+    """Whether these are arguments of a cron entry that may not be seen. No other fact of a decision is payload."""
+    is_payload = len(path) == 2 and path[0].startswith("cron/") and path[1] == "args"
+    return is_payload and not sees(path[0])
 
 
-def _leaves(value: Any, display: Display, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
+def _leaves(value: Any, sees: _Sees, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
     """Every value that is no object, by the keys that lead to it. None at the top is nothing at all.
 
     Payload that may not be seen is one value, as its keys tell of it too.
     """
-    if isinstance(value, dict) and (display.may_see or not _is_payload(path)):
+    if isinstance(value, dict) and not _is_hidden(path, sees):
         for key, one in value.items():
-            yield from _leaves(one, display, (*path, key))
+            yield from _leaves(one, sees, (*path, key))
     elif path or value is not None:
         yield path, value
 
 
-def _shown(side: Mapping[_Path, Any], path: _Path, display: Display) -> Markup | None:
+def _shown(side: Mapping[_Path, Any], path: _Path, display: Display, sees: _Sees) -> Markup | None:
     value = side.get(path)
     if value is None:
         return None
-    if _is_payload(path) and not display.may_see:
+    if _is_hidden(path, sees):
         return display.label(NO_PAYLOAD)
     hidden = next(filter(None, map(display.hides, path)), None)
     if hidden is not None:

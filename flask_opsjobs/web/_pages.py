@@ -45,10 +45,13 @@ def _may(permission: str, subject: str | None = None) -> bool:
     return _access.may(permission, subject or _access.subject())
 
 
-def part(template: str, now: datetime, **context: Any) -> Markup:
-    """The text of a fragment: `opsjobs/<template>` as of `now`. Its payload passes the display policy."""
+def part(template: str, now: datetime, *, display: Display | None = None, **context: Any) -> Markup:
+    """The text of a fragment: `opsjobs/<template>` as of `now`.
+
+    Its payload passes `display`; by default that of who may see the payload of what the URL is about.
+    """
     made = _environment().get_template(f"opsjobs/{template}")
-    return Markup(made.render(now=now, display=_display(), **context))
+    return Markup(made.render(now=now, display=display or _display(), **context))
 
 
 def fragment(made: Markup) -> Response:

@@ -128,6 +128,11 @@ class Sheet:
             for change in found
         ]
 
+    @property
+    def has_payload(self) -> bool:
+        """Whether the plan says the arguments of a cron entry."""
+        return "args" in self.plan.params
+
     def is_payload(self, change: Change) -> bool:
         """Whether what had changed are the arguments of a cron entry, as JSON. No name of one has a space."""
         return self.action.thing == "cron" and change.what.endswith(" args")

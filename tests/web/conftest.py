@@ -20,11 +20,12 @@ from tests.web.rows import make_one_of_each
 
 
 class Access:
-    """Lets `actor` do what is in `held`; raises where told."""
+    """Lets `actor` do what is in `held`, but not on the subjects in `denied`; raises where told."""
 
     def __init__(self) -> None:
         self.actor: str | None = AllowAll.actor
         self.held = set(PERMISSIONS)
+        self.denied: set[tuple[str, str | None]] = set()
         self.raises_in = ""
         self.asked: list[tuple[str, str | None]] = []
 
@@ -37,7 +38,7 @@ class Access:
         if self.raises_in == "can":
             raise RuntimeError("the directory is away")
         self.asked.append((permission, subject))
-        return permission in self.held
+        return permission in self.held and (permission, subject) not in self.denied
 
 
 @pytest.fixture

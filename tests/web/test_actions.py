@@ -309,6 +309,25 @@ def test_a_preview_is_its_actor_s_alone(
     post(url, 303, **form | {"reason": REASON})
 
 
+def test_a_preview_is_readable_while_its_action_is_permitted(
+    get: Any, post: Post, preview: Any, session: Session, access: Access, caplog: Any
+) -> None:
+    one, two = (make_job(session, "failed") for _ in range(2))
+    session.commit()
+    single = preview(f"/jobs/{one.id}/retry")
+    many = preview("/jobs/retry", job=[str(one.id), str(two.id)])
+    access.denied.add(("job.retry", f"job/{one.id}"))
+    denied = get(single, 403)
+    assert "You do not have the permission job.retry" in _words(denied)
+    assert "available" not in _words(denied), "nothing of the plan is told"
+    assert "tester was denied job.retry on /ops/jobs/previews/" in caplog.text
+    assert "Retry 2 jobs" in _words(get(many))
+    access.denied.add(("job.retry", f"job/{two.id}"))
+    get(many, 403)
+    access.denied.clear()
+    get(single)
+
+
 @pytest.mark.parametrize("path", ["0", "99999999", "9223372036854775808", "1e3", "-1", "x"])
 def test_a_preview_that_is_none_is_not_found(path: str, get: Any, post: Post) -> None:
     get(f"/previews/{path}", 404)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.cron import transitions
@@ -20,6 +22,7 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.loops import cron as cron_loop
 from flask_opsjobs.loops.one_pass import Runner
 from flask_opsjobs.operator import Operator
+from flask_opsjobs.web.views import audit
 from tests.web.every import soup
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
@@ -201,22 +204,56 @@ def test_a_plan_and_the_form_show_arguments_to_whom_may_see_them(
     what = {key: value for key, value in NEW.items() if key != "name"}
     Operator(host).create_cron("hourly", what, **WHY)
     changed = NEW | {"args": '{"account": 4711}'}
-    for has_payload in (True, False):
-        answer = client.post("/ops/jobs/cron/hourly/edit", data=changed, headers=SAME_ORIGIN)
-        assert ("4711" in client.get(answer.headers["Location"]).text) is has_payload
-        form = get("/edit/cron/hourly", status=200 if has_payload else 403).text
-        assert ("account" in form) is has_payload
-        access.held.discard("payload.view")
+    assert "account" in get("/edit/cron/hourly").text
+    answer = client.post("/ops/jobs/cron/hourly/edit", data=changed, headers=SAME_ORIGIN)
+    shown = answer.headers["Location"]
+    assert "4711" in client.get(shown).text
+    access.denied.add(("payload.view", "cron/hourly"))
+    assert "account" not in get("/edit/cron/hourly", status=403).text
+    hidden = client.get(shown)
+    assert hidden.status_code == 200
+    assert "4711" not in hidden.text
+    # Typing arguments would tell which ones differ, and faults of them what is there.
+    refused = client.post("/ops/jobs/cron/hourly/edit", data=changed, headers=SAME_ORIGIN)
+    assert refused.status_code == 403
+    assert "payload.view" in refused.text
 
 
-@pytest.mark.parametrize("has_payload", [True, False])
+def test_an_expired_edit_is_offered_again_only_to_whom_may_see_its_arguments(
+    client: FlaskClient, host: Host, access: Any, entry: Runner, session: Session
+) -> None:
+    operator, what = Operator(host), {key: value for key, value in NEW.items() if key != "name"}
+    operator.create_cron("hourly", what, **WHY)
+    params = what | {"args": {"account": 4711}}
+    made = operator.preview("cron.edit", ["cron/hourly"], actor="tester", via="page", params=params)
+    session.execute(text("UPDATE opsjobs.previews SET expires_at = created_at"))
+    session.commit()
+    path = f"/ops/jobs/previews/{made.id}"
+    shown = client.get(path).text
+    assert "Preview again" in shown
+    assert "4711" in shown
+    access.denied.add(("payload.view", "cron/hourly"))
+    hidden = client.get(path).text
+    assert "This preview has expired" in hidden
+    assert "Preview again" not in hidden
+    assert "4711" not in hidden
+
+
+@pytest.mark.parametrize(
+    ("has_payload", "lost"), [(True, ()), (False, (None, "cron/hourly")), (False, ("cron/hourly",))]
+)
 def test_arguments_in_a_drift_and_in_the_audit_are_for_whom_may_see_them(
-    client: FlaskClient, get: Get, host: Host, access: Any, entry: Runner, has_payload: bool
+    client: FlaskClient,
+    get: Get,
+    host: Host,
+    access: Any,
+    entry: Runner,
+    has_payload: bool,
+    lost: tuple[str | None, ...],
 ) -> None:
     operator, what = Operator(host), {key: value for key, value in NEW.items() if key != "name"}
     operator.create_cron("hourly", what | {"args": {"account": 471147111}}, **WHY)
-    if not has_payload:
-        access.held.remove("payload.view")
+    access.denied |= {("payload.view", subject) for subject in lost}
     answer = client.post("/ops/jobs/cron/hourly/pause", headers=SAME_ORIGIN)
     run = soup(client.get(answer.headers["Location"]).text).select_one("form[action$='/execute']")
     fields = {field["name"]: field.get("value", "") for field in run.select("input[name]")}
@@ -231,6 +268,24 @@ def test_arguments_in_a_drift_and_in_the_audit_are_for_whom_may_see_them(
     files = [get(f"/audit.{kind}").text for kind in ("csv", "ndjson")]
     for shown in (drifted.text, *pages, *files, get("/audit?row=1").text):
         assert ("account" in shown, "47114711" in shown) == (has_payload, has_payload)
+
+
+def test_arguments_of_one_entry_are_hidden_in_the_later_batches_of_an_export_as_well(
+    get: Get, host: Host, access: Any, entry: Runner, monkeypatch: Any
+) -> None:
+    what = {key: value for key, value in NEW.items() if key != "name"}
+    for number in range(6):
+        args = {"account": 47110 + number}
+        Operator(host).create_cron(f"hourly-{number}", what | {"args": args}, **WHY)
+    access.denied |= {("payload.view", f"cron/hourly-{number}") for number in (0, 3)}
+    monkeypatch.setattr(audit, "_BATCH", 1)
+    for kind in ("csv", "ndjson"):
+        shown = get(f"/audit.{kind}").text
+        seen = [str(47110 + number) in shown for number in range(6)]
+        assert seen == [False, True, True, False, True, True]
+        asked = access.asked.count(("payload.view", "cron/hourly-1"))
+        assert asked == 1, "once for both sides of the row"
+        access.asked.clear()
 
 
 def test_what_was_kept_before_its_worker_redacted_it_is_not_shown(

@@ -95,9 +95,14 @@ def test_a_policy_that_denies_everything_lets_nobody_in(
 def test_each_url_answers_to_whom_holds_its_permission_alone(
     url: Url, client: FlaskClient, access: Access, jobs: dict[str, Job]
 ) -> None:
-    # The form that edits an entry holds its arguments.
-    also = {PAYLOAD} if url.endpoint in ("cron_change", "cron_change_runs") else set()
-    access.held = {url.permission} | also if url.permission else set()
+    # The form that edits an entry holds its arguments, and a preview is about a retry.
+    also = {
+        "cron_change": PAYLOAD,
+        "cron_change_runs": PAYLOAD,
+        "cron_edit": PAYLOAD,
+        "preview": "job.retry",
+    }.get(url.endpoint)
+    access.held = {permission for permission in (url.permission, also) if permission}
     assert _ask(client, url, jobs).status_code == good(url)
 
 

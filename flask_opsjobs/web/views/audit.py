@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from flask import Response, request
@@ -188,7 +189,7 @@ def _detail(event: EventRow | None, display: Display) -> Mapping[str, Any]:
     return {
         "event": event,
         "via": _VIAS[event.via],
-        "diff": diff(event.before, event.after, display),
+        "diff": diff(event.before, event.after, display, _make_sees()),
         "place": _place,
     }
 
@@ -202,14 +203,26 @@ def _display() -> Display:
     return Display(host().display, may_see=_access.may_see_payload())
 
 
+def _make_sees() -> Callable[[str], bool]:
+    """Whether who is signed in may see the payload of a target; the policy is asked once about each."""
+    who = _access.actor()
+    assert who is not None  # the door asked
+
+    @cache
+    def sees(target: str) -> bool:
+        return _access.holds(who, _access.PAYLOAD, target)
+
+    return sees
+
+
 def _answer(kind: str) -> Response:
-    asked, display = _read(), _display()
+    asked, display, sees = _read(), _display(), _make_sees()
     if asked.before is not None or asked.after is not None:
         raise _problems.unreadable(
             "before and after: an export is the whole list, not a page of it."
         )
     batches = (
-        [_row(row, display) for row in page.rows] for page in _batches(asked.wanted, display)
+        [_row(row, display, sees) for row in page.rows] for page in _batches(asked.wanted, display)
     )
     return _export.answer(kind, "audit", _COLUMNS, batches)
 
@@ -228,7 +241,7 @@ def _batches(wanted: AuditFilter, display: Display) -> Iterator[EventPage]:
         before = found.older
 
 
-def _row(row: EventRow, display: Display) -> Mapping[str, Any]:
+def _row(row: EventRow, display: Display, sees: Callable[[str], bool]) -> Mapping[str, Any]:
     """One event as it may be shown."""
     made: dict[str, Any] = {name: getattr(row, name) for name in _COLUMNS}
     for name in ("actor", "subject", "reason", "request_id"):
@@ -236,6 +249,6 @@ def _row(row: EventRow, display: Display) -> Mapping[str, Any]:
     made["targets"] = [display.clean(target) for target in row.targets]
     for name in ("before", "after"):
         if made[name] is not None:
-            shown = without_payload(made[name], display)
+            shown = without_payload(made[name], sees)
             made[name] = _export.Json(display.plain(json.dumps(shown)))
     return made | {name: made[name].hex() for name in ("previous_hash", "hash")}

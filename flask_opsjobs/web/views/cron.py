@@ -139,8 +139,7 @@ def edit(name: str) -> Response:
     """The form of an entry that was made at runtime; its arguments stand in it."""
     with reading() as read:
         entry = _find(read, name)
-    if not _access.may_see_payload():
-        raise _problems.denied(_access.PAYLOAD)
+    _access.require(_access.PAYLOAD, _access.subject())
     if entry.origin == "code":
         raise _problems.unreadable(f"{name}: the code declares it, and says when it runs.")
     typed = {
@@ -168,7 +167,8 @@ def create() -> AnyResponse:
 
 
 def change(name: str) -> AnyResponse:
-    """The first step of an edit; the form again when it cannot be."""
+    """The first step of an edit; the form again when it cannot be. What it replaces are arguments too."""
+    _access.require(_access.PAYLOAD, _access.subject())
     typed = {param: request.form.get(param, "").strip() for param in ENTRY_PARAMS}
     if faults := _list_faults(typed):
         with reading() as read:

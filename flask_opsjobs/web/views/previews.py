@@ -7,11 +7,13 @@ from dataclasses import replace
 from flask import redirect, request, url_for
 from werkzeug import Response
 
+from ...actions.catalog import ACTIONS
 from ...actions.queries import find_preview
 from ...actions.shapes import Preview
 from ...jobs.lifecycle import STATES
 from ...operator import Operator
 from .. import _access, _back, _pages, _problems, _sheet
+from .._display import Display
 from .._host import host
 from .._reads import Reading, asking, reading
 
@@ -59,9 +61,12 @@ def execute(preview_id: int) -> Response:
 
 def _show(sheet: _sheet.Sheet, read: Reading, status: int = 200) -> Response:
     """The sheet in a document of its own, or alone for a script that asks by a verb."""
+    may_see = _access.may_see_payload(*sheet.plan.targets)
+    display = Display(host().display, may_see=may_see)
     made = _pages.part(
         "preview/_sheet.html",
         read.now,
+        display=display,
         sheet=sheet,
         plan=sheet.plan,
         preview=sheet.preview,
@@ -72,8 +77,8 @@ def _show(sheet: _sheet.Sheet, read: Reading, status: int = 200) -> Response:
     )
     if request.method == "POST" and "HX-Request" in request.headers:
         return Response(made, status=status, mimetype="text/html")
-    here = f"{sheet.action.thing}s"
-    return _pages.document("preview.html", here, sheet.title, read.now, status=status, sheet=made)
+    here, title = f"{sheet.action.thing}s", display.name(sheet.title)
+    return _pages.document("preview.html", here, title, read.now, status=status, sheet=made)
 
 
 def _require_possible(preview_id: int) -> None:
@@ -83,9 +88,11 @@ def _require_possible(preview_id: int) -> None:
 
 
 def _find(read: Reading, preview_id: int) -> Preview:
+    """The preview, for its actor alone, and only while they hold the permission of its action on one of its targets."""
     _require_possible(preview_id)
     actor = _access.actor()
     found = None if actor is None else find_preview(read.session, host().secrets, preview_id, actor)
     if found is None:
         raise _problems.no_such_preview()
+    _access.require(ACTIONS[found.plan.action].permission, *found.plan.targets)
     return found
