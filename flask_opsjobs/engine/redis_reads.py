@@ -8,18 +8,22 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from redis import Redis, RedisError
+from redis import Redis, RedisError, ResponseError
 from rq import Queue, Worker
 from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
 
 from ..errors import EngineUnavailable
+from ..jobs.storable import clean_text
 from .broker import Broker
 from .delivery import PREFIX, parse
 
 # A host's own jobs may fill a list without bound. Of a longer one the rest is asked for id by id.
 _LONGEST_READ = 20_000
 _SCAN_STEP = 1_000
+# Longer names of workers do not fit into the index of executors, which Postgres would refuse for all of them.
+_LONGEST_NAME = 500
+_LONGEST_TTL_SECONDS = 365 * 86_400.0
 
 
 @contextmanager
@@ -164,18 +168,28 @@ def read_workers(redis: Redis, known: Iterable[str] = ()) -> list[RQWorker]:
     """The workers that RQ lists, and those of the `known` names that still have a hash.
 
     After a flush a worker goes on and its hash comes back, but it is in no list any more: hence the known names.
+    Whoever may write to Redis may write anything into a hash: what Postgres could not store is left out or replaced.
     """
     start = Worker.redis_worker_namespace_prefix
     members: Any = redis.smembers(Worker.redis_workers_keys)
     listed = {_text(key).removeprefix(start) for key in members}
-    names = sorted(listed | set(known))
+    names = sorted(name for name in listed | set(known) if len(name) <= _LONGEST_NAME)
     with redis.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.hmget(start + name, "queues", "pid", "hostname", "version", "death")
             pipe.pttl(start + name)
-        answers = pipe.execute()
+        answers = pipe.execute(raise_on_error=False)
     pairs = zip(names, answers[::2], answers[1::2], strict=True)
-    return [_worker(name, said, ttl) for name, said, ttl in pairs if ttl != -2]
+    return [_worker(name, said, ttl) for name, said, ttl in pairs if _is_hash(said) and ttl != -2]
+
+
+def _is_hash(answer: Any) -> bool:
+    """Whether the key that was read is a hash, as RQ writes it. Raises any error that is not about this key alone."""
+    if not isinstance(answer, Exception):
+        return True
+    if isinstance(answer, ResponseError) and str(answer).startswith("WRONGTYPE"):
+        return False
+    raise answer
 
 
 def _worker(name: str, said: list[Any], ttl: int) -> RQWorker:
@@ -183,11 +197,11 @@ def _worker(name: str, said: list[Any], ttl: int) -> RQWorker:
     return RQWorker(
         name=name,
         queues=[queue for queue in (queues or "").split(",") if queue],
-        pid=int(pid) if pid and pid.isdigit() else 0,
+        pid=int(pid) if pid and pid.isdecimal() and len(pid) < 10 else 0,
         host=host or "",
         version=version,
         has_left=death is not None,
-        ttl_seconds=max(ttl, 0) / 1000,
+        ttl_seconds=min(max(ttl, 0) / 1000, _LONGEST_TTL_SECONDS),
     )
 
 
@@ -213,7 +227,8 @@ def ping(broker: Broker, names: Iterable[str]) -> None:
 
 
 def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    """What was read as text that Postgres can store."""
+    return clean_text(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
 
 
 def _optional(value: Any) -> str | None:

@@ -141,3 +141,56 @@ def test_hashes_that_make_no_sense_are_recorded_as_far_as_they_go(
     row = observer.row("odd \N{SNOWMAN}")
     assert (row["pid"], row["version"]) == (0, None)
     assert len(observer.bench.rows("SELECT 1 FROM opsjobs.executors WHERE name = 'gone'")) == 0
+
+
+WORKERS = Worker.redis_worker_namespace_prefix
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("odd", "queues", "default,a\0b"),
+        ("odd", "hostname", "here\0"),
+        ("odd", "version", "\0"),
+        ("odd", "pid", "99999999999999999999"),
+        ("odd", "pid", "\N{SUPERSCRIPT TWO}"),
+        ("o\0dd", "hostname", "here"),
+        ("".join(map(chr, range(0x4E00, 0x6200))), "hostname", "here"),
+    ],
+    ids=["queues", "hostname", "version", "huge pid", "odd pid", "name", "long name"],
+)
+def test_a_hash_that_postgres_could_not_store_stops_no_other(
+    observer: Observer, plain: Worker, redis_client: Redis, name: str, field: str, value: str
+) -> None:
+    redis_client.sadd(Worker.redis_workers_keys, WORKERS + name)
+    redis_client.hset(WORKERS + name, mapping={"queues": "default", field: value})
+    assert observer.look() == []
+    assert observer.row("plain")["state"] == "alive"
+    observer.look(10)
+    assert observer.row("plain")["beat"] == 1
+    redis_client.delete(plain.key)
+    assert observer.look(500) == ["plain"]
+
+
+def test_a_living_worker_whose_hash_got_a_nul_byte_is_not_given_up(
+    observer: Observer, plain: Worker, redis_client: Redis
+) -> None:
+    observer.look()
+    redis_client.hset(plain.key, "hostname", "a\0b")
+    for _ in range(3):
+        assert observer.look(400) == []
+    assert (observer.row("plain")["state"], observer.row("plain")["beat"]) == ("alive", 3)
+
+
+def test_a_key_that_is_no_hash_or_never_expires_stops_no_other(
+    observer: Observer, plain: Worker, redis_client: Redis
+) -> None:
+    for name in ("string", "ages"):
+        redis_client.sadd(Worker.redis_workers_keys, WORKERS + name)
+    redis_client.set(WORKERS + "string", "no worker")
+    redis_client.hset(WORKERS + "ages", "queues", "default")
+    redis_client.pexpire(WORKERS + "ages", 2**62)
+    observer.look()
+    observer.look(10)
+    assert (observer.row("plain")["beat"], observer.row("ages")["state"]) == (1, "alive")
+    assert observer.bench.rows("SELECT FROM opsjobs.executors WHERE name = 'string'") == []
