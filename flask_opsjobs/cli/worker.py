@@ -57,7 +57,7 @@ def run(
     rq_worker = kind(names, name=executor.name, connection=wire.redis, serializer=wire.serializer)
     stable = (SimpleStable if simple else ForkingStable)(app, executor, host.workers)
     said = f"{executor.name} listens to {', '.join(names)}"
-    rq_worker.attach(executor, stable, tell_ready=lambda: click.echo(said, err=True))
+    rq_worker.attach(app, executor, stable, tell_ready=lambda: click.echo(said, err=True))
     try:
         rq_worker.work(burst=burst, max_jobs=max_jobs, logging_level=log_level)
     finally:

@@ -73,7 +73,7 @@ def _become_horse(parent_pid: int, app: Flask) -> None:
         signal.signal(number, signal.SIG_DFL)
     gc.freeze()
     random.seed()
-    _forget_connections(app)
+    forget_connections(app)
 
 
 def die_with(parent_pid: int) -> None:
@@ -85,9 +85,11 @@ def die_with(parent_pid: int) -> None:
             os._exit(1)
 
 
-def _forget_connections(app: Flask) -> None:
-    # `close=False`: the sockets are the parent's; a Terminate sent over them would end its connections.
-    with app.app_context():
+def forget_connections(app: Flask) -> None:
+    """Let a forked process connect for itself, whatever its parent's engines hold."""
+    # A teardown function of the host may raise here; the job must not pay for it.
+    with contextlib.suppress(Exception), app.app_context():
+        # `close=False`: the sockets are the parent's; a Terminate sent over them would end its connections.
         for engine in app.extensions["sqlalchemy"].engines.values():
             engine.dispose(close=False)
 

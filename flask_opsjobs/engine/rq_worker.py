@@ -24,13 +24,16 @@ from .command import is_hurry
 from .delivery import parse
 from .dequeue import make_job, pop
 from .executor import Executor
-from .horse import fork_lock
+from .horse import forget_connections, fork_lock
 from .perform_forking import ForkingStable
 from .perform_simple import SimpleStable
 from .rq_books import RQBooks
 
 if TYPE_CHECKING:
     from datetime import timedelta
+
+    from flask import Flask
+    from rq.executions import Execution
 
 _log = logging.getLogger("flask_opsjobs.worker")
 _HURRY_SECONDS = 1.0
@@ -44,11 +47,14 @@ class OpsWorkerLoop(BaseWorker):
     executor: Executor
     stable: Any
 
-    def attach(self, executor: Executor, stable: Any, tell_ready: Callable[[], None]) -> None:
-        """Give the worker its executor (connections, recorder, pulse) and the way it performs.
+    def attach(
+        self, app: Flask, executor: Executor, stable: Any, tell_ready: Callable[[], None]
+    ) -> None:
+        """Give the worker its app, its executor (connections, recorder, pulse) and the way it performs.
 
         `tell_ready` is called once it heeds signals, right before it takes its first job.
         """
+        self.app = app
         self.executor = executor
         self.stable = stable
         self._tell_ready = tell_ready
@@ -117,6 +123,18 @@ class OpsWorkerLoop(BaseWorker):
                 _log.exception("the delivery %s was not performed and goes back", job.id)
             self.executor.pulse.release(*delivery)
         self._state = WorkerStatus.IDLE
+
+    def perform_job(self, job: RQJob, queue: Queue, execution: Execution) -> bool:
+        """Perform a plain RQ job, in an app context of its own: `db.session` and `g` end with it."""
+        context = self.app.app_context()
+        context.push()
+        try:
+            return super().perform_job(job, queue, execution)
+        finally:
+            try:
+                context.pop()
+            except Exception:
+                _log.exception("RQ job %s: a teardown function of the app raised", job.id)
 
     def _execute_managed(self, job: RQJob, queue: Queue, delivery: tuple[int, int]) -> None:
         executor = self.executor
@@ -264,6 +282,11 @@ class OpsWorker(OpsWorkerLoop, Worker):
     """The forking kind: one horse per job, so a job that leaks, crashes or hangs takes nothing with it."""
 
     stable: ForkingStable
+
+    def main_work_horse(self, job: RQJob, queue: Queue) -> None:
+        """The horse of a plain RQ job: it makes connections of its own, since its parent's are shared by all horses."""
+        forget_connections(self.app)
+        super().main_work_horse(job, queue)
 
     def fork_work_horse(self, job: RQJob, queue: Queue) -> None:
         """Fork for a job of the host's own, while no other thread holds a lock that the child would wait for."""

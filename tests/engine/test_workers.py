@@ -101,6 +101,51 @@ def test_a_job_of_the_hosts_own_runs_as_rq_runs_it(
     wait_until(lambda: job.get_status(refresh=True) == "finished", 20)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_plain_rq_jobs_share_nothing_of_the_app(
+    site, children: Children, kind, redis_client: Redis
+) -> None:
+    """A transaction that one leaves failed, or something in `g`, is no business of the next."""
+    queue = Queue("default", connection=redis_client)
+    names = ("break_the_session", "look_into_the_session", "look_into_the_session")
+    jobs = [queue.enqueue(f"tests.support.host.{name}", result_ttl=60) for name in names]
+    children.flask("opsjobs", "worker", *kind)
+    wait_until(lambda: jobs[-1].get_status(refresh=True) in ("finished", "failed"), 20)
+    assert [job.get_status(refresh=True) for job in jobs] == ["failed", "finished", "finished"]
+    (first, left), (second, left_again) = (job.return_value() for job in jobs[1:])
+    assert (left, left_again) == (None, None)
+    # A horse must not talk over a connection of its parent's, over which the next horse would talk on.
+    assert first != second or kind == ("--simple",)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_teardown_that_raises_costs_neither_the_job_nor_the_worker(
+    site, children: Children, kind, redis_client: Redis
+) -> None:
+    queue = Queue("default", connection=redis_client)
+    jobs = [queue.enqueue("os.getpid", result_ttl=60) for _ in range(2)]
+    worker = children.start(sys.executable, "-c", RAISES_IN_ITS_TEARDOWN, *kind)
+    wait_until(lambda: all(job.get_status(refresh=True) == "finished" for job in jobs), 20)
+    worker.wait_for("a teardown function of the app raised")
+    assert worker.exit_code is None
+
+
+RAISES_IN_ITS_TEARDOWN = """
+import sys
+from flask_opsjobs.cli.worker import run
+from tests.support.host import create_app
+
+app = create_app()
+
+@app.teardown_appcontext
+def tear_down(_):
+    raise RuntimeError("in the host's teardown")
+
+app.app_context().push()
+sys.exit(run(app, ["default"], simple="--simple" in sys.argv))
+"""
+
+
 def test_retried_to_success(site, children: Children) -> None:
     job_id = enqueue(fail_until, attempt=3)
     children.flask("opsjobs", "worker")

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flask import Flask
+from flask import Flask, g
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import text
 
@@ -128,6 +128,19 @@ def backend_pid() -> int:
     """Which connection to Postgres it has."""
     found: int = db.session.scalar(text("SELECT pg_backend_pid()"))
     return found
+
+
+def break_the_session() -> None:
+    """A plain RQ job whose transaction fails, and that leaves it so."""
+    db.session.execute(text("SELECT 1 / 0"))
+
+
+def look_into_the_session() -> tuple[int, str | None]:
+    """A plain RQ job: which connection to Postgres it has, and what the job before left in `g`."""
+    found: int = db.session.scalar(text("SELECT pg_backend_pid()"))
+    left = g.pop("left", None)
+    g.left = "by the job before"
+    return found, left
 
 
 @opsjobs.worker
