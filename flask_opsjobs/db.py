@@ -100,9 +100,15 @@ def connect_apart(engine: Engine) -> Connection:
     """A new psycopg connection in autocommit, made as the host's engine makes its own but outside its pool.
 
     A pool that is full can neither block nor starve us, and whatever the host does at connect (roles, tokens,
-    `connect_args`) is done here too. The caller closes it. Raises what the driver raises.
+    `connect_args`) is done here too. The caller closes it. Raises `psycopg.Error`, whatever the host's code raises.
     """
-    return _detached(engine.pool.recreate())
+    try:
+        return _detached(engine.pool.recreate())
+    except psycopg.Error:
+        raise
+    except Exception as error:
+        words = f"{type(error).__name__} while connecting"
+        raise (_driver_error(error) or psycopg.OperationalError(words)) from error
 
 
 def _detached(pool: Pool) -> Connection:
@@ -125,12 +131,17 @@ class SpareConnections:
 
     @contextmanager
     def one(self) -> Iterator[Connection]:
-        """A connection in autocommit; put back when the block ends well, closed when it raises."""
+        """A connection in autocommit; put back when the block ends well, closed when it raises.
+
+        When Postgres is away the idle ones are closed too: a session that was opened read-only stays read-only.
+        """
         connection = self._take() or connect_apart(self._engine)
         try:
             yield connection
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if is_away(error):
+                self.close()
             raise
         self._put_back(connection)
 

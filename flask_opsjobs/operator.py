@@ -16,7 +16,7 @@ from .actions.execution import Executed
 from .actions.refusals import bound_reason
 from .actions.shapes import Plan, Preview, Receipt
 from .actions.verdict import Decided
-from .db import Connection
+from .db import Connection, is_away
 from .engine.dispatch import read_clock
 from .engine.effects import carry_out
 from .errors import ActionRefused, DoorwayBusy, EngineUnavailable
@@ -265,7 +265,9 @@ class Operator:
                     return act(connection, now or clock)
             except psycopg.errors.LockNotAvailable as error:
                 raise EngineUnavailable("somebody else holds a row of it: try again") from error
-            except (psycopg.OperationalError, DBAPIError) as error:
+            except (psycopg.Error, DBAPIError) as error:
+                if not (is_away(error) or isinstance(error, psycopg.OperationalError | DBAPIError)):
+                    raise
                 if has_begun:
                     said = f"Postgres did not answer ({type(error).__name__})"
                     raise EngineUnavailable(said) from error

@@ -23,7 +23,7 @@ from flask_opsjobs import OpsJobs
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.worker import Worker
 from tests.support.clock import Clock
-from tests.support.database import Databases
+from tests.support.database import Administrator, Databases
 from tests.support.engine import Bench
 from tests.support.policies import AllowAll, ShowAll
 from tests.support.postgres import Postgres
@@ -81,6 +81,14 @@ def database_url(databases: Databases) -> Iterator[str]:
     url = databases.migrated()
     yield url.render_as_string(hide_password=False)
     databases.drop(url)
+
+
+@pytest.fixture
+def administrator(database_url: str) -> Iterator[Administrator]:
+    """Makes the test's database read-only, or refuses its recorders, and undoes it."""
+    administrator = Administrator(database_url)
+    yield administrator
+    administrator.close()
 
 
 @pytest.fixture

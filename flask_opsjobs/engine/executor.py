@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import uuid
@@ -17,8 +18,11 @@ from ..jobs.outcomes import Outcome
 from ..lifeline import executors
 from .dispatch import read_clock
 from .horse import fork_lock
+from .outage import Outage
 from .pulse import Progress, Pulse
 from .recorder import Recorder
+
+_log = logging.getLogger("flask_opsjobs.worker")
 
 
 class Executor:
@@ -44,7 +48,8 @@ class Executor:
             os.set_blocking(fd, False)
         self.also_wake: Callable[[], None] | None = None
         self.pulse = Pulse(self.id, host.settings.beat_seconds)
-        self.recorder = Recorder(host, self.pulse, self.wake)
+        self.outage = Outage(_log, "deliveries and outcomes are held")
+        self.recorder = Recorder(host, self.pulse, self.outage, self.wake)
         self.recorder.start()
 
     @property

@@ -6,8 +6,10 @@ import logging
 import time
 from collections.abc import Sequence
 
+import psycopg
 from redis import RedisError
 
+from ..db import is_away, say_cause
 from ..host import Host
 from ..jobs.touched import Born, Line
 from .delivery import Delivery
@@ -15,7 +17,7 @@ from .dispatch import Dispatcher, read_clock, recall
 from .windows import Windows
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
-# After Redis failed once, the process leaves dispatch to the loop for this long.
+# After Redis or Postgres failed once, the process leaves dispatch to the loop for this long.
 _SILENCE_SECONDS = 5.0
 
 
@@ -43,11 +45,15 @@ class Handout:
             if lines:
                 self._dispatch(list(lines))
         except RedisError as error:
-            self._silent_until = time.monotonic() + _SILENCE_SECONDS
-            word = type(error).__name__
-            _log.warning(
-                "Redis does not answer (%s); jobs are left to the dispatch loop for 5 s", word
-            )
+            self._be_silent(f"Redis does not answer ({type(error).__name__})")
+        except psycopg.Error as error:
+            if not is_away(error):
+                raise
+            self._be_silent(f"Postgres is away ({say_cause(error)})")
+
+    def _be_silent(self, why: str) -> None:
+        self._silent_until = time.monotonic() + _SILENCE_SECONDS
+        _log.warning("%s; jobs are left to the dispatch loop for %g s", why, _SILENCE_SECONDS)
 
     def _push(self, born: Sequence[Delivery]) -> None:
         try:

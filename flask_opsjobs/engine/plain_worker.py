@@ -6,30 +6,35 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from psycopg.pq import TransactionStatus
+import psycopg
 from rq import get_current_job
 
 from .. import endings
-from ..db import Connection, connect_apart
+from ..db import Connection, is_away
 from ..endings import Ending
 from ..host import Host
 from ..jobs.claimed import Claimed
 from ..jobs.log_tail import Ring
 from ..jobs.perform import Report, perform
 from ..lifeline import executors
-from .claim import claim
+from .claim import Refused, claim
 from .confirm import Confirm
 from .delivery import parse
 from .dispatch import read_clock
+from .outage import Backoff, Outage
 from .pulse import Progress, write_progress
 
 if TYPE_CHECKING:
     from flask import Flask
 
 _log = logging.getLogger("flask_opsjobs.worker")
+_THREAD = "horse"
+T = TypeVar("T")
 
 
 def perform_delivery() -> None:
@@ -49,8 +54,7 @@ def perform_delivery() -> None:
 
 
 def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
-    connection = connect_apart(host.engine)
-    try:
+    def take(connection: Connection, is_retry: bool) -> tuple[int, Claimed | Refused]:
         executor_id = executors.find_or_register_plain(
             connection,
             name=name,
@@ -58,35 +62,73 @@ def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
             pid=os.getppid(),
             now=read_clock(connection),
         )
-        claimed = claim(connection, delivery, executor_id, name)
+        return executor_id, claim(connection, delivery, executor_id, name, is_retry=is_retry)
+
+    def record(connection: Connection, _is_retry: bool) -> None:
+        endings.record(connection, [ending], read_clock(connection))
+
+    postgres = _Postgres(host)
+    try:
+        executor_id, claimed = postgres.ask(take)
         if not isinstance(claimed, Claimed):
             _log.info("the delivery %s was not claimed: %s", delivery, claimed.reason)
             return
         time.sleep(claimed.wait_seconds)
         ring = Ring(memoryview(bytearray(host.settings.log_tail_bytes + Ring.HEAD_BYTES)))
-        report = Report(ring, partial(_tell_progress, connection, claimed))
+        report = Report(ring, partial(postgres.tell_progress, claimed))
         outcome = perform(host.workers, claimed, report, Confirm(host, claimed, executor_id, name))
-        if connection.info.transaction_status != TransactionStatus.IDLE:
-            # The connection broke, or the time limit came while progress was written.
-            connection.close()
-            connection = connect_apart(host.engine)
         ending = Ending(claimed.id, claimed.dispatch_no, executor_id, name, outcome)
-        endings.record(connection, [ending], read_clock(connection))
+        postgres.ask(record)
     finally:
-        connection.close()
+        host.spare.close()
 
 
-def _tell_progress(
-    connection: Connection,
-    claimed: Claimed,
-    done: int | None,
-    total: int | None,
-    note: str | None,
-) -> None:
-    # When the connection has broken, the end brings the newest progress.
-    if not connection.closed:
+class _Postgres:
+    """Postgres as this process asks it: on one connection, which is made anew after it broke."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._outage = Outage(_log, "the delivery is held")
+
+    def ask(self, act: Callable[[Connection, bool], T]) -> T:
+        """What `act(connection, is_retry)` returns. While Postgres is away it is tried again.
+
+        RQ's time limit for the job bounds that.
+        """
+        backoff, is_retry = Backoff(), False
+        while True:
+            try:
+                with self._connection() as connection:
+                    return act(connection, is_retry)
+            except psycopg.Error as error:
+                if not is_away(error):
+                    raise
+            is_retry = True
+            time.sleep(backoff.next_seconds())
+
+    def tell_progress(
+        self, claimed: Claimed, done: int | None, total: int | None, note: str | None
+    ) -> None:
+        """Write how far the job is. While Postgres is away the job goes on: its end brings the newest progress."""
         row = Progress(claimed.id, claimed.dispatch_no, done, total, note)
-        write_progress(connection, [row])
+        try:
+            with self._connection() as connection:
+                write_progress(connection, [row])
+        except psycopg.Error as error:
+            if not is_away(error):
+                raise
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        asked_at = time.monotonic()
+        try:
+            with self._host.spare.one() as connection:
+                yield connection
+        except psycopg.Error as error:
+            if is_away(error):
+                self._outage.begin(_THREAD, error, asked_at)
+            raise
+        self._outage.end(_THREAD)
 
 
 def _find_app() -> Flask:

@@ -84,7 +84,7 @@ class Pulse:
             median = statistics.median(self._runs)
             told = self._told_run_seconds
             if len(self._runs) in (5, _SAMPLE) and (told is None or not 0.5 < median / told < 2):
-                self._due_at = 0.0
+                self._be_due_now()
 
     def stop_wanted(self, job_id: int, dispatch_no: int) -> str | None:
         """Why this job shall stop while it runs, `CANCELED` or `LOST`; None when it shall not."""
@@ -94,21 +94,33 @@ class Pulse:
     def hurry(self) -> None:
         """Let the next beat be due now."""
         with self._lock:
-            self._due_at = 0.0
+            self._be_due_now()
 
     def due_in(self) -> float:
-        """Seconds until the next beat."""
+        """Seconds until the next beat; below 0 for as long as a beat that is due has not been written."""
         with self._lock:
             return self._due_at - time.monotonic()
 
     def beat_if_due(self, connection: Connection, wake: Callable[[], None]) -> None:
-        """Beat when it is time; `wake` the main thread when a job that it holds shall stop. Commits."""
+        """Beat when it is time; `wake` the main thread when a job that it holds shall stop. Commits.
+
+        A beat that cannot be written stays due.
+        """
         if self.due_in() > 0:
             return
+        with self._lock:
+            was_due_at, self._due_at = self._due_at, time.monotonic() + self._beat_seconds
+        try:
+            self._write_beat(connection, wake)
+        except BaseException:
+            with self._lock:
+                self._due_at = was_due_at
+            raise
+
+    def _write_beat(self, connection: Connection, wake: Callable[[], None]) -> None:
         now = read_clock(connection)
         with self._lock:
             self._beat += 1
-            self._due_at = time.monotonic() + self._beat_seconds
             held = [f"{job_id}-{number}" for job_id, number in self._held]
             running = [delivery for delivery, is_claimed in self._held.items() if is_claimed]
             run_seconds = statistics.median(self._runs) if self._runs else None
@@ -125,6 +137,9 @@ class Pulse:
             has_news = bool(self._wanted)
         if has_news:
             wake()
+
+    def _be_due_now(self) -> None:
+        self._due_at = min(self._due_at, time.monotonic())
 
     def stop(self, connection: Connection) -> None:
         """Say that the executor has stopped; what it still holds is put back. Commits."""

@@ -9,18 +9,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 
 import psycopg
 from redis import RedisError
 
 from .. import endings
-from ..db import Connection, connect_apart
+from ..db import Connection, connect_apart, is_away
 from ..endings import Ended, Ending
 from ..host import Host
 from ..jobs.outcomes import Outcome
 from .dispatch import read_clock
 from .horse import fork_lock
+from .outage import Backoff, Outage
 from .pulse import Progress, Pulse, write_progress
 from .refill import Refill
 
@@ -28,20 +30,35 @@ _log = logging.getLogger("flask_opsjobs.worker")
 
 # A first outcome is written at once; the next ones gather for this long: 0.73 ms alone, 0.03 ms in fifties.
 _LINGER_SECONDS = 0.02
-_RECONNECT_SECONDS = 0.5
+# A worker takes another job only while what it has to write is younger and less than this. A job whose outcome is not
+# written is performed once more by somebody else, and each such run counts as an attempt.
+_OLDEST_UNWRITTEN_SECONDS = 5.0
+_MOST_UNWRITTEN = 100
+_THREAD = "recorder"
+
+
+@dataclass(frozen=True)
+class _Submitted:
+    """An outcome that is to be written, and since when on the monotonic clock."""
+
+    ending: Ending
+    at: float
 
 
 class Recorder(threading.Thread):
     """Owns the connection that finishes. The main thread submits and never waits, but for `drain`."""
 
-    def __init__(self, host: Host, pulse: Pulse, wake: Callable[[], None]) -> None:
+    def __init__(self, host: Host, pulse: Pulse, outage: Outage, wake: Callable[[], None]) -> None:
         super().__init__(name="opsjobs-recorder", daemon=True)
         self._host = host
         self._pulse = pulse
+        self._outage = outage
+        self._backoff = Backoff()
+        self._last_failure: type[Exception] | None = None
         self._wake = wake
         self._connection: Connection | None = None
         self._changed = threading.Condition()
-        self._pending: deque[Ending] = deque()
+        self._pending: deque[_Submitted] = deque()
         self._progress: dict[tuple[int, int], Progress] = {}
         self._is_idle = True
         self._is_stopping = False
@@ -51,7 +68,7 @@ class Recorder(threading.Thread):
     def submit(self, ending: Ending) -> None:
         """Take an outcome to write. Until it is written the delivery counts as held."""
         with self._changed:
-            self._pending.append(ending)
+            self._pending.append(_Submitted(ending, time.monotonic()))
             self._progress.pop((ending.id, ending.dispatch_no), None)
             self._changed.notify_all()
 
@@ -66,6 +83,14 @@ class Recorder(threading.Thread):
         with self._changed:
             self._pulse.hurry()
             self._changed.notify_all()
+
+    def keeps_up(self, timeout: float) -> bool:
+        """Whether the worker may take another job; waits at most `timeout` seconds until it may.
+
+        It may not while an outcome or a heartbeat has waited for too long, or too many outcomes wait.
+        """
+        with self._changed:
+            return self._changed.wait_for(self._is_keeping_up, timeout)
 
     def drain(self, timeout: float) -> bool:
         """Wait until everything submitted is written; False when it took longer than `timeout` seconds."""
@@ -85,24 +110,29 @@ class Recorder(threading.Thread):
         flushed_at = 0.0
         while True:
             self._wait_for_work(flushed_at)
+            asked_at = time.monotonic()
+            had_work = False
             try:
                 had_work = self._flush()
                 self._pulse.beat_if_due(self._connected(), self._wake)
-            except psycopg.OperationalError as error:
-                self._lose_connection(error)
-                had_work = False
             except LookupError as error:
-                self._say(logging.ERROR, "%s", error)
-                self._ask_to_stop()
-                had_work = False
-            except Exception:
-                self._say(logging.ERROR, "the recorder failed and goes on", exc_info=True)
-                had_work = False
+                self._ask_to_stop(error)
+                self._pause()
+            except Exception as error:
+                self._lose_connection(error, asked_at)
+                self._pause()
+            else:
+                self._recover()
             if had_work:
                 flushed_at = time.monotonic()
             if self._is_done():
                 break
         self._leave()
+
+    def _is_keeping_up(self) -> bool:
+        oldest = self._pending[0].at if self._pending else time.monotonic()
+        unwritten = max(time.monotonic() - oldest, -self._pulse.due_in())
+        return len(self._pending) < _MOST_UNWRITTEN and unwritten <= _OLDEST_UNWRITTEN_SECONDS
 
     def _wait_for_work(self, flushed_at: float) -> None:
         with self._changed:
@@ -124,28 +154,33 @@ class Recorder(threading.Thread):
 
     def _flush(self) -> bool:
         with self._changed:
-            batch = list(self._pending)
-            progress, self._progress = list(self._progress.values()), {}
-        if not batch and not progress:
+            batch = [submitted.ending for submitted in self._pending]
+            has_progress = bool(self._progress)
+        if not batch and not has_progress:
             return False
         connection = self._connected()
         now = read_clock(connection)
-        if progress:
-            write_progress(connection, progress)
+        self._write_progress(connection)
         ended = self._write(connection, batch, now) if batch else []
         with self._changed:
             for ending in batch:
-                self._pending.remove(ending)
+                self._pending.popleft()
                 self._pulse.release(ending.id, ending.dispatch_no)
         self._refiller.refill(connection, ended, now)
         return True
 
+    def _write_progress(self, connection: Connection) -> None:
+        with self._changed:
+            progress, self._progress = self._progress, {}
+        if progress:
+            write_progress(connection, progress.values())
+
     def _write(self, connection: Connection, batch: list[Ending], now: datetime) -> list[Ended]:
         try:
             return endings.record(connection, batch, now)
-        except psycopg.OperationalError:
-            raise
-        except psycopg.Error:
+        except psycopg.Error as error:
+            if _passes(error):
+                raise
             # One of them cannot be written. Alone, the others can.
             return [
                 ended for ending in batch for ended in self._write_alone(connection, ending, now)
@@ -154,9 +189,9 @@ class Recorder(threading.Thread):
     def _write_alone(self, connection: Connection, ending: Ending, now: datetime) -> list[Ended]:
         try:
             return endings.record(connection, [ending], now)
-        except psycopg.OperationalError:
-            raise
         except psycopg.Error as error:
+            if _passes(error):
+                raise
             self._say(
                 logging.ERROR,
                 "the outcome of job %d cannot be written: %s",
@@ -182,20 +217,33 @@ class Recorder(threading.Thread):
                 self._connection = connect_apart(self._host.engine)
         return self._connection
 
-    def _lose_connection(self, error: Exception) -> None:
-        self._say(logging.WARNING, "Postgres is away (%s); outcomes are held", type(error).__name__)
+    def _lose_connection(self, error: Exception, asked_at: float) -> None:
+        """Forget the connection and say why, once. What is to be written stays."""
+        if is_away(error):
+            self._outage.begin(_THREAD, error, asked_at)
+        elif type(error) is not self._last_failure:
+            self._say(logging.ERROR, "the recorder failed and tries again", exc_info=True)
+        self._last_failure = type(error)
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _pause(self) -> None:
         with self._changed:
             self._changed.wait_for(
-                lambda: self._is_stopping and not self._pending, _RECONNECT_SECONDS
+                lambda: self._is_stopping and not self._pending, self._backoff.next_seconds()
             )
 
-    def _ask_to_stop(self) -> None:
+    def _recover(self) -> None:
+        self._outage.end(_THREAD)
+        self._backoff.reset()
+        self._last_failure = None
+
+    def _ask_to_stop(self, error: LookupError) -> None:
         # Once: the worker takes a second signal for haste.
         if not self._has_asked:
             self._has_asked = True
+            self._say(logging.ERROR, "%s", error)
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _is_done(self) -> bool:
@@ -212,3 +260,8 @@ class Recorder(threading.Thread):
     def _say(self, level: int, message: str, *values: object, exc_info: bool = False) -> None:
         with fork_lock:
             _log.log(level, message, *values, exc_info=exc_info)
+
+
+def _passes(error: psycopg.Error) -> bool:
+    """Whether the same outcomes can be written later: Postgres is away, or it was a deadlock or a time-out."""
+    return is_away(error) or isinstance(error, psycopg.OperationalError)

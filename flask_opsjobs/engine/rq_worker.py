@@ -17,6 +17,7 @@ from rq.utils import now
 from rq.worker import SimpleWorker, Worker, WorkerStatus
 from rq.worker.base import BaseWorker
 
+from ..db import is_away
 from ..jobs.claimed import Claimed
 from ..jobs.outcomes import Outcome
 from .claim import Refused, claim
@@ -25,6 +26,7 @@ from .delivery import parse
 from .dequeue import make_job, pop
 from .executor import Executor
 from .horse import forget_connections, fork_lock
+from .outage import Backoff
 from .perform_forking import ForkingStable
 from .perform_simple import SimpleStable
 from .rq_books import RQBooks
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("flask_opsjobs.worker")
 _HURRY_SECONDS = 1.0
-_POSTGRES_WAIT_SECONDS = 0.5
+_LOOK_SECONDS = 0.5
+_THREAD = "claim"
 
 
 class OpsWorkerLoop(BaseWorker):
@@ -61,6 +64,8 @@ class OpsWorkerLoop(BaseWorker):
         self.books = RQBooks(self)
         self._state_told: str | None = None
         self._suspension_read_at = 0.0
+        self._takes_jobs = True
+        self._failures = Backoff()
         self.performed = 0
 
     def _install_signal_handlers(self) -> None:
@@ -87,6 +92,8 @@ class OpsWorkerLoop(BaseWorker):
                 self.heartbeat()
                 if self.should_run_maintenance_tasks:
                     self.run_maintenance_tasks()
+                if not self._may_take():
+                    continue
                 popped = pop(self._ordered_queues, self.connection, block=timeout is not None)
                 if popped is None and timeout is None:
                     break
@@ -106,6 +113,19 @@ class OpsWorkerLoop(BaseWorker):
                 break
         return None
 
+    def _may_take(self) -> bool:
+        """Whether what this worker has to write is written: else the deliveries stay in Redis, for others too."""
+        may_take = self.executor.recorder.keeps_up(_LOOK_SECONDS)
+        if may_take is not self._takes_jobs:
+            self._takes_jobs = may_take
+            with fork_lock:
+                _log.warning(
+                    "takes jobs again: its outcomes and its heartbeat are written"
+                    if may_take
+                    else "takes no more jobs until its outcomes and its heartbeat are written"
+                )
+        return may_take
+
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         """Perform one of ours; leave any other to RQ."""
         self._state = WorkerStatus.BUSY
@@ -118,10 +138,12 @@ class OpsWorkerLoop(BaseWorker):
             return
         try:
             self._execute_managed(job, queue, delivery)
+            self._failures.reset()
         except Exception:
             with fork_lock:
                 _log.exception("the delivery %s was not performed and goes back", job.id)
             self.executor.pulse.release(*delivery)
+            self._wait(self._failures.next_seconds())
         self._state = WorkerStatus.IDLE
 
     def perform_job(self, job: RQJob, queue: Queue, execution: Execution) -> bool:
@@ -170,27 +192,36 @@ class OpsWorkerLoop(BaseWorker):
 
     def _claim(self, delivery: tuple[int, int]) -> Claimed | Refused | None:
         """The claimed job; why not; None when the worker shall stop while Postgres is away (the delivery stays)."""
-        is_retry = False
+        executor, backoff, is_retry = self.executor, Backoff(), False
         while True:
+            asked_at = time.monotonic()
             try:
-                return claim(
-                    self.executor.claim_connection(),
-                    delivery,
-                    self.executor.id,
-                    self.executor.name,
-                    is_retry=is_retry,
-                )
-            except psycopg.OperationalError as error:
-                is_retry = True
-                self.executor.drop_claim_connection()
-                with fork_lock:
-                    _log.warning(
-                        "Postgres is away (%s); the delivery is held", type(error).__name__
-                    )
-            if self._stop_requested:
+                connection = executor.claim_connection()
+                claimed = claim(connection, delivery, executor.id, executor.name, is_retry=is_retry)
+                executor.outage.end(_THREAD)
+                return claimed
+            except psycopg.Error as error:
+                executor.drop_claim_connection()
+                if is_away(error):
+                    executor.outage.begin(_THREAD, error, asked_at)
+                elif not isinstance(error, psycopg.OperationalError):
+                    raise
+                elif not is_retry:
+                    with fork_lock:
+                        _log.warning(
+                            "job %d is claimed again: %s", delivery[0], type(error).__name__
+                        )
+            is_retry = True
+            if not self._wait(backoff.next_seconds()):
                 return None
-            time.sleep(_POSTGRES_WAIT_SECONDS)
+
+    def _wait(self, seconds: float) -> bool:
+        """Let so much time pass, with RQ's heartbeat; False as soon as the worker shall stop."""
+        until = time.monotonic() + seconds
+        while not self._stop_requested and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _LOOK_SECONDS))
             self.heartbeat()
+        return not self._stop_requested
 
     def _set_connection(self, connection: Any) -> Any:
         # RQ would allow a silent server 415 s, since it pops for 405; ours pops for one, and keeps its 5 s.

@@ -14,7 +14,7 @@ from ..cron import adopt, transitions
 from ..cron.settle import Settled, Settling
 from ..cron.standing import Standing
 from ..cron.transitions import Unfinished
-from ..db import Connection
+from ..db import Connection, is_away
 from ..engine.command import hurry_quietly
 from ..jobs.touched import Line
 from .one_pass import process_name
@@ -50,7 +50,7 @@ def run(context: Pass) -> str:
 def _apart(context: Pass, name: str, into: Settled, act: Callable[[Settled], object]) -> bool:
     """Act on one entry in a transaction of its own; whether that went well. Adds to `into` what was committed.
 
-    The same failure pass after pass is told once. Raises only when the connection is broken.
+    The same failure pass after pass is told once. Raises only when Postgres is away.
     """
     connection, troubles = context.connection, context.memory.setdefault("troubles", {})
     done = Settled()
@@ -59,7 +59,7 @@ def _apart(context: Pass, name: str, into: Settled, act: Callable[[Settled], obj
             connection.execute(sql.load("limit_lock_wait"), {"wait": _LOCK_WAIT})
             act(done)
     except Exception as error:
-        if connection.broken or connection.closed:
+        if is_away(error) or connection.broken or connection.closed:
             raise
         words = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         if troubles.get(name) != words:

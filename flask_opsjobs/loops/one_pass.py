@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from ..db import Connection
+from ..db import Connection, is_away
 from ..engine.dispatch import read_clock
 from ..errors import EngineUnavailable
 from ..host import Host
@@ -44,8 +44,8 @@ class Runner:
     def run_once(self, connection: Connection, now: datetime | None = None) -> bool:
         """Make one pass on a connection in autocommit; whether the next one shall follow at once.
 
-        False too when another copy is in its pass. Only a broken connection raises, as `psycopg.Error`: any other
-        failure is logged, recorded and over.
+        False too when another copy is in its pass. Raises only when Postgres is away or the connection broke: any
+        other failure is logged, recorded and over.
         """
         now = read_clock(connection) if now is None else now
         began = time.monotonic()
@@ -55,7 +55,7 @@ class Runner:
             make = self._alone if self.loop.is_alone else self._make
             is_made = make(context, began)
         except Exception as error:
-            if connection.broken or connection.closed:
+            if is_away(error) or connection.broken or connection.closed:
                 raise
             self._fail(connection, error, now, began)
             return False

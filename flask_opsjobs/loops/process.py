@@ -13,46 +13,21 @@ from typing import Any
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
-from ..db import Connection, connect_apart
+from ..db import Connection, connect_apart, is_away
 from ..engine.declare import declare
+from ..engine.outage import Backoff, Outage
 from ..host import Host
 from . import LOOPS
 from .one_pass import Runner, process_name
 from .shape import Loop
 
 _log = logging.getLogger("flask_opsjobs.loops")
-_SHORTEST_WAIT, _LONGEST_WAIT = 0.5, 10.0
 # How long a pass may take to end after a stop; `up` kills after 10 s.
 _GRACE_SECONDS = 8.0
 _LOOK_SECONDS = 0.5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 Surround = Callable[[], AbstractContextManager[object]]
-
-
-class Outage:
-    """Postgres being away, as all loops of a process see it: said once, and once when it is over."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._since: float | None = None
-        self._back_at = 0.0
-
-    def begin(self, error: BaseException, asked_at: float) -> None:
-        """Postgres did not answer who asked at that time of the monotonic clock: no news if it has answered since."""
-        with self._lock:
-            if self._since is None and asked_at >= self._back_at:
-                self._since = time.monotonic()
-                _log.error("Postgres is away (%s); the loops wait for it", type(error).__name__)
-
-    def end(self) -> None:
-        """Postgres answers."""
-        with self._lock:
-            if self._since is not None:
-                self._back_at = time.monotonic()
-                away = self._back_at - self._since
-                self._since = None
-                _log.warning("Postgres is back after %.1f s; the loops go on", away)
 
 
 class LoopThread(threading.Thread):
@@ -65,25 +40,21 @@ class LoopThread(threading.Thread):
         self._outage = outage
         self._surround = surround
         self._connection: Connection | None = None
+        self._backoff = Backoff(longest=10.0)
+        self._last_failure: type[Exception] | None = None
 
     def run(self) -> None:
         """Pass after pass until stopped. Nothing that Postgres or a pass does ends the thread."""
         every = self._runner.loop.every_seconds(self._runner.host.settings)
-        wait = _SHORTEST_WAIT
         while not self._stop_event.is_set():
             began = time.monotonic()
             try:
                 has_more = self._pass()
-            except (psycopg.Error, DBAPIError) as error:
-                self._outage.begin(error, began)
-                self._lose_connection()
-                self._stop_event.wait(wait)
-                wait = min(wait * 2, _LONGEST_WAIT)
+            except Exception as error:
+                self._lose_connection(error, began)
+                self._stop_event.wait(self._backoff.next_seconds())
                 continue
-            except Exception:
-                _log.exception("loop %s failed and goes on", self._runner.loop.name)
-                has_more = False
-            wait = _SHORTEST_WAIT
+            self._recover()
             if not has_more:
                 until = began + min(every, self._runner.wait_seconds or every)
                 self._stop_event.wait(max(0.0, until - time.monotonic()))
@@ -94,14 +65,24 @@ class LoopThread(threading.Thread):
         if self._connection is None or self._connection.closed:
             self._connection = connect_apart(self._runner.host.engine)
         with self._surround():
-            has_more = self._runner.run_once(self._connection)
-        self._outage.end()
-        return has_more
+            return self._runner.run_once(self._connection)
 
-    def _lose_connection(self) -> None:
+    def _lose_connection(self, error: Exception, asked_at: float) -> None:
+        """Forget the connection, since a session that was opened read-only stays so, and say why, once."""
+        name = self._runner.loop.name
+        if is_away(error):
+            self._outage.begin(name, error, asked_at)
+        elif type(error) is not self._last_failure:
+            _log.error("loop %s failed and goes on", name, exc_info=error)
+        self._last_failure = type(error)
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _recover(self) -> None:
+        self._outage.end(self._runner.loop.name)
+        self._backoff.reset()
+        self._last_failure = None
 
 
 class Signals:
@@ -147,7 +128,7 @@ class LoopsProcess:
         self._host = host
         self._stop = threading.Event()
         self._signals = Signals()
-        self._outage = Outage()
+        self._outage = Outage(_log, "the loops wait for it")
         self._threads = [
             LoopThread(Runner(loop, host), self._stop, self._outage, surround) for loop in loops
         ]
@@ -192,15 +173,14 @@ class LoopsProcess:
 
     def _wait_for_schema(self) -> None:
         """Wait until Postgres answers, require our schema, declare limiters. Any signal ends this at once."""
-        wait = _SHORTEST_WAIT
+        backoff = Backoff(longest=10.0)
         while True:
             asked_at = time.monotonic()
             try:
                 self._host.require_schema()
                 declare(self._host, process_name())
-                self._outage.end()
+                self._outage.end("start")
                 return
-            except (DBAPIError, psycopg.OperationalError) as error:
-                self._outage.begin(error, asked_at)
-            self._stop.wait(wait)
-            wait = min(wait * 2, _LONGEST_WAIT)
+            except (DBAPIError, psycopg.Error) as error:
+                self._outage.begin("start", error, asked_at)
+            self._stop.wait(backoff.next_seconds())

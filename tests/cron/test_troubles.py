@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from flask_sqlalchemy import SQLAlchemy
 
@@ -31,6 +32,20 @@ def declare(opsjobs: OpsJobs, name: str, unique: Unique | None = None) -> Worker
 
     worker = opsjobs.worker(name=name, unique=unique)(call)
     return opsjobs.cron("*/10 * * * *")(worker)
+
+
+def test_a_read_only_session_is_no_trouble_of_an_entry(
+    opsjobs: OpsJobs, scheduler: Scheduler, caplog: pytest.LogCaptureFixture
+) -> None:
+    declare(opsjobs, "good")
+    scheduler.look(START)
+    scheduler.bench.connection.execute("SET default_transaction_read_only = on")
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        scheduler.look(START + 10 * MINUTE)
+    assert caplog.records == []
+    scheduler.bench.connection.execute("SET default_transaction_read_only = off")
+    scheduler.look(START + 10 * MINUTE)
+    assert scheduler.slots("good") == [("12:10", "ran", 1)]
 
 
 def test_host_code_that_raises_costs_its_slot_and_no_other(

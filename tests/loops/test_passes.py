@@ -99,6 +99,18 @@ class TestEveryLoop:
         lonely.run_once(bench.connection, now)
         assert runs(bench)[-1]["error"] is None
 
+    @pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.name)
+    def test_a_read_only_session_is_no_error_of_the_loop(
+        self, bench: Bench, loop: Loop, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """After a failover. Whoever runs the loop drops the session, and says it once for all loops."""
+        bench.connection.execute("SET default_transaction_read_only = on")
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            runner(bench, loop).run_once(bench.connection)
+        assert caplog.records == []
+        bench.connection.execute("SET default_transaction_read_only = off")
+        assert runs(bench) == []
+
 
 class TestWhatTheyDo:
     def test_dispatch(self, bench: Bench, record_job: RecordJob) -> None:

@@ -15,13 +15,15 @@ from typing import Any
 import psycopg
 import pytest
 
+from flask_opsjobs.engine.outage import Outage
 from flask_opsjobs.errors import SchemaBehind
 from flask_opsjobs.host import Host
 from flask_opsjobs.loops import LOOPS, Loop, Pass
 from flask_opsjobs.loops.one_pass import Runner
-from flask_opsjobs.loops.process import LoopsProcess, LoopThread, Outage
+from flask_opsjobs.loops.process import LoopsProcess, LoopThread
 from flask_opsjobs.loops.shape import IDLE, every
 from tests.support import host as host_module
+from tests.support.database import Administrator
 from tests.support.engine import Bench
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
@@ -164,12 +166,35 @@ def test_a_broken_connection_is_made_anew(
 
 
 @pytest.mark.chaos
+def test_a_database_that_turns_read_only_is_waited_for_and_said_once(
+    host: Host, administrator: Administrator, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = Counting(), Counting()
+    stop, outage = threading.Event(), new_outage()
+    threads = [_thread(host, each, stop, outage) for each in (one, two)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: one.passes > 2 and two.passes > 2)
+    administrator.fail_over()
+    wait_until(lambda: "(ReadOnlySqlTransaction: cannot execute" in caplog.text)
+    administrator.fail_back()
+    wait_until(lambda: "Postgres is back" in caplog.text, 30)
+    seen = one.passes, two.passes
+    wait_until(lambda: one.passes > seen[0] + 2 and two.passes > seen[1] + 2, 30)
+    stop.set()
+    for thread in threads:
+        thread.join(10)
+    assert caplog.text.count("Postgres is away") == caplog.text.count("Postgres is back") == 1
+    assert caplog.text.count("ReadOnlySqlTransaction") == 1
+
+
+@pytest.mark.chaos
 def test_postgres_away_is_waited_for_and_said_once(
     make_app: Any, own_postgres: Any, own_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     host = make_app(SQLALCHEMY_DATABASE_URI=own_database_url).extensions["opsjobs"]
     one, two = Counting(), Counting()
-    stop, outage = threading.Event(), Outage()
+    stop, outage = threading.Event(), new_outage()
     threads = [_thread(host, each, stop, outage) for each in (one, two)]
     for thread in threads:
         thread.start()
@@ -190,13 +215,29 @@ def test_who_asked_before_postgres_came_back_tells_no_news(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Two loops lose it at once; the second is still waiting for its answer when the first goes on."""
-    outage, asked_at, error = Outage(), time.monotonic(), ConnectionError()
-    outage.begin(error, asked_at)
-    outage.end()
-    outage.begin(error, asked_at)
+    outage, asked_at, error = new_outage(), time.monotonic(), ConnectionError()
+    outage.begin("first", error, asked_at)
+    outage.end("first")
+    outage.begin("second", error, asked_at)
     assert caplog.text.count("Postgres is away") == 1
-    outage.begin(error, time.monotonic())
+    outage.begin("second", error, time.monotonic())
     assert caplog.text.count("Postgres is away") == 2
+
+
+def test_an_outage_lasts_until_every_thread_has_postgres_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One loop keeps its connection while the others are refused: its passes must not end the outage."""
+    outage, asked_at, error = new_outage(), time.monotonic(), ConnectionError()
+    for _ in range(3):
+        outage.begin("first", error, asked_at)
+        outage.begin("second", error, asked_at)
+        outage.end("first")
+        outage.end("third")
+    assert caplog.text.count("Postgres is away") == 1
+    assert "Postgres is back" not in caplog.text
+    outage.end("second")
+    assert caplog.text.count("Postgres is back") == 1
 
 
 def test_the_command_runs_what_is_due_and_stops_in_time(
@@ -256,7 +297,11 @@ def _thread(
 
     name = f"counting-{id(counting)}"
     runner = Runner(Loop(name, every(0.01), counting.loop.run, True), host)
-    return LoopThread(runner, stop, outage or Outage(), nullcontext)
+    return LoopThread(runner, stop, outage or new_outage(), nullcontext)
+
+
+def new_outage() -> Outage:
+    return Outage(logging.getLogger("flask_opsjobs.loops"), "the loops wait for it")
 
 
 def test_the_jobs_of_a_killed_worker_are_rescued_by_the_loops(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 
+import psycopg
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import URL, Connection, create_engine, text
+from sqlalchemy import URL, Connection, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from flask_opsjobs.install import steps
@@ -66,3 +67,65 @@ class Databases:
     def _run(self, statement: str) -> None:
         with self._admin.connect() as connection:
             connection.execute(text(statement))
+
+
+class Administrator:
+    """A session beside the app's that takes from it what a failover or an administrator may take."""
+
+    def __init__(self, database_url: str) -> None:
+        self._url = make_url(database_url)
+        url = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._session = psycopg.connect(
+            url, autocommit=True, options="-c default_transaction_read_only=off"
+        )
+        self._role = f"{self._url.database}_worker"
+        self._has_role = False
+
+    def fail_over(self) -> None:
+        """End every other session of the database; those that follow can only read."""
+        self._alter("SET default_transaction_read_only = on")
+        self.end_sessions()
+
+    def fail_back(self) -> None:
+        """New sessions may write. One that was opened meanwhile stays read-only."""
+        self._alter("RESET default_transaction_read_only")
+
+    def end_sessions(self, condition: str = "true") -> None:
+        """End the other sessions of the database, or those of them with this condition on pg_stat_activity."""
+        self._session.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            f" WHERE datname = current_database() AND pid <> pg_backend_pid() AND ({condition})"
+        )
+
+    def url_of_role(self) -> str:
+        """SQLAlchemy's URL of the database for a role that owns nothing and may read and write all of ours."""
+        if not self._has_role:
+            self._session.execute(f"CREATE ROLE {self._role} LOGIN PASSWORD 'only for tests'")
+            self._session.execute(f"GRANT USAGE ON SCHEMA opsjobs TO {self._role}")
+            for kind in ("TABLES", "SEQUENCES"):
+                grant = f"GRANT ALL ON ALL {kind} IN SCHEMA opsjobs TO {self._role}"
+                self._session.execute(grant)
+            self._has_role = True
+        url = self._url.set(username=self._role, password="only for tests")
+        return url.render_as_string(hide_password=False)
+
+    def cut_recorders_off(self) -> None:
+        """End the sessions with which workers of the role record, and refuse them new ones. Those that claim stay."""
+        self._session.execute(f"ALTER ROLE {self._role} CONNECTION LIMIT 0")
+        claims = "query LIKE '%hurried AS MATERIALIZED%' OR query LIKE '%INTO opsjobs.executors%'"
+        self.end_sessions(f"usename = '{self._role}' AND NOT ({claims})")
+
+    def let_recorders_in(self) -> None:
+        """Sessions of the role are welcome again."""
+        self._session.execute(f"ALTER ROLE {self._role} CONNECTION LIMIT -1")
+
+    def close(self) -> None:
+        """Leave, and remove the role; what it may do in a database goes with that."""
+        if self._has_role:
+            self.end_sessions(f"usename = '{self._role}'")
+            self._session.execute(f"DROP OWNED BY {self._role}")
+            self._session.execute(f"DROP ROLE {self._role}")
+        self._session.close()
+
+    def _alter(self, change: str) -> None:
+        self._session.execute(f'ALTER DATABASE "{self._url.database}" {change}')
