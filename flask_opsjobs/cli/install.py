@@ -19,23 +19,26 @@ from ..install import plan
     is_flag=True,
     help="Write nothing; exit with 1 when something is missing or an upgrade is due.",
 )
+@click.option(
+    "--head",
+    metavar="NAME",
+    help="Of several heads the one after which the new revision stands: its id, or the label of its branch.",
+)
 @with_appcontext
-def install(dry_run: bool, check: bool) -> None:
+def install(dry_run: bool, check: bool, head: str | None) -> None:
     """Write the revision, the policies and the line in env.py that this app still lacks."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     try:
         if check:
-            sys.exit(1 if say_what_is_due(app) else 0)
-        write_what_is_missing(app, dry_run)
+            sys.exit(1 if say_what_is_due(app, head) else 0)
+        write_what_is_missing(app, head, dry_run)
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
-    except OSError as error:
-        raise click.ClickException(f"cannot write {error.filename}: {error.strerror}") from error
 
 
-def say_what_is_due(app: Flask) -> bool:
+def say_what_is_due(app: Flask, head: str | None) -> bool:
     """Print what is there, missing or due; whether there is anything to do."""
-    found = plan.pieces(app)
+    found = plan.pieces(app, head)
     for piece in found:
         click.echo(f"missing  {piece.missing}" if piece.missing else f"there    {piece.there}")
     due = plan.due(app)
@@ -44,18 +47,31 @@ def say_what_is_due(app: Flask) -> bool:
     return bool(due) or any(piece.missing for piece in found)
 
 
-def write_what_is_missing(app: Flask, dry_run: bool) -> None:
+def write_what_is_missing(app: Flask, head: str | None, dry_run: bool) -> None:
     """Write each missing piece and say so; then say what a person does next."""
-    for piece in plan.pieces(app):
-        if piece.missing is None or piece.write is None:
-            click.echo(f"there    {piece.there}")
-        elif dry_run:
-            click.echo(f"missing  {piece.missing}")
-        else:
-            click.echo(f"written  {piece.write()}")
+    said: list[str] = []
+    try:
+        for piece in plan.pieces(app, head):
+            said.append(_write(piece, dry_run))
+    finally:
+        # At the end, and also when a piece fails: who closes the pipe early, as `head` does, stops no writing.
+        for line in said:
+            click.echo(line)
     if "opsjobs" not in app.extensions:
         place, lines = plan.lines_to_add(app)
         click.echo(f"\nAdd to {place}:\n")
         for line in lines:
             click.echo(f"    {line}".rstrip())
-    click.echo("\nThen run `flask db upgrade`, and `flask opsjobs install --check` at any time.")
+    upgrade = plan.upgrade_command(app)
+    click.echo(f"\nThen run `{upgrade}`, and `flask opsjobs install --check` at any time.")
+
+
+def _write(piece: plan.Piece, dry_run: bool) -> str:
+    if piece.missing is None or piece.write is None:
+        return f"there    {piece.there}"
+    if dry_run:
+        return f"missing  {piece.missing}"
+    try:
+        return f"written  {piece.write()}"
+    except OSError as error:
+        raise click.ClickException(f"cannot write {error.filename}: {error.strerror}") from error

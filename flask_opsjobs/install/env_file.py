@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alembic.runtime.environment import EnvironmentContext
+from flask import current_app
 from sqlalchemy import Connection
 
 from ..db import SCHEMA
@@ -63,33 +64,43 @@ def write(found: Revisions) -> None:
 
 @dataclass(frozen=True)
 class Seen:
-    """One database, as env.py opens it: its version of ours, and whether autogenerate is a danger."""
+    """The database of the jobs, as env.py opens it: its version of ours, and whether autogenerate is a danger."""
 
     version: int
-    holds_jobs: bool
     would_drop: str | None
 
 
 def look(found: Revisions, bind: str | None) -> list[Seen]:
-    """Run env.py against its databases without migrating anything. Raises what connecting raises."""
+    """Run env.py against the database of `bind` without migrating anything. Raises what connecting raises."""
     seen: list[Seen] = []
     # One call per database; the token tells which bind, in a directory for several.
     token = f"{bind or ''}_upgrades" if has_binds(found) else None
 
     def note(revision: Any, migration: Any) -> list[Any]:
         connection = migration.connection
-        holds_jobs = token is None or migration.opts.get("upgrade_token") == token
-        seen.append(
-            Seen(steps.version(connection), holds_jobs, _danger(migration.opts, connection))
-        )
+        if token is None or migration.opts.get("upgrade_token") == token:
+            seen.append(Seen(steps.version(connection), _danger(migration.opts, connection)))
         return []
 
     with (
         _quiet(),
+        _every_bind_is(bind),
         EnvironmentContext(found.config, found.scripts, fn=note, dont_mutate=True),
     ):
         found.scripts.run_env()
     return seen
+
+
+@contextmanager
+def _every_bind_is(bind: str | None) -> Iterator[None]:
+    """In this block env.py, which opens every bind, opens that one each time: the others are none of our business."""
+    engines = current_app.extensions["sqlalchemy"].engines
+    before = dict(engines)
+    engines.update(dict.fromkeys(before, before[bind]))
+    try:
+        yield
+    finally:
+        engines.update(before)
 
 
 def _danger(options: dict[str, Any], connection: Connection) -> str | None:

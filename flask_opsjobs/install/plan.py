@@ -30,17 +30,15 @@ class Piece:
     write: Callable[[], str] | None = None
 
 
-def pieces(app: Flask) -> list[Piece]:
-    """The pieces of this app, in the order in which they are written.
+def pieces(app: Flask, head: str | None = None) -> list[Piece]:
+    """The pieces of this app, in the order in which they are written; a new revision stands after `head`.
 
     Raises `ConfigError` when the app is not one that can be installed to: another database, no
-    Flask-Migrate directory, several heads.
+    Flask-Migrate directory, several heads of which none was chosen.
     """
     require_database(app)
     found = revisions.find(app)
-    if found.is_behind:
-        revisions.require_one_head(found)
-    made = [_revision(found, app.config.get("OPSJOBS_BIND")), _env(found)]
+    made = [_revision(found, app.config.get("OPSJOBS_BIND"), head), _env(found)]
     if "opsjobs" not in app.extensions:
         # A host that has joined has its policies, wherever it keeps them.
         made += [_starter(app, opsjobs_access), _starter(app, opsjobs_display)]
@@ -63,7 +61,7 @@ def require_database(app: Flask) -> None:
         )
 
 
-def _revision(found: revisions.Revisions, bind: str | None) -> Piece:
+def _revision(found: revisions.Revisions, bind: str | None, wanted: str | None) -> Piece:
     if not found.is_behind:
         return Piece(
             f"{shown(found.directory)}: its revisions reach opsjobs schema {found.reaches}"
@@ -73,11 +71,12 @@ def _revision(found: revisions.Revisions, bind: str | None) -> Piece:
             f"OPSJOBS_BIND = {bind!r}, and {found.directory} migrates the default database only: "
             "make one for several databases with `flask db init --multidb`"
         )
+    head = revisions.choose_head(found, wanted)
     reached = f"only reach opsjobs schema {found.reaches}" if found.reaches else "call none"
-    after = f"after {found.heads[0]}" if found.heads else "as the first"
+    after = f"after {head}" if head else "as the first"
 
     def write() -> str:
-        return f"{shown(revisions.write(found, bind))}: a revision that runs the schema steps"
+        return f"{shown(revisions.write(found, bind, head))}: a revision that runs the schema steps"
 
     return Piece(
         there="",
@@ -135,10 +134,15 @@ def due(app: Flask) -> list[str]:
         said = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         return [*wrong, f"the database does not answer, so its schema is unknown: {said}"]
     for each in seen:
-        if each.holds_jobs and each.version < steps.latest():
+        if each.version < steps.latest():
             wrong.append(
                 f"the database has opsjobs schema {each.version}, {steps.latest()} is due: "
-                "run `flask db upgrade`"
+                f"run `{found.upgrade_command}`"
+            )
+        if each.version > steps.latest():
+            wrong.append(
+                f"the database has opsjobs schema {each.version}, and this release of flask_opsjobs knows up to "
+                f"{steps.latest()}: install the release that the database was upgraded with, or a newer one"
             )
         if each.would_drop:
             wrong.append(
@@ -146,6 +150,11 @@ def due(app: Flask) -> list[str]:
                 f"let {shown(env_file.path_of(found))} leave them out"
             )
     return wrong
+
+
+def upgrade_command(app: Flask) -> str:
+    """What a person types to bring the database up to date."""
+    return revisions.find(app).upgrade_command
 
 
 def lines_to_add(app: Flask) -> tuple[str, list[str]]:

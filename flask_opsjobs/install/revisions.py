@@ -34,6 +34,11 @@ class Revisions:
         """Whether a revision is missing for what this release of the library brings."""
         return self.reaches < steps.latest()
 
+    @property
+    def upgrade_command(self) -> str:
+        """What brings the database to every head: alembic refuses to guess among several."""
+        return "flask db upgrade heads" if len(self.heads) > 1 else "flask db upgrade"
+
 
 def find(app: Flask) -> Revisions:
     """Read the app's directory. Raises `ConfigError` when there is none that can be used."""
@@ -64,13 +69,41 @@ def _reached(scripts: ScriptDirectory) -> int:
     return reached
 
 
-def require_one_head(found: Revisions) -> None:
-    """Raise `ConfigError` when the new revision would not know where to stand."""
-    if len(found.heads) > 1:
+def choose_head(found: Revisions, wanted: str | None) -> str | None:
+    """The head after which the new revision stands; None in a directory without revisions.
+
+    `wanted` is a head or the label of a branch. Raises `ConfigError` when it is neither, or when there are several
+    heads and nobody chose.
+    """
+    if wanted is None and len(found.heads) <= 1:
+        return found.heads[0] if found.heads else None
+    heads = ", ".join(_name(found, head) for head in found.heads) or "none"
+    if wanted is None:
+        label = next(iter(_labels(found, found.heads[0])), found.heads[0])
         raise ConfigError(
-            f"{found.directory} has {len(found.heads)} heads ({', '.join(found.heads)}): join them "
+            f"{found.directory} has {len(found.heads)} heads: {heads}. If they are branches on purpose, say after "
+            f"which one the new revision stands, such as `flask opsjobs install --head {label}`. If not, join them "
             "with `flask db merge heads`, then run `flask opsjobs install` again"
         )
+    try:
+        chosen = found.scripts.get_revision(f"{wanted}@head")
+    except util.CommandError:
+        chosen = None
+    if chosen is None:
+        raise ConfigError(
+            f"{found.directory} has no head {wanted!r}, and no branch of that label with one head; its heads are: "
+            f"{heads}"
+        )
+    return chosen.revision
+
+
+def _name(found: Revisions, head: str) -> str:
+    labels = _labels(found, head)
+    return f"{head} ({', '.join(labels)})" if labels else head
+
+
+def _labels(found: Revisions, head: str) -> list[str]:
+    return sorted(found.scripts.get_revision(head).branch_labels)
 
 
 def lines(found: Revisions) -> tuple[str, str, str]:
@@ -83,8 +116,8 @@ def lines(found: Revisions) -> tuple[str, str, str]:
     )
 
 
-def write(found: Revisions, bind: str | None) -> Path:
-    """Write that revision after the one head, from the host's own template, and return its path.
+def write(found: Revisions, bind: str | None, head: str | None) -> Path:
+    """Write that revision after `head`, from the host's own template, and return its path.
 
     With a template for several databases the calls stand in the functions of `bind`. Raises
     `ConfigError` when the template does not take them, having removed what it wrote.
@@ -93,7 +126,7 @@ def write(found: Revisions, bind: str | None) -> Path:
     prefix = f"{bind or ''}_" if has_binds(found) else ""
     words: dict[str, Any] = {f"{prefix}upgrades": upgrade, f"{prefix}downgrades": downgrade}
     script = found.scripts.generate_revision(
-        util.rev_id(), f"opsjobs schema {steps.latest()}", imports=imports, **words
+        util.rev_id(), f"opsjobs schema {steps.latest()}", head, imports=imports, **words
     )
     assert script is not None
     path = Path(script.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,11 @@ class Newcomer:
         code, said = self.types(*words)
         assert code == 0, said
         return said
+
+    def pipes_away(self, *words: str) -> str:
+        """What `flask words…` says on stderr when its output goes into a pipe that nobody reads."""
+        flask = shlex.join([sys.executable, "-m", "flask", *words])
+        return self._run(["sh", "-c", f"{flask} 2>stderr | true; cat stderr; rm stderr"], {})[1]
 
     def runs(self, script: str) -> str:
         """What a Python script prints; fails the test when it fails."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 
 from flask_opsjobs.db import SCHEMA_VERSION
@@ -52,6 +53,79 @@ def test_migrate_sees_the_hosts_own_changes_only(installed: Newcomer) -> None:
     assert "opsjobs" not in said.replace(str(installed.folder), "")
     installed.does("db", "upgrade")
     assert "No changes in schema detected" in installed.does("db", "migrate")
+
+
+def test_branches_on_purpose_take_our_schema_on_one_of_them(newcomer: Newcomer) -> None:
+    newcomer.does("db", "init")
+    newcomer.does("db", "revision", "-m", "base")
+    newcomer.does("db", "revision", "-m", "a", "--branch-label", "billing")
+    newcomer.does(
+        "db", "revision", "-m", "b", "--head", "base", "--splice", "--branch-label", "shop"
+    )
+    newcomer.does("opsjobs", "install", "--head", "billing")
+    code, said = newcomer.types("opsjobs", "install", "--check")
+    assert code == 1
+    assert "run `flask db upgrade heads`" in said
+    newcomer.does("db", "upgrade", "heads")
+    assert "due      the database" not in newcomer.types("opsjobs", "install", "--check")[1]
+
+
+def test_check_asks_only_the_bind_that_holds_the_jobs(newcomer: Newcomer) -> None:
+    """Of the others one is no PostgreSQL, and one does not answer."""
+    ours = newcomer.env["HOST_SQLALCHEMY_DATABASE_URI"]
+    newcomer.env |= {
+        "HOST_SQLALCHEMY_DATABASE_URI": "sqlite://",
+        "HOST_SQLALCHEMY_BINDS": json.dumps({"work": ours, "books": "sqlite://"}),
+        "HOST_OPSJOBS_BIND": "work",
+    }
+    newcomer.does("db", "init", "--multidb")
+    newcomer.adds(printed_lines(newcomer.does("opsjobs", "install")))
+    assert "has opsjobs schema 0" in newcomer.types("opsjobs", "install", "--check")[1]
+    newcomer.does("db", "upgrade")
+    newcomer.does("opsjobs", "install", "--check")
+    away = {"work": ours, "books": "postgresql+psycopg://nobody@127.0.0.1:1/nothing"}
+    newcomer.env["HOST_SQLALCHEMY_BINDS"] = json.dumps(away)
+    newcomer.does("opsjobs", "install", "--check")
+
+
+def test_check_says_that_the_schema_is_newer_than_the_code(installed: Newcomer) -> None:
+    later = "INSERT INTO opsjobs.schema_version (version) VALUES (99)"
+    installed.runs(
+        "from app import app, db\n"
+        f"with app.app_context(): db.session.execute(db.text({later!r})); db.session.commit()"
+    )
+    code, said = installed.types("opsjobs", "install", "--check")
+    assert code == 1
+    assert (
+        "the database has opsjobs schema 99, and this release of flask_opsjobs knows up to" in said
+    )
+
+
+def test_who_does_not_read_on_gets_every_file_and_no_complaint(newcomer: Newcomer) -> None:
+    newcomer.does("db", "init")
+    assert newcomer.pipes_away("opsjobs", "install") == ""
+    files = newcomer.files()
+    assert any("steps.upgrade(op" in text for name, text in files.items() if "versions" in name)
+    assert "leave_out()" in files["migrations/env.py"]
+    assert {"opsjobs_access.py", "opsjobs_display.py"} <= set(files)
+
+
+def test_the_first_refusal_gives_advice_that_can_be_followed(newcomer: Newcomer) -> None:
+    """Somebody who adds OpsJobs first, before there are policies, and does what each sentence says."""
+    newcomer.does("db", "init")
+    own = newcomer.files()["app.py"]
+    newcomer.adds("from flask_opsjobs import OpsJobs\nopsjobs = OpsJobs(app)")
+    code, said = newcomer.types("opsjobs", "install")
+    assert code != 0
+    assert "SECRET_KEY is not set" in said
+    newcomer.env["HOST_SECRET_KEY"] = "made by secrets.token_hex()"
+    code, said = newcomer.types("opsjobs", "install")
+    assert code != 0
+    assert "take OpsJobs out of the app again, run `flask opsjobs install`" in said
+    (newcomer.folder / "app.py").write_text(own)
+    newcomer.adds(printed_lines(newcomer.does("opsjobs", "install")))
+    newcomer.does("db", "upgrade")
+    newcomer.does("opsjobs", "install", "--check")
 
 
 def test_a_host_can_go_back(installed: Newcomer) -> None:

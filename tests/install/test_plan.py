@@ -90,23 +90,60 @@ def test_it_refuses_an_app_without_sqlalchemy() -> None:
     assert "has no Flask-SQLAlchemy" in run(Flask("host")).output
 
 
-def revise(app: Flask, name: str, after: str | None) -> None:
+def revise(app: Flask, name: str, after: str | None, label: str | None = None) -> None:
     """A revision of the host's own."""
     lines = ["from alembic import op", f"revision = {name!r}", f"down_revision = {after!r}"]
+    lines += [f"branch_labels = {(label,)!r}" if label else "branch_labels = None"]
     lines += ["def upgrade(): pass", "def downgrade(): pass"]
     Path("migrations/versions", f"{name}.py").write_text("\n".join(lines) + "\n")
 
 
-def test_it_refuses_several_heads_until_they_are_joined(make: Make) -> None:
-    app = make()
+def branch(app: Flask) -> None:
+    """Two branches on purpose: `billing`, of two revisions, and one without a label."""
     revise(app, "one", None)
-    revise(app, "left", "one")
+    revise(app, "left", "one", "billing")
+    revise(app, "further", "left")
     revise(app, "right", "one")
+
+
+def test_of_several_heads_it_names_each_and_what_to_type(make: Make) -> None:
+    app = make()
+    branch(app)
     result = run(app)
     assert result.exit_code == 1
-    assert "migrations has 2 heads" in result.output
+    heads = result.output.partition("migrations has 2 heads: ")[2].partition(".")[0]
+    assert sorted(heads.split(", ")) == ["further (billing)", "right"]
+    assert "`flask opsjobs install --head " in result.output
     assert "join them with `flask db merge heads`" in result.output
     assert not Path("opsjobs_access.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [("billing", "further"), ("further", "further"), ("right", "right")]
+)
+def test_the_revision_stands_after_the_head_that_was_chosen(
+    make: Make, name: str, head: str
+) -> None:
+    app = make()
+    branch(app)
+    result = run(app, "--head", name)
+    assert result.exit_code == 0, result.output
+    (path,) = Path("migrations/versions").glob("*opsjobs*.py")
+    assert f"down_revision = {head!r}" in path.read_text()
+    assert "Then run `flask db upgrade heads`" in result.output
+    # Now nothing is missing, and there is nothing to choose.
+    assert "written  " not in run(app).output
+
+
+@pytest.mark.parametrize("name", ["nobody", "one"])
+def test_a_head_that_is_none_is_refused_beside_those_that_are(make: Make, name: str) -> None:
+    app = make()
+    branch(app)
+    result = run(app, "--head", name)
+    assert result.exit_code == 1
+    assert f"migrations has no head '{name}'" in result.output
+    assert "further (billing)" in result.output
+    assert not list(Path("migrations/versions").glob("*opsjobs*.py"))
 
 
 def test_the_revision_stands_after_the_head_and_calls_the_steps(make: Make) -> None:
