@@ -9,7 +9,7 @@ from flask import g, request
 from ..actions.on_limiters import make_target
 from ..jobs import search_ids
 from ..policy import raised
-from . import _problems
+from . import _partition, _problems
 from ._host import host
 
 _log = logging.getLogger("flask_opsjobs")
@@ -82,7 +82,7 @@ def subject() -> str | None:
         job_id = search_ids.read_own(arguments["job_id"])
         return f"job/{arguments['job_id'] if job_id is None else job_id}"
     if "limiter" in arguments:
-        return make_target(arguments["limiter"], request.args.get("partition"))
+        return make_target(arguments["limiter"], _partition.asked())
     if "name" not in arguments:
         return None
     # `opsjobs.queue_pause` is about a queue, `opsjobs.cron_entry_live` about a cron entry.

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Blueprint, g, request
 from werkzeug import exceptions
 
-from . import _access, _headers, _origin, _pages, _problems
+from . import _access, _headers, _origin, _pages, _partition, _problems
 from ._problems import Problem
 from .urls import URLS, Url
 
@@ -31,6 +31,7 @@ def make_blueprint() -> Blueprint:
             strict_slashes=False,
             merge_slashes=False,  # a queue's name may have two
         )
+    blueprint.url_defaults(_partition.hide)
     blueprint.register_error_handler(Problem, _pages.problem)
     for error, made in _FAULTS.items():
         blueprint.register_error_handler(error, partial(_fault, made))

@@ -67,7 +67,7 @@ def _verbs_of(thing: str, place: str, **own: Callable[..., Any]) -> Iterator[Url
 
 
 def _verbs_of_limiters() -> Iterator[Url]:
-    """Each verb on a limiter, or on the partition of it that `?partition=` names."""
+    """Each verb on a limiter, or on the partition of it that the address names."""
     for action in (action for action in ACTIONS.values() if action.thing == "limiter"):
         rule, endpoint = f"/limiters/<limiter>/{action.verb}", f"limiter_{action.verb}"
         yield Url(rule, endpoint, actions.on_limiter(action), "verb", action.permission)
@@ -109,7 +109,7 @@ URLS = (
     *_verbs_of("cron", "/cron/<path:name>", edit=cron.change),
     Url("/limiters", "limiters", limiters.page, "page", "limiters.view"),
     Url("/live/limiters", "limiters_live", limiters.live, "fragment", "limiters.view"),
-    # Its name has no slash; a partition, which may hold any text, is in the query string.
+    # Its name has no slash; the reference of a partition is in the query string.
     Url("/limiters/<limiter>", "limiter", limiters.limiter_page, "page", "limiters.view"),
     Url(
         "/live/limiters/<limiter>",
@@ -124,6 +124,10 @@ URLS = (
         simulate.page,
         "page",
         "limiters.view",
+    ),
+    # Sent, not asked for: a partition is a value of jobs' arguments.
+    Url(
+        "/limiters/<limiter>/open", "limiter_open", limiters.open_partition, "verb", "limiters.view"
     ),
     *_verbs_of_limiters(),
     Url("/audit", "audit", audit.page, "page", "audit.view"),

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from flask_opsjobs.jobs.filter import JobFilter
 from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.web import _cursor
+from flask_opsjobs.web._partition import make_reference
 from flask_opsjobs.web.urls import URLS, Url
 from tests.tools.bench_pages_control import ENTRIES, LIMITERS
 
@@ -176,6 +177,9 @@ def _path(
             "id": str(known.job(n)),
         }
         said = {name: value.format(**words) for name, value in query.items()}
+        if "partition" in said:
+            limiter = str(parts["limiter"](n))
+            said["partition"] = make_reference(known.secrets[0], limiter, said["partition"])
         rule = _PART.sub(lambda found: str(parts[found[1]](n)), url.rule)
         return f"{PREFIX}{rule}" + (f"?{urlencode(said)}" if said else "")
 

@@ -116,6 +116,14 @@ def _cron(page: Any, url: str) -> None:
     _await(page, f"{url}/cron", "svg.strip use")
 
 
+def _partition(page: Any, url: str) -> None:
+    """By its name: no address holds it."""
+    go(page, f"{url}/limiters/customer-api")
+    page.fill("#partition", "1")
+    with page.expect_navigation():
+        page.press("#partition", "Enter")
+
+
 def _limiters(page: Any, url: str) -> None:
     """As soon as a process has declared one."""
     _await(page, f"{url}/limiters", "table tbody th a")
@@ -148,7 +156,7 @@ SHOTS = (
     Shot("cron-new", "cron_new", at("/new/cron?expression=30+3+*+*+*&zone=Europe/Berlin")),
     Shot("limiters", "limiters", _limiters),
     Shot("limiter", "limiter", at("/limiters/customer-api")),
-    Shot("limiter-partition", "limiter", at("/limiters/customer-api?partition=1"), is_main=True),
+    Shot("limiter-partition", "limiter", _partition, is_main=True),
     Shot(
         "limiter-simulate",
         "limiter_simulate",

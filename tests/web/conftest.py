@@ -14,6 +14,7 @@ from flask_opsjobs import OpsJobs
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.operator import Operator
+from flask_opsjobs.web._partition import make_reference
 from flask_opsjobs.web.urls import PERMISSIONS
 from tests.support.policies import AllowAll
 from tests.web.rows import make_one_of_each
@@ -81,6 +82,16 @@ def get(client: FlaskClient) -> Callable[..., Any]:
         return response
 
     return get
+
+
+@pytest.fixture
+def reference(host: Host) -> Callable[..., str]:
+    """What stands for a partition in an address: `reference("42")`; of the limiter that `make_limiter` makes."""
+
+    def reference(partition: str, limiter: str = "customer-api") -> str:
+        return make_reference(host.secrets[0], limiter, partition)
+
+    return reference
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from flask import Flask
@@ -23,6 +23,7 @@ from tests.web.every import soup
 from tests.web.rows import ago, make_executor, make_limited, make_limiter
 
 Get = Callable[..., Any]
+Reference = Callable[..., str]
 REASON = "the vendor is down, OPS-2291"
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 ODD = ["", "a/b", "a//b", "..", "cooldown", "naïve ☂", "<b>&'\"", "a b", "100%", "a?b#c", "{{7*7}}"]
@@ -68,12 +69,14 @@ def test_one_bucket_tells_its_tokens_and_the_next_start(get: Get, session: Sessi
     assert "one every 6 s" in said
 
 
-def test_all_places_taken_is_not_over_by_time(get: Get, session: Session) -> None:
+def test_all_places_taken_is_not_over_by_time(
+    get: Get, session: Session, reference: Reference
+) -> None:
     make_limiter(session, rate=None, per_seconds=None, burst=None, concurrency=1)
     make_limited(session, state="started")
     make_limited(session)
     session.commit()
-    said = _panel(get, "bucket", "/limiters/customer-api?partition=42")
+    said = _panel(get, "bucket", f"/limiters/customer-api?partition={reference('42')}")
     assert "1 of 1 taken" in said
     assert "not by time alone too few places are free" in said
 
@@ -111,12 +114,15 @@ def _count_until(session: Session, now: datetime) -> None:
     session.commit()
 
 
-def test_a_cooldown_says_until_when_who_and_why(get: Get, session: Session, host: Host) -> None:
+def test_a_cooldown_says_until_when_who_and_why(
+    get: Get, session: Session, host: Host, reference: Reference
+) -> None:
     make_limiter(session)
     make_limited(session)
     session.commit()
     _cool_down(host, "limiter/customer-api")
-    for path in ("/limiters", "/limiters/customer-api", "/limiters/customer-api?partition=42"):
+    partition = f"/limiters/customer-api?partition={reference('42')}"
+    for path in ("/limiters", "/limiters/customer-api", partition):
         said = " ".join(soup(get(path).text).select_one(".say").text.split())
         assert "customer-api cools down until" in said
         assert f"by l.brandt: “{REASON}”" in said
@@ -125,14 +131,17 @@ def test_a_cooldown_says_until_when_who_and_why(get: Get, session: Session, host
     assert REASON in _panel(get, "decided")
 
 
-def test_a_partition_cools_down_on_its_own_page(get: Get, session: Session, host: Host) -> None:
+def test_a_partition_cools_down_on_its_own_page(
+    get: Get, session: Session, host: Host, reference: Reference
+) -> None:
     make_limiter(session)
     session.commit()
     _cool_down(host, "limiter/customer-api/42")
-    assert "it cools down" in _panel(get, "bucket", "/limiters/customer-api?partition=42")
+    path = f"/limiters/customer-api?partition={reference('42')}"
+    assert "it cools down" in _panel(get, "bucket", path)
     assert REASON in _panel(get, "cooling")
     assert _buttons(get, "/limiters/customer-api") == []
-    assert _buttons(get, "/limiters/customer-api?partition=42") == ["Clear cooldown…"]
+    assert _buttons(get, path) == ["Clear cooldown…"]
     assert "1 cooling" in get("/limiters").text
 
 
@@ -160,7 +169,7 @@ def test_who_holds_and_since_when(get: Get, session: Session) -> None:
 
 
 def test_a_partition_that_a_deploy_left_out_is_shown_while_jobs_are_in_it(
-    get: Get, session: Session
+    get: Get, session: Session, reference: Reference
 ) -> None:
     make_limiter(session, partition_by=None)
     make_limited(session)
@@ -174,20 +183,24 @@ def test_a_partition_that_a_deploy_left_out_is_shown_while_jobs_are_in_it(
     # The door cools no partition down that is not declared.
     assert "1, in the order in which they start" in said
     assert 'id="cool-title"' not in said
-    get("/limiters/customer-api?partition=43")
-    get("/limiters/customer-api/simulate?partition=42&live=yes")
-    assert "nothing waits or runs there" in get("/limiters/customer-api?partition=44", 422).text
-    get("/limiters/customer-api/simulate?partition=44", 422)
+    waits, runs, gone = map(reference, ("42", "43", "44"))
+    get(f"/limiters/customer-api?partition={runs}")
+    get(f"/limiters/customer-api/simulate?partition={waits}&live=yes")
+    said = get(f"/limiters/customer-api?partition={gone}", 422).text
+    assert "nothing waits or runs there" in said
+    get(f"/limiters/customer-api/simulate?partition={gone}", 422)
 
 
-def test_controls_of_a_partition_are_written_out(get: Get, session: Session) -> None:
+def test_controls_of_a_partition_are_written_out(
+    get: Get, session: Session, reference: Reference
+) -> None:
     odd = "a\x1b[1m\nb\x9b\u202e"
     make_limiter(session)
     job = make_limited(session, odd)
     make_limited(session, odd, "started")
     session.commit()
     shown = r"a\x1b[1m\nb\x9b\u202e"
-    query = f"?partition={quote(odd, safe='')}"
+    query = f"?partition={reference(odd)}"
     whole = get("/limiters/customer-api").text
     assert whole.count(shown) == 2
     (link,) = soup(whole).select("section[aria-labelledby=hot] tbody a")
@@ -229,12 +242,16 @@ def test_a_job_links_to_its_limiter(get: Get, session: Session) -> None:
 
 @pytest.mark.parametrize("partition", ODD)
 def test_any_text_is_a_partition(
-    partition: str, get: Get, client: FlaskClient, session: Session, host: Host
+    partition: str, get: Get, client: FlaskClient, session: Session, reference: Reference
 ) -> None:
     make_limiter(session)
     session.commit()
-    query = f"?partition={quote(partition, safe='')}"
-    tree = soup(get(f"/limiters/customer-api{query}").text)
+    query = f"?partition={reference(partition)}"
+    opens = soup(get("/limiters/customer-api").text).select_one("section[aria-labelledby=open-title] form")  # fmt: skip
+    typed = {"partition": partition}
+    opened = client.post(opens["action"], data=typed, headers=SAME_ORIGIN)
+    assert (opened.status_code, opened.location) == (303, f"/ops/jobs/limiters/customer-api{query}")
+    tree = soup(client.get(opened.location).text)
     get(tree.select_one("#live")["hx-get"].removeprefix("/ops/jobs"))
     form = tree.select_one("section[aria-labelledby=cool-title] form")
     sent = client.post(form["action"], data={"minutes": "5"}, headers=SAME_ORIGIN)
@@ -257,8 +274,10 @@ def test_any_text_is_a_partition(
     [
         ("/limiters/nowhere", 404, "No process has declared a limiter nowhere"),
         ("/live/limiters/nowhere", 404, "No process has declared"),
-        ("/limiters/whole?partition=7", 422, "has none"),
-        ("/limiters/whole?partition=%00", 404, "No such limiter"),
+        ("/limiters/whole?partition=7", 422, "was not made here"),
+        ("/limiters/whole?partition=", 422, "was not made here"),
+        ("/limiters/whole?partition=%00", 422, "was not made here"),
+        ("/limiters/whole?partition=%E2%98%82", 422, "was not made here"),
         ("/limiters/whole%00", 404, "No such limiter"),
     ],
 )
@@ -268,6 +287,29 @@ def test_what_is_not_there_is_said(
     make_limiter(session, "whole", partition_by=None)
     session.commit()
     assert said in get(path, status).text
+
+
+def test_a_limiter_without_partitions_has_none(
+    get: Get, session: Session, reference: Reference
+) -> None:
+    make_limiter(session, "whole", partition_by=None)
+    session.commit()
+    for path in ("/limiters/whole", "/limiters/whole/simulate", "/live/limiters/whole"):
+        assert "has none" in get(f"{path}?partition={reference('7', 'whole')}", 422).text
+        # A reference of another limiter's is none of this one's, though its partition be the same.
+        assert "not made here" in get(f"{path}?partition={reference('7')}", 422).text
+
+
+@pytest.mark.parametrize("typed", ["a\0b", "x" * 201])
+def test_what_no_partition_is_called_opens_nothing(
+    typed: str, client: FlaskClient, session: Session
+) -> None:
+    make_limiter(session)
+    session.commit()
+    place = "/ops/jobs/limiters/customer-api/open"
+    answer = client.post(place, data={"partition": typed}, headers=SAME_ORIGIN)
+    assert answer.status_code == 422
+    assert "a text of at most 200 characters" in answer.text
 
 
 def test_nothing_there_yet_says_what_will_be(get: Get) -> None:
@@ -282,15 +324,16 @@ def test_a_list_of_too_many_says_that_it_is_cut(get: Get, session: Session) -> N
 
 
 def test_the_policy_is_asked_about_the_partition(
-    get: Get, access: Access, session: Session
+    get: Get, access: Access, session: Session, reference: Reference
 ) -> None:
     make_limiter(session)
     session.commit()
     access.held -= {"limiter.cooldown"}
-    get("/limiters/customer-api?partition=a/b")
+    path = f"/limiters/customer-api?partition={reference('a/b')}"
+    get(path)
     assert ("limiters.view", "limiter/customer-api/a/b") in access.asked
     assert ("limiter.cooldown", "limiter/customer-api/a/b") in access.asked
-    said = _panel(get, "cool-title", "/limiters/customer-api?partition=a/b")
+    said = _panel(get, "cool-title", path)
     assert "needs limiter.cooldown" in said
 
 
@@ -301,18 +344,57 @@ class Hides(ShowAll):
         return text.replace("hunter2", "[hidden]")
 
 
-def test_what_the_display_policy_hides_is_no_link(
-    make_app: Callable[..., Flask], session: Session
+def test_a_partition_that_the_display_policy_hides_stands_on_no_page_and_in_no_address(
+    make_app: Callable[..., Flask], session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_limiter(session)
-    make_limited(session, "hunter2")
+    job = make_limited(session, "hunter2")
     make_limited(session, "hunter2", "started")
     session.commit()
-    client = make_app(display=Hides()).test_client()
-    answer = client.get("/ops/jobs/limiters/customer-api")
-    assert answer.status_code == 200
-    assert "hunter2" not in answer.text
-    assert answer.text.count("[hidden]") == 2
+    access = Access()
+    app = make_app(display=Hides(), access=access)
+    caplog.set_level(logging.DEBUG)
+
+    def ask(path: str, **form: str) -> Any:
+        client = app.test_client()
+        answer = client.post(path, data=form, headers=SAME_ORIGIN) if form else client.get(path)
+        assert "hunter2" not in f"{path}\n{answer.headers}\n{answer.text}"
+        return answer
+
+    ask(f"/ops/jobs/jobs/{job.id}")
+    limiter = soup(ask("/ops/jobs/limiters/customer-api").text)
+    (link,) = limiter.select("section[aria-labelledby=hot] tbody a")
+    assert link.text == "[hidden]"
+    page = ask(link["href"])
+    assert page.status_code == 200
+    tree = soup(page.text)
+    for place in (tree.select_one("#live")["hx-get"], tree.select_one("#part .acts a")["href"]):
+        assert ask(place).status_code == 200
+    cool_down = tree.select_one("section[aria-labelledby=cool-title] form")["action"]
+    preview = ask(ask(cool_down, minutes="5", back=str(link["href"])).location)
+    assert soup(preview.text).h1.text == "Cool limiter customer-api/[hidden] down"
+    run = soup(preview.text).select_one("form[action$='/execute']")
+    fields = {field["name"]: field["value"] for field in run.select("input")}
+    done = ask(run["action"], **fields, reason=REASON)
+    assert "Audit 1" in ask(done.location).text
+    shown = [
+        ask(path).text
+        for path in (
+            "/ops/jobs/limiters",
+            "/ops/jobs/limiters/customer-api",
+            str(link["href"]),
+            f"/ops/jobs/jobs/{job.id}",
+            "/ops/jobs/audit",
+            "/ops/jobs/audit/1",
+        )
+    ]
+    assert all("[hidden]" in text for text in shown[1:])
+    assert "cools down" in shown[2]
+    access.held -= {"limiters.view", "limiter.clear"}
+    assert ask(str(link["href"])).status_code == 403
+    assert ask(cool_down.replace("/cooldown", "/clear"), back="/").status_code == 403
+    assert "was denied limiters.view" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 def test_what_has_not_changed_is_not_sent_again(client: FlaskClient, session: Session) -> None:

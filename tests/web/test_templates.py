@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,7 +24,9 @@ TEMPLATES = sorted(
 
 
 @pytest.fixture
-def cooling(session: Session, host: Host, jobs: dict[str, Job]) -> str:
+def cooling(
+    session: Session, host: Host, jobs: dict[str, Job], reference: Callable[..., str]
+) -> str:
     """The path of a partition that cools down; its limiter rejected a call."""
     refused = {"partition": "42", "worker": "charge", "weight": 2, "code": "limit_tokens"}
     session.add(LimitRejection(at=ago(minutes=3), limiter="customer-api", **refused))
@@ -31,7 +34,7 @@ def cooling(session: Session, host: Host, jobs: dict[str, Job]) -> str:
     Operator(host).cooldown(
         "customer-api/42", 30, actor="tester", reason="the vendor asked us to wait"
     )
-    return "/ops/jobs/limiters/customer-api?partition=42"
+    return f"/ops/jobs/limiters/customer-api?partition={reference('42')}"
 
 
 def test_every_template_is_drawn_by_some_page(

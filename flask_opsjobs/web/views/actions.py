@@ -13,7 +13,7 @@ from ...actions.on_limiters import make_target
 from ...errors import ActionRefused
 from ...jobs import search_ids
 from ...operator import Operator
-from .. import _access, _back, _problems
+from .. import _access, _back, _partition, _problems
 from .._host import host
 from .._reads import asking
 from . import previews
@@ -51,11 +51,11 @@ def on_named(action: Action) -> Callable[[str], Response]:
 
 
 def on_limiter(action: Action) -> Callable[[str], Response]:
-    """The view that takes a limiter, or the partition of it that `?partition=` names."""
+    """The view that takes a limiter, or the partition of it that the address names."""
 
     def view(limiter: str) -> Response:
         params = {param: request.form.get(param, "").strip() for param in action.params}
-        return start(action, [make_target(limiter, request.args.get("partition"))], params)
+        return start(action, [make_target(limiter, _partition.asked())], params)
 
     return view
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from flask import Response, request
+from flask import Response, redirect, request, url_for
 from markupsafe import Markup
+from werkzeug import Response as AnyResponse
 
 from ...actions.catalog import ACTIONS, Action, actions_of_limiter
 from ...actions.on_limiters import make_target
@@ -19,7 +20,8 @@ from ...limits.page_queries import MOST_COUNTED, BucketState, LimiterRow
 from ...limits.partitions import has_partition, list_hot
 from ...limits.words import BLOCKS, in_words
 from ...overview.pace_queries import find_counted_until, find_pace
-from .. import _access, _pages, _problems
+from .. import _access, _pages, _partition, _problems
+from .._host import host
 from .._limit_charts import make_limit_charts
 from .._reads import Reading, reading
 
@@ -48,6 +50,13 @@ class Asked:
     def target(self) -> str:
         """What the policy and the audit call it."""
         return make_target(self.row.name, self.partition)
+
+    @property
+    def reference(self) -> str | None:
+        """What stands for the partition in an address."""
+        if self.partition is None:
+            return None
+        return _partition.make_reference(host().secrets[0], self.row.name, self.partition)
 
     @property
     def bucket(self) -> str | None:
@@ -92,6 +101,14 @@ def limiter_live(limiter: str) -> Response:
     return _pages.fragment(made)
 
 
+def open_partition(limiter: str) -> AnyResponse:
+    """Leads to the page of the partition that was typed."""
+    typed = request.form.get("partition", "")
+    if "\0" in typed or len(typed) > _partition.LONGEST:
+        raise _problems.unreadable(f"partition: a text of at most {_partition.LONGEST} characters.")
+    return redirect(url_for("opsjobs.limiter", limiter=limiter, partition=typed), 303)
+
+
 def _all() -> tuple[Markup, datetime]:
     with reading() as read:
         rows = limits.list_limiters(read.session, read.now)
@@ -111,10 +128,9 @@ def _all() -> tuple[Markup, datetime]:
 
 def find(read: Reading, name: str) -> Asked:
     """The limiter and the partition that the request names. Raises `Problem` when there is no such thing."""
-    partition = request.args.get("partition")
+    partition = _partition.asked()
     # Postgres takes no NUL.
-    is_text = "\0" not in name + (partition or "")
-    row = limits.find_limiter(read.session, name, read.now) if is_text else None
+    row = None if "\0" in name else limits.find_limiter(read.session, name, read.now)
     if row is None:
         raise _problems.no_such_limiter(name)
     if not has_partition(read.session, row, partition or ""):
