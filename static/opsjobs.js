@@ -7,21 +7,52 @@
   const on = (name, hear, target = document) => target.addEventListener(name, hear);
   const [dialog, toast, live] = [find("dialog"), find("toast"), find("live")];
 
-  // --- times in the browser's zone, when that is preferred; the server writes UTC
-  const isLocal = page.dataset.zone === "local";
-  const local = (moment) => moment.toLocaleString("sv"); // 2026-11-24 02:14:07
+  // --- times: the server sends moments, in UTC; what they are called runs on here, in the zone that is preferred
+  let skew = 0; // of the server's clock against this one, in ms; what a slow answer makes of it is left out
+  const tune = (said) => [skew = Date.parse(said) - Date.now(), skew = Math.abs(skew) > 3000 ? skew : 0];
+  const now = () => new Date(Date.now() + skew);
+  const isLocal = () => page.dataset.zone === "local";
+  const stamp = (moment) => isLocal() ? moment.toLocaleString("sv") : moment.toISOString().slice(0, 19).replace("T", " ");
+  const sizes = [[60, 1, "s"], [3600, 60, "min"], [48 * 3600, 3600, "h"], [Infinity, 86400, "d"]];
+  function span(seconds) {
+    const [, size, unit] = sizes.find(([limit]) => seconds < limit);
+    return `${Math.floor(seconds / size)} ${unit}`;
+  }
+  const words = {
+    ago: (passed) => Math.abs(passed) < 1 ? "now" : passed > 0 ? `${span(passed)} ago` : `in ${span(-passed)}`,
+    age: (passed) => span(Math.max(0, passed)),
+    for: (passed) => `for ${span(Math.max(0, passed))}`,
+    clock: (_, text) => text.slice(0, 10) === stamp(now()).slice(0, 10) ? text.slice(11) : text,
+  };
+  const write = (place, text) => { if (place.textContent !== text) place.textContent = text; };
+  function tellTimes(within) {
+    for (const time of all("time[data-as]", within)) {
+      const moment = new Date(time.dateTime);
+      write(time, words[time.dataset.as]((now() - moment) / 1000, stamp(moment)));
+    }
+  }
+  function tellZone(within) {
+    const zone = isLocal() ? "local" : "UTC";
+    for (const time of all("time[datetime]", within)) {
+      time.title = `${stamp(new Date(time.dateTime))} ${isLocal() ? "local time" : zone}`;
+    }
+    for (const place of all("[data-at]", within)) write(place, stamp(new Date(place.dataset.at)).slice(11, 16));
+    for (const place of all(".zone", within)) write(place, zone);
+    tellTimes(within);
+  }
   function enhance(within) {
     for (const button of all("[data-copy]", within)) button.hidden = !navigator.clipboard;
-    for (const time of isLocal ? all("time[datetime]", within) : []) {
-      const text = local(new Date(time.dateTime)), isToday = text.slice(0, 10) === local(new Date()).slice(0, 10);
-      time.title = `${text} local time`;
-      if ("clock" in time.dataset) time.textContent = isToday ? text.slice(11) : text;
-    }
+    tellZone(within);
     count();
   }
+  // Not under a selection, which a text that changes would end.
+  const tick = () => { if (!document.hidden && document.getSelection().isCollapsed) tellTimes(document); };
+  tune(page.dataset.now);
+  setInterval(tick, 1000);
+  on("visibilitychange", tick);
 
   // --- the live region asks for its part again, unless nobody looks or somebody works in it
-  let isForced = false, held = "", opened = [];
+  let isForced = false, held = "", opened = [], older;
   const say = (why) => { if (find("fresh-why")) find("fresh-why").textContent = why && ` · ${why}`; };
   function whyNot() {
     const selection = document.getSelection(), isMarked = !selection.isCollapsed && live.contains(selection.anchorNode);
@@ -36,9 +67,15 @@
     say(whyNot());
     if (!whyNot()) window.htmx.trigger(live, "refresh");
   }
+  let timer;
+  function schedule() {
+    const seconds = Number(page.dataset.refresh);
+    clearInterval(timer);
+    if (seconds) timer = setInterval(poll, seconds * 1000);
+    say(seconds ? "" : "refresh is off");
+  }
   if (live) {
-    if (Number(page.dataset.refresh)) setInterval(poll, page.dataset.refresh * 1000);
-    else say("refresh is off");
+    schedule();
     on("visibilitychange", poll);
     on("htmx:configRequest", (event) => { event.detail.headers["If-None-Match"] = live.dataset.etag; }, live);
     on("htmx:beforeSwap", (event) => {
@@ -53,15 +90,18 @@
       const details = all("details", live);
       if (details.length === opened.length) details.forEach((one, at) => { one.open = opened[at]; });
       if (held) (live.querySelector(held) ?? find("main")).focus();
+      // What moved up in place of the jobs that were done is on the page, and begins the next one too: nothing is skipped.
+      if (older && live.querySelector("a[rel=next]")) live.querySelector("a[rel=next]").setAttribute("href", older);
       live.dataset.etag = event.detail.xhr.getResponseHeader("ETag") ?? "";
       enhance(live);
     }, live);
     on("htmx:afterRequest", (event) => {
-      const { xhr } = event.detail, now = new Date(), time = find("fresh").querySelector("time");
+      const { xhr } = event.detail, time = find("fresh").querySelector("time");
       isForced = false;
       if (xhr.status === 304 || (xhr.status === 200 && xhr.getResponseHeader("ETag"))) {
-        time.dateTime = now.toISOString();
-        time.textContent = (isLocal ? local(now) : time.dateTime).slice(11, 19);
+        tune(xhr.getResponseHeader("Date"));
+        time.dateTime = now().toISOString();
+        tellZone(find("fresh"));
       } else say(`not refreshed: the server ${xhr.status ? `answered ${xhr.status}` : "did not answer"}`);
     }, live);
   }
@@ -74,7 +114,10 @@
     const sheet = new DOMParser().parseFromString(answer, "text/html").getElementById("sheet");
     if (!sheet) return tell(answer ? "Not what was asked for: are you still signed in?" : "The server did not answer.");
     tell();
-    if ("done" in sheet.dataset) return [dialog.close(), tell(sheet.querySelector("[data-toast]")), poll(true)];
+    if ("done" in sheet.dataset) {
+      older = live?.querySelector("a[rel=next]")?.getAttribute("href");
+      return [dialog.close(), tell(sheet.querySelector("[data-toast]")), poll(true)];
+    }
     find("dialog-place").replaceChildren(sheet);
     enhance(sheet);
     if (!dialog.open) dialog.showModal();
@@ -117,11 +160,22 @@
     last = box;
     count();
   }
+  on("pageshow", count, window); // what the browser has ticked again
   const pickAll = (isPicked) => [all("[data-pick]").forEach((box) => { box.checked = isPicked; }), count()];
   on("change", ({ target }) => {
-    if (target.closest(".prefs")) target.form.requestSubmit(); // kept as soon as it is chosen
+    if (target.closest(".prefs")) choose(target);
     else if ("pickAll" in target.dataset) pickAll(target.checked);
   });
+
+  // --- what is chosen of the display holds at once, where one is on the page, and is kept
+  async function choose({ name, value, form }) {
+    page.dataset[name] = value;
+    if (name === "zone") tellZone(document);
+    if (name === "refresh" && live) schedule();
+    const sent = { method: "POST", body: new URLSearchParams(new FormData(form)), headers: { "HX-Request": "true" } };
+    const isKept = await fetch(form.action, sent).then((got) => got.status === 204, () => false);
+    if (!isKept) tell("This choice holds on this page only: the server did not keep it. Are you still signed in?");
+  }
 
   // --- keys, off where one types
   let isGoing = false;
@@ -133,7 +187,7 @@
   const keys = {
     "?": () => find("help").click(), "/": () => (find("q") ?? find("jump")).focus(), r: () => poll(true),
     j: () => step(1), k: () => step(-1), x: () => row()?.querySelector("[data-pick]")?.click(),
-    t: () => [find("theme").value = page.dataset.theme === "dark" ? "light" : "dark", find("theme").form.requestSubmit()],
+    t: () => [find("theme").value = page.dataset.theme === "dark" ? "light" : "dark", choose(find("theme"))],
     g: () => { isGoing = true; }, Escape: () => [pickAll(false), tell()],
   };
   on("keydown", (event) => {
@@ -146,5 +200,4 @@
   });
 
   enhance(document);
-  if (isLocal && live) find("fresh-zone").textContent = "local";
 })();

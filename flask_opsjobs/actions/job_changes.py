@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from ..host import Host
 from ..jobs.transitions import Standing
-from .shapes import Change
+from .shapes import Change, Item
 from .verdict import exact, moment
 
 Changes = tuple[Sequence[Change | None], str | None]
+
+_BOUND = "it must start before its deadline, "
 
 
 def facts_of(job: Standing, now: datetime) -> dict[str, Any]:
@@ -58,7 +61,7 @@ def _retry(job: Standing, _host: Host, now: datetime) -> Changes:
     is_bound = job.deadline_at is not None and not _has_passed(job, now)
     return (
         changes,
-        f"it must start before its deadline, {moment(job.deadline_at)}" if is_bound else None,
+        f"{_BOUND}{moment(job.deadline_at)}" if is_bound else None,
     )
 
 
@@ -109,6 +112,22 @@ def _delete(job: Standing, _host: Host, _now: datetime) -> Changes:
 
 def _until(job: Standing) -> str:
     return "for ever" if job.unique_until == "forever" else "until its span is over"
+
+
+def merge_notes(items: Sequence[Item]) -> list[str]:
+    """The notes of a plan or a receipt, each said once; deadlines, which all differ, by their number and the first."""
+    notes = [item.note for item in items if item.note]
+    deadlines = sorted(note for note in notes if note.startswith(_BOUND))
+    if len(deadlines) > 1:
+        notes = [note for note in notes if note not in deadlines]
+    said = [
+        note if number == len(items) else f"{number} of them: {note}"
+        for note, number in Counter(notes).items()
+    ]
+    if len(deadlines) > 1:
+        first = deadlines[0].removeprefix(_BOUND)
+        said.append(f"{len(deadlines)} must start before their deadlines, the first at {first}")
+    return said
 
 
 def _has_passed(job: Standing, now: datetime) -> bool:

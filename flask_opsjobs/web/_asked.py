@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from urllib.parse import parse_qsl
 
-from flask import request
+from flask import request, url_for
 
 from ..jobs.filter import JobFilter
 from ..jobs.rows import JobPage
@@ -69,6 +70,19 @@ def read() -> Asked:
     if before is not None and after is not None:
         raise _problems.unreadable("before and after: a page begins at one of them.")
     return Asked(wanted, before, after)
+
+
+def read_address(address: str) -> JobFilter | None:
+    """The filter of the list of jobs at an address of ours; None of another page, or when it may not be asked."""
+    path, _, query = address.partition("?")
+    if path != url_for("opsjobs.jobs"):
+        return None
+    try:
+        wanted = JobFilter.from_query(parse_qsl(query))
+        _require_searchable(wanted)
+    except (BadFilter, _problems.Problem):
+        return None
+    return wanted
 
 
 def is_shown(wanted: JobFilter) -> Callable[[str], bool]:

@@ -29,7 +29,7 @@ class Chart:
     says: str
     finding: str
     grid: Sequence[tuple[float, str]]
-    ticks: Sequence[tuple[float, str, str]]
+    ticks: Sequence[tuple[float, str, datetime | str]]
     blind: Sequence[tuple[float, float]]
     area: str = ""
     trace: str = ""
@@ -176,16 +176,17 @@ def _blind(values: Values) -> list[tuple[float, float]]:
     return [(round(gap[0] * wide, 1), round(len(gap) * wide, 1)) for gap in gaps]
 
 
-def _ticks(pace: Pace) -> list[tuple[float, str, str]]:
-    """Times of day (UTC) below the plot, and `now` at its end: place, anchor, label."""
+def _ticks(pace: Pace) -> list[tuple[float, str, datetime | str]]:
+    """Times of day below the plot, and `now` at its end: place, anchor, label."""
     every, first = _AXIS[pace.window], pace.steps[0].start
     span = pace.step * len(pace.steps)
     midnight = first.astimezone(UTC).replace(hour=0, minute=0)
-    at, ticks = midnight + ((first - midnight) // every + 1) * every, []
+    at = midnight + ((first - midnight) // every + 1) * every
+    ticks: list[tuple[float, str, datetime | str]] = []
     while at < first + span:
         x = (at - first) / span * _WIDTH
         if x <= _WIDTH - _LAST_LABEL:
-            ticks.append((round(x, 1), "start" if x < _LABEL / 2 else "middle", f"{at:%H:%M}"))
+            ticks.append((round(x, 1), "start" if x < _LABEL / 2 else "middle", at))
         at += every
     return [*ticks, (_WIDTH, "end", "now")]
 
@@ -216,7 +217,7 @@ def _unwatched(steps: Sequence[Step], values: Values) -> str:
         return ""
     longest = max(gaps, key=len)
     more = f", and {len(gaps) - 1} shorter gaps" if len(gaps) > 1 else ""
-    return f" No figures from {longest[0]:%H:%M} to {_end(steps, longest[-1]):%H:%M}{more}."
+    return f" No figures from {longest[0]:%H:%M} to {_end(steps, longest[-1]):%H:%M} UTC{more}."
 
 
 def _end(steps: Sequence[Step], at: datetime) -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from jinja2 import pass_context
@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from ..jobs.rows import Count
 from ..unseen import visible
+from ._host import host
 
 _STEPS = ((60, "s"), (3600, "min"), (48 * 3600, "h"), (None, "d"))
 _SIZES = {"s": 1, "min": 60, "h": 3600, "d": 86400}
@@ -45,48 +46,48 @@ def took(seconds: float | None) -> str:
 @pass_context
 def ago(context: Context, moment: datetime | None) -> Markup:
     """When, from now: `12 min ago`, `in 3 min`, `now`."""
-
-    def words(seconds: float) -> str:
-        if abs(seconds) < 1:
-            return "now"
-        return f"{span(seconds)} ago" if seconds > 0 else f"in {span(-seconds)}"
-
-    return _time(context, moment, words)
+    return _time(context, moment, "ago", "{} UTC")
 
 
 @pass_context
 def age(context: Context, moment: datetime | None) -> Markup:
     """How long since: `12 min`."""
-    return _time(context, moment, span)
+    return _time(context, moment, "age", "since {} UTC")
+
+
+@pass_context
+def lasting(context: Context, moment: datetime | None) -> Markup:
+    """How long something has been going on: `for 12 min`."""
+    return _time(context, moment, "for", "since {} UTC")
 
 
 @pass_context
 def clock(context: Context, moment: datetime | None) -> Markup:
     """The time of day, `02:14:07`, with its date unless that is today's: `2026-11-23 23:10:44`."""
+    return _time(context, moment, "clock", "{}")
+
+
+@pass_context
+def heartbeat(context: Context, moment: datetime) -> Markup:
+    """When a worker's last heartbeat was, or `on time`: each new one on time would be news of nothing."""
+    late_seconds = host().settings.late_seconds
+    if (context["now"] - moment).total_seconds() > late_seconds:
+        return ago(context, moment)
+    return Markup('<span title="within the last {:g} s">on time</span>').format(late_seconds)
+
+
+def _time(context: Context, moment: datetime | None, words: str, text: str) -> Markup:
+    """A moment, with the time of day in `text`. The script says it in `words`, second by second.
+
+    A response never says how long ago something was: it stays the same while nothing happens, and answers 304.
+    """
     if moment is None:
         return Markup("")
     moment = moment.astimezone(UTC)
+    date, time = moment.strftime("%Y-%m-%d"), moment.strftime("%H:%M:%S")
     is_today = moment.date() == context["now"].astimezone(UTC).date()
-    text = moment.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S")
-    return _time(context, moment, lambda seconds: text, is_clock=True)
-
-
-def _time(
-    context: Context,
-    moment: datetime | None,
-    words: Callable[[float], str],
-    *,
-    is_clock: bool = False,
-) -> Markup:
-    if moment is None:
-        return Markup("")
-    passed: timedelta = context["now"] - moment
-    moment = moment.astimezone(UTC)
-    return Markup('<time datetime="{}" title="{} UTC"{}>{}</time>').format(
-        moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        moment.strftime("%Y-%m-%d %H:%M:%S"),
-        Markup(" data-clock") if is_clock else "",
-        words(passed.total_seconds()),
+    return Markup('<time datetime="{}T{}Z" title="{} {} UTC" data-as="{}">{}</time>').format(
+        date, time, date, time, words, text.format(time if is_today else f"{date} {time}")
     )
 
 
@@ -154,6 +155,8 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "clock": clock,
     "code": code,
     "count": count,
+    "heartbeat": heartbeat,
+    "lasting": lasting,
     "number": number,
     "size": size,
     "took": took,

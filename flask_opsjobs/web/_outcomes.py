@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from ..limits.bucket import Shape
 from ..limits.outcome import Outcome
@@ -110,7 +111,7 @@ def make_chart(tried: Sequence[Tried]) -> Chart | None:
     )  # fmt: skip
 
 
-def _ticks(longest: float) -> list[tuple[float, str, str]]:
+def _ticks(longest: float) -> list[tuple[float, str, datetime | str]]:
     """Round times from the beginning below the plot, few enough to be read: place, anchor, label."""
     every = next((step for step in _ROUND if longest / step <= _TICKS), longest)
     # As `Scale` places the first and the last of its points.

@@ -12,6 +12,7 @@ from typing import Any
 from flask import url_for
 
 from ..actions.catalog import ACTIONS, Action
+from ..actions.job_changes import merge_notes
 from ..actions.on_limiters import split_target
 from ..actions.shapes import Change, Plan, Preview, Receipt, Skip
 
@@ -108,6 +109,18 @@ class Sheet:
             # "cannot retry job 7: it is started": what follows is the same for others.
             groups.setdefault((skip.code, skip.says.rpartition(": ")[2]), []).append(skip)
         return groups
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is to be known beside the changes; as executed, or else as planned. `new_jobs` say theirs."""
+        items = self.receipt.done if self.receipt else self.plan.items
+        return [] if self.new_jobs else merge_notes(items)
+
+    @property
+    def new_jobs(self) -> Sequence[str]:
+        """The ids of the jobs that it made."""
+        changes = [c for item in (self.receipt.done if self.receipt else ()) for c in item.changes]
+        return [_name(c.after) for c in changes if c.what == "new job" and c.after]
 
     @property
     def says(self) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from difflib import unified_diff
 from typing import Any
 
 import pytest
@@ -12,7 +14,10 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.web import _reads
+from flask_opsjobs.web._reads import Reading
 from flask_opsjobs.web.urls import URLS
+from tests.support.clock import Clock
 from tests.web.conftest import Access
 from tests.web.every import reads, soup
 
@@ -78,6 +83,35 @@ def test_a_page_contains_its_fragment_s_exact_text_and_its_tag(
         assert again.status_code == 304
         assert again.data == b""
     assert seen >= len([url for url in URLS if url.kind == "fragment"])
+
+
+def test_what_has_not_changed_answers_304_ten_seconds_later(
+    client: FlaskClient, jobs: dict[str, Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    # Not across a minute: the charts begin a new step with each.
+    clock.now = clock.now.replace(second=20, microsecond=0)
+    transaction = _reads._transaction
+
+    @contextmanager
+    def as_of_the_clock(seconds: float) -> Iterator[Reading]:
+        with transaction(seconds) as read:
+            yield Reading(read.session, clock.now)
+
+    monkeypatch.setattr(_reads, "_transaction", as_of_the_clock)
+    paths = [path for url, path in reads(jobs) if url.kind == "fragment"]
+    assert "/ops/jobs/live" in paths
+    first = {path: client.get(path) for path in paths}
+    clock.forward(seconds=10)
+    for path, before in first.items():
+        again = client.get(path, headers={"If-None-Match": before.headers["ETag"]})
+        assert (again.status_code, again.data) == (304, b""), (
+            f"{path}: {_difference(before, again)}"
+        )
+
+
+def _difference(before: Any, again: Any) -> str:
+    return "\n".join(unified_diff(before.text.splitlines(), again.text.splitlines(), n=0))
 
 
 def test_a_fragment_changes_its_tag_when_something_happened(

@@ -65,7 +65,10 @@ def test_a_live_one_in_full(get: Get, running: Job) -> None:
     words = " ".join(row.text.split())
     for piece in ("web-1:7", "web-1, pid 7", "forking", "2026.11.3", "mail, crm", "86.0 MB"):
         assert piece in words
-    assert f"{running.id} send_invoice for 20 min" in words
+    assert f"{running.id} send_invoice since " in words
+    since = row.select_one(".held time")
+    assert since["datetime"] == f"{running.started_at:%Y-%m-%dT%H:%M:%SZ}"
+    assert since["data-as"] == "for"
     # A narrow page has no head of the table: each cell but the name and the state says what it is.
     assert [cell.get("data-label") for cell in row.select("td")] == [
         None, "kind", "version", "queues", "in hand", "memory", "up for", "beat",

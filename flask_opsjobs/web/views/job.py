@@ -8,7 +8,9 @@ from typing import Any
 from flask import Response, request
 from markupsafe import Markup
 
-from ...actions.catalog import actions_of_job
+from ...actions import on_jobs
+from ...actions.catalog import Action, actions_of_job
+from ...actions.verdict import Decided
 from ...audit.queries import list_events_of
 from ...cron.lifecycle import FATES
 from ...cron.queries import find_slot_of
@@ -103,7 +105,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         fates=FATES,
         shape_of=shape_of,
         events=events,
-        actions=actions_of_job(job.state),
+        actions=_actions(read, job),
         why=why,
         reasons=_why.show(why, job, names_partition=names_partition),
         names_partition=names_partition,
@@ -114,6 +116,20 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         is_declared=declared is not None,
         redacted=declared.redact if declared else (),
     )
+
+
+def _actions(read: Reading, job: JobInFull) -> dict[Action, str | None]:
+    """What may be done in its state; with why it would be refused now, by the function that plans it."""
+    connection: Any = read.session.connection().connection.driver_connection
+    decided = Decided(_access.actor() or "", "", read.now)
+    found: dict[Action, str | None] = {}
+    for action in actions_of_job(job.state):
+        (verdict,) = on_jobs.judge(
+            connection, host(), action, [f"job/{job.id}"], decided, lock=False
+        )
+        said = verdict.skip.says if verdict.skip else None
+        found[action] = said and f"{said[0].upper()}{said[1:]}."
+    return found
 
 
 def _may_audit() -> bool:

@@ -76,7 +76,7 @@ def _allowed() -> Iterator[str]:
             yield from (entry.endpoint, *_BELOW.get(entry.endpoint, ()))
 
 
-def _moments(pace: Pace) -> Iterator[dict[str, str | None]]:
+def _moments(pace: Pace) -> Iterator[dict[str, datetime | str | None]]:
     """A few steps in words, evenly apart, the last one included."""
     every = max(1, len(pace.steps) // _MOMENTS)
     for step in pace.steps[every - 1 :: every]:
@@ -84,7 +84,7 @@ def _moments(pace: Pace) -> Iterator[dict[str, str | None]]:
         rates = {name: getattr(step, name) for name in ("finished", "failed")}
         spans = {name: getattr(step, name) for name in ("median", "p95", "wait")}
         yield {
-            "at": f"{step.start:%H:%M}",
+            "at": step.start,
             "due": due,
             **{name: None if value is None else short(value) for name, value in rates.items()},
             **{name: None if value is None else seconds(value) for name, value in spans.items()},

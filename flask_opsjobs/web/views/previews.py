@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from flask import redirect, request, url_for
 from werkzeug import Response
@@ -11,11 +12,23 @@ from ...actions.catalog import ACTIONS
 from ...actions.queries import find_preview
 from ...actions.shapes import Preview
 from ...jobs.lifecycle import STATES
+from ...jobs.queries import list_rows
+from ...jobs.rows import Count
+from ...jobs.search_queries import list_jobs
 from ...operator import Operator
-from .. import _access, _back, _pages, _problems, _sheet
+from .. import _access, _asked, _back, _pages, _problems, _sheet
 from .._display import Display
 from .._host import host
 from .._reads import Reading, asking, reading
+
+
+@dataclass(frozen=True)
+class More:
+    """How many jobs a filter still has, and the first page of them."""
+
+    count: Count
+    url: str
+
 
 _STATUS = {None: 200, "unauthorized": 403, "reason_too_short": 422, "reason_too_long": 422}
 
@@ -73,12 +86,33 @@ def _show(sheet: _sheet.Sheet, read: Reading, status: int = 200) -> Response:
         receipt=sheet.receipt,
         states=STATES,
         place=_sheet.place,
-        back=_back.read(),
+        back=(back := _back.read()),
+        more=_more(sheet, read, back),
     )
     if request.method == "POST" and "HX-Request" in request.headers:
         return Response(made, status=status, mimetype="text/html")
     here, title = f"{sheet.action.thing}s", display.name(sheet.title)
     return _pages.document("preview.html", here, title, read.now, status=status, sheet=made)
+
+
+def _more(sheet: _sheet.Sheet, read: Reading, back: str) -> More | None:
+    """What of a filtered list is still to be done after many of it were; those that were done do not count."""
+    wanted = _asked.read_address(back) if _access.may("jobs.view") else None
+    items = sheet.receipt.done if sheet.receipt and sheet.state == "done" else ()
+    if wanted is None or len(items) < 2 or sheet.action.thing != "job":
+        return None
+    if not (wanted.state or wanted.terms):
+        return None
+    done = [int(item.target.partition("/")[2]) for item in items]
+    is_shown = _asked.is_shown(wanted)
+    counts = list_jobs(read.session, wanted, read.now, is_shown=is_shown).counts
+    total = counts[wanted.state] if wanted.state else Count.sum(counts.values())
+    states = [row.state for row in list_rows(read.session, done)]
+    left = [state for state in states if wanted.state in (None, state)]
+    number = max(0, total.number - len(left))
+    query: dict[str, Any] = dict(wanted.to_query())
+    url = url_for("opsjobs.jobs", **query)
+    return More(replace(total, number=number), url) if number else None
 
 
 def _require_possible(preview_id: int) -> None:

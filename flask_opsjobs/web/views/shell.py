@@ -31,8 +31,9 @@ _PACKAGES = ("flask-opsjobs", "rq", "flask", "sqlalchemy", "psycopg")
 
 
 def display() -> Response:
-    """Keep the preferences that were sent, and go back to the page they were sent from."""
-    response = redirect(_back.read(), 303)
+    """Keep the preferences that were sent. A script stays on its page; a form goes back to the page it came from."""
+    is_script = "HX-Request" in request.headers
+    response = Response(status=204) if is_script else redirect(_back.read(), 303)
     _preferences.keep(response, _back.root())
     return response
 

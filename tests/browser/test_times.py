@@ -1,0 +1,85 @@
+"""Times in a real browser: the server sends moments, and the page says them in words that run on."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import Site
+
+pytestmark = pytest.mark.browser
+
+ENDED = ".lead time[data-as=ago]"
+
+
+def _open(page: Any, running: Site, path: str) -> None:
+    page.goto("/ops/jobs" + path.format(**running.jobs))
+    page.wait_for_load_state("networkidle")
+
+
+def test_moments_become_words_that_run_on_also_after_an_answer_that_nothing_changed(
+    page: Any, running: Site
+) -> None:
+    page.clock.install()
+    _open(page, running, "/jobs/{failed}")
+    assert re.fullmatch(r"now|\d+ s ago", page.inner_text(ENDED))
+    page.clock.run_for(1_000)
+    first = page.inner_text(ENDED)
+    page.clock.run_for(2_000)
+    assert page.inner_text(ENDED) != first
+    with page.expect_response("**/live") as found:
+        page.clock.run_for(6_000)
+    assert found.value.status == 304
+    page.clock.fast_forward("05:00")
+    assert re.fullmatch(r"[56] min ago", page.inner_text(ENDED))
+
+
+def test_what_is_swapped_in_is_worded_too(page: Any, running: Site) -> None:
+    _open(page, running, "/jobs/{started}")
+    assert re.fullmatch(r"for \d+ s", page.inner_text(".lead time[data-as=for]"))
+    running.gate.touch()
+    page.wait_for_selector(".chip.big[data-is=finished]", timeout=20_000)
+    assert re.fullmatch(r"now|\d+ s ago", page.inner_text(ENDED))
+
+
+def test_times_follow_the_zone_in_texts_titles_and_charts(
+    page: Any, live_url: str, running: Site
+) -> None:
+    context = page.context.browser.new_context(base_url=live_url, timezone_id="Asia/Kolkata")
+    page = context.new_page()
+    _open(page, running, "")
+    tick = page.locator(".chart text[data-at]").first
+    utc = (tick.get_attribute("data-at"), tick.text_content())
+    assert utc[0].endswith("+00:00")
+    assert utc[1] == utc[0][11:16]
+    page.select_option("#zone", "local")
+    minutes = [int(text[:2]) * 60 + int(text[3:]) for text in (utc[1], tick.text_content())]
+    assert (minutes[1] - minutes[0]) % 1440 == 330
+    assert page.locator(".zone").all_text_contents()[0] == "local"
+    assert "UTC" not in page.locator(".zone").all_text_contents()
+    page.select_option("#zone", "UTC")
+    assert tick.text_content() == utc[1]
+    context.close()
+
+
+def test_a_choice_of_the_display_keeps_the_page_where_it_is(page: Any, running: Site) -> None:
+    page.set_viewport_size({"width": 1280, "height": 300})
+    _open(page, running, "/jobs/{failed}")
+    page.evaluate("scrollTo(0, 200)")
+    for name, value in (("theme", "dark"), ("zone", "local"), ("refresh", "off")):
+        with page.expect_response("**/display"):
+            page.select_option(f"#{name}", value)
+        assert page.get_attribute("html", f"data-{name}") == value
+        assert page.evaluate("scrollY") == 200
+    assert "refresh is off" in page.inner_text("#fresh")
+    page.reload()
+    assert [page.input_value(f"#{name}") for name in ("theme", "zone", "refresh")] == [
+        "dark",
+        "local",
+        "off",
+    ]
+    page.route("**/display", lambda route: route.fulfill(status=403, body="no"))
+    page.select_option("#theme", "light")
+    page.wait_for_selector("#toast:has-text('did not keep it')")
