@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import psycopg
-from sqlalchemy import Engine, MetaData
+from sqlalchemy import Connection as SqlConnection
+from sqlalchemy import Engine, MetaData, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import Pool
@@ -169,3 +172,82 @@ class SpareConnections:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+
+
+# --- connections that do not wait for ever, for pages
+
+# How long a page waits for a connection, and for each answer unless it says more. libpq takes no less.
+_SOON_SECONDS = 2
+_page = threading.local()
+
+
+class PatientConnection(psycopg.Connection[Any]):
+    """A connection that is given up when Postgres says nothing for `patience` seconds, as when it is frozen.
+
+    A statement timeout is kept by the server; this one is kept here.
+    """
+
+    patience: float = _SOON_SECONDS
+
+    def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        """As psycopg's own, which comes back to the generator ten times a second while nothing arrives."""
+        return super().wait(self._give_up(gen), *args, **options)
+
+    def _give_up(self, gen: Any) -> Generator[Any, Any, Any]:
+        until = time.monotonic() + self.patience
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() >= until:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError(f"no answer within {self.patience:g} s")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+
+
+def make_patient_engine(engine: Engine) -> Engine:
+    """The host's engine on a pool of its own, of patient connections. To be made after the host's own listeners."""
+    pool = engine.pool.recreate()
+    event.listen(pool, "connect", _make_patient, insert=True)
+    event.listen(engine, "do_connect", _connect_soon)
+    return Engine(pool, engine.dialect, engine.url)
+
+
+def connect_soon(engine: Engine) -> SqlConnection:
+    """A connection of a patient engine. Raises what SQLAlchemy raises, when Postgres does not answer within seconds."""
+    _page.is_waiting = True
+    try:
+        return engine.connect()
+    finally:
+        _page.is_waiting = False
+
+
+@contextmanager
+def patience(connection: SqlConnection, seconds: float) -> Iterator[None]:
+    """A block in which this connection of a patient engine waits so long for each answer."""
+    driver: Any = connection.connection.driver_connection
+    driver.patience = seconds
+    try:
+        yield
+    finally:
+        driver.patience = _SOON_SECONDS
+
+
+def _make_patient(connection: Any, _record: object) -> None:
+    kind: Any = type(connection)
+    connection.__class__ = _patient(kind)
+
+
+@cache
+def _patient(kind: Any) -> Any:
+    """The host's class of connections, with patience."""
+    return type(kind.__name__, (PatientConnection, kind), {})
+
+
+def _connect_soon(dialect: Any, _record: object, args: Any, options: Any) -> Any:
+    """Connects for a page; None leaves the host's own connections alone."""
+    if not getattr(_page, "is_waiting", False):
+        return None
+    return dialect.connect(*args, **{**options, "connect_timeout": _SOON_SECONDS})

@@ -46,6 +46,18 @@ class RedisFacts:
 
 
 @dataclass(frozen=True)
+class SilentRedis:
+    """A Redis that does not answer, and which of the queues that were asked about live there.
+
+    `since` is when this process first saw it silent, `answered_at` its last answer: it fell silent in between.
+    """
+
+    queues: tuple[str, ...]
+    since: datetime
+    answered_at: datetime | None
+
+
+@dataclass(frozen=True)
 class OutsideJob:
     """A job that host code put straight into RQ. `function` is what it calls by RQ's description, without arguments."""
 
@@ -60,8 +72,9 @@ class OutsideJob:
 class OutsideFacts:
     """The jobs in RQ that are not ours, read at `read_at`: how many, by RQ's word, and a few, the failed ones first.
 
-    `said` is why Redis could not be asked. With `is_cut` there are more: only so many of each registry were read. With
-    `is_suspended` somebody told all workers of a Redis, by RQ's own flag, to take nothing.
+    `said` is why Redis could not be asked. `silent` are the queues whose Redis did not answer while another one did.
+    With `is_cut` there are more: only so many of each registry were read. With `is_suspended` somebody told all workers
+    of a Redis, by RQ's own flag, to take nothing.
     """
 
     read_at: datetime
@@ -70,6 +83,7 @@ class OutsideFacts:
     is_cut: bool = False
     examples: Sequence[OutsideJob] = ()
     is_suspended: bool = False
+    silent: Sequence[str] = ()
 
     @property
     def number(self) -> int:

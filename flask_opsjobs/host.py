@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
+from .answering import Answering
 from .at_most import AtMost
-from .db import OLDEST_SCHEMA, SCHEMA, SCHEMA_VERSION, SpareConnections
+from .db import (
+    OLDEST_SCHEMA,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SpareConnections,
+    connect_soon,
+    make_patient_engine,
+)
 from .errors import SchemaBehind
 from .policy import AccessPolicy, DisplayPolicy
 from .settings import Settings
@@ -42,7 +51,14 @@ class Host:
     # Both None under TESTING and without OPSJOBS_DISPATCH: jobs are left to the dispatch loop.
     hand_out: Callable[[list[Any]], None] | None = None
     may_be_born_queued: Callable[[str], bool] | None = None
+    # Whether Postgres answered pages.
+    postgres: Answering = field(default_factory=Answering)
     _schema_is_fine: bool = field(default=False, repr=False)
+
+    @cached_property
+    def pages(self) -> Engine:
+        """The engine of our pages: a pool apart from the host's, whose connections never wait for ever."""
+        return make_patient_engine(self.engine)
 
     def require_schema(self) -> None:
         """Return when the database's schema is one this code runs on; else raise `SchemaBehind` with the fix.
@@ -62,7 +78,7 @@ class Host:
 
     def schema_version(self) -> int:
         """The version of the schema in the database; 0 when there is none."""
-        with self.engine.connect() as connection:
+        with connect_soon(self.pages) as connection:
             if connection.scalar(text(f"SELECT to_regclass('{SCHEMA}.schema_version')")) is None:
                 return 0
             found = connection.scalar(text(f"SELECT max(version) FROM {SCHEMA}.schema_version"))

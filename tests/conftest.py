@@ -163,6 +163,7 @@ def make_app(request: pytest.FixtureRequest, redis_url: str) -> Iterator[MakeApp
                 engine.dispose()
         if "opsjobs" in app.extensions:
             app.extensions["opsjobs"].spare.close()
+            app.extensions["opsjobs"].pages.dispose()
 
 
 @pytest.fixture

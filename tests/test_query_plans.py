@@ -77,7 +77,7 @@ def module_app(databases: Any) -> Iterator[Flask]:
 def plans(module_app: Flask) -> Iterator[tuple[Plans, Reading]]:
     """A reading as pages have it, with its plans."""
     host: Host = module_app.extensions["opsjobs"]
-    with module_app.test_request_context(), reading() as read, Plans(host.engine) as plans:
+    with module_app.test_request_context(), reading() as read, Plans(host.pages) as plans:
         yield plans, read
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,39 +28,58 @@ _STATUSES = ("failed", "started", "queued", "deferred", "scheduled")
 
 
 def read_outside(broker: Broker, queues: Iterable[str], now: datetime) -> OutsideFacts:
-    """What lies in these queues and is not ours. Never raises: when Redis is away it says so, and soon."""
-    try:
-        return _read(broker, sorted(queues), now)
-    except RedisError as error:
-        return OutsideFacts(now, said=f"Redis does not answer ({type(error).__name__})")
+    """What lies in these queues and is not ours. Never raises: when a Redis is away it says so, and soon."""
+    names = sorted(queues)
+    found: list[tuple[Queue, _Found]] = []
+    silent: list[str] = []
+    said = None
+    is_suspended = False
+    for group in by_redis(read_only_queue(broker, name) for name in names[:_MOST_QUEUES]):
+        try:
+            there, is_held = _read(group)
+        except RedisError as error:
+            silent += [queue.name for queue in group]
+            said = f"Redis does not answer ({type(error).__name__})"
+        else:
+            found += there
+            is_suspended |= is_held
+    if said is not None and not found:
+        return OutsideFacts(now, said=said)
+    by_status = Counter[str]()
+    for _, one in found:
+        by_status[one.status] += len(one.rq_ids)
+    return OutsideFacts(
+        now,
+        by_status=+by_status,
+        is_cut=len(names) > _MOST_QUEUES or any(one.is_cut for _, one in found),
+        examples=_tell(found),
+        is_suspended=is_suspended,
+        silent=silent,
+    )
 
 
-def _read(broker: Broker, names: list[str], now: datetime) -> OutsideFacts:
-    by_status = dict.fromkeys(_STATUSES, 0)
-    is_cut, is_suspended = len(names) > _MOST_QUEUES, False
-    examples: list[tuple[Queue, OutsideJob]] = []
-    asked = (read_only_queue(broker, name) for name in names[:_MOST_QUEUES])
-    for queues in by_redis(asked):
-        with queues[0].connection.pipeline(transaction=False) as pipe:
-            pipe.exists(WORKERS_SUSPENDED)
-            for queue in queues:
-                _ask(pipe, queue)
-            answers = iter(pipe.execute())
-        is_suspended |= bool(next(answers))
+@dataclass(frozen=True)
+class _Found:
+    """The ids of a status of a queue that are not ours; `is_cut` when there may be more."""
+
+    status: str
+    rq_ids: Sequence[str]
+    is_cut: bool
+
+
+def _read(queues: Sequence[Queue]) -> tuple[list[tuple[Queue, _Found]], bool]:
+    """What lies in these queues of one Redis, and whether its workers are suspended."""
+    with queues[0].connection.pipeline(transaction=False) as pipe:
+        pipe.exists(WORKERS_SUSPENDED)
         for queue in queues:
-            for status in _STATUSES:
-                ids = next(answers)
-                is_cut |= len(ids) == _MOST_IDS
-                outside = [rq_id for one in ids if not is_ours(rq_id := _id(one, status))]
-                by_status[status] += len(outside)
-                few = outside[:_EXAMPLES]
-                examples += [
-                    (queue, OutsideJob(rq_id, queue.name, status, None, None)) for rq_id in few
-                ]
-    examples.sort(key=lambda pair: _STATUSES.index(pair[1].status))
-    told = _tell(examples[:_EXAMPLES])
-    counted = {status: number for status, number in by_status.items() if number}
-    return OutsideFacts(now, None, counted, is_cut, told, is_suspended)
+            _ask(pipe, queue)
+        is_suspended, *answers = pipe.execute()
+    asked = [(queue, status) for queue in queues for status in _STATUSES]
+    found = []
+    for (queue, status), ids in zip(asked, answers, strict=True):
+        outside = [rq_id for one in ids if not is_ours(rq_id := _id(one, status))]
+        found.append((queue, _Found(status, outside, len(ids) == _MOST_IDS)))
+    return found, bool(is_suspended)
 
 
 def _ask(pipe: Any, queue: Queue) -> None:
@@ -76,17 +96,24 @@ def _id(raw: Any, status: str) -> str:
     return StartedJobRegistry.parse_job_id(text) if status == "started" else text
 
 
-def _tell(examples: list[tuple[Queue, OutsideJob]]) -> list[OutsideJob]:
-    """The examples with what RQ noted of them, one round trip each."""
+def _tell(found: Sequence[tuple[Queue, _Found]]) -> list[OutsideJob]:
+    """A few examples with what RQ noted of them, one round trip each."""
+    by_need = sorted(found, key=lambda pair: _STATUSES.index(pair[1].status))
+    few = [(queue, one.status, rq_id) for queue, one in by_need for rq_id in one.rq_ids[:_EXAMPLES]]
     told = []
-    for queue, job in examples:
-        noted: Any = queue.connection.hmget(
-            RQJob.key_for(job.rq_id), "description", "ended_at", "created_at"
-        )
+    for queue, status, rq_id in few[:_EXAMPLES]:
+        try:
+            noted: Any = queue.connection.hmget(
+                RQJob.key_for(rq_id), "description", "ended_at", "created_at"
+            )
+        except RedisError:
+            break  # it fell silent just now: the numbers are known all the same
         description, ended_at, created_at = (_text(value) for value in noted)
         # RQ describes a job as the whole call: what is before the parenthesis is the function.
         function = description.partition("(")[0] if description else None
-        told.append(replace(job, function=function, moment=_moment(ended_at or created_at)))
+        told.append(
+            OutsideJob(rq_id, queue.name, status, function, _moment(ended_at or created_at))
+        )
     return told
 
 

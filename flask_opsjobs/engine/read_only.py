@@ -5,25 +5,21 @@ It remembers which Redis did not answer, so that a page does not wait again for 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from redis import Redis, RedisError
+from redis.client import Pipeline
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import TimeoutError as NoAnswer
-from redis.client import Pipeline
 from rq import Queue
 
+from ..answering import Answering
+from ..facts import SilentRedis
 from .broker import Broker
 from .connections import write_only
 from .redis_reads import by_redis, place_of
-
-# After a Redis did not answer it is asked again so much later; until then every read of it fails at once.
-_ASKED_AGAIN_SECONDS = 2.0
 
 # What may be asked. A name that is not here is refused, so a command that Redis learns later is too.
 READS = frozenset({
@@ -37,52 +33,23 @@ class WriteRefused(RuntimeError):
     """Somebody asked a read-only client to send another command than a read. Nothing was sent."""
 
 
-@dataclass
-class Answering:
-    """What this process knows of one Redis. `silent_since` is when it was first seen not to answer, None while it does;
-    `answered_at` is its last answer. In between nobody asked.
-    """
-
-    answered_at: datetime | None = None
-    silent_since: datetime | None = None
-    ask_again_at: float = 0.0
-
-
-# By place, since all apps and all queues of a process that live there meet the same silence.
+# By place: all apps and all queues of a process that live on one Redis meet the same silence.
 _known: dict[str, Answering] = {}
 
 
 @contextmanager
-def _asking(place: str) -> Iterator[None]:
-    """A block that asks this Redis. Raises the driver's error; at once while it is known to be silent."""
-    known = _known.setdefault(place, Answering())
-    if known.silent_since is not None:
-        if time.monotonic() < known.ask_again_at:
-            raise NoConnection("Redis did not answer a moment ago")
-        # Whoever comes while this one waits is told the silence at once.
-        known.ask_again_at = time.monotonic() + _ASKED_AGAIN_SECONDS
-    try:
+def _asking(redis: Redis) -> Iterator[None]:
+    """A block that asks this Redis. Raises the driver's error; at once while the Redis is known to be silent."""
+    known = _known.setdefault(place_of(redis), Answering())
+    with known.asking(_is_silence, lambda: NoConnection("Redis did not answer a moment ago")):
         yield
-    except (NoConnection, NoAnswer):
-        known.silent_since = known.silent_since or datetime.now(UTC)
-        known.ask_again_at = time.monotonic() + _ASKED_AGAIN_SECONDS
-        raise
-    except RedisError:
-        known.silent_since, known.answered_at = None, datetime.now(UTC)
-        raise
-    known.silent_since, known.answered_at = None, datetime.now(UTC)
 
 
-@dataclass(frozen=True)
-class Silent:
-    """A Redis that does not answer, and which of the queues that were asked about live there."""
-
-    queues: tuple[str, ...]
-    since: datetime
-    answered_at: datetime | None
+def _is_silence(error: BaseException) -> bool:
+    return isinstance(error, NoConnection | NoAnswer)
 
 
-def find_silent(broker: Broker, names: Iterable[str]) -> list[Silent]:
+def find_silent(broker: Broker, names: Iterable[str]) -> list[SilentRedis]:
     """Which Redis of these queues do not answer; takes 0.4 s at most for each that falls silent."""
     found = []
     for queues in by_redis(read_only_queue(broker, name) for name in sorted(names)):
@@ -92,7 +59,7 @@ def find_silent(broker: Broker, names: Iterable[str]) -> list[Silent]:
             known = _known[place_of(queues[0].connection)]
             if known.silent_since is not None:
                 names_there = tuple(queue.name for queue in queues)
-                found.append(Silent(names_there, known.silent_since, known.answered_at))
+                found.append(SilentRedis(names_there, known.silent_since, known.answered_at))
     return found
 
 
@@ -105,7 +72,7 @@ class ReadOnlyRedis(Redis):
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a read; raises `WriteRefused` for anything else."""
         _refuse(args)
-        with _asking(place_of(self)):
+        with _asking(self):
             return super().execute_command(*args, **options)
 
     def pipeline(self, transaction: bool = False, shard_hint: Any = None) -> ReadOnlyPipeline:
@@ -123,7 +90,7 @@ class ReadOnlyPipeline(Pipeline):
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send what is in line, and return the answers."""
-        with _asking(place_of(self)):
+        with _asking(self):
             return super().execute(raise_on_error)
 
 

@@ -22,6 +22,8 @@ from ..queues import queries as queue_queries
 LIVE = tuple(state for state in STATES if state not in FINAL)
 DUE = ("available", "queued")
 _FAILURES = 5
+# Pages that only say how much waits for a source count up to this.
+_MOST_DUE = 1_000
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,18 @@ def find_queues(
 ) -> Sequence[QueueDepth]:
     """Every queue that a job, one of the executors or `decided` names, with its depth."""
     return _queues(session, _sample(session), executors, decided)
+
+
+def count_due(session: Session) -> Mapping[str, Count]:
+    """How many jobs are due or handed out, by queue; of very many at least."""
+    asked = {"states": list(DUE), "most": _MOST_DUE + 1}
+    rows = session.connection().exec_driver_sql(sql.load("sample_live_jobs"), asked).all()
+    is_cut = sum(row.number for row in rows) > _MOST_DUE
+    due: dict[str, Count] = {}
+    for row in rows:
+        before = due[row.queue].number if row.queue in due else 0
+        due[row.queue] = Count(before + row.number, "at_least" if is_cut else "exact")
+    return due
 
 
 Sample = Mapping[tuple[str, str], Depth]

@@ -9,9 +9,10 @@ from ..facts import OutsideFacts
 from ..jobs.lifecycle import ENDED_BY
 from ..jobs.rows import Count
 from ..overview.attention_queries import Failures, Resolved
+from ..overview.outages import Place
 from ..overview.pace_queries import Pace
 from ..overview.queries import Depth, Overview, QueueDepth
-from ._cards import Card, Example, Place
+from ._cards import Card, Example
 from ._filters import span
 
 WAITS = ("scheduled", "deferred", "retryable")

@@ -7,15 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..jobs.rows import Count
-
-
-@dataclass(frozen=True)
-class Place:
-    """What to open: an endpoint with its values; `text` is the link's, or plain words to who may not go there."""
-
-    text: str
-    endpoint: str
-    values: dict[str, str | int]
+from ..overview.outages import Place
 
 
 @dataclass(frozen=True)

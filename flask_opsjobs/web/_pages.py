@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from .._folders import folder
 from ..actions.catalog import ACTIONS
-from . import _access, _back, _badges, _files, _preferences
+from . import _access, _back, _files, _preferences, _sources
 from ._display import Display
 from ._filters import FILTERS, written
 from ._host import host
@@ -54,10 +54,14 @@ def part(template: str, now: datetime, *, display: Display | None = None, **cont
     return Markup(made.render(now=now, display=display or _display(), **context))
 
 
-def fragment(made: Markup) -> Response:
-    """Answers a poll: the fragment, or 304 when the browser has it already."""
-    response = Response(made, mimetype="text/html")
-    response.set_etag(_etag(made))
+def fragment(made: Markup, *, says_sources: bool = False) -> Response:
+    """Answers a poll: the fragment, or 304 when the browser has it already.
+
+    Beside it go the sources that do not answer; a fragment that `says_sources` itself has them in it.
+    """
+    text = made + _beside(says_sources)
+    response = Response(text, mimetype="text/html")
+    response.set_etag(_etag(text))
     response.make_conditional(request)
     return response
 
@@ -75,7 +79,7 @@ def page(
     """A document around the fragment `live`, which it refreshes from its own address + `/live`.
 
     `here` is the endpoint of the navigation entry that it belongs to, `query` what of its query string
-    the fragment needs too.
+    the fragment needs too. `says_sources` is of `fragment`.
     """
     values = {**(request.view_args or {}), **query}
     context |= {
@@ -85,7 +89,7 @@ def page(
         "title": title,
         "live": live,
         "live_url": url_for(f"{request.endpoint}_live", **values),
-        "etag": f'"{_etag(live)}"',
+        "etag": f'"{_etag(live + _beside(context.get("says_sources", False)))}"',
     }
     return Response(_document(template, **context), mimetype="text/html")
 
@@ -107,8 +111,11 @@ def problem(found: Problem) -> Response:
     context: dict[str, Any] = {"problem": found, "now": now}
     if g.get("opsjobs_is_part") or (request.method == "POST" and "HX-Request" in request.headers):
         text = _environment().get_template("opsjobs/_problem.html").render(context)
+        if found.status == 503 and request.method == "GET":
+            # Takes the place of what an open page showed, which nobody can vouch for now.
+            text = f'<div class="stack" id="part">{text}</div>'
     else:
-        text = _document("problem.html", here="", title=found.title, badges={}, **context)
+        text = _document("problem.html", here="", title=found.title, **context)
     response = Response(text, status=found.status, mimetype="text/html")
     if found.allow:
         response.headers["Allow"] = found.allow
@@ -128,7 +135,9 @@ def _csrf_field() -> tuple[str, str] | None:
 def _document(template: str, **context: Any) -> str:
     actor = _access.actor()
     entries = [] if actor is None else [e for e in NAVIGATION if _access.may(e.permission)]
-    context.setdefault("badges", _badges.read() if entries else {})
+    sources = _sources.read() if entries else _sources.Sources()
+    context.setdefault("badges", sources.badges)
+    context.setdefault("says_sources", False)
     is_asked_for = request.method == "GET"
     context.setdefault("here_url", _back.here() if is_asked_for else _back.root())
     return (
@@ -137,6 +146,8 @@ def _document(template: str, **context: Any) -> str:
         .render(
             actor=actor,
             entries=entries,
+            wrong=sources.wrong,
+            allowed={entry.endpoint for entry in entries},
             is_read_only=actor is not None and not any(map(_access.may, ACTIONS)),
             environment=host().settings.environment,
             preferences=_preferences.read(),
@@ -145,6 +156,14 @@ def _document(template: str, **context: Any) -> str:
             **context,
         )
     )
+
+
+def _beside(says_sources: bool) -> Markup:
+    """What goes with a fragment to another place of its page: the sources that do not answer."""
+    allowed = {entry.endpoint for entry in NAVIGATION if _access.may(entry.permission)}
+    wrong = () if says_sources else _sources.read().wrong
+    made = _environment().get_template("opsjobs/_sources.html")
+    return Markup(made.render(wrong=wrong, now=datetime.now(UTC), allowed=allowed, is_beside=True))
 
 
 def _display() -> Display:

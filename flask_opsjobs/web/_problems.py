@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass
@@ -209,13 +210,33 @@ def too_slow(seconds: float) -> Problem:
     )
 
 
-def database_away() -> Problem:
-    """Postgres cannot be reached, or the host's pool has no connection left."""
+def database_away(since: datetime | None, answered_at: datetime | None) -> Problem:
+    """Postgres cannot be reached, or says nothing; `since` is when this process first saw it so."""
+    when = f" since {_clock(since)}" if since else ""
+    last = f" (it answered last at {_clock(answered_at)})" if answered_at else ""
     return Problem(
         503,
-        "No database",
-        "The database that records the jobs did not answer.",
-        "Jobs in hand go on; their ends are recorded when it is back. Try again.",
+        "Postgres does not answer",
+        f"Postgres, which records the jobs, does not answer{when}{last}.",
+        "How many jobs wait cannot be told meanwhile. None is lost: what was committed stays in Postgres. "
+        "Jobs in hand go on, and their ends are recorded when it is back. "
+        "Look whether Postgres runs and can be reached from here; then load this page again.",
+        retry_after=5,
+    )
+
+
+def _clock(moment: datetime) -> str:
+    return f"{moment:%H:%M:%S} UTC"
+
+
+def no_connection_left() -> Problem:
+    """All connections that pages may use are in use."""
+    return Problem(
+        503,
+        "Too many at once",
+        "All connections to the database that pages may use are in use.",
+        "Try again in a moment.",
+        retry_after=2,
     )
 
 

@@ -12,6 +12,7 @@ import psycopg
 from sqlalchemy import exc, func, select
 from sqlalchemy.orm import Session
 
+from ..db import connect_soon, is_away, patience
 from ..errors import AuditHeadMissing, DoorwayBusy, EngineUnavailable, SchemaBehind
 from . import _problems
 from ._host import host
@@ -53,12 +54,13 @@ def asking() -> Iterator[None]:
     Raises `Problem` when the schema is behind, the database away, or a statement too slow.
     """
     try:
-        host().require_schema()
-        yield
+        with host().postgres.asking(_is_silence, _still_away):
+            host().require_schema()
+            yield
     except SchemaBehind as behind:
         raise _problems.schema_behind(str(behind)) from behind
     except exc.TimeoutError as away:  # the pool's
-        raise _problems.database_away() from away
+        raise _problems.no_connection_left() from away
     except DoorwayBusy as busy:
         raise _problems.doorway_busy(str(busy)) from busy
     except (EngineUnavailable, AuditHeadMissing) as met:  # by the doorway, which says what
@@ -79,17 +81,28 @@ def _problem_of(error: exc.DBAPIError | psycopg.Error) -> _problems.Problem | No
         return _problems.schema_behind("the database's schema 'opsjobs' is gone")
     is_lost = isinstance(error, exc.DBAPIError) and error.connection_invalidated
     if is_lost or isinstance(cause, psycopg.OperationalError):
-        return _problems.database_away()
+        return _still_away()
     return None
+
+
+def _is_silence(error: BaseException) -> bool:
+    """Whether Postgres is away for this page; a table that is not there is an answer."""
+    cause = error.orig if isinstance(error, exc.DBAPIError) else error
+    return is_away(error) and not isinstance(cause, psycopg.ProgrammingError)
+
+
+def _still_away() -> _problems.Problem:
+    postgres = host().postgres
+    return _problems.database_away(postgres.silent_since, postgres.answered_at)
 
 
 @contextmanager
 def _transaction(seconds: float) -> Iterator[Reading]:
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    with host().engine.connect().execution_options(**options) as connection:
+    with connect_soon(host().pages).execution_options(**options) as connection:
         # SET LOCAL, as functions: all of them in one round trip, gone with the transaction.
         chosen = {"statement_timeout": f"{int(seconds * 1000)}", **_PLANS}
         wanted = [func.set_config(name, value, True) for name, value in chosen.items()]
         now = connection.execute(select(func.clock_timestamp(), *wanted)).one()[0]
-        with Session(connection, autoflush=False) as session:
+        with patience(connection, seconds + 1), Session(connection, autoflush=False) as session:
             yield Reading(session, now)

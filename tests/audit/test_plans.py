@@ -75,7 +75,7 @@ def module_app(databases: Any, request: pytest.FixtureRequest) -> Iterator[Flask
 def plans(module_app: Flask) -> Iterator[tuple[AuditPlans, Reading]]:
     """A reading as pages have it, with its plans."""
     host: Host = module_app.extensions["opsjobs"]
-    with module_app.test_request_context(), reading() as read, AuditPlans(host.engine) as plans:
+    with module_app.test_request_context(), reading() as read, AuditPlans(host.pages) as plans:
         yield plans, read
 
 

@@ -89,7 +89,7 @@ class EveryPlan(Plans):
 def plans(module_app: Flask) -> Iterator[tuple[EveryPlan, Reading]]:
     """A reading as pages have it, with its plans."""
     host: Host = module_app.extensions["opsjobs"]
-    with module_app.test_request_context(), reading() as read, EveryPlan(host.engine) as plans:
+    with module_app.test_request_context(), reading() as read, EveryPlan(host.pages) as plans:
         yield plans, read
 
 

@@ -57,7 +57,7 @@ def test_every_statement_of_a_page_runs_in_a_read_only_transaction_with_a_timeou
     client.get("/ops/jobs")  # the schema's version is asked for once
     seen: list[tuple[str, str]] = []
 
-    @event.listens_for(host.engine, "before_cursor_execute")
+    @event.listens_for(host.pages, "before_cursor_execute")
     def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         driver = cursor.connection
         is_first = "set_config" in statement

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs._folders import folder
 from flask_opsjobs.actions.catalog import ACTIONS
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.web import _badges
+from flask_opsjobs.web import _sources
 from flask_opsjobs.web._navigation import NAVIGATION
 from flask_opsjobs.web.urls import PERMISSIONS
 from flask_opsjobs.web.views.shell import KEYS
@@ -22,7 +22,7 @@ from tests.support import sources
 from tests.support.policies import AllowAll
 from tests.web.conftest import Access
 from tests.web.every import reads, soup
-from tests.web.rows import make_job
+from tests.web.rows import make_job, make_loops
 
 Get = Callable[..., Any]
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
@@ -30,7 +30,7 @@ SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
 @pytest.fixture(autouse=True)
 def _fresh_badges() -> None:
-    _badges._kept.clear()
+    _sources._kept.clear()
 
 
 def _badge(get: Get, endpoint: str, path: str = "/help") -> str:
@@ -49,11 +49,13 @@ def test_a_badge_says_what_needs_somebody(get: Get, session: Session) -> None:
 
 
 def test_badges_are_kept_for_some_seconds(get: Get, session: Session) -> None:
+    make_loops(session)  # while a source is silent they are kept more briefly
+    session.commit()
     assert _badge(get, "jobs") == ""
     make_job(session, "failed")
     session.commit()
     assert _badge(get, "jobs") == ""
-    _badges._kept.clear()
+    _sources._kept.clear()
     assert _badge(get, "jobs") == "1 needs review"
 
 
@@ -63,7 +65,7 @@ def test_a_page_does_without_badges_that_cannot_be_had(
     session.execute(text("DROP SCHEMA opsjobs CASCADE"))
     session.commit()
     assert _badge(get, "jobs") == ""
-    assert "badges of the navigation could not be read" in caplog.text
+    assert "what surrounds a page could not be read" in caplog.text
 
 
 def test_who_may_change_nothing_is_told_so_and_nobody_else(get: Get, access: Access) -> None:

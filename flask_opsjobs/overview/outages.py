@@ -1,0 +1,111 @@
+"""Sources that do not answer or are silent, in words: every page says these first, and the overview's headline begins
+with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..facts import SilentRedis
+from ..jobs.rows import Count
+from ..lifeline.queries import LoopRow
+
+# What stands still while a loop is silent; another loop or process does it for none of them.
+_STANDS_STILL = {
+    "dispatch": "due jobs are handed out only after a commit or by a busy worker",
+    "stage": "scheduled and retryable jobs do not become due",
+    "cron": "no cron slot runs",
+    "expire": "deadlines are not enforced for waiting jobs",
+    "watch": "jobs of missing workers are not rescued",
+    "recall": "jobs that Redis lost are not handed out again",
+    "observe": "plain RQ workers are not seen",
+    "retain": "old jobs are not removed",
+    "roll_up": "the charts stand still",
+    "keep_books": "the books stand still",
+}
+_LOST = "None is lost: Postgres keeps them"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What to open: an endpoint with its values; `text` is the link's, or plain words to who may not go there."""
+
+    text: str
+    endpoint: str
+    values: Mapping[str, str | int]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """One thing that is wrong: a status word, the fact, what it means or what to do, since when, and where to go.
+
+    `quote` is what a person wrote about it, for the display policy. `since` is None when nobody can tell.
+    """
+
+    level: str
+    fact: str
+    rest: str = ""
+    since: datetime | None = None
+    go: Place | None = None
+    quote: str | None = None
+
+
+def judge_sources(
+    silent: Sequence[SilentRedis], loops: Sequence[LoopRow] | None, due: Mapping[str, Count] | None
+) -> list[Wrong]:
+    """Every source that does not answer, the worst first. `loops` and `due` are None when Postgres was not asked."""
+    found = [_redis(one, due, len(silent) > 1) for one in silent]
+    return [*found, *_loops(loops, due)]
+
+
+def _redis(one: SilentRedis, due: Mapping[str, Count] | None, is_one_of_many: bool) -> Wrong:
+    names = ", ".join(f"`{name}`" for name in one.queues[:2])
+    more = f" and {len(one.queues) - 2} more" if len(one.queues) > 2 else ""
+    whose = f" of the queues {names}{more}" if is_one_of_many else ""
+    last = f" It answered last at {one.answered_at:%H:%M:%S} UTC." if one.answered_at else ""
+    waits = "How many jobs wait for it cannot be told."
+    if due is not None:
+        there = (
+            [due[name] for name in one.queues if name in due] if is_one_of_many else due.values()
+        )
+        waits = _waits(Count.sum(there))
+    rest = f"No job starts there until it answers. {waits}{last} Look whether it runs and can be reached."
+    go = Place("See what waits", "jobs", {"state": "available"})
+    return Wrong("critical", f"Redis{whose} does not answer.", rest, one.since, go)
+
+
+def _waits(count: Count) -> str:
+    if not count.number:
+        return "No due job waits for it."
+    more = " or more" if count.kind != "exact" else ""
+    is_one = count.number == 1 and not more
+    return f"{count.number:,}{more} due job{'' if is_one else 's'} wait{'s' if is_one else ''}. {_LOST}."
+
+
+def _loops(loops: Sequence[LoopRow] | None, due: Mapping[str, Count] | None) -> Iterator[Wrong]:
+    if loops is None:
+        return
+    silent = [loop for loop in loops if not loop.is_awake]
+    start = "Start `flask opsjobs run`."
+    go = Place("See the queues", "queues", {})
+    if len(silent) == len(loops):
+        fact = "No background loop is awake." if loops else "No background loop has ever run."
+        waits = Count.sum(due.values()) if due else Count(0)
+        many = f" {_waits(waits)}" if waits.number else ""
+        rest = f"Jobs that come due later, are lost or lost their worker stay where they are.{many} {start}"
+        since = max((loop.last_at for loop in silent), default=None)
+        yield Wrong("critical", fact, rest, since, go)
+    elif silent:
+        names = [loop.loop for loop in silent]
+        said = [_STANDS_STILL[name] for name in names if name in _STANDS_STILL][:2]
+        means = "; ".join(said)
+        fact = (
+            f"The loop {names[0]} is silent."
+            if len(names) == 1
+            else f"{len(names)} loops are silent: {', '.join(names)}."
+        )
+        rest = f"{means[:1].upper()}{means[1:]}. " if means else ""
+        rest += "Another loop is awake: the log of its process says why."
+        yield Wrong("critical", fact, rest, min(loop.last_at for loop in silent), go)

@@ -1,0 +1,75 @@
+"""What every page says beside its own subject, asked every few seconds: which sources do not answer, and the badges."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Engine
+
+from ..engine.read_only import find_silent
+from ..facts import SilentRedis
+from ..lifeline.queries import list_loops
+from ..overview.badges import Badge, find_badges
+from ..overview.outages import Wrong, judge_sources
+from ..overview.queries import count_due
+from ._host import host
+from ._problems import Problem
+from ._reads import reading
+
+_log = logging.getLogger("flask_opsjobs")
+
+_KEPT = timedelta(seconds=5)
+# While something is away, so much sooner: it is said to be back as soon as it is.
+_KEPT_WHILE_AWAY = timedelta(seconds=1)
+_MOST_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The badges by endpoint, and what does not answer, in words."""
+
+    badges: Mapping[str, Badge] = field(default_factory=dict)
+    wrong: Sequence[Wrong] = ()
+
+
+# By engine: one process may serve several apps.
+_kept: WeakKeyDictionary[Engine, tuple[datetime, Sources]] = WeakKeyDictionary()
+
+
+def read() -> Sources:
+    """At most five seconds old. Never raises: a page does not fail for what stands around it."""
+    now = datetime.now(UTC)
+    at, found = _kept.get(host().engine, (now - _KEPT, Sources()))
+    if now - at < (_KEPT_WHILE_AWAY if found.wrong else _KEPT):
+        return found
+    found = _ask()
+    _kept[host().engine] = now, found
+    return found
+
+
+def _ask() -> Sources:
+    silent = find_silent_redis()
+    try:
+        with reading(_MOST_SECONDS) as read:
+            badges = find_badges(read.session, read.now, host().settings.late_seconds)
+            loops = list_loops(read.session, read.now)
+            is_wrong = silent or not all(loop.is_awake for loop in loops)
+            due = count_due(read.session) if is_wrong else {}
+    except Problem as problem:
+        # The page that asks Postgres for its subject says why.
+        _log.warning("what surrounds a page could not be read: %s", problem.says)
+        return Sources(wrong=judge_sources(silent, None, None))
+    except Exception:
+        _log.warning("what surrounds a page could not be read", exc_info=True)
+        return Sources(wrong=judge_sources(silent, None, None))
+    return Sources(badges, judge_sources(silent, loops, due))
+
+
+def find_silent_redis() -> Sequence[SilentRedis]:
+    """Which Redis of the queues that this app declares do not answer."""
+    declared = {worker.declared.queue for worker in host().workers.values()}
+    return find_silent(host().broker, {"default", *declared})

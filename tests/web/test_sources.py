@@ -1,0 +1,181 @@
+"""A source that does not answer is said first on every page, and soon; nothing is claimed without it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import update
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.host import Host
+from flask_opsjobs.lifeline.models import LoopRun
+from tests.support.database import Databases
+from tests.support.postgres import Postgres
+from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
+from tests.web.every import soup
+from tests.web.rows import ago, make_loops, make_one_of_each
+
+PAGES = (
+    "",
+    "/jobs",
+    "/jobs/1",
+    "/queues",
+    "/queues/default",
+    "/workers",
+    "/cron",
+    "/limiters",
+    "/audit",
+)
+
+
+def _words(tree: Any) -> str:
+    return " ".join(tree.text.split())
+
+
+# --- Postgres
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A server that the test may freeze and stop."""
+    server = Postgres(durable=False)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def its_client(own_postgres: Postgres, make_app: Callable[..., Flask]) -> FlaskClient:
+    """Asks an app on that server, which has answered before."""
+    databases = Databases(make_url(own_postgres.url()))
+    url = databases.migrated()
+    app = make_app(SQLALCHEMY_DATABASE_URI=url.render_as_string(hide_password=False))
+    client = app.test_client()
+    assert client.get("/ops/jobs").status_code == 200
+    return client
+
+
+@pytest.mark.parametrize("how", ["freeze", "stop"])
+def test_postgres_away_is_said_soon_and_costs_nothing_again(
+    how: str, its_client: FlaskClient, own_postgres: Postgres
+) -> None:
+    getattr(own_postgres, how)()
+    began = time.monotonic()
+    first = its_client.get("/ops/jobs")
+    assert time.monotonic() - began < 8
+    assert first.status_code == 503
+    said = _words(soup(first.text).select_one("#sheet"))
+    assert "Postgres does not answer" in said
+    assert "since" in said
+    assert "it answered last at" in said
+    assert "None is lost" in said
+    began = time.monotonic()
+    for path in PAGES:
+        answer = its_client.get(f"/ops/jobs{path}")
+        assert answer.status_code == 503, path
+        assert "Postgres does not answer" in answer.text
+    # All but the one that may ask again know it already.
+    assert time.monotonic() - began < 8
+
+
+def test_an_open_page_shows_that_postgres_is_away_in_place_of_old_facts(
+    its_client: FlaskClient, own_postgres: Postgres
+) -> None:
+    own_postgres.stop()
+    part = soup(its_client.get("/ops/jobs/live").text).select_one("#part")
+    assert part is not None
+    assert "Postgres does not answer" in part.text
+
+
+def test_pages_are_back_when_postgres_is(its_client: FlaskClient, own_postgres: Postgres) -> None:
+    own_postgres.freeze()
+    assert its_client.get("/ops/jobs").status_code == 503
+    own_postgres.thaw()
+    until = time.monotonic() + 20
+    while its_client.get("/ops/jobs").status_code != 200:
+        assert time.monotonic() < until
+
+
+# --- Redis
+
+
+@pytest.fixture
+def valkey(make_app: Callable[..., Flask]) -> Iterator[Valkey]:
+    """A server that the test may freeze."""
+    server = Valkey()
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize("how", ["freeze", "kill"])
+def test_redis_away_is_said_first_on_every_page(
+    how: str, make_app: Callable[..., Flask], valkey: Valkey
+) -> None:
+    app = make_app(OPSJOBS_REDIS_URL=valkey.url)
+    host: Host = app.extensions["opsjobs"]
+    with Session(host.engine) as session:
+        jobs = make_one_of_each(session)
+        session.commit()
+        job_id = jobs["available"].id
+    getattr(valkey, how)()
+    began = time.monotonic()
+    for path in ("/jobs", f"/jobs/{job_id}", "/queues", "/queues/default", "/workers", "/cron",
+                 "/limiters", "/audit", "/help", "/jobs/live"):  # fmt: skip
+        tree = soup(app.test_client().get(f"/ops/jobs{path}").text)
+        (first, *_) = tree.select("#sources li")
+        said = _words(first)
+        assert said.startswith("Redis does not answer."), path
+        assert "2 due jobs wait. None is lost" in said
+        assert re.search(r"Seen since \d\d:\d\d:\d\d", said), path
+        main = tree.main or tree
+        assert main.find(["h1", "section", "div"])["id"] in ("sources", "part"), path
+    # Each Redis is waited for once in two seconds, 0.2 s, not by each page.
+    assert time.monotonic() - began < 6
+
+
+def test_a_redis_that_is_back_is_not_said_for_long(
+    make_app: Callable[..., Flask], valkey: Valkey
+) -> None:
+    client = make_app(OPSJOBS_REDIS_URL=valkey.url).test_client()
+    valkey.freeze()
+    assert "Redis does not answer" in client.get("/ops/jobs/jobs").text
+    valkey.thaw()
+    wait_until(lambda: "Redis does not answer" not in client.get("/ops/jobs/jobs").text, 15)
+
+
+# --- loops
+
+
+def test_silent_loops_are_said_on_every_page(session: Session, get: Callable[..., Any]) -> None:
+    make_loops(session, last_at=ago(hours=3))
+    session.commit()
+    for path in ("/jobs", "/queues", "/workers", "/cron", "/limiters", "/audit"):
+        said = _words(soup(get(path).text).select_one("#sources li"))
+        assert said.startswith("No background loop is awake."), path
+        assert "Start flask opsjobs run" in said
+        assert "Seen since" in said
+
+
+def test_a_loop_that_is_silent_alone_says_what_stands_still(
+    session: Session, get: Callable[..., Any]
+) -> None:
+    make_loops(session)
+    session.execute(update(LoopRun).where(LoopRun.loop == "stage").values(last_at=ago(hours=3)))
+    session.commit()
+    said = _words(soup(get("/queues").text).select_one("#sources li"))
+    assert said.startswith(
+        "The loop stage is silent. Scheduled and retryable jobs do not become due."
+    )
+
+
+def test_nothing_is_said_while_all_answer(session: Session, get: Callable[..., Any]) -> None:
+    make_loops(session)
+    session.commit()
+    assert soup(get("/queues").text).select("#sources li") == []
