@@ -53,12 +53,13 @@ def fork(
             # Not SystemExit: the parent's atexit handlers and finally blocks are not the horse's to run.
             os._exit(0)
     its.close()
-    _set_group(pid)
+    set_group(pid)
     return pid, ours
 
 
-def _set_group(pid: int) -> None:
-    # Parent and child both do it, whoever is first: a kill of the group must never hit the parent's own.
+def set_group(pid: int) -> None:
+    """Give a horse a process group of its own, so that a kill of its group never hits its parent's."""
+    # Parent and child both do it, whoever is first.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.setpgid(pid, pid)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -13,19 +14,21 @@ import psycopg
 from redis import RedisError
 from rq import Queue
 from rq.job import Job as RQJob
+from rq.logutils import blue, green
 from rq.utils import now
 from rq.worker import SimpleWorker, Worker, WorkerStatus
 from rq.worker.base import BaseWorker
 
 from ..db import is_away
 from ..jobs.claimed import Claimed
+from ..jobs.current import Stopped
 from ..jobs.outcomes import Outcome
 from .claim import Refused, claim
 from .command import is_hurry
 from .delivery import parse
 from .dequeue import make_job, pop
 from .executor import Executor
-from .horse import forget_connections, fork_lock
+from .horse import forget_connections, fork_lock, set_group
 from .outage import Backoff
 from .perform_forking import ForkingStable
 from .perform_simple import SimpleStable
@@ -67,6 +70,8 @@ class OpsWorkerLoop(BaseWorker):
         self._takes_jobs = True
         self._failures = Backoff()
         self.performed = 0
+        self._plain_job: RQJob | None = None
+        self._is_forced = False
 
     def _install_signal_handlers(self) -> None:
         """RQ's own; before this a signal ends the process as it would any other, so nobody is told that it listens."""
@@ -103,6 +108,7 @@ class OpsWorkerLoop(BaseWorker):
                     rq_id, queue = popped
                     if (job := make_job(rq_id, queue, self)) is not None:
                         self.reorder_queues(reference_queue=queue)
+                        self._log_taken(job, queue)
                         return job, queue
                 wait = 0.5
             except RedisError as error:
@@ -125,6 +131,14 @@ class OpsWorkerLoop(BaseWorker):
                     else "takes no more jobs until its outcomes and its heartbeat are written"
                 )
         return may_take
+
+    def _log_taken(self, job: RQJob, queue: Queue) -> None:
+        """RQ's line about a job that it takes. One of ours was not read, so nothing but its id is known."""
+        where = green(queue.name)
+        if self.log_job_description and parse(job.id) is None:
+            self.log.info("Worker %s: %s: %s (%s)", self.name, where, blue(job.description), job.id)
+        else:
+            self.log.info("Worker %s: %s: %s", self.name, where, job.id)
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         """Perform one of ours; leave any other to RQ."""
@@ -150,9 +164,13 @@ class OpsWorkerLoop(BaseWorker):
         """Perform a plain RQ job, in an app context of its own: `db.session` and `g` end with it."""
         context = self.app.app_context()
         context.push()
+        # What an earlier execution left: RQ sets it anew as soon as the function has ended.
+        job.ended_at = None
+        self._plain_job = job
         try:
             return super().perform_job(job, queue, execution)
         finally:
+            self._plain_job = None
             try:
                 context.pop()
             except Exception:
@@ -272,18 +290,29 @@ class OpsWorkerLoop(BaseWorker):
     def _shutdown(self) -> None:
         # RQ would raise StopRequested here when idle, and lose a delivery between its pop and its claim.
         self._stop_requested = True
+        if self.get_state() == WorkerStatus.BUSY:
+            # No log line here, in the signal's handler: the main thread may be in the middle of one.
+            with contextlib.suppress(RedisError):
+                self.set_shutdown_requested_date()
         self.executor.wake()
 
     def request_force_stop(self, signum: int, frame: Any) -> None:
-        """A second signal: the job at hand is killed, recorded as such, and put back."""
+        """A second signal: the job at hand is killed. One of ours is put back; a plain one fails, as RQ fails it."""
         if (
             self._shutdown_requested_date is not None
             and _age(self._shutdown_requested_date).total_seconds() < 1
         ):
             return
         self._stop_requested = True
-        self.stable.stop_now("stopped with its worker")
+        self._is_forced = True
+        # Before what may raise.
         self.executor.wake()
+        self.stop_plain_job()
+        self.stable.stop_now("stopped with its worker")
+
+    def stop_plain_job(self) -> None:
+        """End a plain RQ job that is being performed, if there is one."""
+        raise NotImplementedError
 
     def handle_payload(self, message: Any) -> None:
         """Commands over RQ's channel run in another thread; what they raise must not end it."""
@@ -323,17 +352,31 @@ class OpsWorker(OpsWorkerLoop, Worker):
         """Fork for a job of the host's own, while no other thread holds a lock that the child would wait for."""
         with fork_lock:
             super().fork_work_horse(job, queue)
+        set_group(self.horse_pid)
+        if self._is_forced:
+            # The signal came before there was a horse to kill.
+            self.kill_horse()
 
-    def kill_horse(self, sig: Any = None) -> None:
+    def kill_horse(self, sig: Any = signal.SIGKILL) -> None:
         """Kill a horse of RQ's own making, only ever by the pid of another process group."""
-        if self.horse_pid > 1 and os.getpgid(self.horse_pid) != os.getpgrp():
-            super().kill_horse() if sig is None else super().kill_horse(sig)
+        with contextlib.suppress(ProcessLookupError):
+            if self.horse_pid > 1 and os.getpgid(self.horse_pid) != os.getpgrp():
+                super().kill_horse(sig)
+
+    def stop_plain_job(self) -> None:
+        """Kill RQ's horse. `monitor_work_horse` then fails the job, or retries it if it is to be retried."""
+        self.kill_horse()
 
 
 class OpsSimpleWorker(OpsWorkerLoop, SimpleWorker):
     """The simple kind: performs in its own process. Three times faster, and a job that crashes takes it along."""
 
     stable: SimpleStable
+
+    def stop_plain_job(self) -> None:
+        """Raise in the function. RQ then fails the job, or retries it if it is to be retried."""
+        if self._plain_job is not None and self._plain_job.ended_at is None:
+            raise Stopped("stopped with its worker")
 
 
 def _age(moment: Any) -> timedelta:

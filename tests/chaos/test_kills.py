@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from redis import Redis
+from rq import Queue
 
 from flask_opsjobs.db import connect_apart
 from flask_opsjobs.engine.dispatch import read_clock
@@ -258,6 +259,60 @@ def test_a_second_signal_ends_the_job_at_hand_and_it_runs_again(
     assert site.rows("SELECT state FROM opsjobs.jobs WHERE id = %s", job_id) == [("retryable",)]
 
 
+@pytest.mark.parametrize("kind", [(), ("--simple",)])
+def test_a_second_signal_ends_a_plain_rq_job(site, tmp_path: Path, kind: tuple[str, ...]) -> None:
+    gate = str(tmp_path / "gate")
+    worker = site.worker("default", "--log-level", "INFO", *kind)
+    with Redis.from_url(site.valkey.url) as redis:
+        queue = Queue("default", connection=redis)
+        job = queue.enqueue("tests.support.host.hold_plainly", gate)
+        wait_until(Path(gate + ".begun").exists, 20)
+        assert f"default: {job.description} ({job.id})" in worker.log, "RQ's line"
+        horses = worker.children() if not kind else []
+        worker.signal(signal.SIGTERM)
+        asked = time.monotonic()
+        (key,) = redis.smembers("rq:workers")
+        wait_until(lambda: redis.hget(key, "shutdown_requested_date"), 5)
+        wait_until(lambda: time.monotonic() - asked > 1.2, 5)
+        assert worker.exit_code is None, "the first signal waits for the job"
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(20) == 0
+        assert job.get_status() == "failed"
+        assert not [horse for horse in horses if horse.is_running()]
+
+
+GETS_TWO_SIGNALS_BEFORE_ITS_FORK = """
+import os, signal, sys
+from datetime import timedelta
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.rq_worker import OpsWorker
+from tests.support.host import create_app
+
+fork = OpsWorker.fork_work_horse
+
+def be_told_twice(self, *args):
+    os.kill(os.getpid(), signal.SIGTERM)
+    self._shutdown_requested_date -= timedelta(seconds=2)
+    os.kill(os.getpid(), signal.SIGTERM)
+    fork(self, *args)
+
+OpsWorker.fork_work_horse = be_told_twice
+app = create_app()
+with app.app_context():
+    sys.exit(run(app, ["default"], simple=False))
+"""
+
+
+def test_a_second_signal_before_the_horse_is_there_ends_it_all_the_same(
+    site, tmp_path: Path
+) -> None:
+    with Redis.from_url(site.valkey.url) as redis:
+        queue = Queue("default", connection=redis)
+        job = queue.enqueue("tests.support.host.hold_plainly", str(tmp_path / "gate"))
+        assert site.python(GETS_TWO_SIGNALS_BEFORE_ITS_FORK).wait(30) == 0
+        assert job.get_status() == "failed"
+
+
 # --- freezes: a process stands still, its job is rescued and runs elsewhere, and then it goes on
 
 
@@ -397,9 +452,9 @@ def freeze_while_it_runs(site, kind: tuple[str, ...], gate: Path) -> None:
     )
     for process in processes:
         process.resume()
-    frozen.wait_for("does not run here any more", 10)
     if not kind:
         wait_until(lambda: not psutil.pid_exists(first), 10, what="the first horse is gone")
+    frozen.wait_for("does not run here any more", 10)
     assert psutil.pid_exists(second)
     assert site.rows("SELECT job_id, dispatch_no FROM opsjobs.leases") == [(job_id, 2)]
     gate.touch()

@@ -130,6 +130,11 @@ def backend_pid() -> int:
     return found
 
 
+def hold_plainly(gate: str) -> None:
+    """A plain RQ job that does what `hold` does."""
+    hold.function(gate)
+
+
 def break_the_session() -> None:
     """A plain RQ job whose transaction fails, and that leaves it so."""
     db.session.execute(text("SELECT 1 / 0"))
