@@ -31,6 +31,15 @@ from tests.support.processes import Children
 from tests.support.serving import served
 from tests.support.valkey import Valkey
 
+# --- options
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--times", type=int, default=1, help="Make each test of tests/chaos so many times."
+    )
+
+
 # --- reports
 
 

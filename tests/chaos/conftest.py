@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from flask_opsjobs.db import connect_apart
 from tests.support import host as host_module
+from tests.support.database import Administrator
 from tests.support.postgres import Postgres
 from tests.support.processes import Child, Children
 from tests.support.valkey import Valkey
@@ -49,9 +50,9 @@ class Site:
             **HASTE,
         }
 
-    def worker(self, *words: str) -> Child:
+    def worker(self, *words: str, **config: Any) -> Child:
         """Start a worker; returns when it listens."""
-        child = self._children.flask("opsjobs", "worker", *words, **self._config)
+        child = self._children.flask("opsjobs", "worker", *words, **{**self._config, **config})
         child.wait_for("listens to", 30)
         return child
 
@@ -119,6 +120,22 @@ class Site:
             late = ask(f"SELECT id, at - ended_at {began} WHERE at > ended_at")
             assert late == [], "0 begun after their end was recorded"
             assert ask("SELECT id FROM opsjobs.jobs WHERE ended_by = 'exhausted'") == []
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`--times 2` makes each of these tests twice."""
+    times = metafunc.config.getoption("times")
+    if times > 1:
+        metafunc.fixturenames.append("time")
+        metafunc.parametrize("time", range(1, times + 1))
+
+
+@pytest.fixture
+def administrator(own_database_url: str) -> Iterator[Administrator]:
+    """Makes the site's database read-only, or refuses its recorders, and undoes it."""
+    administrator = Administrator(own_database_url)
+    yield administrator
+    administrator.close()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from rq import Queue
 from flask_opsjobs.db import connect_apart
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.engine.observe import observe
+from tests.support.database import Administrator
 from tests.support.host import add, die, hold, note, witness, witness_alone
 from tests.support.host import db as host_db
 from tests.support.processes import Child
@@ -474,3 +475,65 @@ def test_a_worker_frozen_while_it_runs_a_job_that_is_rescued(
 ) -> None:
     site.loops()
     freeze_while_it_runs(site, kind, tmp_path / "gate")
+
+
+# --- Postgres refuses what it took before: a failover to a read-only database, a recorder without a connection
+
+
+def enqueue_many_witnesses(site, count: int, dsn: str) -> list[int]:
+    with site.app.app_context():
+        witness.enqueue_many([{"dsn": dsn}] * count)
+        host_db.session.commit()
+        host_db.engine.dispose()
+    return [id for (id,) in site.rows("SELECT id FROM opsjobs.jobs")]
+
+
+def count_begun(site) -> int:
+    return int(site.rows("SELECT count(*) FROM public.begun")[0][0])
+
+
+def make_the_database_read_only(site, administrator: Administrator, workers: list[Child]) -> None:
+    """As a failover to a replica does. Each worker holds the one delivery that it took; then the database writes."""
+    administrator.fail_over()
+    for worker in workers:
+        worker.wait_for("ReadOnlySqlTransaction", 30)
+    with Redis.from_url(site.valkey.url) as redis:
+        queue = Queue("default", connection=redis)
+        before, began = queue.count, time.monotonic()
+        wait_until(lambda: time.monotonic() - began > 8, 10)
+        assert queue.count >= before - len(workers)
+    administrator.fail_back()
+
+
+def cut_the_recorders_off(site, administrator: Administrator, workers: list[Child]) -> None:
+    """Claims go on and no outcome is written, until lifeline has put the first jobs back; then outcomes are written."""
+    administrator.cut_recorders_off()
+    for worker in workers:
+        worker.wait_for("takes no more jobs", 30)
+    before = count_begun(site)
+    lost = "SELECT 1 FROM opsjobs.attempts WHERE outcome = 'lost'"
+    wait_until(lambda: site.rows(lost), 30, what="the first jobs were put back")
+    passes = "SELECT max(passes) FROM opsjobs.loop_runs WHERE loop = 'dispatch'"
+    ((seen,),) = site.rows(passes)
+    wait_until(lambda: site.rows(passes)[0][0] > seen + 2, 20, what="they were handed out again")
+    assert count_begun(site) == before, "none was performed that could not be recorded"
+    administrator.let_recorders_in()
+
+
+@pytest.mark.parametrize("kind", [(), ("--simple",)])
+@pytest.mark.parametrize("fault", [make_the_database_read_only, cut_the_recorders_off])
+def test_postgres_refuses_what_workers_write(
+    site, administrator: Administrator, kind: tuple[str, ...], fault
+) -> None:
+    jobs = enqueue_many_witnesses(site, 300, administrator.dsn)
+    url = administrator.url_of_role()
+    workers = [site.worker(*kind, SQLALCHEMY_DATABASE_URI=url) for _ in range(2)]
+    loops = site.loops()
+    wait_until(lambda: count_begun(site) >= 20, 40, what="some jobs have begun")
+    fault(site, administrator, workers)
+    wait_until_ended(site, jobs, 120)
+    site.assert_unharmed(jobs)
+    for child in [*workers, loops]:
+        assert child.exit_code is None
+        assert "Traceback" not in child.log
+        assert child.log.count("Postgres is away") <= 2

@@ -74,10 +74,12 @@ class Administrator:
 
     def __init__(self, database_url: str) -> None:
         self._url = make_url(database_url)
-        url = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
-        self._session = psycopg.connect(
-            url, autocommit=True, options="-c default_transaction_read_only=off"
+        # It writes also while the database is read-only for everybody else.
+        always = self._url.set(drivername="postgresql").update_query_dict(
+            {"options": "-c default_transaction_read_only=off"}
         )
+        self.dsn = always.render_as_string(hide_password=False).replace("+", "%20")
+        self._session = psycopg.connect(self.dsn, autocommit=True)
         self._role = f"{self._url.database}_worker"
         self._has_role = False
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from flask import Flask, g
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import text
@@ -84,13 +85,21 @@ BEGUN = """CREATE TABLE IF NOT EXISTS begun (
 
 
 @opsjobs.worker(max_attempts=5)
-def witness(gate: str | None = None) -> None:
-    """Writes a row that it has begun; with a gate it then runs until somebody makes that file."""
+def witness(gate: str | None = None, dsn: str | None = None) -> None:
+    """Writes a row that it has begun; with a gate it then runs until somebody makes that file.
+
+    With a `dsn` the row is written even when the database refuses everything else of this process.
+    """
     job = current_job()
     begun = {"job_id": job.id, "attempt": job.attempt, "pid": os.getpid()}
-    statement = "INSERT INTO begun (job_id, attempt, pid) VALUES (:job_id, :attempt, :pid)"
-    db.session.execute(text(statement), begun)
-    db.session.commit()
+    if dsn is None:
+        statement = "INSERT INTO begun (job_id, attempt, pid) VALUES (:job_id, :attempt, :pid)"
+        db.session.execute(text(statement), begun)
+        db.session.commit()
+    else:
+        statement = "INSERT INTO public.begun (job_id, attempt, pid) VALUES (%s, %s, %s)"
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(statement, list(begun.values()))
     if gate is not None:
         wait_until(Path(gate).exists, 60, what=gate)
 
