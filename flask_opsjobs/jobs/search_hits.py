@@ -71,8 +71,6 @@ def hits(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
     Through a materialized CTE that stops by itself, so that no planner walks the primary key for the order: it finds
     any hits, in whatever order, and they are sorted after.
     """
-    if is_by_errors(wanted):
-        return _newest_errors(wanted, found)
     some = _hits(wanted, within(found, Job.id + 0)).limit(MOST_HITS + 1)
     found_some = some.cte("hits").prefix_with("MATERIALIZED", dialect="postgresql")
     return select(found_some).order_by(found_some.c.id.desc())
@@ -88,7 +86,8 @@ def _hits(wanted: JobFilter, bounds: list[ColumnElement[bool]]) -> Select[int, s
     return select(Job.id, Job.state, error.label("error")).where(*conditions)
 
 
-def _newest_errors(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
+def newest_errors(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
+    """As `hits`, when only the newest errors are looked at: those of them that hold the text as it is stored."""
     assert wanted.error is not None
     columns = [Job.id, Job.error, *(getattr(Job, name) for name in PLAIN)]
     newest = select(*columns).where(Job.error.is_not(None), *within(found))
@@ -96,7 +95,7 @@ def _newest_errors(wanted: JobFilter, found: Range) -> Select[int, str, str | No
     seen = newest.cte("newest").prefix_with("MATERIALIZED", dialect="postgresql").c
     statement = select(seen.id, seen.state, seen.error)
     conditions = [*fits(wanted, seen), _contains(seen.error, wanted.error)]
-    return statement.where(*conditions).order_by(seen.id.desc()).limit(MOST_HITS + 1)
+    return statement.where(*conditions).order_by(seen.id.desc())
 
 
 def _indexed(wanted: JobFilter) -> list[ColumnElement[bool]]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import func, select
@@ -78,32 +79,37 @@ def list_jobs(
 def find_hits(session: Session, wanted: JobFilter, now: datetime, is_shown: IsShown) -> Hits:
     """What a search finds, as far as it looks."""
     found = queries.range_of(session, wanted, now)
-    statement = search_hits.hits(wanted, found)
-    has_older_errors = False
     if search_hits.is_by_errors(wanted):
-        has_older_errors = session.scalars(search_hits.error_beyond(found)).first() is not None
-        rows = session.execute(statement).all()
-    else:
-        # Only by bitmaps can these indexes be read, and no other may be walked instead.
-        _allow(session, bitmapscan="on", indexscan="off")
-        rows = session.execute(statement).all()
-        _allow(session, bitmapscan="off", indexscan="on")
+        return _find_by_errors(session, wanted, found, is_shown)
+    # Only by bitmaps can these indexes be read, and no other may be walked instead.
+    _allow(session, bitmapscan="on", indexscan="off")
+    rows = session.execute(search_hits.hits(wanted, found)).all()
+    _allow(session, bitmapscan="off", indexscan="on")
+    # The text is not among what these rows were chosen by, so this tells nothing of it.
     stopped = len(rows) > search_hits.MOST_HITS
     if stopped:
         rows = _with_the_newest(session, wanted, found, rows)
     shown = [(job_id, state) for job_id, state, error in rows if error is None or is_shown(error)]
-    return Hits(
-        shown[: search_hits.MOST_HITS],
-        Searched(stopped, has_older_errors),
-    )
+    return Hits(shown[: search_hits.MOST_HITS], Searched(stopped_at_hits=stopped))
+
+
+def _find_by_errors(session: Session, wanted: JobFilter, found: Range, is_shown: IsShown) -> Hits:
+    """Those among the newest errors. Only what fits as it is shown counts towards the most that are found.
+
+    Else whether it stopped would tell of a text that is hidden.
+    """
+    has_older = session.scalars(search_hits.error_beyond(found)).first() is not None
+    rows = session.execute(search_hits.newest_errors(wanted, found))
+    fitting = ((job_id, state) for job_id, state, error in rows if is_shown(error or ""))
+    shown = list(islice(fitting, search_hits.MOST_HITS + 1))
+    stopped = len(shown) > search_hits.MOST_HITS
+    return Hits(shown[: search_hits.MOST_HITS], Searched(stopped, has_older))
 
 
 def _with_the_newest(
     session: Session, wanted: JobFilter, found: Range, rows: Sequence[Any]
 ) -> Sequence[Any]:
     """The hits, and those among the newest jobs: of a common value the index finds any, as a rule the oldest."""
-    if search_hits.is_by_errors(wanted):
-        return rows  # they are the newest
     beyond = session.scalars(search_hits.job_beyond(found)).first()
     near = session.execute(search_hits.newest_hits(wanted, found.narrowed(None, beyond)))
     merged = {row[0]: row for row in (*rows, *near)}

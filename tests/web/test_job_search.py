@@ -126,6 +126,47 @@ def test_a_secret_in_an_error_cannot_be_guessed_letter_by_letter(
     assert len(_ids(hiding("/jobs?q=error:refused").text)) == 1
 
 
+@pytest.mark.parametrize("more", ["", " queue:default", " state:failed", " tag:eu"])
+def test_more_hits_than_are_looked_at_tell_nothing_of_a_hidden_text(
+    more: str, hiding: Get, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_hits, "MOST_HITS", 3)
+    for _ in range(5):
+        make_job(session, "failed", error="LoginError: password=hunter2 refused", tags=["eu"])
+    session.commit()
+
+    def answers(guess: str) -> list[str]:
+        texts = [
+            hiding(path, query_string={"q": f"error:{guess}{more}"}).text
+            for path in ("/jobs", "/jobs/live", "/jobs.csv", "/jobs.ndjson")
+        ]
+        return [text.replace(guess, "…") for text in texts]
+
+    right, wrong = answers("unter2"), answers("unter3")
+    assert right[1:] == wrong[1:]
+    assert soup(right[0]).select_one("#part") == soup(wrong[0]).select_one("#part")
+    assert ("More jobs fit" in right[1]) == (more == " tag:eu"), "more have that tag"
+
+
+def test_hidden_errors_take_no_place_from_those_that_fit(
+    hiding: Get, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_hits, "MOST_HITS", 3)
+    shown = [make_job(session, "failed", error=f"no hunter {n}") for n in range(5)]
+    for number in range(5):
+        make_job(session, "failed", error=f"{number}: password=hunter2 refused")
+    session.commit()
+    text = hiding("/jobs?q=error:hunter").text
+    assert _ids(text) == [job.id for job in shown[:1:-1]]
+    assert "3 hits among the others" in text
+    assert soup(text).select_one("nav.tabs b").text == "3+"
+    monkeypatch.setattr(search_hits, "MOST_HITS", 5)
+    text = hiding("/jobs?q=error:hunter").text
+    assert len(_ids(text)) == 5
+    assert "Searched the newest" not in text
+    assert soup(text).select_one("nav.tabs b").text == "5"
+
+
 def test_a_policy_that_raises_lets_nothing_be_searched(
     make_app: Callable[..., Flask], session: Session
 ) -> None:
