@@ -120,6 +120,18 @@ def size(byte_count: int | None) -> str:
     return f"{kilos / 1000:,.1f} MB" if kilos >= 1000 else f"{kilos:,.1f} kB"
 
 
+def middle(name: str | None, most: int = 32) -> Markup:
+    """A name without its middle, where it is longer: begin and end tell names apart. Its title is the whole."""
+    shown = escape(written(name or ""))
+    text = shown.unescape()
+    if len(text) <= most or "<" in shown:  # what the display policy hid is marked
+        return shown
+    begin = most - most // 3
+    return Markup('<span class="short-name" title="{}">{}…{}</span>').format(
+        text, text[:begin], text[begin + 1 - most :]
+    )
+
+
 def code(text: str) -> Markup:
     """A sentence of ours in which backticks set code apart."""
     parts = re.split(r"`([^`]*)`", visible(text))
@@ -157,6 +169,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "count": count,
     "heartbeat": heartbeat,
     "lasting": lasting,
+    "middle": middle,
     "number": number,
     "size": size,
     "took": took,

@@ -1,0 +1,145 @@
+"""Names of 80 and of 200 characters: no page scrolls sideways, and each shows where a name begins and ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.host import Host
+from flask_opsjobs.jobs.lifecycle import STATES
+from flask_opsjobs.operator import Operator
+from flask_opsjobs.queues.models import Queue
+from tests.web import rows
+
+pytestmark = pytest.mark.browser
+
+WIDTHS = (1440, 1280, 360)
+
+
+def _name(what: str, length: int) -> str:
+    """A name without a place to break, whose end tells what it is."""
+    return ("reconciliation" * 20)[: length - len(what) - 1] + f"_{what}"
+
+
+@pytest.fixture(params=[80, 200])
+def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, str]:
+    """Every page that shows a name, about things that all bear long ones."""
+    worker, queue, limiter, partition, tag, actor = (
+        _name(what, request.param)
+        for what in ("worker", "queue", "limiter", "partition", "tag", "actor")
+    )
+    with Session(host.engine, expire_on_commit=False) as session:
+        named = {"worker": worker, "queue": queue, "tags": [tag]}
+        jobs = {state: rows.make_job(session, state, **named) for state in STATES}
+        rows.make_attempt(
+            session,
+            jobs["failed"],
+            traceback=rows.TRACEBACK,
+            executor=_name("executor", request.param),
+        )
+        rows.make_limiter(session, limiter)
+        held = rows.make_limited(session, partition, "started", limiter=limiter, **named)
+        waiting = rows.make_limited(session, partition, limiter=limiter, **named)
+        for state in ("alive", "late", "missing", "stopped"):
+            found = {
+                "host": _name("host", request.param),
+                "version": _name("version", request.param),
+            }
+            rows.make_executor(
+                session, state, name=_name(state, request.param), queues=[queue, _name("other", request.param)],
+                holding=[f"{held.id}-1"], **found,
+            )  # fmt: skip
+        rows.make_loops(session, process=_name("process", request.param))
+        rows.make_book(session, queue=queue)
+        rows.make_entry(session, jobs["queued"])
+        session.add(Queue(name=queue, is_paused=True, paused_by=actor, created_at=rows.ago(days=1)))
+        target = f"queue/{queue}"
+        event = rows.make_event(session, actor=actor, subject=target, targets=(target,))
+        session.commit()
+    operator = Operator(host)
+    shown = [
+        operator.preview("job.retry", [f"job/{jobs[state].id}" for state in states], actor="tester", via="page")
+        for states in (["failed"], STATES)
+    ]  # fmt: skip
+    operator.cooldown(
+        f"{limiter}/{partition}", 30, actor="tester", reason="the vendor asked us to wait"
+    )
+    return {
+        "overview": "",
+        "jobs": "/jobs",
+        "jobs searched": f"/jobs?queue={queue}&worker={worker}&tag={tag}",
+        **{f"{state} job": f"/jobs/{job.id}" for state, job in jobs.items()},
+        "limited job": f"/jobs/{waiting.id}",
+        "raw": f"/jobs/{held.id}/raw",
+        "queues": "/queues",
+        "queue": f"/queues/{queue}",
+        "workers": "/workers",
+        "cron": "/cron",
+        "cron entry": f"/cron/{queue}",
+        "limiters": "/limiters",
+        "limiter": f"/limiters/{limiter}",
+        "simulate": f"/limiters/{limiter}/simulate?live=yes&concurrency=4",
+        "audit": "/audit",
+        "audit row": f"/audit?row={event}",
+        "decision": f"/audit/{event}",
+        "preview": f"/previews/{shown[0].id}",
+        "preview of many": f"/previews/{shown[1].id}",
+        "unknown job": f"/jobs?q={worker}x",
+        "help": "/help",
+    }
+
+
+def test_no_page_scrolls_sideways(page: Any, paths: dict[str, str]) -> None:
+    found = []
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 800})
+        for name, path in paths.items():
+            page.goto(f"/ops/jobs{path}")
+            page.wait_for_load_state("networkidle")
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            if wide > width:
+                found.append(
+                    f"{name} at {width}: {wide - width} px too wide: {page.evaluate(_CULPRIT)}"
+                )
+    assert not found, "\n".join(found)
+
+
+def test_a_shortened_name_keeps_its_end_and_has_the_whole_in_its_title(
+    page: Any, paths: dict[str, str]
+) -> None:
+    """Where the middle is left out, and what is scrolled: never more than the panel around a table."""
+    page.set_viewport_size({"width": 1440, "height": 800})
+    for name in (
+        "jobs",
+        "queues",
+        "workers",
+        "cron",
+        "limiters",
+        "audit",
+        "failed job",
+        "overview",
+    ):
+        page.goto(f"/ops/jobs{paths[name]}")
+        page.wait_for_load_state("networkidle")
+        short = page.locator(".rows .short-name").first
+        whole, shown = str(short.get_attribute("title")), short.text_content()
+        begin, end = shown.split("…")
+        assert len(whole) >= 80
+        assert whole.startswith(begin)
+        assert whole.endswith(end)
+        assert page.evaluate(_BELOW_OTHERS) == [], name
+
+
+# Tables that run out of the panel around them, below what stands beside it.
+_BELOW_OTHERS = """[...document.querySelectorAll(".panel .rows")]
+    .filter((rows) => rows.offsetWidth > rows.parentElement.clientWidth + 1
+        && getComputedStyle(rows.parentElement).overflowX !== "auto")
+    .map((rows) => rows.caption.textContent)"""
+
+
+_CULPRIT = """[...document.querySelectorAll("main *, header *, .prefs *")]
+    .filter((one) => one.getBoundingClientRect().right > innerWidth + 1)
+    .map((one) => `${one.tagName}.${one.className.baseVal ?? one.className}`).slice(0, 4).join(" ")"""
