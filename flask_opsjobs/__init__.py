@@ -7,6 +7,7 @@ from .errors import (
     InvalidArgs,
     LimitReached,
     OpsJobsError,
+    SchemaAhead,
     SchemaBehind,
     UnknownWorker,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "OpsJobs",
     "OpsJobsError",
     "RetryIn",
+    "SchemaAhead",
     "SchemaBehind",
     "Snooze",
     "Unique",

@@ -56,6 +56,10 @@ class SchemaBehind(OpsJobsError):
     """The database has no `opsjobs` schema, or an older one than this code runs on."""
 
 
+class SchemaAhead(OpsJobsError):
+    """The database has a newer `opsjobs` schema than this code knows."""
+
+
 class UnknownWorker(OpsJobsError):
     """A job names a worker that this process has not imported."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, text
@@ -20,7 +21,7 @@ from .db import (
     connect_soon,
     make_patient_engine,
 )
-from .errors import SchemaBehind
+from .errors import SchemaAhead, SchemaBehind
 from .policy import AccessPolicy, DisplayPolicy
 from .settings import Settings
 
@@ -53,28 +54,34 @@ class Host:
     may_be_born_queued: Callable[[str], bool] | None = None
     # Whether Postgres answered pages.
     postgres: Answering = field(default_factory=Answering)
-    _schema_is_fine: bool = field(default=False, repr=False)
+    _schema: int = field(default=0, repr=False)
 
     @cached_property
     def pages(self) -> Engine:
         """The engine of our pages: a pool apart from the host's, whose connections never wait for ever."""
         return make_patient_engine(self.engine)
 
-    def require_schema(self) -> None:
-        """Return when the database's schema is one this code runs on; else raise `SchemaBehind` with the fix.
+    def require_schema(self, *, or_newer: bool = False) -> None:
+        """Return when the database's schema is one this code runs on; else raise what says so, with the fix.
 
-        Asked of the database until the answer is yes, then remembered: a schema only grows while we run.
+        `SchemaBehind` when it is older or missing. `SchemaAhead` when it is newer, but not with `or_newer`: what a host
+        enqueues in the middle of a deploy is recorded. Asked of the database until the answer is yes, then remembered:
+        a schema only grows while we run.
         """
-        if self._schema_is_fine:
-            return
-        found = self.schema_version()
-        if found < OLDEST_SCHEMA:
-            state = f"is at version {found}" if found else "is missing"
+        newest = inf if or_newer else SCHEMA_VERSION
+        if not OLDEST_SCHEMA <= self._schema <= newest:
+            self._schema = self.schema_version()
+        if self._schema < OLDEST_SCHEMA:
+            state = f"is at version {self._schema}" if self._schema else "is missing"
             raise SchemaBehind(
                 f"the database schema {SCHEMA!r} {state}, this code needs {SCHEMA_VERSION}: "
                 "run `flask opsjobs install` and `flask db upgrade`"
             )
-        self._schema_is_fine = True
+        if self._schema > newest:
+            raise SchemaAhead(
+                f"the database schema {SCHEMA!r} is at version {self._schema}, this code knows up to {SCHEMA_VERSION}: "
+                "run the release of flask_opsjobs that the database was upgraded with, or a newer one"
+            )
 
     def schema_version(self) -> int:
         """The version of the schema in the database; 0 when there is none."""

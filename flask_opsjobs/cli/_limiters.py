@@ -7,12 +7,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg
-from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import Session
 
 from ..engine import facts
-from ..errors import SchemaBehind
 from ..explain.reasons import count
 from ..host import Host
 from ..limits import page_queries
@@ -25,15 +22,10 @@ from ._simulate import CannotRun
 
 @contextmanager
 def reading(host: Host) -> Iterator[tuple[Session, datetime]]:
-    """A session that can only read, and Postgres' time. Raises `CannotRun` when it cannot be had."""
-    try:
-        host.require_schema()
-        with facts.reading(host.engine, host.settings.page_timeout_seconds) as found:
-            yield found
-    except SchemaBehind as behind:
-        raise CannotRun(str(behind)) from behind
-    except (DBAPIError, TimeoutError, psycopg.Error) as error:
-        raise CannotRun(f"the database did not answer ({type(error).__name__})") from error
+    """A session that can only read, and Postgres' time."""
+    host.require_schema()
+    with facts.reading(host.engine, host.settings.page_timeout_seconds) as found:
+        yield found
 
 
 def find(session: Session, name: str, partition: str | None, now: datetime) -> LimiterRow:

@@ -9,13 +9,13 @@ from dataclasses import asdict
 from typing import Any, NoReturn, TypeVar
 
 import click
-from flask import current_app
 
 from ..actions.catalog import ACTIONS
 from ..actions.planning import UNREADABLE
 from ..actions.shapes import Item, Plan, Receipt, Skip
-from ..errors import ActionRefused, AuditHeadMissing, EngineUnavailable, SchemaBehind
+from ..errors import ActionRefused
 from ..operator import Operator
+from . import current_host
 from ._plain import plain
 
 # 2 is what click says of a wrong command line; here also: it could not be asked.
@@ -54,7 +54,7 @@ def act(
         raise click.UsageError("say why with --reason, or look first with --dry-run")
     if actor and not actor.strip():
         raise click.UsageError("--actor is the name of who does it")
-    operator, who = Operator(current_app.extensions["opsjobs"]), actor or _user()
+    operator, who = Operator(current_host()), actor or _user()
     try:
         if dry_run:
             plan = operator.plan(action, targets, actor=who, params=params, authorize=False)
@@ -64,8 +64,6 @@ def act(
         )  # fmt: skip
     except ActionRefused as refused:
         receipt = refused.receipt
-    except (SchemaBehind, EngineUnavailable, AuditHeadMissing) as error:
-        raise click.UsageError(str(error)) from None
     _leave([_json(receipt)] if as_json else _say_receipt(receipt), _exit_code(receipt))
 
 

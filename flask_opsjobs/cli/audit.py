@@ -8,16 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from ..audit import queries
 from ..audit import verify as verifying
 from ..audit.verify import Verdict
-from ..errors import SchemaBehind
 from ..host import Host
+from . import current_host
 from ._plain import plain
 
 # 2 is what click says of a wrong command line; here also: it could not be found out.
@@ -49,7 +47,7 @@ def verify(as_json: bool, since: int, heads: tuple[tuple[int, bytes], ...]) -> N
     Exits with 0 when it is, 1 when a row is broken, 2 when it could not be read, 3 when rows are signed with a key that
     SECRET_KEY and SECRET_KEY_FALLBACKS no longer give.
     """
-    host: Host = current_app.extensions["opsjobs"]
+    host = current_host()
     with _reading(host) as session:
         found = verifying.verify(session, host.secrets, first=since, expected=dict(heads))
     click.echo(json.dumps(_plain(found)) if as_json else plain(_words(found)))
@@ -64,7 +62,7 @@ def export(as_: str, since: int) -> None:
 
     `hash` is HMAC-SHA256 over the bytes of `previous_hash` and the text `canonical`.
     """
-    host: Host = current_app.extensions["opsjobs"]
+    host = current_host()
     with _reading(host) as session:
         last = since - 1
         while links := queries.list_links(session, last, verifying.BATCH):
@@ -83,12 +81,9 @@ def export(as_: str, since: int) -> None:
 @contextmanager
 def _reading(host: Host) -> Iterator[Session]:
     """A session whose every statement is a transaction of its own: a long look holds back no vacuum."""
-    try:
-        host.require_schema()
-        with Session(host.engine.execution_options(isolation_level="AUTOCOMMIT")) as session:
-            yield session
-    except (SchemaBehind, DBAPIError) as error:
-        raise click.UsageError(str(error)) from error
+    host.require_schema()
+    with Session(host.engine.execution_options(isolation_level="AUTOCOMMIT")) as session:
+        yield session
 
 
 def _words(found: Verdict) -> str:

@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from ..actions.catalog import ACTIONS, Action
 from ..cron.lifecycle import FATES
 from ..cron.queries import MOST_ENTRIES, SlotRow, list_entries, list_strips
 from ..cron.standing import Standing
-from ..errors import SchemaBehind
-from . import _operate
+from . import _operate, current_host
 from ._plain import plain
 
 cron = AppGroup("cron", help="List cron entries; pause, resume, run or catch them up.")
@@ -24,16 +21,11 @@ cron = AppGroup("cron", help="List cron entries; pause, resume, run or catch the
 @cron.command("list")
 def list_() -> None:
     """Every entry: its state, its schedule, its policies and the last fates of its slots, the newest last."""
-    host = current_app.extensions["opsjobs"]
-    try:
-        host.require_schema()
-        with Session(host.engine) as session:
-            entries = list_entries(session)
-            strips = list_strips(session, [entry.name for entry in entries])
-    except SchemaBehind as error:
-        raise click.UsageError(str(error)) from None
-    except DBAPIError as error:
-        raise click.UsageError(f"cannot read the entries: {type(error).__name__}") from None
+    host = current_host()
+    host.require_schema()
+    with Session(host.engine) as session:
+        entries = list_entries(session)
+        strips = list_strips(session, [entry.name for entry in entries])
     if not entries:
         click.echo(
             "no cron entry is known: those from code show once `flask opsjobs run` has started"

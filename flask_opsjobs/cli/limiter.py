@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
 
 from ..actions.catalog import ACTIONS
 from ..actions.on_limiters import make_target
-from ..host import Host
 from ..limits import page_queries
 from ..limits.limit import LONGEST_SECONDS, MOST_NUMBER
 from ..limits.simulation import TooLong
 from ..limits.trial import Change, Live, Trial, read_live
 from ..web._display import Display
-from . import _limiters, _operate, _simulate
+from . import _limiters, _operate, _simulate, current_host
 from ._plain import plain
 from ._simulate import CannotRun
 
@@ -35,11 +33,8 @@ def list_(as_json: bool) -> None:
 
     Reads only. Exits 0, or 2 when the database does not answer.
     """
-    try:
-        with _limiters.reading(_host()) as (session, now):
-            rows = page_queries.list_limiters(session, now)
-    except CannotRun as error:
-        raise click.UsageError(str(error)) from None
+    with _limiters.reading(current_host()) as (session, now):
+        rows = page_queries.list_limiters(session, now)
     is_cut = len(rows) >= page_queries.MOST_LIMITERS
     if as_json:
         told = [_limiters.summary(row) for row in rows]
@@ -64,7 +59,7 @@ def explain(name: str, partition: str | None, as_json: bool) -> None:
     """
     clean = _clean()
     try:
-        with _limiters.reading(_host()) as (session, now):
+        with _limiters.reading(current_host()) as (session, now):
             row = _limiters.find(session, name, partition, now)
             told = _limiters.explain(session, row, partition)
     except CannotRun as error:
@@ -115,7 +110,7 @@ def simulate_(
     when it cannot run, with a sentence.
     """
     try:
-        declared = _host().workers.get(worker)
+        declared = current_host().workers.get(worker)
         if declared is None:
             raise CannotRun(f"there is no worker {worker}")
         # NaN passes every bound of click's.
@@ -168,20 +163,15 @@ def clear(name: str, partition: str | None, **options: Any) -> None:
 
 def _live(name: str, partition: str | None) -> Live:
     """What stands in the bucket and what waits there."""
-    with _limiters.reading(_host()) as (session, now):
+    with _limiters.reading(current_host()) as (session, now):
         row = _limiters.find(session, name, partition, now)
         if partition is None and row.partition_by is not None:
             raise CannotRun(f"the limiter {name} has partitions: say which with --partition")
         return read_live(session, name, partition or "")
 
 
-def _host() -> Host:
-    found: Host = current_app.extensions["opsjobs"]
-    return found
-
-
 def _clean() -> Callable[[str], str]:
-    return Display(_host().display, may_see=True).clean
+    return Display(current_host().display, may_see=True).clean
 
 
 def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:

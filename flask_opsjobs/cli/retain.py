@@ -7,15 +7,13 @@ from contextlib import closing
 from datetime import datetime
 
 import click
-from flask import current_app
 from flask.cli import with_appcontext
 
 from ..db import Connection, connect_apart
 from ..engine.dispatch import read_clock
-from ..errors import SchemaBehind
-from ..host import Host
 from ..lifeline import retention
 from ..settings import Settings
+from . import current_host
 
 
 @click.command("retain")
@@ -23,11 +21,8 @@ from ..settings import Settings
 @with_appcontext
 def retain(dry_run: bool) -> None:
     """Remove what the OPSJOBS_KEEP_… settings no longer keep, and say how much of what it was."""
-    host: Host = current_app.extensions["opsjobs"]
-    try:
-        host.require_schema()
-    except SchemaBehind as error:
-        raise click.ClickException(str(error)) from error
+    host = current_host()
+    host.require_schema()
     with closing(connect_apart(host.engine)) as connection:
         now = read_clock(connection)
         find = retention.count if dry_run else _remove_all

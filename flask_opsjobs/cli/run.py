@@ -9,10 +9,9 @@ import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 
-from ..errors import SchemaBehind
-from ..host import Host
 from ..loops.one_pass import process_name
 from ..loops.process import LoopsProcess
+from . import current_host
 
 
 @click.command("run")
@@ -24,10 +23,6 @@ def run() -> None:
     """
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    host: Host = app.extensions["opsjobs"]
-    loops = LoopsProcess(host, surround=app.app_context)
+    loops = LoopsProcess(current_host(), surround=app.app_context)
     click.echo(f"{process_name()} runs the loops", err=True)
-    try:
-        sys.exit(loops.run())
-    except SchemaBehind as error:
-        raise click.ClickException(str(error)) from error
+    sys.exit(loops.run())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 
 import click
+from flask.cli import ScriptInfo
 
+from . import current_host
 from ._argv import again
 from ._children import Children
 
@@ -28,9 +30,20 @@ def up(ctx: click.Context, workers: int, simple: bool, queues: tuple[str, ...]) 
     A child that dies is started again. In production run `flask opsjobs worker` and `flask opsjobs run` under the
     supervisor of the machine instead.
     """
+    require_servers(ctx, queues)
     children = Children()
     children.add("loops", again(ctx, "opsjobs", "run"))
     options = ["--simple"] if simple else []
     for number in range(1, workers + 1):
         children.add(f"worker.{number}", again(ctx, "opsjobs", "worker", *options, "--", *queues))
     sys.exit(children.run())
+
+
+def require_servers(ctx: click.Context, queues: tuple[str, ...]) -> None:
+    """Raise what is wrong with the app or its servers now, instead of letting each child say it again and again."""
+    with ctx.ensure_object(ScriptInfo).load_app().app_context():
+        host = current_host()
+        host.require_schema()
+        host.pages.dispose()
+        for queue in queues or ("default",):
+            host.broker.connections.require_answer(queue)

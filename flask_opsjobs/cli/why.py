@@ -8,18 +8,15 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import click
-import psycopg
-from flask import current_app
 from flask.cli import with_appcontext
-from sqlalchemy.exc import DBAPIError, TimeoutError
 
 from ..engine.facts import explain_apart
 from ..errors import UnknownJob
 from ..explain.reasons import as_text
 from ..explain.shapes import Explanation, Reason
-from ..host import Host
 from ..jobs import search_ids
 from ..web._display import Display
+from . import current_host
 from ._plain import plain
 
 
@@ -33,7 +30,7 @@ def why(job: str, as_json: bool) -> None:
     Reads only. Exits 0 with an explanation, 1 when there is no such job, 2 when it could not be
     asked: JOB is no id, or the database does not answer.
     """
-    host: Host = current_app.extensions["opsjobs"]
+    host = current_host()
     clean = Display(host.display, may_see=True).clean
     job_id = search_ids.read(job)
     if job_id is None:
@@ -42,8 +39,6 @@ def why(job: str, as_json: bool) -> None:
         found = explain_apart(host, job_id)
     except UnknownJob as error:
         _stop(1, str(error))
-    except (DBAPIError, TimeoutError, psycopg.Error) as error:
-        _stop(2, f"the database did not answer ({type(error).__name__})")
     if as_json:
         click.echo(json.dumps(found.to_json(clean), indent=2))
     else:

@@ -17,6 +17,7 @@ from ..engine.perform_forking import ForkingStable
 from ..engine.perform_simple import SimpleStable
 from ..engine.rq_worker import OpsSimpleWorker, OpsWorker
 from ..host import Host
+from . import current_host
 
 
 @click.command("worker")
@@ -34,7 +35,7 @@ def worker(
     """Run jobs of QUEUES, the first named first; of all queues of this app's workers when none is named."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    host: Host = app.extensions["opsjobs"]
+    host = current_host()
     host.require_schema()
     names = (
         list(queues)
@@ -50,6 +51,7 @@ def run(
 ) -> int:  # fmt: skip
     """Work until stopped; the exit code: 0 when that was wanted, 1 when the loop ended by itself."""
     host: Host = app.extensions["opsjobs"]
+    host.broker.connections.require_answer(names[0])
     wire = host.broker.connections.wire(names[0])
     declare(host, f"{socket.gethostname()}-{os.getpid()}")
     executor = Executor(host, "simple" if simple else "forking", names)

@@ -10,10 +10,11 @@ from typing import Any
 from flask import Flask
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 from redis.retry import Retry
 from rq.serializers import DefaultSerializer
 
-from ..errors import ConfigError
+from ..errors import ConfigError, EngineUnavailable
 
 _DEFAULT_URL = "redis://localhost:6379/0"
 
@@ -67,6 +68,19 @@ class RedisConnections:
             if key not in self._wires:
                 self._wires[key] = self._make(queue, quick)
             return self._wires[key]
+
+    def require_answer(self, queue: str) -> None:
+        """Return when the Redis of a queue answers. Raises `EngineUnavailable`, which says where it should be."""
+        redis = self.wire(queue).redis
+        where = redis.connection_pool.connection_kwargs
+        address = where.get("path") or f"{where.get('host', '?')}:{where.get('port', '?')}"
+        try:
+            redis.ping()
+        except RedisError as error:
+            raise EngineUnavailable(
+                f"Redis at {address} does not answer ({type(error).__name__}: {error}): start it, or say in "
+                "OPSJOBS_REDIS_URL where it is"
+            ) from error
 
     def _make(self, queue: str, quick: bool) -> Wire:
         like, serializer = self._of_flask_rq(queue) if self._url is None else (None, None)

@@ -61,12 +61,13 @@ def _is_still_queued(host: Host, job: JobSeen) -> bool:
 def explain_apart(host: Host, job_id: int) -> Explanation:
     """The same in a transaction of its own, for callers without a page; says so when the schema is behind.
 
-    Raises `UnknownJob`, and what SQLAlchemy raises when Postgres does not answer.
+    Raises `UnknownJob`, `SchemaAhead`, and what SQLAlchemy raises when Postgres does not answer.
     """
     schema = host.schema_version()
     with reading(host.engine, host.settings.page_timeout_seconds) as (session, now):
         if schema < OLDEST_SCHEMA:
             return explain_schema(job_id, schema, now)
+        host.require_schema()
         found = explain(host, session, job_id, now)
     if found is None:
         raise UnknownJob(

@@ -50,7 +50,7 @@ def enqueue(
 ) -> Enqueued:
     """Record one call. Nothing is written when its arguments are invalid. The host commits; Redis is not touched."""
     host = worker.host()
-    host.require_schema()
+    host.require_schema(or_newer=True)
     values = worker.arguments.validate(args, kwargs)
     place = place_of(worker, options, host, values)
     row = parameters(worker, options, host) | columns_of(options, place)

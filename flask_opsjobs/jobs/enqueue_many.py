@@ -46,7 +46,7 @@ def enqueue_many(worker: Worker, options: Options, rows: Iterable[Row]) -> Enque
             f"got {type(rows).__name__}"
         )
     host = worker.host()
-    host.require_schema()
+    host.require_schema(or_newer=True)
     common = parameters(worker, options, host)
     session, bind = find_session(host, options.session)
     with without_values():

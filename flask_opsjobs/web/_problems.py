@@ -259,3 +259,13 @@ def schema_behind(says: str) -> Problem:
     return Problem(
         503, "Schema behind", says, "Whoever deploys the application runs:", "flask db upgrade"
     )
+
+
+def schema_ahead(says: str) -> Problem:
+    """The schema is newer than this code: a deploy has migrated the database, and this process is of before."""
+    return Problem(
+        503,
+        "Schema newer than the code",
+        f"{says[0].upper()}{says[1:]}.",
+        "Whoever deploys the application restarts it with that release. Nothing is lost meanwhile.",
+    )

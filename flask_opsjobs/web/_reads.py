@@ -13,7 +13,7 @@ from sqlalchemy import exc, func, select
 from sqlalchemy.orm import Session
 
 from ..db import connect_soon, is_away, patience
-from ..errors import AuditHeadMissing, DoorwayBusy, EngineUnavailable, SchemaBehind
+from ..errors import AuditHeadMissing, DoorwayBusy, EngineUnavailable, SchemaAhead, SchemaBehind
 from . import _problems
 from ._host import host
 
@@ -51,7 +51,7 @@ def reading(most_seconds: float = inf) -> Iterator[Reading]:
 def asking() -> Iterator[None]:
     """A block that asks Postgres.
 
-    Raises `Problem` when the schema is behind, the database away, or a statement too slow.
+    Raises `Problem` when the schema is behind or ahead, the database away, or a statement too slow.
     """
     try:
         with host().postgres.asking(_is_silence, _still_away):
@@ -59,6 +59,8 @@ def asking() -> Iterator[None]:
             yield
     except SchemaBehind as behind:
         raise _problems.schema_behind(str(behind)) from behind
+    except SchemaAhead as ahead:
+        raise _problems.schema_ahead(str(ahead)) from ahead
     except exc.TimeoutError as away:  # the pool's
         raise _problems.no_connection_left() from away
     except DoorwayBusy as busy:

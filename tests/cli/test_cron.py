@@ -45,7 +45,7 @@ def test_without_an_entry_it_says_where_they_come_from(call: Any) -> None:
 
 def test_without_a_schema_the_list_says_what_to_run(call: Any, bench: Bench, host: Host) -> None:
     bench.connection.execute("DROP SCHEMA opsjobs CASCADE")
-    host._schema_is_fine = False
+    host._schema = 0
     said = call("list")
     assert said.exit_code == 2
     assert "flask db upgrade" in said.output

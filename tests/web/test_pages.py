@@ -252,6 +252,21 @@ def test_a_database_that_is_away_is_said(make_app: Callable[..., Flask]) -> None
     assert "nobody" not in response.text
 
 
+def test_a_schema_that_is_newer_than_the_code_is_said(
+    client: FlaskClient, session: Session
+) -> None:
+    session.execute(text("INSERT INTO opsjobs.schema_version (version) VALUES (99)"))
+    session.commit()
+    response = client.get("/ops/jobs/jobs")
+    assert response.status_code == 503
+    said = soup(response.text).main.text
+    assert "Schema newer than the code" in said
+    assert "is at version 99, this code knows up to" in said
+    session.execute(text("DELETE FROM opsjobs.schema_version WHERE version = 99"))
+    session.commit()
+    assert client.get("/ops/jobs/jobs").status_code == 200
+
+
 def test_a_pool_without_a_connection_is_said(make_app: Callable[..., Flask]) -> None:
     options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.1}
     app = make_app(SQLALCHEMY_ENGINE_OPTIONS=options)

@@ -1,0 +1,167 @@
+"""Whatever is in the way of a command is told in one sentence, with an exit code, and never by a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from flask import Flask
+from flask.cli import ScriptInfo
+from flask_sqlalchemy import SQLAlchemy
+
+from flask_opsjobs import ConfigError, OpsJobs
+from flask_opsjobs.cli import opsjobs as group
+from flask_opsjobs.host import Host
+from tests.conftest import MakeApp
+from tests.support.engine import Bench
+
+NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
+REASON = ("--reason", "because it is a test")
+# Every command, with what it is called with.
+WORDS: dict[str, tuple[str, ...]] = {
+    "audit export": (),
+    "audit verify": (),
+    "cron catch-up": ("nightly", "3", *REASON),
+    "cron delete": ("nightly", *REASON),
+    "cron list": (),
+    "cron pause": ("nightly", *REASON),
+    "cron resume": ("nightly", *REASON),
+    "cron run-now": ("nightly", *REASON),
+    "demo": (),
+    "install": (),
+    "job cancel": ("1", *REASON),
+    "job delete": ("1", *REASON),
+    "job discard": ("1", *REASON),
+    "job retry": ("1", *REASON),
+    "job run-again": ("1", *REASON),
+    "limiter clear": ("api", *REASON),
+    "limiter cooldown": ("api", "--minutes", "5", *REASON),
+    "limiter explain": ("api",),
+    "limiter list": (),
+    "limiter simulate": ("charge", "--count", "3", "--rate", "1", "--per", "1", "--from-live"),
+    "queue drain": ("mail", *REASON),
+    "queue pause": ("mail", *REASON),
+    "queue resume": ("mail", *REASON),
+    "queue set-window": ("mail", "5", *REASON),
+    "retain": (),
+    "run": (),
+    "up": (),
+    "why": ("1",),
+    "worker": (),
+}
+# What these need is there in every case below: an app without Flask-Migrate, and one that is no example.
+APART = ("demo", "install")
+every = pytest.mark.parametrize("name", [name for name in WORDS if name not in APART])
+
+
+def _leaves(command: click.Command, name: str = "") -> Iterator[str]:
+    if not isinstance(command, click.Group):
+        yield name
+        return
+    with click.Context(command) as ctx:
+        for each in command.list_commands(ctx):
+            found = command.get_command(ctx, each)
+            assert found is not None
+            yield from _leaves(found, f"{name} {each}".strip())
+
+
+def test_the_table_has_every_command() -> None:
+    assert sorted(_leaves(group)) == sorted(WORDS)
+
+
+def _run(app: Flask, name: str) -> Result:
+    return app.test_cli_runner().invoke(group, [*name.split(), *WORDS[name]])
+
+
+def _sentence(done: Result, code: int = 2) -> str:
+    assert done.exit_code == code, (done.output, done.exception)
+    assert isinstance(done.exception, SystemExit)
+    # `run` says first who it is.
+    said = [line for line in done.output.splitlines() if not line.endswith(" runs the loops")]
+    assert len(said) == 1
+    assert said[0].startswith("Error: ")
+    return said[0]
+
+
+@pytest.fixture
+def make(make_app: MakeApp, opsjobs: OpsJobs) -> Callable[..., Flask]:
+    """Makes a host with one worker."""
+
+    @opsjobs.worker
+    def charge(account_id: int) -> None: ...
+
+    return lambda **config: make_app(opsjobs=opsjobs, **config)
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_an_app_that_has_not_joined(name: str) -> None:
+    app = Flask("shop")
+    app.config["SQLALCHEMY_DATABASE_URI"] = NOWHERE
+    SQLAlchemy(app)
+    said = _sentence(_run(app, name), 1 if name in APART else 2)
+    if name not in APART:
+        assert "the app 'shop' has not joined OpsJobs: run `flask opsjobs install`" in said
+
+
+def test_an_app_that_refuses_to_start() -> None:
+    def create_app() -> Flask:
+        raise ConfigError("OPSJOBS_RESCUE = 'maybe' is not allowed")
+
+    done = CliRunner().invoke(group, ["run"], obj=ScriptInfo(create_app=create_app))
+    assert "OPSJOBS_RESCUE = 'maybe' is not allowed" in _sentence(done)
+
+
+@every
+def test_a_schema_that_is_missing(
+    name: str, make: Callable[..., Flask], empty_database_url: str
+) -> None:
+    done = _run(make(SQLALCHEMY_DATABASE_URI=empty_database_url), name)
+    if name == "why":  # which explains it: tests/cli/test_why.py
+        assert (done.exit_code, "schema_behind" in done.output) == (0, True)
+        return
+    assert "'opsjobs' is missing, this code needs" in _sentence(done)
+    assert "`flask db upgrade`" in done.output
+
+
+@every
+def test_a_schema_that_is_newer_than_the_code(
+    name: str, make: Callable[..., Flask], bench: Bench
+) -> None:
+    bench.connection.execute("INSERT INTO opsjobs.schema_version (version) VALUES (99)")
+    app = make()
+    said = _sentence(_run(app, name))
+    assert "is at version 99, this code knows up to " in said
+    assert "run the release of flask_opsjobs that the database was upgraded with" in said
+
+
+# The loops wait for Postgres at their start, as long as it takes: tests/loops/test_process.py.
+@pytest.mark.parametrize("name", [name for name in WORDS if name not in (*APART, "run")])
+def test_postgres_is_away(name: str, make: Callable[..., Flask]) -> None:
+    said = _sentence(_run(make(SQLALCHEMY_DATABASE_URI=NOWHERE), name))
+    assert "did not answer (OperationalError" in said
+    assert "nobody" not in said
+
+
+@pytest.mark.parametrize("name", ["worker", "up"])
+def test_redis_is_away(name: str, make: Callable[..., Flask]) -> None:
+    app = make(OPSJOBS_REDIS_URL="redis://user:s3cret@127.0.0.1:1/0")
+    said = _sentence(_run(app, name))
+    assert "Redis at 127.0.0.1:1 does not answer (ConnectionError: " in said
+    assert "OPSJOBS_REDIS_URL" in said
+    assert "s3cret" not in said
+
+
+def test_what_is_enqueued_in_the_middle_of_a_deploy_is_recorded(
+    make: Callable[..., Flask], bench: Bench
+) -> None:
+    bench.connection.execute("INSERT INTO opsjobs.schema_version (version) VALUES (99)")
+    app = make()
+    host: Host = app.extensions["opsjobs"]
+    with app.app_context():
+        enqueued = host.workers["charge"].enqueue(account_id=1)
+        host.workers["charge"].enqueue_many([{"account_id": 2}])
+        app.extensions["sqlalchemy"].session.commit()
+    assert enqueued.state == "available"
+    assert bench.row("SELECT count(*) FROM opsjobs.jobs")["count"] == 2
