@@ -80,8 +80,16 @@ class DoorwayBusy(EngineUnavailable):
     """As many operators as this process allows at once are acting already. Nothing was done: try again."""
 
 
-class AuditHeadMissing(OpsJobsError):
-    """The row that the audit's chain goes on from is gone, so nothing can be decided; nothing was written."""
+class AuditUnwritable(OpsJobsError):
+    """The audit cannot take another row, so nothing can be decided; nothing was written. Rescues go on."""
+
+
+class AuditHeadMissing(AuditUnwritable):
+    """The row that the audit's chain goes on from is gone."""
+
+
+class AuditBlocked(AuditUnwritable):
+    """The place of the audit's next row is taken by a row that is outside the chain, or cannot be used."""
 
 
 class ActionRefused(OpsJobsError):

@@ -26,7 +26,7 @@ def name_key(key: bytes) -> str:
 
 
 def keys_by_name(secrets: Sequence[bytes]) -> dict[str, bytes]:
-    """Every key that may have signed a row: of the secret in use and of those that it replaced."""
+    """Every key that may have signed a row, the newest first: of the secret in use, then of those that it replaced."""
     return {name_key(key): key for key in map(derive_key, secrets)}
 
 

@@ -1,4 +1,4 @@
-"""The tables of the audit: its events, and the head of the chain that they form."""
+"""The tables of the audit: its events, the head of the chain that they form, and what waits to be appended."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Identity,
     Index,
     LargeBinary,
     SmallInteger,
@@ -52,6 +53,7 @@ class AuditEvent(Base):
     hash: Mapped[bytes] = mapped_column(LargeBinary)
 
     __table_args__ = (
+        CheckConstraint("sequence > 0", name="sequence_check"),
         CheckConstraint(one_of("via", VIA), name="via_check"),
         CheckConstraint(one_of("outcome", OUTCOMES), name="outcome_check"),
         CheckConstraint("(outcome = 'refused') = (code IS NOT NULL)", name="refusal_check"),
@@ -63,7 +65,10 @@ class AuditEvent(Base):
 
 
 class AuditHead(Base):
-    """The one row that gives the next event its sequence and the hash it follows. Locked last of all."""
+    """The one row that gives the next event its sequence and the hash it follows; `at` is the last event's time.
+
+    Locked last of all.
+    """
 
     __tablename__ = "audit_head"
 
@@ -72,5 +77,16 @@ class AuditHead(Base):
     )
     sequence: Mapped[int] = mapped_column(BigInteger, server_default="0")
     hash: Mapped[bytes] = mapped_column(LargeBinary, server_default=text(r"'\x'::bytea"))
+    at: Mapped[datetime | None] = mapped_column(MOMENT)
 
     __table_args__ = (CheckConstraint("id = 1", name="one_check"),)
+
+
+class AuditPending(Base):
+    """What was done while the audit could not be written, until it can be."""
+
+    __tablename__ = "audit_pending"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    decided_at: Mapped[datetime] = mapped_column(MOMENT)
+    decision: Mapped[dict[str, Any]] = mapped_column(JSONB)

@@ -1,5 +1,6 @@
 """What is read of the audit: pages of a list, one decision, those on one target, and the chain to verify.
 
+Only rows 1 to the head are shown: whatever else is in the table is outside the chain. `verify.find_fault` says so.
 A list walks one index in order and stops. Where more than one condition is asked for, or a text, it looks at the next
 `WINDOW` events of that index, and says so. Nothing here has passed the display policy; doors do that.
 """
@@ -26,11 +27,11 @@ from sqlalchemy.orm import Session
 
 from .. import sql
 from .filter import AuditFilter
-from .models import AuditEvent
+from .models import AuditEvent, AuditHead, AuditPending
 from .rows import EventPage, EventRow, Head, Link
 
 WINDOW = 2_000
-_LAST = 2**63 - 1
+_LAST = 2**63 - 2
 _NAMES = 100
 # From how many decisions on one target on it is not worth reading all of them for the newest.
 _MANY = 200
@@ -61,8 +62,10 @@ def page_of_events(
     `shown` is how a text is shown: what it hides cannot be searched for.
     """
     is_down = after is None
+    last = _last_of_chain(session)
+    below = last + 1 if before is None else min(before, last + 1)
     most = WINDOW if _is_narrow(wanted) else wanted.limit + 1
-    looked, fitting = _look(session, wanted, before, after, most)
+    looked, fitting = _look(session, wanted, below, after, most)
     rows = _take(session, fitting, wanted, shown)
     has_more, rows = len(rows) > wanted.limit, rows[: wanted.limit]
     is_cut = not has_more and len(looked) == most
@@ -79,7 +82,9 @@ def page_of_events(
 
 def find_event(session: Session, sequence: int) -> EventRow | None:
     """The event of this sequence, or None."""
-    row = session.execute(select(*_ROW).where(AuditEvent.sequence == sequence)).one_or_none()
+    within = AuditEvent.sequence.between(1, _last_of_chain(session))
+    wanted = select(*_ROW).where(AuditEvent.sequence == sequence, within)
+    row = session.execute(wanted).one_or_none()
     return None if row is None else EventRow(*row)
 
 
@@ -89,12 +94,15 @@ def list_events_of(session: Session, target: str, limit: int = 20) -> Sequence[E
     Of a target that very many name, those among the newest `WINDOW` decisions are enough when they fill the list. If
     they do not, all that name it are read and sorted.
     """
-    of_target = AuditEvent.targets.contains([target])
+    last = _last_of_chain(session)
+    is_of_chain = _UNORDERED.between(1, last)
+    of_target = and_(AuditEvent.targets.contains([target]), is_of_chain)
     some = select(AuditEvent.sequence).where(of_target).limit(_MANY)
     with _bitmaps(session):
         is_common = len(session.scalars(some).all()) == _MANY
         if is_common:
-            lately = select(*_ROW).order_by(AuditEvent.sequence.desc()).limit(WINDOW).subquery()
+            newest_first = select(*_ROW).where(is_of_chain).order_by(AuditEvent.sequence.desc())
+            lately = newest_first.limit(WINDOW).subquery()
             fits = lately.c.targets.contains([target])
             newest = select(lately).where(fits).order_by(lately.c.sequence.desc()).limit(limit)
             found = session.execute(newest).all()
@@ -119,7 +127,12 @@ def list_actions(session: Session) -> list[str]:
 def find_head(session: Session) -> Head | None:
     """The head of the chain; None when its row is gone."""
     row = session.connection().exec_driver_sql(sql.load("find_audit_head")).one_or_none()
-    return None if row is None else Head(row[0], bytes(row[1]), row[2])
+    return None if row is None else Head(row[0], bytes(row[1]), *row[2:])
+
+
+def count_pending(session: Session) -> int:
+    """How many rescues wait to be appended, because the audit could not be written when they were done."""
+    return session.scalar(select(func.count()).select_from(AuditPending)) or 0
 
 
 def list_links(session: Session, after: int, limit: int) -> list[Link]:
@@ -129,6 +142,12 @@ def list_links(session: Session, after: int, limit: int) -> list[Link]:
     return [Link(*row) for row in rows]
 
 
+def _last_of_chain(session: Session) -> int:
+    """The sequence that the head names. When the head is gone every row may be of the chain, and pages say so."""
+    found = session.scalar(select(AuditHead.sequence).where(AuditHead.id == 1))
+    return _LAST if found is None else found
+
+
 def _is_narrow(wanted: AuditFilter) -> bool:
     """Whether there is a condition beside the one whose index is walked."""
     given = [wanted.target, *(getattr(wanted, name) for name in _LEADS)]
@@ -136,7 +155,7 @@ def _is_narrow(wanted: AuditFilter) -> bool:
 
 
 def _look(
-    session: Session, wanted: AuditFilter, before: int | None, after: int | None, most: int
+    session: Session, wanted: AuditFilter, below: int, after: int | None, most: int
 ) -> tuple[list[int], list[int]]:
     """The next sequences on the index walked, at most so many, and which of them fit as far as SQL can say."""
     fits = [
@@ -144,20 +163,17 @@ def _look(
     ]
     if wanted.text:
         fits.append(func.strpos(func.lower(_searched()), wanted.text.lower()) > 0)
-    statement = _walk(select(AuditEvent.sequence, and_(true(), *fits)), wanted, before, after)
+    statement = _walk(select(AuditEvent.sequence, and_(true(), *fits)), wanted, below, after)
     with _bitmaps(session, when=wanted.target is not None):
         found = session.execute(statement.limit(most)).all()
     return [sequence for sequence, _ in found], [sequence for sequence, is_fit in found if is_fit]
 
 
 def _walk(
-    statement: Select[*tuple[Any, ...]], wanted: AuditFilter, before: int | None, after: int | None
+    statement: Select[*tuple[Any, ...]], wanted: AuditFilter, below: int, after: int | None
 ) -> Select[*tuple[Any, ...]]:
     keys: list[ColumnElement[Any]] = [AuditEvent.sequence.expression]
-    low, high = (
-        [literal(bound, BigInteger)]
-        for bound in ((after or 0) + 1, _LAST if before is None else before)
-    )
+    low, high = ([literal(bound, BigInteger)] for bound in ((after or 0) + 1, below))
     lead = next((name for name in _LEADS if getattr(wanted, name)), None)
     if wanted.target:
         statement = statement.where(AuditEvent.targets.contains([wanted.target]))

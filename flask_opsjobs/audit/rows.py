@@ -48,11 +48,16 @@ class EventPage:
 
 @dataclass(frozen=True)
 class Head:
-    """The head of the chain, and the highest sequence that any row has; read in one snapshot."""
+    """The head of the chain, and what is outside rows 1 to the head; read in one snapshot.
+
+    `outside` counts those rows, at most 2,000. `behind` is the first of them after the head, `lowest` the first of all.
+    """
 
     sequence: int
     hash: bytes
-    last_sequence: int
+    outside: int
+    behind: int | None
+    lowest: int | None
 
 
 @dataclass(frozen=True)

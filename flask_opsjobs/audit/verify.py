@@ -1,4 +1,4 @@
-"""Whether the chain is whole: every hash, every column, every sequence, up to the head. Finds the first broken row.
+"""Whether the chain is whole: every hash, column, sequence, key and time, up to the head. Finds the first broken row.
 
 What it cannot find: who holds SECRET_KEY can sign anything, and who can write the table and the head can take rows off
 the end. Against the second stand the heads in the log: `expected`.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -18,6 +19,10 @@ from . import chain, queries
 from .rows import Head, Link
 
 BATCH = 500
+# An older key may sign for so long after the first row of a newer one: a rolling deploy has both.
+OLD_KEY_SPAN = timedelta(hours=1)
+# A row's time may be so much before that of the row before it: processes wait for each other at the head.
+TIME_SLACK = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,8 @@ class Verdict:
     """What was verified: rows `first` to `last`, whose hash is `hash`. `broken` is None when nothing is wrong.
 
     `unknown` are the sequences of the first and the last row that no key at hand has signed, `unknown_rows` how many
-    there are: their hashes could not be computed, so that only their place in the chain is known.
+    there are: their hashes could not be computed, so that only their place in the chain is known. `outside` counts the
+    rows outside 1 to the head, at most 2,000.
     """
 
     first: int
@@ -43,6 +49,7 @@ class Verdict:
     broken: Break | None = None
     unknown_rows: int = 0
     unknown: tuple[int, int] | None = None
+    outside: int = 0
 
     @property
     def rows(self) -> int:
@@ -62,25 +69,28 @@ def verify(
     secrets: Sequence[bytes],
     *,
     first: int = 1,
+    last: int | None = None,
     expected: Mapping[int, bytes] | None = None,
     after_batch: Callable[[int], object] = lambda sequence: None,
 ) -> Verdict:
     """Look at every row from `first` to the head, in batches; memory does not grow. Stops at the first broken row.
 
-    `expected` are heads that were noted elsewhere, by sequence: those rows must still have these hashes. `after_batch`
-    is told how far it is. The head is read at the start; what is appended meanwhile is left for the next time.
+    With `last` it looks at rows `first` to `last` only, and neither at the head nor outside the chain. `expected` are
+    heads that were noted elsewhere, by sequence: those rows must still have these hashes. `after_batch` is told how far
+    it is. The head is read at the start; what is appended meanwhile is left for the next time.
     """
     head = queries.find_head(session)
     if head is None:
-        return Verdict(first, first - 1, broken=_no_head())
+        return Verdict(first, first - 1, broken=judge_head(head))
     expected = expected or {}
-    walk = _Walk(chain.keys_by_name(secrets), expected, Verdict(first, first - 1))
+    verdict = Verdict(first, first - 1, outside=head.outside)
+    walk = _Walk(chain.keys_by_name(secrets), expected, verdict)
     if first > 1:
         for link in queries.list_links(session, first - 2, 1):
-            walk.previous = walk.verdict.hash = link.hash
-    verdict = walk.verdict
-    while verdict.last < head.sequence and verdict.broken is None:
-        links = queries.list_links(session, verdict.last, min(BATCH, head.sequence - verdict.last))
+            walk.begin_after(link)
+    end = head.sequence if last is None else last
+    while verdict.last < end and verdict.broken is None:
+        links = queries.list_links(session, verdict.last, min(BATCH, end - verdict.last))
         if not links:
             verdict.broken = _missing(
                 verdict.last + 1, f"the head says that there are {head.sequence}"
@@ -89,35 +99,71 @@ def verify(
             if verdict.broken is None:
                 walk.step(link)
         after_batch(verdict.last)
-    if verdict.broken is None:
-        verdict.broken = _compare_head(head, verdict) or _compare_expected(
-            session, verdict, expected
+    if verdict.broken is None and last is None:
+        verdict.broken = (
+            _judge_outside(session, walk, head)
+            or _compare_head(head, verdict)
+            or _compare_expected(session, verdict, expected)
         )
     return verdict
 
 
+def judge_head(head: Head | None) -> Break | None:
+    """What the head alone tells: that it is gone, or that rows are outside the chain. Cheap enough for any page."""
+    if head is None:
+        says = "opsjobs.audit_head has lost its row, which names the last decision"
+        return Break(0, "no_head", says)
+    if not head.outside:
+        return None
+    are = (
+        "1 row of the audit is" if head.outside == 1 else f"{head.outside:,} rows of the audit are"
+    )
+    says = f"{are} outside the chain, which has rows 1 to {head.sequence:,}: the first is row {head.lowest:,}"
+    return Break(head.behind or head.lowest or 0, "behind_head" if head.behind else "outside", says)
+
+
+def find_fault(session: Session) -> str | None:
+    """What is wrong with the chain as far as its head tells, in a sentence for pages that show some of its rows."""
+    found = judge_head(queries.find_head(session))
+    return None if found is None else f"{found.says[:1].upper()}{found.says[1:]}."
+
+
 @dataclass
 class _Walk:
-    """Goes from row to row, with the hash of the one before in hand."""
+    """Goes from row to row, and keeps the hash and the time of the one before. `keys` are in order, newest first."""
 
     keys: Mapping[str, bytes]
     expected: Mapping[int, bytes]
     verdict: Verdict
     previous: bytes = b""
+    previous_at: datetime | None = None
+    first_at: dict[str, datetime] = field(default_factory=dict)
+
+    def begin_after(self, link: Link) -> None:
+        """Take this row on trust."""
+        self.verdict.hash = link.hash
+        self._remember(link, _time_of(_parse(link.columns)))
 
     def step(self, link: Link) -> None:
         """Judge the next row."""
-        verdict = self.verdict
-        verdict.broken = self._break(link)
+        verdict, said = self.verdict, _parse(link.columns)
+        verdict.broken = self.find_break(link, said)
         if verdict.broken is not None:
             return
-        verdict.last, verdict.hash, self.previous = link.sequence, link.hash, link.hash
+        verdict.last, verdict.hash = link.sequence, link.hash
+        self._remember(link, _time_of(said))
         if link.key_id not in self.keys:
             verdict.unknown_rows += 1
             begin = verdict.unknown[0] if verdict.unknown else link.sequence
             verdict.unknown = (begin, link.sequence)
 
-    def _break(self, link: Link) -> Break | None:
+    def _remember(self, link: Link, at: datetime | None) -> None:
+        self.previous, self.previous_at = link.hash, at
+        if at is not None:
+            self.first_at.setdefault(link.key_id, at)
+
+    def find_break(self, link: Link, said: Mapping[str, Any]) -> Break | None:
+        """What is wrong with a row in the place of the next one, whose columns have `said` so; None when nothing is."""
         due = self.verdict.last + 1
         if link.sequence != due:
             return _missing(due, f"row {link.sequence} comes next")
@@ -128,24 +174,50 @@ class _Walk:
         if key is not None and chain.hash_of(key, link.previous_hash, link.canonical) != link.hash:
             says = f"the hash of row {due} is not that of its text: one of them was changed"
             return Break(due, "hash", says)
-        if name := _differing(link):
+        if name := _differing(said, link.canonical):
             says = f"the column {name} of row {due} does not say what its signed text says"
             return Break(due, "columns", says)
         if self.expected.get(due, link.hash) != link.hash:
             return _unexpected(due)
+        return self._find_anachronism(link, _time_of(said))
+
+    def _find_anachronism(self, link: Link, at: datetime | None) -> Break | None:
+        """That time goes back, or that a key signs long after a newer one took its place."""
+        if at is None:
+            says = f"row {link.sequence} has no time that can be compared"
+            return Break(link.sequence, "time", says)
+        if self.previous_at is not None and at < self.previous_at - TIME_SLACK:
+            says = f"row {link.sequence} is of {at:%Y-%m-%d %H:%M:%S} UTC, more than a minute before the row before it"
+            return Break(link.sequence, "time", says)
+        names = list(self.keys)
+        newer = names[: names.index(link.key_id)] if link.key_id in self.keys else []
+        since = min((self.first_at[name] for name in newer if name in self.first_at), default=at)
+        if at > since + OLD_KEY_SPAN:
+            says = (
+                f"row {link.sequence} is signed with an old SECRET_KEY, more than an hour after a newer one came into "
+                f"use at {since:%Y-%m-%d %H:%M:%S} UTC"
+            )
+            return Break(link.sequence, "old_key", says)
         return None
 
 
-def _differing(link: Link) -> str | None:
+def _differing(columns: Mapping[str, Any], canonical: str) -> str | None:
     """The first column that says something else than the canonical text; None when they agree."""
-    columns = _parse(link.columns)
     try:
-        signed = _parse(link.canonical)
+        signed = _parse(canonical)
     except (ValueError, RecursionError):
         return "canonical"
     if not isinstance(signed, dict) or signed.keys() != columns.keys():
         return "canonical"
     return next((name for name in sorted(columns) if columns[name] != signed[name]), None)
+
+
+def _time_of(said: Mapping[str, Any]) -> datetime | None:
+    """The time of a row; None for one that Python cannot hold, such as infinity."""
+    try:
+        return datetime.fromisoformat(said["at"])
+    except ValueError:
+        return None
 
 
 def _parse(text: str) -> Any:
@@ -157,14 +229,22 @@ def _missing(sequence: int, why: str) -> Break:
     return Break(sequence, "missing", f"row {sequence} is missing: {why}")
 
 
-def _no_head() -> Break:
-    return Break(0, "no_head", "opsjobs.audit_head has lost its row, which names the last decision")
+def _judge_outside(session: Session, walk: _Walk, head: Head) -> Break | None:
+    """The rows outside the chain; of one right behind the head also whether it would be its next row."""
+    found = judge_head(head)
+    if found is None or head.behind != walk.verdict.last + 1:
+        return found
+    (link,) = queries.list_links(session, head.sequence, 1)
+    if link.key_id in walk.keys and walk.find_break(link, _parse(link.columns)) is None:
+        why = (
+            f"row {head.behind} is signed and follows row {head.sequence}, so the head was set back"
+        )
+    else:
+        why = f"row {head.behind} is not signed as the row after {head.sequence}, so somebody inserted it"
+    return replace(found, says=f"{found.says}; {why}")
 
 
 def _compare_head(head: Head, verdict: Verdict) -> Break | None:
-    if head.last_sequence > head.sequence:
-        says = f"row {head.sequence + 1} stands behind the head, which says that {head.sequence} is the last"
-        return Break(head.sequence + 1, "behind_head", says)
     if head.sequence == verdict.last and head.hash != verdict.hash:
         says = f"the head has another hash than row {head.sequence}, which is the last"
         return Break(head.sequence, "head", says)

@@ -99,6 +99,8 @@ def _words(found: Verdict) -> str:
     if found.broken:
         broken = found.broken
         said = [f"at row {broken.sequence} ({broken.code}): {broken.says}"]
+        if found.outside and broken.code not in ("outside", "behind_head"):
+            said.append(f"{found.outside} rows are outside the chain")
     return f"{found.state}: {'; '.join(said)}"
 
 
@@ -109,6 +111,7 @@ def _plain(found: Verdict) -> dict[str, Any]:
         "first": found.first,
         "last": found.last,
         "rows": found.rows,
+        "outside": found.outside,
         "head": f"{found.last}:{found.hash.hex()}",
         "broken": broken
         and {"sequence": broken.sequence, "code": broken.code, "says": broken.says},

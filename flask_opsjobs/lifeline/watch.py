@@ -73,6 +73,7 @@ def watch(
     `elapsed_seconds` is the time since the previous pass, of any watcher. It counts for two intervals at most: who was
     asleep has not seen that nobody beat. A clock that was stepped back makes it negative, and counts for nothing.
     What is rescued is one row in the audit, signed with `secrets`; `after_commit` is as `append` of the audit takes it.
+    While the audit cannot be written that row waits in Postgres, and the first pass that can write it does.
     Locks executors, then jobs by id, then the audit's head.
     """
     changed = _judge(connection, now, elapsed_seconds, settings)
@@ -80,8 +81,9 @@ def watch(
     automatic = settings.rescue == "automatic"
     swept = _rescue_all(connection, left, now, settings) if automatic else []
     rescued = [job for one in swept for job in one.jobs]
+    audit_transitions.append_pending(connection, secrets, now, after_commit=after_commit)
     if rescued:
-        audit_transitions.append(
+        audit_transitions.append_or_keep(
             connection, secrets, make_decision(swept, now), after_commit=after_commit
         )
     return Watched(

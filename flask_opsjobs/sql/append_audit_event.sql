@@ -6,6 +6,6 @@ WITH event AS (
     VALUES (%(sequence)s, %(at)s, %(actor)s, %(via)s, %(action)s, %(subject)s, %(targets)s, %(permission)s, %(reason)s,
         %(outcome)s, %(code)s, %(request_id)s, %(preview_id)s, %(previewed_at)s, %(before)s::jsonb, %(after)s::jsonb,
         %(canonical)s, %(key_id)s, %(previous_hash)s, %(hash)s)
-    RETURNING sequence, hash
+    RETURNING sequence, hash, at
 )
-UPDATE opsjobs.audit_head h SET sequence = event.sequence, hash = event.hash FROM event WHERE h.id = 1
+UPDATE opsjobs.audit_head h SET sequence = event.sequence, hash = event.hash, at = event.at FROM event WHERE h.id = 1

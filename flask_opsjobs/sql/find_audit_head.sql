@@ -1,5 +1,14 @@
--- The head of the audit's chain, and the highest sequence that any row has, of one snapshot: (sequence, hash, last).
--- No row when the head is gone. Locks nothing. Run to verify. Indexes: audit_head_pkey, audit_events_pkey.
-SELECT h.sequence, h.hash,
-    coalesce((SELECT sequence FROM opsjobs.audit_events ORDER BY sequence DESC LIMIT 1), 0) AS last_sequence
-FROM opsjobs.audit_head h WHERE h.id = 1
+-- The head of the audit's chain, how many rows are outside 1 to the head (at most 2,000 are counted), the first of those
+-- behind the head and the lowest of all: (sequence, hash, outside, behind, lowest). One snapshot; no row without a head.
+-- Locks nothing. Run to verify, and by pages. Indexes: audit_head_pkey, audit_events_pkey.
+SELECT h.sequence, h.hash, found.outside, found.behind, found.lowest
+FROM opsjobs.audit_head h
+CROSS JOIN LATERAL (
+    SELECT count(*) AS outside, min(sequence) FILTER (WHERE sequence > h.sequence) AS behind, min(sequence) AS lowest
+    FROM (
+        (SELECT sequence FROM opsjobs.audit_events WHERE sequence < 1 ORDER BY sequence LIMIT 1000)
+        UNION ALL
+        (SELECT sequence FROM opsjobs.audit_events WHERE sequence > h.sequence ORDER BY sequence LIMIT 1000)
+    ) AS rows_outside
+) AS found
+WHERE h.id = 1

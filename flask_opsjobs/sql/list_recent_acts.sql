@@ -1,9 +1,11 @@
 -- What was decided about jobs and carried out since %(since)s, among the last %(most)s decisions of any kind, newest first:
 -- sequence, time, actor, action, on how many jobs; and whether there may be more than were looked at.
 -- What the decision left behind is kept by job; a sweep without that names its targets. Locks nothing.
--- Run by overview/attention_queries.py. Index: audit_events_pkey.
+-- Run by overview/attention_queries.py. Indexes: audit_events_pkey, audit_head_pkey.
 WITH looked AS MATERIALIZED (
     SELECT sequence, at, actor, action, outcome, targets, after FROM opsjobs.audit_events
+    WHERE sequence BETWEEN 1
+        AND coalesce((SELECT h.sequence FROM opsjobs.audit_head h WHERE h.id = 1), 9223372036854775807)
     ORDER BY sequence DESC LIMIT %(most)s
 )
 SELECT sequence, at, actor, action,

@@ -13,7 +13,7 @@ from sqlalchemy import exc, func, select
 from sqlalchemy.orm import Session
 
 from ..db import connect_soon, is_away, patience
-from ..errors import AuditHeadMissing, DoorwayBusy, EngineUnavailable, SchemaAhead, SchemaBehind
+from ..errors import AuditUnwritable, DoorwayBusy, EngineUnavailable, SchemaAhead, SchemaBehind
 from . import _problems
 from ._host import host
 
@@ -65,7 +65,7 @@ def asking() -> Iterator[None]:
         raise _problems.no_connection_left() from away
     except DoorwayBusy as busy:
         raise _problems.doorway_busy(str(busy)) from busy
-    except (EngineUnavailable, AuditHeadMissing) as met:  # by the doorway, which says what
+    except (EngineUnavailable, AuditUnwritable) as met:  # by the doorway, which says what
         raise _problems.not_now(str(met)) from met
     except (exc.DBAPIError, psycopg.Error) as error:
         found = _problem_of(error)

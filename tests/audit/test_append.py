@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 from flask_opsjobs.audit import chain
 from flask_opsjobs.audit import transitions as audit_transitions
 from flask_opsjobs.db import Connection, connect_apart
-from flask_opsjobs.errors import AuditHeadMissing
+from flask_opsjobs.errors import AuditBlocked, AuditHeadMissing
 from flask_opsjobs.host import Host
 from tests.support.engine import race
 
@@ -108,6 +108,26 @@ def test_without_its_head_nothing_is_recorded(append: Append, connection: Connec
     with pytest.raises(AuditHeadMissing, match=r"audit_head.*flask opsjobs audit verify"):
         append()
     assert _rows(connection) == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "INSERT INTO opsjobs.audit_events SELECT"
+        " (jsonb_populate_record(e, '{\"sequence\": 2}')).* FROM opsjobs.audit_events e",
+        "UPDATE opsjobs.audit_head SET sequence = 0",
+        "UPDATE opsjobs.audit_head SET sequence = -5",
+    ],
+)
+def test_a_row_in_the_place_of_the_next_one_is_an_error_that_says_what_to_do(
+    fault: str, append: Append, connection: Connection
+) -> None:
+    append()
+    connection.execute(fault)
+    before = _rows(connection)
+    with pytest.raises(AuditBlocked, match=r"next row.*flask opsjobs audit verify.*docs/audit.md"):
+        append()
+    assert _rows(connection) == before
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -59,5 +60,15 @@ def test_everything_else_is_denied(as_app: psycopg.Connection[Any], statement: s
 def test_it_may_append_and_read(as_app: psycopg.Connection[Any]) -> None:
     assert audit_transitions.append(as_app, SECRETS, PAUSED) == 2
     as_app.commit()
+    read = as_app.execute("SELECT sequence FROM opsjobs.audit_events ORDER BY 1").fetchall()
+    assert read == [(1,), (2,)]
+
+
+def test_it_may_keep_what_waits_and_append_it_later(as_app: psycopg.Connection[Any]) -> None:
+    with as_app.transaction():
+        as_app.execute("UPDATE opsjobs.audit_head SET sequence = 0")
+        audit_transitions.append_or_keep(as_app, SECRETS, replace(PAUSED, previewed_at=None))
+        as_app.execute("UPDATE opsjobs.audit_head SET sequence = 1")
+        audit_transitions.append_pending(as_app, SECRETS, PAUSED.at)
     read = as_app.execute("SELECT sequence FROM opsjobs.audit_events ORDER BY 1").fetchall()
     assert read == [(1,), (2,)]

@@ -4,18 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy.orm import Session
 
-from flask_opsjobs.audit import chain, verify
+from flask_opsjobs.audit import chain, transitions, verify
 from flask_opsjobs.audit.verify import Verdict
 from flask_opsjobs.db import Connection
 from flask_opsjobs.host import Host
+from tests.support.processes import Children
+
+from .conftest import PAUSED
 
 Append = Callable[..., int]
+
+# An operator of a process that runs through a rotation: it decides twenty times.
+ROTATING = """
+from flask_opsjobs.operator import Operator
+from tests.support.host import create_app
+
+app = create_app()
+operator = Operator(app.extensions["opsjobs"])
+for number in range(20):
+    receipt = operator.run(
+        "queue.set_window", ["queue/default"], params={"window": number % 7 + 2}, actor="anna",
+        reason="a deploy that rolls", authorize=False,
+    )
+    assert receipt.audit_sequence, receipt
+"""
 
 
 @pytest.fixture
@@ -106,6 +128,11 @@ def test_a_changed_outcome_is_found(
     assert (broken.sequence, broken.code) == (5, "columns")
 
 
+# As one row of another sequence, once its owner has dropped the CHECK.
+_COPY = """
+    ALTER TABLE opsjobs.audit_events DROP CONSTRAINT audit_events_sequence_check;
+    INSERT INTO opsjobs.audit_events SELECT (jsonb_populate_record(e, jsonb_build_object('sequence',"""
+_COPIED = "))).* FROM opsjobs.audit_events e WHERE sequence = 5"
 _TEXT = "canonical = replace(canonical, 'number 5', 'number 6')"
 CASES = [
     (f"UPDATE opsjobs.audit_events SET {_TEXT} WHERE sequence = 5", 5, "hash"),
@@ -122,6 +149,10 @@ CASES = [
     ("UPDATE opsjobs.audit_head SET sequence = 6", 7, "behind_head"),
     ("UPDATE opsjobs.audit_head SET sequence = 9", 9, "missing"),
     ("UPDATE opsjobs.audit_head SET sequence = 0, hash = ''", 1, "behind_head"),
+    (f"{_COPY} -7{_COPIED}", -7, "outside"),
+    (f"{_COPY} 0{_COPIED}", 0, "outside"),
+    (f"{_COPY} 9{_COPIED}", 9, "behind_head"),
+    (f"{_COPY} 77{_COPIED}", 77, "behind_head"),
     ("DELETE FROM opsjobs.audit_head", 0, "no_head"),
 ]  # fmt: skip
 
@@ -139,6 +170,55 @@ def test_what_was_done_to_the_chain_is_found_where_it_was_done(
     assert found.broken is not None
     assert (found.broken.sequence, found.broken.code) == (sequence, code)
     assert found.state == "broken"
+
+
+def test_the_table_takes_no_row_before_the_first(
+    append: Append, connection: Connection, verdict: Callable[..., Verdict]
+) -> None:
+    append()
+    for sequence in (0, -1):
+        with pytest.raises(psycopg.errors.CheckViolation, match="audit_events_sequence_check"):
+            connection.execute(
+                "INSERT INTO opsjobs.audit_events SELECT"
+                f" (jsonb_populate_record(e, '{{\"sequence\": {sequence}}}')).* FROM opsjobs.audit_events e"
+            )
+    assert verdict().outside == 0
+
+
+def test_every_row_outside_the_chain_is_counted(
+    tamper: Callable[..., None], verdict: Callable[..., Verdict]
+) -> None:
+    tamper(
+        f"{_COPY} n{_COPIED}".replace(
+            "e WHERE", "e, generate_series(-3, 12) AS n WHERE n NOT BETWEEN 1 AND 8 AND"
+        )
+    )
+    found = verdict()
+    assert found.outside == 8
+    assert found.broken is not None
+    assert found.broken.says.startswith(
+        "8 rows of the audit are outside the chain, which has rows 1 to 8: the first is row -3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        (f"{_COPY} 9{_COPIED}", "row 9 is not signed as the row after 8, so somebody inserted it"),
+        (
+            "UPDATE opsjobs.audit_head SET (sequence, hash) ="
+            " (SELECT sequence, hash FROM opsjobs.audit_events WHERE sequence = 6)",
+            "row 7 is signed and follows row 6, so the head was set back",
+        ),
+    ],
+)
+def test_of_a_row_right_behind_the_head_it_is_said_whether_it_is_genuine(
+    statement: str, said: str, tamper: Callable[..., None], verdict: Callable[..., Verdict]
+) -> None:
+    tamper(statement)
+    broken = verdict().broken
+    assert broken is not None
+    assert broken.says.endswith(said)
 
 
 def test_two_rows_that_changed_places_are_found(
@@ -213,6 +293,103 @@ def test_rotated_keys_verify_as_long_as_they_are_given(
     lost = verdict((new,))
     assert (lost.state, lost.unknown_rows, lost.unknown) == ("unverifiable", 2, (1, 2))
     assert verdict((new,), first=3).state == "intact"
+
+
+@pytest.mark.parametrize(
+    ("minutes", "state"), [(0, "intact"), (59, "intact"), (60, "intact"), (61, "broken")]
+)
+def test_an_old_key_signs_for_an_hour_after_the_first_row_of_a_newer_one(
+    minutes: int, state: str, append: Append, verdict: Callable[..., Verdict], host: Host
+) -> None:
+    old, new = host.secrets[0], b"the new one"
+    append()
+    host.secrets = (new, old)
+    append(at=PAUSED.at + timedelta(days=30))
+    append(at=PAUSED.at + timedelta(days=30, minutes=30))
+    host.secrets = (old,)
+    append(at=PAUSED.at + timedelta(days=30, minutes=minutes))
+    found = verdict((new, old))
+    assert found.state == state
+    if found.broken is not None:
+        assert (found.broken.sequence, found.broken.code) == (4, "old_key")
+        assert "more than an hour after a newer one came into use at 2026-12-24 02:13:37 UTC" in (
+            found.broken.says
+        )
+    # Without the newer key nothing is known of an order, and the rows in between cannot be verified.
+    assert verdict((old,)).state == "unverifiable"
+
+
+def test_the_order_of_keys_is_that_of_the_settings(
+    append: Append, verdict: Callable[..., Verdict], host: Host
+) -> None:
+    """Three keys, each in its turn; in another order the same rows are broken."""
+    keys = [b"one", b"two", b"three"]
+    for day, key in enumerate(keys):
+        host.secrets = (key,)
+        append(at=PAUSED.at + timedelta(days=day))
+    assert verdict(tuple(reversed(keys))).state == "intact"
+    broken = verdict((b"one", b"two", b"three")).broken
+    assert broken is not None
+    assert (broken.sequence, broken.code) == (2, "old_key")
+
+
+def test_a_part_knows_the_key_and_the_time_of_the_row_before_it(
+    append: Append, verdict: Callable[..., Verdict], host: Host
+) -> None:
+    old, new = host.secrets[0], b"the new one"
+    host.secrets = (new,)
+    append()
+    host.secrets = (old,)
+    append(at=PAUSED.at + timedelta(hours=2))
+    broken = verdict((new, old), first=2).broken
+    assert broken is not None
+    assert (broken.sequence, broken.code) == (2, "old_key")
+
+
+def test_a_row_whose_time_goes_back_by_more_than_a_minute_is_broken(
+    append: Append, verdict: Callable[..., Verdict], connection: Connection
+) -> None:
+    append()
+    append(at=PAUSED.at - timedelta(minutes=1))
+    assert verdict().state == "intact"
+    # `append` writes no such row by itself: the head that it looks at is changed.
+    connection.execute("UPDATE opsjobs.audit_head SET at = NULL")
+    append(at=PAUSED.at - timedelta(minutes=2, microseconds=1))
+    broken = verdict().broken
+    assert broken is not None
+    assert (broken.sequence, broken.code) == (3, "time")
+
+
+def test_a_clock_that_was_set_back_breaks_no_chain(
+    append: Append, verdict: Callable[..., Verdict], connection: Connection
+) -> None:
+    append()
+    for _ in range(3):
+        append(at=PAUSED.at - timedelta(hours=1))
+    times = connection.execute("SELECT at FROM opsjobs.audit_events ORDER BY sequence").fetchall()
+    assert [PAUSED.at - at for (at,) in times] == [timedelta(minutes=n) for n in range(4)]
+    assert verdict().state == "intact"
+
+
+def test_two_processes_rotate_the_key_and_verify(
+    children: Children, host: Host, session: Session, connection: Connection
+) -> None:
+    """The old process goes on beside the new one, as in a rolling deploy; then it writes once more, too late."""
+    old = children.start(sys.executable, "-c", ROTATING, env={"TEST_CONFIG_SECRET_KEY": '"old"'})
+    new = children.start(sys.executable, "-c", ROTATING, env={"TEST_CONFIG_SECRET_KEY": '"new"'})
+    for child in (old, new):
+        assert child.wait(60) == 0
+    keys = (b"new", b"old")
+    found = verify.verify(session, keys)
+    assert (found.state, found.rows, found.unknown_rows) == ("intact", 40, 0)
+    used = connection.execute("SELECT DISTINCT key_id FROM opsjobs.audit_events").fetchall()
+    assert {name for (name,) in used} == set(chain.keys_by_name(keys))
+    late = datetime.now(UTC) + timedelta(hours=2)
+    with connection.transaction():
+        transitions.append(connection, (b"old",), replace(PAUSED, at=late))
+    broken = verify.verify(session, keys).broken
+    assert broken is not None
+    assert (broken.sequence, broken.code) == (41, "old_key")
 
 
 def test_of_a_row_whose_key_is_lost_the_place_and_the_columns_are_still_checked(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
+import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,18 +13,37 @@ import pytest
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.audit.queries import list_events_of
+from flask_opsjobs.audit.transitions import append_pending
 from flask_opsjobs.audit.verify import verify
 from flask_opsjobs.endings import Ended
-from flask_opsjobs.errors import AuditHeadMissing
 from flask_opsjobs.lifeline.sweep import MOST_NAMED, Swept, make_decision
 from flask_opsjobs.loops import LOOPS
 from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.operator import Operator
 from tests.conftest import MakeBench
 from tests.lifeline.conftest import StartJob
 from tests.lifeline.test_watch import Watcher, watcher
-from tests.support.engine import Bench
+from tests.support.engine import Bench, race
+from tests.support.processes import Children
+from tests.support.sources import ROOT
+from tests.support.waiting import wait_until
 
 __all__ = ["watcher"]
+
+APPEND_AND_HOLD = """
+import signal
+from flask_opsjobs.audit.transitions import append_pending
+from flask_opsjobs.db import connect_apart
+from flask_opsjobs.engine.dispatch import read_clock
+from tests.support.host import create_app
+
+host = create_app().extensions["opsjobs"]
+connection = connect_apart(host.engine)
+with connection.transaction():
+    append_pending(connection, host.secrets, read_clock(connection))
+    print("appended", flush=True)
+    signal.pause()
+"""
 
 
 def events(bench: Bench) -> list[dict[str, Any]]:
@@ -88,17 +110,97 @@ def test_one_row_names_some_and_counts_all() -> None:
     assert make_decision([Swept(8, None, "gone", ended)], now).subject == "250 jobs of executor 8"
 
 
-def test_without_its_row_nothing_is_rescued(
-    bench: Bench, start_job: StartJob, watcher: Watcher
+BLOCK = """
+    INSERT INTO opsjobs.audit_events SELECT (jsonb_populate_record(e, '{"sequence": 2}')).* FROM opsjobs.audit_events e
+"""
+REPAIR: list[str] = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/audit.md").read_text(), re.S)
+
+
+def decide(bench: Bench) -> None:
+    """The first row of the audit."""
+    why = {"actor": "anna", "reason": "because it is a test"}
+    assert Operator(bench.host).set_window("default", 1000, **why).audit_sequence == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "repair"),
+    [
+        (BLOCK, "audit_outside"),
+        ("DELETE FROM opsjobs.audit_head", "INSERT INTO opsjobs.audit_head ("),
+    ],
+)
+def test_while_the_audit_cannot_be_written_jobs_are_rescued_and_it_hears_of_them_later(
+    fault: str, repair: str, bench: Bench, start_job: StartJob, watcher: Watcher, caplog: Any
 ) -> None:
-    job_id = start_job(bench)
-    bench.connection.execute("DELETE FROM opsjobs.audit_head")
-    with pytest.raises(AuditHeadMissing):
-        watcher.passes(times=12)
-    assert bench.job(job_id)["state"] == "started"
-    bench.connection.execute("INSERT INTO opsjobs.audit_head DEFAULT VALUES")
-    assert [job.id for job in watcher.passes().rescued] == [job_id]
+    decide(bench)
+    first, second = start_job(bench), start_job(bench, max_attempts=1)
+    bench.connection.execute(fault)
+    rescued = watcher.passes(times=12)
+    assert {job.id for job in rescued.rescued} == {first, second}
+    assert bench.job(first)["state"] == "available"
+    done_at = watcher.now
+    (line,) = [line for line in caplog.messages if "its audit waits" in line]
+    assert "flask opsjobs audit verify" in line
+    watcher.passes()  # it cannot be written yet
+    # The repair that the documentation gives, as the table's owner runs it.
+    (found,) = [block for block in REPAIR if repair in block]
+    bench.connection.execute(found)
+    with Session(bench.host.engine) as session:
+        assert verify(session, bench.host.secrets).state == "intact"
+    watcher.passes(times=2)
+    assert [event["sequence"] for event in events(bench)] == [1, 2]
+    event = events(bench)[-1]
+    assert (event["action"], event["actor"]) == ("job.rescue", "system")
+    assert set(event["targets"]) == {f"job/{first}", f"job/{second}"}
+    assert event["at"] == watcher.now - timedelta(seconds=10)
+    done = f"done at {done_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, when the audit could not be written"
+    assert event["reason"].endswith(done)
+    assert bench.rows("SELECT 1 FROM opsjobs.audit_pending") == []
+    with Session(bench.host.engine) as session:
+        assert verify(session, bench.host.secrets).state == "intact"
+
+
+def test_two_that_find_the_audit_written_again_append_what_waits_once(
+    make_bench: MakeBench, start_job: StartJob
+) -> None:
+    bench, other = make_bench(), make_bench()
+    decide(bench)
+    watcher = Watcher(bench)
+    watcher.passes(0)
+    start_job(bench)
+    bench.connection.execute(BLOCK)
+    watcher.passes(times=12)
+    (found,) = [block for block in REPAIR if "audit_outside" in block]
+    bench.connection.execute(found)
+
+    def append(connection: Any) -> Callable[[], None]:
+        def act() -> None:
+            with connection.transaction():
+                append_pending(connection, bench.host.secrets, watcher.now)
+
+        return act
+
+    assert race(append(bench.connection), append(other.connection)) == [None, None]
+    assert [event["action"] for event in events(bench)] == ["queue.set_window", "job.rescue"]
+
+
+def test_a_watcher_that_is_killed_leaves_what_waits(
+    bench: Bench, start_job: StartJob, watcher: Watcher, children: Children
+) -> None:
+    decide(bench)
+    start_job(bench)
+    bench.connection.execute(BLOCK)
+    watcher.passes(times=12)
+    (found,) = [block for block in REPAIR if "audit_outside" in block]
+    bench.connection.execute(found)
+    child = children.start(sys.executable, "-c", APPEND_AND_HOLD)
+    child.wait_for("appended")
+    child.kill()
+    held = "SELECT count(*) AS n FROM pg_stat_activity WHERE state = 'idle in transaction'"
+    wait_until(lambda: bench.row(held)["n"] == 0)
     assert len(events(bench)) == 1
+    watcher.passes()
+    assert [event["action"] for event in events(bench)] == ["queue.set_window", "job.rescue"]
 
 
 def test_the_loop_tells_the_log_the_head_once_it_is_committed(

@@ -16,12 +16,16 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.audit import queries
+from flask_opsjobs.audit import transitions as audit_transitions
+from flask_opsjobs.endings import Ended
+from flask_opsjobs.lifeline.sweep import Swept, make_decision
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
 from tests.web.every import soup
 from tests.web.rows import ago, make_event, make_job
 
 Get = Callable[..., Any]
+ENDED = Ended(7, 1, "available", None, "w", "q", "q", False)
 MARKUP = '<script>alert("x")</script>'
 
 
@@ -318,6 +322,60 @@ def test_an_empty_audit_a_lost_head_and_a_lost_key_are_said(
     _tamper(session, "DELETE FROM opsjobs.audit_head")
     assert "audit_head has lost its row" in get("/audit").text
     assert _numbers(get("/audit").text) == [1]
+
+
+def test_rows_outside_the_chain_are_shown_nowhere_and_that_they_are_there_is_said(
+    get: Get, session: Session
+) -> None:
+    job = make_job(session, "failed", queue="mail", line="mail")
+    target = f"job/{job.id}"
+    for _ in range(2):
+        make_event(session, action="job.retry", subject=target, targets=(target,))
+    make_event(session)
+    session.commit()
+    _tamper(
+        session,
+        "ALTER TABLE opsjobs.audit_events DROP CONSTRAINT audit_events_sequence_check;"
+        " INSERT INTO opsjobs.audit_events SELECT (jsonb_populate_record(e, jsonb_build_object('sequence',"
+        " n, 'actor', 'mallory', 'action', 'job.delete', 'at', now()))).* FROM opsjobs.audit_events e,"
+        " unnest('{-1,0,4,5}'::int[]) AS n WHERE e.sequence IN (1, 3) AND (e.sequence = 1) = (n < 5)",
+    )
+    said = "4 rows of the audit are outside the chain, which has rows 1 to 3: the first is row -1"
+    page = get("/audit").text
+    assert _numbers(page) == [3, 2, 1]
+    assert said in _words(soup(page).select_one("p.lead"))
+    assert _numbers(get("/audit?action=job.retry").text) == [2, 1]
+    assert _numbers(get(f"/audit?q={target}").text) == [2, 1]
+    assert _numbers(get("/audit?actor=mallory").text) == []
+    for path in (f"/jobs/{job.id}", "/queues/mail"):
+        page = get(path).text
+        assert said in page
+        assert "mallory" not in page
+        assert "job.delete</a>" not in page
+    for sequence in (0, 4, 5):
+        get(f"/audit/{sequence}", 404)
+    assert "row 2 verified" in get("/audit/2").text
+    assert "mallory" not in get("").text
+    assert "mallory" not in get("/audit").text
+    exported = get("/audit.ndjson").text.splitlines()
+    assert [json.loads(line).get("sequence") for line in exported] == [3, 2, 1, None]
+    assert said in exported[-1]
+
+
+def test_a_decision_that_was_changed_is_called_so_on_its_page(get: Get, few: Session) -> None:
+    assert "row 2 verified" in get("/audit/2").text
+    _tamper(few, "UPDATE opsjobs.audit_events SET reason = 'another' WHERE sequence = 2")
+    assert "the column reason of row 2 does not say" in get("/audit/2").text
+
+
+def test_rescues_that_wait_to_be_recorded_are_said(get: Get, few: Session) -> None:
+    connection: Any = few.connection().connection.driver_connection
+    few.execute(text("UPDATE opsjobs.audit_head SET sequence = 3"))
+    audit_transitions.append_or_keep(
+        connection, (b"only for tests",), make_decision([Swept(8, None, "gone", [ENDED])], ago())
+    )
+    few.commit()
+    assert "1 rescue waits to be recorded" in get("/audit").text
 
 
 # --- what is hidden stays hidden

@@ -17,7 +17,7 @@ from ...audit import queries
 from ...audit.filter import LIMITS, AuditFilter, BadAuditFilter
 from ...audit.models import OUTCOMES
 from ...audit.rows import EventPage, EventRow, Head
-from ...audit.verify import Verdict, verify
+from ...audit.verify import Verdict, find_fault, verify
 from .. import _access, _cursor, _export, _pages, _problems
 from .._diff import diff, without_payload
 from .._display import Display
@@ -91,8 +91,15 @@ def event_page(sequence: int) -> Response:
     """The document of one event. It does not refresh, since an event never changes."""
     with reading() as read:
         event = _find(read.session, sequence)
+        chain = verify(read.session, host().secrets, first=sequence, last=sequence)
     return _pages.document(
-        "audit_event.html", "audit", f"Audit {sequence}", read.now, **_detail(event, _display())
+        "audit_event.html",
+        "audit",
+        f"Audit {sequence}",
+        read.now,
+        chain=chain,
+        pending=0,
+        **_detail(event, _display()),
     )
 
 
@@ -158,6 +165,7 @@ def _list(read: Reading, asked: _Asked, display: Display) -> Markup:
         newer=_cursor_of("after", wanted, found.newer),
         total=head.sequence if head and not wanted.is_given else None,
         chain=_verify(read.session, head),
+        pending=queries.count_pending(read.session),
         limits=LIMITS,
         **_detail(event, display),
     )
@@ -224,7 +232,10 @@ def _answer(kind: str) -> Response:
     batches = (
         [_row(row, display, sees) for row in page.rows] for page in _batches(asked.wanted, display)
     )
-    return _export.answer(kind, "audit", _COLUMNS, batches)
+    with reading() as read:
+        fault = find_fault(read.session)
+    note = f"{fault} Rows outside it are left out." if fault else ""
+    return _export.answer(kind, "audit", _COLUMNS, batches, note)
 
 
 def _batches(wanted: AuditFilter, display: Display) -> Iterator[EventPage]:

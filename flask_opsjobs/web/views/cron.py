@@ -16,6 +16,7 @@ from werkzeug import Response as AnyResponse
 from ...actions.catalog import ACTIONS, ENTRY_PARAMS, Action, actions_of_cron
 from ...actions.cron_params import BadParams, read_entry
 from ...audit.queries import list_events_of
+from ...audit.verify import find_fault
 from ...cron import queries
 from ...cron.expression import BadSchedule, read_schedule
 from ...cron.ledger import LATE
@@ -254,9 +255,9 @@ def _one(read: Reading, name: str) -> Markup:
     missed = queries.list_missed_lately(read.session, read.now).get(name)
     row = Row(entry, slots[: queries.STRIP], missed, read.now, _scheduler(read))
     zone = row.place or ZoneInfo("UTC")
-    events = None
+    events = fault = None
     if _access.may("audit.view"):
-        events = list_events_of(read.session, f"cron/{name}")
+        events, fault = list_events_of(read.session, f"cron/{name}"), find_fault(read.session)
     return _pages.part(
         "cron/_one.html",
         read.now,
@@ -274,6 +275,7 @@ def _one(read: Reading, name: str) -> Markup:
         edit=ACTIONS["cron.edit"],
         redacted=_redacted(entry),
         events=events,
+        chain_fault=fault,
     )
 
 

@@ -14,6 +14,7 @@ from werkzeug import Response as AnyResponse
 from ...actions.catalog import ACTIONS, Action, actions_of_limiter
 from ...actions.on_limiters import make_target
 from ...audit.queries import list_events_of
+from ...audit.verify import find_fault
 from ...jobs.rows import Count
 from ...limits import page_queries as limits
 from ...limits.page_queries import MOST_COUNTED, BucketState, LimiterRow
@@ -145,9 +146,9 @@ def _one(read: Reading, asked: Asked) -> Markup:
     bucket = None if asked.bucket is None else limits.find_bucket(session, row, asked.bucket)
     hot, is_cut = list_hot(session, row, asked.partition)
     cooldown = row.cooldown if asked.partition is None else bucket and bucket.cooldown
-    events = None
+    events = fault = None
     if _access.may("audit.view"):
-        events = list_events_of(session, asked.target)
+        events, fault = list_events_of(session, asked.target), find_fault(session)
     pace = find_pace(session, "hour", read.now)
     minutes = limits.find_minutes(session, row.name, pace.steps[0].start)
     charts = make_limit_charts(pace, minutes, rejects=row.when_full == "reject")
@@ -171,6 +172,7 @@ def _one(read: Reading, asked: Asked) -> Markup:
         cooling=limits.list_cooling(session, row.name, read.now) if asked.partition is None else (),
         rejections=limits.list_rejections(session, row.name) if asked.partition is None else (),
         events=events,
+        chain_fault=fault,
         charts=charts,
         has_blind=any(chart.blind for chart in charts),
         **_words(read.now),

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from ...actions.catalog import ACTIONS, Action, actions_of_queue
 from ...audit.queries import list_events_of
+from ...audit.verify import find_fault
 from ...lifeline.queries import ExecutorRow, list_executors
 from ...overview.queries import QueueDepth, find_queues
 from ...queues.lifecycle import MEANINGS, state_of
@@ -109,15 +110,16 @@ def _all() -> tuple[Markup, datetime]:
 
 
 def _one(read: Reading, row: Row, rates: Rates) -> Markup:
-    events = None
+    events = fault = None
     if _access.may("audit.view"):
-        events = list_events_of(read.session, f"queue/{row.name}")
+        events, fault = list_events_of(read.session, f"queue/{row.name}"), find_fault(read.session)
     return _pages.part(
         "queues/_one.html",
         read.now,
         row=row,
         rates=rates,
         events=events,
+        chain_fault=fault,
         meaning=MEANINGS[row.state],
         default=host().settings.window,
     )
