@@ -59,6 +59,14 @@ def read_fields() -> JobFilter:
         raise _problems.unreadable(f"{error}.") from error
 
 
+def readable_fields() -> JobFilter:
+    """The same; nothing, where they cannot be read either."""
+    try:
+        return read_fields()
+    except _problems.Problem:
+        return JobFilter()
+
+
 def read() -> Asked:
     """What the current address asks for. Raises `Problem` for what cannot be read, or must not be searched."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,12 +18,12 @@ from flask_opsjobs.actions import execution
 from flask_opsjobs.actions.catalog import ACTIONS
 from flask_opsjobs.host import MOST_ACTIONS, Host
 from flask_opsjobs.jobs.lifecycle import STATES
-from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.jobs.models import Job, Receipt
 from flask_opsjobs.operator import Operator
 from tests.support.waiting import wait_until
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import make_job
+from tests.web.rows import ago, make_job
 
 REASON = "the vendor answers again, OPS-2291"
 JOB_ACTIONS = [action for action in ACTIONS.values() if action.thing == "job"]
@@ -471,3 +472,85 @@ def test_names_pass_the_display_policy(make_app: Callable[..., Flask], session: 
     headers = {"Sec-Fetch-Site": "same-origin"}
     made = client.post(f"/ops/jobs/jobs/{job.id}/retry", headers=headers)
     assert "send_invoice" not in client.get(made.location).text
+
+
+def test_the_notes_of_many_are_merged(get: Any, preview: Any, session: Session) -> None:
+    deadlines = [datetime(2099, 1, day, tzinfo=UTC) for day in (3, 2, 4)]
+    bound = [make_job(session, "failed", deadline_at=deadline) for deadline in deadlines]
+    free = [make_job(session, "failed") for _ in range(2)]
+    session.commit()
+    words = _words(get(preview("/jobs/retry", job=[str(job.id) for job in bound + free])))
+    assert "3 must start before their deadlines, the first at 2099-01-02 00:00:00 UTC" in words
+    assert "its deadline" not in words
+    words = _words(get(preview("/jobs/retry", job=[str(job.id) for job in [bound[0], *free]])))
+    assert "1 of them: it must start before its deadline, 2099-01-03 00:00:00 UTC" in words
+    alone = _words(get(preview(f"/jobs/{bound[0].id}/retry")))
+    assert "it must start before its deadline, 2099-01-03 00:00:00 UTC" in alone
+
+
+@pytest.mark.parametrize(
+    ("back", "more"),
+    [
+        ("/ops/jobs/jobs?state=failed", "2 more match"),
+        ("/ops/jobs/jobs?state=failed&queue=mail", "1 more match"),
+        ("/ops/jobs/jobs?worker=send_invoice", "3 more match"),
+        ("/ops/jobs/jobs?state=failed&queue=elsewhere", None),
+        ("/ops/jobs/jobs", None),
+        ("/ops/jobs/jobs?state=nonsense", None),
+        ("/ops/jobs/queues", None),
+    ],
+)
+def test_a_receipt_of_many_says_how_many_more_match_the_filter(
+    back: str, more: str | None, get: Any, post: Post, preview: Any, session: Session
+) -> None:
+    done = [make_job(session, "failed", queue="mail") for _ in range(3)]
+    make_job(session, "failed", queue="mail")
+    make_job(session, "failed", queue="crm")
+    make_job(session, "finished")
+    session.commit()
+    url, form = _sent(get(preview("/jobs/retry", job=[str(job.id) for job in done], back=back)))
+    sheet = _sheet(post(url, 200, script=True, **form | {"reason": REASON}))
+    link = sheet.select_one("[data-toast] a[href*='/jobs/jobs?']")
+    assert (link and link.text) == more
+    if link:
+        wanted = back.partition("?")[2]
+        assert sorted(link["href"].partition("?")[2].split("&")) == sorted(wanted.split("&"))
+        rows = soup(get(link["href"].removeprefix("/ops/jobs")).text).select("tbody tr")
+        left = [row for row in rows if int(row.select_one("a.id").text) not in {j.id for j in done}]
+        assert len(left) == int(more.split()[0])
+
+
+def test_run_again_links_the_new_jobs(get: Any, post: Post, preview: Any, session: Session) -> None:
+    old = [make_job(session, "finished") for _ in range(7)]
+    session.commit()
+    url, form = _sent(get(preview("/jobs/run_again", job=[str(job.id) for job in old])))
+    sheet = _sheet(post(url, 200, script=True, **form | {"reason": REASON}))
+    links = [link for link in sheet.select("[data-toast] a") if link.text.startswith("job ")]
+    assert len(links) == 5
+    assert "and 2 more." in sheet.select_one("[data-toast]").text
+    assert "it runs again as" not in sheet.text
+    for link in links:
+        page = get(link["href"].removeprefix("/ops/jobs"))
+        assert "Run again from" in page.text
+        assert any(
+            str(job.id) == a.text for job in old for a in soup(page.text).select("dd a.mono")
+        )
+
+
+def test_a_job_s_page_offers_no_action_that_would_be_refused(get: Any, session: Session) -> None:
+    foreign = make_job(session, "finished", origin="rq")
+    unique = make_job(session, "failed", unique_key=b"k" * 32, unique_until="forever")
+    session.add(Receipt(key=unique.unique_key, job_id=unique.id, until="forever", created_at=ago()))
+    session.commit()
+    page = soup(get(f"/jobs/{foreign.id}").text)
+    acts = page.select(".head .acts button")
+    assert acts
+    assert all(button.has_attr("disabled") for button in acts)
+    assert (
+        f"Cannot run job {foreign.id} again: RQ owns it" in page.select_one(".head .lead.mute").text
+    )
+    page = soup(get(f"/jobs/{unique.id}").text)
+    acts = {b.text.strip(): b for b in page.select(".head .acts button")}
+    assert acts["Run again"].has_attr("disabled")
+    assert f"job {unique.id} has the receipt of the same call" in acts["Run again"]["title"]
+    assert not acts["Retry…"].has_attr("disabled")

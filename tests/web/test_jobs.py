@@ -313,3 +313,24 @@ def test_the_form_offers_what_there_is(get: Get, jobs: dict[str, Job]) -> None:
     assert tree.select_one("#q")["value"] == "queue:default created:<2h"
     assert [a.text.split()[0] for a in tree.select(".hints a")] == ["queue:default", "created:<2h"]
     assert "queue" not in str(tree.select(".hints a")[0]["href"])
+
+
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [
+        ("worker:charge colour:red", "colour: cannot be searched"),
+        ("created:2 days", "is no span"),
+        ("charge", "'charge' is neither a job's id"),
+    ],
+)
+def test_a_search_that_is_wrong_keeps_its_text_and_has_the_fault_below_the_box(
+    box: str, said: str, get: Get, jobs: dict[str, Job]
+) -> None:
+    tree = soup(get("/jobs", 422, query_string={"q": box, "state": "failed"}).text)
+    search = tree.select_one("#q")
+    assert (search["value"], search["aria-invalid"]) == (box, "true")
+    fault = tree.find(id=search["aria-describedby"])
+    assert said in fault.text
+    assert fault.find_previous("input", type="search") is search
+    assert tree.select_one(".find input[name=state]")["value"] == "failed"
+    assert tree.select_one("#live") is None

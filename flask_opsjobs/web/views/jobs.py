@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,7 +14,7 @@ from werkzeug import Response as AnyResponse
 
 from ...actions.catalog import ACTIONS
 from ...jobs import queries, search_hits, search_ids
-from ...jobs.filter import LIMITS, ORIGINS
+from ...jobs.filter import LIMITS, ORIGINS, JobFilter
 from ...jobs.lifecycle import MEANINGS, STATES
 from ...jobs.rows import Count
 from ...jobs.saved_views import View, list_views
@@ -24,6 +25,7 @@ from .. import _access, _asked, _pages, _problems, _suggestions
 from .._asked import Asked
 from .._display import Display
 from .._host import host
+from .._problems import Problem
 from .._reads import Reading, reading
 
 _VERBS = tuple(action for action in ACTIONS.values() if action.thing == "job")
@@ -31,18 +33,17 @@ _VERBS = tuple(action for action in ACTIONS.values() if action.thing == "job")
 
 def page() -> AnyResponse:
     """The document: search box, tabs, table."""
-    if word := _asked.find_word():
-        return _name(word)
-    asked = _asked.read()
+    try:
+        if word := _asked.find_word():
+            return _name(word)
+        asked = _asked.read()
+    except Problem as fault:
+        if fault.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise
+        return _search_again(fault)
     with reading() as read:
         made = _list(read, asked)
-        views = _views(read)
-        names = {
-            "queues": list_queue_names(read.session),
-            "workers": queries.list_worker_names(read.session),
-            "states": STATES,
-            "origins": ORIGINS,
-        }
+        around = _around(read, asked.wanted)
     return _pages.page(
         "jobs.html",
         "jobs",
@@ -50,12 +51,34 @@ def page() -> AnyResponse:
         read.now,
         live=made,
         query=asked.query,
-        wanted=asked.wanted,
-        views=views,
-        query_text=(here := urlencode(asked.wanted.to_query())),
-        current=next((view for view in views if view.query == here), None),
-        **names,
+        fault=None,
+        **around,
     )
+
+
+def _search_again(fault: Problem) -> Response:
+    """The document for a search that cannot be read: its text stays in the box, and below it what is wrong."""
+    with reading() as read:
+        around = _around(read, _asked.readable_fields())
+    return _pages.document(
+        "jobs.html", "jobs", "Jobs", read.now, status=fault.status, fault=fault, **around
+    )
+
+
+def _around(read: Reading, wanted: JobFilter) -> dict[str, Any]:
+    """What stands around the list: the search box, its fields, and the views of whoever asks."""
+    views = _views(read)
+    return {
+        "wanted": wanted,
+        "views": views,
+        "query_text": (here := urlencode(wanted.to_query())),
+        "current": next((view for view in views if view.query == here), None),
+        "queues": list_queue_names(read.session),
+        "workers": queries.list_worker_names(read.session),
+        "states": STATES,
+        "origins": ORIGINS,
+        "typed": request.args.get("q", ""),
+    }
 
 
 def live() -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from flask import redirect, request, url_for
@@ -36,15 +37,16 @@ _STATUS = {None: 200, "unauthorized": 403, "reason_too_short": 422, "reason_too_
 def page(preview_id: int) -> Response:
     """The plan and its form, or what became of it."""
     with reading() as read:
-        found = _find(read, preview_id)
-    return _show(_sheet.Sheet.of(found, read.now), read)
+        sheet = _sheet.Sheet.of(_find(read, preview_id), read.now)
+        more = _more(sheet, read)
+    return _show(sheet, read.now, more=more)
 
 
 def show_again(preview_id: int, typed: str) -> Response:
     """A new preview, with the reason that was typed for one that was refused."""
     with reading() as read:
         found = _find(read, preview_id)
-    return _show(replace(_sheet.Sheet.of(found, read.now), typed=typed), read)
+    return _show(replace(_sheet.Sheet.of(found, read.now), typed=typed), read.now)
 
 
 def execute(preview_id: int) -> Response:
@@ -67,18 +69,20 @@ def execute(preview_id: int) -> Response:
     if receipt.is_done and "HX-Request" not in request.headers:
         return redirect(url_for("opsjobs.preview", preview_id=preview_id, back=_back.read()), 303)
     with reading() as read:
-        found = _find(read, preview_id)
-    sheet = _sheet.Sheet.after(found, receipt, reason)
-    return _show(sheet, read, _STATUS.get(receipt.code, 409))
+        sheet = _sheet.Sheet.after(_find(read, preview_id), receipt, reason)
+        more = _more(sheet, read)
+    return _show(sheet, read.now, _STATUS.get(receipt.code, 409), more=more)
 
 
-def _show(sheet: _sheet.Sheet, read: Reading, status: int = 200) -> Response:
+def _show(
+    sheet: _sheet.Sheet, now: datetime, status: int = 200, *, more: More | None = None
+) -> Response:
     """The sheet in a document of its own, or alone for a script that asks by a verb."""
     may_see = _access.may_see_payload(*sheet.plan.targets)
     display = Display(host().display, may_see=may_see)
     made = _pages.part(
         "preview/_sheet.html",
-        read.now,
+        now,
         display=display,
         sheet=sheet,
         plan=sheet.plan,
@@ -86,18 +90,18 @@ def _show(sheet: _sheet.Sheet, read: Reading, status: int = 200) -> Response:
         receipt=sheet.receipt,
         states=STATES,
         place=_sheet.place,
-        back=(back := _back.read()),
-        more=_more(sheet, read, back),
+        back=_back.read(),
+        more=more,
     )
     if request.method == "POST" and "HX-Request" in request.headers:
         return Response(made, status=status, mimetype="text/html")
     here, title = f"{sheet.action.thing}s", display.name(sheet.title)
-    return _pages.document("preview.html", here, title, read.now, status=status, sheet=made)
+    return _pages.document("preview.html", here, title, now, status=status, sheet=made)
 
 
-def _more(sheet: _sheet.Sheet, read: Reading, back: str) -> More | None:
+def _more(sheet: _sheet.Sheet, read: Reading) -> More | None:
     """What of a filtered list is still to be done after many of it were; those that were done do not count."""
-    wanted = _asked.read_address(back) if _access.may("jobs.view") else None
+    wanted = _asked.read_address(_back.read()) if _access.may("jobs.view") else None
     items = sheet.receipt.done if sheet.receipt and sheet.state == "done" else ()
     if wanted is None or len(items) < 2 or sheet.action.thing != "job":
         return None
