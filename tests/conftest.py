@@ -38,6 +38,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--times", type=int, default=1, help="Make each test of tests/chaos so many times."
     )
+    parser.addoption("--rq-suite", action="store_true", help="Make RQ's own tests on our worker.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is made only when it is asked for."""
+    for item in items:
+        if "rq_suite" in item.keywords and not config.getoption("--rq-suite"):
+            item.add_marker(pytest.mark.skip(reason="asked for by --rq-suite"))
 
 
 # --- reports

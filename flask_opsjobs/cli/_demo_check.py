@@ -144,8 +144,10 @@ class Check:
 
         for worker in WORKERS:
             pid = self._children.pid(worker)
-            with suppress(psutil.NoSuchProcess):
-                horses = psutil.Process(pid).children() if pid is not None else []
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                # A horse leads a process group of its own; RQ's scheduler, another child, does not.
+                children = psutil.Process(pid).children() if pid is not None else []
+                horses = [each for each in children if os.getpgid(each.pid) == each.pid]
                 if pid is not None and horses:
                     return worker, [pid, *(horse.pid for horse in horses)]
         return None

@@ -26,11 +26,22 @@ from . import current_host
 @click.option("--burst", is_flag=True, help="Stop when the queues are empty.")
 @click.option("--max-jobs", type=click.IntRange(min=1), help="Stop after so many jobs.")
 @click.option(
+    "--with-scheduler/--no-scheduler",
+    default=True,
+    show_default=True,
+    help="Schedule plain RQ jobs of these queues, where no other scheduler of RQ does.",
+)
+@click.option(
     "--log-level", default="WARNING", show_default=True, help="How much RQ's own log says."
 )
 @with_appcontext
 def worker(
-    queues: tuple[str, ...], simple: bool, burst: bool, max_jobs: int | None, log_level: str
+    queues: tuple[str, ...],
+    simple: bool,
+    burst: bool,
+    max_jobs: int | None,
+    with_scheduler: bool,
+    log_level: str,
 ) -> None:
     """Run jobs of QUEUES, the first named first; of all queues of this app's workers when none is named."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
@@ -42,12 +53,21 @@ def worker(
         or sorted({each.declared.queue for each in host.workers.values()})
         or ["default"]
     )
-    sys.exit(run(app, names, simple=simple, burst=burst, max_jobs=max_jobs, log_level=log_level))
+    exit_code = run(
+        app,
+        names,
+        simple=simple,
+        burst=burst,
+        max_jobs=max_jobs,
+        with_scheduler=with_scheduler,
+        log_level=log_level,
+    )
+    sys.exit(exit_code)
 
 
 def run(
     app: Flask, names: list[str], *, simple: bool, burst: bool = False, max_jobs: int | None = None,
-    log_level: str = "WARNING",
+    with_scheduler: bool = True, log_level: str = "WARNING",
 ) -> int:  # fmt: skip
     """Work until stopped; the exit code: 0 when that was wanted, 1 when the loop ended by itself."""
     host: Host = app.extensions["opsjobs"]
@@ -61,7 +81,12 @@ def run(
     said = f"{executor.name} listens to {', '.join(names)}"
     rq_worker.attach(app, executor, stable, tell_ready=lambda: click.echo(said, err=True))
     try:
-        rq_worker.work(burst=burst, max_jobs=max_jobs, logging_level=log_level)
+        rq_worker.work(
+            burst=burst,
+            max_jobs=max_jobs,
+            with_scheduler=with_scheduler,
+            logging_level=log_level,
+        )
     finally:
         is_done = executor.close()
     if not is_done:

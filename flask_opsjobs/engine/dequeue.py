@@ -55,17 +55,18 @@ def make_job(rq_id: str, queue: Queue, worker: Any) -> RQJob | None:
     except NoSuchJobError:
         return None
     except Exception as error:
-        _log.error(
-            "RQ job %s on queue %s cannot be read (%s) and is failed",
-            rq_id,
-            queue.name,
-            type(error).__name__,
-        )
-        _fail_unreadable(rq_id, queue)
+        fail_unreadable(rq_id, queue, error)
         return None
 
 
-def _fail_unreadable(rq_id: str, queue: Queue) -> None:
+def fail_unreadable(rq_id: str, queue: Queue, error: Exception) -> None:
+    """Fail a job of the host that cannot be read, as RQ would, but without a horse."""
+    _log.error(
+        "RQ job %s on queue %s cannot be read (%s) and is failed",
+        rq_id,
+        queue.name,
+        type(error).__name__,
+    )
     ttl = 86_400
     with queue.connection.pipeline() as pipe:
         pipe.hset(RQJob.key_for(rq_id), mapping={"status": JobStatus.FAILED.value})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from redis import RedisError
 from rq import Queue
+from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.job import Job as RQJob
 from rq.logutils import blue, green
 from rq.utils import now
@@ -33,6 +34,7 @@ from .outage import Backoff
 from .perform_forking import ForkingStable
 from .perform_simple import SimpleStable
 from .rq_books import RQBooks
+from .rq_scheduler import OpsScheduler
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -50,6 +52,7 @@ class OpsWorkerLoop(BaseWorker):
     """What both kinds of OpsWorker share: how they take, claim, perform and record. Nothing here raises into RQ."""
 
     max_connection_wait_time = 4.0
+    scheduler_seconds = 60.0
     executor: Executor
     stable: Any
 
@@ -69,6 +72,7 @@ class OpsWorkerLoop(BaseWorker):
         self._suspension_read_at = 0.0
         self._takes_jobs = True
         self._failures = Backoff()
+        self._scheduler_asked_at = time.monotonic()
         self.performed = 0
         self._plain_job: RQJob | None = None
         self._is_forced = False
@@ -97,6 +101,7 @@ class OpsWorkerLoop(BaseWorker):
                 self.heartbeat()
                 if self.should_run_maintenance_tasks:
                     self.run_maintenance_tasks()
+                self._keep_scheduler()
                 if not self._may_take():
                     continue
                 popped = pop(self._ordered_queues, self.connection, block=timeout is not None)
@@ -284,6 +289,39 @@ class OpsWorkerLoop(BaseWorker):
         except Exception:
             _log.exception("RQ's maintenance failed; it is tried again in ten minutes")
         self.last_cleaned_at = now()  # type: ignore[assignment]
+
+    # --- RQ's scheduler -----------------------------------------------------------------------------------------
+
+    def _start_scheduler(
+        self,
+        burst: bool = False,
+        logging_level: str | None = None,
+        date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
+        log_format: str = DEFAULT_LOGGING_FORMAT,
+    ) -> None:
+        """Schedule the plain RQ jobs of each queue for which no other scheduler of RQ does; in a burst, once."""
+        self.scheduler = scheduler = OpsScheduler(
+            self.queues,
+            connection=self.connection,
+            logging_level=logging_level or self.log.level,
+            date_format=date_format,
+            log_format=log_format,
+            serializer=self.serializer,
+        )
+        with _redis_may_be_away():
+            scheduler.acquire_locks(auto_start=not burst)
+            if burst:
+                scheduler.schedule_once()
+
+    def _keep_scheduler(self) -> None:
+        """Once a minute: when none of RQ's schedulers has the locks any more, schedule here. RQ waits ten minutes."""
+        moment = time.monotonic()
+        if self.scheduler is None or moment - self._scheduler_asked_at < self.scheduler_seconds:
+            return
+        self._scheduler_asked_at = moment
+        process = self.scheduler._process
+        if process is None or not process.is_alive():
+            self.scheduler.acquire_locks(auto_start=True)
 
     # --- stopping -----------------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ def hold_one(site: Flask, tmp_path: Path) -> Any:
 
 
 def horses(worker: Child) -> list[psutil.Process]:
-    return [process for process in worker.children() if process.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in worker.horses() if process.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.mark.parametrize("kind", [(), ("--simple",)])

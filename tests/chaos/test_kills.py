@@ -79,7 +79,7 @@ def test_a_horse_does_not_outlive_its_sigkilled_worker(site, tmp_path: Path) -> 
     worker = site.worker("default")
     enqueue(site, hold, gate=gate)
     wait_until(Path(gate + ".begun").exists, 20)
-    (horse,) = worker.children()
+    (horse,) = worker.horses()
     worker.kill()
     wait_until(
         lambda: not horse.is_running() or horse.status() == "zombie", 5, what="the horse is gone"
@@ -269,7 +269,7 @@ def test_a_second_signal_ends_a_plain_rq_job(site, tmp_path: Path, kind: tuple[s
         job = queue.enqueue("tests.support.host.hold_plainly", gate)
         wait_until(Path(gate + ".begun").exists, 20)
         assert f"default: {job.description} ({job.id})" in worker.log, "RQ's line"
-        horses = worker.children() if not kind else []
+        horses = worker.horses()
         worker.signal(signal.SIGTERM)
         asked = time.monotonic()
         (key,) = redis.smembers("rq:workers")
@@ -413,7 +413,7 @@ def test_a_plain_rq_worker_frozen_between_claim_and_function(site, tmp_path: Pat
     wait_until(
         lambda: any(is_stopped(each.pid) for each in plain.children()), 30, what="its horse stands"
     )
-    (horse,) = plain.children()
+    (horse,) = plain.horses()
     plain.freeze()
     with Redis.from_url(site.valkey.url) as redis:
         for key in redis.smembers("rq:workers"):  # What its expiry leaves, 8 minutes later.

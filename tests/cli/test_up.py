@@ -58,7 +58,9 @@ def test_jobs_run_and_ctrl_c_ends_everything(
 def test_a_killed_worker_is_started_again(children: Children) -> None:
     up = children.flask("opsjobs", "up", "--queue", "default")
     up.wait_for("listens to default", 30)
-    (worker,) = [each for each in up.children() if "worker" in each.cmdline()]
+    (worker,) = [
+        each for each in up.children() if "worker" in each.cmdline() and each.ppid() == up.pid
+    ]
     worker.kill()
     up.wait_for("worker.1 starts again in 0.5 s")
     wait_until(lambda: up.log.count("listens to default") == 2, 30)

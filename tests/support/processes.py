@@ -71,11 +71,15 @@ class Child:
             raise AssertionError(f"{self} still runs after {timeout:g} s:\n{self.log}") from None
 
     def children(self) -> list[psutil.Process]:
-        """Its processes below it, such as a worker's horse."""
+        """Its processes below it, such as a worker's horse and RQ's scheduler."""
         try:
             return psutil.Process(self.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
+
+    def horses(self) -> list[psutil.Process]:
+        """Of its processes those that perform a job: each leads a process group of its own."""
+        return [process for process in self.children() if _leads_its_group(process)]
 
     def signal(self, number: int) -> None:
         """Send a signal to itself alone, not to its children."""
@@ -111,6 +115,13 @@ class Child:
         return " ".join(
             Path(word).name if word == sys.executable else word for word in self.command
         )
+
+
+def _leads_its_group(process: psutil.Process) -> bool:
+    try:
+        return os.getpgid(process.pid) == process.pid
+    except ProcessLookupError:
+        return False
 
 
 class Children:

@@ -1,0 +1,101 @@
+"""RQ's scheduler as an executor runs it: a process that puts plain RQ jobs into their queues when they are due."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from typing import Any
+
+from redis import RedisError
+from rq import Queue
+from rq.job import Job as RQJob
+from rq.registry import ScheduledJobRegistry
+from rq.scheduler import RQScheduler
+from rq.utils import current_timestamp
+
+from .dequeue import fail_unreadable
+from .horse import die_with, fork_lock
+
+_log = logging.getLogger("flask_opsjobs.worker")
+
+
+class OpsScheduler(RQScheduler):
+    """RQ's own, which also outlasts an outage of Redis and a job that nobody can read, and ends with its worker.
+
+    It owns RQ's lock of each queue that no other scheduler of RQ holds, and schedules the jobs of those queues.
+    """
+
+    def start(self) -> Any:
+        """Start the process. No other thread may hold a lock at the fork that the child would wait for."""
+        self._worker_pid = os.getpid()
+        with fork_lock:
+            return super().start()
+
+    def schedule_once(self) -> None:
+        """Put what is due into its queue, here and now, and leave the locks to others."""
+        if not self.acquired_locks:
+            return
+        try:
+            self.register_birth()
+            self.enqueue_scheduled_jobs()
+        finally:
+            self.release_locks()
+            self.register_death()
+
+    def work(self) -> None:
+        """Schedule until asked to stop."""
+        die_with(self._worker_pid)
+        while True:
+            try:
+                super().work()
+                return
+            except RedisError as error:
+                if self._stop_requested:
+                    return
+                _log.warning(
+                    "RQ's scheduler waits for Redis (%s); jobs that become due are late",
+                    type(error).__name__,
+                )
+            self._wait_for_redis()
+
+    def enqueue_scheduled_jobs(self) -> None:
+        """Put the jobs that are due into their queues. One that cannot be read fails, and holds up no other."""
+        try:
+            super().enqueue_scheduled_jobs()
+        except RedisError:
+            raise
+        except Exception:
+            if not self._fail_unreadable():
+                raise
+
+    def _fail_unreadable(self) -> bool:
+        """Fail the due jobs that cannot be read; whether there was one."""
+        unreadable = [
+            self._fail_if_unreadable(rq_id, registry)
+            for registry in self._scheduled_job_registries
+            for rq_id in registry.get_jobs_to_schedule(current_timestamp())
+        ]
+        return any(unreadable)
+
+    def _fail_if_unreadable(self, rq_id: str, registry: ScheduledJobRegistry) -> bool:
+        try:
+            RQJob.fetch_many([rq_id], connection=self.connection, serializer=self.serializer)
+            return False
+        except RedisError:
+            raise
+        except Exception as error:
+            queue = Queue(registry.name, connection=self.connection, serializer=self.serializer)
+            fail_unreadable(rq_id, queue, error)
+            registry.connection.zrem(registry.key, rq_id)
+            return True
+
+    def _wait_for_redis(self) -> None:
+        while not self._stop_requested:
+            time.sleep(random.uniform(0.5, 1.5))
+            try:
+                self.connection.ping()
+                return
+            except RedisError:
+                continue

@@ -1,0 +1,138 @@
+"""RQ's scheduler under our worker: plain jobs for later run, whatever becomes of Redis, of a job, or of the worker."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from typing import Any
+
+import psutil
+import pytest
+from redis import Redis
+from rq import Queue, Repeat, Retry
+from rq.job import Job as RQJob
+from rq.job import JobStatus
+from rq.scheduler import RQScheduler
+
+from tests.support.processes import Child, Children
+from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
+
+KINDS = [(), ("--simple",)]
+LOCK = RQScheduler.get_locking_key("default")
+SOON = timedelta(milliseconds=10)
+
+
+@pytest.fixture
+def queue(site: Any, redis_client: Redis) -> Queue:
+    """A queue of the host, which uses RQ beside us."""
+    return Queue("default", connection=redis_client)
+
+
+def scheduler_of(worker: Child) -> psutil.Process:
+    """The process of the worker's scheduler: the only one that it has while no job runs."""
+    (found,) = wait_until(worker.children, 20, what="a scheduler")
+    return found
+
+
+def wait_until_finished(job: RQJob, timeout: float = 30) -> None:
+    wait_until(lambda: job.get_status(refresh=True) == JobStatus.FINISHED, timeout)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_jobs_for_later_are_run(children: Children, kind: tuple[str, ...], queue: Queue) -> None:
+    """Each of RQ's three ways: a time, an interval between retries, and between repetitions."""
+    later = queue.enqueue_in(SOON, "os.getpid", result_ttl=60)
+    retried = queue.enqueue("os.no_such_function", retry=Retry(max=1, interval=1))
+    repeated = queue.enqueue("os.getpid", repeat=Repeat(times=1, interval=1), result_ttl=60)
+    worker = children.flask("opsjobs", "worker", "default", *kind)
+    wait_until_finished(later)
+    wait_until(lambda: len(repeated.results()) == 2, 30, what="both results")
+    wait_until(lambda: retried.get_status(refresh=True) == JobStatus.FAILED, 30)
+    assert worker.terminate() == 0
+    assert not queue.connection.exists(LOCK), "the next one need not wait for it"
+
+
+def test_a_burst_runs_what_is_due(children: Children, queue: Queue) -> None:
+    due = queue.enqueue_in(timedelta(0), "os.getpid", result_ttl=60)
+    later = queue.enqueue_in(timedelta(hours=1), "os.getpid")
+    assert children.flask("opsjobs", "worker", "default", "--burst").wait(30) == 0
+    wait_until_finished(due, 1)
+    assert later.get_status(refresh=True) == JobStatus.SCHEDULED
+    assert not queue.connection.exists(LOCK)
+
+
+def test_it_can_be_left_out(children: Children, queue: Queue) -> None:
+    worker = children.flask("opsjobs", "worker", "default", "--no-scheduler")
+    worker.wait_for("listens to")
+    assert (worker.children(), queue.connection.exists(LOCK)) == ([], 0)
+
+
+def test_it_leaves_a_queue_to_another_scheduler(children: Children, queue: Queue) -> None:
+    other = RQScheduler([queue], connection=queue.connection)
+    assert other.acquire_locks() == {"default"}
+    worker = children.flask("opsjobs", "worker", "default")
+    worker.wait_for("listens to")
+    assert worker.children() == []
+    assert queue.connection.get(LOCK) == other.name.encode()
+
+
+@pytest.mark.chaos
+def test_it_dies_with_its_worker(children: Children, queue: Queue) -> None:
+    worker = children.flask("opsjobs", "worker", "default")
+    scheduler = scheduler_of(worker)
+    worker.kill()
+    wait_until(lambda: not scheduler.is_running(), 10)
+
+
+LOOKS_OFTEN = """
+import sys
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.engine.rq_worker import OpsWorker
+from tests.support.host import create_app
+
+OpsWorker.scheduler_seconds = 0.2
+app = create_app()
+with app.app_context():
+    sys.exit(run(app, ["default"], simple=False))
+"""
+
+
+@pytest.mark.chaos
+def test_another_worker_takes_over(children: Children, queue: Queue) -> None:
+    first = children.flask("opsjobs", "worker", "default")
+    scheduler_of(first)
+    second = children.start(sys.executable, "-c", LOOKS_OFTEN)
+    second.wait_for("listens to", 30)
+    assert second.children() == []
+    first.kill_all()
+    queue.connection.delete(LOCK)  # What its expiry leaves after a minute.
+    scheduler_of(second).kill()
+    wait_until(lambda: len(second.children()) == 1, 20, what="a new one after a kill")
+    wait_until_finished(queue.enqueue_in(SOON, "os.getpid", result_ttl=60))
+
+
+@pytest.mark.chaos
+def test_it_outlasts_redis(site: Any, children: Children, own_valkey: Valkey) -> None:
+    worker = children.flask("opsjobs", "worker", "default", OPSJOBS_REDIS_URL=own_valkey.url)
+    scheduler = scheduler_of(worker)
+    own_valkey.kill()
+    worker.wait_for("RQ's scheduler waits for Redis", 20)
+    own_valkey.start()
+    with own_valkey.client() as redis:
+        job = Queue("default", connection=redis).enqueue_in(SOON, "os.getpid", result_ttl=60)
+        wait_until_finished(job)
+    assert scheduler in worker.children(), "it never ended"
+    assert worker.log.count("RQ's scheduler waits for Redis") == 1
+    assert worker.terminate() == 0
+
+
+def test_a_job_that_cannot_be_read_holds_up_no_other(children: Children, queue: Queue) -> None:
+    unreadable = queue.enqueue_in(SOON, "os.getpid")
+    job = queue.enqueue_in(SOON, "os.getpid", result_ttl=60)
+    queue.connection.hset(unreadable.key, "timeout", "not a number")
+    worker = children.flask("opsjobs", "worker", "default")
+    wait_until_finished(job)
+    assert queue.connection.hget(unreadable.key, "status") == b"failed"
+    assert queue.connection.zcard(queue.scheduled_job_registry.key) == 0
+    assert f"RQ job {unreadable.id} on queue default cannot be read" in worker.log

@@ -1,0 +1,1 @@
+"""RQ's own tests of its worker, run on ours."""

@@ -1,0 +1,120 @@
+"""A plugin for pytest in RQ's own tests: there `Worker` and `SimpleWorker` are OpsWorker and OpsSimpleWorker.
+
+It is loaded in a process whose package `tests` is RQ's, so it makes a small host of its own. `RQ_TESTS_REDIS_PORT` says
+where Redis listens, `RQ_TESTS_DATABASE_URL` where Postgres does; without the latter RQ's own worker is tested.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+import redis
+import rq
+import rq.worker
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+
+from flask_opsjobs import OpsJobs
+from flask_opsjobs.engine.executor import Executor
+from flask_opsjobs.engine.perform_forking import ForkingStable
+from flask_opsjobs.engine.perform_simple import SimpleStable
+from flask_opsjobs.engine.rq_worker import OpsSimpleWorker, OpsWorker
+
+# A test that takes longer hangs. It fails, and those after it are run.
+MOST_SECONDS = 60.0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, Any, Any]:
+    """Not by SIGALRM, which RQ uses itself."""
+
+    def fail(*_: Any) -> None:
+        raise TimeoutError(f"took longer than {MOST_SECONDS:g} s")
+
+    signal.signal(signal.SIGUSR2, fail)
+    timer = threading.Timer(MOST_SECONDS, os.kill, (os.getpid(), signal.SIGUSR2))
+    timer.daemon = True
+    timer.start()
+    try:
+        return (yield)
+    finally:
+        timer.cancel()
+
+
+class Policy:
+    """Both policies of the host; it has no pages."""
+
+    def current_actor(self) -> str | None:
+        return None
+
+    def can(self, actor: str, permission: str, subject: str | None = None) -> bool:
+        return False
+
+    def is_hidden_key(self, key: str) -> bool:
+        return False
+
+    def clean_text(self, text: str) -> str:
+        return text
+
+
+def let_redis_listen_at(port: int) -> None:
+    """RQ's tests call `Redis()` for a server on Redis' own port."""
+    for kind in (redis.Redis, redis.Connection):
+        make = inspect.unwrap(kind.__init__)
+        host, default, *others = make.__defaults__ or ()
+        assert default == 6379
+        make.__defaults__ = (host, port, *others)
+
+
+def make_app(database_url: str, port: int) -> Flask:
+    app = Flask("rq_tests")
+    app.config.update(
+        SECRET_KEY="only for tests",
+        SQLALCHEMY_DATABASE_URI=database_url,
+        OPSJOBS_REDIS_URL=f"redis://127.0.0.1:{port}/0",
+    )
+    SQLAlchemy(app)
+    OpsJobs().init_app(app, access=Policy(), display=Policy())
+    return app
+
+
+def attached(kind: type, make_stable: Callable[..., Any], app: Flask) -> type:
+    """A class whose instances are ready to work as soon as they are made, as RQ's are.
+
+    Those of one process share an executor; a process that a test forks makes another.
+    """
+    executors: dict[int, Executor] = {}
+
+    def executor() -> Executor:
+        pid = os.getpid()
+        if pid not in executors:
+            with app.app_context():
+                executors[pid] = Executor(app.extensions["opsjobs"], "simple", ["default"])
+        return executors[pid]
+
+    class Attached(kind):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            stable = make_stable(app, executor(), {})
+            self.attach(app, executor(), stable, tell_ready=lambda: None)
+
+    Attached.__name__ = Attached.__qualname__ = kind.__name__
+    return Attached
+
+
+def test_our_worker(database_url: str, port: int) -> None:
+    app = make_app(database_url, port)
+    rq.Worker = rq.worker.Worker = attached(OpsWorker, ForkingStable, app)
+    rq.SimpleWorker = rq.worker.SimpleWorker = attached(OpsSimpleWorker, SimpleStable, app)
+
+
+redis_port = int(os.environ["RQ_TESTS_REDIS_PORT"])
+let_redis_listen_at(redis_port)
+if url := os.environ.get("RQ_TESTS_DATABASE_URL"):
+    test_our_worker(url, redis_port)
