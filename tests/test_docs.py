@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
 
 import click
@@ -104,6 +105,24 @@ def test_commands_in_the_pages_exist(app: Flask) -> None:
         if command not in known
     ]
     assert unknown == []
+
+
+def test_unit_files_in_the_pages_start_our_commands_and_leave_children_alone(app: Flask) -> None:
+    group = app.cli.commands["opsjobs"]
+    assert isinstance(group, click.Group)
+    started = []
+    for where, block in _blocks("ini"):
+        unit = ConfigParser(interpolation=None)
+        unit.optionxform = str  # type: ignore[assignment,method-assign]
+        unit.read_string(block, where)
+        service = unit["Service"]
+        words = service["ExecStart"].split()
+        command = group.get_command(click.Context(group), words[words.index("opsjobs") + 1])
+        assert command is not None, where
+        started.append(command.name)
+        # SIGTERM to the whole group would break off the job that a worker's child performs.
+        assert (service["KillMode"], service["Restart"]) == ("mixed", "always"), where
+    assert sorted(started) == ["run", "worker"]
 
 
 def test_files_that_pages_link_to_exist() -> None:

@@ -64,6 +64,7 @@ def write_what_is_missing(app: Flask, head: str | None, dry_run: bool) -> None:
             click.echo(f"    {line}".rstrip())
     upgrade = plan.upgrade_command(app)
     click.echo(f"\nThen run `{upgrade}`, and `flask opsjobs install --check` at any time.")
+    click.echo("How to run it in production: docs/production.md of flask_opsjobs.")
 
 
 def _write(piece: plan.Piece, dry_run: bool) -> str:

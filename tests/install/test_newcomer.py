@@ -24,7 +24,9 @@ with app.app_context():
 
 def test_from_an_empty_app_to_a_recorded_job(newcomer: Newcomer) -> None:
     newcomer.does("db", "init")
-    newcomer.adds(printed_lines(newcomer.does("opsjobs", "install")))
+    said = newcomer.does("opsjobs", "install")
+    assert said.endswith("How to run it in production: docs/production.md of flask_opsjobs.\n")
+    newcomer.adds(printed_lines(said))
     code, said = newcomer.types("opsjobs", "install", "--check")
     assert code == 1, said
     due = f"the database has opsjobs schema 0, {SCHEMA_VERSION} is due: run `flask db upgrade`"
