@@ -9,7 +9,7 @@ from flask import Flask, current_app
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from . import policy, settings
+from . import log, policy, settings
 from .cli import opsjobs as cli_group
 from .cron.declaration import CatchUp, Entry, make_entry
 from .db import SpareConnections
@@ -58,6 +58,7 @@ class OpsJobs:
         """Join the app. Raises `ConfigError` with the key, the value and the fix; touches no server."""
         if NAME in app.extensions:
             raise ConfigError("OpsJobs is already initialised on this app: call init_app once")
+        log.keep_on_one_line()
         chosen = settings.read(app.config)
         engine, session = _database(app, chosen.bind)
         host = Host(

@@ -13,7 +13,6 @@ from ..audit.transitions import Decision
 from ..db import Connection
 from ..errors import EngineUnavailable
 from ..host import Host
-from ..unseen import on_one_line
 from . import transitions
 from .catalog import ACTIONS, Action
 from .effects import Effect
@@ -71,8 +70,7 @@ class Execution:
             receipt = self._audit(connection, receipt, refused.before, refused.after)
         if refused.is_logged:
             _log.warning(
-                "%s was refused %s: %s",
-                *map(on_one_line, (self.ask.actor, self.ask.action.name, receipt.says)),
+                "%s was refused %s: %s", self.ask.actor, self.ask.action.name, receipt.says
             )
         if self.shown is not None:
             if refused.is_spent:
@@ -159,7 +157,7 @@ def carry_out(
         row = transitions.lock(connection, preview_id)
         if row is None:
             says = f"there is no preview {preview_id}: it expired and was removed, or never was"
-            _log.warning("%s was refused preview %d: %s", on_one_line(actor), preview_id, says)
+            _log.warning("%s was refused preview %d: %s", actor, preview_id, says)
             return Executed(Receipt("refused", "", "expired", says, None))
         ask = Ask(
             ACTIONS[row["action"]], tuple(row["targets"]), row["params"], actor, via, is_trusted

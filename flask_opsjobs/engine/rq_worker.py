@@ -24,6 +24,7 @@ from ..db import is_away
 from ..jobs.claimed import Claimed
 from ..jobs.current import Stopped
 from ..jobs.outcomes import Outcome
+from ..unseen import on_one_line
 from .claim import Refused, claim
 from .command import is_hurry
 from .delivery import parse
@@ -141,7 +142,8 @@ class OpsWorkerLoop(BaseWorker):
         """RQ's line about a job that it takes. One of ours was not read, so nothing but its id is known."""
         where = green(queue.name)
         if self.log_job_description and parse(job.id) is None:
-            self.log.info("Worker %s: %s: %s (%s)", self.name, where, blue(job.description), job.id)
+            said = blue(on_one_line(str(job.description)))
+            self.log.info("Worker %s: %s: %s (%s)", self.name, where, said, job.id)
         else:
             self.log.info("Worker %s: %s: %s", self.name, where, job.id)
 

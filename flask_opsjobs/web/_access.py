@@ -26,7 +26,7 @@ def actor() -> str | None:
             # A name, or nobody: whatever else a policy answers would stand in no log and no audit.
             is_name = isinstance(said, str) and bool(said.strip()) and said.isprintable()
             if said is not None and not is_name:
-                _log.error("the access policy's current_actor answered no name (%a): denied", said)
+                _log.error("the access policy's current_actor answered no name (%s): denied", said)
             g.opsjobs_actor = said if is_name else None
         except Exception as error:
             _note_failure("current_actor", error)

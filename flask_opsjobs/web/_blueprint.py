@@ -53,7 +53,7 @@ _FAULTS: Mapping[type[Exception], Callable[[str], Problem]] = {
 
 
 def _guarded(url: Url) -> Callable[..., Any]:
-    """The view, behind the check of its permission and, for a verb, of where the request came from."""
+    """The view, behind the check of its permission and, for a verb or a file, of where the request came from."""
     if url.kind == "asset":
         return url.view
 
@@ -63,6 +63,8 @@ def _guarded(url: Url) -> Callable[..., Any]:
         _access.check(url.permission)
         if len(request.query_string) > _LONGEST_QUERY:
             raise _problems.too_long()
+        if url.kind == "file":
+            _origin.check_file()
         if url.kind == "verb":
             _origin.check()
             request.max_content_length = _LARGEST_FORM

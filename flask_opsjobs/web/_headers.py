@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from flask import Response
+from flask import Response, g
 from werkzeug.datastructures import Headers
 
 if TYPE_CHECKING:
@@ -20,8 +20,21 @@ _CSP = {
 }
 
 
+_FIXED = {
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
 class _Ours(Response):
-    """A response whose headers are ours in the end, for the host's `after_request` runs after a blueprint's."""
+    """A response whose headers are ours in the end, for the host's `after_request` runs after a blueprint's.
+
+    No copy of it is kept unless its view says otherwise: nobody asks a policy who may see a copy.
+    """
+
+    opsjobs_cache_control: str
 
     def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
         """The headers as they are sent. Where the host has set a policy, who may frame the page is left to it."""
@@ -32,9 +45,9 @@ class _Ours(Response):
             if name == "frame-ancestors":
                 policy[name] = value.strip()
         headers["Content-Security-Policy"] = "; ".join(f"{name} {policy[name]}" for name in policy)
-        headers["Referrer-Policy"] = "same-origin"
-        headers["X-Content-Type-Options"] = "nosniff"
-        headers.setdefault("Cache-Control", "no-store")
+        headers["Cache-Control"] = self.opsjobs_cache_control
+        for name, value in _FIXED.items():
+            headers[name] = value
         return headers
 
 
@@ -46,4 +59,5 @@ def _ours(kind: type[Response]) -> type[Response]:
 def add(response: Response) -> Response:
     """The response, with them; still of the class that the host may have chosen for its app."""
     response.__class__ = _ours(type(response))  # type: ignore[arg-type]
+    response.opsjobs_cache_control = g.get("opsjobs_cache_control", "no-store")  # type: ignore[attr-defined]
     return response

@@ -1,4 +1,4 @@
-"""Whether a write came from one of our own pages."""
+"""Whether a write came from one of our own pages, and that no other site's page asks for a file."""
 
 from __future__ import annotations
 
@@ -17,3 +17,12 @@ def check() -> None:
     is_ours = site == "same-origin" if site else origin == request.host_url.rstrip("/")
     if not is_ours:
         raise _problems.cross_site()
+
+
+def check_file() -> None:
+    """Let an export pass unless the browser says that another site's page asks for it; then raise the 403 `Problem`.
+
+    An export reads all that fits: a page of any site could have a visitor of its own ask for that, again and again.
+    """
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        raise _problems.cross_site_file()

@@ -45,6 +45,16 @@ def denied(permission: str) -> Problem:
     )
 
 
+def cross_site_file() -> Problem:
+    """An export that another site's page asked for."""
+    return Problem(
+        403,
+        "Not from here",
+        "This export was asked for by a page of another site.",
+        "Open the list here and export it from there, or paste the address into the browser.",
+    )
+
+
 def cross_site() -> Problem:
     """A write that another site's page sent, or that cannot be told from one."""
     return Problem(

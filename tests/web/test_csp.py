@@ -11,11 +11,13 @@ from flask_wtf.csrf import CSRFProtect
 from werkzeug.test import TestResponse
 
 from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.web._files import versions
 from tests.support.policies import AllowAll
 from tests.web.every import reads, soup
 from tests.web.test_pages import CSP
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
+THEIR_CACHE = "public, max-age=600"
 THEIRS = "default-src 'none'; img-src https://cdn.example; frame-ancestors 'self'"
 MakeApp = Callable[..., Flask]
 
@@ -31,6 +33,8 @@ def _strict(app: Flask) -> None:
     def add(response: Response) -> Response:
         response.headers["Content-Security-Policy"] = THEIRS
         response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Cache-Control"] = THEIR_CACHE
+        response.headers["Cross-Origin-Opener-Policy"] = "unsafe-none"
         response.headers["X-Frame-Options"] = "SAMEORIGIN"
         return response
 
@@ -42,6 +46,7 @@ def _careful(app: Flask) -> None:
     def add(response: Response) -> Response:
         response.headers.setdefault("Content-Security-Policy", THEIRS)
         response.headers.setdefault("Referrer-Policy", "no-referrer")
+        response.headers.setdefault("Cache-Control", THEIR_CACHE)
         return response
 
 
@@ -54,6 +59,8 @@ def _around(app: Flask) -> None:
         def add(response: Response) -> Response:
             response.headers["Content-Security-Policy"] = THEIRS
             response.headers["Referrer-Policy"] = "no-referrer"
+            response.headers["Cache-Control"] = THEIR_CACHE
+            response.cache_control.private = True
             return response
 
 
@@ -73,10 +80,15 @@ def test_ours_wins_on_ours_and_theirs_stays_on_theirs(
         )
         assert headers["Referrer-Policy"] == "same-origin"
         assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert headers.getlist("Cache-Control") == ["no-store"], path
+    style = f"/ops/jobs/static/{versions()['opsjobs.css']}/opsjobs.css"
+    assert "immutable" in client.get(style).headers["Cache-Control"]
     home = client.get("/").headers
     assert home["Content-Security-Policy"] == THEIRS
     assert home["Referrer-Policy"] == "no-referrer"
-    assert "Cache-Control" not in home
+    assert home["Cache-Control"].startswith(THEIR_CACHE)
 
 
 def test_the_class_that_a_host_chose_for_its_responses_is_kept(make_app: MakeApp) -> None:

@@ -34,6 +34,8 @@ def test_every_response_carries_a_strict_policy(
         assert headers["Content-Security-Policy"] == CSP
         assert headers["Referrer-Policy"] == "same-origin"
         assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
         if "/static/" not in path:
             assert headers["Cache-Control"] == "no-store"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from flask import Response
+from flask import Response, g
 
 from ..._folders import folder
 from .. import _files, _problems
@@ -18,7 +18,5 @@ def asset(version: str, name: str) -> Response:
     response = Response((folder("static") / name).read_bytes())
     response.mimetype = _files.TYPES[PurePath(name).suffix]
     is_current = version == current
-    response.headers["Cache-Control"] = (
-        "public, max-age=31536000, immutable" if is_current else "no-cache"
-    )
+    g.opsjobs_cache_control = "public, max-age=31536000, immutable" if is_current else "no-cache"
     return response
