@@ -22,6 +22,7 @@ CREATE TABLE opsjobs.jobs (
     max_attempts integer NOT NULL,
     dispatch_no bigint DEFAULT 0 NOT NULL,
     refused_count smallint DEFAULT 0 NOT NULL,
+    first_refused_at timestamptz,
     timeout_seconds integer,
     deadline_at timestamptz,
     created_at timestamptz NOT NULL,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -17,6 +17,7 @@ from ..jobs import receipts
 from ..jobs import transitions as job_transitions
 from ..jobs.lifecycle import FINAL, WAITING
 from ..jobs.outcomes import Outcome
+from ..jobs.retry import REFUSED_FOR
 from ..limits import transitions as limits
 
 # After how many refusals by RQ workers that lack the host's code a job fails.
@@ -36,7 +37,10 @@ class Ending:
 
 @dataclass(frozen=True)
 class Ended:
-    """A job that was moved out of `started`, or ended while it waited, and where it went."""
+    """A job that was moved out of `started`, or ended while it waited, and where it went.
+
+    With `is_refused` an executor had claimed it and did not call its function.
+    """
 
     id: int
     dispatch_no: int
@@ -48,6 +52,12 @@ class Ended:
     is_unique: bool
     is_limited: bool = False
     cron_entry: str | None = None
+    is_refused: bool = False
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The delivery that it was moved under."""
+        return self.id, self.dispatch_no
 
     @property
     def is_final(self) -> bool:
@@ -55,13 +65,21 @@ class Ended:
         return self.state in FINAL
 
 
-def record(connection: Connection, endings: Iterable[Ending], now: datetime) -> list[Ended]:
+def record(
+    connection: Connection,
+    endings: Iterable[Ending],
+    now: datetime,
+    refused_for: timedelta = REFUSED_FOR,
+) -> list[Ended]:
     """Write outcomes in one transaction; the jobs that were moved. One that meets the fence is left out: it came late.
 
+    A job whose worker or arguments the executor refused is handed back, until `refused_for` after the first refusal.
     Locks the jobs in id order. Raises what Postgres raises; then nothing was written.
     """
     rows = json.dumps([_row(ending) for ending in endings])
-    return _end(connection, "record_outcomes", {"outcomes": rows, "now": now})
+    return _end(
+        connection, "record_outcomes", {"outcomes": rows, "now": now, "refused_for": refused_for}
+    )
 
 
 def expire(
@@ -157,8 +175,12 @@ def _tell(connection: Connection, ended: Sequence[Ended], now: datetime) -> None
     """Tell all who wait for an end, in the same transaction."""
     if unique := [job.id for job in ended if job.is_unique and job.is_final]:
         receipts.release(connection, unique)
-    if limited := [(job.id, job.dispatch_no) for job in ended if job.is_limited]:
+    if limited := [job.key for job in ended if job.is_limited and not job.is_refused]:
         limits.free(connection, limited)
+    if refused := [job.key for job in ended if job.is_limited and job.is_refused]:
+        limits.give_back(connection, refused, now)
+    if handed_back := [job.key for job in ended if job.is_refused and not job.is_final]:
+        job_transitions.forget_refusals(connection, handed_back)
     if of_cron := [job for job in ended if job.cron_entry is not None and job.is_final]:
         cron_transitions.note_results(connection, {job.id: job.state for job in of_cron}, now)
         names = {job.cron_entry for job in of_cron if job.cron_entry is not None}

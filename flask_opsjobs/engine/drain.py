@@ -129,7 +129,8 @@ class Drain:
         with _shared(self._connection, claimed), self._surround():
             outcome = perform(self._workers, claimed, Report(log_tail))
         ending = Ending(job_id, dispatch_no, *_EXECUTOR, outcome)
-        endings.record(self._connection, [ending], self._now())
+        # No executor with other code will come: a test sees at once that a worker or its arguments are refused.
+        endings.record(self._connection, [ending], self._now(), refused_for=timedelta(0))
         error = self.errors.get(job_id)
         if isinstance(error, self._through):
             raise error

@@ -211,7 +211,9 @@ class OpsWorkerLoop(BaseWorker):
             )
         if outcome.kind == "lost":
             _log.warning("job %d does not run here any more: %s", claimed.id, outcome.error)
-        executor.pulse.note_run(time.monotonic() - began)
+        if outcome.kind != "refused":
+            # A refusal is fast: counted as a run it would give this executor a large window of what it cannot run.
+            executor.pulse.note_run(time.monotonic() - began)
         executor.submit(claimed, outcome)
         self.books.end(job, queue, execution, is_success=outcome.kind == "returned")
 

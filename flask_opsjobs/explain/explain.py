@@ -45,6 +45,7 @@ RULES: Mapping[str, Rule] = {
     "limit_behind": rules_of_limit.limit_behind,
     "workers_busy": rules_of_queue.workers_busy,
     "window_full": rules_of_queue.window_full,
+    "handed_back": rules_of_job.handed_back,
 }
 
 

@@ -19,7 +19,7 @@ from ..limits import queries as limit_queries
 from ..limits.models import Bucket, Lease, Limiter
 from ..queues.models import Queue
 from ..settings import Settings
-from .seen import JobSeen, LimitSeen, Listener, QueueSeen, Seen, Window
+from .seen import AttemptSeen, JobSeen, LimitSeen, Listener, QueueSeen, Seen, Window
 
 # Counting and listing stop here: "1,000+".
 MOST_AHEAD = 1_000
@@ -44,7 +44,7 @@ def find_seen(session: Session, job_id: int, now: datetime, settings: Settings) 
     seen = replace(
         seen,
         queue=_queue(session, seen.job.queue),
-        last_outcome=_last_outcome(session, seen.job),
+        last_attempt=_last_attempt(session, seen.job),
         loops=_loops(session, now),
     )
     if seen.is_due:
@@ -79,10 +79,11 @@ def _loops(session: Session, now: datetime) -> Mapping[str, LoopRow]:
     return {loop.loop: loop for loop in list_loops(session, now)}
 
 
-def _last_outcome(session: Session, job: JobSeen) -> str | None:
-    """How its last attempt ended; None before the first."""
-    mine = select(Attempt.outcome).where(Attempt.job_id == job.id)
-    return session.scalars(mine.order_by(Attempt.dispatch_no.desc()).limit(1)).first()
+def _last_attempt(session: Session, job: JobSeen) -> AttemptSeen | None:
+    columns = [getattr(Attempt, name) for name in AttemptSeen.__annotations__]
+    mine = select(*columns).where(Attempt.job_id == job.id)
+    row = session.execute(mine.order_by(Attempt.dispatch_no.desc()).limit(1)).one_or_none()
+    return None if row is None else AttemptSeen(*row)
 
 
 def _waits_for(session: Session, job: JobSeen) -> Sequence[int]:

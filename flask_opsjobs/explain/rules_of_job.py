@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..jobs.retry import REFUSED_FOR
 from .reasons import make_reason
 from .seen import Seen
 from .shapes import Reason
@@ -96,11 +97,39 @@ def deferred(seen: Seen) -> Iterator[Reason]:
         )
 
 
+def handed_back(seen: Seen) -> Iterator[Reason]:
+    """The executor that took it last does not have its worker, or does not accept its arguments."""
+    job, attempt = seen.job, seen.last_attempt
+    if job.state == "started" or job.first_refused_at is None or seen.is_overdue:
+        return
+    until = job.first_refused_at + REFUSED_FOR
+    by = f"Executor {attempt.executor}" if attempt else "An executor that is not known any more"
+    yield make_reason(
+        seen,
+        "handed_back",
+        f"{by} refused it and handed it back; it is tried again.",
+        "Any executor of its queue may take it until that time; then it ends as failed. Start an executor whose code "
+        "has its worker and accepts its arguments, and stop those that run another version.",
+        witness="worker",
+        read={
+            "executor": attempt and attempt.executor,
+            "refused_at": attempt and attempt.ended_at,
+            "first_refused_at": job.first_refused_at,
+            "due_at": job.due_at,
+        },
+        quote=attempt and attempt.error,
+        since=job.first_refused_at,
+        until=until,
+    )
+
+
 def scheduled(seen: Seen) -> Iterator[Reason]:
     """It is due later, by the host's wish or because the function asked for it."""
     job = seen.job
     if job.state != "scheduled" or not seen.is_early or seen.is_overdue:
         return
+    if job.first_refused_at is not None:
+        return  # said already, by `handed_back`
     asked = seen.last_outcome == "snoozed"
     yield make_reason(
         seen,

@@ -36,6 +36,7 @@ class JobSeen:
     cancel_requested_at: datetime | None
     cancel_requested_by: str | None
     cancel_reason: str | None
+    first_refused_at: datetime | None
     cron_entry: str | None
     limiter: str | None
     partition: str | None
@@ -45,6 +46,16 @@ class JobSeen:
     def held(self) -> str:
         """How an executor's beat names its delivery."""
         return f"{self.id}-{self.dispatch_no}"
+
+
+@dataclass(frozen=True)
+class AttemptSeen:
+    """Its last attempt, by which executor it was made and how it ended."""
+
+    executor: str
+    outcome: str | None
+    error: str | None
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,7 @@ class Seen:
     settings: Settings
     job: JobSeen
     queue: QueueSeen = QueueSeen()
-    last_outcome: str | None = None
+    last_attempt: AttemptSeen | None = None
     # The jobs that a deferred one waits for, the oldest few.
     waits_for: Sequence[int] = ()
     listeners: Sequence[Listener] = ()
@@ -138,6 +149,11 @@ class Seen:
     ahead: Count | None = None
     limit: LimitSeen | None = None
     redis: RedisFacts | None = None
+
+    @property
+    def last_outcome(self) -> str | None:
+        """How its last attempt ended; None before the first."""
+        return self.last_attempt.outcome if self.last_attempt else None
 
     @property
     def is_overdue(self) -> bool:

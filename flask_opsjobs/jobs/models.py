@@ -50,6 +50,8 @@ class Job(Base):
     max_attempts: Mapped[int] = mapped_column(Integer)
     dispatch_no: Mapped[int] = mapped_column(BigInteger, server_default="0")
     refused_count: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    # Since when executors refuse it that lack its worker or do not accept its arguments; NULL when none does.
+    first_refused_at: Mapped[datetime | None] = mapped_column(MOMENT)
     timeout_seconds: Mapped[int | None] = mapped_column(Integer)
     deadline_at: Mapped[datetime | None] = mapped_column(MOMENT)
     created_at: Mapped[datetime] = mapped_column(MOMENT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from .durations import seconds_of
@@ -15,6 +16,9 @@ _log = logging.getLogger("flask_opsjobs.jobs")
 
 BASE_SECONDS = 15.0
 MOST_SECONDS = 3600.0
+# So long from its first refusal on, a job is tried again whose worker, or whose arguments, executors refuse: during a
+# deploy, executors of the older code meet jobs of the newer code.
+REFUSED_FOR = timedelta(minutes=10)
 
 
 class Dice(Protocol):

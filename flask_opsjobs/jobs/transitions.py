@@ -81,6 +81,12 @@ def delete(connection: Connection, ids: Collection[int], now: datetime) -> None:
     _act(connection, "delete_jobs", "delete", ids, now)
 
 
+def forget_refusals(connection: Connection, deliveries: Collection[tuple[int, int]]) -> None:
+    """Remove earlier attempts of these jobs (id, dispatch_no) that executors refused; the newest refusal stays."""
+    ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
+    connection.execute(sql.load("forget_refusals"), {"job_ids": ids, "dispatch_nos": numbers})
+
+
 def _act(
     connection: Connection, statement: str, arrow: str, ids: Collection[int], now: datetime
 ) -> None:

@@ -82,6 +82,13 @@ def free(connection: Connection, deliveries: Sequence[tuple[int, int]]) -> None:
     connection.execute(sql.load("free_leases"), {"job_ids": ids, "dispatch_nos": numbers})
 
 
+def give_back(connection: Connection, deliveries: Sequence[tuple[int, int]], now: datetime) -> None:
+    """Give back the places and tokens of attempts (id, dispatch_no) that called nothing. Part of the transaction."""
+    ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
+    asked = {"job_ids": ids, "dispatch_nos": numbers, "now": now}
+    connection.execute(sql.load("give_back_tokens"), asked)
+
+
 def reject(connection: Connection, rejections: Iterable[Rejection]) -> None:
     """Keep the evidence of rejected calls. Commits each."""
     for rejection in rejections:

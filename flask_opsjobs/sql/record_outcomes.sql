@@ -1,6 +1,8 @@
 -- Writes how attempts ended: the job's next state, the attempt, the output. Returns the jobs it moved.
 -- Locks all jobs in id order before it writes, so that two flushes cannot deadlock. The fence: only the row that still
 -- bears the outcome's own dispatch number is moved, `started`, or `queued` when a crash forgot the claim.
+-- An executor that does not have the worker, or does not accept the arguments, hands the job back: it is due again after
+-- 5 s, then 10, then each 20, until %(refused_for)s after the first refusal. No attempt counts, since nothing was called.
 -- Run by a worker's recorder, for many or for one. Index: jobs_pkey.
 WITH o AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS o(
@@ -9,29 +11,39 @@ WITH o AS MATERIALIZED (
         output_omitted text, log_tail text, cause text, max_rss_kb bigint, done bigint, total bigint, note text)
 ), locked AS MATERIALIZED (
     SELECT j.id, j.dispatch_no, j.state, j.max_attempts, j.cancel_requested_at, j.cancel_reason, j.started_at,
-           j.attempt + (j.state = 'queued')::int AS attempt
+           j.attempt + (j.state = 'queued')::int AS attempt,
+           CASE WHEN o.kind = 'refused' AND o.ended_by IN ('unknown_worker', 'invalid_args')
+                THEN coalesce(j.first_refused_at, %(now)s) END AS first_refused_at
     FROM opsjobs.jobs j JOIN o USING (id) WHERE j.dispatch_no = o.dispatch_no
     ORDER BY j.id FOR UPDATE OF j
 ), judged AS MATERIALIZED (
-    SELECT o.*, l.attempt, l.cancel_reason, coalesce(l.started_at, %(now)s) AS started_at,
+    SELECT o.*, l.attempt, l.cancel_reason, coalesce(l.started_at, %(now)s) AS started_at, l.first_refused_at,
+        back.is_handed_back,
         CASE WHEN o.kind = 'returned' THEN 'finished'
-             WHEN o.kind = 'discarded' OR o.ended_by IS NOT NULL THEN 'failed'
+             WHEN o.kind = 'discarded' OR (o.ended_by IS NOT NULL AND NOT back.is_handed_back) THEN 'failed'
              WHEN o.kind = 'canceled' OR l.cancel_requested_at IS NOT NULL THEN 'canceled'
-             WHEN o.kind = 'snoozed' THEN 'scheduled'
-             WHEN l.attempt < l.max_attempts THEN 'retryable' ELSE 'failed' END AS next
-    FROM locked l JOIN o USING (id, dispatch_no) WHERE l.state IN ('queued', 'started')
+             WHEN o.kind = 'snoozed' OR back.is_handed_back THEN 'scheduled'
+             WHEN l.attempt < l.max_attempts THEN 'retryable' ELSE 'failed' END AS next,
+        CASE WHEN back.is_handed_back THEN least(l.first_refused_at + %(refused_for)s::interval - %(now)s,
+                CASE WHEN %(now)s < l.first_refused_at + interval '5 s' THEN interval '5 s'
+                     WHEN %(now)s < l.first_refused_at + interval '15 s' THEN interval '10 s' ELSE interval '20 s' END)
+             ELSE coalesce(o.delay_seconds, 0) * interval '1 s' END AS delay
+    FROM locked l JOIN o USING (id, dispatch_no)
+    CROSS JOIN LATERAL (SELECT
+        (l.first_refused_at + %(refused_for)s::interval > %(now)s) IS TRUE AS is_handed_back) AS back
+    WHERE l.state IN ('queued', 'started')
 ), moved AS (
-    UPDATE opsjobs.jobs j SET state = d.next, attempt = d.attempt, error = d.error,
-        started_at = d.started_at, executor_id = NULL, max_attempts = j.max_attempts + (d.next = 'scheduled')::int,
-        due_at = CASE WHEN d.next IN ('scheduled', 'retryable')
-                 THEN %(now)s::timestamptz + coalesce(d.delay_seconds, 0) * interval '1 s' ELSE j.due_at END,
+    UPDATE opsjobs.jobs j SET state = d.next, attempt = d.attempt - d.is_handed_back::int, error = d.error,
+        started_at = d.started_at, executor_id = NULL, first_refused_at = d.first_refused_at,
+        max_attempts = j.max_attempts + (d.next = 'scheduled' AND NOT d.is_handed_back)::int,
+        due_at = CASE WHEN d.next IN ('scheduled', 'retryable') THEN %(now)s::timestamptz + d.delay ELSE j.due_at END,
         ended_at = CASE WHEN d.next IN ('finished', 'failed', 'canceled') THEN %(now)s::timestamptz END,
         ended_by = CASE d.next WHEN 'finished' THEN 'returned' WHEN 'canceled' THEN 'canceled'
             WHEN 'failed' THEN coalesce(d.ended_by, CASE d.kind WHEN 'discarded' THEN d.kind ELSE 'exhausted' END) END,
         ended_reason = CASE WHEN d.next = 'canceled' THEN coalesce(d.cancel_reason, d.reason) ELSE d.reason END
     FROM judged d WHERE j.id = d.id
     RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.worker, j.queue, j.line, j.unique_key IS NOT NULL AS is_unique,
-        j.limiter IS NOT NULL AS is_limited, j.cron_entry
+        j.limiter IS NOT NULL AS is_limited, j.cron_entry, d.kind = 'refused' AS is_refused
 ), noted AS (
     INSERT INTO opsjobs.attempts AS a (job_id, dispatch_no, attempt, executor_id, executor, started_at, ended_at,
         outcome, error, traceback, log_tail, cause, max_rss_kb, progress_done, progress_total, progress_note)

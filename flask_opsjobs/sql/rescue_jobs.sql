@@ -19,6 +19,7 @@ WITH locked AS MATERIALIZED (
     FROM judged d WHERE a.job_id = d.id AND a.dispatch_no = d.dispatch_no AND a.ended_at IS NULL
 )
 UPDATE opsjobs.jobs j SET state = d.next, executor_id = NULL, dispatched_at = NULL, error = %(cause)s,
+    first_refused_at = NULL,
     ended_at = CASE WHEN d.next <> 'available' THEN %(now)s::timestamptz END,
     ended_by = CASE d.next WHEN 'failed' THEN 'exhausted' WHEN 'canceled' THEN 'canceled' END,
     ended_reason = CASE d.next WHEN 'canceled' THEN coalesce(d.cancel_reason, %(cause)s) WHEN 'failed' THEN %(cause)s END

@@ -23,6 +23,7 @@ _PLACES: Mapping[str, tuple[str, str, str]] = {
         ("limit_cooldown", "limit_tokens", "limit_concurrency", "limit_weight", "limit_behind"),
         ("limiter", "Its limiter", "limiters.view"),
     ),
+    "handed_back": ("workers", "Workers", "workers.view"),
     "executor_silent": ("workers", "Workers", "workers.view"),
     "workers_busy": ("workers", "Workers", "workers.view"),
     "loop_silent": ("overview", "Loops", "overview.view"),

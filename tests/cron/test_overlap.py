@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from flask_opsjobs import OpsJobs, Unique, endings
+from flask_opsjobs import OpsJobs, Unique, endings, sql
 from flask_opsjobs.cron import transitions
 from flask_opsjobs.cron.adopt import wanted_of
 from flask_opsjobs.cron.settle import Settled, Settling
+from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.jobs.worker import Worker
 from flask_opsjobs.loops import cron
@@ -121,6 +122,22 @@ def test_every_kind_of_end_releases_who_waits_behind(running: Running, outcome: 
     ended_by = "invalid_args" if outcome == "raised" else None
     end(scheduler.bench, first["id"], Outcome(kind=outcome, error="Boom", ended_by=ended_by))
     assert scheduler.bench.job(second["id"])["state"] == "available"
+
+
+def test_a_job_that_its_executor_hands_back_releases_nobody(running: Running) -> None:
+    scheduler = running("queue_one")
+    scheduler.look(START + 20 * MINUTE)
+    first = scheduler.jobs()[0]
+    refused = Outcome("refused", "not here", ended_by="unknown_worker")
+    end(scheduler.bench, first["id"], refused)
+    assert [job["state"] for job in scheduler.jobs()] == ["scheduled", "deferred"]
+    results = scheduler.bench.rows("SELECT result FROM opsjobs.cron_slots WHERE job_id IS NOT NULL")
+    assert results == [{"result": None}] * 2
+    later = read_clock(scheduler.bench.connection) + MINUTE
+    scheduler.bench.connection.execute(sql.load("stage_jobs"), {"now": later, "limit": 10})
+    start(scheduler.bench, first["id"])
+    end(scheduler.bench, first["id"])
+    assert [job["state"] for job in scheduler.jobs()] == ["finished", "available"]
 
 
 def test_a_canceled_follow_up_makes_room_for_the_next(running: Running) -> None:

@@ -16,6 +16,7 @@ from flask_opsjobs.operator import Operator
 from tests.support.engine import Bench
 
 RecordJob = Callable[..., int]
+REFUSED = Outcome(kind="refused", error="not here", ended_by="unknown_worker")
 
 
 def stage(bench: Bench, _job_id: int) -> None:
@@ -52,6 +53,7 @@ VERBS: dict[str, Callable[[Bench, int], Any]] = {
     "finish": lambda bench, job_id: bench.record(job_id, 1, Outcome(kind="returned")),
     "fail": lambda bench, job_id: bench.record(job_id, 1, Outcome(kind="raised", error="Boom")),
     "snooze": lambda bench, job_id: bench.record(job_id, 1, Outcome(kind="snoozed")),
+    "hand_back": lambda bench, job_id: bench.record(job_id, 1, REFUSED),
     "expire": expire,
     "rescue": rescue,
     **{verb: operate(verb) for verb in ("cancel", "discard", "retry")},
@@ -61,7 +63,7 @@ VERBS: dict[str, Callable[[Bench, int], Any]] = {
 def put(bench: Bench, job_id: int, state: str) -> None:
     # Written by hand: every state under the number of one delivery, which no real writer would leave.
     bench.connection.execute(
-        """UPDATE opsjobs.jobs SET state = %(state)s, dispatch_no = 1, executor_id = %(executor)s,
+        """UPDATE opsjobs.jobs SET state = %(state)s, dispatch_no = 1, attempt = 1, executor_id = %(executor)s,
                started_at = created_at, due_at = created_at,
                ended_at = CASE WHEN %(final)s THEN clock_timestamp() END,
                ended_by = CASE WHEN %(final)s THEN 'canceled' END WHERE id = %(id)s""",

@@ -37,8 +37,9 @@ def start(bench: Bench, record_job: RecordJob, **options: object) -> int:
         (Outcome(kind="snoozed", delay_seconds=60), 1, "scheduled", None),
         (Outcome(kind="canceled", reason="no need"), 2, "canceled", "canceled"),
         (Outcome(kind="discarded", reason="hopeless"), 2, "failed", "discarded"),
-        (Outcome(kind="refused", ended_by="invalid_args"), 9, "failed", "invalid_args"),
-        (Outcome(kind="refused", ended_by="unknown_worker"), 9, "failed", "unknown_worker"),
+        (Outcome(kind="refused", ended_by="deadline"), 9, "failed", "deadline"),
+        (Outcome(kind="refused", ended_by="invalid_args"), 1, "scheduled", None),
+        (Outcome(kind="refused", ended_by="unknown_worker"), 1, "scheduled", None),
     ],
 )
 def test_each_outcome_leads_to_its_state(

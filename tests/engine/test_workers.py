@@ -158,12 +158,16 @@ def test_retried_to_success(site, children: Children) -> None:
 
 
 def test_a_worker_that_this_process_did_not_import(site, children: Children) -> None:
-    """A worker whose import fails at run time: its job ends with its own cause, the others run."""
+    """A worker whose import failed for ten minutes: its job ends with its own cause, the others run."""
     job_id, other = enqueue(add, a=1, b=1), enqueue(add, a=2, b=2)
     from sqlalchemy import text
 
     host_module.db.session.execute(
-        text("UPDATE opsjobs.jobs SET worker = 'gone' WHERE id = :id"), {"id": job_id}
+        text(
+            "UPDATE opsjobs.jobs SET worker = 'gone',"
+            " first_refused_at = clock_timestamp() - interval '11 minutes' WHERE id = :id"
+        ),
+        {"id": job_id},
     )
     host_module.db.session.commit()
     children.flask("opsjobs", "worker")
@@ -177,8 +181,13 @@ def test_stored_arguments_that_no_longer_validate(site, children: Children) -> N
     job_id = enqueue(add, a=1, b=1)
     from sqlalchemy import text
 
-    # What an older version of the host stored: the real writer refuses it today.
-    host_module.db.session.execute(text("""UPDATE opsjobs.jobs SET args = '{"a": "x", "c": 1}'"""))
+    # What an older version of the host stored, refused for ten minutes: the real writer of today refuses to store it.
+    host_module.db.session.execute(
+        text(
+            """UPDATE opsjobs.jobs SET args = '{"a": "x", "c": 1}',
+            first_refused_at = clock_timestamp() - interval '11 minutes'"""
+        )
+    )
     host_module.db.session.commit()
     children.flask("opsjobs", "worker")
     wait_until(lambda: state_of(job_id) == "failed", 20)

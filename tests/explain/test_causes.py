@@ -122,6 +122,21 @@ def deferred(scene: Scene) -> Explanation:
     return found
 
 
+def handed_back(scene: Scene) -> Explanation:
+    job_id = scene.record()
+    scene.bench.dispatch()
+    scene.bench.claim(job_id)
+    error = "no worker 'note' is declared here"
+    scene.bench.record(job_id, 1, Outcome("refused", error, ended_by="unknown_worker"))
+    first = scene.bench.job(job_id)["first_refused_at"]
+    found = scene.look(job_id)
+    (reason,) = found.reasons
+    assert reason.says == "Executor executor-1 refused it and handed it back; it is tried again."
+    assert (reason.quote, reason.since) == (error, first)
+    assert reason.until == first + timedelta(minutes=10)
+    return found
+
+
 def scheduled(scene: Scene) -> Explanation:
     return scene.look(scene.record(delay=60))
 
@@ -279,6 +294,7 @@ MAKERS = (
     cancel_requested,
     executor_silent,
     deferred,
+    handed_back,
     scheduled,
     backing_off,
     queue_paused,

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
 from flask_opsjobs import endings
+from flask_opsjobs.endings import Ending
+from flask_opsjobs.engine import claim as claiming
 from flask_opsjobs.engine.dispatch import read_clock, recall
+from flask_opsjobs.jobs.claimed import Claimed
 from flask_opsjobs.jobs.lifecycle import ARROWS
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.lifeline import retention
+from flask_opsjobs.limits import bucket
+from flask_opsjobs.limits import queries as limit_queries
 from flask_opsjobs.operator import Operator
 from tests.conftest import MakeBench
 from tests.limits.conftest import Limited
@@ -52,7 +58,9 @@ OUT: dict[str, tuple[str, Callable[[Bench, int], object]]] = {
     "discarded": ("fail", outcome("discarded", reason="no")),
     "retry_in": ("fail", outcome("retry_in", delay_seconds=5.0)),
     "unrecordable": ("fail", outcome("raised", error="x", ended_by="unrecordable")),
-    "invalid_args": ("fail", outcome("raised", error="x", ended_by="invalid_args")),
+    "deadline": ("fail", outcome("refused", error="x", ended_by="deadline")),
+    "invalid_args": ("hand_back", outcome("refused", error="x", ended_by="invalid_args")),
+    "unknown_worker": ("hand_back", outcome("refused", error="x", ended_by="unknown_worker")),
     "snoozed": ("snooze", outcome("snoozed", delay_seconds=5.0)),
     "canceled": ("cancel", outcome("canceled", reason="no")),
     "stopped": ("cancel", stop),
@@ -158,3 +166,86 @@ def test_a_retry_and_a_run_again_wait_in_the_same_line(
     assert rows[0] == rows[1]
     assert rows[0]["line"] == LINE
     assert bench.dispatch(LINE, window=10) == 1, "two tokens are left for one of them"
+
+
+# --- what was claimed and not called
+
+REFUSED = Outcome(kind="refused", error="not here", ended_by="unknown_worker")
+
+
+def record_at(bench: Bench, job_id: int, outcome: Outcome, now: datetime) -> None:
+    ending = Ending(job_id, 1, bench.executor_id, bench.name, outcome)
+    assert len(endings.record(bench.connection, [ending], now)) == 1
+
+
+def tokens_at(bench: Bench, now: datetime) -> float:
+    """What the bucket has then, as a claim would find it."""
+    with Session(bench.host.engine) as session:
+        found = limit_queries.get_bucket(session.connection(), "api", "0")
+    assert found.shape is not None
+    return bucket.level(found.shape, found.standing, now)
+
+
+def test_a_job_that_is_handed_back_gives_its_tokens_back(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    worker = limited(rate=1, per=3600, burst=5, concurrency=9, weight="size")
+    other, job_id = commit(worker, size=2), commit(worker, size=3)
+    bench.dispatch(LINE, window=10)
+    bench.claim(other)
+    claimed = bench.claim(job_id)
+    assert isinstance(claimed, Claimed)
+    now = claimed.claimed_at
+    assert tokens_at(bench, now) == pytest.approx(0, abs=0.01)
+    record_at(bench, job_id, REFUSED, now + timedelta(seconds=2))
+    assert held(bench) == [other]
+    assert tokens_at(bench, now + timedelta(seconds=2)) == pytest.approx(3, abs=0.01)
+    bucket_row = bench.row("SELECT admitted FROM opsjobs.buckets")
+    slips = bench.row("SELECT sum(admitted) AS admitted FROM opsjobs.limit_slips")
+    assert (bucket_row["admitted"], slips["admitted"]) == (1, 1)
+
+
+def test_tokens_that_had_no_room_meanwhile_are_not_given_back(
+    bench: Bench, limited: Limited, commit: Commit
+) -> None:
+    """The bucket was full again when another job took a token: with the one given back it would hold too many."""
+    worker = limited(rate=1, per=1, burst=5, concurrency=9)
+    job_id, other = commit(worker), commit(worker)
+    bench.dispatch(LINE, window=10)
+    claimed = bench.claim(job_id)
+    assert isinstance(claimed, Claimed)
+    later = claimed.claimed_at + timedelta(seconds=60)
+    assert isinstance(
+        claiming.claim(bench.connection, (other, 1), bench.executor_id, bench.name, now=later),
+        Claimed,
+    )
+    record_at(bench, job_id, REFUSED, later)
+    assert tokens_at(bench, later) == pytest.approx(4)
+
+
+def test_flushes_that_cross_give_tokens_back_without_a_deadlock(
+    make_bench: MakeBench, limited: Limited, commit: Commit
+) -> None:
+    """Each flush locks the buckets of many partitions; its jobs come in another order."""
+    worker = limited(rate=1, per=3600, burst=5)
+    one, two = make_bench(), make_bench()
+    accounts = range(12)
+    jobs = [(account, commit(worker, account=account)) for account in (*accounts, *accounts)]
+    for account in accounts:
+        assert one.dispatch(f"default|api|{account}", window=100) == 2
+    for _, job_id in jobs:
+        assert isinstance(one.claim(job_id), Claimed)
+    # Jobs are locked in id order: in one flush the partitions rise with it, in the other they fall.
+    rising = jobs[: len(accounts)]
+    falling = jobs[len(accounts) :]
+
+    def flush(bench: Bench, mine: list[tuple[int, int]]) -> int:
+        batch = [Ending(job_id, 1, one.executor_id, one.name, REFUSED) for _, job_id in mine]
+        return len(endings.record(bench.connection, batch, read_clock(bench.connection)))
+
+    assert race(lambda: flush(one, rising), lambda: flush(two, falling[::-1])) == [12, 12]
+    assert held(one) == []
+    rows = one.rows(
+        "SELECT DISTINCT round(tokens::numeric, 1)::float8 AS tokens FROM opsjobs.buckets"
+    )
+    assert rows == [{"tokens": 5.0}]

@@ -1,0 +1,111 @@
+"""A rolling deploy: executors of the older and of the newer code meet the same jobs, and every job runs once."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.engine.site import enqueue, rows, state_of
+from tests.support import host as host_module
+from tests.support.processes import Child, Children
+from tests.support.waiting import wait_until
+
+# The older code: it has no worker `note` yet, or one with another signature.
+UNKNOWN_WORKER = """
+from tests.support import host
+
+def create_app():
+    app = host.create_app()
+    del app.extensions["opsjobs"].workers["note"]
+    return app
+"""
+INVALID_ARGS = """
+from tests.support import host
+
+def create_app():
+    app = host.create_app()
+    del app.extensions["opsjobs"].workers["note"]
+
+    @host.opsjobs.worker(name="note")
+    def note(path: str) -> None:
+        raise AssertionError("called by the older code")
+
+    return app
+"""
+OLD = {"unknown_worker": UNKNOWN_WORKER, "invalid_args": INVALID_ARGS}
+KINDS = ("forking", "simple", "plain")
+
+
+@pytest.fixture
+def start(children: Children, tmp_path: Path, redis_url: str):
+    """Starts an executor of a kind, of the code of now or of an older one: `start("simple", "invalid_args")`."""
+
+    def start(kind: str, older: str | None = None) -> Child:
+        app = "tests.support.host"
+        if older is not None:
+            app = str(tmp_path / f"{older}.py")
+            Path(app).write_text(OLD[older])
+        if kind == "plain":
+            rq = str(Path(sys.executable).with_name("rq"))
+            words = ("worker", "--url", redis_url, "default")
+            return children.start(rq, *words, env={"FLASK_APP": app})
+        words = ("--app", app, "opsjobs", "worker", "default")
+        simple = ("--simple",) if kind == "simple" else ()
+        return children.start(sys.executable, "-m", "flask", *words, *simple)
+
+    return start
+
+
+def refusals() -> Counter[str]:
+    return Counter(outcome for (outcome,) in rows("SELECT outcome FROM opsjobs.attempts"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("older", OLD)
+def test_a_job_waits_for_an_executor_of_the_newer_code(
+    site, children: Children, start, tmp_path: Path, kind: str, older: str
+) -> None:
+    """The newer executor starts after the older one has refused the job and is gone."""
+    children.flask("opsjobs", "run")
+    old = start(kind, older)
+    job_id = enqueue(host_module.note, path=str(tmp_path / "notes"), line="once")
+    is_handed_back = "SELECT 1 FROM opsjobs.jobs WHERE state = 'scheduled' AND attempt = 0"
+    wait_until(lambda: rows(is_handed_back), 60)
+    old.terminate(30)
+    ((refused_by, error),) = rows("SELECT executor, error FROM opsjobs.attempts")
+    words = {"unknown_worker": "no worker 'note' is declared", "invalid_args": "line"}[older]
+    assert words in error
+    found = site.extensions["opsjobs"]
+    assert found is not None
+    reason = host_module.opsjobs.explain(job_id).reasons[-1]
+    if reason.code == "handed_back":
+        assert (refused_by in reason.says, reason.quote) == (True, error)
+    start(kind)
+    wait_until(lambda: state_of(job_id) == "finished", 90)
+    assert (tmp_path / "notes").read_text() == "once\n"
+    job = rows("SELECT attempt, first_refused_at, ended_by FROM opsjobs.jobs")
+    assert job == [(1, None, "returned")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "older"), [("forking", "unknown_worker"), ("simple", "invalid_args")]
+)
+def test_a_batch_is_finished_while_an_old_and_a_new_executor_take_from_one_queue(
+    site, children: Children, start, tmp_path: Path, kind: str, older: str
+) -> None:
+    for code in (older, None):
+        start(kind, code).wait_for("listens to", 60)
+    children.flask("opsjobs", "run")
+    path = tmp_path / "notes"
+    lines = [f"line {number}" for number in range(60)]
+    for line in lines:
+        host_module.note.enqueue(path=str(path), line=line)
+    host_module.db.session.commit()
+    unfinished = "SELECT 1 FROM opsjobs.jobs WHERE state <> 'finished'"
+    wait_until(lambda: not rows(unfinished), 300, what="60 jobs to finish")
+    assert sorted(path.read_text().splitlines()) == sorted(lines)
+    assert refusals()["refused"] > 0, "the older executor took none: nothing was shown"
+    assert rows("SELECT DISTINCT attempt, first_refused_at FROM opsjobs.jobs") == [(1, None)]
