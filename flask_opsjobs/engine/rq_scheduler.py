@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import time
 from typing import Any
 
@@ -17,6 +16,7 @@ from rq.utils import current_timestamp
 
 from .dequeue import fail_unreadable
 from .horse import die_with, fork_lock
+from .outage import Backoff
 
 _log = logging.getLogger("flask_opsjobs.worker")
 
@@ -92,8 +92,9 @@ class OpsScheduler(RQScheduler):
             return True
 
     def _wait_for_redis(self) -> None:
+        backoff = Backoff(longest=2.0)
         while not self._stop_requested:
-            time.sleep(random.uniform(0.5, 1.5))
+            time.sleep(backoff.next_seconds())
             try:
                 self.connection.ping()
                 return
