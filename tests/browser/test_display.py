@@ -1,4 +1,4 @@
-"""Times in a real browser: the server sends moments, and the page says them in words that run on."""
+"""How pages are displayed in a real browser: times in words and zones, choices, paper, forced colors."""
 
 from __future__ import annotations
 
@@ -83,3 +83,29 @@ def test_a_choice_of_the_display_keeps_the_page_where_it_is(page: Any, running: 
     page.route("**/display", lambda route: route.fulfill(status=403, body="no"))
     page.select_option("#theme", "light")
     page.wait_for_selector("#toast:has-text('did not keep it')")
+
+
+def test_paper_has_what_is_read_and_nothing_to_press(page: Any, running: Site) -> None:
+    _open(page, running, "/jobs/{failed}")
+    assert page.is_visible("nav.side")
+    page.emulate_media(media="print", color_scheme="dark")
+    for pressed in ("nav.side", ".prefs", ".top", ".head .acts", ".btn"):
+        assert page.locator(f"{pressed}:visible").count() == 0, pressed
+    assert page.is_visible(".err h2")
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"
+    frames = "document.querySelector('.frames')"
+    assert page.evaluate(f"getComputedStyle({frames}).overflowX") == "visible"
+
+
+def test_forced_colors_show_what_is_chosen(page: Any, running: Site) -> None:
+    page.emulate_media(forced_colors="active")
+    _open(page, running, "/jobs?state=failed")
+    page.check("[data-pick] >> nth=0")
+    for chosen in (
+        ".side [aria-current]",
+        ".tabs [aria-current]",
+        ".seg [aria-current]",
+        "tr:has(:checked)",
+    ):
+        outline = f"getComputedStyle(document.querySelector('{chosen}')).outlineStyle"
+        assert page.evaluate(outline) == "solid", chosen

@@ -1,0 +1,83 @@
+"""Many rows at once in a real browser: the receipt, the pages beyond, a phone's bar, ticks that come back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from flask_opsjobs.host import Host
+from tests.web.rows import make_job
+
+pytestmark = pytest.mark.browser
+
+PICKED = "document.querySelectorAll('[data-pick]:checked').length"
+
+
+@pytest.fixture
+def failed(host: Host) -> list[str]:
+    """The ids of 60 failed jobs, in the order of the list: the newest first."""
+    with Session(host.engine) as session:
+        ids = [str(make_job(session, "failed").id) for _ in range(60)]
+        session.commit()
+    return ids[::-1]
+
+
+def _open(page: Any, path: str = "/jobs?state=failed") -> None:
+    page.goto(f"/ops/jobs{path}")
+    page.wait_for_load_state("networkidle")
+
+
+def _shown(page: Any) -> list[str]:
+    found: list[str] = page.locator("table.jobs tbody a.id").all_inner_texts()
+    return found
+
+
+def test_after_a_bulk_the_receipt_says_how_many_more_match_and_older_skips_none(
+    page: Any, failed: list[str]
+) -> None:
+    _open(page)
+    assert _shown(page) == failed[:25]
+    page.check("thead [data-pick-all]")
+    page.click("[data-bulk]:has-text('Retry')")
+    page.fill("#reason", "the vendor answers again")
+    page.click("dialog button.main")
+    page.wait_for_selector("#toast a:text('35 more match')")
+    page.wait_for_selector(f"table.jobs a.id:text-is('{failed[25]}')")
+    assert page.url.endswith("/jobs?state=failed")
+    assert _shown(page) == failed[25:50]
+    page.click("a[rel=next]")
+    page.wait_for_url("**before=*")
+    # What moved up was on the first page for a moment only, with nobody having looked at it.
+    assert _shown(page) == failed[25:50]
+
+
+def test_on_a_phone_all_on_the_page_are_picked_in_the_bar(page: Any, failed: list[str]) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    _open(page)
+    everyone = page.locator(".bulk [data-pick-all]")
+    assert not everyone.is_visible()
+    page.check("[data-pick] >> nth=0")
+    assert everyone.is_visible()
+    everyone.check()
+    assert page.evaluate(PICKED) == 25
+    assert page.inner_text("[data-picked]") == "25"
+    page.set_viewport_size({"width": 1280, "height": 740})
+    assert not everyone.is_visible()
+
+
+def test_ticks_that_the_browser_brings_back_are_counted(page: Any, failed: list[str]) -> None:
+    _open(page)
+    # As browsers do after going back or a reload, when the script has run already.
+    page.evaluate(
+        """document.querySelectorAll("[data-pick]").forEach((box, at) => { box.checked = at < 3; });
+        dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true }));"""
+    )
+    assert page.inner_text("[data-picked]") == "3"
+    assert page.inner_text("[data-bulk]:has-text('Retry') small") == "3"
+    page.click(f"table.jobs a.id:text-is('{failed[9]}')")
+    page.wait_for_url(f"**/jobs/{failed[9]}")
+    page.go_back()
+    page.wait_for_load_state("networkidle")
+    assert page.inner_text("[data-picked]") == str(page.evaluate(PICKED))
