@@ -76,6 +76,14 @@ def heartbeat(context: Context, moment: datetime) -> Markup:
     return Markup('<span title="within the last {:g} s">on time</span>').format(late_seconds)
 
 
+@pass_context
+def lately(context: Context, moment: datetime) -> Markup:
+    """When, of what is done anew every few seconds: within the last minute each new one is no news."""
+    if (context["now"] - moment).total_seconds() > 60:
+        return ago(context, moment)
+    return Markup("less than a minute ago")
+
+
 def _time(context: Context, moment: datetime | None, words: str, text: str) -> Markup:
     """A moment, with the time of day in `text`. The script says it in `words`, second by second.
 
@@ -169,6 +177,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "count": count,
     "heartbeat": heartbeat,
     "lasting": lasting,
+    "lately": lately,
     "middle": middle,
     "number": number,
     "size": size,

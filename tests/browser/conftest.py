@@ -46,6 +46,7 @@ def app(database_url: str, redis_url: str) -> Iterator[Flask]:
         yield app
         site.db.session.remove()
         site.db.engine.dispose()
+        app.extensions["opsjobs"].pages.dispose()
     app.extensions["opsjobs"].spare.close()
 
 

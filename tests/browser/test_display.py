@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from tests.browser.conftest import Site
+from tests.support import host as site
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -34,6 +38,32 @@ def test_moments_become_words_that_run_on_also_after_an_answer_that_nothing_chan
     assert found.value.status == 304
     page.clock.fast_forward("05:00")
     assert re.fullmatch(r"[56] min ago", page.inner_text(ENDED))
+
+
+def test_while_loops_and_workers_only_live_on_every_poll_is_answered_304(running: Site) -> None:
+    client = running.app.test_client()
+    running.gate.touch()
+    wait_until(lambda: running.state("started") == "finished", 30)
+    for path in ("/live", "/workers/live", "/live/queues/default"):
+
+        def is_unchanged(path: str = f"/ops/jobs{path}") -> bool:
+            tag, passes = client.get(path).headers["ETag"], _signs_of_life()
+            wait_until(lambda: _signs_of_life() > passes, 30)
+            return client.get(path, headers={"If-None-Match": tag}).status_code == 304
+
+        wait_until(is_unchanged, 60, what=f"{path} to answer 304")
+
+
+def _signs_of_life() -> list[datetime]:
+    """When the workers and the loops were heard of last."""
+    found = site.db.session.execute(
+        text(
+            "SELECT (SELECT min(beat_at) FROM opsjobs.executors WHERE ended_at IS NULL),"
+            " (SELECT max(last_at) FROM opsjobs.loop_runs)"
+        )
+    ).one()
+    site.db.session.rollback()
+    return list(found)
 
 
 def test_what_is_swapped_in_is_worded_too(page: Any, running: Site) -> None:
