@@ -13,9 +13,10 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Engine, MetaData, event
+from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.pool import Pool
+from sqlalchemy.pool import Pool, QueuePool
 
 SCHEMA = "opsjobs"
 SCHEMA_VERSION = 4
@@ -174,7 +175,7 @@ class SpareConnections:
             connection.close()
 
 
-# --- connections that do not wait for ever, for pages
+# --- the connections of pages: few, apart from the host's, and none of them waits for ever
 
 # How long a page waits for a connection, and for each answer unless it says more. libpq takes no less.
 _SOON_SECONDS = 2
@@ -207,12 +208,60 @@ class PatientConnection(psycopg.Connection[Any]):
             return end.value
 
 
-def make_patient_engine(engine: Engine) -> Engine:
-    """The host's engine on a pool of its own, of patient connections. To be made after the host's own listeners."""
-    pool = engine.pool.recreate()
+class PageEngine:
+    """Makes the engine that pages use: as the host's, on `most` patient connections that nobody else uses.
+
+    It is made when it is first asked for, after the host's own listeners. Safe in threads and after a fork.
+    """
+
+    def __init__(self, engine: Engine, most: int) -> None:
+        self._engine = engine
+        self._most = most
+        self._lock = threading.Lock()
+        self._made: Engine | None = None
+        self._pid = os.getpid()
+
+    def get(self) -> Engine:
+        """The engine, whose pool is this process's own."""
+        with self._lock:
+            if self._made is None:
+                self._made = _make_patient_engine(self._engine, self._most)
+            elif self._pid != os.getpid():
+                # After a fork the sockets are the parent's: forget them, never close them.
+                self._made.dispose(close=False)
+            self._pid = os.getpid()
+            return self._made
+
+
+class _EngineOfPages(OptionEngine):
+    """The dialect, the options and the events of another engine, on a pool of its own."""
+
+    # In place of the property that leads to the other engine's.
+    pool: Pool = None  # type: ignore[assignment]
+
+    def __init__(self, engine: Engine, pool: Pool) -> None:
+        super().__init__(engine, {})
+        self.pool = pool
+
+
+def _make_patient_engine(engine: Engine, most: int) -> Engine:
+    # As `QueuePool.recreate` does it, but from a pool of any class: its creator, its events and its habits.
+    other = engine.pool
+    pool = QueuePool(
+        other._creator,
+        pool_size=most,
+        max_overflow=0,
+        timeout=_SOON_SECONDS,
+        recycle=other._recycle,
+        pre_ping=other._pre_ping,
+        reset_on_return=other._reset_on_return,
+        echo=other.echo,
+        dialect=other._dialect,
+        _dispatch=other.dispatch,
+    )
     event.listen(pool, "connect", _make_patient, insert=True)
     event.listen(engine, "do_connect", _connect_soon)
-    return Engine(pool, engine.dialect, engine.url)
+    return _EngineOfPages(engine, pool)
 
 
 def connect_soon(engine: Engine) -> SqlConnection:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,9 @@ from .db import (
     OLDEST_SCHEMA,
     SCHEMA,
     SCHEMA_VERSION,
+    PageEngine,
     SpareConnections,
     connect_soon,
-    make_patient_engine,
 )
 from .errors import SchemaAhead, SchemaBehind
 from .policy import AccessPolicy, DisplayPolicy
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
 
 # How many operators' actions of one process may hold a connection at once.
 MOST_ACTIONS = 4
+# How many searches, exports and simulations one process runs at once for its pages.
+MOST_HEAVY = 3
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Host:
     display: DisplayPolicy
     spare: SpareConnections
     doorway: AtMost = field(default_factory=lambda: AtMost(MOST_ACTIONS))
+    heavy: AtMost = field(default_factory=lambda: AtMost(MOST_HEAVY))
     broker: Any = None
     # As code declares them; what the loops made of them stands in the database.
     cron_entries: dict[str, Entry] = field(default_factory=dict)
@@ -56,10 +58,13 @@ class Host:
     postgres: Answering = field(default_factory=Answering)
     _schema: int = field(default=0, repr=False)
 
-    @cached_property
+    def __post_init__(self) -> None:
+        self._pages = PageEngine(self.engine, self.settings.page_connections)
+
+    @property
     def pages(self) -> Engine:
         """The engine of our pages: a pool apart from the host's, whose connections never wait for ever."""
-        return make_patient_engine(self.engine)
+        return self._pages.get()
 
     def require_schema(self, *, or_newer: bool = False) -> None:
         """Return when the database's schema is one this code runs on; else raise what says so, with the fix.

@@ -172,6 +172,12 @@ SETTINGS: tuple[Setting, ...] = (
         _number(0.1, 600),
         "The statement timeout of every query of a page.",
     ),
+    Setting(
+        "PAGE_CONNECTIONS",
+        5,
+        _whole(1, 100),
+        "How many connections to Postgres the pages of one process may use, beside the application's own pool.",
+    ),
 )
 
 
@@ -200,6 +206,7 @@ class Settings:
     keep_output_days: float
     keep_slots_days: float
     page_timeout_seconds: float
+    page_connections: int
 
 
 def read(config: Mapping[str, Any]) -> Settings:

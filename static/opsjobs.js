@@ -102,7 +102,11 @@
         tune(xhr.getResponseHeader("Date"));
         time.dateTime = now().toISOString();
         tellZone(find("fresh"));
-      } else say(`not refreshed: the server ${xhr.status ? `answered ${xhr.status}` : "did not answer"}`);
+      } else {
+        const problem = new DOMParser().parseFromString(xhr.responseText, "text/html").getElementById("sheet-title");
+        const answered = problem ? problem.textContent : `the server answered ${xhr.status}`;
+        say(`not refreshed: ${xhr.status ? answered : "the server did not answer"}`);
+      }
     }, live);
   }
 

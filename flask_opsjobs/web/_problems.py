@@ -239,14 +239,25 @@ def _clock(moment: datetime) -> str:
     return f"{moment:%H:%M:%S} UTC"
 
 
-def no_connection_left() -> Problem:
+def no_connection_left(most: int) -> Problem:
     """All connections that pages may use are in use."""
     return Problem(
         503,
-        "Too many at once",
-        "All connections to the database that pages may use are in use.",
-        "Try again in a moment.",
+        "Too many pages at once",
+        f"All {most} connections to the database that the pages of this process may use are in use.",
+        "Try again in a moment. OPSJOBS_PAGE_CONNECTIONS sets how many there are.",
         retry_after=2,
+    )
+
+
+def heavy_busy(most: int) -> Problem:
+    """As many searches, exports and simulations as one process runs at once are under way."""
+    return Problem(
+        503,
+        "Too many searches at once",
+        f"{most} searches, exports or simulations are under way in this process, as many as it runs at once.",
+        "Try again in a moment.",
+        retry_after=5,
     )
 
 

@@ -62,7 +62,7 @@ def asking() -> Iterator[None]:
     except SchemaAhead as ahead:
         raise _problems.schema_ahead(str(ahead)) from ahead
     except exc.TimeoutError as away:  # the pool's
-        raise _problems.no_connection_left() from away
+        raise _problems.no_connection_left(host().settings.page_connections) from away
     except DoorwayBusy as busy:
         raise _problems.doorway_busy(str(busy)) from busy
     except (EngineUnavailable, AuditUnwritable) as met:  # by the doorway, which says what

@@ -271,7 +271,7 @@ def test_a_schema_that_is_newer_than_the_code_is_said(
 
 def test_a_pool_without_a_connection_is_said(make_app: Callable[..., Flask]) -> None:
     options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.1}
-    app = make_app(SQLALCHEMY_ENGINE_OPTIONS=options)
+    app = make_app(SQLALCHEMY_ENGINE_OPTIONS=options, OPSJOBS_PAGE_CONNECTIONS=1)
     host = app.extensions["opsjobs"]
     with host.engine.connect():  # the host's: pages have a pool of their own
         assert app.test_client().get("/ops/jobs").status_code == 200

@@ -21,6 +21,7 @@ from ...audit.verify import Verdict, find_fault, verify
 from .. import _access, _cursor, _export, _pages, _problems
 from .._diff import diff, without_payload
 from .._display import Display
+from .._heavy import heavy, stream
 from .._host import host
 from .._reads import Reading, reading
 from .._sheet import place
@@ -61,7 +62,7 @@ class _Asked:
 def page() -> Response:
     """The document: filter, rows, and one of them in full."""
     asked, display = _read(), _display()
-    with reading() as read:
+    with heavy(asked.wanted.text is not None), reading() as read:
         made = _list(read, asked, display)
         actors = [name for name in queries.list_actors(read.session) if display.clean(name) == name]
         actions = queries.list_actions(read.session)
@@ -82,7 +83,7 @@ def page() -> Response:
 def live() -> Response:
     """What of it refreshes."""
     asked = _read()
-    with reading() as read:
+    with heavy(asked.wanted.text is not None), reading() as read:
         made = _list(read, asked, _display())
     return _pages.fragment(made)
 
@@ -105,12 +106,12 @@ def event_page(sequence: int) -> Response:
 
 def csv() -> Response:
     """The events of a filter as CSV."""
-    return _answer("csv")
+    return stream(lambda: _answer("csv"))
 
 
 def ndjson() -> Response:
     """The events of a filter, one JSON object a line."""
-    return _answer("ndjson")
+    return stream(lambda: _answer("ndjson"))
 
 
 def _read() -> _Asked:

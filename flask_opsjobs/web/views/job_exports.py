@@ -14,6 +14,7 @@ from ...jobs.filter import JobFilter
 from ...jobs.search_queries import Hits, find_hits
 from .. import _access, _asked, _export, _problems
 from .._display import Display
+from .._heavy import stream
 from .._host import host
 from .._reads import reading
 
@@ -24,12 +25,12 @@ _COLUMNS = tuple(field.name for field in fields(ExportRow))
 
 def csv() -> Response:
     """CSV."""
-    return _answer("csv")
+    return stream(lambda: _answer("csv"))
 
 
 def ndjson() -> Response:
     """One JSON object a line."""
-    return _answer("ndjson")
+    return stream(lambda: _answer("ndjson"))
 
 
 def _answer(kind: str) -> Response:

@@ -24,6 +24,7 @@ from ...queues.queries import list_queue_names
 from .. import _access, _asked, _pages, _problems, _suggestions
 from .._asked import Asked
 from .._display import Display
+from .._heavy import heavy
 from .._host import host
 from .._problems import Problem
 from .._reads import Reading, reading
@@ -41,7 +42,7 @@ def page() -> AnyResponse:
         if fault.status != HTTPStatus.UNPROCESSABLE_ENTITY:
             raise
         return _search_again(fault)
-    with reading() as read:
+    with heavy(asked.wanted.is_search), reading() as read:
         made = _list(read, asked)
         around = _around(read, asked.wanted)
     return _pages.page(
@@ -83,8 +84,9 @@ def _around(read: Reading, wanted: JobFilter) -> dict[str, Any]:
 
 def live() -> Response:
     """Tabs and table."""
-    with reading() as read:
-        made = _list(read, _asked.read())
+    asked = _asked.read()
+    with heavy(asked.wanted.is_search), reading() as read:
+        made = _list(read, asked)
     return _pages.fragment(made)
 
 

@@ -27,7 +27,7 @@ def save() -> Response:
     if wanted.needs_payload and not _access.may_see_payload():
         raise _problems.denied(_access.PAYLOAD)
     query: dict[str, Any] = dict(wanted.to_query())
-    with asking(), Session(host().engine) as session, session.begin():
+    with asking(), Session(host().pages) as session, session.begin():
         try:
             name = request.form.get("name", "")
             saved_views.save_view(session, _owner(), name, urlencode(query))
@@ -39,7 +39,7 @@ def save() -> Response:
 def delete(view_id: str) -> Response:
     """Remove one of them, and go back to the list."""
     number = read_own(view_id)
-    with asking(), Session(host().engine) as session, session.begin():
+    with asking(), Session(host().pages) as session, session.begin():
         if number is None or not saved_views.delete_view(session, _owner(), number):
             raise _problems.no_such_view()
     return redirect(url_for("opsjobs.jobs"), 303)

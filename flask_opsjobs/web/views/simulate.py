@@ -8,6 +8,7 @@ from ...limits.simulation import Job, TooLong
 from ...limits.trial import Live, Trial, limit_of, read_live
 from ...limits.words import in_words
 from .. import _outcomes, _pages
+from .._heavy import heavy
 from .._outcomes import Tried
 from .._reads import Reading, reading
 from .._trial_form import JOBS, MOST_JOBS, SHAPE, Form, read_form
@@ -17,12 +18,13 @@ from .limiters import Asked
 
 def page(limiter: str) -> Response:
     """The document; 400 with the form as it was typed when that cannot be tried."""
-    with reading() as read:
-        asked = limiters.find(read, limiter)
-        declared = limit_of(asked.row)
-        form = read_form(request.args, declared, asked.row.weight)
-        live = _live(read, asked, form)
-    tried = [] if form.faults else _try(form, live, asked)
+    with heavy():
+        with reading() as read:
+            asked = limiters.find(read, limiter)
+            declared = limit_of(asked.row)
+            form = read_form(request.args, declared, asked.row.weight)
+            live = _live(read, asked, form)
+        tried = [] if form.faults else _try(form, live, asked)
     return _pages.document(
         "limiter_simulate.html",
         "limiters",
