@@ -44,6 +44,16 @@ def _prefix(value: Any) -> str:
     return str(value)
 
 
+def _address(value: Any) -> str | None:
+    if value is None:
+        return None
+    is_path = isinstance(value, str) and value.startswith("/") and not value.startswith("//")
+    is_url = isinstance(value, str) and value.startswith(("https://", "http://"))
+    if not (is_path or is_url) or not value.isprintable() or " " in value:
+        raise ValueError("None, a path such as '/sign-in', or an address that begins with https://")
+    return str(value)
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("True or False")
@@ -96,6 +106,18 @@ SETTINGS: tuple[Setting, ...] = (
         "Redis or Valkey. None takes the host's Flask-RQ connection, else redis://localhost:6379/0.",
     ),
     Setting("ENVIRONMENT", "development", _text, "The word in the badge of every page."),
+    Setting(
+        "SIGN_IN_URL",
+        None,
+        _address,
+        "Where people sign in to the application. Pages link it, with `next` set to the page that was asked for.",
+    ),
+    Setting(
+        "HELP_URL",
+        None,
+        _address,
+        "A page of the application that our help links, such as a runbook.",
+    ),
     Setting(
         "APP_ROLE",
         None,
@@ -189,6 +211,8 @@ class Settings:
     bind: str | None
     redis_url: str | None
     environment: str
+    sign_in_url: str | None
+    help_url: str | None
     app_role: str | None
     dispatch: bool
     window: int | None

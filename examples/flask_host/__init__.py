@@ -21,6 +21,8 @@ def create_app(**config: object) -> Flask:
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_HTTPONLY=True,
         OPSJOBS_ENVIRONMENT="demo",
+        OPSJOBS_SIGN_IN_URL="/sign-in",
+        OPSJOBS_HELP_URL="/tour",
     )
     app.config.from_prefixed_env()
     app.config.update(config)

@@ -1,17 +1,18 @@
-"""`flask seed` and `flask feed`: the shop's first customers, and days that pass quickly."""
+"""`flask seed`, `flask history`, `flask feed`: the customers, the day before, and what happens from now on."""
 
 from __future__ import annotations
 
-import itertools
 import random
 import signal
 import threading
+import time
+from datetime import UTC, datetime
 
 import click
 from flask import Flask
 from flask.cli import with_appcontext
 
-from . import happenings, people
+from . import happenings, people, story, vendors
 from .extensions import db
 from .models import Customer
 
@@ -35,24 +36,35 @@ def seed() -> None:
 
 @click.command("feed")
 @click.option("--every", default=1.0, show_default=True, help="Seconds between two happenings.")
+@click.option(
+    "--incident-after",
+    default=60.0,
+    show_default=True,
+    help="Seconds until the server that takes most webhooks is down.",
+)
 @with_appcontext
-def feed(every: float) -> None:
-    """Let things happen in the shop until stopped: at first each of them once, so all can be seen."""
+def feed(every: float, incident_after: float) -> None:
+    """Let things happen in the shop until stopped: all goes well at first, then one thing does not."""
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())
+    vendors.come_back(datetime.now(UTC))
+    db.session.commit()
     choices, shares = zip(*happenings.SHARES.items(), strict=True)
-    later = iter(lambda: random.choices(choices, shares)[0], None)
-    for happening in itertools.chain(choices, later):
+    incident_at: float | None = time.monotonic() + incident_after
+    while not told.wait(random.expovariate(1 / every)):
+        if incident_at is not None and time.monotonic() >= incident_at:
+            incident_at = None
+            vendors.go_down(happenings.RECEIVER)
+            click.echo(f"{happenings.RECEIVER} is down")
+        happening = random.choices(choices, shares)[0]
         job_id = happening()
         db.session.commit()
         db.session.remove()
         click.echo(f"{happening.__name__.replace('_', ' ')}: job {job_id}")
-        if told.wait(random.expovariate(1 / every)):
-            return
 
 
 def add_commands(app: Flask) -> None:
-    """Give the app both commands."""
-    app.cli.add_command(seed)
-    app.cli.add_command(feed)
+    """Give the app its commands."""
+    for command in (seed, story.history, feed):
+        app.cli.add_command(command)

@@ -11,6 +11,8 @@ from .extensions import db
 from .models import Customer, Invoice
 from .vendors import UNLUCKY_ACCOUNT
 
+# The server to which most webhooks go, and which is down once in a while.
+RECEIVER = "hooks.example"
 EVENTS = ("order.paid", "order.sent", "customer.changed")
 Happening = Callable[[], int]
 
@@ -94,24 +96,40 @@ def search() -> int:
 
 def webhook() -> int:
     """A customer's server wants to know."""
-    host = random.choice(("hooks.example", "hooks.example", "maintenance.example", "gone.example"))
+    return _webhook(random.choice((RECEIVER, RECEIVER, RECEIVER, "maintenance.example")))
+
+
+def webhook_to_nobody() -> int:
+    """The same, for a customer whose server is gone for good."""
+    return _webhook("gone.example")
+
+
+def _webhook(host: str) -> int:
     return workers.deliver_webhook.enqueue(
         f"https://{host}/in", random.choice(EVENTS), api_key="sk_live_0123456789abcdef"
     ).id
 
 
-# How often each happens, in shares; together two workers are busy about half of the time.
+def newsletter() -> int:
+    """The weekly newsletter goes out."""
+    return workers.send_newsletter.enqueue(f"{datetime.now(UTC):week %V of %G}").id
+
+
+# How often each happens by itself, in shares; together two workers are busy about half of the time. What has none
+# fails for good, or waits for somebody: it happens by its button only.
 SHARES: dict[Happening, int] = {
     order: 40,
-    order_of_the_unlucky: 5,
+    order_of_the_unlucky: 0,
     sync: 6,
     orders: 6,
     report: 4,
     heavy_report: 2,
-    report_with_one_try: 1,
+    report_with_one_try: 0,
     bank_file: 5,
-    broken_bank_file: 2,
+    broken_bank_file: 0,
     avatars: 4,
     search: 6,
     webhook: 20,
+    webhook_to_nobody: 0,
+    newsletter: 0,
 }

@@ -23,3 +23,11 @@ class Invoice(db.Model):
     cents: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     paid_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class Outage(db.Model):
+    """A time in which a server of somebody else did not answer; `ended_at` is None while it lasts."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    host: Mapped[str] = mapped_column(index=True)
+    ended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

@@ -1,12 +1,14 @@
-"""The shop's front page: sign in, let something happen, look at the jobs."""
+"""The shop's pages: sign in, let something happen, take the tour, go on to the jobs."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_required, login_user, logout_user
 
-from . import happenings, people
+from . import happenings, people, vendors
 from .extensions import db, login
 
 shop = Blueprint("shop", __name__)
@@ -22,7 +24,18 @@ def load(name: str) -> people.Person | None:
 
 @shop.get("/")
 def front() -> ResponseReturnValue:
-    return render_template("shop/front.html", happenings=BY_NAME, job_id=request.args.get("job"))
+    return render_template(
+        "shop/front.html",
+        happenings=BY_NAME,
+        job_id=request.args.get("job"),
+        receiver=happenings.RECEIVER,
+        is_down=vendors.is_down(happenings.RECEIVER),
+    )
+
+
+@shop.get("/tour")
+def tour() -> ResponseReturnValue:
+    return render_template("shop/tour.html", receiver=happenings.RECEIVER)
 
 
 @shop.route("/sign-in", methods=["GET", "POST"])
@@ -31,14 +44,32 @@ def sign_in() -> ResponseReturnValue:
         found = people.with_password(request.form.get("name", ""), request.form.get("password", ""))
         if found is not None:
             login_user(found)
-            return redirect(url_for("shop.front"), 303)
+            return redirect(where_from() or url_for("shop.front"), 303)
         flash("No such name, or another password.")
     return render_template("shop/sign_in.html", people=people.PEOPLE.values())
+
+
+def where_from() -> str | None:
+    """The page that led to the sign-in; None when the address names none of this site."""
+    back = request.args.get("next", "")
+    # A browser reads a backslash as a slash, and two of them as another site.
+    is_here = back.startswith("/") and not back.replace("\\", "/").startswith("//")
+    return back if is_here and back.isprintable() else None
 
 
 @shop.post("/sign-out")
 def sign_out() -> ResponseReturnValue:
     logout_user()
+    return redirect(url_for("shop.front"), 303)
+
+
+@shop.post("/receiver-answers")
+@login_required
+def receiver_answers() -> ResponseReturnValue:
+    """End the incident: the server that takes webhooks answers again."""
+    vendors.come_back(datetime.now(UTC))
+    db.session.commit()
+    flash(f"{happenings.RECEIVER} answers again. What has failed stays failed until it is retried.")
     return redirect(url_for("shop.front"), 303)
 
 

@@ -6,9 +6,13 @@ import logging
 import os
 import signal
 import time
+from datetime import datetime
 
 from .extensions import db
-from .models import Customer
+from .models import Customer, Outage
+
+# How a vendor takes its time. The history of the demo, in which a day passes in seconds, has another one.
+wait = time.sleep
 
 log = logging.getLogger("shop")
 
@@ -33,12 +37,12 @@ def charge(account_id: int, invoice_id: int) -> dict[str, object]:
     """Charge an invoice; never confirmed for one unlucky account."""
     log.info("POST https://customer-api.example/v2/invoices, idempotency key inv-%s", invoice_id)
     if account_id == UNLUCKY_ACCOUNT:
-        time.sleep(1.5)
+        wait(1.5)
         log.warning("no answer, giving up")
         raise GatewayTimeout(
             f"customer-api did not answer in 1.5 s (POST /v2/invoices, account {account_id})"
         )
-    time.sleep(0.1)
+    wait(0.1)
     log.info("charged")
     return {"receipt": f"R-{invoice_id:06d}", "account": account_id}
 
@@ -46,14 +50,14 @@ def charge(account_id: int, invoice_id: int) -> dict[str, object]:
 def send_mail(address: str, subject: str, attempt: int) -> None:
     """Hand a mail over; every seventh is greylisted once."""
     log.info("MAIL TO %s: %s", address, subject)
-    time.sleep(0.05)
+    wait(0.05)
     if attempt == 1 and sum(subject.encode()) % 7 == 0:
         raise SMTPError("421 4.7.0 greylisted, try again later")
 
 
 def fetch_customer_page(customer_id: int, page: int, attempt: int) -> None:
     """One page of a customer's contacts from the CRM, which is at times overloaded."""
-    time.sleep(0.12)
+    wait(0.12)
     if attempt == 1 and customer_id % 4 == 0 and page == 12:
         raise HTTPError("503 Service Unavailable from https://api:s3cr3t@crm.example/contacts")
     log.debug("page %s of customer %s", page, customer_id)
@@ -70,3 +74,31 @@ def address_of(customer_id: int) -> str:
     """Where a customer gets mail."""
     customer = db.session.get_one(Customer, customer_id)
     return customer.email
+
+
+def deliver(host: str, url: str) -> None:
+    """Hand an event to a customer's server, unless that is down or gone."""
+    if host == "gone.example":
+        raise HTTPError(f"410 Gone: {url}")
+    if is_down(host):
+        raise HTTPError(f"503 Service Unavailable: {url}")
+    wait(0.1)
+
+
+def is_down(host: str) -> bool:
+    """Whether a server does not answer now."""
+    lasting = db.select(Outage.id).where(Outage.host == host, Outage.ended_at.is_(None))
+    return db.session.scalar(lasting.limit(1)) is not None
+
+
+def go_down(host: str) -> None:
+    """Let a server answer no more. The caller commits."""
+    db.session.add(Outage(host=host))
+
+
+def come_back(at: datetime) -> int:
+    """Let all servers answer again; how many did not. The caller commits."""
+    lasting = db.session.scalars(db.select(Outage).where(Outage.ended_at.is_(None))).all()
+    for outage in lasting:
+        outage.ended_at = at
+    return len(lasting)

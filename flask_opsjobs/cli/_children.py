@@ -46,11 +46,19 @@ class Children:
 
     Ctrl-C, SIGTERM or SIGHUP ask all children to stop; those that still run after `grace` seconds, or at a second
     Ctrl-C, are killed with all they started. When this process itself is killed, Linux kills its children.
+    `write` gets what the children print, line by line; `tell` gets the supervisor's own sentences.
     """
 
-    def __init__(self, *, grace: float = 10.0, write: Callable[[str], Any] = click.echo) -> None:
+    def __init__(
+        self,
+        *,
+        grace: float = 10.0,
+        write: Callable[[str], Any] = click.echo,
+        tell: Callable[[str], Any] = click.echo,
+    ) -> None:
         self._grace = grace
         self._write = write
+        self._tell = tell
         self._posts: list[_Post] = []
         self._selector = selectors.DefaultSelector()
         self._told = 0
@@ -82,6 +90,11 @@ class Children:
         if not self._told:
             self._code = code
         self._told += 1
+
+    def check(self) -> None:
+        """Raise `SystemExit` with the code of `stop`, once that was called. For what is done before `run`."""
+        if self._told:
+            raise SystemExit(self._code)
 
     def run(self) -> int:
         """Start all, and supervise until told to stop. The exit code: 0, or 1 when a child died too often."""
@@ -153,6 +166,8 @@ class Children:
     def _end_all(self) -> None:
         # From here on a signal hurries, also when it was an error that ended `run`.
         told = max(self._told, 1)
+        if running := [post.name for post in self._posts if post.child is not None]:
+            self._print_line(self._tell, f"stopping {', '.join(running)}")
         for post in self._posts:
             if post.child is not None:
                 post.child.ask_to_stop()
@@ -187,12 +202,13 @@ class Children:
     def _print(self, post: _Post, lines: Iterator[str]) -> None:
         width = max(len(each.name) for each in self._posts)
         for line in lines:
-            self._out(f"{post.name:<{width}} | {line}")
+            self._print_line(self._write, f"{post.name:<{width}} | {line}")
 
     def _say(self, post: _Post, words: str) -> None:
-        self._out(f"{post.name} {words}")
+        self._print_line(self._tell, f"{post.name} {words}")
 
-    def _out(self, line: str) -> None:
+    @staticmethod
+    def _print_line(write: Callable[[str], Any], line: str) -> None:
         # The terminal may be gone; the children must be ended all the same.
         with suppress(OSError):
-            self._write(line)
+            write(line)

@@ -1,14 +1,22 @@
-"""The folder in which a demo keeps its data: writable, and used by one demo at a time."""
+"""The folder in which a demo keeps its data: writable, used by one demo at a time, made by the migrations at hand."""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+import shlex
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
+
+# Which migrations made the database: {file name: hash of its text}.
+_STEPS = "migrations.json"
+_DATA, _OLDER = "postgres", "postgres.older"
 
 
 @contextmanager
@@ -36,3 +44,42 @@ def claimed(folder: Path) -> Iterator[Path]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield path.parent
+
+
+def hash_steps(folders: Iterable[Path]) -> dict[str, str]:
+    """The migrations in these folders, by file name, each with a hash of its text."""
+    return {
+        step.name: hashlib.sha256(step.read_bytes()).hexdigest()
+        for folder in folders
+        for step in sorted(folder.glob("*.py"))
+    }
+
+
+def is_older(folder: Path, steps: Mapping[str, str]) -> bool:
+    """Whether the database in `folder` was made by a migration that is not in `steps`, or has another text there.
+
+    Such a database cannot be upgraded. One that only lacks newer steps can.
+    """
+    if not (folder / _DATA).exists():
+        return False
+    try:
+        made: dict[str, str] = json.loads((folder / _STEPS).read_text())
+    except (OSError, ValueError):
+        return True
+    return not made.items() <= steps.items()
+
+
+def set_aside(folder: Path) -> str:
+    """Move the database in `folder` out of the way, in place of one moved before; a sentence that says so."""
+    older = folder / _OLDER
+    shutil.rmtree(older, ignore_errors=True)
+    (folder / _DATA).rename(older)
+    return (
+        "other migrations made the database of this demo: it is kept in "
+        f"{shlex.quote(str(older))}, and a new one is made"
+    )
+
+
+def note_steps(folder: Path, steps: Mapping[str, str]) -> None:
+    """Write down which migrations made the database in `folder`."""
+    (folder / _STEPS).write_text(json.dumps(steps, indent=1, sort_keys=True))

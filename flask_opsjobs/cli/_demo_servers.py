@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from . import _demo_folder
 
 if TYPE_CHECKING:
     from ._postgres import Postgres
@@ -43,27 +45,41 @@ class Servers:
         while not told.wait(0.5):
             for server in (self.postgres, self.valkey):
                 if not server.is_alive():
-                    return type(server).__name__
+                    return server.name
         return None
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Servers]:
-    """Both servers on their data in `folder`, until the block ends. Raises `ClickException`."""
+def running(
+    folder: Path,
+    steps: Mapping[str, str] | None = None,
+    check: Callable[[], object] = lambda: None,
+) -> Iterator[Servers]:
+    """Both servers on their data in `folder`, until the block ends. Raises `ClickException`.
+
+    `steps` are the migrations that the demo will run, with their hashes: data of others are set aside. `check` is
+    called while the servers start, and may raise to break that off.
+    """
     require_wheels()
     from ._postgres import Postgres
     from ._valkey import Valkey
 
-    postgres, valkey = Postgres(folder), Valkey(folder)
+    postgres, valkey = Postgres(folder, check), Valkey(folder, check)
     try:
+        if steps is not None and _demo_folder.is_older(folder, steps):
+            # One that was killed may have left its PostgreSQL running.
+            postgres.stop()
+            click.echo(_demo_folder.set_aside(folder))
         said = postgres.start()
         if said:
             click.echo(said)
         valkey.start()
         yield Servers(postgres, valkey)
     finally:
-        valkey.stop()
-        postgres.stop()
+        for server in (valkey, postgres):
+            if server.is_alive():
+                click.echo(f"stopping {server.name}")
+            server.stop()
 
 
 def require_wheels() -> None:

@@ -11,14 +11,18 @@ import subprocess
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import click
 import psutil
 from sqlalchemy import URL
 
-# pg_ctl waits so long for a server that replays its log after a crash.
+from ._child import describe
+
+# A server that replays its log after a crash takes a while.
 _START_SECONDS = 60
 # Each of its three ways to stop, from the gentlest on.
 _STOP_SECONDS = 15
@@ -30,9 +34,14 @@ _SETTINGS = ("listen_addresses=", f"port={_PORT}", "max_connections=60", "shared
 
 
 class Postgres:
-    """A server whose data lie in `folder / "postgres"`; `start` it, `stop` it, and it is there again next time."""
+    """A server whose data lie in `folder / "postgres"`; `start` it, `stop` it, and it is there again next time.
 
-    def __init__(self, folder: Path) -> None:
+    `check` is called again and again while it starts, and may raise to break that off; `stop` then leaves nothing.
+    """
+
+    name = "PostgreSQL"
+
+    def __init__(self, folder: Path, check: Callable[[], object] = lambda: None) -> None:
         with warnings.catch_warnings():
             # platformdirs tells everybody that XDG_RUNTIME_DIR is not set.
             warnings.simplefilter("ignore")
@@ -42,6 +51,9 @@ class Postgres:
         self._pid_file = self._data / "postmaster.pid"
         self._log = folder / "postgres.log"
         self._socket_place: Path | None = None
+        self._check = check
+        # The server, when this object started it: then its number is known before it writes its pid file.
+        self._process: subprocess.Popen[bytes] | None = None
         self._user = _unprivileged_user(self._bin) if os.geteuid() == 0 else None
 
     def start(self) -> str | None:
@@ -129,20 +141,28 @@ class Postgres:
 
     def _start(self) -> None:
         options = [word for setting in _SETTINGS for word in ("-c", setting)]
-        options += ["-k", str(self._socket_folder())]
-        self._log.touch()
+        options += ["-D", str(self._data), "-k", str(self._socket_folder())]
         if self._user is not None:
-            shutil.chown(self._log, self._user)
             _let_pass(self._data.parent)
-        wait = ["-w", "-t", str(_START_SECONDS), "-l", str(self._log)]
-        quoted = " ".join(f"'{option}'" for option in options)
-        try:
-            self._run("pg_ctl", "-D", str(self._data), *wait, "-o", quoted, "start")
-        except subprocess.SubprocessError as error:
-            last = self._log.read_text(errors="replace").splitlines()[-5:]
-            raise click.ClickException(
-                f"PostgreSQL does not start on {self._data}: {_words(error)}\n" + "\n".join(last)
-            ) from error
+        with self._log.open("ab") as log:
+            self._process = self._open("postgres", *options, output=log)
+        end = time.monotonic() + _START_SECONDS
+        while not self._is_ready():
+            self._check()
+            code = self._process.poll()
+            if code is not None or time.monotonic() > end:
+                why = f"no answer in {_START_SECONDS} s" if code is None else describe(code)
+                last = self._log.read_text(errors="replace").splitlines()[-5:]
+                raise click.ClickException(
+                    "\n".join([f"PostgreSQL does not start on {self._data}: {why}", *last])
+                )
+            time.sleep(0.02)
+
+    def _is_ready(self) -> bool:
+        """Whether its pid file says that it takes connections: in the last of its eight lines."""
+        with suppress(OSError, IndexError):
+            return self._pid_file.read_text().splitlines()[7].strip() == "ready"
+        return False
 
     def _socket_folder(self) -> Path:
         if len(str(self._data)) <= _LONGEST_SOCKET_FOLDER:
@@ -153,6 +173,8 @@ class Postgres:
         return self._socket_place
 
     def _postmaster(self) -> psutil.Process | None:
+        if self._process is not None and self._process.poll() is None:
+            return psutil.Process(self._process.pid)
         try:
             process = psutil.Process(int(self._pid_file.read_text().split()[0]))
             # A postmaster lives in its data; a number may have gone to somebody else.
@@ -162,25 +184,41 @@ class Postgres:
             return None
 
     def _run(self, program: str, *words: str) -> str:
-        # pg_ctl's server keeps these files open: a pipe would never end.
+        """What a program of PostgreSQL prints. Raises `SubprocessError`, and what `check` raises once it is killed."""
         with tempfile.TemporaryFile() as said:
-            done = subprocess.run(
-                [str(self._bin / program), *words],
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                timeout=_START_SECONDS + 15,
-                user=self._user,
-                # Else it would keep root's groups, and their rights would count instead of all users'.
-                group=self._user,
-                extra_groups=None if self._user is None else (),
-            )
+            process = self._open(program, *words, output=said)
+            end = time.monotonic() + _START_SECONDS
+            try:
+                while process.poll() is None:
+                    self._check()
+                    if time.monotonic() > end:
+                        raise subprocess.TimeoutExpired(program, _START_SECONDS)
+                    time.sleep(0.02)
+            finally:
+                # initdb has children of its own, in its session.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
             said.seek(0)
             output = said.read().decode(errors="replace").strip()
-        if done.returncode:
-            raise subprocess.CalledProcessError(done.returncode, program, output)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, program, output)
         return output
+
+    def _open(self, program: str, *words: str, output: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [str(self._bin / program), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            # Ctrl-C in the terminal reaches the demo alone, which stops the server in order.
+            start_new_session=True,
+            user=self._user,
+            # Else it would keep root's groups, and their rights would count instead of all users'.
+            group=self._user,
+            extra_groups=None if self._user is None else (),
+        )
 
 
 def _words(error: subprocess.SubprocessError) -> str:

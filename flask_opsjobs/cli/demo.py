@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +17,10 @@ from types import FrameType
 import click
 from flask.cli import ScriptInfo
 
+from .._folders import folder as folder_of
 from . import _demo_check, _demo_folder, _demo_servers
 from ._argv import again
+from ._child import Child
 from ._children import Children
 from ._demo_site import Site
 from ._valkey import free_port, is_free
@@ -29,8 +31,10 @@ SETTINGS = {
     "FLASK_OPSJOBS_LATE_SECONDS": "6",
     "FLASK_OPSJOBS_MISSING_SECONDS": "15",
 }
-# Beside its data: what a shell reads in.
+# Beside its data: what a shell reads in, and what the processes print.
 ENV = "env"
+OUTPUT = "processes.log"
+_STEP_SECONDS = 300
 FIRST_PORT, LAST_PORT = 5000, 5020
 
 
@@ -46,22 +50,28 @@ FIRST_PORT, LAST_PORT = 5000, 5020
 def demo(ctx: click.Context, data_dir: str, port: int | None, check: bool) -> None:
     """Run the example host until Ctrl-C: web, two workers, the loops, and a shop that is busy.
 
-    The host must have the commands `seed` and `feed` and read its config from the environment:
+    The host must have the commands `seed`, `history` and `feed` and read its config from the environment:
     flask --app examples/flask_host opsjobs demo
     """
     require_example(ctx)
-    with _stopped_by_signals():
-        if check:
-            with tempfile.TemporaryDirectory(prefix="opsjobs-demo-") as folder:
-                sys.exit(_run(ctx, Path(folder), free_port(), check=True))
-        with _demo_folder.claimed(Path(data_dir)) as claimed:
-            sys.exit(_run(ctx, claimed, choose_port(port), check=False))
+    heard: list[str] = []
+    if check:
+        children = Children(write=heard.append)
+        with _noted_signals(children), tempfile.TemporaryDirectory(prefix="opsjobs-demo-") as made:
+            sys.exit(_check(ctx, Path(made), free_port(), children, heard))
+    with (
+        _demo_folder.claimed(Path(data_dir)) as folder,
+        (folder / OUTPUT).open("w", buffering=1) as output,
+    ):
+        children = Children(write=lambda line: output.write(f"{line}\n"))
+        with _noted_signals(children):
+            sys.exit(_show(ctx, folder, choose_port(port), children))
 
 
 def require_example(ctx: click.Context) -> None:
     """Raise `ClickException` when the app of this command is not one that can be shown."""
     app = ctx.ensure_object(ScriptInfo).load_app()
-    lacking = [name for name in ("seed", "feed") if name not in app.cli.commands]
+    lacking = [name for name in ("seed", "history", "feed") if name not in app.cli.commands]
     if lacking or "opsjobs" not in app.extensions:
         raise click.ClickException(
             f"the app {app.name} is not made for a demo, which would migrate its database: "
@@ -83,74 +93,111 @@ def choose_port(wanted: int | None) -> int:
     raise click.ClickException(f"ports {FIRST_PORT} to {LAST_PORT} are in use: give a --port")
 
 
-def _run(ctx: click.Context, folder: Path, port: int, *, check: bool) -> int:
+def _check(
+    ctx: click.Context, folder: Path, port: int, children: Children, heard: list[str]
+) -> int:
+    """Run the demo in a new folder, look whether it works, and stop it; the exit code."""
     click.echo("starting PostgreSQL and Valkey")
-    with _demo_servers.running(folder) as servers:
+    with _demo_servers.running(folder, check=children.check) as servers:
         env = {**SETTINGS, **servers.env}
-        _step(ctx, env, "db", "upgrade")
-        people = _step(ctx, env, "seed")
-        _note_env(ctx, folder, servers.env)
-        heard: list[str] = []
-        children = Children(write=heard.append if check else click.echo)
-        _add_children(ctx, env, port, children, is_fed=not check)
+        _step(ctx, env, children, "db", "upgrade")
+        people = _step(ctx, env, children, "seed")
+        _add_children(ctx, env, port, children)
         site, over = Site(f"http://127.0.0.1:{port}"), threading.Event()
 
-        def watch() -> None:
-            if died := servers.wait_for_death(over):
-                click.echo(f"{died} ended by itself: everything stops")
-                children.stop(1)
+        def look() -> None:
+            children.stop(_demo_check.run(site, people, children, heard, over))
 
-        def accompany() -> None:
-            if check:
-                children.stop(_demo_check.run(site, people, children, heard, over))
-            elif site.wait_until_it_answers(over):
-                _welcome(site.root, people, folder)
-
-        with _beside(watch, accompany, over=over):
+        with _beside(_watch(servers, children, over), look, over=over):
             return children.run()
 
 
+def _show(ctx: click.Context, folder: Path, port: int, children: Children) -> int:
+    """Run the demo on the data in `folder` until it is told to stop; the exit code."""
+    click.echo("starting PostgreSQL and Valkey")
+    steps = _demo_folder.hash_steps([folder_of("migrations"), _host_migrations(ctx)])
+    with _demo_servers.running(folder, steps, children.check) as servers:
+        env = {**SETTINGS, **servers.env}
+        _step(ctx, env, children, "db", "upgrade")
+        _demo_folder.note_steps(folder, steps)
+        people = _step(ctx, env, children, "seed")
+        click.echo("writing the day before, which takes some seconds the first time")
+        _step(ctx, env, children, "history")
+        _note_env(ctx, folder, servers.env)
+        _add_children(ctx, env, port, children)
+        children.add("feeder", again(ctx, "feed"), env)
+        site, over = Site(f"http://127.0.0.1:{port}"), threading.Event()
+
+        def welcome() -> None:
+            if site.wait_until_it_answers(over):
+                _welcome(site.root, people, folder)
+
+        with _beside(_watch(servers, children, over), welcome, over=over):
+            return children.run()
+
+
+def _watch(
+    servers: _demo_servers.Servers, children: Children, over: threading.Event
+) -> Callable[[], None]:
+    def watch() -> None:
+        if died := servers.wait_for_death(over):
+            click.echo(f"{died} ended by itself: everything stops")
+            children.stop(1)
+
+    return watch
+
+
+def _host_migrations(ctx: click.Context) -> Path:
+    app = ctx.ensure_object(ScriptInfo).load_app()
+    return Path(app.extensions["migrate"].directory) / "versions"
+
+
 def _add_children(
-    ctx: click.Context, env: Mapping[str, str], port: int, children: Children, *, is_fed: bool
+    ctx: click.Context, env: Mapping[str, str], port: int, children: Children
 ) -> None:
     serve = ["run", "--port", str(port), "--no-reload", "--no-debugger"]
     children.add("web", again(ctx, *serve), env)
     for name in _demo_check.WORKERS:
         children.add(name, again(ctx, "opsjobs", "worker"), env)
     children.add("loops", again(ctx, "opsjobs", "run"), env)
-    if is_fed:
-        children.add("feeder", again(ctx, "feed"), env)
 
 
-def _step(ctx: click.Context, env: Mapping[str, str], *words: str) -> str:
-    """What a command of the host prints. Raises `ClickException` with that when it fails."""
+def _step(ctx: click.Context, env: Mapping[str, str], children: Children, *words: str) -> str:
+    """What a command of the host prints. Raises `ClickException` with that when it fails.
+
+    Raises `SystemExit` when it is told to stop meanwhile; the command is killed then.
+    """
     click.echo(f"flask {' '.join(words)}")
+    child, said = Child(again(ctx, *words), env), list[str]()
+    end = time.monotonic() + _STEP_SECONDS
     try:
-        done = subprocess.run(
-            again(ctx, *words),
-            env={**os.environ, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=30,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise click.ClickException(f"flask {' '.join(words)} takes over 30 s") from error
-    if done.returncode:
-        raise click.ClickException(f"flask {' '.join(words)} failed:\n{done.stdout}")
-    return done.stdout
+        while child.poll() is None:
+            said += child.read_lines()
+            children.check()
+            if time.monotonic() > end:
+                raise click.ClickException(f"flask {' '.join(words)} takes over {_STEP_SECONDS} s")
+            time.sleep(0.02)
+    finally:
+        child.kill_session()
+        code = child.wait()
+        said += child.read_rest()
+    if code:
+        raise click.ClickException("\n".join([f"flask {' '.join(words)} failed:", *said]))
+    return "\n".join(said)
 
 
 def _welcome(url: str, people: str, folder: Path) -> None:
     rule = "─" * 72
     signs = "".join(f"    {line}\n" for line in people.splitlines())
+    env, output = shlex.quote(str(folder / ENV)), shlex.quote(str(folder / OUTPUT))
     click.echo(
-        f"{rule}\n  {url}/  the shop\n  {url}/ops/jobs  its jobs\n"
+        f"{rule}\n  {url}/tour  a tour of five minutes\n"
+        f"  {url}/  the shop\n  {url}/ops/jobs  its jobs\n"
         f"  sign in with name / password:\n{signs}"
-        f"  commands reach it once you have read {folder / ENV} in:\n"
-        f"    . {folder / ENV}; flask opsjobs why 1\n"
-        f"  Ctrl-C stops everything; {folder} keeps the data\n{rule}"
+        f"  commands reach it once you have read {env} in:\n"
+        f"    . {env}; flask opsjobs why 1\n"
+        f"  what web, workers and loops print: {output}\n"
+        f"  Ctrl-C stops everything; {shlex.quote(str(folder))} keeps the data\n{rule}"
     )
 
 
@@ -177,14 +224,17 @@ def _beside(*jobs: Callable[[], None], over: threading.Event) -> Iterator[None]:
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """A signal ends this block wherever it is, so that the servers are stopped too.
+def _noted_signals(children: Children) -> Iterator[None]:
+    """A signal tells `children` to stop, whenever it comes: before they run, each step of the start looks for it.
 
+    Nothing is raised where the signal happens to arrive, so no server can be left behind half started or half stopped.
     SIGINT as well: a shell that starts a command in the background lets it ignore that one.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        # Not by click: the signal may have come in the middle of its own writing.
+        os.write(sys.stdout.fileno(), b"stopping\n")
+        children.stop(128 + number)
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, stop) for number in numbers}

@@ -37,6 +37,8 @@ _EXECUTOR = (0, "drain")
 class Drain:
     """One drain: at most `limit` calls, each in the context `surround`; an error of the kinds `through` ends it.
 
+    Attempts bear the id and name of `executor`.
+
     Afterwards `ids` are the jobs that were moved, in order, and `errors` what their functions raised last.
     """
 
@@ -47,12 +49,14 @@ class Drain:
         surround: Callable[[], AbstractContextManager[Any]],
         limit: int | None = None,
         through: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
+        executor: tuple[int, str] = _EXECUTOR,
     ) -> None:
         self._host = host
         self._connection = connection
         self._surround = surround
         self._limit = limit
         self._through = through
+        self._executor = executor
         self._ahead = timedelta(0)
         self._workers = {name: self._watched(worker) for name, worker in host.workers.items()}
         self.calls = 0
@@ -118,7 +122,7 @@ class Drain:
 
     def _perform(self, delivery: Delivery) -> None:
         job_id, dispatch_no = delivery.id, delivery.dispatch_no
-        claimed = claim(self._connection, (job_id, dispatch_no), *_EXECUTOR, is_free=True)
+        claimed = claim(self._connection, (job_id, dispatch_no), *self._executor, is_free=True)
         self.ids[job_id] = None
         if not isinstance(claimed, Claimed):
             return
@@ -128,7 +132,7 @@ class Drain:
         log_tail = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
         with _shared(self._connection, claimed), self._surround():
             outcome = perform(self._workers, claimed, Report(log_tail))
-        ending = Ending(job_id, dispatch_no, *_EXECUTOR, outcome)
+        ending = Ending(job_id, dispatch_no, *self._executor, outcome)
         # No executor with other code will come: a test sees at once that a worker or its arguments are refused.
         endings.record(self._connection, [ending], self._now(), refused_for=timedelta(0))
         error = self.errors.get(job_id)

@@ -9,7 +9,7 @@ from flask import g, request
 from ..actions.on_limiters import make_target
 from ..jobs import search_ids
 from ..policy import raised
-from . import _partition, _problems
+from . import _back, _partition, _problems
 from ._host import host
 
 _log = logging.getLogger("flask_opsjobs")
@@ -62,7 +62,7 @@ def check(permission: str | None) -> None:
     A URL about one job is asked with that job as its subject. Denials go to the log.
     """
     if actor() is None:
-        raise _problems.not_signed_in(permission)
+        raise _problems.not_signed_in(permission, _back.sign_in())
     if permission is not None:
         require(permission, subject())
 

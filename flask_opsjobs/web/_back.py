@@ -1,10 +1,12 @@
-"""The page of ours that a form was sent from, and where its answer leads back to."""
+"""Ways between our pages and those of the host: where a form's answer leads back to, where one signs in."""
 
 from __future__ import annotations
 
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from flask import request, url_for
+
+from ._host import host
 
 
 def root() -> str:
@@ -42,3 +44,23 @@ def _is_ours(back: str) -> bool:
     # A browser would climb out of our pages by dot segments.
     path = back.partition("?")[0].replace("%2e", ".").replace("%2E", ".")
     return back.isprintable() and is_below and ".." not in path
+
+
+def sign_in() -> str | None:
+    """Where the host lets people sign in, and from where it may lead back to the page that was asked for.
+
+    None when the host has not said. A form that was sent leads back to the page that it was sent from.
+    """
+    address = of_the_host(host().settings.sign_in_url)
+    if address is None:
+        return None
+    here = request.full_path.rstrip("?") if request.method in ("GET", "HEAD") else None
+    back = read() if here is None else request.script_root + here
+    return f"{address}{'&' if '?' in address else '?'}next={quote(back, safe='/')}"
+
+
+def of_the_host(address: str | None) -> str | None:
+    """An address that a setting names, as a link: a path is one of the host's, below its mount."""
+    if address is None or not address.startswith("/"):
+        return address
+    return request.script_root + address

@@ -11,7 +11,7 @@ class Problem(Exception):
     """Answered as a page of its own with `status`. `todo` is a sentence, `command` something to type.
 
     `searches` are texts for the search box that may find what was meant, `retry_after` the seconds after which it is
-    worth trying again.
+    worth trying again, `link` an address with its words.
     """
 
     status: int
@@ -22,16 +22,18 @@ class Problem(Exception):
     allow: str = ""
     searches: tuple[str, ...] = ()
     retry_after: int = 0
+    link: tuple[str, str] | None = None
 
 
-def not_signed_in(permission: str | None) -> Problem:
-    """Nobody is signed in. Never a redirect: where to sign in, only the host knows."""
+def not_signed_in(permission: str | None, sign_in: str | None = None) -> Problem:
+    """Nobody is signed in. Never a redirect: only the host knows where to sign in; `sign_in` is what it told us."""
     needs = f" It needs the permission {permission}." if permission else ""
     return Problem(
         403,
         "Not signed in",
         f"This page is for operators who are signed in to the application.{needs}",
-        "Sign in to the application, then open this page again.",
+        "" if sign_in else "Sign in to the application, then open this page again.",
+        link=(sign_in, "Sign in") if sign_in else None,
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -72,7 +75,7 @@ def left_over(place: Path) -> dict[str, psutil.Process]:
 
 def root_of(child: Child) -> Site:
     """The site of a demo that has said where it is."""
-    said = child.wait_for("Ctrl-C stops everything", timeout=60)
+    said = child.wait_for("Ctrl-C stops everything", timeout=240)
     found = re.search(r"http://127\.0\.0\.1:\d+", said)
     assert found is not None
     return Site(found[0])
@@ -109,8 +112,12 @@ def test_it_lives_ends_and_comes_back_on_its_data(start: Start, place: Path) -> 
     sign_in(site)
     (job,) = re.findall(r"job=(\d+)", site.post("/happen/order"))
     wait_until(lambda: "finished" in text_of(site.get(f"/ops/jobs/jobs/{job}")), 30)
-    first.wait_for("feeder")
+    output = place / "data/processes.log"
+    wait_until(lambda: "feeder" in output.read_text(), 15, what="the feeder to print")
+    assert "worker.1 | " in output.read_text()
+    assert " | " not in first.log
     assert first.terminate() == 0
+    assert "stopping web, worker.1, worker.2, loops, feeder\nstopping Valkey\n" in first.log
     wait_until(lambda: left_over(place) == {}, 10, what="nothing of it to be left")
 
     second = start(*words)
@@ -131,16 +138,81 @@ def test_it_lives_ends_and_comes_back_on_its_data(start: Start, place: Path) -> 
     wait_until(lambda: left_over(place) == {}, 10, what="nothing of it to be left")
 
 
+# What it prints before each step of its start.
+STEPS = (
+    "starting PostgreSQL and Valkey",
+    "flask db upgrade",
+    "flask seed",
+    "flask history",
+)
+
+
 @pytest.mark.chaos
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "step"),
+    [(signal.SIGTERM, STEPS[1]), *((signal.SIGINT, step) for step in STEPS)],
+)
 def test_it_ends_in_the_middle_of_its_start(
-    start: Start, place: Path, number: signal.Signals
+    start: Start, place: Path, number: signal.Signals, step: str
 ) -> None:
+    """The signal goes to all that the terminal started, as Ctrl-C does."""
     child = start("--data-dir", str(place / "data"), "--port", str(free_port()))
-    child.wait_for("flask db upgrade", timeout=60)
-    child.signal(number)
+    child.wait_for(step, timeout=60)
+    os.killpg(child.pid, number)
     assert child.wait(timeout=30) == 128 + number
+    assert "\nstopping\n" in child.log
     wait_until(lambda: left_over(place) == {}, 10, what="nothing of it to be left")
+
+
+@pytest.mark.chaos
+def test_signals_at_any_moment_of_a_start_leave_nothing(start: Start, place: Path) -> None:
+    """Each start is ended a little later than the one before."""
+    for number in range(4):
+        child = start("--data-dir", str(place / f"data-{number}"), "--port", str(free_port()))
+        child.wait_for("starting PostgreSQL and Valkey", timeout=60)
+        moment = time.monotonic() + number * 0.4
+        wait_until(lambda moment=moment: time.monotonic() >= moment, what="the moment")
+        os.killpg(child.pid, signal.SIGINT)
+        assert child.wait(timeout=30) == 128 + signal.SIGINT
+        wait_until(lambda: left_over(place) == {}, 10, what="nothing of it to be left")
+
+
+@pytest.mark.chaos
+def test_data_of_other_migrations_are_set_aside(start: Start, place: Path) -> None:
+    """A schema step was edited since: the database cannot be upgraded, so the demo makes a new one and says so."""
+    folder = place / "a data dir"
+    words = ("--data-dir", str(folder), "--port", str(free_port()))
+    first = start(*words)
+    first.wait_for("flask history", timeout=60)
+    first.terminate(timeout=30)
+
+    again = start(*words)
+    again.wait_for("flask history", timeout=60)
+    assert "other migrations" not in again.log
+    again.terminate(timeout=30)
+
+    noted = folder / "migrations.json"
+    steps = json.loads(noted.read_text())
+    assert "v001_spine.py" in steps
+    assert "d7a1c0a4b6e2_outages.py" in steps
+    noted.write_text(json.dumps(steps | {"v001_spine.py": "another text"}))
+    second = start(*words)
+    second.wait_for("flask history", timeout=60)
+    assert (
+        "other migrations made the database of this demo: it is kept in "
+        f"'{folder / 'postgres.older'}', and a new one is made" in second.log
+    )
+    assert (folder / "postgres.older/PG_VERSION").exists()
+    assert json.loads(noted.read_text()) == steps
+    second.terminate(timeout=30)
+
+
+def test_paths_that_it_prints_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    demo_module._welcome("http://127.0.0.1:5000", "ops-demo / operate", Path("/a data dir"))
+    said = capsys.readouterr().out
+    assert ". '/a data dir/env'; flask opsjobs why 1" in said
+    assert "print: '/a data dir/processes.log'" in said
+    assert "http://127.0.0.1:5000/tour" in said
 
 
 def test_a_port_in_use_is_named() -> None:

@@ -98,6 +98,60 @@ def test_one_that_still_runs_is_taken_over(postgres: Postgres, folder: Path) -> 
     assert not postgres.is_alive()
 
 
+class Told(Exception):
+    """What `check` raises."""
+
+
+def test_a_start_that_is_broken_off_leaves_no_process(folder: Path) -> None:
+    """At later and later looks: in initdb, before the server has written its number, and after it has."""
+    for look in range(0, 2_000, 7):
+        left = iter(range(look))
+
+        def check(left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise Told
+
+        server = Postgres(folder, check)
+        try:
+            server.start()
+        except Told:
+            server.stop()
+            assert not server.is_alive()
+            left_over = [p for p in psutil.process_iter() if str(folder) in " ".join(_words(p))]
+            assert left_over == []
+        else:
+            server.stop()
+            return
+    raise AssertionError("it never started")
+
+
+def _words(process: psutil.Process) -> list[str]:
+    with suppress(psutil.Error):
+        return process.cmdline()
+    return []
+
+
+@pytest.mark.parametrize(
+    ("made", "at_hand", "is_older"),
+    [
+        ({"a.py": "1"}, {"a.py": "1"}, False),
+        ({"a.py": "1"}, {"a.py": "1", "b.py": "2"}, False),
+        ({"a.py": "1"}, {"a.py": "2"}, True),
+        ({"a.py": "1", "b.py": "2"}, {"a.py": "1"}, True),
+        (None, {"a.py": "1"}, True),
+    ],
+    ids=["the same", "a step more", "an edited step", "a step less", "nothing noted"],
+)
+def test_data_of_other_migrations_are_told_apart(
+    folder: Path, made: dict[str, str] | None, at_hand: dict[str, str], is_older: bool
+) -> None:
+    assert not _demo_folder.is_older(folder, at_hand)  # there is no database yet
+    (folder / "postgres").mkdir()
+    if made is not None:
+        _demo_folder.note_steps(folder, made)
+    assert _demo_folder.is_older(folder, at_hand) == is_older
+
+
 def test_an_initdb_that_was_broken_off_is_made_again(folder: Path) -> None:
     half = folder / "postgres.new"
     half.mkdir()

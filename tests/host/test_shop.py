@@ -33,6 +33,46 @@ def test_a_wrong_password_stays_outside(visitor: FlaskClient, name: str) -> None
     assert visitor.post("/happen/order").status_code == 302
 
 
+def test_signing_in_leads_back_to_the_page_of_the_jobs(visitor: FlaskClient) -> None:
+    refused = visitor.get("/ops/jobs/jobs?q=state:failed").text
+    (link,) = re.findall(r'href="(/sign-in\?next=[^"]+)"', refused)
+    assert link == "/sign-in?next=/ops/jobs/jobs%3Fq%3Dstate%3Afailed"
+    answer = visitor.post(link, data={"name": "ops-demo", "password": "operate"})
+    assert answer.headers["Location"] == "/ops/jobs/jobs?q=state:failed"
+
+
+@pytest.mark.parametrize(
+    "back", ["https://evil.example/", "//evil.example", "/\\evil.example", "x"]
+)
+def test_signing_in_leads_to_no_other_site(visitor: FlaskClient, back: str) -> None:
+    signed = {"name": "ops-demo", "password": "operate"}
+    answer = visitor.post("/sign-in", query_string={"next": back}, data=signed)
+    assert answer.headers["Location"] == "/"
+
+
+def test_the_tour_is_linked_and_its_links_lead_somewhere(visitor: FlaskClient) -> None:
+    sign_in(visitor, "ops-demo")
+    assert 'href="/tour"' in visitor.get("/").text
+    assert 'href="/tour"' in visitor.get("/ops/jobs/help").text
+    links = re.findall(r'href="(/[^"]*)"', visitor.get("/tour").text.partition("<main>")[2])
+    assert len(links) > 6
+    for link in links:
+        # The cron entry is there once a scheduler has run.
+        expected = (404,) if "nightly_sync" in link else (200, 303)
+        assert visitor.get(link).status_code in expected, link
+
+
+def test_the_receiver_of_webhooks_comes_back_by_a_button(
+    visitor: FlaskClient, db: Any, shop: ModuleType
+) -> None:
+    shop.vendors.go_down(shop.happenings.RECEIVER)
+    db.session.commit()
+    assert "hooks.example is down" in visitor.get("/").text
+    sign_in(visitor, "ops-demo")
+    assert "answers again" in visitor.post("/receiver-answers", follow_redirects=True).text
+    assert "is down" not in visitor.get("/").text
+
+
 def test_the_cookie_is_left_out_of_what_other_sites_post(visitor: FlaskClient) -> None:
     answer = visitor.post("/sign-in", data={"name": "admin", "password": "rule"})
     cookie = answer.headers["Set-Cookie"]

@@ -40,7 +40,7 @@ def test_the_stories_use_every_worker(shop: ModuleType, app: Flask, db: Any) -> 
     # A receipt is enqueued by the job that charges.
     assert used | {"send_receipt"} | by_the_clock == set(host.workers)
     queues = set(db.session.scalars(text("SELECT DISTINCT queue FROM opsjobs.jobs")))
-    assert queues == {"billing", "mail", "crm", "reports", "default"}
+    assert queues == {"billing", "mail", "crm", "reports", "newsletter", "default"}
 
 
 def test_what_is_asked_twice_waits_once(db: Any, shop: ModuleType) -> None:

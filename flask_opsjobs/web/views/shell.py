@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 from ...db import SCHEMA_VERSION
 from ...limits.words import GLOSSARY
 from .. import _access, _back, _pages, _preferences, _problems
+from .._host import host
 from .._navigation import NAVIGATION
 
 # What the script listens to, in the order of the table; `g` and the navigation's own keys come apart.
@@ -53,6 +54,7 @@ def help() -> Response:
         places=[entry for entry in NAVIGATION if _access.may(entry.permission)],
         permissions={name: _access.may(name) for name in PERMISSIONS},
         back=_back.read(),
+        help_url=_back.of_the_host(host().settings.help_url),
         versions=versions | {"python": platform.python_version(), "schema": str(SCHEMA_VERSION)},
     )
 

@@ -1,0 +1,174 @@
+"""Lets jobs, cron and decisions happen at times of the past, by the library's own statements, for the demo's history.
+
+The statements ask Postgres for the time. In here every connection of the app finds a `clock_timestamp()` before
+Postgres' own, and that one says what `Past` was told.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from flask import Flask
+from sqlalchemy import event
+
+from ..db import Connection, connect_apart
+from ..engine.drain import Drain, list_recorded
+from ..host import Host
+from ..lifeline import executors
+from ..loops import LOOPS
+from ..loops.one_pass import Runner
+from ..loops.shape import every
+
+_CLOCK = """
+    DROP SCHEMA IF EXISTS demo_clock CASCADE;
+    CREATE SCHEMA demo_clock;
+    CREATE TABLE demo_clock.moment (now timestamptz NOT NULL);
+    CREATE FUNCTION demo_clock.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
+        AS 'SELECT now FROM demo_clock.moment';
+"""
+_READ_CLOCK_FIRST = "SET search_path TO demo_clock, pg_catalog, public"
+# A crash during the history makes a demo begin anew: nothing waits for the disk.
+_HURRY = "SET synchronous_commit TO off"
+# What a day of history needs: slots are decided, minutes are counted.
+_LOOPS = ("cron", "roll_up")
+# How often `loop` is called at least, lest the loops seem to have slept.
+STEP = timedelta(minutes=5)
+
+
+class Past:
+    """The past of one app, from a first moment on. `now` never goes back.
+
+    Nobody else may use the database meanwhile. `perform` calls the functions themselves: one that waits must call
+    `wait` instead of sleeping.
+    """
+
+    def __init__(self, host: Host, clock: Connection, work: Connection, now: datetime) -> None:
+        self._host = host
+        self._clock = clock
+        self._work = work
+        self._executor = _register(host, work, now)
+        self._beat = 0
+        self._waited = 0.0
+        slower = (replace(loop, every_seconds=every(STEP.total_seconds())) for loop in LOOPS)
+        self._runners = [Runner(loop, host) for loop in slower if loop.name in _LOOPS]
+        self.now = now
+
+    def move_to(self, moment: datetime) -> None:
+        """Let it be `moment`, unless it is later already."""
+        if moment > self.now:
+            self.now = moment
+            self._clock.execute("UPDATE demo_clock.moment SET now = %s", [moment])
+
+    def wait(self, seconds: float) -> None:
+        """What `time.sleep` is for those who live now. Postgres hears of it when the job ends."""
+        self._waited += seconds
+
+    def loop(self) -> None:
+        """Make a pass of the loops."""
+        self._beat += 1
+        id, _ = self._executor
+        executors.beat(self._work, id, self._beat, [], None, None, {}, self.now)
+        for runner in self._runners:
+            while runner.run_once(self._work, self.now):
+                pass
+
+    def perform(self, app: Flask) -> None:
+        """Perform whatever is due."""
+
+        @contextmanager
+        def surround() -> Iterator[None]:
+            with app.app_context():
+                yield
+            self.move_to(self.now + timedelta(seconds=self._waited))
+            self._waited = 0.0
+
+        Drain(self._host, self._work, surround, executor=self._executor).run()
+
+    def failed(self) -> list[int]:
+        """The ids of all failed jobs, oldest first."""
+        return [job["id"] for job in list_recorded(self._work) if job["state"] == "failed"]
+
+    def end(self) -> None:
+        """Let the worker of the past leave."""
+        executors.stop(self._work, self._executor[0], self.now)
+
+
+def _register(host: Host, connection: Connection, now: datetime) -> tuple[int, str]:
+    name = f"worker-of-yesterday-{os.getpid()}"
+    queues = sorted({worker.declared.queue for worker in host.workers.values()})
+    id = executors.register(
+        connection,
+        name=name,
+        kind="simple",
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        version="demo",
+        queues=queues,
+        now=now,
+    )
+    return id, name
+
+
+@contextmanager
+def past(app: Flask, begin: datetime) -> Iterator[Past]:
+    """The past of `app` from `begin` on, until the block ends. In the app's context."""
+    host: Host = app.extensions["opsjobs"]
+    # Nothing is handed to RQ: what is due is performed here.
+    before = host.hand_out, host.may_be_born_queued
+    host.hand_out = host.may_be_born_queued = None
+    with closing(connect_apart(host.engine)) as clock, _reading_clock(host):
+        clock.execute(_CLOCK)
+        clock.execute("INSERT INTO demo_clock.moment VALUES (%s)", [begin])
+        clock.execute(_HURRY)
+        with closing(connect_apart(host.engine)) as work:
+            found = Past(host, clock, work, begin)
+            with _log_times(found):
+                yield found
+            found.end()
+        clock.execute("DROP SCHEMA demo_clock CASCADE")
+    host.hand_out, host.may_be_born_queued = before
+
+
+@contextmanager
+def _reading_clock(host: Host) -> Iterator[None]:
+    """Every connection that the app's engine makes in this block reads the clock of the past."""
+
+    def prepare(connection: Any, _record: object) -> None:
+        connection.execute(_READ_CLOCK_FIRST)
+        connection.execute(_HURRY)
+        connection.commit()
+
+    event.listen(host.engine, "connect", prepare)
+    host.engine.dispose()
+    host.spare.close()
+    try:
+        yield
+    finally:
+        event.remove(host.engine, "connect", prepare)
+        host.engine.dispose()
+        host.spare.close()
+
+
+@contextmanager
+def _log_times(past: Past) -> Iterator[None]:
+    """What is logged in this block bears the time of the past, also in the log tail of a job."""
+    make = logging.getLogRecordFactory()
+
+    def make_of_the_past(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        record.created = past.now.timestamp()
+        record.msecs = past.now.microsecond // 1000
+        return record
+
+    logging.setLogRecordFactory(make_of_the_past)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(make)

@@ -1,0 +1,74 @@
+"""`flask history`: the day before, as the library's own statements wrote it, with nothing of it left to do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from types import ModuleType
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import text
+
+from .conftest import sign_in
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def lived(app: Flask, db: Any, shop: ModuleType) -> datetime:
+    """A shop that has had its history; the moment when that ended."""
+    told = app.test_cli_runner().invoke(args=["history"])
+    assert told.exit_code == 0, told.output
+    return datetime.now(UTC)
+
+
+def test_a_day_is_lived_once_and_ends_well(
+    lived: datetime, app: Flask, db: Any, visitor: FlaskClient
+) -> None:
+    def rows(statement: str) -> list[Any]:
+        db.session.rollback()
+        return list(db.session.execute(text(statement)).all())
+
+    ((first, last, count),) = rows(
+        "SELECT min(created_at), max(ended_at), count(*) FROM opsjobs.jobs"
+    )
+    assert lived - 28 * HOUR < first < lived - 24 * HOUR
+    assert lived - HOUR < last < lived + HOUR / 6
+    assert count > 300
+    # Every time of a job is one of the past, and in its order.
+    wrong = "created_at > started_at OR started_at > ended_at OR ended_at > clock_timestamp()"
+    assert rows(f"SELECT id FROM opsjobs.jobs WHERE {wrong}") == []
+    states = {state for (state,) in rows("SELECT DISTINCT state FROM opsjobs.jobs")}
+    assert states <= {"finished", "canceled", "scheduled"}
+    # What the charts add up to is what ended while somebody counted.
+    counted = """
+        SELECT (SELECT sum(finished + failed + canceled) FROM opsjobs.rollups WHERE queue = ''),
+               (SELECT count(*) FROM opsjobs.jobs, opsjobs.rollup_head h
+                WHERE ended_at >= h.counted_from AND ended_at < h.counted_until)
+    """
+    ((summed, ended),) = rows(counted)
+    # A retried job has ended twice.
+    assert ended <= summed < ended + 50
+    assert ended > 200
+
+    missed = rows("SELECT entry, why FROM opsjobs.cron_slots WHERE fate = 'missed'")
+    assert "nightly_sync" in {entry for entry, _ in missed}
+    decided = rows(
+        "SELECT actor, action, outcome, reason FROM opsjobs.audit_events ORDER BY sequence"
+    )
+    assert ("admin", "queue.pause", "done") in [row[:3] for row in decided]
+    assert ("ops-demo", "job.retry", "done") in [row[:3] for row in decided]
+    assert rows("SELECT 1 FROM pg_namespace WHERE nspname = 'demo_clock'") == []
+
+    sign_in(visitor, "admin")
+    queue = visitor.get("/ops/jobs/queues/newsletter").text
+    assert "Prices are being changed" in queue
+    assert "missed 1 slot" in visitor.get("/ops/jobs/cron/nightly_sync").text
+
+    again = app.test_cli_runner().invoke(args=["history"])
+    assert again.exit_code == 0
+    assert rows("SELECT count(*) FROM opsjobs.jobs") == [(count,)]
+    verified = app.test_cli_runner().invoke(args=["opsjobs", "audit", "verify"])
+    assert verified.exit_code == 0, verified.output
