@@ -21,6 +21,7 @@ SENDS_SQL = re.compile(
       | jobs/(enqueue\w* | receipts | outputs | retention | saved_views)
       | endings/\w+
       | overview/badges
+      | cli/_demo_past
       | engine/\w+
       | lifeline/\w+
       | loops/\w+
@@ -33,7 +34,7 @@ SENDS_SQL = re.compile(
 SQL_TEXT = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|COPY|LOCK TABLE)\s+\S+\s")
 # Sentences of SQL without a table: the clock, a lock, a setting of the session.
 SPEAKS_SQL = re.compile(
-    r"flask_opsjobs/(db|sql|session|host|install/\w+|doctor/\w+|engine/\w+|loops/\w+)\.py"
+    r"flask_opsjobs/(db|sql|session|host|install/\w+|doctor/\w+|engine/\w+|loops/\w+|cli/_demo_past)\.py"
 )
 
 

@@ -54,8 +54,7 @@ def sign_in() -> str | None:
     address = of_the_host(host().settings.sign_in_url)
     if address is None:
         return None
-    here = request.full_path.rstrip("?") if request.method in ("GET", "HEAD") else None
-    back = read() if here is None else request.script_root + here
+    back = here() if request.method in ("GET", "HEAD") else read()
     return f"{address}{'&' if '?' in address else '?'}next={quote(back, safe='/')}"
 
 
