@@ -136,6 +136,12 @@ def count_failed_since(session: Session, moment: datetime) -> Count:
     return Count.capped(session.scalars(select(func.count()).select_from(some.subquery())).one())
 
 
+def find_first_failure(session: Session, moment: datetime) -> datetime | None:
+    """When the first of the jobs that are failed now ended after `moment`; None when none did."""
+    some = select(Job.ended_at).where(Job.state == "failed", Job.ended_at > moment)
+    return session.scalars(some.order_by(Job.state, Job.ended_at).limit(1)).first()
+
+
 def find_next_due(session: Session) -> datetime | None:
     """When the next scheduled or retryable job is due; None when there is none."""
     waits = Job.state.in_(("scheduled", "retryable"))

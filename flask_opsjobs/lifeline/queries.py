@@ -66,6 +66,7 @@ class LoopRow:
 
     loop: str
     process: str
+    started_at: datetime
     last_at: datetime
     every_seconds: float
     took_seconds: float

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from .. import sql
-from ..jobs.rows import Count
+from ..jobs.rows import CAP, Count
+from ..limits import bucket
+from ..limits import queries as limit_queries
+from ..limits.models import Bucket, Limiter
 
 _MOST_FAILED = 2_000
 _MOST_EVENTS = 500
 _GROUPS = 3
+_MOST_BUCKETS = 500
+_MOST_COOLING = 50
 
 
 @dataclass(frozen=True)
@@ -79,3 +86,82 @@ def find_resolved(session: Session, since: datetime) -> Resolved:
     count = Count(by_action.total(), "at_least" if is_cut else "exact")
     acts.sort(key=lambda act: (-act.number, -act.sequence))
     return Resolved(count, by_action, acts[:_GROUPS])
+
+
+@dataclass(frozen=True)
+class Held:
+    """Due jobs of one queue that a limiter keeps from being handed out, in one or more of its partitions.
+
+    `since` is when the first of them was due. `is_cooling`: a cooldown holds them; else places or tokens are used up.
+    """
+
+    limiter: str
+    queue: str
+    number: int
+    since: datetime
+    is_cooling: bool
+
+
+@dataclass(frozen=True)
+class Cooling:
+    """A cooldown that an operator decided: of a limiter, or of `partitions` of its partitions with the same reason."""
+
+    limiter: str
+    until: datetime
+    since: datetime
+    by: str
+    reason: str | None
+    partitions: int = 0
+
+
+def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
+    """What limiters hold back, and whether that is all of it: of very many jobs and partitions not all are seen."""
+    asked = {"most": CAP + 1, "buckets": _MOST_BUCKETS}
+    rows = session.connection().exec_driver_sql(sql.load("sample_limited_jobs"), asked).all()
+    if not rows:
+        return [], True
+    keys = [(row.limiter, row.partition) for row in rows]
+    found: dict[tuple[str, str, bool], Held] = {}
+    buckets = limit_queries.list_buckets_of(session.connection(), keys)
+    for row, seen in zip(rows, buckets, strict=True):
+        # Without a declaration nothing of it is handed out.
+        room = 0 if seen.shape is None else bucket.room(seen.shape, seen.standing, now)
+        if room is None or room >= row.weight:
+            continue
+        number = row.number - int(row.number * room / row.weight)
+        until = seen.standing.cooldown_until
+        key = (row.limiter, row.queue, until is not None and until > now)
+        before = found.get(key)
+        since = row.since if before is None else min(before.since, row.since)
+        found[key] = Held(
+            row.limiter, row.queue, number + (before.number if before else 0), since, key[2]
+        )
+    is_all = sum(row.number for row in rows) == rows[0].total <= CAP
+    return list(found.values()), is_all
+
+
+def list_cooling(session: Session, now: datetime) -> Sequence[Cooling]:
+    """The cooldowns that last, limiters first, the longest first; at most 50 of either kind."""
+    of_all = (
+        select(Limiter.name, *_decided(Limiter))
+        .where(Limiter.cooldown_until > now)
+        .order_by(Limiter.cooldown_until.desc())
+    )
+    of_some = (
+        select(Bucket.limiter, *_decided(Bucket))
+        .where(Bucket.cooldown_until > now)
+        .order_by(Bucket.cooldown_until.desc())
+    )
+    found = [Cooling(*row) for row in session.execute(of_all.limit(_MOST_COOLING))]
+    partitions = Counter(Cooling(*row) for row in session.execute(of_some.limit(_MOST_COOLING)))
+    return [*found, *(replace(one, partitions=number) for one, number in partitions.items())]
+
+
+def _decided(table: type[Limiter] | type[Bucket]) -> tuple[Any, ...]:
+    return table.cooldown_until, table.cooldown_at, table.cooldown_by, table.cooldown_reason
+
+
+def count_orphans(session: Session) -> int:
+    """How many started jobs nobody runs any more and nobody has put back yet."""
+    rows = session.connection().exec_driver_sql(sql.load("list_orphans")).all()
+    return sum(row.jobs for row in rows)

@@ -51,6 +51,11 @@ class Pace:
     counted_until: datetime | None
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing at all was counted in it."""
+        return all(step.finished is None and step.due is None for step in self.steps)
+
+    @property
     def ends_a_minute(self) -> float | None:
         """How many jobs ended a minute lately: in the last ten minutes or so; None when nobody counted."""
         few = max(1, timedelta(minutes=10) // self.step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -18,6 +18,9 @@ from ..lifeline import queries as lifeline_queries
 from ..lifeline.book_queries import BookRow
 from ..lifeline.queries import ExecutorRow, LoopRow
 from ..queues import queries as queue_queries
+from ..queues.lifecycle import state_of
+from ..queues.queries import QueueRow
+from .attention_queries import Cooling, Held, count_orphans, find_held, list_cooling
 
 LIVE = tuple(state for state in STATES if state not in FINAL)
 DUE = ("available", "queued")
@@ -39,9 +42,15 @@ class QueueDepth:
     """A queue: its live jobs by state, and how many executors listen to it."""
 
     name: str
-    is_paused: bool
+    decision: QueueRow | None
     listeners: int
     states: Mapping[str, Depth]
+
+    @property
+    def state(self) -> str:
+        """Open, draining or paused."""
+        decided = self.decision
+        return state_of(decided.is_paused, decided.is_draining) if decided else "open"
 
     @property
     def due(self) -> int:
@@ -64,7 +73,12 @@ class Overview:
     next_due: datetime | None
     failed_last_hour: Count
     failed_last_day: Count
+    first_failure: datetime | None
     failures: Sequence[JobRow]
+    held: Sequence[Held]
+    is_all_held: bool
+    cooling: Sequence[Cooling]
+    orphans: int
     executors: Sequence[ExecutorRow]
     loops: Sequence[LoopRow]
     books: Sequence[BookRow]
@@ -80,13 +94,20 @@ def find_overview(session: Session, now: datetime, late_seconds: float) -> Overv
     executors = lifeline_queries.list_executors(session, now, late_seconds)
     sample = _sample(session)
     counts = job_queries.count_jobs_by_state(session, JobFilter(), now)
+    an_hour_ago = now - timedelta(hours=1)
+    held, is_all_held = find_held(session, now)
     return Overview(
-        queues=_queues(session, sample, executors),
+        queues=_queues(session, sample, executors, queue_queries.list_decisions(session)),
         live={state: _sum(state, sample) for state in LIVE},
         final={state: counts[state] for state in FINAL},
         next_due=job_queries.find_next_due(session),
-        failed_last_hour=job_queries.count_failed_since(session, now - timedelta(hours=1)),
+        failed_last_hour=job_queries.count_failed_since(session, an_hour_ago),
         failed_last_day=job_queries.count_failed_since(session, now - timedelta(days=1)),
+        first_failure=job_queries.find_first_failure(session, an_hour_ago),
+        held=held,
+        is_all_held=is_all_held,
+        cooling=list_cooling(session, now),
+        orphans=count_orphans(session),
         failures=job_queries.find_recent_failures(session, _FAILURES),
         executors=executors,
         loops=lifeline_queries.list_loops(session, now),
@@ -95,7 +116,7 @@ def find_overview(session: Session, now: datetime, late_seconds: float) -> Overv
 
 
 def find_queues(
-    session: Session, executors: Sequence[ExecutorRow], decided: Iterable[str]
+    session: Session, executors: Sequence[ExecutorRow], decided: Mapping[str, QueueRow]
 ) -> Sequence[QueueDepth]:
     """Every queue that a job, one of the executors or `decided` names, with its depth."""
     return _queues(session, _sample(session), executors, decided)
@@ -141,18 +162,17 @@ def _queues(
     session: Session,
     sample: Sample,
     executors: Sequence[ExecutorRow],
-    decided: Iterable[str] = (),
+    decided: Mapping[str, QueueRow],
 ) -> Sequence[QueueDepth]:
-    paused = set(queue_queries.list_paused_queues(session))
     known = {name for one in executors if one.state != "missing" for name in one.queues}
     listened = [name for one in executors if one.is_listening for name in one.queues]
-    names = {*queue_queries.list_queue_names(session), *decided, *paused, *known}
+    names = {*queue_queries.list_queue_names(session), *decided, *known}
     capped = {state for (state, _), depth in sample.items() if depth.count.kind == "at_least"}
     nothing = {state: Depth(Count(0, "at_least" if state in capped else "exact")) for state in LIVE}
     return [
         QueueDepth(
             name,
-            name in paused,
+            decided.get(name),
             listened.count(name),
             {state: sample.get((state, name), nothing[state]) for state in LIVE},
         )

@@ -1,79 +1,158 @@
-"""The one sentence at the top of the first page: the worst that is known, or that all is well."""
+"""The headline of the first page: all that is wrong, the worst first, each with since when and one next step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
+from ..facts import SilentRedis
 from ..jobs.rows import Count
-from .queries import Overview
+from .outages import Place, Wrong, judge_sources
+from .queries import Overview, QueueDepth
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """`level` is a status word, `fact` the worst, `advice` what it means or what to do.
-
-    `about` says what to link to: `failed`, `loops`, `workers`, `books` or `queue/<name>`; None links nowhere.
-    """
-
-    level: str
-    fact: str
-    advice: str
-    about: str | None = None
-
-
-def judge(seen: Overview, *, is_suspended: bool = False) -> Verdict:
-    """The worst of what an overview shows; the first rule that has something to say decides.
+def judge(
+    seen: Overview, silent: Sequence[SilentRedis] = (), *, is_suspended: bool = False
+) -> list[Wrong]:
+    """All that is wrong by what was seen, the worst first; nothing when all is well.
 
     With `is_suspended` RQ's own flag tells all workers to take nothing: nothing runs, whatever else is well.
     """
+    due = {queue.name: _due(queue) for queue in seen.queues if queue.due}
+    found = judge_sources(silent, seen.loops, due)
     if is_suspended:
-        advice = "They take no job, of no queue, until somebody says `rq resume -u`, with the URL of that Redis."
-        return Verdict("open", "All workers are suspended by RQ's own command.", advice)
-    return next(said for rule in _RULES for said in rule(seen))
+        rest = "They take no job, of no queue, until somebody says `rq resume -u`, with the URL of that Redis."
+        fact = "All workers are suspended by RQ's own command."
+        found.append(Wrong("critical", fact, rest, go=Place("See the workers", "workers", {})))
+    return [*found, *(one for rule in _RULES for one in rule(seen))]
 
 
-def _no_loop_awake(seen: Overview) -> Iterator[Verdict]:
-    if not any(loop.is_awake for loop in seen.loops):
-        fact = "No loop is awake." if seen.loops else "No loop has ever run."
-        advice = "Jobs that come due later, are lost or are orphaned stay where they are: start `flask opsjobs run`."
-        yield Verdict("open", fact, advice, "loops" if seen.loops else None)
+def say_well(seen: Overview) -> str:
+    """What was looked at when nothing is wrong."""
+    many = len(seen.alive)
+    alive = f"{_many(many, 'worker')} {'has' if many == 1 else 'have'} a sign of life."
+    books = " Nothing is lost: the books balance." if seen.books else ""
+    return f"Nothing failed in the last hour, every loop is awake, {alive}{books}"
 
 
-def _queue_without_worker(seen: Overview) -> Iterator[Verdict]:
+def _due(queue: QueueDepth) -> Count:
+    return Count.sum(queue.states[state].count for state in ("available", "queued"))
+
+
+def _queue_without_worker(seen: Overview) -> Iterator[Wrong]:
     starving = [
-        queue for queue in seen.queues if queue.due and not queue.is_paused and not queue.listeners
+        queue
+        for queue in seen.queues
+        if queue.due and queue.state == "open" and not queue.listeners
     ]
     for queue in sorted(starving, key=lambda queue: -queue.due):
-        more = len(starving) - 1
-        also = f" So {_have(more, 'other queue')}." if more else ""
-        advice = f"Nobody takes what is in it: start `flask opsjobs worker {queue.name}`.{also}"
-        fact = f"Queue {queue.name} has {_many(queue.due, 'due job')} and no live worker."
-        yield Verdict("open", fact, advice, f"queue/{queue.name}")
-
-
-def _loops_silent(seen: Overview) -> Iterator[Verdict]:
-    if silent := [loop.loop for loop in seen.loops if not loop.is_awake]:
-        fact = f"{_list('The loop', silent)} {'is' if len(silent) == 1 else 'are'} silent."
-        yield Verdict(
-            "open", fact, "Another loop of the same process is awake; its log says why.", "loops"
+        mine = [one for one in seen.executors if queue.name in one.queues]
+        fact = f"Queue {queue.name} has {_counted(_due(queue), 'due job')} and no live worker."
+        gone = f" {_many(len(mine), 'worker')} of it went silent." if mine else ""
+        rest = f"Nobody takes what is in it: start `flask opsjobs worker {queue.name}`.{gone}"
+        since = max((one.beat_at for one in mine), default=queue.due_since)
+        yield Wrong(
+            "critical", fact, rest, since, Place("See its jobs", "jobs", {"queue": queue.name})
         )
 
 
-def _jobs_unaccounted(seen: Overview) -> Iterator[Verdict]:
+_MACHINERY = Place("See the books", "overview", {"_anchor": "machinery"})
+
+
+def _jobs_unaccounted(seen: Overview) -> Iterator[Wrong]:
     off = [book for book in seen.books if book.unaccounted]
     for book in sorted(off, key=lambda book: -abs(book.unaccounted)):
         number = abs(book.unaccounted)
         if book.unaccounted > 0:
             fact = f"{_many(number, 'job')} of queue {book.queue} {_is(number)} unaccounted for."
-            advice = "They were recorded, and neither removed by retention nor kept: somebody deleted the rows."
+            rest = "They were recorded, and neither removed by retention nor kept: somebody deleted the rows."
         else:
             fact = f"Queue {book.queue} has {_many(number, 'job')} that nobody recorded."
-            advice = "Rows came in past `enqueue`, as by a restore of the database."
-        yield Verdict("open", fact, advice, "books")
+            rest = "Rows came in past `enqueue`, as by a restore of the database."
+        yield Wrong("open", fact, rest, book.counted_at, _MACHINERY)
 
 
-def _books_differ(seen: Overview) -> Iterator[Verdict]:
+def _failed_lately(seen: Overview) -> Iterator[Wrong]:
+    if seen.failed_last_hour.number:
+        last = seen.failures[0].worker if seen.failures else ""
+        fact = f"{_counted(seen.failed_last_hour, 'job')} failed in the last hour."
+        rest = f"The last one: {last}." if last else ""
+        go = Place("See the failed jobs", "jobs", {"state": "failed"})
+        yield Wrong("failed", fact, rest, seen.first_failure, go)
+
+
+_WORKERS = Place("See the workers", "workers", {})
+
+
+def _worker_missing(seen: Overview) -> Iterator[Wrong]:
+    missing = [executor for executor in seen.executors if executor.state == "missing"]
+    if not missing:
+        return
+    names = [executor.name for executor in missing]
+    fact = f"Worker {names[0]} went missing within a day."
+    if len(names) > 1:
+        fact = f"{_many(len(names), 'worker')} went missing within a day: {_list(names)}."
+    rest = "What was in hand there has been put back."
+    if seen.orphans:
+        waits = "waits" if seen.orphans == 1 else "wait"
+        rest = f"{_many(seen.orphans, 'job')} that they had in hand {waits} for a rescue."
+    since = min((one.ended_at for one in missing if one.ended_at), default=None)
+    yield Wrong("missing", fact, rest, since, _WORKERS)
+
+
+def _worker_late(seen: Overview) -> Iterator[Wrong]:
+    if late := [executor for executor in seen.executors if executor.state == "late"]:
+        names = [executor.name for executor in late]
+        fact = f"Worker {names[0]} is late with a sign of life."
+        if len(names) > 1:
+            fact = f"{_many(len(names), 'worker')} are late with a sign of life: {_list(names)}."
+        since = min(executor.beat_at for executor in late)
+        yield Wrong("late", fact, "If it stays away, its jobs are put back.", since, _WORKERS)
+
+
+def _cooldowns(seen: Overview) -> Iterator[Wrong]:
+    for limiter in dict.fromkeys(one.limiter for one in seen.cooling):
+        mine = [one for one in seen.cooling if one.limiter == limiter]
+        longest = max(mine, key=lambda one: one.until)
+        number = sum(one.number for one in seen.held if one.limiter == limiter and one.is_cooling)
+        if not number:
+            continue  # a decision that holds nobody back is not wrong
+        some = sum(one.partitions for one in mine)
+        whose = "Limiter" if not longest.partitions else f"{_many(some, 'partition')} of limiter"
+        fact = f"{whose} {limiter} {_cools(longest.partitions and some)} until {longest.until:%H:%M:%S} UTC."
+        more = "" if seen.is_all_held else " or more"
+        rest = f"{number:,}{more} due job{'' if number == 1 else 's'} {'waits' if number == 1 else 'wait'}."
+        go = Place("See the limiter", "limiter", {"limiter": limiter})
+        yield Wrong("blocked", fact, rest, longest.since, go, _quote(longest.by, longest.reason))
+
+
+def _cools(partitions: int) -> str:
+    return "cool down" if partitions > 1 else "cools down"
+
+
+def _held_queues(seen: Overview) -> Iterator[Wrong]:
+    for queue in seen.queues:
+        decided, count = queue.decision, queue.states["available"].count
+        if decided is None or queue.state == "open" or not count.number:
+            continue
+        how = "is paused" if queue.state == "paused" else "is draining"
+        means = "Nothing is handed out" if queue.state == "paused" else "Nothing more is handed out"
+        fact = f"Queue {queue.name} {how} with {_counted(count, 'due job')}."
+        go = Place("See the queue", "queue", {"name": queue.name})
+        yield Wrong(
+            "blocked", fact, f"{means} until somebody resumes it.", decided.paused_at or queue.due_since,
+            go, _quote(decided.paused_by, decided.paused_reason),
+        )  # fmt: skip
+
+
+def _quote(by: str | None, reason: str | None) -> str | None:
+    """Who decided, and why, in that person's words."""
+    if by is None:
+        return None
+    return f"{by}: “{reason}”" if reason else by
+
+
+def _books_differ(seen: Overview) -> Iterator[Wrong]:
+    compared = min((book.compared_at for book in seen.books if book.compared_at), default=None)
     for what, numbers in (
         ("handed to RQ and in no structure of Redis", [b.queued_nowhere for b in seen.books]),
         ("started and held by no worker", [b.started_unheld for b in seen.books]),
@@ -81,71 +160,41 @@ def _books_differ(seen: Overview) -> Iterator[Verdict]:
     ):
         if number := sum(numbers):
             fact = f"{_many(number, 'job')} {_is(number)} {what}."
-            yield Verdict("warned", fact, "The loops put that right by themselves.", "books")
+            yield Wrong(
+                "warned", fact, "The loops put that right by themselves.", compared, _MACHINERY
+            )
 
 
-def _failed_lately(seen: Overview) -> Iterator[Verdict]:
-    if seen.failed_last_hour.number:
-        last = seen.failures[0].worker if seen.failures else ""
-        fact = f"{_counted(seen.failed_last_hour, 'job')} failed in the last hour."
-        yield Verdict("open", fact, f"The last one: {last}." if last else "", "failed")
+def _loop_failed(seen: Overview) -> Iterator[Wrong]:
+    if failing := [loop for loop in seen.loops if loop.error and loop.is_awake]:
+        names = [loop.loop for loop in failing]
+        fact = f"The loop {names[0]} failed in the last pass."
+        if len(names) > 1:
+            fact = f"{len(names)} loops failed in the last pass: {_list(names)}."
+        go = Place("See the loops", "overview", {"_anchor": "machinery"})
+        since = min(loop.last_at for loop in failing)
+        yield Wrong("warned", fact, "It tries again by itself.", since, go)
 
 
-def _worker_missing(seen: Overview) -> Iterator[Verdict]:
-    if missing := [executor.name for executor in seen.executors if executor.state == "missing"]:
-        fact = f"{_list('Worker', missing)} went missing within a day."
-        yield Verdict("warned", fact, "What was in hand there has been put back.", "workers")
-
-
-def _worker_late(seen: Overview) -> Iterator[Verdict]:
-    if late := [executor.name for executor in seen.executors if executor.state == "late"]:
-        fact = (
-            f"{_list('Worker', late)} {'is' if len(late) == 1 else 'are'} late with a sign of life."
-        )
-        yield Verdict("warned", fact, "If it stays away, its jobs are put back.", "workers")
-
-
-def _paused_with_jobs(seen: Overview) -> Iterator[Verdict]:
-    if paused := [queue.name for queue in seen.queues if queue.is_paused and queue.due]:
-        fact = (
-            f"{_list('Queue', paused)} {'is' if len(paused) == 1 else 'are'} paused with due jobs."
-        )
-        yield Verdict(
-            "warned", fact, "Nothing is handed out until somebody resumes.", f"queue/{paused[0]}"
-        )
-
-
-def _loop_failed(seen: Overview) -> Iterator[Verdict]:
-    if failing := [loop.loop for loop in seen.loops if loop.error]:
-        fact = f"{_list('The loop', failing)} failed in the last pass."
-        yield Verdict("warned", fact, "It tries again by itself.", "loops")
-
-
-def _no_worker(seen: Overview) -> Iterator[Verdict]:
+def _no_worker(seen: Overview) -> Iterator[Wrong]:
     if not seen.alive:
-        yield Verdict("warned", "No worker is running.", "Start one: `flask opsjobs worker`.")
+        since = max((one.beat_at for one in seen.executors), default=None)
+        yield Wrong(
+            "warned", "No worker is running.", "Start one: `flask opsjobs worker`.", since, _WORKERS
+        )
 
 
-def _all_well(seen: Overview) -> Iterator[Verdict]:
-    advice = f"Nothing failed in the last hour, every loop is awake, {_have(len(seen.alive), 'worker')} a sign of life."
-    if seen.books:
-        advice += " Nothing is lost: the books balance."
-    yield Verdict("healthy", "Nothing needs a person.", advice)
-
-
-_RULES: Sequence[Callable[[Overview], Iterator[Verdict]]] = (
-    _no_loop_awake,
+_RULES: Sequence[Callable[[Overview], Iterator[Wrong]]] = (
     _queue_without_worker,
-    _loops_silent,
     _jobs_unaccounted,
     _failed_lately,
     _worker_missing,
+    _no_worker,
     _worker_late,
-    _paused_with_jobs,
+    _cooldowns,
+    _held_queues,
     _books_differ,
     _loop_failed,
-    _no_worker,
-    _all_well,
 )
 
 
@@ -157,18 +206,13 @@ def _is(number: int) -> str:
     return "is" if number == 1 else "are"
 
 
-def _have(number: int, thing: str) -> str:
-    return f"{_many(number, thing)} {'has' if number == 1 else 'have'}"
-
-
 def _counted(count: Count, thing: str) -> str:
     more = " or more" if count.kind == "at_least" else ""
     return f"{count.number:,}{more} {thing}{'' if count.number == 1 else 's'}"
 
 
-def _list(thing: str, names: Sequence[str]) -> str:
-    """`Worker a`, `Workers a and b`, `Workers a, b and 3 more`."""
-    if len(names) == 1:
-        return f"{thing} {names[0]}"
-    shown = ", ".join(names[:2]) if len(names) > 2 else " and ".join(names)
-    return f"{thing}s {shown}" + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+def _list(names: Sequence[str]) -> str:
+    """`a and b`; `a, b and 3 more`."""
+    if len(names) <= 2:
+        return " and ".join(names)
+    return f"{', '.join(names[:2])} and {len(names) - 2} more"

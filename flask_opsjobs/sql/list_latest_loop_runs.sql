@@ -10,7 +10,7 @@ WITH RECURSIVE names (loop) AS (
 )
 SELECT latest.*
 FROM names, LATERAL (
-    SELECT run.loop, run.process, run.last_at, run.every_seconds, run.took_seconds, run.said, run.error
+    SELECT run.loop, run.process, run.started_at, run.last_at, run.every_seconds, run.took_seconds, run.said, run.error
     FROM opsjobs.loop_runs AS run
     WHERE run.loop = names.loop
     ORDER BY run.last_at DESC

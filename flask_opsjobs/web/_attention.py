@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..facts import OutsideFacts
 from ..jobs.lifecycle import ENDED_BY
 from ..jobs.rows import Count
 from ..overview.attention_queries import Failures, Resolved
+from ..overview.blocks import Block, Split
 from ..overview.outages import Place
 from ..overview.pace_queries import Pace
-from ..overview.queries import Depth, Overview, QueueDepth
+from ..overview.queries import Depth, Overview
 from ._cards import Card, Example
 from ._filters import span
 
@@ -37,15 +38,18 @@ class Seen:
     resolved: Resolved
     pace: Pace
     outside: OutsideFacts
+    split: Split
+    # A source that tells how things move does not answer.
+    is_blind: bool = False
 
 
 def make_cards(seen: Seen) -> list[Card]:
     """The cards, those that need somebody first."""
     return [
         _review(seen.failures),
-        _blocked(seen.overview),
+        _blocked(seen.split),
         _waiting(seen.overview),
-        _runnable(seen.overview, seen.pace),
+        _runnable(seen),
         _outside(seen.outside),
         _resolved(seen.resolved),
     ]
@@ -88,45 +92,73 @@ def _review(failures: Failures) -> Card:
     return Card("review", "review", "Needs review", failures.count, says, go, examples, why)
 
 
-def _is_blocked(queue: QueueDepth) -> bool:
-    return queue.is_paused or not queue.listeners
-
-
-def _due(queues: Collection[QueueDepth]) -> Count:
-    return Count.sum(
-        queue.states[state].count for queue in queues for state in ("available", "queued")
-    )
-
-
-def _blocked(seen: Overview) -> Card:
-    blocked = [queue for queue in seen.queues if queue.due and _is_blocked(queue)]
-    blocked.sort(key=lambda queue: -queue.due)
-    go = Place("See what blocks them" if blocked else "See the queues", "queues", {})
-    if not blocked:
-        says = "Every queue with due jobs is open, and somebody listens to it."
+def _blocked(found: Split) -> Card:
+    blocks = found.blocks
+    if not blocks:
+        says = "No due job is held: every queue with due jobs is open, and a worker listens to it."
+        go = Place("See the queues", "queues", {})
         return Card("waiting", "blocked", "Blocked", Count(0), says, go)
-    causes = [f"`{queue.name}` {_cause(queue)}" for queue in blocked[:2]]
-    more = f"; and so {len(blocked) - 2} more" if len(blocked) > 2 else ""
+    widest = blocks[0]
+    more = f" {len(blocks) - 1} more hold jobs too." if len(blocks) > 1 else ""
     examples = [
         Example(
-            Place(queue.name, "queue", {"name": queue.name}),
-            "due",
-            moment=queue.due_since,
-            count=_due([queue]),
+            _place(block, block.name), _NOTES[block.kind], moment=block.since, count=block.count
         )
-        for queue in blocked[:_EXAMPLES]
+        for block in blocks[:_EXAMPLES]
     ]
-    says = f"{'; '.join(causes)}{more}."
-    return Card("blocked", "blocked", "Blocked", _due(blocked), says, go, examples)
+    count = Count.sum(block.count for block in blocks)
+    says = f"{_many(widest.count, 'job')} {_verb(widest)}.{more}"
+    go = _place(widest, "See what blocks them")
+    return Card("blocked", "blocked", "Blocked", count, says, go, examples, _quote(widest))
 
 
-def _cause(queue: QueueDepth) -> str:
-    return "is paused" if queue.is_paused else "has no live worker"
+_NOTES = {
+    "redis": "Redis is away",
+    "suspended": "suspended",
+    "worker": "no worker",
+    "paused": "paused",
+    "draining": "draining",
+    "cooldown": "cools down",
+    "limit": "limit reached",
+}
+
+
+def _verb(block: Block) -> str:
+    """What the jobs wait for, and until when if that is known."""
+    waits = "waits" if block.count.number == 1 else "wait"
+    until = f" until {block.until:%H:%M:%S} UTC" if block.until else ""
+    return {
+        "redis": f"{waits} for Redis, which does not answer",
+        "suspended": f"{waits} while all workers are suspended by RQ's own command",
+        "worker": f"{waits}: `{block.name}` has no live worker",
+        "paused": f"{waits}: `{block.name}` is paused",
+        "draining": f"{waits}: `{block.name}` is draining",
+        "cooldown": f"{waits} for the limiter `{block.name}`, which cools down{until}",
+        "limit": f"{waits} for the limiter `{block.name}`, which allows no more now",
+    }[block.kind]
+
+
+def _quote(block: Block) -> str | None:
+    """Who decided it, and why."""
+    if block.by is None:
+        return None
+    return f"{block.by}: {block.reason}" if block.reason else block.by
+
+
+def _place(block: Block, text: str) -> Place:
+    if block.kind in ("cooldown", "limit"):
+        return Place(text, "limiter", {"limiter": block.name})
+    if block.kind in ("redis", "suspended"):
+        return Place("Redis" if text == block.name else text, "queues", {})
+    return Place(text, "queue", {"name": block.name})
 
 
 def _waiting(seen: Overview) -> Card:
     count = Count.sum(seen.live[state].count for state in WAITS)
+    is_still = any(loop.loop == "stage" and not loop.is_awake for loop in seen.loops)
     says = "All in order: due later, backing off, or behind another job."
+    if is_still or not seen.loops:
+        says = "None of them becomes due: the loop `stage` is silent."
     if not count.number:
         says = "No job is due later, backs off, or waits for another one."
     examples = [
@@ -134,39 +166,34 @@ def _waiting(seen: Overview) -> Card:
         for state in WAITS
     ]
     go = _jobs("Browse waiting jobs", state="scheduled")
-    return Card("waiting", "scheduled", "Waiting", count, says, go, examples, next_at=seen.next_due)
+    next_at = None if is_still else seen.next_due
+    return Card("waiting", "scheduled", "Waiting", count, says, go, examples, next_at=next_at)
 
 
-def _runnable(seen: Overview, pace: Pace) -> Card:
-    free = [queue for queue in seen.queues if not _is_blocked(queue)]
-    started = seen.live["started"]
-    due = _due(free)
+def _runnable(seen: Seen) -> Card:
+    free, started = seen.split.free, seen.overview.live["started"]
+    due = Count.sum(depth.count for depth in free.values())
     examples = [
-        *(_of_state(state, _free(free, state), "oldest") for state in ("available", "queued")),
+        *(_of_state(state, depth, "oldest") for state, depth in free.items()),
         _of_state("started", started, "longest"),
     ]
     count = Count.sum([due, started.count])
     some = next((one.place.text for one in examples if one.count and one.count.number), "started")
     go = _jobs(f"Browse {some} jobs", state=some)
-    return Card(
-        "runnable", "started", "Runnable", count, _how_fast(due, started.count, pace), go, examples
-    )
+    says = _how_fast(due, started.count, seen)
+    return Card("runnable", "started", "Runnable", count, says, go, examples)
 
 
-def _free(queues: Sequence[QueueDepth], state: str) -> Depth:
-    depths = [queue.states[state] for queue in queues]
-    since = min((depth.since for depth in depths if depth.since), default=None)
-    return Depth(Count.sum(depth.count for depth in depths), since)
-
-
-def _how_fast(due: Count, started: Count, pace: Pace) -> str:
+def _how_fast(due: Count, started: Count, seen: Seen) -> str:
     if not due.number:
         return (
             "All that is due and free to go has started."
             if started.number
             else "Nothing is due that is free to go."
         )
-    speed = pace.ends_a_minute
+    if seen.is_blind:
+        return "Due now. How fast they start cannot be told while a source above does not answer."
+    speed = seen.pace.ends_a_minute
     if speed is None:
         return "Due now and free to go. Nobody counts how fast they end: the loop `roll_up` has not run lately."
     if not speed:
@@ -191,7 +218,11 @@ def _outside(outside: OutsideFacts) -> Card:
     if outside.said is not None:
         says = f"{outside.said}, so what lies only there cannot be told."
         return Card("missing", "bridge", title, None, says, go)
-    count = Count(outside.number, "at_least" if outside.is_cut else "exact")
+    is_part = outside.is_cut or bool(outside.silent)
+    count = Count(outside.number, "at_least" if is_part else "exact")
+    if not count.number and outside.silent:
+        says = f"The Redis of {_names(outside.silent)} does not answer; elsewhere RQ holds nothing unrecorded."
+        return Card("missing", "bridge", title, count, says, go)
     if not count.number:
         return Card(
             "waiting",
@@ -204,6 +235,7 @@ def _outside(outside: OutsideFacts) -> Card:
     failed = outside.by_status.get("failed", 0)
     says = "Enqueued straight into RQ and seen only from outside; they can be inspected, not repaired here."
     says += f" {failed:,} failed." if failed else ""
+    says += f" The Redis of {_names(outside.silent)} does not answer." if outside.silent else ""
     examples = [
         Example(
             Place(
@@ -218,6 +250,11 @@ def _outside(outside: OutsideFacts) -> Card:
         for job in outside.examples
     ]
     return Card("bridge" if failed else "waiting", "bridge", title, count, says, go, examples)
+
+
+def _names(queues: Sequence[str]) -> str:
+    more = f" and {len(queues) - 2} more" if len(queues) > 2 else ""
+    return " and ".join(f"`{name}`" for name in queues[:2]) + more
 
 
 def _resolved(resolved: Resolved) -> Card:

@@ -67,6 +67,7 @@ def module_app(databases: Any, request: pytest.FixtureRequest) -> Iterator[Flask
             session.commit()
     yield app
     app.extensions["opsjobs"].spare.close()
+    app.extensions["opsjobs"].pages.dispose()
     engine.dispose()
     databases.drop(url)
 

@@ -48,6 +48,7 @@ def app(database_url: str, redis_url: str) -> Iterator[Flask]:
         site.db.engine.dispose()
         app.extensions["opsjobs"].pages.dispose()
     app.extensions["opsjobs"].spare.close()
+    app.extensions["opsjobs"].pages.dispose()
 
 
 @pytest.fixture

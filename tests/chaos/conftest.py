@@ -153,3 +153,4 @@ def site(
     with app.app_context():
         host_module.db.engine.dispose()
     app.extensions["opsjobs"].spare.close()
+    app.extensions["opsjobs"].pages.dispose()

@@ -34,6 +34,7 @@ def test_jobs_run_and_ctrl_c_ends_everything(
         host_module.db.session.remove()
         host_module.db.engine.dispose()
     app.extensions["opsjobs"].spare.close()
+    app.extensions["opsjobs"].pages.dispose()
     with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as connection:
 
         def states() -> Any:

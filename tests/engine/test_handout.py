@@ -92,6 +92,7 @@ def test_a_job_born_queued_while_redis_is_away_waits_for_it(
         host_db.session.remove()
         host_db.engine.dispose()
     app.extensions["opsjobs"].spare.close()
+    app.extensions["opsjobs"].pages.dispose()
 
 
 @pytest.mark.parametrize("kind", KINDS)

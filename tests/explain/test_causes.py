@@ -738,6 +738,7 @@ def site(database_url: str, redis_url: str) -> Iterator[Flask]:
         host_module.db.session.remove()
         host_module.db.engine.dispose()
     app.extensions["opsjobs"].spare.close()
+    app.extensions["opsjobs"].pages.dispose()
 
 
 @pytest.mark.parametrize("kind", [(), ("--simple",)])

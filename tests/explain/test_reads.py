@@ -62,6 +62,7 @@ def crowd(databases: Any) -> Iterator[Flask]:
         session.commit()
     yield app
     app.extensions["opsjobs"].spare.close()
+    app.extensions["opsjobs"].pages.dispose()
     engine.dispose()
     databases.drop(url)
 

@@ -42,6 +42,7 @@ def app(shop: ModuleType, database_url: str, redis_url: str) -> Iterator[Flask]:
     with app.app_context():
         db.engine.dispose()
     app.extensions["opsjobs"].spare.close()
+    app.extensions["opsjobs"].pages.dispose()
 
 
 @pytest.fixture

@@ -322,6 +322,7 @@ def test_the_jobs_of_a_killed_worker_are_rescued_by_the_loops(
         host_module.db.session.remove()
         host_module.db.engine.dispose()
     app.extensions["opsjobs"].spare.close()
+    app.extensions["opsjobs"].pages.dispose()
     wait_until((tmp_path / "gate.begun").exists, 20)
     worker.kill()
     gate.touch()

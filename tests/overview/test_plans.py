@@ -76,6 +76,7 @@ def module_app(databases: Any) -> Iterator[Flask]:
         connection.execute(text("VACUUM opsjobs.jobs"))
     yield app
     app.extensions["opsjobs"].spare.close()
+    app.extensions["opsjobs"].pages.dispose()
     engine.dispose()
     databases.drop(url)
 

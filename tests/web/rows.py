@@ -20,6 +20,7 @@ from flask_opsjobs.jobs.lifecycle import FINAL, STATES
 from flask_opsjobs.jobs.models import Attempt, Job, Output
 from flask_opsjobs.lifeline.models import Book, Executor, LoopRun
 from flask_opsjobs.limits.models import Lease, Limiter
+from flask_opsjobs.overview.models import Depth
 from flask_opsjobs.queues.models import Queue
 
 LOOPS = (
@@ -268,5 +269,8 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
     make_limiter(session)
     session.add(Queue(name="paused one", is_paused=True, created_at=ago(days=1)))
     make_event(session)
+    session.add(
+        Depth(minute=ago(minutes=5).replace(second=0, microsecond=0), queue="default", due=3)
+    )
     session.commit()
     return jobs

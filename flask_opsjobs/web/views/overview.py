@@ -9,10 +9,12 @@ from flask import Response, request
 from markupsafe import Markup
 
 from ...engine.outside import read_outside
+from ...engine.read_only import find_silent
 from ...overview.attention_queries import find_failures, find_resolved
+from ...overview.blocks import split
 from ...overview.pace_queries import WINDOWS, Pace, find_pace
 from ...overview.queries import find_overview
-from ...overview.verdict import judge
+from ...overview.verdict import judge, say_well
 from .. import _access, _pages
 from .._attention import Seen, make_cards
 from .._charts import make_charts, seconds, short
@@ -30,12 +32,14 @@ def page() -> Response:
     """The document."""
     made, now = _part()
     query = {"window": _window()}
-    return _pages.page("overview.html", "overview", "Overview", now, live=made, query=query)
+    return _pages.page(
+        "overview.html", "overview", "Overview", now, live=made, query=query, says_sources=True
+    )
 
 
 def live() -> Response:
     """What of it refreshes."""
-    return _pages.fragment(_part()[0])
+    return _pages.fragment(_part()[0], says_sources=True)
 
 
 def _window() -> str:
@@ -52,14 +56,26 @@ def _part() -> tuple[Markup, datetime]:
     # After the reading, so that no connection waits for Redis.
     declared = {worker.declared.queue for worker in host().workers.values()}
     names = {"default", *declared, *(queue.name for queue in overview.queues)}
+    silent = find_silent(host().broker, names)
     outside = read_outside(host().broker, names, read.now)
+    wrong = judge(overview, silent, is_suspended=outside.is_suspended)
+    lost = {name for one in silent for name in one.queues}
+    due = split(overview, lost, is_suspended=outside.is_suspended)
+    is_fresh = bool(overview.loops) and all(loop.is_awake for loop in overview.loops)
+    counting = next((loop for loop in overview.loops if loop.loop == "roll_up"), None)
     charts = make_charts(pace)
     made = _pages.part(
         "overview/_live.html",
         read.now,
         seen=overview,
-        verdict=judge(overview, is_suspended=outside.is_suspended),
-        cards=make_cards(Seen(overview, failures, resolved, pace, outside)),
+        wrong=wrong,
+        well=say_well(overview),
+        cards=make_cards(
+            Seen(overview, failures, resolved, pace, outside, due, bool(silent) or not is_fresh)
+        ),
+        silent=silent,
+        is_fresh=is_fresh,
+        counting=counting if counting and counting.is_awake else None,
         pace=pace,
         charts=charts,
         has_blind=any(chart.blind for chart in charts),

@@ -14,7 +14,7 @@ from ...audit.queries import list_events_of
 from ...audit.verify import find_fault
 from ...lifeline.queries import ExecutorRow, list_executors
 from ...overview.queries import QueueDepth, find_queues
-from ...queues.lifecycle import MEANINGS, state_of
+from ...queues.lifecycle import MEANINGS
 from ...queues.queries import QueueRow, Rate, Rates, find_rates, list_decisions
 from .. import _access, _pages, _problems
 from .._host import host
@@ -40,8 +40,7 @@ class Row:
     @property
     def state(self) -> str:
         """Open, draining or paused."""
-        decided = self.decided
-        return state_of(decided.is_paused, decided.is_draining) if decided else "open"
+        return self.depth.state
 
     @property
     def actions(self) -> Sequence[Action]:

@@ -1,0 +1,138 @@
+"""What holds due jobs back, and what is left that is free to go: a job that is held is never called runnable."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..jobs.rows import Count
+from .attention_queries import Cooling, Held
+from .queries import Depth, Overview, QueueDepth
+
+
+@dataclass(frozen=True)
+class Block:
+    """One thing that holds jobs back. `kind`: redis, suspended, worker, paused, draining, cooldown or limit.
+
+    `name` is of the queue or the limiter. `since` is when it began, or the first of the jobs was due; `until`, `by` and
+    `reason` are of a decision of somebody.
+    """
+
+    kind: str
+    name: str
+    count: Count
+    since: datetime | None
+    until: datetime | None = None
+    by: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """All that is due: what is held and by what, the widest first, and what is free to go by state."""
+
+    blocks: Sequence[Block]
+    free: Mapping[str, Depth]
+
+
+def split(seen: Overview, silent: Collection[str] = (), *, is_suspended: bool = False) -> Split:
+    """Tell what is held from what is free. `silent` are the queues whose Redis does not answer."""
+    blocks: list[Block] = []
+    free: dict[str, list[Depth]] = {"available": [], "queued": []}
+    held = _by_queue(seen.held)
+    for queue in seen.queues:
+        available, queued = queue.states["available"], queue.states["queued"]
+        kind = _kind(queue, silent, is_suspended)
+        if kind in ("redis", "suspended", "worker"):
+            blocks += _whole(kind, queue, [available, queued])
+            continue
+        free["queued"].append(queued)  # it is handed out already: it still runs
+        if kind is not None:
+            blocks += _whole(kind, queue, [available])
+            continue
+        limited = held.get(queue.name, [])
+        blocks += [_limited(one, seen) for one in limited]
+        rest = available.count.number - sum(one.number for one in limited)
+        known = available.count.kind
+        free["available"].append(
+            Depth(Count(max(0, rest), known), available.since if rest > 0 else None)
+        )
+    merged = _merge(blocks)
+    return Split(
+        sorted(merged, key=lambda block: -block.count.number),
+        {state: _sum(depths) for state, depths in free.items()},
+    )
+
+
+def _kind(queue: QueueDepth, silent: Collection[str], is_suspended: bool) -> str | None:
+    """What holds all of a queue."""
+    if queue.name in silent:
+        return "redis"
+    if is_suspended:
+        return "suspended"
+    if not queue.listeners:
+        return "worker"
+    return None if queue.state == "open" else queue.state
+
+
+def _whole(kind: str, queue: QueueDepth, depths: Sequence[Depth]) -> list[Block]:
+    depth = _sum(depths)
+    if not depth.count.number:
+        return []
+    decided = queue.decision if kind in ("paused", "draining") else None
+    if decided is None:
+        return [Block(kind, queue.name, depth.count, depth.since)]
+    since = decided.paused_at or depth.since
+    by, reason = decided.paused_by, decided.paused_reason
+    return [Block(kind, queue.name, depth.count, since, by=by, reason=reason)]
+
+
+def _limited(held: Held, seen: Overview) -> Block:
+    count = Count(held.number, "exact" if seen.is_all_held else "at_least")
+    if not held.is_cooling:
+        return Block("limit", held.limiter, count, held.since)
+    decided = find_cooling(seen.cooling, held.limiter)
+    if decided is None:
+        return Block("cooldown", held.limiter, count, held.since)
+    return Block(
+        "cooldown", held.limiter, count, decided.since, decided.until, decided.by, decided.reason
+    )
+
+
+def find_cooling(cooling: Sequence[Cooling], limiter: str) -> Cooling | None:
+    """The cooldown of a limiter that lasts longest."""
+    mine = [one for one in cooling if one.limiter == limiter]
+    return max(mine, key=lambda one: one.until, default=None)
+
+
+def _by_queue(held: Sequence[Held]) -> Mapping[str, list[Held]]:
+    found: dict[str, list[Held]] = {}
+    for one in held:
+        found.setdefault(one.queue, []).append(one)
+    return found
+
+
+def _merge(blocks: Sequence[Block]) -> list[Block]:
+    """Those of one limiter in several queues together, and so all that one silent Redis or RQ's own command holds."""
+    found: dict[tuple[str, str], list[Block]] = {}
+    for block in blocks:
+        is_one = block.kind in ("redis", "suspended")
+        found.setdefault((block.kind, "" if is_one else block.name), []).append(block)
+    return [
+        Block(
+            kind,
+            name or same[0].name,
+            Count.sum(block.count for block in same),
+            min((block.since for block in same if block.since), default=None),
+            same[0].until,
+            same[0].by,
+            same[0].reason,
+        )
+        for (kind, name), same in found.items()
+    ]
+
+
+def _sum(depths: Sequence[Depth]) -> Depth:
+    since = min((depth.since for depth in depths if depth.since), default=None)
+    return Depth(Count.sum(depth.count for depth in depths), since)
