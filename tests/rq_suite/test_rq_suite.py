@@ -86,14 +86,15 @@ class Suite:
     def run(self, kind: str, name: str, database_url: str | None, only: str = "") -> dict[str, str]:
         """Run one file, or of it the tests that `only` names: "passed", "failed" or "skipped" for each test."""
         valkey = Valkey()
-        place = self.folder / f"{kind}-{name}{'-again' if only else ''}"
+        place = self.folder / f"{kind}-{name}-{only or 'all'}".replace(" ", "-")
         try:
             self._lay_out(place, valkey.url)
             report = place / "report.xml"
             environ = {
                 **os.environ,
                 "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-                "PYTHONPATH": os.pathsep.join([str(PLUGIN), str(ROOT)]),
+                # Their `tests` first, also for commands that a test starts.
+                "PYTHONPATH": os.pathsep.join([str(place), str(PLUGIN), str(ROOT)]),
                 "RUN_SLOW_TESTS_TOO": "1",
                 "RQ_TESTS_REDIS_PORT": _port(valkey.url),
             }
