@@ -9,12 +9,12 @@ from itertools import pairwise
 HIDDEN = "[hidden]"
 
 _WORDS = """
-    password passwords passwd pwd passphrase passcode pin secret secrets token tokens jwt otp hmac
-    authorization auth bearer credential credentials cookie cookies signature ssn cvv cvc iban
+    pass password passwords passwd pwd passphrase passcode pin secret secrets token tokens jwt otp hmac
+    authorization auth bearer credential credentials cookie cookies signature sig ssn cvv cvc iban
 """
 _PAIRS = """
     api-key access-key secret-key private-key signing-key encryption-key session-key session-id
-    card-number connection-string database-url
+    account-key card-number connection-string database-url
 """
 # A key hides its value when one of its words is here: `db_password`, `accessToken`, `X-Auth-Token`.
 HIDDEN_WORDS = frozenset(_WORDS.split())
@@ -47,28 +47,53 @@ def _names_a_secret(key: str) -> bool:
     return bool(words) and (_is_secret_word(words[-1]) or "".join(words[-2:]) in HIDDEN_PAIRS)
 
 
+# Where a text was cut off, a secret has no end that tells it.
+_CUT = r"(?=\s*(?:…|\Z))"
+
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{1,40}-----.*?(?:-----END [A-Z0-9 ]{1,40}-----|\Z)", re.S)
 _JWT = re.compile(r"\beyJ[\w-]{4,}\.[\w-]{4,}(?:\.[\w-]*)*")
 # Everything between `://` and the last `@` of the host part: a name, a password, a token alone.
 _USERINFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/?#\"'<>]+@")
 # The same with a password that has an unescaped `/`, `?` or `#`; not `host:port/…@`.
 _ODD_USERINFO = re.compile(r"(://)[^\s/?#:@\"'<>]*:(?!\d{1,5}(?:[/?#\s]|\Z))[^\s@\"'<>]{1,256}@")
+# The same cut off before the `@`: a name and a part of the password, but not `host:port` and its path; before a mark
+# that says so, also a name or token alone.
+_CUT_USERINFO = re.compile(
+    r"(\b[A-Za-z][A-Za-z0-9+.-]{0,30}://)"
+    r"(?:(?!\[)[^\s/?#:@\"'<>…]*:(?!\d{1,5}(?:[/?#\s]|\Z))[^\s@\"'<>…]+"
+    + _CUT
+    + r"|[^\s/?#@\"'<>…]+(?=…))"
+)
 _HEADER = re.compile(
     r"(\b(?:proxy-)?authorization[\"']?\s*[:=]\s*[\"']?)"
     r"(?:(?:bearer|basic|digest|token)\s+)?[^\s\"',]+",
     re.I,
 )
 _COOKIE = re.compile(r"(\b(?:set-)?cookie[\"']?\s*[:=]\s*)[^\r\n\"']+", re.I)
-_SCHEME = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.I)
+_SCHEME = re.compile(
+    rf"\b(bearer|basic)\s+(?:[A-Za-z0-9._~+/=-]{{8,}}|[A-Za-z0-9._~+/=-]+{_CUT})", re.I
+)
+# Whoever has the address of a Slack webhook may write there.
+_WEBHOOK = re.compile(
+    r"(\bhttps?://hooks\.slack(?:-gov)?\.com/)(?:services|workflows|triggers)/[\w/-]*"
+)
 # Prefixes that issuers give their tokens so that they can be found.
 _ISSUED = re.compile(
     r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
-    r"|xox[abeoprs]-[\w-]{10,}|[rs]k_(?:live|test)_\w{10,}|sk-[\w-]{20,}|AIza[\w-]{35})"
+    r"|xox[abeoprs]-[\w-]{10,}|[rs]k_(?:live|test)_\w{10,}|sk-[\w-]{20,}|AIza[\w-]{35}"
+    r"|SG\.[\w-]{16,}\.[\w-]{16,}|npm_\w{20,}|pypi-[\w-]{16,})"
+)
+# The same cut off.
+_CUT_ISSUED = re.compile(
+    r"\b(?:AKIA[0-9A-Z]|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|[rs]k_(?:live|test)_|sk-|AIza|SG\.|npm_|pypi-)"
+    r"[\w.-]*" + _CUT
 )
 _KEY = re.compile(r"(\b[A-Za-z][\w.-]{0,60})\\?[\"']?\s{0,3}(?:=>|[:=])\s{0,3}")
 _VALUE = re.compile(
     r"\\[\"'](?:(?!\\[\"']).)*\\[\"']"
-    r"|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\s,;&\"')}\]]+"
+    r"|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
+    r"|\\?[\"'][^\r\n]*"  # a quote that nothing ends: all of the line
+    r"|[^\s,;&\"')}\]]+"
 )
 _QUOTE = re.compile(r"\\?[\"']")
 _EMAIL = re.compile(r"\b([\w])[\w.+%-]{0,63}@((?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24})\b")
@@ -77,16 +102,20 @@ _EMAIL = re.compile(r"\b([\w])[\w.+%-]{0,63}@((?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,2
 def clean_secrets(text: str) -> str:
     """The text with PEM blocks, tokens, URLs' credentials and `password=…` replaced by `[hidden]`.
 
-    Shapes, not knowledge: a secret that looks like any word is found only beside a name that tells.
+    Shapes, not knowledge: a secret that looks like any word is found only beside a name that tells. Also of a secret
+    that was cut off with its text, at its end or before an `…`, nothing is left.
     """
     text = _PEM.sub(HIDDEN, text)
     text = _USERINFO.sub(rf"\1{HIDDEN}@", text)
     text = _ODD_USERINFO.sub(rf"\1{HIDDEN}@", text)
+    text = _CUT_USERINFO.sub(rf"\1{HIDDEN}", text)
+    text = _WEBHOOK.sub(rf"\1{HIDDEN}", text)
     text = _HEADER.sub(rf"\1{HIDDEN}", text)
     text = _COOKIE.sub(rf"\1{HIDDEN}", text)
     text = _SCHEME.sub(rf"\1 {HIDDEN}", text)
     text = _JWT.sub(HIDDEN, text)
     text = _ISSUED.sub(HIDDEN, text)
+    text = _CUT_ISSUED.sub(HIDDEN, text)
     return "".join(_hide_values(text))
 
 

@@ -8,6 +8,12 @@ import unicodedata
 # In a class of a pattern: marks, embeddings, overrides and isolates, which let a text be read in another order.
 TURNS = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 
+# In a class of a pattern: what has no shape, or only an empty one, but the tab and the ends of a line.
+SHAPELESS = (
+    r"\x00-\x08\x0b\x0c\x0e-\x20\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f"
+    r"\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
+)
+
 # All controls but the tab and the ends of a line, which pages show as space.
 _UNSEEN = re.compile(rf"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{TURNS}]")
 _NOT_OF_A_LINE = re.compile(rf"[\x00-\x1f\x7f-\x9f\u2028\u2029{TURNS}]")

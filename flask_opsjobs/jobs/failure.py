@@ -54,15 +54,18 @@ def message(error: BaseException) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """The traceback as Python prints it, with causes and groups; beyond 32 kB its middle is left out."""
+    """The traceback as Python prints it, with causes and groups; beyond 32 kB its middle is left out.
+
+    Whole lines of it, as far as lines are: half a line may hold half a secret, which no display policy knows as one.
+    """
     raw = clean_text("".join(_lines(error, set()))).encode()
     if len(raw) <= MOST_TRACEBACK_BYTES:
         return raw.decode()
     left_out = f"\n  … {len(raw) - MOST_TRACEBACK_BYTES} bytes left out …\n"
     tail = MOST_TRACEBACK_BYTES - _HEAD_BYTES - len(left_out.encode())
-    return (
-        raw[:_HEAD_BYTES].decode(errors="ignore") + left_out + raw[-tail:].decode(errors="ignore")
-    )
+    first = raw[:_HEAD_BYTES].rpartition(b"\n")[0] or raw[:_HEAD_BYTES]
+    last = raw[-tail:].partition(b"\n")[2] or raw[-tail:]
+    return first.decode(errors="ignore") + left_out + last.decode(errors="ignore")
 
 
 def _lines(error: BaseException, seen: set[int]) -> Iterator[str]:
@@ -125,5 +128,7 @@ def _is_field(step: int | str) -> bool:
 def _of_statement(error: StatementError) -> str:
     cause = error.orig
     said = f"({type(cause).__name__}) {message(cause)}" if cause is not None else str(error.args[0])
-    statement = " ".join((error.statement or "").split())[:_MOST_STATEMENT_CHARACTERS]
+    statement = " ".join((error.statement or "").split())
+    if len(statement) > _MOST_STATEMENT_CHARACTERS:
+        statement = f"{statement[:_MOST_STATEMENT_CHARACTERS]}…"
     return f"{said} [SQL: {statement}]" if statement else said

@@ -13,6 +13,7 @@ from .storable import clean_text
 
 _HEAD = struct.Struct("<QQ")
 _ONE = struct.Struct("<Q")
+_CUT = "…".encode()
 
 
 class Ring:
@@ -40,7 +41,8 @@ class Ring:
         """Add a line, without its line break. Of a line longer than half the ring the beginning is kept."""
         size = self._size
         if len(line) >= size // 2:
-            line = line[: max(0, size // 2 - 1)]
+            # The mark tells a display policy that a secret may have lost its end.
+            line = line[: max(0, size // 2 - 1 - len(_CUT))] + _CUT
         line += b"\n"
         if len(line) > size:
             return

@@ -97,6 +97,6 @@ def _shown(side: Mapping[_Path, Any], path: _Path, display: Display, sees: _Sees
     hidden = next(filter(None, map(display.hides, path)), None)
     if hidden is not None:
         return display.label(hidden)
-    # Cleaned before it is cut: half a secret is not known as one.
-    text = display.clean(value) if isinstance(value, str) else display.plain(json.dumps(value))
-    return display.label(text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")
+    if isinstance(value, str):
+        return display.label(display.start(value, _LONGEST))
+    return display.label(display.plain(json.dumps(value), most=_LONGEST))

@@ -23,9 +23,10 @@ _MARKED = re.compile(r"(\[hidden(?:: ?[^\[\]\n]{1,60})?\])")
 _LOGGED = re.compile(r"(?P<at>[\d:.]+) (?P<rest>(?P<level>[A-Z]+) .*)")
 _LEVELS = {"WARNING": "late", "ERROR": "failed", "CRITICAL": "failed"}
 _LINE = 300
-_LONGEST_JSON = 60_000
+_LONGEST_JSON = 20_000
 _LONGEST_VALUE = 10_000
 _LONGEST_TEXT = 200_000
+_MARGIN = 4_000
 _DEEPEST = 40
 
 
@@ -70,7 +71,7 @@ class Display:
             return Markup("")
         if not self.may_see:
             return _hidden(NO_PAYLOAD)
-        first = next(iter(self.clean(text).splitlines()), "")
+        first = next(iter(self.start(text, _LONGEST_VALUE).splitlines()), "")
         return _mark(first if len(first) <= _LINE else first[: _LINE - 1] + "…")
 
     def json(self, text: str | None, redacted: Collection[str] = ()) -> Markup:
@@ -96,28 +97,54 @@ class Display:
             }
         return value
 
-    def _hide(self, value: Any) -> Any:
-        """The value with words in place of what the policy hides."""
-        if isinstance(value, dict):
-            return {
-                self.clean(key): one
-                if isinstance(one, _Instead)
-                else self.hides(key) or self._hide(one)
-                for key, one in value.items()
-            }
-        if isinstance(value, list):
-            return [self._hide(one) for one in value]
-        if isinstance(value, str):
-            cleaned = self.clean(value)
-            return value if cleaned == value else cleaned
-        return value
+    def plain(self, text: str, redacted: Collection[str] = (), *, most: int | None = None) -> str:
+        """The same as JSON again, on one line, with words in place of what is hidden: whole, as files have it.
 
-    def plain(self, text: str, redacted: Collection[str] = ()) -> str:
-        """The same as JSON again, for files: whole, on one line, with words in place of what is hidden."""
+        With `most` only so much of its beginning; what comes after is not even asked of the policy.
+        """
+        kept: list[str] = []
+        size = 0
         try:
-            return _dump(self._hide(self._load(text, redacted)))
+            for piece in self._pieces(self._load(text, redacted), most):
+                kept.append(piece)
+                size += len(piece)
+                if most is not None and size > most:
+                    return "".join(kept)[: most - 1] + "…"
         except RecursionError:
             return json.dumps("[not shown: nested too deeply]")
+        return "".join(kept)
+
+    def _pieces(self, value: Any, most: int | None) -> Iterator[str]:
+        if isinstance(value, dict):
+            for number, (key, one) in enumerate(value.items()):
+                yield f"{', ' if number else '{'}{json.dumps(self.clean(key))}: "
+                hidden = None if isinstance(one, _Instead) else self.hides(key)
+                yield from self._pieces(one if hidden is None else hidden, most)
+            yield "}" if value else "{}"
+        elif isinstance(value, list):
+            for number, one in enumerate(value):
+                yield ", " if number else "["
+                yield from self._pieces(one, most)
+            yield "]" if value else "[]"
+        elif isinstance(value, _Instead):
+            yield json.dumps(f"[{value.words}]")
+        elif isinstance(value, str):
+            shown = self.clean(value) if most is None else self.start(value, most)
+            is_number = isinstance(value, _Number) and shown == value
+            yield shown if is_number else json.dumps(shown, ensure_ascii=False)
+        else:
+            yield json.dumps(value)
+
+    def start(self, text: str, most: int) -> str:
+        """The beginning of a text as it may be shown, at most so long; what is not shown is not even cleaned.
+
+        Only a little more of it is: half a secret is not known as one, so the cut must lie behind what is shown.
+        """
+        is_cut = len(text) > most + _MARGIN
+        cleaned = self.clean(text[: most + _MARGIN] if is_cut else text)
+        if is_cut and not cleaned.endswith("]"):  # such an end stands for what the cut has broken
+            cleaned = cleaned[:-_MARGIN]
+        return f"{cleaned[: most - 1]}…" if is_cut or len(cleaned) > most else cleaned
 
     def clean(self, text: str) -> str:
         """The text as the policy lets it be seen; a policy that fails hides all of it."""
@@ -155,7 +182,7 @@ class Display:
                 kept.append(Markup("\n") + _hidden("[cut here: too long for a page]"))
                 break
             kept.append(piece)
-        return Markup("").join(kept)
+        return Markup("".join(kept))
 
     def _write(self, value: Any, depth: int) -> Iterator[Markup]:
         if isinstance(value, dict | list):
@@ -163,11 +190,9 @@ class Display:
         elif isinstance(value, _Instead):
             yield _hidden(f"[{value.words}]")
         elif isinstance(value, _Number):
-            yield _mark(self.clean(value))
+            yield _mark(self.start(value, _LONGEST_VALUE))
         elif isinstance(value, str):
-            cleaned = self.clean(value)
-            cut = cleaned if len(cleaned) <= _LONGEST_VALUE else cleaned[: _LONGEST_VALUE - 1] + "…"
-            yield _mark(json.dumps(cut, ensure_ascii=False))
+            yield _mark(json.dumps(self.start(value, _LONGEST_VALUE), ensure_ascii=False))
         else:
             yield escape(json.dumps(value))
 
@@ -185,7 +210,8 @@ class Display:
             if isinstance(value, list):
                 yield from self._write(item, depth + 1)
                 continue
-            yield _mark(json.dumps(self.clean(item), ensure_ascii=False)) + Markup(": ")
+            key = self.start(item, _LONGEST_VALUE)
+            yield _mark(json.dumps(key, ensure_ascii=False)) + Markup(": ")
             hidden = self.hides(item)
             if hidden is None or isinstance(value[item], _Instead):
                 yield from self._write(value[item], depth + 1)
@@ -201,24 +227,16 @@ class _Instead:
     words: str
 
 
-def _dump(value: Any) -> str:
-    """JSON in which numbers stand as they were written."""
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{json.dumps(key)}: {_dump(one)}' for key, one in value.items())}}}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_dump, value))}]"
-    if isinstance(value, _Instead):
-        return json.dumps(f"[{value.words}]")
-    return str(value) if isinstance(value, _Number) else json.dumps(value, ensure_ascii=False)
-
-
 def _hidden(words: str) -> Markup:
     return Markup('<span class="hid">{}</span>').format(visible(words))
 
 
 def _mark(text: str) -> Markup:
     """The text escaped, with what stands for something hidden set apart."""
-    parts = _MARKED.split(visible(text))
+    seen = visible(text)
+    if "[hidden" not in seen:
+        return escape(seen)
+    parts = _MARKED.split(seen)
     return Markup("").join(
         _hidden(part) if number % 2 else escape(part) for number, part in enumerate(parts)
     )

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
@@ -14,13 +15,15 @@ from typing import Any
 from flask import Response, current_app
 from flask.ctx import AppContext
 
+from ..unseen import SHAPELESS
 from ._problems import Problem
 
 _log = logging.getLogger("flask_opsjobs")
 
 Row = Mapping[str, Any]
-# What a spreadsheet takes for the beginning of a formula, in its narrow and wide forms.
-_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+# Where a spreadsheet finds the beginning of a formula, in its narrow and wide forms: at the start of a cell, behind
+# what has no shape there, and behind what ends a cell where cells are not set apart by commas.
+_FORMULA = re.compile(rf"(?:\A|(?<=[;\t\r\n]))(?=[{SHAPELESS}\"']*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 class Json(str):
@@ -106,8 +109,9 @@ def _all(
 def _cell(value: Any) -> str:
     """A value as CSV has it; a text that a spreadsheet would compute is marked as text."""
     if isinstance(value, str):
-        is_formula = value.lstrip().startswith(_FORMULA) or value.startswith(("\t", "\r", "\n"))
-        return f"'{value}" if is_formula else value
+        marked = _FORMULA.sub("'", value)
+        is_plain = marked == value and not value.startswith(("\t", "\r", "\n"))
+        return marked if is_plain or marked.startswith("'") else f"'{marked}"
     if isinstance(value, datetime):
         return _moment(value)
     if isinstance(value, list | tuple):

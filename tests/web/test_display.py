@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.web._diff import diff
 from flask_opsjobs.web._display import FAILED, Display
 from tests.web.conftest import Access
 from tests.web.every import reads, soup
@@ -249,6 +250,72 @@ def test_a_secret_is_not_revealed_by_a_cut() -> None:
     text = "x" * 200_000 + SECRET
     assert SECRET[3:] not in _display().text(text)
     assert SECRET not in _display().json(json.dumps(text))
+
+
+class Counts(Hides):
+    """Adds up how many characters it was asked about."""
+
+    asked = 0
+
+    def clean_text(self, text: str) -> str:
+        self.asked += len(text)
+        return super().clean_text(text)
+
+
+LARGE = {
+    "one text": "x y" * 350_000,
+    "texts": ["x y" * 10_000] * 35,
+    "numbers": list(range(150_000)),
+    "keys": {f"key {number}": "x" for number in range(60_000)},
+    "a key": {"x y" * 350_000: 1},
+    "a number": 10**4_000,
+}
+
+
+@pytest.mark.parametrize("value", LARGE.values(), ids=LARGE.keys())
+def test_what_is_not_shown_of_a_large_argument_is_not_cleaned(value: Any) -> None:
+    policy = Counts()
+    display = Display(policy, may_see=True)
+    display.json(json.dumps(value))
+    assert policy.asked <= 100_000
+    policy.asked = 0
+    before = {"cron/sync": {"args": {"value": value}}}
+    diff(before, None, display, lambda _: True)
+    assert policy.asked <= 200 * 6_000, "200 lines of 500 characters, and a margin for each"
+    policy.asked = 0
+    display.plain(json.dumps(value))
+    assert policy.asked >= len(json.dumps(value)) / 2, "a file holds all of it"
+
+
+def test_the_page_of_a_job_with_a_large_argument_cleans_what_it_shows(
+    make_app: Callable[..., Flask], session: Session
+) -> None:
+    job = make_job(session, "failed", args={"document": "x y" * 350_000})
+    session.commit()
+    policy = Counts()
+    client = make_app(display=policy).test_client()
+    for path in ("", "/live", "/raw"):
+        policy.asked = 0
+        answer = client.get(f"/ops/jobs/jobs/{job.id}{path}")
+        assert "x yx yx y" in answer.text
+        assert policy.asked <= 60_000, path
+
+
+@pytest.mark.parametrize("around", [100, 5_000])
+def test_half_a_secret_is_not_shown_wherever_a_text_is_cut(around: int) -> None:
+    display = _display()
+    for most in range(480, 520):
+        for text in (
+            "x" * 490 + SECRET + "y" * around,
+            "x" * (490 + 4_000) + SECRET + "y" * around,
+            SECRET * 60 + "x" * around,
+            SECRET * 1_000,
+        ):
+            shown = display.start(text, most)
+            assert len(shown) <= most
+            assert SECRET[:3] not in shown
+            assert (shown[-1] == "…") == (len(text.replace(SECRET, "[hidden]")) > most)
+    assert display.start("short", 500) == "short"
 
 
 def test_a_job_recorded_long_ago_or_in_the_future_is_shown(app: Flask, session: Session) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from itertools import islice
 from typing import Any
@@ -177,7 +178,19 @@ def test_a_policy_that_raises_hides_everything_and_the_export_goes_on(
         assert "omplete" in answer.splitlines()[-1]
 
 
-FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\uff1d1", "\n=1"]
+SHAPELESS = "\ufeff\u200b\u2060\u00ad\u3164\x01\x0b\x1b\x7f\u202e \xa0\u3000"
+FORMULAS = [
+    "=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\uff1d1", "\n=1",
+    "a;=1+1", "a; +1", "a;b;@x", "a\t-1", "a\n=1", "a;\ufeff=1", 'a;"=1"', "a;'=1", "a\r\n\r\n=1;=2",
+    *(f"{one}=1" for one in SHAPELESS), f"{SHAPELESS}+1", f"a;{SHAPELESS}-1",
+]  # fmt: skip
+HARMLESS = ["a=1", "a; b", "2026-11-25", "x - y", "a,=1", "user@host", "1;2;3", "'", "a\nb", ""]
+
+
+def _is_computed(cell: str) -> bool:
+    """Whether a spreadsheet that ends cells at `;`, a tab or a line finds a formula, past what has no shape."""
+    parts = re.split(r"[;\t\r\n]", cell)
+    return any(part.lstrip(SHAPELESS + '"').startswith(tuple("=+-@\uff1d")) for part in parts)
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
@@ -189,9 +202,26 @@ def test_a_spreadsheet_computes_nothing(formula: str, get: Get, session: Session
     session.commit()
     (row,), _ = _csv(get("/jobs.csv").text)
     for name in ("worker", "queue", "tags", "error", "ended_reason"):
-        assert row[name] == f"'{formula}"
+        assert row[name].startswith("'"), "all of the cell is text"
+        assert not _is_computed(row[name])
+        assert row[name].replace("'", "") == formula.replace("'", ""), "and nothing is lost"
     (as_is,), _ = _ndjson(get("/jobs.ndjson").text)
     assert as_is["worker"] == formula
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_what_no_spreadsheet_computes_is_exported_as_it_is(
+    text: str, get: Get, session: Session
+) -> None:
+    make_job(session, "failed", error=text)
+    session.commit()
+    (row,), _ = _csv(get("/jobs.csv").text)
+    assert row["error"] == text
+
+
+def test_a_cell_of_any_size_is_marked_in_no_time() -> None:
+    for piece in ("\n", ";", " ", "\t=", ";\ufeff", "\u200b"):
+        assert _export._cell(piece * 300_000)
 
 
 def test_quotes_commas_and_lines_stay_in_their_cell(get: Get, session: Session) -> None:
