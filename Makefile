@@ -11,10 +11,10 @@ PROCESSES ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo demo-check test coverage lint fix docs map bench bench-pages screenshot wheel check clean
+.PHONY: help setup demo demo-check test test-pgbouncer coverage lint fix docs map bench bench-pages screenshot wheel check clean
 
 help: ## List these targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv and install the package with everything for developing it.
 
@@ -32,6 +32,10 @@ demo-check: $(READY) ## Run the demo headless: jobs run, a failed one is retried
 
 test: $(READY) ## Run all tests, also those with a browser, with kills and with the wheel.
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --max-worker-restart 0 $(ARGS)
+
+test-pgbouncer: $(READY) ## Run the tests of workers and loops through PgBouncer in transaction mode, which must be installed.
+	$(BIN)/python -m pytest --pgbouncer prepared tests/engine tests/loops $(ARGS)
+	$(BIN)/python -m pytest --pgbouncer unprepared tests/engine tests/loops $(ARGS)
 
 coverage: $(READY) ## Run the tests and print which lines they never reach.
 	$(BIN)/coverage erase

@@ -84,7 +84,7 @@ def say_cause(error: BaseException) -> str:
     if cause is None:
         return type(error).__name__
     if _is_about_prepared_statement(cause):
-        return f"{type(cause).__name__}: {_PREPARED_FIX}"
+        return _PREPARED_FIX
     message = cause.diag.message_primary or str(cause)
     return f"{type(cause).__name__}: {message.strip().partition(chr(10))[0]}"
 

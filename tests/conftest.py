@@ -7,6 +7,7 @@ to use others: the database's role must be allowed to create databases, and Redi
 from __future__ import annotations
 
 import contextvars
+import json
 import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from flask_opsjobs.jobs.worker import Worker
 from tests.support.clock import Clock
 from tests.support.database import Administrator, Databases
 from tests.support.engine import Bench
+from tests.support.pgbouncer import MISSING, PgBouncer
 from tests.support.policies import AllowAll, ShowAll
 from tests.support.postgres import Postgres
 from tests.support.processes import Children
@@ -39,13 +41,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--times", type=int, default=1, help="Make each test of tests/chaos so many times."
     )
     parser.addoption("--rq-suite", action="store_true", help="Make RQ's own tests on our worker.")
+    parser.addoption(
+        "--pgbouncer",
+        choices=["prepared", "unprepared"],
+        help="Reach Postgres through PgBouncer in transaction mode: one that knows prepared statements, "
+        "or one that does not, with prepare_threshold=None in the app's engine options.",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("pgbouncer") == "unprepared":
+        # Every app of the tests takes it from there, in child processes too.
+        os.environ["TEST_CONFIG_SQLALCHEMY_ENGINE_OPTIONS"] = json.dumps(
+            {"connect_args": {"prepare_threshold": None}}
+        )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what is made only when it is asked for."""
+    """Skip what is made only when it is asked for, and what a lane cannot make."""
+    lane = config.getoption("pgbouncer")
     for item in items:
+        fixtures = getattr(item, "fixturenames", ())
         if "rq_suite" in item.keywords and not config.getoption("--rq-suite"):
             item.add_marker(pytest.mark.skip(reason="asked for by --rq-suite"))
+        elif lane and (item.get_closest_marker("sessions") or "administrator" in fixtures):
+            item.add_marker(pytest.mark.skip(reason="needs sessions of Postgres of its own"))
+        elif lane and MISSING:
+            item.add_marker(pytest.mark.skip(reason=MISSING))
 
 
 # --- reports
@@ -89,14 +111,26 @@ def _redis_url() -> Iterator[str]:
     server.close()
 
 
+@pytest.fixture(scope="session")
+def _pooler(request: pytest.FixtureRequest, databases: Databases) -> Iterator[PgBouncer | None]:
+    lane = request.config.getoption("pgbouncer")
+    if lane is None:
+        yield None
+        return
+    pooler = PgBouncer(databases.server, max_prepared_statements=200 if lane == "prepared" else 0)
+    yield pooler
+    pooler.close()
+
+
 # --- a place for each test
 
 
 @pytest.fixture
-def database_url(databases: Databases) -> Iterator[str]:
+def database_url(databases: Databases, _pooler: PgBouncer | None) -> Iterator[str]:
     """SQLAlchemy's URL of a new database with our schema."""
     url = databases.migrated()
-    yield url.render_as_string(hide_password=False)
+    given = url if _pooler is None else _pooler.through(url)
+    yield given.render_as_string(hide_password=False)
     databases.drop(url)
 
 
@@ -166,6 +200,7 @@ def make_app(request: pytest.FixtureRequest, redis_url: str) -> Iterator[MakeApp
         if "SQLALCHEMY_DATABASE_URI" not in config:
             config["SQLALCHEMY_DATABASE_URI"] = request.getfixturevalue("database_url")
         app.config.update(TESTING=True, SECRET_KEY="only for tests", OPSJOBS_REDIS_URL=redis_url)
+        app.config.from_prefixed_env("TEST_CONFIG")
         app.config.update(config)
         SQLAlchemy(app)
         made.append(app)

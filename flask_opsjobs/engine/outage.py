@@ -10,6 +10,9 @@ import time
 from ..db import say_cause
 from .horse import fork_lock
 
+# An outage that comes again and again, as with a pooler that loses prepared statements, is said once in this time.
+_QUIET_SECONDS = 60.0
+
 
 class Backoff:
     """How long one thread waits before it tries again: longer each time, never the same for two processes."""
@@ -33,12 +36,16 @@ class Backoff:
 class Outage:
     """Postgres being away, as all threads of a process see it. It lasts until none of them is without Postgres."""
 
-    def __init__(self, log: logging.Logger, meanwhile: str) -> None:
+    def __init__(
+        self, log: logging.Logger, meanwhile: str, quiet_seconds: float = _QUIET_SECONDS
+    ) -> None:
         self._log = log
         self._meanwhile = meanwhile
+        self._quiet_seconds = quiet_seconds
         self._lock = threading.Lock()
         self._without: set[str] = set()
-        self._said: set[type[BaseException]] = set()
+        self._said: set[str] = set()
+        self._said_at: dict[str, float] = {}
         self._since = 0.0
         self._back_at = 0.0
 
@@ -48,17 +55,22 @@ class Outage:
         Who asked before the end of the last outage tells no news. A failover begins with one kind of error and goes
         on with another, such as a read-only database: each kind is said once.
         """
+        now = time.monotonic()
         with self._lock:
             if asked_at < self._back_at:
                 return
             if not self._without:
-                self._since, self._said = time.monotonic(), set()
-            state = "still away" if self._said else "away"
-            if type(error) not in self._said:
-                cause = say_cause(error)
-                self._say(logging.ERROR, f"Postgres is {state} (%s); %s", cause, self._meanwhile)
-            self._said.add(type(error))
+                self._since, self._said = now, set()
             self._without.add(thread)
+            cause = say_cause(error)
+            kind = cause.partition(":")[0]  # what follows may name a statement
+            is_recent = now - self._said_at.get(kind, -self._quiet_seconds) < self._quiet_seconds
+            if kind in self._said or is_recent:
+                return
+            state = "still away" if self._said else "away"
+            self._say(logging.ERROR, f"Postgres is {state} (%s); %s", cause, self._meanwhile)
+            self._said.add(kind)
+            self._said_at[kind] = now
 
     def end(self, thread: str) -> None:
         """Postgres answered this thread."""
@@ -66,11 +78,12 @@ class Outage:
             if thread not in self._without:
                 return
             self._without.remove(thread)
-            if not self._without:
-                self._back_at = time.monotonic()
-                self._say(
-                    logging.WARNING, "Postgres is back after %.1f s", self._back_at - self._since
-                )
+            if self._without:
+                return
+            self._back_at = time.monotonic()
+            if self._said:
+                seconds = self._back_at - self._since
+                self._say(logging.WARNING, "Postgres is back after %.1f s", seconds)
 
     def _say(self, level: int, message: str, *values: object) -> None:
         with fork_lock:

@@ -132,9 +132,9 @@ class OpsWorkerLoop(BaseWorker):
             self._takes_jobs = may_take
             with fork_lock:
                 _log.warning(
-                    "takes jobs again: its outcomes and its heartbeat are written"
+                    "this worker takes jobs again: its outcomes and its heartbeat are written"
                     if may_take
-                    else "takes no more jobs until its outcomes and its heartbeat are written"
+                    else "this worker takes no more jobs until its outcomes and its heartbeat are written"
                 )
         return may_take
 

@@ -34,6 +34,7 @@ def declare(opsjobs: OpsJobs, name: str, unique: Unique | None = None) -> Worker
     return opsjobs.cron("*/10 * * * *")(worker)
 
 
+@pytest.mark.sessions
 def test_a_read_only_session_is_no_trouble_of_an_entry(
     opsjobs: OpsJobs, scheduler: Scheduler, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -118,6 +118,7 @@ def test_a_delivery_that_is_not_claimed_leaves_no_trace_and_is_counted(
     assert redis_client.llen(Queue("default", connection=redis_client).intermediate_queue_key) == 0
 
 
+@pytest.mark.sessions
 def test_each_horse_connects_for_itself(site: Any, children: Children) -> None:
     """Pitfall: a horse that keeps its parent's pool shares a socket with it, and breaks it."""
     first, second = enqueue(backend_pid), enqueue(backend_pid)

@@ -77,6 +77,7 @@ def test_a_time_limit_that_comes_while_progress_is_written_is_recorded(
     assert bench.job(job_id)["state"] == "failed"
 
 
+@pytest.mark.sessions
 def test_a_connection_that_breaks_while_the_job_runs_does_not_cost_its_end(
     opsjobs: OpsJobs, bench: Bench, work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:

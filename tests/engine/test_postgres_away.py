@@ -182,6 +182,7 @@ class TestWhatARecorderMayHold:
         assert not recorder.keeps_up(0)
 
 
+@pytest.mark.sessions
 def test_a_heartbeat_that_cannot_be_written_stays_due(bench: Bench) -> None:
     """It would come up again only after a whole interval."""
     pulse = Pulse(bench.executor_id, 60)

@@ -101,6 +101,7 @@ def test_a_job_of_the_hosts_own_runs_as_rq_runs_it(
     wait_until(lambda: job.get_status(refresh=True) == "finished", 20)
 
 
+@pytest.mark.sessions
 @pytest.mark.parametrize("kind", KINDS)
 def test_plain_rq_jobs_share_nothing_of_the_app(
     site, children: Children, kind, redis_client: Redis

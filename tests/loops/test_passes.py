@@ -99,6 +99,7 @@ class TestEveryLoop:
         lonely.run_once(bench.connection, now)
         assert runs(bench)[-1]["error"] is None
 
+    @pytest.mark.sessions
     @pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.name)
     def test_a_read_only_session_is_no_error_of_the_loop(
         self, bench: Bench, loop: Loop, caplog: pytest.LogCaptureFixture
@@ -293,6 +294,7 @@ class TestAround:
         assert runs(bench)[0]["error"].startswith("CheckViolation: ")
         assert "secret" not in runs(bench)[0]["error"]
 
+    @pytest.mark.sessions
     def test_a_broken_connection_raises(self, make_bench: MakeBench) -> None:
         bench, other = make_bench(), make_bench()
         pid = bench.connection.info.backend_pid

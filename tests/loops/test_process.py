@@ -145,6 +145,7 @@ def test_without_a_schema_it_says_so(make_app: Any, empty_database_url: str) -> 
         LoopsProcess(app.extensions["opsjobs"]).run()
 
 
+@pytest.mark.sessions
 def test_a_broken_connection_is_made_anew(
     host: Host, bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -224,6 +225,25 @@ def test_who_asked_before_postgres_came_back_tells_no_news(
     assert caplog.text.count("Postgres is away") == 2
 
 
+def test_an_outage_that_comes_again_and_again_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A pooler that loses prepared statements takes a few passes of each new connection before the next error."""
+    outage = new_outage(quiet_seconds=60)
+    for number in range(5):
+        lost = psycopg.errors.InvalidSqlStatementName(f'"_pg3_{number}" does not exist')
+        met = psycopg.errors.DuplicatePreparedStatement(f'"_pg3_{number}" already exists')
+        outage.begin("first", lost, time.monotonic())
+        outage.begin("second", met, time.monotonic())
+        outage.end("first")
+        outage.end("second")
+    assert caplog.text.count("Postgres is") == 2
+    assert caplog.text.count("loses prepared statements") == 1
+    other = psycopg.errors.AdminShutdown("terminating connection")
+    outage.begin("first", other, time.monotonic())
+    assert "Postgres is away (AdminShutdown: terminating connection)" in caplog.text
+
+
 def test_an_outage_lasts_until_every_thread_has_postgres_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -255,7 +275,7 @@ def test_the_command_runs_what_is_due_and_stops_in_time(
     loops.wait_for("runs the loops", 30)
     children.flask("opsjobs", "worker")
     url = psycopg.conninfo.make_conninfo(database_url.replace("+psycopg", ""))
-    with psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
 
         def are_finished() -> bool:
             rows = connection.execute("SELECT state FROM opsjobs.jobs").fetchall()
@@ -275,7 +295,7 @@ def test_two_processes_of_the_command_live_side_by_side(
     for each in both:
         each.wait_for("runs the loops", 30)
     url = database_url.replace("+psycopg", "")
-    with psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
 
         def both_passed() -> bool:
             rows = connection.execute(
@@ -300,8 +320,8 @@ def _thread(
     return LoopThread(runner, stop, outage or new_outage(), nullcontext)
 
 
-def new_outage() -> Outage:
-    return Outage(logging.getLogger("flask_opsjobs.loops"), "the loops wait for it")
+def new_outage(quiet_seconds: float = 0) -> Outage:
+    return Outage(logging.getLogger("flask_opsjobs.loops"), "the loops wait for it", quiet_seconds)
 
 
 def test_the_jobs_of_a_killed_worker_are_rescued_by_the_loops(
@@ -329,7 +349,9 @@ def test_the_jobs_of_a_killed_worker_are_rescued_by_the_loops(
     loops = children.flask("opsjobs", "run", **haste)
     loops.wait_for("is missing", 30)
     children.flask("opsjobs", "worker", **haste)
-    with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as connection:
+    with psycopg.connect(
+        database_url.replace("+psycopg", ""), autocommit=True, prepare_threshold=None
+    ) as connection:
         wait_until(
             lambda: (
                 connection.execute(

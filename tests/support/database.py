@@ -30,7 +30,7 @@ class Databases:
     """Makes and drops databases on one server, named so that parallel runs cannot meet."""
 
     def __init__(self, server: URL) -> None:
-        self._server = server
+        self.server = server
         self._admin = create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
         self._template: str | None = None
 
@@ -56,13 +56,13 @@ class Databases:
     def close(self) -> None:
         """Remove the template."""
         if self._template is not None:
-            self.drop(self._server.set(database=self._template))
+            self.drop(self.server.set(database=self._template))
         self._admin.dispose()
 
     def _create(self, how: str) -> URL:
         name = f"opsjobs_test_{os.getpid()}_{next(_numbers)}"
         self._run(f'CREATE DATABASE "{name}" {how}')
-        return self._server.set(database=name)
+        return self.server.set(database=name)
 
     def _run(self, statement: str) -> None:
         with self._admin.connect() as connection:
