@@ -63,6 +63,10 @@ def test_on_a_phone_all_on_the_page_are_picked_in_the_bar(page: Any, failed: lis
     everyone.check()
     assert page.evaluate(PICKED) == 25
     assert page.inner_text("[data-picked]") == "25"
+    # No button is narrower than its words: what has no room is scrolled to.
+    assert page.evaluate(
+        "[...document.querySelectorAll('.bulk .btn')].every((one) => one.scrollWidth <= one.clientWidth)"
+    )
     page.set_viewport_size({"width": 1280, "height": 740})
     assert not everyone.is_visible()
 

@@ -64,6 +64,7 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
         operator.preview("job.retry", [f"job/{jobs[state].id}" for state in states], actor="tester", via="page")
         for states in (["failed"], STATES)
     ]  # fmt: skip
+    resume = operator.preview("queue.resume", [target], actor="tester", via="page")
     operator.cooldown(
         f"{limiter}/{partition}", 30, actor="tester", reason="the vendor asked us to wait"
     )
@@ -87,6 +88,7 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
         "decision": f"/audit/{event}",
         "preview": f"/previews/{shown[0].id}",
         "preview of many": f"/previews/{shown[1].id}",
+        "preview of a queue": f"/previews/{resume.id}",
         "unknown job": f"/jobs?q={worker}x",
         "help": "/help",
     }
