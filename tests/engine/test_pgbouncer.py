@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flask_opsjobs.db import connect_apart
+from flask_opsjobs.db import connect_apart, connect_soon
 from flask_opsjobs.host import Host
 from tests.support.database import Databases
 from tests.support.pgbouncer import MISSING, PgBouncer
@@ -23,8 +23,9 @@ def test_the_hosts_setting_reaches_every_connection_of_ours(make_app: Any) -> No
     host: Host = make_app(SQLALCHEMY_ENGINE_OPTIONS=options).extensions["opsjobs"]
     with connect_apart(host.engine) as apart, host.spare.one() as spare:
         assert (apart.prepare_threshold, spare.prepare_threshold) == (None, None)
-    with host.engine.connect() as connection:
-        assert connection.connection.driver_connection.prepare_threshold is None
+    for engine in (host.engine, host.pages):
+        with connect_soon(engine) as connection:
+            assert connection.connection.driver_connection.prepare_threshold is None
 
 
 @pytest.fixture
