@@ -448,7 +448,7 @@ def test_a_verb_without_a_database_says_so(make_app: Callable[..., Flask]) -> No
     for path in ("/jobs/1/retry", "/previews/1/execute"):
         response = client.post(f"/ops/jobs{path}", headers={"Sec-Fetch-Site": "same-origin"})
         assert response.status_code == 503
-        assert "did not answer" in response.text
+        assert "does not answer" in response.text
 
 
 def test_a_verb_from_another_site_is_refused(client: FlaskClient, failed: Job) -> None:

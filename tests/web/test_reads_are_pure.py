@@ -68,7 +68,8 @@ def test_every_statement_of_a_page_runs_in_a_read_only_transaction_with_a_timeou
                 seen.append(other.execute(shown).fetchone())
 
     _read_everything(client, jobs)
-    assert set(seen) == {("on", "5s")}
+    # What surrounds a page has half a second, and is asked for again when it was read some seconds ago.
+    assert {("on", "5s")} <= set(seen) <= {("on", "5s"), ("on", "500ms")}
 
 
 def test_a_page_asks_redis_for_reads_only(
