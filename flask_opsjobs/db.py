@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -14,7 +15,7 @@ import psycopg
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Engine, MetaData, event
 from sqlalchemy.engine.base import OptionEngine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import Pool, QueuePool
 
@@ -51,6 +52,14 @@ Connection = psycopg.Connection[Any]
 # lost (26), authorization (28), missing database or schema (3D, 3F), missing table, column or privilege (42),
 # resources (53), operator intervention (57), system (58), internal (XX).
 _AWAY = frozenset({"08", "0A", "25", "26", "28", "3D", "3F", "42", "53", "57", "58", "XX"})
+# Classes whose messages quote names and no values: of tables, columns, constraints, functions, roles, statements.
+_ABOUT_NAMES = frozenset({"08", "23", "25", "26", "28", "3D", "3F", "40", "42", "53", "55", "57"})
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.$]*")
+_SYNTAX_ERROR = "42601"
+# Where Postgres notes that a RAISE or an ASSERT of PL/pgSQL made the message: it may be any text, under any SQLSTATE.
+_RAISED = frozenset({"exec_stmt_raise", "exec_stmt_assert"})
+_COLON_OR_QUOTE = re.compile(r"[:\"']")
+_ABOUT_DATA = (psycopg.DataError, psycopg.IntegrityError)
 _PREPARED = frozenset({"26000", "42P05"})
 _PREPARED_FIX = (
     "the connection pooler (such as PgBouncer in transaction mode) loses prepared statements: set "
@@ -85,8 +94,64 @@ def say_cause(error: BaseException) -> str:
         return type(error).__name__
     if _is_about_prepared_statement(cause):
         return _PREPARED_FIX
-    message = cause.diag.message_primary or str(cause)
-    return f"{type(cause).__name__}: {message.strip().partition(chr(10))[0]}"
+    return f"{type(cause).__name__}: {say_without_values(cause).partition(chr(10))[0]}"
+
+
+def say_without_values(error: psycopg.Error) -> str:
+    """What a database error says, without values of rows and parameters.
+
+    DETAIL and CONTEXT, which quote rows, are left out; what the message itself quotes is hidden unless it is a name.
+    SQLSTATE, table, column, constraint and type stay.
+    """
+    diag, code = error.diag, error.sqlstate or ""
+    if diag.message_primary is None:
+        # The driver's own: only its errors about data quote them, and only after the first colon or quote.
+        text = str(error).strip()
+        return (
+            _COLON_OR_QUOTE.split(text, maxsplit=1)[0].strip(" :")
+            if type(error) in _ABOUT_DATA
+            else text
+        )
+    names = {
+        "table": diag.table_name,
+        "column": diag.column_name,
+        "constraint": diag.constraint_name,
+        "type": diag.datatype_name,
+    }
+    if code == "P0001" or diag.source_function in _RAISED:
+        said = "raised by a function or trigger; what it said may quote values and is not kept"
+    else:
+        said = _hide_quoted(diag.message_primary, code, {*names.values(), diag.schema_name})
+    known = [f"{word} {name}" for word, name in names.items() if name and f'"{name}"' not in said]
+    return f"{said} ({', '.join([f'SQLSTATE {code}', *known])})"
+
+
+def forget_values(error: BaseException) -> None:
+    """Rewrite in place what a database error says, and what caused it, so that no log and no page shows a value."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, StatementError):
+            error.hide_parameters = True
+            error.params = None
+            if isinstance(error.orig, psycopg.Error):
+                forget_values(error.orig)
+                kind = type(error.orig)
+                error.args = (f"({kind.__module__}.{kind.__name__}) {error.orig}",)
+        elif isinstance(error, psycopg.Error):
+            error.args = (say_without_values(error),)
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+
+
+def _hide_quoted(text: str, code: str, names: set[str | None]) -> str:
+    """The text of an error with what it quotes hidden, unless all of that are names, of this error or by its class."""
+    quoted = re.findall(r"[\"']([^\"']*)[\"']?", text)
+    is_name = _NAME.fullmatch if code[:2] in _ABOUT_NAMES and code != _SYNTAX_ERROR else None
+    if all(each in names or (is_name is not None and is_name(each)) for each in quoted):
+        return text
+    # From the first quote to the last: a value may hold quotes itself.
+    hidden = re.sub(r"[\"'].*[\"']|[\"'].*", '"[hidden]"', text, count=1, flags=re.DOTALL)
+    return re.sub(r"(0x[0-9a-f]{2}\s*)+", "[hidden]", hidden)
 
 
 def _driver_error(error: BaseException) -> psycopg.Error | None:
@@ -146,6 +211,7 @@ class SpareConnections:
             connection.close()
             if is_away(error):
                 self.close()
+            forget_values(error)
             raise
         self._put_back(connection)
 

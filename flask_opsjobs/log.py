@@ -1,4 +1,5 @@
-"""Our loggers: what each of them says stands on lines of its own, whoever wrote the names and paths in it.
+"""Our loggers: what each of them says stands on lines of its own, whoever wrote the names and paths in it, and without
+the values that a database error quotes.
 
 The heads of the audit's chain are witnessed by the log, so nobody may write a line there that passes for one of ours.
 """
@@ -10,6 +11,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .db import forget_values
 from .unseen import on_one_line
 
 LOGGERS = (
@@ -34,6 +36,7 @@ class _OnOneLine(logging.Filter):
         else:
             record.args = tuple(map(_argument, record.args or ()))
         if record.exc_info and record.exc_info[1] is not None:
+            forget_values(record.exc_info[1])
             # Where it is set, formatters take it as it is.
             record.exc_text = "".join(_lines(record.exc_info[1])).rstrip("\n")
         return True
@@ -50,6 +53,8 @@ def keep_on_one_line() -> None:
 
 def _argument(value: Any) -> Any:
     """Numbers as they are, since a record may want to format them."""
+    if isinstance(value, BaseException):
+        forget_values(value)
     return value if isinstance(value, int | float) else on_one_line(str(value))
 
 

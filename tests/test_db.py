@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
 import psycopg
 import pytest
 from psycopg import errors
+from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
-from flask_opsjobs.db import is_away, say_cause
+from flask_opsjobs.db import connect_apart, forget_values, is_away, say_cause, say_without_values
 
 AWAY = [
     errors.ConnectionFailure,
@@ -119,3 +125,111 @@ def test_a_cause_is_one_line_with_the_errors_name() -> None:
     assert say_cause(error) == "OperationalError: connection refused"
     assert say_cause(_wrapped(error)) == "OperationalError: connection refused"
     assert say_cause(RuntimeError("a token")) == "RuntimeError"
+
+
+# --- what Postgres quotes
+
+SECRET = "s3cr3t-value"
+TABLES = """
+CREATE TYPE mood AS ENUM ('good');
+CREATE DOMAIN few AS int CHECK (VALUE < 9);
+CREATE TABLE people (email text PRIMARY KEY, age int NOT NULL CHECK (age < 200), short varchar(3), mood mood);
+CREATE TABLE pets (owner text REFERENCES people);
+CREATE FUNCTION refuse(said text, code text) RETURNS int LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION '%', said USING ERRCODE = code; END $$;
+INSERT INTO people VALUES ('s3cr3t-value', 1);
+"""
+
+
+@pytest.fixture
+def connection(empty_database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    engine = create_engine(empty_database_url)
+    with closing(connect_apart(engine)) as found:
+        found.execute(TABLES)
+        yield found
+    engine.dispose()
+
+
+def met(connection: psycopg.Connection[Any], statement: str, *values: Any) -> psycopg.Error:
+    with pytest.raises(psycopg.Error) as error:
+        connection.execute(statement, values)
+    return error.value
+
+
+@pytest.mark.parametrize(
+    ("statement", "value", "said"),
+    [
+        ("SELECT %s::text::int", SECRET,
+         'invalid input syntax for type integer: "[hidden]" (SQLSTATE 22P02)'),
+        ("SELECT %s::text::int", f'a"b {SECRET}" c',
+         'invalid input syntax for type integer: "[hidden]" (SQLSTATE 22P02)'),
+        ("SELECT %s::text::mood", SECRET,
+         'invalid input value for enum mood: "[hidden]" (SQLSTATE 22P02)'),
+        ("SELECT %s::text::date", f"2026-{SECRET}",
+         'invalid input syntax for type date: "[hidden]" (SQLSTATE 22007)'),
+        ("SELECT %s::text::smallint", "987654321",
+         'value "[hidden]" is out of range for type smallint (SQLSTATE 22003)'),
+        ("SELECT %s::text::jsonb", f'{{"a": {SECRET}',
+         "invalid input syntax for type json (SQLSTATE 22P02)"),
+        ("INSERT INTO people (email, age, short) VALUES ('a', 1, %s)", SECRET,
+         "value too long for type character varying(3) (SQLSTATE 22001)"),
+        ("INSERT INTO people (email, age) VALUES (%s, 1)", SECRET,
+         'duplicate key value violates unique constraint "people_pkey" (SQLSTATE 23505, table people)'),
+        ("INSERT INTO people (email, age) VALUES (%s, 300)", SECRET + "2",
+         'new row for relation "people" violates check constraint "people_age_check" (SQLSTATE 23514)'),
+        ("INSERT INTO people (email) VALUES (%s)", SECRET + "2",
+         'null value in column "age" of relation "people" violates not-null constraint (SQLSTATE 23502)'),
+        ("INSERT INTO pets VALUES (%s)", SECRET + "2",
+         'insert or update on table "pets" violates foreign key constraint "pets_owner_fkey" (SQLSTATE 23503)'),
+        ("SELECT %s::text, 9::few", SECRET,
+         'value for domain few violates check constraint "few_check" (SQLSTATE 23514, type few)'),
+        ("SELECT nothing FROM people WHERE email = %s", SECRET,
+         'column "nothing" does not exist (SQLSTATE 42703)'),
+        ("SELECT refuse(%s, '23505')", f"Key (email)=({SECRET}) already exists.",
+         "raised by a function or trigger; what it said may quote values and is not kept (SQLSTATE 23505)"),
+        ("SELECT refuse(%s, 'P0001')", SECRET,
+         "raised by a function or trigger; what it said may quote values and is not kept (SQLSTATE P0001)"),
+    ],
+)  # fmt: skip
+def test_a_database_error_is_said_without_the_value(
+    connection: psycopg.Connection[Any], statement: str, value: str, said: str
+) -> None:
+    error = met(connection, statement, value)
+    assert say_without_values(error) == said
+    assert "s3cr3t" not in said
+    forget_values(error)
+    assert str(error) == said
+    assert error.sqlstate in said
+
+
+def test_a_statement_that_a_value_was_written_into_is_said_without_it(
+    connection: psycopg.Connection[Any],
+) -> None:
+    error = met(connection, f"SELECT 1 WHERE 'a' = '{SECRET}")
+    assert SECRET in str(error)
+    assert (
+        say_without_values(error)
+        == 'unterminated quoted string at or near "[hidden]" (SQLSTATE 42601)'
+    )
+
+
+def test_the_drivers_own_error_is_said_without_the_value() -> None:
+    said = say_without_values(psycopg.DataError(f"can't parse date '{SECRET}'"))
+    assert SECRET not in said
+    nul = psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+    assert say_without_values(nul) == "PostgreSQL text fields cannot contain NUL (0x00) bytes"
+
+
+def test_an_error_and_what_caused_it_forget_their_values(
+    connection: psycopg.Connection[Any],
+) -> None:
+    cause = met(connection, "INSERT INTO people (email, age) VALUES (%s, 300)", SECRET + "2")
+    found = DBAPIError.instance("INSERT", {"email": SECRET}, cause, psycopg.Error)
+    outer = RuntimeError("cannot book")
+    outer.__cause__, found.__cause__ = found, cause
+    assert SECRET in "".join(traceback.format_exception(outer))
+    forget_values(outer)
+    told = "".join(traceback.format_exception(outer))
+    assert SECRET not in told
+    assert "(psycopg.errors.CheckViolation) new row for relation" in told
+    assert cause.diag.constraint_name == "people_age_check"

@@ -6,13 +6,17 @@ import io
 import logging
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
+import psycopg
 import pytest
 from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import create_engine
 
 from flask_opsjobs import log
+from flask_opsjobs.db import connect_apart
 from tests.support import sources
 from tests.support.policies import AllowAll
 
@@ -73,6 +77,27 @@ def test_each_of_our_loggers_writes_out_what_is_no_part_of_a_line(
     assert r"x\n2026-11-25" in text
     assert "did 3 of x" in text
     assert "at 1.5 s" in text
+
+
+def test_a_database_error_is_logged_without_the_row(
+    written: io.StringIO, database_url: str
+) -> None:
+    log.keep_on_one_line()
+    ours = logging.getLogger("flask_opsjobs.worker")
+    engine = create_engine(database_url)
+    with closing(connect_apart(engine)) as connection:
+        refused = "INSERT INTO opsjobs.jobs (worker, queue) VALUES ('s3cr3t-value', 'q')"
+        with pytest.raises(psycopg.IntegrityError) as error:
+            connection.execute(refused)
+    engine.dispose()
+    assert "Failing row contains" in str(error.value)
+    ours.error("a statement failed", exc_info=error.value)
+    ours.error("a statement failed: %s", error.value)
+    told = written.getvalue()
+    assert told.count('null value in column "line" of relation "jobs"') == 2
+    assert told.count("SQLSTATE 23502") == 2
+    assert "Failing row" not in told
+    assert "s3cr3t-value" not in told
 
 
 def test_a_traceback_is_set_in_and_each_message_of_it_is_one_line(written: io.StringIO) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import SessionTransaction
 
 from .. import signals, sql
+from ..db import forget_values
 from ..errors import InvalidArgs, RefusedSession
 from ..session import touch
 from . import receipts
@@ -194,7 +195,8 @@ def _copy(
             with raw.cursor() as cursor, cursor.copy(statement) as copy:
                 copy.write(b"".join(lines))
         except psycopg.Error as error:
-            failed = _without_row(error)
+            forget_values(error)
+            failed = error
         else:
             done += len(lines)
             continue
@@ -225,11 +227,6 @@ def _chunks(worker: Worker, line: Line, rows: Iterable[Row]) -> Iterator[list[by
 def _at_row(worker: Worker, number: int, error: InvalidArgs) -> InvalidArgs:
     told = [{**one, "loc": f"[{number}].{one['loc']}"} for one in error.errors]
     return InvalidArgs(worker.name, told)
-
-
-def _without_row(error: psycopg.Error) -> psycopg.Error:
-    """The error without its DETAIL and CONTEXT, in which Postgres quotes the line."""
-    return type(error)(error.diag.message_primary or "the connection broke")
 
 
 def _head(common: Mapping[str, Any]) -> bytes:

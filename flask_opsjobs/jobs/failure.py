@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterator
 from types import TracebackType
 
 import psycopg
 from pydantic import ValidationError
-from sqlalchemy.exc import StatementError
+from sqlalchemy.exc import PendingRollbackError, StatementError
 
+from ..db import say_without_values
 from .storable import clean_text
 
 MOST_ERROR_CHARACTERS = 500
@@ -17,6 +19,8 @@ MOST_TRACEBACK_BYTES = 32_000
 _HEAD_BYTES = 8_000
 _MOST_STATEMENT_CHARACTERS = 500
 _MOST_IN_GROUP = 10
+# A text written into a statement; one that does not end hides the rest.
+_TEXT_IN_SQL = re.compile(r"'(?:[^'\\]|\\.|'')*(?:'|$)")
 _CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
 _WHILE = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
@@ -40,14 +44,17 @@ def one_line(error: BaseException) -> str:
 
 
 def message(error: BaseException) -> str:
-    """What an error says of itself. pydantic's and SQLAlchemy's quote their input: of these only the rest is told."""
+    """What an error says of itself. Those of pydantic, SQLAlchemy and Postgres quote values: only the rest is told."""
     try:
         if isinstance(error, ValidationError):
             return _of_validation(error)
         if isinstance(error, StatementError):
             return _of_statement(error)
+        if isinstance(error, PendingRollbackError):
+            # What follows is the text of another error, with the parameters of its statement.
+            return str(error).partition("Original exception was:")[0].strip()
         if isinstance(error, psycopg.Error):
-            return error.diag.message_primary or str(error)
+            return say_without_values(error)
         return str(error)
     except Exception as another:
         return f"<its text cannot be had: {type(another).__name__}>"
@@ -127,8 +134,13 @@ def _is_field(step: int | str) -> bool:
 
 def _of_statement(error: StatementError) -> str:
     cause = error.orig
-    said = f"({type(cause).__name__}) {message(cause)}" if cause is not None else str(error.args[0])
-    statement = " ".join((error.statement or "").split())
+    if isinstance(cause, psycopg.Error):
+        said = f"({type(cause).__name__}) {message(cause)}"
+    elif cause is not None:
+        said = f"({type(cause).__name__}) a parameter of the statement could not be converted"
+    else:
+        said = str(error.args[0])
+    statement = _TEXT_IN_SQL.sub("'[hidden]'", " ".join((error.statement or "").split()))
     if len(statement) > _MOST_STATEMENT_CHARACTERS:
         statement = f"{statement[:_MOST_STATEMENT_CHARACTERS]}…"
     return f"{said} [SQL: {statement}]" if statement else said

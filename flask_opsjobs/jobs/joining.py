@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import StatementError, UnboundExecutionError
 from sqlalchemy.orm import Session, scoped_session
 
+from ..db import forget_values
 from ..errors import RefusedSession
 from .models import Job
 
@@ -60,12 +61,11 @@ def join(session: Session, bind: Engine | Connection) -> Connection:
 
 @contextmanager
 def without_values() -> Iterator[None]:
-    """In this block SQLAlchemy's errors are told without the parameters of the statement."""
+    """In this block SQLAlchemy's errors are told without the values of the statement and of the row."""
     try:
         yield
     except StatementError as error:
-        error.hide_parameters = True
-        error.params = None
+        forget_values(error)
         raise
 
 

@@ -16,6 +16,7 @@ from ..cron.standing import Standing
 from ..cron.transitions import Unfinished
 from ..db import Connection, is_away
 from ..engine.command import hurry_quietly
+from ..jobs import failure
 from ..jobs.touched import Line
 from .one_pass import process_name
 from .shape import IDLE, Loop, Pass, count, every
@@ -61,7 +62,7 @@ def _apart(context: Pass, name: str, into: Settled, act: Callable[[Settled], obj
     except Exception as error:
         if is_away(error) or connection.broken or connection.closed:
             raise
-        words = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        words = failure.one_line(error)
         if troubles.get(name) != words:
             held = isinstance(error, psycopg.errors.LockNotAvailable)
             _log.error("cron entry %s is left: %s", name, words, exc_info=None if held else error)

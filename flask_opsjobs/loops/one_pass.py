@@ -11,17 +11,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import psycopg
-
 from ..db import Connection, is_away
 from ..engine.dispatch import read_clock
 from ..errors import EngineUnavailable
 from ..host import Host
+from ..jobs import failure
 from ..lifeline import awake
 from .shape import IDLE, Loop, Pass
 
 _log = logging.getLogger("flask_opsjobs.loops")
-_LONGEST_ERROR = 500
 
 
 def process_name() -> str:
@@ -104,7 +102,7 @@ class Runner:
         self.run_id = awake.note(connection, self.run_id, note, now)
 
     def _fail(self, connection: Connection, error: Exception, now: datetime, began: float) -> None:
-        words = _words(error)
+        words = failure.one_line(error)
         # The same failure every second is told once, and once more when it is over.
         if words != self.last_error:
             expected = isinstance(error, EngineUnavailable)
@@ -121,10 +119,3 @@ class Runner:
                 effect()
             except Exception:
                 _log.exception("loop %s: what follows its commit failed", self.loop.name)
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, psycopg.Error):
-        # The first line; the others may repeat the row.
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:_LONGEST_ERROR]
-    return f"{type(error).__name__}: {error}"[:_LONGEST_ERROR]

@@ -12,7 +12,7 @@ import psycopg
 from sqlalchemy import exc, func, select
 from sqlalchemy.orm import Session
 
-from ..db import connect_soon, is_away, patience
+from ..db import connect_soon, forget_values, is_away, patience
 from ..errors import AuditUnwritable, DoorwayBusy, EngineUnavailable, SchemaAhead, SchemaBehind
 from . import _problems
 from ._host import host
@@ -70,6 +70,7 @@ def asking() -> Iterator[None]:
     except (exc.DBAPIError, psycopg.Error) as error:
         found = _problem_of(error)
         if found is None:
+            forget_values(error)
             raise
         raise found from error
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
-from sqlalchemy import create_engine, text
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy import Enum, create_engine, text
+from sqlalchemy.exc import IntegrityError, PendingRollbackError, SQLAlchemyError, StatementError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from flask_opsjobs.jobs.failure import (
     MOST_ERROR_CHARACTERS,
@@ -158,6 +159,7 @@ def test_sqlalchemys_errors_carry_no_parameters(database_url: str) -> None:
             assert SECRET in str(error.value)  # so it is worth the trouble
             told.append("\n".join(map(str, describe(error.value))))
             if isinstance(error.value, IntegrityError):
+                assert "(SQLSTATE 23505, table mine)" in told[0]
                 assert "(UniqueViolation) duplicate key value" in told[0]
                 assert "[SQL: INSERT INTO mine VALUES (%(email)s)]" in told[0]
                 assert isinstance(error.value.orig, psycopg.Error)
@@ -166,3 +168,50 @@ def test_sqlalchemys_errors_carry_no_parameters(database_url: str) -> None:
     engine.dispose()
     assert len(told) == 3
     assert SECRET not in "".join(told)
+
+
+class Models(DeclarativeBase):
+    pass
+
+
+class Booking(Models):
+    __tablename__ = "bookings"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    mood: Mapped[str] = mapped_column(Enum("good", name="mood"))
+
+
+def test_an_error_that_quotes_another_or_a_parameter_carries_no_values(database_url: str) -> None:
+    """After a flush that failed, and where SQLAlchemy itself refuses a parameter."""
+    engine = create_engine(database_url)
+    told = []
+    with Session(engine) as session:
+        session.execute(text("CREATE TYPE mood AS ENUM ('good')"))
+        session.execute(
+            text("CREATE TABLE bookings (id int PRIMARY KEY, mood mood CHECK (id < 5))")
+        )
+        session.add(Booking(id=987654321, mood="good"))
+        for _ in range(2):
+            with pytest.raises((IntegrityError, PendingRollbackError)) as error:
+                session.execute(text("SELECT 1")) if told else session.flush()
+            assert "987654321" in str(error.value)
+            told.append("\n".join(map(str, describe(error.value))))
+        session.rollback()
+        session.add(Booking(id=1, mood=SECRET))
+        with pytest.raises(StatementError) as refused:
+            session.flush()
+        assert SECRET in str(refused.value)
+        told.append("\n".join(map(str, describe(refused.value))))
+    engine.dispose()
+    for each in told:
+        assert "987654321" not in each
+        assert SECRET not in each
+    assert "rolled back due to a previous exception during flush" in told[1]
+
+
+def test_a_value_written_into_a_statement_is_hidden(database_url: str) -> None:
+    engine = create_engine(database_url)
+    with engine.connect() as connection, pytest.raises(SQLAlchemyError) as error:
+        connection.execute(text(f"SELECT 1 FROM nothing WHERE a = 'it''s {SECRET}' AND b = 2"))
+    told = one_line(error.value)
+    engine.dispose()
+    assert told.endswith("[SQL: SELECT 1 FROM nothing WHERE a = '[hidden]' AND b = 2]")
