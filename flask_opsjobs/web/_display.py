@@ -119,7 +119,10 @@ class Display:
             for number, (key, one) in enumerate(value.items()):
                 yield f"{', ' if number else '{'}{json.dumps(self.clean(key))}: "
                 hidden = None if isinstance(one, _Instead) else self.hides(key)
-                yield from self._pieces(one if hidden is None else hidden, most)
+                if hidden is None:
+                    yield from self._pieces(one, most)
+                else:
+                    yield json.dumps(hidden, ensure_ascii=False)
             yield "}" if value else "{}"
         elif isinstance(value, list):
             for number, one in enumerate(value):

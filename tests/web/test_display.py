@@ -301,6 +301,18 @@ def test_the_page_of_a_job_with_a_large_argument_cleans_what_it_shows(
         assert policy.asked <= 60_000, path
 
 
+def test_a_file_holds_the_words_for_a_hidden_key_as_they_are() -> None:
+    class Odd(Hides):
+        def clean_text(self, text: str) -> str:
+            return text.upper()
+
+    display = Display(Odd(), may_see=True)
+    text = '{"a": [1.50, "ü", null, {"deep": 1, "b": {}}], "c": []}'
+    shown = '{"A": [1.50, "Ü", null, {"DEEP": "[hidden: key DEEP]", "B": {}}], "C": []}'
+    assert display.plain(text) == shown
+    assert display.plain(text, most=20) == f"{shown[:19]}…"
+
+
 @pytest.mark.parametrize("around", [100, 5_000])
 def test_half_a_secret_is_not_shown_wherever_a_text_is_cut(around: int) -> None:
     display = _display()
