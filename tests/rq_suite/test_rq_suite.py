@@ -1,7 +1,8 @@
 """RQ's own tests of its worker pass on ours too, but for a list of exceptions, each with its reason.
 
 Asked for by `--rq-suite`: it downloads the source of the installed RQ from PyPI and takes minutes. RQ's worker and ours
-are tested side by side, each file of tests in a process and with a Valkey of its own.
+are tested side by side, each file of tests in a process and with a Valkey of its own. What fails on both is printed and
+no fault of ours: `test_run_scheduled_access_self` starts a process that looks for Redis on Redis' own port.
 """
 
 from __future__ import annotations
