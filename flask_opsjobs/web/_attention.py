@@ -100,6 +100,7 @@ def _blocked(found: Split) -> Card:
         return Card("waiting", "blocked", "Blocked", Count(0), says, go)
     widest = blocks[0]
     more = f" {len(blocks) - 1} more hold jobs too." if len(blocks) > 1 else ""
+    quote = _quote(widest)
     examples = [
         Example(
             _place(block, block.name), _NOTES[block.kind], moment=block.since, count=block.count
@@ -107,9 +108,10 @@ def _blocked(found: Split) -> Card:
         for block in blocks[:_EXAMPLES]
     ]
     count = Count.sum(block.count for block in blocks)
-    says = f"{_many(widest.count, 'job')} {_verb(widest)}.{more}"
+    # What a person wrote ends the sentence.
+    says = f"{_many(widest.count, 'job')} {_verb(widest)}{'' if quote else '.' + more}"
     go = _place(widest, "See what blocks them")
-    return Card("blocked", "blocked", "Blocked", count, says, go, examples, _quote(widest))
+    return Card("blocked", "blocked", "Blocked", count, says, go, examples, quote)
 
 
 _NOTES = {

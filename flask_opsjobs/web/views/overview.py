@@ -74,7 +74,7 @@ def _part() -> tuple[Markup, datetime]:
             Seen(overview, failures, resolved, pace, outside, due, bool(silent) or not is_fresh)
         ),
         silent=silent,
-        is_fresh=is_fresh,
+        is_fresh=is_fresh and not silent,
         counting=counting if counting and counting.is_awake else None,
         pace=pace,
         charts=charts,

@@ -1,0 +1,216 @@
+"""Pictures of the overview while something is wrong: `python -m tests.tools.screenshot_outages --folder DIR`.
+
+Each state has a host with servers of its own: Redis frozen, Postgres stopped, loops silent, a cooldown, seven workers
+missing, names of 80 characters; each on three widths, light and dark.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from playwright.sync_api import sync_playwright
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session
+
+from flask_opsjobs import OpsJobs
+from flask_opsjobs.operator import Operator
+from flask_opsjobs.overview.models import Rollup, RollupHead
+from tests.support.browser import chromium
+from tests.support.database import Databases
+from tests.support.policies import AllowAll, ShowAll
+from tests.support.postgres import Postgres
+from tests.support.serving import served
+from tests.support.valkey import Valkey
+from tests.web.rows import (
+    ago,
+    make_attempt,
+    make_book,
+    make_executor,
+    make_job,
+    make_limited,
+    make_limiter,
+    make_loops,
+)
+
+WIDTHS = (1440, 1280, 360)
+THEMES = ("light", "dark")
+LONG = "reconcile_marketplace_settlement_reports_for_every_seller_account_in_one_country"
+
+
+@dataclass
+class Site:
+    """A host with its two servers."""
+
+    app: Flask
+    postgres: Postgres
+    valkey: Valkey
+
+    @property
+    def operator(self) -> Operator:
+        """The door for decisions."""
+        return Operator(self.app.extensions["opsjobs"])
+
+    @contextmanager
+    def rows(self) -> Iterator[Session]:
+        """A session that commits."""
+        with Session(self.app.extensions["opsjobs"].engine) as session:
+            yield session
+            session.commit()
+
+
+def _busy(session: Session, **loops: Any) -> None:
+    """Jobs of most states, two workers, an hour of numbers."""
+    numbers = {"available": 12, "queued": 4, "started": 3, "scheduled": 9, "retryable": 2}
+    for state, many in numbers.items():
+        for _ in range(many):
+            make_job(session, state)
+    for _ in range(2):
+        make_executor(session, queues=["default", "mail"])
+    make_loops(session, **loops)
+    make_book(session)
+    minute = datetime.now(UTC).replace(second=0, microsecond=0)
+    head = session.get_one(RollupHead, 1)
+    head.counted_from, head.counted_until = minute - timedelta(days=1), minute - timedelta(minutes=1)  # fmt: skip
+    for back in range(2, 60):
+        then = minute - timedelta(minutes=back)
+        ends = {"finished": 40 + back % 7, "failed": back % 3, "runs": [0, 20, 20]}
+        session.add(Rollup(minute=then, queue="", **ends))
+
+
+def _redis_frozen(site: Site) -> None:
+    with site.rows() as session:
+        _busy(session)
+    site.valkey.freeze()
+
+
+def _postgres_stopped(site: Site) -> None:
+    with site.rows() as session:
+        _busy(session)
+    site.app.test_client().get("/ops/jobs")  # it has answered before
+    site.postgres.stop()
+
+
+def _loops_silent(site: Site) -> None:
+    with site.rows() as session:
+        _busy(session, last_at=ago(hours=2), every_seconds=1)
+
+
+def _cooldown(site: Site) -> None:
+    with site.rows() as session:
+        _busy(session)
+        make_limiter(session, rate=None, per_seconds=None, burst=None, concurrency=100)
+        for number in range(56):
+            make_limited(session, str(number % 4))
+    site.operator.run(
+        "limiter.cooldown", ["limiter/customer-api"], actor="ops-demo", reason="the vendor asked us to wait",
+        params={"minutes": 28},
+    )  # fmt: skip
+
+
+def _workers_missing(site: Site) -> None:
+    with site.rows() as session:
+        _busy(session)
+        for number in range(7):
+            gone = make_executor(session, "missing", queues=["reports"], ended_at=ago(minutes=9 + number))  # fmt: skip
+        for _ in range(5):
+            make_job(session, queue="reports")
+            make_job(session, "failed", ended_at=ago(minutes=4))
+        left = make_job(session, "started", executor_id=gone.id)
+        make_attempt(session, left, None)
+
+
+def _long_names(site: Site) -> None:
+    with site.rows() as session:
+        _busy(session)
+        make_executor(session, "missing", name=f"{LONG[:70]}:2207", queues=[LONG])
+        make_executor(session, queues=["other" + LONG[5:]])
+        make_job(session, queue=LONG, worker=LONG)
+        make_job(session, queue="other" + LONG[5:], worker=LONG)
+        make_book(session, queue=LONG)
+        for _ in range(3):
+            make_job(session, "failed", queue=LONG, worker=LONG, ended_at=ago(minutes=4))
+        make_limiter(session, LONG, rate=None, per_seconds=None, burst=None, concurrency=100)
+        make_limited(session, "7", limiter=LONG)
+    why = {"actor": "ops-demo", "reason": "the vendor asked us to wait until the migration is over"}
+    site.operator.run("limiter.cooldown", [f"limiter/{LONG}"], params={"minutes": 28}, **why)
+    site.operator.run("queue.drain", [f"queue/other{LONG[5:]}"], **why)
+
+
+def _healthy(site: Site) -> None:
+    with site.rows() as session:
+        _busy(session)
+
+
+STATES: dict[str, Callable[[Site], None]] = {
+    "healthy": _healthy,
+    "redis-frozen": _redis_frozen,
+    "postgres-stopped": _postgres_stopped,
+    "loops-silent": _loops_silent,
+    "cooldown": _cooldown,
+    "workers-missing": _workers_missing,
+    "long-names": _long_names,
+}
+
+
+@contextmanager
+def site() -> Iterator[Site]:
+    """A host on new servers."""
+    postgres, valkey = Postgres(durable=False), Valkey()
+    try:
+        url = Databases(make_url(postgres.url())).migrated()
+        app = Flask("host")
+        app.config.update(SECRET_KEY="only for pictures", OPSJOBS_REDIS_URL=valkey.url)
+        app.config["SQLALCHEMY_DATABASE_URI"] = url
+        SQLAlchemy(app)
+        OpsJobs(app, access=AllowAll(), display=ShowAll())
+        yield Site(app, postgres, valkey)
+    finally:
+        valkey.close()
+        postgres.close()
+
+
+def take(browser: Any, url: str, name: str, folder: Path) -> None:
+    """All pictures of one state; says when a page scrolls sideways."""
+    for width, theme in product(WIDTHS, THEMES):
+        context = browser.new_context(
+            viewport={"width": width, "height": 740 if width == 360 else 900}, color_scheme=theme
+        )
+        page = context.new_page()
+        page.goto(url)
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=folder / f"{name}-{width}-{theme}.png", full_page=True)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        if wide > width:
+            print(f"{name} at {width}: {wide - width} px too wide")
+        context.close()
+
+
+def main() -> None:
+    """Take those that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("states", nargs="*", help=f"of {', '.join(STATES)}; all by default")
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium(), chromium_sandbox=False, args=["--disable-dev-shm-usage"]
+        )
+        for name in asked.states or STATES:
+            with site() as made, served(made.app) as root:
+                STATES[name](made)
+                take(browser, f"{root}/ops/jobs", name, asked.folder)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
