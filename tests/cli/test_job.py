@@ -58,6 +58,20 @@ def test_the_access_policy_is_not_asked(app: Flask, record_job: RecordJob, call:
     assert call("job", "cancel", record_job(), *REASON).exit_code == 0
 
 
+def test_too_many_actions_at_once_in_one_process_are_said_in_a_sentence(
+    app: Flask, bench: Bench, record_job: RecordJob, call: Any
+) -> None:
+    job_id, doorway = record_job(), app.extensions["opsjobs"].doorway
+    while doorway.enter():
+        pass
+    said = call("job", "cancel", job_id, *REASON)
+    assert said.exit_code == 2
+    assert "4 operators' actions are under way in this process" in said.output
+    doorway.leave()
+    assert call("job", "cancel", job_id, *REASON).exit_code == 0
+    assert bench.row("SELECT count(*) AS n FROM opsjobs.audit_events")["n"] == 1
+
+
 @pytest.mark.parametrize("name", [name for name in ACTIONS if name.startswith("job.")])
 def test_a_dry_run_writes_nothing(
     bench: Bench, record_job: RecordJob, call: Any, name: str
