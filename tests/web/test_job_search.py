@@ -183,7 +183,7 @@ def test_a_policy_that_raises_lets_nothing_be_searched(
     for box in ("args.a:1", "error:x", "tag:eu"):
         assert client.get("/ops/jobs/jobs", query_string={"q": box}).status_code == 422
     assert client.get("/ops/jobs/jobs?q=queue:default").status_code == 200
-    assert client.get("/ops/jobs/jobs/suggest?q=tag:").text.strip() == ""
+    assert not soup(client.get("/ops/jobs/jobs/suggest?q=tag:").text).select("option")
 
 
 def test_what_was_looked_at_is_said(

@@ -141,7 +141,7 @@ def test_a_fault_is_said_without_its_trace(make_app: Callable[..., Flask]) -> No
     host.require_schema = lambda: 1 / 0  # whatever it is that nobody has foreseen
     client = app.test_client()
     for path, method in (("/jobs", "GET"), ("/jobs/live", "GET"), ("/jobs/1/retry", "POST")):
-        response = client.open(f"/ops/jobs{path}?q=hunter2", method=method, headers=SAME_ORIGIN)
+        response = client.open(f"/ops/jobs{path}?q=tag:hunter2", method=method, headers=SAME_ORIGIN)
         assert response.status_code == 500
         assert "A fault in this page" in response.text
         assert "ZeroDivisionError" not in response.text
