@@ -66,16 +66,17 @@ class Host:
         """The engine of our pages: a pool apart from the host's, whose connections never wait for ever."""
         return self._pages.get()
 
-    def require_schema(self, *, or_newer: bool = False) -> None:
+    def require_schema(self, on: Engine | None = None, *, or_newer: bool = False) -> None:
         """Return when the database's schema is one this code runs on; else raise what says so, with the fix.
 
         `SchemaBehind` when it is older or missing. `SchemaAhead` when it is newer, but not with `or_newer`: what a host
         enqueues in the middle of a deploy is recorded. Asked of the database until the answer is yes, then remembered:
-        a schema only grows while we run.
+        a schema only grows while we run. It is asked `on` the engine that is given, else on the host's own: a process
+        that shows no page opens no connection for pages.
         """
         newest = inf if or_newer else SCHEMA_VERSION
         if not OLDEST_SCHEMA <= self._schema <= newest:
-            self._schema = self.schema_version()
+            self._schema = self.schema_version(on)
         if self._schema < OLDEST_SCHEMA:
             state = f"is at version {self._schema}" if self._schema else "is missing"
             raise SchemaBehind(
@@ -88,9 +89,9 @@ class Host:
                 "run the release of flask_opsjobs that the database was upgraded with, or a newer one"
             )
 
-    def schema_version(self) -> int:
+    def schema_version(self, on: Engine | None = None) -> int:
         """The version of the schema in the database; 0 when there is none."""
-        with connect_soon(self.pages) as connection:
+        with self.engine.connect() if on is None else connect_soon(on) as connection:
             if connection.scalar(text(f"SELECT to_regclass('{SCHEMA}.schema_version')")) is None:
                 return 0
             found = connection.scalar(text(f"SELECT max(version) FROM {SCHEMA}.schema_version"))

@@ -55,7 +55,7 @@ def asking() -> Iterator[None]:
     """
     try:
         with host().postgres.asking(_is_silence, _still_away):
-            host().require_schema()
+            host().require_schema(host().pages)
             yield
     except SchemaBehind as behind:
         raise _problems.schema_behind(str(behind)) from behind

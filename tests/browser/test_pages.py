@@ -96,7 +96,7 @@ def test_a_running_job_is_followed_to_its_end(page: Any, noise: list[str], runni
 
 def test_the_journey_from_what_is_wrong_to_the_error(page: Any, running: Site) -> None:
     _open(page, running, "")
-    assert "no live worker" in page.inner_text(".say")
+    assert "no live worker" in page.inner_text("main")
     page.click("nav.side >> text=Jobs")
     page.click("nav.tabs >> text=failed")
     page.wait_for_url("**/jobs?state=failed")

@@ -199,7 +199,7 @@ def test_the_command_without_a_schema_says_what_to_run(
 ) -> None:
     app = make_app(SQLALCHEMY_DATABASE_URI=empty_database_url)
     asked = app.test_cli_runner().invoke(args=["opsjobs", "retain"])
-    assert asked.exit_code == 1
+    assert asked.exit_code == 2
     assert "flask db upgrade" in asked.output
 
 
