@@ -22,7 +22,7 @@ class Person(UserMixin):
 
 _ALL = (
     Person("viewer", "look", "viewer", "sees jobs, not their arguments and errors"),
-    Person("ops-demo", "operate", "operator", "sees everything and enqueues"),
+    Person("ops-demo", "operate", "operator", "sees everything and acts on jobs, but deletes none"),
     Person("admin", "rule", "admin", "may do anything"),
 )
 PEOPLE = {person.name: person for person in _ALL}

@@ -26,7 +26,7 @@ OVERLAPS = {
 
 # Which slots of a time without a scheduler run afterwards.
 CATCH_UPS = {
-    "none": "none of them",
+    "none": "no missed slot runs afterwards",
     "latest": "the last of them, unless a slot is due now",
     "all": "all of them, up to a number, the last ones",
 }

@@ -31,7 +31,7 @@ def say_well(seen: Overview) -> str:
     many = len(seen.alive)
     alive = f"{_many(many, 'worker')} {'has' if many == 1 else 'have'} a sign of life."
     books = " Nothing is lost: the books balance." if seen.books else ""
-    return f"Nothing failed in the last hour, every loop is awake, {alive}{books}"
+    return f"No job of the last hour is left failed, every loop is awake, {alive}{books}"
 
 
 def _due(queue: QueueDepth) -> Count:

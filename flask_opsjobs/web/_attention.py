@@ -99,7 +99,8 @@ def _blocked(found: Split) -> Card:
         go = Place("See the queues", "queues", {})
         return Card("waiting", "blocked", "Blocked", Count(0), says, go)
     widest = blocks[0]
-    more = f" {len(blocks) - 1} more hold jobs too." if len(blocks) > 1 else ""
+    others = len(blocks) - 1
+    more = f" {others} more {'holds' if others == 1 else 'hold'} jobs too." if others else ""
     quote = _quote(widest)
     examples = [
         Example(
@@ -114,14 +115,15 @@ def _blocked(found: Split) -> Card:
     return Card("blocked", "blocked", "Blocked", count, says, go, examples, quote)
 
 
+# What the moment of a block is: of a decision, or else of the oldest of its jobs.
 _NOTES = {
-    "redis": "Redis is away",
-    "suspended": "suspended",
-    "worker": "no worker",
+    "redis": "oldest due",
+    "suspended": "oldest due",
+    "worker": "no worker, oldest due",
     "paused": "paused",
     "draining": "draining",
     "cooldown": "cools down",
-    "limit": "limit reached",
+    "limit": "limit reached, oldest due",
 }
 
 

@@ -61,7 +61,7 @@ def test_all_is_well(session: Session, get: Get) -> None:
     session.commit()
     assert _said(get) == (
         "healthy",
-        "Nothing needs a person. Nothing failed in the last hour, every loop is awake, "
+        "Nothing needs a person. No job of the last hour is left failed, every loop is awake, "
         "1 worker has a sign of life.",
     )
 
@@ -230,13 +230,13 @@ def test_jobs_of_paused_and_unserved_queues_are_blocked(session: Session, get: G
     assert _words(cards["Blocked"].select_one(".count")) == "3"
     assert (
         _words(cards["Blocked"].select_one(".diag"))
-        == "2 jobs wait: crm is paused. 1 more hold jobs too."
+        == "2 jobs wait: crm is paused. 1 more holds jobs too."
     )
     assert [
         re.sub(r" since.*| \d+ min", "", _words(line)) for line in cards["Blocked"].select(".ex li")
     ] == [
         "crm 2 · paused",
-        "reports 1 · no worker",
+        "reports 1 · no worker, oldest due",
     ]
     # What is blocked is not also called runnable.
     assert _words(cards["Runnable"].select_one(".count")) == "1"
@@ -465,6 +465,8 @@ def test_nothing_is_called_moving_while_redis_is_silent(
     assert "Moving." not in tree.text
     cards = _cards(get)
     assert "1 job waits for Redis" in _words(cards["Blocked"].select_one(".diag"))
+    # The moment is of the oldest job, not of Redis: that is in the headline.
+    assert _words(cards["Blocked"].select_one(".ex li")).startswith("Redis 1 · oldest due since ")
     assert _words(cards["Runnable"].select_one(".count")) == "0"
     assert tree.select("#sources li") == []  # the headline says it
     assert "Redis answers" not in tree.text
