@@ -140,6 +140,11 @@ def middle(name: str | None, most: int = 32) -> Markup:
     )
 
 
+def short_names(text: str) -> Markup:
+    """A sentence of ours in which each long name lacks its middle, and has the whole in its title."""
+    return Markup(" ").join(middle(word) for word in text.split(" "))
+
+
 def code(text: str) -> Markup:
     """A sentence of ours in which backticks set code apart."""
     parts = re.split(r"`([^`]*)`", visible(text))
@@ -179,6 +184,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "lasting": lasting,
     "lately": lately,
     "middle": middle,
+    "short_names": short_names,
     "number": number,
     "size": size,
     "took": took,

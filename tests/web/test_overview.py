@@ -377,6 +377,19 @@ def test_all_that_is_wrong_is_listed_the_worst_first(
     assert workers.startswith("7 workers went missing in the last day.")
 
 
+def test_the_headline_leaves_out_the_middle_of_a_long_name(session: Session, get: Get) -> None:
+    """So that on a phone the cards stand on the first screen, whatever things are called."""
+    _well(session)
+    name = "reconcile_marketplace_settlement_reports_for_every_seller_account_in_one_country_"
+    make_job(session, queue=name)
+    session.commit()
+    (row,) = soup(get().text).select(".headline li")
+    (short,) = row.select("strong .short-name")
+    assert short["title"] == name
+    assert len(short.text) == 32
+    assert f"flask opsjobs worker {name}" in row.select_one(".rest").text, "a command is whole"
+
+
 def test_jobs_behind_a_cooldown_are_blocked(session: Session, get: Get, host: Host) -> None:
     _well(session)
     make_limiter(
