@@ -1,4 +1,4 @@
-"""`flask history`: the day before the demo begins, lived through by the shop's own jobs in a few seconds."""
+"""`flask history`: the two days before the demo begins, lived through by the shop's own jobs in a few seconds."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from . import happenings, vendors
 from .extensions import db, opsjobs
 from .models import Invoice
 
-# Longer than a day, so that the last night is in it at any hour.
-LENGTH = timedelta(hours=26)
+# So long that the night in which nobody watched is over for more than a day, at any hour: all is well by now.
+LENGTH = timedelta(hours=50)
+# In the first half the shop is closed, and only cron runs.
+OPEN = timedelta(hours=25)
 LAST_HOUR, MINUTE = timedelta(minutes=65), timedelta(minutes=1)
 HOME = ZoneInfo("Europe/Berlin")
-# In the last night nobody watched for so long, around the slot of `nightly_sync` at 3:30.
+# In the first night nobody watched for so long, around the slot of `nightly_sync` at 3:30.
 ASLEEP_FROM, ASLEEP_UNTIL = "03:10", "03:55"
 # Before now: the receiver of webhooks goes down, comes back, and what failed is retried.
 DOWN, BACK, RETRIED = timedelta(hours=5), timedelta(hours=4, minutes=35), timedelta(hours=4)
@@ -36,7 +38,7 @@ BUSIEST = 0.8
 @click.command("history")
 @with_appcontext
 def history() -> None:
-    """Live through the day before now, once, by the library's own statements at their own times."""
+    """Live through the two days before now, once, by the library's own statements at their own times."""
     if db.session.scalar(db.select(Invoice.id).limit(1)) is not None:
         return
     db.session.remove()
@@ -46,12 +48,13 @@ def history() -> None:
     with past(app, end - LENGTH) as time, waiting_by(time):
         for moment in moments(end):
             time.move_to(moment)
-            if is_watched(moment):
+            if is_watched(moment, end):
                 time.loop()
                 if moment.minute % 5 == 0:
                     time.perform(app)
             decide(moment, end, time)
-            buy(moment, time, app)
+            if end - moment < OPEN:
+                buy(moment, time, app)
 
 
 @contextmanager
@@ -72,8 +75,10 @@ def moments(end: datetime) -> Iterator[datetime]:
         moment += STEP if end - moment > LAST_HOUR else MINUTE
 
 
-def is_watched(moment: datetime) -> bool:
+def is_watched(moment: datetime, end: datetime) -> bool:
     """Whether workers and loops ran."""
+    if end - moment < OPEN:
+        return True
     return not ASLEEP_FROM <= f"{moment.astimezone(HOME):%H:%M}" < ASLEEP_UNTIL
 
 
@@ -87,8 +92,6 @@ def decide(moment: datetime, end: datetime, time: Past) -> None:
 
 def buy(moment: datetime, time: Past, app: Flask) -> None:
     """What happens in the shop until the loops look again."""
-    if not is_watched(moment):
-        return
     hour = moment.astimezone(HOME).hour
     share = max(0.15, math.sin((hour - 6) / 16 * math.pi))
     for _ in range(round(BUSIEST * share + random.random())):

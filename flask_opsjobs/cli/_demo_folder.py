@@ -74,10 +74,16 @@ def set_aside(folder: Path) -> str:
     older = folder / _OLDER
     shutil.rmtree(older, ignore_errors=True)
     (folder / _DATA).rename(older)
+    (folder / _STEPS).unlink(missing_ok=True)
     return (
         "other migrations made the database of this demo: it is kept in "
         f"{shlex.quote(str(older))}, and a new one is made"
     )
+
+
+def has_steps(folder: Path) -> bool:
+    """Whether migrations have made a database in `folder` already."""
+    return (folder / _STEPS).exists()
 
 
 def note_steps(folder: Path, steps: Mapping[str, str]) -> None:

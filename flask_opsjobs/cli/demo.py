@@ -117,11 +117,13 @@ def _show(ctx: click.Context, folder: Path, port: int, children: Children) -> in
     click.echo("starting PostgreSQL and Valkey")
     steps = _demo_folder.hash_steps([folder_of("migrations"), _host_migrations(ctx)])
     with _demo_servers.running(folder, steps, children.check) as servers:
+        is_new = not _demo_folder.has_steps(folder)
         env = {**SETTINGS, **servers.env}
         _step(ctx, env, children, "db", "upgrade")
         _demo_folder.note_steps(folder, steps)
         people = _step(ctx, env, children, "seed")
-        click.echo("writing the day before, which takes some seconds the first time")
+        if is_new:
+            click.echo("writing two days of history, which takes some seconds")
         _step(ctx, env, children, "history")
         _note_env(ctx, folder, servers.env)
         _add_children(ctx, env, port, children)

@@ -64,7 +64,11 @@ def _redis(one: SilentRedis, due: Mapping[str, Count] | None, is_one_of_many: bo
     names = ", ".join(f"`{name}`" for name in one.queues[:2])
     more = f" and {len(one.queues) - 2} more" if len(one.queues) > 2 else ""
     whose = f" of the queues {names}{more}" if is_one_of_many else ""
-    last = f" It answered last at {one.answered_at:%H:%M:%S} UTC." if one.answered_at else ""
+    last = (
+        f" This process heard from it last at {one.answered_at:%H:%M:%S} UTC."
+        if one.answered_at
+        else ""
+    )
     waits = "How many jobs wait for it cannot be told."
     if due is not None:
         there = (

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from .. import sql
+from ..cron.queries import Missed, list_missed_lately
 from ..jobs import queries as job_queries
 from ..jobs.filter import JobFilter
 from ..jobs.lifecycle import FINAL, STATES
@@ -78,6 +79,7 @@ class Overview:
     held: Sequence[Held]
     is_all_held: bool
     cooling: Sequence[Cooling]
+    missed: Mapping[str, Missed]
     orphans: int
     executors: Sequence[ExecutorRow]
     loops: Sequence[LoopRow]
@@ -107,6 +109,7 @@ def find_overview(session: Session, now: datetime, late_seconds: float) -> Overv
         held=held,
         is_all_held=is_all_held,
         cooling=list_cooling(session, now),
+        missed=list_missed_lately(session, now),
         orphans=count_orphans(session),
         failures=job_queries.find_recent_failures(session, _FAILURES),
         executors=executors,

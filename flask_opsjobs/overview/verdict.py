@@ -80,6 +80,21 @@ def _failed_lately(seen: Overview) -> Iterator[Wrong]:
         yield Wrong("failed", fact, rest, seen.first_failure, go)
 
 
+def _slots_missed(seen: Overview) -> Iterator[Wrong]:
+    if not seen.missed:
+        return
+    number = sum(one.slots for one in seen.missed.values())
+    last = max(one.last_at for one in seen.missed.values())
+    fact = f"{_many(number, 'cron slot')} {_was(number)} missed in the last day."
+    go = Place("See the cron entries", "cron", {})
+    if len(seen.missed) == 1:
+        (name,) = seen.missed
+        fact = f"Cron entry {name} missed {_many(number, 'slot')} in the last day."
+        go = Place("See the entry", "cron_entry", {"name": name})
+    rest = f"The last one was due at {last:%Y-%m-%d %H:%M} UTC. Its entry says why, and can run it now."
+    yield Wrong("late", fact, rest, go=go)
+
+
 _WORKERS = Place("See the workers", "workers", {})
 
 
@@ -188,6 +203,7 @@ _RULES: Sequence[Callable[[Overview], Iterator[Wrong]]] = (
     _queue_without_worker,
     _jobs_unaccounted,
     _failed_lately,
+    _slots_missed,
     _worker_missing,
     _no_worker,
     _worker_late,
@@ -204,6 +220,10 @@ def _many(number: int, thing: str) -> str:
 
 def _is(number: int) -> str:
     return "is" if number == 1 else "are"
+
+
+def _was(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def _counted(count: Count, thing: str) -> str:

@@ -62,7 +62,7 @@ def cross_site() -> Problem:
     return Problem(
         403,
         "Not from here",
-        "This change was sent by a page of another site, or by a browser that does not say from where.",
+        "This change was sent by a page of another site, or by a client that sends no Sec-Fetch-Site or Origin header.",
         "Make the change on the page itself.",
     )
 
@@ -225,7 +225,7 @@ def too_slow(seconds: float) -> Problem:
 def database_away(since: datetime | None, answered_at: datetime | None) -> Problem:
     """Postgres cannot be reached, or says nothing; `since` is when this process first saw it so."""
     when = f" since {_clock(since)}" if since else ""
-    last = f" (it answered last at {_clock(answered_at)})" if answered_at else ""
+    last = f" (this process heard from it last at {_clock(answered_at)})" if answered_at else ""
     return Problem(
         503,
         "Postgres does not answer",

@@ -24,6 +24,7 @@ from tests.web.every import soup
 from tests.web.rows import (  # fmt: skip
     ago,
     make_book,
+    make_entry,
     make_event,
     make_executor,
     make_job,
@@ -375,6 +376,18 @@ def test_all_that_is_wrong_is_listed_the_worst_first(
     assert "ops-demo: “the host is moved”" in _words(rows[3])
     workers = _words(soup(get("/workers").text).select_one("#part .say"))
     assert workers.startswith("7 workers went missing in the last day.")
+
+
+def test_missed_slots_of_the_last_day_are_said(session: Session, get: Get) -> None:
+    """The badge beside Cron counts the same slots."""
+    _well(session)
+    make_entry(session, make_job(session, "finished", queue="nightly"))
+    session.commit()
+    tree = soup(get().text)
+    (row,) = tree.select(".headline li")
+    assert _words(row.strong) == "Cron entry nightly missed 3 slots in the last day."
+    assert row.a["href"].endswith("/cron/nightly")
+    assert "3 slots missed" in _words(tree.select_one("nav.side a[href$='/cron']"))
 
 
 def test_the_headline_leaves_out_the_middle_of_a_long_name(session: Session, get: Get) -> None:

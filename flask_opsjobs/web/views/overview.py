@@ -24,7 +24,13 @@ from .._reads import reading
 
 _RESOLVED = timedelta(days=1)
 # Behind each entry of the navigation, what the cards link to.
-_BELOW = {"jobs": ("job",), "queues": ("queue",), "limiters": ("limiter",), "audit": ("audit_event",)}  # fmt: skip
+_BELOW = {
+    "jobs": ("job",),
+    "queues": ("queue",),
+    "cron": ("cron_entry",),
+    "limiters": ("limiter",),
+    "audit": ("audit_event",),
+}
 _MOMENTS = 6
 
 
