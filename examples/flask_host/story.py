@@ -23,7 +23,7 @@ from .models import Invoice
 # So long that the night in which nobody watched is over for more than a day, at any hour: all is well by now.
 LENGTH = timedelta(hours=50)
 # In the first half the shop is closed, and only cron runs.
-OPEN = timedelta(hours=25)
+OPEN, CLOSED = timedelta(hours=25), timedelta(minutes=2)
 LAST_HOUR, MINUTE = timedelta(minutes=65), timedelta(minutes=1)
 HOME = ZoneInfo("Europe/Berlin")
 # In the first night nobody watched for so long, around the slot of `nightly_sync` at 3:30.
@@ -53,8 +53,11 @@ def history() -> None:
                 if moment.minute % 5 == 0:
                     time.perform(app)
             decide(moment, end, time)
-            if end - moment < OPEN:
+            if CLOSED < end - moment < OPEN:
                 buy(moment, time, app)
+        # What the last customers left to be tried again is done before the demo begins.
+        time.move_to(end)
+        time.perform(app)
 
 
 @contextmanager
