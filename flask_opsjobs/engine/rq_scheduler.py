@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import time
+import select
+import signal
+import socket
 from typing import Any
 
 from redis import RedisError
@@ -45,20 +48,32 @@ class OpsScheduler(RQScheduler):
             self.register_death()
 
     def work(self) -> None:
-        """Schedule until asked to stop."""
+        """Schedule until asked to stop, and stop at once: RQ's own loop sleeps its second to the end."""
         die_with(self._worker_pid)
-        while True:
+        self._install_signal_handlers()
+        self._signals, written = socket.socketpair()
+        written.setblocking(False)
+        signal.set_wakeup_fd(written.fileno())
+        while not self._stop_requested:
             try:
-                super().work()
-                return
+                self._schedule_until_stopped()
             except RedisError as error:
-                if self._stop_requested:
-                    return
-                _log.warning(
-                    "RQ's scheduler waits for Redis (%s); jobs that become due are late",
-                    type(error).__name__,
-                )
-            self._wait_for_redis()
+                self._wait_for_redis(error)
+
+    def _schedule_until_stopped(self) -> None:
+        self.register_birth()
+        while not self._stop_requested:
+            if self.should_reacquire_locks:
+                self.acquire_locks()
+            self.heartbeat()
+            self.enqueue_scheduled_jobs()
+            self._wait(self.interval)
+        self.stop()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait this long, or until a signal comes."""
+        if select.select([self._signals], [], [], seconds)[0]:
+            self._signals.recv(1024)
 
     def enqueue_scheduled_jobs(self) -> None:
         """Put the jobs that are due into their queues. One that cannot be read fails, and holds up no other."""
@@ -91,12 +106,16 @@ class OpsScheduler(RQScheduler):
             registry.connection.zrem(registry.key, rq_id)
             return True
 
-    def _wait_for_redis(self) -> None:
+    def _wait_for_redis(self, error: RedisError) -> None:
+        if self._stop_requested:
+            return
+        _log.warning(
+            "RQ's scheduler waits for Redis (%s); jobs that become due are late",
+            type(error).__name__,
+        )
         backoff = Backoff(longest=2.0)
         while not self._stop_requested:
-            time.sleep(backoff.next_seconds())
-            try:
+            self._wait(backoff.next_seconds())
+            with contextlib.suppress(RedisError):
                 self.connection.ping()
                 return
-            except RedisError:
-                continue

@@ -14,6 +14,7 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.scheduler import RQScheduler
 
+from flask_opsjobs.engine.rq_scheduler import OpsScheduler
 from tests.support.processes import Child, Children
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
@@ -75,6 +76,18 @@ def test_it_leaves_a_queue_to_another_scheduler(children: Children, queue: Queue
     worker.wait_for("listens to")
     assert worker.children() == []
     assert queue.connection.get(LOCK) == other.name.encode()
+
+
+def test_it_stops_at_once(queue: Queue) -> None:
+    """RQ's own sleeps to the end of its interval, and so each stop of a worker took up to a second."""
+    scheduler = OpsScheduler([queue], connection=queue.connection, interval=600)
+    scheduler.acquire_locks()
+    process = scheduler.start()
+    wait_until(lambda: queue.connection.hget(scheduler.key, "pid"), what="its birth")
+    process.terminate()
+    process.join(20)
+    assert process.exitcode == 0
+    assert not queue.connection.exists(LOCK)
 
 
 @pytest.mark.chaos
