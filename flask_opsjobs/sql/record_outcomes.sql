@@ -3,6 +3,7 @@
 -- bears the outcome's own dispatch number is moved, `started`, or `queued` when a crash forgot the claim.
 -- An executor that does not have the worker, or does not accept the arguments, hands the job back: it is due again after
 -- 5 s, then 10, then each 20, until %(refused_for)s after the first refusal. No attempt counts, since nothing was called.
+-- A quarter of each wait is left to chance: workers pop once a second, so that after equal waits the same one is first.
 -- Run by a worker's recorder, for many or for one. Index: jobs_pkey.
 WITH o AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS o(
@@ -25,8 +26,7 @@ WITH o AS MATERIALIZED (
              WHEN o.kind = 'snoozed' OR back.is_handed_back THEN 'scheduled'
              WHEN l.attempt < l.max_attempts THEN 'retryable' ELSE 'failed' END AS next,
         CASE WHEN back.is_handed_back THEN least(l.first_refused_at + %(refused_for)s::interval - %(now)s,
-                CASE WHEN %(now)s < l.first_refused_at + interval '5 s' THEN interval '5 s'
-                     WHEN %(now)s < l.first_refused_at + interval '15 s' THEN interval '10 s' ELSE interval '20 s' END)
+                least(%(now)s - l.first_refused_at + interval '5 s', interval '20 s') * (0.75 + 0.25 * random()))
              ELSE coalesce(o.delay_seconds, 0) * interval '1 s' END AS delay
     FROM locked l JOIN o USING (id, dispatch_no)
     CROSS JOIN LATERAL (SELECT

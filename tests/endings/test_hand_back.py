@@ -41,7 +41,7 @@ def record(bench: Bench, job_id: int, outcome: Outcome, now: datetime, number: i
 
 
 @pytest.mark.parametrize("outcome", [UNKNOWN, INVALID], ids=lambda outcome: outcome.ended_by)
-def test_it_is_due_after_5_10_and_20_seconds_and_fails_after_ten_minutes(
+def test_it_is_due_after_about_5_10_and_20_seconds_and_fails_after_ten_minutes(
     bench: Bench, record_job: RecordJob, outcome: Outcome
 ) -> None:
     """Each refusal comes the moment that the job is due."""
@@ -57,8 +57,10 @@ def test_it_is_due_after_5_10_and_20_seconds_and_fails_after_ten_minutes(
             assert (job["attempt"], job["max_attempts"], job["error"]) == (0, 1, outcome.error)
             waits.append((job["due_at"] - now).total_seconds())
             now = job["due_at"]
-    assert waits[:4] == [5, 10, 20, 20]
-    assert set(waits[4:-1]) == {20}
+    assert 3.75 <= waits[0] <= 5
+    assert 0.75 * (waits[0] + 5) <= waits[1] <= waits[0] + 5
+    assert all(15 <= wait <= 20 for wait in waits[4:-1])
+    assert len(set(waits)) == len(waits), "equal waits meet the same executor again and again"
     assert now == first + 10 * MINUTES
     assert (job["ended_by"], job["ended_at"], job["attempt"]) == (outcome.ended_by, now, 1)
     # Of the attempts that were handed back the newest stays, beside the one that ended the job.
