@@ -9,13 +9,13 @@ from .errors import (
     OpsJobsError,
     SchemaAhead,
     SchemaBehind,
-    UnknownWorker,
+    UnknownTask,
 )
 from .jobs.current import current_job
 from .jobs.enqueue import Enqueued, EnqueuedMany
 from .jobs.outcomes import Cancel, Discard, RetryIn, Snooze
 from .jobs.receipts import Unique
-from .jobs.worker import Worker
+from .jobs.task import Task
 from .limits.limit import Limit
 from .policy import AccessPolicy, DisplayPolicy
 
@@ -39,8 +39,8 @@ __all__ = [
     "SchemaAhead",
     "SchemaBehind",
     "Snooze",
+    "Task",
     "Unique",
-    "UnknownWorker",
-    "Worker",
+    "UnknownTask",
     "current_job",
 ]

@@ -20,7 +20,7 @@ from .engine.handout import Handout
 from .errors import ConfigError, DeclarationError
 from .explain.shapes import Explanation
 from .host import Host
-from .jobs.worker import Worker
+from .jobs.task import Task
 from .operator import Operator
 from .web import make_blueprint
 
@@ -41,7 +41,7 @@ class OpsJobs:
         access: policy.AccessPolicy | None = None,
         display: policy.DisplayPolicy | None = None,
     ) -> None:
-        self.workers: dict[str, Worker] = {}
+        self.tasks: dict[str, Task] = {}
         self.cron_entries: dict[str, Entry] = {}
         self._access = access
         self._display = display
@@ -66,7 +66,7 @@ class OpsJobs:
             engine=engine,
             session=session,
             secrets=_secrets(app),
-            workers=self.workers,
+            tasks=self.tasks,
             cron_entries=self.cron_entries,
             access=_policy(access or self._access, policy.AccessPolicy, "access"),
             display=_policy(display or self._display, policy.DisplayPolicy, "display"),
@@ -108,18 +108,18 @@ class OpsJobs:
         return explain_apart(self.host, job_id)
 
     @overload
-    def worker(self, function: Callable[..., Any], /) -> Worker: ...
+    def task(self, function: Callable[..., Any], /) -> Task: ...
     @overload
-    def worker(self, /, **options: Any) -> Callable[[Callable[..., Any]], Worker]: ...
-    def worker(
+    def task(self, /, **options: Any) -> Callable[[Callable[..., Any]], Task]: ...
+    def task(
         self, function: Callable[..., Any] | None = None, /, **options: Any
-    ) -> Worker | Callable[[Callable[..., Any]], Worker]:
-        """Declare a worker, as `@opsjobs.worker` or `@opsjobs.worker(queue="mail", …)`; options as of `Worker`."""
+    ) -> Task | Callable[[Callable[..., Any]], Task]:
+        """Declare a task, as `@opsjobs.task` or `@opsjobs.task(queue="mail", …)`; options as of `Task`."""
 
-        def declare(function: Callable[..., Any]) -> Worker:
-            worker = Worker(function, host=lambda: self.host, **options)
-            worker.register(self.workers)
-            return worker
+        def declare(function: Callable[..., Any]) -> Task:
+            task = Task(function, host=lambda: self.host, **options)
+            task.register(self.tasks)
+            return task
 
         return declare if function is None else declare(function)
 
@@ -132,8 +132,8 @@ class OpsJobs:
         catch_up: CatchUp = "none",
         args: Mapping[str, Any] | None = None,
         name: str | None = None,
-    ) -> Callable[[Worker], Worker]:
-        """Run a worker by the clock: `@opsjobs.cron("30 3 * * *", zone="Europe/Paris")` above `@opsjobs.worker`.
+    ) -> Callable[[Task], Task]:
+        """Run a task by the clock: `@opsjobs.cron("30 3 * * *", zone="Europe/Paris")` above `@opsjobs.task`.
 
         `expression` has five fields or is one such as `@daily`. While a job of the entry has not ended, a slot is
         treated as `overlap` says: `skip`, `allow`, `queue_one` or `cancel_previous`. Of the slots of a time without a
@@ -141,22 +141,22 @@ class OpsJobs:
         fault. The loops of `flask opsjobs run` take the declared entries over when they start.
         """
 
-        def declare(worker: Worker) -> Worker:
-            if not isinstance(worker, Worker):
+        def declare(task: Task) -> Task:
+            if not isinstance(task, Task):
                 raise DeclarationError(
-                    f"cron takes a worker, got {worker!r}: write @opsjobs.cron(…) above @opsjobs.worker"
+                    f"cron takes a task, got {task!r}: write @opsjobs.cron(…) above @opsjobs.task"
                 )
             entry = make_entry(
-                worker, expression, zone=zone, overlap=overlap, catch_up=catch_up, args=args, name=name
+                task, expression, zone=zone, overlap=overlap, catch_up=catch_up, args=args, name=name
             )  # fmt: skip
             other = self.cron_entries.get(entry.name)
             if other is not None and other != entry:
                 raise DeclarationError(
-                    f"cron entry {entry.name} is declared twice, for {other.worker} and for {entry.worker}: "
+                    f"cron entry {entry.name} is declared twice, for {other.task} and for {entry.task}: "
                     "give one of them another name="
                 )
             self.cron_entries[entry.name] = entry
-            return worker
+            return task
 
         return declare
 

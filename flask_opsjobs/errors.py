@@ -17,21 +17,21 @@ class ConfigError(OpsJobsError):
 
 
 class DeclarationError(OpsJobsError):
-    """A worker is declared in a way that cannot work; raised where the function is decorated."""
+    """A task is declared in a way that cannot work; raised where the function is decorated."""
 
 
 class InvalidArgs(OpsJobsError):
-    """A call does not fit its worker's signature. Nothing was written.
+    """A call does not fit its task's signature. Nothing was written.
 
     `errors` lists all of them as `{"loc": "account_id", "msg": "…", "type": "…"}`, never with the values,
     since values may be secret.
     """
 
-    def __init__(self, worker: str, errors: list[dict[str, Any]]) -> None:
-        self.worker = worker
+    def __init__(self, task: str, errors: list[dict[str, Any]]) -> None:
+        self.task = task
         self.errors = errors
         said = "; ".join(f"{error['loc']}: {error['msg']}" for error in errors)
-        super().__init__(f"worker {worker}: {said}")
+        super().__init__(f"task {task}: {said}")
 
 
 class LimitReached(OpsJobsError):
@@ -40,14 +40,14 @@ class LimitReached(OpsJobsError):
     `limiter` and `partition` say which bucket; `code` is the reason, as `explain` names it.
     """
 
-    def __init__(self, worker: str, limiter: str, partition: str, code: str) -> None:
-        self.worker = worker
+    def __init__(self, task: str, limiter: str, partition: str, code: str) -> None:
+        self.task = task
         self.limiter = limiter
         self.partition = partition
         self.code = code
         of = f" for {partition!r}" if partition else ""
         super().__init__(
-            f"worker {worker}: limiter {limiter} has no room{of} now ({code}): "
+            f"task {task}: limiter {limiter} has no room{of} now ({code}): "
             'call again later, or declare when_full="hold"'
         )
 
@@ -60,8 +60,8 @@ class SchemaAhead(OpsJobsError):
     """The database has a newer `opsjobs` schema than this code knows."""
 
 
-class UnknownWorker(OpsJobsError):
-    """A job names a worker that this process has not imported."""
+class UnknownTask(OpsJobsError):
+    """A job names a task that this process has not imported."""
 
 
 class UnknownJob(OpsJobsError, LookupError):

@@ -1,4 +1,4 @@
-"""What flask_opsjobs knows of one host application: its settings, database, workers and policies, as plain values."""
+"""What flask_opsjobs knows of one host application: its settings, database, tasks and policies, as plain values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from .cron.declaration import Entry
-    from .jobs.worker import Worker
+    from .jobs.task import Task
 
 # How many operators' actions of one process may hold a connection at once.
 MOST_ACTIONS = 4
@@ -42,7 +42,7 @@ class Host:
     engine: Engine
     session: Callable[[], Session]
     secrets: tuple[bytes, ...]
-    workers: dict[str, Worker]
+    tasks: dict[str, Task]
     access: AccessPolicy
     display: DisplayPolicy
     spare: SpareConnections

@@ -212,7 +212,7 @@ class Operator:
     def create_cron(self, entry: str, what: Mapping[str, Any], **why: Unpack[Why]) -> Receipt:
         """Make a cron entry that code does not declare.
 
-        `what` has its `worker`, `expression`, `zone`, `overlap`, `catch_up` and `args`; the last four may be None.
+        `what` has its `task`, `expression`, `zone`, `overlap`, `catch_up` and `args`; the last four may be None.
         """
         return self._must("cron.create", _entries(entry), why, what)
 

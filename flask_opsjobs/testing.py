@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .db import Connection
     from .host import Host
     from .jobs.joining import AnySession
-    from .jobs.worker import Worker
+    from .jobs.task import Task
 
 # What a function raises at the test that drains, and not only at its job.
 _THROUGH: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
@@ -40,13 +40,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RecordedJob:
-    """A job as its row is. `output` is what the worker returned, when that is recorded.
+    """A job as its row is. `output` is what the task returned, when that is recorded.
 
     `exception` is what its function raised last in the drain that this value comes from; None otherwise.
     """
 
     id: int
-    worker: str
+    task: str
     queue: str
     state: str
     args: dict[str, Any]
@@ -83,7 +83,7 @@ class Drained:
         for job in self.jobs:
             if job.state != "finished":
                 raise AssertionError(
-                    f"job {job.id} of worker {job.worker} is {job.state}: {job.error}"
+                    f"job {job.id} of task {job.task} is {job.state}: {job.error}"
                 ) from job.exception
         return self
 
@@ -127,20 +127,18 @@ def drain(
     return Drained(drain.calls, moved)
 
 
-def jobs(
-    worker: Worker | str | None = None, *, session: AnySession | None = None
-) -> list[RecordedJob]:
-    """The jobs in the database, of one worker or of all, oldest first; also those that `session` has not committed."""
+def jobs(task: Task | str | None = None, *, session: AnySession | None = None) -> list[RecordedJob]:
+    """The jobs in the database, of one task or of all, oldest first; also those that `session` has not committed."""
     from .engine.drain import list_recorded
 
-    name = worker if worker is None or isinstance(worker, str) else worker.name
+    name = task if task is None or isinstance(task, str) else task.name
     with _seen(_host(), session) as connection:
-        return [RecordedJob(**row) for row in list_recorded(connection, worker=name)]
+        return [RecordedJob(**row) for row in list_recorded(connection, task=name)]
 
 
-def enqueued(worker: Worker | str, *, session: AnySession | None = None) -> list[dict[str, Any]]:
-    """The arguments of a worker's jobs as they are stored, oldest first: what JSON makes of them, none redacted."""
-    return [job.args for job in jobs(worker, session=session)]
+def enqueued(task: Task | str, *, session: AnySession | None = None) -> list[dict[str, Any]]:
+    """The arguments of a task's jobs as they are stored, oldest first: what JSON makes of them, none redacted."""
+    return [job.args for job in jobs(task, session=session)]
 
 
 def create_schema() -> None:
@@ -176,12 +174,12 @@ if pytest is not None:
 
     @pytest.fixture
     def opsjobs_jobs(request: pytest.FixtureRequest) -> Callable[..., list[RecordedJob]]:
-        """The jobs in the database: `opsjobs_jobs(worker)`, or all."""
+        """The jobs in the database: `opsjobs_jobs(task)`, or all."""
         return _for_app(request, jobs)
 
     @pytest.fixture
     def opsjobs_enqueued(request: pytest.FixtureRequest) -> Callable[..., list[dict[str, Any]]]:
-        """The arguments of a worker's jobs: `opsjobs_enqueued(worker) == [{"invoice_id": 9001}]`."""
+        """The arguments of a task's jobs: `opsjobs_enqueued(task) == [{"invoice_id": 9001}]`."""
         return _for_app(request, enqueued)
 
 

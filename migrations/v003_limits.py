@@ -116,7 +116,7 @@ CREATE TABLE opsjobs.limit_rejections (
     at timestamptz NOT NULL,
     limiter text NOT NULL,
     partition text NOT NULL,
-    worker text NOT NULL,
+    task text NOT NULL,
     weight integer NOT NULL,
     code text NOT NULL,
     read jsonb DEFAULT '{}'::jsonb NOT NULL,

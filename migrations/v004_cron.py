@@ -12,7 +12,7 @@ ENTRIES = """
 CREATE TABLE opsjobs.cron_entries (
     name text NOT NULL,
     origin text NOT NULL,
-    worker text NOT NULL,
+    task text NOT NULL,
     expression text NOT NULL,
     zone text NOT NULL,
     overlap text NOT NULL,

@@ -22,7 +22,7 @@ from sqlalchemy.engine import make_url
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from tests.support.clock import Clock
 from tests.support.database import Administrator, Databases
 from tests.support.engine import Bench
@@ -220,7 +220,7 @@ def make_app(request: pytest.FixtureRequest, redis_url: str) -> Iterator[MakeApp
 
 @pytest.fixture
 def opsjobs() -> OpsJobs:
-    """The extension of `app`; declare workers on it."""
+    """The extension of `app`; declare tasks on it."""
     return OpsJobs()
 
 
@@ -232,7 +232,7 @@ def app(make_app: MakeApp, opsjobs: OpsJobs) -> Flask:
 
 @pytest.fixture
 def host(app: Flask) -> Host:
-    """What the extension knows of `app`: settings, engine, workers, policies, broker."""
+    """What the extension knows of `app`: settings, engine, tasks, policies, broker."""
     found: Host = app.extensions["opsjobs"]
     return found
 
@@ -277,22 +277,22 @@ def bench(make_bench: MakeBench) -> Bench:
 
 
 @pytest.fixture
-def note(opsjobs: OpsJobs) -> Worker:
-    """A worker with nothing special."""
+def note(opsjobs: OpsJobs) -> Task:
+    """A task with nothing special."""
 
     def note(text: str = "") -> None:
         """Takes a text."""
 
-    return opsjobs.worker(note)
+    return opsjobs.task(note)
 
 
 @pytest.fixture
-def record_job(note: Worker, db: SQLAlchemy) -> Callable[..., int]:
+def record_job(note: Task, db: SQLAlchemy) -> Callable[..., int]:
     """Records a job as a host does, and commits; its id."""
 
-    def record(worker: Worker = note, *, text: str = "", **options: Any) -> int:
+    def record(task: Task = note, *, text: str = "", **options: Any) -> int:
         enqueued = (
-            worker.options(**options).enqueue(text=text) if options else worker.enqueue(text=text)
+            task.options(**options).enqueue(text=text) if options else task.enqueue(text=text)
         )
         db.session.commit()
         return enqueued.id

@@ -208,7 +208,7 @@ def test_jobs_on_another_bind(database_url: str, make_app: Any, opsjobs: OpsJobs
         OPSJOBS_BIND="jobs",
     )
 
-    @opsjobs.worker
+    @opsjobs.task
     def note(text: str = "") -> None:
         """Takes a text."""
 

@@ -86,7 +86,7 @@ def test_a_database_error_is_logged_without_the_row(
     ours = logging.getLogger("flask_opsjobs.worker")
     engine = create_engine(database_url)
     with closing(connect_apart(engine)) as connection:
-        refused = "INSERT INTO opsjobs.jobs (worker, queue) VALUES ('s3cr3t-value', 'q')"
+        refused = "INSERT INTO opsjobs.jobs (task, queue) VALUES ('s3cr3t-value', 'q')"
         with pytest.raises(psycopg.IntegrityError) as error:
             connection.execute(refused)
     engine.dispose()

@@ -189,10 +189,10 @@ def test_the_app_role_may_use_the_tables_and_nothing_else(
     connection.execute(text("SELECT max(version) FROM opsjobs.schema_version"))
     connection.execute(
         text("""INSERT INTO opsjobs.jobs
-                    (worker, queue, line, state, args, max_attempts, created_at, due_at)
+                    (task, queue, line, state, args, max_attempts, created_at, due_at)
                 VALUES ('w', 'q', 'q', 'available', '{}', 1, now(), now())""")
     )
-    # As `enqueue` of a unique worker does, before it inserts.
+    # As `enqueue` of a unique task does, before it inserts.
     connection.execute(text("SELECT nextval('opsjobs.jobs_id_seq')"))
     connection.execute(text("UPDATE opsjobs.jobs SET priority = 1"))
     connection.execute(text("DELETE FROM opsjobs.jobs"))

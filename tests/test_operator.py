@@ -119,7 +119,7 @@ def test_due_jobs_are_handed_out_right_away(
 ) -> None:
     app = make_app(opsjobs=opsjobs, TESTING=False)
 
-    @opsjobs.worker
+    @opsjobs.task
     def note(text: str = "") -> None:
         """Takes a text."""
 

@@ -22,9 +22,9 @@ from flask_opsjobs.web._reads import Reading, reading
 from tests.support.plans import Plans
 
 _FILL = """
-INSERT INTO opsjobs.jobs (worker, queue, line, state, args, tags, max_attempts, created_at, due_at,
+INSERT INTO opsjobs.jobs (task, queue, line, state, args, tags, max_attempts, created_at, due_at,
     dispatched_at, started_at, ended_at, ended_by, error, executor_id)
-SELECT coalesce(:worker, 'worker_' || n % 40), coalesce(:queue, 'queue_' || n % 7), 'line', :state,
+SELECT coalesce(:task, 'task_' || n % 40), coalesce(:queue, 'queue_' || n % 7), 'line', :state,
     jsonb_build_object('account_id', n % 2000, 'is_big', n % 2 = 0, 'note', repeat('x', n % 50)),
     CASE WHEN n % 100 = 0 THEN ARRAY['tag_' || n % 1000] ELSE '{}' END, 5,
     now() - (:many - n) * interval '1 s', now(), now(), now(),
@@ -37,7 +37,7 @@ _ENDS = {"finished": "returned", "failed": "exhausted", "canceled": "canceled"}
 
 def fill(session: Session, many: int, state: str, **names: str | None) -> None:
     """So many jobs in `state`, by one INSERT: 50,000 calls of a writer would take a minute."""
-    values = {"queue": None, "worker": None, **names}
+    values = {"queue": None, "task": None, **names}
     session.execute(
         text(_FILL), {"many": many, "state": state, "ended_by": _ENDS.get(state, ""), **values}
     )
@@ -91,13 +91,13 @@ PAGES = [
     ("state=available", {"jobs_by_state"}, 26),
     ("state=deferred", {"jobs_by_state"}, 0),
     ("queue=queue_3", {"jobs_by_queue"}, 26),
-    ("worker=worker_3", {"jobs_by_worker"}, 26),
-    ("worker=nobody", {"jobs_by_worker"}, 0),
+    ("task=task_3", {"jobs_by_task"}, 26),
+    ("task=nobody", {"jobs_by_task"}, 0),
     ("queue=queue_3&state=finished", {"jobs_by_queue"}, 1_500),
-    ("worker=worker_3&state=finished", {"jobs_by_worker"}, 200),
-    ("worker=worker_3&state=failed", {"jobs_unwell_by_worker"}, 26),
-    ("worker=worker_3&queue=queue_3&state=failed", {"jobs_unwell_by_worker"}, 50),
-    ("worker=nobody&state=failed", {"jobs_unwell_by_worker"}, 0),
+    ("task=task_3&state=finished", {"jobs_by_task"}, 200),
+    ("task=task_3&state=failed", {"jobs_unwell_by_task"}, 26),
+    ("task=task_3&queue=queue_3&state=failed", {"jobs_unwell_by_task"}, 50),
+    ("task=nobody&state=failed", {"jobs_unwell_by_task"}, 0),
     ("queue=queue_3&state=failed", {"jobs_unwell_by_queue"}, 26),
     ("queue=queue_3&state=canceled", {"jobs_unwell_by_queue"}, 26),
     ("created=<2h&queue=queue_3&state=failed", {"jobs_pkey", "jobs_unwell_by_queue"}, 500),
@@ -130,10 +130,10 @@ SEARCHES = [
     ("args.account_id:42", {"jobs_args"}, 100),
     ("args.account_id:nobody", {"jobs_args"}, 0),
     ("args.account_id:42 state:failed", {"jobs_args"}, 100),
-    # What the planner knows of a worker is true, what it knows of an argument is a guess.
+    # What the planner knows of a task is true, what it knows of an argument is a guess.
     (
-        "args.account_id:42 queue:queue_3 worker:worker_3",
-        {"jobs_args", "jobs_by_worker", "jobs_by_queue"},
+        "args.account_id:42 queue:queue_3 task:task_3",
+        {"jobs_args", "jobs_by_task", "jobs_by_queue"},
         9_000,  # entries of indexes; the jobs read are those in all of their bitmaps
     ),
     ("args.account_id:42 created:<1d", {"jobs_args"}, 100),
@@ -200,8 +200,8 @@ def test_counting_stops(plans: tuple[Plans, Reading]) -> None:
     ("wanted", "index"),
     [
         (JobFilter(queue="queue_3"), "jobs_by_queue"),
-        (JobFilter(worker="worker_3"), "jobs_by_worker"),
-        (JobFilter(worker="worker_3", queue="queue_3", state="failed"), "jobs_by_worker"),
+        (JobFilter(task="task_3"), "jobs_by_task"),
+        (JobFilter(task="task_3", queue="queue_3", state="failed"), "jobs_by_task"),
     ],
 )
 def test_counting_within_a_filter_walks_its_index(
@@ -233,15 +233,15 @@ def test_the_first_page_s_cost_does_not_grow(plans: tuple[Plans, Reading]) -> No
     ("read_one", "index"),
     [
         (job_queries.find_job, "jobs_pkey"),
-        (lambda session, _: job_queries.list_worker_names(session), "jobs_by_worker"),
-        (lambda session, _: job_queries.find_qualifier(session, "worker_3"), "jobs_by_worker"),
+        (lambda session, _: job_queries.list_task_names(session), "jobs_by_task"),
+        (lambda session, _: job_queries.find_qualifier(session, "task_3"), "jobs_by_task"),
         (lambda session, _: queue_queries.list_queue_names(session), "jobs_by_queue"),
         (lambda session, _: job_queries.find_next_due(session), "jobs_to_stage"),
         (lambda session, _: job_queries.find_recent_failures(session, 5), "jobs_to_retain"),
     ],
     ids=[
         "find_job",
-        "list_worker_names",
+        "list_task_names",
         "find_qualifier",
         "list_queue_names",
         "find_next_due",
@@ -260,7 +260,7 @@ def test_small_reads_touch_few_rows(
 def test_names_are_complete_and_in_order(plans: tuple[Plans, Reading]) -> None:
     _, read = plans
     assert queue_queries.list_queue_names(read.session) == [f"queue_{n}" for n in range(7)]
-    assert job_queries.list_worker_names(read.session) == sorted(f"worker_{n}" for n in range(40))
+    assert job_queries.list_task_names(read.session) == sorted(f"task_{n}" for n in range(40))
 
 
 def test_executors_and_loops_are_read_by_their_indexes(module_app: Flask) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import Cancel, Discard, OpsJobs, RetryIn, SchemaBehind, Snooze, current_job
 from flask_opsjobs.errors import OpsJobsError
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from flask_opsjobs.testing import Drained, RecordedJob, create_schema, drop_schema
 from tests.conftest import MakeApp
 from tests.support.sources import ROOT
@@ -26,8 +26,8 @@ Jobs = Callable[..., list[RecordedJob]]
 
 
 @pytest.fixture
-def add(opsjobs: OpsJobs) -> Worker:
-    @opsjobs.worker(record_output=True)
+def add(opsjobs: OpsJobs) -> Task:
+    @opsjobs.task(record_output=True)
     def add(a: int, b: int = 2) -> int:
         return a + b
 
@@ -35,8 +35,8 @@ def add(opsjobs: OpsJobs) -> Worker:
 
 
 @pytest.fixture
-def fail(opsjobs: OpsJobs) -> Worker:
-    @opsjobs.worker(max_attempts=3, backoff=60)
+def fail(opsjobs: OpsJobs) -> Task:
+    @opsjobs.task(max_attempts=3, backoff=60)
     def fail(message: str = "on purpose") -> None:
         raise ValueError(message)
 
@@ -51,7 +51,7 @@ def later(**changes: float) -> datetime:
 
 
 def test_a_due_job_is_performed_through_the_real_record(
-    db: SQLAlchemy, add: Worker, opsjobs_drain: Drain
+    db: SQLAlchemy, add: Task, opsjobs_drain: Drain
 ) -> None:
     job = add.enqueue(1)
     db.session.commit()
@@ -64,7 +64,7 @@ def test_a_due_job_is_performed_through_the_real_record(
     assert attempts == [("returned", "drain")]
 
 
-def test_nothing_is_due_twice(db: SQLAlchemy, add: Worker, opsjobs_drain: Drain) -> None:
+def test_nothing_is_due_twice(db: SQLAlchemy, add: Task, opsjobs_drain: Drain) -> None:
     add.enqueue(1)
     db.session.commit()
     opsjobs_drain()
@@ -74,7 +74,7 @@ def test_nothing_is_due_twice(db: SQLAlchemy, add: Worker, opsjobs_drain: Drain)
 def test_jobs_that_a_job_enqueues_are_performed_too(
     db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_drain: Drain
 ) -> None:
-    @opsjobs.worker
+    @opsjobs.task
     def count_down(left: int) -> None:
         if left:
             count_down.enqueue(left - 1)
@@ -86,9 +86,9 @@ def test_jobs_that_a_job_enqueues_are_performed_too(
 
 
 def test_what_a_job_did_not_commit_is_lost_as_in_a_worker(
-    db: SQLAlchemy, opsjobs: OpsJobs, add: Worker, opsjobs_drain: Drain, opsjobs_jobs: Jobs
+    db: SQLAlchemy, opsjobs: OpsJobs, add: Task, opsjobs_drain: Drain, opsjobs_jobs: Jobs
 ) -> None:
-    @opsjobs.worker
+    @opsjobs.task
     def forgets_to_commit() -> None:
         add.enqueue(1)
 
@@ -103,7 +103,7 @@ def test_each_line_is_performed_by_priority(
 ) -> None:
     seen = []
 
-    @opsjobs.worker
+    @opsjobs.task
     def note(word: str) -> None:
         seen.append(word)
 
@@ -116,7 +116,7 @@ def test_each_line_is_performed_by_priority(
 
 
 def test_a_failed_attempt_waits_for_its_backoff(
-    db: SQLAlchemy, fail: Worker, opsjobs_drain: Drain
+    db: SQLAlchemy, fail: Task, opsjobs_drain: Drain
 ) -> None:
     fail.enqueue()
     db.session.commit()
@@ -128,7 +128,7 @@ def test_a_failed_attempt_waits_for_its_backoff(
 
 
 def test_time_passes_until_the_moment_asked_for(
-    db: SQLAlchemy, fail: Worker, add: Worker, opsjobs_drain: Drain
+    db: SQLAlchemy, fail: Task, add: Task, opsjobs_drain: Drain
 ) -> None:
     fail.enqueue()
     add.options(delay=30).enqueue(1)
@@ -144,7 +144,7 @@ def test_time_passes_until_the_moment_asked_for(
 def test_a_retry_without_backoff_is_due_at_once(
     db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_drain: Drain
 ) -> None:
-    @opsjobs.worker(max_attempts=3, backoff=0)
+    @opsjobs.task(max_attempts=3, backoff=0)
     def third_time() -> None:
         if current_job().attempt < 3:
             raise RuntimeError("not yet")
@@ -159,7 +159,7 @@ def test_a_retry_without_backoff_is_due_at_once(
 def test_a_job_that_snoozes_is_called_as_often_as_time_allows(
     db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_drain: Drain
 ) -> None:
-    @opsjobs.worker
+    @opsjobs.task
     def poll() -> None:
         raise Snooze(timedelta(minutes=10))
 
@@ -172,20 +172,20 @@ def test_a_job_that_snoozes_is_called_as_often_as_time_allows(
 def test_a_snooze_without_end_is_told(
     db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @opsjobs.worker
+    @opsjobs.task
     def poll() -> None:
         raise Snooze(0)
 
     monkeypatch.setattr("flask_opsjobs.engine.drain.MOST_ROUNDS", 20)
     poll.enqueue()
     db.session.commit()
-    with pytest.raises(OpsJobsError, match=r"after 20 rounds .* worker poll: it comes back"):
+    with pytest.raises(OpsJobsError, match=r"after 20 rounds .* task poll: it comes back"):
         opsjobs_drain()
     assert opsjobs_drain(limit=30).calls == 30
 
 
 def test_with_a_limit_the_rest_stays_as_it_was(
-    db: SQLAlchemy, add: Worker, opsjobs_drain: Drain, opsjobs_jobs: Jobs
+    db: SQLAlchemy, add: Task, opsjobs_drain: Drain, opsjobs_jobs: Jobs
 ) -> None:
     add.enqueue_many({"a": number} for number in range(5))
     db.session.commit()
@@ -202,7 +202,7 @@ def test_with_a_limit_the_rest_stays_as_it_was(
 def test_a_job_may_end_in_any_way(
     db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_drain: Drain, decision: Exception, state: str
 ) -> None:
-    @opsjobs.worker
+    @opsjobs.task
     def decide() -> None:
         raise decision
 
@@ -211,7 +211,7 @@ def test_a_job_may_end_in_any_way(
     assert opsjobs_drain().counts == {state: 1}
 
 
-def test_a_deadline_passes_with_the_time(db: SQLAlchemy, add: Worker, opsjobs_drain: Drain) -> None:
+def test_a_deadline_passes_with_the_time(db: SQLAlchemy, add: Task, opsjobs_drain: Drain) -> None:
     add.options(delay=60, deadline=timedelta(seconds=30)).enqueue(1)
     add.options(queue="paused", deadline=timedelta(minutes=1)).enqueue(2)
     db.session.execute(
@@ -228,12 +228,12 @@ def test_a_deadline_passes_with_the_time(db: SQLAlchemy, add: Worker, opsjobs_dr
 
 
 def test_a_worker_that_is_gone_fails_its_job(
-    db: SQLAlchemy, opsjobs: OpsJobs, add: Worker, opsjobs_drain: Drain
+    db: SQLAlchemy, opsjobs: OpsJobs, add: Task, opsjobs_drain: Drain
 ) -> None:
     add.enqueue(1)
     db.session.commit()
-    del opsjobs.workers["add"]
-    assert opsjobs_drain().jobs[0].ended_by == "unknown_worker"
+    del opsjobs.tasks["add"]
+    assert opsjobs_drain().jobs[0].ended_by == "unknown_task"
 
 
 def test_the_hosts_own_hook_is_called(
@@ -241,7 +241,7 @@ def test_the_hosts_own_hook_is_called(
 ) -> None:
     seen = []
 
-    @opsjobs.worker(on_failure=lambda job, error: seen.append(str(error)))
+    @opsjobs.task(on_failure=lambda job, error: seen.append(str(error)))
     def fail() -> None:
         raise ValueError("on purpose")
 
@@ -252,9 +252,9 @@ def test_the_hosts_own_hook_is_called(
 
 
 def test_a_failed_assertion_of_pytest_in_a_job_fails_the_test(
-    db: SQLAlchemy, opsjobs: OpsJobs, add: Worker, opsjobs_drain: Drain, opsjobs_jobs: Jobs
+    db: SQLAlchemy, opsjobs: OpsJobs, add: Task, opsjobs_drain: Drain, opsjobs_jobs: Jobs
 ) -> None:
-    @opsjobs.worker(max_attempts=1)
+    @opsjobs.task(max_attempts=1)
     def give_up() -> None:
         pytest.fail("seen in a job")
 
@@ -269,7 +269,7 @@ def test_a_failed_assertion_of_pytest_in_a_job_fails_the_test(
 def test_progress_and_log_are_kept(
     db: SQLAlchemy, opsjobs: OpsJobs, app: Flask, opsjobs_drain: Drain
 ) -> None:
-    @opsjobs.worker
+    @opsjobs.task
     def tell() -> None:
         current_job().progress(3, 4, "nearly")
         app.logger.warning("nearly there")
@@ -286,21 +286,19 @@ def test_progress_and_log_are_kept(
 
 
 def test_jobs_that_did_not_finish_are_told_with_their_error(
-    db: SQLAlchemy, fail: Worker, opsjobs_drain: Drain
+    db: SQLAlchemy, fail: Task, opsjobs_drain: Drain
 ) -> None:
     fail.enqueue(message="this one")
     db.session.commit()
     drained = opsjobs_drain()
     with pytest.raises(
-        AssertionError, match="worker fail is retryable: ValueError: this one"
+        AssertionError, match="task fail is retryable: ValueError: this one"
     ) as told:
         drained.assert_finished()
     assert isinstance(told.value.__cause__, ValueError)
 
 
-def test_finished_means_that_there_was_one(
-    db: SQLAlchemy, add: Worker, opsjobs_drain: Drain
-) -> None:
+def test_finished_means_that_there_was_one(db: SQLAlchemy, add: Task, opsjobs_drain: Drain) -> None:
     with pytest.raises(AssertionError, match="no job was due"):
         opsjobs_drain().assert_finished()
     add.enqueue(1)
@@ -312,7 +310,7 @@ def test_finished_means_that_there_was_one(
 
 
 def test_what_was_enqueued_is_told_before_the_commit(
-    db: SQLAlchemy, add: Worker, fail: Worker, opsjobs_enqueued: Enqueued, opsjobs_jobs: Jobs
+    db: SQLAlchemy, add: Task, fail: Task, opsjobs_enqueued: Enqueued, opsjobs_jobs: Jobs
 ) -> None:
     add.enqueue(1)
     add.options(tags=["urgent"], priority=0).enqueue(2, b=3)
@@ -332,7 +330,7 @@ def test_looking_leaves_no_transaction_open(db: SQLAlchemy, opsjobs_jobs: Jobs) 
 
 
 def test_without_a_context_the_fixture_app_is_meant(
-    app: Flask, add: Worker, opsjobs_drain: Drain, opsjobs_enqueued: Enqueued
+    app: Flask, add: Task, opsjobs_drain: Drain, opsjobs_enqueued: Enqueued
 ) -> None:
     with app.app_context():
         add.enqueue(1)
@@ -342,7 +340,7 @@ def test_without_a_context_the_fixture_app_is_meant(
 
 
 def test_another_session_may_be_named(
-    db: SQLAlchemy, add: Worker, opsjobs_drain: Drain, opsjobs_enqueued: Enqueued
+    db: SQLAlchemy, add: Task, opsjobs_drain: Drain, opsjobs_enqueued: Enqueued
 ) -> None:
     with Session(db.engine) as session:
         add.options(session=session).enqueue(1)
@@ -355,7 +353,7 @@ def test_another_session_may_be_named(
 
 
 def test_what_is_not_committed_is_not_performed(
-    db: SQLAlchemy, add: Worker, opsjobs_drain: Drain
+    db: SQLAlchemy, add: Task, opsjobs_drain: Drain
 ) -> None:
     add.enqueue(1)
     with pytest.raises(OpsJobsError, match="commit before you drain"):
@@ -410,11 +408,11 @@ def around(request: pytest.FixtureRequest, app: Flask) -> Iterator[SQLAlchemy]:
 def test_jobs_inside_the_tests_transaction_are_performed_there(
     around: SQLAlchemy,
     opsjobs: OpsJobs,
-    add: Worker,
+    add: Task,
     opsjobs_drain: Drain,
     opsjobs_enqueued: Enqueued,
 ) -> None:
-    @opsjobs.worker
+    @opsjobs.task
     def start() -> None:
         add.enqueue(20)
         around.session.commit()
@@ -432,9 +430,9 @@ def test_draining_nothing_there_commits_nothing(around: SQLAlchemy, opsjobs_drai
 
 
 def test_a_database_error_there_costs_the_job_alone(
-    around: SQLAlchemy, opsjobs: OpsJobs, add: Worker, opsjobs_drain: Drain
+    around: SQLAlchemy, opsjobs: OpsJobs, add: Task, opsjobs_drain: Drain
 ) -> None:
-    @opsjobs.worker(max_attempts=1)
+    @opsjobs.task(max_attempts=1)
     def divide() -> None:
         around.session.execute(sa.text("SELECT 1/0"))
 
@@ -446,7 +444,7 @@ def test_a_database_error_there_costs_the_job_alone(
 
 
 def test_a_limit_and_time_work_there(
-    around: SQLAlchemy, fail: Worker, add: Worker, opsjobs_drain: Drain
+    around: SQLAlchemy, fail: Task, add: Task, opsjobs_drain: Drain
 ) -> None:
     fail.enqueue()
     add.enqueue_many([{"a": 1}, {"a": 2}])
@@ -460,7 +458,7 @@ def test_a_job_that_ends_the_tests_transaction_is_told(
 ) -> None:
     db: SQLAlchemy = app.extensions["sqlalchemy"]
 
-    @opsjobs.worker
+    @opsjobs.task
     def roll_back() -> None:
         db.session.execute(sa.text("SELECT 1"))
         db.session.rollback()
@@ -483,7 +481,7 @@ def test_a_job_that_ends_the_tests_transaction_is_told(
 
 
 def test_a_suite_without_migrations_makes_the_schema_itself(
-    make_app: MakeApp, empty_database_url: str, opsjobs: OpsJobs, add: Worker, opsjobs_drain: Drain
+    make_app: MakeApp, empty_database_url: str, opsjobs: OpsJobs, add: Task, opsjobs_drain: Drain
 ) -> None:
     app = make_app(SQLALCHEMY_DATABASE_URI=empty_database_url, opsjobs=opsjobs)
     with app.app_context():

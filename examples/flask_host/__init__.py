@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flask import Flask
 
-from . import feeder, pages, people, workers  # noqa: F401 - workers and people declare themselves
+from . import feeder, pages, people, tasks  # noqa: F401 - tasks and people declare themselves
 from .extensions import db, login, migrate, opsjobs
 
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from . import workers
+from . import tasks
 from .extensions import db
 from .models import Customer, Invoice
 from .vendors import UNLUCKY_ACCOUNT
@@ -30,10 +30,10 @@ def order(customer: Customer | None = None) -> int:
     invoice = Invoice(customer_id=customer.id, cents=random.randint(500, 90_000))
     db.session.add(invoice)
     db.session.flush()
-    job = workers.process_invoice.enqueue(
+    job = tasks.process_invoice.enqueue(
         account_id=customer.id, invoice_id=invoice.id, card_token="tok_" + "4" * 16
     )
-    workers.send_reminder.options(delay=45).enqueue(customer.id, invoice.id)
+    tasks.send_reminder.options(delay=45).enqueue(customer.id, invoice.id)
     return job.id
 
 
@@ -44,54 +44,54 @@ def order_of_the_unlucky() -> int:
 
 def sync() -> int:
     """The CRM is asked for a customer's contacts."""
-    return workers.sync_customer.enqueue(some_customer().id).id
+    return tasks.sync_customer.enqueue(some_customer().id).id
 
 
 def orders() -> int:
     """An account's own shop is asked for its orders: more pages at once than it lets in."""
     account = random.randint(1, 3)
-    workers.fetch_orders.enqueue_many({"account_id": account, "page": page} for page in range(2, 9))
-    return workers.fetch_orders.enqueue(account_id=account, page=1).id
+    tasks.fetch_orders.enqueue_many({"account_id": account, "page": page} for page in range(2, 9))
+    return tasks.fetch_orders.enqueue(account_id=account, page=1).id
 
 
 def report() -> int:
     """Somebody wants a report."""
     name = random.choice(("revenue", "churn", "stock"))
-    return workers.render_report.enqueue(name, rows=random.randint(30, 70)).id
+    return tasks.render_report.enqueue(name, rows=random.randint(30, 70)).id
 
 
 def heavy_report() -> int:
     """A report that will take too much memory: its process dies at the first attempt."""
-    return workers.render_report.enqueue("every invoice ever", rows=45, memory_mb=900).id
+    return tasks.render_report.enqueue("every invoice ever", rows=45, memory_mb=900).id
 
 
 def report_with_one_try() -> int:
     """The same with a single attempt: it stays failed until somebody retries it."""
-    once = workers.render_report.options(max_attempts=1)
+    once = tasks.render_report.options(max_attempts=1)
     return once.enqueue("every invoice of this year", rows=15, memory_mb=900).id
 
 
 def bank_file() -> int:
     """A bank sends a file."""
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}.csv"
-    return workers.import_bank_file.enqueue(name, bank_account="DE02 1203 0000 0000 2020 51").id
+    return tasks.import_bank_file.enqueue(name, bank_account="DE02 1203 0000 0000 2020 51").id
 
 
 def broken_bank_file() -> int:
     """A bank sends a file with a typing error."""
-    return workers.import_bank_file.enqueue(f"{datetime.now(UTC):%Y%m%d}.mt940").id
+    return tasks.import_bank_file.enqueue(f"{datetime.now(UTC):%Y%m%d}.mt940").id
 
 
 def avatars() -> int:
     """A team signs up: many small jobs at once."""
     rows = ({"user_id": random.randint(1, 9_999), "width": 256} for _ in range(20))
-    workers.resize_avatar.enqueue_many(rows)
-    return workers.resize_avatar.enqueue(user_id=1).id
+    tasks.resize_avatar.enqueue_many(rows)
+    return tasks.resize_avatar.enqueue(user_id=1).id
 
 
 def search() -> int:
     """The catalogue changed; another rebuild that still waits will do."""
-    return workers.rebuild_search.enqueue("catalogue").id
+    return tasks.rebuild_search.enqueue("catalogue").id
 
 
 def webhook() -> int:
@@ -105,14 +105,14 @@ def webhook_to_nobody() -> int:
 
 
 def _webhook(host: str) -> int:
-    return workers.deliver_webhook.enqueue(
+    return tasks.deliver_webhook.enqueue(
         f"https://{host}/in", random.choice(EVENTS), api_key="sk_live_0123456789abcdef"
     ).id
 
 
 def newsletter() -> int:
     """The weekly newsletter goes out."""
-    return workers.send_newsletter.enqueue(f"{datetime.now(UTC):week %V of %G}").id
+    return tasks.send_newsletter.enqueue(f"{datetime.now(UTC):week %V of %G}").id
 
 
 # How often each happens by itself, in shares; together two workers are busy about half of the time. What has none

@@ -72,7 +72,7 @@ def _cron(verb: str, title: str, risk: str, *params: str) -> Action:
 
 
 # What an entry says, in the order of its form.
-ENTRY_PARAMS = ("worker", "expression", "zone", "overlap", "catch_up", "args")
+ENTRY_PARAMS = ("task", "expression", "zone", "overlap", "catch_up", "args")
 
 _ALL = (
     _job("retry", "Retry", "The function runs once more: what it did before it failed, it does again."),

@@ -16,7 +16,7 @@ def facts_of(entry: Standing) -> dict[str, Any]:
     return {
         "state": entry.state,
         "origin": entry.origin,
-        "worker": entry.worker,
+        "task": entry.task,
         "expression": entry.expression,
         "zone": entry.zone,
         "overlap": entry.overlap,

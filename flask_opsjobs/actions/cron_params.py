@@ -35,12 +35,12 @@ def read_count(value: Any) -> int:
 
 
 def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The worker, schedule, policies and arguments, as they are stored. Raises `BadParams` with every fault."""
+    """The task, schedule, policies and arguments, as they are stored. Raises `BadParams` with every fault."""
     faults = []
-    name = given["worker"]
-    worker = host.workers.get(name) if isinstance(name, str) else None
-    if worker is None:
-        faults.append(("worker", f"there is no worker {name!r} in this application"))
+    name = given["task"]
+    task = host.tasks.get(name) if isinstance(name, str) else None
+    if task is None:
+        faults.append(("task", f"there is no task {name!r} in this application"))
     args = given["args"]
     if isinstance(args, str):
         try:
@@ -55,11 +55,11 @@ def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
     }
     number = whole(said["catch_up"])
     said["catch_up"] = said["catch_up"] if number is None else number
-    if worker is None or faults:
+    if task is None or faults:
         # What its arguments are to fit is not known, or they are not.
         raise BadParams([*faults, *list_faults(given["expression"], **said)])
     try:
-        entry = make_entry(worker, given["expression"], args=args, name="new", **said)
+        entry = make_entry(task, given["expression"], args=args, name="new", **said)
     except BadEntry as wrong:
         raise BadParams(wrong.faults) from None
     columns = entry.columns
@@ -68,12 +68,12 @@ def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_fault(connection: Connection, host: Host, entry: Standing) -> tuple[str, str] | None:
-    """Why its worker cannot be called now as the entry says, with the code of the skip; None when it can."""
-    worker = host.workers.get(entry.worker)
-    if worker is None:
-        return "illegal", f"there is no worker {entry.worker} in this application"
+    """Why its task cannot be called now as the entry says, with the code of the skip; None when it can."""
+    task = host.tasks.get(entry.task)
+    if task is None:
+        return "illegal", f"there is no task {entry.task} in this application"
     try:
-        same = find_same_call(connection, host, worker, entry.args)
+        same = find_same_call(connection, host, task, entry.args)
     except InvalidArgs as wrong:
         return "illegal", f"its arguments do not fit: {wrong}"
     except psycopg.Error:

@@ -20,7 +20,7 @@ _BOUND = "it must start before its deadline, "
 def facts_of(job: Standing, now: datetime) -> dict[str, Any]:
     """What must not have changed since the preview. `deadline_passed` turns by itself: a retry then does more."""
     return {
-        "worker": job.worker,
+        "task": job.task,
         "queue": job.queue,
         "state": job.state,
         "attempt": job.attempt,
@@ -36,9 +36,9 @@ def facts_of(job: Standing, now: datetime) -> dict[str, Any]:
 
 
 def span_of(host: Host, job: Standing) -> timedelta | None:
-    """How long the receipt of a new call guards, as its worker declares it; None when this process cannot say."""
-    worker = host.workers.get(job.worker)
-    unique = worker.declared.unique if worker is not None else None
+    """How long the receipt of a new call guards, as its task declares it; None when this process cannot say."""
+    task = host.tasks.get(job.task)
+    unique = task.declared.unique if task is not None else None
     return unique.within if unique is not None and job.unique_until == "within" else None
 
 
@@ -100,7 +100,7 @@ def _run_again(job: Standing, host: Host, _now: datetime) -> Changes:
     note = None
     if job.unique_until == "within" and span_of(host, job) is None:
         note = "the span of its receipt is not known here: the new job is not guarded against another of the same call"
-    return (Change("new job", None, f"{job.worker} in {job.queue}, available, due now"),), note
+    return (Change("new job", None, f"{job.task} in {job.queue}, available, due now"),), note
 
 
 def _delete(job: Standing, _host: Host, _now: datetime) -> Changes:

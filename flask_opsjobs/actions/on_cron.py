@@ -135,10 +135,10 @@ def _judge_run(
     before = transitions.list_unfinished(connection, entry.name)
     note = f"job {before[0].id} of it has not ended: both run" if before else None
     if action.verb == "run_now":
-        change = Change("job", None, f"a new one of {entry.worker}")
+        change = Change("job", None, f"a new one of {entry.task}")
         return do(target, entry.name, facts, entry, change, note=note)
     # All of them make the same call: of a unique one there is one job.
-    is_unique = host.workers[entry.worker].declared.unique is not None
+    is_unique = host.tasks[entry.task].declared.unique is not None
     count = 1 if is_unique else decided.params["count"]
     slots = missed_queries.list_missed(connection, entry.name, count)
     if not slots:
@@ -148,7 +148,7 @@ def _judge_run(
         return leave(target, entry.name, facts, "already", said)
     facts["missed"] = [slot.isoformat() for slot in slots]
     news = "1 new job" if len(slots) == 1 else f"{len(slots)} new jobs"
-    change = Change("missed slots", str(len(slots)), f"{news} of {entry.worker}")
+    change = Change("missed slots", str(len(slots)), f"{news} of {entry.task}")
     if count < decided.params["count"]:
         note = "; ".join(
             filter(None, (note, "its calls are unique: only the last slot gets a job"))
@@ -208,7 +208,7 @@ def _run(
     into: Settled,
 ) -> Item:
     """Record a job by hand for each of these slots; the item as it came out."""
-    has_run = any(worker.name == entry.worker for worker, _ in into.recorded)
+    has_run = any(task.name == entry.task for task, _ in into.recorded)
     ids: list[int] = []
     notes: dict[str, None] = {}
     for slot_at in slots:
@@ -238,7 +238,7 @@ def _entry(name: str, params: Mapping[str, Any]) -> Entry:
     schedule = Schedule(params["expression"], params["zone"])
     limit = params["catch_up"] if isinstance(params["catch_up"], int) else None
     word = "all" if limit is not None else params["catch_up"]
-    return Entry(name, params["worker"], schedule, params["overlap"], word, limit, params["args"])
+    return Entry(name, params["task"], schedule, params["overlap"], word, limit, params["args"])
 
 
 def _stop(connection: Connection, jobs: Sequence[Unfinished], reason: str, now: datetime) -> None:

@@ -87,18 +87,18 @@ def _judge(
     facts = facts_of(job, now)
     if job.origin != "opsjobs":
         said = f"cannot {action.on(f'job {job.id}')}: RQ owns it, and it is only looked at here"
-        return leave(target, job.worker, facts, "illegal", said)
+        return leave(target, job.task, facts, "illegal", said)
     if job.state not in action.sources:
-        return illegal(action, target, job.worker, facts, job.state)
+        return illegal(action, target, job.task, facts, job.state)
     if action.verb == "cancel" and job.cancel_requested_at is not None and job.state == "started":
         who = job.cancel_requested_by or "somebody"
         said = f"{who} asked already to stop job {job.id}; its worker has not done it yet"
-        return leave(target, job.worker, facts, "already", said)
+        return leave(target, job.task, facts, "already", said)
     if rival := rivals.find(job):
         said = f"cannot {action.on(f'job {job.id}')}: job {rival} has the receipt of the same call"
-        return leave(target, job.worker, facts, "duplicate", said)
+        return leave(target, job.task, facts, "duplicate", said)
     changes, note = CHANGES[action.verb](job, host, now)
-    return do(target, job.worker, facts, job, *changes, note=note)
+    return do(target, job.task, facts, job, *changes, note=note)
 
 
 class _Rivals:

@@ -88,7 +88,7 @@ def carry_out(
 
 
 def _look(connection: Connection, host: Host, names: Any) -> dict[str, Standing]:
-    declared = {worker.declared.queue for worker in host.workers.values()}
+    declared = {task.declared.queue for task in host.tasks.values()}
     return queue_transitions.look(connection, names, declared)
 
 
@@ -101,7 +101,7 @@ def _effects(action: Action, names: Sequence[str]) -> tuple[Effect, ...]:
 
 def _judge(action: Action, target: str, queue: Standing | None, decided: Decided) -> Verdict:
     if queue is None:
-        said = f"no job, no worker and no listener names the {target.replace('/', ' ', 1)}"
+        said = f"no job, no task and no listener names the {target.replace('/', ' ', 1)}"
         return leave(target, None, {}, "not_found", said)
     facts = _facts(queue)
     if action.verb == "set_window":

@@ -81,7 +81,7 @@ class Check:
         """Find a failed job, retry it with a reason, wait for its end, find it in the audit."""
         job = self._record("report_with_one_try")
         self._until(f"job {job} has failed", lambda: self._state(job) == "failed")
-        if job not in self._site.get("/ops/jobs/jobs?q=state:failed+worker:render_report"):
+        if job not in self._site.get("/ops/jobs/jobs?q=state:failed+task:render_report"):
             raise Failed(f"the search for failed reports does not show job {job}")
         place = self._site.post(f"/ops/jobs/jobs/{job}/retry").partition("?")[0]
         token = re.search(r'name="token" value="([^"]+)"', self._site.get(place))

@@ -102,7 +102,7 @@ class Past:
 
 def _register(host: Host, connection: Connection, now: datetime) -> tuple[int, str]:
     name = f"worker-of-yesterday-{os.getpid()}"
-    queues = sorted({worker.declared.queue for worker in host.workers.values()})
+    queues = sorted({task.declared.queue for task in host.tasks.values()})
     id = executors.register(
         connection,
         name=name,

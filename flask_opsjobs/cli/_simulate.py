@@ -46,15 +46,15 @@ def choose_weight(declared: Limit | None, given: int | None, trace: Path | None)
     return Weight(usual if given is None else given, given is not None, by)
 
 
-def choose_limit(declared: Limit | None, change: Change, worker: str, weight: Weight) -> Limit:
-    """The worker's limit with that change. Raises `CannotRun`."""
+def choose_limit(declared: Limit | None, change: Change, task: str, weight: Weight) -> Limit:
+    """The task's limit with that change. Raises `CannotRun`."""
     if declared is not None and weight.is_given:
         # Jobs of another weight come: what the declared one would make of the change is not asked.
         declared = replace(declared, weight=1)
     if declared is None and change == Change():
-        raise CannotRun(f"worker {worker} has no limit: give --rate and --per, or --concurrency")
+        raise CannotRun(f"task {task} has no limit: give --rate and --per, or --concurrency")
     try:
-        return change_limit(declared, change, worker)
+        return change_limit(declared, change, task)
     except BadLimit as bad:
         raise CannotRun(str(bad)) from bad
 

@@ -40,7 +40,7 @@ def _line(entry: Standing, slots: list[SlotRow]) -> str:
     fates = ", ".join(FATES[slot.fate].word for slot in reversed(slots[:5])) or "no slot yet"
     catch_up = entry.catch_up_limit or entry.catch_up
     return (
-        f"{entry.name}  {entry.state}  {entry.expression!r} {entry.zone}  {entry.worker}  "
+        f"{entry.name}  {entry.state}  {entry.expression!r} {entry.zone}  {entry.task}  "
         f"overlap {entry.overlap}, catch-up {catch_up}  {fates}"
     )
 

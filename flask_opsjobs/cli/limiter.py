@@ -71,7 +71,7 @@ def explain(name: str, partition: str | None, as_json: bool) -> None:
 
 
 @limiter.command("simulate")
-@click.argument("worker")
+@click.argument("task")
 @click.option("--count", type=click.IntRange(1), help="So many jobs come at once.")
 @click.option("--trace", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="They come as a file says: a line for each, seconds since the start and a weight.")  # fmt: skip
@@ -102,17 +102,17 @@ def explain(name: str, partition: str | None, as_json: bool) -> None:
 @_partition
 @_as_json
 def simulate_(
-    worker: str, run_seconds: float, workers: int | None, as_json: bool, **asked: Any
+    task: str, run_seconds: float, workers: int | None, as_json: bool, **asked: Any
 ) -> None:
-    """Say when jobs of WORKER would start under its limit, or under another one.
+    """Say when jobs of TASK would start under its limit, or under another one.
 
     Time is moved, nothing is written, and each start is decided by the function that admits real jobs. Exits 0, or 2
     when it cannot run, with a sentence.
     """
     try:
-        declared = current_host().workers.get(worker)
+        declared = current_host().tasks.get(task)
         if declared is None:
-            raise CannotRun(f"there is no worker {worker}")
+            raise CannotRun(f"there is no task {task}")
         # NaN passes every bound of click's.
         if not run_seconds <= LONGEST_SECONDS:
             raise CannotRun(f"--run-seconds is at most {LONGEST_SECONDS:,}, a year")
@@ -121,7 +121,7 @@ def simulate_(
         names = ("rate", "per", "burst", "concurrency")
         change = Change(**{name: asked[name] for name in names})
         weight = _simulate.choose_weight(declared.declared.limit, asked["weight"], asked["trace"])
-        limit = _simulate.choose_limit(declared.declared.limit, change, worker, weight)
+        limit = _simulate.choose_limit(declared.declared.limit, change, task, weight)
         jobs = _simulate.choose_jobs(asked["count"], asked["trace"], weight.each or 1)
         live = _live(limit.name, asked["partition"]) if asked["from_live"] else None
         found = Trial(jobs, run_seconds, workers, live).under(limit.shape)

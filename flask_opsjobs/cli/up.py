@@ -21,7 +21,7 @@ from ._children import Children
     "--queue",
     "queues",
     multiple=True,
-    help="A queue to work on; all that the app's workers use by default.",
+    help="A queue to work on; all that the app's tasks use by default.",
 )
 @click.pass_context
 def up(ctx: click.Context, workers: int, simple: bool, queues: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""`flask opsjobs worker`: an OpsWorker on the queues named, or on all that the app's workers use."""
+"""`flask opsjobs worker`: an OpsWorker on the queues named, or on all that the app's tasks use."""
 
 from __future__ import annotations
 
@@ -43,15 +43,13 @@ def worker(
     with_scheduler: bool,
     log_level: str,
 ) -> None:
-    """Run jobs of QUEUES, the first named first; of all queues of this app's workers when none is named."""
+    """Run jobs of QUEUES, the first named first; of all queues of this app's tasks when none is named."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     host = current_host()
     host.require_schema()
     names = (
-        list(queues)
-        or sorted({each.declared.queue for each in host.workers.values()})
-        or ["default"]
+        list(queues) or sorted({each.declared.queue for each in host.tasks.values()}) or ["default"]
     )
     exit_code = run(
         app,
@@ -77,7 +75,7 @@ def run(
     executor = Executor(host, "simple" if simple else "forking", names)
     kind = OpsSimpleWorker if simple else OpsWorker
     rq_worker = kind(names, name=executor.name, connection=wire.redis, serializer=wire.serializer)
-    stable = (SimpleStable if simple else ForkingStable)(app, executor, host.workers)
+    stable = (SimpleStable if simple else ForkingStable)(app, executor, host.tasks)
     said = f"{executor.name} listens to {', '.join(names)}"
     rq_worker.attach(app, executor, stable, tell_ready=lambda: click.echo(said, err=True))
     try:

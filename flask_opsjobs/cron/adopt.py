@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..db import Connection
-from ..jobs.worker import Worker
+from ..jobs.task import Task
 from . import transitions
 from .declaration import Entry
 from .settle import Settled, Settling
@@ -49,23 +49,23 @@ def list_gone(connection: Connection, declared: dict[str, Entry]) -> list[str]:
     ]
 
 
-def list_unredacted(connection: Connection, workers: Mapping[str, Worker]) -> list[str]:
+def list_unredacted(connection: Connection, tasks: Mapping[str, Task]) -> list[str]:
     """The entries in use that keep a value which must not be stored. Locks nothing."""
     return [
         entry.name
         for entry in transitions.list_entries(connection)
-        if (worker := workers.get(entry.worker)) and not worker.redact.isdisjoint(entry.args)
+        if (task := tasks.get(entry.task)) and not task.redact.isdisjoint(entry.args)
     ]
 
 
 def redact(settling: Settling, name: str, into: Settled) -> None:
     """Drop what an entry must not keep, in the caller's transaction: each decision would copy it into the audit."""
     found = settling.settle_all(name, into)
-    worker = None if found is None else settling.host.workers.get(found.worker)
+    task = None if found is None else settling.host.tasks.get(found.task)
     # One that was retired since it was listed stays so: a change would take it back into use.
-    if found is None or found.state == "retired" or worker is None:
+    if found is None or found.state == "retired" or task is None:
         return
-    args = {key: value for key, value in found.args.items() if key not in worker.redact}
+    args = {key: value for key, value in found.args.items() if key not in task.redact}
     transitions.change(
         settling.connection, replace(wanted_of(found), args=args), found.origin, settling.now
     )
@@ -74,4 +74,4 @@ def redact(settling: Settling, name: str, into: Settled) -> None:
 def wanted_of(entry: Standing) -> Entry:
     """What an entry says, without how it stands."""
     policies = (entry.overlap, entry.catch_up, entry.catch_up_limit)
-    return Entry(entry.name, entry.worker, entry.schedule, *policies, entry.args)
+    return Entry(entry.name, entry.task, entry.schedule, *policies, entry.args)

@@ -1,4 +1,4 @@
-"""A cron entry as code declares it or an operator makes it: one worker, its arguments, a schedule and two policies."""
+"""A cron entry as code declares it or an operator makes it: one task, its arguments, a schedule and two policies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import DeclarationError, InvalidArgs
 from ..jobs.options import fault_of_name
-from ..jobs.worker import Worker
+from ..jobs.task import Task
 from .expression import BadSchedule, Schedule, read_schedule
 from .lifecycle import OVERLAPS
 
@@ -34,7 +34,7 @@ class Entry:
     """What is wanted of an entry. `catch_up_limit` goes with `all`; `args` are as they are stored."""
 
     name: str
-    worker: str
+    task: str
     schedule: Schedule
     overlap: str
     catch_up: str
@@ -45,7 +45,7 @@ class Entry:
     def columns(self) -> dict[str, Any]:
         """The columns of the row that say the same, but for its name."""
         return {
-            "worker": self.worker,
+            "task": self.task,
             "expression": self.schedule.expression,
             "zone": self.schedule.zone,
             "overlap": self.overlap,
@@ -56,7 +56,7 @@ class Entry:
 
 
 def make_entry(
-    worker: Worker,
+    task: Task,
     expression: str,
     *,
     zone: str = "UTC",
@@ -66,12 +66,12 @@ def make_entry(
     name: str | None = None,
 ) -> Entry:
     """The entry. Raises `BadEntry` with every fault and its fix; values of redacted parameters are dropped."""
-    named = worker.name if name is None else name
+    named = task.name if name is None else name
     faults = [("name", fault)] if (fault := fault_of_name("its name", named)) else []
     faults += list_faults(expression, zone, overlap, catch_up)
     stored: Any = {}
     try:
-        stored = json.loads(_stored(worker, {} if args is None else args))
+        stored = json.loads(_stored(task, {} if args is None else args))
     except InvalidArgs as wrong:
         faults.append(("args", str(wrong)))
     except TypeError:
@@ -81,7 +81,7 @@ def make_entry(
     limit = _limit_of(catch_up)
     word = str(catch_up) if limit is None else "all"
     schedule = read_schedule(expression, zone)
-    return Entry(named, worker.name, schedule, overlap, word, limit, stored)
+    return Entry(named, task.name, schedule, overlap, word, limit, stored)
 
 
 def list_faults(expression: object, zone: object, overlap: object, catch_up: object) -> Faults:
@@ -94,10 +94,10 @@ def list_faults(expression: object, zone: object, overlap: object, catch_up: obj
     return faults
 
 
-def _stored(worker: Worker, args: Mapping[str, Any]) -> bytes:
+def _stored(task: Task, args: Mapping[str, Any]) -> bytes:
     if not isinstance(args, Mapping):
         raise TypeError
-    return worker.arguments.dump(worker.arguments.validate((), args), _LARGEST_ARGS)
+    return task.arguments.dump(task.arguments.validate((), args), _LARGEST_ARGS)
 
 
 def _faults_of_policies(overlap: object, catch_up: object) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,7 @@ class CronEntry(Base):
 
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     origin: Mapped[str] = mapped_column(Text)
-    worker: Mapped[str] = mapped_column(Text)
+    task: Mapped[str] = mapped_column(Text)
     expression: Mapped[str] = mapped_column(Text)
     zone: Mapped[str] = mapped_column(Text)
     overlap: Mapped[str] = mapped_column(Text)

@@ -15,7 +15,7 @@ from ..errors import InvalidArgs
 from ..host import Host
 from ..jobs.enqueue import Enqueued
 from ..jobs.enqueue_apart import enqueue_apart
-from ..jobs.worker import Worker
+from ..jobs.task import Task
 from . import transitions
 from .declaration import MOST_CAUGHT_UP
 from .ledger import Share, share_out
@@ -25,7 +25,7 @@ from .transitions import Slot, Unfinished
 _log = logging.getLogger("flask_opsjobs.cron")
 # So many slots are looked at in one transaction: a week of minutes.
 MOST_SLOTS = 10_080
-# So long a slot waits for a process that knows its worker: a deploy has two versions of code at once.
+# So long a slot waits for a process that knows its task: a deploy has two versions of code at once.
 PATIENCE = timedelta(minutes=10)
 
 # Cancels jobs that wait and asks for those that run to be stopped: (connection, jobs, reason, now).
@@ -39,7 +39,7 @@ class Settled:
     fates: dict[str, int] = field(default_factory=dict)
     lines: set[tuple[str, str]] = field(default_factory=set)
     stopped: list[Unfinished] = field(default_factory=list)
-    recorded: list[tuple[Worker, Enqueued]] = field(default_factory=list)
+    recorded: list[tuple[Task, Enqueued]] = field(default_factory=list)
     troubled: set[str] = field(default_factory=set)
     has_more: bool = False
     is_put_off: bool = False
@@ -84,7 +84,7 @@ class Settling:
     def settle(self, name: str, into: Settled, *, is_patient: bool = True) -> Standing | None:
         """Settle one entry up to now, adding to `into`; the entry as it was locked, None when it is gone.
 
-        Locks the entry, and before it the jobs that it may have to stop. `is_patient`: a slot whose worker this process
+        Locks the entry, and before it the jobs that it may have to stop. `is_patient`: a slot whose task this process
         does not know is left to one that does, for a while.
         """
         entry = transitions.lock_to_settle(self.connection, [name]).get(name)
@@ -121,12 +121,12 @@ class Settling:
         `is_behind`: it waits until the other jobs of the entry have ended. What keeps the job from being recorded is
         the slot's fate too: it would not be gone at the next look.
         """
-        worker = self.host.workers.get(entry.worker)
-        if worker is None:
+        task = self.host.tasks.get(entry.task)
+        if task is None:
             return Slot(slot_at, "missed", _unknown(entry))
         try:
             made, line = enqueue_apart(
-                self.connection, self.host, worker, entry.args, cron_entry=entry.name, is_deferred=is_behind
+                self.connection, self.host, task, entry.args, cron_entry=entry.name, is_deferred=is_behind
             )  # fmt: skip
         except InvalidArgs as wrong:
             return Slot(slot_at, "missed", f"its arguments do not fit: {wrong}")
@@ -138,15 +138,15 @@ class Settling:
             return Slot(slot_at, "missed", f"recording its job raised {type(error).__name__}")
         if made.conflict:
             return Slot(slot_at, "skipped_overlap", f"job {made.id} is the same unique call")
-        into.recorded.append((worker, made))
+        into.recorded.append((task, made))
         if not is_behind:
-            into.lines.add((line, worker.declared.queue))
+            into.lines.add((line, task.declared.queue))
         return Slot(slot_at, fate, job_id=made.id, decided_by=by)
 
     def _is_put_off(self, entry: Standing, slots: Sequence[datetime], into: Settled) -> bool:
-        """Whether to leave it to a process that knows the worker, for a while: since the slot, or since any process
+        """Whether to leave it to a process that knows the task, for a while: since the slot, or since any process
         was there again to see it."""
-        if entry.worker in self.host.workers or entry.is_paused:
+        if entry.task in self.host.tasks or entry.is_paused:
             return False
         last, again = transitions.find_gap(self.connection, slots[0])
         seen = slots[0] if last is not None and last >= slots[0] else again or self.now
@@ -198,7 +198,7 @@ class Settling:
         return Slot(slot_at, "skipped_overlap", f"job {before[0].id} had not ended")
 
     def _why_missed(self, entry: Standing, slot_at: datetime) -> str:
-        if entry.worker not in self.host.workers:
+        if entry.task not in self.host.tasks:
             return _unknown(entry)
         since, until = transitions.find_gap(self.connection, slot_at)
         since, until = since or entry.checked_until, until or self.now
@@ -208,7 +208,7 @@ class Settling:
 
 
 def _unknown(entry: Standing) -> str:
-    return f"no worker {entry.worker} is declared where the loops run"
+    return f"no task {entry.task} is declared where the loops run"
 
 
 def _moment(value: datetime) -> str:

@@ -17,7 +17,7 @@ class Standing:
 
     name: str
     origin: str
-    worker: str
+    task: str
     expression: str
     zone: str
     overlap: str

@@ -46,7 +46,7 @@ class Ended:
     dispatch_no: int
     state: str
     ended_by: str | None
-    worker: str
+    task: str
     queue: str
     line: str
     is_unique: bool
@@ -73,7 +73,7 @@ def record(
 ) -> list[Ended]:
     """Write outcomes in one transaction; the jobs that were moved. One that meets the fence is left out: it came late.
 
-    A job whose worker or arguments the executor refused is handed back, until `refused_for` after the first refusal.
+    A job whose task or arguments the executor refused is handed back, until `refused_for` after the first refusal.
     Locks the jobs in id order. Raises what Postgres raises; then nothing was written.
     """
     rows = json.dumps([_row(ending) for ending in endings])

@@ -91,7 +91,7 @@ def _hash(delivery: Delivery, serializer: Any) -> dict[Any, Any]:
         "status": JobStatus.QUEUED.value,
         "origin": delivery.queue,
         # RQ's default description is the whole call.
-        "description": f"{delivery.worker} {delivery.id}",
+        "description": f"{delivery.task} {delivery.id}",
         "created_at": moment,
         "enqueued_at": moment,
         "timeout": -1 if limit is None else limit + _OUTER_BOUND_SECONDS,

@@ -79,7 +79,7 @@ def _claimed(row: dict[str, Any], job_id: int, dispatch_no: int, asked_at: float
     return Claimed(
         id=job_id,
         dispatch_no=dispatch_no,
-        worker=row["worker"],
+        task=row["task"],
         queue=row["queue"],
         args=row["args"],
         meta=row["meta"],

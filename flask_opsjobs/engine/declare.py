@@ -1,4 +1,4 @@
-"""What a process that starts records of the code it runs: the limiters as its workers declare them."""
+"""What a process that starts records of the code it runs: the limiters as its tasks declare them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _log = logging.getLogger("flask_opsjobs")
 
 
 def declare(host: Host, process: str) -> None:
-    """Record the limiters of the app's workers, before this process takes or hands out a job. Commits.
+    """Record the limiters of the app's tasks, before this process takes or hands out a job. Commits.
 
     Of two processes with different code the one that started last counts.
     """
-    limits = [each.declared.limit for each in host.workers.values() if each.declared.limit]
+    limits = [each.declared.limit for each in host.tasks.values() if each.declared.limit]
     if not limits:
         return
     connection: Connection = connect_apart(host.engine)

@@ -20,7 +20,7 @@ class Delivery:
     id: int
     dispatch_no: int
     queue: str
-    worker: str
+    task: str
     priority: int
     timeout_seconds: int | None
 

@@ -21,7 +21,7 @@ from ..host import Host
 from ..jobs.claimed import Claimed
 from ..jobs.log_tail import Ring
 from ..jobs.perform import Report, perform
-from ..jobs.worker import Worker
+from ..jobs.task import Task
 from .broker import Broker
 from .claim import claim
 from .delivery import Delivery
@@ -58,7 +58,7 @@ class Drain:
         self._through = through
         self._executor = executor
         self._ahead = timedelta(0)
-        self._workers = {name: self._watched(worker) for name, worker in host.workers.items()}
+        self._tasks = {name: self._watched(task) for name, task in host.tasks.items()}
         self.calls = 0
         self.ids: dict[int, None] = {}
         self.errors: dict[int, BaseException] = {}
@@ -131,18 +131,18 @@ class Drain:
         size = self._host.settings.log_tail_bytes
         log_tail = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
         with _shared(self._connection, claimed), self._surround():
-            outcome = perform(self._workers, claimed, Report(log_tail))
+            outcome = perform(self._tasks, claimed, Report(log_tail))
         ending = Ending(job_id, dispatch_no, *self._executor, outcome)
-        # No executor with other code will come: a test sees at once that a worker or its arguments are refused.
+        # No executor with other code will come: a test sees at once that a task or its arguments are refused.
         endings.record(self._connection, [ending], self._now(), refused_for=timedelta(0))
         error = self.errors.get(job_id)
         if isinstance(error, self._through):
             raise error
 
-    def _watched(self, worker: Worker) -> Worker:
-        """The worker, with a hook that keeps what its function raised."""
-        hook = worker.on_failure
-        watched = copy.copy(worker)
+    def _watched(self, task: Task) -> Task:
+        """The task, with a hook that keeps what its function raised."""
+        hook = task.on_failure
+        watched = copy.copy(task)
 
         def keep(job: Any, error: BaseException) -> None:
             self.errors[job.id] = error
@@ -156,7 +156,7 @@ class Drain:
         self._put_back(deliveries)
         job = deliveries[0]
         return OpsJobsError(
-            f"after {MOST_ROUNDS} rounds there are still due jobs, such as job {job.id} of worker {job.worker}: "
+            f"after {MOST_ROUNDS} rounds there are still due jobs, such as job {job.id} of task {job.task}: "
             "it comes back, or enqueues itself, whenever it ends; pass limit= to stop earlier"
         )
 
@@ -185,7 +185,7 @@ def _shared(connection: Connection, claimed: Claimed) -> Iterator[None]:
         connection.execute("RELEASE SAVEPOINT opsjobs_drain")
     except psycopg.Error:
         raise OpsJobsError(
-            f"job {claimed.id} of worker {claimed.worker} ended the transaction that the test had begun around it: "
+            f"job {claimed.id} of task {claimed.task} ended the transaction that the test had begun around it: "
             "make the test's sessions with join_transaction_mode='create_savepoint'"
         ) from None
 
@@ -200,9 +200,9 @@ def has_written(connection: Connection) -> bool:
 
 
 def list_recorded(
-    connection: Connection, *, ids: Sequence[int] | None = None, worker: str | None = None
+    connection: Connection, *, ids: Sequence[int] | None = None, task: str | None = None
 ) -> list[dict[str, Any]]:
     """The jobs as this connection sees them, oldest first; the columns of `list_recorded_jobs.sql`."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        parameters = {"ids": None if ids is None else list(ids), "worker": worker}
+        parameters = {"ids": None if ids is None else list(ids), "task": task}
         return cursor.execute(sql.load("list_recorded_jobs"), parameters).fetchall()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from ..jobs.log_tail import Ring
-    from ..jobs.worker import Worker
+    from ..jobs.task import Task
 
 # Held around the fork, and by any other thread of the parent around whatever takes a lock of C or of `io`: logging,
 # connecting. A lock that is held at the fork by a thread that the child does not have is never released there.
@@ -33,7 +33,7 @@ _PR_SET_PDEATHSIG = 1
 
 def fork(
     app: Flask,
-    workers: Mapping[str, Worker],
+    tasks: Mapping[str, Task],
     claimed: Claimed,
     log_tail: Ring | None,
     confirm: Confirm,
@@ -47,7 +47,7 @@ def fork(
         try:
             ours.close()
             _become_horse(parent_pid, app)
-            _ride(app, workers, claimed, Sender(its), log_tail, confirm)
+            _ride(app, tasks, claimed, Sender(its), log_tail, confirm)
             _flush_streams()
         finally:
             # Not SystemExit: the parent's atexit handlers and finally blocks are not the horse's to run.
@@ -97,14 +97,14 @@ def forget_connections(app: Flask) -> None:
 
 def _ride(
     app: Flask,
-    workers: Mapping[str, Worker],
+    tasks: Mapping[str, Task],
     claimed: Claimed,
     sender: Sender,
     log_tail: Ring | None,
     confirm: Confirm,
 ) -> None:
     with app.app_context():
-        outcome = perform(workers, claimed, Report(log_tail, sender.progress), confirm)
+        outcome = perform(tasks, claimed, Report(log_tail, sender.progress), confirm)
         # Before the context is left: a host's teardown that raises or hangs must not cost the outcome.
         sender.outcome(outcome)
 

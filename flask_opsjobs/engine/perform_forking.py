@@ -19,7 +19,7 @@ from .watch_horse import Ride
 if TYPE_CHECKING:
     from flask import Flask
 
-    from ..jobs.worker import Worker
+    from ..jobs.task import Task
 
 _TICK_SECONDS = 15.0
 
@@ -27,10 +27,10 @@ _TICK_SECONDS = 15.0
 class ForkingStable:
     """Keeps what outlives a horse: the ring, in shared memory, in which a killed horse leaves its last words."""
 
-    def __init__(self, app: Flask, executor: Executor, workers: Mapping[str, Worker]) -> None:
+    def __init__(self, app: Flask, executor: Executor, tasks: Mapping[str, Task]) -> None:
         self._app = app
         self._executor = executor
-        self._workers = workers
+        self._tasks = tasks
         size = executor.host.settings.log_tail_bytes
         self._ring = Ring(memoryview(mmap.mmap(-1, size + Ring.HEAD_BYTES))) if size else None
         self._ride: Ride | None = None
@@ -41,7 +41,7 @@ class ForkingStable:
             self._ring.clear()
         executor = self._executor
         confirm = Confirm(executor.host, claimed, executor.id, executor.name)
-        pid, sock = fork(self._app, self._workers, claimed, self._ring, confirm)
+        pid, sock = fork(self._app, self._tasks, claimed, self._ring, confirm)
         self._ride = Ride(
             pid=pid,
             sock=sock,
@@ -59,7 +59,7 @@ class ForkingStable:
 
     def backoff_seconds(self, claimed: Claimed) -> float:
         """When a job whose horse could not say so is due again."""
-        return retry.backoff_seconds(self._workers.get(claimed.worker), claimed.attempt)
+        return retry.backoff_seconds(self._tasks.get(claimed.task), claimed.attempt)
 
     def stop_now(self, why: str) -> None:
         """Kill the horse at work, if there is one."""

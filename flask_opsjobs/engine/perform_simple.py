@@ -23,16 +23,16 @@ from .pulse import CANCELED, LOST
 if TYPE_CHECKING:
     from flask import Flask
 
-    from ..jobs.worker import Worker
+    from ..jobs.task import Task
 
 
 class SimpleStable:
     """Performs in place. A wish to stop arrives as a signal that raises `Stopped` in the function."""
 
-    def __init__(self, app: Flask, executor: Executor, workers: Mapping[str, Worker]) -> None:
+    def __init__(self, app: Flask, executor: Executor, tasks: Mapping[str, Task]) -> None:
         self._app = app
         self._executor = executor
-        self._workers = workers
+        self._tasks = tasks
         size = executor.host.settings.log_tail_bytes
         self._ring = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
         self._claimed: Claimed | None = None
@@ -51,7 +51,7 @@ class SimpleStable:
         self._claimed = claimed
         try:
             with self._app.app_context():
-                outcome = perform(self._workers, claimed, report, confirm)
+                outcome = perform(self._tasks, claimed, report, confirm)
         except Stopped:
             outcome = Outcome(
                 kind="canceled", reason="stopped while it ran", error="stopped while it ran"
@@ -66,7 +66,7 @@ class SimpleStable:
 
     def backoff_seconds(self, claimed: Claimed) -> float:
         """When a job that could not be started is due again."""
-        return retry.backoff_seconds(self._workers.get(claimed.worker), claimed.attempt)
+        return retry.backoff_seconds(self._tasks.get(claimed.task), claimed.attempt)
 
     def stop_now(self, why: str) -> None:
         """Raise in the function at work, if there is one. Called in the main thread, by a signal handler."""

@@ -76,7 +76,7 @@ def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
         time.sleep(claimed.wait_seconds)
         ring = Ring(memoryview(bytearray(host.settings.log_tail_bytes + Ring.HEAD_BYTES)))
         report = Report(ring, partial(postgres.tell_progress, claimed))
-        outcome = perform(host.workers, claimed, report, Confirm(host, claimed, executor_id, name))
+        outcome = perform(host.tasks, claimed, report, Confirm(host, claimed, executor_id, name))
         ending = Ending(claimed.id, claimed.dispatch_no, executor_id, name, outcome)
         postgres.ask(record)
     finally:

@@ -46,7 +46,7 @@ class Refill:
         self._walk_at = time.monotonic() + (time.monotonic() - began) / _WALK_SHARE
 
     def _has_limits(self) -> bool:
-        return any(worker.declared.limit is not None for worker in self._host.workers.values())
+        return any(task.declared.limit is not None for task in self._host.tasks.values())
 
     def _try(self, queue: str, act: Callable[[], object]) -> None:
         try:

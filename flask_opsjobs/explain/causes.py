@@ -59,7 +59,7 @@ CAUSES = (
           "wait for its turn, or start another executor", passes=True),
     Cause("window_full", "as many jobs of its queue lie in Redis as its window allows",
           "wait, or widen the window", "queue.set_window", passes=True),
-    Cause("handed_back", "an executor took it, and does not have its worker or does not accept its arguments",
+    Cause("handed_back", "an executor took it, and does not have its task or does not accept its arguments",
           "wait for an executor of the right version, or start one", passes=True),
 )  # fmt: skip
 

@@ -98,7 +98,7 @@ def deferred(seen: Seen) -> Iterator[Reason]:
 
 
 def handed_back(seen: Seen) -> Iterator[Reason]:
-    """The executor that took it last does not have its worker, or does not accept its arguments."""
+    """The executor that took it last does not have its task, or does not accept its arguments."""
     job, attempt = seen.job, seen.last_attempt
     if job.state == "started" or job.first_refused_at is None or seen.is_overdue:
         return
@@ -109,7 +109,7 @@ def handed_back(seen: Seen) -> Iterator[Reason]:
         "handed_back",
         f"{by} refused it and handed it back; it is tried again.",
         "Any executor of its queue may take it until that time; then it ends as failed. Start an executor whose code "
-        "has its worker and accepts its arguments, and stop those that run another version.",
+        "has its task and accepts its arguments, and stop those that run another version.",
         witness="worker",
         read={
             "executor": attempt and attempt.executor,

@@ -20,7 +20,7 @@ class JobSeen:
 
     id: int
     state: str
-    worker: str
+    task: str
     queue: str
     line: str
     priority: int

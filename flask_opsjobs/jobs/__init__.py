@@ -1,1 +1,1 @@
-"""A job: one call of a worker, from the moment it is recorded to its end."""
+"""A job: one call of a task, from the moment it is recorded to its end."""

@@ -1,4 +1,4 @@
-"""The arguments of a worker: validated by its signature, stored as JSON, validated again when the job starts."""
+"""The arguments of a task: validated by its signature, stored as JSON, validated again when the job starts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .signature import Codec, Signature
 
 
 class Arguments:
-    """What one worker accepts. Values of redacted parameters are validated, then dropped: nothing here returns them."""
+    """What one task accepts. Values of redacted parameters are validated, then dropped: nothing here returns them."""
 
-    def __init__(self, worker: str, function: Callable[..., Any], redact: frozenset[str]) -> None:
+    def __init__(self, task: str, function: Callable[..., Any], redact: frozenset[str]) -> None:
         """Raises `DeclarationError` with every fault of the signature."""
-        self._worker = worker
+        self._task = task
         self._redact = redact
-        self._signature = Signature(worker, function, redact)
+        self._signature = Signature(task, function, redact)
         # Names may be unknown yet, of classes further down in the module: then the first call builds it.
         self._codec: Codec | None = self._signature.try_codec()
 
@@ -54,7 +54,7 @@ class Arguments:
             found.append(_crash(error))
         if found:
             # Outside of `except`: pydantic's error, which carries the values, must not be this one's context.
-            raise InvalidArgs(self._worker, found)
+            raise InvalidArgs(self._task, found)
         for name in self._redact:
             values.pop(name, None)
         return values
@@ -75,7 +75,7 @@ class Arguments:
         if len(raw) > max_bytes:
             found.append(_too_large(len(raw), max_bytes))
         if found:
-            raise InvalidArgs(self._worker, found)
+            raise InvalidArgs(self._task, found)
         return raw
 
     def load(self, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Arguments:
         except Exception as error:
             found = [_crash(error)]
         if found:
-            raise InvalidArgs(self._worker, found)
+            raise InvalidArgs(self._task, found)
         return values
 
     def with_defaults(self, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ class Claimed:
 
     id: int
     dispatch_no: int
-    worker: str
+    task: str
     queue: str
     args: dict[str, Any]
     meta: dict[str, Any]

@@ -19,7 +19,7 @@ _OUR_WORDS = {
     "assertion_error": "its own validator refused it",
     "bytes_invalid_encoding": "Data should be valid in its encoding",
     "datetime_object_invalid": "Invalid datetime object",
-    "extra_forbidden": "the worker takes no such argument",
+    "extra_forbidden": "the task takes no such argument",
     "get_attribute_error": "Error extracting attribute",
     "iteration_error": "Error iterating over object",
     "json_invalid": "Invalid JSON",

@@ -36,7 +36,7 @@ class CurrentJob:
     id: int
     attempt: int
     max_attempts: int
-    worker: str
+    task: str
     queue: str
     meta: Mapping[str, Any]
     tags: tuple[str, ...]
@@ -100,7 +100,7 @@ def running(claimed: Claimed, tell: Tell) -> Iterator[CurrentJob]:
         id=claimed.id,
         attempt=claimed.attempt,
         max_attempts=claimed.max_attempts,
-        worker=claimed.worker,
+        task=claimed.task,
         queue=claimed.queue,
         meta=claimed.meta,
         tags=tuple(claimed.tags),

@@ -22,7 +22,7 @@ from .unique import Unique, keys_of
 if TYPE_CHECKING:
     from ..host import Host
     from .options import Options
-    from .worker import Worker
+    from .task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +46,19 @@ class EnqueuedMany:
 
 
 def enqueue(
-    worker: Worker, options: Options, args: Sequence[Any], kwargs: Mapping[str, Any]
+    task: Task, options: Options, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Enqueued:
     """Record one call. Nothing is written when its arguments are invalid. The host commits; Redis is not touched."""
-    host = worker.host()
+    host = task.host()
     host.require_schema(or_newer=True)
-    values = worker.arguments.validate(args, kwargs)
-    place = place_of(worker, options, host, values)
-    row = parameters(worker, options, host) | columns_of(options, place)
-    row["args"] = worker.arguments.dump(values, host.settings.max_args_bytes).decode()
+    values = task.arguments.validate(args, kwargs)
+    place = place_of(task, options, host, values)
+    row = parameters(task, options, host) | columns_of(options, place)
+    row["args"] = task.arguments.dump(values, host.settings.max_args_bytes).decode()
     session, bind = find_session(host, options.session)
     with without_values():
         connection = join(session, bind)
-        gate = Gate(worker, options, host, session)
+        gate = Gate(task, options, host, session)
         rejection = gate.find_rejection(connection, place)
         if options.unique is None:
             if rejection is not None:
@@ -66,7 +66,7 @@ def enqueue(
             enqueued = insert(connection, row, _first_number(options, host))
         else:
             row |= receipt(options.unique)
-            row["keys"] = keys(worker, options.unique, host, values)
+            row["keys"] = keys(task, options.unique, host, values)
             # A call that was recorded before is a conflict, also when there is no room.
             if (
                 rejection is not None
@@ -75,9 +75,9 @@ def enqueue(
                 raise gate.refuse(rejection)
             enqueued = Enqueued(*receipts.find_or_take(partial(ask, connection), row))
     if not enqueued.conflict:
-        _tell_hook(session, host, worker, options, enqueued, row["line"])
+        _tell_hook(session, host, task, options, enqueued, row["line"])
         if signals.job_enqueued.receivers:
-            signals.send(signals.job_enqueued, worker, enqueued=enqueued)
+            signals.send(signals.job_enqueued, task, enqueued=enqueued)
     return enqueued
 
 
@@ -105,18 +105,18 @@ def _first_number(options: Options, host: Host) -> int:
 
 
 def _tell_hook(
-    session: Session, host: Host, worker: Worker, options: Options, enqueued: Enqueued, line: str
+    session: Session, host: Host, task: Task, options: Options, enqueued: Enqueued, line: str
 ) -> None:
     if host.hand_out is None:
         return
     if enqueued.state == "available":
         touch(session, host.hand_out, Line(line, options.queue))
     elif enqueued.state == "queued":
-        born = Born(enqueued.id, 1, options.queue, worker.name, options.priority, options.timeout)
+        born = Born(enqueued.id, 1, options.queue, task.name, options.priority, options.timeout)
         touch(session, host.hand_out, born)
 
 
-def parameters(worker: Worker, options: Options, host: Host) -> dict[str, Any]:
+def parameters(task: Task, options: Options, host: Host) -> dict[str, Any]:
     """What the statements take of a call that has no limit, but for arguments and receipt.
 
     Raises `InvalidArgs` when `meta` is too large.
@@ -125,9 +125,9 @@ def parameters(worker: Worker, options: Options, host: Host) -> dict[str, Any]:
     if len(columns["meta"]) > host.settings.max_args_bytes:
         limit = host.settings.max_args_bytes
         said = f"is larger than OPSJOBS_MAX_ARGS_BYTES = {limit}"
-        raise InvalidArgs(worker.name, [{"loc": "meta", "msg": said, "type": "too_large"}])
+        raise InvalidArgs(task.name, [{"loc": "meta", "msg": said, "type": "too_large"}])
     cron = {"cron_entry": None, "is_deferred": False}
-    return {"worker": worker.name, **cron, **columns, **columns_of(options, None)}
+    return {"task": task.name, **cron, **columns, **columns_of(options, None)}
 
 
 def receipt(unique: Unique) -> dict[str, Any]:
@@ -135,17 +135,17 @@ def receipt(unique: Unique) -> dict[str, Any]:
     return {"until": unique.lifetime, "within": unique.within}
 
 
-def keys(worker: Worker, unique: Unique, host: Host, values: Mapping[str, Any]) -> list[bytes]:
+def keys(task: Task, unique: Unique, host: Host, values: Mapping[str, Any]) -> list[bytes]:
     """The keys of a call, the one in use first. Raises `InvalidArgs` when what makes it unique has no JSON."""
-    arguments = worker.arguments.with_defaults(values)
+    arguments = task.arguments.with_defaults(values)
     if unique.key is not None:
         chosen = unique.key(arguments)
     else:
-        plain = worker.arguments.flatten(arguments)
+        plain = task.arguments.flatten(arguments)
         chosen = plain if unique.by is None else {name: plain[name] for name in unique.by}
     try:
-        return keys_of(host.secrets, worker.name, chosen)
+        return keys_of(host.secrets, task.name, chosen)
     except (TypeError, ValueError):
         pass
     said = "cannot be part of a unique key: choose others with by=[…], or compute one with key=…"
-    raise InvalidArgs(worker.name, [{"loc": "arguments", "msg": said, "type": "not_json"}])
+    raise InvalidArgs(task.name, [{"loc": "arguments", "msg": said, "type": "not_json"}])

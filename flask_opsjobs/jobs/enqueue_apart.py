@@ -15,50 +15,50 @@ from .placing import columns_of, place_of
 
 if TYPE_CHECKING:
     from ..host import Host
-    from .worker import Worker
+    from .task import Task
 
 
 def enqueue_apart(
     connection: db.Connection,
     host: Host,
-    worker: Worker,
+    task: Task,
     stored: Mapping[str, Any],
     *,
     cron_entry: str | None = None,
     is_deferred: bool = False,
 ) -> tuple[Enqueued, str]:
-    """Record a call of stored arguments, as the worker is declared, in the caller's transaction; the job and its line.
+    """Record a call of stored arguments, as the task is declared, in the caller's transaction; the job and its line.
 
     A limit that rejects calls holds this one: there is nobody who could be told. `is_deferred`: it waits
-    until the other jobs of its entry have ended. Raises `InvalidArgs` when the arguments no longer fit the worker; then
+    until the other jobs of its entry have ended. Raises `InvalidArgs` when the arguments no longer fit the task; then
     nothing was written. The caller has its line dispatched once it has committed.
     """
-    values = worker.arguments.load(stored)
-    place = place_of(worker, worker.declared, host, values)
-    row = parameters(worker, worker.declared, host) | columns_of(worker.declared, place)
+    values = task.arguments.load(stored)
+    place = place_of(task, task.declared, host, values)
+    row = parameters(task, task.declared, host) | columns_of(task.declared, place)
     row |= {"cron_entry": cron_entry, "is_deferred": is_deferred, "dispatch_no": 0}
-    row["args"] = worker.arguments.dump(values, host.settings.max_args_bytes).decode()
+    row["args"] = task.arguments.dump(values, host.settings.max_args_bytes).decode()
     ask = partial(_ask, connection)
-    unique = worker.declared.unique
+    unique = task.declared.unique
     if unique is None:
         (found,) = ask("enqueue_job", row)
         return Enqueued(found.id, found.state), row["line"]
     row |= receipt(unique)
-    row["keys"] = keys(worker, unique, host, values)
+    row["keys"] = keys(task, unique, host, values)
     return Enqueued(*receipts.find_or_take(ask, row)), row["line"]
 
 
 def find_same_call(
-    connection: db.Connection, host: Host, worker: Worker, stored: Mapping[str, Any]
+    connection: db.Connection, host: Host, task: Task, stored: Mapping[str, Any]
 ) -> int | None:
     """The job that stands for the same unique call now; None when none does, or calls need not be unique.
 
     Locks nothing. Raises `InvalidArgs`, and what the host's own code does that computes the key.
     """
-    values, unique = worker.arguments.load(stored), worker.declared.unique
+    values, unique = task.arguments.load(stored), task.declared.unique
     if unique is None:
         return None
-    found = receipts.find(partial(_ask, connection), keys(worker, unique, host, values))
+    found = receipts.find(partial(_ask, connection), keys(task, unique, host, values))
     return None if found is None else found[0]
 
 

@@ -25,8 +25,8 @@ from .touched import Line as TouchedLine
 if TYPE_CHECKING:
     from ..host import Host
     from .options import Options
+    from .task import Task
     from .unique import Unique
-    from .worker import Worker
 
 Row = Mapping[str, Any]
 Line = Callable[[Row], bytes]
@@ -39,16 +39,16 @@ _MOST_LINES = 20
 _numbers = itertools.count(1)
 
 
-def enqueue_many(worker: Worker, options: Options, rows: Iterable[Row]) -> EnqueuedMany:
+def enqueue_many(task: Task, options: Options, rows: Iterable[Row]) -> EnqueuedMany:
     """Record a job per dict of arguments. Whatever goes wrong, nothing is written and the transaction is usable."""
     if not isinstance(rows, Iterable) or isinstance(rows, Mapping | str | bytes):
         raise TypeError(
-            f"enqueue_many of worker {worker.name} takes dicts of arguments, in a list or from a generator; "
+            f"enqueue_many of task {task.name} takes dicts of arguments, in a list or from a generator; "
             f"got {type(rows).__name__}"
         )
-    host = worker.host()
+    host = task.host()
     host.require_schema(or_newer=True)
-    common = parameters(worker, options, host)
+    common = parameters(task, options, host)
     session, bind = find_session(host, options.session)
     with without_values():
         join(session, bind)  # before the savepoint, which a session in AUTOCOMMIT cannot have
@@ -56,21 +56,21 @@ def enqueue_many(worker: Worker, options: Options, rows: Iterable[Row]) -> Enque
         rows = _guarded(rows, savepoint)
         connection = join(session, bind)
         common |= connection.exec_driver_sql(sql.load("moment_of_many"), common).mappings().one()
-        places = _Places(worker, options, host, Gate(worker, options, host, session), connection)
+        places = _Places(task, options, host, Gate(task, options, host, session), connection)
         if options.unique is None:
-            line = _plain_line(worker, host, _head(common), places)
-            result = EnqueuedMany(_copy(connection, sql.load("copy_jobs"), worker, line, rows))
+            line = _plain_line(task, host, _head(common), places)
+            result = EnqueuedMany(_copy(connection, sql.load("copy_jobs"), task, line, rows))
             if result.count:
                 born = {**common, "born": result.count}
                 connection.exec_driver_sql(sql.load("count_births"), born)
         else:
-            result = _bear(connection, worker, options.unique, host, common, rows, places)
+            result = _bear(connection, task, options.unique, host, common, rows, places)
     if result.count:
         if common["state"] == "available" and host.hand_out is not None:
             for touched in places.lines:
                 touch(session, host.hand_out, TouchedLine(touched, options.queue))
         if signals.job_enqueued.receivers:
-            signals.send(signals.job_enqueued, worker, enqueued=result)
+            signals.send(signals.job_enqueued, task, enqueued=result)
     return result
 
 
@@ -92,7 +92,7 @@ def _require_standing(savepoint: SessionTransaction) -> None:
 
 def _bear(
     connection: Connection,
-    worker: Worker,
+    task: Task,
     unique: Unique,
     host: Host,
     common: Mapping[str, Any],
@@ -109,7 +109,7 @@ def _bear(
 
     run("create_births")
     copy = sql.load("copy_births").replace("{births}", births)
-    gathered = _copy(connection, copy, worker, _unique_line(worker, unique, host, places), rows)
+    gathered = _copy(connection, copy, task, _unique_line(task, unique, host, places), rows)
     run("analyze_births")
     run("forget_expired_births")
     count = run("bear_unique_jobs", **common, **receipt(unique), key_count=key_count).scalar_one()
@@ -123,9 +123,9 @@ class _Places:
     """Where each row waits, as COPY reads it; the first lines are remembered, to be handed out."""
 
     def __init__(
-        self, worker: Worker, options: Options, host: Host, gate: Gate, connection: Connection
+        self, task: Task, options: Options, host: Host, gate: Gate, connection: Connection
     ) -> None:
-        self._worker = worker
+        self._task = task
         self._options = options
         self._host = host
         self._gate = gate
@@ -140,7 +140,7 @@ class _Places:
         """The place of a call. Raises `LimitReached`, but for a call whose receipt is taken: that is a conflict."""
         if self._plain is not None:
             return self._plain
-        place = place_of(self._worker, self._options, self._host, values)
+        place = place_of(self._task, self._options, self._host, values)
         if not (self._gate.is_open or self._is_conflict(keys)):
             if rejection := self._gate.find_rejection(self._connection, place):
                 raise self._gate.refuse(rejection)
@@ -157,8 +157,8 @@ class _Places:
         return keys[0] in self._let_through or receipts.find(self._ask, keys) is not None
 
 
-def _plain_line(worker: Worker, host: Host, head: bytes, places: _Places) -> Line:
-    validate, dump = worker.arguments.validate, worker.arguments.dump
+def _plain_line(task: Task, host: Host, head: bytes, places: _Places) -> Line:
+    validate, dump = task.arguments.validate, task.arguments.dump
     limit = host.settings.max_args_bytes
 
     def line(row: Row) -> bytes:
@@ -170,13 +170,13 @@ def _plain_line(worker: Worker, host: Host, head: bytes, places: _Places) -> Lin
     return line
 
 
-def _unique_line(worker: Worker, unique: Unique, host: Host, places: _Places) -> Line:
+def _unique_line(task: Task, unique: Unique, host: Host, places: _Places) -> Line:
     limit = host.settings.max_args_bytes
 
     def line(row: Row) -> bytes:
-        values = worker.arguments.validate((), row)
-        raw = worker.arguments.dump(values, limit).replace(b"\\", b"\\\\")
-        taken = keys(worker, unique, host, values)
+        values = task.arguments.validate((), row)
+        raw = task.arguments.dump(values, limit).replace(b"\\", b"\\\\")
+        taken = keys(task, unique, host, values)
         hexed = ",".join(key.hex() for key in taken)
         return b"{%b}\t%b%b\n" % (hexed.encode(), places.of(values, taken), raw)
 
@@ -184,13 +184,13 @@ def _unique_line(worker: Worker, unique: Unique, host: Host, places: _Places) ->
 
 
 def _copy(
-    connection: Connection, statement: str, worker: Worker, line: Line, rows: Iterable[Row]
+    connection: Connection, statement: str, task: Task, line: Line, rows: Iterable[Row]
 ) -> int:
     """Copy a line for each row; how many."""
     raw = connection.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)
     done = 0
-    for lines in _chunks(worker, line, rows):
+    for lines in _chunks(task, line, rows):
         try:
             with raw.cursor() as cursor, cursor.copy(statement) as copy:
                 copy.write(b"".join(lines))
@@ -204,7 +204,7 @@ def _copy(
     return done
 
 
-def _chunks(worker: Worker, line: Line, rows: Iterable[Row]) -> Iterator[list[bytes]]:
+def _chunks(task: Task, line: Line, rows: Iterable[Row]) -> Iterator[list[bytes]]:
     """The lines in chunks, bounded in number and in bytes: whatever the rows are, no more than that is in memory."""
     chunk: list[bytes] = []
     size = 0
@@ -212,7 +212,7 @@ def _chunks(worker: Worker, line: Line, rows: Iterable[Row]) -> Iterator[list[by
         try:
             chunk.append(line(row))
         except InvalidArgs as error:
-            refused = _at_row(worker, number, error)
+            refused = _at_row(task, number, error)
         else:
             size += len(chunk[-1])
             if len(chunk) == _CHUNK_ROWS or size >= _CHUNK_BYTES:
@@ -224,16 +224,16 @@ def _chunks(worker: Worker, line: Line, rows: Iterable[Row]) -> Iterator[list[by
         yield chunk
 
 
-def _at_row(worker: Worker, number: int, error: InvalidArgs) -> InvalidArgs:
+def _at_row(task: Task, number: int, error: InvalidArgs) -> InvalidArgs:
     told = [{**one, "loc": f"[{number}].{one['loc']}"} for one in error.errors]
-    return InvalidArgs(worker.name, told)
+    return InvalidArgs(task.name, told)
 
 
 def _head(common: Mapping[str, Any]) -> bytes:
     """The columns that all rows share, as COPY reads them, up to the place and the arguments."""
     tags = ",".join('"' + _escape_item(tag) + '"' for tag in common["tags"])
     columns = (
-        *(common[name] for name in ("worker", "queue", "state", "priority", "meta")),
+        *(common[name] for name in ("task", "queue", "state", "priority", "meta")),
         "{" + tags + "}",
         *(common[name] for name in ("max_attempts", "timeout_seconds", "deadline_at")),
         common["created_at"],

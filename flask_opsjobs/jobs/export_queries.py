@@ -22,7 +22,7 @@ class ExportRow:
 
     id: int
     state: str
-    worker: str
+    task: str
     queue: str
     origin: str
     priority: int

@@ -12,7 +12,7 @@ from . import search_ids, search_terms
 from .lifecycle import STATES
 from .search_terms import Argument, BadFilter, Term
 
-QUALIFIERS = ("state", "queue", "worker", "tag", "error", "created", "origin", "id")
+QUALIFIERS = ("state", "queue", "task", "tag", "error", "created", "origin", "id")
 ORIGINS = ("opsjobs", "rq")
 LIMITS = (25, 50, 100)
 _MOST_ARGUMENTS = 8
@@ -46,7 +46,7 @@ class JobFilter:
 
     state: str | None = None
     queue: str | None = None
-    worker: str | None = None
+    task: str | None = None
     tag: str | None = None
     error: str | None = None
     created: Created | None = None
@@ -180,7 +180,7 @@ def _limit(value: str) -> int:
 _PARSERS = {
     "state": lambda value: _one_of("state", value, STATES),
     "queue": lambda value: search_terms.check_text("queue", value),
-    "worker": lambda value: search_terms.check_text("worker", value),
+    "task": lambda value: search_terms.check_text("task", value),
     "tag": lambda value: search_terms.check_text("tag", value),
     "error": lambda value: search_terms.check_text("error", value),
     "created": _created,

@@ -32,13 +32,13 @@ LIFETIMES = ("within", "ended", "forever")
 
 
 class Job(Base):
-    """One call of a worker."""
+    """One call of a task."""
 
     __tablename__ = "jobs"
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
     origin: Mapped[str] = mapped_column(Text, server_default="opsjobs")
-    worker: Mapped[str] = mapped_column(Text)
+    task: Mapped[str] = mapped_column(Text)
     queue: Mapped[str] = mapped_column(Text)
     line: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(Text)
@@ -50,7 +50,7 @@ class Job(Base):
     max_attempts: Mapped[int] = mapped_column(Integer)
     dispatch_no: Mapped[int] = mapped_column(BigInteger, server_default="0")
     refused_count: Mapped[int] = mapped_column(SmallInteger, server_default="0")
-    # Since when executors refuse it that lack its worker or do not accept its arguments; NULL when none does.
+    # Since when executors refuse it that lack its task or do not accept its arguments; NULL when none does.
     first_refused_at: Mapped[datetime | None] = mapped_column(MOMENT)
     timeout_seconds: Mapped[int | None] = mapped_column(Integer)
     deadline_at: Mapped[datetime | None] = mapped_column(MOMENT)
@@ -99,13 +99,13 @@ class Job(Base):
               postgresql_where=text(f"deadline_at IS NOT NULL AND {one_of('state', WAITING)}")),
         Index("jobs_by_state", "state", "id"),
         Index("jobs_by_queue", "queue", "id"),
-        Index("jobs_by_worker", "worker", "id"),
+        Index("jobs_by_task", "task", "id"),
         Index("jobs_to_retain", "state", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
         Index("jobs_args", "args", postgresql_using="gin", postgresql_ops={"args": "jsonb_path_ops"}),
         Index("jobs_tags", "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'::text[]")),
         Index("jobs_with_error", "id", postgresql_where=text("error IS NOT NULL")),
         Index("jobs_adopted", "id", postgresql_where=text("origin = 'rq'")),
-        Index("jobs_unwell_by_worker", "state", "worker", "id", postgresql_where=text(one_of("state", UNWELL))),
+        Index("jobs_unwell_by_task", "state", "task", "id", postgresql_where=text(one_of("state", UNWELL))),
         Index("jobs_unwell_by_queue", "state", "queue", "id", postgresql_where=text(one_of("state", UNWELL))),
         Index("jobs_run_again", "run_again_from", postgresql_where=text("run_again_from IS NOT NULL")),
         Index("jobs_of_cron", "cron_entry", "id",
@@ -146,7 +146,7 @@ class Attempt(Base):
 
 
 class Output(Base):
-    """What a worker returned, when it is declared with `record_output=True`."""
+    """What a task returned, when it is declared with `record_output=True`."""
 
     __tablename__ = "outputs"
 

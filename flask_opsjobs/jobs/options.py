@@ -1,4 +1,4 @@
-"""How a job shall be run: the options of a worker's declaration, which each call may change."""
+"""How a job shall be run: the options of a task's declaration, which each call may change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LAST_YEAR = 9000
 
 
 class Changes(TypedDict, total=False):
-    """What `Worker.options` takes; each as in the declaration, and three that only a call has."""
+    """What `Task.options` takes; each as in the declaration, and three that only a call has."""
 
     queue: str
     priority: int
@@ -44,7 +44,7 @@ class Changes(TypedDict, total=False):
 class Options:
     """The options of one call. Durations are seconds or a `timedelta`; `deadline` counts from when the job is due.
 
-    The limit is the worker's: a call may not leave it, so `Changes` has none.
+    The limit is the task's: a call may not leave it, so `Changes` has none.
     """
 
     queue: str = "default"
@@ -60,7 +60,7 @@ class Options:
     session: Session | scoped_session[Any] | None = field(default=None, repr=False)
     limit: Limit | None = None
 
-    def change(self, worker: str, changes: Changes) -> Options:
+    def change(self, task: str, changes: Changes) -> Options:
         """These with some changed. Raises `DeclarationError` with every fault, `TypeError` for an unknown name."""
         for name in changes:
             if name not in Changes.__annotations__:
@@ -70,12 +70,12 @@ class Options:
                     if close
                     else "known are " + ", ".join(Changes.__annotations__)
                 )
-                raise TypeError(f"worker {worker}: there is no option {name}; {hint}")
+                raise TypeError(f"task {task}: there is no option {name}; {hint}")
         changed = replace(self, **changes)
-        changed.require_legal(worker)
+        changed.require_legal(task)
         return changed
 
-    def require_legal(self, worker: str) -> None:
+    def require_legal(self, task: str) -> None:
         """Return when every value is allowed; else raise `DeclarationError` with each that is not and what is."""
         faults = [*_faults_of_placement(self), *_faults_of_times(self), *_faults_of_notes(self)]
         if self.unique is not None and not isinstance(self.unique, Unique):
@@ -83,7 +83,7 @@ class Options:
         if self.limit is not None and not isinstance(self.limit, Limit):
             faults.append(f"limit must be a Limit(…), got {type(self.limit).__name__}")
         if faults:
-            raise DeclarationError(f"worker {worker}: " + "; ".join(faults))
+            raise DeclarationError(f"task {task}: " + "; ".join(faults))
 
     @property
     def is_due_now(self) -> bool:
@@ -113,7 +113,7 @@ class Options:
 
 
 def fault_of_name(what: str, name: object) -> str | None:
-    """The sentence that refuses a name of a queue or worker; None when it is fine."""
+    """The sentence that refuses a name of a queue or task; None when it is fine."""
     if name in (".", ".."):
         return f"{what} {name!r} is not a name: browsers and proxies change such a path"
     if isinstance(name, str) and _NAME.fullmatch(name):

@@ -1,4 +1,4 @@
-"""How a call may end: what a worker may raise, and the value that travels from the horse to the record."""
+"""How a call may end: what a task may raise, and the value that travels from the horse to the record."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 
 
 class Cancel(Exception):
-    """Raise in a worker to end its job `canceled`, with a reason. No further attempt."""
+    """Raise in a task to end its job `canceled`, with a reason. No further attempt."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -15,7 +15,7 @@ class Cancel(Exception):
 
 
 class Discard(Exception):
-    """Raise in a worker to end its job `failed` at once, whatever attempts are left."""
+    """Raise in a task to end its job `failed` at once, whatever attempts are left."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -23,7 +23,7 @@ class Discard(Exception):
 
 
 class Snooze(Exception):
-    """Raise in a worker to be called again in so many seconds, or after a `timedelta`. Costs no attempt."""
+    """Raise in a task to be called again in so many seconds, or after a `timedelta`. Costs no attempt."""
 
     def __init__(self, seconds: float | timedelta, reason: str = "") -> None:
         self.seconds = seconds
@@ -32,7 +32,7 @@ class Snooze(Exception):
 
 
 class RetryIn(Exception):
-    """Raise in a worker to fail this attempt and choose when the next is due: in seconds, or a `timedelta`."""
+    """Raise in a task to fail this attempt and choose when the next is due: in seconds, or a `timedelta`."""
 
     def __init__(self, seconds: float | timedelta, reason: str = "") -> None:
         self.seconds = seconds
@@ -47,7 +47,7 @@ class Outcome:
     `kind` is one of `lifecycle.OUTCOMES`. `delay_seconds` says when the job is due again, should it be: the backoff
     after `raised`, `timed_out` and `died`, the wish after `snoozed` and `retry_in`. `ended_by` is set when the job must
     end now whatever attempts are left (`deadline`, `unrecordable`), or once executors have refused it for ten minutes
-    (`invalid_args`, `unknown_worker`). `output` is JSON text, or None
+    (`invalid_args`, `unknown_task`). `output` is JSON text, or None
     when nothing is to be kept; `output_bytes` its size before anything was left out; `output_omitted` why it was.
     """
 

@@ -19,7 +19,7 @@ from .storable import clean_text
 from .time_limit import JobTimedOut, TimeLimit
 
 if TYPE_CHECKING:
-    from .worker import Worker
+    from .task import Task
 
 _log = logging.getLogger("flask_opsjobs.jobs")
 
@@ -47,39 +47,39 @@ Confirm = Callable[[], Claimed | Outcome]
 
 
 def perform(
-    workers: Mapping[str, Worker],
+    tasks: Mapping[str, Task],
     claimed: Claimed,
     report: Report,
     confirm: Confirm | None = None,
 ) -> Outcome:
     """Call the function of a claimed job, here; how it ended. Never raises, whatever the function does.
 
-    `confirm` is None where nobody else can take the job. In the main thread the worker's `timeout` is kept by SIGALRM;
+    `confirm` is None where nobody else can take the job. In the main thread the task's `timeout` is kept by SIGALRM;
     elsewhere there is none.
     """
-    worker = workers.get(claimed.worker)
+    task = tasks.get(claimed.task)
     try:
         with log_tail.capture(report.log_tail):
-            outcome = _refuse(worker, claimed) or _perform(
-                worker, claimed, report, confirm or (lambda: claimed)
+            outcome = _refuse(task, claimed) or _perform(
+                task, claimed, report, confirm or (lambda: claimed)
             )
     except Stopped as error:
         outcome = _stopped(error)
     except BaseException as error:
         # Ours, or the host's app around the job: the attempt fails, the executor lives.
-        outcome = _failed("raised", worker, claimed, error)
+        outcome = _failed("raised", task, claimed, error)
     tail = report.log_tail.read() if report.log_tail is not None else None
     return replace(outcome, log_tail=tail or None, progress=report.newest)
 
 
-def _refuse(worker: Worker | None, claimed: Claimed) -> Outcome | None:
+def _refuse(task: Task | None, claimed: Claimed) -> Outcome | None:
     """Why the function is not to be called at all; None when it is."""
-    if worker is None:
+    if task is None:
         error = (
-            f"no worker {claimed.worker!r} is declared here: import the module that declares it "
+            f"no task {claimed.task!r} is declared here: import the module that declares it "
             "where the app is made"
         )
-        return Outcome(kind="refused", error=error, reason=error, ended_by="unknown_worker")
+        return Outcome(kind="refused", error=error, reason=error, ended_by="unknown_task")
     # By Postgres' clock, both of them.
     if claimed.deadline_at is not None and claimed.deadline_at <= claimed.claimed_at:
         error = f"its deadline, {claimed.deadline_at.isoformat()}, had passed before it started"
@@ -87,19 +87,19 @@ def _refuse(worker: Worker | None, claimed: Claimed) -> Outcome | None:
     return None
 
 
-def _perform(worker: Worker | None, claimed: Claimed, report: Report, confirm: Confirm) -> Outcome:
-    assert worker is not None
+def _perform(task: Task | None, claimed: Claimed, report: Report, confirm: Confirm) -> Outcome:
+    assert task is not None
     try:
-        arguments = worker.arguments.load(claimed.args)
+        arguments = task.arguments.load(claimed.args)
     except InvalidArgs as error:
         said = _text(error)
         return Outcome(kind="refused", error=said, reason=said, ended_by="invalid_args")
     with running(claimed, report.progress) as job:
-        return _run(worker, claimed, job, arguments, confirm)
+        return _run(task, claimed, job, arguments, confirm)
 
 
 def _run(
-    worker: Worker,
+    task: Task,
     claimed: Claimed,
     job: CurrentJob,
     arguments: dict[str, Any],
@@ -107,43 +107,43 @@ def _run(
 ) -> Outcome:
     """Call the hooks and the function. A wish to stop counts until the function has ended, and not after."""
     try:
-        if (refused := _refuse_now(worker, confirm)) is not None:
+        if (refused := _refuse_now(task, confirm)) is not None:
             return refused
-        _observe(worker, "on_start", job)
+        _observe(task, "on_start", job)
         # Once more: the hook is the host's, and may have taken its time.
-        if (refused := _refuse_now(worker, confirm)) is not None:
+        if (refused := _refuse_now(task, confirm)) is not None:
             return refused
-        value = _call(worker, arguments, claimed.timeout_seconds)
-        _require_done(worker, value)
+        value = _call(task, arguments, claimed.timeout_seconds)
+        _require_done(task, value)
     except BaseException as error:
-        outcome = _judge(worker, claimed, error)
+        outcome = _judge(task, claimed, error)
         hook = "on_failure" if outcome.kind in _FAILURES else None
         seen: Any = error
     else:
-        outcome = _returned(worker, value)
+        outcome = _returned(task, value)
         hook, seen = "on_success", value
     if hook is not None:
         with contextlib.suppress(Stopped):
-            _observe(worker, hook, job, seen)
+            _observe(task, hook, job, seen)
     return outcome
 
 
-def _refuse_now(worker: Worker, confirm: Confirm) -> Outcome | None:
+def _refuse_now(task: Task, confirm: Confirm) -> Outcome | None:
     claimed = confirm()
-    return claimed if isinstance(claimed, Outcome) else _refuse(worker, claimed)
+    return claimed if isinstance(claimed, Outcome) else _refuse(task, claimed)
 
 
-def _call(worker: Worker, arguments: dict[str, Any], seconds: int | None) -> Any:
+def _call(task: Task, arguments: dict[str, Any], seconds: int | None) -> Any:
     limit = TimeLimit(seconds)
     try:
         with limit:
-            return worker.function(**arguments)
+            return task.function(**arguments)
     finally:
         # Once more: the alarm may have been raised while the block was being left.
         limit.disarm()
 
 
-def _require_done(worker: Worker, value: Any) -> None:
+def _require_done(task: Task, value: Any) -> None:
     """Raise `TypeError` when the call only made a coroutine or a generator, whose body has not run."""
     if inspect.isawaitable(value):
         advice = "call asyncio.run(…) inside a plain function"
@@ -155,14 +155,14 @@ def _require_done(worker: Worker, value: Any) -> None:
         # Otherwise Python warns that it was never awaited.
         value.close()
     raise TypeError(
-        f"worker {worker.name} returned an object of type {type(value).__name__}, "
+        f"task {task.name} returned an object of type {type(value).__name__}, "
         f"whose code has not run: {advice}"
     )
 
 
-def _observe(worker: Worker, name: str, *seen: Any) -> None:
+def _observe(task: Task, name: str, *seen: Any) -> None:
     """Call a hook, if there is one. What it raises is logged and changes nothing."""
-    hook = getattr(worker, name)
+    hook = getattr(task, name)
     if hook is None:
         return
     try:
@@ -170,13 +170,13 @@ def _observe(worker: Worker, name: str, *seen: Any) -> None:
     except Stopped:
         raise
     except BaseException:
-        _log.exception("the hook %s of worker %s raised", name, worker.name)
+        _log.exception("the hook %s of task %s raised", name, task.name)
 
 
-def _returned(worker: Worker, value: Any) -> Outcome:
-    if not worker.record_output:
+def _returned(task: Task, value: Any) -> Outcome:
+    if not task.record_output:
         return Outcome(kind="returned")
-    kept = outputs.keep(value, worker.host().settings.max_output_bytes)
+    kept = outputs.keep(value, task.host().settings.max_output_bytes)
     return Outcome(
         kind="returned",
         output=kept.value,
@@ -185,7 +185,7 @@ def _returned(worker: Worker, value: Any) -> Outcome:
     )
 
 
-def _judge(worker: Worker, claimed: Claimed, error: BaseException) -> Outcome:
+def _judge(task: Task, claimed: Claimed, error: BaseException) -> Outcome:
     """What an exception means that came out of the function."""
     match error:
         case Stopped():
@@ -196,20 +196,20 @@ def _judge(worker: Worker, claimed: Claimed, error: BaseException) -> Outcome:
             reason = _text(error.reason)
             return Outcome("discarded", reason, _why(error), reason)
         case Snooze() | RetryIn():
-            return _again(worker, claimed, error)
+            return _again(task, claimed, error)
         case JobTimedOut():
-            return _failed("timed_out", worker, claimed, error)
+            return _failed("timed_out", task, claimed, error)
         case _:
-            return _failed("raised", worker, claimed, error)
+            return _failed("raised", task, claimed, error)
 
 
-def _again(worker: Worker, claimed: Claimed, error: Snooze | RetryIn) -> Outcome:
+def _again(task: Task, claimed: Claimed, error: Snooze | RetryIn) -> Outcome:
     seconds = seconds_of(error.seconds)
     if seconds is None:
         name = type(error).__name__
         wrong = ValueError(f"{name} takes seconds from 0 to 100 years, got {error.seconds!r:.100}")
         wrong.__traceback__ = error.__traceback__
-        return _failed("raised", worker, claimed, wrong)
+        return _failed("raised", task, claimed, wrong)
     reason = _text(error.reason) or None
     if isinstance(error, Snooze):
         return Outcome(kind="snoozed", reason=reason, delay_seconds=seconds)
@@ -217,9 +217,9 @@ def _again(worker: Worker, claimed: Claimed, error: Snooze | RetryIn) -> Outcome
     return Outcome("retry_in", said, _why(error), reason, seconds)
 
 
-def _failed(kind: str, worker: Worker | None, claimed: Claimed, error: BaseException) -> Outcome:
+def _failed(kind: str, task: Task | None, claimed: Claimed, error: BaseException) -> Outcome:
     said, traceback = failure.describe(error)
-    delay = retry.backoff_seconds(worker, claimed.attempt)
+    delay = retry.backoff_seconds(task, claimed.attempt)
     return Outcome(kind=kind, error=said, traceback=traceback, delay_seconds=delay)
 
 

@@ -1,4 +1,4 @@
-"""Where a call of a limited worker waits, and whether its limiter rejects it before anything is written."""
+"""Where a call of a limited task waits, and whether its limiter rejects it before anything is written."""
 
 from __future__ import annotations
 
@@ -23,24 +23,22 @@ from ..session import witness
 if TYPE_CHECKING:
     from ..host import Host
     from .options import Options
-    from .worker import Worker
+    from .task import Task
 
 
 # What is signed with the host's SECRET_KEY here can be confused with nothing else that it signs.
 _PURPOSE = b"flask_opsjobs.partition\0"
 
 
-def place_of(
-    worker: Worker, options: Options, host: Host, values: Mapping[str, Any]
-) -> Place | None:
-    """The place of a call in its worker's limit; None without one. Raises `InvalidArgs` when the call has none.
+def place_of(task: Task, options: Options, host: Host, values: Mapping[str, Any]) -> Place | None:
+    """The place of a call in its task's limit; None without one. Raises `InvalidArgs` when the call has none.
 
     A partition is shown in many places and is part of the line. The value of an argument that the display policy hides
     is therefore stored as a keyed hash.
     """
     if options.limit is None:
         return None
-    arguments = worker.arguments.with_defaults(values)
+    arguments = task.arguments.with_defaults(values)
     found = None
     try:
         place = options.limit.place(arguments)
@@ -51,7 +49,7 @@ def place_of(
         is_secret = place.partition and isinstance(named, str) and _is_hidden(host, named)
         return place._replace(partition=_hash(host, place.partition)) if is_secret else place
     # Outside of `except`: what a host's function raised must not be this one's context.
-    raise InvalidArgs(worker.name, [found])
+    raise InvalidArgs(task.name, [found])
 
 
 def _is_hidden(host: Host, argument: str) -> bool:
@@ -79,8 +77,8 @@ class Gate:
     Looks without a lock. Two calls at the same moment may both be let through: the claim holds what is one too many.
     """
 
-    def __init__(self, worker: Worker, options: Options, host: Host, session: Session) -> None:
-        self._worker = worker
+    def __init__(self, task: Task, options: Options, host: Host, session: Session) -> None:
+        self._task = task
         self._host = host
         self._session = session
         limit = options.limit
@@ -108,9 +106,7 @@ class Gate:
     def refuse(self, rejection: Rejection) -> LimitReached:
         """The error of a rejected call. Its evidence is written once the host's transaction has ended, however."""
         witness(self._session, self._keep, rejection)
-        return LimitReached(
-            self._worker.name, rejection.limiter, rejection.partition, rejection.code
-        )
+        return LimitReached(self._task.name, rejection.limiter, rejection.partition, rejection.code)
 
     def _judge(
         self, shape: bucket.Shape, seen: BucketSeen, place: Place, ahead: int
@@ -133,7 +129,7 @@ class Gate:
             "burst": shape.burst,
         }
         return Rejection(
-            seen.now, place.limiter, place.partition, self._worker.name, place.weight, code, read
+            seen.now, place.limiter, place.partition, self._task.name, place.weight, code, read
         )
 
     def _keep(self, rejections: list[Rejection]) -> None:

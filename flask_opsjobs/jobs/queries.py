@@ -32,7 +32,7 @@ _ATTEMPTS = 50
 
 
 _ROW: tuple[Any, ...] = (
-    Job.id, Job.state, Job.worker, Job.queue, Job.attempt, Job.max_attempts, Job.dispatch_no,
+    Job.id, Job.state, Job.task, Job.queue, Job.attempt, Job.max_attempts, Job.dispatch_no,
     Job.created_at, Job.due_at, Job.dispatched_at, Job.started_at, Job.ended_at, Job.ended_by,
     Job.ended_reason, Job.error,
 )  # fmt: skip
@@ -77,7 +77,7 @@ def count_jobs_by_state(session: Session, wanted: JobFilter, now: datetime) -> d
         return _count_all(session)
     # One condition walks an index; the others are asked of what was read, so that reading ends in time.
     found = range_of(session, wanted, now)
-    columns = (Job.state, Job.worker, Job.queue, Job.origin)
+    columns = (Job.state, Job.task, Job.queue, Job.origin)
     some = walk(select(*columns), walked_part(wanted), found).limit(CAP + 1).subquery()
     numbers = (func.count().filter(*fits(wanted, some.c)), func.count())
     rows = session.execute(select(some.c.state, *numbers).group_by(some.c.state)).all()
@@ -98,9 +98,9 @@ def _count_all(session: Session) -> dict[str, Count]:
     return counts
 
 
-def list_worker_names(session: Session) -> list[str]:
-    """The workers that any job names, at most 200, in order."""
-    rows = session.connection().exec_driver_sql(sql.load("list_worker_names"), {"limit": _NAMES})
+def list_task_names(session: Session) -> list[str]:
+    """The tasks that any job names, at most 200, in order."""
+    rows = session.connection().exec_driver_sql(sql.load("list_task_names"), {"limit": _NAMES})
     return list(rows.scalars())
 
 
@@ -111,8 +111,8 @@ def list_recent_tags(session: Session) -> set[str]:
 
 
 def find_qualifier(session: Session, name: str) -> str | None:
-    """What a name is that a job bears: `worker` or `queue`; None when no job bears it."""
-    for qualifier in ("worker", "queue"):
+    """What a name is that a job bears: `task` or `queue`; None when no job bears it."""
+    for qualifier in ("task", "queue"):
         bears = walk(select(Job.id), JobFilter().but(**{qualifier: name}), Range()).limit(1)
         if session.scalars(bears).first() is not None:
             return qualifier

@@ -38,7 +38,7 @@ def find_or_take(ask: Ask, parameters: Mapping[str, Any]) -> tuple[int, str | No
         if found is not None:
             return found.job_id, found.state, True
     raise OpsJobsError(
-        f"worker {parameters['worker']}: the receipt of this call is taken and given up without end"
+        f"task {parameters['task']}: the receipt of this call is taken and given up without end"
     )
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Protocol
 from .durations import seconds_of
 
 if TYPE_CHECKING:
-    from .worker import Worker
+    from .task import Task
 
 _log = logging.getLogger("flask_opsjobs.jobs")
 
 BASE_SECONDS = 15.0
 MOST_SECONDS = 3600.0
-# So long from its first refusal on, a job is tried again whose worker, or whose arguments, executors refuse: during a
+# So long from its first refusal on, a job is tried again whose task, or whose arguments, executors refuse: during a
 # deploy, executors of the older code meet jobs of the newer code.
 REFUSED_FOR = timedelta(minutes=10)
 
@@ -29,24 +29,24 @@ class Dice(Protocol):
         ...
 
 
-def backoff_seconds(worker: Worker | None, attempt: int, dice: Dice = random) -> float:
-    """The wait after the failure of this attempt, counted from 1, as the worker declares it or by default.
+def backoff_seconds(task: Task | None, attempt: int, dice: Dice = random) -> float:
+    """The wait after the failure of this attempt, counted from 1, as the task declares it or by default.
 
-    A worker's function that raises, or answers with what is no duration, is logged and the default is taken.
+    A task's function that raises, or answers with what is no duration, is logged and the default is taken.
     """
-    if worker is None or worker.backoff is None:
+    if task is None or task.backoff is None:
         return default_seconds(attempt, dice)
     try:
-        answer = worker.backoff(attempt) if callable(worker.backoff) else worker.backoff
+        answer = task.backoff(attempt) if callable(task.backoff) else task.backoff
     except Exception:
-        _log.exception("the backoff of worker %s raised; the default is taken", worker.name)
+        _log.exception("the backoff of task %s raised; the default is taken", task.name)
         return default_seconds(attempt, dice)
     seconds = seconds_of(answer)
     if seconds is None:
         _log.error(
-            "the backoff of worker %s is a %s that is no number of seconds from 0 to 100 years; "
+            "the backoff of task %s is a %s that is no number of seconds from 0 to 100 years; "
             "the default is taken",
-            worker.name,
+            task.name,
             type(answer).__name__,
         )
         return default_seconds(attempt, dice)

@@ -37,7 +37,7 @@ class JobRow:
 
     id: int
     state: str
-    worker: str
+    task: str
     queue: str
     attempt: int
     max_attempts: int
@@ -68,7 +68,7 @@ class JobInFull:
 
     id: int
     state: str
-    worker: str
+    task: str
     queue: str
     line: str
     origin: str

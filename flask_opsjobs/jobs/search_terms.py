@@ -34,7 +34,7 @@ class Unqualified(BadFilter):
 
     def __init__(self, word: str, rest: str) -> None:
         self.word, self.rest = word, rest
-        super().__init__("search", f"what is {word[:40]!r}? Write worker:{word[:40] or 'name'}")
+        super().__init__("search", f"what is {word[:40]!r}? Write task:{word[:40] or 'name'}")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A worker's signature, read once: which parameters it has, and the validator and serializer made of them."""
+"""A task's signature, read once: which parameters it has, and the validator and serializer made of them."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ class Codec:
 
 
 class Signature:
-    """The parameters of a worker's function. Raises `DeclarationError` with every fault and its fix."""
+    """The parameters of a task's function. Raises `DeclarationError` with every fault and its fix."""
 
-    def __init__(self, worker: str, function: Callable[..., Any], redact: frozenset[str]) -> None:
-        self._worker = worker
+    def __init__(self, task: str, function: Callable[..., Any], redact: frozenset[str]) -> None:
+        self._task = task
         self._globals = getattr(inspect.unwrap(function), "__globals__", {})
         parameters = inspect.signature(function).parameters
         faults = [*_faults_of(function, parameters), *_faults_of_redaction(parameters, redact)]
         if faults:
-            raise DeclarationError(f"worker {worker}: " + "; ".join(faults))
+            raise DeclarationError(f"task {task}: " + "; ".join(faults))
         self._parameters = parameters
         self.names = tuple(parameters)
         self.positional = tuple(
@@ -82,7 +82,7 @@ class Signature:
             return self._build()
         except NameError as error:
             raise DeclarationError(
-                f"worker {self._worker}: its annotations name {error.name!r}, which its module does not have: "
+                f"task {self._task}: its annotations name {error.name!r}, which its module does not have: "
                 "import it at run time, not under TYPE_CHECKING"
             ) from None
 
@@ -98,8 +98,8 @@ class Signature:
         for name, annotation in annotations.items():
             if name not in self._redact and _holds_secret(annotation):
                 raise DeclarationError(
-                    f"worker {self._worker}: {name} is a secret, which is stored as asterisks: "
-                    "give it a default and name it in redact, and fetch the secret in the worker"
+                    f"task {self._task}: {name} is a secret, which is stored as asterisks: "
+                    "give it a default and name it in redact, and fetch the secret in the task"
                 )
         schema = self._schema(annotations)
         validator = SchemaValidator(schema)
@@ -147,7 +147,7 @@ class Signature:
         except Exception as error:
             kind = getattr(annotation, "__name__", repr(annotation))
             raise DeclarationError(
-                f"worker {self._worker}: {name} is annotated {kind}, which can be neither validated nor stored; "
+                f"task {self._task}: {name} is annotated {kind}, which can be neither validated nor stored; "
                 f"pydantic says: {_advice_of(error)}. Or take plain values or a pydantic model, such as the id of "
                 "the row"
             ) from None

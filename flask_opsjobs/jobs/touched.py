@@ -18,6 +18,6 @@ class Born(NamedTuple):
     id: int
     dispatch_no: int
     queue: str
-    worker: str
+    task: str
     priority: int
     timeout_seconds: int | None

@@ -22,7 +22,7 @@ class Standing:
 
     id: int
     origin: str
-    worker: str
+    task: str
     queue: str
     line: str
     state: str

@@ -1,4 +1,4 @@
-"""Uniqueness as a worker declares it, and the keys that stand for one call of it."""
+"""Uniqueness as a task declares it, and the keys that stand for one call of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PURPOSE = b"flask_opsjobs.receipt\0"
 
 @dataclass(frozen=True)
 class Unique:
-    """One job per worker and chosen arguments, for exactly one lifetime. Raises `DeclarationError` for any other.
+    """One job per task and chosen arguments, for exactly one lifetime. Raises `DeclarationError` for any other.
 
     `within=timedelta(…)` counts from the enqueue; `until="ended"` until the job is final, retries included;
     `until="forever"` also after its row is gone. `by` names the arguments that count, all by default, none for `[]`.
@@ -55,28 +55,28 @@ class Unique:
         """The word that a receipt stores: `within`, `ended` or `forever`."""
         return self.until or "within"
 
-    def require_names(self, worker: str, names: Iterable[str], redact: Iterable[str]) -> None:
+    def require_names(self, task: str, names: Iterable[str], redact: Iterable[str]) -> None:
         """Return when `by` names stored arguments only; else raise `DeclarationError`."""
         for name in self.by or ():
             if name in redact:
                 raise DeclarationError(
-                    f"worker {worker}: unique by {name!r}, which is redacted: what is derived from a "
+                    f"task {task}: unique by {name!r}, which is redacted: what is derived from a "
                     "secret would give it away; choose other arguments"
                 )
             if name not in names:
                 raise DeclarationError(
-                    f"worker {worker}: unique by {name!r}, which is no parameter of it"
+                    f"task {task}: unique by {name!r}, which is no parameter of it"
                 )
 
 
-def keys_of(secrets: Sequence[bytes], worker: str, chosen: Any) -> list[bytes]:
+def keys_of(secrets: Sequence[bytes], task: str, chosen: Any) -> list[bytes]:
     """The keys of one call: under the secret in use first, then under each that it may replace.
 
     HMAC-SHA256, so that a reader of the table cannot guess arguments. Raises `TypeError` or `ValueError` when what was
     chosen has no JSON.
     """
     plain = to_jsonable_python(_in_order(chosen), bytes_mode="base64", inf_nan_mode="constants")
-    text = json.dumps([worker, plain], sort_keys=True, separators=(",", ":"))
+    text = json.dumps([task, plain], sort_keys=True, separators=(",", ":"))
     message = _PURPOSE + text.encode()
     return [hmac.digest(secret, message, hashlib.sha256) for secret in dict.fromkeys(secrets)]
 

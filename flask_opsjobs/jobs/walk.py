@@ -13,7 +13,7 @@ from .models import Job
 
 LAST_ID = 2**63 - 1
 # The conditions that are a column's value, in the order in which their indexes are chosen.
-PLAIN = ("state", "worker", "queue", "origin")
+PLAIN = ("state", "task", "queue", "origin")
 
 Jobs = TypeVar("Jobs", bound=Select[*tuple[Any, ...]])
 
@@ -52,12 +52,12 @@ def fits_row(wanted: JobFilter, row: Any) -> bool:
 def lead_of(wanted: JobFilter) -> str | None:
     """The column that the index to walk begins with, that of fewer rows first; None is the primary key.
 
-    Failed and canceled jobs of one worker or queue have indexes of their own, which the planner finds, since
+    Failed and canceled jobs of one task or queue have indexes of their own, which the planner finds, since
     these begin with the one state; so have adopted jobs.
     """
-    names = ("state", "worker", "queue")
+    names = ("state", "task", "queue")
     if wanted.state == "finished" or wanted.state in UNWELL:  # most jobs are; or those indexes
-        names = ("worker", "queue", "state")
+        names = ("task", "queue", "state")
     return next((name for name in names if getattr(wanted, name)), None)
 
 

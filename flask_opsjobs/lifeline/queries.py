@@ -51,7 +51,7 @@ class HeldRow:
 
     executor_id: int
     job_id: int
-    worker: str
+    task: str
     queue: str
     state: str
     attempt: int

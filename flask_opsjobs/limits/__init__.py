@@ -1,1 +1,1 @@
-"""Limits: limiters as workers declare them, their buckets and leases, and the arithmetic that admits."""
+"""Limits: limiters as tasks declare them, their buckets and leases, and the arithmetic that admits."""

@@ -1,4 +1,4 @@
-"""A limit as a worker declares it, and the place that one call of the worker has in it."""
+"""A limit as a task declares it, and the place that one call of the task has in it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Limit:
 
     `partition` is an argument's name or a function of the arguments: each value is limited by itself. `weight` is a
     number, an argument's name or a function: how much one job counts. `when_full="reject"` raises `LimitReached` at
-    enqueue instead of holding the job. Workers that share a name share the limiter, and must declare it alike.
+    enqueue instead of holding the job. Tasks that share a name share the limiter, and must declare it alike.
     """
 
     name: str
@@ -94,10 +94,10 @@ class Limit:
 
     @property
     def shared(self) -> tuple[Any, ...]:
-        """What all workers that share the limiter must declare alike."""
+        """What all tasks that share the limiter must declare alike."""
         return self.shape, self.when_full, self.partition is None
 
-    def require_names(self, worker: str, names: Iterable[str], redact: Iterable[str]) -> None:
+    def require_names(self, task: str, names: Iterable[str], redact: Iterable[str]) -> None:
         """Return when partition and weight name stored arguments only; else raise `DeclarationError`."""
         known = tuple(names)
         for what, chosen in (("partition", self.partition), ("weight", self.weight)):
@@ -107,9 +107,9 @@ class Limit:
                 said = f"is redacted: its value is never stored, so it can be no {what}"
             else:
                 said = f"is not an argument of it; there are {', '.join(known) or 'none'}"
-            raise DeclarationError(f"worker {worker}: limit {self.name}: {what}={chosen!r} {said}")
+            raise DeclarationError(f"task {task}: limit {self.name}: {what}={chosen!r} {said}")
 
-    def require_types(self, worker: str, annotation_of: Callable[[str], Any]) -> None:
+    def require_types(self, task: str, annotation_of: Callable[[str], Any]) -> None:
         """Return unless partition or weight name an argument that every call would be refused for."""
         allowed = {
             "partition": "a text, a whole number, a UUID or a date",
@@ -118,7 +118,7 @@ class Limit:
         for what, chosen in (("partition", self.partition), ("weight", self.weight)):
             if isinstance(chosen, str) and annotation_of(chosen) is float:
                 raise DeclarationError(
-                    f"worker {worker}: limit {self.name}: {what}={chosen!r} is annotated float, which is no {what}: "
+                    f"task {task}: limit {self.name}: {what}={chosen!r} is annotated float, which is no {what}: "
                     f"name an argument that is {allowed[what]}, or give a function that returns one"
                 )
 
@@ -193,16 +193,16 @@ class Limit:
         return faults
 
 
-def require_alike(limits: Iterable[tuple[str, Limit | None]], worker: str, limit: Limit) -> None:
-    """Return when no other worker declares a limiter of this name otherwise; else raise `DeclarationError`.
+def require_alike(limits: Iterable[tuple[str, Limit | None]], task: str, limit: Limit) -> None:
+    """Return when no other task declares a limiter of this name otherwise; else raise `DeclarationError`.
 
-    `limits` are the names of the other workers with what they declare.
+    `limits` are the names of the other tasks with what they declare.
     """
     for other, found in limits:
         if found is not None and found.name == limit.name and found.shared != limit.shared:
             raise DeclarationError(
-                f"limit {limit.name} is declared differently by worker {other} and by worker {worker}: "
-                "workers that share it give the same rate, per, burst, concurrency and when_full, and all of them "
+                f"limit {limit.name} is declared differently by task {other} and by task {task}: "
+                "tasks that share it give the same rate, per, burst, concurrency and when_full, and all of them "
                 "a partition or none; write one Limit(…) and use it in both, or give one another name"
             )
 

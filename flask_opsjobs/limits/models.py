@@ -152,7 +152,7 @@ class LimitRejection(Base):
     at: Mapped[datetime] = mapped_column(MOMENT)
     limiter: Mapped[str] = mapped_column(Text)
     partition: Mapped[str] = mapped_column(Text)
-    worker: Mapped[str] = mapped_column(Text)
+    task: Mapped[str] = mapped_column(Text)
     weight: Mapped[int] = mapped_column(Integer)
     code: Mapped[str] = mapped_column(Text)
     read: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))

@@ -109,13 +109,13 @@ class BucketState:
 
 @dataclass(frozen=True)
 class HolderRow:
-    """A lease, with the job that holds it; `worker` is None when there is no such job any more."""
+    """A lease, with the job that holds it; `task` is None when there is no such job any more."""
 
     job_id: int
     partition: str
     weight: int
     taken_at: datetime
-    worker: str | None
+    task: str | None
     state: str | None
     executor: str | None
 
@@ -125,7 +125,7 @@ class WaiterRow:
     """A job that waits in a line of a bucket."""
 
     id: int
-    worker: str
+    task: str
     queue: str
     weight: int
     priority: int
@@ -146,7 +146,7 @@ class RejectionRow:
 
     at: datetime
     partition: str
-    worker: str
+    task: str
     weight: int
     code: str
 
@@ -240,7 +240,7 @@ def list_cooling(session: Session, limiter: str, now: datetime) -> list[tuple[st
 def list_rejections(session: Session, limiter: str) -> list[RejectionRow]:
     """What a limiter refused at enqueue, at most ten, the newest first."""
     chosen = select(
-        LimitRejection.at, LimitRejection.partition, LimitRejection.worker, LimitRejection.weight, LimitRejection.code
+        LimitRejection.at, LimitRejection.partition, LimitRejection.task, LimitRejection.weight, LimitRejection.code
     ).where(LimitRejection.limiter == limiter)  # fmt: skip
     rows = session.execute(chosen.order_by(LimitRejection.id.desc()).limit(_MOST_ROWS))
     return [RejectionRow(*row) for row in rows]

@@ -26,7 +26,7 @@ class Rejection:
     at: datetime
     limiter: str
     partition: str
-    worker: str
+    task: str
     weight: int
     code: str
     read: dict[str, Any]

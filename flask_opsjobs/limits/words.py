@@ -9,7 +9,7 @@ _SPANS: dict[float, str] = {1: "a second", 60: "a minute", 3600: "an hour", 86_4
 
 # The words of limits, once: the docs' glossary and the help page both read them.
 GLOSSARY = {
-    "limiter": "A name under which starts are limited: a rate, a concurrency, or both. A worker declares it.",
+    "limiter": "A name under which starts are limited: a rate, a concurrency, or both. A task declares it.",
     "partition": "A value of an argument for which a limiter counts by itself; '' without one.",
     "bucket": "One partition of a limiter, and the tokens in it.",
     "token": "What a start takes from a bucket, as many as the job's weight. Tokens come with time, up to the burst.",

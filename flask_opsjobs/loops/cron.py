@@ -83,8 +83,8 @@ def _release(settling: Settling, name: str, into: Settled) -> None:
 def _follow(context: Pass, into: Settled) -> None:
     """What follows the commits: tell signals, hurry who is to stop, hand out."""
     host = context.host
-    for worker, enqueued in into.recorded:
-        signals.send(signals.job_enqueued, worker, enqueued=enqueued)
+    for task, enqueued in into.recorded:
+        signals.send(signals.job_enqueued, task, enqueued=enqueued)
     for job in into.stopped:
         if job.executor is not None:
             hurry_quietly(host.broker, job.queue, job.executor)
@@ -112,7 +112,7 @@ def _adopt(context: Pass, settling: Settling, into: Settled) -> None:
         return
     gone = adopt.list_gone(settling.connection, declared)
     done = [_apart(context, name, into, partial(adopt.retire, settling, name)) for name in gone]
-    kept = adopt.list_unredacted(settling.connection, settling.host.workers)
+    kept = adopt.list_unredacted(settling.connection, settling.host.tasks)
     done += [_apart(context, name, into, partial(adopt.redact, settling, name)) for name in kept]
     memory["is_done"] = all(done)
 

@@ -40,9 +40,9 @@ class Pass:
         self.effects.append(effect)
 
     def queue_names(self) -> list[str]:
-        """The queues that this app's workers or any recorded job name, in order."""
+        """The queues that this app's tasks or any recorded job name, in order."""
         rows = self.connection.execute(sql.load("list_queue_names"), {"limit": _MOST_QUEUES})
-        declared = {worker.declared.queue for worker in self.host.workers.values()}
+        declared = {task.declared.queue for task in self.host.tasks.values()}
         return sorted({"default", *declared, *(name for (name,) in rows)})
 
     def again(self) -> None:

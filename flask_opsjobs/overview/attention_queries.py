@@ -26,9 +26,9 @@ _MOST_COOLING = 50
 
 @dataclass(frozen=True)
 class Alike:
-    """Failures of one worker that ended alike. `error` is payload, its first words; `job_id` is the last one."""
+    """Failures of one task that ended alike. `error` is payload, its first words; `job_id` is the last one."""
 
-    worker: str
+    task: str
     ended_by: str
     error: str | None
     number: int

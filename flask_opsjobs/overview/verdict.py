@@ -73,7 +73,7 @@ def _jobs_unaccounted(seen: Overview) -> Iterator[Wrong]:
 
 def _failed_lately(seen: Overview) -> Iterator[Wrong]:
     if seen.failed_last_hour.number:
-        last = seen.failures[0].worker if seen.failures else ""
+        last = seen.failures[0].task if seen.failures else ""
         fact = f"{_counted(seen.failed_last_hour, 'job')} failed in the last hour."
         rest = f"The last one: {last}." if last else ""
         go = Place("See the failed jobs", "jobs", {"state": "failed"})

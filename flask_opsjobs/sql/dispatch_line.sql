@@ -32,6 +32,6 @@ WITH window_size AS MATERIALIZED (
     UPDATE opsjobs.jobs j
     SET state = 'queued', dispatch_no = j.dispatch_no + 1, dispatched_at = %(now)s
     FROM fitting f WHERE j.id = f.id AND (%(room)s::bigint IS NULL OR f.reached <= %(room)s)
-    RETURNING j.id, j.dispatch_no, j.queue, j.worker, j.priority, j.timeout_seconds
+    RETURNING j.id, j.dispatch_no, j.queue, j.task, j.priority, j.timeout_seconds
 )
 SELECT room.free, taken.* FROM room LEFT JOIN taken ON true

@@ -1,8 +1,8 @@
 -- The deliveries that executors said they held with their last beat, each with its job as it is now.
--- Returns executor_id, job_id, worker, queue, state, attempt, since, outcome, is_cancel_wanted. A beat names a delivery
+-- Returns executor_id, job_id, task, queue, state, attempt, since, outcome, is_cancel_wanted. A beat names a delivery
 -- "<id>-<dispatch_no>"; `outcome` is how that very attempt ended, NULL while it runs. Locks nothing.
 -- Run by lifeline/queries.py for the Workers page. Indexes: executors_pkey, jobs_pkey, attempts_pkey.
-SELECT executor.id AS executor_id, job.id AS job_id, job.worker, job.queue, job.state, attempt.attempt,
+SELECT executor.id AS executor_id, job.id AS job_id, job.task, job.queue, job.state, attempt.attempt,
        attempt.started_at AS since, attempt.outcome, job.cancel_requested_at IS NOT NULL AS is_cancel_wanted
 FROM opsjobs.executors AS executor
 CROSS JOIN LATERAL unnest(executor.holding) AS held (delivery)

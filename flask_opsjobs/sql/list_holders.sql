@@ -1,7 +1,7 @@
 -- The leases of a limiter, or of its partition %(partition)s when that is not NULL, by partition and the oldest first, at
 -- most %(limit)s, with the job that holds each and the executor that runs it. Locks nothing.
 -- Run by limits/page_queries.py. Indexes: leases_by_bucket, jobs_pkey, executors_pkey.
-SELECT x.job_id, x.partition, x.weight, x.taken_at, j.worker, j.state, e.name AS executor
+SELECT x.job_id, x.partition, x.weight, x.taken_at, j.task, j.state, e.name AS executor
 FROM (SELECT * FROM opsjobs.leases WHERE limiter = %(limiter)s
         AND (%(partition)s::text IS NULL OR partition = %(partition)s)
       ORDER BY limiter, partition, taken_at LIMIT %(limit)s) AS x

@@ -8,7 +8,7 @@ WITH RECURSIVE queues (name) AS (
     FROM queues WHERE queues.name IS NOT NULL
 )
 SELECT next.* FROM (SELECT name FROM queues WHERE name IS NOT NULL LIMIT 200) AS queues CROSS JOIN LATERAL (
-    SELECT id, worker, queue, weight, priority, due_at FROM opsjobs.jobs
+    SELECT id, task, queue, weight, priority, due_at FROM opsjobs.jobs
     WHERE state = 'available' AND line = queues.name || '|' || %(limiter)s || '|' || %(partition)s
         AND (%(heaviest)s::int IS NULL OR weight <= %(heaviest)s)
     ORDER BY line, priority, due_at, id LIMIT %(limit)s

@@ -1,7 +1,7 @@
 -- Writes how attempts ended: the job's next state, the attempt, the output. Returns the jobs it moved.
 -- Locks all jobs in id order before it writes, so that two flushes cannot deadlock. The fence: only the row that still
 -- bears the outcome's own dispatch number is moved, `started`, or `queued` when a crash forgot the claim.
--- An executor that does not have the worker, or does not accept the arguments, hands the job back: it is due again after
+-- An executor that does not have the task, or does not accept the arguments, hands the job back: it is due again after
 -- 5 s, then 10, then each 20, until %(refused_for)s after the first refusal. No attempt counts, since nothing was called.
 -- A quarter of each wait is left to chance: workers pop once a second, so that after equal waits the same one is first.
 -- Run by a worker's recorder, for many or for one. Index: jobs_pkey.
@@ -13,7 +13,7 @@ WITH o AS MATERIALIZED (
 ), locked AS MATERIALIZED (
     SELECT j.id, j.dispatch_no, j.state, j.max_attempts, j.cancel_requested_at, j.cancel_reason, j.started_at,
            j.attempt + (j.state = 'queued')::int AS attempt,
-           CASE WHEN o.kind = 'refused' AND o.ended_by IN ('unknown_worker', 'invalid_args')
+           CASE WHEN o.kind = 'refused' AND o.ended_by IN ('unknown_task', 'invalid_args')
                 THEN coalesce(j.first_refused_at, %(now)s) END AS first_refused_at
     FROM opsjobs.jobs j JOIN o USING (id) WHERE j.dispatch_no = o.dispatch_no
     ORDER BY j.id FOR UPDATE OF j
@@ -42,7 +42,7 @@ WITH o AS MATERIALIZED (
             WHEN 'failed' THEN coalesce(d.ended_by, CASE d.kind WHEN 'discarded' THEN d.kind ELSE 'exhausted' END) END,
         ended_reason = CASE WHEN d.next = 'canceled' THEN coalesce(d.cancel_reason, d.reason) ELSE d.reason END
     FROM judged d WHERE j.id = d.id
-    RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.worker, j.queue, j.line, j.unique_key IS NOT NULL AS is_unique,
+    RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.line, j.unique_key IS NOT NULL AS is_unique,
         j.limiter IS NOT NULL AS is_limited, j.cron_entry, d.kind = 'refused' AS is_refused
 ), noted AS (
     INSERT INTO opsjobs.attempts AS a (job_id, dispatch_no, attempt, executor_id, executor, started_at, ended_at,

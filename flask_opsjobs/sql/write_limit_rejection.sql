@@ -3,5 +3,5 @@
 WITH counted AS (
     INSERT INTO opsjobs.limit_slips (at, limiter, rejected) VALUES (%(at)s, %(limiter)s, 1)
 )
-INSERT INTO opsjobs.limit_rejections (at, limiter, partition, worker, weight, code, read)
-VALUES (%(at)s, %(limiter)s, %(partition)s, %(worker)s, %(weight)s, %(code)s, %(read)s::jsonb)
+INSERT INTO opsjobs.limit_rejections (at, limiter, partition, task, weight, code, read)
+VALUES (%(at)s, %(limiter)s, %(partition)s, %(task)s, %(weight)s, %(code)s, %(read)s::jsonb)

@@ -140,7 +140,7 @@ def _require_searchable(wanted: JobFilter) -> None:
 
 
 def _is_redacted(argument: Argument, wanted: JobFilter) -> bool:
-    """Whether a worker whose jobs are searched keeps the argument back. One job from before may still hold it."""
-    known = host().workers
-    searched = [known[wanted.worker]] if wanted.worker in known else known.values()
-    return any(argument.path[0] in worker.redact for worker in searched)
+    """Whether a task whose jobs are searched keeps the argument back. One job from before may still hold it."""
+    known = host().tasks
+    searched = [known[wanted.task]] if wanted.task in known else known.values()
+    return any(argument.path[0] in task.redact for task in searched)

@@ -73,11 +73,11 @@ def _review(failures: Failures) -> Card:
         )
     widest = groups[0]
     if widest.number > 1:
-        says = f"{widest.number:,} of them failed alike in `{widest.worker}`"
+        says = f"{widest.number:,} of them failed alike in `{widest.task}`"
     elif number == 1:
-        says = f"It failed in `{widest.worker}`"
+        says = f"It failed in `{widest.task}`"
     else:
-        says = f"No two are alike; the first failed in `{widest.worker}`"
+        says = f"No two are alike; the first failed in `{widest.task}`"
     examples = [
         Example(
             Place(str(group.job_id), "job", {"job_id": group.job_id}),

@@ -180,7 +180,7 @@ def no_such_view() -> Problem:
 
 def unknown_word(word: str) -> Problem:
     """A word in the search box that has no qualifier, and is nobody's name."""
-    said = f"{word[:40]!r} is neither a job's id nor an RQ id, and no job has a worker or queue of that name."
+    said = f"{word[:40]!r} is neither a job's id nor an RQ id, and no job has a task or queue of that name."
     return Problem(422, "Cannot read this", said, "Say where to look:", searches=_searches(word))
 
 
@@ -190,7 +190,7 @@ def unknown_place(word: str) -> Problem:
         return Problem(422, "Jump where?", "Nothing was asked for: neither an id nor a name.")
     said = (
         f"{word[:40]!r} is neither the id of a job nor an RQ id such as opsjobs-42-1, "
-        "and no job has a worker or queue of that name."
+        "and no job has a task or queue of that name."
     )
     return Problem(404, "Nothing of that name", said, "Search for it:", searches=_searches(word))
 

@@ -71,5 +71,5 @@ def _ask() -> Sources:
 
 def find_silent_redis() -> Sequence[SilentRedis]:
     """Which Redis of the queues that this app declares do not answer."""
-    declared = {worker.declared.queue for worker in host().workers.values()}
+    declared = {task.declared.queue for task in host().tasks.values()}
     return find_silent(host().broker, {"default", *declared})

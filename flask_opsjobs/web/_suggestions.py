@@ -61,37 +61,37 @@ def _values(session: Session, qualifier: str) -> Iterable[str]:
             return _SPANS
         case "queue":
             return list_queue_names(session)
-        case "worker":
-            return queries.list_worker_names(session)
+        case "task":
+            return queries.list_task_names(session)
         case "tag":
             return _tags(session)
     return ()
 
 
 def _named(session: Session, part: str) -> Iterator[str]:
-    for qualifier in ("worker", "queue", "tag"):
+    for qualifier in ("task", "queue", "tag"):
         for value in _values(session, qualifier):
             if part in value.lower():
                 yield write(qualifier, value)
 
 
 def _tags(session: Session) -> Iterator[str]:
-    """Tags that the declared workers have, and those of the newest jobs."""
+    """Tags that the declared tasks have, and those of the newest jobs."""
     display = Display(host().display, may_see=True)
-    declared = {tag for worker in host().workers.values() for tag in worker.declared.tags}
+    declared = {tag for task in host().tasks.values() for tag in task.declared.tags}
     for tag in sorted(declared | set(queries.list_recent_tags(session))):
         if display.clean(tag) == tag:
             yield tag
 
 
 def _arguments() -> Iterator[str]:
-    """The arguments of the declared workers that may be searched."""
+    """The arguments of the declared tasks that may be searched."""
     if not _may_ask("error"):
         return
     display = Display(host().display, may_see=True)
-    workers = host().workers.values()
-    redacted = {name for worker in workers for name in worker.redact}
-    names = {name for worker in workers for name in worker.arguments.names} - redacted
+    tasks = host().tasks.values()
+    redacted = {name for task in tasks for name in task.redact}
+    names = {name for task in tasks for name in task.arguments.names} - redacted
     yield from (f"args.{name}" for name in sorted(names) if display.hides(name) is None)
 
 

@@ -21,8 +21,8 @@ WHY = {"actor": "anna", "reason": "because it is a test"}
 Commit = Callable[..., int]
 
 
-@pytest.fixture(name="worker")
-def _worker(limited: Limited) -> Any:  # noqa: F811
+@pytest.fixture(name="task")
+def _task(limited: Limited) -> Any:  # noqa: F811
     return limited(rate=100, per=1)
 
 
@@ -50,7 +50,7 @@ def test_no_other_text_is_a_target(text: str) -> None:
     assert read_target(text) is None
 
 
-@pytest.mark.usefixtures("worker")
+@pytest.mark.usefixtures("task")
 def test_a_cooldown_says_until_when_why_and_by_whom(bench: Bench, operator: Operator) -> None:
     now = read_clock(bench.connection)
     plan = operator.plan(
@@ -73,10 +73,10 @@ def test_a_cooldown_says_until_when_why_and_by_whom(bench: Bench, operator: Oper
 def test_nothing_of_it_is_handed_out_until_it_is_cleared(
     bench: Bench,
     operator: Operator,
-    worker: Any,
+    task: Any,
     commit: Commit,  # noqa: F811
 ) -> None:
-    commit(worker, account=7)
+    commit(task, account=7)
     operator.cooldown("api", 30, **WHY)
     assert bench.dispatch("default|api|7") == 0
     receipt = operator.clear("api", **WHY)
@@ -88,11 +88,11 @@ def test_nothing_of_it_is_handed_out_until_it_is_cleared(
 def test_a_partition_cools_down_by_itself(
     bench: Bench,
     operator: Operator,
-    worker: Any,
+    task: Any,
     commit: Commit,  # noqa: F811
 ) -> None:
-    commit(worker, account=7)
-    commit(worker, account=8)
+    commit(task, account=7)
+    commit(task, account=8)
     operator.cooldown("api/7", 30, **WHY)
     assert bench.dispatch("default|api|7") == 0
     assert bench.dispatch("default|api|8") == 1
@@ -101,14 +101,14 @@ def test_a_partition_cools_down_by_itself(
     assert bench.dispatch("default|api|7") == 1
 
 
-@pytest.mark.usefixtures("worker")
+@pytest.mark.usefixtures("task")
 def test_a_longer_cooldown_takes_the_place_of_a_shorter_one(operator: Operator) -> None:
     operator.cooldown("api", 1, **WHY)
     receipt = operator.cooldown("api", 60, **WHY)
     assert "by anna" in (receipt.done[0].changes[0].before or "")
 
 
-@pytest.mark.usefixtures("worker")
+@pytest.mark.usefixtures("task")
 def test_a_cooldown_that_is_over_is_none(bench: Bench, host: Host, operator: Operator) -> None:
     operator.cooldown("api", 1, **WHY)
     later = read_clock(bench.connection) + timedelta(minutes=2)
@@ -129,14 +129,14 @@ def test_what_cannot_be_is_skipped_with_its_reason(operator: Operator, limited: 
     ]
 
 
-@pytest.mark.usefixtures("worker")
+@pytest.mark.usefixtures("task")
 @pytest.mark.parametrize("minutes", [0, -1, "", "soon", 2.5, True, 525_601, None])
 def test_no_other_word_is_a_number_of_minutes(operator: Operator, minutes: Any) -> None:
     with pytest.raises(ActionRefused, match="from 1 to 525,600"):
         operator.cooldown("api", minutes, **WHY)
 
 
-@pytest.mark.usefixtures("worker")
+@pytest.mark.usefixtures("task")
 def test_a_refusal_is_audited_and_writes_nothing(bench: Bench, operator: Operator) -> None:
     shown = operator.preview(
         "limiter.cooldown", ["limiter/api"], actor="anna", via="page", params={"minutes": 5}
@@ -151,7 +151,7 @@ def test_a_refusal_is_audited_and_writes_nothing(bench: Bench, operator: Operato
     assert (event["outcome"], event["code"]) == ("refused", "drifted")
 
 
-@pytest.mark.usefixtures("worker")
+@pytest.mark.usefixtures("task")
 @pytest.mark.parametrize("target", ["limiter/api", "limiter/api/7"])
 def test_of_two_at_once_the_second_sees_what_the_first_did(
     bench: Bench, make_bench: MakeBench, host: Host, operator: Operator, target: str
@@ -181,7 +181,7 @@ def test_a_partition_is_cleared_also_when_the_limiter_has_none_any_more(
     """Else what waits in it would wait out the cooldown, whoever decides otherwise."""
     job_id = commit(limited(rate=100, per=1), account=7)
     operator.cooldown("api/7", 60, **WHY)
-    host.workers.clear()
+    host.tasks.clear()
     limited(rate=100, per=1, partition=None)
     assert bench.dispatch_all() == 0
     assert operator.run("limiter.clear", ["limiter/api/7"], **WHY).is_done

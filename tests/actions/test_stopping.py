@@ -190,8 +190,8 @@ def test_what_a_killed_process_did_not_do_after_its_commit_the_loops_do(
     else:
         children.flask("opsjobs", "worker", **haste)
         gate = tmp_path / "gate"
-        worker = fail.options(max_attempts=1) if action == "job.retry" else hold
-        job_id = enqueue(worker, **({} if action == "job.retry" else {"gate": str(gate)}))
+        task = fail.options(max_attempts=1) if action == "job.retry" else hold
+        job_id = enqueue(task, **({} if action == "job.retry" else {"gate": str(gate)}))
         reached = "failed" if action == "job.retry" else "started"
         wait_until(lambda: state_of(job_id) == reached, 20)
         target = f"job/{job_id}"

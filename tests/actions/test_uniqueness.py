@@ -13,7 +13,7 @@ from flask_sqlalchemy import SQLAlchemy
 from flask_opsjobs import OpsJobs, Unique
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from flask_opsjobs.operator import Operator
 from tests.actions.test_races import WAITING
 from tests.support.engine import Bench, race
@@ -28,14 +28,14 @@ LIFETIMES = {
 
 
 @pytest.fixture
-def once(opsjobs: OpsJobs, record_job: Any) -> Callable[[str], Worker]:
-    """A worker whose calls are unique for a lifetime."""
+def once(opsjobs: OpsJobs, record_job: Any) -> Callable[[str], Task]:
+    """A task whose calls are unique for a lifetime."""
 
-    def make(lifetime: str) -> Worker:
+    def make(lifetime: str) -> Task:
         def once(text: str = "") -> None:
             """Takes a text."""
 
-        return opsjobs.worker(unique=LIFETIMES[lifetime], max_attempts=1)(once)
+        return opsjobs.task(unique=LIFETIMES[lifetime], max_attempts=1)(once)
 
     return make
 
@@ -44,8 +44,8 @@ def once(opsjobs: OpsJobs, record_job: Any) -> Callable[[str], Worker]:
 def fail(bench: Bench, record_job: Any) -> Callable[..., int]:
     """Records a call and fails it."""
 
-    def fail(worker: Worker, **options: Any) -> int:
-        job_id: int = record_job(worker, **options)
+    def fail(task: Task, **options: Any) -> int:
+        job_id: int = record_job(task, **options)
         bench.dispatch(window=1000)
         bench.claim(job_id)
         bench.record(job_id, 1, Outcome(kind="raised", error="Boom"))
@@ -62,13 +62,13 @@ def receipts(bench: Bench) -> list[tuple[int, str]]:
 def test_a_retried_job_guards_its_call_again(
     bench: Bench, operator: Operator, once: Any, fail: Any, db: SQLAlchemy
 ) -> None:
-    worker = once("ended")
-    job_id = fail(worker)
+    task = once("ended")
+    job_id = fail(task)
     assert receipts(bench) == []
     receipt = operator.retry(job_id, **WHY)
     assert "receipt" in [change.what for change in receipt.done[0].changes]
     assert receipts(bench) == [(job_id, "ended")]
-    again = worker.enqueue()
+    again = task.enqueue()
     assert (again.id, again.conflict) == (job_id, True)
     db.session.rollback()
     bench.dispatch(window=9)
@@ -90,9 +90,9 @@ def test_one_that_backs_off_keeps_its_own(
 def test_one_whose_call_is_guarded_by_another_is_skipped(
     bench: Bench, operator: Operator, once: Any, fail: Any, record_job: Any, verb: str
 ) -> None:
-    worker = once("ended")
-    job_id = fail(worker)
-    other = record_job(worker)
+    task = once("ended")
+    job_id = fail(task)
+    other = record_job(task)
     before = bench.job(job_id)
     receipt = operator.run(f"job.{verb}", [f"job/{job_id}"], **WHY)
     assert (receipt.code, receipt.skipped[0].code) == ("illegal", "duplicate")
@@ -105,8 +105,8 @@ def test_one_whose_call_is_guarded_by_another_is_skipped(
 def test_of_two_of_the_same_call_in_one_plan_the_first_wins(
     bench: Bench, operator: Operator, once: Any, fail: Any, verb: str
 ) -> None:
-    worker = once("ended")
-    one, two, other = fail(worker), fail(worker), fail(worker, text="another call")
+    task = once("ended")
+    one, two, other = fail(task), fail(task), fail(task, text="another call")
     targets = [f"job/{id}" for id in (two, one, other)]
     receipt = operator.run(f"job.{verb}", targets, **WHY)
     assert [item.target for item in receipt.done] == [targets[0], targets[2]]
@@ -147,9 +147,9 @@ def test_after_the_span_a_new_job_guards_for_the_declared_one(
 def test_without_the_workers_declaration_the_new_job_bears_no_receipt(
     bench: Bench, operator: Operator, once: Any, fail: Any
 ) -> None:
-    worker = once("within")
-    job_id = fail(worker)
-    del bench.host.workers[worker.name]
+    task = once("within")
+    job_id = fail(task)
+    del bench.host.tasks[task.name]
     now = read_clock(bench.connection) + timedelta(hours=2)
     plan = operator.plan("job.run_again", [f"job/{job_id}"], actor="anna", now=now)
     assert "not guarded" in (plan.items[0].note or "")
@@ -161,11 +161,11 @@ def test_without_the_workers_declaration_the_new_job_bears_no_receipt(
 def test_a_deleted_job_may_leave_a_receipt_and_the_plan_says_so(
     bench: Bench, operator: Operator, once: Any, fail: Any, db: SQLAlchemy
 ) -> None:
-    worker = once("forever")
-    job_id = fail(worker)
+    task = once("forever")
+    job_id = fail(task)
     receipt = operator.delete(job_id, **WHY)
     assert "for ever" in (receipt.done[0].note or "")
-    again = worker.enqueue()
+    again = task.enqueue()
     assert (again.id, again.state, again.conflict) == (job_id, None, True)
     db.session.rollback()
 
@@ -175,12 +175,12 @@ def test_a_deleted_job_may_leave_a_receipt_and_the_plan_says_so(
 def test_a_retry_against_an_enqueue_of_the_same_call(
     app: Any, bench: Bench, operator: Operator, once: Any, fail: Any, verb: str, time: int
 ) -> None:
-    worker = once("ended")
-    job_id = fail(worker)
+    task = once("ended")
+    job_id = fail(task)
 
     def enqueue() -> Any:
         with app.app_context():
-            enqueued = worker.enqueue()
+            enqueued = task.enqueue()
             app.extensions["sqlalchemy"].session.commit()
             return enqueued
 
@@ -195,8 +195,8 @@ def test_a_retry_against_an_enqueue_of_the_same_call(
 def test_an_enqueue_that_is_committed_while_the_retry_waits_for_it_wins(
     db: SQLAlchemy, bench: Bench, operator: Operator, once: Any, fail: Any, is_previewed: bool
 ) -> None:
-    worker = once("ended")
-    job_id = fail(worker)
+    task = once("ended")
+    job_id = fail(task)
     targets = [f"job/{job_id}"]
     preview = operator.preview("job.retry", targets, actor="anna", via="page")
     found = []
@@ -207,7 +207,7 @@ def test_an_enqueue_that_is_committed_while_the_retry_waits_for_it_wins(
         else:
             found.append(operator.run("job.retry", targets, **WHY))
 
-    enqueued = worker.enqueue()
+    enqueued = task.enqueue()
     thread = Thread(target=act)
     thread.start()
     wait_until(lambda: bench.row(WAITING)["n"] == 1, what="the operator to wait")

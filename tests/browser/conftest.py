@@ -23,9 +23,9 @@ class Site:
         self.gate = gate
         self.jobs: dict[str, int] = {}
 
-    def enqueue(self, name: str, worker: Any, **arguments: Any) -> int:
+    def enqueue(self, name: str, task: Any, **arguments: Any) -> int:
         """Record a call, committed, and remember it under `name`."""
-        self.jobs[name] = worker.enqueue(**arguments).id
+        self.jobs[name] = task.enqueue(**arguments).id
         site.db.session.commit()
         return self.jobs[name]
 
@@ -40,7 +40,7 @@ class Site:
 
 @pytest.fixture
 def app(database_url: str, redis_url: str) -> Iterator[Flask]:
-    """The host of tests/support/host.py, which knows the workers that the child processes run."""
+    """The host of tests/support/host.py, which knows the tasks that the child processes run."""
     app = site.create_app(SQLALCHEMY_DATABASE_URI=database_url, OPSJOBS_REDIS_URL=redis_url)
     with app.app_context():
         yield app

@@ -22,7 +22,7 @@ LAPTOP = {"laptop": (1366, 768)}
 @pytest.fixture
 def long_name(app: Flask) -> None:
     what = {
-        "worker": "add",
+        "task": "add",
         "expression": "*/5 8-18 * * MON-FRI",
         "zone": "America/Argentina/Buenos_Aires",
     }

@@ -27,12 +27,12 @@ def _name(what: str, length: int) -> str:
 @pytest.fixture(params=[80, 200])
 def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, str]:
     """Every page that shows a name, about things that all bear long ones."""
-    worker, queue, limiter, partition, tag, actor = (
+    task, queue, limiter, partition, tag, actor = (
         _name(what, request.param)
-        for what in ("worker", "queue", "limiter", "partition", "tag", "actor")
+        for what in ("task", "queue", "limiter", "partition", "tag", "actor")
     )
     with Session(host.engine, expire_on_commit=False) as session:
-        named = {"worker": worker, "queue": queue, "tags": [tag]}
+        named = {"task": task, "queue": queue, "tags": [tag]}
         jobs = {state: rows.make_job(session, state, **named) for state in STATES}
         rows.make_attempt(
             session,
@@ -71,7 +71,7 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
     return {
         "overview": "",
         "jobs": "/jobs",
-        "jobs searched": f"/jobs?queue={queue}&worker={worker}&tag={tag}",
+        "jobs searched": f"/jobs?queue={queue}&task={task}&tag={tag}",
         **{f"{state} job": f"/jobs/{job.id}" for state, job in jobs.items()},
         "limited job": f"/jobs/{waiting.id}",
         "raw": f"/jobs/{held.id}/raw",
@@ -89,7 +89,7 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
         "preview": f"/previews/{shown[0].id}",
         "preview of many": f"/previews/{shown[1].id}",
         "preview of a queue": f"/previews/{resume.id}",
-        "unknown job": f"/jobs?q={worker}x",
+        "unknown job": f"/jobs?q={task}x",
         "help": "/help",
     }
 

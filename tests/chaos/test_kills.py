@@ -26,9 +26,9 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.chaos
 
 
-def enqueue(site, worker, **args):
+def enqueue(site, task, **args):
     with site.app.app_context():
-        job = worker.enqueue(**args)
+        job = task.enqueue(**args)
         host_db.session.commit()
     return job.id
 
@@ -317,8 +317,8 @@ def test_a_second_signal_before_the_horse_is_there_ends_it_all_the_same(
 # --- freezes: a process stands still, its job is rescued and runs elsewhere, and then it goes on
 
 
-def enqueue_witnesses(site, count: int, worker=witness, **args) -> list[int]:
-    return [enqueue(site, worker, **args) for _ in range(count)]
+def enqueue_witnesses(site, count: int, task=witness, **args) -> list[int]:
+    return [enqueue(site, task, **args) for _ in range(count)]
 
 
 def begun(site, job_id: int) -> list[int]:

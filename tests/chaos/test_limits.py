@@ -14,9 +14,9 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.chaos
 
 
-def enqueue(site, worker, count: int = 1, **args) -> None:
+def enqueue(site, task, count: int = 1, **args) -> None:
     with site.app.app_context():
-        worker.enqueue_many([args] * count)
+        task.enqueue_many([args] * count)
         host_db.session.commit()
 
 
@@ -27,13 +27,13 @@ def starts(site) -> list[float]:
     return [row[0] for row in rows]
 
 
-@pytest.mark.parametrize(("worker", "share"), [(tick, 0.8), (tock, 0.95)], ids=["tight", "loose"])
-def test_eight_workers_keep_to_a_rate_and_reach_it(site, worker, share: float) -> None:
+@pytest.mark.parametrize(("task", "share"), [(tick, 0.8), (tock, 0.95)], ids=["tight", "loose"])
+def test_eight_workers_keep_to_a_rate_and_reach_it(site, task, share: float) -> None:
     """A burst of a second makes up for a busy machine; with a burst of 1, what starts late is lost."""
-    limit = worker.declared.limit
+    limit = task.declared.limit
     assert isinstance(limit, Limit)
     rate, burst = limit.shape.rate, limit.shape.burst
-    enqueue(site, worker, 300)
+    enqueue(site, task, 300)
     for _ in range(8):
         site.worker("--simple", "limited")
     site.loops()

@@ -16,7 +16,7 @@ from flask_opsjobs.cron.declaration import make_entry
 from flask_opsjobs.cron.queries import MOST_ENTRIES
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from flask_opsjobs.loops import cron
 from flask_opsjobs.loops.one_pass import Runner
 from tests.support.engine import Bench
@@ -31,7 +31,7 @@ def call(app: Flask) -> Callable[..., Result]:
 
 
 @pytest.fixture
-def hourly(opsjobs: OpsJobs, note: Worker, bench: Bench) -> None:
+def hourly(opsjobs: OpsJobs, note: Task, bench: Bench) -> None:
     """The entry `note`, which a scheduler took over three hours ago and then missed."""
     opsjobs.cron("0 * * * *", catch_up=3, overlap="allow")(note)
     runner, now = Runner(cron.LOOP, bench.host, "one"), read_clock(bench.connection)
@@ -61,7 +61,7 @@ def test_the_list_has_schedule_policies_and_fates(call: Any, hourly: None) -> No
 
 
 def test_of_very_many_the_first_are_listed_and_that_is_said(
-    app: Flask, call: Any, note: Worker, bench: Bench
+    app: Flask, call: Any, note: Task, bench: Bench
 ) -> None:
     now = read_clock(bench.connection)
     for number in range(MOST_ENTRIES + 1):

@@ -29,13 +29,13 @@ def call(app: Flask) -> Call:
     return call
 
 
-@pytest.fixture(name="worker")
-def _worker(limited: Limited) -> Any:  # noqa: F811
+@pytest.fixture(name="task")
+def _task(limited: Limited) -> Any:  # noqa: F811
     return limited(rate=1, per=60, concurrency=2)
 
 
-def test_the_list_says_what_is_allowed_and_waits(call: Call, worker: Any, commit: Commit) -> None:  # noqa: F811
-    commit(worker, account=7)
+def test_the_list_says_what_is_allowed_and_waits(call: Call, task: Any, commit: Commit) -> None:  # noqa: F811
+    commit(task, account=7)
     said = call("list")
     assert said.exit_code == 0, said.output
     assert said.output == (
@@ -45,8 +45,8 @@ def test_the_list_says_what_is_allowed_and_waits(call: Call, worker: Any, commit
     assert (found["name"], found["rate"], found["waiting"]) == ("api", 1.0, 1)
 
 
-def test_counts_that_are_broken_off_say_so(call: Call, worker: Any, db: SQLAlchemy) -> None:
-    worker.enqueue_many({"account": 7} for _ in range(MOST_COUNTED + 5))
+def test_counts_that_are_broken_off_say_so(call: Call, task: Any, db: SQLAlchemy) -> None:
+    task.enqueue_many({"account": 7} for _ in range(MOST_COUNTED + 5))
     db.session.commit()
     assert "; 1,000+ waiting, 0 running" in call("list").output
     assert "  partition 7: 1,000+ waiting" in call("explain", "api").output
@@ -65,11 +65,11 @@ def test_a_list_of_too_many_says_that_it_is_cut(call: Call, limited: Limited) ->
 def test_explain_says_what_blocks_and_until_when(
     bench: Bench,
     call: Call,
-    worker: Any,
+    task: Any,
     commit: Commit,  # noqa: F811
 ) -> None:
-    first = commit(worker, account=7)
-    commit(worker, account=7)
+    first = commit(task, account=7)
+    commit(task, account=7)
     bench.dispatch("default|api|7")
     bench.claim(first)
     said = call("explain", "api", "--partition", "7")
@@ -98,11 +98,11 @@ def test_a_partition_that_a_deploy_left_out_is_explained_while_jobs_are_in_it(
     limited: Limited,  # noqa: F811
     commit: Commit,  # noqa: F811
 ) -> None:
-    worker = limited(concurrency=1)
-    running, _ = commit(worker, account=42), commit(worker, account=42)
+    task = limited(concurrency=1)
+    running, _ = commit(task, account=42), commit(task, account=42)
     bench.dispatch("default|api|42")
     bench.claim(running)
-    bench.host.workers.clear()
+    bench.host.tasks.clear()
     limited(concurrency=1, partition=None)
     whole = call("explain", "api")
     assert f"  runs: job {running} for 42, weight 1" in whole.output
@@ -121,8 +121,8 @@ def test_a_partition_prints_no_line_of_its_own(
     commit: Commit,  # noqa: F811
 ) -> None:
     forged = "7\n9 of 9 places taken\x1b[1m\u2028"
-    worker = limited(concurrency=1, partition=lambda _: forged)
-    first, second = commit(worker), commit(worker)
+    task = limited(concurrency=1, partition=lambda _: forged)
+    first, second = commit(task), commit(task)
     bench.dispatch(f"default|api|{forged}")
     bench.claim(first)
     why = app.test_cli_runner().invoke(args=["opsjobs", "why", str(second)])
@@ -137,17 +137,17 @@ def test_a_partition_prints_no_line_of_its_own(
         assert not [line for line in said.output.splitlines() if line.startswith("9 of 9")]
 
 
-@pytest.mark.usefixtures("worker")
+@pytest.mark.usefixtures("task")
 def test_a_full_bucket_blocks_nobody(call: Call) -> None:
     assert "a job of weight 1 starts now" in call("explain", "api", "--partition", "9").output
 
 
-@pytest.mark.usefixtures("worker")
+@pytest.mark.usefixtures("task")
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("explain", "nowhere"), "no process has declared the limiter nowhere"),
-        (("simulate", "nowhere", "--count", "1"), "there is no worker nowhere"),
+        (("simulate", "nowhere", "--count", "1"), "there is no task nowhere"),
         (("simulate", "call"), "with --count, or when they come with --trace"),
         (("simulate", "call", "--count", "2", "--rate", "-1"), "rate must be a number above 0"),
         (("simulate", "call", "--count", "2", "--burst", "0"), "burst must be a whole number"),
@@ -178,7 +178,7 @@ def test_what_cannot_run_says_why_with_exit_2(
     assert (asked.exit_code, said in asked.output) == (2, True), asked.output
 
 
-@pytest.mark.usefixtures("worker")
+@pytest.mark.usefixtures("task")
 def test_simulate_moves_time_under_the_declared_limit(call: Call) -> None:
     said = call("simulate", "call", "--count", "5")
     assert said.exit_code == 0, said.output
@@ -186,7 +186,7 @@ def test_simulate_moves_time_under_the_declared_limit(call: Call) -> None:
     assert "because too few tokens are left [limit_tokens]" in said.output
 
 
-@pytest.mark.usefixtures("worker")
+@pytest.mark.usefixtures("task")
 def test_simulate_tries_another_limit(call: Call) -> None:
     words = ("simulate", "call", "--count", "5", "--rate", "1", "--per", "10", "--json")
     found = json.loads(call(*words).output)
@@ -218,7 +218,7 @@ def test_simulate_tries_another_weight_than_a_declared_one(call: Call, limited: 
     assert call(*words, "--weight", "2").exit_code == 0
 
 
-@pytest.mark.usefixtures("worker")
+@pytest.mark.usefixtures("task")
 def test_simulate_follows_a_trace(call: Call, tmp_path: Path) -> None:
     trace = tmp_path / "trace.txt"
     trace.write_text("0\n100\n100\n")
@@ -232,10 +232,10 @@ def test_simulate_follows_a_trace(call: Call, tmp_path: Path) -> None:
 def test_simulate_begins_with_what_waits_now(
     bench: Bench,
     call: Call,
-    worker: Any,
+    task: Any,
     commit: Commit,  # noqa: F811
 ) -> None:
-    job_ids = [commit(worker, account=7) for _ in range(3)]
+    job_ids = [commit(task, account=7) for _ in range(3)]
     bench.dispatch("default|api|7")
     bench.claim(job_ids[0])
     words = ("simulate", "call", "--count", "1", "--from-live", "--partition", "7", "--json")
@@ -248,16 +248,16 @@ def test_simulate_begins_with_what_waits_now(
 def test_what_lies_in_redis_starts_before_what_is_simulated(
     bench: Bench,
     call: Call,
-    worker: Any,
+    task: Any,
     commit: Commit,  # noqa: F811
 ) -> None:
-    commit(worker, account=7)
+    commit(task, account=7)
     bench.dispatch("default|api|7")
     words = ("simulate", "call", "--count", "1", "--from-live", "--partition", "7", "--json")
     assert 59 < json.loads(call(*words).output)["last_start_seconds"] <= 60.01
 
 
-@pytest.mark.usefixtures("worker")
+@pytest.mark.usefixtures("task")
 def test_a_cooldown_and_its_end_pass_the_door(bench: Bench, call: Call) -> None:
     done = call("cooldown", "api", "--minutes", "30", *REASON)
     assert done.exit_code == 0, done.output
@@ -278,7 +278,7 @@ def test_a_cooldown_and_its_end_pass_the_door(bench: Bench, call: Call) -> None:
     assert {row["via"] for row in found} == {"cli"}
 
 
-@pytest.mark.usefixtures("worker")
+@pytest.mark.usefixtures("task")
 def test_a_dry_run_writes_nothing(bench: Bench, call: Call) -> None:
     asked = call("cooldown", "api", "--minutes", "30", "--dry-run")
     assert (asked.exit_code, "cooldown: – → until 20" in asked.output) == (0, True)

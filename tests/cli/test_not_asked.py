@@ -87,9 +87,9 @@ def _sentence(done: Result, code: int = 2) -> str:
 
 @pytest.fixture
 def make(make_app: MakeApp, opsjobs: OpsJobs) -> Callable[..., Flask]:
-    """Makes a host with one worker."""
+    """Makes a host with one task."""
 
-    @opsjobs.worker
+    @opsjobs.task
     def charge(account_id: int) -> None: ...
 
     return lambda **config: make_app(opsjobs=opsjobs, **config)
@@ -160,8 +160,8 @@ def test_what_is_enqueued_in_the_middle_of_a_deploy_is_recorded(
     app = make()
     host: Host = app.extensions["opsjobs"]
     with app.app_context():
-        enqueued = host.workers["charge"].enqueue(account_id=1)
-        host.workers["charge"].enqueue_many([{"account_id": 2}])
+        enqueued = host.tasks["charge"].enqueue(account_id=1)
+        host.tasks["charge"].enqueue_many([{"account_id": 2}])
         app.extensions["sqlalchemy"].session.commit()
     assert enqueued.state == "available"
     assert bench.row("SELECT count(*) FROM opsjobs.jobs")["count"] == 2

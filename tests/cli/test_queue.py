@@ -62,6 +62,6 @@ def test_a_dry_run_writes_nothing(bench: Bench, call: Any) -> None:
     asked = call("pause", "default", "mial", "--dry-run")
     assert asked.exit_code == 3
     assert "state: open → paused" in asked.output
-    assert "no job, no worker and no listener names the queue mial" in asked.output
+    assert "no job, no task and no listener names the queue mial" in asked.output
     assert bench.rows("SELECT 1 FROM opsjobs.queues") == []
     assert bench.rows("SELECT 1 FROM opsjobs.audit_events") == []

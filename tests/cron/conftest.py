@@ -1,4 +1,4 @@
-"""A host with workers for cron, and a scheduler whose time the test moves."""
+"""A host with tasks for cron, and a scheduler whose time the test moves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from flask_opsjobs.loops import cron
 from flask_opsjobs.loops.one_pass import Runner
 from tests.support.engine import Bench
@@ -51,13 +51,13 @@ class Scheduler:
 
 
 @pytest.fixture
-def sync(opsjobs: OpsJobs) -> Worker:
-    """The worker that entries of these tests run."""
+def sync(opsjobs: OpsJobs) -> Task:
+    """The task that entries of these tests run."""
 
     def sync(account: int = 0, secret: str = "") -> None:
         """Does nothing."""
 
-    return opsjobs.worker(redact={"secret"})(sync)
+    return opsjobs.task(redact={"secret"})(sync)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def scheduler(bench: Bench) -> Scheduler:
 
 
 @pytest.fixture
-def every_ten(opsjobs: OpsJobs, sync: Worker, scheduler: Scheduler) -> Callable[..., Scheduler]:
+def every_ten(opsjobs: OpsJobs, sync: Task, scheduler: Scheduler) -> Callable[..., Scheduler]:
     """Declares the entry `sync` each ten minutes and has the scheduler take it over at `START`."""
 
     def declare(**policies: Any) -> Scheduler:

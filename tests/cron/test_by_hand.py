@@ -24,7 +24,7 @@ def once(opsjobs: OpsJobs, scheduler: Scheduler) -> Scheduler:
     def once(account: int = 0) -> None:
         """Does nothing."""
 
-    opsjobs.cron("*/10 * * * *")(opsjobs.worker(unique=Unique(until="ended"))(once))
+    opsjobs.cron("*/10 * * * *")(opsjobs.task(unique=Unique(until="ended"))(once))
     scheduler.look(START)
     return scheduler
 
@@ -80,11 +80,11 @@ def test_host_code_that_raises_is_told_and_nothing_is_done(
         """Does nothing."""
 
     if what == "unique":
-        worker = opsjobs.worker(unique=Unique(until="ended", key=fail))(bad)
+        task = opsjobs.task(unique=Unique(until="ended", key=fail))(bad)
     else:
         limit = Limit("api", concurrency=1, partition=fail)
-        worker = opsjobs.worker(limit=limit)(bad)
-    opsjobs.cron("@daily")(worker)
+        task = opsjobs.task(limit=limit)(bad)
+    opsjobs.cron("@daily")(task)
     scheduler.look(START)
     receipt = run(host, "run_now", 1, "bad")
     assert (receipt.outcome, receipt.code) == ("refused", "illegal")
@@ -106,15 +106,15 @@ def test_missed_slots_behind_many_that_were_made_up_for_are_found(
     def other() -> None:
         """Does nothing."""
 
-    worker = opsjobs.worker(name="call")(call)
-    opsjobs.cron("* * * * *", overlap="allow", args={"account": 1})(worker)
+    task = opsjobs.task(name="call")(call)
+    opsjobs.cron("* * * * *", overlap="allow", args={"account": 1})(task)
     scheduler.look(START)
     scheduler.look(START + 10 * MINUTE)
-    opsjobs.workers["call"] = opsjobs.worker(other)
+    opsjobs.tasks["call"] = opsjobs.task(other)
     for minute in range(11, 221):
         scheduler.look(START + minute * MINUTE)
     assert scheduler.slots("call")[0] == ("12:01", "missed", 9)
-    opsjobs.workers["call"] = worker
+    opsjobs.tasks["call"] = task
     made = [len(run(host, "catch_up", 220, "call", count=100).done[0].changes) for _ in range(3)]
     assert made == [100, 100, 19]
     with_jobs = [slot for slot in scheduler.slots("call") if slot[1] == "manual"]

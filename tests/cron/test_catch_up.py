@@ -6,12 +6,12 @@ from datetime import timedelta
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.cron.settle import MOST_SLOTS
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from tests.cron.conftest import START, Scheduler
 
 
 def test_the_last_slots_of_a_long_outage_are_caught_up(
-    opsjobs: OpsJobs, sync: Worker, scheduler: Scheduler
+    opsjobs: OpsJobs, sync: Task, scheduler: Scheduler
 ) -> None:
     opsjobs.cron("* * * * *", catch_up=20, overlap="allow")(sync)
     scheduler.look(START)

@@ -8,21 +8,21 @@ import pytest
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.errors import DeclarationError
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 
 
-def test_it_stands_above_a_worker_and_may_stand_there_twice(opsjobs: OpsJobs, sync: Worker) -> None:
+def test_it_stands_above_a_worker_and_may_stand_there_twice(opsjobs: OpsJobs, sync: Task) -> None:
     daily = opsjobs.cron("@daily", zone="Europe/Paris", args={"account": 7})
     assert daily(sync) is sync
     opsjobs.cron("0 * * * *", name="sync_hourly", overlap="queue_one", catch_up=3)(sync)
     first, second = opsjobs.cron_entries.values()
-    assert (first.name, first.worker, first.schedule.zone) == ("sync", "sync", "Europe/Paris")
+    assert (first.name, first.task, first.schedule.zone) == ("sync", "sync", "Europe/Paris")
     assert (first.overlap, first.catch_up, first.catch_up_limit) == ("skip", "none", None)
-    assert (second.name, second.worker, second.args) == ("sync_hourly", "sync", {})
+    assert (second.name, second.task, second.args) == ("sync_hourly", "sync", {})
     assert (second.overlap, second.catch_up, second.catch_up_limit) == ("queue_one", "all", 3)
 
 
-def test_a_redacted_value_is_validated_and_never_kept(opsjobs: OpsJobs, sync: Worker) -> None:
+def test_a_redacted_value_is_validated_and_never_kept(opsjobs: OpsJobs, sync: Task) -> None:
     opsjobs.cron("@daily", args={"account": 7, "secret": "hidden"})(sync)
     assert opsjobs.cron_entries["sync"].args == {"account": 7}
     assert "hidden" not in repr(opsjobs.cron_entries)
@@ -46,7 +46,7 @@ def test_a_redacted_value_is_validated_and_never_kept(opsjobs: OpsJobs, sync: Wo
     ],
 )
 def test_what_cannot_work_is_refused_at_once(
-    opsjobs: OpsJobs, sync: Worker, options: dict[str, Any], said: str
+    opsjobs: OpsJobs, sync: Task, options: dict[str, Any], said: str
 ) -> None:
     declare = opsjobs.cron(**{"expression": "@daily", **options})
     with pytest.raises(DeclarationError, match=said) as refused:
@@ -55,7 +55,7 @@ def test_what_cannot_work_is_refused_at_once(
     assert opsjobs.cron_entries == {}
 
 
-def test_every_fault_is_told_together(opsjobs: OpsJobs, sync: Worker) -> None:
+def test_every_fault_is_told_together(opsjobs: OpsJobs, sync: Task) -> None:
     declare = opsjobs.cron("99 * * * *", zone="Nowhere", overlap="drop", args={"nobody": 1})
     with pytest.raises(DeclarationError) as refused:
         declare(sync)
@@ -63,7 +63,7 @@ def test_every_fault_is_told_together(opsjobs: OpsJobs, sync: Worker) -> None:
         assert part in str(refused.value)
 
 
-def test_a_name_is_taken_once(opsjobs: OpsJobs, sync: Worker) -> None:
+def test_a_name_is_taken_once(opsjobs: OpsJobs, sync: Task) -> None:
     opsjobs.cron("@daily")(sync)
     opsjobs.cron("@daily")(sync)  # the same again: its module was reloaded
     with pytest.raises(DeclarationError, match="declared twice, for sync and for sync"):

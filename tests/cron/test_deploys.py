@@ -9,7 +9,7 @@ from typing import Any
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.cron import adopt, transitions
 from flask_opsjobs.cron.settle import Settled, Settling
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from flask_opsjobs.loops import cron
 from flask_opsjobs.operator import Operator
 from tests.cron.conftest import START, Scheduler
@@ -22,30 +22,30 @@ def test_a_slot_that_nobody_knew_the_worker_of_does_not_blame_the_scheduler(
     every_ten: EveryTen, opsjobs: OpsJobs
 ) -> None:
     scheduler = every_ten()
-    opsjobs.workers.pop("sync")
+    opsjobs.tasks.pop("sync")
     for minute in range(10, 22):
         scheduler.look(START + minute * MINUTE)
     assert scheduler.slots() == [("12:10", "missed", 2)]
     said = scheduler.bench.rows("SELECT why FROM opsjobs.cron_slots")
-    assert {row["why"] for row in said} == {"no worker sync is declared where the loops run"}
+    assert {row["why"] for row in said} == {"no task sync is declared where the loops run"}
 
 
 def test_after_an_outage_a_slot_waits_for_the_code_that_knows_its_worker(
     every_ten: EveryTen, opsjobs: OpsJobs
 ) -> None:
     scheduler = every_ten(catch_up="latest")
-    workers = dict(opsjobs.workers)
-    opsjobs.workers.clear()
+    tasks = dict(opsjobs.tasks)
+    opsjobs.tasks.clear()
     scheduler.look(START + 65 * MINUTE)
     scheduler.look(START + 74 * MINUTE)
     assert scheduler.slots() == []
-    opsjobs.workers.update(workers)
+    opsjobs.tasks.update(tasks)
     scheduler.look(START + 75 * MINUTE)
     assert scheduler.slots() == [("12:10", "missed", 6), ("13:10", "late", 1)]
 
 
 def test_of_two_versions_the_one_that_started_last_counts(
-    every_ten: EveryTen, opsjobs: OpsJobs, sync: Worker
+    every_ten: EveryTen, opsjobs: OpsJobs, sync: Task
 ) -> None:
     old = every_ten(overlap="allow")
     opsjobs.cron_entries.clear()
@@ -66,7 +66,7 @@ def test_of_two_versions_the_one_that_started_last_counts(
 
 
 def test_a_renamed_entry_is_one_gone_and_one_new(
-    every_ten: EveryTen, opsjobs: OpsJobs, sync: Worker
+    every_ten: EveryTen, opsjobs: OpsJobs, sync: Task
 ) -> None:
     scheduler = every_ten(overlap="allow")
     opsjobs.cron_entries.clear()
@@ -78,7 +78,7 @@ def test_a_renamed_entry_is_one_gone_and_one_new(
 
 
 def test_a_pause_outlives_a_deploy_that_changes_the_entry(
-    every_ten: EveryTen, opsjobs: OpsJobs, sync: Worker
+    every_ten: EveryTen, opsjobs: OpsJobs, sync: Task
 ) -> None:
     scheduler = every_ten(overlap="allow")
     connection = scheduler.bench.connection
@@ -102,13 +102,13 @@ def test_a_pause_outlives_a_deploy_that_changes_the_entry(
 
 
 def test_what_is_declared_redacted_later_is_dropped_from_what_was_made_at_runtime(
-    opsjobs: OpsJobs, sync: Worker, scheduler: Scheduler, make_bench: Any
+    opsjobs: OpsJobs, sync: Task, scheduler: Scheduler, make_bench: Any
 ) -> None:
     def call(account: int = 0, key: str = "") -> None:
         """Does nothing."""
 
-    opsjobs.worker(name="call")(call)
-    what = {"worker": "call", "expression": "*/10 * * * *", "zone": None, "overlap": None}
+    opsjobs.task(name="call")(call)
+    what = {"task": "call", "expression": "*/10 * * * *", "zone": None, "overlap": None}
     what |= {"catch_up": 3, "args": {"account": 7, "key": "k-4711"}}
     Operator(scheduler.bench.host).run(
         "cron.create",
@@ -119,8 +119,8 @@ def test_what_is_declared_redacted_later_is_dropped_from_what_was_made_at_runtim
         now=START,
     )
     scheduler.look(START)
-    del opsjobs.workers["call"]
-    opsjobs.worker(name="call", redact={"key"})(call)
+    del opsjobs.tasks["call"]
+    opsjobs.task(name="call", redact={"key"})(call)
     Scheduler(make_bench("executor-2"), "two").look(START + timedelta(minutes=10))
     entry = scheduler.entry("mine")
     assert entry["args"] == {"account": 7}

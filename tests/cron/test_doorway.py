@@ -13,14 +13,14 @@ from flask_opsjobs.actions.shapes import Receipt
 from flask_opsjobs.cron.settle import MOST_SLOTS
 from flask_opsjobs.errors import ActionRefused
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from flask_opsjobs.operator import Operator
 from tests.cron.conftest import START, Scheduler
 from tests.support.engine import race
 
 WHY: Any = {"actor": "ops-demo", "reason": "the vendor asked us to hold"}
 ENTRY = {
-    "worker": "sync", "expression": "*/10 * * * *", "zone": None, "overlap": None, "catch_up": None, "args": None
+    "task": "sync", "expression": "*/10 * * * *", "zone": None, "overlap": None, "catch_up": None, "args": None
 }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def act(host: Host, verb: str, name: str = "sync", what: Any = None) -> Receipt:
 
 
 def test_of_two_operators_one_creates_and_the_other_is_told(
-    host: Host, sync: Worker, scheduler: Scheduler
+    host: Host, sync: Task, scheduler: Scheduler
 ) -> None:
     other = {**ENTRY, "expression": "@daily"}
     answers = race(
@@ -64,9 +64,9 @@ def test_a_pause_that_nobody_looked_at_is_all_paused(
 def test_a_pause_settles_what_came_before_it(
     every_ten: Callable[..., Scheduler], host: Host, opsjobs: OpsJobs
 ) -> None:
-    """Also when this process does not know the worker: afterwards it would look like a slot of the pause."""
+    """Also when this process does not know the task: afterwards it would look like a slot of the pause."""
     scheduler = every_ten()
-    opsjobs.workers.pop("sync")
+    opsjobs.tasks.pop("sync")
     act(host, "pause")
     slots = scheduler.slots()
     assert {fate for _, fate, _ in slots} == {"missed"}
@@ -93,7 +93,7 @@ def run(host: Host, verb: str, now: datetime, params: Any = None, name: str = "m
 
 
 def test_what_came_before_an_entry_is_deleted_has_its_fate(
-    host: Host, sync: Worker, scheduler: Scheduler
+    host: Host, sync: Task, scheduler: Scheduler
 ) -> None:
     run(host, "create", START, ENTRY)
     run(host, "delete", START + timedelta(hours=1))
@@ -101,7 +101,7 @@ def test_what_came_before_an_entry_is_deleted_has_its_fate(
 
 
 def test_an_entry_of_a_name_that_was_deleted_goes_on_after_the_ledger(
-    host: Host, sync: Worker, scheduler: Scheduler
+    host: Host, sync: Task, scheduler: Scheduler
 ) -> None:
     """A clock was ahead for a moment: who deletes and makes the entry anew must not meet slots that have a fate."""
     run(host, "create", START, ENTRY)
@@ -131,7 +131,7 @@ def test_catch_up_runs_the_slots_that_its_plan_named(
 @pytest.mark.parametrize(
     ("what", "says"),
     [
-        ({"worker": ["sync"]}, "there is no worker"),
+        ({"task": ["sync"]}, "there is no task"),
         ({"overlap": ["skip"]}, "overlap must be one of"),
         ({"catch_up": 0}, "catch_up must be"),
         ({"catch_up": []}, "catch_up must be"),
@@ -140,14 +140,14 @@ def test_catch_up_runs_the_slots_that_its_plan_named(
     ],
 )
 def test_what_is_of_a_wrong_type_is_refused(
-    host: Host, sync: Worker, what: dict[str, Any], says: str
+    host: Host, sync: Task, what: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(ActionRefused, match=says):
         run(host, "create", START, ENTRY | what)
 
 
 @pytest.mark.parametrize("name", [".", ".."])
-def test_a_name_that_no_page_could_have_is_refused(host: Host, sync: Worker, name: str) -> None:
+def test_a_name_that_no_page_could_have_is_refused(host: Host, sync: Task, name: str) -> None:
     with pytest.raises(ActionRefused, match="is not a target"):
         run(host, "create", START, ENTRY, name)
 

@@ -53,7 +53,7 @@ def test_killed_before_its_commit_it_leaves_nothing_and_another_runs_the_slot(
     from tests.support.host import add
 
     # What that process declared, in one that lives.
-    scheduler.bench.host.workers["add"] = add
+    scheduler.bench.host.tasks["add"] = add
     ten = START.replace(minute=10)
     wait_until(lambda: scheduler.look(ten) or scheduler.slots("add"), what="the slot to be free")
     assert scheduler.slots("add") == [("12:10", "ran", 1)]

@@ -11,7 +11,7 @@ import pytest
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.cron.ledger import share_out
 from flask_opsjobs.cron.settle import MOST_SLOTS
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from flask_opsjobs.loops import cron as cron_loop
 from tests.cron.conftest import START, Scheduler
 
@@ -32,7 +32,7 @@ def test_a_slot_in_time_runs(every_ten: EveryTen) -> None:
     scheduler.look(START + 10 * MINUTE)
     assert scheduler.slots() == [("12:10", "ran", 1)]
     (job,) = scheduler.jobs()
-    assert (job["worker"], job["cron_entry"], job["args"]) == ("sync", "sync", {"account": 7})
+    assert (job["task"], job["cron_entry"], job["args"]) == ("sync", "sync", {"account": 7})
     assert job["state"] == "available"
     slot = scheduler.bench.row("SELECT * FROM opsjobs.cron_slots")
     assert slot["job_id"] == job["id"]
@@ -95,7 +95,7 @@ def test_what_was_missed_says_since_when_nobody_was_there(every_ten: EveryTen) -
 
 
 def test_an_outage_of_weeks_is_one_row_for_each_transaction(
-    opsjobs: OpsJobs, sync: Worker, scheduler: Scheduler
+    opsjobs: OpsJobs, sync: Task, scheduler: Scheduler
 ) -> None:
     opsjobs.cron("* * * * *", catch_up="latest")(sync)
     scheduler.look(START)
@@ -119,7 +119,7 @@ def test_a_clock_that_was_stepped_back_runs_nothing_twice(every_ten: EveryTen) -
 
 
 def test_a_changed_expression_leaves_the_old_slots_their_fates(
-    every_ten: EveryTen, opsjobs: OpsJobs, sync: Worker
+    every_ten: EveryTen, opsjobs: OpsJobs, sync: Task
 ) -> None:
     scheduler = every_ten(overlap="allow")
     scheduler.look(START + 10 * MINUTE)
@@ -140,7 +140,7 @@ def test_a_changed_expression_leaves_the_old_slots_their_fates(
 
 
 def test_an_entry_that_is_gone_from_code_is_retired_and_may_come_back(
-    every_ten: EveryTen, opsjobs: OpsJobs, sync: Worker
+    every_ten: EveryTen, opsjobs: OpsJobs, sync: Task
 ) -> None:
     scheduler = every_ten(overlap="allow")
     opsjobs.cron_entries.clear()
@@ -161,30 +161,30 @@ def test_a_process_that_does_not_know_the_worker_leaves_it_to_another_for_a_whil
     every_ten: EveryTen, opsjobs: OpsJobs
 ) -> None:
     scheduler = every_ten(catch_up="latest", overlap="allow")
-    worker = opsjobs.workers.pop("sync")
+    task = opsjobs.tasks.pop("sync")
     scheduler.look(START + 10 * MINUTE)
     assert scheduler.slots() == []
-    opsjobs.workers["sync"] = worker
+    opsjobs.tasks["sync"] = task
     scheduler.look(START + 11 * MINUTE)
     assert scheduler.slots() == [("12:10", "late", 1)]
-    opsjobs.workers.pop("sync")
+    opsjobs.tasks.pop("sync")
     for minute in range(20, 32):
         scheduler.look(START + minute * MINUTE)
     assert scheduler.slots()[1:] == [("12:20", "missed", 1), ("12:30", "missed", 1)]
     last = scheduler.bench.row("SELECT why FROM opsjobs.cron_slots ORDER BY slot_at DESC LIMIT 1")
-    assert last["why"] == "no worker sync is declared where the loops run"
+    assert last["why"] == "no task sync is declared where the loops run"
 
 
 def test_arguments_that_fit_no_longer_are_a_missed_slot_that_says_so(
     every_ten: EveryTen, opsjobs: OpsJobs
 ) -> None:
     scheduler = every_ten(args={"account": 7})
-    opsjobs.workers.pop("sync")
+    opsjobs.tasks.pop("sync")
 
     def sync(name: str) -> None:
         """Takes something else now."""
 
-    opsjobs.worker(sync)
+    opsjobs.task(sync)
     scheduler.look(START + 10 * MINUTE)
     slot = scheduler.bench.row("SELECT * FROM opsjobs.cron_slots")
     assert slot["fate"] == "missed"

@@ -1,4 +1,4 @@
-"""A slot of a limited worker waits in the limiter's line as any other call of it does."""
+"""A slot of a limited task waits in the limiter's line as any other call of it does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_slot_of_a_limited_worker_waits_in_its_line(
 
     limit = Limit("api", concurrency=1, partition="account", when_full=when_full)
     opsjobs.cron("*/10 * * * *", overlap="allow", args={"account": 7})(
-        opsjobs.worker(limit=limit)(fetch)
+        opsjobs.task(limit=limit)(fetch)
     )
     declare(scheduler.bench.host, "here")
     scheduler.look(START)

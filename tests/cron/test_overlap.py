@@ -16,7 +16,7 @@ from flask_opsjobs.cron.adopt import wanted_of
 from flask_opsjobs.cron.settle import Settled, Settling
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from flask_opsjobs.loops import cron
 from flask_opsjobs.operator import Operator
 from tests.cron.conftest import START, Scheduler
@@ -128,7 +128,7 @@ def test_a_job_that_its_executor_hands_back_releases_nobody(running: Running) ->
     scheduler = running("queue_one")
     scheduler.look(START + 20 * MINUTE)
     first = scheduler.jobs()[0]
-    refused = Outcome("refused", "not here", ended_by="unknown_worker")
+    refused = Outcome("refused", "not here", ended_by="unknown_task")
     end(scheduler.bench, first["id"], refused)
     assert [job["state"] for job in scheduler.jobs()] == ["scheduled", "deferred"]
     results = scheduler.bench.rows("SELECT result FROM opsjobs.cron_slots WHERE job_id IS NOT NULL")
@@ -171,7 +171,7 @@ def test_cancel_previous_ends_one_that_still_waits(every_ten: EveryTen) -> None:
 
 
 def test_of_two_slots_at_once_the_first_knows_that_the_second_canceled_its_job(
-    opsjobs: OpsJobs, sync: Worker, scheduler: Scheduler
+    opsjobs: OpsJobs, sync: Task, scheduler: Scheduler
 ) -> None:
     opsjobs.cron("* * * * *", overlap="cancel_previous")(sync)
     scheduler.look(START)
@@ -203,8 +203,8 @@ def test_cancel_previous_leaves_the_job_whose_call_is_unique(
     def call() -> None:
         """Does nothing."""
 
-    worker = opsjobs.worker(name="sync", unique=Unique(until="ended"))(call)
-    opsjobs.cron("*/10 * * * *", overlap="cancel_previous")(worker)
+    task = opsjobs.task(name="sync", unique=Unique(until="ended"))(call)
+    opsjobs.cron("*/10 * * * *", overlap="cancel_previous")(task)
     scheduler.look(START)
     scheduler.look(START + 10 * MINUTE)
     (job,) = scheduler.jobs()
@@ -220,8 +220,8 @@ def test_cancel_previous_leaves_the_job_when_the_next_cannot_be_recorded(
     running: Running, opsjobs: OpsJobs
 ) -> None:
     scheduler = running("cancel_previous")
-    opsjobs.workers.pop("sync")
-    # It waits ten minutes for a process that knows the worker.
+    opsjobs.tasks.pop("sync")
+    # It waits ten minutes for a process that knows the task.
     for minute in (20, 31):
         scheduler.look(START + minute * MINUTE)
     assert scheduler.slots()[1:] == [("12:20", "missed", 2)]

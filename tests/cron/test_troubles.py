@@ -12,7 +12,7 @@ import pytest
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs, Unique, signals
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from flask_opsjobs.loops import cron as cron_loop
 from flask_opsjobs.loops.one_pass import Runner
 from flask_opsjobs.operator import Operator
@@ -24,14 +24,14 @@ MINUTE = timedelta(minutes=1)
 EveryTen = Callable[..., Scheduler]
 
 
-def declare(opsjobs: OpsJobs, name: str, unique: Unique | None = None) -> Worker:
-    """A worker of that name and its entry, each ten minutes."""
+def declare(opsjobs: OpsJobs, name: str, unique: Unique | None = None) -> Task:
+    """A task of that name and its entry, each ten minutes."""
 
     def call(account: int = 0) -> None:
         """Does nothing."""
 
-    worker = opsjobs.worker(name=name, unique=unique)(call)
-    return opsjobs.cron("*/10 * * * *")(worker)
+    task = opsjobs.task(name=name, unique=unique)(call)
+    return opsjobs.cron("*/10 * * * *")(task)
 
 
 @pytest.mark.sessions
@@ -113,7 +113,7 @@ def test_an_operator_may_act_on_an_entry_whose_zone_has_vanished(
     opsjobs.cron_entries.clear()
     scheduler.look(START)
     operator, bench = Operator(scheduler.bench.host), scheduler.bench
-    what = {"worker": "own", "expression": "@hourly", "zone": "UTC", "overlap": None,
+    what = {"task": "own", "expression": "@hourly", "zone": "UTC", "overlap": None,
             "catch_up": None, "args": None}  # fmt: skip
     why: Any = {"actor": "anna", "reason": "its zone is gone"}
     operator.run("cron.create", ["cron/own"], params=what, now=START, **why)
@@ -148,7 +148,7 @@ def test_a_host_that_holds_the_receipt_delays_its_entry_only(
 
 
 def test_two_processes_that_start_at_once_enter_an_entry_once(
-    opsjobs: OpsJobs, sync: Worker, make_bench: MakeBench
+    opsjobs: OpsJobs, sync: Task, make_bench: MakeBench
 ) -> None:
     opsjobs.cron("*/10 * * * *")(sync)
     for number in range(5):
@@ -162,7 +162,7 @@ def test_two_processes_that_start_at_once_enter_an_entry_once(
 
 
 def test_of_two_versions_the_one_started_last_counts_and_nothing_flaps(
-    opsjobs: OpsJobs, sync: Worker, make_bench: MakeBench
+    opsjobs: OpsJobs, sync: Task, make_bench: MakeBench
 ) -> None:
     opsjobs.cron("*/10 * * * *", name="old")(sync)
     opsjobs.cron("*/10 * * * *")(sync)
@@ -180,13 +180,13 @@ def test_of_two_versions_the_one_started_last_counts_and_nothing_flaps(
 
 
 def test_a_change_leaves_no_slot_of_the_old_schedule_without_a_fate(
-    opsjobs: OpsJobs, sync: Worker, scheduler: Scheduler
+    opsjobs: OpsJobs, sync: Task, scheduler: Scheduler
 ) -> None:
-    """Also more slots than one look takes, and of a worker that the new code does not know."""
+    """Also more slots than one look takes, and of a task that the new code does not know."""
     opsjobs.cron("* * * * *")(sync)
     scheduler.look(START)
     opsjobs.cron_entries.clear()
-    opsjobs.workers.pop("sync")
+    opsjobs.tasks.pop("sync")
     later = START + timedelta(days=8)
     Scheduler(scheduler.bench, "two").look(later)
     slots = scheduler.slots()
@@ -239,10 +239,10 @@ def test_why_it_was_missed_is_read_from_when_the_loop_was_awake(every_ten: Every
 
 def test_a_slot_that_awake_schedulers_left_says_so(every_ten: EveryTen, opsjobs: OpsJobs) -> None:
     scheduler = every_ten()
-    worker = opsjobs.workers.pop("sync")
-    for seconds in range(600, 664, 2):  # awake all the time, but without its worker
+    task = opsjobs.tasks.pop("sync")
+    for seconds in range(600, 664, 2):  # awake all the time, but without its task
         scheduler.look(START + timedelta(seconds=seconds - 30))
-    opsjobs.workers["sync"] = worker
+    opsjobs.tasks["sync"] = task
     scheduler.look(START + timedelta(seconds=634))
     slot = scheduler.bench.row("SELECT fate, why FROM opsjobs.cron_slots")
     assert slot == {"fate": "missed", "why": "a scheduler ran, and did not come to it in time"}
@@ -252,16 +252,16 @@ def test_the_signal_is_sent_once_the_job_is_committed(
     every_ten: EveryTen, make_bench: MakeBench
 ) -> None:
     scheduler, other = every_ten(), make_bench()
-    seen: list[tuple[Worker, int, int]] = []
+    seen: list[tuple[Task, int, int]] = []
 
-    def heard(worker: Worker, enqueued: Any) -> None:
+    def heard(task: Task, enqueued: Any) -> None:
         found = other.rows("SELECT id FROM opsjobs.jobs WHERE id = %s", enqueued.id)
-        seen.append((worker, enqueued.id, len(found)))
+        seen.append((task, enqueued.id, len(found)))
 
     with signals.job_enqueued.connected_to(heard):
         scheduler.look(START + 10 * MINUTE)
     (job,) = scheduler.jobs()
-    assert [(worker.name, id, found) for worker, id, found in seen] == [("sync", job["id"], 1)]
+    assert [(task.name, id, found) for task, id, found in seen] == [("sync", job["id"], 1)]
 
 
 def test_a_broken_connection_ends_the_pass(every_ten: EveryTen) -> None:

@@ -16,7 +16,7 @@ from flask_opsjobs.operator import Operator
 from tests.support.engine import Bench
 
 RecordJob = Callable[..., int]
-REFUSED = Outcome(kind="refused", error="not here", ended_by="unknown_worker")
+REFUSED = Outcome(kind="refused", error="not here", ended_by="unknown_task")
 
 
 def stage(bench: Bench, _job_id: int) -> None:

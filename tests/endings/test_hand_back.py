@@ -19,8 +19,8 @@ from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 
 RecordJob = Callable[..., int]
-UNKNOWN = Outcome("refused", "no worker 'note' is declared here", ended_by="unknown_worker")
-INVALID = Outcome("refused", "worker note: text: is missing", ended_by="invalid_args")
+UNKNOWN = Outcome("refused", "no task 'note' is declared here", ended_by="unknown_task")
+INVALID = Outcome("refused", "task note: text: is missing", ended_by="invalid_args")
 RETURNED = Outcome("returned")
 MINUTES = timedelta(minutes=1)
 
@@ -167,11 +167,11 @@ def test_a_claim_that_a_crash_forgot_is_handed_back_without_an_attempt(
 def test_a_unique_call_stays_single_while_it_is_handed_back(
     bench: Bench, opsjobs: OpsJobs, db: SQLAlchemy
 ) -> None:
-    worker = opsjobs.worker(unique=Unique(until="ended"), name="once")(lambda: None)
-    job_id = worker.enqueue().id
+    task = opsjobs.task(unique=Unique(until="ended"), name="once")(lambda: None)
+    job_id = task.enqueue().id
     db.session.commit()
     record(bench, job_id, UNKNOWN, read_clock(bench.connection), claim(bench, job_id))
-    again = worker.enqueue()
+    again = task.enqueue()
     assert (again.id, again.state, again.conflict) == (job_id, "scheduled", True)
 
 

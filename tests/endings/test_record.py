@@ -39,7 +39,7 @@ def start(bench: Bench, record_job: RecordJob, **options: object) -> int:
         (Outcome(kind="discarded", reason="hopeless"), 2, "failed", "discarded"),
         (Outcome(kind="refused", ended_by="deadline"), 9, "failed", "deadline"),
         (Outcome(kind="refused", ended_by="invalid_args"), 1, "scheduled", None),
-        (Outcome(kind="refused", ended_by="unknown_worker"), 1, "scheduled", None),
+        (Outcome(kind="refused", ended_by="unknown_task"), 1, "scheduled", None),
     ],
 )
 def test_each_outcome_leads_to_its_state(

@@ -9,8 +9,8 @@ from sqlalchemy import text
 from tests.support import host as host_module
 
 
-def enqueue(worker, **args) -> int:
-    job = worker.enqueue(**args)
+def enqueue(task, **args) -> int:
+    job = task.enqueue(**args)
     host_module.db.session.commit()
     return job.id
 

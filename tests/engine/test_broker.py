@@ -13,9 +13,7 @@ from flask_opsjobs.engine.connections import WriteOnlySerializer
 from flask_opsjobs.engine.delivery import FUNCTION, Delivery
 from flask_opsjobs.host import Host
 
-DELIVERY = Delivery(
-    id=7, dispatch_no=3, queue="mail", worker="send", priority=5, timeout_seconds=30
-)
+DELIVERY = Delivery(id=7, dispatch_no=3, queue="mail", task="send", priority=5, timeout_seconds=30)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.jobs.claimed import Claimed
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.jobs.perform import perform
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 from tests.support.jobs import Notebook
@@ -139,11 +139,11 @@ def test_rescue_races_the_last_look(make_bench: MakeBench, record_job: RecordJob
 HOST: Any = SimpleNamespace(settings=SimpleNamespace(max_output_bytes=1_000))
 
 
-def make_worker(called: list[str], on_start: Callable[[Any], None] | None = None) -> Worker:
+def make_task(called: list[str], on_start: Callable[[Any], None] | None = None) -> Task:
     def note(text: str = "") -> None:
         called.append("function")
 
-    return Worker(note, host=lambda: HOST, name="note", on_start=on_start)
+    return Task(note, host=lambda: HOST, name="note", on_start=on_start)
 
 
 def test_neither_hook_nor_function_is_called_for_a_job_that_was_put_back(
@@ -152,8 +152,8 @@ def test_neither_hook_nor_function_is_called_for_a_job_that_was_put_back(
     claimed = start(bench, record_job())
     rescue(bench)
     called: list[str] = []
-    worker = make_worker(called, lambda job: called.append("on_start"))
-    outcome = perform({"note": worker}, claimed, Notebook(), confirm(bench, claimed, 0.51))
+    task = make_task(called, lambda job: called.append("on_start"))
+    outcome = perform({"note": task}, claimed, Notebook(), confirm(bench, claimed, 0.51))
     assert (outcome.kind, called) == ("lost", [])
 
 
@@ -170,8 +170,8 @@ def test_a_job_that_is_put_back_while_its_hook_runs_is_not_called(
         seconds=lambda: claimed.asked_at + next(moments),
     )
     called: list[str] = []
-    worker = make_worker(called, lambda job: rescue(bench))
-    outcome = perform({"note": worker}, claimed, Notebook(), ask)
+    task = make_task(called, lambda job: rescue(bench))
+    outcome = perform({"note": task}, claimed, Notebook(), ask)
     assert (outcome.kind, called) == ("lost", [])
 
 
@@ -185,8 +185,8 @@ def test_a_deadline_that_passed_in_a_freeze_ends_the_job(
         "UPDATE opsjobs.jobs SET deadline_at = clock_timestamp() - interval '1 s'"
     )
     called: list[str] = []
-    workers = {"note": make_worker(called)}
-    outcome = perform(workers, claimed, Notebook(), confirm(bench, claimed, late_by))
+    tasks = {"note": make_task(called)}
+    outcome = perform(tasks, claimed, Notebook(), confirm(bench, claimed, late_by))
     bench.record(job_id, 1, outcome)
     job = bench.job(job_id)
     if late_by > 0.5:

@@ -11,18 +11,18 @@ from rq import Queue, SimpleWorker
 
 from flask_opsjobs import OpsJobs, current_job
 from flask_opsjobs.db import connect_apart
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from tests.support.engine import Bench
 
-Work = Callable[[Worker], int]
+Work = Callable[[Task], int]
 
 
 @pytest.fixture
 def work(db: Any, bench: Bench, redis_client: Redis) -> Work:
     """Enqueues a call, hands it to RQ and lets a plain worker perform it; the job's id."""
 
-    def work(worker: Worker) -> int:
-        job_id = worker.enqueue().id
+    def work(task: Task) -> int:
+        job_id = task.enqueue().id
         db.session.commit()
         assert bench.dispatch() == 1
         queue = Queue(connection=redis_client)
@@ -46,7 +46,7 @@ def test_progress_is_seen_while_the_job_runs_and_kept_after_it(
         seen.append(progress_of(bench.row("SELECT * FROM opsjobs.attempts")))
         current_job().progress(4, 10, "told with the end: a tenth of a second has not passed")
 
-    job_id = work(opsjobs.worker(name="call")(call))
+    job_id = work(opsjobs.task(name="call")(call))
     assert seen == [(3, 10, "third")]
     attempt = bench.attempt(job_id)
     assert attempt["outcome"] == "returned"
@@ -68,10 +68,10 @@ def test_a_time_limit_that_comes_while_progress_is_written_is_recorded(
         other.execute("SELECT FROM opsjobs.attempts FOR UPDATE")
         current_job().progress(1)
 
-    worker = opsjobs.worker(
+    task = opsjobs.task(
         name="call", timeout=1, max_attempts=1, on_failure=lambda job, error: other.close()
     )(call)
-    job_id = work(worker)
+    job_id = work(task)
     attempt = bench.attempt(job_id)
     assert (attempt["outcome"], attempt["progress_done"]) == ("timed_out", 1)
     assert bench.job(job_id)["state"] == "failed"
@@ -90,7 +90,7 @@ def test_a_connection_that_breaks_while_the_job_runs_does_not_cost_its_end(
         for done in range(3):
             current_job().progress(done)
 
-    job_id = work(opsjobs.worker(name="call")(call))
+    job_id = work(opsjobs.task(name="call")(call))
     attempt = bench.attempt(job_id)
     assert (attempt["outcome"], attempt["progress_done"]) == ("returned", 2)
     assert caplog.text.count("Postgres is away") == caplog.text.count("Postgres is back") == 1

@@ -13,13 +13,13 @@ from tests.support import host as host_module
 from tests.support.processes import Child, Children
 from tests.support.waiting import wait_until
 
-# The older code: it has no worker `note` yet, or one with another signature.
-UNKNOWN_WORKER = """
+# The older code: it has no task `note` yet, or one with another signature.
+UNKNOWN_TASK = """
 from tests.support import host
 
 def create_app():
     app = host.create_app()
-    del app.extensions["opsjobs"].workers["note"]
+    del app.extensions["opsjobs"].tasks["note"]
     return app
 """
 INVALID_ARGS = """
@@ -27,15 +27,15 @@ from tests.support import host
 
 def create_app():
     app = host.create_app()
-    del app.extensions["opsjobs"].workers["note"]
+    del app.extensions["opsjobs"].tasks["note"]
 
-    @host.opsjobs.worker(name="note")
+    @host.opsjobs.task(name="note")
     def note(path: str) -> None:
         raise AssertionError("called by the older code")
 
     return app
 """
-OLD = {"unknown_worker": UNKNOWN_WORKER, "invalid_args": INVALID_ARGS}
+OLD = {"unknown_task": UNKNOWN_TASK, "invalid_args": INVALID_ARGS}
 KINDS = ("forking", "simple", "plain")
 
 
@@ -76,7 +76,7 @@ def test_a_job_waits_for_an_executor_of_the_newer_code(
     wait_until(lambda: rows(is_handed_back), 60)
     old.terminate(30)
     ((refused_by, error),) = rows("SELECT executor, error FROM opsjobs.attempts")
-    words = {"unknown_worker": "no worker 'note' is declared", "invalid_args": "line"}[older]
+    words = {"unknown_task": "no task 'note' is declared", "invalid_args": "line"}[older]
     assert words in error
     found = site.extensions["opsjobs"]
     assert found is not None
@@ -91,7 +91,7 @@ def test_a_job_waits_for_an_executor_of_the_newer_code(
 
 
 @pytest.mark.parametrize(
-    ("kind", "older"), [("forking", "unknown_worker"), ("simple", "invalid_args")]
+    ("kind", "older"), [("forking", "unknown_task"), ("simple", "invalid_args")]
 )
 def test_a_batch_is_finished_while_an_old_and_a_new_executor_take_from_one_queue(
     site, children: Children, start, tmp_path: Path, kind: str, older: str

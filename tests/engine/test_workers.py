@@ -159,13 +159,13 @@ def test_retried_to_success(site, children: Children) -> None:
 
 
 def test_a_worker_that_this_process_did_not_import(site, children: Children) -> None:
-    """A worker whose import failed for ten minutes: its job ends with its own cause, the others run."""
+    """A task whose import failed for ten minutes: its job ends with its own cause, the others run."""
     job_id, other = enqueue(add, a=1, b=1), enqueue(add, a=2, b=2)
     from sqlalchemy import text
 
     host_module.db.session.execute(
         text(
-            "UPDATE opsjobs.jobs SET worker = 'gone',"
+            "UPDATE opsjobs.jobs SET task = 'gone',"
             " first_refused_at = clock_timestamp() - interval '11 minutes' WHERE id = :id"
         ),
         {"id": job_id},
@@ -174,7 +174,7 @@ def test_a_worker_that_this_process_did_not_import(site, children: Children) -> 
     children.flask("opsjobs", "worker")
     wait_until(lambda: (state_of(job_id), state_of(other)) == ("failed", "finished"), 20)
     assert rows("SELECT ended_by FROM opsjobs.jobs WHERE id = :id", id=job_id) == [
-        ("unknown_worker",)
+        ("unknown_task",)
     ]
 
 

@@ -59,19 +59,19 @@ class Scene:
     make_bench: MakeBench
 
     def record_limited(self, *, is_declared: bool = True, delay: float = 0, **limit: Any) -> int:
-        """A job of a worker with this limit, which a starting process has declared."""
+        """A job of a task with this limit, which a starting process has declared."""
         opsjobs = OpsJobs()
-        opsjobs.workers = self.bench.host.workers
+        opsjobs.tasks = self.bench.host.tasks
 
         def call() -> None:
             """Takes nothing."""
 
-        worker = opsjobs.worker(limit=Limit(limit.pop("limiter", "api"), **limit))(call)
-        worker.host = lambda: self.bench.host
+        task = opsjobs.task(limit=Limit(limit.pop("limiter", "api"), **limit))(call)
+        task.host = lambda: self.bench.host
         if is_declared:
             declare(self.bench.host, "test")
         session = self.bench.host.session()
-        enqueued = worker.options(delay=delay).enqueue()
+        enqueued = task.options(delay=delay).enqueue()
         session.commit()
         return enqueued.id
 
@@ -108,7 +108,7 @@ def executor_silent(scene: Scene) -> Explanation:
 
 def deferred(scene: Scene) -> Explanation:
     scene.bench.host.cron_entries["note"] = make_entry(
-        scene.bench.host.workers["note"], "* * * * *", overlap="queue_one"
+        scene.bench.host.tasks["note"], "* * * * *", overlap="queue_one"
     )
     scheduler, start = Runner(cron.LOOP, scene.bench.host), read_clock(scene.bench.connection)
     for minutes in range(3):
@@ -126,8 +126,8 @@ def handed_back(scene: Scene) -> Explanation:
     job_id = scene.record()
     scene.bench.dispatch()
     scene.bench.claim(job_id)
-    error = "no worker 'note' is declared here"
-    scene.bench.record(job_id, 1, Outcome("refused", error, ended_by="unknown_worker"))
+    error = "no task 'note' is declared here"
+    scene.bench.record(job_id, 1, Outcome("refused", error, ended_by="unknown_task"))
     first = scene.bench.job(job_id)["first_refused_at"]
     found = scene.look(job_id)
     (reason,) = found.reasons
@@ -206,7 +206,7 @@ def limit_unknown(scene: Scene) -> Explanation:
 
 def limit_weight(scene: Scene) -> Explanation:
     job_id = scene.record_limited(concurrency=3, weight=3)
-    scene.bench.host.workers.clear()
+    scene.bench.host.tasks.clear()
     # The next deploy allows less.
     scene.record_limited(concurrency=2, limiter="api")
     return scene.look(job_id)
@@ -257,7 +257,7 @@ def test_a_retry_does_not_help_against_a_cooldown(scene: Scene) -> None:
 
 def test_what_became_too_heavy_is_told_before_its_time_comes(scene: Scene) -> None:
     job_id = scene.record_limited(concurrency=2, weight=2, delay=3600)
-    scene.bench.host.workers.clear()
+    scene.bench.host.tasks.clear()
     scene.record_limited(concurrency=1)
     assert codes(scene.look(job_id)) == ["scheduled", "limit_weight"]
 
@@ -353,7 +353,7 @@ def test_redis_away_is_said_and_costs_little(
     make_app: MakeApp, opsjobs: OpsJobs, own_valkey: Valkey, how: str
 ) -> None:
     app = make_app(opsjobs=opsjobs, OPSJOBS_REDIS_URL=own_valkey.url)
-    note = opsjobs.worker(_note)
+    note = opsjobs.task(_note)
     with app.app_context():
         bench = Bench(app.extensions["opsjobs"])
         ids = [note.enqueue().id, note.enqueue().id]

@@ -128,7 +128,7 @@ def test_a_partition_is_named_only_to_those_who_may_see_it(
 ) -> None:
     limit = Limit("api", concurrency=1, partition="account")
 
-    @opsjobs.worker(limit=limit)
+    @opsjobs.task(limit=limit)
     def call(account: str) -> None: ...
 
     declare(bench.host, "test")

@@ -83,7 +83,7 @@ def state(db: Any, job_id: int) -> str:
 
 def failed_for_want_of_its_invoice(shop: ModuleType, db: Any, invoice_id: int) -> int:
     """A job that failed because the shop forgot the invoice; the shop then adds it."""
-    job = shop.workers.process_invoice.enqueue(account_id=1, invoice_id=invoice_id)
+    job = shop.tasks.process_invoice.enqueue(account_id=1, invoice_id=invoice_id)
     db.session.commit()
     wait_until(lambda: state(db, job.id) == "failed", 40, what="the job to fail")
     db.session.add(shop.models.Invoice(id=invoice_id, customer_id=1, cents=1250))
@@ -118,7 +118,7 @@ def test_a_failed_job_is_found_retried_and_seen_in_the_audit(
     page.goto("/ops/jobs")
     assert "1 job failed in the last hour" in page.inner_text("main")
     page.click("nav.side >> text=Jobs")
-    page.fill("#q", "state:failed worker:process_invoice args.invoice_id:771")
+    page.fill("#q", "state:failed task:process_invoice args.invoice_id:771")
     page.press("#q", "Enter")
     page.click(f"table.jobs a.id >> text='{job_id}'")
     page.wait_for_url(f"**/jobs/{job_id}")
@@ -148,7 +148,7 @@ def test_a_failed_job_is_found_retried_and_seen_in_the_audit(
 def test_a_waiting_job_says_why(
     shop: ModuleType, db: Any, open_as: OpenPage, javascript: bool
 ) -> None:
-    job = shop.workers.render_report.enqueue("revenue")
+    job = shop.tasks.render_report.enqueue("revenue")
     db.session.commit()
     page = open_as("ops-demo", javascript=javascript)
     page.goto(f"/ops/jobs/jobs/{job.id}")
@@ -172,14 +172,14 @@ def test_a_bulk_discard_leaves_out_what_cannot_be(
     noise: list[str],
     javascript: bool,
 ) -> None:
-    avatar = shop.workers.resize_avatar
+    avatar = shop.tasks.resize_avatar
     ended = [avatar.enqueue(user_id=number).id for number in (1, 2)]
     waiting = [avatar.options(delay=3600).enqueue(user_id=number).id for number in (3, 4, 5)]
     db.session.commit()
     for job_id in ended:
         wait_until(lambda one=job_id: state(db, one) == "finished", 30)
     page = open_as("ops-demo", javascript=javascript)
-    page.goto("/ops/jobs/jobs?worker=resize_avatar")
+    page.goto("/ops/jobs/jobs?task=resize_avatar")
     for job_id in (*ended, *waiting):
         page.check(f"input[name=job][value='{job_id}']")
     page.click(".bulk button >> text=/^Discard/")
@@ -196,7 +196,7 @@ def test_a_bulk_discard_leaves_out_what_cannot_be(
 def test_a_preview_that_drifted_is_refused_and_keeps_the_reason(
     shop: ModuleType, app: Flask, db: Any, open_as: OpenPage, javascript: bool
 ) -> None:
-    job = shop.workers.resize_avatar.options(delay=3600).enqueue(user_id=9)
+    job = shop.tasks.resize_avatar.options(delay=3600).enqueue(user_id=9)
     db.session.commit()
     page = open_as("ops-demo", javascript=javascript)
     page.goto(f"/ops/jobs/jobs/{job.id}")
@@ -216,7 +216,7 @@ def test_a_preview_that_drifted_is_refused_and_keeps_the_reason(
 def test_who_may_not_is_told_what_is_missing(
     shop: ModuleType, db: Any, open_as: OpenPage, live_url: str
 ) -> None:
-    job = shop.workers.resize_avatar.options(delay=3600).enqueue(user_id=9)
+    job = shop.tasks.resize_avatar.options(delay=3600).enqueue(user_id=9)
     db.session.commit()
     page = open_as("viewer")
     page.goto(f"/ops/jobs/jobs/{job.id}")

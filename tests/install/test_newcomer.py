@@ -12,7 +12,7 @@ from .conftest import Newcomer
 ENQUEUE = """
 from app import app, db, opsjobs
 
-@opsjobs.worker
+@opsjobs.task
 def greet(name: str) -> None: ...
 
 with app.app_context():

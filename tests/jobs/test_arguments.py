@@ -47,7 +47,7 @@ class Dog(BaseModel):
 
 
 def arguments(function: Any, *redact: str) -> Arguments:
-    return Arguments("worker", function, frozenset(redact))
+    return Arguments("task", function, frozenset(redact))
 
 
 def stored(found: Arguments, *args: Any, **kwargs: Any) -> Any:
@@ -230,7 +230,7 @@ def test_all_errors_are_told_at_once() -> None:
         "b": "is required",
         "c": "Input should be a valid date or datetime, day value is outside expected range",
         "d": "Input should be a valid integer, unable to parse string as an integer",
-        "e": "the worker takes no such argument",
+        "e": "the task takes no such argument",
     }
 
 
@@ -360,7 +360,7 @@ def test_arguments_that_no_longer_validate() -> None:
         arguments(after).load(row)
     assert {one["loc"]: one["msg"] for one in error.value.errors} == {
         "a": "Input should be a valid integer, unable to parse string as an integer",
-        "b": "the worker takes no such argument",
+        "b": "the task takes no such argument",
         "c": "is required",
     }
     assert SECRET not in str(error.value)

@@ -19,7 +19,7 @@ def test_it_tells_what_was_claimed() -> None:
     )
     with running(claimed, lambda *_: None) as job:
         assert current_job() is job
-        assert (job.id, job.worker, job.queue) == (7, "send", "mail")
+        assert (job.id, job.task, job.queue) == (7, "send", "mail")
         assert (job.attempt, job.max_attempts) == (2, 3)
         assert (job.meta, job.tags) == ({"a": 1}, ("x",))
         assert (job.created_at, job.deadline_at) == (NOW, NOW)

@@ -19,15 +19,15 @@ from flask_opsjobs import InvalidArgs, OpsJobs, SchemaBehind, signals
 from flask_opsjobs.errors import RefusedSession
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.enqueue import Enqueued
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from tests.conftest import MakeApp
 
 SECRET = "s3cr3t-value"
 
 
 @pytest.fixture
-def add(opsjobs: OpsJobs) -> Worker:
-    @opsjobs.worker
+def add(opsjobs: OpsJobs) -> Task:
+    @opsjobs.task
     def add(a: int, b: int = 2) -> int:
         return a + b
 
@@ -50,7 +50,7 @@ def rows(engine: Engine) -> list[dict[str, Any]]:
 
 
 def test_a_job_is_one_row_in_the_hosts_transaction(
-    db: SQLAlchemy, add: Worker, other: Engine
+    db: SQLAlchemy, add: Task, other: Engine
 ) -> None:
     job = add.enqueue(1, b=3)
     assert job == Enqueued(job.id, "available", conflict=False)
@@ -61,7 +61,7 @@ def test_a_job_is_one_row_in_the_hosts_transaction(
     assert (
         row
         | {
-            "worker": "add",
+            "task": "add",
             "queue": "default",
             "line": "default",
             "state": "available",
@@ -83,7 +83,7 @@ def test_a_job_is_one_row_in_the_hosts_transaction(
     )
 
 
-def test_a_rollback_takes_the_job_with_it(db: SQLAlchemy, add: Worker, other: Engine) -> None:
+def test_a_rollback_takes_the_job_with_it(db: SQLAlchemy, add: Task, other: Engine) -> None:
     add.enqueue(1)
     db.session.rollback()
     db.session.commit()
@@ -91,7 +91,7 @@ def test_a_rollback_takes_the_job_with_it(db: SQLAlchemy, add: Worker, other: En
 
 
 def test_all_options_reach_the_row(db: SQLAlchemy, opsjobs: OpsJobs, other: Engine) -> None:
-    @opsjobs.worker(queue="mail", priority=3, max_attempts=7, timeout=30, tags=["a", 'b,"\\'])
+    @opsjobs.task(queue="mail", priority=3, max_attempts=7, timeout=30, tags=["a", 'b,"\\'])
     def send(to: str) -> None: ...
 
     send.enqueue(to="x")
@@ -118,7 +118,7 @@ def test_all_options_reach_the_row(db: SQLAlchemy, opsjobs: OpsJobs, other: Engi
     assert second["deadline_at"] - second["due_at"] == timedelta(hours=2)
 
 
-def test_a_job_for_later_is_scheduled(db: SQLAlchemy, add: Worker, other: Engine) -> None:
+def test_a_job_for_later_is_scheduled(db: SQLAlchemy, add: Task, other: Engine) -> None:
     at = datetime.now(UTC) + timedelta(days=1)
     assert add.options(scheduled_at=at).enqueue(1).state == "scheduled"
     assert add.options(delay=0.5).enqueue(1).state == "scheduled"
@@ -130,7 +130,7 @@ def test_a_job_for_later_is_scheduled(db: SQLAlchemy, add: Worker, other: Engine
 
 
 def test_the_clock_is_postgres_own_and_moves_within_a_transaction(
-    db: SQLAlchemy, add: Worker, other: Engine
+    db: SQLAlchemy, add: Task, other: Engine
 ) -> None:
     """`now()` stands still in a transaction: a long one would record jobs that are born old."""
     begun = db.session.execute(text("SELECT now()")).scalar_one()
@@ -142,7 +142,7 @@ def test_the_clock_is_postgres_own_and_moves_within_a_transaction(
 
 
 def test_invalid_arguments_write_nothing_and_harm_nothing(
-    db: SQLAlchemy, add: Worker, other: Engine
+    db: SQLAlchemy, add: Task, other: Engine
 ) -> None:
     db.session.execute(text("CREATE TABLE mine (a int)"))
     with pytest.raises(InvalidArgs) as error:
@@ -155,7 +155,7 @@ def test_invalid_arguments_write_nothing_and_harm_nothing(
 
 
 def test_nul_and_emoji_in_text(db: SQLAlchemy, opsjobs: OpsJobs, other: Engine) -> None:
-    @opsjobs.worker
+    @opsjobs.task
     def say(words: str) -> None: ...
 
     say.enqueue("😀 ünï \\u0000 \n\t")
@@ -168,7 +168,7 @@ def test_nul_and_emoji_in_text(db: SQLAlchemy, opsjobs: OpsJobs, other: Engine) 
 def test_a_5_mb_argument_is_refused_with_the_limit(
     db: SQLAlchemy, opsjobs: OpsJobs, other: Engine
 ) -> None:
-    @opsjobs.worker
+    @opsjobs.task
     def say(words: str) -> None: ...
 
     with pytest.raises(InvalidArgs, match=r"5000012 bytes .* OPSJOBS_MAX_ARGS_BYTES = 1000000"):
@@ -180,7 +180,7 @@ def test_a_5_mb_argument_is_refused_with_the_limit(
     assert len(rows(other)) == 1
 
 
-def test_a_due_job_may_be_born_queued(db: SQLAlchemy, add: Worker, host: Host) -> None:
+def test_a_due_job_may_be_born_queued(db: SQLAlchemy, add: Task, host: Host) -> None:
     from flask_opsjobs.jobs import enqueue
 
     connection = db.session.connection()
@@ -201,7 +201,7 @@ def test_a_due_job_may_be_born_queued(db: SQLAlchemy, add: Worker, host: Host) -
 
 
 def test_any_session_on_the_database_will_do(
-    db: SQLAlchemy, add: Worker, host: Host, other: Engine
+    db: SQLAlchemy, add: Task, host: Host, other: Engine
 ) -> None:
     with Session(host.engine) as session:
         add.options(session=session).enqueue(1)
@@ -224,7 +224,7 @@ def test_any_session_on_the_database_will_do(
 
 
 def test_a_session_bound_elsewhere_is_refused(
-    db: SQLAlchemy, add: Worker, empty_database_url: str, other: Engine
+    db: SQLAlchemy, add: Task, empty_database_url: str, other: Engine
 ) -> None:
     elsewhere = create_engine(empty_database_url)
     with Session(elsewhere) as session, pytest.raises(RefusedSession) as error:
@@ -240,7 +240,7 @@ def test_a_session_bound_elsewhere_is_refused(
 
 
 def test_opsjobs_bind_names_another_database(
-    make_app: MakeApp, opsjobs: OpsJobs, add: Worker, database_url: str, empty_database_url: str
+    make_app: MakeApp, opsjobs: OpsJobs, add: Task, database_url: str, empty_database_url: str
 ) -> None:
     app = make_app(
         opsjobs=opsjobs,
@@ -257,13 +257,13 @@ def test_opsjobs_bind_names_another_database(
         assert [row["args"]["a"] for row in rows(db.engines["jobs"])] == [1, 2, 3]
 
 
-def test_outside_an_app_context_enqueue_says_so(app: Flask, add: Worker) -> None:
+def test_outside_an_app_context_enqueue_says_so(app: Flask, add: Task) -> None:
     with pytest.raises(RuntimeError, match="outside of application context"):
         add.enqueue(1)
 
 
 def test_a_missing_schema_is_told_with_the_fix(
-    make_app: MakeApp, opsjobs: OpsJobs, add: Worker, empty_database_url: str
+    make_app: MakeApp, opsjobs: OpsJobs, add: Task, empty_database_url: str
 ) -> None:
     app = make_app(opsjobs=opsjobs, SQLALCHEMY_DATABASE_URI=empty_database_url)
     with app.app_context():
@@ -284,7 +284,7 @@ def acts(host: Host) -> list[list[Any]]:
 
 
 def test_after_commit_at_a_savepoint_does_not_act(
-    db: SQLAlchemy, add: Worker, acts: list[list[Any]], other: Engine
+    db: SQLAlchemy, add: Task, acts: list[list[Any]], other: Engine
 ) -> None:
     with db.session.begin_nested():
         add.enqueue(1)
@@ -298,7 +298,7 @@ def test_after_commit_at_a_savepoint_does_not_act(
     assert len(acts) == 1
 
 
-def test_after_a_rollback_nobody_acts(db: SQLAlchemy, add: Worker, acts: list[list[Any]]) -> None:
+def test_after_a_rollback_nobody_acts(db: SQLAlchemy, add: Task, acts: list[list[Any]]) -> None:
     add.enqueue(1)
     db.session.rollback()
     db.session.execute(text("SELECT 1"))
@@ -307,7 +307,7 @@ def test_after_a_rollback_nobody_acts(db: SQLAlchemy, add: Worker, acts: list[li
 
 
 def test_a_savepoint_that_is_rolled_back_takes_its_job_with_it(
-    db: SQLAlchemy, add: Worker, acts: list[list[Any]], other: Engine
+    db: SQLAlchemy, add: Task, acts: list[list[Any]], other: Engine
 ) -> None:
     add.enqueue(1)
     nested = db.session.begin_nested()
@@ -318,7 +318,7 @@ def test_a_savepoint_that_is_rolled_back_takes_its_job_with_it(
 
 
 def test_only_lines_with_due_jobs_are_handed_out(
-    db: SQLAlchemy, add: Worker, acts: list[list[Any]]
+    db: SQLAlchemy, add: Task, acts: list[list[Any]]
 ) -> None:
     add.options(delay=60).enqueue(1)
     add.options(delay=60).enqueue_many([{"a": 1}])
@@ -331,7 +331,7 @@ def test_only_lines_with_due_jobs_are_handed_out(
 
 
 def test_a_hook_that_raises_does_not_reach_the_host(
-    db: SQLAlchemy, add: Worker, host: Host, other: Engine, caplog: pytest.LogCaptureFixture
+    db: SQLAlchemy, add: Task, host: Host, other: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     def explode(notes: list[Any]) -> None:
         raise RuntimeError("Redis is on fire")
@@ -345,7 +345,7 @@ def test_a_hook_that_raises_does_not_reach_the_host(
 
 
 def test_a_full_pool_in_commit(
-    make_app: MakeApp, opsjobs: OpsJobs, add: Worker, caplog: pytest.LogCaptureFixture
+    make_app: MakeApp, opsjobs: OpsJobs, add: Task, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The hook needs a connection. With none left in the host's pool, `commit()` neither raises nor waits."""
     options = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": 0.01}
@@ -373,14 +373,14 @@ def test_a_full_pool_in_commit(
 
 
 def test_a_receiver_of_the_signal_that_raises_changes_nothing(
-    db: SQLAlchemy, add: Worker, other: Engine, caplog: pytest.LogCaptureFixture
+    db: SQLAlchemy, add: Task, other: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    heard: list[tuple[Worker, Any]] = []
+    heard: list[tuple[Task, Any]] = []
 
-    def explode(sender: Worker, **facts: Any) -> None:
+    def explode(sender: Task, **facts: Any) -> None:
         raise RuntimeError("no")
 
-    def hear(sender: Worker, enqueued: Any) -> None:
+    def hear(sender: Task, enqueued: Any) -> None:
         heard.append((sender, enqueued))
 
     with signals.job_enqueued.connected_to(explode), signals.job_enqueued.connected_to(hear):
@@ -392,7 +392,7 @@ def test_a_receiver_of_the_signal_that_raises_changes_nothing(
     assert "a receiver of the signal job-enqueued raised" in caplog.text
 
 
-def test_the_orm_of_the_host_is_left_alone(db: SQLAlchemy, add: Worker) -> None:
+def test_the_orm_of_the_host_is_left_alone(db: SQLAlchemy, add: Task) -> None:
     """No object of ours lives in the host's session, and nothing of the host's is flushed by an enqueue."""
     flushed: list[Any] = []
     event.listen(db.session, "before_flush", lambda *about: flushed.append(about))
@@ -402,7 +402,7 @@ def test_the_orm_of_the_host_is_left_alone(db: SQLAlchemy, add: Worker) -> None:
     assert flushed == []
 
 
-def test_threads_enqueue_at_once(app: Flask, add: Worker, host: Host) -> None:
+def test_threads_enqueue_at_once(app: Flask, add: Task, host: Host) -> None:
     db = app.extensions["sqlalchemy"]
 
     def record(number: int) -> None:
@@ -420,9 +420,7 @@ def test_threads_enqueue_at_once(app: Flask, add: Worker, host: Host) -> None:
         assert len(rows(host.engine)) == 80
 
 
-def test_postgres_refusal_is_told_without_the_values(
-    db: SQLAlchemy, add: Worker, host: Host
-) -> None:
+def test_postgres_refusal_is_told_without_the_values(db: SQLAlchemy, add: Task, host: Host) -> None:
     """SQLAlchemy's errors carry the parameters of the statement."""
     number = 987654321
     db.session.execute(text("ALTER TABLE opsjobs.jobs ADD CHECK (queue <> 'refused')"))

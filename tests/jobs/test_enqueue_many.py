@@ -13,22 +13,22 @@ from flask_opsjobs import InvalidArgs, OpsJobs, Unique
 from flask_opsjobs.errors import RefusedSession
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.enqueue import EnqueuedMany
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 
 SECRET = "s3cr3t-value"
 
 
 @pytest.fixture
-def add(opsjobs: OpsJobs) -> Worker:
-    @opsjobs.worker(redact={"pin"})
+def add(opsjobs: OpsJobs) -> Task:
+    @opsjobs.task(redact={"pin"})
     def add(a: int, b: Any = None, pin: str | None = None) -> None: ...
 
     return add
 
 
 @pytest.fixture
-def once(opsjobs: OpsJobs) -> Worker:
-    @opsjobs.worker(unique=Unique(until="ended"))
+def once(opsjobs: OpsJobs) -> Task:
+    @opsjobs.task(unique=Unique(until="ended"))
     def once(a: int, b: Any = None) -> None: ...
 
     return once
@@ -53,7 +53,7 @@ def count(engine: Engine, table: str = "jobs") -> int:
 
 
 def test_many_jobs_are_rows_like_any_other(db: SQLAlchemy, opsjobs: OpsJobs, other: Engine) -> None:
-    @opsjobs.worker(
+    @opsjobs.task(
         queue="mail", priority=2, max_attempts=3, timeout=9, deadline=timedelta(hours=1),
         tags=['a"b', "c\\d", "e,f", " ", "NULL"], meta={"tab": "\t", "line": "\n", "back": "\\"},
     )  # fmt: skip
@@ -92,7 +92,7 @@ TEXTS = [
 
 
 def test_every_text_passes_through_copy(
-    db: SQLAlchemy, add: Worker, once: Worker, other: Engine
+    db: SQLAlchemy, add: Task, once: Task, other: Engine
 ) -> None:
     rows = [{"a": number, "b": {one: [one]}} for number, one in enumerate(TEXTS)]
     assert add.enqueue_many(rows) == EnqueuedMany(len(rows))
@@ -104,28 +104,28 @@ def test_every_text_passes_through_copy(
 @pytest.mark.parametrize("name", ["add", "once"])
 @pytest.mark.parametrize("at", [0, 3, 5_001])
 def test_a_copy_broken_by_one_bad_row_leaves_the_hosts_transaction_usable(
-    db: SQLAlchemy, add: Worker, once: Worker, other: Engine, name: str, at: int
+    db: SQLAlchemy, add: Task, once: Task, other: Engine, name: str, at: int
 ) -> None:
-    worker = {"add": add, "once": once}[name]
+    task = {"add": add, "once": once}[name]
     db.session.execute(text("CREATE TABLE mine (a int)"))
-    worker.enqueue(a=-1)
+    task.enqueue(a=-1)
     rows = [{"a": number} for number in range(at)] + [{"a": SECRET, "c": 1}, {"a": 7}]
     with pytest.raises(InvalidArgs) as error:
-        worker.enqueue_many(rows)
+        task.enqueue_many(rows)
     assert {one["loc"] for one in error.value.errors} == {f"[{at}].a", f"[{at}].c"}
     assert SECRET not in str(error.value)
     db.session.execute(text("INSERT INTO mine VALUES (1)"))
-    worker.enqueue(a=-2)
-    assert worker.enqueue_many([{"a": -3}]).count == 1
+    task.enqueue(a=-2)
+    assert task.enqueue_many([{"a": -3}]).count == 1
     db.session.commit()
     assert [row["a"] for row in all_args(other)] == [-1, -2, -3]
 
 
 @pytest.mark.parametrize("name", ["add", "once"])
 def test_an_iterable_that_raises_writes_nothing(
-    db: SQLAlchemy, add: Worker, once: Worker, other: Engine, name: str
+    db: SQLAlchemy, add: Task, once: Task, other: Engine, name: str
 ) -> None:
-    worker = {"add": add, "once": once}[name]
+    task = {"add": add, "once": once}[name]
 
     def rows() -> Iterator[dict[str, Any]]:
         for number in range(6_000):
@@ -133,8 +133,8 @@ def test_an_iterable_that_raises_writes_nothing(
         raise LookupError("the file ends here")
 
     with pytest.raises(LookupError, match="the file ends here"):
-        worker.enqueue_many(rows())
-    assert worker.enqueue_many([{"a": 1}]).count == 1
+        task.enqueue_many(rows())
+    assert task.enqueue_many([{"a": 1}]).count == 1
     db.session.commit()
     assert all_args(other) == [{"a": 1}]
 
@@ -150,7 +150,7 @@ def test_an_iterable_that_raises_writes_nothing(
     ],
 )
 def test_a_bad_row_is_named(
-    db: SQLAlchemy, add: Worker, other: Engine, rows: list[Any], words: str
+    db: SQLAlchemy, add: Task, other: Engine, rows: list[Any], words: str
 ) -> None:
     with pytest.raises(InvalidArgs, match=words):
         add.enqueue_many(rows)
@@ -160,10 +160,10 @@ def test_a_bad_row_is_named(
 
 @pytest.mark.parametrize("name", ["add", "once"])
 def test_the_generator_may_use_the_same_session(
-    db: SQLAlchemy, add: Worker, once: Worker, other: Engine, name: str
+    db: SQLAlchemy, add: Task, once: Task, other: Engine, name: str
 ) -> None:
     """It reads, and even enqueues, while `enqueue_many` takes its rows."""
-    worker = {"add": add, "once": once}[name]
+    task = {"add": add, "once": once}[name]
 
     def rows() -> Iterator[dict[str, Any]]:
         found = db.session.execute(
@@ -175,12 +175,12 @@ def test_the_generator_may_use_the_same_session(
                 once.enqueue_many([{"a": -number}])
             yield {"a": number}
 
-    assert worker.enqueue_many(rows()).count == 12_000
+    assert task.enqueue_many(rows()).count == 12_000
     db.session.commit()
     assert count(other) == 12_004
 
 
-def test_memory_stays_constant(db: SQLAlchemy, add: Worker, other: Engine) -> None:
+def test_memory_stays_constant(db: SQLAlchemy, add: Task, other: Engine) -> None:
     def peak(number: int) -> int:
         tracemalloc.start()
         try:
@@ -195,7 +195,7 @@ def test_memory_stays_constant(db: SQLAlchemy, add: Worker, other: Engine) -> No
     db.session.rollback()
 
 
-def test_large_rows_do_not_gather(db: SQLAlchemy, add: Worker) -> None:
+def test_large_rows_do_not_gather(db: SQLAlchemy, add: Task) -> None:
     tracemalloc.start()
     try:
         add.enqueue_many({"a": one, "b": "x" * 500_000} for one in range(60))
@@ -206,7 +206,7 @@ def test_large_rows_do_not_gather(db: SQLAlchemy, add: Worker) -> None:
     db.session.rollback()
 
 
-def test_redacted_values_are_dropped(db: SQLAlchemy, add: Worker, other: Engine) -> None:
+def test_redacted_values_are_dropped(db: SQLAlchemy, add: Task, other: Engine) -> None:
     add.enqueue_many([{"a": 1, "pin": SECRET}])
     db.session.commit()
     assert all_args(other) == [{"a": 1}]
@@ -215,7 +215,7 @@ def test_redacted_values_are_dropped(db: SQLAlchemy, add: Worker, other: Engine)
 # --- unique ones
 
 
-def test_the_first_of_equal_rows_wins(db: SQLAlchemy, once: Worker, other: Engine) -> None:
+def test_the_first_of_equal_rows_wins(db: SQLAlchemy, once: Task, other: Engine) -> None:
     first = once.enqueue(a=3)
     rows = [{"a": number % 5, "b": None} for number in range(20)]
     assert once.enqueue_many(rows) == EnqueuedMany(4, conflicts=16)
@@ -237,7 +237,7 @@ def test_the_first_of_equal_rows_wins(db: SQLAlchemy, once: Worker, other: Engin
         )
 
 
-def test_expired_receipts_are_taken_over(db: SQLAlchemy, once: Worker, other: Engine) -> None:
+def test_expired_receipts_are_taken_over(db: SQLAlchemy, once: Task, other: Engine) -> None:
     call = once.options(unique=Unique(within=timedelta(hours=1)))
     rows = [{"a": number} for number in range(10)]
     assert call.enqueue_many(rows).count == 10
@@ -253,7 +253,7 @@ def test_expired_receipts_are_taken_over(db: SQLAlchemy, once: Worker, other: En
     assert count(other, "receipts") == 10
 
 
-def test_nothing_temporary_is_left(db: SQLAlchemy, once: Worker) -> None:
+def test_nothing_temporary_is_left(db: SQLAlchemy, once: Task) -> None:
     for _ in range(3):
         once.enqueue_many([{"a": 1}])
     left = db.session.execute(
@@ -263,7 +263,7 @@ def test_nothing_temporary_is_left(db: SQLAlchemy, once: Worker) -> None:
 
 
 def test_unique_rows_pass_a_rotation_of_the_secret_key(
-    db: SQLAlchemy, once: Worker, host: Host, other: Engine
+    db: SQLAlchemy, once: Task, host: Host, other: Engine
 ) -> None:
     """Jobs of a process that knows only the old key, then one that knows both, then the old one again."""
     new, old = b"new", host.secrets[0]
@@ -283,7 +283,7 @@ def test_unique_rows_pass_a_rotation_of_the_secret_key(
 @pytest.mark.parametrize("how", ["rollback", "commit"])
 @pytest.mark.parametrize("rows", [2, 12_000])
 def test_an_iterable_that_ends_the_transaction_is_refused(
-    how: str, rows: int, db: SQLAlchemy, add: Worker, other: Engine
+    how: str, rows: int, db: SQLAlchemy, add: Task, other: Engine
 ) -> None:
     """Otherwise the rest would be copied over a connection that went back to the pool, and be lost in silence."""
 
@@ -304,7 +304,7 @@ def test_an_iterable_that_ends_the_transaction_is_refused(
     assert count(other) == copied + 1
 
 
-def test_a_session_in_autocommit_is_refused(db: SQLAlchemy, add: Worker, other: Engine) -> None:
+def test_a_session_in_autocommit_is_refused(db: SQLAlchemy, add: Task, other: Engine) -> None:
     from sqlalchemy.orm import Session
 
     eager = db.engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -316,6 +316,6 @@ def test_a_session_in_autocommit_is_refused(db: SQLAlchemy, add: Worker, other: 
 
 
 @pytest.mark.parametrize("rows", [None, {"text": "one dict"}, "text"])
-def test_what_is_no_row_of_dicts_is_named(note: Worker, db: SQLAlchemy, rows: Any) -> None:
-    with pytest.raises(TypeError, match="enqueue_many of worker note takes dicts of arguments"):
+def test_what_is_no_row_of_dicts_is_named(note: Task, db: SQLAlchemy, rows: Any) -> None:
+    with pytest.raises(TypeError, match="enqueue_many of task note takes dicts of arguments"):
         note.enqueue_many(rows)

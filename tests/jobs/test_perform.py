@@ -20,21 +20,21 @@ from flask_opsjobs.jobs.current import Stopped
 from flask_opsjobs.jobs.lifecycle import ENDED_BY, OUTCOMES
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.jobs.perform import Report, perform
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from tests.support.jobs import NOW, Notebook, make_claimed
 
 HOST: Any = SimpleNamespace(settings=SimpleNamespace(max_output_bytes=1_000))
 
 
-def make(function: Callable[..., Any], **options: Any) -> Worker:
+def make(function: Callable[..., Any], **options: Any) -> Task:
     options.setdefault("backoff", 9)
-    return Worker(function, host=lambda: HOST, name="once", **options)
+    return Task(function, host=lambda: HOST, name="once", **options)
 
 
-def run(worker: Worker, args: dict[str, Any] | None = None, **changes: Any) -> Outcome:
+def run(task: Task, args: dict[str, Any] | None = None, **changes: Any) -> Outcome:
     """The outcome of one attempt, which is one that the record knows and a frame can carry."""
     report = changes.pop("report", None) or Notebook()
-    outcome = perform({"once": worker}, make_claimed(worker, args, **changes), report)
+    outcome = perform({"once": task}, make_claimed(task, args, **changes), report)
     assert outcome.kind in OUTCOMES
     assert outcome.ended_by in (None, *ENDED_BY)
     json.dumps(vars(outcome)).encode()
@@ -53,19 +53,19 @@ def raising(error: BaseException) -> Callable[[], None]:
 
 def test_an_unknown_worker_ends_the_job() -> None:
     outcome = perform({}, make_claimed("gone"), Notebook())
-    assert (outcome.kind, outcome.ended_by) == ("refused", "unknown_worker")
+    assert (outcome.kind, outcome.ended_by) == ("refused", "unknown_task")
     assert outcome.error is not None
-    assert "no worker 'gone' is declared here" in outcome.error
+    assert "no task 'gone' is declared here" in outcome.error
 
 
 def test_a_job_past_its_deadline_is_not_called() -> None:
     called: list[int] = []
-    worker = make(lambda: called.append(1))
+    task = make(lambda: called.append(1))
     for late in (timedelta(0), timedelta(hours=1)):
-        outcome = run(worker, deadline_at=NOW - late)
+        outcome = run(task, deadline_at=NOW - late)
         assert (outcome.kind, outcome.ended_by) == ("refused", "deadline")
     assert called == []
-    assert run(worker, deadline_at=NOW + timedelta(seconds=1)).kind == "returned"
+    assert run(task, deadline_at=NOW + timedelta(seconds=1)).kind == "returned"
     assert called == [1]
 
 
@@ -78,8 +78,8 @@ def test_a_function_whose_annotations_changed_since_the_enqueue() -> None:
     outcome = run(make(once), {"a": "s3cr3t-value", "b": 2})
     assert (outcome.kind, outcome.ended_by) == ("refused", "invalid_args")
     assert outcome.error == (
-        "worker once: a: Input should be a valid integer, unable to parse string as an integer; "
-        "b: the worker takes no such argument"
+        "task once: a: Input should be a valid integer, unable to parse string as an integer; "
+        "b: the task takes no such argument"
     )
     assert called == []
     assert run(make(once), {"a": 5}).kind == "returned"
@@ -143,16 +143,16 @@ ITERATE = "loop over it inside the function, and return a value"
 def test_a_call_whose_code_has_not_run_fails(method: str, type_name: str, advice: str) -> None:
     deferred = Deferred()
     hooks: list[str] = []
-    worker = make(
+    task = make(
         getattr(deferred, method),
         record_output=True,
         on_success=lambda job, value: hooks.append("success"),
         on_failure=lambda job, error: hooks.append(type(error).__name__),
     )
-    outcome = run(worker)
+    outcome = run(task)
     assert (outcome.kind, outcome.output, outcome.delay_seconds) == ("raised", None, 9)
     assert outcome.error == (
-        f"TypeError: worker once returned an object of type {type_name}, "
+        f"TypeError: task once returned an object of type {type_name}, "
         f"whose code has not run: {advice}"
     )
     assert (deferred.done, hooks) == ([], ["TypeError"])
@@ -272,8 +272,8 @@ def test_the_time_limit() -> None:
         while time.monotonic() < end:
             pass
 
-    worker = make(once, on_failure=lambda job, error: seen.append(error))
-    outcome = run(worker, timeout_seconds=0.05)
+    task = make(once, on_failure=lambda job, error: seen.append(error))
+    outcome = run(task, timeout_seconds=0.05)
     assert (outcome.kind, outcome.delay_seconds) == ("timed_out", 9)
     assert outcome.error == "JobTimedOut: ran longer than 0.05 s"
     assert outcome.traceback is not None
@@ -324,8 +324,8 @@ def test_what_breaks_around_the_function_is_a_failed_attempt() -> None:
     def no_host() -> Any:
         raise LookupError("no app")
 
-    worker = Worker(lambda: 1, host=no_host, name="once", record_output=True, backoff=9)
-    outcome = run(worker, report=Broken())
+    task = Task(lambda: 1, host=no_host, name="once", record_output=True, backoff=9)
+    outcome = run(task, report=Broken())
     assert (outcome.kind, outcome.error) == ("raised", "LookupError: no app")
 
 
@@ -360,15 +360,15 @@ def test_a_crash_in_a_hook_is_logged_and_changes_nothing(
     def crash(*_: Any) -> None:
         raise error
 
-    worker = make(lambda: 5, on_start=crash, on_success=crash, record_output=True)
-    assert replace(run(worker), log_tail=None) == Outcome("returned", output="5", output_bytes=1)
+    task = make(lambda: 5, on_start=crash, on_success=crash, record_output=True)
+    assert replace(run(task), log_tail=None) == Outcome("returned", output="5", output_bytes=1)
     failed = run(make(raising(KeyError("a")), on_failure=crash))
     assert (failed.kind, failed.error) == ("raised", "KeyError: 'a'")
     for name in ("on_start", "on_success", "on_failure"):
-        assert f"the hook {name} of worker once raised" in caplog.text
+        assert f"the hook {name} of task once raised" in caplog.text
         # It stands among the job's own last words too.
     assert failed.log_tail is not None
-    assert "the hook on_failure of worker once raised" in failed.log_tail
+    assert "the hook on_failure of task once raised" in failed.log_tail
 
 
 # --- what it may know and tell while it runs
@@ -382,8 +382,8 @@ def test_current_job_and_progress() -> None:
         return [job.id, job.attempt, job.meta, list(job.tags)]
 
     report = Notebook()
-    worker = make(once, record_output=True)
-    outcome = run(worker, {"a": 1}, attempt=3, meta={"b": 2}, tags=["c"], report=report)
+    task = make(once, record_output=True)
+    outcome = run(task, {"a": 1}, attempt=3, meta={"b": 2}, tags=["c"], report=report)
     assert outcome.output == '[7,3,{"b":2},["c"]]'
     assert report.told == [(1, 10, "begun"), (10, 10, "done")]
 
@@ -402,9 +402,9 @@ def test_the_last_words_are_kept() -> None:
 
 
 def test_the_declared_worker_runs_in_its_app(opsjobs: OpsJobs, db: Any) -> None:
-    @opsjobs.worker(record_output=True)
+    @opsjobs.task(record_output=True)
     def once(words: str) -> str:
         return words * 2
 
-    outcome = perform(opsjobs.workers, make_claimed(once, {"words": "ab"}), Notebook())
+    outcome = perform(opsjobs.tasks, make_claimed(once, {"words": "ab"}), Notebook())
     assert outcome.output == '"abab"'

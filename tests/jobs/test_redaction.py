@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from flask_opsjobs import InvalidArgs, OpsJobs, Unique, signals
 from flask_opsjobs.jobs.perform import perform
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from tests.support.jobs import Notebook, make_claimed
 
 SECRET = "s3cr3t-value"
@@ -27,8 +27,8 @@ def seen() -> list[Any]:
 
 
 @pytest.fixture
-def charge(opsjobs: OpsJobs, seen: list[Any]) -> Worker:
-    @opsjobs.worker(redact={"card"}, unique=Unique(until="ended"), record_output=True)
+def charge(opsjobs: OpsJobs, seen: list[Any]) -> Task:
+    @opsjobs.task(redact={"card"}, unique=Unique(until="ended"), record_output=True)
     def charge(account: int, card: str | None = None) -> Any:
         seen.append((account, card))
         return {"account": account, "card": card}
@@ -46,7 +46,7 @@ def everything(db: SQLAlchemy) -> str:
     )  # fmt: skip
 
 
-def test_the_secret_is_absent_from_the_database(db: SQLAlchemy, charge: Worker) -> None:
+def test_the_secret_is_absent_from_the_database(db: SQLAlchemy, charge: Task) -> None:
     charge.enqueue(1, SECRET)
     charge.enqueue(account=2, card=SECRET)
     charge.enqueue_many([{"account": 3, "card": SECRET}])
@@ -57,7 +57,7 @@ def test_the_secret_is_absent_from_the_database(db: SQLAlchemy, charge: Worker) 
     assert SECRET not in found
 
 
-def test_the_secret_does_not_make_a_call_unique(db: SQLAlchemy, charge: Worker) -> None:
+def test_the_secret_does_not_make_a_call_unique(db: SQLAlchemy, charge: Task) -> None:
     """Else the keys would tell whether two secrets are equal, and which it is to whoever can enqueue."""
     first = charge.enqueue(1, SECRET)
     assert charge.enqueue(1, "another").id == first.id
@@ -65,7 +65,7 @@ def test_the_secret_does_not_make_a_call_unique(db: SQLAlchemy, charge: Worker) 
 
 
 def test_a_function_that_computes_the_key_does_not_get_the_secret(
-    db: SQLAlchemy, charge: Worker
+    db: SQLAlchemy, charge: Task
 ) -> None:
     given: list[dict[str, Any]] = []
     unique = Unique(key=lambda arguments: given.append(arguments), until="ended")
@@ -74,7 +74,7 @@ def test_a_function_that_computes_the_key_does_not_get_the_secret(
 
 
 def test_the_secret_is_absent_from_logs_and_signals(
-    db: SQLAlchemy, charge: Worker, caplog: pytest.LogCaptureFixture
+    db: SQLAlchemy, charge: Task, caplog: pytest.LogCaptureFixture
 ) -> None:
     heard: list[Any] = []
 
@@ -96,15 +96,15 @@ def quoting(value: str) -> str:
     raise ValueError(f"{value} is no card")
 
 
-def test_the_secret_is_absent_from_errors(db: SQLAlchemy, opsjobs: OpsJobs, charge: Worker) -> None:
+def test_the_secret_is_absent_from_errors(db: SQLAlchemy, opsjobs: OpsJobs, charge: Task) -> None:
     def pay(account: int, card: Annotated[str | None, AfterValidator(quoting)] = None) -> None: ...
 
     pay.__annotations__["card"] = Annotated[str | None, AfterValidator(quoting)]
-    worker = opsjobs.worker(redact={"card"})(pay)
+    task = opsjobs.task(redact={"card"})(pay)
     for call in (
-        lambda: worker.enqueue(1, SECRET),
-        lambda: worker.enqueue(SECRET, SECRET),
-        lambda: worker.enqueue_many([{"account": 1, "card": SECRET}]),
+        lambda: task.enqueue(1, SECRET),
+        lambda: task.enqueue(SECRET, SECRET),
+        lambda: task.enqueue_many([{"account": 1, "card": SECRET}]),
         lambda: charge.enqueue("x", SECRET),
     ):
         with pytest.raises(InvalidArgs) as error:
@@ -118,25 +118,25 @@ def test_the_secret_is_absent_from_errors(db: SQLAlchemy, opsjobs: OpsJobs, char
 
 
 def test_the_function_receives_its_default(
-    db: SQLAlchemy, charge: Worker, opsjobs: OpsJobs, seen: list[Any]
+    db: SQLAlchemy, charge: Task, opsjobs: OpsJobs, seen: list[Any]
 ) -> None:
     charge.enqueue(1, SECRET)
     (args,) = db.session.scalars(text("SELECT args FROM opsjobs.jobs"))
-    outcome = perform(opsjobs.workers, make_claimed(charge, args), Notebook())
+    outcome = perform(opsjobs.tasks, make_claimed(charge, args), Notebook())
     assert seen == [(1, None)]
     assert outcome.output == '{"account":1,"card":null}'
 
 
 def test_a_value_stored_before_it_was_redacted_is_not_handed_on(
-    db: SQLAlchemy, charge: Worker, opsjobs: OpsJobs, seen: list[Any]
+    db: SQLAlchemy, charge: Task, opsjobs: OpsJobs, seen: list[Any]
 ) -> None:
     claimed = make_claimed(charge, {"account": 1, "card": SECRET})
-    outcome = perform(opsjobs.workers, claimed, Notebook())
+    outcome = perform(opsjobs.tasks, claimed, Notebook())
     assert outcome.kind == "returned"
     assert seen == [(1, None)]
     assert SECRET not in repr(outcome)
     broken = perform(
-        opsjobs.workers, make_claimed(charge, {"account": SECRET, "card": SECRET}), Notebook()
+        opsjobs.tasks, make_claimed(charge, {"account": SECRET, "card": SECRET}), Notebook()
     )
     assert broken.ended_by == "invalid_args"
     assert SECRET not in repr(broken)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.jobs.retry import MOST_SECONDS, backoff_seconds, default_seconds
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 
 
 class Loaded:
@@ -26,8 +26,8 @@ class Loaded:
 LOW, HIGH = Loaded(0.0), Loaded(1.0)
 
 
-def make(backoff: Any) -> Worker:
-    return OpsJobs().worker(name="once", backoff=backoff)(lambda: None)
+def make(backoff: Any) -> Task:
+    return OpsJobs().task(name="once", backoff=backoff)(lambda: None)
 
 
 def test_the_default_doubles_up_to_an_hour() -> None:
@@ -62,10 +62,10 @@ def test_an_answer_that_is_no_duration_is_logged_and_replaced(
     answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert backoff_seconds(make(lambda attempt: answer), 2, HIGH) == 30
-    assert "the backoff of worker once is a" in caplog.text
+    assert "the backoff of task once is a" in caplog.text
 
 
 def test_a_function_that_raises_is_logged_and_replaced(caplog: pytest.LogCaptureFixture) -> None:
     assert backoff_seconds(make(lambda attempt: 1 / 0), 2, HIGH) == 30
-    assert "the backoff of worker once raised" in caplog.text
+    assert "the backoff of task once raised" in caplog.text
     assert "ZeroDivisionError" in caplog.text

@@ -15,17 +15,17 @@ from flask_opsjobs import OpsJobs
 from flask_opsjobs.jobs import search_hits
 from flask_opsjobs.jobs.filter import JobFilter
 from flask_opsjobs.jobs.search_queries import JobList, list_jobs
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 
 
 @pytest.fixture
-def work(opsjobs: OpsJobs) -> Worker:
-    """A worker that takes anything."""
+def work(opsjobs: OpsJobs) -> Task:
+    """A task that takes anything."""
 
     def work(value: Any = None, other: Any = None) -> None:
         """Takes two things."""
 
-    return opsjobs.worker(work)
+    return opsjobs.task(work)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def _values(found: JobList, db: SQLAlchemy) -> list[Any]:
     ],
 )
 def test_arguments_are_found_as_the_json_they_look_like_and_as_text(
-    box: str, values: list[Any], work: Worker, db: SQLAlchemy, search: Callable[..., JobList]
+    box: str, values: list[Any], work: Task, db: SQLAlchemy, search: Callable[..., JobList]
 ) -> None:
     work.enqueue(value=42, other=7)
     for value in ("42", True, "true", None, "null", "two", "two words", "", "{}", "%", "other"):
@@ -86,7 +86,7 @@ def test_arguments_are_found_as_the_json_they_look_like_and_as_text(
 
 
 def test_tags_are_found_and_combine_with_everything(
-    work: Worker, db: SQLAlchemy, search: Callable[..., JobList]
+    work: Task, db: SQLAlchemy, search: Callable[..., JobList]
 ) -> None:
     work.options(tags=["eu", "gold"], queue="mail").enqueue(value=1)
     work.options(tags=["eu"]).enqueue(value=1)
@@ -96,14 +96,14 @@ def test_tags_are_found_and_combine_with_everything(
     db.session.commit()
     assert len(search("tag:eu").page.rows) == 2
     assert len(search('tag:"a b" state:scheduled').page.rows) == 1
-    assert len(search("tag:eu queue:mail args.value:1 worker:work created:<1h").page.rows) == 1
+    assert len(search("tag:eu queue:mail args.value:1 task:work created:<1h").page.rows) == 1
     assert len(search("tag:eu created:>1h").page.rows) == 0
     found = search("tag:eu state:failed")
     assert (found.counts["available"].number, found.counts["failed"].number) == (2, 0)
 
 
 def test_pages_of_a_search_follow_one_another_both_ways(
-    work: Worker, db: SQLAlchemy, search: Callable[..., JobList]
+    work: Task, db: SQLAlchemy, search: Callable[..., JobList]
 ) -> None:
     work.options(tags=["all"]).enqueue_many({"value": n} for n in range(60))
     db.session.commit()
@@ -121,7 +121,7 @@ def test_pages_of_a_search_follow_one_another_both_ways(
 
 
 def test_a_search_stops_at_its_hits_and_says_so(
-    work: Worker, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
+    work: Task, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search_hits, "MOST_HITS", 10)
     work.options(tags=["all"]).enqueue_many({"value": n} for n in range(11))
@@ -140,7 +140,7 @@ def test_a_search_stops_at_its_hits_and_says_so(
 
 
 def test_of_a_common_value_the_newest_hits_are_shown(
-    work: Worker, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
+    work: Task, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The index finds the oldest first, and stops before it comes to what an operator looks for."""
     monkeypatch.setattr(search_hits, "MOST_HITS", 10)
@@ -195,7 +195,7 @@ ERRORS = {
     ],
 )
 def test_errors_are_found_by_any_part_of_them(
-    box: str, values: list[int], work: Worker, db: SQLAlchemy, search: Callable[..., JobList]
+    box: str, values: list[int], work: Task, db: SQLAlchemy, search: Callable[..., JobList]
 ) -> None:
     options: dict[int, dict[str, Any]] = {5: {"queue": "mail"}, 4: {"tags": ["eu"]}}
     ids = {n: work.options(**options.get(n, {})).enqueue(value=n).id for n in ERRORS}
@@ -206,7 +206,7 @@ def test_errors_are_found_by_any_part_of_them(
 
 
 def test_an_error_is_looked_for_among_the_newest_and_that_is_said(
-    work: Worker, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
+    work: Task, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search_hits, "NEWEST_ERRORS", 5)
     ids = [work.enqueue(value=n).id for n in range(7)]
@@ -221,7 +221,7 @@ def test_an_error_is_looked_for_among_the_newest_and_that_is_said(
 
 
 def test_what_would_not_be_shown_to_fit_is_not_found(
-    work: Worker, db: SQLAlchemy, search: Callable[..., JobList]
+    work: Task, db: SQLAlchemy, search: Callable[..., JobList]
 ) -> None:
     ids = [work.enqueue(value=n).id for n in range(2)]
     db.session.commit()
@@ -232,7 +232,7 @@ def test_what_would_not_be_shown_to_fit_is_not_found(
 
 
 def test_an_id_and_an_origin_are_conditions_as_others_are(
-    work: Worker, db: SQLAlchemy, search: Callable[..., JobList]
+    work: Task, db: SQLAlchemy, search: Callable[..., JobList]
 ) -> None:
     ids = [work.enqueue(value=n).id for n in range(3)]
     db.session.commit()
@@ -244,6 +244,6 @@ def test_an_id_and_an_origin_are_conditions_as_others_are(
     assert _values(search(f"id:{ids[2]} queue:mail"), db) == []
     assert _values(search("origin:rq"), db) == [1]
     assert _values(search("origin:opsjobs"), db) == [2, 0]
-    assert _values(search("origin:opsjobs worker:work queue:default state:available"), db) == [2, 0]
+    assert _values(search("origin:opsjobs task:work queue:default state:available"), db) == [2, 0]
     assert search("origin:rq").counts["available"].number == 1
     assert search("origin:opsjobs").counts["available"].number == 2

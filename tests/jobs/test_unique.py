@@ -24,23 +24,23 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.jobs import receipts
 from flask_opsjobs.jobs.enqueue import Enqueued
 from flask_opsjobs.jobs.enqueue_apart import enqueue_apart, find_same_call
+from flask_opsjobs.jobs.task import Task
 from flask_opsjobs.jobs.unique import keys_of
-from flask_opsjobs.jobs.worker import Worker
 from tests.support.waiting import wait_until
 
 HOUR = timedelta(hours=1)
 
 
-def make(host: Host, unique: Unique) -> Worker:
-    """A worker of a process: it records with the secrets of the `host` that it is given."""
+def make(host: Host, unique: Unique) -> Task:
+    """A task of a process: it records with the secrets of the `host` that it is given."""
 
     def once(a: int, b: str = "x", day: date | None = None) -> None: ...
 
-    return Worker(once, host=lambda: host, unique=unique)
+    return Task(once, host=lambda: host, unique=unique)
 
 
 @pytest.fixture
-def ended(host: Host) -> Worker:
+def ended(host: Host) -> Task:
     return make(host, Unique(until="ended"))
 
 
@@ -86,7 +86,7 @@ def test_the_key_is_the_same_in_every_process(tmp_path: Any) -> None:
         "from flask_opsjobs.jobs.unique import keys_of;"
         "words = frozenset('abcdefghijk');"
         "chosen = {'b': {words, frozenset()}, 'a': [1.5, date(2026, 1, 2), Decimal('1.50'), b'x', None]};"
-        "print(keys_of([b'secret'], 'worker', chosen)[0].hex())"
+        "print(keys_of([b'secret'], 'task', chosen)[0].hex())"
     )
     said = set()
     for seed in ("1", "2", "3"):
@@ -102,18 +102,18 @@ def test_the_key_is_the_same_in_every_process(tmp_path: Any) -> None:
 
 def test_the_key_depends_on_worker_arguments_and_secret() -> None:
     found = [
-        keys_of([b"secret"], "worker", {"a": 1}),
+        keys_of([b"secret"], "task", {"a": 1}),
         keys_of([b"secret"], "other", {"a": 1}),
-        keys_of([b"secret"], "worker", {"a": 2}),
-        keys_of([b"secret"], "worker", {"a": "1"}),
-        keys_of([b"another"], "worker", {"a": 1}),
+        keys_of([b"secret"], "task", {"a": 2}),
+        keys_of([b"secret"], "task", {"a": "1"}),
+        keys_of([b"another"], "task", {"a": 1}),
     ]
     assert len({key for (key,) in found}) == 5
-    assert keys_of([b"secret", b"another", b"secret"], "worker", {"a": 1}) == found[0] + found[4]
+    assert keys_of([b"secret", b"another", b"secret"], "task", {"a": 1}) == found[0] + found[4]
 
 
 def test_a_default_left_out_and_a_default_given_are_the_same_call(
-    db: SQLAlchemy, ended: Worker
+    db: SQLAlchemy, ended: Task
 ) -> None:
     first = ended.enqueue(1)
     assert not first.conflict
@@ -128,11 +128,11 @@ def test_a_default_left_out_and_a_default_given_are_the_same_call(
 
 
 def test_by_names_the_arguments_that_count(db: SQLAlchemy, host: Host) -> None:
-    worker = make(host, Unique(by=["a"], until="ended"))
-    assert not worker.enqueue(1, "x").conflict
-    assert worker.enqueue(1, "y").conflict
-    assert not worker.enqueue(2, "x").conflict
-    alone = worker.options(unique=Unique(by=[], until="ended"))
+    task = make(host, Unique(by=["a"], until="ended"))
+    assert not task.enqueue(1, "x").conflict
+    assert task.enqueue(1, "y").conflict
+    assert not task.enqueue(2, "x").conflict
+    alone = task.options(unique=Unique(by=[], until="ended"))
     assert not alone.enqueue(5).conflict
     assert alone.enqueue(6).conflict
 
@@ -144,12 +144,12 @@ def test_key_computes_what_counts(db: SQLAlchemy, host: Host) -> None:
         seen.append(arguments)
         return arguments["day"].strftime("%Y-%m")
 
-    worker = make(host, Unique(key=by_month, until="forever"))
-    assert not worker.enqueue(1, day="2026-01-02").conflict
-    assert worker.enqueue(2, day="2026-01-30").conflict
-    assert not worker.enqueue(2, day="2026-02-01").conflict
+    task = make(host, Unique(key=by_month, until="forever"))
+    assert not task.enqueue(1, day="2026-01-02").conflict
+    assert task.enqueue(2, day="2026-01-30").conflict
+    assert not task.enqueue(2, day="2026-02-01").conflict
     assert seen[0] == {"a": 1, "b": "x", "day": date(2026, 1, 2)}
-    opaque = worker.options(unique=Unique(key=lambda _: object(), until="forever"))
+    opaque = task.options(unique=Unique(key=lambda _: object(), until="forever"))
     with pytest.raises(InvalidArgs, match="cannot be part of a unique key"):
         opaque.enqueue(1)
 
@@ -162,14 +162,14 @@ def test_rich_arguments_count_by_their_value(db: SQLAlchemy, opsjobs: OpsJobs) -
     def sell(item: Item, at: datetime) -> None: ...
 
     sell.__annotations__ = {"item": Item, "at": datetime}
-    worker = opsjobs.worker(unique=Unique(until="ended"))(sell)
+    task = opsjobs.task(unique=Unique(until="ended"))(sell)
     at = datetime(2026, 1, 1, tzinfo=UTC)
-    first = worker.enqueue({"sku": "a", "tags": ["x", "y"]}, at)
-    assert worker.enqueue(Item(sku="a", tags={"y", "x"}), at.isoformat()).id == first.id
-    assert not worker.enqueue(Item(sku="b", tags={"y", "x"}), at).conflict
+    first = task.enqueue({"sku": "a", "tags": ["x", "y"]}, at)
+    assert task.enqueue(Item(sku="a", tags={"y", "x"}), at.isoformat()).id == first.id
+    assert not task.enqueue(Item(sku="b", tags={"y", "x"}), at).conflict
 
 
-def test_unique_can_be_switched_off_for_a_call(db: SQLAlchemy, ended: Worker) -> None:
+def test_unique_can_be_switched_off_for_a_call(db: SQLAlchemy, ended: Task) -> None:
     ended.enqueue(1)
     assert not ended.options(unique=None).enqueue(1).conflict
     assert ended.enqueue(1).conflict
@@ -178,7 +178,7 @@ def test_unique_can_be_switched_off_for_a_call(db: SQLAlchemy, ended: Worker) ->
 # --- lifetimes
 
 
-def test_until_ended(db: SQLAlchemy, host: Host, ended: Worker, engine: Engine) -> None:
+def test_until_ended(db: SQLAlchemy, host: Host, ended: Task, engine: Engine) -> None:
     first = ended.enqueue(1)
     db.session.commit()
     end(host, first)
@@ -191,13 +191,13 @@ def test_until_ended(db: SQLAlchemy, host: Host, ended: Worker, engine: Engine) 
 
 @pytest.mark.parametrize("unique", [Unique(until="forever"), Unique(within=HOUR)])
 def test_longer_than_the_job(db: SQLAlchemy, host: Host, unique: Unique, engine: Engine) -> None:
-    worker = make(host, unique)
-    first = worker.enqueue(1)
+    task = make(host, unique)
+    first = task.enqueue(1)
     db.session.commit()
     end(host, first)
-    assert worker.enqueue(1) == Enqueued(first.id, "finished", conflict=True)
+    assert task.enqueue(1) == Enqueued(first.id, "finished", conflict=True)
     db.session.execute(text("DELETE FROM opsjobs.jobs"))
-    assert worker.enqueue(1) == Enqueued(first.id, None, conflict=True)
+    assert task.enqueue(1) == Enqueued(first.id, None, conflict=True)
     db.session.commit()
     assert count(engine) == 0
 
@@ -205,15 +205,15 @@ def test_longer_than_the_job(db: SQLAlchemy, host: Host, unique: Unique, engine:
 def test_within_counts_from_the_enqueue_and_expires(
     db: SQLAlchemy, host: Host, engine: Engine
 ) -> None:
-    worker = make(host, Unique(within=HOUR))
-    first = worker.options(delay=600).enqueue(1)
+    task = make(host, Unique(within=HOUR))
+    first = task.options(delay=600).enqueue(1)
     db.session.commit()
     assert scalars(engine, "SELECT expires_at - created_at FROM opsjobs.receipts") == [HOUR]
-    assert worker.enqueue(1).conflict
+    assert task.enqueue(1).conflict
     db.session.execute(text("UPDATE opsjobs.receipts SET expires_at = clock_timestamp()"))
-    second = worker.enqueue(1)
+    second = task.enqueue(1)
     assert not second.conflict
-    assert worker.enqueue(1).id == second.id
+    assert task.enqueue(1).id == second.id
     db.session.commit()
     # The expired one was taken over; the first job's end cannot release the second's.
     end(host, first)
@@ -233,7 +233,7 @@ def test_release_leaves_other_lifetimes(db: SQLAlchemy, host: Host, engine: Engi
     assert sorted(scalars(engine, "SELECT until FROM opsjobs.receipts")) == ["forever", "within"]
 
 
-def test_the_row_bears_the_key_in_use(db: SQLAlchemy, host: Host, ended: Worker) -> None:
+def test_the_row_bears_the_key_in_use(db: SQLAlchemy, host: Host, ended: Task) -> None:
     host.secrets = (b"new", b"old")
     ended.enqueue(1)
     (key,) = db.session.scalars(text("SELECT unique_key FROM opsjobs.jobs"))
@@ -244,7 +244,7 @@ def test_the_row_bears_the_key_in_use(db: SQLAlchemy, host: Host, ended: Worker)
 
 
 def test_a_savepoint_that_is_rolled_back_gives_the_receipt_back(
-    db: SQLAlchemy, ended: Worker, engine: Engine
+    db: SQLAlchemy, ended: Task, engine: Engine
 ) -> None:
     nested = db.session.begin_nested()
     lost = ended.enqueue(1)
@@ -271,7 +271,7 @@ def waits_for_lock(engine: Engine) -> bool:
 
 
 def race(
-    pool: ThreadPoolExecutor, engine: Engine, one: Worker, other: Worker, how_one_ends: str
+    pool: ThreadPoolExecutor, engine: Engine, one: Task, other: Task, how_one_ends: str
 ) -> tuple[Enqueued, Enqueued]:
     """`one` records and does not commit, `other` meets it and waits, then `one` ends its transaction."""
     with Session(one.host().engine) as session:
@@ -283,9 +283,9 @@ def race(
     return first, second.result(timeout=10)
 
 
-def record(worker: Worker, number: int = 1) -> Enqueued:
-    with Session(worker.host().engine) as session:
-        job = worker.options(session=session).enqueue(number)
+def record(task: Task, number: int = 1) -> Enqueued:
+    with Session(task.host().engine) as session:
+        job = task.options(session=session).enqueue(number)
         session.commit()
         return job
 
@@ -297,8 +297,8 @@ UNIQUES = [Unique(until="ended"), Unique(until="forever"), Unique(within=HOUR)]
 def test_two_enqueues_of_one_key_the_first_commits(
     host: Host, engine: Engine, pool: ThreadPoolExecutor, unique: Unique
 ) -> None:
-    worker = make(host, unique)
-    first, second = race(pool, engine, worker, worker, "commit")
+    task = make(host, unique)
+    first, second = race(pool, engine, task, task, "commit")
     assert second == Enqueued(first.id, "available", conflict=True)
     assert count(engine) == 1
 
@@ -307,8 +307,8 @@ def test_two_enqueues_of_one_key_the_first_commits(
 def test_two_enqueues_of_one_key_the_first_rolls_back(
     host: Host, engine: Engine, pool: ThreadPoolExecutor, unique: Unique
 ) -> None:
-    worker = make(host, unique)
-    first, second = race(pool, engine, worker, worker, "rollback")
+    task = make(host, unique)
+    first, second = race(pool, engine, task, task, "rollback")
     assert not second.conflict
     assert scalars(engine, "SELECT id FROM opsjobs.jobs") == [second.id] != [first.id]
     assert set(scalars(engine, "SELECT job_id FROM opsjobs.receipts")) == {second.id}
@@ -339,28 +339,28 @@ def test_key_rotation_in_a_rolling_deploy(
 
 
 def test_after_the_rotation_the_new_key_alone_is_enough(host: Host, engine: Engine) -> None:
-    worker = make(host, Unique(until="forever"))
+    task = make(host, Unique(until="forever"))
     host.secrets = (b"new", b"old")
-    first = record(worker)
+    first = record(task)
     assert not first.conflict
     host.secrets = (b"newest", b"new")
-    assert record(worker) == Enqueued(first.id, "available", conflict=True)
+    assert record(task) == Enqueued(first.id, "available", conflict=True)
     host.secrets = (b"newest",)
     # Met under a fallback, a call gets no receipt of its own: who drops a key forgets what only it proves.
-    assert not record(worker).conflict
+    assert not record(task).conflict
 
 
 def test_a_rotated_key_answers_with_the_first_job_whoever_asks(host: Host, engine: Engine) -> None:
     """Also a loop or an operator, who enqueue on a connection of ours; what is answered exists."""
-    worker = make(replace(host, secrets=(b"old",)), Unique(until="ended"))
-    first = record(worker)
+    task = make(replace(host, secrets=(b"old",)), Unique(until="ended"))
+    first = record(task)
     rotated = replace(host, secrets=(b"new", b"old"))
     with connect_apart(host.engine) as connection:
         stored = {"a": 1, "b": "x", "day": None}
         for _ in range(2):
-            again, _line = enqueue_apart(connection, rotated, worker, stored)
+            again, _line = enqueue_apart(connection, rotated, task, stored)
             assert again == Enqueued(first.id, "available", conflict=True)
-        assert find_same_call(connection, rotated, worker, stored) == first.id
+        assert find_same_call(connection, rotated, task, stored) == first.id
     assert scalars(engine, "SELECT id FROM opsjobs.jobs") == [first.id]
     assert scalars(engine, "SELECT job_id FROM opsjobs.receipts") == [first.id]
 
@@ -368,8 +368,8 @@ def test_a_rotated_key_answers_with_the_first_job_whoever_asks(host: Host, engin
 def test_a_bulk_call_after_a_rotation_leaves_the_receipts_of_the_first_jobs(
     host: Host, engine: Engine
 ) -> None:
-    worker = make(replace(host, secrets=(b"old",)), Unique(until="ended"))
-    known = [record(worker, number).id for number in (1, 2)]
+    task = make(replace(host, secrets=(b"old",)), Unique(until="ended"))
+    known = [record(task, number).id for number in (1, 2)]
     rotated = make(replace(host, secrets=(b"new", b"old")), Unique(until="ended"))
     with Session(host.engine) as session:
         made = rotated.options(session=session).enqueue_many({"a": one} for one in (1, 2, 3))
@@ -384,16 +384,16 @@ def test_a_bulk_call_after_a_rotation_leaves_the_receipts_of_the_first_jobs(
 def test_expired_receipts_are_taken_over_once(
     host: Host, engine: Engine, pool: ThreadPoolExecutor
 ) -> None:
-    worker = make(host, Unique(within=HOUR))
-    record(worker)
+    task = make(host, Unique(within=HOUR))
+    record(task)
     with engine.begin() as connection:
         connection.execute(text("UPDATE opsjobs.receipts SET expires_at = clock_timestamp()"))
-    first, second = race(pool, engine, worker, worker, "commit")
+    first, second = race(pool, engine, task, task, "commit")
     assert not first.conflict
     assert second == Enqueued(first.id, "available", conflict=True)
     with engine.begin() as connection:
         connection.execute(text("UPDATE opsjobs.receipts SET expires_at = clock_timestamp()"))
-    first, second = race(pool, engine, worker, worker, "rollback")
+    first, second = race(pool, engine, task, task, "rollback")
     assert not second.conflict
     assert count(engine) == 3
     assert scalars(engine, "SELECT job_id FROM opsjobs.receipts") == [second.id]
@@ -404,12 +404,12 @@ def test_many_processes_record_the_same_calls_in_any_order(
     host: Host, engine: Engine, pool: ThreadPoolExecutor, secrets: tuple[bytes, ...]
 ) -> None:
     """Eight calls, four connections at once, each call in a transaction of its own: eight jobs, no deadlock."""
-    worker = make(replace(host, secrets=secrets), Unique(until="ended"))
+    task = make(replace(host, secrets=secrets), Unique(until="ended"))
     start = threading.Barrier(4)
 
     def run(turn: int) -> list[Enqueued]:
         start.wait(timeout=10)
-        return [record(worker, (number * (2 * turn + 1)) % 8) for number in range(40)]
+        return [record(task, (number * (2 * turn + 1)) % 8) for number in range(40)]
 
     found = [job for jobs in pool.map(run, range(4)) for job in jobs]
     assert count(engine) == 8
@@ -421,7 +421,7 @@ def test_bulk_calls_that_cross_do_not_deadlock(
     host: Host, engine: Engine, pool: ThreadPoolExecutor
 ) -> None:
     """Each records the same rows in another order; keys are taken in order all the same."""
-    worker = make(replace(host, secrets=(b"new", b"old")), Unique(until="ended"))
+    task = make(replace(host, secrets=(b"new", b"old")), Unique(until="ended"))
     start = threading.Barrier(3)
 
     def run(turn: int) -> int:
@@ -429,7 +429,7 @@ def test_bulk_calls_that_cross_do_not_deadlock(
         numbers = [numbers, numbers[::-1], numbers[1_500:] + numbers[:1_500]][turn]
         start.wait(timeout=10)
         with Session(host.engine) as session:
-            made = worker.options(session=session).enqueue_many({"a": one} for one in numbers)
+            made = task.options(session=session).enqueue_many({"a": one} for one in numbers)
             session.commit()
             return made.count
 
@@ -438,7 +438,7 @@ def test_bulk_calls_that_cross_do_not_deadlock(
 
 
 def test_the_end_of_a_job_does_not_wait_for_a_duplicate(
-    host: Host, engine: Engine, ended: Worker
+    host: Host, engine: Engine, ended: Task
 ) -> None:
     """A host that enqueued a duplicate and keeps its transaction open must not hold a worker's flush."""
     first = record(ended)
@@ -453,7 +453,7 @@ def test_the_end_of_a_job_does_not_wait_for_a_duplicate(
 
 
 def test_a_job_that_ends_meanwhile_lets_the_next_be_recorded(
-    host: Host, engine: Engine, ended: Worker, monkeypatch: pytest.MonkeyPatch
+    host: Host, engine: Engine, ended: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the insert that met a receipt and the look at it, the receipt may go."""
     first = record(ended)

@@ -17,7 +17,7 @@ from flask_opsjobs.engine.delivery import rq_id
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.engine.recall import Suspects, recall_lost
 from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from flask_opsjobs.lifeline import books, executors, retention
 from flask_opsjobs.lifeline.book_queries import BookRow, list_books
 from flask_opsjobs.loops import keep_books, roll_up
@@ -110,8 +110,8 @@ def test_a_row_that_came_from_nowhere_is_below_zero(
     job_id = record_job()
     # A copy of a row, as a careless restore would leave it.
     bench.connection.execute(
-        "INSERT INTO opsjobs.jobs (worker, queue, line, state, args, max_attempts, created_at, due_at)"
-        " SELECT worker, queue, line, state, args, max_attempts, created_at, due_at FROM opsjobs.jobs WHERE id = %s",
+        "INSERT INTO opsjobs.jobs (task, queue, line, state, args, max_attempts, created_at, due_at)"
+        " SELECT task, queue, line, state, args, max_attempts, created_at, due_at FROM opsjobs.jobs WHERE id = %s",
         [job_id],
     )
     assert keeper.look()["default"].unaccounted == -1
@@ -212,7 +212,7 @@ def test_only_one_of_two_processes_counts(make_bench: MakeBench, record_job: Rec
 
 
 def test_writers_retention_and_folding_never_show_a_difference(
-    app: Flask, make_bench: MakeBench, note: Worker, clock: Clock
+    app: Flask, make_bench: MakeBench, note: Task, clock: Clock
 ) -> None:
     counter, *others = (make_bench(f"executor-{number}") for number in range(4))
     later = clock.now + timedelta(days=100)

@@ -100,15 +100,15 @@ def test_a_receipt_that_still_guards_outlives_its_job(
     def within(text: str = "") -> None:
         """Unique within ten days."""
 
-    workers = [
-        opsjobs.worker(unique=Unique(until="forever"))(forever),
-        opsjobs.worker(unique=Unique(within=timedelta(days=10)))(within),
+    tasks = [
+        opsjobs.task(unique=Unique(until="forever"))(forever),
+        opsjobs.task(unique=Unique(within=timedelta(days=10)))(within),
     ]
-    ids = [end_job("returned", 5, worker=worker) for worker in workers]
+    ids = [end_job("returned", 5, task=task) for task in tasks]
     assert retention.retain(bench.connection, settings, now)["finished jobs"] == 2
     assert left(bench, "receipts", "job_id") == set(ids)
-    for worker, job_id in zip(workers, ids, strict=True):
-        again = worker.enqueue(text="")
+    for task, job_id in zip(tasks, ids, strict=True):
+        again = task.enqueue(text="")
         assert (again.id, again.conflict) == (job_id, True)
     db.session.rollback()
     after = retention.retain(bench.connection, settings, now + timedelta(days=11))

@@ -1,4 +1,4 @@
-"""Limited workers, and an engine that has declared them as a starting process does."""
+"""Limited tasks, and an engine that has declared them as a starting process does."""
 
 from __future__ import annotations
 
@@ -11,25 +11,23 @@ from flask_sqlalchemy import SQLAlchemy
 from flask_opsjobs import Limit, OpsJobs
 from flask_opsjobs.engine.declare import declare
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 
-Limited = Callable[..., Worker]
+Limited = Callable[..., Task]
 
 
 @pytest.fixture
 def limited(opsjobs: OpsJobs, host: Host) -> Limited:
-    """Declares a worker `call(account, size)` with a limit `api`, and records it: `limited(rate=…, name="other")`."""
+    """Declares a task `call(account, size)` with a limit `api`, and records it: `limited(rate=…, name="other")`."""
 
-    def make(name: str = "call", *, worker: dict[str, Any] | None = None, **limit: Any) -> Worker:
+    def make(name: str = "call", *, task: dict[str, Any] | None = None, **limit: Any) -> Task:
         limit.setdefault("partition", "account")
 
         def call(account: int = 0, size: int = 1) -> None:
             """Takes an account."""
 
         call.__name__ = name
-        found = opsjobs.worker(limit=Limit(limit.pop("limiter", "api"), **limit), **worker or {})(
-            call
-        )
+        found = opsjobs.task(limit=Limit(limit.pop("limiter", "api"), **limit), **task or {})(call)
         declare(host, "test")
         return found
 
@@ -38,10 +36,10 @@ def limited(opsjobs: OpsJobs, host: Host) -> Limited:
 
 @pytest.fixture
 def commit(db: SQLAlchemy) -> Callable[..., int]:
-    """Records a job of a worker as a host does, and commits; its id."""
+    """Records a job of a task as a host does, and commits; its id."""
 
-    def record(worker: Worker, **arguments: Any) -> int:
-        enqueued = worker.enqueue(**arguments)
+    def record(task: Task, **arguments: Any) -> int:
+        enqueued = task.enqueue(**arguments)
         db.session.commit()
         return enqueued.id
 

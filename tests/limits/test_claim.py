@@ -57,9 +57,9 @@ def test_a_limited_job_waits_in_the_line_of_its_partition(
 def test_dispatch_hands_out_what_the_tokens_allow(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
-    worker = limited(rate=2, per=60)
+    task = limited(rate=2, per=60)
     for _ in range(5):
-        commit(worker)
+        commit(task)
     assert bench.dispatch(line(), window=100) == 2
     assert bench.dispatch(line(), window=100) == 0, "what is handed out counts"
 
@@ -80,8 +80,8 @@ def test_a_claim_takes_a_token_and_a_lease(bench: Bench, limited: Limited, commi
 
 
 def test_without_a_token_the_job_goes_back(bench: Bench, limited: Limited, commit: Commit) -> None:
-    worker = limited(rate=1, per=60)
-    one, two = commit(worker), commit(worker)
+    task = limited(rate=1, per=60)
+    one, two = commit(task), commit(task)
     hand_out_all(bench)
     assert isinstance(bench.claim(one), Claimed)
     assert bench.claim(two) == Refused("limited")
@@ -95,8 +95,8 @@ def test_without_a_token_the_job_goes_back(bench: Bench, limited: Limited, commi
 def test_a_full_concurrency_holds_until_an_end(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
-    worker = limited(concurrency=1)
-    one, two = commit(worker), commit(worker)
+    task = limited(concurrency=1)
+    one, two = commit(task), commit(task)
     assert bench.dispatch(line(), window=100) == 1
     bench.claim(one)
     assert bench.dispatch(line(), window=100) == 0
@@ -109,9 +109,9 @@ def test_a_full_concurrency_holds_until_an_end(
 def test_the_claim_keeps_the_order_of_weights(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
-    worker = limited(concurrency=4, weight="size")
-    heavy, light = commit(worker, size=3), commit(worker, size=2)
-    last = commit(worker, size=1)
+    task = limited(concurrency=4, weight="size")
+    heavy, light = commit(task, size=3), commit(task, size=2)
+    last = commit(task, size=1)
     assert bench.dispatch(line(), window=100) == 1, "the second does not fit, nobody overtakes it"
     bench.claim(heavy)
     assert bench.dispatch(line(), window=100) == 0
@@ -123,9 +123,9 @@ def test_the_claim_keeps_the_order_of_weights(
 def test_a_job_too_heavy_for_a_new_declaration_lets_others_pass(
     bench: Bench, limited: Limited, commit: Commit, host: Host, opsjobs: object
 ) -> None:
-    worker = limited(concurrency=9, weight="size")
-    heavy, light = commit(worker, size=9), commit(worker, size=1)
-    host.workers.clear()
+    task = limited(concurrency=9, weight="size")
+    heavy, light = commit(task, size=9), commit(task, size=1)
+    host.tasks.clear()
     limited(concurrency=2, weight="size")
     assert bench.dispatch(line(), window=100) == 1
     assert (bench.job(heavy)["state"], bench.job(light)["state"]) == ("available", "queued")
@@ -135,13 +135,13 @@ def test_behind_a_job_too_heavy_the_loop_hands_out_into_every_free_place(
     bench: Bench, limited: Limited, commit: Commit, host: Host, opsjobs: OpsJobs
 ) -> None:
     """Also while others run for a week: what can never start asks for no empty bucket, and goes before nobody."""
-    worker = limited(concurrency=9, weight="size")
-    runs, heavy = commit(worker, size=1), commit(worker, size=9)
+    task = limited(concurrency=9, weight="size")
+    runs, heavy = commit(task, size=1), commit(task, size=9)
     assert bench.dispatch(line()) == 1
     bench.claim(runs)
-    host.workers.clear()
-    worker = limited(concurrency=2, weight="size")
-    lights = [commit(worker, size=1) for _ in range(2)]
+    host.tasks.clear()
+    task = limited(concurrency=2, weight="size")
+    lights = [commit(task, size=1) for _ in range(2)]
     codes = {reason.code for reason in opsjobs.explain(lights[0]).reasons}
     assert "limit_behind" not in codes
     assert bench.dispatch_all() == 1
@@ -153,10 +153,10 @@ def test_behind_a_job_too_heavy_the_loop_hands_out_into_every_free_place(
 def test_two_claims_for_one_place(
     make_bench: MakeBench, limited: Limited, commit: Commit, limit: dict[str, int]
 ) -> None:
-    worker = limited(**limit)
+    task = limited(**limit)
     one, two = make_bench(), make_bench()
     for account in range(15):
-        ids = [commit(worker, account=account) for _ in range(2)]
+        ids = [commit(task, account=account) for _ in range(2)]
         hand_out_all(one)
         answers = race(lambda ids=ids: one.claim(ids[0]), lambda ids=ids: two.claim(ids[1]))
         assert sorted(type(answer).__name__ for answer in answers) == ["Claimed", "Refused"]
@@ -168,9 +168,9 @@ def test_two_claims_for_one_place(
 def test_eight_claims_never_start_more_than_the_burst(
     make_bench: MakeBench, limited: Limited, commit: Commit
 ) -> None:
-    worker = limited(rate=3, per=3600)
+    task = limited(rate=3, per=3600)
     benches = [make_bench() for _ in range(8)]
-    ids = [commit(worker) for _ in range(40)]
+    ids = [commit(task) for _ in range(40)]
     hand_out_all(benches[0])
 
     def claim_five(number: int) -> int:
@@ -186,10 +186,10 @@ def test_eight_claims_never_start_more_than_the_burst(
 def test_a_claim_races_the_end_that_frees_its_place(
     make_bench: MakeBench, limited: Limited, commit: Commit
 ) -> None:
-    worker = limited(concurrency=1)
+    task = limited(concurrency=1)
     one, two = make_bench(), make_bench()
     for account in range(15):
-        first, second = (commit(worker, account=account) for _ in range(2))
+        first, second = (commit(task, account=account) for _ in range(2))
         hand_out_all(one)
         assert isinstance(one.claim(first), Claimed)
         race(
@@ -205,12 +205,12 @@ def test_a_rate_is_right_in_its_second_and_its_hundredth_window(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
     """On the time that is passed in: at each moment eight ask, and never more start than burst + rate × time."""
-    worker = limited(rate=6, per=60, burst=2)
+    task = limited(rate=6, per=60, burst=2)
     began = read_clock(bench.connection)
     started = 0
     for second in range(0, 6_000, 5):
         now = began + timedelta(seconds=second)
-        commit(worker)
+        commit(task)
         hand_out_all(bench)
         waiting = bench.rows("SELECT id, dispatch_no FROM opsjobs.jobs WHERE state = 'queued'")[:3]
         for row in waiting:
@@ -236,8 +236,8 @@ def claim_at(bench: Bench, job_id: int, dispatch_no: int, now: object) -> Claime
 def test_a_tight_bucket_promises_the_next_token_and_no_further(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
-    worker = limited(rate=10, per=1, burst=1)
-    ids = [commit(worker) for _ in range(8)]
+    task = limited(rate=10, per=1, burst=1)
+    ids = [commit(task) for _ in range(8)]
     hand_out_all(bench)
     now = read_clock(bench.connection)
     answers = [claim_at(bench, job_id, 1, now) for job_id in ids]
@@ -267,7 +267,7 @@ def test_a_claim_asked_again_takes_nothing_twice(
 def test_an_overdue_limited_job_ends_and_takes_nothing(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
-    job_id = commit(limited(concurrency=1, worker={"deadline": timedelta(hours=1)}))
+    job_id = commit(limited(concurrency=1, task={"deadline": timedelta(hours=1)}))
     bench.dispatch(line())
     bench.connection.execute(
         "UPDATE opsjobs.jobs SET deadline_at = clock_timestamp() - interval '1 s'"
@@ -279,9 +279,9 @@ def test_an_overdue_limited_job_ends_and_takes_nothing(
 def test_a_claim_killed_before_its_commit_took_nothing(
     make_bench: MakeBench, limited: Limited, commit: Commit
 ) -> None:
-    worker = limited(rate=5, per=3600, concurrency=5)
+    task = limited(rate=5, per=3600, concurrency=5)
     one, two = make_bench(), make_bench()
-    job_id = commit(worker)
+    job_id = commit(task)
     one.dispatch(line())
     blocker = two.connection
     with blocker.transaction():
@@ -309,10 +309,10 @@ def test_one_partition_with_many_waiters_delays_no_other(
     bench: Bench, limited: Limited, commit: Commit, db: SQLAlchemy
 ) -> None:
     """Pitfall: 100,000 waiters of one partition, rewritten again and again, and the other's job never served."""
-    worker = limited(rate=1, per=3600)
-    worker.enqueue_many({"account": 1} for _ in range(100_000))
+    task = limited(rate=1, per=3600)
+    task.enqueue_many({"account": 1} for _ in range(100_000))
     db.session.commit()
-    other = commit(worker, account=2)
+    other = commit(task, account=2)
     assert bench.dispatch_all() == 2, "one of each partition"
     assert isinstance(bench.claim(other), Claimed), "it starts at once"
     touched = (

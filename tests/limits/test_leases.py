@@ -60,7 +60,7 @@ OUT: dict[str, tuple[str, Callable[[Bench, int], object]]] = {
     "unrecordable": ("fail", outcome("raised", error="x", ended_by="unrecordable")),
     "deadline": ("fail", outcome("refused", error="x", ended_by="deadline")),
     "invalid_args": ("hand_back", outcome("refused", error="x", ended_by="invalid_args")),
-    "unknown_worker": ("hand_back", outcome("refused", error="x", ended_by="unknown_worker")),
+    "unknown_task": ("hand_back", outcome("refused", error="x", ended_by="unknown_task")),
     "snoozed": ("snooze", outcome("snoozed", delay_seconds=5.0)),
     "canceled": ("cancel", outcome("canceled", reason="no")),
     "stopped": ("cancel", stop),
@@ -77,8 +77,8 @@ def test_every_arrow_out_of_started_is_in_the_table() -> None:
 def test_a_way_out_gives_the_place_back(
     bench: Bench, limited: Limited, commit: Commit, way: str
 ) -> None:
-    worker = limited(concurrency=2)
-    job_id, other = commit(worker), commit(worker)
+    task = limited(concurrency=2)
+    job_id, other = commit(task), commit(task)
     assert bench.dispatch(LINE, window=10) == 2
     bench.claim(job_id)
     OUT[way][1](bench, job_id)
@@ -107,10 +107,10 @@ def test_a_late_end_does_not_free_the_next_attempt_s_place(
 def test_an_end_and_a_rescue_give_one_place_back(
     make_bench: MakeBench, limited: Limited, commit: Commit
 ) -> None:
-    worker = limited(concurrency=2)
+    task = limited(concurrency=2)
     one, two = make_bench(), make_bench()
     for account in range(15):
-        job_id = commit(worker, account=account)
+        job_id = commit(task, account=account)
         one.dispatch(f"default|api|{account}")
         one.claim(job_id)
         race(
@@ -140,8 +140,8 @@ def test_no_clock_and_nothing_but_an_end_frees_a_place(
 
 
 def test_what_waits_holds_no_place(bench: Bench, limited: Limited, commit: Commit) -> None:
-    worker = limited(concurrency=3)
-    ids = [commit(worker) for _ in range(3)]
+    task = limited(concurrency=3)
+    ids = [commit(task) for _ in range(3)]
     assert bench.dispatch(LINE, window=10) == 3
     assert held(bench) == []
     operator = Operator(bench.host)
@@ -170,7 +170,7 @@ def test_a_retry_and_a_run_again_wait_in_the_same_line(
 
 # --- what was claimed and not called
 
-REFUSED = Outcome(kind="refused", error="not here", ended_by="unknown_worker")
+REFUSED = Outcome(kind="refused", error="not here", ended_by="unknown_task")
 
 
 def record_at(bench: Bench, job_id: int, outcome: Outcome, now: datetime) -> None:
@@ -189,8 +189,8 @@ def tokens_at(bench: Bench, now: datetime) -> float:
 def test_a_job_that_is_handed_back_gives_its_tokens_back(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
-    worker = limited(rate=1, per=3600, burst=5, concurrency=9, weight="size")
-    other, job_id = commit(worker, size=2), commit(worker, size=3)
+    task = limited(rate=1, per=3600, burst=5, concurrency=9, weight="size")
+    other, job_id = commit(task, size=2), commit(task, size=3)
     bench.dispatch(LINE, window=10)
     bench.claim(other)
     claimed = bench.claim(job_id)
@@ -209,8 +209,8 @@ def test_tokens_that_had_no_room_meanwhile_are_not_given_back(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
     """The bucket was full again when another job took a token: with the one given back it would hold too many."""
-    worker = limited(rate=1, per=1, burst=5, concurrency=9)
-    job_id, other = commit(worker), commit(worker)
+    task = limited(rate=1, per=1, burst=5, concurrency=9)
+    job_id, other = commit(task), commit(task)
     bench.dispatch(LINE, window=10)
     claimed = bench.claim(job_id)
     assert isinstance(claimed, Claimed)
@@ -227,10 +227,10 @@ def test_flushes_that_cross_give_tokens_back_without_a_deadlock(
     make_bench: MakeBench, limited: Limited, commit: Commit
 ) -> None:
     """Each flush locks the buckets of many partitions; its jobs come in another order."""
-    worker = limited(rate=1, per=3600, burst=5)
+    task = limited(rate=1, per=3600, burst=5)
     one, two = make_bench(), make_bench()
     accounts = range(12)
-    jobs = [(account, commit(worker, account=account)) for account in (*accounts, *accounts)]
+    jobs = [(account, commit(task, account=account)) for account in (*accounts, *accounts)]
     for account in accounts:
         assert one.dispatch(f"default|api|{account}", window=100) == 2
     for _, job_id in jobs:

@@ -93,10 +93,10 @@ def test_a_redacted_argument_is_refused(opsjobs: OpsJobs, what: str) -> None:
 
     limit = Limit("api", concurrency=5, **{what: "secret"})  # type: ignore[arg-type]
     with pytest.raises(DeclarationError, match=rf"{what}='secret' is redacted"):
-        opsjobs.worker(redact={"secret"}, limit=limit)(pay)
+        opsjobs.task(redact={"secret"}, limit=limit)(pay)
     limit = Limit("api", concurrency=5, **{what: "acount"})  # type: ignore[arg-type]
     with pytest.raises(DeclarationError, match="is not an argument of it; there are account"):
-        opsjobs.worker(redact={"secret"}, limit=limit)(pay)
+        opsjobs.task(redact={"secret"}, limit=limit)(pay)
 
 
 @pytest.mark.parametrize("what", ["partition", "weight"])
@@ -107,8 +107,8 @@ def test_an_argument_that_every_call_would_be_refused_for_is_refused(
 
     limit = Limit("api", concurrency=5, **{what: "price"})  # type: ignore[arg-type]
     with pytest.raises(DeclarationError, match=rf"{what}='price' is annotated float"):
-        opsjobs.worker(limit=limit)(pay)
-    opsjobs.worker(limit=Limit("api", concurrency=5, **{what: "account"}))(pay)  # type: ignore[arg-type]
+        opsjobs.task(limit=limit)(pay)
+    opsjobs.task(limit=Limit("api", concurrency=5, **{what: "account"}))(pay)  # type: ignore[arg-type]
 
 
 def test_a_function_never_sees_a_redacted_argument(opsjobs: OpsJobs, db: object) -> None:
@@ -118,7 +118,7 @@ def test_a_function_never_sees_a_redacted_argument(opsjobs: OpsJobs, db: object)
         seen.update(arguments)
         return "one"
 
-    @opsjobs.worker(redact={"secret"}, limit=Limit("api", concurrency=5, partition=choose))
+    @opsjobs.task(redact={"secret"}, limit=Limit("api", concurrency=5, partition=choose))
     def pay(account: int = 3, secret: int = 1) -> None: ...
 
     pay.enqueue(secret=9)
@@ -138,7 +138,7 @@ def test_a_partition_that_the_display_policy_hides_is_stored_as_a_hash(
     opsjobs = OpsJobs()
     app = make_app(opsjobs=opsjobs, display=Hides())
 
-    @opsjobs.worker(limit=Limit("api", concurrency=1, partition="email"))
+    @opsjobs.task(limit=Limit("api", concurrency=1, partition="email"))
     def mail(email: str) -> None: ...
 
     with app.app_context():
@@ -161,7 +161,7 @@ def test_a_call_may_not_leave_its_limit(limited: Limited) -> None:
 
 def test_one_name_declared_twice_differently_names_both_workers(limited: Limited) -> None:
     limited("one", rate=1, per=60)
-    with pytest.raises(DeclarationError, match=r"by worker one and by worker two") as caught:
+    with pytest.raises(DeclarationError, match=r"by task one and by task two") as caught:
         limited("two", rate=2, per=60)
     assert "the same rate, per, burst" in str(caught.value)
     with pytest.raises(DeclarationError, match="a partition or none"):
@@ -198,9 +198,9 @@ def test_what_a_partition_may_be(value: Any, partition: str) -> None:
 def test_what_a_partition_may_not_be(
     limited: Limited, bench: Bench, db: object, value: Any
 ) -> None:
-    worker = limited(concurrency=1, partition=lambda arguments: value)
+    task = limited(concurrency=1, partition=lambda arguments: value)
     with pytest.raises(InvalidArgs, match="partition: ") as caught:
-        worker.enqueue()
+        task.enqueue()
     assert caught.value.errors[0]["type"] == "limit"
     assert bench.rows("SELECT 1 FROM opsjobs.jobs") == []
 
@@ -222,8 +222,8 @@ def test_a_function_that_raises_is_told_without_its_text(limited: Limited, db: o
 def test_a_weight_that_can_never_start_is_refused_at_enqueue(
     limited: Limited, db: object, size: int, said: str
 ) -> None:
-    worker = limited(rate=100, per=1, burst=5, weight="size")
-    for call in (lambda: worker.enqueue(size=size), lambda: worker.enqueue_many([{"size": size}])):
+    task = limited(rate=100, per=1, burst=5, weight="size")
+    for call in (lambda: task.enqueue(size=size), lambda: task.enqueue_many([{"size": size}])):
         with pytest.raises(InvalidArgs, match=said):
             call()
 
@@ -232,7 +232,7 @@ class TestDeploy:
     def test_a_start_records_and_an_import_does_not(
         self, host: Host, bench: Bench, opsjobs: OpsJobs
     ) -> None:
-        opsjobs.worker(limit=Limit("api", rate=6, per=60, partition="account"))(_call)
+        opsjobs.task(limit=Limit("api", rate=6, per=60, partition="account"))(_call)
         assert bench.rows("SELECT 1 FROM opsjobs.limiters") == []
         declare(host, "loops-1")
         row = bench.row("SELECT * FROM opsjobs.limiters")
@@ -252,7 +252,7 @@ class TestDeploy:
         self, host: Host, bench: Bench, limited: Limited
     ) -> None:
         limited(rate=6, per=60)
-        host.workers.clear()
+        host.tasks.clear()
         limited(rate=9, per=60, concurrency=2)
         row = bench.row("SELECT * FROM opsjobs.limiters")
         assert (row["rate"], row["concurrency"], row["previous"]["rate"]) == (9.0, 2, 6.0)
@@ -270,10 +270,10 @@ class TestDeploy:
         self, host: Host, bench: Bench, limited: Limited
     ) -> None:
         limited(rate=6, per=60)
-        host.workers.clear()
+        host.tasks.clear()
         opsjobs = OpsJobs()
-        opsjobs.workers = host.workers
-        opsjobs.worker(limit=Limit("api", rate=9, per=60, partition="account"))(_call)
+        opsjobs.tasks = host.tasks
+        opsjobs.task(limit=Limit("api", rate=9, per=60, partition="account"))(_call)
         starts: list[Callable[[], None]] = [
             lambda name=f"worker-{number}": declare(host, name)  # type: ignore[misc]
             for number in range(4)

@@ -36,8 +36,8 @@ def places(bench: Bench) -> list[tuple[str, str, str, int]]:
 def test_many_rows_each_wait_in_their_own_line(
     bench: Bench, limited: Limited, db: SQLAlchemy, unique: Unique | None
 ) -> None:
-    worker = limited(concurrency=9, weight="size", worker={"unique": unique})
-    worker.enqueue_many({"account": account, "size": account + 1} for account in range(3))
+    task = limited(concurrency=9, weight="size", task={"unique": unique})
+    task.enqueue_many({"account": account, "size": account + 1} for account in range(3))
     db.session.commit()
     assert places(bench) == [(f"default|api|{n}", "api", str(n), n + 1) for n in range(3)]
 
@@ -46,8 +46,8 @@ def test_a_partition_is_copied_byte_for_byte(
     bench: Bench, limited: Limited, db: SQLAlchemy
 ) -> None:
     odd = "a\\b\tc|d\ne"
-    worker = limited(concurrency=9, partition=lambda arguments: odd)
-    worker.enqueue_many([{}])
+    task = limited(concurrency=9, partition=lambda arguments: odd)
+    task.enqueue_many([{}])
     db.session.commit()
     assert places(bench) == [(f"default|api|{odd}", "api", odd, 1)]
     assert bench.dispatch_all() == 1
@@ -64,8 +64,8 @@ def test_a_place_given_back_is_handed_out_at_once(
     bench: Bench, limited: Limited, commit: Commit, host: Host
 ) -> None:
     """By the flush that freed it, also while the window is more than half full: no loop is waited for."""
-    worker = limited(concurrency=1)
-    first, second = commit(worker), commit(worker)
+    task = limited(concurrency=1)
+    first, second = commit(task), commit(task)
     bench.dispatch_all()
     bench.claim(first)
     ended = bench.record(first, 1, RETURNED)
@@ -77,9 +77,9 @@ def test_a_place_given_back_is_handed_out_at_once(
 def test_tokens_come_again_after_a_clock_was_stepped_back(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
-    worker = limited(rate=2, per=1, burst=1)
-    first = commit(worker)
-    commit(worker)
+    task = limited(rate=2, per=1, burst=1)
+    first = commit(task)
+    commit(task)
     bench.dispatch_all()
     bench.claim(first)
     # The claim wrote it by a clock that was an hour ahead: nobody sets the clock of the tests' Postgres.
@@ -94,8 +94,8 @@ def test_what_lies_in_redis_for_nobody_keeps_no_place_from_another_queue(
     bench: Bench, limited: Limited, db: SQLAlchemy, opsjobs: OpsJobs
 ) -> None:
     """Two queues share a limiter, and the workers of one are gone, or busy for an hour."""
-    worker = limited(concurrency=1)
-    left, asked = worker.options(queue="left").enqueue(), worker.enqueue()
+    task = limited(concurrency=1)
+    left, asked = task.options(queue="left").enqueue(), task.enqueue()
     db.session.commit()
     assert bench.dispatch("left|api|0") == 1
     assert bench.dispatch_all() == 0, "it may be taken any moment"
@@ -114,8 +114,8 @@ def test_many_partitions_with_one_job_each_are_handed_out_by_flushes(
     bench: Bench, limited: Limited, commit: Commit, host: Host
 ) -> None:
     """Pitfall: a window refilled by a one-second poll runs a window of jobs a second."""
-    worker = limited(concurrency=1)
-    ids = [commit(worker, account=account) for account in range(5)]
+    task = limited(concurrency=1)
+    ids = [commit(task, account=account) for account in range(5)]
     assert bench.dispatch_all() == 2, "the window of one worker"
     for job_id in ids[:2]:
         bench.claim(job_id)
@@ -129,9 +129,9 @@ def test_many_partitions_with_one_job_each_are_handed_out_by_flushes(
 def test_the_line_whose_first_job_is_oldest_comes_first(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
-    worker = limited(concurrency=1)
-    first = commit(worker, account=9)
-    commit(worker, account=1)
+    task = limited(concurrency=1)
+    first = commit(task, account=9)
+    commit(task, account=1)
     dispatcher = Dispatcher(bench.connection, bench.host.broker, bench.host.settings)
     bench.connection.execute("INSERT INTO opsjobs.queues VALUES ('default', false, 1, now())")
     assert dispatcher.dispatch_all(read_clock(bench.connection)) == 1
@@ -155,9 +155,9 @@ def test_the_next_pass_comes_with_the_next_token(
     limit: dict[str, int],
     seconds: float | None,
 ) -> None:
-    worker = limited(**limit)
+    task = limited(**limit)
     for _ in range(5):
-        commit(worker)
+        commit(task)
     runner = Runner(dispatch_loop.LOOP, host)
     now = read_clock(bench.connection)
     runner.run_once(bench.connection, now)
@@ -173,9 +173,9 @@ def test_the_next_pass_comes_with_the_next_token(
 def test_a_paused_queue_s_tokens_hurry_nobody(
     bench: Bench, limited: Limited, commit: Commit, host: Host
 ) -> None:
-    worker = limited(rate=10, per=1, burst=1)
+    task = limited(rate=10, per=1, burst=1)
     for _ in range(5):
-        commit(worker)
+        commit(task)
     Operator(host).pause("default", actor="anna", reason="it is a test")
     runner = Runner(dispatch_loop.LOOP, host)
     runner.run_once(bench.connection)
@@ -185,9 +185,9 @@ def test_a_paused_queue_s_tokens_hurry_nobody(
 def test_what_limiters_counted_is_summed_per_minute(
     bench: Bench, limited: Limited, commit: Commit, host: Host
 ) -> None:
-    worker = limited(concurrency=1)
+    task = limited(concurrency=1)
     for account in range(3):
-        job_id = commit(worker, account=account)
+        job_id = commit(task, account=account)
         bench.dispatch_all()
         bench.claim(job_id)
         bench.record(job_id, 1, RETURNED)
@@ -200,9 +200,9 @@ def test_what_limiters_counted_is_summed_per_minute(
 def test_an_idle_bucket_goes_and_one_that_still_means_something_stays(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
-    worker = limited(rate=1, per=60)
+    task = limited(rate=1, per=60)
     for account in range(3):
-        job_id = commit(worker, account=account)
+        job_id = commit(task, account=account)
         bench.dispatch_all()
         bench.claim(job_id)
         bench.record(job_id, 1, RETURNED)

@@ -15,14 +15,14 @@ from tests.support.plans import explain
 
 # By one INSERT: 50,000 calls of the real writers would take a minute. Only plans are asked of these rows.
 _JOBS = """
-INSERT INTO opsjobs.jobs (worker, queue, line, state, args, max_attempts, created_at, due_at, dispatched_at,
+INSERT INTO opsjobs.jobs (task, queue, line, state, args, max_attempts, created_at, due_at, dispatched_at,
     limiter, partition, weight)
 SELECT 'w', 'default', 'default|api|' || n % %(lines)s, %(state)s, '{}', 5, now(), now() + n * interval '1 s', now(),
     'api', (n % %(lines)s)::text, 1
 FROM generate_series(1, %(many)s) AS n
 """.replace("n %", "n %%").replace("%%(", "%(")
 _OTHERS = """
-INSERT INTO opsjobs.jobs (worker, queue, line, state, args, max_attempts, created_at, due_at, ended_at, ended_by)
+INSERT INTO opsjobs.jobs (task, queue, line, state, args, max_attempts, created_at, due_at, ended_at, ended_by)
 SELECT 'w', 'default', 'default', 'finished', '{}', 5, now(), now(), now(), 'returned' FROM generate_series(1, 20000);
 INSERT INTO opsjobs.limiters (name, rate, per_seconds, burst, concurrency, when_full, declared_at, declared_by)
 VALUES ('api', 10, 60, 10, 10, 'hold', now(), 'test');
@@ -33,7 +33,7 @@ SELECT n, 1, 'api', (n % 1000)::text, 1, now() FROM generate_series(1, 5000) n;
 INSERT INTO opsjobs.limit_minutes (limiter, minute)
 SELECT 'l' || n % 10, date_trunc('minute', now()) - n * interval '1 min'
 FROM generate_series(1, 20000) n;
-INSERT INTO opsjobs.limit_rejections (at, limiter, partition, worker, weight, code)
+INSERT INTO opsjobs.limit_rejections (at, limiter, partition, task, weight, code)
 SELECT now() - n * interval '1 min', 'l' || n % 10, '', 'w', 1, 'limit_tokens' FROM generate_series(1, 20000) n;
 """
 

@@ -27,17 +27,17 @@ def count(bench: Bench) -> int:
 def test_the_call_that_finds_no_token_raises(
     bench: Bench, limited: Limited, commit: Commit, db: SQLAlchemy
 ) -> None:
-    worker = limited(rate=2, per=60, when_full="reject")
+    task = limited(rate=2, per=60, when_full="reject")
     for _ in range(2):
-        commit(worker, account=7)
+        commit(task, account=7)
     with pytest.raises(LimitReached, match="limiter api has no room for '7' now") as caught:
-        worker.enqueue(account=7)
+        task.enqueue(account=7)
     assert (caught.value.limiter, caught.value.partition, caught.value.code) == (
         "api",
         "7",
         "limit_tokens",
     )
-    worker.enqueue(account=8)
+    task.enqueue(account=8)
     db.session.commit()
     assert count(bench) == 3
     assert rejections(bench) == [("api", "7", "limit_tokens")]
@@ -49,10 +49,10 @@ def test_the_call_that_finds_no_token_raises(
 def test_the_evidence_is_written_when_the_host_s_transaction_has_ended(
     bench: Bench, limited: Limited, commit: Commit, db: SQLAlchemy, end: str
 ) -> None:
-    worker = limited(concurrency=1, when_full="reject")
-    commit(worker)
+    task = limited(concurrency=1, when_full="reject")
+    commit(task)
     with pytest.raises(LimitReached), db.session.begin_nested():
-        worker.enqueue()
+        task.enqueue()
     assert rejections(bench) == [], "not while the host's transaction is open"
     getattr(db.session, end)()
     assert rejections(bench) == [("api", "0", "limit_concurrency")]
@@ -65,10 +65,10 @@ def test_the_evidence_is_written_when_the_host_s_transaction_has_ended(
 def test_the_transaction_of_the_host_goes_on(
     bench: Bench, limited: Limited, db: SQLAlchemy
 ) -> None:
-    worker = limited(concurrency=1, when_full="reject")
-    worker.enqueue()
+    task = limited(concurrency=1, when_full="reject")
+    task.enqueue()
     with pytest.raises(LimitReached):
-        worker.enqueue()
+        task.enqueue()
     db.session.commit()
     assert count(bench) == 1
 
@@ -77,13 +77,13 @@ def test_a_duplicate_is_a_conflict_and_not_a_block(
     bench: Bench, limited: Limited, commit: Commit, db: SQLAlchemy
 ) -> None:
     unique = {"unique": Unique(by=["size"], until="ended")}
-    worker = limited(concurrency=1, when_full="reject", worker=unique)
-    first = commit(worker, size=1)
-    again = worker.enqueue(size=1)
+    task = limited(concurrency=1, when_full="reject", task=unique)
+    first = commit(task, size=1)
+    again = task.enqueue(size=1)
     assert (again.id, again.conflict) == (first, True)
     with pytest.raises(LimitReached):
-        worker.enqueue(size=2)
-    assert worker.enqueue_many([{"size": 1}]).conflicts == 1
+        task.enqueue(size=2)
+    assert task.enqueue_many([{"size": 1}]).conflicts == 1
     db.session.commit()
     assert rejections(bench) == [("api", "0", "limit_concurrency")]
 
@@ -92,21 +92,21 @@ def test_what_can_never_start_rejects_nobody(
     bench: Bench, limited: Limited, commit: Commit, host: Host
 ) -> None:
     commit(limited(concurrency=9, weight="size", when_full="reject"), size=9)
-    host.workers.clear()
-    worker = limited(concurrency=1, weight="size", when_full="reject")
-    commit(worker, size=1)
+    host.tasks.clear()
+    task = limited(concurrency=1, weight="size", when_full="reject")
+    commit(task, size=1)
     with pytest.raises(LimitReached):
-        worker.enqueue(size=1)
+        task.enqueue(size=1)
     assert count(bench) == 2
 
 
 def test_many_are_rejected_together(
     bench: Bench, limited: Limited, commit: Commit, db: SQLAlchemy
 ) -> None:
-    worker = limited(rate=3, per=3600, when_full="reject")
+    task = limited(rate=3, per=3600, when_full="reject")
     with pytest.raises(LimitReached):
-        worker.enqueue_many([{}] * 4)
-    assert worker.enqueue_many([{}] * 3).count == 3
+        task.enqueue_many([{}] * 4)
+    assert task.enqueue_many([{}] * 3).count == 3
     db.session.commit()
     assert count(bench) == 3
     assert len(rejections(bench)) == 1
@@ -117,25 +117,25 @@ def test_of_many_only_new_calls_take_room(
 ) -> None:
     """Neither a call whose receipt is taken, nor one that equals a row before it."""
     unique = {"unique": Unique(by=["size"], until="ended")}
-    worker = limited(rate=3, per=3600, when_full="reject", worker=unique)
-    commit(worker, size=1)
+    task = limited(rate=3, per=3600, when_full="reject", task=unique)
+    commit(task, size=1)
     sizes = [1, 1, 1, 2, 2, 3, 1]
-    made = worker.enqueue_many({"size": size} for size in sizes)
+    made = task.enqueue_many({"size": size} for size in sizes)
     assert (made.count, made.conflicts) == (2, 5)
     with pytest.raises(LimitReached):
-        worker.enqueue_many([{"size": 4}])
+        task.enqueue_many([{"size": 4}])
     db.session.commit()
     assert count(bench) == 3
 
 
 def test_a_call_for_later_is_not_rejected(limited: Limited, commit: Commit) -> None:
-    worker = limited(concurrency=1, when_full="reject")
-    commit(worker)
-    assert worker.options(delay=60).enqueue().state == "scheduled"
+    task = limited(concurrency=1, when_full="reject")
+    commit(task)
+    assert task.options(delay=60).enqueue().state == "scheduled"
 
 
 def test_a_limit_that_holds_rejects_nobody(bench: Bench, limited: Limited, commit: Commit) -> None:
-    worker = limited(concurrency=1)
+    task = limited(concurrency=1)
     for _ in range(5):
-        commit(worker)
+        commit(task)
     assert (count(bench), rejections(bench)) == (5, [])

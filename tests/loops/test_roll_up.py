@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs import OpsJobs, Unique
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 from flask_opsjobs.lifeline import retention
 from flask_opsjobs.loops import roll_up
 from flask_opsjobs.loops.one_pass import Runner
@@ -49,9 +49,9 @@ def born(bench: Bench) -> dict[str, tuple[int, int]]:
 
 class TestBirths:
     def test_every_way_of_recording_is_counted(
-        self, bench: Bench, note: Worker, opsjobs: OpsJobs, db: SQLAlchemy
+        self, bench: Bench, note: Task, opsjobs: OpsJobs, db: SQLAlchemy
     ) -> None:
-        @opsjobs.worker(queue="single", unique=Unique(until="ended"))
+        @opsjobs.task(queue="single", unique=Unique(until="ended"))
         def once(text: str) -> None: ...
 
         note.enqueue(text="a")
@@ -64,7 +64,7 @@ class TestBirths:
         assert born(bench) == {"default": (8, 0), "single": (2, 0)}
 
     def test_what_is_rolled_back_was_not_born(
-        self, bench: Bench, note: Worker, db: SQLAlchemy
+        self, bench: Bench, note: Task, db: SQLAlchemy
     ) -> None:
         note.enqueue(text="kept")
         with db.session.begin_nested() as savepoint:
@@ -76,7 +76,7 @@ class TestBirths:
         assert born(bench) == {"default": (1, 0)}
 
     def test_two_transactions_of_a_host_do_not_wait_for_each_other(
-        self, bench: Bench, note: Worker, db: SQLAlchemy
+        self, bench: Bench, note: Task, db: SQLAlchemy
     ) -> None:
         with Session(bench.host.engine) as one, Session(bench.host.engine) as two:
             note.options(session=one).enqueue(text="a")
@@ -127,7 +127,7 @@ class TestBirths:
         ]
 
     def test_a_transaction_that_commits_late_is_counted_late(
-        self, bench: Bench, note: Worker, db: SQLAlchemy, now: datetime
+        self, bench: Bench, note: Task, db: SQLAlchemy, now: datetime
     ) -> None:
         with Session(bench.host.engine) as session:
             note.options(session=session).enqueue(text="slow")
@@ -139,7 +139,7 @@ class TestBirths:
         assert born(bench) == {"default": (1, 0)}
 
     def test_recording_folding_and_removing_at_once_lose_no_birth(
-        self, app: Flask, make_bench: MakeBench, note: Worker, now: datetime
+        self, app: Flask, make_bench: MakeBench, note: Task, now: datetime
     ) -> None:
         benches = [make_bench() for _ in range(4)]
         with app.app_context(), Session(benches[0].host.engine) as session:
@@ -292,7 +292,7 @@ class TestDepths:
     def test_a_big_backlog_is_a_lower_bound(
         self,
         bench: Bench,
-        note: Worker,
+        note: Task,
         db: SQLAlchemy,
         now: datetime,
         monkeypatch: pytest.MonkeyPatch,

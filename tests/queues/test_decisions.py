@@ -132,7 +132,7 @@ def test_a_queue_is_known_by_a_listener_or_a_declared_worker(
     def declared() -> None:
         """Nothing was ever enqueued for it."""
 
-    opsjobs.worker(queue="declared")(declared)
+    opsjobs.task(queue="declared")(declared)
     receipt = operator.run("queue.pause", ["queue/listened/to", "queue/declared"], **WHY)
     assert [item.name for item in receipt.done] == ["listened/to", "declared"]
 

@@ -24,7 +24,7 @@ opsjobs = OpsJobs()
 
 
 def create_app(**config: Any) -> Flask:
-    """A host with the workers below; `TEST_CONFIG_<KEY>` in the environment sets a key of its config."""
+    """A host with the tasks below; `TEST_CONFIG_<KEY>` in the environment sets a key of its config."""
     app = Flask(__name__)
     app.config.update(
         SECRET_KEY="only for tests",
@@ -39,24 +39,24 @@ def create_app(**config: Any) -> Flask:
 
 
 @opsjobs.cron("0 0 1 1 *", name="yearly", args={"a": 1, "b": 2})
-@opsjobs.worker(record_output=True)
+@opsjobs.task(record_output=True)
 def add(a: int, b: int) -> int:
     return a + b
 
 
-@opsjobs.worker(max_attempts=3, backoff=0)
+@opsjobs.task(max_attempts=3, backoff=0)
 def fail(message: str = "on purpose") -> None:
     raise RuntimeError(message)
 
 
-@opsjobs.worker(max_attempts=3, backoff=0)
+@opsjobs.task(max_attempts=3, backoff=0)
 def fail_until(attempt: int) -> None:
     """Raises until its attempt of that number, which returns."""
     if current_job().attempt < attempt:
         raise RuntimeError("not yet")
 
 
-@opsjobs.worker(max_attempts=2, backoff=0)
+@opsjobs.task(max_attempts=2, backoff=0)
 def die(attempts: int = 1) -> None:
     """SIGKILLs its own process in its first attempts."""
     if current_job().attempt <= attempts:
@@ -64,14 +64,14 @@ def die(attempts: int = 1) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-@opsjobs.worker(max_attempts=5)
+@opsjobs.task(max_attempts=5)
 def hold(gate: str, timeout: float = 60) -> None:
     """Runs until somebody makes the file `gate`; says that it has begun by making `gate + ".begun"`."""
     Path(gate + ".begun").touch()
     wait_until(Path(gate).exists, timeout, what=gate)
 
 
-@opsjobs.worker(max_attempts=5)
+@opsjobs.task(max_attempts=5)
 def note(path: str, line: str) -> None:
     """Appends a line to a file: what really ran, and how often, whatever the database says."""
     with open(path, "a") as file:
@@ -84,7 +84,7 @@ BEGUN = """CREATE TABLE IF NOT EXISTS begun (
     at timestamptz NOT NULL DEFAULT clock_timestamp())"""
 
 
-@opsjobs.worker(max_attempts=5)
+@opsjobs.task(max_attempts=5)
 def witness(gate: str | None = None, dsn: str | None = None) -> None:
     """Writes a row that it has begun; with a gate it then runs until somebody makes that file.
 
@@ -104,26 +104,26 @@ def witness(gate: str | None = None, dsn: str | None = None) -> None:
         wait_until(Path(gate).exists, 60, what=gate)
 
 
-@opsjobs.worker(queue="limited", max_attempts=5, limit=Limit("lone", concurrency=1))
+@opsjobs.task(queue="limited", max_attempts=5, limit=Limit("lone", concurrency=1))
 def witness_alone(gate: str | None = None) -> None:
     """As `witness`, and only one at a time."""
     witness.function(gate)
 
 
-@opsjobs.worker
+@opsjobs.task
 def progress_then_hold(gate: str) -> None:
     """Tells how far it is, then waits for the file `gate`."""
     current_job().progress(3, 10, "third")
     wait_until(Path(gate).exists, 60, what=gate)
 
 
-@opsjobs.worker(record_output=True)
+@opsjobs.task(record_output=True)
 def large(size: int) -> str:
     """Returns so many characters."""
     return "x" * size
 
 
-@opsjobs.worker
+@opsjobs.task
 def deaf() -> None:
     """Does not heed its time limit, as a loop in C would not."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
@@ -132,7 +132,7 @@ def deaf() -> None:
         pass
 
 
-@opsjobs.worker(record_output=True)
+@opsjobs.task(record_output=True)
 def backend_pid() -> int:
     """Which connection to Postgres it has."""
     found: int = db.session.scalar(text("SELECT pg_backend_pid()"))
@@ -157,23 +157,23 @@ def look_into_the_session() -> tuple[int, str | None]:
     return found, left
 
 
-@opsjobs.worker
+@opsjobs.task
 def say(text: str) -> None:
     """Logs a line."""
     logging.getLogger(__name__).warning("%s", text)
 
 
-@opsjobs.worker(queue="limited", limit=Limit("tick", rate=20, per=1, burst=1))
+@opsjobs.task(queue="limited", limit=Limit("tick", rate=20, per=1, burst=1))
 def tick() -> None:
     """Nothing, twenty times a second, and never two at once."""
 
 
-@opsjobs.worker(queue="limited", limit=Limit("tock", rate=20, per=1, burst=20))
+@opsjobs.task(queue="limited", limit=Limit("tock", rate=20, per=1, burst=20))
 def tock() -> None:
     """Nothing, twenty times a second, and a second's worth at once."""
 
 
-@opsjobs.worker(queue="limited", max_attempts=5, limit=Limit("one", concurrency=1))
+@opsjobs.task(queue="limited", max_attempts=5, limit=Limit("one", concurrency=1))
 def hold_one(gate: str) -> None:
     """As `hold`, and only one at a time."""
     hold.function(gate)

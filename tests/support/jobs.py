@@ -8,19 +8,17 @@ from typing import Any
 from flask_opsjobs.jobs.claimed import Claimed
 from flask_opsjobs.jobs.log_tail import Ring
 from flask_opsjobs.jobs.perform import Report
-from flask_opsjobs.jobs.worker import Worker
+from flask_opsjobs.jobs.task import Task
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-def make_claimed(
-    worker: Worker | str, args: dict[str, Any] | None = None, **changes: Any
-) -> Claimed:
+def make_claimed(task: Task | str, args: dict[str, Any] | None = None, **changes: Any) -> Claimed:
     """The first attempt of job 7, claimed at `NOW`; `changes` as in `Claimed`."""
     columns: dict[str, Any] = {
         "id": 7,
         "dispatch_no": 1,
-        "worker": worker if isinstance(worker, str) else worker.name,
+        "task": task if isinstance(task, str) else task.name,
         "queue": "default",
         "args": args or {},
         "meta": {},

@@ -1,4 +1,4 @@
-"""The host of the bench: one worker that does nothing, managed and plain."""
+"""The host of the bench: one task that does nothing, managed and plain."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def create_app() -> Flask:
     return app
 
 
-@opsjobs.worker
+@opsjobs.task
 def noop(number: int = 0) -> None:
     """Nothing, managed."""
 
@@ -45,10 +45,10 @@ def limited(account: int = 0) -> None:
     """Nothing, within a limit."""
 
 
-limited = opsjobs.worker(limit=_limit())(limited)
+limited = opsjobs.task(limit=_limit())(limited)
 
 
-@opsjobs.worker
+@opsjobs.task
 def stamp(path: str) -> None:
     """Write down when it started."""
     plain_stamp(path)

@@ -1,4 +1,4 @@
-"""The host of the pages' bench: the shop's workers without their waits, each of which ends as it is told."""
+"""The host of the pages' bench: the shop's tasks without their waits, each of which ends as it is told."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _meet_fate() -> None:
         raise fate
 
 
-@opsjobs.worker(
+@opsjobs.task(
     queue="billing",
     priority=1,
     max_attempts=3,
@@ -64,52 +64,52 @@ def process_invoice(account_id: int, invoice_id: int) -> dict[str, object]:
     return {"receipt": f"R-{invoice_id}", "account": account_id, "cents": 12_50}
 
 
-@opsjobs.worker(queue="mail", backoff=3600)
+@opsjobs.task(queue="mail", backoff=3600)
 def send_receipt(customer_id: int, invoice_id: int) -> None:
     """Mail a receipt."""
     _meet_fate()
 
 
-@opsjobs.worker(queue="mail", priority=7, max_attempts=3)
+@opsjobs.task(queue="mail", priority=7, max_attempts=3)
 def send_reminder(customer_id: int, invoice_id: int) -> None:
     """Remind of an invoice."""
     _meet_fate()
 
 
-@opsjobs.worker(queue="crm", timeout=60)
+@opsjobs.task(queue="crm", timeout=60)
 def sync_customer(customer_id: int, pages: int = 40) -> None:
     """Copy a customer's contacts page by page."""
     _meet_fate()
     current_job().progress(pages, pages, "400 of 400 contacts")
 
 
-@opsjobs.worker(queue="reports", max_attempts=1, timeout=120, record_output=True)
+@opsjobs.task(queue="reports", max_attempts=1, timeout=120, record_output=True)
 def render_report(report: str, rows: int = 60) -> dict[str, object]:
     """Render a report."""
     _meet_fate()
     return {"report": report, "rows": rows, "sections": ["totals", "by region", "by month"]}
 
 
-@opsjobs.worker(queue="billing", priority=8, max_attempts=1)
+@opsjobs.task(queue="billing", priority=8, max_attempts=1)
 def import_bank_file(name: str, lines: int = 50, bank_account: str = "") -> None:
     """Read a bank's file line by line."""
     _meet_fate()
 
 
-@opsjobs.worker(max_attempts=3, record_output=True)
+@opsjobs.task(max_attempts=3, record_output=True)
 def resize_avatar(user_id: int, width: int = 128) -> dict[str, int]:
     """Cut a picture to size."""
     _meet_fate()
     return {"user": user_id, "bytes": width * width // 3}
 
 
-@opsjobs.worker(priority=9, timeout=60)
+@opsjobs.task(priority=9, timeout=60)
 def rebuild_search(index: str) -> None:
     """Build a search index anew."""
     _meet_fate()
 
 
-@opsjobs.worker(max_attempts=4, backoff=0)
+@opsjobs.task(max_attempts=4, backoff=0)
 def deliver_webhook(url: str, event: str, api_key: str = "") -> None:
     """Tell a customer's server of an event."""
     _meet_fate()

@@ -60,16 +60,16 @@ _SEARCHES = (
     "args.invoice_id:{number}",
     "args.account_id:no-such",
     "args.pages:40",
-    "args.account_id:{account} state:failed worker:process_invoice",
+    "args.account_id:{account} state:failed task:process_invoice",
 )
 _JOBS = (
     "",
     *(f"state:{state}" for state in ("available", "started", "scheduled", "finished", "failed")),
     "queue:mail",
-    "worker:rebuild_search",
-    "state:failed worker:rebuild_search",
-    "state:canceled queue:mail worker:send_reminder",
-    "state:started worker:rebuild_search",
+    "task:rebuild_search",
+    "state:failed task:rebuild_search",
+    "state:canceled queue:mail task:send_reminder",
+    "state:started task:rebuild_search",
     "tag:eu",
     "tag:customer:{account}",
     "tag:no-such",
@@ -130,7 +130,7 @@ def _queries(url: Url, known: Known) -> Sequence[Mapping[str, str]]:
     if endpoint.startswith("jobs") and url.kind == "file":
         return [{}, {"q": "state:failed"}, {"q": _SEARCHES[0]}]
     if endpoint == "jobs_suggest":
-        return [{"q": text} for text in ("wor", "worker:pro", "queue:m", "args.", "tag:eu")]
+        return [{"q": text} for text in ("tas", "task:pro", "queue:m", "args.", "tag:eu")]
     if endpoint == "limiter_simulate":
         return [{}, {"partition": "{account}", "live": "yes", "rate": "20"}]
     if endpoint == "audit":

@@ -4,7 +4,7 @@ The production writers record and end a thousand jobs a second here, so a millio
 ten million three. So they make a few hundred (`bench_pages_sample`), and Postgres copies these in bulk: each copy has
 an id, an account and a number of its own in arguments, errors, logs and tags, lies somewhere in the last thirty days,
 and took another time. Every other column stays as production left it, and `require_like_sample` compares what is
-filled. How often each worker, state and end occurs is said in the tables below.
+filled. How often each task, state and end occurs is said in the tables below.
 
 Indexes are taken away, built anew from their own definitions, and then the last `LATE` rows pass through them, so that
 they are as a busy database has them. Birth slips are summed per minute and queue from the rows. No receipts are made:
@@ -24,7 +24,7 @@ from tests.tools.bench_pages_sample import ACCOUNT, NUMBER
 
 Connection = psycopg.Connection[Any]
 
-WORKERS = {
+TASKS = {
     "process_invoice": 300, "send_receipt": 300, "deliver_webhook": 200, "resize_avatar": 100, "sync_customer": 50,
     "send_reminder": 30, "import_bank_file": 10, "render_report": 6, "rebuild_search": 4,
 }  # fmt: skip
@@ -121,7 +121,7 @@ def _set_aside(connection: Connection) -> None:
 def _choose(connection: Connection) -> None:
     """Which sample each slot stands for: final jobs find one by chance, live ones in turn."""
     finals = connection.execute(
-        "SELECT id, ended_by, worker, count(*) OVER (PARTITION BY ended_by, worker) "
+        "SELECT id, ended_by, task, count(*) OVER (PARTITION BY ended_by, task) "
         "FROM sample.jobs WHERE ended_at IS NOT NULL ORDER BY id"
     ).fetchall()
     chances = random.Random(1)
@@ -139,11 +139,11 @@ def _choose(connection: Connection) -> None:
 
 
 def _weights(finals: Sequence[Any]) -> list[float]:
-    """Ends in the shares of `ENDS`, within each its workers in the shares of `WORKERS`."""
+    """Ends in the shares of `ENDS`, within each its tasks in the shares of `TASKS`."""
     ends: dict[str, float] = {}
-    for _, end, worker, alike in finals:
-        ends[end] = ends.get(end, 0) + WORKERS[worker] / alike
-    return [ENDS[end] / ends[end] * WORKERS[worker] / alike for _, end, worker, alike in finals]
+    for _, end, task, alike in finals:
+        ends[end] = ends.get(end, 0) + TASKS[task] / alike
+    return [ENDS[end] / ends[end] * TASKS[task] / alike for _, end, task, alike in finals]
 
 
 def _live(connection: Connection) -> Iterator[int]:

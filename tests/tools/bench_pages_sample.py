@@ -39,7 +39,7 @@ from tests.tools.bench_pages_host import (
 
 ACCOUNT, NUMBER = 111_111, 222_222
 GATEWAY = f"customer-api did not answer in 30 s (POST /v2/invoices, account {ACCOUNT})"
-# How each worker is called; invoices differ, since one is charged once.
+# How each task is called; invoices differ, since one is charged once.
 CALLS: dict[Any, dict[str, Any]] = {
     process_invoice: {"account_id": ACCOUNT, "invoice_id": NUMBER},
     send_receipt: {"customer_id": ACCOUNT, "invoice_id": NUMBER},
@@ -54,11 +54,11 @@ CALLS: dict[Any, dict[str, Any]] = {
 _TAGS = ["import", f"customer:{ACCOUNT}"]
 
 
-def _enqueue(worker: Any, fate: Exception | None = None, **options: Any) -> int:
+def _enqueue(task: Any, fate: Exception | None = None, **options: Any) -> int:
     """One job, which will end with `fate`; committed, and so dispatched."""
-    if worker is process_invoice:
+    if task is process_invoice:
         options["unique"] = None
-    job_id: int = worker.options(**options).enqueue(**CALLS[worker]).id
+    job_id: int = task.options(**options).enqueue(**CALLS[task]).id
     if fate is not None:
         fates[job_id] = fate
     db.session.commit()
@@ -67,7 +67,7 @@ def _enqueue(worker: Any, fate: Exception | None = None, **options: Any) -> int:
 
 def _run_until_done(app: Flask, connection: Any) -> None:
     """Real workers, and what the loops do between two attempts."""
-    queues = sorted({worker.declared.queue for worker in opsjobs.workers.values()})
+    queues = sorted({task.declared.queue for task in opsjobs.tasks.values()})
     for _ in range(4):  # as many attempts as any of these has
         now = read_clock(connection)
         stage(connection, now)
@@ -76,12 +76,12 @@ def _run_until_done(app: Flask, connection: Any) -> None:
 
 
 def _final(app: Flask, connection: Any) -> None:
-    for worker, call in CALLS.items():
-        worker.enqueue_many([call] * 6)
-        _enqueue(worker, tags=_TAGS)
-    for worker in (process_invoice, deliver_webhook, import_bank_file, render_report):
+    for task, call in CALLS.items():
+        task.enqueue_many([call] * 6)
+        _enqueue(task, tags=_TAGS)
+    for task in (process_invoice, deliver_webhook, import_bank_file, render_report):
         for _ in range(3):
-            _enqueue(worker, GatewayTimeout(GATEWAY))
+            _enqueue(task, GatewayTimeout(GATEWAY))
     _enqueue(deliver_webhook, GatewayTimeout("410 Gone: https://gone.example/in"), tags=_TAGS)
     _enqueue(process_invoice, Discard(f"invoice {NUMBER} does not exist"))
     _enqueue(send_reminder, Cancel("paid in the meantime"))
@@ -105,17 +105,17 @@ def _live(app: Flask, connection: Any, bench: Bench) -> None:
     _enqueue(sync_customer, RetryIn(3600, "503 Service Unavailable from the CRM"))
     _enqueue(send_receipt, GatewayTimeout("421 4.7.0 greylisted, try again later"))
     _run_until_done(app, connection)
-    for worker in (send_reminder, render_report):
-        _enqueue(worker, delay=3600)
-    for worker in (sync_customer, process_invoice):
-        job_id = _enqueue(worker)
+    for task in (send_reminder, render_report):
+        _enqueue(task, delay=3600)
+    for task in (sync_customer, process_invoice):
+        job_id = _enqueue(task)
         bench.claim(job_id)
         note = {"done": [3], "total": [9], "notes": ["row 3"]}
         told = {"ids": [job_id], "dispatch_nos": [1], **note}
         connection.execute(sql.load("write_progress"), told)
-    for worker in (resize_avatar, deliver_webhook, send_receipt):
+    for task in (resize_avatar, deliver_webhook, send_receipt):
         for _ in range(30):  # more than the window: some are queued, some available
-            _enqueue(worker)
+            _enqueue(task)
 
 
 @contextlib.contextmanager

@@ -37,9 +37,7 @@ def managed_run(kind: str, count: int) -> float:
         db.session.commit()
         began = time.perf_counter()
         # Without RQ's scheduler, as `plain_run`: a process that only plain jobs need.
-        code = run(
-            app, ["default"], simple=kind == "simple", max_jobs=count, with_scheduler=False
-        )
+        code = run(app, ["default"], simple=kind == "simple", max_jobs=count, with_scheduler=False)
         seconds = time.perf_counter() - began
         finished = db.session.scalar(
             text("SELECT count(*) FROM opsjobs.jobs WHERE state = 'finished'")

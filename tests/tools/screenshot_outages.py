@@ -133,11 +133,11 @@ def _long_names(site: Site) -> None:
         _busy(session)
         make_executor(session, "missing", name=f"{LONG[:70]}:2207", queues=[LONG])
         make_executor(session, queues=["other" + LONG[5:]])
-        make_job(session, queue=LONG, worker=LONG)
-        make_job(session, queue="other" + LONG[5:], worker=LONG)
+        make_job(session, queue=LONG, task=LONG)
+        make_job(session, queue="other" + LONG[5:], task=LONG)
         make_book(session, queue=LONG)
         for _ in range(3):
-            make_job(session, "failed", queue=LONG, worker=LONG, ended_at=ago(minutes=4))
+            make_job(session, "failed", queue=LONG, task=LONG, ended_at=ago(minutes=4))
         make_limiter(session, LONG, rate=None, per_seconds=None, burst=None, concurrency=100)
         make_limited(session, "7", limiter=LONG)
     why = {"actor": "ops-demo", "reason": "the vendor asked us to wait until the migration is over"}

@@ -18,7 +18,7 @@ UNPICTURED = {"jump", "missing", "job_raw", "cron_change"}
 QUEUE = "mail"
 LONGEST_S = 120
 # Several attempts, and lines that it logged.
-FAILED = "state=failed&worker=process_invoice"
+FAILED = "state=failed&task=process_invoice"
 RETRY, PAUSE = (
     "the bank confirmed that it is well again",
     "mail server moves tonight, ticket OPS-311",

@@ -13,11 +13,11 @@ from flask_opsjobs.web.urls import URLS, Url
 PREFIX = "/ops/jobs"
 GUARDED = [url for url in URLS if url.kind != "asset"]
 # What a URL answers when nothing is in the way and it is asked with `form_of`; else a verb 303, the rest 200.
-# What would make or change a cron entry is refused: these hosts have no worker. tests/web/test_cron.py has one.
-WITHOUT_WORKER = {"cron_create": 422, "cron_edit": 422, "cron_make": 422}
+# What would make or change a cron entry is refused: these hosts have no task. tests/web/test_cron.py has one.
+WITHOUT_TASK = {"cron_create": 422, "cron_edit": 422, "cron_make": 422}
 SHOWN_AGAIN = {"cron_new_runs": 200, "cron_change_runs": 200}
 GOOD = {
-    **WITHOUT_WORKER,
+    **WITHOUT_TASK,
     **SHOWN_AGAIN,
     "jump": 303,
     "missing": 404,

@@ -29,8 +29,8 @@ LOOPS = (
 ENDS = {"finished": "returned", "failed": "exhausted", "canceled": "canceled"}
 TRACEBACK = """Traceback (most recent call last):
   File "/app/flask_opsjobs/jobs/perform.py", line 80, in perform
-    value = worker.function(**args)
-  File "/app/billing/workers.py", line 41, in process_invoice
+    value = task.function(**args)
+  File "/app/billing/tasks.py", line 41, in process_invoice
     receipt = gateway.charge(account, invoice)
   File "/venv/lib/python3.11/site-packages/requests/api.py", line 59, in post
     return request("post", url)
@@ -54,7 +54,7 @@ def make_job(session: Session, state: str = "available", **values: Any) -> Job:
     then = ago(minutes=20)
     has_run = state in ("started", "retryable", *FINAL)
     defaults: dict[str, Any] = {
-        "worker": "send_invoice",
+        "task": "send_invoice",
         "queue": "default",
         "state": state,
         "args": {"account_id": 42},

@@ -493,7 +493,7 @@ def test_the_notes_of_many_are_merged(get: Any, preview: Any, session: Session) 
     [
         ("/ops/jobs/jobs?state=failed", "2 more match"),
         ("/ops/jobs/jobs?state=failed&queue=mail", "1 more match"),
-        ("/ops/jobs/jobs?worker=send_invoice", "3 more match"),
+        ("/ops/jobs/jobs?task=send_invoice", "3 more match"),
         ("/ops/jobs/jobs?state=failed&queue=elsewhere", None),
         ("/ops/jobs/jobs", None),
         ("/ops/jobs/jobs?state=nonsense", None),

@@ -30,7 +30,7 @@ WHY = {"actor": "tester", "reason": "because it is a test"}
 Get = Callable[..., Any]
 NEW = {
     "name": "hourly",
-    "worker": "sync",
+    "task": "sync",
     "expression": "0 * * * *",
     "zone": "Europe/Paris",
     "overlap": "skip",
@@ -41,7 +41,7 @@ NEW = {
 
 @pytest.fixture
 def entry(host: Host, opsjobs: OpsJobs) -> Runner:
-    """The entry `nightly` of a worker `sync`, taken over three hours ago by a scheduler that then slept.
+    """The entry `nightly` of a task `sync`, taken over three hours ago by a scheduler that then slept.
 
     Its slots are about half an hour away from now, in either direction: none comes while a test runs, and none has come
     so lately that it would still be run. Three have come since then.
@@ -51,7 +51,7 @@ def entry(host: Host, opsjobs: OpsJobs) -> Runner:
         """Does nothing."""
 
     opsjobs.cron(f"{_far_minute()} * * * *", name="nightly", args={"account": 42})(
-        opsjobs.worker(redact={"secret"})(sync)
+        opsjobs.task(redact={"secret"})(sync)
     )
     runner = Runner(cron_loop.LOOP, host, "one")
     look(runner, hours=-3)
@@ -104,10 +104,10 @@ def test_while_no_scheduler_runs_nothing_is_called_well(get: Get, entry: Runner)
 def test_an_entry_that_an_awake_scheduler_leaves_is_told(
     get: Get, entry: Runner, opsjobs: OpsJobs
 ) -> None:
-    """It does not know the worker, and newer code may."""
-    worker = opsjobs.workers.pop("sync")
+    """It does not know the task, and newer code may."""
+    task = opsjobs.tasks.pop("sync")
     look(entry)
-    opsjobs.workers["sync"] = worker
+    opsjobs.tasks["sync"] = task
     for path in ("/cron", "/cron/nightly"):
         page = soup(get(path).text)
         assert any(
@@ -139,7 +139,7 @@ def test_an_outage_that_began_long_ago_is_told_everywhere(
 def test_a_zone_that_has_vanished_is_told_and_hides_no_other_entry(
     get: Get, entry: Runner, host: Host, opsjobs: OpsJobs
 ) -> None:
-    opsjobs.cron("@daily", name="other")(opsjobs.workers["sync"])
+    opsjobs.cron("@daily", name="other")(opsjobs.tasks["sync"])
     look(Runner(cron_loop.LOOP, host, "two"))
     connection = connect_apart(host.engine)
     connection.execute("UPDATE opsjobs.cron_entries SET zone = 'Gone/Zone' WHERE name = 'nightly'")
@@ -168,7 +168,7 @@ def test_what_newer_slots_hide_is_not_denied(
     get: Get, host: Host, opsjobs: OpsJobs, entry: Runner
 ) -> None:
     """More slots than the strip shows have come since the missed ones and since the job that still runs."""
-    opsjobs.cron("* * * * *", name="often")(opsjobs.workers["sync"])
+    opsjobs.cron("* * * * *", name="often")(opsjobs.tasks["sync"])
     runner = Runner(cron_loop.LOOP, host, "two")
     for minutes in (90, 60, *range(25, -1, -1)):
         look(runner, minutes=-minutes)
@@ -303,11 +303,11 @@ def test_what_was_kept_before_its_worker_redacted_it_is_not_shown(
     def call(account: int = 0, secret: str = "") -> None:
         """Does nothing."""
 
-    what = {key: value for key, value in NEW.items() if key != "name"} | {"worker": "later"}
-    opsjobs.worker(name="later")(call)
+    what = {key: value for key, value in NEW.items() if key != "name"} | {"task": "later"}
+    opsjobs.task(name="later")(call)
     Operator(host).create_cron("hourly", what | {"args": {"secret": "k-4711"}}, **WHY)
-    del opsjobs.workers["later"]
-    opsjobs.worker(name="later", redact={"secret"})(call)
+    del opsjobs.tasks["later"]
+    opsjobs.task(name="later", redact={"secret"})(call)
     for page in ("/cron/hourly", "/edit/cron/hourly"):
         assert "k-4711" not in get(page).text
 
@@ -445,7 +445,7 @@ def test_an_entry_is_made_changed_and_deleted_at_runtime(
     [
         ({"expression": "* * * *"}, "has 4 fields"),
         ({"zone": "Europe/Pari"}, "did you mean"),
-        ({"worker": "nobody"}, "there is no worker"),
+        ({"task": "nobody"}, "there is no task"),
         ({"args": "{"}, "args is not JSON"),
         ({"args": '{"no": 1}'}, "no"),
         ({"overlap": "sometimes"}, "overlap must be one of"),
@@ -473,7 +473,7 @@ def test_nonsense_is_refused_with_its_place_in_the_form_that_was_sent(
         assert main.select_one("#entry-expression")["value"] == sent["expression"]
         assert main.select_one("#entry-args").text == sent["args"]
         picked = [option["value"] for option in main.select("option[selected]")]
-        assert sent["worker"] in picked
+        assert sent["task"] in picked
 
 
 def test_each_fault_of_a_form_stands_below_its_own_field(
@@ -489,18 +489,18 @@ def test_each_fault_of_a_form_stands_below_its_own_field(
 def test_a_form_gives_back_what_was_typed_as_it_was(
     client: FlaskClient, get: Get, opsjobs: OpsJobs, host: Host, entry: Runner
 ) -> None:
-    opsjobs.worker(name="say")(_say)
+    opsjobs.task(name="say")(_say)
     what = {key: value for key, value in NEW.items() if key != "name"}
-    Operator(host).create_cron("told", what | {"worker": "say", "args": {"text": "\x7f"}}, **WHY)
+    Operator(host).create_cron("told", what | {"task": "say", "args": {"text": "\x7f"}}, **WHY)
     form = soup(get("/edit/cron/told").text)
     typed = {
         "args": form.select_one("#entry-args").text,
-        "worker": "say",
+        "task": "say",
         "expression": "1 * * * *",
     }
     send(client, "/cron/told/edit", **what | typed)
-    del opsjobs.workers["say"]
-    (picked,) = soup(get("/edit/cron/told").text).select("#entry-worker [selected]")
+    del opsjobs.tasks["say"]
+    (picked,) = soup(get("/edit/cron/told").text).select("#entry-task [selected]")
     assert "not declared here" in picked.text
 
 

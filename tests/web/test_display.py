@@ -41,7 +41,7 @@ def _carry(session: Session, text: str, names: str, *, labels: str | None = None
     jobs = {}
     for state in ("failed", "started", "canceled", "finished", "retryable", "available"):
         job = jobs[state] = make_job(
-            session, state, worker=names, queue=names, line=labels, args=payload, meta=payload,
+            session, state, task=names, queue=names, line=labels, args=payload, meta=payload,
             tags=[labels], error=f"{text}\nand a second line of {text}", dispatch_no=2,
             ended_reason=text if state in ("failed", "canceled") else None,
         )  # fmt: skip
@@ -112,7 +112,7 @@ def test_names_with_odd_characters_make_links_that_lead_somewhere(
     app: Flask, session: Session
 ) -> None:
     name = "a/b?c#d&e=f <g> 'h' ü 🐙 %00 \\"
-    make_job(session, "failed", worker=name, queue=f"queue {name}")
+    make_job(session, "failed", task=name, queue=f"queue {name}")
     session.commit()
     client = app.test_client()
     for path in ("/ops/jobs", "/ops/jobs/jobs"):
@@ -207,11 +207,11 @@ def test_without_payload_view_nothing_of_the_payload_is_shown(
 def test_a_redacted_parameter_is_said_not_to_be_stored(
     app: Flask, opsjobs: OpsJobs, session: Session
 ) -> None:
-    @opsjobs.worker(redact={"ssn"})
+    @opsjobs.task(redact={"ssn"})
     def hire(name: str, ssn: str | None = None) -> None: ...
 
-    new = make_job(session, worker="hire", args={"name": "Ada"})
-    old = make_job(session, worker="hire", args={"name": "Ada", "ssn": SECRET})
+    new = make_job(session, task="hire", args={"name": "Ada"})
+    old = make_job(session, task="hire", args={"name": "Ada", "ssn": SECRET})
     session.commit()
     client = app.test_client()
     assert "[not stored: redact]" in client.get(f"/ops/jobs/jobs/{new.id}").text

@@ -130,7 +130,7 @@ def _carry(session: Session) -> None:
     }
     args["password=hunter2"] = 1
     make_job(
-        session, "failed", worker="pay", args=args, meta=args, tags=["secret=hunter2", "eu"],
+        session, "failed", task="pay", args=args, meta=args, tags=["secret=hunter2", "eu"],
         error="password=hunter2", ended_reason="token: hunter2",
     )  # fmt: skip
     session.commit()
@@ -142,7 +142,7 @@ def test_everything_passes_the_display_policy(
     def pay(note: str = "") -> None:
         """Keeps a note back."""
 
-    opsjobs.worker(redact={"note"})(pay)
+    opsjobs.task(redact={"note"})(pay)
     client = make_app(opsjobs=opsjobs, display=_Hides()).test_client()
     _carry(session)
     # What was stored under the redacted name before it was: only in `meta`, which has no parameters.
@@ -196,17 +196,17 @@ def _is_computed(cell: str) -> bool:
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_a_spreadsheet_computes_nothing(formula: str, get: Get, session: Session) -> None:
     make_job(
-        session, "failed", worker=formula, queue=formula, tags=[formula], error=formula,
+        session, "failed", task=formula, queue=formula, tags=[formula], error=formula,
         ended_reason=formula,
     )  # fmt: skip
     session.commit()
     (row,), _ = _csv(get("/jobs.csv").text)
-    for name in ("worker", "queue", "tags", "error", "ended_reason"):
+    for name in ("task", "queue", "tags", "error", "ended_reason"):
         assert row[name].startswith("'"), "all of the cell is text"
         assert not _is_computed(row[name])
         assert row[name].replace("'", "") == formula.replace("'", ""), "and nothing is lost"
     (as_is,), _ = _ndjson(get("/jobs.ndjson").text)
-    assert as_is["worker"] == formula
+    assert as_is["task"] == formula
 
 
 @pytest.mark.parametrize("text", HARMLESS)

@@ -35,7 +35,7 @@ filters = st.builds(
     ),
     state=st.none() | st.sampled_from(STATES),
     queue=st.none() | names,
-    worker=st.none() | names,
+    task=st.none() | names,
     created=st.none()
     | st.builds(Created, st.booleans(), st.integers(0, 99_999), st.sampled_from("smhd")),
     limit=st.sampled_from(LIMITS),
@@ -59,10 +59,10 @@ def test_conditions_tell_filters_apart(one: JobFilter, other: JobFilter) -> None
 
 
 def test_the_box_means_the_same_as_the_fields() -> None:
-    box = JobFilter.from_query([("q", ' state:failed  queue:"my queue" worker:send created:<2h ')])
-    fields = [("state", "failed"), ("queue", "my queue"), ("worker", "send"), ("created", "< 2h")]
+    box = JobFilter.from_query([("q", ' state:failed  queue:"my queue" task:send created:<2h ')])
+    fields = [("state", "failed"), ("queue", "my queue"), ("task", "send"), ("created", "< 2h")]
     assert box == JobFilter.from_query([*fields, ("before", "x"), ("q", "")])
-    assert box.text == 'queue:"my queue" worker:send created:<2h'
+    assert box.text == 'queue:"my queue" task:send created:<2h'
 
 
 def test_the_same_said_twice_is_the_same() -> None:
@@ -82,16 +82,16 @@ def test_the_same_said_twice_is_the_same() -> None:
         ({"limit": "-25"}, "limit:"),
         ({"limit": "25.0"}, "limit:"),
         ({"queue": "a\x00b"}, "queue: holds a control character"),
-        ({"worker": "x" * 201}, "worker: has at most 200 characters"),
-        ({"worker": 'a"b'}, "worker: a quotation mark"),
+        ({"task": "x" * 201}, "task: has at most 200 characters"),
+        ({"task": 'a"b'}, "task: a quotation mark"),
         ({"q": "hello"}, "search: what is 'hello'?"),
         ({"q": '"hello there"'}, "search: what is 'hello there'?"),
-        ({"q": 'worker:"open'}, "search: cannot read"),
+        ({"q": 'task:"open'}, "search: cannot read"),
         ({"q": "queue:"}, "queue: needs a value"),
         ({"q": "a\x00:b"}, "search: holds a control character"),
         (
             {"q": "colour:red"},
-            "colour: cannot be searched; known are state, queue, worker, tag, error, created, "
+            "colour: cannot be searched; known are state, queue, task, tag, error, created, "
             "origin, id, args.NAME",
         ),
         ({"q": "args.:42"}, "args.: write args.name:value"),

@@ -66,7 +66,7 @@ def test_the_error_comes_first_and_says_where(get: Get, jobs: dict[str, Job]) ->
     assert "GatewayTimeout: no answer" in first.h2.text
     frames = [" ".join(row.text.split()) for row in first.select(".frames tr")]
     assert frames == [
-        "billing/workers.py:41process_invoicereceipt = gateway.charge(account, invoice)",
+        "billing/tasks.py:41process_invoicereceipt = gateway.charge(account, invoice)",
         "2 frames in requests, urllib3",
         'billing/gateway.py:64_postraise GatewayTimeout("customer-api did not answer in 30 s") from e',
     ]
@@ -207,9 +207,9 @@ def test_a_receipt_says_whose_it_is(
     def greet(name: str) -> None:
         """Says hello."""
 
-    worker = opsjobs.worker(unique=Unique(within=timedelta(hours=1)))(greet)
+    task = opsjobs.task(unique=Unique(within=timedelta(hours=1)))(greet)
     with app.app_context():
-        first = worker.enqueue(name="Ann")
+        first = task.enqueue(name="Ann")
         app.extensions["sqlalchemy"].session.commit()
     job = session.get_one(Job, first.id)
     assert "the same call answers with this job" in _relation(get, job, "Unique")

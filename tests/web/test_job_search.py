@@ -72,12 +72,12 @@ class _Hides(ShowAll):
 
 @pytest.fixture
 def hiding(make_app: Callable[..., Flask], opsjobs: OpsJobs) -> Get:
-    """Asks a host with a display policy and a worker with a redacted parameter."""
+    """Asks a host with a display policy and a task with a redacted parameter."""
 
     def pay(amount: int, token: str = "", iban: str = "", note: str = "") -> None:
         """Has secrets."""
 
-    opsjobs.worker(redact={"note"}, tags=["money", "password=x"])(pay)
+    opsjobs.task(redact={"note"}, tags=["money", "password=x"])(pay)
     client = make_app(opsjobs=opsjobs, display=_Hides()).test_client()
 
     def get(path: str, status: int = 200, **options: Any) -> Any:
@@ -94,15 +94,15 @@ def hiding(make_app: Callable[..., Flask], opsjobs: OpsJobs) -> Get:
         "args.token:abc",
         "args.card.cvv:123",
         "args.note:x",  # redacted
-        "worker:pay args.note:x",
-        "worker:nobody args.note:x",
+        "task:pay args.note:x",
+        "task:nobody args.note:x",
         'args.amount:"password=x"',
         "error:password=hunter",
         "tag:password=x",
     ],
 )
 def test_what_is_hidden_cannot_be_searched(box: str, hiding: Get, session: Session) -> None:
-    make_job(session, worker="pay", args={"token": "abc", "note": "x"}, tags=["password=x"])
+    make_job(session, task="pay", args={"token": "abc", "note": "x"}, tags=["password=x"])
     session.commit()
     for path in ("/jobs", "/jobs.csv", "/jobs/live"):
         answer = hiding(path, 422, query_string={"q": box}).text
@@ -227,13 +227,13 @@ def _suggested(get: Get, box: str) -> list[str]:
 
 
 def test_suggestions_complete_the_last_word(hiding: Get, session: Session) -> None:
-    make_job(session, worker="send_invoice", queue="mail", tags=["gold", "a b", "token=abc"])
+    make_job(session, task="send_invoice", queue="mail", tags=["gold", "a b", "token=abc"])
     session.commit()
     assert _suggested(hiding, "sta") == ["state:"]
     assert _suggested(hiding, "state:fa") == ["state:failed"]
-    assert _suggested(hiding, "queue:mail wor") == ["queue:mail worker:"]
-    assert _suggested(hiding, 'tag:"a b" worker:send') == ['tag:"a b" worker:send_invoice']
-    assert _suggested(hiding, "invoice") == ["worker:send_invoice"]
+    assert _suggested(hiding, "queue:mail tas") == ["queue:mail task:"]
+    assert _suggested(hiding, 'tag:"a b" task:send') == ['tag:"a b" task:send_invoice']
+    assert _suggested(hiding, "invoice") == ["task:send_invoice"]
     assert _suggested(hiding, "tag:") == ['tag:"a b"', "tag:gold", "tag:money"]
     assert _suggested(hiding, 'tag:"a') == ['tag:"a b"']
     assert _suggested(hiding, "args.") == ["args.amount:"]  # neither hidden nor redacted

@@ -192,9 +192,9 @@ def test_jump_goes_to_a_job_by_its_id_and_by_its_rq_id(get: Get, jobs: dict[str,
 
 
 def test_jump_goes_to_a_worker_and_to_a_queue_by_name(get: Get, session: Session) -> None:
-    make_job(session, worker="send mail", queue="crm")
+    make_job(session, task="send mail", queue="crm")
     session.commit()
-    for word, box in (("send mail", 'worker:"send mail"'), ("crm", "queue:crm")):
+    for word, box in (("send mail", 'task:"send mail"'), ("crm", "queue:crm")):
         path = get("/jump", 303, query_string={"to": word}).location
         assert soup(get(path.removeprefix("/ops/jobs")).text).select_one("#q")["value"] == box
 
@@ -218,7 +218,7 @@ def test_a_word_alone_becomes_what_it_names(get: Get, jobs: dict[str, Job]) -> N
 
     job_id = jobs["failed"].id
     assert to(str(job_id)) == to(f"opsjobs-{job_id}-3") == f"/{job_id}"
-    assert to("send_invoice") == "?q=worker:send_invoice"
+    assert to("send_invoice") == "?q=task:send_invoice"
     assert to("created:<2h default", state="failed") == "?state=failed&q=created:<2h queue:default"
     assert to(f"queue:default {job_id}") == f"?q=queue:default id:{job_id}"
 
@@ -226,7 +226,7 @@ def test_a_word_alone_becomes_what_it_names(get: Get, jobs: dict[str, Job]) -> N
 def test_jobs_are_found_by_when_they_were_recorded(session: Session, get: Get) -> None:
     # Ids grow with time, but for a host whose clock is 30 s behind.
     made = {
-        name: make_job(session, worker=name, created_at=ago(minutes=minutes)).id
+        name: make_job(session, task=name, created_at=ago(minutes=minutes)).id
         for name, minutes in (
             ("old", 600), ("older", 130), ("edge", 119), ("behind", 119.5), ("new", 5), ("now", 0),
         )
@@ -235,7 +235,7 @@ def test_jobs_are_found_by_when_they_were_recorded(session: Session, get: Get) -
     within = [made[name] for name in ("now", "new", "behind", "edge")]
     assert _ids(get("/jobs?created=<2h").text) == within
     assert _ids(get("/jobs?created=>2h").text) == [made["older"], made["old"]]
-    assert _ids(get("/jobs?q=created:<2h worker:new").text) == [made["new"]]
+    assert _ids(get("/jobs?q=created:<2h task:new").text) == [made["new"]]
     assert _ids(get("/jobs?created=<99999d").text) == sorted(made.values(), reverse=True)
     assert _ids(get("/jobs?created=>99999d").text) == []
     assert _tabs(get("/jobs?created=<2h").text)["available"] == "4"
@@ -318,7 +318,7 @@ def test_the_form_offers_what_there_is(get: Get, jobs: dict[str, Job]) -> None:
 @pytest.mark.parametrize(
     ("box", "said"),
     [
-        ("worker:charge colour:red", "colour: cannot be searched"),
+        ("task:charge colour:red", "colour: cannot be searched"),
         ("created:2 days", "is no span"),
         ("charge", "'charge' is neither a job's id"),
     ],

@@ -215,7 +215,7 @@ def test_controls_of_a_partition_are_written_out(
 
 def test_rejections_are_told(get: Get, session: Session) -> None:
     make_limiter(session, when_full="reject")
-    refused = {"partition": "42", "worker": "charge", "weight": 2, "code": "limit_tokens"}
+    refused = {"partition": "42", "task": "charge", "weight": 2, "code": "limit_tokens"}
     session.add(LimitRejection(at=ago(minutes=3), limiter="customer-api", **refused))
     session.commit()
     assert "charge 42 2 too few tokens are left" in _panel(get, "rejections")

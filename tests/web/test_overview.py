@@ -115,7 +115,7 @@ def test_a_queue_with_due_jobs_and_nobody_listening(session: Session, get: Get) 
 
 def test_failures_of_the_last_hour(session: Session, get: Get) -> None:
     _well(session)
-    make_job(session, "failed", ended_at=ago(minutes=50), worker="send_receipt")
+    make_job(session, "failed", ended_at=ago(minutes=50), task="send_receipt")
     make_job(session, "failed", ended_at=ago(minutes=70))
     session.commit()
     assert _said(get) == (
@@ -194,12 +194,12 @@ def test_the_cards_of_a_quiet_site(session: Session, get: Get) -> None:
 def test_failures_that_are_alike_stand_together(session: Session, get: Get) -> None:
     for number in range(3):
         make_job(
-            session, "failed", worker="process_invoice", error=f"GatewayTimeout: account {number}"
+            session, "failed", task="process_invoice", error=f"GatewayTimeout: account {number}"
         )
-    last = make_job(session, "failed", worker="process_invoice", error="GatewayTimeout: account 9")
-    make_job(session, "failed", worker="render", error="MemoryError")
-    make_job(session, "failed", worker="render", ended_by="deadline", error=None)
-    make_job(session, "failed", worker="render", ended_by="discarded")
+    last = make_job(session, "failed", task="process_invoice", error="GatewayTimeout: account 9")
+    make_job(session, "failed", task="render", error="MemoryError")
+    make_job(session, "failed", task="render", ended_by="deadline", error=None)
+    make_job(session, "failed", task="render", ended_by="discarded")
     session.commit()
     card = _cards(get)["Needs review"]
     assert _words(card.select_one(".count")) == "6"

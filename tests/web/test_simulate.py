@@ -120,8 +120,8 @@ def test_it_begins_with_what_stands_and_waits_as_the_command_does(
     reference: Reference,
 ) -> None:
     # Without a rate: what it answers is the same some moments later.
-    worker = limited(concurrency=2)
-    job_ids = [commit(worker, account=7) for _ in range(7)]
+    task = limited(concurrency=2)
+    job_ids = [commit(task, account=7) for _ in range(7)]
     bench.dispatch("default|api|7")
     bench.claim(job_ids[0])
     seven = reference("7", "api")

@@ -28,7 +28,7 @@ def cooling(
     session: Session, host: Host, jobs: dict[str, Job], reference: Callable[..., str]
 ) -> str:
     """The path of a partition that cools down; its limiter rejected a call."""
-    refused = {"partition": "42", "worker": "charge", "weight": 2, "code": "limit_tokens"}
+    refused = {"partition": "42", "task": "charge", "weight": 2, "code": "limit_tokens"}
     session.add(LimitRejection(at=ago(minutes=3), limiter="customer-api", **refused))
     session.commit()
     Operator(host).cooldown(

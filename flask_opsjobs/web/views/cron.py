@@ -215,7 +215,7 @@ def _form(
         faults=faults,
         runs=runs,
         words=words,
-        workers=sorted(host().workers),
+        tasks=sorted(host().tasks),
         overlaps=OVERLAPS,
         catch_ups=CATCH_UPS,
         action=ACTIONS["cron.create" if entry is None else "cron.edit"],
@@ -281,7 +281,7 @@ def _one(read: Reading, name: str) -> Markup:
 
 def _redacted(entry: Standing) -> Collection[str]:
     """The parameters whose values must not be seen; an entry from before they were declared so still has them."""
-    declared = host().workers.get(entry.worker)
+    declared = host().tasks.get(entry.task)
     return declared.redact if declared else ()
 
 

@@ -38,7 +38,7 @@ def page(job_id: str) -> Response:
     return _pages.page(
         "job.html",
         "jobs",
-        f"{job.worker} {job.id}",
+        f"{job.task} {job.id}",
         read.now,
         live=made,
         query={"attempt": attempt} if attempt else {},
@@ -61,11 +61,11 @@ def raw(job_id: str) -> Response:
         if job is None:
             raise _problems.no_such_job(job_id)
         attempts = job_queries.list_stored_attempts(read.session, job["id"])
-    declared = host().workers.get(job["worker"])
+    declared = host().tasks.get(job["task"])
     redacted = declared.redact if declared else ()
     if not _access.may_see_partition(job["limiter"], job["partition"]):
         job = {**job, **dict.fromkeys(("line", "partition"), NO_PAYLOAD)}
-    title = f"Raw row of {job['worker']} {job['id']}"
+    title = f"Raw row of {job['task']} {job['id']}"
     rows: dict[str, Any] = {"job": job, "attempts": attempts, "redacted": redacted}
     return _pages.document("job_raw.html", "jobs", title, read.now, **rows)
 
@@ -83,7 +83,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
     events = list_events_of(read.session, f"job/{job.id}") if _may_audit() else ()
     shown = _chosen(attempts)
     broken = next((attempt for attempt in attempts if attempt.error), None)
-    declared = host().workers.get(job.worker)
+    declared = host().tasks.get(job.task)
     names_partition = _access.may_see_partition(job.limiter, job.partition)
     why = explain(host(), read.session, job.id, read.now, names_partition=names_partition)
     return _pages.part(

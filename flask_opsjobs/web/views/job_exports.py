@@ -94,7 +94,7 @@ def _row(row: ExportRow, columns: Sequence[str], display: Display) -> dict[str, 
         if made.get(name) is not None:
             made[name] = display.clean(made[name])
     if "args" in made:
-        declared = host().workers.get(row.worker)
+        declared = host().tasks.get(row.task)
         made["args"] = _export.Json(display.plain(row.args, declared.redact if declared else ()))
         made["meta"] = _export.Json(display.plain(row.meta))
     return made

@@ -75,7 +75,7 @@ def _around(read: Reading, wanted: JobFilter) -> dict[str, Any]:
         "query_text": (here := urlencode(wanted.to_query())),
         "current": next((view for view in views if view.query == here), None),
         "queues": list_queue_names(read.session),
-        "workers": queries.list_worker_names(read.session),
+        "tasks": queries.list_task_names(read.session),
         "states": STATES,
         "origins": ORIGINS,
         "typed": request.args.get("q", ""),
@@ -147,7 +147,7 @@ def _name(word: Unqualified) -> AnyResponse:
 
 
 def jump() -> AnyResponse:
-    """To what a pasted word means: a job by its id or that of its delivery in RQ, a worker, a queue."""
+    """To what a pasted word means: a job by its id or that of its delivery in RQ, a task, a queue."""
     wanted = request.args.get("to", "").strip()
     place = _find_place(wanted)
     if place is None:
@@ -165,8 +165,8 @@ def _find_place(word: str) -> tuple[str, str] | None:
         return "id", str(number)
     if not word or "\0" in word:
         return None
-    if word in host().workers:
-        return "worker", word
+    if word in host().tasks:
+        return "task", word
     with reading() as read:
         name = queries.find_qualifier(read.session, word)
     return None if name is None else (name, word)

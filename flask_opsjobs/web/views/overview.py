@@ -60,7 +60,7 @@ def _part() -> tuple[Markup, datetime]:
         resolved = find_resolved(read.session, read.now - _RESOLVED)
         pace = find_pace(read.session, _window(), read.now)
     # After the reading, so that no connection waits for Redis.
-    declared = {worker.declared.queue for worker in host().workers.values()}
+    declared = {task.declared.queue for task in host().tasks.values()}
     names = {"default", *declared, *(queue.name for queue in overview.queues)}
     silent = find_silent(host().broker, names)
     outside = read_outside(host().broker, names, read.now)

@@ -1,4 +1,4 @@
-"""The workers of the shop: what may run as a job, each with the options that suit it."""
+"""The tasks of the shop: what may run as a job, each with the options that suit it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def soon(attempt: int) -> float:
     return float(2**attempt)
 
 
-@opsjobs.worker(
+@opsjobs.task(
     queue="billing",
     priority=1,
     backoff=soon,
@@ -44,14 +44,14 @@ def process_invoice(account_id: int, invoice_id: int, card_token: str = "") -> d
     return {**receipt, "cents": invoice.cents}
 
 
-@opsjobs.worker(queue="mail", backoff=soon, max_attempts=5)
+@opsjobs.task(queue="mail", backoff=soon, max_attempts=5)
 def send_receipt(customer_id: int, invoice_id: int) -> None:
     """Mail a receipt; a greylisting server takes it at the second attempt."""
     address = vendors.address_of(customer_id)
     vendors.send_mail(address, f"Receipt {invoice_id}", current_job().attempt)
 
 
-@opsjobs.worker(queue="mail", priority=7, max_attempts=3, backoff=soon)
+@opsjobs.task(queue="mail", priority=7, max_attempts=3, backoff=soon)
 def send_reminder(customer_id: int, invoice_id: int) -> None:
     """Remind of an invoice, unless it was paid in the meantime."""
     invoice = db.session.get_one(Invoice, invoice_id)
@@ -60,7 +60,7 @@ def send_reminder(customer_id: int, invoice_id: int) -> None:
     vendors.send_mail(vendors.address_of(customer_id), f"Reminder {invoice_id}", 2)
 
 
-@opsjobs.worker(queue="crm", timeout=60, unique=Unique(by=["customer_id"], until="ended"))
+@opsjobs.task(queue="crm", timeout=60, unique=Unique(by=["customer_id"], until="ended"))
 def sync_customer(customer_id: int, pages: int = 40) -> None:
     """Copy a customer's contacts page by page; an overloaded CRM says when to come back."""
     job = current_job()
@@ -74,7 +74,7 @@ def sync_customer(customer_id: int, pages: int = 40) -> None:
     db.session.commit()
 
 
-@opsjobs.worker(
+@opsjobs.task(
     queue="crm",
     limit=Limit("customer-api", rate=4, per=10, burst=3, concurrency=2, partition="account_id"),
 )
@@ -84,7 +84,7 @@ def fetch_orders(account_id: int, page: int) -> None:
     vendors.wait(0.4)
 
 
-@opsjobs.worker(queue="reports", max_attempts=3, backoff=soon, timeout=120, record_output=True)
+@opsjobs.task(queue="reports", max_attempts=3, backoff=soon, timeout=120, record_output=True)
 def render_report(report: str, rows: int = 60, memory_mb: int = 200) -> dict[str, object]:
     """Render a report; one that takes too much memory is killed, and by then needs less."""
     job = current_job()
@@ -96,7 +96,7 @@ def render_report(report: str, rows: int = 60, memory_mb: int = 200) -> dict[str
     return {"report": report, "rows": rows, "pages": rows // 20 + 1}
 
 
-@opsjobs.worker(queue="billing", priority=8, max_attempts=2, backoff=soon)
+@opsjobs.task(queue="billing", priority=8, max_attempts=2, backoff=soon)
 def import_bank_file(name: str, lines: int = 50, bank_account: str = "") -> None:
     """Read a bank's file line by line; a broken line ends it for good."""
     job = current_job()
@@ -107,14 +107,14 @@ def import_bank_file(name: str, lines: int = 50, bank_account: str = "") -> None
             raise ValueError(f"{name}, line {line}: amount '12,5O' is not a number")
 
 
-@opsjobs.worker(max_attempts=3, record_output=True)
+@opsjobs.task(max_attempts=3, record_output=True)
 def resize_avatar(user_id: int, width: int = 128) -> dict[str, int]:
     """Cut a picture to size."""
     vendors.wait(0.05)
     return {"user": user_id, "bytes": width * width // 3}
 
 
-@opsjobs.worker(priority=9, unique=Unique(by=["index"], until="ended"), timeout=60)
+@opsjobs.task(priority=9, unique=Unique(by=["index"], until="ended"), timeout=60)
 def rebuild_search(index: str) -> None:
     """Build a search index anew; asked for twice, it runs once."""
     for step in range(1, 21):
@@ -122,7 +122,7 @@ def rebuild_search(index: str) -> None:
         current_job().progress(step, 20, "building")
 
 
-@opsjobs.worker(backoff=soon, max_attempts=4)
+@opsjobs.task(backoff=soon, max_attempts=4)
 def deliver_webhook(url: str, event: str, api_key: str = "") -> None:
     """Tell a customer's server of an event; while it is in maintenance, ask again later."""
     job = current_job()
@@ -132,7 +132,7 @@ def deliver_webhook(url: str, event: str, api_key: str = "") -> None:
     vendors.deliver(urlsplit(url).hostname or "", url)
 
 
-@opsjobs.worker(queue="newsletter", timeout=60)
+@opsjobs.task(queue="newsletter", timeout=60)
 def send_newsletter(issue: str) -> None:
     """Mail an issue to all customers."""
     for step in range(1, 61):
@@ -144,7 +144,7 @@ def send_newsletter(issue: str) -> None:
 
 
 @opsjobs.cron("30 3 * * *", zone="Europe/Berlin", name="nightly_sync")
-@opsjobs.worker(queue="crm", record_output=True)
+@opsjobs.task(queue="crm", record_output=True)
 def sync_all_customers(most: int = 5) -> int:
     """Have the contacts of the customers that were copied longest ago copied again."""
     oldest = db.select(Customer.id).order_by(Customer.synced_at.nulls_first()).limit(most)
@@ -159,7 +159,7 @@ def sync_all_customers(most: int = 5) -> int:
 @opsjobs.cron(
     "*/15 * * * *", name="close_day_twice", zone="Europe/Berlin", overlap="allow", catch_up=3
 )
-@opsjobs.worker(queue="reports", timeout=60)
+@opsjobs.task(queue="reports", timeout=60)
 def close_day(seconds: int = 1) -> None:
     """Add up what was sold."""
     for step in range(1, seconds * 10 + 1):

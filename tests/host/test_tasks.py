@@ -1,4 +1,4 @@
-"""The shop's workers, called as plain functions and performed as jobs: each ends as its story says."""
+"""The shop's tasks, called as plain functions and performed as jobs: each ends as its story says."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ ENDS = """
 
 
 def test_a_worker_is_still_a_function(db: Any, shop: ModuleType) -> None:
-    assert shop.workers.resize_avatar(7, width=30) == {"user": 7, "bytes": 300}
+    assert shop.tasks.resize_avatar(7, width=30) == {"user": 7, "bytes": 300}
     with pytest.raises(Discard, match="invoice 99 does not exist"):
-        shop.workers.process_invoice(account_id=1, invoice_id=99)
+        shop.tasks.process_invoice(account_id=1, invoice_id=99)
 
 
 def test_the_stories_use_every_worker(shop: ModuleType, app: Flask, db: Any) -> None:
     for happening in shop.happenings.SHARES:
         happening()
     db.session.commit()
-    used = set(db.session.scalars(text("SELECT DISTINCT worker FROM opsjobs.jobs")))
+    used = set(db.session.scalars(text("SELECT DISTINCT task FROM opsjobs.jobs")))
     host = app.extensions["opsjobs"]
-    by_the_clock = {entry.worker for entry in host.cron_entries.values()}
+    by_the_clock = {entry.task for entry in host.cron_entries.values()}
     # A receipt is enqueued by the job that charges.
-    assert used | {"send_receipt"} | by_the_clock == set(host.workers)
+    assert used | {"send_receipt"} | by_the_clock == set(host.tasks)
     queues = set(db.session.scalars(text("SELECT DISTINCT queue FROM opsjobs.jobs")))
     assert queues == {"billing", "mail", "crm", "reports", "newsletter", "default"}
 
@@ -69,17 +69,17 @@ def test_they_end_as_their_stories_say(
         ),
     }
     jobs = {happening(): expected for happening, expected in stories.items()}
-    hook = shop.workers.deliver_webhook
+    hook = shop.tasks.deliver_webhook
     jobs[hook.enqueue("https://gone.example/in", "x").id] = (
         "retryable",
         "raised",
         "HTTPError: 410",
     )
     jobs[hook.enqueue("https://maintenance.example/", "x").id] = ("scheduled", "snoozed", "")
-    mail = shop.workers.send_receipt
+    mail = shop.tasks.send_receipt
     jobs[mail.enqueue(customer_id=1, invoice_id=0).id] = ("finished", "returned", "")
     jobs[mail.enqueue(customer_id=1, invoice_id=2).id] = ("finished", "raised returned", "")
-    unpaid = shop.workers.send_reminder
+    unpaid = shop.tasks.send_reminder
     jobs[unpaid.enqueue(customer_id=1, invoice_id=1).id] = ("canceled", "canceled", "")
     db.session.commit()
     env = {"FLASK_SQLALCHEMY_DATABASE_URI": database_url, "FLASK_OPSJOBS_REDIS_URL": redis_url}

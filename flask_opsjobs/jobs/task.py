@@ -1,4 +1,4 @@
-"""A worker: a declared function, which can be called as it is or enqueued as a job."""
+"""A task: a declared function, which can be called as it is or enqueued as a job."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Backoff = Callable[[int], float | timedelta] | float | timedelta
 Hook = Callable[..., Any]
 
 
-class Worker:
-    """A function declared with `@opsjobs.worker(…)`. Calling it calls the function, here and now.
+class Task:
+    """A function declared with `@opsjobs.task(…)`. Calling it calls the function, here and now.
 
     Raises `DeclarationError` with every fault and its fix. `timeout` is in seconds; `backoff` a number of seconds or a
     function of the attempt, counted from 1; the hooks are called as `on_start(job)`, `on_success(job, value)` and
@@ -54,7 +54,7 @@ class Worker:
         on_failure: Hook | None = None,
     ) -> None:
         if not callable(function) or isinstance(function, type):
-            raise DeclarationError(f"a worker is a function, got {function!r}")
+            raise DeclarationError(f"a task is a function, got {function!r}")
         functools.update_wrapper(self, function)
         self.function = function
         self.host = host
@@ -76,7 +76,7 @@ class Worker:
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return f"<Worker {self.name}>"
+        return f"<Task {self.name}>"
 
     def enqueue(self, /, *args: Any, **kwargs: Any) -> Enqueued:
         """Record a job in the transaction of the host's session; the host commits.
@@ -94,7 +94,7 @@ class Worker:
         return enqueue_many.enqueue_many(self, self.declared, rows)
 
     def options(self, **changes: Unpack[Changes]) -> Call:
-        """The worker with other options for the next `enqueue` or `enqueue_many`; the declaration stays as it is.
+        """The task with other options for the next `enqueue` or `enqueue_many`; the declaration stays as it is.
 
         Those of the declaration and `delay` (seconds or a `timedelta`), `scheduled_at` (with a time zone), `session`
         (any `Session` on the same database). Raises `DeclarationError` with every fault.
@@ -103,25 +103,25 @@ class Worker:
         self._require_names(options.unique, None)
         return Call(self, options)
 
-    def register(self, workers: MutableMapping[str, Worker]) -> None:
+    def register(self, tasks: MutableMapping[str, Task]) -> None:
         """Enter it under its name. Raises `DeclarationError` when another function has taken that.
 
-        Also when another worker declares its limiter otherwise.
+        Also when another task declares its limiter otherwise.
         """
-        other = workers.get(self.name)
+        other = tasks.get(self.name)
         if other is not None and other._origin != self._origin:
             raise DeclarationError(
-                f"worker {self.name} is declared twice, by {other._origin} and by {self._origin}: "
+                f"task {self.name} is declared twice, by {other._origin} and by {self._origin}: "
                 "give one of them another name="
             )
         if (limit := self.declared.limit) is not None:
             others = [
                 (each.name, each.declared.limit)
-                for each in workers.values()
+                for each in tasks.values()
                 if each.name != self.name
             ]
             require_alike(others, self.name, limit)
-        workers[self.name] = self
+        tasks[self.name] = self
 
     @property
     def _origin(self) -> str:
@@ -150,7 +150,7 @@ class Worker:
         if not isinstance(self.record_output, bool):
             faults.append(f"record_output must be True or False, got {self.record_output!r}")
         if faults:
-            raise DeclarationError(f"worker {self.name}: " + "; ".join(faults))
+            raise DeclarationError(f"task {self.name}: " + "; ".join(faults))
         self.declared.require_legal(self.name)
 
     def _require_names(self, unique: Unique | None, limit: Limit | None) -> None:
@@ -162,24 +162,24 @@ class Worker:
 
 
 class Call:
-    """A worker with the options of one call, made by `Worker.options`."""
+    """A task with the options of one call, made by `Task.options`."""
 
-    def __init__(self, worker: Worker, options: Options) -> None:
-        self.worker = worker
+    def __init__(self, task: Task, options: Options) -> None:
+        self.task = task
         self.chosen = options
 
     def enqueue(self, /, *args: Any, **kwargs: Any) -> Enqueued:
-        """As `Worker.enqueue`, with these options."""
-        return enqueue.enqueue(self.worker, self.chosen, args, kwargs)
+        """As `Task.enqueue`, with these options."""
+        return enqueue.enqueue(self.task, self.chosen, args, kwargs)
 
     def enqueue_many(self, rows: Iterable[Mapping[str, Any]]) -> EnqueuedMany:
-        """As `Worker.enqueue_many`, with these options."""
-        return enqueue_many.enqueue_many(self.worker, self.chosen, rows)
+        """As `Task.enqueue_many`, with these options."""
+        return enqueue_many.enqueue_many(self.task, self.chosen, rows)
 
 
-def _names(worker: str, redact: Iterable[str]) -> frozenset[str]:
+def _names(task: str, redact: Iterable[str]) -> frozenset[str]:
     if isinstance(redact, str):
         raise DeclarationError(
-            f"worker {worker}: redact must be a set of parameter names, such as {{{redact!r}}}"
+            f"task {task}: redact must be a set of parameter names, such as {{{redact!r}}}"
         )
     return frozenset(redact)

@@ -73,10 +73,10 @@ def test_a_function_that_cannot_be_a_worker_is_refused(
     opsjobs: OpsJobs, name: str, words: str
 ) -> None:
     with pytest.raises(DeclarationError) as error:
-        opsjobs.worker(_functions()[name])
-    assert str(error.value).startswith(f"worker {name}: ")
+        opsjobs.task(_functions()[name])
+    assert str(error.value).startswith(f"task {name}: ")
     assert words in str(error.value)
-    assert opsjobs.workers == {}
+    assert opsjobs.tasks == {}
 
 
 @pytest.mark.parametrize(
@@ -127,15 +127,15 @@ def test_a_wrong_option_is_refused_where_the_worker_is_declared(
     opsjobs: OpsJobs, options: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(DeclarationError) as error:
-        opsjobs.worker(**options)(plain)
+        opsjobs.task(**options)(plain)
     assert words in str(error.value)
-    assert str(error.value).startswith("worker ")
-    assert opsjobs.workers == {}
+    assert str(error.value).startswith("task ")
+    assert opsjobs.tasks == {}
 
 
 def test_all_faults_are_told_at_once(opsjobs: OpsJobs) -> None:
     with pytest.raises(DeclarationError) as error:
-        opsjobs.worker(queue="a b", priority=12, max_attempts=0)(plain)
+        opsjobs.task(queue="a b", priority=12, max_attempts=0)(plain)
     for word in ("queue", "priority", "max_attempts"):
         assert word in str(error.value)
 
@@ -161,8 +161,8 @@ def test_uniqueness_has_exactly_one_lifetime(options: dict[str, Any], words: str
 
 def test_uniqueness_by_a_redacted_argument_is_refused(opsjobs: OpsJobs) -> None:
     with pytest.raises(DeclarationError, match="unique by 'ssn', which is redacted"):
-        opsjobs.worker(redact={"ssn"}, unique=Unique(by=["ssn"], until="ended"))(with_secret)
-    declared = opsjobs.worker(redact={"ssn"})(with_secret)
+        opsjobs.task(redact={"ssn"}, unique=Unique(by=["ssn"], until="ended"))(with_secret)
+    declared = opsjobs.task(redact={"ssn"})(with_secret)
     with pytest.raises(DeclarationError, match="unique by 'ssn', which is redacted"):
         declared.options(unique=Unique(by=["a", "ssn"], until="ended"))
 
@@ -170,47 +170,47 @@ def test_uniqueness_by_a_redacted_argument_is_refused(opsjobs: OpsJobs) -> None:
 def test_a_name_belongs_to_one_function(opsjobs: OpsJobs) -> None:
     def other() -> None: ...
 
-    first = opsjobs.worker(plain)
-    again = opsjobs.worker(plain)  # its module was reloaded
-    assert opsjobs.workers["plain"] is again is not first
+    first = opsjobs.task(plain)
+    again = opsjobs.task(plain)  # its module was reloaded
+    assert opsjobs.tasks["plain"] is again is not first
     with pytest.raises(
-        DeclarationError, match=r"worker plain is declared twice, by .*plain and by .*other"
+        DeclarationError, match=r"task plain is declared twice, by .*plain and by .*other"
     ):
-        opsjobs.worker(name="plain")(other)
-    assert opsjobs.workers["plain"] is again
+        opsjobs.task(name="plain")(other)
+    assert opsjobs.tasks["plain"] is again
 
 
 def test_a_lambda_needs_a_name(opsjobs: OpsJobs) -> None:
     with pytest.raises(DeclarationError, match=r"its name '<lambda>' is not a name.*give name="):
-        opsjobs.worker(lambda: None)
-    assert opsjobs.worker(name="nothing")(lambda: None)() is None
-    assert opsjobs.worker(name="bound")(functools.partial(plain, b=4))(1) == 5
+        opsjobs.task(lambda: None)
+    assert opsjobs.task(name="nothing")(lambda: None)() is None
+    assert opsjobs.task(name="bound")(functools.partial(plain, b=4))(1) == 5
 
 
 def test_calling_a_worker_calls_the_plain_function(opsjobs: OpsJobs) -> None:
-    worker = opsjobs.worker(queue="mail")(plain)
-    assert worker(1) == 3
-    assert worker("a", b="b") == "ab"
-    assert worker.__name__ == "plain"
-    assert worker.__wrapped__ is plain  # type: ignore[attr-defined]
+    task = opsjobs.task(queue="mail")(plain)
+    assert task(1) == 3
+    assert task("a", b="b") == "ab"
+    assert task.__name__ == "plain"
+    assert task.__wrapped__ is plain  # type: ignore[attr-defined]
 
 
 def test_an_annotation_may_name_a_class_that_is_defined_later(opsjobs: OpsJobs) -> None:
     def charge(invoice: Later) -> None: ...  # noqa: F821
 
-    worker = opsjobs.worker(charge)
+    task = opsjobs.task(charge)
     globals().pop("Later", None)
     with pytest.raises(
         DeclarationError, match=r"its annotations name 'Later'.*not under TYPE_CHECKING"
     ):
-        worker.arguments.validate((), {"invoice": {"id": 1}})
+        task.arguments.validate((), {"invoice": {"id": 1}})
 
     class Model(BaseModel):
         id: int
 
     globals()["Later"] = Model
     try:
-        values = worker.arguments.validate((), {"invoice": {"id": 1}})
+        values = task.arguments.validate((), {"invoice": {"id": 1}})
     finally:
         del globals()["Later"]
     assert values == {"invoice": Model(id=1)}
@@ -233,28 +233,28 @@ def test_an_annotation_may_name_a_class_that_is_defined_later(opsjobs: OpsJobs) 
 def test_a_wrong_option_of_a_call_is_refused(
     opsjobs: OpsJobs, changes: dict[str, Any], words: str
 ) -> None:
-    worker = opsjobs.worker(plain)
+    task = opsjobs.task(plain)
     with pytest.raises(DeclarationError) as error:
-        worker.options(**changes)
+        task.options(**changes)
     assert words in str(error.value)
 
 
 def test_an_unknown_option_is_a_type_error(opsjobs: OpsJobs) -> None:
     with pytest.raises(TypeError, match=r"no option dely; did you mean delay\?"):
-        opsjobs.worker(plain).options(dely=1)  # type: ignore[call-arg]
+        opsjobs.task(plain).options(dely=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="quue"):
-        opsjobs.worker(quue="x")(plain)
+        opsjobs.task(quue="x")(plain)
 
 
 def test_options_leave_the_declaration_as_it_is(opsjobs: OpsJobs) -> None:
-    worker = opsjobs.worker(queue="mail", timeout=5)(plain)
-    call = worker.options(queue="bulk", timeout=None)
+    task = opsjobs.task(queue="mail", timeout=5)(plain)
+    call = task.options(queue="bulk", timeout=None)
     assert (call.chosen.queue, call.chosen.timeout) == ("bulk", None)
-    assert (worker.declared.queue, worker.declared.timeout) == ("mail", 5)
+    assert (task.declared.queue, task.declared.timeout) == ("mail", 5)
 
 
 def test_constraints_of_an_annotation_hold(opsjobs: OpsJobs) -> None:
     def pay(cents: Annotated[int, Field(gt=0)]) -> None: ...
 
-    worker = opsjobs.worker(pay)
-    assert worker.arguments.validate((), {"cents": "5"}) == {"cents": 5}
+    task = opsjobs.task(pay)
+    assert task.arguments.validate((), {"cents": "5"}) == {"cents": 5}
