@@ -138,12 +138,14 @@ class LoopsProcess:
         """Whether nothing has told it to stop yet."""
         return not self._stop.is_set()
 
-    def run(self) -> int:
+    def run(self, on_start: Callable[[], None] = lambda: None) -> int:
         """Run until SIGTERM or SIGINT; the exit code: 0, or 1 when a loop died or a pass did not end in time.
 
-        Must be called in the main thread. Raises `SchemaBehind`. A second signal leaves at once.
+        Calls `on_start` as soon as the schema is known to be right. Must be called in the main thread. Raises
+        `SchemaBehind` and `SchemaAhead`. A second signal leaves at once.
         """
         self._wait_for_schema()
+        on_start()
         with self._signals:
             try:
                 for thread in self._threads:

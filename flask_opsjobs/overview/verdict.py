@@ -49,7 +49,8 @@ def _queue_without_worker(seen: Overview) -> Iterator[Wrong]:
         fact = f"Queue {queue.name} has {_counted(_due(queue), 'due job')} and no live worker."
         gone = f" {_many(len(mine), 'worker')} of it went silent." if mine else ""
         rest = f"Nobody takes what is in it: start `flask opsjobs worker {queue.name}`.{gone}"
-        since = max((one.beat_at for one in mine), default=queue.due_since)
+        # The later of both. When old workers leave the list, it moves back at most, never forward.
+        since = max(filter(None, [queue.due_since, *(one.beat_at for one in mine)]), default=None)
         yield Wrong(
             "critical", fact, rest, since, Place("See its jobs", "jobs", {"queue": queue.name})
         )

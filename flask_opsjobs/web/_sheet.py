@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import url_for
 
-from ..actions.catalog import ACTIONS, Action
+from ..actions.catalog import ACTIONS, LONGEST_REASON, Action
 from ..actions.job_changes import merge_notes
 from ..actions.on_limiters import split_target
 from ..actions.shapes import Change, Plan, Preview, Receipt, Skip
@@ -62,9 +62,15 @@ class Sheet:
     @classmethod
     def after(cls, preview: Preview, receipt: Receipt, typed: str) -> Sheet:
         """As it stands right after somebody tried to execute it."""
-        if receipt.code in ("reason_too_short", "reason_too_long"):
+        if receipt.code == "reason_too_short":
             return cls(preview, None, "open", typed, receipt.says)
-        return cls(preview, receipt, "done" if receipt.is_done else "refused", typed)
+        if receipt.code == "reason_too_long":
+            fault = (
+                f"{receipt.says}; the field keeps the first {LONGEST_REASON:,} of {len(typed):,}"
+            )
+            return cls(preview, None, "open", cut_reason(typed), fault)
+        state = "done" if receipt.is_done else "refused"
+        return cls(preview, receipt, state, cut_reason(typed))
 
     @property
     def plan(self) -> Plan:
@@ -167,6 +173,11 @@ class Sheet:
         thing = self.action.thing
         about = f"{thing} {_name(targets[0])}" if len(targets) == 1 else f"{len(targets)} {thing}s"
         return _PHRASES.get(self.action.name, f"{self.action.title} {{}}").format(about)
+
+
+def cut_reason(typed: str) -> str:
+    """What the field for a reason gives back: never more than a reason may have, so that no answer is long."""
+    return typed[:LONGEST_REASON]
 
 
 def place(target: str) -> str:

@@ -78,8 +78,7 @@ def _run(app: Flask, name: str) -> Result:
 def _sentence(done: Result, code: int = 2) -> str:
     assert done.exit_code == code, (done.output, done.exception)
     assert isinstance(done.exception, SystemExit)
-    # `run` says first who it is.
-    said = [line for line in done.output.splitlines() if not line.endswith(" runs the loops")]
+    said = done.output.splitlines()
     assert len(said) == 1
     assert said[0].startswith("Error: ")
     return said[0]

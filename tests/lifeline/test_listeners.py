@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.engine.dispatch import read_clock, recall
 from flask_opsjobs.engine.facts import explain_apart
 from flask_opsjobs.host import Host
 from flask_opsjobs.lifeline import executors
 from flask_opsjobs.lifeline.watch import watch
 from flask_opsjobs.overview.badges import find_badges
 from flask_opsjobs.overview.queries import find_overview
+from flask_opsjobs.overview.verdict import judge
 from tests.support.engine import Bench
 from tests.web.every import soup
 
@@ -76,6 +77,45 @@ def test_all_places_judge_a_heartbeat_alike(
         assert bench.row("SELECT state FROM opsjobs.executors")["state"] == "late"
     answers = _answers(bench, host, job_id, now, get)
     assert set(answers.values()) == {listens}, answers
+
+
+def _moment_without_worker(bench: Bench, host: Host) -> datetime | None:
+    """Since when the overview says that the queue has due jobs and no live worker."""
+    now = read_clock(bench.connection)
+    with Session(host.engine) as session:
+        wrong = judge(find_overview(session, now, host.settings.late_seconds))
+    (one,) = [one for one in wrong if "no live worker" in one.fact]
+    return one.since
+
+
+def test_a_recall_does_not_move_since_when_nobody_takes_a_queues_jobs(
+    bench: Bench, host: Host, record_job: RecordJob
+) -> None:
+    """As after a restart of Redis: the deliveries are taken back and handed out once more."""
+    job_id = record_job()
+    _beat(bench, timedelta(hours=2))
+    due_at = bench.job(job_id)["due_at"]
+    seen = [_moment_without_worker(bench, host)]
+    for dispatch_no in (1, 2):
+        bench.dispatch()
+        seen.append(_moment_without_worker(bench, host))
+        recall(bench.connection, [(job_id, dispatch_no)])
+        seen.append(_moment_without_worker(bench, host))
+    assert seen == [due_at] * 5
+
+
+def test_a_worker_that_leaves_the_list_does_not_move_since_when_nobody_takes_jobs(
+    bench: Bench, host: Host, record_job: RecordJob
+) -> None:
+    """A missing worker is on the overview for a day."""
+    now = _beat(bench, timedelta(hours=26))
+    record_job()
+    before = _moment_without_worker(bench, host)
+    bench.connection.execute(
+        "UPDATE opsjobs.executors SET state = 'missing', ended_at = %s",
+        (now - timedelta(hours=25),),
+    )
+    assert _moment_without_worker(bench, host) == before
 
 
 def test_a_worker_that_stopped_listens_no_more(

@@ -1,7 +1,7 @@
 """Pictures of the overview while something is wrong: `python -m tests.tools.screenshot_outages --folder DIR`.
 
-Each state has a host with servers of its own: Redis frozen, Postgres stopped, loops silent, a cooldown, seven workers
-missing, names of 80 characters; each on three widths, light and dark.
+Each state has a host with servers of its own: Redis frozen, Postgres frozen or stopped, loops silent, a cooldown, seven
+workers missing, names of 80 characters; each on three widths, light and dark.
 """
 
 from __future__ import annotations
@@ -92,6 +92,13 @@ def _redis_frozen(site: Site) -> None:
     site.valkey.freeze()
 
 
+def _postgres_frozen(site: Site) -> None:
+    with site.rows() as session:
+        _busy(session)
+    site.app.test_client().get("/ops/jobs")  # it has answered before
+    site.postgres.freeze()
+
+
 def _postgres_stopped(site: Site) -> None:
     with site.rows() as session:
         _busy(session)
@@ -153,6 +160,7 @@ def _healthy(site: Site) -> None:
 STATES: dict[str, Callable[[Site], None]] = {
     "healthy": _healthy,
     "redis-frozen": _redis_frozen,
+    "postgres-frozen": _postgres_frozen,
     "postgres-stopped": _postgres_stopped,
     "loops-silent": _loops_silent,
     "cooldown": _cooldown,

@@ -145,11 +145,26 @@ def test_a_reason_that_is_none_is_asked_for_again(
     url, form = _sent(get(path))
     for script in (False, True):
         response = post(url, 422, script=script, **form | {"reason": reason})
-        assert _sheet(response).select_one("textarea").text.strip() == reason.strip()
+        assert _sheet(response).select_one("textarea").text.strip() == reason.strip()[:2_000]
         assert _sheet(response).select_one("[aria-invalid]")
         assert "2,000 characters" in _words(response) or "8 characters" in _words(response)
     assert _state(session, failed) == "failed"
     post(url, 303, **_sent(response)[1] | {"reason": REASON})  # the same token is still good
+
+
+def test_no_answer_to_a_long_reason_repeats_it(
+    get: Any, post: Post, preview: Any, failed: Job, host: Host
+) -> None:
+    reason = "x" * 60_000
+    path = preview(f"/jobs/{failed.id}/retry")
+    url, form = _sent(get(path))
+    for script in (False, True):
+        response = post(url, 422, script=script, **form | {"reason": reason})
+        assert len(response.text) < 20_000
+        assert "the field keeps the first 2,000 of 60,000" in _words(response)
+    started = post(f"/jobs/{failed.id}/retry", 200, reason=reason)  # as a refused sheet asks anew
+    assert len(started.text) < 20_000
+    assert _sheet(started).select_one("textarea").text.strip() == reason[:2_000]
 
 
 def test_a_reason_of_100_kilobytes_is_refused_unread(

@@ -373,7 +373,7 @@ def test_all_that_is_wrong_is_listed_the_worst_first(
     assert tree.select_one("#wrong").text == "4 things are wrong"
     rows = tree.select(".headline li")
     assert all(row.select_one(".since time") and len(row.select("a")) == 1 for row in rows)
-    assert "ops-demo: “the host is moved”" in _words(rows[3])
+    assert "ops-demo: “the host is moved”. " in _words(rows[3])
     workers = _words(soup(get("/workers").text).select_one("#part .say"))
     assert workers.startswith("7 workers went missing in the last day.")
 

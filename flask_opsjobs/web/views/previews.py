@@ -46,7 +46,9 @@ def show_again(preview_id: int, typed: str) -> Response:
     """A new preview, with the reason that was typed for one that was refused."""
     with reading() as read:
         found = _find(read, preview_id)
-    return _show(replace(_sheet.Sheet.of(found, read.now), typed=typed), read.now)
+    return _show(
+        replace(_sheet.Sheet.of(found, read.now), typed=_sheet.cut_reason(typed)), read.now
+    )
 
 
 def execute(preview_id: int) -> Response:
