@@ -151,12 +151,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "LOG_TAIL_BYTES", 16_000, _whole(0, 1_000_000), "How much of an attempt's log is kept."
     ),
-    Setting("BEAT_SECONDS", 10, _number(0.2, 60), "How often an executor says that it lives."),
+    Setting("BEAT_SECONDS", 10, _number(0.2, 60), "How often a worker says that it lives."),
     Setting(
         "LATE_SECONDS",
         45,
         _number(1, 3600),
-        "Without a new beat for this long an executor is late.",
+        "Without a new beat for this long a worker is late.",
     ),
     Setting(
         "MISSING_SECONDS",
@@ -168,7 +168,7 @@ SETTINGS: tuple[Setting, ...] = (
         "RESCUE",
         "automatic",
         _choice("automatic", "manual"),
-        "Whether jobs of a missing executor are put back by themselves.",
+        "Whether jobs of a missing worker are put back by themselves.",
     ),
     Setting(
         "RECALL_SECONDS",

@@ -11,7 +11,7 @@ _signals = Namespace()
 job_enqueued = _signals.signal(
     "job-enqueued", doc="A job was recorded; sent inside the host's transaction."
 )
-executor_missing = _signals.signal("executor-missing", doc="A watcher gave an executor up.")
+worker_missing = _signals.signal("worker-missing", doc="A watcher gave a worker up.")
 
 
 def send(signal: NamedSignal, sender: Any, **facts: Any) -> None:

@@ -258,11 +258,11 @@ MakeBench = Callable[..., Bench]
 
 @pytest.fixture
 def make_bench(host: Host) -> Iterator[MakeBench]:
-    """Makes engines, each on a connection and with an executor of its own."""
+    """Makes engines, each on a connection and with a worker of its own."""
     made: list[Bench] = []
 
     def make(name: str | None = None, **options: Any) -> Bench:
-        made.append(Bench(host, name or f"executor-{len(made) + 1}", **options))
+        made.append(Bench(host, name or f"worker-{len(made) + 1}", **options))
         return made[-1]
 
     yield make

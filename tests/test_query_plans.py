@@ -23,7 +23,7 @@ from tests.support.plans import Plans
 
 _FILL = """
 INSERT INTO opsjobs.jobs (task, queue, line, state, args, tags, max_attempts, created_at, due_at,
-    dispatched_at, started_at, ended_at, ended_by, error, executor_id)
+    dispatched_at, started_at, ended_at, ended_by, error, worker_id)
 SELECT coalesce(:task, 'task_' || n % 40), coalesce(:queue, 'queue_' || n % 7), 'line', :state,
     jsonb_build_object('account_id', n % 2000, 'is_big', n % 2 = 0, 'note', repeat('x', n % 50)),
     CASE WHEN n % 100 = 0 THEN ARRAY['tag_' || n % 1000] ELSE '{}' END, 5,
@@ -222,7 +222,7 @@ def test_the_first_page_s_cost_does_not_grow(plans: tuple[Plans, Reading]) -> No
         "jobs_to_stage",  # the next due
         "jobs_by_queue",  # names of queues
         "jobs_started",  # those that nobody runs any more
-        "executors_pkey",
+        "workers_pkey",
     }
     assert seen.indexes == used
     assert "Seq Scan" not in seen.kinds
@@ -263,7 +263,7 @@ def test_names_are_complete_and_in_order(plans: tuple[Plans, Reading]) -> None:
     assert job_queries.list_task_names(read.session) == sorted(f"task_{n}" for n in range(40))
 
 
-def test_executors_and_loops_are_read_by_their_indexes(module_app: Flask) -> None:
+def test_workers_and_loops_are_read_by_their_indexes(module_app: Flask) -> None:
     with module_app.test_request_context(), reading() as read:
-        assert lifeline_queries.list_executors(read.session, read.now, 45) == []
+        assert lifeline_queries.list_workers(read.session, read.now, 45) == []
         assert lifeline_queries.list_loops(read.session, read.now) == []

@@ -60,7 +60,7 @@ def test_a_due_job_is_performed_through_the_real_record(
     assert drained.calls == 1
     (done,) = drained.jobs
     assert (done.id, done.output, done.attempt, done.ended_by) == (job.id, 3, 1, "returned")
-    attempts = db.session.execute(sa.text("SELECT outcome, executor FROM opsjobs.attempts")).all()
+    attempts = db.session.execute(sa.text("SELECT outcome, worker FROM opsjobs.attempts")).all()
     assert attempts == [("returned", "drain")]
 
 

@@ -35,10 +35,10 @@ class Forget:
 
 @dataclass(frozen=True)
 class Hurry:
-    """Ask an executor, which listens on the Redis of `queue`, to beat now: it then sees which job shall stop."""
+    """Ask a worker, which listens on the Redis of `queue`, to beat now: it then sees which job shall stop."""
 
     queue: str
-    executor: str
+    worker: str
     otherwise: ClassVar = "the worker stops it at its next beat"
 
 

@@ -68,28 +68,28 @@ def _retry(job: Standing, _host: Host, now: datetime) -> Changes:
 def _cancel(job: Standing, host: Host, _now: datetime) -> Changes:
     if job.state != "started":
         return (Change("state", job.state, "canceled"),), None
-    after = "started, as before" if job.executor_kind == "plain" else "canceled, once it is stopped"
+    after = "started, as before" if job.worker_kind == "plain" else "canceled, once it is stopped"
     return (Change("state", "started", after),), _when_stopped(job, host.settings.beat_seconds)
 
 
 def _when_stopped(job: Standing, beat_seconds: float) -> str:
-    """When and how a wish to stop takes effect, by the kind of the executor."""
-    if job.executor_kind == "forking":
+    """When and how a wish to stop takes effect, by the kind of the worker."""
+    if job.worker_kind == "forking":
         return (
             "its process is killed as soon as its worker hears of it: at once through Redis, "
             f"else with the worker's next beat, at most {beat_seconds:g} s from then"
         )
-    if job.executor_kind == "simple":
+    if job.worker_kind == "simple":
         return (
             f"it runs inside its worker, which hears of it at its next beat, at most {beat_seconds:g} s from then, "
             "and stops it between two steps of Python: a call into C is not broken off"
         )
-    if job.executor_kind == "plain":
+    if job.worker_kind == "plain":
         return (
             "a plain rq worker cannot be told to stop: it runs to its end; what it returns counts, "
             "and if it fails it is canceled instead of tried again"
         )
-    return "its executor is not known any more: it is canceled when the watch loop puts it back"
+    return "its worker is not known any more: it is canceled when the watch loop puts it back"
 
 
 def _discard(job: Standing, _host: Host, _now: datetime) -> Changes:

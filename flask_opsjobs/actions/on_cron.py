@@ -78,7 +78,7 @@ def carry_out(
     names = [verdict.target.partition("/")[2] for verdict in verdicts]
     stand = transitions.look(connection, names)
     after = {f"cron/{name}": facts_of(stand[name]) if name in stand else None for name in names}
-    effects: list[Effect] = [Hurry(job.queue, job.executor) for job in into.stopped if job.executor]
+    effects: list[Effect] = [Hurry(job.queue, job.worker) for job in into.stopped if job.worker]
     if into.lines:
         effects.append(HandOut(tuple(sorted(into.lines))))
     return Written(tuple(items), after, tuple(effects))

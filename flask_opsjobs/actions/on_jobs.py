@@ -179,9 +179,9 @@ def _cancel(
     ids = [job.id for job in started]
     job_transitions.request_cancel(connection, ids, decided.actor, decided.reason, decided.now)
     hurries = [
-        Hurry(job.queue, job.executor)
+        Hurry(job.queue, job.worker)
         for job in started
-        if job.executor is not None and job.executor_kind != "plain"
+        if job.worker is not None and job.worker_kind != "plain"
     ]
     return {}, [*_forget(waiting), *hurries]
 

@@ -172,7 +172,7 @@ class Check:
         return next(iter(named))
 
     def _names(self, worker: str) -> list[str]:
-        """The executors that this place has had, as they gave their names."""
+        """The workers that this place has had, as they gave their names."""
         said = re.compile(rf"{re.escape(worker)} +\| (\S+) listens to")
         return [found[1] for line in self._heard if (found := said.match(line))]
 

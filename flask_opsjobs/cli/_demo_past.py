@@ -21,7 +21,7 @@ from sqlalchemy import event
 from ..db import Connection, connect_apart
 from ..engine.drain import Drain, list_recorded
 from ..host import Host
-from ..lifeline import executors
+from ..lifeline import workers
 from ..loops import LOOPS
 from ..loops.one_pass import Runner
 from ..loops.shape import every
@@ -53,7 +53,7 @@ class Past:
         self._host = host
         self._clock = clock
         self._work = work
-        self._executor = _register(host, work, now)
+        self._worker = _register(host, work, now)
         self._beat = 0
         self._waited = 0.0
         slower = (replace(loop, every_seconds=every(STEP.total_seconds())) for loop in LOOPS)
@@ -73,8 +73,8 @@ class Past:
     def loop(self) -> None:
         """Make a pass of the loops."""
         self._beat += 1
-        id, _ = self._executor
-        executors.beat(self._work, id, self._beat, [], None, None, {}, self.now)
+        id, _ = self._worker
+        workers.beat(self._work, id, self._beat, [], None, None, {}, self.now)
         for runner in self._runners:
             while runner.run_once(self._work, self.now):
                 pass
@@ -89,7 +89,7 @@ class Past:
             self.move_to(self.now + timedelta(seconds=self._waited))
             self._waited = 0.0
 
-        Drain(self._host, self._work, surround, executor=self._executor).run()
+        Drain(self._host, self._work, surround, worker=self._worker).run()
 
     def failed(self) -> list[int]:
         """The ids of all failed jobs, oldest first."""
@@ -97,13 +97,13 @@ class Past:
 
     def end(self) -> None:
         """Let the worker of the past leave."""
-        executors.stop(self._work, self._executor[0], self.now)
+        workers.stop(self._work, self._worker[0], self.now)
 
 
 def _register(host: Host, connection: Connection, now: datetime) -> tuple[int, str]:
     name = f"worker-of-yesterday-{os.getpid()}"
     queues = sorted({task.declared.queue for task in host.tasks.values()})
-    id = executors.register(
+    id = workers.register(
         connection,
         name=name,
         kind="simple",

@@ -155,7 +155,7 @@ def _holder(holder: HolderRow) -> dict[str, Any]:
         "partition": holder.partition,
         "weight": holder.weight,
         "since": _text(holder.taken_at),
-        "executor": holder.executor,
+        "worker": holder.worker,
     }
 
 

@@ -12,10 +12,10 @@ from flask import Flask, current_app
 from flask.cli import with_appcontext
 
 from ..engine.declare import declare
-from ..engine.executor import Executor
 from ..engine.perform_forking import ForkingStable
 from ..engine.perform_simple import SimpleStable
 from ..engine.rq_worker import OpsSimpleWorker, OpsWorker
+from ..engine.worker_runtime import WorkerRuntime
 from ..host import Host
 from . import current_host
 
@@ -72,12 +72,12 @@ def run(
     host.broker.connections.require_answer(names[0])
     wire = host.broker.connections.wire(names[0])
     declare(host, f"{socket.gethostname()}-{os.getpid()}")
-    executor = Executor(host, "simple" if simple else "forking", names)
+    runtime = WorkerRuntime(host, "simple" if simple else "forking", names)
     kind = OpsSimpleWorker if simple else OpsWorker
-    rq_worker = kind(names, name=executor.name, connection=wire.redis, serializer=wire.serializer)
-    stable = (SimpleStable if simple else ForkingStable)(app, executor, host.tasks)
-    said = f"{executor.name} listens to {', '.join(names)}"
-    rq_worker.attach(app, executor, stable, tell_ready=lambda: click.echo(said, err=True))
+    rq_worker = kind(names, name=runtime.name, connection=wire.redis, serializer=wire.serializer)
+    stable = (SimpleStable if simple else ForkingStable)(app, runtime, host.tasks)
+    said = f"{runtime.name} listens to {', '.join(names)}"
+    rq_worker.attach(app, runtime, stable, tell_ready=lambda: click.echo(said, err=True))
     try:
         rq_worker.work(
             burst=burst,
@@ -86,7 +86,7 @@ def run(
             logging_level=log_level,
         )
     finally:
-        is_done = executor.close()
+        is_done = runtime.close()
     if not is_done:
         click.echo(
             "Postgres did not take the last outcomes in time; lifeline will find those jobs",

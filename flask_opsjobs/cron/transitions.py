@@ -28,7 +28,7 @@ class Unfinished:
     state: str
     queue: str
     dispatch_no: int
-    executor: str | None
+    worker: str | None
 
 
 @dataclass(frozen=True)

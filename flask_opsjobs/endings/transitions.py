@@ -30,8 +30,8 @@ class Ending:
 
     id: int
     dispatch_no: int
-    executor_id: int | None
-    executor: str
+    worker_id: int | None
+    worker: str
     outcome: Outcome
 
 
@@ -39,7 +39,7 @@ class Ending:
 class Ended:
     """A job that was moved out of `started`, or ended while it waited, and where it went.
 
-    With `is_refused` an executor had claimed it and did not call its function.
+    With `is_refused` a worker had claimed it and did not call its function.
     """
 
     id: int
@@ -73,7 +73,7 @@ def record(
 ) -> list[Ended]:
     """Write outcomes in one transaction; the jobs that were moved. One that meets the fence is left out: it came late.
 
-    A job whose task or arguments the executor refused is handed back, until `refused_for` after the first refusal.
+    A job whose task or arguments the worker refused is handed back, until `refused_for` after the first refusal.
     Locks the jobs in id order. Raises what Postgres raises; then nothing was written.
     """
     rows = json.dumps([_row(ending) for ending in endings])
@@ -95,7 +95,7 @@ def expire(
 
 def rescue(
     connection: Connection,
-    executor_ids: Sequence[int],
+    worker_ids: Sequence[int],
     now: datetime,
     cause: str,
     *,
@@ -103,12 +103,12 @@ def rescue(
     claimed_before: datetime | None = None,
     limit: int = 1000,
 ) -> list[Ended]:
-    """Put back `started` jobs of these executors, but for those in `keep`; at the limit they fail. Commits."""
+    """Put back `started` jobs of these workers, but for those in `keep`; at the limit they fail. Commits."""
     return _end(
         connection,
         "rescue_jobs",
         {
-            "executor_ids": list(executor_ids),
+            "worker_ids": list(worker_ids),
             "now": now,
             "cause": cause,
             "keep": list(keep),
@@ -194,8 +194,8 @@ def _row(ending: Ending) -> dict[str, Any]:
     return {
         "id": ending.id,
         "dispatch_no": ending.dispatch_no,
-        "executor_id": ending.executor_id,
-        "executor": ending.executor,
+        "worker_id": ending.worker_id,
+        "worker": ending.worker,
         "kind": outcome.kind,
         "error": outcome.error,
         "traceback": outcome.traceback,

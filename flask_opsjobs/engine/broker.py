@@ -18,7 +18,7 @@ from rq.utils import now, utcformat
 from .connections import RedisConnections, write_only
 from .delivery import FUNCTION, Delivery, parse
 
-# RQ's own limit is only the outer bound: the executor stops an overdue job itself, with its own cause.
+# RQ's own limit is only the outer bound: the worker stops an overdue job itself, with its own cause.
 _OUTER_BOUND_SECONDS = 60
 # A delivery that RQ failed is evidence for the recall loop for this long; RQ's default is a year.
 _FAILURE_TTL_SECONDS = 3600

@@ -1,4 +1,4 @@
-"""The claim: an executor's parent takes a delivery before it forks, on a connection that it keeps."""
+"""The claim: a worker's parent takes a delivery before it forks, on a connection that it keeps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def clock() -> float:
 
 @dataclass(frozen=True)
 class Refused:
-    """Why a delivery was not claimed: a word, counted in the executor's beat."""
+    """Why a delivery was not claimed: a word, counted in the worker's beat."""
 
     reason: str
 
@@ -34,8 +34,8 @@ class Refused:
 def claim(
     connection: Connection,
     delivery: tuple[int, int],
-    executor_id: int,
-    executor: str,
+    worker_id: int,
+    worker: str,
     *,
     is_retry: bool = False,
     is_free: bool = False,
@@ -45,7 +45,7 @@ def claim(
 
     A limited job takes token and place in a transaction of its own, or goes back as `limited`; with `is_free` its limit
     is ignored. `now` stands for the clock that its bucket is asked by.
-    `is_retry` says that this executor asked before: it got no answer, though its claim may have been committed, or so
+    `is_retry` says that this worker asked before: it got no answer, though its claim may have been committed, or so
     long ago that it asks whether the job is still its own. Then the attempt goes on, whatever the deadline is.
     Raises what Postgres raises; then the delivery is still to be claimed. An overdue job is ended here.
     """
@@ -54,8 +54,8 @@ def claim(
     parameters = {
         "id": job_id,
         "dispatch_no": dispatch_no,
-        "executor_id": executor_id,
-        "executor": executor,
+        "worker_id": worker_id,
+        "worker": worker,
         "is_retry": is_retry,
         "is_free": is_free,
     }
@@ -67,7 +67,7 @@ def claim(
         return _claimed(row, job_id, dispatch_no, asked_at)
     if (why := _why_not(row, dispatch_no)) is None:
         key = row["limiter"], row["partition"]
-        why, job = claim_limited(connection, delivery, key, executor_id, executor, now)
+        why, job = claim_limited(connection, delivery, key, worker_id, worker, now)
         if why is None:
             return _claimed(job, job_id, dispatch_no, asked_at)
     if why == "deadline":

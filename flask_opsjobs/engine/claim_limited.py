@@ -19,8 +19,8 @@ def claim_limited(
     connection: Connection,
     delivery: tuple[int, int],
     key: Key,
-    executor_id: int,
-    executor: str,
+    worker_id: int,
+    worker: str,
     now: datetime | None = None,
 ) -> tuple[str | None, dict[str, Any]]:
     """Take the delivery, or put its job back: (None, the job), or (why not, nothing). `key` is the job's bucket.
@@ -43,7 +43,7 @@ def claim_limited(
         if not verdict.is_admitted:
             connection.execute(sql.load("put_back_job"), asked)
             return "limited", {}
-        asked |= {"executor_id": executor_id, "executor": executor}
+        asked |= {"worker_id": worker_id, "worker": worker}
         cursor = connection.cursor(row_factory=dict_row)
         cursor.execute(sql.load("claim_limited_job"), asked)
     taken = cursor.fetchone()

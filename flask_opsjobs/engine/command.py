@@ -1,4 +1,4 @@
-"""A word to an executor over RQ's command channel: beat now. It hurries what the next beat would find anyway."""
+"""A word to a worker over RQ's command channel: beat now. It hurries what the next beat would find anyway."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _log = logging.getLogger("flask_opsjobs.dispatch")
 _BEAT = "opsjobs-beat"
 
 
-def hurry(broker: Broker, queue: str, executor: str) -> None:
-    """Ask the executor to beat now. Raises `RedisError`; whoever does not listen hears nothing."""
-    send_command(broker.queue(queue, quick=True).connection, executor, _BEAT)
+def hurry(broker: Broker, queue: str, worker: str) -> None:
+    """Ask the worker to beat now. Raises `RedisError`; whoever does not listen hears nothing."""
+    send_command(broker.queue(queue, quick=True).connection, worker, _BEAT)
 
 
 def is_hurry(message: Any) -> bool:
@@ -29,9 +29,9 @@ def is_hurry(message: Any) -> bool:
         return False
 
 
-def hurry_quietly(broker: Broker, queue: str, executor: str) -> None:
+def hurry_quietly(broker: Broker, queue: str, worker: str) -> None:
     """The same, when its next beat does as well."""
     try:
-        hurry(broker, queue, executor)
+        hurry(broker, queue, worker)
     except RedisError as error:
-        _log.info("executor %s was not hurried (%s)", executor, type(error).__name__)
+        _log.info("worker %s was not hurried (%s)", worker, type(error).__name__)

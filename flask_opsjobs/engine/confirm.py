@@ -15,7 +15,7 @@ from .claim import claim, clock
 class Confirm:
     """Called right before the function: the claim, which still holds, or how its attempt ends without a call.
 
-    No other process may take a claim that is younger than half of `OPSJOBS_LATE_SECONDS`: its executor has to be
+    No other process may take a claim that is younger than half of `OPSJOBS_LATE_SECONDS`: its worker has to be
     missing first. An older one is made again, on a connection of its own, because a horse must not use its parent's.
     When Postgres cannot be asked, the job is handed back and the attempt does not count.
     """
@@ -24,14 +24,14 @@ class Confirm:
         self,
         host: Host,
         claimed: Claimed,
-        executor_id: int,
-        executor: str,
+        worker_id: int,
+        worker: str,
         *,
         seconds: Callable[[], float] = clock,
     ) -> None:
         self._host = host
         self._claimed = claimed
-        self._executor = executor_id, executor
+        self._worker = worker_id, worker
         self._seconds = seconds
 
     def __call__(self) -> Claimed | Outcome:
@@ -52,4 +52,4 @@ class Confirm:
     def _claim_again(self) -> Claimed | object:
         delivery = self._claimed.id, self._claimed.dispatch_no
         with closing(connect_apart(self._host.engine)) as connection:
-            return claim(connection, delivery, *self._executor, is_retry=True)
+            return claim(connection, delivery, *self._worker, is_retry=True)

@@ -31,13 +31,13 @@ from .stage import stage
 # A job that is due again whenever it ends costs a few milliseconds each time: this is a few seconds.
 MOST_ROUNDS = 1_000
 _WINDOW = 1_000_000
-_EXECUTOR = (0, "drain")
+_WORKER = (0, "drain")
 
 
 class Drain:
     """One drain: at most `limit` calls, each in the context `surround`; an error of the kinds `through` ends it.
 
-    Attempts bear the id and name of `executor`.
+    Attempts bear the id and name of `worker`.
 
     Afterwards `ids` are the jobs that were moved, in order, and `errors` what their functions raised last.
     """
@@ -49,14 +49,14 @@ class Drain:
         surround: Callable[[], AbstractContextManager[Any]],
         limit: int | None = None,
         through: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
-        executor: tuple[int, str] = _EXECUTOR,
+        worker: tuple[int, str] = _WORKER,
     ) -> None:
         self._host = host
         self._connection = connection
         self._surround = surround
         self._limit = limit
         self._through = through
-        self._executor = executor
+        self._worker = worker
         self._ahead = timedelta(0)
         self._tasks = {name: self._watched(task) for name, task in host.tasks.items()}
         self.calls = 0
@@ -122,7 +122,7 @@ class Drain:
 
     def _perform(self, delivery: Delivery) -> None:
         job_id, dispatch_no = delivery.id, delivery.dispatch_no
-        claimed = claim(self._connection, (job_id, dispatch_no), *self._executor, is_free=True)
+        claimed = claim(self._connection, (job_id, dispatch_no), *self._worker, is_free=True)
         self.ids[job_id] = None
         if not isinstance(claimed, Claimed):
             return
@@ -132,8 +132,8 @@ class Drain:
         log_tail = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
         with _shared(self._connection, claimed), self._surround():
             outcome = perform(self._tasks, claimed, Report(log_tail))
-        ending = Ending(job_id, dispatch_no, *self._executor, outcome)
-        # No executor with other code will come: a test sees at once that a task or its arguments are refused.
+        ending = Ending(job_id, dispatch_no, *self._worker, outcome)
+        # No worker with other code will come: a test sees at once that a task or its arguments are refused.
         endings.record(self._connection, [ending], self._now(), refused_for=timedelta(0))
         error = self.errors.get(job_id)
         if isinstance(error, self._through):

@@ -50,5 +50,5 @@ def _carry_out(host: Host, connection: Connection, effect: Effect) -> None:
             tidy(host.broker, recall_paused(connection, queue), quick=True)
         case Forget(deliveries):
             tidy(host.broker, deliveries, quick=True)
-        case Hurry(queue, executor):
-            hurry(host.broker, queue, executor)
+        case Hurry(queue, worker):
+            hurry(host.broker, queue, worker)

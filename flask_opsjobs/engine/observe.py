@@ -1,4 +1,4 @@
-"""The observer: plain `rq worker` processes, as RQ's own hashes show them, become executors of kind `plain`."""
+"""Writes down the plain `rq worker` processes that RQ's own hashes show, as workers of kind `plain`."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def observe(
     Judged by the expiry of RQ's keys, never by the age of `last_heartbeat`: an idle worker beats each 405 s and a busy
     SimpleWorker never. Raises `RedisError` when any Redis does not answer; then nobody is judged.
     """
-    known = [name for (name,) in connection.execute(sql.load("list_plain_executors"), {"now": now})]
+    known = [name for (name,) in connection.execute(sql.load("list_plain_workers"), {"now": now})]
     seen: dict[str, RQWorker] = {}
     for queue in one_queue_per_redis(broker, queues):
         seen |= {worker.name: worker for worker in read_workers(queue.connection, known)}
     if seen:
-        connection.execute(sql.load("observe_plain_executors"), _columns(seen.values(), now))
+        connection.execute(sql.load("observe_plain_workers"), _columns(seen.values(), now))
     judged = {
         "seen": list(seen),
         "now": now,
         "default_ttl_seconds": DEFAULT_WORKER_TTL + _RQ_GRACE_SECONDS,
     }
-    gone = connection.execute(sql.load("end_plain_executors"), judged).fetchall()
+    gone = connection.execute(sql.load("end_plain_workers"), judged).fetchall()
     return len(seen), sorted(name for (name,) in gone)
 
 

@@ -12,9 +12,9 @@ from ..jobs.claimed import Claimed
 from ..jobs.log_tail import Ring
 from ..jobs.outcomes import Outcome
 from .confirm import Confirm
-from .executor import Executor
 from .horse import fork
 from .watch_horse import Ride
+from .worker_runtime import WorkerRuntime
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -27,11 +27,11 @@ _TICK_SECONDS = 15.0
 class ForkingStable:
     """Keeps what outlives a horse: the ring, in shared memory, in which a killed horse leaves its last words."""
 
-    def __init__(self, app: Flask, executor: Executor, tasks: Mapping[str, Task]) -> None:
+    def __init__(self, app: Flask, runtime: WorkerRuntime, tasks: Mapping[str, Task]) -> None:
         self._app = app
-        self._executor = executor
+        self._runtime = runtime
         self._tasks = tasks
-        size = executor.host.settings.log_tail_bytes
+        size = runtime.host.settings.log_tail_bytes
         self._ring = Ring(memoryview(mmap.mmap(-1, size + Ring.HEAD_BYTES))) if size else None
         self._ride: Ride | None = None
 
@@ -39,20 +39,20 @@ class ForkingStable:
         """Fork, watch, and say how it ended; `tick` is called now and then while it runs."""
         if self._ring is not None:
             self._ring.clear()
-        executor = self._executor
-        confirm = Confirm(executor.host, claimed, executor.id, executor.name)
+        runtime = self._runtime
+        confirm = Confirm(runtime.host, claimed, runtime.id, runtime.name)
         pid, sock = fork(self._app, self._tasks, claimed, self._ring, confirm)
         self._ride = Ride(
             pid=pid,
             sock=sock,
             claimed=claimed,
             tick=tick,
-            stop_wanted=lambda: executor.pulse.stop_wanted(claimed.id, claimed.dispatch_no),
-            on_progress=lambda *progress: executor.tell_progress(claimed, *progress),
+            stop_wanted=lambda: runtime.pulse.stop_wanted(claimed.id, claimed.dispatch_no),
+            on_progress=lambda *progress: runtime.tell_progress(claimed, *progress),
             backoff_seconds=lambda: self.backoff_seconds(claimed),
         )
         try:
-            outcome = self._ride.watch(executor.wake_fd, _TICK_SECONDS)
+            outcome = self._ride.watch(runtime.wake_fd, _TICK_SECONDS)
         finally:
             self._ride = None
         return self._with_last_words(outcome)

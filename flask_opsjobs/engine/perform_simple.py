@@ -17,8 +17,8 @@ from ..jobs.log_tail import Ring
 from ..jobs.outcomes import Outcome
 from ..jobs.perform import Report, perform
 from .confirm import Confirm
-from .executor import Executor
 from .pulse import CANCELED, LOST
+from .worker_runtime import WorkerRuntime
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 class SimpleStable:
     """Performs in place. A wish to stop arrives as a signal that raises `Stopped` in the function."""
 
-    def __init__(self, app: Flask, executor: Executor, tasks: Mapping[str, Task]) -> None:
+    def __init__(self, app: Flask, runtime: WorkerRuntime, tasks: Mapping[str, Task]) -> None:
         self._app = app
-        self._executor = executor
+        self._runtime = runtime
         self._tasks = tasks
-        size = executor.host.settings.log_tail_bytes
+        size = runtime.host.settings.log_tail_bytes
         self._ring = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
         self._claimed: Claimed | None = None
         self._stopped_why: str | None = None
         signal.signal(signal.SIGUSR1, self._on_signal)
-        executor.also_wake = self._wake_main
+        runtime.also_wake = self._wake_main
 
     def perform(self, claimed: Claimed, tick: Callable[[], None]) -> Outcome:
         """Call the function here; how it ended. `tick` is not called: nobody is free to do so."""
         if self._ring is not None:
             self._ring.clear()
-        report = Report(self._ring, partial(self._executor.tell_progress, claimed))
-        executor = self._executor
-        confirm = Confirm(executor.host, claimed, executor.id, executor.name)
+        report = Report(self._ring, partial(self._runtime.tell_progress, claimed))
+        runtime = self._runtime
+        confirm = Confirm(runtime.host, claimed, runtime.id, runtime.name)
         self._stopped_why = None
         self._claimed = claimed
         try:
@@ -87,7 +87,7 @@ class SimpleStable:
         claimed = self._claimed
         if claimed is None:
             return
-        why = self._executor.pulse.stop_wanted(claimed.id, claimed.dispatch_no)
+        why = self._runtime.pulse.stop_wanted(claimed.id, claimed.dispatch_no)
         if why == CANCELED:
             raise Stopped("canceled while it ran")
         if why is not None:

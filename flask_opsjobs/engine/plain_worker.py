@@ -21,7 +21,7 @@ from ..host import Host
 from ..jobs.claimed import Claimed
 from ..jobs.log_tail import Ring
 from ..jobs.perform import Report, perform
-from ..lifeline import executors
+from ..lifeline import workers
 from .claim import Refused, claim
 from .confirm import Confirm
 from .delivery import parse
@@ -55,29 +55,29 @@ def perform_delivery() -> None:
 
 def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
     def take(connection: Connection, is_retry: bool) -> tuple[int, Claimed | Refused]:
-        executor_id = executors.find_or_register_plain(
+        worker_id = workers.find_or_register_plain(
             connection,
             name=name,
             host=socket.gethostname(),
             pid=os.getppid(),
             now=read_clock(connection),
         )
-        return executor_id, claim(connection, delivery, executor_id, name, is_retry=is_retry)
+        return worker_id, claim(connection, delivery, worker_id, name, is_retry=is_retry)
 
     def record(connection: Connection, _is_retry: bool) -> None:
         endings.record(connection, [ending], read_clock(connection))
 
     postgres = _Postgres(host)
     try:
-        executor_id, claimed = postgres.ask(take)
+        worker_id, claimed = postgres.ask(take)
         if not isinstance(claimed, Claimed):
             _log.info("the delivery %s was not claimed: %s", delivery, claimed.reason)
             return
         time.sleep(claimed.wait_seconds)
         ring = Ring(memoryview(bytearray(host.settings.log_tail_bytes + Ring.HEAD_BYTES)))
         report = Report(ring, partial(postgres.tell_progress, claimed))
-        outcome = perform(host.tasks, claimed, report, Confirm(host, claimed, executor_id, name))
-        ending = Ending(claimed.id, claimed.dispatch_no, executor_id, name, outcome)
+        outcome = perform(host.tasks, claimed, report, Confirm(host, claimed, worker_id, name))
+        ending = Ending(claimed.id, claimed.dispatch_no, worker_id, name, outcome)
         postgres.ask(record)
     finally:
         host.spare.close()

@@ -1,4 +1,4 @@
-"""The pulse of an executor: what it holds, how fast it runs, which of its jobs shall stop; told with each beat."""
+"""The pulse of a worker: what it holds, how fast it runs, which of its jobs shall stop; told with each beat."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from .. import endings, sql
 from ..db import Connection
-from ..lifeline import executors
+from ..lifeline import workers
 from .dispatch import read_clock
 
 # Why a job that runs here shall stop.
 CANCELED = "canceled"
-LOST = "its job was put back while this executor was silent"
+LOST = "its job was put back while this worker was silent"
 
 # The run time that a window is computed from is the median of so many jobs.
 _SAMPLE = 50
@@ -42,8 +42,8 @@ class Progress:
 class Pulse:
     """Shared by the main thread, which claims, and the recorder, which beats; every method is safe in both."""
 
-    def __init__(self, executor_id: int, beat_seconds: float) -> None:
-        self.executor_id = executor_id
+    def __init__(self, worker_id: int, beat_seconds: float) -> None:
+        self.worker_id = worker_id
         self._beat_seconds = beat_seconds
         self._lock = threading.Lock()
         self._beat = 0
@@ -62,7 +62,7 @@ class Pulse:
             self._held[job_id, dispatch_no] = False
 
     def own(self, job_id: int, dispatch_no: int) -> None:
-        """Its claim is committed: from now on each beat asks whether its job is still this executor's."""
+        """Its claim is committed: from now on each beat asks whether its job is still this worker's."""
         with self._lock:
             self._held[job_id, dispatch_no] = True
 
@@ -126,11 +126,11 @@ class Pulse:
             run_seconds = statistics.median(self._runs) if self._runs else None
             self._told_run_seconds = run_seconds
             counts = dict(self._counts)
-        wanted = executors.beat(
-            connection, self.executor_id, self._beat, held, run_seconds, _rss_kb(), counts, now
+        wanted = workers.beat(
+            connection, self.worker_id, self._beat, held, run_seconds, _rss_kb(), counts, now
         )
-        lost = executors.find_lost(connection, self.executor_id, running)
-        self._disowned = executors.disown(connection, self.executor_id, held, self._disowned, now)
+        lost = workers.find_lost(connection, self.worker_id, running)
+        self._disowned = workers.disown(connection, self.worker_id, held, self._disowned, now)
         why = dict.fromkeys(wanted, CANCELED) | dict.fromkeys(lost, LOST)
         with self._lock:
             self._wanted = {key: why[key] for key in why if key in self._held}
@@ -142,10 +142,10 @@ class Pulse:
         self._due_at = min(self._due_at, time.monotonic())
 
     def stop(self, connection: Connection) -> None:
-        """Say that the executor has stopped; what it still holds is put back. Commits."""
+        """Say that the worker has stopped; what it still holds is put back. Commits."""
         now = read_clock(connection)
-        endings.rescue(connection, [self.executor_id], now, "its executor stopped")
-        executors.stop(connection, self.executor_id, now)
+        endings.rescue(connection, [self.worker_id], now, "its worker stopped")
+        workers.stop(connection, self.worker_id, now)
 
 
 def write_progress(connection: Connection, progress: Iterable[Progress]) -> None:

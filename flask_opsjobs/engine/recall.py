@@ -53,7 +53,7 @@ class _Queued:
 
     @property
     def held_as(self) -> str:
-        """How an executor's beat names it."""
+        """How a worker's beat names it."""
         return f"{self.id}-{self.dispatch_no}"
 
     @property
@@ -66,7 +66,7 @@ def recall_lost(
 ) -> Recalled:
     """Take back `queued` jobs whose delivery stood nowhere in two passes at least `recall_seconds` apart. Commits.
 
-    Nowhere is: in no list, in no intermediate list, not running by RQ, not held by a living executor. One that RQ
+    Nowhere is: in no list, in no intermediate list, not running by RQ, not held by a living worker. One that RQ
     failed counts as refused; the third refusal ends its job. Raises `RedisError` when Redis does not answer, and then
     nothing was recalled: absence must be seen. No lock is held over a Redis call; the writes are fenced by
     `dispatch_no`, so any number of recallers may run.

@@ -98,7 +98,7 @@ class Recorder(threading.Thread):
             return self._changed.wait_for(lambda: not self._pending and self._is_idle, timeout)
 
     def stop(self, timeout: float) -> bool:
-        """Write what is left, end the thread, and say that the executor has stopped; False when it took too long."""
+        """Write what is left, end the thread, and say that the worker has stopped; False when it took too long."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
@@ -202,7 +202,7 @@ class Recorder(threading.Thread):
                 f"its outcome ({ending.outcome.kind}) could not be written: {type(error).__name__}"
             )
             lost = Outcome(kind="raised", error=why, reason=why, ended_by="unrecordable")
-            plain = Ending(ending.id, ending.dispatch_no, ending.executor_id, ending.executor, lost)
+            plain = Ending(ending.id, ending.dispatch_no, ending.worker_id, ending.worker, lost)
             return endings.record(connection, [plain], now)
 
     def _say_not_refilled(self, queue: str, error: RedisError) -> None:

@@ -21,7 +21,7 @@ from .delivery import PREFIX, parse
 # A host's own jobs may fill a list without bound. Of a longer one the rest is asked for id by id.
 _LONGEST_READ = 20_000
 _SCAN_STEP = 1_000
-# Longer names of workers do not fit into the index of executors, which Postgres would refuse for all of them.
+# A longer name does not fit into the index of the table `workers`: Postgres would refuse the whole statement.
 _LONGEST_NAME = 500
 _LONGEST_TTL_SECONDS = 365 * 86_400.0
 

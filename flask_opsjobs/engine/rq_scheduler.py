@@ -1,4 +1,4 @@
-"""RQ's scheduler as an executor runs it: a process that puts plain RQ jobs into their queues when they are due."""
+"""RQ's scheduler as a worker runs it: a process that puts plain RQ jobs into their queues when they are due."""
 
 from __future__ import annotations
 

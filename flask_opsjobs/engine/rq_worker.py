@@ -29,13 +29,13 @@ from .claim import Refused, claim
 from .command import is_hurry
 from .delivery import parse
 from .dequeue import make_job, pop
-from .executor import Executor
 from .horse import forget_connections, fork_lock, set_group
 from .outage import Backoff
 from .perform_forking import ForkingStable
 from .perform_simple import SimpleStable
 from .rq_books import RQBooks
 from .rq_scheduler import OpsScheduler
+from .worker_runtime import WorkerRuntime
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -54,18 +54,18 @@ class OpsWorkerLoop(BaseWorker):
 
     max_connection_wait_time = 4.0
     scheduler_seconds = 60.0
-    executor: Executor
+    runtime: WorkerRuntime
     stable: Any
 
     def attach(
-        self, app: Flask, executor: Executor, stable: Any, tell_ready: Callable[[], None]
+        self, app: Flask, runtime: WorkerRuntime, stable: Any, tell_ready: Callable[[], None]
     ) -> None:
-        """Give the worker its app, its executor (connections, recorder, pulse) and the way it performs.
+        """Give the worker its app, its runtime (connections, recorder, pulse) and the way it performs.
 
         `tell_ready` is called once it heeds signals, right before it takes its first job.
         """
         self.app = app
-        self.executor = executor
+        self.runtime = runtime
         self.stable = stable
         self._tell_ready = tell_ready
         self.books = RQBooks(self)
@@ -127,7 +127,7 @@ class OpsWorkerLoop(BaseWorker):
 
     def _may_take(self) -> bool:
         """Whether what this worker has to write is written: else the deliveries stay in Redis, for others too."""
-        may_take = self.executor.recorder.keeps_up(_LOOK_SECONDS)
+        may_take = self.runtime.recorder.keeps_up(_LOOK_SECONDS)
         if may_take is not self._takes_jobs:
             self._takes_jobs = may_take
             with fork_lock:
@@ -163,7 +163,7 @@ class OpsWorkerLoop(BaseWorker):
         except Exception:
             with fork_lock:
                 _log.exception("the delivery %s was not performed and goes back", job.id)
-            self.executor.pulse.release(*delivery)
+            self.runtime.pulse.release(*delivery)
             self._wait(self._failures.next_seconds())
         self._state = WorkerStatus.IDLE
 
@@ -184,16 +184,16 @@ class OpsWorkerLoop(BaseWorker):
                 _log.exception("RQ job %s: a teardown function of the app raised", job.id)
 
     def _execute_managed(self, job: RQJob, queue: Queue, delivery: tuple[int, int]) -> None:
-        executor = self.executor
-        executor.pulse.hold(*delivery)
+        runtime = self.runtime
+        runtime.pulse.hold(*delivery)
         claimed = self._claim(delivery)
         if not isinstance(claimed, Claimed):
-            executor.pulse.release(*delivery)
+            runtime.pulse.release(*delivery)
             if claimed is not None:
-                executor.pulse.count(claimed.reason)
+                runtime.pulse.count(claimed.reason)
                 self.books.end(job, queue, None, is_success=False)
             return
-        executor.pulse.own(*delivery)
+        runtime.pulse.own(*delivery)
         # Beats go on meanwhile: another thread makes them.
         time.sleep(claimed.wait_seconds)
         execution = self.books.begin(job, queue)
@@ -202,7 +202,7 @@ class OpsWorkerLoop(BaseWorker):
             outcome = self.stable.perform(claimed, lambda: self.books.keep(job, execution))
         except Exception as error:
             _log.exception("job %d could not be started", claimed.id)
-            why = f"the executor could not start it: {type(error).__name__}"
+            why = f"the worker could not start it: {type(error).__name__}"
             outcome = Outcome(
                 kind="died",
                 error=why,
@@ -212,25 +212,25 @@ class OpsWorkerLoop(BaseWorker):
         if outcome.kind == "lost":
             _log.warning("job %d does not run here any more: %s", claimed.id, outcome.error)
         if outcome.kind != "refused":
-            # A refusal is fast: counted as a run it would give this executor a large window of what it cannot run.
-            executor.pulse.note_run(time.monotonic() - began)
-        executor.submit(claimed, outcome)
+            # A refusal is fast: counted as a run it would give this worker a large window of what it cannot run.
+            runtime.pulse.note_run(time.monotonic() - began)
+        runtime.submit(claimed, outcome)
         self.books.end(job, queue, execution, is_success=outcome.kind == "returned")
 
     def _claim(self, delivery: tuple[int, int]) -> Claimed | Refused | None:
         """The claimed job; why not; None when the worker shall stop while Postgres is away (the delivery stays)."""
-        executor, backoff, is_retry = self.executor, Backoff(), False
+        runtime, backoff, is_retry = self.runtime, Backoff(), False
         while True:
             asked_at = time.monotonic()
             try:
-                connection = executor.claim_connection()
-                claimed = claim(connection, delivery, executor.id, executor.name, is_retry=is_retry)
-                executor.outage.end(_THREAD)
+                connection = runtime.claim_connection()
+                claimed = claim(connection, delivery, runtime.id, runtime.name, is_retry=is_retry)
+                runtime.outage.end(_THREAD)
                 return claimed
             except psycopg.Error as error:
-                executor.drop_claim_connection()
+                runtime.drop_claim_connection()
                 if is_away(error):
-                    executor.outage.begin(_THREAD, error, asked_at)
+                    runtime.outage.begin(_THREAD, error, asked_at)
                 elif not isinstance(error, psycopg.OperationalError):
                     raise
                 elif not is_retry:
@@ -336,7 +336,7 @@ class OpsWorkerLoop(BaseWorker):
             # No log line here, in the signal's handler: the main thread may be in the middle of one.
             with contextlib.suppress(RedisError):
                 self.set_shutdown_requested_date()
-        self.executor.wake()
+        self.runtime.wake()
 
     def request_force_stop(self, signum: int, frame: Any) -> None:
         """A second signal: the job at hand is killed. One of ours is put back; a plain one fails, as RQ fails it."""
@@ -348,7 +348,7 @@ class OpsWorkerLoop(BaseWorker):
         self._stop_requested = True
         self._is_forced = True
         # Before what may raise.
-        self.executor.wake()
+        self.runtime.wake()
         self.stop_plain_job()
         self.stable.stop_now("stopped with its worker")
 
@@ -361,7 +361,7 @@ class OpsWorkerLoop(BaseWorker):
         with fork_lock:
             try:
                 if is_hurry(message):
-                    self.executor.recorder.beat_now()
+                    self.runtime.recorder.beat_now()
                 else:
                     super().handle_payload(message)
             except Exception:
@@ -373,7 +373,7 @@ class OpsWorkerLoop(BaseWorker):
         time.sleep(2.0)
 
     def teardown(self) -> None:
-        """Leave RQ's books; Redis being away must not hide the executor's own farewell."""
+        """Leave RQ's books; Redis being away must not hide the worker's own farewell."""
         try:
             super().teardown()
         except RedisError as error:

@@ -29,7 +29,7 @@ def remove_strays(
     """One step through a Redis: remove deliveries whose row is gone or has moved on, met twice; their RQ ids.
 
     Redis is read first and Postgres after it, so a delivery that is found has its committed row already. What expires
-    by itself, what RQ runs and what a living executor holds is left alone. Raises `RedisError`.
+    by itself, what RQ runs and what a living worker holds is left alone. Raises `RedisError`.
     """
     cursor, found = scan_deliveries(queue.connection, strays.cursor)
     hashes = {

@@ -24,7 +24,7 @@ def tidy(
 ) -> None:
     """Remove deliveries (queue, id, dispatch_no) from RQ without a trace. Raises `RedisError`.
 
-    Left alone, RQ would later call a rescued one abandoned, and its hash would stay for ever. What a live executor
+    Left alone, RQ would later call a rescued one abandoned, and its hash would stay for ever. What a live worker
     still runs ends by itself: its outcome meets the fence. `quick` is for whoever is waited for.
     """
     for name, group in groupby(sorted(deliveries), key=itemgetter(0)):

@@ -25,7 +25,7 @@ Rule = Callable[[Seen], Iterator[Reason]]
 RULES: Mapping[str, Rule] = {
     "deadline_passed": rules_of_job.deadline_passed,
     "cancel_requested": rules_of_job.cancel_requested,
-    "executor_silent": rules_of_job.executor_silent,
+    "worker_silent": rules_of_job.worker_silent,
     "deferred": rules_of_job.deferred,
     "scheduled": rules_of_job.scheduled,
     "backing_off": rules_of_job.backing_off,
@@ -97,7 +97,7 @@ def _lacking(seen: Seen, reasons: tuple[Reason, ...]) -> Iterator[str]:
         yield "Redis could not be read"
     may_be_plain = "no_live_worker" in {reason.code for reason in reasons}
     if seen.is_orphaned:
-        may_be_plain = seen.executor is not None and seen.executor.kind == "plain"
+        may_be_plain = seen.worker is not None and seen.worker.kind == "plain"
     if may_be_plain and not seen.is_awake("observe"):
         yield "plain RQ workers are not seen while the observe loop is silent"
 
@@ -114,9 +114,9 @@ def _summary(seen: Seen, reasons: tuple[Reason, ...]) -> str:
 
 
 def _running(seen: Seen) -> str:
-    who, since = seen.executor, as_text(seen.job.started_at)
+    who, since = seen.worker, as_text(seen.job.started_at)
     if who is None:
-        return f"It is started since {since}, and its executor is not known any more; the watch loop puts it back."
+        return f"It is started since {since}, and its worker is not known any more; the watch loop puts it back."
     if not who.is_alive:
         return (
             f"It is started since {since}, but {who.name} is silent; the watch loop puts it back."

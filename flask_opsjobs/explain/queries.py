@@ -37,7 +37,7 @@ def find_seen(session: Session, job_id: int, now: datetime, settings: Settings) 
     if seen.job.state in FINAL:
         return seen
     if seen.job.state == "started":
-        seen = replace(seen, executor=_executor(session, seen))
+        seen = replace(seen, worker=_worker(session, seen))
         return replace(seen, loops=_loops(session, now)) if seen.is_orphaned else seen
     if seen.job.state == "deferred" and seen.job.cron_entry is not None:
         seen = replace(seen, waits_for=_waits_for(session, seen.job))
@@ -169,9 +169,9 @@ def _cooldown_of(table: Any) -> tuple[Any, ...]:
     return table.cooldown_until, table.cooldown_at, table.cooldown_by, table.cooldown_reason
 
 
-def _executor(session: Session, seen: Seen) -> Listener | None:
+def _worker(session: Session, seen: Seen) -> Listener | None:
     """Who has the started job."""
-    asked = {"id": seen.job.executor_id, **_clock(seen)}
+    asked = {"id": seen.job.worker_id, **_clock(seen)}
     row = session.connection().exec_driver_sql(sql.load("find_holder"), asked).one_or_none()
     if row is None:
         return None

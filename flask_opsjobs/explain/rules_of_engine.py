@@ -115,7 +115,7 @@ def needed_loops(seen: Seen) -> dict[str, str]:
     elif seen.job.state in ("scheduled", "retryable"):
         needed["stage"] = "makes a job available when it is due"
     elif seen.is_orphaned:
-        needed["watch"] = "puts back a job whose executor is gone"
+        needed["watch"] = "puts back a job whose worker is gone"
     elif seen.job.state == "deferred" and seen.job.cron_entry is not None and not seen.waits_for:
         needed["cron"] = "releases a job before which nothing is left"
     elif seen.is_lost:

@@ -37,8 +37,8 @@ def cancel_requested(seen: Seen) -> Iterator[Reason]:
         witness="operator",
         read={
             "cancel_requested_at": job.cancel_requested_at,
-            "executor": seen.executor and seen.executor.name,
-            "beat_at": seen.executor and seen.executor.beat_at,
+            "worker": seen.worker and seen.worker.name,
+            "beat_at": seen.worker and seen.worker.beat_at,
         },
         by=job.cancel_requested_by,
         quote=job.cancel_reason,
@@ -46,29 +46,31 @@ def cancel_requested(seen: Seen) -> Iterator[Reason]:
     )
 
 
-def executor_silent(seen: Seen) -> Iterator[Reason]:
-    """It is started by an executor that is gone, or seems to be."""
+def worker_silent(seen: Seen) -> Iterator[Reason]:
+    """It is started by a worker that is gone, or seems to be."""
     if not seen.is_orphaned:
         return
-    who, job = seen.executor, seen.job
+    who, job = seen.worker, seen.job
     yield make_reason(
         seen,
-        "executor_silent",
-        f"Its executor {who.name} gives no sign of life." if who else "Its executor is not known any more.",
-        "The watch loop gives that executor up, and puts the job back.",
+        "worker_silent",
+        f"Its worker {who.name} gives no sign of life." if who else "Its worker is not known any more.",
+        "The watch loop gives that worker up, and puts the job back.",
         witness="inferred",
-        read={"executor": who and who.name, "beat_at": who and who.beat_at, "started_at": job.started_at},
+        read={"worker": who and who.name, "beat_at": who and who.beat_at, "started_at": job.started_at},
         since=who.beat_at if who else job.started_at,
     )  # fmt: skip
 
 
 def _when_it_stops(seen: Seen) -> str:
-    who = seen.executor
+    who = seen.worker
     if who is not None and not who.is_alive:
-        return "Its executor is silent: the watch loop ends it as canceled once it gives that executor up."
+        return (
+            "Its worker is silent: the watch loop ends it as canceled once it gives that worker up."
+        )
     if who is not None and who.kind == "plain":
         return "A plain RQ worker does not heed that: it ends as canceled if this attempt fails."
-    return f"Its executor reads that with its next beat, within {seen.settings.beat_seconds:g} s, and stops it."
+    return f"Its worker reads that with its next beat, within {seen.settings.beat_seconds:g} s, and stops it."
 
 
 def deferred(seen: Seen) -> Iterator[Reason]:
@@ -98,21 +100,21 @@ def deferred(seen: Seen) -> Iterator[Reason]:
 
 
 def handed_back(seen: Seen) -> Iterator[Reason]:
-    """The executor that took it last does not have its task, or does not accept its arguments."""
+    """The worker that took it last does not have its task, or does not accept its arguments."""
     job, attempt = seen.job, seen.last_attempt
     if job.state == "started" or job.first_refused_at is None or seen.is_overdue:
         return
     until = job.first_refused_at + REFUSED_FOR
-    by = f"Executor {attempt.executor}" if attempt else "An executor that is not known any more"
+    by = f"Worker {attempt.worker}" if attempt else "A worker that is not known any more"
     yield make_reason(
         seen,
         "handed_back",
         f"{by} refused it and handed it back; it is tried again.",
-        "Any executor of its queue may take it until that time; then it ends as failed. Start an executor whose code "
+        "Any worker of its queue may take it until that time; then it ends as failed. Start a worker whose code "
         "has its task and accepts its arguments, and stop those that run another version.",
         witness="worker",
         read={
-            "executor": attempt and attempt.executor,
+            "worker": attempt and attempt.worker,
             "refused_at": attempt and attempt.ended_at,
             "first_refused_at": job.first_refused_at,
             "due_at": job.due_at,

@@ -32,7 +32,7 @@ class JobSeen:
     deadline_at: datetime | None
     dispatched_at: datetime | None
     started_at: datetime | None
-    executor_id: int | None
+    worker_id: int | None
     cancel_requested_at: datetime | None
     cancel_requested_by: str | None
     cancel_reason: str | None
@@ -44,15 +44,15 @@ class JobSeen:
 
     @property
     def held(self) -> str:
-        """How an executor's beat names its delivery."""
+        """How a worker's beat names its delivery."""
         return f"{self.id}-{self.dispatch_no}"
 
 
 @dataclass(frozen=True)
 class AttemptSeen:
-    """Its last attempt, by which executor it was made and how it ended."""
+    """Its last attempt, by which worker it was made and how it ended."""
 
-    executor: str
+    worker: str
     outcome: str | None
     error: str | None
     ended_at: datetime | None
@@ -72,7 +72,7 @@ class QueueSeen:
 
 @dataclass(frozen=True)
 class Listener:
-    """An executor that listens to the queue, or has the job. `running` is since when it has its oldest job."""
+    """A worker that listens to the queue, or has the job. `running` is since when it has its oldest job."""
 
     id: int
     name: str
@@ -143,7 +143,7 @@ class Seen:
     waits_for: Sequence[int] = ()
     listeners: Sequence[Listener] = ()
     last_listener: Listener | None = None
-    executor: Listener | None = None
+    worker: Listener | None = None
     loops: Mapping[str, LoopRow] | None = None
     window: Window | None = None
     ahead: Count | None = None
@@ -180,7 +180,7 @@ class Seen:
 
     @property
     def alive(self) -> Sequence[Listener]:
-        """The executors that may take it."""
+        """The workers that may take it."""
         return [listener for listener in self.listeners if listener.is_alive]
 
     @property
@@ -214,7 +214,7 @@ class Seen:
     @property
     def is_orphaned(self) -> bool:
         """Whether it is started, and whoever has it gives no sign of life."""
-        return self.job.state == "started" and not (self.executor and self.executor.is_alive)
+        return self.job.state == "started" and not (self.worker and self.worker.is_alive)
 
     def is_awake(self, loop: str) -> bool:
         """Whether the loop was awake lately."""

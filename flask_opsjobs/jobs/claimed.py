@@ -1,4 +1,4 @@
-"""A job that an executor has claimed: what is needed to perform it, and the fence that guards its end."""
+"""A job that a worker has claimed: what is needed to perform it, and the fence that guards its end."""
 
 from __future__ import annotations
 

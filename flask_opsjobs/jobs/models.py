@@ -50,7 +50,7 @@ class Job(Base):
     max_attempts: Mapped[int] = mapped_column(Integer)
     dispatch_no: Mapped[int] = mapped_column(BigInteger, server_default="0")
     refused_count: Mapped[int] = mapped_column(SmallInteger, server_default="0")
-    # Since when executors refuse it that lack its task or do not accept its arguments; NULL when none does.
+    # Since when workers refuse it that lack its task or do not accept its arguments; NULL when none does.
     first_refused_at: Mapped[datetime | None] = mapped_column(MOMENT)
     timeout_seconds: Mapped[int | None] = mapped_column(Integer)
     deadline_at: Mapped[datetime | None] = mapped_column(MOMENT)
@@ -62,7 +62,7 @@ class Job(Base):
     ended_by: Mapped[str | None] = mapped_column(Text)
     ended_reason: Mapped[str | None] = mapped_column(Text)
     error: Mapped[str | None] = mapped_column(Text)
-    executor_id: Mapped[int | None] = mapped_column(BigInteger)
+    worker_id: Mapped[int | None] = mapped_column(BigInteger)
     cancel_requested_at: Mapped[datetime | None] = mapped_column(MOMENT)
     unique_key: Mapped[bytes | None] = mapped_column(LargeBinary)
     rq_status: Mapped[str | None] = mapped_column(Text)
@@ -94,7 +94,7 @@ class Job(Base):
         Index("jobs_due", "line", "priority", "due_at", "id", postgresql_where=text("state = 'available'")),
         Index("jobs_to_stage", "due_at", postgresql_where=text(one_of("state", ("scheduled", "retryable")))),
         Index("jobs_queued", "queue", "dispatched_at", postgresql_where=text("state = 'queued'")),
-        Index("jobs_started", "executor_id", postgresql_where=text("state = 'started'")),
+        Index("jobs_started", "worker_id", postgresql_where=text("state = 'started'")),
         Index("jobs_deadlines", "deadline_at",
               postgresql_where=text(f"deadline_at IS NOT NULL AND {one_of('state', WAITING)}")),
         Index("jobs_by_state", "state", "id"),
@@ -125,8 +125,8 @@ class Attempt(Base):
     )
     dispatch_no: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     attempt: Mapped[int] = mapped_column(Integer)
-    executor_id: Mapped[int | None] = mapped_column(BigInteger)
-    executor: Mapped[str] = mapped_column(Text)
+    worker_id: Mapped[int | None] = mapped_column(BigInteger)
+    worker: Mapped[str] = mapped_column(Text)
     started_at: Mapped[datetime] = mapped_column(MOMENT)
     ended_at: Mapped[datetime | None] = mapped_column(MOMENT)
     outcome: Mapped[str | None] = mapped_column(Text)

@@ -46,7 +46,7 @@ class Outcome:
 
     `kind` is one of `lifecycle.OUTCOMES`. `delay_seconds` says when the job is due again, should it be: the backoff
     after `raised`, `timed_out` and `died`, the wish after `snoozed` and `retry_in`. `ended_by` is set when the job must
-    end now whatever attempts are left (`deadline`, `unrecordable`), or once executors have refused it for ten minutes
+    end now whatever attempts are left (`deadline`, `unrecordable`), or once workers have refused it for ten minutes
     (`invalid_args`, `unknown_task`). `output` is JSON text, or None
     when nothing is to be kept; `output_bytes` its size before anything was left out; `output_omitted` why it was.
     """

@@ -66,7 +66,7 @@ def perform(
     except Stopped as error:
         outcome = _stopped(error)
     except BaseException as error:
-        # Ours, or the host's app around the job: the attempt fails, the executor lives.
+        # Ours, or the host's app around the job: the attempt fails, the worker lives.
         outcome = _failed("raised", task, claimed, error)
     tail = report.log_tail.read() if report.log_tail is not None else None
     return replace(outcome, log_tail=tail or None, progress=report.newest)

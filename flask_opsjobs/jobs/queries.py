@@ -195,7 +195,7 @@ def find_job(session: Session, job_id: int) -> JobInFull | None:
 def list_attempts(session: Session, job_id: int) -> Sequence[AttemptRow]:
     """The job's last 50 attempts, the last first, without their logs and tracebacks."""
     columns: tuple[Any, ...] = (
-        Attempt.dispatch_no, Attempt.attempt, Attempt.executor_id, Attempt.executor,
+        Attempt.dispatch_no, Attempt.attempt, Attempt.worker_id, Attempt.worker,
         Attempt.started_at, Attempt.ended_at, Attempt.outcome, Attempt.error, Attempt.cause,
         Attempt.max_rss_kb, Attempt.progress_done, Attempt.progress_total, Attempt.progress_note,
         Attempt.log_tail.is_not(None),

@@ -16,8 +16,8 @@ _log = logging.getLogger("flask_opsjobs.jobs")
 
 BASE_SECONDS = 15.0
 MOST_SECONDS = 3600.0
-# So long from its first refusal on, a job is tried again whose task, or whose arguments, executors refuse: during a
-# deploy, executors of the older code meet jobs of the newer code.
+# So long from its first refusal on, a job is tried again whose task, or whose arguments, workers refuse: during a
+# deploy, workers of the older code meet jobs of the newer code.
 REFUSED_FOR = timedelta(minutes=10)
 
 

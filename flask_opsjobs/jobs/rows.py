@@ -86,7 +86,7 @@ class JobInFull:
     ended_by: str | None
     ended_reason: str | None
     error: str | None
-    executor_id: int | None
+    worker_id: int | None
     cancel_requested_at: datetime | None
     cancel_requested_by: str | None
     cancel_reason: str | None
@@ -106,8 +106,8 @@ class AttemptRow:
 
     dispatch_no: int
     number: int
-    executor_id: int | None
-    executor: str
+    worker_id: int | None
+    worker: str
     started_at: datetime
     ended_at: datetime | None
     outcome: str | None

@@ -37,8 +37,8 @@ class Standing:
     cancel_requested_by: str | None
     unique_key: bytes | None
     unique_until: str | None
-    executor: str | None
-    executor_kind: str | None
+    worker: str | None
+    worker_kind: str | None
     receipt_of: int | None
 
 
@@ -62,7 +62,7 @@ def retry(connection: Connection, ids: Collection[int], now: datetime) -> None:
 def request_cancel(
     connection: Connection, ids: Collection[int], actor: str, reason: str, now: datetime
 ) -> None:
-    """Ask the executors of started jobs to stop them."""
+    """Ask the workers of started jobs to stop them."""
     asked = {"ids": list(ids), "actor": actor, "reason": reason, "now": now}
     connection.execute(sql.load("request_cancel"), asked)
 
@@ -82,7 +82,7 @@ def delete(connection: Connection, ids: Collection[int], now: datetime) -> None:
 
 
 def forget_refusals(connection: Connection, deliveries: Collection[tuple[int, int]]) -> None:
-    """Remove earlier attempts of these jobs (id, dispatch_no) that executors refused; the newest refusal stays."""
+    """Remove earlier attempts of these jobs (id, dispatch_no) that workers refused; the newest refusal stays."""
     ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
     connection.execute(sql.load("forget_refusals"), {"job_ids": ids, "dispatch_nos": numbers})
 

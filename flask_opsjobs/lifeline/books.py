@@ -66,7 +66,7 @@ def _is_due(connection: Connection, now: datetime) -> bool:
 
 
 def list_queued(connection: Connection, now: datetime, seconds: float) -> dict[Key, str]:
-    """The jobs handed to RQ at least so long ago that no living executor holds, with their queue."""
+    """The jobs handed to RQ at least so long ago that no living worker holds, with their queue."""
     page = {"now": now, "after": 0, "seconds": seconds, "limit": _MOST_ROWS}
     rows = connection.execute(sql.load("list_queued_jobs"), page).fetchall()
     held = _held(connection)
@@ -74,7 +74,7 @@ def list_queued(connection: Connection, now: datetime, seconds: float) -> dict[K
 
 
 def find_strays(connection: Connection, deliveries: Mapping[Key, str]) -> dict[Key, str]:
-    """Of deliveries seen in Redis, those that no row stands behind and no living executor holds, with their queue."""
+    """Of deliveries seen in Redis, those that no row stands behind and no living worker holds, with their queue."""
     asked = {"ids": [id for id, _ in deliveries], "dispatch_nos": [no for _, no in deliveries]}
     valid = set(connection.execute(sql.load("find_valid_deliveries"), asked).fetchall())
     held = _held(connection)
@@ -96,7 +96,7 @@ def compare(
     rows = connection.execute(sql.load("list_unheld_jobs"), {"limit": _MOST_ROWS}).fetchall()
     queues = {(id, no): queue for id, no, queue, _ in rows}
     beats = {(id, no): beat for id, no, _, beat in rows}
-    # From a living executor a second beat must lack it: the first may have been under way when it claimed.
+    # From a living worker a second beat must lack it: the first may have been under way when it claimed.
     unheld = [
         key for key, beat in beats.items()
         if key in before.unheld and (beat is None or beat != before.unheld[key])

@@ -1,4 +1,4 @@
-"""The tables of who is alive: executors, and the stretches in which each loop was awake."""
+"""The tables of who is alive: workers, and the stretches in which each loop was awake."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from ..db import Base
 MOMENT = DateTime(timezone=True)
 
 
-class Executor(Base):
-    """One worker process, from its birth; a restarted process is a new row."""
+class Worker(Base):
+    """A process that performs jobs: an OpsWorker or a plain `rq worker`. A restarted process is a new row."""
 
-    __tablename__ = "executors"
+    __tablename__ = "workers"
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
     name: Mapped[str] = mapped_column(Text, unique=True)
@@ -55,8 +55,8 @@ class Executor(Base):
         CheckConstraint(
             "(state IN ('missing', 'stopped')) = (ended_at IS NOT NULL)", name="end_check"
         ),
-        Index("executors_alive", "beat_at", postgresql_where=text("ended_at IS NULL")),
-        Index("executors_by_start", "started_at"),
+        Index("workers_alive", "beat_at", postgresql_where=text("ended_at IS NULL")),
+        Index("workers_by_start", "started_at"),
     )
 
 

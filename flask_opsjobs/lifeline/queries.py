@@ -1,4 +1,4 @@
-"""What pages read about who is alive: executors, and when each loop was last awake."""
+"""What pages read about who is alive: workers, and when each loop was last awake."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from .. import sql
-from .models import Executor
+from .models import Worker
 
 _MOST_LIVE = 200
 # What went missing is kept for a week: pages that count it count all of it, up to this.
@@ -24,7 +24,7 @@ _GRACE_SECONDS = 5
 
 
 @dataclass(frozen=True)
-class ExecutorRow:
+class WorkerRow:
     """A worker process. `holding` lists the jobs it has in hand; `beat_at` is its last heartbeat, `ended_at` when it
     stopped or was given up. `is_listening` is the answer of `listeners.sql`; without it a worker is not `alive`.
     """
@@ -47,9 +47,9 @@ class ExecutorRow:
 
 @dataclass(frozen=True)
 class HeldRow:
-    """A delivery that an executor said it held, with its job as that is now. `outcome` is how that attempt ended."""
+    """A delivery that a worker said it held, with its job as that is now. `outcome` is how that attempt ended."""
 
-    executor_id: int
+    worker_id: int
     job_id: int
     task: str
     queue: str
@@ -75,72 +75,70 @@ class LoopRow:
     is_awake: bool
 
 
-_EXECUTOR: tuple[Any, ...] = (
-    Executor.id, Executor.name, Executor.kind, Executor.host, Executor.pid, Executor.version,
-    Executor.queues, Executor.state, Executor.started_at, Executor.beat_at, Executor.rss_kb,
-    Executor.ended_at, Executor.holding,
+_WORKER: tuple[Any, ...] = (
+    Worker.id, Worker.name, Worker.kind, Worker.host, Worker.pid, Worker.version,
+    Worker.queues, Worker.state, Worker.started_at, Worker.beat_at, Worker.rss_kb,
+    Worker.ended_at, Worker.holding,
 )  # fmt: skip
 
 
-def list_executors(session: Session, now: datetime, late_seconds: float) -> Sequence[ExecutorRow]:
-    """The executors that have not ended, at most 200, and before them the missing ones of a day, at most 500."""
+def list_workers(session: Session, now: datetime, late_seconds: float) -> Sequence[WorkerRow]:
+    """The workers that have not ended, at most 200, and before them the missing ones of a day, at most 500."""
     missing = (
-        select(*_EXECUTOR)
-        .where(Executor.started_at > now - timedelta(days=7), Executor.state == "missing")
-        .where(Executor.ended_at > now - timedelta(days=1))
-        .order_by(Executor.ended_at.desc())
+        select(*_WORKER)
+        .where(Worker.started_at > now - timedelta(days=7), Worker.state == "missing")
+        .where(Worker.ended_at > now - timedelta(days=1))
+        .order_by(Worker.ended_at.desc())
         .limit(_MOST_MISSING)
     )
     asked = {"now": now, "late_seconds": late_seconds}
     listening = {
         row.id for row in session.connection().exec_driver_sql(sql.load("listeners"), asked)
     }
-    live = select(*_EXECUTOR).where(Executor.ended_at.is_(None)).order_by(Executor.name)
+    live = select(*_WORKER).where(Worker.ended_at.is_(None)).order_by(Worker.name)
     rows = [*session.execute(missing), *session.execute(live.limit(_MOST_LIVE))]
-    return [_as_it_listens(_executor(*row), listening) for row in rows]
+    return [_as_it_listens(_worker(*row), listening) for row in rows]
 
 
-def _as_it_listens(row: ExecutorRow, listening: Collection[int]) -> ExecutorRow:
+def _as_it_listens(row: WorkerRow, listening: Collection[int]) -> WorkerRow:
     """The row, not `alive` when its heartbeat is late already and the watch loop has not said so yet."""
     is_listening = row.id in listening
     state = "late" if row.state == "alive" and not is_listening else row.state
     return replace(row, state=state, is_listening=is_listening)
 
 
-def list_stopped(session: Session, now: datetime) -> Sequence[ExecutorRow]:
-    """The last ten executors that ended by themselves within a day, the latest first."""
+def list_stopped(session: Session, now: datetime) -> Sequence[WorkerRow]:
+    """The last ten workers that ended by themselves within a day, the latest first."""
     stopped = (
-        select(*_EXECUTOR)
-        .where(Executor.started_at > now - timedelta(days=90), Executor.state == "stopped")
-        .where(Executor.ended_at > now - timedelta(days=1))
-        .order_by(Executor.ended_at.desc())
+        select(*_WORKER)
+        .where(Worker.started_at > now - timedelta(days=90), Worker.state == "stopped")
+        .where(Worker.ended_at > now - timedelta(days=1))
+        .order_by(Worker.ended_at.desc())
         .limit(_MOST_STOPPED)
     )
-    return [_executor(*row) for row in session.execute(stopped)]
+    return [_worker(*row) for row in session.execute(stopped)]
 
 
-def list_held(
-    session: Session, executors: Sequence[ExecutorRow]
-) -> Mapping[int, Sequence[HeldRow]]:
-    """What each of the executors held at its last beat, by its id; at most 500 in all."""
-    asked = {"executor_ids": [executor.id for executor in executors], "limit": _MOST_HELD}
+def list_held(session: Session, workers: Sequence[WorkerRow]) -> Mapping[int, Sequence[HeldRow]]:
+    """What each of the workers held at its last beat, by its id; at most 500 in all."""
+    asked = {"worker_ids": [worker.id for worker in workers], "limit": _MOST_HELD}
     rows = session.connection().exec_driver_sql(sql.load("list_held_jobs"), asked)
-    held: dict[int, list[HeldRow]] = {executor.id: [] for executor in executors}
+    held: dict[int, list[HeldRow]] = {worker.id: [] for worker in workers}
     for row in rows:
-        held[row.executor_id].append(HeldRow(*row))
+        held[row.worker_id].append(HeldRow(*row))
     return held
 
 
-def find_executor(session: Session, executor_id: int) -> ExecutorRow | None:
-    """The executor with this id, or None."""
-    row = session.execute(select(*_EXECUTOR).where(Executor.id == executor_id)).one_or_none()
-    return None if row is None else _executor(*row)
+def find_worker(session: Session, worker_id: int) -> WorkerRow | None:
+    """The worker with this id, or None."""
+    row = session.execute(select(*_WORKER).where(Worker.id == worker_id)).one_or_none()
+    return None if row is None else _worker(*row)
 
 
-def _executor(*columns: Any) -> ExecutorRow:
+def _worker(*columns: Any) -> WorkerRow:
     # A beat names what it holds as "<id>-<dispatch_no>".
     ids = [int(job_id) for held in columns[-1] if (job_id := held.partition("-")[0]).isdigit()]
-    return ExecutorRow(*(*columns[:-1], ids))
+    return WorkerRow(*(*columns[:-1], ids))
 
 
 def list_loops(session: Session, now: datetime) -> Sequence[LoopRow]:

@@ -10,7 +10,7 @@ from ..jobs.lifecycle import FINAL
 from ..settings import Settings
 
 BATCH = 10_000
-_EXECUTOR_DAYS = 7
+_WORKER_DAYS = 7
 _LOOP_RUN_DAYS = 30
 NUMBER_DAYS = 30
 # Without its row a bucket is full: this only bounds the table.
@@ -49,7 +49,7 @@ def count(connection: Connection, settings: Settings, now: datetime) -> dict[str
 def _steps(settings: Settings, now: datetime) -> dict[str, tuple[str, dict[str, object]]]:
     limits = _limits(settings, now)
     tables = (
-        "outputs", "receipts", "executors", "loop_runs", "previews", "rollups", "depths", "cron_slots",
+        "outputs", "receipts", "workers", "loop_runs", "previews", "rollups", "depths", "cron_slots",
         "limit_minutes", "limit_rejections", "buckets",
     )  # fmt: skip
     steps: dict[str, tuple[str, dict[str, object]]] = {
@@ -65,7 +65,7 @@ def _limits(settings: Settings, now: datetime) -> dict[str, datetime]:
     return {
         "outputs": now - timedelta(days=settings.keep_output_days),
         "receipts": now,
-        "executors": now - timedelta(days=_EXECUTOR_DAYS),
+        "workers": now - timedelta(days=_WORKER_DAYS),
         "loop_runs": now - timedelta(days=_LOOP_RUN_DAYS),
         "previews": now - _PREVIEW_SPAN,
         "rollups": now - timedelta(days=NUMBER_DAYS),

@@ -16,9 +16,9 @@ MOST_NAMED = 100
 
 @dataclass(frozen=True)
 class Swept:
-    """What was put back of one executor. `cause` is what its attempts were closed with."""
+    """What was put back of one worker. `cause` is what its attempts were closed with."""
 
-    executor_id: int
+    worker_id: int
     name: str | None
     cause: str
     jobs: Sequence[Ended]
@@ -37,7 +37,7 @@ def make_decision(swept: Sequence[Swept], now: datetime) -> Decision:
         targets=tuple(f"job/{id}" for id in named),
         outcome="done",
         reason="; ".join(dict.fromkeys(one.cause for one in swept)),
-        after={f"executor/{one.executor_id}": _after(one, set(named)) for one in swept},
+        after={f"worker/{one.worker_id}": _after(one, set(named)) for one in swept},
     )
 
 
@@ -57,5 +57,5 @@ def _subject(swept: Sequence[Swept], ids: Sequence[int]) -> str:
     if len(ids) == 1:
         return f"job/{ids[0]}"
     if len(swept) > 1:
-        return f"{len(ids)} jobs of {len(swept)} executors"
-    return f"{len(ids)} jobs of {swept[0].name or f'executor {swept[0].executor_id}'}"
+        return f"{len(ids)} jobs of {len(swept)} workers"
+    return f"{len(ids)} jobs of {swept[0].name or f'worker {swept[0].worker_id}'}"

@@ -1,4 +1,4 @@
-"""The watcher: which executors are late or missing, and the rescue of what they left behind."""
+"""The watcher: which workers are late or missing, and the rescue of what they left behind."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ..endings import Ended
 from ..settings import Settings
 from .sweep import Swept, make_decision
 
-# An executor's jobs are rescued in bounded steps; a pass that meets the limit is repeated at once.
+# A worker's jobs are rescued in bounded steps; a pass that meets the limit is repeated at once.
 _MOST_RESCUED = 1000
 
 
 @dataclass(frozen=True)
 class Orphans:
-    """`started` jobs of an executor that has ended, or was never recorded: then it has no name, kind or state."""
+    """`started` jobs of a worker that has ended, or was never recorded: then it has no name, kind or state."""
 
-    executor_id: int
+    worker_id: int
     name: str | None
     kind: str | None
     state: str | None
@@ -37,19 +37,19 @@ class Orphans:
     def cause(self) -> str:
         """What is known of why their attempts ended."""
         if self.name is None:
-            return f"its executor {self.executor_id} is not recorded"
+            return f"its worker {self.worker_id} is not recorded"
         if self.state == "stopped":
-            return f"its executor {self.name} stopped without it"
+            return f"its worker {self.name} stopped without it"
         if self.kind == "plain":
-            return f"executor vanished: RQ's key of {self.name} is gone"
+            return f"worker vanished: RQ's key of {self.name} is gone"
         assert self.beat_at is not None
         last = f"{self.beat_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        return f"executor vanished: no beat after {last}"
+        return f"worker vanished: no beat after {last}"
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What a pass found: names of executors that became late, missing, or well again; what it put back or left."""
+    """What a pass found: names of workers that became late, missing, or well again; what it put back or left."""
 
     late: list[str]
     missing: list[str]
@@ -74,7 +74,7 @@ def watch(
     asleep has not seen that nobody beat. A clock that was stepped back makes it negative, and counts for nothing.
     What is rescued is one row in the audit, signed with `secrets`; `after_commit` is as `append` of the audit takes it.
     While the audit cannot be written that row waits in Postgres, and the first pass that can write it does.
-    Locks executors, then jobs by id, then the audit's head.
+    Locks workers, then jobs by id, then the audit's head.
     """
     changed = _judge(connection, now, elapsed_seconds, settings)
     left = list_orphans(connection)
@@ -99,11 +99,11 @@ def watch(
 def _judge(
     connection: Connection, now: datetime, elapsed_seconds: float, settings: Settings
 ) -> list[dict[str, Any]]:
-    """The executors whose state changed."""
+    """The workers whose state changed."""
     elapsed = min(max(elapsed_seconds, 0.0), 2 * settings.beat_seconds)
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
-            sql.load("watch_executors"),
+            sql.load("watch_workers"),
             {
                 "now": now,
                 "elapsed": elapsed,
@@ -122,7 +122,7 @@ def list_orphans(connection: Connection) -> list[Orphans]:
 def _rescue_all(
     connection: Connection, left: list[Orphans], now: datetime, settings: Settings
 ) -> list[Swept]:
-    """What was put back, by executor; one of which nothing was is left out."""
+    """What was put back, by worker; one of which nothing was is left out."""
     swept: list[Swept] = []
     room = _MOST_RESCUED
     for orphans in left:
@@ -130,7 +130,7 @@ def _rescue_all(
             break
         rescued = endings.rescue(
             connection,
-            [orphans.executor_id],
+            [orphans.worker_id],
             now,
             orphans.cause,
             claimed_before=_claimed_before(orphans, now, settings),
@@ -138,14 +138,14 @@ def _rescue_all(
         )
         room -= len(rescued)
         if rescued:
-            swept.append(Swept(orphans.executor_id, orphans.name, orphans.cause, rescued))
+            swept.append(Swept(orphans.worker_id, orphans.name, orphans.cause, rescued))
     return swept
 
 
 def _claimed_before(orphans: Orphans, now: datetime, settings: Settings) -> datetime:
-    """Which claims are given up: those made before the executor was, and of the later ones only old ones.
+    """Which claims are given up: those made before the worker was, and of the later ones only old ones.
 
-    An executor that wakes up may claim a moment before its next beat brings it back.
+    A worker that wakes up may claim a moment before its next beat brings it back.
     """
     if orphans.last_claim_at >= now:
         # Claimed before the clock was stepped back: these times cannot be compared.

@@ -117,7 +117,7 @@ class HolderRow:
     taken_at: datetime
     task: str | None
     state: str | None
-    executor: str | None
+    worker: str | None
 
 
 @dataclass(frozen=True)

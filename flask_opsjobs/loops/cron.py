@@ -86,8 +86,8 @@ def _follow(context: Pass, into: Settled) -> None:
     for task, enqueued in into.recorded:
         signals.send(signals.job_enqueued, task, enqueued=enqueued)
     for job in into.stopped:
-        if job.executor is not None:
-            hurry_quietly(host.broker, job.queue, job.executor)
+        if job.worker is not None:
+            hurry_quietly(host.broker, job.queue, job.worker)
     # None under TESTING and without OPSJOBS_DISPATCH. It reports a silent Redis by itself.
     if into.lines and host.hand_out is not None:
         host.hand_out([Line(*line) for line in sorted(into.lines)])

@@ -20,7 +20,7 @@ def run(context: Pass) -> str:
         _, vanished = observe(context.connection, host.broker, context.queue_names(), context.now)
     for name in vanished:
         _log.warning("RQ worker %s is missing", name)
-        send = partial(signals.send, signals.executor_missing, host, executor=name)
+        send = partial(signals.send, signals.worker_missing, host, worker=name)
         context.after_commit(send)
     return ", ".join(f"{name} is missing" for name in vanished) or IDLE
 

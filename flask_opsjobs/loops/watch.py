@@ -1,4 +1,4 @@
-"""The watch loop: beats become late and missing executors, and their jobs are put back."""
+"""The watch loop: beats become late and missing workers, and their jobs are put back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log = logging.getLogger("flask_opsjobs.lifeline")
 
 
 def run(context: Pass) -> str:
-    """Judge executors and rescue; then, after commit, tidy RQ, tell the log and send `executor_missing`."""
+    """Judge workers and rescue; then, after commit, tidy RQ, tell the log and send `worker_missing`."""
     host = context.host
     watched = watch(
         context.connection,
@@ -35,10 +35,10 @@ def run(context: Pass) -> str:
 
 def _tell(host: object, watched: Watched) -> None:
     for name in watched.missing:
-        _log.warning("executor %s is missing", name)
-        signals.send(signals.executor_missing, host, executor=name)
+        _log.warning("worker %s is missing", name)
+        signals.send(signals.worker_missing, host, worker=name)
     for name in watched.late:
-        _log.warning("executor %s is late", name)
+        _log.warning("worker %s is late", name)
     if watched.rescued:
         _log.warning(
             "rescued %s", ", ".join(f"job {job.id} ({job.state})" for job in watched.rescued)

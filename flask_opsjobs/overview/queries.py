@@ -17,7 +17,7 @@ from ..jobs.rows import CAP, Count, JobRow
 from ..lifeline import book_queries
 from ..lifeline import queries as lifeline_queries
 from ..lifeline.book_queries import BookRow
-from ..lifeline.queries import ExecutorRow, LoopRow
+from ..lifeline.queries import LoopRow, WorkerRow
 from ..queues import queries as queue_queries
 from ..queues.lifecycle import state_of
 from ..queues.queries import QueueRow
@@ -40,7 +40,7 @@ class Depth:
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """A queue: its live jobs by state, and how many executors listen to it."""
+    """A queue: its live jobs by state, and how many workers listen to it."""
 
     name: str
     decision: QueueRow | None
@@ -55,7 +55,7 @@ class QueueDepth:
 
     @property
     def due(self) -> int:
-        """How many jobs wait for an executor right now; at least, when counting was broken off."""
+        """How many jobs wait for a worker right now; at least, when counting was broken off."""
         return sum(self.states[state].count.number for state in DUE)
 
     @property
@@ -81,25 +81,25 @@ class Overview:
     cooling: Sequence[Cooling]
     missed: Mapping[str, Missed]
     orphans: int
-    executors: Sequence[ExecutorRow]
+    workers: Sequence[WorkerRow]
     loops: Sequence[LoopRow]
     books: Sequence[BookRow]
 
     @property
-    def alive(self) -> Sequence[ExecutorRow]:
-        """The executors that may take a job."""
-        return [executor for executor in self.executors if executor.is_listening]
+    def alive(self) -> Sequence[WorkerRow]:
+        """The workers that may take a job."""
+        return [worker for worker in self.workers if worker.is_listening]
 
 
 def find_overview(session: Session, now: datetime, late_seconds: float) -> Overview:
     """The first page's numbers as of `now`; what they cost does not grow with the number of jobs."""
-    executors = lifeline_queries.list_executors(session, now, late_seconds)
+    workers = lifeline_queries.list_workers(session, now, late_seconds)
     sample = _sample(session)
     counts = job_queries.count_jobs_by_state(session, JobFilter(), now)
     an_hour_ago = now - timedelta(hours=1)
     held, is_all_held = find_held(session, now)
     return Overview(
-        queues=_queues(session, sample, executors, queue_queries.list_decisions(session)),
+        queues=_queues(session, sample, workers, queue_queries.list_decisions(session)),
         live={state: _sum(state, sample) for state in LIVE},
         final={state: counts[state] for state in FINAL},
         next_due=job_queries.find_next_due(session),
@@ -112,17 +112,17 @@ def find_overview(session: Session, now: datetime, late_seconds: float) -> Overv
         missed=list_missed_lately(session, now),
         orphans=count_orphans(session),
         failures=job_queries.find_recent_failures(session, _FAILURES),
-        executors=executors,
+        workers=workers,
         loops=lifeline_queries.list_loops(session, now),
         books=book_queries.list_books(session),
     )
 
 
 def find_queues(
-    session: Session, executors: Sequence[ExecutorRow], decided: Mapping[str, QueueRow]
+    session: Session, workers: Sequence[WorkerRow], decided: Mapping[str, QueueRow]
 ) -> Sequence[QueueDepth]:
-    """Every queue that a job, one of the executors or `decided` names, with its depth."""
-    return _queues(session, _sample(session), executors, decided)
+    """Every queue that a job, one of the workers or `decided` names, with its depth."""
+    return _queues(session, _sample(session), workers, decided)
 
 
 def count_due(session: Session) -> Mapping[str, Count]:
@@ -164,11 +164,11 @@ def _sum(state: str, sample: Sample) -> Depth:
 def _queues(
     session: Session,
     sample: Sample,
-    executors: Sequence[ExecutorRow],
+    workers: Sequence[WorkerRow],
     decided: Mapping[str, QueueRow],
 ) -> Sequence[QueueDepth]:
-    known = {name for one in executors if one.state != "missing" for name in one.queues}
-    listened = [name for one in executors if one.is_listening for name in one.queues]
+    known = {name for one in workers if one.state != "missing" for name in one.queues}
+    listened = [name for one in workers if one.is_listening for name in one.queues]
     names = {*queue_queries.list_queue_names(session), *decided, *known}
     capped = {state for (state, _), depth in sample.items() if depth.count.kind == "at_least"}
     nothing = {state: Depth(Count(0, "at_least" if state in capped else "exact")) for state in LIVE}

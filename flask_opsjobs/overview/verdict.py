@@ -45,7 +45,7 @@ def _queue_without_worker(seen: Overview) -> Iterator[Wrong]:
         if queue.due and queue.state == "open" and not queue.listeners
     ]
     for queue in sorted(starving, key=lambda queue: -queue.due):
-        mine = [one for one in seen.executors if queue.name in one.queues]
+        mine = [one for one in seen.workers if queue.name in one.queues]
         fact = f"Queue {queue.name} has {_counted(_due(queue), 'due job')} and no live worker."
         gone = f" {_many(len(mine), 'worker')} of it went silent." if mine else ""
         rest = f"Nobody takes what is in it: start `flask opsjobs worker {queue.name}`.{gone}"
@@ -100,10 +100,10 @@ _WORKERS = Place("See the workers", "workers", {})
 
 
 def _worker_missing(seen: Overview) -> Iterator[Wrong]:
-    missing = [executor for executor in seen.executors if executor.state == "missing"]
+    missing = [worker for worker in seen.workers if worker.state == "missing"]
     if not missing:
         return
-    names = [executor.name for executor in missing]
+    names = [worker.name for worker in missing]
     fact = f"Worker {names[0]} went missing within a day."
     if len(names) > 1:
         fact = f"{_many(len(names), 'worker')} went missing within a day: {_list(names)}."
@@ -116,12 +116,12 @@ def _worker_missing(seen: Overview) -> Iterator[Wrong]:
 
 
 def _worker_late(seen: Overview) -> Iterator[Wrong]:
-    if late := [executor for executor in seen.executors if executor.state == "late"]:
-        names = [executor.name for executor in late]
+    if late := [worker for worker in seen.workers if worker.state == "late"]:
+        names = [worker.name for worker in late]
         fact = f"Worker {names[0]} is late with a sign of life."
         if len(names) > 1:
             fact = f"{_many(len(names), 'worker')} are late with a sign of life: {_list(names)}."
-        since = min(executor.beat_at for executor in late)
+        since = min(worker.beat_at for worker in late)
         yield Wrong("late", fact, "If it stays away, its jobs are put back.", since, _WORKERS)
 
 
@@ -194,7 +194,7 @@ def _loop_failed(seen: Overview) -> Iterator[Wrong]:
 
 def _no_worker(seen: Overview) -> Iterator[Wrong]:
     if not seen.alive:
-        since = max((one.beat_at for one in seen.executors), default=None)
+        since = max((one.beat_at for one in seen.workers), default=None)
         yield Wrong(
             "warned", "No worker is running.", "Start one: `flask opsjobs worker`.", since, _WORKERS
         )

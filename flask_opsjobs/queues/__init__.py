@@ -1,1 +1,1 @@
-"""A queue: where jobs wait for an executor that listens to it."""
+"""A queue: where jobs wait for a worker that listens to it."""

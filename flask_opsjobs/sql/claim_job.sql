@@ -1,4 +1,4 @@
--- An executor takes the delivery (id, dispatch_no): judges the locked row, starts the attempt and notes it.
+-- A worker takes the delivery (id, dispatch_no): judges the locked row, starts the attempt and notes it.
 -- Returns one row when the job exists: what it was, and the job itself when it was taken (taken_id not null). One that is
 -- limited is left as it is, unless %(is_free)s: its bucket is asked first.
 -- The commit is asynchronous: a claim lost in a crash of Postgres is closed all the same, since `finish` accepts a
@@ -12,19 +12,19 @@ WITH hurried AS MATERIALIZED (
     SELECT id, state, dispatch_no, deadline_at, limiter, partition,
            -- Asked again after the connection broke: the first claim may have been committed. Or after a freeze: the job
            -- may have been rescued meanwhile. It has started, so its deadline is for the performing code to judge.
-           (%(is_retry)s AND state = 'started' AND executor_id = %(executor_id)s) AS is_ours
+           (%(is_retry)s AND state = 'started' AND worker_id = %(worker_id)s) AS is_ours
     FROM opsjobs.jobs WHERE id = %(id)s FOR UPDATE
 ), taken AS (
     UPDATE opsjobs.jobs j
-    SET state = 'started', attempt = j.attempt + (NOT l.is_ours)::int, started_at = m.now, executor_id = %(executor_id)s,
+    SET state = 'started', attempt = j.attempt + (NOT l.is_ours)::int, started_at = m.now, worker_id = %(worker_id)s,
         refused_count = 0, error = NULL
     FROM locked l, moment m
     WHERE j.id = l.id AND (l.state = 'queued' OR l.is_ours) AND l.dispatch_no = %(dispatch_no)s
       AND (l.deadline_at IS NULL OR l.is_ours OR l.deadline_at > m.now) AND (l.limiter IS NULL OR l.is_ours OR %(is_free)s)
     RETURNING j.*
 ), noted AS (
-    INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, executor_id, executor, started_at)
-    SELECT id, dispatch_no, attempt, executor_id, %(executor)s, started_at FROM taken
+    INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, worker_id, worker, started_at)
+    SELECT id, dispatch_no, attempt, worker_id, %(worker)s, started_at FROM taken
     ON CONFLICT (job_id, dispatch_no) DO NOTHING
 )
 SELECT l.state AS was_state, l.dispatch_no AS was_dispatch_no, m.now,

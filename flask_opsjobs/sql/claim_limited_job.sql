@@ -3,13 +3,13 @@
 -- The caller holds the job and the bucket, and has judged both. What it counts is appended, so that partitions do not meet.
 -- Run by a worker's parent before the fork. Indexes: jobs_pkey, buckets_pkey.
 WITH taken AS (
-    UPDATE opsjobs.jobs SET state = 'started', attempt = attempt + 1, executor_id = %(executor_id)s, refused_count = 0,
+    UPDATE opsjobs.jobs SET state = 'started', attempt = attempt + 1, worker_id = %(worker_id)s, refused_count = 0,
         started_at = %(now)s::timestamptz + %(wait)s * interval '1 s', error = NULL
     WHERE id = %(id)s AND state = 'queued' AND dispatch_no = %(dispatch_no)s
     RETURNING *
 ), noted AS (
-    INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, executor_id, executor, started_at)
-    SELECT id, dispatch_no, attempt, executor_id, %(executor)s, started_at FROM taken
+    INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, worker_id, worker, started_at)
+    SELECT id, dispatch_no, attempt, worker_id, %(worker)s, started_at FROM taken
 ), leased AS (
     INSERT INTO opsjobs.leases (job_id, dispatch_no, limiter, partition, weight, taken_at)
     SELECT id, dispatch_no, limiter, partition, weight, %(now)s FROM taken

@@ -1,8 +1,8 @@
 -- What needs somebody, as five numbers: failed jobs without a decision (among the last %(most)s that failed), queues that
--- hold due jobs back and are paused, those that no executor listens to, executors that went missing and cron slots
+-- hold due jobs back and are paused, those that no worker listens to, workers that went missing and cron slots
 -- that were missed, of runs that end within a day, limiters that cool down, or a partition of which does.
 -- Queues are found by loose scans, one probe each, at most %(most_lines)s. Locks nothing.
--- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, executors_alive, executors_by_start,
+-- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, workers_alive, workers_by_start,
 -- cron_slots_missed, limiters_pkey, buckets_cooling.
 WITH RECURSIVE lines (line, queue) AS (
     (SELECT line, queue FROM opsjobs.jobs WHERE state = 'available' ORDER BY line LIMIT 1)
@@ -31,7 +31,7 @@ SELECT
     (SELECT count(*) FROM judged WHERE is_paused) AS paused,
     (SELECT count(*) FROM judged WHERE NOT is_paused AND NOT is_listened) AS unserved,
     (SELECT count(*) FROM (
-        SELECT ended_at FROM opsjobs.executors
+        SELECT ended_at FROM opsjobs.workers
         WHERE started_at > %(now)s::timestamptz - interval '7 days' AND state = 'missing' LIMIT 1000
     ) AS gone WHERE ended_at > %(now)s::timestamptz - interval '1 day') AS missing,
     (SELECT coalesce(sum(slots), 0) FROM (

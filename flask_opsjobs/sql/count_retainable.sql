@@ -5,10 +5,10 @@ SELECT 'outputs', count(*) FROM opsjobs.outputs WHERE created_at < %(outputs)s
 UNION ALL
 SELECT 'receipts', count(*) FROM opsjobs.receipts WHERE expires_at < %(receipts)s
 UNION ALL
-SELECT 'executors', count(*) FROM opsjobs.executors e
-WHERE started_at < %(executors)s AND ended_at < %(executors)s
+SELECT 'workers', count(*) FROM opsjobs.workers w
+WHERE started_at < %(workers)s AND ended_at < %(workers)s
     AND NOT EXISTS (
-        SELECT FROM opsjobs.jobs j WHERE j.executor_id = e.id AND j.state = 'started')
+        SELECT FROM opsjobs.jobs j WHERE j.worker_id = w.id AND j.state = 'started')
 UNION ALL
 SELECT 'loop_runs', count(*) FROM opsjobs.loop_runs WHERE last_at < %(loop_runs)s
 UNION ALL

@@ -5,7 +5,7 @@
 -- be issued again, not even after a crash.
 -- SKIP LOCKED: another dispatcher, or an operator, works on that row. Two dispatchers may overfill a window; harmless.
 -- Run by the hook after a host's commit, by a worker's recorder after a flush (only below half), by the loop.
--- Indexes: jobs_due, jobs_queued, executors_alive.
+-- Indexes: jobs_due, jobs_queued, workers_alive.
 WITH window_size AS MATERIALIZED (
     SELECT CASE WHEN coalesce(q.is_paused, false) THEN 0
         ELSE coalesce(q.window_size, %(window)s::int, greatest(2, (

@@ -1,6 +1,6 @@
--- The executor that listened to a queue and has ended, the one born last: its name and its last sign of life.
--- The table is small: executors that ended are removed after a week. Locks nothing.
--- Run by explain/queries.py when nobody listens. Index: executors_by_start.
-SELECT id, name, kind, beat_at, holding, false AS is_alive FROM opsjobs.executors
+-- The worker that listened to a queue and has ended, the one born last: its name and its last sign of life.
+-- The table is small: workers that ended are removed after a week. Locks nothing.
+-- Run by explain/queries.py when nobody listens. Index: workers_by_start.
+SELECT id, name, kind, beat_at, holding, false AS is_alive FROM opsjobs.workers
 WHERE ended_at IS NOT NULL AND %(queue)s = ANY (queues)
 ORDER BY started_at DESC LIMIT 1

@@ -1,4 +1,4 @@
--- Deletes the attempts by which executors handed these jobs back since the first refusal, but for the newest of each: a
+-- Deletes the attempts by which workers handed these jobs back since the first refusal, but for the newest of each: a
 -- deploy that takes ten minutes makes thirty of a job, and its page lists the last twenty attempts.
 -- Run by `endings`, in the transaction that hands the jobs back and holds them. Indexes: jobs_pkey, attempts_pkey.
 DELETE FROM opsjobs.attempts a

@@ -1,10 +1,10 @@
 -- The leases of a limiter, or of its partition %(partition)s when that is not NULL, by partition and the oldest first, at
--- most %(limit)s, with the job that holds each and the executor that runs it. Locks nothing.
--- Run by limits/page_queries.py. Indexes: leases_by_bucket, jobs_pkey, executors_pkey.
-SELECT x.job_id, x.partition, x.weight, x.taken_at, j.task, j.state, e.name AS executor
+-- most %(limit)s, with the job that holds each and the worker that runs it. Locks nothing.
+-- Run by limits/page_queries.py. Indexes: leases_by_bucket, jobs_pkey, workers_pkey.
+SELECT x.job_id, x.partition, x.weight, x.taken_at, j.task, j.state, w.name AS worker
 FROM (SELECT * FROM opsjobs.leases WHERE limiter = %(limiter)s
         AND (%(partition)s::text IS NULL OR partition = %(partition)s)
       ORDER BY limiter, partition, taken_at LIMIT %(limit)s) AS x
 LEFT JOIN opsjobs.jobs j ON j.id = x.job_id
-LEFT JOIN opsjobs.executors e ON e.id = j.executor_id
+LEFT JOIN opsjobs.workers w ON w.id = j.worker_id
 ORDER BY x.partition, x.taken_at

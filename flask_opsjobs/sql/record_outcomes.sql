@@ -1,13 +1,13 @@
 -- Writes how attempts ended: the job's next state, the attempt, the output. Returns the jobs it moved.
 -- Locks all jobs in id order before it writes, so that two flushes cannot deadlock. The fence: only the row that still
 -- bears the outcome's own dispatch number is moved, `started`, or `queued` when a crash forgot the claim.
--- An executor that does not have the task, or does not accept the arguments, hands the job back: it is due again after
+-- A worker that does not have the task, or does not accept the arguments, hands the job back: it is due again after
 -- 5 s, then 10, then each 20, until %(refused_for)s after the first refusal. No attempt counts, since nothing was called.
 -- A quarter of each wait is left to chance: workers pop once a second, so that after equal waits the same one is first.
 -- Run by a worker's recorder, for many or for one. Index: jobs_pkey.
 WITH o AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS o(
-        id bigint, dispatch_no bigint, executor_id bigint, executor text, kind text, error text, traceback text,
+        id bigint, dispatch_no bigint, worker_id bigint, worker text, kind text, error text, traceback text,
         reason text, delay_seconds float8, ended_by text, output jsonb, keep_output bool, output_bytes int,
         output_omitted text, log_tail text, cause text, max_rss_kb bigint, done bigint, total bigint, note text)
 ), locked AS MATERIALIZED (
@@ -34,7 +34,7 @@ WITH o AS MATERIALIZED (
     WHERE l.state IN ('queued', 'started')
 ), moved AS (
     UPDATE opsjobs.jobs j SET state = d.next, attempt = d.attempt - d.is_handed_back::int, error = d.error,
-        started_at = d.started_at, executor_id = NULL, first_refused_at = d.first_refused_at,
+        started_at = d.started_at, worker_id = NULL, first_refused_at = d.first_refused_at,
         max_attempts = j.max_attempts + (d.next = 'scheduled' AND NOT d.is_handed_back)::int,
         due_at = CASE WHEN d.next IN ('scheduled', 'retryable') THEN %(now)s::timestamptz + d.delay ELSE j.due_at END,
         ended_at = CASE WHEN d.next IN ('finished', 'failed', 'canceled') THEN %(now)s::timestamptz END,
@@ -45,9 +45,9 @@ WITH o AS MATERIALIZED (
     RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.line, j.unique_key IS NOT NULL AS is_unique,
         j.limiter IS NOT NULL AS is_limited, j.cron_entry, d.kind = 'refused' AS is_refused
 ), noted AS (
-    INSERT INTO opsjobs.attempts AS a (job_id, dispatch_no, attempt, executor_id, executor, started_at, ended_at,
+    INSERT INTO opsjobs.attempts AS a (job_id, dispatch_no, attempt, worker_id, worker, started_at, ended_at,
         outcome, error, traceback, log_tail, cause, max_rss_kb, progress_done, progress_total, progress_note)
-    SELECT id, dispatch_no, attempt, executor_id, executor, started_at, %(now)s,
+    SELECT id, dispatch_no, attempt, worker_id, worker, started_at, %(now)s,
         kind, error, traceback, log_tail, cause, max_rss_kb, done, total, note FROM judged
     ON CONFLICT (job_id, dispatch_no) DO UPDATE SET ended_at = excluded.ended_at, outcome = excluded.outcome,
         error = excluded.error, traceback = excluded.traceback, log_tail = excluded.log_tail, cause = excluded.cause,

@@ -1,4 +1,4 @@
--- Counts a delivery that an executor failed without running it: back to available, and at the limit failed. Returns them.
+-- Counts a delivery that a worker failed without running it: back to available, and at the limit failed. Returns them.
 -- Locks in id order; fenced by the dispatch number. A plain RQ worker without the host's code would loop otherwise.
 -- Run by the recall loop. Index: jobs_pkey.
 WITH named AS MATERIALIZED (

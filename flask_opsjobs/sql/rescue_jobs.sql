@@ -1,13 +1,13 @@
--- Puts back jobs that their executor no longer runs; at the limit of attempts they fail. Returns them.
--- `keep` are the deliveries ("id-dispatch_no") that the executor does hold. Only claims from before `claimed_before`
+-- Puts back jobs that their worker no longer runs; at the limit of attempts they fail. Returns them.
+-- `keep` are the deliveries ("id-dispatch_no") that the worker does hold. Only claims from before `claimed_before`
 -- count, so that one made while the beat travelled is left alone.
 -- Locks in id order before it writes. The attempt is closed as lost; a late finish meets the fence.
--- Run by the watch loop, for executors that are missing, and by an executor's own beat. Index: jobs_started.
+-- Run by the watch loop, for workers that are missing, and by a worker's own beat. Index: jobs_started.
 WITH locked AS MATERIALIZED (
     SELECT id, dispatch_no, attempt < max_attempts AS has_more, cancel_requested_at IS NOT NULL AS is_cancel_wanted,
         cancel_reason
     FROM opsjobs.jobs
-    WHERE state = 'started' AND executor_id = ANY (%(executor_ids)s::bigint[]) AND origin = 'opsjobs'
+    WHERE state = 'started' AND worker_id = ANY (%(worker_ids)s::bigint[]) AND origin = 'opsjobs'
       AND started_at < %(claimed_before)s
       AND NOT (id || '-' || dispatch_no) = ANY (%(keep)s::text[])
     ORDER BY id LIMIT %(limit)s FOR UPDATE
@@ -18,7 +18,7 @@ WITH locked AS MATERIALIZED (
     UPDATE opsjobs.attempts a SET ended_at = %(now)s, outcome = 'lost', error = %(cause)s, cause = %(cause)s
     FROM judged d WHERE a.job_id = d.id AND a.dispatch_no = d.dispatch_no AND a.ended_at IS NULL
 )
-UPDATE opsjobs.jobs j SET state = d.next, executor_id = NULL, dispatched_at = NULL, error = %(cause)s,
+UPDATE opsjobs.jobs j SET state = d.next, worker_id = NULL, dispatched_at = NULL, error = %(cause)s,
     first_refused_at = NULL,
     ended_at = CASE WHEN d.next <> 'available' THEN %(now)s::timestamptz END,
     ended_by = CASE d.next WHEN 'failed' THEN 'exhausted' WHEN 'canceled' THEN 'canceled' END,

@@ -76,12 +76,12 @@ def _of_attempts(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Eve
                 attempt.ended_at, word.is_, f"Attempt {attempt.number} ended, {word.text}",
                 _witness(attempt), payload=said, label=attempt.cause,
             )  # fmt: skip
-        text = f"Attempt {attempt.number} taken by {attempt.executor}"
+        text = f"Attempt {attempt.number} taken by {attempt.worker}"
         yield Event(attempt.started_at, "started", text, "worker")
 
 
 def _witness(attempt: AttemptRow) -> str:
-    """The executor tells what became of its attempts; of those it lost, the watcher infers it."""
+    """The worker tells what became of its attempts; of those it lost, the watcher infers it."""
     return "inferred" if attempt.outcome == "lost" else "worker"
 
 

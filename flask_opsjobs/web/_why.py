@@ -24,7 +24,7 @@ _PLACES: Mapping[str, tuple[str, str, str]] = {
         ("limiter", "Its limiter", "limiters.view"),
     ),
     "handed_back": ("workers", "Workers", "workers.view"),
-    "executor_silent": ("workers", "Workers", "workers.view"),
+    "worker_silent": ("workers", "Workers", "workers.view"),
     "workers_busy": ("workers", "Workers", "workers.view"),
     "loop_silent": ("overview", "Loops", "overview.view"),
     "loop_failing": ("overview", "Loops", "overview.view"),

@@ -144,7 +144,7 @@ def test_what_is_lost_after_a_wish_to_stop_is_canceled_with_its_reason(
 ) -> None:
     job_id = reach("started")
     operator.cancel(job_id, **WHY)
-    endings.rescue(bench.connection, [bench.executor_id], read_clock(bench.connection), "vanished")
+    endings.rescue(bench.connection, [bench.worker_id], read_clock(bench.connection), "vanished")
     job = bench.job(job_id)
     assert (job["state"], job["ended_reason"]) == ("canceled", "because it is a test")
 
@@ -164,8 +164,8 @@ def test_a_plan_says_when_a_cancel_takes_effect(
     bench: Bench, operator: Operator, reach: Reach, kind: str, words: str
 ) -> None:
     job_id = reach("started")
-    # The bench registers itself as forking; an executor of another kind would need its process.
-    bench.rows("UPDATE opsjobs.executors SET kind = %s RETURNING 1", kind)
+    # The bench registers itself as forking; a worker of another kind would need its process.
+    bench.rows("UPDATE opsjobs.workers SET kind = %s RETURNING 1", kind)
     (item,) = operator.plan("job.cancel", [f"job/{job_id}"], actor="anna").items
     assert words in (item.note or "")
     assert (item.changes[0].after == "started, as before") == (kind == "plain")

@@ -38,7 +38,7 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
             session,
             jobs["failed"],
             traceback=rows.TRACEBACK,
-            executor=_name("executor", request.param),
+            worker=_name("worker", request.param),
         )
         rows.make_limiter(session, limiter)
         held = rows.make_limited(session, partition, "started", limiter=limiter, **named)
@@ -48,7 +48,7 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
                 "host": _name("host", request.param),
                 "version": _name("version", request.param),
             }
-            rows.make_executor(
+            rows.make_worker(
                 session, state, name=_name(state, request.param), queues=[queue, _name("other", request.param)],
                 holding=[f"{held.id}-1"], **found,
             )  # fmt: skip

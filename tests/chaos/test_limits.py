@@ -62,7 +62,7 @@ def test_plain_workers_take_turns_and_give_their_places_back(site, tmp_path: Pat
     site.wait_until_all("finished", 2)
     spans = site.rows("SELECT started_at, ended_at FROM opsjobs.attempts ORDER BY started_at")
     assert spans[0][1] <= spans[1][0], "one at a time"
-    assert site.rows("SELECT kind, count(*) FROM opsjobs.executors GROUP BY kind")[0][0] == "plain"
+    assert site.rows("SELECT kind, count(*) FROM opsjobs.workers GROUP BY kind")[0][0] == "plain"
     assert site.rows("SELECT count(*) FROM opsjobs.leases") == [(0,)]
 
 

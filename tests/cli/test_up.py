@@ -49,7 +49,7 @@ def test_jobs_run_and_ctrl_c_ends_everything(
         assert not any(process.is_running() for process in family)
         wait_until(
             lambda: (
-                connection.execute("SELECT DISTINCT state FROM opsjobs.executors").fetchall()
+                connection.execute("SELECT DISTINCT state FROM opsjobs.workers").fetchall()
                 == [("stopped",)]
             )
         )

@@ -121,7 +121,7 @@ def test_what_is_declared_redacted_later_is_dropped_from_what_was_made_at_runtim
     scheduler.look(START)
     del opsjobs.tasks["call"]
     opsjobs.task(name="call", redact={"key"})(call)
-    Scheduler(make_bench("executor-2"), "two").look(START + timedelta(minutes=10))
+    Scheduler(make_bench("worker-2"), "two").look(START + timedelta(minutes=10))
     entry = scheduler.entry("mine")
     assert entry["args"] == {"account": 7}
     assert (entry["origin"], entry["catch_up"], entry["catch_up_limit"]) == ("runtime", "all", 3)

@@ -74,7 +74,7 @@ def die(*args):
     assert release(*args)
     os.kill(os.getpid(), signal.SIGKILL)
 transitions.release = die
-ending = endings.Ending({job_id}, 1, {executor_id}, "dies", Outcome(kind="returned"))
+ending = endings.Ending({job_id}, 1, {worker_id}, "dies", Outcome(kind="returned"))
 endings.record(connection, [ending], read_clock(connection))
 """
 
@@ -89,7 +89,7 @@ def test_killed_with_the_end_that_releases_it_a_follow_up_waits_on_for_the_next_
     bench.dispatch()
     bench.claim(first["id"])
     scheduler.look(START + 20 * minute)
-    script = ENDS.format(job_id=first["id"], executor_id=bench.executor_id)
+    script = ENDS.format(job_id=first["id"], worker_id=bench.worker_id)
     assert children.start(sys.executable, "-c", script).wait(30) == -signal.SIGKILL
 
     def states() -> list[str]:

@@ -124,7 +124,7 @@ def test_every_kind_of_end_releases_who_waits_behind(running: Running, outcome: 
     assert scheduler.bench.job(second["id"])["state"] == "available"
 
 
-def test_a_job_that_its_executor_hands_back_releases_nobody(running: Running) -> None:
+def test_a_job_that_its_worker_hands_back_releases_nobody(running: Running) -> None:
     scheduler = running("queue_one")
     scheduler.look(START + 20 * MINUTE)
     first = scheduler.jobs()[0]

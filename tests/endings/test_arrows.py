@@ -31,7 +31,7 @@ def expire(bench: Bench, _job_id: int) -> None:
 
 def rescue(bench: Bench, _job_id: int) -> None:
     now = read_clock(bench.connection)
-    endings.rescue(bench.connection, [bench.executor_id], now, "vanished")
+    endings.rescue(bench.connection, [bench.worker_id], now, "vanished")
 
 
 def operate(verb: str) -> Callable[[Bench, int], Any]:
@@ -63,14 +63,14 @@ VERBS: dict[str, Callable[[Bench, int], Any]] = {
 def put(bench: Bench, job_id: int, state: str) -> None:
     # Written by hand: every state under the number of one delivery, which no real writer would leave.
     bench.connection.execute(
-        """UPDATE opsjobs.jobs SET state = %(state)s, dispatch_no = 1, attempt = 1, executor_id = %(executor)s,
+        """UPDATE opsjobs.jobs SET state = %(state)s, dispatch_no = 1, attempt = 1, worker_id = %(worker)s,
                started_at = created_at, due_at = created_at,
                ended_at = CASE WHEN %(final)s THEN clock_timestamp() END,
                ended_by = CASE WHEN %(final)s THEN 'canceled' END WHERE id = %(id)s""",
         {
             "state": state,
             "final": state in FINAL,
-            "executor": bench.executor_id,
+            "worker": bench.worker_id,
             "id": job_id,
         },
     )

@@ -1,4 +1,4 @@
-"""A job that an executor refuses goes back without an attempt, is tried again for ten minutes, and then fails."""
+"""A job that a worker refuses goes back without an attempt, is tried again for ten minutes, and then fails."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MINUTES = timedelta(minutes=1)
 
 
 def claim(bench: Bench, job_id: int) -> int:
-    """Move a job from where it waits into the hands of this executor; its dispatch number."""
+    """Move a job from where it waits into the hands of this worker; its dispatch number."""
     late = read_clock(bench.connection) + timedelta(days=1)
     bench.connection.execute(sql.load("stage_jobs"), {"now": late, "limit": 10})
     bench.dispatch()
@@ -36,7 +36,7 @@ def claim(bench: Bench, job_id: int) -> int:
 
 
 def record(bench: Bench, job_id: int, outcome: Outcome, now: datetime, number: int) -> list[Ended]:
-    ending = Ending(job_id, number, bench.executor_id, bench.name, outcome)
+    ending = Ending(job_id, number, bench.worker_id, bench.name, outcome)
     return endings.record(bench.connection, [ending], now)
 
 
@@ -60,7 +60,7 @@ def test_it_is_due_after_about_5_10_and_20_seconds_and_fails_after_ten_minutes(
     assert 3.75 <= waits[0] <= 5
     assert 0.75 * (waits[0] + 5) <= waits[1] <= waits[0] + 5
     assert all(15 <= wait <= 20 for wait in waits[4:-1])
-    assert len(set(waits)) == len(waits), "equal waits meet the same executor again and again"
+    assert len(set(waits)) == len(waits), "equal waits meet the same worker again and again"
     assert now == first + 10 * MINUTES
     assert (job["ended_by"], job["ended_at"], job["attempt"]) == (outcome.ended_by, now, 1)
     # Of the attempts that were handed back the newest stays, beside the one that ended the job.
@@ -93,7 +93,7 @@ def test_a_refusal_that_comes_late_fails_it_only_after_ten_minutes(
     ],
     ids=lambda value: getattr(value, "kind", value),
 )
-def test_an_executor_that_calls_it_ends_the_refusals(
+def test_an_worker_that_calls_it_ends_the_refusals(
     bench: Bench, record_job: RecordJob, outcome: Outcome, state: str
 ) -> None:
     job_id = record_job()
@@ -114,7 +114,7 @@ def test_a_rescue_ends_the_refusals_and_counts_its_attempt(
     record(bench, job_id, UNKNOWN, now, claim(bench, job_id))
     claim(bench, job_id)
     later = read_clock(bench.connection)
-    endings.rescue(bench.connection, [bench.executor_id], later, "gone")
+    endings.rescue(bench.connection, [bench.worker_id], later, "gone")
     job = bench.job(job_id)
     assert (job["state"], job["first_refused_at"], job["attempt"]) == ("available", None, 1)
 
@@ -186,7 +186,7 @@ def test_a_refusal_and_a_rescue_at_once_move_it_once(
         refused, rescued = race(
             partial(record, one, job_id, UNKNOWN, now, number),
             lambda: endings.rescue(
-                two.connection, [one.executor_id], read_clock(two.connection), "gone"
+                two.connection, [one.worker_id], read_clock(two.connection), "gone"
             ),
         )
         assert len(refused) + len(rescued) == 1

@@ -55,7 +55,7 @@ def test_each_outcome_leads_to_its_state(
     job, attempt = bench.job(job_id), bench.attempt(job_id)
     assert (ended.state, job["state"], job["ended_by"]) == (state, state, ended_by)
     assert (attempt["outcome"], attempt["ended_at"] is not None) == (outcome.kind, True)
-    assert job["executor_id"] is None
+    assert job["worker_id"] is None
 
 
 def test_the_delay_says_when_it_is_due_again(bench: Bench, record_job: RecordJob) -> None:
@@ -110,7 +110,7 @@ def test_crossing_flushes_do_not_deadlock(make_bench: MakeBench, record_job: Rec
 
     def flush(bench: Bench, ids: list[int]) -> list[endings.Ended]:
         batch = [
-            Ending(job_id, 1, bench.executor_id, bench.name, Outcome(kind="returned"))
+            Ending(job_id, 1, bench.worker_id, bench.name, Outcome(kind="returned"))
             for job_id in ids
         ]
         return endings.record(bench.connection, batch, read_clock(bench.connection))
@@ -123,8 +123,8 @@ def test_one_bad_outcome_writes_nothing_of_its_flush(bench: Bench, record_job: R
     """Pitfall: one NUL byte rolls back its neighbours. The recorder then repeats them one by one."""
     good, bad = start(bench, record_job), start(bench, record_job)
     batch = [
-        Ending(good, 1, bench.executor_id, bench.name, Outcome(kind="returned")),
-        Ending(bad, 1, bench.executor_id, bench.name, Outcome(kind="raised", error="a\x00b")),
+        Ending(good, 1, bench.worker_id, bench.name, Outcome(kind="returned")),
+        Ending(bad, 1, bench.worker_id, bench.name, Outcome(kind="raised", error="a\x00b")),
     ]
     with pytest.raises(psycopg.Error):
         endings.record(bench.connection, batch, read_clock(bench.connection))
@@ -136,11 +136,11 @@ def test_a_rescue_counts_as_a_failure_and_ends_at_the_limit(
 ) -> None:
     again, last = start(bench, record_job, max_attempts=2), start(bench, record_job, max_attempts=1)
     endings.rescue(
-        bench.connection, [bench.executor_id], read_clock(bench.connection), "executor vanished"
+        bench.connection, [bench.worker_id], read_clock(bench.connection), "worker vanished"
     )
     assert (bench.job(again)["state"], bench.job(again)["attempt"]) == ("available", 1)
     assert (bench.job(last)["state"], bench.job(last)["ended_by"]) == ("failed", "exhausted")
-    assert bench.attempt(last)["cause"] == "executor vanished"
+    assert bench.attempt(last)["cause"] == "worker vanished"
 
 
 def test_a_rescue_keeps_what_is_held_and_what_was_claimed_since(
@@ -150,7 +150,7 @@ def test_a_rescue_keeps_what_is_held_and_what_was_claimed_since(
     moment = read_clock(bench.connection)
     since = start(bench, record_job)
     rescued = endings.rescue(
-        bench.connection, [bench.executor_id], read_clock(bench.connection), "gone", keep=[f"{held}-1"],
+        bench.connection, [bench.worker_id], read_clock(bench.connection), "gone", keep=[f"{held}-1"],
         claimed_before=moment,
     )  # fmt: skip
     assert [job.id for job in rescued] == [before]

@@ -28,8 +28,8 @@ def test_a_claim_starts_the_attempt(bench: Bench, record_job: RecordJob) -> None
     assert isinstance(claimed, Claimed)
     assert (claimed.args, claimed.attempt, claimed.dispatch_no) == ({"text": "hi 🎈"}, 1, 1)
     job, attempt = bench.job(job_id), bench.attempt(job_id)
-    assert (job["state"], job["executor_id"]) == ("started", bench.executor_id)
-    assert (attempt["attempt"], attempt["executor"], attempt["ended_at"]) == (1, bench.name, None)
+    assert (job["state"], job["worker_id"]) == ("started", bench.worker_id)
+    assert (attempt["attempt"], attempt["worker"], attempt["ended_at"]) == (1, bench.name, None)
 
 
 def test_two_deliveries_of_one_job_are_performed_once(
@@ -83,7 +83,7 @@ def test_a_claim_asked_again_after_a_broken_connection_is_ours(
     assert isinstance(bench.claim(job_id), Claimed)
     assert bench.claim(job_id) == Refused("not_queued"), "a second delivery must not run it again"
     again = claiming.claim(
-        bench.connection, (job_id, 1), bench.executor_id, bench.name, is_retry=True
+        bench.connection, (job_id, 1), bench.worker_id, bench.name, is_retry=True
     )
     assert isinstance(again, Claimed)
     assert (again.attempt, bench.job(job_id)["attempt"]) == (1, 1)
@@ -115,7 +115,7 @@ def test_a_late_finish_after_rescue_changes_nothing(bench: Bench, record_job: Re
     job_id = record_job()
     bench.dispatch()
     bench.claim(job_id)
-    endings.rescue(bench.connection, [bench.executor_id], read_clock(bench.connection), "vanished")
+    endings.rescue(bench.connection, [bench.worker_id], read_clock(bench.connection), "vanished")
     assert bench.record(job_id, 1, RETURNED) == []
     assert bench.job(job_id)["state"] == "available"
     bench.dispatch()
@@ -134,7 +134,7 @@ def test_a_late_finish_races_the_rescue(make_bench: MakeBench, record_job: Recor
         now = read_clock(one.connection)
         finished, rescued = race(
             lambda job_id=job_id: one.record(job_id, 1, RETURNED),
-            lambda now=now: endings.rescue(two.connection, [one.executor_id], now, "vanished"),
+            lambda now=now: endings.rescue(two.connection, [one.worker_id], now, "vanished"),
         )
         assert bool(finished) != bool(rescued)
         assert one.job(job_id)["state"] == ("finished" if finished else "available")

@@ -37,17 +37,17 @@ def start(bench: Bench, job_id: int) -> Claimed:
 
 
 def confirm(bench: Bench, claimed: Claimed, late_by: float, **changes: Any) -> Confirm:
-    """What the executor of `bench` asks when so many times `OPSJOBS_LATE_SECONDS` passed after its claim."""
+    """What the worker of `bench` asks when so many times `OPSJOBS_LATE_SECONDS` passed after its claim."""
     late = bench.host.settings.late_seconds * late_by
     host = replace(bench.host, **changes)
     return Confirm(
-        host, claimed, bench.executor_id, bench.name, seconds=lambda: claimed.asked_at + late
+        host, claimed, bench.worker_id, bench.name, seconds=lambda: claimed.asked_at + late
     )
 
 
 def rescue(bench: Bench) -> list[endings.Ended]:
     now = read_clock(bench.connection)
-    return endings.rescue(bench.connection, [bench.executor_id], now, "vanished")
+    return endings.rescue(bench.connection, [bench.worker_id], now, "vanished")
 
 
 def test_the_clock_is_one_that_a_suspended_machine_does_not_stop() -> None:
@@ -78,7 +78,7 @@ def test_an_old_claim_of_a_rescued_job_is_lost(bench: Bench, record_job: RecordJ
     job_id = record_job()
     claimed = start(bench, job_id)
     rescue(bench)
-    for _ in range(2):  # It waits; then another executor has run it to its end.
+    for _ in range(2):  # It waits; then another worker has run it to its end.
         outcome = confirm(bench, claimed, 0.51)()
         assert isinstance(outcome, Outcome)
         assert outcome.kind == "lost"
@@ -126,7 +126,7 @@ def test_rescue_races_the_last_look(make_bench: MakeBench, record_job: RecordJob
         now = read_clock(two.connection)
         confirmed, rescued = race(
             confirm(one, claimed, 0.51),
-            lambda now=now: endings.rescue(two.connection, [one.executor_id], now, "vanished"),
+            lambda now=now: endings.rescue(two.connection, [one.worker_id], now, "vanished"),
         )
         assert isinstance(confirmed, Claimed) != bool(rescued)
         state = "started" if isinstance(confirmed, Claimed) else "available"
@@ -165,7 +165,7 @@ def test_a_job_that_is_put_back_while_its_hook_runs_is_not_called(
     ask = Confirm(
         bench.host,
         claimed,
-        bench.executor_id,
+        bench.worker_id,
         bench.name,
         seconds=lambda: claimed.asked_at + next(moments),
     )

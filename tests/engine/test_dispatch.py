@@ -70,7 +70,7 @@ def test_each_line_is_found_although_another_is_full(
         record_job(queue="busy")
     other = record_job(queue="quiet")
     now = read_clock(bench.connection)
-    # No executor listens to either: the smallest window, two each.
+    # No worker listens to either: the smallest window, two each.
     assert dispatch_due(bench.connection, host.broker, host.settings, now) == 3
     assert in_redis(redis_client, "quiet") == [rq_id(other, 1)]
 
@@ -178,14 +178,14 @@ def test_a_window_that_an_operator_set_wins_over_the_hosts(
     assert bench.dispatch(window=3) == 1
 
 
-def test_the_window_grows_with_executors_and_with_short_jobs(
+def test_the_window_grows_with_workers_and_with_short_jobs(
     bench: Bench, record_job: RecordJob
 ) -> None:
     for _ in range(60):
         record_job()
-    # Its executor has not beaten yet: one second a job is assumed, so twice one worker.
+    # Its worker has not beaten yet: one second a job is assumed, so twice one worker.
     assert bench.dispatch() == 2
-    bench.connection.execute("UPDATE opsjobs.executors SET run_seconds = 0.02")
+    bench.connection.execute("UPDATE opsjobs.workers SET run_seconds = 0.02")
     assert bench.dispatch() == 48
 
 

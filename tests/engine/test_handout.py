@@ -34,7 +34,7 @@ def test_claim_against_commit(site: Any, children: Children, kind: tuple[str, ..
         wait_until(lambda job_id=job_id: state_of(job_id) == "finished", 10)
     # No loop ran: each went by its first delivery.
     assert rows("SELECT DISTINCT dispatch_no, attempt FROM opsjobs.jobs") == [(1, 1)]
-    assert rows("SELECT counts FROM opsjobs.executors") == [({},)]
+    assert rows("SELECT counts FROM opsjobs.workers") == [({},)]
 
 
 def test_a_job_is_born_queued_when_the_window_has_room(site: Any, redis_client: Redis) -> None:
@@ -113,7 +113,7 @@ def test_a_delivery_that_is_not_claimed_leaves_no_trace_and_is_counted(
     """Pitfall: a delivery dropped in execute_job leaves its hash for ever, and its id in the intermediate list."""
     site.extensions["opsjobs"].broker.push([Delivery(4711, 1, "default", "add", 5, None)])
     children.flask("opsjobs", "worker", "default", *kind, OPSJOBS_BEAT_SECONDS=0.2)
-    wait_until(lambda: rows("SELECT counts FROM opsjobs.executors") == [({"no_row": 1},)], 20)
+    wait_until(lambda: rows("SELECT counts FROM opsjobs.workers") == [({"no_row": 1},)], 20)
     assert [key for key in redis_client.keys("*") if b"4711" in key] == []
     assert redis_client.llen(Queue("default", connection=redis_client).intermediate_queue_key) == 0
 

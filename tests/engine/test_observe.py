@@ -25,7 +25,7 @@ class Observer:
         return observe(bench.connection, bench.host.broker, ["default", "other"], self.now)[1]
 
     def row(self, name: str) -> dict[str, Any]:
-        return self.bench.row("SELECT * FROM opsjobs.executors WHERE name = %s", name)
+        return self.bench.row("SELECT * FROM opsjobs.workers WHERE name = %s", name)
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_hashes_that_make_no_sense_are_recorded_as_far_as_they_go(
     assert observer.look() == []
     row = observer.row("odd \N{SNOWMAN}")
     assert (row["pid"], row["version"]) == (0, None)
-    assert len(observer.bench.rows("SELECT 1 FROM opsjobs.executors WHERE name = 'gone'")) == 0
+    assert len(observer.bench.rows("SELECT 1 FROM opsjobs.workers WHERE name = 'gone'")) == 0
 
 
 WORKERS = Worker.redis_worker_namespace_prefix
@@ -193,4 +193,4 @@ def test_a_key_that_is_no_hash_or_never_expires_stops_no_other(
     observer.look()
     observer.look(10)
     assert (observer.row("plain")["beat"], observer.row("ages")["state"]) == (1, "alive")
-    assert observer.bench.rows("SELECT FROM opsjobs.executors WHERE name = 'string'") == []
+    assert observer.bench.rows("SELECT FROM opsjobs.workers WHERE name = 'string'") == []

@@ -141,7 +141,7 @@ def test_a_worker_whose_heartbeat_cannot_be_written_takes_no_job(
     config = {"SQLALCHEMY_DATABASE_URI": url, "OPSJOBS_BEAT_SECONDS": 0.3}
     worker = children.flask("opsjobs", "worker", "default", **config)
     worker.wait_for("listens to", 30)
-    wait_until(lambda: rows("SELECT 1 FROM opsjobs.executors WHERE beat > 0"))
+    wait_until(lambda: rows("SELECT 1 FROM opsjobs.workers WHERE beat > 0"))
     administrator.cut_recorders_off()
     worker.wait_for("takes no more jobs", 30)
     job_id = enqueue(add, a=1, b=1)
@@ -185,7 +185,7 @@ class TestWhatARecorderMayHold:
 @pytest.mark.sessions
 def test_a_heartbeat_that_cannot_be_written_stays_due(bench: Bench) -> None:
     """It would come up again only after a whole interval."""
-    pulse = Pulse(bench.executor_id, 60)
+    pulse = Pulse(bench.worker_id, 60)
     pulse.hurry()
     bench.connection.execute("SET default_transaction_read_only = on")
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):

@@ -1,4 +1,4 @@
-"""What an executor's beat says of the jobs that it runs: those that it lost while it was silent shall stop."""
+"""What a worker's beat says of the jobs that it runs: those that it lost while it was silent shall stop."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def start(pulse: Pulse, bench: Bench, job_id: int, number: int = 1) -> None:
 
 
 def test_a_job_that_was_put_back_shall_stop(bench: Bench, record_job: RecordJob) -> None:
-    pulse = Pulse(bench.executor_id, 10)
+    pulse = Pulse(bench.worker_id, 10)
     job_id = record_job()
     bench.dispatch()
     start(pulse, bench, job_id)
     assert beat(pulse, bench) == []
     assert pulse.stop_wanted(job_id, 1) is None
     now = read_clock(bench.connection)
-    endings.rescue(bench.connection, [bench.executor_id], now, "vanished")
+    endings.rescue(bench.connection, [bench.worker_id], now, "vanished")
     assert beat(pulse, bench) == ["woken"]
     assert pulse.stop_wanted(job_id, 1) == LOST
-    # It is dispatched again, to this very executor: another delivery, which goes on.
+    # It is dispatched again, to this very worker: another delivery, which goes on.
     bench.dispatch()
     start(pulse, bench, job_id, 2)
     assert beat(pulse, bench) == ["woken"], "again, should it not have heeded"
@@ -51,7 +51,7 @@ def test_a_job_that_was_put_back_shall_stop(bench: Bench, record_job: RecordJob)
 
 
 def test_a_job_that_somebody_cancels_is_not_lost(bench: Bench, record_job: RecordJob) -> None:
-    pulse = Pulse(bench.executor_id, 10)
+    pulse = Pulse(bench.worker_id, 10)
     job_id = record_job()
     bench.dispatch()
     start(pulse, bench, job_id)
@@ -61,7 +61,7 @@ def test_a_job_that_somebody_cancels_is_not_lost(bench: Bench, record_job: Recor
 
 
 def test_a_delivery_that_is_not_claimed_yet_is_not_lost(bench: Bench) -> None:
-    pulse = Pulse(bench.executor_id, 10)
+    pulse = Pulse(bench.worker_id, 10)
     pulse.hold(4711, 1)
     assert beat(pulse, bench) == []
     assert pulse.stop_wanted(4711, 1) is None
@@ -71,7 +71,7 @@ def test_beats_that_race_claims_and_ends_find_nothing_lost(
     bench: Bench, record_job: RecordJob
 ) -> None:
     """The main thread claims while the recorder, one thread, writes outcomes and beats."""
-    pulse = Pulse(bench.executor_id, 0)
+    pulse = Pulse(bench.worker_id, 0)
     jobs = [record_job() for _ in range(40)]
     bench.dispatch(window=1000)
     ended: list[int] = []
@@ -84,7 +84,7 @@ def test_beats_that_race_claims_and_ends_find_nothing_lost(
             while len(ended) < len(jobs) and not is_over.is_set():
                 for job_id in claimed[len(ended) :]:
                     ending = endings.Ending(
-                        job_id, 1, bench.executor_id, bench.name, Outcome(kind="returned")
+                        job_id, 1, bench.worker_id, bench.name, Outcome(kind="returned")
                     )
                     endings.record(connection, [ending], read_clock(connection))
                     pulse.release(job_id, 1)

@@ -15,7 +15,7 @@ from flask_opsjobs.engine.delivery import rq_id
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.engine.recall import Recalled, Suspects, recall_lost
 from flask_opsjobs.jobs.claimed import Claimed
-from flask_opsjobs.lifeline import executors
+from flask_opsjobs.lifeline import workers
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 
@@ -144,13 +144,13 @@ def test_after_a_flush_the_beat_is_asked_first(
     bench: Bench, recaller: Recaller, queued: int, redis_client: Redis
 ) -> None:
     """Pitfall: after a flush a running job has no RQ entry; a claim that a crash forgot is still held."""
-    executors.beat(
-        bench.connection, bench.executor_id, 1, [f"{queued}-1"], None, None, {}, recaller.now
+    workers.beat(
+        bench.connection, bench.worker_id, 1, [f"{queued}-1"], None, None, {}, recaller.now
     )
     redis_client.flushall()
     for _ in range(5):
         assert recaller.passes(10).recalled == []
-    executors.stop(bench.connection, bench.executor_id, recaller.now)
+    workers.stop(bench.connection, bench.worker_id, recaller.now)
     recaller.passes(10)
     assert recaller.passes(10).recalled == [(queued, 1)]
 

@@ -1,4 +1,4 @@
-"""A rolling deploy: executors of the older and of the newer code meet the same jobs, and every job runs once."""
+"""A rolling deploy: workers of the older and of the newer code meet the same jobs, and every job runs once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ KINDS = ("forking", "simple", "plain")
 
 @pytest.fixture
 def start(children: Children, tmp_path: Path, redis_url: str):
-    """Starts an executor of a kind, of the code of now or of an older one: `start("simple", "invalid_args")`."""
+    """Starts a worker of a kind, of the code of now or of an older one: `start("simple", "invalid_args")`."""
 
     def start(kind: str, older: str | None = None) -> Child:
         app = "tests.support.host"
@@ -65,17 +65,17 @@ def refusals() -> Counter[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("older", OLD)
-def test_a_job_waits_for_an_executor_of_the_newer_code(
+def test_a_job_waits_for_an_worker_of_the_newer_code(
     site, children: Children, start, tmp_path: Path, kind: str, older: str
 ) -> None:
-    """The newer executor starts after the older one has refused the job and is gone."""
+    """The newer worker starts after the older one has refused the job and is gone."""
     children.flask("opsjobs", "run")
     old = start(kind, older)
     job_id = enqueue(host_module.note, path=str(tmp_path / "notes"), line="once")
     is_handed_back = "SELECT 1 FROM opsjobs.jobs WHERE state = 'scheduled' AND attempt = 0"
     wait_until(lambda: rows(is_handed_back), 60)
     old.terminate(30)
-    ((refused_by, error),) = rows("SELECT executor, error FROM opsjobs.attempts")
+    ((refused_by, error),) = rows("SELECT worker, error FROM opsjobs.attempts")
     words = {"unknown_task": "no task 'note' is declared", "invalid_args": "line"}[older]
     assert words in error
     found = site.extensions["opsjobs"]
@@ -93,7 +93,7 @@ def test_a_job_waits_for_an_executor_of_the_newer_code(
 @pytest.mark.parametrize(
     ("kind", "older"), [("forking", "unknown_task"), ("simple", "invalid_args")]
 )
-def test_a_batch_is_finished_while_an_old_and_a_new_executor_take_from_one_queue(
+def test_a_batch_is_finished_while_an_old_and_a_new_worker_take_from_one_queue(
     site, children: Children, start, tmp_path: Path, kind: str, older: str
 ) -> None:
     for code in (older, None):
@@ -107,5 +107,5 @@ def test_a_batch_is_finished_while_an_old_and_a_new_executor_take_from_one_queue
     unfinished = "SELECT 1 FROM opsjobs.jobs WHERE state <> 'finished'"
     wait_until(lambda: not rows(unfinished), 300, what="60 jobs to finish")
     assert sorted(path.read_text().splitlines()) == sorted(lines)
-    assert refusals()["refused"] > 0, "the older executor took none: nothing was shown"
+    assert refusals()["refused"] > 0, "the older worker took none: nothing was shown"
     assert rows("SELECT DISTINCT attempt, first_refused_at FROM opsjobs.jobs") == [(1, None)]

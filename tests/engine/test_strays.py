@@ -14,7 +14,7 @@ from flask_opsjobs.engine.delivery import rq_id
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.engine.strays import Strays, remove_strays
 from flask_opsjobs.engine.tidy import tidy
-from flask_opsjobs.lifeline import executors
+from flask_opsjobs.lifeline import workers
 from tests.support.engine import Bench
 
 RecordJob = Callable[..., int]
@@ -84,14 +84,14 @@ def test_a_delivery_whose_row_has_moved_on_is_removed(
     assert (rq_id(job_id, 2).encode() in delivered(redis_client)) == (state == "queued again")
 
 
-def test_what_a_living_executor_still_runs_is_left_to_it(
+def test_what_a_living_worker_still_runs_is_left_to_it(
     bench: Bench, record_job: RecordJob, walk: Walk
 ) -> None:
     job_id = record_job()
     bench.dispatch()
     bench.rows("UPDATE opsjobs.jobs SET state = 'available' RETURNING id")
     now = read_clock(bench.connection)
-    executors.beat(bench.connection, bench.executor_id, 1, [f"{job_id}-1"], None, None, {}, now)
+    workers.beat(bench.connection, bench.worker_id, 1, [f"{job_id}-1"], None, None, {}, now)
     assert [walk.step() for _ in range(3)] == [[], [], []]
 
 

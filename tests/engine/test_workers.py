@@ -261,9 +261,9 @@ def test_progress_is_seen_while_it_runs(site, children: Children, tmp_path: Path
 def test_a_stopped_worker_exits_0_and_says_so(site, children: Children) -> None:
     worker = children.flask("opsjobs", "worker")
     worker.wait_for("listens to")
-    wait_until(lambda: rows("SELECT 1 FROM opsjobs.executors WHERE state = 'alive'"), 10)
+    wait_until(lambda: rows("SELECT 1 FROM opsjobs.workers WHERE state = 'alive'"), 10)
     assert worker.terminate() == 0
-    assert rows("SELECT state FROM opsjobs.executors") == [("stopped",)]
+    assert rows("SELECT state FROM opsjobs.workers") == [("stopped",)]
 
 
 def test_a_plain_rq_worker_runs_managed_jobs(site, children: Children, redis_url: str) -> None:
@@ -274,7 +274,7 @@ def test_a_plain_rq_worker_runs_managed_jobs(site, children: Children, redis_url
     )
     wait_until(lambda: state_of(job_id) == "finished", 30)
     assert rows("SELECT value FROM opsjobs.outputs WHERE job_id = :id", id=job_id) == [(42,)]
-    assert rows("SELECT kind FROM opsjobs.executors") == [("plain",)]
+    assert rows("SELECT kind FROM opsjobs.workers") == [("plain",)]
 
 
 TALKS_WHILE_IT_FORKS = """
@@ -336,4 +336,4 @@ with app.app_context():
 def test_a_loop_that_ends_by_itself_exits_non_zero(site, children: Children) -> None:
     """Pitfall: an unhandled exception ends RQ's `work()` with exit code 0."""
     assert children.start(sys.executable, "-c", ENDS_BY_ITSELF).wait(30) == 1
-    assert rows("SELECT state FROM opsjobs.executors") == [("stopped",)]
+    assert rows("SELECT state FROM opsjobs.workers") == [("stopped",)]

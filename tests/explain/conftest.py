@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.engine.facts import explain
 from flask_opsjobs.explain.shapes import Explanation
-from flask_opsjobs.lifeline import awake, executors
+from flask_opsjobs.lifeline import awake, workers
 from flask_opsjobs.loops import LOOPS
 from tests.support.engine import Bench
 
@@ -31,7 +31,7 @@ def wake_loops(bench: Bench, now: datetime, *but: str, error: str | None = None)
 def look(bench: Bench) -> Look:
     """Explains a job, with all loops awake but those named; `later` moves the time that is passed in.
 
-    The bench's executor beats then, unless told otherwise, and says nothing of its speed.
+    The bench's worker beats then, unless told otherwise, and says nothing of its speed.
     """
 
     def look(
@@ -40,7 +40,7 @@ def look(bench: Bench) -> Look:
         now = read_clock(bench.connection) + timedelta(**later)
         wake_loops(bench, now, *silent, error=error)
         if beats:
-            executors.beat(bench.connection, bench.executor_id, 1, [], None, None, {}, now)
+            workers.beat(bench.connection, bench.worker_id, 1, [], None, None, {}, now)
         with Session(bench.host.engine) as session:
             found = explain(bench.host, session, job_id, now)
         assert found is not None

@@ -31,7 +31,7 @@ from flask_opsjobs.explain.shapes import Explanation
 from flask_opsjobs.facts import RedisFacts
 from flask_opsjobs.jobs.claimed import Claimed
 from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.lifeline import executors
+from flask_opsjobs.lifeline import workers
 from flask_opsjobs.loops import cron
 from flask_opsjobs.loops.one_pass import Runner
 from flask_opsjobs.operator import Operator
@@ -99,7 +99,7 @@ def cancel_requested(scene: Scene) -> Explanation:
     return scene.look(job_id)
 
 
-def executor_silent(scene: Scene) -> Explanation:
+def worker_silent(scene: Scene) -> Explanation:
     job_id = scene.record()
     scene.bench.dispatch()
     scene.bench.claim(job_id)
@@ -131,7 +131,7 @@ def handed_back(scene: Scene) -> Explanation:
     first = scene.bench.job(job_id)["first_refused_at"]
     found = scene.look(job_id)
     (reason,) = found.reasons
-    assert reason.says == "Executor executor-1 refused it and handed it back; it is tried again."
+    assert reason.says == "Worker worker-1 refused it and handed it back; it is tried again."
     assert (reason.quote, reason.since) == (error, first)
     assert reason.until == first + timedelta(minutes=10)
     return found
@@ -292,7 +292,7 @@ MAKERS = (
     limit_behind,
     deadline_passed,
     cancel_requested,
-    executor_silent,
+    worker_silent,
     deferred,
     handed_back,
     scheduled,
@@ -445,7 +445,7 @@ class TestNoReasons:
         scene.bench.dispatch()
         scene.bench.claim(job_id)
         assert codes(scene.look(job_id)) == []
-        assert scene.look(job_id).says.startswith("It is running on executor-1 since")
+        assert scene.look(job_id).says.startswith("It is running on worker-1 since")
         scene.bench.record(job_id, 1, Outcome(kind=kind, reason="x"))
         found = scene.look(job_id)
         assert (codes(found), found.says) == ([], f"It has ended: {found.state}.")
@@ -487,28 +487,28 @@ class TestSeveral:
         assert codes(scene.look(waiting, "dispatch")) == ["loop_silent"]
         assert codes(scene.look(waiting)) == []
 
-    def test_a_silent_executor_and_nobody_to_put_its_job_back(self, scene: Scene) -> None:
+    def test_a_silent_worker_and_nobody_to_put_its_job_back(self, scene: Scene) -> None:
         job_id = scene.record()
         scene.bench.dispatch()
         scene.bench.claim(job_id)
         found = scene.look(job_id, "watch", minutes=3, beats=False)
-        assert codes(found) == ["executor_silent", "loop_silent"]
+        assert codes(found) == ["worker_silent", "loop_silent"]
         assert found.reasons[1].read["loop"] == "watch"
-        assert "but executor-1 is silent" in found.says
+        assert "but worker-1 is silent" in found.says
         scene.operator.cancel(job_id, **WHY)
         found = scene.look(job_id, minutes=3, beats=False)
-        assert codes(found) == ["cancel_requested", "executor_silent"]
+        assert codes(found) == ["cancel_requested", "worker_silent"]
 
     def test_of_a_plain_worker_only_observe_sees_signs_of_life(self, scene: Scene) -> None:
         job_id = scene.record()
         scene.bench.dispatch()
         connection = scene.bench.connection
-        plain = executors.find_or_register_plain(
+        plain = workers.find_or_register_plain(
             connection, "plain", "here", 1, read_clock(connection)
         )
         assert isinstance(claim(connection, (job_id, 1), plain, "plain"), Claimed)
         found = scene.look(job_id, "observe", minutes=30)
-        assert codes(found) == ["executor_silent"]
+        assert codes(found) == ["worker_silent"]
         assert found.lacking == ("plain RQ workers are not seen while the observe loop is silent",)
         assert scene.look(job_id, minutes=30).completeness == "complete"
 
@@ -655,7 +655,7 @@ class TestEvidence:
         assert (reason.by, reason.quote) == (WHY["actor"], WHY["reason"])
         assert "with its next beat, within 10 s" in reason.todo
         reason, _ = scene.look(1, minutes=3, beats=False).reasons
-        assert "Its executor is silent" in reason.todo
+        assert "Its worker is silent" in reason.todo
 
     def test_when_the_next_attempt_is_due_and_after_which(self, scene: Scene) -> None:
         (reason,) = backing_off(scene).reasons
@@ -677,7 +677,7 @@ class TestEvidence:
         (reason,) = scene.look(scene.record(queue="mail"), seconds=50).reasons
         assert reason.code == "no_live_worker"
         assert reason.read["last_worker"] == "gone"
-        executors.stop(gone.connection, gone.executor_id, read_clock(gone.connection))
+        workers.stop(gone.connection, gone.worker_id, read_clock(gone.connection))
         assert scene.look(scene.record(queue="mail")).reasons[0].read["last_worker"] == "gone"
 
     def test_how_many_go_before_it(self, scene: Scene) -> None:
@@ -707,9 +707,9 @@ class TestEvidence:
     def test_the_window_is_the_dispatcher_s(
         self, scene: Scene, setting: int | None, speed: float | None
     ) -> None:
-        executors.beat(
+        workers.beat(
             scene.bench.connection,
-            scene.bench.executor_id,
+            scene.bench.worker_id,
             1,
             [],
             speed,

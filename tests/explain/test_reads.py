@@ -25,14 +25,14 @@ from tests.explain.conftest import Look
 from tests.support.engine import Bench
 from tests.support.plans import Plans
 from tests.test_query_plans import fill
-from tests.web.rows import make_executor, make_one_of_each
+from tests.web.rows import make_one_of_each, make_worker
 
 RecordJob = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
 def crowd(databases: Any) -> Iterator[Flask]:
-    """A host on 50,000 jobs: most finished, a backlog of 8,000 on one line, executors of which some are busy."""
+    """A host on 50,000 jobs: most finished, a backlog of 8,000 on one line, workers of which some are busy."""
     from flask_sqlalchemy import SQLAlchemy
 
     from flask_opsjobs import OpsJobs
@@ -51,13 +51,13 @@ def crowd(databases: Any) -> Iterator[Flask]:
         fill(session, 8_000, "available", queue="default")
         fill(session, 960, "queued", queue="default")
         for _ in range(40):
-            make_executor(session, queues=["default"], run_seconds=0.001)
+            make_worker(session, queues=["default"], run_seconds=0.001)
         fill(session, 40, "started", queue="default")
-        session.execute(text("UPDATE opsjobs.executors SET beat_at = now()"))
+        session.execute(text("UPDATE opsjobs.workers SET beat_at = now()"))
         session.execute(
-            text("UPDATE opsjobs.jobs SET executor_id = id % 40 + 1 WHERE state = 'started'")
+            text("UPDATE opsjobs.jobs SET worker_id = id % 40 + 1 WHERE state = 'started'")
         )
-        for table in ("jobs", "executors"):
+        for table in ("jobs", "workers"):
             session.execute(text(f"ANALYZE opsjobs.{table}"))
         session.commit()
     yield app

@@ -18,7 +18,7 @@ from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.engine.recall import Suspects, recall_lost
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.jobs.task import Task
-from flask_opsjobs.lifeline import books, executors, retention
+from flask_opsjobs.lifeline import books, retention, workers
 from flask_opsjobs.lifeline.book_queries import BookRow, list_books
 from flask_opsjobs.loops import keep_books, roll_up
 from flask_opsjobs.loops.one_pass import Runner
@@ -55,7 +55,7 @@ def keeper(bench: Bench) -> Keeper:
 
 
 def beat(bench: Bench, number: int, holding: list[str], at: datetime) -> None:
-    executors.beat(bench.connection, bench.executor_id, number, holding, None, None, {}, at)
+    workers.beat(bench.connection, bench.worker_id, number, holding, None, None, {}, at)
 
 
 def said(bench: Bench) -> dict[str, Any]:
@@ -151,11 +151,11 @@ def test_a_started_job_that_two_beats_lack_is_held_by_nobody(
     assert keeper.look()["default"].started_unheld == 0
 
 
-def test_a_started_job_of_an_executor_that_is_gone(
+def test_a_started_job_of_an_worker_that_is_gone(
     bench: Bench, keeper: Keeper, start_job: StartJob
 ) -> None:
     start_job(bench)
-    executors.stop(bench.connection, bench.executor_id, keeper.now)
+    workers.stop(bench.connection, bench.worker_id, keeper.now)
     assert keeper.look()["default"].started_unheld == 0
     assert keeper.look()["default"].started_unheld == 1
 
@@ -214,7 +214,7 @@ def test_only_one_of_two_processes_counts(make_bench: MakeBench, record_job: Rec
 def test_writers_retention_and_folding_never_show_a_difference(
     app: Flask, make_bench: MakeBench, note: Task, clock: Clock
 ) -> None:
-    counter, *others = (make_bench(f"executor-{number}") for number in range(4))
+    counter, *others = (make_bench(f"worker-{number}") for number in range(4))
     later = clock.now + timedelta(days=100)
     seen: list[tuple[int, int]] = []
     going = [True]

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.engine.dispatch import read_clock, recall
 from flask_opsjobs.engine.facts import explain_apart
 from flask_opsjobs.host import Host
-from flask_opsjobs.lifeline import executors
+from flask_opsjobs.lifeline import workers
 from flask_opsjobs.lifeline.watch import watch
 from flask_opsjobs.overview.badges import find_badges
 from flask_opsjobs.overview.queries import find_overview
@@ -24,9 +24,9 @@ RecordJob = Callable[..., int]
 
 
 def _beat(bench: Bench, ago: timedelta) -> datetime:
-    """The executor's heartbeat, by its own writer, so long before the moment that is returned."""
+    """The worker's heartbeat, by its own writer, so long before the moment that is returned."""
     now = read_clock(bench.connection)
-    executors.beat(bench.connection, bench.executor_id, 1, [], 0.01, None, {}, now - ago)
+    workers.beat(bench.connection, bench.worker_id, 1, [], 0.01, None, {}, now - ago)
     return now
 
 
@@ -48,7 +48,7 @@ def _answers(bench: Bench, host: Host, job_id: int, now: datetime, get: Any) -> 
         "queue": "1 worker listening" in page.text,
         "why": "no_live_worker" not in why,
     }
-    # The window is a second of work of those who listen, which for this executor are a hundred jobs; else it is two.
+    # The window is a second of work of those who listen, which for this worker are a hundred jobs; else it is two.
     return answers | {"dispatch": bench.dispatch() == 3}
 
 
@@ -74,7 +74,7 @@ def test_all_places_judge_a_heartbeat_alike(
     if state == "late":
         for _ in range(4):  # it counts the time in which the number of the heartbeat stands still
             watch(bench.connection, now, 20, host.settings, host.secrets)
-        assert bench.row("SELECT state FROM opsjobs.executors")["state"] == "late"
+        assert bench.row("SELECT state FROM opsjobs.workers")["state"] == "late"
     answers = _answers(bench, host, job_id, now, get)
     assert set(answers.values()) == {listens}, answers
 
@@ -112,7 +112,7 @@ def test_a_worker_that_leaves_the_list_does_not_move_since_when_nobody_takes_job
     record_job()
     before = _moment_without_worker(bench, host)
     bench.connection.execute(
-        "UPDATE opsjobs.executors SET state = 'missing', ended_at = %s",
+        "UPDATE opsjobs.workers SET state = 'missing', ended_at = %s",
         (now - timedelta(hours=25),),
     )
     assert _moment_without_worker(bench, host) == before
@@ -123,6 +123,6 @@ def test_a_worker_that_stopped_listens_no_more(
 ) -> None:
     job_id, *_ = [record_job() for _ in range(3)]
     now = _beat(bench, timedelta(seconds=1))
-    executors.stop(bench.connection, bench.executor_id, now)
+    workers.stop(bench.connection, bench.worker_id, now)
     answers = _answers(bench, host, job_id, now, get)
     assert set(answers.values()) == {False}, answers

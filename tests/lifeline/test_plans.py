@@ -15,7 +15,7 @@ from tests.support.plans import explain
 # By one INSERT: 50,000 calls of the real writers would take a minute. Only plans are asked of these rows.
 _JOBS = """
 INSERT INTO opsjobs.jobs (task, queue, line, state, args, max_attempts, dispatch_no, created_at,
-    due_at, dispatched_at, started_at, ended_at, ended_by, executor_id, deadline_at)
+    due_at, dispatched_at, started_at, ended_at, ended_by, worker_id, deadline_at)
 SELECT 'task_' || n %% 40, 'queue_' || n %% 7, 'queue_' || n %% 7, %(state)s, '{}', 5, 1, now(),
     now() + n * interval '1 s', now(), now(),
     CASE WHEN %(ended_by)s <> '' THEN now() - n * interval '1 s' END, nullif(%(ended_by)s, ''),
@@ -37,7 +37,7 @@ SELECT id, 1, ended_at FROM opsjobs.jobs WHERE state = 'finished';
 INSERT INTO opsjobs.receipts (key, job_id, until, expires_at, created_at)
 SELECT n::text::bytea, n, CASE WHEN n % 2 = 0 THEN 'within' ELSE 'forever' END,
     CASE WHEN n % 2 = 0 THEN now() + n * interval '1 min' END, now() FROM generate_series(1, 20000) n;
-INSERT INTO opsjobs.executors (name, kind, host, pid, queues, state, started_at, beat_at, ended_at)
+INSERT INTO opsjobs.workers (name, kind, host, pid, queues, state, started_at, beat_at, ended_at)
 SELECT 'e' || n, CASE WHEN n % 3 = 0 THEN 'plain' ELSE 'forking' END, 'h', n, '{default}',
     CASE WHEN n > 20 THEN 'stopped' ELSE 'alive' END, now() - n * interval '1 min', now(),
     CASE WHEN n > 20 THEN now() END FROM generate_series(1, 5000) n;
@@ -56,7 +56,7 @@ def big(databases: Any) -> Iterator[Connection]:
             connection.execute(_JOBS, {"state": state, "many": many, "ended_by": ended_by})
         for statement in _OTHERS.split(";"):
             connection.execute(statement)
-        for table in ("jobs", "outputs", "receipts", "executors", "loop_runs"):
+        for table in ("jobs", "outputs", "receipts", "workers", "loop_runs"):
             connection.execute(f"VACUUM ANALYZE opsjobs.{table}")
         yield connection
     databases.drop(url)
@@ -74,12 +74,12 @@ _CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "list_orphans": ("jobs_started", {}),
     "list_started_jobs": ("jobs_started", {"id": 7}),
     "list_queued_jobs": ("jobs_queued", {"after": 0, "seconds": 5, "limit": 20_000}),
-    "list_held_deliveries": ("executors_alive", {}),
-    "watch_executors": (
-        "executors_alive",
+    "list_held_deliveries": ("workers_alive", {}),
+    "watch_workers": (
+        "workers_alive",
         {"elapsed": 10, "missing_seconds": 120, "late_seconds": 45},
     ),
-    "end_plain_executors": ("executors_alive", {"seen": [], "default_ttl_seconds": 480}),
+    "end_plain_workers": ("workers_alive", {"seen": [], "default_ttl_seconds": 480}),
     "find_valid_deliveries": ("jobs_pkey", {"ids": [1, 2, 3], "dispatch_nos": [1, 1, 1]}),
     "find_last_pass": ("loop_runs_latest", {"loop": "loop_3"}),
     "retain_outputs": ("outputs_to_retain", {"limit": 100}),

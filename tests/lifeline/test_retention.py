@@ -12,7 +12,7 @@ import pytest
 from flask_opsjobs import OpsJobs, Unique
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.lifeline import awake, executors, retention
+from flask_opsjobs.lifeline import awake, retention, workers
 from flask_opsjobs.loops import cron
 from flask_opsjobs.loops.one_pass import Runner
 from flask_opsjobs.settings import Settings
@@ -116,20 +116,20 @@ def test_a_receipt_that_still_guards_outlives_its_job(
     assert left(bench, "receipts", "job_id") == {ids[0]}
 
 
-def test_executors_and_loop_runs(
+def test_workers_and_loop_runs(
     make_bench: MakeBench, start_job: StartJob, settings: Settings
 ) -> None:
     living, stopped, orphaned = (make_bench() for _ in range(3))
     now = read_clock(living.connection)
     start_job(orphaned)
     for bench in (stopped, orphaned):
-        executors.stop(bench.connection, bench.executor_id, now)
+        workers.stop(bench.connection, bench.worker_id, now)
     note = awake.Note("watch", "p", 10, 0.1, "nothing to do")
     awake.note(living.connection, None, note, now)
     later = now + timedelta(days=7, seconds=1)
-    assert retention.retain(living.connection, settings, later)["executors"] == 1
-    assert stopped.executor_id not in left(living, "executors")
-    assert {living.executor_id, orphaned.executor_id} <= left(living, "executors")
+    assert retention.retain(living.connection, settings, later)["workers"] == 1
+    assert stopped.worker_id not in left(living, "workers")
+    assert {living.worker_id, orphaned.worker_id} <= left(living, "workers")
     assert left(living, "loop_runs", "loop") == {"watch"}
     later = now + timedelta(days=30, seconds=1)
     assert retention.retain(living.connection, settings, later)["loop_runs"] == 1
@@ -142,7 +142,7 @@ def test_the_dry_run_counts_what_is_removed_after_it(
     for kind in ("returned", "returned", "canceled", "discarded"):
         for age in (0.5, 1.2, 2.5, 3.2, 4.5):
             end_job(kind, age)
-    executors.stop(bench.connection, bench.executor_id, now)
+    workers.stop(bench.connection, bench.worker_id, now)
     awake.note(bench.connection, None, awake.Note("watch", "p", 10, 0.1, "x"), now)
     later = now + timedelta(days=days)
     counted = retention.count(bench.connection, settings, later)

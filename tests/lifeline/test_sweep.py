@@ -61,9 +61,9 @@ def test_a_sweep_says_whose_jobs_it_put_back_which_and_why(
     assert (event["outcome"], event["at"]) == ("done", watcher.now)
     assert event["subject"] == f"2 jobs of {bench.name}"
     assert set(event["targets"]) == {f"job/{again}", f"job/{last}"}
-    assert event["reason"].startswith("executor vanished: no beat after")
+    assert event["reason"].startswith("worker vanished: no beat after")
     assert event["after"] == {
-        f"executor/{bench.executor_id}": {
+        f"worker/{bench.worker_id}": {
             "name": bench.name,
             "cause": event["reason"],
             "jobs": 2,
@@ -76,7 +76,7 @@ def test_a_sweep_says_whose_jobs_it_put_back_which_and_why(
         assert verify(session, bench.host.secrets).state == "intact"
 
 
-def test_several_executors_are_one_row(make_bench: MakeBench, start_job: StartJob) -> None:
+def test_several_workers_are_one_row(make_bench: MakeBench, start_job: StartJob) -> None:
     one, two = make_bench("one"), make_bench("two")
     found = Watcher(one)
     found.passes(0)
@@ -84,8 +84,8 @@ def test_several_executors_are_one_row(make_bench: MakeBench, start_job: StartJo
     start_job(two)
     found.passes(times=12)
     (event,) = events(one)
-    assert event["subject"] == "2 jobs of 2 executors"
-    assert set(event["after"]) == {f"executor/{bench.executor_id}" for bench in (one, two)}
+    assert event["subject"] == "2 jobs of 2 workers"
+    assert set(event["after"]) == {f"worker/{bench.worker_id}" for bench in (one, two)}
 
 
 def test_a_sweep_that_rescues_nothing_says_nothing(bench: Bench, start_job: StartJob) -> None:
@@ -107,7 +107,7 @@ def test_one_row_names_some_and_counts_all() -> None:
     assert [each["jobs"] for each in decision.after.values()] == [90, 160]
     assert [len(each["available"]) for each in decision.after.values()] == [90, 10]
     assert make_decision([Swept(8, None, "gone", ended[:1])], now).subject == "job/1"
-    assert make_decision([Swept(8, None, "gone", ended)], now).subject == "250 jobs of executor 8"
+    assert make_decision([Swept(8, None, "gone", ended)], now).subject == "250 jobs of worker 8"
 
 
 BLOCK = """

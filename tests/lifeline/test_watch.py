@@ -12,7 +12,7 @@ import pytest
 from flask_opsjobs.engine.claim import claim
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.lifeline import executors
+from flask_opsjobs.lifeline import workers
 from flask_opsjobs.lifeline.watch import Watched, watch
 from flask_opsjobs.settings import Settings
 from tests.conftest import MakeBench
@@ -38,13 +38,13 @@ class Watcher:
 
 
 def state(bench: Bench) -> str:
-    found = bench.row("SELECT state FROM opsjobs.executors WHERE id = %s", bench.executor_id)
+    found = bench.row("SELECT state FROM opsjobs.workers WHERE id = %s", bench.worker_id)
     return str(found["state"])
 
 
 def beat(bench: Bench, number: int, *holding: str) -> None:
     now = read_clock(bench.connection)
-    executors.beat(bench.connection, bench.executor_id, number, holding, None, None, {}, now)
+    workers.beat(bench.connection, bench.worker_id, number, holding, None, None, {}, now)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_late_after_45_seconds_and_missing_after_120_without_a_new_beat(
     assert (watcher.passes(times=6).missing, state(bench)) == ([], "late")
     assert (watcher.passes().missing, state(bench)) == ([bench.name], "missing")
     assert watcher.passes().missing == []
-    ended = bench.row("SELECT ended_at FROM opsjobs.executors WHERE id = %s", bench.executor_id)
+    ended = bench.row("SELECT ended_at FROM opsjobs.workers WHERE id = %s", bench.worker_id)
     assert ended["ended_at"] == watcher.now - timedelta(seconds=10)
 
 
@@ -84,8 +84,8 @@ def test_a_beat_that_says_the_same_number_again_is_no_sign_of_life(
     watcher.passes()
     for _ in range(12):
         bench.rows(
-            "UPDATE opsjobs.executors SET beat_at = now() WHERE id = %s RETURNING 1",
-            bench.executor_id,
+            "UPDATE opsjobs.workers SET beat_at = now() WHERE id = %s RETURNING 1",
+            bench.worker_id,
         )
         watcher.passes()
     assert state(bench) == "missing"
@@ -125,7 +125,7 @@ def test_a_clock_that_jumps_back_counts_for_nothing_and_blinds_nobody(
 def test_the_age_of_a_beat_says_nothing(bench: Bench, watcher: Watcher) -> None:
     """Pitfall: ages condemn healthy workers."""
     bench.rows(
-        "UPDATE opsjobs.executors SET beat_at = now() - interval '1 day', beat = 3 RETURNING 1"
+        "UPDATE opsjobs.workers SET beat_at = now() - interval '1 day', beat = 3 RETURNING 1"
     )
     assert watcher.passes().late == []
     assert state(bench) == "alive"
@@ -133,28 +133,24 @@ def test_the_age_of_a_beat_says_nothing(bench: Bench, watcher: Watcher) -> None:
 
 def test_plain_workers_are_not_judged_by_beats(bench: Bench, watcher: Watcher) -> None:
     """Pitfall: an idle RQ worker beats each 405 s, a busy SimpleWorker never."""
-    executors.find_or_register_plain(bench.connection, "plain", "here", 1, watcher.now)
+    workers.find_or_register_plain(bench.connection, "plain", "here", 1, watcher.now)
     watcher.passes(times=100)
-    assert bench.row("SELECT state FROM opsjobs.executors WHERE name = 'plain'") == {
-        "state": "alive"
-    }
+    assert bench.row("SELECT state FROM opsjobs.workers WHERE name = 'plain'") == {"state": "alive"}
 
 
 class TestRescue:
-    """What a missing executor left behind is put back, once, whoever else has a hand on it."""
+    """What a missing worker left behind is put back, once, whoever else has a hand on it."""
 
-    def test_a_missing_executors_jobs_go_back_as_a_failure_with_its_cause(
+    def test_a_missing_workers_jobs_go_back_as_a_failure_with_its_cause(
         self, bench: Bench, start_job: StartJob, watcher: Watcher
     ) -> None:
         job_id = start_job(bench)
-        before = bench.row("SELECT beat_at FROM opsjobs.executors")["beat_at"].astimezone(UTC)
+        before = bench.row("SELECT beat_at FROM opsjobs.workers")["beat_at"].astimezone(UTC)
         (rescued,) = watcher.passes(times=12).rescued
         assert (rescued.id, rescued.dispatch_no, rescued.state) == (job_id, 1, "available")
         attempt = bench.attempt(job_id)
         assert attempt["outcome"] == "lost"
-        assert (
-            attempt["cause"] == f"executor vanished: no beat after {before:%Y-%m-%d %H:%M:%S} UTC"
-        )
+        assert attempt["cause"] == f"worker vanished: no beat after {before:%Y-%m-%d %H:%M:%S} UTC"
         assert bench.job(job_id)["attempt"] == 1
 
     def test_at_the_limit_the_job_fails(
@@ -191,7 +187,7 @@ class TestRescue:
         assert dead.job(running)["state"] == "started"
         assert state(alive) == "alive"
 
-    def test_an_executor_that_wakes_after_its_rescue_is_fenced(
+    def test_an_worker_that_wakes_after_its_rescue_is_fenced(
         self, make_bench: MakeBench, start_job: StartJob
     ) -> None:
         frozen, other = make_bench(), make_bench()
@@ -208,7 +204,7 @@ class TestRescue:
         self, bench: Bench, start_job: StartJob
     ) -> None:
         watcher = Watcher(bench)
-        # Its verdict falls while the executor sleeps; then it wakes, claims first and beats after.
+        # Its verdict falls while the worker sleeps; then it wakes, claims first and beats after.
         watcher.now -= timedelta(seconds=200)
         watcher.passes(times=13)
         assert state(bench) == "missing"
@@ -219,7 +215,7 @@ class TestRescue:
         assert watcher.passes().rescued == []
         assert state(bench) == "alive"
 
-    def test_a_claim_of_a_missing_executor_that_never_beats_again_is_rescued(
+    def test_a_claim_of_a_missing_worker_that_never_beats_again_is_rescued(
         self, bench: Bench, start_job: StartJob
     ) -> None:
         watcher = Watcher(bench)
@@ -230,20 +226,20 @@ class TestRescue:
         assert watcher.passes(times=11).rescued == []
         assert [job.id for job in watcher.passes().rescued] == [job_id]
 
-    def test_jobs_of_an_executor_that_nobody_recorded(
+    def test_jobs_of_an_worker_that_nobody_recorded(
         self, bench: Bench, start_job: StartJob, watcher: Watcher
     ) -> None:
         job_id = start_job(bench)
-        bench.rows("DELETE FROM opsjobs.executors RETURNING id")
+        bench.rows("DELETE FROM opsjobs.workers RETURNING id")
         assert watcher.passes().rescued == []
         assert [job.id for job in watcher.passes(times=12).rescued] == [job_id]
         assert "is not recorded" in bench.attempt(job_id)["cause"]
 
-    def test_jobs_that_an_executor_left_when_it_stopped(
+    def test_jobs_that_an_worker_left_when_it_stopped(
         self, bench: Bench, start_job: StartJob, watcher: Watcher
     ) -> None:
         job_id = start_job(bench)
-        executors.stop(bench.connection, bench.executor_id, read_clock(bench.connection))
+        workers.stop(bench.connection, bench.worker_id, read_clock(bench.connection))
         assert [job.id for job in watcher.passes().rescued] == [job_id]
         assert "stopped without it" in bench.attempt(job_id)["cause"]
 
@@ -251,14 +247,14 @@ class TestRescue:
         self, bench: Bench, record_job: Callable[..., int], watcher: Watcher
     ) -> None:
         now = read_clock(bench.connection)
-        plain = executors.find_or_register_plain(bench.connection, "plain", "here", 1, now)
+        plain = workers.find_or_register_plain(bench.connection, "plain", "here", 1, now)
         job_id = record_job()
         bench.dispatch()
         claim(bench.connection, (job_id, 1), plain, "plain")
         assert watcher.passes(times=50).rescued == []
         watcher.now = read_clock(bench.connection)
         bench.rows(
-            "UPDATE opsjobs.executors SET state = 'missing', ended_at = %s WHERE id = %s RETURNING 1",
+            "UPDATE opsjobs.workers SET state = 'missing', ended_at = %s WHERE id = %s RETURNING 1",
             watcher.now,
             plain,
         )
@@ -316,14 +312,14 @@ class TestRaces:
     def test_a_beat_in_flight_is_neither_waited_for_nor_overruled(
         self, make_bench: MakeBench
     ) -> None:
-        executor, other = make_bench(), make_bench()
+        worker, other = make_bench(), make_bench()
         beat(other, 1)
         watcher = Watcher(other)
         watcher.passes(times=12)
-        beat(executor, 1)
+        beat(worker, 1)
         watcher.passes(times=12)
-        with executor.connection.transaction():
-            beat(executor, 2)
-            assert executor.name not in watcher.passes().missing
+        with worker.connection.transaction():
+            beat(worker, 2)
+            assert worker.name not in watcher.passes().missing
         watcher.passes()
-        assert state(executor) == "alive"
+        assert state(worker) == "alive"

@@ -227,7 +227,7 @@ def claim_at(bench: Bench, job_id: int, dispatch_no: int, now: object) -> Claime
     return claiming.claim(
         bench.connection,
         (job_id, dispatch_no),
-        bench.executor_id,
+        bench.worker_id,
         bench.name,
         now=now,  # type: ignore[arg-type]
     )
@@ -256,7 +256,7 @@ def test_a_claim_asked_again_takes_nothing_twice(
     bench.dispatch(line())
     assert isinstance(bench.claim(job_id), Claimed)
     again = claiming.claim(
-        bench.connection, (job_id, 1), bench.executor_id, bench.name, is_retry=True
+        bench.connection, (job_id, 1), bench.worker_id, bench.name, is_retry=True
     )
     assert isinstance(again, Claimed)
     assert again.attempt == 1

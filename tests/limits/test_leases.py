@@ -35,7 +35,7 @@ def held(bench: Bench) -> list[int]:
 
 
 def rescue(bench: Bench, _job_id: int) -> None:
-    endings.rescue(bench.connection, [bench.executor_id], read_clock(bench.connection), "gone")
+    endings.rescue(bench.connection, [bench.worker_id], read_clock(bench.connection), "gone")
 
 
 def outcome(kind: str, **more: Any) -> Callable[[Bench, int], object]:
@@ -43,7 +43,7 @@ def outcome(kind: str, **more: Any) -> Callable[[Bench, int], object]:
 
 
 def stop(bench: Bench, job_id: int) -> None:
-    """An operator's cancel of what runs: the executor kills it, and says so."""
+    """An operator's cancel of what runs: the worker kills it, and says so."""
     Operator(bench.host).cancel(job_id, **WHY)
     assert held(bench) == [job_id], "asking does not end it"
     bench.record(job_id, 1, Outcome(kind="died", error="stopped", cause="stopped"))
@@ -122,7 +122,7 @@ def test_an_end_and_a_rescue_give_one_place_back(
 
 def rescue_from(bench: Bench, gone: Bench) -> None:
     now = read_clock(bench.connection)
-    endings.rescue(bench.connection, [gone.executor_id], now, "gone")
+    endings.rescue(bench.connection, [gone.worker_id], now, "gone")
 
 
 def test_no_clock_and_nothing_but_an_end_frees_a_place(
@@ -174,7 +174,7 @@ REFUSED = Outcome(kind="refused", error="not here", ended_by="unknown_task")
 
 
 def record_at(bench: Bench, job_id: int, outcome: Outcome, now: datetime) -> None:
-    ending = Ending(job_id, 1, bench.executor_id, bench.name, outcome)
+    ending = Ending(job_id, 1, bench.worker_id, bench.name, outcome)
     assert len(endings.record(bench.connection, [ending], now)) == 1
 
 
@@ -216,7 +216,7 @@ def test_tokens_that_had_no_room_meanwhile_are_not_given_back(
     assert isinstance(claimed, Claimed)
     later = claimed.claimed_at + timedelta(seconds=60)
     assert isinstance(
-        claiming.claim(bench.connection, (other, 1), bench.executor_id, bench.name, now=later),
+        claiming.claim(bench.connection, (other, 1), bench.worker_id, bench.name, now=later),
         Claimed,
     )
     record_at(bench, job_id, REFUSED, later)
@@ -240,7 +240,7 @@ def test_flushes_that_cross_give_tokens_back_without_a_deadlock(
     falling = jobs[len(accounts) :]
 
     def flush(bench: Bench, mine: list[tuple[int, int]]) -> int:
-        batch = [Ending(job_id, 1, one.executor_id, one.name, REFUSED) for _, job_id in mine]
+        batch = [Ending(job_id, 1, one.worker_id, one.name, REFUSED) for _, job_id in mine]
         return len(endings.record(bench.connection, batch, read_clock(bench.connection)))
 
     assert race(lambda: flush(one, rising), lambda: flush(two, falling[::-1])) == [12, 12]

@@ -82,8 +82,8 @@ CASES: dict[str, tuple[str, set[str], dict[str, Any]]] = {
         {
             "id": 30_100,
             "dispatch_no": 0,
-            "executor_id": 1,
-            "executor": "e",
+            "worker_id": 1,
+            "worker": "e",
             "wait": 0.0,
             "tokens": 1.0,
         },

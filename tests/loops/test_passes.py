@@ -160,12 +160,12 @@ class TestWhatTheyDo:
         job_id = start_job(bench)
         heard: list[tuple[str, str]] = []
 
-        def hear(sender: Any, executor: str) -> None:
-            heard.append((executor, other.job(job_id)["state"]))
+        def hear(sender: Any, worker: str) -> None:
+            heard.append((worker, other.job(job_id)["state"]))
 
         passes = runner(bench, "watch")
         now = read_clock(bench.connection)
-        with signals.executor_missing.connected_to(hear):
+        with signals.worker_missing.connected_to(hear):
             for number in range(15):
                 passes.run_once(bench.connection, now + timedelta(seconds=10 * number))
         # Seen from another connection, so it was committed.
@@ -183,7 +183,7 @@ class TestWhatTheyDo:
         def explode(sender: Any, **facts: Any) -> None:
             raise RuntimeError("a host's receiver")
 
-        with signals.executor_missing.connected_to(explode):
+        with signals.worker_missing.connected_to(explode):
             for number in range(15):
                 passes.run_once(bench.connection, now + timedelta(seconds=10 * number))
         assert bench.job(job_id)["state"] == "available"
@@ -197,7 +197,7 @@ class TestWhatTheyDo:
         for number in range(12):
             one.run_once(bench.connection, now + timedelta(seconds=10 * number))
             two.run_once(other.connection, now + timedelta(seconds=10 * number + 5))
-        states = bench.rows("SELECT DISTINCT state FROM opsjobs.executors")
+        states = bench.rows("SELECT DISTINCT state FROM opsjobs.workers")
         # 115 seconds by the clock; counted twice, it would have been missing at 60.
         assert states == [{"state": "late"}]
 

@@ -365,4 +365,4 @@ def test_the_jobs_of_a_killed_worker_are_rescued_by_the_loops(
             "SELECT cause FROM opsjobs.attempts WHERE outcome = 'lost'"
         ).fetchone()
     assert cause is not None
-    assert cause[0].startswith("executor vanished: no beat after")
+    assert cause[0].startswith("worker vanished: no beat after")

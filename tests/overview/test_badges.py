@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.host import Host
 from flask_opsjobs.overview.badges import Badge, find_badges
 from flask_opsjobs.queues.models import Queue
-from tests.web.rows import ago, make_executor, make_job
+from tests.web.rows import ago, make_job, make_worker
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_nothing_needs_anybody(session: Session) -> None:
     make_job(session, "scheduled", queue="elsewhere")
     make_job(session, "started", queue="elsewhere")
     make_job(session, queue="crm")
-    make_executor(session, queues=["crm"])
+    make_worker(session, queues=["crm"])
     session.add(Queue(name="quiet", is_paused=True, created_at=ago(days=1)))
     assert _badges(session) == {}
 
@@ -45,8 +45,8 @@ def test_failed_jobs_need_review_unless_somebody_decided(session: Session) -> No
 
 @pytest.mark.parametrize("state", ["available", "queued"])
 def test_a_queue_that_nobody_serves(session: Session, state: str) -> None:
-    make_executor(session, queues=["crm"])
-    make_executor(session, "missing", queues=["reports"], ended_at=ago(days=2))
+    make_worker(session, queues=["crm"])
+    make_worker(session, "missing", queues=["reports"], ended_at=ago(days=2))
     make_job(session, state, queue="crm")
     make_job(session, state, queue="reports")
     make_job(session, state, queue="reports", line="reports/partition 7")
@@ -54,7 +54,7 @@ def test_a_queue_that_nobody_serves(session: Session, state: str) -> None:
 
 
 def test_paused_and_unserved_queues_share_a_badge(session: Session) -> None:
-    make_executor(session, queues=["crm"])
+    make_worker(session, queues=["crm"])
     session.add(Queue(name="crm", is_paused=True, created_at=ago(days=1)))
     make_job(session, queue="crm")
     assert _badges(session) == {"queues": Badge(1, "blocked", "queue paused with due jobs")}
@@ -64,7 +64,7 @@ def test_paused_and_unserved_queues_share_a_badge(session: Session) -> None:
 
 
 def test_missing_workers_count_for_a_day(session: Session) -> None:
-    make_executor(session, "missing", ended_at=ago(hours=23))
-    make_executor(session, "missing", ended_at=ago(hours=25))
-    make_executor(session, "late")
+    make_worker(session, "missing", ended_at=ago(hours=23))
+    make_worker(session, "missing", ended_at=ago(hours=25))
+    make_worker(session, "late")
     assert _badges(session) == {"workers": Badge(1, "missing", "worker missing")}

@@ -38,12 +38,14 @@ UPDATE opsjobs.audit_head SET sequence = 20000, hash = 'x';
 INSERT INTO opsjobs.births (minute, queue, born)
 SELECT date_trunc('minute', now()) - m * interval '1 min', 'queue_' || q, 5
 FROM generate_series(1, 2000) m, generate_series(0, 6) q;
-INSERT INTO opsjobs.executors (name, kind, host, pid, queues, state, started_at, beat_at, ended_at)
+INSERT INTO opsjobs.workers (name, kind, host, pid, queues, state, started_at, beat_at, ended_at)
 SELECT 'e' || n, 'forking', 'h', n, '{queue_1}', CASE WHEN n > 5 THEN 'missing' ELSE 'alive' END,
     now() - n * interval '1 h', now(), CASE WHEN n > 5 THEN now() - n * interval '1 h' END
 FROM generate_series(1, 2000) n;
 """
-_ANALYZE = "ANALYZE opsjobs.rollups, opsjobs.depths, opsjobs.audit_events, opsjobs.births, opsjobs.executors"
+_ANALYZE = (
+    "ANALYZE opsjobs.rollups, opsjobs.depths, opsjobs.audit_events, opsjobs.births, opsjobs.workers"
+)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +158,7 @@ _CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
     "fold_old_births": ({"births_pkey"}, {"limit": 100}),
     "retain_rollups": ({"rollups_pkey"}, {"limit": 100}),
     "retain_depths": ({"depths_pkey"}, {"limit": 100}),
-    "list_unheld_jobs": ({"jobs_started", "executors_pkey"}, {"limit": 20_000}),
+    "list_unheld_jobs": ({"jobs_started", "workers_pkey"}, {"limit": 20_000}),
 }
 
 

@@ -18,7 +18,7 @@ from flask_opsjobs.engine.recall import recall_paused
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.claimed import Claimed
 from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.lifeline import executors
+from flask_opsjobs.lifeline import workers
 from flask_opsjobs.loops.one_pass import Runner
 from flask_opsjobs.loops.recall import LOOP
 from flask_opsjobs.operator import Operator
@@ -155,7 +155,7 @@ def test_pause_takes_back_what_lies_in_redis_and_leaves_what_runs(
     operator.pause("default", **WHY)
     assert (count(bench, "queued"), count(bench, "available")) == (0, 5)
     assert bench.job(running)["state"] == "started"
-    # What the running one left in Redis is its executor's to remove.
+    # What the running one left in Redis is its worker's to remove.
     assert in_redis(redis_client) == 1
     assert bench.dispatch(window=3) == 0
     operator.resume("default", **WHY)
@@ -276,14 +276,14 @@ def test_a_pause_is_audited_with_before_and_after(bench: Bench, operator: Operat
     assert event["after"]["queue/default"]["state"] == "paused"
 
 
-def test_what_a_living_executor_holds_is_not_taken_from_it(
+def test_what_a_living_worker_holds_is_not_taken_from_it(
     bench: Bench, operator: Operator, record_job: RecordJob
 ) -> None:
     """A claim that a crash of Postgres forgot: the row says queued while the function runs."""
     held, other = record_job(), record_job()
     bench.dispatch(window=9)
-    executors.beat(
-        bench.connection, bench.executor_id, 2, [f"{held}-1"], None, None, {}, read_clock(bench.connection)
+    workers.beat(
+        bench.connection, bench.worker_id, 2, [f"{held}-1"], None, None, {}, read_clock(bench.connection)
     )  # fmt: skip
     operator.pause("default", **WHY)
     assert [bench.job(id)["state"] for id in (held, other)] == ["queued", "available"]

@@ -114,7 +114,7 @@ class Administrator:
     def cut_recorders_off(self) -> None:
         """End the sessions with which workers of the role record, and refuse them new ones. Those that claim stay."""
         self._session.execute(f"ALTER ROLE {self._role} CONNECTION LIMIT 0")
-        claims = "query LIKE '%hurried AS MATERIALIZED%' OR query LIKE '%INTO opsjobs.executors%'"
+        claims = "query LIKE '%hurried AS MATERIALIZED%' OR query LIKE '%INTO opsjobs.workers%'"
         self.end_sessions(f"usename = '{self._role}' AND NOT ({claims})")
 
     def let_recorders_in(self) -> None:

@@ -16,19 +16,19 @@ from flask_opsjobs.engine.dispatch import Dispatcher, read_clock
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.claimed import Claimed
 from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.lifeline import executors
+from flask_opsjobs.lifeline import workers
 
 
 class Bench:
     """One app's engine on one connection: dispatch, claim and record without any process."""
 
     def __init__(
-        self, host: Host, name: str = "executor-1", queues: tuple[str, ...] = ("default",)
+        self, host: Host, name: str = "worker-1", queues: tuple[str, ...] = ("default",)
     ) -> None:
         self.host = host
         self.name = name
         self.connection: Connection = connect_apart(host.engine)
-        self.executor_id = executors.register(
+        self.worker_id = workers.register(
             self.connection,
             name=name,
             kind="forking",
@@ -53,11 +53,11 @@ class Bench:
 
     def claim(self, job_id: int, dispatch_no: int = 1) -> Claimed | Refused:
         """Claim a delivery."""
-        return claiming.claim(self.connection, (job_id, dispatch_no), self.executor_id, self.name)
+        return claiming.claim(self.connection, (job_id, dispatch_no), self.worker_id, self.name)
 
     def record(self, job_id: int, dispatch_no: int, outcome: Outcome) -> list[Ended]:
         """Record how an attempt ended."""
-        ending = Ending(job_id, dispatch_no, self.executor_id, self.name, outcome)
+        ending = Ending(job_id, dispatch_no, self.worker_id, self.name, outcome)
         return endings.record(self.connection, [ending], read_clock(self.connection))
 
     def job(self, job_id: int) -> dict[str, Any]:

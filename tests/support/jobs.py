@@ -1,4 +1,4 @@
-"""A claimed job and a report, as an executor hands them to `perform`."""
+"""A claimed job and a report, as a worker hands them to `perform`."""
 
 from __future__ import annotations
 

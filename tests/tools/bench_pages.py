@@ -29,7 +29,7 @@ from flask_opsjobs.db import connect_apart
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.lifecycle import STATES
-from flask_opsjobs.lifeline import awake, executors
+from flask_opsjobs.lifeline import awake, workers
 from flask_opsjobs.loops import LOOPS
 from flask_opsjobs.loops.one_pass import Runner
 from flask_opsjobs.operator import Operator
@@ -41,7 +41,7 @@ from tests.tools import bench_pages_rows as rows
 from tests.tools.bench_pages_paths import Ask, Known, asks
 
 WARM, EXPORTED = 3, 1_000
-EXECUTORS, EVENTS = 12, 5_000
+WORKERS, EVENTS = 12, 5_000
 # These would move the copies, of which Redis knows nothing. The others only count, and run.
 _MOVE = ("dispatch", "stage", "expire", "watch", "recall", "observe", "retain")
 # The newest of a state, and the next after each of some places of the table.
@@ -68,7 +68,7 @@ def servers() -> Iterator[dict[str, str]]:
 
 
 def fill(app: Flask, wanted: int) -> Known:
-    """All that pages read: jobs, executors, loops, numbers, decisions and previews."""
+    """All that pages read: jobs, workers, loops, numbers, decisions and previews."""
     host: Host = app.extensions["opsjobs"]
     command = [sys.executable, "-m", "tests.tools.bench_pages_sample"]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
@@ -76,7 +76,7 @@ def fill(app: Flask, wanted: int) -> Known:
     try:
         rows.fill(connection, wanted)
         rows.require_like_sample(connection)
-        _live_executors(connection)
+        _live_workers(connection)
         _run_loops(host, connection)
         _decide(host, connection)
         connection.execute("ANALYZE")
@@ -85,23 +85,23 @@ def fill(app: Flask, wanted: int) -> Known:
         connection.close()
 
 
-def _live_executors(connection: psycopg.Connection[Any]) -> None:
+def _live_workers(connection: psycopg.Connection[Any]) -> None:
     """As many as hold the started jobs, and some that are idle."""
     now = read_clock(connection)
     started = connection.execute("SELECT id, dispatch_no FROM opsjobs.jobs WHERE state = 'started'")
     held = [f"{job_id}-{number}" for job_id, number in started.fetchall()]
     queues = ["billing", "crm", "default", "mail", "reports"]
-    for number in range(EXECUTORS):
+    for number in range(WORKERS):
         name = f"web-{number % 3}-{2_000 + number}-c0ffee"
         born = {"name": name, "host": f"web-{number % 3}", "pid": 2_000 + number}
-        executor_id = executors.register(
+        worker_id = workers.register(
             connection, kind="forking", version="2026.11.3", queues=queues, now=now, **born
         )
         holding = held[number : number + 1]
-        executors.beat(connection, executor_id, 1, holding, 0.4, 84_000, {"finished": 61}, now)
+        workers.beat(connection, worker_id, 1, holding, 0.4, 84_000, {"finished": 61}, now)
         if holding:
-            statement = "UPDATE opsjobs.jobs SET executor_id = %s WHERE id = %s"
-            connection.execute(statement, [executor_id, int(holding[0].split("-")[0])])
+            statement = "UPDATE opsjobs.jobs SET worker_id = %s WHERE id = %s"
+            connection.execute(statement, [worker_id, int(holding[0].split("-")[0])])
 
 
 def _run_loops(host: Host, connection: psycopg.Connection[Any]) -> None:

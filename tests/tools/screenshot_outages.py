@@ -34,11 +34,11 @@ from tests.web.rows import (
     ago,
     make_attempt,
     make_book,
-    make_executor,
     make_job,
     make_limited,
     make_limiter,
     make_loops,
+    make_worker,
 )
 
 WIDTHS = (1440, 1280, 360)
@@ -74,7 +74,7 @@ def _busy(session: Session, **loops: Any) -> None:
         for _ in range(many):
             make_job(session, state)
     for _ in range(2):
-        make_executor(session, queues=["default", "mail"])
+        make_worker(session, queues=["default", "mail"])
     make_loops(session, **loops)
     make_book(session)
     minute = datetime.now(UTC).replace(second=0, microsecond=0)
@@ -127,19 +127,19 @@ def _workers_missing(site: Site) -> None:
     with site.rows() as session:
         _busy(session)
         for number in range(7):
-            gone = make_executor(session, "missing", queues=["reports"], ended_at=ago(minutes=9 + number))  # fmt: skip
+            gone = make_worker(session, "missing", queues=["reports"], ended_at=ago(minutes=9 + number))  # fmt: skip
         for _ in range(5):
             make_job(session, queue="reports")
             make_job(session, "failed", ended_at=ago(minutes=4))
-        left = make_job(session, "started", executor_id=gone.id)
+        left = make_job(session, "started", worker_id=gone.id)
         make_attempt(session, left, None)
 
 
 def _long_names(site: Site) -> None:
     with site.rows() as session:
         _busy(session)
-        make_executor(session, "missing", name=f"{LONG[:70]}:2207", queues=[LONG])
-        make_executor(session, queues=["other" + LONG[5:]])
+        make_worker(session, "missing", name=f"{LONG[:70]}:2207", queues=[LONG])
+        make_worker(session, queues=["other" + LONG[5:]])
         make_job(session, queue=LONG, task=LONG)
         make_job(session, queue="other" + LONG[5:], task=LONG)
         make_book(session, queue=LONG)

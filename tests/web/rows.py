@@ -18,7 +18,7 @@ from flask_opsjobs.cron.expression import Schedule
 from flask_opsjobs.cron.transitions import Slot
 from flask_opsjobs.jobs.lifecycle import FINAL, STATES
 from flask_opsjobs.jobs.models import Attempt, Job, Output
-from flask_opsjobs.lifeline.models import Book, Executor, LoopRun
+from flask_opsjobs.lifeline.models import Book, LoopRun, Worker
 from flask_opsjobs.limits.models import Lease, Limiter
 from flask_opsjobs.overview.models import Depth
 from flask_opsjobs.queues.models import Queue
@@ -84,7 +84,7 @@ def make_attempt(
         "job_id": job.id,
         "dispatch_no": job.dispatch_no,
         "attempt": max(1, job.attempt),
-        "executor": "web-1:2207",
+        "worker": "web-1:2207",
         "started_at": ago(minutes=20),
         "ended_at": None if outcome is None else ago(minutes=15),
         "outcome": outcome,
@@ -105,8 +105,8 @@ def make_output(session: Session, job: Job, value: Any, **values: Any) -> Output
     return output
 
 
-def make_executor(session: Session, state: str = "alive", **values: Any) -> Executor:
-    """An executor, flushed."""
+def make_worker(session: Session, state: str = "alive", **values: Any) -> Worker:
+    """A worker, flushed."""
     number = next(_numbers)
     defaults: dict[str, Any] = {
         "name": f"web-1:{2200 + number}",
@@ -121,10 +121,10 @@ def make_executor(session: Session, state: str = "alive", **values: Any) -> Exec
         "rss_kb": 84_000,
         "ended_at": ago(minutes=1) if state in ("missing", "stopped") else None,
     }
-    executor = Executor(**defaults | values)
-    session.add(executor)
+    worker = Worker(**defaults | values)
+    session.add(worker)
     session.flush()
-    return executor
+    return worker
 
 
 def make_loops(session: Session, **values: Any) -> None:
@@ -249,7 +249,7 @@ def make_limited(
 
 
 def make_one_of_each(session: Session) -> dict[str, Job]:
-    """A job of every state with attempts, an output, two executors, the loops, a paused queue and a decision."""
+    """A job of every state with attempts, an output, two workers, the loops, a paused queue and a decision."""
     jobs = {state: make_job(session, state) for state in STATES}
     jobs["failed"].dispatch_no, jobs["failed"].attempt = 2, 2
     make_attempt(session, jobs["failed"], "died", dispatch_no=1, attempt=1, cause="signal 9")
@@ -257,9 +257,9 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
     make_attempt(session, jobs["retryable"])
     make_attempt(session, jobs["finished"], "returned")
     make_output(session, jobs["finished"], {"pages": 14})
-    executor = make_executor(session, holding=[f"{jobs['started'].id}-1"])
-    make_executor(session, "missing")
-    jobs["started"].executor_id = executor.id
+    worker = make_worker(session, holding=[f"{jobs['started'].id}-1"])
+    make_worker(session, "missing")
+    jobs["started"].worker_id = worker.id
     make_attempt(
         session, jobs["started"], None, progress_done=3, progress_total=9, progress_note="on it"
     )

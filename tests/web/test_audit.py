@@ -254,7 +254,7 @@ def test_the_detail_of_many_targets_links_each(get: Get, session: Session) -> No
     make_event(
         session,
         subject="5 things",
-        targets=("job/1", "job/2", "cron/sync", "limiter/api", "executor/web-1:7"),
+        targets=("job/1", "job/2", "cron/sync", "limiter/api", "worker/web-1:7"),
         before={"job/1": {"state": "failed"}, "job/2": {"state": "failed", "attempt": 5}},
         after={"job/1": {"state": "available"}, "job/2": None},
     )

@@ -19,10 +19,10 @@ from tests.web.every import reads, soup
 from tests.web.rows import (
     ago,
     make_attempt,
-    make_executor,
     make_job,
     make_loops,
     make_output,
+    make_worker,
 )
 
 MARKUP = "\"'><img src=x><script>alert(1)</script>{{ 1234 * 1234 }}</pre></table></main>"
@@ -46,14 +46,14 @@ def _carry(session: Session, text: str, names: str, *, labels: str | None = None
             ended_reason=text if state in ("failed", "canceled") else None,
         )  # fmt: skip
         trace = f'Traceback (most recent call last):\n  File "/app/{text}.py", line 1, in {text}\n    {text}\n'
-        make_attempt(session, job, None if state == "started" else "raised", executor=names,
+        make_attempt(session, job, None if state == "started" else "raised", worker=names,
             error=text, traceback=trace, log_tail=text, cause=labels,
             progress_done=1, progress_total=2, progress_note=text,
         )  # fmt: skip
     make_output(session, jobs["finished"], payload)
     make_output(session, jobs["failed"], None, omitted=text)
-    executor = make_executor(session, name=names, host=names, version=names, queues=[names])
-    jobs["started"].executor_id = executor.id
+    worker = make_worker(session, name=names, host=names, version=names, queues=[names])
+    jobs["started"].worker_id = worker.id
     make_loops(session, said=labels, error=labels, process=names)
     session.commit()
     return jobs

@@ -236,7 +236,7 @@ def test_history_is_told_newest_first_with_who_saw_it(get: Get, session: Session
         dispatched_at=ago(minutes=9), ended_at=(ended := ago(minutes=5)),
     )  # fmt: skip
     make_attempt(session, job, "lost", dispatch_no=1, attempt=1, cause="no beat for 120 s",
-        started_at=ago(minutes=20), ended_at=ago(minutes=10), executor="web-1:7")  # fmt: skip
+        started_at=ago(minutes=20), ended_at=ago(minutes=10), worker="web-1:7")  # fmt: skip
     make_attempt(session, job, dispatch_no=2, attempt=2, started_at=ago(minutes=8), ended_at=ended)
     session.commit()
     events = [

@@ -20,7 +20,7 @@ from flask_opsjobs.overview.models import RollupHead
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import ago, make_executor, make_limited, make_limiter
+from tests.web.rows import ago, make_limited, make_limiter, make_worker
 
 Get = Callable[..., Any]
 Reference = Callable[..., str]
@@ -163,11 +163,11 @@ def test_hot_partitions_come_first_and_link_to_their_numbers(get: Get, session: 
 
 def test_who_holds_and_since_when(get: Get, session: Session) -> None:
     make_limiter(session)
-    executor = make_executor(session)
-    job = make_limited(session, state="started", executor_id=executor.id)
+    worker = make_worker(session)
+    job = make_limited(session, state="started", worker_id=worker.id)
     session.commit()
     said = _panel(get, "holders")
-    assert f"{job.id} send_invoice 42 1 {executor.name} since " in said
+    assert f"{job.id} send_invoice 42 1 {worker.name} since " in said
 
 
 def test_a_partition_that_a_deploy_left_out_is_shown_while_jobs_are_in_it(

@@ -26,11 +26,11 @@ from tests.web.rows import (  # fmt: skip
     make_book,
     make_entry,
     make_event,
-    make_executor,
     make_job,
     make_limited,
     make_limiter,
     make_loops,
+    make_worker,
 )
 
 Get = Callable[..., Any]
@@ -52,7 +52,7 @@ def _facts(get: Get) -> list[str]:
 
 def _well(session: Session) -> None:
     make_loops(session)
-    make_executor(session, queues=["default"])
+    make_worker(session, queues=["default"])
     session.commit()
 
 
@@ -100,7 +100,7 @@ def test_one_loop_is_silent(session: Session, get: Get) -> None:
 
 def test_a_queue_with_due_jobs_and_nobody_listening(session: Session, get: Get) -> None:
     _well(session)
-    make_executor(session, "missing", queues=["reports"])
+    make_worker(session, "missing", queues=["reports"])
     for state in ("available", "queued"):
         make_job(session, state, queue="reports")
     make_job(session, "scheduled", queue="elsewhere")
@@ -133,7 +133,7 @@ def test_failures_of_the_last_hour(session: Session, get: Get) -> None:
 )
 def test_a_worker_that_is_not_well(state: str, words: str, session: Session, get: Get) -> None:
     _well(session)
-    make_executor(session, state, name="web-3:4121")
+    make_worker(session, state, name="web-3:4121")
     session.commit()
     assert _said(get)[0] == state
     assert f"Worker web-3:4121 {words}" in _said(get)[1]
@@ -146,13 +146,13 @@ def test_a_paused_queue_matters_when_it_has_due_jobs(session: Session, get: Get)
     assert _said(get)[0] == "healthy"
     make_job(session, queue="reports")
     session.commit()
-    make_executor(session, queues=["reports"])
+    make_worker(session, queues=["reports"])
     session.commit()
     assert _said(get)[1].startswith("Queue reports is paused with 1 due job.")
 
 
 def test_a_loop_whose_pass_failed(session: Session, get: Get) -> None:
-    make_executor(session)
+    make_worker(session)
     make_loops(session, error="OperationalError: no route")
     session.commit()
     assert "failed in the last pass" in _said(get)[1]
@@ -222,7 +222,7 @@ def test_errors_in_the_cards_need_the_permission(session: Session, get: Get, acc
 
 def test_jobs_of_paused_and_unserved_queues_are_blocked(session: Session, get: Get) -> None:
     _well(session)
-    make_executor(session, queues=["crm"])
+    make_worker(session, queues=["crm"])
     session.add(Queue(name="crm", is_paused=True, created_at=ago(days=1)))
     for queue in ("crm", "crm", "reports", "default"):
         make_job(session, queue=queue)
@@ -356,10 +356,10 @@ def test_all_that_is_wrong_is_listed_the_worst_first(
 ) -> None:
     _well(session)
     for number in range(7):
-        make_executor(session, "missing", name=f"web-{number}:1", ended_at=ago(minutes=30 - number))
+        make_worker(session, "missing", name=f"web-{number}:1", ended_at=ago(minutes=30 - number))
     make_job(session, "failed", ended_at=ago(minutes=12))
     make_job(session, queue="reports")
-    make_executor(session, queues=["mail"])
+    make_worker(session, queues=["mail"])
     make_job(session, queue="mail")
     session.commit()
     Operator(host).run("queue.drain", ["queue/mail"], actor="ops-demo", reason="the host is moved")

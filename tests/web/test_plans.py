@@ -22,9 +22,9 @@ SELECT date_trunc('minute', now()) - n * interval '1 min', 'queue_' || q, n
 FROM generate_series(1, 2000) n, generate_series(1, 20) q;
 INSERT INTO opsjobs.jobs (task, queue, line, state, args, max_attempts, dispatch_no, created_at, due_at, started_at)
 SELECT 'w', 'q', 'q', 'started', '{}', 5, 1, now(), now(), now() FROM generate_series(1, 30000);
-INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, executor, started_at)
+INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, worker, started_at)
 SELECT id, 1, 1, 'e', now() FROM opsjobs.jobs;
-INSERT INTO opsjobs.executors (name, kind, host, pid, queues, state, started_at, beat_at, holding)
+INSERT INTO opsjobs.workers (name, kind, host, pid, queues, state, started_at, beat_at, holding)
 SELECT 'e' || n, 'forking', 'h', n, '{q}', 'alive', now(), now(), ARRAY[n || '-1', 'odd']
 FROM generate_series(1, 3000) n
 """
@@ -36,7 +36,7 @@ def filled(session: Session) -> None:
         session.execute(text(statement))
     session.commit()
     session.execute(text("ANALYZE opsjobs.births, opsjobs.rollups, opsjobs.jobs, opsjobs.attempts"))
-    session.execute(text("ANALYZE opsjobs.executors"))
+    session.execute(text("ANALYZE opsjobs.workers"))
     session.commit()
 
 
@@ -44,7 +44,7 @@ def filled(session: Session) -> None:
     ("statement", "indexes", "most"),
     [
         ("sum_rates", {"births_pkey", "rollups_pkey"}, 61 * 20),
-        ("list_held_jobs", {"executors_pkey", "jobs_pkey", "attempts_pkey"}, 100),
+        ("list_held_jobs", {"workers_pkey", "jobs_pkey", "attempts_pkey"}, 100),
     ],
 )
 def test_a_page_s_read_walks_its_indexes(
@@ -52,7 +52,7 @@ def test_a_page_s_read_walks_its_indexes(
 ) -> None:
     with app.app_context(), reading() as read:
         since = read.now - timedelta(hours=1)
-        asked = {"since": since, "executor_ids": list(range(1, 51)), "limit": 500}
+        asked = {"since": since, "worker_ids": list(range(1, 51)), "limit": 500}
         raw = read.session.connection().connection.driver_connection
         nodes = explain(raw, statement, asked)
     used = {node["Index Name"] for node in nodes if "Index Name" in node}

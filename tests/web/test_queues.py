@@ -20,7 +20,7 @@ from flask_opsjobs.queues.models import Queue
 from flask_opsjobs.queues.queries import Rate, find_rates
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import ago, make_executor, make_job
+from tests.web.rows import ago, make_job, make_worker
 
 Get = Callable[..., Any]
 REASON = "the vendor is down, OPS-2291"
@@ -45,9 +45,9 @@ def test_a_row_tells_depth_and_who_listens(get: Get, session: Session) -> None:
     for state in ("scheduled", "retryable", "deferred"):
         make_job(session, state)
     oldest, *_ = (make_job(session, state) for state in ("available", "available", "queued"))
-    make_executor(session, queues=["default", "mail"])
-    make_executor(session, "late", queues=["default"])
-    make_executor(session, "missing", queues=["default"])
+    make_worker(session, queues=["default", "mail"])
+    make_worker(session, "late", queues=["default"])
+    make_worker(session, "missing", queues=["default"])
     session.commit()
     row = _row(get)
     assert (row["waiting"], row["due"], row["in Redis"], row["started"]) == ("3", "2", "1", "0")
@@ -101,7 +101,7 @@ def test_due_jobs_without_a_worker_are_said_first(get: Get, session: Session) ->
 
 def test_all_is_well(get: Get, session: Session) -> None:
     make_job(session, "available")
-    make_executor(session)
+    make_worker(session)
     session.commit()
     assert "Every queue is open" in soup(get("/queues").text).select_one(".say").text
 

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.lifeline.queries import list_executors, list_held
+from flask_opsjobs.lifeline.queries import list_held, list_workers
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import ago, make_attempt, make_executor, make_job
+from tests.web.rows import ago, make_attempt, make_job, make_worker
 
 Get = Callable[..., Any]
 
@@ -29,10 +29,10 @@ def _say(get: Get) -> str:
 def running(session: Session) -> Job:
     """A job in the hands of the worker web-1:7."""
     job = make_job(session, "started")
-    executor = make_executor(
+    worker = make_worker(
         session, name="web-1:7", pid=7, queues=["mail", "crm"], holding=[f"{job.id}-1"]
     )
-    job.executor_id = executor.id
+    job.worker_id = worker.id
     make_attempt(session, job, None)
     session.commit()
     return job
@@ -48,7 +48,7 @@ def test_all_are_well(get: Get, running: Job) -> None:
 
 
 def test_one_is_late(get: Get, session: Session, running: Job) -> None:
-    make_executor(session, "late")
+    make_worker(session, "late")
     session.commit()
     assert _say(get).startswith("1 of 2 workers is late.")
     states = [row.select_one("td.end").text.strip() for row in _rows(get, "alive")]
@@ -99,10 +99,8 @@ def test_what_became_of_the_jobs_of_a_missing_one(get: Get, session: Session) ->
     rescued = make_job(session, "available", dispatch_no=1)
     left = make_job(session, "started")
     done = make_job(session, "finished")
-    gone = make_executor(
-        session, "missing", holding=[f"{job.id}-1" for job in (rescued, left, done)]
-    )
-    make_attempt(session, rescued, "lost", cause="executor vanished: no beat")
+    gone = make_worker(session, "missing", holding=[f"{job.id}-1" for job in (rescued, left, done)])
+    make_attempt(session, rescued, "lost", cause="worker vanished: no beat")
     make_attempt(session, left, None)
     make_attempt(session, done, "returned")
     session.commit()
@@ -118,8 +116,8 @@ def test_what_became_of_the_jobs_of_a_missing_one(get: Get, session: Session) ->
 def test_those_who_stopped_lately_are_listed_and_older_ones_are_not(
     get: Get, session: Session
 ) -> None:
-    lately = make_executor(session, "stopped")
-    make_executor(session, "stopped", ended_at=ago(days=2), started_at=ago(days=3))
+    lately = make_worker(session, "stopped")
+    make_worker(session, "stopped", ended_at=ago(days=2), started_at=ago(days=3))
     session.commit()
     (row,) = _rows(get, "stopped")
     assert lately.name in row.text
@@ -128,16 +126,16 @@ def test_those_who_stopped_lately_are_listed_and_older_ones_are_not(
 
 def test_holdings_that_no_beat_of_ours_writes_are_passed_over(session: Session) -> None:
     odd = ["", "x", "1", "-", "1-", "-1", "1-2-3", "9" * 40 + "-1", "99-1", "opsjobs-1-1"]
-    executor = make_executor(session, holding=odd)
+    worker = make_worker(session, holding=odd)
     session.commit()
-    found = list_executors(session, ago(seconds=0), 45)
-    assert list_held(session, found) == {executor.id: []}
+    found = list_workers(session, ago(seconds=0), 45)
+    assert list_held(session, found) == {worker.id: []}
 
 
 def test_every_one_of_many_is_listed(get: Get, session: Session) -> None:
     for _ in range(30):
         job = make_job(session, "started")
-        make_executor(session, holding=[f"{job.id}-1"])
+        make_worker(session, holding=[f"{job.id}-1"])
         make_attempt(session, job, None)
     session.commit()
     rows = _rows(get, "alive")

@@ -19,7 +19,7 @@ from ...engine.facts import explain
 from ...jobs import job_queries, queries, search_ids
 from ...jobs.lifecycle import ENDED_BY, FINAL, MEANINGS
 from ...jobs.rows import AttemptRow, JobInFull
-from ...lifeline.queries import ExecutorRow, find_executor
+from ...lifeline.queries import WorkerRow, find_worker
 from ...queues.queries import list_paused_queues
 from .. import _access, _pages, _problems, _timeline, _traceback, _why, _words
 from .._display import NO_PAYLOAD
@@ -99,7 +99,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         trace=broken and queries.find_traceback(read.session, job.id, broken.dispatch_no),
         condense=_traceback.condense,
         output=queries.find_output(read.session, job.id),
-        executor=_executor(read, job),
+        worker=_worker(read, job),
         history=list_history(job, attempts, events),
         relations=job_queries.find_relations(read.session, job),
         slot=find_slot_of(read.session, job.id),
@@ -150,8 +150,8 @@ def _chosen(attempts: Sequence[AttemptRow]) -> AttemptRow | None:
     return next(with_log, attempts[0] if attempts else None)
 
 
-def _executor(read: Reading, job: JobInFull) -> ExecutorRow | None:
+def _worker(read: Reading, job: JobInFull) -> WorkerRow | None:
     """Who has the job in hand; None when nobody has."""
-    if job.state != "started" or job.executor_id is None:
+    if job.state != "started" or job.worker_id is None:
         return None
-    return find_executor(read.session, job.executor_id)
+    return find_worker(read.session, job.worker_id)

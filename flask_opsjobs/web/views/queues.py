@@ -12,7 +12,7 @@ from markupsafe import Markup
 from ...actions.catalog import ACTIONS, Action, actions_of_queue
 from ...audit.queries import list_events_of
 from ...audit.verify import find_fault
-from ...lifeline.queries import ExecutorRow, list_executors
+from ...lifeline.queries import WorkerRow, list_workers
 from ...overview.queries import QueueDepth, find_queues
 from ...queues.lifecycle import MEANINGS
 from ...queues.queries import QueueRow, Rate, Rates, find_rates, list_decisions
@@ -30,7 +30,7 @@ class Row:
     depth: QueueDepth
     decided: QueueRow | None
     rate: Rate | None
-    listeners: Sequence[ExecutorRow]
+    listeners: Sequence[WorkerRow]
 
     @property
     def name(self) -> str:
@@ -133,15 +133,15 @@ def _find(read: Reading, name: str) -> tuple[Row, Rates]:
 
 
 def _rows(read: Reading) -> tuple[Sequence[Row], Rates]:
-    executors = list_executors(read.session, read.now, host().settings.late_seconds)
+    workers = list_workers(read.session, read.now, host().settings.late_seconds)
     decided, rates = list_decisions(read.session), find_rates(read.session, read.now)
     rows = [
         Row(
             depth,
             decided.get(depth.name),
             rates.by_queue.get(depth.name, Rate(0, 0, 0)) if rates.counted_until else None,
-            [e for e in executors if e.is_listening and depth.name in e.queues],
+            [one for one in workers if one.is_listening and depth.name in one.queues],
         )
-        for depth in find_queues(read.session, executors, decided)
+        for depth in find_queues(read.session, workers, decided)
     ]
     return rows, rates

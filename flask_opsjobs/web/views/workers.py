@@ -29,10 +29,10 @@ def live() -> Response:
 
 def _part() -> tuple[Markup, datetime]:
     with reading() as read:
-        executors = queries.list_executors(read.session, read.now, host().settings.late_seconds)
-        missing = [e for e in executors if e.state == "missing"]
+        workers = queries.list_workers(read.session, read.now, host().settings.late_seconds)
+        missing = [one for one in workers if one.state == "missing"]
         shown = missing[:_MISSING_SHOWN]
-        living = [e for e in executors if e.state != "missing"]
+        living = [one for one in workers if one.state != "missing"]
         held = queries.list_held(read.session, [*shown, *living])
         stopped = queries.list_stopped(read.session, read.now)
     late = [e for e in living if e.state == "late"]

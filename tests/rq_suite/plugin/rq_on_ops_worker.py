@@ -21,10 +21,10 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.engine.executor import Executor
 from flask_opsjobs.engine.perform_forking import ForkingStable
 from flask_opsjobs.engine.perform_simple import SimpleStable
 from flask_opsjobs.engine.rq_worker import OpsSimpleWorker, OpsWorker
+from flask_opsjobs.engine.worker_runtime import WorkerRuntime
 
 # A test that takes longer hangs. It fails, and those after it are run. RQ's slowest waits for 65 s.
 MOST_SECONDS = 150.0
@@ -87,22 +87,22 @@ def make_app(database_url: str, port: int) -> Flask:
 def attached(kind: type, make_stable: Callable[..., Any], app: Flask) -> type:
     """A class whose instances are ready to work as soon as they are made, as RQ's are.
 
-    Those of one process share an executor; a process that a test forks makes another.
+    Those of one process share a runtime; a process that a test forks makes another.
     """
-    executors: dict[int, Executor] = {}
+    runtimes: dict[int, WorkerRuntime] = {}
 
-    def executor() -> Executor:
+    def runtime() -> WorkerRuntime:
         pid = os.getpid()
-        if pid not in executors:
+        if pid not in runtimes:
             with app.app_context():
-                executors[pid] = Executor(app.extensions["opsjobs"], "simple", ["default"])
-        return executors[pid]
+                runtimes[pid] = WorkerRuntime(app.extensions["opsjobs"], "simple", ["default"])
+        return runtimes[pid]
 
     class Attached(kind):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
-            stable = make_stable(app, executor(), {})
-            self.attach(app, executor(), stable, tell_ready=lambda: None)
+            stable = make_stable(app, runtime(), {})
+            self.attach(app, runtime(), stable, tell_ready=lambda: None)
 
     Attached.__name__ = Attached.__qualname__ = kind.__name__
     return Attached

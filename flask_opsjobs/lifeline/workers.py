@@ -1,4 +1,7 @@
-"""An executor's own words: its birth, its beats, what it disowns, its farewell. It writes them; others judge them."""
+"""Writes what a worker records about itself: its registration, its heartbeat, the jobs it gives up, its stop.
+
+`watch` decides whether it is alive.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ def register(
     queues: Sequence[str],
     now: datetime,
 ) -> int:
-    """Record a new executor of kind `forking` or `simple`; its id. Commits."""
+    """Record a new worker of kind `forking` or `simple`; its id. Commits."""
     born = {
         "name": name,
         "kind": kind,
@@ -35,7 +38,7 @@ def register(
         "queues": list(queues),
         "now": now,
     }
-    return _id(connection, "register_executor", born)
+    return _id(connection, "register_worker", born)
 
 
 def find_or_register_plain(
@@ -43,12 +46,12 @@ def find_or_register_plain(
 ) -> int:
     """The id of a plain RQ worker, recorded when it was not yet. Commits."""
     born = {"name": name, "host": host, "pid": pid, "now": now}
-    return _id(connection, "register_plain_executor", born)
+    return _id(connection, "register_plain_worker", born)
 
 
 def beat(
     connection: Connection,
-    executor_id: int,
+    worker_id: int,
     beat: int,
     holding: Sequence[str],
     run_seconds: float | None,
@@ -59,10 +62,10 @@ def beat(
     """Say that it lives, as the `beat`-th time, and what it holds (`id-dispatch_no`). Commits.
 
     Returns the jobs of its, as (id, dispatch_no), that somebody asked to stop. Raises `LookupError` when retention has
-    removed the executor, which takes a week without a beat: it must leave and start anew.
+    removed the worker, which takes a week without a beat: it must leave and start anew.
     """
     said = {
-        "id": executor_id,
+        "id": worker_id,
         "beat": beat,
         "holding": list(holding),
         "run_seconds": run_seconds,
@@ -70,26 +73,26 @@ def beat(
         "counts": Jsonb(dict(counts)),
         "now": now,
     }
-    rows = connection.execute(sql.load("beat_executor"), said).fetchall()
+    rows = connection.execute(sql.load("beat_worker"), said).fetchall()
     if not rows:
-        raise LookupError(f"executor {executor_id} is not recorded any more: restart it")
+        raise LookupError(f"worker {worker_id} is not recorded any more: restart it")
     return [(job_id, number) for job_id, number in rows if job_id is not None]
 
 
 def disown(
     connection: Connection,
-    executor_id: int,
+    worker_id: int,
     holding: Sequence[str],
     suspects: Collection[Held],
     now: datetime,
 ) -> set[Held]:
-    """Put back the executor's `started` jobs that it does not run, if its previous beat disowned them too. Commits.
+    """Put back the worker's `started` jobs that it does not run, if its previous beat disowned them too. Commits.
 
     `holding` is what the beat of `now` said, outcomes not yet written included. `suspects` is what the previous call
     returned: what stood as started and unheld then. Two looks and no clock: a job that was claimed between the look
     at `holding` and the look at the rows is held at the next beat. Returns the suspects for the next call.
     """
-    rows = connection.execute(sql.load("list_started_jobs"), {"id": executor_id}).fetchall()
+    rows = connection.execute(sql.load("list_started_jobs"), {"id": worker_id}).fetchall()
     held = set(holding)
     unheld = {(job_id, number) for job_id, number in rows if f"{job_id}-{number}" not in held}
     confirmed = unheld & set(suspects)
@@ -98,32 +101,32 @@ def disown(
     fresh = unheld - confirmed
     endings.rescue(
         connection,
-        [executor_id],
+        [worker_id],
         now,
-        "its executor lives and does not run it",
+        "its worker lives and does not run it",
         keep=[*holding, *(f"{job_id}-{number}" for job_id, number in fresh)],
     )
     return fresh
 
 
-def find_lost(connection: Connection, executor_id: int, running: Collection[Held]) -> set[Held]:
-    """Those of the deliveries that the executor runs whose jobs are not its own any more: it must stop running them.
+def find_lost(connection: Connection, worker_id: int, running: Collection[Held]) -> set[Held]:
+    """Those of the deliveries that the worker runs whose jobs are not its own any more: it must stop running them.
 
     Give only deliveries whose claim had been committed before the call: a claim on its way looks like a lost one.
     """
     if not running:
         return set()
     asked = {
-        "executor_id": executor_id,
+        "worker_id": worker_id,
         "ids": [job_id for job_id, _ in running],
         "dispatch_nos": [number for _, number in running],
     }
     return set(connection.execute(sql.load("find_lost_jobs"), asked).fetchall())
 
 
-def stop(connection: Connection, executor_id: int, now: datetime) -> None:
+def stop(connection: Connection, worker_id: int, now: datetime) -> None:
     """Record that it left by itself. Commits."""
-    connection.execute(sql.load("stop_executor"), {"id": executor_id, "now": now})
+    connection.execute(sql.load("stop_worker"), {"id": worker_id, "now": now})
 
 
 def _id(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""Executors speak for themselves: birth, beats, what they disown, farewell; a wrong word costs at most a second run."""
+"""Workers speak for themselves: birth, beats, what they disown, farewell; a wrong word costs at most a second run."""
 
 from __future__ import annotations
 
@@ -12,28 +12,26 @@ from flask_opsjobs import endings
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.jobs.claimed import Claimed
 from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.lifeline import executors
+from flask_opsjobs.lifeline import workers
 from tests.conftest import MakeBench
 from tests.lifeline.conftest import StartJob
 from tests.support.engine import Bench
 
 
-def row(bench: Bench, executor_id: int | None = None) -> dict[str, Any]:
-    return bench.row(
-        "SELECT * FROM opsjobs.executors WHERE id = %s", executor_id or bench.executor_id
-    )
+def row(bench: Bench, worker_id: int | None = None) -> dict[str, Any]:
+    return bench.row("SELECT * FROM opsjobs.workers WHERE id = %s", worker_id or bench.worker_id)
 
 
 def beat(bench: Bench, number: int, *holding: str) -> list[tuple[int, int]]:
     now = read_clock(bench.connection)
-    return executors.beat(
-        bench.connection, bench.executor_id, number, holding, 0.2, 4096, {"no_row": 1}, now
+    return workers.beat(
+        bench.connection, bench.worker_id, number, holding, 0.2, 4096, {"no_row": 1}, now
     )
 
 
 def disown(bench: Bench, suspects: set[tuple[int, int]], *holding: str) -> set[tuple[int, int]]:
     now = read_clock(bench.connection)
-    return executors.disown(bench.connection, bench.executor_id, holding, suspects, now)
+    return workers.disown(bench.connection, bench.worker_id, holding, suspects, now)
 
 
 def test_a_beat_says_what_is_held_and_how_it_goes(bench: Bench) -> None:
@@ -51,10 +49,10 @@ def test_a_beat_brings_the_wish_to_stop(bench: Bench, start_job: StartJob) -> No
     assert beat(bench, 1) == [(one, 1)]
 
 
-def test_a_missing_executor_that_beats_comes_back(bench: Bench) -> None:
+def test_a_missing_worker_that_beats_comes_back(bench: Bench) -> None:
     bench.rows(
-        "UPDATE opsjobs.executors SET state = 'missing', ended_at = now() WHERE id = %s RETURNING 1",
-        bench.executor_id,
+        "UPDATE opsjobs.workers SET state = 'missing', ended_at = now() WHERE id = %s RETURNING 1",
+        bench.worker_id,
     )
     beat(bench, 5)
     found = row(bench)
@@ -62,29 +60,29 @@ def test_a_missing_executor_that_beats_comes_back(bench: Bench) -> None:
 
 
 def test_one_that_has_stopped_stays_stopped(bench: Bench) -> None:
-    executors.stop(bench.connection, bench.executor_id, read_clock(bench.connection))
+    workers.stop(bench.connection, bench.worker_id, read_clock(bench.connection))
     beat(bench, 6)
     assert row(bench)["state"] == "stopped"
     assert row(bench)["ended_at"] is not None
 
 
-def test_a_forgotten_executor_is_told_to_start_anew(bench: Bench) -> None:
-    bench.rows("DELETE FROM opsjobs.executors WHERE id = %s RETURNING id", bench.executor_id)
+def test_a_forgotten_worker_is_told_to_start_anew(bench: Bench) -> None:
+    bench.rows("DELETE FROM opsjobs.workers WHERE id = %s RETURNING id", bench.worker_id)
     with pytest.raises(LookupError, match="restart it"):
         beat(bench, 1)
 
 
 def test_a_worker_takes_over_the_row_that_the_observer_made_of_it(bench: Bench) -> None:
     now = read_clock(bench.connection)
-    plain = executors.find_or_register_plain(bench.connection, "w", "here", 1, now)
-    assert executors.find_or_register_plain(bench.connection, "w", "here", 1, now) == plain
-    ours = executors.register(bench.connection, "w", "simple", "here", 1, "0", ["a b"], now)
+    plain = workers.find_or_register_plain(bench.connection, "w", "here", 1, now)
+    assert workers.find_or_register_plain(bench.connection, "w", "here", 1, now) == plain
+    ours = workers.register(bench.connection, "w", "simple", "here", 1, "0", ["a b"], now)
     assert ours == plain
     assert (row(bench, ours)["kind"], row(bench, ours)["queues"]) == ("simple", ["a b"])
 
 
 class TestDisown:
-    """From a live executor only what two consecutive beats disown is rescued."""
+    """From a live worker only what two consecutive beats disown is rescued."""
 
     def test_two_beats_in_a_row_rescue(self, bench: Bench, start_job: StartJob) -> None:
         job_id = start_job(bench)
@@ -93,11 +91,11 @@ class TestDisown:
         assert bench.job(job_id)["state"] == "started"
         assert disown(bench, suspects) == set()
         job = bench.job(job_id)
-        assert (job["state"], job["dispatch_no"], job["executor_id"]) == ("available", 1, None)
+        assert (job["state"], job["dispatch_no"], job["worker_id"]) == ("available", 1, None)
         attempt = bench.attempt(job_id)
         assert (attempt["outcome"], attempt["cause"]) == (
             "lost",
-            "its executor lives and does not run it",
+            "its worker lives and does not run it",
         )
 
     def test_one_that_is_held_again_is_left_alone(self, bench: Bench, start_job: StartJob) -> None:
@@ -151,8 +149,8 @@ class TestDisown:
         long_after = read_clock(bench.connection) + timedelta(days=365)
         for _ in range(3):
             held = {
-                *executors.disown(
-                    bench.connection, bench.executor_id, [f"{job_id}-1"], set(), long_after
+                *workers.disown(
+                    bench.connection, bench.worker_id, [f"{job_id}-1"], set(), long_after
                 )
             }
             assert held == set()
@@ -160,16 +158,16 @@ class TestDisown:
 
 
 class TestLost:
-    """What an executor runs although its job is not its own any more."""
+    """What a worker runs although its job is not its own any more."""
 
     def find(self, bench: Bench, *running: tuple[int, int]) -> set[tuple[int, int]]:
-        return executors.find_lost(bench.connection, bench.executor_id, running)
+        return workers.find_lost(bench.connection, bench.worker_id, running)
 
     def test_a_job_is_its_own_until_it_is_put_back(self, bench: Bench, start_job: StartJob) -> None:
         one, two = start_job(bench), start_job(bench)
         assert self.find(bench, (one, 1), (two, 1)) == set()
         now = read_clock(bench.connection)
-        endings.rescue(bench.connection, [bench.executor_id], now, "vanished", keep=[f"{two}-1"])
+        endings.rescue(bench.connection, [bench.worker_id], now, "vanished", keep=[f"{two}-1"])
         assert self.find(bench, (one, 1), (two, 1)) == {(one, 1)}
         assert self.find(bench) == set()
 
@@ -178,7 +176,7 @@ class TestLost:
     ) -> None:
         one, two = make_bench(), make_bench()
         job_id = start_job(one)
-        endings.rescue(one.connection, [one.executor_id], read_clock(one.connection), "vanished")
+        endings.rescue(one.connection, [one.worker_id], read_clock(one.connection), "vanished")
         one.dispatch()
         for holder, other in ((two, one), (one, two)):
             number = one.job(job_id)["dispatch_no"]
@@ -187,7 +185,7 @@ class TestLost:
             assert self.find(holder, (job_id, number)) == set()
             assert self.find(other, (job_id, number)) == {(job_id, number)}
             now = read_clock(one.connection)
-            endings.rescue(one.connection, [holder.executor_id], now, "vanished")
+            endings.rescue(one.connection, [holder.worker_id], now, "vanished")
             one.dispatch()
 
     def test_a_claim_that_a_crash_of_postgres_forgot_is_its_own(

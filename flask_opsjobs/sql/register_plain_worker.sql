@@ -1,9 +1,9 @@
 -- Finds a plain RQ worker by its name, or writes its birth. Returns its id.
 -- Being asked for it is a sign of life, so one that was given up comes back.
--- Run by the horse of a plain worker before it claims. Index: executors_name_key.
-INSERT INTO opsjobs.executors AS e
+-- Run by the horse of a plain worker before it claims. Index: workers_name_key.
+INSERT INTO opsjobs.workers AS w
     (name, kind, host, pid, queues, state, started_at, beat_at)
 VALUES (%(name)s, 'plain', %(host)s, %(pid)s, '{}', 'alive', %(now)s, %(now)s)
 ON CONFLICT (name) DO UPDATE SET
-    beat = e.beat + 1, beat_at = excluded.beat_at, state = 'alive', ended_at = NULL
-RETURNING e.id
+    beat = w.beat + 1, beat_at = excluded.beat_at, state = 'alive', ended_at = NULL
+RETURNING w.id

@@ -1,4 +1,4 @@
-"""The executor: one worker process as Postgres knows it, with its two kept connections, its recorder and its pulse."""
+"""Keeps what one worker process of ours needs while it performs jobs: two connections, its recorder, its pulse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..endings import Ending
 from ..host import Host
 from ..jobs.claimed import Claimed
 from ..jobs.outcomes import Outcome
-from ..lifeline import executors
+from ..lifeline import workers
 from .dispatch import read_clock
 from .horse import fork_lock
 from .outage import Outage
@@ -25,15 +25,15 @@ from .recorder import Recorder
 _log = logging.getLogger("flask_opsjobs.worker")
 
 
-class Executor:
-    """Registered from the moment it is made. `close` ends it."""
+class WorkerRuntime:
+    """What an `OpsWorker` works with. It writes the row of the table `workers` when it is made; `close` ends it."""
 
     def __init__(self, host: Host, kind: str, queues: Sequence[str]) -> None:
         # A suffix per start: RQ blocks the name of a killed worker for minutes.
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.host = host
         self._claim: Connection | None = connect_apart(host.engine)
-        self.id = executors.register(
+        self.id = workers.register(
             self._claim,
             name=self.name,
             kind=kind,

@@ -1,12 +1,12 @@
 -- Judges every OpsWorker by its beat number: did it grow since the last pass, else for how long was it still.
 -- Returns those whose state changed: id, name, was, state, beat_at.
 -- SKIP LOCKED: whoever is writing a beat right now lives. Never by the age of beat_at: clocks are stepped.
--- Run by the watch loop. Index: executors_alive.
+-- Run by the watch loop. Index: workers_alive.
 WITH locked AS MATERIALIZED (
     SELECT id, state AS was,
         CASE WHEN beat > watched_beat THEN 0
             ELSE still_seconds + %(elapsed)s::float8 END AS still
-    FROM opsjobs.executors
+    FROM opsjobs.workers
     WHERE ended_at IS NULL AND kind <> 'plain'
     ORDER BY id FOR UPDATE SKIP LOCKED
 ), judged AS MATERIALIZED (
@@ -15,10 +15,10 @@ WITH locked AS MATERIALIZED (
             WHEN still >= %(late_seconds)s THEN 'late' ELSE 'alive' END AS next
     FROM locked
 ), written AS (
-    UPDATE opsjobs.executors e
-    SET state = d.next, still_seconds = d.still, watched_beat = e.beat,
+    UPDATE opsjobs.workers w
+    SET state = d.next, still_seconds = d.still, watched_beat = w.beat,
         ended_at = CASE WHEN d.next = 'missing' THEN %(now)s::timestamptz END
-    FROM judged d WHERE e.id = d.id
-    RETURNING e.id, e.name, d.was, e.state, e.beat_at
+    FROM judged d WHERE w.id = d.id
+    RETURNING w.id, w.name, d.was, w.state, w.beat_at
 )
 SELECT id, name, was, state, beat_at FROM written WHERE was <> state ORDER BY id

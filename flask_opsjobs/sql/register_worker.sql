@@ -1,7 +1,7 @@
--- Writes an executor's birth. Returns its id.
+-- Writes a worker's birth. Returns its id.
 -- A name that stands already was noted by the observer a moment before, as a plain worker: the row is taken over.
--- Run by an OpsWorker when it starts. Index: executors_name_key.
-INSERT INTO opsjobs.executors AS e
+-- Run by an OpsWorker when it starts. Index: workers_name_key.
+INSERT INTO opsjobs.workers AS w
     (name, kind, host, pid, version, queues, state, started_at, beat_at)
 VALUES (%(name)s, %(kind)s, %(host)s, %(pid)s, %(version)s, %(queues)s, 'alive', %(now)s, %(now)s)
 ON CONFLICT (name) DO UPDATE SET
@@ -9,4 +9,4 @@ ON CONFLICT (name) DO UPDATE SET
     queues = excluded.queues, state = 'alive', started_at = excluded.started_at, beat = 0,
     beat_at = excluded.beat_at, holding = '{}', counts = '{}', watched_beat = -1, still_seconds = 0,
     ended_at = NULL
-RETURNING e.id
+RETURNING w.id

@@ -1,9 +1,9 @@
--- Notes an executor's beat, and asks which of its jobs shall stop.
--- Returns (job id, dispatch number) for each; a row of nulls when there is none; nothing when the executor is unknown.
+-- Notes a worker's beat, and asks which of its jobs shall stop.
+-- Returns (job id, dispatch number) for each; a row of nulls when there is none; nothing when the worker is unknown.
 -- One that was late or given up comes back: its rescued jobs are fenced. One that has stopped stays stopped.
--- Locks the executor's row alone. Run by each OpsWorker with each beat. Indexes: executors_pkey, jobs_started.
+-- Locks the worker's row alone. Run by each OpsWorker with each beat. Indexes: workers_pkey, jobs_started.
 WITH beaten AS (
-    UPDATE opsjobs.executors
+    UPDATE opsjobs.workers
     SET beat = %(beat)s, beat_at = %(now)s, holding = %(holding)s, run_seconds = %(run_seconds)s,
         rss_kb = %(rss_kb)s, counts = %(counts)s,
         state = CASE state WHEN 'stopped' THEN state ELSE 'alive' END,
@@ -14,4 +14,4 @@ WITH beaten AS (
 SELECT j.id, j.dispatch_no
 FROM beaten b
 LEFT JOIN opsjobs.jobs j
-    ON j.executor_id = b.id AND j.state = 'started' AND j.cancel_requested_at IS NOT NULL
+    ON j.worker_id = b.id AND j.state = 'started' AND j.cancel_requested_at IS NOT NULL

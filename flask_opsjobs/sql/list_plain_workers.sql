@@ -1,7 +1,7 @@
 -- The names of plain RQ workers that have not ended, and of those that were given up within a day: after a flush a
 -- worker may come back that no list in Redis names.
--- Run by the observe loop. The table is small: executors that ended are removed after a week.
-SELECT name FROM opsjobs.executors
+-- Run by the observe loop. The table is small: workers that ended are removed after a week.
+SELECT name FROM opsjobs.workers
 WHERE kind = 'plain'
     AND (ended_at IS NULL
         OR (state = 'missing' AND ended_at > %(now)s::timestamptz - interval '1 day'))
