@@ -12,7 +12,7 @@ CREATE TABLE opsjobs.jobs (
     origin text DEFAULT 'opsjobs' NOT NULL,
     task text NOT NULL,
     queue text NOT NULL,
-    line text NOT NULL,
+    lane text NOT NULL,
     state text NOT NULL,
     priority smallint DEFAULT 5 NOT NULL,
     args jsonb NOT NULL,
@@ -176,8 +176,8 @@ TABLES = (JOBS, ATTEMPTS, OUTPUTS, RECEIPTS, QUEUES, WORKERS, LOOP_RUNS)
 # `\di+` shows it to whoever wonders whether it may go.
 INDEXES = {
     "jobs_due": (
-        "jobs (line, priority, due_at, id) WHERE state = 'available'",
-        "dispatch: the best due rows of one line",
+        "jobs (lane, priority, due_at, id) WHERE state = 'available'",
+        "dispatch: the best due rows of one lane",
     ),
     "jobs_to_stage": (
         "jobs (due_at) WHERE state IN ('scheduled', 'retryable')",

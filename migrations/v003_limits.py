@@ -1,4 +1,4 @@
-"""Schema version 3: limiters, their buckets and leases; a job knows which line of a limiter it waits in."""
+"""Schema version 3: limiters, their buckets and leases; a job knows which lane of a limiter it waits in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from flask_opsjobs.install.grants import grant_tables
 
-# The line itself is a column since version 1. `partition` is '' for a limiter without partitions.
+# The lane itself is a column since version 1. `partition` is '' for a limiter without partitions.
 JOBS = """
 ALTER TABLE opsjobs.jobs
     ADD COLUMN limiter text,

@@ -94,7 +94,7 @@ def test_a_database_error_is_logged_without_the_row(
     ours.error("a statement failed", exc_info=error.value)
     ours.error("a statement failed: %s", error.value)
     told = written.getvalue()
-    assert told.count('null value in column "line" of relation "jobs"') == 2
+    assert told.count('null value in column "lane" of relation "jobs"') == 2
     assert told.count("SQLSTATE 23502") == 2
     assert "Failing row" not in told
     assert "s3cr3t-value" not in told

@@ -189,7 +189,7 @@ def test_the_app_role_may_use_the_tables_and_nothing_else(
     connection.execute(text("SELECT max(version) FROM opsjobs.schema_version"))
     connection.execute(
         text("""INSERT INTO opsjobs.jobs
-                    (task, queue, line, state, args, max_attempts, created_at, due_at)
+                    (task, queue, lane, state, args, max_attempts, created_at, due_at)
                 VALUES ('w', 'q', 'q', 'available', '{}', 1, now(), now())""")
     )
     # As `enqueue` of a unique task does, before it inserts.

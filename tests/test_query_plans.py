@@ -22,9 +22,9 @@ from flask_opsjobs.web._reads import Reading, reading
 from tests.support.plans import Plans
 
 _FILL = """
-INSERT INTO opsjobs.jobs (task, queue, line, state, args, tags, max_attempts, created_at, due_at,
+INSERT INTO opsjobs.jobs (task, queue, lane, state, args, tags, max_attempts, created_at, due_at,
     dispatched_at, started_at, ended_at, ended_by, error, worker_id)
-SELECT coalesce(:task, 'task_' || n % 40), coalesce(:queue, 'queue_' || n % 7), 'line', :state,
+SELECT coalesce(:task, 'task_' || n % 40), coalesce(:queue, 'queue_' || n % 7), 'lane', :state,
     jsonb_build_object('account_id', n % 2000, 'is_big', n % 2 = 0, 'note', repeat('x', n % 50)),
     CASE WHEN n % 100 = 0 THEN ARRAY['tag_' || n % 1000] ELSE '{}' END, 5,
     now() - (:many - n) * interval '1 s', now(), now(), now(),

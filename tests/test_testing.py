@@ -98,7 +98,7 @@ def test_what_a_job_did_not_commit_is_lost_as_in_a_worker(
     assert opsjobs_jobs(add) == []
 
 
-def test_each_line_is_performed_by_priority(
+def test_each_lane_is_performed_by_priority(
     db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_drain: Drain
 ) -> None:
     seen = []

@@ -11,9 +11,9 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class HandOut:
-    """Dispatch lines, each with its queue, on which jobs became due."""
+    """Dispatch lanes, each with its queue, on which jobs became due."""
 
-    lines: tuple[tuple[str, str], ...]
+    lanes: tuple[tuple[str, str], ...]
     otherwise: ClassVar = "the dispatch loop hands out what is due"
 
 

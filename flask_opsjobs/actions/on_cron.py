@@ -79,8 +79,8 @@ def carry_out(
     stand = transitions.look(connection, names)
     after = {f"cron/{name}": facts_of(stand[name]) if name in stand else None for name in names}
     effects: list[Effect] = [Hurry(job.queue, job.worker) for job in into.stopped if job.worker]
-    if into.lines:
-        effects.append(HandOut(tuple(sorted(into.lines))))
+    if into.lanes:
+        effects.append(HandOut(tuple(sorted(into.lanes))))
     return Written(tuple(items), after, tuple(effects))
 
 

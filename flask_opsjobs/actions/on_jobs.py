@@ -201,7 +201,7 @@ def _delete(
 
 
 def _hand_out(jobs: Iterable[Standing]) -> list[Effect]:
-    return [HandOut(tuple(dict.fromkeys((job.line, job.queue) for job in jobs)))]
+    return [HandOut(tuple(dict.fromkeys((job.lane, job.queue) for job in jobs)))]
 
 
 def _forget(jobs: Iterable[Standing]) -> list[Effect]:

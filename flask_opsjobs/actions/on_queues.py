@@ -95,7 +95,7 @@ def _look(connection: Connection, host: Host, names: Any) -> dict[str, Standing]
 def _effects(action: Action, names: Sequence[str]) -> tuple[Effect, ...]:
     if action.verb == "pause":
         return tuple(TakeBack(name) for name in names)
-    # A queue is its own line as long as it has no limit; the dispatch loop finds every other.
+    # A queue's unlimited jobs are in the lane of the queue's own name; the dispatch loop finds all other lanes.
     return () if action.verb == "drain" else (HandOut(tuple((name, name) for name in names)),)
 
 

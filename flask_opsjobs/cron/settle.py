@@ -34,10 +34,10 @@ Stop = Callable[[Connection, Sequence[Unfinished], str, datetime], None]
 
 @dataclass
 class Settled:
-    """What came of it: how many slots of each fate, the lines to dispatch, the jobs that are to stop, what is left."""
+    """What came of it: how many slots of each fate, the lanes to dispatch, the jobs that are to stop, what is left."""
 
     fates: dict[str, int] = field(default_factory=dict)
-    lines: set[tuple[str, str]] = field(default_factory=set)
+    lanes: set[tuple[str, str]] = field(default_factory=set)
     stopped: list[Unfinished] = field(default_factory=list)
     recorded: list[tuple[Task, Enqueued]] = field(default_factory=list)
     troubled: set[str] = field(default_factory=set)
@@ -48,7 +48,7 @@ class Settled:
         """Add what came of another entry, once that is committed."""
         for fate, slots in other.fates.items():
             self.fates[fate] = self.fates.get(fate, 0) + slots
-        self.lines |= other.lines
+        self.lanes |= other.lanes
         self.stopped += other.stopped
         self.recorded += other.recorded
         self.has_more |= other.has_more
@@ -125,7 +125,7 @@ class Settling:
         if task is None:
             return Slot(slot_at, "missed", _unknown(entry))
         try:
-            made, line = enqueue_apart(
+            made, lane = enqueue_apart(
                 self.connection, self.host, task, entry.args, cron_entry=entry.name, is_deferred=is_behind
             )  # fmt: skip
         except InvalidArgs as wrong:
@@ -140,7 +140,7 @@ class Settling:
             return Slot(slot_at, "skipped_overlap", f"job {made.id} is the same unique call")
         into.recorded.append((task, made))
         if not is_behind:
-            into.lines.add((line, task.declared.queue))
+            into.lanes.add((lane, task.declared.queue))
         return Slot(slot_at, fate, job_id=made.id, decided_by=by)
 
     def _is_put_off(self, entry: Standing, slots: Sequence[datetime], into: Settled) -> bool:

@@ -167,7 +167,7 @@ def forget_results(connection: Connection, ids: Collection[int]) -> None:
 def release(
     connection: Connection, names: Collection[str], now: datetime
 ) -> Sequence[tuple[str, str]]:
-    """Make the jobs that wait behind others of these entries available when none is left; their (line, queue).
+    """Make the jobs that wait behind others of these entries available when none is left; their (lane, queue).
 
     Locks the entries first and looks in a statement of its own: of two that end at once, the second sees the first.
     """

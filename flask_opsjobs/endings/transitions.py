@@ -48,7 +48,7 @@ class Ended:
     ended_by: str | None
     task: str
     queue: str
-    line: str
+    lane: str
     is_unique: bool
     is_limited: bool = False
     cron_entry: str | None = None

@@ -1,4 +1,4 @@
-"""Dispatch: take due jobs of a line, commit, and only then push them to RQ."""
+"""Dispatch: take due jobs of a lane, commit, and only then push them to RQ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from redis import RedisError
 
 from .. import sql
 from ..db import Connection
-from ..limits.line import bucket_of
+from ..limits.lane import bucket_of
 from ..settings import Settings
 from . import dispatch_limits
 from .broker import Broker
@@ -23,10 +23,10 @@ _log = logging.getLogger("flask_opsjobs.dispatch")
 
 
 class Dispatcher:
-    """Hands out the jobs of one app's lines on a connection of its own, which is in autocommit.
+    """Hands out the jobs of one app's lanes on a connection of its own, which is in autocommit.
 
     With `is_free` no limit is looked at. After `dispatch_all`, `next_seconds` is in how many seconds time alone makes
-    room on a limited line that has due jobs; None when it makes none.
+    room on a limited lane that has due jobs; None when it makes none.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class Dispatcher:
         self.next_seconds: float | None = None
 
     def dispatch_all(self, now: datetime, queue: str | None = None) -> int:
-        """Hand out what windows and buckets allow on every line that has due jobs, of one queue or all; how many.
+        """Hand out what windows and buckets allow on every lane that has due jobs, of one queue or all; how many.
 
-        A full line is passed by as it was read with all others; so are further lines of a queue whose window is full.
+        A full lane is passed by as it was read with all others; so are further lanes of a queue whose window is full.
         """
-        lines = dispatch_limits.list_due(self._connection, queue)
-        rooms = dispatch_limits.look(self._connection, [] if self._is_free else lines, now)
+        lanes = dispatch_limits.list_due(self._connection, queue)
+        rooms = dispatch_limits.look(self._connection, [] if self._is_free else lanes, now)
         full: set[str] = set()
         total = 0
-        for due in lines:
+        for due in lanes:
             if due.queue in full or not (self._is_free or rooms.has_room(due)):
                 continue
-            count, left = self.fill(due.line, due.queue, now)
+            count, left = self.fill(due.lane, due.queue, now)
             total += count
             if not left:
                 full.add(due.queue)
@@ -66,30 +66,30 @@ class Dispatcher:
         self.next_seconds = rooms.next_seconds
         return total
 
-    def dispatch_line(self, line: str, queue: str, now: datetime, *, refill: bool = False) -> int:
-        """Hand out what the window allows on one line; with `refill` only when the window is below half.
+    def dispatch_lane(self, lane: str, queue: str, now: datetime, *, refill: bool = False) -> int:
+        """Hand out what the window allows on one lane; with `refill` only when the window is below half.
 
         Raises `RedisError` when the push failed; the jobs are `available` again then.
         """
-        return self.fill(line, queue, now, refill=refill)[0]
+        return self.fill(lane, queue, now, refill=refill)[0]
 
     def fill(
-        self, line: str, queue: str, now: datetime, *, refill: bool = False
+        self, lane: str, queue: str, now: datetime, *, refill: bool = False
     ) -> tuple[int, int]:
-        """As `dispatch_line`; returns (how many were handed out, how much room the window had left after that).
+        """As `dispatch_lane`; returns (how many were handed out, how much room the window had left after that).
 
-        Room is left only when the line has no more due jobs, or its limit holds them.
+        Room is left only when the lane has no more due jobs, or its limit holds them.
         """
-        deliveries, free = self._take(line, queue, now, refill)
+        deliveries, free = self._take(lane, queue, now, refill)
         if deliveries:
             push_or_recall(self._connection, self._broker, deliveries, quick=self._quick)
         return len(deliveries), max(0, free - len(deliveries))
 
     def _take(
-        self, line: str, queue: str, now: datetime, refill: bool
+        self, lane: str, queue: str, now: datetime, refill: bool
     ) -> tuple[list[Delivery], int]:
         parameters: dict[str, Any] = {
-            "line": line,
+            "lane": lane,
             "queue": queue,
             "now": now,
             "window": self._settings.window,
@@ -99,14 +99,14 @@ class Dispatcher:
         # The block commits when it is left: nothing is pushed before that, and no lock is held over a Redis call.
         with self._connection.transaction():
             self._connection.execute("SET LOCAL synchronous_commit = on")
-            key = None if self._is_free else bucket_of(line)
+            key = None if self._is_free else bucket_of(lane)
             allowed = (
                 Allowance()
                 if key is None
                 else dispatch_limits.lock_and_look(self._connection, key, queue, now)
             )
             parameters |= {"room": allowed.room, "most": allowed.most}
-            rows = self._connection.execute(sql.load("dispatch_line"), parameters).fetchall()
+            rows = self._connection.execute(sql.load("dispatch_lane"), parameters).fetchall()
         taken = [Delivery(*row[1:]) for row in rows if row[1] is not None]
         # UPDATE … RETURNING has no order; the list in Redis is first in, first out.
         return sorted(taken, key=lambda delivery: (delivery.priority, delivery.id)), int(rows[0][0])
@@ -149,5 +149,5 @@ def read_clock(connection: Connection) -> datetime:
 
 
 def dispatch_due(connection: Connection, broker: Broker, settings: Settings, now: datetime) -> int:
-    """One pass of the dispatch loop over all lines; how many jobs it handed out."""
+    """One pass of the dispatch loop over all lanes; how many jobs it handed out."""
     return Dispatcher(connection, broker, settings).dispatch_all(now)

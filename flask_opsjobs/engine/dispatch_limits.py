@@ -1,4 +1,4 @@
-"""What dispatch may hand out of limited lines: it looks at their buckets and takes nothing."""
+"""What dispatch may hand out of limited lanes: it looks at their buckets and takes nothing."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from .. import sql
 from ..db import Connection
 from ..limits import bucket
 from ..limits import queries as limit_queries
-from ..limits.line import bucket_of
+from ..limits.lane import bucket_of
 from ..limits.queries import BucketSeen, Key
 
 
 @dataclass(frozen=True)
 class Due:
-    """A line with due jobs: what its first one weighs in its limit, None without one."""
+    """A lane with due jobs: what its first one weighs in its limit, None without one."""
 
-    line: str
+    lane: str
     queue: str
     weight: int | None
 
     @property
     def key(self) -> Key | None:
         """The bucket that it draws from."""
-        return bucket_of(self.line)
+        return bucket_of(self.lane)
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """How much weight of a line may be handed out, None for any; and above which weight a job can never start."""
+    """How much weight of a lane may be handed out, None for any; and above which weight a job can never start."""
 
     room: int | None = None
     most: int | None = None
@@ -38,17 +38,17 @@ class Allowance:
 
 @dataclass
 class Rooms:
-    """What the buckets of many due lines allow, read in one statement; and when time alone makes room in one."""
+    """What the buckets of many due lanes allow, read in one statement; and when time alone makes room in one."""
 
     buckets: Mapping[str, BucketSeen]
     now: datetime
     next_seconds: float | None = field(default=None, init=False)
 
     def has_room(self, due: Due) -> bool:
-        """Whether the first job of a line may be handed out. A line without a limit always may."""
+        """Whether the first job of a lane may be handed out. A lane without a limit always may."""
         if due.key is None or due.weight is None:
             return True
-        seen = self.buckets[due.line]
+        seen = self.buckets[due.lane]
         if seen.shape is None:
             return False
         room = bucket.room(seen.shape, seen.standing, self.now)
@@ -61,8 +61,8 @@ class Rooms:
         return False
 
     def note_more(self, due: Due) -> None:
-        """The line was handed out, and its queue has room for more: the next token of its bucket is worth a look."""
-        seen = self.buckets.get(due.line)
+        """The lane was handed out, and its queue has room for more: the next token of its bucket is worth a look."""
+        seen = self.buckets.get(due.lane)
         if seen is not None and seen.shape is not None and seen.shape.per_second is not None:
             self._note(0.0)
 
@@ -73,14 +73,14 @@ class Rooms:
 
 
 def list_due(connection: Connection, queue: str | None = None) -> list[Due]:
-    """The lines with due jobs, of one queue or of all; the one whose first job comes first stands first."""
-    rows = connection.execute(sql.load("find_due_lines"), {"queue": queue})
+    """The lanes with due jobs, of one queue or of all; the one whose first job comes first stands first."""
+    rows = connection.execute(sql.load("find_due_lanes"), {"queue": queue})
     return [Due(*row) for row in rows]
 
 
-def look(connection: Connection, lines: Sequence[Due], now: datetime) -> Rooms:
-    """What the buckets of these lines allow; one statement, none when no line is limited."""
-    limited = {due.line: (due.key, due.queue) for due in lines if due.key is not None}
+def look(connection: Connection, lanes: Sequence[Due], now: datetime) -> Rooms:
+    """What the buckets of these lanes allow; one statement, none when no lane is limited."""
+    limited = {due.lane: (due.key, due.queue) for due in lanes if due.key is not None}
     if not limited:
         return Rooms({}, now)
     keys, queues = zip(*limited.values(), strict=True)

@@ -42,10 +42,10 @@ def carry_out(host: Host, connection: Connection, effects: Iterable[Effect]) -> 
 
 def _carry_out(host: Host, connection: Connection, effect: Effect) -> None:
     match effect:
-        case HandOut(lines):
+        case HandOut(lanes):
             # None under TESTING and without OPSJOBS_DISPATCH: the loop does it. It reports a silent Redis by itself.
             if host.hand_out is not None:
-                host.hand_out([Line(*line) for line in lines])
+                host.hand_out([Line(*lane) for lane in lanes])
         case TakeBack(queue):
             tidy(host.broker, recall_paused(connection, queue), quick=True)
         case Forget(deliveries):

@@ -1,4 +1,4 @@
-"""What happens right after a host's commit: the lines it touched are dispatched, and nothing may reach the host."""
+"""What happens right after a host's commit: the lanes it touched are dispatched, and nothing may reach the host."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class Handout:
         return time.monotonic() >= self._silent_until and self._windows.take(queue)
 
     def after_commit(self, notes: Sequence[Line | Born]) -> None:
-        """Push the jobs that were born `queued`, and dispatch the lines of the others."""
+        """Push the jobs that were born `queued`, and dispatch the lanes of the others."""
         born = [Delivery(*note) for note in notes if isinstance(note, Born)]
-        lines = dict.fromkeys(note for note in notes if isinstance(note, Line))
+        lanes = dict.fromkeys(note for note in notes if isinstance(note, Line))
         if time.monotonic() < self._silent_until:
             return  # the loops find what is available, and recall what was born queued
         try:
             if born:
                 self._push(born)
-            if lines:
-                self._dispatch(list(lines))
+            if lanes:
+                self._dispatch(list(lanes))
         except RedisError as error:
             self._be_silent(f"Redis does not answer ({type(error).__name__})")
         except psycopg.Error as error:
@@ -63,12 +63,12 @@ class Handout:
                 recall(connection, [(delivery.id, delivery.dispatch_no) for delivery in born])
             raise
 
-    def _dispatch(self, lines: Sequence[Line]) -> None:
+    def _dispatch(self, lanes: Sequence[Line]) -> None:
         host = self._host
         with host.spare.one() as connection:
             now = read_clock(connection)
             dispatcher = Dispatcher(connection, host.broker, host.settings, quick=True)
-            for line, queue in lines:
-                _, left = dispatcher.fill(line, queue, now)
-                if line == queue:  # a limited line leaves room although it has more due jobs
+            for lane, queue in lanes:
+                _, left = dispatcher.fill(lane, queue, now)
+                if lane == queue:  # a limited lane leaves room although it has more due jobs
                     self._windows.note(queue, left)

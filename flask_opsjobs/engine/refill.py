@@ -14,7 +14,7 @@ from ..endings import Ended
 from ..host import Host
 from .dispatch import Dispatcher
 
-# A walk over all lines of a queue may take this part of a recorder's time, however many lines there are.
+# A walk over all lanes of a queue may take this part of a recorder's time, however many lanes there are.
 _WALK_SHARE = 0.2
 
 
@@ -27,13 +27,13 @@ class Refill:
         self._walk_at = 0.0
 
     def refill(self, connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
-        """Hand out on the lines of jobs that ended: a limited one got a place back, and its queue's window has room.
+        """Hand out on the lanes of jobs that ended: a limited one got a place back, and its queue's window has room.
 
-        A queue whose own line left the window below half is walked: many partitions may wait with one job each.
+        A queue whose own lane left the window below half is walked: many partitions may wait with one job each.
         """
         dispatcher = Dispatcher(connection, self._host.broker, self._host.settings)
-        for line, queue in dict.fromkeys((job.line, job.queue) for job in ended if job.is_limited):
-            self._try(queue, partial(dispatcher.dispatch_line, line, queue, now))
+        for lane, queue in dict.fromkeys((job.lane, job.queue) for job in ended if job.is_limited):
+            self._try(queue, partial(dispatcher.dispatch_lane, lane, queue, now))
         for queue in dict.fromkeys(job.queue for job in ended):
             self._try(queue, partial(self._refill_queue, dispatcher, queue, now))
 

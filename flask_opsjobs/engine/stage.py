@@ -1,4 +1,4 @@
-"""Stage: a job whose time has come is available, and its line is dispatched at once."""
+"""Stage: a job whose time has come is available, and its lane is dispatched at once."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ BATCH = 5_000
 
 
 def stage(connection: Connection, now: datetime, limit: int = BATCH) -> dict[tuple[str, str], int]:
-    """Make due jobs available, at most `limit`; how many of each (line, queue). Commits. Takes only free rows."""
+    """Make due jobs available, at most `limit`; how many of each (lane, queue). Commits. Takes only free rows."""
     rows = connection.execute(sql.load("stage_jobs"), {"now": now, "limit": limit}).fetchall()
-    return {(line, queue): count for line, queue, count in rows}
+    return {(lane, queue): count for lane, queue, count in rows}
 
 
 def dispatch_staged(
     connection: Connection,
     broker: Broker,
     settings: Settings,
-    lines: dict[tuple[str, str], int],
+    lanes: dict[tuple[str, str], int],
     now: datetime,
 ) -> int:
-    """Hand out what the windows of these lines allow; how many jobs. Raises `RedisError`."""
+    """Hand out what the windows of these lanes allow; how many jobs. Raises `RedisError`."""
     dispatcher = Dispatcher(connection, broker, settings)
-    return sum(dispatcher.dispatch_line(line, queue, now) for line, queue in lines)
+    return sum(dispatcher.dispatch_lane(lane, queue, now) for lane, queue in lanes)

@@ -21,7 +21,7 @@ class Windows:
         self._rooms: dict[str, tuple[int, float]] = {}
 
     def note(self, queue: str, left: int) -> None:
-        """Remember the room that a dispatch left, which means that its line has no more due jobs."""
+        """Remember the room that a dispatch left, which means that its lane has no more due jobs."""
         with self._lock:
             self._rooms[queue] = ((left + 1) // 2, time.monotonic() + _BELIEVED_SECONDS)
 

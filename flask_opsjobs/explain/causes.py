@@ -53,7 +53,7 @@ CAUSES = (
     Cause("limit_concurrency", "too few places of its limiter are free for its weight", "wait until others end",
           passes=True),
     Cause("limit_tokens", "its limiter has too few tokens left for its weight", "wait until they come", passes=True),
-    Cause("limit_behind", "its limiter has room, and others of its line take it first", "wait for its turn",
+    Cause("limit_behind", "its limiter has room, and jobs before it start first", "wait for its turn",
           passes=True),
     Cause("workers_busy", "every worker that listens to its queue has a job in hand",
           "wait for its turn, or start another worker", passes=True),

@@ -124,8 +124,8 @@ def _window(session: Session, seen: Seen) -> Window:
 
 
 def _ahead(session: Session, job: JobSeen, heaviest: int | None) -> tuple[Count, int]:
-    """How many go before it in its line, and what they weigh."""
-    asked = {name: getattr(job, name) for name in ("line", "priority", "due_at", "id")}
+    """How many go before it in its lane, and what they weigh."""
+    asked = {name: getattr(job, name) for name in ("lane", "priority", "due_at", "id")}
     asked |= {"most": MOST_AHEAD + 1, "heaviest": heaviest}
     row = session.connection().exec_driver_sql(sql.load("count_ahead"), asked).one()
     is_capped = row.number > MOST_AHEAD

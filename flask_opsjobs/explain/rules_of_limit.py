@@ -121,7 +121,7 @@ def limit_tokens(seen: Seen) -> Iterator[Reason]:
 
 
 def limit_behind(seen: Seen) -> Iterator[Reason]:
-    """There is room for it, and those before it in its line take it."""
+    """There is room for it, and those before it in its lane take it."""
     limit = _held(seen)
     if limit is None or limit.shape is None or _judge(seen, limit, limit.shape):
         return
@@ -171,12 +171,12 @@ def _read(limit: LimitSeen) -> dict[str, object]:
 
 
 def _go_before(seen: Seen) -> str:
-    """`1 job of its line goes before it`, `1,000+ jobs of its line go before it`."""
+    """`1 job of its queue and partition goes before it`, `1,000+ jobs of its queue and partition go before it`."""
     ahead = _ahead(seen) or "0"
     return (
-        f"{ahead} job of its line goes before it"
+        f"{ahead} job of its queue and partition goes before it"
         if ahead == "1"
-        else f"{ahead} jobs of its line go before it"
+        else f"{ahead} jobs of its queue and partition go before it"
     )
 
 

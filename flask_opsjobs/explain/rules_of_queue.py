@@ -82,10 +82,10 @@ def _before(seen: Seen) -> str:
     ahead = _ahead(seen)
     if ahead is None:
         return "and it waits in Redis"
-    # What waits in other lines of the queue is not counted: a limited job has a line of its own.
+    # What waits in other lanes of the queue is not counted: a limited job has a lane of its own.
     which = (
-        " of its line or in Redis"
-        if seen.job.line != seen.job.queue and seen.job.state != "queued"
+        " of its queue and partition or in Redis"
+        if seen.job.lane != seen.job.queue and seen.job.state != "queued"
         else ""
     )
     return f"and {ahead} due job{'' if ahead == '1' else 's'}{which} go{'es' if ahead == '1' else ''} before it"

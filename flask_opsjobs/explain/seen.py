@@ -22,7 +22,7 @@ class JobSeen:
     state: str
     task: str
     queue: str
-    line: str
+    lane: str
     priority: int
     attempt: int
     max_attempts: int
@@ -101,7 +101,7 @@ class Window:
 class LimitSeen:
     """What its limiter is and has. `shape` is None when nobody has declared it; `holders` are the oldest of what runs.
 
-    `ahead_weight` is the weight of those that go before it in its line, as far as they were counted. The cooldown is
+    `ahead_weight` is the weight of those that go before it in its lane, as far as they were counted. The cooldown is
     the limiter's or the partition's, whichever lasts longer. Who may not see the partition is not told it: `is_named`.
     """
 

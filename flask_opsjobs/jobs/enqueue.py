@@ -75,7 +75,7 @@ def enqueue(
                 raise gate.refuse(rejection)
             enqueued = Enqueued(*receipts.find_or_take(partial(ask, connection), row))
     if not enqueued.conflict:
-        _tell_hook(session, host, task, options, enqueued, row["line"])
+        _tell_hook(session, host, task, options, enqueued, row["lane"])
         if signals.job_enqueued.receivers:
             signals.send(signals.job_enqueued, task, enqueued=enqueued)
     return enqueued
@@ -105,12 +105,12 @@ def _first_number(options: Options, host: Host) -> int:
 
 
 def _tell_hook(
-    session: Session, host: Host, task: Task, options: Options, enqueued: Enqueued, line: str
+    session: Session, host: Host, task: Task, options: Options, enqueued: Enqueued, lane: str
 ) -> None:
     if host.hand_out is None:
         return
     if enqueued.state == "available":
-        touch(session, host.hand_out, Line(line, options.queue))
+        touch(session, host.hand_out, Line(lane, options.queue))
     elif enqueued.state == "queued":
         born = Born(enqueued.id, 1, options.queue, task.name, options.priority, options.timeout)
         touch(session, host.hand_out, born)

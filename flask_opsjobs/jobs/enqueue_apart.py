@@ -27,11 +27,11 @@ def enqueue_apart(
     cron_entry: str | None = None,
     is_deferred: bool = False,
 ) -> tuple[Enqueued, str]:
-    """Record a call of stored arguments, as the task is declared, in the caller's transaction; the job and its line.
+    """Record a call of stored arguments, as the task is declared, in the caller's transaction; the job and its lane.
 
     A limit that rejects calls holds this one: there is nobody who could be told. `is_deferred`: it waits
     until the other jobs of its entry have ended. Raises `InvalidArgs` when the arguments no longer fit the task; then
-    nothing was written. The caller has its line dispatched once it has committed.
+    nothing was written. The caller has its lane dispatched once it has committed.
     """
     values = task.arguments.load(stored)
     place = place_of(task, task.declared, host, values)
@@ -42,10 +42,10 @@ def enqueue_apart(
     unique = task.declared.unique
     if unique is None:
         (found,) = ask("enqueue_job", row)
-        return Enqueued(found.id, found.state), row["line"]
+        return Enqueued(found.id, found.state), row["lane"]
     row |= receipt(unique)
     row["keys"] = keys(task, unique, host, values)
-    return Enqueued(*receipts.find_or_take(ask, row)), row["line"]
+    return Enqueued(*receipts.find_or_take(ask, row)), row["lane"]
 
 
 def find_same_call(

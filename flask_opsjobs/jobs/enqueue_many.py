@@ -20,7 +20,7 @@ from . import receipts
 from .enqueue import EnqueuedMany, ask, keys, parameters, receipt
 from .joining import find_session, join, without_values
 from .placing import Gate, columns_of, place_of
-from .touched import Line as TouchedLine
+from .touched import Line as TouchedLane
 
 if TYPE_CHECKING:
     from ..host import Host
@@ -34,8 +34,8 @@ Line = Callable[[Row], bytes]
 # Between two COPYs the connection is free for the host's generator, which may read from the same session.
 _CHUNK_ROWS = 5_000
 _CHUNK_BYTES = 1 << 20
-# So many lines are handed out right after the commit; the dispatch loop does the others.
-_MOST_LINES = 20
+# So many lanes are handed out right after the commit; the dispatch loop does the others.
+_MOST_LANES = 20
 _numbers = itertools.count(1)
 
 
@@ -67,8 +67,8 @@ def enqueue_many(task: Task, options: Options, rows: Iterable[Row]) -> EnqueuedM
             result = _bear(connection, task, options.unique, host, common, rows, places)
     if result.count:
         if common["state"] == "available" and host.hand_out is not None:
-            for touched in places.lines:
-                touch(session, host.hand_out, TouchedLine(touched, options.queue))
+            for touched in places.lanes:
+                touch(session, host.hand_out, TouchedLane(touched, options.queue))
         if signals.job_enqueued.receivers:
             signals.send(signals.job_enqueued, task, enqueued=result)
     return result
@@ -120,7 +120,7 @@ def _bear(
 
 
 class _Places:
-    """Where each row waits, as COPY reads it; the first lines are remembered, to be handed out."""
+    """Where each row waits, as COPY reads it; the first lanes are remembered, to be handed out."""
 
     def __init__(
         self, task: Task, options: Options, host: Host, gate: Gate, connection: Connection
@@ -134,7 +134,7 @@ class _Places:
         # Keys of unique calls that a gate has let through: at most as many as it has room for.
         self._let_through: set[bytes] = set()
         self._plain = None if options.limit is not None else _as_copied(columns_of(options, None))
-        self.lines: dict[str, None] = {options.queue: None} if self._plain is not None else {}
+        self.lanes: dict[str, None] = {options.queue: None} if self._plain is not None else {}
 
     def of(self, values: Mapping[str, Any], keys: Sequence[bytes] = ()) -> bytes:
         """The place of a call. Raises `LimitReached`, but for a call whose receipt is taken: that is a conflict."""
@@ -146,8 +146,8 @@ class _Places:
                 raise self._gate.refuse(rejection)
             self._let_through.update(keys)
         columns = columns_of(self._options, place)
-        if len(self.lines) < _MOST_LINES:
-            self.lines[columns["line"]] = None
+        if len(self.lanes) < _MOST_LANES:
+            self.lanes[columns["lane"]] = None
         return _as_copied(columns)
 
     def _is_conflict(self, keys: Sequence[bytes]) -> bool:
@@ -244,7 +244,7 @@ def _head(common: Mapping[str, Any]) -> bytes:
 
 def _as_copied(columns: Mapping[str, Any]) -> bytes:
     """Where a row waits: the columns between those that all share and the arguments."""
-    names = ("line", "limiter", "partition", "weight")
+    names = ("lane", "limiter", "partition", "weight")
     return "".join(_escape(columns[name]) + "\t" for name in names).encode()
 
 

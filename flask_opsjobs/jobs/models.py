@@ -40,7 +40,7 @@ class Job(Base):
     origin: Mapped[str] = mapped_column(Text, server_default="opsjobs")
     task: Mapped[str] = mapped_column(Text)
     queue: Mapped[str] = mapped_column(Text)
-    line: Mapped[str] = mapped_column(Text)
+    lane: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(Text)
     priority: Mapped[int] = mapped_column(SmallInteger, server_default="5")
     args: Mapped[dict[str, Any]] = mapped_column(JSONB)
@@ -91,7 +91,7 @@ class Job(Base):
         ),
         CheckConstraint("weight >= 1", name="weight_check"),
         # Each index names the query it is for.
-        Index("jobs_due", "line", "priority", "due_at", "id", postgresql_where=text("state = 'available'")),
+        Index("jobs_due", "lane", "priority", "due_at", "id", postgresql_where=text("state = 'available'")),
         Index("jobs_to_stage", "due_at", postgresql_where=text(one_of("state", ("scheduled", "retryable")))),
         Index("jobs_queued", "queue", "dispatched_at", postgresql_where=text("state = 'queued'")),
         Index("jobs_started", "worker_id", postgresql_where=text("state = 'started'")),

@@ -14,8 +14,8 @@ from ..errors import InvalidArgs, LimitReached
 from ..limits import bucket
 from ..limits import queries as limit_queries
 from ..limits import transitions as limit_transitions
+from ..limits.lane import Place, lane_of
 from ..limits.limit import Unplaced
-from ..limits.line import Place, line_of
 from ..limits.queries import BucketSeen
 from ..limits.transitions import Rejection
 from ..session import witness
@@ -33,7 +33,7 @@ _PURPOSE = b"flask_opsjobs.partition\0"
 def place_of(task: Task, options: Options, host: Host, values: Mapping[str, Any]) -> Place | None:
     """The place of a call in its task's limit; None without one. Raises `InvalidArgs` when the call has none.
 
-    A partition is shown in many places and is part of the line. The value of an argument that the display policy hides
+    A partition is shown in many places and is part of the lane. The value of an argument that the display policy hides
     is therefore stored as a keyed hash.
     """
     if options.limit is None:
@@ -67,8 +67,8 @@ def _hash(host: Host, partition: str) -> str:
 def columns_of(options: Options, place: Place | None) -> dict[str, Any]:
     """The columns that say where a job waits."""
     limiter, partition, weight = place or (None, None, None)
-    line = line_of(options.queue, place)
-    return {"line": line, "limiter": limiter, "partition": partition, "weight": weight}
+    lane = lane_of(options.queue, place)
+    return {"lane": lane, "limiter": limiter, "partition": partition, "weight": weight}
 
 
 class Gate:

@@ -70,7 +70,7 @@ class JobInFull:
     state: str
     task: str
     queue: str
-    line: str
+    lane: str
     origin: str
     priority: int
     attempt: int

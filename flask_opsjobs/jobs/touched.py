@@ -1,4 +1,4 @@
-"""What a session tells the hook that runs after its commit: a line with due jobs, or a job that was born `queued`."""
+"""What a session tells the hook that runs after its commit: a lane with due jobs, or a job that was born `queued`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 
 class Line(NamedTuple):
-    """A line on which a job became due, and its queue."""
+    """A lane on which a job became due, and its queue."""
 
-    line: str
+    lane: str
     queue: str
 
 

@@ -24,7 +24,7 @@ class Standing:
     origin: str
     task: str
     queue: str
-    line: str
+    lane: str
     state: str
     dispatch_no: int
     attempt: int

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from ..errors import DeclarationError
 from .bucket import Shape
-from .line import Place
+from .lane import Place
 from .models import WHEN_FULL
 
 _NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")

@@ -122,7 +122,7 @@ class HolderRow:
 
 @dataclass(frozen=True)
 class WaiterRow:
-    """A job that waits in a line of a bucket."""
+    """A job that waits in a lane of a bucket."""
 
     id: int
     task: str

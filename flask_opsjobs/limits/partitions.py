@@ -12,7 +12,7 @@ from .page_queries import HotPartition, LimiterRow, count_waiters, find_bucket, 
 def has_partition(session: Session, limiter: LimiterRow, partition: str) -> bool:
     """Whether it can be asked about. Of a limiter that is declared without: while jobs wait or run there, or it cools.
 
-    A job keeps the line that it was recorded in, whatever is declared later.
+    A job keeps the lane that it was recorded in, whatever is declared later.
     """
     if not partition or limiter.partition_by is not None:
         return True

@@ -28,7 +28,7 @@ _LOCK_WAIT = "3s"
 
 
 def run(context: Pass) -> str:
-    """Settle every entry that has a slot, each in a transaction of its own; their lines are handed out after that.
+    """Settle every entry that has a slot, each in a transaction of its own; their lanes are handed out after that.
 
     Not alone: schedulers that run side by side meet at the entry's lock, and the second finds nothing left. One
     transaction for all would hold entries while it waits for jobs, and an end holds jobs while it waits for entries.
@@ -77,7 +77,7 @@ def _apart(context: Pass, name: str, into: Settled, act: Callable[[Settled], obj
 
 def _release(settling: Settling, name: str, into: Settled) -> None:
     """The sweep: what an end should have released and did not, since somebody held the job."""
-    into.lines.update(transitions.release(settling.connection, [name], settling.now))
+    into.lanes.update(transitions.release(settling.connection, [name], settling.now))
 
 
 def _follow(context: Pass, into: Settled) -> None:
@@ -89,8 +89,8 @@ def _follow(context: Pass, into: Settled) -> None:
         if job.worker is not None:
             hurry_quietly(host.broker, job.queue, job.worker)
     # None under TESTING and without OPSJOBS_DISPATCH. It reports a silent Redis by itself.
-    if into.lines and host.hand_out is not None:
-        host.hand_out([Line(*line) for line in sorted(into.lines)])
+    if into.lanes and host.hand_out is not None:
+        host.hand_out([Line(*lane) for lane in sorted(into.lanes)])
 
 
 def stop(connection: Connection, jobs: Sequence[Unfinished], reason: str, now: datetime) -> None:

@@ -8,16 +8,16 @@ from ..engine.dispatch import Dispatcher
 from ..engine.redis_reads import answering, ping
 from .shape import IDLE, Loop, Pass, count, every
 
-# While tokens come to lines that wait, the next pass is made when one does, at most so many times a second.
+# While tokens come to lanes that wait, the next pass is made when one does, at most so many times a second.
 _SHORTEST_SECONDS = 0.1
-# However many lines there are, those extra passes may take this part of the loop's time.
+# However many lanes there are, those extra passes may take this part of the loop's time.
 _MOST_SHARE = 0.25
 
 
 def run(context: Pass) -> str:
-    """Dispatch every line that has due jobs, and room in its window and its bucket.
+    """Dispatch every lane that has due jobs, and room in its window and its bucket.
 
-    No lock: the hook after a commit and each worker's flush dispatch the same lines at the same time anyway.
+    No lock: the hook after a commit and each worker's flush dispatch the same lanes at the same time anyway.
     """
     host, began = context.host, time.monotonic()
     with answering():

@@ -8,7 +8,7 @@ from .shape import IDLE, Loop, Pass, count, every
 
 
 def run(context: Pass) -> str:
-    """Stage one batch, then dispatch the lines that it touched."""
+    """Stage one batch, then dispatch the lanes that it touched."""
     host = context.host
     staged = stage(context.connection, context.now)
     if not staged:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from .. import sql
 
 _MOST_FAILED = 1_000
-_MOST_LINES = 500
+_MOST_LANES = 500
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
     """The badges as of `now`, by the endpoint of their entry; an entry that needs nobody has none."""
     asked = {
         "most": _MOST_FAILED,
-        "most_lines": _MOST_LINES,
+        "most_lanes": _MOST_LANES,
         "now": now,
         "late_seconds": late_seconds,
     }

@@ -14,9 +14,9 @@ WITH first AS MATERIALIZED (
 ), whole AS (
     SELECT job_id AS id FROM taken GROUP BY job_id HAVING count(*) = %(key_count)s
 ), born AS (
-    INSERT INTO opsjobs.jobs (id, task, queue, line, state, priority, meta, tags, max_attempts, timeout_seconds,
+    INSERT INTO opsjobs.jobs (id, task, queue, lane, state, priority, meta, tags, max_attempts, timeout_seconds,
         deadline_at, created_at, due_at, args, unique_key, unique_until, limiter, partition, weight)
-    SELECT b.id, %(task)s, %(queue)s, b.line, %(state)s, %(priority)s::smallint, %(meta)s::jsonb, %(tags)s::text[],
+    SELECT b.id, %(task)s, %(queue)s, b.lane, %(state)s, %(priority)s::smallint, %(meta)s::jsonb, %(tags)s::text[],
         %(max_attempts)s::int, %(timeout_seconds)s::int, %(deadline_at)s::timestamptz, %(created_at)s::timestamptz,
         %(due_at)s::timestamptz, b.args, decode(b.keys[1], 'hex'), %(until)s::text,
         b.limiter, b.partition, b.weight

@@ -1,14 +1,14 @@
 -- What needs somebody, as five numbers: failed jobs without a decision (among the last %(most)s that failed), queues that
 -- hold due jobs back and are paused, those that no worker listens to, workers that went missing and cron slots
 -- that were missed, of runs that end within a day, limiters that cool down, or a partition of which does.
--- Queues are found by loose scans, one probe each, at most %(most_lines)s. Locks nothing.
+-- Queues are found by loose scans, one probe each, at most %(most_lanes)s. Locks nothing.
 -- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, workers_alive, workers_by_start,
 -- cron_slots_missed, limiters_pkey, buckets_cooling.
-WITH RECURSIVE lines (line, queue) AS (
-    (SELECT line, queue FROM opsjobs.jobs WHERE state = 'available' ORDER BY line LIMIT 1)
+WITH RECURSIVE lanes (lane, queue) AS (
+    (SELECT lane, queue FROM opsjobs.jobs WHERE state = 'available' ORDER BY lane LIMIT 1)
     UNION ALL
-    SELECT next.line, next.queue FROM lines, LATERAL (
-        SELECT line, queue FROM opsjobs.jobs WHERE state = 'available' AND line > lines.line ORDER BY line LIMIT 1
+    SELECT next.lane, next.queue FROM lanes, LATERAL (
+        SELECT lane, queue FROM opsjobs.jobs WHERE state = 'available' AND lane > lanes.lane ORDER BY lane LIMIT 1
     ) AS next
 ), handed_out (queue) AS (
     (SELECT queue FROM opsjobs.jobs WHERE state = 'queued' ORDER BY queue LIMIT 1)
@@ -17,7 +17,7 @@ WITH RECURSIVE lines (line, queue) AS (
         SELECT queue FROM opsjobs.jobs WHERE state = 'queued' AND queue > handed_out.queue ORDER BY queue LIMIT 1
     ) AS next
 ), due AS (
-    (SELECT queue FROM lines LIMIT %(most_lines)s) UNION (SELECT queue FROM handed_out LIMIT %(most_lines)s)
+    (SELECT queue FROM lanes LIMIT %(most_lanes)s) UNION (SELECT queue FROM handed_out LIMIT %(most_lanes)s)
 ), judged AS (
     SELECT coalesce((SELECT is_paused FROM opsjobs.queues AS q WHERE q.name = due.queue), false) AS is_paused,
            EXISTS (SELECT FROM {listeners.sql} AS e WHERE due.queue = ANY (e.queues)) AS is_listened

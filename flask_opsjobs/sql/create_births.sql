@@ -5,7 +5,7 @@ CREATE TEMPORARY TABLE {births} (
     n bigint GENERATED ALWAYS AS IDENTITY,
     id bigint DEFAULT nextval('opsjobs.jobs_id_seq') NOT NULL,
     args jsonb NOT NULL,
-    line text NOT NULL,
+    lane text NOT NULL,
     limiter text,
     partition text,
     weight integer,

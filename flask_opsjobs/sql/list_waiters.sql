@@ -1,6 +1,6 @@
--- The jobs that come next out of a bucket, in the order of their lines, at most %(limit)s, without those that weigh more
--- than %(heaviest)s (NULL: all). Each queue has a line of its own; at most 200 are asked, by one probe each. Locks nothing.
--- Run by limits/page_queries.py. Indexes: jobs_by_queue, jobs_due.
+-- The jobs that come next out of a bucket, in the order of their lanes, at most %(limit)s, without those that weigh
+-- more than %(heaviest)s (NULL: all). Each queue has a lane of its own; at most 200 are asked, by one probe each. Locks
+-- nothing. Run by limits/page_queries.py. Indexes: jobs_by_queue, jobs_due.
 WITH RECURSIVE queues (name) AS (
     (SELECT queue FROM opsjobs.jobs ORDER BY queue LIMIT 1)
     UNION ALL
@@ -9,8 +9,8 @@ WITH RECURSIVE queues (name) AS (
 )
 SELECT next.* FROM (SELECT name FROM queues WHERE name IS NOT NULL LIMIT 200) AS queues CROSS JOIN LATERAL (
     SELECT id, task, queue, weight, priority, due_at FROM opsjobs.jobs
-    WHERE state = 'available' AND line = queues.name || '|' || %(limiter)s || '|' || %(partition)s
+    WHERE state = 'available' AND lane = queues.name || '|' || %(limiter)s || '|' || %(partition)s
         AND (%(heaviest)s::int IS NULL OR weight <= %(heaviest)s)
-    ORDER BY line, priority, due_at, id LIMIT %(limit)s
+    ORDER BY lane, priority, due_at, id LIMIT %(limit)s
 ) AS next
 ORDER BY next.priority, next.due_at, next.id LIMIT %(limit)s

@@ -42,7 +42,7 @@ WITH o AS MATERIALIZED (
             WHEN 'failed' THEN coalesce(d.ended_by, CASE d.kind WHEN 'discarded' THEN d.kind ELSE 'exhausted' END) END,
         ended_reason = CASE WHEN d.next = 'canceled' THEN coalesce(d.cancel_reason, d.reason) ELSE d.reason END
     FROM judged d WHERE j.id = d.id
-    RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.line, j.unique_key IS NOT NULL AS is_unique,
+    RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane, j.unique_key IS NOT NULL AS is_unique,
         j.limiter IS NOT NULL AS is_limited, j.cron_entry, d.kind = 'refused' AS is_refused
 ), noted AS (
     INSERT INTO opsjobs.attempts AS a (job_id, dispatch_no, attempt, worker_id, worker, started_at, ended_at,

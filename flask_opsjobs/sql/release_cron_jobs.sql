@@ -1,6 +1,6 @@
--- Makes the oldest job of each entry available that waited behind others of it, when none of those is left. Returns lines.
--- The caller holds the entries, so of two that end at once one sees the other. A job that somebody else works on is left:
--- who cancels it ends it, and the sweep of the cron loop finds the rest.
+-- Makes the oldest job of each entry available that waited behind others of it, when none of those is left. Returns
+-- lanes. The caller holds the entries, so of two that end at once one sees the other. A job that somebody else works on
+-- is left: who cancels it ends it, and the sweep of the cron loop finds the rest.
 -- Run by endings and by the cron loop. Index: jobs_of_cron.
 WITH first AS MATERIALIZED (
     SELECT min(j.id) AS id FROM opsjobs.jobs j
@@ -11,4 +11,4 @@ WITH first AS MATERIALIZED (
 )
 UPDATE opsjobs.jobs j SET state = 'available', due_at = greatest(j.due_at, %(now)s)
 FROM free WHERE j.id = free.id
-RETURNING j.line, j.queue
+RETURNING j.lane, j.queue

@@ -24,5 +24,5 @@ UPDATE opsjobs.jobs j SET state = d.next, worker_id = NULL, dispatched_at = NULL
     ended_by = CASE d.next WHEN 'failed' THEN 'exhausted' WHEN 'canceled' THEN 'canceled' END,
     ended_reason = CASE d.next WHEN 'canceled' THEN coalesce(d.cancel_reason, %(cause)s) WHEN 'failed' THEN %(cause)s END
 FROM judged d WHERE j.id = d.id
-RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.line, j.unique_key IS NOT NULL AS is_unique,
+RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane, j.unique_key IS NOT NULL AS is_unique,
     j.limiter IS NOT NULL AS is_limited, j.cron_entry

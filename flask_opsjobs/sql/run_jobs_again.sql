@@ -3,10 +3,10 @@
 -- The caller holds the old rows. Their births are counted, so that the books balance.
 -- Run by the doorway. Index: jobs_pkey.
 WITH born AS (
-    INSERT INTO opsjobs.jobs (task, queue, line, state, priority, args, meta, tags, max_attempts, timeout_seconds,
+    INSERT INTO opsjobs.jobs (task, queue, lane, state, priority, args, meta, tags, max_attempts, timeout_seconds,
         created_at, due_at, unique_key, unique_until, run_again_from,
         limiter, partition, weight)
-    SELECT task, queue, line, 'available', priority, args, meta, tags, max_attempts, timeout_seconds,
+    SELECT task, queue, lane, 'available', priority, args, meta, tags, max_attempts, timeout_seconds,
         %(now)s, %(now)s, CASE WHEN id = ANY (%(guarded)s::bigint[]) THEN unique_key END,
         CASE WHEN id = ANY (%(guarded)s::bigint[]) THEN unique_until END, id,
         limiter, partition, weight

@@ -1,4 +1,4 @@
--- Moves scheduled and retryable jobs that have become due to available, the longest due first. Returns their lines,
+-- Moves scheduled and retryable jobs that have become due to available, the longest due first. Returns their lanes,
 -- each with its queue and how many.
 -- SKIP LOCKED: somebody else stages, cancels or expires that row.
 -- Run by the stage loop. Index: jobs_to_stage.
@@ -8,6 +8,6 @@ WITH due AS MATERIALIZED (
     ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), staged AS (
     UPDATE opsjobs.jobs j SET state = 'available' FROM due WHERE j.id = due.id
-    RETURNING j.line, j.queue
+    RETURNING j.lane, j.queue
 )
-SELECT line, queue, count(*) FROM staged GROUP BY line, queue ORDER BY line
+SELECT lane, queue, count(*) FROM staged GROUP BY lane, queue ORDER BY lane

@@ -181,7 +181,7 @@ def test_run_again_copies_the_call_and_links_back(
     receipt = operator.run_again(job_id, **WHY)
     old = bench.job(job_id)
     new = bench.row("SELECT * FROM opsjobs.jobs WHERE run_again_from = %s", job_id)
-    same = ("task", "queue", "line", "args", "meta", "tags", "priority", "max_attempts")
+    same = ("task", "queue", "lane", "args", "meta", "tags", "priority", "max_attempts")
     assert [new[column] for column in same] == [old[column] for column in same]
     assert (new["attempt"], new["dispatch_no"], new["deadline_at"]) == (0, 0, None)
     assert new["timeout_seconds"] == 9

@@ -1,4 +1,4 @@
-"""A slot of a limited task waits in the limiter's line as any other call of it does."""
+"""A slot of a limited task waits in the limiter's lane as any other call of it does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.cron.conftest import START, Scheduler
 
 
 @pytest.mark.parametrize("when_full", ["hold", "reject"])
-def test_a_slot_of_a_limited_worker_waits_in_its_line(
+def test_a_slot_of_a_limited_worker_waits_in_its_lane(
     opsjobs: OpsJobs, scheduler: Scheduler, when_full: Any
 ) -> None:
     """Nobody could be told of a rejection, so a full limit holds a slot's job, whatever it says to callers."""
@@ -32,6 +32,6 @@ def test_a_slot_of_a_limited_worker_waits_in_its_line(
     assert [fate for _, fate, _ in scheduler.slots("fetch")] == ["ran", "ran"]
     first, second = scheduler.jobs()
     assert (first["limiter"], first["partition"], first["weight"]) == ("api", "7", 1)
-    assert first["line"] == second["line"] != first["queue"]
+    assert first["lane"] == second["lane"] != first["queue"]
     assert scheduler.bench.dispatch_all() == 1
     assert [job["state"] for job in scheduler.jobs()] == ["queued", "available"]

@@ -63,7 +63,7 @@ def test_priority_holds_and_0_goes_to_the_front(
     assert in_redis(redis_client) == [rq_id(urgent, 1), rq_id(high, 1), rq_id(low, 1)]
 
 
-def test_each_line_is_found_although_another_is_full(
+def test_each_lane_is_found_although_another_is_full(
     bench: Bench, record_job: RecordJob, redis_client: Redis, host
 ) -> None:
     for _ in range(50):
@@ -202,6 +202,6 @@ def test_the_refill_waits_until_the_window_is_below_half(
     now = read_clock(bench.connection)
     for job_id in jobs[:3]:
         bench.claim(job_id)
-    assert dispatcher.dispatch_line("default", "default", now, refill=True) == 0
+    assert dispatcher.dispatch_lane("default", "default", now, refill=True) == 0
     bench.claim(jobs[3])
-    assert dispatcher.dispatch_line("default", "default", now, refill=True) == 4
+    assert dispatcher.dispatch_lane("default", "default", now, refill=True) == 4

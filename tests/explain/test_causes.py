@@ -601,13 +601,13 @@ class TestEvidence:
         assert abs(first.until - started_at - timedelta(seconds=60)) < timedelta(seconds=1)
         assert (first.read["ahead"], second.read["ahead"], second.until) == ("0", "1", None)
 
-    def test_what_goes_before_a_limited_job_is_counted_in_its_line(self, scene: Scene) -> None:
+    def test_what_goes_before_a_limited_job_is_counted_in_its_lane(self, scene: Scene) -> None:
         running, *_ = (scene.record() for _ in range(5))
         scene.bench.dispatch(window=2)
         scene.bench.claim(running)
         reason = scene.look(scene.record_limited(concurrency=1)).reasons[0]
         assert reason.code == "workers_busy"
-        assert "and 1 due job of its line or in Redis goes before it" in reason.says
+        assert "and 1 due job of its queue and partition or in Redis goes before it" in reason.says
 
     def test_a_heavy_job_finds_too_little_room_beside_others(self, scene: Scene) -> None:
         scene.make_bench("idle")
@@ -628,11 +628,11 @@ class TestEvidence:
         (reason,) = scene.look(ids[1]).reasons
         assert reason.says == (
             "The limiter api has too few tokens for its weight of 8: 1 comes in 60 s, and "
-            "0 jobs of its line go before it."
+            "0 jobs of its queue and partition go before it."
         )
         (behind,) = scene.look(ids[2]).reasons
         assert behind.says == (
-            "1 job of its line goes before it and takes what the limiter api has room for."
+            "1 job of its queue and partition goes before it and takes what the limiter api has room for."
         )
 
     def test_who_holds_a_full_limiter(self, scene: Scene) -> None:

@@ -32,7 +32,7 @@ RecordJob = Callable[..., int]
 
 @pytest.fixture(scope="module")
 def crowd(databases: Any) -> Iterator[Flask]:
-    """A host on 50,000 jobs: most finished, a backlog of 8,000 on one line, workers of which some are busy."""
+    """A host on 50,000 jobs: most finished, a backlog of 8,000 on one lane, workers of which some are busy."""
     from flask_sqlalchemy import SQLAlchemy
 
     from flask_opsjobs import OpsJobs

@@ -63,7 +63,7 @@ def test_a_job_is_one_row_in_the_hosts_transaction(
         | {
             "task": "add",
             "queue": "default",
-            "line": "default",
+            "lane": "default",
             "state": "available",
             "origin": "opsjobs",
             "priority": 5,
@@ -107,10 +107,10 @@ def test_all_options_reach_the_row(db: SQLAlchemy, opsjobs: OpsJobs, other: Engi
     ).enqueue(to="x")
     db.session.commit()
     first, second = rows(other)
-    assert (first["queue"], first["line"], first["priority"]) == ("mail", "mail", 3)
+    assert (first["queue"], first["lane"], first["priority"]) == ("mail", "mail", 3)
     assert (first["max_attempts"], first["timeout_seconds"]) == (7, 30)
     assert first["tags"] == ["a", 'b,"\\']
-    assert (second["queue"], second["line"], second["priority"]) == ("bulk:2", "bulk:2", 0)
+    assert (second["queue"], second["lane"], second["priority"]) == ("bulk:2", "bulk:2", 0)
     assert (second["max_attempts"], second["timeout_seconds"]) == (1, None)
     assert (second["tags"], second["meta"]) == ([], {"who": "me", "when": "2026-01-01T00:00:00Z"})
     assert second["state"] == "scheduled"
@@ -317,7 +317,7 @@ def test_a_savepoint_that_is_rolled_back_takes_its_job_with_it(
     assert [row["args"]["a"] for row in rows(other)] == [1]
 
 
-def test_only_lines_with_due_jobs_are_handed_out(
+def test_only_lanes_with_due_jobs_are_handed_out(
     db: SQLAlchemy, add: Task, acts: list[list[Any]]
 ) -> None:
     add.options(delay=60).enqueue(1)

@@ -358,7 +358,7 @@ def test_a_rotated_key_answers_with_the_first_job_whoever_asks(host: Host, engin
     with connect_apart(host.engine) as connection:
         stored = {"a": 1, "b": "x", "day": None}
         for _ in range(2):
-            again, _line = enqueue_apart(connection, rotated, task, stored)
+            again, _lane = enqueue_apart(connection, rotated, task, stored)
             assert again == Enqueued(first.id, "available", conflict=True)
         assert find_same_call(connection, rotated, task, stored) == first.id
     assert scalars(engine, "SELECT id FROM opsjobs.jobs") == [first.id]

@@ -110,8 +110,8 @@ def test_a_row_that_came_from_nowhere_is_below_zero(
     job_id = record_job()
     # A copy of a row, as a careless restore would leave it.
     bench.connection.execute(
-        "INSERT INTO opsjobs.jobs (task, queue, line, state, args, max_attempts, created_at, due_at)"
-        " SELECT task, queue, line, state, args, max_attempts, created_at, due_at FROM opsjobs.jobs WHERE id = %s",
+        "INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at)"
+        " SELECT task, queue, lane, state, args, max_attempts, created_at, due_at FROM opsjobs.jobs WHERE id = %s",
         [job_id],
     )
     assert keeper.look()["default"].unaccounted == -1

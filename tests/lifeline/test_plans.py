@@ -14,7 +14,7 @@ from tests.support.plans import explain
 
 # By one INSERT: 50,000 calls of the real writers would take a minute. Only plans are asked of these rows.
 _JOBS = """
-INSERT INTO opsjobs.jobs (task, queue, line, state, args, max_attempts, dispatch_no, created_at,
+INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, dispatch_no, created_at,
     due_at, dispatched_at, started_at, ended_at, ended_by, worker_id, deadline_at)
 SELECT 'task_' || n %% 40, 'queue_' || n %% 7, 'queue_' || n %% 7, %(state)s, '{}', 5, 1, now(),
     now() + n * interval '1 s', now(), now(),

@@ -24,7 +24,7 @@ RETURNED = Outcome(kind="returned")
 Commit = Callable[..., int]
 
 
-def line(account: int = 0) -> str:
+def lane(account: int = 0) -> str:
     return f"default|api|{account}"
 
 
@@ -41,11 +41,11 @@ def leases(bench: Bench) -> list[tuple[int, int]]:
     return [(row["job_id"], row["dispatch_no"]) for row in rows]
 
 
-def test_a_limited_job_waits_in_the_line_of_its_partition(
+def test_a_limited_job_waits_in_the_lane_of_its_partition(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
     job = bench.job(commit(limited(rate=1, per=60, weight="size", burst=5), account=7, size=3))
-    assert (job["line"], job["limiter"], job["partition"], job["weight"]) == (
+    assert (job["lane"], job["limiter"], job["partition"], job["weight"]) == (
         "default|api|7",
         "api",
         "7",
@@ -60,13 +60,13 @@ def test_dispatch_hands_out_what_the_tokens_allow(
     task = limited(rate=2, per=60)
     for _ in range(5):
         commit(task)
-    assert bench.dispatch(line(), window=100) == 2
-    assert bench.dispatch(line(), window=100) == 0, "what is handed out counts"
+    assert bench.dispatch(lane(), window=100) == 2
+    assert bench.dispatch(lane(), window=100) == 0, "what is handed out counts"
 
 
 def test_a_claim_takes_a_token_and_a_lease(bench: Bench, limited: Limited, commit: Commit) -> None:
     job_id = commit(limited(rate=2, per=60))
-    bench.dispatch(line())
+    bench.dispatch(lane())
     claimed = bench.claim(job_id)
     assert isinstance(claimed, Claimed)
     assert (claimed.attempt, claimed.wait_seconds) == (1, 0.0)
@@ -88,7 +88,7 @@ def test_without_a_token_the_job_goes_back(bench: Bench, limited: Limited, commi
     job = bench.job(two)
     assert (job["state"], job["attempt"], job["dispatched_at"]) == ("available", 0, None)
     assert bench.rows("SELECT 1 FROM opsjobs.attempts WHERE job_id = %s", two) == []
-    assert bench.dispatch(line()) == 0
+    assert bench.dispatch(lane()) == 0
     assert bench.row("SELECT sum(put_back) AS n FROM opsjobs.limit_slips")["n"] == 1
 
 
@@ -97,12 +97,12 @@ def test_a_full_concurrency_holds_until_an_end(
 ) -> None:
     task = limited(concurrency=1)
     one, two = commit(task), commit(task)
-    assert bench.dispatch(line(), window=100) == 1
+    assert bench.dispatch(lane(), window=100) == 1
     bench.claim(one)
-    assert bench.dispatch(line(), window=100) == 0
+    assert bench.dispatch(lane(), window=100) == 0
     bench.record(one, 1, RETURNED)
     assert leases(bench) == []
-    assert bench.dispatch(line(), window=100) == 1
+    assert bench.dispatch(lane(), window=100) == 1
     assert isinstance(bench.claim(two), Claimed)
 
 
@@ -112,11 +112,11 @@ def test_the_claim_keeps_the_order_of_weights(
     task = limited(concurrency=4, weight="size")
     heavy, light = commit(task, size=3), commit(task, size=2)
     last = commit(task, size=1)
-    assert bench.dispatch(line(), window=100) == 1, "the second does not fit, nobody overtakes it"
+    assert bench.dispatch(lane(), window=100) == 1, "the second does not fit, nobody overtakes it"
     bench.claim(heavy)
-    assert bench.dispatch(line(), window=100) == 0
+    assert bench.dispatch(lane(), window=100) == 0
     bench.record(heavy, 1, RETURNED)
-    assert bench.dispatch(line(), window=100) == 2
+    assert bench.dispatch(lane(), window=100) == 2
     assert {bench.job(job_id)["state"] for job_id in (light, last)} == {"queued"}
 
 
@@ -127,7 +127,7 @@ def test_a_job_too_heavy_for_a_new_declaration_lets_others_pass(
     heavy, light = commit(task, size=9), commit(task, size=1)
     host.tasks.clear()
     limited(concurrency=2, weight="size")
-    assert bench.dispatch(line(), window=100) == 1
+    assert bench.dispatch(lane(), window=100) == 1
     assert (bench.job(heavy)["state"], bench.job(light)["state"]) == ("available", "queued")
 
 
@@ -137,7 +137,7 @@ def test_behind_a_job_too_heavy_the_loop_hands_out_into_every_free_place(
     """Also while others run for a week: what can never start asks for no empty bucket, and goes before nobody."""
     task = limited(concurrency=9, weight="size")
     runs, heavy = commit(task, size=1), commit(task, size=9)
-    assert bench.dispatch(line()) == 1
+    assert bench.dispatch(lane()) == 1
     bench.claim(runs)
     host.tasks.clear()
     task = limited(concurrency=2, weight="size")
@@ -253,7 +253,7 @@ def test_a_claim_asked_again_takes_nothing_twice(
 ) -> None:
     """The connection broke after its commit, before its answer."""
     job_id = commit(limited(rate=5, per=3600, concurrency=5))
-    bench.dispatch(line())
+    bench.dispatch(lane())
     assert isinstance(bench.claim(job_id), Claimed)
     again = claiming.claim(
         bench.connection, (job_id, 1), bench.worker_id, bench.name, is_retry=True
@@ -268,7 +268,7 @@ def test_an_overdue_limited_job_ends_and_takes_nothing(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
     job_id = commit(limited(concurrency=1, task={"deadline": timedelta(hours=1)}))
-    bench.dispatch(line())
+    bench.dispatch(lane())
     bench.connection.execute(
         "UPDATE opsjobs.jobs SET deadline_at = clock_timestamp() - interval '1 s'"
     )
@@ -282,7 +282,7 @@ def test_a_claim_killed_before_its_commit_took_nothing(
     task = limited(rate=5, per=3600, concurrency=5)
     one, two = make_bench(), make_bench()
     job_id = commit(task)
-    one.dispatch(line())
+    one.dispatch(lane())
     blocker = two.connection
     with blocker.transaction():
         # Whoever holds the bucket keeps the claim in the middle of its transaction.

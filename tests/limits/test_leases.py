@@ -27,7 +27,7 @@ from tests.support.engine import Bench, race
 Commit = Callable[..., int]
 RETURNED = Outcome(kind="returned")
 WHY = {"actor": "anna", "reason": "it is a test"}
-LINE = "default|api|0"
+LANE = "default|api|0"
 
 
 def held(bench: Bench) -> list[int]:
@@ -79,7 +79,7 @@ def test_a_way_out_gives_the_place_back(
 ) -> None:
     task = limited(concurrency=2)
     job_id, other = commit(task), commit(task)
-    assert bench.dispatch(LINE, window=10) == 2
+    assert bench.dispatch(LANE, window=10) == 2
     bench.claim(job_id)
     OUT[way][1](bench, job_id)
     assert bench.job(job_id)["state"] != "started"
@@ -93,11 +93,11 @@ def test_a_late_end_does_not_free_the_next_attempt_s_place(
     bench: Bench, make_bench: MakeBench, limited: Limited, commit: Commit
 ) -> None:
     job_id = commit(limited(concurrency=1))
-    bench.dispatch(LINE)
+    bench.dispatch(LANE)
     bench.claim(job_id)
     rescue(bench, job_id)
     other = make_bench("other")
-    assert other.dispatch(LINE) == 1
+    assert other.dispatch(LANE) == 1
     other.claim(job_id, 2)
     assert bench.record(job_id, 1, RETURNED) == []
     rows = bench.rows("SELECT job_id, dispatch_no FROM opsjobs.leases")
@@ -129,7 +129,7 @@ def test_no_clock_and_nothing_but_an_end_frees_a_place(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
     job_id = commit(limited(concurrency=1), account=0)
-    bench.dispatch(LINE)
+    bench.dispatch(LANE)
     bench.claim(job_id)
     later = read_clock(bench.connection) + timedelta(days=400)
     retention.retain(bench.connection, bench.host.settings, later)
@@ -142,7 +142,7 @@ def test_no_clock_and_nothing_but_an_end_frees_a_place(
 def test_what_waits_holds_no_place(bench: Bench, limited: Limited, commit: Commit) -> None:
     task = limited(concurrency=3)
     ids = [commit(task) for _ in range(3)]
-    assert bench.dispatch(LINE, window=10) == 3
+    assert bench.dispatch(LANE, window=10) == 3
     assert held(bench) == []
     operator = Operator(bench.host)
     operator.cancel(ids[0], **WHY)
@@ -151,21 +151,21 @@ def test_what_waits_holds_no_place(bench: Bench, limited: Limited, commit: Commi
     assert held(bench) == [ids[2]]
 
 
-def test_a_retry_and_a_run_again_wait_in_the_same_line(
+def test_a_retry_and_a_run_again_wait_in_the_same_lane(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
     job_id = commit(limited(rate=1, per=3600, weight="size", burst=4), size=2)
-    bench.dispatch(LINE)
+    bench.dispatch(LANE)
     bench.claim(job_id)
     bench.record(job_id, 1, Outcome(kind="discarded", reason="no"))
     operator = Operator(bench.host)
     operator.run_again(job_id, **WHY)
     operator.retry(job_id, **WHY)
-    columns = "line, limiter, partition, weight, state"
+    columns = "lane, limiter, partition, weight, state"
     rows = bench.rows(f"SELECT {columns} FROM opsjobs.jobs ORDER BY id")
     assert rows[0] == rows[1]
-    assert rows[0]["line"] == LINE
-    assert bench.dispatch(LINE, window=10) == 1, "two tokens are left for one of them"
+    assert rows[0]["lane"] == LANE
+    assert bench.dispatch(LANE, window=10) == 1, "two tokens are left for one of them"
 
 
 # --- what was claimed and not called
@@ -191,7 +191,7 @@ def test_a_job_that_is_handed_back_gives_its_tokens_back(
 ) -> None:
     task = limited(rate=1, per=3600, burst=5, concurrency=9, weight="size")
     other, job_id = commit(task, size=2), commit(task, size=3)
-    bench.dispatch(LINE, window=10)
+    bench.dispatch(LANE, window=10)
     bench.claim(other)
     claimed = bench.claim(job_id)
     assert isinstance(claimed, Claimed)
@@ -211,7 +211,7 @@ def test_tokens_that_had_no_room_meanwhile_are_not_given_back(
     """The bucket was full again when another job took a token: with the one given back it would hold too many."""
     task = limited(rate=1, per=1, burst=5, concurrency=9)
     job_id, other = commit(task), commit(task)
-    bench.dispatch(LINE, window=10)
+    bench.dispatch(LANE, window=10)
     claimed = bench.claim(job_id)
     assert isinstance(claimed, Claimed)
     later = claimed.claimed_at + timedelta(seconds=60)

@@ -13,8 +13,8 @@ from flask_opsjobs import InvalidArgs, Limit, OpsJobs
 from flask_opsjobs.engine.declare import declare
 from flask_opsjobs.errors import DeclarationError
 from flask_opsjobs.host import Host
+from flask_opsjobs.limits.lane import Place, bucket_of, lane_of
 from flask_opsjobs.limits.limit import BadLimit
-from flask_opsjobs.limits.line import Place, bucket_of, line_of
 from tests.conftest import MakeApp
 from tests.limits.conftest import Limited
 from tests.support.engine import Bench, race
@@ -147,7 +147,7 @@ def test_a_partition_that_the_display_policy_hides_is_stored_as_a_hash(
         session = app.extensions["sqlalchemy"].session
         session.commit()
         bench = Bench(app.extensions["opsjobs"])
-        rows = bench.rows("SELECT line, partition FROM opsjobs.jobs ORDER BY id")
+        rows = bench.rows("SELECT lane, partition FROM opsjobs.jobs ORDER BY id")
         bench.close()
     assert rows[0] == rows[1] != rows[2]
     assert rows[0]["partition"].startswith("#")
@@ -183,8 +183,8 @@ def test_one_name_declared_twice_alike_is_shared(limited: Limited) -> None:
 def test_what_a_partition_may_be(value: Any, partition: str) -> None:
     place = Limit("api", concurrency=1, partition=lambda arguments: value).place({})
     assert place == Place("api", partition, 1)
-    assert bucket_of(line_of("mail", place)) == ("api", partition)
-    assert bucket_of(line_of("mail", None)) is None
+    assert bucket_of(lane_of("mail", place)) == ("api", partition)
+    assert bucket_of(lane_of("mail", None)) is None
 
 
 @pytest.mark.parametrize(

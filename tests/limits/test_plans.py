@@ -1,4 +1,4 @@
-"""Each statement of limits walks the index it names, with 1,000 partitions and 50,000 jobs; a full line is a row."""
+"""Each statement of limits walks the index it names, with 1,000 partitions and 50,000 jobs; a full lane is a row."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.support.plans import explain
 
 # By one INSERT: 50,000 calls of the real writers would take a minute. Only plans are asked of these rows.
 _JOBS = """
-INSERT INTO opsjobs.jobs (task, queue, line, state, args, max_attempts, created_at, due_at, dispatched_at,
+INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, dispatched_at,
     limiter, partition, weight)
-SELECT 'w', 'default', 'default|api|' || n % %(lines)s, %(state)s, '{}', 5, now(), now() + n * interval '1 s', now(),
-    'api', (n % %(lines)s)::text, 1
+SELECT 'w', 'default', 'default|api|' || n % %(lanes)s, %(state)s, '{}', 5, now(), now() + n * interval '1 s', now(),
+    'api', (n % %(lanes)s)::text, 1
 FROM generate_series(1, %(many)s) AS n
 """.replace("n %", "n %%").replace("%%(", "%(")
 _OTHERS = """
-INSERT INTO opsjobs.jobs (task, queue, line, state, args, max_attempts, created_at, due_at, ended_at, ended_by)
+INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, ended_at, ended_by)
 SELECT 'w', 'default', 'default', 'finished', '{}', 5, now(), now(), now(), 'returned' FROM generate_series(1, 20000);
 INSERT INTO opsjobs.limiters (name, rate, per_seconds, burst, concurrency, when_full, declared_at, declared_by)
 VALUES ('api', 10, 60, 10, 10, 'hold', now(), 'test');
@@ -44,8 +44,8 @@ def big(databases: Any) -> Iterator[Connection]:
     url = databases.migrated()
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(plain, autocommit=True) as connection:
-        connection.execute(_JOBS, {"state": "available", "many": 30_000, "lines": 1_000})
-        connection.execute(_JOBS, {"state": "queued", "many": 200, "lines": 100})
+        connection.execute(_JOBS, {"state": "available", "many": 30_000, "lanes": 1_000})
+        connection.execute(_JOBS, {"state": "queued", "many": 200, "lanes": 100})
         for statement in _OTHERS.split(";"):
             connection.execute(statement)
         for table in ("jobs", "buckets", "leases", "limiters", "limit_minutes", "limit_rejections"):
@@ -62,14 +62,14 @@ _MANY = {
     "with_waiting": False,
 }
 _DISPATCH = {
-    "line": "default|api|7", "queue": "default", "window": 1_000, "late_seconds": 45, "refill": False,
+    "lane": "default|api|7", "queue": "default", "window": 1_000, "late_seconds": 45, "refill": False,
     "room": 3, "most": 10,
 }  # fmt: skip
 CASES: dict[str, tuple[str, set[str], dict[str, Any]]] = {
     "one": ("look_at_buckets", {"buckets_pkey", "leases_by_bucket", "jobs_limited"}, _ONE),
     "many": ("look_at_buckets", {"leases_by_bucket", "jobs_limited"}, _MANY),
-    "walk": ("find_due_lines", {"jobs_due"}, {"queue": None}),
-    "dispatch": ("dispatch_line", {"jobs_due", "jobs_queued"}, _DISPATCH),
+    "walk": ("find_due_lanes", {"jobs_due"}, {"queue": None}),
+    "dispatch": ("dispatch_lane", {"jobs_due", "jobs_queued"}, _DISPATCH),
     "lock": ("lock_bucket", {"buckets_pkey"}, {"limiter": "api", "partition": "7"}),
     "set back": ("set_buckets_back", {"buckets_pkey"}, {"limiters": ["api"], "partitions": ["7"]}),
     "free": ("free_leases", {"leases_pkey"}, {"job_ids": [1, 2], "dispatch_nos": [1, 1]}),
@@ -105,8 +105,8 @@ def test_it_walks_its_indexes(big: Connection, case: str) -> None:
     assert all(index in said for index in indexes)
 
 
-def test_a_walk_over_full_lines_reads_a_row_of_each(big: Connection) -> None:
-    nodes = explain(big, "find_due_lines", {"queue": None})
+def test_a_walk_over_full_lanes_reads_a_row_of_each(big: Connection) -> None:
+    nodes = explain(big, "find_due_lanes", {"queue": None})
     read = sum(
         node["Actual Rows"] * node["Actual Loops"]
         for node in nodes
@@ -115,8 +115,8 @@ def test_a_walk_over_full_lines_reads_a_row_of_each(big: Connection) -> None:
     assert read <= 1_010, "of 30,000 that wait"
 
 
-def test_a_dispatch_of_a_limited_line_locks_no_more_than_its_room(big: Connection) -> None:
+def test_a_dispatch_of_a_limited_lane_locks_no_more_than_its_room(big: Connection) -> None:
     (now,) = big.execute("SELECT clock_timestamp()").fetchone() or (None,)
-    nodes = explain(big, "dispatch_line", {**_DISPATCH, "now": now})
+    nodes = explain(big, "dispatch_lane", {**_DISPATCH, "now": now})
     (locks,) = [node for node in nodes if node["Node Type"] == "LockRows"]
     assert locks["Actual Rows"] <= 3

@@ -49,7 +49,7 @@ def test_a_queue_that_nobody_serves(session: Session, state: str) -> None:
     make_worker(session, "missing", queues=["reports"], ended_at=ago(days=2))
     make_job(session, state, queue="crm")
     make_job(session, state, queue="reports")
-    make_job(session, state, queue="reports", line="reports/partition 7")
+    make_job(session, state, queue="reports", lane="reports/partition 7")
     assert _badges(session) == {"queues": Badge(1, "blocked", "queue without a worker")}
 
 

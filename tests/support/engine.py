@@ -39,12 +39,12 @@ class Bench:
             now=read_clock(self.connection),
         )
 
-    def dispatch(self, line: str = "default", *, window: int | None = None) -> int:
-        """Hand out what the window allows on a line."""
+    def dispatch(self, lane: str = "default", *, window: int | None = None) -> int:
+        """Hand out what the window allows on a lane."""
         settings = replace(self.host.settings, window=window)
         dispatcher = Dispatcher(self.connection, self.host.broker, settings)
-        queue = line.partition("|")[0]
-        return dispatcher.dispatch_line(line, queue, read_clock(self.connection))
+        queue = lane.partition("|")[0]
+        return dispatcher.dispatch_lane(lane, queue, read_clock(self.connection))
 
     def dispatch_all(self) -> int:
         """One pass of the dispatch loop."""

@@ -1,4 +1,4 @@
-"""The limits of `make bench`: rates of starts with eight workers, and passes over a thousand lines; prints numbers."""
+"""The limits of `make bench`: rates of starts with eight workers, and passes over a thousand lanes; prints numbers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def measure(seconds: float) -> None:
             servers.prepare(f"{rate},{per},{burst},")
             print(f"{name:32}" + _apart("rate", rate / per, burst, seconds), flush=True)
         servers.prepare("1,3600,1,")
-        print(_apart("lines", 1_000))
+        print(_apart("lanes", 1_000))
     finally:
         servers.close()
 
@@ -119,8 +119,8 @@ def _judge(starts: Sequence[float], speed: float, burst: int, seconds: float) ->
     return f"{len(starts):9,}{most:12,.0f}{share:13.1%}{over:20.2f}"
 
 
-def _lines(count: int) -> None:
-    """How long a pass of the dispatch loop takes over so many full lines, and whether another job starts at once."""
+def _lanes(count: int) -> None:
+    """How long a pass of the dispatch loop takes over so many full lanes, and whether another job starts at once."""
     from flask_opsjobs.db import connect_apart
     from flask_opsjobs.engine.declare import declare
     from flask_opsjobs.engine.dispatch import Dispatcher, read_clock
@@ -145,7 +145,7 @@ def _lines(count: int) -> None:
         took = [
             _timed(lambda: dispatcher.dispatch_all(read_clock(connection)), 0) for _ in range(30)
         ]
-        print(f"\n{count:,} full lines and one of 100,000 waiters: a pass takes {_ms(took)}")
+        print(f"\n{count:,} full lanes and one of 100,000 waiters: a pass takes {_ms(took)}")
         began = time.perf_counter()
         limited.enqueue(account=count + 1)
         db.session.commit()
@@ -177,8 +177,8 @@ def _flask(*command: str) -> subprocess.Popen[bytes]:
 def _main(what: str, *numbers: str) -> None:
     if what == "rate":
         print(_rate(float(numbers[0]), int(numbers[1]), float(numbers[2])))
-    elif what == "lines":
-        _lines(int(numbers[0]))
+    elif what == "lanes":
+        _lanes(int(numbers[0]))
     else:
         measure(float(numbers[0]))
 

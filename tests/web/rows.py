@@ -70,7 +70,7 @@ def make_job(session: Session, state: str = "available", **values: Any) -> Job:
         "error": "GatewayTimeout: no answer" if state in ("failed", "retryable") else None,
     }
     merged = defaults | values
-    job = Job(**merged | {"line": merged.get("line", merged["queue"])})
+    job = Job(**merged | {"lane": merged.get("lane", merged["queue"])})
     session.add(job)
     session.flush()
     return job
@@ -233,10 +233,10 @@ def make_limiter(session: Session, name: str = "customer-api", **values: Any) ->
 def make_limited(
     session: Session, partition: str = "42", state: str = "available", **values: Any
 ) -> Job:
-    """A job that waits in a line of the limiter, or holds a place of it, flushed."""
+    """A job that waits in a lane of the limiter, or holds a place of it, flushed."""
     limiter = values.pop("limiter", "customer-api")
     job = make_job(
-        session, state, line=f"default|{limiter}|{partition}", limiter=limiter, partition=partition,
+        session, state, lane=f"default|{limiter}|{partition}", limiter=limiter, partition=partition,
         **{"weight": 1, **values},
     )  # fmt: skip
     if state == "started":

@@ -327,7 +327,7 @@ def test_an_empty_audit_a_lost_head_and_a_lost_key_are_said(
 def test_rows_outside_the_chain_are_shown_nowhere_and_that_they_are_there_is_said(
     get: Get, session: Session
 ) -> None:
-    job = make_job(session, "failed", queue="mail", line="mail")
+    job = make_job(session, "failed", queue="mail", lane="mail")
     target = f"job/{job.id}"
     for _ in range(2):
         make_event(session, action="job.retry", subject=target, targets=(target,))

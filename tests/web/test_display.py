@@ -41,7 +41,7 @@ def _carry(session: Session, text: str, names: str, *, labels: str | None = None
     jobs = {}
     for state in ("failed", "started", "canceled", "finished", "retryable", "available"):
         job = jobs[state] = make_job(
-            session, state, task=names, queue=names, line=labels, args=payload, meta=payload,
+            session, state, task=names, queue=names, lane=labels, args=payload, meta=payload,
             tags=[labels], error=f"{text}\nand a second line of {text}", dispatch_no=2,
             ended_reason=text if state in ("failed", "canceled") else None,
         )  # fmt: skip

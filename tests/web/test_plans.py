@@ -20,7 +20,7 @@ FROM generate_series(1, 2000) n, generate_series(1, 20) q;
 INSERT INTO opsjobs.rollups (minute, queue, finished)
 SELECT date_trunc('minute', now()) - n * interval '1 min', 'queue_' || q, n
 FROM generate_series(1, 2000) n, generate_series(1, 20) q;
-INSERT INTO opsjobs.jobs (task, queue, line, state, args, max_attempts, dispatch_no, created_at, due_at, started_at)
+INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, dispatch_no, created_at, due_at, started_at)
 SELECT 'w', 'q', 'q', 'started', '{}', 5, 1, now(), now(), now() FROM generate_series(1, 30000);
 INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, worker, started_at)
 SELECT id, 1, 1, 'e', now() FROM opsjobs.jobs;

@@ -191,7 +191,7 @@ def test_a_name_of_any_shape_has_its_page_and_its_verbs(
     name: str, client: FlaskClient, session: Session
 ) -> None:
     # Plain RQ takes any text as a queue's name, and a worker may listen to it.
-    make_job(session, "available", queue=name, line=name)
+    make_job(session, "available", queue=name, lane=name)
     session.commit()
     (link,) = soup(client.get("/ops/jobs/queues").text).select("tbody th a")
     assert str(link["href"]).startswith("/ops/jobs/queues/")

@@ -64,7 +64,7 @@ def raw(job_id: str) -> Response:
     declared = host().tasks.get(job["task"])
     redacted = declared.redact if declared else ()
     if not _access.may_see_partition(job["limiter"], job["partition"]):
-        job = {**job, **dict.fromkeys(("line", "partition"), NO_PAYLOAD)}
+        job = {**job, **dict.fromkeys(("lane", "partition"), NO_PAYLOAD)}
     title = f"Raw row of {job['task']} {job['id']}"
     rows: dict[str, Any] = {"job": job, "attempts": attempts, "redacted": redacted}
     return _pages.document("job_raw.html", "jobs", title, read.now, **rows)

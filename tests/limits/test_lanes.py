@@ -1,4 +1,4 @@
-"""Limited lines in the engine: recorded per row, walked, refilled when a place is free, and cheap to keep."""
+"""Limited lanes in the engine: recorded per row, walked, refilled when a place is free, and cheap to keep."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ RETURNED = Outcome(kind="returned")
 
 
 def places(bench: Bench) -> list[tuple[str, str, str, int]]:
-    rows = bench.rows("SELECT line, limiter, partition, weight FROM opsjobs.jobs ORDER BY id")
+    rows = bench.rows("SELECT lane, limiter, partition, weight FROM opsjobs.jobs ORDER BY id")
     return [tuple(row.values()) for row in rows]  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("unique", [None, Unique(by=["account", "size"], until="ended")])
-def test_many_rows_each_wait_in_their_own_line(
+def test_many_rows_each_wait_in_their_own_lane(
     bench: Bench, limited: Limited, db: SQLAlchemy, unique: Unique | None
 ) -> None:
     task = limited(concurrency=9, weight="size", task={"unique": unique})
@@ -126,7 +126,7 @@ def test_many_partitions_with_one_job_each_are_handed_out_by_flushes(
     assert states == ["finished", "finished", "queued", "queued", "available"]
 
 
-def test_the_line_whose_first_job_is_oldest_comes_first(
+def test_the_lane_whose_first_job_is_oldest_comes_first(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
     task = limited(concurrency=1)

@@ -1,5 +1,5 @@
--- Takes the best due jobs of one line, as many as the window of its queue allows, and marks them handed to RQ; of a
--- limited line only a weight of %(room)s in all, in order, passing by those above %(most)s, which can never start.
+-- Takes the best due jobs of one lane, as many as the window of its queue allows, and marks them handed to RQ; of a
+-- limited lane only a weight of %(room)s in all, in order, passing by those above %(most)s, which can never start.
 -- Returns how much room there was, and beside it each job taken, with what its delivery must carry; one row without a
 -- job when none was. The caller commits, synchronously, and only then pushes: a number that a delivery bears must never
 -- be issued again, not even after a crash.
@@ -21,7 +21,7 @@ WITH window_size AS MATERIALIZED (
     FROM window_size, in_redis
 ), picked AS MATERIALIZED (
     SELECT id, priority, due_at, weight FROM opsjobs.jobs
-    WHERE line = %(line)s AND state = 'available' AND origin = 'opsjobs'
+    WHERE lane = %(lane)s AND state = 'available' AND origin = 'opsjobs'
       AND (%(most)s::int IS NULL OR weight <= %(most)s)
     ORDER BY priority, due_at, id
     LIMIT (SELECT least(free, %(room)s::bigint) FROM room)

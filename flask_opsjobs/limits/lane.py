@@ -1,4 +1,4 @@
-"""The line of a job as text: its queue, or `queue|limiter|partition`; no queue and no limiter may hold the bar."""
+"""Writes a job's lane as text: `queue`, or `queue|limiter|partition`; queues and limiters may not hold the bar."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Place(NamedTuple):
     weight: int
 
 
-def line_of(queue: str, place: Place | None) -> str:
-    """The line of a job in this queue."""
+def lane_of(queue: str, place: Place | None) -> str:
+    """The lane of a job in this queue."""
     return queue if place is None else _BAR.join((queue, place.limiter, place.partition))
 
 
-def bucket_of(line: str) -> tuple[str, str] | None:
-    """The limiter and the partition that a line draws from; None for a queue's own line."""
-    parts = line.split(_BAR, 2)
+def bucket_of(lane: str) -> tuple[str, str] | None:
+    """The limiter and the partition that a lane draws from; None for a queue's own lane."""
+    parts = lane.split(_BAR, 2)
     return (parts[1], parts[2]) if len(parts) == 3 else None
