@@ -1,7 +1,8 @@
 """Our loggers: what each of them says stands on lines of its own, whoever wrote the names and paths in it, and without
 the values that a database error quotes.
 
-The heads of the audit's chain are witnessed by the log, so nobody may write a line there that passes for one of ours.
+The heads of the audit's chain are also written to the log, so nobody may write a line there that passes for one of
+ours.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Directives that show what the code says: of jobs, causes, settings, cron and limits.
+"""Directives that show what the code says: of jobs, reasons, settings, cron and limits.
 
 So no page repeats a list that stands in the code, and none can fall behind it.
 """
@@ -14,7 +14,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from flask_opsjobs import settings
 from flask_opsjobs.cron import lifecycle as cron
-from flask_opsjobs.explain.causes import CAUSES
+from flask_opsjobs.explain.reason_kinds import REASON_KINDS
 from flask_opsjobs.jobs import lifecycle
 from flask_opsjobs.limits.words import GLOSSARY
 
@@ -67,15 +67,15 @@ class Endings(_Table):
             yield f"`{word}`", meaning
 
 
-class Causes(_Table):
-    """Every cause for which a job may not be running, in the order in which they decide."""
+class Reasons(_Table):
+    """Every reason why a job may not be running, in the order in which they decide."""
 
     head = ("code", "holds when", "what helps", "action")
 
     def rows(self) -> Iterable[tuple[str, ...]]:
-        for cause in CAUSES:
-            action = f"`{cause.action}`" if cause.action else ""
-            yield f"`{cause.code}`", cause.holds, cause.helps, action
+        for kind in REASON_KINDS:
+            action = f"`{kind.action}`" if kind.action else ""
+            yield f"`{kind.code}`", kind.holds, kind.helps, action
 
 
 class LimitWords(SphinxDirective):
@@ -140,7 +140,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("job-arrows", Arrows)
     app.add_directive("job-endings", Endings)
     app.add_directive("job-diagram", Diagram)
-    app.add_directive("explain-causes", Causes)
+    app.add_directive("explain-reasons", Reasons)
     app.add_directive("cron-overlaps", Overlaps)
     app.add_directive("cron-catch-ups", CatchUps)
     app.add_directive("cron-fates", Fates)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from ..engine import facts
-from ..explain.reasons import count
+from ..explain.make_reason import count
 from ..host import Host
 from ..limits import page_queries
 from ..limits.bucket import level

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..explain.reasons import count
+from ..explain.make_reason import count
 from ..limits.limit import BadLimit, Limit
 from ..limits.outcome import Outcome
 from ..limits.simulation import Job

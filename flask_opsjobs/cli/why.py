@@ -12,7 +12,7 @@ from flask.cli import with_appcontext
 
 from ..engine.facts import explain_apart
 from ..errors import UnknownJob
-from ..explain.reasons import as_text
+from ..explain.make_reason import as_text
 from ..explain.shapes import Explanation, Reason
 from ..jobs import search_ids
 from ..web._display import Display
@@ -71,7 +71,7 @@ def _of_reason(number: int, reason: Reason, clean: Callable[[str], str]) -> Iter
         if moment is not None:
             yield f"   {word} {as_text(moment)}"
     read = ", ".join(f"{name} {value}" for name, value in reason.read.items())
-    yield f"   read {as_text(reason.read_at)}, witness {reason.witness}: {clean(read)}"
+    yield f"   read {as_text(reason.read_at)}, reported by {reason.source}: {clean(read)}"
     yield f"   {clean(reason.todo)}"
     if reason.action:
         yield f"   helps: {reason.action} on {clean(reason.target or '')}"

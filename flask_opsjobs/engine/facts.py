@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 
 from ..db import OLDEST_SCHEMA
 from ..errors import ConfigError, UnknownJob
-from ..explain.explain import explain_schema, judge
-from ..explain.queries import find_seen
-from ..explain.seen import JobSeen
+from ..explain.evidence import JobEvidence
+from ..explain.explain import explain_evidence, explain_schema
+from ..explain.queries import find_evidence
 from ..explain.shapes import Explanation
 from ..facts import RedisFacts
 from ..host import Host
@@ -35,22 +35,22 @@ def explain(
     Reads through the session it gets, then asks Redis once, for 0.2 s at most, when the answer depends on it. Without
     `names_partition` no word says the partition of its limiter, which is a value of the job's arguments.
     """
-    seen = find_seen(session, job_id, now, host.settings)
-    if seen is None:
+    evidence = find_evidence(session, job_id, now, host.settings)
+    if evidence is None:
         return None
-    if seen.limit is not None:
-        seen = replace(seen, limit=replace(seen.limit, is_named=names_partition))
-    if seen.is_due:
-        job = seen.job
+    if evidence.limit is not None:
+        evidence = replace(evidence, limit=replace(evidence.limit, is_named=names_partition))
+    if evidence.is_due:
+        job = evidence.job
         delivery = name_of(job.id, job.dispatch_no) if job.state == "queued" else None
-        seen = replace(seen, redis=read_redis_facts(host, job.queue, delivery, now))
-        if seen.is_lost and seen.redis is not None and not _is_still_queued(host, job):
+        evidence = replace(evidence, redis=read_redis_facts(host, job.queue, delivery, now))
+        if evidence.is_lost and evidence.redis is not None and not _is_still_queued(host, job):
             # A worker took it after the session's snapshot and before Redis was asked.
-            seen = replace(seen, redis=replace(seen.redis, is_running=True))
-    return judge(seen)
+            evidence = replace(evidence, redis=replace(evidence.redis, is_running=True))
+    return explain_evidence(evidence)
 
 
-def _is_still_queued(host: Host, job: JobSeen) -> bool:
+def _is_still_queued(host: Host, job: JobEvidence) -> bool:
     """A second look, beside the session's snapshot: absence from Redis proves nothing of a job that has moved on."""
     asked = "SELECT state = 'queued' AND dispatch_no = %s FROM opsjobs.jobs WHERE id = %s"
     with host.spare.one() as connection:

@@ -1,4 +1,4 @@
-"""Explain: every reason why a job is not running, in the order in which they decide; reading and judging apart."""
+"""Explains why a job is not running: gathers the evidence, then every reason in the order in which they decide."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from ..db import OLDEST_SCHEMA, SCHEMA_VERSION
 from ..facts import RedisFacts
 from ..jobs.lifecycle import FINAL
 from ..settings import Settings
-from . import rules_of_engine, rules_of_job, rules_of_limit, rules_of_queue
-from .causes import CAUSES
+from . import engine_reasons, job_reasons, limit_reasons, queue_reasons
 from .clear import list_clear
-from .queries import find_seen
-from .reasons import as_text, count
-from .seen import Seen
+from .evidence import Evidence
+from .make_reason import as_text, count
+from .queries import find_evidence
+from .reason_kinds import REASON_KINDS
 from .shapes import Explanation, Reason
 
-Rule = Callable[[Seen], Iterator[Reason]]
+Finder = Callable[[Evidence], Iterator[Reason]]
 
-RULES: Mapping[str, Rule] = {
-    "deadline_passed": rules_of_job.deadline_passed,
-    "cancel_requested": rules_of_job.cancel_requested,
-    "worker_silent": rules_of_job.worker_silent,
-    "deferred": rules_of_job.deferred,
-    "scheduled": rules_of_job.scheduled,
-    "backing_off": rules_of_job.backing_off,
-    "queue_paused": rules_of_queue.queue_paused,
-    "queue_draining": rules_of_queue.queue_draining,
-    "limit_unknown": rules_of_limit.limit_unknown,
-    "limit_weight": rules_of_limit.limit_weight,
-    "redis_away": rules_of_engine.redis_away,
-    "workers_suspended": rules_of_engine.workers_suspended,
-    "no_live_worker": rules_of_queue.no_live_worker,
-    "delivery_lost": rules_of_engine.delivery_lost,
-    "loop_silent": rules_of_engine.loop_silent,
-    "loop_failing": rules_of_engine.loop_failing,
-    "limit_cooldown": rules_of_limit.limit_cooldown,
-    "limit_concurrency": rules_of_limit.limit_concurrency,
-    "limit_tokens": rules_of_limit.limit_tokens,
-    "limit_behind": rules_of_limit.limit_behind,
-    "workers_busy": rules_of_queue.workers_busy,
-    "window_full": rules_of_queue.window_full,
-    "handed_back": rules_of_job.handed_back,
+FINDERS: Mapping[str, Finder] = {
+    "deadline_passed": job_reasons.deadline_passed,
+    "cancel_requested": job_reasons.cancel_requested,
+    "worker_silent": job_reasons.worker_silent,
+    "deferred": job_reasons.deferred,
+    "scheduled": job_reasons.scheduled,
+    "backing_off": job_reasons.backing_off,
+    "queue_paused": queue_reasons.queue_paused,
+    "queue_draining": queue_reasons.queue_draining,
+    "limit_unknown": limit_reasons.limit_unknown,
+    "limit_weight": limit_reasons.limit_weight,
+    "redis_away": engine_reasons.redis_away,
+    "workers_suspended": engine_reasons.workers_suspended,
+    "no_live_worker": queue_reasons.no_live_worker,
+    "delivery_lost": engine_reasons.delivery_lost,
+    "loop_silent": engine_reasons.loop_silent,
+    "loop_failing": engine_reasons.loop_failing,
+    "limit_cooldown": limit_reasons.limit_cooldown,
+    "limit_concurrency": limit_reasons.limit_concurrency,
+    "limit_tokens": limit_reasons.limit_tokens,
+    "limit_behind": limit_reasons.limit_behind,
+    "workers_busy": queue_reasons.workers_busy,
+    "window_full": queue_reasons.window_full,
+    "handed_back": job_reasons.handed_back,
 }
 
 
@@ -65,56 +65,56 @@ def explain_job(
     """
     if schema < OLDEST_SCHEMA:
         return explain_schema(job_id, schema, now)
-    seen = find_seen(session, job_id, now, settings)
-    return None if seen is None else judge(replace(seen, redis=redis))
+    evidence = find_evidence(session, job_id, now, settings)
+    return None if evidence is None else explain_evidence(replace(evidence, redis=redis))
 
 
-def judge(seen: Seen) -> Explanation:
-    """The explanation of what was seen."""
+def explain_evidence(evidence: Evidence) -> Explanation:
+    """The explanation that the evidence gives. Pure."""
     reasons = tuple(
         reason
-        for cause in CAUSES
-        if (rule := RULES.get(cause.code)) is not None
-        for reason in rule(seen)
+        for kind in REASON_KINDS
+        if (find_reasons := FINDERS.get(kind.code)) is not None
+        for reason in find_reasons(evidence)
     )
-    lacking = tuple(_lacking(seen, reasons))
+    lacking = tuple(_lacking(evidence, reasons))
     return Explanation(
-        job_id=seen.job.id,
-        state=seen.job.state,
+        job_id=evidence.job.id,
+        state=evidence.job.state,
         reasons=reasons,
-        clear=tuple(list_clear(seen, {reason.code for reason in reasons})),
+        clear=tuple(list_clear(evidence, {reason.code for reason in reasons})),
         completeness="partial evidence" if lacking else "complete",
         lacking=lacking,
-        read_at=seen.now,
-        says=_summary(seen, reasons),
+        read_at=evidence.now,
+        says=_summary(evidence, reasons),
     )
 
 
-def _lacking(seen: Seen, reasons: tuple[Reason, ...]) -> Iterator[str]:
-    if seen.is_due and seen.redis is None:
+def _lacking(evidence: Evidence, reasons: tuple[Reason, ...]) -> Iterator[str]:
+    if evidence.is_due and evidence.redis is None:
         yield "Redis was not asked"
-    elif seen.is_due and seen.redis is not None and not seen.redis.is_reachable:
+    elif evidence.is_due and evidence.redis is not None and not evidence.redis.is_reachable:
         yield "Redis could not be read"
     may_be_plain = "no_live_worker" in {reason.code for reason in reasons}
-    if seen.is_orphaned:
-        may_be_plain = seen.worker is not None and seen.worker.kind == "plain"
-    if may_be_plain and not seen.is_awake("observe"):
+    if evidence.is_orphaned:
+        may_be_plain = evidence.worker is not None and evidence.worker.kind == "plain"
+    if may_be_plain and not evidence.is_awake("observe"):
         yield "plain RQ workers are not seen while the observe loop is silent"
 
 
-def _summary(seen: Seen, reasons: tuple[Reason, ...]) -> str:
-    job = seen.job
+def _summary(evidence: Evidence, reasons: tuple[Reason, ...]) -> str:
+    job = evidence.job
     if job.state in FINAL:
         return f"It has ended: {job.state}."
     if job.state == "started":
-        return _running(seen)
+        return _running(evidence)
     if reasons:
         return f"{count(len(reasons), 'reason')}{', the first one decides' * (len(reasons) > 1)}."
     return "Nothing is in its way: it moves on by itself any moment."
 
 
-def _running(seen: Seen) -> str:
-    who, since = seen.worker, as_text(seen.job.started_at)
+def _running(evidence: Evidence) -> str:
+    who, since = evidence.worker, as_text(evidence.job.started_at)
     if who is None:
         return f"It is started since {since}, and its worker is not known any more; the watch loop puts it back."
     if not who.is_alive:
@@ -131,7 +131,7 @@ def explain_schema(job_id: int, schema: int, now: datetime) -> Explanation:
         code="schema_behind",
         says=f"The database's schema {state}, this code needs {SCHEMA_VERSION}: no worker and no loop starts.",
         read={"schema_version": str(schema), "oldest_supported": str(OLDEST_SCHEMA)},
-        witness="observer",
+        source="observer",
         read_at=now,
         todo="Run `flask opsjobs install`, then `flask db upgrade`.",
     )

@@ -1,4 +1,4 @@
-"""What Postgres says about why a job is not running: a fixed number of small reads, as many as its state asks for."""
+"""Reads from Postgres the evidence why a job is not running: a few small reads, as many as its state needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ from ..limits import queries as limit_queries
 from ..limits.models import Bucket, Lease, Limiter
 from ..queues.models import Queue
 from ..settings import Settings
-from .seen import AttemptSeen, JobSeen, LimitSeen, Listener, QueueSeen, Seen, Window
+from .evidence import (
+    AttemptEvidence,
+    Evidence,
+    JobEvidence,
+    LimitEvidence,
+    Listener,
+    QueueEvidence,
+    Window,
+)
 
 # Counting and listing stop here: "1,000+".
 MOST_AHEAD = 1_000
@@ -27,66 +35,70 @@ MOST_LISTENERS = 200
 MOST_HOLDERS = 5
 
 
-def find_seen(session: Session, job_id: int, now: datetime, settings: Settings) -> Seen | None:
-    """All that the rules need, as far as Postgres knows it; None when there is no such job."""
-    columns = [getattr(Job, name) for name in JobSeen.__annotations__]
+def find_evidence(
+    session: Session, job_id: int, now: datetime, settings: Settings
+) -> Evidence | None:
+    """All that the reasons need, as far as Postgres knows it; None when there is no such job."""
+    columns = [getattr(Job, name) for name in JobEvidence.__annotations__]
     row = session.execute(select(*columns).where(Job.id == job_id)).one_or_none()
     if row is None:
         return None
-    seen = Seen(now, settings, JobSeen(*row))
-    if seen.job.state in FINAL:
-        return seen
-    if seen.job.state == "started":
-        seen = replace(seen, worker=_worker(session, seen))
-        return replace(seen, loops=_loops(session, now)) if seen.is_orphaned else seen
-    if seen.job.state == "deferred" and seen.job.cron_entry is not None:
-        seen = replace(seen, waits_for=_waits_for(session, seen.job))
-    seen = replace(
-        seen,
-        queue=_queue(session, seen.job.queue),
-        last_attempt=_last_attempt(session, seen.job),
+    evidence = Evidence(now, settings, JobEvidence(*row))
+    if evidence.job.state in FINAL:
+        return evidence
+    if evidence.job.state == "started":
+        evidence = replace(evidence, worker=_worker(session, evidence))
+        return replace(evidence, loops=_loops(session, now)) if evidence.is_orphaned else evidence
+    if evidence.job.state == "deferred" and evidence.job.cron_entry is not None:
+        evidence = replace(evidence, waits_for=_waits_for(session, evidence.job))
+    evidence = replace(
+        evidence,
+        queue=_queue(session, evidence.job.queue),
+        last_attempt=_last_attempt(session, evidence.job),
         loops=_loops(session, now),
     )
-    if seen.is_due:
-        return _with_the_way(session, seen)
+    if evidence.is_due:
+        return _with_the_way(session, evidence)
     # It may have become too heavy while it waits for its time, and a cooldown may outlast that.
-    return replace(seen, limit=_limit(session, seen.job)) if seen.is_early else seen
+    return replace(evidence, limit=_limit(session, evidence.job)) if evidence.is_early else evidence
 
 
-def _with_the_way(session: Session, seen: Seen) -> Seen:
+def _with_the_way(session: Session, evidence: Evidence) -> Evidence:
     """What stands between a due job and its start."""
-    seen = replace(seen, listeners=_listeners(session, seen), window=_window(session, seen))
-    if not seen.alive:
-        seen = replace(seen, last_listener=_last_listener(session, seen))
-    limit = _limit(session, seen.job)
-    if seen.job.state == "queued":
-        return replace(seen, limit=limit)
+    evidence = replace(
+        evidence, listeners=_listeners(session, evidence), window=_window(session, evidence)
+    )
+    if not evidence.alive:
+        evidence = replace(evidence, last_listener=_last_listener(session, evidence))
+    limit = _limit(session, evidence.job)
+    if evidence.job.state == "queued":
+        return replace(evidence, limit=limit)
     if limit is None:
-        return replace(seen, ahead=_ahead(session, seen.job, None)[0])
+        return replace(evidence, ahead=_ahead(session, evidence.job, None)[0])
     # What can never start is passed by: it goes before nobody.
     heaviest = None if limit.shape is None else limit.shape.most
-    ahead, weight = _ahead(session, seen.job, heaviest)
-    return replace(seen, ahead=ahead, limit=replace(limit, ahead_weight=weight))
+    ahead, weight = _ahead(session, evidence.job, heaviest)
+    return replace(evidence, ahead=ahead, limit=replace(limit, ahead_weight=weight))
 
 
-def _queue(session: Session, name: str) -> QueueSeen:
-    columns = [getattr(Queue, name) for name in QueueSeen.__annotations__]
+def _queue(session: Session, name: str) -> QueueEvidence:
+    columns = [getattr(Queue, name) for name in QueueEvidence.__annotations__]
     row = session.execute(select(*columns).where(Queue.name == name)).one_or_none()
-    return QueueSeen() if row is None else QueueSeen(*row)
+    return QueueEvidence() if row is None else QueueEvidence(*row)
 
 
 def _loops(session: Session, now: datetime) -> Mapping[str, LoopRow]:
     return {loop.loop: loop for loop in list_loops(session, now)}
 
 
-def _last_attempt(session: Session, job: JobSeen) -> AttemptSeen | None:
-    columns = [getattr(Attempt, name) for name in AttemptSeen.__annotations__]
+def _last_attempt(session: Session, job: JobEvidence) -> AttemptEvidence | None:
+    columns = [getattr(Attempt, name) for name in AttemptEvidence.__annotations__]
     mine = select(*columns).where(Attempt.job_id == job.id)
     row = session.execute(mine.order_by(Attempt.dispatch_no.desc()).limit(1)).one_or_none()
-    return None if row is None else AttemptSeen(*row)
+    return None if row is None else AttemptEvidence(*row)
 
 
-def _waits_for(session: Session, job: JobSeen) -> Sequence[int]:
+def _waits_for(session: Session, job: JobEvidence) -> Sequence[int]:
     """The jobs of its cron entry that must end first."""
     others = select(Job.id).where(
         Job.cron_entry == job.cron_entry, Job.ended_at.is_(None), Job.state != "deferred"
@@ -94,36 +106,36 @@ def _waits_for(session: Session, job: JobSeen) -> Sequence[int]:
     return session.scalars(others.order_by(Job.id).limit(MOST_HOLDERS)).all()
 
 
-def _listeners(session: Session, seen: Seen) -> list[Listener]:
-    asked = {"queue": seen.job.queue, "most": MOST_LISTENERS, **_clock(seen)}
+def _listeners(session: Session, evidence: Evidence) -> list[Listener]:
+    asked = {"queue": evidence.job.queue, "most": MOST_LISTENERS, **_clock(evidence)}
     rows = session.connection().exec_driver_sql(sql.load("list_listeners"), asked)
     return [Listener(*row) for row in rows]
 
 
-def _clock(seen: Seen) -> dict[str, Any]:
+def _clock(evidence: Evidence) -> dict[str, Any]:
     """What `listeners.sql` is asked with."""
-    return {"now": seen.now, "late_seconds": seen.settings.late_seconds}
+    return {"now": evidence.now, "late_seconds": evidence.settings.late_seconds}
 
 
-def _last_listener(session: Session, seen: Seen) -> Listener | None:
+def _last_listener(session: Session, evidence: Evidence) -> Listener | None:
     """Who listened last: one that went silent, else one that has ended."""
-    if seen.listeners:
-        return max(seen.listeners, key=lambda listener: listener.beat_at)
-    asked = {"queue": seen.job.queue}
+    if evidence.listeners:
+        return max(evidence.listeners, key=lambda listener: listener.beat_at)
+    asked = {"queue": evidence.job.queue}
     row = session.connection().exec_driver_sql(sql.load("find_last_listener"), asked).one_or_none()
     return None if row is None else Listener(*row)
 
 
-def _window(session: Session, seen: Seen) -> Window:
+def _window(session: Session, evidence: Evidence) -> Window:
     asked = {
-        "queue": seen.job.queue,
-        "window": seen.settings.window,
-        **_clock(seen),
+        "queue": evidence.job.queue,
+        "window": evidence.settings.window,
+        **_clock(evidence),
     }
     return Window(*session.connection().exec_driver_sql(sql.load("find_window"), asked).one())
 
 
-def _ahead(session: Session, job: JobSeen, heaviest: int | None) -> tuple[Count, int]:
+def _ahead(session: Session, job: JobEvidence, heaviest: int | None) -> tuple[Count, int]:
     """How many go before it in its lane, and what they weigh."""
     asked = {name: getattr(job, name) for name in ("lane", "priority", "due_at", "id")}
     asked |= {"most": MOST_AHEAD + 1, "heaviest": heaviest}
@@ -132,7 +144,7 @@ def _ahead(session: Session, job: JobSeen, heaviest: int | None) -> tuple[Count,
     return Count(MOST_AHEAD, "at_least") if is_capped else Count(row.number), row.weight
 
 
-def _limit(session: Session, job: JobSeen) -> LimitSeen | None:
+def _limit(session: Session, job: JobEvidence) -> LimitEvidence | None:
     """What its limiter has; None when it has none."""
     if job.limiter is None or job.partition is None or job.weight is None:
         return None
@@ -144,11 +156,15 @@ def _limit(session: Session, job: JobSeen) -> LimitSeen | None:
         mine = (Lease.limiter == job.limiter, Lease.partition == job.partition)
         oldest = select(Lease.job_id).where(*mine).order_by(Lease.taken_at).limit(MOST_HOLDERS)
         holders = session.scalars(oldest).all()
-    seen = LimitSeen(job.limiter, job.partition, job.weight, found.shape, found.standing, holders)
-    return _with_cooldown(session, seen) if found.standing.cooldown_until is not None else seen
+    evidence = LimitEvidence(
+        job.limiter, job.partition, job.weight, found.shape, found.standing, holders
+    )
+    return (
+        _with_cooldown(session, evidence) if found.standing.cooldown_until is not None else evidence
+    )
 
 
-def _with_cooldown(session: Session, limit: LimitSeen) -> LimitSeen:
+def _with_cooldown(session: Session, limit: LimitEvidence) -> LimitEvidence:
     """Who decided on the cooldown that lasts longest, and why."""
     of_all = select(*_cooldown_of(Limiter)).where(Limiter.name == limit.name)
     of_one = select(*_cooldown_of(Bucket)).where(
@@ -169,10 +185,10 @@ def _cooldown_of(table: Any) -> tuple[Any, ...]:
     return table.cooldown_until, table.cooldown_at, table.cooldown_by, table.cooldown_reason
 
 
-def _worker(session: Session, seen: Seen) -> Listener | None:
+def _worker(session: Session, evidence: Evidence) -> Listener | None:
     """Who has the started job."""
-    asked = {"id": seen.job.worker_id, **_clock(seen)}
+    asked = {"id": evidence.job.worker_id, **_clock(evidence)}
     row = session.connection().exec_driver_sql(sql.load("find_holder"), asked).one_or_none()
     if row is None:
         return None
-    return replace(Listener(*row), running_job=seen.job.id, running=seen.job.started_at)
+    return replace(Listener(*row), running_job=evidence.job.id, running=evidence.job.started_at)

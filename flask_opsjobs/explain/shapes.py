@@ -1,4 +1,4 @@
-"""An explanation as plain values: the reasons why a job is not running, the deciding one first."""
+"""Holds an explanation as plain values: the reasons why a job is not running, the deciding one first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JSON_VERSION = 1
 class Reason:
     """One reason. `code` is stable, the words are for people.
 
-    `read` is what was read to know it (name: value as text), `witness` who says so, `read_at` when. `todo` is a
+    `read` is what was read to know it (name: value as text), `source` who reported it, `read_at` when. `todo` is a
     sentence that says what helps; `action` and `target` name an action of the doorway (`queue.resume`, `queue/mail`)
     or are None. `by` and `quote` are who decided so and what that person wrote; `since` and `until` when it began and
     when it ends by itself, where that is known. What a host or a person wrote is as it is stored: doors pass it
@@ -25,7 +25,7 @@ class Reason:
     code: str
     says: str
     read: Mapping[str, str]
-    witness: str
+    source: str
     read_at: datetime
     todo: str
     action: str | None = None
@@ -85,7 +85,7 @@ def _reason(reason: Reason, clean: Callable[[str], str]) -> dict[str, Any]:
         "since": moment(reason.since),
         "until": moment(reason.until),
         "read": {name: clean(value) for name, value in reason.read.items()},
-        "witness": reason.witness,
+        "source": reason.source,
         "read_at": reason.read_at.isoformat(),
         "todo": clean(reason.todo),
         "passes": reason.passes,

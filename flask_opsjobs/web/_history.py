@@ -1,4 +1,4 @@
-"""What happened to a job, the newest first, each with who saw it: put together from its row, attempts and audit."""
+"""Tells what happened to a job, the newest first, each with who reported it: its row, its attempts, the audit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Event:
     at: datetime
     is_: str
     text: str
-    witness: str
+    source: str
     payload: str | None = None
     label: str | None = None
     audit: int | None = None
@@ -30,7 +30,7 @@ class Event:
     @property
     def is_inferred(self) -> bool:
         """Whether nobody saw it."""
-        return self.witness == "inferred"
+        return self.source == "inferred"
 
 
 def list_history(
@@ -61,7 +61,7 @@ def _of_job(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Event]:
 def _ender(job: JobInFull, attempts: Sequence[AttemptRow]) -> str:
     last = attempts[0] if attempts else None
     if last is not None and last.ended_at == job.ended_at:
-        return _witness(last)
+        return _source(last)
     if job.ended_by == "canceled" and job.cancel_requested_at is not None:
         return "operator"
     return _ENDERS.get(job.ended_by or "", "operator" if job.ended_by == "canceled" else "worker")
@@ -74,13 +74,13 @@ def _of_attempts(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Eve
             said = None if attempt.cause else attempt.error  # which names its cause again
             yield Event(
                 attempt.ended_at, word.is_, f"Attempt {attempt.number} ended, {word.text}",
-                _witness(attempt), payload=said, label=attempt.cause,
+                _source(attempt), payload=said, label=attempt.cause,
             )  # fmt: skip
         text = f"Attempt {attempt.number} taken by {attempt.worker}"
         yield Event(attempt.started_at, "started", text, "worker")
 
 
-def _witness(attempt: AttemptRow) -> str:
+def _source(attempt: AttemptRow) -> str:
     """The worker tells what became of its attempts; of those it lost, the watcher infers it."""
     return "inferred" if attempt.outcome == "lost" else "worker"
 

@@ -13,7 +13,7 @@ from ..explain.shapes import Explanation, Reason
 from ..jobs.rows import JobInFull
 from . import _access
 
-# Where the operator sees more of a cause: an endpoint, what the link says, the permission of that page.
+# Where the operator sees more of a reason: an endpoint, what the link says, the permission of that page.
 _PLACES: Mapping[str, tuple[str, str, str]] = {
     "queue_paused": ("queue", "Its queue", "queues.view"),
     "queue_draining": ("queue", "Its queue", "queues.view"),

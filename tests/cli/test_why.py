@@ -52,7 +52,7 @@ def test_json_has_a_version_and_all_of_it(app: Flask, bench: Bench, record_job: 
     assert set(found) == {"schema_version", "job_id", "state", "says", "reasons", "clear", "completeness",
                           "lacking", "read_at"}  # fmt: skip
     assert [reason["code"] for reason in found["reasons"]] == ["no_live_worker", "loop_silent"]
-    assert set(found["reasons"][0]) == {"code", "says", "by", "quote", "since", "until", "read", "witness",
+    assert set(found["reasons"][0]) == {"code", "says", "by", "quote", "since", "until", "read", "source",
                                         "read_at", "todo", "passes", "action", "target"}  # fmt: skip
     assert found["completeness"] == "partial evidence"  # the observe loop has never run
 

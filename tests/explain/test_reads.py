@@ -107,7 +107,7 @@ def test_counting_what_goes_before_is_broken_off(crowd: Flask) -> None:
             (_last(read.session, "available"), Count(queries.MOST_AHEAD, "at_least")),
             (_last(read.session, "available") - 7_990, Count(9)),
         ):
-            seen = queries.find_seen(read.session, job_id, read.now, host.settings)
+            seen = queries.find_evidence(read.session, job_id, read.now, host.settings)
             assert seen is not None
             assert seen.ahead == count
 

@@ -240,7 +240,7 @@ def test_history_is_told_newest_first_with_who_saw_it(get: Get, session: Session
     make_attempt(session, job, dispatch_no=2, attempt=2, started_at=ago(minutes=8), ended_at=ended)
     session.commit()
     events = [
-        (" ".join(item.p.text.split()), item.select_one(".wit").text)
+        (" ".join(item.p.text.split()), item.select_one(".source").text)
         for item in _section(get, job, "history").select("li")
     ]
     assert events == [
@@ -255,11 +255,11 @@ def test_history_is_told_newest_first_with_who_saw_it(get: Get, session: Session
 
 
 @pytest.mark.parametrize("ended_by", ENDED_BY)
-def test_every_end_has_a_witness(ended_by: str, get: Get, session: Session) -> None:
+def test_every_end_has_a_source(ended_by: str, get: Get, session: Session) -> None:
     job = make_job(session, "failed", ended_by=ended_by)
     session.commit()
-    witness = _section(get, job, "history").select_one(".wit").text
-    assert witness in ("worker", "dispatcher", "operator")
+    source = _section(get, job, "history").select_one(".source").text
+    assert source in ("worker", "dispatcher", "operator")
 
 
 def test_who_asked_to_cancel_is_said(get: Get, session: Session) -> None:

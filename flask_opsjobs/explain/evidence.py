@@ -1,4 +1,4 @@
-"""What was read of Postgres to explain one job, as plain values; the rules judge nothing else."""
+"""Holds what was read to explain one job, as plain values; the reasons are found from nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..settings import Settings
 
 
 @dataclass(frozen=True)
-class JobSeen:
+class JobEvidence:
     """The columns of the job that say where it stands."""
 
     id: int
@@ -49,7 +49,7 @@ class JobSeen:
 
 
 @dataclass(frozen=True)
-class AttemptSeen:
+class AttemptEvidence:
     """Its last attempt, by which worker it was made and how it ended."""
 
     worker: str
@@ -59,7 +59,7 @@ class AttemptSeen:
 
 
 @dataclass(frozen=True)
-class QueueSeen:
+class QueueEvidence:
     """What an operator decided about its queue."""
 
     is_paused: bool = False
@@ -98,7 +98,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class LimitSeen:
+class LimitEvidence:
     """What its limiter is and has. `shape` is None when nobody has declared it; `holders` are the oldest of what runs.
 
     `ahead_weight` is the weight of those that go before it in its lane, as far as they were counted. The cooldown is
@@ -131,14 +131,14 @@ class LimitSeen:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Evidence:
     """All that was read, at `now`. What the job's state does not ask for is left at its default."""
 
     now: datetime
     settings: Settings
-    job: JobSeen
-    queue: QueueSeen = QueueSeen()
-    last_attempt: AttemptSeen | None = None
+    job: JobEvidence
+    queue: QueueEvidence = QueueEvidence()
+    last_attempt: AttemptEvidence | None = None
     # The jobs that a deferred one waits for, the oldest few.
     waits_for: Sequence[int] = ()
     listeners: Sequence[Listener] = ()
@@ -147,7 +147,7 @@ class Seen:
     loops: Mapping[str, LoopRow] | None = None
     window: Window | None = None
     ahead: Count | None = None
-    limit: LimitSeen | None = None
+    limit: LimitEvidence | None = None
     redis: RedisFacts | None = None
 
     @property

@@ -1,37 +1,41 @@
-"""Making a reason out of what was seen: its action and target by its cause, its times as text."""
+"""Makes a reason from the evidence: the kind gives its action and target, and times become text."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
 
-from .causes import CAUSES
-from .seen import Seen
+from .evidence import Evidence
+from .reason_kinds import REASON_KINDS
 from .shapes import Reason
 
-_CAUSES = {cause.code: cause for cause in CAUSES}
+_KINDS = {kind.code: kind for kind in REASON_KINDS}
 
 
 def make_reason(
-    seen: Seen, code: str, says: str, todo: str, *, witness: str, read: dict[str, Any],
+    evidence: Evidence, code: str, says: str, todo: str, *, source: str, read: dict[str, Any],
     target: str | None = None, **more: Any,
 ) -> Reason:  # fmt: skip
-    """A reason of this code, as of when `seen` was read. What of `read` is None is left out.
+    """A reason of this code, as of when `evidence` was read. What of `read` is None is left out.
 
     Its action is about `target`, else about the job or its queue.
     """
-    action = _CAUSES[code].action
-    about = f"job/{seen.job.id}" if (action or "").startswith("job.") else f"queue/{seen.job.queue}"
+    action = _KINDS[code].action
+    about = (
+        f"job/{evidence.job.id}"
+        if (action or "").startswith("job.")
+        else f"queue/{evidence.job.queue}"
+    )
     return Reason(
         code=code,
         says=says,
         read={name: as_text(value) for name, value in read.items() if value is not None},
-        witness=witness,
-        read_at=seen.now,
+        source=source,
+        read_at=evidence.now,
         todo=todo,
         action=action,
         target=(target or about) if action else None,
-        passes=_CAUSES[code].passes,
+        passes=_KINDS[code].passes,
         **more,
     )
 

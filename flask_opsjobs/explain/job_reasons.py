@@ -1,44 +1,44 @@
-"""Rules about the job itself: its time, its deadline, somebody's wish to stop it."""
+"""Finds the reasons that lie in the job itself: its time, its deadline, a request to cancel it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from ..jobs.retry import REFUSED_FOR
-from .reasons import make_reason
-from .seen import Seen
+from .evidence import Evidence
+from .make_reason import make_reason
 from .shapes import Reason
 
 
-def deadline_passed(seen: Seen) -> Iterator[Reason]:
+def deadline_passed(evidence: Evidence) -> Iterator[Reason]:
     """It waits past its deadline."""
-    if seen.is_overdue:
+    if evidence.is_overdue:
         yield make_reason(
-            seen,
+            evidence,
             "deadline_passed",
             "Its deadline passed before it started.",
             "It ends as failed with the next pass of the expire loop; after that it can be run again.",
-            witness="inferred",
-            read={"deadline_at": seen.job.deadline_at, "state": seen.job.state},
-            since=seen.job.deadline_at,
+            source="inferred",
+            read={"deadline_at": evidence.job.deadline_at, "state": evidence.job.state},
+            since=evidence.job.deadline_at,
         )
 
 
-def cancel_requested(seen: Seen) -> Iterator[Reason]:
+def cancel_requested(evidence: Evidence) -> Iterator[Reason]:
     """It is started, and somebody asked to stop it."""
-    job = seen.job
+    job = evidence.job
     if job.state != "started" or job.cancel_requested_at is None:
         return
     yield make_reason(
-        seen,
+        evidence,
         "cancel_requested",
         "Somebody asked to cancel it while it runs.",
-        _when_it_stops(seen),
-        witness="operator",
+        _when_it_stops(evidence),
+        source="operator",
         read={
             "cancel_requested_at": job.cancel_requested_at,
-            "worker": seen.worker and seen.worker.name,
-            "beat_at": seen.worker and seen.worker.beat_at,
+            "worker": evidence.worker and evidence.worker.name,
+            "beat_at": evidence.worker and evidence.worker.beat_at,
         },
         by=job.cancel_requested_by,
         quote=job.cancel_reason,
@@ -46,37 +46,37 @@ def cancel_requested(seen: Seen) -> Iterator[Reason]:
     )
 
 
-def worker_silent(seen: Seen) -> Iterator[Reason]:
+def worker_silent(evidence: Evidence) -> Iterator[Reason]:
     """It is started by a worker that is gone, or seems to be."""
-    if not seen.is_orphaned:
+    if not evidence.is_orphaned:
         return
-    who, job = seen.worker, seen.job
+    who, job = evidence.worker, evidence.job
     yield make_reason(
-        seen,
+        evidence,
         "worker_silent",
         f"Its worker {who.name} gives no sign of life." if who else "Its worker is not known any more.",
         "The watch loop gives that worker up, and puts the job back.",
-        witness="inferred",
+        source="inferred",
         read={"worker": who and who.name, "beat_at": who and who.beat_at, "started_at": job.started_at},
         since=who.beat_at if who else job.started_at,
     )  # fmt: skip
 
 
-def _when_it_stops(seen: Seen) -> str:
-    who = seen.worker
+def _when_it_stops(evidence: Evidence) -> str:
+    who = evidence.worker
     if who is not None and not who.is_alive:
         return (
             "Its worker is silent: the watch loop ends it as canceled once it gives that worker up."
         )
     if who is not None and who.kind == "plain":
         return "A plain RQ worker does not heed that: it ends as canceled if this attempt fails."
-    return f"Its worker reads that with its next beat, within {seen.settings.beat_seconds:g} s, and stops it."
+    return f"Its worker reads that with its next beat, within {evidence.settings.beat_seconds:g} s, and stops it."
 
 
-def deferred(seen: Seen) -> Iterator[Reason]:
+def deferred(evidence: Evidence) -> Iterator[Reason]:
     """It waits for something that is no time."""
-    if seen.job.state == "deferred" and not seen.is_overdue:
-        entry, first = seen.job.cron_entry, [f"job {id}" for id in seen.waits_for]
+    if evidence.job.state == "deferred" and not evidence.is_overdue:
+        entry, first = evidence.job.cron_entry, [f"job {id}" for id in evidence.waits_for]
         have = "have" if len(first) > 1 else "has"
         behind = f"It waits until {' and '.join(first)} of cron entry {entry} {have} ended."
         todo = "It becomes available when that has happened."
@@ -84,35 +84,35 @@ def deferred(seen: Seen) -> Iterator[Reason]:
             behind = f"What was before it of cron entry {entry} has ended, and did not release it."
             todo = "The cron loop releases it with its next pass."
         yield make_reason(
-            seen,
+            evidence,
             "deferred",
             "It waits for another job or a signal." if entry is None else behind,
             todo,
-            witness="host" if entry is None else "dispatcher",
+            source="host" if entry is None else "dispatcher",
             read={
-                "state": seen.job.state,
-                "created_at": seen.job.created_at,
+                "state": evidence.job.state,
+                "created_at": evidence.job.created_at,
                 "cron_entry": entry,
-                "waits_for": ", ".join(f"job/{id}" for id in seen.waits_for) or None,
+                "waits_for": ", ".join(f"job/{id}" for id in evidence.waits_for) or None,
             },
-            since=seen.job.created_at,
+            since=evidence.job.created_at,
         )
 
 
-def handed_back(seen: Seen) -> Iterator[Reason]:
+def handed_back(evidence: Evidence) -> Iterator[Reason]:
     """The worker that took it last does not have its task, or does not accept its arguments."""
-    job, attempt = seen.job, seen.last_attempt
-    if job.state == "started" or job.first_refused_at is None or seen.is_overdue:
+    job, attempt = evidence.job, evidence.last_attempt
+    if job.state == "started" or job.first_refused_at is None or evidence.is_overdue:
         return
     until = job.first_refused_at + REFUSED_FOR
     by = f"Worker {attempt.worker}" if attempt else "A worker that is not known any more"
     yield make_reason(
-        seen,
+        evidence,
         "handed_back",
         f"{by} refused it and handed it back; it is tried again.",
         "Any worker of its queue may take it until that time; then it ends as failed. Start a worker whose code "
         "has its task and accepts its arguments, and stop those that run another version.",
-        witness="worker",
+        source="worker",
         read={
             "worker": attempt and attempt.worker,
             "refused_at": attempt and attempt.ended_at,
@@ -125,36 +125,36 @@ def handed_back(seen: Seen) -> Iterator[Reason]:
     )
 
 
-def scheduled(seen: Seen) -> Iterator[Reason]:
+def scheduled(evidence: Evidence) -> Iterator[Reason]:
     """It is due later, by the host's wish or because the function asked for it."""
-    job = seen.job
-    if job.state != "scheduled" or not seen.is_early or seen.is_overdue:
+    job = evidence.job
+    if job.state != "scheduled" or not evidence.is_early or evidence.is_overdue:
         return
     if job.first_refused_at is not None:
         return  # said already, by `handed_back`
-    asked = seen.last_outcome == "snoozed"
+    asked = evidence.last_outcome == "snoozed"
     yield make_reason(
-        seen,
+        evidence,
         "scheduled",
         "The function asked to be called later." if asked else "It is due later.",
         "It becomes available by itself.",
-        witness="worker" if asked else "host",
-        read={"due_at": job.due_at, "last_attempt": seen.last_outcome},
+        source="worker" if asked else "host",
+        read={"due_at": job.due_at, "last_attempt": evidence.last_outcome},
         until=job.due_at,
     )
 
 
-def backing_off(seen: Seen) -> Iterator[Reason]:
+def backing_off(evidence: Evidence) -> Iterator[Reason]:
     """An attempt failed and the next one is due later."""
-    job = seen.job
-    if job.state != "retryable" or not seen.is_early or seen.is_overdue:
+    job = evidence.job
+    if job.state != "retryable" or not evidence.is_early or evidence.is_overdue:
         return
     yield make_reason(
-        seen,
+        evidence,
         "backing_off",
         f"Attempt {job.attempt} of {job.max_attempts} failed, and the next one waits.",
         "It is tried again by itself; a retry does not wait.",
-        witness="worker",
-        read={"due_at": job.due_at, "last_attempt": seen.last_outcome, "attempt": job.attempt},
+        source="worker",
+        read={"due_at": job.due_at, "last_attempt": evidence.last_outcome, "attempt": job.attempt},
         until=job.due_at,
     )

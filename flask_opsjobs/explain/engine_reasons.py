@@ -1,61 +1,63 @@
-"""Rules about what hands it out and brings it back: Redis, and the loops."""
+"""Finds the reasons that lie in Redis and in the loops."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .reasons import as_text, make_reason
-from .seen import Seen
+from .evidence import Evidence
+from .make_reason import as_text, make_reason
 from .shapes import Reason
 
 _STARTS_LOOPS = "Start the loops: `flask opsjobs run`."
 
 
-def redis_away(seen: Seen) -> Iterator[Reason]:
+def redis_away(evidence: Evidence) -> Iterator[Reason]:
     """Redis was asked and did not answer."""
-    if not seen.is_due or seen.redis is None or seen.redis.is_reachable:
+    if not evidence.is_due or evidence.redis is None or evidence.redis.is_reachable:
         return
-    waits = "its delivery cannot be seen" if seen.job.state == "queued" else "it is not handed out"
+    waits = (
+        "its delivery cannot be seen" if evidence.job.state == "queued" else "it is not handed out"
+    )
     yield make_reason(
-        seen,
+        evidence,
         "redis_away",
         f"Redis does not answer, so {waits} and no worker can take it.",
         "Bring Redis back; nothing is lost, the rest happens by itself.",
-        witness="observer",
-        read={"redis": seen.redis.said, "asked_at": seen.redis.read_at},
+        source="observer",
+        read={"redis": evidence.redis.said, "asked_at": evidence.redis.read_at},
     )
 
 
-def workers_suspended(seen: Seen) -> Iterator[Reason]:
+def workers_suspended(evidence: Evidence) -> Iterator[Reason]:
     """RQ's own flag tells every worker of this Redis to take nothing, ours too."""
-    redis = seen.redis
-    if not seen.is_due or redis is None or not redis.is_suspended:
+    redis = evidence.redis
+    if not evidence.is_due or redis is None or not redis.is_suspended:
         return
     yield make_reason(
-        seen,
+        evidence,
         "workers_suspended",
         "Somebody suspended all workers of its Redis with RQ's own command: they take no job, of no queue.",
         "Resume them: `rq resume -u`, with the URL of that Redis.",
-        witness="observer",
+        source="observer",
         read={"rq_suspended": True, "asked_at": redis.read_at},
     )
 
 
-def delivery_lost(seen: Seen) -> Iterator[Reason]:
+def delivery_lost(evidence: Evidence) -> Iterator[Reason]:
     """It was handed out, and its delivery is nowhere."""
-    if not seen.is_lost:
+    if not evidence.is_lost:
         return
-    job, redis = seen.job, seen.redis
-    recall = (seen.loops or {}).get("recall")
+    job, redis = evidence.job, evidence.redis
+    recall = (evidence.loops or {}).get("recall")
     where = "its delivery is in no list and with no worker there"
     if redis is not None and redis.is_parked:
         where = "a worker took its delivery, has not claimed it, and is gone"
     yield make_reason(
-        seen,
+        evidence,
         "delivery_lost",
         f"It was handed to RQ, and {where}.",
-        f"The recall loop takes it back once it has missed it for {seen.lost_seconds:g} s.",
-        witness="observer",
+        f"The recall loop takes it back once it has missed it for {evidence.lost_seconds:g} s.",
+        source="observer",
         read={
             "delivery": f"opsjobs-{job.held}",
             "rq_status": redis and redis.rq_status,
@@ -66,19 +68,19 @@ def delivery_lost(seen: Seen) -> Iterator[Reason]:
     )
 
 
-def loop_silent(seen: Seen) -> Iterator[Reason]:
+def loop_silent(evidence: Evidence) -> Iterator[Reason]:
     """A loop that must move it on was not awake."""
-    for loop, why in needed_loops(seen).items():
-        if seen.is_awake(loop):
+    for loop, why in needed_loops(evidence).items():
+        if evidence.is_awake(loop):
             continue
-        found = (seen.loops or {}).get(loop)
+        found = (evidence.loops or {}).get(loop)
         last = f"was last awake at {as_text(found.last_at)}" if found else "has never run"
         yield make_reason(
-            seen,
+            evidence,
             "loop_silent",
             f"The {loop} loop {last}, and only it {why}.",
             _STARTS_LOOPS,
-            witness="inferred",
+            source="inferred",
             read={
                 "loop": loop,
                 "last_awake": found.last_at if found else "never",
@@ -88,63 +90,69 @@ def loop_silent(seen: Seen) -> Iterator[Reason]:
         )
 
 
-def loop_failing(seen: Seen) -> Iterator[Reason]:
+def loop_failing(evidence: Evidence) -> Iterator[Reason]:
     """A loop that must move it on was awake, and could not do its work."""
-    if seen.redis is not None and not seen.redis.is_reachable:
+    if evidence.redis is not None and not evidence.redis.is_reachable:
         return  # said already, and that is why they fail
-    for loop, why in needed_loops(seen).items():
-        found = (seen.loops or {}).get(loop)
+    for loop, why in needed_loops(evidence).items():
+        found = (evidence.loops or {}).get(loop)
         if found is None or not found.is_awake or found.error is None:
             continue
         yield make_reason(
-            seen,
+            evidence,
             "loop_failing",
             f"The last pass of the {loop} loop failed, and only it {why}.",
             "It tries again by itself; the log of `flask opsjobs run` says more.",
-            witness="dispatcher",
+            source="dispatcher",
             read={"loop": loop, "last_awake": found.last_at},
             quote=found.error,
         )
 
 
-def needed_loops(seen: Seen) -> dict[str, str]:
+def needed_loops(evidence: Evidence) -> dict[str, str]:
     """The loops without which this job does not move, each with what it does for it."""
     needed = {}
-    if seen.is_overdue:
+    if evidence.is_overdue:
         needed["expire"] = "ends a job whose deadline has passed"
-    elif seen.job.state in ("scheduled", "retryable"):
+    elif evidence.job.state in ("scheduled", "retryable"):
         needed["stage"] = "makes a job available when it is due"
-    elif seen.is_orphaned:
+    elif evidence.is_orphaned:
         needed["watch"] = "puts back a job whose worker is gone"
-    elif seen.job.state == "deferred" and seen.job.cron_entry is not None and not seen.waits_for:
+    elif (
+        evidence.job.state == "deferred"
+        and evidence.job.cron_entry is not None
+        and not evidence.waits_for
+    ):
         needed["cron"] = "releases a job before which nothing is left"
-    elif seen.is_lost:
+    elif evidence.is_lost:
         needed["recall"] = "takes back a lost delivery"
-    elif seen.job.state == "available":
-        if _nobody_else_hands_it_out(seen):
+    elif evidence.job.state == "available":
+        if _nobody_else_hands_it_out(evidence):
             needed["dispatch"] = "hands out what no commit and no worker hands out"
-        if _is_kept_by_lost(seen):
+        if _is_kept_by_lost(evidence):
             needed["recall"] = "takes back what was handed out before it and is not in Redis"
     return needed
 
 
-def _nobody_else_hands_it_out(seen: Seen) -> bool:
+def _nobody_else_hands_it_out(evidence: Evidence) -> bool:
     """Whether no pause and no window keeps it, and a worker is idle, or none refills the window when its job ends.
 
     One of ours does so. But whoever is idle would wait for that, and it may be hours.
     """
-    if seen.queue.is_paused or seen.window is None or seen.window.is_full:
+    if evidence.queue.is_paused or evidence.window is None or evidence.window.is_full:
         return False
-    return len(seen.busy) < len(seen.alive) or all(busy.kind == "plain" for busy in seen.busy)
+    return len(evidence.busy) < len(evidence.alive) or all(
+        busy.kind == "plain" for busy in evidence.busy
+    )
 
 
-def _is_kept_by_lost(seen: Seen) -> bool:
+def _is_kept_by_lost(evidence: Evidence) -> bool:
     """Whether its window is full, or its limiter's room kept free, and Redis has less than was handed out.
 
     The difference was taken this moment, or is lost.
     """
-    window, redis = seen.window, seen.redis
-    if window is None or redis is None or not redis.is_reachable or seen.queue.is_paused:
+    window, redis = evidence.window, evidence.redis
+    if window is None or redis is None or not redis.is_reachable or evidence.queue.is_paused:
         return False
-    is_kept = seen.limit is not None and seen.limit.standing.handed_out > 0
+    is_kept = evidence.limit is not None and evidence.limit.standing.handed_out > 0
     return (window.is_full or is_kept) and redis.queue_length < window.used

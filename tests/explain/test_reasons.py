@@ -1,4 +1,4 @@
-"""A job held by each cause, made by what really makes it: its code comes first, and a job about to run has none."""
+"""A job held by each reason, made by what really makes it: its code comes first, and a job about to run has none."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from flask_opsjobs.engine.declare import declare
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.engine.facts import explain
 from flask_opsjobs.errors import UnknownJob
-from flask_opsjobs.explain.causes import CAUSES, CODES
-from flask_opsjobs.explain.explain import RULES, explain_job, explain_schema
+from flask_opsjobs.explain.explain import FINDERS, explain_job, explain_schema
+from flask_opsjobs.explain.reason_kinds import CODES, REASON_KINDS
 from flask_opsjobs.explain.shapes import Explanation
 from flask_opsjobs.facts import RedisFacts
 from flask_opsjobs.jobs.claimed import Claimed
@@ -50,7 +50,7 @@ WHY = {"actor": "ops-demo", "reason": "the vendor asked us to <b>hold</b>"}
 
 @dataclass
 class Scene:
-    """What a cause is made with."""
+    """What a reason is made with."""
 
     bench: Bench
     record: RecordJob
@@ -311,13 +311,13 @@ MAKERS = (
 ELSEWHERE = {"redis_away", "schema_behind"}
 
 
-def test_every_cause_has_a_rule_and_a_test() -> None:
-    assert {*RULES, "schema_behind"} == set(CODES)
+def test_every_reason_has_a_finder_and_a_test() -> None:
+    assert {*FINDERS, "schema_behind"} == set(CODES)
     assert {make.__name__ for make in MAKERS} | ELSEWHERE == set(CODES)
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
-def test_a_cause_is_the_first_and_only_reason(
+def test_each_reason_comes_first_and_alone(
     make: Callable[[Scene], Explanation], scene: Scene
 ) -> None:
     found = make(scene)
@@ -336,7 +336,7 @@ def test_the_action_that_helps_is_legal_now_and_helps(
 ) -> None:
     found = make(scene)
     (reason,) = found.reasons
-    assert reason.action == next(cause.action for cause in CAUSES if cause.code == reason.code)
+    assert reason.action == next(kind.action for kind in REASON_KINDS if kind.code == reason.code)
     if reason.action is None:
         return
     assert reason.action in ACTIONS
@@ -670,7 +670,7 @@ class TestEvidence:
         scene.bench.claim(job_id)
         scene.bench.record(job_id, 1, Outcome(kind="snoozed", delay_seconds=60))
         (reason,) = scene.look(job_id).reasons
-        assert (reason.code, reason.witness) == ("scheduled", "worker")
+        assert (reason.code, reason.source) == ("scheduled", "worker")
 
     def test_who_listened_last(self, scene: Scene) -> None:
         gone = scene.make_bench("gone", queues=("mail",))
@@ -761,7 +761,7 @@ def test_a_real_worker_that_is_busy(
 
 def test_the_documentation_has_every_code_and_key_and_no_other() -> None:
     page = (sources.ROOT / "docs" / "explain.md").read_text()
-    assert ":::{explain-causes}" in page  # a table of `CAUSES`
+    assert ":::{explain-reasons}" in page  # a table of `REASON_KINDS`
     keys = {
         key
         for row in re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)

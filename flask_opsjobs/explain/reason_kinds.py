@@ -1,0 +1,69 @@
+"""Lists every reason why a job may not be running, in the order in which they decide; docs and tests read this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ReasonKind:
+    """One kind of reason: its stable code, when it holds, and what helps. `action` is an operator's, where one helps.
+
+    `passes` says that it goes by itself, by time or in turn, while everything works as it should.
+    """
+
+    code: str
+    holds: str
+    helps: str
+    action: str | None = None
+    passes: bool = False
+
+
+# Ordered: a reason higher in the list still blocks the job after everything below it is fixed.
+REASON_KINDS = (
+    ReasonKind("schema_behind",
+               "the database's schema is older than this code runs on, so no worker and no loop starts",
+               "upgrade the schema"),
+    ReasonKind("deadline_passed", "its deadline passed before it started, and the expire loop has not ended it yet",
+               "nothing: it ends as failed; run it again after that", passes=True),
+    ReasonKind("cancel_requested", "it is started, and somebody asked to stop it", "wait for its worker's next beat",
+               passes=True),
+    ReasonKind("worker_silent", "it is started, and its worker gives no sign of life",
+               "the watch loop puts it back", passes=True),
+    ReasonKind("deferred", "it waits for another job or a signal", "that job or signal", passes=True),
+    ReasonKind("scheduled", "it is due later", "wait until it is due", passes=True),
+    ReasonKind("backing_off", "an attempt failed, and the next one is due later", "wait, or retry it at once",
+               "job.retry", passes=True),
+    ReasonKind("queue_paused", "an operator paused its queue", "resume the queue", "queue.resume"),
+    ReasonKind("queue_draining", "an operator drains its queue: nothing more is handed out", "resume the queue",
+               "queue.resume"),
+    ReasonKind("limit_unknown", "no process that knows its limiter has started", "start a worker or the loops"),
+    ReasonKind("limit_weight", "it weighs more than its limiter has room for at any time",
+               "declare a larger burst or concurrency, or discard it"),
+    ReasonKind("redis_away", "Redis does not answer, so nothing can be handed out or taken", "bring Redis back"),
+    ReasonKind("workers_suspended", "somebody suspended all workers of its Redis with RQ's own command",
+               "resume them with `rq resume`"),
+    ReasonKind("no_live_worker", "no worker that is alive listens to its queue", "start one"),
+    ReasonKind("delivery_lost", "it was handed out, and its delivery is nowhere in Redis, or where a worker died",
+               "the recall loop takes it back",
+               passes=True),
+    ReasonKind("loop_silent", "a loop that must move it on has not been awake", "start the loops"),
+    ReasonKind("loop_failing", "a loop that must move it on is awake, and its last pass failed",
+               "read that loop's log"),
+    ReasonKind("limit_cooldown", "an operator cools its limiter, or its partition, down", "wait, or clear the cooldown",
+               "limiter.clear", passes=True),
+    ReasonKind("limit_concurrency", "too few places of its limiter are free for its weight", "wait until others end",
+               passes=True),
+    ReasonKind("limit_tokens", "its limiter has too few tokens left for its weight",
+               "wait until they come", passes=True),
+    ReasonKind("limit_behind", "its limiter has room, and jobs before it start first", "wait for its turn",
+               passes=True),
+    ReasonKind("workers_busy", "every worker that listens to its queue has a job in hand",
+               "wait for its turn, or start another worker", passes=True),
+    ReasonKind("window_full", "as many jobs of its queue lie in Redis as its window allows",
+               "wait, or widen the window", "queue.set_window", passes=True),
+    ReasonKind("handed_back", "a worker took it, and does not have its task or does not accept its arguments",
+               "wait for a worker of the right version, or start one", passes=True),
+)  # fmt: skip
+
+CODES = tuple(kind.code for kind in REASON_KINDS)
