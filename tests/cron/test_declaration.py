@@ -11,7 +11,7 @@ from flask_opsjobs.errors import DeclarationError
 from flask_opsjobs.jobs.task import Task
 
 
-def test_it_stands_above_a_worker_and_may_stand_there_twice(opsjobs: OpsJobs, sync: Task) -> None:
+def test_it_stands_above_a_task_and_may_stand_there_twice(opsjobs: OpsJobs, sync: Task) -> None:
     daily = opsjobs.cron("@daily", zone="Europe/Paris", args={"account": 7})
     assert daily(sync) is sync
     opsjobs.cron("0 * * * *", name="sync_hourly", overlap="queue_one", catch_up=3)(sync)
