@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-# What is signed with the host's SECRET_KEY here can be confused with nothing else that it signs.
-_PURPOSE = b"flask_opsjobs.audit\0"
+from ..core.signing import sign
+
 # Postgres stores neither in a text.
 _UNSTORABLE = {0: "\ufffd"} | dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 
 
 def derive_key(secret: bytes) -> bytes:
     """The key that `secret` stands for here."""
-    return hmac.digest(secret, _PURPOSE + b"key", hashlib.sha256)
+    return sign(secret, "audit", b"key")
 
 
 def name_key(key: bytes) -> str:
     """The name under which rows say which key signed them; gives nothing of it away."""
-    return hmac.digest(key, _PURPOSE + b"name", hashlib.sha256)[:8].hex()
+    return sign(key, "audit", b"name", 8).hex()
 
 
 def keys_by_name(secrets: Sequence[bytes]) -> dict[str, bytes]:
@@ -32,7 +31,7 @@ def keys_by_name(secrets: Sequence[bytes]) -> dict[str, bytes]:
 
 def hash_of(key: bytes, previous_hash: bytes, canonical: str) -> bytes:
     """HMAC-SHA256 over the hash before and the row's text."""
-    return hmac.digest(key, previous_hash + canonical.encode(), hashlib.sha256)
+    return hmac.digest(key, previous_hash + canonical.encode(), "sha256")
 
 
 def canonical_of(columns: Mapping[str, Any]) -> str:

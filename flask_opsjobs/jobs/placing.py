@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
+from ..core.signing import sign
 from ..errors import InvalidArgs, LimitReached
 from ..limits import bucket
 from ..limits import queries as limit_queries
@@ -24,10 +23,6 @@ if TYPE_CHECKING:
     from ..host import Host
     from .options import Options
     from .task import Task
-
-
-# What is signed with the host's SECRET_KEY here can be confused with nothing else that it signs.
-_PURPOSE = b"flask_opsjobs.partition\0"
 
 
 def place_of(task: Task, options: Options, host: Host, values: Mapping[str, Any]) -> Place | None:
@@ -60,8 +55,7 @@ def _is_hidden(host: Host, argument: str) -> bool:
 
 
 def _hash(host: Host, partition: str) -> str:
-    message = _PURPOSE + partition.encode()
-    return "#" + hmac.digest(host.secrets[0], message, hashlib.sha256)[:12].hex()
+    return "#" + sign(host.secrets[0], "hidden partition", partition.encode(), 12).hex()
 
 
 def columns_of(options: Options, place: Place | None) -> dict[str, Any]:

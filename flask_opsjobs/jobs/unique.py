@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +10,9 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from ..core.signing import sign
 from ..errors import DeclarationError
 from .durations import is_span
-
-# What is signed with the host's SECRET_KEY here can be confused with nothing else that it signs.
-_PURPOSE = b"flask_opsjobs.receipt\0"
 
 
 @dataclass(frozen=True)
@@ -77,8 +73,7 @@ def keys_of(secrets: Sequence[bytes], task: str, chosen: Any) -> list[bytes]:
     """
     plain = to_jsonable_python(_in_order(chosen), bytes_mode="base64", inf_nan_mode="constants")
     text = json.dumps([task, plain], sort_keys=True, separators=(",", ":"))
-    message = _PURPOSE + text.encode()
-    return [hmac.digest(secret, message, hashlib.sha256) for secret in dict.fromkeys(secrets)]
+    return [sign(secret, "unique", text.encode()) for secret in dict.fromkeys(secrets)]
 
 
 def _in_order(value: Any) -> Any:

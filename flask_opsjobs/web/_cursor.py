@@ -1,12 +1,12 @@
-"""Where a page of a list begins, as an opaque word that only we can make."""
+"""Writes where a page of a list begins, as an opaque word that only we can make."""
 
 from __future__ import annotations
 
-import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 
-_MAC = 12
+from ..core.signing import is_signed, read_word, sign, write_word
+
+_SIZE = 12
 
 
 class BadCursor(ValueError):
@@ -16,21 +16,20 @@ class BadCursor(ValueError):
 def make(keys: Sequence[bytes], purpose: str, position: int) -> str:
     """The word for `position` in the list that `purpose` names; signed with the first key."""
     packed = position.to_bytes(8, "big")
-    return urlsafe_b64encode(packed + _sign(keys[0], purpose, packed)).decode().rstrip("=")
+    return write_word(packed + sign(keys[0], "cursor", _text(purpose, packed), _SIZE))
 
 
 def read(keys: Sequence[bytes], purpose: str, word: str) -> int:
     """The position. Raises `BadCursor` unless one of the keys signed it for this purpose."""
     try:
-        raw = urlsafe_b64decode(word.encode("ascii") + b"=" * (-len(word) % 4))
+        raw = read_word(word)
     except ValueError:
         raise BadCursor(word) from None
-    packed, mac = raw[:8], raw[8:]
-    if not any(hmac.compare_digest(mac, _sign(key, purpose, packed)) for key in keys):
+    packed, signature = raw[:8], raw[8:]
+    if not is_signed(keys, "cursor", _text(purpose, packed), signature, _SIZE):
         raise BadCursor(word)
     return int.from_bytes(packed, "big")
 
 
-def _sign(key: bytes, purpose: str, packed: bytes) -> bytes:
-    text = b"flask_opsjobs cursor\n" + purpose.encode() + b"\n" + packed
-    return hmac.digest(key, text, "sha256")[:_MAC]
+def _text(purpose: str, packed: bytes) -> bytes:
+    return purpose.encode() + b"\n" + packed

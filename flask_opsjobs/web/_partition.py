@@ -7,14 +7,13 @@ that pages stay the same text. `docs/decisions/0025` says why it is not looked u
 
 from __future__ import annotations
 
-import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
 from flask import request
 
+from ..core.signing import is_signed, read_word, sign, write_word
 from . import _problems
 from ._host import host
 
@@ -29,20 +28,20 @@ def make_reference(secret: bytes, limiter: str, partition: str) -> str:
     # Filled up with NULs, which no partition has, since Postgres takes none.
     text = partition.encode()
     text += b"\0" * (_BLOCK - len(text) % _BLOCK)
-    mac = _sign(secret, limiter, text)
-    return urlsafe_b64encode(mac + _encrypt(secret, mac, text)).decode().rstrip("=")
+    mac = sign(secret, "partition", _named(limiter, text), _MAC)
+    return write_word(mac + _encrypt(secret, mac, text))
 
 
 def read_reference(secrets: Sequence[bytes], limiter: str, reference: str) -> str | None:
     """The partition of this limiter that it stands for; None when none of the secrets made it."""
     try:
-        raw = urlsafe_b64decode(reference.encode("ascii") + b"=" * (-len(reference) % 4))
+        raw = read_word(reference)
     except ValueError:
         return None
     mac, encrypted = raw[:_MAC], raw[_MAC:]
     for secret in secrets:
         text = _encrypt(secret, mac, encrypted)
-        if hmac.compare_digest(mac, _sign(secret, limiter, text)):
+        if is_signed([secret], "partition", _named(limiter, text), mac, _MAC):
             return text.rstrip(b"\0").decode()
     return None
 
@@ -69,17 +68,15 @@ def hide(_endpoint: str, values: dict[str, Any]) -> None:
         values["partition"] = make_reference(secret, values["limiter"], values["partition"])
 
 
-def _sign(secret: bytes, limiter: str, text: bytes) -> bytes:
-    signed = b"flask_opsjobs partition\n" + limiter.encode() + b"\n" + text
-    return hmac.digest(secret, signed, "sha256")[:_MAC]
+def _named(limiter: str, text: bytes) -> bytes:
+    return limiter.encode() + b"\n" + text
 
 
 def _encrypt(secret: bytes, mac: bytes, text: bytes) -> bytes:
     """The text under a stream of bytes that depends on its own signature; the same call reads it again."""
-    key = hmac.digest(secret, b"flask_opsjobs partition stream", "sha256")
     stream = b""
     for number in count():
         if len(stream) >= len(text):
             break
-        stream += hmac.digest(key, mac + number.to_bytes(4, "big"), "sha256")
+        stream += sign(secret, "partition stream", mac + number.to_bytes(4, "big"))
     return bytes(one ^ other for one, other in zip(text, stream, strict=False))
