@@ -22,6 +22,7 @@
     ago: (passed) => Math.abs(passed) < 1 ? "now" : passed > 0 ? `${span(passed)} ago` : `in ${span(-passed)}`,
     age: (passed) => span(Math.max(0, passed)),
     for: (passed) => `for ${span(Math.max(0, passed))}`,
+    moment: (_, text) => `${text} ${isLocal() ? "local time" : "UTC"}`,
     clock: (_, text) => text.slice(0, 10) === stamp(now()).slice(0, 10) ? text.slice(11) : text,
   };
   const write = (place, text) => { if (place.textContent !== text) place.textContent = text; };

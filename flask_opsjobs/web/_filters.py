@@ -68,6 +68,12 @@ def clock(context: Context, moment: datetime | None) -> Markup:
 
 
 @pass_context
+def moment(context: Context, moment: datetime | None) -> Markup:
+    """A moment with its day and its zone, also when it is today: `2026-11-23 23:10:44 UTC`."""
+    return _time(context, moment, "moment", "{} UTC", has_day=True)
+
+
+@pass_context
 def heartbeat(context: Context, moment: datetime) -> Markup:
     """When a worker's last heartbeat was, or `on time`: each new one on time would be news of nothing."""
     late_seconds = host().settings.late_seconds
@@ -84,7 +90,9 @@ def lately(context: Context, moment: datetime) -> Markup:
     return Markup("less than a minute ago")
 
 
-def _time(context: Context, moment: datetime | None, words: str, text: str) -> Markup:
+def _time(
+    context: Context, moment: datetime | None, words: str, text: str, *, has_day: bool = False
+) -> Markup:
     """A moment, with the time of day in `text`. The script says it in `words`, second by second.
 
     A response never says how long ago something was: it stays the same while nothing happens, and answers 304.
@@ -93,7 +101,7 @@ def _time(context: Context, moment: datetime | None, words: str, text: str) -> M
         return Markup("")
     moment = moment.astimezone(UTC)
     date, time = moment.strftime("%Y-%m-%d"), moment.strftime("%H:%M:%S")
-    is_today = moment.date() == context["now"].astimezone(UTC).date()
+    is_today = not has_day and moment.date() == context["now"].astimezone(UTC).date()
     return Markup('<time datetime="{}T{}Z" title="{} {} UTC" data-as="{}">{}</time>').format(
         date, time, date, time, words, text.format(time if is_today else f"{date} {time}")
     )
@@ -178,6 +186,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "age": age,
     "ago": ago,
     "clock": clock,
+    "moment": moment,
     "code": code,
     "count": count,
     "heartbeat": heartbeat,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,8 +18,10 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.audit import chain, transitions, verify
 from flask_opsjobs.audit.verify import Verdict
 from flask_opsjobs.db import Connection
+from flask_opsjobs.errors import AuditBlocked
 from flask_opsjobs.host import Host
 from tests.support.processes import Children
+from tests.support.sources import ROOT
 
 from .conftest import PAUSED
 
@@ -219,6 +222,26 @@ def test_of_a_row_right_behind_the_head_it_is_said_whether_it_is_genuine(
     broken = verdict().broken
     assert broken is not None
     assert broken.says.endswith(said)
+
+
+def test_the_documented_repair_of_a_head_that_was_set_back_keeps_the_true_decisions(
+    tamper: Callable[..., None],
+    verdict: Callable[..., Verdict],
+    append: Append,
+    connection: Connection,
+) -> None:
+    tamper(
+        "UPDATE opsjobs.audit_head SET (sequence, hash, at) ="
+        " (SELECT sequence, hash, at FROM opsjobs.audit_events WHERE sequence = 6)"
+    )
+    with pytest.raises(AuditBlocked):
+        append()
+    documented = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/audit.md").read_text(), re.S)
+    (repair,) = [block for block in documented if block.startswith("UPDATE opsjobs.audit_head")]
+    connection.execute(repair)
+    assert (verdict().state, verdict().rows, verdict().last) == ("intact", 8, 8)
+    assert append() == 9
+    assert verdict().state == "intact"
 
 
 def test_two_rows_that_changed_places_are_found(

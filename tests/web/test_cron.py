@@ -88,6 +88,20 @@ def test_the_list_says_when_each_entry_runs(get: Get, entry: Runner) -> None:
     assert legend == [fate.word for fate in FATES.values()]
 
 
+def test_every_moment_has_its_day_and_its_zone(get: Get, entry: Runner) -> None:
+    """An entry has a zone of its own, and most of its slots are of another day."""
+    for is_awake in (False, True):
+        if is_awake:
+            look(entry)
+        for path in ("/cron", "/cron/nightly"):
+            times = soup(get(path).text).select("#part time:not([data-as=ago])")
+            assert len(times) > 3
+            for time in times:
+                assert re.fullmatch(r"\d{4}(-\d\d){2} \d\d(:\d\d){2} UTC", time.text), time
+    own = soup(get("/cron/nightly").text).select_one("ol.slots li").text
+    assert re.search(r"\d\d [A-Z][a-z]{2} \d\d:\d\d UTC \d{4}-", own)
+
+
 def test_while_no_scheduler_runs_nothing_is_called_well(get: Get, entry: Runner) -> None:
     """Its slots of three hours are in no ledger yet, so none of them is missed."""
     for path in ("/cron", "/cron/nightly"):
