@@ -159,11 +159,19 @@ def _document(template: str, **context: Any) -> str:
 
 
 def _beside(says_sources: bool) -> Markup:
-    """What goes with a fragment to another place of its page: the sources that do not answer."""
-    allowed = {entry.endpoint for entry in NAVIGATION if _access.may(entry.permission)}
-    wrong = () if says_sources else _sources.read().wrong
-    made = _environment().get_template("opsjobs/_sources.html")
-    return Markup(made.render(wrong=wrong, now=datetime.now(UTC), allowed=allowed, is_beside=True))
+    """What goes with a fragment to other places of its page: the sources that do not answer, and the badges."""
+    entries = [entry for entry in NAVIGATION if _access.may(entry.permission)]
+    sources = _sources.read()
+    made = _environment().get_template("opsjobs/_beside.html")
+    return Markup(
+        made.render(
+            wrong=() if says_sources else sources.wrong,
+            badges=sources.badges,
+            now=datetime.now(UTC),
+            entries=entries,
+            allowed={entry.endpoint for entry in entries},
+        )
+    )
 
 
 def _display() -> Display:

@@ -51,6 +51,11 @@ def read() -> Sources:
     return found
 
 
+def forget() -> None:
+    """Ask anew for the next page: this process has just changed what the badges count."""
+    _kept.pop(host().engine, None)
+
+
 def _ask() -> Sources:
     silent = find_silent_redis()
     try:

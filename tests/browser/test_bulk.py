@@ -44,6 +44,7 @@ def test_after_a_bulk_the_receipt_says_how_many_more_match_and_older_skips_none(
     page.fill("#reason", "the vendor answers again")
     page.click("dialog button.main")
     page.wait_for_selector("#toast a:text('35 more match')")
+    page.wait_for_selector("#badge-jobs:has-text('35 need review')")
     page.wait_for_selector(f"table.jobs a.id:text-is('{failed[25]}')")
     assert page.url.endswith("/jobs?state=failed")
     assert _shown(page) == failed[25:50]

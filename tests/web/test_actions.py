@@ -23,7 +23,7 @@ from flask_opsjobs.operator import Operator
 from tests.support.waiting import wait_until
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import ago, make_job
+from tests.web.rows import ago, make_job, make_loops
 
 REASON = "the vendor answers again, OPS-2291"
 JOB_ACTIONS = [action for action in ACTIONS.values() if action.thing == "job"]
@@ -135,6 +135,20 @@ def test_a_script_gets_the_changed_sheet_alone(
     assert "<!doctype" not in response.text
     assert _sheet(response).has_attr("data-done")
     assert _sheet(response).select("[data-toast] a")
+
+
+def test_after_a_decision_the_next_poll_has_the_true_badge(
+    get: Any, post: Post, preview: Any, failed: Job, session: Session
+) -> None:
+    make_loops(session)  # badges are kept for five seconds while all is well
+    session.commit()
+    badge = soup(get("/jobs").text).select_one("nav.side #badge-jobs")
+    assert badge.text == "1 needs review"
+    url, form = _sent(get(preview(f"/jobs/{failed.id}/retry")))
+    post(url, 200, script=True, **form | {"reason": REASON})
+    badge = soup(get("/jobs/live").text).select_one("#badge-jobs[hx-swap-oob]")
+    assert badge.has_attr("hidden")
+    assert badge.text == ""
 
 
 @pytest.mark.parametrize("reason", ["", " " * 40, "too few", "\u200b" * 20, "x" * 2_001])

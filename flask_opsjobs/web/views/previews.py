@@ -17,7 +17,7 @@ from ...jobs.queries import list_rows
 from ...jobs.rows import Count
 from ...jobs.search_queries import list_jobs
 from ...operator import Operator
-from .. import _access, _asked, _back, _pages, _problems, _sheet
+from .. import _access, _asked, _back, _pages, _problems, _sheet, _sources
 from .._display import Display
 from .._host import host
 from .._reads import Reading, asking, reading
@@ -68,6 +68,8 @@ def execute(preview_id: int) -> Response:
         )
     if receipt.code == "foreign":
         raise _problems.no_such_preview()
+    if receipt.is_done:
+        _sources.forget()
     if receipt.is_done and "HX-Request" not in request.headers:
         return redirect(url_for("opsjobs.preview", preview_id=preview_id, back=_back.read()), 303)
     with reading() as read:
