@@ -14,8 +14,8 @@ from .errors import (
 from .jobs.current import current_job
 from .jobs.enqueue import Enqueued, EnqueuedMany
 from .jobs.outcomes import Cancel, Discard, RetryIn, Snooze
-from .jobs.receipts import Unique
 from .jobs.task import Task
+from .jobs.unique_locks import Unique
 from .limits.limit import Limit
 from .policy import AccessPolicy, DisplayPolicy
 

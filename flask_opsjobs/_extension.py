@@ -177,7 +177,7 @@ def _policy(given: Any, protocol: type, name: str) -> Any:
 def _secrets(app: Flask) -> tuple[bytes, ...]:
     if not app.secret_key:
         raise ConfigError(
-            "SECRET_KEY is not set: receipts of unique jobs and page cursors are signed with it. "
+            "SECRET_KEY is not set: unique locks and page cursors are signed with it. "
             "Make one: python -c 'import secrets; print(secrets.token_hex())'"
         )
     fallbacks = app.config.get("SECRET_KEY_FALLBACKS") or []

@@ -1,4 +1,4 @@
-"""Schema version 1: jobs with attempts, outputs and receipts; queues; workers; loop runs."""
+"""Schema version 1: jobs with attempts, outputs and unique locks; queues; workers; loop runs."""
 
 from __future__ import annotations
 
@@ -100,17 +100,17 @@ CREATE TABLE opsjobs.outputs (
 )
 """
 
-# No foreign key: a receipt may outlive its job.
-RECEIPTS = """
-CREATE TABLE opsjobs.receipts (
+# No foreign key: a unique lock may outlive its job.
+UNIQUE_LOCKS = """
+CREATE TABLE opsjobs.unique_locks (
     key bytea NOT NULL,
     job_id bigint NOT NULL,
     until text NOT NULL,
     expires_at timestamptz,
     created_at timestamptz NOT NULL,
-    CONSTRAINT receipts_pkey PRIMARY KEY (key),
-    CONSTRAINT receipts_until_check CHECK (until IN ('within', 'ended', 'forever')),
-    CONSTRAINT receipts_expiry_check CHECK ((until = 'within') = (expires_at IS NOT NULL))
+    CONSTRAINT unique_locks_pkey PRIMARY KEY (key),
+    CONSTRAINT unique_locks_until_check CHECK (until IN ('within', 'ended', 'forever')),
+    CONSTRAINT unique_locks_expiry_check CHECK ((until = 'within') = (expires_at IS NOT NULL))
 )
 """
 
@@ -170,7 +170,7 @@ CREATE TABLE opsjobs.loop_runs (
 )
 """
 
-TABLES = (JOBS, ATTEMPTS, OUTPUTS, RECEIPTS, QUEUES, WORKERS, LOOP_RUNS)
+TABLES = (JOBS, ATTEMPTS, OUTPUTS, UNIQUE_LOCKS, QUEUES, WORKERS, LOOP_RUNS)
 
 # name: (what it indexes, the query it is for). The query is kept as the index's comment, where
 # `\di+` shows it to whoever wonders whether it may go.
@@ -204,10 +204,13 @@ INDEXES = {
         "retain: final rows of one state by age; overview: what ended lately",
     ),
     "outputs_to_retain": ("outputs (created_at)", "retain: outputs by age"),
-    "receipts_by_job": ("receipts (job_id)", "endings: the receipts of jobs that end or go"),
-    "receipts_to_retain": (
-        "receipts (expires_at) WHERE expires_at IS NOT NULL",
-        "retain: receipts that have expired",
+    "unique_locks_by_job": (
+        "unique_locks (job_id)",
+        "endings: the unique locks of jobs that end or go",
+    ),
+    "unique_locks_to_retain": (
+        "unique_locks (expires_at) WHERE expires_at IS NOT NULL",
+        "retain: unique locks that have expired",
     ),
     "workers_alive": (
         "workers (beat_at) WHERE ended_at IS NULL",
@@ -226,12 +229,14 @@ def upgrade(op: Any) -> None:
         table, _, rest = columns.partition(" ")
         op.execute(f"CREATE INDEX {name} ON opsjobs.{table} {rest}")
         op.execute(f"COMMENT ON INDEX opsjobs.{name} IS '{query}'")
-    grant_tables(op, "jobs", "attempts", "outputs", "receipts", "queues", "workers", "loop_runs")
-    # A unique job takes its number before its row, for the receipt.
+    grant_tables(
+        op, "jobs", "attempts", "outputs", "unique_locks", "queues", "workers", "loop_runs"
+    )
+    # A unique job takes its number before its row, for the unique lock.
     grant_sequences(op, "jobs_id_seq")
 
 
 def downgrade(op: Any) -> None:
     """Drop the tables of version 1, with everything that was recorded."""
-    for table in ("loop_runs", "workers", "queues", "receipts", "outputs", "attempts", "jobs"):
+    for table in ("loop_runs", "workers", "queues", "unique_locks", "outputs", "attempts", "jobs"):
         op.execute(f"DROP TABLE opsjobs.{table}")

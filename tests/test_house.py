@@ -18,7 +18,7 @@ SENDS_SQL = re.compile(
     r"""flask_opsjobs/(
         \w+/(transitions|(\w+_)?queries)
       | db | sql | session | host
-      | jobs/(enqueue\w* | receipts | outputs | retention | saved_views)
+      | jobs/(enqueue\w* | unique_locks | outputs | retention | saved_views)
       | endings/\w+
       | overview/badges
       | cli/_demo_past

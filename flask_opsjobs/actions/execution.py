@@ -31,7 +31,7 @@ from .verdict import Decided, Overtaken, Unwritten
 _log = logging.getLogger("flask_opsjobs")
 # An operator waits for a flush or another operator, never long for a host's transaction.
 WAIT_SECONDS = 5
-# Each round meets a receipt that another transaction took in that very moment.
+# A round is repeated only when another transaction took a unique lock at the same moment.
 _MOST_ROUNDS = 10
 
 

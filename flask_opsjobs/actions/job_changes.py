@@ -36,7 +36,7 @@ def facts_of(job: Standing, now: datetime) -> dict[str, Any]:
 
 
 def span_of(host: Host, job: Standing) -> timedelta | None:
-    """How long the receipt of a new call guards, as its task declares it; None when this process cannot say."""
+    """How long the unique lock of a new call holds, as its task declares it; None when it is unknown here."""
     task = host.tasks.get(job.task)
     unique = task.declared.unique if task is not None else None
     return unique.within if unique is not None and job.unique_until == "within" else None
@@ -54,8 +54,8 @@ def _retry(job: Standing, _host: Host, now: datetime) -> Changes:
         if _has_passed(job, now)
         else None,
         Change("ended", f"{job.ended_by}, {moment(job.ended_at)}", None) if job.ended_at else None,
-        Change("receipt", "released", "taken again")
-        if job.unique_until == "ended" and job.receipt_of is None
+        Change("unique lock", "released", "taken again")
+        if job.unique_until == "ended" and job.unique_lock_of is None
         else None,
     )
     is_bound = job.deadline_at is not None and not _has_passed(job, now)
@@ -99,14 +99,14 @@ def _discard(job: Standing, _host: Host, _now: datetime) -> Changes:
 def _run_again(job: Standing, host: Host, _now: datetime) -> Changes:
     note = None
     if job.unique_until == "within" and span_of(host, job) is None:
-        note = "the span of its receipt is not known here: the new job is not guarded against another of the same call"
+        note = "the new job gets no unique lock, since its span is not known here: the same call may be enqueued again"
     return (Change("new job", None, f"{job.task} in {job.queue}, available, due now"),), note
 
 
 def _delete(job: Standing, _host: Host, _now: datetime) -> Changes:
     note = None
-    if job.receipt_of == job.id:
-        note = f"its receipt stays: the same call is refused {_until(job)}"
+    if job.unique_lock_of == job.id:
+        note = f"its unique lock stays: the same call is refused {_until(job)}"
     return (Change("job", job.state, None),), note
 
 

@@ -12,8 +12,8 @@ from .. import endings
 from ..cron import transitions as cron_transitions
 from ..db import Connection
 from ..host import Host
-from ..jobs import receipts
 from ..jobs import transitions as job_transitions
+from ..jobs import unique_locks
 from ..jobs.transitions import Standing
 from .catalog import Action
 from .effects import Effect, Forget, HandOut, Hurry
@@ -64,7 +64,7 @@ def carry_out(
     verdicts: Sequence[Verdict],
     decided: Decided,
 ) -> Written:
-    """Write it, on jobs that the caller has locked and judged. Raises `Overtaken` when a receipt is gone."""
+    """Write it, on jobs that the caller has locked and judged. Raises `Overtaken` when another job took its lock."""
     jobs = [verdict.standing for verdict in verdicts]
     news, effects = _WRITES[action.verb](connection, host, jobs, decided)
     stand = job_transitions.look(connection, [job.id for job in jobs], decided.now)
@@ -95,28 +95,28 @@ def _judge(
         said = f"{who} asked already to stop job {job.id}; its worker has not done it yet"
         return leave(target, job.task, facts, "already", said)
     if rival := rivals.find(job):
-        said = f"cannot {action.on(f'job {job.id}')}: job {rival} has the receipt of the same call"
+        said = f"cannot {action.on(f'job {job.id}')}: job {rival} holds the unique lock of the same call"
         return leave(target, job.task, facts, "duplicate", said)
     changes, note = CHANGES[action.verb](job, host, now)
     return do(target, job.task, facts, job, *changes, note=note)
 
 
 class _Rivals:
-    """Who has the receipt that a job needs: another job, or one that stands before it in the same plan."""
+    """Finds who holds the unique lock that a job needs: another job, or one before it in the same plan."""
 
     def __init__(self, action: Action) -> None:
         self._verb = action.verb
         self._taken: dict[bytes, int] = {}
 
     def find(self, job: Standing) -> int | None:
-        """The id of the job in the way; None when there is none, and then the receipt counts as taken."""
+        """The id of the job in the way; None when there is none, and then the unique lock counts as taken."""
         if self._verb == "retry":
             is_needed = job.unique_until == "ended"
         else:
             is_needed = self._verb == "run_again" and job.unique_until is not None
         if not is_needed or job.unique_key is None:
             return None
-        holder = job.receipt_of
+        holder = job.unique_lock_of
         if holder is not None and (self._verb == "run_again" or holder != job.id):
             return holder
         first = self._taken.setdefault(job.unique_key, job.id)
@@ -146,7 +146,7 @@ def _retry(
     connection: Connection, _host: Host, jobs: Sequence[Standing], decided: Decided
 ) -> tuple[_News, Iterable[Effect]]:
     unique = {job.id: None for job in jobs if job.unique_until == "ended"}
-    if unique and receipts.take(connection, unique, decided.now):
+    if unique and unique_locks.take(connection, unique, decided.now):
         raise Overtaken
     ids = [job.id for job in jobs]
     job_transitions.retry(connection, ids, decided.now)
@@ -165,7 +165,7 @@ def _run_again(
     ids = [job.id for job in jobs]
     news = job_transitions.run_again(connection, ids, spans, decided.now)
     withins = {news[id]: span for id, span in spans.items()}
-    if withins and receipts.take(connection, withins, decided.now):
+    if withins and unique_locks.take(connection, withins, decided.now):
         raise Overtaken
     return news, _hand_out(jobs)
 

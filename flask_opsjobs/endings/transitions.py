@@ -13,8 +13,8 @@ from psycopg.rows import dict_row
 from .. import sql
 from ..cron import transitions as cron_transitions
 from ..db import Connection
-from ..jobs import receipts
 from ..jobs import transitions as job_transitions
+from ..jobs import unique_locks
 from ..jobs.lifecycle import FINAL, WAITING
 from ..jobs.outcomes import Outcome
 from ..jobs.retry import REFUSED_FOR
@@ -174,7 +174,7 @@ def _end(connection: Connection, statement: str, parameters: Mapping[str, Any]) 
 def _tell(connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
     """Tell all who wait for an end, in the same transaction."""
     if unique := [job.id for job in ended if job.is_unique and job.is_final]:
-        receipts.release(connection, unique)
+        unique_locks.release(connection, unique)
     if limited := [job.key for job in ended if job.is_limited and not job.is_refused]:
         limits.free(connection, limited)
     if refused := [job.key for job in ended if job.is_limited and job.is_refused]:

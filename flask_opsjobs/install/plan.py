@@ -169,7 +169,7 @@ def lines_to_add(app: Flask) -> tuple[str, list[str]]:
     ]
     if not app.secret_key:
         make = "python -c 'import secrets; print(secrets.token_hex())'"
-        lines.append(f'app.config["SECRET_KEY"] = "…"  # receipts are signed with it: {make}')
+        lines.append(f'app.config["SECRET_KEY"] = "…"  # unique locks are signed with it: {make}')
     lines += [
         "opsjobs = OpsJobs(access=HostAccess(), display=HostDisplay())",
         "opsjobs.init_app(app)  # after SQLAlchemy(app), or db.init_app(app) in a factory",

@@ -1,4 +1,4 @@
-"""Recording one job: one row, and a receipt when it is unique, in the transaction of the host's session."""
+"""Recording one job: one row, and a unique lock when it is unique, in the transaction of the host's session."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from .. import signals, sql
 from ..errors import InvalidArgs
 from ..session import touch
-from . import receipts
+from . import unique_locks
 from .joining import find_session, join, without_values
 from .placing import Gate, columns_of, place_of
 from .touched import Born, Line
@@ -39,7 +39,7 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class EnqueuedMany:
-    """How many jobs were recorded, and how many rows met the receipt of another job or of an earlier row."""
+    """How many jobs were recorded, and how many rows met the unique lock of another job or of an earlier row."""
 
     count: int
     conflicts: int = 0
@@ -65,15 +65,15 @@ def enqueue(
                 raise gate.refuse(rejection)
             enqueued = insert(connection, row, _first_number(options, host))
         else:
-            row |= receipt(options.unique)
+            row |= unique_lock(options.unique)
             row["keys"] = keys(task, options.unique, host, values)
             # A call that was recorded before is a conflict, also when there is no room.
             if (
                 rejection is not None
-                and receipts.find(partial(ask, connection), row["keys"]) is None
+                and unique_locks.find(partial(ask, connection), row["keys"]) is None
             ):
                 raise gate.refuse(rejection)
-            enqueued = Enqueued(*receipts.find_or_take(partial(ask, connection), row))
+            enqueued = Enqueued(*unique_locks.find_or_take(partial(ask, connection), row))
     if not enqueued.conflict:
         _tell_hook(session, host, task, options, enqueued, row["lane"])
         if signals.job_enqueued.receivers:
@@ -117,7 +117,7 @@ def _tell_hook(
 
 
 def parameters(task: Task, options: Options, host: Host) -> dict[str, Any]:
-    """What the statements take of a call that has no limit, but for arguments and receipt.
+    """What the statements take of a call that has no limit, without its arguments and unique lock.
 
     Raises `InvalidArgs` when `meta` is too large.
     """
@@ -130,8 +130,8 @@ def parameters(task: Task, options: Options, host: Host) -> dict[str, Any]:
     return {"task": task.name, **cron, **columns, **columns_of(options, None)}
 
 
-def receipt(unique: Unique) -> dict[str, Any]:
-    """What the statements take of a receipt, but for its keys."""
+def unique_lock(unique: Unique) -> dict[str, Any]:
+    """The parameters of a unique lock, without its keys."""
     return {"until": unique.lifetime, "within": unique.within}
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from psycopg.rows import namedtuple_row
 
 from .. import db, sql
-from . import receipts
-from .enqueue import Enqueued, keys, parameters, receipt
+from . import unique_locks
+from .enqueue import Enqueued, keys, parameters, unique_lock
 from .placing import columns_of, place_of
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def enqueue_apart(
     if unique is None:
         (found,) = ask("enqueue_job", row)
         return Enqueued(found.id, found.state), row["lane"]
-    row |= receipt(unique)
+    row |= unique_lock(unique)
     row["keys"] = keys(task, unique, host, values)
-    return Enqueued(*receipts.find_or_take(ask, row)), row["lane"]
+    return Enqueued(*unique_locks.find_or_take(ask, row)), row["lane"]
 
 
 def find_same_call(
@@ -58,7 +58,7 @@ def find_same_call(
     values, unique = task.arguments.load(stored), task.declared.unique
     if unique is None:
         return None
-    found = receipts.find(partial(_ask, connection), keys(task, unique, host, values))
+    found = unique_locks.find(partial(_ask, connection), keys(task, unique, host, values))
     return None if found is None else found[0]
 
 

@@ -16,8 +16,8 @@ from .. import signals, sql
 from ..db import forget_values
 from ..errors import InvalidArgs, RefusedSession
 from ..session import touch
-from . import receipts
-from .enqueue import EnqueuedMany, ask, keys, parameters, receipt
+from . import unique_locks
+from .enqueue import EnqueuedMany, ask, keys, parameters, unique_lock
 from .joining import find_session, join, without_values
 from .placing import Gate, columns_of, place_of
 from .touched import Line as TouchedLane
@@ -112,7 +112,9 @@ def _bear(
     gathered = _copy(connection, copy, task, _unique_line(task, unique, host, places), rows)
     run("analyze_births")
     run("forget_expired_births")
-    count = run("bear_unique_jobs", **common, **receipt(unique), key_count=key_count).scalar_one()
+    count = run(
+        "bear_unique_jobs", **common, **unique_lock(unique), key_count=key_count
+    ).scalar_one()
     if key_count > 1:
         run("give_back_births")
     run("drop_births")
@@ -137,7 +139,7 @@ class _Places:
         self.lanes: dict[str, None] = {options.queue: None} if self._plain is not None else {}
 
     def of(self, values: Mapping[str, Any], keys: Sequence[bytes] = ()) -> bytes:
-        """The place of a call. Raises `LimitReached`, but for a call whose receipt is taken: that is a conflict."""
+        """The place of a call. Raises `LimitReached`, not when its unique lock is taken: a conflict."""
         if self._plain is not None:
             return self._plain
         place = place_of(self._task, self._options, self._host, values)
@@ -151,10 +153,10 @@ class _Places:
         return _as_copied(columns)
 
     def _is_conflict(self, keys: Sequence[bytes]) -> bool:
-        """Whether a call has a receipt already, or will have that of a row before it: then it takes no room."""
+        """Whether a call's unique lock is taken, by a job or by a row before it: then the call takes no room."""
         if not keys:
             return False
-        return keys[0] in self._let_through or receipts.find(self._ask, keys) is not None
+        return keys[0] in self._let_through or unique_locks.find(self._ask, keys) is not None
 
 
 def _plain_line(task: Task, host: Host, head: bytes, places: _Places) -> Line:

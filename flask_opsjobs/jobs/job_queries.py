@@ -9,14 +9,14 @@ from sqlalchemy import Text, cast, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from .models import Attempt, Job, Receipt
-from .rows import JobInFull, ReceiptRow, Relations
+from .models import Attempt, Job, UniqueLock
+from .rows import JobInFull, Relations, UniqueLockRow
 
 _MOST = 20
 
 
 def find_relations(session: Session, job: JobInFull) -> Relations:
-    """The jobs it was run again from and as, at most 20 of these, and who holds its receipt."""
+    """The jobs it was run again from and as, at most 20 of these, and who holds its unique lock."""
     origin = select(Job.state).where(Job.id == job.run_again_from)
     # Without an order, which would let the planner walk all jobs for it; there are few.
     again = select(Job.id, Job.state).where(Job.run_again_from == job.id).limit(_MOST)
@@ -24,15 +24,15 @@ def find_relations(session: Session, job: JobInFull) -> Relations:
     return Relations(
         session.scalars(origin).one_or_none() if job.run_again_from else None,
         sorted(copies, reverse=True),
-        _find_receipt(session, job.id) if job.is_unique else None,
+        _find_unique_lock(session, job.id) if job.is_unique else None,
     )
 
 
-def _find_receipt(session: Session, job_id: int) -> ReceiptRow | None:
+def _find_unique_lock(session: Session, job_id: int) -> UniqueLockRow | None:
     key = select(Job.unique_key).where(Job.id == job_id).scalar_subquery()
-    columns = (Receipt.job_id, Receipt.until, Receipt.expires_at)
-    row = session.execute(select(*columns).where(Receipt.key == key)).one_or_none()
-    return None if row is None else ReceiptRow(*row)
+    columns = (UniqueLock.job_id, UniqueLock.until, UniqueLock.expires_at)
+    row = session.execute(select(*columns).where(UniqueLock.key == key)).one_or_none()
+    return None if row is None else UniqueLockRow(*row)
 
 
 def find_stored(session: Session, job_id: int) -> Mapping[str, Any] | None:

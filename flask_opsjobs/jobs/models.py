@@ -1,4 +1,4 @@
-"""The tables of jobs: the job itself, its attempts, its output and the receipt that makes it unique."""
+"""The tables of jobs: the job itself, its attempts, its output and the unique lock that keeps it single."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..db import Base, one_of
 from .lifecycle import ENDED_BY, FINAL, OUTCOMES, STATES, UNWELL, WAITING
 
 MOMENT = DateTime(timezone=True)
-# Of a receipt: for a span from the enqueue, until its job is final, or also after its row is gone.
+# Of a unique lock: for a span from the enqueue, until its job is final, or also after its row is gone.
 LIFETIMES = ("within", "ended", "forever")
 
 
@@ -161,10 +161,10 @@ class Output(Base):
     __table_args__ = (Index("outputs_to_retain", "created_at"),)
 
 
-class Receipt(Base):
-    """The proof that a job with this key exists. No foreign key: it may outlive the job."""
+class UniqueLock(Base):
+    """Keeps a unique call single: its keyed hash, its job, when it expires. No foreign key: it may outlive the job."""
 
-    __tablename__ = "receipts"
+    __tablename__ = "unique_locks"
 
     key: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
     job_id: Mapped[int] = mapped_column(BigInteger)
@@ -175,8 +175,10 @@ class Receipt(Base):
     __table_args__ = (
         CheckConstraint(one_of("until", LIFETIMES), name="until_check"),
         CheckConstraint("(until = 'within') = (expires_at IS NOT NULL)", name="expiry_check"),
-        Index("receipts_by_job", "job_id"),
-        Index("receipts_to_retain", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+        Index("unique_locks_by_job", "job_id"),
+        Index(
+            "unique_locks_to_retain", "expires_at", postgresql_where=text("expires_at IS NOT NULL")
+        ),
     )
 
 

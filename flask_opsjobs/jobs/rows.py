@@ -134,17 +134,17 @@ class Relations:
     """Other jobs that one job has to do with. `run_again_as` are ids and states, the newest first.
 
     `run_again_from` is the state of the job it was run again from, None when there is none or it is gone.
-    `receipt` says what makes it unique now: until when, and whose it is; None when nothing does.
+    `unique_lock` says what makes it unique now: the job that holds it, and until when; None when nothing does.
     """
 
     run_again_from: str | None
     run_again_as: Sequence[tuple[int, str]]
-    receipt: ReceiptRow | None
+    unique_lock: UniqueLockRow | None
 
 
 @dataclass(frozen=True)
-class ReceiptRow:
-    """The receipt under a job's key: the job that holds it, and for how long."""
+class UniqueLockRow:
+    """The unique lock under a job's key: the job that holds it, and until when."""
 
     job_id: int
     until: str

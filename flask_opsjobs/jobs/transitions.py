@@ -18,7 +18,7 @@ from .lifecycle import sources_of
 
 @dataclass(frozen=True)
 class Standing:
-    """A job as a decision about it is made. `receipt_of` is the job that has the living receipt of its call."""
+    """A job as a decision about it is made. `unique_lock_of` is the job that holds its lock."""
 
     id: int
     origin: str
@@ -39,7 +39,7 @@ class Standing:
     unique_until: str | None
     worker: str | None
     worker_kind: str | None
-    receipt_of: int | None
+    unique_lock_of: int | None
 
 
 def lock(connection: Connection, ids: Iterable[int]) -> None:
@@ -55,7 +55,7 @@ def look(connection: Connection, ids: Iterable[int], now: datetime) -> dict[int,
 
 
 def retry(connection: Connection, ids: Collection[int], now: datetime) -> None:
-    """Make jobs due now, with room for one more attempt. Their receipts are the caller's to take first."""
+    """Make jobs due now, with room for one more attempt. Their unique locks are the caller's to take first."""
     _act(connection, "retry_jobs", "retry", ids, now)
 
 
@@ -70,7 +70,7 @@ def request_cancel(
 def run_again(
     connection: Connection, ids: Collection[int], guarded: Collection[int], now: datetime
 ) -> dict[int, int]:
-    """Record a new job for each final one: the new ids by the old. Those of `guarded` are to have a receipt."""
+    """Record a new job for each final one: the new ids by the old. Those in `guarded` need unique locks."""
     asked = {"ids": list(ids), "guarded": list(guarded), "sources": list(sources_of("run_again"))}
     rows = connection.execute(sql.load("run_jobs_again"), {**asked, "now": now})
     return {old: new for new, old in rows}

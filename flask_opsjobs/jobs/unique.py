@@ -48,7 +48,7 @@ class Unique:
 
     @property
     def lifetime(self) -> str:
-        """The word that a receipt stores: `within`, `ended` or `forever`."""
+        """The word that a unique lock stores: `within`, `ended` or `forever`."""
         return self.until or "within"
 
     def require_names(self, task: str, names: Iterable[str], redact: Iterable[str]) -> None:

@@ -49,7 +49,7 @@ def count(connection: Connection, settings: Settings, now: datetime) -> dict[str
 def _steps(settings: Settings, now: datetime) -> dict[str, tuple[str, dict[str, object]]]:
     limits = _limits(settings, now)
     tables = (
-        "outputs", "receipts", "workers", "loop_runs", "previews", "rollups", "depths", "cron_slots",
+        "outputs", "unique_locks", "workers", "loop_runs", "previews", "rollups", "depths", "cron_slots",
         "limit_minutes", "limit_rejections", "buckets",
     )  # fmt: skip
     steps: dict[str, tuple[str, dict[str, object]]] = {
@@ -64,7 +64,7 @@ def _limits(settings: Settings, now: datetime) -> dict[str, datetime]:
     """Before when each kind of row must have ended to be removed."""
     return {
         "outputs": now - timedelta(days=settings.keep_output_days),
-        "receipts": now,
+        "unique_locks": now,
         "workers": now - timedelta(days=_WORKER_DAYS),
         "loop_runs": now - timedelta(days=_LOOP_RUN_DAYS),
         "previews": now - _PREVIEW_SPAN,

@@ -23,7 +23,7 @@ from .shape import IDLE, Loop, Pass, count, every
 
 _log = logging.getLogger("flask_opsjobs.cron")
 _ACTOR = "system:cron"
-# A host that records the same unique call right now holds its receipt; the entry waits for a later pass then.
+# A host that records the same unique call right now holds its unique lock; the entry waits for a later pass then.
 _LOCK_WAIT = "3s"
 
 

@@ -1,12 +1,12 @@
--- Records each gathered call whose receipts could all be taken. Returns how many that were.
--- Of rows with the same keys the first wins. Keys in order, so that two calls cannot deadlock; the insert of a receipt waits
--- for another transaction that inserts the same key, as in enqueue_unique_job.
--- Run in the host's transaction, in a savepoint, by `enqueue_many`. Index: receipts_pkey.
+-- Records each gathered call whose unique locks could all be taken. Returns how many that were.
+-- Of rows with the same keys the first wins. Keys in order, so that two calls cannot deadlock; the insert of a unique
+-- lock waits for another transaction that inserts the same key, as in enqueue_unique_job.
+-- Run in the host's transaction, in a savepoint, by `enqueue_many`. Index: unique_locks_pkey.
 WITH first AS MATERIALIZED (
     SELECT DISTINCT ON (k.key) decode(k.key, 'hex') AS key, b.id
     FROM {births} b, unnest(b.keys) AS k(key) ORDER BY k.key, b.n
 ), taken AS (
-    INSERT INTO opsjobs.receipts (key, job_id, until, expires_at, created_at)
+    INSERT INTO opsjobs.unique_locks (key, job_id, until, expires_at, created_at)
     SELECT key, id, %(until)s, %(created_at)s::timestamptz + %(within)s::interval, %(created_at)s::timestamptz
     FROM first ORDER BY key
     ON CONFLICT (key) DO NOTHING

@@ -1,9 +1,9 @@
 -- What retention would remove now, as (what, how many): the very conditions of the files retain_*.sql.
--- Run by `flask opsjobs retain --dry-run`. Indexes: jobs_to_retain, outputs_to_retain, receipts_to_retain, previews_to_retain,
--- cron_slots_to_retain.
+-- Run by `flask opsjobs retain --dry-run`. Indexes: jobs_to_retain, outputs_to_retain, unique_locks_to_retain,
+-- previews_to_retain, cron_slots_to_retain.
 SELECT 'outputs', count(*) FROM opsjobs.outputs WHERE created_at < %(outputs)s
 UNION ALL
-SELECT 'receipts', count(*) FROM opsjobs.receipts WHERE expires_at < %(receipts)s
+SELECT 'unique_locks', count(*) FROM opsjobs.unique_locks WHERE expires_at < %(unique_locks)s
 UNION ALL
 SELECT 'workers', count(*) FROM opsjobs.workers w
 WHERE started_at < %(workers)s AND ended_at < %(workers)s

@@ -1,4 +1,4 @@
--- Removes final jobs with their attempts and outputs. A receipt has no foreign key and stays as long as it guards.
+-- Removes final jobs with their attempts and outputs. A unique lock has no foreign key and stays as long as it guards.
 -- The caller holds the rows. The removal is counted, so that the books balance.
 -- Run by the doorway. Index: jobs_pkey.
 WITH gone AS (

@@ -1,15 +1,15 @@
--- Records a job unless a receipt with one of its keys exists. Returns its id and state; without a state it was not recorded
--- and the receipts that bear its id, if any, are to be given back.
--- The insert of a receipt waits for another transaction that inserts the same key: when that commits, this one finds it
--- and records nothing; when that rolls back, this one goes on. Keys in order, so that two calls cannot deadlock.
--- A receipt that exists is not locked: the end of its job must not wait for the host's transaction.
--- Run in the host's transaction by `enqueue`. Index: receipts_pkey.
+-- Records a job unless a unique lock with one of its keys exists. Returns its id and state; without a state it was not
+-- recorded and the unique locks that bear its id, if any, are to be given back.
+-- The insert of a unique lock waits for another transaction that inserts the same key: when that commits, this one
+-- finds it and records nothing; when that rolls back, this one goes on. Keys in order, so that two calls cannot
+-- deadlock. A unique lock that exists is not locked: the end of its job must not wait for the host's transaction.
+-- Run in the host's transaction by `enqueue`. Index: unique_locks_pkey.
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now, nextval('opsjobs.jobs_id_seq') AS id
 ), due AS MATERIALIZED (
     SELECT *, coalesce(%(scheduled_at)s::timestamptz, now + %(delay)s::interval) AS at FROM moment
 ), taken AS (
-    INSERT INTO opsjobs.receipts (key, job_id, until, expires_at, created_at)
+    INSERT INTO opsjobs.unique_locks (key, job_id, until, expires_at, created_at)
     SELECT k.key, id, %(until)s, now + %(within)s::interval, now
     FROM due, unnest(%(keys)s::bytea[]) AS k(key) ORDER BY k.key
     ON CONFLICT (key) DO NOTHING

@@ -1,8 +1,8 @@
--- Deletes the expired receipts of the gathered calls, so that these can be taken over.
+-- Deletes the expired unique locks of the gathered calls, so that these can be taken over.
 -- Locks them in the order of their keys, so that two calls cannot deadlock.
--- Run in the host's transaction, in a savepoint, by `enqueue_many`. Index: receipts_pkey.
-DELETE FROM opsjobs.receipts WHERE key IN (
-    SELECT key FROM opsjobs.receipts
+-- Run in the host's transaction, in a savepoint, by `enqueue_many`. Index: unique_locks_pkey.
+DELETE FROM opsjobs.unique_locks WHERE key IN (
+    SELECT key FROM opsjobs.unique_locks
     WHERE key IN (SELECT decode(k.key, 'hex') FROM {births} b, unnest(b.keys) AS k(key))
       AND expires_at <= clock_timestamp()
     ORDER BY key FOR UPDATE

@@ -1,4 +1,5 @@
--- Deletes receipts that were taken under one key for a call that then met another job's under its other key.
--- Run in the host's transaction, in a savepoint, by `enqueue_many` while secret keys are rotated. Index: receipts_by_job.
-DELETE FROM opsjobs.receipts r USING {births} b
-WHERE r.job_id = b.id AND NOT EXISTS (SELECT FROM opsjobs.jobs j WHERE j.id = b.id)
+-- Deletes unique locks that were taken under one key for a call that then met another job's under its other key.
+-- Run in the host's transaction, in a savepoint, by `enqueue_many` while secret keys are rotated. Index:
+-- unique_locks_by_job.
+DELETE FROM opsjobs.unique_locks u USING {births} b
+WHERE u.job_id = b.id AND NOT EXISTS (SELECT FROM opsjobs.jobs j WHERE j.id = b.id)

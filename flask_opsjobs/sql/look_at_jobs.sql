@@ -1,10 +1,11 @@
--- Jobs as an operator's plan judges them, each with its worker and the job that has the living receipt of its call.
--- Locks nothing. Run by the doorway, for a plan and again under the lock. Indexes: jobs_pkey, workers_pkey, receipts_pkey.
+-- Jobs as an operator's plan judges them, each with its worker and the job that has the living unique lock of its call.
+-- Locks nothing. Run by the doorway, for a plan and again under the lock. Indexes: jobs_pkey, workers_pkey,
+-- unique_locks_pkey.
 SELECT j.id, j.origin, j.task, j.queue, j.lane, j.state, j.dispatch_no, j.attempt, j.max_attempts, j.due_at, j.deadline_at,
     j.ended_at, j.ended_by, j.cancel_requested_at, j.cancel_requested_by, j.unique_key, j.unique_until,
-    w.name AS worker, w.kind AS worker_kind, r.job_id AS receipt_of
+    w.name AS worker, w.kind AS worker_kind, u.job_id AS unique_lock_of
 FROM opsjobs.jobs j
 LEFT JOIN opsjobs.workers w ON w.id = j.worker_id
-LEFT JOIN opsjobs.receipts r ON r.key = j.unique_key AND (r.expires_at IS NULL OR r.expires_at > %(now)s)
+LEFT JOIN opsjobs.unique_locks u ON u.key = j.unique_key AND (u.expires_at IS NULL OR u.expires_at > %(now)s)
 WHERE j.id = ANY (%(ids)s::bigint[])
 ORDER BY j.id

@@ -1,5 +1,5 @@
 -- Removes the oldest jobs of one final state that ended before %(before)s, at most %(limit)s: a row for each. Their
--- attempts and outputs go with them; a receipt has no foreign key and stays as long as it guards.
+-- attempts and outputs go with them; a unique lock has no foreign key and stays as long as it guards.
 -- SKIP LOCKED: somebody retries that job right now. The removal is counted, so that the books balance.
 -- Run by the retain loop and by `flask opsjobs retain`. Index: jobs_to_retain.
 WITH old AS MATERIALIZED (

@@ -32,9 +32,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "run_jobs_again": ("jobs_pkey", {"sources": ["failed"], "guarded": []}),
     "delete_jobs": ("jobs_pkey", {"sources": ["failed"]}),
     "end_waiting_jobs": ("jobs_pkey", {"sources": ["scheduled"], **_END}),
-    "take_receipts": ("jobs_pkey", {"withins": [None] * 100}),
-    "forget_expired_receipts": ("jobs_pkey", {}),
-    "list_jobs_without_receipt": ("jobs_pkey", {}),
+    "take_unique_locks": ("jobs_pkey", {"withins": [None] * 100}),
+    "delete_expired_unique_locks": ("jobs_pkey", {}),
+    "list_jobs_without_unique_lock": ("jobs_pkey", {}),
     "look_at_queues": ("jobs_by_queue", {"names": ["queue_3", "mail"], "declared": []}),
     "list_queued_in_paused": ("jobs_queued", {"queue": None, "limit": 20_000}),
     "lock_preview": ("previews_pkey", {"id": 7}),
@@ -54,7 +54,7 @@ def test_it_walks_its_index(big: Connection, statement: str) -> None:
     is_of_few = statement in ("request_cancel", "retry_jobs", "run_jobs_again", "delete_jobs")
     assert index in used or (is_of_few and few & used)
     walked = {node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan"}
-    assert walked.isdisjoint({"jobs", "receipts", "previews"})
+    assert walked.isdisjoint({"jobs", "unique_locks", "previews"})
     assert index in header(statement)
 
 

@@ -1,4 +1,4 @@
-"""Receipts and operators: a retried job guards its call again, or is skipped because another job does."""
+"""Unique locks and operators: a retried job takes its lock again, or is skipped because another job holds it."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def fail(bench: Bench, record_job: Any) -> Callable[..., int]:
     return fail
 
 
-def receipts(bench: Bench) -> list[tuple[int, str]]:
-    found = bench.rows("SELECT job_id, until FROM opsjobs.receipts ORDER BY job_id")
+def unique_locks(bench: Bench) -> list[tuple[int, str]]:
+    found = bench.rows("SELECT job_id, until FROM opsjobs.unique_locks ORDER BY job_id")
     return [(row["job_id"], row["until"]) for row in found]
 
 
@@ -64,17 +64,17 @@ def test_a_retried_job_guards_its_call_again(
 ) -> None:
     task = once("ended")
     job_id = fail(task)
-    assert receipts(bench) == []
+    assert unique_locks(bench) == []
     receipt = operator.retry(job_id, **WHY)
-    assert "receipt" in [change.what for change in receipt.done[0].changes]
-    assert receipts(bench) == [(job_id, "ended")]
+    assert "unique lock" in [change.what for change in receipt.done[0].changes]
+    assert unique_locks(bench) == [(job_id, "ended")]
     again = task.enqueue()
     assert (again.id, again.conflict) == (job_id, True)
     db.session.rollback()
     bench.dispatch(window=9)
     bench.claim(job_id, 2)
     bench.record(job_id, 2, Outcome(kind="returned"))
-    assert receipts(bench) == []
+    assert unique_locks(bench) == []
 
 
 def test_one_that_backs_off_keeps_its_own(
@@ -83,7 +83,7 @@ def test_one_that_backs_off_keeps_its_own(
     job_id = fail(once("ended"), max_attempts=2)
     assert bench.job(job_id)["state"] == "retryable"
     assert operator.retry(job_id, **WHY).is_done
-    assert receipts(bench) == [(job_id, "ended")]
+    assert unique_locks(bench) == [(job_id, "ended")]
 
 
 @pytest.mark.parametrize("verb", ["retry", "run_again"])
@@ -96,9 +96,9 @@ def test_one_whose_call_is_guarded_by_another_is_skipped(
     before = bench.job(job_id)
     receipt = operator.run(f"job.{verb}", [f"job/{job_id}"], **WHY)
     assert (receipt.code, receipt.skipped[0].code) == ("illegal", "duplicate")
-    assert f"job {other} has the receipt" in receipt.says
+    assert f"job {other} holds the unique lock" in receipt.says
     assert bench.job(job_id) == before
-    assert receipts(bench) == [(other, "ended")]
+    assert unique_locks(bench) == [(other, "ended")]
 
 
 @pytest.mark.parametrize("verb", ["retry", "run_again"])
@@ -111,20 +111,20 @@ def test_of_two_of_the_same_call_in_one_plan_the_first_wins(
     receipt = operator.run(f"job.{verb}", targets, **WHY)
     assert [item.target for item in receipt.done] == [targets[0], targets[2]]
     assert [(skip.target, skip.code) for skip in receipt.skipped] == [(targets[1], "duplicate")]
-    assert len(receipts(bench)) == 2
+    assert len(unique_locks(bench)) == 2
 
 
 @pytest.mark.parametrize("lifetime", ["within", "forever"])
-def test_a_receipt_that_outlives_the_end_stays_with_its_job(
+def test_a_unique_lock_that_outlives_the_end_stays_with_its_job(
     bench: Bench, operator: Operator, once: Any, fail: Any, lifetime: str
 ) -> None:
     job_id = fail(once(lifetime))
     assert operator.retry(job_id, **WHY).is_done
-    assert receipts(bench) == [(job_id, lifetime)]
+    assert unique_locks(bench) == [(job_id, lifetime)]
 
 
 @pytest.mark.parametrize("lifetime", ["within", "forever"])
-def test_a_receipt_that_outlives_the_end_forbids_to_run_again(
+def test_a_unique_lock_that_outlives_the_end_forbids_to_run_again(
     bench: Bench, operator: Operator, once: Any, fail: Any, lifetime: str
 ) -> None:
     job_id = fail(once(lifetime))
@@ -139,12 +139,12 @@ def test_after_the_span_a_new_job_guards_for_the_declared_one(
     now = read_clock(bench.connection) + timedelta(hours=2)
     assert operator.run("job.run_again", [f"job/{job_id}"], **WHY, now=now).is_done
     new = bench.row("SELECT * FROM opsjobs.jobs WHERE run_again_from = %s", job_id)
-    (receipt,) = bench.rows("SELECT * FROM opsjobs.receipts")
-    assert (receipt["job_id"], receipt["expires_at"]) == (new["id"], now + timedelta(hours=1))
+    (lock,) = bench.rows("SELECT * FROM opsjobs.unique_locks")
+    assert (lock["job_id"], lock["expires_at"]) == (new["id"], now + timedelta(hours=1))
     assert new["unique_until"] == "within"
 
 
-def test_without_the_workers_declaration_the_new_job_bears_no_receipt(
+def test_without_the_workers_declaration_the_new_job_takes_no_unique_lock(
     bench: Bench, operator: Operator, once: Any, fail: Any
 ) -> None:
     task = once("within")
@@ -158,7 +158,7 @@ def test_without_the_workers_declaration_the_new_job_bears_no_receipt(
     assert (new["unique_key"], new["unique_until"]) == (None, None)
 
 
-def test_a_deleted_job_may_leave_a_receipt_and_the_plan_says_so(
+def test_a_deleted_job_may_leave_a_unique_lock_and_the_plan_says_so(
     bench: Bench, operator: Operator, once: Any, fail: Any, db: SQLAlchemy
 ) -> None:
     task = once("forever")
@@ -186,7 +186,7 @@ def test_a_retry_against_an_enqueue_of_the_same_call(
 
     receipt, enqueued = race(lambda: operator.run(f"job.{verb}", [f"job/{job_id}"], **WHY), enqueue)
     assert enqueued.conflict == receipt.is_done
-    assert len(receipts(bench)) == 1
+    assert len(unique_locks(bench)) == 1
     alive = bench.row("SELECT count(*) AS n FROM opsjobs.jobs WHERE state = 'available'")
     assert alive["n"] == 1
 
@@ -214,5 +214,5 @@ def test_an_enqueue_that_is_committed_while_the_retry_waits_for_it_wins(
     db.session.commit()
     thread.join(10)
     assert [receipt.code for receipt in found] == ["drifted" if is_previewed else "illegal"]
-    assert receipts(bench) == [(enqueued.id, "ended")]
+    assert unique_locks(bench) == [(enqueued.id, "ended")]
     assert bench.job(job_id)["state"] == "failed"

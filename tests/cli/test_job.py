@@ -16,7 +16,7 @@ from tests.support.engine import Bench
 
 RecordJob = Callable[..., int]
 REASON = ("--reason", "because it is a test")
-TABLES = ("jobs", "attempts", "queues", "receipts", "previews", "audit_events", "birth_slips")
+TABLES = ("jobs", "attempts", "queues", "unique_locks", "previews", "audit_events", "birth_slips")
 
 
 @pytest.fixture

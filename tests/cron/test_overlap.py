@@ -198,7 +198,7 @@ def test_a_job_that_is_retried_has_no_result_until_it_ends_again(running: Runnin
 def test_cancel_previous_leaves_the_job_whose_call_is_unique(
     opsjobs: OpsJobs, scheduler: Scheduler, is_started: bool
 ) -> None:
-    """Its receipt keeps the slot from a job of its own: to stop it would leave none at all."""
+    """Its unique lock keeps the slot from a job of its own: to stop it would leave none at all."""
 
     def call() -> None:
         """Does nothing."""

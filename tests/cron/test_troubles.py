@@ -125,7 +125,7 @@ def test_an_operator_may_act_on_an_entry_whose_zone_has_vanished(
     assert receipt.is_done
 
 
-def test_a_host_that_holds_the_receipt_delays_its_entry_only(
+def test_a_host_that_holds_the_unique_lock_delays_its_entry_only(
     opsjobs: OpsJobs,
     scheduler: Scheduler,
     db: SQLAlchemy,

@@ -223,13 +223,13 @@ def test_the_first_of_equal_rows_wins(db: SQLAlchemy, once: Task, other: Engine)
     db.session.commit()
     assert [row["a"] for row in all_args(other)] == [3, 0, 1, 2, 4]
     assert once.enqueue(a=3).id == first.id
-    assert count(other, "receipts") == 5
+    assert count(other, "unique_locks") == 5
     with other.connect() as connection:
-        # Each job bears the key of its receipt, and the receipt the job's id.
+        # Each job bears the key of its unique lock, and the unique lock the job's id.
         assert (
             connection.execute(
                 text(
-                    "SELECT count(*) FROM opsjobs.jobs j JOIN opsjobs.receipts r "
+                    "SELECT count(*) FROM opsjobs.jobs j JOIN opsjobs.unique_locks r "
                     "ON r.job_id = j.id AND r.key = j.unique_key AND r.until = 'ended'"
                 )
             ).scalar_one()
@@ -237,20 +237,20 @@ def test_the_first_of_equal_rows_wins(db: SQLAlchemy, once: Task, other: Engine)
         )
 
 
-def test_expired_receipts_are_taken_over(db: SQLAlchemy, once: Task, other: Engine) -> None:
+def test_expired_unique_locks_are_taken_over(db: SQLAlchemy, once: Task, other: Engine) -> None:
     call = once.options(unique=Unique(within=timedelta(hours=1)))
     rows = [{"a": number} for number in range(10)]
     assert call.enqueue_many(rows).count == 10
     db.session.execute(
         text(
-            "UPDATE opsjobs.receipts SET expires_at = clock_timestamp() WHERE job_id IN "
+            "UPDATE opsjobs.unique_locks SET expires_at = clock_timestamp() WHERE job_id IN "
             "(SELECT id FROM opsjobs.jobs WHERE (args->>'a')::int < 4)"
         )
     )
     assert call.enqueue_many(rows) == EnqueuedMany(4, conflicts=6)
     db.session.commit()
     assert count(other) == 14
-    assert count(other, "receipts") == 10
+    assert count(other, "unique_locks") == 10
 
 
 def test_nothing_temporary_is_left(db: SQLAlchemy, once: Task) -> None:
@@ -276,8 +276,8 @@ def test_unique_rows_pass_a_rotation_of_the_secret_key(
     host.secrets = (new,)
     assert once.enqueue_many([{"a": 3}, {"a": 4}]) == EnqueuedMany(0, conflicts=2)
     db.session.commit()
-    # Of the calls met under the old key no receipt under the new one is left behind.
-    assert count(other, "receipts") == 2 + 2 * 2
+    # Of the calls met under the old key no unique lock under the new one is left behind.
+    assert count(other, "unique_locks") == 2 + 2 * 2
 
 
 @pytest.mark.parametrize("how", ["rollback", "commit"])

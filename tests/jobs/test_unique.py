@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs import InvalidArgs, OpsJobs, Unique
 from flask_opsjobs.db import connect_apart
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs import receipts
+from flask_opsjobs.jobs import unique_locks
 from flask_opsjobs.jobs.enqueue import Enqueued
 from flask_opsjobs.jobs.enqueue_apart import enqueue_apart, find_same_call
 from flask_opsjobs.jobs.task import Task
@@ -67,13 +67,13 @@ def count(engine: Engine, table: str = "jobs") -> int:
 
 
 def end(host: Host, job: Enqueued) -> None:
-    """End a job as `endings` does: its row, and its receipts in the same transaction."""
+    """End a job as `endings` does: its row, and its unique locks in the same transaction."""
     with connect_apart(host.engine) as connection, connection.transaction():
         connection.execute(
             "UPDATE opsjobs.jobs SET state = 'finished', ended_at = now(), ended_by = 'returned' WHERE id = %s",
             (job.id,),
         )
-        receipts.release(connection, [job.id])
+        unique_locks.release(connection, [job.id])
 
 
 # --- the key
@@ -186,7 +186,7 @@ def test_until_ended(db: SQLAlchemy, host: Host, ended: Task, engine: Engine) ->
     db.session.commit()
     assert second.id != first.id
     assert not second.conflict
-    assert scalars(engine, "SELECT job_id FROM opsjobs.receipts") == [second.id]
+    assert scalars(engine, "SELECT job_id FROM opsjobs.unique_locks") == [second.id]
 
 
 @pytest.mark.parametrize("unique", [Unique(until="forever"), Unique(within=HOUR)])
@@ -208,16 +208,16 @@ def test_within_counts_from_the_enqueue_and_expires(
     task = make(host, Unique(within=HOUR))
     first = task.options(delay=600).enqueue(1)
     db.session.commit()
-    assert scalars(engine, "SELECT expires_at - created_at FROM opsjobs.receipts") == [HOUR]
+    assert scalars(engine, "SELECT expires_at - created_at FROM opsjobs.unique_locks") == [HOUR]
     assert task.enqueue(1).conflict
-    db.session.execute(text("UPDATE opsjobs.receipts SET expires_at = clock_timestamp()"))
+    db.session.execute(text("UPDATE opsjobs.unique_locks SET expires_at = clock_timestamp()"))
     second = task.enqueue(1)
     assert not second.conflict
     assert task.enqueue(1).id == second.id
     db.session.commit()
     # The expired one was taken over; the first job's end cannot release the second's.
     end(host, first)
-    assert scalars(engine, "SELECT job_id FROM opsjobs.receipts") == [second.id]
+    assert scalars(engine, "SELECT job_id FROM opsjobs.unique_locks") == [second.id]
 
 
 def test_release_leaves_other_lifetimes(db: SQLAlchemy, host: Host, engine: Engine) -> None:
@@ -230,7 +230,10 @@ def test_release_leaves_other_lifetimes(db: SQLAlchemy, host: Host, engine: Engi
     db.session.commit()
     for job in jobs:
         end(host, job)
-    assert sorted(scalars(engine, "SELECT until FROM opsjobs.receipts")) == ["forever", "within"]
+    assert sorted(scalars(engine, "SELECT until FROM opsjobs.unique_locks")) == [
+        "forever",
+        "within",
+    ]
 
 
 def test_the_row_bears_the_key_in_use(db: SQLAlchemy, host: Host, ended: Task) -> None:
@@ -243,7 +246,7 @@ def test_the_row_bears_the_key_in_use(db: SQLAlchemy, host: Host, ended: Task) -
 # --- savepoints and rollbacks of one session
 
 
-def test_a_savepoint_that_is_rolled_back_gives_the_receipt_back(
+def test_a_savepoint_that_is_rolled_back_releases_the_unique_lock(
     db: SQLAlchemy, ended: Task, engine: Engine
 ) -> None:
     nested = db.session.begin_nested()
@@ -311,7 +314,7 @@ def test_two_enqueues_of_one_key_the_first_rolls_back(
     first, second = race(pool, engine, task, task, "rollback")
     assert not second.conflict
     assert scalars(engine, "SELECT id FROM opsjobs.jobs") == [second.id] != [first.id]
-    assert set(scalars(engine, "SELECT job_id FROM opsjobs.receipts")) == {second.id}
+    assert set(scalars(engine, "SELECT job_id FROM opsjobs.unique_locks")) == {second.id}
 
 
 @pytest.mark.parametrize("how", ["commit", "rollback"])
@@ -331,10 +334,10 @@ def test_key_rotation_in_a_rolling_deploy(
         assert not second.conflict
     jobs = scalars(engine, "SELECT id FROM opsjobs.jobs")
     assert jobs == ([first.id] if how == "commit" else [second.id])
-    # Every receipt stands for the one job, so that its end releases all.
-    assert set(scalars(engine, "SELECT job_id FROM opsjobs.receipts")) == set(jobs)
+    # Every unique lock stands for the one job, so that its end releases all.
+    assert set(scalars(engine, "SELECT job_id FROM opsjobs.unique_locks")) == set(jobs)
     end(host, Enqueued(jobs[0], "available"))
-    assert count(engine, "receipts") == 0
+    assert count(engine, "unique_locks") == 0
     assert not record(old).conflict
 
 
@@ -346,7 +349,7 @@ def test_after_the_rotation_the_new_key_alone_is_enough(host: Host, engine: Engi
     host.secrets = (b"newest", b"new")
     assert record(task) == Enqueued(first.id, "available", conflict=True)
     host.secrets = (b"newest",)
-    # Met under a fallback, a call gets no receipt of its own: who drops a key forgets what only it proves.
+    # Met under a fallback, a call gets no unique lock of its own: who drops a key forgets what only it proves.
     assert not record(task).conflict
 
 
@@ -362,10 +365,10 @@ def test_a_rotated_key_answers_with_the_first_job_whoever_asks(host: Host, engin
             assert again == Enqueued(first.id, "available", conflict=True)
         assert find_same_call(connection, rotated, task, stored) == first.id
     assert scalars(engine, "SELECT id FROM opsjobs.jobs") == [first.id]
-    assert scalars(engine, "SELECT job_id FROM opsjobs.receipts") == [first.id]
+    assert scalars(engine, "SELECT job_id FROM opsjobs.unique_locks") == [first.id]
 
 
-def test_a_bulk_call_after_a_rotation_leaves_the_receipts_of_the_first_jobs(
+def test_a_bulk_call_after_a_rotation_leaves_the_unique_locks_of_the_first_jobs(
     host: Host, engine: Engine
 ) -> None:
     task = make(replace(host, secrets=(b"old",)), Unique(until="ended"))
@@ -376,27 +379,27 @@ def test_a_bulk_call_after_a_rotation_leaves_the_receipts_of_the_first_jobs(
         session.commit()
     assert (made.count, made.conflicts) == (1, 2)
     (third,) = set(scalars(engine, "SELECT id FROM opsjobs.jobs")) - set(known)
-    held = scalars(engine, "SELECT job_id FROM opsjobs.receipts ORDER BY job_id")
+    held = scalars(engine, "SELECT job_id FROM opsjobs.unique_locks ORDER BY job_id")
     assert held == [*known, third, third]
     assert [record(rotated, number).id for number in (1, 2, 3)] == [*known, third]
 
 
-def test_expired_receipts_are_taken_over_once(
+def test_expired_unique_locks_are_taken_over_once(
     host: Host, engine: Engine, pool: ThreadPoolExecutor
 ) -> None:
     task = make(host, Unique(within=HOUR))
     record(task)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE opsjobs.receipts SET expires_at = clock_timestamp()"))
+        connection.execute(text("UPDATE opsjobs.unique_locks SET expires_at = clock_timestamp()"))
     first, second = race(pool, engine, task, task, "commit")
     assert not first.conflict
     assert second == Enqueued(first.id, "available", conflict=True)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE opsjobs.receipts SET expires_at = clock_timestamp()"))
+        connection.execute(text("UPDATE opsjobs.unique_locks SET expires_at = clock_timestamp()"))
     first, second = race(pool, engine, task, task, "rollback")
     assert not second.conflict
     assert count(engine) == 3
-    assert scalars(engine, "SELECT job_id FROM opsjobs.receipts") == [second.id]
+    assert scalars(engine, "SELECT job_id FROM opsjobs.unique_locks") == [second.id]
 
 
 @pytest.mark.parametrize("secrets", [(b"one",), (b"new", b"old")])
@@ -414,7 +417,7 @@ def test_many_processes_record_the_same_calls_in_any_order(
     found = [job for jobs in pool.map(run, range(4)) for job in jobs]
     assert count(engine) == 8
     assert sum(not job.conflict for job in found) == 8
-    assert count(engine, "receipts") == 8 * len(secrets)
+    assert count(engine, "unique_locks") == 8 * len(secrets)
 
 
 def test_bulk_calls_that_cross_do_not_deadlock(
@@ -447,24 +450,24 @@ def test_the_end_of_a_job_does_not_wait_for_a_duplicate(
         assert ended.options(session=session).enqueue_many([{"a": 1}]).conflicts == 1
         with connect_apart(host.engine) as connection, connection.transaction():
             connection.execute("SET LOCAL lock_timeout = '2s'")
-            receipts.release(connection, [first.id])
+            unique_locks.release(connection, [first.id])
         session.commit()
-    assert count(engine, "receipts") == 0
+    assert count(engine, "unique_locks") == 0
 
 
 def test_a_job_that_ends_meanwhile_lets_the_next_be_recorded(
     host: Host, engine: Engine, ended: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the insert that met a receipt and the look at it, the receipt may go."""
+    """Between the insert that met a unique lock and the look at it, the unique lock may go."""
     first = record(ended)
-    original: Callable[[str], str] = receipts.sql.load
+    original: Callable[[str], str] = unique_locks.sql.load
 
     def ending_load(name: str) -> str:
-        if name == "find_receipt" and count(engine, "receipts"):
+        if name == "find_unique_lock" and count(engine, "unique_locks"):
             end(host, first)
         return original(name)
 
-    monkeypatch.setattr(receipts.sql, "load", ending_load)
+    monkeypatch.setattr(unique_locks.sql, "load", ending_load)
     second = record(ended)
     assert second.id != first.id
     assert not second.conflict

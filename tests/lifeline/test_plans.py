@@ -34,7 +34,7 @@ _FILL = {
 _OTHERS = """
 INSERT INTO opsjobs.outputs (job_id, size_bytes, created_at)
 SELECT id, 1, ended_at FROM opsjobs.jobs WHERE state = 'finished';
-INSERT INTO opsjobs.receipts (key, job_id, until, expires_at, created_at)
+INSERT INTO opsjobs.unique_locks (key, job_id, until, expires_at, created_at)
 SELECT n::text::bytea, n, CASE WHEN n % 2 = 0 THEN 'within' ELSE 'forever' END,
     CASE WHEN n % 2 = 0 THEN now() + n * interval '1 min' END, now() FROM generate_series(1, 20000) n;
 INSERT INTO opsjobs.workers (name, kind, host, pid, queues, state, started_at, beat_at, ended_at)
@@ -56,7 +56,7 @@ def big(databases: Any) -> Iterator[Connection]:
             connection.execute(_JOBS, {"state": state, "many": many, "ended_by": ended_by})
         for statement in _OTHERS.split(";"):
             connection.execute(statement)
-        for table in ("jobs", "outputs", "receipts", "workers", "loop_runs"):
+        for table in ("jobs", "outputs", "unique_locks", "workers", "loop_runs"):
             connection.execute(f"VACUUM ANALYZE opsjobs.{table}")
         yield connection
     databases.drop(url)
@@ -83,7 +83,7 @@ _CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "find_valid_deliveries": ("jobs_pkey", {"ids": [1, 2, 3], "dispatch_nos": [1, 1, 1]}),
     "find_last_pass": ("loop_runs_latest", {"loop": "loop_3"}),
     "retain_outputs": ("outputs_to_retain", {"limit": 100}),
-    "retain_receipts": ("receipts_to_retain", {"limit": 1_000}),
+    "retain_unique_locks": ("unique_locks_to_retain", {"limit": 1_000}),
     "recall_jobs": ("jobs_pkey", {"ids": [1, 2, 3], "dispatch_nos": [1, 1, 1]}),
     "refuse_jobs": ("jobs_pkey", {"ids": [1, 2, 3], "dispatch_nos": [1, 1, 1], "limit": 3}),
 }
@@ -98,7 +98,7 @@ def test_it_walks_its_index(big: Connection, statement: str) -> None:
     nodes = explain(big, statement, values)
     assert index in {node.get("Index Name") for node in nodes}
     walked = {node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan"}
-    assert walked.isdisjoint({"jobs", "outputs", "receipts"})
+    assert walked.isdisjoint({"jobs", "outputs", "unique_locks"})
     assert index in _header(statement)
 
 

@@ -91,7 +91,7 @@ def test_outputs_go_before_their_jobs(
     assert left(bench, "outputs", "job_id") == {new}
 
 
-def test_a_receipt_that_still_guards_outlives_its_job(
+def test_a_unique_lock_that_still_holds_outlives_its_job(
     bench: Bench, opsjobs: OpsJobs, end_job: EndJob, db: Any, settings: Settings, now: datetime
 ) -> None:
     def forever(text: str = "") -> None:
@@ -106,14 +106,14 @@ def test_a_receipt_that_still_guards_outlives_its_job(
     ]
     ids = [end_job("returned", 5, task=task) for task in tasks]
     assert retention.retain(bench.connection, settings, now)["finished jobs"] == 2
-    assert left(bench, "receipts", "job_id") == set(ids)
+    assert left(bench, "unique_locks", "job_id") == set(ids)
     for task, job_id in zip(tasks, ids, strict=True):
         again = task.enqueue(text="")
         assert (again.id, again.conflict) == (job_id, True)
     db.session.rollback()
     after = retention.retain(bench.connection, settings, now + timedelta(days=11))
-    assert after["receipts"] == 1
-    assert left(bench, "receipts", "job_id") == {ids[0]}
+    assert after["unique_locks"] == 1
+    assert left(bench, "unique_locks", "job_id") == {ids[0]}
 
 
 def test_workers_and_loop_runs(

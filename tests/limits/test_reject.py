@@ -115,7 +115,7 @@ def test_many_are_rejected_together(
 def test_of_many_only_new_calls_take_room(
     bench: Bench, limited: Limited, commit: Commit, db: SQLAlchemy
 ) -> None:
-    """Neither a call whose receipt is taken, nor one that equals a row before it."""
+    """Neither a call whose unique lock is taken, nor one that equals a row before it."""
     unique = {"unique": Unique(by=["size"], until="ended")}
     task = limited(rate=3, per=3600, when_full="reject", task=unique)
     commit(task, size=1)

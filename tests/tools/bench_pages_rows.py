@@ -7,8 +7,8 @@ and took another time. Every other column stays as production left it, and `requ
 filled. How often each task, state and end occurs is said in the tables below.
 
 Indexes are taken away, built anew from their own definitions, and then the last `LATE` rows pass through them, so that
-they are as a busy database has them. Birth slips are summed per minute and queue from the rows. No receipts are made:
-pages do not read them.
+they are as a busy database has them. Birth slips are summed per minute and queue from the rows. No unique locks are
+made: pages do not read them.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _set_aside(connection: Connection) -> None:
         connection.execute(f"CREATE TABLE sample.{table} AS TABLE opsjobs.{table}")
     connection.execute("ALTER TABLE sample.jobs ADD PRIMARY KEY (id)")
     connection.execute(
-        f"TRUNCATE {_names()}, opsjobs.receipts, opsjobs.birth_slips, opsjobs.births"
+        f"TRUNCATE {_names()}, opsjobs.unique_locks, opsjobs.birth_slips, opsjobs.births"
     )
 
 

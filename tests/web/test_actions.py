@@ -18,7 +18,7 @@ from flask_opsjobs.actions import execution
 from flask_opsjobs.actions.catalog import ACTIONS
 from flask_opsjobs.host import MOST_ACTIONS, Host
 from flask_opsjobs.jobs.lifecycle import STATES
-from flask_opsjobs.jobs.models import Job, Receipt
+from flask_opsjobs.jobs.models import Job, UniqueLock
 from flask_opsjobs.operator import Operator
 from tests.support.waiting import wait_until
 from tests.web.conftest import Access
@@ -569,7 +569,9 @@ def test_run_again_links_the_new_jobs(get: Any, post: Post, preview: Any, sessio
 def test_a_job_s_page_offers_no_action_that_would_be_refused(get: Any, session: Session) -> None:
     foreign = make_job(session, "finished", origin="rq")
     unique = make_job(session, "failed", unique_key=b"k" * 32, unique_until="forever")
-    session.add(Receipt(key=unique.unique_key, job_id=unique.id, until="forever", created_at=ago()))
+    session.add(
+        UniqueLock(key=unique.unique_key, job_id=unique.id, until="forever", created_at=ago())
+    )
     session.commit()
     page = soup(get(f"/jobs/{foreign.id}").text)
     acts = page.select(".head .acts button")
@@ -581,5 +583,5 @@ def test_a_job_s_page_offers_no_action_that_would_be_refused(get: Any, session: 
     page = soup(get(f"/jobs/{unique.id}").text)
     acts = {b.text.strip(): b for b in page.select(".head .acts button")}
     assert acts["Run again"].has_attr("disabled")
-    assert f"job {unique.id} has the receipt of the same call" in acts["Run again"]["title"]
+    assert f"job {unique.id} holds the unique lock of the same call" in acts["Run again"]["title"]
     assert not acts["Retry…"].has_attr("disabled")

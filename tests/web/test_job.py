@@ -201,7 +201,7 @@ def test_relations_lead_to_other_jobs(get: Get, session: Session) -> None:
     assert soup(get(tags["a b"].removeprefix("/ops/jobs")).text).select("table.jobs tbody tr")
 
 
-def test_a_receipt_says_whose_it_is(
+def test_a_unique_lock_says_whose_it_is(
     get: Get, opsjobs: OpsJobs, app: Flask, session: Session
 ) -> None:
     def greet(name: str) -> None:
@@ -212,14 +212,16 @@ def test_a_receipt_says_whose_it_is(
         first = task.enqueue(name="Ann")
         app.extensions["sqlalchemy"].session.commit()
     job = session.get_one(Job, first.id)
-    assert "the same call answers with this job" in _relation(get, job, "Unique")
+    assert "enqueuing the same arguments returns this job instead of a new one" in _relation(
+        get, job, "Unique"
+    )
     assert "until" in _relation(get, job, "Unique")
-    session.execute(text("UPDATE opsjobs.receipts SET job_id = 77"))
+    session.execute(text("UPDATE opsjobs.unique_locks SET job_id = 77"))
     session.commit()
-    assert _relation(get, job, "Unique") == "its receipt is now held by 77"
-    session.execute(text("DELETE FROM opsjobs.receipts"))
+    assert _relation(get, job, "Unique") == "its unique lock is now held by job 77"
+    session.execute(text("DELETE FROM opsjobs.unique_locks"))
     session.commit()
-    assert "given back" in _relation(get, job, "Unique")
+    assert "is released" in _relation(get, job, "Unique")
     assert _relation(get, make_committed(session), "Unique") == "no"
 
 

@@ -1,4 +1,4 @@
-"""Receipts: the rows that prove that a unique job exists. Taken with the job, released when it ends."""
+"""Takes the unique locks of jobs, one row per keyed hash, and releases them when the jobs end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .unique import Unique
 
 __all__ = ["Unique", "find_or_take", "release", "take"]
 
-# Each round but the last meets a receipt that another transaction takes or gives up in that very moment.
+# A round is repeated only when another transaction takes or releases the unique lock at the same moment.
 _MOST_ROUNDS = 100
 
 
@@ -21,7 +21,7 @@ Ask = Callable[[str, Mapping[str, Any]], Sequence[Any]]
 
 
 def find_or_take(ask: Ask, parameters: Mapping[str, Any]) -> tuple[int, str | None, bool]:
-    """Record a unique job with its receipts, or find the job that has them: (id, state, whether it was found).
+    """Insert a unique job with its unique locks, or find the job that holds them: (id, state, whether it was found).
 
     `parameters` are those of `enqueue_unique_job.sql`. Waits for a transaction that is recording the same call; when
     that rolls back, this one records. The caller commits. The state is None when the found job's row is gone.
@@ -31,36 +31,37 @@ def find_or_take(ask: Ask, parameters: Mapping[str, Any]) -> tuple[int, str | No
         if row.state is not None:
             return row.id, row.state, False
         keys = {"keys": parameters["keys"], "id": row.id}
-        found = next(iter(ask("find_receipt", keys)), None)
+        found = next(iter(ask("find_unique_lock", keys)), None)
         if found is None or len(parameters["keys"]) > 1:
             # What has expired, and what we took under one key before we met another.
-            ask("give_back_receipts", keys)
+            ask("release_unused_unique_locks", keys)
         if found is not None:
             return found.job_id, found.state, True
     raise OpsJobsError(
-        f"task {parameters['task']}: the receipt of this call is taken and given up without end"
+        f"task {parameters['task']}: cannot take the unique lock of this call: others take and release it all the time"
     )
 
 
 def find(ask: Ask, keys: Sequence[bytes]) -> tuple[int, str | None] | None:
-    """The job (id, state) that has the receipt of a call; None when nobody has. Locks nothing and waits for nobody."""
-    found = next(iter(ask("find_receipt", {"keys": list(keys), "id": None})), None)
+    """The job (id, state) that holds the unique lock of a call, or None. Locks nothing and waits for nobody."""
+    found = next(iter(ask("find_unique_lock", {"keys": list(keys), "id": None})), None)
     return None if found is None else (found.job_id, found.state)
 
 
 def release(connection: db.Connection, job_ids: Sequence[int]) -> None:
     """Let the next call of jobs unique until they end be recorded. Part of the caller's transaction."""
-    connection.execute(sql.load("release_receipts"), {"job_ids": list(job_ids)})
+    connection.execute(sql.load("release_unique_locks"), {"job_ids": list(job_ids)})
 
 
 def take(
     connection: db.Connection, withins: Mapping[int, timedelta | None], now: datetime
 ) -> list[int]:
-    """Take the receipts of recorded jobs, given by id with their spans; the ids that another job's receipt was in the
-    way of. Waits for a transaction that is recording the same call. Part of the caller's transaction.
+    """Take the unique locks of jobs, given by id with their spans; return the ids whose lock another job holds.
+
+    Waits for a transaction that is enqueuing the same call. Part of the caller's transaction.
     """
     ids = list(withins)
     jobs = {"ids": ids, "now": now}
-    connection.execute(sql.load("forget_expired_receipts"), jobs)
-    connection.execute(sql.load("take_receipts"), {**jobs, "withins": list(withins.values())})
-    return [id for (id,) in connection.execute(sql.load("list_jobs_without_receipt"), jobs)]
+    connection.execute(sql.load("delete_expired_unique_locks"), jobs)
+    connection.execute(sql.load("take_unique_locks"), {**jobs, "withins": list(withins.values())})
+    return [id for (id,) in connection.execute(sql.load("list_jobs_without_unique_lock"), jobs)]

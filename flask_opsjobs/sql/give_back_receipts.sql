@@ -1,9 +1,0 @@
--- Deletes the receipts with these keys that have expired, and those taken for a job that was then not recorded.
--- Locks them in the order of their keys, so that two calls cannot deadlock. Whoever waits here for another call that
--- takes an expired receipt over finds it gone, and then meets the new one.
--- Run in the host's transaction by `enqueue`. Index: receipts_pkey.
-DELETE FROM opsjobs.receipts WHERE key IN (
-    SELECT key FROM opsjobs.receipts
-    WHERE key = ANY (%(keys)s::bytea[]) AND (job_id = %(id)s OR expires_at <= clock_timestamp())
-    ORDER BY key FOR UPDATE
-)

@@ -1,0 +1,9 @@
+-- Deletes the unique locks with these keys that have expired, and those taken for a job that was then not recorded.
+-- Locks them in the order of their keys, so that two calls cannot deadlock. Whoever waits here for another call that
+-- takes an expired unique lock over finds it gone, and then meets the new one.
+-- Run in the host's transaction by `enqueue`. Index: unique_locks_pkey.
+DELETE FROM opsjobs.unique_locks WHERE key IN (
+    SELECT key FROM opsjobs.unique_locks
+    WHERE key = ANY (%(keys)s::bytea[]) AND (job_id = %(id)s OR expires_at <= clock_timestamp())
+    ORDER BY key FOR UPDATE
+)

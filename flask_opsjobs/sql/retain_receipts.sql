@@ -1,9 +1,0 @@
--- Removes receipts that expired before %(before)s, at most %(limit)s. One that guards until its job has ended, or for
--- ever, has no expiry and is never met here.
--- SKIP LOCKED: an enqueue takes that expired receipt over right now.
--- Run by the retain loop and by `flask opsjobs retain`. Index: receipts_to_retain.
-WITH old AS MATERIALIZED (
-    SELECT key FROM opsjobs.receipts WHERE expires_at < %(before)s
-    ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-)
-DELETE FROM opsjobs.receipts r USING old WHERE r.key = old.key
