@@ -186,7 +186,10 @@ SETTINGS: tuple[Setting, ...] = (
         "How long outputs are kept, when the job itself is kept longer.",
     ),
     Setting(
-        "KEEP_SLOTS_DAYS", 400, _number(0, 36500), "How long the fates of cron slots are kept."
+        "KEEP_SLOTS_DAYS",
+        400,
+        _number(0, 36500),
+        "How long the run history of cron entries is kept.",
     ),
     Setting(
         "PAGE_TIMEOUT_SECONDS",

@@ -1,4 +1,4 @@
-"""Schema version 4: cron entries, and the ledger of their slots; a job knows which entry it runs for."""
+"""Schema version 4: cron entries, and the run history of their slots; a job knows which entry it runs for."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ CREATE TABLE opsjobs.cron_slots (
     slot_at timestamptz NOT NULL,
     until_at timestamptz NOT NULL,
     slots integer DEFAULT 1 NOT NULL,
-    fate text NOT NULL,
+    result text NOT NULL,
     why text,
     expression text NOT NULL,
     zone text NOT NULL,
     decided_at timestamptz NOT NULL,
     decided_by text,
     job_id bigint,
-    result text,
+    job_state text,
     ended_at timestamptz,
     CONSTRAINT cron_slots_pkey PRIMARY KEY (id),
-    CONSTRAINT cron_slots_fate_check CHECK (fate IN ('ran', 'late', 'skipped_overlap', 'queued_behind', 'missed',
+    CONSTRAINT cron_slots_result_check CHECK (result IN ('ran', 'late', 'skipped_overlap', 'queued_behind', 'missed',
         'paused', 'manual')),
     CONSTRAINT cron_slots_run_check CHECK (slots >= 1 AND until_at >= slot_at),
-    CONSTRAINT cron_slots_result_check CHECK ((result IS NULL) = (ended_at IS NULL)),
+    CONSTRAINT cron_slots_job_state_check CHECK ((job_state IS NULL) = (ended_at IS NULL)),
     CONSTRAINT cron_slots_job_check CHECK (job_id IS NULL OR slots = 1),
-    CONSTRAINT cron_slots_by_hand_check CHECK ((fate = 'manual') = (decided_by IS NOT NULL))
+    CONSTRAINT cron_slots_manual_check CHECK ((result = 'manual') = (decided_by IS NOT NULL))
 )
 """
 
@@ -75,7 +75,7 @@ INDEXES = {
         "endings: the slot of a job that ended; job page: the slot it runs for",
     ),
     "cron_slots_missed": (
-        "cron_slots (slot_at) WHERE fate = 'missed'",
+        "cron_slots (slot_at) WHERE result = 'missed'",
         "navigation: what was missed lately",
     ),
     "cron_slots_to_retain": ("cron_slots (decided_at)", "retain: slots by age"),
@@ -90,11 +90,11 @@ def upgrade(op: Any) -> None:
     """Add what version 4 brings."""
     for statement in (JOBS, ENTRIES, SLOTS):
         op.execute(statement)
-    # What the ledger promises: a slot has one fate.
+    # The run history promises: a slot has one result.
     op.execute(
-        "CREATE UNIQUE INDEX cron_slots_once ON opsjobs.cron_slots (entry, slot_at) WHERE fate <> 'manual'"
+        "CREATE UNIQUE INDEX cron_slots_once ON opsjobs.cron_slots (entry, slot_at) WHERE result <> 'manual'"
     )
-    op.execute("COMMENT ON INDEX opsjobs.cron_slots_once IS 'cron loop: a slot has one fate'")
+    op.execute("COMMENT ON INDEX opsjobs.cron_slots_once IS 'cron loop: a slot has one result'")
     for name, (columns, query) in INDEXES.items():
         table, _, rest = columns.partition(" ")
         op.execute(f"CREATE INDEX {name} ON opsjobs.{table} {rest}")
@@ -103,7 +103,7 @@ def upgrade(op: Any) -> None:
 
 
 def downgrade(op: Any) -> None:
-    """Take version 4 back, with every entry and its ledger."""
+    """Take version 4 back, with every entry and its run history."""
     op.execute("DROP INDEX opsjobs.jobs_of_cron")
     op.execute("DROP TABLE opsjobs.cron_slots")
     op.execute("DROP TABLE opsjobs.cron_entries")

@@ -117,14 +117,14 @@ class CatchUps(_Table):
             yield f"`{word}`", meaning
 
 
-class Fates(_Table):
+class Results(_Table):
     """What may become of a slot."""
 
-    head = ("fate", "meaning", "has a job")
+    head = ("result", "meaning", "has a job")
 
     def rows(self) -> Iterable[tuple[str, ...]]:
-        for word, fate in cron.FATES.items():
-            yield f"`{word}`", fate.meaning, "yes" if fate.runs else "no"
+        for word, result in cron.RESULTS.items():
+            yield f"`{word}`", result.meaning, "yes" if result.runs else "no"
 
 
 class Diagram(SphinxDirective):
@@ -143,7 +143,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("explain-reasons", Reasons)
     app.add_directive("cron-overlaps", Overlaps)
     app.add_directive("cron-catch-ups", CatchUps)
-    app.add_directive("cron-fates", Fates)
+    app.add_directive("cron-results", Results)
     app.add_directive("limit-words", LimitWords)
     app.add_directive("settings", Settings)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

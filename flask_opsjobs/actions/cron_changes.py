@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..cron.standing import Standing
+from ..cron.entry_row import CronEntryRow
 from .shapes import Change
 from .verdict import exact
 
 
-def facts_of(entry: Standing) -> dict[str, Any]:
-    """What its plan rests on. Not how far it is settled, which moves with every slot."""
+def facts_of(entry: CronEntryRow) -> dict[str, Any]:
+    """What its plan rests on. Not up to when its slots are decided, which moves with every slot."""
     return {
         "state": entry.state,
         "origin": entry.origin,
@@ -27,7 +27,7 @@ def facts_of(entry: Standing) -> dict[str, Any]:
     }
 
 
-def changes_of(entry: Standing | None, params: Mapping[str, Any]) -> list[Change]:
+def changes_of(entry: CronEntryRow | None, params: Mapping[str, Any]) -> list[Change]:
     """What differs between an entry and what is wanted of it; without an entry, all of it."""
     before = {} if entry is None else facts_of(entry)
     return [

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from ..cron.declaration import BadEntry, Faults, list_faults, make_entry
-from ..cron.standing import Standing
+from ..cron.entry_row import CronEntryRow
 from ..db import Connection
 from ..errors import InvalidArgs
 from ..host import Host
@@ -67,7 +67,7 @@ def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
     return {**columns, "catch_up": columns["catch_up"] if limit is None else limit}
 
 
-def find_fault(connection: Connection, host: Host, entry: Standing) -> tuple[str, str] | None:
+def find_fault(connection: Connection, host: Host, entry: CronEntryRow) -> tuple[str, str] | None:
     """Why its task cannot be called now as the entry says, with the code of the skip; None when it can."""
     task = host.tasks.get(entry.task)
     if task is None:

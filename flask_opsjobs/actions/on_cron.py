@@ -10,11 +10,11 @@ from typing import Any
 
 from .. import endings
 from ..cron import missed_queries, transitions
+from ..cron.decide_slots import SlotDecider, SlotReport
 from ..cron.declaration import Entry
+from ..cron.entry_row import CronEntryRow
 from ..cron.expression import Schedule
 from ..cron.lifecycle import ABSENT
-from ..cron.settle import Settled, Settling
-from ..cron.standing import Standing
 from ..cron.transitions import Unfinished
 from ..db import Connection
 from ..host import Host
@@ -56,7 +56,7 @@ def judge(
     """What the action would do with each of these entries; with `lock` nobody else changes them until the commit."""
     names = {target: target.partition("/")[2] for target in targets}
     if lock:
-        transitions.lock_to_settle(connection, list(names.values()))
+        transitions.lock_to_decide(connection, list(names.values()))
     found = transitions.look(connection, list(names.values()))
     return [
         _judge(connection, host, action, target, found.get(name), decided)
@@ -71,16 +71,16 @@ def carry_out(
     verdicts: Sequence[Verdict],
     decided: Decided,
 ) -> Written:
-    """Write it, on entries that the caller has locked and judged. What came until now is settled first."""
-    into = Settled()
-    settling = Settling(connection, host, _stop, decided.now)
-    items = [_write(settling, action, verdict, decided, into) for verdict in verdicts]
+    """Write it, on entries that the caller has locked and judged. The slots that are due now are decided first."""
+    report = SlotReport()
+    decider = SlotDecider(connection, host, _stop, decided.now)
+    items = [_write(decider, action, verdict, decided, report) for verdict in verdicts]
     names = [verdict.target.partition("/")[2] for verdict in verdicts]
     stand = transitions.look(connection, names)
     after = {f"cron/{name}": facts_of(stand[name]) if name in stand else None for name in names}
-    effects: list[Effect] = [Hurry(job.queue, job.worker) for job in into.stopped if job.worker]
-    if into.lanes:
-        effects.append(HandOut(tuple(sorted(into.lanes))))
+    effects: list[Effect] = [Hurry(job.queue, job.worker) for job in report.stopped if job.worker]
+    if report.lanes:
+        effects.append(HandOut(tuple(sorted(report.lanes))))
     return Written(tuple(items), after, tuple(effects))
 
 
@@ -89,7 +89,7 @@ def _judge(
     host: Host,
     action: Action,
     target: str,
-    entry: Standing | None,
+    entry: CronEntryRow | None,
     decided: Decided,
 ) -> Verdict:
     name = target.partition("/")[2]
@@ -107,7 +107,7 @@ def _judge(
     if action.verb in ("edit", "delete") and entry.origin == "code":
         why = "the code declares it; pause it here, or change the code"
         if entry.state == "retired":
-            why = "it is the code's, which declares it no longer; its ledger stays"
+            why = "it is the code's, which declares it no longer; its run history stays"
         return leave(target, name, facts, "illegal", f"cannot {action.on(f'cron {name}')}: {why}")
     if action.verb in ("run_now", "catch_up"):
         return _judge_run(connection, host, action, target, entry, decided)
@@ -125,7 +125,7 @@ def _judge_run(
     host: Host,
     action: Action,
     target: str,
-    entry: Standing,
+    entry: CronEntryRow,
     decided: Decided,
 ) -> Verdict:
     facts = facts_of(entry)
@@ -156,7 +156,7 @@ def _judge_run(
     return do(target, entry.name, facts, entry, change, note=note)
 
 
-def _not_now(action: Action, target: str, entry: Standing, facts: dict[str, Any]) -> Verdict:
+def _not_now(action: Action, target: str, entry: CronEntryRow, facts: dict[str, Any]) -> Verdict:
     if action.verb == "pause" and entry.is_paused:
         said = f"cron entry {entry.name} is paused already, by {entry.paused_by}"
         return leave(target, entry.name, facts, "already", said)
@@ -168,17 +168,17 @@ def _not_now(action: Action, target: str, entry: Standing, facts: dict[str, Any]
 
 
 def _write(
-    settling: Settling, action: Action, verdict: Verdict, decided: Decided, into: Settled
+    decider: SlotDecider, action: Action, verdict: Verdict, decided: Decided, report: SlotReport
 ) -> Item:
     assert verdict.item is not None
-    connection, name, now = settling.connection, verdict.target.partition("/")[2], decided.now
+    connection, name, now = decider.connection, verdict.target.partition("/")[2], decided.now
     if action.verb == "create":
         wanted = _entry(name, decided.params)
         if not transitions.create(connection, wanted, "runtime", decided.actor, now):
             # Nothing could be locked where nothing was: somebody else has entered that name meanwhile.
             raise Overtaken
         return verdict.item
-    entry = settling.settle_all(name, into)
+    entry = decider.decide_all(name, report)
     assert entry is not None  # locked and judged
     if action.verb == "delete":
         transitions.delete(connection, [name])
@@ -192,39 +192,39 @@ def _write(
     else:
         slots = [now]
         if action.verb == "catch_up":
-            # Those that were judged and shown: settling may just have found newer ones.
+            # Those that were judged and shown: deciding may just have found newer ones.
             slots = [datetime.fromisoformat(slot) for slot in verdict.facts["missed"]]
-        return _run(settling, action, entry, verdict.item, slots, decided, into)
+        return _run(decider, action, entry, verdict.item, slots, decided, report)
     return verdict.item
 
 
 def _run(
-    settling: Settling,
+    decider: SlotDecider,
     action: Action,
-    entry: Standing,
+    entry: CronEntryRow,
     item: Item,
     slots: Sequence[datetime],
     decided: Decided,
-    into: Settled,
+    report: SlotReport,
 ) -> Item:
-    """Record a job by hand for each of these slots; the item as it came out."""
-    has_run = any(task.name == entry.task for task, _ in into.recorded)
+    """Record a job manually for each of these slots; the item as it came out."""
+    has_run = any(task.name == entry.task for task, _ in report.recorded)
     ids: list[int] = []
     notes: dict[str, None] = {}
     for slot_at in slots:
-        slot = settling.run(entry, slot_at, "manual", into, by=decided.actor)
+        slot = decider.run(entry, slot_at, "manual", report, by=decided.actor)
         if slot.job_id is None:
             notes[slot.why or ""] = None
             # A slot that had just come may have recorded the same unique call: the job that was asked for.
             if not ids and not has_run:
                 # Whether the same call is there was looked for: it came since.
-                is_rival = slot.fate == "skipped_overlap"
+                is_rival = slot.result == "skipped_overlap"
                 said = f"cannot {_on(action, item.target)}: {slot.why}"
                 raise Overtaken if is_rival else Unwritten(said)
             continue
         ids.append(slot.job_id)
-        transitions.decide(
-            settling.connection, entry, replace(slot, why=decided.reason), decided.now
+        transitions.write_result(
+            decider.connection, entry, replace(slot, why=decided.reason), decided.now
         )
     changes = tuple(Change("new job", None, f"job/{id}") for id in ids)
     return replace(item, changes=changes, note="; ".join(notes) or item.note)

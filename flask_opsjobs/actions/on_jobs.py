@@ -150,7 +150,7 @@ def _retry(
         raise Overtaken
     ids = [job.id for job in jobs]
     job_transitions.retry(connection, ids, decided.now)
-    cron_transitions.forget_results(connection, ids)
+    cron_transitions.forget_job_ends(connection, ids)
     return {}, _hand_out(jobs)
 
 

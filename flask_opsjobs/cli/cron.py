@@ -9,9 +9,9 @@ from flask.cli import AppGroup
 from sqlalchemy.orm import Session
 
 from ..actions.catalog import ACTIONS, Action
-from ..cron.lifecycle import FATES
+from ..cron.entry_row import CronEntryRow
+from ..cron.lifecycle import RESULTS
 from ..cron.queries import MOST_ENTRIES, SlotRow, list_entries, list_strips
-from ..cron.standing import Standing
 from . import _operate, current_host
 from ._plain import plain
 
@@ -20,7 +20,7 @@ cron = AppGroup("cron", help="List cron entries; pause, resume, run or catch the
 
 @cron.command("list")
 def list_() -> None:
-    """Every entry: its state, its schedule, its policies and the last fates of its slots, the newest last."""
+    """Every entry: its state, its schedule, its policies and the last results of its slots, the newest last."""
     host = current_host()
     host.require_schema()
     with Session(host.engine) as session:
@@ -36,12 +36,12 @@ def list_() -> None:
         click.echo(f"only the first {MOST_ENTRIES}, by name; those in use come before the retired")
 
 
-def _line(entry: Standing, slots: list[SlotRow]) -> str:
-    fates = ", ".join(FATES[slot.fate].word for slot in reversed(slots[:5])) or "no slot yet"
+def _line(entry: CronEntryRow, slots: list[SlotRow]) -> str:
+    results = ", ".join(RESULTS[slot.result].word for slot in reversed(slots[:5])) or "no slot yet"
     catch_up = entry.catch_up_limit or entry.catch_up
     return (
         f"{entry.name}  {entry.state}  {entry.expression!r} {entry.zone}  {entry.task}  "
-        f"overlap {entry.overlap}, catch-up {catch_up}  {fates}"
+        f"overlap {entry.overlap}, catch-up {catch_up}  {results}"
     )
 
 

@@ -1,1 +1,1 @@
-"""Cron: jobs by the clock, and the ledger in which every slot that should have been has one fate."""
+"""Enqueues jobs by the clock, and keeps a run history in which every planned slot has one result."""

@@ -2,8 +2,8 @@
 
 The slots are those of Debian's cron. With a fixed minute and hour, a slot that a clock jumps over comes right after the
 gap, and one that a clock shows twice comes once. With a star at the start of either, time just goes on. cronsim finds
-what a clock without summer time would show, and the zone is ours: its own steps over a gap or a fold of half an hour or
-of midnight lose slots.
+what a clock without daylight saving time would show, and the zone is ours: its own steps over a gap or a fold of half
+an hour or of midnight lose slots.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def _fault_of(expression: object) -> str | None:
 
 def _fault_of_alias(said: str) -> str:
     if said.lower() == "@reboot":
-        return "cron expression '@reboot' has no slots: there is no boot that a ledger could know"
+        return "cron expression '@reboot' has no slots: the run history cannot know of a boot"
     return f"cron expression {said!r} is unknown; known are {', '.join(ALIASES)}"
 
 

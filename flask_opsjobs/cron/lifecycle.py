@@ -1,4 +1,4 @@
-"""The states of a cron entry, its policies and the fates of its slots, as data: writes, pages and docs read this."""
+"""Lists the states of a cron entry, its policies and the results of its slots, as data for writes, pages and docs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 MEANINGS = {
     "active": "each slot that comes is run, as its policies say",
     "paused": "slots that come are kept as paused, and nothing runs",
-    "retired": "the code declares it no longer; its ledger stays",
+    "retired": "the code declares it no longer; its run history stays",
 }
 STATES = tuple(MEANINGS)
 # No state of an entry: there is none of that name.
@@ -33,7 +33,7 @@ CATCH_UPS = {
 
 
 @dataclass(frozen=True)
-class Fate:
+class SlotResult:
     """What became of a slot: `word` is for people, `runs` whether it has a job."""
 
     word: str
@@ -41,14 +41,14 @@ class Fate:
     runs: bool
 
 
-FATES = {
-    "ran": Fate("ran", "its job was recorded in time", True),
-    "late": Fate("late", "its job was recorded over a minute later", True),
-    "skipped_overlap": Fate("skipped: overlap", "a job of the entry had not ended", False),
-    "queued_behind": Fate("queued behind", "its job was recorded to run after the one before", True),
-    "missed": Fate("missed", "nothing ran for it, although it should have", False),
-    "paused": Fate("paused", "the entry was paused", False),
-    "manual": Fate("by hand", "somebody ran it", True),
+RESULTS = {
+    "ran": SlotResult("ran", "its job was recorded in time", True),
+    "late": SlotResult("late", "its job was recorded over a minute later", True),
+    "skipped_overlap": SlotResult("skipped: overlap", "a job of the entry had not ended", False),
+    "queued_behind": SlotResult("queued behind", "its job was recorded to run after the one before", True),
+    "missed": SlotResult("missed", "nothing ran for it, although it should have", False),
+    "paused": SlotResult("paused", "the entry was paused", False),
+    "manual": SlotResult("manual", "somebody ran it", True),
 }  # fmt: skip
 
 
@@ -69,7 +69,7 @@ ARROWS = (
     Arrow("catch_up", ("active", "paused"), None, "record jobs for its last missed slots"),
     Arrow("create", (ABSENT,), "active", "enter one that code does not declare"),
     Arrow("edit", ("active", "paused"), None, "let one that was made at runtime say something else"),
-    Arrow("delete", STATES, ABSENT, "remove one that was made at runtime; its ledger stays"),
+    Arrow("delete", STATES, ABSENT, "remove one that was made at runtime; its run history stays"),
 )  # fmt: skip
 
 

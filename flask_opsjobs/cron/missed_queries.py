@@ -1,4 +1,4 @@
-"""The missed slots of an entry that nobody has made up for."""
+"""Lists the missed slots of an entry for which no job was enqueued later."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .. import sql
 from ..db import Connection
 from .expression import Schedule
 
-# So many rows of the ledger are looked at; each may stand for a run of slots.
+# So many rows of the run history are looked at; each may stand for a run of slots.
 _MOST_ROWS = 200
 
 

@@ -1,4 +1,4 @@
-"""The tables of cron: its entries, and the ledger of their slots."""
+"""Declares the tables of cron: its entries, and the run history of their slots."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ..db import Base, one_of
-from .lifecycle import CATCH_UPS, FATES, ORIGINS, OVERLAPS
+from .lifecycle import CATCH_UPS, ORIGINS, OVERLAPS, RESULTS
 
 MOMENT = DateTime(timezone=True)
 
 
 class CronEntry(Base):
-    """One entry. Every slot up to `checked_until` has its fate in the ledger.
+    """One entry. Every slot up to `checked_until` has its result in the run history.
 
     `args` are stored as those of a job, so what is redacted is not there. `catch_up_limit` goes with `all`.
     """
@@ -53,10 +53,11 @@ class CronEntry(Base):
 
 
 class CronSlot(Base):
-    """The fate of a slot; of `slots` of them from `slot_at` to `until_at` when they had the same at once.
+    """The result of a slot; of `slots` of them from `slot_at` to `until_at` when they had the same at once.
 
     A `manual` one stands beside the slot's own: `slot_at` is what it makes up for, or when somebody ran it,
-    `decided_by` who. No foreign key: the ledger outlives entries and jobs. `result` is the state its job ended in.
+    `decided_by` who. No foreign key: the run history outlives entries and jobs. `job_state` is the state its job ended
+    in.
     """
 
     __tablename__ = "cron_slots"
@@ -66,26 +67,26 @@ class CronSlot(Base):
     slot_at: Mapped[datetime] = mapped_column(MOMENT)
     until_at: Mapped[datetime] = mapped_column(MOMENT)
     slots: Mapped[int] = mapped_column(Integer, server_default="1")
-    fate: Mapped[str] = mapped_column(Text)
+    result: Mapped[str] = mapped_column(Text)
     why: Mapped[str | None] = mapped_column(Text)
     expression: Mapped[str] = mapped_column(Text)
     zone: Mapped[str] = mapped_column(Text)
     decided_at: Mapped[datetime] = mapped_column(MOMENT)
     decided_by: Mapped[str | None] = mapped_column(Text)
     job_id: Mapped[int | None] = mapped_column(BigInteger)
-    result: Mapped[str | None] = mapped_column(Text)
+    job_state: Mapped[str | None] = mapped_column(Text)
     ended_at: Mapped[datetime | None] = mapped_column(MOMENT)
 
     __table_args__ = (
-        CheckConstraint(one_of("fate", tuple(FATES)), name="fate_check"),
+        CheckConstraint(one_of("result", tuple(RESULTS)), name="result_check"),
         CheckConstraint("slots >= 1 AND until_at >= slot_at", name="run_check"),
-        CheckConstraint("(result IS NULL) = (ended_at IS NULL)", name="result_check"),
+        CheckConstraint("(job_state IS NULL) = (ended_at IS NULL)", name="job_state_check"),
         CheckConstraint("job_id IS NULL OR slots = 1", name="job_check"),
-        CheckConstraint("(fate = 'manual') = (decided_by IS NOT NULL)", name="by_hand_check"),
-        # The ledger's own promise: a slot has one fate.
-        Index("cron_slots_once", "entry", "slot_at", unique=True, postgresql_where=text("fate <> 'manual'")),
+        CheckConstraint("(result = 'manual') = (decided_by IS NOT NULL)", name="manual_check"),
+        # The run history promises: a slot has one result.
+        Index("cron_slots_once", "entry", "slot_at", unique=True, postgresql_where=text("result <> 'manual'")),
         Index("cron_slots_by_entry", "entry", text("slot_at DESC"), text("id DESC")),
         Index("cron_slots_by_job", "job_id", postgresql_where=text("job_id IS NOT NULL")),
-        Index("cron_slots_missed", "slot_at", postgresql_where=text("fate = 'missed'")),
+        Index("cron_slots_missed", "slot_at", postgresql_where=text("result = 'missed'")),
         Index("cron_slots_to_retain", "decided_at"),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What pages read of cron: the entries with their newest slots, one entry, and the slot that a job runs for."""
+"""Reads for pages: the entries with their newest slots, one entry, and the slot that a job runs for."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from .. import sql
+from .entry_row import CronEntryRow
 from .models import CronEntry, CronSlot
-from .standing import Standing
 
 MOST_ENTRIES = 500
 STRIP = 20
@@ -23,19 +23,19 @@ _WEEKS = timedelta(weeks=8)
 
 @dataclass(frozen=True)
 class SlotRow:
-    """A row of the ledger: one slot, or a run of `slots` of them up to `until_at`."""
+    """A row of the run history: one slot, or a run of `slots` of them up to `until_at`."""
 
     id: int
     entry: str
     slot_at: datetime
     until_at: datetime
     slots: int
-    fate: str
+    result: str
     why: str | None
     decided_at: datetime
     decided_by: str | None
     job_id: int | None
-    result: str | None
+    job_state: str | None
     ended_at: datetime | None
 
     @property
@@ -52,20 +52,20 @@ class Missed:
     last_at: datetime
 
 
-def list_entries(session: Session) -> list[Standing]:
+def list_entries(session: Session) -> list[CronEntryRow]:
     """Every entry, those in use first, by name; at most 500."""
     chosen = select(*_columns()).order_by(CronEntry.retired_at.is_not(None), CronEntry.name)
-    return [Standing(*row) for row in session.execute(chosen.limit(MOST_ENTRIES))]
+    return [CronEntryRow(*row) for row in session.execute(chosen.limit(MOST_ENTRIES))]
 
 
-def find_entry(session: Session, name: str) -> Standing | None:
+def find_entry(session: Session, name: str) -> CronEntryRow | None:
     """One entry; None when there is none of that name."""
     row = session.execute(select(*_columns()).where(CronEntry.name == name)).one_or_none()
-    return None if row is None else Standing(*row)
+    return None if row is None else CronEntryRow(*row)
 
 
 def list_strips(session: Session, names: Sequence[str]) -> dict[str, list[SlotRow]]:
-    """The last 20 rows of the ledger of each of these entries, the newest first."""
+    """The last 20 rows of the run history of each of these entries, the newest first."""
     asked = {"names": list(names), "most": STRIP}
     found: dict[str, list[SlotRow]] = {name: [] for name in names}
     for row in session.connection().exec_driver_sql(sql.load("list_cron_strips"), asked):
@@ -81,14 +81,14 @@ def list_missed_lately(session: Session, now: datetime) -> dict[str, Missed]:
 
 
 def list_slots(session: Session, name: str, now: datetime) -> list[SlotRow]:
-    """The ledger of an entry in the last eight weeks, the newest first, at most 3,000 rows.
+    """The run history of an entry in the last eight weeks, the newest first, at most 3,000 rows.
 
     A run of slots that reaches into them is there whole: an outage may be longer than eight weeks.
     """
     columns = [getattr(CronSlot, column) for column in SlotRow.__annotations__]
     since = now - _WEEKS
     before = select(CronSlot.slot_at).where(
-        CronSlot.entry == name, CronSlot.fate != "manual", CronSlot.slot_at <= since
+        CronSlot.entry == name, CronSlot.result != "manual", CronSlot.slot_at <= since
     )
     last_before = before.order_by(CronSlot.slot_at.desc()).limit(1).scalar_subquery()
     mine = select(*columns).where(
@@ -108,4 +108,4 @@ def find_slot_of(session: Session, job_id: int) -> SlotRow | None:
 
 
 def _columns() -> list[Any]:
-    return [getattr(CronEntry, column) for column in Standing.__annotations__]
+    return [getattr(CronEntry, column) for column in CronEntryRow.__annotations__]

@@ -1,4 +1,4 @@
-"""The writes of cron: entries are taken over from code, locked and moved on, and slots get their fate.
+"""Writes to the tables of cron: takes entries over from code, locks them, and records the results of slots.
 
 Every function is part of the caller's transaction. Lock order: the jobs of an entry, then the entry; entries by name.
 """
@@ -17,7 +17,7 @@ from psycopg.rows import class_row
 from .. import sql
 from ..db import Connection
 from .declaration import Entry
-from .standing import Standing
+from .entry_row import CronEntryRow
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class Slot:
-    """A row of the ledger as it is written; `until_at` and `slots` differ from one slot's for a run of them."""
+    """A row of the run history as it is written; `until_at` and `slots` differ from one slot's for a run of them."""
 
     slot_at: datetime
-    fate: str
+    result: str
     why: str | None = None
     job_id: int | None = None
     until_at: datetime | None = None
@@ -44,25 +44,25 @@ class Slot:
     decided_by: str | None = None
 
 
-def list_entries(connection: Connection) -> list[Standing]:
+def list_entries(connection: Connection) -> list[CronEntryRow]:
     """Every entry that is not retired, by name. Locks nothing."""
-    return _standing(connection, "list_cron_entries", {"names": None})
+    return _rows(connection, "list_cron_entries", {"names": None})
 
 
-def look(connection: Connection, names: Collection[str]) -> dict[str, Standing]:
+def look(connection: Connection, names: Collection[str]) -> dict[str, CronEntryRow]:
     """These entries, retired ones too, by name. Locks nothing."""
-    found = _standing(connection, "list_cron_entries", {"names": list(names)})
+    found = _rows(connection, "list_cron_entries", {"names": list(names)})
     return {entry.name: entry for entry in found}
 
 
-def lock(connection: Connection, names: Collection[str]) -> dict[str, Standing]:
+def lock(connection: Connection, names: Collection[str]) -> dict[str, CronEntryRow]:
     """Lock these entries by name, and how they stand then."""
     connection.execute(sql.load("lock_cron_entries"), {"names": sorted(names)})
     return look(connection, names)
 
 
-def lock_to_settle(connection: Connection, names: Collection[str]) -> dict[str, Standing]:
-    """Lock these entries, and before them the jobs that settling one may have to stop; how the entries stand then.
+def lock_to_decide(connection: Connection, names: Collection[str]) -> dict[str, CronEntryRow]:
+    """Lock these entries, and before them the jobs that a decision may have to stop; how the entries stand then.
 
     Between the two an entry may come to stop jobs, or get another job: whose end would hold it and wait for the entry,
     while we wait for it. Then all is let go, and locked in order once more.
@@ -86,7 +86,7 @@ def _lock_jobs(connection: Connection, name: str) -> list[int]:
     return [id for (id,) in connection.execute(sql.load("lock_jobs_of_cron"), {"name": name})]
 
 
-def _to_stop(connection: Connection, entry: Standing) -> list[int]:
+def _to_stop(connection: Connection, entry: CronEntryRow) -> list[int]:
     if entry.overlap != "cancel_previous":
         return []
     return [job.id for job in list_unfinished(connection, entry.name)]
@@ -99,13 +99,13 @@ def list_unfinished(connection: Connection, name: str) -> list[Unfinished]:
 
 
 def create(connection: Connection, entry: Entry, origin: str, by: str, now: datetime) -> bool:
-    """Enter an entry; its first slot is the next without a fate. False when somebody else entered it in that moment."""
+    """Enter an entry; its first slot is the next without a result. False when another process entered it meanwhile."""
     asked = {"name": entry.name, "origin": origin, "by": by, "now": now, **_columns(entry)}
     return connection.execute(sql.load("create_cron_entry"), asked).rowcount == 1
 
 
 def change(connection: Connection, entry: Entry, origin: str, now: datetime) -> None:
-    """Let a locked entry say something else from now on, in use again if it was retired; its ledger stays."""
+    """Let a locked entry say something else from now on, in use again if it was retired; its run history stays."""
     asked = {"name": entry.name, "origin": origin, "now": now, **_columns(entry)}
     connection.execute(sql.load("change_cron_entry"), asked)
 
@@ -116,7 +116,7 @@ def retire(connection: Connection, name: str, now: datetime) -> None:
 
 
 def delete(connection: Connection, names: Collection[str]) -> None:
-    """Remove locked entries; their ledger stays."""
+    """Remove locked entries; their run history stays."""
     connection.execute(sql.load("delete_cron_entries"), {"names": list(names)})
 
 
@@ -131,8 +131,8 @@ def resume(connection: Connection, name: str) -> None:
     connection.execute(sql.load("resume_cron_entry"), {"name": name})
 
 
-def decide(connection: Connection, entry: Standing, slot: Slot, now: datetime) -> None:
-    """Write the fate of a slot, or of a run of them, of a locked entry."""
+def write_result(connection: Connection, entry: CronEntryRow, slot: Slot, now: datetime) -> None:
+    """Write the result of a slot, or of a run of them, of a locked entry."""
     row = {
         "entry": entry.name,
         "expression": entry.expression,
@@ -141,27 +141,27 @@ def decide(connection: Connection, entry: Standing, slot: Slot, now: datetime) -
         **vars(slot),
         "until_at": slot.until_at or slot.slot_at,
     }
-    connection.execute(sql.load("decide_cron_slot"), row)
+    connection.execute(sql.load("insert_cron_slot"), row)
 
 
 def move_on(connection: Connection, name: str, until: datetime) -> None:
-    """Say that every slot of a locked entry up to `until` has its fate."""
+    """Say that every slot of a locked entry up to `until` has its result."""
     connection.execute(sql.load("move_cron_entry_on"), {"name": name, "until": until})
 
 
-def note_results(connection: Connection, states: Mapping[int, str], now: datetime) -> None:
+def note_job_ends(connection: Connection, states: Mapping[int, str], now: datetime) -> None:
     """Tell the slots of jobs that ended, given by id with their final states."""
     asked = {"ids": list(states), "states": list(states.values()), "now": now}
-    connection.execute(sql.load("note_cron_results"), asked)
+    connection.execute(sql.load("note_cron_job_ends"), asked)
 
 
-def forget_results(connection: Connection, ids: Collection[int]) -> None:
+def forget_job_ends(connection: Connection, ids: Collection[int]) -> None:
     """Take back from slots how their jobs ended, as these are tried once more.
 
     Locks the entries: whoever holds one has locked its jobs that have not ended, and must not meet another.
     """
     connection.execute(sql.load("lock_cron_entries_of_jobs"), {"ids": list(ids)})
-    connection.execute(sql.load("forget_cron_results"), {"ids": list(ids)})
+    connection.execute(sql.load("forget_cron_job_ends"), {"ids": list(ids)})
 
 
 def release(
@@ -194,6 +194,6 @@ def _columns(entry: Entry) -> dict[str, Any]:
     return {**entry.columns, "args": json.dumps(entry.columns["args"])}
 
 
-def _standing(connection: Connection, statement: str, asked: Mapping[str, Any]) -> list[Standing]:
-    with connection.cursor(row_factory=class_row(Standing)) as cursor:
+def _rows(connection: Connection, statement: str, asked: Mapping[str, Any]) -> list[CronEntryRow]:
+    with connection.cursor(row_factory=class_row(CronEntryRow)) as cursor:
         return cursor.execute(sql.load(statement), asked).fetchall()

@@ -182,7 +182,7 @@ def _tell(connection: Connection, ended: Sequence[Ended], now: datetime) -> None
     if handed_back := [job.key for job in ended if job.is_refused and not job.is_final]:
         job_transitions.forget_refusals(connection, handed_back)
     if of_cron := [job for job in ended if job.cron_entry is not None and job.is_final]:
-        cron_transitions.note_results(connection, {job.id: job.state for job in of_cron}, now)
+        cron_transitions.note_job_ends(connection, {job.id: job.state for job in of_cron}, now)
         names = {job.cron_entry for job in of_cron if job.cron_entry is not None}
         cron_transitions.release(connection, names, now)
 

@@ -1,4 +1,4 @@
-"""The cron loop: every slot that has come gets its fate, and its job where it runs; who waits behind is released."""
+"""Runs the cron loop: decides every due slot, enqueues its job, and releases jobs that wait behind others."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from functools import partial
 import psycopg
 
 from .. import endings, signals, sql
-from ..cron import adopt, transitions
-from ..cron.settle import Settled, Settling
-from ..cron.standing import Standing
+from ..cron import code_sync, transitions
+from ..cron.decide_slots import SlotDecider, SlotReport
+from ..cron.entry_row import CronEntryRow
 from ..cron.transitions import Unfinished
 from ..db import Connection, is_away
 from ..engine.command import hurry_quietly
@@ -28,33 +28,35 @@ _LOCK_WAIT = "3s"
 
 
 def run(context: Pass) -> str:
-    """Settle every entry that has a slot, each in a transaction of its own; their lanes are handed out after that.
+    """Decide the due slots of every entry, each in a transaction of its own; their lanes are handed out after that.
 
     Not alone: schedulers that run side by side meet at the entry's lock, and the second finds nothing left. One
     transaction for all would hold entries while it waits for jobs, and an end holds jobs while it waits for entries.
     What goes wrong with one entry is logged, and the others have their slots.
     """
-    connection, into = context.connection, Settled()
-    settling = Settling(connection, context.host, stop, context.now)
-    _adopt(context, settling, into)
+    connection, report = context.connection, SlotReport()
+    decider = SlotDecider(connection, context.host, stop, context.now)
+    _sync_declared(context, decider, report)
     for entry in transitions.list_entries(connection):
         if _has_slot(context, entry):
-            _apart(context, entry.name, into, partial(settling.settle, entry.name))
+            _apart(context, entry.name, report, partial(decider.decide, entry.name))
     for name in transitions.list_waiting_behind(connection):
-        _apart(context, name, into, partial(_release, settling, name))
-    if into.has_more:
+        _apart(context, name, report, partial(_release, decider, name))
+    if report.has_more:
         context.again()
-    context.after_commit(partial(_follow, context, into))
-    return _words(into)
+    context.after_commit(partial(_follow, context, report))
+    return _words(report)
 
 
-def _apart(context: Pass, name: str, into: Settled, act: Callable[[Settled], object]) -> bool:
-    """Act on one entry in a transaction of its own; whether that went well. Adds to `into` what was committed.
+def _apart(
+    context: Pass, name: str, report: SlotReport, act: Callable[[SlotReport], object]
+) -> bool:
+    """Act on one entry in a transaction of its own; whether that went well. Adds to `report` what was committed.
 
     The same failure pass after pass is told once. Raises only when Postgres is away.
     """
     connection, troubles = context.connection, context.memory.setdefault("troubles", {})
-    done = Settled()
+    done = SlotReport()
     try:
         with connection.transaction():
             connection.execute(sql.load("limit_lock_wait"), {"wait": _LOCK_WAIT})
@@ -67,30 +69,30 @@ def _apart(context: Pass, name: str, into: Settled, act: Callable[[Settled], obj
             held = isinstance(error, psycopg.errors.LockNotAvailable)
             _log.error("cron entry %s is left: %s", name, words, exc_info=None if held else error)
         troubles[name] = words
-        into.troubled.add(name)
+        report.troubled.add(name)
         return False
-    if name not in into.troubled and troubles.pop(name, None):
+    if name not in report.troubled and troubles.pop(name, None):
         _log.warning("cron entry %s is well again", name)
-    into.add(done)
+    report.add(done)
     return True
 
 
-def _release(settling: Settling, name: str, into: Settled) -> None:
+def _release(decider: SlotDecider, name: str, report: SlotReport) -> None:
     """The sweep: what an end should have released and did not, since somebody held the job."""
-    into.lanes.update(transitions.release(settling.connection, [name], settling.now))
+    report.lanes.update(transitions.release(decider.connection, [name], decider.now))
 
 
-def _follow(context: Pass, into: Settled) -> None:
+def _follow(context: Pass, report: SlotReport) -> None:
     """What follows the commits: tell signals, hurry who is to stop, hand out."""
     host = context.host
-    for task, enqueued in into.recorded:
+    for task, enqueued in report.recorded:
         signals.send(signals.job_enqueued, task, enqueued=enqueued)
-    for job in into.stopped:
+    for job in report.stopped:
         if job.worker is not None:
             hurry_quietly(host.broker, job.queue, job.worker)
     # None under TESTING and without OPSJOBS_DISPATCH. It reports a silent Redis by itself.
-    if into.lanes and host.hand_out is not None:
-        host.hand_out([Line(*lane) for lane in sorted(into.lanes)])
+    if report.lanes and host.hand_out is not None:
+        host.hand_out([Line(*lane) for lane in sorted(report.lanes)])
 
 
 def stop(connection: Connection, jobs: Sequence[Unfinished], reason: str, now: datetime) -> None:
@@ -98,35 +100,40 @@ def stop(connection: Connection, jobs: Sequence[Unfinished], reason: str, now: d
     endings.stop(connection, {job.id: job.state for job in jobs}, _ACTOR, reason, now)
 
 
-def _adopt(context: Pass, settling: Settling, into: Settled) -> None:
-    """Take over what the code of this process declares. Only once: of two versions the one started last counts.
+def _sync_declared(context: Pass, decider: SlotDecider, report: SlotReport) -> None:
+    """Sync what the code of this process declares. Only once: of two versions the one started last counts.
 
     What fails is tried again in the next pass, and nothing is retired before all that is declared has been taken over.
     """
-    declared, memory = settling.host.cron_entries, context.memory
-    left: set[str] = memory.setdefault("to_adopt", set(declared))
+    declared, memory = decider.host.cron_entries, context.memory
+    left: set[str] = memory.setdefault("to_sync", set(declared))
     for name in sorted(left):
-        if _apart(context, name, into, partial(_adopt_one, settling, name)):
+        if _apart(context, name, report, partial(_sync_one, decider, name)):
             left.discard(name)
     if left or memory.get("is_done"):
         return
-    gone = adopt.list_gone(settling.connection, declared)
-    done = [_apart(context, name, into, partial(adopt.retire, settling, name)) for name in gone]
-    kept = adopt.list_unredacted(settling.connection, settling.host.tasks)
-    done += [_apart(context, name, into, partial(adopt.redact, settling, name)) for name in kept]
+    gone = code_sync.list_gone(decider.connection, declared)
+    done = [
+        _apart(context, name, report, partial(code_sync.retire, decider, name)) for name in gone
+    ]
+    kept = code_sync.list_unredacted(decider.connection, decider.host.tasks)
+    done += [
+        _apart(context, name, report, partial(code_sync.redact, decider, name)) for name in kept
+    ]
     memory["is_done"] = all(done)
 
 
-def _adopt_one(settling: Settling, name: str, into: Settled) -> None:
-    entry = settling.host.cron_entries[name]
-    if done := adopt.adopt(settling, entry, process_name(), into):
+def _sync_one(decider: SlotDecider, name: str, report: SlotReport) -> None:
+    entry = decider.host.cron_entries[name]
+    if done := code_sync.sync_declared(decider, entry, process_name(), report):
         _log.info("cron entry %s is %s", name, done)
 
 
-def _has_slot(context: Pass, entry: Standing) -> bool:
+def _has_slot(context: Pass, entry: CronEntryRow) -> bool:
     """Whether a slot has come; the next one is worked out once and remembered.
 
-    Also of an entry in trouble, and of one whose slots cannot be worked out: settling it tells, in its own transaction.
+    Also of an entry in trouble, and of one whose slots cannot be worked out: the decision tells, in its own
+    transaction.
     """
     if entry.name in context.memory.get("troubles", {}):
         return True
@@ -142,12 +149,12 @@ def _has_slot(context: Pass, entry: Standing) -> bool:
     return slot is not None and slot <= context.now
 
 
-def _words(into: Settled) -> str:
+def _words(report: SlotReport) -> str:
     said: Iterable[str] = (
-        f"{count(number, 'slot')} {fate}" for fate, number in sorted(into.fates.items())
+        f"{count(number, 'slot')} {result}" for result, number in sorted(report.results.items())
     )
-    left = ["left to another version of the code"] if into.is_put_off else []
-    left += [f"{name} has trouble" for name in sorted(into.troubled)]
+    left = ["left to another version of the code"] if report.is_put_off else []
+    left += [f"{name} has trouble" for name in sorted(report.troubled)]
     return ", ".join([*said, *left]) or IDLE
 
 

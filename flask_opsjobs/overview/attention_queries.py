@@ -25,8 +25,8 @@ _MOST_COOLING = 50
 
 
 @dataclass(frozen=True)
-class Alike:
-    """Failures of one task that ended alike. `error` is payload, its first words; `job_id` is the last one."""
+class FailureGroup:
+    """Failures of one task with the same error. `error` is payload, its first words; `job_id` is the last one."""
 
     task: str
     ended_by: str
@@ -41,7 +41,7 @@ class Failures:
     """How many jobs failed without a decision since, and the widest groups of them."""
 
     count: Count
-    groups: Sequence[Alike]
+    groups: Sequence[FailureGroup]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def find_failures(session: Session) -> Failures:
     if not rows:
         return Failures(Count(0), [])
     kind = "at_least" if rows[0].looked >= _MOST_FAILED else "exact"
-    return Failures(Count(rows[0].total, kind), [Alike(*row[:6]) for row in rows])
+    return Failures(Count(rows[0].total, kind), [FailureGroup(*row[:6]) for row in rows])
 
 
 def find_resolved(session: Session, since: datetime) -> Resolved:

@@ -35,7 +35,7 @@ SELECT
         WHERE started_at > %(now)s::timestamptz - interval '7 days' AND state = 'missing' LIMIT 1000
     ) AS gone WHERE ended_at > %(now)s::timestamptz - interval '1 day') AS missing,
     (SELECT coalesce(sum(slots), 0) FROM (
-        SELECT slots, until_at FROM opsjobs.cron_slots WHERE fate = 'missed' ORDER BY slot_at DESC LIMIT 1000
+        SELECT slots, until_at FROM opsjobs.cron_slots WHERE result = 'missed' ORDER BY slot_at DESC LIMIT 1000
     ) AS newest WHERE until_at > %(now)s::timestamptz - interval '1 day') AS missed,
     (SELECT count(*) FROM (
         SELECT name FROM opsjobs.limiters WHERE cooldown_until > %(now)s

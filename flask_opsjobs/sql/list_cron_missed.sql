@@ -6,7 +6,7 @@ SELECT m.slot_at, m.until_at, m.slots, m.expression, m.zone, made.up
 FROM opsjobs.cron_slots m
 CROSS JOIN LATERAL (
     SELECT coalesce(array_agg(DISTINCT c.slot_at), '{}') AS up FROM opsjobs.cron_slots c
-    WHERE c.entry = m.entry AND c.fate = 'manual' AND c.slot_at BETWEEN m.slot_at AND m.until_at
+    WHERE c.entry = m.entry AND c.result = 'manual' AND c.slot_at BETWEEN m.slot_at AND m.until_at
 ) AS made
-WHERE m.entry = %(entry)s AND m.fate = 'missed' AND cardinality(made.up) < m.slots
+WHERE m.entry = %(entry)s AND m.result = 'missed' AND cardinality(made.up) < m.slots
 ORDER BY m.slot_at DESC, m.id DESC LIMIT %(most)s

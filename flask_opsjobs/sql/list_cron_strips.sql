@@ -1,6 +1,6 @@
--- The newest rows of the ledger of each entry, the newest first. One short walk per entry. Locks nothing.
+-- The newest rows of the run history of each entry, the newest first. One short walk per entry. Locks nothing.
 -- Run by cron/queries.py. Index: cron_slots_by_entry.
-SELECT s.id, s.entry, s.slot_at, s.until_at, s.slots, s.fate, s.why, s.decided_at, s.decided_by, s.job_id, s.result,
+SELECT s.id, s.entry, s.slot_at, s.until_at, s.slots, s.result, s.why, s.decided_at, s.decided_by, s.job_id, s.job_state,
     s.ended_at
 FROM unnest(%(names)s::text[]) AS wanted(name)
 CROSS JOIN LATERAL (

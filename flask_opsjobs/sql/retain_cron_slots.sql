@@ -1,4 +1,4 @@
--- Removes fates of cron slots that were decided before %(before)s, at most %(limit)s, the oldest first.
+-- Removes results of cron slots that were decided before %(before)s, at most %(limit)s, the oldest first.
 -- That of a job which has not ended stays: its end is still to be told.
 -- SKIP LOCKED: an end tells that one of its job right now.
 -- Run by the retain loop and by `flask opsjobs retain`. Index: cron_slots_to_retain.

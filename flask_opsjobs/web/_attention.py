@@ -73,15 +73,15 @@ def _review(failures: Failures) -> Card:
         )
     widest = groups[0]
     if widest.number > 1:
-        says = f"{widest.number:,} of them failed alike in `{widest.task}`"
+        says = f"{widest.number:,} of them failed with the same error in `{widest.task}`"
     elif number == 1:
         says = f"It failed in `{widest.task}`"
     else:
-        says = f"No two are alike; the first failed in `{widest.task}`"
+        says = f"No two have the same error; the first failed in `{widest.task}`"
     examples = [
         Example(
             Place(str(group.job_id), "job", {"job_id": group.job_id}),
-            f"{group.number:,} alike" if group.number > 1 else "alone",
+            f"{group.number:,} with the same error" if group.number > 1 else "alone",
             payload=group.error or ENDED_BY[group.ended_by],
             moment=group.since,
         )

@@ -24,7 +24,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Card:
-    """A cell of the ledger. `is_` chooses its colour, `shape` its glyph. No count: it cannot be told.
+    """A card of the overview. `is_` chooses its colour, `shape` its glyph. No count: it cannot be told.
 
     `payload` ends the sentence `says`, through the display policy; `next_at` is said after it.
     """

@@ -30,10 +30,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Diff:
-    """The lines that differ, by what they belong to; how many are alike on both sides, and how many are not shown."""
+    """The lines that differ, by what they belong to; how many are the same in both, and how many are not shown."""
 
     groups: Mapping[str, Sequence[Line]]
-    alike: int
+    same: int
     left_out: int
 
 

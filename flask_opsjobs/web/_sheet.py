@@ -100,7 +100,7 @@ class Sheet:
 
     @property
     def lines(self) -> Sequence[Line]:
-        """What will change, alike for many told once."""
+        """What will change; the same change of many targets is told once."""
         pairs: dict[str, Counter[tuple[str | None, str | None]]] = {}
         for change in (change for item in self.plan.items for change in item.changes):
             pairs.setdefault(change.what, Counter())[change.before, change.after] += 1

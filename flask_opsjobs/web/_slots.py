@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from ..cron.lifecycle import FATES
+from ..cron.lifecycle import RESULTS
 
 # In units of the drawing.
 SIDE = 12
@@ -17,16 +17,16 @@ _LEFT, _TOP = 48, 28
 _WEEKS = 8
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-# A day that had several slots shows the worst fate that one of them had.
+# A day that had several slots shows the worst result that one of them had.
 _WORST_FIRST = ("missed", "late", "skipped_overlap", "queued_behind", "paused", "manual", "ran")
 _SHAPES = {"skipped_overlap": "skipped", "queued_behind": "behind"}
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """The slots of one row of the ledger, as a picture needs them: one, or a run of `count` from first to last."""
+    """The slots of one row of the run history, as a picture needs them: one, or a run of `count` from first to last."""
 
-    fate: str
+    result: str
     first: datetime
     last: datetime
     count: int = 1
@@ -63,16 +63,16 @@ class Picture:
     labels: Sequence[Label] = ()
 
 
-def shape_of(fate: str) -> str:
-    """The symbol of a fate in the sprite, without its `g-`."""
-    return _SHAPES.get(fate, fate)
+def shape_of(result: str) -> str:
+    """The symbol of a result in the sprite, without its `g-`."""
+    return _SHAPES.get(result, result)
 
 
 def make_strip(rows: Iterable[Drawn], most: int = 20) -> Picture:
     """The newest `most` slots, the newest at the right; `rows` come newest first. A run of slots is one mark."""
     shown = list(rows)[:most][::-1]
     marks = [
-        Mark(number * _STEP, 0, shape_of(row.fate), row.fate, _title(row))
+        Mark(number * _STEP, 0, shape_of(row.result), row.result, _title(row))
         for number, row in enumerate(shown)
     ]
     return Picture(most * _STEP - (_STEP - SIDE), SIDE, _summary(shown), marks)
@@ -83,7 +83,7 @@ def make_calendar(rows: Iterable[Drawn], today: date, zone: ZoneInfo) -> Picture
     first = today - timedelta(days=today.weekday(), weeks=_WEEKS - 1)
     shown = [row for row in rows if row.last.astimezone(zone).date() >= first]
     days = _by_day(shown, first, today, zone)
-    marks = [_mark_of_day(day, fates, first) for day, fates in sorted(days.items())]
+    marks = [_mark_of_day(day, results, first) for day, results in sorted(days.items())]
     weeks = [first + timedelta(weeks=number) for number in range(0, _WEEKS, 2)]
     labels = [
         *(Label(0, _TOP + 10 + number * _ROW, name) for number, name in enumerate(_DAYS)),
@@ -96,7 +96,7 @@ def make_calendar(rows: Iterable[Drawn], today: date, zone: ZoneInfo) -> Picture
 def _by_day(
     rows: Iterable[Drawn], first: date, today: date, zone: ZoneInfo
 ) -> dict[date, Counter[str]]:
-    """How many slots of each fate each day had. Of a run only its ends are known: its days between count one each."""
+    """How many slots of each result each day had. Of a run only its ends are known: its days between count one each."""
     days: dict[date, Counter[str]] = {}
     for row in rows:
         begin, end = (moment.astimezone(zone).date() for moment in (row.first, row.last))
@@ -104,14 +104,16 @@ def _by_day(
         for offset in range(span + 1):
             day = begin + timedelta(days=offset)
             if first <= day <= today:
-                days.setdefault(day, Counter())[row.fate] += row.count if span == 0 else 1
+                days.setdefault(day, Counter())[row.result] += row.count if span == 0 else 1
     return days
 
 
-def _mark_of_day(day: date, fates: Counter[str], first: date) -> Mark:
-    worst = next(fate for fate in _WORST_FIRST if fate in fates)
+def _mark_of_day(day: date, results: Counter[str], first: date) -> Mark:
+    worst = next(result for result in _WORST_FIRST if result in results)
     x, y = _place(day, first)
-    said = ", ".join(_counted(fate, fates[fate], fates.total()) for fate in _ordered(fates))
+    said = ", ".join(
+        _counted(result, results[result], results.total()) for result in _ordered(results)
+    )
     return Mark(x, y, shape_of(worst), worst, f"{_day(day)}: {said}")
 
 
@@ -123,28 +125,28 @@ def _place(day: date, first: date) -> tuple[int, int]:
 def _title(row: Drawn) -> str:
     at = f"{row.first:%Y-%m-%d %H:%M} UTC"
     if row.count == 1:
-        return f"{at}: {FATES[row.fate].word}"
-    return f"{row.count} from {at} to {row.last:%Y-%m-%d %H:%M} UTC: {FATES[row.fate].word}"
+        return f"{at}: {RESULTS[row.result].word}"
+    return f"{row.count} from {at} to {row.last:%Y-%m-%d %H:%M} UTC: {RESULTS[row.result].word}"
 
 
 def _summary(rows: Sequence[Drawn]) -> str:
     counted: Counter[str] = Counter()
     for row in rows:
-        counted[row.fate] += row.count
+        counted[row.result] += row.count
     if not counted:
         return "No slots yet"
-    said = ", ".join(f"{counted[fate]} {FATES[fate].word}" for fate in _ordered(counted))
+    said = ", ".join(f"{counted[result]} {RESULTS[result].word}" for result in _ordered(counted))
     noun = "slot" if counted.total() == 1 else "slots"
     return f"{counted.total()} {noun}: {said}"
 
 
-def _ordered(fates: Counter[str]) -> list[str]:
-    """In the order of the ledger's words."""
-    return [fate for fate in FATES if fate in fates]
+def _ordered(results: Counter[str]) -> list[str]:
+    """In the order of the results."""
+    return [result for result in RESULTS if result in results]
 
 
-def _counted(fate: str, number: int, total: int) -> str:
-    word = FATES[fate].word
+def _counted(result: str, number: int, total: int) -> str:
+    word = RESULTS[result].word
     return word if total == 1 else f"{number} {word}"
 
 

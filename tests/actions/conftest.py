@@ -37,7 +37,7 @@ def reach(bench: Bench, record_job: Callable[..., int]) -> Reach:
             return record_job(**{"delay": 3600, **options})
         job_id = record_job(**options)
         if state == "deferred":
-            # Nothing defers a job yet: written by hand.
+            # Nothing defers a job yet: written directly.
             bench.rows(
                 "UPDATE opsjobs.jobs SET state = 'deferred' WHERE id = %s RETURNING 1", job_id
             )

@@ -171,7 +171,7 @@ def test_a_change_that_is_committed_while_it_waits_for_the_lock_is_seen(
     receipts: list[Receipt] = []
     thread = Thread(target=lambda: receipts.append(execute(operator, preview)()))
     with holder.transaction():
-        # Held and changed by hand, as another operator would in the middle of a transaction.
+        # Held and changed directly, as another operator would in the middle of a transaction.
         holder.execute("UPDATE opsjobs.jobs SET max_attempts = 9 WHERE id = %s", [job_id])
         thread.start()
         wait_until(lambda: bench.row(WAITING)["n"] == 1, what="the operator to wait")

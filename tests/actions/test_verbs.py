@@ -236,7 +236,7 @@ def test_a_job_of_rqs_own_is_left_to_rq(
     bench: Bench, operator: Operator, reach: Reach, action: Action
 ) -> None:
     job_id = reach("failed" if "failed" in action.sources else "scheduled")
-    # Nothing adopts a job yet: written by hand.
+    # Nothing adopts a job yet: written directly.
     bench.rows("UPDATE opsjobs.jobs SET origin = 'rq' RETURNING 1")
     receipt = operator.run(action.name, [f"job/{job_id}"], **WHY)
     assert (receipt.code, "RQ owns it" in receipt.says) == ("illegal", True)

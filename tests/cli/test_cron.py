@@ -51,7 +51,7 @@ def test_without_a_schema_the_list_says_what_to_run(call: Any, bench: Bench, hos
     assert "flask db upgrade" in said.output
 
 
-def test_the_list_has_schedule_policies_and_fates(call: Any, hourly: None) -> None:
+def test_the_list_has_schedule_policies_and_results(call: Any, hourly: None) -> None:
     said = call("list")
     assert said.exit_code == 0
     assert said.output.startswith(
@@ -80,8 +80,8 @@ def test_an_entry_is_paused_resumed_and_run(call: Any, hourly: None, bench: Benc
     found = bench.rows("SELECT action, via FROM opsjobs.audit_events ORDER BY sequence")
     assert [row["action"] for row in found] == ["cron.pause", "cron.resume", "cron.run_now"]
     assert {row["via"] for row in found} == {"cli"}
-    by_hand = bench.row("SELECT decided_by, why FROM opsjobs.cron_slots WHERE fate = 'manual'")
-    assert by_hand["why"] == "because it is a test"
+    manual = bench.row("SELECT decided_by, why FROM opsjobs.cron_slots WHERE result = 'manual'")
+    assert manual["why"] == "because it is a test"
 
 
 def test_a_dry_run_writes_nothing(call: Any, hourly: None, bench: Bench) -> None:

@@ -32,12 +32,12 @@ class Scheduler:
         assert self.runner.last_error is None
 
     def slots(self, entry: str = "sync") -> list[tuple[Any, ...]]:
-        """(slot as `15:04`, fate, how many) of an entry, in order."""
+        """(slot as `15:04`, result, how many) of an entry, in order."""
         rows = self.bench.rows(
             "SELECT * FROM opsjobs.cron_slots WHERE entry = %s ORDER BY slot_at, id", entry
         )
         return [
-            (row["slot_at"].astimezone(UTC).strftime("%H:%M"), row["fate"], row["slots"])
+            (row["slot_at"].astimezone(UTC).strftime("%H:%M"), row["result"], row["slots"])
             for row in rows
         ]
 

@@ -7,8 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.cron import adopt, transitions
-from flask_opsjobs.cron.settle import Settled, Settling
+from flask_opsjobs.cron import code_sync, transitions
+from flask_opsjobs.cron.decide_slots import SlotDecider, SlotReport
 from flask_opsjobs.jobs.task import Task
 from flask_opsjobs.loops import cron
 from flask_opsjobs.operator import Operator
@@ -97,7 +97,7 @@ def test_a_pause_outlives_a_deploy_that_changes_the_entry(
         transitions.resume(connection, "sync")
     new.look(START + 45 * MINUTE)
     assert new.slots()[2:] == [("12:45", "ran", 1)]
-    said = new.bench.rows("SELECT DISTINCT why FROM opsjobs.cron_slots WHERE fate = 'paused'")
+    said = new.bench.rows("SELECT DISTINCT why FROM opsjobs.cron_slots WHERE result = 'paused'")
     assert [row["why"] for row in said] == ["the bank is closed"]
 
 
@@ -114,7 +114,7 @@ def test_what_is_declared_redacted_later_is_dropped_from_what_was_made_at_runtim
         "cron.create",
         ["cron/mine"],
         actor="ops-demo",
-        reason="made by hand",
+        reason="made manually",
         params=what,
         now=START,
     )
@@ -132,9 +132,9 @@ def test_what_another_process_retired_meanwhile_is_not_taken_back_into_use(
     every_ten: EveryTen,
 ) -> None:
     bench = every_ten().bench
-    settling = Settling(bench.connection, bench.host, cron.stop, START + MINUTE)
+    decider = SlotDecider(bench.connection, bench.host, cron.stop, START + MINUTE)
     with bench.connection.transaction():
-        adopt.retire(settling, "sync", Settled())
+        code_sync.retire(decider, "sync", SlotReport())
     with bench.connection.transaction():
-        adopt.redact(settling, "sync", Settled())
+        code_sync.redact(decider, "sync", SlotReport())
     assert bench.row("SELECT retired_at FROM opsjobs.cron_entries")["retired_at"] is not None

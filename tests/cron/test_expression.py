@@ -86,7 +86,7 @@ def test_what_another_field_allows_is_not_allowed(expression: str, fault: str) -
         ),
         (
             "@ReBoot",
-            "cron expression '@reboot' has no slots: there is no boot that a ledger could know",
+            "cron expression '@reboot' has no slots: the run history cannot know of a boot",
         ),
         ("@often", f"cron expression '@often' is unknown; known are {', '.join(ALIASES)}"),
         ("@daily *", f"cron expression '@daily *' is unknown; known are {', '.join(ALIASES)}"),

@@ -40,7 +40,7 @@ runner.run_once(connection, start + timedelta(minutes=10))
 """
 
 
-@pytest.mark.parametrize("act", ["decide", "move_on"])
+@pytest.mark.parametrize("act", ["write_result", "move_on"])
 def test_killed_before_its_commit_it_leaves_nothing_and_another_runs_the_slot(
     children: Children, scheduler: Scheduler, act: str
 ) -> None:

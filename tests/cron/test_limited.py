@@ -29,7 +29,7 @@ def test_a_slot_of_a_limited_worker_waits_in_its_lane(
     scheduler.look(START)
     for minutes in (10, 20):
         scheduler.look(START + timedelta(minutes=minutes))
-    assert [fate for _, fate, _ in scheduler.slots("fetch")] == ["ran", "ran"]
+    assert [result for _, result, _ in scheduler.slots("fetch")] == ["ran", "ran"]
     first, second = scheduler.jobs()
     assert (first["limiter"], first["partition"], first["weight"]) == ("api", "7", 1)
     assert first["lane"] == second["lane"] != first["queue"]

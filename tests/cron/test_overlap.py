@@ -12,8 +12,8 @@ import pytest
 
 from flask_opsjobs import OpsJobs, Unique, endings, sql
 from flask_opsjobs.cron import transitions
-from flask_opsjobs.cron.adopt import wanted_of
-from flask_opsjobs.cron.settle import Settled, Settling
+from flask_opsjobs.cron.code_sync import wanted_of
+from flask_opsjobs.cron.decide_slots import SlotDecider, SlotReport
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.jobs.task import Task
@@ -110,8 +110,10 @@ def test_queue_one_lets_one_wait_and_it_runs_when_the_first_ends(running: Runnin
     assert scheduler.bench.job(second["id"])["state"] == "available"
     start(scheduler.bench, second["id"])
     end(scheduler.bench, second["id"])
-    results = scheduler.bench.rows("SELECT result FROM opsjobs.cron_slots WHERE job_id IS NOT NULL")
-    assert results == [{"result": "finished"}] * 2
+    job_states = scheduler.bench.rows(
+        "SELECT job_state FROM opsjobs.cron_slots WHERE job_id IS NOT NULL"
+    )
+    assert job_states == [{"job_state": "finished"}] * 2
 
 
 @pytest.mark.parametrize("outcome", ["raised", "discarded", "canceled"])
@@ -131,8 +133,10 @@ def test_a_job_that_its_worker_hands_back_releases_nobody(running: Running) -> N
     refused = Outcome("refused", "not here", ended_by="unknown_task")
     end(scheduler.bench, first["id"], refused)
     assert [job["state"] for job in scheduler.jobs()] == ["scheduled", "deferred"]
-    results = scheduler.bench.rows("SELECT result FROM opsjobs.cron_slots WHERE job_id IS NOT NULL")
-    assert results == [{"result": None}] * 2
+    job_states = scheduler.bench.rows(
+        "SELECT job_state FROM opsjobs.cron_slots WHERE job_id IS NOT NULL"
+    )
+    assert job_states == [{"job_state": None}] * 2
     later = read_clock(scheduler.bench.connection) + MINUTE
     scheduler.bench.connection.execute(sql.load("stage_jobs"), {"now": later, "limit": 10})
     start(scheduler.bench, first["id"])
@@ -166,8 +170,8 @@ def test_cancel_previous_ends_one_that_still_waits(every_ten: EveryTen) -> None:
     scheduler.look(START + 10 * MINUTE)
     scheduler.look(START + 20 * MINUTE)
     assert [job["state"] for job in scheduler.jobs()] == ["canceled", "available"]
-    assert scheduler.bench.row("SELECT result FROM opsjobs.cron_slots WHERE slot_at < %s",
-                               START + 15 * MINUTE)["result"] == "canceled"  # fmt: skip
+    assert scheduler.bench.row("SELECT job_state FROM opsjobs.cron_slots WHERE slot_at < %s",
+                               START + 15 * MINUTE)["job_state"] == "canceled"  # fmt: skip
 
 
 def test_of_two_slots_at_once_the_first_knows_that_the_second_canceled_its_job(
@@ -177,7 +181,7 @@ def test_of_two_slots_at_once_the_first_knows_that_the_second_canceled_its_job(
     scheduler.look(START)
     # A slot is due until a minute has passed.
     scheduler.look(START.replace(minute=2, second=0))
-    rows = scheduler.bench.rows("SELECT fate, result FROM opsjobs.cron_slots ORDER BY slot_at")
+    rows = scheduler.bench.rows("SELECT result, job_state FROM opsjobs.cron_slots ORDER BY slot_at")
     assert [tuple(row.values()) for row in rows] == [("ran", "canceled"), ("ran", None)]
 
 
@@ -185,13 +189,13 @@ def test_a_job_that_is_retried_has_no_result_until_it_ends_again(running: Runnin
     scheduler = running("skip")
     bench, job = scheduler.bench, scheduler.jobs()[0]["id"]
     end(bench, job, Outcome(kind="discarded"))
-    slot = "SELECT result, ended_at FROM opsjobs.cron_slots WHERE job_id = %s"
-    assert bench.row(slot, job)["result"] == "failed"
+    slot = "SELECT job_state, ended_at FROM opsjobs.cron_slots WHERE job_id = %s"
+    assert bench.row(slot, job)["job_state"] == "failed"
     Operator(bench.host).retry(job, actor="anna", reason="it is a test")
-    assert bench.row(slot, job) == {"result": None, "ended_at": None}
+    assert bench.row(slot, job) == {"job_state": None, "ended_at": None}
     start(bench, job)
     end(bench, job)
-    assert bench.row(slot, job)["result"] == "finished"
+    assert bench.row(slot, job)["job_state"] == "finished"
 
 
 @pytest.mark.parametrize("is_started", [False, True])
@@ -239,7 +243,7 @@ def test_two_schedulers_run_a_slot_once(every_ten: EveryTen, make_bench: Any) ->
         now = START + number * 10 * MINUTE
         answers = race(lambda now=now: first.look(now), lambda now=now: second.look(now))
         assert answers == [None, None]
-    assert [fate for _, fate, _ in first.slots()] == ["ran"] * 8
+    assert [result for _, result, _ in first.slots()] == ["ran"] * 8
     assert len(first.jobs()) == 8
 
 
@@ -248,8 +252,8 @@ def test_two_that_end_at_once_release_who_waits_behind(running: Running, make_be
     scheduler = running("queue_one")
     bench, other, third = scheduler.bench, make_bench(), make_bench()
     # A second one beside the first, as `run now` records it.
-    settling = Settling(bench.connection, bench.host, cron.stop, START)
-    settling.run(transitions.look(bench.connection, ["sync"])["sync"], START, "manual", Settled())
+    decider = SlotDecider(bench.connection, bench.host, cron.stop, START)
+    decider.run(transitions.look(bench.connection, ["sync"])["sync"], START, "manual", SlotReport())
     scheduler.look(START + 20 * MINUTE)
     first, second, behind = [job["id"] for job in scheduler.jobs()]
     start(bench, second)
@@ -333,7 +337,7 @@ def test_a_retry_waits_for_who_decides_about_the_entry(
     operator = Operator(scheduler.bench.host)
     with ThreadPoolExecutor() as pool:
         with other.connection.transaction():
-            transitions.lock_to_settle(other.connection, ["sync"])
+            transitions.lock_to_decide(other.connection, ["sync"])
             why: Any = {"actor": "ops-demo", "reason": "it is needed after all"}
             retried = pool.submit(operator.retry, job["id"], **why)
             wait_until(lambda: scheduler.bench.rows(BLOCKED, "%cron_entries%"), what="the retry")

@@ -1,4 +1,4 @@
-"""The statements of cron walk the indexes that their files name, however long the ledger is."""
+"""The statements of cron walk the indexes that their files name, however long the run history is."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from flask_opsjobs import sql
 from tests.support.engine import Bench
 
-# Rows by hand: 50,000 slots and as many jobs by their writers would take minutes.
+# Rows written directly: 50,000 slots and as many jobs by their writers would take minutes.
 FILL = (
-    "INSERT INTO opsjobs.cron_slots (entry, slot_at, until_at, fate, expression, zone, decided_at, job_id)"
+    "INSERT INTO opsjobs.cron_slots (entry, slot_at, until_at, result, expression, zone, decided_at, job_id)"
     " SELECT 'e' || n % 50, t, t, CASE WHEN n % 97 = 0 THEN 'missed' ELSE 'ran' END, '* * * * *', 'UTC', t, n"
     " FROM (SELECT n, timestamptz '2026-01-01' + n * interval '1 s' AS t FROM generate_series(1, 50000) n) AS x",
     "INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, ended_at, ended_by,"
@@ -35,8 +35,8 @@ CASES: Mapping[str, tuple[str, dict[str, Any]]] = {
     # Or by entry, where many were missed.
     "list_cron_missed": ("cron_slots_missed", {"entry": "e1", "most": 200}),
     "count_cron_missed": ("cron_slots_missed", {"since": "2026-01-01 00:10:00+00"}),
-    "note_cron_results": ("cron_slots_by_job", {"ids": [5], "states": ["finished"], "now": None}),
-    "forget_cron_results": ("cron_slots_by_job", {"ids": [5]}),
+    "note_cron_job_ends": ("cron_slots_by_job", {"ids": [5], "states": ["finished"], "now": None}),
+    "forget_cron_job_ends": ("cron_slots_by_job", {"ids": [5]}),
     "list_unfinished_of_cron": ("jobs_of_cron", {"name": "e1"}),
     "lock_jobs_of_cron": ("jobs_of_cron", {"name": "e1"}),
     "lock_cron_entries_of_jobs": ("jobs_pkey", {"ids": [5]}),

@@ -1,4 +1,4 @@
-"""The ledger is kept for its days, and what still waits for its job's end longer."""
+"""The run history is kept for its days, and what still waits for its job's end longer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_slots_go_after_their_days_but_not_before_their_jobs_have_ended(
     bench = scheduler.bench
     for minutes in (10, 20, 30):
         scheduler.look(START + minutes * MINUTE)
-    assert [fate for _, fate, _ in scheduler.slots()] == [
+    assert [result for _, result, _ in scheduler.slots()] == [
         "ran",
         "skipped_overlap",
         "skipped_overlap",
@@ -37,6 +37,6 @@ def test_slots_go_after_their_days_but_not_before_their_jobs_have_ended(
     bench.record(job["id"], 1, Outcome(kind="returned"))
     assert retention.retain(bench.connection, settings, now)["cron_slots"] == 1
     assert [slot for slot, _, _ in scheduler.slots()] == ["12:30"]
-    # What is gone from the ledger does not come again.
+    # What is gone from the run history does not come again.
     scheduler.look(START + 31 * MINUTE)
     assert [slot for slot, _, _ in scheduler.slots()] == ["12:30"]

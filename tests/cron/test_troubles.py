@@ -1,4 +1,4 @@
-"""What goes wrong with one entry is told, and stays with it: the others have their slots, and theirs get a fate too."""
+"""What goes wrong with one entry is told, and stays with it: the slots of the others get their results."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_host_code_that_raises_costs_its_slot_and_no_other(
     scheduler.look(START + 10 * MINUTE)
     assert scheduler.slots("bad") == [("12:10", "missed", 1)]
     assert scheduler.slots("good") == [("12:10", "ran", 1)]
-    (slot,) = scheduler.bench.rows("SELECT why FROM opsjobs.cron_slots WHERE fate = 'missed'")
+    (slot,) = scheduler.bench.rows("SELECT why FROM opsjobs.cron_slots WHERE result = 'missed'")
     assert "secret" not in slot["why"]
 
 
@@ -179,7 +179,7 @@ def test_of_two_versions_the_one_started_last_counts_and_nothing_flaps(
     assert new.entry("old")["retired_at"] == START + MINUTE
 
 
-def test_a_change_leaves_no_slot_of_the_old_schedule_without_a_fate(
+def test_a_change_leaves_no_slot_of_the_old_schedule_without_a_result(
     opsjobs: OpsJobs, sync: Task, scheduler: Scheduler
 ) -> None:
     """Also more slots than one look takes, and of a task that the new code does not know."""
@@ -191,7 +191,7 @@ def test_a_change_leaves_no_slot_of_the_old_schedule_without_a_fate(
     Scheduler(scheduler.bench, "two").look(later)
     slots = scheduler.slots()
     assert sum(count for _, _, count in slots) == 8 * 24 * 60
-    assert {fate for _, fate, _ in slots} == {"missed"}
+    assert {result for _, result, _ in slots} == {"missed"}
     assert scheduler.entry()["retired_at"] == later
 
 
@@ -215,8 +215,8 @@ def test_all_that_is_made_up_for_runs_one_after_the_other(
         bench.claim(job["id"], job["dispatch_no"])
         bench.record(job["id"], job["dispatch_no"], Outcome(kind="returned"))
         assert states() == ["finished"] * (done + 1) + ["available", "deferred"][: 2 - done]
-    results = bench.rows("SELECT result FROM opsjobs.cron_slots WHERE job_id IS NOT NULL")
-    assert [row["result"] for row in results] == ["finished"] * 3
+    job_states = bench.rows("SELECT job_state FROM opsjobs.cron_slots WHERE job_id IS NOT NULL")
+    assert [row["job_state"] for row in job_states] == ["finished"] * 3
 
 
 def test_a_slot_that_comes_while_that_lasts_is_skipped(every_ten: EveryTen) -> None:
@@ -244,8 +244,8 @@ def test_a_slot_that_awake_schedulers_left_says_so(every_ten: EveryTen, opsjobs:
         scheduler.look(START + timedelta(seconds=seconds - 30))
     opsjobs.tasks["sync"] = task
     scheduler.look(START + timedelta(seconds=634))
-    slot = scheduler.bench.row("SELECT fate, why FROM opsjobs.cron_slots")
-    assert slot == {"fate": "missed", "why": "a scheduler ran, and did not come to it in time"}
+    slot = scheduler.bench.row("SELECT result, why FROM opsjobs.cron_slots")
+    assert slot == {"result": "missed", "why": "a scheduler ran, and did not come to it in time"}
 
 
 def test_the_signal_is_sent_once_the_job_is_committed(

@@ -61,7 +61,7 @@ VERBS: dict[str, Callable[[Bench, int], Any]] = {
 
 
 def put(bench: Bench, job_id: int, state: str) -> None:
-    # Written by hand: every state under the number of one delivery, which no real writer would leave.
+    # Written directly: every state under the number of one delivery, which no real writer would leave.
     bench.connection.execute(
         """UPDATE opsjobs.jobs SET state = %(state)s, dispatch_no = 1, attempt = 1, worker_id = %(worker)s,
                started_at = created_at, due_at = created_at,

@@ -153,7 +153,7 @@ def test_a_late_finish_after_cancel_changes_nothing(bench: Bench, record_job: Re
 def test_only_a_queued_job_can_be_claimed(bench: Bench, record_job: RecordJob, state: str) -> None:
     job_id = record_job()
     bench.dispatch()
-    # Written by hand: no real writer leaves these states under the number of a delivery still in Redis.
+    # Written directly: no real writer leaves these states under the number of a delivery still in Redis.
     bench.connection.execute(
         "UPDATE opsjobs.jobs SET state = %(state)s, started_at = clock_timestamp(),"
         " ended_at = CASE WHEN %(final)s THEN clock_timestamp() END,"

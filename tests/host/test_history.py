@@ -53,9 +53,9 @@ def test_a_day_is_lived_once_and_ends_well(
     assert ended <= summed < ended + 50
     assert ended > 200
 
-    missed = rows("SELECT entry, why FROM opsjobs.cron_slots WHERE fate = 'missed'")
+    missed = rows("SELECT entry, why FROM opsjobs.cron_slots WHERE result = 'missed'")
     assert "nightly_sync" in {entry for entry, _ in missed}
-    lately = "fate = 'missed' AND until_at > clock_timestamp() - interval '1 day'"
+    lately = "result = 'missed' AND until_at > clock_timestamp() - interval '1 day'"
     assert rows(f"SELECT entry FROM opsjobs.cron_slots WHERE {lately}") == [], "it begins healthy"
     decided = rows(
         "SELECT actor, action, outcome, reason FROM opsjobs.audit_events ORDER BY sequence"

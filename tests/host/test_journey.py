@@ -12,7 +12,7 @@ from flask import Flask
 from sqlalchemy import text
 
 from flask_opsjobs.cron import transitions
-from flask_opsjobs.cron.settle import Settled, Settling
+from flask_opsjobs.cron.decide_slots import SlotDecider, SlotReport
 from flask_opsjobs.db import connect_apart
 from flask_opsjobs.loops import cron
 from flask_opsjobs.operator import Operator
@@ -237,11 +237,11 @@ def let_a_slot_come(app: Flask, name: str) -> None:
     (entry,) = transitions.look(connection, [name]).values()
     slot = next(entry.schedule.slots_after(entry.checked_until))
     with connection.transaction():
-        Settling(connection, host, cron.stop, slot).settle(name, Settled())
+        SlotDecider(connection, host, cron.stop, slot).decide(name, SlotReport())
     connection.close()
 
 
-def test_nightly_sync_is_paused_resumed_run_by_hand_and_found_in_the_audit(
+def test_nightly_sync_is_paused_resumed_run_manually_and_found_in_the_audit(
     at_work: None,
     app: Flask,
     db: Any,
@@ -267,11 +267,11 @@ def test_nightly_sync_is_paused_resumed_run_by_hand_and_found_in_the_audit(
         if button == "Pause…":
             let_a_slot_come(app, "nightly_sync")
             page.goto("/ops/jobs/cron/nightly_sync")
-            assert page.locator("td[data-label=fate]").first.inner_text().strip() == "paused"
+            assert page.locator("td[data-label=result]").first.inner_text().strip() == "paused"
             assert reason in page.locator(".say").inner_text()
     page.goto("/ops/jobs/cron/nightly_sync")
-    fates = page.locator("td[data-label=fate]").all_inner_texts()
-    assert sorted(fate.strip() for fate in fates) == ["by hand", "paused"]
+    results = page.locator("td[data-label=result]").all_inner_texts()
+    assert sorted(result.strip() for result in results) == ["manual", "paused"]
     job = page.locator("td[data-label=job] a").first.get_attribute("href")
     wait_until(lambda: state(db, int(job.rpartition("/")[2])) == "finished", 40, what="the job")
     page.goto(str(job))

@@ -93,7 +93,7 @@ def test_at_rest_nothing_is_missing(
     assert (book.born, book.pruned, book.kept, book.unaccounted) == (4, 1, 3, 0)
 
 
-def test_a_row_that_was_deleted_by_hand_is_unaccounted(
+def test_a_row_that_was_deleted_manually_is_unaccounted(
     bench: Bench, keeper: Keeper, record_job: RecordJob
 ) -> None:
     record_job(queue="mail")

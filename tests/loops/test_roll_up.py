@@ -145,7 +145,7 @@ class TestBirths:
         with app.app_context(), Session(benches[0].host.engine) as session:
             note.options(session=session).enqueue_many({"text": ""} for _ in range(40))
             session.commit()
-        # Ended by hand: forty executions would tell no more.
+        # Ended directly: forty executions would tell no more.
         benches[0].connection.execute(
             "UPDATE opsjobs.jobs SET state = 'finished', ended_at = now(), ended_by = 'returned'"
         )

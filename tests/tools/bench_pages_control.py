@@ -1,4 +1,4 @@
-"""Cron entries with a long ledger and limiters for the pages' bench, by the writers of production."""
+"""Cron entries with a long run history and limiters for the pages' bench, by the writers of production."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.limits import transitions as limits
 
 LIMITERS = ("customer-api", "crm")
-ENTRIES = ("nightly_sync", "export_ledger", "ping")
+ENTRIES = ("nightly_sync", "export_books", "ping")
 # Four weeks of half hours.
 SLOTS = 1_344
 _HALF_HOUR = timedelta(minutes=30)
 
 
 def fill(host: Host, connection: psycopg.Connection[Any], now: datetime) -> None:
-    """Write them, each entry with its ledger in a transaction. No job draws from these limiters."""
+    """Write them, each entry with its run history in a transaction. No job draws from these limiters."""
     declared = [Limit(name, rate=10, per=1, partition="account_id") for name in LIMITERS]
     limits.declare(connection, host.secrets, declared, "bench", now)
     for name in ENTRIES:
@@ -39,8 +39,8 @@ def _fill_entry(connection: psycopg.Connection[Any], name: str, now: datetime) -
     cron.create(connection, entry, "runtime", "ops-demo", first)
     (standing,) = cron.look(connection, [name]).values()
     for number, slot_at in enumerate(_slots(first)):
-        fate, job_id = ("missed", None) if number % 97 == 0 else ("ran", number + 1)
-        cron.decide(connection, standing, Slot(slot_at, fate, job_id=job_id), now)
+        result, job_id = ("missed", None) if number % 97 == 0 else ("ran", number + 1)
+        cron.write_result(connection, standing, Slot(slot_at, result, job_id=job_id), now)
     cron.move_on(connection, name, now)
 
 

@@ -17,7 +17,7 @@ db = SQLAlchemy()
 opsjobs = OpsJobs()
 log = logging.getLogger("shop")
 # By a job's id, what its attempt shall raise.
-fates: dict[int, Exception] = {}
+planned_errors: dict[int, Exception] = {}
 
 
 class GatewayTimeout(Exception):
@@ -40,11 +40,11 @@ def create_app() -> Flask:
     return app
 
 
-def _meet_fate() -> None:
+def _raise_planned_error() -> None:
     log.info("begun")
-    if (fate := fates.get(current_job().id)) is not None:
-        log.warning("POST https://customer-api.example/v2/invoices: %s, giving up", fate)
-        raise fate
+    if (planned_error := planned_errors.get(current_job().id)) is not None:
+        log.warning("POST https://customer-api.example/v2/invoices: %s, giving up", planned_error)
+        raise planned_error
 
 
 @opsjobs.task(
@@ -60,56 +60,56 @@ def _meet_fate() -> None:
 )
 def process_invoice(account_id: int, invoice_id: int) -> dict[str, object]:
     """Charge an invoice."""
-    _meet_fate()
+    _raise_planned_error()
     return {"receipt": f"R-{invoice_id}", "account": account_id, "cents": 12_50}
 
 
 @opsjobs.task(queue="mail", backoff=3600)
 def send_receipt(customer_id: int, invoice_id: int) -> None:
     """Mail a receipt."""
-    _meet_fate()
+    _raise_planned_error()
 
 
 @opsjobs.task(queue="mail", priority=7, max_attempts=3)
 def send_reminder(customer_id: int, invoice_id: int) -> None:
     """Remind of an invoice."""
-    _meet_fate()
+    _raise_planned_error()
 
 
 @opsjobs.task(queue="crm", timeout=60)
 def sync_customer(customer_id: int, pages: int = 40) -> None:
     """Copy a customer's contacts page by page."""
-    _meet_fate()
+    _raise_planned_error()
     current_job().progress(pages, pages, "400 of 400 contacts")
 
 
 @opsjobs.task(queue="reports", max_attempts=1, timeout=120, record_output=True)
 def render_report(report: str, rows: int = 60) -> dict[str, object]:
     """Render a report."""
-    _meet_fate()
+    _raise_planned_error()
     return {"report": report, "rows": rows, "sections": ["totals", "by region", "by month"]}
 
 
 @opsjobs.task(queue="billing", priority=8, max_attempts=1)
 def import_bank_file(name: str, lines: int = 50, bank_account: str = "") -> None:
     """Read a bank's file line by line."""
-    _meet_fate()
+    _raise_planned_error()
 
 
 @opsjobs.task(max_attempts=3, record_output=True)
 def resize_avatar(user_id: int, width: int = 128) -> dict[str, int]:
     """Cut a picture to size."""
-    _meet_fate()
+    _raise_planned_error()
     return {"user": user_id, "bytes": width * width // 3}
 
 
 @opsjobs.task(priority=9, timeout=60)
 def rebuild_search(index: str) -> None:
     """Build a search index anew."""
-    _meet_fate()
+    _raise_planned_error()
 
 
 @opsjobs.task(max_attempts=4, backoff=0)
 def deliver_webhook(url: str, event: str, api_key: str = "") -> None:
     """Tell a customer's server of an event."""
-    _meet_fate()
+    _raise_planned_error()

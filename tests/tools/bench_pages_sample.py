@@ -25,9 +25,9 @@ from tests.tools.bench_pages_host import (
     create_app,
     db,
     deliver_webhook,
-    fates,
     import_bank_file,
     opsjobs,
+    planned_errors,
     process_invoice,
     rebuild_search,
     render_report,
@@ -54,13 +54,13 @@ CALLS: dict[Any, dict[str, Any]] = {
 _TAGS = ["import", f"customer:{ACCOUNT}"]
 
 
-def _enqueue(task: Any, fate: Exception | None = None, **options: Any) -> int:
-    """One job, which will end with `fate`; committed, and so dispatched."""
+def _enqueue(task: Any, planned_error: Exception | None = None, **options: Any) -> int:
+    """One job, which will end with `planned_error`; committed, and so dispatched."""
     if task is process_invoice:
         options["unique"] = None
     job_id: int = task.options(**options).enqueue(**CALLS[task]).id
-    if fate is not None:
-        fates[job_id] = fate
+    if planned_error is not None:
+        planned_errors[job_id] = planned_error
     db.session.commit()
     return job_id
 

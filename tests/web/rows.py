@@ -185,7 +185,7 @@ def make_entry(session: Session, job: Job) -> None:
         ),
         Slot(then + timedelta(minutes=40), "skipped_overlap", f"job {job.id} had not ended"),
     ):
-        cron_transitions.decide(connection, standing, slot, datetime.now(UTC))
+        cron_transitions.write_result(connection, standing, slot, datetime.now(UTC))
     cron_transitions.pause(
         connection, entry.name, "ops-demo", "the vendor times out", ago(minutes=5)
     )

@@ -1,4 +1,4 @@
-"""The cron pages: entries, one entry with its ledger, the form of a new one; and the verbs behind them."""
+"""The cron pages: entries, one entry with its run history, the form of a new one; and the verbs behind them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.cron import transitions
-from flask_opsjobs.cron.lifecycle import FATES
+from flask_opsjobs.cron.lifecycle import RESULTS
 from flask_opsjobs.db import connect_apart
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.errors import ActionRefused
@@ -85,7 +85,7 @@ def test_the_list_says_when_each_entry_runs(get: Get, entry: Runner) -> None:
     assert "missed" in strip["aria-label"]
     assert "missed" in page.select_one(".say").text
     legend = [chip.text.strip() for chip in page.select(".legend .chip")]
-    assert legend == [fate.word for fate in FATES.values()]
+    assert legend == [result.word for result in RESULTS.values()]
 
 
 def test_every_moment_has_its_day_and_its_zone(get: Get, entry: Runner) -> None:
@@ -103,7 +103,7 @@ def test_every_moment_has_its_day_and_its_zone(get: Get, entry: Runner) -> None:
 
 
 def test_while_no_scheduler_runs_nothing_is_called_well(get: Get, entry: Runner) -> None:
-    """Its slots of three hours are in no ledger yet, so none of them is missed."""
+    """Its slots of three hours are not in the run history yet, so none of them is missed."""
     for path in ("/cron", "/cron/nightly"):
         page = soup(get(path).text)
         assert "No scheduler runs: the last one looked at" in page.select_one(".say").text
@@ -125,7 +125,7 @@ def test_an_entry_that_an_awake_scheduler_leaves_is_told(
     for path in ("/cron", "/cron/nightly"):
         page = soup(get(path).text)
         assert any(
-            "nightly has slots without a fate since" in one.text for one in page.select(".say")
+            "nightly has slots without a result since" in one.text for one in page.select(".say")
         )
         assert "no slot was missed" not in page.text
 
@@ -146,7 +146,7 @@ def test_an_outage_that_began_long_ago_is_told_everywhere(
         (number,) = re.findall(r"missed ([\d,]+) slots", page.select_one(".say").text)
         assert int(number.replace(",", "")) == days * 24 + 3
         assert f"{number} slots missed" in page.select_one("nav a[href$='/cron']").text
-    assert "missed" in soup(get("/cron/nightly").text).select_one("td[data-label=fate]").text
+    assert "missed" in soup(get("/cron/nightly").text).select_one("td[data-label=result]").text
     assert "missed" in page.select_one("svg.cal")["aria-label"]
 
 
@@ -192,16 +192,16 @@ def test_what_newer_slots_hide_is_not_denied(
     assert often.select_one("td[data-label=last]").text.strip() == "none in 20 slots"
 
 
-def test_an_entry_shows_its_ledger_in_words_and_as_a_calendar(
+def test_an_entry_shows_its_run_history_in_words_and_as_a_calendar(
     get: Get, entry: Runner, host: Host
 ) -> None:
     Operator(host).run_cron_now("nightly", **WHY)
     page = soup(get("/cron/nightly").text)
     assert page.h1.text == "nightly"
-    fates = [cell.text.strip() for cell in page.select("td[data-label=fate]")]
-    assert fates[0] == "by hand"
-    assert fates[1].startswith("missed")
-    assert "by hand" in page.select_one("svg.cal")["aria-label"]
+    results = [cell.text.strip() for cell in page.select("td[data-label=result]")]
+    assert results[0] == "manual"
+    assert results[1].startswith("missed")
+    assert "manual" in page.select_one("svg.cal")["aria-label"]
     job = page.select_one("td[data-label=job] a")
     assert page.select_one("td[data-label=ended]").text == "not yet"
     assert get(str(job["href"]).removeprefix("/ops/jobs"))
@@ -215,7 +215,7 @@ def test_without_the_permission_for_payload_its_arguments_are_hidden(
     assert '"account"' not in get("/cron/nightly").text
 
 
-def test_without_it_the_ledger_still_says_why(get: Get, entry: Runner, access: Any) -> None:
+def test_without_it_the_run_history_still_says_why(get: Get, entry: Runner, access: Any) -> None:
     look(entry)
     access.held.remove("payload.view")
     assert "no scheduler ran from" in get("/cron/nightly").text
@@ -351,13 +351,13 @@ def test_pause_resume_and_run_now_from_the_page(
     page = get("/cron/nightly").text
     assert "because it is a test" in page
     look(entry, hours=1)
-    assert "paused" in soup(get("/cron/nightly").text).select_one("td[data-label=fate]").text
+    assert "paused" in soup(get("/cron/nightly").text).select_one("td[data-label=result]").text
     send(client, "/cron/nightly/resume")
     send(client, "/cron/nightly/run_now")
-    fates = [
-        td.text.strip() for td in soup(get("/cron/nightly").text).select("td[data-label=fate]")
+    results = [
+        td.text.strip() for td in soup(get("/cron/nightly").text).select("td[data-label=result]")
     ]
-    assert "by hand" in fates
+    assert "manual" in results
     decided = [td.text for td in soup(get("/cron/nightly").text).select("td.mono")]
     assert decided == ["cron.run_now", "cron.resume", "cron.pause"]
 
@@ -374,14 +374,14 @@ def test_missed_slots_are_made_up_for_once(
     assert made == 3
     with pytest.raises(ActionRefused, match=r"every missed slot .* has been made up for"):
         operator.catch_cron_up("nightly", 1, **WHY)
-    fates = [
-        td.text.strip() for td in soup(get("/cron/nightly").text).select("td[data-label=fate]")
+    results = [
+        td.text.strip() for td in soup(get("/cron/nightly").text).select("td[data-label=result]")
     ]
-    assert fates.count("by hand") == made
-    assert any(fate.startswith("missed") for fate in fates), "that it was missed stays"
+    assert results.count("manual") == made
+    assert any(result.startswith("missed") for result in results), "that it was missed stays"
 
 
-def test_after_a_clock_was_stepped_back_the_next_slots_are_those_without_a_fate(
+def test_after_a_clock_was_stepped_back_the_next_slots_are_those_without_a_result(
     get: Get, entry: Runner
 ) -> None:
     look(entry, hours=5)
@@ -555,7 +555,7 @@ def test_a_plan_that_has_drifted_is_refused(entry: Runner, host: Host) -> None:
     operator.pause_cron("nightly", actor="l.brandt", reason="the vendor times out")
     receipt = operator.execute(shown.id, shown.token, **WHY)
     assert receipt.code == "drifted"
-    # A slot that is settled meanwhile is no drift.
+    # A slot that is decided meanwhile is no drift.
     operator.resume_cron("nightly", **WHY)
     shown = operator.preview("cron.run_now", ["cron/nightly"], actor="tester", via="page")
     look(entry)
@@ -565,7 +565,7 @@ def test_a_plan_that_has_drifted_is_refused(entry: Runner, host: Host) -> None:
 def test_a_slot_before_the_pause_is_not_paused(entry: Runner, host: Host) -> None:
     Operator(host).pause_cron("nightly", **WHY)
     connection = connect_apart(host.engine)
-    fates = connection.execute("SELECT DISTINCT fate FROM opsjobs.cron_slots").fetchall()
+    results = connection.execute("SELECT DISTINCT result FROM opsjobs.cron_slots").fetchall()
     connection.close()
-    assert ("paused",) not in fates
-    assert ("missed",) in fates
+    assert ("paused",) not in results
+    assert ("missed",) in results

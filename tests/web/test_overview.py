@@ -191,7 +191,7 @@ def test_the_cards_of_a_quiet_site(session: Session, get: Get) -> None:
     assert all(len(card.select(".go")) == 1 for card in cards.values())
 
 
-def test_failures_that_are_alike_stand_together(session: Session, get: Get) -> None:
+def test_failures_with_the_same_error_are_one_line(session: Session, get: Get) -> None:
     for number in range(3):
         make_job(
             session, "failed", task="process_invoice", error=f"GatewayTimeout: account {number}"
@@ -205,10 +205,10 @@ def test_failures_that_are_alike_stand_together(session: Session, get: Get) -> N
     assert _words(card.select_one(".count")) == "6"
     assert (
         _words(card.select_one(".diag"))
-        == "4 of them failed alike in process_invoice : GatewayTimeout."
+        == "4 of them failed with the same error in process_invoice : GatewayTimeout."
     )
     lines = [_words(line) for line in card.select(".ex li")]
-    assert lines[0].startswith(f"{last.id} GatewayTimeout 4 alike · since ")
+    assert lines[0].startswith(f"{last.id} GatewayTimeout 4 with the same error · since ")
     assert "the deadline passed before it started" in " ".join(lines)
     assert card.select_one(".go").text == "Review 6 failed jobs"
 

@@ -64,7 +64,7 @@ def test_the_pace_is_of_the_last_hour_and_unknown_before_minutes_are_counted(
     session.commit()
     assert _row(get)["last hour"] == "not counted yet"
     assert "flask opsjobs run" in get("/queues").text
-    # By hand: the loop that counts minutes waits for each to be over.
+    # Written directly: the loop that counts minutes waits for each to be over.
     now = datetime.now(UTC)
     session.execute(text("UPDATE opsjobs.rollup_head SET counted_until = :now"), {"now": now})
     for minutes, born in ((5, 40), (59, 2), (61, 1000)):

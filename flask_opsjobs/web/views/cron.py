@@ -1,4 +1,4 @@
-"""Cron: the entries with their next runs and their slots, one entry with its ledger, and the form of a new one."""
+"""Cron: the entries with their next runs and their slots, one entry with its run history, and the form of a new one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ...actions.cron_params import BadParams, read_entry
 from ...audit.queries import list_events_of
 from ...audit.verify import find_fault
 from ...cron import queries
+from ...cron.entry_row import CronEntryRow
 from ...cron.expression import BadSchedule, read_schedule
-from ...cron.ledger import LATE
-from ...cron.lifecycle import CATCH_UPS, FATES, MEANINGS, OVERLAPS
+from ...cron.lifecycle import CATCH_UPS, MEANINGS, OVERLAPS, RESULTS
 from ...cron.queries import Missed, SlotRow
-from ...cron.standing import Standing
+from ...cron.timing import LATE
 from ...jobs.options import fault_of_name
 from ...lifeline.queries import LoopRow, list_loops
 from .. import _access, _pages, _problems, _slots
@@ -38,7 +38,7 @@ _TEN = 10
 class Row:
     """An entry as the pages show it; `slots` are its newest, the newest first; `scheduler` None if none ever ran."""
 
-    entry: Standing
+    entry: CronEntryRow
     slots: Sequence[SlotRow]
     missed: Missed | None
     now: datetime
@@ -52,10 +52,10 @@ class Row:
 
     @property
     def next(self) -> Sequence[datetime]:
-        """The next three slots that have no fate yet; none of a retired entry, or in a zone that is not known here."""
+        """The next three slots that have no result yet; none of a retired entry, or in an unknown zone."""
         if self.entry.state == "retired" or self.place is None:
             return []
-        # Settled further than now: a clock was stepped back, and those slots have their fates already.
+        # Decided further than now: a clock was stepped back, and those slots have their results already.
         return self.entry.schedule.next(max(self.now, self.entry.checked_until), 3)
 
     @property
@@ -79,7 +79,7 @@ class Row:
 
     @property
     def overdue(self) -> datetime | None:
-        """The first slot that has come and has no fate, although a scheduler is awake; None when all have theirs."""
+        """The first slot that has come and has no result, although a scheduler is awake; None when all have theirs."""
         is_awake = self.scheduler is not None and self.scheduler.is_awake
         if not is_awake or self.place is None or self.entry.state == "retired":
             return None
@@ -190,7 +190,7 @@ def _list_faults(typed: Mapping[str, str]) -> dict[str, str]:
 
 
 def _form(
-    entry: Standing | None,
+    entry: CronEntryRow | None,
     typed: Mapping[str, str],
     faults: Mapping[str, str] = {},
     *,
@@ -238,7 +238,7 @@ def _all() -> tuple[Markup, datetime]:
         rows=rows,
         is_cut=len(rows) >= queries.MOST_ENTRIES,
         scheduler=scheduler,
-        fates=FATES,
+        results=RESULTS,
         shape_of=_slots.shape_of,
     )
     return made, read.now
@@ -267,7 +267,7 @@ def _one(read: Reading, name: str) -> Markup:
         calendar=_slots.make_calendar(map(_drawn, slots), read.now.astimezone(zone).date(), zone),
         is_cut=len(slots) >= queries.MOST_SLOTS,
         offsets=[slot.astimezone(zone) for slot in row.next],
-        fates=FATES,
+        results=RESULTS,
         shape_of=_slots.shape_of,
         meaning=MEANINGS[entry.state],
         overlaps=OVERLAPS,
@@ -279,13 +279,13 @@ def _one(read: Reading, name: str) -> Markup:
     )
 
 
-def _redacted(entry: Standing) -> Collection[str]:
+def _redacted(entry: CronEntryRow) -> Collection[str]:
     """The parameters whose values must not be seen; an entry from before they were declared so still has them."""
     declared = host().tasks.get(entry.task)
     return declared.redact if declared else ()
 
 
-def _find(read: Reading, name: str) -> Standing:
+def _find(read: Reading, name: str) -> CronEntryRow:
     # No text in Postgres has a NUL, so no entry can be called so.
     found = None if "\0" in name else queries.find_entry(read.session, name)
     if found is None:
@@ -294,4 +294,4 @@ def _find(read: Reading, name: str) -> Standing:
 
 
 def _drawn(slot: SlotRow) -> Any:
-    return _slots.Drawn(slot.fate, slot.slot_at, slot.until_at, slot.slots)
+    return _slots.Drawn(slot.result, slot.slot_at, slot.until_at, slot.slots)

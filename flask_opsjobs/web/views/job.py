@@ -13,7 +13,7 @@ from ...actions.catalog import Action, actions_of_job
 from ...actions.verdict import Decided
 from ...audit.queries import list_events_of
 from ...audit.verify import find_fault
-from ...cron.lifecycle import FATES
+from ...cron.lifecycle import RESULTS
 from ...cron.queries import find_slot_of
 from ...engine.facts import explain
 from ...jobs import job_queries, queries, search_ids
@@ -103,7 +103,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         history=list_history(job, attempts, events),
         relations=job_queries.find_relations(read.session, job),
         slot=find_slot_of(read.session, job.id),
-        fates=FATES,
+        results=RESULTS,
         shape_of=shape_of,
         events=events,
         chain_fault=find_fault(read.session) if _may_audit() else None,

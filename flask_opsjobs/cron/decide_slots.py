@@ -1,4 +1,4 @@
-"""Settling an entry: every slot that has come since the last look gets its fate, and its job where it runs."""
+"""Decides every due slot of an entry: its result, and its job where it runs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ..jobs.enqueue_apart import enqueue_apart
 from ..jobs.task import Task
 from . import transitions
 from .declaration import MOST_CAUGHT_UP
-from .ledger import Share, share_out
-from .standing import Standing
+from .entry_row import CronEntryRow
+from .timing import SlotGroup, decide_by_time
 from .transitions import Slot, Unfinished
 
 _log = logging.getLogger("flask_opsjobs.cron")
-# So many slots are looked at in one transaction: a week of minutes.
+# At most so many slots are decided in one transaction: a week of minutes.
 MOST_SLOTS = 10_080
 # So long a slot waits for a process that knows its task: a deploy has two versions of code at once.
 PATIENCE = timedelta(minutes=10)
@@ -33,10 +33,10 @@ Stop = Callable[[Connection, Sequence[Unfinished], str, datetime], None]
 
 
 @dataclass
-class Settled:
-    """What came of it: how many slots of each fate, the lanes to dispatch, the jobs that are to stop, what is left."""
+class SlotReport:
+    """Counts the decided slots by result, and keeps the lanes to dispatch, the jobs to stop, and what is left."""
 
-    fates: dict[str, int] = field(default_factory=dict)
+    results: dict[str, int] = field(default_factory=dict)
     lanes: set[tuple[str, str]] = field(default_factory=set)
     stopped: list[Unfinished] = field(default_factory=list)
     recorded: list[tuple[Task, Enqueued]] = field(default_factory=list)
@@ -44,10 +44,10 @@ class Settled:
     has_more: bool = False
     is_put_off: bool = False
 
-    def add(self, other: Settled) -> None:
-        """Add what came of another entry, once that is committed."""
-        for fate, slots in other.fates.items():
-            self.fates[fate] = self.fates.get(fate, 0) + slots
+    def add(self, other: SlotReport) -> None:
+        """Add the report of another entry, once that is committed."""
+        for result, slots in other.results.items():
+            self.results[result] = self.results.get(result, 0) + slots
         self.lanes |= other.lanes
         self.stopped += other.stopped
         self.recorded += other.recorded
@@ -56,70 +56,74 @@ class Settled:
 
 
 @dataclass(frozen=True)
-class Settling:
-    """One settling on its way, in the caller's transaction."""
+class SlotDecider:
+    """Decides the due slots of entries, in the caller's transaction."""
 
     connection: Connection
     host: Host
     stop: Stop
     now: datetime
 
-    def settle_all(self, name: str, into: Settled) -> Standing | None:
-        """As `settle`, and nothing is left to a later look: who changes an entry does this first.
+    def decide_all(self, name: str, report: SlotReport) -> CronEntryRow | None:
+        """As `decide`, and leaves nothing for a later pass: who changes an entry calls this first.
 
         A zone that this machine does not know any more leaves slots that nobody can name. It must not keep an operator,
         or newer code, from giving the entry another.
         """
         while True:
-            part = Settled()
+            part = SlotReport()
             try:
-                entry = self.settle(name, part, is_patient=False)
+                entry = self.decide(name, part, is_patient=False)
             except ZoneInfoNotFoundError as error:
-                _log.error("cron entry %s changes without fates of its last slots: %s", name, error)
+                _log.error(
+                    "cron entry %s changes without results for its last slots: %s", name, error
+                )
                 return transitions.look(self.connection, [name]).get(name)
-            into.add(replace(part, has_more=False))
+            report.add(replace(part, has_more=False))
             if not part.has_more:
                 return entry
 
-    def settle(self, name: str, into: Settled, *, is_patient: bool = True) -> Standing | None:
-        """Settle one entry up to now, adding to `into`; the entry as it was locked, None when it is gone.
+    def decide(
+        self, name: str, report: SlotReport, *, is_patient: bool = True
+    ) -> CronEntryRow | None:
+        """Decide the slots of one entry up to now, adding to `report`. Returns the locked entry; None when it is gone.
 
         Locks the entry, and before it the jobs that it may have to stop. `is_patient`: a slot whose task this process
         does not know is left to one that does, for a while.
         """
-        entry = transitions.lock_to_settle(self.connection, [name]).get(name)
+        entry = transitions.lock_to_decide(self.connection, [name]).get(name)
         if entry is None or entry.state == "retired":
             return entry
         slots = entry.schedule.slots_between(entry.checked_until, self.now, MOST_SLOTS + 1)
-        if not slots or (is_patient and self._is_put_off(entry, slots, into)):
+        if not slots or (is_patient and self._is_put_off(entry, slots, report)):
             return entry
         if len(slots) > MOST_SLOTS:
             # As many are left for the next time as catch-up might run, so none of these is to run.
-            into.has_more = True
+            report.has_more = True
             slots = slots[: MOST_SLOTS - MOST_CAUGHT_UP]
-            shares = share_out(
+            groups = decide_by_time(
                 slots, self.now, paused_at=entry.paused_at, catch_up="none", limit=None
             )
             until = slots[-1]
         else:
-            shares = share_out(slots, self.now, paused_at=entry.paused_at, catch_up=entry.catch_up,
+            groups = decide_by_time(slots, self.now, paused_at=entry.paused_at, catch_up=entry.catch_up,
                                limit=entry.catch_up_limit)  # fmt: skip
             until = self.now
-        for share in shares:
-            for slot in self._fates_of(entry, share, into):
-                transitions.decide(self.connection, entry, slot, self.now)
-                into.fates[slot.fate] = into.fates.get(slot.fate, 0) + slot.slots
+        for group in groups:
+            for slot in self._results_of(entry, group, report):
+                transitions.write_result(self.connection, entry, slot, self.now)
+                report.results[slot.result] = report.results.get(slot.result, 0) + slot.slots
         transitions.move_on(self.connection, entry.name, until)
         return entry
 
     def run(
-        self, entry: Standing, slot_at: datetime, fate: str, into: Settled,
+        self, entry: CronEntryRow, slot_at: datetime, result: str, report: SlotReport,
         *, by: str | None = None, is_behind: bool = False,
     ) -> Slot:  # fmt: skip
         """Record a job for a slot of a locked entry, whatever its overlap policy says; the row that tells of it.
 
         `is_behind`: it waits until the other jobs of the entry have ended. What keeps the job from being recorded is
-        the slot's fate too: it would not be gone at the next look.
+        the slot's result too: it would still be there in the next pass.
         """
         task = self.host.tasks.get(entry.task)
         if task is None:
@@ -138,42 +142,50 @@ class Settling:
             return Slot(slot_at, "missed", f"recording its job raised {type(error).__name__}")
         if made.conflict:
             return Slot(slot_at, "skipped_overlap", f"job {made.id} is the same unique call")
-        into.recorded.append((task, made))
+        report.recorded.append((task, made))
         if not is_behind:
-            into.lanes.add((lane, task.declared.queue))
-        return Slot(slot_at, fate, job_id=made.id, decided_by=by)
+            report.lanes.add((lane, task.declared.queue))
+        return Slot(slot_at, result, job_id=made.id, decided_by=by)
 
-    def _is_put_off(self, entry: Standing, slots: Sequence[datetime], into: Settled) -> bool:
+    def _is_put_off(
+        self, entry: CronEntryRow, slots: Sequence[datetime], report: SlotReport
+    ) -> bool:
         """Whether to leave it to a process that knows the task, for a while: since the slot, or since any process
         was there again to see it."""
         if entry.task in self.host.tasks or entry.is_paused:
             return False
         last, again = transitions.find_gap(self.connection, slots[0])
         seen = slots[0] if last is not None and last >= slots[0] else again or self.now
-        into.is_put_off |= (put_off := self.now - seen <= PATIENCE)
+        report.is_put_off |= (put_off := self.now - seen <= PATIENCE)
         return put_off
 
-    def _fates_of(self, entry: Standing, share: Share, into: Settled) -> Iterable[Slot]:
-        if share.kind == "late":
-            return self._catch_up(entry, share.slots, into)
-        if share.kind == "due":
+    def _results_of(
+        self, entry: CronEntryRow, group: SlotGroup, report: SlotReport
+    ) -> Iterable[Slot]:
+        if group.kind == "late":
+            return self._catch_up(entry, group.slots, report)
+        if group.kind == "due":
             # One by one, each written before the next is run: which may cancel its job, and tells its row so.
-            return (self._run_in_turn(entry, slot, "ran", into) for slot in share.slots)
-        first, last = share.slots[0], share.slots[-1]
-        why = self._why_missed(entry, first) if share.kind == "missed" else entry.paused_reason
-        return [Slot(first, share.kind, why, until_at=last, slots=len(share.slots))]
+            return (self._run_in_turn(entry, slot, "ran", report) for slot in group.slots)
+        first, last = group.slots[0], group.slots[-1]
+        why = self._why_missed(entry, first) if group.kind == "missed" else entry.paused_reason
+        return [Slot(first, group.kind, why, until_at=last, slots=len(group.slots))]
 
-    def _catch_up(self, entry: Standing, slots: Sequence[datetime], into: Settled) -> list[Slot]:
+    def _catch_up(
+        self, entry: CronEntryRow, slots: Sequence[datetime], report: SlotReport
+    ) -> list[Slot]:
         """What is made up for: the first slot as any other, the rest behind it, so that none is beside another."""
-        fates: list[Slot] = []
+        results: list[Slot] = []
         for slot in slots:
-            if entry.overlap != "allow" and fates and fates[-1].fate == "late":
-                fates.append(self.run(entry, slot, "late", into, is_behind=True))
+            if entry.overlap != "allow" and results and results[-1].result == "late":
+                results.append(self.run(entry, slot, "late", report, is_behind=True))
             else:
-                fates.append(self._run_in_turn(entry, slot, "late", into))
-        return fates
+                results.append(self._run_in_turn(entry, slot, "late", report))
+        return results
 
-    def _run_in_turn(self, entry: Standing, slot_at: datetime, fate: str, into: Settled) -> Slot:
+    def _run_in_turn(
+        self, entry: CronEntryRow, slot_at: datetime, result: str, report: SlotReport
+    ) -> Slot:
         """The slot as the overlap policy has it."""
         before = (
             []
@@ -181,23 +193,23 @@ class Settling:
             else transitions.list_unfinished(self.connection, entry.name)
         )
         if not before:
-            return self.run(entry, slot_at, fate, into)
+            return self.run(entry, slot_at, result, report)
         if entry.overlap == "cancel_previous":
             # Recorded first: what cannot be recorded must not cost the job before it as well.
-            slot = self.run(entry, slot_at, fate, into)
+            slot = self.run(entry, slot_at, result, report)
             if slot.job_id is not None:
                 why = f"the next slot of cron entry {entry.name} has come"
                 self.stop(self.connection, before, why, self.now)
-                into.stopped += before
+                report.stopped += before
             return slot
         if entry.overlap == "queue_one":
             behind = [job for job in before if job.state == "deferred"]
             if not behind:
-                return self.run(entry, slot_at, "queued_behind", into, is_behind=True)
+                return self.run(entry, slot_at, "queued_behind", report, is_behind=True)
             return Slot(slot_at, "skipped_overlap", f"job {behind[0].id} waits already to run next")
         return Slot(slot_at, "skipped_overlap", f"job {before[0].id} had not ended")
 
-    def _why_missed(self, entry: Standing, slot_at: datetime) -> str:
+    def _why_missed(self, entry: CronEntryRow, slot_at: datetime) -> str:
         if entry.task not in self.host.tasks:
             return _unknown(entry)
         since, until = transitions.find_gap(self.connection, slot_at)
@@ -207,7 +219,7 @@ class Settling:
         return f"no scheduler ran from {_moment(since)} to {_moment(until)}"
 
 
-def _unknown(entry: Standing) -> str:
+def _unknown(entry: CronEntryRow) -> str:
     return f"no task {entry.task} is declared where the loops run"
 
 

@@ -1,4 +1,4 @@
-"""A cron entry as its row has it: what pages show, and what a decision about it rests on."""
+"""Holds a cron entry as its row has it: pages show it, and decisions rest on it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .lifecycle import state_of
 
 
 @dataclass(frozen=True)
-class Standing:
-    """An entry as it stands; `args` are as stored, and its slots up to `checked_until` have their fates."""
+class CronEntryRow:
+    """An entry as it stands; `args` are as stored, and its slots up to `checked_until` have their results."""
 
     name: str
     origin: str

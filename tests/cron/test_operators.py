@@ -1,4 +1,4 @@
-"""Operators and the ledger at the same time: no slot is lost to a decision, and a name is taken once."""
+"""Operators and the cron loop at the same time: no slot is lost to a decision, and a name is taken once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.actions.shapes import Receipt
-from flask_opsjobs.cron.settle import MOST_SLOTS
+from flask_opsjobs.cron.decide_slots import MOST_SLOTS
 from flask_opsjobs.errors import ActionRefused
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.task import Task
@@ -53,7 +53,7 @@ def test_a_pause_that_nobody_looked_at_is_all_paused(
     scheduler.bench.connection.execute(pause, [START])
     act(host, "resume")
     slots = scheduler.slots()
-    assert {fate for _, fate, _ in slots} == {"paused"}
+    assert {result for _, result, _ in slots} == {"paused"}
     number = sum(count for _, _, count in slots)
     # The first slot after START is half a minute less than ten minutes away.
     assert number == (datetime.now(UTC) - START + timedelta(seconds=30)).total_seconds() // 600
@@ -61,7 +61,7 @@ def test_a_pause_that_nobody_looked_at_is_all_paused(
     assert scheduler.jobs() == []
 
 
-def test_a_pause_settles_what_came_before_it(
+def test_a_pause_decides_what_came_before_it(
     every_ten: Callable[..., Scheduler], host: Host, opsjobs: OpsJobs
 ) -> None:
     """Also when this process does not know the task: afterwards it would look like a slot of the pause."""
@@ -69,30 +69,32 @@ def test_a_pause_settles_what_came_before_it(
     opsjobs.tasks.pop("sync")
     act(host, "pause")
     slots = scheduler.slots()
-    assert {fate for _, fate, _ in slots} == {"missed"}
+    assert {result for _, result, _ in slots} == {"missed"}
     entry = scheduler.entry()
     assert entry["is_paused"]
     assert entry["checked_until"] >= entry["paused_at"]
 
 
-def test_an_operator_and_the_loop_at_once_settle_a_slot_once(
+def test_an_operator_and_the_loop_at_once_decide_a_slot_once(
     every_ten: Callable[..., Scheduler], host: Host
 ) -> None:
     scheduler = every_ten(overlap="allow", catch_up=3)
     now = datetime.now(UTC)
     answers = race(lambda: scheduler.look(now), lambda: act(host, "run_now"))
     assert not any(isinstance(answer, Exception) for answer in answers), answers
-    fates = [row["fate"] for row in scheduler.bench.rows("SELECT fate FROM opsjobs.cron_slots")]
-    assert fates.count("late") + fates.count("ran") in (3, 4)
-    assert fates.count("manual") == 1
-    assert len(scheduler.jobs()) == len(fates) - fates.count("missed")
+    results = [
+        row["result"] for row in scheduler.bench.rows("SELECT result FROM opsjobs.cron_slots")
+    ]
+    assert results.count("late") + results.count("ran") in (3, 4)
+    assert results.count("manual") == 1
+    assert len(scheduler.jobs()) == len(results) - results.count("missed")
 
 
 def run(host: Host, verb: str, now: datetime, params: Any = None, name: str = "mine") -> Receipt:
     return Operator(host).run(f"cron.{verb}", [f"cron/{name}"], params=params, now=now, **WHY)
 
 
-def test_what_came_before_an_entry_is_deleted_has_its_fate(
+def test_what_came_before_an_entry_is_deleted_has_its_result(
     host: Host, sync: Task, scheduler: Scheduler
 ) -> None:
     run(host, "create", START, ENTRY)
@@ -100,10 +102,10 @@ def test_what_came_before_an_entry_is_deleted_has_its_fate(
     assert scheduler.slots("mine") == [("12:10", "missed", 5), ("13:00", "ran", 1)]
 
 
-def test_an_entry_of_a_name_that_was_deleted_goes_on_after_the_ledger(
+def test_an_entry_of_a_name_that_was_deleted_goes_on_after_the_run_history(
     host: Host, sync: Task, scheduler: Scheduler
 ) -> None:
-    """A clock was ahead for a moment: who deletes and makes the entry anew must not meet slots that have a fate."""
+    """A clock was ahead for a moment: who deletes and makes the entry anew must not meet slots that have a result."""
     run(host, "create", START, ENTRY)
     scheduler.look(START + timedelta(minutes=50))
     before = scheduler.slots("mine")
@@ -123,7 +125,7 @@ def test_catch_up_runs_the_slots_that_its_plan_named(
     scheduler = every_ten()
     scheduler.look(START + timedelta(minutes=40))
     run(host, "catch_up", START + timedelta(hours=2), {"count": 2}, "sync")
-    made_up = [slot for slot, fate, _ in scheduler.slots() if fate == "manual"]
+    made_up = [slot for slot, result, _ in scheduler.slots() if result == "manual"]
     assert made_up == ["12:20", "12:30"]
     assert ("12:50", "missed", 7) in scheduler.slots()
 

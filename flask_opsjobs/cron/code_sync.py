@@ -1,4 +1,4 @@
-"""Taking over what code declares: new entries are entered, changed ones changed, those that are gone retired.
+"""Takes over the cron entries that code declares: enters new ones, changes changed ones, retires those that are gone.
 
 What was made at runtime loses the values of parameters that code has declared redacted since.
 """
@@ -11,22 +11,22 @@ from dataclasses import replace
 from ..db import Connection
 from ..jobs.task import Task
 from . import transitions
+from .decide_slots import SlotDecider, SlotReport
 from .declaration import Entry
-from .settle import Settled, Settling
-from .standing import Standing
+from .entry_row import CronEntryRow
 
 
-def adopt(settling: Settling, entry: Entry, by: str, into: Settled) -> str | None:
+def sync_declared(decider: SlotDecider, entry: Entry, by: str, report: SlotReport) -> str | None:
     """Take one declared entry over, in the caller's transaction; what was done to it, None for nothing.
 
-    What it said before is settled first, so that the slots of that time have the fates of that time.
+    The slots of its old schedule are decided first, so their results follow the old schedule.
     """
-    connection, now = settling.connection, settling.now
-    found = settling.settle_all(entry.name, into)
+    connection, now = decider.connection, decider.now
+    found = decider.decide_all(entry.name, report)
     if found is None:
         if transitions.create(connection, entry, "code", by, now):
             return "entered"
-        found = settling.settle_all(entry.name, into)
+        found = decider.decide_all(entry.name, report)
         assert found is not None
     is_same = all(getattr(found, name) == value for name, value in entry.columns.items())
     if is_same and found.origin == "code" and found.state != "retired":
@@ -35,10 +35,10 @@ def adopt(settling: Settling, entry: Entry, by: str, into: Settled) -> str | Non
     return "changed" if found.state != "retired" else "in use again"
 
 
-def retire(settling: Settling, name: str, into: Settled) -> None:
+def retire(decider: SlotDecider, name: str, report: SlotReport) -> None:
     """Retire an entry that code declares no longer, in the caller's transaction."""
-    settling.settle_all(name, into)
-    transitions.retire(settling.connection, name, settling.now)
+    decider.decide_all(name, report)
+    transitions.retire(decider.connection, name, decider.now)
 
 
 def list_gone(connection: Connection, declared: dict[str, Entry]) -> list[str]:
@@ -58,20 +58,20 @@ def list_unredacted(connection: Connection, tasks: Mapping[str, Task]) -> list[s
     ]
 
 
-def redact(settling: Settling, name: str, into: Settled) -> None:
+def redact(decider: SlotDecider, name: str, report: SlotReport) -> None:
     """Drop what an entry must not keep, in the caller's transaction: each decision would copy it into the audit."""
-    found = settling.settle_all(name, into)
-    task = None if found is None else settling.host.tasks.get(found.task)
+    found = decider.decide_all(name, report)
+    task = None if found is None else decider.host.tasks.get(found.task)
     # One that was retired since it was listed stays so: a change would take it back into use.
     if found is None or found.state == "retired" or task is None:
         return
     args = {key: value for key, value in found.args.items() if key not in task.redact}
     transitions.change(
-        settling.connection, replace(wanted_of(found), args=args), found.origin, settling.now
+        decider.connection, replace(wanted_of(found), args=args), found.origin, decider.now
     )
 
 
-def wanted_of(entry: Standing) -> Entry:
+def wanted_of(entry: CronEntryRow) -> Entry:
     """What an entry says, without how it stands."""
     policies = (entry.overlap, entry.catch_up, entry.catch_up_limit)
     return Entry(entry.name, entry.task, entry.schedule, *policies, entry.args)

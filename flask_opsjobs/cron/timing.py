@@ -1,4 +1,4 @@
-"""What is to become of the slots that nobody has looked at yet, as far as time alone decides it. No database."""
+"""Decides each due slot by time alone: run, catch up, or missed. Pure."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ LATE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
-class Share:
+class SlotGroup:
     """Neighbouring slots of one kind: `due` and `late` ones are to run, each by itself; `missed`, `paused` not."""
 
     kind: str
     slots: Sequence[datetime]
 
 
-def share_out(
+def decide_by_time(
     slots: Sequence[datetime],
     now: datetime,
     *,
     paused_at: datetime | None,
     catch_up: str,
     limit: int | None,
-) -> list[Share]:
-    """The slots, in order, by what they are to become. `slots` are all up to `now` that have no fate yet.
+) -> list[SlotGroup]:
+    """The slots, in order, by what they are to become. `slots` are all up to `now` that have no result yet.
 
     A slot from `paused_at` on is paused. Of those before that are older than a minute `catch_up` runs the last one
     (`latest`), or the last `limit` (`all`); `latest` runs none when a slot is due right now, which stands for all.
@@ -51,6 +51,6 @@ def _kind(slot: datetime, now: datetime, paused_at: datetime | None) -> str:
     return "old" if now - slot > LATE else "due"
 
 
-def _grouped(slots: Sequence[datetime], kinds: Sequence[str]) -> Iterator[Share]:
+def _grouped(slots: Sequence[datetime], kinds: Sequence[str]) -> Iterator[SlotGroup]:
     for kind, pairs in groupby(zip(slots, kinds, strict=True), key=lambda pair: pair[1]):
-        yield Share(kind, [slot for slot, _ in pairs])
+        yield SlotGroup(kind, [slot for slot, _ in pairs])

@@ -1,4 +1,4 @@
-"""Every slot that should have been has one fate: in time, late, missed, over restarts, changes and clocks."""
+"""Every slot that should have been has one result: in time, late, missed, over restarts, changes and clocks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.cron.ledger import share_out
-from flask_opsjobs.cron.settle import MOST_SLOTS
+from flask_opsjobs.cron.decide_slots import MOST_SLOTS
+from flask_opsjobs.cron.timing import decide_by_time
 from flask_opsjobs.jobs.task import Task
 from flask_opsjobs.loops import cron as cron_loop
 from tests.cron.conftest import START, Scheduler
@@ -51,7 +51,7 @@ def test_what_is_redacted_is_nowhere_in_the_entry(every_ten: EveryTen) -> None:
 
 
 @pytest.mark.parametrize(
-    ("catch_up", "fates"),
+    ("catch_up", "results"),
     [
         ("none", [("12:10", "missed", 3), ("12:40", "ran", 1)]),
         ("latest", [("12:10", "missed", 3), ("12:40", "ran", 1)]),
@@ -59,16 +59,16 @@ def test_what_is_redacted_is_nowhere_in_the_entry(every_ten: EveryTen) -> None:
     ],
 )  # fmt: skip
 def test_after_a_time_without_a_scheduler(
-    every_ten: EveryTen, catch_up: Any, fates: list[Any]
+    every_ten: EveryTen, catch_up: Any, results: list[Any]
 ) -> None:
     scheduler = every_ten(catch_up=catch_up, overlap="allow")
     scheduler.look(START + 40 * MINUTE)
-    assert scheduler.slots() == fates
-    assert len(scheduler.jobs()) == sum(fate in ("ran", "late") for _, fate, _ in fates)
+    assert scheduler.slots() == results
+    assert len(scheduler.jobs()) == sum(result in ("ran", "late") for _, result, _ in results)
 
 
 @pytest.mark.parametrize(
-    ("catch_up", "fates"),
+    ("catch_up", "results"),
     [
         ("none", [("12:10", "missed", 3)]),
         ("latest", [("12:10", "missed", 2), ("12:30", "late", 1)]),
@@ -76,11 +76,11 @@ def test_after_a_time_without_a_scheduler(
     ],
 )
 def test_after_a_time_without_a_scheduler_when_no_slot_is_due(
-    every_ten: EveryTen, catch_up: Any, fates: list[Any]
+    every_ten: EveryTen, catch_up: Any, results: list[Any]
 ) -> None:
     scheduler = every_ten(catch_up=catch_up, overlap="allow")
     scheduler.look(START + 35 * MINUTE)
-    assert scheduler.slots() == fates
+    assert scheduler.slots() == results
 
 
 def test_what_was_missed_says_since_when_nobody_was_there(every_ten: EveryTen) -> None:
@@ -102,7 +102,7 @@ def test_an_outage_of_weeks_is_one_row_for_each_transaction(
     later = START + timedelta(days=16)
     scheduler.look(later)
     *rows, last = scheduler.slots()
-    assert {fate for _, fate, _ in rows} == {"missed"}
+    assert {result for _, result, _ in rows} == {"missed"}
     assert sum(slots for _, _, slots in [*rows, last]) == 16 * 24 * 60
     assert len(rows) == -(-16 * 24 * 60 // MOST_SLOTS)
     assert last[1:] == ("ran", 1)
@@ -118,7 +118,7 @@ def test_a_clock_that_was_stepped_back_runs_nothing_twice(every_ten: EveryTen) -
     assert scheduler.entry()["checked_until"] == START + 10 * MINUTE
 
 
-def test_a_changed_expression_leaves_the_old_slots_their_fates(
+def test_a_changed_expression_leaves_the_old_slots_their_results(
     every_ten: EveryTen, opsjobs: OpsJobs, sync: Task
 ) -> None:
     scheduler = every_ten(overlap="allow")
@@ -187,7 +187,7 @@ def test_arguments_that_fit_no_longer_are_a_missed_slot_that_says_so(
     opsjobs.task(sync)
     scheduler.look(START + 10 * MINUTE)
     slot = scheduler.bench.row("SELECT * FROM opsjobs.cron_slots")
-    assert slot["fate"] == "missed"
+    assert slot["result"] == "missed"
     assert slot["why"].startswith("its arguments do not fit: ")
     assert "name" in slot["why"]
 
@@ -202,7 +202,7 @@ def test_the_slot_learns_how_its_job_ended(every_ten: EveryTen) -> None:
     scheduler.bench.claim(job["id"])
     scheduler.bench.record(job["id"], 1, Outcome(kind="returned"))
     slot = scheduler.bench.row("SELECT * FROM opsjobs.cron_slots")
-    assert slot["result"] == "finished"
+    assert slot["job_state"] == "finished"
     assert slot["ended_at"] is not None
 
 
@@ -218,7 +218,7 @@ def test_the_loop_says_what_it_did(every_ten: EveryTen) -> None:
 
 def test_share_out_pauses_from_the_moment_of_the_pause_on() -> None:
     slots = [datetime(2026, 3, 2, 12, minute, tzinfo=UTC) for minute in (0, 10, 20)]
-    shares = share_out(
+    shares = decide_by_time(
         slots, slots[-1], paused_at=slots[1], catch_up="latest", limit=None
     )  # fmt: skip
     assert [(share.kind, len(share.slots)) for share in shares] == [("late", 1), ("paused", 2)]

@@ -1,4 +1,0 @@
--- Takes back how the jobs of slots ended: they run once more, and tell it again. Until then retention leaves these slots.
--- Run by the doorway, in the transaction of the retry. Index: cron_slots_by_job.
-UPDATE opsjobs.cron_slots SET result = NULL, ended_at = NULL
-WHERE job_id = ANY (%(ids)s::bigint[]) AND result IS NOT NULL
