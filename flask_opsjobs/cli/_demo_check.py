@@ -95,9 +95,9 @@ class Check:
         click.echo(f"job {job} failed, was retried, finished, and the audit says why")
 
     def see_a_job_rescued(self) -> None:
-        """Kill the worker that holds a slow job, and its horse; another one must finish the job."""
+        """Kill the worker that holds a slow job, and its child; another one must finish the job."""
         job, killed = self._kill_a_holder()
-        click.echo(f"killed {killed} and its horse, which held job {job}")
+        click.echo(f"killed {killed} and its child, which held job {job}")
         page = text_of(self._finished(job))
         others = {name for place in WORKERS for name in self._names(place)} - {killed}
         finisher = next((name for name in sorted(others) if name in page), None)
@@ -126,7 +126,7 @@ class Check:
         return page
 
     def _kill_a_holder(self) -> tuple[str, str]:
-        """Record a slow job and SIGKILL the worker that its page names, with the horse; the job and the worker.
+        """Record a slow job and SIGKILL the worker that its page names, with the child; the job and the worker.
 
         A job that ends first, as on a machine that is busy with other things, is followed by another one.
         """
@@ -141,16 +141,16 @@ class Check:
         """The name of the killed worker; None when the job has ended already."""
         import psutil  # comes with the wheel of PostgreSQL
 
-        # A job is claimed before the fork: there may be no horse for a moment.
+        # A job is claimed before the fork: there may be no such child for a moment.
         while (place := self._place_of_holder(job)) is not None:
             pid = self._children.pid(place)
             with suppress(psutil.NoSuchProcess, ProcessLookupError):
-                # A horse leads a process group of its own; RQ's scheduler, another child, does not.
+                # A child that performs a job leads a process group of its own; RQ's scheduler, another child, does not.
                 below = psutil.Process(pid).children() if pid is not None else []
-                horses = [each for each in below if os.getpgid(each.pid) == each.pid]
-                if pid is not None and horses:
-                    # The worker first: it must not see its horse die.
-                    for each in (pid, *(horse.pid for horse in horses)):
+                performing = [each for each in below if os.getpgid(each.pid) == each.pid]
+                if pid is not None and performing:
+                    # The worker first: it must not see its child die.
+                    for each in (pid, *(child.pid for child in performing)):
                         os.kill(each, signal.SIGKILL)
                     return self._names(place)[-1]
             if self._over.wait(0.05):

@@ -12,8 +12,8 @@ from flask import Flask, current_app
 from flask.cli import with_appcontext
 
 from ..engine.declare import declare
-from ..engine.perform_forking import ForkingStable
-from ..engine.perform_simple import SimpleStable
+from ..engine.forking_performer import ForkingPerformer
+from ..engine.in_process_performer import InProcessPerformer
 from ..engine.rq_worker import OpsSimpleWorker, OpsWorker
 from ..engine.worker_runtime import WorkerRuntime
 from ..host import Host
@@ -75,9 +75,9 @@ def run(
     runtime = WorkerRuntime(host, "simple" if simple else "forking", names)
     kind = OpsSimpleWorker if simple else OpsWorker
     rq_worker = kind(names, name=runtime.name, connection=wire.redis, serializer=wire.serializer)
-    stable = (SimpleStable if simple else ForkingStable)(app, runtime, host.tasks)
+    performer = (InProcessPerformer if simple else ForkingPerformer)(app, runtime, host.tasks)
     said = f"{runtime.name} listens to {', '.join(names)}"
-    rq_worker.attach(app, runtime, stable, tell_ready=lambda: click.echo(said, err=True))
+    rq_worker.attach(app, runtime, performer, tell_ready=lambda: click.echo(said, err=True))
     try:
         rq_worker.work(
             burst=burst,

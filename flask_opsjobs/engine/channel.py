@@ -1,4 +1,4 @@
-"""The channel from a horse to its parent: whole JSON frames over a socket; a torn frame counts as none."""
+"""Carries whole JSON frames from a child to its parent, over a socket; a torn frame counts as none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _READ_BYTES = 1 << 18
 
 
 class Sender:
-    """The horse's end. Blocks while the parent reads, so a result of any size passes."""
+    """The child's end. Blocks while the parent reads, so a result of any size passes."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -34,7 +34,7 @@ class Sender:
 
 
 class Receiver:
-    """The parent's end. Never blocks, never raises on what a dying horse wrote."""
+    """The parent's end. Never blocks, never raises on what a dying child wrote."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)

@@ -16,7 +16,7 @@ class Confirm:
     """Called right before the function: the claim, which still holds, or how its attempt ends without a call.
 
     No other process may take a claim that is younger than half of `OPSJOBS_LATE_SECONDS`: its worker has to be
-    missing first. An older one is made again, on a connection of its own, because a horse must not use its parent's.
+    missing first. An older one is made again, on a connection of its own, because a child must not use its parent's.
     When Postgres cannot be asked, the job is handed back and the attempt does not count.
     """
 

@@ -41,7 +41,7 @@ def pop(queues: Sequence[Queue], redis: Redis, *, block: bool) -> tuple[str, Que
 def make_job(rq_id: str, queue: Queue, worker: Any) -> RQJob | None:
     """RQ's job of this id. One of ours is not read from Redis at all; None when RQ has no job of this id any more.
 
-    A job of the host that cannot be read is failed as RQ would do it, but without a horse, and None is returned.
+    A job of the host that cannot be read is failed as RQ would do it, but without a work horse, and None is returned.
     """
     if parse(rq_id) is not None:
         job = RQJob(id=rq_id, connection=worker.connection, serializer=worker.serializer)
@@ -60,7 +60,7 @@ def make_job(rq_id: str, queue: Queue, worker: Any) -> RQJob | None:
 
 
 def fail_unreadable(rq_id: str, queue: Queue, error: Exception) -> None:
-    """Fail a job of the host that cannot be read, as RQ would, but without a horse."""
+    """Fail a job of the host that cannot be read, as RQ would, but without a work horse."""
     _log.error(
         "RQ job %s on queue %s cannot be read (%s) and is failed",
         rq_id,

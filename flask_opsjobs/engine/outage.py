@@ -8,7 +8,7 @@ import threading
 import time
 
 from ..db import say_cause
-from .horse import fork_lock
+from .child import fork_lock
 
 # An outage that comes again and again, as with a pooler that loses prepared statements, is said once in this time.
 _QUIET_SECONDS = 60.0

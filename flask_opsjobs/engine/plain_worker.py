@@ -1,4 +1,4 @@
-"""Managed jobs on a plain `rq worker`, as best it can be done: its horse claims, performs and records for itself."""
+"""Performs managed jobs on a plain `rq worker`: its work horse claims, performs and records for itself."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from flask import Flask
 
 _log = logging.getLogger("flask_opsjobs.worker")
-_THREAD = "horse"
+_THREAD = "work horse"
 T = TypeVar("T")
 
 
 def perform_delivery() -> None:
     """What RQ calls in a worker that is not ours. Finds the app as `flask` does, by `FLASK_APP`.
 
-    Costs a connection per job. A killed horse is found by RQ, and by us when its worker's key expires.
+    Costs a connection per job. A killed work horse is found by RQ, and by us when its worker's key expires.
     """
     rq_job = get_current_job()
     delivery = parse(rq_job.id) if rq_job is not None else None

@@ -20,8 +20,8 @@ from ..db import Connection, connect_apart, is_away
 from ..endings import Ended, Ending
 from ..host import Host
 from ..jobs.outcomes import Outcome
+from .child import fork_lock
 from .dispatch import read_clock
-from .horse import fork_lock
 from .outage import Backoff, Outage
 from .pulse import Progress, Pulse, write_progress
 from .refill import Refill

@@ -17,8 +17,8 @@ from rq.registry import ScheduledJobRegistry
 from rq.scheduler import RQScheduler
 from rq.utils import current_timestamp
 
+from .child import die_with, fork_lock
 from .dequeue import fail_unreadable
-from .horse import die_with, fork_lock
 from .outage import Backoff
 
 _log = logging.getLogger("flask_opsjobs.worker")

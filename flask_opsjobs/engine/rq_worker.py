@@ -25,14 +25,15 @@ from ..jobs.claimed import Claimed
 from ..jobs.current import Stopped
 from ..jobs.outcomes import Outcome
 from ..unseen import on_one_line
+from .child import forget_connections, fork_lock, set_group
 from .claim import Refused, claim
 from .command import is_hurry
 from .delivery import parse
 from .dequeue import make_job, pop
-from .horse import forget_connections, fork_lock, set_group
+from .forking_performer import ForkingPerformer
+from .in_process_performer import InProcessPerformer
 from .outage import Backoff
-from .perform_forking import ForkingStable
-from .perform_simple import SimpleStable
+from .performer import Performer
 from .rq_books import RQBooks
 from .rq_scheduler import OpsScheduler
 from .worker_runtime import WorkerRuntime
@@ -55,18 +56,22 @@ class OpsWorkerLoop(BaseWorker):
     max_connection_wait_time = 4.0
     scheduler_seconds = 60.0
     runtime: WorkerRuntime
-    stable: Any
+    performer: Performer
 
     def attach(
-        self, app: Flask, runtime: WorkerRuntime, stable: Any, tell_ready: Callable[[], None]
+        self,
+        app: Flask,
+        runtime: WorkerRuntime,
+        performer: Performer,
+        tell_ready: Callable[[], None],
     ) -> None:
-        """Give the worker its app, its runtime (connections, recorder, pulse) and the way it performs.
+        """Give the worker its app, its runtime (connections, recorder, pulse) and its performer.
 
         `tell_ready` is called once it heeds signals, right before it takes its first job.
         """
         self.app = app
         self.runtime = runtime
-        self.stable = stable
+        self.performer = performer
         self._tell_ready = tell_ready
         self.books = RQBooks(self)
         self._state_told: str | None = None
@@ -199,7 +204,7 @@ class OpsWorkerLoop(BaseWorker):
         execution = self.books.begin(job, queue)
         began = time.monotonic()
         try:
-            outcome = self.stable.perform(claimed, lambda: self.books.keep(job, execution))
+            outcome = self.performer.perform(claimed, lambda: self.books.keep(job, execution))
         except Exception as error:
             _log.exception("job %d could not be started", claimed.id)
             why = f"the worker could not start it: {type(error).__name__}"
@@ -207,7 +212,7 @@ class OpsWorkerLoop(BaseWorker):
                 kind="died",
                 error=why,
                 cause=why,
-                delay_seconds=self.stable.backoff_seconds(claimed),
+                delay_seconds=self.performer.backoff_seconds(claimed),
             )
         if outcome.kind == "lost":
             _log.warning("job %d does not run here any more: %s", claimed.id, outcome.error)
@@ -257,7 +262,7 @@ class OpsWorkerLoop(BaseWorker):
     # --- fewer round trips, and none that ends RQ's loop: it quits on a time-out ---------------------------------
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """RQ's heartbeat, in one pipeline and at most once a second unless it rides in a pipeline of the caller."""
+        """RQ's heartbeat, in one pipeline and at most once a second unless it is sent in the caller's pipeline."""
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
             return
@@ -350,7 +355,7 @@ class OpsWorkerLoop(BaseWorker):
         # Before what may raise.
         self.runtime.wake()
         self.stop_plain_job()
-        self.stable.stop_now("stopped with its worker")
+        self.performer.stop_now("stopped with its worker")
 
     def stop_plain_job(self) -> None:
         """End a plain RQ job that is being performed, if there is one."""
@@ -381,12 +386,12 @@ class OpsWorkerLoop(BaseWorker):
 
 
 class OpsWorker(OpsWorkerLoop, Worker):
-    """The forking kind: one horse per job, so a job that leaks, crashes or hangs takes nothing with it."""
+    """The forking kind: one child process per job, so a job that leaks, crashes or hangs takes nothing with it."""
 
-    stable: ForkingStable
+    performer: ForkingPerformer
 
     def main_work_horse(self, job: RQJob, queue: Queue) -> None:
-        """The horse of a plain RQ job: it makes connections of its own, since its parent's are shared by all horses."""
+        """Run a plain RQ job in its work horse, with connections of its own: all work horses share their parent's."""
         forget_connections(self.app)
         super().main_work_horse(job, queue)
 
@@ -396,24 +401,24 @@ class OpsWorker(OpsWorkerLoop, Worker):
             super().fork_work_horse(job, queue)
         set_group(self.horse_pid)
         if self._is_forced:
-            # The signal came before there was a horse to kill.
+            # The signal came before there was a work horse to kill.
             self.kill_horse()
 
     def kill_horse(self, sig: Any = signal.SIGKILL) -> None:
-        """Kill a horse of RQ's own making, only ever by the pid of another process group."""
+        """Kill a work horse of RQ's, only ever by the pid of another process group."""
         with contextlib.suppress(ProcessLookupError):
             if self.horse_pid > 1 and os.getpgid(self.horse_pid) != os.getpgrp():
                 super().kill_horse(sig)
 
     def stop_plain_job(self) -> None:
-        """Kill RQ's horse. `monitor_work_horse` then fails the job, or retries it if it is to be retried."""
+        """Kill RQ's work horse. `monitor_work_horse` then fails the job, or retries it if it is to be retried."""
         self.kill_horse()
 
 
 class OpsSimpleWorker(OpsWorkerLoop, SimpleWorker):
     """The simple kind: performs in its own process. Three times faster, and a job that crashes takes it along."""
 
-    stable: SimpleStable
+    performer: InProcessPerformer
 
     def stop_plain_job(self) -> None:
         """Raise in the function. RQ then fails the job, or retries it if it is to be retried."""

@@ -16,8 +16,8 @@ from ..host import Host
 from ..jobs.claimed import Claimed
 from ..jobs.outcomes import Outcome
 from ..lifeline import workers
+from .child import fork_lock
 from .dispatch import read_clock
-from .horse import fork_lock
 from .outage import Outage
 from .pulse import Progress, Pulse
 from .recorder import Recorder

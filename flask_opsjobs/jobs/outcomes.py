@@ -1,4 +1,4 @@
-"""How a call may end: what a task may raise, and the value that travels from the horse to the record."""
+"""How a call may end: what a task may raise, and the value that travels from the child to the record."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RetryIn(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one attempt ended. Plain values only: it is sent as JSON from the horse to its parent.
+    """How one attempt ended. Plain values only: it is sent as JSON from the child to its parent.
 
     `kind` is one of `lifecycle.OUTCOMES`. `delay_seconds` says when the job is due again, should it be: the backoff
     after `raised`, `timed_out` and `died`, the wish after `snoozed` and `retry_in`. `ended_by` is set when the job must

@@ -1,6 +1,6 @@
 -- Finds a plain RQ worker by its name, or writes its birth. Returns its id.
 -- Being asked for it is a sign of life, so one that was given up comes back.
--- Run by the horse of a plain worker before it claims. Index: workers_name_key.
+-- Run by the work horse of a plain worker before it claims. Index: workers_name_key.
 INSERT INTO opsjobs.workers AS w
     (name, kind, host, pid, queues, state, started_at, beat_at)
 VALUES (%(name)s, 'plain', %(host)s, %(pid)s, '{}', 'alive', %(now)s, %(now)s)

@@ -45,8 +45,10 @@ def hold_one(site: Flask, tmp_path: Path) -> Any:
     return begin
 
 
-def horses(worker: Child) -> list[psutil.Process]:
-    return [process for process in worker.horses() if process.status() != psutil.STATUS_ZOMBIE]
+def live_children(worker: Child) -> list[psutil.Process]:
+    return [
+        process for process in worker.job_children() if process.status() != psutil.STATUS_ZOMBIE
+    ]
 
 
 @pytest.mark.parametrize("kind", [(), ("--simple",)])
@@ -55,7 +57,7 @@ def test_a_running_job_is_stopped_at_once_through_redis(
 ) -> None:
     worker = children.flask("opsjobs", "worker", *kind, **SLOW)
     job_id = hold_one()
-    before = horses(worker)
+    before = live_children(worker)
     receipt = operator.cancel(job_id, **WHY)
     assert receipt.done[0].changes[0].after == "canceled, once it is stopped"
     wait_until(lambda: state_of(job_id) == "canceled", 10)

@@ -43,7 +43,7 @@ def ran(path: Path) -> list[int]:
     return sorted(int(line) for line in path.read_text().split()) if path.exists() else []
 
 
-def test_the_horse_by_sigkill(site) -> None:
+def test_the_child_by_sigkill(site) -> None:
     site.worker()
     site.loops()
     job_id = enqueue(site, die, attempts=1)
@@ -55,7 +55,7 @@ def test_the_horse_by_sigkill(site) -> None:
     assert "SIGKILL" in attempts[0][1]
 
 
-def test_worker_and_horse_together(site, tmp_path: Path) -> None:
+def test_worker_and_child_together(site, tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
     first = site.worker("default")
     site.loops()
@@ -74,15 +74,15 @@ def test_worker_and_horse_together(site, tmp_path: Path) -> None:
     assert "vanished" in attempts[0][1]
 
 
-def test_a_horse_does_not_outlive_its_sigkilled_worker(site, tmp_path: Path) -> None:
+def test_a_child_does_not_outlive_its_sigkilled_worker(site, tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
     worker = site.worker("default")
     enqueue(site, hold, gate=gate)
     wait_until(Path(gate + ".begun").exists, 20)
-    (horse,) = worker.horses()
+    (child,) = worker.job_children()
     worker.kill()
     wait_until(
-        lambda: not horse.is_running() or horse.status() == "zombie", 5, what="the horse is gone"
+        lambda: not child.is_running() or child.status() == "zombie", 5, what="the child is gone"
     )
 
 
@@ -269,7 +269,7 @@ def test_a_second_signal_ends_a_plain_rq_job(site, tmp_path: Path, kind: tuple[s
         job = queue.enqueue("tests.support.host.hold_plainly", gate)
         wait_until(Path(gate + ".begun").exists, 20)
         assert f"default: {job.description} ({job.id})" in worker.log, "RQ's line"
-        horses = worker.horses()
+        of_jobs = worker.job_children()
         worker.signal(signal.SIGTERM)
         asked = time.monotonic()
         (key,) = redis.smembers("rq:workers")
@@ -279,7 +279,7 @@ def test_a_second_signal_ends_a_plain_rq_job(site, tmp_path: Path, kind: tuple[s
         worker.signal(signal.SIGTERM)
         assert worker.wait(20) == 0
         assert job.get_status() == "failed"
-        assert not [horse for horse in horses if horse.is_running()]
+        assert not [child for child in of_jobs if child.is_running()]
 
 
 GETS_TWO_SIGNALS_BEFORE_ITS_FORK = """
@@ -304,7 +304,7 @@ with app.app_context():
 """
 
 
-def test_a_second_signal_before_the_horse_is_there_ends_it_all_the_same(
+def test_a_second_signal_before_the_child_is_there_ends_it_all_the_same(
     site, tmp_path: Path
 ) -> None:
     with Redis.from_url(site.valkey.url) as redis:
@@ -343,20 +343,20 @@ def is_stopped(pid: int) -> bool:
 FREEZES_AFTER_ITS_FIRST_CLAIM = """
 import os, signal, sys
 from flask_opsjobs.cli.worker import run
-from flask_opsjobs.engine.perform_forking import ForkingStable
-from flask_opsjobs.engine.perform_simple import SimpleStable
+from flask_opsjobs.engine.forking_performer import ForkingPerformer
+from flask_opsjobs.engine.in_process_performer import InProcessPerformer
 from tests.support.host import create_app
 
 is_simple = sys.argv[1:] == ["--simple"]
-stable = SimpleStable if is_simple else ForkingStable
-perform = stable.perform
+performer = InProcessPerformer if is_simple else ForkingPerformer
+perform = performer.perform
 
 def freeze(self, *args):
-    stable.perform = perform
+    performer.perform = perform
     os.kill(os.getpid(), signal.SIGSTOP)
     return perform(self, *args)
 
-stable.perform = freeze
+performer.perform = freeze
 app = create_app()
 with app.app_context():
     sys.exit(run(app, ["default"], simple=is_simple))
@@ -405,15 +405,17 @@ plain_worker.claim = claim_and_freeze
 
 
 def test_a_plain_rq_worker_frozen_between_claim_and_function(site, tmp_path: Path) -> None:
-    """A worker of RQ's own, with its horse: RQ's key of it expires, and its job runs elsewhere."""
+    """A worker of RQ's own, with its work horse: RQ's key of it expires, and its job runs elsewhere."""
     app = tmp_path / "plain_app.py"
     app.write_text(PLAIN_APP_THAT_FREEZES_AFTER_A_CLAIM)
     jobs = enqueue_witnesses(site, 1)
     plain = site.plain_worker("default", app=str(app))
     wait_until(
-        lambda: any(is_stopped(each.pid) for each in plain.children()), 30, what="its horse stands"
+        lambda: any(is_stopped(each.pid) for each in plain.children()),
+        30,
+        what="its work horse stands",
     )
-    (horse,) = plain.horses()
+    (work_horse,) = plain.job_children()
     plain.freeze()
     with Redis.from_url(site.valkey.url) as redis:
         for key in redis.smembers("rq:workers"):  # What its expiry leaves, 8 minutes later.
@@ -427,17 +429,19 @@ def test_a_plain_rq_worker_frozen_between_claim_and_function(site, tmp_path: Pat
     other = site.worker("default")
     wait_until_ended(site, jobs)
     assert other.terminate() == 0
-    horse.resume()
+    work_horse.resume()
     plain.thaw()
     wait_until(
-        lambda: not horse.is_running() or horse.status() == psutil.STATUS_ZOMBIE, 30, what="its end"
+        lambda: not work_horse.is_running() or work_horse.status() == psutil.STATUS_ZOMBIE,
+        30,
+        what="its end",
     )
     site.assert_unharmed(jobs)
     assert len(begun(site, jobs[0])) == 1
 
 
 def freeze_while_it_runs(site, kind: tuple[str, ...], gate: Path) -> None:
-    """A worker and its horse stand still in the middle of a job, which then runs elsewhere; then they go on.
+    """A worker and its child stand still in the middle of a job, which then runs elsewhere; then they go on.
 
     The job has a limit of one at a time.
     """
@@ -454,7 +458,7 @@ def freeze_while_it_runs(site, kind: tuple[str, ...], gate: Path) -> None:
     for process in processes:
         process.resume()
     if not kind:
-        wait_until(lambda: not psutil.pid_exists(first), 10, what="the first horse is gone")
+        wait_until(lambda: not psutil.pid_exists(first), 10, what="the first child is gone")
     frozen.wait_for("does not run here any more", 10)
     assert psutil.pid_exists(second)
     assert site.rows("SELECT job_id, dispatch_no FROM opsjobs.leases") == [(job_id, 2)]

@@ -47,7 +47,7 @@ def test_eight_workers_keep_to_a_rate_and_reach_it(site, task, share: float) -> 
 
 
 def test_plain_workers_take_turns_and_give_their_places_back(site, tmp_path: Path) -> None:
-    """Two of RQ's own, whose horses claim for themselves, and a limiter of one at a time."""
+    """Two of RQ's own, whose work horses claim for themselves, and a limiter of one at a time."""
     gate = str(tmp_path / "gate")
     enqueue(site, hold_one, 2, gate=gate)
     site.plain_worker("limited")

@@ -26,7 +26,7 @@ children = Children(grace={grace})
 """
 FOREVER = "import signal\nprint('here', flush=True)\nsignal.pause()"
 STUBBORN = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + FOREVER
-# One that starts a child of its own, in a process group of its own as a horse is, and waits.
+# One that starts a child of its own, in a process group of its own as the child of a job is, and waits.
 PARENT = (
     "import os, signal, subprocess, sys\n"
     "subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'], process_group=0)\n"

@@ -92,7 +92,7 @@ def test_check_sees_a_job_run_one_retried_and_one_rescued(start: Start, place: P
     for sentence in (
         "signed in as ops-demo",
         "its page shows the result R-000001",
-        "and its horse, which held job",
+        "and its child, which held job",
         "was retried, finished, and the audit says why",
         "was rescued, and",
         "all is well",

@@ -9,8 +9,8 @@ import pytest
 from redis import Redis
 from rq import Queue
 
+from flask_opsjobs.engine.child import kill_group
 from flask_opsjobs.engine.delivery import Delivery, rq_id
-from flask_opsjobs.engine.horse import kill_group
 from flask_opsjobs.operator import Operator
 from tests.engine.site import enqueue, rows, state_of
 from tests.support.host import add, backend_pid
@@ -119,8 +119,8 @@ def test_a_delivery_that_is_not_claimed_leaves_no_trace_and_is_counted(
 
 
 @pytest.mark.sessions
-def test_each_horse_connects_for_itself(site: Any, children: Children) -> None:
-    """Pitfall: a horse that keeps its parent's pool shares a socket with it, and breaks it."""
+def test_each_child_connects_for_itself(site: Any, children: Children) -> None:
+    """Pitfall: a child that keeps its parent's pool shares a socket with it, and breaks it."""
     first, second = enqueue(backend_pid), enqueue(backend_pid)
     children.flask("opsjobs", "worker")
     wait_until(lambda: all_finished(2), 20)
@@ -133,7 +133,7 @@ def test_each_horse_connects_for_itself(site: Any, children: Children) -> None:
 @pytest.mark.parametrize("pid", [-1, 0, 1])
 def test_a_kill_never_hits_ones_own_group(pid: int) -> None:
     """Pitfall: kill_horse with pid 0, or before the child called setpgrp, kills web, loops and all."""
-    with pytest.raises(ValueError, match="is not the pid of a horse"):
+    with pytest.raises(ValueError, match="is not the pid of a child"):
         kill_group(pid)
-    with pytest.raises(ValueError, match="is not the pid of a horse"):
+    with pytest.raises(ValueError, match="is not the pid of a child"):
         kill_group(os.getpgrp())

@@ -115,7 +115,7 @@ def test_plain_rq_jobs_share_nothing_of_the_app(
     assert [job.get_status(refresh=True) for job in jobs] == ["failed", "finished", "finished"]
     (first, left), (second, left_again) = (job.return_value() for job in jobs[1:])
     assert (left, left_again) == (None, None)
-    # A horse must not talk over a connection of its parent's, over which the next horse would talk on.
+    # A child must not talk over a connection of its parent's, over which the next child would talk on.
     assert first != second or kind == ("--simple",)
 
 
@@ -231,7 +231,7 @@ def test_a_function_that_ignores_its_time_limit_is_killed(
 
 
 def test_a_large_result_passes_the_channel(site, children: Children) -> None:
-    """Pitfall: a pipe from the horse deadlocks at 65,537 bytes against wait4."""
+    """Pitfall: a pipe from the child deadlocks at 65,537 bytes against wait4."""
     job_id = enqueue(host_module.large, size=200_000)
     children.flask("opsjobs", "worker")
     wait_until(lambda: state_of(job_id) == "finished", 20)
@@ -240,7 +240,7 @@ def test_a_large_result_passes_the_channel(site, children: Children) -> None:
     ) == [(200_000,)]
 
 
-def test_a_killed_horse_leaves_its_last_words(site, children: Children) -> None:
+def test_a_killed_child_leaves_its_last_words(site, children: Children) -> None:
     job_id = enqueue(die.options(max_attempts=1), attempts=1)
     children.flask("opsjobs", "worker")
     wait_until(lambda: state_of(job_id) == "failed", 20)
@@ -296,7 +296,7 @@ with app.app_context():
 
 
 def test_fork_while_a_thread_logs_does_not_hang(site, children: Children) -> None:
-    """Pitfall: a thread of the parent that logs while the main thread forks; 99 of 100 horses hang."""
+    """Pitfall: a thread of the parent that logs while the main thread forks; 99 of 100 children hang."""
     jobs = [enqueue(host_module.say, text="hi") for _ in range(20)]
     children.start(sys.executable, "-c", TALKS_WHILE_IT_FORKS)
     wait_until(lambda: all(state_of(job_id) == "finished" for job_id in jobs), 60)

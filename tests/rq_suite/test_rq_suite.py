@@ -104,7 +104,7 @@ class Suite:
             options = ("-q", "-p", "no:cacheprovider", "-p", "rq_on_ops_worker")
             command = [sys.executable, "-m", "pytest", *options, f"--junitxml={report}"]
             command += [*(["-k", only] if only else []), f"tests/{name}.py"]
-            # A session of its own: a horse that is killed before it has a group takes its worker's group along.
+            # A session of its own: a child that is killed before it has a group takes its worker's group along.
             with (place / "log").open("w") as log:
                 subprocess.run(
                     command,

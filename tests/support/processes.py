@@ -71,13 +71,13 @@ class Child:
             raise AssertionError(f"{self} still runs after {timeout:g} s:\n{self.log}") from None
 
     def children(self) -> list[psutil.Process]:
-        """Its processes below it, such as a worker's horse and RQ's scheduler."""
+        """Its processes below it, such as a worker's child and RQ's scheduler."""
         try:
             return psutil.Process(self.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
 
-    def horses(self) -> list[psutil.Process]:
+    def job_children(self) -> list[psutil.Process]:
         """Of its processes those that perform a job: each leads a process group of its own."""
         return [process for process in self.children() if _leads_its_group(process)]
 

@@ -98,7 +98,7 @@ class Bench:
             "tests.tools.bench_host:create_app",
             "opsjobs",
         ]
-        # Imported by the parent, as our worker imports its host: else each horse would do it anew.
+        # Imported by the parent, as our worker imports its host: else each child would do it anew.
         start = "import tests.tools.bench_host; from rq.cli import main; main()"
         rq = [sys.executable, "-c", start, "worker", "--url", self.valkey.url, "plain"]
         rq += ["--worker-class", "rq.SimpleWorker"] if kind == "simple" else []

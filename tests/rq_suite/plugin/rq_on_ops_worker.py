@@ -21,8 +21,8 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.engine.perform_forking import ForkingStable
-from flask_opsjobs.engine.perform_simple import SimpleStable
+from flask_opsjobs.engine.forking_performer import ForkingPerformer
+from flask_opsjobs.engine.in_process_performer import InProcessPerformer
 from flask_opsjobs.engine.rq_worker import OpsSimpleWorker, OpsWorker
 from flask_opsjobs.engine.worker_runtime import WorkerRuntime
 
@@ -84,7 +84,7 @@ def make_app(database_url: str, port: int) -> Flask:
     return app
 
 
-def attached(kind: type, make_stable: Callable[..., Any], app: Flask) -> type:
+def attached(kind: type, make_performer: Callable[..., Any], app: Flask) -> type:
     """A class whose instances are ready to work as soon as they are made, as RQ's are.
 
     Those of one process share a runtime; a process that a test forks makes another.
@@ -101,8 +101,8 @@ def attached(kind: type, make_stable: Callable[..., Any], app: Flask) -> type:
     class Attached(kind):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
-            stable = make_stable(app, runtime(), {})
-            self.attach(app, runtime(), stable, tell_ready=lambda: None)
+            performer = make_performer(app, runtime(), {})
+            self.attach(app, runtime(), performer, tell_ready=lambda: None)
 
     Attached.__name__ = Attached.__qualname__ = kind.__name__
     return Attached
@@ -110,8 +110,8 @@ def attached(kind: type, make_stable: Callable[..., Any], app: Flask) -> type:
 
 def test_our_worker(database_url: str, port: int) -> None:
     app = make_app(database_url, port)
-    rq.Worker = rq.worker.Worker = attached(OpsWorker, ForkingStable, app)
-    rq.SimpleWorker = rq.worker.SimpleWorker = attached(OpsSimpleWorker, SimpleStable, app)
+    rq.Worker = rq.worker.Worker = attached(OpsWorker, ForkingPerformer, app)
+    rq.SimpleWorker = rq.worker.SimpleWorker = attached(OpsSimpleWorker, InProcessPerformer, app)
 
 
 redis_port = int(os.environ["RQ_TESTS_REDIS_PORT"])

@@ -1,4 +1,4 @@
-"""How the simple OpsWorker performs: in its own process and main thread."""
+"""Performs each job in the worker's own process and main thread."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from ..jobs.task import Task
 
 
-class SimpleStable:
-    """Performs in place. A wish to stop arrives as a signal that raises `Stopped` in the function."""
+class InProcessPerformer:
+    """Calls the function in this process. To stop it, a signal raises `Stopped` in the function."""
 
     def __init__(self, app: Flask, runtime: WorkerRuntime, tasks: Mapping[str, Task]) -> None:
         self._app = app
@@ -65,7 +65,7 @@ class SimpleStable:
         return replace(outcome, log_tail=log_tail, progress=report.newest)
 
     def backoff_seconds(self, claimed: Claimed) -> float:
-        """When a job that could not be started is due again."""
+        """In how many seconds a job that could not be started is due again."""
         return retry.backoff_seconds(self._tasks.get(claimed.task), claimed.attempt)
 
     def stop_now(self, why: str) -> None:

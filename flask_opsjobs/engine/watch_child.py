@@ -1,4 +1,4 @@
-"""Watching a horse from its parent: frames, time limit, a wish to stop, and what its death says."""
+"""Watches a child from its parent: reads its frames, keeps its time limit, stops it, and explains its death."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..jobs.claimed import Claimed
 from ..jobs.outcomes import Outcome
 from .cgroup import OutOfMemory
 from .channel import Receiver
-from .horse import describe_death, kill_group
+from .child import describe_death, kill_group
 from .pulse import CANCELED, LOST
 
-# The horse ends an overdue function itself; when it cannot (a C loop), the parent does after so many seconds more.
+# The child ends an overdue function itself; when it cannot (a C loop), the parent does after so many seconds more.
 _GRACE_SECONDS = 5.0
 
 
 @dataclass
-class Ride:
-    """One horse at work, as its parent sees it."""
+class ChildWatch:
+    """One child at work, as its parent sees it."""
 
     pid: int
     sock: socket.socket
@@ -35,9 +35,9 @@ class Ride:
     why_killed: str | None = None
 
     def watch(self, wake_fd: int, tick_seconds: float) -> Outcome:
-        """Block until the horse is gone; how its attempt ended. `tick` is called every `tick_seconds`.
+        """Block until the child is gone; return how its attempt ended. `tick` is called every `tick_seconds`.
 
-        A whole outcome beats the exit status: what the function returned counts although the horse died after it.
+        A whole outcome counts more than the exit status: the function returned, although the child died after it.
         """
         memory = OutOfMemory()
         channel = Receiver(self.sock)
@@ -53,7 +53,7 @@ class Ride:
         return replace(outcome, max_rss_kb=usage.ru_maxrss, progress=channel.progress)
 
     def kill(self, why: str) -> None:
-        """Kill the horse and all that it started; `why` becomes its cause of death."""
+        """Kill the child and all that it started; `why` becomes its cause of death."""
         self.why_killed = self.why_killed or why
         kill_group(self.pid)
 

@@ -1,4 +1,4 @@
-"""How the forking OpsWorker performs: a horse per job, watched by the main thread."""
+"""Performs each job in a forked child, which the main thread watches."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..jobs import retry
 from ..jobs.claimed import Claimed
 from ..jobs.log_tail import Ring
 from ..jobs.outcomes import Outcome
+from .child import fork
 from .confirm import Confirm
-from .horse import fork
-from .watch_horse import Ride
+from .watch_child import ChildWatch
 from .worker_runtime import WorkerRuntime
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _TICK_SECONDS = 15.0
 
 
-class ForkingStable:
-    """Keeps what outlives a horse: the ring, in shared memory, in which a killed horse leaves its last words."""
+class ForkingPerformer:
+    """Forks a child per job. The log ring is shared memory, so the last lines of a killed child are not lost."""
 
     def __init__(self, app: Flask, runtime: WorkerRuntime, tasks: Mapping[str, Task]) -> None:
         self._app = app
@@ -33,16 +33,16 @@ class ForkingStable:
         self._tasks = tasks
         size = runtime.host.settings.log_tail_bytes
         self._ring = Ring(memoryview(mmap.mmap(-1, size + Ring.HEAD_BYTES))) if size else None
-        self._ride: Ride | None = None
+        self._watch: ChildWatch | None = None
 
     def perform(self, claimed: Claimed, tick: Callable[[], None]) -> Outcome:
-        """Fork, watch, and say how it ended; `tick` is called now and then while it runs."""
+        """Fork, watch, and return how it ended; `tick` is called now and then while it runs."""
         if self._ring is not None:
             self._ring.clear()
         runtime = self._runtime
         confirm = Confirm(runtime.host, claimed, runtime.id, runtime.name)
         pid, sock = fork(self._app, self._tasks, claimed, self._ring, confirm)
-        self._ride = Ride(
+        self._watch = ChildWatch(
             pid=pid,
             sock=sock,
             claimed=claimed,
@@ -52,19 +52,19 @@ class ForkingStable:
             backoff_seconds=lambda: self.backoff_seconds(claimed),
         )
         try:
-            outcome = self._ride.watch(runtime.wake_fd, _TICK_SECONDS)
+            outcome = self._watch.watch(runtime.wake_fd, _TICK_SECONDS)
         finally:
-            self._ride = None
+            self._watch = None
         return self._with_last_words(outcome)
 
     def backoff_seconds(self, claimed: Claimed) -> float:
-        """When a job whose horse could not say so is due again."""
+        """In how many seconds a job is due again whose child could not tell."""
         return retry.backoff_seconds(self._tasks.get(claimed.task), claimed.attempt)
 
     def stop_now(self, why: str) -> None:
-        """Kill the horse at work, if there is one."""
-        if self._ride is not None:
-            self._ride.kill(why)
+        """Kill the child at work, if there is one."""
+        if self._watch is not None:
+            self._watch.kill(why)
 
     def _with_last_words(self, outcome: Outcome) -> Outcome:
         return replace(

@@ -1,4 +1,4 @@
-"""The horse: a forked child that performs one job and tells its parent how it ended."""
+"""Forks a child that performs one job and tells its parent how the job ended (RQ: work horse)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fork(
     log_tail: Ring | None,
     confirm: Confirm,
 ) -> tuple[int, socket.socket]:
-    """Fork a horse for a claimed job: (its pid, which is also its process group; the parent's end of the channel)."""
+    """Fork a child for a claimed job: (its pid, which is also its process group; the parent's end of the channel)."""
     ours, its = socket.socketpair()
     parent_pid = os.getpid()
     with fork_lock:
@@ -46,11 +46,11 @@ def fork(
     if pid == 0:
         try:
             ours.close()
-            _become_horse(parent_pid, app)
-            _ride(app, tasks, claimed, Sender(its), log_tail, confirm)
+            _become_child(parent_pid, app)
+            _perform(app, tasks, claimed, Sender(its), log_tail, confirm)
             _flush_streams()
         finally:
-            # Not SystemExit: the parent's atexit handlers and finally blocks are not the horse's to run.
+            # Not SystemExit: the parent's atexit handlers and finally blocks are not the child's to run.
             os._exit(0)
     its.close()
     set_group(pid)
@@ -58,17 +58,17 @@ def fork(
 
 
 def set_group(pid: int) -> None:
-    """Give a horse a process group of its own, so that a kill of its group never hits its parent's."""
+    """Give a child a process group of its own, so that a kill of its group never hits its parent's."""
     # Parent and child both do it, whoever is first.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.setpgid(pid, pid)
 
 
-def _become_horse(parent_pid: int, app: Flask) -> None:
+def _become_child(parent_pid: int, app: Flask) -> None:
     os.setpgid(0, 0)
     die_with(parent_pid)
     signal.set_wakeup_fd(-1)
-    # Ctrl-C in a terminal reaches the whole session: the parent decides, the horse finishes its job.
+    # Ctrl-C in a terminal reaches the whole session: the parent decides, the child finishes its job.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
@@ -95,7 +95,7 @@ def forget_connections(app: Flask) -> None:
             engine.dispose(close=False)
 
 
-def _ride(
+def _perform(
     app: Flask,
     tasks: Mapping[str, Task],
     claimed: Claimed,
@@ -116,15 +116,15 @@ def _flush_streams() -> None:
 
 
 def kill_group(pid: int, number: int = signal.SIGKILL) -> None:
-    """Signal a horse and everything it started. Refuses pids that would name the caller's own group or everybody."""
+    """Signal a child and everything it started. Refuses pids that would name the caller's own group or everybody."""
     if pid <= 1 or pid == os.getpgrp():
-        raise ValueError(f"{pid} is not the pid of a horse")
+        raise ValueError(f"{pid} is not the pid of a child")
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, number)
 
 
 def describe_death(status: int) -> tuple[str, int | None]:
-    """What an exit status of `wait4` says: (in words, the signal's number or None)."""
+    """Tell what an exit status of `wait4` means: (in words, the signal's number or None)."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         return f"killed by {signal.Signals(number).name}", number
