@@ -117,29 +117,30 @@ CREATE TABLE opsjobs.previews (
 )
 """
 
-# Appended by whoever bears or removes jobs, in the same statement: nobody waits for anybody, and there is no index
-# to keep. A loop adds them to `births`. Replicated by whole rows, since there is no key to tell them apart.
-BIRTH_SLIPS = (
+# Appended by the statement that inserts or deletes jobs. The rows are never updated and have no index, so that
+# transactions do not wait for each other. The roll_up loop adds them to `enqueue_counts`. Replicated by whole rows,
+# since there is no key.
+JOB_COUNT_DELTAS = (
     """
-    CREATE TABLE opsjobs.birth_slips (
+    CREATE TABLE opsjobs.job_count_deltas (
         at timestamptz NOT NULL,
         queue text NOT NULL,
-        born bigint DEFAULT 0 NOT NULL,
-        pruned bigint DEFAULT 0 NOT NULL
+        enqueued bigint DEFAULT 0 NOT NULL,
+        deleted bigint DEFAULT 0 NOT NULL
     )
     WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off)
     """,
-    "ALTER TABLE opsjobs.birth_slips REPLICA IDENTITY FULL",
+    "ALTER TABLE opsjobs.job_count_deltas REPLICA IDENTITY FULL",
 )
 
 # Per minute for two days, before that one row per queue at 1970.
-BIRTHS = """
-CREATE TABLE opsjobs.births (
+ENQUEUE_COUNTS = """
+CREATE TABLE opsjobs.enqueue_counts (
     minute timestamptz NOT NULL,
     queue text NOT NULL,
-    born bigint DEFAULT 0 NOT NULL,
-    pruned bigint DEFAULT 0 NOT NULL,
-    CONSTRAINT births_pkey PRIMARY KEY (minute, queue)
+    enqueued bigint DEFAULT 0 NOT NULL,
+    deleted bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT enqueue_counts_pkey PRIMARY KEY (minute, queue)
 )
 """
 
@@ -169,24 +170,24 @@ CREATE TABLE opsjobs.depths (
 )
 """
 
-ROLLUP_HEAD = """
-CREATE TABLE opsjobs.rollup_head (
+ROLLUP_POSITION = """
+CREATE TABLE opsjobs.rollup_position (
     id smallint DEFAULT 1 NOT NULL,
     counted_from timestamptz,
     counted_until timestamptz,
-    CONSTRAINT rollup_head_pkey PRIMARY KEY (id),
-    CONSTRAINT rollup_head_one_check CHECK (id = 1)
+    CONSTRAINT rollup_position_pkey PRIMARY KEY (id),
+    CONSTRAINT rollup_position_one_check CHECK (id = 1)
 )
 """
 
-BOOKS = """
-CREATE TABLE opsjobs.books (
+INTEGRITY_CHECKS = """
+CREATE TABLE opsjobs.integrity_checks (
     queue text NOT NULL,
     counted_at timestamptz NOT NULL,
     took_seconds double precision NOT NULL,
-    born bigint NOT NULL,
-    pruned bigint NOT NULL,
-    kept bigint NOT NULL,
+    enqueued bigint NOT NULL,
+    deleted bigint NOT NULL,
+    stored bigint NOT NULL,
     waiting bigint NOT NULL,
     queued bigint NOT NULL,
     started bigint NOT NULL,
@@ -194,7 +195,7 @@ CREATE TABLE opsjobs.books (
     queued_nowhere bigint DEFAULT 0 NOT NULL,
     started_unheld bigint DEFAULT 0 NOT NULL,
     deliveries_without_row bigint DEFAULT 0 NOT NULL,
-    CONSTRAINT books_pkey PRIMARY KEY (queue)
+    CONSTRAINT integrity_checks_pkey PRIMARY KEY (queue)
 )
 """
 
@@ -211,13 +212,13 @@ CREATE TABLE opsjobs.saved_views (
 """
 
 TABLES = (
-    JOBS, QUEUES, AUDIT_EVENTS, AUDIT_HEAD, AUDIT_PENDING, *APPEND_ONLY, PREVIEWS, *BIRTH_SLIPS, BIRTHS, ROLLUPS,
-    DEPTHS, ROLLUP_HEAD, BOOKS, SAVED_VIEWS,
-    # What was recorded before births were counted, so that the books begin balanced.
-    "INSERT INTO opsjobs.births (minute, queue, born)"
+    JOBS, QUEUES, AUDIT_EVENTS, AUDIT_HEAD, AUDIT_PENDING, *APPEND_ONLY, PREVIEWS, *JOB_COUNT_DELTAS, ENQUEUE_COUNTS,
+    ROLLUPS, DEPTHS, ROLLUP_POSITION, INTEGRITY_CHECKS, SAVED_VIEWS,
+    # Jobs that were enqueued before enqueued jobs were counted: the integrity check begins without a difference.
+    "INSERT INTO opsjobs.enqueue_counts (minute, queue, enqueued)"
     " SELECT 'epoch', queue, count(*) FROM opsjobs.jobs GROUP BY queue",
     "INSERT INTO opsjobs.audit_head DEFAULT VALUES",
-    "INSERT INTO opsjobs.rollup_head DEFAULT VALUES",
+    "INSERT INTO opsjobs.rollup_position DEFAULT VALUES",
 )  # fmt: skip
 
 # name: (what it indexes, the query it is for), as in version 1.
@@ -252,8 +253,8 @@ INDEXES = {
 }
 
 _NEW = (
-    "audit_events", "audit_head", "audit_pending", "previews", "birth_slips", "births", "rollups", "depths",
-    "rollup_head", "books", "saved_views",
+    "audit_events", "audit_head", "audit_pending", "previews", "job_count_deltas", "enqueue_counts", "rollups",
+    "depths", "rollup_position", "integrity_checks", "saved_views",
 )  # fmt: skip
 
 

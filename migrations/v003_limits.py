@@ -84,10 +84,10 @@ CREATE TABLE opsjobs.leases (
 WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000)
 """
 
-# Appended by whoever claims, as births are: partitions of one limiter do not wait for each other at one row.
-LIMIT_SLIPS = (
+# Appended by each claim, as `job_count_deltas` are: partitions of one limiter do not wait for each other at one row.
+LIMIT_COUNT_DELTAS = (
     """
-    CREATE TABLE opsjobs.limit_slips (
+    CREATE TABLE opsjobs.limit_count_deltas (
         at timestamptz NOT NULL,
         limiter text NOT NULL,
         admitted integer DEFAULT 0 NOT NULL,
@@ -96,7 +96,7 @@ LIMIT_SLIPS = (
     )
     WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off)
     """,
-    "ALTER TABLE opsjobs.limit_slips REPLICA IDENTITY FULL",
+    "ALTER TABLE opsjobs.limit_count_deltas REPLICA IDENTITY FULL",
 )
 
 LIMIT_MINUTES = """
@@ -124,7 +124,7 @@ CREATE TABLE opsjobs.limit_rejections (
 )
 """
 
-TABLES = (JOBS, LIMITERS, BUCKETS, LEASES, *LIMIT_SLIPS, LIMIT_MINUTES, LIMIT_REJECTIONS)
+TABLES = (JOBS, LIMITERS, BUCKETS, LEASES, *LIMIT_COUNT_DELTAS, LIMIT_MINUTES, LIMIT_REJECTIONS)
 
 # name: (what it indexes, the query it is for), as in version 1.
 INDEXES = {
@@ -148,7 +148,7 @@ INDEXES = {
     "limit_rejections_to_retain": ("limit_rejections (at)", "retain: rejections by age"),
 }
 
-_NEW = ("limiters", "buckets", "leases", "limit_slips", "limit_minutes", "limit_rejections")
+_NEW = ("limiters", "buckets", "leases", "limit_count_deltas", "limit_minutes", "limit_rejections")
 
 
 def upgrade(op: Any) -> None:

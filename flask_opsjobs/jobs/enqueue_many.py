@@ -61,10 +61,10 @@ def enqueue_many(task: Task, options: Options, rows: Iterable[Row]) -> EnqueuedM
             line = _plain_line(task, host, _head(common), places)
             result = EnqueuedMany(_copy(connection, sql.load("copy_jobs"), task, line, rows))
             if result.count:
-                born = {**common, "born": result.count}
-                connection.exec_driver_sql(sql.load("count_births"), born)
+                counted = {**common, "enqueued": result.count}
+                connection.exec_driver_sql(sql.load("count_enqueued"), counted)
         else:
-            result = _bear(connection, task, options.unique, host, common, rows, places)
+            result = _insert_unique(connection, task, options.unique, host, common, rows, places)
     if result.count:
         if common["state"] == "available" and host.hand_out is not None:
             for touched in places.lanes:
@@ -90,7 +90,7 @@ def _require_standing(savepoint: SessionTransaction) -> None:
         )
 
 
-def _bear(
+def _insert_unique(
     connection: Connection,
     task: Task,
     unique: Unique,
@@ -100,24 +100,24 @@ def _bear(
     places: _Places,
 ) -> EnqueuedMany:
     """The unique ones, through a temporary table."""
-    births = f"pg_temp.opsjobs_births_{next(_numbers)}"
+    calls = f"pg_temp.opsjobs_calls_{next(_numbers)}"
     key_count = len(set(host.secrets))
 
     def run(name: str, **values: Any) -> Any:
-        statement = sql.load(name).replace("{births}", births)
+        statement = sql.load(name).replace("{calls}", calls)
         return connection.exec_driver_sql(statement, values or None)
 
-    run("create_births")
-    copy = sql.load("copy_births").replace("{births}", births)
+    run("create_calls")
+    copy = sql.load("copy_calls").replace("{calls}", calls)
     gathered = _copy(connection, copy, task, _unique_line(task, unique, host, places), rows)
-    run("analyze_births")
-    run("forget_expired_births")
+    run("analyze_calls")
+    run("delete_expired_locks_of_calls")
     count = run(
-        "bear_unique_jobs", **common, **unique_lock(unique), key_count=key_count
+        "insert_unique_jobs", **common, **unique_lock(unique), key_count=key_count
     ).scalar_one()
     if key_count > 1:
-        run("give_back_births")
-    run("drop_births")
+        run("release_unused_locks_of_calls")
+    run("drop_calls")
     return EnqueuedMany(count, gathered - count)
 
 

@@ -1,4 +1,4 @@
-"""What an export reads of jobs: batch after batch, the newest first, so that it ends although jobs are born."""
+"""Reads jobs for an export in batches, the newest first, so that it ends although jobs are enqueued meanwhile."""
 
 from __future__ import annotations
 

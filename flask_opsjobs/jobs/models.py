@@ -182,29 +182,29 @@ class UniqueLock(Base):
     )
 
 
-class BirthSlip(Base):
-    """How many jobs one statement recorded in a queue, or removed; appended, then added to the births of its minute."""
+class JobCountDelta(Base):
+    """How many jobs one statement enqueued or deleted in a queue. Appended; a loop adds it to `enqueue_counts`."""
 
-    __tablename__ = "birth_slips"
+    __tablename__ = "job_count_deltas"
 
     at: Mapped[datetime] = mapped_column(MOMENT)
     queue: Mapped[str] = mapped_column(Text)
-    born: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    pruned: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    enqueued: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    deleted: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
     # The ORM demands a key; the table has none.
-    __mapper_args__ = {"primary_key": [at, queue, born, pruned]}  # noqa: RUF012
+    __mapper_args__ = {"primary_key": [at, queue, enqueued, deleted]}  # noqa: RUF012
 
 
-class Birth(Base):
-    """How many jobs were recorded in a queue in a minute, and how many removed; what is old stands at 1970."""
+class EnqueueCount(Base):
+    """How many jobs were enqueued and deleted in a queue in a minute. Old minutes are summed up in the minute 1970."""
 
-    __tablename__ = "births"
+    __tablename__ = "enqueue_counts"
 
     minute: Mapped[datetime] = mapped_column(MOMENT, primary_key=True)
     queue: Mapped[str] = mapped_column(Text, primary_key=True)
-    born: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    pruned: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    enqueued: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    deleted: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class SavedView(Base):

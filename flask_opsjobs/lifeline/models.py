@@ -79,20 +79,20 @@ class LoopRun(Base):
     __table_args__ = (Index("loop_runs_latest", "loop", "last_at"),)
 
 
-class Book(Base):
-    """What was counted of a queue: jobs born, pruned and kept, and what nobody holds. At rest nothing is missing.
+class IntegrityCheck(Base):
+    """The integrity check of a queue: jobs enqueued, deleted and stored, and what nobody holds. At rest all agree.
 
     The rows were counted at `counted_at` in one snapshot; Redis and the beats were compared with them at `compared_at`.
     """
 
-    __tablename__ = "books"
+    __tablename__ = "integrity_checks"
 
     queue: Mapped[str] = mapped_column(Text, primary_key=True)
     counted_at: Mapped[datetime] = mapped_column(MOMENT)
     took_seconds: Mapped[float] = mapped_column(Double)
-    born: Mapped[int] = mapped_column(BigInteger)
-    pruned: Mapped[int] = mapped_column(BigInteger)
-    kept: Mapped[int] = mapped_column(BigInteger)
+    enqueued: Mapped[int] = mapped_column(BigInteger)
+    deleted: Mapped[int] = mapped_column(BigInteger)
+    stored: Mapped[int] = mapped_column(BigInteger)
     waiting: Mapped[int] = mapped_column(BigInteger)
     queued: Mapped[int] = mapped_column(BigInteger)
     started: Mapped[int] = mapped_column(BigInteger)

@@ -29,7 +29,7 @@ def register(
     now: datetime,
 ) -> int:
     """Record a new worker of kind `forking` or `simple`; its id. Commits."""
-    born = {
+    values = {
         "name": name,
         "kind": kind,
         "host": host,
@@ -38,15 +38,15 @@ def register(
         "queues": list(queues),
         "now": now,
     }
-    return _id(connection, "register_worker", born)
+    return _id(connection, "register_worker", values)
 
 
 def find_or_register_plain(
     connection: Connection, name: str, host: str, pid: int, now: datetime
 ) -> int:
     """The id of a plain RQ worker, recorded when it was not yet. Commits."""
-    born = {"name": name, "host": host, "pid": pid, "now": now}
-    return _id(connection, "register_plain_worker", born)
+    values = {"name": name, "host": host, "pid": pid, "now": now}
+    return _id(connection, "register_plain_worker", values)
 
 
 def beat(

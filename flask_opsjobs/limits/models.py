@@ -114,10 +114,10 @@ class Lease(Base):
     __table_args__ = (Index("leases_by_bucket", "limiter", "partition", "taken_at"),)
 
 
-class LimitSlip(Base):
+class LimitCountDelta(Base):
     """What one claim or one refusal counts; appended, then added to its minute by the roll_up loop."""
 
-    __tablename__ = "limit_slips"
+    __tablename__ = "limit_count_deltas"
 
     at: Mapped[datetime] = mapped_column(MOMENT)
     limiter: Mapped[str] = mapped_column(Text)

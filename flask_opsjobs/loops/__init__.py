@@ -1,6 +1,17 @@
 """The background loops: one module for each, and the process that runs them all."""
 
-from . import cron, dispatch, expire, keep_books, observe, recall, retain, roll_up, stage, watch
+from . import (
+    check_integrity,
+    cron,
+    dispatch,
+    expire,
+    observe,
+    recall,
+    retain,
+    roll_up,
+    stage,
+    watch,
+)
 from .shape import Loop, Pass
 
 LOOPS: tuple[Loop, ...] = (
@@ -12,7 +23,7 @@ LOOPS: tuple[Loop, ...] = (
     recall.LOOP,
     observe.LOOP,
     roll_up.LOOP,
-    keep_books.LOOP,
+    check_integrity.LOOP,
     retain.LOOP,
 )
 

@@ -1,4 +1,4 @@
-"""The roll_up loop sums up per minute what was born and what ended, and samples depths, so that no page counts."""
+"""Sums up per minute how many jobs were enqueued and ended, and samples depths, so that no page counts."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ _LAG = _MINUTE
 # So far back the first pass begins, and so many minutes one pass takes, also after the loop slept for days.
 _FIRST = timedelta(days=1)
 _MOST_MINUTES = 15
-_MOST_SLIPS = 50_000
+_MOST_COUNTER_ROWS = 50_000
 _MOST_OLD = 10_000
-_BIRTHS_PER_MINUTE = timedelta(days=2)
+_COUNTS_PER_MINUTE = timedelta(days=2)
 _DEPTH_CAP = 100_000
 _ALL_QUEUES = ""
 
 
 def run(context: Pass) -> str:
-    """Fold births and what limiters counted, sample depths once a minute, count the minutes that are over."""
-    folded = _fold_births(context) + _fold_limits(context)
+    """Fold the counter rows of jobs and limiters, sample depths once a minute, count the minutes that are over."""
+    folded = _fold_job_counts(context) + _fold_limits(context)
     _sample_depths(context)
     ended = _count_minutes(context)
     said = [f"counted {count(ended, 'end')}"] if ended else []
-    said += [f"folded {count(folded, 'slip')}"] if folded else []
+    said += [f"folded {count(folded, 'counter row')}"] if folded else []
     return ", ".join(said) or IDLE
 
 
-def _fold_births(context: Pass) -> int:
+def _fold_job_counts(context: Pass) -> int:
     connection = context.connection
-    row = connection.execute(sql.load("fold_birth_slips"), {"limit": _MOST_SLIPS}).fetchone()
+    row = connection.execute(sql.load("fold_job_counts"), {"limit": _MOST_COUNTER_ROWS}).fetchone()
     folded: int = row[0] if row else 0
-    old = {"before": context.now - _BIRTHS_PER_MINUTE, "limit": _MOST_OLD}
-    connection.execute(sql.load("fold_old_births"), old)
-    if folded >= _MOST_SLIPS:
+    old = {"before": context.now - _COUNTS_PER_MINUTE, "limit": _MOST_OLD}
+    connection.execute(sql.load("fold_old_enqueue_counts"), old)
+    if folded >= _MOST_COUNTER_ROWS:
         context.again()
     return folded
 
 
 def _fold_limits(context: Pass) -> int:
     row = context.connection.execute(
-        sql.load("fold_limit_slips"), {"limit": _MOST_SLIPS}
+        sql.load("fold_limit_counts"), {"limit": _MOST_COUNTER_ROWS}
     ).fetchone()
     folded: int = row[0] if row else 0
-    if folded >= _MOST_SLIPS:
+    if folded >= _MOST_COUNTER_ROWS:
         context.again()
     return folded
 
@@ -69,11 +69,11 @@ def _sample_depths(context: Pass) -> None:
 
 
 def _count_minutes(context: Pass) -> int:
-    """Count each minute once: only one pass holds the head, and the head moves in its transaction. How many ended."""
+    """Count each minute once: only one pass locks the position, and moves it in its transaction. How many ended."""
     connection = context.connection
     last = _floor(context.now) - _LAG
-    head = connection.execute(sql.load("lock_rollup_head")).fetchone()
-    first, start = head if head and head[1] else (None, _begin(context, last))
+    position = connection.execute(sql.load("lock_rollup_position")).fetchone()
+    first, start = position if position and position[1] else (None, _begin(context, last))
     start = max(start, last - timedelta(days=NUMBER_DAYS))
     end = min(last, start + _MOST_MINUTES * _MINUTE)
     if first and start >= end:
@@ -83,7 +83,7 @@ def _count_minutes(context: Pass) -> int:
     rows = [sum_.row(*key) for key, sum_ in sums.items()]
     with connection.cursor() as cursor:
         cursor.executemany(sql.load("write_rollups"), rows)
-    connection.execute(sql.load("move_rollup_head"), {"start": first or start, "end": end})
+    connection.execute(sql.load("move_rollup_position"), {"start": first or start, "end": end})
     if end < last:
         context.again()
     return sum(sum(sum_.ends.values()) for (_, queue), sum_ in sums.items() if queue == _ALL_QUEUES)

@@ -55,10 +55,10 @@ class Depth(Base):
     is_capped: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
 
 
-class RollupHead(Base):
+class RollupPosition(Base):
     """The one row that says which minutes have been counted: from the first, until before the second."""
 
-    __tablename__ = "rollup_head"
+    __tablename__ = "rollup_position"
 
     id: Mapped[int] = mapped_column(
         SmallInteger, primary_key=True, autoincrement=False, server_default="1"

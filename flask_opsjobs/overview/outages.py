@@ -23,7 +23,7 @@ _STANDS_STILL = {
     "observe": "plain RQ workers are not seen",
     "retain": "old jobs are not removed",
     "roll_up": "the charts stand still",
-    "keep_books": "the books stand still",
+    "check_integrity": "no integrity check is made",
 }
 _LOST = "None is lost: Postgres keeps them"
 

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from .histogram import add, quantile
-from .models import Depth, Rollup, RollupHead
+from .models import Depth, Rollup, RollupPosition
 
 _MINUTE = timedelta(minutes=1)
 # By window: how long it is, and its steps.
@@ -70,8 +70,10 @@ class Pace:
 def find_pace(session: Session, window: str, now: datetime) -> Pace:
     """The pace of `window`, one of `WINDOWS`, up to the last minute that is counted."""
     span, step = WINDOWS[window]
-    head = session.execute(select(RollupHead.counted_from, RollupHead.counted_until)).one_or_none()
-    counted_from, counted_until = head if head is not None else (None, None)
+    position = session.execute(
+        select(RollupPosition.counted_from, RollupPosition.counted_until)
+    ).one_or_none()
+    counted_from, counted_until = position if position is not None else (None, None)
     end = _floor(now, _MINUTE) - _MINUTE
     if counted_until is not None and timedelta() < end - counted_until < _MOST_LAG:
         end = counted_until
@@ -91,7 +93,7 @@ def find_pace(session: Session, window: str, now: datetime) -> Pace:
 
 def find_counted_until(session: Session) -> datetime | None:
     """Up to when minutes are counted; None when none ever was."""
-    return session.scalars(select(RollupHead.counted_until)).one_or_none()
+    return session.scalars(select(RollupPosition.counted_until)).one_or_none()
 
 
 def _ends(session: Session, start: datetime, end: datetime, step: timedelta) -> Any:

@@ -14,9 +14,9 @@ from ..jobs import queries as job_queries
 from ..jobs.filter import JobFilter
 from ..jobs.lifecycle import FINAL, STATES
 from ..jobs.rows import CAP, Count, JobRow
-from ..lifeline import book_queries
+from ..lifeline import integrity_queries
 from ..lifeline import queries as lifeline_queries
-from ..lifeline.book_queries import BookRow
+from ..lifeline.integrity_queries import IntegrityRow
 from ..lifeline.queries import LoopRow, WorkerRow
 from ..queues import queries as queue_queries
 from ..queues.lifecycle import state_of
@@ -83,7 +83,7 @@ class Overview:
     orphans: int
     workers: Sequence[WorkerRow]
     loops: Sequence[LoopRow]
-    books: Sequence[BookRow]
+    integrity: Sequence[IntegrityRow]
 
     @property
     def alive(self) -> Sequence[WorkerRow]:
@@ -114,7 +114,7 @@ def find_overview(session: Session, now: datetime, late_seconds: float) -> Overv
         failures=job_queries.find_recent_failures(session, _FAILURES),
         workers=workers,
         loops=lifeline_queries.list_loops(session, now),
-        books=book_queries.list_books(session),
+        integrity=integrity_queries.list_integrity_checks(session),
     )
 
 

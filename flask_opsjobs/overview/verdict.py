@@ -30,8 +30,8 @@ def say_well(seen: Overview) -> str:
     """What was looked at when nothing is wrong."""
     many = len(seen.alive)
     alive = f"{_many(many, 'worker')} {'has' if many == 1 else 'have'} a sign of life."
-    books = " Nothing is lost: the books balance." if seen.books else ""
-    return f"No job of the last hour is left failed, every loop is awake, {alive}{books}"
+    whole = " Nothing is lost: the integrity check finds no difference." if seen.integrity else ""
+    return f"No job of the last hour is left failed, every loop is awake, {alive}{whole}"
 
 
 def _due(queue: QueueDepth) -> Count:
@@ -56,20 +56,20 @@ def _queue_without_worker(seen: Overview) -> Iterator[Wrong]:
         )
 
 
-_MACHINERY = Place("See the books", "overview", {"_anchor": "machinery"})
+_MACHINERY = Place("See the integrity check", "overview", {"_anchor": "machinery"})
 
 
-def _jobs_unaccounted(seen: Overview) -> Iterator[Wrong]:
-    off = [book for book in seen.books if book.unaccounted]
-    for book in sorted(off, key=lambda book: -abs(book.unaccounted)):
-        number = abs(book.unaccounted)
-        if book.unaccounted > 0:
-            fact = f"{_many(number, 'job')} of queue {book.queue} {_is(number)} unaccounted for."
-            rest = "They were recorded, and neither removed by retention nor kept: somebody deleted the rows."
+def _jobs_differ(seen: Overview) -> Iterator[Wrong]:
+    off = [check for check in seen.integrity if check.difference]
+    for check in sorted(off, key=lambda check: -abs(check.difference)):
+        number = abs(check.difference)
+        if check.difference > 0:
+            fact = f"Queue {check.queue} lacks {_many(number, 'job')} that {'was' if number == 1 else 'were'} enqueued."
+            rest = "Somebody deleted their rows outside the library."
         else:
-            fact = f"Queue {book.queue} has {_many(number, 'job')} that nobody recorded."
-            rest = "Rows came in past `enqueue`, as by a restore of the database."
-        yield Wrong("open", fact, rest, book.counted_at, _MACHINERY)
+            fact = f"Queue {check.queue} has {_many(number, 'job')} too many."
+            rest = "Rows were inserted outside `enqueue`, for example by a partial restore of the database."
+        yield Wrong("open", fact, rest, check.counted_at, _MACHINERY)
 
 
 def _failed_lately(seen: Overview) -> Iterator[Wrong]:
@@ -167,12 +167,14 @@ def _quote(by: str | None, reason: str | None) -> str | None:
     return f"{by}: “{reason}”" if reason else by
 
 
-def _books_differ(seen: Overview) -> Iterator[Wrong]:
-    compared = min((book.compared_at for book in seen.books if book.compared_at), default=None)
+def _live_jobs_differ(seen: Overview) -> Iterator[Wrong]:
+    compared = min(
+        (check.compared_at for check in seen.integrity if check.compared_at), default=None
+    )
     for what, numbers in (
-        ("handed to RQ and in no structure of Redis", [b.queued_nowhere for b in seen.books]),
-        ("started and held by no worker", [b.started_unheld for b in seen.books]),
-        ("in Redis without a row", [b.deliveries_without_row for b in seen.books]),
+        ("queued and in no structure of Redis", [b.queued_nowhere for b in seen.integrity]),
+        ("started and held by no worker", [b.started_unheld for b in seen.integrity]),
+        ("in Redis without a row", [b.deliveries_without_row for b in seen.integrity]),
     ):
         if number := sum(numbers):
             fact = f"{_many(number, 'job')} {_is(number)} {what}."
@@ -202,7 +204,7 @@ def _no_worker(seen: Overview) -> Iterator[Wrong]:
 
 _RULES: Sequence[Callable[[Overview], Iterator[Wrong]]] = (
     _queue_without_worker,
-    _jobs_unaccounted,
+    _jobs_differ,
     _failed_lately,
     _slots_missed,
     _worker_missing,
@@ -210,7 +212,7 @@ _RULES: Sequence[Callable[[Overview], Iterator[Wrong]]] = (
     _worker_late,
     _cooldowns,
     _held_queues,
-    _books_differ,
+    _live_jobs_differ,
     _loop_failed,
 )
 

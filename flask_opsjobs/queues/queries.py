@@ -33,7 +33,7 @@ class QueueRow:
 class Rate:
     """How many jobs of a queue were recorded, ended, and among these failed, in the last hour."""
 
-    born: int
+    enqueued: int
     ended: int
     failed: int
 
@@ -74,5 +74,9 @@ def find_rates(session: Session, now: datetime) -> Rates:
     rows = found.all()
     return Rates(
         rows[0].counted_until if rows else None,
-        {row.queue: Rate(row.born, row.ended, row.failed) for row in rows if row.queue is not None},
+        {
+            row.queue: Rate(row.enqueued, row.ended, row.failed)
+            for row in rows
+            if row.queue is not None
+        },
     )

@@ -18,7 +18,7 @@ WITH taken AS (
         refilled_at = CASE WHEN %(tokens)s::float8 IS NOT NULL THEN %(now)s::timestamptz END
     FROM taken t WHERE b.limiter = t.limiter AND b.partition = t.partition
 ), counted AS (
-    INSERT INTO opsjobs.limit_slips (at, limiter, admitted) SELECT %(now)s, limiter, 1 FROM taken
+    INSERT INTO opsjobs.limit_count_deltas (at, limiter, admitted) SELECT %(now)s, limiter, 1 FROM taken
 )
 SELECT t.task, t.queue, t.args, t.meta, t.tags, t.attempt, t.max_attempts, t.timeout_seconds, t.deadline_at,
     t.created_at, t.started_at AS now

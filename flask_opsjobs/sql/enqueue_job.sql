@@ -1,21 +1,21 @@
 -- Records a job. Returns its id and state, and the number of its dispatch.
--- It is due at scheduled_at, or the delay from now on. Due now, it is born `available`; with a dispatch_no above 0 it is
--- born `queued` instead, and whoever gave that number pushes it once the host has committed; not in a queue that is paused
+-- It is due at scheduled_at, or the delay from now on. Due now, it is `available`; with a dispatch_no above 0 it is
+-- `queued` instead, and whoever gave that number pushes it once the host has committed; not in a queue that is paused
 -- or drains: that number rests on a look from before. A `deferred` one waits for the job of its cron entry that has not ended.
--- No lock: its birth is an appended row, which waits for nobody and goes with a rollback.
+-- No lock: it is counted in an appended row, which waits for nobody and goes with a rollback.
 -- Run in the host's transaction by `enqueue`. Postgres' clock, not its now(), which stands still in a transaction.
 -- Index: queues_pkey.
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now
 ), due AS MATERIALIZED (
     SELECT now, coalesce(%(scheduled_at)s::timestamptz, now + %(delay)s::interval) AS at FROM moment
-), birth AS MATERIALIZED (
+), first AS MATERIALIZED (
     SELECT *, CASE WHEN %(is_deferred)s THEN 'deferred' WHEN at > now THEN 'scheduled'
         WHEN %(dispatch_no)s::bigint > 0 AND NOT EXISTS (
             SELECT FROM opsjobs.queues WHERE name = %(queue)s AND is_paused) THEN 'queued' ELSE 'available' END AS state
     FROM due
 ), counted AS (
-    INSERT INTO opsjobs.birth_slips (at, queue, born) SELECT now, %(queue)s, 1 FROM moment
+    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued) SELECT now, %(queue)s, 1 FROM moment
 )
 INSERT INTO opsjobs.jobs (task, queue, lane, state, priority, args, meta, tags, max_attempts, timeout_seconds,
     deadline_at, created_at, due_at, dispatch_no, dispatched_at, limiter, partition, weight, cron_entry)
@@ -23,5 +23,5 @@ SELECT %(task)s, %(queue)s, %(lane)s, state, %(priority)s::smallint, %(args)s::j
     %(max_attempts)s::int, %(timeout_seconds)s::int, at + %(deadline)s::interval, now, at,
     CASE state WHEN 'queued' THEN %(dispatch_no)s::bigint ELSE 0 END, CASE state WHEN 'queued' THEN now END,
     %(limiter)s::text, %(partition)s::text, %(weight)s::int, %(cron_entry)s::text
-FROM birth
+FROM first
 RETURNING id, state, dispatch_no

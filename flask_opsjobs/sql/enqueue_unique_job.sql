@@ -14,7 +14,7 @@ WITH moment AS MATERIALIZED (
     FROM due, unnest(%(keys)s::bytea[]) AS k(key) ORDER BY k.key
     ON CONFLICT (key) DO NOTHING
     RETURNING key
-), born AS (
+), inserted AS (
     INSERT INTO opsjobs.jobs (id, task, queue, lane, state, priority, args, meta, tags, max_attempts, timeout_seconds,
         deadline_at, created_at, due_at, unique_key, unique_until, limiter, partition, weight, cron_entry)
     SELECT id, %(task)s, %(queue)s, %(lane)s, 
@@ -25,6 +25,6 @@ WITH moment AS MATERIALIZED (
     FROM due WHERE (SELECT count(*) FROM taken) = cardinality(%(keys)s::bytea[])
     RETURNING id, state
 ), counted AS (
-    INSERT INTO opsjobs.birth_slips (at, queue, born) SELECT now, %(queue)s, 1 FROM moment WHERE EXISTS (SELECT FROM born)
+    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued) SELECT now, %(queue)s, 1 FROM moment WHERE EXISTS (SELECT FROM inserted)
 )
-SELECT due.id, born.state FROM due LEFT JOIN born USING (id)
+SELECT due.id, inserted.state FROM due LEFT JOIN inserted USING (id)

@@ -19,4 +19,4 @@ WITH freed AS (
     FROM owed JOIN locked USING (limiter, partition)
     WHERE b.limiter = owed.limiter AND b.partition = owed.partition
 )
-INSERT INTO opsjobs.limit_slips (at, limiter, admitted) SELECT taken_at, limiter, -1 FROM freed
+INSERT INTO opsjobs.limit_count_deltas (at, limiter, admitted) SELECT taken_at, limiter, -1 FROM freed

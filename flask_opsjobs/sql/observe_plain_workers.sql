@@ -1,4 +1,4 @@
--- Notes the RQ workers that were seen in Redis and are not ours: new ones are born, known ones live on.
+-- Notes the RQ workers that were seen in Redis and are not ours: new ones are registered, known ones live on.
 -- `beat_at` and `counts.rq_ttl_seconds` together say until when RQ itself would believe in it.
 -- An OpsWorker bears the same name in Redis and keeps its row: it beats for itself.
 -- Run by the observe loop. Index: workers_name_key.

@@ -4,4 +4,4 @@ WITH recalled AS (
     UPDATE opsjobs.jobs SET state = 'available', dispatched_at = NULL
     WHERE id = %(id)s AND state = 'queued' AND dispatch_no = %(dispatch_no)s RETURNING limiter
 )
-INSERT INTO opsjobs.limit_slips (at, limiter, put_back) SELECT %(now)s, limiter, 1 FROM recalled
+INSERT INTO opsjobs.limit_count_deltas (at, limiter, put_back) SELECT %(now)s, limiter, 1 FROM recalled

@@ -1,4 +1,4 @@
--- Finds a plain RQ worker by its name, or writes its birth. Returns its id.
+-- Finds a plain RQ worker by its name, or registers it. Returns its id.
 -- Being asked for it is a sign of life, so one that was given up comes back.
 -- Run by the work horse of a plain worker before it claims. Index: workers_name_key.
 INSERT INTO opsjobs.workers AS w

@@ -1,4 +1,4 @@
--- Writes a worker's birth. Returns its id.
+-- Registers a worker. Returns its id.
 -- A name that stands already was noted by the observer a moment before, as a plain worker: the row is taken over.
 -- Run by an OpsWorker when it starts. Index: workers_name_key.
 INSERT INTO opsjobs.workers AS w

@@ -1,6 +1,6 @@
 -- Removes the oldest jobs of one final state that ended before %(before)s, at most %(limit)s: a row for each. Their
 -- attempts and outputs go with them; a unique lock has no foreign key and stays as long as it guards.
--- SKIP LOCKED: somebody retries that job right now. The removal is counted, so that the books balance.
+-- SKIP LOCKED: somebody retries that job right now. The deletion is counted, for the integrity check.
 -- Run by the retain loop and by `flask opsjobs retain`. Index: jobs_to_retain.
 WITH old AS MATERIALIZED (
     SELECT id FROM opsjobs.jobs
@@ -9,7 +9,7 @@ WITH old AS MATERIALIZED (
 ), gone AS (
     DELETE FROM opsjobs.jobs j USING old WHERE j.id = old.id RETURNING j.queue
 ), counted AS (
-    INSERT INTO opsjobs.birth_slips (at, queue, pruned)
+    INSERT INTO opsjobs.job_count_deltas (at, queue, deleted)
     SELECT clock_timestamp(), queue, count(*) FROM gone GROUP BY queue
 )
 SELECT FROM gone

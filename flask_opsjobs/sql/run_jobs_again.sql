@@ -1,8 +1,8 @@
 -- Records a new job, due now, for each final one: the same call with the same options, without its deadline, linking back.
 -- Returns (new id, old id). Those of %(guarded)s are to have a unique lock, which the caller takes next.
--- The caller holds the old rows. Their births are counted, so that the books balance.
+-- The caller holds the old rows. The new jobs are counted as enqueued, for the integrity check.
 -- Run by the doorway. Index: jobs_pkey.
-WITH born AS (
+WITH inserted AS (
     INSERT INTO opsjobs.jobs (task, queue, lane, state, priority, args, meta, tags, max_attempts, timeout_seconds,
         created_at, due_at, unique_key, unique_until, run_again_from,
         limiter, partition, weight)
@@ -15,6 +15,6 @@ WITH born AS (
     ORDER BY id
     RETURNING id, run_again_from, queue
 ), counted AS (
-    INSERT INTO opsjobs.birth_slips (at, queue, born) SELECT %(now)s, queue, count(*) FROM born GROUP BY queue
+    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued) SELECT %(now)s, queue, count(*) FROM inserted GROUP BY queue
 )
-SELECT id, run_again_from FROM born
+SELECT id, run_again_from FROM inserted

@@ -1,10 +1,11 @@
--- Notes in the books what Redis and the beats lacked or had too much; 0 for every queue that is not named.
--- Run by the keep_books loop. Index: books_pkey.
-INSERT INTO opsjobs.books AS b (queue, counted_at, took_seconds, born, pruned, kept, waiting, queued, started,
+-- Writes how many jobs of each queue Redis and the heartbeats lack or have too much; 0 for every queue that is not
+-- named.
+-- Run by the check_integrity loop. Index: integrity_checks_pkey.
+INSERT INTO opsjobs.integrity_checks AS i (queue, counted_at, took_seconds, enqueued, deleted, stored, waiting, queued, started,
     compared_at, queued_nowhere, started_unheld, deliveries_without_row)
 SELECT names.queue, %(now)s, 0, 0, 0, 0, 0, 0, 0, %(now)s, coalesce(nowhere, 0), coalesce(unheld, 0), coalesce(strays, 0)
 FROM (
-    SELECT queue FROM opsjobs.books UNION SELECT unnest(%(queues)s::text[])
+    SELECT queue FROM opsjobs.integrity_checks UNION SELECT unnest(%(queues)s::text[])
 ) AS names LEFT JOIN unnest(%(queues)s::text[], %(nowhere)s::bigint[], %(unheld)s::bigint[], %(strays)s::bigint[])
     AS found (queue, nowhere, unheld, strays) USING (queue)
 ORDER BY names.queue

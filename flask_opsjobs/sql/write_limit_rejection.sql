@@ -1,7 +1,7 @@
 -- Keeps the evidence of one call that a limiter rejected, and counts it.
 -- Run after the host's transaction has ended, also when it was rolled back, on a connection of ours. Appends only.
 WITH counted AS (
-    INSERT INTO opsjobs.limit_slips (at, limiter, rejected) VALUES (%(at)s, %(limiter)s, 1)
+    INSERT INTO opsjobs.limit_count_deltas (at, limiter, rejected) VALUES (%(at)s, %(limiter)s, 1)
 )
 INSERT INTO opsjobs.limit_rejections (at, limiter, partition, task, weight, code, read)
 VALUES (%(at)s, %(limiter)s, %(partition)s, %(task)s, %(weight)s, %(code)s, %(read)s::jsonb)

@@ -152,7 +152,7 @@ def test_without_the_workers_declaration_the_new_job_takes_no_unique_lock(
     del bench.host.tasks[task.name]
     now = read_clock(bench.connection) + timedelta(hours=2)
     plan = operator.plan("job.run_again", [f"job/{job_id}"], actor="anna", now=now)
-    assert "not guarded" in (plan.items[0].note or "")
+    assert "gets no unique lock" in (plan.items[0].note or "")
     assert operator.run("job.run_again", [f"job/{job_id}"], **WHY, now=now).is_done
     new = bench.row("SELECT * FROM opsjobs.jobs WHERE run_again_from = %s", job_id)
     assert (new["unique_key"], new["unique_until"]) == (None, None)

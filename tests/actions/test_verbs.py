@@ -186,8 +186,8 @@ def test_run_again_copies_the_call_and_links_back(
     assert (new["attempt"], new["dispatch_no"], new["deadline_at"]) == (0, 0, None)
     assert new["timeout_seconds"] == 9
     assert receipt.done[0].note == f"it runs again as job {new['id']}"
-    counted = bench.row("SELECT sum(born) AS born FROM opsjobs.birth_slips")
-    assert counted["born"] == 2
+    counted = bench.row("SELECT sum(enqueued) AS enqueued FROM opsjobs.job_count_deltas")
+    assert counted["enqueued"] == 2
 
 
 def test_delete_takes_everything_but_the_audit(
@@ -200,7 +200,7 @@ def test_delete_takes_everything_but_the_audit(
     assert event["sequence"] == receipt.audit_sequence
     assert event["before"][f"job/{job_id}"]["ended_by"] == "exhausted"
     assert event["after"] == {f"job/{job_id}": None}
-    assert bench.row("SELECT sum(pruned) AS pruned FROM opsjobs.birth_slips")["pruned"] == 1
+    assert bench.row("SELECT sum(deleted) AS deleted FROM opsjobs.job_count_deltas")["deleted"] == 1
 
 
 def test_what_was_handed_out_leaves_redis_when_it_is_canceled(

@@ -53,7 +53,7 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
                 holding=[f"{held.id}-1"], **found,
             )  # fmt: skip
         rows.make_loops(session, process=_name("process", request.param))
-        rows.make_book(session, queue=queue)
+        rows.make_integrity_check(session, queue=queue)
         rows.make_entry(session, jobs["queued"])
         session.add(Queue(name=queue, is_paused=True, paused_by=actor, created_at=rows.ago(days=1)))
         target = f"queue/{queue}"

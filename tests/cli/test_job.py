@@ -16,7 +16,15 @@ from tests.support.engine import Bench
 
 RecordJob = Callable[..., int]
 REASON = ("--reason", "because it is a test")
-TABLES = ("jobs", "attempts", "queues", "unique_locks", "previews", "audit_events", "birth_slips")
+TABLES = (
+    "jobs",
+    "attempts",
+    "queues",
+    "unique_locks",
+    "previews",
+    "audit_events",
+    "job_count_deltas",
+)
 
 
 @pytest.fixture

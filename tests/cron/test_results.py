@@ -37,7 +37,7 @@ def test_a_slot_in_time_runs(every_ten: EveryTen) -> None:
     slot = scheduler.bench.row("SELECT * FROM opsjobs.cron_slots")
     assert slot["job_id"] == job["id"]
     # Counted where it was born, so that the books balance.
-    assert scheduler.bench.rows("SELECT sum(born) AS born FROM opsjobs.birth_slips") == [
+    assert scheduler.bench.rows("SELECT sum(born) AS born FROM opsjobs.job_count_deltas") == [
         {"born": 1}
     ]
     scheduler.look(START + 10 * MINUTE)

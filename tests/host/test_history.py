@@ -45,7 +45,7 @@ def test_a_day_is_lived_once_and_ends_well(
     # What the charts add up to is what ended while somebody counted.
     counted = """
         SELECT (SELECT sum(finished + failed + canceled) FROM opsjobs.rollups WHERE queue = ''),
-               (SELECT count(*) FROM opsjobs.jobs, opsjobs.rollup_head h
+               (SELECT count(*) FROM opsjobs.jobs, opsjobs.rollup_position h
                 WHERE ended_at >= h.counted_from AND ended_at < h.counted_until)
     """
     ((summed, ended),) = rows(counted)

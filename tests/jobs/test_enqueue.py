@@ -132,7 +132,7 @@ def test_a_job_for_later_is_scheduled(db: SQLAlchemy, add: Task, other: Engine) 
 def test_the_clock_is_postgres_own_and_moves_within_a_transaction(
     db: SQLAlchemy, add: Task, other: Engine
 ) -> None:
-    """`now()` stands still in a transaction: a long one would record jobs that are born old."""
+    """`now()` stands still in a transaction: a long one would insert jobs with an old time."""
     begun = db.session.execute(text("SELECT now()")).scalar_one()
     add.enqueue(1)
     add.enqueue(1)

@@ -1,4 +1,4 @@
-"""A process that is killed in the middle of keeping the books leaves them as they were, or whole."""
+"""A process that is killed in the middle of an integrity check leaves its rows as they were, or whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.lifeline.test_books import Keeper
+from tests.lifeline.test_integrity import Keeper
 from tests.support.engine import Bench
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
@@ -19,11 +19,11 @@ KEEP_AND_HOLD = """
 import signal
 from flask_opsjobs.db import connect_apart
 from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.loops import keep_books
+from flask_opsjobs.loops import check_integrity
 from flask_opsjobs.loops.one_pass import Runner
 from tests.support.host import create_app
 
-count = keep_books.books.count
+count = check_integrity.integrity.count
 
 def hold(*_):
     print("holds", flush=True)
@@ -37,14 +37,14 @@ def count_and_hold(connection, now):
 {patch}
 host = create_app().extensions["opsjobs"]
 connection = connect_apart(host.engine)
-Runner(keep_books.LOOP, host, "killed").run_once(connection, read_clock(connection))
+Runner(check_integrity.LOOP, host, "killed").run_once(connection, read_clock(connection))
 """
-BEFORE_COMMIT = "keep_books.books.count = count_and_hold"
-BEFORE_COMPARING = "keep_books._compare = hold"
+BEFORE_COMMIT = "check_integrity.integrity.count = count_and_hold"
+BEFORE_COMPARING = "check_integrity._compare = hold"
 
 
-def kept(bench: Bench) -> list[dict[str, Any]]:
-    return bench.rows("SELECT * FROM opsjobs.books ORDER BY queue")
+def stored(bench: Bench) -> list[dict[str, Any]]:
+    return bench.rows("SELECT * FROM opsjobs.integrity_checks ORDER BY queue")
 
 
 def keep_and_die(bench: Bench, children: Children, patch: str) -> None:
@@ -63,19 +63,19 @@ def test_killed_in_the_middle_of_a_pass(
     record_job()
     before = keeper.look()["default"]
     bench.connection.execute(
-        "UPDATE opsjobs.books SET counted_at = counted_at - interval '1 hour',"
+        "UPDATE opsjobs.integrity_checks SET counted_at = counted_at - interval '1 hour',"
         " compared_at = compared_at - interval '1 hour'"
     )
-    old = kept(bench)
+    old = stored(bench)
     record_job()
     record_job(queue="mail")
     keep_and_die(bench, children, patch)
-    found = kept(bench)
+    found = stored(bench)
     if patch == BEFORE_COMMIT:
         assert found == old
     else:
         # Both queues of one count, and what was compared is as old as it was.
-        assert [(row["queue"], row["kept"], row["born"]) for row in found] == [
+        assert [(row["queue"], row["stored"], row["enqueued"]) for row in found] == [
             ("default", 2, 2),
             ("mail", 1, 1),
         ]
@@ -83,5 +83,5 @@ def test_killed_in_the_middle_of_a_pass(
         assert found[0]["compared_at"] == old[0]["compared_at"]
     # Nobody waits for the dead: its lock went with it.
     after = keeper.look_twice()
-    assert (before.kept, after["default"].kept, after["mail"].kept) == (1, 2, 1)
-    assert all(book.is_balanced and book.compared_at == keeper.now for book in after.values())
+    assert (before.stored, after["default"].stored, after["mail"].stored) == (1, 2, 1)
+    assert all(check.is_balanced and check.compared_at == keeper.now for check in after.values())

@@ -1,4 +1,4 @@
-"""Workers speak for themselves: birth, beats, what they disown, farewell; a wrong word costs at most a second run."""
+"""Workers speak for themselves: start, beats, what they disown, farewell; a wrong word costs at most a second run."""
 
 from __future__ import annotations
 

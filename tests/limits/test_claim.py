@@ -75,8 +75,8 @@ def test_a_claim_takes_a_token_and_a_lease(bench: Bench, limited: Limited, commi
     bucket = bench.row("SELECT * FROM opsjobs.buckets")
     assert (bucket["tokens"], bucket["admitted"], bucket["partition"]) == (1.0, 1, "0")
     assert leases(bench) == [(job_id, 1)]
-    slip = bench.row("SELECT * FROM opsjobs.limit_slips")
-    assert (slip["limiter"], slip["admitted"], slip["put_back"]) == ("api", 1, 0)
+    counted = bench.row("SELECT * FROM opsjobs.limit_count_deltas")
+    assert (counted["limiter"], counted["admitted"], counted["put_back"]) == ("api", 1, 0)
 
 
 def test_without_a_token_the_job_goes_back(bench: Bench, limited: Limited, commit: Commit) -> None:
@@ -89,7 +89,7 @@ def test_without_a_token_the_job_goes_back(bench: Bench, limited: Limited, commi
     assert (job["state"], job["attempt"], job["dispatched_at"]) == ("available", 0, None)
     assert bench.rows("SELECT 1 FROM opsjobs.attempts WHERE job_id = %s", two) == []
     assert bench.dispatch(lane()) == 0
-    assert bench.row("SELECT sum(put_back) AS n FROM opsjobs.limit_slips")["n"] == 1
+    assert bench.row("SELECT sum(put_back) AS n FROM opsjobs.limit_count_deltas")["n"] == 1
 
 
 def test_a_full_concurrency_holds_until_an_end(

@@ -194,7 +194,7 @@ def test_what_limiters_counted_is_summed_per_minute(
     Runner(roll_up.LOOP, host).run_once(bench.connection)
     row = bench.row("SELECT sum(admitted) AS n FROM opsjobs.limit_minutes")
     assert row["n"] == 3
-    assert bench.rows("SELECT 1 FROM opsjobs.limit_slips") == []
+    assert bench.rows("SELECT 1 FROM opsjobs.limit_count_deltas") == []
 
 
 def test_an_idle_bucket_goes_and_one_that_still_means_something_stays(

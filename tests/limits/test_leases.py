@@ -201,8 +201,8 @@ def test_a_job_that_is_handed_back_gives_its_tokens_back(
     assert held(bench) == [other]
     assert tokens_at(bench, now + timedelta(seconds=2)) == pytest.approx(3, abs=0.01)
     bucket_row = bench.row("SELECT admitted FROM opsjobs.buckets")
-    slips = bench.row("SELECT sum(admitted) AS admitted FROM opsjobs.limit_slips")
-    assert (bucket_row["admitted"], slips["admitted"]) == (1, 1)
+    counted = bench.row("SELECT sum(admitted) AS admitted FROM opsjobs.limit_count_deltas")
+    assert (bucket_row["admitted"], counted["admitted"]) == (1, 1)
 
 
 def test_tokens_that_had_no_room_meanwhile_are_not_given_back(

@@ -41,8 +41,8 @@ def test_the_call_that_finds_no_token_raises(
     db.session.commit()
     assert count(bench) == 3
     assert rejections(bench) == [("api", "7", "limit_tokens")]
-    slip = bench.row("SELECT sum(rejected) AS n FROM opsjobs.limit_slips")
-    assert slip["n"] == 1
+    counted = bench.row("SELECT sum(rejected) AS n FROM opsjobs.limit_count_deltas")
+    assert counted["n"] == 1
 
 
 @pytest.mark.parametrize("end", ["rollback", "commit"])

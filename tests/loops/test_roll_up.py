@@ -1,4 +1,4 @@
-"""The roll_up loop: births are counted exactly, minutes once, depths say how they are known."""
+"""The roll_up loop: enqueued jobs are counted exactly, minutes once, depths say how they are known."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def roll(bench: Bench, now: datetime, runner: Runner | None = None) -> None:
         pass
 
 
-def born(bench: Bench) -> dict[str, tuple[int, int]]:
-    """Born and pruned by queue: the sums and what is not folded yet."""
+def enqueued(bench: Bench) -> dict[str, tuple[int, int]]:
+    """Enqueued and deleted by queue: the sums and what is not folded yet."""
     rows = bench.rows(
-        "SELECT queue, sum(born)::int AS born, sum(pruned)::int AS pruned FROM ("
-        " SELECT queue, born, pruned FROM opsjobs.births"
-        " UNION ALL SELECT queue, born, pruned FROM opsjobs.birth_slips) b GROUP BY queue"
+        "SELECT queue, sum(enqueued)::int AS enqueued, sum(deleted)::int AS deleted FROM ("
+        " SELECT queue, enqueued, deleted FROM opsjobs.enqueue_counts"
+        " UNION ALL SELECT queue, enqueued, deleted FROM opsjobs.job_count_deltas) b GROUP BY queue"
     )
-    return {row["queue"]: (row["born"], row["pruned"]) for row in rows}
+    return {row["queue"]: (row["enqueued"], row["deleted"]) for row in rows}
 
 
-class TestBirths:
+class TestEnqueueCounts:
     def test_every_way_of_recording_is_counted(
         self, bench: Bench, note: Task, opsjobs: OpsJobs, db: SQLAlchemy
     ) -> None:
@@ -61,9 +61,9 @@ class TestBirths:
         assert once.enqueue_many([{"text": "a"}, {"text": "b"}, {"text": "b"}]).count == 1
         assert once.enqueue_many([{"text": "a"}]).count == 0
         db.session.commit()
-        assert born(bench) == {"default": (8, 0), "single": (2, 0)}
+        assert enqueued(bench) == {"default": (8, 0), "single": (2, 0)}
 
-    def test_what_is_rolled_back_was_not_born(
+    def test_what_is_rolled_back_was_not_enqueued(
         self, bench: Bench, note: Task, db: SQLAlchemy
     ) -> None:
         note.enqueue(text="kept")
@@ -73,7 +73,7 @@ class TestBirths:
         db.session.commit()
         note.enqueue(text="gone")
         db.session.rollback()
-        assert born(bench) == {"default": (1, 0)}
+        assert enqueued(bench) == {"default": (1, 0)}
 
     def test_two_transactions_of_a_host_do_not_wait_for_each_other(
         self, bench: Bench, note: Task, db: SQLAlchemy
@@ -82,9 +82,9 @@ class TestBirths:
             note.options(session=one).enqueue(text="a")
             note.options(session=two).enqueue(text="b")  # would wait for ever if they did
             two.commit()
-            assert born(bench) == {"default": (1, 0)}
+            assert enqueued(bench) == {"default": (1, 0)}
             one.commit()
-        assert born(bench) == {"default": (2, 0)}
+        assert enqueued(bench) == {"default": (2, 0)}
 
     def test_removal_is_counted(
         self, bench: Bench, start_job: StartJob, record_job: RecordJob, now: datetime
@@ -93,35 +93,37 @@ class TestBirths:
         record_job()
         later = now + timedelta(days=100)
         assert retention.retain(bench.connection, bench.host.settings, later)["finished jobs"] == 1
-        assert born(bench) == {"default": (2, 1)}
+        assert enqueued(bench) == {"default": (2, 1)}
 
-    def test_an_operators_run_again_is_a_birth_and_a_delete_a_removal(
+    def test_an_operators_run_again_counts_as_enqueued_and_a_delete_as_deleted(
         self, bench: Bench, start_job: StartJob, opsjobs: OpsJobs
     ) -> None:
         job_id = start_job(bench)
         bench.record(job_id, 1, Outcome("returned"))
-        opsjobs.operator.run_again([job_id], actor="ops-demo", reason="the books are watched")
-        assert born(bench) == {"default": (2, 0)}
-        opsjobs.operator.delete([job_id], actor="ops-demo", reason="the books are watched")
-        assert born(bench) == {"default": (2, 1)}
+        opsjobs.operator.run_again(
+            [job_id], actor="ops-demo", reason="the integrity check is watched"
+        )
+        assert enqueued(bench) == {"default": (2, 0)}
+        opsjobs.operator.delete([job_id], actor="ops-demo", reason="the integrity check is watched")
+        assert enqueued(bench) == {"default": (2, 1)}
 
-    def test_slips_are_folded_and_the_sums_stay(
+    def test_counter_rows_are_folded_and_the_sums_stay(
         self, bench: Bench, record_job: RecordJob, now: datetime
     ) -> None:
         for _ in range(3):
             record_job()
         record_job(queue="mail")
-        before = born(bench)
+        before = enqueued(bench)
         roll(bench, now)
-        assert bench.rows("SELECT * FROM opsjobs.birth_slips") == []
-        assert born(bench) == before == {"default": (3, 0), "mail": (1, 0)}
+        assert bench.rows("SELECT * FROM opsjobs.job_count_deltas") == []
+        assert enqueued(bench) == before == {"default": (3, 0), "mail": (1, 0)}
         roll(bench, now + timedelta(days=3))
         record_job()
         roll(bench, now + timedelta(days=6))
         rows = bench.rows(
-            "SELECT extract(epoch FROM minute)::int AS at, queue, born FROM opsjobs.births"
+            "SELECT extract(epoch FROM minute)::int AS at, queue, enqueued FROM opsjobs.enqueue_counts"
         )
-        assert sorted((row["at"], row["queue"], row["born"]) for row in rows) == [
+        assert sorted((row["at"], row["queue"], row["enqueued"]) for row in rows) == [
             (0, "default", 4),
             (0, "mail", 1),
         ]
@@ -132,13 +134,13 @@ class TestBirths:
         with Session(bench.host.engine) as session:
             note.options(session=session).enqueue(text="slow")
             roll(bench, now + timedelta(minutes=30))
-            assert born(bench) == {}
+            assert enqueued(bench) == {}
             session.commit()
         roll(bench, now + timedelta(minutes=31))
-        assert bench.rows("SELECT * FROM opsjobs.birth_slips") == []
-        assert born(bench) == {"default": (1, 0)}
+        assert bench.rows("SELECT * FROM opsjobs.job_count_deltas") == []
+        assert enqueued(bench) == {"default": (1, 0)}
 
-    def test_recording_folding_and_removing_at_once_lose_no_birth(
+    def test_recording_folding_and_removing_at_once_lose_no_count(
         self, app: Flask, make_bench: MakeBench, note: Task, now: datetime
     ) -> None:
         benches = [make_bench() for _ in range(4)]
@@ -174,7 +176,7 @@ class TestBirths:
         )
         assert answers == [None] * 5
         roll(benches[0], now)
-        assert born(benches[0]) == {"default": (80, 40)}
+        assert enqueued(benches[0]) == {"default": (80, 40)}
 
 
 class TestMinutes:
@@ -231,15 +233,15 @@ class TestMinutes:
         runner = Runner(roll_up.LOOP, bench.host, "one")
         # Bounded: a pass takes a quarter of an hour, and says that there is more.
         assert runner.run_once(bench.connection, now + timedelta(hours=10)) is True
-        (head,) = bench.rows("SELECT * FROM opsjobs.rollup_head")
-        assert head["counted_until"] == minute + timedelta(minutes=14)
+        (position,) = bench.rows("SELECT * FROM opsjobs.rollup_position")
+        assert position["counted_until"] == minute + timedelta(minutes=14)
         roll(bench, now + timedelta(hours=10))
         (sums,) = bench.rows(
             "SELECT count(*)::int AS minutes, sum(finished)::int AS finished FROM opsjobs.rollups WHERE queue = ''"
         )
         assert sums == {"minutes": 3, "finished": 3}
-        (head,) = bench.rows("SELECT * FROM opsjobs.rollup_head")
-        assert head["counted_until"] == minute + timedelta(hours=10) - timedelta(minutes=1)
+        (position,) = bench.rows("SELECT * FROM opsjobs.rollup_position")
+        assert position["counted_until"] == minute + timedelta(hours=10) - timedelta(minutes=1)
 
     def test_any_number_of_loops_count_each_minute_once(
         self, make_bench: MakeBench, record_job: RecordJob, now: datetime
@@ -261,9 +263,9 @@ class TestMinutes:
         minute = now.replace(second=0, microsecond=0)
         self.end(bench, record_job, minute, "returned")
         roll(bench, now + timedelta(minutes=5))
-        (before,) = bench.rows("SELECT * FROM opsjobs.rollup_head")
+        (before,) = bench.rows("SELECT * FROM opsjobs.rollup_position")
         roll(bench, now - timedelta(minutes=5))
-        assert bench.rows("SELECT * FROM opsjobs.rollup_head") == [before]
+        assert bench.rows("SELECT * FROM opsjobs.rollup_position") == [before]
 
 
 class TestDepths:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.host import Host
-from flask_opsjobs.overview.models import Depth, Rollup, RollupHead
+from flask_opsjobs.overview.models import Depth, Rollup, RollupPosition
 from flask_opsjobs.overview.pace_queries import Pace, find_pace
 
 NOW = datetime(2026, 11, 24, 2, 14, 7, tzinfo=UTC)
@@ -23,9 +23,9 @@ def session(host: Host) -> Iterator[Session]:
 
 
 def counted(session: Session, start: datetime, end: datetime) -> None:
-    """Moves the head; the loop's own tests show how it comes there."""
-    head = session.get_one(RollupHead, 1)
-    head.counted_from, head.counted_until = start, end
+    """Sets the position; the tests of the loop show how it moves."""
+    position = session.get_one(RollupPosition, 1)
+    position.counted_from, position.counted_until = start, end
     session.flush()
 
 

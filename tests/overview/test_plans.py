@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.db import Connection, connect_apart
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.lifecycle import FINAL, STATES
-from flask_opsjobs.lifeline import book_queries
+from flask_opsjobs.lifeline import integrity_queries
 from flask_opsjobs.overview import attention_queries, badges, pace_queries
 from flask_opsjobs.overview.histogram import BOUNDS
 from flask_opsjobs.web._reads import Reading, reading
@@ -35,7 +35,7 @@ INSERT INTO opsjobs.audit_events (sequence, at, actor, via, action, subject, out
 SELECT n, now() - n * interval '1 s', 'ops', 'page', 'job.retry', 'job/1', 'done', '', '', '', ''
 FROM generate_series(1, 20000) n;
 UPDATE opsjobs.audit_head SET sequence = 20000, hash = 'x';
-INSERT INTO opsjobs.births (minute, queue, born)
+INSERT INTO opsjobs.enqueue_counts (minute, queue, enqueued)
 SELECT date_trunc('minute', now()) - m * interval '1 min', 'queue_' || q, 5
 FROM generate_series(1, 2000) m, generate_series(0, 6) q;
 INSERT INTO opsjobs.workers (name, kind, host, pid, queues, state, started_at, beat_at, ended_at)
@@ -43,9 +43,7 @@ SELECT 'e' || n, 'forking', 'h', n, '{queue_1}', CASE WHEN n > 5 THEN 'missing' 
     now() - n * interval '1 h', now(), CASE WHEN n > 5 THEN now() - n * interval '1 h' END
 FROM generate_series(1, 2000) n;
 """
-_ANALYZE = (
-    "ANALYZE opsjobs.rollups, opsjobs.depths, opsjobs.audit_events, opsjobs.births, opsjobs.workers"
-)
+_ANALYZE = "ANALYZE opsjobs.rollups, opsjobs.depths, opsjobs.audit_events, opsjobs.enqueue_counts, opsjobs.workers"
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +132,10 @@ def test_the_pace_reads_its_window(
     assert seen.most_rows <= minutes * 8 + 10
 
 
-def test_the_books_are_a_row_for_each_queue(plans: tuple[EveryPlan, Reading]) -> None:
+def test_the_integrity_check_is_a_row_for_each_queue(plans: tuple[EveryPlan, Reading]) -> None:
     seen, read = plans
-    book_queries.list_books(read.session)
-    assert seen.indexes == {"books_pkey"}
+    integrity_queries.list_integrity_checks(read.session)
+    assert seen.indexes == {"integrity_checks_pkey"}
 
 
 # --- the loops, on connections of their own
@@ -155,7 +153,7 @@ _CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
     "count_ended_jobs": ({"jobs_to_retain"}, {"states": list(FINAL), "bounds": list(BOUNDS)}),
     "find_first_end": ({"jobs_to_retain"}, {"states": list(FINAL)}),
     "sample_depths": ({"jobs_by_state"}, {"states": _LIVE, "most": 1_000, "queues": ["mail"]}),
-    "fold_old_births": ({"births_pkey"}, {"limit": 100}),
+    "fold_old_enqueue_counts": ({"enqueue_counts_pkey"}, {"limit": 100}),
     "retain_rollups": ({"rollups_pkey"}, {"limit": 100}),
     "retain_depths": ({"depths_pkey"}, {"limit": 100}),
     "list_unheld_jobs": ({"jobs_started", "workers_pkey"}, {"limit": 20_000}),

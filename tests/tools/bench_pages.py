@@ -93,9 +93,9 @@ def _live_workers(connection: psycopg.Connection[Any]) -> None:
     queues = ["billing", "crm", "default", "mail", "reports"]
     for number in range(WORKERS):
         name = f"web-{number % 3}-{2_000 + number}-c0ffee"
-        born = {"name": name, "host": f"web-{number % 3}", "pid": 2_000 + number}
+        values = {"name": name, "host": f"web-{number % 3}", "pid": 2_000 + number}
         worker_id = workers.register(
-            connection, kind="forking", version="2026.11.3", queues=queues, now=now, **born
+            connection, kind="forking", version="2026.11.3", queues=queues, now=now, **values
         )
         holding = held[number : number + 1]
         workers.beat(connection, worker_id, 1, holding, 0.4, 84_000, {"finished": 61}, now)

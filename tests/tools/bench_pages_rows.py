@@ -7,7 +7,7 @@ and took another time. Every other column stays as production left it, and `requ
 filled. How often each task, state and end occurs is said in the tables below.
 
 Indexes are taken away, built anew from their own definitions, and then the last `LATE` rows pass through them, so that
-they are as a busy database has them. Birth slips are summed per minute and queue from the rows. No unique locks are
+they are as a busy database has them. Counter rows are summed per minute and queue from the rows. No unique locks are
 made: pages do not read them.
 """
 
@@ -44,14 +44,14 @@ _COPIES = """
         abs(hashint8extended(n, 1)) AS chance, abs(hashint8extended(n, 2)) %% {ACCOUNTS} AS account,
         CASE WHEN n <= %(final)s THEN abs(hashint8extended(n, 3)) %% {SLOTS} ELSE {SLOTS} + n - %(final)s END AS slot,
         CASE WHEN n <= %(final)s THEN %(now)s - interval '{DAYS} d' * (1 - n / %(final)s::float8)
-             ELSE %(now)s - interval '2 h' * ((%(last)s - n) / %(live)s::float8) END AS born) AS c
+             ELSE %(now)s - interval '2 h' * ((%(last)s - n) / %(live)s::float8) END AS created) AS c
     JOIN sample.picks p USING (slot) JOIN sample.jobs j ON j.id = p.job_id
     CROSS JOIN LATERAL (SELECT CASE WHEN j.ended_at IS NULL THEN 1 ELSE
         least(1 + 200 * power(c.chance %% 1000 / 1000.0, 4)::float8,
-              extract(epoch FROM %(now)s - born)::float8
+              extract(epoch FROM %(now)s - created)::float8
               / greatest(extract(epoch FROM j.ended_at - j.created_at)::float8, 1e-6)) END AS longer) AS l
 """.format(**globals())
-_MOMENT = "c.born + (s.{0} - j.created_at) * l.longer"
+_MOMENT = "c.created + (s.{0} - j.created_at) * l.longer"
 _MARKED = (
     f"replace(replace(s.{{0}}::text, '{ACCOUNT}', c.account::text), '{NUMBER}', n::text)::{{1}}"
 )
@@ -73,8 +73,8 @@ def fill(connection: Connection, rows: int) -> None:
     _copy(connection, known, rows - LATE + 1, rows)
     connection.execute("SELECT setval(pg_get_serial_sequence('opsjobs.jobs', 'id'), %s)", [rows])
     connection.execute(
-        "INSERT INTO opsjobs.birth_slips (at, queue, born) SELECT date_trunc('minute', created_at), queue, count(*) "
-        "FROM opsjobs.jobs GROUP BY 1, 2"
+        "INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued) SELECT date_trunc('minute', created_at), queue, "
+        "count(*) FROM opsjobs.jobs GROUP BY 1, 2"
     )
     connection.execute("RESET session_replication_role; ANALYZE")
 
@@ -114,7 +114,7 @@ def _set_aside(connection: Connection) -> None:
         connection.execute(f"CREATE TABLE sample.{table} AS TABLE opsjobs.{table}")
     connection.execute("ALTER TABLE sample.jobs ADD PRIMARY KEY (id)")
     connection.execute(
-        f"TRUNCATE {_names()}, opsjobs.unique_locks, opsjobs.birth_slips, opsjobs.births"
+        f"TRUNCATE {_names()}, opsjobs.unique_locks, opsjobs.job_count_deltas, opsjobs.enqueue_counts"
     )
 
 

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.operator import Operator
-from flask_opsjobs.overview.models import Rollup, RollupHead
+from flask_opsjobs.overview.models import Rollup, RollupPosition
 from tests.support.browser import chromium
 from tests.support.database import Databases
 from tests.support.policies import AllowAll, ShowAll
@@ -33,7 +33,7 @@ from tests.support.valkey import Valkey
 from tests.web.rows import (
     ago,
     make_attempt,
-    make_book,
+    make_integrity_check,
     make_job,
     make_limited,
     make_limiter,
@@ -76,9 +76,9 @@ def _busy(session: Session, **loops: Any) -> None:
     for _ in range(2):
         make_worker(session, queues=["default", "mail"])
     make_loops(session, **loops)
-    make_book(session)
+    make_integrity_check(session)
     minute = datetime.now(UTC).replace(second=0, microsecond=0)
-    head = session.get_one(RollupHead, 1)
+    head = session.get_one(RollupPosition, 1)
     head.counted_from, head.counted_until = minute - timedelta(days=1), minute - timedelta(minutes=1)  # fmt: skip
     for back in range(2, 60):
         then = minute - timedelta(minutes=back)
@@ -142,7 +142,7 @@ def _long_names(site: Site) -> None:
         make_worker(session, queues=["other" + LONG[5:]])
         make_job(session, queue=LONG, task=LONG)
         make_job(session, queue="other" + LONG[5:], task=LONG)
-        make_book(session, queue=LONG)
+        make_integrity_check(session, queue=LONG)
         for _ in range(3):
             make_job(session, "failed", queue=LONG, task=LONG, ended_at=ago(minutes=4))
         make_limiter(session, LONG, rate=None, per_seconds=None, burst=None, concurrency=100)

@@ -18,13 +18,13 @@ from flask_opsjobs.cron.expression import Schedule
 from flask_opsjobs.cron.transitions import Slot
 from flask_opsjobs.jobs.lifecycle import FINAL, STATES
 from flask_opsjobs.jobs.models import Attempt, Job, Output
-from flask_opsjobs.lifeline.models import Book, LoopRun, Worker
+from flask_opsjobs.lifeline.models import IntegrityCheck, LoopRun, Worker
 from flask_opsjobs.limits.models import Lease, Limiter
 from flask_opsjobs.overview.models import Depth
 from flask_opsjobs.queues.models import Queue
 
 LOOPS = (
-    "dispatch", "stage", "cron", "expire", "watch", "recall", "observe", "retain", "roll_up", "keep_books",
+    "dispatch", "stage", "cron", "expire", "watch", "recall", "observe", "retain", "roll_up", "check_integrity",
 )  # fmt: skip
 ENDS = {"finished": "returned", "failed": "exhausted", "canceled": "canceled"}
 TRACEBACK = """Traceback (most recent call last):
@@ -191,24 +191,24 @@ def make_entry(session: Session, job: Job) -> None:
     )
 
 
-def make_book(session: Session, **values: Any) -> Book:
-    """The books of a queue as counted a moment ago, balanced, flushed."""
+def make_integrity_check(session: Session, **values: Any) -> IntegrityCheck:
+    """The integrity check of a queue as counted a moment ago, without difference, flushed."""
     defaults: dict[str, Any] = {
         "queue": "default",
         "counted_at": ago(seconds=5),
         "took_seconds": 0.01,
-        "born": 9,
-        "pruned": 0,
-        "kept": 9,
+        "enqueued": 9,
+        "deleted": 0,
+        "stored": 9,
         "waiting": 4,
         "queued": 1,
         "started": 1,
         "compared_at": ago(seconds=2),
     }
-    book = Book(**defaults | values)
-    session.add(book)
+    check = IntegrityCheck(**defaults | values)
+    session.add(check)
     session.flush()
-    return book
+    return check
 
 
 def make_limiter(session: Session, name: str = "customer-api", **values: Any) -> Limiter:
@@ -264,7 +264,7 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
         session, jobs["started"], None, progress_done=3, progress_total=9, progress_note="on it"
     )
     make_loops(session)
-    make_book(session)
+    make_integrity_check(session)
     make_entry(session, jobs["queued"])
     make_limiter(session)
     session.add(Queue(name="paused one", is_paused=True, created_at=ago(days=1)))

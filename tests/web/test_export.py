@@ -87,7 +87,7 @@ def test_it_is_read_in_batches_each_in_a_transaction_of_its_own(
     ):
         lines = client.get(f"/ops/jobs{path}", buffered=False).response
         first = "".join(part.decode() for part in islice(lines, 2))
-        # Born after it began: above where it is, so that it ends.
+        # Enqueued after it began: a higher id, so that it ends.
         make_job(session, tags=["all"])
         # Nothing is held while the reader takes its time.
         held = session.execute(

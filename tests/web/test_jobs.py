@@ -78,7 +78,7 @@ def test_pages_follow_one_another_both_ways_and_miss_nothing(
     assert _link(top, "prev") is None
 
 
-def test_a_page_keeps_its_place_while_jobs_are_born(
+def test_a_page_keeps_its_place_while_jobs_are_enqueued(
     client: FlaskClient, session: Session, many: list[int]
 ) -> None:
     older = _link(client.get("/ops/jobs/jobs").text, "next")

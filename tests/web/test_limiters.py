@@ -16,7 +16,7 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.limits.models import Bucket, LimitMinute, LimitRejection
 from flask_opsjobs.limits.page_queries import MOST_LIMITERS
 from flask_opsjobs.operator import Operator
-from flask_opsjobs.overview.models import RollupHead
+from flask_opsjobs.overview.models import RollupPosition
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
 from tests.web.every import soup
@@ -111,8 +111,8 @@ def _cool_down(host: Host, target: str) -> None:
 
 
 def _count_until(session: Session, now: datetime) -> None:
-    head = session.query(RollupHead).one()
-    head.counted_from, head.counted_until = now - timedelta(hours=3), now
+    position = session.query(RollupPosition).one()
+    position.counted_from, position.counted_until = now - timedelta(hours=3), now
     session.commit()
 
 

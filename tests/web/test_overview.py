@@ -18,14 +18,14 @@ from flask_opsjobs.engine.connections import RedisConnections
 from flask_opsjobs.host import Host
 from flask_opsjobs.lifeline.models import LoopRun
 from flask_opsjobs.operator import Operator
-from flask_opsjobs.overview.models import Rollup, RollupHead
+from flask_opsjobs.overview.models import Rollup, RollupPosition
 from flask_opsjobs.queues.models import Queue
 from tests.web.every import soup
 from tests.web.rows import (  # fmt: skip
     ago,
-    make_book,
     make_entry,
     make_event,
+    make_integrity_check,
     make_job,
     make_limited,
     make_limiter,
@@ -282,13 +282,13 @@ def test_decisions_of_the_last_day_are_resolved(session: Session, get: Get, acce
     assert card.select("a") == []  # no link to what would be refused
 
 
-# --- pace and books
+# --- pace and the integrity check
 
 
 def test_the_pace_of_an_hour_and_of_a_day(session: Session, get: Get) -> None:
-    head = session.get_one(RollupHead, 1)
+    position = session.get_one(RollupPosition, 1)
     minute = datetime.now(UTC).replace(second=0, microsecond=0)
-    head.counted_from, head.counted_until = (
+    position.counted_from, position.counted_until = (
         minute - timedelta(days=3),
         minute - timedelta(minutes=1),
     )
@@ -314,14 +314,14 @@ def test_the_pace_of_an_hour_and_of_a_day(session: Session, get: Get) -> None:
     assert soup(get("?window=century").text).select_one(".seg [aria-current]").text == "Last hour"
 
 
-def test_books_that_balance_and_books_that_do_not(session: Session, get: Get) -> None:
+def test_an_integrity_check_without_and_with_a_difference(session: Session, get: Get) -> None:
     _well(session)
     assert "Nothing has been counted yet" in get().text
-    make_book(session)
+    make_integrity_check(session)
     session.commit()
-    assert "the books balance" in _said(get)[1]
-    panel = soup(get().text).select_one("[aria-labelledby=books]")
-    assert "balanced" in _words(panel.header)
+    assert "the integrity check finds no difference" in _said(get)[1]
+    panel = soup(get().text).select_one("[aria-labelledby=integrity]")
+    assert "no difference" in _words(panel.header)
     assert [cell.text for cell in panel.select("tbody tr > *")] == [
         "default",
         "9",
@@ -331,21 +331,24 @@ def test_books_that_balance_and_books_that_do_not(session: Session, get: Get) ->
         "3",
         "0",
     ]
-    make_book(session, queue="mail", born=10, kept=8, queued_nowhere=3)
+    make_integrity_check(session, queue="mail", enqueued=10, stored=8, queued_nowhere=3)
     session.commit()
     level, words = _said(get)
-    assert (level, words.startswith("2 jobs of queue mail are unaccounted for.")) == ("open", True)
-    panel = soup(get().text).select_one("[aria-labelledby=books]")
-    assert "off" in _words(panel.header)
+    assert (level, words.startswith("Queue mail lacks 2 jobs that were enqueued.")) == (
+        "open",
+        True,
+    )
+    panel = soup(get().text).select_one("[aria-labelledby=integrity]")
+    assert _words(panel.header).endswith("+ difference difference")
     assert "3 queued and in no structure of Redis" in _words(panel.footer)
 
 
 def test_what_lifeline_puts_right_by_itself_is_a_warning(session: Session, get: Get) -> None:
     _well(session)
-    make_book(session, queued_nowhere=2)
+    make_integrity_check(session, queued_nowhere=2)
     session.commit()
     assert _said(get)[0] == "warned"
-    assert _said(get)[1].startswith("2 jobs are handed to RQ and in no structure of Redis.")
+    assert _said(get)[1].startswith("2 jobs are queued and in no structure of Redis.")
 
 
 # --- all that is wrong, and what is held
@@ -466,15 +469,15 @@ def test_what_a_draining_queue_handed_out_still_runs(
 def _moving(session: Session) -> None:
     """A site on which jobs end and one more is due."""
     _well(session)
-    head = session.get_one(RollupHead, 1)
+    position = session.get_one(RollupPosition, 1)
     minute = datetime.now(UTC).replace(second=0, microsecond=0)
-    head.counted_from = minute - timedelta(days=1)
-    head.counted_until = minute - timedelta(minutes=1)
+    position.counted_from = minute - timedelta(days=1)
+    position.counted_until = minute - timedelta(minutes=1)
     for back in range(2, 20):
         session.add(
             Rollup(minute=minute - timedelta(minutes=back), queue="", finished=12, runs=[12])
         )
-    make_book(session)
+    make_integrity_check(session)
     make_job(session)
     session.commit()
 
@@ -503,7 +506,7 @@ def test_nothing_is_called_moving_or_balanced_while_loops_are_silent(
     session: Session, get: Get
 ) -> None:
     _moving(session)
-    assert "balanced" in get().text
+    assert "no difference" in get().text
     session.execute(update(LoopRun).values(last_at=ago(hours=3)))
     session.commit()
     text = get().text
@@ -521,12 +524,12 @@ def test_nothing_is_called_moving_or_balanced_while_loops_are_silent(
 
 def test_healthy_machinery_is_one_line(session: Session, get: Get) -> None:
     _well(session)
-    make_book(session)
+    make_integrity_check(session)
     session.commit()
     machinery = soup(get().text).select_one("#machinery")
     assert not machinery.has_attr("open")
     assert _words(machinery.summary) == (
-        "Machinery Postgres answers Redis answers 10 of 10 loops awake books balanced 1 worker alive"
+        "Machinery Postgres answers Redis answers 10 of 10 loops awake no difference 1 worker alive"
     )
     make_loops(session, loop="vacuum", last_at=ago(hours=1), every_seconds=1)
     session.commit()

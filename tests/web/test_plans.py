@@ -14,7 +14,7 @@ from tests.support.plans import explain
 
 # By one INSERT each: the real writers would take minutes. Only plans are asked of these rows.
 _FILL = """
-INSERT INTO opsjobs.births (minute, queue, born)
+INSERT INTO opsjobs.enqueue_counts (minute, queue, enqueued)
 SELECT date_trunc('minute', now()) - n * interval '1 min', 'queue_' || q, n
 FROM generate_series(1, 2000) n, generate_series(1, 20) q;
 INSERT INTO opsjobs.rollups (minute, queue, finished)
@@ -35,7 +35,9 @@ def filled(session: Session) -> None:
     for statement in _FILL.split(";"):
         session.execute(text(statement))
     session.commit()
-    session.execute(text("ANALYZE opsjobs.births, opsjobs.rollups, opsjobs.jobs, opsjobs.attempts"))
+    session.execute(
+        text("ANALYZE opsjobs.enqueue_counts, opsjobs.rollups, opsjobs.jobs, opsjobs.attempts")
+    )
     session.execute(text("ANALYZE opsjobs.workers"))
     session.commit()
 
@@ -43,7 +45,7 @@ def filled(session: Session) -> None:
 @pytest.mark.parametrize(
     ("statement", "indexes", "most"),
     [
-        ("sum_rates", {"births_pkey", "rollups_pkey"}, 61 * 20),
+        ("sum_rates", {"enqueue_counts_pkey", "rollups_pkey"}, 61 * 20),
         ("list_held_jobs", {"workers_pkey", "jobs_pkey", "attempts_pkey"}, 100),
     ],
 )
@@ -61,5 +63,5 @@ def test_a_page_s_read_walks_its_indexes(
     assert all(node["Actual Rows"] * node["Actual Loops"] <= most for node in walked)
     assert not [
         node for node in nodes
-        if node["Node Type"] == "Seq Scan" and node["Relation Name"] != "rollup_head"
+        if node["Node Type"] == "Seq Scan" and node["Relation Name"] != "rollup_position"
     ]  # fmt: skip

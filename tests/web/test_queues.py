@@ -66,19 +66,19 @@ def test_the_pace_is_of_the_last_hour_and_unknown_before_minutes_are_counted(
     assert "flask opsjobs run" in get("/queues").text
     # Written directly: the loop that counts minutes waits for each to be over.
     now = datetime.now(UTC)
-    session.execute(text("UPDATE opsjobs.rollup_head SET counted_until = :now"), {"now": now})
-    for minutes, born in ((5, 40), (59, 2), (61, 1000)):
-        at = {"minute": now - timedelta(minutes=minutes), "born": born}
+    session.execute(text("UPDATE opsjobs.rollup_position SET counted_until = :now"), {"now": now})
+    for minutes, enqueued in ((5, 40), (59, 2), (61, 1000)):
+        at = {"minute": now - timedelta(minutes=minutes), "enqueued": enqueued}
         session.execute(
             text(
-                "INSERT INTO opsjobs.births (minute, queue, born) VALUES (:minute, 'default', :born)"
+                "INSERT INTO opsjobs.enqueue_counts (minute, queue, enqueued) VALUES (:minute, 'default', :enqueued)"
             ),
             at,
         )
         session.execute(
             text(
                 "INSERT INTO opsjobs.rollups (minute, queue, finished, failed, canceled)"
-                " VALUES (:minute, 'default', :born, 1, 0)"
+                " VALUES (:minute, 'default', :enqueued, 1, 0)"
             ),
             at,
         )

@@ -54,7 +54,7 @@ def _answer(kind: str) -> Response:
 
 
 def _batches(wanted: JobFilter) -> Iterator[Sequence[ExportRow]]:
-    """Each in a transaction of its own, from the newest job down: what is born meanwhile is above."""
+    """Each in a transaction of its own, from the newest job down: jobs enqueued meanwhile have higher ids."""
     before, now = None, None
     while True:
         with reading() as read:

@@ -1,4 +1,4 @@
-"""What counting a birth costs an enqueue: `python -m tests.tools.bench_births`, with and without it in turn."""
+"""Measures what counting an enqueued job costs: `python -m tests.tools.bench_counting`, with and without it in turn."""
 
 from __future__ import annotations
 

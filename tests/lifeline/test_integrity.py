@@ -1,4 +1,4 @@
-"""The books: 0 at rest whatever happens at once, and each kind of loss is seen and named."""
+"""The integrity check: the difference is 0 at rest whatever happens at once, and each kind of loss is named."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.engine.recall import Suspects, recall_lost
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.jobs.task import Task
-from flask_opsjobs.lifeline import books, retention, workers
-from flask_opsjobs.lifeline.book_queries import BookRow, list_books
-from flask_opsjobs.loops import keep_books, roll_up
+from flask_opsjobs.lifeline import integrity, retention, workers
+from flask_opsjobs.lifeline.integrity_queries import IntegrityRow, list_integrity_checks
+from flask_opsjobs.loops import check_integrity, roll_up
 from flask_opsjobs.loops.one_pass import Runner
 from tests.conftest import MakeBench
 from tests.lifeline.conftest import StartJob
@@ -35,16 +35,16 @@ class Keeper:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.runner = Runner(keep_books.LOOP, bench.host, "one")
+        self.runner = Runner(check_integrity.LOOP, bench.host, "one")
         self.now = read_clock(bench.connection) + timedelta(seconds=10)
 
-    def look(self) -> dict[str, BookRow]:
+    def look(self) -> dict[str, IntegrityRow]:
         self.now += timedelta(seconds=15)
         self.runner.run_once(self.bench.connection, self.now)
         with Session(self.bench.host.engine) as session:
-            return {book.queue: book for book in list_books(session)}
+            return {check.queue: check for check in list_integrity_checks(session)}
 
-    def look_twice(self) -> dict[str, BookRow]:
+    def look_twice(self) -> dict[str, IntegrityRow]:
         self.look()
         return self.look()
 
@@ -77,9 +77,16 @@ def test_at_rest_nothing_is_missing(
     record_job()
     bench.dispatch(window=1_000)
     found = keeper.look_twice()
-    assert [book for book in found.values() if not book.is_balanced] == []
-    book = found["default"]
-    assert (book.born, book.kept, book.waiting, book.queued, book.started, book.final) == (
+    assert [check for check in found.values() if not check.is_balanced] == []
+    check = found["default"]
+    assert (
+        check.enqueued,
+        check.stored,
+        check.waiting,
+        check.queued,
+        check.started,
+        check.final,
+    ) == (
         4,
         4,
         1,
@@ -89,8 +96,8 @@ def test_at_rest_nothing_is_missing(
     )
     later = keeper.now + timedelta(days=100)
     assert retention.retain(bench.connection, bench.host.settings, later)["finished jobs"] == 1
-    book = keeper.look_twice()["default"]
-    assert (book.born, book.pruned, book.kept, book.unaccounted) == (4, 1, 3, 0)
+    check = keeper.look_twice()["default"]
+    assert (check.enqueued, check.deleted, check.stored, check.difference) == (4, 1, 3, 0)
 
 
 def test_a_row_that_was_deleted_manually_is_unaccounted(
@@ -100,7 +107,7 @@ def test_a_row_that_was_deleted_manually_is_unaccounted(
     lost = record_job()
     bench.connection.execute("DELETE FROM opsjobs.jobs WHERE id = %s", [lost])
     found = keeper.look()
-    assert (found["default"].unaccounted, found["mail"].unaccounted) == (1, 0)
+    assert (found["default"].difference, found["mail"].difference) == (1, 0)
     assert found["default"].is_balanced is False
 
 
@@ -114,7 +121,7 @@ def test_a_row_that_came_from_nowhere_is_below_zero(
         " SELECT task, queue, lane, state, args, max_attempts, created_at, due_at FROM opsjobs.jobs WHERE id = %s",
         [job_id],
     )
-    assert keeper.look()["default"].unaccounted == -1
+    assert keeper.look()["default"].difference == -1
 
 
 def test_a_flushed_redis_shows_until_the_jobs_are_recalled(
@@ -134,8 +141,8 @@ def test_a_flushed_redis_shows_until_the_jobs_are_recalled(
         suspects = recall_lost(
             bench.connection, bench.host.broker, keeper.now, suspects, 5
         ).suspects
-    book = keeper.look()["default"]
-    assert (book.queued_nowhere, book.queued, book.waiting) == (0, 0, 2)
+    check = keeper.look()["default"]
+    assert (check.queued_nowhere, check.queued, check.waiting) == (0, 0, 2)
 
 
 def test_a_started_job_that_two_beats_lack_is_held_by_nobody(
@@ -165,8 +172,8 @@ def test_a_delivery_without_a_row(bench: Bench, keeper: Keeper, record_job: Reco
     bench.dispatch()
     bench.connection.execute("DELETE FROM opsjobs.jobs WHERE id = %s", [job_id])
     assert keeper.look()["default"].deliveries_without_row == 0
-    book = keeper.look()["default"]
-    assert (book.deliveries_without_row, book.unaccounted) == (1, 1)
+    check = keeper.look()["default"]
+    assert (check.deliveries_without_row, check.difference) == (1, 1)
     assert said(bench)["said"] == "1 job in Redis without a row"
 
 
@@ -178,7 +185,7 @@ def test_rows_are_counted_while_redis_is_away(
     bench.host.broker = Broker(RedisConnections(app, "redis://127.0.0.1:1/0"))
     record_job()
     after = keeper.look()["default"]
-    assert (after.kept, after.counted_at) == (2, keeper.now)
+    assert (after.stored, after.counted_at) == (2, keeper.now)
     assert after.compared_at == before.compared_at  # its age says that nobody could look
     assert "Redis does not answer" in said(bench)["error"]
 
@@ -188,7 +195,7 @@ def test_counting_takes_a_fiftieth_of_the_time(bench: Bench, record_job: RecordJ
     now = read_clock(bench.connection)
 
     def is_counted(seconds: float) -> bool:
-        return books.count(bench.connection, now + timedelta(seconds=seconds))
+        return integrity.count(bench.connection, now + timedelta(seconds=seconds))
 
     assert [is_counted(seconds) for seconds in (0, 9, 10, 19, 20)] == [
         True,
@@ -198,7 +205,7 @@ def test_counting_takes_a_fiftieth_of_the_time(bench: Bench, record_job: RecordJ
         True,
     ]
     # As with ten million jobs.
-    bench.connection.execute("UPDATE opsjobs.books SET took_seconds = 7")
+    bench.connection.execute("UPDATE opsjobs.integrity_checks SET took_seconds = 7")
     assert [is_counted(20 + seconds) for seconds in (349, 350)] == [False, True]
     assert is_counted(-3600) is True  # the clock was stepped back
 
@@ -207,7 +214,9 @@ def test_only_one_of_two_processes_counts(make_bench: MakeBench, record_job: Rec
     benches = [make_bench() for _ in range(4)]
     record_job()
     now = read_clock(benches[0].connection)
-    answers = race(*(lambda bench=bench: books.count(bench.connection, now) for bench in benches))
+    answers = race(
+        *(lambda bench=bench: integrity.count(bench.connection, now) for bench in benches)
+    )
     assert sorted(answers) == [False, False, False, True]
 
 
@@ -242,12 +251,12 @@ def test_writers_retention_and_folding_never_show_a_difference(
     def count() -> None:
         try:
             for _ in range(80):
-                assert books.count(counter.connection, clock.forward(minutes=10))
+                assert integrity.count(counter.connection, clock.forward(minutes=10))
                 (row,) = counter.rows(
-                    "SELECT coalesce(sum(born), 0)::int AS born,"
-                    " coalesce(sum(born - pruned - kept), 0)::int AS missing FROM opsjobs.books"
+                    "SELECT coalesce(sum(enqueued), 0)::int AS enqueued,"
+                    " coalesce(sum(enqueued - deleted - stored), 0)::int AS missing FROM opsjobs.integrity_checks"
                 )
-                seen.append((row["born"], row["missing"]))
+                seen.append((row["enqueued"], row["missing"]))
         finally:
             going[0] = False
 
@@ -256,4 +265,4 @@ def test_writers_retention_and_folding_never_show_a_difference(
     )
     assert answers == [None] * 5
     assert [missing for _, missing in seen] == [0] * 80
-    assert len({born for born, _ in seen}) > 5  # it was counted while they wrote
+    assert len({enqueued for enqueued, _ in seen}) > 5  # it was counted while they wrote

@@ -3,7 +3,7 @@
 -- Run in the host's transaction, in a savepoint, by `enqueue_many`. Index: unique_locks_pkey.
 DELETE FROM opsjobs.unique_locks WHERE key IN (
     SELECT key FROM opsjobs.unique_locks
-    WHERE key IN (SELECT decode(k.key, 'hex') FROM {births} b, unnest(b.keys) AS k(key))
+    WHERE key IN (SELECT decode(k.key, 'hex') FROM {calls} c, unnest(c.keys) AS k(key))
       AND expires_at <= clock_timestamp()
     ORDER BY key FOR UPDATE
 )

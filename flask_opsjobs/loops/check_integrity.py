@@ -1,4 +1,4 @@
-"""The keep_books loop: counts what was born, removed and kept, and compares what is live with Redis and the beats."""
+"""Runs the integrity check: counts enqueued, deleted and stored jobs, and compares live jobs with Redis."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from ..engine.delivery import parse, rq_id
 from ..engine.redis_reads import answering, where_all_stand
-from ..lifeline import books
+from ..lifeline import integrity
 from .shape import IDLE, Loop, Pass, count, every
 
 _log = logging.getLogger("flask_opsjobs.lifeline")
@@ -18,23 +18,23 @@ _WRITTEN_AGAIN = timedelta(seconds=10)
 def run(context: Pass) -> str:
     """Count when it is time to, then compare. Not alone: nothing here is held over a call to Redis."""
     connection, now, memory = context.connection, context.now, context.memory
-    is_counted = books.count(connection, now)
+    is_counted = integrity.count(connection, now)
     with answering():
         doubts, found = _compare(context)
     memory["doubts"] = doubts
     last, written_at = memory.get("written", (None, now))
     if is_counted or found != last or not timedelta() <= now - written_at < _WRITTEN_AGAIN:
-        books.write(connection, found, context.queue_names(), now)
+        integrity.write(connection, found, context.queue_names(), now)
         memory["written"] = found, now
     if found.total and found != last:
-        _log.warning("the books: %s", _words(found))
+        _log.warning("integrity check: %s", _words(found))
     return _words(found) if found.total else IDLE
 
 
-def _compare(context: Pass) -> tuple[books.Doubts, books.Found]:
+def _compare(context: Pass) -> tuple[integrity.Doubts, integrity.Found]:
     """Rows are read before Redis, and what Redis had is looked up after it, so what moves is seen somewhere."""
     connection, host = context.connection, context.host
-    queued = books.list_queued(connection, context.now, host.settings.recall_seconds)
+    queued = integrity.list_queued(connection, context.now, host.settings.recall_seconds)
     wanted: dict[str, list[str]] = {name: [] for name in context.queue_names()}
     for key, queue in queued.items():
         wanted.setdefault(queue, []).append(rq_id(*key))
@@ -44,12 +44,12 @@ def _compare(context: Pass) -> tuple[books.Doubts, books.Found]:
             if (found := parse(one)) is not None:
                 seen[found] = queue
     nowhere = {key: queue for key, queue in queued.items() if key not in seen}
-    strays = books.find_strays(connection, seen)
-    before = context.memory.get("doubts", books.Doubts())
-    return books.compare(connection, before, nowhere, strays)
+    strays = integrity.find_strays(connection, seen)
+    before = context.memory.get("doubts", integrity.Doubts())
+    return integrity.compare(connection, before, nowhere, strays)
 
 
-def _words(found: books.Found) -> str:
+def _words(found: integrity.Found) -> str:
     said = {
         "queued nowhere": found.nowhere,
         "started and held by nobody": found.unheld,
@@ -62,4 +62,4 @@ def _words(found: books.Found) -> str:
     )
 
 
-LOOP = Loop("keep_books", every(2), run, is_alone=False)
+LOOP = Loop("check_integrity", every(2), run, is_alone=False)

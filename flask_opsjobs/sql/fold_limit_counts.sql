@@ -1,11 +1,11 @@
--- Adds the oldest %(limit)s slips of limiters to the sums of their minutes and removes them. Returns how many that were.
--- A slip that is not committed yet is not seen, and is folded by a later pass.
+-- Adds the oldest %(limit)s counter rows of limiters to the sums of their minutes and removes them. Returns how many
+-- that were. A counter row that is not committed yet is not seen, and is folded by a later pass.
 -- Only this loop writes these minutes, so it waits for nobody. Run by the roll_up loop. Index: limit_minutes_pkey.
 WITH oldest AS MATERIALIZED (
-    SELECT ctid FROM opsjobs.limit_slips LIMIT %(limit)s FOR UPDATE
+    SELECT ctid FROM opsjobs.limit_count_deltas LIMIT %(limit)s FOR UPDATE
 ), gone AS (
-    DELETE FROM opsjobs.limit_slips s USING oldest WHERE s.ctid = oldest.ctid
-    RETURNING s.at, s.limiter, s.admitted, s.put_back, s.rejected
+    DELETE FROM opsjobs.limit_count_deltas d USING oldest WHERE d.ctid = oldest.ctid
+    RETURNING d.at, d.limiter, d.admitted, d.put_back, d.rejected
 ), sums AS (
     INSERT INTO opsjobs.limit_minutes AS m (limiter, minute, admitted, put_back, rejected)
     SELECT limiter, date_trunc('minute', at), sum(admitted), sum(put_back), sum(rejected) FROM gone

@@ -1,3 +1,3 @@
 -- Gathers calls with their keys in hexadecimal, the one in use first.
 -- Run in the host's transaction, in a savepoint, by `enqueue_many`.
-COPY {births} (keys, lane, limiter, partition, weight, args) FROM STDIN
+COPY {calls} (keys, lane, limiter, partition, weight, args) FROM STDIN

@@ -1,4 +1,4 @@
-"""The books: births, removals and rows of each queue, and what Redis and the beats say of them."""
+"""Counts the enqueued, deleted and stored jobs of each queue, and compares live jobs with Redis and the heartbeats."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Found:
 def count(connection: Connection, now: datetime) -> bool:
     """Count the rows, unless that was done lately by any process or is being done; whether it was. Commits."""
     with connection.transaction():
-        is_alone = connection.execute(sql.load("lock_books")).fetchone() == (True,)
+        is_alone = connection.execute(sql.load("lock_integrity_check")).fetchone() == (True,)
         if not is_alone or not _is_due(connection, now):
             return False
         connection.execute(f"SET LOCAL statement_timeout = '{_LONGEST_COUNT}'")
         live = [state for state in STATES if state not in FINAL]
-        connection.execute(sql.load("count_books"), {"now": now, "live": live})
+        connection.execute(sql.load("count_integrity"), {"now": now, "live": live})
         return True
 
 
@@ -115,7 +115,7 @@ def _by_queue(now: Mapping[Key, str], before: Collection[Key]) -> dict[str, int]
 
 
 def write(connection: Connection, found: Found, queues: Iterable[str], now: datetime) -> None:
-    """Note what was found, for these queues and all that the books know. Commits, in autocommit."""
+    """Note what was found, for these queues and all that were counted. Commits, in autocommit."""
     names = sorted({*queues, *found.nowhere, *found.unheld, *found.strays})
     asked = {
         "now": now,

@@ -3,8 +3,8 @@
 -- lock waits for another transaction that inserts the same key, as in enqueue_unique_job.
 -- Run in the host's transaction, in a savepoint, by `enqueue_many`. Index: unique_locks_pkey.
 WITH first AS MATERIALIZED (
-    SELECT DISTINCT ON (k.key) decode(k.key, 'hex') AS key, b.id
-    FROM {births} b, unnest(b.keys) AS k(key) ORDER BY k.key, b.n
+    SELECT DISTINCT ON (k.key) decode(k.key, 'hex') AS key, c.id
+    FROM {calls} c, unnest(c.keys) AS k(key) ORDER BY k.key, c.n
 ), taken AS (
     INSERT INTO opsjobs.unique_locks (key, job_id, until, expires_at, created_at)
     SELECT key, id, %(until)s, %(created_at)s::timestamptz + %(within)s::interval, %(created_at)s::timestamptz
@@ -13,17 +13,17 @@ WITH first AS MATERIALIZED (
     RETURNING job_id
 ), whole AS (
     SELECT job_id AS id FROM taken GROUP BY job_id HAVING count(*) = %(key_count)s
-), born AS (
+), inserted AS (
     INSERT INTO opsjobs.jobs (id, task, queue, lane, state, priority, meta, tags, max_attempts, timeout_seconds,
         deadline_at, created_at, due_at, args, unique_key, unique_until, limiter, partition, weight)
-    SELECT b.id, %(task)s, %(queue)s, b.lane, %(state)s, %(priority)s::smallint, %(meta)s::jsonb, %(tags)s::text[],
+    SELECT c.id, %(task)s, %(queue)s, c.lane, %(state)s, %(priority)s::smallint, %(meta)s::jsonb, %(tags)s::text[],
         %(max_attempts)s::int, %(timeout_seconds)s::int, %(deadline_at)s::timestamptz, %(created_at)s::timestamptz,
-        %(due_at)s::timestamptz, b.args, decode(b.keys[1], 'hex'), %(until)s::text,
-        b.limiter, b.partition, b.weight
-    FROM {births} b JOIN whole USING (id) ORDER BY b.n
+        %(due_at)s::timestamptz, c.args, decode(c.keys[1], 'hex'), %(until)s::text,
+        c.limiter, c.partition, c.weight
+    FROM {calls} c JOIN whole USING (id) ORDER BY c.n
     RETURNING id
 ), counted AS (
-    INSERT INTO opsjobs.birth_slips (at, queue, born)
-    SELECT clock_timestamp(), %(queue)s, count(*) FROM born HAVING count(*) > 0
+    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued)
+    SELECT clock_timestamp(), %(queue)s, count(*) FROM inserted HAVING count(*) > 0
 )
-SELECT count(*) FROM born
+SELECT count(*) FROM inserted
