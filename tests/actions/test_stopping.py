@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -95,7 +94,7 @@ def test_a_job_on_a_plain_rq_worker_runs_to_its_end_as_the_plan_said(
     gate = tmp_path / "gate"
     job_id = enqueue(hold, gate=str(gate))
     env = {"FLASK_APP": "tests.support.host"}
-    children.start(sys.executable, "-m", "rq.cli", "worker", "--url", redis_url, "default", env=env)
+    children.python("-m", "rq.cli", "worker", "--url", redis_url, "default", env=env)
     wait_until(lambda: Path(f"{gate}.begun").exists(), 20)
     receipt = operator.cancel(job_id, **WHY)
     assert "runs to its end" in (receipt.done[0].note or "")
@@ -157,7 +156,7 @@ with app.app_context():
 
 
 def run_and_die(children: Children, script: str, action: str, target: str) -> None:
-    child = children.start(sys.executable, "-c", script.format(action=action, target=target))
+    child = children.python("-c", script.format(action=action, target=target))
     assert child.wait(30) == -signal.SIGKILL
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -35,7 +34,7 @@ def test_killed_between_append_and_commit(
     append: Callable[..., int], host: Host, connection: Connection, children: Children
 ) -> None:
     assert append() == 1
-    child = children.start(sys.executable, "-c", APPEND_AND_HOLD)
+    child = children.python("-c", APPEND_AND_HOLD)
     child.wait_for("appended 2")
     child.kill()
     held = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"

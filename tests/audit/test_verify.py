@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -398,8 +397,8 @@ def test_two_processes_rotate_the_key_and_verify(
     children: Children, host: Host, session: Session, connection: Connection
 ) -> None:
     """The old process goes on beside the new one, as in a rolling deploy; then it writes once more, too late."""
-    old = children.start(sys.executable, "-c", ROTATING, env={"TEST_CONFIG_SECRET_KEY": '"old"'})
-    new = children.start(sys.executable, "-c", ROTATING, env={"TEST_CONFIG_SECRET_KEY": '"new"'})
+    old = children.python("-c", ROTATING, env={"TEST_CONFIG_SECRET_KEY": '"old"'})
+    new = children.python("-c", ROTATING, env={"TEST_CONFIG_SECRET_KEY": '"new"'})
     for child in (old, new):
         assert child.wait(60) == 0
     keys = (b"new", b"old")

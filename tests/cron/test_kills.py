@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from datetime import timedelta
 from typing import Any
 
@@ -45,7 +44,7 @@ def test_killed_before_its_commit_it_leaves_nothing_and_another_runs_the_slot(
     children: Children, scheduler: Scheduler, act: str
 ) -> None:
     script = DIES.format(start=START.isoformat(), act=act)
-    child = children.start(sys.executable, "-c", script)
+    child = children.python("-c", script)
     assert child.wait(30) == -signal.SIGKILL
     assert scheduler.jobs() == []
     assert scheduler.slots("add") == []
@@ -90,7 +89,7 @@ def test_killed_with_the_end_that_releases_it_a_follow_up_waits_on_for_the_next_
     bench.claim(first["id"])
     scheduler.look(START + 20 * minute)
     script = ENDS.format(job_id=first["id"], worker_id=bench.worker_id)
-    assert children.start(sys.executable, "-c", script).wait(30) == -signal.SIGKILL
+    assert children.python("-c", script).wait(30) == -signal.SIGKILL
 
     def states() -> list[str]:
         return [job["state"] for job in scheduler.jobs()]

@@ -103,7 +103,7 @@ def test_a_plain_rq_worker_holds_its_delivery_while_the_database_is_read_only(
     administrator.fail_over()
     rq = str(Path(sys.executable).with_name("rq"))
     env = {"FLASK_APP": "tests.support.host"}
-    worker = children.start(rq, "worker", "--url", redis_url, "default", env=env)
+    worker = children.python(rq, "worker", "--url", redis_url, "default", env=env)
     worker.wait_for("Postgres is away (ReadOnlySqlTransaction", 30)
     administrator.fail_back()
     wait_until(lambda: all_finished_at_once(1), 30)

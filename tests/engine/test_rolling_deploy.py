@@ -51,10 +51,10 @@ def start(children: Children, tmp_path: Path, redis_url: str):
         if kind == "plain":
             rq = str(Path(sys.executable).with_name("rq"))
             words = ("worker", "--url", redis_url, "default")
-            return children.start(rq, *words, env={"FLASK_APP": app})
+            return children.python(rq, *words, env={"FLASK_APP": app})
         words = ("--app", app, "opsjobs", "worker", "default")
         simple = ("--simple",) if kind == "simple" else ()
-        return children.start(sys.executable, "-m", "flask", *words, *simple)
+        return children.python("-m", "flask", *words, *simple)
 
     return start
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import timedelta
 from typing import Any
 
@@ -115,7 +114,7 @@ with app.app_context():
 def test_another_worker_takes_over(children: Children, queue: Queue) -> None:
     first = children.flask("opsjobs", "worker", "default")
     scheduler_of(first)
-    second = children.start(sys.executable, "-c", LOOKS_OFTEN)
+    second = children.python("-c", LOOKS_OFTEN)
     second.wait_for("listens to", 30)
     assert second.children() == []
     first.kill_all()

@@ -125,7 +125,7 @@ def test_a_teardown_that_raises_costs_neither_the_job_nor_the_worker(
 ) -> None:
     queue = Queue("default", connection=redis_client)
     jobs = [queue.enqueue("os.getpid", result_ttl=60) for _ in range(2)]
-    worker = children.start(sys.executable, "-c", RAISES_IN_ITS_TEARDOWN, *kind)
+    worker = children.python("-c", RAISES_IN_ITS_TEARDOWN, *kind)
     wait_until(lambda: all(job.get_status(refresh=True) == "finished" for job in jobs), 20)
     worker.wait_for("a teardown function of the app raised")
     assert worker.exit_code is None
@@ -298,7 +298,7 @@ with app.app_context():
 def test_fork_while_a_thread_logs_does_not_hang(site, children: Children) -> None:
     """Pitfall: a thread of the parent that logs while the main thread forks; 99 of 100 children hang."""
     jobs = [enqueue(host_module.say, text="hi") for _ in range(20)]
-    children.start(sys.executable, "-c", TALKS_WHILE_IT_FORKS)
+    children.python("-c", TALKS_WHILE_IT_FORKS)
     wait_until(lambda: all(state_of(job_id) == "finished" for job_id in jobs), 60)
 
 
@@ -335,5 +335,5 @@ with app.app_context():
 
 def test_a_loop_that_ends_by_itself_exits_non_zero(site, children: Children) -> None:
     """Pitfall: an unhandled exception ends RQ's `work()` with exit code 0."""
-    assert children.start(sys.executable, "-c", ENDS_BY_ITSELF).wait(30) == 1
+    assert children.python("-c", ENDS_BY_ITSELF).wait(30) == 1
     assert rows("SELECT state FROM opsjobs.workers") == [("stopped",)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -48,7 +47,7 @@ def stored(bench: Bench) -> list[dict[str, Any]]:
 
 
 def keep_and_die(bench: Bench, children: Children, patch: str) -> None:
-    child = children.start(sys.executable, "-c", KEEP_AND_HOLD.format(patch=patch))
+    child = children.python("-c", KEEP_AND_HOLD.format(patch=patch))
     child.wait_for("holds")
     child.kill()
     held = "SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()"

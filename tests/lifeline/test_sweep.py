@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -193,7 +192,7 @@ def test_a_watcher_that_is_killed_leaves_what_waits(
     watcher.passes(times=12)
     (found,) = [block for block in REPAIR if "audit_outside" in block]
     bench.connection.execute(found)
-    child = children.start(sys.executable, "-c", APPEND_AND_HOLD)
+    child = children.python("-c", APPEND_AND_HOLD)
     child.wait_for("appended")
     child.kill()
     held = "SELECT count(*) AS n FROM pg_stat_activity WHERE state = 'idle in transaction'"

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -117,7 +116,7 @@ sys.exit(LoopsProcess(create_app().extensions["opsjobs"]).run())
 
 def test_a_signal_that_another_thread_gets_stops_it_in_order(children: Children) -> None:
     script = A_SIGNAL_THAT_THE_MAIN_THREAD_DOES_NOT_WAIT_FOR
-    started = children.start(sys.executable, "-c", script)
+    started = children.python("-c", script)
     assert started.wait(30) == 0
     assert "still here" in started.log
 

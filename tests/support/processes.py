@@ -8,28 +8,35 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from .waiting import wait_until
-
-ROOT = Path(__file__).parents[2]
+from .warm import ROOT, WarmProcess
 
 
 class Child:
     """A started command. It leads its own session, and its output goes to a file."""
 
-    def __init__(self, command: list[str], log: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: list[str], log: Path, env: Mapping[str, str], *, warm: bool = False
+    ) -> None:
+        """A warm one is Python's: a fork of a process that has imported the app already."""
         self.command = command
         self._log = log
+        self._process: subprocess.Popen[bytes] | WarmProcess
+        env = {**os.environ, "PYTHONUNBUFFERED": "1", **env}
         with log.open("wb") as output:
+            if warm:
+                self._process = WarmProcess(command[1:], log, env)
+                return
             self._process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -134,16 +141,25 @@ class Children:
 
     def start(self, *command: str, env: Mapping[str, str] | None = None) -> Child:
         """Start any command."""
-        log = self._folder / f"child-{len(self._started)}.log"
-        child = Child(list(command), log, {**self._env, **(env or {})})
-        self._started.append(child)
-        return child
+        return self._start(command, env, warm=False)
+
+    def python(self, *words: str, env: Mapping[str, str] | None = None) -> Child:
+        """Start `python words…` by a fork of a process that has imported the app: at once.
+
+        Use `start` where the start itself is to be proved, or where `env` has what is read at import.
+        """
+        return self._start((sys.executable, *words), env, warm=True)
 
     def flask(self, *words: str, **config: Any) -> Child:
         """Start `flask words…` of tests/support/host.py; `config` goes into that app's config."""
         env = {f"TEST_CONFIG_{key}": json.dumps(value) for key, value in config.items()}
-        app = "tests.support.host"
-        return self.start(sys.executable, "-m", "flask", "--app", app, *words, env=env)
+        return self.python("-m", "flask", "--app", "tests.support.host", *words, env=env)
+
+    def _start(self, command: Sequence[str], env: Mapping[str, str] | None, warm: bool) -> Child:
+        log = self._folder / f"child-{len(self._started)}.log"
+        child = Child(list(command), log, {**self._env, **(env or {})}, warm=warm)
+        self._started.append(child)
+        return child
 
     def end(self) -> None:
         """Kill all that still run, and print what each said, which pytest shows when the test failed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import count
 
 import pytest
@@ -64,7 +63,7 @@ def test_waiting_in_vain_says_for_what() -> None:
 
 
 def test_a_child_that_ends_early_shows_its_log(children: Children) -> None:
-    child = children.start(sys.executable, "-c", "print('only this')")
+    child = children.python("-c", "print('only this')")
     with pytest.raises(AssertionError, match="only this"):
         child.wait_for("something else")
     assert child.exit_code == 0

@@ -1,0 +1,178 @@
+"""A warm Python for tests: one process that has imported the app, and forks for each command.
+
+Starting `flask opsjobs worker` from nothing costs a second of imports, a fork of this process next to nothing.
+What a command gets is the same as from a new Python, except for its command line in the process table, and for
+what a module reads from the environment when it is imported. Its parent is the warm process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import random
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+class WarmProcess:
+    """A forked command, with the part of `subprocess.Popen` that tests need.
+
+    Its connection to the warm process brings its process id, and once it ended its exit code.
+    """
+
+    def __init__(self, words: list[str], log: Path, env: Mapping[str, str]) -> None:
+        """`words` are what would follow `python` on a command line."""
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(_server())
+        self._answers = self._connection.makefile("rb")
+        request = {"words": words, "log": str(log), "env": dict(env)}
+        self._connection.sendall(json.dumps(request).encode() + b"\n")
+        self.pid = int(self._answers.readline())
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs; minus the signal's number when one ended it."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, once it ended."""
+        if self.returncode is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("a warm command", timeout or 0)
+            self.returncode = int(self._answers.readline())
+            self._answers.close()
+            self._connection.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to itself alone."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL itself alone."""
+        self.send_signal(signal.SIGKILL)
+
+
+@functools.cache
+def _server() -> str:
+    """The socket of this process' warm process, which it starts, and which ends with it."""
+    folder = tempfile.mkdtemp(prefix="opw-")
+    address = f"{folder}/socket"
+    server = subprocess.Popen(
+        [sys.executable, "-u", "-m", "tests.support.warm", address],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+
+    def close() -> None:
+        server.communicate()
+        Path(address).unlink()
+        Path(folder).rmdir()
+
+    atexit.register(close)
+    assert server.stdout.readline() == b"warm\n"
+    return address
+
+
+# --- in the warm process
+
+
+def _import_everything() -> None:
+    """Import what commands of the app need, and nothing that is a test's alone."""
+    for name in ("flask.cli", "rq.cli", "rq.scheduler", "tests.support.host"):
+        importlib.import_module(name)
+    package = importlib.import_module("flask_opsjobs")
+    for found in pkgutil.walk_packages(package.__path__, "flask_opsjobs."):
+        if found.name != "flask_opsjobs.testing":
+            importlib.import_module(found.name)
+    # What is never freed need not be copied when a child's garbage is collected.
+    gc.collect()
+    gc.freeze()
+
+
+def _serve(address: str) -> dict[str, Any]:
+    """Fork for each request until standard input ends. Returns in the forks only: what each is to run."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(address)
+    listening.listen(64)
+    print("warm", flush=True)
+    running: dict[int, tuple[int, socket.socket]] = {}
+    while True:
+        ready, _, _ = select.select([0, listening, *running], [], [])
+        if 0 in ready:
+            os._exit(0)
+        for handle in running.keys() & set(ready):
+            pid, connection = running.pop(handle)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            with contextlib.suppress(OSError):
+                connection.sendall(f"{code}\n".encode())
+            connection.close()
+            os.close(handle)
+        if listening in ready:
+            connection, _ = listening.accept()
+            request: dict[str, Any] = json.loads(connection.makefile("rb").readline())
+            pid = os.fork()
+            if pid == 0:
+                for each in (listening, connection, *(other for _, other in running.values())):
+                    each.close()
+                for handle in running:
+                    os.close(handle)
+                return request
+            running[os.pidfd_open(pid)] = (pid, connection)
+            connection.sendall(f"{pid}\n".encode())
+
+
+def _become(words: list[str], log: str, env: dict[str, str]) -> None:
+    """Make a fork look as if `python words…` had just been started."""
+    os.setsid()
+    for source, target in ((os.devnull, 0), (log, 1)):
+        handle = os.open(source, os.O_RDWR)
+        os.dup2(handle, target)
+        os.close(handle)
+    os.dup2(1, 2)
+    os.environ.clear()
+    os.environ.update(env)
+    time.tzset()
+    random.seed()
+    first, *rest = words
+    if first == "-c":
+        sys.argv = ["-c", *rest[1:]]
+        main = types.ModuleType("__main__")
+        sys.modules["__main__"] = main
+        exec(compile(rest[0], "<string>", "exec"), main.__dict__)
+    elif first == "-m":
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = words
+        runpy.run_path(first, run_name="__main__")
+
+
+if __name__ == "__main__":
+    _import_everything()
+    _become(**_serve(sys.argv[1]))
