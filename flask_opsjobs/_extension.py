@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from . import log, policy, settings
 from .cli import opsjobs as cli_group
-from .cron.declaration import CatchUp, Entry, make_entry
+from .cron.declaration import CatchUp, EntryDeclaration, make_entry
 from .db import SpareConnections
 from .engine.broker import Broker
 from .engine.connections import RedisConnections
@@ -42,7 +42,7 @@ class OpsJobs:
         display: policy.DisplayPolicy | None = None,
     ) -> None:
         self.tasks: dict[str, Task] = {}
-        self.cron_entries: dict[str, Entry] = {}
+        self.cron_entries: dict[str, EntryDeclaration] = {}
         self._access = access
         self._display = display
         if app is not None:

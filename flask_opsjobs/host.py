@@ -25,7 +25,7 @@ from .policy import AccessPolicy, DisplayPolicy
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from .cron.declaration import Entry
+    from .cron.declaration import EntryDeclaration
     from .jobs.task import Task
 
 # How many operators' actions of one process may hold a connection at once.
@@ -50,7 +50,7 @@ class Host:
     heavy: AtMost = field(default_factory=lambda: AtMost(MOST_HEAVY))
     broker: Any = None
     # As code declares them; what the loops made of them stands in the database.
-    cron_entries: dict[str, Entry] = field(default_factory=dict)
+    cron_entries: dict[str, EntryDeclaration] = field(default_factory=dict)
     # Both None under TESTING and without OPSJOBS_DISPATCH: jobs are left to the dispatch loop.
     hand_out: Callable[[list[Any]], None] | None = None
     may_be_born_queued: Callable[[str], bool] | None = None

@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from html import escape
 
-from flask_opsjobs.jobs.lifecycle import ARROWS, FINAL, STATES, WAITING, Arrow
+from flask_opsjobs.jobs.lifecycle import ARROWS, FINAL, STATES, WAITING, JobArrow
 
 WIDTH, HEIGHT = 980, 460
 BOX = (96, 34)
@@ -57,9 +57,9 @@ def svg() -> str:
     )
 
 
-def _grouped() -> dict[tuple[str, str], list[Arrow]]:
+def _grouped() -> dict[tuple[str, str], list[JobArrow]]:
     """The arrows by where they begin and end; `waiting` stands for all waiting states."""
-    groups: dict[tuple[str, str], list[Arrow]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[JobArrow]] = defaultdict(list)
     for arrow in ARROWS:
         from_all = set(WAITING) <= set(arrow.sources)
         drawn_elsewhere = set(WAITING) if from_all else set()
@@ -90,7 +90,7 @@ def _state(state: str) -> str:
     )
 
 
-def _line(source: str, target: str, arrows: list[Arrow]) -> str:
+def _line(source: str, target: str, arrows: list[JobArrow]) -> str:
     """A curve from edge to edge, with the arrows' names at its middle."""
     start = DOORS[target] if source == "waiting" else PLACES[source]
     end = PLACES[target]

@@ -26,7 +26,7 @@ from .refusals import (
     require_something,
 )
 from .shapes import Plan, Receipt
-from .verdict import Decided, Overtaken, Unwritten
+from .verdict import ChangedMeanwhile, Decided, NothingWritten
 
 _log = logging.getLogger("flask_opsjobs")
 # An operator waits for a flush or another operator, never long for a host's transaction.
@@ -90,9 +90,9 @@ class Execution:
                     written = thing.carry_out(
                         connection, self.host, self.ask.action, eligible, self.decided
                     )
-            except Overtaken:
+            except ChangedMeanwhile:
                 continue
-            except Unwritten as met:
+            except NothingWritten as met:
                 raise Refused("illegal", str(met)) from None
             skipped = judged.plan.skipped
             says = _done(self.ask.action, judged.plan)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..host import Host
-from ..jobs.transitions import Standing
+from ..jobs.transitions import JobForDecision
 from .shapes import Change, Item
 from .verdict import exact, moment
 
@@ -17,7 +17,7 @@ Changes = tuple[Sequence[Change | None], str | None]
 _BOUND = "it must start before its deadline, "
 
 
-def facts_of(job: Standing, now: datetime) -> dict[str, Any]:
+def facts_of(job: JobForDecision, now: datetime) -> dict[str, Any]:
     """What must not have changed since the preview. `deadline_passed` turns by itself: a retry then does more."""
     return {
         "task": job.task,
@@ -35,14 +35,14 @@ def facts_of(job: Standing, now: datetime) -> dict[str, Any]:
     }
 
 
-def span_of(host: Host, job: Standing) -> timedelta | None:
+def span_of(host: Host, job: JobForDecision) -> timedelta | None:
     """How long the unique lock of a new call holds, as its task declares it; None when it is unknown here."""
     task = host.tasks.get(job.task)
     unique = task.declared.unique if task is not None else None
     return unique.within if unique is not None and job.unique_until == "within" else None
 
 
-def _retry(job: Standing, _host: Host, now: datetime) -> Changes:
+def _retry(job: JobForDecision, _host: Host, now: datetime) -> Changes:
     most = max(job.max_attempts, job.attempt + 1)
     changes = (
         Change("state", job.state, "available"),
@@ -65,14 +65,14 @@ def _retry(job: Standing, _host: Host, now: datetime) -> Changes:
     )
 
 
-def _cancel(job: Standing, host: Host, _now: datetime) -> Changes:
+def _cancel(job: JobForDecision, host: Host, _now: datetime) -> Changes:
     if job.state != "started":
         return (Change("state", job.state, "canceled"),), None
     after = "started, as before" if job.worker_kind == "plain" else "canceled, once it is stopped"
     return (Change("state", "started", after),), _when_stopped(job, host.settings.beat_seconds)
 
 
-def _when_stopped(job: Standing, beat_seconds: float) -> str:
+def _when_stopped(job: JobForDecision, beat_seconds: float) -> str:
     """When and how a wish to stop takes effect, by the kind of the worker."""
     if job.worker_kind == "forking":
         return (
@@ -92,25 +92,25 @@ def _when_stopped(job: Standing, beat_seconds: float) -> str:
     return "its worker is not known any more: it is canceled when the watch loop puts it back"
 
 
-def _discard(job: Standing, _host: Host, _now: datetime) -> Changes:
+def _discard(job: JobForDecision, _host: Host, _now: datetime) -> Changes:
     return (Change("state", job.state, "failed"), Change("ended", None, "discarded")), None
 
 
-def _run_again(job: Standing, host: Host, _now: datetime) -> Changes:
+def _run_again(job: JobForDecision, host: Host, _now: datetime) -> Changes:
     note = None
     if job.unique_until == "within" and span_of(host, job) is None:
         note = "the new job gets no unique lock, since its span is not known here: the same call may be enqueued again"
     return (Change("new job", None, f"{job.task} in {job.queue}, available, due now"),), note
 
 
-def _delete(job: Standing, _host: Host, _now: datetime) -> Changes:
+def _delete(job: JobForDecision, _host: Host, _now: datetime) -> Changes:
     note = None
     if job.unique_lock_of == job.id:
         note = f"its unique lock stays: the same call is refused {_until(job)}"
     return (Change("job", job.state, None),), note
 
 
-def _until(job: Standing) -> str:
+def _until(job: JobForDecision) -> str:
     return "for ever" if job.unique_until == "forever" else "until its span is over"
 
 
@@ -130,11 +130,11 @@ def merge_notes(items: Sequence[Item]) -> list[str]:
     return said
 
 
-def _has_passed(job: Standing, now: datetime) -> bool:
+def _has_passed(job: JobForDecision, now: datetime) -> bool:
     return job.deadline_at is not None and job.deadline_at <= now
 
 
-CHANGES: dict[str, Callable[[Standing, Host, datetime], Changes]] = {
+CHANGES: dict[str, Callable[[JobForDecision, Host, datetime], Changes]] = {
     "retry": _retry,
     "cancel": _cancel,
     "discard": _discard,

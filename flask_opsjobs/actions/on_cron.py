@@ -11,7 +11,7 @@ from typing import Any
 from .. import endings
 from ..cron import missed_queries, transitions
 from ..cron.decide_slots import SlotDecider, SlotReport
-from ..cron.declaration import Entry
+from ..cron.declaration import EntryDeclaration
 from ..cron.entry_row import CronEntryRow
 from ..cron.expression import Schedule
 from ..cron.lifecycle import ABSENT
@@ -23,7 +23,7 @@ from .catalog import Action
 from .cron_changes import changes_of, facts_of
 from .effects import Effect, HandOut, Hurry
 from .shapes import Change, Item
-from .verdict import Decided, Overtaken, Unwritten, Verdict, Written, do, illegal, leave
+from .verdict import ChangedMeanwhile, Decided, NothingWritten, Verdict, Written, do, illegal, leave
 
 _TARGET = re.compile(r"cron/[A-Za-z0-9_.:\-]{1,200}")
 
@@ -176,7 +176,7 @@ def _write(
         wanted = _entry(name, decided.params)
         if not transitions.create(connection, wanted, "runtime", decided.actor, now):
             # Nothing could be locked where nothing was: somebody else has entered that name meanwhile.
-            raise Overtaken
+            raise ChangedMeanwhile
         return verdict.item
     entry = decider.decide_all(name, report)
     assert entry is not None  # locked and judged
@@ -220,7 +220,7 @@ def _run(
                 # Whether the same call is there was looked for: it came since.
                 is_rival = slot.result == "skipped_overlap"
                 said = f"cannot {_on(action, item.target)}: {slot.why}"
-                raise Overtaken if is_rival else Unwritten(said)
+                raise ChangedMeanwhile if is_rival else NothingWritten(said)
             continue
         ids.append(slot.job_id)
         transitions.write_result(
@@ -234,11 +234,13 @@ def _on(action: Action, target: str) -> str:
     return action.on(target.replace("/", " ", 1))
 
 
-def _entry(name: str, params: Mapping[str, Any]) -> Entry:
+def _entry(name: str, params: Mapping[str, Any]) -> EntryDeclaration:
     schedule = Schedule(params["expression"], params["zone"])
     limit = params["catch_up"] if isinstance(params["catch_up"], int) else None
     word = "all" if limit is not None else params["catch_up"]
-    return Entry(name, params["task"], schedule, params["overlap"], word, limit, params["args"])
+    return EntryDeclaration(
+        name, params["task"], schedule, params["overlap"], word, limit, params["args"]
+    )
 
 
 def _stop(connection: Connection, jobs: Sequence[Unfinished], reason: str, now: datetime) -> None:

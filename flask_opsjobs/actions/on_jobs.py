@@ -14,12 +14,12 @@ from ..db import Connection
 from ..host import Host
 from ..jobs import transitions as job_transitions
 from ..jobs import unique_locks
-from ..jobs.transitions import Standing
+from ..jobs.transitions import JobForDecision
 from .catalog import Action
 from .effects import Effect, Forget, HandOut, Hurry
 from .job_changes import CHANGES, facts_of, span_of
 from .shapes import Change
-from .verdict import Decided, Overtaken, Verdict, Written, do, illegal, leave
+from .verdict import ChangedMeanwhile, Decided, Verdict, Written, do, illegal, leave
 
 _TARGET = re.compile(r"job/([0-9]{1,19})")
 _LARGEST_ID = 2**63 - 1  # what a bigint holds
@@ -64,7 +64,7 @@ def carry_out(
     verdicts: Sequence[Verdict],
     decided: Decided,
 ) -> Written:
-    """Write it, on jobs that the caller has locked and judged. Raises `Overtaken` when another job took its lock."""
+    """Write it, on jobs that the caller has locked and judged. `ChangedMeanwhile`: another job took its lock."""
     jobs = [verdict.standing for verdict in verdicts]
     news, effects = _WRITES[action.verb](connection, host, jobs, decided)
     stand = job_transitions.look(connection, [job.id for job in jobs], decided.now)
@@ -80,7 +80,12 @@ def carry_out(
 
 
 def _judge(
-    host: Host, action: Action, target: str, job: Standing | None, rivals: _Rivals, now: datetime
+    host: Host,
+    action: Action,
+    target: str,
+    job: JobForDecision | None,
+    rivals: _Rivals,
+    now: datetime,
 ) -> Verdict:
     if job is None:
         return leave(target, None, {}, "not_found", f"there is no {target.replace('/', ' ', 1)}")
@@ -108,7 +113,7 @@ class _Rivals:
         self._verb = action.verb
         self._taken: dict[bytes, int] = {}
 
-    def find(self, job: Standing) -> int | None:
+    def find(self, job: JobForDecision) -> int | None:
         """The id of the job in the way; None when there is none, and then the unique lock counts as taken."""
         if self._verb == "retry":
             is_needed = job.unique_until == "ended"
@@ -123,7 +128,7 @@ class _Rivals:
         return None if first == job.id else first
 
 
-def _after(job: Standing | None, news: int | None, now: datetime) -> dict[str, Any] | None:
+def _after(job: JobForDecision | None, news: int | None, now: datetime) -> dict[str, Any] | None:
     if job is None:
         return None
     facts = facts_of(job, now)
@@ -139,15 +144,17 @@ def _with_news(verdict: Verdict, new: int) -> Any:
 # --- the writes: each returns the ids of new jobs by the old, and what follows the commit
 
 _News = Mapping[int, int]
-_Write = Callable[[Connection, Host, Sequence[Standing], Decided], tuple[_News, Iterable[Effect]]]
+_Write = Callable[
+    [Connection, Host, Sequence[JobForDecision], Decided], tuple[_News, Iterable[Effect]]
+]
 
 
 def _retry(
-    connection: Connection, _host: Host, jobs: Sequence[Standing], decided: Decided
+    connection: Connection, _host: Host, jobs: Sequence[JobForDecision], decided: Decided
 ) -> tuple[_News, Iterable[Effect]]:
     unique = {job.id: None for job in jobs if job.unique_until == "ended"}
     if unique and unique_locks.take(connection, unique, decided.now):
-        raise Overtaken
+        raise ChangedMeanwhile
     ids = [job.id for job in jobs]
     job_transitions.retry(connection, ids, decided.now)
     cron_transitions.forget_job_ends(connection, ids)
@@ -155,7 +162,7 @@ def _retry(
 
 
 def _run_again(
-    connection: Connection, host: Host, jobs: Sequence[Standing], decided: Decided
+    connection: Connection, host: Host, jobs: Sequence[JobForDecision], decided: Decided
 ) -> tuple[_News, Iterable[Effect]]:
     spans = {
         job.id: span_of(host, job)
@@ -166,12 +173,12 @@ def _run_again(
     news = job_transitions.run_again(connection, ids, spans, decided.now)
     withins = {news[id]: span for id, span in spans.items()}
     if withins and unique_locks.take(connection, withins, decided.now):
-        raise Overtaken
+        raise ChangedMeanwhile
     return news, _hand_out(jobs)
 
 
 def _cancel(
-    connection: Connection, _host: Host, jobs: Sequence[Standing], decided: Decided
+    connection: Connection, _host: Host, jobs: Sequence[JobForDecision], decided: Decided
 ) -> tuple[_News, Iterable[Effect]]:
     waiting = [job for job in jobs if job.state != "started"]
     started = [job for job in jobs if job.state == "started"]
@@ -187,24 +194,24 @@ def _cancel(
 
 
 def _discard(
-    connection: Connection, _host: Host, jobs: Sequence[Standing], decided: Decided
+    connection: Connection, _host: Host, jobs: Sequence[JobForDecision], decided: Decided
 ) -> tuple[_News, Iterable[Effect]]:
     endings.discard(connection, [job.id for job in jobs], decided.now, decided.reason)
     return {}, _forget(jobs)
 
 
 def _delete(
-    connection: Connection, _host: Host, jobs: Sequence[Standing], decided: Decided
+    connection: Connection, _host: Host, jobs: Sequence[JobForDecision], decided: Decided
 ) -> tuple[_News, Iterable[Effect]]:
     job_transitions.delete(connection, [job.id for job in jobs], decided.now)
     return {}, ()
 
 
-def _hand_out(jobs: Iterable[Standing]) -> list[Effect]:
+def _hand_out(jobs: Iterable[JobForDecision]) -> list[Effect]:
     return [HandOut(tuple(dict.fromkeys((job.lane, job.queue) for job in jobs)))]
 
 
-def _forget(jobs: Iterable[Standing]) -> list[Effect]:
+def _forget(jobs: Iterable[JobForDecision]) -> list[Effect]:
     queued = [(job.queue, job.id, job.dispatch_no) for job in jobs if job.state == "queued"]
     return [Forget(tuple(queued))] if queued else []
 

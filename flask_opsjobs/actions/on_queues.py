@@ -10,7 +10,7 @@ from ..db import Connection
 from ..host import Host
 from ..queues import lifecycle
 from ..queues import transitions as queue_transitions
-from ..queues.transitions import Standing
+from ..queues.transitions import QueueForDecision
 from .catalog import Action
 from .effects import Effect, HandOut, TakeBack
 from .numbers import read_whole
@@ -71,7 +71,7 @@ def carry_out(
     decided: Decided,
 ) -> Written:
     """Write it, on queues that the caller has locked and judged."""
-    queues: list[Standing] = [verdict.standing for verdict in verdicts]
+    queues: list[QueueForDecision] = [verdict.standing for verdict in verdicts]
     names = [queue.name for queue in queues]
     actor, reason, now = decided.actor, decided.reason, decided.now
     if action.verb == "pause":
@@ -87,7 +87,7 @@ def carry_out(
     return Written(items, after, _effects(action, names))
 
 
-def _look(connection: Connection, host: Host, names: Any) -> dict[str, Standing]:
+def _look(connection: Connection, host: Host, names: Any) -> dict[str, QueueForDecision]:
     declared = {task.declared.queue for task in host.tasks.values()}
     return queue_transitions.look(connection, names, declared)
 
@@ -99,7 +99,9 @@ def _effects(action: Action, names: Sequence[str]) -> tuple[Effect, ...]:
     return () if action.verb == "drain" else (HandOut(tuple((name, name) for name in names)),)
 
 
-def _judge(action: Action, target: str, queue: Standing | None, decided: Decided) -> Verdict:
+def _judge(
+    action: Action, target: str, queue: QueueForDecision | None, decided: Decided
+) -> Verdict:
     if queue is None:
         said = f"no job, no task and no listener names the {target.replace('/', ' ', 1)}"
         return leave(target, None, {}, "not_found", said)
@@ -117,7 +119,9 @@ def _judge(action: Action, target: str, queue: Standing | None, decided: Decided
     return do(target, queue.name, facts, queue, change, note=_NOTES.get(action.verb))
 
 
-def _not_now(action: Action, target: str, queue: Standing, facts: dict[str, Any]) -> Verdict:
+def _not_now(
+    action: Action, target: str, queue: QueueForDecision, facts: dict[str, Any]
+) -> Verdict:
     (arrow,) = [arrow for arrow in lifecycle.ARROWS if arrow.name == action.verb]
     if queue.state != arrow.target:
         return illegal(action, target, queue.name, facts, queue.state)
@@ -126,7 +130,7 @@ def _not_now(action: Action, target: str, queue: Standing, facts: dict[str, Any]
     return leave(target, queue.name, facts, "already", said)
 
 
-def _facts(queue: Standing) -> dict[str, Any]:
+def _facts(queue: QueueForDecision) -> dict[str, Any]:
     return {
         "state": queue.state,
         "window": queue.window_size,

@@ -12,11 +12,11 @@ from .effects import Effect
 from .shapes import Change, Item, Skip
 
 
-class Overtaken(Exception):
+class ChangedMeanwhile(Exception):
     """Somebody committed what is in the way after it was looked for: look again."""
 
 
-class Unwritten(Exception):
+class NothingWritten(Exception):
     """What was judged well could not be written, and would not be the next time; the text says why."""
 
 

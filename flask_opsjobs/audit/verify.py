@@ -35,7 +35,7 @@ class Break:
 
 
 @dataclass
-class Verdict:
+class ChainCheck:
     """What was verified: rows `first` to `last`, whose hash is `hash`. `broken` is None when nothing is wrong.
 
     `unknown` are the sequences of the first and the last row that no key at hand has signed, `unknown_rows` how many
@@ -72,7 +72,7 @@ def verify(
     last: int | None = None,
     expected: Mapping[int, bytes] | None = None,
     after_batch: Callable[[int], object] = lambda sequence: None,
-) -> Verdict:
+) -> ChainCheck:
     """Look at every row from `first` to the head, in batches; memory does not grow. Stops at the first broken row.
 
     With `last` it looks at rows `first` to `last` only, and neither at the head nor outside the chain. `expected` are
@@ -81,9 +81,9 @@ def verify(
     """
     head = queries.find_head(session)
     if head is None:
-        return Verdict(first, first - 1, broken=judge_head(head))
+        return ChainCheck(first, first - 1, broken=judge_head(head))
     expected = expected or {}
-    verdict = Verdict(first, first - 1, outside=head.outside)
+    verdict = ChainCheck(first, first - 1, outside=head.outside)
     walk = _Walk(chain.keys_by_name(secrets), expected, verdict)
     if first > 1:
         for link in queries.list_links(session, first - 2, 1):
@@ -134,7 +134,7 @@ class _Walk:
 
     keys: Mapping[str, bytes]
     expected: Mapping[int, bytes]
-    verdict: Verdict
+    verdict: ChainCheck
     previous: bytes = b""
     previous_at: datetime | None = None
     first_at: dict[str, datetime] = field(default_factory=dict)
@@ -244,7 +244,7 @@ def _judge_outside(session: Session, walk: _Walk, head: Head) -> Break | None:
     return replace(found, says=f"{found.says}; {why}")
 
 
-def _compare_head(head: Head, verdict: Verdict) -> Break | None:
+def _compare_head(head: Head, verdict: ChainCheck) -> Break | None:
     if head.sequence == verdict.last and head.hash != verdict.hash:
         says = f"the head has another hash than row {head.sequence}, which is the last"
         return Break(head.sequence, "head", says)
@@ -252,7 +252,7 @@ def _compare_head(head: Head, verdict: Verdict) -> Break | None:
 
 
 def _compare_expected(
-    session: Session, verdict: Verdict, expected: Mapping[int, bytes]
+    session: Session, verdict: ChainCheck, expected: Mapping[int, bytes]
 ) -> Break | None:
     """That the noted heads which were not walked over are there: before the first row, and at the end."""
     for sequence in sorted(expected):

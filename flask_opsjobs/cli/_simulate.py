@@ -9,10 +9,10 @@ from typing import Any
 
 from ..explain.make_reason import count
 from ..limits.limit import BadLimit, Limit
-from ..limits.outcome import Outcome
-from ..limits.simulation import Job
+from ..limits.outcome import TrialOutcome
+from ..limits.simulation import SimulatedJob
 from ..limits.trace import MOST_JOBS, BadTrace, read_trace
-from ..limits.trial import Change, change_limit, weight_of
+from ..limits.trial import LimitChange, change_limit, weight_of
 from ..limits.words import BLOCKS, WAITS, in_words
 
 _STEPS = 10
@@ -46,12 +46,12 @@ def choose_weight(declared: Limit | None, given: int | None, trace: Path | None)
     return Weight(usual if given is None else given, given is not None, by)
 
 
-def choose_limit(declared: Limit | None, change: Change, task: str, weight: Weight) -> Limit:
+def choose_limit(declared: Limit | None, change: LimitChange, task: str, weight: Weight) -> Limit:
     """The task's limit with that change. Raises `CannotRun`."""
     if declared is not None and weight.is_given:
         # Jobs of another weight come: what the declared one would make of the change is not asked.
         declared = replace(declared, weight=1)
-    if declared is None and change == Change():
+    if declared is None and change == LimitChange():
         raise CannotRun(f"task {task} has no limit: give --rate and --per, or --concurrency")
     try:
         return change_limit(declared, change, task)
@@ -59,14 +59,14 @@ def choose_limit(declared: Limit | None, change: Change, task: str, weight: Weig
         raise CannotRun(str(bad)) from bad
 
 
-def choose_jobs(count: int | None, trace: Path | None, weight: int) -> list[Job]:
+def choose_jobs(count: int | None, trace: Path | None, weight: int) -> list[SimulatedJob]:
     """So many jobs at once, or those of a trace. Raises `CannotRun`."""
     if (count is None) == (trace is None):
         raise CannotRun("say how many jobs come with --count, or when they come with --trace")
     if count is not None:
         if count > MOST_JOBS:
             raise CannotRun(f"--count is at most {MOST_JOBS:,}")
-        return [Job(0.0, weight)] * count
+        return [SimulatedJob(0.0, weight)] * count
     assert trace is not None
     try:
         with trace.open(encoding="utf-8") as lines:
@@ -80,7 +80,7 @@ def choose_jobs(count: int | None, trace: Path | None, weight: int) -> list[Job]
     return jobs
 
 
-def as_json(limit: Limit, weight: Weight, found: Outcome) -> dict[str, Any]:
+def as_json(limit: Limit, weight: Weight, found: TrialOutcome) -> dict[str, Any]:
     """The outcome as one object."""
     return {
         "schema_version": 1,
@@ -106,7 +106,7 @@ def as_json(limit: Limit, weight: Weight, found: Outcome) -> dict[str, Any]:
     }
 
 
-def lines(limit: Limit, weight: Weight, found: Outcome) -> list[str]:
+def lines(limit: Limit, weight: Weight, found: TrialOutcome) -> list[str]:
     """The outcome in words."""
     said = [
         f"{limit.name}: {in_words(limit.shape)}",
@@ -131,7 +131,7 @@ def lines(limit: Limit, weight: Weight, found: Outcome) -> list[str]:
     return said
 
 
-def _steps(found: Outcome) -> list[dict[str, float]]:
+def _steps(found: TrialOutcome) -> list[dict[str, float]]:
     """How many start in each tenth of the time from the first to the last start."""
     last = found.last
     if not last:

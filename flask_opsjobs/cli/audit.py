@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from ..audit import queries
 from ..audit import verify as verifying
-from ..audit.verify import Verdict
+from ..audit.verify import ChainCheck
 from ..host import Host
 from . import current_host
 from ._plain import plain
@@ -86,7 +86,7 @@ def _reading(host: Host) -> Iterator[Session]:
         yield session
 
 
-def _words(found: Verdict) -> str:
+def _words(found: ChainCheck) -> str:
     said = [f"rows {found.first} to {found.last}, head {found.last}:{found.hash.hex()}"]
     if found.rows == 0:
         said = [f"no row from {found.first} on"]
@@ -104,7 +104,7 @@ def _words(found: Verdict) -> str:
     return f"{found.state}: {'; '.join(said)}"
 
 
-def _plain(found: Verdict) -> dict[str, Any]:
+def _plain(found: ChainCheck) -> dict[str, Any]:
     broken = found.broken
     return {
         "state": found.state,

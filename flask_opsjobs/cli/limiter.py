@@ -15,7 +15,7 @@ from ..actions.on_limiters import make_target
 from ..limits import page_queries
 from ..limits.limit import LONGEST_SECONDS, MOST_NUMBER
 from ..limits.simulation import TooLong
-from ..limits.trial import Change, Live, Trial, read_live
+from ..limits.trial import LimitChange, Live, Trial, read_live
 from ..web._display import Display
 from . import _limiters, _operate, _simulate, current_host
 from ._plain import plain
@@ -119,7 +119,7 @@ def simulate_(
         if asked["partition"] is not None and not asked["from_live"]:
             raise CannotRun("--partition says which bucket --from-live begins with: give both")
         names = ("rate", "per", "burst", "concurrency")
-        change = Change(**{name: asked[name] for name in names})
+        change = LimitChange(**{name: asked[name] for name in names})
         weight = _simulate.choose_weight(declared.declared.limit, asked["weight"], asked["trace"])
         limit = _simulate.choose_limit(declared.declared.limit, change, task, weight)
         jobs = _simulate.choose_jobs(asked["count"], asked["trace"], weight.each or 1)

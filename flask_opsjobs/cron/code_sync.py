@@ -12,11 +12,13 @@ from ..db import Connection
 from ..jobs.task import Task
 from . import transitions
 from .decide_slots import SlotDecider, SlotReport
-from .declaration import Entry
+from .declaration import EntryDeclaration
 from .entry_row import CronEntryRow
 
 
-def sync_declared(decider: SlotDecider, entry: Entry, by: str, report: SlotReport) -> str | None:
+def sync_declared(
+    decider: SlotDecider, entry: EntryDeclaration, by: str, report: SlotReport
+) -> str | None:
     """Take one declared entry over, in the caller's transaction; what was done to it, None for nothing.
 
     The slots of its old schedule are decided first, so their results follow the old schedule.
@@ -41,7 +43,7 @@ def retire(decider: SlotDecider, name: str, report: SlotReport) -> None:
     transitions.retire(decider.connection, name, decider.now)
 
 
-def list_gone(connection: Connection, declared: dict[str, Entry]) -> list[str]:
+def list_gone(connection: Connection, declared: dict[str, EntryDeclaration]) -> list[str]:
     """The entries in use that came from code and are declared no longer. Locks nothing."""
     entries = transitions.list_entries(connection)
     return [
@@ -71,7 +73,7 @@ def redact(decider: SlotDecider, name: str, report: SlotReport) -> None:
     )
 
 
-def wanted_of(entry: CronEntryRow) -> Entry:
+def wanted_of(entry: CronEntryRow) -> EntryDeclaration:
     """What an entry says, without how it stands."""
     policies = (entry.overlap, entry.catch_up, entry.catch_up_limit)
-    return Entry(entry.name, entry.task, entry.schedule, *policies, entry.args)
+    return EntryDeclaration(entry.name, entry.task, entry.schedule, *policies, entry.args)

@@ -30,7 +30,7 @@ class BadEntry(DeclarationError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class EntryDeclaration:
     """What is wanted of an entry. `catch_up_limit` goes with `all`; `args` are as they are stored."""
 
     name: str
@@ -64,7 +64,7 @@ def make_entry(
     catch_up: CatchUp = "none",
     args: Mapping[str, Any] | None = None,
     name: str | None = None,
-) -> Entry:
+) -> EntryDeclaration:
     """The entry. Raises `BadEntry` with every fault and its fix; values of redacted parameters are dropped."""
     named = task.name if name is None else name
     faults = [("name", fault)] if (fault := fault_of_name("its name", named)) else []
@@ -81,7 +81,7 @@ def make_entry(
     limit = _limit_of(catch_up)
     word = str(catch_up) if limit is None else "all"
     schedule = read_schedule(expression, zone)
-    return Entry(named, task.name, schedule, overlap, word, limit, stored)
+    return EntryDeclaration(named, task.name, schedule, overlap, word, limit, stored)
 
 
 def list_faults(expression: object, zone: object, overlap: object, catch_up: object) -> Faults:

@@ -53,7 +53,7 @@ RESULTS = {
 
 
 @dataclass(frozen=True)
-class Arrow:
+class CronArrow:
     """What an operator may do with an entry in one of `sources`; `target` None leaves its state as it is."""
 
     name: str
@@ -63,13 +63,13 @@ class Arrow:
 
 
 ARROWS = (
-    Arrow("pause", ("active",), "paused", "keep the slots that come as paused"),
-    Arrow("resume", ("paused",), "active", "run the slots that come"),
-    Arrow("run_now", ("active", "paused"), None, "record a job of it now"),
-    Arrow("catch_up", ("active", "paused"), None, "record jobs for its last missed slots"),
-    Arrow("create", (ABSENT,), "active", "enter one that code does not declare"),
-    Arrow("edit", ("active", "paused"), None, "let one that was made at runtime say something else"),
-    Arrow("delete", STATES, ABSENT, "remove one that was made at runtime; its run history stays"),
+    CronArrow("pause", ("active",), "paused", "keep the slots that come as paused"),
+    CronArrow("resume", ("paused",), "active", "run the slots that come"),
+    CronArrow("run_now", ("active", "paused"), None, "record a job of it now"),
+    CronArrow("catch_up", ("active", "paused"), None, "record jobs for its last missed slots"),
+    CronArrow("create", (ABSENT,), "active", "enter one that code does not declare"),
+    CronArrow("edit", ("active", "paused"), None, "let one that was made at runtime say something else"),
+    CronArrow("delete", STATES, ABSENT, "remove one that was made at runtime; its run history stays"),
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from psycopg.rows import class_row
 
 from .. import sql
 from ..db import Connection
-from .declaration import Entry
+from .declaration import EntryDeclaration
 from .entry_row import CronEntryRow
 
 
@@ -98,13 +98,15 @@ def list_unfinished(connection: Connection, name: str) -> list[Unfinished]:
         return cursor.execute(sql.load("list_unfinished_of_cron"), {"name": name}).fetchall()
 
 
-def create(connection: Connection, entry: Entry, origin: str, by: str, now: datetime) -> bool:
+def create(
+    connection: Connection, entry: EntryDeclaration, origin: str, by: str, now: datetime
+) -> bool:
     """Enter an entry; its first slot is the next without a result. False when another process entered it meanwhile."""
     asked = {"name": entry.name, "origin": origin, "by": by, "now": now, **_columns(entry)}
     return connection.execute(sql.load("create_cron_entry"), asked).rowcount == 1
 
 
-def change(connection: Connection, entry: Entry, origin: str, now: datetime) -> None:
+def change(connection: Connection, entry: EntryDeclaration, origin: str, now: datetime) -> None:
     """Let a locked entry say something else from now on, in use again if it was retired; its run history stays."""
     asked = {"name": entry.name, "origin": origin, "now": now, **_columns(entry)}
     connection.execute(sql.load("change_cron_entry"), asked)
@@ -190,7 +192,7 @@ def list_waiting_behind(connection: Connection) -> list[str]:
     return [name for (name,) in connection.execute(sql.load("list_cron_waiting_behind"))]
 
 
-def _columns(entry: Entry) -> dict[str, Any]:
+def _columns(entry: EntryDeclaration) -> dict[str, Any]:
     return {**entry.columns, "args": json.dumps(entry.columns["args"])}
 
 

@@ -25,7 +25,7 @@ def clock() -> float:
 
 
 @dataclass(frozen=True)
-class Refused:
+class NotClaimed:
     """Why a delivery was not claimed: a word, counted in the worker's beat."""
 
     reason: str
@@ -40,7 +40,7 @@ def claim(
     is_retry: bool = False,
     is_free: bool = False,
     now: datetime | None = None,
-) -> Claimed | Refused:
+) -> Claimed | NotClaimed:
     """Take the delivery (id, dispatch_no), or say why not. One statement, committed asynchronously.
 
     A limited job takes token and place in a transaction of its own, or goes back as `limited`; with `is_free` its limit
@@ -62,7 +62,7 @@ def claim(
     cursor = connection.cursor(row_factory=dict_row)
     row = cursor.execute(sql.load("claim_job"), parameters).fetchone()
     if row is None:
-        return Refused("no_row")
+        return NotClaimed("no_row")
     if row["taken_id"] is not None:
         return _claimed(row, job_id, dispatch_no, asked_at)
     if (why := _why_not(row, dispatch_no)) is None:
@@ -72,7 +72,7 @@ def claim(
             return _claimed(job, job_id, dispatch_no, asked_at)
     if why == "deadline":
         endings.expire(connection, row["now"], ids=[job_id])
-    return Refused(why)
+    return NotClaimed(why)
 
 
 def _claimed(row: dict[str, Any], job_id: int, dispatch_no: int, asked_at: float) -> Claimed:

@@ -11,7 +11,7 @@ from .. import sql
 from ..db import Connection
 from ..limits import bucket
 from ..limits import queries as limit_queries
-from ..limits.bucket import Verdict
+from ..limits.bucket import Admission
 from ..limits.queries import BucketSeen, Key
 
 
@@ -66,7 +66,7 @@ def _lock_and_look(
         connection.execute(sql.load("make_bucket"), named)
 
 
-def _judge(seen: BucketSeen, weight: int, moment: datetime) -> Verdict:
+def _judge(seen: BucketSeen, weight: int, moment: datetime) -> Admission:
     if seen.shape is None:
-        return Verdict((bucket.Block(bucket.UNKNOWN),))
+        return Admission((bucket.BucketBlock(bucket.UNKNOWN),))
     return bucket.admit(seen.shape, seen.standing, weight, moment)

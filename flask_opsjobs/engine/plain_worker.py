@@ -22,7 +22,7 @@ from ..jobs.claimed import Claimed
 from ..jobs.log_tail import Ring
 from ..jobs.perform import Report, perform
 from ..lifeline import workers
-from .claim import Refused, claim
+from .claim import NotClaimed, claim
 from .confirm import Confirm
 from .delivery import parse
 from .dispatch import read_clock
@@ -54,7 +54,7 @@ def perform_delivery() -> None:
 
 
 def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
-    def take(connection: Connection, is_retry: bool) -> tuple[int, Claimed | Refused]:
+    def take(connection: Connection, is_retry: bool) -> tuple[int, Claimed | NotClaimed]:
         worker_id = workers.find_or_register_plain(
             connection,
             name=name,

@@ -26,7 +26,7 @@ from ..jobs.current import Stopped
 from ..jobs.outcomes import Outcome
 from ..unseen import on_one_line
 from .child import forget_connections, fork_lock, set_group
-from .claim import Refused, claim
+from .claim import NotClaimed, claim
 from .command import is_hurry
 from .delivery import parse
 from .dequeue import make_job, pop
@@ -222,7 +222,7 @@ class OpsWorkerLoop(BaseWorker):
         runtime.submit(claimed, outcome)
         self.books.end(job, queue, execution, is_success=outcome.kind == "returned")
 
-    def _claim(self, delivery: tuple[int, int]) -> Claimed | Refused | None:
+    def _claim(self, delivery: tuple[int, int]) -> Claimed | NotClaimed | None:
         """The claimed job; why not; None when the worker shall stop while Postgres is away (the delivery stays)."""
         runtime, backoff, is_retry = self.runtime, Backoff(), False
         while True:

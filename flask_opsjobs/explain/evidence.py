@@ -10,7 +10,7 @@ from ..facts import PARKED_GRACES, RedisFacts
 from ..jobs.lifecycle import WAITING
 from ..jobs.rows import Count
 from ..lifeline.queries import LoopRow
-from ..limits.bucket import Shape, Standing
+from ..limits.bucket import BucketLevel, Shape
 from ..settings import Settings
 
 
@@ -109,7 +109,7 @@ class LimitEvidence:
     partition: str
     weight: int
     shape: Shape | None
-    standing: Standing
+    standing: BucketLevel
     holders: Sequence[int] = ()
     ahead_weight: int = 0
     cooldown_at: datetime | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..limits import bucket
-from ..limits.bucket import Block, Shape
+from ..limits.bucket import BucketBlock, Shape
 from .evidence import Evidence, LimitEvidence
 from .make_reason import make_reason
 from .shapes import Reason
@@ -146,7 +146,7 @@ def _held(evidence: Evidence) -> LimitEvidence | None:
 
 def _blocks(
     evidence: Evidence, code: str, limit: LimitEvidence | None
-) -> Iterator[tuple[LimitEvidence, Shape, Block]]:
+) -> Iterator[tuple[LimitEvidence, Shape, BucketBlock]]:
     if limit is None or limit.shape is None:
         return
     for block in _find_blocks(evidence, limit, limit.shape):
@@ -154,7 +154,7 @@ def _blocks(
             yield limit, limit.shape, block
 
 
-def _find_blocks(evidence: Evidence, limit: LimitEvidence, shape: Shape) -> tuple[Block, ...]:
+def _find_blocks(evidence: Evidence, limit: LimitEvidence, shape: Shape) -> tuple[BucketBlock, ...]:
     """What stands against it now, when what is handed out already has started."""
     later = bucket.settle(shape, limit.standing, evidence.now)
     return bucket.admit(shape, later, limit.weight, evidence.now).blocks

@@ -63,23 +63,23 @@ def write(found: Revisions) -> None:
 
 
 @dataclass(frozen=True)
-class Seen:
+class EnvDatabase:
     """The database of the jobs, as env.py opens it: its version of ours, and whether autogenerate is a danger."""
 
     version: int
     would_drop: str | None
 
 
-def look(found: Revisions, bind: str | None) -> list[Seen]:
+def look(found: Revisions, bind: str | None) -> list[EnvDatabase]:
     """Run env.py against the database of `bind` without migrating anything. Raises what connecting raises."""
-    seen: list[Seen] = []
+    seen: list[EnvDatabase] = []
     # One call per database; the token tells which bind, in a directory for several.
     token = f"{bind or ''}_upgrades" if has_binds(found) else None
 
     def note(revision: Any, migration: Any) -> list[Any]:
         connection = migration.connection
         if token is None or migration.opts.get("upgrade_token") == token:
-            seen.append(Seen(steps.version(connection), _danger(migration.opts, connection)))
+            seen.append(EnvDatabase(steps.version(connection), _danger(migration.opts, connection)))
         return []
 
     with (

@@ -51,7 +51,7 @@ OUTCOMES = (
 
 
 @dataclass(frozen=True)
-class Arrow:
+class JobArrow:
     """One legal move: from any of `sources` to one of `targets`, made by `by`. Without targets it does not move."""
 
     name: str
@@ -62,54 +62,58 @@ class Arrow:
 
 
 ARROWS = (
-    Arrow(
+    JobArrow(
         "release", ("deferred",), ("available",), "dispatcher", "what it waited for has happened"
     ),
-    Arrow("stage", ("scheduled", "retryable"), ("available",), "dispatcher", "it has become due"),
-    Arrow("dispatch", ("available",), ("queued",), "dispatcher", "a delivery is pushed to RQ"),
-    Arrow("claim", ("queued",), ("started",), "worker", "a worker takes the delivery"),
-    Arrow(
+    JobArrow(
+        "stage", ("scheduled", "retryable"), ("available",), "dispatcher", "it has become due"
+    ),
+    JobArrow("dispatch", ("available",), ("queued",), "dispatcher", "a delivery is pushed to RQ"),
+    JobArrow("claim", ("queued",), ("started",), "worker", "a worker takes the delivery"),
+    JobArrow(
         "recall",
         ("queued",),
         ("available",),
         "dispatcher",
         "its delivery was lost or refused, or its limit full",
     ),
-    Arrow("finish", ("queued", "started"), ("finished",), "worker", "the function returned"),
-    Arrow("fail", ("queued", "started"), ("retryable", "failed"), "worker", "the attempt failed"),
-    Arrow(
+    JobArrow("finish", ("queued", "started"), ("finished",), "worker", "the function returned"),
+    JobArrow(
+        "fail", ("queued", "started"), ("retryable", "failed"), "worker", "the attempt failed"
+    ),
+    JobArrow(
         "snooze",
         ("queued", "started"),
         ("scheduled",),
         "worker",
         "the function asked to be called later",
     ),
-    Arrow(
+    JobArrow(
         "hand_back",
         ("queued", "started"),
         ("scheduled",),
         "worker",
         "the worker does not have its task, or does not accept its arguments",
     ),
-    Arrow("expire", WAITING, ("failed",), "dispatcher", "the deadline passed"),
-    Arrow("rescue", ("started",), ("available", "failed"), "watcher", "its worker is gone"),
-    Arrow(
+    JobArrow("expire", WAITING, ("failed",), "dispatcher", "the deadline passed"),
+    JobArrow("rescue", ("started",), ("available", "failed"), "watcher", "its worker is gone"),
+    JobArrow(
         "cancel",
         (*WAITING, "started"),
         ("canceled",),
         "operator",
         "on started it asks the worker to stop",
     ),
-    Arrow("discard", WAITING, ("failed",), "operator", "it shall not run"),
-    Arrow(
+    JobArrow("discard", WAITING, ("failed",), "operator", "it shall not run"),
+    JobArrow(
         "retry", ("failed", "canceled", "retryable"), ("available",), "operator", "run it once more"
     ),
-    Arrow("run_again", FINAL, (), "operator", "a new job of the same call, which links back"),
-    Arrow("delete", FINAL, (), "operator", "its row goes"),
+    JobArrow("run_again", FINAL, (), "operator", "a new job of the same call, which links back"),
+    JobArrow("delete", FINAL, (), "operator", "its row goes"),
 )
 
 
-def moves_from(state: str) -> tuple[Arrow, ...]:
+def moves_from(state: str) -> tuple[JobArrow, ...]:
     """The arrows that may leave `state`."""
     return tuple(arrow for arrow in ARROWS if state in arrow.sources)
 

@@ -13,7 +13,7 @@ from ..errors import InvalidArgs, LimitReached
 from ..limits import bucket
 from ..limits import queries as limit_queries
 from ..limits import transitions as limit_transitions
-from ..limits.lane import Place, lane_of
+from ..limits.lane import LimitPlace, lane_of
 from ..limits.limit import Unplaced
 from ..limits.queries import BucketSeen
 from ..limits.transitions import Rejection
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from .task import Task
 
 
-def place_of(task: Task, options: Options, host: Host, values: Mapping[str, Any]) -> Place | None:
+def place_of(
+    task: Task, options: Options, host: Host, values: Mapping[str, Any]
+) -> LimitPlace | None:
     """The place of a call in its task's limit; None without one. Raises `InvalidArgs` when the call has none.
 
     A partition is shown in many places and is part of the lane. The value of an argument that the display policy hides
@@ -58,7 +60,7 @@ def _hash(host: Host, partition: str) -> str:
     return "#" + sign(host.secrets[0], "hidden partition", partition.encode(), 12).hex()
 
 
-def columns_of(options: Options, place: Place | None) -> dict[str, Any]:
+def columns_of(options: Options, place: LimitPlace | None) -> dict[str, Any]:
     """The columns that say where a job waits."""
     limiter, partition, weight = place or (None, None, None)
     lane = lane_of(options.queue, place)
@@ -81,7 +83,7 @@ class Gate:
         self._seen: dict[tuple[str, str], BucketSeen] = {}
         self._passed: dict[tuple[str, str], int] = {}
 
-    def find_rejection(self, connection: Connection, place: Place | None) -> Rejection | None:
+    def find_rejection(self, connection: Connection, place: LimitPlace | None) -> Rejection | None:
         """What stands against a call; None when it may pass, and then it counts for those after it."""
         if self.is_open or place is None or self._limit is None:
             return None
@@ -103,7 +105,7 @@ class Gate:
         return LimitReached(self._task.name, rejection.limiter, rejection.partition, rejection.code)
 
     def _judge(
-        self, shape: bucket.Shape, seen: BucketSeen, place: Place, ahead: int
+        self, shape: bucket.Shape, seen: BucketSeen, place: LimitPlace, ahead: int
     ) -> Rejection | None:
         """What stands against the call, when those ahead of it and itself were to start now."""
         verdict = bucket.admit(shape, seen.standing, ahead + place.weight, seen.now)

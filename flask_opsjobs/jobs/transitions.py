@@ -17,7 +17,7 @@ from .lifecycle import sources_of
 
 
 @dataclass(frozen=True)
-class Standing:
+class JobForDecision:
     """A job as a decision about it is made. `unique_lock_of` is the job that holds its lock."""
 
     id: int
@@ -47,9 +47,9 @@ def lock(connection: Connection, ids: Iterable[int]) -> None:
     connection.execute(sql.load("lock_jobs"), {"ids": list(ids)})
 
 
-def look(connection: Connection, ids: Iterable[int], now: datetime) -> dict[int, Standing]:
+def look(connection: Connection, ids: Iterable[int], now: datetime) -> dict[int, JobForDecision]:
     """How these jobs stand; those that exist, by id and in id order. Locks nothing."""
-    with connection.cursor(row_factory=class_row(Standing)) as cursor:
+    with connection.cursor(row_factory=class_row(JobForDecision)) as cursor:
         cursor.execute(sql.load("look_at_jobs"), {"ids": list(ids), "now": now})
         return {job.id: job for job in cursor}
 

@@ -59,7 +59,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Standing:
+class BucketLevel:
     """What stands in a bucket: `tokens` at `refilled_at` (None: full), the weight of its leases and of what was handed
     out, and until when it cools down."""
 
@@ -71,7 +71,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Block:
+class BucketBlock:
     """One reason why a bucket does not admit, and when it goes by itself; None when only an end, or nothing, helps."""
 
     code: str
@@ -79,10 +79,10 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Admission:
     """What a bucket says to one job: what blocks it, else how long it waits for its token and what is left then."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[BucketBlock, ...]
     wait_seconds: float = 0.0
     tokens: float | None = None
 
@@ -92,7 +92,7 @@ class Verdict:
         return not self.blocks
 
 
-def level(shape: Shape, standing: Standing, now: datetime) -> float:
+def level(shape: Shape, standing: BucketLevel, now: datetime) -> float:
     """The tokens at `now`; below 0 when some are promised already. Infinite without a rate."""
     speed = shape.per_second
     if speed is None or shape.burst is None:
@@ -104,7 +104,7 @@ def level(shape: Shape, standing: Standing, now: datetime) -> float:
     return min(float(shape.burst), standing.tokens + elapsed * speed)
 
 
-def admit(shape: Shape, standing: Standing, weight: int, now: datetime) -> Verdict:
+def admit(shape: Shape, standing: BucketLevel, weight: int, now: datetime) -> Admission:
     """Whether a job of this weight may start, counting leases and tokens, not what was handed out.
 
     When it may, `tokens` is what is left, to be written with `now` as `refilled_at`.
@@ -114,13 +114,13 @@ def admit(shape: Shape, standing: Standing, weight: int, now: datetime) -> Verdi
     patience = shape.ahead_seconds + _SLACK_SECONDS if shape.ahead_seconds else 0.0
     blocks = [*_blocks(shape, standing, weight, now)]
     if wait > patience and not _is_too_heavy(shape, weight):
-        blocks.append(Block(TOKENS, now + timedelta(seconds=wait)))
+        blocks.append(BucketBlock(TOKENS, now + timedelta(seconds=wait)))
     if blocks:
-        return Verdict(tuple(blocks))
-    return Verdict((), wait, None if math.isinf(has) else has - weight)
+        return Admission(tuple(blocks))
+    return Admission((), wait, None if math.isinf(has) else has - weight)
 
 
-def room(shape: Shape, standing: Standing, now: datetime) -> int | None:
+def room(shape: Shape, standing: BucketLevel, now: datetime) -> int | None:
     """How much weight may be handed out now, what was handed out already left apart; None for no bound."""
     if _is_cooling(standing, now):
         return 0
@@ -134,7 +134,7 @@ def room(shape: Shape, standing: Standing, now: datetime) -> int | None:
     return max(0, min(bounds)) if bounds else None
 
 
-def settle(shape: Shape, standing: Standing, now: datetime) -> Standing:
+def settle(shape: Shape, standing: BucketLevel, now: datetime) -> BucketLevel:
     """What stands in the bucket once all that was handed out has started."""
     tokens = level(shape, standing, now) - standing.handed_out
     return replace(
@@ -146,7 +146,7 @@ def settle(shape: Shape, standing: Standing, now: datetime) -> Standing:
     )
 
 
-def next_room(shape: Shape, standing: Standing, weight: int, now: datetime) -> float | None:
+def next_room(shape: Shape, standing: BucketLevel, weight: int, now: datetime) -> float | None:
     """Seconds until time alone makes room to hand out this weight; None when only an end does, or nothing."""
     if _is_too_heavy(shape, weight) or _has_no_place(shape, standing, weight + standing.handed_out):
         return None
@@ -158,15 +158,15 @@ def next_room(shape: Shape, standing: Standing, weight: int, now: datetime) -> f
     return max(0.0, cooled, wait)
 
 
-def _blocks(shape: Shape, standing: Standing, weight: int, now: datetime) -> list[Block]:
+def _blocks(shape: Shape, standing: BucketLevel, weight: int, now: datetime) -> list[BucketBlock]:
     blocks = []
     is_too_heavy = _is_too_heavy(shape, weight)
     if is_too_heavy:
-        blocks.append(Block(WEIGHT))
+        blocks.append(BucketBlock(WEIGHT))
     if _is_cooling(standing, now):
-        blocks.append(Block(COOLDOWN, standing.cooldown_until))
+        blocks.append(BucketBlock(COOLDOWN, standing.cooldown_until))
     if not is_too_heavy and _has_no_place(shape, standing, weight):
-        blocks.append(Block(CONCURRENCY))
+        blocks.append(BucketBlock(CONCURRENCY))
     return blocks
 
 
@@ -174,11 +174,11 @@ def _is_too_heavy(shape: Shape, weight: int) -> bool:
     return shape.most is not None and weight > shape.most
 
 
-def _is_cooling(standing: Standing, now: datetime) -> bool:
+def _is_cooling(standing: BucketLevel, now: datetime) -> bool:
     return standing.cooldown_until is not None and standing.cooldown_until > now
 
 
-def _has_no_place(shape: Shape, standing: Standing, weight: int) -> bool:
+def _has_no_place(shape: Shape, standing: BucketLevel, weight: int) -> bool:
     return shape.concurrency is not None and standing.in_use + weight > shape.concurrency
 
 

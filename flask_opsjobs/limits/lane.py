@@ -7,7 +7,7 @@ from typing import NamedTuple
 _BAR = "|"
 
 
-class Place(NamedTuple):
+class LimitPlace(NamedTuple):
     """Where a limited job waits and what it costs: its limiter, the partition ('' without one) and its weight."""
 
     limiter: str
@@ -15,7 +15,7 @@ class Place(NamedTuple):
     weight: int
 
 
-def lane_of(queue: str, place: Place | None) -> str:
+def lane_of(queue: str, place: LimitPlace | None) -> str:
     """The lane of a job in this queue."""
     return queue if place is None else _BAR.join((queue, place.limiter, place.partition))
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from ..errors import DeclarationError
 from .bucket import Shape
-from .lane import Place
+from .lane import LimitPlace
 from .models import WHEN_FULL
 
 _NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
@@ -122,7 +122,7 @@ class Limit:
                     f"name an argument that is {allowed[what]}, or give a function that returns one"
                 )
 
-    def place(self, arguments: dict[str, Any]) -> Place:
+    def place(self, arguments: dict[str, Any]) -> LimitPlace:
         """Where a call with these arguments waits, defaults included and redacted ones left out. Raises `Unplaced`."""
         partition = _partition(_choose("partition", self.partition, arguments))
         weight = (
@@ -139,7 +139,7 @@ class Limit:
         most = self.shape.most
         if most is not None and weight > most:
             raise Unplaced("weight", f"limit {self.name}: " + _too_heavy(weight, self.shape))
-        return Place(self.name, partition, weight)
+        return LimitPlace(self.name, partition, weight)
 
     def _faults_of_name(self) -> list[tuple[str, str]]:
         if (

@@ -9,7 +9,7 @@ from .simulation import Simulated
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """Seconds from the beginning, and of waiting; None where nothing starts. Jobs that are too heavy are in `never`.
 
     `half` is when half of those that start have started. `blocked` is for how long the first in line waited, by
@@ -34,10 +34,10 @@ class Outcome:
         return len(self.starts)
 
 
-def make_outcome(found: Simulated) -> Outcome:
+def make_outcome(found: Simulated) -> TrialOutcome:
     """The numbers of a simulation."""
     starts, waits = sorted(found.starts), sorted(found.waits)
-    return Outcome(
+    return TrialOutcome(
         starts=starts,
         never=found.never,
         first=starts[0] if starts else None,

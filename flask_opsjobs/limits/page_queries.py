@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from .. import sql
 from . import queries
-from .bucket import Block, Shape, admit, level, next_room, settle
+from .bucket import BucketBlock, Shape, admit, level, next_room, settle
 from .models import Bucket, LimitMinute, LimitRejection
 from .queries import BucketSeen
 
@@ -28,7 +28,7 @@ LATELY = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class Cooling:
+class CurrentCooldown:
     """A cooldown that holds now: until when, since when, by whom and why."""
 
     until: datetime
@@ -53,7 +53,7 @@ class LimiterRow:
     declared_by: str
     changed_at: datetime | None
     previous: Mapping[str, Any] | None
-    cooldown: Cooling | None
+    cooldown: CurrentCooldown | None
     waiting: int
     handed_out: int
     holders: int
@@ -92,9 +92,9 @@ class BucketState:
 
     seen: BucketSeen
     shape: Shape
-    cooldown: Cooling | None
+    cooldown: CurrentCooldown | None
     weight: int
-    blocks: Sequence[Block]
+    blocks: Sequence[BucketBlock]
     next_seconds: float | None
 
     @property
@@ -227,7 +227,9 @@ def list_hot_partitions(session: Session, limiter: str) -> tuple[list[HotPartiti
     return found, bool(rows) and rows[0].walked >= MOST_WALKED
 
 
-def list_cooling(session: Session, limiter: str, now: datetime) -> list[tuple[str, Cooling]]:
+def list_cooling(
+    session: Session, limiter: str, now: datetime
+) -> list[tuple[str, CurrentCooldown]]:
     """The partitions of a limiter that cool down, at most 25, in order."""
     chosen = select(
         Bucket.partition, Bucket.cooldown_until, Bucket.cooldown_at, Bucket.cooldown_by, Bucket.cooldown_reason
@@ -257,7 +259,7 @@ def find_minutes(
 
 
 def _judge(
-    limiter: LimiterRow, seen: BucketSeen, cooldown: Cooling | None, weight: int
+    limiter: LimiterRow, seen: BucketSeen, cooldown: CurrentCooldown | None, weight: int
 ) -> BucketState:
     """What is handed out already comes first: it counts as started."""
     later = settle(limiter.shape, seen.standing, seen.now)
@@ -294,7 +296,7 @@ def _limiter(row: Any, now: datetime) -> LimiterRow:
 
 def _cooling(
     until: datetime | None, at: datetime | None, by: str | None, reason: str | None, now: datetime
-) -> Cooling | None:
+) -> CurrentCooldown | None:
     if until is None or at is None or by is None or until <= now:
         return None
-    return Cooling(until, at, by, reason)
+    return CurrentCooldown(until, at, by, reason)

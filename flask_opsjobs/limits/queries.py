@@ -13,7 +13,7 @@ from sqlalchemy import Connection as SqlConnection
 
 from .. import sql
 from ..db import Connection
-from .bucket import Shape, Standing
+from .bucket import BucketLevel, Shape
 
 Key = tuple[str, str]
 # Clocks that are kept differ by less.
@@ -30,7 +30,7 @@ class BucketSeen:
     limiter: str
     partition: str
     shape: Shape | None
-    standing: Standing
+    standing: BucketLevel
     waiting: int
     now: datetime
 
@@ -98,7 +98,7 @@ def _asked(
 
 def _seen(row: Any) -> BucketSeen:
     shape = Shape(row["rate"], row["per_seconds"], row["burst"], row["concurrency"])
-    standing = Standing(
+    standing = BucketLevel(
         row["tokens"], row["refilled_at"], row["in_use"], row["handed_out"], row["cooldown_until"]
     )
     return BucketSeen(

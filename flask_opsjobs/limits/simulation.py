@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from .bucket import CONCURRENCY, Shape, Standing, Verdict, admit, settle
+from .bucket import CONCURRENCY, Admission, BucketLevel, Shape, admit, settle
 
 _START = datetime(2000, 1, 1, tzinfo=UTC)
 # Beyond it a float no longer tells one microsecond from the next, and time would stand still.
@@ -24,7 +24,7 @@ class TooLong(ValueError):
 
 
 @dataclass(frozen=True)
-class Job:
+class SimulatedJob:
     """One job to come: after how many seconds it is due, and its weight."""
 
     arrives: float
@@ -51,11 +51,11 @@ NO_WORKER = "no_worker"
 
 def simulate(
     shape: Shape,
-    jobs: Sequence[Job],
+    jobs: Sequence[SimulatedJob],
     *,
     run_seconds: float,
     workers: int | None = None,
-    standing: Standing | None = None,
+    standing: BucketLevel | None = None,
     now: datetime = _START,
 ) -> Simulated:
     """Let the jobs pass one bucket in the order in which they arrive; each runs for so long, on so many workers.
@@ -63,7 +63,7 @@ def simulate(
     It goes from event to event: an arrival, an end, a token. What the bucket holds at first is `standing`: what was
     handed out counts as started, and all its leases are taken to end one run time from `now`. Raises `TooLong`.
     """
-    return _Run(shape, run_seconds, workers, standing or Standing(), now).all_of(jobs)
+    return _Run(shape, run_seconds, workers, standing or BucketLevel(), now).all_of(jobs)
 
 
 class _Run:
@@ -72,7 +72,7 @@ class _Run:
         shape: Shape,
         run_seconds: float,
         workers: int | None,
-        standing: Standing,
+        standing: BucketLevel,
         now: datetime,
     ) -> None:
         self._shape, self._run, self._workers, self._epoch = shape, run_seconds, workers, now
@@ -83,7 +83,7 @@ class _Run:
             heapq.heappush(self._running, (run_seconds, self._standing.in_use))
         self._blocked: dict[str, float] = {}
 
-    def all_of(self, jobs: Sequence[Job]) -> Simulated:
+    def all_of(self, jobs: Sequence[SimulatedJob]) -> Simulated:
         starts, waits, never, most, clock, ended = [], [], 0, 0, 0.0, 0.0
         for job in sorted(jobs, key=lambda job: job.arrives):
             if self._shape.most is not None and job.weight > self._shape.most:
@@ -96,7 +96,7 @@ class _Run:
             most = max(most, len(self._running))
         return Simulated(starts, waits, never, ended, most, self._blocked)
 
-    def _start(self, job: Job, clock: float) -> float:
+    def _start(self, job: SimulatedJob, clock: float) -> float:
         """Move the clock until the job is admitted, and start it; when that is."""
         while True:
             self._end_until(clock)
@@ -117,13 +117,13 @@ class _Run:
                 # Moments are whole microseconds: one more, so that time goes on.
                 clock = self._wait(block.code, clock, max(until, clock + 1e-6))
 
-    def _ask(self, job: Job, now: datetime) -> Verdict:
+    def _ask(self, job: SimulatedJob, now: datetime) -> Admission:
         try:
             return admit(self._shape, self._standing, job.weight, now)
         except OverflowError as error:  # a token that comes after the last year there is
             raise TooLong from error
 
-    def _take(self, job: Job, clock: float, tokens: float | None, now: datetime) -> float:
+    def _take(self, job: SimulatedJob, clock: float, tokens: float | None, now: datetime) -> float:
         in_use = self._standing.in_use + job.weight
         refilled_at = None if tokens is None else now
         self._standing = replace(

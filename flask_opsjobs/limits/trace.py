@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from .simulation import Job
+from .simulation import SimulatedJob
 
 MOST_JOBS = 1_000_000
 
@@ -14,9 +14,9 @@ class BadTrace(ValueError):
     """A line that is no arrival; the message has its number."""
 
 
-def read_trace(lines: Iterable[str]) -> list[Job]:
+def read_trace(lines: Iterable[str]) -> list[SimulatedJob]:
     """The jobs of a trace; empty lines and what follows a `#` are left out. Raises `BadTrace`."""
-    jobs: list[Job] = []
+    jobs: list[SimulatedJob] = []
     for number, line in enumerate(lines, 1):
         words = line.partition("#")[0].split()
         if not words:
@@ -27,7 +27,7 @@ def read_trace(lines: Iterable[str]) -> list[Job]:
     return jobs
 
 
-def _job(number: int, words: list[str]) -> Job:
+def _job(number: int, words: list[str]) -> SimulatedJob:
     try:
         arrives, weight = float(words[0]), int(words[1]) if len(words) > 1 else 1
     except ValueError:
@@ -37,4 +37,4 @@ def _job(number: int, words: list[str]) -> Job:
         raise BadTrace(
             f"line {number}: {said!r} is no arrival: write the seconds since the start, and a weight if it is not 1"
         )
-    return Job(arrives, weight)
+    return SimulatedJob(arrives, weight)

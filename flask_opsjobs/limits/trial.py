@@ -10,17 +10,17 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from . import page_queries, queries
-from .bucket import Shape, Standing
+from .bucket import BucketLevel, Shape
 from .limit import Limit
-from .outcome import Outcome, make_outcome
+from .outcome import TrialOutcome, make_outcome
 from .page_queries import LimiterRow
-from .simulation import Job, simulate
+from .simulation import SimulatedJob, simulate
 
 MOST_WAITING = 10_000
 
 
 @dataclass(frozen=True)
-class Change:
+class LimitChange:
     """What of a limit is tried otherwise; None leaves it."""
 
     rate: float | None = None
@@ -33,8 +33,8 @@ class Change:
 class Live:
     """What stood in a bucket at `now`, and the jobs that waited for it, the next one first."""
 
-    standing: Standing
-    waiting: Sequence[Job]
+    standing: BucketLevel
+    waiting: Sequence[SimulatedJob]
     now: datetime
 
 
@@ -42,12 +42,12 @@ class Live:
 class Trial:
     """The jobs that come, in their order behind what waits in `live`; each runs for so long, on so many workers."""
 
-    jobs: Sequence[Job]
+    jobs: Sequence[SimulatedJob]
     run_seconds: float
     workers: int | None = None
     live: Live | None = None
 
-    def under(self, shape: Shape) -> Outcome:
+    def under(self, shape: Shape) -> TrialOutcome:
         """What becomes of them under a limiter of this shape. Raises `TooLong`."""
         begin: dict[str, Any] = {"run_seconds": self.run_seconds, "workers": self.workers}
         if self.live is None:
@@ -56,7 +56,7 @@ class Trial:
         return make_outcome(simulate(shape, [*self.live.waiting, *self.jobs], **begin))
 
 
-def change_limit(declared: Limit | None, change: Change, name: str) -> Limit:
+def change_limit(declared: Limit | None, change: LimitChange, name: str) -> Limit:
     """The declared limit with that change, checked as a declaration is; one of this `name` where none is declared.
 
     Raises `BadLimit`.
@@ -94,4 +94,4 @@ def read_live(session: Session, limiter: str, partition: str, most: int = MOST_W
     """What stands in a bucket and what waits there, so many jobs at most."""
     seen = queries.get_bucket(session.connection(), limiter, partition)
     waiters = page_queries.list_waiters(session, limiter, partition, most)
-    return Live(seen.standing, [Job(0.0, waiter.weight) for waiter in waiters], seen.now)
+    return Live(seen.standing, [SimulatedJob(0.0, waiter.weight) for waiter in waiters], seen.now)

@@ -103,7 +103,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Cooling:
+class CooldownSummary:
     """A cooldown that an operator decided: of a limiter, or of `partitions` of its partitions with the same reason."""
 
     limiter: str
@@ -140,7 +140,7 @@ def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
     return list(found.values()), is_all
 
 
-def list_cooling(session: Session, now: datetime) -> Sequence[Cooling]:
+def list_cooling(session: Session, now: datetime) -> Sequence[CooldownSummary]:
     """The cooldowns that last, limiters first, the longest first; at most 50 of either kind."""
     of_all = (
         select(Limiter.name, *_decided(Limiter))
@@ -152,8 +152,10 @@ def list_cooling(session: Session, now: datetime) -> Sequence[Cooling]:
         .where(Bucket.cooldown_until > now)
         .order_by(Bucket.cooldown_until.desc())
     )
-    found = [Cooling(*row) for row in session.execute(of_all.limit(_MOST_COOLING))]
-    partitions = Counter(Cooling(*row) for row in session.execute(of_some.limit(_MOST_COOLING)))
+    found = [CooldownSummary(*row) for row in session.execute(of_all.limit(_MOST_COOLING))]
+    partitions = Counter(
+        CooldownSummary(*row) for row in session.execute(of_some.limit(_MOST_COOLING))
+    )
     return [*found, *(replace(one, partitions=number) for one, number in partitions.items())]
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..jobs.rows import Count
-from .attention_queries import Cooling, Held
-from .queries import Depth, Overview, QueueDepth
+from .attention_queries import CooldownSummary, Held
+from .queries import Overview, QueueDepth, StateDepth
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Split:
     """All that is due: what is held and by what, the widest first, and what is free to go by state."""
 
     blocks: Sequence[Block]
-    free: Mapping[str, Depth]
+    free: Mapping[str, StateDepth]
 
 
 def split(seen: Overview, silent: Collection[str] = (), *, is_suspended: bool = False) -> Split:
     """Tell what is held from what is free. `silent` are the queues whose Redis does not answer."""
     blocks: list[Block] = []
-    free: dict[str, list[Depth]] = {"available": [], "queued": []}
+    free: dict[str, list[StateDepth]] = {"available": [], "queued": []}
     held = _by_queue(seen.held)
     for queue in seen.queues:
         available, queued = queue.states["available"], queue.states["queued"]
@@ -56,7 +56,7 @@ def split(seen: Overview, silent: Collection[str] = (), *, is_suspended: bool = 
         rest = available.count.number - sum(one.number for one in limited)
         known = available.count.kind
         free["available"].append(
-            Depth(Count(max(0, rest), known), available.since if rest > 0 else None)
+            StateDepth(Count(max(0, rest), known), available.since if rest > 0 else None)
         )
     merged = _merge(blocks)
     return Split(
@@ -76,7 +76,7 @@ def _kind(queue: QueueDepth, silent: Collection[str], is_suspended: bool) -> str
     return None if queue.state == "open" else queue.state
 
 
-def _whole(kind: str, queue: QueueDepth, depths: Sequence[Depth]) -> list[Block]:
+def _whole(kind: str, queue: QueueDepth, depths: Sequence[StateDepth]) -> list[Block]:
     depth = _sum(depths)
     if not depth.count.number:
         return []
@@ -100,7 +100,7 @@ def _limited(held: Held, seen: Overview) -> Block:
     )
 
 
-def find_cooling(cooling: Sequence[Cooling], limiter: str) -> Cooling | None:
+def find_cooling(cooling: Sequence[CooldownSummary], limiter: str) -> CooldownSummary | None:
     """The cooldown of a limiter that lasts longest."""
     mine = [one for one in cooling if one.limiter == limiter]
     return max(mine, key=lambda one: one.until, default=None)
@@ -133,6 +133,6 @@ def _merge(blocks: Sequence[Block]) -> list[Block]:
     ]
 
 
-def _sum(depths: Sequence[Depth]) -> Depth:
+def _sum(depths: Sequence[StateDepth]) -> StateDepth:
     since = min((depth.since for depth in depths if depth.since), default=None)
-    return Depth(Count.sum(depth.count for depth in depths), since)
+    return StateDepth(Count.sum(depth.count for depth in depths), since)

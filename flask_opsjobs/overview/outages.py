@@ -29,7 +29,7 @@ _LOST = "None is lost: Postgres keeps them"
 
 
 @dataclass(frozen=True)
-class Place:
+class PageLink:
     """What to open: an endpoint with its values; `text` is the link's, or plain words to who may not go there."""
 
     text: str
@@ -48,7 +48,7 @@ class Wrong:
     fact: str
     rest: str = ""
     since: datetime | None = None
-    go: Place | None = None
+    go: PageLink | None = None
     quote: str | None = None
 
 
@@ -76,7 +76,7 @@ def _redis(one: SilentRedis, due: Mapping[str, Count] | None, is_one_of_many: bo
         )
         waits = _waits(Count.sum(there))
     rest = f"No job starts there until it answers. {waits}{last} Look whether it runs and can be reached."
-    go = Place("See what waits", "jobs", {"state": "available"})
+    go = PageLink("See what waits", "jobs", {"state": "available"})
     return Wrong("critical", f"Redis{whose} does not answer.", rest, one.since, go)
 
 
@@ -93,7 +93,7 @@ def _loops(loops: Sequence[LoopRow] | None, due: Mapping[str, Count] | None) -> 
         return
     silent = [loop for loop in loops if not loop.is_awake]
     start = "Start `flask opsjobs run`."
-    go = Place("See the queues", "queues", {})
+    go = PageLink("See the queues", "queues", {})
     if len(silent) == len(loops):
         fact = "No background loop is awake." if loops else "No background loop has ever run."
         waits = Count.sum(due.values()) if due else Count(0)

@@ -21,7 +21,7 @@ from ..lifeline.queries import LoopRow, WorkerRow
 from ..queues import queries as queue_queries
 from ..queues.lifecycle import state_of
 from ..queues.queries import QueueRow
-from .attention_queries import Cooling, Held, count_orphans, find_held, list_cooling
+from .attention_queries import CooldownSummary, Held, count_orphans, find_held, list_cooling
 
 LIVE = tuple(state for state in STATES if state not in FINAL)
 DUE = ("available", "queued")
@@ -31,7 +31,7 @@ _MOST_DUE = 1_000
 
 
 @dataclass(frozen=True)
-class Depth:
+class StateDepth:
     """How many jobs of a live state; `since` is when the first of them became so, or is due."""
 
     count: Count
@@ -45,7 +45,7 @@ class QueueDepth:
     name: str
     decision: QueueRow | None
     listeners: int
-    states: Mapping[str, Depth]
+    states: Mapping[str, StateDepth]
 
     @property
     def state(self) -> str:
@@ -69,7 +69,7 @@ class Overview:
     """All of the first page, read in one transaction."""
 
     queues: Sequence[QueueDepth]
-    live: Mapping[str, Depth]
+    live: Mapping[str, StateDepth]
     final: Mapping[str, Count]
     next_due: datetime | None
     failed_last_hour: Count
@@ -78,7 +78,7 @@ class Overview:
     failures: Sequence[JobRow]
     held: Sequence[Held]
     is_all_held: bool
-    cooling: Sequence[Cooling]
+    cooling: Sequence[CooldownSummary]
     missed: Mapping[str, Missed]
     orphans: int
     workers: Sequence[WorkerRow]
@@ -137,7 +137,7 @@ def count_due(session: Session) -> Mapping[str, Count]:
     return due
 
 
-Sample = Mapping[tuple[str, str], Depth]
+Sample = Mapping[tuple[str, str], StateDepth]
 
 
 def _sample(session: Session) -> Sample:
@@ -149,16 +149,16 @@ def _sample(session: Session) -> Sample:
         seen[state] += number
     kinds = {state: "at_least" if number > CAP else "exact" for state, number in seen.items()}
     return {
-        (state, queue): Depth(Count(min(number, CAP), kinds[state]), since)
+        (state, queue): StateDepth(Count(min(number, CAP), kinds[state]), since)
         for state, queue, number, since in rows
     }
 
 
-def _sum(state: str, sample: Sample) -> Depth:
+def _sum(state: str, sample: Sample) -> StateDepth:
     depths = [depth for (of_state, _), depth in sample.items() if of_state == state]
     since = min((depth.since for depth in depths if depth.since), default=None)
     counted = Count.sum(depth.count for depth in depths)
-    return Depth(Count(min(counted.number, CAP), counted.kind), since)
+    return StateDepth(Count(min(counted.number, CAP), counted.kind), since)
 
 
 def _queues(
@@ -171,7 +171,9 @@ def _queues(
     listened = [name for one in workers if one.is_listening for name in one.queues]
     names = {*queue_queries.list_queue_names(session), *decided, *known}
     capped = {state for (state, _), depth in sample.items() if depth.count.kind == "at_least"}
-    nothing = {state: Depth(Count(0, "at_least" if state in capped else "exact")) for state in LIVE}
+    nothing = {
+        state: StateDepth(Count(0, "at_least" if state in capped else "exact")) for state in LIVE
+    }
     return [
         QueueDepth(
             name,

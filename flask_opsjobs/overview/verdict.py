@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ..facts import SilentRedis
 from ..jobs.rows import Count
-from .outages import Place, Wrong, judge_sources
+from .outages import PageLink, Wrong, judge_sources
 from .queries import Overview, QueueDepth
 
 
@@ -22,7 +22,7 @@ def judge(
     if is_suspended:
         rest = "They take no job, of no queue, until somebody says `rq resume -u`, with the URL of that Redis."
         fact = "All workers are suspended by RQ's own command."
-        found.append(Wrong("critical", fact, rest, go=Place("See the workers", "workers", {})))
+        found.append(Wrong("critical", fact, rest, go=PageLink("See the workers", "workers", {})))
     return [*found, *(one for rule in _RULES for one in rule(seen))]
 
 
@@ -52,11 +52,11 @@ def _queue_without_worker(seen: Overview) -> Iterator[Wrong]:
         # The later of both. When old workers leave the list, it moves back at most, never forward.
         since = max(filter(None, [queue.due_since, *(one.beat_at for one in mine)]), default=None)
         yield Wrong(
-            "critical", fact, rest, since, Place("See its jobs", "jobs", {"queue": queue.name})
+            "critical", fact, rest, since, PageLink("See its jobs", "jobs", {"queue": queue.name})
         )
 
 
-_MACHINERY = Place("See the integrity check", "overview", {"_anchor": "machinery"})
+_MACHINERY = PageLink("See the integrity check", "overview", {"_anchor": "machinery"})
 
 
 def _jobs_differ(seen: Overview) -> Iterator[Wrong]:
@@ -77,7 +77,7 @@ def _failed_lately(seen: Overview) -> Iterator[Wrong]:
         last = seen.failures[0].task if seen.failures else ""
         fact = f"{_counted(seen.failed_last_hour, 'job')} failed in the last hour."
         rest = f"The last one: {last}." if last else ""
-        go = Place("See the failed jobs", "jobs", {"state": "failed"})
+        go = PageLink("See the failed jobs", "jobs", {"state": "failed"})
         yield Wrong("failed", fact, rest, seen.first_failure, go)
 
 
@@ -87,16 +87,16 @@ def _slots_missed(seen: Overview) -> Iterator[Wrong]:
     number = sum(one.slots for one in seen.missed.values())
     last = max(one.last_at for one in seen.missed.values())
     fact = f"{_many(number, 'cron slot')} {_was(number)} missed in the last day."
-    go = Place("See the cron entries", "cron", {})
+    go = PageLink("See the cron entries", "cron", {})
     if len(seen.missed) == 1:
         (name,) = seen.missed
         fact = f"Cron entry {name} missed {_many(number, 'slot')} in the last day."
-        go = Place("See the entry", "cron_entry", {"name": name})
+        go = PageLink("See the entry", "cron_entry", {"name": name})
     rest = f"The last one was due at {last:%Y-%m-%d %H:%M} UTC. Its entry says why, and can run it now."
     yield Wrong("late", fact, rest, go=go)
 
 
-_WORKERS = Place("See the workers", "workers", {})
+_WORKERS = PageLink("See the workers", "workers", {})
 
 
 def _worker_missing(seen: Overview) -> Iterator[Wrong]:
@@ -137,7 +137,7 @@ def _cooldowns(seen: Overview) -> Iterator[Wrong]:
         fact = f"{whose} {limiter} {_cools(longest.partitions and some)} until {longest.until:%H:%M:%S} UTC."
         more = "" if seen.is_all_held else " or more"
         rest = f"{number:,}{more} due job{'' if number == 1 else 's'} {'waits' if number == 1 else 'wait'}."
-        go = Place("See the limiter", "limiter", {"limiter": limiter})
+        go = PageLink("See the limiter", "limiter", {"limiter": limiter})
         yield Wrong("blocked", fact, rest, longest.since, go, _quote(longest.by, longest.reason))
 
 
@@ -153,7 +153,7 @@ def _held_queues(seen: Overview) -> Iterator[Wrong]:
         how = "is paused" if queue.state == "paused" else "is draining"
         means = "Nothing is handed out" if queue.state == "paused" else "Nothing more is handed out"
         fact = f"Queue {queue.name} {how} with {_counted(count, 'due job')}."
-        go = Place("See the queue", "queue", {"name": queue.name})
+        go = PageLink("See the queue", "queue", {"name": queue.name})
         yield Wrong(
             "blocked", fact, f"{means} until somebody resumes it.", decided.paused_at or queue.due_since,
             go, _quote(decided.paused_by, decided.paused_reason),
@@ -189,7 +189,7 @@ def _loop_failed(seen: Overview) -> Iterator[Wrong]:
         fact = f"The loop {names[0]} failed in the last pass."
         if len(names) > 1:
             fact = f"{len(names)} loops failed in the last pass: {_list(names)}."
-        go = Place("See the loops", "overview", {"_anchor": "machinery"})
+        go = PageLink("See the loops", "overview", {"_anchor": "machinery"})
         since = min(loop.last_at for loop in failing)
         yield Wrong("warned", fact, "It tries again by itself.", since, go)
 

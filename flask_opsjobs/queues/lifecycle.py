@@ -13,7 +13,7 @@ STATES = tuple(MEANINGS)
 
 
 @dataclass(frozen=True)
-class Arrow:
+class QueueArrow:
     """What an operator may do with a queue in one of `sources`; `target` None leaves its state as it is."""
 
     name: str
@@ -23,10 +23,10 @@ class Arrow:
 
 
 ARROWS = (
-    Arrow("pause", ("open", "draining"), "paused", "hand out nothing, and take back what waits in Redis"),
-    Arrow("resume", ("draining", "paused"), "open", "hand out due jobs again"),
-    Arrow("drain", ("open",), "draining", "hand out nothing more, let what was handed out run"),
-    Arrow("set_window", STATES, None, "decide how much of it may lie in Redis"),
+    QueueArrow("pause", ("open", "draining"), "paused", "hand out nothing, and take back what waits in Redis"),
+    QueueArrow("resume", ("draining", "paused"), "open", "hand out due jobs again"),
+    QueueArrow("drain", ("open",), "draining", "hand out nothing more, let what was handed out run"),
+    QueueArrow("set_window", STATES, None, "decide how much of it may lie in Redis"),
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from .lifecycle import state_of
 
 
 @dataclass(frozen=True)
-class Standing:
+class QueueForDecision:
     """A queue as a decision about it is made."""
 
     name: str
@@ -42,9 +42,9 @@ def lock(connection: Connection, names: Iterable[str], now: datetime) -> None:
 
 def look(
     connection: Connection, names: Iterable[str], declared: Collection[str]
-) -> dict[str, Standing]:
+) -> dict[str, QueueForDecision]:
     """How these queues stand, by name; those that are `declared` or known to the database. Locks nothing."""
-    with connection.cursor(row_factory=class_row(Standing)) as cursor:
+    with connection.cursor(row_factory=class_row(QueueForDecision)) as cursor:
         asked = {"names": list(names), "declared": list(declared)}
         cursor.execute(sql.load("look_at_queues"), asked)
         return {queue.name: queue for queue in cursor}

@@ -18,7 +18,7 @@ from ._host import host
 
 
 @dataclass(frozen=True)
-class Asked:
+class ListRequest:
     """A filter, and the id of the job before or after which the page begins."""
 
     wanted: JobFilter
@@ -67,7 +67,7 @@ def readable_fields() -> JobFilter:
         return JobFilter()
 
 
-def read() -> Asked:
+def read() -> ListRequest:
     """What the current address asks for. Raises `Problem` for what cannot be read, or must not be searched."""
     try:
         wanted = JobFilter.from_query(request.args.items(multi=True))
@@ -77,7 +77,7 @@ def read() -> Asked:
     before, after = (_position(side, wanted) for side in ("before", "after"))
     if before is not None and after is not None:
         raise _problems.unreadable("before and after: a page begins at one of them.")
-    return Asked(wanted, before, after)
+    return ListRequest(wanted, before, after)
 
 
 def read_address(address: str) -> JobFilter | None:

@@ -10,9 +10,9 @@ from ..jobs.lifecycle import ENDED_BY
 from ..jobs.rows import Count
 from ..overview.attention_queries import Failures, Resolved
 from ..overview.blocks import Block, Split
-from ..overview.outages import Place
+from ..overview.outages import PageLink
 from ..overview.pace_queries import Pace
-from ..overview.queries import Depth, Overview
+from ..overview.queries import Overview, StateDepth
 from ._cards import Card, Example
 from ._filters import span
 
@@ -30,7 +30,7 @@ _ACTS = {
 
 
 @dataclass(frozen=True)
-class Seen:
+class AttentionFacts:
     """All that the cards speak of."""
 
     overview: Overview
@@ -43,7 +43,7 @@ class Seen:
     is_blind: bool = False
 
 
-def make_cards(seen: Seen) -> list[Card]:
+def make_cards(seen: AttentionFacts) -> list[Card]:
     """The cards, those that need somebody first."""
     return [
         _review(seen.failures),
@@ -55,8 +55,8 @@ def make_cards(seen: Seen) -> list[Card]:
     ]
 
 
-def _jobs(text: str, **values: str | int) -> Place:
-    return Place(text, "jobs", values)
+def _jobs(text: str, **values: str | int) -> PageLink:
+    return PageLink(text, "jobs", values)
 
 
 def _review(failures: Failures) -> Card:
@@ -80,7 +80,7 @@ def _review(failures: Failures) -> Card:
         says = f"No two have the same error; the first failed in `{widest.task}`"
     examples = [
         Example(
-            Place(str(group.job_id), "job", {"job_id": group.job_id}),
+            PageLink(str(group.job_id), "job", {"job_id": group.job_id}),
             f"{group.number:,} with the same error" if group.number > 1 else "alone",
             payload=group.error or ENDED_BY[group.ended_by],
             moment=group.since,
@@ -96,7 +96,7 @@ def _blocked(found: Split) -> Card:
     blocks = found.blocks
     if not blocks:
         says = "No due job is held: every queue with due jobs is open, and a worker listens to it."
-        go = Place("See the queues", "queues", {})
+        go = PageLink("See the queues", "queues", {})
         return Card("waiting", "blocked", "Blocked", Count(0), says, go)
     widest = blocks[0]
     others = len(blocks) - 1
@@ -149,12 +149,12 @@ def _quote(block: Block) -> str | None:
     return f"{block.by}: {block.reason}" if block.reason else block.by
 
 
-def _place(block: Block, text: str) -> Place:
+def _place(block: Block, text: str) -> PageLink:
     if block.kind in ("cooldown", "limit"):
-        return Place(text, "limiter", {"limiter": block.name})
+        return PageLink(text, "limiter", {"limiter": block.name})
     if block.kind in ("redis", "suspended"):
-        return Place("Redis" if text == block.name else text, "queues", {})
-    return Place(text, "queue", {"name": block.name})
+        return PageLink("Redis" if text == block.name else text, "queues", {})
+    return PageLink(text, "queue", {"name": block.name})
 
 
 def _waiting(seen: Overview) -> Card:
@@ -174,7 +174,7 @@ def _waiting(seen: Overview) -> Card:
     return Card("waiting", "scheduled", "Waiting", count, says, go, examples, next_at=next_at)
 
 
-def _runnable(seen: Seen) -> Card:
+def _runnable(seen: AttentionFacts) -> Card:
     free, started = seen.split.free, seen.overview.live["started"]
     due = Count.sum(depth.count for depth in free.values())
     examples = [
@@ -188,7 +188,7 @@ def _runnable(seen: Seen) -> Card:
     return Card("runnable", "started", "Runnable", count, says, go, examples)
 
 
-def _how_fast(due: Count, started: Count, seen: Seen) -> str:
+def _how_fast(due: Count, started: Count, seen: AttentionFacts) -> str:
     if not due.number:
         return (
             "All that is due and free to go has started."
@@ -207,7 +207,7 @@ def _how_fast(due: Count, started: Count, seen: Seen) -> str:
     return f"Moving. At the pace of the last ten minutes the last of them starts in {least}about {takes}."
 
 
-def _of_state(state: str, depth: Depth, word: str) -> Example:
+def _of_state(state: str, depth: StateDepth, word: str) -> Example:
     return Example(
         _jobs(state, state=state),
         word if depth.since else "",
@@ -218,7 +218,7 @@ def _of_state(state: str, depth: Depth, word: str) -> Example:
 
 
 def _outside(outside: OutsideFacts) -> Card:
-    title, go = "Bridge-only follow-up", Place("See their queues", "queues", {})
+    title, go = "Bridge-only follow-up", PageLink("See their queues", "queues", {})
     if outside.said is not None:
         says = f"{outside.said}, so what lies only there cannot be told."
         return Card("missing", "bridge", title, None, says, go)
@@ -242,7 +242,7 @@ def _outside(outside: OutsideFacts) -> Card:
     says += f" The Redis of {_names(outside.silent)} does not answer." if outside.silent else ""
     examples = [
         Example(
-            Place(
+            PageLink(
                 f"{job.rq_id[:8]}…" if len(job.rq_id) > 10 else job.rq_id,
                 "queue",
                 {"name": job.queue},
@@ -269,7 +269,7 @@ def _resolved(resolved: Resolved) -> Card:
     says = ", ".join(parts[:3]) + "." if parts else "Nobody decided about a job in the last day."
     examples = [
         Example(
-            Place(
+            PageLink(
                 f"{act.number:,} {_ACTS.get(act.action, act.action)}",
                 "audit_event",
                 {"sequence": act.sequence},
@@ -279,7 +279,7 @@ def _resolved(resolved: Resolved) -> Card:
         )
         for act in resolved.acts
     ]
-    go = Place("See what was done", "audit", {})
+    go = PageLink("See what was done", "audit", {})
     return Card(
         "resolved", "finished", "Resolved", resolved.count, says, go, examples, tag="last 24 h"
     )

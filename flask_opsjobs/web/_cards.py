@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..jobs.rows import Count
-from ..overview.outages import Place
+from ..overview.outages import PageLink
 
 
 @dataclass(frozen=True)
 class Example:
     """A line of a card. `payload` is shown through the display policy; `moment` as an age, or how far ahead it is."""
 
-    place: Place
+    place: PageLink
     note: str
     payload: str | None = None
     moment: datetime | None = None
@@ -34,7 +34,7 @@ class Card:
     title: str
     count: Count | None
     says: str
-    go: Place
+    go: PageLink
     examples: Sequence[Example] = ()
     payload: str | None = None
     tag: str = ""

@@ -20,7 +20,7 @@ _Sees = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
-class Line:
+class DiffLine:
     """One value by its name; None where there is none."""
 
     name: Markup
@@ -32,7 +32,7 @@ class Line:
 class Diff:
     """The lines that differ, by what they belong to; how many are the same in both, and how many are not shown."""
 
-    groups: Mapping[str, Sequence[Line]]
+    groups: Mapping[str, Sequence[DiffLine]]
     same: int
     left_out: int
 
@@ -46,12 +46,12 @@ def diff(before: Any, after: Any, display: Display, sees: _Sees) -> Diff:
     differing = [
         path for path in paths if path not in old or path not in new or old[path] != new[path]
     ]
-    groups: dict[str, list[Line]] = {}
+    groups: dict[str, list[DiffLine]] = {}
     for path in differing[:_MOST_LINES]:
         group, names = (display.clean(path[0]), path[1:]) if len(path) > 1 else ("", path)
         sides = [_shown(side, path, display, sees) for side in (old, new)]
         name = display.label(" · ".join(names) or "value")
-        groups.setdefault(group, []).append(Line(name, *sides))
+        groups.setdefault(group, []).append(DiffLine(name, *sides))
     return Diff(groups, len(paths) - len(differing), max(0, len(differing) - _MOST_LINES))
 
 

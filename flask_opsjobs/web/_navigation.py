@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Entry:
+class NavigationItem:
     """A line of the navigation, shown to those who hold its permission. `g` and then `key` lead there."""
 
     endpoint: str
@@ -21,11 +21,11 @@ class Entry:
 
 
 NAVIGATION = (
-    Entry("overview", "Overview", "overview.view", "o"),
-    Entry("jobs", "Jobs", "jobs.view", "j"),
-    Entry("queues", "Queues", "queues.view", "q"),
-    Entry("workers", "Workers", "workers.view", "w"),
-    Entry("cron", "Cron", "cron.view", "c"),
-    Entry("limiters", "Limiters", "limiters.view", "l"),
-    Entry("audit", "Audit", "audit.view", "a"),
+    NavigationItem("overview", "Overview", "overview.view", "o"),
+    NavigationItem("jobs", "Jobs", "jobs.view", "j"),
+    NavigationItem("queues", "Queues", "queues.view", "q"),
+    NavigationItem("workers", "Workers", "workers.view", "w"),
+    NavigationItem("cron", "Cron", "cron.view", "c"),
+    NavigationItem("limiters", "Limiters", "limiters.view", "l"),
+    NavigationItem("audit", "Audit", "audit.view", "a"),
 )

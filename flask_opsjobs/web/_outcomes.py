@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..limits.bucket import Shape
-from ..limits.outcome import Outcome
+from ..limits.outcome import TrialOutcome
 from ..limits.words import WAITS
 from ._charts import Chart, Scale, short
 from ._filters import number, took
@@ -37,11 +37,11 @@ class Tried:
 
     name: str
     shape: Shape
-    outcome: Outcome
+    outcome: TrialOutcome
 
 
 @dataclass(frozen=True)
-class Row:
+class OutcomeRow:
     """A row of a table: its head, the code that it is known by elsewhere, a cell for each shape."""
 
     label: str
@@ -56,26 +56,30 @@ def moment(after: float | None) -> str:
     return "at once" if after < 0.001 else f"after {took(round(after, 3))}"
 
 
-def numbers(tried: Sequence[Tried]) -> list[Row]:
+def numbers(tried: Sequence[Tried]) -> list[OutcomeRow]:
     """When they start and how long they wait."""
     outcomes = [each.outcome for each in tried]
-    moments = [Row(label, [moment(getattr(o, key)) for o in outcomes]) for label, key in _MOMENTS]
-    ended = Row("All have ended", [moment(o.ended) if o.starts else "–" for o in outcomes])
-    spans = [Row(label, [_span(getattr(o, key)) for o in outcomes]) for label, key in _SPANS]
+    moments = [
+        OutcomeRow(label, [moment(getattr(o, key)) for o in outcomes]) for label, key in _MOMENTS
+    ]
+    ended = OutcomeRow("All have ended", [moment(o.ended) if o.starts else "–" for o in outcomes])
+    spans = [OutcomeRow(label, [_span(getattr(o, key)) for o in outcomes]) for label, key in _SPANS]
     return [
         *moments,
         ended,
         *spans,
-        Row("Most at once", [number(o.most_at_once) for o in outcomes]),
-        Row("Never, too heavy", [number(o.never) for o in outcomes]),
+        OutcomeRow("Most at once", [number(o.most_at_once) for o in outcomes]),
+        OutcomeRow("Never, too heavy", [number(o.never) for o in outcomes]),
     ]
 
 
-def blocks(tried: Sequence[Tried]) -> list[Row]:
+def blocks(tried: Sequence[Tried]) -> list[OutcomeRow]:
     """What the first in line waited for and how long, the longest first as they stand in the first column."""
     found = [dict(each.outcome.blocked) for each in tried]
     codes = dict.fromkeys(code for each in tried for code, _ in each.outcome.blocked)
-    return [Row(WAITS[code], [_span(by.get(code, 0.0)) for by in found], code) for code in codes]
+    return [
+        OutcomeRow(WAITS[code], [_span(by.get(code, 0.0)) for by in found], code) for code in codes
+    ]
 
 
 def make_chart(tried: Sequence[Tried]) -> Chart | None:

@@ -31,7 +31,7 @@ _MOST_PAIRS = 3
 
 
 @dataclass(frozen=True)
-class Line:
+class SheetLine:
     """One thing that differs in the same way for `count` targets."""
 
     what: str
@@ -99,7 +99,7 @@ class Sheet:
         return self._phrase([item.target for item in self.plan.items])
 
     @property
-    def lines(self) -> Sequence[Line]:
+    def lines(self) -> Sequence[SheetLine]:
         """What will change; the same change of many targets is told once."""
         pairs: dict[str, Counter[tuple[str | None, str | None]]] = {}
         for change in (change for item in self.plan.items for change in item.changes):
@@ -223,12 +223,12 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _lines(what: str, counted: Counter[tuple[str | None, str | None]]) -> Iterator[Line]:
+def _lines(what: str, counted: Counter[tuple[str | None, str | None]]) -> Iterator[SheetLine]:
     is_shared = len(counted) == 1 or len(counted) < counted.total()
     if is_shared and len(counted) <= _MOST_PAIRS:
         for (before, after), number in counted.items():
-            yield Line(what, before, after, number)
+            yield SheetLine(what, before, after, number)
         return
     sides: list[Any] = [{pair[side] for pair in counted} for side in (0, 1)]
     words = [side.pop() if len(side) == 1 else f"{len(side)} different values" for side in sides]
-    yield Line(what, words[0], words[1], counted.total())
+    yield SheetLine(what, words[0], words[1], counted.total())

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..limits.limit import LONGEST_SECONDS, MOST_NUMBER, BadLimit, Limit
-from ..limits.trial import Change, change_limit
+from ..limits.trial import LimitChange, change_limit
 
 MOST_JOBS = 10_000
 # A person who reads `10,000` beside a field may type that.
@@ -95,8 +95,10 @@ def read_form(args: Mapping[str, str], declared: Limit, weight: int) -> Form:
     return Form(typed, numbers, bool(args.get("live")), limit, faults)
 
 
-def _change(numbers: Mapping[str, float]) -> Change:
+def _change(numbers: Mapping[str, float]) -> LimitChange:
     def whole(name: str) -> int | None:
         return int(numbers[name]) if name in numbers else None
 
-    return Change(numbers.get("rate"), numbers.get("per"), whole("burst"), whole("concurrency"))
+    return LimitChange(
+        numbers.get("rate"), numbers.get("per"), whole("burst"), whole("concurrency")
+    )

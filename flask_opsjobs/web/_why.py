@@ -32,7 +32,7 @@ _PLACES: Mapping[str, tuple[str, str, str]] = {
 
 
 @dataclass(frozen=True)
-class Shown:
+class ReasonView:
     """A reason with its button, as an action and the URL to send it to, or its place, as words and a URL."""
 
     reason: Reason
@@ -41,7 +41,7 @@ class Shown:
     place: tuple[str, str] | None
 
 
-def show(why: Explanation | None, job: JobInFull, *, names_partition: bool) -> list[Shown]:
+def show(why: Explanation | None, job: JobInFull, *, names_partition: bool) -> list[ReasonView]:
     """The reasons as the panel draws them. A window needs a number, so that button stands on the queue's page.
 
     No button leads to a partition that may not be named.
@@ -52,7 +52,7 @@ def show(why: Explanation | None, job: JobInFull, *, names_partition: bool) -> l
         if action is not None and action.thing == "limiter" and not names_partition:
             action = None if split_target(reason.target or "")[1] else action
         url = None if action is None else _url(action, reason, job)
-        shown.append(Shown(reason, action, url, _place(reason, job)))
+        shown.append(ReasonView(reason, action, url, _place(reason, job)))
     return shown
 
 

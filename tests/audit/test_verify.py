@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.audit import chain, transitions, verify
-from flask_opsjobs.audit.verify import Verdict
+from flask_opsjobs.audit.verify import ChainCheck
 from flask_opsjobs.db import Connection
 from flask_opsjobs.errors import AuditBlocked
 from flask_opsjobs.host import Host
@@ -52,7 +52,7 @@ def session(host: Host) -> Iterator[Session]:
 @pytest.fixture
 def verdict(
     session: Session, host: Host, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Verdict]:
+) -> Callable[..., ChainCheck]:
     """Verifies, three rows at a time."""
     monkeypatch.setattr(verify, "BATCH", 3)
     return lambda secrets=host.secrets, **options: verify.verify(session, secrets, **options)
@@ -73,13 +73,13 @@ def tamper(append: Append, connection: Connection) -> Callable[..., None]:
     return tamper
 
 
-def test_an_empty_chain_is_intact(verdict: Callable[..., Verdict]) -> None:
+def test_an_empty_chain_is_intact(verdict: Callable[..., ChainCheck]) -> None:
     found = verdict()
     assert (found.state, found.rows, found.broken) == ("intact", 0, None)
 
 
 def test_an_untouched_chain_is_intact_to_its_head(
-    append: Append, verdict: Callable[..., Verdict], connection: Connection
+    append: Append, verdict: Callable[..., ChainCheck], connection: Connection
 ) -> None:
     awkward = {"n": [1e23, 1e-7, -0.0, 10**30, 1.0, True, None], "ü": "\U0001f600 \0", "e": {}}
     for number in range(8):
@@ -112,7 +112,7 @@ def test_an_untouched_chain_is_intact_to_its_head(
     ],
 )
 def test_a_changed_column_is_found(
-    column: str, value: str, tamper: Callable[..., None], verdict: Callable[..., Verdict]
+    column: str, value: str, tamper: Callable[..., None], verdict: Callable[..., ChainCheck]
 ) -> None:
     tamper(f"UPDATE opsjobs.audit_events SET {column} = {value} WHERE sequence = 5")
     broken = verdict().broken
@@ -122,7 +122,7 @@ def test_a_changed_column_is_found(
 
 
 def test_a_changed_outcome_is_found(
-    tamper: Callable[..., None], verdict: Callable[..., Verdict]
+    tamper: Callable[..., None], verdict: Callable[..., ChainCheck]
 ) -> None:
     tamper("UPDATE opsjobs.audit_events SET outcome = 'refused', code = 'x' WHERE sequence = 5")
     broken = verdict().broken
@@ -165,7 +165,7 @@ def test_what_was_done_to_the_chain_is_found_where_it_was_done(
     sequence: int,
     code: str,
     tamper: Callable[..., None],
-    verdict: Callable[..., Verdict],
+    verdict: Callable[..., ChainCheck],
 ) -> None:
     tamper(statement)
     found = verdict()
@@ -175,7 +175,7 @@ def test_what_was_done_to_the_chain_is_found_where_it_was_done(
 
 
 def test_the_table_takes_no_row_before_the_first(
-    append: Append, connection: Connection, verdict: Callable[..., Verdict]
+    append: Append, connection: Connection, verdict: Callable[..., ChainCheck]
 ) -> None:
     append()
     for sequence in (0, -1):
@@ -188,7 +188,7 @@ def test_the_table_takes_no_row_before_the_first(
 
 
 def test_every_row_outside_the_chain_is_counted(
-    tamper: Callable[..., None], verdict: Callable[..., Verdict]
+    tamper: Callable[..., None], verdict: Callable[..., ChainCheck]
 ) -> None:
     tamper(
         f"{_COPY} n{_COPIED}".replace(
@@ -215,7 +215,7 @@ def test_every_row_outside_the_chain_is_counted(
     ],
 )
 def test_of_a_row_right_behind_the_head_it_is_said_whether_it_is_genuine(
-    statement: str, said: str, tamper: Callable[..., None], verdict: Callable[..., Verdict]
+    statement: str, said: str, tamper: Callable[..., None], verdict: Callable[..., ChainCheck]
 ) -> None:
     tamper(statement)
     broken = verdict().broken
@@ -225,7 +225,7 @@ def test_of_a_row_right_behind_the_head_it_is_said_whether_it_is_genuine(
 
 def test_the_documented_repair_of_a_head_that_was_set_back_keeps_the_true_decisions(
     tamper: Callable[..., None],
-    verdict: Callable[..., Verdict],
+    verdict: Callable[..., ChainCheck],
     append: Append,
     connection: Connection,
 ) -> None:
@@ -244,7 +244,7 @@ def test_the_documented_repair_of_a_head_that_was_set_back_keeps_the_true_decisi
 
 
 def test_two_rows_that_changed_places_are_found(
-    tamper: Callable[..., None], verdict: Callable[..., Verdict]
+    tamper: Callable[..., None], verdict: Callable[..., ChainCheck]
 ) -> None:
     tamper(
         "UPDATE opsjobs.audit_events SET sequence = 99 WHERE sequence = 5",
@@ -257,7 +257,7 @@ def test_two_rows_that_changed_places_are_found(
 
 
 def test_a_hash_without_the_key_is_no_signature(
-    tamper: Callable[..., None], verdict: Callable[..., Verdict], connection: Connection
+    tamper: Callable[..., None], verdict: Callable[..., ChainCheck], connection: Connection
 ) -> None:
     """Who knows how it is done, but not SECRET_KEY, cannot write the end of the chain anew."""
     previous, text = connection.execute(
@@ -276,7 +276,7 @@ def test_a_hash_without_the_key_is_no_signature(
 
 
 def test_rows_taken_off_the_end_with_their_head_are_found_by_a_head_from_the_log_only(
-    tamper: Callable[..., None], verdict: Callable[..., Verdict], connection: Connection
+    tamper: Callable[..., None], verdict: Callable[..., ChainCheck], connection: Connection
 ) -> None:
     noted = {8: connection.execute("SELECT hash FROM opsjobs.audit_head").fetchone()[0]}
     assert verdict(expected=noted).state == "intact"
@@ -293,7 +293,7 @@ def test_rows_taken_off_the_end_with_their_head_are_found_by_a_head_from_the_log
 
 @pytest.mark.parametrize("first", [1, 5, 9])
 def test_a_row_must_still_have_the_hash_that_was_noted_wherever_it_begins(
-    first: int, tamper: Callable[..., None], verdict: Callable[..., Verdict]
+    first: int, tamper: Callable[..., None], verdict: Callable[..., ChainCheck]
 ) -> None:
     broken = verdict(first=first, expected={4: b"another"}).broken
     assert broken is not None
@@ -304,7 +304,7 @@ def test_a_row_must_still_have_the_hash_that_was_noted_wherever_it_begins(
 
 
 def test_rotated_keys_verify_as_long_as_they_are_given(
-    append: Append, verdict: Callable[..., Verdict], host: Host
+    append: Append, verdict: Callable[..., ChainCheck], host: Host
 ) -> None:
     old, new = host.secrets[0], b"the new one"
     append()
@@ -321,7 +321,7 @@ def test_rotated_keys_verify_as_long_as_they_are_given(
     ("minutes", "state"), [(0, "intact"), (59, "intact"), (60, "intact"), (61, "broken")]
 )
 def test_an_old_key_signs_for_an_hour_after_the_first_row_of_a_newer_one(
-    minutes: int, state: str, append: Append, verdict: Callable[..., Verdict], host: Host
+    minutes: int, state: str, append: Append, verdict: Callable[..., ChainCheck], host: Host
 ) -> None:
     old, new = host.secrets[0], b"the new one"
     append()
@@ -342,7 +342,7 @@ def test_an_old_key_signs_for_an_hour_after_the_first_row_of_a_newer_one(
 
 
 def test_the_order_of_keys_is_that_of_the_settings(
-    append: Append, verdict: Callable[..., Verdict], host: Host
+    append: Append, verdict: Callable[..., ChainCheck], host: Host
 ) -> None:
     """Three keys, each in its turn; in another order the same rows are broken."""
     keys = [b"one", b"two", b"three"]
@@ -356,7 +356,7 @@ def test_the_order_of_keys_is_that_of_the_settings(
 
 
 def test_a_part_knows_the_key_and_the_time_of_the_row_before_it(
-    append: Append, verdict: Callable[..., Verdict], host: Host
+    append: Append, verdict: Callable[..., ChainCheck], host: Host
 ) -> None:
     old, new = host.secrets[0], b"the new one"
     host.secrets = (new,)
@@ -369,7 +369,7 @@ def test_a_part_knows_the_key_and_the_time_of_the_row_before_it(
 
 
 def test_a_row_whose_time_goes_back_by_more_than_a_minute_is_broken(
-    append: Append, verdict: Callable[..., Verdict], connection: Connection
+    append: Append, verdict: Callable[..., ChainCheck], connection: Connection
 ) -> None:
     append()
     append(at=PAUSED.at - timedelta(minutes=1))
@@ -383,7 +383,7 @@ def test_a_row_whose_time_goes_back_by_more_than_a_minute_is_broken(
 
 
 def test_a_clock_that_was_set_back_breaks_no_chain(
-    append: Append, verdict: Callable[..., Verdict], connection: Connection
+    append: Append, verdict: Callable[..., ChainCheck], connection: Connection
 ) -> None:
     append()
     for _ in range(3):
@@ -415,7 +415,7 @@ def test_two_processes_rotate_the_key_and_verify(
 
 
 def test_of_a_row_whose_key_is_lost_the_place_and_the_columns_are_still_checked(
-    tamper: Callable[..., None], verdict: Callable[..., Verdict]
+    tamper: Callable[..., None], verdict: Callable[..., ChainCheck]
 ) -> None:
     assert verdict((b"another",)).unknown_rows == 8
     tamper("UPDATE opsjobs.audit_events SET reason = 'another' WHERE sequence = 5")
@@ -429,7 +429,7 @@ def test_of_a_row_whose_key_is_lost_the_place_and_the_columns_are_still_checked(
 
 
 def test_a_row_that_names_a_key_nobody_has_is_not_called_intact(
-    tamper: Callable[..., None], verdict: Callable[..., Verdict], connection: Connection
+    tamper: Callable[..., None], verdict: Callable[..., ChainCheck], connection: Connection
 ) -> None:
     """Text, columns and key changed together look like a lost key: it says so, of exactly that row."""
     (text,) = connection.execute(
@@ -445,7 +445,7 @@ def test_a_row_that_names_a_key_nobody_has_is_not_called_intact(
 
 
 def test_a_part_begins_from_the_row_before_it(
-    tamper: Callable[..., None], verdict: Callable[..., Verdict]
+    tamper: Callable[..., None], verdict: Callable[..., ChainCheck]
 ) -> None:
     tamper("UPDATE opsjobs.audit_events SET reason = 'another' WHERE sequence = 2")
     found = verdict(first=3)
@@ -456,7 +456,7 @@ def test_a_part_begins_from_the_row_before_it(
 
 
 def test_what_is_appended_meanwhile_is_left_for_the_next_time(
-    append: Append, verdict: Callable[..., Verdict]
+    append: Append, verdict: Callable[..., ChainCheck]
 ) -> None:
     for _ in range(5):
         append()
@@ -465,7 +465,7 @@ def test_what_is_appended_meanwhile_is_left_for_the_next_time(
 
 
 def test_memory_does_not_grow_with_the_chain(
-    append: Append, connection: Connection, verdict: Callable[..., Verdict], monkeypatch: Any
+    append: Append, connection: Connection, verdict: Callable[..., ChainCheck], monkeypatch: Any
 ) -> None:
     sizes: list[int] = []
     original = verify.queries.list_links

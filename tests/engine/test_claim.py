@@ -9,7 +9,7 @@ import pytest
 
 from flask_opsjobs import endings
 from flask_opsjobs.engine import claim as claiming
-from flask_opsjobs.engine.claim import Refused
+from flask_opsjobs.engine.claim import NotClaimed
 from flask_opsjobs.engine.dispatch import read_clock, recall
 from flask_opsjobs.jobs.claimed import Claimed
 from flask_opsjobs.jobs.lifecycle import STATES
@@ -50,14 +50,14 @@ def test_an_old_number_finds_nothing(bench: Bench, record_job: RecordJob) -> Non
     job_id = record_job()
     bench.dispatch()
     recall(bench.connection, [(job_id, 1)])
-    assert bench.claim(job_id, 1) == Refused("not_queued")
+    assert bench.claim(job_id, 1) == NotClaimed("not_queued")
     bench.dispatch()
-    assert bench.claim(job_id, 1) == Refused("handed_out_again")
+    assert bench.claim(job_id, 1) == NotClaimed("handed_out_again")
     assert isinstance(bench.claim(job_id, 2), Claimed)
 
 
 def test_a_job_id_that_does_not_exist(bench: Bench) -> None:
-    assert bench.claim(4711) == Refused("no_row")
+    assert bench.claim(4711) == NotClaimed("no_row")
 
 
 def test_claim_against_recall(make_bench: MakeBench, record_job: RecordJob) -> None:
@@ -81,7 +81,9 @@ def test_a_claim_asked_again_after_a_broken_connection_is_ours(
     job_id = record_job()
     bench.dispatch()
     assert isinstance(bench.claim(job_id), Claimed)
-    assert bench.claim(job_id) == Refused("not_queued"), "a second delivery must not run it again"
+    assert bench.claim(job_id) == NotClaimed("not_queued"), (
+        "a second delivery must not run it again"
+    )
     again = claiming.claim(
         bench.connection, (job_id, 1), bench.worker_id, bench.name, is_retry=True
     )
@@ -95,7 +97,7 @@ def test_an_overdue_job_ends_before_it_starts(bench: Bench, record_job: RecordJo
     bench.connection.execute(
         "UPDATE opsjobs.jobs SET deadline_at = clock_timestamp() - interval '1 s'"
     )
-    assert bench.claim(job_id) == Refused("deadline")
+    assert bench.claim(job_id) == NotClaimed("deadline")
     job = bench.job(job_id)
     assert (job["state"], job["ended_by"], job["attempt"]) == ("failed", "deadline", 0)
 
@@ -160,4 +162,4 @@ def test_only_a_queued_job_can_be_claimed(bench: Bench, record_job: RecordJob, s
         " ended_by = CASE WHEN %(final)s THEN 'canceled' END",
         {"state": state, "final": state in ("finished", "failed", "canceled")},
     )
-    assert bench.claim(job_id) == Refused("not_queued")
+    assert bench.claim(job_id) == NotClaimed("not_queued")

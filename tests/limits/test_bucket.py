@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_opsjobs.limits import bucket
-from flask_opsjobs.limits.bucket import Shape, Standing
+from flask_opsjobs.limits.bucket import BucketLevel, Shape
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -23,8 +23,8 @@ gaps = st.lists(st.tuples(st.integers(0, 20_000_000), st.integers(1, 5)), min_si
 
 
 def take(
-    shape: Shape, standing: Standing, weight: int, now: datetime
-) -> tuple[Standing, float | None]:
+    shape: Shape, standing: BucketLevel, weight: int, now: datetime
+) -> tuple[BucketLevel, float | None]:
     """The bucket after a question, and after how many seconds that one may start; None when it may not."""
     verdict = bucket.admit(shape, standing, weight, now)
     if not verdict.is_admitted:
@@ -57,7 +57,7 @@ def test_a_bucket_says_what_the_oracle_says(
     rate: int, per: int, burst: int, asked: list[tuple[int, int]]
 ) -> None:
     shape = Shape(rate, per, burst)
-    standing, oracle, micros = Standing(), Oracle(shape), 0
+    standing, oracle, micros = BucketLevel(), Oracle(shape), 0
     for gap, weight in asked:
         micros += gap
         at, now = Fraction(micros, 1_000_000), NOW + timedelta(microseconds=micros)
@@ -80,7 +80,7 @@ def test_no_stretch_of_time_sees_more_than_burst_and_rate(
     rate: int, per: int, burst: int, asked: list[tuple[int, int]]
 ) -> None:
     """Between any two starts, not only since the first: the promise of a token bucket, promised tokens included."""
-    shape, standing, micros = Shape(rate, per, burst), Standing(), 0
+    shape, standing, micros = Shape(rate, per, burst), BucketLevel(), 0
     starts: list[tuple[float, int]] = []
     for gap, weight in asked:
         micros += gap // 20
@@ -99,7 +99,7 @@ def test_no_stretch_of_time_sees_more_than_burst_and_rate(
 @given(rates, spans, bursts)
 def test_who_always_waits_gets_the_whole_rate(rate: int, per: int, burst: int) -> None:
     """A worker that asks again as soon as it is told to: after the hundredth window not one token is lost."""
-    shape, standing = Shape(rate, per, burst), Standing()
+    shape, standing = Shape(rate, per, burst), BucketLevel()
     at, started = 0.0, 0
     for _ in range(400):
         standing, wait = take(shape, standing, 1, NOW + timedelta(seconds=at))
@@ -126,7 +126,7 @@ def test_what_dispatch_hands_out_the_claims_admit(
     rate: int, per: int, burst: int, handed_out: int, in_use: int, tokens: int, weight: int
 ) -> None:
     shape = Shape(rate, per, burst, concurrency=10)
-    standing = Standing(min(tokens, burst), NOW, in_use=in_use, handed_out=0)
+    standing = BucketLevel(min(tokens, burst), NOW, in_use=in_use, handed_out=0)
     room = bucket.room(shape, replace(standing, handed_out=handed_out), NOW)
     assert room is not None
     if room < weight or weight > min(burst, 10):
@@ -140,29 +140,29 @@ def test_what_dispatch_hands_out_the_claims_admit(
 
 
 def test_a_clock_that_is_stepped_back_gives_and_takes_nothing() -> None:
-    shape, standing = Shape(60, 60, 5), Standing(2.0, NOW)
+    shape, standing = Shape(60, 60, 5), BucketLevel(2.0, NOW)
     assert bucket.level(shape, standing, NOW - timedelta(hours=1)) == 2.0
 
 
 def test_each_block_says_when_it_goes() -> None:
     shape = Shape(1, 10, 1, concurrency=1)
     cooled = NOW + timedelta(hours=1)
-    standing = Standing(0.0, NOW, in_use=1, cooldown_until=cooled)
+    standing = BucketLevel(0.0, NOW, in_use=1, cooldown_until=cooled)
     blocks = bucket.admit(shape, standing, 1, NOW).blocks
     assert [(block.code, block.until) for block in blocks] == [
         (bucket.COOLDOWN, cooled),
         (bucket.CONCURRENCY, None),
         (bucket.TOKENS, NOW + timedelta(seconds=10)),
     ]
-    assert [block.code for block in bucket.admit(shape, Standing(), 2, NOW).blocks] == [
+    assert [block.code for block in bucket.admit(shape, BucketLevel(), 2, NOW).blocks] == [
         bucket.WEIGHT
     ]
 
 
 def test_without_a_limit_of_places_an_end_is_not_waited_for() -> None:
     shape = Shape(1, 10, 1)
-    assert bucket.next_room(shape, Standing(0.0, NOW), 1, NOW) == pytest.approx(10.0)
-    assert bucket.next_room(Shape(concurrency=1), Standing(in_use=1), 1, NOW) is None
-    assert bucket.next_room(shape, Standing(), 2, NOW) is None
-    assert bucket.room(Shape(concurrency=3), Standing(in_use=1, handed_out=1), NOW) == 1
-    assert bucket.room(shape, Standing(cooldown_until=NOW + timedelta(1)), NOW) == 0
+    assert bucket.next_room(shape, BucketLevel(0.0, NOW), 1, NOW) == pytest.approx(10.0)
+    assert bucket.next_room(Shape(concurrency=1), BucketLevel(in_use=1), 1, NOW) is None
+    assert bucket.next_room(shape, BucketLevel(), 2, NOW) is None
+    assert bucket.room(Shape(concurrency=3), BucketLevel(in_use=1, handed_out=1), NOW) == 1
+    assert bucket.room(shape, BucketLevel(cooldown_until=NOW + timedelta(1)), NOW) == 0

@@ -10,7 +10,7 @@ from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.engine import claim as claiming
-from flask_opsjobs.engine.claim import Refused
+from flask_opsjobs.engine.claim import NotClaimed
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.claimed import Claimed
@@ -84,7 +84,7 @@ def test_without_a_token_the_job_goes_back(bench: Bench, limited: Limited, commi
     one, two = commit(task), commit(task)
     hand_out_all(bench)
     assert isinstance(bench.claim(one), Claimed)
-    assert bench.claim(two) == Refused("limited")
+    assert bench.claim(two) == NotClaimed("limited")
     job = bench.job(two)
     assert (job["state"], job["attempt"], job["dispatched_at"]) == ("available", 0, None)
     assert bench.rows("SELECT 1 FROM opsjobs.attempts WHERE job_id = %s", two) == []
@@ -160,7 +160,7 @@ def test_two_claims_for_one_place(
         hand_out_all(one)
         answers = race(lambda ids=ids: one.claim(ids[0]), lambda ids=ids: two.claim(ids[1]))
         assert sorted(type(answer).__name__ for answer in answers) == ["Claimed", "Refused"]
-        assert Refused("limited") in answers
+        assert NotClaimed("limited") in answers
         states = sorted(one.job(job_id)["state"] for job_id in ids)
         assert states == ["available", "started"]
 
@@ -223,7 +223,7 @@ def test_a_rate_is_right_in_its_second_and_its_hundredth_window(
             assert started >= (second * 6 / 60) * 0.95, f"after {second} s only {started}"
 
 
-def claim_at(bench: Bench, job_id: int, dispatch_no: int, now: object) -> Claimed | Refused:
+def claim_at(bench: Bench, job_id: int, dispatch_no: int, now: object) -> Claimed | NotClaimed:
     return claiming.claim(
         bench.connection,
         (job_id, dispatch_no),
@@ -243,7 +243,7 @@ def test_a_tight_bucket_promises_the_next_token_and_no_further(
     answers = [claim_at(bench, job_id, 1, now) for job_id in ids]
     waits = [answer.wait_seconds for answer in answers if isinstance(answer, Claimed)]
     assert waits == pytest.approx([0.0, 0.1, 0.2, 0.3])
-    assert answers[4:] == [Refused("limited")] * 4
+    assert answers[4:] == [NotClaimed("limited")] * 4
     starts = [bench.job(job_id)["started_at"] for job_id in ids[:4]]
     assert starts == [now + timedelta(seconds=wait) for wait in waits]
 
@@ -272,7 +272,7 @@ def test_an_overdue_limited_job_ends_and_takes_nothing(
     bench.connection.execute(
         "UPDATE opsjobs.jobs SET deadline_at = clock_timestamp() - interval '1 s'"
     )
-    assert bench.claim(job_id) == Refused("deadline")
+    assert bench.claim(job_id) == NotClaimed("deadline")
     assert (bench.job(job_id)["ended_by"], leases(bench)) == ("deadline", [])
 
 

@@ -9,7 +9,7 @@ import pytest
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs, Unique
-from flask_opsjobs.engine.claim import Refused
+from flask_opsjobs.engine.claim import NotClaimed
 from flask_opsjobs.engine.dispatch import Dispatcher, read_clock
 from flask_opsjobs.engine.refill import Refill
 from flask_opsjobs.host import Host
@@ -106,7 +106,7 @@ def test_what_lies_in_redis_for_nobody_keeps_no_place_from_another_queue(
     assert "limit_concurrency" not in codes
     assert bench.dispatch_all() == 1
     bench.claim(asked.id)
-    assert isinstance(bench.claim(left.id), Refused), "the claim counts all of them"
+    assert isinstance(bench.claim(left.id), NotClaimed), "the claim counts all of them"
     assert bench.job(left.id)["state"] == "available"
 
 

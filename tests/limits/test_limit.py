@@ -13,7 +13,7 @@ from flask_opsjobs import InvalidArgs, Limit, OpsJobs
 from flask_opsjobs.engine.declare import declare
 from flask_opsjobs.errors import DeclarationError
 from flask_opsjobs.host import Host
-from flask_opsjobs.limits.lane import Place, bucket_of, lane_of
+from flask_opsjobs.limits.lane import LimitPlace, bucket_of, lane_of
 from flask_opsjobs.limits.limit import BadLimit
 from tests.conftest import MakeApp
 from tests.limits.conftest import Limited
@@ -182,7 +182,7 @@ def test_one_name_declared_twice_alike_is_shared(limited: Limited) -> None:
 )  # fmt: skip
 def test_what_a_partition_may_be(value: Any, partition: str) -> None:
     place = Limit("api", concurrency=1, partition=lambda arguments: value).place({})
-    assert place == Place("api", partition, 1)
+    assert place == LimitPlace("api", partition, 1)
     assert bucket_of(lane_of("mail", place)) == ("api", partition)
     assert bucket_of(lane_of("mail", None)) is None
 

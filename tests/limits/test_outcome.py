@@ -6,7 +6,7 @@ import pytest
 
 from flask_opsjobs.limits.bucket import Shape
 from flask_opsjobs.limits.outcome import make_outcome
-from flask_opsjobs.limits.simulation import Job, simulate
+from flask_opsjobs.limits.simulation import SimulatedJob, simulate
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from flask_opsjobs.limits.simulation import Job, simulate
 def test_jobs_that_come_at_once_wait_as_long_as_they_take_to_start(
     count: int, half: int, p95: int, last: int
 ) -> None:
-    found = make_outcome(simulate(Shape(concurrency=1), [Job(0)] * count, run_seconds=1))
+    found = make_outcome(simulate(Shape(concurrency=1), [SimulatedJob(0)] * count, run_seconds=1))
     # The n-th starts when n - 1 have ended.
     assert (found.first, found.half, found.last) == (0, half - 1, last - 1)
     assert (found.wait_median, found.wait_p95, found.wait_most) == (half - 1, p95 - 1, last - 1)
@@ -24,6 +24,6 @@ def test_jobs_that_come_at_once_wait_as_long_as_they_take_to_start(
 
 
 def test_where_nothing_starts_there_is_no_time() -> None:
-    found = make_outcome(simulate(Shape(concurrency=1), [Job(0, 2)] * 3, run_seconds=1))
+    found = make_outcome(simulate(Shape(concurrency=1), [SimulatedJob(0, 2)] * 3, run_seconds=1))
     assert (found.started, found.never, found.blocked) == (0, 3, [])
     assert {found.first, found.half, found.last, found.wait_median, found.wait_most} == {None}

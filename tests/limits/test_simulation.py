@@ -8,42 +8,46 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_opsjobs.limits.bucket import CONCURRENCY, COOLDOWN, TOKENS, Shape, Standing
-from flask_opsjobs.limits.simulation import NO_WORKER, Job, TooLong, simulate
+from flask_opsjobs.limits.bucket import CONCURRENCY, COOLDOWN, TOKENS, BucketLevel, Shape
+from flask_opsjobs.limits.simulation import NO_WORKER, SimulatedJob, TooLong, simulate
 from flask_opsjobs.limits.trace import BadTrace, read_trace
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def test_a_rate_starts_its_burst_and_then_one_by_one() -> None:
-    found = simulate(Shape(1, 10, 3), [Job(0)] * 6, run_seconds=1)
+    found = simulate(Shape(1, 10, 3), [SimulatedJob(0)] * 6, run_seconds=1)
     assert found.starts == pytest.approx([0, 0, 0, 10, 20, 30], abs=1e-3)
     assert found.blocked[TOKENS] == pytest.approx(30, abs=1e-3)
 
 
 def test_places_start_the_next_when_one_ends() -> None:
-    found = simulate(Shape(concurrency=2), [Job(0)] * 5, run_seconds=7)
+    found = simulate(Shape(concurrency=2), [SimulatedJob(0)] * 5, run_seconds=7)
     assert (found.starts, found.most_at_once) == ([0, 0, 7, 7, 14], 2)
     assert found.blocked == {CONCURRENCY: 14}
 
 
 def test_workers_bound_what_runs_at_once() -> None:
-    found = simulate(Shape(concurrency=10), [Job(0)] * 3, run_seconds=5, workers=1)
+    found = simulate(Shape(concurrency=10), [SimulatedJob(0)] * 3, run_seconds=5, workers=1)
     assert (found.starts, found.blocked) == ([0, 5, 10], {NO_WORKER: 10})
 
 
 def test_it_begins_with_what_stands_there() -> None:
-    empty = Standing(tokens=0.0, refilled_at=NOW, cooldown_until=NOW + timedelta(seconds=30))
-    found = simulate(Shape(1, 60, 1), [Job(0)], run_seconds=1, standing=empty, now=NOW)
+    empty = BucketLevel(tokens=0.0, refilled_at=NOW, cooldown_until=NOW + timedelta(seconds=30))
+    found = simulate(Shape(1, 60, 1), [SimulatedJob(0)], run_seconds=1, standing=empty, now=NOW)
     assert found.starts == pytest.approx([60], abs=1e-3)
     assert set(found.blocked) == {COOLDOWN, TOKENS}
 
 
 def test_what_was_handed_out_counts_as_started() -> None:
-    standing = Standing(tokens=3.0, refilled_at=NOW, in_use=1, handed_out=2)
-    found = simulate(Shape(1, 10, 5), [Job(0)] * 2, run_seconds=1, standing=standing, now=NOW)
+    standing = BucketLevel(tokens=3.0, refilled_at=NOW, in_use=1, handed_out=2)
+    found = simulate(
+        Shape(1, 10, 5), [SimulatedJob(0)] * 2, run_seconds=1, standing=standing, now=NOW
+    )
     assert found.starts == pytest.approx([0, 10], abs=1e-3)
-    found = simulate(Shape(concurrency=3), [Job(0)], run_seconds=5, standing=standing, now=NOW)
+    found = simulate(
+        Shape(concurrency=3), [SimulatedJob(0)], run_seconds=5, standing=standing, now=NOW
+    )
     assert found.starts == [5]
 
 
@@ -53,11 +57,11 @@ def test_what_was_handed_out_counts_as_started() -> None:
 )
 def test_what_takes_more_than_a_hundred_years_is_refused(shape: Shape, run_seconds: float) -> None:
     with pytest.raises(TooLong, match="more than 100 years"):
-        simulate(shape, [Job(0)] * 200, run_seconds=run_seconds)
+        simulate(shape, [SimulatedJob(0)] * 200, run_seconds=run_seconds)
 
 
 def test_what_is_too_heavy_never_starts_and_delays_nobody() -> None:
-    found = simulate(Shape(concurrency=2), [Job(0, 3), Job(0, 2)], run_seconds=1)
+    found = simulate(Shape(concurrency=2), [SimulatedJob(0, 3), SimulatedJob(0, 2)], run_seconds=1)
     assert (found.never, found.starts) == (1, [0])
 
 
@@ -70,7 +74,7 @@ def test_what_is_too_heavy_never_starts_and_delays_nobody() -> None:
 def test_it_never_starts_more_than_burst_and_rate_allow(
     rate: int, per: int, burst: int, arrivals: list[float]
 ) -> None:
-    found = simulate(Shape(rate, per, burst), [Job(at) for at in arrivals], run_seconds=0)
+    found = simulate(Shape(rate, per, burst), [SimulatedJob(at) for at in arrivals], run_seconds=0)
     assert len(found.starts) == len(arrivals)
     assert all(wait >= 0 for wait in found.waits)
     for first, begin in enumerate(found.starts):
@@ -81,7 +85,11 @@ def test_it_never_starts_more_than_burst_and_rate_allow(
 
 def test_a_trace_is_seconds_and_weights() -> None:
     text = "# arrivals\n0\n1.5 3\n\n1e1  # late\n"
-    assert read_trace(text.splitlines()) == [Job(0.0), Job(1.5, 3), Job(10.0)]
+    assert read_trace(text.splitlines()) == [
+        SimulatedJob(0.0),
+        SimulatedJob(1.5, 3),
+        SimulatedJob(10.0),
+    ]
 
 
 @pytest.mark.parametrize("line", ["x", "-1", "nan", "inf", "1 0", "1 -2", "1 2.5", "1 2 3", "1e10"])

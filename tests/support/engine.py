@@ -11,7 +11,7 @@ from flask_opsjobs import endings
 from flask_opsjobs.db import Connection, connect_apart
 from flask_opsjobs.endings import Ended, Ending
 from flask_opsjobs.engine import claim as claiming
-from flask_opsjobs.engine.claim import Refused
+from flask_opsjobs.engine.claim import NotClaimed
 from flask_opsjobs.engine.dispatch import Dispatcher, read_clock
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.claimed import Claimed
@@ -51,7 +51,7 @@ class Bench:
         dispatcher = Dispatcher(self.connection, self.host.broker, self.host.settings)
         return dispatcher.dispatch_all(read_clock(self.connection))
 
-    def claim(self, job_id: int, dispatch_no: int = 1) -> Claimed | Refused:
+    def claim(self, job_id: int, dispatch_no: int = 1) -> Claimed | NotClaimed:
         """Claim a delivery."""
         return claiming.claim(self.connection, (job_id, dispatch_no), self.worker_id, self.name)
 

@@ -10,7 +10,7 @@ import psycopg
 
 from flask_opsjobs import Limit
 from flask_opsjobs.cron import transitions as cron
-from flask_opsjobs.cron.declaration import Entry
+from flask_opsjobs.cron.declaration import EntryDeclaration
 from flask_opsjobs.cron.expression import Schedule
 from flask_opsjobs.cron.transitions import Slot
 from flask_opsjobs.host import Host
@@ -35,7 +35,9 @@ def fill(host: Host, connection: psycopg.Connection[Any], now: datetime) -> None
 def _fill_entry(connection: psycopg.Connection[Any], name: str, now: datetime) -> None:
     schedule = Schedule("*/30 * * * *", "Europe/Paris")
     first = now.replace(minute=0, second=0, microsecond=0) - SLOTS * _HALF_HOUR
-    entry = Entry(name, "sync_customer", schedule, "skip", "latest", None, {"customer_id": 7})
+    entry = EntryDeclaration(
+        name, "sync_customer", schedule, "skip", "latest", None, {"customer_id": 7}
+    )
     cron.create(connection, entry, "runtime", "ops-demo", first)
     (standing,) = cron.look(connection, [name]).values()
     for number, slot_at in enumerate(_slots(first)):

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.audit import transitions as audit_transitions
 from flask_opsjobs.audit.transitions import Decision
 from flask_opsjobs.cron import transitions as cron_transitions
-from flask_opsjobs.cron.declaration import Entry
+from flask_opsjobs.cron.declaration import EntryDeclaration
 from flask_opsjobs.cron.expression import Schedule
 from flask_opsjobs.cron.transitions import Slot
 from flask_opsjobs.jobs.lifecycle import FINAL, STATES
@@ -169,7 +169,7 @@ def make_event(session: Session, **changes: Any) -> int:
 def make_entry(session: Session, job: Job) -> None:
     """A cron entry named as the queue of `job`, which runs for one of its slots, by its writers. Not committed."""
     connection: Any = session.connection().connection.driver_connection
-    entry = Entry(job.queue, "send_invoice", Schedule("*/10 * * * *", "Europe/Paris"), "skip", "all", 3,
+    entry = EntryDeclaration(job.queue, "send_invoice", Schedule("*/10 * * * *", "Europe/Paris"), "skip", "all", 3,
                   {"account_id": 42})  # fmt: skip
     then = ago(hours=2).replace(minute=0, second=0, microsecond=0)
     cron_transitions.create(connection, entry, "runtime", "ops-demo", then)

@@ -17,7 +17,7 @@ from ...audit import queries
 from ...audit.filter import LIMITS, AuditFilter, BadAuditFilter
 from ...audit.models import OUTCOMES
 from ...audit.rows import EventPage, EventRow, Head
-from ...audit.verify import Verdict, find_fault, verify
+from ...audit.verify import ChainCheck, find_fault, verify
 from .. import _access, _cursor, _export, _pages, _problems
 from .._diff import diff, without_payload
 from .._display import Display
@@ -178,7 +178,7 @@ def _cursor_of(side: str, wanted: AuditFilter, position: int | None) -> str | No
     return _cursor.make(host().secrets, f"audit {side} {wanted.conditions}", position)
 
 
-def _verify(session: Session, head: Head | None) -> Verdict:
+def _verify(session: Session, head: Head | None) -> ChainCheck:
     """The newest rows and the head; all of the chain is a matter of minutes, and of the command."""
     first = max(1, (head.sequence if head else 0) - _VERIFIED + 1)
     return verify(session, host().secrets, first=first)

@@ -35,7 +35,7 @@ _TEN = 10
 
 
 @dataclass(frozen=True)
-class Row:
+class EntryView:
     """An entry as the pages show it; `slots` are its newest, the newest first; `scheduler` None if none ever ran."""
 
     entry: CronEntryRow
@@ -229,7 +229,7 @@ def _all() -> tuple[Markup, datetime]:
         missed = queries.list_missed_lately(read.session, read.now)
         scheduler = _scheduler(read)
         rows = [
-            Row(entry, strips[entry.name], missed.get(entry.name), read.now, scheduler)
+            EntryView(entry, strips[entry.name], missed.get(entry.name), read.now, scheduler)
             for entry in entries
         ]
     made = _pages.part(
@@ -253,7 +253,7 @@ def _one(read: Reading, name: str) -> Markup:
     entry = _find(read, name)
     slots = queries.list_slots(read.session, name, read.now)
     missed = queries.list_missed_lately(read.session, read.now).get(name)
-    row = Row(entry, slots[: queries.STRIP], missed, read.now, _scheduler(read))
+    row = EntryView(entry, slots[: queries.STRIP], missed, read.now, _scheduler(read))
     zone = row.place or ZoneInfo("UTC")
     events = fault = None
     if _access.may("audit.view"):

@@ -22,7 +22,7 @@ from ...jobs.search_queries import list_jobs
 from ...jobs.search_terms import Unqualified, write
 from ...queues.queries import list_queue_names
 from .. import _access, _asked, _pages, _problems, _suggestions
-from .._asked import Asked
+from .._asked import ListRequest
 from .._display import Display
 from .._heavy import heavy
 from .._host import host
@@ -97,7 +97,7 @@ def suggest() -> Response:
     return _pages.fragment(_pages.part("jobs/_suggest.html", read.now, suggestions=found))
 
 
-def _list(read: Reading, asked: Asked) -> Markup:
+def _list(read: Reading, asked: ListRequest) -> Markup:
     wanted = asked.wanted
     found = list_jobs(
         read.session,

@@ -28,7 +28,7 @@ from .._reads import Reading, reading
 
 
 @dataclass(frozen=True)
-class Shown:
+class LimiterView:
     """A limiter as the list shows it. `bucket` is None when each partition has its own."""
 
     row: LimiterRow
@@ -41,7 +41,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Asked:
+class LimiterRequest:
     """What one page is about: a limiter, and the partition of it that is asked for; None: all of it."""
 
     row: LimiterRow
@@ -114,7 +114,7 @@ def _all() -> tuple[Markup, datetime]:
     with reading() as read:
         rows = limits.list_limiters(read.session, read.now)
         buckets = limits.list_whole_buckets(read.session, rows)
-        shown = [Shown(row, buckets.get(row.name)) for row in rows]
+        shown = [LimiterView(row, buckets.get(row.name)) for row in rows]
         counted_until = find_counted_until(read.session)
     made = _pages.part(
         "limiters/_live.html",
@@ -127,7 +127,7 @@ def _all() -> tuple[Markup, datetime]:
     return made, read.now
 
 
-def find(read: Reading, name: str) -> Asked:
+def find(read: Reading, name: str) -> LimiterRequest:
     """The limiter and the partition that the request names. Raises `Problem` when there is no such thing."""
     partition = _partition.asked()
     # Postgres takes no NUL.
@@ -138,10 +138,10 @@ def find(read: Reading, name: str) -> Asked:
         raise _problems.unreadable(
             f"partition: the limiter {name} has none, and nothing waits or runs there."
         )
-    return Asked(row, partition)
+    return LimiterRequest(row, partition)
 
 
-def _one(read: Reading, asked: Asked) -> Markup:
+def _one(read: Reading, asked: LimiterRequest) -> Markup:
     row, session = asked.row, read.session
     bucket = None if asked.bucket is None else limits.find_bucket(session, row, asked.bucket)
     hot, is_cut = list_hot(session, row, asked.partition)

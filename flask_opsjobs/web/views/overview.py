@@ -16,7 +16,7 @@ from ...overview.pace_queries import WINDOWS, Pace, find_pace
 from ...overview.queries import find_overview
 from ...overview.verdict import judge, say_well
 from .. import _access, _pages
-from .._attention import Seen, make_cards
+from .._attention import AttentionFacts, make_cards
 from .._charts import make_charts, seconds, short
 from .._host import host
 from .._navigation import NAVIGATION
@@ -77,7 +77,9 @@ def _part() -> tuple[Markup, datetime]:
         wrong=wrong,
         well=say_well(overview),
         cards=make_cards(
-            Seen(overview, failures, resolved, pace, outside, due, bool(silent) or not is_fresh)
+            AttentionFacts(
+                overview, failures, resolved, pace, outside, due, bool(silent) or not is_fresh
+            )
         ),
         silent=silent,
         is_fresh=is_fresh and not silent,

@@ -24,7 +24,7 @@ WAITS = ("scheduled", "deferred", "retryable")
 
 
 @dataclass(frozen=True)
-class Row:
+class QueueView:
     """A queue as the pages show it. `rate` is None as long as minutes are not counted."""
 
     depth: QueueDepth
@@ -108,7 +108,7 @@ def _all() -> tuple[Markup, datetime]:
     return made, read.now
 
 
-def _one(read: Reading, row: Row, rates: Rates) -> Markup:
+def _one(read: Reading, row: QueueView, rates: Rates) -> Markup:
     events = fault = None
     if _access.may("audit.view"):
         events, fault = list_events_of(read.session, f"queue/{row.name}"), find_fault(read.session)
@@ -124,7 +124,7 @@ def _one(read: Reading, row: Row, rates: Rates) -> Markup:
     )
 
 
-def _find(read: Reading, name: str) -> tuple[Row, Rates]:
+def _find(read: Reading, name: str) -> tuple[QueueView, Rates]:
     rows, rates = _rows(read)
     found = next((row for row in rows if row.name == name), None)
     if found is None:
@@ -132,11 +132,11 @@ def _find(read: Reading, name: str) -> tuple[Row, Rates]:
     return found, rates
 
 
-def _rows(read: Reading) -> tuple[Sequence[Row], Rates]:
+def _rows(read: Reading) -> tuple[Sequence[QueueView], Rates]:
     workers = list_workers(read.session, read.now, host().settings.late_seconds)
     decided, rates = list_decisions(read.session), find_rates(read.session, read.now)
     rows = [
-        Row(
+        QueueView(
             depth,
             decided.get(depth.name),
             rates.by_queue.get(depth.name, Rate(0, 0, 0)) if rates.counted_until else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Response, request
 
-from ...limits.simulation import Job, TooLong
+from ...limits.simulation import SimulatedJob, TooLong
 from ...limits.trial import Live, Trial, limit_of, read_live
 from ...limits.words import in_words
 from .. import _outcomes, _pages
@@ -13,7 +13,7 @@ from .._outcomes import Tried
 from .._reads import Reading, reading
 from .._trial_form import JOBS, MOST_JOBS, SHAPE, Form, read_form
 from . import limiters
-from .limiters import Asked
+from .limiters import LimiterRequest
 
 
 def page(limiter: str) -> Response:
@@ -45,7 +45,7 @@ def page(limiter: str) -> Response:
     )
 
 
-def _live(read: Reading, asked: Asked, form: Form) -> Live | None:
+def _live(read: Reading, asked: LimiterRequest, form: Form) -> Live | None:
     """What stands and waits there now, if that is asked for; a fault when it cannot be had."""
     if not form.live:
         return None
@@ -61,9 +61,9 @@ def _live(read: Reading, asked: Asked, form: Form) -> Live | None:
     return live
 
 
-def _try(form: Form, live: Live | None, asked: Asked) -> list[Tried]:
+def _try(form: Form, live: Live | None, asked: LimiterRequest) -> list[Tried]:
     """The outcome under the shape that is tried, and beside it under the declared one if that is another."""
-    jobs = [Job(0.0, form.whole("weight") or 1)] * (form.whole("count") or 0)
+    jobs = [SimulatedJob(0.0, form.whole("weight") or 1)] * (form.whole("count") or 0)
     trial = Trial(jobs, form.numbers["run_seconds"], form.whole("workers"), live)
     shapes = {"As tried": form.limit.shape, "As declared": asked.row.shape}
     if form.limit.shape == asked.row.shape:
