@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -48,6 +49,19 @@ def test_no_barrier_and_nothing_sideways_at_any_size(page: Any, noise: list[str]
         found += _faults(page, f"refused, {size}")
     assert not found, "\n".join(found)
     assert [line for line in noise if "status of 4" not in line] == []
+
+
+@pytest.mark.usefixtures("long_name")
+def test_a_slot_says_in_which_zone_its_moment_is(page: Any, live_url: str) -> None:
+    context = page.context.browser.new_context(base_url=live_url, timezone_id="Asia/Kolkata")
+    page = context.new_page()
+    page.goto(f"/ops/jobs/cron/{LONG}")
+    slot = page.locator("ol.slots time[data-as=moment]").first
+    in_utc = datetime.fromisoformat(slot.text_content().removesuffix(" UTC"))
+    page.select_option("#zone", "local")
+    there = datetime.fromisoformat(slot.text_content().removesuffix(" local time"))
+    assert there - in_utc == timedelta(hours=5, minutes=30)
+    context.close()
 
 
 def _faults(page: Any, where: str) -> list[str]:
