@@ -18,9 +18,9 @@ UNPICTURED = {"jump", "missing", "job_raw", "cron_change"}
 QUEUE = "mail"
 LONGEST_S = 120
 # Several attempts, and lines that it logged.
-FAILED = "state=failed&task=process_invoice"
+FAILED = "state=failed&task=deliver_webhook"
 RETRY, PAUSE = (
-    "the bank confirmed that it is well again",
+    "the receiver confirmed that it answers again",
     "mail server moves tonight, ticket OPS-311",
 )
 
