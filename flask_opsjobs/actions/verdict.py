@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from ..core import words
 from .catalog import Action
 from .effects import Effect
 from .shapes import Change, Item, Skip
@@ -77,7 +78,7 @@ def illegal(
 
 def moment(value: datetime | None) -> str | None:
     """A time in words, to the second."""
-    return None if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return None if value is None else words.moment(value)
 
 
 def exact(value: datetime | None) -> str | None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from ..core.words import counted
 from ..engine import facts
-from ..explain.make_reason import count
 from ..host import Host
 from ..limits import page_queries
 from ..limits.bucket import level
@@ -58,7 +58,9 @@ def line(row: LimiterRow) -> str:
     """One limiter of the list, in words."""
     cooling = ""
     if row.cooling:
-        cooling = f", {count(row.cooling, 'partition')} cool{'s' if row.cooling == 1 else ''} down"
+        cooling = (
+            f", {counted(row.cooling, 'partition')} cool{'s' if row.cooling == 1 else ''} down"
+        )
     if row.cooldown is not None:
         cooling = ", cools down"
     allows = in_words(row.shape, row.partition_by)

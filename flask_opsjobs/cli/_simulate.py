@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..explain.make_reason import count
+from ..core.words import counted
 from ..limits.limit import BadLimit, Limit
 from ..limits.outcome import TrialOutcome
 from ..limits.simulation import SimulatedJob
@@ -110,7 +110,7 @@ def lines(limit: Limit, weight: Weight, found: TrialOutcome) -> list[str]:
     """The outcome in words."""
     said = [
         f"{limit.name}: {in_words(limit.shape)}",
-        f"{count(found.started, 'job')} {'starts' if found.started == 1 else 'start'}",
+        f"{counted(found.started, 'job')} {'starts' if found.started == 1 else 'start'}",
     ]
     if weight.is_assumed:
         said.insert(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfoNotFoundError
 
 import psycopg
 
+from ..core.words import moment
 from ..db import Connection
 from ..errors import InvalidArgs
 from ..host import Host
@@ -216,12 +217,8 @@ class SlotDecider:
         since, until = since or entry.checked_until, until or self.now
         if since >= slot_at:
             return "a scheduler ran, and did not come to it in time"
-        return f"no scheduler ran from {_moment(since)} to {_moment(until)}"
+        return f"no scheduler ran from {moment(since)} to {moment(until)}"
 
 
 def _unknown(entry: CronEntryRow) -> str:
     return f"no task {entry.task} is declared where the loops run"
-
-
-def _moment(value: datetime) -> str:
-    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

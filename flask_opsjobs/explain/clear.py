@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..core.words import counted
 from .engine_reasons import needed_loops
 from .evidence import Evidence
-from .make_reason import count
 
 
 def list_clear(evidence: Evidence, codes: set[str]) -> Iterator[str]:
@@ -33,7 +33,7 @@ def _the_way(evidence: Evidence, codes: set[str]) -> Iterator[str]:
     if evidence.alive:
         idle = len(evidence.alive) - len(evidence.busy)
         busy = f", {idle:,} idle" if idle else ""
-        yield f"{count(len(evidence.alive), 'worker')} live{busy}"
+        yield f"{counted(len(evidence.alive), 'worker')} live{busy}"
     if evidence.redis is not None and evidence.redis.is_reachable:
         yield "Redis answers"
         if evidence.redis.is_there and not evidence.is_lost:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from ..core.words import counted
 from ..db import OLDEST_SCHEMA, SCHEMA_VERSION
 from ..facts import RedisFacts
 from ..jobs.lifecycle import FINAL
@@ -15,7 +16,7 @@ from ..settings import Settings
 from . import engine_reasons, job_reasons, limit_reasons, queue_reasons
 from .clear import list_clear
 from .evidence import Evidence
-from .make_reason import as_text, count
+from .make_reason import as_text
 from .queries import find_evidence
 from .reason_kinds import REASON_KINDS
 from .shapes import Explanation, Reason
@@ -109,7 +110,7 @@ def _summary(evidence: Evidence, reasons: tuple[Reason, ...]) -> str:
     if job.state == "started":
         return _running(evidence)
     if reasons:
-        return f"{count(len(reasons), 'reason')}{', the first one decides' * (len(reasons) > 1)}."
+        return f"{counted(len(reasons), 'reason')}{', the first one decides' * (len(reasons) > 1)}."
     return "Nothing is in its way: it moves on by itself any moment."
 
 

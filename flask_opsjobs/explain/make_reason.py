@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from ..core.words import moment
 from .evidence import Evidence
 from .reason_kinds import REASON_KINDS
 from .shapes import Reason
@@ -45,10 +46,5 @@ def as_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, datetime):
-        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return moment(value)
     return str(value)
-
-
-def count(number: int, thing: str) -> str:
-    """`3 workers`: a number and its noun."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"

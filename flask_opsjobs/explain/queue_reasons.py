@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..core.words import counted
 from .evidence import Evidence
-from .make_reason import as_text, count, make_reason
+from .make_reason import as_text, make_reason
 from .shapes import Reason
 
 
@@ -117,7 +118,7 @@ def window_full(evidence: Evidence) -> Iterator[Reason]:
     yield make_reason(
         evidence,
         "window_full",
-        f"The window of the queue {name} is full: {count(window.used, 'job')} "
+        f"The window of the queue {name} is full: {counted(window.used, 'job')} "
         f"of {window.size:,} that may lie in Redis.",
         "It is handed out when one of them has started.",
         source="dispatcher",

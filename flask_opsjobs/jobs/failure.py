@@ -11,6 +11,7 @@ import psycopg
 from pydantic import ValidationError
 from sqlalchemy.exc import PendingRollbackError, StatementError
 
+from ..core.words import counted
 from ..db import say_without_values
 from .storable import clean_text
 
@@ -124,7 +125,7 @@ def _of_validation(error: ValidationError) -> str:
         f"{'.'.join(str(step) for step in one['loc'] if _is_field(step))} {one['type']}".strip()
         for one in found[:20]
     )
-    errors = "1 error" if len(found) == 1 else f"{len(found)} errors"
+    errors = counted(len(found), "error")
     return f"{errors} for {error.title}: {said}"
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 
+from ..core.words import counted
 from ..engine.delivery import parse, rq_id
 from ..engine.redis_reads import answering, where_all_stand
 from ..lifeline import integrity
-from .shape import IDLE, Loop, Pass, count, every
+from .shape import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.lifeline")
 # What was found is written when it changes, and as often as this so that its age shows.
@@ -56,7 +57,7 @@ def _words(found: integrity.Found) -> str:
         "in Redis without a row": found.strays,
     }
     return ", ".join(
-        f"{count(number, 'job')} {what}"
+        f"{counted(number, 'job')} {what}"
         for what, queues in said.items()
         if (number := sum(queues.values()))
     )

@@ -10,6 +10,7 @@ from functools import partial
 import psycopg
 
 from .. import endings, signals, sql
+from ..core.words import counted
 from ..cron import code_sync, transitions
 from ..cron.decide_slots import SlotDecider, SlotReport
 from ..cron.entry_row import CronEntryRow
@@ -19,7 +20,7 @@ from ..engine.command import hurry_quietly
 from ..jobs import failure
 from ..jobs.touched import Line
 from .one_pass import process_name
-from .shape import IDLE, Loop, Pass, count, every
+from .shape import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.cron")
 _ACTOR = "system:cron"
@@ -151,7 +152,7 @@ def _has_slot(context: Pass, entry: CronEntryRow) -> bool:
 
 def _words(report: SlotReport) -> str:
     said: Iterable[str] = (
-        f"{count(number, 'slot')} {result}" for result, number in sorted(report.results.items())
+        f"{counted(number, 'slot')} {result}" for result, number in sorted(report.results.items())
     )
     left = ["left to another version of the code"] if report.is_put_off else []
     left += [f"{name} has trouble" for name in sorted(report.troubled)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 
+from ..core.words import counted
 from ..engine.dispatch import Dispatcher
 from ..engine.redis_reads import answering, ping
-from .shape import IDLE, Loop, Pass, count, every
+from .shape import IDLE, Loop, Pass, every
 
 # While tokens come to lanes that wait, the next pass is made when one does, at most so many times a second.
 _SHORTEST_SECONDS = 0.1
@@ -31,7 +32,7 @@ def run(context: Pass) -> str:
     if dispatcher.next_seconds is not None:
         took = time.monotonic() - began
         context.sooner(max(_SHORTEST_SECONDS, dispatcher.next_seconds, took / _MOST_SHARE))
-    return f"handed out {count(handed_out, 'job')}" if handed_out else IDLE
+    return f"handed out {counted(handed_out, 'job')}" if handed_out else IDLE
 
 
 LOOP = Loop("dispatch", every(1), run, is_alone=False)

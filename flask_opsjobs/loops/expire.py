@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .. import endings
-from .shape import IDLE, Loop, Pass, count, every
+from ..core.words import counted
+from .shape import IDLE, Loop, Pass, every
 
 _BATCH = 1_000
 
@@ -13,7 +14,7 @@ def run(context: Pass) -> str:
     expired = endings.expire(context.connection, context.now, limit=_BATCH)
     if len(expired) >= _BATCH:
         context.again()
-    return f"{count(len(expired), 'job')} missed the deadline" if expired else IDLE
+    return f"{counted(len(expired), 'job')} missed the deadline" if expired else IDLE
 
 
 LOOP = Loop("expire", every(2), run, is_alone=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 
+from ..core.words import counted
 from ..engine.recall import Suspects, recall_lost, recall_paused
 from ..engine.redis_reads import answering, one_queue_per_redis
 from ..engine.strays import Strays, remove_strays
 from ..engine.tidy import tidy_quietly
-from .shape import IDLE, Loop, Pass, count, every
+from .shape import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.lifeline")
 
@@ -29,7 +30,7 @@ def _recall_paused(context: Pass) -> list[str]:
         "took back jobs %s: their queue is paused",
         _ids([(id, number) for _, id, number in recalled]),
     )
-    return [f"took back {count(len(recalled), 'job')} of paused queues"]
+    return [f"took back {counted(len(recalled), 'job')} of paused queues"]
 
 
 def _recall(context: Pass) -> list[str]:
@@ -43,10 +44,10 @@ def _recall(context: Pass) -> list[str]:
     context.memory["suspects"] = found.suspects
     said = []
     if found.recalled:
-        said.append(f"recalled {count(len(found.recalled), 'lost delivery', 'lost deliveries')}")
+        said.append(f"recalled {counted(len(found.recalled), 'lost delivery', 'lost deliveries')}")
         _log.warning("recalled jobs %s: their delivery was lost", _ids(found.recalled))
     if found.refused:
-        said.append(f"{count(len(found.refused), 'delivery', 'deliveries')} refused")
+        said.append(f"{counted(len(found.refused), 'delivery', 'deliveries')} refused")
         _log.warning(
             "RQ workers failed jobs %s without running them: do they import the host's code?",
             _ids(found.refused),
@@ -63,7 +64,7 @@ def _remove_strays(context: Pass) -> list[str]:
             context.connection, broker, queue, walks.get(place, Strays()), context.now
         )
         removed += len(gone)
-    return [f"removed {count(removed, 'stray delivery', 'stray deliveries')}"] if removed else []
+    return [f"removed {counted(removed, 'stray delivery', 'stray deliveries')}"] if removed else []
 
 
 def _ids(deliveries: list[tuple[int, int]]) -> str:

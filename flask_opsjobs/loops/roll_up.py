@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from .. import sql
+from ..core.words import counted
 from ..jobs.lifecycle import FINAL, STATES
 from ..lifeline.retention import NUMBER_DAYS
 from ..overview.histogram import BOUNDS
-from .shape import IDLE, Loop, Pass, count, every
+from .shape import IDLE, Loop, Pass, every
 
 _MINUTE = timedelta(minutes=1)
 # An end is committed within moments of the time that it bears; a minute is counted once it is over for a minute.
@@ -32,8 +33,8 @@ def run(context: Pass) -> str:
     folded = _fold_job_counts(context) + _fold_limits(context)
     _sample_depths(context)
     ended = _count_minutes(context)
-    said = [f"counted {count(ended, 'end')}"] if ended else []
-    said += [f"folded {count(folded, 'counter row')}"] if folded else []
+    said = [f"counted {counted(ended, 'end')}"] if ended else []
+    said += [f"folded {counted(folded, 'counter row')}"] if folded else []
     return ", ".join(said) or IDLE
 
 
@@ -118,9 +119,9 @@ class _Sum:
 
 def _sum(rows: Iterable[Any]) -> dict[tuple[datetime, str], _Sum]:
     sums: dict[tuple[datetime, str], _Sum] = defaultdict(_Sum)
-    for minute, queue, *counted in rows:
-        sums[minute, queue].add(*counted)
-        sums[minute, _ALL_QUEUES].add(*counted)
+    for minute, queue, *numbers in rows:
+        sums[minute, queue].add(*numbers)
+        sums[minute, _ALL_QUEUES].add(*numbers)
     return sums
 
 

@@ -72,8 +72,3 @@ class Loop:
 def every(seconds: float) -> Callable[[Settings], float]:
     """An interval that no setting changes."""
     return lambda settings: seconds
-
-
-def count(number: int, one: str, many: str | None = None) -> str:
-    """`3 jobs`: a number and its noun."""
-    return f"{number} {one if number == 1 else many or one + 's'}"

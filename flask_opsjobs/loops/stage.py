@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..core.words import counted
 from ..engine.redis_reads import answering
 from ..engine.stage import BATCH, dispatch_staged, stage
-from .shape import IDLE, Loop, Pass, count, every
+from .shape import IDLE, Loop, Pass, every
 
 
 def run(context: Pass) -> str:
@@ -18,7 +19,7 @@ def run(context: Pass) -> str:
         context.again()
     with answering():
         dispatch_staged(context.connection, host.broker, host.settings, staged, context.now)
-    return f"{count(total, 'job')} became due"
+    return f"{counted(total, 'job')} became due"
 
 
 LOOP = Loop("stage", every(1), run, is_alone=False)

@@ -6,9 +6,10 @@ import logging
 from functools import partial
 
 from .. import signals
+from ..core.words import counted
 from ..engine.tidy import tidy_quietly
 from ..lifeline.watch import Watched, watch
-from .shape import IDLE, Loop, Pass, count
+from .shape import IDLE, Loop, Pass
 
 _log = logging.getLogger("flask_opsjobs.lifeline")
 
@@ -50,9 +51,9 @@ def _words(watched: Watched) -> str:
     said += [f"{name} is late" for name in watched.late]
     said += [f"{name} is well again" for name in watched.well]
     if watched.rescued:
-        said.append(f"rescued {count(len(watched.rescued), 'job')}")
+        said.append(f"rescued {counted(len(watched.rescued), 'job')}")
     if watched.orphans:
-        said.append(f"{count(watched.orphans, 'orphan')} left")
+        said.append(f"{counted(watched.orphans, 'orphan')} left")
     return ", ".join(said) or IDLE
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from .. import sql
+from ..core.words import agree
 
 _MOST_FAILED = 1_000
 _MOST_LANES = 500
@@ -35,17 +36,21 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
     badges = {}
     if found.failed:
         more = "or more " if found.failed >= _MOST_FAILED else ""
-        badges["jobs"] = Badge(found.failed, "review", f"{more}{_verb(found.failed)} review")
+        badges["jobs"] = Badge(
+            found.failed, "review", f"{more}{agree(found.failed, 'needs', 'need')} review"
+        )
     if found.unserved or found.paused:
         badges["queues"] = _of_queues(found.unserved, found.paused)
     if found.missing:
         badges["workers"] = Badge(
-            found.missing, "missing", f"{_noun('worker', found.missing)} missing"
+            found.missing, "missing", f"{agree(found.missing, 'worker', 'workers')} missing"
         )
     if found.missed:
-        badges["cron"] = Badge(found.missed, "missed", f"{_noun('slot', found.missed)} missed")
+        badges["cron"] = Badge(
+            found.missed, "missed", f"{agree(found.missed, 'slot', 'slots')} missed"
+        )
     if found.cooling:
-        words = f"{_noun('limiter', found.cooling)} in cooldown"
+        words = f"{agree(found.cooling, 'limiter', 'limiters')} in cooldown"
         badges["limiters"] = Badge(found.cooling, "blocked", words)
     return badges
 
@@ -53,20 +58,12 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
 def _of_queues(unserved: int, paused: int) -> Badge:
     said = []
     if unserved:
-        said.append(f"{_noun('queue', unserved)} without a worker")
+        said.append(f"{agree(unserved, 'queue', 'queues')} without a worker")
     if paused:
-        said.append(f"{_noun('queue', paused)} paused with due jobs")
+        said.append(f"{agree(paused, 'queue', 'queues')} paused with due jobs")
     words = (
         said[0]
         if len(said) == 1
         else f"queues: {unserved} without a worker, {paused} paused with due jobs"
     )
     return Badge(unserved + paused, "blocked", words)
-
-
-def _noun(thing: str, number: int) -> str:
-    return thing if number == 1 else thing + "s"
-
-
-def _verb(number: int) -> str:
-    return "needs" if number == 1 else "need"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ..core.words import agree, counted
 from ..facts import SilentRedis
 from ..jobs.rows import Count
 from ..lifeline.queries import LoopRow
@@ -84,8 +85,8 @@ def _waits(count: Count) -> str:
     if not count.number:
         return "No due job waits for it."
     more = " or more" if count.kind != "exact" else ""
-    is_one = count.number == 1 and not more
-    return f"{count.number:,}{more} due job{'' if is_one else 's'} wait{'s' if is_one else ''}. {_LOST}."
+    waits = "wait" if more else agree(count.number, "waits", "wait")
+    return f"{counted(count.number, 'due job', more=more)} {waits}. {_LOST}."
 
 
 def _loops(loops: Sequence[LoopRow] | None, due: Mapping[str, Count] | None) -> Iterator[Wrong]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from ..core.words import agree, counted
 from ..facts import SilentRedis
 from ..jobs.rows import Count
 from .outages import PageLink, Wrong, judge_sources
@@ -29,7 +30,7 @@ def judge(
 def say_well(seen: Overview) -> str:
     """What was looked at when nothing is wrong."""
     many = len(seen.alive)
-    alive = f"{_many(many, 'worker')} {'has' if many == 1 else 'have'} a sign of life."
+    alive = f"{counted(many, 'worker')} {agree(many, 'has', 'have')} a sign of life."
     whole = " Nothing is lost: the integrity check finds no difference." if seen.integrity else ""
     return f"No job of the last hour is left failed, every loop is awake, {alive}{whole}"
 
@@ -47,7 +48,7 @@ def _queue_without_worker(seen: Overview) -> Iterator[Wrong]:
     for queue in sorted(starving, key=lambda queue: -queue.due):
         mine = [one for one in seen.workers if queue.name in one.queues]
         fact = f"Queue {queue.name} has {_counted(_due(queue), 'due job')} and no live worker."
-        gone = f" {_many(len(mine), 'worker')} of it went silent." if mine else ""
+        gone = f" {counted(len(mine), 'worker')} of it went silent." if mine else ""
         rest = f"Nobody takes what is in it: start `flask opsjobs worker {queue.name}`.{gone}"
         # The later of both. When old workers leave the list, it moves back at most, never forward.
         since = max(filter(None, [queue.due_since, *(one.beat_at for one in mine)]), default=None)
@@ -64,10 +65,10 @@ def _jobs_differ(seen: Overview) -> Iterator[Wrong]:
     for check in sorted(off, key=lambda check: -abs(check.difference)):
         number = abs(check.difference)
         if check.difference > 0:
-            fact = f"Queue {check.queue} lacks {_many(number, 'job')} that {'was' if number == 1 else 'were'} enqueued."
+            fact = f"Queue {check.queue} lacks {counted(number, 'enqueued job')}."
             rest = "Somebody deleted their rows outside the library."
         else:
-            fact = f"Queue {check.queue} has {_many(number, 'job')} too many."
+            fact = f"Queue {check.queue} has {counted(number, 'job')} too many."
             rest = "Rows were inserted outside `enqueue`, for example by a partial restore of the database."
         yield Wrong("open", fact, rest, check.counted_at, _MACHINERY)
 
@@ -86,11 +87,11 @@ def _slots_missed(seen: Overview) -> Iterator[Wrong]:
         return
     number = sum(one.slots for one in seen.missed.values())
     last = max(one.last_at for one in seen.missed.values())
-    fact = f"{_many(number, 'cron slot')} {_was(number)} missed in the last day."
+    fact = f"{counted(number, 'cron slot')} {agree(number, 'was', 'were')} missed in the last day."
     go = PageLink("See the cron entries", "cron", {})
     if len(seen.missed) == 1:
         (name,) = seen.missed
-        fact = f"Cron entry {name} missed {_many(number, 'slot')} in the last day."
+        fact = f"Cron entry {name} missed {counted(number, 'slot')} in the last day."
         go = PageLink("See the entry", "cron_entry", {"name": name})
     rest = f"The last one was due at {last:%Y-%m-%d %H:%M} UTC. Its entry says why, and can run it now."
     yield Wrong("late", fact, rest, go=go)
@@ -106,11 +107,11 @@ def _worker_missing(seen: Overview) -> Iterator[Wrong]:
     names = [worker.name for worker in missing]
     fact = f"Worker {names[0]} went missing within a day."
     if len(names) > 1:
-        fact = f"{_many(len(names), 'worker')} went missing within a day: {_list(names)}."
+        fact = f"{counted(len(names), 'worker')} went missing within a day: {_list(names)}."
     rest = "What was in hand there has been put back."
     if seen.orphans:
-        waits = "waits" if seen.orphans == 1 else "wait"
-        rest = f"{_many(seen.orphans, 'job')} that they had in hand {waits} for a rescue."
+        waits = agree(seen.orphans, "waits", "wait")
+        rest = f"{counted(seen.orphans, 'job')} that they had in hand {waits} for a rescue."
     since = min((one.ended_at for one in missing if one.ended_at), default=None)
     yield Wrong("missing", fact, rest, since, _WORKERS)
 
@@ -120,7 +121,7 @@ def _worker_late(seen: Overview) -> Iterator[Wrong]:
         names = [worker.name for worker in late]
         fact = f"Worker {names[0]} is late with a sign of life."
         if len(names) > 1:
-            fact = f"{_many(len(names), 'worker')} are late with a sign of life: {_list(names)}."
+            fact = f"{counted(len(names), 'worker')} are late with a sign of life: {_list(names)}."
         since = min(worker.beat_at for worker in late)
         yield Wrong("late", fact, "If it stays away, its jobs are put back.", since, _WORKERS)
 
@@ -133,10 +134,10 @@ def _cooldowns(seen: Overview) -> Iterator[Wrong]:
         if not number:
             continue  # a decision that holds nobody back is not wrong
         some = sum(one.partitions for one in mine)
-        whose = "Limiter" if not longest.partitions else f"{_many(some, 'partition')} of limiter"
+        whose = "Limiter" if not longest.partitions else f"{counted(some, 'partition')} of limiter"
         fact = f"{whose} {limiter} {_cools(longest.partitions and some)} until {longest.until:%H:%M:%S} UTC."
         more = "" if seen.is_all_held else " or more"
-        rest = f"{number:,}{more} due job{'' if number == 1 else 's'} {'waits' if number == 1 else 'wait'}."
+        rest = f"{counted(number, 'due job', more=more)} {agree(number, 'waits', 'wait')}."
         go = PageLink("See the limiter", "limiter", {"limiter": limiter})
         yield Wrong("blocked", fact, rest, longest.since, go, _quote(longest.by, longest.reason))
 
@@ -177,7 +178,7 @@ def _live_jobs_differ(seen: Overview) -> Iterator[Wrong]:
         ("in Redis without a row", [b.deliveries_without_row for b in seen.integrity]),
     ):
         if number := sum(numbers):
-            fact = f"{_many(number, 'job')} {_is(number)} {what}."
+            fact = f"{counted(number, 'job')} {agree(number, 'is', 'are')} {what}."
             yield Wrong(
                 "warned", fact, "The loops put that right by themselves.", compared, _MACHINERY
             )
@@ -217,21 +218,9 @@ _RULES: Sequence[Callable[[Overview], Iterator[Wrong]]] = (
 )
 
 
-def _many(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-def _is(number: int) -> str:
-    return "is" if number == 1 else "are"
-
-
-def _was(number: int) -> str:
-    return "was" if number == 1 else "were"
-
-
 def _counted(count: Count, thing: str) -> str:
     more = " or more" if count.kind == "at_least" else ""
-    return f"{count.number:,}{more} {thing}{'' if count.number == 1 else 's'}"
+    return counted(count.number, thing, more=more)
 
 
 def _list(names: Sequence[str]) -> str:

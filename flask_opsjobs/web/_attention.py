@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..core.words import agree, counted, span
 from ..facts import OutsideFacts
 from ..jobs.lifecycle import ENDED_BY
 from ..jobs.rows import Count
@@ -14,7 +15,6 @@ from ..overview.outages import PageLink
 from ..overview.pace_queries import Pace
 from ..overview.queries import Overview, StateDepth
 from ._cards import Card, Example
-from ._filters import span
 
 WAITS = ("scheduled", "deferred", "retryable")
 _EXAMPLES = 3
@@ -100,7 +100,7 @@ def _blocked(found: Split) -> Card:
         return Card("waiting", "blocked", "Blocked", Count(0), says, go)
     widest = blocks[0]
     others = len(blocks) - 1
-    more = f" {others} more {'holds' if others == 1 else 'hold'} jobs too." if others else ""
+    more = f" {others} more {agree(others, 'holds', 'hold')} jobs too." if others else ""
     quote = _quote(widest)
     examples = [
         Example(
@@ -129,7 +129,7 @@ _NOTES = {
 
 def _verb(block: Block) -> str:
     """What the jobs wait for, and until when if that is known."""
-    waits = "waits" if block.count.number == 1 else "wait"
+    waits = agree(block.count.number, "waits", "wait")
     until = f" until {block.until:%H:%M:%S} UTC" if block.until else ""
     return {
         "redis": f"{waits} for Redis, which does not answer",
@@ -287,4 +287,4 @@ def _resolved(resolved: Resolved) -> Card:
 
 def _many(count: Count, thing: str) -> str:
     more = "+" if count.kind == "at_least" else ""
-    return f"{count.number:,}{more} {thing}{'' if count.number == 1 else 's'}"
+    return counted(count.number, thing, more=more)

@@ -11,36 +11,10 @@ from jinja2 import pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
+from ..core.words import agree, counted, took
 from ..jobs.rows import Count
 from ..unseen import visible
 from ._host import host
-
-_STEPS = ((60, "s"), (3600, "min"), (48 * 3600, "h"), (None, "d"))
-_SIZES = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-
-
-def span(seconds: float) -> str:
-    """A duration in its one largest unit: `9 s`, `36 min`, `5 h`, `3 d`."""
-    seconds = max(0.0, seconds)
-    unit = next(unit for limit, unit in _STEPS if limit is None or seconds < limit)
-    return f"{int(seconds // _SIZES[unit])} {unit}"
-
-
-def took(seconds: float | None) -> str:
-    """A duration as measured: `14 ms`, `30.0 s`, `24 min 7 s`, `2 h 5 min`, `3 d 4 h`."""
-    if seconds is None:
-        return ""
-    seconds = max(0.0, seconds)
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    whole = int(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
 @pass_context
@@ -183,6 +157,8 @@ def _shown(method: str) -> Callable[..., Markup]:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
+    "agree": agree,
+    "counted": counted,
     "age": age,
     "ago": ago,
     "clock": clock,

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ..core.words import took
 from ..limits.bucket import Shape
 from ..limits.outcome import TrialOutcome
 from ..limits.words import WAITS
 from ._charts import Chart, Scale, short
-from ._filters import number, took
+from ._filters import number
 
 _MOMENTS = (("First start", "first"), ("Half have started", "half"), ("Last start", "last"))
 _SPANS = (

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ..core.words import span
 from ..jobs.rows import AttemptRow, JobInFull
-from ._filters import span
 from ._words import outcome
 
 WIDTH = 760.0

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from ..core.words import counted
+
 _START = "Traceback (most recent call last):"
 _FRAME = re.compile(
     r'^  File "(?P<path>[^"\n]*)", line (?P<line>\d+), in (?P<name>.*)\n(?P<code>    .*)?', re.M
@@ -44,7 +46,7 @@ def _folded(frames: Sequence[re.Match[str]]) -> Iterator[Frame]:
         found = list(group)
         if is_library:
             names = list(dict.fromkeys(str(_library(frame["path"])) for frame in found))
-            many = f"{len(found)} frame{'' if len(found) == 1 else 's'}"
+            many = counted(len(found), "frame")
             yield Frame(folded=f"{many} in {', '.join(names[:3])}{' …' if len(names) > 3 else ''}")
             continue
         for frame in found:

@@ -1,0 +1,48 @@
+"""Writes numbers, moments and durations in English words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+_STEPS = ((60, "s"), (3600, "min"), (48 * 3600, "h"), (None, "d"))
+_SIZES = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+
+
+def counted(number: int, noun: str, plural: str | None = None, *, more: str = "") -> str:
+    """A number with its noun: `1 job`, `1,204 jobs`, `2 lost deliveries`; with `more="+"` `10,000+ jobs`."""
+    is_one = number == 1 and not more
+    return f"{number:,}{more} {noun if is_one else plural or noun + 's'}"
+
+
+def agree(number: int, one: str, many: str) -> str:
+    """The form of a verb that goes with so many things: `is` with 1, `are` with 0 or 3."""
+    return one if number == 1 else many
+
+
+def moment(value: datetime) -> str:
+    """A time to the second: `2026-11-25 21:04:07 UTC`."""
+    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def span(seconds: float) -> str:
+    """A duration in its one largest unit: `9 s`, `36 min`, `5 h`, `3 d`."""
+    seconds = max(0.0, seconds)
+    unit = next(unit for limit, unit in _STEPS if limit is None or seconds < limit)
+    return f"{int(seconds // _SIZES[unit])} {unit}"
+
+
+def took(seconds: float | None) -> str:
+    """A duration as measured: `14 ms`, `30.0 s`, `24 min 7 s`, `2 h 5 min`, `3 d 4 h`."""
+    if seconds is None:
+        return ""
+    seconds = max(0.0, seconds)
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
