@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .db import forget_values
-from .unseen import on_one_line
+from .visible_text import on_one_line
 
 LOGGERS = (
     "flask_opsjobs",

@@ -1,4 +1,4 @@
-"""What a host's session remembers of the jobs it recorded, and the one moment at which that is acted on."""
+"""Remembers in a host's session which jobs it enqueued, and acts once after its transaction."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
     touched = session.info.pop(_KEY, {})
     witnessed = session.info.pop(_WITNESSED, {})
     if session.info.pop(_COMMITTED, False):
-        _act(touched, "jobs are recorded but could not be handed out now; the dispatch loop will")
+        _act(touched, "jobs are enqueued but could not be handed out now; the dispatch loop will")
     _act(witnessed, "the evidence of what was rejected could not be kept")
 
 

@@ -9,7 +9,7 @@ _log = logging.getLogger("flask_opsjobs")
 _signals = Namespace()
 
 job_enqueued = _signals.signal(
-    "job-enqueued", doc="A job was recorded; sent inside the host's transaction."
+    "job-enqueued", doc="A job was enqueued; sent inside the host's transaction."
 )
 worker_missing = _signals.signal("worker-missing", doc="A watcher gave a worker up.")
 

@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class RecordedJob:
+class StoredJob:
     """A job as its row is. `output` is what the task returned, when that is recorded.
 
     `exception` is what its function raised last in the drain that this value comes from; None otherwise.
@@ -66,7 +66,7 @@ class Drained:
     """What a drain did: how many times it called a function, and each job that it moved, as it is now, oldest first."""
 
     calls: int
-    jobs: tuple[RecordedJob, ...]
+    jobs: tuple[StoredJob, ...]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -107,7 +107,7 @@ def drain(
     """
     from flask import current_app
 
-    from .engine.drain import Drain, list_recorded
+    from .engine.drain import Drain, list_stored
     from .errors import OpsJobsError
 
     if at is not None and at.utcoffset() is None:
@@ -122,18 +122,18 @@ def drain(
     with _committed(host, session) as connection:
         drain = Drain(host, connection, surround, limit, _THROUGH)
         drain.run(at)
-        rows = list_recorded(connection, ids=list(drain.ids))
-    moved = tuple(RecordedJob(**row, exception=drain.errors.get(row["id"])) for row in rows)
+        rows = list_stored(connection, ids=list(drain.ids))
+    moved = tuple(StoredJob(**row, exception=drain.errors.get(row["id"])) for row in rows)
     return Drained(drain.calls, moved)
 
 
-def jobs(task: Task | str | None = None, *, session: AnySession | None = None) -> list[RecordedJob]:
+def jobs(task: Task | str | None = None, *, session: AnySession | None = None) -> list[StoredJob]:
     """The jobs in the database, of one task or of all, oldest first; also those that `session` has not committed."""
-    from .engine.drain import list_recorded
+    from .engine.drain import list_stored
 
     name = task if task is None or isinstance(task, str) else task.name
     with _seen(_host(), session) as connection:
-        return [RecordedJob(**row) for row in list_recorded(connection, task=name)]
+        return [StoredJob(**row) for row in list_stored(connection, task=name)]
 
 
 def enqueued(task: Task | str, *, session: AnySession | None = None) -> list[dict[str, Any]]:
@@ -173,7 +173,7 @@ if pytest is not None:
         return _for_app(request, drain)
 
     @pytest.fixture
-    def opsjobs_jobs(request: pytest.FixtureRequest) -> Callable[..., list[RecordedJob]]:
+    def opsjobs_jobs(request: pytest.FixtureRequest) -> Callable[..., list[StoredJob]]:
         """The jobs in the database: `opsjobs_jobs(task)`, or all."""
         return _for_app(request, jobs)
 

@@ -230,11 +230,11 @@ INDEXES = {
         "jobs page: error:text, among the newest that have one",
     ),
     "jobs_adopted": ("jobs (id) WHERE origin = 'rq'", "jobs page: origin:rq, newest first"),
-    "jobs_unwell_by_task": (
+    "jobs_unsuccessful_by_task": (
         "jobs (state, task, id) WHERE state IN ('failed', 'canceled')",
         "jobs page: state:failed task:name, newest first",
     ),
-    "jobs_unwell_by_queue": (
+    "jobs_unsuccessful_by_queue": (
         "jobs (state, queue, id) WHERE state IN ('failed', 'canceled')",
         "jobs page: state:failed queue:name, newest first",
     ),

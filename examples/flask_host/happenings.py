@@ -1,4 +1,4 @@
-"""What happens in a shop: each a transaction of the shop's own, in which jobs are recorded."""
+"""What happens in a shop: each a transaction of the shop's own, in which jobs are enqueued."""
 
 from __future__ import annotations
 

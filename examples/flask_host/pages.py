@@ -76,7 +76,7 @@ def receiver_answers() -> ResponseReturnValue:
 @shop.post("/happen/<name>")
 @login_required
 def happen(name: str) -> ResponseReturnValue:
-    """Record a job, in the transaction of what happened."""
+    """Enqueue a job, in the transaction of what happened."""
     if name not in BY_NAME:
         abort(404)
     if current_user.role == "viewer":

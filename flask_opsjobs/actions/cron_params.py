@@ -14,7 +14,7 @@ from ..cron.entry_row import CronEntryRow
 from ..db import Connection
 from ..errors import InvalidArgs
 from ..host import Host
-from ..jobs.enqueue_apart import find_same_call
+from ..jobs.enqueue_detached import find_same_call
 from .numbers import read_whole, whole
 
 _log = logging.getLogger("flask_opsjobs.cron")
@@ -80,6 +80,6 @@ def find_fault(connection: Connection, host: Host, entry: CronEntryRow) -> tuple
         raise
     except Exception as error:
         # Of the host's own, such as what computes a unique key. Only its class: the text may quote a value.
-        _log.exception("cron entry %s: its job could not be recorded", entry.name)
-        return "illegal", f"recording its job raised {type(error).__name__}"
+        _log.exception("cron entry %s: its job could not be enqueued", entry.name)
+        return "illegal", f"enqueuing its job raised {type(error).__name__}"
     return None if same is None else ("already", f"job {same} is the same unique call")

@@ -207,15 +207,15 @@ def _run(
     decided: Decided,
     report: SlotReport,
 ) -> Item:
-    """Record a job manually for each of these slots; the item as it came out."""
-    has_run = any(task.name == entry.task for task, _ in report.recorded)
+    """Enqueue a job manually for each of these slots; the item as it came out."""
+    has_run = any(task.name == entry.task for task, _ in report.enqueued)
     ids: list[int] = []
     notes: dict[str, None] = {}
     for slot_at in slots:
         slot = decider.run(entry, slot_at, "manual", report, by=decided.actor)
         if slot.job_id is None:
             notes[slot.why or ""] = None
-            # A slot that had just come may have recorded the same unique call: the job that was asked for.
+            # A slot that had just come may have enqueued the same unique call: the job that was asked for.
             if not ids and not has_run:
                 # Whether the same call is there was looked for: it came since.
                 is_rival = slot.result == "skipped_overlap"

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ..host import Host
-from ..unseen import count_seen
+from ..visible_text import count_seen
 from .catalog import LONGEST_REASON, PREVIEW_MINUTES, SHORTEST_REASON
 from .planning import Ask, Judged, deny, may_act
 from .shapes import Change, Plan, Receipt, Skip

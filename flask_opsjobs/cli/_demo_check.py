@@ -70,7 +70,7 @@ class Check:
         click.echo(f"signed in as {PERSON}")
 
     def see_a_job_run(self) -> None:
-        """Record a job by a form, wait for its end, read what it returned."""
+        """Enqueue a job by a form, wait for its end, read what it returned."""
         job = self._record("order")
         page = self._finished(job)
         if (receipt := re.search(r"R-\d{6}", text_of(page))) is None:
@@ -111,8 +111,8 @@ class Check:
         place = self._site.post(f"/happen/{happening}")
         found = re.search(r"[?&]job=(\d+)", place)
         if found is None:
-            raise Failed(f"/happen/{happening} recorded no job and led to {place}")
-        click.echo(f"recorded job {found[1]} ({happening})")
+            raise Failed(f"/happen/{happening} enqueued no job and led to {place}")
+        click.echo(f"enqueued job {found[1]} ({happening})")
         return found[1]
 
     def _finished(self, job: str) -> str:
@@ -126,7 +126,7 @@ class Check:
         return page
 
     def _kill_a_holder(self) -> tuple[str, str]:
-        """Record a slow job and SIGKILL the worker that its page names, with the child; the job and the worker.
+        """Enqueue a slow job and SIGKILL the worker that its page names, with the child; the job and the worker.
 
         A job that ends first, as on a machine that is busy with other things, is followed by another one.
         """

@@ -19,7 +19,7 @@ from flask import Flask
 from sqlalchemy import event
 
 from ..db import Connection, connect_apart
-from ..engine.drain import Drain, list_recorded
+from ..engine.drain import Drain, list_stored
 from ..host import Host
 from ..lifeline import workers
 from ..loops import LOOPS
@@ -93,7 +93,7 @@ class Past:
 
     def failed(self) -> list[int]:
         """The ids of all failed jobs, oldest first."""
-        return [job["id"] for job in list_recorded(self._work) if job["state"] == "failed"]
+        return [job["id"] for job in list_stored(self._work) if job["state"] == "failed"]
 
     def end(self) -> None:
         """Let the worker of the past leave."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..unseen import on_one_line
+from ..visible_text import on_one_line
 
 
 def plain(*lines: str) -> str:

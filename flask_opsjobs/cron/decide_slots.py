@@ -15,7 +15,7 @@ from ..db import Connection
 from ..errors import InvalidArgs
 from ..host import Host
 from ..jobs.enqueue import Enqueued
-from ..jobs.enqueue_apart import enqueue_apart
+from ..jobs.enqueue_detached import enqueue_detached
 from ..jobs.task import Task
 from . import transitions
 from .declaration import MOST_CAUGHT_UP
@@ -40,7 +40,7 @@ class SlotReport:
     results: dict[str, int] = field(default_factory=dict)
     lanes: set[tuple[str, str]] = field(default_factory=set)
     stopped: list[Unfinished] = field(default_factory=list)
-    recorded: list[tuple[Task, Enqueued]] = field(default_factory=list)
+    enqueued: list[tuple[Task, Enqueued]] = field(default_factory=list)
     troubled: set[str] = field(default_factory=set)
     has_more: bool = False
     is_put_off: bool = False
@@ -51,7 +51,7 @@ class SlotReport:
             self.results[result] = self.results.get(result, 0) + slots
         self.lanes |= other.lanes
         self.stopped += other.stopped
-        self.recorded += other.recorded
+        self.enqueued += other.enqueued
         self.has_more |= other.has_more
         self.is_put_off |= other.is_put_off
 
@@ -121,16 +121,16 @@ class SlotDecider:
         self, entry: CronEntryRow, slot_at: datetime, result: str, report: SlotReport,
         *, by: str | None = None, is_behind: bool = False,
     ) -> Slot:  # fmt: skip
-        """Record a job for a slot of a locked entry, whatever its overlap policy says; the row that tells of it.
+        """Enqueue a job for a slot of a locked entry, whatever its overlap policy says; the row that tells of it.
 
-        `is_behind`: it waits until the other jobs of the entry have ended. What keeps the job from being recorded is
+        `is_behind`: it waits until the other jobs of the entry have ended. What keeps the job from being enqueued is
         the slot's result too: it would still be there in the next pass.
         """
         task = self.host.tasks.get(entry.task)
         if task is None:
             return Slot(slot_at, "missed", _unknown(entry))
         try:
-            made, lane = enqueue_apart(
+            made, lane = enqueue_detached(
                 self.connection, self.host, task, entry.args, cron_entry=entry.name, is_deferred=is_behind
             )  # fmt: skip
         except InvalidArgs as wrong:
@@ -139,11 +139,11 @@ class SlotDecider:
             raise
         except Exception as error:
             # Of the host's own, such as what computes a unique key. Only its class: the text may quote a value.
-            _log.exception("cron entry %s: its job could not be recorded", entry.name)
-            return Slot(slot_at, "missed", f"recording its job raised {type(error).__name__}")
+            _log.exception("cron entry %s: its job could not be enqueued", entry.name)
+            return Slot(slot_at, "missed", f"enqueuing its job raised {type(error).__name__}")
         if made.conflict:
             return Slot(slot_at, "skipped_overlap", f"job {made.id} is the same unique call")
-        report.recorded.append((task, made))
+        report.enqueued.append((task, made))
         if not is_behind:
             report.lanes.add((lane, task.declared.queue))
         return Slot(slot_at, result, job_id=made.id, decided_by=by)
@@ -196,7 +196,7 @@ class SlotDecider:
         if not before:
             return self.run(entry, slot_at, result, report)
         if entry.overlap == "cancel_previous":
-            # Recorded first: what cannot be recorded must not cost the job before it as well.
+            # Enqueued first: what cannot be enqueued must not cost the job before it as well.
             slot = self.run(entry, slot_at, result, report)
             if slot.job_id is not None:
                 why = f"the next slot of cron entry {entry.name} has come"

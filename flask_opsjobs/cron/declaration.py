@@ -13,7 +13,7 @@ from ..jobs.task import Task
 from .expression import BadSchedule, Schedule, read_schedule
 from .lifecycle import OVERLAPS
 
-# What a setting of the largest arguments may be at most; the host's own is asked when a job is recorded.
+# What a setting of the largest arguments may be at most; the host's own is asked when a job is enqueued.
 _LARGEST_ARGS = 100_000_000
 MOST_CAUGHT_UP = 1_000
 

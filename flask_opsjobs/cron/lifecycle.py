@@ -42,10 +42,10 @@ class SlotResult:
 
 
 RESULTS = {
-    "ran": SlotResult("ran", "its job was recorded in time", True),
-    "late": SlotResult("late", "its job was recorded over a minute later", True),
+    "ran": SlotResult("ran", "its job was enqueued in time", True),
+    "late": SlotResult("late", "its job was enqueued over a minute later", True),
     "skipped_overlap": SlotResult("skipped: overlap", "a job of the entry had not ended", False),
-    "queued_behind": SlotResult("queued behind", "its job was recorded to run after the one before", True),
+    "queued_behind": SlotResult("queued behind", "its job was enqueued to run after the one before", True),
     "missed": SlotResult("missed", "nothing ran for it, although it should have", False),
     "paused": SlotResult("paused", "the entry was paused", False),
     "manual": SlotResult("manual", "somebody ran it", True),
@@ -65,8 +65,8 @@ class CronArrow:
 ARROWS = (
     CronArrow("pause", ("active",), "paused", "keep the slots that come as paused"),
     CronArrow("resume", ("paused",), "active", "run the slots that come"),
-    CronArrow("run_now", ("active", "paused"), None, "record a job of it now"),
-    CronArrow("catch_up", ("active", "paused"), None, "record jobs for its last missed slots"),
+    CronArrow("run_now", ("active", "paused"), None, "enqueue a job of it now"),
+    CronArrow("catch_up", ("active", "paused"), None, "enqueue jobs for its last missed slots"),
     CronArrow("create", (ABSENT,), "active", "enter one that code does not declare"),
     CronArrow("edit", ("active", "paused"), None, "let one that was made at runtime say something else"),
     CronArrow("delete", STATES, ABSENT, "remove one that was made at runtime; its run history stays"),

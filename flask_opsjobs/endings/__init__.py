@@ -1,4 +1,4 @@
-"""A job ended: the one place that every final arrow passes, whoever causes it, and that tells all who wait for it."""
+"""Ends jobs. Every final arrow passes here, and everything that waits for the end is told here."""
 
 from .transitions import Ended, Ending, cancel, discard, expire, record, refuse, rescue, stop
 

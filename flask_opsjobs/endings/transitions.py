@@ -1,4 +1,4 @@
-"""The arrows that end an attempt or a job, finish to discard: each one statement, then all who wait are told."""
+"""Writes the arrows that end an attempt or a job, finish to discard, in one statement each, and tells what waits."""
 
 from __future__ import annotations
 

@@ -199,10 +199,10 @@ def has_written(connection: Connection) -> bool:
         return bool(asked.fetchone())
 
 
-def list_recorded(
+def list_stored(
     connection: Connection, *, ids: Sequence[int] | None = None, task: str | None = None
 ) -> list[dict[str, Any]]:
-    """The jobs as this connection sees them, oldest first; the columns of `list_recorded_jobs.sql`."""
+    """The jobs as this connection sees them, oldest first; the columns of `list_stored_jobs.sql`."""
     with connection.cursor(row_factory=dict_row) as cursor:
         parameters = {"ids": None if ids is None else list(ids), "task": task}
-        return cursor.execute(sql.load("list_recorded_jobs"), parameters).fetchall()
+        return cursor.execute(sql.load("list_stored_jobs"), parameters).fetchall()

@@ -30,7 +30,7 @@ class Handout:
         self._silent_until = 0.0
 
     def may_be_born_queued(self, queue: str) -> bool:
-        """Whether a due job of this queue may be recorded as `queued`, to be pushed after the commit; takes a place."""
+        """Whether a due job of this queue may be enqueued as `queued`, to be pushed after the commit; takes a place."""
         return time.monotonic() >= self._silent_until and self._windows.take(queue)
 
     def after_commit(self, notes: Sequence[Line | Born]) -> None:

@@ -14,7 +14,7 @@ from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
 
 from ..errors import EngineUnavailable
-from ..jobs.storable import clean_text
+from ..jobs.json_storage import clean_text
 from .broker import Broker
 from .delivery import PREFIX, parse
 

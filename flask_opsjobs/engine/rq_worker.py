@@ -24,7 +24,7 @@ from ..db import is_away
 from ..jobs.claimed import Claimed
 from ..jobs.current import Stopped
 from ..jobs.outcomes import Outcome
-from ..unseen import on_one_line
+from ..visible_text import on_one_line
 from .child import forget_connections, fork_lock, set_group
 from .claim import NotClaimed, claim
 from .command import is_hurry

@@ -55,7 +55,7 @@ def delivery_lost(evidence: Evidence) -> Iterator[Reason]:
     yield make_reason(
         evidence,
         "delivery_lost",
-        f"It was handed to RQ, and {where}.",
+        f"It was queued, and {where}.",
         f"The recall loop takes it back once it has missed it for {evidence.lost_seconds:g} s.",
         source="observer",
         read={

@@ -1,1 +1,1 @@
-"""A job: one call of a task, from the moment it is recorded to its end."""
+"""Defines a job: one call of a task, from enqueue to its end."""

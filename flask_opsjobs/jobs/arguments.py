@@ -1,4 +1,4 @@
-"""The arguments of a task: validated by its signature, stored as JSON, validated again when the job starts."""
+"""Validates a task's arguments by its signature, stores them as JSON, and validates them again at the start."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import InvalidArgs
-from . import complaints, storable
-from .complaints import Complaint
+from . import argument_errors, json_storage
+from .argument_errors import ArgumentError
 from .signature import Codec, Signature
 
 
@@ -62,12 +62,12 @@ class Arguments:
     def dump(self, values: dict[str, Any], max_bytes: int) -> bytes:
         """Validated values as JSON that can be stored and read back. Raises `InvalidArgs` naming what cannot."""
         codec = self._built
-        found: list[Complaint] = []
+        found: list[ArgumentError] = []
         raw = b""
         try:
-            raw = storable.dump(values, codec.dump)
+            raw = json_storage.dump(values, codec.dump)
             codec.validate_json(raw)
-            storable.check_keys(values)
+            json_storage.check_keys(values)
         except ValidationError as error:
             found = self._tell_unstorable(values) or self._tell_unreadable(error)
         except Exception as error:
@@ -85,7 +85,7 @@ class Arguments:
         """
         call = {name: value for name, value in stored.items() if name not in self._redact}
         codec = self._built
-        found: list[Complaint] = []
+        found: list[ArgumentError] = []
         try:
             # From JSON, where a strict type accepts the text that it was stored as.
             values = codec.validate_json(json.dumps(call))
@@ -113,7 +113,7 @@ class Arguments:
 
     def _by_name(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], list[Complaint]]:
+    ) -> tuple[dict[str, Any], list[ArgumentError]]:
         names = self._signature.positional
         call = dict(zip(names, args, strict=False))
         found = [
@@ -126,34 +126,34 @@ class Arguments:
             found.append({"loc": "arguments", "msg": said, "type": "too_many_positional"})
         return {**call, **kwargs}, found
 
-    def _tell(self, error: ValidationError) -> list[Complaint]:
-        return complaints.tell(error, self._built.fields, self._redact)
+    def _tell(self, error: ValidationError) -> list[ArgumentError]:
+        return argument_errors.tell(error, self._built.fields, self._redact)
 
-    def _tell_unreadable(self, error: ValidationError) -> list[Complaint]:
+    def _tell_unreadable(self, error: ValidationError) -> list[ArgumentError]:
         # The JSON of some type is not what the type itself takes. Better found here than when the job starts.
         told = self._tell(error)
         for complaint in told:
             complaint["msg"] = f"cannot be read back from its JSON: {complaint['msg']}"
         return told
 
-    def _tell_unstorable(self, values: dict[str, Any]) -> list[Complaint]:
+    def _tell_unstorable(self, values: dict[str, Any]) -> list[ArgumentError]:
         found = []
         for name, value in values.items():
             try:
-                storable.check_readable(storable.dump({name: value}, self._built.dump))
-                storable.check_keys(value)
-            except storable.NotStorable as why:
+                json_storage.check_readable(json_storage.dump({name: value}, self._built.dump))
+                json_storage.check_keys(value)
+            except json_storage.NotStorable as why:
                 found.append({"loc": name, "msg": str(why), "type": why.kind})
         return found
 
 
-def _crash(error: Exception) -> Complaint:
+def _crash(error: Exception) -> ArgumentError:
     # Only its class: the text of a host's own validator may quote the value.
     said = f"a validator or serializer raised {type(error).__name__}"
     return {"loc": "arguments", "msg": said, "type": "crash"}
 
 
-def _too_large(size: int, limit: int) -> Complaint:
+def _too_large(size: int, limit: int) -> ArgumentError:
     said = (
         f"are {size} bytes as JSON, more than OPSJOBS_MAX_ARGS_BYTES = {limit}: "
         "store the value elsewhere and pass where it is"

@@ -1,4 +1,4 @@
-"""A job that a worker has claimed: what is needed to perform it, and the fence that guards its end."""
+"""Holds what a worker needs to perform a job that it claimed, and the fence that guards the job's end."""
 
 from __future__ import annotations
 

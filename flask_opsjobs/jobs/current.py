@@ -1,4 +1,4 @@
-"""The job that is running here: what its function may know of it, and how it tells its progress."""
+"""Tells a running function about its own job, and takes the function's progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import OpsJobsError
 from .claimed import Claimed
-from .storable import clean_text
+from .json_storage import clean_text
 
 _log = logging.getLogger("flask_opsjobs.jobs")
 

@@ -1,4 +1,4 @@
-"""Durations as hosts write them: seconds or a `timedelta`, none longer than a hundred years."""
+"""Reads durations as hosts write them: seconds or a `timedelta`, at most a hundred years."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recording one job: one row, and a unique lock when it is unique, in the transaction of the host's session."""
+"""Enqueues one job: one row, and a unique lock when it is unique, in the transaction of the host's session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import InvalidArgs
 from ..session import touch
 from . import unique_locks
 from .joining import find_session, join, without_values
-from .placing import Gate, columns_of, place_of
+from .placing import RejectWhenFull, columns_of, place_of
 from .touched import Born, Line
 from .unique import Unique, keys_of
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """A recorded job. With `conflict` it is the first job of the same unique call, and nothing was written now.
+    """An enqueued job. With `conflict` it is the first job of the same unique call, and nothing was written now.
 
     `state` is then that job's, None when its row is gone already.
     """
@@ -39,7 +39,7 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class EnqueuedMany:
-    """How many jobs were recorded, and how many rows met the unique lock of another job or of an earlier row."""
+    """How many jobs were enqueued, and how many rows met the unique lock of another job or of an earlier row."""
 
     count: int
     conflicts: int = 0
@@ -48,7 +48,7 @@ class EnqueuedMany:
 def enqueue(
     task: Task, options: Options, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Enqueued:
-    """Record one call. Nothing is written when its arguments are invalid. The host commits; Redis is not touched."""
+    """Enqueue one call. Nothing is written when its arguments are invalid. The host commits; Redis is not touched."""
     host = task.host()
     host.require_schema(or_newer=True)
     values = task.arguments.validate(args, kwargs)
@@ -58,22 +58,22 @@ def enqueue(
     session, bind = find_session(host, options.session)
     with without_values():
         connection = join(session, bind)
-        gate = Gate(task, options, host, session)
-        rejection = gate.find_rejection(connection, place)
+        reject = RejectWhenFull(task, options, host, session)
+        rejection = reject.find_rejection(connection, place)
         if options.unique is None:
             if rejection is not None:
-                raise gate.refuse(rejection)
+                raise reject.refuse(rejection)
             enqueued = insert(connection, row, _first_number(options, host))
         else:
             row |= unique_lock(options.unique)
             row["keys"] = keys(task, options.unique, host, values)
-            # A call that was recorded before is a conflict, also when there is no room.
+            # A call that was enqueued before is a conflict, also when there is no room.
             if (
                 rejection is not None
-                and unique_locks.find(partial(ask, connection), row["keys"]) is None
+                and unique_locks.find(partial(run_sql, connection), row["keys"]) is None
             ):
-                raise gate.refuse(rejection)
-            enqueued = Enqueued(*unique_locks.find_or_take(partial(ask, connection), row))
+                raise reject.refuse(rejection)
+            enqueued = Enqueued(*unique_locks.find_or_take(partial(run_sql, connection), row))
     if not enqueued.conflict:
         _tell_hook(session, host, task, options, enqueued, row["lane"])
         if signals.job_enqueued.receivers:
@@ -89,7 +89,7 @@ def insert(connection: Connection, row: Mapping[str, Any], dispatch_no: int = 0)
     return Enqueued(found[0], found[1])
 
 
-def ask(connection: Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+def run_sql(connection: Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
     """Run a statement of the folder `sql` in the host's transaction; its rows, by name."""
     answer = connection.exec_driver_sql(sql.load(statement), dict(values))
     return answer.all() if answer.returns_rows else ()

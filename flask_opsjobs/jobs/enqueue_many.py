@@ -1,4 +1,4 @@
-"""Recording many jobs: COPY on the connection of the host's session, inside a savepoint, in constant memory."""
+"""Enqueues many jobs by COPY on the connection of the host's session, inside a savepoint, in constant memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ..db import forget_values
 from ..errors import InvalidArgs, RefusedSession
 from ..session import touch
 from . import unique_locks
-from .enqueue import EnqueuedMany, ask, keys, parameters, unique_lock
+from .enqueue import EnqueuedMany, keys, parameters, run_sql, unique_lock
 from .joining import find_session, join, without_values
-from .placing import Gate, columns_of, place_of
+from .placing import RejectWhenFull, columns_of, place_of
 from .touched import Line as TouchedLane
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _numbers = itertools.count(1)
 
 
 def enqueue_many(task: Task, options: Options, rows: Iterable[Row]) -> EnqueuedMany:
-    """Record a job per dict of arguments. Whatever goes wrong, nothing is written and the transaction is usable."""
+    """Enqueue a job per dict of arguments. Whatever goes wrong, nothing is written and the transaction is usable."""
     if not isinstance(rows, Iterable) or isinstance(rows, Mapping | str | bytes):
         raise TypeError(
             f"enqueue_many of task {task.name} takes dicts of arguments, in a list or from a generator; "
@@ -56,7 +56,9 @@ def enqueue_many(task: Task, options: Options, rows: Iterable[Row]) -> EnqueuedM
         rows = _guarded(rows, savepoint)
         connection = join(session, bind)
         common |= connection.exec_driver_sql(sql.load("moment_of_many"), common).mappings().one()
-        places = _Places(task, options, host, Gate(task, options, host, session), connection)
+        places = _Places(
+            task, options, host, RejectWhenFull(task, options, host, session), connection
+        )
         if options.unique is None:
             line = _plain_line(task, host, _head(common), places)
             result = EnqueuedMany(_copy(connection, sql.load("copy_jobs"), task, line, rows))
@@ -86,7 +88,7 @@ def _require_standing(savepoint: SessionTransaction) -> None:
     if not savepoint.is_active:
         raise RefusedSession(
             "the iterable given to enqueue_many has ended the session's transaction by a commit or rollback of its "
-            "own: give a list, or read with another session. What it committed stays, nothing else was recorded"
+            "own: give a list, or read with another session. What it committed stays, nothing else was enqueued"
         )
 
 
@@ -125,16 +127,21 @@ class _Places:
     """Where each row waits, as COPY reads it; the first lanes are remembered, to be handed out."""
 
     def __init__(
-        self, task: Task, options: Options, host: Host, gate: Gate, connection: Connection
+        self,
+        task: Task,
+        options: Options,
+        host: Host,
+        reject: RejectWhenFull,
+        connection: Connection,
     ) -> None:
         self._task = task
         self._options = options
         self._host = host
-        self._gate = gate
+        self._reject = reject
         self._connection = connection
-        self._ask = partial(ask, connection)
-        # Keys of unique calls that a gate has let through: at most as many as it has room for.
-        self._let_through: set[bytes] = set()
+        self._run_sql = partial(run_sql, connection)
+        # Keys of unique calls that found room: at most as many as the limiter has room for.
+        self._keys_with_room: set[bytes] = set()
         self._plain = None if options.limit is not None else _as_copied(columns_of(options, None))
         self.lanes: dict[str, None] = {options.queue: None} if self._plain is not None else {}
 
@@ -143,10 +150,10 @@ class _Places:
         if self._plain is not None:
             return self._plain
         place = place_of(self._task, self._options, self._host, values)
-        if not (self._gate.is_open or self._is_conflict(keys)):
-            if rejection := self._gate.find_rejection(self._connection, place):
-                raise self._gate.refuse(rejection)
-            self._let_through.update(keys)
+        if not (self._reject.is_open or self._is_conflict(keys)):
+            if rejection := self._reject.find_rejection(self._connection, place):
+                raise self._reject.refuse(rejection)
+            self._keys_with_room.update(keys)
         columns = columns_of(self._options, place)
         if len(self.lanes) < _MOST_LANES:
             self.lanes[columns["lane"]] = None
@@ -156,7 +163,7 @@ class _Places:
         """Whether a call's unique lock is taken, by a job or by a row before it: then the call takes no room."""
         if not keys:
             return False
-        return keys[0] in self._let_through or unique_locks.find(self._ask, keys) is not None
+        return keys[0] in self._keys_with_room or unique_locks.find(self._run_sql, keys) is not None
 
 
 def _plain_line(task: Task, host: Host, head: bytes, places: _Places) -> Line:

@@ -11,9 +11,9 @@ from sqlalchemy import Text, cast, select
 from sqlalchemy.orm import Session
 
 from .filter import JobFilter
+from .index_scan import fits_row, walk
 from .models import Job
 from .queries import range_of
-from .walk import fits_row, walk
 
 
 @dataclass(frozen=True)

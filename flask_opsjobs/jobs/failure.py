@@ -1,4 +1,4 @@
-"""What is kept of an exception: one line and a traceback, bounded, storable, and without the values it was made of."""
+"""Describes an exception in one line and a traceback: bounded, storable, without the values that caused it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.exc import PendingRollbackError, StatementError
 
 from ..core.words import counted
 from ..db import say_without_values
-from .storable import clean_text
+from .json_storage import clean_text
 
 MOST_ERROR_CHARACTERS = 500
 MOST_TRACEBACK_BYTES = 32_000

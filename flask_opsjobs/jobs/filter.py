@@ -1,4 +1,4 @@
-"""Which jobs a list shows: one frozen value that owns the query string, both ways."""
+"""Holds which jobs a list shows, in one frozen value that reads and writes the query string."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page of one job reads beside it: the jobs it has to do with, and its rows as they are stored."""
+"""Reads what the page of one job shows beside the job: related jobs, and its rows as they are stored."""
 
 from __future__ import annotations
 

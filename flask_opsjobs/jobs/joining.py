@@ -1,4 +1,4 @@
-"""Joining the transaction of a host's session, whichever session it is."""
+"""Joins the transaction of a host's session, whichever session it is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AnySession = Session | scoped_session[Any]
 
 
 def find_session(host: Host, given: AnySession | None) -> tuple[Session, Engine | Connection]:
-    """The session to record with, and its bind that holds the jobs. Touches neither.
+    """The session to enqueue with, and its bind that holds the jobs. Touches neither.
 
     `given` is the caller's choice, None for the host's own. Raises `RefusedSession` when it stands on another database.
     """
@@ -41,7 +41,7 @@ def find_session(host: Host, given: AnySession | None) -> tuple[Session, Engine 
     where = "no database" if bind is None else repr(bind.engine.url)
     raise RefusedSession(
         f"session= is bound to {where}, the jobs are in {host.engine.url!r}: "
-        "a job is recorded in the transaction of its own database"
+        "a job is enqueued in the transaction of its own database"
     )
 
 

@@ -1,4 +1,4 @@
-"""The states of a job and the arrows between them, as data: views, writes, docs and tests all read this."""
+"""Declares the states of a job and the arrows between them, as data for views, writes, docs and tests."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 WAITING = ("deferred", "scheduled", "available", "queued", "retryable")
 FINAL = ("finished", "failed", "canceled")
 # Final states that few jobs end in, and most searches ask for; they have indexes of their own.
-UNWELL = ("failed", "canceled")
+UNSUCCESSFUL = ("failed", "canceled")
 STATES = ("deferred", "scheduled", "available", "queued", "started", "retryable", *FINAL)
 
 MEANINGS = {
     "deferred": "waits for another job or a signal",
     "scheduled": "due later",
-    "available": "due now, not yet handed to RQ",
-    "queued": "handed to RQ",
+    "available": "due now, not queued yet",
+    "queued": "in Redis, waits for a worker",
     "started": "a worker claimed it",
     "retryable": "an attempt failed; due again after backoff",
     "finished": "ended well",

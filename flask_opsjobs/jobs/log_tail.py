@@ -1,4 +1,4 @@
-"""The last lines that an attempt logged, in a ring that may lie in shared memory and survive a killed process."""
+"""Keeps the last lines that an attempt logged, in a ring of shared memory that survives a killed process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from . import failure
-from .storable import clean_text
+from .json_storage import clean_text
 
 _HEAD = struct.Struct("<QQ")
 _ONE = struct.Struct("<Q")

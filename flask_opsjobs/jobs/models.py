@@ -1,4 +1,4 @@
-"""The tables of jobs: the job itself, its attempts, its output and the unique lock that keeps it single."""
+"""Maps the tables of jobs: the job, its attempts, its output and the unique lock that keeps it single."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ..db import Base, one_of
-from .lifecycle import ENDED_BY, FINAL, OUTCOMES, STATES, UNWELL, WAITING
+from .lifecycle import ENDED_BY, FINAL, OUTCOMES, STATES, UNSUCCESSFUL, WAITING
 
 MOMENT = DateTime(timezone=True)
 # Of a unique lock: for a span from the enqueue, until its job is final, or also after its row is gone.
@@ -105,8 +105,10 @@ class Job(Base):
         Index("jobs_tags", "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'::text[]")),
         Index("jobs_with_error", "id", postgresql_where=text("error IS NOT NULL")),
         Index("jobs_adopted", "id", postgresql_where=text("origin = 'rq'")),
-        Index("jobs_unwell_by_task", "state", "task", "id", postgresql_where=text(one_of("state", UNWELL))),
-        Index("jobs_unwell_by_queue", "state", "queue", "id", postgresql_where=text(one_of("state", UNWELL))),
+        Index("jobs_unsuccessful_by_task", "state", "task", "id",
+              postgresql_where=text(one_of("state", UNSUCCESSFUL))),
+        Index("jobs_unsuccessful_by_queue", "state", "queue", "id",
+              postgresql_where=text(one_of("state", UNSUCCESSFUL))),
         Index("jobs_run_again", "run_again_from", postgresql_where=text("run_again_from IS NOT NULL")),
         Index("jobs_of_cron", "cron_entry", "id",
               postgresql_where=text("cron_entry IS NOT NULL AND ended_at IS NULL")),

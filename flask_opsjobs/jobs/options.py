@@ -1,4 +1,4 @@
-"""How a job shall be run: the options of a task's declaration, which each call may change."""
+"""Declares how a job shall run: the options of a task, which each call may change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from ..errors import DeclarationError
 from ..limits.limit import Limit
-from . import storable
+from . import json_storage
 from .durations import is_span, seconds_of
 from .unique import Unique
 
@@ -98,7 +98,7 @@ class Options:
     @cached_property
     def columns(self) -> dict[str, Any]:
         """The parameters that the statements of enqueueing take, but for the arguments and the place in a limit."""
-        meta = b"{}" if not self.meta else storable.dump(dict(self.meta))
+        meta = b"{}" if not self.meta else json_storage.dump(dict(self.meta))
         return {
             "queue": self.queue,
             "priority": self.priority,
@@ -168,15 +168,15 @@ def _faults_of_notes(options: Options) -> list[str]:
     if options.meta is not None:
         try:
             if not isinstance(options.meta, Mapping):
-                raise storable.NotStorable("not_json", "must be a dict")
-            storable.check_readable(storable.dump(dict(options.meta)))
-        except storable.NotStorable as why:
+                raise json_storage.NotStorable("not_json", "must be a dict")
+            json_storage.check_readable(json_storage.dump(dict(options.meta)))
+        except json_storage.NotStorable as why:
             faults.append(f"meta {why}")
     return faults
 
 
 def _is_tag(tag: object) -> bool:
-    return isinstance(tag, str) and 1 <= len(tag) <= 200 and storable.complain(tag) is None
+    return isinstance(tag, str) and 1 <= len(tag) <= 200 and json_storage.complain(tag) is None
 
 
 def _is_whole(value: object, low: int, high: int) -> bool:

@@ -1,4 +1,4 @@
-"""How a call may end: what a task may raise, and the value that travels from the child to the record."""
+"""Declares how a call may end: what a task may raise, and the value that the child sends to its parent."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What is kept of a returned value: its JSON, or why it is not kept. A job finishes either way."""
+"""Stores a returned value as JSON, or says why it cannot. The job finishes either way."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from . import storable
+from . import json_storage
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Kept:
 def keep(value: Any, max_bytes: int) -> Kept:
     """The value as JSON, unless it has none, Postgres cannot store it, or it has more than `max_bytes`."""
     try:
-        raw = storable.dump(value)
+        raw = json_storage.dump(value)
         if len(raw) > max_bytes:
             return Kept(None, len(raw), f"{len(raw)} bytes, more than OPSJOBS_MAX_OUTPUT_BYTES")
-        storable.check_readable(raw)
-    except storable.NotStorable as why:
+        json_storage.check_readable(raw)
+    except json_storage.NotStorable as why:
         return Kept(None, 0, f"{type(value).__name__}: {why}")
     except (MemoryError, RecursionError) as error:
         return Kept(None, 0, f"{type(value).__name__}: {type(error).__name__} while it became JSON")

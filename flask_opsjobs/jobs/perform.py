@@ -1,4 +1,4 @@
-"""Performing a claimed job: its function is called, and however that ends becomes an outcome."""
+"""Performs a claimed job: calls its function and turns every end of the call into an outcome."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from . import failure, log_tail, outputs, retry
 from .claimed import Claimed
 from .current import CurrentJob, Stopped, Tell, running
 from .durations import seconds_of
+from .json_storage import clean_text
 from .outcomes import Cancel, Discard, Outcome, RetryIn, Snooze
-from .storable import clean_text
 from .time_limit import JobTimedOut, TimeLimit
 
 if TYPE_CHECKING:

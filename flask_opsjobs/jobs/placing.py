@@ -1,4 +1,4 @@
-"""Where a call of a limited task waits, and whether its limiter rejects it before anything is written."""
+"""Finds the lane of a call, and refuses it before anything is written when its limiter is full."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def columns_of(options: Options, place: LimitPlace | None) -> dict[str, Any]:
     return {"lane": lane, "limiter": limiter, "partition": partition, "weight": weight}
 
 
-class Gate:
-    """Rejects calls for which there is no room now, when the limit says so; of many, after those let through before.
+class RejectWhenFull:
+    """Refuses an enqueue whose limiter is full (policy `reject`). Of many calls, it counts those before.
 
-    Looks without a lock. Two calls at the same moment may both be let through: the claim holds what is one too many.
+    Looks without a lock. Two calls at the same moment may both pass: the claim decides again.
     """
 
     def __init__(self, task: Task, options: Options, host: Host, session: Session) -> None:

@@ -1,4 +1,4 @@
-"""What pages read about jobs: pages of a list, counts that stop in time, one job in full.
+"""Reads jobs for pages: pages of a list, counts that stop in time, one job in full.
 
 Every query walks one index in order and stops, whatever the planner believes of the table: the
 session that runs them allows no sequential and no bitmap scans, and a filter's column is written as
@@ -18,10 +18,10 @@ from sqlalchemy.orm import Session
 
 from .. import sql
 from .filter import JobFilter
+from .index_scan import Range, fits, walk, walked_part
 from .lifecycle import FINAL, STATES
 from .models import Attempt, Job, Output
 from .rows import CAP, AttemptRow, Count, JobInFull, JobPage, JobRow, OutputRow
-from .walk import Range, fits, walk, walked_part
 
 # By how much the clocks of two hosts that record jobs may differ.
 _CLOCKS_DIFFER = timedelta(minutes=1)

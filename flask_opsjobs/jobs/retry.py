@@ -1,4 +1,4 @@
-"""How long a failed job waits before its next attempt."""
+"""Computes how long a failed job waits before its next attempt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the reads of jobs return: values made for the screen, with payload as it is stored."""
+"""Declares what the reads of jobs return: values for pages, with payload as it is stored."""
 
 from __future__ import annotations
 

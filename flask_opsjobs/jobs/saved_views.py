@@ -1,4 +1,4 @@
-"""Filters of the jobs page that a person keeps under names: each their own, nobody sees another's."""
+"""Stores filters of the jobs page under names. A person sees only their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searches that no index has in the order of a list: what is looked at, how much of it, and the statement."""
+"""Searches where no index has the order of the list: what is read, how much of it, and the statement."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from .filter import JobFilter
+from .index_scan import LAST_ID, PLAIN, Range, fits
 from .models import Job
-from .walk import LAST_ID, PLAIN, Range, fits
 
 # So many hits are looked at: enough for any list, and sorted in no time.
 MOST_HITS = 5_000

@@ -1,4 +1,4 @@
-"""The ids that people paste and URLs bear: a job's own, and that of its delivery in RQ."""
+"""Reads the ids that people paste: a job's own, and that of its delivery in RQ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a list of jobs shows, whatever is asked: a page, its counts, and how much of the jobs was looked at."""
+"""Reads what a list of jobs shows: a page, its counts, and how many jobs were searched."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 
 from . import queries, search_hits
 from .filter import JobFilter
+from .index_scan import Range
 from .lifecycle import STATES
 from .rows import Count, JobPage
 from .search_hits import Searched
-from .walk import Range
 
 IsShown = Callable[[str], bool]
 

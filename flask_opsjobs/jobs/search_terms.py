@@ -1,4 +1,4 @@
-"""The language of the search box: terms `name:value`, and the value of an argument as JSON has it."""
+"""Parses the search box: terms `name:value`, and the value of an argument as JSON."""
 
 from __future__ import annotations
 

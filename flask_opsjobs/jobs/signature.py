@@ -1,4 +1,4 @@
-"""A task's signature, read once: which parameters it has, and the validator and serializer made of them."""
+"""Reads a task's signature once: its parameters, and their validator and serializer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic_core import CoreConfig, SchemaSerializer, SchemaValidator
 from typing_extensions import TypedDict
 
 from ..errors import DeclarationError
-from . import complaints
+from . import argument_errors
 
 _CONFIG = ConfigDict(
     extra="forbid",
@@ -110,7 +110,7 @@ class Signature:
             # Its warnings about values of another type than annotated would quote them.
             dump=partial(serializer.to_json, warnings=False),
             flatten=partial(serializer.to_python, warnings=False),
-            fields=complaints.name_fields(schema),
+            fields=argument_errors.name_fields(schema),
         )
 
     def _annotations(self) -> dict[str, Any]:

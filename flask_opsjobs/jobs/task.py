@@ -1,4 +1,4 @@
-"""A task: a declared function, which can be called as it is or enqueued as a job."""
+"""Declares a task: a function that can be called as it is or enqueued as a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time limit of a function: an alarm that raises in the main thread."""
+"""Limits the time of a function by an alarm that raises in the main thread."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ class Line(NamedTuple):
 
 
 class Born(NamedTuple):
-    """A job that is recorded as handed out under `dispatch_no`, and whose delivery is to be pushed."""
+    """A job that is enqueued as handed out under `dispatch_no`, and whose delivery is to be pushed."""
 
     id: int
     dispatch_no: int

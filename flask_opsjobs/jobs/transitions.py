@@ -1,4 +1,4 @@
-"""What an operator does with jobs, but for ending them: retry, ask to stop, run again, delete.
+"""Writes what an operator does with jobs, except ends: retry, ask to stop, run again, delete.
 
 Every function is part of the caller's transaction. `lock` first, then `look`: the writes trust what that saw.
 """
@@ -62,7 +62,7 @@ def retry(connection: Connection, ids: Collection[int], now: datetime) -> None:
 def request_cancel(
     connection: Connection, ids: Collection[int], actor: str, reason: str, now: datetime
 ) -> None:
-    """Ask the workers of started jobs to stop them."""
+    """RunSql the workers of started jobs to stop them."""
     asked = {"ids": list(ids), "actor": actor, "reason": reason, "now": now}
     connection.execute(sql.load("request_cancel"), asked)
 
@@ -70,7 +70,7 @@ def request_cancel(
 def run_again(
     connection: Connection, ids: Collection[int], guarded: Collection[int], now: datetime
 ) -> dict[int, int]:
-    """Record a new job for each final one: the new ids by the old. Those in `guarded` need unique locks."""
+    """Insert a new job for each final one: the new ids by the old. Those in `guarded` need unique locks."""
     asked = {"ids": list(ids), "guarded": list(guarded), "sources": list(sources_of("run_again"))}
     rows = connection.execute(sql.load("run_jobs_again"), {**asked, "now": now})
     return {old: new for new, old in rows}

@@ -1,4 +1,4 @@
-"""Uniqueness as a task declares it, and the keys that stand for one call of it."""
+"""Declares how long a call of a task is unique, and computes the keys of a call."""
 
 from __future__ import annotations
 

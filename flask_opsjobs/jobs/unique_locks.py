@@ -17,24 +17,24 @@ _MOST_ROUNDS = 100
 
 
 # Runs a statement of the folder `sql` with its parameters, in the caller's transaction; its rows, by name.
-Ask = Callable[[str, Mapping[str, Any]], Sequence[Any]]
+RunSql = Callable[[str, Mapping[str, Any]], Sequence[Any]]
 
 
-def find_or_take(ask: Ask, parameters: Mapping[str, Any]) -> tuple[int, str | None, bool]:
+def find_or_take(run_sql: RunSql, parameters: Mapping[str, Any]) -> tuple[int, str | None, bool]:
     """Insert a unique job with its unique locks, or find the job that holds them: (id, state, whether it was found).
 
-    `parameters` are those of `enqueue_unique_job.sql`. Waits for a transaction that is recording the same call; when
-    that rolls back, this one records. The caller commits. The state is None when the found job's row is gone.
+    `parameters` are those of `enqueue_unique_job.sql`. Waits for a transaction that is enqueuing the same call; when
+    that rolls back, this one enqueues the job. The caller commits. The state is None when the found job's row is gone.
     """
     for _ in range(_MOST_ROUNDS):
-        (row,) = ask("enqueue_unique_job", parameters)
+        (row,) = run_sql("enqueue_unique_job", parameters)
         if row.state is not None:
             return row.id, row.state, False
         keys = {"keys": parameters["keys"], "id": row.id}
-        found = next(iter(ask("find_unique_lock", keys)), None)
+        found = next(iter(run_sql("find_unique_lock", keys)), None)
         if found is None or len(parameters["keys"]) > 1:
             # What has expired, and what we took under one key before we met another.
-            ask("release_unused_unique_locks", keys)
+            run_sql("release_unused_unique_locks", keys)
         if found is not None:
             return found.job_id, found.state, True
     raise OpsJobsError(
@@ -42,14 +42,14 @@ def find_or_take(ask: Ask, parameters: Mapping[str, Any]) -> tuple[int, str | No
     )
 
 
-def find(ask: Ask, keys: Sequence[bytes]) -> tuple[int, str | None] | None:
+def find(run_sql: RunSql, keys: Sequence[bytes]) -> tuple[int, str | None] | None:
     """The job (id, state) that holds the unique lock of a call, or None. Locks nothing and waits for nobody."""
-    found = next(iter(ask("find_unique_lock", {"keys": list(keys), "id": None})), None)
+    found = next(iter(run_sql("find_unique_lock", {"keys": list(keys), "id": None})), None)
     return None if found is None else (found.job_id, found.state)
 
 
 def release(connection: db.Connection, job_ids: Sequence[int]) -> None:
-    """Let the next call of jobs unique until they end be recorded. Part of the caller's transaction."""
+    """Let the next call of jobs unique until they end be enqueued. Part of the caller's transaction."""
     connection.execute(sql.load("release_unique_locks"), {"job_ids": list(job_ids)})
 
 

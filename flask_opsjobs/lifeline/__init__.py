@@ -1,1 +1,1 @@
-"""Lifeline: who is alive, what is lost, and how it is put right."""
+"""Finds and repairs faults: dead workers, lost jobs, and differences between Postgres and Redis."""

@@ -1,4 +1,4 @@
-"""When each loop was awake: a detector that slept has seen nothing, and must not conclude anything from it."""
+"""Remembers when each loop was awake. A detector that slept saw nothing, so it must not conclude anything from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retention: what has been kept long enough is removed, in bounded batches, oldest first."""
+"""Deletes rows that have been stored long enough, in bounded batches, oldest first."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ from ..jobs.lifecycle import FINAL
 from ..settings import Settings
 
 BATCH = 10_000
+# The statement that deletes the old rows of a table, in the order in which they run.
+_STATEMENTS = {
+    "outputs": "retain_outputs",
+    "unique_locks": "retain_unique_locks",
+    "workers": "retain_workers",
+    "loop_runs": "retain_loop_runs",
+    "previews": "retain_previews",
+    "rollups": "retain_rollups",
+    "depths": "retain_depths",
+    "cron_slots": "retain_cron_slots",
+    "limit_minutes": "retain_limit_minutes",
+    "limit_rejections": "retain_limit_rejections",
+    "buckets": "retain_buckets",
+}
 _WORKER_DAYS = 7
 _LOOP_RUN_DAYS = 30
 NUMBER_DAYS = 30
@@ -48,12 +62,9 @@ def count(connection: Connection, settings: Settings, now: datetime) -> dict[str
 
 def _steps(settings: Settings, now: datetime) -> dict[str, tuple[str, dict[str, object]]]:
     limits = _limits(settings, now)
-    tables = (
-        "outputs", "unique_locks", "workers", "loop_runs", "previews", "rollups", "depths", "cron_slots",
-        "limit_minutes", "limit_rejections", "buckets",
-    )  # fmt: skip
     steps: dict[str, tuple[str, dict[str, object]]] = {
-        table: (f"retain_{table}", {"before": limits[table], "now": now}) for table in tables
+        table: (statement, {"before": limits[table], "now": now})
+        for table, statement in _STATEMENTS.items()
     }
     for state in FINAL:
         steps[f"{state} jobs"] = ("retain_jobs", {"state": state, "before": limits[state]})

@@ -1,4 +1,4 @@
-"""What one sweep of the watcher says of itself in the audit: whose jobs it put back, which, and why."""
+"""Writes the audit row of one sweep of the watcher: which jobs it rescued, from which worker, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watcher: which workers are late or missing, and the rescue of what they left behind."""
+"""Decides which workers are late or missing, and rescues the jobs that they left."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_RESCUED = 1000
 
 @dataclass(frozen=True)
 class Orphans:
-    """`started` jobs of a worker that has ended, or was never recorded: then it has no name, kind or state."""
+    """`started` jobs of a worker that has ended, or is unknown: then it has no name, kind or state."""
 
     worker_id: int
     name: str | None
@@ -37,7 +37,7 @@ class Orphans:
     def cause(self) -> str:
         """What is known of why their attempts ended."""
         if self.name is None:
-            return f"its worker {self.worker_id} is not recorded"
+            return f"its worker {self.worker_id} is unknown"
         if self.state == "stopped":
             return f"its worker {self.name} stopped without it"
         if self.kind == "plain":

@@ -44,7 +44,7 @@ def register(
 def find_or_register_plain(
     connection: Connection, name: str, host: str, pid: int, now: datetime
 ) -> int:
-    """The id of a plain RQ worker, recorded when it was not yet. Commits."""
+    """The id of a plain RQ worker, registered first if it is new. Commits."""
     values = {"name": name, "host": host, "pid": pid, "now": now}
     return _id(connection, "register_plain_worker", values)
 
@@ -75,7 +75,7 @@ def beat(
     }
     rows = connection.execute(sql.load("beat_worker"), said).fetchall()
     if not rows:
-        raise LookupError(f"worker {worker_id} is not recorded any more: restart it")
+        raise LookupError(f"worker {worker_id} has no row any more: restart it")
     return [(job_id, number) for job_id, number in rows if job_id is not None]
 
 

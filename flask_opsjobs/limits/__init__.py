@@ -1,1 +1,1 @@
-"""Limits: limiters as tasks declare them, their buckets and leases, and the arithmetic that admits."""
+"""Limits how many jobs start: limiters as tasks declare them, their buckets and leases."""

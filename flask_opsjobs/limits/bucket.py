@@ -1,6 +1,6 @@
-"""The arithmetic that admits: tokens that come with time, places that leases hold; no database and no clock of its own.
+"""Decides whether a limiter admits a job: by tokens, which come with time, and by leases. Pure: no database, no clock.
 
-Dispatch, claim, reject, explain and simulate all ask these functions, so that none of them can say another thing.
+Dispatch, claim, reject, explain and simulate all call these functions, so that they cannot disagree.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import math
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-# A claim may take a token that comes within so many seconds, and starts when it comes.
-AHEAD_SECONDS = 0.25
-# Only of a bucket that is full again within this time: of any other one, a token that is taken late is not lost.
-_TIGHT_SECONDS = 1.0
-# How much later a claim may come than the dispatch that counted on the same tokens, or the clock differ.
-_SLACK_SECONDS = 0.1
-# Sums of floats: one token that has come in a thousand pieces is one token.
-_GRAIN = 1e-6
+# Example: a limiter of 10/s with a burst of 1 refills within a second. A claim that comes 0.2 s before its token is
+# admitted, takes the token, and the job starts when the token comes. So the limiter starts 10 jobs in each second,
+# although a claim takes some milliseconds. A limiter of 1/h does not refill within a second: a claim that comes
+# 0.2 s early is refused, because 0.2 s matter little in an hour.
+AHEAD_SECONDS = 0.25  # how early a claim may come
+_TIGHT_SECONDS = 1.0  # only for buckets that refill within this time
+_SLACK_SECONDS = 0.1  # a claim may come this much later than the dispatch that counted on the token; clocks differ
+_GRAIN = 1e-6  # rounding: a thousand thousandths of a token are one token
 
 COOLDOWN, TOKENS, CONCURRENCY, WEIGHT, UNKNOWN = (
     "limit_cooldown",
@@ -60,7 +60,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class BucketLevel:
-    """What stands in a bucket: `tokens` at `refilled_at` (None: full), the weight of its leases and of what was handed
+    """What a bucket holds: `tokens` at `refilled_at` (None: full), the weight of its leases and of what was handed
     out, and until when it cools down."""
 
     tokens: float | None = None
@@ -80,7 +80,7 @@ class BucketBlock:
 
 @dataclass(frozen=True)
 class Admission:
-    """What a bucket says to one job: what blocks it, else how long it waits for its token and what is left then."""
+    """Whether a bucket admits one job: what blocks it, or how long it waits for its token and what is left then."""
 
     blocks: tuple[BucketBlock, ...]
     wait_seconds: float = 0.0
@@ -135,7 +135,7 @@ def room(shape: Shape, standing: BucketLevel, now: datetime) -> int | None:
 
 
 def settle(shape: Shape, standing: BucketLevel, now: datetime) -> BucketLevel:
-    """What stands in the bucket once all that was handed out has started."""
+    """What the bucket holds once all that was handed out has started."""
     tokens = level(shape, standing, now) - standing.handed_out
     return replace(
         standing,

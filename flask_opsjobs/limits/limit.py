@@ -1,4 +1,4 @@
-"""A limit as a task declares it, and the place that one call of the task has in it."""
+"""Declares the limit of a task, and finds the limiter and partition of one call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of limits: limiters, their buckets, the leases of what runs, and what was admitted and rejected."""
+"""Maps the tables of limits: limiters, buckets, leases of running jobs, and counts of admissions and rejections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of the jobs of a simulation, in the numbers that the command and the page show."""
+"""Sums up a simulation in the numbers that the command and the page show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pages and commands read about limiters: the list, one in full, who holds and who waits; all of it bounded."""
+"""Reads limiters for pages and commands: the list, one in full, its leases and waiting jobs; all bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The partitions that a limiter has: also those that a deploy left out, while something of them is still there."""
+"""Lists a limiter's partitions, including ones no longer declared that still have leases or waiting jobs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .page_queries import HotPartition, LimiterRow, count_waiters, find_bucket, 
 def has_partition(session: Session, limiter: LimiterRow, partition: str) -> bool:
     """Whether it can be asked about. Of a limiter that is declared without: while jobs wait or run there, or it cools.
 
-    A job keeps the lane that it was recorded in, whatever is declared later.
+    A job keeps the lane that it was enqueued in, whatever is declared later.
     """
     if not partition or limiter.partition_by is not None:
         return True

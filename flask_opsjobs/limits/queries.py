@@ -1,4 +1,4 @@
-"""What stands in buckets, as the arithmetic takes it; locks nothing."""
+"""Reads buckets for the functions that admit. Locks nothing."""
 
 from __future__ import annotations
 

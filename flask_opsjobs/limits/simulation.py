@@ -1,4 +1,4 @@
-"""What a limiter would do with jobs to come, with time moving: every start is decided by the function that admits."""
+"""Simulates a limiter with moved time. The function that admits real jobs decides every start."""
 
 from __future__ import annotations
 

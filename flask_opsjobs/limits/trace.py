@@ -1,4 +1,4 @@
-"""A trace of arrivals as text: one job a line, the seconds since the start and, if it is not 1, its weight."""
+"""Reads a trace of arrivals: a line for each job with the seconds since the start and, if it is not 1, its weight."""
 
 from __future__ import annotations
 

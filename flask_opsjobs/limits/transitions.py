@@ -1,6 +1,4 @@
-"""What changes limits: a declaration at a process's start, a place given back, a rejection kept as evidence,
-an operator's cooldown.
-"""
+"""Writes limits: declarations when a process starts, returned leases, rejections, an operator's cooldown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trial of a limiter: the limit that is tried, the jobs that come to it, and what stands there when they do."""
+"""Declares a trial of a limiter: the limit that is tried, the jobs that arrive, and the bucket at their arrival."""
 
 from __future__ import annotations
 

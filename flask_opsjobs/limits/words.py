@@ -1,4 +1,4 @@
-"""A limiter in words, for pages and commands, and the words of limits."""
+"""Describes limiters in words, for pages and commands."""
 
 from __future__ import annotations
 

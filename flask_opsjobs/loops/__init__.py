@@ -1,4 +1,4 @@
-"""The background loops: one module for each, and the process that runs them all."""
+"""Runs the background loops: a module for each, and the process that runs them all."""
 
 from . import (
     check_integrity,

@@ -24,7 +24,7 @@ from .shape import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.cron")
 _ACTOR = "system:cron"
-# A host that records the same unique call right now holds its unique lock; the entry waits for a later pass then.
+# A host that enqueues the same unique call right now holds its unique lock; the entry waits for a later pass then.
 _LOCK_WAIT = "3s"
 
 
@@ -86,7 +86,7 @@ def _release(decider: SlotDecider, name: str, report: SlotReport) -> None:
 def _follow(context: Pass, report: SlotReport) -> None:
     """What follows the commits: tell signals, hurry who is to stop, hand out."""
     host = context.host
-    for task, enqueued in report.recorded:
+    for task, enqueued in report.enqueued:
         signals.send(signals.job_enqueued, task, enqueued=enqueued)
     for job in report.stopped:
         if job.worker is not None:

@@ -1,4 +1,4 @@
-"""The dispatch loop: hands out due jobs that no commit and no worker has handed out already."""
+"""Dispatches due jobs that no commit and no worker has dispatched."""
 
 from __future__ import annotations
 

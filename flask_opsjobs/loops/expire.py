@@ -1,4 +1,4 @@
-"""The expire loop: ends jobs whose deadline passed before they started."""
+"""Ends jobs whose deadline passed before they started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The observe loop: plain `rq worker` processes are recorded, and given up when RQ's own key of them has expired."""
+"""Registers plain `rq worker` processes, and gives them up when RQ's own key of them has expired."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One pass of a loop, from reading the clock to its note in `loop_runs`; what goes wrong in it ends with it."""
+"""Makes one pass of a loop, from reading the clock to its row in `loop_runs`, and keeps its errors to itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recall loop: Postgres and Redis are compared both ways, and what only one of them knows is put right."""
+"""Compares deliveries in Postgres and Redis both ways, recalls lost ones and removes orphans."""
 
 from __future__ import annotations
 

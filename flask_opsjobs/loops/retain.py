@@ -1,4 +1,4 @@
-"""The retain loop: removes what has been kept long enough."""
+"""Deletes rows that have been stored long enough."""
 
 from __future__ import annotations
 

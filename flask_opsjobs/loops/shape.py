@@ -1,4 +1,4 @@
-"""The shape of every loop: a name, an interval, and a function that makes one pass."""
+"""Declares a loop: a name, an interval, and a function that makes one pass."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Pass:
         self.effects.append(effect)
 
     def queue_names(self) -> list[str]:
-        """The queues that this app's tasks or any recorded job name, in order."""
+        """The queues that this app's tasks or any stored job name, in order."""
         rows = self.connection.execute(sql.load("list_queue_names"), {"limit": _MOST_QUEUES})
         declared = {task.declared.queue for task in self.host.tasks.values()}
         return sorted({"default", *declared, *(name for (name,) in rows)})

@@ -1,4 +1,4 @@
-"""The stage loop: scheduled and retryable jobs become available when they are due."""
+"""Makes scheduled and retryable jobs available when they are due."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watch loop: beats become late and missing workers, and their jobs are put back."""
+"""Finds late and missing workers by their heartbeats, and rescues their jobs."""
 
 from __future__ import annotations
 

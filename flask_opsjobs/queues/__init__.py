@@ -1,1 +1,1 @@
-"""A queue: where jobs wait for a worker that listens to it."""
+"""Defines a queue: where jobs wait for a worker that listens to it."""

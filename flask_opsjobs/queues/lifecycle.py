@@ -1,4 +1,4 @@
-"""The states of a queue and the arrows between them, as data, like those of a job."""
+"""Declares the states of a queue and the arrows between them, as data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of queues: what an operator has decided about each."""
+"""Maps the table of queues: what an operator has decided about each."""
 
 from __future__ import annotations
 

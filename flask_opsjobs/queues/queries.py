@@ -1,4 +1,4 @@
-"""What pages read about queues: which there are, and what an operator decided about them."""
+"""Reads queues for pages: their names, and what an operator decided about them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class QueueRow:
 
 @dataclass(frozen=True)
 class Rate:
-    """How many jobs of a queue were recorded, ended, and among these failed, in the last hour."""
+    """How many jobs of a queue were enqueued, ended, and among these failed, in the last hour."""
 
     enqueued: int
     ended: int

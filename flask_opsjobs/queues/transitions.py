@@ -1,4 +1,4 @@
-"""What an operator decides about queues: pause, drain, resume, how wide a window.
+"""Writes what an operator decides about queues: pause, drain, resume, prefetch.
 
 Every function is part of the caller's transaction. `lock` first, then `look`: the writes trust what that saw.
 """

@@ -1,4 +1,4 @@
--- A worker takes the delivery (id, dispatch_no): judges the locked row, starts the attempt and notes it.
+-- Claims the delivery (id, dispatch_no) for a worker: checks the locked row, starts the attempt and writes it.
 -- Returns one row when the job exists: what it was, and the job itself when it was taken (taken_id not null). One that is
 -- limited is left as it is, unless %(is_free)s: its bucket is asked first.
 -- The commit is asynchronous: a claim lost in a crash of Postgres is closed all the same, since `finish` accepts a

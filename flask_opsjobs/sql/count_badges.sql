@@ -1,6 +1,6 @@
--- What needs somebody, as five numbers: failed jobs without a decision (among the last %(most)s that failed), queues that
--- hold due jobs back and are paused, those that no worker listens to, workers that went missing and cron slots
--- that were missed, of runs that end within a day, limiters that cool down, or a partition of which does.
+-- Counts what needs somebody, as five numbers: failed jobs without a decision (among the last %(most)s that failed),
+-- queues that hold due jobs back and are paused, those that no worker listens to, workers that went missing and cron
+-- slots that were missed, of runs that end within a day, limiters that cool down, or a partition of which does.
 -- Queues are found by loose scans, one probe each, at most %(most_lanes)s. Locks nothing.
 -- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, workers_alive, workers_by_start,
 -- cron_slots_missed, limiters_pkey, buckets_cooling.

@@ -1,4 +1,4 @@
--- Records a job. Returns its id and state, and the number of its dispatch.
+-- Enqueues a job. Returns its id and state, and the number of its dispatch.
 -- It is due at scheduled_at, or the delay from now on. Due now, it is `available`; with a dispatch_no above 0 it is
 -- `queued` instead, and whoever gave that number pushes it once the host has committed; not in a queue that is paused
 -- or drains: that number rests on a look from before. A `deferred` one waits for the job of its cron entry that has not ended.

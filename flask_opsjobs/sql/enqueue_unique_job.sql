@@ -1,7 +1,7 @@
--- Records a job unless a unique lock with one of its keys exists. Returns its id and state; without a state it was not
--- recorded and the unique locks that bear its id, if any, are to be given back.
+-- Enqueues a job unless a unique lock with one of its keys exists. Returns its id and state; without a state it was not
+-- enqueued and the unique locks that bear its id, if any, are to be given back.
 -- The insert of a unique lock waits for another transaction that inserts the same key: when that commits, this one
--- finds it and records nothing; when that rolls back, this one goes on. Keys in order, so that two calls cannot
+-- finds it and enqueues nothing; when that rolls back, this one goes on. Keys in order, so that two calls cannot
 -- deadlock. A unique lock that exists is not locked: the end of its job must not wait for the host's transaction.
 -- Run in the host's transaction by `enqueue`. Index: unique_locks_pkey.
 WITH moment AS MATERIALIZED (

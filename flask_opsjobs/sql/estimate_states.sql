@@ -1,5 +1,5 @@
--- How many jobs the planner believes each state to have: state, estimate (bigint). Big states only: within 5 %
--- for those, while a small one may be missing, as is everything before the first ANALYZE.
+-- Estimates how many jobs the planner believes each state to have: state, estimate (bigint). Big states only: within 5
+-- % for those, while a small one may be missing, as is everything before the first ANALYZE.
 -- Reads the catalogue, never the jobs. Run by jobs/queries.py where an exact count was broken off.
 SELECT common.state, (common.share * class.reltuples)::bigint
 FROM pg_catalog.pg_class AS class,

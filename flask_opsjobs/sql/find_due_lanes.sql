@@ -1,5 +1,5 @@
--- The lanes that have jobs due now, each once, with their queue and what its first job weighs in its limit (NULL: it
--- has none). The lane whose first job comes first stands first. Of one queue, or of all when %(queue)s is NULL.
+-- Finds the lanes that have jobs due now, each once, with their queue and what its first job weighs in its limit (NULL:
+-- it has none). The lane whose first job comes first stands first. Of one queue, or of all when %(queue)s is NULL.
 -- Jumps from lane to lane along the index instead of reading every due job: a full lane costs one jump, whatever waits.
 -- Run by the dispatch loop. Index: jobs_due.
 WITH RECURSIVE found AS (

@@ -1,4 +1,4 @@
--- The worker %(id)s as `why` shows who has a started job; `is_alive` as listeners.sql says it. Locks nothing.
+-- Finds the worker %(id)s as `why` shows who has a started job; `is_alive` as listeners.sql says it. Locks nothing.
 -- Run by explain/queries.py. Index: workers_pkey.
 SELECT w.id, w.name, w.kind, w.beat_at, w.holding, l.id IS NOT NULL AS is_alive
 FROM opsjobs.workers w

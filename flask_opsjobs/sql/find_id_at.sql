@@ -1,4 +1,4 @@
--- The id at which a moment lies: the smallest of which the job was recorded at %(moment)s or later.
+-- Finds the id at which a moment lies: the smallest of which the job was enqueued at %(moment)s or later.
 -- Returns one row with one bigint, one more than the greatest id when all jobs are older.
 -- Ids grow with time but for the difference of the hosts' clocks: the caller leaves a margin and compares
 -- created_at as well. A binary search, about 24 probes of jobs_pkey among 10 million rows; locks nothing.

@@ -1,4 +1,4 @@
--- The worker that listened to a queue and has ended, the one registered last: its name and its last sign of life.
+-- Finds the worker that listened to a queue and has ended, the one registered last: its name and its last sign of life.
 -- The table is small: workers that ended are removed after a week. Locks nothing.
 -- Run by explain/queries.py when nobody listens. Index: workers_by_start.
 SELECT id, name, kind, beat_at, holding, false AS is_alive FROM opsjobs.workers

@@ -1,4 +1,4 @@
--- The window of one queue and how many of its jobs lie in Redis, counted up to the window: size, used.
+-- Finds the window of one queue and how many of its jobs lie in Redis, counted up to the window: size, used.
 -- The arithmetic of dispatch_lane.sql, without an operator's pause; a test holds them together. Locks nothing.
 -- Run by explain/queries.py. Indexes: queues_pkey, workers_alive, jobs_queued.
 WITH window_size AS MATERIALIZED (

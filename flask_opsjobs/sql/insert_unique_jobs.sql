@@ -1,4 +1,4 @@
--- Records each gathered call whose unique locks could all be taken. Returns how many that were.
+-- Enqueues each gathered call whose unique locks could all be taken. Returns how many that were.
 -- Of rows with the same keys the first wins. Keys in order, so that two calls cannot deadlock; the insert of a unique
 -- lock waits for another transaction that inserts the same key, as in enqueue_unique_job.
 -- Run in the host's transaction, in a savepoint, by `enqueue_many`. Index: unique_locks_pkey.

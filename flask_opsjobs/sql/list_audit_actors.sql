@@ -1,4 +1,4 @@
--- Everybody who ever decided anything, at most %(limit)s, in order. Returns one text column.
+-- Lists everybody who ever decided anything, at most %(limit)s, in order. Returns one text column.
 -- A loose scan: one probe per name, whatever the number of events; locks nothing.
 -- Run by audit/queries.py for a choice. Indexes: audit_by_actor, audit_head_pkey.
 WITH RECURSIVE chain (last) AS (

@@ -1,5 +1,5 @@
--- The next rows of the audit's chain, oldest first, each with what its columns say in the shape of its canonical text:
--- written out here, so that neither the session's time zone nor its styles can make a difference.
+-- Lists the next rows of the audit's chain, oldest first, each with what its columns say in the shape of its canonical
+-- text: written out here, so that neither the session's time zone nor its styles can make a difference.
 -- Run to verify, batch after batch; locks nothing. Index: audit_events_pkey.
 SELECT sequence,
     jsonb_build_object(

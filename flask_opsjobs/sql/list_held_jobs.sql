@@ -1,4 +1,4 @@
--- The deliveries that workers said they held with their last beat, each with its job as it is now.
+-- Lists the deliveries that workers said they held with their last beat, each with its job as it is now.
 -- Returns worker_id, job_id, task, queue, state, attempt, since, outcome, is_cancel_wanted. A beat names a delivery
 -- "<id>-<dispatch_no>"; `outcome` is how that very attempt ended, NULL while it runs. Locks nothing.
 -- Run by lifeline/queries.py for the Workers page. Indexes: workers_pkey, jobs_pkey, attempts_pkey.

@@ -1,6 +1,6 @@
--- The partitions for which most jobs wait, at most %(limit)s, each with how many (broken off at %(most)s). First a rough
--- count, broken off at %(rough)s, of its first %(walked)s partitions with waiting jobs (a loose scan, one probe each), then
--- a whole one of the %(counted)s for which it is largest. `walked` is how many it looked at. Locks nothing.
+-- Lists the partitions for which most jobs wait, at most %(limit)s, each with how many (broken off at %(most)s). First
+-- a rough count, broken off at %(rough)s, of its first %(walked)s partitions with waiting jobs (a loose scan, one probe
+-- each), then a whole one of the %(counted)s for which it is largest. `walked` is how many it looked at. Locks nothing.
 -- Run by limits/page_queries.py. Index: jobs_limited.
 WITH RECURSIVE names (partition) AS (
     (SELECT partition FROM opsjobs.jobs WHERE limiter = %(limiter)s AND state IN ('available', 'queued')

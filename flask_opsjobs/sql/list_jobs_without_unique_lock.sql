@@ -1,4 +1,4 @@
--- Which of these jobs have a key whose unique lock another job has, or none. Locks nothing.
+-- Lists which of these jobs have a key whose unique lock another job has, or none. Locks nothing.
 -- Run by the doorway after it took unique locks. Indexes: jobs_pkey, unique_locks_pkey.
 SELECT j.id FROM opsjobs.jobs j
 WHERE j.id = ANY (%(ids)s::bigint[]) AND j.unique_key IS NOT NULL

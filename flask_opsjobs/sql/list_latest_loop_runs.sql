@@ -1,4 +1,4 @@
--- The last stretch in which each loop was awake, by name. A loose scan: one probe for each loop's name and one
+-- Lists the last stretch in which each loop was awake, by name. A loose scan: one probe for each loop's name and one
 -- for its last row, however many stretches are kept. Locks nothing.
 -- Run by lifeline/queries.py. Index: loop_runs_latest.
 WITH RECURSIVE names (loop) AS (

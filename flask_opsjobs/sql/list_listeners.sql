@@ -1,4 +1,4 @@
--- The workers that have not ended and listen to a queue, at most %(most)s, each with the job that it has had in
+-- Lists the workers that have not ended and listen to a queue, at most %(most)s, each with the job that it has had in
 -- hand longest; `is_alive` as listeners.sql says it. Rows of `started` jobs, not the beats, say who is busy: a beat is up to ten seconds old.
 -- Locks nothing. Run by explain/queries.py. Indexes: workers_alive, jobs_started.
 SELECT w.id, w.name, w.kind, w.beat_at, w.holding, l.id IS NOT NULL AS is_alive, r.id AS running_job,

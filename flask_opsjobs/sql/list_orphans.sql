@@ -1,4 +1,4 @@
--- The workers that have ended, or that nobody recorded, and yet bear `started` jobs, each once with how many.
+-- Lists the workers that have ended, or that are unknown, and yet hold `started` jobs, each once with how many.
 -- Few rows stand as started, so they are read whole. Locks nothing: the rescue that follows looks again.
 -- Run by the watch loop. Indexes: jobs_started, workers_pkey.
 SELECT j.worker_id, w.name, w.kind, w.state, w.beat_at, w.ended_at, count(*) AS jobs,

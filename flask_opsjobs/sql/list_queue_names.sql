@@ -1,4 +1,4 @@
--- The names of the queues that any job bears, at most %(limit)s, in order. Returns one text column.
+-- Lists the names of the queues that any job bears, at most %(limit)s, in order. Returns one text column.
 -- A loose scan of jobs_by_queue: one probe per name, whatever the number of jobs; locks nothing.
 -- Run by queues/queries.py for choices and suggestions.
 WITH RECURSIVE names (name) AS (

@@ -1,5 +1,5 @@
--- What was decided about jobs and carried out since %(since)s, among the last %(most)s decisions of any kind, newest first:
--- sequence, time, actor, action, on how many jobs; and whether there may be more than were looked at.
+-- Lists what was decided about jobs and carried out since %(since)s, among the last %(most)s decisions of any kind,
+-- newest first: sequence, time, actor, action, on how many jobs; and whether there may be more than were looked at.
 -- What the decision left behind is kept by job; a sweep without that names its targets. Locks nothing.
 -- Run by overview/attention_queries.py. Indexes: audit_events_pkey, audit_head_pkey.
 WITH looked AS MATERIALIZED (

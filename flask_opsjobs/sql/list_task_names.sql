@@ -1,4 +1,4 @@
--- The names of the tasks that any job bears, at most %(limit)s, in order. Returns one text column.
+-- Lists the names of the tasks that any job bears, at most %(limit)s, in order. Returns one text column.
 -- A loose scan of jobs_by_task: one probe per name, whatever the number of jobs; locks nothing.
 -- Run by jobs/queries.py for choices and suggestions.
 WITH RECURSIVE names (name) AS (

@@ -1,6 +1,6 @@
--- Started jobs that nobody says he holds: id, dispatch number, queue, and the number of the beat that lacks it, NULL when
--- no worker is left to beat. A beat before the claim says nothing, and a plain RQ worker never says what it holds.
--- Few rows stand as started, at most %(limit)s are read. Locks nothing.
+-- Lists started jobs that nobody says he holds: id, dispatch number, queue, and the number of the beat that lacks it,
+-- NULL when no worker is left to beat. A beat before the claim says nothing, and a plain RQ worker never says what it
+-- holds. Few rows stand as started, at most %(limit)s are read. Locks nothing.
 -- Run by the check_integrity loop, which asks again before it believes. Indexes: jobs_started, workers_pkey.
 SELECT j.id, j.dispatch_no, j.queue, CASE WHEN w.ended_at IS NULL THEN w.beat END AS beat
 FROM (

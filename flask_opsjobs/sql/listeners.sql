@@ -1,5 +1,5 @@
--- The workers that listen to their queues, all columns. This is the only answer to "who listens": badges, the overview,
--- the queue pages, `why` and dispatch include it in their statements as {listeners.sql}.
+-- Selects the workers that listen to their queues, all columns. This is the only answer to "who listens": badges, the
+-- overview, the queue pages, `why` and dispatch include it in their statements as {listeners.sql}.
 -- A worker listens while it has not ended and its last heartbeat is younger than %(late_seconds)s, whether or not the
 -- watch loop is there to say so. A plain RQ worker listens for as long as RQ itself believes in it. The table is small.
 -- Locks nothing. Run by lifeline/queries.py, and inside other statements. Index: workers_alive.

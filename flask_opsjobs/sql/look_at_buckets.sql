@@ -1,6 +1,6 @@
--- What stands in buckets, in the order given: the limiter as declared (name NULL: no process that knows it has started),
--- the tokens at their last refill, the weight of the leases, of what is handed out, and of what waits if %(with_waiting)s,
--- without what can never start.
+-- Reads what stands in buckets, in the order given: the limiter as declared (name NULL: no process that knows it has
+-- started), the tokens at their last refill, the weight of the leases, of what is handed out, and of what waits if
+-- %(with_waiting)s, without what can never start.
 -- Where a queue is given, what was handed out on other queues counts for 2 s only: nobody may listen there, or for long
 -- be busy, and the place that it would keep free meanwhile is this queue's. The claim puts back what is too much.
 -- Locks nothing: dispatch and reject look, and the claim asks after it has locked the bucket.

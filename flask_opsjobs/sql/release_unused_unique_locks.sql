@@ -1,4 +1,4 @@
--- Deletes the unique locks with these keys that have expired, and those taken for a job that was then not recorded.
+-- Deletes the unique locks with these keys that have expired, and those taken for a job that was then not enqueued.
 -- Locks them in the order of their keys, so that two calls cannot deadlock. Whoever waits here for another call that
 -- takes an expired unique lock over finds it gone, and then meets the new one.
 -- Run in the host's transaction by `enqueue`. Index: unique_locks_pkey.

@@ -1,5 +1,5 @@
--- Records a new job, due now, for each final one: the same call with the same options, without its deadline, linking back.
--- Returns (new id, old id). Those of %(guarded)s are to have a unique lock, which the caller takes next.
+-- Enqueues a new job, due now, for each final one: the same call with the same options, without its deadline, linking
+-- back. Returns (new id, old id). Those of %(guarded)s are to have a unique lock, which the caller takes next.
 -- The caller holds the old rows. The new jobs are counted as enqueued, for the integrity check.
 -- Run by the doorway. Index: jobs_pkey.
 WITH inserted AS (

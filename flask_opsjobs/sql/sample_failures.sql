@@ -1,6 +1,6 @@
--- The failures that nobody has decided about, those with the same error together: task, how it ended, the error's first
--- words, number, when the first of them ended, the last one's id; and how many there are in all, and were looked at.
--- Only the last %(most)s that failed are looked at, and the widest %(groups)s returned. Locks nothing.
+-- Counts the failures that nobody has decided about, those with the same error together: task, how it ended, the
+-- error's first words, number, when the first of them ended, the last one's id; and how many there are in all, and were
+-- looked at. Only the last %(most)s that failed are looked at, and the widest %(groups)s returned. Locks nothing.
 -- Run by overview/attention_queries.py. Index: jobs_to_retain.
 WITH looked AS MATERIALIZED (
     SELECT id, task, ended_by, ended_at, left(split_part(split_part(error, E'\n', 1), ':', 1), 80) AS error

@@ -1,6 +1,6 @@
--- How many due jobs wait for each bucket of a limiter: limiter, partition, queue, number, weight of all, due since when.
--- Only the oldest %(most)s due jobs are looked at, as sample_live_jobs.sql does, and the %(buckets)s widest returned;
--- `total` is how many limited ones were seen. Locks nothing.
+-- Counts how many due jobs wait for each bucket of a limiter: limiter, partition, queue, number, weight of all, due
+-- since when. Only the oldest %(most)s due jobs are looked at, as sample_live_jobs.sql does, and the %(buckets)s widest
+-- returned; `total` is how many limited ones were seen. Locks nothing.
 -- Run by overview/attention_queries.py. Index: jobs_by_state.
 SELECT limiter, partition, queue, count(*) AS number, sum(weight)::bigint AS weight, min(due_at) AS since,
     (sum(count(*)) OVER ())::bigint AS total

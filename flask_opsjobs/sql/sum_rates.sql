@@ -1,4 +1,4 @@
--- How many jobs of each queue were recorded, ended and failed since a moment, by the minutes that were counted.
+-- Counts how many jobs of each queue were enqueued, ended and failed since a moment, by the minutes that were counted.
 -- Returns counted_until, queue, enqueued, ended, failed; one row with a NULL queue when nothing was counted. Locks
 -- nothing. Run by queues/queries.py for the Queues page. Indexes: enqueue_counts_pkey, rollups_pkey.
 WITH minutes (queue, enqueued, ended, failed) AS (

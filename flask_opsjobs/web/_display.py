@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from ..policy import DisplayPolicy, raised
-from ..unseen import on_one_line, visible
+from ..visible_text import on_one_line, visible
 
 _log = logging.getLogger("flask_opsjobs")
 

@@ -15,7 +15,7 @@ from typing import Any
 from flask import Response, current_app
 from flask.ctx import AppContext
 
-from ..unseen import SHAPELESS
+from ..visible_text import SHAPELESS
 from ._problems import Problem
 
 _log = logging.getLogger("flask_opsjobs")

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from ..core.words import agree, counted, took
 from ..jobs.rows import Count
-from ..unseen import visible
+from ..visible_text import visible
 from ._host import host
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from ..audit.rows import EventRow
 from ..jobs.lifecycle import ENDED_BY, FINAL
 from ..jobs.rows import AttemptRow, JobInFull
-from ._words import outcome
+from ._labels import outcome
 
 # Who ends a job in each way; what a person decides is seen by the audit.
 _ENDERS = {"deadline": "dispatcher", "refused": "dispatcher", "discarded": "operator"}
@@ -52,10 +52,10 @@ def _of_job(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Event]:
         text = f"{who} asked to cancel it"
         yield Event(job.cancel_requested_at, "canceled", text, "operator", label=job.cancel_reason)
     if job.dispatched_at is not None:
-        text = f"Handed to RQ, dispatch {job.dispatch_no}"
+        text = f"Queued, dispatch {job.dispatch_no}"
         yield Event(job.dispatched_at, "queued", text, "dispatcher")
     again = f", to run job {job.run_again_from} again" if job.run_again_from else ""
-    yield Event(job.created_at, "available", f"Recorded{again}", "operator" if again else "host")
+    yield Event(job.created_at, "available", f"Enqueued{again}", "operator" if again else "host")
 
 
 def _ender(job: JobInFull, attempts: Sequence[AttemptRow]) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from ..core.words import span
 from ..jobs.rows import AttemptRow, JobInFull
-from ._words import outcome
+from ._labels import outcome
 
 WIDTH = 760.0
 _NARROWEST = 6.0

@@ -50,7 +50,7 @@ def test_it_walks_its_index(big: Connection, statement: str) -> None:
     nodes = explain(big, statement, {"now": datetime.now(UTC), "ids": IDS, **parameters})
     used = {node.get("Index Name") for node in nodes}
     # Started jobs are few, and here so are failed ones: the planner may as well begin with them.
-    few = {"jobs_started", "jobs_unwell_by_queue", "jobs_unwell_by_task"}
+    few = {"jobs_started", "jobs_unsuccessful_by_queue", "jobs_unsuccessful_by_task"}
     is_of_few = statement in ("request_cancel", "retry_jobs", "run_jobs_again", "delete_jobs")
     assert index in used or (is_of_few and few & used)
     walked = {node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan"}

@@ -1,4 +1,4 @@
-"""A running host whose jobs were recorded by `enqueue` and run by real workers and loops."""
+"""A running host whose jobs were enqueued and run by real workers and loops."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def test_redis_is_away(name: str, make: Callable[..., Flask]) -> None:
     assert "s3cret" not in said
 
 
-def test_what_is_enqueued_in_the_middle_of_a_deploy_is_recorded(
+def test_what_is_enqueued_in_the_middle_of_a_deploy_is_stored(
     make: Callable[..., Flask], bench: Bench
 ) -> None:
     bench.connection.execute("INSERT INTO opsjobs.schema_version (version) VALUES (99)")

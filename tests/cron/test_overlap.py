@@ -220,7 +220,7 @@ def test_cancel_previous_leaves_the_job_whose_call_is_unique(
     assert (job["ended_at"], job["cancel_requested_at"]) == (None, None)
 
 
-def test_cancel_previous_leaves_the_job_when_the_next_cannot_be_recorded(
+def test_cancel_previous_leaves_the_job_when_the_next_cannot_be_enqueued(
     running: Running, opsjobs: OpsJobs
 ) -> None:
     scheduler = running("cancel_previous")

@@ -1,4 +1,4 @@
-"""From an empty app to a recorded job, typing what the installer and the docs say and nothing else."""
+"""From an empty app to an enqueued job, typing what the installer and the docs say and nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ with app.app_context():
 """
 
 
-def test_from_an_empty_app_to_a_recorded_job(newcomer: Newcomer) -> None:
+def test_from_an_empty_app_to_an_enqueued_job(newcomer: Newcomer) -> None:
     newcomer.does("db", "init")
     said = newcomer.does("opsjobs", "install")
     assert said.endswith("How to run it in production: docs/production.md of flask_opsjobs.\n")

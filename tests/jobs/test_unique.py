@@ -23,7 +23,7 @@ from flask_opsjobs.db import connect_apart
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs import unique_locks
 from flask_opsjobs.jobs.enqueue import Enqueued
-from flask_opsjobs.jobs.enqueue_apart import enqueue_apart, find_same_call
+from flask_opsjobs.jobs.enqueue_detached import enqueue_detached, find_same_call
 from flask_opsjobs.jobs.task import Task
 from flask_opsjobs.jobs.unique import keys_of
 from tests.support.waiting import wait_until
@@ -361,7 +361,7 @@ def test_a_rotated_key_answers_with_the_first_job_whoever_asks(host: Host, engin
     with connect_apart(host.engine) as connection:
         stored = {"a": 1, "b": "x", "day": None}
         for _ in range(2):
-            again, _lane = enqueue_apart(connection, rotated, task, stored)
+            again, _lane = enqueue_detached(connection, rotated, task, stored)
             assert again == Enqueued(first.id, "available", conflict=True)
         assert find_same_call(connection, rotated, task, stored) == first.id
     assert scalars(engine, "SELECT id FROM opsjobs.jobs") == [first.id]
@@ -455,7 +455,7 @@ def test_the_end_of_a_job_does_not_wait_for_a_duplicate(
     assert count(engine, "unique_locks") == 0
 
 
-def test_a_job_that_ends_meanwhile_lets_the_next_be_recorded(
+def test_a_job_that_ends_meanwhile_lets_the_next_be_enqueued(
     host: Host, engine: Engine, ended: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the insert that met a unique lock and the look at it, the unique lock may go."""

@@ -100,7 +100,7 @@ def test_at_rest_nothing_is_missing(
     assert (check.enqueued, check.deleted, check.stored, check.difference) == (4, 1, 3, 0)
 
 
-def test_a_row_that_was_deleted_manually_is_unaccounted(
+def test_a_row_that_was_deleted_manually_is_a_difference(
     bench: Bench, keeper: Keeper, record_job: RecordJob
 ) -> None:
     record_job(queue="mail")

@@ -37,7 +37,7 @@ LATE, CHUNK, SLOTS = 50_000, 100_000, 10_000
 
 TABLES = {"jobs": "id", "attempts": "job_id", "outputs": "job_id"}
 
-# One line for each copy: whose copy it is, when it was recorded, and how much longer it took.
+# One line for each copy: whose copy it is, when it was enqueued, and how much longer it took.
 _COPIES = """
     FROM generate_series(%(low)s::bigint, %(high)s::bigint) AS n
     CROSS JOIN LATERAL (SELECT

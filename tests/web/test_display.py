@@ -330,7 +330,7 @@ def test_half_a_secret_is_not_shown_wherever_a_text_is_cut(around: int) -> None:
     assert display.start("short", 500) == "short"
 
 
-def test_a_job_recorded_long_ago_or_in_the_future_is_shown(app: Flask, session: Session) -> None:
+def test_a_job_enqueued_long_ago_or_in_the_future_is_shown(app: Flask, session: Session) -> None:
     old = make_job(session, "finished", created_at=ago(days=9_000), started_at=ago(days=8_999))
     odd = make_job(session, "started", started_at=ago(hours=-2))
     session.commit()

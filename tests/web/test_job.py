@@ -195,7 +195,7 @@ def test_relations_lead_to_other_jobs(get: Get, session: Session) -> None:
     assert _relation(get, first, "Run again from") == "none"
     assert _relation(get, again, "Run again from") == f"{first.id} failed"
     assert _relation(get, orphan, "Run again from") == "999999 gone"
-    assert "Recorded, to run job" in _section(get, again, "history").text
+    assert "Enqueued, to run job" in _section(get, again, "history").text
     tags = {a.text: str(a["href"]) for a in _section(get, first, "relations").select("a.tag")}
     assert list(tags) == ["eu", "a b"]
     assert soup(get(tags["a b"].removeprefix("/ops/jobs")).text).select("table.jobs tbody tr")
@@ -249,10 +249,10 @@ def test_history_is_told_newest_first_with_who_saw_it(get: Get, session: Session
         ("Failed: the last attempt failed", "worker"),
         ("Attempt 2 ended, raised: GatewayTimeout: no answer", "worker"),
         ("Attempt 2 taken by web-1:2207", "worker"),
-        ("Handed to RQ, dispatch 2", "dispatcher"),
+        ("Queued, dispatch 2", "dispatcher"),
         ("Attempt 1 ended, lost: no beat for 120 s", "inferred"),
         ("Attempt 1 taken by web-1:7", "worker"),
-        ("Recorded", "host"),
+        ("Enqueued", "host"),
     ]
 
 

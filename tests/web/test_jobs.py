@@ -223,7 +223,7 @@ def test_a_word_alone_becomes_what_it_names(get: Get, jobs: dict[str, Job]) -> N
     assert to(f"queue:default {job_id}") == f"?q=queue:default id:{job_id}"
 
 
-def test_jobs_are_found_by_when_they_were_recorded(session: Session, get: Get) -> None:
+def test_jobs_are_found_by_when_they_were_enqueued(session: Session, get: Get) -> None:
     # Ids grow with time, but for a host whose clock is 30 s behind.
     made = {
         name: make_job(session, task=name, created_at=ago(minutes=minutes)).id
@@ -303,7 +303,7 @@ def _moment(row: Any, words: str) -> str:
 
 
 def test_an_empty_list_says_what_will_be_here(get: Get) -> None:
-    assert "No job has been recorded yet" in get("/jobs").text
+    assert "No job has been enqueued yet" in get("/jobs").text
     assert "No job fits" in get("/jobs?queue=nowhere").text
 
 

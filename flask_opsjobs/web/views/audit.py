@@ -23,8 +23,8 @@ from .._diff import diff, without_payload
 from .._display import Display
 from .._heavy import heavy, stream
 from .._host import host
+from .._preview_view import place
 from .._reads import Reading, reading
-from .._sheet import place
 
 # So many of the newest rows are verified each time the list is read.
 _VERIFIED = 100

@@ -21,7 +21,7 @@ from ...jobs.lifecycle import ENDED_BY, FINAL, MEANINGS
 from ...jobs.rows import AttemptRow, JobInFull
 from ...lifeline.queries import WorkerRow, find_worker
 from ...queues.queries import list_paused_queues
-from .. import _access, _pages, _problems, _timeline, _traceback, _why, _words
+from .. import _access, _labels, _pages, _problems, _timeline, _traceback, _why
 from .._display import NO_PAYLOAD
 from .._history import list_history
 from .._host import host
@@ -91,7 +91,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         read.now,
         job=job,
         attempts=attempts,
-        outcome=_words.outcome,
+        outcome=_labels.outcome,
         line=_timeline.timeline(attempts, job, read.now),
         shown=shown,
         log=shown and queries.find_log(read.session, job.id, shown.dispatch_no),

@@ -12,7 +12,7 @@ from ...jobs import search_hits
 from ...jobs.export_queries import ExportRow, batch_of_jobs, list_jobs_in_full
 from ...jobs.filter import JobFilter
 from ...jobs.search_queries import Hits, find_hits
-from .. import _access, _asked, _export, _problems
+from .. import _access, _export, _list_request, _problems
 from .._display import Display
 from .._heavy import stream
 from .._host import host
@@ -34,7 +34,7 @@ def ndjson() -> Response:
 
 
 def _answer(kind: str) -> Response:
-    asked = _asked.read()
+    asked = _list_request.read()
     if asked.before is not None or asked.after is not None:
         raise _problems.unreadable(
             "before and after: an export is the whole list, not a page of it."
@@ -45,7 +45,7 @@ def _answer(kind: str) -> Response:
     wanted = asked.wanted
     if wanted.is_search:
         with reading() as read:
-            found = find_hits(read.session, wanted, read.now, _asked.is_shown(wanted))
+            found = find_hits(read.session, wanted, read.now, _list_request.is_shown(wanted))
         rows, note = _batches_of(wanted, found), _tell(found)
     else:
         rows, note = _batches(wanted), ""

@@ -21,11 +21,11 @@ from ...jobs.saved_views import View, list_views
 from ...jobs.search_queries import list_jobs
 from ...jobs.search_terms import Unqualified, write
 from ...queues.queries import list_queue_names
-from .. import _access, _asked, _pages, _problems, _suggestions
-from .._asked import ListRequest
+from .. import _access, _list_request, _pages, _problems, _suggestions
 from .._display import Display
 from .._heavy import heavy
 from .._host import host
+from .._list_request import ListRequest
 from .._problems import Problem
 from .._reads import Reading, reading
 
@@ -35,9 +35,9 @@ _VERBS = tuple(action for action in ACTIONS.values() if action.thing == "job")
 def page() -> AnyResponse:
     """The document: search box, tabs, table."""
     try:
-        if word := _asked.find_word():
+        if word := _list_request.find_word():
             return _name(word)
-        asked = _asked.read()
+        asked = _list_request.read()
     except Problem as fault:
         if fault.status != HTTPStatus.UNPROCESSABLE_ENTITY:
             raise
@@ -60,7 +60,7 @@ def page() -> AnyResponse:
 def _search_again(fault: Problem) -> Response:
     """The document for a search that cannot be read: its text stays in the box, and below it what is wrong."""
     with reading() as read:
-        around = _around(read, _asked.readable_fields())
+        around = _around(read, _list_request.readable_fields())
     return _pages.document(
         "jobs.html", "jobs", "Jobs", read.now, status=fault.status, fault=fault, **around
     )
@@ -84,7 +84,7 @@ def _around(read: Reading, wanted: JobFilter) -> dict[str, Any]:
 
 def live() -> Response:
     """Tabs and table."""
-    asked = _asked.read()
+    asked = _list_request.read()
     with heavy(asked.wanted.is_search), reading() as read:
         made = _list(read, asked)
     return _pages.fragment(made)
@@ -105,7 +105,7 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         read.now,
         before=asked.before,
         after=asked.after,
-        is_shown=_asked.is_shown(wanted),
+        is_shown=_list_request.is_shown(wanted),
     )
     everything = Count.sum(found.counts.values())
     return _pages.part(
@@ -141,7 +141,7 @@ def _name(word: Unqualified) -> AnyResponse:
     name, value = place
     if name == "id" and not word.rest:
         return redirect(url_for("opsjobs.job", job_id=value), 303)
-    query: dict[str, Any] = dict(_asked.read_fields().to_query())
+    query: dict[str, Any] = dict(_list_request.read_fields().to_query())
     query["q"] = f"{word.rest} {write(name, value)}".strip()
     return redirect(url_for("opsjobs.jobs", **query), 303)
 

@@ -16,10 +16,10 @@ from ...overview.pace_queries import WINDOWS, Pace, find_pace
 from ...overview.queries import find_overview
 from ...overview.verdict import judge, say_well
 from .. import _access, _pages
-from .._attention import AttentionFacts, make_cards
 from .._charts import make_charts, seconds, short
 from .._host import host
 from .._navigation import NAVIGATION
+from .._needs_attention import AttentionFacts, make_cards
 from .._reads import reading
 
 _RESOLVED = timedelta(days=1)

@@ -17,7 +17,7 @@ from ...jobs.queries import list_rows
 from ...jobs.rows import Count
 from ...jobs.search_queries import list_jobs
 from ...operator import Operator
-from .. import _access, _asked, _back, _pages, _problems, _sheet, _sources
+from .. import _access, _back, _list_request, _pages, _preview_view, _problems, _sources
 from .._display import Display
 from .._host import host
 from .._reads import Reading, asking, reading
@@ -37,7 +37,7 @@ _STATUS = {None: 200, "unauthorized": 403, "reason_too_short": 422, "reason_too_
 def page(preview_id: int) -> Response:
     """The plan and its form, or what became of it."""
     with reading() as read:
-        sheet = _sheet.Sheet.of(_find(read, preview_id), read.now)
+        sheet = _preview_view.Sheet.of(_find(read, preview_id), read.now)
         more = _more(sheet, read)
     return _show(sheet, read.now, more=more)
 
@@ -47,7 +47,8 @@ def show_again(preview_id: int, typed: str) -> Response:
     with reading() as read:
         found = _find(read, preview_id)
     return _show(
-        replace(_sheet.Sheet.of(found, read.now), typed=_sheet.cut_reason(typed)), read.now
+        replace(_preview_view.Sheet.of(found, read.now), typed=_preview_view.cut_reason(typed)),
+        read.now,
     )
 
 
@@ -73,13 +74,13 @@ def execute(preview_id: int) -> Response:
     if receipt.is_done and "HX-Request" not in request.headers:
         return redirect(url_for("opsjobs.preview", preview_id=preview_id, back=_back.read()), 303)
     with reading() as read:
-        sheet = _sheet.Sheet.after(_find(read, preview_id), receipt, reason)
+        sheet = _preview_view.Sheet.after(_find(read, preview_id), receipt, reason)
         more = _more(sheet, read)
     return _show(sheet, read.now, _STATUS.get(receipt.code, 409), more=more)
 
 
 def _show(
-    sheet: _sheet.Sheet, now: datetime, status: int = 200, *, more: More | None = None
+    sheet: _preview_view.Sheet, now: datetime, status: int = 200, *, more: More | None = None
 ) -> Response:
     """The sheet in a document of its own, or alone for a script that asks by a verb."""
     may_see = _access.may_see_payload(*sheet.plan.targets)
@@ -93,7 +94,7 @@ def _show(
         preview=sheet.preview,
         receipt=sheet.receipt,
         states=STATES,
-        place=_sheet.place,
+        place=_preview_view.place,
         back=_back.read(),
         more=more,
     )
@@ -103,16 +104,16 @@ def _show(
     return _pages.document("preview.html", here, title, now, status=status, sheet=made)
 
 
-def _more(sheet: _sheet.Sheet, read: Reading) -> More | None:
+def _more(sheet: _preview_view.Sheet, read: Reading) -> More | None:
     """What of a filtered list is still to be done after many of it were; those that were done do not count."""
-    wanted = _asked.read_address(_back.read()) if _access.may("jobs.view") else None
+    wanted = _list_request.read_address(_back.read()) if _access.may("jobs.view") else None
     items = sheet.receipt.done if sheet.receipt and sheet.state == "done" else ()
     if wanted is None or len(items) < 2 or sheet.action.thing != "job":
         return None
     if not (wanted.state or wanted.terms):
         return None
     done = [int(item.target.partition("/")[2]) for item in items]
-    is_shown = _asked.is_shown(wanted)
+    is_shown = _list_request.is_shown(wanted)
     counts = list_jobs(read.session, wanted, read.now, is_shown=is_shown).counts
     total = counts[wanted.state] if wanted.state else Count.sum(counts.values())
     states = [row.state for row in list_rows(read.session, done)]

@@ -1,4 +1,4 @@
-"""The six statuses of attention: needs review, blocked, waiting, runnable, only in RQ, resolved."""
+"""Makes the six cards of the overview: needs review, blocked, waiting, runnable, only in RQ, resolved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..overview.blocks import Block, Split
 from ..overview.outages import PageLink
 from ..overview.pace_queries import Pace
 from ..overview.queries import Overview, StateDepth
-from ._cards import Card, Example
+from ._overview_cards import Card, Example
 
 WAITS = ("scheduled", "deferred", "retryable")
 _EXAMPLES = 3
@@ -225,7 +225,7 @@ def _outside(outside: OutsideFacts) -> Card:
     is_part = outside.is_cut or bool(outside.silent)
     count = Count(outside.number, "at_least" if is_part else "exact")
     if not count.number and outside.silent:
-        says = f"The Redis of {_names(outside.silent)} does not answer; elsewhere RQ holds nothing unrecorded."
+        says = f"The Redis of {_names(outside.silent)} does not answer; elsewhere RQ holds only jobs that we know."
         return Card("missing", "bridge", title, count, says, go)
     if not count.number:
         return Card(
@@ -233,7 +233,7 @@ def _outside(outside: OutsideFacts) -> Card:
             "bridge",
             title,
             count,
-            "RQ holds no job of these queues that is not recorded here.",
+            "RQ holds no job of these queues that was not enqueued here.",
             go,
         )
     failed = outside.by_status.get("failed", 0)

@@ -1,4 +1,4 @@
-"""What pydantic refused, told without the values: where, why, and a word for programs."""
+"""Describes the errors of arguments without their values: where, why, and a code."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core.core_schema import ErrorType
 
-from . import storable
+from . import json_storage
 
-Complaint = dict[str, Any]
+ArgumentError = dict[str, Any]
 
 _KNOWN = frozenset(get_args(ErrorType))
 
@@ -25,7 +25,7 @@ _OUR_WORDS = {
     "json_invalid": "Invalid JSON",
     "mapping_type": "Input should be a valid mapping",
     "missing": "is required",
-    "string_unicode": storable.SURROGATE,
+    "string_unicode": json_storage.SURROGATE,
     "union_tag_invalid": "its tag fits none of the expected variants",
     "uuid_parsing": "Input should be a valid UUID",
     "value_error": "its own validator refused it",
@@ -33,7 +33,9 @@ _OUR_WORDS = {
 _LARGEST_INDEX = 99_999
 
 
-def tell(error: ValidationError, fields: frozenset[str], secret: frozenset[str]) -> list[Complaint]:
+def tell(
+    error: ValidationError, fields: frozenset[str], secret: frozenset[str]
+) -> list[ArgumentError]:
     """One complaint per error: `{"loc": "items[3].price", "msg": "…", "type": "…"}`.
 
     A location shows argument names, indices and `fields`, the names that the signature knows: a key of somebody's
@@ -75,7 +77,7 @@ def _names_in(node: dict[Any, Any]) -> Iterable[str]:
 
 def _complaint(
     loc: tuple[int | str, ...], kind: str, said: str, fields: frozenset[str], secret: frozenset[str]
-) -> Complaint:
+) -> ArgumentError:
     if not loc:
         return {"loc": "arguments", "msg": _words(kind, said), "type": kind}
     name = str(loc[0])[:100]

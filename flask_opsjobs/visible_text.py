@@ -1,4 +1,4 @@
-"""What of a text nobody sees as it stands: characters without a shape, controls, and what turns the rest around."""
+"""Writes out control and bidi characters, so that a text cannot hide part of itself."""
 
 from __future__ import annotations
 

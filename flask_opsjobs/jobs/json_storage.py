@@ -1,4 +1,4 @@
-"""JSON that Postgres can keep and Python can read back, or the reason why a value cannot become that."""
+"""Writes values as JSON that Postgres can store and Python can read back, or says why it cannot."""
 
 from __future__ import annotations
 

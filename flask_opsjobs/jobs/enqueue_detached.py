@@ -1,4 +1,4 @@
-"""Recording a job for a loop or an operator: the statements of `enqueue`, on a connection of ours."""
+"""Enqueues a job for a loop or an operator, on a connection of ours instead of the host's session."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .task import Task
 
 
-def enqueue_apart(
+def enqueue_detached(
     connection: db.Connection,
     host: Host,
     task: Task,
@@ -27,7 +27,7 @@ def enqueue_apart(
     cron_entry: str | None = None,
     is_deferred: bool = False,
 ) -> tuple[Enqueued, str]:
-    """Record a call of stored arguments, as the task is declared, in the caller's transaction; the job and its lane.
+    """Enqueue a call with stored arguments, as the task is declared, in the caller's transaction; the job and its lane.
 
     A limit that rejects calls holds this one: there is nobody who could be told. `is_deferred`: it waits
     until the other jobs of its entry have ended. Raises `InvalidArgs` when the arguments no longer fit the task; then
@@ -38,14 +38,14 @@ def enqueue_apart(
     row = parameters(task, task.declared, host) | columns_of(task.declared, place)
     row |= {"cron_entry": cron_entry, "is_deferred": is_deferred, "dispatch_no": 0}
     row["args"] = task.arguments.dump(values, host.settings.max_args_bytes).decode()
-    ask = partial(_ask, connection)
+    run = partial(_run_sql, connection)
     unique = task.declared.unique
     if unique is None:
-        (found,) = ask("enqueue_job", row)
+        (found,) = run("enqueue_job", row)
         return Enqueued(found.id, found.state), row["lane"]
     row |= unique_lock(unique)
     row["keys"] = keys(task, unique, host, values)
-    return Enqueued(*unique_locks.find_or_take(ask, row)), row["lane"]
+    return Enqueued(*unique_locks.find_or_take(run, row)), row["lane"]
 
 
 def find_same_call(
@@ -58,11 +58,11 @@ def find_same_call(
     values, unique = task.arguments.load(stored), task.declared.unique
     if unique is None:
         return None
-    found = unique_locks.find(partial(_ask, connection), keys(task, unique, host, values))
+    found = unique_locks.find(partial(_run_sql, connection), keys(task, unique, host, values))
     return None if found is None else found[0]
 
 
-def _ask(connection: db.Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+def _run_sql(connection: db.Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
     with connection.cursor(row_factory=namedtuple_row) as cursor:
         cursor.execute(sql.load(statement), values)
         return cursor.fetchall() if cursor.description else ()

@@ -1,4 +1,4 @@
-"""The words and status colours for what the record says in terms of its own."""
+"""Translates stored codes into words and status colours for pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the address of a list of jobs asks for, if it can be read and may be asked."""
+"""Reads from an address which jobs a list shall show, and checks that this may be asked."""
 
 from __future__ import annotations
 

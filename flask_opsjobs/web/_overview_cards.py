@@ -1,4 +1,4 @@
-"""A card of attention, as a page shows it: how many, why in one sentence, a few examples, and where to go."""
+"""Describes a card of the overview: a number, one sentence, a few examples, and a link."""
 
 from __future__ import annotations
 

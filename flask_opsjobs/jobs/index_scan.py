@@ -1,4 +1,4 @@
-"""Which one index the jobs of a filter are read from, and between which ids."""
+"""Chooses the one index from which the jobs of a filter are read, and the range of ids."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy import BigInteger, ColumnElement, Select, Text, literal, tuple_
 
 from .filter import JobFilter
-from .lifecycle import UNWELL
+from .lifecycle import UNSUCCESSFUL
 from .models import Job
 
 LAST_ID = 2**63 - 1
@@ -56,7 +56,9 @@ def lead_of(wanted: JobFilter) -> str | None:
     these begin with the one state; so have adopted jobs.
     """
     names = ("state", "task", "queue")
-    if wanted.state == "finished" or wanted.state in UNWELL:  # most jobs are; or those indexes
+    if (
+        wanted.state == "finished" or wanted.state in UNSUCCESSFUL
+    ):  # most jobs are; or those indexes
         names = ("task", "queue", "state")
     return next((name for name in names if getattr(wanted, name)), None)
 
@@ -64,7 +66,7 @@ def lead_of(wanted: JobFilter) -> str | None:
 def walked_part(wanted: JobFilter) -> JobFilter:
     """The conditions that the index to walk answers; the others are asked of what was read from it."""
     lead = lead_of(wanted) or "origin"
-    known = {lead, "state"} if wanted.state in UNWELL else {lead}
+    known = {lead, "state"} if wanted.state in UNSUCCESSFUL else {lead}
     return wanted.but(**{name: None for name in PLAIN if name not in known})
 
 

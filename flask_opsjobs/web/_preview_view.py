@@ -1,4 +1,4 @@
-"""What a preview's page says: a plan with its form, or what became of it, in words ready for the template."""
+"""Prepares the page of a preview: the plan with its form, or the result."""
 
 from __future__ import annotations
 
