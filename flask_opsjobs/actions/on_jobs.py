@@ -91,7 +91,7 @@ def _judge(
         return leave(target, None, {}, "not_found", f"there is no {target.replace('/', ' ', 1)}")
     facts = facts_of(job, now)
     if job.origin != "opsjobs":
-        said = f"cannot {action.on(f'job {job.id}')}: RQ owns it, and it is only looked at here"
+        said = f"cannot {action.on(f'job {job.id}')}: RQ owns it, and it is read-only here"
         return leave(target, job.task, facts, "illegal", said)
     if job.state not in action.sources:
         return illegal(action, target, job.task, facts, job.state)

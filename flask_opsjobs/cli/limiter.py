@@ -97,7 +97,7 @@ def explain(name: str, partition: str | None, as_json: bool) -> None:
     help="So many processes work; as many as needed by default.",
 )
 @click.option(
-    "--from-live", is_flag=True, help="Begin with what stands and waits in the limiter now."
+    "--from-live", is_flag=True, help="Begin with the limiter's state and waiting jobs as of now."
 )
 @_partition
 @_as_json

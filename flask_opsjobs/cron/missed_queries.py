@@ -9,7 +9,7 @@ from .. import sql
 from ..db import Connection
 from .expression import Schedule
 
-# So many rows of the run history are looked at; each may stand for a run of slots.
+# At most so many rows of the run history are read; each may hold a run of slots.
 _MOST_ROWS = 200
 
 

@@ -134,7 +134,7 @@ class Sheet:
         if self.receipt:
             return _sentence(self.receipt.says)
         if self.state == "expired":
-            return "Nothing was done. A plan may be carried out for 15 minutes, then it must be looked at again."
+            return "Nothing was done. A plan may be carried out for 15 minutes, then a new one must be made."
         skipped = self.plan.skipped
         return _sentence(skipped[0].says) if len(skipped) == 1 else "None of them allows it now."
 

@@ -106,7 +106,7 @@ def test_while_no_scheduler_runs_nothing_is_called_well(get: Get, entry: Runner)
     """Its slots of three hours are not in the run history yet, so none of them is missed."""
     for path in ("/cron", "/cron/nightly"):
         page = soup(get(path).text)
-        assert "No scheduler runs: the last one looked at" in page.select_one(".say").text
+        assert "No scheduler runs: the last one was awake at" in page.select_one(".say").text
         assert "no slot was missed" not in page.text
     assert "should run" in page.select_one("ol.slots").text
     look(entry)
