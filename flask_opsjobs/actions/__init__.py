@@ -1,1 +1,1 @@
-"""What an operator may do: plan, preview, reason, execute, audit."""
+"""Plans, previews, executes and audits what an operator may do."""

@@ -1,4 +1,4 @@
-"""What an action would change of a cron entry, in words, and the facts of it that a preview is compared by."""
+"""Says what an action would change of a cron entry, and collects the facts that a preview is compared by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a cron entry beside its name, from a form, a command or Python, in canonical values."""
+"""Reads what a form, a command or Python gives for a cron entry beside its name, into canonical values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans and receipts as the JSON that a preview's row keeps, and back."""
+"""Writes plans and receipts as the JSON that a preview's row keeps, and reads them back."""
 
 from __future__ import annotations
 

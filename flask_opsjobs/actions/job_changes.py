@@ -1,4 +1,4 @@
-"""What an action would change of a job, in words, and the facts of the job that a preview is compared by."""
+"""Says what an action would change of a job, and collects the facts that a preview is compared by."""
 
 from __future__ import annotations
 

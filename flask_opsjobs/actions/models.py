@@ -1,4 +1,4 @@
-"""The table of previews: a plan that one actor has seen and may execute once, for fifteen minutes."""
+"""Declares the table of previews: a plan that one actor has seen and may execute once, for fifteen minutes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole numbers as forms, commands and Python give them."""
+"""Reads whole numbers as forms, commands and Python give them."""
 
 from __future__ import annotations
 

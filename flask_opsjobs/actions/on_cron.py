@@ -1,4 +1,4 @@
-"""The actions on cron entries: what each would change, and the writes of `cron` that carry it out."""
+"""Decides and applies the actions on cron entries, with the writes of `cron`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pages read of previews: one, by its own actor alone."""
+"""Reads one preview for a page, for its own actor alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the token of a preview from its row and the host's secret, so that no table and no log ever holds it."""
+"""Derives the token of a preview from its row and the host's secret, so that no table and no log ever holds it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Who did what, when and why: append-only, in a chain of hashes."""
+"""Records who did what, when and why: append-only, in a chain of hashes."""

@@ -1,4 +1,4 @@
-"""The chain of hashes: the text that one stands over, the keys that make it, and the hash itself. No database."""
+"""Computes the chain of hashes: the text of a row that is hashed, the keys, and the hash itself. Pure."""
 
 from __future__ import annotations
 

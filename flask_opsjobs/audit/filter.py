@@ -1,4 +1,4 @@
-"""Which decisions a list shows: one frozen value that owns the query string, both ways."""
+"""Holds which decisions a list shows: one frozen value, read from the query string and written into it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of the audit: its events, the head of the chain that they form, and what waits to be appended."""
+"""Declares the tables of the audit: its events, the head of their chain, and events that wait to be appended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read of the audit: pages of a list, one decision, those on one target, and the chain to verify.
+"""Reads the audit: pages of a list, one decision, the decisions on one target, and the chain to verify.
 
 Only rows 1 to the head are shown: whatever else is in the table is outside the chain. `verify.find_fault` says so.
 A list walks one index in order and stops. Where more than one condition is asked for, or a text, it looks at the next

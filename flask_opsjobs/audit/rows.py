@@ -1,4 +1,4 @@
-"""What pages and exports get of the audit: one event, and a page of them."""
+"""Holds what pages and exports get of the audit: one event, and a page of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adding to the audit: append, in the transaction of what it tells of; or keep what cannot be appended yet."""
+"""Appends to the audit, in the transaction of what it records, or keeps what cannot be appended yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the chain is whole: every hash, column, sequence, key and time, up to the head. Finds the first broken row.
+"""Verifies the chain: every hash, column, sequence, key and time, up to the head. Finds the first broken row.
 
 What it cannot find: who holds SECRET_KEY can sign anything, and who can write the table and the head can take rows off
 the end. Against the second stand the heads in the log: `expected`.

@@ -1,4 +1,4 @@
-"""A cron entry as code declares it or an operator makes it: one task, its arguments, a schedule and two policies."""
+"""Holds a cron entry as code or an operator declares it: one task, its arguments, a schedule and two policies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cron expression in a time zone: read once, refused with the place of the error, and the slots it has. No database.
+"""Parses a cron expression in a time zone, refuses it with the place of the error, and computes its slots. Pure.
 
 The slots are those of Debian's cron. With a fixed minute and hour, a slot that a clock jumps over comes right after the
 gap, and one that a clock shows twice comes once. With a star at the start of either, time just goes on. cronsim finds

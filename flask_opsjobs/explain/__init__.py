@@ -1,1 +1,1 @@
-"""Why a job is not running: every reason, the deciding one first."""
+"""Explains why a job is not running: every reason, the deciding one first."""

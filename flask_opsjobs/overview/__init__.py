@@ -1,1 +1,1 @@
-"""The numbers of the first page, and the one sentence above them."""
+"""Reads the numbers of the first page, and decides the headline above them."""

@@ -1,4 +1,4 @@
-"""What needs somebody and what was done about it: failures without a decision, and the last decisions."""
+"""Reads what needs an operator and what was done about it: failures without a decision, and the last decisions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers beside the entries of the navigation: what needs somebody, in one query."""
+"""Counts what needs an operator, for the badges of the navigation, in one query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds due jobs back, and what is left that is free to go: a job that is held is never called runnable."""
+"""Finds what blocks due jobs, and which due jobs are free to run: a blocked job is never called runnable."""
 
 from __future__ import annotations
 

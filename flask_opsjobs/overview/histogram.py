@@ -1,4 +1,4 @@
-"""Histograms of durations: how many lie between one power of two of milliseconds and the next."""
+"""Computes with histograms of durations: how many lie between one power of two of milliseconds and the next."""
 
 from __future__ import annotations
 

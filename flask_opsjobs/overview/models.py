@@ -1,4 +1,4 @@
-"""The tables of numbers per minute, counted by a loop so that no page counts jobs."""
+"""Declares the tables of numbers per minute, which a loop counts so that no page counts jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pace of the last hour or day: what ended, how long it ran and waited, how much was due, in equal steps."""
+"""Reads the pace of the last hour or day: what ended, how long it ran and waited, how much was due, in equal steps."""
 
 from __future__ import annotations
 

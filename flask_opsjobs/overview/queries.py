@@ -1,4 +1,4 @@
-"""What the first page reads: how much waits where, who is alive, what failed last."""
+"""Reads for the first page: how much waits where, who is alive, what failed last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages at `/ops/jobs`: one blueprint, read-only but for the few verbs in `urls`."""
+"""Serves the pages at `/ops/jobs`: one blueprint, read-only but for the few actions in `urls`."""
 
 from ._blueprint import make_blueprint
 

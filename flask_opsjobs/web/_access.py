@@ -1,4 +1,4 @@
-"""Asking the host's access policy, on every request; an answer that does not come means no."""
+"""Asks the host's access policy on every request; a policy that fails to answer means no."""
 
 from __future__ import annotations
 

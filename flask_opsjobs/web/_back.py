@@ -1,4 +1,4 @@
-"""Ways between our pages and those of the host: where a form's answer leads back to, where one signs in."""
+"""Finds the way between our pages and the host's: where a form's answer leads back to, and where to sign in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Charts as SVG: their paths, their labels and the sentence that says what they show, computed here."""
+"""Draws charts as SVG: their paths, their labels and the sentence that says what they show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes where a page of a list begins, as an opaque word that only we can make."""
+"""Writes and reads where a page of a list begins, as an opaque word that only we can make."""
 
 from __future__ import annotations
 

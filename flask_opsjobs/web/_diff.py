@@ -1,4 +1,4 @@
-"""What differs between two JSON values, as the lines of a table, each through the display policy."""
+"""Compares two JSON values and returns the differing lines of a table, each through the display policy."""
 
 from __future__ import annotations
 

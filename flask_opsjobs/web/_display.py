@@ -1,4 +1,4 @@
-"""Everything of a job that a page shows goes through the host's display policy here; failing hides."""
+"""Passes everything of a job that a page shows through the host's display policy; a policy that fails hides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows as a file that is streamed: CSV or NDJSON, whose last line says whether it is whole."""
+"""Streams rows as a file: CSV or NDJSON, whose last line says whether the file is whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files a page loads, each at an address that changes with its content."""
+"""Names the files that a page loads, each at an address that changes with its content."""
 
 from __future__ import annotations
 

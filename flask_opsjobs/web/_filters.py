@@ -1,4 +1,4 @@
-"""What templates write with: times, durations, counts and what the display policy lets through."""
+"""Gives templates their filters: times, durations, counts and what the display policy lets through."""
 
 from __future__ import annotations
 

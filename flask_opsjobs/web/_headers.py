@@ -1,4 +1,4 @@
-"""The headers of every response of ours: a strict content security policy, and no copies kept."""
+"""Sets the headers of every response of ours: a strict content security policy, and no copies kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searches, exports and simulations: a process runs few of them at once, and answers 503 beyond that."""
+"""Limits how many searches, exports and simulations a process runs at once; beyond that it answers 503."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The host of the current request, as the extension keeps it."""
+"""Finds the host of the current request, as the extension keeps it."""
 
 from __future__ import annotations
 

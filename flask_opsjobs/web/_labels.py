@@ -1,4 +1,4 @@
-"""Translates stored codes into words and status colours for pages."""
+"""Gives the words and status colours for what is stored in terms of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The history of a limiter as charts: what it let start, put back and rejected, by minute of the last hour."""
+"""Draws the history of a limiter as charts: what it let start, put back and rejected, by minute of the last hour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads from an address which jobs a list shall show, and checks that this may be asked."""
+"""Reads what the address of a list of jobs requests, and checks that it may be shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The entries of the navigation, in its order: only pages that exist."""
+"""Lists the entries of the navigation, in its order: only pages that exist."""
 
 from __future__ import annotations
 

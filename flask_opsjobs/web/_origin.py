@@ -1,4 +1,4 @@
-"""Whether a write came from one of our own pages, and that no other site's page asks for a file."""
+"""Checks that a write comes from one of our own pages, and that no other site's page requests a file."""
 
 from __future__ import annotations
 

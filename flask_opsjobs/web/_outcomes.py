@@ -1,4 +1,4 @@
-"""The outcomes of a trial beside each other: a table of their numbers, and their starts as a chart."""
+"""Shows the outcomes of simulations side by side: a table of their numbers, and their starts as a chart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Describes a card of the overview: a number, one sentence, a few examples, and a link."""
+"""Holds a card of the overview as a page shows it: how many, why in one sentence, a few examples, and where to go."""
 
 from __future__ import annotations
 

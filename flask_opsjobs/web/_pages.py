@@ -1,4 +1,4 @@
-"""Documents, the parts of them that refresh, and problems, made from our own templates."""
+"""Renders documents, the parts of them that refresh, and problems, from our own templates."""
 
 from __future__ import annotations
 

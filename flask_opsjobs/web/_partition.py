@@ -1,4 +1,4 @@
-"""The partition in an address: a reference that only we can make and read, since it is a value of jobs' arguments.
+"""Writes and reads the reference to a partition in an address, since a partition is a value of arguments.
 
 An address is kept in logs, histories and bookmarks, past every display policy. The reference is the partition's text,
 encrypted with a key that is derived from the host's `SECRET_KEY`; the same partition always has the same reference, so

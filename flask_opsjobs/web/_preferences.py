@@ -1,4 +1,4 @@
-"""How one person likes the pages: theme, time zone and how often they refresh, kept in cookies."""
+"""Reads and keeps one person's preferences in cookies: theme, time zone and how often pages refresh."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prepares the page of a preview: the plan with its form, or the result."""
+"""Prepares a preview for its template: a plan with its form, or what was done, in words."""
 
 from __future__ import annotations
 

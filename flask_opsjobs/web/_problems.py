@@ -1,4 +1,4 @@
-"""What may stand in the way of a page; each says what happened and what to do about it."""
+"""Lists the problems that a page can answer with; each says what happened and what to do about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The read-only transaction in which a page reads: our own, never the host's session."""
+"""Opens the read-only transaction in which a page reads: our own, never the host's session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slots as SVG: a strip of the newest and a calendar of eight weeks, their places and the sentence they show."""
+"""Draws slots as SVG: a strip of the newest and a calendar of eight weeks, with a sentence that says what they show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every page says beside its own subject, asked every few seconds: which sources do not answer, and the badges."""
+"""Reads what every page shows beside its own subject, every few seconds: silent sources, and the badges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How what stands in the search box might go on: from names that may be shown, never from values of jobs."""
+"""Suggests how the text in the search box may go on: from names that may be shown, never from values of jobs."""
 
 from __future__ import annotations
 

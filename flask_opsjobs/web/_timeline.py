@@ -1,4 +1,4 @@
-"""A job's attempts as bars along a line of time, in the units of the drawing."""
+"""Draws a job's attempts as bars along a line of time."""
 
 from __future__ import annotations
 

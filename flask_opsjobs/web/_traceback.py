@@ -1,4 +1,4 @@
-"""A traceback in a few lines: the host's own frames, libraries folded together."""
+"""Shortens a traceback to a few lines: the host's own frames, with libraries folded together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form of a trial of a limiter: its fields, what each allows, and what was typed into them."""
+"""Reads the form of a simulation: its fields, what each allows, and what was typed into them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the panel of reasons on a job's page needs beside the reasons: buttons and places."""
+"""Adds buttons and links to the reasons on a job's page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every URL of ours, in the order of the navigation, with the permission it needs."""
+"""Lists every URL of ours, in the order of the navigation, with the permission it needs."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The views, one module per entry of the navigation."""
+"""Holds the views, one module per entry of the navigation."""

@@ -1,4 +1,4 @@
-"""The audit: every decision, refusals too, with its reason and its place in the chain."""
+"""Shows the audit: every decision, refusals too, with its reason and its place in the chain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cron: the entries with their next runs and their slots, one entry with its run history, and the form of a new one."""
+"""Shows cron: the entries with their slots, one entry with its run history, and the form of a new one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One job in full."""
+"""Shows one job in full."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The jobs of a filter as a file."""
+"""Exports the jobs of a filter as a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The list of jobs, and the way from a pasted id or name to its page."""
+"""Shows the list of jobs, and leads from a pasted id or name to its page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The limiters: what each allows, what of it is used, who holds and who waits, and what was decided about it."""
+"""Shows the limiters: what each allows, what is used, who holds and who waits, and what was decided about it."""
 
 from __future__ import annotations
 

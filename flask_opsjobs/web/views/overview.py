@@ -1,4 +1,4 @@
-"""The first page: what is wrong, what needs somebody, how fast things go, whether all is accounted for."""
+"""Shows the first page: what is wrong, what needs an operator, how fast jobs run, and whether none is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A preview's page, and its execution: done, or refused with what stands in the way."""
+"""Shows a preview, and executes it: done, or refused with the reason."""
 
 from __future__ import annotations
 

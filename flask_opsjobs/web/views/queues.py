@@ -1,4 +1,4 @@
-"""The queues: how deep each is, how fast it moves, who listens, and what was decided about it."""
+"""Shows the queues: how deep each is, how fast it moves, who listens, and what was decided about it."""
 
 from __future__ import annotations
 

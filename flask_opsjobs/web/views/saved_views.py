@@ -1,4 +1,4 @@
-"""Saving and deleting a person's own views of the jobs page."""
+"""Saves and deletes a person's own views of the jobs page."""
 
 from __future__ import annotations
 

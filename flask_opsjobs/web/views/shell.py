@@ -1,4 +1,4 @@
-"""What belongs to every page: how it is displayed, its help, and what answers where there is none."""
+"""Serves what belongs to every page: preferences, help, and the answer where there is no page."""
 
 from __future__ import annotations
 

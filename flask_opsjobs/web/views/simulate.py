@@ -1,4 +1,4 @@
-"""What a limiter would do with jobs to come: a form that changes nothing, and the outcome of what it asks."""
+"""Simulates what a limiter would do with future jobs: a form that changes nothing, and its outcome."""
 
 from __future__ import annotations
 

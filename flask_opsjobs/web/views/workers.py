@@ -1,4 +1,4 @@
-"""The processes that run jobs: who is alive, what each has in hand, who went missing and what became of its jobs."""
+"""Shows the workers: who is alive, what each is running, who went missing and what became of its jobs."""
 
 from __future__ import annotations
 
