@@ -1,4 +1,4 @@
-"""Every error that flask_opsjobs raises at a host; each message names the thing, its state and the fix."""
+"""Every error that flask_opsjobs raises at a host; each message names its subject, its state and the fix."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class EngineUnavailable(OpsJobsError):
     """Redis or Postgres did not answer in time."""
 
 
-class DoorwayBusy(EngineUnavailable):
+class TooManyActions(EngineUnavailable):
     """As many operators as this process allows at once are acting already. Nothing was done: try again."""
 
 

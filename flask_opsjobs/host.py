@@ -46,7 +46,7 @@ class Host:
     access: AccessPolicy
     display: DisplayPolicy
     spare: SpareConnections
-    doorway: AtMost = field(default_factory=lambda: AtMost(MOST_ACTIONS))
+    action_limit: AtMost = field(default_factory=lambda: AtMost(MOST_ACTIONS))
     heavy: AtMost = field(default_factory=lambda: AtMost(MOST_HEAVY))
     broker: Any = None
     # As code declares them; what the loops made of them stands in the database.

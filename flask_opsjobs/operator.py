@@ -1,4 +1,4 @@
-"""The one door for operator changes: pages, commands and Python all pass it, and nothing else writes them."""
+"""Takes every change by an operator: pages, commands and Python all call it, and nothing else writes them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .actions import execution, planning, transitions
 from .actions.execution import Executed
 from .actions.refusals import bound_reason
 from .actions.shapes import Plan, Preview, Receipt
-from .actions.verdict import Decided
+from .actions.target_plan import Decided
 from .db import Connection, is_away
 from .engine.dispatch import read_clock
-from .engine.effects import carry_out
-from .errors import ActionRefused, DoorwayBusy, EngineUnavailable
+from .engine.effects import run_effects
+from .errors import ActionRefused, EngineUnavailable, TooManyActions
 from .host import Host
 
 _log = logging.getLogger("flask_opsjobs")
@@ -37,7 +37,7 @@ class Why(TypedDict):
 
 
 class Operator:
-    """An operator's changes on one app: plan, preview, execute; `run` and the verbs do all at once.
+    """An operator's changes on one app: plan, preview, execute; `run` and the named actions do all at once.
 
     Every call stands on a connection and a transaction of its own, never on the host's session. Without
     `authorize=False` the host's access policy is asked for each target. `now` is Postgres' clock unless it is given.
@@ -56,7 +56,7 @@ class Operator:
 
         Raises `ActionRefused` for what makes no sense in any state: an unknown action, too many targets.
         """
-        ask = planning.make_ask(
+        request = planning.make_request(
             self._host,
             action,
             targets,
@@ -67,8 +67,8 @@ class Operator:
         )
 
         def make(connection: Connection, now: datetime) -> Plan:
-            decided = Decided(ask.actor, "", now, ask.params)
-            return planning.judge(connection, self._host, ask, decided).plan
+            decided = Decided(request.actor, "", now, request.params)
+            return planning.make_plan(connection, self._host, request, decided).plan
 
         return self._with_connection(make, now)
 
@@ -77,7 +77,7 @@ class Operator:
         params: Mapping[str, Any] | None = None, authorize: bool = True, now: datetime | None = None,
     ) -> Preview:  # fmt: skip
         """A plan that this actor may execute once within 15 minutes. Raises as `plan` does."""
-        ask = planning.make_ask(
+        request = planning.make_request(
             self._host,
             action,
             targets,
@@ -88,9 +88,9 @@ class Operator:
         )
 
         def make(connection: Connection, now: datetime) -> Preview:
-            decided = Decided(ask.actor, "", now, ask.params)
-            judged = planning.judge(connection, self._host, ask, decided)
-            return transitions.keep(connection, self._host.secrets[0], ask, judged, now)
+            decided = Decided(request.actor, "", now, request.params)
+            planned = planning.make_plan(connection, self._host, request, decided)
+            return transitions.keep(connection, self._host.secrets[0], request, planned, now)
 
         return self._with_connection(make, now)
 
@@ -98,12 +98,12 @@ class Operator:
         self, preview_id: int, token: str, *, actor: str, reason: str, request_id: str | None = None,
         via: str = "page", authorize: bool = True, now: datetime | None = None,
     ) -> Receipt:  # fmt: skip
-        """Carry out what was previewed, when it still is what was shown; else a receipt that says why not."""
+        """Execute a preview if its plan is still as it was shown; else the receipt says why not."""
         if too_long := bound_reason(reason):
             return too_long.receipt("")
 
         def make(connection: Connection, now: datetime) -> Receipt:
-            executed = execution.carry_out(
+            executed = execution.execute_preview(
                 connection,
                 self._host,
                 preview_id,
@@ -124,8 +124,8 @@ class Operator:
         params: Mapping[str, Any] | None = None, authorize: bool = True, request_id: str | None = None,
         now: datetime | None = None,
     ) -> Receipt:  # fmt: skip
-        """Plan and carry out in one transaction: nothing can change in between. Raises as `plan` does."""
-        ask = planning.make_ask(
+        """Plan and execute in one transaction, so nothing can change in between. Raises as `plan` does."""
+        request = planning.make_request(
             self._host,
             action,
             targets,
@@ -141,7 +141,7 @@ class Operator:
             executed = execution.run(
                 connection,
                 self._host,
-                ask,
+                request,
                 reason=_text(reason).strip(),
                 request_id=_request_id(request_id),
                 now=now,
@@ -150,7 +150,7 @@ class Operator:
 
         return self._with_connection(make, now)
 
-    # --- the verbs, for Python: each takes one target or several, and raises ActionRefused when it is refused
+    # --- the actions, for Python: each takes one target or several, and raises ActionRefused when it is refused
 
     def retry(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
         """Run failed, canceled or retryable jobs once more."""
@@ -242,19 +242,21 @@ class Operator:
 
     # --- connections, and what follows a commit
 
-    def _with_connection(self, act: Callable[[Connection, datetime], T], now: datetime | None) -> T:
-        doorway = self._host.doorway
-        if not doorway.enter(_WAIT_FOR_ROOM_SECONDS):
-            raise DoorwayBusy(
-                f"{doorway.most} operators' actions are under way in this process, as many as it allows at once: "
+    def _with_connection(
+        self, work: Callable[[Connection, datetime], T], now: datetime | None
+    ) -> T:
+        limit = self._host.action_limit
+        if not limit.enter(_WAIT_FOR_ROOM_SECONDS):
+            raise TooManyActions(
+                f"{limit.most} operators' actions are under way in this process, as many as it allows at once: "
                 "nothing was done, try again"
             )
         try:
-            return self._connected(act, now)
+            return self._connected(work, now)
         finally:
-            doorway.leave()
+            limit.leave()
 
-    def _connected(self, act: Callable[[Connection, datetime], T], now: datetime | None) -> T:
+    def _connected(self, work: Callable[[Connection, datetime], T], now: datetime | None) -> T:
         has_begun = False
         while True:
             try:
@@ -262,7 +264,7 @@ class Operator:
                 with self._host.spare.one() as connection:
                     clock = read_clock(connection)
                     has_begun = True
-                    return act(connection, now or clock)
+                    return work(connection, now or clock)
             except psycopg.errors.LockNotAvailable as error:
                 raise EngineUnavailable("somebody else holds a row of it: try again") from error
             except (psycopg.Error, DBAPIError) as error:
@@ -279,7 +281,7 @@ class Operator:
         """After the commit: the log hears of it, and the effects are carried out. None of it can fail the action."""
         for tell in executed.after_commit:
             tell()
-        if not (failed := carry_out(self._host, connection, executed.effects)):
+        if not (failed := run_effects(self._host, connection, executed.effects)):
             return executed.receipt
         says = f"{executed.receipt.says}; Redis was not told: {', and '.join(failed)}"
         executed = replace(executed, receipt=replace(executed.receipt, says=says))

@@ -104,29 +104,29 @@
         time.dateTime = now().toISOString();
         tellZone(find("fresh"));
       } else {
-        const problem = new DOMParser().parseFromString(xhr.responseText, "text/html").getElementById("sheet-title");
+        const problem = new DOMParser().parseFromString(xhr.responseText, "text/html").getElementById("dialog-page-title");
         const answered = problem ? problem.textContent : `the server answered ${xhr.status}`;
         say(`not refreshed: ${xhr.status ? answered : "the server did not answer"}`);
       }
     }, live);
   }
 
-  // --- verbs: what answers a form or a link with data-dialog opens over the page
+  // --- actions: what answers a form or a link with data-dialog opens over the page
   // Behind an open dialog nobody would hear the toast.
   const tell = (...what) => [(dialog.open ? dialog : document.body).append(toast), toast.replaceChildren(...what)];
   async function show(url, options) {
     const answer = await fetch(url, { ...options, headers: { "HX-Request": "true" } }).then((got) => got.text(), () => "");
-    const sheet = new DOMParser().parseFromString(answer, "text/html").getElementById("sheet");
-    if (!sheet) return tell(answer ? "Not what was asked for: are you still signed in?" : "The server did not answer.");
+    const content = new DOMParser().parseFromString(answer, "text/html").getElementById("dialog-page");
+    if (!content) return tell(answer ? "Not what was asked for: are you still signed in?" : "The server did not answer.");
     tell();
-    if ("done" in sheet.dataset) {
+    if ("done" in content.dataset) {
       older = live?.querySelector("a[rel=next]")?.getAttribute("href");
-      return [dialog.close(), tell(sheet.querySelector("[data-toast]")), poll(true)];
+      return [dialog.close(), tell(content.querySelector("[data-toast]")), poll(true)];
     }
-    find("dialog-place").replaceChildren(sheet);
-    enhance(sheet);
+    find("dialog-place").replaceChildren(content);
+    enhance(content);
     if (!dialog.open) dialog.showModal();
-    (sheet.querySelector("textarea") ?? sheet.querySelector("h1")).focus();
+    (content.querySelector("textarea") ?? content.querySelector("h1")).focus();
   }
   on("submit", (event) => {
     const { target: form, submitter: button } = event;
@@ -148,7 +148,7 @@
     else if (!copy) show(found.href);
   });
 
-  // --- selection: the bar counts, each verb says how many it can take, shift takes a range
+  // --- selection: the bar counts, each action says how many it can take, shift takes a range
   let last = null;
   function count() {
     const boxes = all("[data-pick]"), picked = boxes.filter((box) => box.checked);
@@ -199,9 +199,9 @@
     const isTyping = event.target.matches("input:not([type=checkbox]), textarea, select");
     if (isTyping || dialog.open || event.ctrlKey || event.metaKey || event.altKey) return;
     const place = isGoing && all("[data-key]").find((link) => link.dataset.key === event.key);
-    const act = place ? () => place.click() : !isGoing && keys[event.key];
+    const action = place ? () => place.click() : !isGoing && keys[event.key];
     isGoing = false;
-    if (act) [event.preventDefault(), act()];
+    if (action) [event.preventDefault(), action()];
   });
 
   enhance(document);

@@ -1,4 +1,4 @@
-"""The door itself: the verbs of Python, its connections, and what follows a commit."""
+"""The door itself: the actions of Python, its connections, and what follows a commit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def test_the_extension_has_it(opsjobs: OpsJobs, record_job: RecordJob, bench: Be
     assert bench.row("SELECT via FROM opsjobs.audit_events")["via"] == "python"
 
 
-def test_a_verb_takes_one_or_several(opsjobs: OpsJobs, record_job: RecordJob, bench: Bench) -> None:
+def test_an_action_takes_one_or_several(
+    opsjobs: OpsJobs, record_job: RecordJob, bench: Bench
+) -> None:
     ids = [record_job(delay=60) for _ in range(3)]
     assert len(opsjobs.operator.discard(ids, **WHY).done) == 3
     assert opsjobs.operator.retry(iter(ids[:2]), **WHY).is_done

@@ -1,4 +1,4 @@
-"""Every action an operator may take, with the states that allow it; pages, commands and the doorway read this."""
+"""Lists every action an operator may take, with the states that allow it; pages, commands and `operator` read this."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST_REASON = 2_000
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do with jobs, queues, cron entries or limiters. `risk` is a sentence.
+    """One action on jobs, queues, cron entries or limiters. `risk` is a sentence.
 
     `sources` are the states in which it is legal, `params` the names of what must be said beside the targets.
     """
@@ -30,12 +30,12 @@ class Action:
     params: tuple[str, ...] = ()
 
     @property
-    def thing(self) -> str:
+    def domain(self) -> str:
         """What its targets are: `job`, `queue`, `cron` or `limiter`."""
         return self.name.partition(".")[0]
 
     @property
-    def verb(self) -> str:
+    def short_name(self) -> str:
         """The word in URLs, commands and functions: `retry`."""
         return self.name.partition(".")[2]
 
@@ -46,7 +46,7 @@ class Action:
 
     def on(self, name: str) -> str:
         """What is done, as in "cannot …": `retry job 7`, `run job 7 again`."""
-        return _PHRASES.get(self.verb, f"{self.verb} {{}}").format(name)
+        return _PHRASES.get(self.short_name, f"{self.short_name} {{}}").format(name)
 
 
 _PHRASES = {
@@ -59,16 +59,16 @@ _PHRASES = {
 }
 
 
-def _job(verb: str, title: str, risk: str) -> Action:
-    return Action(f"job.{verb}", title, jobs.sources_of(verb), risk)
+def _job(short_name: str, title: str, risk: str) -> Action:
+    return Action(f"job.{short_name}", title, jobs.sources_of(short_name), risk)
 
 
-def _queue(verb: str, title: str, risk: str, *params: str) -> Action:
-    return Action(f"queue.{verb}", title, queues.sources_of(verb), risk, params)
+def _queue(short_name: str, title: str, risk: str, *params: str) -> Action:
+    return Action(f"queue.{short_name}", title, queues.sources_of(short_name), risk, params)
 
 
-def _cron(verb: str, title: str, risk: str, *params: str) -> Action:
-    return Action(f"cron.{verb}", title, cron.sources_of(verb), risk, params)
+def _cron(short_name: str, title: str, risk: str, *params: str) -> Action:
+    return Action(f"cron.{short_name}", title, cron.sources_of(short_name), risk, params)
 
 
 # What an entry says, in the order of its form.
@@ -114,8 +114,10 @@ def actions_of_queue(is_paused: bool, is_draining: bool) -> tuple[Action, ...]:
 
 def actions_of_cron(state: str, *, is_runtime: bool) -> tuple[Action, ...]:
     """What is legal with a cron entry in this state, in the order of the buttons."""
-    legal = (action for action in _legal("cron", state) if action.verb != "create")
-    return tuple(action for action in legal if is_runtime or action.verb not in ("edit", "delete"))
+    legal = (action for action in _legal("cron", state) if action.short_name != "create")
+    return tuple(
+        action for action in legal if is_runtime or action.short_name not in ("edit", "delete")
+    )
 
 
 def actions_of_limiter(is_cooling: bool) -> tuple[Action, ...]:
@@ -123,5 +125,5 @@ def actions_of_limiter(is_cooling: bool) -> tuple[Action, ...]:
     return _legal("limiter", "cooling" if is_cooling else "open")
 
 
-def _legal(thing: str, state: str) -> tuple[Action, ...]:
-    return tuple(action for action in _ALL if action.thing == thing and state in action.sources)
+def _legal(domain: str, state: str) -> tuple[Action, ...]:
+    return tuple(action for action in _ALL if action.domain == domain and state in action.sources)

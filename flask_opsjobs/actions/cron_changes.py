@@ -8,7 +8,7 @@ from typing import Any
 
 from ..cron.entry_row import CronEntryRow
 from .shapes import Change
-from .verdict import exact
+from .target_plan import exact
 
 
 def facts_of(entry: CronEntryRow) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What must happen outside Postgres once an action is committed, as values; the operator carries them out.
+"""Lists what must happen outside Postgres once an action is committed, as values; the operator runs them.
 
 None of them is needed for the outcome: what fails here, the loops and the workers' beats mend.
 """

@@ -1,4 +1,4 @@
-"""Execution: one transaction that spends the token, locks the targets, compares, writes and audits."""
+"""Executes a plan in one transaction: spends the token, locks the targets, compares, writes and audits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..host import Host
 from . import transitions
 from .catalog import ACTIONS, Action
 from .effects import Effect
-from .planning import THINGS, Ask, Judged, judge
+from .planning import DOMAINS, PlanWithFacts, Request, make_plan
 from .refusals import (
     Refused,
     compare,
@@ -26,7 +26,7 @@ from .refusals import (
     require_something,
 )
 from .shapes import Plan, Receipt
-from .verdict import ChangedMeanwhile, Decided, NothingWritten
+from .target_plan import ChangedMeanwhile, Decided, NothingWritten
 
 _log = logging.getLogger("flask_opsjobs")
 # An operator waits for a flush or another operator, never long for a host's transaction.
@@ -47,30 +47,30 @@ class Executed:
 
 @dataclass
 class Execution:
-    """One execution on its way. `shown` is the row of the preview that it carries out."""
+    """One execution. `shown` is the row of the preview that it executes, if there is one."""
 
     host: Host
-    ask: Ask
+    request: Request
     decided: Decided
     request_id: str | None = None
     shown: Mapping[str, Any] | None = None
     after_commit: list[Callable[[], None]] = field(default_factory=list)
 
     def make(self, connection: Connection) -> Executed:
-        """Carry it out, or refuse it and audit that; part of the caller's transaction."""
+        """Execute the request, or refuse it and audit that; part of the caller's transaction."""
         try:
-            return self._carry_out(connection)
+            return self._apply(connection)
         except Refused as refused:
             return self.refuse(connection, refused)
 
     def refuse(self, connection: Connection, refused: Refused) -> Executed:
         """Audit a refusal or log it, and spend the token unless it stays good."""
-        receipt = refused.receipt(self.ask.action.name)
+        receipt = refused.receipt(self.request.action.name)
         if refused.is_audited:
             receipt = self._audit(connection, receipt, refused.before, refused.after)
         if refused.is_logged:
             _log.warning(
-                "%s was refused %s: %s", self.ask.actor, self.ask.action.name, receipt.says
+                "%s was refused %s: %s", self.request.actor, self.request.action.name, receipt.says
             )
         if self.shown is not None:
             if refused.is_spent:
@@ -79,52 +79,54 @@ class Execution:
                 transitions.note_reuse(connection, self.shown["id"], self.decided.now)
         return Executed(receipt, after_commit=self.after_commit)
 
-    def _carry_out(self, connection: Connection) -> Executed:
+    def _apply(self, connection: Connection) -> Executed:
         for _ in range(_MOST_ROUNDS):
             try:
-                # A savepoint: what was locked and written goes back when it is refused or overtaken.
+                # A savepoint: locks and writes are undone when the plan is refused or has changed meanwhile.
                 with connection.transaction():
-                    judged = judge(connection, self.host, self.ask, self.decided, lock=True)
-                    self._require(judged)
-                    thing, eligible = THINGS[self.ask.action.thing], judged.eligible
-                    written = thing.carry_out(
-                        connection, self.host, self.ask.action, eligible, self.decided
+                    planned = make_plan(
+                        connection, self.host, self.request, self.decided, lock=True
+                    )
+                    self._require(planned)
+                    domain, eligible = DOMAINS[self.request.action.domain], planned.eligible
+                    written = domain.apply(
+                        connection, self.host, self.request.action, eligible, self.decided
                     )
             except ChangedMeanwhile:
                 continue
             except NothingWritten as met:
                 raise Refused("illegal", str(met)) from None
-            skipped = judged.plan.skipped
-            says = _done(self.ask.action, judged.plan)
+            skipped = planned.plan.skipped
+            says = _done(self.request.action, planned.plan)
             receipt = Receipt(
-                "done", self.ask.action.name, None, says, None, written.items, skipped
+                "done", self.request.action.name, None, says, None, written.items, skipped
             )
-            before = {verdict.target: dict(verdict.facts) for verdict in eligible}
+            before = {target_plan.target: dict(target_plan.facts) for target_plan in eligible}
             receipt = self._audit(connection, receipt, before, written.after)
             preview_id = None
             if self.shown is not None:
                 preview_id = self.shown["id"]
                 transitions.spend(connection, self.shown["id"], receipt, self.decided.now)
             return Executed(receipt, written.effects, preview_id, self.after_commit)
-        raise EngineUnavailable(f"{self.ask.action.name} met others all the time: try again")
+        raise EngineUnavailable(f"{self.request.action.name} met others all the time: try again")
 
-    def _require(self, judged: Judged) -> None:
+    def _require(self, planned: PlanWithFacts) -> None:
         if self.shown is not None:
-            compare(self.ask, self.shown, judged)
-        require_something(self.ask, judged.plan)
+            compare(self.request, self.shown, planned)
+        require_something(self.request, planned.plan)
 
     def _audit(self, connection: Connection, receipt: Receipt, before: Any, after: Any) -> Receipt:
-        ask, shown = self.ask, self.shown
+        request, shown = self.request, self.shown
         decision = Decision(
             at=self.decided.now,
-            actor=ask.actor,
-            via=ask.via,
-            action=ask.action.name,
-            subject=_subject(ask),
-            targets=ask.targets,
+            actor=request.actor,
+            via=request.via,
+            action=request.action.name,
+            subject=_subject(request),
+            targets=request.targets,
             outcome=receipt.outcome,
             code=receipt.code,
-            permission=ask.action.permission,
+            permission=request.action.permission,
             reason=self.decided.reason,
             request_id=self.request_id,
             preview_id=None if shown is None else shown["id"],
@@ -138,7 +140,7 @@ class Execution:
         return replace(receipt, audit_sequence=sequence)
 
 
-def carry_out(
+def execute_preview(
     connection: Connection,
     host: Host,
     preview_id: int,
@@ -151,7 +153,7 @@ def carry_out(
     is_trusted: bool,
     now: datetime,
 ) -> Executed:
-    """Carry out what was previewed, in one transaction, which is committed also when it is refused."""
+    """Execute a preview in one transaction, which is committed also when the preview is refused."""
     with connection.transaction():
         transitions.limit_waits(connection, WAIT_SECONDS)
         row = transitions.lock(connection, preview_id)
@@ -159,25 +161,27 @@ def carry_out(
             says = f"there is no preview {preview_id}: it expired and was removed, or never was"
             _log.warning("%s was refused preview %d: %s", actor, preview_id, says)
             return Executed(Receipt("refused", "", "expired", says, None))
-        ask = Ask(
+        request = Request(
             ACTIONS[row["action"]], tuple(row["targets"]), row["params"], actor, via, is_trusted
         )
-        decided = Decided(actor, reason, now, ask.params)
-        execution = Execution(host, ask, decided, request_id, shown=row)
-        refused = find_refusal(host, ask, row, token, now) or require_reason(ask, reason)
+        decided = Decided(actor, reason, now, request.params)
+        execution = Execution(host, request, decided, request_id, shown=row)
+        refused = find_refusal(host, request, row, token, now) or require_reason(request, reason)
         return (
             execution.make(connection) if refused is None else execution.refuse(connection, refused)
         )
 
 
 def run(
-    connection: Connection, host: Host, ask: Ask, *, reason: str, request_id: str | None, now: datetime
+    connection: Connection, host: Host, request: Request, *, reason: str, request_id: str | None, now: datetime
 ) -> Executed:  # fmt: skip
-    """Plan under the lock and carry out, in one transaction, which is committed also when it is refused."""
+    """Plan under the lock and execute, in one transaction, which is committed also when the request is refused."""
     with connection.transaction():
         transitions.limit_waits(connection, WAIT_SECONDS)
-        execution = Execution(host, ask, Decided(ask.actor, reason, now, ask.params), request_id)
-        refused = require_permission(host, ask) or require_reason(ask, reason)
+        execution = Execution(
+            host, request, Decided(request.actor, reason, now, request.params), request_id
+        )
+        refused = require_permission(host, request) or require_reason(request, reason)
         return (
             execution.make(connection) if refused is None else execution.refuse(connection, refused)
         )
@@ -189,10 +193,10 @@ def note(connection: Connection, executed: Executed, now: datetime) -> None:
         transitions.spend(connection, executed.preview_id, executed.receipt, now)
 
 
-def _subject(ask: Ask) -> str:
-    if len(ask.targets) == 1:
-        return ask.targets[0]
-    return f"{len(ask.targets)} {ask.action.thing}s"
+def _subject(request: Request) -> str:
+    if len(request.targets) == 1:
+        return request.targets[0]
+    return f"{len(request.targets)} {request.action.domain}s"
 
 
 def _done(action: Action, plan: Plan) -> str:

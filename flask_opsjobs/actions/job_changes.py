@@ -10,7 +10,7 @@ from typing import Any
 from ..host import Host
 from ..jobs.transitions import JobForDecision
 from .shapes import Change, Item
-from .verdict import exact, moment
+from .target_plan import exact, moment
 
 Changes = tuple[Sequence[Change | None], str | None]
 

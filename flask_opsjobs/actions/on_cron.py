@@ -23,7 +23,16 @@ from .catalog import Action
 from .cron_changes import changes_of, facts_of
 from .effects import Effect, HandOut, Hurry
 from .shapes import Change, Item
-from .verdict import ChangedMeanwhile, Decided, NothingWritten, Verdict, Written, do, illegal, leave
+from .target_plan import (
+    ChangedMeanwhile,
+    Decided,
+    NothingWritten,
+    TargetPlan,
+    Written,
+    do,
+    illegal,
+    leave,
+)
 
 _TARGET = re.compile(r"cron/[A-Za-z0-9_.:\-]{1,200}")
 
@@ -39,12 +48,12 @@ def read_params(host: Host, action: Action, given: Mapping[str, Any]) -> dict[st
 
     Values of redacted arguments end here: neither a plan nor its preview has them.
     """
-    if action.verb == "catch_up":
+    if action.short_name == "catch_up":
         return {"count": cron_params.read_count(given["count"])}
     return cron_params.read_entry(host, given) if action.params else {}
 
 
-def judge(
+def decide(
     connection: Connection,
     host: Host,
     action: Action,
@@ -52,30 +61,30 @@ def judge(
     decided: Decided,
     *,
     lock: bool,
-) -> list[Verdict]:
+) -> list[TargetPlan]:
     """What the action would do with each of these entries; with `lock` nobody else changes them until the commit."""
     names = {target: target.partition("/")[2] for target in targets}
     if lock:
         transitions.lock_to_decide(connection, list(names.values()))
     found = transitions.look(connection, list(names.values()))
     return [
-        _judge(connection, host, action, target, found.get(name), decided)
+        _decide_one(connection, host, action, target, found.get(name), decided)
         for target, name in names.items()
     ]
 
 
-def carry_out(
+def apply(
     connection: Connection,
     host: Host,
     action: Action,
-    verdicts: Sequence[Verdict],
+    target_plans: Sequence[TargetPlan],
     decided: Decided,
 ) -> Written:
-    """Write it, on entries that the caller has locked and judged. The slots that are due now are decided first."""
+    """Write it, on entries that the caller has locked. The slots that are due now are decided first."""
     report = SlotReport()
     decider = SlotDecider(connection, host, _stop, decided.now)
-    items = [_write(decider, action, verdict, decided, report) for verdict in verdicts]
-    names = [verdict.target.partition("/")[2] for verdict in verdicts]
+    items = [_write(decider, action, target_plan, decided, report) for target_plan in target_plans]
+    names = [target_plan.target.partition("/")[2] for target_plan in target_plans]
     stand = transitions.look(connection, names)
     after = {f"cron/{name}": facts_of(stand[name]) if name in stand else None for name in names}
     effects: list[Effect] = [Hurry(job.queue, job.worker) for job in report.stopped if job.worker]
@@ -84,16 +93,16 @@ def carry_out(
     return Written(tuple(items), after, tuple(effects))
 
 
-def _judge(
+def _decide_one(
     connection: Connection,
     host: Host,
     action: Action,
     target: str,
     entry: CronEntryRow | None,
     decided: Decided,
-) -> Verdict:
+) -> TargetPlan:
     name = target.partition("/")[2]
-    if action.verb == "create":
+    if action.short_name == "create":
         if entry is not None:
             way_out = "edit it, or take" if entry.origin == "runtime" else "take"
             said = f"there is a cron entry {name} already, {entry.state}: {way_out} another name"
@@ -104,19 +113,19 @@ def _judge(
     facts = facts_of(entry)
     if entry.state not in action.sources:
         return _not_now(action, target, entry, facts)
-    if action.verb in ("edit", "delete") and entry.origin == "code":
+    if action.short_name in ("edit", "delete") and entry.origin == "code":
         why = "the code declares it; pause it here, or change the code"
         if entry.state == "retired":
             why = "it is the code's, which declares it no longer; its run history stays"
         return leave(target, name, facts, "illegal", f"cannot {action.on(f'cron {name}')}: {why}")
-    if action.verb in ("run_now", "catch_up"):
+    if action.short_name in ("run_now", "catch_up"):
         return _judge_run(connection, host, action, target, entry, decided)
-    if action.verb == "edit":
+    if action.short_name == "edit":
         changes = changes_of(entry, decided.params)
         if not changes:
             return leave(target, name, facts, "already", f"cron entry {name} says that already")
         return do(target, name, facts, entry, *changes)
-    after = {"pause": "paused", "resume": "active", "delete": None}[action.verb]
+    after = {"pause": "paused", "resume": "active", "delete": None}[action.short_name]
     return do(target, name, facts, entry, Change("state", entry.state, after))
 
 
@@ -127,14 +136,14 @@ def _judge_run(
     target: str,
     entry: CronEntryRow,
     decided: Decided,
-) -> Verdict:
+) -> TargetPlan:
     facts = facts_of(entry)
     if found := cron_params.find_fault(connection, host, entry):
         code, fault = found
         return leave(target, entry.name, facts, code, f"cannot {_on(action, target)}: {fault}")
     before = transitions.list_unfinished(connection, entry.name)
     note = f"job {before[0].id} of it has not ended: both run" if before else None
-    if action.verb == "run_now":
+    if action.short_name == "run_now":
         change = Change("job", None, f"a new one of {entry.task}")
         return do(target, entry.name, facts, entry, change, note=note)
     # All of them make the same call: of a unique one there is one job.
@@ -156,11 +165,11 @@ def _judge_run(
     return do(target, entry.name, facts, entry, change, note=note)
 
 
-def _not_now(action: Action, target: str, entry: CronEntryRow, facts: dict[str, Any]) -> Verdict:
-    if action.verb == "pause" and entry.is_paused:
+def _not_now(action: Action, target: str, entry: CronEntryRow, facts: dict[str, Any]) -> TargetPlan:
+    if action.short_name == "pause" and entry.is_paused:
         said = f"cron entry {entry.name} is paused already, by {entry.paused_by}"
         return leave(target, entry.name, facts, "already", said)
-    if action.verb == "resume" and entry.state == "active":
+    if action.short_name == "resume" and entry.state == "active":
         return leave(
             target, entry.name, facts, "already", f"cron entry {entry.name} is active already"
         )
@@ -168,34 +177,38 @@ def _not_now(action: Action, target: str, entry: CronEntryRow, facts: dict[str, 
 
 
 def _write(
-    decider: SlotDecider, action: Action, verdict: Verdict, decided: Decided, report: SlotReport
+    decider: SlotDecider,
+    action: Action,
+    target_plan: TargetPlan,
+    decided: Decided,
+    report: SlotReport,
 ) -> Item:
-    assert verdict.item is not None
-    connection, name, now = decider.connection, verdict.target.partition("/")[2], decided.now
-    if action.verb == "create":
+    assert target_plan.item is not None
+    connection, name, now = decider.connection, target_plan.target.partition("/")[2], decided.now
+    if action.short_name == "create":
         wanted = _entry(name, decided.params)
         if not transitions.create(connection, wanted, "runtime", decided.actor, now):
             # Nothing could be locked where nothing was: somebody else has entered that name meanwhile.
             raise ChangedMeanwhile
-        return verdict.item
+        return target_plan.item
     entry = decider.decide_all(name, report)
     assert entry is not None  # locked and judged
-    if action.verb == "delete":
+    if action.short_name == "delete":
         transitions.delete(connection, [name])
-        return verdict.item
-    if action.verb == "pause":
+        return target_plan.item
+    if action.short_name == "pause":
         transitions.pause(connection, name, decided.actor, decided.reason, now)
-    elif action.verb == "resume":
+    elif action.short_name == "resume":
         transitions.resume(connection, name)
-    elif action.verb == "edit":
+    elif action.short_name == "edit":
         transitions.change(connection, _entry(name, decided.params), "runtime", now)
     else:
         slots = [now]
-        if action.verb == "catch_up":
-            # Those that were judged and shown: deciding may just have found newer ones.
-            slots = [datetime.fromisoformat(slot) for slot in verdict.facts["missed"]]
-        return _run(decider, action, entry, verdict.item, slots, decided, report)
-    return verdict.item
+        if action.short_name == "catch_up":
+            # Those that were decided and shown: deciding may just have found newer ones.
+            slots = [datetime.fromisoformat(slot) for slot in target_plan.facts["missed"]]
+        return _run(decider, action, entry, target_plan.item, slots, decided, report)
+    return target_plan.item
 
 
 def _run(

@@ -1,4 +1,4 @@
-"""The actions on jobs: what each would change, and the writes of `jobs` and `endings` that carry it out."""
+"""Decides and applies the actions on jobs, with the writes of `jobs` and `endings`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .catalog import Action
 from .effects import Effect, Forget, HandOut, Hurry
 from .job_changes import CHANGES, facts_of, span_of
 from .shapes import Change
-from .verdict import ChangedMeanwhile, Decided, Verdict, Written, do, illegal, leave
+from .target_plan import ChangedMeanwhile, Decided, TargetPlan, Written, do, illegal, leave
 
 _TARGET = re.compile(r"job/([0-9]{1,19})")
 _LARGEST_ID = 2**63 - 1  # what a bigint holds
@@ -36,7 +36,7 @@ def read_params(_host: Host, _action: Action, given: Mapping[str, Any]) -> dict[
     return dict(given)
 
 
-def judge(
+def decide(
     connection: Connection,
     host: Host,
     action: Action,
@@ -44,7 +44,7 @@ def judge(
     decided: Decided,
     *,
     lock: bool,
-) -> list[Verdict]:
+) -> list[TargetPlan]:
     """What the action would do with each of these jobs; with `lock` nobody else changes them until the commit."""
     ids = {target: int(target.partition("/")[2]) for target in targets}
     if lock:
@@ -52,41 +52,41 @@ def judge(
     found = job_transitions.look(connection, ids.values(), decided.now)
     rivals = _Rivals(action)
     return [
-        _judge(host, action, target, found.get(id), rivals, decided.now)
+        _decide_one(host, action, target, found.get(id), rivals, decided.now)
         for target, id in ids.items()
     ]
 
 
-def carry_out(
+def apply(
     connection: Connection,
     host: Host,
     action: Action,
-    verdicts: Sequence[Verdict],
+    target_plans: Sequence[TargetPlan],
     decided: Decided,
 ) -> Written:
-    """Write it, on jobs that the caller has locked and judged. `ChangedMeanwhile`: another job took its lock."""
-    jobs = [verdict.standing for verdict in verdicts]
-    news, effects = _WRITES[action.verb](connection, host, jobs, decided)
+    """Write it, on jobs that the caller has locked. `ChangedMeanwhile`: another job took its lock."""
+    jobs = [target_plan.row for target_plan in target_plans]
+    news, effects = _WRITES[action.short_name](connection, host, jobs, decided)
     stand = job_transitions.look(connection, [job.id for job in jobs], decided.now)
     after = {
         f"job/{job.id}": _after(stand.get(job.id), news.get(job.id), decided.now) for job in jobs
     }
     items = []
-    for verdict in verdicts:
-        assert verdict.item is not None
-        new = news.get(verdict.standing.id)
-        items.append(verdict.item if new is None else _with_news(verdict, new))
+    for target_plan in target_plans:
+        assert target_plan.item is not None
+        new = news.get(target_plan.row.id)
+        items.append(target_plan.item if new is None else _with_news(target_plan, new))
     return Written(tuple(items), after, tuple(dict.fromkeys(effects)))
 
 
-def _judge(
+def _decide_one(
     host: Host,
     action: Action,
     target: str,
     job: JobForDecision | None,
     rivals: _Rivals,
     now: datetime,
-) -> Verdict:
+) -> TargetPlan:
     if job is None:
         return leave(target, None, {}, "not_found", f"there is no {target.replace('/', ' ', 1)}")
     facts = facts_of(job, now)
@@ -95,14 +95,18 @@ def _judge(
         return leave(target, job.task, facts, "illegal", said)
     if job.state not in action.sources:
         return illegal(action, target, job.task, facts, job.state)
-    if action.verb == "cancel" and job.cancel_requested_at is not None and job.state == "started":
+    if (
+        action.short_name == "cancel"
+        and job.cancel_requested_at is not None
+        and job.state == "started"
+    ):
         who = job.cancel_requested_by or "somebody"
         said = f"{who} asked already to stop job {job.id}; its worker has not done it yet"
         return leave(target, job.task, facts, "already", said)
     if rival := rivals.find(job):
         said = f"cannot {action.on(f'job {job.id}')}: job {rival} holds the unique lock of the same call"
         return leave(target, job.task, facts, "duplicate", said)
-    changes, note = CHANGES[action.verb](job, host, now)
+    changes, note = CHANGES[action.short_name](job, host, now)
     return do(target, job.task, facts, job, *changes, note=note)
 
 
@@ -110,19 +114,19 @@ class _Rivals:
     """Finds who holds the unique lock that a job needs: another job, or one before it in the same plan."""
 
     def __init__(self, action: Action) -> None:
-        self._verb = action.verb
+        self._short_name = action.short_name
         self._taken: dict[bytes, int] = {}
 
     def find(self, job: JobForDecision) -> int | None:
         """The id of the job in the way; None when there is none, and then the unique lock counts as taken."""
-        if self._verb == "retry":
+        if self._short_name == "retry":
             is_needed = job.unique_until == "ended"
         else:
-            is_needed = self._verb == "run_again" and job.unique_until is not None
+            is_needed = self._short_name == "run_again" and job.unique_until is not None
         if not is_needed or job.unique_key is None:
             return None
         holder = job.unique_lock_of
-        if holder is not None and (self._verb == "run_again" or holder != job.id):
+        if holder is not None and (self._short_name == "run_again" or holder != job.id):
             return holder
         first = self._taken.setdefault(job.unique_key, job.id)
         return None if first == job.id else first
@@ -135,10 +139,10 @@ def _after(job: JobForDecision | None, news: int | None, now: datetime) -> dict[
     return facts if news is None else {**facts, "run_again_as": f"job/{news}"}
 
 
-def _with_news(verdict: Verdict, new: int) -> Any:
-    assert verdict.item is not None
+def _with_news(target_plan: TargetPlan, new: int) -> Any:
+    assert target_plan.item is not None
     changes = (Change("new job", None, f"job/{new}"),)
-    return replace(verdict.item, changes=changes, note=f"it runs again as job {new}")
+    return replace(target_plan.item, changes=changes, note=f"it runs again as job {new}")
 
 
 # --- the writes: each returns the ids of new jobs by the old, and what follows the commit

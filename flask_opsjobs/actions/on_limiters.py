@@ -1,4 +1,4 @@
-"""The actions on limiters: what each would change, and the writes of `limits` that carry it out.
+"""Decides and applies the actions on limiters, with the writes of `limits`.
 
 A target is `limiter/api`, all of it, or `limiter/api/42`, its partition 42. A limiter's name has no slash, so a
 partition may hold any text; the one without a name is `limiter/api/`.
@@ -18,7 +18,7 @@ from ..limits.transitions import Cooldown, Part
 from .catalog import Action
 from .numbers import read_whole
 from .shapes import Change
-from .verdict import Decided, Verdict, Written, do, exact, illegal, leave, moment
+from .target_plan import Decided, TargetPlan, Written, do, exact, illegal, leave, moment
 
 _TARGET = re.compile(r"limiter/[A-Za-z0-9_.:\-]{1,200}(/[^\0\ud800-\udfff]{0,200})?", re.DOTALL)
 # A year.
@@ -48,7 +48,7 @@ def read_params(_host: Host, _action: Action, given: Mapping[str, Any]) -> dict[
     }
 
 
-def judge(
+def decide(
     connection: Connection,
     _host: Host,
     action: Action,
@@ -56,25 +56,25 @@ def judge(
     decided: Decided,
     *,
     lock: bool,
-) -> list[Verdict]:
+) -> list[TargetPlan]:
     """What the action would do with each of these; with `lock` nobody else decides on them until the commit."""
     parts = {target: split_target(target) for target in targets}
     if lock:
         limit_transitions.lock_limiters(connection, parts.values())
     found = limit_transitions.look_at_cooldowns(connection, parts.values())
-    return [_judge(action, target, found.get(part), decided) for target, part in parts.items()]
+    return [_decide_one(action, target, found.get(part), decided) for target, part in parts.items()]
 
 
-def carry_out(
+def apply(
     connection: Connection,
     _host: Host,
     action: Action,
-    verdicts: Sequence[Verdict],
+    target_plans: Sequence[TargetPlan],
     decided: Decided,
 ) -> Written:
-    """Write it, on limiters that the caller has locked and judged. The dispatch loop hands out what a clear lets go."""
-    parts = [verdict.standing.part for verdict in verdicts]
-    if action.verb == "cooldown":
+    """Write it, on limiters that the caller has locked. The dispatch loop then hands out the jobs."""
+    parts = [target_plan.row.part for target_plan in target_plans]
+    if action.short_name == "cooldown":
         until = _until(decided)
         limit_transitions.cool_down(
             connection, parts, until, decided.actor, decided.reason, decided.now
@@ -85,10 +85,12 @@ def carry_out(
         make_target(*part): _facts(found)
         for part, found in limit_transitions.look_at_cooldowns(connection, parts).items()
     }
-    return Written(tuple(v.item for v in verdicts if v.item is not None), after)
+    return Written(tuple(v.item for v in target_plans if v.item is not None), after)
 
 
-def _judge(action: Action, target: str, found: Cooldown | None, decided: Decided) -> Verdict:
+def _decide_one(
+    action: Action, target: str, found: Cooldown | None, decided: Decided
+) -> TargetPlan:
     name = target.partition("/")[2]
     if found is None:
         said = f"no process has declared the {target.replace('/', ' ', 1)}"
@@ -100,12 +102,12 @@ def _judge(action: Action, target: str, found: Cooldown | None, decided: Decided
         return leave(target, name, facts, "not_found", said)
     state = "cooling" if found.is_cooling(decided.now) else "open"
     if state not in action.sources:
-        if action.verb == "clear":
+        if action.short_name == "clear":
             said = f"{target.replace('/', ' ', 1)} has no cooldown"
             return leave(target, name, facts, "already", said)
         return illegal(action, target, name, facts, state)
     before = _in_words(found, decided.now)
-    if action.verb == "clear":
+    if action.short_name == "clear":
         note = "what waits starts as its rate and places allow, within a second or so"
         return do(target, name, facts, found, Change("cooldown", before, None), note=note)
     after = f"until {moment(_until(decided))}"

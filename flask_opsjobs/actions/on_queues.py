@@ -1,4 +1,4 @@
-"""The actions on queues: what each would change, and the writes of `queues` that carry it out."""
+"""Decides and applies the actions on queues, with the writes of `queues`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .catalog import Action
 from .effects import Effect, HandOut, TakeBack
 from .numbers import read_whole
 from .shapes import Change
-from .verdict import Decided, Verdict, Written, do, exact, illegal, leave
+from .target_plan import Decided, TargetPlan, Written, do, exact, illegal, leave
 
 _TARGET = re.compile(r"queue/[^\0\ud800-\udfff]{1,500}", re.DOTALL)
 _WIDEST = 1_000_000
@@ -44,7 +44,7 @@ def _read_window(value: Any) -> int | None:
     )
 
 
-def judge(
+def decide(
     connection: Connection,
     host: Host,
     action: Action,
@@ -52,38 +52,38 @@ def judge(
     decided: Decided,
     *,
     lock: bool,
-) -> list[Verdict]:
+) -> list[TargetPlan]:
     """What the action would do with each of these queues; with `lock` nobody else changes them until the commit."""
     names = {target: target.partition("/")[2] for target in targets}
     found = _look(connection, host, names.values())
     if lock and found:
-        # Only what is known is given a row; the look is repeated, since somebody may have decided meanwhile.
+        # Only known queues get a row. They are read again, since somebody may have decided meanwhile.
         queue_transitions.lock(connection, found, decided.now)
         found = _look(connection, host, names.values())
-    return [_judge(action, target, found.get(name), decided) for target, name in names.items()]
+    return [_decide_one(action, target, found.get(name), decided) for target, name in names.items()]
 
 
-def carry_out(
+def apply(
     connection: Connection,
     host: Host,
     action: Action,
-    verdicts: Sequence[Verdict],
+    target_plans: Sequence[TargetPlan],
     decided: Decided,
 ) -> Written:
-    """Write it, on queues that the caller has locked and judged."""
-    queues: list[QueueForDecision] = [verdict.standing for verdict in verdicts]
+    """Write it, on queues that the caller has locked."""
+    queues: list[QueueForDecision] = [target_plan.row for target_plan in target_plans]
     names = [queue.name for queue in queues]
     actor, reason, now = decided.actor, decided.reason, decided.now
-    if action.verb == "pause":
+    if action.short_name == "pause":
         queue_transitions.pause(connection, names, actor, reason, now)
-    elif action.verb == "drain":
+    elif action.short_name == "drain":
         queue_transitions.drain(connection, names, actor, reason, now)
-    elif action.verb == "resume":
+    elif action.short_name == "resume":
         queue_transitions.resume(connection, names)
     else:
         queue_transitions.set_window(connection, names, decided.params["window"])
     after = {f"queue/{q.name}": _facts(q) for q in _look(connection, host, names).values()}
-    items = tuple(verdict.item for verdict in verdicts if verdict.item is not None)
+    items = tuple(target_plan.item for target_plan in target_plans if target_plan.item is not None)
     return Written(items, after, _effects(action, names))
 
 
@@ -93,20 +93,20 @@ def _look(connection: Connection, host: Host, names: Any) -> dict[str, QueueForD
 
 
 def _effects(action: Action, names: Sequence[str]) -> tuple[Effect, ...]:
-    if action.verb == "pause":
+    if action.short_name == "pause":
         return tuple(TakeBack(name) for name in names)
     # A queue's unlimited jobs are in the lane of the queue's own name; the dispatch loop finds all other lanes.
-    return () if action.verb == "drain" else (HandOut(tuple((name, name) for name in names)),)
+    return () if action.short_name == "drain" else (HandOut(tuple((name, name) for name in names)),)
 
 
-def _judge(
+def _decide_one(
     action: Action, target: str, queue: QueueForDecision | None, decided: Decided
-) -> Verdict:
+) -> TargetPlan:
     if queue is None:
         said = f"no job, no task and no listener names the {target.replace('/', ' ', 1)}"
         return leave(target, None, {}, "not_found", said)
     facts = _facts(queue)
-    if action.verb == "set_window":
+    if action.short_name == "set_window":
         before, after = _window(queue.window_size), _window(decided.params["window"])
         if before == after:
             said = f"the window of queue {queue.name} is {before} already"
@@ -114,15 +114,15 @@ def _judge(
         return do(target, queue.name, facts, queue, Change("window", before, after))
     if queue.state not in action.sources:
         return _not_now(action, target, queue, facts)
-    (arrow,) = [arrow for arrow in lifecycle.ARROWS if arrow.name == action.verb]
+    (arrow,) = [arrow for arrow in lifecycle.ARROWS if arrow.name == action.short_name]
     change = Change("state", queue.state, arrow.target)
-    return do(target, queue.name, facts, queue, change, note=_NOTES.get(action.verb))
+    return do(target, queue.name, facts, queue, change, note=_NOTES.get(action.short_name))
 
 
 def _not_now(
     action: Action, target: str, queue: QueueForDecision, facts: dict[str, Any]
-) -> Verdict:
-    (arrow,) = [arrow for arrow in lifecycle.ARROWS if arrow.name == action.verb]
+) -> TargetPlan:
+    (arrow,) = [arrow for arrow in lifecycle.ARROWS if arrow.name == action.short_name]
     if queue.state != arrow.target:
         return illegal(action, target, queue.name, facts, queue.state)
     by = f", by {queue.paused_by}" if queue.paused_by else ""

@@ -1,4 +1,4 @@
-"""Making a plan: what is asked for, what may be done of it, and the fingerprint of the facts it rests on."""
+"""Makes a plan from a request: what the actor may do of it, and the fingerprint of the facts it rests on."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ..policy import raised
 from . import on_cron, on_jobs, on_limiters, on_queues
 from .catalog import ACTIONS, MOST_TARGETS, Action
 from .shapes import Plan, Receipt, Skip
-from .verdict import Decided, Verdict
+from .target_plan import Decided, TargetPlan
 
 _log = logging.getLogger("flask_opsjobs")
 
 UNREADABLE = "unreadable"
-# Each thing reads its own targets and parameters, judges and writes.
-THINGS = {"job": on_jobs, "queue": on_queues, "cron": on_cron, "limiter": on_limiters}
+# Each domain reads its own targets and parameters, decides and writes.
+DOMAINS = {"job": on_jobs, "queue": on_queues, "cron": on_cron, "limiter": on_limiters}
 
 
 @dataclass(frozen=True)
-class Ask:
-    """What an actor asks for, once it is known to make sense. `is_trusted`: the access policy is not asked."""
+class Request:
+    """What an actor requests, once it is known to make sense. `is_trusted`: the access policy is not asked."""
 
     action: Action
     targets: tuple[str, ...]
@@ -38,28 +38,30 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A plan and what it was made from."""
+class PlanWithFacts:
+    """A plan, and the plans of its targets that it was made from."""
 
     plan: Plan
-    verdicts: tuple[Verdict, ...]
+    target_plans: tuple[TargetPlan, ...]
 
     @property
     def facts(self) -> dict[str, Any]:
         """The facts of every target."""
-        return {verdict.target: dict(verdict.facts) for verdict in self.verdicts}
+        return {target_plan.target: dict(target_plan.facts) for target_plan in self.target_plans}
 
     @property
-    def eligible(self) -> tuple[Verdict, ...]:
-        """What can be acted on."""
-        return tuple(verdict for verdict in self.verdicts if verdict.item is not None)
+    def eligible(self) -> tuple[TargetPlan, ...]:
+        """The targets that can be changed."""
+        return tuple(
+            target_plan for target_plan in self.target_plans if target_plan.item is not None
+        )
 
 
-def make_ask(
+def make_request(
     host: Host, action: str, targets: Iterable[str], params: Mapping[str, Any] | None, *, actor: str, via: str,
     is_trusted: bool,
-) -> Ask:  # fmt: skip
-    """What is asked for, in canonical words. Raises `ActionRefused` for what makes no sense whatever the state is."""
+) -> Request:  # fmt: skip
+    """The request in canonical words. Raises `ActionRefused` for what makes no sense whatever the state is."""
     found = ACTIONS.get(action)
     if found is None:
         raise _unreadable(action, f"there is no action {action!r}")
@@ -69,78 +71,84 @@ def make_ask(
     asked = [targets] if isinstance(targets, str) else targets
     canonical = tuple(dict.fromkeys(_canonical(found, target) for target in asked))
     if not canonical:
-        raise _unreadable(action, f"{action} needs at least one {found.thing}")
+        raise _unreadable(action, f"{action} needs at least one {found.domain}")
     if len(canonical) > MOST_TARGETS:
-        said = f"{action} takes at most {MOST_TARGETS} {found.thing}s at once, got {len(canonical)}"
+        said = (
+            f"{action} takes at most {MOST_TARGETS} {found.domain}s at once, got {len(canonical)}"
+        )
         raise _unreadable(action, said)
-    return Ask(found, canonical, _params(host, found, params or {}), actor, via, is_trusted)
+    return Request(found, canonical, _params(host, found, params or {}), actor, via, is_trusted)
 
 
-def judge(
-    connection: Connection, host: Host, ask: Ask, decided: Decided, *, lock: bool = False
-) -> Judged:
-    """The plan as things stand. With `lock` its targets stay so until the caller commits.
+def make_plan(
+    connection: Connection, host: Host, request: Request, decided: Decided, *, lock: bool = False
+) -> PlanWithFacts:
+    """The plan as of now. With `lock` nobody else changes the targets until the caller commits.
 
-    What the actor may not touch is neither looked at nor locked.
+    A target that the actor may not change is neither read nor locked.
     """
-    allowed = [target for target in ask.targets if _may(host, ask, target)]
-    thing = THINGS[ask.action.thing]
-    found = thing.judge(connection, host, ask.action, allowed, decided, lock=lock)
-    by_target = {verdict.target: verdict for verdict in found}
-    verdicts = tuple(
-        by_target.get(target) or Verdict(target, {}, skip=_denial(ask, target))
-        for target in ask.targets
+    allowed = [target for target in request.targets if _may(host, request, target)]
+    domain = DOMAINS[request.action.domain]
+    found = domain.decide(connection, host, request.action, allowed, decided, lock=lock)
+    by_target = {target_plan.target: target_plan for target_plan in found}
+    target_plans = tuple(
+        by_target.get(target) or TargetPlan(target, {}, skip=_denial(request, target))
+        for target in request.targets
     )
     plan = Plan(
-        action=ask.action.name,
-        items=tuple(verdict.item for verdict in verdicts if verdict.item is not None),
-        skipped=tuple(verdict.skip for verdict in verdicts if verdict.skip is not None),
-        risk=ask.action.risk,
-        fingerprint=_fingerprint(ask, verdicts),
-        params=ask.params,
+        action=request.action.name,
+        items=tuple(
+            target_plan.item for target_plan in target_plans if target_plan.item is not None
+        ),
+        skipped=tuple(
+            target_plan.skip for target_plan in target_plans if target_plan.skip is not None
+        ),
+        risk=request.action.risk,
+        fingerprint=_fingerprint(request, target_plans),
+        params=request.params,
     )
-    return Judged(plan, verdicts)
+    return PlanWithFacts(plan, target_plans)
 
 
-def may_act(host: Host, ask: Ask) -> bool:
+def may_act(host: Host, request: Request) -> bool:
     """Whether the actor may do this to any of the targets. Reads nothing of them."""
-    return any(_may(host, ask, target) for target in ask.targets)
+    return any(_may(host, request, target) for target in request.targets)
 
 
-def deny(ask: Ask) -> tuple[Skip, ...]:
+def deny(request: Request) -> tuple[Skip, ...]:
     """Every target, as one that the actor may not touch."""
-    return tuple(_denial(ask, target) for target in ask.targets)
+    return tuple(_denial(request, target) for target in request.targets)
 
 
-def _may(host: Host, ask: Ask, target: str) -> bool:
+def _may(host: Host, request: Request, target: str) -> bool:
     """Whether the policy says yes, and nothing else; one that raises says no."""
-    if ask.is_trusted:
+    if request.is_trusted:
         return True
     try:
-        return host.access.can(ask.actor, ask.action.permission, target) is True
+        return host.access.can(request.actor, request.action.permission, target) is True
     except Exception as error:
-        permission = ask.action.permission
+        permission = request.action.permission
         _log.error("the access policy raised on %s: denied (%s)", permission, raised(error))
         return False
 
 
-def _denial(ask: Ask, target: str) -> Skip:
-    says = f"cannot {ask.action.on(target.replace('/', ' ', 1))}: it needs {ask.action.permission}"
+def _denial(request: Request, target: str) -> Skip:
+    says = f"cannot {request.action.on(target.replace('/', ' ', 1))}: it needs {request.action.permission}"
     return Skip(target, None, "unauthorized", says)
 
 
-def _fingerprint(ask: Ask, verdicts: Iterable[Verdict]) -> str:
-    weighed = [[verdict.target, verdict.weight] for verdict in verdicts]
-    text = json.dumps([ask.action.name, dict(ask.params), weighed], sort_keys=True)
+def _fingerprint(request: Request, target_plans: Iterable[TargetPlan]) -> str:
+    weighed = [[target_plan.target, target_plan.weight] for target_plan in target_plans]
+    text = json.dumps([request.action.name, dict(request.params), weighed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _canonical(action: Action, target: object) -> str:
     found: str | None = None
     if isinstance(target, str):
-        found = THINGS[action.thing].read_target(target)
+        found = DOMAINS[action.domain].read_target(target)
     if found is None:
-        said = f"{target!r} is not a target of {action.name}: write {action.thing}/…"
+        said = f"{target!r} is not a target of {action.name}: write {action.domain}/…"
         raise _unreadable(action.name, said)
     return found
 
@@ -150,7 +158,7 @@ def _params(host: Host, action: Action, given: Mapping[str, Any]) -> dict[str, A
         what = "needs" if wrong[0] in action.params else "does not take"
         raise _unreadable(action.name, f"{action.name} {what} the parameter {wrong[0]}")
     try:
-        params: dict[str, Any] = THINGS[action.thing].read_params(host, action, given)
+        params: dict[str, Any] = DOMAINS[action.domain].read_params(host, action, given)
     except ValueError as fault:
         raise _unreadable(action.name, str(fault)) from None
     return params

@@ -1,4 +1,4 @@
-"""Why an execution is refused: each with its stable code, and whether it costs the token and enters the audit."""
+"""Decides why an execution is refused: a stable code, and whether it spends the token and enters the audit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from ..host import Host
 from ..visible_text import count_seen
 from .catalog import LONGEST_REASON, PREVIEW_MINUTES, SHORTEST_REASON
-from .planning import Ask, Judged, deny, may_act
+from .planning import PlanWithFacts, Request, deny, may_act
 from .shapes import Change, Plan, Receipt, Skip
 from .tokens import is_token
 
@@ -42,17 +42,17 @@ class Refused(Exception):
 
 
 def find_refusal(
-    host: Host, ask: Ask, row: Mapping[str, Any], token: str, now: datetime
+    host: Host, request: Request, row: Mapping[str, Any], token: str, now: datetime
 ) -> Refused | None:
     """What the preview's row itself forbids. Another's attempt must not burn the owner's token."""
     preview_id = row["id"]
-    is_theirs = row["actor"] == ask.actor and is_token(
+    is_theirs = row["actor"] == request.actor and is_token(
         host.secrets, token, preview_id, row["actor"], row["fingerprint"], row["created_at"]
     )
     if not is_theirs:
         says = f"preview {preview_id} is not yours to execute: make one of your own"
         return Refused("foreign", says, is_spent=False, is_audited=False, is_logged=True)
-    if denied := require_permission(host, ask):
+    if denied := require_permission(host, request):
         return denied
     if row["spent_at"] is not None:
         came = "was carried out" if row["outcome"] == "done" else "was refused"
@@ -64,13 +64,13 @@ def find_refusal(
     return None
 
 
-def require_permission(host: Host, ask: Ask) -> Refused | None:
+def require_permission(host: Host, request: Request) -> Refused | None:
     """Asked before any target is read: who may act on none of them is told so, and writes no audit."""
-    if may_act(host, ask):
+    if may_act(host, request):
         return None
-    skipped = deny(ask)
+    skipped = deny(request)
     return Refused(
-        "unauthorized", _nothing(ask, skipped), skipped, is_spent=False, is_audited=False, is_logged=True,
+        "unauthorized", _nothing(request, skipped), skipped, is_spent=False, is_audited=False, is_logged=True,
     )  # fmt: skip
 
 
@@ -82,15 +82,17 @@ def bound_reason(reason: str) -> Refused | None:
     return Refused("reason_too_long", says, is_spent=False, is_audited=False)
 
 
-def require_reason(ask: Ask, reason: str) -> Refused | None:
+def require_reason(request: Request, reason: str) -> Refused | None:
     """A slip of the pen is no decision: it costs nothing and is not audited."""
     if count_seen(reason) < SHORTEST_REASON:
-        says = f"say why, in at least {SHORTEST_REASON} characters: {ask.action.name} is audited"
+        says = (
+            f"say why, in at least {SHORTEST_REASON} characters: {request.action.name} is audited"
+        )
         return Refused("reason_too_short", says, is_spent=False, is_audited=False)
     return None
 
 
-def require_something(ask: Ask, plan: Plan) -> None:
+def require_something(request: Request, plan: Plan) -> None:
     """Return when anything can be done; else raise `Refused`."""
     if plan.items:
         return
@@ -98,50 +100,50 @@ def require_something(ask: Ask, plan: Plan) -> None:
     code = {"unauthorized": "unauthorized", "not_found": "unknown_target"}.get(
         codes.pop() if len(codes) == 1 else "", "illegal"
     )
-    raise Refused(code, _nothing(ask, plan.skipped), skipped=plan.skipped)
+    raise Refused(code, _nothing(request, plan.skipped), skipped=plan.skipped)
 
 
-def _nothing(ask: Ask, skipped: tuple[Skip, ...]) -> str:
+def _nothing(request: Request, skipped: tuple[Skip, ...]) -> str:
     """Why nothing can be done to any of these targets."""
     says = skipped[0].says
     if len(skipped) == 1:
         return says
-    return f"nothing to {ask.action.title.lower()}: {says}, and {len(skipped) - 1} more"
+    return f"nothing to {request.action.title.lower()}: {says}, and {len(skipped) - 1} more"
 
 
-def compare(ask: Ask, row: Mapping[str, Any], judged: Judged) -> None:
+def compare(request: Request, row: Mapping[str, Any], planned: PlanWithFacts) -> None:
     """Return when the plan is what was shown; else raise `Refused` with what has changed since."""
-    if judged.plan.fingerprint == row["fingerprint"]:
+    if planned.plan.fingerprint == row["fingerprint"]:
         return
     shown = row["plan"]
     was_allowed = {item["target"] for item in shown["items"]}
     denied = [
         skip
-        for skip in judged.plan.skipped
+        for skip in planned.plan.skipped
         if skip.code == "unauthorized" and skip.target in was_allowed
     ]
     if denied:
         raise Refused("unauthorized", denied[0].says, skipped=tuple(denied))
-    drifted = tuple(_drift(shown, judged))
+    drifted = tuple(_drift(shown, planned))
     says = f"{_subjects(drifted)} changed since the preview: nothing was done, look at a new one"
-    raise Refused("drifted", says, drifted=drifted, before=shown["facts"], after=judged.facts)
+    raise Refused("drifted", says, drifted=drifted, before=shown["facts"], after=planned.facts)
 
 
-def _drift(shown: Mapping[str, Any], judged: Judged) -> Iterator[Change]:
+def _drift(shown: Mapping[str, Any], planned: PlanWithFacts) -> Iterator[Change]:
     """What differs of each target, and what can now be done with it that could not, or the other way round."""
     skips = {skip["target"]: skip for skip in shown["skipped"]}
-    for verdict in judged.verdicts:
-        target, was = verdict.target, shown["facts"].get(verdict.target, {})
+    for target_plan in planned.target_plans:
+        target, was = target_plan.target, shown["facts"].get(target_plan.target, {})
         before = skips.get(target)
-        code = None if verdict.skip is None else verdict.skip.code
+        code = None if target_plan.skip is None else target_plan.skip.code
         if (before or {}).get("code") == code and code is not None:
             continue
-        for what in dict.fromkeys([*was, *verdict.facts]):
-            old, new = was.get(what), verdict.facts.get(what)
+        for what in dict.fromkeys([*was, *target_plan.facts]):
+            old, new = was.get(what), target_plan.facts.get(what)
             if old != new:
                 yield Change(f"{target} {what}", _words(old), _words(new))
-        if (before is None) != (verdict.skip is None):
-            now = "can be acted on" if verdict.skip is None else verdict.skip.says
+        if (before is None) != (target_plan.skip is None):
+            now = "can be acted on" if target_plan.skip is None else target_plan.skip.says
             yield Change(target, "can be acted on" if before is None else before["says"], now)
 
 

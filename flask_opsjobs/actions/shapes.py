@@ -1,4 +1,4 @@
-"""What passes through the doorway, as plain values: a plan, its preview, the receipt of what became of it."""
+"""Holds the values of an action: a plan, its preview, and the receipt that says what was done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Change:
-    """One thing of a target that will differ, in words; None is nothing."""
+    """One value of a target that will differ, in words; None is nothing."""
 
     what: str
     before: str | None

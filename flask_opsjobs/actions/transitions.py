@@ -1,4 +1,4 @@
-"""The writes of a preview's row: it is kept, locked, and spent once."""
+"""Writes a preview's row: keeps it, locks it, and spends it once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .. import sql
 from ..db import Connection
 from . import documents
 from .catalog import PREVIEW_MINUTES
-from .planning import Ask, Judged
+from .planning import PlanWithFacts, Request
 from .shapes import Preview, Receipt
 from .tokens import make_token
 
@@ -22,24 +22,26 @@ def limit_waits(connection: Connection, seconds: int) -> None:
     connection.execute(sql.load("limit_lock_wait"), {"wait": f"{seconds}s"})
 
 
-def keep(connection: Connection, secret: bytes, ask: Ask, judged: Judged, now: datetime) -> Preview:
+def keep(
+    connection: Connection, secret: bytes, request: Request, planned: PlanWithFacts, now: datetime
+) -> Preview:
     """Write the preview's row; what its actor is shown. Commits unless the caller has a transaction."""
-    plan, expires_at = judged.plan, now + timedelta(minutes=PREVIEW_MINUTES)
+    plan, expires_at = planned.plan, now + timedelta(minutes=PREVIEW_MINUTES)
     row = {
-        "actor": ask.actor,
-        "via": ask.via,
-        "action": ask.action.name,
-        "targets": list(ask.targets),
-        "params": Jsonb(dict(ask.params)),
-        "plan": Jsonb(documents.write_plan(plan, judged.facts)),
+        "actor": request.actor,
+        "via": request.via,
+        "action": request.action.name,
+        "targets": list(request.targets),
+        "params": Jsonb(dict(request.params)),
+        "plan": Jsonb(documents.write_plan(plan, planned.facts)),
         "fingerprint": plan.fingerprint,
         "created_at": now,
         "expires_at": expires_at,
     }
     found = connection.execute(sql.load("insert_preview"), row).fetchone()
     assert found is not None
-    token = make_token(secret, found[0], ask.actor, plan.fingerprint, now)
-    return Preview(found[0], token, ask.actor, plan, now, expires_at)
+    token = make_token(secret, found[0], request.actor, plan.fingerprint, now)
+    return Preview(found[0], token, request.actor, plan, now, expires_at)
 
 
 def lock(connection: Connection, preview_id: int) -> dict[str, Any] | None:

@@ -83,29 +83,27 @@ def verify(
     if head is None:
         return ChainCheck(first, first - 1, broken=judge_head(head))
     expected = expected or {}
-    verdict = ChainCheck(first, first - 1, outside=head.outside)
-    walk = _Walk(chain.keys_by_name(secrets), expected, verdict)
+    check = ChainCheck(first, first - 1, outside=head.outside)
+    walk = _Walk(chain.keys_by_name(secrets), expected, check)
     if first > 1:
         for link in queries.list_links(session, first - 2, 1):
             walk.begin_after(link)
     end = head.sequence if last is None else last
-    while verdict.last < end and verdict.broken is None:
-        links = queries.list_links(session, verdict.last, min(BATCH, end - verdict.last))
+    while check.last < end and check.broken is None:
+        links = queries.list_links(session, check.last, min(BATCH, end - check.last))
         if not links:
-            verdict.broken = _missing(
-                verdict.last + 1, f"the head says that there are {head.sequence}"
-            )
+            check.broken = _missing(check.last + 1, f"the head says that there are {head.sequence}")
         for link in links:
-            if verdict.broken is None:
+            if check.broken is None:
                 walk.step(link)
-        after_batch(verdict.last)
-    if verdict.broken is None and last is None:
-        verdict.broken = (
+        after_batch(check.last)
+    if check.broken is None and last is None:
+        check.broken = (
             _judge_outside(session, walk, head)
-            or _compare_head(head, verdict)
-            or _compare_expected(session, verdict, expected)
+            or _compare_head(head, check)
+            or _compare_expected(session, check, expected)
         )
-    return verdict
+    return check
 
 
 def judge_head(head: Head | None) -> Break | None:
@@ -134,28 +132,28 @@ class _Walk:
 
     keys: Mapping[str, bytes]
     expected: Mapping[int, bytes]
-    verdict: ChainCheck
+    check: ChainCheck
     previous: bytes = b""
     previous_at: datetime | None = None
     first_at: dict[str, datetime] = field(default_factory=dict)
 
     def begin_after(self, link: Link) -> None:
         """Take this row on trust."""
-        self.verdict.hash = link.hash
+        self.check.hash = link.hash
         self._remember(link, _time_of(_parse(link.columns)))
 
     def step(self, link: Link) -> None:
         """Judge the next row."""
-        verdict, said = self.verdict, _parse(link.columns)
-        verdict.broken = self.find_break(link, said)
-        if verdict.broken is not None:
+        check, said = self.check, _parse(link.columns)
+        check.broken = self.find_break(link, said)
+        if check.broken is not None:
             return
-        verdict.last, verdict.hash = link.sequence, link.hash
+        check.last, check.hash = link.sequence, link.hash
         self._remember(link, _time_of(said))
         if link.key_id not in self.keys:
-            verdict.unknown_rows += 1
-            begin = verdict.unknown[0] if verdict.unknown else link.sequence
-            verdict.unknown = (begin, link.sequence)
+            check.unknown_rows += 1
+            begin = check.unknown[0] if check.unknown else link.sequence
+            check.unknown = (begin, link.sequence)
 
     def _remember(self, link: Link, at: datetime | None) -> None:
         self.previous, self.previous_at = link.hash, at
@@ -164,7 +162,7 @@ class _Walk:
 
     def find_break(self, link: Link, said: Mapping[str, Any]) -> Break | None:
         """What is wrong with a row in the place of the next one, whose columns have `said` so; None when nothing is."""
-        due = self.verdict.last + 1
+        due = self.check.last + 1
         if link.sequence != due:
             return _missing(due, f"row {link.sequence} comes next")
         if link.previous_hash != self.previous:
@@ -232,7 +230,7 @@ def _missing(sequence: int, why: str) -> Break:
 def _judge_outside(session: Session, walk: _Walk, head: Head) -> Break | None:
     """The rows outside the chain; of one right behind the head also whether it would be its next row."""
     found = judge_head(head)
-    if found is None or head.behind != walk.verdict.last + 1:
+    if found is None or head.behind != walk.check.last + 1:
         return found
     (link,) = queries.list_links(session, head.sequence, 1)
     if link.key_id in walk.keys and walk.find_break(link, _parse(link.columns)) is None:
@@ -244,19 +242,19 @@ def _judge_outside(session: Session, walk: _Walk, head: Head) -> Break | None:
     return replace(found, says=f"{found.says}; {why}")
 
 
-def _compare_head(head: Head, verdict: ChainCheck) -> Break | None:
-    if head.sequence == verdict.last and head.hash != verdict.hash:
+def _compare_head(head: Head, check: ChainCheck) -> Break | None:
+    if head.sequence == check.last and head.hash != check.hash:
         says = f"the head has another hash than row {head.sequence}, which is the last"
         return Break(head.sequence, "head", says)
     return None
 
 
 def _compare_expected(
-    session: Session, verdict: ChainCheck, expected: Mapping[int, bytes]
+    session: Session, check: ChainCheck, expected: Mapping[int, bytes]
 ) -> Break | None:
     """That the noted heads which were not walked over are there: before the first row, and at the end."""
     for sequence in sorted(expected):
-        if verdict.first <= sequence <= verdict.last:
+        if check.first <= sequence <= check.last:
             continue
         link = next(iter(queries.list_links(session, sequence - 1, 1)), None)
         if link is None or link.sequence != sequence:

@@ -39,7 +39,7 @@ def options(function: F) -> F:
     return function
 
 
-def act(
+def run_action(
     action: str,
     targets: Sequence[str],
     *,

@@ -1,4 +1,4 @@
-"""`flask opsjobs cron …`: lists entries, or pauses, resumes, runs and catches them up, through the doorway."""
+"""`flask opsjobs cron …`: lists entries, or pauses, resumes, runs and catches them up, each with a reason."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def _line(entry: CronEntryRow, slots: list[SlotRow]) -> str:
 
 def _add(action: Action) -> None:
     @cron.command(
-        action.verb.replace("_", "-"),
+        action.short_name.replace("_", "-"),
         short_help=f"{action.title} entries.",
         help=f"{action.title} the cron entries with these NAMES. {action.risk}\n{_operate.EXITS}",
     )
     @click.argument("names", nargs=-1, required=True)
     @_operate.options
     def command(names: tuple[str, ...], **options: Any) -> None:
-        _operate.act(action.name, [f"cron/{name}" for name in names], **options)
+        _operate.run_action(action.name, [f"cron/{name}" for name in names], **options)
 
 
-for _verb in ("pause", "resume", "run_now", "delete"):
-    _add(ACTIONS[f"cron.{_verb}"])
+for _short_name in ("pause", "resume", "run_now", "delete"):
+    _add(ACTIONS[f"cron.{_short_name}"])
 
 
 @cron.command(
@@ -71,4 +71,4 @@ for _verb in ("pause", "resume", "run_now", "delete"):
 @_operate.options
 def catch_up(name: str, count: int, **options: Any) -> None:
     """Catch one entry up."""
-    _operate.act("cron.catch_up", [f"cron/{name}"], params={"count": count}, **options)
+    _operate.run_action("cron.catch_up", [f"cron/{name}"], params={"count": count}, **options)

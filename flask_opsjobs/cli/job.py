@@ -1,4 +1,4 @@
-"""`flask opsjobs job …`: retry, cancel, discard, run again or delete jobs, with a reason, through the doorway."""
+"""`flask opsjobs job …`: retry, cancel, discard, run again or delete jobs, with a reason."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ job = AppGroup("job", help="Retry, cancel, discard, run again or delete jobs.")
 
 def _add(action: Action) -> None:
     @job.command(
-        action.verb.replace("_", "-"),
+        action.short_name.replace("_", "-"),
         short_help=f"{action.title} jobs.",
         help=f"{action.title} the jobs with these IDS, at most 100. {action.risk}\n{_operate.EXITS}",
     )
     @click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
     @_operate.options
     def command(ids: tuple[int, ...], **options: Any) -> None:
-        _operate.act(action.name, [f"job/{id}" for id in ids], **options)
+        _operate.run_action(action.name, [f"job/{id}" for id in ids], **options)
 
 
 for _action in ACTIONS.values():
-    if _action.thing == "job":
+    if _action.domain == "job":
         _add(_action)

@@ -145,7 +145,7 @@ def simulate_(
 def cooldown(name: str, minutes: str, partition: str | None, **options: Any) -> None:
     """Cool one limiter or partition down."""
     target, params = make_target(name, partition), {"minutes": minutes}
-    _operate.act("limiter.cooldown", [target], params=params, **options)
+    _operate.run_action("limiter.cooldown", [target], params=params, **options)
 
 
 @limiter.command(
@@ -158,7 +158,7 @@ def cooldown(name: str, minutes: str, partition: str | None, **options: Any) -> 
 @_operate.options
 def clear(name: str, partition: str | None, **options: Any) -> None:
     """Clear the cooldown of one limiter or partition."""
-    _operate.act("limiter.clear", [make_target(name, partition)], **options)
+    _operate.run_action("limiter.clear", [make_target(name, partition)], **options)
 
 
 def _live(name: str, partition: str | None) -> Live:

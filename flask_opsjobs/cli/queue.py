@@ -1,4 +1,4 @@
-"""`flask opsjobs queue …`: pause, drain or resume queues, or set their window, with a reason, through the doorway."""
+"""`flask opsjobs queue …`: pause, drain or resume queues, or set their window, with a reason."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ queue = AppGroup("queue", help="Pause, drain or resume queues, or set their wind
 
 def _add(action: Action) -> None:
     @queue.command(
-        action.verb,
+        action.short_name,
         short_help=f"{action.title} queues.",
         help=f"{action.title} the queues with these NAMES. {action.risk}\n{_operate.EXITS}",
     )
     @click.argument("names", nargs=-1, required=True)
     @_operate.options
     def command(names: tuple[str, ...], **options: Any) -> None:
-        _operate.act(action.name, [f"queue/{name}" for name in names], **options)
+        _operate.run_action(action.name, [f"queue/{name}" for name in names], **options)
 
 
-for _verb in ("pause", "drain", "resume"):
-    _add(ACTIONS[f"queue.{_verb}"])
+for _short_name in ("pause", "drain", "resume"):
+    _add(ACTIONS[f"queue.{_short_name}"])
 
 
 @queue.command(
@@ -39,4 +39,4 @@ for _verb in ("pause", "drain", "resume"):
 @_operate.options
 def set_window(name: str, window: str, **options: Any) -> None:
     """Set the window of one queue."""
-    _operate.act("queue.set_window", [f"queue/{name}"], params={"window": window}, **options)
+    _operate.run_action("queue.set_window", [f"queue/{name}"], params={"window": window}, **options)

@@ -1,4 +1,4 @@
-"""Effects: what follows an operator's committed action in Redis. What fails here is mended by the loops."""
+"""Runs in Redis what follows an operator's committed action. The loops mend what fails here."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .tidy import tidy
 _log = logging.getLogger("flask_opsjobs")
 
 
-def carry_out(host: Host, connection: Connection, effects: Iterable[Effect]) -> list[str]:
-    """Carry out each; for those that failed, in words, what happens instead. Raises nothing.
+def run_effects(host: Host, connection: Connection, effects: Iterable[Effect]) -> list[str]:
+    """Run each effect; returns, for those that failed, what happens instead, in words. Raises nothing.
 
     `connection` is in autocommit. An operator waits for it: a call of Redis takes 0.2 s at most, and once Redis did
     not answer, the rest does not wait for it as well.
@@ -29,7 +29,7 @@ def carry_out(host: Host, connection: Connection, effects: Iterable[Effect]) -> 
     for effect in effects:
         if not is_away:
             try:
-                _carry_out(host, connection, effect)
+                _run(host, connection, effect)
                 continue
             except RedisError as error:
                 is_away = True
@@ -40,7 +40,7 @@ def carry_out(host: Host, connection: Connection, effects: Iterable[Effect]) -> 
     return list(failed)
 
 
-def _carry_out(host: Host, connection: Connection, effect: Effect) -> None:
+def _run(host: Host, connection: Connection, effect: Effect) -> None:
     match effect:
         case HandOut(lanes):
             # None under TESTING and without OPSJOBS_DISPATCH: the loop does it. It reports a silent Redis by itself.

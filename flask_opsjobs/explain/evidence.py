@@ -125,7 +125,7 @@ class LimitEvidence:
 
     @property
     def cooling_target(self) -> str:
-        """What cools down, as the doorway names it: the limiter, or its partition."""
+        """What cools down, as an action names it: the limiter, or its partition."""
         whole = f"limiter/{self.name}"
         return whole if self.is_cooldown_of_all else f"{whole}/{self.partition}"
 

@@ -16,7 +16,7 @@ class Reason:
     """One reason. `code` is stable, the words are for people.
 
     `read` is what was read to know it (name: value as text), `source` who reported it, `read_at` when. `todo` is a
-    sentence that says what helps; `action` and `target` name an action of the doorway (`queue.resume`, `queue/mail`)
+    sentence that says what helps; `action` and `target` name an action (`queue.resume`, `queue/mail`)
     or are None. `by` and `quote` are who decided so and what that person wrote; `since` and `until` when it began and
     when it ends by itself, where that is known. What a host or a person wrote is as it is stored: doors pass it
     through the display policy. `passes` says that it goes by itself, by time or in turn.

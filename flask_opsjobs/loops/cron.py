@@ -50,7 +50,7 @@ def run(context: Pass) -> str:
 
 
 def _apart(
-    context: Pass, name: str, report: SlotReport, act: Callable[[SlotReport], object]
+    context: Pass, name: str, report: SlotReport, step: Callable[[SlotReport], object]
 ) -> bool:
     """Act on one entry in a transaction of its own; whether that went well. Adds to `report` what was committed.
 
@@ -61,7 +61,7 @@ def _apart(
     try:
         with connection.transaction():
             connection.execute(sql.load("limit_lock_wait"), {"wait": _LOCK_WAIT})
-            act(done)
+            step(done)
     except Exception as error:
         if is_away(error) or connection.broken or connection.closed:
             raise

@@ -45,7 +45,7 @@ class Failures:
 
 
 @dataclass(frozen=True)
-class Act:
+class RecentAction:
     """A decision that was carried out: on how many targets, by whom."""
 
     sequence: int
@@ -61,7 +61,7 @@ class Resolved:
 
     count: Count
     by_action: Mapping[str, int]
-    acts: Sequence[Act]
+    actions: Sequence[RecentAction]
 
 
 def find_failures(session: Session) -> Failures:
@@ -77,15 +77,15 @@ def find_failures(session: Session) -> Failures:
 def find_resolved(session: Session, since: datetime) -> Resolved:
     """The decisions about jobs since then, among the last 500 of all decisions."""
     asked = {"since": since, "most": _MOST_EVENTS}
-    rows = session.connection().exec_driver_sql(sql.load("list_recent_acts"), asked).all()
-    acts = [Act(*row[:5]) for row in rows]
+    rows = session.connection().exec_driver_sql(sql.load("list_recent_actions"), asked).all()
+    actions = [RecentAction(*row[:5]) for row in rows]
     by_action = Counter[str]()
-    for act in acts:
-        by_action[act.action] += act.number
+    for action in actions:
+        by_action[action.action] += action.number
     is_cut = bool(rows) and rows[0].is_cut
     count = Count(by_action.total(), "at_least" if is_cut else "exact")
-    acts.sort(key=lambda act: (-act.number, -act.sequence))
-    return Resolved(count, by_action, acts[:_GROUPS])
+    actions.sort(key=lambda action: (-action.number, -action.sequence))
+    return Resolved(count, by_action, actions[:_GROUPS])
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 -- Lets partitions of limiters start nothing until %(until)s; all four values NULL clear it. One that was never used is
 -- given its row, full. In their order, so that it cannot deadlock with a claim, which locks one bucket.
--- The caller holds the limiters. Run by the doorway. Index: buckets_pkey.
+-- The caller holds the limiters. Run by actions. Index: buckets_pkey.
 INSERT INTO opsjobs.buckets AS b (limiter, partition, last_used_at, cooldown_at, cooldown_until, cooldown_by, cooldown_reason)
 SELECT limiter, partition, %(now)s, %(at)s, %(until)s, %(actor)s, %(reason)s
 FROM unnest(%(limiters)s::text[], %(partitions)s::text[]) AS n(limiter, partition) ORDER BY limiter, partition

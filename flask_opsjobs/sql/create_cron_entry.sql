@@ -1,7 +1,7 @@
 -- Enters an entry. Its slots count from now on, or from where the run history of an entry of that name that was deleted
 -- ends: a clock that was ahead may have decided slots that are still to come, and a slot has one result.
 -- Writes no row when there is one: two processes may start at once, and the second waits here for the first.
--- Run by the cron loop and the doorway. Indexes: cron_entries_pkey, cron_slots_by_entry.
+-- Run by the cron loop and actions. Indexes: cron_entries_pkey, cron_slots_by_entry.
 INSERT INTO opsjobs.cron_entries (name, origin, task, expression, zone, overlap, catch_up, catch_up_limit, args,
     checked_until, created_at, created_by)
 VALUES (%(name)s, %(origin)s, %(task)s, %(expression)s, %(zone)s, %(overlap)s, %(catch_up)s, %(catch_up_limit)s::int,

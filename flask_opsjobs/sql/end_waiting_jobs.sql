@@ -1,6 +1,6 @@
 -- Ends waiting jobs by an operator's decision. Returns those it moved.
 -- Locks in id order; the state is looked at again under the lock.
--- Run by the doorway, through `endings`. Index: jobs_pkey.
+-- Run by actions, through `endings`. Index: jobs_pkey.
 WITH locked AS MATERIALIZED (
     SELECT id FROM opsjobs.jobs
     WHERE id = ANY (%(ids)s::bigint[]) AND state = ANY (%(sources)s::text[])

@@ -1,6 +1,6 @@
 -- Lists the newest rows of missed slots of an entry of which some are not made up for: first and last slot, how many,
 -- the expression and zone that counted then, and those made up for. What somebody runs now is no slot of such a row:
--- they end before it. Locks nothing. Run by the doorway. Indexes: cron_slots_missed, or cron_slots_by_entry where many
+-- they end before it. Locks nothing. Run by actions. Indexes: cron_slots_missed, or cron_slots_by_entry where many
 -- were; cron_slots_by_entry.
 SELECT m.slot_at, m.until_at, m.slots, m.expression, m.zone, made.up
 FROM opsjobs.cron_slots m

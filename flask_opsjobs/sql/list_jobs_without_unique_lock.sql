@@ -1,5 +1,5 @@
 -- Lists which of these jobs have a key whose unique lock another job has, or none. Locks nothing.
--- Run by the doorway after it took unique locks. Indexes: jobs_pkey, unique_locks_pkey.
+-- Run by actions after they took unique locks. Indexes: jobs_pkey, unique_locks_pkey.
 SELECT j.id FROM opsjobs.jobs j
 WHERE j.id = ANY (%(ids)s::bigint[]) AND j.unique_key IS NOT NULL
     AND NOT EXISTS (SELECT FROM opsjobs.unique_locks u WHERE u.key = j.unique_key AND u.job_id = j.id)

@@ -1,3 +1,3 @@
 -- Locks the jobs of an entry that have not ended, in id order, before the entry: ends lock in that order too. Returns ids.
--- Run by the cron loop and the doorway, before a job of the entry is stopped. Index: jobs_of_cron.
+-- Run by the cron loop and actions, before a job of the entry is stopped. Index: jobs_of_cron.
 SELECT id FROM opsjobs.jobs WHERE cron_entry = %(name)s AND ended_at IS NULL ORDER BY id FOR UPDATE

@@ -1,6 +1,6 @@
 -- Reads the cooldowns of limiters (partition NULL) and of their partitions, as an operator's plan judges them; a
 -- limiter that no process has declared is left out. Locks nothing.
--- Run by the doorway, for a plan and again under the lock. Indexes: limiters_pkey, buckets_pkey.
+-- Run by actions, for a plan and again under the lock. Indexes: limiters_pkey, buckets_pkey.
 SELECT n.limiter, n.partition, l.partition_by IS NOT NULL AS is_partitioned, c.*
 FROM unnest(%(limiters)s::text[], %(partitions)s::text[]) AS n(limiter, partition)
 JOIN opsjobs.limiters l ON l.name = n.limiter

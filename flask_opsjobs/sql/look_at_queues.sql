@@ -2,7 +2,7 @@
 -- by a job, nor listened to is left out. Locks nothing. Whether a job names it is one probe of the index: an EXISTS
 -- would be planned as a walk through the table, which for an unknown name is all of it. A worker that went silent a
 -- moment ago still names its queues: listeners.sql says who listens, this says which queues there are.
--- Run by the doorway, for a plan and again under the lock. Indexes: queues_pkey, jobs_by_queue, workers_alive.
+-- Run by actions, for a plan and again under the lock. Indexes: queues_pkey, jobs_by_queue, workers_alive.
 SELECT n.name, coalesce(q.is_paused, false) AS is_paused, coalesce(q.is_draining, false) AS is_draining,
     q.window_size, q.paused_at, q.paused_by
 FROM unnest(%(names)s::text[]) AS n(name)

@@ -1,5 +1,5 @@
 -- Lets queues be handed out again.
--- The caller holds the rows. Run by the doorway. Index: queues_pkey.
+-- The caller holds the rows. Run by actions. Index: queues_pkey.
 UPDATE opsjobs.queues
 SET is_paused = false, is_draining = false, paused_at = NULL, paused_by = NULL, paused_reason = NULL
 WHERE name = ANY (%(names)s::text[])

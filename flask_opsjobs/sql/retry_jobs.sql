@@ -1,6 +1,6 @@
 -- Makes jobs due now, with room for one more attempt; the attempts so far stay. Clears the end, a wish to stop, and a
 -- deadline that has passed, which would end the job again at once.
--- The caller holds the rows. Run by the doorway. Index: jobs_pkey.
+-- The caller holds the rows. Run by actions. Index: jobs_pkey.
 UPDATE opsjobs.jobs
 SET state = 'available', due_at = %(now)s, max_attempts = greatest(max_attempts, attempt + 1), refused_count = 0,
     first_refused_at = NULL,

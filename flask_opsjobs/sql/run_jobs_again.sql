@@ -1,7 +1,7 @@
 -- Enqueues a new job, due now, for each final one: the same call with the same options, without its deadline, linking
 -- back. Returns (new id, old id). Those of %(guarded)s are to have a unique lock, which the caller takes next.
 -- The caller holds the old rows. The new jobs are counted as enqueued, for the integrity check.
--- Run by the doorway. Index: jobs_pkey.
+-- Run by actions. Index: jobs_pkey.
 WITH inserted AS (
     INSERT INTO opsjobs.jobs (task, queue, lane, state, priority, args, meta, tags, max_attempts, timeout_seconds,
         created_at, due_at, unique_key, unique_until, run_again_from,

@@ -1,5 +1,5 @@
 -- Marks a preview as used, with what became of it. Once it is spent, only its receipt may be made more exact.
--- The caller holds the row. Run by the doorway. Index: previews_pkey.
+-- The caller holds the row. Run by actions. Index: previews_pkey.
 UPDATE opsjobs.previews
 SET spent_at = coalesce(spent_at, %(now)s), outcome = coalesce(outcome, %(outcome)s), receipt = %(receipt)s
 WHERE id = %(id)s

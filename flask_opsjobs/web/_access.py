@@ -86,8 +86,8 @@ def subject() -> str | None:
     if "name" not in arguments:
         return None
     # `opsjobs.queue_pause` is about a queue, `opsjobs.cron_entry_live` about a cron entry.
-    thing = (request.endpoint or "").partition(".")[2].partition("_")[0]
-    return f"{thing}/{arguments['name']}"
+    domain = (request.endpoint or "").partition(".")[2].partition("_")[0]
+    return f"{domain}/{arguments['name']}"
 
 
 def may_see_partition(limiter: str | None, partition: str | None) -> bool:

@@ -53,7 +53,7 @@ _FAULTS: Mapping[type[Exception], Callable[[str], Problem]] = {
 
 
 def _guarded(url: Url) -> Callable[..., Any]:
-    """The view, behind the check of its permission and, for a verb or a file, of where the request came from."""
+    """The view, behind the check of its permission and, for an action or a file, of where the request came from."""
     if url.kind == "asset":
         return url.view
 
@@ -65,7 +65,7 @@ def _guarded(url: Url) -> Callable[..., Any]:
             raise _problems.too_long()
         if url.kind == "file":
             _origin.check_file()
-        if url.kind == "verb":
+        if url.kind == "action":
             _origin.check()
             request.max_content_length = _LARGEST_FORM
         return url.view(**arguments)

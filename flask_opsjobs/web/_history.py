@@ -17,7 +17,7 @@ _ENDERS = {"deadline": "dispatcher", "refused": "dispatcher", "discarded": "oper
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened. `payload` and `label` are what it says of itself, before the display policy."""
+    """One event of a job. `payload` and `label` are what it says of itself, before the display policy."""
 
     at: datetime
     is_: str
@@ -86,7 +86,7 @@ def _source(attempt: AttemptRow) -> str:
 
 
 def _of_audit(event: EventRow) -> Event:
-    verb = event.action.partition(".")[2].replace("_", " ")
-    text = f"{event.actor}: {verb}{f', refused ({event.code})' if event.code else ''}"
+    action = event.action.partition(".")[2].replace("_", " ")
+    text = f"{event.actor}: {action}{f', refused ({event.code})' if event.code else ''}"
     status = "refused" if event.outcome == "refused" else "seen"
     return Event(event.at, status, text, "operator", label=event.reason, audit=event.sequence)

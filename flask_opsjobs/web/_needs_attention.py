@@ -19,7 +19,7 @@ from ._overview_cards import Card, Example
 WAITS = ("scheduled", "deferred", "retryable")
 _EXAMPLES = 3
 # What was done to a job, as a part of "121 by …".
-_ACTS = {
+_DONE = {
     "job.retry": "tried again",
     "job.run_again": "run again",
     "job.cancel": "canceled",
@@ -263,21 +263,21 @@ def _names(queues: Sequence[str]) -> str:
 
 def _resolved(resolved: Resolved) -> Card:
     parts = [
-        f"{number:,} {_ACTS.get(action, action)}"
+        f"{number:,} {_DONE.get(action, action)}"
         for action, number in sorted(resolved.by_action.items(), key=lambda pair: -pair[1])
     ]
     says = ", ".join(parts[:3]) + "." if parts else "Nobody decided about a job in the last day."
     examples = [
         Example(
             PageLink(
-                f"{act.number:,} {_ACTS.get(act.action, act.action)}",
+                f"{action.number:,} {_DONE.get(action.action, action.action)}",
                 "audit_event",
-                {"sequence": act.sequence},
+                {"sequence": action.sequence},
             ),
-            act.actor,
-            moment=act.at,
+            action.actor,
+            moment=action.at,
         )
-        for act in resolved.acts
+        for action in resolved.actions
     ]
     go = PageLink("See what was done", "audit", {})
     return Card(
@@ -285,6 +285,6 @@ def _resolved(resolved: Resolved) -> Card:
     )
 
 
-def _many(count: Count, thing: str) -> str:
+def _many(count: Count, noun: str) -> str:
     more = "+" if count.kind == "at_least" else ""
-    return counted(count.number, thing, more=more)
+    return counted(count.number, noun, more=more)

@@ -26,13 +26,13 @@ _REFUSALS = {
     "illegal": "nothing is left that it could be done to",
     "unknown_target": "it is not there any more",
 }
-# More different values of one thing than this, or one for each target, are told as a number.
+# More different values of one change than this, or one for each target, are told as a number.
 _MOST_PAIRS = 3
 
 
 @dataclass(frozen=True)
 class SheetLine:
-    """One thing that differs in the same way for `count` targets."""
+    """One change that is the same for `count` targets."""
 
     what: str
     before: str | None
@@ -41,7 +41,7 @@ class SheetLine:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class PreviewView:
     """A preview as it stands: `open`, `empty`, `expired`, `done` or `refused`. `typed` is the reason so far."""
 
     preview: Preview
@@ -51,7 +51,7 @@ class Sheet:
     fault: str | None = None
 
     @classmethod
-    def of(cls, preview: Preview, now: datetime) -> Sheet:
+    def of(cls, preview: Preview, now: datetime) -> PreviewView:
         """As the preview's own page shows it."""
         if preview.receipt:
             return cls(preview, preview.receipt, "done" if preview.receipt.is_done else "refused")
@@ -60,7 +60,7 @@ class Sheet:
         return cls(preview, None, "expired" if preview.expires_at <= now else "open")
 
     @classmethod
-    def after(cls, preview: Preview, receipt: Receipt, typed: str) -> Sheet:
+    def after(cls, preview: Preview, receipt: Receipt, typed: str) -> PreviewView:
         """As it stands right after somebody tried to execute it."""
         if receipt.code == "reason_too_short":
             return cls(preview, None, "open", typed, receipt.says)
@@ -79,12 +79,12 @@ class Sheet:
 
     @property
     def action(self) -> Action:
-        """Which verb."""
+        """Which action."""
         return ACTIONS[self.plan.action]
 
     @property
     def title(self) -> str:
-        """The verb and the number, or that nothing was done."""
+        """The action and the number, or that nothing was done."""
         if self.state == "refused" and self.receipt:
             return f"Nothing was done: {_REFUSALS.get(self.receipt.code or '', 'it was refused')}"
         if self.state == "expired":
@@ -95,7 +95,7 @@ class Sheet:
 
     @property
     def button(self) -> str:
-        """The verb and the number that it is really about."""
+        """The action and the number that it is really about."""
         return self._phrase([item.target for item in self.plan.items])
 
     @property
@@ -154,24 +154,26 @@ class Sheet:
 
     def is_payload(self, change: Change) -> bool:
         """Whether what had changed are the arguments of a cron entry, as JSON. No name of one has a space."""
-        return self.action.thing == "cron" and change.what.endswith(" args")
+        return self.action.domain == "cron" and change.what.endswith(" args")
 
     @property
     def again(self) -> tuple[str, Sequence[tuple[str, str]]]:
         """Where a new preview of the same comes from: an address, and the fields to send there."""
-        verb, names = self.action.verb, [_name(target) for target in self.plan.targets]
-        if self.action.thing == "job":
-            return url_for(f"opsjobs.jobs_{verb}"), [("job", name) for name in names]
+        short_name, names = self.action.short_name, [_name(target) for target in self.plan.targets]
+        if self.action.domain == "job":
+            return url_for(f"opsjobs.jobs_{short_name}"), [("job", name) for name in names]
         fields = [(key, _typed(value)) for key, value in self.plan.params.items()]
-        if self.action.thing == "limiter":
+        if self.action.domain == "limiter":
             limiter, partition = split_target(self.plan.targets[0])
-            place = url_for(f"opsjobs.limiter_{verb}", limiter=limiter, partition=partition)
+            place = url_for(f"opsjobs.limiter_{short_name}", limiter=limiter, partition=partition)
             return place, fields
-        return url_for(f"opsjobs.{self.action.thing}_{verb}", name=names[0]), fields
+        return url_for(f"opsjobs.{self.action.domain}_{short_name}", name=names[0]), fields
 
     def _phrase(self, targets: Sequence[str]) -> str:
-        thing = self.action.thing
-        about = f"{thing} {_name(targets[0])}" if len(targets) == 1 else f"{len(targets)} {thing}s"
+        domain = self.action.domain
+        about = (
+            f"{domain} {_name(targets[0])}" if len(targets) == 1 else f"{len(targets)} {domain}s"
+        )
         return _PHRASES.get(self.action.name, f"{self.action.title} {{}}").format(about)
 
 
@@ -182,13 +184,13 @@ def cut_reason(typed: str) -> str:
 
 def place(target: str) -> str:
     """The page of a target."""
-    thing, name = target.partition("/")[0], _name(target)
-    if thing == "job":
+    domain, name = target.partition("/")[0], _name(target)
+    if domain == "job":
         return url_for("opsjobs.job", job_id=name)
-    if thing == "limiter":
+    if domain == "limiter":
         limiter, partition = split_target(target)
         return url_for("opsjobs.limiter", limiter=limiter, partition=partition)
-    return url_for("opsjobs.cron_entry" if thing == "cron" else f"opsjobs.{thing}", name=name)
+    return url_for("opsjobs.cron_entry" if domain == "cron" else f"opsjobs.{domain}", name=name)
 
 
 def _typed(value: Any) -> str:

@@ -263,7 +263,7 @@ def heavy_busy(most: int) -> Problem:
     )
 
 
-def doorway_busy(says: str) -> Problem:
+def too_many_actions(says: str) -> Problem:
     """As many actions as this process allows at once are under way."""
     return Problem(
         503, "Too many at once", f"{says[:1].upper()}{says[1:]}.", "Wait a moment.", retry_after=2

@@ -13,7 +13,7 @@ from sqlalchemy import exc, func, select
 from sqlalchemy.orm import Session
 
 from ..db import connect_soon, forget_values, is_away, patience
-from ..errors import AuditUnwritable, DoorwayBusy, EngineUnavailable, SchemaAhead, SchemaBehind
+from ..errors import AuditUnwritable, EngineUnavailable, SchemaAhead, SchemaBehind, TooManyActions
 from . import _problems
 from ._host import host
 
@@ -63,9 +63,9 @@ def asking() -> Iterator[None]:
         raise _problems.schema_ahead(str(ahead)) from ahead
     except exc.TimeoutError as away:  # the pool's
         raise _problems.no_connection_left(host().settings.page_connections) from away
-    except DoorwayBusy as busy:
-        raise _problems.doorway_busy(str(busy)) from busy
-    except (EngineUnavailable, AuditUnwritable) as met:  # by the doorway, which says what
+    except TooManyActions as busy:
+        raise _problems.too_many_actions(str(busy)) from busy
+    except (EngineUnavailable, AuditUnwritable) as met:  # by an action, which says what
         raise _problems.not_now(str(met)) from met
     except (exc.DBAPIError, psycopg.Error) as error:
         found = _problem_of(error)

@@ -49,7 +49,7 @@ def show(why: Explanation | None, job: JobInFull, *, names_partition: bool) -> l
     shown = []
     for reason in why.reasons if why else ():
         action = None if reason.action in (None, "queue.set_window") else ACTIONS[reason.action]
-        if action is not None and action.thing == "limiter" and not names_partition:
+        if action is not None and action.domain == "limiter" and not names_partition:
             action = None if split_target(reason.target or "")[1] else action
         url = None if action is None else _url(action, reason, job)
         shown.append(ReasonView(reason, action, url, _place(reason, job)))
@@ -57,12 +57,12 @@ def show(why: Explanation | None, job: JobInFull, *, names_partition: bool) -> l
 
 
 def _url(action: Action, reason: Reason, job: JobInFull) -> str:
-    if action.thing == "limiter":
+    if action.domain == "limiter":
         limiter, partition = split_target(reason.target or "")
-        return url_for(f"opsjobs.limiter_{action.verb}", limiter=limiter, partition=partition)
-    if action.thing == "queue":
-        return url_for(f"opsjobs.queue_{action.verb}", name=job.queue)
-    return url_for(f"opsjobs.job_{action.verb}", job_id=job.id)
+        return url_for(f"opsjobs.limiter_{action.short_name}", limiter=limiter, partition=partition)
+    if action.domain == "queue":
+        return url_for(f"opsjobs.queue_{action.short_name}", name=job.queue)
+    return url_for(f"opsjobs.job_{action.short_name}", job_id=job.id)
 
 
 def _place(reason: Reason, job: JobInFull) -> tuple[str, str] | None:

@@ -26,10 +26,10 @@ from .views import (
     workers,
 )
 
-# A page answers GET with a document, a fragment GET with a part of one, a verb POST with a change or what is typed.
+# A page answers GET with a document, a fragment GET with a part of one, an action POST with a change or what is typed.
 # An asset is a file that is the same for everybody.
 # A file answers GET with rows to keep.
-Kind = Literal["page", "fragment", "verb", "file", "asset"]
+Kind = Literal["page", "fragment", "action", "file", "asset"]
 
 
 @dataclass(frozen=True)
@@ -47,30 +47,38 @@ class Url:
         """What it answers to; Flask adds HEAD to GET. Where nothing is, to everything: the answer is ours."""
         if self.endpoint == "missing":
             return ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-        return ("POST",) if self.kind == "verb" else ("GET",)
+        return ("POST",) if self.kind == "action" else ("GET",)
 
 
-def _verbs_of_jobs() -> Iterator[Url]:
-    """Each verb on the jobs picked in a list, and on one job."""
-    for action in (action for action in ACTIONS.values() if action.thing == "job"):
-        verb, needs = action.verb, action.permission
-        yield Url(f"/jobs/{verb}", f"jobs_{verb}", actions.on_picked(action), "verb", needs)
-        yield Url(f"/jobs/<job_id>/{verb}", f"job_{verb}", actions.on_job(action), "verb", needs)
+def _job_actions() -> Iterator[Url]:
+    """Each action on the jobs picked in a list, and on one job."""
+    for action in (action for action in ACTIONS.values() if action.domain == "job"):
+        short_name, needs = action.short_name, action.permission
+        yield Url(
+            f"/jobs/{short_name}", f"jobs_{short_name}", actions.on_picked(action), "action", needs
+        )
+        yield Url(
+            f"/jobs/<job_id>/{short_name}",
+            f"job_{short_name}",
+            actions.on_job(action),
+            "action",
+            needs,
+        )
 
 
-def _verbs_of(thing: str, place: str, **own: Callable[..., Any]) -> Iterator[Url]:
-    """Each verb on one thing that has a name; `place` is its page's, `own` the views of verbs that have one."""
-    for action in (action for action in ACTIONS.values() if action.thing == thing):
-        rule, endpoint = f"{place}/{action.verb}", f"{thing}_{action.verb}"
-        view = own.get(action.verb) or actions.on_named(action)
-        yield Url(rule, endpoint, view, "verb", action.permission)
+def _actions_of(domain: str, place: str, **own: Callable[..., Any]) -> Iterator[Url]:
+    """Each action on one subject that has a name; `place` is its page's, `own` the views of actions that have one."""
+    for action in (action for action in ACTIONS.values() if action.domain == domain):
+        rule, endpoint = f"{place}/{action.short_name}", f"{domain}_{action.short_name}"
+        view = own.get(action.short_name) or actions.on_named(action)
+        yield Url(rule, endpoint, view, "action", action.permission)
 
 
-def _verbs_of_limiters() -> Iterator[Url]:
-    """Each verb on a limiter, or on the partition of it that the address names."""
-    for action in (action for action in ACTIONS.values() if action.thing == "limiter"):
-        rule, endpoint = f"/limiters/<limiter>/{action.verb}", f"limiter_{action.verb}"
-        yield Url(rule, endpoint, actions.on_limiter(action), "verb", action.permission)
+def _limiter_actions() -> Iterator[Url]:
+    """Each action on a limiter, or on the partition of it that the address names."""
+    for action in (action for action in ACTIONS.values() if action.domain == "limiter"):
+        rule, endpoint = f"/limiters/<limiter>/{action.short_name}", f"limiter_{action.short_name}"
+        yield Url(rule, endpoint, actions.on_limiter(action), "action", action.permission)
 
 
 URLS = (
@@ -81,18 +89,18 @@ URLS = (
     Url("/jobs/suggest", "jobs_suggest", jobs.suggest, "fragment", "jobs.view"),
     Url("/jobs.csv", "jobs_csv", job_exports.csv, "file", "jobs.view"),
     Url("/jobs.ndjson", "jobs_ndjson", job_exports.ndjson, "file", "jobs.view"),
-    Url("/views", "view_save", saved_views.save, "verb", "jobs.view"),
-    Url("/views/<view_id>/delete", "view_delete", saved_views.delete, "verb", "jobs.view"),
+    Url("/views", "view_save", saved_views.save, "action", "jobs.view"),
+    Url("/views/<view_id>/delete", "view_delete", saved_views.delete, "action", "jobs.view"),
     Url("/jobs/<job_id>", "job", job.page, "page", "jobs.view"),
     Url("/jobs/<job_id>/live", "job_live", job.live, "fragment", "jobs.view"),
     Url("/jobs/<job_id>/raw", "job_raw", job.raw, "page", "jobs.view"),
-    *_verbs_of_jobs(),
+    *_job_actions(),
     Url("/queues", "queues", queues.page, "page", "queues.view"),
     Url("/queues/<path:name>", "queue", queues.queue_page, "page", "queues.view"),
     # A queue may be called live: what refreshes does not lie below its name.
     Url("/live/queues", "queues_live", queues.live, "fragment", "queues.view"),
     Url("/live/queues/<path:name>", "queue_live", queues.queue_live, "fragment", "queues.view"),
-    *_verbs_of("queue", "/queues/<path:name>"),
+    *_actions_of("queue", "/queues/<path:name>"),
     Url("/workers", "workers", workers.page, "page", "workers.view"),
     Url("/workers/live", "workers_live", workers.live, "fragment", "workers.view"),
     Url("/cron", "cron", cron.page, "page", "cron.view"),
@@ -102,11 +110,11 @@ URLS = (
     Url("/live/cron/<path:name>", "cron_entry_live", cron.entry_live, "fragment", "cron.view"),
     Url("/new/cron", "cron_new", cron.new, "page", "cron.create"),
     # Sent, not asked for: an address stands in logs, and what is typed may be what must not be kept.
-    Url("/new/cron/runs", "cron_new_runs", cron.new, "verb", "cron.create"),
-    Url("/new/cron/preview", "cron_make", cron.create, "verb", "cron.create"),
+    Url("/new/cron/runs", "cron_new_runs", cron.new, "action", "cron.create"),
+    Url("/new/cron/preview", "cron_make", cron.create, "action", "cron.create"),
     Url("/edit/cron/<path:name>", "cron_change", cron.edit, "page", "cron.edit"),
-    Url("/edit/cron/<path:name>/runs", "cron_change_runs", cron.edit, "verb", "cron.edit"),
-    *_verbs_of("cron", "/cron/<path:name>", edit=cron.change),
+    Url("/edit/cron/<path:name>/runs", "cron_change_runs", cron.edit, "action", "cron.edit"),
+    *_actions_of("cron", "/cron/<path:name>", edit=cron.change),
     Url("/limiters", "limiters", limiters.page, "page", "limiters.view"),
     Url("/live/limiters", "limiters_live", limiters.live, "fragment", "limiters.view"),
     # Its name has no slash; the reference of a partition is in the query string.
@@ -127,19 +135,23 @@ URLS = (
     ),
     # Sent, not asked for: a partition is a value of jobs' arguments.
     Url(
-        "/limiters/<limiter>/open", "limiter_open", limiters.open_partition, "verb", "limiters.view"
+        "/limiters/<limiter>/open",
+        "limiter_open",
+        limiters.open_partition,
+        "action",
+        "limiters.view",
     ),
-    *_verbs_of_limiters(),
+    *_limiter_actions(),
     Url("/audit", "audit", audit.page, "page", "audit.view"),
     Url("/audit/live", "audit_live", audit.live, "fragment", "audit.view"),
     Url("/audit.csv", "audit_csv", audit.csv, "file", "audit.view"),
     Url("/audit.ndjson", "audit_ndjson", audit.ndjson, "file", "audit.view"),
     Url("/audit/<int:sequence>", "audit_event", audit.event_page, "page", "audit.view"),
     Url("/previews/<int:preview_id>", "preview", previews.page, "page"),
-    Url("/previews/<int:preview_id>/execute", "preview_execute", previews.execute, "verb"),
+    Url("/previews/<int:preview_id>/execute", "preview_execute", previews.execute, "action"),
     Url("/help", "help", shell.help, "page"),
     Url("/jump", "jump", jobs.jump, "page", "jobs.view"),
-    Url("/display", "display", shell.display, "verb"),
+    Url("/display", "display", shell.display, "action"),
     Url("/static/<version>/<path:name>", "static", assets.asset, "asset"),
     Url("/<path:rest>", "missing", shell.missing, "page"),
 )

@@ -1,1 +1,1 @@
-"""Tests of what operators do, through the doorway."""
+"""Tests of what operators do."""

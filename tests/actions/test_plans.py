@@ -1,4 +1,4 @@
-"""Each statement of the doorway walks the index it names, on 50,000 rows."""
+"""Each statement of the actions walks the index it names, on 50,000 rows."""
 
 from __future__ import annotations
 

@@ -98,19 +98,20 @@ def test_a_cancel_against_the_finish(
 
 
 @pytest.mark.parametrize("time", TIMES)
-@pytest.mark.parametrize("verb", ["cancel", "discard"])
+@pytest.mark.parametrize("action", ["cancel", "discard"])
 def test_an_end_against_the_claim(
-    bench: Bench, make_bench: MakeBench, operator: Operator, reach: Reach, verb: str, time: int
+    bench: Bench, make_bench: MakeBench, operator: Operator, reach: Reach, action: str, time: int
 ) -> None:
     job_id = reach("queued")
     worker = make_bench()
     receipt, claimed = race(
-        lambda: operator.run(f"job.{verb}", [f"job/{job_id}"], **WHY), lambda: worker.claim(job_id)
+        lambda: operator.run(f"job.{action}", [f"job/{job_id}"], **WHY),
+        lambda: worker.claim(job_id),
     )
     job = bench.job(job_id)
     is_claimed = not hasattr(claimed, "reason")
     assert (job["state"] == "started") == is_claimed
-    if is_claimed and verb == "cancel":
+    if is_claimed and action == "cancel":
         assert job["cancel_requested_at"] is not None
     elif is_claimed:
         assert receipt.code == "illegal"

@@ -108,7 +108,7 @@ def test_an_exhausted_job_runs_again_on_a_real_worker(
     children.flask("opsjobs", "worker")
     job_id = enqueue(fail.options(max_attempts=1))
     wait_until(lambda: state_of(job_id) == "failed", 20)
-    # Redis is told by the doorway itself: no loop runs here.
+    # Redis is told by the action itself: no loop runs here.
     operator.retry(job_id, **WHY)
     attempts = "SELECT count(*) FROM opsjobs.attempts WHERE outcome = 'raised'"
     wait_until(lambda: rows(attempts) == [(2,)], 20, what="the second attempt")
@@ -147,7 +147,7 @@ _KILLED_BEFORE_EFFECTS = """
 import os, signal
 from flask_opsjobs import operator
 from tests.support.host import create_app
-operator.carry_out = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+operator.run_effects = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
 app = create_app()
 with app.app_context():
     door = operator.Operator(app.extensions["opsjobs"])

@@ -86,29 +86,29 @@ def test_one_that_backs_off_keeps_its_own(
     assert unique_locks(bench) == [(job_id, "ended")]
 
 
-@pytest.mark.parametrize("verb", ["retry", "run_again"])
+@pytest.mark.parametrize("action", ["retry", "run_again"])
 def test_one_whose_call_is_guarded_by_another_is_skipped(
-    bench: Bench, operator: Operator, once: Any, fail: Any, record_job: Any, verb: str
+    bench: Bench, operator: Operator, once: Any, fail: Any, record_job: Any, action: str
 ) -> None:
     task = once("ended")
     job_id = fail(task)
     other = record_job(task)
     before = bench.job(job_id)
-    receipt = operator.run(f"job.{verb}", [f"job/{job_id}"], **WHY)
+    receipt = operator.run(f"job.{action}", [f"job/{job_id}"], **WHY)
     assert (receipt.code, receipt.skipped[0].code) == ("illegal", "duplicate")
     assert f"job {other} holds the unique lock" in receipt.says
     assert bench.job(job_id) == before
     assert unique_locks(bench) == [(other, "ended")]
 
 
-@pytest.mark.parametrize("verb", ["retry", "run_again"])
+@pytest.mark.parametrize("action", ["retry", "run_again"])
 def test_of_two_of_the_same_call_in_one_plan_the_first_wins(
-    bench: Bench, operator: Operator, once: Any, fail: Any, verb: str
+    bench: Bench, operator: Operator, once: Any, fail: Any, action: str
 ) -> None:
     task = once("ended")
     one, two, other = fail(task), fail(task), fail(task, text="another call")
     targets = [f"job/{id}" for id in (two, one, other)]
-    receipt = operator.run(f"job.{verb}", targets, **WHY)
+    receipt = operator.run(f"job.{action}", targets, **WHY)
     assert [item.target for item in receipt.done] == [targets[0], targets[2]]
     assert [(skip.target, skip.code) for skip in receipt.skipped] == [(targets[1], "duplicate")]
     assert len(unique_locks(bench)) == 2
@@ -171,9 +171,9 @@ def test_a_deleted_job_may_leave_a_unique_lock_and_the_plan_says_so(
 
 
 @pytest.mark.parametrize("time", range(8))
-@pytest.mark.parametrize("verb", ["retry", "run_again"])
+@pytest.mark.parametrize("action", ["retry", "run_again"])
 def test_a_retry_against_an_enqueue_of_the_same_call(
-    app: Any, bench: Bench, operator: Operator, once: Any, fail: Any, verb: str, time: int
+    app: Any, bench: Bench, operator: Operator, once: Any, fail: Any, action: str, time: int
 ) -> None:
     task = once("ended")
     job_id = fail(task)
@@ -184,7 +184,9 @@ def test_a_retry_against_an_enqueue_of_the_same_call(
             app.extensions["sqlalchemy"].session.commit()
             return enqueued
 
-    receipt, enqueued = race(lambda: operator.run(f"job.{verb}", [f"job/{job_id}"], **WHY), enqueue)
+    receipt, enqueued = race(
+        lambda: operator.run(f"job.{action}", [f"job/{job_id}"], **WHY), enqueue
+    )
     assert enqueued.conflict == receipt.is_done
     assert len(unique_locks(bench)) == 1
     alive = bench.row("SELECT count(*) AS n FROM opsjobs.jobs WHERE state = 'available'")

@@ -50,7 +50,7 @@ def session(host: Host) -> Iterator[Session]:
 
 
 @pytest.fixture
-def verdict(
+def check(
     session: Session, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., ChainCheck]:
     """Verifies, three rows at a time."""
@@ -73,20 +73,20 @@ def tamper(append: Append, connection: Connection) -> Callable[..., None]:
     return tamper
 
 
-def test_an_empty_chain_is_intact(verdict: Callable[..., ChainCheck]) -> None:
-    found = verdict()
+def test_an_empty_chain_is_intact(check: Callable[..., ChainCheck]) -> None:
+    found = check()
     assert (found.state, found.rows, found.broken) == ("intact", 0, None)
 
 
 def test_an_untouched_chain_is_intact_to_its_head(
-    append: Append, verdict: Callable[..., ChainCheck], connection: Connection
+    append: Append, check: Callable[..., ChainCheck], connection: Connection
 ) -> None:
     awkward = {"n": [1e23, 1e-7, -0.0, 10**30, 1.0, True, None], "ü": "\U0001f600 \0", "e": {}}
     for number in range(8):
         append(before=awkward, after=number, reason=None, previewed_at=None, preview_id=None)
     connection.execute("SET timezone = 'Asia/Kolkata'")
     told: list[int] = []
-    found = verdict(after_batch=told.append)
+    found = check(after_batch=told.append)
     assert (found.state, found.rows, found.last, found.broken) == ("intact", 8, 8, None)
     assert told == [3, 6, 8]
     assert found.hash == connection.execute("SELECT hash FROM opsjobs.audit_head").fetchone()[0]
@@ -112,20 +112,20 @@ def test_an_untouched_chain_is_intact_to_its_head(
     ],
 )
 def test_a_changed_column_is_found(
-    column: str, value: str, tamper: Callable[..., None], verdict: Callable[..., ChainCheck]
+    column: str, value: str, tamper: Callable[..., None], check: Callable[..., ChainCheck]
 ) -> None:
     tamper(f"UPDATE opsjobs.audit_events SET {column} = {value} WHERE sequence = 5")
-    broken = verdict().broken
+    broken = check().broken
     assert broken is not None
     assert (broken.sequence, broken.code) == (5, "columns")
     assert column in broken.says
 
 
 def test_a_changed_outcome_is_found(
-    tamper: Callable[..., None], verdict: Callable[..., ChainCheck]
+    tamper: Callable[..., None], check: Callable[..., ChainCheck]
 ) -> None:
     tamper("UPDATE opsjobs.audit_events SET outcome = 'refused', code = 'x' WHERE sequence = 5")
-    broken = verdict().broken
+    broken = check().broken
     assert broken is not None
     assert (broken.sequence, broken.code) == (5, "columns")
 
@@ -165,17 +165,17 @@ def test_what_was_done_to_the_chain_is_found_where_it_was_done(
     sequence: int,
     code: str,
     tamper: Callable[..., None],
-    verdict: Callable[..., ChainCheck],
+    check: Callable[..., ChainCheck],
 ) -> None:
     tamper(statement)
-    found = verdict()
+    found = check()
     assert found.broken is not None
     assert (found.broken.sequence, found.broken.code) == (sequence, code)
     assert found.state == "broken"
 
 
 def test_the_table_takes_no_row_before_the_first(
-    append: Append, connection: Connection, verdict: Callable[..., ChainCheck]
+    append: Append, connection: Connection, check: Callable[..., ChainCheck]
 ) -> None:
     append()
     for sequence in (0, -1):
@@ -184,18 +184,18 @@ def test_the_table_takes_no_row_before_the_first(
                 "INSERT INTO opsjobs.audit_events SELECT"
                 f" (jsonb_populate_record(e, '{{\"sequence\": {sequence}}}')).* FROM opsjobs.audit_events e"
             )
-    assert verdict().outside == 0
+    assert check().outside == 0
 
 
 def test_every_row_outside_the_chain_is_counted(
-    tamper: Callable[..., None], verdict: Callable[..., ChainCheck]
+    tamper: Callable[..., None], check: Callable[..., ChainCheck]
 ) -> None:
     tamper(
         f"{_COPY} n{_COPIED}".replace(
             "e WHERE", "e, generate_series(-3, 12) AS n WHERE n NOT BETWEEN 1 AND 8 AND"
         )
     )
-    found = verdict()
+    found = check()
     assert found.outside == 8
     assert found.broken is not None
     assert found.broken.says.startswith(
@@ -215,17 +215,17 @@ def test_every_row_outside_the_chain_is_counted(
     ],
 )
 def test_of_a_row_right_behind_the_head_it_is_said_whether_it_is_genuine(
-    statement: str, said: str, tamper: Callable[..., None], verdict: Callable[..., ChainCheck]
+    statement: str, said: str, tamper: Callable[..., None], check: Callable[..., ChainCheck]
 ) -> None:
     tamper(statement)
-    broken = verdict().broken
+    broken = check().broken
     assert broken is not None
     assert broken.says.endswith(said)
 
 
 def test_the_documented_repair_of_a_head_that_was_set_back_keeps_the_true_decisions(
     tamper: Callable[..., None],
-    verdict: Callable[..., ChainCheck],
+    check: Callable[..., ChainCheck],
     append: Append,
     connection: Connection,
 ) -> None:
@@ -238,26 +238,26 @@ def test_the_documented_repair_of_a_head_that_was_set_back_keeps_the_true_decisi
     documented = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/audit.md").read_text(), re.S)
     (repair,) = [block for block in documented if block.startswith("UPDATE opsjobs.audit_head")]
     connection.execute(repair)
-    assert (verdict().state, verdict().rows, verdict().last) == ("intact", 8, 8)
+    assert (check().state, check().rows, check().last) == ("intact", 8, 8)
     assert append() == 9
-    assert verdict().state == "intact"
+    assert check().state == "intact"
 
 
 def test_two_rows_that_changed_places_are_found(
-    tamper: Callable[..., None], verdict: Callable[..., ChainCheck]
+    tamper: Callable[..., None], check: Callable[..., ChainCheck]
 ) -> None:
     tamper(
         "UPDATE opsjobs.audit_events SET sequence = 99 WHERE sequence = 5",
         "UPDATE opsjobs.audit_events SET sequence = 5 WHERE sequence = 6",
         "UPDATE opsjobs.audit_events SET sequence = 6 WHERE sequence = 99",
     )
-    broken = verdict().broken
+    broken = check().broken
     assert broken is not None
     assert broken.sequence == 5
 
 
 def test_a_hash_without_the_key_is_no_signature(
-    tamper: Callable[..., None], verdict: Callable[..., ChainCheck], connection: Connection
+    tamper: Callable[..., None], check: Callable[..., ChainCheck], connection: Connection
 ) -> None:
     """Who knows how it is done, but not SECRET_KEY, cannot write the end of the chain anew."""
     previous, text = connection.execute(
@@ -270,58 +270,58 @@ def test_a_hash_without_the_key_is_no_signature(
         f" hash = '\\x{hashed}' WHERE sequence = 8",
         f"UPDATE opsjobs.audit_head SET hash = '\\x{hashed}'",
     )
-    broken = verdict().broken
+    broken = check().broken
     assert broken is not None
     assert (broken.sequence, broken.code) == (8, "hash")
 
 
 def test_rows_taken_off_the_end_with_their_head_are_found_by_a_head_from_the_log_only(
-    tamper: Callable[..., None], verdict: Callable[..., ChainCheck], connection: Connection
+    tamper: Callable[..., None], check: Callable[..., ChainCheck], connection: Connection
 ) -> None:
     noted = {8: connection.execute("SELECT hash FROM opsjobs.audit_head").fetchone()[0]}
-    assert verdict(expected=noted).state == "intact"
+    assert check(expected=noted).state == "intact"
     tamper(
         "DELETE FROM opsjobs.audit_events WHERE sequence > 6",
         "UPDATE opsjobs.audit_head h SET sequence = e.sequence, hash = e.hash"
         " FROM opsjobs.audit_events e WHERE e.sequence = 6",
     )
-    assert verdict().state == "intact"  # nothing in the database says otherwise
-    broken = verdict(expected=noted).broken
+    assert check().state == "intact"  # nothing in the database says otherwise
+    broken = check(expected=noted).broken
     assert broken is not None
     assert (broken.sequence, broken.code) == (8, "missing")
 
 
 @pytest.mark.parametrize("first", [1, 5, 9])
 def test_a_row_must_still_have_the_hash_that_was_noted_wherever_it_begins(
-    first: int, tamper: Callable[..., None], verdict: Callable[..., ChainCheck]
+    first: int, tamper: Callable[..., None], check: Callable[..., ChainCheck]
 ) -> None:
-    broken = verdict(first=first, expected={4: b"another"}).broken
+    broken = check(first=first, expected={4: b"another"}).broken
     assert broken is not None
     assert (broken.sequence, broken.code) == (4, "expected")
-    broken = verdict(first=first, expected={9: b"another"}).broken
+    broken = check(first=first, expected={9: b"another"}).broken
     assert broken is not None
     assert (broken.sequence, broken.code) == (9, "missing")
 
 
 def test_rotated_keys_verify_as_long_as_they_are_given(
-    append: Append, verdict: Callable[..., ChainCheck], host: Host
+    append: Append, check: Callable[..., ChainCheck], host: Host
 ) -> None:
     old, new = host.secrets[0], b"the new one"
     append()
     append()
     host.secrets = (new, old)
     append()
-    assert verdict((new, old)).state == "intact"
-    lost = verdict((new,))
+    assert check((new, old)).state == "intact"
+    lost = check((new,))
     assert (lost.state, lost.unknown_rows, lost.unknown) == ("unverifiable", 2, (1, 2))
-    assert verdict((new,), first=3).state == "intact"
+    assert check((new,), first=3).state == "intact"
 
 
 @pytest.mark.parametrize(
     ("minutes", "state"), [(0, "intact"), (59, "intact"), (60, "intact"), (61, "broken")]
 )
 def test_an_old_key_signs_for_an_hour_after_the_first_row_of_a_newer_one(
-    minutes: int, state: str, append: Append, verdict: Callable[..., ChainCheck], host: Host
+    minutes: int, state: str, append: Append, check: Callable[..., ChainCheck], host: Host
 ) -> None:
     old, new = host.secrets[0], b"the new one"
     append()
@@ -330,7 +330,7 @@ def test_an_old_key_signs_for_an_hour_after_the_first_row_of_a_newer_one(
     append(at=PAUSED.at + timedelta(days=30, minutes=30))
     host.secrets = (old,)
     append(at=PAUSED.at + timedelta(days=30, minutes=minutes))
-    found = verdict((new, old))
+    found = check((new, old))
     assert found.state == state
     if found.broken is not None:
         assert (found.broken.sequence, found.broken.code) == (4, "old_key")
@@ -338,59 +338,59 @@ def test_an_old_key_signs_for_an_hour_after_the_first_row_of_a_newer_one(
             found.broken.says
         )
     # Without the newer key nothing is known of an order, and the rows in between cannot be verified.
-    assert verdict((old,)).state == "unverifiable"
+    assert check((old,)).state == "unverifiable"
 
 
 def test_the_order_of_keys_is_that_of_the_settings(
-    append: Append, verdict: Callable[..., ChainCheck], host: Host
+    append: Append, check: Callable[..., ChainCheck], host: Host
 ) -> None:
     """Three keys, each in its turn; in another order the same rows are broken."""
     keys = [b"one", b"two", b"three"]
     for day, key in enumerate(keys):
         host.secrets = (key,)
         append(at=PAUSED.at + timedelta(days=day))
-    assert verdict(tuple(reversed(keys))).state == "intact"
-    broken = verdict((b"one", b"two", b"three")).broken
+    assert check(tuple(reversed(keys))).state == "intact"
+    broken = check((b"one", b"two", b"three")).broken
     assert broken is not None
     assert (broken.sequence, broken.code) == (2, "old_key")
 
 
 def test_a_part_knows_the_key_and_the_time_of_the_row_before_it(
-    append: Append, verdict: Callable[..., ChainCheck], host: Host
+    append: Append, check: Callable[..., ChainCheck], host: Host
 ) -> None:
     old, new = host.secrets[0], b"the new one"
     host.secrets = (new,)
     append()
     host.secrets = (old,)
     append(at=PAUSED.at + timedelta(hours=2))
-    broken = verdict((new, old), first=2).broken
+    broken = check((new, old), first=2).broken
     assert broken is not None
     assert (broken.sequence, broken.code) == (2, "old_key")
 
 
 def test_a_row_whose_time_goes_back_by_more_than_a_minute_is_broken(
-    append: Append, verdict: Callable[..., ChainCheck], connection: Connection
+    append: Append, check: Callable[..., ChainCheck], connection: Connection
 ) -> None:
     append()
     append(at=PAUSED.at - timedelta(minutes=1))
-    assert verdict().state == "intact"
+    assert check().state == "intact"
     # `append` writes no such row by itself: the head that it looks at is changed.
     connection.execute("UPDATE opsjobs.audit_head SET at = NULL")
     append(at=PAUSED.at - timedelta(minutes=2, microseconds=1))
-    broken = verdict().broken
+    broken = check().broken
     assert broken is not None
     assert (broken.sequence, broken.code) == (3, "time")
 
 
 def test_a_clock_that_was_set_back_breaks_no_chain(
-    append: Append, verdict: Callable[..., ChainCheck], connection: Connection
+    append: Append, check: Callable[..., ChainCheck], connection: Connection
 ) -> None:
     append()
     for _ in range(3):
         append(at=PAUSED.at - timedelta(hours=1))
     times = connection.execute("SELECT at FROM opsjobs.audit_events ORDER BY sequence").fetchall()
     assert [PAUSED.at - at for (at,) in times] == [timedelta(minutes=n) for n in range(4)]
-    assert verdict().state == "intact"
+    assert check().state == "intact"
 
 
 def test_two_processes_rotate_the_key_and_verify(
@@ -415,21 +415,21 @@ def test_two_processes_rotate_the_key_and_verify(
 
 
 def test_of_a_row_whose_key_is_lost_the_place_and_the_columns_are_still_checked(
-    tamper: Callable[..., None], verdict: Callable[..., ChainCheck]
+    tamper: Callable[..., None], check: Callable[..., ChainCheck]
 ) -> None:
-    assert verdict((b"another",)).unknown_rows == 8
+    assert check((b"another",)).unknown_rows == 8
     tamper("UPDATE opsjobs.audit_events SET reason = 'another' WHERE sequence = 5")
-    found = verdict((b"another",))
+    found = check((b"another",))
     assert found.broken is not None
     assert found.broken.sequence == 5
     tamper("UPDATE opsjobs.audit_events SET canonical = 'no json' WHERE sequence = 2")
-    found = verdict((b"another",))
+    found = check((b"another",))
     assert found.broken is not None
     assert (found.broken.sequence, found.broken.code) == (2, "columns")
 
 
 def test_a_row_that_names_a_key_nobody_has_is_not_called_intact(
-    tamper: Callable[..., None], verdict: Callable[..., ChainCheck], connection: Connection
+    tamper: Callable[..., None], check: Callable[..., ChainCheck], connection: Connection
 ) -> None:
     """Text, columns and key changed together look like a lost key: it says so, of exactly that row."""
     (text,) = connection.execute(
@@ -440,32 +440,32 @@ def test_a_row_that_names_a_key_nobody_has_is_not_called_intact(
         f"UPDATE opsjobs.audit_events SET canonical = '{forged}', reason = 'another', key_id = 'feed'"
         " WHERE sequence = 5"
     )
-    found = verdict()
+    found = check()
     assert (found.state, found.unknown) == ("unverifiable", (5, 5))
 
 
 def test_a_part_begins_from_the_row_before_it(
-    tamper: Callable[..., None], verdict: Callable[..., ChainCheck]
+    tamper: Callable[..., None], check: Callable[..., ChainCheck]
 ) -> None:
     tamper("UPDATE opsjobs.audit_events SET reason = 'another' WHERE sequence = 2")
-    found = verdict(first=3)
+    found = check(first=3)
     assert (found.state, found.first, found.last) == ("intact", 3, 8)
     tamper("DELETE FROM opsjobs.audit_events WHERE sequence = 2")
-    assert verdict(first=3).broken is not None
-    assert verdict(first=9).state == "intact"
+    assert check(first=3).broken is not None
+    assert check(first=9).state == "intact"
 
 
 def test_what_is_appended_meanwhile_is_left_for_the_next_time(
-    append: Append, verdict: Callable[..., ChainCheck]
+    append: Append, check: Callable[..., ChainCheck]
 ) -> None:
     for _ in range(5):
         append()
-    found = verdict(after_batch=lambda sequence: append())
+    found = check(after_batch=lambda sequence: append())
     assert (found.state, found.last) == ("intact", 5)
 
 
 def test_memory_does_not_grow_with_the_chain(
-    append: Append, connection: Connection, verdict: Callable[..., ChainCheck], monkeypatch: Any
+    append: Append, connection: Connection, check: Callable[..., ChainCheck], monkeypatch: Any
 ) -> None:
     sizes: list[int] = []
     original = verify.queries.list_links
@@ -478,5 +478,5 @@ def test_memory_does_not_grow_with_the_chain(
     for _ in range(20):
         append()
     monkeypatch.setattr(verify.queries, "list_links", note)
-    assert verdict().rows == 20
+    assert check().rows == 20
     assert max(sizes) == 3

@@ -209,7 +209,7 @@ def test_a_job_at_work_is_stopped_from_the_workers_page(
     wait_until(lambda: running.state("started") == "canceled", 30, what="the job to be canceled")
 
 
-def test_a_denied_verb_is_disabled_and_refused(
+def test_a_denied_action_is_disabled_and_refused(
     page: Any, visit: Open, app: Flask, running: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visit("/jobs/{failed}")  # while it was still allowed
@@ -243,8 +243,8 @@ def test_the_same_without_javascript(page: Any, live_url: str, running: Site) ->
     assert page.inner_text("h1").startswith("Retry job")
     page.fill("#reason", REASON)
     page.click("button.main")
-    page.wait_for_selector("#sheet[data-done]")
-    page.click("#sheet .say a")
+    page.wait_for_selector("#dialog-page[data-done]")
+    page.click("#dialog-page .say a")
     assert REASON in page.inner_text("main")
     page.go_back()
     page.click("text=Go back")
@@ -256,7 +256,7 @@ def test_the_same_without_javascript(page: Any, live_url: str, running: Site) ->
     assert page.inner_text("h1") == "Cancel 2 jobs"
     page.fill("#reason", REASON)
     page.click("button:text('Cancel job')")
-    page.wait_for_selector("#sheet[data-done]")
+    page.wait_for_selector("#dialog-page[data-done]")
     assert running.state("nobody listens") == "canceled"
     page.goto("/ops/jobs/queues/default")
     page.fill("#window", "9")

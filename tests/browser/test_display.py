@@ -132,7 +132,7 @@ def test_paper_has_what_is_read_and_nothing_to_press(page: Any, running: Site) -
     _open(page, running, "/jobs/{failed}")
     assert page.is_visible("nav.side")
     page.emulate_media(media="print", color_scheme="dark")
-    for pressed in ("nav.side", ".prefs", ".top", ".head .acts", ".btn"):
+    for pressed in ("nav.side", ".prefs", ".top", ".head .actions", ".btn"):
         assert page.locator(f"{pressed}:visible").count() == 0, pressed
     assert page.is_visible(".err h2")
     assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"

@@ -74,8 +74,8 @@ def test_of_very_many_the_first_are_listed_and_that_is_said(
 
 
 def test_an_entry_is_paused_resumed_and_run(call: Any, hourly: None, bench: Bench) -> None:
-    for verb in ("pause", "resume", "run-now"):
-        done = call(verb, "note", *REASON)
+    for action in ("pause", "resume", "run-now"):
+        done = call(action, "note", *REASON)
         assert done.exit_code == 0, done.output
     found = bench.rows("SELECT action, via FROM opsjobs.audit_events ORDER BY sequence")
     assert [row["action"] for row in found] == ["cron.pause", "cron.resume", "cron.run_now"]

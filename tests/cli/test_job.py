@@ -69,13 +69,13 @@ def test_the_access_policy_is_not_asked(app: Flask, record_job: RecordJob, call:
 def test_too_many_actions_at_once_in_one_process_are_said_in_a_sentence(
     app: Flask, bench: Bench, record_job: RecordJob, call: Any
 ) -> None:
-    job_id, doorway = record_job(), app.extensions["opsjobs"].doorway
-    while doorway.enter():
+    job_id, limit = record_job(), app.extensions["opsjobs"].action_limit
+    while limit.enter():
         pass
     said = call("job", "cancel", job_id, *REASON)
     assert said.exit_code == 2
     assert "4 operators' actions are under way in this process" in said.output
-    doorway.leave()
+    limit.leave()
     assert call("job", "cancel", job_id, *REASON).exit_code == 0
     assert bench.row("SELECT count(*) AS n FROM opsjobs.audit_events")["n"] == 1
 
@@ -86,10 +86,10 @@ def test_a_dry_run_writes_nothing(
 ) -> None:
     action = ACTIONS[name]
     legal = record_job()
-    if action.sources == ACTIONS["job.delete"].sources or action.verb == "retry":
+    if action.sources == ACTIONS["job.delete"].sources or action.short_name == "retry":
         assert call("job", "discard", legal, *REASON).exit_code == 0
     before = {table: bench.rows(f"SELECT * FROM opsjobs.{table}") for table in TABLES}
-    asked = call("job", action.verb.replace("_", "-"), legal, 99, "--dry-run")
+    asked = call("job", action.short_name.replace("_", "-"), legal, 99, "--dry-run")
     assert asked.exit_code == 3, asked.output
     assert asked.output.startswith(f"{action.title}: 1 of 2 can be done\n")
     assert "  job/99  skipped, not_found: there is no job 99" in asked.output

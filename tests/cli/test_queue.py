@@ -26,10 +26,10 @@ def call(app: Flask, record_job: Callable[..., int]) -> Callable[..., Result]:
 
 
 def test_a_queue_is_paused_drained_and_resumed(bench: Bench, call: Any) -> None:
-    for verb in ("drain", "pause", "resume"):
-        done = call(verb, "default", *REASON)
+    for action in ("drain", "pause", "resume"):
+        done = call(action, "default", *REASON)
         assert done.exit_code == 0, done.output
-        assert done.output.startswith(f"{verb.capitalize()} queue default: done\n")
+        assert done.output.startswith(f"{action.capitalize()} queue default: done\n")
     found = bench.rows("SELECT action, via FROM opsjobs.audit_events ORDER BY sequence")
     assert [row["action"] for row in found] == ["queue.drain", "queue.pause", "queue.resume"]
     assert {row["via"] for row in found} == {"cli"}

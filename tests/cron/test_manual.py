@@ -29,10 +29,10 @@ def once(opsjobs: OpsJobs, scheduler: Scheduler) -> Scheduler:
     return scheduler
 
 
-def run(host: Host, verb: str, minutes: int, *names: str, **params: Any) -> Receipt:
+def run(host: Host, action: str, minutes: int, *names: str, **params: Any) -> Receipt:
     targets = [f"cron/{name}" for name in names or ("once",)]
     now = START + minutes * MINUTE
-    return Operator(host).run(f"cron.{verb}", targets, params=params, now=now, **WHY)
+    return Operator(host).run(f"cron.{action}", targets, params=params, now=now, **WHY)
 
 
 def test_a_unique_call_that_is_there_is_not_called_done(

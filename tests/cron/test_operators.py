@@ -24,8 +24,8 @@ ENTRY = {
 }  # fmt: skip
 
 
-def act(host: Host, verb: str, name: str = "sync", what: Any = None) -> Receipt:
-    return Operator(host)._must(f"cron.{verb}", [f"cron/{name}"], WHY, what)
+def run_action(host: Host, action: str, name: str = "sync", what: Any = None) -> Receipt:
+    return Operator(host)._must(f"cron.{action}", [f"cron/{name}"], WHY, what)
 
 
 def test_of_two_operators_one_creates_and_the_other_is_told(
@@ -33,7 +33,7 @@ def test_of_two_operators_one_creates_and_the_other_is_told(
 ) -> None:
     other = {**ENTRY, "expression": "@daily"}
     answers = race(
-        *[lambda what=what: act(host, "create", "mine", what) for what in (ENTRY, other)]
+        *[lambda what=what: run_action(host, "create", "mine", what) for what in (ENTRY, other)]
     )
     done = [answer for answer in answers if isinstance(answer, Receipt)]
     refused = [answer for answer in answers if isinstance(answer, ActionRefused)]
@@ -51,7 +51,7 @@ def test_a_pause_that_nobody_looked_at_is_all_paused(
     scheduler = every_ten()
     pause = "UPDATE opsjobs.cron_entries SET is_paused = true, paused_at = %s, paused_by = 'ops', paused_reason = 'x'"
     scheduler.bench.connection.execute(pause, [START])
-    act(host, "resume")
+    run_action(host, "resume")
     slots = scheduler.slots()
     assert {result for _, result, _ in slots} == {"paused"}
     number = sum(count for _, _, count in slots)
@@ -67,7 +67,7 @@ def test_a_pause_decides_what_came_before_it(
     """Also when this process does not know the task: afterwards it would look like a slot of the pause."""
     scheduler = every_ten()
     opsjobs.tasks.pop("sync")
-    act(host, "pause")
+    run_action(host, "pause")
     slots = scheduler.slots()
     assert {result for _, result, _ in slots} == {"missed"}
     entry = scheduler.entry()
@@ -80,7 +80,7 @@ def test_an_operator_and_the_loop_at_once_decide_a_slot_once(
 ) -> None:
     scheduler = every_ten(overlap="allow", catch_up=3)
     now = datetime.now(UTC)
-    answers = race(lambda: scheduler.look(now), lambda: act(host, "run_now"))
+    answers = race(lambda: scheduler.look(now), lambda: run_action(host, "run_now"))
     assert not any(isinstance(answer, Exception) for answer in answers), answers
     results = [
         row["result"] for row in scheduler.bench.rows("SELECT result FROM opsjobs.cron_slots")
@@ -90,8 +90,8 @@ def test_an_operator_and_the_loop_at_once_decide_a_slot_once(
     assert len(scheduler.jobs()) == len(results) - results.count("missed")
 
 
-def run(host: Host, verb: str, now: datetime, params: Any = None, name: str = "mine") -> Receipt:
-    return Operator(host).run(f"cron.{verb}", [f"cron/{name}"], params=params, now=now, **WHY)
+def run(host: Host, action: str, now: datetime, params: Any = None, name: str = "mine") -> Receipt:
+    return Operator(host).run(f"cron.{action}", [f"cron/{name}"], params=params, now=now, **WHY)
 
 
 def test_what_came_before_an_entry_is_deleted_has_its_result(
@@ -161,6 +161,6 @@ def test_what_code_no_longer_declares_keeps_its_name_and_says_so(
     opsjobs.cron_entries.clear()
     Scheduler(scheduler.bench, "new").look(START)
     with pytest.raises(ActionRefused, match="which declares it no longer"):
-        act(host, "delete")
+        run_action(host, "delete")
     with pytest.raises(ActionRefused, match="retired: take another name"):
-        act(host, "create", "sync", ENTRY)
+        run_action(host, "create", "sync", ENTRY)

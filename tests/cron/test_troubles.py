@@ -105,9 +105,9 @@ def test_code_gives_an_entry_whose_zone_has_vanished_another(
     assert scheduler.slots("moved") == [("12:20", "ran", 1)]
 
 
-@pytest.mark.parametrize("verb", ["pause", "run_now", "catch_up", "edit", "delete"])
+@pytest.mark.parametrize("action", ["pause", "run_now", "catch_up", "edit", "delete"])
 def test_an_operator_may_act_on_an_entry_whose_zone_has_vanished(
-    opsjobs: OpsJobs, scheduler: Scheduler, verb: str
+    opsjobs: OpsJobs, scheduler: Scheduler, action: str
 ) -> None:
     declare(opsjobs, "own")
     opsjobs.cron_entries.clear()
@@ -119,9 +119,9 @@ def test_an_operator_may_act_on_an_entry_whose_zone_has_vanished(
     operator.run("cron.create", ["cron/own"], params=what, now=START, **why)
     scheduler.look(START + 125 * MINUTE)
     bench.connection.execute("UPDATE opsjobs.cron_entries SET zone = 'Gone/Zone'")
-    params = {"catch_up": {"count": 1}, "edit": what}.get(verb)
+    params = {"catch_up": {"count": 1}, "edit": what}.get(action)
     now = START + 200 * MINUTE
-    receipt = operator.run(f"cron.{verb}", ["cron/own"], params=params, now=now, **why)
+    receipt = operator.run(f"cron.{action}", ["cron/own"], params=params, now=now, **why)
     assert receipt.is_done
 
 

@@ -34,18 +34,18 @@ def rescue(bench: Bench, _job_id: int) -> None:
     endings.rescue(bench.connection, [bench.worker_id], now, "vanished")
 
 
-def operate(verb: str) -> Callable[[Bench, int], Any]:
+def operate(action: str) -> Callable[[Bench, int], Any]:
     def act(bench: Bench, job_id: int) -> None:
         Operator(bench.host).run(
-            f"job.{verb}", [f"job/{job_id}"], actor="anna", reason="it is a test"
+            f"job.{action}", [f"job/{job_id}"], actor="anna", reason="it is a test"
         )
 
     return act
 
 
 # The arrows that have a writer; release has none yet. An operator's delete and run_again, and a cancel of what runs, do
-# not move the job: tests/actions/test_verbs.py has them.
-VERBS: dict[str, Callable[[Bench, int], Any]] = {
+# not move the job: tests/actions/test_every_action.py has them.
+ACTIONS_BY_NAME: dict[str, Callable[[Bench, int], Any]] = {
     "stage": stage,
     "dispatch": lambda bench, _job_id: bench.dispatch(),
     "claim": lambda bench, job_id: bench.claim(job_id),
@@ -56,7 +56,7 @@ VERBS: dict[str, Callable[[Bench, int], Any]] = {
     "hand_back": lambda bench, job_id: bench.record(job_id, 1, REFUSED),
     "expire": expire,
     "rescue": rescue,
-    **{verb: operate(verb) for verb in ("cancel", "discard", "retry")},
+    **{action: operate(action) for action in ("cancel", "discard", "retry")},
 }
 
 
@@ -77,19 +77,19 @@ def put(bench: Bench, job_id: int, state: str) -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("action", ACTIONS_BY_NAME)
 def test_each_arrow_leaves_only_its_sources(
-    bench: Bench, record_job: RecordJob, verb: str, state: str
+    bench: Bench, record_job: RecordJob, action: str, state: str
 ) -> None:
     job_id = record_job(deadline=timedelta(days=1))
     put(bench, job_id, state)
     before = bench.job(job_id)
-    VERBS[verb](bench, job_id)
+    ACTIONS_BY_NAME[action](bench, job_id)
     after = bench.job(job_id)
-    if (verb, state) == ("cancel", "started"):
+    if (action, state) == ("cancel", "started"):
         assert (after["state"], after["cancel_requested_by"]) == ("started", "anna")
-    elif state in sources_of(verb):
-        (arrow,) = [arrow for arrow in ARROWS if arrow.name == verb]
+    elif state in sources_of(action):
+        (arrow,) = [arrow for arrow in ARROWS if arrow.name == action]
         assert after["state"] in arrow.targets
     else:
         assert after == before

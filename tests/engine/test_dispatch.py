@@ -171,7 +171,7 @@ def test_a_window_that_an_operator_set_wins_over_the_hosts(
 ) -> None:
     for _ in range(3):
         record_job()
-    # Written directly: the operator's verb comes with the doorway.
+    # Written directly: no operator's action is needed here.
     bench.connection.execute(
         "INSERT INTO opsjobs.queues (name, window_size, created_at) VALUES ('default', 1, clock_timestamp())"
     )

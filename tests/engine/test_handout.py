@@ -51,13 +51,13 @@ def test_a_job_is_born_queued_when_the_window_has_room(site: Any, redis_client: 
     ]
 
 
-@pytest.mark.parametrize("verb", ["pause", "drain"])
+@pytest.mark.parametrize("action", ["pause", "drain"])
 def test_no_job_is_born_queued_in_a_queue_that_was_stopped_since_its_room_was_seen(
-    site: Any, redis_client: Redis, verb: str
+    site: Any, redis_client: Redis, action: str
 ) -> None:
     enqueue(add, a=1, b=1)
     stopped = {"actor": "ops-demo", "reason": "the relay is down"}
-    assert getattr(Operator(site.extensions["opsjobs"]), verb)("default", **stopped).is_done
+    assert getattr(Operator(site.extensions["opsjobs"]), action)("default", **stopped).is_done
     waiting = add.enqueue(a=2, b=2)
     host_db.session.commit()
     assert (waiting.state, state_of(waiting.id)) == ("available", "available")

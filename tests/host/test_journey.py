@@ -93,13 +93,13 @@ def failed_for_want_of_its_invoice(shop: ModuleType, db: Any, invoice_id: int) -
 
 def give_reason(page: Any, reason: str) -> None:
     """Fill in the reason of the preview that is open, and carry it out."""
-    page.fill("#sheet #reason", reason)
-    page.click("#sheet .foot .btn.main")
+    page.fill("#dialog-page #reason", reason)
+    page.click("#dialog-page .foot .btn.main")
 
 
 def audit_row_of_what_was_done(page: Any) -> str:
     """Wait for the receipt, said in place or on its own page; the address of its audit row."""
-    link = page.locator("#toast a:has-text('Audit'), #sheet[data-done] a:has-text('Audit')")
+    link = page.locator("#toast a:has-text('Audit'), #dialog-page[data-done] a:has-text('Audit')")
     link.wait_for()
     return str(link.get_attribute("href"))
 
@@ -125,8 +125,8 @@ def test_a_failed_job_is_found_retried_and_seen_in_the_audit(
     assert "invoice 771 does not exist" in page.inner_text("main")
 
     page.click("main button >> text=/^Retry/")
-    page.wait_for_selector("#sheet #reason")
-    assert "available" in page.inner_text("#sheet table.diff")
+    page.wait_for_selector("#dialog-page #reason")
+    assert "available" in page.inner_text("#dialog-page table.diff")
     give_reason(page, REASON)
     audited = audit_row_of_what_was_done(page)
     wait_until(lambda: state(db, job_id) == "finished", 30, what="the job to finish")
@@ -183,9 +183,9 @@ def test_a_bulk_discard_leaves_out_what_cannot_be(
     for job_id in (*ended, *waiting):
         page.check(f"input[name=job][value='{job_id}']")
     page.click(".bulk button >> text=/^Discard/")
-    page.wait_for_selector("#sheet #reason")
-    assert page.inner_text("#sheet .foot .btn.main") == "Discard 3 jobs"
-    assert "2 are skipped" in page.inner_text("#sheet #sheet-skip")
+    page.wait_for_selector("#dialog-page #reason")
+    assert page.inner_text("#dialog-page .foot .btn.main") == "Discard 3 jobs"
+    assert "2 are skipped" in page.inner_text("#dialog-page #preview-skipped")
     give_reason(page, "Nobody needs these avatars")
     audit_row_of_what_was_done(page)
     assert {state(db, job_id) for job_id in waiting} == {"failed"}
@@ -201,12 +201,12 @@ def test_a_preview_that_drifted_is_refused_and_keeps_the_reason(
     page = open_as("ops-demo", javascript=javascript)
     page.goto(f"/ops/jobs/jobs/{job.id}")
     page.click("main button >> text=/^Discard/")
-    page.wait_for_selector("#sheet #reason")
-    doorway = Operator(app.extensions["opsjobs"])
-    doorway.run("job.cancel", [f"job/{job.id}"], actor="admin", reason="Somebody was quicker")
+    page.wait_for_selector("#dialog-page #reason")
+    operator = Operator(app.extensions["opsjobs"])
+    operator.run("job.cancel", [f"job/{job.id}"], actor="admin", reason="Somebody was quicker")
     give_reason(page, "A reason that took a while to write")
-    page.wait_for_selector("#sheet #sheet-drift")
-    drift = page.inner_text("#sheet")
+    page.wait_for_selector("#dialog-page #preview-drift")
+    drift = page.inner_text("#dialog-page")
     assert "scheduled" in drift
     assert "canceled" in drift
     assert page.input_value("#kept") == "A reason that took a while to write"
@@ -261,7 +261,7 @@ def test_nightly_sync_is_paused_resumed_run_manually_and_found_in_the_audit(
         ("Run now…", "Copy what the night has missed, OPS-311"),
     ):
         page.goto("/ops/jobs/cron/nightly_sync")
-        page.click(f".head .acts button:has-text('{button}')")
+        page.click(f".head .actions button:has-text('{button}')")
         give_reason(page, reason)
         rows.append(audit_row_of_what_was_done(page))
         if button == "Pause…":

@@ -15,8 +15,8 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.lifeline import workers
 from flask_opsjobs.lifeline.watch import watch
 from flask_opsjobs.overview.badges import find_badges
+from flask_opsjobs.overview.headline import find_wrong
 from flask_opsjobs.overview.queries import find_overview
-from flask_opsjobs.overview.verdict import judge
 from tests.support.engine import Bench
 from tests.web.every import soup
 
@@ -83,7 +83,7 @@ def _moment_without_worker(bench: Bench, host: Host) -> datetime | None:
     """Since when the overview says that the queue has due jobs and no live worker."""
     now = read_clock(bench.connection)
     with Session(host.engine) as session:
-        wrong = judge(find_overview(session, now, host.settings.late_seconds))
+        wrong = find_wrong(find_overview(session, now, host.settings.late_seconds))
     (one,) = [one for one in wrong if "no live worker" in one.fact]
     return one.since
 

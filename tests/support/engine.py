@@ -88,19 +88,19 @@ class Bench:
         self.connection.close()
 
 
-def race(*acts: Callable[[], Any]) -> list[Any]:
+def race(*calls: Callable[[], Any]) -> list[Any]:
     """Run all at the same moment in threads; what each returned, or the exception that it raised."""
-    barrier = threading.Barrier(len(acts))
-    answers: list[Any] = [None] * len(acts)
+    barrier = threading.Barrier(len(calls))
+    answers: list[Any] = [None] * len(calls)
 
-    def run(index: int, act: Callable[[], Any]) -> None:
+    def run(index: int, call: Callable[[], Any]) -> None:
         barrier.wait()
         try:
-            answers[index] = act()
+            answers[index] = call()
         except Exception as error:
             answers[index] = error
 
-    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(acts)]
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(calls)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -98,7 +98,7 @@ _AUDIT = (
 def asks(known: Known) -> Iterator[Ask]:
     """All that is measured, in the order of the table of URLs."""
     for url in URLS:
-        if url.kind not in ("verb", "asset"):
+        if url.kind not in ("action", "asset"):
             yield from _asks(url, known)
 
 

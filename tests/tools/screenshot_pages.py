@@ -83,7 +83,7 @@ def _await(page: Any, address: str, link: str, longer: int = 0) -> None:
 
 def _press(page: Any, button: str) -> None:
     page.get_by_role("button", name=button, exact=True).first.click()
-    page.wait_for_selector("dialog[open] .sheet")
+    page.wait_for_selector("dialog[open] .dialog-page")
 
 
 def _carry_out(page: Any, reason: str) -> None:

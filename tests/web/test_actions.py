@@ -1,4 +1,4 @@
-"""Verbs on the pages: a plan is previewed, gets a reason, and is done or refused, with and without a script."""
+"""Actions on the pages: a plan is previewed, gets a reason, and is done or refused, with and without a script."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.web.every import soup
 from tests.web.rows import ago, make_job, make_loops
 
 REASON = "the vendor answers again, OPS-2291"
-JOB_ACTIONS = [action for action in ACTIONS.values() if action.thing == "job"]
+JOB_ACTIONS = [action for action in ACTIONS.values() if action.domain == "job"]
 BACK = "/ops/jobs/jobs?state=failed"
 
 Post = Callable[..., Any]
@@ -47,7 +47,7 @@ def post(client: FlaskClient) -> Post:
 
 @pytest.fixture
 def preview(client: FlaskClient, post: Post) -> Callable[..., str]:
-    """Starts a verb; the path of its preview below the prefix."""
+    """Starts an action; the path of its preview below the prefix."""
 
     def preview(path: str, **data: Any) -> str:
         location: str = post(path, 303, **data).location
@@ -56,22 +56,22 @@ def preview(client: FlaskClient, post: Post) -> Callable[..., str]:
     return preview
 
 
-def _sheet(response: Any) -> Any:
-    return soup(response.text).find(id="sheet")
+def _dialog_page(response: Any) -> Any:
+    return soup(response.text).find(id="dialog-page")
 
 
 def _words(response: Any) -> str:
-    return " ".join(_sheet(response).text.split())
+    return " ".join(_dialog_page(response).text.split())
 
 
 def _buttons(response: Any) -> list[str]:
-    """What the form of the sheet may be sent by."""
-    return [button.text for button in _sheet(response).select("form button")]
+    """What the form of the preview may be sent by."""
+    return [button.text for button in _dialog_page(response).select("form button")]
 
 
 def _sent(response: Any) -> tuple[str, dict[str, str]]:
-    """Where the sheet's form goes, and what it holds."""
-    form = _sheet(response).form
+    """Where the preview's form goes, and what it holds."""
+    form = _dialog_page(response).form
     held = {str(field["name"]): str(field.get("value", "")) for field in form.select("[name]")}
     if form.textarea is not None:
         held["reason"] = form.textarea.text
@@ -108,8 +108,8 @@ def test_a_preview_says_all_before_anything_is_done(
     assert "At least 8 characters." in words
     assert "For tester only, good until" in words
     assert tree.select_one("textarea[name=reason]")["minlength"] == "8"
-    assert [b.text for b in tree.select("#sheet button")] == [f"Retry job {failed.id}"]
-    assert tree.select_one("#sheet a[data-close]")["href"] == BACK
+    assert [b.text for b in tree.select("#dialog-page button")] == [f"Retry job {failed.id}"]
+    assert tree.select_one("#dialog-page a[data-close]")["href"] == BACK
     assert _state(session, failed) == "failed"
 
 
@@ -121,20 +121,20 @@ def test_a_plain_form_is_led_to_its_receipt(
     receipt = post(url, 303, **form | {"reason": REASON}).location.removeprefix("/ops/jobs")
     assert _state(session, failed) != "failed"
     page = get(receipt)
-    (audit,) = _sheet(page).select("a[href^='/ops/jobs/audit/']")
+    (audit,) = _dialog_page(page).select("a[href^='/ops/jobs/audit/']")
     assert REASON in get(str(audit["href"]).removeprefix("/ops/jobs")).text
-    assert _sheet(page).select_one("a[data-close]")["href"] == BACK
-    assert not _sheet(page).select("textarea, .foot button")
+    assert _dialog_page(page).select_one("a[data-close]")["href"] == BACK
+    assert not _dialog_page(page).select("textarea, .foot button")
 
 
-def test_a_script_gets_the_changed_sheet_alone(
+def test_a_script_gets_the_changed_preview_alone(
     get: Any, post: Post, preview: Any, failed: Job
 ) -> None:
     url, form = _sent(get(preview(f"/jobs/{failed.id}/retry")))
     response = post(url, 200, script=True, **form | {"reason": REASON})
     assert "<!doctype" not in response.text
-    assert _sheet(response).has_attr("data-done")
-    assert _sheet(response).select("[data-toast] a")
+    assert _dialog_page(response).has_attr("data-done")
+    assert _dialog_page(response).select("[data-toast] a")
 
 
 def test_after_a_decision_the_next_poll_has_the_true_badge(
@@ -159,8 +159,8 @@ def test_a_reason_that_is_none_is_asked_for_again(
     url, form = _sent(get(path))
     for script in (False, True):
         response = post(url, 422, script=script, **form | {"reason": reason})
-        assert _sheet(response).select_one("textarea").text.strip() == reason.strip()[:2_000]
-        assert _sheet(response).select_one("[aria-invalid]")
+        assert _dialog_page(response).select_one("textarea").text.strip() == reason.strip()[:2_000]
+        assert _dialog_page(response).select_one("[aria-invalid]")
         assert "2,000 characters" in _words(response) or "8 characters" in _words(response)
     assert _state(session, failed) == "failed"
     post(url, 303, **_sent(response)[1] | {"reason": REASON})  # the same token is still good
@@ -176,9 +176,9 @@ def test_no_answer_to_a_long_reason_repeats_it(
         response = post(url, 422, script=script, **form | {"reason": reason})
         assert len(response.text) < 20_000
         assert "the field keeps the first 2,000 of 60,000" in _words(response)
-    started = post(f"/jobs/{failed.id}/retry", 200, reason=reason)  # as a refused sheet asks anew
+    started = post(f"/jobs/{failed.id}/retry", 200, reason=reason)  # as a refused preview asks anew
     assert len(started.text) < 20_000
-    assert _sheet(started).select_one("textarea").text.strip() == reason[:2_000]
+    assert _dialog_page(started).select_one("textarea").text.strip() == reason[:2_000]
 
 
 def test_a_reason_of_100_kilobytes_is_refused_unread(
@@ -198,7 +198,7 @@ def test_what_has_drifted_is_said_and_a_new_preview_is_one_click_away(
     Operator(host).run("job.cancel", [f"job/{failed.id}"], actor="l.brandt", reason=REASON)
     response = post(url, 409, **form | {"reason": REASON})
     assert soup(response.text).h1.text == "Nothing was done: something has changed"
-    cells = [td.text.strip() for td in _sheet(response).select("tbody td")]
+    cells = [td.text.strip() for td in _dialog_page(response).select("tbody td")]
     assert {"failed", "canceled"} <= set(cells)
     again, held = _sent(response)
     assert held["reason"] == REASON
@@ -268,7 +268,7 @@ def test_two_hundred_posts_of_a_person_without_any_permission_write_no_audit(
     assert _state(session, failed) == "failed"
 
 
-def test_150_posts_at_once_open_as_many_connections_as_the_doorway_has(
+def test_150_posts_at_once_open_as_many_connections_as_actions_are_allowed(
     app: Flask, get: Any, preview: Any, failed: Job, host: Host, session: Session
 ) -> None:
     url, form = _sent(get(preview(f"/jobs/{failed.id}/retry")))
@@ -315,7 +315,7 @@ def test_what_somebody_else_holds_is_said_so(
     session.rollback()
 
 
-def test_a_denied_verb_names_its_permission_and_makes_no_preview(
+def test_a_denied_action_names_its_permission_and_makes_no_preview(
     get: Any, post: Post, failed: Job, access: Access, session: Session
 ) -> None:
     access.held -= {"job.delete"}
@@ -364,14 +364,14 @@ def test_a_preview_that_is_none_is_not_found(path: str, get: Any, post: Post) ->
     assert post(f"/previews/{path}/execute", 404, reason=REASON, token="x")
 
 
-@pytest.mark.parametrize("action", JOB_ACTIONS, ids=lambda action: action.verb)
+@pytest.mark.parametrize("action", JOB_ACTIONS, ids=lambda action: action.short_name)
 @pytest.mark.parametrize("state", STATES)
-def test_every_verb_in_every_state_has_a_button_or_says_why_not(
+def test_every_action_in_every_state_has_a_button_or_says_why_not(
     state: str, action: Any, get: Any, preview: Any, session: Session
 ) -> None:
     job = make_job(session, state)
     session.commit()
-    page = get(preview(f"/jobs/{job.id}/{action.verb}"))
+    page = get(preview(f"/jobs/{job.id}/{action.short_name}"))
     buttons = _buttons(page)
     if state in action.sources:
         assert len(buttons) == 1
@@ -398,8 +398,8 @@ def test_many_are_told_once_and_the_skipped_with_their_reason(
     session.commit()
     page = get(preview("/jobs/retry", job=[str(job.id) for job in fit + odd]))
     assert soup(page.text).h1.text == "Retry 8 jobs"
-    assert _sheet(page).button.text == "Retry 5 jobs"
-    states = _sheet(page).select_one("table.diff tbody tr")
+    assert _dialog_page(page).button.text == "Retry 5 jobs"
+    states = _dialog_page(page).select_one("table.diff tbody tr")
     assert [cell.text.strip() for cell in states.find_all(["th", "td"])][:3] == [
         "state",
         "5",
@@ -407,7 +407,7 @@ def test_many_are_told_once_and_the_skipped_with_their_reason(
     ]
     skipped = [
         " ".join(row.text.split())
-        for row in _sheet(page).select("section[aria-labelledby=sheet-skip] tbody tr")
+        for row in _dialog_page(page).select("section[aria-labelledby=preview-skipped] tbody tr")
     ]
     assert sorted(skipped) == [
         f"1 it is queued: {odd[2].id} illegal",
@@ -463,15 +463,15 @@ def test_the_way_back_is_a_page_of_ours(
     headers = {"Sec-Fetch-Site": "same-origin", "Referer": referrer}
     made = client.post(f"/ops/jobs/jobs/{failed.id}/retry", data={"back": back}, headers=headers)
     page = client.get(made.location)
-    assert _sheet(page).select_one("a[data-close]")["href"] == found
+    assert _dialog_page(page).select_one("a[data-close]")["href"] == found
     evil = client.get(made.location.partition("?")[0] + "?back=https://evil.example/")
-    assert _sheet(evil).select_one("a[data-close]")["href"] == "/ops/jobs"
+    assert _dialog_page(evil).select_one("a[data-close]")["href"] == "/ops/jobs"
 
 
 # --- what stands in the way
 
 
-def test_a_verb_without_a_database_says_so(make_app: Callable[..., Flask]) -> None:
+def test_an_action_without_a_database_says_so(make_app: Callable[..., Flask]) -> None:
     app = make_app(SQLALCHEMY_DATABASE_URI="postgresql+psycopg://nobody@127.0.0.1:1/nothing")
     client = app.test_client()
     for path in ("/jobs/1/retry", "/previews/1/execute"):
@@ -480,7 +480,7 @@ def test_a_verb_without_a_database_says_so(make_app: Callable[..., Flask]) -> No
         assert "does not answer" in response.text
 
 
-def test_a_verb_from_another_site_is_refused(client: FlaskClient, failed: Job) -> None:
+def test_an_action_from_another_site_is_refused(client: FlaskClient, failed: Job) -> None:
     for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {}):
         response = client.post(f"/ops/jobs/jobs/{failed.id}/retry", headers=headers)
         assert response.status_code == 403
@@ -538,8 +538,8 @@ def test_a_receipt_of_many_says_how_many_more_match_the_filter(
     make_job(session, "finished")
     session.commit()
     url, form = _sent(get(preview("/jobs/retry", job=[str(job.id) for job in done], back=back)))
-    sheet = _sheet(post(url, 200, script=True, **form | {"reason": REASON}))
-    link = sheet.select_one("[data-toast] a[href*='/jobs/jobs?']")
+    shown = _dialog_page(post(url, 200, script=True, **form | {"reason": REASON}))
+    link = shown.select_one("[data-toast] a[href*='/jobs/jobs?']")
     assert (link and link.text) == more
     if link:
         wanted = back.partition("?")[2]
@@ -553,11 +553,11 @@ def test_run_again_links_the_new_jobs(get: Any, post: Post, preview: Any, sessio
     old = [make_job(session, "finished") for _ in range(7)]
     session.commit()
     url, form = _sent(get(preview("/jobs/run_again", job=[str(job.id) for job in old])))
-    sheet = _sheet(post(url, 200, script=True, **form | {"reason": REASON}))
-    links = [link for link in sheet.select("[data-toast] a") if link.text.startswith("job ")]
+    shown = _dialog_page(post(url, 200, script=True, **form | {"reason": REASON}))
+    links = [link for link in shown.select("[data-toast] a") if link.text.startswith("job ")]
     assert len(links) == 5
-    assert "and 2 more." in sheet.select_one("[data-toast]").text
-    assert "it runs again as" not in sheet.text
+    assert "and 2 more." in shown.select_one("[data-toast]").text
+    assert "it runs again as" not in shown.text
     for link in links:
         page = get(link["href"].removeprefix("/ops/jobs"))
         assert "Run again from" in page.text
@@ -574,14 +574,16 @@ def test_a_job_s_page_offers_no_action_that_would_be_refused(get: Any, session: 
     )
     session.commit()
     page = soup(get(f"/jobs/{foreign.id}").text)
-    acts = page.select(".head .acts button")
-    assert acts
-    assert all(button.has_attr("disabled") for button in acts)
+    buttons = page.select(".head .actions button")
+    assert buttons
+    assert all(button.has_attr("disabled") for button in buttons)
     assert (
         f"Cannot run job {foreign.id} again: RQ owns it" in page.select_one(".head .lead.mute").text
     )
     page = soup(get(f"/jobs/{unique.id}").text)
-    acts = {b.text.strip(): b for b in page.select(".head .acts button")}
-    assert acts["Run again"].has_attr("disabled")
-    assert f"job {unique.id} holds the unique lock of the same call" in acts["Run again"]["title"]
-    assert not acts["Retry…"].has_attr("disabled")
+    buttons = {b.text.strip(): b for b in page.select(".head .actions button")}
+    assert buttons["Run again"].has_attr("disabled")
+    assert (
+        f"job {unique.id} holds the unique lock of the same call" in buttons["Run again"]["title"]
+    )
+    assert not buttons["Retry…"].has_attr("disabled")

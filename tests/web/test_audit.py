@@ -102,12 +102,12 @@ def test_filters_choose(query: str, numbers: list[int], get: Get, few: Session) 
     assert ("No decision fits" in page) == (not numbers)
 
 
-@pytest.mark.parametrize("thing", ["job/4", "queue/mail", "cron/sync", "limiter/api"])
-def test_a_target_is_exactly_that_one(thing: str, get: Get, session: Session) -> None:
-    for subject in (thing, f"{thing}2"):
-        make_event(session, subject=subject, targets=(subject,), reason=f"not {thing} but")
+@pytest.mark.parametrize("target", ["job/4", "queue/mail", "cron/sync", "limiter/api"])
+def test_a_target_is_exactly_that_one(target: str, get: Get, session: Session) -> None:
+    for subject in (target, f"{target}2"):
+        make_event(session, subject=subject, targets=(subject,), reason=f"not {target} but")
     session.commit()
-    assert _numbers(get(f"/audit?q={thing}").text) == [1]
+    assert _numbers(get(f"/audit?q={target}").text) == [1]
 
 
 def test_the_form_shows_the_filter_and_offers_what_there_is(get: Get, few: Session) -> None:

@@ -100,7 +100,7 @@ def test_each_of_them_is_one_of_the_few_and_makes_room_when_it_ends(
         assert host.heavy.enter()
     answer = client.get(f"/ops/jobs{path}")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
-    assert soup(answer.text).find(id="sheet").h1.text == "Too many searches at once"
+    assert soup(answer.text).find(id="dialog-page").h1.text == "Too many searches at once"
     assert ("<!doctype html>" in answer.text) == ("live" not in path)
     # A list that asks for no search is none of them.
     assert client.get("/ops/jobs/jobs?state=failed").status_code == 200

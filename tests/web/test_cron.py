@@ -1,4 +1,4 @@
-"""The cron pages: entries, one entry with its run history, the form of a new one; and the verbs behind them."""
+"""The cron pages: entries, one entry with its run history, the form of a new one; and the actions behind them."""
 
 from __future__ import annotations
 
@@ -336,8 +336,8 @@ def send(client: FlaskClient, path: str, **form: str) -> Any:
     """Send a form, follow to its preview, and execute that."""
     answer = client.post(f"/ops/jobs{path}", data=form, headers=SAME_ORIGIN)
     assert answer.status_code == 303, answer.text
-    sheet = soup(client.get(answer.headers["Location"]).text)
-    run = sheet.select_one("form[action$='/execute']")
+    shown = soup(client.get(answer.headers["Location"]).text)
+    run = shown.select_one("form[action$='/execute']")
     fields = {field["name"]: field.get("value", "") for field in run.select("input[name]")}
     fields["reason"] = "because it is a test"
     done = client.post(str(run["action"]), data=fields, headers=SAME_ORIGIN)

@@ -131,17 +131,17 @@ def _send(client: Any, page: TestResponse, form: str, **data: str) -> TestRespon
     return sent
 
 
-def test_a_verb_passes_the_token_of_the_host(guarded: Flask, jobs: dict[str, Job]) -> None:
+def test_an_action_passes_the_token_of_the_host(guarded: Flask, jobs: dict[str, Job]) -> None:
     client = guarded.test_client()
     page = client.get(f"/ops/jobs/jobs/{jobs['failed'].id}")
     button = soup(page.text).select_one("button[formaction$='/retry']")
-    assert button["form"] == "verbs"
-    made = _send(client, page, "#verbs", to=str(button["formaction"]))
+    assert button["form"] == "actions"
+    made = _send(client, page, "#actions", to=str(button["formaction"]))
     assert made.status_code == 303
-    sheet = client.get(made.location)
-    done = _send(client, sheet, "#sheet form", reason="the vendor answers again")
+    shown = client.get(made.location)
+    done = _send(client, shown, "#dialog-page form", reason="the vendor answers again")
     assert done.status_code == 303
-    assert "Audit" in soup(client.get(done.location).text).find(id="sheet").text
+    assert "Audit" in soup(client.get(done.location).text).find(id="dialog-page").text
     assert _send(client, page, "form.prefs").status_code == 303
 
 

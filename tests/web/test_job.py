@@ -300,7 +300,7 @@ def test_the_buttons_are_what_is_legal_now(
     state: str, get: Get, access: Access, jobs: dict[str, Job]
 ) -> None:
     access.held -= {"job.delete", "job.discard"}
-    buttons = soup(get(f"/jobs/{jobs[state].id}").text).select("#part .head .acts button")
+    buttons = soup(get(f"/jobs/{jobs[state].id}").text).select("#part .head .actions button")
     legal = actions_of_job(state)
     assert [" ".join(button.text.split()) for button in buttons] == [
         f"{a.title} needs {a.name}" if a.name in ("job.delete", "job.discard") else f"{a.title}…"
@@ -309,7 +309,7 @@ def test_the_buttons_are_what_is_legal_now(
     for button, action in zip(buttons, legal, strict=True):
         if button.has_attr("disabled"):
             continue
-        assert button["formaction"] == f"/ops/jobs/jobs/{jobs[state].id}/{action.verb}"
+        assert button["formaction"] == f"/ops/jobs/jobs/{jobs[state].id}/{action.short_name}"
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -1,4 +1,4 @@
-"""The limiters' pages: what each allows, what of it is used, who holds, who waits, and the verbs that are legal now."""
+"""The limiters' pages: what each allows, what is used, who holds, who waits, and the actions that are legal now."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _panel(get: Get, name: str, path: str = "/limiters/customer-api") -> str:
 
 
 def _buttons(get: Get, path: str) -> list[str]:
-    return [button.text.strip() for button in soup(get(path).text).select("#part .acts button")]
+    return [button.text.strip() for button in soup(get(path).text).select("#part .actions button")]
 
 
 def test_a_row_tells_what_is_allowed_and_used(get: Get, session: Session) -> None:
@@ -370,7 +370,7 @@ def test_a_partition_that_the_display_policy_hides_stands_on_no_page_and_in_no_a
     page = ask(link["href"])
     assert page.status_code == 200
     tree = soup(page.text)
-    for place in (tree.select_one("#live")["hx-get"], tree.select_one("#part .acts a")["href"]):
+    for place in (tree.select_one("#live")["hx-get"], tree.select_one("#part .actions a")["href"]):
         assert ask(place).status_code == 200
     cool_down = tree.select_one("section[aria-labelledby=cool-title] form")["action"]
     preview = ask(ask(cool_down, minutes="5", back=str(link["href"])).location)

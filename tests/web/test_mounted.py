@@ -49,11 +49,14 @@ def test_a_preview_and_the_help_lead_back_to_the_page_they_were_opened_on(
     sent = {"back": _back(page)}
     made = mounted.post(f"{path}/retry", data=sent, headers=SAME_ORIGIN)
     assert made.location.startswith("/shop/ops/jobs/previews/")
-    form = soup(mounted.get(made.location).text).select_one("#sheet form")
+    form = soup(mounted.get(made.location).text).select_one("#dialog-page form")
     assert form.select_one("a[data-close]")["href"] == path
     held = {str(i["name"]): str(i.get("value", "")) for i in form.select("input[name]")}
     held["reason"] = "the vendor answers again"
     done = mounted.post(str(form["action"]), data=held, headers=SAME_ORIGIN)
-    assert soup(mounted.get(done.location).text).select_one("#sheet a[data-close]")["href"] == path
+    assert (
+        soup(mounted.get(done.location).text).select_one("#dialog-page a[data-close]")["href"]
+        == path
+    )
     help_ = mounted.get("/shop/ops/jobs/help", headers={"Referer": f"http://localhost{path}"})
     assert soup(help_.text).select_one("main a[data-close]")["href"] == path

@@ -1,4 +1,4 @@
-"""The queues' pages: depth, pace, who listens, what was decided, and the verbs that are legal now."""
+"""The queues' pages: depth, pace, who listens, what was decided, and the actions that are legal now."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _row(get: Get, name: str = "default") -> dict[str, str]:
 
 
 def _buttons(tree: Any) -> list[str]:
-    return [button.text.strip() for button in tree.select("#part .acts button")]
+    return [button.text.strip() for button in tree.select("#part .actions button")]
 
 
 def test_a_row_tells_depth_and_who_listens(get: Get, session: Session) -> None:
@@ -110,26 +110,26 @@ def test_nothing_there_yet_says_what_will_be(get: Get) -> None:
     assert "Queues show here with the first" in soup(get("/queues").text).select_one(".empty").text
 
 
-@pytest.mark.parametrize("verb", ["pause", "drain"])
+@pytest.mark.parametrize("action", ["pause", "drain"])
 def test_who_stopped_a_queue_since_when_and_why(
-    verb: str, get: Get, session: Session, host: Host
+    action: str, get: Get, session: Session, host: Host
 ) -> None:
     make_job(session, "available")
     session.commit()
-    Operator(host).run(f"queue.{verb}", ["queue/default"], actor="l.brandt", reason=REASON)
-    state = {"pause": "paused", "drain": "draining"}[verb]
+    Operator(host).run(f"queue.{action}", ["queue/default"], actor="l.brandt", reason=REASON)
+    state = {"pause": "paused", "drain": "draining"}[action]
     for path in ("/queues", "/queues/default"):
         tree = soup(get(path).text)
         say = " ".join(tree.select_one(".say").text.split())
         assert f"default is {state} since" in say
         assert f"by l.brandt: “{REASON}”" in say
         assert "1 due" in say
-        titles = [f"{action.title}…" for action in actions_of_queue(True, verb == "drain")]
+        titles = [f"{action.title}…" for action in actions_of_queue(True, action == "drain")]
         assert _buttons(tree) == [title for title in titles if title != "Set window…"]
     decided = soup(get("/queues/default").text).select_one("[aria-labelledby=decided] tbody tr")
     assert [cell.text.strip() for cell in decided.find_all(["td", "th"])][1:5] == [
         "l.brandt",
-        f"queue.{verb}",
+        f"queue.{action}",
         "done",
         REASON,
     ]
@@ -145,14 +145,14 @@ def test_decisions_are_for_whom_may_see_the_audit(
     assert not soup(get("/queues/default").text).select("[aria-labelledby=decided]")
 
 
-def test_a_denied_verb_is_disabled_and_names_its_permission(
+def test_a_denied_action_is_disabled_and_names_its_permission(
     get: Get, session: Session, access: Access
 ) -> None:
     make_job(session)
     session.commit()
     access.held -= {"queue.pause", "queue.set_window"}
     tree = soup(get("/queues/default").text)
-    pause, drain = tree.select("#part .acts button")
+    pause, drain = tree.select("#part .actions button")
     assert pause.has_attr("disabled")
     assert not pause.has_attr("formaction")
     assert "needs queue.pause" in pause.text
@@ -187,7 +187,7 @@ def test_a_queue_that_nobody_names_is_not_found(get: Get) -> None:
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_a_name_of_any_shape_has_its_page_and_its_verbs(
+def test_a_name_of_any_shape_has_its_page_and_its_actions(
     name: str, client: FlaskClient, session: Session
 ) -> None:
     # Plain RQ takes any text as a queue's name, and a worker may listen to it.
@@ -203,8 +203,8 @@ def test_a_name_of_any_shape_has_its_page_and_its_verbs(
     button = tree.select_one("button[formaction$='/pause']")
     made = client.post(str(button["formaction"]), headers=SAME_ORIGIN)
     assert made.status_code == 303
-    sheet = soup(client.get(made.location).text)
-    assert sheet.h1.text == f"Pause queue {name}"
+    shown = soup(client.get(made.location).text)
+    assert shown.h1.text == f"Pause queue {name}"
 
 
 def test_a_name_that_is_nonsense_is_no_error(client: FlaskClient) -> None:
@@ -225,8 +225,8 @@ def test_a_window_is_set(
     )
     tree = soup(client.get(made.location).text)
     assert tree.h1.text == "Set the window of queue default"
-    form = {str(i["name"]): str(i["value"]) for i in tree.select("#sheet input")}
-    url = str(tree.select_one("#sheet form")["action"])
+    form = {str(i["name"]): str(i["value"]) for i in tree.select("#dialog-page input")}
+    url = str(tree.select_one("#dialog-page form")["action"])
     client.post(url, data=form | {"reason": REASON}, headers=SAME_ORIGIN)
     assert _row(get)["window"] == after
 
@@ -239,7 +239,7 @@ def test_a_window_that_is_none_is_named(typed: str, client: FlaskClient, session
         "/ops/jobs/queues/default/set_window", data={"window": typed}, headers=SAME_ORIGIN
     )
     assert made.status_code == 422
-    assert "window" in soup(made.text).find(id="sheet").text
+    assert "window" in soup(made.text).find(id="dialog-page").text
 
 
 def test_reasons_and_names_pass_the_display_policy(

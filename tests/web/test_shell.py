@@ -97,7 +97,7 @@ def test_every_key_of_the_help_is_one_of_the_script() -> None:
             assert key == "Enter" or f"{name}: (" in script or f'"{name}": (' in script, key
 
 
-def test_a_verb_stands_in_the_one_form_that_holds_the_token(
+def test_an_action_stands_in_the_one_form_that_holds_the_token(
     client: FlaskClient, jobs: dict[str, Job]
 ) -> None:
     seen = 0
@@ -105,7 +105,7 @@ def test_a_verb_stands_in_the_one_form_that_holds_the_token(
         page = soup(client.get(path).text)
         for button in page.select("button[formaction]"):
             if "form" in button.attrs:
-                assert button["form"] == "verbs", path
+                assert button["form"] == "actions", path
             else:
                 # That of a cron entry, which is sent to see its next runs, and holds a token as well.
                 assert button.find_parent("form")["method"] == "post", path
@@ -117,19 +117,19 @@ def test_a_verb_stands_in_the_one_form_that_holds_the_token(
 # --- what stands in the way
 
 
-@pytest.mark.parametrize("kind", ["page", "part", "verb"])
+@pytest.mark.parametrize("kind", ["page", "part", "action"])
 def test_a_refusal_is_a_page_for_a_page_and_a_part_for_a_part(
     kind: str, client: FlaskClient, access: Access, jobs: dict[str, Job]
 ) -> None:
     access.held = set()
-    if kind == "verb":
+    if kind == "action":
         headers = SAME_ORIGIN | {"HX-Request": "true"}
         response = client.post("/ops/jobs/jobs/1/retry", headers=headers)
     else:
         response = client.get("/ops/jobs/jobs" + ("/live" if kind == "part" else ""))
     assert response.status_code == 403
     assert response.text.startswith("<!doctype") == (kind == "page")
-    assert "You do not have the permission job" in soup(response.text).find(id="sheet").text
+    assert "You do not have the permission job" in soup(response.text).find(id="dialog-page").text
 
 
 def test_a_fault_is_said_without_its_trace(make_app: Callable[..., Flask]) -> None:

@@ -309,7 +309,7 @@ def test_its_limiter_and_its_partition_link_to_it(
     make_limiter(session)
     session.commit()
     for query in ("", f"?partition={reference('a/b')}"):
-        links = _tree(get, f"/limiters/customer-api{query}").select("#part .acts a")
+        links = _tree(get, f"/limiters/customer-api{query}").select("#part .actions a")
         place = "/ops/jobs/limiters/customer-api/simulate"
         assert [link["href"] for link in links] == [place + query]
         get(links[0]["href"].removeprefix("/ops/jobs"))

@@ -71,7 +71,7 @@ def test_postgres_away_is_said_soon_and_costs_nothing_again(
     first = its_client.get("/ops/jobs")
     assert time.monotonic() - began < 8
     assert first.status_code == 503
-    said = _words(soup(first.text).select_one("#sheet"))
+    said = _words(soup(first.text).select_one("#dialog-page"))
     assert "Postgres does not answer" in said
     assert "since" in said
     assert "this process heard from it last at" in said

@@ -116,7 +116,7 @@ def test_each_url_refuses_who_holds_everything_else(
         assert response.status_code == good(url)
         return
     assert response.status_code == 403
-    assert url.permission in soup(response.text).find(id="sheet").text
+    assert url.permission in soup(response.text).find(id="dialog-page").text
     assert "GatewayTimeout" not in response.text
 
 
@@ -127,7 +127,7 @@ def test_each_url_refuses_who_is_not_signed_in_and_never_redirects(
     for url in GUARDED:
         response = _ask(client, url, jobs)
         assert response.status_code == 403
-        assert "signed in" in soup(response.text).find(id="sheet").text
+        assert "signed in" in soup(response.text).find(id="dialog-page").text
         assert (url.permission or "") in response.text
         assert not soup(response.text).select("nav a")
 

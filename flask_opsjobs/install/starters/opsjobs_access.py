@@ -19,7 +19,7 @@ class HostAccess:
 
     def can(self, actor: str, permission: str, subject: str | None = None) -> bool:
         """Whether `actor` may: `jobs.view` to open pages, `payload.view` to see arguments,
-        outputs and errors, `job.retry` and other `<thing>.<verb>` to change something.
+        outputs and errors, `job.retry` and other `<domain>.<action>` to change something.
 
         `subject` is what it is about, such as `job/42`; None asks in general. For example:
 

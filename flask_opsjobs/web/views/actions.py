@@ -1,4 +1,4 @@
-"""The first step of every verb: a plan is made and kept as a preview, and the answer leads to its page."""
+"""Starts every action: makes a plan, keeps it as a preview, and leads to its page."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def on_job(action: Action) -> Callable[[str], Response]:
 
 
 def on_named(action: Action) -> Callable[[str], Response]:
-    """The view that takes one thing with a name, such as a queue; its form says what the action needs beside it."""
+    """The view that takes one subject with a name, such as a queue; its form says what the action needs beside it."""
 
     def view(name: str) -> Response:
         params = {param: request.form.get(param, "").strip() for param in action.params}
-        return start(action, [f"{action.thing}/{name}"], params)
+        return start(action, [f"{action.domain}/{name}"], params)
 
     return view
 

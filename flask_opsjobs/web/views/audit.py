@@ -12,7 +12,7 @@ from flask import Response, request
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
-from ...actions.planning import THINGS
+from ...actions.planning import DOMAINS
 from ...audit import queries
 from ...audit.filter import LIMITS, AuditFilter, BadAuditFilter
 from ...audit.models import OUTCOMES
@@ -204,8 +204,8 @@ def _detail(event: EventRow | None, display: Display) -> Mapping[str, Any]:
 
 
 def _place(target: str) -> str | None:
-    """The page of a target; None for a thing that has none."""
-    return place(target) if target.partition("/")[0] in THINGS else None
+    """The page of a target; None for a subject that has none."""
+    return place(target) if target.partition("/")[0] in DOMAINS else None
 
 
 def _display() -> Display:

@@ -46,9 +46,9 @@ class EntryView:
 
     @property
     def actions(self) -> Sequence[Action]:
-        """The verbs that are legal now, without those that take a form of their own."""
+        """The actions that are legal now, without those that take a form of their own."""
         legal = actions_of_cron(self.entry.state, is_runtime=self.entry.origin == "runtime")
-        return [action for action in legal if action.verb not in ("edit", "catch_up")]
+        return [action for action in legal if action.short_name not in ("edit", "catch_up")]
 
     @property
     def next(self) -> Sequence[datetime]:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from ...actions import on_jobs
 from ...actions.catalog import Action, actions_of_job
-from ...actions.verdict import Decided
+from ...actions.target_plan import Decided
 from ...audit.queries import list_events_of
 from ...audit.verify import find_fault
 from ...cron.lifecycle import RESULTS
@@ -126,10 +126,10 @@ def _actions(read: Reading, job: JobInFull) -> dict[Action, str | None]:
     decided = Decided(_access.actor() or "", "", read.now)
     found: dict[Action, str | None] = {}
     for action in actions_of_job(job.state):
-        (verdict,) = on_jobs.judge(
+        (target_plan,) = on_jobs.decide(
             connection, host(), action, [f"job/{job.id}"], decided, lock=False
         )
-        said = verdict.skip.says if verdict.skip else None
+        said = target_plan.skip.says if target_plan.skip else None
         found[action] = said and f"{said[0].upper()}{said[1:]}."
     return found
 

@@ -29,7 +29,7 @@ from .._list_request import ListRequest
 from .._problems import Problem
 from .._reads import Reading, reading
 
-_VERBS = tuple(action for action in ACTIONS.values() if action.thing == "job")
+_JOB_ACTIONS = tuple(action for action in ACTIONS.values() if action.domain == "job")
 
 
 def page() -> AnyResponse:
@@ -122,7 +122,7 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         newer=asked.cursor("after", found.page),
         limits=LIMITS,
         meanings=MEANINGS,
-        verbs=_VERBS,
+        actions=_JOB_ACTIONS,
     )
 
 

@@ -36,7 +36,7 @@ class LimiterView:
 
     @property
     def actions(self) -> Sequence[Action]:
-        """The verbs that are legal now, without the one that takes a number."""
+        """The actions that are legal now, without the one that takes a number."""
         return _plain(self.row.cooldown is not None)
 
 
@@ -128,7 +128,7 @@ def _all() -> tuple[Markup, datetime]:
 
 
 def find(read: Reading, name: str) -> LimiterRequest:
-    """The limiter and the partition that the request names. Raises `Problem` when there is no such thing."""
+    """The limiter and the partition that the request names. Raises `Problem` when there is none."""
     partition = _partition.asked()
     # Postgres takes no NUL.
     row = None if "\0" in name else limits.find_limiter(read.session, name, read.now)

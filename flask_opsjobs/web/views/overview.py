@@ -12,9 +12,9 @@ from ...engine.outside import read_outside
 from ...engine.read_only import find_silent
 from ...overview.attention_queries import find_failures, find_resolved
 from ...overview.blocks import split
+from ...overview.headline import find_wrong, say_well
 from ...overview.pace_queries import WINDOWS, Pace, find_pace
 from ...overview.queries import find_overview
-from ...overview.verdict import judge, say_well
 from .. import _access, _pages
 from .._charts import make_charts, seconds, short
 from .._host import host
@@ -64,7 +64,7 @@ def _part() -> tuple[Markup, datetime]:
     names = {"default", *declared, *(queue.name for queue in overview.queues)}
     silent = find_silent(host().broker, names)
     outside = read_outside(host().broker, names, read.now)
-    wrong = judge(overview, silent, is_suspended=outside.is_suspended)
+    wrong = find_wrong(overview, silent, is_suspended=outside.is_suspended)
     lost = {name for one in silent for name in one.queues}
     due = split(overview, lost, is_suspended=outside.is_suspended)
     is_fresh = bool(overview.loops) and all(loop.is_awake for loop in overview.loops)

@@ -37,9 +37,9 @@ _STATUS = {None: 200, "unauthorized": 403, "reason_too_short": 422, "reason_too_
 def page(preview_id: int) -> Response:
     """The plan and its form, or what became of it."""
     with reading() as read:
-        sheet = _preview_view.Sheet.of(_find(read, preview_id), read.now)
-        more = _more(sheet, read)
-    return _show(sheet, read.now, more=more)
+        view = _preview_view.PreviewView.of(_find(read, preview_id), read.now)
+        more = _more(view, read)
+    return _show(view, read.now, more=more)
 
 
 def show_again(preview_id: int, typed: str) -> Response:
@@ -47,13 +47,15 @@ def show_again(preview_id: int, typed: str) -> Response:
     with reading() as read:
         found = _find(read, preview_id)
     return _show(
-        replace(_preview_view.Sheet.of(found, read.now), typed=_preview_view.cut_reason(typed)),
+        replace(
+            _preview_view.PreviewView.of(found, read.now), typed=_preview_view.cut_reason(typed)
+        ),
         read.now,
     )
 
 
 def execute(preview_id: int) -> Response:
-    """Carry it out. A script is answered with the sheet as it is now, a plain form is led to its page."""
+    """Carry it out. A script is answered with the preview as it is now, a plain form is led to its page."""
     actor = _access.actor()
     assert actor is not None  # the door asked
     _require_possible(preview_id)
@@ -74,25 +76,25 @@ def execute(preview_id: int) -> Response:
     if receipt.is_done and "HX-Request" not in request.headers:
         return redirect(url_for("opsjobs.preview", preview_id=preview_id, back=_back.read()), 303)
     with reading() as read:
-        sheet = _preview_view.Sheet.after(_find(read, preview_id), receipt, reason)
-        more = _more(sheet, read)
-    return _show(sheet, read.now, _STATUS.get(receipt.code, 409), more=more)
+        view = _preview_view.PreviewView.after(_find(read, preview_id), receipt, reason)
+        more = _more(view, read)
+    return _show(view, read.now, _STATUS.get(receipt.code, 409), more=more)
 
 
 def _show(
-    sheet: _preview_view.Sheet, now: datetime, status: int = 200, *, more: More | None = None
+    view: _preview_view.PreviewView, now: datetime, status: int = 200, *, more: More | None = None
 ) -> Response:
-    """The sheet in a document of its own, or alone for a script that asks by a verb."""
-    may_see = _access.may_see_payload(*sheet.plan.targets)
+    """The preview in a document of its own, or alone for a script that asks for it."""
+    may_see = _access.may_see_payload(*view.plan.targets)
     display = Display(host().display, may_see=may_see)
     made = _pages.part(
-        "preview/_sheet.html",
+        "preview/_preview.html",
         now,
         display=display,
-        sheet=sheet,
-        plan=sheet.plan,
-        preview=sheet.preview,
-        receipt=sheet.receipt,
+        view=view,
+        plan=view.plan,
+        preview=view.preview,
+        receipt=view.receipt,
         states=STATES,
         place=_preview_view.place,
         back=_back.read(),
@@ -100,15 +102,15 @@ def _show(
     )
     if request.method == "POST" and "HX-Request" in request.headers:
         return Response(made, status=status, mimetype="text/html")
-    here, title = f"{sheet.action.thing}s", display.name(sheet.title)
-    return _pages.document("preview.html", here, title, now, status=status, sheet=made)
+    here, title = f"{view.action.domain}s", display.name(view.title)
+    return _pages.document("preview.html", here, title, now, status=status, content=made)
 
 
-def _more(sheet: _preview_view.Sheet, read: Reading) -> More | None:
+def _more(view: _preview_view.PreviewView, read: Reading) -> More | None:
     """What of a filtered list is still to be done after many of it were; those that were done do not count."""
     wanted = _list_request.read_address(_back.read()) if _access.may("jobs.view") else None
-    items = sheet.receipt.done if sheet.receipt and sheet.state == "done" else ()
-    if wanted is None or len(items) < 2 or sheet.action.thing != "job":
+    items = view.receipt.done if view.receipt and view.state == "done" else ()
+    if wanted is None or len(items) < 2 or view.action.domain != "job":
         return None
     if not (wanted.state or wanted.terms):
         return None

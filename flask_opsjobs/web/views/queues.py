@@ -44,12 +44,12 @@ class QueueView:
 
     @property
     def actions(self) -> Sequence[Action]:
-        """The verbs that are legal now, without the one that takes a number."""
+        """The actions that are legal now, without the one that takes a number."""
         decided = self.decided
         legal = actions_of_queue(
             bool(decided and decided.is_paused), bool(decided and decided.is_draining)
         )
-        return [action for action in legal if action.verb != "set_window"]
+        return [action for action in legal if action.short_name != "set_window"]
 
     @property
     def is_unserved(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a plan says of one target: that it can be acted on and how, or why not; and the facts that this rests on."""
+"""Plans an action for one target: what it would change, or why it cannot, and the facts that this rests on."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from .shapes import Change, Item, Skip
 
 
 class ChangedMeanwhile(Exception):
-    """Somebody committed what is in the way after it was looked for: look again."""
+    """Another transaction committed a conflicting change after the plan was read: plan again."""
 
 
 class NothingWritten(Exception):
-    """What was judged well could not be written, and would not be the next time; the text says why."""
+    """A planned change could not be written, and a second try would fail too; the text says why."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One target, with either `item` or `skip`. `standing` is its row; `facts` are JSON-able words of it."""
+class TargetPlan:
+    """The plan of one target, with either `item` or `skip`. `row` is what was read; `facts` say it in JSON."""
 
     target: str
     facts: Mapping[str, Any]
     item: Item | None = None
     skip: Skip | None = None
-    standing: Any = None
+    row: Any = None
 
     @property
     def weight(self) -> Any:
-        """What must be the same at the execution: all facts of what is acted on, else only why it is not."""
+        """What must still hold at the execution: all facts of an eligible target, only the code of a skipped one."""
         return dict(self.facts) if self.skip is None else self.skip.code
 
 
@@ -56,22 +56,24 @@ class Decided:
     params: Mapping[str, Any] = field(default_factory=dict)
 
 
-def do(target: str, name: str, facts: Mapping[str, Any], standing: Any, *changes: Change | None,
-       note: str | None = None) -> Verdict:  # fmt: skip
-    """That it can be acted on. Changes that are None are left out."""
+def do(target: str, name: str, facts: Mapping[str, Any], row: Any, *changes: Change | None,
+       note: str | None = None) -> TargetPlan:  # fmt: skip
+    """The plan of an eligible target. Changes that are None are left out."""
     item = Item(target, name, tuple(change for change in changes if change is not None), note)
-    return Verdict(target, facts, item=item, standing=standing)
+    return TargetPlan(target, facts, item=item, row=row)
 
 
-def leave(target: str, name: str | None, facts: Mapping[str, Any], code: str, says: str) -> Verdict:
-    """That it cannot."""
-    return Verdict(target, facts, skip=Skip(target, name, code, says))
+def leave(
+    target: str, name: str | None, facts: Mapping[str, Any], code: str, says: str
+) -> TargetPlan:
+    """The plan of a target that is skipped."""
+    return TargetPlan(target, facts, skip=Skip(target, name, code, says))
 
 
 def illegal(
     action: Action, target: str, name: str, facts: Mapping[str, Any], state: str
-) -> Verdict:
-    """That its state forbids it."""
+) -> TargetPlan:
+    """The plan of a target whose state forbids the action."""
     said = f"cannot {action.on(target.replace('/', ' ', 1))}: it is {state}"
     return leave(target, name, facts, "illegal", said)
 

@@ -1,4 +1,4 @@
-"""The headline of the first page: all that is wrong, the worst first, each with since when and one next step."""
+"""Finds all that is wrong for the headline of the overview, the worst first, each with since when and one next step."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .outages import PageLink, Wrong, judge_sources
 from .queries import Overview, QueueDepth
 
 
-def judge(
+def find_wrong(
     seen: Overview, silent: Sequence[SilentRedis] = (), *, is_suspended: bool = False
 ) -> list[Wrong]:
-    """All that is wrong by what was seen, the worst first; nothing when all is well.
+    """All that is wrong, the worst first; empty when all is well.
 
     With `is_suspended` RQ's own flag tells all workers to take nothing: nothing runs, whatever else is well.
     """
@@ -218,9 +218,9 @@ _RULES: Sequence[Callable[[Overview], Iterator[Wrong]]] = (
 )
 
 
-def _counted(count: Count, thing: str) -> str:
+def _counted(count: Count, noun: str) -> str:
     more = " or more" if count.kind == "at_least" else ""
-    return counted(count.number, thing, more=more)
+    return counted(count.number, noun, more=more)
 
 
 def _list(names: Sequence[str]) -> str:

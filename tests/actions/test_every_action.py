@@ -18,7 +18,7 @@ from tests.actions.conftest import Reach
 from tests.support.engine import Bench
 
 WHY = {"actor": "anna", "reason": "because it is a test"}
-JOB_ACTIONS = [action for action in ACTIONS.values() if action.thing == "job"]
+JOB_ACTIONS = [action for action in ACTIONS.values() if action.domain == "job"]
 
 
 def _rows(bench: Bench, job_id: int) -> list[dict[str, Any]]:
@@ -26,7 +26,7 @@ def _rows(bench: Bench, job_id: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("action", JOB_ACTIONS, ids=lambda action: action.verb)
+@pytest.mark.parametrize("action", JOB_ACTIONS, ids=lambda action: action.short_name)
 def test_each_action_on_each_state(
     bench: Bench, operator: Operator, reach: Reach, action: Action, state: str
 ) -> None:
@@ -34,15 +34,15 @@ def test_each_action_on_each_state(
     (before,) = _rows(bench, job_id)
     receipt = operator.run(action.name, [f"job/{job_id}"], **WHY)
     after = _rows(bench, job_id)
-    (arrow,) = [arrow for arrow in ARROWS if arrow.name == action.verb]
+    (arrow,) = [arrow for arrow in ARROWS if arrow.name == action.short_name]
     if state not in arrow.sources:
         assert (receipt.outcome, receipt.code) == ("refused", "illegal")
         assert receipt.says.endswith(f"job {job_id}: it is {state}") or "again" in receipt.says
         assert after == [before]
-    elif action.verb == "delete":
+    elif action.short_name == "delete":
         assert receipt.is_done
         assert after == []
-    elif action.verb == "run_again":
+    elif action.short_name == "run_again":
         assert receipt.is_done
         assert after == [before]
         new = bench.row("SELECT * FROM opsjobs.jobs WHERE run_again_from = %s", job_id)
@@ -113,15 +113,15 @@ def test_a_refused_delivery_does_not_count_after_a_retry(
 
 
 @pytest.mark.parametrize(
-    ("verb", "state", "ended_by"),
+    ("action", "state", "ended_by"),
     [("cancel", "canceled", "canceled"), ("discard", "failed", "discarded")],
 )
 @pytest.mark.parametrize("was", WAITING)
 def test_an_end_carries_the_operators_reason(
-    bench: Bench, operator: Operator, reach: Reach, verb: str, state: str, ended_by: str, was: str
+    bench: Bench, operator: Operator, reach: Reach, action: str, state: str, ended_by: str, was: str
 ) -> None:
     job_id = reach(was)
-    getattr(operator, verb)(job_id, **WHY)
+    getattr(operator, action)(job_id, **WHY)
     job = bench.job(job_id)
     found = (job["state"], job["ended_by"], job["ended_reason"])
     assert found == (state, ended_by, "because it is a test")
@@ -228,10 +228,10 @@ def test_retried_jobs_are_not_met_by_their_old_delivery(
 
 def test_every_final_state_can_be_run_again_and_deleted() -> None:
     for state in FINAL:
-        assert {"run_again", "delete"} <= {action.verb for action in actions_of_job(state)}
+        assert {"run_again", "delete"} <= {action.short_name for action in actions_of_job(state)}
 
 
-@pytest.mark.parametrize("action", JOB_ACTIONS, ids=lambda action: action.verb)
+@pytest.mark.parametrize("action", JOB_ACTIONS, ids=lambda action: action.short_name)
 def test_a_job_of_rqs_own_is_left_to_rq(
     bench: Bench, operator: Operator, reach: Reach, action: Action
 ) -> None:
