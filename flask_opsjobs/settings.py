@@ -151,18 +151,18 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "LOG_TAIL_BYTES", 16_000, _whole(0, 1_000_000), "How much of an attempt's log is kept."
     ),
-    Setting("BEAT_SECONDS", 10, _number(0.2, 60), "How often a worker says that it lives."),
+    Setting("HEARTBEAT_SECONDS", 10, _number(0.2, 60), "How often a worker sends a heartbeat."),
     Setting(
         "LATE_SECONDS",
         45,
         _number(1, 3600),
-        "Without a new beat for this long a worker is late.",
+        "Without a new heartbeat for this long a worker is late.",
     ),
     Setting(
         "MISSING_SECONDS",
         120,
         _number(2, 86400),
-        "Without a new beat for this long it is missing; its jobs are rescued.",
+        "Without a new heartbeat for this long it is missing; its jobs are rescued.",
     ),
     Setting(
         "RESCUE",
@@ -208,7 +208,7 @@ SETTINGS: tuple[Setting, ...] = (
 
 @dataclass(frozen=True)
 class Settings:
-    """The host's choices, one attribute per setting, in lower case: `settings.beat_seconds`."""
+    """The host's choices, one attribute per setting, in lower case: `settings.heartbeat_seconds`."""
 
     url_prefix: str
     bind: str | None
@@ -222,7 +222,7 @@ class Settings:
     max_args_bytes: int
     max_output_bytes: int
     log_tail_bytes: int
-    beat_seconds: float
+    heartbeat_seconds: float
     late_seconds: float
     missing_seconds: float
     rescue: str
@@ -253,9 +253,9 @@ def read(config: Mapping[str, Any]) -> Settings:
     if wrong:
         raise ConfigError("; ".join(wrong))
     settings = Settings(**values)
-    if not settings.beat_seconds < settings.late_seconds < settings.missing_seconds:
+    if not settings.heartbeat_seconds < settings.late_seconds < settings.missing_seconds:
         raise ConfigError(
-            "OPSJOBS_BEAT_SECONDS < OPSJOBS_LATE_SECONDS < OPSJOBS_MISSING_SECONDS must hold, got "
-            f"{settings.beat_seconds:g}, {settings.late_seconds:g}, {settings.missing_seconds:g}"
+            "OPSJOBS_HEARTBEAT_SECONDS < OPSJOBS_LATE_SECONDS < OPSJOBS_MISSING_SECONDS must hold, got "
+            f"{settings.heartbeat_seconds:g}, {settings.late_seconds:g}, {settings.missing_seconds:g}"
         )
     return settings

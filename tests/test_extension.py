@@ -132,9 +132,9 @@ def test_a_secret_key_that_is_no_text_is_refused_without_showing_it(
 
 
 def test_an_unknown_key_is_named_beside_the_known_ones() -> None:
-    said = refusal(make_host(OPSJOBS_BEATS=3))
-    assert "OPSJOBS_BEATS is not a setting" in said
-    assert "OPSJOBS_BEAT_SECONDS" in said
+    said = refusal(make_host(OPSJOBS_HEARTBEATS=3))
+    assert "OPSJOBS_HEARTBEATS is not a setting" in said
+    assert "OPSJOBS_HEARTBEAT_SECONDS" in said
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_an_unknown_key_is_named_beside_the_known_ones() -> None:
         ("OPSJOBS_URL_PREFIX", "/ops?x=1", "of letters, digits"),
         ("OPSJOBS_URL_PREFIX", "/ops//jobs", "of letters, digits"),
         ("OPSJOBS_URL_PREFIX", "/ops/../jobs", "without the segments '.' and '..'"),
-        ("OPSJOBS_BEAT_SECONDS", "10", "a number from"),
+        ("OPSJOBS_HEARTBEAT_SECONDS", "10", "a number from"),
         ("OPSJOBS_WINDOW", 0, "a whole number from 1"),
         ("OPSJOBS_RESCUE", "maybe", "'automatic'"),
         ("OPSJOBS_DISPATCH", 1, "True or False"),
@@ -164,8 +164,8 @@ def test_a_malformed_value_is_shown_with_what_is_allowed(
 
 
 def test_all_faults_are_said_at_once() -> None:
-    said = refusal(make_host(OPSJOBS_BEATS=3, OPSJOBS_RESCUE="maybe"))
-    assert "OPSJOBS_BEATS" in said
+    said = refusal(make_host(OPSJOBS_HEARTBEATS=3, OPSJOBS_RESCUE="maybe"))
+    assert "OPSJOBS_HEARTBEATS" in said
     assert "OPSJOBS_RESCUE" in said
 
 

@@ -1,6 +1,6 @@
 """Lists what must happen outside Postgres once an action is committed, as values; the operator runs them.
 
-None of them is needed for the outcome: what fails here, the loops and the workers' beats mend.
+None of them is needed for the outcome: what fails here, the loops and the workers' heartbeats mend.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Forget:
 
 
 @dataclass(frozen=True)
-class Hurry:
-    """Ask a worker, which listens on the Redis of `queue`, to beat now: it then sees which job shall stop."""
+class RequestBeat:
+    """Ask a worker on the Redis of `queue` to send a heartbeat now: it then sees which job shall stop."""
 
     queue: str
     worker: str
-    otherwise: ClassVar = "the worker stops it at its next beat"
+    otherwise: ClassVar = "the worker stops it at its next heartbeat"
 
 
 # Each has `otherwise`: what is true when it fails, for the receipt.
-Effect = HandOut | TakeBack | Forget | Hurry
+Effect = HandOut | TakeBack | Forget | RequestBeat

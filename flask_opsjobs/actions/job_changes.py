@@ -69,19 +69,20 @@ def _cancel(job: JobForDecision, host: Host, _now: datetime) -> Changes:
     if job.state != "started":
         return (Change("state", job.state, "canceled"),), None
     after = "started, as before" if job.worker_kind == "plain" else "canceled, once it is stopped"
-    return (Change("state", "started", after),), _when_stopped(job, host.settings.beat_seconds)
+    return (Change("state", "started", after),), _when_stopped(job, host.settings.heartbeat_seconds)
 
 
-def _when_stopped(job: JobForDecision, beat_seconds: float) -> str:
+def _when_stopped(job: JobForDecision, heartbeat_seconds: float) -> str:
     """When and how a wish to stop takes effect, by the kind of the worker."""
     if job.worker_kind == "forking":
         return (
             "its process is killed as soon as its worker hears of it: at once through Redis, "
-            f"else with the worker's next beat, at most {beat_seconds:g} s from then"
+            f"else with the worker's next heartbeat, at most {heartbeat_seconds:g} s from then"
         )
     if job.worker_kind == "simple":
         return (
-            f"it runs inside its worker, which hears of it at its next beat, at most {beat_seconds:g} s from then, "
+            f"it runs inside its worker, which hears of it at its next heartbeat, "
+            f"at most {heartbeat_seconds:g} s from then, "
             "and stops it between two steps of Python: a call into C is not broken off"
         )
     if job.worker_kind == "plain":

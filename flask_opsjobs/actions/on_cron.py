@@ -21,7 +21,7 @@ from ..host import Host
 from . import cron_params
 from .catalog import Action
 from .cron_changes import changes_of, facts_of
-from .effects import Effect, HandOut, Hurry
+from .effects import Effect, HandOut, RequestBeat
 from .shapes import Change, Item
 from .target_plan import (
     ChangedMeanwhile,
@@ -87,7 +87,9 @@ def apply(
     names = [target_plan.target.partition("/")[2] for target_plan in target_plans]
     stand = transitions.look(connection, names)
     after = {f"cron/{name}": facts_of(stand[name]) if name in stand else None for name in names}
-    effects: list[Effect] = [Hurry(job.queue, job.worker) for job in report.stopped if job.worker]
+    effects: list[Effect] = [
+        RequestBeat(job.queue, job.worker) for job in report.stopped if job.worker
+    ]
     if report.lanes:
         effects.append(HandOut(tuple(sorted(report.lanes))))
     return Written(tuple(items), after, tuple(effects))

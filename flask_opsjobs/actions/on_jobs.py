@@ -16,7 +16,7 @@ from ..jobs import transitions as job_transitions
 from ..jobs import unique_locks
 from ..jobs.transitions import JobForDecision
 from .catalog import Action
-from .effects import Effect, Forget, HandOut, Hurry
+from .effects import Effect, Forget, HandOut, RequestBeat
 from .job_changes import CHANGES, facts_of, span_of
 from .shapes import Change
 from .target_plan import ChangedMeanwhile, Decided, TargetPlan, Written, do, illegal, leave
@@ -189,12 +189,12 @@ def _cancel(
     endings.cancel(connection, [job.id for job in waiting], decided.now, decided.reason)
     ids = [job.id for job in started]
     job_transitions.request_cancel(connection, ids, decided.actor, decided.reason, decided.now)
-    hurries = [
-        Hurry(job.queue, job.worker)
+    requests = [
+        RequestBeat(job.queue, job.worker)
         for job in started
         if job.worker is not None and job.worker_kind != "plain"
     ]
-    return {}, [*_forget(waiting), *hurries]
+    return {}, [*_forget(waiting), *requests]
 
 
 def _discard(

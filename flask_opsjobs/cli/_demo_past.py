@@ -35,7 +35,7 @@ _CLOCK = """
 """
 _READ_CLOCK_FIRST = "SET search_path TO demo_clock, pg_catalog, public"
 # A crash during the history makes a demo begin anew: nothing waits for the disk.
-_HURRY = "SET synchronous_commit TO off"
+_ASYNCHRONOUS = "SET synchronous_commit TO off"
 # What a day of history needs: slots are decided, minutes are counted.
 _LOOPS = ("cron", "roll_up")
 # How often `loop` is called at least, lest the loops seem to have slept.
@@ -54,7 +54,7 @@ class Past:
         self._clock = clock
         self._work = work
         self._worker = _register(host, work, now)
-        self._beat = 0
+        self._heartbeat_no = 0
         self._waited = 0.0
         slower = (replace(loop, every_seconds=every(STEP.total_seconds())) for loop in LOOPS)
         self._runners = [Runner(loop, host) for loop in slower if loop.name in _LOOPS]
@@ -72,9 +72,9 @@ class Past:
 
     def loop(self) -> None:
         """Make a pass of the loops."""
-        self._beat += 1
+        self._heartbeat_no += 1
         id, _ = self._worker
-        workers.beat(self._work, id, self._beat, [], None, None, {}, self.now)
+        workers.record_heartbeat(self._work, id, self._heartbeat_no, [], None, None, {}, self.now)
         for runner in self._runners:
             while runner.run_once(self._work, self.now):
                 pass
@@ -126,7 +126,7 @@ def past(app: Flask, begin: datetime) -> Iterator[Past]:
     with closing(connect_apart(host.engine)) as clock, _reading_clock(host):
         clock.execute(_CLOCK)
         clock.execute("INSERT INTO demo_clock.moment VALUES (%s)", [begin])
-        clock.execute(_HURRY)
+        clock.execute(_ASYNCHRONOUS)
         with closing(connect_apart(host.engine)) as work:
             found = Past(host, clock, work, begin)
             with _log_times(found):
@@ -142,7 +142,7 @@ def _reading_clock(host: Host) -> Iterator[None]:
 
     def prepare(connection: Any, _record: object) -> None:
         connection.execute(_READ_CLOCK_FIRST)
-        connection.execute(_HURRY)
+        connection.execute(_ASYNCHRONOUS)
         connection.commit()
 
     event.listen(host.engine, "connect", prepare)

@@ -27,7 +27,7 @@ from ._valkey import free_port, is_free
 
 # A dead worker's jobs are put back before anybody stops watching.
 SETTINGS = {
-    "FLASK_OPSJOBS_BEAT_SECONDS": "2",
+    "FLASK_OPSJOBS_HEARTBEAT_SECONDS": "2",
     "FLASK_OPSJOBS_LATE_SECONDS": "6",
     "FLASK_OPSJOBS_MISSING_SECONDS": "15",
 }

@@ -26,7 +26,7 @@ def clock() -> float:
 
 @dataclass(frozen=True)
 class NotClaimed:
-    """Why a delivery was not claimed: a word, counted in the worker's beat."""
+    """Why a delivery was not claimed: a word, counted in the worker's heartbeat."""
 
     reason: str
 

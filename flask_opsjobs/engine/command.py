@@ -1,4 +1,4 @@
-"""A word to a worker over RQ's command channel: beat now. It hurries what the next beat would find anyway."""
+"""Asks a worker over RQ's command channel for a heartbeat at once: the next one would find the same, but later."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from .broker import Broker
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
 # RQ's workers ignore a command that they do not know.
-_BEAT = "opsjobs-beat"
+_COMMAND = "opsjobs-heartbeat"
 
 
-def hurry(broker: Broker, queue: str, worker: str) -> None:
-    """Ask the worker to beat now. Raises `RedisError`; whoever does not listen hears nothing."""
-    send_command(broker.queue(queue, quick=True).connection, worker, _BEAT)
+def request_beat(broker: Broker, queue: str, worker: str) -> None:
+    """Ask the worker for a heartbeat now. Raises `RedisError`; a worker that does not listen misses it."""
+    send_command(broker.queue(queue, quick=True).connection, worker, _COMMAND)
 
 
-def is_hurry(message: Any) -> bool:
-    """Whether a message of the channel is that word."""
+def is_beat_request(message: Any) -> bool:
+    """Whether a message of the channel is this request."""
     try:
-        return bool(json.loads(message["data"])["command"] == _BEAT)
+        return bool(json.loads(message["data"])["command"] == _COMMAND)
     except (ValueError, TypeError, KeyError):
         return False
 
 
-def hurry_quietly(broker: Broker, queue: str, worker: str) -> None:
-    """The same, when its next beat does as well."""
+def try_request_beat(broker: Broker, queue: str, worker: str) -> None:
+    """As `request_beat`, but only logs when Redis does not answer: the next heartbeat does as well."""
     try:
-        hurry(broker, queue, worker)
+        request_beat(broker, queue, worker)
     except RedisError as error:
-        _log.info("worker %s was not hurried (%s)", worker, type(error).__name__)
+        _log.info("worker %s was not asked for a heartbeat (%s)", worker, type(error).__name__)

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 from redis import RedisError
 
-from ..actions.effects import Effect, Forget, HandOut, Hurry, TakeBack
+from ..actions.effects import Effect, Forget, HandOut, RequestBeat, TakeBack
 from ..db import Connection
 from ..host import Host
 from ..jobs.touched import Line
-from .command import hurry
+from .command import request_beat
 from .recall import recall_paused
 from .tidy import tidy
 
@@ -50,5 +50,5 @@ def _run(host: Host, connection: Connection, effect: Effect) -> None:
             tidy(host.broker, recall_paused(connection, queue), quick=True)
         case Forget(deliveries):
             tidy(host.broker, deliveries, quick=True)
-        case Hurry(queue, worker):
-            hurry(host.broker, queue, worker)
+        case RequestBeat(queue, worker):
+            request_beat(host.broker, queue, worker)

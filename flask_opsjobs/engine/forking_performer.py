@@ -47,7 +47,7 @@ class ForkingPerformer:
             sock=sock,
             claimed=claimed,
             tick=tick,
-            stop_wanted=lambda: runtime.pulse.stop_wanted(claimed.id, claimed.dispatch_no),
+            stop_wanted=lambda: runtime.heartbeat.stop_wanted(claimed.id, claimed.dispatch_no),
             on_progress=lambda *progress: runtime.tell_progress(claimed, *progress),
             backoff_seconds=lambda: self.backoff_seconds(claimed),
         )

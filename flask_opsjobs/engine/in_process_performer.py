@@ -17,7 +17,7 @@ from ..jobs.log_tail import Ring
 from ..jobs.outcomes import Outcome
 from ..jobs.perform import Report, perform
 from .confirm import Confirm
-from .pulse import CANCELED, LOST
+from .heartbeat import CANCELED, LOST
 from .worker_runtime import WorkerRuntime
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class InProcessPerformer:
         claimed = self._claimed
         if claimed is None:
             return
-        why = self._runtime.pulse.stop_wanted(claimed.id, claimed.dispatch_no)
+        why = self._runtime.heartbeat.stop_wanted(claimed.id, claimed.dispatch_no)
         if why == CANCELED:
             raise Stopped("canceled while it ran")
         if why is not None:

@@ -21,8 +21,8 @@ def observe(
 ) -> tuple[int, list[str]]:
     """Record the plain workers on the Redis of these queues: (how many were seen, names that vanished). Commits.
 
-    Judged by the expiry of RQ's keys, never by the age of `last_heartbeat`: an idle worker beats each 405 s and a busy
-    SimpleWorker never. Raises `RedisError` when any Redis does not answer; then nobody is judged.
+    Judged by the expiry of RQ's keys, never by the age of `last_heartbeat`: an idle worker sends a heartbeat each 405 s
+    and a busy SimpleWorker never. Raises `RedisError` when any Redis does not answer; then nobody is judged.
     """
     known = [name for (name,) in connection.execute(sql.load("list_plain_workers"), {"now": now})]
     seen: dict[str, RQWorker] = {}

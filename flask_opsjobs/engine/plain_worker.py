@@ -26,8 +26,8 @@ from .claim import NotClaimed, claim
 from .confirm import Confirm
 from .delivery import parse
 from .dispatch import read_clock
+from .heartbeat import Progress, write_progress
 from .outage import Backoff, Outage
-from .pulse import Progress, write_progress
 
 if TYPE_CHECKING:
     from flask import Flask

@@ -53,7 +53,7 @@ class _Queued:
 
     @property
     def held_as(self) -> str:
-        """How a worker's beat names it."""
+        """How a worker's heartbeat names it."""
         return f"{self.id}-{self.dispatch_no}"
 
     @property

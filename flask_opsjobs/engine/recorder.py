@@ -1,4 +1,4 @@
-"""The recorder: the thread of a worker's parent that writes outcomes in flushes, refills the window and beats."""
+"""Writes outcomes in flushes, refills the window and sends heartbeats, in a thread of a worker's parent."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ..host import Host
 from ..jobs.outcomes import Outcome
 from .child import fork_lock
 from .dispatch import read_clock
+from .heartbeat import Heartbeat, Progress, write_progress
 from .outage import Backoff, Outage
-from .pulse import Progress, Pulse, write_progress
 from .refill import Refill
 
 _log = logging.getLogger("flask_opsjobs.worker")
@@ -48,10 +48,12 @@ class _Submitted:
 class Recorder(threading.Thread):
     """Owns the connection that finishes. The main thread submits and never waits, but for `drain`."""
 
-    def __init__(self, host: Host, pulse: Pulse, outage: Outage, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, host: Host, heartbeat: Heartbeat, outage: Outage, wake: Callable[[], None]
+    ) -> None:
         super().__init__(name="opsjobs-recorder", daemon=True)
         self._host = host
-        self._pulse = pulse
+        self._heartbeat = heartbeat
         self._outage = outage
         self._backoff = Backoff()
         self._last_failure: type[Exception] | None = None
@@ -79,9 +81,9 @@ class Recorder(threading.Thread):
             self._changed.notify_all()
 
     def beat_now(self) -> None:
-        """Beat without waiting for the time to come."""
+        """Send a heartbeat at once."""
         with self._changed:
-            self._pulse.hurry()
+            self._heartbeat.beat_now()
             self._changed.notify_all()
 
     def keeps_up(self, timeout: float) -> bool:
@@ -106,7 +108,7 @@ class Recorder(threading.Thread):
         return not self.is_alive()
 
     def run(self) -> None:
-        """Flush and beat until stopped; nothing that Postgres or Redis do ends the thread."""
+        """Flush and send heartbeats until stopped; nothing that Postgres or Redis do ends the thread."""
         flushed_at = 0.0
         while True:
             self._wait_for_work(flushed_at)
@@ -114,7 +116,7 @@ class Recorder(threading.Thread):
             had_work = False
             try:
                 had_work = self._flush()
-                self._pulse.beat_if_due(self._connected(), self._wake)
+                self._heartbeat.beat_if_due(self._connected(), self._wake)
             except LookupError as error:
                 self._ask_to_stop(error)
                 self._pause()
@@ -131,7 +133,7 @@ class Recorder(threading.Thread):
 
     def _is_keeping_up(self) -> bool:
         oldest = self._pending[0].at if self._pending else time.monotonic()
-        unwritten = max(time.monotonic() - oldest, -self._pulse.due_in())
+        unwritten = max(time.monotonic() - oldest, -self._heartbeat.due_in())
         return len(self._pending) < _MOST_UNWRITTEN and unwritten <= _OLDEST_UNWRITTEN_SECONDS
 
     def _wait_for_work(self, flushed_at: float) -> None:
@@ -143,9 +145,9 @@ class Recorder(threading.Thread):
                     self._pending
                     or self._progress
                     or self._is_stopping
-                    or self._pulse.due_in() <= 0
+                    or self._heartbeat.due_in() <= 0
                 ),
-                max(0.0, self._pulse.due_in()),
+                max(0.0, self._heartbeat.due_in()),
             )
             linger = flushed_at + _LINGER_SECONDS - time.monotonic()
             if linger > 0 and not self._is_stopping:
@@ -165,7 +167,7 @@ class Recorder(threading.Thread):
         with self._changed:
             for ending in batch:
                 self._pending.popleft()
-                self._pulse.release(ending.id, ending.dispatch_no)
+                self._heartbeat.release(ending.id, ending.dispatch_no)
         self._refiller.refill(connection, ended, now)
         return True
 
@@ -252,7 +254,7 @@ class Recorder(threading.Thread):
 
     def _leave(self) -> None:
         try:
-            self._pulse.stop(self._connected())
+            self._heartbeat.stop(self._connected())
             self._connected().close()
         except psycopg.Error as error:
             self._say(logging.WARNING, "left without saying so: %s", type(error).__name__)

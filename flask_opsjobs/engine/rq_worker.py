@@ -27,7 +27,7 @@ from ..jobs.outcomes import Outcome
 from ..visible_text import on_one_line
 from .child import forget_connections, fork_lock, set_group
 from .claim import NotClaimed, claim
-from .command import is_hurry
+from .command import is_beat_request
 from .delivery import parse
 from .dequeue import make_job, pop
 from .forking_performer import ForkingPerformer
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from rq.executions import Execution
 
 _log = logging.getLogger("flask_opsjobs.worker")
-_HURRY_SECONDS = 1.0
+_REFRESH_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
 _THREAD = "claim"
 
@@ -65,7 +65,7 @@ class OpsWorkerLoop(BaseWorker):
         performer: Performer,
         tell_ready: Callable[[], None],
     ) -> None:
-        """Give the worker its app, its runtime (connections, recorder, pulse) and its performer.
+        """Give the worker its app, its runtime (connections, recorder, heartbeat) and its performer.
 
         `tell_ready` is called once it heeds signals, right before it takes its first job.
         """
@@ -168,7 +168,7 @@ class OpsWorkerLoop(BaseWorker):
         except Exception:
             with fork_lock:
                 _log.exception("the delivery %s was not performed and goes back", job.id)
-            self.runtime.pulse.release(*delivery)
+            self.runtime.heartbeat.release(*delivery)
             self._wait(self._failures.next_seconds())
         self._state = WorkerStatus.IDLE
 
@@ -190,16 +190,16 @@ class OpsWorkerLoop(BaseWorker):
 
     def _execute_managed(self, job: RQJob, queue: Queue, delivery: tuple[int, int]) -> None:
         runtime = self.runtime
-        runtime.pulse.hold(*delivery)
+        runtime.heartbeat.hold(*delivery)
         claimed = self._claim(delivery)
         if not isinstance(claimed, Claimed):
-            runtime.pulse.release(*delivery)
+            runtime.heartbeat.release(*delivery)
             if claimed is not None:
-                runtime.pulse.count(claimed.reason)
+                runtime.heartbeat.count(claimed.reason)
                 self.books.end(job, queue, None, is_success=False)
             return
-        runtime.pulse.own(*delivery)
-        # Beats go on meanwhile: another thread makes them.
+        runtime.heartbeat.own(*delivery)
+        # Heartbeats go on meanwhile: another thread sends them.
         time.sleep(claimed.wait_seconds)
         execution = self.books.begin(job, queue)
         began = time.monotonic()
@@ -218,7 +218,7 @@ class OpsWorkerLoop(BaseWorker):
             _log.warning("job %d does not run here any more: %s", claimed.id, outcome.error)
         if outcome.kind != "refused":
             # A refusal is fast: counted as a run it would give this worker a large window of what it cannot run.
-            runtime.pulse.note_run(time.monotonic() - began)
+            runtime.heartbeat.note_run(time.monotonic() - began)
         runtime.submit(claimed, outcome)
         self.books.end(job, queue, execution, is_success=outcome.kind == "returned")
 
@@ -267,7 +267,7 @@ class OpsWorkerLoop(BaseWorker):
             super().heartbeat(timeout, pipeline)
             return
         last = self.last_heartbeat
-        if last is not None and (_age(last)).total_seconds() < _HURRY_SECONDS:
+        if last is not None and (_age(last)).total_seconds() < _REFRESH_SECONDS:
             return
         with _redis_may_be_away(), self.connection.pipeline(transaction=False) as pipe:
             super().heartbeat(timeout, pipe)
@@ -285,7 +285,7 @@ class OpsWorkerLoop(BaseWorker):
     def check_for_suspension(self, burst: bool) -> None:
         """RQ's suspension flag, read once a second."""
         moment = time.monotonic()
-        if moment - self._suspension_read_at >= _HURRY_SECONDS:
+        if moment - self._suspension_read_at >= _REFRESH_SECONDS:
             self._suspension_read_at = moment
             with _redis_may_be_away():
                 super().check_for_suspension(burst)
@@ -365,7 +365,7 @@ class OpsWorkerLoop(BaseWorker):
         """Commands over RQ's channel run in another thread; what they raise must not end it."""
         with fork_lock:
             try:
-                if is_hurry(message):
+                if is_beat_request(message):
                     self.runtime.recorder.beat_now()
                 else:
                     super().handle_payload(message)

@@ -15,7 +15,7 @@ from ..jobs.outcomes import Outcome
 from .cgroup import OutOfMemory
 from .channel import Receiver
 from .child import describe_death, kill_group
-from .pulse import CANCELED, LOST
+from .heartbeat import CANCELED, LOST
 
 # The child ends an overdue function itself; when it cannot (a C loop), the parent does after so many seconds more.
 _GRACE_SECONDS = 5.0

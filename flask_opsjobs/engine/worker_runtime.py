@@ -1,4 +1,4 @@
-"""Keeps what one worker process of ours needs while it performs jobs: two connections, its recorder, its pulse."""
+"""Keeps what one worker process of ours needs while it performs jobs: two connections, its recorder, its heartbeat."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ..jobs.outcomes import Outcome
 from ..lifeline import workers
 from .child import fork_lock
 from .dispatch import read_clock
+from .heartbeat import Heartbeat, Progress
 from .outage import Outage
-from .pulse import Progress, Pulse
 from .recorder import Recorder
 
 _log = logging.getLogger("flask_opsjobs.worker")
@@ -47,9 +47,9 @@ class WorkerRuntime:
         for fd in (self._wake_read, self._wake_write):
             os.set_blocking(fd, False)
         self.also_wake: Callable[[], None] | None = None
-        self.pulse = Pulse(self.id, host.settings.beat_seconds)
+        self.heartbeat = Heartbeat(self.id, host.settings.heartbeat_seconds)
         self.outage = Outage(_log, "deliveries and outcomes are held")
-        self.recorder = Recorder(host, self.pulse, self.outage, self.wake)
+        self.recorder = Recorder(host, self.heartbeat, self.outage, self.wake)
         self.recorder.start()
 
     @property

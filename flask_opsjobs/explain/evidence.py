@@ -44,7 +44,7 @@ class JobEvidence:
 
     @property
     def held(self) -> str:
-        """How a worker's beat names its delivery."""
+        """How a worker's heartbeat names its delivery."""
         return f"{self.id}-{self.dispatch_no}"
 
 
@@ -77,7 +77,7 @@ class Listener:
     id: int
     name: str
     kind: str
-    beat_at: datetime
+    heartbeat_at: datetime
     holding: Sequence[str]
     is_alive: bool
     running_job: int | None = None
@@ -213,7 +213,7 @@ class Evidence:
 
     @property
     def is_orphaned(self) -> bool:
-        """Whether it is started, and whoever has it gives no sign of life."""
+        """Whether it is started, and the worker that has it sends no heartbeat."""
         return self.job.state == "started" and not (self.worker and self.worker.is_alive)
 
     def is_awake(self, loop: str) -> bool:

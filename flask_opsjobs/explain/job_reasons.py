@@ -38,7 +38,7 @@ def cancel_requested(evidence: Evidence) -> Iterator[Reason]:
         read={
             "cancel_requested_at": job.cancel_requested_at,
             "worker": evidence.worker and evidence.worker.name,
-            "beat_at": evidence.worker and evidence.worker.beat_at,
+            "heartbeat_at": evidence.worker and evidence.worker.heartbeat_at,
         },
         by=job.cancel_requested_by,
         quote=job.cancel_reason,
@@ -54,11 +54,11 @@ def worker_silent(evidence: Evidence) -> Iterator[Reason]:
     yield make_reason(
         evidence,
         "worker_silent",
-        f"Its worker {who.name} gives no sign of life." if who else "Its worker is not known any more.",
+        f"Its worker {who.name} sends no heartbeat." if who else "Its worker is not known any more.",
         "The watch loop gives that worker up, and puts the job back.",
         source="inferred",
-        read={"worker": who and who.name, "beat_at": who and who.beat_at, "started_at": job.started_at},
-        since=who.beat_at if who else job.started_at,
+        read={"worker": who and who.name, "heartbeat_at": who and who.heartbeat_at, "started_at": job.started_at},
+        since=who.heartbeat_at if who else job.started_at,
     )  # fmt: skip
 
 
@@ -70,7 +70,8 @@ def _when_it_stops(evidence: Evidence) -> str:
         )
     if who is not None and who.kind == "plain":
         return "A plain RQ worker does not heed that: it ends as canceled if this attempt fails."
-    return f"Its worker reads that with its next beat, within {evidence.settings.beat_seconds:g} s, and stops it."
+    seconds = evidence.settings.heartbeat_seconds
+    return f"Its worker reads that with its next heartbeat, within {seconds:g} s, and stops it."
 
 
 def deferred(evidence: Evidence) -> Iterator[Reason]:

@@ -120,7 +120,7 @@ def _clock(evidence: Evidence) -> dict[str, Any]:
 def _last_listener(session: Session, evidence: Evidence) -> Listener | None:
     """Who listened last: one that went silent, else one that has ended."""
     if evidence.listeners:
-        return max(evidence.listeners, key=lambda listener: listener.beat_at)
+        return max(evidence.listeners, key=lambda listener: listener.heartbeat_at)
     asked = {"queue": evidence.job.queue}
     row = session.connection().exec_driver_sql(sql.load("find_last_listener"), asked).one_or_none()
     return None if row is None else Listener(*row)

@@ -52,8 +52,8 @@ def no_live_worker(evidence: Evidence) -> Iterator[Reason]:
         + (f" {last.name} was the last one." if last else " None is known to have done so lately."),
         f"Start one: `flask opsjobs worker {name}`.",
         source="inferred",
-        read={"live_workers": 0, "last_worker": last and last.name, "last_beat_at": last and last.beat_at},
-        since=last.beat_at if last else None,
+        read={"live_workers": 0, "last_worker": last and last.name, "last_heartbeat_at": last and last.heartbeat_at},
+        since=last.heartbeat_at if last else None,
     )  # fmt: skip
 
 

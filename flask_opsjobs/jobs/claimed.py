@@ -33,5 +33,5 @@ class Claimed:
 
     @property
     def held_as(self) -> str:
-        """How a beat names what it holds: `id-dispatch_no`."""
+        """How a heartbeat names what it holds: `id-dispatch_no`."""
         return f"{self.id}-{self.dispatch_no}"

@@ -27,7 +27,7 @@ class Doubts:
 
     nowhere: Mapping[Key, str] = field(default_factory=dict)
     strays: Mapping[Key, str] = field(default_factory=dict)
-    # With the number of the beat that first lacked it.
+    # With the number of the heartbeat that first lacked it.
     unheld: Mapping[Key, int | None] = field(default_factory=dict)
 
 
@@ -95,13 +95,13 @@ def compare(
     """What this look doubts, and what it believes because the look `before` doubted it too."""
     rows = connection.execute(sql.load("list_unheld_jobs"), {"limit": _MOST_ROWS}).fetchall()
     queues = {(id, no): queue for id, no, queue, _ in rows}
-    beats = {(id, no): beat for id, no, _, beat in rows}
-    # From a living worker a second beat must lack it: the first may have been under way when it claimed.
+    heartbeats = {(id, no): heartbeat for id, no, _, heartbeat in rows}
+    # From a living worker a second heartbeat must lack it: the first may have been under way when it claimed.
     unheld = [
-        key for key, beat in beats.items()
-        if key in before.unheld and (beat is None or beat != before.unheld[key])
+        key for key, heartbeat in heartbeats.items()
+        if key in before.unheld and (heartbeat is None or heartbeat != before.unheld[key])
     ]  # fmt: skip
-    since = {key: before.unheld.get(key, beat) for key, beat in beats.items()}
+    since = {key: before.unheld.get(key, heartbeat) for key, heartbeat in heartbeats.items()}
     found = Found(
         nowhere=_by_queue(nowhere, before.nowhere),
         unheld=_by_queue(queues, unheld),

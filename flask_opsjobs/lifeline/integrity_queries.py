@@ -16,7 +16,7 @@ _MOST_QUEUES = 500
 
 @dataclass(frozen=True)
 class IntegrityRow:
-    """One queue's integrity check, counted at `counted_at`, compared with Redis and the beats at `compared_at`."""
+    """One queue's integrity check, counted at `counted_at`, compared with Redis and the heartbeats at `compared_at`."""
 
     queue: str
     counted_at: datetime

@@ -39,13 +39,13 @@ class Worker(Base):
     queues: Mapped[list[str]] = mapped_column(ARRAY(Text))
     state: Mapped[str] = mapped_column(Text)
     started_at: Mapped[datetime] = mapped_column(MOMENT)
-    beat: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    beat_at: Mapped[datetime] = mapped_column(MOMENT)
+    heartbeat_no: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    heartbeat_at: Mapped[datetime] = mapped_column(MOMENT)
     holding: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
     run_seconds: Mapped[float | None] = mapped_column(Double)
     rss_kb: Mapped[int | None] = mapped_column(BigInteger)
     counts: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
-    watched_beat: Mapped[int] = mapped_column(BigInteger, server_default="-1")
+    watched_heartbeat_no: Mapped[int] = mapped_column(BigInteger, server_default="-1")
     still_seconds: Mapped[float] = mapped_column(Double, server_default="0")
     ended_at: Mapped[datetime | None] = mapped_column(MOMENT)
 
@@ -55,7 +55,7 @@ class Worker(Base):
         CheckConstraint(
             "(state IN ('missing', 'stopped')) = (ended_at IS NOT NULL)", name="end_check"
         ),
-        Index("workers_alive", "beat_at", postgresql_where=text("ended_at IS NULL")),
+        Index("workers_alive", "heartbeat_at", postgresql_where=text("ended_at IS NULL")),
         Index("workers_by_start", "started_at"),
     )
 
@@ -82,7 +82,8 @@ class LoopRun(Base):
 class IntegrityCheck(Base):
     """The integrity check of a queue: jobs enqueued, deleted and stored, and what nobody holds. At rest all agree.
 
-    The rows were counted at `counted_at` in one snapshot; Redis and the beats were compared with them at `compared_at`.
+    The rows were counted at `counted_at` in one snapshot; Redis and the heartbeats were compared with them at
+    `compared_at`.
     """
 
     __tablename__ = "integrity_checks"

@@ -25,7 +25,7 @@ _GRACE_SECONDS = 5
 
 @dataclass(frozen=True)
 class WorkerRow:
-    """A worker process. `holding` lists the jobs it has in hand; `beat_at` is its last heartbeat, `ended_at` when it
+    """A worker process. `holding` lists its jobs; `heartbeat_at` is its last heartbeat, `ended_at` when it
     stopped or was given up. `is_listening` is the answer of `listeners.sql`; without it a worker is not `alive`.
     """
 
@@ -38,7 +38,7 @@ class WorkerRow:
     queues: Sequence[str]
     state: str
     started_at: datetime
-    beat_at: datetime
+    heartbeat_at: datetime
     rss_kb: int | None
     ended_at: datetime | None
     holding: Sequence[int]
@@ -77,7 +77,7 @@ class LoopRow:
 
 _WORKER: tuple[Any, ...] = (
     Worker.id, Worker.name, Worker.kind, Worker.host, Worker.pid, Worker.version,
-    Worker.queues, Worker.state, Worker.started_at, Worker.beat_at, Worker.rss_kb,
+    Worker.queues, Worker.state, Worker.started_at, Worker.heartbeat_at, Worker.rss_kb,
     Worker.ended_at, Worker.holding,
 )  # fmt: skip
 
@@ -120,7 +120,7 @@ def list_stopped(session: Session, now: datetime) -> Sequence[WorkerRow]:
 
 
 def list_held(session: Session, workers: Sequence[WorkerRow]) -> Mapping[int, Sequence[HeldRow]]:
-    """What each of the workers held at its last beat, by its id; at most 500 in all."""
+    """What each of the workers held at its last heartbeat, by its id; at most 500 in all."""
     asked = {"worker_ids": [worker.id for worker in workers], "limit": _MOST_HELD}
     rows = session.connection().exec_driver_sql(sql.load("list_held_jobs"), asked)
     held: dict[int, list[HeldRow]] = {worker.id: [] for worker in workers}
@@ -136,7 +136,7 @@ def find_worker(session: Session, worker_id: int) -> WorkerRow | None:
 
 
 def _worker(*columns: Any) -> WorkerRow:
-    # A beat names what it holds as "<id>-<dispatch_no>".
+    # A heartbeat names what it holds as "<id>-<dispatch_no>".
     ids = [int(job_id) for held in columns[-1] if (job_id := held.partition("-")[0]).isdigit()]
     return WorkerRow(*(*columns[:-1], ids))
 

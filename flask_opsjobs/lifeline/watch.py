@@ -28,7 +28,7 @@ class Orphans:
     name: str | None
     kind: str | None
     state: str | None
-    beat_at: datetime | None
+    heartbeat_at: datetime | None
     ended_at: datetime | None
     jobs: int
     last_claim_at: datetime
@@ -42,9 +42,9 @@ class Orphans:
             return f"its worker {self.name} stopped without it"
         if self.kind == "plain":
             return f"worker vanished: RQ's key of {self.name} is gone"
-        assert self.beat_at is not None
-        last = f"{self.beat_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        return f"worker vanished: no beat after {last}"
+        assert self.heartbeat_at is not None
+        last = f"{self.heartbeat_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return f"worker vanished: no heartbeat after {last}"
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ def watch(
     """Judge every OpsWorker, and rescue orphans when `OPSJOBS_RESCUE` is automatic. The caller commits.
 
     `elapsed_seconds` is the time since the previous pass, of any watcher. It counts for two intervals at most: who was
-    asleep has not seen that nobody beat. A clock that was stepped back makes it negative, and counts for nothing.
-    What is rescued is one row in the audit, signed with `secrets`; `after_commit` is as `append` of the audit takes it.
-    While the audit cannot be written that row waits in Postgres, and the first pass that can write it does.
+    asleep has not seen that nobody sent a heartbeat. A clock that was stepped back makes it negative, and counts for
+    nothing. What is rescued is one row in the audit, signed with `secrets`; `after_commit` is as `append` of the audit
+    takes it. While the audit cannot be written that row waits in Postgres, and the first pass that can write it does.
     Locks workers, then jobs by id, then the audit's head.
     """
     changed = _judge(connection, now, elapsed_seconds, settings)
@@ -100,7 +100,7 @@ def _judge(
     connection: Connection, now: datetime, elapsed_seconds: float, settings: Settings
 ) -> list[dict[str, Any]]:
     """The workers whose state changed."""
-    elapsed = min(max(elapsed_seconds, 0.0), 2 * settings.beat_seconds)
+    elapsed = min(max(elapsed_seconds, 0.0), 2 * settings.heartbeat_seconds)
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             sql.load("watch_workers"),
@@ -145,7 +145,7 @@ def _rescue_all(
 def _claimed_before(orphans: Orphans, now: datetime, settings: Settings) -> datetime:
     """Which claims are given up: those made before the worker was, and of the later ones only old ones.
 
-    A worker that wakes up may claim a moment before its next beat brings it back.
+    A worker that wakes up may claim a moment before its next heartbeat brings it back.
     """
     if orphans.last_claim_at >= now:
         # Claimed before the clock was stepped back: these times cannot be compared.

@@ -49,31 +49,31 @@ def find_or_register_plain(
     return _id(connection, "register_plain_worker", values)
 
 
-def beat(
+def record_heartbeat(
     connection: Connection,
     worker_id: int,
-    beat: int,
+    heartbeat_no: int,
     holding: Sequence[str],
     run_seconds: float | None,
     rss_kb: int | None,
     counts: Mapping[str, Any],
     now: datetime,
 ) -> list[Held]:
-    """Say that it lives, as the `beat`-th time, and what it holds (`id-dispatch_no`). Commits.
+    """Record the heartbeat number `heartbeat_no`, and what the worker holds (`id-dispatch_no`). Commits.
 
     Returns the jobs of its, as (id, dispatch_no), that somebody asked to stop. Raises `LookupError` when retention has
-    removed the worker, which takes a week without a beat: it must leave and start anew.
+    removed the worker, which takes a week without a heartbeat: it must leave and start anew.
     """
     said = {
         "id": worker_id,
-        "beat": beat,
+        "heartbeat_no": heartbeat_no,
         "holding": list(holding),
         "run_seconds": run_seconds,
         "rss_kb": rss_kb,
         "counts": Jsonb(dict(counts)),
         "now": now,
     }
-    rows = connection.execute(sql.load("beat_worker"), said).fetchall()
+    rows = connection.execute(sql.load("record_heartbeat"), said).fetchall()
     if not rows:
         raise LookupError(f"worker {worker_id} has no row any more: restart it")
     return [(job_id, number) for job_id, number in rows if job_id is not None]
@@ -86,11 +86,11 @@ def disown(
     suspects: Collection[Held],
     now: datetime,
 ) -> set[Held]:
-    """Put back the worker's `started` jobs that it does not run, if its previous beat disowned them too. Commits.
+    """Put back the worker's `started` jobs that it does not run, if its previous heartbeat lacked them too. Commits.
 
-    `holding` is what the beat of `now` said, outcomes not yet written included. `suspects` is what the previous call
-    returned: what stood as started and unheld then. Two looks and no clock: a job that was claimed between the look
-    at `holding` and the look at the rows is held at the next beat. Returns the suspects for the next call.
+    `holding` is what the heartbeat of `now` said, outcomes not yet written included. `suspects` is what the previous
+    call returned: what stood as started and unheld then. Two looks and no clock: a job that was claimed between the
+    look at `holding` and the look at the rows is held at the next heartbeat. Returns the suspects for the next call.
     """
     rows = connection.execute(sql.load("list_started_jobs"), {"id": worker_id}).fetchall()
     held = set(holding)

@@ -16,7 +16,7 @@ from ..cron.decide_slots import SlotDecider, SlotReport
 from ..cron.entry_row import CronEntryRow
 from ..cron.transitions import Unfinished
 from ..db import Connection, is_away
-from ..engine.command import hurry_quietly
+from ..engine.command import try_request_beat
 from ..jobs import failure
 from ..jobs.touched import Line
 from .one_pass import process_name
@@ -84,13 +84,13 @@ def _release(decider: SlotDecider, name: str, report: SlotReport) -> None:
 
 
 def _follow(context: Pass, report: SlotReport) -> None:
-    """What follows the commits: tell signals, hurry who is to stop, hand out."""
+    """What follows the commits: send signals, ask workers to stop jobs, hand out."""
     host = context.host
     for task, enqueued in report.enqueued:
         signals.send(signals.job_enqueued, task, enqueued=enqueued)
     for job in report.stopped:
         if job.worker is not None:
-            hurry_quietly(host.broker, job.queue, job.worker)
+            try_request_beat(host.broker, job.queue, job.worker)
     # None under TESTING and without OPSJOBS_DISPATCH. It reports a silent Redis by itself.
     if report.lanes and host.hand_out is not None:
         host.hand_out([Line(*lane) for lane in sorted(report.lanes)])

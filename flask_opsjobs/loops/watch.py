@@ -57,4 +57,4 @@ def _words(watched: Watched) -> str:
     return ", ".join(said) or IDLE
 
 
-LOOP = Loop("watch", lambda settings: settings.beat_seconds, run, is_alone=True)
+LOOP = Loop("watch", lambda settings: settings.heartbeat_seconds, run, is_alone=True)

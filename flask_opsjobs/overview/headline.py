@@ -51,7 +51,9 @@ def _queue_without_worker(seen: Overview) -> Iterator[Wrong]:
         gone = f" {counted(len(mine), 'worker')} of it went silent." if mine else ""
         rest = f"Nobody takes what is in it: start `flask opsjobs worker {queue.name}`.{gone}"
         # The later of both. When old workers leave the list, it moves back at most, never forward.
-        since = max(filter(None, [queue.due_since, *(one.beat_at for one in mine)]), default=None)
+        since = max(
+            filter(None, [queue.due_since, *(one.heartbeat_at for one in mine)]), default=None
+        )
         yield Wrong(
             "critical", fact, rest, since, PageLink("See its jobs", "jobs", {"queue": queue.name})
         )
@@ -119,10 +121,12 @@ def _worker_missing(seen: Overview) -> Iterator[Wrong]:
 def _worker_late(seen: Overview) -> Iterator[Wrong]:
     if late := [worker for worker in seen.workers if worker.state == "late"]:
         names = [worker.name for worker in late]
-        fact = f"Worker {names[0]} is late with a sign of life."
+        fact = f"Worker {names[0]} is late with its heartbeat."
         if len(names) > 1:
-            fact = f"{counted(len(names), 'worker')} are late with a sign of life: {_list(names)}."
-        since = min(worker.beat_at for worker in late)
+            fact = (
+                f"{counted(len(names), 'worker')} are late with their heartbeats: {_list(names)}."
+            )
+        since = min(worker.heartbeat_at for worker in late)
         yield Wrong("late", fact, "If it stays away, its jobs are put back.", since, _WORKERS)
 
 
@@ -197,7 +201,7 @@ def _loop_failed(seen: Overview) -> Iterator[Wrong]:
 
 def _no_worker(seen: Overview) -> Iterator[Wrong]:
     if not seen.alive:
-        since = max((one.beat_at for one in seen.workers), default=None)
+        since = max((one.heartbeat_at for one in seen.workers), default=None)
         yield Wrong(
             "warned", "No worker is running.", "Start one: `flask opsjobs worker`.", since, _WORKERS
         )

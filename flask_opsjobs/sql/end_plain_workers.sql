@@ -3,6 +3,6 @@
 -- Returns the names. Run by the observe loop. Index: workers_alive.
 UPDATE opsjobs.workers SET state = 'missing', ended_at = %(now)s
 WHERE ended_at IS NULL AND kind = 'plain' AND NOT name = ANY (%(seen)s::text[])
-    AND beat_at + coalesce((counts ->> 'rq_ttl_seconds')::float8, %(default_ttl_seconds)s)
+    AND heartbeat_at + coalesce((counts ->> 'rq_ttl_seconds')::float8, %(default_ttl_seconds)s)
         * interval '1 s' <= %(now)s
 RETURNING name

@@ -1,12 +1,12 @@
 -- Lists the workers that have not ended and listen to a queue, at most %(most)s, each with the job that it has had in
--- hand longest; `is_alive` as listeners.sql says it. Rows of `started` jobs, not the beats, say who is busy: a beat is up to ten seconds old.
--- Locks nothing. Run by explain/queries.py. Indexes: workers_alive, jobs_started.
-SELECT w.id, w.name, w.kind, w.beat_at, w.holding, l.id IS NOT NULL AS is_alive, r.id AS running_job,
+-- hand longest; `is_alive` as listeners.sql says it. Rows of `started` jobs, not the heartbeats, say who is busy: a
+-- heartbeat is up to ten seconds old. Locks nothing. Run by explain/queries.py. Indexes: workers_alive, jobs_started.
+SELECT w.id, w.name, w.kind, w.heartbeat_at, w.holding, l.id IS NOT NULL AS is_alive, r.id AS running_job,
     r.started_at AS running
 FROM (
     SELECT * FROM opsjobs.workers
     WHERE ended_at IS NULL AND %(queue)s = ANY (queues)
-    ORDER BY beat_at DESC LIMIT %(most)s) AS w
+    ORDER BY heartbeat_at DESC LIMIT %(most)s) AS w
 LEFT JOIN {listeners.sql} AS l ON l.id = w.id
 LEFT JOIN LATERAL (
     SELECT j.id, j.started_at FROM opsjobs.jobs j

@@ -1,7 +1,7 @@
 -- Lists the workers that have ended, or that are unknown, and yet hold `started` jobs, each once with how many.
 -- Few rows stand as started, so they are read whole. Locks nothing: the rescue that follows looks again.
 -- Run by the watch loop. Indexes: jobs_started, workers_pkey.
-SELECT j.worker_id, w.name, w.kind, w.state, w.beat_at, w.ended_at, count(*) AS jobs,
+SELECT j.worker_id, w.name, w.kind, w.state, w.heartbeat_at, w.ended_at, count(*) AS jobs,
     max(j.started_at) AS last_claim_at
 FROM (
     SELECT worker_id, started_at FROM opsjobs.jobs
@@ -9,5 +9,5 @@ FROM (
 ) AS j
 LEFT JOIN opsjobs.workers w ON w.id = j.worker_id
 WHERE w.id IS NULL OR w.ended_at IS NOT NULL
-GROUP BY j.worker_id, w.name, w.kind, w.state, w.beat_at, w.ended_at
+GROUP BY j.worker_id, w.name, w.kind, w.state, w.heartbeat_at, w.ended_at
 ORDER BY j.worker_id

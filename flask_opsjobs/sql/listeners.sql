@@ -5,5 +5,5 @@
 -- Locks nothing. Run by lifeline/queries.py, and inside other statements. Index: workers_alive.
 SELECT w.* FROM opsjobs.workers w
 WHERE w.ended_at IS NULL
-    AND w.beat_at > %(now)s::timestamptz - interval '1 s'
+    AND w.heartbeat_at > %(now)s::timestamptz - interval '1 s'
         * greatest(%(late_seconds)s::float8, (w.counts ->> 'rq_ttl_seconds')::float8)

@@ -1,9 +1,9 @@
 -- Notes the RQ workers that were seen in Redis and are not ours: new ones are registered, known ones live on.
--- `beat_at` and `counts.rq_ttl_seconds` together say until when RQ itself would believe in it.
--- An OpsWorker bears the same name in Redis and keeps its row: it beats for itself.
+-- `heartbeat_at` and `counts.rq_ttl_seconds` together say until when RQ itself would believe in it.
+-- An OpsWorker bears the same name in Redis and keeps its row: it sends its own heartbeat.
 -- Run by the observe loop. Index: workers_name_key.
 INSERT INTO opsjobs.workers AS w
-    (name, kind, host, pid, version, queues, state, started_at, beat_at, counts, ended_at)
+    (name, kind, host, pid, version, queues, state, started_at, heartbeat_at, counts, ended_at)
 SELECT name, 'plain', host, pid, 'rq ' || version, string_to_array(queues, ','),
     CASE WHEN has_left THEN 'stopped' ELSE 'alive' END, %(now)s, %(now)s,
     jsonb_build_object('rq_ttl_seconds', ttl_seconds),
@@ -13,7 +13,7 @@ FROM unnest(%(names)s::text[], %(hosts)s::text[], %(pids)s::int[], %(versions)s:
     AS seen(name, host, pid, version, queues, ttl_seconds, has_left)
 ORDER BY name
 ON CONFLICT (name) DO UPDATE SET
-    beat = w.beat + 1, beat_at = excluded.beat_at, state = excluded.state,
+    heartbeat_no = w.heartbeat_no + 1, heartbeat_at = excluded.heartbeat_at, state = excluded.state,
     ended_at = CASE WHEN excluded.state = 'stopped' THEN coalesce(w.ended_at, excluded.ended_at) END,
     queues = CASE WHEN excluded.queues = '{}' THEN w.queues ELSE excluded.queues END,
     version = coalesce(excluded.version, w.version), counts = w.counts || excluded.counts

@@ -1,9 +1,9 @@
 -- Finds a plain RQ worker by its name, or registers it. Returns its id.
--- Being asked for it is a sign of life, so one that was given up comes back.
+-- Being asked for it counts as a heartbeat, so one that was given up comes back.
 -- Run by the work horse of a plain worker before it claims. Index: workers_name_key.
 INSERT INTO opsjobs.workers AS w
-    (name, kind, host, pid, queues, state, started_at, beat_at)
+    (name, kind, host, pid, queues, state, started_at, heartbeat_at)
 VALUES (%(name)s, 'plain', %(host)s, %(pid)s, '{}', 'alive', %(now)s, %(now)s)
 ON CONFLICT (name) DO UPDATE SET
-    beat = w.beat + 1, beat_at = excluded.beat_at, state = 'alive', ended_at = NULL
+    heartbeat_no = w.heartbeat_no + 1, heartbeat_at = excluded.heartbeat_at, state = 'alive', ended_at = NULL
 RETURNING w.id

@@ -2,11 +2,11 @@
 -- A name that stands already was noted by the observer a moment before, as a plain worker: the row is taken over.
 -- Run by an OpsWorker when it starts. Index: workers_name_key.
 INSERT INTO opsjobs.workers AS w
-    (name, kind, host, pid, version, queues, state, started_at, beat_at)
+    (name, kind, host, pid, version, queues, state, started_at, heartbeat_at)
 VALUES (%(name)s, %(kind)s, %(host)s, %(pid)s, %(version)s, %(queues)s, 'alive', %(now)s, %(now)s)
 ON CONFLICT (name) DO UPDATE SET
     kind = excluded.kind, host = excluded.host, pid = excluded.pid, version = excluded.version,
-    queues = excluded.queues, state = 'alive', started_at = excluded.started_at, beat = 0,
-    beat_at = excluded.beat_at, holding = '{}', counts = '{}', watched_beat = -1, still_seconds = 0,
+    queues = excluded.queues, state = 'alive', started_at = excluded.started_at, heartbeat_no = 0,
+    heartbeat_at = excluded.heartbeat_at, holding = '{}', counts = '{}', watched_heartbeat_no = -1, still_seconds = 0,
     ended_at = NULL
 RETURNING w.id

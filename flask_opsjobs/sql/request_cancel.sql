@@ -1,4 +1,4 @@
--- Asks the workers of started jobs to stop them: each reads the wish with its next beat.
+-- Asks the workers of started jobs to stop them: each reads the wish with its next heartbeat.
 -- The caller holds the rows. Run by actions. Index: jobs_pkey, or jobs_started.
 UPDATE opsjobs.jobs
 SET cancel_requested_at = %(now)s, cancel_requested_by = %(actor)s, cancel_reason = %(reason)s

@@ -1,10 +1,10 @@
--- Judges every OpsWorker by its beat number: did it grow since the last pass, else for how long was it still.
--- Returns those whose state changed: id, name, was, state, beat_at.
--- SKIP LOCKED: whoever is writing a beat right now lives. Never by the age of beat_at: clocks are stepped.
+-- Judges every OpsWorker by its heartbeat number: did it grow since the last pass, else for how long was it still.
+-- Returns those whose state changed: id, name, was, state, heartbeat_at.
+-- SKIP LOCKED: whoever is writing a heartbeat right now lives. Never by the age of heartbeat_at: clocks are stepped.
 -- Run by the watch loop. Index: workers_alive.
 WITH locked AS MATERIALIZED (
     SELECT id, state AS was,
-        CASE WHEN beat > watched_beat THEN 0
+        CASE WHEN heartbeat_no > watched_heartbeat_no THEN 0
             ELSE still_seconds + %(elapsed)s::float8 END AS still
     FROM opsjobs.workers
     WHERE ended_at IS NULL AND kind <> 'plain'
@@ -16,9 +16,9 @@ WITH locked AS MATERIALIZED (
     FROM locked
 ), written AS (
     UPDATE opsjobs.workers w
-    SET state = d.next, still_seconds = d.still, watched_beat = w.beat,
+    SET state = d.next, still_seconds = d.still, watched_heartbeat_no = w.heartbeat_no,
         ended_at = CASE WHEN d.next = 'missing' THEN %(now)s::timestamptz END
     FROM judged d WHERE w.id = d.id
-    RETURNING w.id, w.name, d.was, w.state, w.beat_at
+    RETURNING w.id, w.name, d.was, w.state, w.heartbeat_at
 )
-SELECT id, name, was, state, beat_at FROM written WHERE was <> state ORDER BY id
+SELECT id, name, was, state, heartbeat_at FROM written WHERE was <> state ORDER BY id

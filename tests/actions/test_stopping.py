@@ -21,8 +21,12 @@ from tests.support.processes import Child, Children
 from tests.support.waiting import wait_until
 
 WHY = {"actor": "anna", "reason": "because it is a test"}
-# The next beat comes after the test has given up waiting: what is seen before, a hurry has done.
-SLOW = {"OPSJOBS_BEAT_SECONDS": 60, "OPSJOBS_LATE_SECONDS": 200, "OPSJOBS_MISSING_SECONDS": 600}
+# The next heartbeat comes after the test has given up waiting: what is seen before, a requested heartbeat has done.
+SLOW = {
+    "OPSJOBS_HEARTBEAT_SECONDS": 60,
+    "OPSJOBS_LATE_SECONDS": 200,
+    "OPSJOBS_MISSING_SECONDS": 600,
+}
 
 
 @pytest.fixture
@@ -73,17 +77,17 @@ def test_a_running_job_is_stopped_at_once_through_redis(
 
 
 @pytest.mark.parametrize("kind", [(), ("--simple",)])
-def test_a_running_job_is_stopped_at_the_next_beat_when_redis_is_away(
+def test_a_running_job_is_stopped_at_the_next_heartbeat_when_redis_is_away(
     children: Children, operator: Operator, site: Flask, hold_one: Any, own_valkey: Any, kind: Any
 ) -> None:
-    children.flask("opsjobs", "worker", *kind, OPSJOBS_BEAT_SECONDS=0.5)
+    children.flask("opsjobs", "worker", *kind, OPSJOBS_HEARTBEAT_SECONDS=0.5)
     job_id = hold_one()
-    # The operator's process alone cannot reach Redis: the worker's beat goes through Postgres.
+    # The operator's process alone cannot reach Redis: the worker's heartbeat goes through Postgres.
     host = site.extensions["opsjobs"]
     own_valkey.kill()
     host.broker = Broker(RedisConnections(site, own_valkey.url))
     receipt = operator.cancel(job_id, **WHY)
-    assert receipt.says.endswith("Redis was not told: the worker stops it at its next beat")
+    assert receipt.says.endswith("Redis was not told: the worker stops it at its next heartbeat")
     assert rows("SELECT count(*) FROM opsjobs.audit_events WHERE outcome = 'done'") == [(1,)]
     wait_until(lambda: state_of(job_id) == "canceled", 10)
 
@@ -183,7 +187,7 @@ def test_what_a_killed_process_did_not_do_after_its_commit_the_loops_do(
     redis_client: Any,
 ) -> None:
     """A retried job is handed out, a running one stopped, a paused queue emptied."""
-    haste = {"OPSJOBS_BEAT_SECONDS": 0.5}
+    haste = {"OPSJOBS_HEARTBEAT_SECONDS": 0.5}
     target = "queue/default"
     if action == "queue.pause":
         waiting = [enqueue(note, path=str(tmp_path / "ran"), line=f"{n}") for n in range(2)]

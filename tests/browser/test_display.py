@@ -58,7 +58,7 @@ def _signs_of_life() -> list[datetime]:
     """When the workers and the loops were heard of last."""
     found = site.db.session.execute(
         text(
-            "SELECT (SELECT min(beat_at) FROM opsjobs.workers WHERE ended_at IS NULL),"
+            "SELECT (SELECT min(heartbeat_at) FROM opsjobs.workers WHERE ended_at IS NULL),"
             " (SELECT max(last_at) FROM opsjobs.loop_runs)"
         )
     ).one()

@@ -87,7 +87,7 @@ def test_no_page_has_a_barrier_or_complains_in_either_theme_at_either_size(
 
 def test_a_running_job_is_followed_to_its_end(page: Any, noise: list[str], running: Site) -> None:
     _open(page, running, "/jobs/{started}")
-    # A worker tells with its next beat how far its jobs are.
+    # A worker tells with its next heartbeat how far its jobs are.
     page.wait_for_selector("#part :text('3 of 10 third')", timeout=20_000)
     running.gate.touch()
     page.wait_for_selector(".chip.big[data-is=finished]", timeout=20_000)

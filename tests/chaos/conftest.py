@@ -24,9 +24,9 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.chaos
 
-# Beats, lateness and recalls fast enough for a test; the proportions are those of production.
+# Heartbeats, lateness and recalls fast enough for a test; the proportions are those of production.
 HASTE = {
-    "OPSJOBS_BEAT_SECONDS": 0.3,
+    "OPSJOBS_HEARTBEAT_SECONDS": 0.3,
     "OPSJOBS_LATE_SECONDS": 1.2,
     "OPSJOBS_MISSING_SECONDS": 2.5,
     "OPSJOBS_RECALL_SECONDS": 1.0,

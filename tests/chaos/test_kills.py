@@ -215,7 +215,7 @@ def test_flushall_while_a_job_runs(site, tmp_path: Path) -> None:
     job_id = enqueue(site, hold, gate=gate)
     wait_until(Path(gate + ".begun").exists, 20)
     site.valkey.flushall()
-    # Longer than a recall needs: a beat that holds it says that it runs.
+    # Longer than a recall needs: a heartbeat that holds it says that it runs.
     passes = "SELECT passes FROM opsjobs.loop_runs WHERE loop = 'recall' ORDER BY id DESC LIMIT 1"
     wait_until(lambda: (site.rows(passes) or [(0,)])[0][0] >= 3, 30, what="three passes of recall")
     Path(gate).touch()

@@ -28,7 +28,7 @@ def all_finished(count: int) -> bool:
 @pytest.mark.parametrize("kind", KINDS)
 def test_claim_against_commit(site: Any, children: Children, kind: tuple[str, ...]) -> None:
     """Pitfall: push before commit. An idle worker takes each delivery at once, and must find its row."""
-    children.flask("opsjobs", "worker", *kind, OPSJOBS_BEAT_SECONDS=0.2).wait_for("listens to")
+    children.flask("opsjobs", "worker", *kind, OPSJOBS_HEARTBEAT_SECONDS=0.2).wait_for("listens to")
     for number in range(60):
         job_id = enqueue(add, a=number, b=0)
         wait_until(lambda job_id=job_id: state_of(job_id) == "finished", 10)
@@ -112,7 +112,7 @@ def test_a_delivery_that_is_not_claimed_leaves_no_trace_and_is_counted(
 ) -> None:
     """Pitfall: a delivery dropped in execute_job leaves its hash for ever, and its id in the intermediate list."""
     site.extensions["opsjobs"].broker.push([Delivery(4711, 1, "default", "add", 5, None)])
-    children.flask("opsjobs", "worker", "default", *kind, OPSJOBS_BEAT_SECONDS=0.2)
+    children.flask("opsjobs", "worker", "default", *kind, OPSJOBS_HEARTBEAT_SECONDS=0.2)
     wait_until(lambda: rows("SELECT counts FROM opsjobs.workers") == [({"no_row": 1},)], 20)
     assert [key for key in redis_client.keys("*") if b"4711" in key] == []
     assert redis_client.llen(Queue("default", connection=redis_client).intermediate_queue_key) == 0

@@ -52,7 +52,7 @@ def test_a_plain_worker_is_recorded(observer: Observer, plain: Worker) -> None:
 
 
 def test_an_idle_worker_with_an_old_heartbeat_lives(observer: Observer, plain: Worker) -> None:
-    """Pitfall: an idle RQ worker beats each 405 s; ages of `last_heartbeat` condemn healthy workers."""
+    """Pitfall: an idle RQ worker sends a heartbeat each 405 s; ages of `last_heartbeat` condemn healthy workers."""
     plain.connection.hset(plain.key, "last_heartbeat", "2001-01-01T00:00:00.000000Z")
     observer.look()
     assert observer.look(3600) == []
@@ -119,7 +119,7 @@ def test_an_opsworker_keeps_its_own_row(
     redis_client.flushall()
     observer.look(10_000)
     row = observer.row(bench.name)
-    assert (row["kind"], row["state"], row["beat"]) == ("forking", "alive", 0)
+    assert (row["kind"], row["state"], row["heartbeat_no"]) == ("forking", "alive", 0)
 
 
 def test_a_clock_that_jumps_back_condemns_nobody(
@@ -167,7 +167,7 @@ def test_a_hash_that_postgres_could_not_store_stops_no_other(
     assert observer.look() == []
     assert observer.row("plain")["state"] == "alive"
     observer.look(10)
-    assert observer.row("plain")["beat"] == 1
+    assert observer.row("plain")["heartbeat_no"] == 1
     redis_client.delete(plain.key)
     assert observer.look(500) == ["plain"]
 
@@ -179,7 +179,7 @@ def test_a_living_worker_whose_hash_got_a_nul_byte_is_not_given_up(
     redis_client.hset(plain.key, "hostname", "a\0b")
     for _ in range(3):
         assert observer.look(400) == []
-    assert (observer.row("plain")["state"], observer.row("plain")["beat"]) == ("alive", 3)
+    assert (observer.row("plain")["state"], observer.row("plain")["heartbeat_no"]) == ("alive", 3)
 
 
 def test_a_key_that_is_no_hash_or_never_expires_stops_no_other(
@@ -192,5 +192,5 @@ def test_a_key_that_is_no_hash_or_never_expires_stops_no_other(
     redis_client.pexpire(WORKERS + "ages", 2**62)
     observer.look()
     observer.look(10)
-    assert (observer.row("plain")["beat"], observer.row("ages")["state"]) == (1, "alive")
+    assert (observer.row("plain")["heartbeat_no"], observer.row("ages")["state"]) == (1, "alive")
     assert observer.bench.rows("SELECT FROM opsjobs.workers WHERE name = 'string'") == []

@@ -49,7 +49,7 @@ def test_who_forgot_the_setting_is_told_so(
     config = {
         "SQLALCHEMY_DATABASE_URI": forgetful_url,
         "SQLALCHEMY_ENGINE_OPTIONS": {},
-        "OPSJOBS_BEAT_SECONDS": 0.2,
+        "OPSJOBS_HEARTBEAT_SECONDS": 0.2,
     }
     started = [children.flask("opsjobs", command, **config) for _ in range(3)]
     for each in started:

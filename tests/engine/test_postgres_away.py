@@ -17,8 +17,8 @@ from sqlalchemy import event
 from flask_opsjobs.db import connect_apart, is_away
 from flask_opsjobs.endings import Ending
 from flask_opsjobs.engine.handout import Handout
+from flask_opsjobs.engine.heartbeat import Heartbeat
 from flask_opsjobs.engine.outage import Backoff, Outage
-from flask_opsjobs.engine.pulse import Pulse
 from flask_opsjobs.engine.recorder import Recorder
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.outcomes import Outcome
@@ -138,10 +138,10 @@ def test_a_worker_whose_heartbeat_cannot_be_written_takes_no_job(
     site: Any, children: Children, administrator: Administrator, redis_client: Redis
 ) -> None:
     url = administrator.url_of_role()
-    config = {"SQLALCHEMY_DATABASE_URI": url, "OPSJOBS_BEAT_SECONDS": 0.3}
+    config = {"SQLALCHEMY_DATABASE_URI": url, "OPSJOBS_HEARTBEAT_SECONDS": 0.3}
     worker = children.flask("opsjobs", "worker", "default", **config)
     worker.wait_for("listens to", 30)
-    wait_until(lambda: rows("SELECT 1 FROM opsjobs.workers WHERE beat > 0"))
+    wait_until(lambda: rows("SELECT 1 FROM opsjobs.workers WHERE heartbeat_no > 0"))
     administrator.cut_recorders_off()
     worker.wait_for("takes no more jobs", 30)
     job_id = enqueue(add, a=1, b=1)
@@ -153,15 +153,15 @@ def test_a_worker_whose_heartbeat_cannot_be_written_takes_no_job(
 class TestWhatARecorderMayHold:
     """The bounds themselves: no thread runs, and time is passed in through the interval of the heartbeat."""
 
-    def recorder(self, host: Host, beat_seconds: float = 10) -> Recorder:
+    def recorder(self, host: Host, heartbeat_seconds: float = 10) -> Recorder:
         outage = Outage(logging.getLogger("flask_opsjobs.worker"), "")
-        return Recorder(host, Pulse(1, beat_seconds), outage, lambda: None)
+        return Recorder(host, Heartbeat(1, heartbeat_seconds), outage, lambda: None)
 
     @pytest.mark.parametrize(("overdue", "keeps_up"), [(-10, True), (4, True), (6, False)])
     def test_a_heartbeat_may_be_overdue_for_five_seconds(
         self, host: Host, overdue: float, keeps_up: bool
     ) -> None:
-        assert self.recorder(host, beat_seconds=-overdue).keeps_up(0) is keeps_up
+        assert self.recorder(host, heartbeat_seconds=-overdue).keeps_up(0) is keeps_up
 
     def test_a_hundred_outcomes_are_the_most(self, host: Host) -> None:
         recorder = self.recorder(host)
@@ -185,15 +185,15 @@ class TestWhatARecorderMayHold:
 @pytest.mark.sessions
 def test_a_heartbeat_that_cannot_be_written_stays_due(bench: Bench) -> None:
     """It would come up again only after a whole interval."""
-    pulse = Pulse(bench.worker_id, 60)
-    pulse.hurry()
+    heartbeat = Heartbeat(bench.worker_id, 60)
+    heartbeat.beat_now()
     bench.connection.execute("SET default_transaction_read_only = on")
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-        pulse.beat_if_due(bench.connection, lambda: None)
-    assert pulse.due_in() <= 0
+        heartbeat.beat_if_due(bench.connection, lambda: None)
+    assert heartbeat.due_in() <= 0
     bench.connection.execute("SET default_transaction_read_only = off")
-    pulse.beat_if_due(bench.connection, lambda: None)
-    assert pulse.due_in() > 0
+    heartbeat.beat_if_due(bench.connection, lambda: None)
+    assert heartbeat.due_in() > 0
 
 
 def test_the_hook_after_a_commit_leaves_a_read_only_session(

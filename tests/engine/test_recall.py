@@ -140,11 +140,11 @@ def test_a_delivery_that_rq_runs_stays(
     assert redis_client.zcard(queue.started_job_registry.key) == 0
 
 
-def test_after_a_flush_the_beat_is_asked_first(
+def test_after_a_flush_the_heartbeat_is_asked_first(
     bench: Bench, recaller: Recaller, queued: int, redis_client: Redis
 ) -> None:
     """Pitfall: after a flush a running job has no RQ entry; a claim that a crash forgot is still held."""
-    workers.beat(
+    workers.record_heartbeat(
         bench.connection, bench.worker_id, 1, [f"{queued}-1"], None, None, {}, recaller.now
     )
     redis_client.flushall()

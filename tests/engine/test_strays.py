@@ -91,7 +91,9 @@ def test_what_a_living_worker_still_runs_is_left_to_it(
     bench.dispatch()
     bench.rows("UPDATE opsjobs.jobs SET state = 'available' RETURNING id")
     now = read_clock(bench.connection)
-    workers.beat(bench.connection, bench.worker_id, 1, [f"{job_id}-1"], None, None, {}, now)
+    workers.record_heartbeat(
+        bench.connection, bench.worker_id, 1, [f"{job_id}-1"], None, None, {}, now
+    )
     assert [walk.step() for _ in range(3)] == [[], [], []]
 
 

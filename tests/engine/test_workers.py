@@ -206,7 +206,7 @@ def test_a_started_job_is_really_stopped(
 
     gate = str(tmp_path / "gate")
     job_id = enqueue(hold, gate=gate)
-    children.flask("opsjobs", "worker", *kind, OPSJOBS_BEAT_SECONDS=0.2)
+    children.flask("opsjobs", "worker", *kind, OPSJOBS_HEARTBEAT_SECONDS=0.2)
     wait_until(Path(gate + ".begun").exists, 20)
     host_module.db.session.execute(
         text("UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp()")

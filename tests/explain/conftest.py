@@ -31,16 +31,16 @@ def wake_loops(bench: Bench, now: datetime, *but: str, error: str | None = None)
 def look(bench: Bench) -> Look:
     """Explains a job, with all loops awake but those named; `later` moves the time that is passed in.
 
-    The bench's worker beats then, unless told otherwise, and says nothing of its speed.
+    The bench's worker sends a heartbeat then, unless told otherwise, and says nothing of its speed.
     """
 
     def look(
-        job_id: int, *silent: str, error: str | None = None, beats: bool = True, **later: float
+        job_id: int, *silent: str, error: str | None = None, heartbeats: bool = True, **later: float
     ) -> Explanation:
         now = read_clock(bench.connection) + timedelta(**later)
         wake_loops(bench, now, *silent, error=error)
-        if beats:
-            workers.beat(bench.connection, bench.worker_id, 1, [], None, None, {}, now)
+        if heartbeats:
+            workers.record_heartbeat(bench.connection, bench.worker_id, 1, [], None, None, {}, now)
         with Session(bench.host.engine) as session:
             found = explain(bench.host, session, job_id, now)
         assert found is not None

@@ -53,7 +53,7 @@ def crowd(databases: Any) -> Iterator[Flask]:
         for _ in range(40):
             make_worker(session, queues=["default"], run_seconds=0.001)
         fill(session, 40, "started", queue="default")
-        session.execute(text("UPDATE opsjobs.workers SET beat_at = now()"))
+        session.execute(text("UPDATE opsjobs.workers SET heartbeat_at = now()"))
         session.execute(
             text("UPDATE opsjobs.jobs SET worker_id = id % 40 + 1 WHERE state = 'started'")
         )

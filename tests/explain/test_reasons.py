@@ -103,7 +103,7 @@ def worker_silent(scene: Scene) -> Explanation:
     job_id = scene.record()
     scene.bench.dispatch()
     scene.bench.claim(job_id)
-    return scene.look(job_id, minutes=3, beats=False)
+    return scene.look(job_id, minutes=3, heartbeats=False)
 
 
 def deferred(scene: Scene) -> Explanation:
@@ -491,12 +491,12 @@ class TestSeveral:
         job_id = scene.record()
         scene.bench.dispatch()
         scene.bench.claim(job_id)
-        found = scene.look(job_id, "watch", minutes=3, beats=False)
+        found = scene.look(job_id, "watch", minutes=3, heartbeats=False)
         assert codes(found) == ["worker_silent", "loop_silent"]
         assert found.reasons[1].read["loop"] == "watch"
         assert "but worker-1 is silent" in found.says
         scene.operator.cancel(job_id, **WHY)
-        found = scene.look(job_id, minutes=3, beats=False)
+        found = scene.look(job_id, minutes=3, heartbeats=False)
         assert codes(found) == ["cancel_requested", "worker_silent"]
 
     def test_of_a_plain_worker_only_observe_sees_signs_of_life(self, scene: Scene) -> None:
@@ -653,8 +653,8 @@ class TestEvidence:
     def test_when_a_wish_to_cancel_takes_effect(self, scene: Scene) -> None:
         (reason,) = cancel_requested(scene).reasons
         assert (reason.by, reason.quote) == (WHY["actor"], WHY["reason"])
-        assert "with its next beat, within 10 s" in reason.todo
-        reason, _ = scene.look(1, minutes=3, beats=False).reasons
+        assert "with its next heartbeat, within 10 s" in reason.todo
+        reason, _ = scene.look(1, minutes=3, heartbeats=False).reasons
         assert "Its worker is silent" in reason.todo
 
     def test_when_the_next_attempt_is_due_and_after_which(self, scene: Scene) -> None:
@@ -707,7 +707,7 @@ class TestEvidence:
     def test_the_window_is_the_dispatcher_s(
         self, scene: Scene, setting: int | None, speed: float | None
     ) -> None:
-        workers.beat(
+        workers.record_heartbeat(
             scene.bench.connection,
             scene.bench.worker_id,
             1,
@@ -721,7 +721,7 @@ class TestEvidence:
             scene.operator.set_window("default", setting, **WHY)
         ids = [scene.record() for _ in range(12)]
         handed_out = scene.bench.dispatch()
-        (full,) = scene.look(ids[-1], beats=False).reasons
+        (full,) = scene.look(ids[-1], heartbeats=False).reasons
         assert full.read["window"] == f"{handed_out} of {handed_out}"
 
 

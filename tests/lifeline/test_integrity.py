@@ -55,7 +55,7 @@ def keeper(bench: Bench) -> Keeper:
 
 
 def beat(bench: Bench, number: int, holding: list[str], at: datetime) -> None:
-    workers.beat(bench.connection, bench.worker_id, number, holding, None, None, {}, at)
+    workers.record_heartbeat(bench.connection, bench.worker_id, number, holding, None, None, {}, at)
 
 
 def said(bench: Bench) -> dict[str, Any]:
@@ -145,11 +145,11 @@ def test_a_flushed_redis_shows_until_the_jobs_are_recalled(
     assert (check.queued_nowhere, check.queued, check.waiting) == (0, 0, 2)
 
 
-def test_a_started_job_that_two_beats_lack_is_held_by_nobody(
+def test_a_started_job_that_two_heartbeats_lack_is_held_by_nobody(
     bench: Bench, keeper: Keeper, start_job: StartJob
 ) -> None:
     job_id = start_job(bench)
-    assert keeper.look_twice()["default"].started_unheld == 0  # no beat since the claim
+    assert keeper.look_twice()["default"].started_unheld == 0  # no heartbeat since the claim
     beat(bench, 1, [], keeper.now)
     assert keeper.look_twice()["default"].started_unheld == 0  # that one may have been under way
     beat(bench, 2, [], keeper.now)

@@ -26,7 +26,7 @@ RecordJob = Callable[..., int]
 def _beat(bench: Bench, ago: timedelta) -> datetime:
     """The worker's heartbeat, by its own writer, so long before the moment that is returned."""
     now = read_clock(bench.connection)
-    workers.beat(bench.connection, bench.worker_id, 1, [], 0.01, None, {}, now - ago)
+    workers.record_heartbeat(bench.connection, bench.worker_id, 1, [], 0.01, None, {}, now - ago)
     return now
 
 

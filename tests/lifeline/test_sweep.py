@@ -60,7 +60,7 @@ def test_a_sweep_says_whose_jobs_it_put_back_which_and_why(
     assert (event["outcome"], event["at"]) == ("done", watcher.now)
     assert event["subject"] == f"2 jobs of {bench.name}"
     assert set(event["targets"]) == {f"job/{again}", f"job/{last}"}
-    assert event["reason"].startswith("worker vanished: no beat after")
+    assert event["reason"].startswith("worker vanished: no heartbeat after")
     assert event["after"] == {
         f"worker/{bench.worker_id}": {
             "name": bench.name,

@@ -44,7 +44,9 @@ def state(bench: Bench) -> str:
 
 def beat(bench: Bench, number: int, *holding: str) -> None:
     now = read_clock(bench.connection)
-    workers.beat(bench.connection, bench.worker_id, number, holding, None, None, {}, now)
+    workers.record_heartbeat(
+        bench.connection, bench.worker_id, number, holding, None, None, {}, now
+    )
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def watcher(bench: Bench) -> Watcher:
     return found
 
 
-def test_late_after_45_seconds_and_missing_after_120_without_a_new_beat(
+def test_late_after_45_seconds_and_missing_after_120_without_a_new_heartbeat(
     bench: Bench, watcher: Watcher
 ) -> None:
     assert (watcher.passes(times=4).late, state(bench)) == ([], "alive")
@@ -66,7 +68,7 @@ def test_late_after_45_seconds_and_missing_after_120_without_a_new_beat(
     assert ended["ended_at"] == watcher.now - timedelta(seconds=10)
 
 
-def test_a_beat_that_grows_resets_the_count(bench: Bench, watcher: Watcher) -> None:
+def test_a_heartbeat_that_grows_resets_the_count(bench: Bench, watcher: Watcher) -> None:
     watcher.passes(times=11)
     beat(bench, 1)
     assert state(bench) == "alive"
@@ -77,14 +79,14 @@ def test_a_beat_that_grows_resets_the_count(bench: Bench, watcher: Watcher) -> N
     assert state(bench) == "alive"
 
 
-def test_a_beat_that_says_the_same_number_again_is_no_sign_of_life(
+def test_a_heartbeat_with_the_same_number_again_proves_nothing(
     bench: Bench, watcher: Watcher
 ) -> None:
     beat(bench, 1)
     watcher.passes()
     for _ in range(12):
         bench.rows(
-            "UPDATE opsjobs.workers SET beat_at = now() WHERE id = %s RETURNING 1",
+            "UPDATE opsjobs.workers SET heartbeat_at = now() WHERE id = %s RETURNING 1",
             bench.worker_id,
         )
         watcher.passes()
@@ -122,17 +124,17 @@ def test_a_clock_that_jumps_back_counts_for_nothing_and_blinds_nobody(
     assert job["state"] == "available"
 
 
-def test_the_age_of_a_beat_says_nothing(bench: Bench, watcher: Watcher) -> None:
+def test_the_age_of_a_heartbeat_says_nothing(bench: Bench, watcher: Watcher) -> None:
     """Pitfall: ages condemn healthy workers."""
     bench.rows(
-        "UPDATE opsjobs.workers SET beat_at = now() - interval '1 day', beat = 3 RETURNING 1"
+        "UPDATE opsjobs.workers SET heartbeat_at = now() - interval '1 day', heartbeat_no = 3 RETURNING 1"
     )
     assert watcher.passes().late == []
     assert state(bench) == "alive"
 
 
-def test_plain_workers_are_not_judged_by_beats(bench: Bench, watcher: Watcher) -> None:
-    """Pitfall: an idle RQ worker beats each 405 s, a busy SimpleWorker never."""
+def test_plain_workers_are_not_judged_by_heartbeats(bench: Bench, watcher: Watcher) -> None:
+    """Pitfall: an idle RQ worker sends a heartbeat each 405 s, a busy SimpleWorker never."""
     workers.find_or_register_plain(bench.connection, "plain", "here", 1, watcher.now)
     watcher.passes(times=100)
     assert bench.row("SELECT state FROM opsjobs.workers WHERE name = 'plain'") == {"state": "alive"}
@@ -145,12 +147,17 @@ class TestRescue:
         self, bench: Bench, start_job: StartJob, watcher: Watcher
     ) -> None:
         job_id = start_job(bench)
-        before = bench.row("SELECT beat_at FROM opsjobs.workers")["beat_at"].astimezone(UTC)
+        before = bench.row("SELECT heartbeat_at FROM opsjobs.workers")["heartbeat_at"].astimezone(
+            UTC
+        )
         (rescued,) = watcher.passes(times=12).rescued
         assert (rescued.id, rescued.dispatch_no, rescued.state) == (job_id, 1, "available")
         attempt = bench.attempt(job_id)
         assert attempt["outcome"] == "lost"
-        assert attempt["cause"] == f"worker vanished: no beat after {before:%Y-%m-%d %H:%M:%S} UTC"
+        assert (
+            attempt["cause"]
+            == f"worker vanished: no heartbeat after {before:%Y-%m-%d %H:%M:%S} UTC"
+        )
         assert bench.job(job_id)["attempt"] == 1
 
     def test_at_the_limit_the_job_fails(
@@ -160,7 +167,7 @@ class TestRescue:
         (rescued,) = watcher.passes(times=12).rescued
         job = bench.job(job_id)
         assert (rescued.state, job["state"], job["ended_by"]) == ("failed", "failed", "exhausted")
-        assert "no beat after" in job["ended_reason"]
+        assert "no heartbeat after" in job["ended_reason"]
 
     def test_both_of_two_orphans(self, bench: Bench, start_job: StartJob, watcher: Watcher) -> None:
         jobs = {start_job(bench), start_job(bench)}
@@ -200,11 +207,11 @@ class TestRescue:
         beat(frozen, 9)
         assert state(frozen) == "alive"
 
-    def test_a_claim_made_between_waking_and_the_next_beat_is_left_alone(
+    def test_a_claim_made_between_waking_and_the_next_heartbeat_is_left_alone(
         self, bench: Bench, start_job: StartJob
     ) -> None:
         watcher = Watcher(bench)
-        # Its verdict falls while the worker sleeps; then it wakes, claims first and beats after.
+        # Its verdict falls while the worker sleeps; then it wakes, claims first and sends a heartbeat after.
         watcher.now -= timedelta(seconds=200)
         watcher.passes(times=13)
         assert state(bench) == "missing"
@@ -215,7 +222,7 @@ class TestRescue:
         assert watcher.passes().rescued == []
         assert state(bench) == "alive"
 
-    def test_a_claim_of_a_missing_worker_that_never_beats_again_is_rescued(
+    def test_a_claim_of_a_missing_worker_that_never_sends_a_heartbeat_again_is_rescued(
         self, bench: Bench, start_job: StartJob
     ) -> None:
         watcher = Watcher(bench)
@@ -309,7 +316,7 @@ class TestRaces:
             outcome = worker.attempt(job_id)["outcome"]
             assert outcome == ("lost" if job_id in rescued else "returned")
 
-    def test_a_beat_in_flight_is_neither_waited_for_nor_overruled(
+    def test_a_heartbeat_in_flight_is_neither_waited_for_nor_overruled(
         self, make_bench: MakeBench
     ) -> None:
         worker, other = make_bench(), make_bench()

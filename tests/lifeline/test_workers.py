@@ -1,4 +1,4 @@
-"""Workers speak for themselves: start, beats, what they disown, farewell; a wrong word costs at most a second run."""
+"""Workers report for themselves: start, heartbeats, lost jobs, stop; a wrong report costs at most a second run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def row(bench: Bench, worker_id: int | None = None) -> dict[str, Any]:
 
 def beat(bench: Bench, number: int, *holding: str) -> list[tuple[int, int]]:
     now = read_clock(bench.connection)
-    return workers.beat(
+    return workers.record_heartbeat(
         bench.connection, bench.worker_id, number, holding, 0.2, 4096, {"no_row": 1}, now
     )
 
@@ -34,14 +34,14 @@ def disown(bench: Bench, suspects: set[tuple[int, int]], *holding: str) -> set[t
     return workers.disown(bench.connection, bench.worker_id, holding, suspects, now)
 
 
-def test_a_beat_says_what_is_held_and_how_it_goes(bench: Bench) -> None:
+def test_a_heartbeat_says_what_is_held_and_how_it_goes(bench: Bench) -> None:
     assert beat(bench, 1, "7-2") == []
     found = row(bench)
-    assert (found["beat"], found["holding"], found["run_seconds"]) == (1, ["7-2"], 0.2)
+    assert (found["heartbeat_no"], found["holding"], found["run_seconds"]) == (1, ["7-2"], 0.2)
     assert (found["rss_kb"], found["counts"], found["state"]) == (4096, {"no_row": 1}, "alive")
 
 
-def test_a_beat_brings_the_wish_to_stop(bench: Bench, start_job: StartJob) -> None:
+def test_a_heartbeat_brings_the_wish_to_stop(bench: Bench, start_job: StartJob) -> None:
     one, _other = start_job(bench), start_job(bench)
     bench.rows(
         "UPDATE opsjobs.jobs SET cancel_requested_at = now() WHERE id = %s RETURNING id", one
@@ -49,7 +49,7 @@ def test_a_beat_brings_the_wish_to_stop(bench: Bench, start_job: StartJob) -> No
     assert beat(bench, 1) == [(one, 1)]
 
 
-def test_a_missing_worker_that_beats_comes_back(bench: Bench) -> None:
+def test_a_missing_worker_that_sends_a_heartbeat_comes_back(bench: Bench) -> None:
     bench.rows(
         "UPDATE opsjobs.workers SET state = 'missing', ended_at = now() WHERE id = %s RETURNING 1",
         bench.worker_id,
@@ -82,9 +82,9 @@ def test_a_worker_takes_over_the_row_that_the_observer_made_of_it(bench: Bench) 
 
 
 class TestDisown:
-    """From a live worker only what two consecutive beats disown is rescued."""
+    """From a live worker only what two consecutive heartbeats disown is rescued."""
 
-    def test_two_beats_in_a_row_rescue(self, bench: Bench, start_job: StartJob) -> None:
+    def test_two_heartbeats_in_a_row_rescue(self, bench: Bench, start_job: StartJob) -> None:
         job_id = start_job(bench)
         suspects = disown(bench, set())
         assert suspects == {(job_id, 1)}
@@ -105,7 +105,7 @@ class TestDisown:
         assert disown(bench, set()) == {(job_id, 1)}
         assert bench.job(job_id)["state"] == "started"
 
-    def test_a_job_claimed_while_the_beat_travelled_is_left_alone(
+    def test_a_job_claimed_while_the_heartbeat_travelled_is_left_alone(
         self, bench: Bench, start_job: StartJob
     ) -> None:
         lost, fresh = start_job(bench), start_job(bench)

@@ -290,7 +290,7 @@ def test_the_command_runs_what_is_due_and_stops_in_time(
 def test_two_processes_of_the_command_live_side_by_side(
     children: Children, database_url: str
 ) -> None:
-    both = [children.flask("opsjobs", "run", OPSJOBS_BEAT_SECONDS=0.2) for _ in range(2)]
+    both = [children.flask("opsjobs", "run", OPSJOBS_HEARTBEAT_SECONDS=0.2) for _ in range(2)]
     for each in both:
         each.wait_for("runs the loops", 30)
     url = database_url.replace("+psycopg", "")
@@ -327,7 +327,7 @@ def test_the_jobs_of_a_killed_worker_are_rescued_by_the_loops(
     children: Children, database_url: str, redis_url: str, tmp_path: Any
 ) -> None:
     haste: dict[str, Any] = {
-        "OPSJOBS_BEAT_SECONDS": 0.2,
+        "OPSJOBS_HEARTBEAT_SECONDS": 0.2,
         "OPSJOBS_LATE_SECONDS": 1,
         "OPSJOBS_MISSING_SECONDS": 2,
     }
@@ -364,4 +364,4 @@ def test_the_jobs_of_a_killed_worker_are_rescued_by_the_loops(
             "SELECT cause FROM opsjobs.attempts WHERE outcome = 'lost'"
         ).fetchone()
     assert cause is not None
-    assert cause[0].startswith("worker vanished: no beat after")
+    assert cause[0].startswith("worker vanished: no heartbeat after")

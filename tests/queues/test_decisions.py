@@ -282,7 +282,7 @@ def test_what_a_living_worker_holds_is_not_taken_from_it(
     """A claim that a crash of Postgres forgot: the row says queued while the function runs."""
     held, other = record_job(), record_job()
     bench.dispatch(window=9)
-    workers.beat(
+    workers.record_heartbeat(
         bench.connection, bench.worker_id, 2, [f"{held}-1"], None, None, {}, read_clock(bench.connection)
     )  # fmt: skip
     operator.pause("default", **WHY)

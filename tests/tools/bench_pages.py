@@ -98,7 +98,9 @@ def _live_workers(connection: psycopg.Connection[Any]) -> None:
             connection, kind="forking", version="2026.11.3", queues=queues, now=now, **values
         )
         holding = held[number : number + 1]
-        workers.beat(connection, worker_id, 1, holding, 0.4, 84_000, {"finished": 61}, now)
+        workers.record_heartbeat(
+            connection, worker_id, 1, holding, 0.4, 84_000, {"finished": 61}, now
+        )
         if holding:
             statement = "UPDATE opsjobs.jobs SET worker_id = %s WHERE id = %s"
             connection.execute(statement, [worker_id, int(holding[0].split("-")[0])])

@@ -117,7 +117,7 @@ def make_worker(session: Session, state: str = "alive", **values: Any) -> Worker
         "queues": ["default"],
         "state": state,
         "started_at": ago(hours=3),
-        "beat_at": ago(seconds=2) if state == "alive" else ago(minutes=2),
+        "heartbeat_at": ago(seconds=2) if state == "alive" else ago(minutes=2),
         "rss_kb": 84_000,
         "ended_at": ago(minutes=1) if state in ("missing", "stopped") else None,
     }

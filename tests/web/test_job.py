@@ -237,7 +237,7 @@ def test_history_is_told_newest_first_with_who_saw_it(get: Get, session: Session
         session, "failed", dispatch_no=2, attempt=2, created_at=ago(minutes=30),
         dispatched_at=ago(minutes=9), ended_at=(ended := ago(minutes=5)),
     )  # fmt: skip
-    make_attempt(session, job, "lost", dispatch_no=1, attempt=1, cause="no beat for 120 s",
+    make_attempt(session, job, "lost", dispatch_no=1, attempt=1, cause="no heartbeat for 120 s",
         started_at=ago(minutes=20), ended_at=ago(minutes=10), worker="web-1:7")  # fmt: skip
     make_attempt(session, job, dispatch_no=2, attempt=2, started_at=ago(minutes=8), ended_at=ended)
     session.commit()
@@ -250,7 +250,7 @@ def test_history_is_told_newest_first_with_who_saw_it(get: Get, session: Session
         ("Attempt 2 ended, raised: GatewayTimeout: no answer", "worker"),
         ("Attempt 2 taken by web-1:2207", "worker"),
         ("Queued, dispatch 2", "dispatcher"),
-        ("Attempt 1 ended, lost: no beat for 120 s", "inferred"),
+        ("Attempt 1 ended, lost: no heartbeat for 120 s", "inferred"),
         ("Attempt 1 taken by web-1:7", "worker"),
         ("Enqueued", "host"),
     ]

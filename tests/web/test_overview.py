@@ -63,7 +63,7 @@ def test_all_is_well(session: Session, get: Get) -> None:
     assert _said(get) == (
         "healthy",
         "Nothing needs a person. No job of the last hour is left failed, every loop is awake, "
-        "1 worker has a sign of life.",
+        "1 worker sends heartbeats.",
     )
 
 
@@ -129,7 +129,7 @@ def test_failures_of_the_last_hour(session: Session, get: Get) -> None:
 
 @pytest.mark.parametrize(
     ("state", "words"),
-    [("missing", "went missing within a day."), ("late", "is late with a sign of life.")],
+    [("missing", "went missing within a day."), ("late", "is late with its heartbeat.")],
 )
 def test_a_worker_that_is_not_well(state: str, words: str, session: Session, get: Get) -> None:
     _well(session)

@@ -24,7 +24,7 @@ INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, dispatch
 SELECT 'w', 'q', 'q', 'started', '{}', 5, 1, now(), now(), now() FROM generate_series(1, 30000);
 INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, worker, started_at)
 SELECT id, 1, 1, 'e', now() FROM opsjobs.jobs;
-INSERT INTO opsjobs.workers (name, kind, host, pid, queues, state, started_at, beat_at, holding)
+INSERT INTO opsjobs.workers (name, kind, host, pid, queues, state, started_at, heartbeat_at, holding)
 SELECT 'e' || n, 'forking', 'h', n, '{q}', 'alive', now(), now(), ARRAY[n || '-1', 'odd']
 FROM generate_series(1, 3000) n
 """

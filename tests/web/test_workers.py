@@ -71,7 +71,7 @@ def test_a_live_one_in_full(get: Get, running: Job) -> None:
     assert since["data-as"] == "for"
     # A narrow page has no head of the table: each cell but the name and the state says what it is.
     assert [cell.get("data-label") for cell in row.select("td")] == [
-        None, "kind", "version", "queues", "in hand", "memory", "up for", "beat",
+        None, "kind", "version", "queues", "in hand", "memory", "up for", "heartbeat",
     ]  # fmt: skip
     button = row.select_one("button")
     assert button.text == "Stop job…"
@@ -100,7 +100,7 @@ def test_what_became_of_the_jobs_of_a_missing_one(get: Get, session: Session) ->
     left = make_job(session, "started")
     done = make_job(session, "finished")
     gone = make_worker(session, "missing", holding=[f"{job.id}-1" for job in (rescued, left, done)])
-    make_attempt(session, rescued, "lost", cause="worker vanished: no beat")
+    make_attempt(session, rescued, "lost", cause="worker vanished: no heartbeat")
     make_attempt(session, left, None)
     make_attempt(session, done, "returned")
     session.commit()
@@ -124,7 +124,7 @@ def test_those_who_stopped_lately_are_listed_and_older_ones_are_not(
     assert "2 h 59 min" in row.text
 
 
-def test_holdings_that_no_beat_of_ours_writes_are_passed_over(session: Session) -> None:
+def test_holdings_that_no_heartbeat_of_ours_writes_are_passed_over(session: Session) -> None:
     odd = ["", "x", "1", "-", "1-", "-1", "1-2-3", "9" * 40 + "-1", "99-1", "opsjobs-1-1"]
     worker = make_worker(session, holding=odd)
     session.commit()

@@ -1,4 +1,4 @@
-"""The pulse of a worker: what it holds, how fast it runs, which of its jobs shall stop; told with each beat."""
+"""Reports with each heartbeat what a worker holds and how fast it runs, and learns which of its jobs shall stop."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ class Progress:
         return self.id, self.dispatch_no
 
 
-class Pulse:
-    """Shared by the main thread, which claims, and the recorder, which beats; every method is safe in both."""
+class Heartbeat:
+    """Shared by the main thread, which claims, and the recorder, which sends heartbeats; safe in both."""
 
-    def __init__(self, worker_id: int, beat_seconds: float) -> None:
+    def __init__(self, worker_id: int, heartbeat_seconds: float) -> None:
         self.worker_id = worker_id
-        self._beat_seconds = beat_seconds
+        self._heartbeat_seconds = heartbeat_seconds
         self._lock = threading.Lock()
-        self._beat = 0
-        self._due_at = time.monotonic() + beat_seconds
+        self._heartbeat_no = 0
+        self._due_at = time.monotonic() + heartbeat_seconds
         # Whether its claim is committed, by delivery.
         self._held: dict[tuple[int, int], bool] = {}
         self._runs: deque[float] = deque(maxlen=_SAMPLE)
@@ -62,7 +62,7 @@ class Pulse:
             self._held[job_id, dispatch_no] = False
 
     def own(self, job_id: int, dispatch_no: int) -> None:
-        """Its claim is committed: from now on each beat asks whether its job is still this worker's."""
+        """Its claim is committed: from now on each heartbeat asks whether its job is still this worker's."""
         with self._lock:
             self._held[job_id, dispatch_no] = True
 
@@ -73,12 +73,12 @@ class Pulse:
             self._wanted.pop((job_id, dispatch_no), None)
 
     def count(self, word: str) -> None:
-        """Count something for the beat, such as a delivery that was not claimed, by reason."""
+        """Count something for the next heartbeat, such as a delivery that was not claimed, by reason."""
         with self._lock:
             self._counts[word] += 1
 
     def note_run(self, seconds: float) -> None:
-        """Note how long a job ran; when that changed much since the last beat, the next one comes at once."""
+        """Note how long a job ran; when that changed much since the last heartbeat, the next one comes at once."""
         with self._lock:
             self._runs.append(max(seconds, 0.0005))
             median = statistics.median(self._runs)
@@ -91,43 +91,50 @@ class Pulse:
         with self._lock:
             return self._wanted.get((job_id, dispatch_no))
 
-    def hurry(self) -> None:
-        """Let the next beat be due now."""
+    def beat_now(self) -> None:
+        """Make the next heartbeat due now."""
         with self._lock:
             self._be_due_now()
 
     def due_in(self) -> float:
-        """Seconds until the next beat; below 0 for as long as a beat that is due has not been written."""
+        """Seconds until the next heartbeat; below 0 while one that is due has not been written."""
         with self._lock:
             return self._due_at - time.monotonic()
 
     def beat_if_due(self, connection: Connection, wake: Callable[[], None]) -> None:
-        """Beat when it is time; `wake` the main thread when a job that it holds shall stop. Commits.
+        """Write a heartbeat when it is due; `wake` the main thread when a job that it holds shall stop. Commits.
 
-        A beat that cannot be written stays due.
+        A heartbeat that cannot be written stays due.
         """
         if self.due_in() > 0:
             return
         with self._lock:
-            was_due_at, self._due_at = self._due_at, time.monotonic() + self._beat_seconds
+            was_due_at, self._due_at = self._due_at, time.monotonic() + self._heartbeat_seconds
         try:
-            self._write_beat(connection, wake)
+            self._write_heartbeat(connection, wake)
         except BaseException:
             with self._lock:
                 self._due_at = was_due_at
             raise
 
-    def _write_beat(self, connection: Connection, wake: Callable[[], None]) -> None:
+    def _write_heartbeat(self, connection: Connection, wake: Callable[[], None]) -> None:
         now = read_clock(connection)
         with self._lock:
-            self._beat += 1
+            self._heartbeat_no += 1
             held = [f"{job_id}-{number}" for job_id, number in self._held]
             running = [delivery for delivery, is_claimed in self._held.items() if is_claimed]
             run_seconds = statistics.median(self._runs) if self._runs else None
             self._told_run_seconds = run_seconds
             counts = dict(self._counts)
-        wanted = workers.beat(
-            connection, self.worker_id, self._beat, held, run_seconds, _rss_kb(), counts, now
+        wanted = workers.record_heartbeat(
+            connection,
+            self.worker_id,
+            self._heartbeat_no,
+            held,
+            run_seconds,
+            _rss_kb(),
+            counts,
+            now,
         )
         lost = workers.find_lost(connection, self.worker_id, running)
         self._disowned = workers.disown(connection, self.worker_id, held, self._disowned, now)

@@ -1,10 +1,10 @@
--- Notes a worker's beat, and asks which of its jobs shall stop.
+-- Notes a worker's heartbeat, and asks which of its jobs shall stop.
 -- Returns (job id, dispatch number) for each; a row of nulls when there is none; nothing when the worker is unknown.
 -- One that was late or given up comes back: its rescued jobs are fenced. One that has stopped stays stopped.
--- Locks the worker's row alone. Run by each OpsWorker with each beat. Indexes: workers_pkey, jobs_started.
-WITH beaten AS (
+-- Locks the worker's row alone. Run by each OpsWorker with each heartbeat. Indexes: workers_pkey, jobs_started.
+WITH written AS (
     UPDATE opsjobs.workers
-    SET beat = %(beat)s, beat_at = %(now)s, holding = %(holding)s, run_seconds = %(run_seconds)s,
+    SET heartbeat_no = %(heartbeat_no)s, heartbeat_at = %(now)s, holding = %(holding)s, run_seconds = %(run_seconds)s,
         rss_kb = %(rss_kb)s, counts = %(counts)s,
         state = CASE state WHEN 'stopped' THEN state ELSE 'alive' END,
         ended_at = CASE state WHEN 'stopped' THEN ended_at END
@@ -12,6 +12,6 @@ WITH beaten AS (
     RETURNING id
 )
 SELECT j.id, j.dispatch_no
-FROM beaten b
+FROM written b
 LEFT JOIN opsjobs.jobs j
     ON j.worker_id = b.id AND j.state = 'started' AND j.cancel_requested_at IS NOT NULL
