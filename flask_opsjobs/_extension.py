@@ -13,10 +13,10 @@ from . import log, policy, settings
 from .cli import opsjobs as cli_group
 from .cron.declaration import CatchUp, EntryDeclaration, make_entry
 from .db import SpareConnections
+from .engine.after_commit_dispatch import AfterCommitDispatch
 from .engine.broker import Broker
 from .engine.connections import RedisConnections
 from .engine.facts import explain_apart
-from .engine.handout import Handout
 from .errors import ConfigError, DeclarationError
 from .explain.shapes import Explanation
 from .host import Host
@@ -74,11 +74,7 @@ class OpsJobs:
         )
         host.broker = Broker(RedisConnections(app, chosen.redis_url))
         if chosen.dispatch and not app.testing:
-            handout = Handout(host)
-            host.hand_out, host.may_be_born_queued = (
-                handout.after_commit,
-                handout.may_be_born_queued,
-            )
+            host.dispatcher = AfterCommitDispatch(host)
         app.extensions[NAME] = host
         app.register_blueprint(make_blueprint(), url_prefix=chosen.url_prefix)
         app.cli.add_command(cli_group)

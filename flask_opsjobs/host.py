@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
@@ -34,6 +34,18 @@ MOST_ACTIONS = 4
 MOST_HEAVY = 3
 
 
+class CommitDispatcher(Protocol):
+    """Dispatches jobs right after a host's commit, in the process that enqueued them."""
+
+    def push(self, notes: Sequence[Any]) -> None:
+        """Push or dispatch what `enqueue` noted in the session that has just been committed."""
+        ...
+
+    def has_room(self, queue: str) -> bool:
+        """Whether a due job of this queue may be inserted as `queued`, to be pushed after the commit; takes a place."""
+        ...
+
+
 @dataclass
 class Host:
     """One Flask app's state of the extension. Found in `app.extensions["opsjobs"]`."""
@@ -51,9 +63,8 @@ class Host:
     broker: Any = None
     # As code declares them; what the loops made of them stands in the database.
     cron_entries: dict[str, EntryDeclaration] = field(default_factory=dict)
-    # Both None under TESTING and without OPSJOBS_DISPATCH: jobs are left to the dispatch loop.
-    hand_out: Callable[[list[Any]], None] | None = None
-    may_be_born_queued: Callable[[str], bool] | None = None
+    # None under TESTING and without OPSJOBS_DISPATCH: jobs are left to the dispatch loop.
+    dispatcher: CommitDispatcher | None = None
     # Whether Postgres answered pages.
     postgres: Answering = field(default_factory=Answering)
     _schema: int = field(default=0, repr=False)

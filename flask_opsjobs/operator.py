@@ -173,15 +173,15 @@ class Operator:
         return self._must("job.delete", _jobs(jobs), why)
 
     def pause(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
-        """Hand out nothing from these queues, and take back what lies in Redis."""
+        """Dispatch nothing from these queues, and recall what is in Redis."""
         return self._must("queue.pause", _queues(queues), why)
 
     def drain(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
-        """Hand out nothing more from these queues; what lies in Redis still runs."""
+        """Dispatch nothing more from these queues; what lies in Redis still runs."""
         return self._must("queue.drain", _queues(queues), why)
 
     def resume(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
-        """Hand out from these queues again."""
+        """Dispatch from these queues again."""
         return self._must("queue.resume", _queues(queues), why)
 
     def set_window(

@@ -10,27 +10,27 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
 _log = logging.getLogger("flask_opsjobs")
-_KEY = "flask_opsjobs.touched"
+_AFTER_COMMIT = "flask_opsjobs.commit_notes"
 _COMMITTED = "flask_opsjobs.committed"
-_WITNESSED = "flask_opsjobs.witnessed"
+_AFTER_ROLLBACK_TOO = "flask_opsjobs.after_rollback_too"
 
-Acted = Callable[[list[Any]], None]
+Act = Callable[[list[Any]], None]
 
 
-def touch(session: Session, act: Acted, note: Any) -> None:
+def after_commit(session: Session, act: Act, note: Any) -> None:
     """Remember `note`, and call `act([notes…])` once the session's root transaction has been committed.
 
     Not at savepoints, since others see nothing yet; not inside the commit, since a full pool or an exception there
     would make the host's `commit()` raise although its data is safe. `act` may raise: it is logged.
     """
     _listen(session)
-    session.info.setdefault(_KEY, {}).setdefault(act, []).append(note)
+    session.info.setdefault(_AFTER_COMMIT, {}).setdefault(act, []).append(note)
 
 
-def witness(session: Session, act: Acted, note: Any) -> None:
-    """As `touch`, but also when the root transaction is rolled back: evidence of what the host was told."""
+def after_rollback_too(session: Session, act: Act, note: Any) -> None:
+    """As `after_commit`, but also when the root transaction is rolled back: for evidence of what the host was told."""
     _listen(session)
-    session.info.setdefault(_WITNESSED, {}).setdefault(act, []).append(note)
+    session.info.setdefault(_AFTER_ROLLBACK_TOO, {}).setdefault(act, []).append(note)
 
 
 def _listen(session: Session) -> None:
@@ -48,14 +48,14 @@ def _after_commit(session: Session) -> None:
 def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
     if transaction.parent is not None:
         return
-    touched = session.info.pop(_KEY, {})
-    witnessed = session.info.pop(_WITNESSED, {})
+    of_commit = session.info.pop(_AFTER_COMMIT, {})
+    of_either = session.info.pop(_AFTER_ROLLBACK_TOO, {})
     if session.info.pop(_COMMITTED, False):
-        _act(touched, "jobs are enqueued but could not be handed out now; the dispatch loop will")
-    _act(witnessed, "the evidence of what was rejected could not be kept")
+        _act(of_commit, "jobs are enqueued but could not be dispatched now; the dispatch loop will")
+    _act(of_either, "the evidence of what was rejected could not be kept")
 
 
-def _act(acts: dict[Acted, list[Any]], otherwise: str) -> None:
+def _act(acts: dict[Act, list[Any]], otherwise: str) -> None:
     for act, notes in acts.items():
         try:
             act(notes)

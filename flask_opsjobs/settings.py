@@ -128,7 +128,7 @@ SETTINGS: tuple[Setting, ...] = (
         "DISPATCH",
         True,
         _flag,
-        "Hand jobs to RQ right after commit; off, only the loop does. Off under TESTING.",
+        "Dispatch jobs to RQ right after commit; off, only the loop does. Off under TESTING.",
     ),
     Setting(
         "WINDOW",
@@ -168,7 +168,7 @@ SETTINGS: tuple[Setting, ...] = (
         "RESCUE",
         "automatic",
         _choice("automatic", "manual"),
-        "Whether jobs of a missing worker are put back by themselves.",
+        "Whether jobs of a missing worker are rescued automatically.",
     ),
     Setting(
         "RECALL_SECONDS",

@@ -102,7 +102,7 @@ def drain(
     Each job has an app context of its own, as in a worker, and no fork: its function shares the test's patches. The
     statements run on a connection of their own, which sees what is committed. When `session` (by default the host's)
     is bound to a connection, because the test has begun a transaction around everything, they run on that connection.
-    Raises `OpsJobsError` when jobs of the app are handed to RQ, when the session has written and not committed, and
+    Raises `OpsJobsError` when jobs of the app are dispatched to RQ, when the session has written and not committed, and
     when there is no end: 1000 rounds without `limit`.
     """
     from flask import current_app
@@ -113,9 +113,9 @@ def drain(
     if at is not None and at.utcoffset() is None:
         raise ValueError(f"at must be a datetime with a time zone, got {at!r}")
     host = _host()
-    if host.hand_out is not None:
+    if host.dispatcher is not None:
         raise OpsJobsError(
-            "jobs of this app are handed to RQ at commit: set TESTING = True, or OPSJOBS_DISPATCH = False, "
+            "jobs of this app are dispatched to RQ at commit: set TESTING = True, or OPSJOBS_DISPATCH = False, "
             "in its config before OpsJobs joins it"
         )
     surround = current_app._get_current_object().app_context  # type: ignore[attr-defined]

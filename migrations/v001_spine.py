@@ -185,7 +185,7 @@ INDEXES = {
     ),
     "jobs_queued": (
         "jobs (queue, dispatched_at) WHERE state = 'queued'",
-        "dispatch: how much of a queue lies in Redis; recall: rows handed out some seconds ago",
+        "dispatch: how much of a queue lies in Redis; recall: rows dispatched some seconds ago",
     ),
     "jobs_started": (
         "jobs (worker_id) WHERE state = 'started'",

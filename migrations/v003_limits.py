@@ -91,7 +91,7 @@ LIMIT_COUNT_DELTAS = (
         at timestamptz NOT NULL,
         limiter text NOT NULL,
         admitted integer DEFAULT 0 NOT NULL,
-        put_back integer DEFAULT 0 NOT NULL,
+        returned integer DEFAULT 0 NOT NULL,
         rejected integer DEFAULT 0 NOT NULL
     )
     WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off)
@@ -104,7 +104,7 @@ CREATE TABLE opsjobs.limit_minutes (
     limiter text NOT NULL,
     minute timestamptz NOT NULL,
     admitted bigint DEFAULT 0 NOT NULL,
-    put_back bigint DEFAULT 0 NOT NULL,
+    returned bigint DEFAULT 0 NOT NULL,
     rejected bigint DEFAULT 0 NOT NULL,
     CONSTRAINT limit_minutes_pkey PRIMARY KEY (limiter, minute)
 )
@@ -130,7 +130,7 @@ TABLES = (JOBS, LIMITERS, BUCKETS, LEASES, *LIMIT_COUNT_DELTAS, LIMIT_MINUTES, L
 INDEXES = {
     "jobs_limited": (
         "jobs (limiter, partition, state) WHERE limiter IS NOT NULL AND state IN ('available', 'queued')",
-        "dispatch: what of a bucket is handed out already; limiter page: who waits for it",
+        "dispatch: what of a bucket is dispatched already; limiter page: who waits for it",
     ),
     "leases_by_bucket": (
         "leases (limiter, partition, taken_at)",

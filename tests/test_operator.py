@@ -116,7 +116,7 @@ def test_an_effect_that_fails_is_said_and_fails_nothing(
     assert found.receipt == receipt
 
 
-def test_due_jobs_are_handed_out_right_away(
+def test_due_jobs_are_dispatched_right_away(
     make_app: Any, opsjobs: OpsJobs, redis_client: Any, database_url: str
 ) -> None:
     app = make_app(opsjobs=opsjobs, TESTING=False)

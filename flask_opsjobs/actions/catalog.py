@@ -80,10 +80,10 @@ _ALL = (
     _job("discard", "Discard", "It will not run, and counts as failed."),
     _job("run_again", "Run again", "A new job calls the function with the same arguments: what it did, it does again."),
     _job("delete", "Delete", "The job, its attempts, logs and output are gone for good. The audit stays."),
-    _queue("pause", "Pause", "Nothing is handed out, and what waits in Redis is taken back. What runs goes on."),
-    _queue("resume", "Resume", "Due jobs are handed out at once, as many as the window allows."),
-    _queue("drain", "Drain", "Nothing more is handed out. What waits in Redis already still runs."),
-    _queue("set_window", "Set window", "What lies in Redis runs in the order it was handed out: a wide window "
+    _queue("pause", "Pause", "Nothing is dispatched, and what waits in Redis is recalled. What runs goes on."),
+    _queue("resume", "Resume", "Due jobs are dispatched at once, as many as the window allows."),
+    _queue("drain", "Drain", "Nothing more is dispatched. What waits in Redis already still runs."),
+    _queue("set_window", "Set window", "What lies in Redis runs in the order it was dispatched: a wide window "
            "keeps many workers busy, and weakens priorities.", "window"),
     _cron("pause", "Pause", "Nothing runs for the slots that come; they are kept as paused. What runs goes on."),
     _cron("resume", "Resume", "The slots that come run again. Those of the pause do not."),

@@ -10,19 +10,19 @@ from typing import ClassVar
 
 
 @dataclass(frozen=True)
-class HandOut:
+class Dispatch:
     """Dispatch lanes, each with its queue, on which jobs became due."""
 
     lanes: tuple[tuple[str, str], ...]
-    otherwise: ClassVar = "the dispatch loop hands out what is due"
+    otherwise: ClassVar = "the dispatch loop dispatches what is due"
 
 
 @dataclass(frozen=True)
-class TakeBack:
+class Recall:
     """Recall what lies in Redis of a paused queue."""
 
     queue: str
-    otherwise: ClassVar = "the recall loop takes back what lies there"
+    otherwise: ClassVar = "the recall loop recalls what is there"
 
 
 @dataclass(frozen=True)
@@ -43,4 +43,4 @@ class RequestBeat:
 
 
 # Each has `otherwise`: what is true when it fails, for the receipt.
-Effect = HandOut | TakeBack | Forget | RequestBeat
+Effect = Dispatch | Recall | Forget | RequestBeat

@@ -90,7 +90,7 @@ def _when_stopped(job: JobForDecision, heartbeat_seconds: float) -> str:
             "a plain rq worker cannot be told to stop: it runs to its end; what it returns counts, "
             "and if it fails it is canceled instead of tried again"
         )
-    return "its worker is not known any more: it is canceled when the watch loop puts it back"
+    return "its worker is not known any more: it is canceled when the watch loop rescues it"
 
 
 def _discard(job: JobForDecision, _host: Host, _now: datetime) -> Changes:

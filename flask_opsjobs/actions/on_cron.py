@@ -21,7 +21,7 @@ from ..host import Host
 from . import cron_params
 from .catalog import Action
 from .cron_changes import changes_of, facts_of
-from .effects import Effect, HandOut, RequestBeat
+from .effects import Dispatch, Effect, RequestBeat
 from .shapes import Change, Item
 from .target_plan import (
     ChangedMeanwhile,
@@ -91,7 +91,7 @@ def apply(
         RequestBeat(job.queue, job.worker) for job in report.stopped if job.worker
     ]
     if report.lanes:
-        effects.append(HandOut(tuple(sorted(report.lanes))))
+        effects.append(Dispatch(tuple(sorted(report.lanes))))
     return Written(tuple(items), after, tuple(effects))
 
 

@@ -16,7 +16,7 @@ from ..jobs import transitions as job_transitions
 from ..jobs import unique_locks
 from ..jobs.transitions import JobForDecision
 from .catalog import Action
-from .effects import Effect, Forget, HandOut, RequestBeat
+from .effects import Dispatch, Effect, Forget, RequestBeat
 from .job_changes import CHANGES, facts_of, span_of
 from .shapes import Change
 from .target_plan import ChangedMeanwhile, Decided, TargetPlan, Written, do, illegal, leave
@@ -162,7 +162,7 @@ def _retry(
     ids = [job.id for job in jobs]
     job_transitions.retry(connection, ids, decided.now)
     cron_transitions.forget_job_ends(connection, ids)
-    return {}, _hand_out(jobs)
+    return {}, _dispatch(jobs)
 
 
 def _run_again(
@@ -178,7 +178,7 @@ def _run_again(
     withins = {news[id]: span for id, span in spans.items()}
     if withins and unique_locks.take(connection, withins, decided.now):
         raise ChangedMeanwhile
-    return news, _hand_out(jobs)
+    return news, _dispatch(jobs)
 
 
 def _cancel(
@@ -211,8 +211,8 @@ def _delete(
     return {}, ()
 
 
-def _hand_out(jobs: Iterable[JobForDecision]) -> list[Effect]:
-    return [HandOut(tuple(dict.fromkeys((job.lane, job.queue) for job in jobs)))]
+def _dispatch(jobs: Iterable[JobForDecision]) -> list[Effect]:
+    return [Dispatch(tuple(dict.fromkeys((job.lane, job.queue) for job in jobs)))]
 
 
 def _forget(jobs: Iterable[JobForDecision]) -> list[Effect]:

@@ -72,7 +72,7 @@ def apply(
     target_plans: Sequence[TargetPlan],
     decided: Decided,
 ) -> Written:
-    """Write it, on limiters that the caller has locked. The dispatch loop then hands out the jobs."""
+    """Write it, on limiters that the caller has locked. The dispatch loop then dispatches the jobs."""
     parts = [target_plan.row.part for target_plan in target_plans]
     if action.short_name == "cooldown":
         until = _until(decided)

@@ -12,7 +12,7 @@ from ..queues import lifecycle
 from ..queues import transitions as queue_transitions
 from ..queues.transitions import QueueForDecision
 from .catalog import Action
-from .effects import Effect, HandOut, TakeBack
+from .effects import Dispatch, Effect, Recall
 from .numbers import read_whole
 from .shapes import Change
 from .target_plan import Decided, TargetPlan, Written, do, exact, illegal, leave
@@ -20,7 +20,7 @@ from .target_plan import Decided, TargetPlan, Written, do, exact, illegal, leave
 _TARGET = re.compile(r"queue/[^\0\ud800-\udfff]{1,500}", re.DOTALL)
 _WIDEST = 1_000_000
 _NOTES = {
-    "pause": "what runs goes on; what lies in Redis is taken back right after",
+    "pause": "what runs goes on; what is in Redis is recalled right after",
     "drain": "what runs and what lies in Redis goes on",
 }
 
@@ -94,9 +94,11 @@ def _look(connection: Connection, host: Host, names: Any) -> dict[str, QueueForD
 
 def _effects(action: Action, names: Sequence[str]) -> tuple[Effect, ...]:
     if action.short_name == "pause":
-        return tuple(TakeBack(name) for name in names)
+        return tuple(Recall(name) for name in names)
     # A queue's unlimited jobs are in the lane of the queue's own name; the dispatch loop finds all other lanes.
-    return () if action.short_name == "drain" else (HandOut(tuple((name, name) for name in names)),)
+    return (
+        () if action.short_name == "drain" else (Dispatch(tuple((name, name) for name in names)),)
+    )
 
 
 def _decide_one(

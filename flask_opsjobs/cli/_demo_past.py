@@ -120,9 +120,8 @@ def _register(host: Host, connection: Connection, now: datetime) -> tuple[int, s
 def past(app: Flask, begin: datetime) -> Iterator[Past]:
     """The past of `app` from `begin` on, until the block ends. In the app's context."""
     host: Host = app.extensions["opsjobs"]
-    # Nothing is handed to RQ: what is due is performed here.
-    before = host.hand_out, host.may_be_born_queued
-    host.hand_out = host.may_be_born_queued = None
+    # Nothing is dispatched to RQ: what is due is performed here.
+    before, host.dispatcher = host.dispatcher, None
     with closing(connect_apart(host.engine)) as clock, _reading_clock(host):
         clock.execute(_CLOCK)
         clock.execute("INSERT INTO demo_clock.moment VALUES (%s)", [begin])
@@ -133,7 +132,7 @@ def past(app: Flask, begin: datetime) -> Iterator[Past]:
                 yield found
             found.end()
         clock.execute("DROP SCHEMA demo_clock CASCADE")
-    host.hand_out, host.may_be_born_queued = before
+    host.dispatcher = before
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def _bucket_lines(bucket: dict[str, Any]) -> Iterator[str]:
         yield f"{bucket['tokens']:.2f} of {bucket['burst']} tokens left"
     if bucket["concurrency"] is not None:
         yield f"{bucket['in_use']} of {bucket['concurrency']} places taken"
-    yield f"{bucket['handed_out']} handed out to RQ, by weight"
+    yield f"{bucket['queued']} queued, by weight"
     if not bucket["blocks"]:
         yield f"a job of weight {bucket['weight']} starts now"
     for block in bucket["blocks"]:
@@ -137,7 +137,7 @@ def _bucket(state: BucketState) -> dict[str, Any]:
         "burst": shape.burst,
         "in_use": standing.in_use,
         "concurrency": shape.concurrency,
-        "handed_out": standing.handed_out,
+        "queued": standing.queued,
         "weight": state.weight,
         "blocks": [{"code": block.code, "until": _text(block.until)} for block in state.blocks],
         "next_at": None if seconds is None else _text(now + timedelta(seconds=seconds)),

@@ -25,7 +25,7 @@ from ._children import Children
 from ._demo_site import Site
 from ._valkey import free_port, is_free
 
-# A dead worker's jobs are put back before anybody stops watching.
+# A dead worker's jobs are rescued before anybody stops watching.
 SETTINGS = {
     "FLASK_OPSJOBS_HEARTBEAT_SECONDS": "2",
     "FLASK_OPSJOBS_LATE_SECONDS": "6",

@@ -103,7 +103,7 @@ def rescue(
     claimed_before: datetime | None = None,
     limit: int = 1000,
 ) -> list[Ended]:
-    """Put back `started` jobs of these workers, but for those in `keep`; at the limit they fail. Commits."""
+    """Rescue `started` jobs of these workers, but for those in `keep`; at the limit they fail. Commits."""
     return _end(
         connection,
         "rescue_jobs",

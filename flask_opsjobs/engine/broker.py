@@ -1,4 +1,4 @@
-"""The broker: pushes deliveries to RQ and takes them back, on whatever Redis a queue lives."""
+"""The broker: pushes deliveries to RQ and removes them, on whatever Redis a queue lives."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Broker:
         return Queue(name, connection=wire.redis, serializer=write_only(wire.serializer))
 
     def push(self, deliveries: Iterable[Delivery], *, quick: bool = False) -> None:
-        """Hand deliveries to RQ, one pipeline per queue, in the given order; priority 0 goes to the front.
+        """Push deliveries to RQ, one pipeline per queue, in the given order; priority 0 goes to the front.
 
         Not a MULTI: the hash precedes its id on the same connection, and what breaks off in between is recalled.
         The rows must be committed before: an idle worker claims within 0.1 ms. `quick` is for a request of the host.

@@ -98,7 +98,7 @@ def _claimed(row: dict[str, Any], job_id: int, dispatch_no: int, asked_at: float
 def _why_not(row: dict[str, Any], dispatch_no: int) -> str | None:
     """Why a delivery was not taken; None when it is that of a limited job, whose bucket is to be asked."""
     if row["was_dispatch_no"] != dispatch_no:
-        return "handed_out_again"
+        return "dispatched_again"
     if row["was_state"] != "queued":
         return "not_queued"
     return None if row["is_limited"] else "deadline"

@@ -23,7 +23,7 @@ def claim_limited(
     worker: str,
     now: datetime | None = None,
 ) -> tuple[str | None, dict[str, Any]]:
-    """Take the delivery, or put its job back: (None, the job), or (why not, nothing). `key` is the job's bucket.
+    """Take the delivery, or return its job: (None, the job), or (why not, nothing). `key` is the job's bucket.
 
     The job's `wait_seconds` pass before it starts: its token comes then. One transaction, committed synchronously;
     locks the job, then its bucket, and reads the clock under both locks, unless `now` is given. In two round trips:
@@ -41,7 +41,7 @@ def claim_limited(
         verdict = _judge(seen, job["weight"], moment)
         asked |= {"now": moment, "wait": verdict.wait_seconds, "tokens": verdict.tokens}
         if not verdict.is_admitted:
-            connection.execute(sql.load("put_back_job"), asked)
+            connection.execute(sql.load("return_limited_job"), asked)
             return "limited", {}
         asked |= {"worker_id": worker_id, "worker": worker}
         cursor = connection.cursor(row_factory=dict_row)

@@ -45,7 +45,7 @@ class Confirm:
             why = f"{said}, and Postgres could not be asked again ({type(error).__name__})"
             return Outcome(kind="snoozed", error=why, reason=why)
         if not isinstance(again, Claimed):
-            return Outcome(kind="lost", error=f"{said}, and the job was put back meanwhile")
+            return Outcome(kind="lost", error=f"{said}, and the job was rescued meanwhile")
         self._claimed = again
         return again
 

@@ -13,7 +13,7 @@ _log = logging.getLogger("flask_opsjobs")
 
 
 def declare(host: Host, process: str) -> None:
-    """Record the limiters of the app's tasks, before this process takes or hands out a job. Commits.
+    """Record the limiters of the app's tasks, before this process takes or dispatches a job. Commits.
 
     Of two processes with different code the one that started last counts.
     """

@@ -23,7 +23,7 @@ _log = logging.getLogger("flask_opsjobs.dispatch")
 
 
 class Dispatcher:
-    """Hands out the jobs of one app's lanes on a connection of its own, which is in autocommit.
+    """Dispatches the jobs of one app's lanes on a connection of its own, which is in autocommit.
 
     With `is_free` no limit is looked at. After `dispatch_all`, `next_seconds` is in how many seconds time alone makes
     room on a limited lane that has due jobs; None when it makes none.
@@ -46,7 +46,7 @@ class Dispatcher:
         self.next_seconds: float | None = None
 
     def dispatch_all(self, now: datetime, queue: str | None = None) -> int:
-        """Hand out what windows and buckets allow on every lane that has due jobs, of one queue or all; how many.
+        """Dispatch what windows and buckets allow on every lane that has due jobs, of one queue or all; how many.
 
         A full lane is passed by as it was read with all others; so are further lanes of a queue whose window is full.
         """
@@ -67,7 +67,7 @@ class Dispatcher:
         return total
 
     def dispatch_lane(self, lane: str, queue: str, now: datetime, *, refill: bool = False) -> int:
-        """Hand out what the window allows on one lane; with `refill` only when the window is below half.
+        """Dispatch what the window allows on one lane; with `refill` only when the window is below half.
 
         Raises `RedisError` when the push failed; the jobs are `available` again then.
         """
@@ -76,7 +76,7 @@ class Dispatcher:
     def fill(
         self, lane: str, queue: str, now: datetime, *, refill: bool = False
     ) -> tuple[int, int]:
-        """As `dispatch_lane`; returns (how many were handed out, how much room the window had left after that).
+        """As `dispatch_lane`; returns (how many were dispatched, how much room the window had left after that).
 
         Room is left only when the lane has no more due jobs, or its limit holds them.
         """
@@ -115,24 +115,24 @@ class Dispatcher:
 def push_or_recall(
     connection: Connection, broker: Broker, deliveries: Sequence[Delivery], *, quick: bool = False
 ) -> None:
-    """Push committed deliveries; when Redis does not take them, put the jobs back and raise its error."""
+    """Push committed deliveries; when Redis does not take them, recall the jobs and raise its error."""
     try:
         broker.push(deliveries, quick=quick)
     except RedisError:
         # A push that timed out may have arrived all the same. That delivery then bears an old number and finds no row.
-        taken_back = recall(
+        recalled = recall(
             connection, [(delivery.id, delivery.dispatch_no) for delivery in deliveries]
         )
         _log.warning(
             "Redis did not take %d deliveries; %d jobs wait for it again",
             len(deliveries),
-            len(taken_back),
+            len(recalled),
         )
         raise
 
 
 def recall(connection: Connection, deliveries: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Put queued jobs (id, dispatch_no) back to `available`; those that were still so. Commits, locks in id order."""
+    """Return queued jobs (id, dispatch_no) to `available`; those that were still queued. Commits, locks in id order."""
     ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
     rows = connection.execute(
         sql.load("recall_jobs"), {"ids": ids, "dispatch_nos": numbers}
@@ -149,5 +149,5 @@ def read_clock(connection: Connection) -> datetime:
 
 
 def dispatch_due(connection: Connection, broker: Broker, settings: Settings, now: datetime) -> int:
-    """One pass of the dispatch loop over all lanes; how many jobs it handed out."""
+    """One pass of the dispatch loop over all lanes; how many jobs it dispatched."""
     return Dispatcher(connection, broker, settings).dispatch_all(now)

@@ -1,4 +1,4 @@
-"""What dispatch may hand out of limited lanes: it looks at their buckets and takes nothing."""
+"""Decides what may be dispatched of limited lanes: it looks at their buckets and takes nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Due:
 
 @dataclass(frozen=True)
 class Allowance:
-    """How much weight of a lane may be handed out, None for any; and above which weight a job can never start."""
+    """How much weight of a lane may be dispatched, None for any; and above which weight a job can never start."""
 
     room: int | None = None
     most: int | None = None
@@ -45,7 +45,7 @@ class Rooms:
     next_seconds: float | None = field(default=None, init=False)
 
     def has_room(self, due: Due) -> bool:
-        """Whether the first job of a lane may be handed out. A lane without a limit always may."""
+        """Whether the first job of a lane may be dispatched. A lane without a limit always may."""
         if due.key is None or due.weight is None:
             return True
         seen = self.buckets[due.lane]
@@ -61,7 +61,7 @@ class Rooms:
         return False
 
     def note_more(self, due: Due) -> None:
-        """The lane was handed out, and its queue has room for more: the next token of its bucket is worth a look."""
+        """The lane was dispatched, and its queue has room for more: the next token of its bucket is worth a look."""
         seen = self.buckets.get(due.lane)
         if seen is not None and seen.shape is not None and seen.shape.per_second is not None:
             self._note(0.0)
@@ -91,7 +91,7 @@ def look(connection: Connection, lanes: Sequence[Due], now: datetime) -> Rooms:
 
 
 def lock_and_look(connection: Connection, key: Key, queue: str, now: datetime) -> Allowance:
-    """What one bucket allows a queue, while no other dispatcher hands out of it. Locks it until the caller commits."""
+    """What one bucket allows a queue, while no other dispatcher takes from it. Locks it until the caller commits."""
     connection.execute(
         sql.load("lock_bucket_to_dispatch"), {"limiter": key[0], "partition": key[1]}
     )

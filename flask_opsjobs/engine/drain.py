@@ -104,7 +104,7 @@ class Drain:
             broker = cast(Broker, tray)
             Dispatcher(self._connection, broker, settings, is_free=True).dispatch_all(now)
         except BaseException:
-            self._put_back(tray.deliveries)
+            self._recall(tray.deliveries)
             raise
         return tray.deliveries
 
@@ -114,9 +114,9 @@ class Drain:
             while left and (self._limit is None or self.calls < self._limit):
                 self._perform(left.pop(0))
         finally:
-            self._put_back(left)
+            self._recall(left)
 
-    def _put_back(self, deliveries: Sequence[Delivery]) -> None:
+    def _recall(self, deliveries: Sequence[Delivery]) -> None:
         if deliveries and self._connection.info.transaction_status != TransactionStatus.INERROR:
             recall(self._connection, [(each.id, each.dispatch_no) for each in deliveries])
 
@@ -153,7 +153,7 @@ class Drain:
         return watched
 
     def _endless(self, deliveries: Sequence[Delivery]) -> OpsJobsError:
-        self._put_back(deliveries)
+        self._recall(deliveries)
         job = deliveries[0]
         return OpsJobsError(
             f"after {MOST_ROUNDS} rounds there are still due jobs, such as job {job.id} of task {job.task}: "

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 from redis import RedisError
 
-from ..actions.effects import Effect, Forget, HandOut, RequestBeat, TakeBack
+from ..actions.effects import Dispatch, Effect, Forget, Recall, RequestBeat
 from ..db import Connection
 from ..host import Host
-from ..jobs.touched import Line
+from ..jobs.commit_notes import DueLane
 from .command import request_beat
 from .recall import recall_paused
-from .tidy import tidy
+from .remove_deliveries import remove_deliveries
 
 _log = logging.getLogger("flask_opsjobs")
 
@@ -42,13 +42,13 @@ def run_effects(host: Host, connection: Connection, effects: Iterable[Effect]) -
 
 def _run(host: Host, connection: Connection, effect: Effect) -> None:
     match effect:
-        case HandOut(lanes):
+        case Dispatch(lanes):
             # None under TESTING and without OPSJOBS_DISPATCH: the loop does it. It reports a silent Redis by itself.
-            if host.hand_out is not None:
-                host.hand_out([Line(*lane) for lane in lanes])
-        case TakeBack(queue):
-            tidy(host.broker, recall_paused(connection, queue), quick=True)
+            if host.dispatcher is not None:
+                host.dispatcher.push([DueLane(*lane) for lane in lanes])
+        case Recall(queue):
+            remove_deliveries(host.broker, recall_paused(connection, queue), quick=True)
         case Forget(deliveries):
-            tidy(host.broker, deliveries, quick=True)
+            remove_deliveries(host.broker, deliveries, quick=True)
         case RequestBeat(queue, worker):
             request_beat(host.broker, queue, worker)

@@ -17,7 +17,7 @@ from .dispatch import read_clock
 
 # Why a job that runs here shall stop.
 CANCELED = "canceled"
-LOST = "its job was put back while this worker was silent"
+LOST = "its job was rescued while this worker was silent"
 
 # The run time that a window is computed from is the median of so many jobs.
 _SAMPLE = 50
@@ -149,7 +149,7 @@ class Heartbeat:
         self._due_at = min(self._due_at, time.monotonic())
 
     def stop(self, connection: Connection) -> None:
-        """Say that the worker has stopped; what it still holds is put back. Commits."""
+        """Say that the worker has stopped; what it still holds is rescued. Commits."""
         now = read_clock(connection)
         endings.rescue(connection, [self.worker_id], now, "its worker stopped")
         workers.stop(connection, self.worker_id, now)

@@ -1,4 +1,4 @@
-"""Recall: jobs handed to RQ whose delivery is nowhere, or failed there without our code, go back."""
+"""Recalls jobs whose delivery is nowhere in Redis, or failed there without our code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .broker import Broker
 from .delivery import rq_id
 from .dispatch import recall
 from .redis_reads import read_hashes, where_they_stand
-from .tidy import tidy_quietly
+from .remove_deliveries import try_remove_deliveries
 
 _MOST_ROWS = 20_000
 
@@ -34,7 +34,7 @@ class Suspects:
 
 @dataclass(frozen=True)
 class Recalled:
-    """What a pass did: deliveries (id, dispatch_no) that were taken back, and jobs whose refusal was counted."""
+    """What a pass did: deliveries (id, dispatch_no) that were recalled, and jobs whose refusal was counted."""
 
     suspects: Suspects
     recalled: list[Key]
@@ -64,7 +64,7 @@ class _Queued:
 def recall_lost(
     connection: Connection, broker: Broker, now: datetime, suspects: Suspects, recall_seconds: float
 ) -> Recalled:
-    """Take back `queued` jobs whose delivery stood nowhere in two passes at least `recall_seconds` apart. Commits.
+    """Recall `queued` jobs whose delivery stood nowhere in two passes at least `recall_seconds` apart. Commits.
 
     Nowhere is: in no list, in no intermediate list, not running by RQ, not held by a living worker. One that RQ
     failed counts as refused; the third refusal ends its job. Raises `RedisError` when Redis does not answer, and then
@@ -83,11 +83,13 @@ def recall_lost(
     lost |= _overdue(seen.parked, parked, now, recall_seconds * PARKED_GRACES)
     if not lost:
         return Recalled(seen, [], [])
-    return _take_back(connection, broker, [row for row in rows if row.key in lost], seen, now)
+    return _recall_lost_rows(
+        connection, broker, [row for row in rows if row.key in lost], seen, now
+    )
 
 
 def recall_paused(connection: Connection, queue: str | None = None) -> list[tuple[str, int, int]]:
-    """Take back what was handed out of paused queues, of one or of all, but for those that drain. Commits.
+    """Recall what was dispatched of paused queues, of one or of all, but for those that drain. Commits.
 
     Right after a pause, and again by the loop: a dispatcher that read the queue before may commit after. Fenced by
     `dispatch_no`, so what a worker claims in this moment runs; so does what one holds whose claim a crash forgot.
@@ -157,7 +159,7 @@ def _overdue(
     return {key for key in found if now - since[key] >= grace}
 
 
-def _take_back(
+def _recall_lost_rows(
     connection: Connection, broker: Broker, rows: list[_Queued], seen: Suspects, now: datetime
 ) -> Recalled:
     failed: list[Key] = []
@@ -166,7 +168,7 @@ def _take_back(
     refused = [(job.id, job.dispatch_no) for job in endings.refuse(connection, failed, now)]
     recalled = recall(connection, [row.key for row in rows if row.key not in set(failed)])
     gone = {*refused, *recalled}
-    tidy_quietly(broker, [(row.queue, *row.key) for row in rows if row.key in gone])
+    try_remove_deliveries(broker, [(row.queue, *row.key) for row in rows if row.key in gone])
     return Recalled(
         Suspects(
             absent={key: since for key, since in seen.absent.items() if key not in gone},

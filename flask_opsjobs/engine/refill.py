@@ -1,4 +1,4 @@
-"""The refill: after each flush a worker hands out what has room now, without waiting for the dispatch loop."""
+"""Refills a worker's queues: after each flush it dispatches what has room now, without the dispatch loop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WALK_SHARE = 0.2
 
 
 class Refill:
-    """What one recorder hands out after its flushes. `tell` is called when Redis did not take it."""
+    """What one recorder dispatches after its flushes. `tell` is called when Redis did not take it."""
 
     def __init__(self, host: Host, tell: Callable[[str, RedisError], None]) -> None:
         self._host = host
@@ -27,7 +27,7 @@ class Refill:
         self._walk_at = 0.0
 
     def refill(self, connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
-        """Hand out on the lanes of jobs that ended: a limited one got a place back, and its queue's window has room.
+        """Dispatch the lanes of jobs that ended: a limited one got a place back, and its queue's window has room.
 
         A queue whose own lane left the window below half is walked: many partitions may wait with one job each.
         """

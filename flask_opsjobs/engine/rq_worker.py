@@ -344,7 +344,7 @@ class OpsWorkerLoop(BaseWorker):
         self.runtime.wake()
 
     def request_force_stop(self, signum: int, frame: Any) -> None:
-        """A second signal: the job at hand is killed. One of ours is put back; a plain one fails, as RQ fails it."""
+        """A second signal: the job at hand is killed. One of ours is requeued; a plain one fails, as RQ fails it."""
         if (
             self._shutdown_requested_date is not None
             and _age(self._shutdown_requested_date).total_seconds() < 1

@@ -16,7 +16,7 @@ def redis_away(evidence: Evidence) -> Iterator[Reason]:
     if not evidence.is_due or evidence.redis is None or evidence.redis.is_reachable:
         return
     waits = (
-        "its delivery cannot be seen" if evidence.job.state == "queued" else "it is not handed out"
+        "its delivery cannot be seen" if evidence.job.state == "queued" else "it is not dispatched"
     )
     yield make_reason(
         evidence,
@@ -44,7 +44,7 @@ def workers_suspended(evidence: Evidence) -> Iterator[Reason]:
 
 
 def delivery_lost(evidence: Evidence) -> Iterator[Reason]:
-    """It was handed out, and its delivery is nowhere."""
+    """It was dispatched, and its delivery is nowhere."""
     if not evidence.is_lost:
         return
     job, redis = evidence.job, evidence.redis
@@ -56,7 +56,7 @@ def delivery_lost(evidence: Evidence) -> Iterator[Reason]:
         evidence,
         "delivery_lost",
         f"It was queued, and {where}.",
-        f"The recall loop takes it back once it has missed it for {evidence.lost_seconds:g} s.",
+        f"The recall loop recalls it once it has missed it for {evidence.lost_seconds:g} s.",
         source="observer",
         read={
             "delivery": f"opsjobs-{job.held}",
@@ -117,7 +117,7 @@ def needed_loops(evidence: Evidence) -> dict[str, str]:
     elif evidence.job.state in ("scheduled", "retryable"):
         needed["stage"] = "makes a job available when it is due"
     elif evidence.is_orphaned:
-        needed["watch"] = "puts back a job whose worker is gone"
+        needed["watch"] = "rescues a job whose worker is gone"
     elif (
         evidence.job.state == "deferred"
         and evidence.job.cron_entry is not None
@@ -125,12 +125,12 @@ def needed_loops(evidence: Evidence) -> dict[str, str]:
     ):
         needed["cron"] = "releases a job before which nothing is left"
     elif evidence.is_lost:
-        needed["recall"] = "takes back a lost delivery"
+        needed["recall"] = "recalls a lost delivery"
     elif evidence.job.state == "available":
         if _nobody_else_hands_it_out(evidence):
-            needed["dispatch"] = "hands out what no commit and no worker hands out"
+            needed["dispatch"] = "dispatches what no commit and no worker dispatches"
         if _is_kept_by_lost(evidence):
-            needed["recall"] = "takes back what was handed out before it and is not in Redis"
+            needed["recall"] = "recalls jobs that were dispatched before it and are not in Redis"
     return needed
 
 
@@ -147,12 +147,12 @@ def _nobody_else_hands_it_out(evidence: Evidence) -> bool:
 
 
 def _is_kept_by_lost(evidence: Evidence) -> bool:
-    """Whether its window is full, or its limiter's room kept free, and Redis has less than was handed out.
+    """Whether its window is full, or its limiter's room kept free, and Redis has less than was dispatched.
 
     The difference was taken this moment, or is lost.
     """
     window, redis = evidence.window, evidence.redis
     if window is None or redis is None or not redis.is_reachable or evidence.queue.is_paused:
         return False
-    is_kept = evidence.limit is not None and evidence.limit.standing.handed_out > 0
+    is_kept = evidence.limit is not None and evidence.limit.standing.queued > 0
     return (window.is_full or is_kept) and redis.queue_length < window.used

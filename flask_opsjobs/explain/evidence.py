@@ -93,7 +93,7 @@ class Window:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing more may be handed out."""
+        """Whether nothing more may be dispatched."""
         return self.used >= self.size
 
 
@@ -175,7 +175,7 @@ class Evidence:
 
     @property
     def is_held_back(self) -> bool:
-        """Whether a paused queue keeps it: it is not handed out yet, and may still run."""
+        """Whether a paused queue keeps it: it is not dispatched yet, and may still run."""
         return self.job.state in WAITING and self.job.state != "queued" and not self.is_overdue
 
     @property
@@ -191,9 +191,9 @@ class Evidence:
 
     @property
     def is_lost(self) -> bool:
-        """Whether it was handed out a while ago, Redis answers, and its delivery is nowhere, or where a worker died.
+        """Whether it was dispatched a while ago, Redis answers, and its delivery is nowhere, or where a worker died.
 
-        Postgres was read a moment before Redis. A job that was handed out just now may not have been pushed yet.
+        Postgres was read a moment before Redis. A job that was dispatched just now may not have been pushed yet.
         """
         job, redis = self.job, self.redis
         if job.state != "queued" or not self.is_due or redis is None or not redis.is_reachable:

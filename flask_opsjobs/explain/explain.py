@@ -117,11 +117,9 @@ def _summary(evidence: Evidence, reasons: tuple[Reason, ...]) -> str:
 def _running(evidence: Evidence) -> str:
     who, since = evidence.worker, as_text(evidence.job.started_at)
     if who is None:
-        return f"It is started since {since}, and its worker is not known any more; the watch loop puts it back."
+        return f"It is started since {since}, and its worker is not known any more; the watch loop rescues it."
     if not who.is_alive:
-        return (
-            f"It is started since {since}, but {who.name} is silent; the watch loop puts it back."
-        )
+        return f"It is started since {since}, but {who.name} is silent; the watch loop rescues it."
     return f"It is running on {who.name} since {since}."
 
 

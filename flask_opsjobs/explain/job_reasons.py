@@ -55,7 +55,7 @@ def worker_silent(evidence: Evidence) -> Iterator[Reason]:
         evidence,
         "worker_silent",
         f"Its worker {who.name} sends no heartbeat." if who else "Its worker is not known any more.",
-        "The watch loop gives that worker up, and puts the job back.",
+        "The watch loop gives that worker up, and rescues the job.",
         source="inferred",
         read={"worker": who and who.name, "heartbeat_at": who and who.heartbeat_at, "started_at": job.started_at},
         since=who.heartbeat_at if who else job.started_at,

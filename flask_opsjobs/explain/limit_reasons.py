@@ -43,7 +43,7 @@ def limit_weight(evidence: Evidence) -> Iterator[Reason]:
 
 def limit_cooldown(evidence: Evidence) -> Iterator[Reason]:
     """An operator cools the limiter, or its partition, down."""
-    # The claim puts back what lies in Redis. Of what has its time still before it, it is said when it lasts longer.
+    # The claim returns what is in Redis. Of what has its time still before it, it is said when it lasts longer.
     for limit, _, block in _blocks(evidence, bucket.COOLDOWN, evidence.limit):
         is_over = block.until is not None and block.until <= evidence.job.due_at
         if not evidence.is_due and evidence.job.state != "deferred" and is_over:
@@ -64,10 +64,10 @@ def limit_cooldown(evidence: Evidence) -> Iterator[Reason]:
 
 
 def limit_concurrency(evidence: Evidence) -> Iterator[Reason]:
-    """As many run, or were handed out, as may at the same time, or so many that its weight does not fit."""
+    """As many run, or were dispatched, as may at the same time, or so many that its weight does not fit."""
     for limit, shape, _ in _blocks(evidence, bucket.CONCURRENCY, _held(evidence)):
         standing = limit.standing
-        used = standing.in_use + standing.handed_out
+        used = standing.in_use + standing.queued
         says = f"is full: {used:,} of {shape.concurrency:,} at the same time."
         end = "one of them has ended"
         if limit.weight > 1:
@@ -78,12 +78,12 @@ def limit_concurrency(evidence: Evidence) -> Iterator[Reason]:
             evidence,
             "limit_concurrency",
             f"{_subject(limit)} {says}",
-            f"It is handed out when {end}.",
+            f"It is dispatched when {end}.",
             source="dispatcher",
             read={
                 **_read(limit),
                 "in_use": standing.in_use,
-                "handed_out": standing.handed_out,
+                "queued": standing.queued,
                 "concurrency": shape.concurrency,
                 "weight": limit.weight,
                 "holders": ", ".join(f"job/{id}" for id in limit.holders) or None,
@@ -111,7 +111,7 @@ def limit_tokens(evidence: Evidence) -> Iterator[Reason]:
             read={
                 **_read(limit),
                 "tokens": f"{max(0.0, bucket.level(shape, limit.standing, evidence.now)):.2f}",
-                "handed_out": limit.standing.handed_out,
+                "queued": limit.standing.queued,
                 "weight": limit.weight,
                 "ahead": _ahead(evidence),
                 "next_token_at": block.until,
@@ -133,14 +133,14 @@ def limit_behind(evidence: Evidence) -> Iterator[Reason]:
         "limit_behind",
         f"{_go_before(evidence)} and {'takes' if _ahead(evidence) == '1' else 'take'} what "
         f"{_subject(limit, is_first=False)} has room for.",
-        "It is handed out in its turn.",
+        "It is dispatched in its turn.",
         source="dispatcher",
         read={**_read(limit), "room": room, "ahead": _ahead(evidence), "weight": limit.weight},
     )
 
 
 def _held(evidence: Evidence) -> LimitEvidence | None:
-    """What was read of the limit of a job that dispatch has not handed out yet."""
+    """What was read of the limit of a job that dispatch has not dispatched yet."""
     return evidence.limit if evidence.is_due and evidence.job.state != "queued" else None
 
 
@@ -155,7 +155,7 @@ def _blocks(
 
 
 def _find_blocks(evidence: Evidence, limit: LimitEvidence, shape: Shape) -> tuple[BucketBlock, ...]:
-    """What stands against it now, when what is handed out already has started."""
+    """What stands against it now, when what is queued already has started."""
     later = bucket.settle(shape, limit.standing, evidence.now)
     return bucket.admit(shape, later, limit.weight, evidence.now).blocks
 

@@ -11,16 +11,16 @@ from .shapes import Reason
 
 
 def queue_paused(evidence: Evidence) -> Iterator[Reason]:
-    """Nothing of the queue is handed out, and what lay in Redis was taken back."""
+    """Nothing of the queue is dispatched, and what was in Redis was recalled."""
     if evidence.is_held_back and evidence.queue.is_paused and not evidence.queue.is_draining:
-        yield _decision(evidence, "queue_paused", "is paused: nothing of it is handed out.")
+        yield _decision(evidence, "queue_paused", "is paused: nothing of it is dispatched.")
 
 
 def queue_draining(evidence: Evidence) -> Iterator[Reason]:
-    """Nothing more of the queue is handed out; what lies in Redis still runs."""
+    """Nothing more of the queue is dispatched; what lies in Redis still runs."""
     if evidence.is_held_back and evidence.queue.is_draining:
         yield _decision(
-            evidence, "queue_draining", "drains: only what was handed out already still runs."
+            evidence, "queue_draining", "drains: only what is queued already still runs."
         )
 
 
@@ -120,7 +120,7 @@ def window_full(evidence: Evidence) -> Iterator[Reason]:
         "window_full",
         f"The window of the queue {name} is full: {counted(window.used, 'job')} "
         f"of {window.size:,} that may lie in Redis.",
-        "It is handed out when one of them has started.",
+        "It is dispatched when one of them has started.",
         source="dispatcher",
         read={
             "window": f"{window.used:,} of {window.size:,}",

@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 
 from .. import signals, sql
 from ..errors import InvalidArgs
-from ..session import touch
+from ..session import after_commit
 from . import unique_locks
+from .commit_notes import DueLane, QueuedAtInsert
 from .joining import find_session, join, without_values
 from .placing import RejectWhenFull, columns_of, place_of
-from .touched import Born, Line
 from .unique import Unique, keys_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def enqueue(
 
 
 def insert(connection: Connection, row: Mapping[str, Any], dispatch_no: int = 0) -> Enqueued:
-    """Insert a job that is not unique. A due one with a `dispatch_no` is born `queued`: the caller pushes it."""
+    """Insert a job that is not unique. A due one with a `dispatch_no` is inserted as `queued`: the caller pushes it."""
     found = connection.exec_driver_sql(
         sql.load("enqueue_job"), {**row, "dispatch_no": dispatch_no}
     ).one()
@@ -96,24 +96,25 @@ def run_sql(connection: Connection, statement: str, values: Mapping[str, Any]) -
 
 
 def _first_number(options: Options, host: Host) -> int:
-    """1 when the job may be born `queued`: it is due and the window is believed to have room. Else 0."""
-    may = host.may_be_born_queued
+    """1 when the job may be inserted as `queued`: it is due, and its queue has room by the last estimate. Else 0."""
     # Never a limited one: dispatch looks at the bucket first.
-    if options.limit is not None:
+    if host.dispatcher is None or options.limit is not None:
         return 0
-    return 1 if may is not None and options.is_due_now and may(options.queue) else 0
+    return 1 if options.is_due_now and host.dispatcher.has_room(options.queue) else 0
 
 
 def _tell_hook(
     session: Session, host: Host, task: Task, options: Options, enqueued: Enqueued, lane: str
 ) -> None:
-    if host.hand_out is None:
+    if host.dispatcher is None:
         return
     if enqueued.state == "available":
-        touch(session, host.hand_out, Line(lane, options.queue))
+        after_commit(session, host.dispatcher.push, DueLane(lane, options.queue))
     elif enqueued.state == "queued":
-        born = Born(enqueued.id, 1, options.queue, task.name, options.priority, options.timeout)
-        touch(session, host.hand_out, born)
+        queued = QueuedAtInsert(
+            enqueued.id, 1, options.queue, task.name, options.priority, options.timeout
+        )
+        after_commit(session, host.dispatcher.push, queued)
 
 
 def parameters(task: Task, options: Options, host: Host) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from sqlalchemy.orm import SessionTransaction
 from .. import signals, sql
 from ..db import forget_values
 from ..errors import InvalidArgs, RefusedSession
-from ..session import touch
+from ..session import after_commit
 from . import unique_locks
+from .commit_notes import DueLane
 from .enqueue import EnqueuedMany, keys, parameters, run_sql, unique_lock
 from .joining import find_session, join, without_values
 from .placing import RejectWhenFull, columns_of, place_of
-from .touched import Line as TouchedLane
 
 if TYPE_CHECKING:
     from ..host import Host
@@ -34,7 +34,7 @@ Line = Callable[[Row], bytes]
 # Between two COPYs the connection is free for the host's generator, which may read from the same session.
 _CHUNK_ROWS = 5_000
 _CHUNK_BYTES = 1 << 20
-# So many lanes are handed out right after the commit; the dispatch loop does the others.
+# So many lanes are dispatched right after the commit; the dispatch loop does the others.
 _MOST_LANES = 20
 _numbers = itertools.count(1)
 
@@ -68,9 +68,9 @@ def enqueue_many(task: Task, options: Options, rows: Iterable[Row]) -> EnqueuedM
         else:
             result = _insert_unique(connection, task, options.unique, host, common, rows, places)
     if result.count:
-        if common["state"] == "available" and host.hand_out is not None:
+        if common["state"] == "available" and host.dispatcher is not None:
             for touched in places.lanes:
-                touch(session, host.hand_out, TouchedLane(touched, options.queue))
+                after_commit(session, host.dispatcher.push, DueLane(touched, options.queue))
         if signals.job_enqueued.receivers:
             signals.send(signals.job_enqueued, task, enqueued=result)
     return result
@@ -124,7 +124,7 @@ def _insert_unique(
 
 
 class _Places:
-    """Where each row waits, as COPY reads it; the first lanes are remembered, to be handed out."""
+    """Where each row waits, as COPY reads it; the first lanes are remembered, to be dispatched."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from ..limits.lane import LimitPlace, lane_of
 from ..limits.limit import Unplaced
 from ..limits.queries import BucketSeen
 from ..limits.transitions import Rejection
-from ..session import witness
+from ..session import after_rollback_too
 
 if TYPE_CHECKING:
     from ..host import Host
@@ -91,7 +91,7 @@ class RejectWhenFull:
         if key not in self._seen:
             self._seen[key] = limit_queries.get_bucket(connection, *key, with_waiting=True)
         seen = self._seen[key]
-        ahead = seen.standing.handed_out + seen.waiting + self._passed.get(key, 0)
+        ahead = seen.standing.queued + seen.waiting + self._passed.get(key, 0)
         # Before any worker has started nothing is recorded; then the declaration at hand counts.
         shape = seen.shape or self._limit.shape
         rejection = self._judge(shape, seen, place, ahead)
@@ -101,7 +101,7 @@ class RejectWhenFull:
 
     def refuse(self, rejection: Rejection) -> LimitReached:
         """The error of a rejected call. Its evidence is written once the host's transaction has ended, however."""
-        witness(self._session, self._keep, rejection)
+        after_rollback_too(self._session, self._keep, rejection)
         return LimitReached(self._task.name, rejection.limiter, rejection.partition, rejection.code)
 
     def _judge(

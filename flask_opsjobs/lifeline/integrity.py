@@ -26,7 +26,7 @@ class Doubts:
     """What one look found wanting. Only what the next look finds again is believed: all that moves is seen twice."""
 
     nowhere: Mapping[Key, str] = field(default_factory=dict)
-    strays: Mapping[Key, str] = field(default_factory=dict)
+    orphan_deliveries: Mapping[Key, str] = field(default_factory=dict)
     # With the number of the heartbeat that first lacked it.
     unheld: Mapping[Key, int | None] = field(default_factory=dict)
 
@@ -37,12 +37,14 @@ class Found:
 
     nowhere: Mapping[str, int]
     unheld: Mapping[str, int]
-    strays: Mapping[str, int]
+    orphan_deliveries: Mapping[str, int]
 
     @property
     def total(self) -> int:
         """All of them together."""
-        return sum(sum(counts.values()) for counts in (self.nowhere, self.unheld, self.strays))
+        return sum(
+            sum(counts.values()) for counts in (self.nowhere, self.unheld, self.orphan_deliveries)
+        )
 
 
 def count(connection: Connection, now: datetime) -> bool:
@@ -66,14 +68,14 @@ def _is_due(connection: Connection, now: datetime) -> bool:
 
 
 def list_queued(connection: Connection, now: datetime, seconds: float) -> dict[Key, str]:
-    """The jobs handed to RQ at least so long ago that no living worker holds, with their queue."""
+    """The jobs dispatched to RQ at least so long ago that no living worker holds, with their queue."""
     page = {"now": now, "after": 0, "seconds": seconds, "limit": _MOST_ROWS}
     rows = connection.execute(sql.load("list_queued_jobs"), page).fetchall()
     held = _held(connection)
     return {(id, no): queue for id, no, queue in rows if f"{id}-{no}" not in held}
 
 
-def find_strays(connection: Connection, deliveries: Mapping[Key, str]) -> dict[Key, str]:
+def find_orphan_deliveries(connection: Connection, deliveries: Mapping[Key, str]) -> dict[Key, str]:
     """Of deliveries seen in Redis, those that no row stands behind and no living worker holds, with their queue."""
     asked = {"ids": [id for id, _ in deliveries], "dispatch_nos": [no for _, no in deliveries]}
     valid = set(connection.execute(sql.load("find_valid_deliveries"), asked).fetchall())
@@ -90,7 +92,10 @@ def _held(connection: Connection) -> set[str]:
 
 
 def compare(
-    connection: Connection, before: Doubts, nowhere: Mapping[Key, str], strays: Mapping[Key, str]
+    connection: Connection,
+    before: Doubts,
+    nowhere: Mapping[Key, str],
+    orphan_deliveries: Mapping[Key, str],
 ) -> tuple[Doubts, Found]:
     """What this look doubts, and what it believes because the look `before` doubted it too."""
     rows = connection.execute(sql.load("list_unheld_jobs"), {"limit": _MOST_ROWS}).fetchall()
@@ -105,9 +110,9 @@ def compare(
     found = Found(
         nowhere=_by_queue(nowhere, before.nowhere),
         unheld=_by_queue(queues, unheld),
-        strays=_by_queue(strays, before.strays),
+        orphan_deliveries=_by_queue(orphan_deliveries, before.orphan_deliveries),
     )
-    return Doubts(nowhere, strays, since), found
+    return Doubts(nowhere, orphan_deliveries, since), found
 
 
 def _by_queue(now: Mapping[Key, str], before: Collection[Key]) -> dict[str, int]:
@@ -116,12 +121,12 @@ def _by_queue(now: Mapping[Key, str], before: Collection[Key]) -> dict[str, int]
 
 def write(connection: Connection, found: Found, queues: Iterable[str], now: datetime) -> None:
     """Note what was found, for these queues and all that were counted. Commits, in autocommit."""
-    names = sorted({*queues, *found.nowhere, *found.unheld, *found.strays})
+    names = sorted({*queues, *found.nowhere, *found.unheld, *found.orphan_deliveries})
     asked = {
         "now": now,
         "queues": names,
         "nowhere": [found.nowhere.get(name, 0) for name in names],
         "unheld": [found.unheld.get(name, 0) for name in names],
-        "strays": [found.strays.get(name, 0) for name in names],
+        "orphan_deliveries": [found.orphan_deliveries.get(name, 0) for name in names],
     }
     connection.execute(sql.load("write_comparison"), asked)

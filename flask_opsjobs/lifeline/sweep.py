@@ -10,13 +10,13 @@ from typing import Any
 from ..audit.transitions import Decision
 from ..endings import Ended
 
-# A sweep may put back a thousand jobs; its one row names so many of them, and says how many there were.
+# A sweep may rescue a thousand jobs; its one row names so many of them, and says how many there were.
 MOST_NAMED = 100
 
 
 @dataclass(frozen=True)
 class Swept:
-    """What was put back of one worker. `cause` is what its attempts were closed with."""
+    """What was rescued of one worker. `cause` is what its attempts were closed with."""
 
     worker_id: int
     name: str | None

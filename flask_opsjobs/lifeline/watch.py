@@ -49,7 +49,7 @@ class Orphans:
 
 @dataclass(frozen=True)
 class Watched:
-    """What a pass found: names of workers that became late, missing, or well again; what it put back or left."""
+    """What a pass found: names of workers that became late, missing, or well again; what it rescued or left."""
 
     late: list[str]
     missing: list[str]
@@ -122,7 +122,7 @@ def list_orphans(connection: Connection) -> list[Orphans]:
 def _rescue_all(
     connection: Connection, left: list[Orphans], now: datetime, settings: Settings
 ) -> list[Swept]:
-    """What was put back, by worker; one of which nothing was is left out."""
+    """What was rescued, by worker; one of which nothing was is left out."""
     swept: list[Swept] = []
     room = _MOST_RESCUED
     for orphans in left:

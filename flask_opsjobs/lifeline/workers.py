@@ -86,7 +86,7 @@ def disown(
     suspects: Collection[Held],
     now: datetime,
 ) -> set[Held]:
-    """Put back the worker's `started` jobs that it does not run, if its previous heartbeat lacked them too. Commits.
+    """Rescue the worker's `started` jobs that it does not run, if its previous heartbeat lacked them too. Commits.
 
     `holding` is what the heartbeat of `now` said, outcomes not yet written included. `suspects` is what the previous
     call returned: what stood as started and unheld then. Two looks and no clock: a job that was claimed between the

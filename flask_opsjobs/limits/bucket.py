@@ -66,7 +66,7 @@ class BucketLevel:
     tokens: float | None = None
     refilled_at: datetime | None = None
     in_use: int = 0
-    handed_out: int = 0
+    queued: int = 0
     cooldown_until: datetime | None = None
 
 
@@ -105,7 +105,7 @@ def level(shape: Shape, standing: BucketLevel, now: datetime) -> float:
 
 
 def admit(shape: Shape, standing: BucketLevel, weight: int, now: datetime) -> Admission:
-    """Whether a job of this weight may start, counting leases and tokens, not what was handed out.
+    """Whether a job of this weight may start, counting leases and tokens, not what is queued.
 
     When it may, `tokens` is what is left, to be written with `now` as `refilled_at`.
     """
@@ -121,39 +121,39 @@ def admit(shape: Shape, standing: BucketLevel, weight: int, now: datetime) -> Ad
 
 
 def room(shape: Shape, standing: BucketLevel, now: datetime) -> int | None:
-    """How much weight may be handed out now, what was handed out already left apart; None for no bound."""
+    """How much weight may be dispatched now, less what is queued already; None for no bound."""
     if _is_cooling(standing, now):
         return 0
     bounds = []
     speed = shape.per_second
     if speed is not None:
         comes = level(shape, standing, now) + speed * shape.ahead_seconds
-        bounds.append(math.floor(comes + _GRAIN) - standing.handed_out)
+        bounds.append(math.floor(comes + _GRAIN) - standing.queued)
     if shape.concurrency is not None:
-        bounds.append(shape.concurrency - standing.in_use - standing.handed_out)
+        bounds.append(shape.concurrency - standing.in_use - standing.queued)
     return max(0, min(bounds)) if bounds else None
 
 
 def settle(shape: Shape, standing: BucketLevel, now: datetime) -> BucketLevel:
-    """What the bucket holds once all that was handed out has started."""
-    tokens = level(shape, standing, now) - standing.handed_out
+    """What the bucket holds once all that is queued has started."""
+    tokens = level(shape, standing, now) - standing.queued
     return replace(
         standing,
         tokens=None if math.isinf(tokens) else tokens,
         refilled_at=None if math.isinf(tokens) else now,
-        in_use=standing.in_use + standing.handed_out,
-        handed_out=0,
+        in_use=standing.in_use + standing.queued,
+        queued=0,
     )
 
 
 def next_room(shape: Shape, standing: BucketLevel, weight: int, now: datetime) -> float | None:
-    """Seconds until time alone makes room to hand out this weight; None when only an end does, or nothing."""
-    if _is_too_heavy(shape, weight) or _has_no_place(shape, standing, weight + standing.handed_out):
+    """Seconds until time alone makes room to dispatch this weight; None when only an end does, or nothing."""
+    if _is_too_heavy(shape, weight) or _has_no_place(shape, standing, weight + standing.queued):
         return None
     cooled = 0.0
     if standing.cooldown_until is not None:
         cooled = max(0.0, (standing.cooldown_until - now).total_seconds())
-    wanted = weight + standing.handed_out
+    wanted = weight + standing.queued
     wait = _seconds_until(shape, level(shape, standing, now), wanted) - shape.ahead_seconds
     return max(0.0, cooled, wait)
 

@@ -122,22 +122,22 @@ class LimitCountDelta(Base):
     at: Mapped[datetime] = mapped_column(MOMENT)
     limiter: Mapped[str] = mapped_column(Text)
     admitted: Mapped[int] = mapped_column(Integer, server_default="0")
-    put_back: Mapped[int] = mapped_column(Integer, server_default="0")
+    returned: Mapped[int] = mapped_column(Integer, server_default="0")
     rejected: Mapped[int] = mapped_column(Integer, server_default="0")
 
     # The ORM demands a key; the table has none.
-    __mapper_args__ = {"primary_key": [at, limiter, admitted, put_back, rejected]}  # noqa: RUF012
+    __mapper_args__ = {"primary_key": [at, limiter, admitted, returned, rejected]}  # noqa: RUF012
 
 
 class LimitMinute(Base):
-    """How many jobs a limiter let start in a minute, how many it put back at the claim, how many calls it refused."""
+    """How many jobs a limiter let start in a minute, how many it returned at the claim, how many calls it refused."""
 
     __tablename__ = "limit_minutes"
 
     limiter: Mapped[str] = mapped_column(Text, primary_key=True)
     minute: Mapped[datetime] = mapped_column(MOMENT, primary_key=True)
     admitted: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    put_back: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    returned: Mapped[int] = mapped_column(BigInteger, server_default="0")
     rejected: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
     __table_args__ = (Index("limit_minutes_to_retain", "minute"),)

@@ -39,9 +39,9 @@ class CurrentCooldown:
 
 @dataclass(frozen=True)
 class LimiterRow:
-    """A limiter as it was declared last. `waiting`, `handed_out` and `holders` are broken off at `MOST_COUNTED`.
+    """A limiter as it was declared last. `waiting`, `queued` and `holders` are broken off at `MOST_COUNTED`.
 
-    `cooling` counts its partitions that cool down; `admitted`, `put_back` and `rejected` are of the last hour.
+    `cooling` counts its partitions that cool down; `admitted`, `returned` and `rejected` are of the last hour.
     """
 
     name: str
@@ -55,11 +55,11 @@ class LimiterRow:
     previous: Mapping[str, Any] | None
     cooldown: CurrentCooldown | None
     waiting: int
-    handed_out: int
+    queued: int
     holders: int
     cooling: int
     admitted: int
-    put_back: int
+    returned: int
     rejected: int
 
     @property
@@ -251,9 +251,9 @@ def list_rejections(session: Session, limiter: str) -> list[RejectionRow]:
 def find_minutes(
     session: Session, limiter: str, since: datetime
 ) -> Mapping[datetime, tuple[int, int, int]]:
-    """How many jobs started, were put back and were rejected, by minute; a minute without any has no entry."""
+    """How many jobs started, were returned and were rejected, by minute; a minute without any has no entry."""
     chosen = select(
-        LimitMinute.minute, LimitMinute.admitted, LimitMinute.put_back, LimitMinute.rejected
+        LimitMinute.minute, LimitMinute.admitted, LimitMinute.returned, LimitMinute.rejected
     ).where(LimitMinute.limiter == limiter, LimitMinute.minute >= since)
     return {row[0]: (row[1], row[2], row[3]) for row in session.execute(chosen)}
 
@@ -261,7 +261,7 @@ def find_minutes(
 def _judge(
     limiter: LimiterRow, seen: BucketSeen, cooldown: CurrentCooldown | None, weight: int
 ) -> BucketState:
-    """What is handed out already comes first: it counts as started."""
+    """What is queued already comes first: it counts as started."""
     later = settle(limiter.shape, seen.standing, seen.now)
     return BucketState(
         seen,

@@ -18,7 +18,7 @@ def has_partition(session: Session, limiter: LimiterRow, partition: str) -> bool
         return True
     bucket = find_bucket(session, limiter, partition)
     standing = bucket.seen.standing
-    is_used = standing.in_use > 0 or standing.handed_out > 0 or bucket.cooldown is not None
+    is_used = standing.in_use > 0 or standing.queued > 0 or bucket.cooldown is not None
     return is_used or count_waiters(session, limiter.name, partition) > 0
 
 

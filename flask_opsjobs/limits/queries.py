@@ -99,7 +99,7 @@ def _asked(
 def _seen(row: Any) -> BucketSeen:
     shape = Shape(row["rate"], row["per_seconds"], row["burst"], row["concurrency"])
     standing = BucketLevel(
-        row["tokens"], row["refilled_at"], row["in_use"], row["handed_out"], row["cooldown_until"]
+        row["tokens"], row["refilled_at"], row["in_use"], row["queued"], row["cooldown_until"]
     )
     return BucketSeen(
         limiter=row["limiter"],

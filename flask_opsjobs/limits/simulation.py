@@ -61,7 +61,7 @@ def simulate(
     """Let the jobs pass one bucket in the order in which they arrive; each runs for so long, on so many workers.
 
     It goes from event to event: an arrival, an end, a token. What the bucket holds at first is `standing`: what was
-    handed out counts as started, and all its leases are taken to end one run time from `now`. Raises `TooLong`.
+    dispatched counts as started, and all its leases are taken to end one run time from `now`. Raises `TooLong`.
     """
     return _Run(shape, run_seconds, workers, standing or BucketLevel(), now).all_of(jobs)
 

@@ -45,16 +45,16 @@ def _compare(context: Pass) -> tuple[integrity.Doubts, integrity.Found]:
             if (found := parse(one)) is not None:
                 seen[found] = queue
     nowhere = {key: queue for key, queue in queued.items() if key not in seen}
-    strays = integrity.find_strays(connection, seen)
+    orphan_deliveries = integrity.find_orphan_deliveries(connection, seen)
     before = context.memory.get("doubts", integrity.Doubts())
-    return integrity.compare(connection, before, nowhere, strays)
+    return integrity.compare(connection, before, nowhere, orphan_deliveries)
 
 
 def _words(found: integrity.Found) -> str:
     said = {
         "queued nowhere": found.nowhere,
         "started and held by nobody": found.unheld,
-        "in Redis without a row": found.strays,
+        "in Redis without a row": found.orphan_deliveries,
     }
     return ", ".join(
         f"{counted(number, 'job')} {what}"

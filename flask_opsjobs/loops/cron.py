@@ -18,7 +18,7 @@ from ..cron.transitions import Unfinished
 from ..db import Connection, is_away
 from ..engine.command import try_request_beat
 from ..jobs import failure
-from ..jobs.touched import Line
+from ..jobs.commit_notes import DueLane
 from .one_pass import process_name
 from .shape import IDLE, Loop, Pass, every
 
@@ -29,7 +29,7 @@ _LOCK_WAIT = "3s"
 
 
 def run(context: Pass) -> str:
-    """Decide the due slots of every entry, each in a transaction of its own; their lanes are handed out after that.
+    """Decide the due slots of every entry, each in a transaction of its own; their lanes are dispatched after that.
 
     Not alone: schedulers that run side by side meet at the entry's lock, and the second finds nothing left. One
     transaction for all would hold entries while it waits for jobs, and an end holds jobs while it waits for entries.
@@ -84,7 +84,7 @@ def _release(decider: SlotDecider, name: str, report: SlotReport) -> None:
 
 
 def _follow(context: Pass, report: SlotReport) -> None:
-    """What follows the commits: send signals, ask workers to stop jobs, hand out."""
+    """What follows the commits: send signals, ask workers to stop jobs, dispatch."""
     host = context.host
     for task, enqueued in report.enqueued:
         signals.send(signals.job_enqueued, task, enqueued=enqueued)
@@ -92,8 +92,8 @@ def _follow(context: Pass, report: SlotReport) -> None:
         if job.worker is not None:
             try_request_beat(host.broker, job.queue, job.worker)
     # None under TESTING and without OPSJOBS_DISPATCH. It reports a silent Redis by itself.
-    if report.lanes and host.hand_out is not None:
-        host.hand_out([Line(*lane) for lane in sorted(report.lanes)])
+    if report.lanes and host.dispatcher is not None:
+        host.dispatcher.push([DueLane(*lane) for lane in sorted(report.lanes)])
 
 
 def stop(connection: Connection, jobs: Sequence[Unfinished], reason: str, now: datetime) -> None:

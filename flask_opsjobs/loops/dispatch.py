@@ -22,17 +22,17 @@ def run(context: Pass) -> str:
     """
     host, began = context.host, time.monotonic()
     with answering():
-        # While Redis is away nothing is taken, since all of it would have to be put back.
+        # While Redis is away nothing is taken, since all of it would have to be recalled.
         if context.memory.get("is_away"):
             ping(host.broker, context.queue_names())
         context.memory["is_away"] = True
         dispatcher = Dispatcher(context.connection, host.broker, host.settings)
-        handed_out = dispatcher.dispatch_all(context.now)
+        dispatched = dispatcher.dispatch_all(context.now)
         context.memory["is_away"] = False
     if dispatcher.next_seconds is not None:
         took = time.monotonic() - began
         context.sooner(max(_SHORTEST_SECONDS, dispatcher.next_seconds, took / _MOST_SHARE))
-    return f"handed out {counted(handed_out, 'job')}" if handed_out else IDLE
+    return f"dispatched {counted(dispatched, 'job')}" if dispatched else IDLE
 
 
 LOOP = Loop("dispatch", every(1), run, is_alone=False)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 
 from ..core.words import counted
+from ..engine.orphan_deliveries import OrphanDeliveries, remove_orphan_deliveries
 from ..engine.recall import Suspects, recall_lost, recall_paused
 from ..engine.redis_reads import answering, one_queue_per_redis
-from ..engine.strays import Strays, remove_strays
-from ..engine.tidy import tidy_quietly
+from ..engine.remove_deliveries import try_remove_deliveries
 from .shape import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.lifeline")
 
 
 def run(context: Pass) -> str:
-    """Recall what lies in Redis of paused queues and jobs whose delivery is lost; count refusals; remove strays."""
+    """Recall jobs of paused queues and jobs whose delivery is lost; count refusals; remove orphan deliveries."""
     with answering():
-        said = [*_recall_paused(context), *_recall(context), *_remove_strays(context)]
+        said = [*_recall_paused(context), *_recall(context), *_remove_orphan_deliveries(context)]
     return ", ".join(said) or IDLE
 
 
@@ -25,12 +25,12 @@ def _recall_paused(context: Pass) -> list[str]:
     recalled = recall_paused(context.connection)
     if not recalled:
         return []
-    tidy_quietly(context.host.broker, recalled)
+    try_remove_deliveries(context.host.broker, recalled)
     _log.info(
-        "took back jobs %s: their queue is paused",
+        "recalled jobs %s: their queue is paused",
         _ids([(id, number) for _, id, number in recalled]),
     )
-    return [f"took back {counted(len(recalled), 'job')} of paused queues"]
+    return [f"recalled {counted(len(recalled), 'job')} of paused queues"]
 
 
 def _recall(context: Pass) -> list[str]:
@@ -55,16 +55,18 @@ def _recall(context: Pass) -> list[str]:
     return said
 
 
-def _remove_strays(context: Pass) -> list[str]:
+def _remove_orphan_deliveries(context: Pass) -> list[str]:
     broker = context.host.broker
-    walks: dict[int, Strays] = context.memory.setdefault("walks", {})
+    walks: dict[int, OrphanDeliveries] = context.memory.setdefault("walks", {})
     removed = 0
     for place, queue in enumerate(one_queue_per_redis(broker, context.queue_names())):
-        walks[place], gone = remove_strays(
-            context.connection, broker, queue, walks.get(place, Strays()), context.now
+        walks[place], gone = remove_orphan_deliveries(
+            context.connection, broker, queue, walks.get(place, OrphanDeliveries()), context.now
         )
         removed += len(gone)
-    return [f"removed {counted(removed, 'stray delivery', 'stray deliveries')}"] if removed else []
+    return (
+        [f"removed {counted(removed, 'orphan delivery', 'orphan deliveries')}"] if removed else []
+    )
 
 
 def _ids(deliveries: list[tuple[int, int]]) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 
 from .. import signals
 from ..core.words import counted
-from ..engine.tidy import tidy_quietly
+from ..engine.remove_deliveries import try_remove_deliveries
 from ..lifeline.watch import Watched, watch
 from .shape import IDLE, Loop, Pass
 
@@ -15,7 +15,7 @@ _log = logging.getLogger("flask_opsjobs.lifeline")
 
 
 def run(context: Pass) -> str:
-    """Judge workers and rescue; then, after commit, tidy RQ, tell the log and send `worker_missing`."""
+    """Judge workers and rescue; after the commit remove the deliveries from RQ, log, and send `worker_missing`."""
     host = context.host
     watched = watch(
         context.connection,
@@ -29,7 +29,7 @@ def run(context: Pass) -> str:
         context.again()
     if watched.rescued:
         gone = [(job.queue, job.id, job.dispatch_no) for job in watched.rescued]
-        context.after_commit(partial(tidy_quietly, host.broker, gone))
+        context.after_commit(partial(try_remove_deliveries, host.broker, gone))
     context.after_commit(partial(_tell, host, watched))
     return _words(watched)
 

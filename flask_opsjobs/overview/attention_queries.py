@@ -90,7 +90,7 @@ def find_resolved(session: Session, since: datetime) -> Resolved:
 
 @dataclass(frozen=True)
 class Held:
-    """Due jobs of one queue that a limiter keeps from being handed out, in one or more of its partitions.
+    """Due jobs of one queue that a limiter keeps from being dispatched, in one or more of its partitions.
 
     `since` is when the first of them was due. `is_cooling`: a cooldown holds them; else places or tokens are used up.
     """
@@ -124,7 +124,7 @@ def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
     found: dict[tuple[str, str, bool], Held] = {}
     buckets = limit_queries.list_buckets_of(session.connection(), keys)
     for row, seen in zip(rows, buckets, strict=True):
-        # Without a declaration nothing of it is handed out.
+        # Without a declaration nothing of it is dispatched.
         room = 0 if seen.shape is None else bucket.room(seen.shape, seen.standing, now)
         if room is None or room >= row.weight:
             continue
@@ -164,6 +164,6 @@ def _decided(table: type[Limiter] | type[Bucket]) -> tuple[Any, ...]:
 
 
 def count_orphans(session: Session) -> int:
-    """How many started jobs nobody runs any more and nobody has put back yet."""
+    """How many started jobs nobody runs any more and nobody has rescued yet."""
     rows = session.connection().exec_driver_sql(sql.load("list_orphans")).all()
     return sum(row.jobs for row in rows)

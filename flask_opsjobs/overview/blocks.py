@@ -47,7 +47,7 @@ def split(seen: Overview, silent: Collection[str] = (), *, is_suspended: bool = 
         if kind in ("redis", "suspended", "worker"):
             blocks += _whole(kind, queue, [available, queued])
             continue
-        free["queued"].append(queued)  # it is handed out already: it still runs
+        free["queued"].append(queued)  # it is dispatched already: it still runs
         if kind is not None:
             blocks += _whole(kind, queue, [available])
             continue

@@ -110,7 +110,7 @@ def _worker_missing(seen: Overview) -> Iterator[Wrong]:
     fact = f"Worker {names[0]} went missing within a day."
     if len(names) > 1:
         fact = f"{counted(len(names), 'worker')} went missing within a day: {_list(names)}."
-    rest = "What was in hand there has been put back."
+    rest = "What ran there has been rescued."
     if seen.orphans:
         waits = agree(seen.orphans, "waits", "wait")
         rest = f"{counted(seen.orphans, 'job')} that they had in hand {waits} for a rescue."
@@ -127,7 +127,7 @@ def _worker_late(seen: Overview) -> Iterator[Wrong]:
                 f"{counted(len(names), 'worker')} are late with their heartbeats: {_list(names)}."
             )
         since = min(worker.heartbeat_at for worker in late)
-        yield Wrong("late", fact, "If it stays away, its jobs are put back.", since, _WORKERS)
+        yield Wrong("late", fact, "If it stays away, its jobs are rescued.", since, _WORKERS)
 
 
 def _cooldowns(seen: Overview) -> Iterator[Wrong]:
@@ -156,7 +156,7 @@ def _held_queues(seen: Overview) -> Iterator[Wrong]:
         if decided is None or queue.state == "open" or not count.number:
             continue
         how = "is paused" if queue.state == "paused" else "is draining"
-        means = "Nothing is handed out" if queue.state == "paused" else "Nothing more is handed out"
+        means = "Nothing is dispatched" if queue.state == "paused" else "Nothing more is dispatched"
         fact = f"Queue {queue.name} {how} with {_counted(count, 'due job')}."
         go = PageLink("See the queue", "queue", {"name": queue.name})
         yield Wrong(

@@ -15,12 +15,12 @@ from ..lifeline.queries import LoopRow
 
 # What stands still while a loop is silent; another loop or process does it for none of them.
 _STANDS_STILL = {
-    "dispatch": "due jobs are handed out only after a commit or by a busy worker",
+    "dispatch": "due jobs are dispatched only after a commit or by a busy worker",
     "stage": "scheduled and retryable jobs do not become due",
     "cron": "no cron slot runs",
     "expire": "deadlines are not enforced for waiting jobs",
     "watch": "jobs of missing workers are not rescued",
-    "recall": "jobs that Redis lost are not handed out again",
+    "recall": "jobs that Redis lost are not dispatched again",
     "observe": "plain RQ workers are not seen",
     "retain": "old jobs are not removed",
     "roll_up": "the charts stand still",

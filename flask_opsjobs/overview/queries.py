@@ -126,7 +126,7 @@ def find_queues(
 
 
 def count_due(session: Session) -> Mapping[str, Count]:
-    """How many jobs are due or handed out, by queue; of very many at least."""
+    """How many jobs are due or dispatched, by queue; of very many at least."""
     asked = {"states": list(DUE), "most": _MOST_DUE + 1}
     rows = session.connection().exec_driver_sql(sql.load("sample_live_jobs"), asked).all()
     is_cut = sum(row.number for row in rows) > _MOST_DUE

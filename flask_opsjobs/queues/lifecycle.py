@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MEANINGS = {
-    "open": "due jobs are handed out",
-    "draining": "nothing more is handed out; what lies in Redis already still runs",
-    "paused": "nothing is handed out, and what lay in Redis was taken back",
+    "open": "due jobs are dispatched",
+    "draining": "nothing more is dispatched; what lies in Redis already still runs",
+    "paused": "nothing is dispatched, and what was in Redis was recalled",
 }
 STATES = tuple(MEANINGS)
 
@@ -23,9 +23,9 @@ class QueueArrow:
 
 
 ARROWS = (
-    QueueArrow("pause", ("open", "draining"), "paused", "hand out nothing, and take back what waits in Redis"),
-    QueueArrow("resume", ("draining", "paused"), "open", "hand out due jobs again"),
-    QueueArrow("drain", ("open",), "draining", "hand out nothing more, let what was handed out run"),
+    QueueArrow("pause", ("open", "draining"), "paused", "dispatch nothing, and recall what waits in Redis"),
+    QueueArrow("resume", ("draining", "paused"), "open", "dispatch due jobs again"),
+    QueueArrow("drain", ("open",), "draining", "dispatch nothing more, let what was dispatched run"),
     QueueArrow("set_window", STATES, None, "decide how much of it may lie in Redis"),
 )  # fmt: skip
 

@@ -19,7 +19,7 @@ class Queue(Base):
     is_paused: Mapped[bool] = mapped_column(server_default=text("false"))
     window_size: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    # Paused, and what was handed out already may still run; otherwise it is taken back.
+    # Paused, and what is queued already may still run; otherwise it is recalled.
     is_draining: Mapped[bool] = mapped_column(server_default=text("false"))
     paused_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     paused_by: Mapped[str | None] = mapped_column(Text)

@@ -53,7 +53,7 @@ def list_queue_names(session: Session) -> list[str]:
 
 
 def list_paused_queues(session: Session) -> list[str]:
-    """The queues from which nothing is handed out until somebody resumes them, at most 200, in order."""
+    """The queues from which nothing is dispatched until somebody resumes them, at most 200, in order."""
     paused = select(Queue.name).where(Queue.is_paused).order_by(Queue.name).limit(_MOST)
     return list(session.scalars(paused))
 

@@ -53,19 +53,19 @@ def look(
 def pause(
     connection: Connection, names: Collection[str], actor: str, reason: str, now: datetime
 ) -> None:
-    """Hand out nothing from these queues; taking back what was is an effect, after the commit."""
+    """Dispatch nothing from these queues; recalling what was dispatched is an effect, after the commit."""
     _hold(connection, names, actor, reason, now, is_draining=False)
 
 
 def drain(
     connection: Connection, names: Collection[str], actor: str, reason: str, now: datetime
 ) -> None:
-    """Hand out nothing more from these queues; what was handed out may run."""
+    """Dispatch nothing more from these queues; what was dispatched may run."""
     _hold(connection, names, actor, reason, now, is_draining=True)
 
 
 def resume(connection: Connection, names: Collection[str]) -> None:
-    """Hand out from these queues again."""
+    """Dispatch from these queues again."""
     connection.execute(sql.load("resume_queues"), {"names": list(names)})
 
 

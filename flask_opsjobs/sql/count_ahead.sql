@@ -1,4 +1,4 @@
--- Counts how many due jobs of a lane are handed out before the one with this priority, due time and id, counted up to
+-- Counts how many due jobs of a lane are dispatched before the one with this priority, due time and id, counted up to
 -- %(most)s, and what they weigh together; without those above %(heaviest)s, which can never start. Locks nothing.
 -- A walk along the front of the lane that stops. Run by explain/queries.py. Index: jobs_due.
 SELECT count(*) AS number, coalesce(sum(weight), 0)::bigint AS weight FROM (

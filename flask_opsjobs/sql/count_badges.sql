@@ -10,14 +10,14 @@ WITH RECURSIVE lanes (lane, queue) AS (
     SELECT next.lane, next.queue FROM lanes, LATERAL (
         SELECT lane, queue FROM opsjobs.jobs WHERE state = 'available' AND lane > lanes.lane ORDER BY lane LIMIT 1
     ) AS next
-), handed_out (queue) AS (
+), with_queued (queue) AS (
     (SELECT queue FROM opsjobs.jobs WHERE state = 'queued' ORDER BY queue LIMIT 1)
     UNION ALL
-    SELECT next.queue FROM handed_out, LATERAL (
-        SELECT queue FROM opsjobs.jobs WHERE state = 'queued' AND queue > handed_out.queue ORDER BY queue LIMIT 1
+    SELECT next.queue FROM with_queued, LATERAL (
+        SELECT queue FROM opsjobs.jobs WHERE state = 'queued' AND queue > with_queued.queue ORDER BY queue LIMIT 1
     ) AS next
 ), due AS (
-    (SELECT queue FROM lanes LIMIT %(most_lanes)s) UNION (SELECT queue FROM handed_out LIMIT %(most_lanes)s)
+    (SELECT queue FROM lanes LIMIT %(most_lanes)s) UNION (SELECT queue FROM with_queued LIMIT %(most_lanes)s)
 ), judged AS (
     SELECT coalesce((SELECT is_paused FROM opsjobs.queues AS q WHERE q.name = due.queue), false) AS is_paused,
            EXISTS (SELECT FROM {listeners.sql} AS e WHERE due.queue = ANY (e.queues)) AS is_listened

@@ -1,4 +1,4 @@
--- Takes the best due jobs of one lane, as many as the window of its queue allows, and marks them handed to RQ; of a
+-- Takes the best due jobs of one lane, as many as the window of its queue allows, and marks them `queued`; of a
 -- limited lane only a weight of %(room)s in all, in order, passing by those above %(most)s, which can never start.
 -- Returns how much room there was, and beside it each job taken, with what its delivery must carry; one row without a
 -- job when none was. The caller commits, synchronously, and only then pushes: a number that a delivery bears must never

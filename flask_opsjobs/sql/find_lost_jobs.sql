@@ -1,5 +1,5 @@
--- Finds, of the deliveries that a worker is running, those that are not its own any more: their jobs were put back,
--- canceled or handed out anew while it was silent. One is its own while the row bears the delivery's number and is
+-- Finds, of the deliveries that a worker is running, those that are not its own any more: their jobs were rescued,
+-- canceled or dispatched anew while it was silent. One is its own while the row bears the delivery's number and is
 -- `started` by this worker, or `queued` because a crash of Postgres forgot the claim. Returns (id, dispatch number).
 -- Locks nothing. Run by a worker with its heartbeat. Index: jobs_pkey.
 SELECT running.id, running.dispatch_no

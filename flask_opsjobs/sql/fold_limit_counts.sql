@@ -5,12 +5,12 @@ WITH oldest AS MATERIALIZED (
     SELECT ctid FROM opsjobs.limit_count_deltas LIMIT %(limit)s FOR UPDATE
 ), gone AS (
     DELETE FROM opsjobs.limit_count_deltas d USING oldest WHERE d.ctid = oldest.ctid
-    RETURNING d.at, d.limiter, d.admitted, d.put_back, d.rejected
+    RETURNING d.at, d.limiter, d.admitted, d.returned, d.rejected
 ), sums AS (
-    INSERT INTO opsjobs.limit_minutes AS m (limiter, minute, admitted, put_back, rejected)
-    SELECT limiter, date_trunc('minute', at), sum(admitted), sum(put_back), sum(rejected) FROM gone
+    INSERT INTO opsjobs.limit_minutes AS m (limiter, minute, admitted, returned, rejected)
+    SELECT limiter, date_trunc('minute', at), sum(admitted), sum(returned), sum(rejected) FROM gone
     GROUP BY 1, 2 ORDER BY 1, 2
     ON CONFLICT (limiter, minute) DO UPDATE SET admitted = m.admitted + excluded.admitted,
-        put_back = m.put_back + excluded.put_back, rejected = m.rejected + excluded.rejected
+        returned = m.returned + excluded.returned, rejected = m.rejected + excluded.rejected
 )
 SELECT count(*) FROM gone

@@ -1,4 +1,4 @@
--- Lists jobs that stand as handed out in queues that are paused and do not drain: id, dispatch number, queue; of one
+-- Lists jobs that are `queued` in queues that are paused and do not drain: id, dispatch number, queue; of one
 -- queue or of all. A dispatcher that read the queue before the pause was committed leaves them. Locks nothing: recall
 -- is fenced. A queue at a time, so that no order by id tempts the planner to walk all jobs.
 -- Run after a pause, and by the recall loop. Indexes: queues_pkey, jobs_queued.

@@ -1,4 +1,4 @@
--- Lists jobs that were handed to RQ a while ago and that nobody has claimed: id, dispatch number, queue.
+-- Lists jobs that were dispatched to RQ a while ago and that nobody has claimed: id, dispatch number, queue.
 -- One dispatched in the future was so before the clock was stepped back, and counts as old.
 -- Few rows are queued, a window per queue; %(limit)s at a time, from %(after)s on. Locks nothing.
 -- Run by the recall loop. Index: jobs_queued.

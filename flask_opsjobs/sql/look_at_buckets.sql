@@ -1,8 +1,8 @@
 -- Reads what stands in buckets, in the order given: the limiter as declared (name NULL: no process that knows it has
--- started), the tokens at their last refill, the weight of the leases, of what is handed out, and of what waits if
+-- started), the tokens at their last refill, the weight of the leases, of what is dispatched, and of what waits if
 -- %(with_waiting)s, without what can never start.
--- Where a queue is given, what was handed out on other queues counts for 2 s only: nobody may listen there, or for long
--- be busy, and the place that it would keep free meanwhile is this queue's. The claim puts back what is too much.
+-- Where a queue is given, what was dispatched on other queues counts for 2 s only: nobody may listen there, or for long
+-- be busy, and the place that it would keep free meanwhile is this queue's. The claim returns what is too much.
 -- Locks nothing: dispatch and reject look, and the claim asks after it has locked the bucket.
 -- Run by dispatch, claim, enqueue and explain. Indexes: limiters_pkey, buckets_pkey, leases_by_bucket, jobs_limited.
 SELECT n.limiter, n.partition, l.name, l.rate, l.per_seconds, l.burst, l.concurrency, b.tokens, b.refilled_at,
@@ -11,7 +11,7 @@ SELECT n.limiter, n.partition, l.name, l.rate, l.per_seconds, l.burst, l.concurr
         WHERE x.limiter = n.limiter AND x.partition = n.partition) END AS in_use,
     (SELECT coalesce(sum(j.weight), 0)::bigint FROM opsjobs.jobs j
         WHERE j.limiter = n.limiter AND j.partition = n.partition AND j.state = 'queued'
-            AND (n.queue IS NULL OR j.queue = n.queue OR j.dispatched_at > clock_timestamp() - interval '2 s')) AS handed_out,
+            AND (n.queue IS NULL OR j.queue = n.queue OR j.dispatched_at > clock_timestamp() - interval '2 s')) AS queued,
     CASE WHEN %(with_waiting)s THEN (SELECT coalesce(sum(j.weight), 0)::bigint FROM opsjobs.jobs j
         WHERE j.limiter = n.limiter AND j.partition = n.partition AND j.state = 'available'
             AND j.weight <= coalesce(least(l.burst, l.concurrency), j.weight)) ELSE 0 END AS waiting,

@@ -1,4 +1,4 @@
--- Takes back jobs whose delivery was not pushed or is lost. Fenced by the dispatch number. Returns id and number.
+-- Recalls jobs whose delivery was not pushed or is lost. Fenced by the dispatch number. Returns id and number.
 -- Locks in id order, so that two recalls cannot deadlock.
 -- Run by a dispatcher whose push failed, and by the recall loop. Index: jobs_pkey.
 WITH named AS MATERIALIZED (

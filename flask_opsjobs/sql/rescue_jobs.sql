@@ -1,4 +1,4 @@
--- Puts back jobs that their worker no longer runs; at the limit of attempts they fail. Returns them.
+-- Rescues jobs that their worker no longer runs; at the limit of attempts they fail. Returns them.
 -- `keep` are the deliveries ("id-dispatch_no") that the worker does hold. Only claims from before `claimed_before`
 -- count, so that one made while the heartbeat travelled is left alone.
 -- Locks in id order before it writes. The attempt is closed as lost; a late finish meets the fence.

@@ -1,4 +1,4 @@
--- Lets queues be handed out again.
+-- Lets queues be dispatched again.
 -- The caller holds the rows. Run by actions. Index: queues_pkey.
 UPDATE opsjobs.queues
 SET is_paused = false, is_draining = false, paused_at = NULL, paused_by = NULL, paused_reason = NULL

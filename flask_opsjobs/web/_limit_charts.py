@@ -1,4 +1,4 @@
-"""Draws the history of a limiter as charts: what it let start, put back and rejected, by minute of the last hour."""
+"""Draws the history of a limiter as charts: what it let start, returned and rejected, by minute of the last hour."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ._charts import Chart, rate
 # The key, the title, what is said beside the number, whether it is something that went wrong.
 _KINDS = (
     ("admitted", "Started", "let start a minute", False),
-    ("put-back", "Put back", "put back at the claim a minute", False),
+    ("returned", "Returned", "returned at the claim a minute", False),
     ("rejected", "Rejected", "rejected at enqueue a minute", True),
 )
 

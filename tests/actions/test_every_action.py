@@ -203,7 +203,7 @@ def test_delete_takes_everything_but_the_audit(
     assert bench.row("SELECT sum(deleted) AS deleted FROM opsjobs.job_count_deltas")["deleted"] == 1
 
 
-def test_what_was_handed_out_leaves_redis_when_it_is_canceled(
+def test_what_was_dispatched_leaves_redis_when_it_is_canceled(
     bench: Bench, operator: Operator, reach: Reach, redis_client: Any
 ) -> None:
     canceled, discarded, kept = (reach("queued") for _ in range(3))
@@ -223,7 +223,7 @@ def test_retried_jobs_are_not_met_by_their_old_delivery(
     operator.retry(job_id, **WHY)
     assert "not_queued" in str(bench.claim(job_id, 1))
     bench.dispatch(window=10)
-    assert "handed_out_again" in str(bench.claim(job_id, 1))
+    assert "dispatched_again" in str(bench.claim(job_id, 1))
 
 
 def test_every_final_state_can_be_run_again_and_deleted() -> None:

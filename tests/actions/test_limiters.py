@@ -70,7 +70,7 @@ def test_a_cooldown_says_until_when_why_and_by_whom(bench: Bench, operator: Oper
     assert event["after"]["limiter/api"]["cooldown_by"] == "anna"
 
 
-def test_nothing_of_it_is_handed_out_until_it_is_cleared(
+def test_nothing_of_it_is_dispatched_until_it_is_cleared(
     bench: Bench,
     operator: Operator,
     task: Any,

@@ -128,17 +128,17 @@ def test_an_end_against_the_dispatch(
     redis_client: Any,
     time: int,
 ) -> None:
-    """What is canceled while it is handed out is never claimed; a delivery that was pushed after all finds no row."""
+    """What is canceled while it is dispatched is never claimed; a delivery that was pushed after all finds no row."""
     job_id = reach("available")
     dispatcher = make_bench()
     preview = operator.preview("job.cancel", [f"job/{job_id}"], actor="anna", via="page")
-    receipt, handed_out = race(execute(operator, preview), lambda: dispatcher.dispatch(window=9))
+    receipt, dispatched = race(execute(operator, preview), lambda: dispatcher.dispatch(window=9))
     job = bench.job(job_id)
     if receipt.is_done:
         assert job["state"] == "canceled"
         assert "reason" in str(bench.claim(job_id, job["dispatch_no"]))
     else:
-        assert (receipt.code, job["state"], handed_out) == ("drifted", "queued", 1)
+        assert (receipt.code, job["state"], dispatched) == ("drifted", "queued", 1)
 
 
 @pytest.mark.parametrize("time", TIMES)

@@ -186,7 +186,7 @@ def test_what_a_killed_process_did_not_do_after_its_commit_the_loops_do(
     tmp_path: Path,
     redis_client: Any,
 ) -> None:
-    """A retried job is handed out, a running one stopped, a paused queue emptied."""
+    """A retried job is dispatched, a running one stopped, a paused queue emptied."""
     haste = {"OPSJOBS_HEARTBEAT_SECONDS": 0.5}
     target = "queue/default"
     if action == "queue.pause":

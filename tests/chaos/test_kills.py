@@ -510,16 +510,16 @@ def make_the_database_read_only(site, administrator: Administrator, workers: lis
 
 
 def cut_the_recorders_off(site, administrator: Administrator, workers: list[Child]) -> None:
-    """Claims go on and no outcome is written, until lifeline has put the first jobs back; then outcomes are written."""
+    """Claims go on and no outcome is written, until lifeline has rescued the first jobs; then outcomes are written."""
     administrator.cut_recorders_off()
     for worker in workers:
         worker.wait_for("takes no more jobs", 30)
     before = count_begun(site)
     lost = "SELECT 1 FROM opsjobs.attempts WHERE outcome = 'lost'"
-    wait_until(lambda: site.rows(lost), 30, what="the first jobs were put back")
+    wait_until(lambda: site.rows(lost), 30, what="the first jobs were rescued")
     passes = "SELECT max(passes) FROM opsjobs.loop_runs WHERE loop = 'dispatch'"
     ((seen,),) = site.rows(passes)
-    wait_until(lambda: site.rows(passes)[0][0] > seen + 2, 20, what="they were handed out again")
+    wait_until(lambda: site.rows(passes)[0][0] > seen + 2, 20, what="they were dispatched again")
     assert count_begun(site) == before, "none was performed that could not be recorded"
     administrator.let_recorders_in()
 

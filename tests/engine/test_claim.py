@@ -52,7 +52,7 @@ def test_an_old_number_finds_nothing(bench: Bench, record_job: RecordJob) -> Non
     recall(bench.connection, [(job_id, 1)])
     assert bench.claim(job_id, 1) == NotClaimed("not_queued")
     bench.dispatch()
-    assert bench.claim(job_id, 1) == NotClaimed("handed_out_again")
+    assert bench.claim(job_id, 1) == NotClaimed("dispatched_again")
     assert isinstance(bench.claim(job_id, 2), Claimed)
 
 

@@ -118,7 +118,7 @@ def test_when_postgres_cannot_be_asked_the_job_goes_back_and_the_attempt_does_no
 
 
 def test_rescue_races_the_last_look(make_bench: MakeBench, record_job: RecordJob) -> None:
-    """Whoever comes first decides: the function is called, or the job is put back; never both, never neither."""
+    """Whoever comes first decides: the function is called, or the job is rescued; never both, never neither."""
     one, two = make_bench(), make_bench()
     for _ in range(20):
         job_id = record_job()
@@ -146,7 +146,7 @@ def make_task(called: list[str], on_start: Callable[[Any], None] | None = None) 
     return Task(note, host=lambda: HOST, name="note", on_start=on_start)
 
 
-def test_neither_hook_nor_function_is_called_for_a_job_that_was_put_back(
+def test_neither_hook_nor_function_is_called_for_a_job_that_was_rescued(
     bench: Bench, record_job: RecordJob
 ) -> None:
     claimed = start(bench, record_job())
@@ -157,7 +157,7 @@ def test_neither_hook_nor_function_is_called_for_a_job_that_was_put_back(
     assert (outcome.kind, called) == ("lost", [])
 
 
-def test_a_job_that_is_put_back_while_its_hook_runs_is_not_called(
+def test_a_job_that_is_rescued_while_its_hook_runs_is_not_called(
     bench: Bench, record_job: RecordJob
 ) -> None:
     claimed = start(bench, record_job())

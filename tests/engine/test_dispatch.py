@@ -22,7 +22,7 @@ def in_redis(redis: Redis, queue: str = "default") -> list[str]:
     return [entry.decode() for entry in redis.lrange(Queue(queue, connection=redis).key, 0, -1)]
 
 
-def test_a_due_job_is_handed_to_rq_under_its_dispatch_number(
+def test_a_due_job_is_dispatched_to_rq_under_its_dispatch_number(
     bench: Bench, record_job: RecordJob, redis_client: Redis
 ) -> None:
     job_id = record_job()
@@ -75,7 +75,7 @@ def test_each_lane_is_found_although_another_is_full(
     assert in_redis(redis_client, "quiet") == [rq_id(other, 1)]
 
 
-def test_two_dispatchers_hand_out_each_job_once(
+def test_two_dispatchers_dispatch_each_job_once(
     make_bench: MakeBench, record_job: RecordJob, redis_client: Redis
 ) -> None:
     jobs = {record_job() for _ in range(40)}
@@ -158,7 +158,7 @@ def test_dispatch_commits_durably_whatever_the_hosts_role_prefers(
     assert any("synchronous_commit = on" in statement for statement in said)
 
 
-def test_a_paused_queue_hands_out_nothing(bench: Bench, record_job: RecordJob) -> None:
+def test_a_paused_queue_dispatches_nothing(bench: Bench, record_job: RecordJob) -> None:
     record_job()
     bench.connection.execute(
         "INSERT INTO opsjobs.queues (name, is_paused, created_at) VALUES ('default', true, clock_timestamp())"

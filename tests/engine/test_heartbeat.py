@@ -30,7 +30,7 @@ def start(heartbeat: Heartbeat, bench: Bench, job_id: int, number: int = 1) -> N
     heartbeat.own(job_id, number)
 
 
-def test_a_job_that_was_put_back_shall_stop(bench: Bench, record_job: RecordJob) -> None:
+def test_a_job_that_was_rescued_shall_stop(bench: Bench, record_job: RecordJob) -> None:
     heartbeat = Heartbeat(bench.worker_id, 10)
     job_id = record_job()
     bench.dispatch()

@@ -19,7 +19,7 @@ Work = Callable[[Task], int]
 
 @pytest.fixture
 def work(db: Any, bench: Bench, redis_client: Redis) -> Work:
-    """Enqueues a call, hands it to RQ and lets a plain worker perform it; the job's id."""
+    """Enqueues a call, dispatches it and lets a plain worker perform it; the job's id."""
 
     def work(task: Task) -> int:
         job_id = task.enqueue().id

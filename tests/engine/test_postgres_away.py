@@ -16,7 +16,7 @@ from sqlalchemy import event
 
 from flask_opsjobs.db import connect_apart, is_away
 from flask_opsjobs.endings import Ending
-from flask_opsjobs.engine.handout import Handout
+from flask_opsjobs.engine.after_commit_dispatch import AfterCommitDispatch
 from flask_opsjobs.engine.heartbeat import Heartbeat
 from flask_opsjobs.engine.outage import Backoff, Outage
 from flask_opsjobs.engine.recorder import Recorder
@@ -201,9 +201,9 @@ def test_the_hook_after_a_commit_leaves_a_read_only_session(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     """The connections that it keeps were opened while the database was read-only."""
-    from flask_opsjobs.engine import handout
+    from flask_opsjobs.engine import after_commit_dispatch
 
-    monkeypatch.setattr(handout, "_SILENCE_SECONDS", 0)
+    monkeypatch.setattr(after_commit_dispatch, "_SILENCE_SECONDS", 0)
     spare = site.extensions["opsjobs"].spare
     spare.close()
     administrator.fail_over()
@@ -223,13 +223,13 @@ def test_the_hook_after_a_commit_is_silent_for_a_while(
     host: Host, record_job: Callable[..., int], administrator: Administrator,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    from flask_opsjobs.jobs.touched import Line
+    from flask_opsjobs.jobs.commit_notes import DueLane
 
     record_job()
     administrator.fail_over()
-    handout = Handout(host)
+    dispatch = AfterCommitDispatch(host)
     for _ in range(3):
-        handout.after_commit([Line("default", "default")])
+        dispatch.push([DueLane("default", "default")])
     administrator.fail_back()
     assert caplog.text.count("Postgres is away") == 1
 

@@ -1,4 +1,4 @@
-"""Recall: what Postgres handed out and Redis does not have goes back, in two looks; what it has stays."""
+"""Recall: what Postgres dispatched and Redis does not have is recalled, in two looks; what it has stays."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def recaller(bench: Bench) -> Recaller:
 
 @pytest.fixture
 def queued(bench: Bench, record_job: RecordJob) -> int:
-    """A job that is handed out."""
+    """A job that is dispatched."""
     job_id = record_job()
     bench.dispatch()
     return job_id
@@ -82,7 +82,7 @@ def test_a_lost_delivery_goes_back_after_two_looks_and_a_grace(
     assert recaller.suspects.absent == {}
 
 
-def test_after_a_flush_everything_is_handed_out_again(
+def test_after_a_flush_everything_is_dispatched_again(
     bench: Bench, record_job: RecordJob, recaller: Recaller, redis_client: Redis
 ) -> None:
     jobs = [record_job() for _ in range(5)]
@@ -280,7 +280,7 @@ def test_no_lock_is_held_over_a_redis_call(
     redis_client.flushall()
     recaller.passes(10)
     looked = []
-    for name in ("where_they_stand", "read_hashes", "tidy_quietly"):
+    for name in ("where_they_stand", "read_hashes", "try_remove_deliveries"):
         module = "flask_opsjobs.engine.recall"
         real = getattr(__import__(module, fromlist=[name]), name)
 
@@ -291,7 +291,7 @@ def test_no_lock_is_held_over_a_redis_call(
 
         monkeypatch.setattr(f"{module}.{name}", look)
     assert recaller.passes(10).recalled == [(queued, 1)]
-    assert looked == ["where_they_stand", "read_hashes", "tidy_quietly"]
+    assert looked == ["where_they_stand", "read_hashes", "try_remove_deliveries"]
 
 
 def test_two_recallers_take_each_job_back_once(

@@ -308,7 +308,7 @@ def test_another_key_prefix_is_used_throughout(
     """`RQ_KEY_PREFIX` is read when RQ is imported, so each process of the site is told."""
     # Recorded without the hook: this process has imported RQ under its default prefix.
     host = site.extensions["opsjobs"]
-    host.hand_out, host.may_be_born_queued = None, None
+    host.dispatcher = None
     job_id = enqueue(add, a=1, b=2)
     command = [sys.executable, "-m", "flask", "--app", "tests.support.host", "opsjobs"]
     for word in ("worker", "run"):

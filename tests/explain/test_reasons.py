@@ -383,10 +383,10 @@ def test_an_old_schema_is_the_only_reason(bench: Bench, version: int) -> None:
 
 
 class TestNoReasons:
-    @pytest.mark.parametrize("is_handed_out", [False, True])
-    def test_a_job_that_is_about_to_run(self, scene: Scene, is_handed_out: bool) -> None:
+    @pytest.mark.parametrize("is_queued", [False, True])
+    def test_a_job_that_is_about_to_run(self, scene: Scene, is_queued: bool) -> None:
         job_id = scene.record(deadline=timedelta(hours=1))
-        if is_handed_out:
+        if is_queued:
             scene.bench.dispatch()
         found = scene.look(job_id)
         assert (codes(found), found.completeness) == ([], "complete")
@@ -403,7 +403,7 @@ class TestNoReasons:
     def test_one_that_is_due_and_not_yet_staged(self, scene: Scene) -> None:
         assert codes(scene.look(scene.record(delay=60), seconds=61)) == []
 
-    def test_one_that_was_handed_out_just_now_is_not_called_lost(self, scene: Scene) -> None:
+    def test_one_that_was_dispatched_just_now_is_not_called_lost(self, scene: Scene) -> None:
         job_id = scene.record()
         scene.bench.dispatch()
         scene.redis.flushdb()
@@ -468,7 +468,7 @@ class TestSeveral:
         assert codes(found) == ["no_live_worker", "window_full"]
         assert found.lacking == ("plain RQ workers are not seen while the observe loop is silent",)
 
-    def test_a_busy_worker_hands_out_when_its_job_ends_whatever_the_loop_does(
+    def test_a_busy_worker_dispatches_when_its_job_ends_whatever_the_loop_does(
         self, scene: Scene
     ) -> None:
         running, *_ = scene.record(), scene.record()
@@ -720,9 +720,9 @@ class TestEvidence:
         if setting is not None:
             scene.operator.set_window("default", setting, **WHY)
         ids = [scene.record() for _ in range(12)]
-        handed_out = scene.bench.dispatch()
+        queued = scene.bench.dispatch()
         (full,) = scene.look(ids[-1], heartbeats=False).reasons
-        assert full.read["window"] == f"{handed_out} of {handed_out}"
+        assert full.read["window"] == f"{queued} of {queued}"
 
 
 def test_an_unknown_job_is_an_error_of_ours(app: Flask, opsjobs: OpsJobs) -> None:

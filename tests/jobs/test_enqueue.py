@@ -3,7 +3,7 @@ from __future__ import annotations
 import logging
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.enqueue import Enqueued
 from flask_opsjobs.jobs.task import Task
 from tests.conftest import MakeApp
+from tests.support.dispatching import AfterCommit
 
 SECRET = "s3cr3t-value"
 
@@ -180,7 +181,7 @@ def test_a_5_mb_argument_is_refused_with_the_limit(
     assert len(rows(other)) == 1
 
 
-def test_a_due_job_may_be_born_queued(db: SQLAlchemy, add: Task, host: Host) -> None:
+def test_a_due_job_may_be_inserted_as_queued(db: SQLAlchemy, add: Task, host: Host) -> None:
     from flask_opsjobs.jobs import enqueue
 
     connection = db.session.connection()
@@ -276,15 +277,15 @@ def test_a_missing_schema_is_told_with_the_fix(
 
 
 @pytest.fixture
-def acts(host: Host) -> list[list[Any]]:
+def acts(host: Host) -> list[Any]:
     """What the hook was called with, each time, as if dispatch were on."""
-    calls: list[list[Any]] = []
-    host.hand_out = calls.append
+    calls: list[Any] = []
+    host.dispatcher = AfterCommit(calls.append)
     return calls
 
 
 def test_after_commit_at_a_savepoint_does_not_act(
-    db: SQLAlchemy, add: Task, acts: list[list[Any]], other: Engine
+    db: SQLAlchemy, add: Task, acts: list[Any], other: Engine
 ) -> None:
     with db.session.begin_nested():
         add.enqueue(1)
@@ -298,7 +299,7 @@ def test_after_commit_at_a_savepoint_does_not_act(
     assert len(acts) == 1
 
 
-def test_after_a_rollback_nobody_acts(db: SQLAlchemy, add: Task, acts: list[list[Any]]) -> None:
+def test_after_a_rollback_nobody_acts(db: SQLAlchemy, add: Task, acts: list[Any]) -> None:
     add.enqueue(1)
     db.session.rollback()
     db.session.execute(text("SELECT 1"))
@@ -307,7 +308,7 @@ def test_after_a_rollback_nobody_acts(db: SQLAlchemy, add: Task, acts: list[list
 
 
 def test_a_savepoint_that_is_rolled_back_takes_its_job_with_it(
-    db: SQLAlchemy, add: Task, acts: list[list[Any]], other: Engine
+    db: SQLAlchemy, add: Task, acts: list[Any], other: Engine
 ) -> None:
     add.enqueue(1)
     nested = db.session.begin_nested()
@@ -317,8 +318,8 @@ def test_a_savepoint_that_is_rolled_back_takes_its_job_with_it(
     assert [row["args"]["a"] for row in rows(other)] == [1]
 
 
-def test_only_lanes_with_due_jobs_are_handed_out(
-    db: SQLAlchemy, add: Task, acts: list[list[Any]]
+def test_only_lanes_with_due_jobs_are_dispatched(
+    db: SQLAlchemy, add: Task, acts: list[Any]
 ) -> None:
     add.options(delay=60).enqueue(1)
     add.options(delay=60).enqueue_many([{"a": 1}])
@@ -333,15 +334,15 @@ def test_only_lanes_with_due_jobs_are_handed_out(
 def test_a_hook_that_raises_does_not_reach_the_host(
     db: SQLAlchemy, add: Task, host: Host, other: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def explode(notes: list[Any]) -> None:
+    def explode(notes: Sequence[Any]) -> None:
         raise RuntimeError("Redis is on fire")
 
-    host.hand_out = explode
+    host.dispatcher = AfterCommit(explode)
     add.enqueue(1)
     with caplog.at_level(logging.ERROR):
         db.session.commit()
     assert len(rows(other)) == 1
-    assert "could not be handed out" in caplog.text
+    assert "could not be dispatched" in caplog.text
 
 
 def test_a_full_pool_in_commit(
@@ -354,7 +355,7 @@ def test_a_full_pool_in_commit(
     host: Host = app.extensions["opsjobs"]
     seen: list[Any] = []
 
-    def hook(notes: list[Any]) -> None:
+    def hook(notes: Sequence[Any]) -> None:
         taken = [host.engine.connect()] if not host.engine.pool.checkedout() else []  # type: ignore[attr-defined]
         try:
             with host.spare.one() as connection:
@@ -364,7 +365,7 @@ def test_a_full_pool_in_commit(
             for connection in taken:
                 connection.close()
 
-    host.hand_out = hook
+    host.dispatcher = AfterCommit(hook)
     with app.app_context():
         add.enqueue(1)
         db.session.commit()

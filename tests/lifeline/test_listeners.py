@@ -91,7 +91,7 @@ def _moment_without_worker(bench: Bench, host: Host) -> datetime | None:
 def test_a_recall_does_not_move_since_when_nobody_takes_a_queues_jobs(
     bench: Bench, host: Host, record_job: RecordJob
 ) -> None:
-    """As after a restart of Redis: the deliveries are taken back and handed out once more."""
+    """As after a restart of Redis: the deliveries are taken back and dispatched once more."""
     job_id = record_job()
     _beat(bench, timedelta(hours=2))
     due_at = bench.job(job_id)["due_at"]

@@ -50,7 +50,7 @@ def events(bench: Bench) -> list[dict[str, Any]]:
     return bench.rows("SELECT * FROM opsjobs.audit_events ORDER BY sequence")
 
 
-def test_a_sweep_says_whose_jobs_it_put_back_which_and_why(
+def test_a_sweep_says_whose_jobs_it_rescued_which_and_why(
     bench: Bench, start_job: StartJob, watcher: Watcher
 ) -> None:
     again, last = start_job(bench), start_job(bench, max_attempts=1)

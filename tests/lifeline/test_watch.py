@@ -141,7 +141,7 @@ def test_plain_workers_are_not_judged_by_heartbeats(bench: Bench, watcher: Watch
 
 
 class TestRescue:
-    """What a missing worker left behind is put back, once, whoever else has a hand on it."""
+    """What a missing worker left behind is rescued, once, whoever else has a hand on it."""
 
     def test_a_missing_workers_jobs_go_back_as_a_failure_with_its_cause(
         self, bench: Bench, start_job: StartJob, watcher: Watcher
@@ -173,7 +173,7 @@ class TestRescue:
         jobs = {start_job(bench), start_job(bench)}
         assert {job.id for job in watcher.passes(times=12).rescued} == jobs
 
-    def test_by_hand_nothing_is_put_back(self, bench: Bench, start_job: StartJob) -> None:
+    def test_manually_nothing_is_rescued(self, bench: Bench, start_job: StartJob) -> None:
         watcher = Watcher(bench, rescue="manual")
         job_id = start_job(bench)
         watched = watcher.passes(times=14)

@@ -163,7 +163,7 @@ class TestLost:
     def find(self, bench: Bench, *running: tuple[int, int]) -> set[tuple[int, int]]:
         return workers.find_lost(bench.connection, bench.worker_id, running)
 
-    def test_a_job_is_its_own_until_it_is_put_back(self, bench: Bench, start_job: StartJob) -> None:
+    def test_a_job_is_its_own_until_it_is_rescued(self, bench: Bench, start_job: StartJob) -> None:
         one, two = start_job(bench), start_job(bench)
         assert self.find(bench, (one, 1), (two, 1)) == set()
         now = read_clock(bench.connection)

@@ -122,17 +122,17 @@ def test_who_always_waits_gets_the_whole_rate(rate: int, per: int, burst: int) -
     st.integers(0, 100),
     st.integers(1, 5),
 )
-def test_what_dispatch_hands_out_the_claims_admit(
-    rate: int, per: int, burst: int, handed_out: int, in_use: int, tokens: int, weight: int
+def test_what_dispatch_takes_the_claims_admit(
+    rate: int, per: int, burst: int, queued: int, in_use: int, tokens: int, weight: int
 ) -> None:
     shape = Shape(rate, per, burst, concurrency=10)
-    standing = BucketLevel(min(tokens, burst), NOW, in_use=in_use, handed_out=0)
-    room = bucket.room(shape, replace(standing, handed_out=handed_out), NOW)
+    standing = BucketLevel(min(tokens, burst), NOW, in_use=in_use, queued=0)
+    room = bucket.room(shape, replace(standing, queued=queued), NOW)
     assert room is not None
     if room < weight or weight > min(burst, 10):
         return
     now = NOW
-    for _ in range(handed_out):  # those before it take their tokens and places first
+    for _ in range(queued):  # those before it take their tokens and places first
         standing, wait = take(shape, standing, 1, now)
         assert wait is not None
         standing = replace(standing, in_use=standing.in_use + 1)
@@ -164,5 +164,5 @@ def test_without_a_limit_of_places_an_end_is_not_waited_for() -> None:
     assert bucket.next_room(shape, BucketLevel(0.0, NOW), 1, NOW) == pytest.approx(10.0)
     assert bucket.next_room(Shape(concurrency=1), BucketLevel(in_use=1), 1, NOW) is None
     assert bucket.next_room(shape, BucketLevel(), 2, NOW) is None
-    assert bucket.room(Shape(concurrency=3), BucketLevel(in_use=1, handed_out=1), NOW) == 1
+    assert bucket.room(Shape(concurrency=3), BucketLevel(in_use=1, queued=1), NOW) == 1
     assert bucket.room(shape, BucketLevel(cooldown_until=NOW + timedelta(1)), NOW) == 0

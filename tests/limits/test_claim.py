@@ -28,7 +28,7 @@ def lane(account: int = 0) -> str:
     return f"default|api|{account}"
 
 
-def hand_out_all(bench: Bench) -> None:
+def dispatch_all(bench: Bench) -> None:
     """As two dispatchers could that looked at the same room: what the claim must hold back."""
     bench.connection.execute(
         "UPDATE opsjobs.jobs SET state = 'queued', dispatch_no = dispatch_no + 1,"
@@ -54,14 +54,14 @@ def test_a_limited_job_waits_in_the_lane_of_its_partition(
     assert job["state"] == "available"
 
 
-def test_dispatch_hands_out_what_the_tokens_allow(
+def test_dispatch_takes_what_the_tokens_allow(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
     task = limited(rate=2, per=60)
     for _ in range(5):
         commit(task)
     assert bench.dispatch(lane(), window=100) == 2
-    assert bench.dispatch(lane(), window=100) == 0, "what is handed out counts"
+    assert bench.dispatch(lane(), window=100) == 0, "what is queued counts"
 
 
 def test_a_claim_takes_a_token_and_a_lease(bench: Bench, limited: Limited, commit: Commit) -> None:
@@ -76,20 +76,20 @@ def test_a_claim_takes_a_token_and_a_lease(bench: Bench, limited: Limited, commi
     assert (bucket["tokens"], bucket["admitted"], bucket["partition"]) == (1.0, 1, "0")
     assert leases(bench) == [(job_id, 1)]
     counted = bench.row("SELECT * FROM opsjobs.limit_count_deltas")
-    assert (counted["limiter"], counted["admitted"], counted["put_back"]) == ("api", 1, 0)
+    assert (counted["limiter"], counted["admitted"], counted["returned"]) == ("api", 1, 0)
 
 
 def test_without_a_token_the_job_goes_back(bench: Bench, limited: Limited, commit: Commit) -> None:
     task = limited(rate=1, per=60)
     one, two = commit(task), commit(task)
-    hand_out_all(bench)
+    dispatch_all(bench)
     assert isinstance(bench.claim(one), Claimed)
     assert bench.claim(two) == NotClaimed("limited")
     job = bench.job(two)
     assert (job["state"], job["attempt"], job["dispatched_at"]) == ("available", 0, None)
     assert bench.rows("SELECT 1 FROM opsjobs.attempts WHERE job_id = %s", two) == []
     assert bench.dispatch(lane()) == 0
-    assert bench.row("SELECT sum(put_back) AS n FROM opsjobs.limit_count_deltas")["n"] == 1
+    assert bench.row("SELECT sum(returned) AS n FROM opsjobs.limit_count_deltas")["n"] == 1
 
 
 def test_a_full_concurrency_holds_until_an_end(
@@ -131,7 +131,7 @@ def test_a_job_too_heavy_for_a_new_declaration_lets_others_pass(
     assert (bench.job(heavy)["state"], bench.job(light)["state"]) == ("available", "queued")
 
 
-def test_behind_a_job_too_heavy_the_loop_hands_out_into_every_free_place(
+def test_behind_a_job_too_heavy_the_loop_dispatches_into_every_free_place(
     bench: Bench, limited: Limited, commit: Commit, host: Host, opsjobs: OpsJobs
 ) -> None:
     """Also while others run for a week: what can never start asks for no empty bucket, and goes before nobody."""
@@ -157,7 +157,7 @@ def test_two_claims_for_one_place(
     one, two = make_bench(), make_bench()
     for account in range(15):
         ids = [commit(task, account=account) for _ in range(2)]
-        hand_out_all(one)
+        dispatch_all(one)
         answers = race(lambda ids=ids: one.claim(ids[0]), lambda ids=ids: two.claim(ids[1]))
         assert sorted(type(answer).__name__ for answer in answers) == ["Claimed", "Refused"]
         assert NotClaimed("limited") in answers
@@ -171,7 +171,7 @@ def test_eight_claims_never_start_more_than_the_burst(
     task = limited(rate=3, per=3600)
     benches = [make_bench() for _ in range(8)]
     ids = [commit(task) for _ in range(40)]
-    hand_out_all(benches[0])
+    dispatch_all(benches[0])
 
     def claim_five(number: int) -> int:
         mine = ids[number * 5 : number * 5 + 5]
@@ -190,7 +190,7 @@ def test_a_claim_races_the_end_that_frees_its_place(
     one, two = make_bench(), make_bench()
     for account in range(15):
         first, second = (commit(task, account=account) for _ in range(2))
-        hand_out_all(one)
+        dispatch_all(one)
         assert isinstance(one.claim(first), Claimed)
         race(
             lambda first=first: one.record(first, 1, RETURNED),
@@ -211,7 +211,7 @@ def test_a_rate_is_right_in_its_second_and_its_hundredth_window(
     for second in range(0, 6_000, 5):
         now = began + timedelta(seconds=second)
         commit(task)
-        hand_out_all(bench)
+        dispatch_all(bench)
         waiting = bench.rows("SELECT id, dispatch_no FROM opsjobs.jobs WHERE state = 'queued'")[:3]
         for row in waiting:
             answer = claim_at(bench, row["id"], row["dispatch_no"], now)
@@ -238,7 +238,7 @@ def test_a_tight_bucket_promises_the_next_token_and_no_further(
 ) -> None:
     task = limited(rate=10, per=1, burst=1)
     ids = [commit(task) for _ in range(8)]
-    hand_out_all(bench)
+    dispatch_all(bench)
     now = read_clock(bench.connection)
     answers = [claim_at(bench, job_id, 1, now) for job_id in ids]
     waits = [answer.wait_seconds for answer in answers if isinstance(answer, Claimed)]

@@ -20,6 +20,7 @@ from flask_opsjobs.loops import roll_up
 from flask_opsjobs.loops.one_pass import Runner
 from flask_opsjobs.operator import Operator
 from tests.limits.conftest import Limited
+from tests.support.dispatching import AfterCommit
 from tests.support.engine import Bench
 from tests.support.waiting import wait_until
 
@@ -53,14 +54,14 @@ def test_a_partition_is_copied_byte_for_byte(
     assert bench.dispatch_all() == 1
 
 
-def test_a_limited_job_is_never_born_queued(
+def test_a_limited_job_is_never_inserted_as_queued(
     bench: Bench, limited: Limited, host: Host, db: SQLAlchemy
 ) -> None:
-    host.may_be_born_queued = lambda queue: True
+    host.dispatcher = AfterCommit(lambda notes: None, lambda queue: True)
     assert limited(concurrency=1).enqueue().state == "available"
 
 
-def test_a_place_given_back_is_handed_out_at_once(
+def test_a_place_given_back_is_dispatched_at_once(
     bench: Bench, limited: Limited, commit: Commit, host: Host
 ) -> None:
     """By the flush that freed it, also while the window is more than half full: no loop is waited for."""
@@ -110,7 +111,7 @@ def test_what_lies_in_redis_for_nobody_keeps_no_place_from_another_queue(
     assert bench.job(left.id)["state"] == "available"
 
 
-def test_many_partitions_with_one_job_each_are_handed_out_by_flushes(
+def test_many_partitions_with_one_job_each_are_dispatched_by_flushes(
     bench: Bench, limited: Limited, commit: Commit, host: Host
 ) -> None:
     """Pitfall: a window refilled by a one-second poll runs a window of jobs a second."""

@@ -39,8 +39,8 @@ def test_it_begins_with_what_stands_there() -> None:
     assert set(found.blocked) == {COOLDOWN, TOKENS}
 
 
-def test_what_was_handed_out_counts_as_started() -> None:
-    standing = BucketLevel(tokens=3.0, refilled_at=NOW, in_use=1, handed_out=2)
+def test_what_is_queued_counts_as_started() -> None:
+    standing = BucketLevel(tokens=3.0, refilled_at=NOW, in_use=1, queued=2)
     found = simulate(
         Shape(1, 10, 5), [SimulatedJob(0)] * 2, run_seconds=1, standing=standing, now=NOW
     )

@@ -66,7 +66,7 @@ class TestEveryLoop:
 
     @pytest.mark.parametrize(
         "loop",
-        # Those that ask Redis: cron hands out after its commits, as a host's request does.
+        # Those that ask Redis: cron dispatches after its commits, as a host's request does.
         [loop for loop in LOOPS if not loop.is_alone and loop.name != "cron"],
         ids=lambda loop: loop.name,
     )
@@ -117,7 +117,7 @@ class TestWhatTheyDo:
     def test_dispatch(self, bench: Bench, record_job: RecordJob) -> None:
         record_job()
         runner(bench, "dispatch").run_once(bench.connection)
-        assert runs(bench)[0]["said"] == "handed out 1 job"
+        assert runs(bench)[0]["said"] == "dispatched 1 job"
 
     def test_stage_moves_what_is_due_and_hands_it_out(
         self, bench: Bench, record_job: RecordJob, now: datetime, redis_client: Redis
@@ -153,7 +153,7 @@ class TestWhatTheyDo:
         job = bench.job(job_id)
         assert (job["state"], job["ended_by"]) == ("failed", "deadline")
 
-    def test_watch_rescues_tidies_rq_and_sends_its_signal_after_commit(
+    def test_watch_rescues_removes_deliveries_and_sends_its_signal_after_commit(
         self, make_bench: MakeBench, start_job: StartJob, redis_client: Redis
     ) -> None:
         bench, other = make_bench(), make_bench()
@@ -223,7 +223,7 @@ class TestWhatTheyDo:
         assert bench.job(job_id)["state"] == "available"
         assert runs(bench)[0]["said"] == "recalled 1 lost delivery"
 
-    def test_recall_removes_strays(
+    def test_recall_removes_orphan_deliveries(
         self, bench: Bench, record_job: RecordJob, redis_client: Redis
     ) -> None:
         record_job()
@@ -232,7 +232,7 @@ class TestWhatTheyDo:
         passes = runner(bench, "recall")
         for _ in range(2):
             passes.run_once(bench.connection)
-        assert runs(bench)[0]["said"] == "removed 1 stray delivery"
+        assert runs(bench)[0]["said"] == "removed 1 orphan delivery"
         assert not [key for key in redis_client.keys("*") if b"opsjobs-" in key]
 
 

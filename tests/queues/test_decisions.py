@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 
 from flask_opsjobs.actions.catalog import ACTIONS, actions_of_queue
-from flask_opsjobs.actions.effects import Forget, TakeBack
+from flask_opsjobs.actions.effects import Forget, Recall
 from flask_opsjobs.engine.broker import Broker
 from flask_opsjobs.engine.connections import RedisConnections
 from flask_opsjobs.engine.dispatch import read_clock
@@ -142,7 +142,7 @@ def test_a_refused_action_creates_no_row(bench: Bench, operator: Operator) -> No
     assert bench.rows("SELECT * FROM opsjobs.queues") == []
 
 
-def test_pause_takes_back_what_lies_in_redis_and_leaves_what_runs(
+def test_pause_recalls_what_is_in_redis_and_leaves_what_runs(
     bench: Bench, operator: Operator, record_job: RecordJob, redis_client: Any
 ) -> None:
     running = record_job()
@@ -172,7 +172,7 @@ def test_with_a_frozen_redis_a_decision_is_quick_and_its_receipt_says_so(
     bench.dispatch("mail", window=3)
     own_valkey.freeze()
     targets, otherwise = {
-        "queue.pause": (["queue/default", "queue/mail"], TakeBack.otherwise),
+        "queue.pause": (["queue/default", "queue/mail"], Recall.otherwise),
         "job.cancel": ([f"job/{job_id}", f"job/{other}"], Forget.otherwise),
     }[action]
     began = time.monotonic()
@@ -217,7 +217,7 @@ def test_other_queues_are_left_alone(
     assert bench.job(other)["state"] == "queued"
 
 
-def test_what_a_dispatcher_pushed_after_the_pause_the_loop_takes_back(
+def test_what_a_dispatcher_pushed_after_the_pause_the_loop_recalls(
     host: Host, bench: Bench, operator: Operator, record_job: RecordJob, redis_client: Any
 ) -> None:
     job_id = record_job()
@@ -232,7 +232,7 @@ def test_what_a_dispatcher_pushed_after_the_pause_the_loop_takes_back(
     assert bench.job(job_id)["state"] == "available"
     assert in_redis(redis_client) == 0
     said = bench.row("SELECT said FROM opsjobs.loop_runs WHERE loop = 'recall'")["said"]
-    assert said == "took back 1 job of paused queues"
+    assert said == "recalled 1 job of paused queues"
 
 
 @pytest.mark.parametrize("turn", range(8))

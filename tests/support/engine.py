@@ -40,7 +40,7 @@ class Bench:
         )
 
     def dispatch(self, lane: str = "default", *, window: int | None = None) -> int:
-        """Hand out what the window allows on a lane."""
+        """Dispatch what the window allows on a lane."""
         settings = replace(self.host.settings, window=window)
         dispatcher = Dispatcher(self.connection, self.host.broker, settings)
         queue = lane.partition("|")[0]

@@ -36,7 +36,7 @@ def measure(blocks: int, *, dispatches: bool) -> dict[str, list[float]]:
     with app.app_context():
         host = app.extensions["opsjobs"]
         if not dispatches:
-            host.hand_out = host.may_be_born_queued = None
+            host.dispatcher = None
         sql.load = lambda name: chosen["now"] if name == "enqueue_job" else load(name)
         try:
             for number in range(blocks + 5):  # the first few warm connections and plans

@@ -150,8 +150,8 @@ def _lanes(count: int) -> None:
         limited.enqueue(account=count + 1)
         db.session.commit()
         one = (time.perf_counter() - began) * 1000
-        handed_out = _scalar(db, "SELECT count(*) FROM opsjobs.jobs WHERE state = 'queued'")
-        print(f"one job of another partition, enqueued and handed out ({handed_out}): {one:.1f} ms")
+        dispatched = _scalar(db, "SELECT count(*) FROM opsjobs.jobs WHERE state = 'queued'")
+        print(f"one job of another partition, enqueued and dispatched ({dispatched}): {one:.1f} ms")
         connection.close()
         db.session.remove()
         db.engine.dispose()

@@ -137,7 +137,7 @@ def make_loops(session: Session, **values: Any) -> None:
             "last_at": datetime.now(UTC),
             "every_seconds": 600,
             "took_seconds": 0.014,
-            "said": "handed out 61",
+            "said": "dispatched 61",
         }
         session.add(LoopRun(**defaults | values))
     session.flush()

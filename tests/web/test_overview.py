@@ -446,7 +446,7 @@ def test_jobs_beyond_a_limit_are_blocked_and_the_others_are_not(session: Session
     assert _words(cards["Runnable"].select_one(".count")) == "4"  # two of 7, one of 8, one started
 
 
-def test_what_a_draining_queue_handed_out_still_runs(
+def test_what_a_draining_queue_dispatched_still_runs(
     session: Session, get: Get, host: Host
 ) -> None:
     _well(session)

@@ -109,7 +109,7 @@ def test_what_became_of_the_jobs_of_a_missing_one(get: Get, session: Session) ->
     words = " ".join(row.text.split())
     assert gone.name in words
     assert f"{rescued.id} send_invoice rescued, now available" in words
-    assert f"{left.id} send_invoice not put back yet, now started" in words
+    assert f"{left.id} send_invoice not rescued yet, now started" in words
     assert f"{done.id} send_invoice returned, now finished" in words
 
 

@@ -1,4 +1,4 @@
-"""Strays: deliveries of ours that still lie in Redis although their job is gone or has moved on."""
+"""Removes orphan deliveries: deliveries of ours in Redis whose job is gone or has moved on."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from .redis_reads import Hash, read_hashes, scan_deliveries, where_they_stand
 
 
 @dataclass(frozen=True)
-class Strays:
+class OrphanDeliveries:
     """A walk through the keys of one Redis, and which deliveries without a row it met before."""
 
     cursor: int = 0
     met: frozenset[str] = frozenset()
 
 
-def remove_strays(
-    connection: Connection, broker: Broker, queue: Queue, strays: Strays, now: datetime
-) -> tuple[Strays, list[str]]:
+def remove_orphan_deliveries(
+    connection: Connection, broker: Broker, queue: Queue, orphans: OrphanDeliveries, now: datetime
+) -> tuple[OrphanDeliveries, list[str]]:
     """One step through a Redis: remove deliveries whose row is gone or has moved on, met twice; their RQ ids.
 
     Redis is read first and Postgres after it, so a delivery that is found has its committed row already. What expires
     by itself, what RQ runs and what a living worker holds is left alone. Raises `RedisError`.
     """
-    cursor, found = scan_deliveries(queue.connection, strays.cursor)
+    cursor, found = scan_deliveries(queue.connection, orphans.cursor)
     hashes = {
         one: said for one, said in read_hashes(queue.connection, found).items() if not said.expires
     }
     without_row = _without_row(connection, hashes)
-    again = without_row & strays.met
+    again = without_row & orphans.met
     removed = _remove(broker, {one: hashes[one] for one in again}, now)
-    met = (strays.met - set(found)) | (without_row - set(removed))
-    return Strays(cursor, frozenset(met)), removed
+    met = (orphans.met - set(found)) | (without_row - set(removed))
+    return OrphanDeliveries(cursor, frozenset(met)), removed
 
 
 def _without_row(connection: Connection, hashes: Mapping[str, Hash]) -> set[str]:
@@ -62,7 +62,7 @@ def _remove(broker: Broker, hashes: Mapping[str, Hash], now: datetime) -> list[s
         ours = [one for one, said in hashes.items() if said.queue == name]
         queue = broker.queue(name or "default")
         running = where_they_stand(queue, ours, now).running
-        stray = [one for one in ours if one not in running]
-        broker.forget(queue.name, stray)
-        removed += stray
+        orphaned = [one for one in ours if one not in running]
+        broker.forget(queue.name, orphaned)
+        removed += orphaned
     return removed

@@ -1,4 +1,4 @@
-"""Taking deliveries out of RQ whose jobs have moved on, also those that RQ believes to be running."""
+"""Removes deliveries from RQ whose jobs have moved on, also those that RQ believes to be running."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .redis_reads import read_running
 _log = logging.getLogger("flask_opsjobs.lifeline")
 
 
-def tidy(
+def remove_deliveries(
     broker: Broker, deliveries: Iterable[tuple[str, int, int]], *, quick: bool = False
 ) -> None:
     """Remove deliveries (queue, id, dispatch_no) from RQ without a trace. Raises `RedisError`.
@@ -34,10 +34,10 @@ def tidy(
         broker.forget(name, rq_ids, quick=quick)
 
 
-def tidy_quietly(broker: Broker, deliveries: Iterable[tuple[str, int, int]]) -> None:
-    """The same, when Redis is not needed for what was done: what is left behind is met again as stray."""
+def try_remove_deliveries(broker: Broker, deliveries: Iterable[tuple[str, int, int]]) -> None:
+    """As `remove_deliveries`, but only logs when Redis does not answer: what stays is removed later as an orphan."""
     try:
-        tidy(broker, deliveries)
+        remove_deliveries(broker, deliveries)
     except RedisError as error:
         _log.info("old deliveries stay in Redis for now (%s)", type(error).__name__)
 

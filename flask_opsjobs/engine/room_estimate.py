@@ -1,4 +1,4 @@
-"""How much room a process believes the windows to have: lets a due job be born `queued`, one statement less."""
+"""Estimates how many more jobs of each queue may go to Redis, so that a due job is inserted as `queued` at once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import time
 _BELIEVED_SECONDS = 1.0
 
 
-class Windows:
-    """Room per queue, as last seen by a dispatch of this process. Safe in threads.
+class RoomEstimate:
+    """A process's guess of free slots per queue; a wrong guess costs one statement, never a limit. Safe in threads.
 
-    Several processes may each believe in the same room, so each takes half of what it saw. Too much in Redis is
-    harmless: it is lost and recalled with the rest.
+    Several processes may see the same room, so each takes half of what its last dispatch saw. A job too many in Redis
+    is harmless: when it is lost it is recalled with the rest.
     """
 
     def __init__(self) -> None:
@@ -21,12 +21,12 @@ class Windows:
         self._rooms: dict[str, tuple[int, float]] = {}
 
     def note(self, queue: str, left: int) -> None:
-        """Remember the room that a dispatch left, which means that its lane has no more due jobs."""
+        """Remember the room that a dispatch left: its lane has no more due jobs."""
         with self._lock:
             self._rooms[queue] = ((left + 1) // 2, time.monotonic() + _BELIEVED_SECONDS)
 
     def take(self, queue: str) -> bool:
-        """Whether a job may go straight to RQ; takes its place."""
+        """Whether a job may go straight to RQ; takes one slot."""
         with self._lock:
             left, until = self._rooms.get(queue, (0, 0.0))
             if left <= 0 or time.monotonic() >= until:

@@ -1,4 +1,4 @@
-"""Strays: deliveries of ours whose row is gone or has moved on are removed, met twice, and nothing else is."""
+"""Orphan deliveries: those whose row is gone or has moved on are removed, when met twice; nothing else is."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rq.job import Job as RQJob
 
 from flask_opsjobs.engine.delivery import rq_id
 from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.engine.strays import Strays, remove_strays
-from flask_opsjobs.engine.tidy import tidy
+from flask_opsjobs.engine.orphan_deliveries import OrphanDeliveries, remove_orphan_deliveries
+from flask_opsjobs.engine.remove_deliveries import remove_deliveries
 from flask_opsjobs.lifeline import workers
 from tests.support.engine import Bench
 
@@ -25,13 +25,13 @@ class Walk:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.strays = Strays()
+        self.orphans = OrphanDeliveries()
 
     def step(self) -> list[str]:
         broker = self.bench.host.broker
         now = read_clock(self.bench.connection)
-        self.strays, removed = remove_strays(
-            self.bench.connection, broker, broker.queue("default"), self.strays, now
+        self.orphans, removed = remove_orphan_deliveries(
+            self.bench.connection, broker, broker.queue("default"), self.orphans, now
         )
         return removed
 
@@ -63,7 +63,7 @@ def test_a_delivery_without_a_row_is_removed_when_met_twice(
     assert walk.step() == []
     assert walk.step() == [rq_id(job_id, 1)]
     assert delivered(redis_client) == set()
-    assert walk.strays.met == frozenset()
+    assert walk.orphans.met == frozenset()
 
 
 @pytest.mark.parametrize("state", ["available", "finished", "queued again"])
@@ -146,10 +146,10 @@ def test_many_keys_take_many_steps(
     assert len(removed) == 1
 
 
-def test_tidy_leaves_no_trace_of_a_rescued_delivery(
+def test_removal_leaves_no_trace_of_a_rescued_delivery(
     bench: Bench, record_job: RecordJob, redis_client: Redis
 ) -> None:
-    """Pitfall: rescue tidies RQ too, or RQ later calls it abandoned."""
+    """Pitfall: a rescue removes the delivery too, or RQ later calls it abandoned."""
     one, other = record_job(), record_job()
     bench.dispatch(window=5)
     for job_id in (one, other):
@@ -158,7 +158,7 @@ def test_tidy_leaves_no_trace_of_a_rescued_delivery(
         with redis_client.pipeline() as pipe:
             Execution.create(job, ttl=60, pipeline=pipe, worker_name="w")
             pipe.execute()
-    tidy(bench.host.broker, [("default", one, 1)])
+    remove_deliveries(bench.host.broker, [("default", one, 1)])
     left = {key for key in delivered(redis_client) if f"opsjobs-{one}-".encode() in key}
     assert left == set()
     registry = redis_client.zrange(Queue(connection=redis_client).started_job_registry.key, 0, -1)

@@ -37,7 +37,9 @@ def test_claim_against_commit(site: Any, children: Children, kind: tuple[str, ..
     assert rows("SELECT counts FROM opsjobs.workers") == [({},)]
 
 
-def test_a_job_is_born_queued_when_the_window_has_room(site: Any, redis_client: Redis) -> None:
+def test_a_job_is_inserted_as_queued_when_the_window_has_room(
+    site: Any, redis_client: Redis
+) -> None:
     first = enqueue(add, a=1, b=1)
     second = add.enqueue(a=2, b=2)
     assert second.state == "queued", "the first dispatch saw room"
@@ -52,7 +54,7 @@ def test_a_job_is_born_queued_when_the_window_has_room(site: Any, redis_client: 
 
 
 @pytest.mark.parametrize("action", ["pause", "drain"])
-def test_no_job_is_born_queued_in_a_queue_that_was_stopped_since_its_room_was_seen(
+def test_no_job_is_inserted_as_queued_in_a_queue_that_was_stopped_since_its_room_was_seen(
     site: Any, redis_client: Redis, action: str
 ) -> None:
     enqueue(add, a=1, b=1)
@@ -64,7 +66,7 @@ def test_no_job_is_born_queued_in_a_queue_that_was_stopped_since_its_room_was_se
     assert rq_id(waiting.id, 1) not in Queue("default", connection=redis_client).job_ids
 
 
-def test_a_job_born_queued_is_never_pushed_when_the_host_rolls_back(
+def test_a_job_inserted_as_queued_is_never_pushed_when_the_host_rolls_back(
     site: Any, redis_client: Redis
 ) -> None:
     enqueue(add, a=1, b=1)
@@ -74,7 +76,7 @@ def test_a_job_born_queued_is_never_pushed_when_the_host_rolls_back(
     assert len(Queue("default", connection=redis_client).job_ids) == 1
 
 
-def test_a_job_born_queued_while_redis_is_away_waits_for_it(
+def test_a_job_inserted_as_queued_while_redis_is_away_waits_for_it(
     make_app: Any, own_valkey: Any, database_url: str
 ) -> None:
     from tests.support import host as host_module

@@ -1,19 +1,19 @@
-"""What a session tells the hook that runs after its commit: a lane with due jobs, or a job that was born `queued`."""
+"""Names the notes that `enqueue` leaves in a session; `after_commit` hands them to the dispatcher."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 
-class Line(NamedTuple):
+class DueLane(NamedTuple):
     """A lane on which a job became due, and its queue."""
 
     lane: str
     queue: str
 
 
-class Born(NamedTuple):
-    """A job that is enqueued as handed out under `dispatch_no`, and whose delivery is to be pushed."""
+class QueuedAtInsert(NamedTuple):
+    """A job that is enqueued as queued under `dispatch_no`, and whose delivery is to be pushed."""
 
     id: int
     dispatch_no: int
