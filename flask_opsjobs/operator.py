@@ -184,12 +184,12 @@ class Operator:
         """Dispatch from these queues again."""
         return self._must("queue.resume", _queues(queues), why)
 
-    def set_window(
-        self, queues: str | Iterable[str], window: int | None, **why: Unpack[Why]
+    def set_prefetch(
+        self, queues: str | Iterable[str], prefetch: int | None, **why: Unpack[Why]
     ) -> Receipt:
         """Let so many jobs of each lie in Redis; None leaves it to the live workers."""
-        wanted = {"window": window}
-        return self._must("queue.set_window", _queues(queues), why, wanted)
+        wanted = {"prefetch": prefetch}
+        return self._must("queue.set_prefetch", _queues(queues), why, wanted)
 
     def pause_cron(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
         """Keep the slots of these cron entries that come as paused."""

@@ -131,7 +131,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Dispatch jobs to RQ right after commit; off, only the loop does. Off under TESTING.",
     ),
     Setting(
-        "WINDOW",
+        "PREFETCH",
         None,
         lambda value: None if value is None else _whole(1, 1_000_000)(value),
         "How many jobs of a queue may lie in Redis. None: about one second of work, at least two.",
@@ -218,7 +218,7 @@ class Settings:
     help_url: str | None
     app_role: str | None
     dispatch: bool
-    window: int | None
+    prefetch: int | None
     max_args_bytes: int
     max_output_bytes: int
     log_tail_bytes: int

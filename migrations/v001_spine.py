@@ -118,10 +118,10 @@ QUEUES = """
 CREATE TABLE opsjobs.queues (
     name text NOT NULL,
     is_paused boolean DEFAULT false NOT NULL,
-    window_size integer,
+    prefetch integer,
     created_at timestamptz NOT NULL,
     CONSTRAINT queues_pkey PRIMARY KEY (name),
-    CONSTRAINT queues_window_check CHECK (window_size > 0)
+    CONSTRAINT queues_prefetch_check CHECK (prefetch > 0)
 )
 """
 

@@ -185,7 +185,7 @@ class _Client(FlaskClient):
 
 @pytest.fixture
 def make_app(request: pytest.FixtureRequest, redis_url: str) -> Iterator[MakeApp]:
-    """Makes a host: `make_app(OPSJOBS_WINDOW=3, access=…, display=…, opsjobs=…)`.
+    """Makes a host: `make_app(OPSJOBS_PREFETCH=3, access=…, display=…, opsjobs=…)`.
 
     It stands on the test's database and Redis unless the config says another. `TESTING`, so nothing
     is dispatched at commit.

@@ -149,7 +149,7 @@ def test_an_unknown_key_is_named_beside_the_known_ones() -> None:
         ("OPSJOBS_URL_PREFIX", "/ops//jobs", "of letters, digits"),
         ("OPSJOBS_URL_PREFIX", "/ops/../jobs", "without the segments '.' and '..'"),
         ("OPSJOBS_HEARTBEAT_SECONDS", "10", "a number from"),
-        ("OPSJOBS_WINDOW", 0, "a whole number from 1"),
+        ("OPSJOBS_PREFETCH", 0, "a whole number from 1"),
         ("OPSJOBS_RESCUE", "maybe", "'automatic'"),
         ("OPSJOBS_DISPATCH", 1, "True or False"),
         ("OPSJOBS_BIND", "", "non-empty"),

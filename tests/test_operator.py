@@ -99,7 +99,7 @@ def test_an_effect_that_fails_is_said_and_fails_nothing(
     app: Flask, host: Host, record_job: RecordJob, bench: Bench, own_valkey: Any, db: Any
 ) -> None:
     job_id = record_job()
-    bench.dispatch(window=1)
+    bench.dispatch(prefetch=1)
     operator = Operator(host)
     preview = operator.preview("job.cancel", [f"job/{job_id}"], actor="anna", via="page")
     own_valkey.kill()

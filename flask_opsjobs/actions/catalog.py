@@ -51,7 +51,7 @@ class Action:
 
 _PHRASES = {
     "run_again": "run {} again",
-    "set_window": "set the window of {}",
+    "set_prefetch": "set the prefetch of {}",
     "run_now": "run {} now",
     "catch_up": "catch {} up",
     "cooldown": "cool {} down",
@@ -81,10 +81,10 @@ _ALL = (
     _job("run_again", "Run again", "A new job calls the function with the same arguments: what it did, it does again."),
     _job("delete", "Delete", "The job, its attempts, logs and output are gone for good. The audit stays."),
     _queue("pause", "Pause", "Nothing is dispatched, and what waits in Redis is recalled. What runs goes on."),
-    _queue("resume", "Resume", "Due jobs are dispatched at once, as many as the window allows."),
+    _queue("resume", "Resume", "Due jobs are dispatched at once, as many as the prefetch allows."),
     _queue("drain", "Drain", "Nothing more is dispatched. What waits in Redis already still runs."),
-    _queue("set_window", "Set window", "What lies in Redis runs in the order it was dispatched: a wide window "
-           "keeps many workers busy, and weakens priorities.", "window"),
+    _queue("set_prefetch", "Set prefetch", "What lies in Redis runs in the order it was dispatched: a high prefetch "
+           "keeps many workers busy, and weakens priorities.", "prefetch"),
     _cron("pause", "Pause", "Nothing runs for the slots that come; they are kept as paused. What runs goes on."),
     _cron("resume", "Resume", "The slots that come run again. Those of the pause do not."),
     _cron("run_now", "Run now", "A job of it starts at once, beside one that may still run."),

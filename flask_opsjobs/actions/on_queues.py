@@ -18,7 +18,7 @@ from .shapes import Change
 from .target_plan import Decided, TargetPlan, Written, do, exact, illegal, leave
 
 _TARGET = re.compile(r"queue/[^\0\ud800-\udfff]{1,500}", re.DOTALL)
-_WIDEST = 1_000_000
+_MOST_PREFETCH = 1_000_000
 _NOTES = {
     "pause": "what runs goes on; what is in Redis is recalled right after",
     "drain": "what runs and what lies in Redis goes on",
@@ -32,15 +32,15 @@ def read_target(text: str) -> str | None:
 
 def read_params(_host: Host, _action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
     """What is said beside the targets, in canonical values. Raises `ValueError` with what is allowed."""
-    return {name: _read_window(value) for name, value in given.items()}
+    return {name: _read_prefetch(value) for name, value in given.items()}
 
 
-def _read_window(value: Any) -> int | None:
+def _read_prefetch(value: Any) -> int | None:
     """A number of jobs; None for automatic, which forms and commands write as nothing or `auto`."""
     return (
         None
         if value in (None, "", "auto")
-        else read_whole(value, _WIDEST, "a window is {}, or auto")
+        else read_whole(value, _MOST_PREFETCH, "a prefetch is {}, or auto")
     )
 
 
@@ -81,7 +81,7 @@ def apply(
     elif action.short_name == "resume":
         queue_transitions.resume(connection, names)
     else:
-        queue_transitions.set_window(connection, names, decided.params["window"])
+        queue_transitions.set_prefetch(connection, names, decided.params["prefetch"])
     after = {f"queue/{q.name}": _facts(q) for q in _look(connection, host, names).values()}
     items = tuple(target_plan.item for target_plan in target_plans if target_plan.item is not None)
     return Written(items, after, _effects(action, names))
@@ -108,12 +108,12 @@ def _decide_one(
         said = f"no job, no task and no listener names the {target.replace('/', ' ', 1)}"
         return leave(target, None, {}, "not_found", said)
     facts = _facts(queue)
-    if action.short_name == "set_window":
-        before, after = _window(queue.window_size), _window(decided.params["window"])
+    if action.short_name == "set_prefetch":
+        before, after = _prefetch(queue.prefetch), _prefetch(decided.params["prefetch"])
         if before == after:
-            said = f"the window of queue {queue.name} is {before} already"
+            said = f"the prefetch of queue {queue.name} is {before} already"
             return leave(target, queue.name, facts, "already", said)
-        return do(target, queue.name, facts, queue, Change("window", before, after))
+        return do(target, queue.name, facts, queue, Change("prefetch", before, after))
     if queue.state not in action.sources:
         return _not_now(action, target, queue, facts)
     (arrow,) = [arrow for arrow in lifecycle.ARROWS if arrow.name == action.short_name]
@@ -135,11 +135,11 @@ def _not_now(
 def _facts(queue: QueueForDecision) -> dict[str, Any]:
     return {
         "state": queue.state,
-        "window": queue.window_size,
+        "prefetch": queue.prefetch,
         "paused_at": exact(queue.paused_at),
         "paused_by": queue.paused_by,
     }
 
 
-def _window(size: int | None) -> str:
+def _prefetch(size: int | None) -> str:
     return "automatic" if size is None else str(size)

@@ -1,4 +1,4 @@
-"""`flask opsjobs queue …`: pause, drain or resume queues, or set their window, with a reason."""
+"""`flask opsjobs queue …`: pause, drain or resume queues, or set their prefetch, with a reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flask.cli import AppGroup
 from ..actions.catalog import ACTIONS, Action
 from . import _operate
 
-queue = AppGroup("queue", help="Pause, drain or resume queues, or set their window.")
+queue = AppGroup("queue", help="Pause, drain or resume queues, or set their prefetch.")
 
 
 def _add(action: Action) -> None:
@@ -30,13 +30,15 @@ for _short_name in ("pause", "drain", "resume"):
 
 
 @queue.command(
-    "set-window",
+    "set-prefetch",
     short_help="Say how much of a queue may lie in Redis.",
-    help=f"Let WINDOW jobs of the queue NAME lie in Redis: a number, or `auto`.\n{_operate.EXITS}",
+    help=f"Let PREFETCH jobs of the queue NAME be in Redis: a number, or `auto`.\n{_operate.EXITS}",
 )
 @click.argument("name")
-@click.argument("window")
+@click.argument("prefetch")
 @_operate.options
-def set_window(name: str, window: str, **options: Any) -> None:
-    """Set the window of one queue."""
-    _operate.run_action("queue.set_window", [f"queue/{name}"], params={"window": window}, **options)
+def set_prefetch(name: str, prefetch: str, **options: Any) -> None:
+    """Set the prefetch of one queue."""
+    _operate.run_action(
+        "queue.set_prefetch", [f"queue/{name}"], params={"prefetch": prefetch}, **options
+    )

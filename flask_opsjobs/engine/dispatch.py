@@ -46,9 +46,9 @@ class Dispatcher:
         self.next_seconds: float | None = None
 
     def dispatch_all(self, now: datetime, queue: str | None = None) -> int:
-        """Dispatch what windows and buckets allow on every lane that has due jobs, of one queue or all; how many.
+        """Dispatch what prefetch and buckets allow on every lane that has due jobs, of one queue or all; how many.
 
-        A full lane is passed by as it was read with all others; so are further lanes of a queue whose window is full.
+        A full lane is passed by as it was read with all others; so are further lanes of a queue whose prefetch is full.
         """
         lanes = dispatch_limits.list_due(self._connection, queue)
         rooms = dispatch_limits.look(self._connection, [] if self._is_free else lanes, now)
@@ -67,7 +67,7 @@ class Dispatcher:
         return total
 
     def dispatch_lane(self, lane: str, queue: str, now: datetime, *, refill: bool = False) -> int:
-        """Dispatch what the window allows on one lane; with `refill` only when the window is below half.
+        """Dispatch what the prefetch allows on one lane; with `refill` only when the prefetch is below half.
 
         Raises `RedisError` when the push failed; the jobs are `available` again then.
         """
@@ -76,7 +76,7 @@ class Dispatcher:
     def fill(
         self, lane: str, queue: str, now: datetime, *, refill: bool = False
     ) -> tuple[int, int]:
-        """As `dispatch_lane`; returns (how many were dispatched, how much room the window had left after that).
+        """As `dispatch_lane`; returns (how many were dispatched, how much room the prefetch had left after that).
 
         Room is left only when the lane has no more due jobs, or its limit holds them.
         """
@@ -92,7 +92,7 @@ class Dispatcher:
             "lane": lane,
             "queue": queue,
             "now": now,
-            "window": self._settings.window,
+            "prefetch": self._settings.prefetch,
             "late_seconds": self._settings.late_seconds,
             "refill": refill,
         }

@@ -30,7 +30,7 @@ from .stage import stage
 
 # A job that is due again whenever it ends costs a few milliseconds each time: this is a few seconds.
 MOST_ROUNDS = 1_000
-_WINDOW = 1_000_000
+_PREFETCH = 1_000_000
 _WORKER = (0, "drain")
 
 
@@ -98,7 +98,7 @@ class Drain:
 
     def _dispatch(self, now: datetime) -> list[Delivery]:
         tray = _Tray()
-        settings = replace(self._host.settings, window=_WINDOW)
+        settings = replace(self._host.settings, prefetch=_PREFETCH)
         try:
             # No limit holds in a test: what is due is performed now, one after the other.
             broker = cast(Broker, tray)

@@ -19,7 +19,7 @@ from .dispatch import read_clock
 CANCELED = "canceled"
 LOST = "its job was rescued while this worker was silent"
 
-# The run time that a window is computed from is the median of so many jobs.
+# The run time that a prefetch is computed from is the median of so many jobs.
 _SAMPLE = 50
 
 

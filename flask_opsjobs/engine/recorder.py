@@ -1,4 +1,4 @@
-"""Writes outcomes in flushes, refills the window and sends heartbeats, in a thread of a worker's parent."""
+"""Writes outcomes in flushes, refills the prefetch and sends heartbeats, in a thread of a worker's parent."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ class Recorder(threading.Thread):
 
     def _say_not_refilled(self, queue: str, error: RedisError) -> None:
         self._say(
-            logging.WARNING, "the window of %s was not refilled: %s", queue, type(error).__name__
+            logging.WARNING, "the prefetch of %s was not refilled: %s", queue, type(error).__name__
         )
 
     def _connected(self) -> Connection:

@@ -27,9 +27,9 @@ class Refill:
         self._walk_at = 0.0
 
     def refill(self, connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
-        """Dispatch the lanes of jobs that ended: a limited one got a place back, and its queue's window has room.
+        """Dispatch the lanes of jobs that ended: a limited one got a place back, and its queue's prefetch has room.
 
-        A queue whose own lane left the window below half is walked: many partitions may wait with one job each.
+        A queue whose own lane left the prefetch below half is walked: many partitions may wait with one job each.
         """
         dispatcher = Dispatcher(connection, self._host.broker, self._host.settings)
         for lane, queue in dict.fromkeys((job.lane, job.queue) for job in ended if job.is_limited):

@@ -26,6 +26,6 @@ def dispatch_staged(
     lanes: dict[tuple[str, str], int],
     now: datetime,
 ) -> int:
-    """Dispatch what the windows of these lanes allow; how many jobs. Raises `RedisError`."""
+    """Dispatch what the prefetch of these lanes allows; how many jobs. Raises `RedisError`."""
     dispatcher = Dispatcher(connection, broker, settings)
     return sum(dispatcher.dispatch_lane(lane, queue, now) for lane, queue in lanes)

@@ -25,11 +25,11 @@ def list_clear(evidence: Evidence, codes: set[str]) -> Iterator[str]:
 
 def _the_way(evidence: Evidence, codes: set[str]) -> Iterator[str]:
     if (
-        evidence.window is not None
+        evidence.prefetch is not None
         and evidence.job.state != "queued"
-        and "window_full" not in codes
+        and "prefetch_full" not in codes
     ):
-        yield f"window {evidence.window.used:,} of {evidence.window.size:,}"
+        yield f"prefetch {evidence.prefetch.used:,} of {evidence.prefetch.size:,}"
     if evidence.alive:
         idle = len(evidence.alive) - len(evidence.busy)
         busy = f", {idle:,} idle" if idle else ""

@@ -135,11 +135,11 @@ def needed_loops(evidence: Evidence) -> dict[str, str]:
 
 
 def _nobody_else_hands_it_out(evidence: Evidence) -> bool:
-    """Whether no pause and no window keeps it, and a worker is idle, or none refills the window when its job ends.
+    """Whether no pause and no prefetch keeps it, and a worker is idle, or none refills the prefetch when its job ends.
 
     One of ours does so. But whoever is idle would wait for that, and it may be hours.
     """
-    if evidence.queue.is_paused or evidence.window is None or evidence.window.is_full:
+    if evidence.queue.is_paused or evidence.prefetch is None or evidence.prefetch.is_full:
         return False
     return len(evidence.busy) < len(evidence.alive) or all(
         busy.kind == "plain" for busy in evidence.busy
@@ -147,12 +147,12 @@ def _nobody_else_hands_it_out(evidence: Evidence) -> bool:
 
 
 def _is_kept_by_lost(evidence: Evidence) -> bool:
-    """Whether its window is full, or its limiter's room kept free, and Redis has less than was dispatched.
+    """Whether its prefetch is full, or its limiter's room kept free, and Redis has less than was dispatched.
 
     The difference was taken this moment, or is lost.
     """
-    window, redis = evidence.window, evidence.redis
-    if window is None or redis is None or not redis.is_reachable or evidence.queue.is_paused:
+    prefetch, redis = evidence.prefetch, evidence.redis
+    if prefetch is None or redis is None or not redis.is_reachable or evidence.queue.is_paused:
         return False
     is_kept = evidence.limit is not None and evidence.limit.standing.queued > 0
-    return (window.is_full or is_kept) and redis.queue_length < window.used
+    return (prefetch.is_full or is_kept) and redis.queue_length < prefetch.used

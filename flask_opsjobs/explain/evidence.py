@@ -67,7 +67,7 @@ class QueueEvidence:
     paused_at: datetime | None = None
     paused_by: str | None = None
     paused_reason: str | None = None
-    window_size: int | None = None
+    prefetch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Listener:
 
 
 @dataclass(frozen=True)
-class Window:
+class Prefetch:
     """How many jobs of the queue may lie in Redis, and how many do, counted up to that."""
 
     size: int
@@ -145,7 +145,7 @@ class Evidence:
     last_listener: Listener | None = None
     worker: Listener | None = None
     loops: Mapping[str, LoopRow] | None = None
-    window: Window | None = None
+    prefetch: Prefetch | None = None
     ahead: Count | None = None
     limit: LimitEvidence | None = None
     redis: RedisFacts | None = None

@@ -45,7 +45,7 @@ FINDERS: Mapping[str, Finder] = {
     "limit_tokens": limit_reasons.limit_tokens,
     "limit_behind": limit_reasons.limit_behind,
     "workers_busy": queue_reasons.workers_busy,
-    "window_full": queue_reasons.window_full,
+    "prefetch_full": queue_reasons.prefetch_full,
     "handed_back": job_reasons.handed_back,
 }
 

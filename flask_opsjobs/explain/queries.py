@@ -25,8 +25,8 @@ from .evidence import (
     JobEvidence,
     LimitEvidence,
     Listener,
+    Prefetch,
     QueueEvidence,
-    Window,
 )
 
 # Counting and listing stop here: "1,000+".
@@ -66,7 +66,7 @@ def find_evidence(
 def _with_the_way(session: Session, evidence: Evidence) -> Evidence:
     """What stands between a due job and its start."""
     evidence = replace(
-        evidence, listeners=_listeners(session, evidence), window=_window(session, evidence)
+        evidence, listeners=_listeners(session, evidence), prefetch=_prefetch(session, evidence)
     )
     if not evidence.alive:
         evidence = replace(evidence, last_listener=_last_listener(session, evidence))
@@ -126,13 +126,13 @@ def _last_listener(session: Session, evidence: Evidence) -> Listener | None:
     return None if row is None else Listener(*row)
 
 
-def _window(session: Session, evidence: Evidence) -> Window:
+def _prefetch(session: Session, evidence: Evidence) -> Prefetch:
     asked = {
         "queue": evidence.job.queue,
-        "window": evidence.settings.window,
+        "prefetch": evidence.settings.prefetch,
         **_clock(evidence),
     }
-    return Window(*session.connection().exec_driver_sql(sql.load("find_window"), asked).one())
+    return Prefetch(*session.connection().exec_driver_sql(sql.load("find_prefetch"), asked).one())
 
 
 def _ahead(session: Session, job: JobEvidence, heaviest: int | None) -> tuple[Count, int]:

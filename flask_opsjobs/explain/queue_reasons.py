@@ -97,34 +97,34 @@ def _ahead(evidence: Evidence) -> str | None:
     if evidence.job.state == "queued":
         place = evidence.redis.position if evidence.redis and evidence.redis.is_reachable else None
         return None if place is None else f"{place:,}"
-    before, window = evidence.ahead, evidence.window
-    if before is None or window is None:
+    before, prefetch = evidence.ahead, evidence.prefetch
+    if before is None or prefetch is None:
         return None
-    return f"{before.number + window.used:,}{'+' if before.kind == 'at_least' else ''}"
+    return f"{before.number + prefetch.used:,}{'+' if before.kind == 'at_least' else ''}"
 
 
-def window_full(evidence: Evidence) -> Iterator[Reason]:
+def prefetch_full(evidence: Evidence) -> Iterator[Reason]:
     """No more of the queue may lie in Redis."""
-    window = evidence.window
+    prefetch = evidence.prefetch
     if (
         not evidence.is_due
         or evidence.job.state == "queued"
-        or window is None
-        or not window.is_full
+        or prefetch is None
+        or not prefetch.is_full
     ):
         return
     name = evidence.job.queue
-    is_set = evidence.queue.window_size is not None
+    is_set = evidence.queue.prefetch is not None
     yield make_reason(
         evidence,
-        "window_full",
-        f"The window of the queue {name} is full: {counted(window.used, 'job')} "
-        f"of {window.size:,} that may lie in Redis.",
+        "prefetch_full",
+        f"The prefetch of the queue {name} is full: {counted(prefetch.used, 'job')} "
+        f"of {prefetch.size:,} that may lie in Redis.",
         "It is dispatched when one of them has started.",
         source="dispatcher",
         read={
-            "window": f"{window.used:,} of {window.size:,}",
-            "window_set": is_set,
+            "prefetch": f"{prefetch.used:,} of {prefetch.size:,}",
+            "prefetch_set": is_set,
             "ahead": _ahead(evidence),
         },
     )

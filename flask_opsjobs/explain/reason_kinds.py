@@ -61,8 +61,8 @@ REASON_KINDS = (
                passes=True),
     ReasonKind("workers_busy", "every worker that listens to its queue has a job in hand",
                "wait for its turn, or start another worker", passes=True),
-    ReasonKind("window_full", "as many jobs of its queue lie in Redis as its window allows",
-               "wait, or widen the window", "queue.set_window", passes=True),
+    ReasonKind("prefetch_full", "as many jobs of its queue lie in Redis as its prefetch allows",
+               "wait, or raise the prefetch", "queue.set_prefetch", passes=True),
     ReasonKind("handed_back", "a worker took it, and does not have its task or does not accept its arguments",
                "wait for a worker of the right version, or start one", passes=True),
 )  # fmt: skip

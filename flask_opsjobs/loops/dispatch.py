@@ -16,7 +16,7 @@ _MOST_SHARE = 0.25
 
 
 def run(context: Pass) -> str:
-    """Dispatch every lane that has due jobs, and room in its window and its bucket.
+    """Dispatch every lane that has due jobs, and room in its prefetch and its bucket.
 
     No lock: the hook after a commit and each worker's flush dispatch the same lanes at the same time anyway.
     """

@@ -26,7 +26,7 @@ ARROWS = (
     QueueArrow("pause", ("open", "draining"), "paused", "dispatch nothing, and recall what waits in Redis"),
     QueueArrow("resume", ("draining", "paused"), "open", "dispatch due jobs again"),
     QueueArrow("drain", ("open",), "draining", "dispatch nothing more, let what was dispatched run"),
-    QueueArrow("set_window", STATES, None, "decide how much of it may lie in Redis"),
+    QueueArrow("set_prefetch", STATES, None, "decide how much of it may lie in Redis"),
 )  # fmt: skip
 
 

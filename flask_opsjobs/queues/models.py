@@ -11,13 +11,13 @@ from ..db import Base
 
 
 class Queue(Base):
-    """One queue. A queue without a row is neither paused nor bound to a window."""
+    """One queue. A queue without a row is neither paused nor bound to a prefetch."""
 
     __tablename__ = "queues"
 
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     is_paused: Mapped[bool] = mapped_column(server_default=text("false"))
-    window_size: Mapped[int | None] = mapped_column(Integer)
+    prefetch: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     # Paused, and what is queued already may still run; otherwise it is recalled.
     is_draining: Mapped[bool] = mapped_column(server_default=text("false"))
@@ -26,6 +26,6 @@ class Queue(Base):
     paused_reason: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
-        CheckConstraint("window_size > 0", name="window_check"),
+        CheckConstraint("prefetch > 0", name="prefetch_check"),
         CheckConstraint("is_paused OR NOT is_draining", name="draining_check"),
     )

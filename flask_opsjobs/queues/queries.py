@@ -23,7 +23,7 @@ class QueueRow:
     name: str
     is_paused: bool
     is_draining: bool
-    window_size: int | None
+    prefetch: int | None
     paused_at: datetime | None
     paused_by: str | None
     paused_reason: str | None
@@ -61,7 +61,7 @@ def list_paused_queues(session: Session) -> list[str]:
 def list_decisions(session: Session) -> Mapping[str, QueueRow]:
     """What was decided about queues, by name, at most 200."""
     chosen = select(
-        Queue.name, Queue.is_paused, Queue.is_draining, Queue.window_size, Queue.paused_at,
+        Queue.name, Queue.is_paused, Queue.is_draining, Queue.prefetch, Queue.paused_at,
         Queue.paused_by, Queue.paused_reason,
     )  # fmt: skip
     rows = session.execute(chosen.order_by(Queue.name).limit(_MOST))

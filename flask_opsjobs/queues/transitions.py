@@ -23,7 +23,7 @@ class QueueForDecision:
     name: str
     is_paused: bool
     is_draining: bool
-    window_size: int | None
+    prefetch: int | None
     paused_at: datetime | None
     paused_by: str | None
 
@@ -69,9 +69,9 @@ def resume(connection: Connection, names: Collection[str]) -> None:
     connection.execute(sql.load("resume_queues"), {"names": list(names)})
 
 
-def set_window(connection: Connection, names: Collection[str], window: int | None) -> None:
+def set_prefetch(connection: Connection, names: Collection[str], prefetch: int | None) -> None:
     """Let so many jobs of each lie in Redis; None leaves it to the number and speed of live workers."""
-    connection.execute(sql.load("set_windows"), {"names": list(names), "window": window})
+    connection.execute(sql.load("set_prefetch"), {"names": list(names), "prefetch": prefetch})
 
 
 def _hold(

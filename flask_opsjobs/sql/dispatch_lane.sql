@@ -1,24 +1,24 @@
--- Takes the best due jobs of one lane, as many as the window of its queue allows, and marks them `queued`; of a
+-- Takes the best due jobs of one lane, as many as the prefetch of its queue allows, and marks them `queued`; of a
 -- limited lane only a weight of %(room)s in all, in order, passing by those above %(most)s, which can never start.
 -- Returns how much room there was, and beside it each job taken, with what its delivery must carry; one row without a
 -- job when none was. The caller commits, synchronously, and only then pushes: a number that a delivery bears must never
 -- be issued again, not even after a crash.
--- SKIP LOCKED: another dispatcher, or an operator, works on that row. Two dispatchers may overfill a window; harmless.
--- Run by the hook after a host's commit, by a worker's recorder after a flush (only below half), by the loop.
+-- SKIP LOCKED: another dispatcher, or an operator, works on that row. Two dispatchers may overfill a prefetch;
+-- harmless. Run by the hook after a host's commit, by a worker's recorder after a flush (only below half), by the loop.
 -- Indexes: jobs_due, jobs_queued, workers_alive.
-WITH window_size AS MATERIALIZED (
+WITH prefetch AS MATERIALIZED (
     SELECT CASE WHEN coalesce(q.is_paused, false) THEN 0
-        ELSE coalesce(q.window_size, %(window)s::int, greatest(2, (
+        ELSE coalesce(q.prefetch, %(prefetch)s::int, greatest(2, (
             SELECT sum(greatest(2, least(1000, ceil(1.0 / greatest(coalesce(e.run_seconds, 1), 0.001)))))
             FROM {listeners.sql} AS e WHERE %(queue)s = ANY (e.queues)))) END AS size
     FROM (SELECT 1) AS one LEFT JOIN opsjobs.queues q ON q.name = %(queue)s
 ), in_redis AS MATERIALIZED (
     SELECT count(*) AS n FROM (
         SELECT 1 FROM opsjobs.jobs
-        WHERE queue = %(queue)s AND state = 'queued' LIMIT (SELECT size FROM window_size)) AS seen
+        WHERE queue = %(queue)s AND state = 'queued' LIMIT (SELECT size FROM prefetch)) AS seen
 ), room AS MATERIALIZED (
     SELECT CASE WHEN %(refill)s AND n * 2 > size THEN 0 ELSE greatest(0, size - n) END AS free
-    FROM window_size, in_redis
+    FROM prefetch, in_redis
 ), picked AS MATERIALIZED (
     SELECT id, priority, due_at, weight FROM opsjobs.jobs
     WHERE lane = %(lane)s AND state = 'available' AND origin = 'opsjobs'

@@ -4,7 +4,7 @@
 -- moment ago still names its queues: listeners.sql says who listens, this says which queues there are.
 -- Run by actions, for a plan and again under the lock. Indexes: queues_pkey, jobs_by_queue, workers_alive.
 SELECT n.name, coalesce(q.is_paused, false) AS is_paused, coalesce(q.is_draining, false) AS is_draining,
-    q.window_size, q.paused_at, q.paused_by
+    q.prefetch, q.paused_at, q.paused_by
 FROM unnest(%(names)s::text[]) AS n(name)
 LEFT JOIN opsjobs.queues q ON q.name = n.name
 WHERE q.name IS NOT NULL OR n.name = ANY (%(declared)s::text[])

@@ -16,7 +16,7 @@ from ..actions.job_changes import merge_notes
 from ..actions.on_limiters import split_target
 from ..actions.shapes import Change, Plan, Preview, Receipt, Skip
 
-_PHRASES = {"job.run_again": "Run {} again", "queue.set_window": "Set the window of {}",
+_PHRASES = {"job.run_again": "Run {} again", "queue.set_prefetch": "Set the prefetch of {}",
             "limiter.cooldown": "Cool {} down", "limiter.clear": "Clear the cooldown of {}"}  # fmt: skip
 _REFUSALS = {
     "drifted": "something has changed",

@@ -18,7 +18,7 @@ _PLACES: Mapping[str, tuple[str, str, str]] = {
     "queue_paused": ("queue", "Its queue", "queues.view"),
     "queue_draining": ("queue", "Its queue", "queues.view"),
     "no_live_worker": ("queue", "Its queue", "queues.view"),
-    "window_full": ("queue", "Its window", "queues.view"),
+    "prefetch_full": ("queue", "Its prefetch", "queues.view"),
     **dict.fromkeys(
         ("limit_cooldown", "limit_tokens", "limit_concurrency", "limit_weight", "limit_behind"),
         ("limiter", "Its limiter", "limiters.view"),
@@ -42,13 +42,13 @@ class ReasonView:
 
 
 def show(why: Explanation | None, job: JobInFull, *, names_partition: bool) -> list[ReasonView]:
-    """The reasons as the panel draws them. A window needs a number, so that button stands on the queue's page.
+    """The reasons as the panel draws them. A prefetch needs a number, so that button stands on the queue's page.
 
     No button leads to a partition that may not be named.
     """
     shown = []
     for reason in why.reasons if why else ():
-        action = None if reason.action in (None, "queue.set_window") else ACTIONS[reason.action]
+        action = None if reason.action in (None, "queue.set_prefetch") else ACTIONS[reason.action]
         if action is not None and action.domain == "limiter" and not names_partition:
             action = None if split_target(reason.target or "")[1] else action
         url = None if action is None else _url(action, reason, job)

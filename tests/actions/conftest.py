@@ -43,7 +43,7 @@ def reach(bench: Bench, record_job: Callable[..., int]) -> Reach:
             )
         if state in ("available", "deferred"):
             return job_id
-        bench.dispatch(options.get("queue", "default"), window=100_000)
+        bench.dispatch(options.get("queue", "default"), prefetch=100_000)
         if state == "queued":
             return job_id
         bench.claim(job_id)
@@ -61,7 +61,7 @@ def exhausted(bench: Bench, record_job: Callable[..., int]) -> Callable[..., int
 
     def fail(**options: Any) -> int:
         job_id = record_job(**{"max_attempts": 1, "deadline": timedelta(days=1), **options})
-        bench.dispatch(window=100_000)
+        bench.dispatch(prefetch=100_000)
         bench.claim(job_id)
         bench.record(job_id, 1, Outcome(kind="raised", error="Boom"))
         return job_id

@@ -67,7 +67,7 @@ def test_retry_makes_one_more_attempt_possible_and_keeps_the_history(
     assert (job["attempt"], job["max_attempts"], job["state"]) == (1, 2, "available")
     assert (job["ended_at"], job["ended_by"], job["ended_reason"]) == (None, None, None)
     assert job["deadline_at"] is not None
-    bench.dispatch(window=10)
+    bench.dispatch(prefetch=10)
     bench.claim(job_id, 2)
     bench.record(job_id, 2, Outcome(kind="returned"))
     job = bench.job(job_id)
@@ -103,11 +103,11 @@ def test_a_refused_delivery_does_not_count_after_a_retry(
 ) -> None:
     job_id = record_job()
     for number in (1, 2, 3):
-        bench.dispatch(window=10)
+        bench.dispatch(prefetch=10)
         endings.refuse(bench.connection, [(job_id, number)], read_clock(bench.connection))
     assert bench.job(job_id)["ended_by"] == "refused"
     operator.retry(job_id, **WHY)
-    bench.dispatch(window=10)
+    bench.dispatch(prefetch=10)
     endings.refuse(bench.connection, [(job_id, 4)], read_clock(bench.connection))
     assert bench.job(job_id)["state"] == "available"
 
@@ -222,7 +222,7 @@ def test_retried_jobs_are_not_met_by_their_old_delivery(
     operator.cancel(job_id, **WHY)
     operator.retry(job_id, **WHY)
     assert "not_queued" in str(bench.claim(job_id, 1))
-    bench.dispatch(window=10)
+    bench.dispatch(prefetch=10)
     assert "dispatched_again" in str(bench.claim(job_id, 1))
 
 

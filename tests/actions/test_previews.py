@@ -259,7 +259,7 @@ def test_the_same_state_by_another_attempt_is_a_drift(
 ) -> None:
     job_id, preview = retry
     operator.retry(job_id, actor="ben", reason=REASON)
-    bench.dispatch(window=10)
+    bench.dispatch(prefetch=10)
     bench.claim(job_id, 2)
     bench.record(job_id, 2, Outcome(kind="raised", error="Boom"))
     assert bench.job(job_id)["state"] == "failed"
@@ -403,14 +403,14 @@ def test_a_hundred_jobs_pass_in_one_plan_and_one_event(
         ("job.retry", ["job/1 "], None),
         ("job.retry", ["job/١"], None),
         ("job.retry", [7], None),
-        ("job.retry", ["job/1"], {"window": 3}),
+        ("job.retry", ["job/1"], {"prefetch": 3}),
         ("queue.pause", ["queue/"], None),
         ("queue.pause", ["queue/a\0b"], None),
-        ("queue.set_window", ["queue/default"], None),
-        ("queue.set_window", ["queue/default"], {"window": 0}),
-        ("queue.set_window", ["queue/default"], {"window": True}),
-        ("queue.set_window", ["queue/default"], {"window": 10**9}),
-        ("queue.set_window", ["queue/default"], {"window": "many"}),
+        ("queue.set_prefetch", ["queue/default"], None),
+        ("queue.set_prefetch", ["queue/default"], {"prefetch": 0}),
+        ("queue.set_prefetch", ["queue/default"], {"prefetch": True}),
+        ("queue.set_prefetch", ["queue/default"], {"prefetch": 10**9}),
+        ("queue.set_prefetch", ["queue/default"], {"prefetch": "many"}),
     ],
 )
 def test_nonsense_is_refused_before_anything_is_looked_at(

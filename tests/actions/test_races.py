@@ -132,7 +132,7 @@ def test_an_end_against_the_dispatch(
     job_id = reach("available")
     dispatcher = make_bench()
     preview = operator.preview("job.cancel", [f"job/{job_id}"], actor="anna", via="page")
-    receipt, dispatched = race(execute(operator, preview), lambda: dispatcher.dispatch(window=9))
+    receipt, dispatched = race(execute(operator, preview), lambda: dispatcher.dispatch(prefetch=9))
     job = bench.job(job_id)
     if receipt.is_done:
         assert job["state"] == "canceled"

@@ -46,7 +46,7 @@ def fail(bench: Bench, record_job: Any) -> Callable[..., int]:
 
     def fail(task: Task, **options: Any) -> int:
         job_id: int = record_job(task, **options)
-        bench.dispatch(window=1000)
+        bench.dispatch(prefetch=1000)
         bench.claim(job_id)
         bench.record(job_id, 1, Outcome(kind="raised", error="Boom"))
         return job_id
@@ -71,7 +71,7 @@ def test_a_retried_job_guards_its_call_again(
     again = task.enqueue()
     assert (again.id, again.conflict) == (job_id, True)
     db.session.rollback()
-    bench.dispatch(window=9)
+    bench.dispatch(prefetch=9)
     bench.claim(job_id, 2)
     bench.record(job_id, 2, Outcome(kind="returned"))
     assert unique_locks(bench) == []

@@ -27,8 +27,8 @@ PAUSED = Decision(
     request_id="01JDC8",
     preview_id=7,
     previewed_at=datetime(2026, 11, 24, 2, 13, 11, tzinfo=UTC),
-    before={"is_paused": False, "window": 40},
-    after={"is_paused": True, "window": 40},
+    before={"is_paused": False, "prefetch": 40},
+    after={"is_paused": True, "prefetch": 40},
 )
 
 

@@ -35,7 +35,7 @@ app = create_app()
 operator = Operator(app.extensions["opsjobs"])
 for number in range(20):
     receipt = operator.run(
-        "queue.set_window", ["queue/default"], params={"window": number % 7 + 2}, actor="anna",
+        "queue.set_prefetch", ["queue/default"], params={"prefetch": number % 7 + 2}, actor="anna",
         reason="a deploy that rolls", authorize=False,
     )
     assert receipt.audit_sequence, receipt
@@ -106,7 +106,7 @@ def test_an_untouched_chain_is_intact_to_its_head(
         ("request_id", "'x'"),
         ("preview_id", "preview_id + 1"),
         ("previewed_at", "NULL"),
-        ("before", '\'{"is_paused": true, "window": 40}\''),
+        ("before", '\'{"is_paused": true, "prefetch": 40}\''),
         ("after", "NULL"),
         ("key_id", "'0000000000000000'"),
     ],

@@ -259,7 +259,7 @@ def test_the_same_without_javascript(page: Any, live_url: str, running: Site) ->
     page.wait_for_selector("#dialog-page[data-done]")
     assert running.state("nobody listens") == "canceled"
     page.goto("/ops/jobs/queues/default")
-    page.fill("#window", "9")
-    page.click("button:text('Set window…')")
-    assert page.inner_text("h1") == "Set the window of queue default"
+    page.fill("#prefetch", "9")
+    page.click("button:text('Set prefetch…')")
+    assert page.inner_text("h1") == "Set the prefetch of queue default"
     context.close()

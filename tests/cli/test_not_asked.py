@@ -44,7 +44,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "queue drain": ("mail", *REASON),
     "queue pause": ("mail", *REASON),
     "queue resume": ("mail", *REASON),
-    "queue set-window": ("mail", "5", *REASON),
+    "queue set-prefetch": ("mail", "5", *REASON),
     "retain": (),
     "run": (),
     "up": (),

@@ -35,17 +35,17 @@ def test_a_queue_is_paused_drained_and_resumed(bench: Bench, call: Any) -> None:
     assert {row["via"] for row in found} == {"cli"}
 
 
-def test_a_window_is_a_number_or_auto(bench: Bench, call: Any) -> None:
-    assert "window: automatic → 40" in call("set-window", "default", "40", *REASON).output
-    assert bench.row("SELECT window_size FROM opsjobs.queues")["window_size"] == 40
-    done = call("set-window", "default", "auto", *REASON)
-    assert "Set the window of queue default: done" in done.output
-    assert bench.row("SELECT window_size FROM opsjobs.queues")["window_size"] is None
+def test_a_prefetch_is_a_number_or_auto(bench: Bench, call: Any) -> None:
+    assert "prefetch: automatic → 40" in call("set-prefetch", "default", "40", *REASON).output
+    assert bench.row("SELECT prefetch FROM opsjobs.queues")["prefetch"] == 40
+    done = call("set-prefetch", "default", "auto", *REASON)
+    assert "Set the prefetch of queue default: done" in done.output
+    assert bench.row("SELECT prefetch FROM opsjobs.queues")["prefetch"] is None
 
 
-@pytest.mark.parametrize("window", ["0", "none", "-1", "2.5", "99999999"])
-def test_no_other_word_is_a_window(bench: Bench, call: Any, window: str) -> None:
-    asked = call("set-window", *REASON, "--", "default", window)
+@pytest.mark.parametrize("prefetch", ["0", "none", "-1", "2.5", "99999999"])
+def test_no_other_word_is_a_prefetch(bench: Bench, call: Any, prefetch: str) -> None:
+    asked = call("set-prefetch", *REASON, "--", "default", prefetch)
     assert (asked.exit_code, "from 1 to 1,000,000, or auto" in asked.output) == (2, True)
     assert bench.rows("SELECT 1 FROM opsjobs.queues") == []
 

@@ -34,7 +34,7 @@ BLOCKED = (
 
 def start(bench: Bench, job_id: int) -> None:
     """Hand a job out and claim it."""
-    bench.dispatch(window=100)
+    bench.dispatch(prefetch=100)
     bench.claim(job_id, bench.job(job_id)["dispatch_no"])
     assert bench.job(job_id)["state"] == "started"
 

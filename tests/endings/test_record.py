@@ -20,7 +20,7 @@ RecordJob = Callable[..., int]
 
 def start(bench: Bench, record_job: RecordJob, **options: object) -> int:
     job_id = record_job(**options)
-    bench.dispatch(window=100_000)
+    bench.dispatch(prefetch=100_000)
     bench.claim(job_id)
     return job_id
 

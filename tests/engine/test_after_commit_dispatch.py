@@ -1,4 +1,4 @@
-"""From the host's commit to the worker: nothing is lost in between, and a worker refills its own window."""
+"""From the host's commit to the worker: nothing is lost in between, and a worker refills its own prefetch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_claim_against_commit(site: Any, children: Children, kind: tuple[str, ..
     assert rows("SELECT counts FROM opsjobs.workers") == [({},)]
 
 
-def test_a_job_is_inserted_as_queued_when_the_window_has_room(
+def test_a_job_is_inserted_as_queued_when_the_prefetch_has_room(
     site: Any, redis_client: Redis
 ) -> None:
     first = enqueue(add, a=1, b=1)
@@ -98,13 +98,13 @@ def test_a_job_inserted_as_queued_while_redis_is_away_waits_for_it(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_window_is_refilled_by_the_flush(
+def test_the_prefetch_is_refilled_by_the_flush(
     site: Any, children: Children, kind: tuple[str, ...]
 ) -> None:
-    """Pitfall: a window refilled by a poll of a second runs window jobs a second. Here no loop runs at all."""
+    """Pitfall: a prefetch that is refilled once a second runs so many jobs a second. Here no loop runs at all."""
     add.enqueue_many({"a": number, "b": 0} for number in range(50))
     host_db.session.commit()
-    children.flask("opsjobs", "worker", *kind, OPSJOBS_WINDOW=2)
+    children.flask("opsjobs", "worker", *kind, OPSJOBS_PREFETCH=2)
     wait_until(lambda: all_finished(50), 30)
 
 

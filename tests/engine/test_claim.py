@@ -38,7 +38,7 @@ def test_two_deliveries_of_one_job_are_performed_once(
     one, two = make_bench(), make_bench()
     for _ in range(20):
         job_id = record_job()
-        one.dispatch(window=1000)
+        one.dispatch(prefetch=1000)
         answers = race(
             lambda job_id=job_id: one.claim(job_id), lambda job_id=job_id: two.claim(job_id)
         )
@@ -64,7 +64,7 @@ def test_claim_against_recall(make_bench: MakeBench, record_job: RecordJob) -> N
     one, two = make_bench(), make_bench()
     for _ in range(20):
         job_id = record_job()
-        one.dispatch(window=1000)
+        one.dispatch(prefetch=1000)
         claimed, recalled = race(
             lambda job_id=job_id: one.claim(job_id),
             lambda job_id=job_id: recall(two.connection, [(job_id, 1)]),
@@ -131,7 +131,7 @@ def test_a_late_finish_races_the_rescue(make_bench: MakeBench, record_job: Recor
     one, two = make_bench(), make_bench()
     for _ in range(20):
         job_id = record_job()
-        one.dispatch(window=1000)
+        one.dispatch(prefetch=1000)
         one.claim(job_id)
         now = read_clock(one.connection)
         finished, rescued = race(

@@ -30,7 +30,7 @@ RecordJob = Callable[..., int]
 
 
 def start(bench: Bench, job_id: int) -> Claimed:
-    bench.dispatch(window=1000)
+    bench.dispatch(prefetch=1000)
     claimed = bench.claim(job_id)
     assert isinstance(claimed, Claimed)
     return claimed

@@ -1,4 +1,4 @@
-"""Dispatch: windows and priorities hold, rows are committed before their delivery exists."""
+"""Dispatch: prefetch and priorities hold, rows are committed before their delivery exists."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def test_the_delivery_carries_no_argument(
     assert stored[b"result_ttl"] == b"0"
 
 
-def test_the_window_bounds_what_lies_in_redis(
+def test_the_prefetch_bounds_what_lies_in_redis(
     bench: Bench, record_job: RecordJob, redis_client: Redis
 ) -> None:
     for _ in range(5):
         record_job()
-    assert bench.dispatch(window=3) == 3
-    assert bench.dispatch(window=3) == 0
+    assert bench.dispatch(prefetch=3) == 3
+    assert bench.dispatch(prefetch=3) == 0
     assert len(in_redis(redis_client)) == 3
 
 
@@ -58,8 +58,8 @@ def test_priority_holds_and_0_goes_to_the_front(
     bench: Bench, record_job: RecordJob, redis_client: Redis
 ) -> None:
     low, high, urgent = record_job(priority=9), record_job(priority=1), record_job(priority=0)
-    bench.dispatch(window=1)
-    bench.dispatch(window=3)
+    bench.dispatch(prefetch=1)
+    bench.dispatch(prefetch=3)
     assert in_redis(redis_client) == [rq_id(urgent, 1), rq_id(high, 1), rq_id(low, 1)]
 
 
@@ -70,7 +70,7 @@ def test_each_lane_is_found_although_another_is_full(
         record_job(queue="busy")
     other = record_job(queue="quiet")
     now = read_clock(bench.connection)
-    # No worker listens to either: the smallest window, two each.
+    # No worker listens to either: the smallest prefetch, two each.
     assert dispatch_due(bench.connection, host.broker, host.settings, now) == 3
     assert in_redis(redis_client, "quiet") == [rq_id(other, 1)]
 
@@ -80,7 +80,7 @@ def test_two_dispatchers_dispatch_each_job_once(
 ) -> None:
     jobs = {record_job() for _ in range(40)}
     one, two = make_bench(), make_bench()
-    answers = race(lambda: one.dispatch(window=1000), lambda: two.dispatch(window=1000))
+    answers = race(lambda: one.dispatch(prefetch=1000), lambda: two.dispatch(prefetch=1000))
     assert sum(answers) == 40
     deliveries = [parse(text) for text in in_redis(redis_client)]
     assert len(deliveries) == 40
@@ -166,19 +166,19 @@ def test_a_paused_queue_dispatches_nothing(bench: Bench, record_job: RecordJob) 
     assert bench.dispatch() == 0
 
 
-def test_a_window_that_an_operator_set_wins_over_the_hosts(
+def test_a_prefetch_that_an_operator_set_wins_over_the_hosts(
     bench: Bench, record_job: RecordJob
 ) -> None:
     for _ in range(3):
         record_job()
     # Written directly: no operator's action is needed here.
     bench.connection.execute(
-        "INSERT INTO opsjobs.queues (name, window_size, created_at) VALUES ('default', 1, clock_timestamp())"
+        "INSERT INTO opsjobs.queues (name, prefetch, created_at) VALUES ('default', 1, clock_timestamp())"
     )
-    assert bench.dispatch(window=3) == 1
+    assert bench.dispatch(prefetch=3) == 1
 
 
-def test_the_window_grows_with_workers_and_with_short_jobs(
+def test_the_prefetch_grows_with_workers_and_with_short_jobs(
     bench: Bench, record_job: RecordJob
 ) -> None:
     for _ in range(60):
@@ -189,7 +189,7 @@ def test_the_window_grows_with_workers_and_with_short_jobs(
     assert bench.dispatch() == 48
 
 
-def test_the_refill_waits_until_the_window_is_below_half(
+def test_the_refill_waits_until_the_prefetch_is_below_half(
     bench: Bench, record_job: RecordJob, host
 ) -> None:
     from dataclasses import replace
@@ -197,8 +197,8 @@ def test_the_refill_waits_until_the_window_is_below_half(
     from flask_opsjobs.engine.dispatch import Dispatcher
 
     jobs = [record_job() for _ in range(20)]
-    bench.dispatch(window=8)
-    dispatcher = Dispatcher(bench.connection, host.broker, replace(host.settings, window=8))
+    bench.dispatch(prefetch=8)
+    dispatcher = Dispatcher(bench.connection, host.broker, replace(host.settings, prefetch=8))
     now = read_clock(bench.connection)
     for job_id in jobs[:3]:
         bench.claim(job_id)

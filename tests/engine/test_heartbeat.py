@@ -73,7 +73,7 @@ def test_heartbeats_that_race_claims_and_ends_find_nothing_lost(
     """The main thread claims while the recorder, one thread, writes outcomes and heartbeats."""
     heartbeat = Heartbeat(bench.worker_id, 0)
     jobs = [record_job() for _ in range(40)]
-    bench.dispatch(window=1000)
+    bench.dispatch(prefetch=1000)
     ended: list[int] = []
     woken: list[str] = []
     claimed: list[int] = []

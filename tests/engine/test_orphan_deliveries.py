@@ -101,7 +101,7 @@ def test_what_rq_runs_and_what_expires_is_left_alone(
     bench: Bench, record_job: RecordJob, walk: Walk, redis_client: Redis
 ) -> None:
     running, expiring = record_job(), record_job()
-    bench.dispatch(window=5)
+    bench.dispatch(prefetch=5)
     bench.rows("DELETE FROM opsjobs.jobs RETURNING id")
     redis_client.expire(RQJob.key_for(rq_id(expiring, 1)), 60)
     job = RQJob(id=rq_id(running, 1), connection=redis_client)
@@ -151,7 +151,7 @@ def test_removal_leaves_no_trace_of_a_rescued_delivery(
 ) -> None:
     """Pitfall: a rescue removes the delivery too, or RQ later calls it abandoned."""
     one, other = record_job(), record_job()
-    bench.dispatch(window=5)
+    bench.dispatch(prefetch=5)
     for job_id in (one, other):
         job = RQJob(id=rq_id(job_id, 1), connection=redis_client)
         job.origin = "default"

@@ -86,11 +86,11 @@ def test_after_a_flush_everything_is_dispatched_again(
     bench: Bench, record_job: RecordJob, recaller: Recaller, redis_client: Redis
 ) -> None:
     jobs = [record_job() for _ in range(5)]
-    bench.dispatch(window=10)
+    bench.dispatch(prefetch=10)
     redis_client.flushall()
     recaller.passes(6)
     assert len(recaller.passes(6).recalled) == 5
-    assert bench.dispatch(window=10) == 5
+    assert bench.dispatch(prefetch=10) == 5
     assert {bench.job(job_id)["dispatch_no"] for job_id in jobs} == {2}
     waiting = redis_client.lrange(queue_of(redis_client).key, 0, -1)
     assert sorted(waiting) == sorted(rq_id(job_id, 2).encode() for job_id in jobs)
@@ -299,7 +299,7 @@ def test_two_recallers_take_each_job_back_once(
 ) -> None:
     one, two = make_bench(), make_bench()
     jobs = [record_job() for _ in range(30)]
-    one.dispatch(window=100)
+    one.dispatch(prefetch=100)
     redis_client.flushall()
     recallers = [Recaller(one), Recaller(two)]
     for recaller in recallers:
@@ -332,7 +332,7 @@ def test_recall_against_claim_one_of_them_wins(
 ) -> None:
     worker, other = make_bench(), make_bench()
     jobs = [record_job() for _ in range(10)]
-    worker.dispatch(window=100)
+    worker.dispatch(prefetch=100)
     redis_client.flushall()
     recaller = Recaller(other)
     recaller.passes(10)
@@ -372,7 +372,7 @@ def test_more_jobs_than_a_pass_reads_are_met_in_turns(
 ) -> None:
     monkeypatch.setattr("flask_opsjobs.engine.recall._MOST_ROWS", 2)
     jobs = [record_job() for _ in range(5)]
-    bench.dispatch(window=10)
+    bench.dispatch(prefetch=10)
     redis_client.flushall()
     taken: set[int] = set()
     for _ in range(8):
@@ -386,7 +386,7 @@ def test_a_pass_takes_the_same_number_of_commands_whatever_the_number_of_jobs(
 ) -> None:
     for _ in range(count):
         record_job()
-    bench.dispatch(window=100)
+    bench.dispatch(prefetch=100)
     recaller.passes(10)
     before = redis_client.info("stats")["total_commands_processed"]
     recaller.passes(10)

@@ -170,16 +170,16 @@ def test_a_place_to_look_is_linked_for_those_who_may_go_there(
     assert found.select("a") == []
 
 
-def test_a_full_window_links_to_where_a_number_can_be_given(
+def test_a_full_prefetch_links_to_where_a_number_can_be_given(
     client: FlaskClient, bench: Bench, record_job: RecordJob
 ) -> None:
     _, job_id = record_job(), record_job()
-    bench.dispatch(window=1)
-    Operator(bench.host).set_window("default", 1, actor="ops-demo", reason="a narrow window")
+    bench.dispatch(prefetch=1)
+    Operator(bench.host).set_prefetch("default", 1, actor="ops-demo", reason="a low prefetch")
     found = panel(client, bench, job_id)
     assert found is not None
     assert found.select("button") == []
-    assert found.select_one("a").text == "Its window"
+    assert found.select_one("a").text == "Its prefetch"
 
 
 def test_a_job_about_to_run_says_so_and_what_was_checked(

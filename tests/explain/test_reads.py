@@ -181,7 +181,7 @@ def test_a_delivery_is_seen_wherever_it_stands(
     bench: Bench, record_job: RecordJob, redis_client: Redis
 ) -> None:
     first, second = record_job(), record_job()
-    bench.dispatch(window=5)
+    bench.dispatch(prefetch=5)
     queue = bench.host.broker.queue("default")
     now = bench.row("SELECT now() AS now")["now"]
 

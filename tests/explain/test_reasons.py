@@ -193,9 +193,9 @@ def workers_busy(scene: Scene) -> Explanation:
     return scene.look(waiting)
 
 
-def window_full(scene: Scene) -> Explanation:
+def prefetch_full(scene: Scene) -> Explanation:
     _, waiting = scene.record(), scene.record()
-    scene.operator.set_window("default", 1, **WHY)
+    scene.operator.set_prefetch("default", 1, **WHY)
     assert scene.bench.dispatch() == 1
     return scene.look(waiting)
 
@@ -305,7 +305,7 @@ MAKERS = (
     loop_silent,
     loop_failing,
     workers_busy,
-    window_full,
+    prefetch_full,
 )
 # Tested below: they need a server of their own, and an old schema.
 ELSEWHERE = {"redis_away", "schema_behind"}
@@ -341,7 +341,7 @@ def test_the_action_that_helps_is_legal_now_and_helps(
         return
     assert reason.action in ACTIONS
     assert reason.target is not None
-    params = {"window": 50} if reason.action == "queue.set_window" else None
+    params = {"prefetch": 50} if reason.action == "queue.set_prefetch" else None
     receipt = scene.operator.run(reason.action, [reason.target], params=params, **WHY)
     assert receipt.is_done, receipt
     assert reason.code not in codes(scene.look(found.job_id))
@@ -358,7 +358,7 @@ def test_redis_away_is_said_and_costs_little(
         bench = Bench(app.extensions["opsjobs"])
         ids = [note.enqueue().id, note.enqueue().id]
         app.extensions["sqlalchemy"].session.commit()
-        assert bench.dispatch(window=1) == 1
+        assert bench.dispatch(prefetch=1) == 1
         getattr(own_valkey, how)()
         for job_id in ids:
             began = time.monotonic()
@@ -459,13 +459,13 @@ class TestSeveral:
         assert codes(found) == ["scheduled", "queue_paused", "loop_silent"]
         assert found.says == "3 reasons, the first one decides."
 
-    def test_nobody_listens_and_the_window_is_full(self, scene: Scene) -> None:
+    def test_nobody_listens_and_the_prefetch_is_full(self, scene: Scene) -> None:
         scene.record(queue="mail")
         waiting = scene.record(queue="mail")
-        scene.bench.dispatch("mail", window=1)
-        scene.operator.set_window("mail", 1, **WHY)
+        scene.bench.dispatch("mail", prefetch=1)
+        scene.operator.set_prefetch("mail", 1, **WHY)
         found = scene.look(waiting, "observe")
-        assert codes(found) == ["no_live_worker", "window_full"]
+        assert codes(found) == ["no_live_worker", "prefetch_full"]
         assert found.lacking == ("plain RQ workers are not seen while the observe loop is silent",)
 
     def test_a_busy_worker_dispatches_when_its_job_ends_whatever_the_loop_does(
@@ -521,15 +521,15 @@ class TestSeveral:
         resume(scene.redis)
         assert codes(scene.look(job_id)) == ["no_live_worker"]
 
-    def test_a_full_window_of_which_redis_has_lost_a_part(self, scene: Scene) -> None:
+    def test_a_full_prefetch_of_which_redis_has_lost_a_part(self, scene: Scene) -> None:
         *_, waiting = (scene.record() for _ in range(3))
-        assert scene.bench.dispatch(window=2) == 2
-        assert codes(scene.look(waiting, "recall")) == ["window_full"]
+        assert scene.bench.dispatch(prefetch=2) == 2
+        assert codes(scene.look(waiting, "recall")) == ["prefetch_full"]
         scene.redis.lpop(scene.bench.host.broker.queue("default").key)
         found = scene.look(waiting, "recall")
-        assert codes(found) == ["loop_silent", "window_full"]
+        assert codes(found) == ["loop_silent", "prefetch_full"]
         assert found.reasons[0].read["loop"] == "recall"
-        assert codes(scene.look(waiting)) == ["window_full"]
+        assert codes(scene.look(waiting)) == ["prefetch_full"]
 
     def test_a_limiter_that_keeps_its_room_for_a_lost_delivery(self, scene: Scene) -> None:
         _, waiting = (scene.record_limited(concurrency=1) for _ in range(2))
@@ -603,7 +603,7 @@ class TestEvidence:
 
     def test_what_goes_before_a_limited_job_is_counted_in_its_lane(self, scene: Scene) -> None:
         running, *_ = (scene.record() for _ in range(5))
-        scene.bench.dispatch(window=2)
+        scene.bench.dispatch(prefetch=2)
         scene.bench.claim(running)
         reason = scene.look(scene.record_limited(concurrency=1)).reasons[0]
         assert reason.code == "workers_busy"
@@ -682,7 +682,7 @@ class TestEvidence:
 
     def test_how_many_go_before_it(self, scene: Scene) -> None:
         running, queued, also_queued, behind, last = (scene.record() for _ in range(5))
-        scene.bench.dispatch(window=3)
+        scene.bench.dispatch(prefetch=3)
         scene.bench.claim(running)
         # Its worker has taken it out of the list.
         scene.redis.lpop(scene.bench.host.broker.queue("default").key)
@@ -704,7 +704,7 @@ class TestEvidence:
         assert "2 workers live, 1 idle" in found.clear
 
     @pytest.mark.parametrize(("setting", "speed"), [(None, None), (None, 0.1), (7, None)])
-    def test_the_window_is_the_dispatcher_s(
+    def test_the_prefetch_is_the_dispatcher_s(
         self, scene: Scene, setting: int | None, speed: float | None
     ) -> None:
         workers.record_heartbeat(
@@ -718,11 +718,11 @@ class TestEvidence:
             read_clock(scene.bench.connection),
         )
         if setting is not None:
-            scene.operator.set_window("default", setting, **WHY)
+            scene.operator.set_prefetch("default", setting, **WHY)
         ids = [scene.record() for _ in range(12)]
         queued = scene.bench.dispatch()
         (full,) = scene.look(ids[-1], heartbeats=False).reasons
-        assert full.read["window"] == f"{queued} of {queued}"
+        assert full.read["prefetch"] == f"{queued} of {queued}"
 
 
 def test_an_unknown_job_is_an_error_of_ours(app: Flask, opsjobs: OpsJobs) -> None:

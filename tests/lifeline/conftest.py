@@ -17,7 +17,7 @@ def start_job(record_job: Callable[..., int]) -> StartJob:
 
     def start(bench: Bench, **options: object) -> int:
         job_id = record_job(**options)
-        bench.dispatch(window=1000)
+        bench.dispatch(prefetch=1000)
         bench.claim(job_id)
         assert bench.job(job_id)["state"] == "started"
         return job_id

@@ -75,7 +75,7 @@ def test_at_rest_nothing_is_missing(
     record_job(delay=60)
     record_job(queue="mail")
     record_job()
-    bench.dispatch(window=1_000)
+    bench.dispatch(prefetch=1_000)
     found = keeper.look_twice()
     assert [check for check in found.values() if not check.is_balanced] == []
     check = found["default"]
@@ -129,7 +129,7 @@ def test_a_flushed_redis_shows_until_the_jobs_are_recalled(
 ) -> None:
     record_job()
     record_job()
-    bench.dispatch(window=1_000)
+    bench.dispatch(prefetch=1_000)
     assert keeper.look_twice()["default"].queued_nowhere == 0
     redis_client.flushdb()
     # One look is not believed: a delivery may be on its way between two of Redis' structures.

@@ -48,7 +48,7 @@ def _answers(bench: Bench, host: Host, job_id: int, now: datetime, get: Any) -> 
         "queue": "1 worker listening" in page.text,
         "why": "no_live_worker" not in why,
     }
-    # The window is a second of work of those who listen, which for this worker are a hundred jobs; else it is two.
+    # The prefetch is a second of work of those who listen, which for this worker are a hundred jobs; else it is two.
     return answers | {"dispatch": bench.dispatch() == 3}
 
 

@@ -118,7 +118,7 @@ REPAIR: list[str] = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/audit.md").rea
 def decide(bench: Bench) -> None:
     """The first row of the audit."""
     why = {"actor": "anna", "reason": "because it is a test"}
-    assert Operator(bench.host).set_window("default", 1000, **why).audit_sequence == 1
+    assert Operator(bench.host).set_prefetch("default", 1000, **why).audit_sequence == 1
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_two_that_find_the_audit_written_again_append_what_waits_once(
         return act
 
     assert race(append(bench.connection), append(other.connection)) == [None, None]
-    assert [event["action"] for event in events(bench)] == ["queue.set_window", "job.rescue"]
+    assert [event["action"] for event in events(bench)] == ["queue.set_prefetch", "job.rescue"]
 
 
 def test_a_watcher_that_is_killed_leaves_what_waits(
@@ -199,7 +199,7 @@ def test_a_watcher_that_is_killed_leaves_what_waits(
     wait_until(lambda: bench.row(held)["n"] == 0)
     assert len(events(bench)) == 1
     watcher.passes()
-    assert [event["action"] for event in events(bench)] == ["queue.set_window", "job.rescue"]
+    assert [event["action"] for event in events(bench)] == ["queue.set_prefetch", "job.rescue"]
 
 
 def test_the_loop_tells_the_log_the_head_once_it_is_committed(

@@ -60,8 +60,8 @@ def test_dispatch_takes_what_the_tokens_allow(
     task = limited(rate=2, per=60)
     for _ in range(5):
         commit(task)
-    assert bench.dispatch(lane(), window=100) == 2
-    assert bench.dispatch(lane(), window=100) == 0, "what is queued counts"
+    assert bench.dispatch(lane(), prefetch=100) == 2
+    assert bench.dispatch(lane(), prefetch=100) == 0, "what is queued counts"
 
 
 def test_a_claim_takes_a_token_and_a_lease(bench: Bench, limited: Limited, commit: Commit) -> None:
@@ -97,12 +97,12 @@ def test_a_full_concurrency_holds_until_an_end(
 ) -> None:
     task = limited(concurrency=1)
     one, two = commit(task), commit(task)
-    assert bench.dispatch(lane(), window=100) == 1
+    assert bench.dispatch(lane(), prefetch=100) == 1
     bench.claim(one)
-    assert bench.dispatch(lane(), window=100) == 0
+    assert bench.dispatch(lane(), prefetch=100) == 0
     bench.record(one, 1, RETURNED)
     assert leases(bench) == []
-    assert bench.dispatch(lane(), window=100) == 1
+    assert bench.dispatch(lane(), prefetch=100) == 1
     assert isinstance(bench.claim(two), Claimed)
 
 
@@ -112,11 +112,11 @@ def test_the_claim_keeps_the_order_of_weights(
     task = limited(concurrency=4, weight="size")
     heavy, light = commit(task, size=3), commit(task, size=2)
     last = commit(task, size=1)
-    assert bench.dispatch(lane(), window=100) == 1, "the second does not fit, nobody overtakes it"
+    assert bench.dispatch(lane(), prefetch=100) == 1, "the second does not fit, nobody overtakes it"
     bench.claim(heavy)
-    assert bench.dispatch(lane(), window=100) == 0
+    assert bench.dispatch(lane(), prefetch=100) == 0
     bench.record(heavy, 1, RETURNED)
-    assert bench.dispatch(lane(), window=100) == 2
+    assert bench.dispatch(lane(), prefetch=100) == 2
     assert {bench.job(job_id)["state"] for job_id in (light, last)} == {"queued"}
 
 
@@ -127,7 +127,7 @@ def test_a_job_too_heavy_for_a_new_declaration_lets_others_pass(
     heavy, light = commit(task, size=9), commit(task, size=1)
     host.tasks.clear()
     limited(concurrency=2, weight="size")
-    assert bench.dispatch(lane(), window=100) == 1
+    assert bench.dispatch(lane(), prefetch=100) == 1
     assert (bench.job(heavy)["state"], bench.job(light)["state"]) == ("available", "queued")
 
 

@@ -64,7 +64,7 @@ def test_a_limited_job_is_never_inserted_as_queued(
 def test_a_place_given_back_is_dispatched_at_once(
     bench: Bench, limited: Limited, commit: Commit, host: Host
 ) -> None:
-    """By the flush that freed it, also while the window is more than half full: no loop is waited for."""
+    """By the flush that freed it, also while the prefetch is more than half full: no loop is waited for."""
     task = limited(concurrency=1)
     first, second = commit(task), commit(task)
     bench.dispatch_all()
@@ -114,10 +114,10 @@ def test_what_lies_in_redis_for_nobody_keeps_no_place_from_another_queue(
 def test_many_partitions_with_one_job_each_are_dispatched_by_flushes(
     bench: Bench, limited: Limited, commit: Commit, host: Host
 ) -> None:
-    """Pitfall: a window refilled by a one-second poll runs a window of jobs a second."""
+    """Pitfall: a prefetch that is refilled once a second runs so many jobs a second."""
     task = limited(concurrency=1)
     ids = [commit(task, account=account) for account in range(5)]
-    assert bench.dispatch_all() == 2, "the window of one worker"
+    assert bench.dispatch_all() == 2, "the prefetch of one worker"
     for job_id in ids[:2]:
         bench.claim(job_id)
     ended = [*bench.record(ids[0], 1, RETURNED), *bench.record(ids[1], 1, RETURNED)]

@@ -79,7 +79,7 @@ def test_a_way_out_gives_the_place_back(
 ) -> None:
     task = limited(concurrency=2)
     job_id, other = commit(task), commit(task)
-    assert bench.dispatch(LANE, window=10) == 2
+    assert bench.dispatch(LANE, prefetch=10) == 2
     bench.claim(job_id)
     OUT[way][1](bench, job_id)
     assert bench.job(job_id)["state"] != "started"
@@ -142,7 +142,7 @@ def test_no_clock_and_nothing_but_an_end_frees_a_place(
 def test_what_waits_holds_no_place(bench: Bench, limited: Limited, commit: Commit) -> None:
     task = limited(concurrency=3)
     ids = [commit(task) for _ in range(3)]
-    assert bench.dispatch(LANE, window=10) == 3
+    assert bench.dispatch(LANE, prefetch=10) == 3
     assert held(bench) == []
     operator = Operator(bench.host)
     operator.cancel(ids[0], **WHY)
@@ -165,7 +165,7 @@ def test_a_retry_and_a_run_again_wait_in_the_same_lane(
     rows = bench.rows(f"SELECT {columns} FROM opsjobs.jobs ORDER BY id")
     assert rows[0] == rows[1]
     assert rows[0]["lane"] == LANE
-    assert bench.dispatch(LANE, window=10) == 1, "two tokens are left for one of them"
+    assert bench.dispatch(LANE, prefetch=10) == 1, "two tokens are left for one of them"
 
 
 # --- what was claimed and not called
@@ -191,7 +191,7 @@ def test_a_job_that_is_handed_back_gives_its_tokens_back(
 ) -> None:
     task = limited(rate=1, per=3600, burst=5, concurrency=9, weight="size")
     other, job_id = commit(task, size=2), commit(task, size=3)
-    bench.dispatch(LANE, window=10)
+    bench.dispatch(LANE, prefetch=10)
     bench.claim(other)
     claimed = bench.claim(job_id)
     assert isinstance(claimed, Claimed)
@@ -211,7 +211,7 @@ def test_tokens_that_had_no_room_meanwhile_are_not_given_back(
     """The bucket was full again when another job took a token: with the one given back it would hold too many."""
     task = limited(rate=1, per=1, burst=5, concurrency=9)
     job_id, other = commit(task), commit(task)
-    bench.dispatch(LANE, window=10)
+    bench.dispatch(LANE, prefetch=10)
     claimed = bench.claim(job_id)
     assert isinstance(claimed, Claimed)
     later = claimed.claimed_at + timedelta(seconds=60)
@@ -232,7 +232,7 @@ def test_flushes_that_cross_give_tokens_back_without_a_deadlock(
     accounts = range(12)
     jobs = [(account, commit(task, account=account)) for account in (*accounts, *accounts)]
     for account in accounts:
-        assert one.dispatch(f"default|api|{account}", window=100) == 2
+        assert one.dispatch(f"default|api|{account}", prefetch=100) == 2
     for _, job_id in jobs:
         assert isinstance(one.claim(job_id), Claimed)
     # Jobs are locked in id order: in one flush the partitions rise with it, in the other they fall.

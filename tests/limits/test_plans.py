@@ -62,7 +62,7 @@ _MANY = {
     "with_waiting": False,
 }
 _DISPATCH = {
-    "lane": "default|api|7", "queue": "default", "window": 1_000, "late_seconds": 45, "refill": False,
+    "lane": "default|api|7", "queue": "default", "prefetch": 1_000, "late_seconds": 45, "refill": False,
     "room": 3, "most": 10,
 }  # fmt: skip
 CASES: dict[str, tuple[str, set[str], dict[str, Any]]] = {

@@ -286,7 +286,7 @@ class TestAround:
     def test_an_error_of_postgres_is_over_too_and_shows_no_row(self, bench: Bench) -> None:
         def run(context: Pass) -> str:
             context.connection.execute(
-                "INSERT INTO opsjobs.queues (name, created_at, window_size) VALUES ('secret', now(), 0)"
+                "INSERT INTO opsjobs.queues (name, created_at, prefetch) VALUES ('secret', now(), 0)"
             )
             return IDLE
 

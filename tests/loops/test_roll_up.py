@@ -185,7 +185,7 @@ class TestMinutes:
     ) -> int:
         """A job that ended at `at` by the real arrow, having waited 3 s and run 100 ms; then its times are moved."""
         job_id = record_job(max_attempts=1, **options)
-        bench.dispatch(options.get("queue", "default"), window=1000)
+        bench.dispatch(options.get("queue", "default"), prefetch=1000)
         bench.claim(job_id)
         bench.record(job_id, 1, Outcome(kind))
         bench.connection.execute(

@@ -65,7 +65,7 @@ def test_each_action_in_each_state(bench: Bench, operator: Operator, arrow: Any,
     if was != "open":
         getattr(operator, {"paused": "pause", "draining": "drain"}[was])("default", **WHY)
     before = bench.rows("SELECT * FROM opsjobs.queues")
-    params = {"window": 7} if arrow.name == "set_window" else None
+    params = {"prefetch": 7} if arrow.name == "set_prefetch" else None
     receipt = operator.run(f"queue.{arrow.name}", ["queue/default"], **WHY, params=params)
     if was in arrow.sources:
         assert receipt.is_done
@@ -91,27 +91,27 @@ def test_who_paused_it_and_why_stands_in_its_row(bench: Bench, operator: Operato
 
 
 @pytest.mark.parametrize("value", [50, "50", " 50"])
-def test_a_window_is_set_and_made_automatic_again(
+def test_a_prefetch_is_set_and_made_automatic_again(
     bench: Bench, operator: Operator, value: Any
 ) -> None:
-    params = {"window": value}
-    receipt = operator.run("queue.set_window", ["queue/default"], **WHY, params=params)
-    assert queue(bench)["window_size"] == 50
+    params = {"prefetch": value}
+    receipt = operator.run("queue.set_prefetch", ["queue/default"], **WHY, params=params)
+    assert queue(bench)["prefetch"] == 50
     (change,) = receipt.done[0].changes
     assert (change.before, change.after) == ("automatic", "50")
-    again = operator.run("queue.set_window", ["queue/default"], **WHY, params={"window": 50})
+    again = operator.run("queue.set_prefetch", ["queue/default"], **WHY, params={"prefetch": 50})
     assert again.skipped[0].code == "already"
-    operator.set_window("default", None, **WHY)
-    assert queue(bench)["window_size"] is None
+    operator.set_prefetch("default", None, **WHY)
+    assert queue(bench)["prefetch"] is None
 
 
-def test_a_set_window_is_what_dispatch_allows(
+def test_a_set_prefetch_is_what_dispatch_allows(
     bench: Bench, operator: Operator, record_job: RecordJob
 ) -> None:
     for _ in range(5):
         record_job()
-    operator.set_window("default", 3, **WHY)
-    assert bench.dispatch(window=100) == 3
+    operator.set_prefetch("default", 3, **WHY)
+    assert bench.dispatch(prefetch=100) == 3
 
 
 def test_a_queue_that_nothing_names_is_not_found_and_gets_no_row(
@@ -146,20 +146,20 @@ def test_pause_recalls_what_is_in_redis_and_leaves_what_runs(
     bench: Bench, operator: Operator, record_job: RecordJob, redis_client: Any
 ) -> None:
     running = record_job()
-    bench.dispatch(window=1)
+    bench.dispatch(prefetch=1)
     bench.claim(running)
     for _ in range(5):
         record_job()
-    bench.dispatch(window=3)
+    bench.dispatch(prefetch=3)
     assert (count(bench, "queued"), count(bench, "available")) == (3, 2)
     operator.pause("default", **WHY)
     assert (count(bench, "queued"), count(bench, "available")) == (0, 5)
     assert bench.job(running)["state"] == "started"
     # What the running one left in Redis is its worker's to remove.
     assert in_redis(redis_client) == 1
-    assert bench.dispatch(window=3) == 0
+    assert bench.dispatch(prefetch=3) == 0
     operator.resume("default", **WHY)
-    assert bench.dispatch(window=3) == 3
+    assert bench.dispatch(prefetch=3) == 3
 
 
 @pytest.mark.parametrize("action", ["queue.pause", "job.cancel"])
@@ -168,8 +168,8 @@ def test_with_a_frozen_redis_a_decision_is_quick_and_its_receipt_says_so(
 ) -> None:
     job_id, other = record_job(), record_job(queue="mail")
     host.broker = Broker(RedisConnections(app, own_valkey.url))
-    bench.dispatch(window=3)
-    bench.dispatch("mail", window=3)
+    bench.dispatch(prefetch=3)
+    bench.dispatch("mail", prefetch=3)
     own_valkey.freeze()
     targets, otherwise = {
         "queue.pause": (["queue/default", "queue/mail"], Recall.otherwise),
@@ -200,9 +200,9 @@ def test_drain_leaves_it_there_and_a_pause_then_takes_it(
 ) -> None:
     for _ in range(5):
         record_job()
-    bench.dispatch(window=3)
+    bench.dispatch(prefetch=3)
     operator.drain("default", **WHY)
-    assert (count(bench, "queued"), bench.dispatch(window=5)) == (3, 0)
+    assert (count(bench, "queued"), bench.dispatch(prefetch=5)) == (3, 0)
     assert recall_paused(bench.connection) == []
     operator.pause("default", **WHY)
     assert count(bench, "queued") == 0
@@ -212,7 +212,7 @@ def test_other_queues_are_left_alone(
     bench: Bench, operator: Operator, record_job: RecordJob
 ) -> None:
     other = record_job(queue="mail")
-    bench.dispatch("mail", window=3)
+    bench.dispatch("mail", prefetch=3)
     operator.pause("default", **WHY)
     assert bench.job(other)["state"] == "queued"
 
@@ -224,7 +224,7 @@ def test_what_a_dispatcher_pushed_after_the_pause_the_loop_recalls(
     operator.pause("default", **WHY)
     # As a dispatcher that read the queue before the pause: the real one, while the row says otherwise.
     bench.rows("UPDATE opsjobs.queues SET is_paused = false RETURNING 1")
-    bench.dispatch(window=3)
+    bench.dispatch(prefetch=3)
     bench.rows("UPDATE opsjobs.queues SET is_paused = true RETURNING 1")
     assert bench.job(job_id)["state"] == "queued"
     runner = Runner(LOOP, host)
@@ -247,10 +247,10 @@ def test_a_pause_against_a_dispatcher_and_a_worker(
     """After the next pass of the loop nothing is queued, and what was claimed in time runs once."""
     one, two = make_bench(), make_bench()
     ids = [record_job() for _ in range(6)]
-    one.dispatch(window=3)
+    one.dispatch(prefetch=3)
     receipt, _, claimed = race(
         lambda: operator.run("queue.pause", ["queue/default"], **WHY),
-        lambda: one.dispatch(window=6),
+        lambda: one.dispatch(prefetch=6),
         lambda: two.claim(ids[0]),
     )
     assert receipt.is_done
@@ -281,7 +281,7 @@ def test_what_a_living_worker_holds_is_not_taken_from_it(
 ) -> None:
     """A claim that a crash of Postgres forgot: the row says queued while the function runs."""
     held, other = record_job(), record_job()
-    bench.dispatch(window=9)
+    bench.dispatch(prefetch=9)
     workers.record_heartbeat(
         bench.connection, bench.worker_id, 2, [f"{held}-1"], None, None, {}, read_clock(bench.connection)
     )  # fmt: skip

@@ -39,9 +39,9 @@ class Bench:
             now=read_clock(self.connection),
         )
 
-    def dispatch(self, lane: str = "default", *, window: int | None = None) -> int:
-        """Dispatch what the window allows on a lane."""
-        settings = replace(self.host.settings, window=window)
+    def dispatch(self, lane: str = "default", *, prefetch: int | None = None) -> int:
+        """Dispatch what the prefetch allows on a lane."""
+        settings = replace(self.host.settings, prefetch=prefetch)
         dispatcher = Dispatcher(self.connection, self.host.broker, settings)
         queue = lane.partition("|")[0]
         return dispatcher.dispatch_lane(lane, queue, read_clock(self.connection))

@@ -25,7 +25,7 @@ from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 from tests.tools import bench_limits
 
-# (name, function in bench_run, kind of worker, how many jobs, window)
+# (name, function in bench_run, kind of worker, how many jobs, prefetch)
 CASES = (
     ("run, forking, plain RQ", "plain_run", "forking", 400, None),
     ("run, forking, managed", "managed_run", "forking", 400, None),
@@ -58,14 +58,14 @@ class Bench:
         self.valkey = Valkey()
         self.databases = Databases(self.postgres.url())
 
-    def measure(self, function: str, kind: str, count: int, window: int | None) -> Any:
+    def measure(self, function: str, kind: str, count: int, prefetch: int | None) -> Any:
         """Run one measurement on an empty database and an empty Redis."""
         self.valkey.flushall()
         url = self.databases.migrated()
         try:
             command = [sys.executable, "-m", "tests.tools.bench_run", function, kind, str(count)]
             result = subprocess.run(
-                command, env=self.env(url, window), capture_output=True, text=True, timeout=600
+                command, env=self.env(url, prefetch), capture_output=True, text=True, timeout=600
             )
             if result.returncode != 0:
                 raise RuntimeError(f"{function} {kind} failed:\n{result.stdout}\n{result.stderr}")
@@ -73,12 +73,12 @@ class Bench:
         finally:
             self.databases.drop(url)
 
-    def env(self, url: Any, window: int | None = None) -> dict[str, str]:
+    def env(self, url: Any, prefetch: int | None = None) -> dict[str, str]:
         """The environment of a measurement."""
         found = {**os.environ, "BENCH_DATABASE_URL": url.render_as_string(hide_password=False)}
         found["BENCH_REDIS_URL"] = self.valkey.url
-        if window is not None:
-            found["BENCH_WINDOW"] = str(window)
+        if prefetch is not None:
+            found["BENCH_PREFETCH"] = str(prefetch)
         return found
 
     def latencies(self, kind: str, count: int) -> dict[str, list[float]]:
@@ -184,8 +184,8 @@ def _throughput(bench: Bench, rounds: int) -> None:
         order = list(range(len(CASES)))
         random.shuffle(order)
         for index in order:
-            _, function, kind, count, window = CASES[index]
-            rates[index].append(bench.measure(function, kind, count, window))
+            _, function, kind, count, prefetch = CASES[index]
+            rates[index].append(bench.measure(function, kind, count, prefetch))
     print(
         f"{rounds} rounds in random order, jobs a second\n{'':56}{'median':>9}{'min':>9}{'max':>9}"
     )

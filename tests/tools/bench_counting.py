@@ -64,7 +64,7 @@ def main() -> None:
         os.environ["BENCH_DATABASE_URL"] = databases.migrated().render_as_string(
             hide_password=False
         )
-        os.environ["BENCH_REDIS_URL"], os.environ["BENCH_WINDOW"] = valkey.url, "1000000"
+        os.environ["BENCH_REDIS_URL"], os.environ["BENCH_PREFETCH"] = valkey.url, "1000000"
         for what, dispatches in (("row and commit", False), ("with dispatch to RQ", True)):
             took = measure(blocks, dispatches=dispatches)
             ratios = [a / b for a, b in zip(took["with"], took["without"], strict=True)]

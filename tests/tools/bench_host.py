@@ -22,7 +22,9 @@ def create_app() -> Flask:
         SECRET_KEY="only for the bench",
         SQLALCHEMY_DATABASE_URI=os.environ["BENCH_DATABASE_URL"],
         OPSJOBS_REDIS_URL=os.environ["BENCH_REDIS_URL"],
-        OPSJOBS_WINDOW=int(os.environ["BENCH_WINDOW"]) if "BENCH_WINDOW" in os.environ else None,
+        OPSJOBS_PREFETCH=int(os.environ["BENCH_PREFETCH"])
+        if "BENCH_PREFETCH" in os.environ
+        else None,
     )
     db.init_app(app)
     opsjobs.init_app(app, access=AllowAll(), display=ShowAll())

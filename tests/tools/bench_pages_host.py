@@ -31,7 +31,7 @@ def create_app() -> Flask:
         SECRET_KEY="only for the bench",
         SQLALCHEMY_DATABASE_URI=os.environ["BENCH_DATABASE_URL"],
         OPSJOBS_REDIS_URL=os.environ["BENCH_REDIS_URL"],
-        OPSJOBS_WINDOW=20,
+        OPSJOBS_PREFETCH=20,
         OPSJOBS_ENVIRONMENT="bench",
     )
     db.init_app(app)

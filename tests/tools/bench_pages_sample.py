@@ -114,7 +114,7 @@ def _live(app: Flask, connection: Any, bench: Bench) -> None:
         told = {"ids": [job_id], "dispatch_nos": [1], **note}
         connection.execute(sql.load("write_progress"), told)
     for task in (resize_avatar, deliver_webhook, send_receipt):
-        for _ in range(30):  # more than the window: some are queued, some available
+        for _ in range(30):  # more than the prefetch: some are queued, some available
             _enqueue(task)
 
 

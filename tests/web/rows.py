@@ -158,8 +158,8 @@ def make_event(session: Session, **changes: Any) -> int:
         "request_id": "b20e-5d17",
         "preview_id": 7,
         "previewed_at": ago(seconds=26),
-        "before": {"queue/mail": {"is_paused": False, "window": 40}},
-        "after": {"queue/mail": {"is_paused": True, "window": 40}},
+        "before": {"queue/mail": {"is_paused": False, "prefetch": 40}},
+        "after": {"queue/mail": {"is_paused": True, "prefetch": 40}},
     }
     session.flush()
     connection: Any = session.connection().connection.driver_connection

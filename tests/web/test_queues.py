@@ -53,7 +53,7 @@ def test_a_row_tells_depth_and_who_listens(get: Get, session: Session) -> None:
     assert (row["waiting"], row["due"], row["in Redis"], row["started"]) == ("3", "2", "1", "0")
     assert row["workers"] == "1"  # whose heartbeat is late listens no more
     assert row["oldest due"] == f"since {oldest.due_at:%H:%M:%S} UTC"
-    assert row["window"] == "auto"
+    assert row["prefetch"] == "auto"
     assert _row(get, "mail")["workers"] == "1"
 
 
@@ -125,7 +125,7 @@ def test_who_stopped_a_queue_since_when_and_why(
         assert f"by l.brandt: “{REASON}”" in say
         assert "1 due" in say
         titles = [f"{action.title}…" for action in actions_of_queue(True, action == "drain")]
-        assert _buttons(tree) == [title for title in titles if title != "Set window…"]
+        assert _buttons(tree) == [title for title in titles if title != "Set prefetch…"]
     decided = soup(get("/queues/default").text).select_one("[aria-labelledby=decided] tbody tr")
     assert [cell.text.strip() for cell in decided.find_all(["td", "th"])][1:5] == [
         "l.brandt",
@@ -150,16 +150,16 @@ def test_a_denied_action_is_disabled_and_names_its_permission(
 ) -> None:
     make_job(session)
     session.commit()
-    access.held -= {"queue.pause", "queue.set_window"}
+    access.held -= {"queue.pause", "queue.set_prefetch"}
     tree = soup(get("/queues/default").text)
     pause, drain = tree.select("#part .actions button")
     assert pause.has_attr("disabled")
     assert not pause.has_attr("formaction")
     assert "needs queue.pause" in pause.text
     assert not drain.has_attr("disabled")
-    window = tree.select_one("[aria-labelledby=window-title]")
-    assert "needs queue.set_window" in window.text
-    assert window.input.has_attr("disabled")
+    prefetch = tree.select_one("[aria-labelledby=prefetch-title]")
+    assert "needs queue.set_prefetch" in prefetch.text
+    assert prefetch.input.has_attr("disabled")
 
 
 def test_a_queue_in_full_counts_every_state(get: Get, session: Session) -> None:
@@ -174,10 +174,10 @@ def test_a_queue_in_full_counts_every_state(get: Get, session: Session) -> None:
 
 
 def test_a_queue_with_a_decision_alone_has_a_page(get: Get, session: Session) -> None:
-    session.add(Queue(name="quiet", window_size=7, created_at=ago(days=1)))
+    session.add(Queue(name="quiet", prefetch=7, created_at=ago(days=1)))
     session.commit()
-    assert _row(get, "quiet")["window"] == "7"
-    assert soup(get("/queues/quiet").text).find(id="window")["value"] == "7"
+    assert _row(get, "quiet")["prefetch"] == "7"
+    assert soup(get("/queues/quiet").text).find(id="prefetch")["value"] == "7"
 
 
 def test_a_queue_that_nobody_names_is_not_found(get: Get) -> None:
@@ -215,31 +215,33 @@ def test_a_name_that_is_nonsense_is_no_error(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(("typed", "after"), [("40", "40"), (" 7 ", "7")])
-def test_a_window_is_set(
+def test_a_prefetch_is_set(
     typed: str, after: str, client: FlaskClient, get: Get, session: Session
 ) -> None:
     make_job(session)
     session.commit()
     made = client.post(
-        "/ops/jobs/queues/default/set_window", data={"window": typed}, headers=SAME_ORIGIN
+        "/ops/jobs/queues/default/set_prefetch", data={"prefetch": typed}, headers=SAME_ORIGIN
     )
     tree = soup(client.get(made.location).text)
-    assert tree.h1.text == "Set the window of queue default"
+    assert tree.h1.text == "Set the prefetch of queue default"
     form = {str(i["name"]): str(i["value"]) for i in tree.select("#dialog-page input")}
     url = str(tree.select_one("#dialog-page form")["action"])
     client.post(url, data=form | {"reason": REASON}, headers=SAME_ORIGIN)
-    assert _row(get)["window"] == after
+    assert _row(get)["prefetch"] == after
 
 
 @pytest.mark.parametrize("typed", ["0", "-1", "1.5", "many", "1e3", "9" * 30, "٣", "0x10"])
-def test_a_window_that_is_none_is_named(typed: str, client: FlaskClient, session: Session) -> None:
+def test_a_prefetch_that_is_none_is_named(
+    typed: str, client: FlaskClient, session: Session
+) -> None:
     make_job(session)
     session.commit()
     made = client.post(
-        "/ops/jobs/queues/default/set_window", data={"window": typed}, headers=SAME_ORIGIN
+        "/ops/jobs/queues/default/set_prefetch", data={"prefetch": typed}, headers=SAME_ORIGIN
     )
     assert made.status_code == 422
-    assert "window" in soup(made.text).find(id="dialog-page").text
+    assert "prefetch" in soup(made.text).find(id="dialog-page").text
 
 
 def test_reasons_and_names_pass_the_display_policy(

@@ -49,7 +49,7 @@ class QueueView:
         legal = actions_of_queue(
             bool(decided and decided.is_paused), bool(decided and decided.is_draining)
         )
-        return [action for action in legal if action.short_name != "set_window"]
+        return [action for action in legal if action.short_name != "set_prefetch"]
 
     @property
     def is_unserved(self) -> bool:
@@ -69,11 +69,11 @@ def live() -> Response:
 
 
 def queue_page(name: str) -> Response:
-    """The document of one queue, with the form that sets its window."""
+    """The document of one queue, with the form that sets its prefetch."""
     with reading() as read:
         row, rates = _find(read, name)
         made = _one(read, row, rates)
-    window = row.decided.window_size if row.decided else None
+    prefetch = row.decided.prefetch if row.decided else None
     return _pages.page(
         "queue.html",
         "queues",
@@ -81,9 +81,9 @@ def queue_page(name: str) -> Response:
         read.now,
         live=made,
         name=name,
-        window=window,
-        default=host().settings.window,
-        set_window=ACTIONS["queue.set_window"],
+        prefetch=prefetch,
+        default=host().settings.prefetch,
+        set_prefetch=ACTIONS["queue.set_prefetch"],
     )
 
 
@@ -103,7 +103,7 @@ def _all() -> tuple[Markup, datetime]:
         rows=rows,
         rates=rates,
         waits=WAITS,
-        default=host().settings.window,
+        default=host().settings.prefetch,
     )
     return made, read.now
 
@@ -120,7 +120,7 @@ def _one(read: Reading, row: QueueView, rates: Rates) -> Markup:
         events=events,
         chain_fault=fault,
         meaning=MEANINGS[row.state],
-        default=host().settings.window,
+        default=host().settings.prefetch,
     )
 
 

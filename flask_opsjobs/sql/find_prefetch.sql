@@ -1,8 +1,8 @@
--- Finds the window of one queue and how many of its jobs lie in Redis, counted up to the window: size, used.
+-- Finds the prefetch of one queue and how many of its jobs lie in Redis, counted up to the prefetch: size, used.
 -- The arithmetic of dispatch_lane.sql, without an operator's pause; a test holds them together. Locks nothing.
 -- Run by explain/queries.py. Indexes: queues_pkey, workers_alive, jobs_queued.
-WITH window_size AS MATERIALIZED (
-    SELECT coalesce(q.window_size, %(window)s::int, greatest(2, (
+WITH prefetch AS MATERIALIZED (
+    SELECT coalesce(q.prefetch, %(prefetch)s::int, greatest(2, (
         SELECT sum(greatest(2, least(1000, ceil(1.0 / greatest(coalesce(e.run_seconds, 1), 0.001)))))
         FROM {listeners.sql} AS e WHERE %(queue)s = ANY (e.queues))))::bigint AS size
     FROM (SELECT 1) AS one LEFT JOIN opsjobs.queues q ON q.name = %(queue)s
@@ -10,5 +10,5 @@ WITH window_size AS MATERIALIZED (
 SELECT size, (
     SELECT count(*) FROM (
         SELECT 1 FROM opsjobs.jobs
-        WHERE queue = %(queue)s AND state = 'queued' LIMIT (SELECT size FROM window_size)) AS seen) AS used
-FROM window_size
+        WHERE queue = %(queue)s AND state = 'queued' LIMIT (SELECT size FROM prefetch)) AS seen) AS used
+FROM prefetch
