@@ -138,7 +138,7 @@ CREATE TABLE opsjobs.workers (
     started_at timestamptz NOT NULL,
     heartbeat_no bigint DEFAULT 0 NOT NULL,
     heartbeat_at timestamptz NOT NULL,
-    holding text[] DEFAULT '{}'::text[] NOT NULL,
+    reserved text[] DEFAULT '{}'::text[] NOT NULL,
     run_seconds double precision,
     rss_kb bigint,
     counts jsonb DEFAULT '{}'::jsonb NOT NULL,
@@ -189,7 +189,7 @@ INDEXES = {
     ),
     "jobs_started": (
         "jobs (worker_id) WHERE state = 'started'",
-        "rescue: what a worker holds; overview: jobs running now",
+        "rescue: what a worker runs; overview: jobs running now",
     ),
     "jobs_deadlines": (
         "jobs (deadline_at) WHERE deadline_at IS NOT NULL AND"

@@ -193,7 +193,7 @@ CREATE TABLE opsjobs.integrity_checks (
     started bigint NOT NULL,
     compared_at timestamptz,
     queued_nowhere bigint DEFAULT 0 NOT NULL,
-    started_unheld bigint DEFAULT 0 NOT NULL,
+    started_unreserved bigint DEFAULT 0 NOT NULL,
     deliveries_without_row bigint DEFAULT 0 NOT NULL,
     CONSTRAINT integrity_checks_pkey PRIMARY KEY (queue)
 )

@@ -1,4 +1,4 @@
-"""Reports with each heartbeat what a worker holds and how fast it runs, and learns which of its jobs shall stop."""
+"""Reports with each heartbeat what a worker reserved and how fast it runs, and learns which jobs shall stop."""
 
 from __future__ import annotations
 
@@ -49,27 +49,27 @@ class Heartbeat:
         self._heartbeat_no = 0
         self._due_at = time.monotonic() + heartbeat_seconds
         # Whether its claim is committed, by delivery.
-        self._held: dict[tuple[int, int], bool] = {}
+        self._reserved: dict[tuple[int, int], bool] = {}
         self._runs: deque[float] = deque(maxlen=_SAMPLE)
         self._told_run_seconds: float | None = None
         self._counts: Counter[str] = Counter()
         self._wanted: dict[tuple[int, int], str] = {}
         self._disowned: set[tuple[int, int]] = set()
 
-    def hold(self, job_id: int, dispatch_no: int) -> None:
-        """Count a delivery as held, from before its claim until its outcome is written."""
+    def reserve(self, job_id: int, dispatch_no: int) -> None:
+        """Count a delivery as reserved, from before its claim until its outcome is written."""
         with self._lock:
-            self._held[job_id, dispatch_no] = False
+            self._reserved[job_id, dispatch_no] = False
 
     def own(self, job_id: int, dispatch_no: int) -> None:
         """Its claim is committed: from now on each heartbeat asks whether its job is still this worker's."""
         with self._lock:
-            self._held[job_id, dispatch_no] = True
+            self._reserved[job_id, dispatch_no] = True
 
     def release(self, job_id: int, dispatch_no: int) -> None:
         """It is written, or was not claimed."""
         with self._lock:
-            self._held.pop((job_id, dispatch_no), None)
+            self._reserved.pop((job_id, dispatch_no), None)
             self._wanted.pop((job_id, dispatch_no), None)
 
     def count(self, word: str) -> None:
@@ -102,7 +102,7 @@ class Heartbeat:
             return self._due_at - time.monotonic()
 
     def beat_if_due(self, connection: Connection, wake: Callable[[], None]) -> None:
-        """Write a heartbeat when it is due; `wake` the main thread when a job that it holds shall stop. Commits.
+        """Write a heartbeat when it is due; `wake` the main thread when a job that it runs shall stop. Commits.
 
         A heartbeat that cannot be written stays due.
         """
@@ -121,8 +121,8 @@ class Heartbeat:
         now = read_clock(connection)
         with self._lock:
             self._heartbeat_no += 1
-            held = [f"{job_id}-{number}" for job_id, number in self._held]
-            running = [delivery for delivery, is_claimed in self._held.items() if is_claimed]
+            reserved = [f"{job_id}-{number}" for job_id, number in self._reserved]
+            running = [delivery for delivery, is_claimed in self._reserved.items() if is_claimed]
             run_seconds = statistics.median(self._runs) if self._runs else None
             self._told_run_seconds = run_seconds
             counts = dict(self._counts)
@@ -130,17 +130,17 @@ class Heartbeat:
             connection,
             self.worker_id,
             self._heartbeat_no,
-            held,
+            reserved,
             run_seconds,
             _rss_kb(),
             counts,
             now,
         )
         lost = workers.find_lost(connection, self.worker_id, running)
-        self._disowned = workers.disown(connection, self.worker_id, held, self._disowned, now)
+        self._disowned = workers.disown(connection, self.worker_id, reserved, self._disowned, now)
         why = dict.fromkeys(wanted, CANCELED) | dict.fromkeys(lost, LOST)
         with self._lock:
-            self._wanted = {key: why[key] for key in why if key in self._held}
+            self._wanted = {key: why[key] for key in why if key in self._reserved}
             has_news = bool(self._wanted)
         if has_news:
             wake()
@@ -149,7 +149,7 @@ class Heartbeat:
         self._due_at = min(self._due_at, time.monotonic())
 
     def stop(self, connection: Connection) -> None:
-        """Say that the worker has stopped; what it still holds is rescued. Commits."""
+        """Say that the worker has stopped; what it still has reserved is rescued. Commits."""
         now = read_clock(connection)
         endings.rescue(connection, [self.worker_id], now, "its worker stopped")
         workers.stop(connection, self.worker_id, now)

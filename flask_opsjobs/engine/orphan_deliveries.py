@@ -29,7 +29,7 @@ def remove_orphan_deliveries(
     """One step through a Redis: remove deliveries whose row is gone or has moved on, met twice; their RQ ids.
 
     Redis is read first and Postgres after it, so a delivery that is found has its committed row already. What expires
-    by itself, what RQ runs and what a living worker holds is left alone. Raises `RedisError`.
+    by itself, what RQ runs and what a living worker has reserved is left alone. Raises `RedisError`.
     """
     cursor, found = scan_deliveries(queue.connection, orphans.cursor)
     hashes = {
@@ -49,10 +49,10 @@ def _without_row(connection: Connection, hashes: Mapping[str, Hash]) -> set[str]
     pairs = list(keys.values())
     asked = {"ids": [id for id, _ in pairs], "dispatch_nos": [number for _, number in pairs]}
     valid = set(connection.execute(sql.load("find_valid_deliveries"), asked).fetchall())
-    held = {held for (held,) in connection.execute(sql.load("list_held_deliveries"))}
+    reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
     return {
         one for one, (id, number) in keys.items() if (id, number) not in valid
-        if f"{id}-{number}" not in held
+        if f"{id}-{number}" not in reserved
     }  # fmt: skip
 
 

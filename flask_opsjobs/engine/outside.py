@@ -36,13 +36,13 @@ def read_outside(broker: Broker, queues: Iterable[str], now: datetime) -> Outsid
     is_suspended = False
     for group in by_redis(read_only_queue(broker, name) for name in names[:_MOST_QUEUES]):
         try:
-            there, is_held = _read(group)
+            there, is_suspended_here = _read(group)
         except RedisError as error:
             silent += [queue.name for queue in group]
             said = f"Redis does not answer ({type(error).__name__})"
         else:
             found += there
-            is_suspended |= is_held
+            is_suspended |= is_suspended_here
     if said is not None and not found:
         return OutsideFacts(now, said=said)
     by_status = Counter[str]()

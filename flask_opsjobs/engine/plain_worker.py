@@ -88,7 +88,7 @@ class _Postgres:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._outage = Outage(_log, "the delivery is held")
+        self._outage = Outage(_log, "the delivery is kept")
 
     def ask(self, act: Callable[[Connection, bool], T]) -> T:
         """What `act(connection, is_retry)` returns. While Postgres is away it is tried again.

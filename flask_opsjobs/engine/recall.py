@@ -52,7 +52,7 @@ class _Queued:
         return self.id, self.dispatch_no
 
     @property
-    def held_as(self) -> str:
+    def reserved_as(self) -> str:
         """How a worker's heartbeat names it."""
         return f"{self.id}-{self.dispatch_no}"
 
@@ -66,14 +66,14 @@ def recall_lost(
 ) -> Recalled:
     """Recall `queued` jobs whose delivery stood nowhere in two passes at least `recall_seconds` apart. Commits.
 
-    Nowhere is: in no list, in no intermediate list, not running by RQ, not held by a living worker. One that RQ
+    Nowhere is: in no list, in no intermediate list, not running by RQ, not reserved by a living worker. One that RQ
     failed counts as refused; the third refusal ends its job. Raises `RedisError` when Redis does not answer, and then
     nothing was recalled: absence must be seen. No lock is held over a Redis call; the writes are fenced by
     `dispatch_no`, so any number of recallers may run.
     """
     rows, after = _page(connection, now, suspects.after, recall_seconds)
-    held = {held for (held,) in connection.execute(sql.load("list_held_deliveries"))}
-    absent, parked = _look(broker, rows, held, now)
+    reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
+    absent, parked = _look(broker, rows, reserved, now)
     seen = Suspects(
         absent=_since(suspects.absent, absent, rows, suspects.after, after, now),
         parked=_since(suspects.parked, parked, rows, suspects.after, after, now),
@@ -92,13 +92,13 @@ def recall_paused(connection: Connection, queue: str | None = None) -> list[tupl
     """Recall what was dispatched of paused queues, of one or of all, but for those that drain. Commits.
 
     Right after a pause, and again by the loop: a dispatcher that read the queue before may commit after. Fenced by
-    `dispatch_no`, so what a worker claims in this moment runs; so does what one holds whose claim a crash forgot.
-    Returns the deliveries (queue, id, dispatch_no), which are then to be removed from Redis: they find no row.
+    `dispatch_no`, so what a worker claims in this moment runs; so does what one has reserved whose claim a crash
+    forgot. Returns the deliveries (queue, id, dispatch_no), which are then to be removed from Redis: they find no row.
     """
     wanted = {"queue": queue, "limit": _MOST_ROWS}
     found = connection.execute(sql.load("list_queued_in_paused"), wanted).fetchall()
-    held = {held for (held,) in connection.execute(sql.load("list_held_deliveries"))}
-    rows = [row for row in (_Queued(*row) for row in found) if row.held_as not in held]
+    reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
+    rows = [row for row in (_Queued(*row) for row in found) if row.reserved_as not in reserved]
     recalled = set(recall(connection, [row.key for row in rows])) if rows else set()
     return sorted((row.queue, *row.key) for row in rows if row.key in recalled)
 
@@ -121,7 +121,7 @@ def _by_queue(rows: Iterable[_Queued]) -> dict[str, list[_Queued]]:
 
 
 def _look(
-    broker: Broker, rows: list[_Queued], held: Collection[str], now: datetime
+    broker: Broker, rows: list[_Queued], reserved: Collection[str], now: datetime
 ) -> tuple[set[Key], set[Key]]:
     """Which of the rows stand nowhere, and which only in an intermediate list."""
     absent: set[Key] = set()
@@ -130,7 +130,7 @@ def _look(
         standing = where_they_stand(broker.queue(name), [row.rq_id for row in group], now)
         certain = standing.listed | standing.running
         for row in group:
-            if row.rq_id in certain or row.held_as in held:
+            if row.rq_id in certain or row.reserved_as in reserved:
                 continue
             (parked if row.rq_id in standing.intermediate else absent).add(row.key)
     return absent, parked

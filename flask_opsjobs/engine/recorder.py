@@ -68,7 +68,7 @@ class Recorder(threading.Thread):
         self._refiller = Refill(host, self._say_not_refilled)
 
     def submit(self, ending: Ending) -> None:
-        """Take an outcome to write. Until it is written the delivery counts as held."""
+        """Take an outcome to write. Until it is written the delivery counts as reserved."""
         with self._changed:
             self._pending.append(_Submitted(ending, time.monotonic()))
             self._progress.pop((ending.id, ending.dispatch_no), None)

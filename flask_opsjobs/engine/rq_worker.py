@@ -190,7 +190,7 @@ class OpsWorkerLoop(BaseWorker):
 
     def _execute_managed(self, job: RQJob, queue: Queue, delivery: tuple[int, int]) -> None:
         runtime = self.runtime
-        runtime.heartbeat.hold(*delivery)
+        runtime.heartbeat.reserve(*delivery)
         claimed = self._claim(delivery)
         if not isinstance(claimed, Claimed):
             runtime.heartbeat.release(*delivery)

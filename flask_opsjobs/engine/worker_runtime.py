@@ -48,7 +48,7 @@ class WorkerRuntime:
             os.set_blocking(fd, False)
         self.also_wake: Callable[[], None] | None = None
         self.heartbeat = Heartbeat(self.id, host.settings.heartbeat_seconds)
-        self.outage = Outage(_log, "deliveries and outcomes are held")
+        self.outage = Outage(_log, "deliveries and outcomes are kept")
         self.recorder = Recorder(host, self.heartbeat, self.outage, self.wake)
         self.recorder.start()
 

@@ -59,7 +59,7 @@ def delivery_lost(evidence: Evidence) -> Iterator[Reason]:
         f"The recall loop recalls it once it has missed it for {evidence.lost_seconds:g} s.",
         source="observer",
         read={
-            "delivery": f"opsjobs-{job.held}",
+            "delivery": f"opsjobs-{job.reserved_as}",
             "rq_status": redis and redis.rq_status,
             "queue_length": redis and redis.queue_length,
             "recall_last_awake": recall and recall.last_at,

@@ -43,7 +43,7 @@ class JobEvidence:
     weight: int | None
 
     @property
-    def held(self) -> str:
+    def reserved_as(self) -> str:
         """How a worker's heartbeat names its delivery."""
         return f"{self.id}-{self.dispatch_no}"
 
@@ -78,7 +78,7 @@ class Listener:
     name: str
     kind: str
     heartbeat_at: datetime
-    holding: Sequence[str]
+    reserved: Sequence[str]
     is_alive: bool
     running_job: int | None = None
     running: datetime | None = None
@@ -185,7 +185,7 @@ class Evidence:
 
     @property
     def busy(self) -> Sequence[Listener]:
-        """Those of them that have a job in hand, the one that has it longest first."""
+        """Those of them that are running a job, the one that runs longest first."""
         running = [listener for listener in self.alive if listener.running is not None]
         return sorted(running, key=lambda listener: listener.running or self.now)
 
@@ -199,7 +199,7 @@ class Evidence:
         if job.state != "queued" or not self.is_due or redis is None or not redis.is_reachable:
             return False
         is_seen = redis.is_there and not redis.is_parked
-        if is_seen or any(job.held in listener.holding for listener in self.alive):
+        if is_seen or any(job.reserved_as in listener.reserved for listener in self.alive):
             return False
         if job.dispatched_at is None:
             return True

@@ -58,7 +58,7 @@ def no_live_worker(evidence: Evidence) -> Iterator[Reason]:
 
 
 def workers_busy(evidence: Evidence) -> Iterator[Reason]:
-    """All who listen have a job in hand."""
+    """All who listen are running a job."""
     if not evidence.is_due or not evidence.alive or len(evidence.busy) < len(evidence.alive):
         return
     name, longest = evidence.job.queue, evidence.busy[0]
@@ -67,7 +67,7 @@ def workers_busy(evidence: Evidence) -> Iterator[Reason]:
     yield make_reason(
         evidence,
         "workers_busy",
-        f"{who} of the queue {name} {'has' if many == 1 else 'have'} a job in hand, {_before(evidence)}.",
+        f"{who} of the queue {name} {'is' if many == 1 else 'are'} running a job, {_before(evidence)}.",
         f"It runs when its turn comes; one more worker is `flask opsjobs worker {name}`.",
         source="worker",
         read={

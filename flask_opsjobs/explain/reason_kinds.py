@@ -59,7 +59,7 @@ REASON_KINDS = (
                "wait until they come", passes=True),
     ReasonKind("limit_behind", "its limiter has room, and jobs before it start first", "wait for its turn",
                passes=True),
-    ReasonKind("workers_busy", "every worker that listens to its queue has a job in hand",
+    ReasonKind("workers_busy", "every worker that listens to its queue is running a job",
                "wait for its turn, or start another worker", passes=True),
     ReasonKind("prefetch_full", "as many jobs of its queue lie in Redis as its prefetch allows",
                "wait, or raise the prefetch", "queue.set_prefetch", passes=True),

@@ -32,6 +32,6 @@ class Claimed:
     asked_at: float = 0.0
 
     @property
-    def held_as(self) -> str:
-        """How a heartbeat names what it holds: `id-dispatch_no`."""
+    def reserved_as(self) -> str:
+        """How a heartbeat names what is reserved: `id-dispatch_no`."""
         return f"{self.id}-{self.dispatch_no}"

@@ -28,22 +28,23 @@ class Doubts:
     nowhere: Mapping[Key, str] = field(default_factory=dict)
     orphan_deliveries: Mapping[Key, str] = field(default_factory=dict)
     # With the number of the heartbeat that first lacked it.
-    unheld: Mapping[Key, int | None] = field(default_factory=dict)
+    unreserved: Mapping[Key, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Found:
-    """By queue: queued rows in no structure of Redis, started rows that nobody holds, deliveries without a row."""
+    """By queue: queued rows in no structure of Redis, started rows that nobody reserved, deliveries without a row."""
 
     nowhere: Mapping[str, int]
-    unheld: Mapping[str, int]
+    unreserved: Mapping[str, int]
     orphan_deliveries: Mapping[str, int]
 
     @property
     def total(self) -> int:
         """All of them together."""
         return sum(
-            sum(counts.values()) for counts in (self.nowhere, self.unheld, self.orphan_deliveries)
+            sum(counts.values())
+            for counts in (self.nowhere, self.unreserved, self.orphan_deliveries)
         )
 
 
@@ -68,27 +69,27 @@ def _is_due(connection: Connection, now: datetime) -> bool:
 
 
 def list_queued(connection: Connection, now: datetime, seconds: float) -> dict[Key, str]:
-    """The jobs dispatched to RQ at least so long ago that no living worker holds, with their queue."""
+    """The jobs dispatched to RQ at least so long ago that no living worker has reserved, with their queue."""
     page = {"now": now, "after": 0, "seconds": seconds, "limit": _MOST_ROWS}
     rows = connection.execute(sql.load("list_queued_jobs"), page).fetchall()
-    held = _held(connection)
-    return {(id, no): queue for id, no, queue in rows if f"{id}-{no}" not in held}
+    named = _reserved(connection)
+    return {(id, no): queue for id, no, queue in rows if f"{id}-{no}" not in named}
 
 
 def find_orphan_deliveries(connection: Connection, deliveries: Mapping[Key, str]) -> dict[Key, str]:
-    """Of deliveries seen in Redis, those that no row stands behind and no living worker holds, with their queue."""
+    """Of deliveries seen in Redis, those that no row stands behind and no living worker reserved, with their queue."""
     asked = {"ids": [id for id, _ in deliveries], "dispatch_nos": [no for _, no in deliveries]}
     valid = set(connection.execute(sql.load("find_valid_deliveries"), asked).fetchall())
-    held = _held(connection)
+    named = _reserved(connection)
     return {
         key: queue
         for key, queue in deliveries.items()
-        if key not in valid and f"{key[0]}-{key[1]}" not in held
+        if key not in valid and f"{key[0]}-{key[1]}" not in named
     }
 
 
-def _held(connection: Connection) -> set[str]:
-    return {held for (held,) in connection.execute(sql.load("list_held_deliveries"))}
+def _reserved(connection: Connection) -> set[str]:
+    return {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
 
 
 def compare(
@@ -98,18 +99,18 @@ def compare(
     orphan_deliveries: Mapping[Key, str],
 ) -> tuple[Doubts, Found]:
     """What this look doubts, and what it believes because the look `before` doubted it too."""
-    rows = connection.execute(sql.load("list_unheld_jobs"), {"limit": _MOST_ROWS}).fetchall()
+    rows = connection.execute(sql.load("list_unreserved_jobs"), {"limit": _MOST_ROWS}).fetchall()
     queues = {(id, no): queue for id, no, queue, _ in rows}
     heartbeats = {(id, no): heartbeat for id, no, _, heartbeat in rows}
     # From a living worker a second heartbeat must lack it: the first may have been under way when it claimed.
-    unheld = [
+    unreserved = [
         key for key, heartbeat in heartbeats.items()
-        if key in before.unheld and (heartbeat is None or heartbeat != before.unheld[key])
+        if key in before.unreserved and (heartbeat is None or heartbeat != before.unreserved[key])
     ]  # fmt: skip
-    since = {key: before.unheld.get(key, heartbeat) for key, heartbeat in heartbeats.items()}
+    since = {key: before.unreserved.get(key, heartbeat) for key, heartbeat in heartbeats.items()}
     found = Found(
         nowhere=_by_queue(nowhere, before.nowhere),
-        unheld=_by_queue(queues, unheld),
+        unreserved=_by_queue(queues, unreserved),
         orphan_deliveries=_by_queue(orphan_deliveries, before.orphan_deliveries),
     )
     return Doubts(nowhere, orphan_deliveries, since), found
@@ -121,12 +122,12 @@ def _by_queue(now: Mapping[Key, str], before: Collection[Key]) -> dict[str, int]
 
 def write(connection: Connection, found: Found, queues: Iterable[str], now: datetime) -> None:
     """Note what was found, for these queues and all that were counted. Commits, in autocommit."""
-    names = sorted({*queues, *found.nowhere, *found.unheld, *found.orphan_deliveries})
+    names = sorted({*queues, *found.nowhere, *found.unreserved, *found.orphan_deliveries})
     asked = {
         "now": now,
         "queues": names,
         "nowhere": [found.nowhere.get(name, 0) for name in names],
-        "unheld": [found.unheld.get(name, 0) for name in names],
+        "unreserved": [found.unreserved.get(name, 0) for name in names],
         "orphan_deliveries": [found.orphan_deliveries.get(name, 0) for name in names],
     }
     connection.execute(sql.load("write_comparison"), asked)

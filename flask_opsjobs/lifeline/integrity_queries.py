@@ -28,7 +28,7 @@ class IntegrityRow:
     started: int
     compared_at: datetime | None
     queued_nowhere: int
-    started_unheld: int
+    started_unreserved: int
     deliveries_without_row: int
 
     @property
@@ -47,7 +47,7 @@ class IntegrityRow:
         return not (
             self.difference
             or self.queued_nowhere
-            or self.started_unheld
+            or self.started_unreserved
             or self.deliveries_without_row
         )
 

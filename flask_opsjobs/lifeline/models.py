@@ -41,7 +41,7 @@ class Worker(Base):
     started_at: Mapped[datetime] = mapped_column(MOMENT)
     heartbeat_no: Mapped[int] = mapped_column(BigInteger, server_default="0")
     heartbeat_at: Mapped[datetime] = mapped_column(MOMENT)
-    holding: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
+    reserved: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
     run_seconds: Mapped[float | None] = mapped_column(Double)
     rss_kb: Mapped[int | None] = mapped_column(BigInteger)
     counts: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
@@ -80,7 +80,7 @@ class LoopRun(Base):
 
 
 class IntegrityCheck(Base):
-    """The integrity check of a queue: jobs enqueued, deleted and stored, and what nobody holds. At rest all agree.
+    """The integrity check of a queue: jobs enqueued, deleted and stored, and what nobody reserved. At rest all agree.
 
     The rows were counted at `counted_at` in one snapshot; Redis and the heartbeats were compared with them at
     `compared_at`.
@@ -99,5 +99,5 @@ class IntegrityCheck(Base):
     started: Mapped[int] = mapped_column(BigInteger)
     compared_at: Mapped[datetime | None] = mapped_column(MOMENT)
     queued_nowhere: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    started_unheld: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    started_unreserved: Mapped[int] = mapped_column(BigInteger, server_default="0")
     deliveries_without_row: Mapped[int] = mapped_column(BigInteger, server_default="0")

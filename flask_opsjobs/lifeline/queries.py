@@ -17,7 +17,7 @@ _MOST_LIVE = 200
 # What went missing is kept for a week: pages that count it count all of it, up to this.
 _MOST_MISSING = 500
 _MOST_STOPPED = 10
-_MOST_HELD = 500
+_MOST_RESERVED = 500
 # A loop is silent when it has missed this many passes, and a little more for what a pass takes.
 _PASSES_MISSED = 3
 _GRACE_SECONDS = 5
@@ -25,7 +25,7 @@ _GRACE_SECONDS = 5
 
 @dataclass(frozen=True)
 class WorkerRow:
-    """A worker process. `holding` lists its jobs; `heartbeat_at` is its last heartbeat, `ended_at` when it
+    """A worker process. `reserved` lists its jobs; `heartbeat_at` is its last heartbeat, `ended_at` when it
     stopped or was given up. `is_listening` is the answer of `listeners.sql`; without it a worker is not `alive`.
     """
 
@@ -41,13 +41,13 @@ class WorkerRow:
     heartbeat_at: datetime
     rss_kb: int | None
     ended_at: datetime | None
-    holding: Sequence[int]
+    reserved: Sequence[int]
     is_listening: bool = False
 
 
 @dataclass(frozen=True)
-class HeldRow:
-    """A delivery that a worker said it held, with its job as that is now. `outcome` is how that attempt ended."""
+class ReservedRow:
+    """A delivery that a worker had reserved, with its job as that is now. `outcome` is how that attempt ended."""
 
     worker_id: int
     job_id: int
@@ -78,7 +78,7 @@ class LoopRow:
 _WORKER: tuple[Any, ...] = (
     Worker.id, Worker.name, Worker.kind, Worker.host, Worker.pid, Worker.version,
     Worker.queues, Worker.state, Worker.started_at, Worker.heartbeat_at, Worker.rss_kb,
-    Worker.ended_at, Worker.holding,
+    Worker.ended_at, Worker.reserved,
 )  # fmt: skip
 
 
@@ -119,14 +119,16 @@ def list_stopped(session: Session, now: datetime) -> Sequence[WorkerRow]:
     return [_worker(*row) for row in session.execute(stopped)]
 
 
-def list_held(session: Session, workers: Sequence[WorkerRow]) -> Mapping[int, Sequence[HeldRow]]:
-    """What each of the workers held at its last heartbeat, by its id; at most 500 in all."""
-    asked = {"worker_ids": [worker.id for worker in workers], "limit": _MOST_HELD}
-    rows = session.connection().exec_driver_sql(sql.load("list_held_jobs"), asked)
-    held: dict[int, list[HeldRow]] = {worker.id: [] for worker in workers}
+def list_reserved(
+    session: Session, workers: Sequence[WorkerRow]
+) -> Mapping[int, Sequence[ReservedRow]]:
+    """What each of the workers had reserved at its last heartbeat, by its id; at most 500 in all."""
+    asked = {"worker_ids": [worker.id for worker in workers], "limit": _MOST_RESERVED}
+    rows = session.connection().exec_driver_sql(sql.load("list_reserved_jobs"), asked)
+    found: dict[int, list[ReservedRow]] = {worker.id: [] for worker in workers}
     for row in rows:
-        held[row.worker_id].append(HeldRow(*row))
-    return held
+        found[row.worker_id].append(ReservedRow(*row))
+    return found
 
 
 def find_worker(session: Session, worker_id: int) -> WorkerRow | None:
@@ -136,8 +138,8 @@ def find_worker(session: Session, worker_id: int) -> WorkerRow | None:
 
 
 def _worker(*columns: Any) -> WorkerRow:
-    # A heartbeat names what it holds as "<id>-<dispatch_no>".
-    ids = [int(job_id) for held in columns[-1] if (job_id := held.partition("-")[0]).isdigit()]
+    # A heartbeat names what is reserved as "<id>-<dispatch_no>".
+    ids = [int(job_id) for name in columns[-1] if (job_id := name.partition("-")[0]).isdigit()]
     return WorkerRow(*(*columns[:-1], ids))
 
 

@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from .. import endings, sql
 from ..db import Connection
 
-Held = tuple[int, int]
+DeliveryKey = tuple[int, int]
 
 
 def register(
@@ -53,13 +53,13 @@ def record_heartbeat(
     connection: Connection,
     worker_id: int,
     heartbeat_no: int,
-    holding: Sequence[str],
+    reserved: Sequence[str],
     run_seconds: float | None,
     rss_kb: int | None,
     counts: Mapping[str, Any],
     now: datetime,
-) -> list[Held]:
-    """Record the heartbeat number `heartbeat_no`, and what the worker holds (`id-dispatch_no`). Commits.
+) -> list[DeliveryKey]:
+    """Record the heartbeat number `heartbeat_no`, and what the worker has reserved (`id-dispatch_no`). Commits.
 
     Returns the jobs of its, as (id, dispatch_no), that somebody asked to stop. Raises `LookupError` when retention has
     removed the worker, which takes a week without a heartbeat: it must leave and start anew.
@@ -67,7 +67,7 @@ def record_heartbeat(
     said = {
         "id": worker_id,
         "heartbeat_no": heartbeat_no,
-        "holding": list(holding),
+        "reserved": list(reserved),
         "run_seconds": run_seconds,
         "rss_kb": rss_kb,
         "counts": Jsonb(dict(counts)),
@@ -82,34 +82,37 @@ def record_heartbeat(
 def disown(
     connection: Connection,
     worker_id: int,
-    holding: Sequence[str],
-    suspects: Collection[Held],
+    reserved: Sequence[str],
+    suspects: Collection[DeliveryKey],
     now: datetime,
-) -> set[Held]:
+) -> set[DeliveryKey]:
     """Rescue the worker's `started` jobs that it does not run, if its previous heartbeat lacked them too. Commits.
 
-    `holding` is what the heartbeat of `now` said, outcomes not yet written included. `suspects` is what the previous
-    call returned: what stood as started and unheld then. Two looks and no clock: a job that was claimed between the
-    look at `holding` and the look at the rows is held at the next heartbeat. Returns the suspects for the next call.
+    `reserved` is what the heartbeat of `now` said, outcomes not yet written included. `suspects` is what the previous
+    call returned: what was started and not reserved then. Two looks and no clock: a job that was claimed between the
+    look at `reserved` and the look at the rows is reserved at the next heartbeat. Returns the suspects for the next
+    call.
     """
     rows = connection.execute(sql.load("list_started_jobs"), {"id": worker_id}).fetchall()
-    held = set(holding)
-    unheld = {(job_id, number) for job_id, number in rows if f"{job_id}-{number}" not in held}
-    confirmed = unheld & set(suspects)
+    named = set(reserved)
+    unreserved = {(job_id, number) for job_id, number in rows if f"{job_id}-{number}" not in named}
+    confirmed = unreserved & set(suspects)
     if not confirmed:
-        return unheld
-    fresh = unheld - confirmed
+        return unreserved
+    fresh = unreserved - confirmed
     endings.rescue(
         connection,
         [worker_id],
         now,
         "its worker lives and does not run it",
-        keep=[*holding, *(f"{job_id}-{number}" for job_id, number in fresh)],
+        keep=[*reserved, *(f"{job_id}-{number}" for job_id, number in fresh)],
     )
     return fresh
 
 
-def find_lost(connection: Connection, worker_id: int, running: Collection[Held]) -> set[Held]:
+def find_lost(
+    connection: Connection, worker_id: int, running: Collection[DeliveryKey]
+) -> set[DeliveryKey]:
     """Those of the deliveries that the worker runs whose jobs are not its own any more: it must stop running them.
 
     Give only deliveries whose claim had been committed before the call: a claim on its way looks like a lost one.

@@ -53,7 +53,7 @@ def _compare(context: Pass) -> tuple[integrity.Doubts, integrity.Found]:
 def _words(found: integrity.Found) -> str:
     said = {
         "queued nowhere": found.nowhere,
-        "started and held by nobody": found.unheld,
+        "started, but reserved by no worker": found.unreserved,
         "in Redis without a row": found.orphan_deliveries,
     }
     return ", ".join(

@@ -113,7 +113,7 @@ def _worker_missing(seen: Overview) -> Iterator[Wrong]:
     rest = "What ran there has been rescued."
     if seen.orphans:
         waits = agree(seen.orphans, "waits", "wait")
-        rest = f"{counted(seen.orphans, 'job')} that they had in hand {waits} for a rescue."
+        rest = f"{counted(seen.orphans, 'job')} that they were running {waits} for a rescue."
     since = min((one.ended_at for one in missing if one.ended_at), default=None)
     yield Wrong("missing", fact, rest, since, _WORKERS)
 
@@ -178,7 +178,7 @@ def _live_jobs_differ(seen: Overview) -> Iterator[Wrong]:
     )
     for what, numbers in (
         ("queued and in no structure of Redis", [b.queued_nowhere for b in seen.integrity]),
-        ("started and held by no worker", [b.started_unheld for b in seen.integrity]),
+        ("started, but reserved by no worker", [b.started_unreserved for b in seen.integrity]),
         ("in Redis without a row", [b.deliveries_without_row for b in seen.integrity]),
     ):
         if number := sum(numbers):

@@ -1,6 +1,6 @@
 -- Finds the worker %(id)s as `why` shows who has a started job; `is_alive` as listeners.sql says it. Locks nothing.
 -- Run by explain/queries.py. Index: workers_pkey.
-SELECT w.id, w.name, w.kind, w.heartbeat_at, w.holding, l.id IS NOT NULL AS is_alive
+SELECT w.id, w.name, w.kind, w.heartbeat_at, w.reserved, l.id IS NOT NULL AS is_alive
 FROM opsjobs.workers w
 LEFT JOIN {listeners.sql} AS l ON l.id = w.id
 WHERE w.id = %(id)s

@@ -4,7 +4,7 @@
 -- Locks the worker's row alone. Run by each OpsWorker with each heartbeat. Indexes: workers_pkey, jobs_started.
 WITH written AS (
     UPDATE opsjobs.workers
-    SET heartbeat_no = %(heartbeat_no)s, heartbeat_at = %(now)s, holding = %(holding)s, run_seconds = %(run_seconds)s,
+    SET heartbeat_no = %(heartbeat_no)s, heartbeat_at = %(now)s, reserved = %(reserved)s, run_seconds = %(run_seconds)s,
         rss_kb = %(rss_kb)s, counts = %(counts)s,
         state = CASE state WHEN 'stopped' THEN state ELSE 'alive' END,
         ended_at = CASE state WHEN 'stopped' THEN ended_at END

@@ -1,5 +1,5 @@
 -- Rescues jobs that their worker no longer runs; at the limit of attempts they fail. Returns them.
--- `keep` are the deliveries ("id-dispatch_no") that the worker does hold. Only claims from before `claimed_before`
+-- `keep` are the deliveries ("id-dispatch_no") that the worker has reserved. Only claims from before `claimed_before`
 -- count, so that one made while the heartbeat travelled is left alone.
 -- Locks in id order before it writes. The attempt is closed as lost; a late finish meets the fence.
 -- Run by the watch loop, for workers that are missing, and by a worker's own heartbeat. Index: jobs_started.

@@ -2,12 +2,12 @@
 -- named.
 -- Run by the check_integrity loop. Index: integrity_checks_pkey.
 INSERT INTO opsjobs.integrity_checks AS i (queue, counted_at, took_seconds, enqueued, deleted, stored, waiting, queued, started,
-    compared_at, queued_nowhere, started_unheld, deliveries_without_row)
-SELECT names.queue, %(now)s, 0, 0, 0, 0, 0, 0, 0, %(now)s, coalesce(nowhere, 0), coalesce(unheld, 0), coalesce(orphan_deliveries, 0)
+    compared_at, queued_nowhere, started_unreserved, deliveries_without_row)
+SELECT names.queue, %(now)s, 0, 0, 0, 0, 0, 0, 0, %(now)s, coalesce(nowhere, 0), coalesce(unreserved, 0), coalesce(orphan_deliveries, 0)
 FROM (
     SELECT queue FROM opsjobs.integrity_checks UNION SELECT unnest(%(queues)s::text[])
-) AS names LEFT JOIN unnest(%(queues)s::text[], %(nowhere)s::bigint[], %(unheld)s::bigint[], %(orphan_deliveries)s::bigint[])
-    AS found (queue, nowhere, unheld, orphan_deliveries) USING (queue)
+) AS names LEFT JOIN unnest(%(queues)s::text[], %(nowhere)s::bigint[], %(unreserved)s::bigint[], %(orphan_deliveries)s::bigint[])
+    AS found (queue, nowhere, unreserved, orphan_deliveries) USING (queue)
 ORDER BY names.queue
 ON CONFLICT (queue) DO UPDATE SET compared_at = excluded.compared_at, queued_nowhere = excluded.queued_nowhere,
-    started_unheld = excluded.started_unheld, deliveries_without_row = excluded.deliveries_without_row
+    started_unreserved = excluded.started_unreserved, deliveries_without_row = excluded.deliveries_without_row

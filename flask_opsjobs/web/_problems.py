@@ -231,7 +231,7 @@ def database_away(since: datetime | None, answered_at: datetime | None) -> Probl
         "Postgres does not answer",
         f"Postgres, which records the jobs, does not answer{when}{last}.",
         "How many jobs wait cannot be told meanwhile. None is lost: what was committed stays in Postgres. "
-        "Jobs in hand go on, and their ends are recorded when it is back. "
+        "Running jobs go on, and their ends are recorded when it is back. "
         "Look whether Postgres runs and can be reached from here; then load this page again.",
         retry_after=5,
     )

@@ -50,7 +50,7 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
             }
             rows.make_worker(
                 session, state, name=_name(state, request.param), queues=[queue, _name("other", request.param)],
-                holding=[f"{held.id}-1"], **found,
+                reserved=[f"{held.id}-1"], **found,
             )  # fmt: skip
         rows.make_loops(session, process=_name("process", request.param))
         rows.make_integrity_check(session, queue=queue)

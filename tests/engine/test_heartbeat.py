@@ -25,7 +25,7 @@ def beat(heartbeat: Heartbeat, bench: Bench) -> list[str]:
 
 
 def start(heartbeat: Heartbeat, bench: Bench, job_id: int, number: int = 1) -> None:
-    heartbeat.hold(job_id, number)
+    heartbeat.reserve(job_id, number)
     assert isinstance(bench.claim(job_id, number), Claimed)
     heartbeat.own(job_id, number)
 
@@ -62,7 +62,7 @@ def test_a_job_that_somebody_cancels_is_not_lost(bench: Bench, record_job: Recor
 
 def test_a_delivery_that_is_not_claimed_yet_is_not_lost(bench: Bench) -> None:
     heartbeat = Heartbeat(bench.worker_id, 10)
-    heartbeat.hold(4711, 1)
+    heartbeat.reserve(4711, 1)
     assert beat(heartbeat, bench) == []
     assert heartbeat.stop_wanted(4711, 1) is None
 

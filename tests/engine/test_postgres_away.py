@@ -1,4 +1,4 @@
-"""Postgres is away for everybody, or for the recorder alone: deliveries and outcomes are held, and all heals alone."""
+"""Postgres is away for everybody, or for the recorder alone: deliveries and outcomes are kept, and all heals alone."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_the_hook_after_a_commit_is_silent_for_a_while(
 
 
 def test_what_the_hosts_code_raises_at_connect_is_away(app: Any, host: Host) -> None:
-    """Such as a token that could not be fetched: a delivery in hand is held then too."""
+    """Such as a token that could not be fetched: a delivery that was taken is kept then too."""
 
     def fetch_token(*_: Any) -> None:
         raise RuntimeError("no token")

@@ -54,8 +54,10 @@ def keeper(bench: Bench) -> Keeper:
     return Keeper(bench)
 
 
-def beat(bench: Bench, number: int, holding: list[str], at: datetime) -> None:
-    workers.record_heartbeat(bench.connection, bench.worker_id, number, holding, None, None, {}, at)
+def beat(bench: Bench, number: int, reserved: list[str], at: datetime) -> None:
+    workers.record_heartbeat(
+        bench.connection, bench.worker_id, number, reserved, None, None, {}, at
+    )
 
 
 def said(bench: Bench) -> dict[str, Any]:
@@ -145,17 +147,19 @@ def test_a_flushed_redis_shows_until_the_jobs_are_recalled(
     assert (check.queued_nowhere, check.queued, check.waiting) == (0, 0, 2)
 
 
-def test_a_started_job_that_two_heartbeats_lack_is_held_by_nobody(
+def test_a_started_job_that_two_heartbeats_lack_is_reserved_by_nobody(
     bench: Bench, keeper: Keeper, start_job: StartJob
 ) -> None:
     job_id = start_job(bench)
-    assert keeper.look_twice()["default"].started_unheld == 0  # no heartbeat since the claim
+    assert keeper.look_twice()["default"].started_unreserved == 0  # no heartbeat since the claim
     beat(bench, 1, [], keeper.now)
-    assert keeper.look_twice()["default"].started_unheld == 0  # that one may have been under way
+    assert (
+        keeper.look_twice()["default"].started_unreserved == 0
+    )  # that one may have been under way
     beat(bench, 2, [], keeper.now)
-    assert keeper.look()["default"].started_unheld == 1
+    assert keeper.look()["default"].started_unreserved == 1
     beat(bench, 3, [f"{job_id}-1"], keeper.now)
-    assert keeper.look()["default"].started_unheld == 0
+    assert keeper.look()["default"].started_unreserved == 0
 
 
 def test_a_started_job_of_an_worker_that_is_gone(
@@ -163,8 +167,8 @@ def test_a_started_job_of_an_worker_that_is_gone(
 ) -> None:
     start_job(bench)
     workers.stop(bench.connection, bench.worker_id, keeper.now)
-    assert keeper.look()["default"].started_unheld == 0
-    assert keeper.look()["default"].started_unheld == 1
+    assert keeper.look()["default"].started_unreserved == 0
+    assert keeper.look()["default"].started_unreserved == 1
 
 
 def test_a_delivery_without_a_row(bench: Bench, keeper: Keeper, record_job: RecordJob) -> None:

@@ -74,7 +74,7 @@ _CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "list_orphans": ("jobs_started", {}),
     "list_started_jobs": ("jobs_started", {"id": 7}),
     "list_queued_jobs": ("jobs_queued", {"after": 0, "seconds": 5, "limit": 20_000}),
-    "list_held_deliveries": ("workers_alive", {}),
+    "list_reserved_deliveries": ("workers_alive", {}),
     "watch_workers": (
         "workers_alive",
         {"elapsed": 10, "missing_seconds": 120, "late_seconds": 45},

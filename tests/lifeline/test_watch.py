@@ -42,10 +42,10 @@ def state(bench: Bench) -> str:
     return str(found["state"])
 
 
-def beat(bench: Bench, number: int, *holding: str) -> None:
+def beat(bench: Bench, number: int, *reserved: str) -> None:
     now = read_clock(bench.connection)
     workers.record_heartbeat(
-        bench.connection, bench.worker_id, number, holding, None, None, {}, now
+        bench.connection, bench.worker_id, number, reserved, None, None, {}, now
     )
 
 

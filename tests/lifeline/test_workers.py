@@ -22,22 +22,22 @@ def row(bench: Bench, worker_id: int | None = None) -> dict[str, Any]:
     return bench.row("SELECT * FROM opsjobs.workers WHERE id = %s", worker_id or bench.worker_id)
 
 
-def beat(bench: Bench, number: int, *holding: str) -> list[tuple[int, int]]:
+def beat(bench: Bench, number: int, *reserved: str) -> list[tuple[int, int]]:
     now = read_clock(bench.connection)
     return workers.record_heartbeat(
-        bench.connection, bench.worker_id, number, holding, 0.2, 4096, {"no_row": 1}, now
+        bench.connection, bench.worker_id, number, reserved, 0.2, 4096, {"no_row": 1}, now
     )
 
 
-def disown(bench: Bench, suspects: set[tuple[int, int]], *holding: str) -> set[tuple[int, int]]:
+def disown(bench: Bench, suspects: set[tuple[int, int]], *reserved: str) -> set[tuple[int, int]]:
     now = read_clock(bench.connection)
-    return workers.disown(bench.connection, bench.worker_id, holding, suspects, now)
+    return workers.disown(bench.connection, bench.worker_id, reserved, suspects, now)
 
 
-def test_a_heartbeat_says_what_is_held_and_how_it_goes(bench: Bench) -> None:
+def test_a_heartbeat_says_what_is_reserved_and_how_it_goes(bench: Bench) -> None:
     assert beat(bench, 1, "7-2") == []
     found = row(bench)
-    assert (found["heartbeat_no"], found["holding"], found["run_seconds"]) == (1, ["7-2"], 0.2)
+    assert (found["heartbeat_no"], found["reserved"], found["run_seconds"]) == (1, ["7-2"], 0.2)
     assert (found["rss_kb"], found["counts"], found["state"]) == (4096, {"no_row": 1}, "alive")
 
 
@@ -98,7 +98,9 @@ class TestDisown:
             "its worker lives and does not run it",
         )
 
-    def test_one_that_is_held_again_is_left_alone(self, bench: Bench, start_job: StartJob) -> None:
+    def test_one_that_is_reserved_again_is_left_alone(
+        self, bench: Bench, start_job: StartJob
+    ) -> None:
         job_id = start_job(bench)
         suspects = disown(bench, set())
         assert disown(bench, suspects, f"{job_id}-1") == set()

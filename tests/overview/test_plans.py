@@ -156,7 +156,7 @@ _CASES: dict[str, tuple[set[str], dict[str, Any]]] = {
     "fold_old_enqueue_counts": ({"enqueue_counts_pkey"}, {"limit": 100}),
     "retain_rollups": ({"rollups_pkey"}, {"limit": 100}),
     "retain_depths": ({"depths_pkey"}, {"limit": 100}),
-    "list_unheld_jobs": ({"jobs_started", "workers_pkey"}, {"limit": 20_000}),
+    "list_unreserved_jobs": ({"jobs_started", "workers_pkey"}, {"limit": 20_000}),
 }
 
 

@@ -97,13 +97,13 @@ def _live_workers(connection: psycopg.Connection[Any]) -> None:
         worker_id = workers.register(
             connection, kind="forking", version="2026.11.3", queues=queues, now=now, **values
         )
-        holding = held[number : number + 1]
+        reserved = held[number : number + 1]
         workers.record_heartbeat(
-            connection, worker_id, 1, holding, 0.4, 84_000, {"finished": 61}, now
+            connection, worker_id, 1, reserved, 0.4, 84_000, {"finished": 61}, now
         )
-        if holding:
+        if reserved:
             statement = "UPDATE opsjobs.jobs SET worker_id = %s WHERE id = %s"
-            connection.execute(statement, [worker_id, int(holding[0].split("-")[0])])
+            connection.execute(statement, [worker_id, int(reserved[0].split("-")[0])])
 
 
 def _run_loops(host: Host, connection: psycopg.Connection[Any]) -> None:

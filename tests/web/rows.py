@@ -257,7 +257,7 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
     make_attempt(session, jobs["retryable"])
     make_attempt(session, jobs["finished"], "returned")
     make_output(session, jobs["finished"], {"pages": 14})
-    worker = make_worker(session, holding=[f"{jobs['started'].id}-1"])
+    worker = make_worker(session, reserved=[f"{jobs['started'].id}-1"])
     make_worker(session, "missing")
     jobs["started"].worker_id = worker.id
     make_attempt(

@@ -24,7 +24,7 @@ INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, dispatch
 SELECT 'w', 'q', 'q', 'started', '{}', 5, 1, now(), now(), now() FROM generate_series(1, 30000);
 INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, worker, started_at)
 SELECT id, 1, 1, 'e', now() FROM opsjobs.jobs;
-INSERT INTO opsjobs.workers (name, kind, host, pid, queues, state, started_at, heartbeat_at, holding)
+INSERT INTO opsjobs.workers (name, kind, host, pid, queues, state, started_at, heartbeat_at, reserved)
 SELECT 'e' || n, 'forking', 'h', n, '{q}', 'alive', now(), now(), ARRAY[n || '-1', 'odd']
 FROM generate_series(1, 3000) n
 """
@@ -46,7 +46,7 @@ def filled(session: Session) -> None:
     ("statement", "indexes", "most"),
     [
         ("sum_rates", {"enqueue_counts_pkey", "rollups_pkey"}, 61 * 20),
-        ("list_held_jobs", {"workers_pkey", "jobs_pkey", "attempts_pkey"}, 100),
+        ("list_reserved_jobs", {"workers_pkey", "jobs_pkey", "attempts_pkey"}, 100),
     ],
 )
 def test_a_page_s_read_walks_its_indexes(

@@ -1,4 +1,4 @@
-"""The workers' page: who lives, what each has in hand and who may stop it, who is gone and what it left."""
+"""The workers' page: who lives, what each is running and who may stop it, who is gone and what it left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.lifeline.queries import list_held, list_workers
+from flask_opsjobs.lifeline.queries import list_reserved, list_workers
 from tests.web.conftest import Access
 from tests.web.every import soup
 from tests.web.rows import ago, make_attempt, make_job, make_worker
@@ -30,7 +30,7 @@ def running(session: Session) -> Job:
     """A job in the hands of the worker web-1:7."""
     job = make_job(session, "started")
     worker = make_worker(
-        session, name="web-1:7", pid=7, queues=["mail", "crm"], holding=[f"{job.id}-1"]
+        session, name="web-1:7", pid=7, queues=["mail", "crm"], reserved=[f"{job.id}-1"]
     )
     job.worker_id = worker.id
     make_attempt(session, job, None)
@@ -66,12 +66,12 @@ def test_a_live_one_in_full(get: Get, running: Job) -> None:
     for piece in ("web-1:7", "web-1, pid 7", "forking", "2026.11.3", "mail, crm", "86.0 MB"):
         assert piece in words
     assert f"{running.id} send_invoice since " in words
-    since = row.select_one(".held time")
+    since = row.select_one(".reserved time")
     assert since["datetime"] == f"{running.started_at:%Y-%m-%dT%H:%M:%SZ}"
     assert since["data-as"] == "for"
     # A narrow page has no head of the table: each cell but the name and the state says what it is.
     assert [cell.get("data-label") for cell in row.select("td")] == [
-        None, "kind", "version", "queues", "in hand", "memory", "up for", "heartbeat",
+        None, "kind", "version", "queues", "running", "memory", "up for", "heartbeat",
     ]  # fmt: skip
     button = row.select_one("button")
     assert button.text == "Stop job…"
@@ -99,7 +99,9 @@ def test_what_became_of_the_jobs_of_a_missing_one(get: Get, session: Session) ->
     rescued = make_job(session, "available", dispatch_no=1)
     left = make_job(session, "started")
     done = make_job(session, "finished")
-    gone = make_worker(session, "missing", holding=[f"{job.id}-1" for job in (rescued, left, done)])
+    gone = make_worker(
+        session, "missing", reserved=[f"{job.id}-1" for job in (rescued, left, done)]
+    )
     make_attempt(session, rescued, "lost", cause="worker vanished: no heartbeat")
     make_attempt(session, left, None)
     make_attempt(session, done, "returned")
@@ -124,18 +126,20 @@ def test_those_who_stopped_lately_are_listed_and_older_ones_are_not(
     assert "2 h 59 min" in row.text
 
 
-def test_holdings_that_no_heartbeat_of_ours_writes_are_passed_over(session: Session) -> None:
+def test_reserved_deliveries_that_no_heartbeat_of_ours_writes_are_passed_over(
+    session: Session,
+) -> None:
     odd = ["", "x", "1", "-", "1-", "-1", "1-2-3", "9" * 40 + "-1", "99-1", "opsjobs-1-1"]
-    worker = make_worker(session, holding=odd)
+    worker = make_worker(session, reserved=odd)
     session.commit()
     found = list_workers(session, ago(seconds=0), 45)
-    assert list_held(session, found) == {worker.id: []}
+    assert list_reserved(session, found) == {worker.id: []}
 
 
 def test_every_one_of_many_is_listed(get: Get, session: Session) -> None:
     for _ in range(30):
         job = make_job(session, "started")
-        make_worker(session, holding=[f"{job.id}-1"])
+        make_worker(session, reserved=[f"{job.id}-1"])
         make_attempt(session, job, None)
     session.commit()
     rows = _rows(get, "alive")

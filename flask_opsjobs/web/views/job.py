@@ -151,7 +151,7 @@ def _chosen(attempts: Sequence[AttemptRow]) -> AttemptRow | None:
 
 
 def _worker(read: Reading, job: JobInFull) -> WorkerRow | None:
-    """Who has the job in hand; None when nobody has."""
+    """The worker that runs the job; None when none does."""
     if job.state != "started" or job.worker_id is None:
         return None
     return find_worker(read.session, job.worker_id)

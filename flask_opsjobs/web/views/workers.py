@@ -33,7 +33,7 @@ def _part() -> tuple[Markup, datetime]:
         missing = [one for one in workers if one.state == "missing"]
         shown = missing[:_MISSING_SHOWN]
         living = [one for one in workers if one.state != "missing"]
-        held = queries.list_held(read.session, [*shown, *living])
+        reserved = queries.list_reserved(read.session, [*shown, *living])
         stopped = queries.list_stopped(read.session, read.now)
     late = [e for e in living if e.state == "late"]
     made = _pages.part(
@@ -43,7 +43,7 @@ def _part() -> tuple[Markup, datetime]:
         missing_shown=shown,
         late=late,
         living=[*late, *(e for e in living if e.state != "late")],
-        held=held,
+        reserved=reserved,
         stopped=stopped,
         cancel=ACTIONS["job.cancel"],
     )

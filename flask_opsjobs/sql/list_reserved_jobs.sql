@@ -5,8 +5,8 @@
 SELECT worker.id AS worker_id, job.id AS job_id, job.task, job.queue, job.state, attempt.attempt,
        attempt.started_at AS since, attempt.outcome, job.cancel_requested_at IS NOT NULL AS is_cancel_wanted
 FROM opsjobs.workers AS worker
-CROSS JOIN LATERAL unnest(worker.holding) AS held (delivery)
-CROSS JOIN LATERAL regexp_match(held.delivery, '^([0-9]{1,18})-([0-9]{1,18})$') AS parts (part)
+CROSS JOIN LATERAL unnest(worker.reserved) AS named (delivery)
+CROSS JOIN LATERAL regexp_match(named.delivery, '^([0-9]{1,18})-([0-9]{1,18})$') AS parts (part)
 JOIN opsjobs.attempts AS attempt ON attempt.job_id = part[1]::bigint AND attempt.dispatch_no = part[2]::bigint
 JOIN opsjobs.jobs AS job ON job.id = attempt.job_id
 WHERE worker.id = ANY (%(worker_ids)s::bigint[])
