@@ -16,7 +16,7 @@ from .db import SpareConnections
 from .engine.after_commit_dispatch import AfterCommitDispatch
 from .engine.broker import Broker
 from .engine.connections import RedisConnections
-from .engine.facts import explain_apart
+from .engine.explain_with_redis import explain_apart
 from .errors import ConfigError, DeclarationError
 from .explain.shapes import Explanation
 from .host import Host

@@ -16,7 +16,7 @@ class RedisFacts:
     """Where one job's delivery stands in Redis, read at `read_at`.
 
     `said` is why Redis could not be asked, None when it answered; the rest then means nothing. `position` counts from 0
-    at the head of the list; None when the delivery is not in it. `queue_length` includes what is not ours. With
+    at the head of the list; None when the delivery is not in it. `queue_length` includes plain jobs. With
     `is_suspended` somebody told all workers of this Redis, by RQ's own flag, to take nothing.
     """
 
@@ -58,8 +58,8 @@ class SilentRedis:
 
 
 @dataclass(frozen=True)
-class OutsideJob:
-    """A job that host code put straight into RQ. `function` is what it calls by RQ's description, without arguments."""
+class PlainJob:
+    """An RQ job that host code enqueued itself. `function` is what it calls by RQ's description, without arguments."""
 
     rq_id: str
     queue: str
@@ -69,8 +69,8 @@ class OutsideJob:
 
 
 @dataclass(frozen=True)
-class OutsideFacts:
-    """The jobs in RQ that are not ours, read at `read_at`: how many, by RQ's word, and a few, the failed ones first.
+class PlainJobs:
+    """The plain jobs in RQ, read at `read_at`: how many, by RQ's word, and a few, the failed ones first.
 
     `said` is why Redis could not be asked. `silent` are the queues whose Redis did not answer while another one did.
     With `is_cut` there are more: only so many of each registry were read. With `is_suspended` somebody told all workers
@@ -81,7 +81,7 @@ class OutsideFacts:
     said: str | None = None
     by_status: Mapping[str, int] = field(default_factory=dict)
     is_cut: bool = False
-    examples: Sequence[OutsideJob] = ()
+    examples: Sequence[PlainJob] = ()
     is_suspended: bool = False
     silent: Sequence[str] = ()
 

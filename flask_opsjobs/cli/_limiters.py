@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from ..core.words import counted
-from ..engine import facts
+from ..engine import explain_with_redis
 from ..host import Host
 from ..limits import page_queries
 from ..limits.bucket import level
@@ -24,7 +24,7 @@ from ._simulate import CannotRun
 def reading(host: Host) -> Iterator[tuple[Session, datetime]]:
     """A session that can only read, and Postgres' time."""
     host.require_schema()
-    with facts.reading(host.engine, host.settings.page_timeout_seconds) as found:
+    with explain_with_redis.reading(host.engine, host.settings.page_timeout_seconds) as found:
         yield found
 
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 from flask.cli import with_appcontext
 
-from ..engine.facts import explain_apart
+from ..engine.explain_with_redis import explain_apart
 from ..errors import UnknownJob
 from ..explain.make_reason import as_text
 from ..explain.shapes import Explanation, Reason

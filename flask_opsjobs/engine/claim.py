@@ -38,13 +38,13 @@ def claim(
     worker: str,
     *,
     is_retry: bool = False,
-    is_free: bool = False,
+    ignore_limits: bool = False,
     now: datetime | None = None,
 ) -> Claimed | NotClaimed:
     """Take the delivery (id, dispatch_no), or say why not. One statement, committed asynchronously.
 
-    A limited job takes token and place in a transaction of its own, or goes back as `limited`; with `is_free` its limit
-    is ignored. `now` stands for the clock that its bucket is asked by.
+    A limited job takes token and place in a transaction of its own, or goes back as `limited`; with `ignore_limits` its
+    limit does not count. `now` stands for the clock that its bucket is asked by.
     `is_retry` says that this worker asked before: it got no answer, though its claim may have been committed, or so
     long ago that it asks whether the job is still its own. Then the attempt goes on, whatever the deadline is.
     Raises what Postgres raises; then the delivery is still to be claimed. An overdue job is ended here.
@@ -57,7 +57,7 @@ def claim(
         "worker_id": worker_id,
         "worker": worker,
         "is_retry": is_retry,
-        "is_free": is_free,
+        "ignore_limits": ignore_limits,
     }
     cursor = connection.cursor(row_factory=dict_row)
     row = cursor.execute(sql.load("claim_job"), parameters).fetchone()

@@ -17,7 +17,7 @@ from ..settings import Settings
 from . import dispatch_limits
 from .broker import Broker
 from .delivery import Delivery
-from .dispatch_limits import Allowance
+from .dispatch_limits import DispatchQuota
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
 
@@ -25,7 +25,7 @@ _log = logging.getLogger("flask_opsjobs.dispatch")
 class Dispatcher:
     """Dispatches the jobs of one app's lanes on a connection of its own, which is in autocommit.
 
-    With `is_free` no limit is looked at. After `dispatch_all`, `next_seconds` is in how many seconds time alone makes
+    With `ignore_limits` no limit counts. After `dispatch_all`, `next_seconds` is in how many seconds time alone makes
     room on a limited lane that has due jobs; None when it makes none.
     """
 
@@ -36,13 +36,13 @@ class Dispatcher:
         settings: Settings,
         *,
         quick: bool = False,
-        is_free: bool = False,
+        ignore_limits: bool = False,
     ) -> None:
         self._connection = connection
         self._broker = broker
         self._settings = settings
         self._quick = quick
-        self._is_free = is_free
+        self._ignore_limits = ignore_limits
         self.next_seconds: float | None = None
 
     def dispatch_all(self, now: datetime, queue: str | None = None) -> int:
@@ -51,11 +51,11 @@ class Dispatcher:
         A full lane is passed by as it was read with all others; so are further lanes of a queue whose prefetch is full.
         """
         lanes = dispatch_limits.list_due(self._connection, queue)
-        rooms = dispatch_limits.look(self._connection, [] if self._is_free else lanes, now)
+        rooms = dispatch_limits.look(self._connection, [] if self._ignore_limits else lanes, now)
         full: set[str] = set()
         total = 0
         for due in lanes:
-            if due.queue in full or not (self._is_free or rooms.has_room(due)):
+            if due.queue in full or not (self._ignore_limits or rooms.has_room(due)):
                 continue
             count, left = self.fill(due.lane, due.queue, now)
             total += count
@@ -99,13 +99,13 @@ class Dispatcher:
         # The block commits when it is left: nothing is pushed before that, and no lock is held over a Redis call.
         with self._connection.transaction():
             self._connection.execute("SET LOCAL synchronous_commit = on")
-            key = None if self._is_free else bucket_of(lane)
-            allowed = (
-                Allowance()
+            key = None if self._ignore_limits else bucket_of(lane)
+            quota = (
+                DispatchQuota()
                 if key is None
                 else dispatch_limits.lock_and_look(self._connection, key, queue, now)
             )
-            parameters |= {"room": allowed.room, "most": allowed.most}
+            parameters |= {"room": quota.room, "most": quota.most}
             rows = self._connection.execute(sql.load("dispatch_lane"), parameters).fetchall()
         taken = [Delivery(*row[1:]) for row in rows if row[1] is not None]
         # UPDATE … RETURNING has no order; the list in Redis is first in, first out.

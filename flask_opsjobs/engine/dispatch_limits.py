@@ -29,7 +29,7 @@ class Due:
 
 
 @dataclass(frozen=True)
-class Allowance:
+class DispatchQuota:
     """How much weight of a lane may be dispatched, None for any; and above which weight a job can never start."""
 
     room: int | None = None
@@ -37,8 +37,8 @@ class Allowance:
 
 
 @dataclass
-class Rooms:
-    """What the buckets of many due lanes allow, read in one statement; and when time alone makes room in one."""
+class BucketRooms:
+    """The room in the buckets of many due lanes, read in one statement; and when time alone makes room in one."""
 
     buckets: Mapping[str, BucketSeen]
     now: datetime
@@ -78,24 +78,24 @@ def list_due(connection: Connection, queue: str | None = None) -> list[Due]:
     return [Due(*row) for row in rows]
 
 
-def look(connection: Connection, lanes: Sequence[Due], now: datetime) -> Rooms:
+def look(connection: Connection, lanes: Sequence[Due], now: datetime) -> BucketRooms:
     """What the buckets of these lanes allow; one statement, none when no lane is limited."""
     limited = {due.lane: (due.key, due.queue) for due in lanes if due.key is not None}
     if not limited:
-        return Rooms({}, now)
+        return BucketRooms({}, now)
     keys, queues = zip(*limited.values(), strict=True)
     seen = limit_queries.list_buckets(connection, keys, queues)
     if ahead := [(each.limiter, each.partition) for each in seen if each.is_ahead]:
         connection.execute(sql.load("set_buckets_back"), limit_queries.named(ahead))
-    return Rooms(dict(zip(limited, seen, strict=True)), now)
+    return BucketRooms(dict(zip(limited, seen, strict=True)), now)
 
 
-def lock_and_look(connection: Connection, key: Key, queue: str, now: datetime) -> Allowance:
+def lock_and_look(connection: Connection, key: Key, queue: str, now: datetime) -> DispatchQuota:
     """What one bucket allows a queue, while no other dispatcher takes from it. Locks it until the caller commits."""
     connection.execute(
         sql.load("lock_bucket_to_dispatch"), {"limiter": key[0], "partition": key[1]}
     )
     (seen,) = limit_queries.list_buckets(connection, [key], [queue])
     if seen.shape is None:
-        return Allowance(room=0)
-    return Allowance(bucket.room(seen.shape, seen.standing, now), seen.shape.most)
+        return DispatchQuota(room=0)
+    return DispatchQuota(bucket.room(seen.shape, seen.standing, now), seen.shape.most)

@@ -97,16 +97,16 @@ class Drain:
         return True
 
     def _dispatch(self, now: datetime) -> list[Delivery]:
-        tray = _Tray()
+        recording = _RecordingBroker()
         settings = replace(self._host.settings, prefetch=_PREFETCH)
         try:
             # No limit holds in a test: what is due is performed now, one after the other.
-            broker = cast(Broker, tray)
-            Dispatcher(self._connection, broker, settings, is_free=True).dispatch_all(now)
+            broker = cast(Broker, recording)
+            Dispatcher(self._connection, broker, settings, ignore_limits=True).dispatch_all(now)
         except BaseException:
-            self._recall(tray.deliveries)
+            self._recall(recording.deliveries)
             raise
-        return tray.deliveries
+        return recording.deliveries
 
     def _perform_all(self, deliveries: Sequence[Delivery]) -> None:
         left = list(deliveries)
@@ -122,7 +122,7 @@ class Drain:
 
     def _perform(self, delivery: Delivery) -> None:
         job_id, dispatch_no = delivery.id, delivery.dispatch_no
-        claimed = claim(self._connection, (job_id, dispatch_no), *self._worker, is_free=True)
+        claimed = claim(self._connection, (job_id, dispatch_no), *self._worker, ignore_limits=True)
         self.ids[job_id] = None
         if not isinstance(claimed, Claimed):
             return
@@ -161,8 +161,8 @@ class Drain:
         )
 
 
-class _Tray:
-    """Stands where the broker does, and keeps what would have gone to Redis."""
+class _RecordingBroker:
+    """Stands in for the broker, and records what would have gone to Redis."""
 
     def __init__(self) -> None:
         self.deliveries: list[Delivery] = []

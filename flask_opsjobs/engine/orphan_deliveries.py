@@ -12,7 +12,7 @@ from .. import sql
 from ..db import Connection
 from .broker import Broker
 from .delivery import parse
-from .redis_reads import Hash, read_hashes, scan_deliveries, where_they_stand
+from .redis_reads import Hash, find_deliveries, read_hashes, scan_deliveries
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _remove(broker: Broker, hashes: Mapping[str, Hash], now: datetime) -> list[s
     for name in {said.queue for said in hashes.values()}:
         ours = [one for one, said in hashes.items() if said.queue == name]
         queue = broker.queue(name or "default")
-        running = where_they_stand(queue, ours, now).running
+        running = find_deliveries(queue, ours, now).running
         orphaned = [one for one in ours if one not in running]
         broker.forget(queue.name, orphaned)
         removed += orphaned

@@ -15,7 +15,7 @@ from ..facts import PARKED_GRACES
 from .broker import Broker
 from .delivery import rq_id
 from .dispatch import recall
-from .redis_reads import read_hashes, where_they_stand
+from .redis_reads import find_deliveries, read_hashes
 from .remove_deliveries import try_remove_deliveries
 
 _MOST_ROWS = 20_000
@@ -127,12 +127,12 @@ def _look(
     absent: set[Key] = set()
     parked: set[Key] = set()
     for name, group in _by_queue(rows).items():
-        standing = where_they_stand(broker.queue(name), [row.rq_id for row in group], now)
-        certain = standing.listed | standing.running
+        places = find_deliveries(broker.queue(name), [row.rq_id for row in group], now)
+        certain = places.listed | places.running
         for row in group:
             if row.rq_id in certain or row.reserved_as in reserved:
                 continue
-            (parked if row.rq_id in standing.intermediate else absent).add(row.key)
+            (parked if row.rq_id in places.intermediate else absent).add(row.key)
     return absent, parked
 
 
@@ -145,11 +145,11 @@ def _since(
     now: datetime,
 ) -> dict[Key, datetime]:
     """Since when each is wanting. What this pass did not look at keeps its time."""
-    outside = {
+    not_looked_at = {
         key: since for key, since in before.items() if key[0] <= first or (last and key[0] > last)
     }
     # A time ahead of now was taken before the clock was stepped back.
-    return outside | {key: min(before.get(key, now), now) for key in found}
+    return not_looked_at | {key: min(before.get(key, now), now) for key in found}
 
 
 def _overdue(

@@ -36,15 +36,15 @@ def answering() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where the deliveries of one queue stand, as RQ ids."""
+class DeliveryPlaces:
+    """Where the deliveries of one queue are in Redis, as RQ ids."""
 
     listed: frozenset[str]
     intermediate: frozenset[str]
     running: frozenset[str]
 
 
-def where_they_stand(queue: Queue, rq_ids: Collection[str], now: datetime) -> Standing:
+def find_deliveries(queue: Queue, rq_ids: Collection[str], now: datetime) -> DeliveryPlaces:
     """Which ids of a queue wait in its list, lie in its intermediate list, or run by RQ's started registry.
 
     An entry of the registry that has expired belongs to a dead worker and does not count.
@@ -52,21 +52,21 @@ def where_they_stand(queue: Queue, rq_ids: Collection[str], now: datetime) -> St
     with queue.connection.pipeline(transaction=False) as pipe:
         _ask(pipe, queue, now)
         length, *entries = pipe.execute()
-    found = _standing(*entries)
+    found = _places(*entries)
     if length > _LONGEST_READ:
         rest = [rq_id for rq_id in rq_ids if rq_id not in found.listed]
         return replace(found, listed=found.listed | _find_in_list(queue, rest))
     return found
 
 
-def where_all_stand(
+def find_deliveries_by_queue(
     broker: Broker, wanted: Mapping[str, Collection[str]], now: datetime
-) -> dict[str, Standing]:
-    """`where_they_stand` of many queues, by name, in one round trip to each Redis; `wanted` are the ids to look for.
+) -> dict[str, DeliveryPlaces]:
+    """`find_deliveries` of many queues, by name, in one round trip to each Redis; `wanted` are the ids to look for.
 
     Of a list that is too long to read the ids are asked for one by one, in a round trip of its own.
     """
-    found: dict[str, Standing] = {}
+    found: dict[str, DeliveryPlaces] = {}
     for queues in by_redis(map(broker.queue, wanted)):
         with queues[0].connection.pipeline(transaction=False) as pipe:
             for queue in queues:
@@ -75,9 +75,9 @@ def where_all_stand(
         for at, queue in enumerate(queues):
             length, *entries = answers[at * 4 : at * 4 + 4]
             found[queue.name] = (
-                where_they_stand(queue, wanted[queue.name], now)
+                find_deliveries(queue, wanted[queue.name], now)
                 if length > _LONGEST_READ
-                else _standing(*entries)
+                else _places(*entries)
             )
     return found
 
@@ -90,10 +90,10 @@ def _ask(pipe: Any, queue: Queue, now: datetime) -> None:
     pipe.zrangebyscore(queue.started_job_registry.key, now.timestamp(), "+inf")
 
 
-def _standing(
+def _places(
     listed: Iterable[Any], intermediate: Iterable[Any], running: Iterable[Any]
-) -> Standing:
-    return Standing(
+) -> DeliveryPlaces:
+    return DeliveryPlaces(
         listed=frozenset(_text(item) for item in listed),
         intermediate=frozenset(_text(item) for item in intermediate),
         running=frozenset(StartedJobRegistry.parse_job_id(_text(item)) for item in running),

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from ..core.words import counted
 from ..engine.delivery import parse, rq_id
-from ..engine.redis_reads import answering, where_all_stand
+from ..engine.redis_reads import answering, find_deliveries_by_queue
 from ..lifeline import integrity
 from .shape import IDLE, Loop, Pass, every
 
@@ -40,7 +40,7 @@ def _compare(context: Pass) -> tuple[integrity.Doubts, integrity.Found]:
     for key, queue in queued.items():
         wanted.setdefault(queue, []).append(rq_id(*key))
     seen: dict[tuple[int, int], str] = {}
-    for queue, standing in where_all_stand(host.broker, wanted, context.now).items():
+    for queue, standing in find_deliveries_by_queue(host.broker, wanted, context.now).items():
         for one in standing.listed | standing.intermediate | standing.running:
             if (found := parse(one)) is not None:
                 seen[found] = queue

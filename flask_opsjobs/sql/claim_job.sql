@@ -1,6 +1,6 @@
 -- Claims the delivery (id, dispatch_no) for a worker: checks the locked row, starts the attempt and writes it.
 -- Returns one row when the job exists: what it was, and the job itself when it was taken (taken_id not null). One that is
--- limited is left as it is, unless %(is_free)s: its bucket is asked first.
+-- limited is left as it is, unless %(ignore_limits)s: its bucket is asked first.
 -- The commit is asynchronous: a claim lost in a crash of Postgres is closed all the same, since `finish` accepts a
 -- `queued` row under its own number, and recall or rescue find the rest.
 -- Run by a worker's parent before the fork. Index: jobs_pkey.
@@ -20,7 +20,7 @@ WITH hurried AS MATERIALIZED (
         refused_count = 0, error = NULL
     FROM locked l, moment m
     WHERE j.id = l.id AND (l.state = 'queued' OR l.is_ours) AND l.dispatch_no = %(dispatch_no)s
-      AND (l.deadline_at IS NULL OR l.is_ours OR l.deadline_at > m.now) AND (l.limiter IS NULL OR l.is_ours OR %(is_free)s)
+      AND (l.deadline_at IS NULL OR l.is_ours OR l.deadline_at > m.now) AND (l.limiter IS NULL OR l.is_ours OR %(ignore_limits)s)
     RETURNING j.*
 ), noted AS (
     INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, worker_id, worker, started_at)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..core.words import agree, counted, span
-from ..facts import OutsideFacts
+from ..facts import PlainJobs
 from ..jobs.lifecycle import ENDED_BY
 from ..jobs.rows import Count
 from ..overview.attention_queries import Failures, Resolved
@@ -37,7 +37,7 @@ class AttentionFacts:
     failures: Failures
     resolved: Resolved
     pace: Pace
-    outside: OutsideFacts
+    plain_jobs: PlainJobs
     split: Split
     # A source that tells how things move does not answer.
     is_blind: bool = False
@@ -50,7 +50,7 @@ def make_cards(seen: AttentionFacts) -> list[Card]:
         _blocked(seen.split),
         _waiting(seen.overview),
         _runnable(seen),
-        _outside(seen.outside),
+        _plain_jobs(seen.plain_jobs),
         _resolved(seen.resolved),
     ]
 
@@ -217,15 +217,15 @@ def _of_state(state: str, depth: StateDepth, word: str) -> Example:
     )
 
 
-def _outside(outside: OutsideFacts) -> Card:
+def _plain_jobs(plain_jobs: PlainJobs) -> Card:
     title, go = "Bridge-only follow-up", PageLink("See their queues", "queues", {})
-    if outside.said is not None:
-        says = f"{outside.said}, so what lies only there cannot be told."
+    if plain_jobs.said is not None:
+        says = f"{plain_jobs.said}, so what lies only there cannot be told."
         return Card("missing", "bridge", title, None, says, go)
-    is_part = outside.is_cut or bool(outside.silent)
-    count = Count(outside.number, "at_least" if is_part else "exact")
-    if not count.number and outside.silent:
-        says = f"The Redis of {_names(outside.silent)} does not answer; elsewhere RQ holds only jobs that we know."
+    is_part = plain_jobs.is_cut or bool(plain_jobs.silent)
+    count = Count(plain_jobs.number, "at_least" if is_part else "exact")
+    if not count.number and plain_jobs.silent:
+        says = f"The Redis of {_names(plain_jobs.silent)} does not answer; elsewhere RQ holds only jobs that we know."
         return Card("missing", "bridge", title, count, says, go)
     if not count.number:
         return Card(
@@ -236,10 +236,12 @@ def _outside(outside: OutsideFacts) -> Card:
             "RQ holds no job of these queues that was not enqueued here.",
             go,
         )
-    failed = outside.by_status.get("failed", 0)
-    says = "Enqueued straight into RQ and seen only from outside; they can be inspected, not repaired here."
+    failed = plain_jobs.by_status.get("failed", 0)
+    says = "Enqueued straight into RQ and without a row here; they can be inspected, not repaired here."
     says += f" {failed:,} failed." if failed else ""
-    says += f" The Redis of {_names(outside.silent)} does not answer." if outside.silent else ""
+    says += (
+        f" The Redis of {_names(plain_jobs.silent)} does not answer." if plain_jobs.silent else ""
+    )
     examples = [
         Example(
             PageLink(
@@ -251,7 +253,7 @@ def _outside(outside: OutsideFacts) -> Card:
             payload=job.function or None,
             moment=job.moment,
         )
-        for job in outside.examples
+        for job in plain_jobs.examples
     ]
     return Card("bridge" if failed else "waiting", "bridge", title, count, says, go, examples)
 

@@ -280,7 +280,7 @@ def test_no_lock_is_held_over_a_redis_call(
     redis_client.flushall()
     recaller.passes(10)
     looked = []
-    for name in ("where_they_stand", "read_hashes", "try_remove_deliveries"):
+    for name in ("find_deliveries", "read_hashes", "try_remove_deliveries"):
         module = "flask_opsjobs.engine.recall"
         real = getattr(__import__(module, fromlist=[name]), name)
 
@@ -291,7 +291,7 @@ def test_no_lock_is_held_over_a_redis_call(
 
         monkeypatch.setattr(f"{module}.{name}", look)
     assert recaller.passes(10).recalled == [(queued, 1)]
-    assert looked == ["where_they_stand", "read_hashes", "try_remove_deliveries"]
+    assert looked == ["find_deliveries", "read_hashes", "try_remove_deliveries"]
 
 
 def test_two_recallers_take_each_job_back_once(

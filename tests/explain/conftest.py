@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.engine.facts import explain
+from flask_opsjobs.engine.explain_with_redis import explain
 from flask_opsjobs.explain.shapes import Explanation
 from flask_opsjobs.lifeline import awake, workers
 from flask_opsjobs.loops import LOOPS

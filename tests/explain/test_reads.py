@@ -14,7 +14,7 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.db import Base
-from flask_opsjobs.engine.facts import explain, explain_apart, read_redis_facts
+from flask_opsjobs.engine.explain_with_redis import explain, explain_apart, read_redis_facts
 from flask_opsjobs.engine.read_only import READS
 from flask_opsjobs.explain import queries
 from flask_opsjobs.host import Host
@@ -158,12 +158,12 @@ def _commands(client: Redis) -> dict[str, int]:
     return {name.removeprefix("cmdstat_"): int(said["calls"]) for name, said in stats.items()}
 
 
-@pytest.mark.parametrize("foreign", [0, 500])
+@pytest.mark.parametrize("plain", [0, 500])
 def test_redis_is_asked_the_same_few_reads_however_much_lies_there(
-    bench: Bench, record_job: RecordJob, look: Look, redis_client: Redis, foreign: int
+    bench: Bench, record_job: RecordJob, look: Look, redis_client: Redis, plain: int
 ) -> None:
     queue = bench.host.broker.queue("default")
-    for number in range(foreign):
+    for number in range(plain):
         redis_client.rpush(queue.key, f"theirs-{number}")
     job_id = record_job()
     bench.dispatch()

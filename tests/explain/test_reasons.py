@@ -23,7 +23,7 @@ from flask_opsjobs.cron.declaration import make_entry
 from flask_opsjobs.engine.claim import claim
 from flask_opsjobs.engine.declare import declare
 from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.engine.facts import explain
+from flask_opsjobs.engine.explain_with_redis import explain
 from flask_opsjobs.errors import UnknownJob
 from flask_opsjobs.explain.explain import FINDERS, explain_job, explain_schema
 from flask_opsjobs.explain.reason_kinds import CODES, REASON_KINDS

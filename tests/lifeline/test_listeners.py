@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.engine.dispatch import read_clock, recall
-from flask_opsjobs.engine.facts import explain_apart
+from flask_opsjobs.engine.explain_with_redis import explain_apart
 from flask_opsjobs.host import Host
 from flask_opsjobs.lifeline import workers
 from flask_opsjobs.lifeline.watch import watch

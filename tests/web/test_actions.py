@@ -567,18 +567,18 @@ def test_run_again_links_the_new_jobs(get: Any, post: Post, preview: Any, sessio
 
 
 def test_a_job_s_page_offers_no_action_that_would_be_refused(get: Any, session: Session) -> None:
-    foreign = make_job(session, "finished", origin="rq")
+    adopted = make_job(session, "finished", origin="rq")
     unique = make_job(session, "failed", unique_key=b"k" * 32, unique_until="forever")
     session.add(
         UniqueLock(key=unique.unique_key, job_id=unique.id, until="forever", created_at=ago())
     )
     session.commit()
-    page = soup(get(f"/jobs/{foreign.id}").text)
+    page = soup(get(f"/jobs/{adopted.id}").text)
     buttons = page.select(".head .actions button")
     assert buttons
     assert all(button.has_attr("disabled") for button in buttons)
     assert (
-        f"Cannot run job {foreign.id} again: RQ owns it" in page.select_one(".head .lead.mute").text
+        f"Cannot run job {adopted.id} again: RQ owns it" in page.select_one(".head .lead.mute").text
     )
     page = soup(get(f"/jobs/{unique.id}").text)
     buttons = {b.text.strip(): b for b in page.select(".head .actions button")}

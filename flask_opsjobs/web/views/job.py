@@ -15,7 +15,7 @@ from ...audit.queries import list_events_of
 from ...audit.verify import find_fault
 from ...cron.lifecycle import RESULTS
 from ...cron.queries import find_slot_of
-from ...engine.facts import explain
+from ...engine.explain_with_redis import explain
 from ...jobs import job_queries, queries, search_ids
 from ...jobs.lifecycle import ENDED_BY, FINAL, MEANINGS
 from ...jobs.rows import AttemptRow, JobInFull

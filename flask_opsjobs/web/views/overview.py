@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from flask import Response, request
 from markupsafe import Markup
 
-from ...engine.outside import read_outside
+from ...engine.plain_jobs import find_plain_jobs
 from ...engine.read_only import find_silent
 from ...overview.attention_queries import find_failures, find_resolved
 from ...overview.blocks import split
@@ -63,10 +63,10 @@ def _part() -> tuple[Markup, datetime]:
     declared = {task.declared.queue for task in host().tasks.values()}
     names = {"default", *declared, *(queue.name for queue in overview.queues)}
     silent = find_silent(host().broker, names)
-    outside = read_outside(host().broker, names, read.now)
-    wrong = find_wrong(overview, silent, is_suspended=outside.is_suspended)
+    plain_jobs = find_plain_jobs(host().broker, names, read.now)
+    wrong = find_wrong(overview, silent, is_suspended=plain_jobs.is_suspended)
     lost = {name for one in silent for name in one.queues}
-    due = split(overview, lost, is_suspended=outside.is_suspended)
+    due = split(overview, lost, is_suspended=plain_jobs.is_suspended)
     is_fresh = bool(overview.loops) and all(loop.is_awake for loop in overview.loops)
     counting = next((loop for loop in overview.loops if loop.loop == "roll_up"), None)
     charts = make_charts(pace)
@@ -78,7 +78,7 @@ def _part() -> tuple[Markup, datetime]:
         well=say_well(overview),
         cards=make_cards(
             AttentionFacts(
-                overview, failures, resolved, pace, outside, due, bool(silent) or not is_fresh
+                overview, failures, resolved, pace, plain_jobs, due, bool(silent) or not is_fresh
             )
         ),
         silent=silent,

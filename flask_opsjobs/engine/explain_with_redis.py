@@ -1,4 +1,4 @@
-"""What Redis says of one job's delivery, and the explanation that is made with it."""
+"""Explains why a job is not running, with what Redis says of its delivery."""
 
 from __future__ import annotations
 

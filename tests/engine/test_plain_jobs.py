@@ -12,8 +12,8 @@ from rq import Queue, SimpleWorker
 from flask_opsjobs.engine.broker import Broker
 from flask_opsjobs.engine.connections import RedisConnections
 from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.engine.outside import read_outside
-from flask_opsjobs.facts import OutsideFacts
+from flask_opsjobs.engine.plain_jobs import find_plain_jobs
+from flask_opsjobs.facts import PlainJobs
 from tests.support.engine import Bench
 
 
@@ -21,8 +21,8 @@ def boom(secret: str) -> None:
     raise RuntimeError(secret)
 
 
-def look(bench: Bench, *queues: str) -> OutsideFacts:
-    return read_outside(bench.host.broker, queues or ("default",), read_clock(bench.connection))
+def look(bench: Bench, *queues: str) -> PlainJobs:
+    return find_plain_jobs(bench.host.broker, queues or ("default",), read_clock(bench.connection))
 
 
 def test_an_empty_redis(bench: Bench) -> None:
@@ -49,7 +49,7 @@ def test_jobs_of_the_host_are_counted_and_ours_are_not(
     assert (first.rq_id, first.status, first.queue) == (failing.id, "failed", "default")
     assert (second.status, second.queue) == ("queued", "mail")
     # The function, and not what it was called with.
-    assert first.function == "tests.engine.test_outside.boom"
+    assert first.function == "tests.engine.test_plain_jobs.boom"
     assert first.moment is not None
     assert "hunter2" not in repr(found)
 
@@ -87,7 +87,7 @@ def test_what_a_look_costs_does_not_grow(bench: Bench, redis_client: Redis) -> N
 def test_a_redis_that_is_away_is_said_soon(app: Flask, bench: Bench) -> None:
     away = Broker(RedisConnections(app, "redis://127.0.0.1:1/0"))
     began = time.monotonic()
-    found = read_outside(away, ["default", "mail"], read_clock(bench.connection))
+    found = find_plain_jobs(away, ["default", "mail"], read_clock(bench.connection))
     assert found.said is not None
     assert "Redis does not answer" in found.said
     assert time.monotonic() - began < 1.0

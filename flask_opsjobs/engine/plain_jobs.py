@@ -1,4 +1,4 @@
-"""What lies in RQ and is not ours: jobs that host code enqueued itself. They are counted and named, never unpickled."""
+"""Counts and names plain jobs: RQ jobs that host code enqueued itself, without a row of ours. Never unpickles them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
 from rq.suspension import WORKERS_SUSPENDED
 
-from ..facts import OutsideFacts, OutsideJob
+from ..facts import PlainJob, PlainJobs
 from .broker import Broker, is_ours
 from .read_only import read_only_queue
 from .redis_reads import by_redis
@@ -27,8 +27,8 @@ _EXAMPLES = 3
 _STATUSES = ("failed", "started", "queued", "deferred", "scheduled")
 
 
-def read_outside(broker: Broker, queues: Iterable[str], now: datetime) -> OutsideFacts:
-    """What lies in these queues and is not ours. Never raises: when a Redis is away it says so, and soon."""
+def find_plain_jobs(broker: Broker, queues: Iterable[str], now: datetime) -> PlainJobs:
+    """The plain jobs of these queues. Never raises: when a Redis is away the answer says so, within 0.2 s each."""
     names = sorted(queues)
     found: list[tuple[Queue, _Found]] = []
     silent: list[str] = []
@@ -44,11 +44,11 @@ def read_outside(broker: Broker, queues: Iterable[str], now: datetime) -> Outsid
             found += there
             is_suspended |= is_suspended_here
     if said is not None and not found:
-        return OutsideFacts(now, said=said)
+        return PlainJobs(now, said=said)
     by_status = Counter[str]()
     for _, one in found:
         by_status[one.status] += len(one.rq_ids)
-    return OutsideFacts(
+    return PlainJobs(
         now,
         by_status=+by_status,
         is_cut=len(names) > _MOST_QUEUES or any(one.is_cut for _, one in found),
@@ -60,7 +60,7 @@ def read_outside(broker: Broker, queues: Iterable[str], now: datetime) -> Outsid
 
 @dataclass(frozen=True)
 class _Found:
-    """The ids of a status of a queue that are not ours; `is_cut` when there may be more."""
+    """The ids of the plain jobs of one status of a queue; `is_cut` when there may be more."""
 
     status: str
     rq_ids: Sequence[str]
@@ -68,7 +68,7 @@ class _Found:
 
 
 def _read(queues: Sequence[Queue]) -> tuple[list[tuple[Queue, _Found]], bool]:
-    """What lies in these queues of one Redis, and whether its workers are suspended."""
+    """The plain jobs of these queues of one Redis, and whether its workers are suspended."""
     with queues[0].connection.pipeline(transaction=False) as pipe:
         pipe.exists(WORKERS_SUSPENDED)
         for queue in queues:
@@ -77,8 +77,8 @@ def _read(queues: Sequence[Queue]) -> tuple[list[tuple[Queue, _Found]], bool]:
     asked = [(queue, status) for queue in queues for status in _STATUSES]
     found = []
     for (queue, status), ids in zip(asked, answers, strict=True):
-        outside = [rq_id for one in ids if not is_ours(rq_id := _id(one, status))]
-        found.append((queue, _Found(status, outside, len(ids) == _MOST_IDS)))
+        plain = [rq_id for one in ids if not is_ours(rq_id := _id(one, status))]
+        found.append((queue, _Found(status, plain, len(ids) == _MOST_IDS)))
     return found, bool(is_suspended)
 
 
@@ -96,7 +96,7 @@ def _id(raw: Any, status: str) -> str:
     return StartedJobRegistry.parse_job_id(text) if status == "started" else text
 
 
-def _tell(found: Sequence[tuple[Queue, _Found]]) -> list[OutsideJob]:
+def _tell(found: Sequence[tuple[Queue, _Found]]) -> list[PlainJob]:
     """A few examples with what RQ noted of them, one round trip each."""
     by_need = sorted(found, key=lambda pair: _STATUSES.index(pair[1].status))
     few = [(queue, one.status, rq_id) for queue, one in by_need for rq_id in one.rq_ids[:_EXAMPLES]]
@@ -111,9 +111,7 @@ def _tell(found: Sequence[tuple[Queue, _Found]]) -> list[OutsideJob]:
         description, ended_at, created_at = (_text(value) for value in noted)
         # RQ describes a job as the whole call: what is before the parenthesis is the function.
         function = description.partition("(")[0] if description else None
-        told.append(
-            OutsideJob(rq_id, queue.name, status, function, _moment(ended_at or created_at))
-        )
+        told.append(PlainJob(rq_id, queue.name, status, function, _moment(ended_at or created_at)))
     return told
 
 
