@@ -1,4 +1,4 @@
-"""Writes the arrows that end an attempt or a job, finish to discard, in one statement each, and tells what waits."""
+"""Ends attempts and jobs, from finish to discard: one statement each, then everything that waits is told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The broker: pushes deliveries to RQ and removes them, on whatever Redis a queue lives."""
+"""Pushes deliveries to RQ and removes them, on the Redis of each queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether Linux killed a process of this cgroup for want of memory."""
+"""Tells whether Linux killed a process of this cgroup because memory ran out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The claim: a worker's parent takes a delivery before it forks, on a connection that it keeps."""
+"""Claims a delivery for a worker before it forks, on a connection that the worker keeps."""
 
 from __future__ import annotations
 

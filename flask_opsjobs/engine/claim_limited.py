@@ -1,4 +1,4 @@
-"""The claim of a limited job: token and place are taken in the transaction that starts it, or it goes back."""
+"""Claims a limited job: takes its token and place in the transaction that starts it, or returns the job."""
 
 from __future__ import annotations
 

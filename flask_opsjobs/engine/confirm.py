@@ -1,4 +1,4 @@
-"""The last look before a function is called: a process that was frozen since its claim asks the row again."""
+"""Asks once more, right before a function is called, whether the claim still holds after the process was frozen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which Redis a queue lives on: the host's Flask-RQ connection when it has one, else `OPSJOBS_REDIS_URL`."""
+"""Finds the Redis of a queue: the host's Flask-RQ connection when it has one, else `OPSJOBS_REDIS_URL`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process that starts records of the code it runs: the limiters as its tasks declare them."""
+"""Records which limiters the tasks of a starting process declare."""
 
 from __future__ import annotations
 

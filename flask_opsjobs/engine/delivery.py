@@ -1,4 +1,4 @@
-"""A delivery: one handing-out of a job to RQ, named `opsjobs-<id>-<dispatch_no>`; it carries no argument of the job."""
+"""Names deliveries, `opsjobs-<id>-<dispatch_no>`: what RQ gets of a job, without its arguments."""
 
 from __future__ import annotations
 

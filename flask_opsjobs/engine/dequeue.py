@@ -1,4 +1,4 @@
-"""How an OpsWorker takes the next RQ job: without unpickling ours, and without dying of a payload nobody can read."""
+"""Takes the next RQ job: never unpickles ours, and survives a payload that nobody can read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dispatch: take due jobs of a lane, commit, and only then push them to RQ."""
+"""Dispatches due jobs of a lane: marks them `queued`, commits, and only then pushes them to RQ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Performing due jobs here and now, for a host's tests: the real statements on one connection, no Redis and no fork."""
+"""Performs due jobs here and now for a host's tests: the real statements on one connection, no Redis, no fork."""
 
 from __future__ import annotations
 

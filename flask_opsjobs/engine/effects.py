@@ -1,4 +1,4 @@
-"""Runs in Redis what follows an operator's committed action. The loops mend what fails here."""
+"""Applies in Redis what follows an operator's committed action. The loops repair what fails here."""
 
 from __future__ import annotations
 

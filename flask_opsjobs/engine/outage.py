@@ -1,4 +1,4 @@
-"""What a process does while Postgres is away: it says so once, waits longer after each try, says when it is back."""
+"""Reports an outage of Postgres once, waits longer after each try, and reports when Postgres is back."""
 
 from __future__ import annotations
 

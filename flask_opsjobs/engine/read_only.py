@@ -1,4 +1,4 @@
-"""A Redis client that refuses every command that is not a read: what pages and explanations ask through.
+"""Reads Redis for pages and explanations with a client that refuses every command that is not a read.
 
 It remembers which Redis did not answer, so that a page does not wait again for a silence that another one has met.
 """

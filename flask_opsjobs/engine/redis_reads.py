@@ -1,4 +1,4 @@
-"""Raw reads of what RQ keeps in Redis: in pipelines, a constant number of round trips, and nothing is unpickled."""
+"""Reads what RQ keeps in Redis: in pipelines, with a constant number of round trips. Unpickles nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RQ's own books of a managed job, kept by the parent: one MULTI before it runs and one after."""
+"""Writes RQ's own records of a managed job from the parent: one MULTI before the job runs and one after."""
 
 from __future__ import annotations
 

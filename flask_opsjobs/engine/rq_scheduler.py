@@ -1,4 +1,4 @@
-"""RQ's scheduler as a worker runs it: a process that puts plain RQ jobs into their queues when they are due."""
+"""Runs RQ's scheduler beside a worker: it puts plain RQ jobs into their queues when they are due."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpsWorker: RQ's worker loop, with our claim before and our record after each managed job."""
+"""Extends RQ's worker loop: claims each managed job before it runs, and records its outcome after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage: a job whose time has come is available, and its lane is dispatched at once."""
+"""Makes jobs available whose time has come, and dispatches their lanes at once."""
 
 from __future__ import annotations
 

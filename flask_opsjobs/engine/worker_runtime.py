@@ -1,4 +1,4 @@
-"""Keeps what one worker process of ours needs while it performs jobs: two connections, its recorder, its heartbeat."""
+"""Keeps what one worker process of ours needs: two connections, its recorder, its heartbeat."""
 
 from __future__ import annotations
 

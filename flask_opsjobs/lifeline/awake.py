@@ -1,4 +1,4 @@
-"""Remembers when each loop was awake. A detector that slept saw nothing, so it must not conclude anything from it."""
+"""Records when each loop was awake: a detector that slept has seen nothing and must conclude nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps the tables of workers, of integrity checks, and of the stretches in which each loop was awake."""
+"""Defines the tables of who is alive: workers, and the stretches in which each loop was awake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads for pages which workers are alive, and when each loop was last awake."""
+"""Reads for pages who is alive: workers, and when each loop was last awake."""
 
 from __future__ import annotations
 

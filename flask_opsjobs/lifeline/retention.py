@@ -1,4 +1,4 @@
-"""Deletes rows that have been stored long enough, in bounded batches, oldest first."""
+"""Deletes what has been kept long enough, in bounded batches, oldest first."""
 
 from __future__ import annotations
 

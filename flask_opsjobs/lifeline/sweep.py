@@ -1,4 +1,4 @@
-"""Writes the audit row of one sweep of the watcher: which jobs it rescued, from which worker, and why."""
+"""Describes one sweep of the watcher for the audit: whose jobs it rescued, which, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decides which workers are late or missing, and rescues the jobs that they left."""
+"""Decides which workers are late or missing, and rescues their jobs."""
 
 from __future__ import annotations
 

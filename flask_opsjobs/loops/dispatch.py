@@ -1,4 +1,4 @@
-"""Dispatches due jobs that no commit and no worker has dispatched."""
+"""Runs the dispatch loop: it dispatches due jobs that no commit and no worker dispatched."""
 
 from __future__ import annotations
 

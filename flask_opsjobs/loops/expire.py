@@ -1,4 +1,4 @@
-"""Ends jobs whose deadline passed before they started."""
+"""Runs the expire loop: it ends jobs whose deadline passed before they started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registers plain `rq worker` processes, and gives them up when RQ's own key of them has expired."""
+"""Runs the observe loop: it records plain `rq worker` processes, and gives them up when RQ's key has expired."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes one pass of a loop, from reading the clock to its row in `loop_runs`, and keeps its errors to itself."""
+"""Makes one pass of a loop, from reading the clock to its note in `loop_runs`. No error leaves the pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs all loops in one process, a thread and a connection for each, until it is told to stop."""
+"""Runs all loops in one process, with a thread and a connection for each, until it is told to stop."""
 
 from __future__ import annotations
 

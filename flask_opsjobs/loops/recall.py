@@ -1,4 +1,4 @@
-"""Compares deliveries in Postgres and Redis both ways, recalls lost ones and removes orphans."""
+"""Runs the recall loop: it compares Postgres with Redis both ways and repairs what only one of them knows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deletes rows that have been stored long enough."""
+"""Runs the retain loop: it deletes what has been kept long enough."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Declares a loop: a name, an interval, and a function that makes one pass."""
+"""Defines the shape of every loop: a name, an interval, and a function that makes one pass."""
 
 from __future__ import annotations
 

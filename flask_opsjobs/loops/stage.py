@@ -1,4 +1,4 @@
-"""Makes scheduled and retryable jobs available when they are due."""
+"""Runs the stage loop: it makes scheduled and retryable jobs available when they are due."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds late and missing workers by their heartbeats, and rescues their jobs."""
+"""Runs the watch loop: it marks workers without a heartbeat as late, then missing, and rescues their jobs."""
 
 from __future__ import annotations
 
