@@ -59,7 +59,7 @@ class OpsJobs:
         if NAME in app.extensions:
             raise ConfigError("OpsJobs is already initialised on this app: call init_app once")
         log.keep_on_one_line()
-        chosen = settings.read(app.config)
+        chosen = settings.read_settings(app.config)
         engine, session = _database(app, chosen.bind)
         host = Host(
             settings=chosen,
@@ -164,7 +164,7 @@ def _policy(given: Any, protocol: type, name: str) -> Any:
             "To start from one that is written for you, take OpsJobs out of the app again, run "
             "`flask opsjobs install`, and add to the app the lines that it prints"
         )
-    if fault := policy.find_fault(given, protocol):
+    if fault := policy.find_policy_fault(given, protocol):
         kind = given if isinstance(given, type) else type(given)
         raise ConfigError(f"the {name} policy {kind.__name__} {fault}")
     return given

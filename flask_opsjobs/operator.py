@@ -286,7 +286,7 @@ class Operator:
         says = f"{executed.receipt.says}; Redis was not told: {', and '.join(failed)}"
         executed = replace(executed, receipt=replace(executed.receipt, says=says))
         try:
-            execution.note(connection, executed, now)
+            execution.note_effects(connection, executed, now)
         except psycopg.Error:
             _log.exception("a receipt was not made more exact; what it says stays true")
         return executed.receipt

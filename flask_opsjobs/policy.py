@@ -34,7 +34,7 @@ class DisplayPolicy(Protocol):
         ...
 
 
-def find_fault(policy: Any, protocol: type) -> str | None:
+def find_policy_fault(policy: Any, protocol: type) -> str | None:
     """Why `policy` cannot be asked the methods of `protocol`, as the end of a sentence; None when it can."""
     if isinstance(policy, type):
         return f"is a class: pass an object of it, {policy.__name__}()"

@@ -236,7 +236,7 @@ class Settings:
     page_connections: int
 
 
-def read(config: Mapping[str, Any]) -> Settings:
+def read_settings(config: Mapping[str, Any]) -> Settings:
     """The settings in a Flask config. Raises `ConfigError` naming every unknown key and every wrong value."""
     known = {PREFIX + setting.key: setting for setting in SETTINGS}
     wrong = [

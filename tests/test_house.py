@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -177,3 +178,44 @@ def test_every_sql_statement_says_what_it_is() -> None:
         if not path.read_text().startswith("--")
     ]
     assert not found, "\n".join(found)
+
+
+# A function of these files is always read together with its module, its page or its command, never alone:
+# `job_transitions.lock`, the view `cron.page`, the filter `| moment`, `queue pause`, the pass `watch.run`, one
+# lifecycle beside another, the contract that each `actions/on_….py` fills, and the two directions of each schema
+# step, which the installer calls by the same names.
+READ_WITH_ITS_MODULE = re.compile(
+    r"""flask_opsjobs/(
+        \w+/(transitions|lifecycle)
+      | web/(views/\w+|_filters)
+      | cli/[a-z]\w*
+      | loops/[a-z]\w*
+      | actions/on_\w+
+      | \w+/actions
+      | install/steps
+    )\.py | migrations/\w+\.py""",
+    re.VERBOSE,
+)
+
+
+def _public(kind: type[ast.stmt]) -> dict[str, list[str]]:
+    """The places of each public name that is defined at the top of a module of ours."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in sources.python("flask_opsjobs", "migrations"):
+        for node in sources.tree(path).body:
+            if isinstance(node, kind) and not node.name.startswith("_"):  # type: ignore[attr-defined]
+                found[node.name].append(sources.place(path, node.lineno))  # type: ignore[attr-defined]
+    return found
+
+
+def test_one_class_name_is_one_thing() -> None:
+    assert {name: places for name, places in _public(ast.ClassDef).items() if len(places) > 1} == {}
+
+
+def test_one_function_name_is_one_thing() -> None:
+    """Among those that are read by their name alone."""
+    alone = {
+        name: [place for place in places if not READ_WITH_ITS_MODULE.match(place)]
+        for name, places in _public(ast.FunctionDef).items()
+    }
+    assert {name: places for name, places in alone.items() if len(places) > 1} == {}

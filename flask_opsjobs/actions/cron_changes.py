@@ -11,7 +11,7 @@ from .shapes import Change
 from .target_plan import exact
 
 
-def facts_of(entry: CronEntryRow) -> dict[str, Any]:
+def facts_of_entry(entry: CronEntryRow) -> dict[str, Any]:
     """What its plan rests on. Not up to when its slots are decided, which moves with every slot."""
     return {
         "state": entry.state,
@@ -29,7 +29,7 @@ def facts_of(entry: CronEntryRow) -> dict[str, Any]:
 
 def changes_of(entry: CronEntryRow | None, params: Mapping[str, Any]) -> list[Change]:
     """What differs between an entry and what is wanted of it; without an entry, all of it."""
-    before = {} if entry is None else facts_of(entry)
+    before = {} if entry is None else facts_of_entry(entry)
     return [
         Change(name, _words(before.get(name)), _words(value))
         for name, value in params.items()

@@ -67,7 +67,9 @@ def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
     return {**columns, "catch_up": columns["catch_up"] if limit is None else limit}
 
 
-def find_fault(connection: Connection, host: Host, entry: CronEntryRow) -> tuple[str, str] | None:
+def find_call_fault(
+    connection: Connection, host: Host, entry: CronEntryRow
+) -> tuple[str, str] | None:
     """Why its task cannot be called now as the entry says, with the code of the skip; None when it can."""
     task = host.tasks.get(entry.task)
     if task is None:

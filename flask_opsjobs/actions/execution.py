@@ -19,11 +19,11 @@ from .effects import Effect
 from .planning import DOMAINS, PlanWithFacts, Request, make_plan
 from .refusals import (
     Refused,
-    compare,
     find_refusal,
     require_permission,
     require_reason,
     require_something,
+    require_unchanged,
 )
 from .shapes import Plan, Receipt
 from .target_plan import ChangedMeanwhile, Decided, NothingWritten
@@ -112,7 +112,7 @@ class Execution:
 
     def _require(self, planned: PlanWithFacts) -> None:
         if self.shown is not None:
-            compare(self.request, self.shown, planned)
+            require_unchanged(self.request, self.shown, planned)
         require_something(self.request, planned.plan)
 
     def _audit(self, connection: Connection, receipt: Receipt, before: Any, after: Any) -> Receipt:
@@ -187,7 +187,7 @@ def run(
         )
 
 
-def note(connection: Connection, executed: Executed, now: datetime) -> None:
+def note_effects(connection: Connection, executed: Executed, now: datetime) -> None:
     """Keep a receipt that says more than it did at the commit."""
     if executed.preview_id is not None:
         transitions.spend(connection, executed.preview_id, executed.receipt, now)

@@ -10,14 +10,14 @@ from typing import Any
 from ..host import Host
 from ..jobs.transitions import JobForDecision
 from .shapes import Change, Item
-from .target_plan import exact, moment
+from .target_plan import exact, moment_in_words
 
 Changes = tuple[Sequence[Change | None], str | None]
 
 _BOUND = "it must start before its deadline, "
 
 
-def facts_of(job: JobForDecision, now: datetime) -> dict[str, Any]:
+def facts_of_job(job: JobForDecision, now: datetime) -> dict[str, Any]:
     """What must not have changed since the preview. `deadline_passed` turns by itself: a retry then does more."""
     return {
         "task": job.task,
@@ -46,14 +46,16 @@ def _retry(job: JobForDecision, _host: Host, now: datetime) -> Changes:
     most = max(job.max_attempts, job.attempt + 1)
     changes = (
         Change("state", job.state, "available"),
-        Change("due", moment(job.due_at), "now"),
+        Change("due", moment_in_words(job.due_at), "now"),
         Change("attempts allowed", str(job.max_attempts), str(most))
         if most != job.max_attempts
         else None,
-        Change("deadline", f"{moment(job.deadline_at)}, passed", None)
+        Change("deadline", f"{moment_in_words(job.deadline_at)}, passed", None)
         if _has_passed(job, now)
         else None,
-        Change("ended", f"{job.ended_by}, {moment(job.ended_at)}", None) if job.ended_at else None,
+        Change("ended", f"{job.ended_by}, {moment_in_words(job.ended_at)}", None)
+        if job.ended_at
+        else None,
         Change("unique lock", "released", "taken again")
         if job.unique_until == "ended" and job.unique_lock_of is None
         else None,
@@ -61,7 +63,7 @@ def _retry(job: JobForDecision, _host: Host, now: datetime) -> Changes:
     is_bound = job.deadline_at is not None and not _has_passed(job, now)
     return (
         changes,
-        f"{_BOUND}{moment(job.deadline_at)}" if is_bound else None,
+        f"{_BOUND}{moment_in_words(job.deadline_at)}" if is_bound else None,
     )
 
 

@@ -20,7 +20,7 @@ from ..db import Connection
 from ..host import Host
 from . import cron_params
 from .catalog import Action
-from .cron_changes import changes_of, facts_of
+from .cron_changes import changes_of, facts_of_entry
 from .effects import Dispatch, Effect, RequestBeat
 from .shapes import Change, Item
 from .target_plan import (
@@ -86,7 +86,9 @@ def apply(
     items = [_write(decider, action, target_plan, decided, report) for target_plan in target_plans]
     names = [target_plan.target.partition("/")[2] for target_plan in target_plans]
     stand = transitions.look(connection, names)
-    after = {f"cron/{name}": facts_of(stand[name]) if name in stand else None for name in names}
+    after = {
+        f"cron/{name}": facts_of_entry(stand[name]) if name in stand else None for name in names
+    }
     effects: list[Effect] = [
         RequestBeat(job.queue, job.worker) for job in report.stopped if job.worker
     ]
@@ -108,11 +110,11 @@ def _decide_one(
         if entry is not None:
             way_out = "edit it, or take" if entry.origin == "runtime" else "take"
             said = f"there is a cron entry {name} already, {entry.state}: {way_out} another name"
-            return leave(target, name, facts_of(entry), "already", said)
+            return leave(target, name, facts_of_entry(entry), "already", said)
         return do(target, name, {"state": ABSENT}, None, *changes_of(None, decided.params))
     if entry is None:
         return leave(target, None, {}, "not_found", f"there is no cron entry {name}")
-    facts = facts_of(entry)
+    facts = facts_of_entry(entry)
     if entry.state not in action.sources:
         return _not_now(action, target, entry, facts)
     if action.short_name in ("edit", "delete") and entry.origin == "code":
@@ -139,8 +141,8 @@ def _judge_run(
     entry: CronEntryRow,
     decided: Decided,
 ) -> TargetPlan:
-    facts = facts_of(entry)
-    if found := cron_params.find_fault(connection, host, entry):
+    facts = facts_of_entry(entry)
+    if found := cron_params.find_call_fault(connection, host, entry):
         code, fault = found
         return leave(target, entry.name, facts, code, f"cannot {_on(action, target)}: {fault}")
     before = transitions.list_unfinished(connection, entry.name)

@@ -17,7 +17,7 @@ from ..jobs import unique_locks
 from ..jobs.transitions import JobForDecision
 from .catalog import Action
 from .effects import Dispatch, Effect, Forget, RequestBeat
-from .job_changes import CHANGES, facts_of, span_of
+from .job_changes import CHANGES, facts_of_job, span_of
 from .shapes import Change
 from .target_plan import ChangedMeanwhile, Decided, TargetPlan, Written, do, illegal, leave
 
@@ -89,7 +89,7 @@ def _decide_one(
 ) -> TargetPlan:
     if job is None:
         return leave(target, None, {}, "not_found", f"there is no {target.replace('/', ' ', 1)}")
-    facts = facts_of(job, now)
+    facts = facts_of_job(job, now)
     if job.origin != "opsjobs":
         said = f"cannot {action.on(f'job {job.id}')}: RQ owns it, and it is read-only here"
         return leave(target, job.task, facts, "illegal", said)
@@ -135,7 +135,7 @@ class _Rivals:
 def _after(job: JobForDecision | None, news: int | None, now: datetime) -> dict[str, Any] | None:
     if job is None:
         return None
-    facts = facts_of(job, now)
+    facts = facts_of_job(job, now)
     return facts if news is None else {**facts, "run_again_as": f"job/{news}"}
 
 

@@ -18,7 +18,7 @@ from ..limits.transitions import Cooldown, Part
 from .catalog import Action
 from .numbers import read_whole
 from .shapes import Change
-from .target_plan import Decided, TargetPlan, Written, do, exact, illegal, leave, moment
+from .target_plan import Decided, TargetPlan, Written, do, exact, illegal, leave, moment_in_words
 
 _TARGET = re.compile(r"limiter/[A-Za-z0-9_.:\-]{1,200}(/[^\0\ud800-\udfff]{0,200})?", re.DOTALL)
 # A year.
@@ -110,7 +110,7 @@ def _decide_one(
     if action.short_name == "clear":
         note = "what waits starts as its rate and places allow, within a second or so"
         return do(target, name, facts, found, Change("cooldown", before, None), note=note)
-    after = f"until {moment(_until(decided))}"
+    after = f"until {moment_in_words(_until(decided))}"
     note = f"{decided.params['minutes']} min from when it is carried out; what has started goes on"
     return do(target, name, facts, found, Change("cooldown", before, after), note=note)
 
@@ -122,7 +122,7 @@ def _until(decided: Decided) -> datetime:
 def _in_words(found: Cooldown, now: datetime) -> str | None:
     if not found.is_cooling(now):
         return None
-    return f"until {moment(found.cooldown_until)}, by {found.cooldown_by}"
+    return f"until {moment_in_words(found.cooldown_until)}, by {found.cooldown_by}"
 
 
 def _facts(found: Cooldown) -> dict[str, Any]:

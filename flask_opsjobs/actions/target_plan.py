@@ -78,7 +78,7 @@ def illegal(
     return leave(target, name, facts, "illegal", said)
 
 
-def moment(value: datetime | None) -> str | None:
+def moment_in_words(value: datetime | None) -> str | None:
     """A time in words, to the second."""
     return None if value is None else words.moment(value)
 

@@ -120,7 +120,7 @@ def judge_head(head: Head | None) -> Break | None:
     return Break(head.behind or head.lowest or 0, "behind_head" if head.behind else "outside", says)
 
 
-def find_fault(session: Session) -> str | None:
+def find_chain_fault(session: Session) -> str | None:
     """What is wrong with the chain as far as its head tells, in a sentence for pages that show some of its rows."""
     found = judge_head(queries.find_head(session))
     return None if found is None else f"{found.says[:1].upper()}{found.says[1:]}."

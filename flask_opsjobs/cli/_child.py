@@ -118,7 +118,7 @@ def _clean(line: bytes) -> str:
     return line.decode(errors="replace").rstrip("\r")
 
 
-def describe(code: int) -> str:
+def describe_exit(code: int) -> str:
     """An exit code in words."""
     if code >= 0:
         return f"exit code {code}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ._child import Child, describe
+from ._child import Child, describe_exit
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
 _MOST_DEATHS, _WITHIN_SECONDS = 5, 30.0
@@ -134,7 +134,7 @@ class Children:
         for post in self._posts:
             if post.child is not None and (code := post.child.poll()) is not None:
                 self._clear(post)
-                self._say(post, f"ended with {describe(code)}")
+                self._say(post, f"ended with {describe_exit(code)}")
                 self._after_death(post, code)
 
     def _after_death(self, post: _Post, code: int) -> None:

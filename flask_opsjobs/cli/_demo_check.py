@@ -28,7 +28,7 @@ class Failed(Exception):
     """Something is not as it should be; the message says what, then what was seen."""
 
 
-def run(
+def check_demo(
     site: Site, people: str, children: Children, heard: list[str], over: threading.Event
 ) -> int:
     """Go through the steps, a line each; the exit code. `heard` is what the processes print."""

@@ -50,7 +50,7 @@ class Servers:
 
 
 @contextmanager
-def running(
+def running_servers(
     folder: Path,
     steps: Mapping[str, str] | None = None,
     check: Callable[[], object] = lambda: None,

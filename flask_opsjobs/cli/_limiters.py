@@ -21,14 +21,16 @@ from ._simulate import CannotRun
 
 
 @contextmanager
-def reading(host: Host) -> Iterator[tuple[Session, datetime]]:
+def open_limiters(host: Host) -> Iterator[tuple[Session, datetime]]:
     """A session that can only read, and Postgres' time."""
     host.require_schema()
-    with explain_with_redis.reading(host.engine, host.settings.page_timeout_seconds) as found:
+    with explain_with_redis.open_snapshot(host.engine, host.settings.page_timeout_seconds) as found:
         yield found
 
 
-def find(session: Session, name: str, partition: str | None, now: datetime) -> LimiterRow:
+def find_limiter_row(
+    session: Session, name: str, partition: str | None, now: datetime
+) -> LimiterRow:
     """The limiter of this name. Raises `CannotRun` when there is none, or it has no such partition."""
     row = page_queries.find_limiter(session, name, now)
     if row is None:
@@ -70,7 +72,7 @@ def line(row: LimiterRow) -> str:
     )
 
 
-def explain(session: Session, row: LimiterRow, partition: str | None) -> dict[str, Any]:
+def explain_bucket(session: Session, row: LimiterRow, partition: str | None) -> dict[str, Any]:
     """What stands in a bucket, what blocks its next job and until when, as one object.
 
     Without a partition of one that has several: what is true for all, and for which partitions most jobs wait. Of one
@@ -95,7 +97,7 @@ def explain(session: Session, row: LimiterRow, partition: str | None) -> dict[st
     }
 
 
-def lines(told: dict[str, Any], clean: Callable[[str], str]) -> Iterator[str]:
+def bucket_lines(told: dict[str, Any], clean: Callable[[str], str]) -> Iterator[str]:
     """The same in words."""
     of = f" for {clean(told['partition'])}" if told["partition"] else ""
     yield f"{told['limiter']}{of}: {told['allows']}"

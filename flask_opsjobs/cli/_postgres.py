@@ -20,7 +20,7 @@ import click
 import psutil
 from sqlalchemy import URL
 
-from ._child import describe
+from ._child import describe_exit
 
 # A server that replays its log after a crash takes a while.
 _START_SECONDS = 60
@@ -151,7 +151,7 @@ class Postgres:
             self._check()
             code = self._process.poll()
             if code is not None or time.monotonic() > end:
-                why = f"no answer in {_START_SECONDS} s" if code is None else describe(code)
+                why = f"no answer in {_START_SECONDS} s" if code is None else describe_exit(code)
                 last = self._log.read_text(errors="replace").splitlines()[-5:]
                 raise click.ClickException(
                     "\n".join([f"PostgreSQL does not start on {self._data}: {why}", *last])

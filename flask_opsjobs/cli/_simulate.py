@@ -106,7 +106,7 @@ def as_json(limit: Limit, weight: Weight, found: TrialOutcome) -> dict[str, Any]
     }
 
 
-def lines(limit: Limit, weight: Weight, found: TrialOutcome) -> list[str]:
+def trial_lines(limit: Limit, weight: Weight, found: TrialOutcome) -> list[str]:
     """The outcome in words."""
     said = [
         f"{limit.name}: {in_words(limit.shape)}",

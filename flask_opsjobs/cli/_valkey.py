@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ._child import Child, describe
+from ._child import Child, describe_exit
 
 _START_SECONDS = 10.0
 
@@ -50,7 +50,7 @@ class Valkey:
             self._check()
             code = self._child.poll()
             if code is not None or time.monotonic() > end:
-                why = "no answer" if code is None else describe(code)
+                why = "no answer" if code is None else describe_exit(code)
                 last = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
                 raise click.ClickException("\n".join([f"Valkey does not start: {why}", *last]))
             time.sleep(0.02)

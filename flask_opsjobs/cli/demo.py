@@ -98,7 +98,7 @@ def _check(
 ) -> int:
     """Run the demo in a new folder, look whether it works, and stop it; the exit code."""
     click.echo("starting PostgreSQL and Valkey")
-    with _demo_servers.running(folder, check=children.check) as servers:
+    with _demo_servers.running_servers(folder, check=children.check) as servers:
         env = {**SETTINGS, **servers.env}
         _step(ctx, env, children, "db", "upgrade")
         people = _step(ctx, env, children, "seed")
@@ -106,7 +106,7 @@ def _check(
         site, over = Site(f"http://127.0.0.1:{port}"), threading.Event()
 
         def look() -> None:
-            children.stop(_demo_check.run(site, people, children, heard, over))
+            children.stop(_demo_check.check_demo(site, people, children, heard, over))
 
         with _beside(_watch(servers, children, over), look, over=over):
             return children.run()
@@ -116,7 +116,7 @@ def _show(ctx: click.Context, folder: Path, port: int, children: Children) -> in
     """Run the demo on the data in `folder` until it is told to stop; the exit code."""
     click.echo("starting PostgreSQL and Valkey")
     steps = _demo_folder.hash_steps([folder_of("migrations"), _host_migrations(ctx)])
-    with _demo_servers.running(folder, steps, children.check) as servers:
+    with _demo_servers.running_servers(folder, steps, children.check) as servers:
         is_new = not _demo_folder.has_steps(folder)
         env = {**SETTINGS, **servers.env}
         _step(ctx, env, children, "db", "upgrade")

@@ -33,7 +33,7 @@ def list_(as_json: bool) -> None:
 
     Reads only. Exits 0, or 2 when the database does not answer.
     """
-    with _limiters.reading(current_host()) as (session, now):
+    with _limiters.open_limiters(current_host()) as (session, now):
         rows = page_queries.list_limiters(session, now)
     is_cut = len(rows) >= page_queries.MOST_LIMITERS
     if as_json:
@@ -59,15 +59,15 @@ def explain(name: str, partition: str | None, as_json: bool) -> None:
     """
     clean = _clean()
     try:
-        with _limiters.reading(current_host()) as (session, now):
-            row = _limiters.find(session, name, partition, now)
-            told = _limiters.explain(session, row, partition)
+        with _limiters.open_limiters(current_host()) as (session, now):
+            row = _limiters.find_limiter_row(session, name, partition, now)
+            told = _limiters.explain_bucket(session, row, partition)
     except CannotRun as error:
         raise click.UsageError(str(error)) from None
     if as_json:
         click.echo(json.dumps(_cleaned(told, clean), indent=2))
     else:
-        click.echo(plain(*_limiters.lines(told, clean)))
+        click.echo(plain(*_limiters.bucket_lines(told, clean)))
 
 
 @limiter.command("simulate")
@@ -130,7 +130,7 @@ def simulate_(
     if as_json:
         click.echo(json.dumps(_simulate.as_json(limit, weight, found)))
     else:
-        click.echo(plain(*_simulate.lines(limit, weight, found)))
+        click.echo(plain(*_simulate.trial_lines(limit, weight, found)))
 
 
 @limiter.command(
@@ -163,8 +163,8 @@ def clear(name: str, partition: str | None, **options: Any) -> None:
 
 def _live(name: str, partition: str | None) -> Live:
     """What stands in the bucket and what waits there."""
-    with _limiters.reading(current_host()) as (session, now):
-        row = _limiters.find(session, name, partition, now)
+    with _limiters.open_limiters(current_host()) as (session, now):
+        row = _limiters.find_limiter_row(session, name, partition, now)
         if partition is None and row.partition_by is not None:
             raise CannotRun(f"the limiter {name} has partitions: say which with --partition")
         return read_live(session, name, partition or "")

@@ -25,7 +25,7 @@ def retain(dry_run: bool) -> None:
     host.require_schema()
     with closing(connect_apart(host.engine)) as connection:
         now = read_clock(connection)
-        find = retention.count if dry_run else _remove_all
+        find = retention.count_retainable if dry_run else _remove_all
         found = find(connection, host.settings, now)
     for what, number in found.items():
         click.echo(f"{number:>10,}  {what}")

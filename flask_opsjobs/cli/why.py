@@ -32,7 +32,7 @@ def why(job: str, as_json: bool) -> None:
     """
     host = current_host()
     clean = Display(host.display, may_see=True).clean
-    job_id = search_ids.read(job)
+    job_id = search_ids.read_job_id(job)
     if job_id is None:
         _stop(2, f"{job!r} is neither the id of a job nor an RQ id such as opsjobs-42-1")
     try:

@@ -11,7 +11,7 @@ import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 
-from ..engine.declare import declare
+from ..engine.declare import declare_limiters
 from ..engine.forking_performer import ForkingPerformer
 from ..engine.in_process_performer import InProcessPerformer
 from ..engine.rq_worker import OpsSimpleWorker, OpsWorker
@@ -71,7 +71,7 @@ def run(
     host: Host = app.extensions["opsjobs"]
     host.broker.connections.require_answer(names[0])
     wire = host.broker.connections.wire(names[0])
-    declare(host, f"{socket.gethostname()}-{os.getpid()}")
+    declare_limiters(host, f"{socket.gethostname()}-{os.getpid()}")
     runtime = WorkerRuntime(host, "simple" if simple else "forking", names)
     kind = OpsSimpleWorker if simple else OpsWorker
     rq_worker = kind(names, name=runtime.name, connection=wire.redis, serializer=wire.serializer)

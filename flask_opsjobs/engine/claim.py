@@ -19,7 +19,7 @@ from .claim_limited import claim_limited
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
-def clock() -> float:
+def steady_seconds() -> float:
     """Seconds by a clock that no freeze of this process or machine stops, and that nobody steps."""
     return time.clock_gettime(_CLOCK)
 
@@ -50,7 +50,7 @@ def claim(
     Raises what Postgres raises; then the delivery is still to be claimed. An overdue job is ended here.
     """
     job_id, dispatch_no = delivery
-    asked_at = clock()
+    asked_at = steady_seconds()
     parameters = {
         "id": job_id,
         "dispatch_no": dispatch_no,

@@ -60,9 +60,9 @@ def _lock_and_look(
     job = cursor.execute(sql.load("lock_job_to_claim"), asked)
     while True:
         bucket_row = connection.execute(sql.load("lock_bucket"), named)
-        looked = limit_queries.ask(connection, key)
+        looked = limit_queries.ask_bucket(connection, key)
         if bucket_row.fetchone() is not None:
-            return job.fetchone(), limit_queries.answer(looked)
+            return job.fetchone(), limit_queries.read_bucket(looked)
         connection.execute(sql.load("make_bucket"), named)
 
 

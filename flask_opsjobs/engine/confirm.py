@@ -9,7 +9,7 @@ from ..db import connect_apart
 from ..host import Host
 from ..jobs.claimed import Claimed
 from ..jobs.outcomes import Outcome
-from .claim import claim, clock
+from .claim import claim, steady_seconds
 
 
 class Confirm:
@@ -27,7 +27,7 @@ class Confirm:
         worker_id: int,
         worker: str,
         *,
-        seconds: Callable[[], float] = clock,
+        seconds: Callable[[], float] = steady_seconds,
     ) -> None:
         self._host = host
         self._claimed = claimed

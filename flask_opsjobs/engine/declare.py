@@ -12,7 +12,7 @@ from .dispatch import read_clock
 _log = logging.getLogger("flask_opsjobs")
 
 
-def declare(host: Host, process: str) -> None:
+def declare_limiters(host: Host, process: str) -> None:
     """Record the limiters of the app's tasks, before this process takes or dispatches a job. Commits.
 
     Of two processes with different code the one that started last counts.

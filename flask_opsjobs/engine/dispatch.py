@@ -51,7 +51,9 @@ class Dispatcher:
         A full lane is passed by as it was read with all others; so are further lanes of a queue whose prefetch is full.
         """
         lanes = dispatch_limits.list_due(self._connection, queue)
-        rooms = dispatch_limits.look(self._connection, [] if self._ignore_limits else lanes, now)
+        rooms = dispatch_limits.read_allowance(
+            self._connection, [] if self._ignore_limits else lanes, now
+        )
         full: set[str] = set()
         total = 0
         for due in lanes:

@@ -78,7 +78,7 @@ def list_due(connection: Connection, queue: str | None = None) -> list[Due]:
     return [Due(*row) for row in rows]
 
 
-def look(connection: Connection, lanes: Sequence[Due], now: datetime) -> BucketRooms:
+def read_allowance(connection: Connection, lanes: Sequence[Due], now: datetime) -> BucketRooms:
     """What the buckets of these lanes allow; one statement, none when no lane is limited."""
     limited = {due.lane: (due.key, due.queue) for due in lanes if due.key is not None}
     if not limited:

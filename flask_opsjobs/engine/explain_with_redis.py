@@ -64,7 +64,7 @@ def explain_apart(host: Host, job_id: int) -> Explanation:
     Raises `UnknownJob`, `SchemaAhead`, and what SQLAlchemy raises when Postgres does not answer.
     """
     schema = host.schema_version()
-    with reading(host.engine, host.settings.page_timeout_seconds) as (session, now):
+    with open_snapshot(host.engine, host.settings.page_timeout_seconds) as (session, now):
         if schema < OLDEST_SCHEMA:
             return explain_schema(job_id, schema, now)
         host.require_schema()
@@ -77,7 +77,7 @@ def explain_apart(host: Host, job_id: int) -> Explanation:
 
 
 @contextmanager
-def reading(engine: Engine, seconds: float) -> Iterator[tuple[Session, datetime]]:
+def open_snapshot(engine: Engine, seconds: float) -> Iterator[tuple[Session, datetime]]:
     """A session that can only read, on one snapshot, and Postgres' time at its start."""
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     limit = func.set_config("statement_timeout", f"{int(seconds * 1000)}", True)

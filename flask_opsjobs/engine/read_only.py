@@ -19,7 +19,7 @@ from ..answering import Answering
 from ..facts import SilentRedis
 from .broker import Broker
 from .connections import write_only
-from .redis_reads import by_redis, place_of
+from .redis_reads import by_redis, redis_name_of
 
 # What may be asked. A name that is not here is refused, so a command that Redis learns later is too.
 READS = frozenset({
@@ -40,7 +40,7 @@ _known: dict[str, Answering] = {}
 @contextmanager
 def _asking(redis: Redis) -> Iterator[None]:
     """A block that asks this Redis. Raises the driver's error; at once while the Redis is known to be silent."""
-    known = _known.setdefault(place_of(redis), Answering())
+    known = _known.setdefault(redis_name_of(redis), Answering())
     with known.asking(_is_silence, lambda: NoConnection("Redis did not answer a moment ago")):
         yield
 
@@ -56,7 +56,7 @@ def find_silent(broker: Broker, names: Iterable[str]) -> list[SilentRedis]:
         try:
             queues[0].connection.ping()
         except RedisError:
-            known = _known[place_of(queues[0].connection)]
+            known = _known[redis_name_of(queues[0].connection)]
             if known.silent_since is not None:
                 names_there = tuple(queue.name for queue in queues)
                 found.append(SilentRedis(names_there, known.silent_since, known.answered_at))

@@ -209,11 +209,11 @@ def by_redis(queues: Iterable[Queue]) -> list[list[Queue]]:
     """These queues, those together that live on the same Redis."""
     found: dict[str, list[Queue]] = {}
     for queue in queues:
-        found.setdefault(place_of(queue.connection), []).append(queue)
+        found.setdefault(redis_name_of(queue.connection), []).append(queue)
     return list(found.values())
 
 
-def place_of(redis: Redis) -> str:
+def redis_name_of(redis: Redis) -> str:
     """Where a Redis is, as a word that is the same for all clients of it."""
     kwargs = redis.connection_pool.connection_kwargs
     return " ".join(repr(kwargs.get(key)) for key in ("host", "port", "path", "db", "username"))

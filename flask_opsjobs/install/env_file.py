@@ -52,7 +52,7 @@ def takes_lines(found: Revisions) -> bool:
     return _AFTER.search(source) is not None and "configure_args" in source
 
 
-def write(found: Revisions) -> None:
+def write_env_lines(found: Revisions) -> None:
     """Put the lines after the one that names the config; nothing else of the file changes."""
     path = path_of(found)
     source = path.read_text(encoding="utf-8")
@@ -70,7 +70,7 @@ class EnvDatabase:
     would_drop: str | None
 
 
-def look(found: Revisions, bind: str | None) -> list[EnvDatabase]:
+def open_env_databases(found: Revisions, bind: str | None) -> list[EnvDatabase]:
     """Run env.py against the database of `bind` without migrating anything. Raises what connecting raises."""
     seen: list[EnvDatabase] = []
     # One call per database; the token tells which bind, in a directory for several.

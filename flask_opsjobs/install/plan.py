@@ -37,7 +37,7 @@ def pieces(app: Flask, head: str | None = None) -> list[Piece]:
     Flask-Migrate directory, several heads of which none was chosen.
     """
     require_database(app)
-    found = revisions.find(app)
+    found = revisions.find_revisions(app)
     made = [_revision(found, app.config.get("OPSJOBS_BIND"), head), _env(found)]
     if "opsjobs" not in app.extensions:
         # A host that has joined has its policies, wherever it keeps them.
@@ -76,12 +76,12 @@ def _revision(found: revisions.Revisions, bind: str | None, wanted: str | None) 
     after = f"after {head}" if head else "as the first"
 
     def write() -> str:
-        return f"{shown(revisions.write(found, bind, head))}: a revision that runs the schema steps"
+        return f"{shown(revisions.write_revision(found, bind, head))}: a revision that runs the schema steps"
 
     return Piece(
         there="",
         missing=f"{shown(found.directory)}: its revisions {reached}; a new one, {after}, must go to "
-        f"{steps.latest()}:\n    " + "\n    ".join(revisions.lines(found)),
+        f"{steps.latest()}:\n    " + "\n    ".join(revisions.revision_lines(found)),
         write=write,
     )
 
@@ -100,7 +100,7 @@ def _env(found: revisions.Revisions) -> Piece:
         )
 
     def write() -> str:
-        env_file.write(found)
+        env_file.write_env_lines(found)
         return missing
 
     return Piece(there="", missing=missing, write=write)
@@ -127,9 +127,9 @@ def due(app: Flask) -> list[str]:
     Each answer is a sentence about something that is not; nothing when all is well.
     """
     wrong = [] if "opsjobs" in app.extensions else ["the app has not joined: OpsJobs(app, …)"]
-    found = revisions.find(app)
+    found = revisions.find_revisions(app)
     try:
-        seen = env_file.look(found, app.config.get("OPSJOBS_BIND"))
+        seen = env_file.open_env_databases(found, app.config.get("OPSJOBS_BIND"))
     except SQLAlchemyError as error:
         said = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         return [*wrong, f"the database does not answer, so its schema is unknown: {said}"]
@@ -154,7 +154,7 @@ def due(app: Flask) -> list[str]:
 
 def upgrade_command(app: Flask) -> str:
     """What a person types to bring the database up to date."""
-    return revisions.find(app).upgrade_command
+    return revisions.find_revisions(app).upgrade_command
 
 
 def lines_to_add(app: Flask) -> tuple[str, list[str]]:

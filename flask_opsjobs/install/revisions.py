@@ -40,7 +40,7 @@ class Revisions:
         return "flask db upgrade heads" if len(self.heads) > 1 else "flask db upgrade"
 
 
-def find(app: Flask) -> Revisions:
+def find_revisions(app: Flask) -> Revisions:
     """Read the app's directory. Raises `ConfigError` when there is none that can be used."""
     if "migrate" not in app.extensions:
         raise ConfigError(
@@ -106,7 +106,7 @@ def _labels(found: Revisions, head: str) -> list[str]:
     return sorted(found.scripts.get_revision(head).branch_labels)
 
 
-def lines(found: Revisions) -> tuple[str, str, str]:
+def revision_lines(found: Revisions) -> tuple[str, str, str]:
     """The import, the upgrade and the downgrade of the revision that is missing."""
     since, to = found.reaches, steps.latest()
     return (
@@ -116,13 +116,13 @@ def lines(found: Revisions) -> tuple[str, str, str]:
     )
 
 
-def write(found: Revisions, bind: str | None, head: str | None) -> Path:
+def write_revision(found: Revisions, bind: str | None, head: str | None) -> Path:
     """Write that revision after `head`, from the host's own template, and return its path.
 
     With a template for several databases the calls stand in the functions of `bind`. Raises
     `ConfigError` when the template does not take them, having removed what it wrote.
     """
-    imports, upgrade, downgrade = lines(found)
+    imports, upgrade, downgrade = revision_lines(found)
     prefix = f"{bind or ''}_" if has_binds(found) else ""
     words: dict[str, Any] = {f"{prefix}upgrades": upgrade, f"{prefix}downgrades": downgrade}
     script = found.scripts.generate_revision(
@@ -131,12 +131,12 @@ def write(found: Revisions, bind: str | None, head: str | None) -> Path:
     assert script is not None
     path = Path(script.path)
     source = path.read_text(encoding="utf-8")
-    if not all(line in source for line in lines(found)):
+    if not all(line in source for line in revision_lines(found)):
         path.unlink()
         raise ConfigError(
             f"{found.directory / 'script.py.mako'} leaves out imports, upgrades or downgrades: "
             "write the revision yourself with `flask db revision` and these lines: "
-            + "; ".join(lines(found))
+            + "; ".join(revision_lines(found))
         )
     return path
 

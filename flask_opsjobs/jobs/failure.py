@@ -26,7 +26,7 @@ _CAUSED = "\nThe above exception was the direct cause of the following exception
 _WHILE = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
 
-def describe(error: BaseException) -> tuple[str, str | None]:
+def describe_error(error: BaseException) -> tuple[str, str | None]:
     """The one line of an error, and its traceback; None when there was no memory left for that."""
     try:
         return one_line(error), traceback_of(error)

@@ -93,7 +93,7 @@ class JobFilter:
     def terms(self) -> dict[str, str]:
         """The conditions as a person writes them into the search box, `state` apart: it has tabs."""
         pairs = (pair for pair in self._named if pair[0] != "state" and pair[1] is not None)
-        return {name: search_terms.write(name, value) for name, value in pairs}
+        return {name: search_terms.write_term(name, value) for name, value in pairs}
 
     @property
     def text(self) -> str:
@@ -103,7 +103,7 @@ class JobFilter:
     @property
     def arguments(self) -> str:
         """Its arguments in a box of their own, without `args.` before each."""
-        return " ".join(search_terms.write(".".join(one.path), one) for one in self.args)
+        return " ".join(search_terms.write_term(".".join(one.path), one) for one in self.args)
 
     @property
     def conditions(self) -> str:
@@ -131,9 +131,9 @@ def _terms(pairs: Iterable[tuple[str, str]]) -> Iterator[Term]:
         if name in _ELSEWHERE or not value:
             continue
         if name == "q":
-            yield from search_terms.split(value)
+            yield from search_terms.split_terms(value)
         elif name == "args":
-            for term in search_terms.split(value):
+            for term in search_terms.split_terms(value):
                 yield replace(term, name=f"args.{term.name.removeprefix('args.')}")
         else:
             yield search_terms.read_field(name, value)
@@ -165,7 +165,7 @@ def _created(value: str) -> Created:
 
 
 def _id(value: str) -> int:
-    found = search_ids.read(value.strip())
+    found = search_ids.read_job_id(value.strip())
     if found is None:
         raise BadFilter("id", f"{value[:40]!r} is neither a job's id nor an RQ id")
     return found

@@ -33,13 +33,13 @@ def dump(value: Any, to_json: Callable[[Any], bytes] = to_json) -> bytes:
     except Exception as error:
         reason = _reason(error)
     else:
-        check(raw)
+        require_storable(raw)
         return raw
     # Raised here, so that the serializer's own error, which may carry the value, is not its context.
     raise reason
 
 
-def check(raw: bytes) -> None:
+def require_storable(raw: bytes) -> None:
     """Return when JSON made by pydantic can be kept as `jsonb`; else raise `NotStorable`."""
     if b"\\u0000" in raw and _NUL.search(raw):
         raise NotStorable("nul", NUL)

@@ -17,7 +17,7 @@ class Kept:
     omitted: str | None = None
 
 
-def keep(value: Any, max_bytes: int) -> Kept:
+def dump_output(value: Any, max_bytes: int) -> Kept:
     """The value as JSON, unless it has none, Postgres cannot store it, or it has more than `max_bytes`."""
     try:
         raw = json_storage.dump(value)

@@ -176,7 +176,7 @@ def _observe(task: Task, name: str, *seen: Any) -> None:
 def _returned(task: Task, value: Any) -> Outcome:
     if not task.record_output:
         return Outcome(kind="returned")
-    kept = outputs.keep(value, task.host().settings.max_output_bytes)
+    kept = outputs.dump_output(value, task.host().settings.max_output_bytes)
     return Outcome(
         kind="returned",
         output=kept.value,
@@ -218,7 +218,7 @@ def _again(task: Task, claimed: Claimed, error: Snooze | RetryIn) -> Outcome:
 
 
 def _failed(kind: str, task: Task | None, claimed: Claimed, error: BaseException) -> Outcome:
-    said, traceback = failure.describe(error)
+    said, traceback = failure.describe_error(error)
     delay = retry.backoff_seconds(task, claimed.attempt)
     return Outcome(kind=kind, error=said, traceback=traceback, delay_seconds=delay)
 
@@ -231,7 +231,7 @@ def _stopped(error: Stopped) -> Outcome:
 def _why(error: BaseException) -> str | None:
     """The traceback of a decision that another error led to; a decision alone needs none."""
     is_alone = error.__cause__ is None and error.__context__ is None
-    return None if is_alone else failure.describe(error)[1]
+    return None if is_alone else failure.describe_error(error)[1]
 
 
 def _text(value: object) -> str:

@@ -13,7 +13,7 @@ def read_own(text: str) -> int | None:
     return int(text) if _OWN.fullmatch(text) and int(text) < 2**63 else None
 
 
-def read(text: str) -> int | None:
+def read_job_id(text: str) -> int | None:
     """The id of the job that is meant, by its own id or by that of one of its deliveries."""
     delivery = _RQ.fullmatch(text)
     return read_own(delivery[1] if delivery else text)

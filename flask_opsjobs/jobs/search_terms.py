@@ -97,7 +97,7 @@ def read_field(name: str, value: str) -> Term:
     return Term(name, value[1:-1] if is_quoted and is_argument(name) else value, is_quoted)
 
 
-def split(text: str) -> Iterator[Term]:
+def split_terms(text: str) -> Iterator[Term]:
     """The terms of a search box. Raises `Unqualified` at a word alone, `BadFilter` at what is no term."""
     refuse_control_characters("search", text)
     at = 0
@@ -117,7 +117,7 @@ def split(text: str) -> Iterator[Term]:
         at = found.end()
 
 
-def write(name: str, value: Any) -> str:
+def write_term(name: str, value: Any) -> str:
     """The term as a person writes it into the box."""
     text = str(value)
     return f'{name}:"{text}"' if re.search(r"\s", text) and text[0] != '"' else f"{name}:{text}"

@@ -24,7 +24,7 @@ class Note:
     is_idle: bool = False
 
 
-def note(connection: Connection, run_id: int | None, note: Note, now: datetime) -> int:
+def note_pass(connection: Connection, run_id: int | None, note: Note, now: datetime) -> int:
     """Record a pass; the id of its stretch, to be given with the next pass of this process.
 
     A gap of three intervals or more, and a clock that was stepped back, begin a new stretch. The caller commits, or it

@@ -48,7 +48,7 @@ class Found:
         )
 
 
-def count(connection: Connection, now: datetime) -> bool:
+def count_rows(connection: Connection, now: datetime) -> bool:
     """Count the rows, unless that was done lately by any process or is being done; whether it was. Commits."""
     with connection.transaction():
         is_alone = connection.execute(sql.load("lock_integrity_check")).fetchone() == (True,)
@@ -92,7 +92,7 @@ def _reserved(connection: Connection) -> set[str]:
     return {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
 
 
-def compare(
+def compare_looks(
     connection: Connection,
     before: Doubts,
     nowhere: Mapping[Key, str],
@@ -120,7 +120,9 @@ def _by_queue(now: Mapping[Key, str], before: Collection[Key]) -> dict[str, int]
     return dict(Counter(queue for key, queue in now.items() if key in before))
 
 
-def write(connection: Connection, found: Found, queues: Iterable[str], now: datetime) -> None:
+def write_findings(
+    connection: Connection, found: Found, queues: Iterable[str], now: datetime
+) -> None:
     """Note what was found, for these queues and all that were counted. Commits, in autocommit."""
     names = sorted({*queues, *found.nowhere, *found.unreserved, *found.orphan_deliveries})
     asked = {

@@ -51,7 +51,7 @@ def retain(
     return removed
 
 
-def count(connection: Connection, settings: Settings, now: datetime) -> dict[str, int]:
+def count_retainable(connection: Connection, settings: Settings, now: datetime) -> dict[str, int]:
     """What `retain` would remove in all, when repeated until nothing is left. Writes nothing."""
     return dict(
         connection.execute(

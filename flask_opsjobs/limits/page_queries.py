@@ -227,7 +227,7 @@ def list_hot_partitions(session: Session, limiter: str) -> tuple[list[HotPartiti
     return found, bool(rows) and rows[0].walked >= MOST_WALKED
 
 
-def list_cooling(
+def list_cooling_partitions(
     session: Session, limiter: str, now: datetime
 ) -> list[tuple[str, CurrentCooldown]]:
     """The partitions of a limiter that cool down, at most 25, in order."""

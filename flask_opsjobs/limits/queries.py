@@ -51,13 +51,13 @@ def list_buckets(
         return [_seen(row) for row in cursor]
 
 
-def ask(connection: Connection, key: Key) -> Cursor[dict[str, Any]]:
+def ask_bucket(connection: Connection, key: Key) -> Cursor[dict[str, Any]]:
     """Ask what stands in one bucket; in a pipeline nothing waits for the answer yet."""
     cursor = connection.cursor(row_factory=dict_row)
     return cursor.execute(sql.load("look_at_buckets"), _asked([key], [None], with_waiting=False))
 
 
-def answer(asked: Cursor[dict[str, Any]]) -> BucketSeen:
+def read_bucket(asked: Cursor[dict[str, Any]]) -> BucketSeen:
     """What was asked for."""
     return _seen(asked.fetchone())
 

@@ -33,7 +33,7 @@ BLOCKS = {
 WAITS = {**BLOCKS, NO_WORKER: "no worker is free"}
 
 
-def rate(shape: Shape) -> str | None:
+def rate_in_words(shape: Shape) -> str | None:
     """`10 a minute`, `5 in 90 s`; None without a rate."""
     if shape.rate is None or shape.per_seconds is None:
         return None
@@ -44,7 +44,7 @@ def rate(shape: Shape) -> str | None:
 def in_words(shape: Shape, partition_by: str | None = None) -> str:
     """All that it allows: `10 a minute, 5 at once; 3 at the same time; for each account_id`."""
     parts = []
-    if (said := rate(shape)) is not None:
+    if (said := rate_in_words(shape)) is not None:
         parts.append(f"{said}, {shape.burst:,} at once")
     if shape.concurrency is not None:
         parts.append(f"{shape.concurrency:,} at the same time")

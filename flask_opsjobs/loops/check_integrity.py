@@ -19,13 +19,13 @@ _WRITTEN_AGAIN = timedelta(seconds=10)
 def run(context: Pass) -> str:
     """Count when it is time to, then compare. Not alone: nothing here is held over a call to Redis."""
     connection, now, memory = context.connection, context.now, context.memory
-    is_counted = integrity.count(connection, now)
+    is_counted = integrity.count_rows(connection, now)
     with answering():
         doubts, found = _compare(context)
     memory["doubts"] = doubts
     last, written_at = memory.get("written", (None, now))
     if is_counted or found != last or not timedelta() <= now - written_at < _WRITTEN_AGAIN:
-        integrity.write(connection, found, context.queue_names(), now)
+        integrity.write_findings(connection, found, context.queue_names(), now)
         memory["written"] = found, now
     if found.total and found != last:
         _log.warning("integrity check: %s", _words(found))
@@ -47,7 +47,7 @@ def _compare(context: Pass) -> tuple[integrity.Doubts, integrity.Found]:
     nowhere = {key: queue for key, queue in queued.items() if key not in seen}
     orphan_deliveries = integrity.find_orphan_deliveries(connection, seen)
     before = context.memory.get("doubts", integrity.Doubts())
-    return integrity.compare(connection, before, nowhere, orphan_deliveries)
+    return integrity.compare_looks(connection, before, nowhere, orphan_deliveries)
 
 
 def _words(found: integrity.Found) -> str:

@@ -36,7 +36,7 @@ def run(context: Pass) -> str:
     What goes wrong with one entry is logged, and the others have their slots.
     """
     connection, report = context.connection, SlotReport()
-    decider = SlotDecider(connection, context.host, stop, context.now)
+    decider = SlotDecider(connection, context.host, stop_unfinished, context.now)
     _sync_declared(context, decider, report)
     for entry in transitions.list_entries(connection):
         if _has_slot(context, entry):
@@ -96,7 +96,9 @@ def _follow(context: Pass, report: SlotReport) -> None:
         host.dispatcher.push([DueLane(*lane) for lane in sorted(report.lanes)])
 
 
-def stop(connection: Connection, jobs: Sequence[Unfinished], reason: str, now: datetime) -> None:
+def stop_unfinished(
+    connection: Connection, jobs: Sequence[Unfinished], reason: str, now: datetime
+) -> None:
     """End the jobs of an entry that wait, and ask for the one that runs to be stopped."""
     endings.stop(connection, {job.id: job.state for job in jobs}, _ACTOR, reason, now)
 

@@ -99,7 +99,7 @@ class Runner:
             error=error,
             is_idle=said == IDLE,
         )
-        self.run_id = awake.note(connection, self.run_id, note, now)
+        self.run_id = awake.note_pass(connection, self.run_id, note, now)
 
     def _fail(self, connection: Connection, error: Exception, now: datetime, began: float) -> None:
         words = failure.one_line(error)

@@ -14,7 +14,7 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from ..db import Connection, connect_apart, is_away
-from ..engine.declare import declare
+from ..engine.declare import declare_limiters
 from ..engine.outage import Backoff, Outage
 from ..host import Host
 from . import LOOPS
@@ -180,7 +180,7 @@ class LoopsProcess:
             asked_at = time.monotonic()
             try:
                 self._host.require_schema()
-                declare(self._host, process_name())
+                declare_limiters(self._host, process_name())
                 self._outage.end("start")
                 return
             except (DBAPIError, psycopg.Error) as error:

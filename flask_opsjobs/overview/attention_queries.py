@@ -140,7 +140,7 @@ def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
     return list(found.values()), is_all
 
 
-def list_cooling(session: Session, now: datetime) -> Sequence[CooldownSummary]:
+def list_cooldowns(session: Session, now: datetime) -> Sequence[CooldownSummary]:
     """The cooldowns that last, limiters first, the longest first; at most 50 of either kind."""
     of_all = (
         select(Limiter.name, *_decided(Limiter))

@@ -36,7 +36,9 @@ class Split:
     free: Mapping[str, StateDepth]
 
 
-def split(seen: Overview, silent: Collection[str] = (), *, is_suspended: bool = False) -> Split:
+def split_blocks(
+    seen: Overview, silent: Collection[str] = (), *, is_suspended: bool = False
+) -> Split:
     """Tell what is held from what is free. `silent` are the queues whose Redis does not answer."""
     blocks: list[Block] = []
     free: dict[str, list[StateDepth]] = {"available": [], "queued": []}

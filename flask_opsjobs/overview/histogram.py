@@ -9,7 +9,7 @@ from itertools import zip_longest
 BOUNDS: tuple[float, ...] = tuple((1 << power) / 1000 for power in range(31))
 
 
-def add(histograms: Iterable[Sequence[int]]) -> list[int]:
+def add_histograms(histograms: Iterable[Sequence[int]]) -> list[int]:
     """All of them together; each may lack its empty end."""
     return [sum(column) for column in zip_longest(*histograms, fillvalue=0)]
 

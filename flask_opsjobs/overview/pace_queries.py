@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from .histogram import add, quantile
+from .histogram import add_histograms, quantile
 from .models import Depth, Rollup, RollupPosition
 
 _MINUTE = timedelta(minutes=1)
@@ -122,14 +122,14 @@ def _depths(
 
 def _figures(at: datetime, rows: Sequence[Any], step: timedelta) -> Step:
     minutes = step / _MINUTE
-    runs = add(row.runs for row in rows)
+    runs = add_histograms(row.runs for row in rows)
     return Step(
         at,
         finished=sum(row.finished for row in rows) / minutes,
         failed=sum(row.failed for row in rows) / minutes,
         median=quantile(runs, 0.5),
         p95=quantile(runs, 0.95),
-        wait=quantile(add(row.waits for row in rows), 0.5),
+        wait=quantile(add_histograms(row.waits for row in rows), 0.5),
     )
 
 

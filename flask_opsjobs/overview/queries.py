@@ -21,7 +21,7 @@ from ..lifeline.queries import LoopRow, WorkerRow
 from ..queues import queries as queue_queries
 from ..queues.lifecycle import state_of
 from ..queues.queries import QueueRow
-from .attention_queries import CooldownSummary, Held, count_orphans, find_held, list_cooling
+from .attention_queries import CooldownSummary, Held, count_orphans, find_held, list_cooldowns
 
 LIVE = tuple(state for state in STATES if state not in FINAL)
 DUE = ("available", "queued")
@@ -108,7 +108,7 @@ def find_overview(session: Session, now: datetime, late_seconds: float) -> Overv
         first_failure=job_queries.find_first_failure(session, an_hour_ago),
         held=held,
         is_all_held=is_all_held,
-        cooling=list_cooling(session, now),
+        cooling=list_cooldowns(session, now),
         missed=list_missed_lately(session, now),
         orphans=count_orphans(session),
         failures=job_queries.find_recent_failures(session, _FAILURES),

@@ -56,7 +56,7 @@ def _note_failure(asked: str, error: Exception) -> None:
     g.opsjobs_access_failed = True
 
 
-def check(permission: str | None) -> None:
+def require_access(permission: str | None) -> None:
     """Let the request pass, or raise the `Problem` that names what is missing.
 
     A URL about one job is asked with that job as its subject. Denials go to the log.

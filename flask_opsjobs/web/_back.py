@@ -19,7 +19,7 @@ def here() -> str:
     return _below_host(urlsplit(request.url))
 
 
-def read() -> str:
+def read_back() -> str:
     """The page that the request's field `back` names, or else the one it was sent from.
 
     Only ever a page of ours: neither another site's nor another one of the host's. Else the first page.
@@ -54,7 +54,7 @@ def sign_in() -> str | None:
     address = of_the_host(host().settings.sign_in_url)
     if address is None:
         return None
-    back = here() if request.method in ("GET", "HEAD") else read()
+    back = here() if request.method in ("GET", "HEAD") else read_back()
     return f"{address}{'&' if '?' in address else '?'}next={quote(back, safe='/')}"
 
 

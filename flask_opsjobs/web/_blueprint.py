@@ -35,7 +35,7 @@ def make_blueprint() -> Blueprint:
     blueprint.register_error_handler(Problem, _pages.problem)
     for error, made in _FAULTS.items():
         blueprint.register_error_handler(error, partial(_fault, made))
-    blueprint.after_request(_headers.add)
+    blueprint.after_request(_headers.add_headers)
     return blueprint
 
 
@@ -60,13 +60,13 @@ def _guarded(url: Url) -> Callable[..., Any]:
     @wraps(url.view)
     def view(**arguments: Any) -> Any:
         g.opsjobs_is_part = url.kind == "fragment"
-        _access.check(url.permission)
+        _access.require_access(url.permission)
         if len(request.query_string) > _LONGEST_QUERY:
             raise _problems.too_long()
         if url.kind == "file":
             _origin.check_file()
         if url.kind == "action":
-            _origin.check()
+            _origin.require_same_origin()
             request.max_content_length = _LARGEST_FORM
         return url.view(**arguments)
 

@@ -43,14 +43,18 @@ def make_charts(pace: Pace) -> list[Chart]:
     steps = pace.steps
     is_capped = any(step.is_capped for step in steps)
     return [
-        rate(pace, "throughput", "Throughput", "finished a minute", [s.finished for s in steps]),
-        rate(pace, "failed", "Failures", "failed a minute", [s.failed for s in steps], bars=True),
+        rate_chart(
+            pace, "throughput", "Throughput", "finished a minute", [s.finished for s in steps]
+        ),
+        rate_chart(
+            pace, "failed", "Failures", "failed a minute", [s.failed for s in steps], bars=True
+        ),
         _run_time(pace),
         _depth(pace, [step.due for step in steps], is_capped),
     ]
 
 
-def rate(
+def rate_chart(
     pace: Pace, key: str, title: str, what: str, values: Values, *, bars: bool = False
 ) -> Chart:
     """A rate over the window of `pace`; None is where nobody counted."""

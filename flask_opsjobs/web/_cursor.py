@@ -19,7 +19,7 @@ def make(keys: Sequence[bytes], purpose: str, position: int) -> str:
     return write_word(packed + sign(keys[0], "cursor", _text(purpose, packed), _SIZE))
 
 
-def read(keys: Sequence[bytes], purpose: str, word: str) -> int:
+def read_cursor(keys: Sequence[bytes], purpose: str, word: str) -> int:
     """The position. Raises `BadCursor` unless one of the keys signed it for this purpose."""
     try:
         raw = read_word(word)

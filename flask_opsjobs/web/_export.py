@@ -30,7 +30,7 @@ class Json(str):
     """A cell that is JSON already."""
 
 
-def answer(
+def make_download(
     kind: str, name: str, columns: Sequence[str], batches: Iterable[Sequence[Row]], note: str = ""
 ) -> Response:
     """The rows as a file called `name`, of `kind` csv or ndjson; `note` says what they leave out, if anything.

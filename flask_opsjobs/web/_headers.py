@@ -56,7 +56,7 @@ def _ours(kind: type[Response]) -> type[Response]:
     return type(kind.__name__, (_Ours, kind), {})
 
 
-def add(response: Response) -> Response:
+def add_headers(response: Response) -> Response:
     """The response, with them; still of the class that the host may have chosen for its app."""
     response.__class__ = _ours(type(response))  # type: ignore[arg-type]
     response.opsjobs_cache_control = g.get("opsjobs_cache_control", "no-store")  # type: ignore[attr-defined]

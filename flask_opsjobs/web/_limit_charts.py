@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from ..overview.pace_queries import Pace
-from ._charts import Chart, rate
+from ._charts import Chart, rate_chart
 
 # The key, the title, what is said beside the number, whether it is something that went wrong.
 _KINDS = (
@@ -29,5 +29,5 @@ def make_limit_charts(
             None if step.finished is None else minutes.get(step.start, (0, 0, 0))[place]
             for step in pace.steps
         ]
-        charts.append(rate(pace, key, title, what, values, bars=is_bad))
+        charts.append(rate_chart(pace, key, title, what, values, bars=is_bad))
     return charts

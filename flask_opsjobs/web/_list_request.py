@@ -67,7 +67,7 @@ def readable_fields() -> JobFilter:
         return JobFilter()
 
 
-def read() -> ListRequest:
+def read_list_request() -> ListRequest:
     """What the current address asks for. Raises `Problem` for what cannot be read, or must not be searched."""
     try:
         wanted = JobFilter.from_query(request.args.items(multi=True))
@@ -110,7 +110,7 @@ def _position(side: str, wanted: JobFilter) -> int | None:
     if not word:
         return None
     try:
-        return _cursor.read(host().secrets, f"jobs {side} {wanted.conditions}", word)
+        return _cursor.read_cursor(host().secrets, f"jobs {side} {wanted.conditions}", word)
     except _cursor.BadCursor as error:
         what = (
             f"{side}: this mark of a page was not made for this filter. Start from its first page."

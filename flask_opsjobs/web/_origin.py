@@ -7,7 +7,7 @@ from flask import request
 from . import _problems
 
 
-def check() -> None:
+def require_same_origin() -> None:
     """Let a same-origin write pass; raise the 403 `Problem` for any other.
 
     Browsers say it in `Sec-Fetch-Site`, older ones in `Origin`. A write that says neither is refused.

@@ -50,7 +50,7 @@ class OutcomeRow:
     code: str = ""
 
 
-def moment(after: float | None) -> str:
+def start_in_words(after: float | None) -> str:
     """When something happens, from the beginning: `at once`, `after 4 min 2 s`; a dash when it never does."""
     if after is None:
         return "–"
@@ -61,9 +61,12 @@ def numbers(tried: Sequence[Tried]) -> list[OutcomeRow]:
     """When they start and how long they wait."""
     outcomes = [each.outcome for each in tried]
     moments = [
-        OutcomeRow(label, [moment(getattr(o, key)) for o in outcomes]) for label, key in _MOMENTS
+        OutcomeRow(label, [start_in_words(getattr(o, key)) for o in outcomes])
+        for label, key in _MOMENTS
     ]
-    ended = OutcomeRow("All have ended", [moment(o.ended) if o.starts else "–" for o in outcomes])
+    ended = OutcomeRow(
+        "All have ended", [start_in_words(o.ended) if o.starts else "–" for o in outcomes]
+    )
     spans = [OutcomeRow(label, [_span(getattr(o, key)) for o in outcomes]) for label, key in _SPANS]
     return [
         *moments,
@@ -96,9 +99,9 @@ def make_chart(tried: Sequence[Tried]) -> Chart | None:
     scale = Scale.of([line[-1] for line in lines])
     scale = Scale(scale.top, _POINTS)
     first = tried[0].outcome
-    says = f"start, the last {moment(first.last)}" if first.starts else "start"
+    says = f"start, the last {start_in_words(first.last)}" if first.starts else "start"
     others = [
-        f"{each.name.lower()} {moment(each.outcome.last) if each.outcome.starts else 'none'}, dashed"
+        f"{each.name.lower()} {start_in_words(each.outcome.last) if each.outcome.starts else 'none'}, dashed"
         for each in tried[1:]
     ]
     return Chart(
@@ -148,8 +151,8 @@ def _told(tried: Tried) -> str:
         return f"{tried.name}: none."
     at_once = bisect_right(found.starts, found.first + 1e-6)
     return (
-        f"{tried.name}: {number(at_once)} {moment(found.first)}, half {moment(found.half)}, "
-        f"all {number(found.started)} {moment(found.last)}."
+        f"{tried.name}: {number(at_once)} {start_in_words(found.first)}, half {start_in_words(found.half)}, "
+        f"all {number(found.started)} {start_in_words(found.last)}."
     )
 
 

@@ -100,7 +100,7 @@ def document(
     """A document that does not refresh. Its payload passes the display policy."""
     if request.method != "GET":
         # Nobody can go back to what was sent.
-        context.setdefault("here_url", _back.read())
+        context.setdefault("here_url", _back.read_back())
     text = _document(template, here=here, title=title, now=now, display=_display(), **context)
     return Response(text, status=status, mimetype="text/html")
 
@@ -135,7 +135,7 @@ def _csrf_field() -> tuple[str, str] | None:
 def _document(template: str, **context: Any) -> str:
     actor = _access.actor()
     entries = [] if actor is None else [e for e in NAVIGATION if _access.may(e.permission)]
-    sources = _sources.read() if entries else _sources.Sources()
+    sources = _sources.read_sources() if entries else _sources.Sources()
     context.setdefault("badges", sources.badges)
     context.setdefault("says_sources", False)
     is_asked_for = request.method == "GET"
@@ -150,7 +150,7 @@ def _document(template: str, **context: Any) -> str:
             allowed={entry.endpoint for entry in entries},
             is_read_only=actor is not None and not any(map(_access.may, ACTIONS)),
             environment=host().settings.environment,
-            preferences=_preferences.read(),
+            preferences=_preferences.read_preferences(),
             choices=_preferences.CHOICES,
             app_root=(request.script_root or "") + "/",
             **context,
@@ -161,7 +161,7 @@ def _document(template: str, **context: Any) -> str:
 def _beside(says_sources: bool) -> Markup:
     """What goes with a fragment to other places of its page: the sources that do not answer, and the badges."""
     entries = [entry for entry in NAVIGATION if _access.may(entry.permission)]
-    sources = _sources.read()
+    sources = _sources.read_sources()
     made = _environment().get_template("opsjobs/_beside.html")
     return Markup(
         made.render(

@@ -28,7 +28,7 @@ class Preferences:
     theme: str
 
 
-def read() -> Preferences:
+def read_preferences() -> Preferences:
     """Those of the current request; what is missing or unknown is the default."""
     found = {name: request.cookies.get(f"opsjobs_{name}", "") for name in CHOICES}
     return Preferences(
@@ -39,7 +39,7 @@ def read() -> Preferences:
     )
 
 
-def keep(response: Response, path: str) -> None:
+def keep_preferences(response: Response, path: str) -> None:
     """Set a cookie for each preference that the current form names.
 
     Raises the 422 `Problem` for a value that is not a choice.

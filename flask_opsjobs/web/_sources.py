@@ -40,7 +40,7 @@ class Sources:
 _kept: WeakKeyDictionary[Engine, tuple[datetime, Sources]] = WeakKeyDictionary()
 
 
-def read() -> Sources:
+def read_sources() -> Sources:
     """At most five seconds old. Never raises: a page does not fail for what stands around it."""
     now = datetime.now(UTC)
     at, found = _kept.get(host().engine, (now - _KEPT, Sources()))

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from ..jobs import queries
 from ..jobs.filter import ORIGINS, QUALIFIERS
 from ..jobs.lifecycle import STATES
-from ..jobs.search_terms import LONGEST, write
+from ..jobs.search_terms import LONGEST, write_term
 from ..queues.queries import list_queue_names
 from . import _access
 from ._display import Display
@@ -48,7 +48,7 @@ def _terms(session: Session, last: str) -> Iterator[str]:
         yield from (f"{argument}:" for argument in _arguments())
         return
     for value in _values(session, name):
-        yield write(name, value)
+        yield write_term(name, value)
 
 
 def _values(session: Session, qualifier: str) -> Iterable[str]:
@@ -72,7 +72,7 @@ def _named(session: Session, part: str) -> Iterator[str]:
     for qualifier in ("task", "queue", "tag"):
         for value in _values(session, qualifier):
             if part in value.lower():
-                yield write(qualifier, value)
+                yield write_term(qualifier, value)
 
 
 def _tags(session: Session) -> Iterator[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flask_opsjobs.cli._child import Child, describe
+from flask_opsjobs.cli._child import Child, describe_exit
 from flask_opsjobs.cli._children import Children as Supervisor
 from tests.support.processes import Child as Started
 from tests.support.processes import Children
@@ -249,4 +249,4 @@ def test_a_line_without_end_is_shown_in_parts() -> None:
     ("code", "words"), [(0, "exit code 0"), (3, "exit code 3"), (-9, "SIGKILL"), (-99, "signal 99")]
 )
 def test_an_exit_code_in_words(code: int, words: str) -> None:
-    assert describe(code) == words
+    assert describe_exit(code) == words

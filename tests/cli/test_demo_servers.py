@@ -224,7 +224,7 @@ def test_valkey_says_why_it_does_not_start(folder: Path, monkeypatch: pytest.Mon
 
 
 def test_the_first_server_that_dies_is_named(folder: Path) -> None:
-    with _demo_servers.running(folder) as servers:
+    with _demo_servers.running_servers(folder) as servers:
         over = threading.Event()
         servers.valkey.stop()
         assert servers.wait_for_death(over) == "Valkey"
@@ -240,7 +240,7 @@ def test_both_are_stopped_when_the_second_does_not_start(
         raise click.ClickException("no")
 
     monkeypatch.setattr("flask_opsjobs.cli._valkey.Valkey.start", refuse)
-    with pytest.raises(click.ClickException, match="no"), _demo_servers.running(folder):
+    with pytest.raises(click.ClickException, match="no"), _demo_servers.running_servers(folder):
         raise AssertionError("never gets here")
     assert not Postgres(folder).is_alive()
 

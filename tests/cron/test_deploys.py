@@ -132,7 +132,7 @@ def test_what_another_process_retired_meanwhile_is_not_taken_back_into_use(
     every_ten: EveryTen,
 ) -> None:
     bench = every_ten().bench
-    decider = SlotDecider(bench.connection, bench.host, cron.stop, START + MINUTE)
+    decider = SlotDecider(bench.connection, bench.host, cron.stop_unfinished, START + MINUTE)
     with bench.connection.transaction():
         code_sync.retire(decider, "sync", SlotReport())
     with bench.connection.transaction():

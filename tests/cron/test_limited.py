@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flask_opsjobs import Limit, OpsJobs
-from flask_opsjobs.engine.declare import declare
+from flask_opsjobs.engine.declare import declare_limiters
 from tests.cron.conftest import START, Scheduler
 
 
@@ -25,7 +25,7 @@ def test_a_slot_of_a_limited_worker_waits_in_its_lane(
     opsjobs.cron("*/10 * * * *", overlap="allow", args={"account": 7})(
         opsjobs.task(limit=limit)(fetch)
     )
-    declare(scheduler.bench.host, "here")
+    declare_limiters(scheduler.bench.host, "here")
     scheduler.look(START)
     for minutes in (10, 20):
         scheduler.look(START + timedelta(minutes=minutes))

@@ -252,7 +252,7 @@ def test_two_that_end_at_once_release_who_waits_behind(running: Running, make_be
     scheduler = running("queue_one")
     bench, other, third = scheduler.bench, make_bench(), make_bench()
     # A second one beside the first, as `run now` records it.
-    decider = SlotDecider(bench.connection, bench.host, cron.stop, START)
+    decider = SlotDecider(bench.connection, bench.host, cron.stop_unfinished, START)
     decider.run(transitions.look(bench.connection, ["sync"])["sync"], START, "manual", SlotReport())
     scheduler.look(START + 20 * MINUTE)
     first, second, behind = [job["id"] for job in scheduler.jobs()]

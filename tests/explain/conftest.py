@@ -24,7 +24,7 @@ def wake_loops(bench: Bench, now: datetime, *but: str, error: str | None = None)
         if loop.name not in but:
             every = loop.every_seconds(bench.host.settings)
             note = awake.Note(loop.name, "here-1", every, 0.01, "nothing to do", error)
-            awake.note(bench.connection, None, note, now)
+            awake.note_pass(bench.connection, None, note, now)
 
 
 @pytest.fixture

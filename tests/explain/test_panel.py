@@ -13,7 +13,7 @@ from flask_sqlalchemy import SQLAlchemy
 from redis import Redis
 
 from flask_opsjobs import Limit, OpsJobs
-from flask_opsjobs.engine.declare import declare
+from flask_opsjobs.engine.declare import declare_limiters
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.jobs.outcomes import Outcome
 from flask_opsjobs.operator import Operator
@@ -131,7 +131,7 @@ def test_a_partition_is_named_only_to_those_who_may_see_it(
     @opsjobs.task(limit=limit)
     def call(account: str) -> None: ...
 
-    declare(bench.host, "test")
+    declare_limiters(bench.host, "test")
     job_id = call.enqueue(account="acme-4711").id
     db.session.commit()
     who = {"actor": "ops-demo", "reason": "the vendor asked us to hold"}

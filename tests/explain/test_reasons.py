@@ -21,7 +21,7 @@ from flask_opsjobs import Limit, OpsJobs
 from flask_opsjobs.actions.catalog import ACTIONS
 from flask_opsjobs.cron.declaration import make_entry
 from flask_opsjobs.engine.claim import claim
-from flask_opsjobs.engine.declare import declare
+from flask_opsjobs.engine.declare import declare_limiters
 from flask_opsjobs.engine.dispatch import read_clock
 from flask_opsjobs.engine.explain_with_redis import explain
 from flask_opsjobs.errors import UnknownJob
@@ -69,7 +69,7 @@ class Scene:
         task = opsjobs.task(limit=Limit(limit.pop("limiter", "api"), **limit))(call)
         task.host = lambda: self.bench.host
         if is_declared:
-            declare(self.bench.host, "test")
+            declare_limiters(self.bench.host, "test")
         session = self.bench.host.session()
         enqueued = task.options(delay=delay).enqueue()
         session.commit()

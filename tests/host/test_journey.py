@@ -237,7 +237,7 @@ def let_a_slot_come(app: Flask, name: str) -> None:
     (entry,) = transitions.look(connection, [name]).values()
     slot = next(entry.schedule.slots_after(entry.checked_until))
     with connection.transaction():
-        SlotDecider(connection, host, cron.stop, slot).decide(name, SlotReport())
+        SlotDecider(connection, host, cron.stop_unfinished, slot).decide(name, SlotReport())
     connection.close()
 
 

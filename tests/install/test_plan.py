@@ -178,7 +178,7 @@ def test_it_knows_its_own_revisions_by_their_call(make: Make, call: str, reached
     source = path.read_text().replace("upgrade(): pass", f"upgrade():\n    {call}", 1)
     path.write_text("from flask_opsjobs.install import steps\n" + source)
     with app.app_context():
-        assert revisions.find(app).reaches == reached
+        assert revisions.find_revisions(app).reaches == reached
 
 
 def test_a_newer_release_brings_one_more_revision(

@@ -8,8 +8,8 @@ from flask_opsjobs.install.starters.opsjobs_display import HostDisplay
 
 
 def test_they_are_policies() -> None:
-    assert policy.find_fault(HostAccess(), policy.AccessPolicy) is None
-    assert policy.find_fault(HostDisplay(), policy.DisplayPolicy) is None
+    assert policy.find_policy_fault(HostAccess(), policy.AccessPolicy) is None
+    assert policy.find_policy_fault(HostDisplay(), policy.DisplayPolicy) is None
 
 
 def test_access_denies_everyone() -> None:

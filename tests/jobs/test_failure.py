@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from flask_opsjobs.jobs.failure import (
     MOST_ERROR_CHARACTERS,
     MOST_TRACEBACK_BYTES,
-    describe,
+    describe_error,
     one_line,
     traceback_of,
 )
@@ -30,7 +30,7 @@ def caught(error: BaseException) -> BaseException:
 
 
 def test_one_line_and_a_traceback() -> None:
-    said, told = describe(caught(ValueError("no such\n  account")))
+    said, told = describe_error(caught(ValueError("no such\n  account")))
     assert said == "ValueError: no such account"
     assert told is not None
     assert told.startswith("Traceback (most recent call last):\n  File ")
@@ -85,7 +85,7 @@ def test_causes_in_a_circle_end() -> None:
 
 def test_long_texts_are_cut() -> None:
     error = caught(ValueError("x" * 5_000_000))
-    said, told = describe(error)
+    said, told = describe_error(error)
     assert len(said) == MOST_ERROR_CHARACTERS
     assert said.endswith("…")
     assert told is not None
@@ -103,7 +103,7 @@ def test_a_bottomless_recursion_is_told() -> None:
 
     with pytest.raises(RecursionError) as error:
         fall(0)
-    said, told = describe(error.value)
+    said, told = describe_error(error.value)
     assert said.startswith("RecursionError: maximum recursion depth exceeded")
     assert told is not None
     assert len(told.encode()) <= MOST_TRACEBACK_BYTES
@@ -111,7 +111,7 @@ def test_a_bottomless_recursion_is_told() -> None:
 
 @given(st.text(st.characters(codec=None)))
 def test_any_text_can_be_stored(words: str) -> None:
-    for told in describe(caught(ValueError(words))):
+    for told in describe_error(caught(ValueError(words))):
         assert told is not None
         told.encode()
         assert "\0" not in told
@@ -122,7 +122,7 @@ def test_an_error_whose_text_cannot_be_had() -> None:
         def __str__(self) -> str:
             raise LookupError("no words")
 
-    said, told = describe(caught(Mute()))
+    said, told = describe_error(caught(Mute()))
     assert said.endswith("Mute: <its text cannot be had: LookupError>")
     assert told is not None
 
@@ -140,7 +140,7 @@ def test_pydantics_errors_carry_no_input() -> None:
         try:
             raise RuntimeError("cannot book") from error
         except RuntimeError as outer:
-            told = "".join(map(str, describe(outer))) + one_line(error)
+            told = "".join(map(str, describe_error(outer))) + one_line(error)
     assert SECRET not in told
     assert "2 errors for Account: number int_parsing, notes int_parsing" in told
 
@@ -157,13 +157,13 @@ def test_sqlalchemys_errors_carry_no_parameters(database_url: str) -> None:
             with pytest.raises(SQLAlchemyError) as error:
                 connection.execute(statement, {"email": SECRET})
             assert SECRET in str(error.value)  # so it is worth the trouble
-            told.append("\n".join(map(str, describe(error.value))))
+            told.append("\n".join(map(str, describe_error(error.value))))
             if isinstance(error.value, IntegrityError):
                 assert "(SQLSTATE 23505, table mine)" in told[0]
                 assert "(UniqueViolation) duplicate key value" in told[0]
                 assert "[SQL: INSERT INTO mine VALUES (%(email)s)]" in told[0]
                 assert isinstance(error.value.orig, psycopg.Error)
-                told.append("\n".join(map(str, describe(error.value.orig))))
+                told.append("\n".join(map(str, describe_error(error.value.orig))))
             connection.rollback()
     engine.dispose()
     assert len(told) == 3
@@ -194,13 +194,13 @@ def test_an_error_that_quotes_another_or_a_parameter_carries_no_values(database_
             with pytest.raises((IntegrityError, PendingRollbackError)) as error:
                 session.execute(text("SELECT 1")) if told else session.flush()
             assert "987654321" in str(error.value)
-            told.append("\n".join(map(str, describe(error.value))))
+            told.append("\n".join(map(str, describe_error(error.value))))
         session.rollback()
         session.add(Booking(id=1, mood=SECRET))
         with pytest.raises(StatementError) as refused:
             session.flush()
         assert SECRET in str(refused.value)
-        told.append("\n".join(map(str, describe(refused.value))))
+        told.append("\n".join(map(str, describe_error(refused.value))))
     engine.dispose()
     for each in told:
         assert "987654321" not in each

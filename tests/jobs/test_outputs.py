@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from flask_opsjobs.jobs.outputs import Kept, keep
+from flask_opsjobs.jobs.outputs import Kept, dump_output
 
 
 class Invoice(BaseModel):
@@ -34,7 +34,7 @@ class Point:
     ],
 )
 def test_what_has_json_is_kept(value: Any, text: str) -> None:
-    assert keep(value, 1_000) == Kept(text, len(text.encode()))
+    assert dump_output(value, 1_000) == Kept(text, len(text.encode()))
     json.loads(text)
 
 
@@ -61,13 +61,13 @@ for _ in range(240):
     ],
 )
 def test_what_has_none_is_omitted_with_its_type(value: Any, words: str) -> None:
-    kept = keep(value, 10_000)
+    kept = dump_output(value, 10_000)
     assert kept.value is None
     assert kept.omitted is not None
     assert kept.omitted.startswith(words)
 
 
 def test_too_much_is_omitted_with_its_size() -> None:
-    kept = keep("x" * 100, 101)
+    kept = dump_output("x" * 100, 101)
     assert kept == Kept(None, 102, "102 bytes, more than OPSJOBS_MAX_OUTPUT_BYTES")
-    assert keep("x" * 99, 101).value is not None
+    assert dump_output("x" * 99, 101).value is not None

@@ -199,7 +199,7 @@ def test_counting_takes_a_fiftieth_of_the_time(bench: Bench, record_job: RecordJ
     now = read_clock(bench.connection)
 
     def is_counted(seconds: float) -> bool:
-        return integrity.count(bench.connection, now + timedelta(seconds=seconds))
+        return integrity.count_rows(bench.connection, now + timedelta(seconds=seconds))
 
     assert [is_counted(seconds) for seconds in (0, 9, 10, 19, 20)] == [
         True,
@@ -219,7 +219,7 @@ def test_only_one_of_two_processes_counts(make_bench: MakeBench, record_job: Rec
     record_job()
     now = read_clock(benches[0].connection)
     answers = race(
-        *(lambda bench=bench: integrity.count(bench.connection, now) for bench in benches)
+        *(lambda bench=bench: integrity.count_rows(bench.connection, now) for bench in benches)
     )
     assert sorted(answers) == [False, False, False, True]
 
@@ -255,7 +255,7 @@ def test_writers_retention_and_folding_never_show_a_difference(
     def count() -> None:
         try:
             for _ in range(80):
-                assert integrity.count(counter.connection, clock.forward(minutes=10))
+                assert integrity.count_rows(counter.connection, clock.forward(minutes=10))
                 (row,) = counter.rows(
                     "SELECT coalesce(sum(enqueued), 0)::int AS enqueued,"
                     " coalesce(sum(enqueued - deleted - stored), 0)::int AS missing FROM opsjobs.integrity_checks"

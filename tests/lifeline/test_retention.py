@@ -125,7 +125,7 @@ def test_workers_and_loop_runs(
     for bench in (stopped, orphaned):
         workers.stop(bench.connection, bench.worker_id, now)
     note = awake.Note("watch", "p", 10, 0.1, "nothing to do")
-    awake.note(living.connection, None, note, now)
+    awake.note_pass(living.connection, None, note, now)
     later = now + timedelta(days=7, seconds=1)
     assert retention.retain(living.connection, settings, later)["workers"] == 1
     assert stopped.worker_id not in left(living, "workers")
@@ -143,12 +143,12 @@ def test_the_dry_run_counts_what_is_removed_after_it(
         for age in (0.5, 1.2, 2.5, 3.2, 4.5):
             end_job(kind, age)
     workers.stop(bench.connection, bench.worker_id, now)
-    awake.note(bench.connection, None, awake.Note("watch", "p", 10, 0.1, "x"), now)
+    awake.note_pass(bench.connection, None, awake.Note("watch", "p", 10, 0.1, "x"), now)
     later = now + timedelta(days=days)
-    counted = retention.count(bench.connection, settings, later)
-    assert retention.count(bench.connection, settings, later) == counted
+    counted = retention.count_retainable(bench.connection, settings, later)
+    assert retention.count_retainable(bench.connection, settings, later) == counted
     assert retention.retain(bench.connection, settings, later) == counted
-    assert sum(retention.count(bench.connection, settings, later).values()) == 0
+    assert sum(retention.count_retainable(bench.connection, settings, later).values()) == 0
 
 
 def test_a_batch_is_bounded_and_takes_the_oldest(
@@ -212,6 +212,6 @@ def test_fates_of_slots_are_kept_for_their_days(
         scheduler.run_once(bench.connection, now + timedelta(days=days))
     assert len(left(bench, "cron_slots")) == 2
     settings = replace(settings, keep_slots_days=2)
-    assert retention.count(bench.connection, settings, now)["cron_slots"] == 1
+    assert retention.count_retainable(bench.connection, settings, now)["cron_slots"] == 1
     assert retention.retain(bench.connection, settings, now)["cron_slots"] == 1
     assert len(left(bench, "cron_slots")) == 1

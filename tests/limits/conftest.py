@@ -9,7 +9,7 @@ import pytest
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import Limit, OpsJobs
-from flask_opsjobs.engine.declare import declare
+from flask_opsjobs.engine.declare import declare_limiters
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.task import Task
 
@@ -28,7 +28,7 @@ def limited(opsjobs: OpsJobs, host: Host) -> Limited:
 
         call.__name__ = name
         found = opsjobs.task(limit=Limit(limit.pop("limiter", "api"), **limit), **task or {})(call)
-        declare(host, "test")
+        declare_limiters(host, "test")
         return found
 
     return make

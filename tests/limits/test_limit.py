@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from flask_opsjobs import InvalidArgs, Limit, OpsJobs
-from flask_opsjobs.engine.declare import declare
+from flask_opsjobs.engine.declare import declare_limiters
 from flask_opsjobs.errors import DeclarationError
 from flask_opsjobs.host import Host
 from flask_opsjobs.limits.lane import LimitPlace, bucket_of, lane_of
@@ -234,7 +234,7 @@ class TestDeploy:
     ) -> None:
         opsjobs.task(limit=Limit("api", rate=6, per=60, partition="account"))(_call)
         assert bench.rows("SELECT 1 FROM opsjobs.limiters") == []
-        declare(host, "loops-1")
+        declare_limiters(host, "loops-1")
         row = bench.row("SELECT * FROM opsjobs.limiters")
         assert (row["rate"], row["burst"], row["partition_by"]) == (6.0, 6, "account")
         assert (row["declared_by"], row["changed_at"], row["previous"]) == ("loops-1", None, None)
@@ -244,7 +244,7 @@ class TestDeploy:
     ) -> None:
         limited(rate=6, per=60)
         before = bench.row("SELECT xmin, * FROM opsjobs.limiters")
-        declare(host, "another")
+        declare_limiters(host, "another")
         assert bench.row("SELECT xmin, * FROM opsjobs.limiters") == before
         assert bench.rows("SELECT 1 FROM opsjobs.audit_events") == []
 
@@ -275,7 +275,7 @@ class TestDeploy:
         opsjobs.tasks = host.tasks
         opsjobs.task(limit=Limit("api", rate=9, per=60, partition="account"))(_call)
         starts: list[Callable[[], None]] = [
-            lambda name=f"worker-{number}": declare(host, name)  # type: ignore[misc]
+            lambda name=f"worker-{number}": declare_limiters(host, name)  # type: ignore[misc]
             for number in range(4)
         ]
         assert race(*starts) == [None] * 4

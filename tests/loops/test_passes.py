@@ -368,7 +368,7 @@ class TestAwake:
     ) -> None:
         note = awake.Note("watch", "p", 10, 0.1, IDLE)
         assert awake.seconds_since_last_pass(bench.connection, "watch", now) == 0
-        awake.note(bench.connection, None, note, now)
+        awake.note_pass(bench.connection, None, note, now)
         later = now + timedelta(seconds=7)
         assert awake.seconds_since_last_pass(bench.connection, "watch", later) == 7
 

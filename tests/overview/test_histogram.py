@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from flask_opsjobs.overview.histogram import BOUNDS, add, quantile
+from flask_opsjobs.overview.histogram import BOUNDS, add_histograms, quantile
 
 
 def test_histograms_add_up_whatever_their_lengths() -> None:
-    assert add([[1, 2], [], [0, 0, 5]]) == [1, 2, 5]
-    assert add([]) == []
+    assert add_histograms([[1, 2], [], [0, 0, 5]]) == [1, 2, 5]
+    assert add_histograms([]) == []
 
 
 def test_nothing_has_no_quantile() -> None:

@@ -122,14 +122,14 @@ def _judge(starts: Sequence[float], speed: float, burst: int, seconds: float) ->
 def _lanes(count: int) -> None:
     """How long a pass of the dispatch loop takes over so many full lanes, and whether another job starts at once."""
     from flask_opsjobs.db import connect_apart
-    from flask_opsjobs.engine.declare import declare
+    from flask_opsjobs.engine.declare import declare_limiters
     from flask_opsjobs.engine.dispatch import Dispatcher, read_clock
     from tests.tools.bench_host import create_app, db, limited
 
     app = create_app()
     with app.app_context():
         host = app.extensions["opsjobs"]
-        declare(host, "bench")
+        declare_limiters(host, "bench")
         limited.enqueue_many({"account": n % count} for n in range(count * 20))
         limited.enqueue_many({"account": count} for _ in range(100_000))
         db.session.commit()

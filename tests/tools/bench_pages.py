@@ -112,7 +112,7 @@ def _run_loops(host: Host, connection: psycopg.Connection[Any]) -> None:
         if loop.name in _MOVE:
             every = loop.every_seconds(host.settings)
             note = awake.Note(loop.name, "web-0-17", every, 0.014, "nothing to do", is_idle=True)
-            awake.note(connection, None, note, read_clock(connection))
+            awake.note_pass(connection, None, note, read_clock(connection))
             continue
         runner, began = Runner(loop, host), time.monotonic()
         while runner.run_once(connection):

@@ -279,7 +279,7 @@ def test_a_fault_midway_says_so_and_goes_to_the_log(
         raise ZeroDivisionError("secret detail")
 
     with app.app_context():
-        answer = _export.answer("csv", "x", ["a"], batches())
+        answer = _export.make_download("csv", "x", ["a"], batches())
         got = "".join(answer.response)  # type: ignore[arg-type]
     assert got.splitlines()[-1].startswith("# incomplete: 1 rows. Stopped by an error")
     assert "secret detail" not in got

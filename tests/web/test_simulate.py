@@ -12,7 +12,7 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.limits.words import WAITS
-from flask_opsjobs.web._outcomes import moment
+from flask_opsjobs.web._outcomes import start_in_words
 from tests.limits.conftest import Limited, commit, limited  # noqa: F401
 from tests.support.engine import Bench
 from tests.support.policies import ShowAll
@@ -147,10 +147,10 @@ def _require_alike(get: Get, app: Flask, words: list[str], path: str) -> dict[st
     shown = _column(tree, "as tried" if has_another else "as declared")
     waits = found["waits_seconds"]
     expected = {
-        "First start": moment(found["first_start_seconds"]),
-        "Half have started": moment(found["half_start_seconds"]),
-        "Last start": moment(found["last_start_seconds"]),
-        "All have ended": moment(found["ended_seconds"]),
+        "First start": start_in_words(found["first_start_seconds"]),
+        "Half have started": start_in_words(found["half_start_seconds"]),
+        "Last start": start_in_words(found["last_start_seconds"]),
+        "All have ended": start_in_words(found["ended_seconds"]),
         "Wait, median": _wait(waits["median"]),
         "Wait, 95 of 100": _wait(waits["p95"]),
         "Longest wait": _wait(waits["most"]),
@@ -168,7 +168,7 @@ def _require_alike(get: Get, app: Flask, words: list[str], path: str) -> dict[st
 
 
 def _wait(seconds: float) -> str:
-    return "none" if seconds < 0.001 else moment(seconds).removeprefix("after ")
+    return "none" if seconds < 0.001 else start_in_words(seconds).removeprefix("after ")
 
 
 @pytest.mark.usefixtures("whole")

@@ -87,4 +87,4 @@ def start(action: Action, targets: Sequence[str], params: Mapping[str, Any] = {}
     if typed := request.form.get("reason", ""):
         # What somebody typed before a refusal is kept; in an address it would stand in logs.
         return previews.show_again(made.id, typed)
-    return redirect(url_for("opsjobs.preview", preview_id=made.id, back=_back.read()), 303)
+    return redirect(url_for("opsjobs.preview", preview_id=made.id, back=_back.read_back()), 303)

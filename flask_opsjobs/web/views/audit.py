@@ -17,7 +17,7 @@ from ...audit import queries
 from ...audit.filter import LIMITS, AuditFilter, BadAuditFilter
 from ...audit.models import OUTCOMES
 from ...audit.rows import EventPage, EventRow, Head
-from ...audit.verify import ChainCheck, find_fault, verify
+from ...audit.verify import ChainCheck, find_chain_fault, verify
 from .. import _access, _cursor, _export, _pages, _problems
 from .._diff import diff, without_payload
 from .._display import Display
@@ -140,7 +140,7 @@ def _position(side: str, wanted: AuditFilter) -> int | None:
     if not word:
         return None
     try:
-        return _cursor.read(host().secrets, f"audit {side} {wanted.conditions}", word)
+        return _cursor.read_cursor(host().secrets, f"audit {side} {wanted.conditions}", word)
     except _cursor.BadCursor as error:
         what = (
             f"{side}: this mark of a page was not made for this filter. Start from its first page."
@@ -234,9 +234,9 @@ def _answer(kind: str) -> Response:
         [_row(row, display, sees) for row in page.rows] for page in _batches(asked.wanted, display)
     )
     with reading() as read:
-        fault = find_fault(read.session)
+        fault = find_chain_fault(read.session)
     note = f"{fault} Rows outside it are left out." if fault else ""
-    return _export.answer(kind, "audit", _COLUMNS, batches, note)
+    return _export.make_download(kind, "audit", _COLUMNS, batches, note)
 
 
 def _batches(wanted: AuditFilter, display: Display) -> Iterator[EventPage]:

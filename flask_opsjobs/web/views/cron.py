@@ -16,7 +16,7 @@ from werkzeug import Response as AnyResponse
 from ...actions.catalog import ACTIONS, ENTRY_PARAMS, Action, actions_of_cron
 from ...actions.cron_params import BadParams, read_entry
 from ...audit.queries import list_events_of
-from ...audit.verify import find_fault
+from ...audit.verify import find_chain_fault
 from ...cron import queries
 from ...cron.entry_row import CronEntryRow
 from ...cron.expression import BadSchedule, read_schedule
@@ -257,7 +257,7 @@ def _one(read: Reading, name: str) -> Markup:
     zone = row.place or ZoneInfo("UTC")
     events = fault = None
     if _access.may("audit.view"):
-        events, fault = list_events_of(read.session, f"cron/{name}"), find_fault(read.session)
+        events, fault = list_events_of(read.session, f"cron/{name}"), find_chain_fault(read.session)
     return _pages.part(
         "cron/_one.html",
         read.now,

@@ -12,7 +12,7 @@ from ...actions import on_jobs
 from ...actions.catalog import Action, actions_of_job
 from ...actions.target_plan import Decided
 from ...audit.queries import list_events_of
-from ...audit.verify import find_fault
+from ...audit.verify import find_chain_fault
 from ...cron.lifecycle import RESULTS
 from ...cron.queries import find_slot_of
 from ...engine.explain_with_redis import explain
@@ -106,7 +106,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         results=RESULTS,
         shape_of=shape_of,
         events=events,
-        chain_fault=find_fault(read.session) if _may_audit() else None,
+        chain_fault=find_chain_fault(read.session) if _may_audit() else None,
         actions=_actions(read, job),
         why=why,
         reasons=_why.show(why, job, names_partition=names_partition),

@@ -34,7 +34,7 @@ def ndjson() -> Response:
 
 
 def _answer(kind: str) -> Response:
-    asked = _list_request.read()
+    asked = _list_request.read_list_request()
     if asked.before is not None or asked.after is not None:
         raise _problems.unreadable(
             "before and after: an export is the whole list, not a page of it."
@@ -50,7 +50,7 @@ def _answer(kind: str) -> Response:
     else:
         rows, note = _batches(wanted), ""
     batches = ([_row(row, columns, display) for row in batch] for batch in rows)
-    return _export.answer(kind, "jobs", columns, batches, note)
+    return _export.make_download(kind, "jobs", columns, batches, note)
 
 
 def _batches(wanted: JobFilter) -> Iterator[Sequence[ExportRow]]:

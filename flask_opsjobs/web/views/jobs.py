@@ -19,7 +19,7 @@ from ...jobs.lifecycle import MEANINGS, STATES
 from ...jobs.rows import Count
 from ...jobs.saved_views import View, list_views
 from ...jobs.search_queries import list_jobs
-from ...jobs.search_terms import Unqualified, write
+from ...jobs.search_terms import Unqualified, write_term
 from ...queues.queries import list_queue_names
 from .. import _access, _list_request, _pages, _problems, _suggestions
 from .._display import Display
@@ -37,7 +37,7 @@ def page() -> AnyResponse:
     try:
         if word := _list_request.find_word():
             return _name(word)
-        asked = _list_request.read()
+        asked = _list_request.read_list_request()
     except Problem as fault:
         if fault.status != HTTPStatus.UNPROCESSABLE_ENTITY:
             raise
@@ -84,7 +84,7 @@ def _around(read: Reading, wanted: JobFilter) -> dict[str, Any]:
 
 def live() -> Response:
     """Tabs and table."""
-    asked = _list_request.read()
+    asked = _list_request.read_list_request()
     with heavy(asked.wanted.is_search), reading() as read:
         made = _list(read, asked)
     return _pages.fragment(made)
@@ -142,7 +142,7 @@ def _name(word: Unqualified) -> AnyResponse:
     if name == "id" and not word.rest:
         return redirect(url_for("opsjobs.job", job_id=value), 303)
     query: dict[str, Any] = dict(_list_request.read_fields().to_query())
-    query["q"] = f"{word.rest} {write(name, value)}".strip()
+    query["q"] = f"{word.rest} {write_term(name, value)}".strip()
     return redirect(url_for("opsjobs.jobs", **query), 303)
 
 
@@ -155,12 +155,12 @@ def jump() -> AnyResponse:
     name, value = place
     if name == "id":
         return redirect(url_for("opsjobs.job", job_id=value), 303)
-    return redirect(url_for("opsjobs.jobs", q=write(name, value)), 303)
+    return redirect(url_for("opsjobs.jobs", q=write_term(name, value)), 303)
 
 
 def _find_place(word: str) -> tuple[str, str] | None:
     """The qualifier under which a word is known, and its value; None when nothing bears that name."""
-    number = search_ids.read(word)
+    number = search_ids.read_job_id(word)
     if number is not None:
         return "id", str(number)
     if not word or "\0" in word:

@@ -14,7 +14,7 @@ from werkzeug import Response as AnyResponse
 from ...actions.catalog import ACTIONS, Action, actions_of_limiter
 from ...actions.on_limiters import make_target
 from ...audit.queries import list_events_of
-from ...audit.verify import find_fault
+from ...audit.verify import find_chain_fault
 from ...jobs.rows import Count
 from ...limits import page_queries as limits
 from ...limits.page_queries import MOST_COUNTED, BucketState, LimiterRow
@@ -81,7 +81,7 @@ def live() -> Response:
 def limiter_page(limiter: str) -> Response:
     """The document of one limiter or partition, with the form that cools it down."""
     with reading() as read:
-        asked = find(read, limiter)
+        asked = find_asked(read, limiter)
         made = _one(read, asked)
     return _pages.page(
         "limiter.html",
@@ -98,7 +98,7 @@ def limiter_page(limiter: str) -> Response:
 def limiter_live(limiter: str) -> Response:
     """What of it refreshes."""
     with reading() as read:
-        made = _one(read, find(read, limiter))
+        made = _one(read, find_asked(read, limiter))
     return _pages.fragment(made)
 
 
@@ -127,7 +127,7 @@ def _all() -> tuple[Markup, datetime]:
     return made, read.now
 
 
-def find(read: Reading, name: str) -> LimiterRequest:
+def find_asked(read: Reading, name: str) -> LimiterRequest:
     """The limiter and the partition that the request names. Raises `Problem` when there is none."""
     partition = _partition.asked()
     # Postgres takes no NUL.
@@ -148,7 +148,7 @@ def _one(read: Reading, asked: LimiterRequest) -> Markup:
     cooldown = row.cooldown if asked.partition is None else bucket and bucket.cooldown
     events = fault = None
     if _access.may("audit.view"):
-        events, fault = list_events_of(session, asked.target), find_fault(session)
+        events, fault = list_events_of(session, asked.target), find_chain_fault(session)
     pace = find_pace(session, "hour", read.now)
     minutes = limits.find_minutes(session, row.name, pace.steps[0].start)
     charts = make_limit_charts(pace, minutes, rejects=row.when_full == "reject")
@@ -169,7 +169,9 @@ def _one(read: Reading, asked: LimiterRequest) -> Markup:
         holders=limits.list_holders(session, row.name, asked.partition),
         hot=hot,
         is_cut=is_cut,
-        cooling=limits.list_cooling(session, row.name, read.now) if asked.partition is None else (),
+        cooling=limits.list_cooling_partitions(session, row.name, read.now)
+        if asked.partition is None
+        else (),
         rejections=limits.list_rejections(session, row.name) if asked.partition is None else (),
         events=events,
         chain_fault=fault,

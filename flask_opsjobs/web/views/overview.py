@@ -11,7 +11,7 @@ from markupsafe import Markup
 from ...engine.plain_jobs import find_plain_jobs
 from ...engine.read_only import find_silent
 from ...overview.attention_queries import find_failures, find_resolved
-from ...overview.blocks import split
+from ...overview.blocks import split_blocks
 from ...overview.headline import find_wrong, say_well
 from ...overview.pace_queries import WINDOWS, Pace, find_pace
 from ...overview.queries import find_overview
@@ -66,7 +66,7 @@ def _part() -> tuple[Markup, datetime]:
     plain_jobs = find_plain_jobs(host().broker, names, read.now)
     wrong = find_wrong(overview, silent, is_suspended=plain_jobs.is_suspended)
     lost = {name for one in silent for name in one.queues}
-    due = split(overview, lost, is_suspended=plain_jobs.is_suspended)
+    due = split_blocks(overview, lost, is_suspended=plain_jobs.is_suspended)
     is_fresh = bool(overview.loops) and all(loop.is_awake for loop in overview.loops)
     counting = next((loop for loop in overview.loops if loop.loop == "roll_up"), None)
     charts = make_charts(pace)

@@ -74,7 +74,9 @@ def execute(preview_id: int) -> Response:
     if receipt.is_done:
         _sources.forget()
     if receipt.is_done and "HX-Request" not in request.headers:
-        return redirect(url_for("opsjobs.preview", preview_id=preview_id, back=_back.read()), 303)
+        return redirect(
+            url_for("opsjobs.preview", preview_id=preview_id, back=_back.read_back()), 303
+        )
     with reading() as read:
         view = _preview_view.PreviewView.after(_find(read, preview_id), receipt, reason)
         more = _more(view, read)
@@ -97,7 +99,7 @@ def _show(
         receipt=view.receipt,
         states=STATES,
         place=_preview_view.place,
-        back=_back.read(),
+        back=_back.read_back(),
         more=more,
     )
     if request.method == "POST" and "HX-Request" in request.headers:
@@ -108,7 +110,7 @@ def _show(
 
 def _more(view: _preview_view.PreviewView, read: Reading) -> More | None:
     """What of a filtered list is still to be done after many of it were; those that were done do not count."""
-    wanted = _list_request.read_address(_back.read()) if _access.may("jobs.view") else None
+    wanted = _list_request.read_address(_back.read_back()) if _access.may("jobs.view") else None
     items = view.receipt.done if view.receipt and view.state == "done" else ()
     if wanted is None or len(items) < 2 or view.action.domain != "job":
         return None

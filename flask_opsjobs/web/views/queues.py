@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ...actions.catalog import ACTIONS, Action, actions_of_queue
 from ...audit.queries import list_events_of
-from ...audit.verify import find_fault
+from ...audit.verify import find_chain_fault
 from ...lifeline.queries import WorkerRow, list_workers
 from ...overview.queries import QueueDepth, find_queues
 from ...queues.lifecycle import MEANINGS
@@ -111,7 +111,10 @@ def _all() -> tuple[Markup, datetime]:
 def _one(read: Reading, row: QueueView, rates: Rates) -> Markup:
     events = fault = None
     if _access.may("audit.view"):
-        events, fault = list_events_of(read.session, f"queue/{row.name}"), find_fault(read.session)
+        events, fault = (
+            list_events_of(read.session, f"queue/{row.name}"),
+            find_chain_fault(read.session),
+        )
     return _pages.part(
         "queues/_one.html",
         read.now,

@@ -34,8 +34,8 @@ _PACKAGES = ("flask-opsjobs", "rq", "flask", "sqlalchemy", "psycopg")
 def display() -> Response:
     """Keep the preferences that were sent. A script stays on its page; a form goes back to the page it came from."""
     is_script = "HX-Request" in request.headers
-    response = Response(status=204) if is_script else redirect(_back.read(), 303)
-    _preferences.keep(response, _back.root())
+    response = Response(status=204) if is_script else redirect(_back.read_back(), 303)
+    _preferences.keep_preferences(response, _back.root())
     return response
 
 
@@ -53,7 +53,7 @@ def help() -> Response:
         words=GLOSSARY,
         places=[entry for entry in NAVIGATION if _access.may(entry.permission)],
         permissions={name: _access.may(name) for name in PERMISSIONS},
-        back=_back.read(),
+        back=_back.read_back(),
         help_url=_back.of_the_host(host().settings.help_url),
         versions=versions | {"python": platform.python_version(), "schema": str(SCHEMA_VERSION)},
     )

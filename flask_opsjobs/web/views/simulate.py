@@ -20,7 +20,7 @@ def page(limiter: str) -> Response:
     """The document; 400 with the form as it was typed when that cannot be tried."""
     with heavy():
         with reading() as read:
-            asked = limiters.find(read, limiter)
+            asked = limiters.find_asked(read, limiter)
             declared = limit_of(asked.row)
             form = read_form(request.args, declared, asked.row.weight)
             live = _live(read, asked, form)
@@ -40,7 +40,7 @@ def page(limiter: str) -> Response:
         numbers=_outcomes.numbers(tried),
         blocks=_outcomes.blocks(tried),
         chart=_outcomes.make_chart(tried),
-        moment=_outcomes.moment,
+        moment=_outcomes.start_in_words,
         in_words=in_words,
     )
 
