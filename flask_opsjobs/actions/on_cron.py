@@ -196,7 +196,7 @@ def _write(
             raise ChangedMeanwhile
         return target_plan.item
     entry = decider.decide_all(name, report)
-    assert entry is not None  # locked and judged
+    assert entry is not None  # locked and planned
     if action.short_name == "delete":
         transitions.delete(connection, [name])
         return target_plan.item

@@ -81,7 +81,7 @@ def verify(
     """
     head = queries.find_head(session)
     if head is None:
-        return ChainCheck(first, first - 1, broken=judge_head(head))
+        return ChainCheck(first, first - 1, broken=find_head_break(head))
     expected = expected or {}
     check = ChainCheck(first, first - 1, outside=head.outside)
     walk = _Walk(chain.keys_by_name(secrets), expected, check)
@@ -99,14 +99,14 @@ def verify(
         after_batch(check.last)
     if check.broken is None and last is None:
         check.broken = (
-            _judge_outside(session, walk, head)
+            _find_outside_break(session, walk, head)
             or _compare_head(head, check)
             or _compare_expected(session, check, expected)
         )
     return check
 
 
-def judge_head(head: Head | None) -> Break | None:
+def find_head_break(head: Head | None) -> Break | None:
     """What the head alone tells: that it is gone, or that rows are outside the chain. Cheap enough for any page."""
     if head is None:
         says = "opsjobs.audit_head has lost its row, which names the last decision"
@@ -122,7 +122,7 @@ def judge_head(head: Head | None) -> Break | None:
 
 def find_chain_fault(session: Session) -> str | None:
     """What is wrong with the chain as far as its head tells, in a sentence for pages that show some of its rows."""
-    found = judge_head(queries.find_head(session))
+    found = find_head_break(queries.find_head(session))
     return None if found is None else f"{found.says[:1].upper()}{found.says[1:]}."
 
 
@@ -143,7 +143,7 @@ class _Walk:
         self._remember(link, _time_of(_parse(link.columns)))
 
     def step(self, link: Link) -> None:
-        """Judge the next row."""
+        """Check the next row."""
         check, said = self.check, _parse(link.columns)
         check.broken = self.find_break(link, said)
         if check.broken is not None:
@@ -227,9 +227,9 @@ def _missing(sequence: int, why: str) -> Break:
     return Break(sequence, "missing", f"row {sequence} is missing: {why}")
 
 
-def _judge_outside(session: Session, walk: _Walk, head: Head) -> Break | None:
+def _find_outside_break(session: Session, walk: _Walk, head: Head) -> Break | None:
     """The rows outside the chain; of one right behind the head also whether it would be its next row."""
-    found = judge_head(head)
+    found = find_head_break(head)
     if found is None or head.behind != walk.check.last + 1:
         return found
     (link,) = queries.list_links(session, head.sequence, 1)

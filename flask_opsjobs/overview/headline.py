@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ..core.words import agree, counted
 from ..facts import SilentRedis
 from ..jobs.rows import Count
-from .outages import PageLink, Wrong, judge_sources
+from .outages import PageLink, Wrong, find_silent_sources
 from .queries import Overview, QueueDepth
 
 
@@ -19,7 +19,7 @@ def find_wrong(
     With `is_suspended` RQ's own flag tells all workers to take nothing: nothing runs, whatever else is well.
     """
     due = {queue.name: _due(queue) for queue in seen.queues if queue.due}
-    found = judge_sources(silent, seen.loops, due)
+    found = find_silent_sources(silent, seen.loops, due)
     if is_suspended:
         rest = "They take no job, of no queue, until somebody says `rq resume -u`, with the URL of that Redis."
         fact = "All workers are suspended by RQ's own command."

@@ -53,7 +53,7 @@ class Wrong:
     quote: str | None = None
 
 
-def judge_sources(
+def find_silent_sources(
     silent: Sequence[SilentRedis], loops: Sequence[LoopRow] | None, due: Mapping[str, Count] | None
 ) -> list[Wrong]:
     """Every source that does not answer, the worst first. `loops` and `due` are None when Postgres was not asked."""

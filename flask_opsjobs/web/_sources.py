@@ -14,7 +14,7 @@ from ..engine.read_only import find_silent
 from ..facts import SilentRedis
 from ..lifeline.queries import list_loops
 from ..overview.badges import Badge, find_badges
-from ..overview.outages import Wrong, judge_sources
+from ..overview.outages import Wrong, find_silent_sources
 from ..overview.queries import count_due
 from ._host import host
 from ._problems import Problem
@@ -67,11 +67,11 @@ def _ask() -> Sources:
     except Problem as problem:
         # The page that asks Postgres for its subject says why.
         _log.warning("what surrounds a page could not be read: %s", problem.says)
-        return Sources(wrong=judge_sources(silent, None, None))
+        return Sources(wrong=find_silent_sources(silent, None, None))
     except Exception:
         _log.warning("what surrounds a page could not be read", exc_info=True)
-        return Sources(wrong=judge_sources(silent, None, None))
-    return Sources(badges, judge_sources(silent, loops, due))
+        return Sources(wrong=find_silent_sources(silent, None, None))
+    return Sources(badges, find_silent_sources(silent, loops, due))
 
 
 def find_silent_redis() -> Sequence[SilentRedis]:

@@ -46,7 +46,7 @@ def page(limiter: str) -> Response:
 
 
 def _live(read: Reading, asked: LimiterRequest, form: Form) -> Live | None:
-    """What stands and waits there now, if that is asked for; a fault when it cannot be had."""
+    """The limiter's state and waiting jobs, if the form asks for them; a fault when they cannot be read."""
     if not form.live:
         return None
     if asked.bucket is None:
