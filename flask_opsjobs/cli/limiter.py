@@ -106,7 +106,7 @@ def simulate_(
 ) -> None:
     """Say when jobs of TASK would start under its limit, or under another one.
 
-    Time is moved, nothing is written, and each start is decided by the function that admits real jobs. Exits 0, or 2
+    A dry run with simulated time, using the real limiter code. Nothing is written. Exits 0, or 2
     when it cannot run, with a sentence.
     """
     try:

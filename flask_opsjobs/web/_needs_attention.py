@@ -160,7 +160,7 @@ def _place(block: Block, text: str) -> PageLink:
 def _waiting(seen: Overview) -> Card:
     count = Count.sum(seen.live[state].count for state in WAITS)
     is_still = any(loop.loop == "stage" and not loop.is_awake for loop in seen.loops)
-    says = "All in order: due later, backing off, or behind another job."
+    says = "Nothing to do: scheduled, waiting for retry, or waiting for another job."
     if is_still or not seen.loops:
         says = "None of them becomes due: the loop `stage` is silent."
     if not count.number:

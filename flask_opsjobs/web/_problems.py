@@ -108,7 +108,7 @@ def broken() -> Problem:
     return Problem(
         500,
         "A fault in this page",
-        "Something went wrong that nobody has foreseen. What was to be changed was not, unless the audit says so.",
+        "Something unexpected went wrong. Nothing was changed (check the audit log to be sure).",
         "The application's log has the details. Try again, or do it with `flask opsjobs`.",
     )
 
