@@ -1,8 +1,9 @@
-"""A running host whose jobs were enqueued and run by real workers and loops."""
+"""Running hosts whose jobs were enqueued and run by real workers and loops."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from flask import Flask
 from sqlalchemy import text
 
 from tests.support import host as site
+from tests.support.database import Databases
 from tests.support.processes import Children
+from tests.support.serving import served
+from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
 
@@ -37,33 +41,114 @@ class Site:
         site.db.session.rollback()
         return str(found)
 
+    def wait_until(self, name: str, state: str) -> None:
+        """Wait until one of its jobs is in a state."""
+        wait_until(lambda: self.state(name) == state, 30, what=f"{name} to be {state}")
 
-@pytest.fixture
-def app(database_url: str, redis_url: str) -> Iterator[Flask]:
-    """The host of tests/support/host.py, which knows the tasks that the child processes run."""
+
+@contextmanager
+def _made(database_url: str, redis_url: str) -> Iterator[Flask]:
+    """The host of tests/support/host.py, which knows the workers that the child processes run."""
     app = site.create_app(SQLALCHEMY_DATABASE_URI=database_url, OPSJOBS_REDIS_URL=redis_url)
+    yield app
     with app.app_context():
-        yield app
-        site.db.session.remove()
         site.db.engine.dispose()
-        app.extensions["opsjobs"].pages.dispose()
     app.extensions["opsjobs"].spare.close()
     app.extensions["opsjobs"].pages.dispose()
 
 
-@pytest.fixture
-def running(app: Flask, children: Children, tmp_path: Path) -> Site:
-    """Jobs that finished, failed, run, wait and are scheduled; a worker and the loops still run."""
-    found = Site(app, tmp_path / "gate")
+def _start(found: Site, children: Children, workers: int, timeout: float) -> None:
+    """Let jobs finish, fail, run, wait and be scheduled; as many workers and the loops then still run."""
     found.enqueue("finished", site.add, a=2, b=3)
     found.enqueue("failed", site.fail, message="the vendor's API timed out")
     found.enqueue("killed", site.die, attempts=2)
     found.enqueue("scheduled", site.add.options(delay=3600), a=1, b=1)
     found.enqueue("nobody listens", site.add.options(queue="reports"), a=1, b=1)
     children.flask("opsjobs", "run")
-    children.flask("opsjobs", "worker")
+    for _ in range(workers):
+        children.flask("opsjobs", "worker")
     for name, state in (("finished", "finished"), ("failed", "failed"), ("killed", "failed")):
-        wait_until(lambda n=name, s=state: found.state(n) == s, 30, what=f"{name} to be {state}")
-    found.enqueue("started", site.progress_then_hold, gate=str(found.gate))
-    wait_until(lambda: found.state("started") == "started", 30)
+        found.wait_until(name, state)
+    endless = site.progress_then_hold.options(timeout=int(timeout))
+    found.enqueue("started", endless, gate=str(found.gate), timeout=timeout)
+    found.wait_until("started", "started")
+
+
+@pytest.fixture(scope="package")
+def _shared(
+    databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Site, str]]:
+    """A running site with a second worker, which has counted for an hour, and where it answers."""
+    url = databases.migrated()
+    database_url, folder = (
+        url.render_as_string(hide_password=False),
+        tmp_path_factory.mktemp("site"),
+    )
+    valkey = Valkey()
+    children = Children(folder, {"TEST_DATABASE_URL": database_url, "TEST_REDIS_URL": valkey.url})
+    try:
+        with _made(database_url, valkey.url) as app, served(app) as root:
+            found = Site(app, folder / "gate")
+            with app.app_context():
+                _start(found, children, workers=2, timeout=3600)
+                wait_until(_has_counted_for_an_hour, 30, what="the loop roll_up to have begun")
+            yield found, root
+    finally:
+        children.end()
+        valkey.close()
+        databases.drop(url)
+
+
+def _has_counted_for_an_hour() -> bool:
+    """Let the loop that counts have begun an hour earlier, once it has begun: before that there is no chart."""
+    moved = site.db.session.execute(
+        text(
+            "UPDATE opsjobs.rollup_position SET counted_from = counted_from - interval '1 hour' "
+            "WHERE counted_from IS NOT NULL"
+        )
+    )
+    site.db.session.commit()
+    return moved.rowcount == 1
+
+
+@pytest.fixture
+def app(request: pytest.FixtureRequest) -> Iterator[Flask]:
+    """The host that the test's pages are of, with an app context: that of `running`, or one of the test's own."""
+    if "running" in request.fixturenames:
+        found, _ = request.getfixturevalue("_shared")
+        with found.app.app_context():
+            yield found.app
+            site.db.session.remove()
+        return
+    urls = (request.getfixturevalue(name) for name in ("database_url", "redis_url"))
+    with _made(*urls) as app, app.app_context():
+        yield app
+        site.db.session.remove()
+
+
+@pytest.fixture
+def live_url(request: pytest.FixtureRequest, app: Flask) -> Iterator[str]:
+    """The root URL of `app`."""
+    if "running" in request.fixturenames:
+        yield request.getfixturevalue("_shared")[1]
+        return
+    with served(app) as url:
+        yield url
+
+
+@pytest.fixture
+def running(app: Flask, _shared: tuple[Site, str]) -> Site:
+    """Jobs that finished, failed, run, wait and are scheduled; two workers and the loops still run.
+
+    The tests share it: they may add jobs, and act on those, but leave what is there as it is. The worker that
+    does not run `started` runs what they add.
+    """
+    return _shared[0]
+
+
+@pytest.fixture
+def own(app: Flask, children: Children, tmp_path: Path) -> Site:
+    """The same for one test, with one worker: it may do anything."""
+    found = Site(app, tmp_path / "gate")
+    _start(found, children, workers=1, timeout=60)
     return found

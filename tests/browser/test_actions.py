@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from flask import Flask
 
 from flask_opsjobs.operator import Operator
 from tests.browser.conftest import Site
 from tests.support import host as site
+from tests.support.browser import barriers
 from tests.support.policies import AllowAll
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -32,12 +32,11 @@ def noise(page: Any) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def visit(page: Any, running: Site, noise: list[str]) -> Open:
-    """Opens a page of ours with the jobs' ids filled in, and waits until it is quiet."""
+def visit(page: Any, noise: list[str]) -> Open:
+    """Opens a page of ours."""
 
     def visit(path: str) -> None:
-        page.goto("/ops/jobs" + path.format(**running.jobs))
-        page.wait_for_load_state("networkidle")
+        page.goto(f"/ops/jobs{path}")
 
     return visit
 
@@ -48,21 +47,20 @@ def operator(app: Flask) -> Operator:
     return Operator(app.extensions["opsjobs"])
 
 
-def _barriers(page: Any) -> list[str]:
-    found = Axe().run(page).response["violations"]
-    return [f"{each['id']} {node['target']}" for each in found for node in each["nodes"]]
-
-
 def test_a_failed_job_is_retried_with_a_reason_and_found_in_the_audit(
-    page: Any, visit: Open, running: Site
+    page: Any, visit: Open, running: Site, tmp_path: Path
 ) -> None:
-    visit("/jobs/{failed}")
+    running.enqueue("to be retried", site.fail)
+    running.wait_until("to be retried", "failed")
+    # No worker is free, so that the retried job waits.
+    gate = tmp_path / "gate"
+    running.enqueue("in its way", site.progress_then_hold, gate=str(gate))
+    running.wait_until("in its way", "started")
+    visit(f"/jobs/{running.jobs['to be retried']}")
     page.click("button:text('Retry…')")
     page.wait_for_selector("dialog[open] h1:text('Retry job')")
     assert page.evaluate("document.activeElement.id") == "reason"
-    for theme in ("light", "dark"):
-        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-        assert _barriers(page) == []
+    assert barriers(page) == []
     page.fill("#reason", " " * 30)
     page.click("dialog button.main")
     page.wait_for_selector("dialog [aria-invalid]")
@@ -73,14 +71,15 @@ def test_a_failed_job_is_retried_with_a_reason_and_found_in_the_audit(
     assert page.get_attribute("#toast", "aria-live") == "polite"
     # The page behind tells the new state at once, not with its next refresh.
     page.wait_for_selector(".chip.big:not([data-is=failed])")
-    assert _barriers(page) == []
+    assert barriers(page) == []
     page.click("#toast a")
     page.wait_for_url("**/audit/*")
     assert REASON in page.inner_text("main")
-    running.gate.touch()  # the one worker is free again
-    wait_until(lambda: running.state("failed") == "failed", 30, what="its fourth attempt")
+    gate.touch()
+    running.wait_until("to be retried", "failed")
 
 
+@pytest.mark.usefixtures("running")
 def test_a_dialog_is_left_as_it_was_entered(page: Any, visit: Open) -> None:
     visit("/queues/default")
     page.click("button:text('Pause…')")
@@ -96,6 +95,7 @@ def test_a_dialog_is_left_as_it_was_entered(page: Any, visit: Open) -> None:
     assert page.url.endswith("/queues/default")
 
 
+@pytest.mark.usefixtures("own")
 def test_drift_is_said_and_the_reason_is_kept(page: Any, visit: Open, operator: Operator) -> None:
     visit("/queues/default")
     page.click("button:text('Pause…')")
@@ -104,7 +104,7 @@ def test_drift_is_said_and_the_reason_is_kept(page: Any, visit: Open, operator: 
     page.click("dialog button.main")
     page.wait_for_selector("dialog h1:text('Nothing was done')")
     assert "l.brandt" in page.inner_text("dialog tbody")
-    assert _barriers(page) == []
+    assert barriers(page) == []
     page.click("dialog button.main")
     page.wait_for_selector("dialog h1:text('Pause queue default')")
     assert page.input_value("#reason") == REASON
@@ -132,7 +132,7 @@ def test_rows_are_picked_and_discarded_with_two_skipped(
     page.click("[data-bulk]:has-text('Discard')")
     page.wait_for_selector("dialog h1:text('Discard 5 jobs')")
     assert "2 are skipped" in page.inner_text("dialog")
-    assert _barriers(page) == []
+    assert barriers(page) == []
     page.fill("#reason", REASON)
     page.click("dialog button:text('Discard 3 jobs')")
     page.wait_for_selector("#toast:has-text('2 skipped')")
@@ -140,13 +140,15 @@ def test_rows_are_picked_and_discarded_with_two_skipped(
     assert [running.state(f"waits {n}") for n in range(3)] == ["failed"] * 3
 
 
+@pytest.mark.usefixtures("running")
 def test_nothing_refreshes_under_a_selection(page: Any, visit: Open) -> None:
     page.clock.install()
     visit("/jobs")
     page.click("[data-pick] >> nth=0")
     page.evaluate("document.activeElement.blur()")
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    # The browser asks for the icon when it likes.
+    page.on("request", lambda request: "/static/" in request.url or asked.append(request.url))
     page.clock.run_for(30_000)
     assert asked == []
     assert "paused while you select" in page.inner_text("#fresh")
@@ -176,7 +178,7 @@ def test_the_keys(page: Any, visit: Open, running: Site) -> None:
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("?")
     page.wait_for_selector("dialog[open] h1:text('Keys and help')")
-    assert _barriers(page) == []
+    assert barriers(page) == []
     page.keyboard.press("j")
     page.keyboard.press("Escape")
     for key, path in (
@@ -197,34 +199,33 @@ def test_the_keys(page: Any, visit: Open, running: Site) -> None:
     page.wait_for_selector("html[data-theme=dark]")
 
 
-def test_a_job_at_work_is_stopped_from_the_workers_page(
-    page: Any, visit: Open, running: Site
-) -> None:
+def test_a_job_at_work_is_stopped_from_the_workers_page(page: Any, visit: Open, own: Site) -> None:
     visit("/workers")
     page.wait_for_selector("button:text('Stop job…')", timeout=20_000)
     page.click("button:text('Stop job…')")
     page.fill("#reason", REASON)
     page.click("dialog button.main")
     page.wait_for_selector("#toast .say")
-    wait_until(lambda: running.state("started") == "canceled", 30, what="the job to be canceled")
+    own.wait_until("started", "canceled")
 
 
 def test_a_denied_action_is_disabled_and_refused(
     page: Any, visit: Open, app: Flask, running: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    visit("/jobs/{failed}")  # while it was still allowed
+    visit(f"/jobs/{running.jobs['failed']}")  # while it was still allowed
     monkeypatch.setattr(
         AllowAll, "can", lambda self, actor, what, subject=None: what.endswith("view")
     )
     page.click("button:text('Retry…')")
     page.wait_for_selector("dialog h1:text('Needs job.retry')")
     page.keyboard.press("Escape")
-    visit("/jobs/{failed}")
+    visit(f"/jobs/{running.jobs['failed']}")
     assert "read-only" in page.inner_text(".who")
     assert "needs job.retry" in page.inner_text("button:disabled:has-text('Retry')")
-    assert _barriers(page) == []
+    assert barriers(page) == []
 
 
+@pytest.mark.usefixtures("running")
 def test_a_server_that_is_away_is_said_where_it_is_heard(page: Any, visit: Open) -> None:
     visit("/queues/default")
     page.click("button:text('Pause…')")
@@ -235,10 +236,10 @@ def test_a_server_that_is_away_is_said_where_it_is_heard(page: Any, visit: Open)
     assert page.input_value("#reason") == REASON
 
 
-def test_the_same_without_javascript(page: Any, live_url: str, running: Site) -> None:
+def test_the_same_without_javascript(page: Any, live_url: str, own: Site) -> None:
     context = page.context.browser.new_context(base_url=live_url, java_script_enabled=False)
     page = context.new_page()
-    page.goto(f"/ops/jobs/jobs/{running.jobs['failed']}")
+    page.goto(f"/ops/jobs/jobs/{own.jobs['failed']}")
     page.click("button:text('Retry…')")
     assert page.inner_text("h1").startswith("Retry job")
     page.fill("#reason", REASON)
@@ -248,16 +249,16 @@ def test_the_same_without_javascript(page: Any, live_url: str, running: Site) ->
     assert REASON in page.inner_text("main")
     page.go_back()
     page.click("text=Go back")
-    assert page.url.endswith(f"/jobs/{running.jobs['failed']}")
+    assert page.url.endswith(f"/jobs/{own.jobs['failed']}")
     page.goto("/ops/jobs/jobs")
-    page.check(f"[data-pick][value='{running.jobs['nobody listens']}']")
-    page.check(f"[data-pick][value='{running.jobs['finished']}']")
+    page.check(f"[data-pick][value='{own.jobs['nobody listens']}']")
+    page.check(f"[data-pick][value='{own.jobs['finished']}']")
     page.click("button[formaction$='/jobs/cancel']")
     assert page.inner_text("h1") == "Cancel 2 jobs"
     page.fill("#reason", REASON)
     page.click("button:text('Cancel job')")
     page.wait_for_selector("#dialog-page[data-done]")
-    assert running.state("nobody listens") == "canceled"
+    assert own.state("nobody listens") == "canceled"
     page.goto("/ops/jobs/queues/default")
     page.fill("#prefetch", "9")
     page.click("button:text('Set prefetch…')")

@@ -26,7 +26,6 @@ def failed(host: Host) -> list[str]:
 
 def _open(page: Any, path: str = "/jobs?state=failed") -> None:
     page.goto(f"/ops/jobs{path}")
-    page.wait_for_load_state("networkidle")
 
 
 def _shown(page: Any) -> list[str]:
@@ -84,5 +83,4 @@ def test_ticks_that_the_browser_brings_back_are_counted(page: Any, failed: list[
     page.click(f"table.jobs a.id:text-is('{failed[9]}')")
     page.wait_for_url(f"**/jobs/{failed[9]}")
     page.go_back()
-    page.wait_for_load_state("networkidle")
     assert page.inner_text("[data-picked]") == str(page.evaluate(PICKED))

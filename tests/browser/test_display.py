@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,14 +21,15 @@ ENDED = ".lead time[data-as=ago]"
 
 def _open(page: Any, running: Site, path: str) -> None:
     page.goto("/ops/jobs" + path.format(**running.jobs))
-    page.wait_for_load_state("networkidle")
 
 
 def test_moments_become_words_that_run_on_also_after_an_answer_that_nothing_changed(
     page: Any, running: Site
 ) -> None:
+    running.enqueue("failed lately", site.fail)
+    running.wait_until("failed lately", "failed")
     page.clock.install()
-    _open(page, running, "/jobs/{failed}")
+    _open(page, running, "/jobs/{failed lately}")
     assert re.fullmatch(r"now|\d+ s ago", page.inner_text(ENDED))
     page.clock.run_for(1_000)
     first = page.inner_text(ENDED)
@@ -40,10 +42,10 @@ def test_moments_become_words_that_run_on_also_after_an_answer_that_nothing_chan
     assert re.fullmatch(r"[56] min ago", page.inner_text(ENDED))
 
 
-def test_while_loops_and_workers_only_live_on_every_poll_is_answered_304(running: Site) -> None:
-    client = running.app.test_client()
-    running.gate.touch()
-    wait_until(lambda: running.state("started") == "finished", 30)
+def test_while_loops_and_workers_only_live_on_every_poll_is_answered_304(own: Site) -> None:
+    client = own.app.test_client()
+    own.gate.touch()
+    own.wait_until("started", "finished")
     for path in ("/live", "/workers/live", "/live/queues/default"):
 
         def is_unchanged(path: str = f"/ops/jobs{path}") -> bool:
@@ -66,30 +68,20 @@ def _signs_of_life() -> list[datetime]:
     return list(found)
 
 
-def test_what_is_swapped_in_is_worded_too(page: Any, running: Site) -> None:
-    _open(page, running, "/jobs/{started}")
+def test_what_is_swapped_in_is_worded_too(page: Any, running: Site, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    running.enqueue("swapped in", site.progress_then_hold, gate=str(gate))
+    running.wait_until("swapped in", "started")
+    _open(page, running, "/jobs/{swapped in}")
     assert re.fullmatch(r"for \d+ s", page.inner_text(".lead time[data-as=for]"))
-    running.gate.touch()
+    gate.touch()
     page.wait_for_selector(".chip.big[data-is=finished]", timeout=20_000)
     assert re.fullmatch(r"now|\d+ s ago", page.inner_text(ENDED))
-
-
-def _has_counted_for_an_hour() -> bool:
-    """Let the loop that counts have begun an hour earlier, once it has begun: before that there is no chart."""
-    moved = site.db.session.execute(
-        text(
-            "UPDATE opsjobs.rollup_position SET counted_from = counted_from - interval '1 hour' "
-            "WHERE counted_from IS NOT NULL"
-        )
-    )
-    site.db.session.commit()
-    return moved.rowcount == 1
 
 
 def test_times_follow_the_zone_in_texts_titles_and_charts(
     page: Any, live_url: str, running: Site
 ) -> None:
-    wait_until(_has_counted_for_an_hour, 30, what="the loop roll_up to have begun")
     context = page.context.browser.new_context(base_url=live_url, timezone_id="Asia/Kolkata")
     page = context.new_page()
     _open(page, running, "")

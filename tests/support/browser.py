@@ -1,13 +1,17 @@
-"""The machine's Chromium, for tests marked `browser`."""
+"""The machine's Chromium, for tests marked `browser`, and what a page has that bars somebody from it."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from functools import cache
+from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
+# The rules of axe whose answer depends on colours.
+_OF_COLOURS = ("color-contrast", "link-in-text-block")
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -21,3 +25,23 @@ def chromium() -> str:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def barriers(page: Any) -> list[str]:
+    """What axe finds in the light, and in the dark, where only colours differ; the page is then dark."""
+    found = []
+    for theme, rules in (("light", {}), ("dark", {"runOnly": _OF_COLOURS})):
+        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+        results = Axe().run(page, options={"resultTypes": ["violations"], **rules})
+        found += [
+            f"{theme}: {violation['id']} {node['target']} {node['failureSummary']}"
+            for violation in results.response["violations"]
+            for node in violation["nodes"]
+        ]
+    return found
+
+
+def is_sideways(page: Any) -> bool:
+    """Whether the page is wider than its window, so that it scrolls sideways."""
+    root = "document.documentElement"
+    return bool(page.evaluate(f"{root}.scrollWidth > {root}.clientWidth"))

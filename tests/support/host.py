@@ -111,10 +111,10 @@ def witness_alone(gate: str | None = None) -> None:
 
 
 @opsjobs.task
-def progress_then_hold(gate: str) -> None:
+def progress_then_hold(gate: str, timeout: float = 60) -> None:
     """Tells how far it is, then waits for the file `gate`."""
     current_job().progress(3, 10, "third")
-    wait_until(Path(gate).exists, 60, what=gate)
+    wait_until(Path(gate).exists, timeout, what=gate)
 
 
 @opsjobs.task(record_output=True)
