@@ -183,11 +183,11 @@ def test_data_of_other_migrations_are_set_aside(start: Start, place: Path) -> No
     folder = place / "a data dir"
     words = ("--data-dir", str(folder), "--port", str(free_port()))
     first = start(*words)
-    first.wait_for("flask history", timeout=60)
+    first.wait_for("flask seed", timeout=60)
     first.terminate(timeout=30)
 
     again = start(*words)
-    again.wait_for("flask history", timeout=60)
+    again.wait_for("flask seed", timeout=60)
     assert "other migrations" not in again.log
     again.terminate(timeout=30)
 
@@ -197,7 +197,7 @@ def test_data_of_other_migrations_are_set_aside(start: Start, place: Path) -> No
     assert "d7a1c0a4b6e2_outages.py" in steps
     noted.write_text(json.dumps(steps | {"v001_spine.py": "another text"}))
     second = start(*words)
-    second.wait_for("flask history", timeout=60)
+    second.wait_for("flask seed", timeout=60)
     assert (
         "other migrations made the database of this demo: it is kept in "
         f"'{folder / 'postgres.older'}', and a new one is made" in second.log

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -29,13 +30,24 @@ def folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    """The data of a server that has run, and holds a note."""
+    with tempfile.TemporaryDirectory(prefix="opd-") as place:
+        server = Postgres(Path(place))
+        assert server.start() is None
+        ask(server, "CREATE TABLE note AS SELECT 'kept' AS said")
+        server.stop()
+        yield Path(place, "postgres")
+
+
 @pytest.fixture
-def postgres(folder: Path) -> Iterator[Postgres]:
+def postgres(folder: Path, made: Path) -> Iterator[Postgres]:
     """A server that has run, and holds a note."""
+    # With its owner, who is another user where the tests are root's, and must get there.
+    subprocess.run(["cp", "-a", made, folder], check=True)
+    folder.chmod(0o711)
     server = Postgres(folder)
-    assert server.start() is None
-    ask(server, "CREATE TABLE note AS SELECT 'kept' AS said")
-    server.stop()
     yield server
     server.stop()
 

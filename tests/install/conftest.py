@@ -7,11 +7,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from sqlalchemy import URL
 
+from tests.support.database import Databases
 from tests.support.sources import ROOT
 
 APP = """\
@@ -128,9 +131,23 @@ def written(tmp_path_factory: pytest.TempPathFactory, site: Path) -> Path:
     return someone.folder
 
 
+@pytest.fixture(scope="session")
+def upgraded(written: Path, site: Path, databases: Databases) -> Iterator[URL]:
+    """A database that `flask db upgrade` has brought up, once."""
+    url = databases.empty()
+    text = url.render_as_string(hide_password=False)
+    move_in(written, site, text, "redis://127.0.0.1:1").does("db", "upgrade")
+    yield url
+    databases.drop(url)
+
+
 @pytest.fixture
-def installed(newcomer: Newcomer, written: Path) -> Newcomer:
+def installed(
+    tmp_path: Path, site: Path, written: Path, upgraded: URL, databases: Databases, redis_url: str
+) -> Iterator[Newcomer]:
     """Somebody who has run the installer and upgraded the database, and not yet joined the app."""
-    shutil.copytree(written, newcomer.folder, dirs_exist_ok=True)
-    newcomer.does("db", "upgrade")
-    return newcomer
+    url = databases.copy(upgraded)
+    folder = tmp_path / "shop"
+    shutil.copytree(written, folder)
+    yield move_in(folder, site, url.render_as_string(hide_password=False), redis_url)
+    databases.drop(url)
