@@ -19,7 +19,7 @@ from . import chain
 from .verify import TIME_SLACK
 
 _log = logging.getLogger("flask_opsjobs.audit")
-# What waits is appended in bounded steps, since appenders stand in line meanwhile.
+# What waits is appended in bounded steps, since other appenders wait meanwhile.
 _MOST_PENDING = 100
 
 
@@ -56,7 +56,7 @@ def append(
 ) -> int:
     """Add the decision to the chain; its sequence. The caller commits, and commits soon.
 
-    Locks the head, so appenders stand in line from here to their commits: call it as the last thing of a transaction.
+    Locks the head, so other appenders wait from here to the commit: call it as the last thing of a transaction.
     Signed with the first of `secrets`. `after_commit` is given a function to be called once this is committed: it
     tells the log the new head, which only then is true. A time more than a minute before that of the row before is
     moved up to a minute before it, since the clock of Postgres was set back and the chain would count as broken.

@@ -125,7 +125,7 @@ def trial_lines(limit: Limit, weight: Weight, found: TrialOutcome) -> list[str]:
     if found.never:
         said.append(f"{found.never:,} can never start: {BLOCKS['limit_weight']}")
     for code, seconds in found.blocked:
-        said.append(f"the first in line waits {_span(seconds)} because {WAITS[code]} [{code}]")
+        said.append(f"the first job waits {_span(seconds)} because {WAITS[code]} [{code}]")
     for step in _steps(found):
         said.append(f"  from {_span(step['from_seconds']):>9}  {step['started']:>7,} start")
     return said

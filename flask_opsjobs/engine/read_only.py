@@ -84,12 +84,12 @@ class ReadOnlyPipeline(Pipeline):
     """Several reads in one round trip."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Put a read in line; raises `WriteRefused` for anything else."""
+        """Add a read to the pipeline; raises `WriteRefused` for anything else."""
         _refuse(args)
         return super().execute_command(*args, **options)
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Send what is in line, and return the answers."""
+        """Send the reads, and return the answers."""
         with _asking(self):
             return super().execute(raise_on_error)
 

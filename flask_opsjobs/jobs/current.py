@@ -20,7 +20,7 @@ _log = logging.getLogger("flask_opsjobs.jobs")
 Progress = tuple[int, int | None, str | None]
 Tell = Callable[[int | None, int | None, str | None], None]
 
-# A loop may tell its progress a million times; nobody looks more often than this.
+# A loop may report progress a million times; more than this nobody reads.
 _EVERY_SECONDS = 0.1
 _LONGEST_NOTE = 500
 
@@ -45,7 +45,7 @@ class CurrentJob:
     _teller: Teller = field(repr=False, compare=False)
 
     def progress(self, done: int, total: int | None = None, note: str | None = None) -> None:
-        """Say how far it is: `done` of `total`, and a note of at most 500 characters.
+        """Report progress: `done` of `total`, and a note of at most 500 characters.
 
         Cheap: at most ten a second are passed on, and always the last. Raises `ValueError` for what is no whole number
         from 0 on; when it cannot be passed on, that is logged and changes nothing.

@@ -45,7 +45,7 @@ def one_line(error: BaseException) -> str:
 
 
 def message(error: BaseException) -> str:
-    """What an error says of itself. Those of pydantic, SQLAlchemy and Postgres quote values: only the rest is told."""
+    """The message of an error. Values that pydantic, SQLAlchemy and Postgres quote in it are left out."""
     try:
         if isinstance(error, ValidationError):
             return _of_validation(error)

@@ -84,7 +84,7 @@ class RejectWhenFull:
         self._passed: dict[tuple[str, str], int] = {}
 
     def find_rejection(self, connection: Connection, place: LimitPlace | None) -> Rejection | None:
-        """What stands against a call; None when it may pass, and then it counts for those after it."""
+        """Why a call is refused; None when it may pass. A call that passes is counted for the calls after it."""
         if self.is_open or place is None or self._limit is None:
             return None
         key = (place.limiter, place.partition)
@@ -107,13 +107,13 @@ class RejectWhenFull:
     def _judge(
         self, shape: bucket.Shape, seen: BucketSeen, place: LimitPlace, ahead: int
     ) -> Rejection | None:
-        """What stands against the call, when those ahead of it and itself were to start now."""
+        """Why the call is refused, if it and all jobs ahead of it were to start now."""
         verdict = bucket.admit(shape, seen.standing, ahead + place.weight, seen.now)
         if verdict.is_admitted and verdict.wait_seconds == 0:
             return None
         code = verdict.blocks[0].code if verdict.blocks else bucket.TOKENS
         if code == bucket.WEIGHT:
-            # Together with those ahead of it, it is too much for any moment.
+            # It and the jobs ahead of it weigh more than can ever start at once.
             code = bucket.CONCURRENCY if shape.most == shape.concurrency else bucket.TOKENS
         standing = seen.standing
         read = {

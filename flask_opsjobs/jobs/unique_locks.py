@@ -33,7 +33,8 @@ def find_or_take(run_sql: RunSql, parameters: Mapping[str, Any]) -> tuple[int, s
         keys = {"keys": parameters["keys"], "id": row.id}
         found = next(iter(run_sql("find_unique_lock", keys)), None)
         if found is None or len(parameters["keys"]) > 1:
-            # What has expired, and what we took under one key before we met another.
+            # Delete expired locks, and those that we took under one key before we met another job's lock under its
+            # other key.
             run_sql("release_unused_unique_locks", keys)
         if found is not None:
             return found.job_id, found.state, True
@@ -49,7 +50,7 @@ def find(run_sql: RunSql, keys: Sequence[bytes]) -> tuple[int, str | None] | Non
 
 
 def release(connection: db.Connection, job_ids: Sequence[int]) -> None:
-    """Let the next call of jobs unique until they end be enqueued. Part of the caller's transaction."""
+    """Release the locks of jobs that are unique until they end. Part of the caller's transaction."""
     connection.execute(sql.load("release_unique_locks"), {"job_ids": list(job_ids)})
 
 

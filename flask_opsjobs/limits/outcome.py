@@ -12,7 +12,7 @@ from .simulation import Simulated
 class TrialOutcome:
     """Seconds from the beginning, and of waiting; None where nothing starts. Jobs that are too heavy are in `never`.
 
-    `half` is when half of those that start have started. `blocked` is for how long the first in line waited, by
+    `half` is when half of those that start have started. `blocked` is for how long the first waiting job waited, by
     code, the longest first.
     """
 

@@ -35,7 +35,7 @@ class SimulatedJob:
 class Simulated:
     """What became of the jobs: when each started, in seconds; those that never can are `never`.
 
-    `blocked` is for how long the first in line waited for each reason: a code of `bucket`, or `no_worker`.
+    `blocked` is for how long the first waiting job waited for each reason: a code of `bucket`, or `no_worker`.
     """
 
     starts: Sequence[float]

@@ -29,7 +29,7 @@ BLOCKS = {
     CONCURRENCY: "too few places are free",
     WEIGHT: "the next job is heavier than it ever allows",
 }
-# What the first in line of a simulation waits for: only there workers are counted too.
+# What the first waiting job of a simulation waits for: only there workers are counted too.
 WAITS = {**BLOCKS, NO_WORKER: "no worker is free"}
 
 

@@ -78,7 +78,7 @@ def numbers(tried: Sequence[Tried]) -> list[OutcomeRow]:
 
 
 def blocks(tried: Sequence[Tried]) -> list[OutcomeRow]:
-    """What the first in line waited for and how long, the longest first as they stand in the first column."""
+    """Why the first job waited and how long, the longest first as they stand in the first column."""
     found = [dict(each.outcome.blocked) for each in tried]
     codes = dict.fromkeys(code for each in tried for code, _ in each.outcome.blocked)
     return [
