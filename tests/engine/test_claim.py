@@ -42,7 +42,7 @@ def test_two_deliveries_of_one_job_are_performed_once(
         answers = race(
             lambda job_id=job_id: one.claim(job_id), lambda job_id=job_id: two.claim(job_id)
         )
-        assert sorted(type(answer).__name__ for answer in answers) == ["Claimed", "Refused"]
+        assert sorted(type(answer).__name__ for answer in answers) == ["Claimed", "NotClaimed"]
         assert one.job(job_id)["attempt"] == 1
 
 
