@@ -33,7 +33,7 @@ def running(session: Session) -> Job:
         session, name="web-1:7", pid=7, queues=["mail", "crm"], reserved=[f"{job.id}-1"]
     )
     job.worker_id = worker.id
-    make_attempt(session, job, None)
+    make_attempt(session, job, None, started_at=job.started_at)
     session.commit()
     return job
 
