@@ -30,7 +30,7 @@ def find_wrong(
 def say_well(seen: Overview) -> str:
     """What was looked at when nothing is wrong."""
     many = len(seen.alive)
-    alive = f"{counted(many, 'worker')} {agree(many, 'has', 'have')} a sign of life."
+    alive = f"{counted(many, 'worker')} {agree(many, 'sends', 'send')} heartbeats."
     whole = " Nothing is lost: the integrity check finds no difference." if seen.integrity else ""
     return f"No job of the last hour is left failed, every loop is awake, {alive}{whole}"
 

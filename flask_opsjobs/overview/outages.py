@@ -99,7 +99,7 @@ def _loops(loops: Sequence[LoopRow] | None, due: Mapping[str, Count] | None) -> 
         fact = "No background loop is awake." if loops else "No background loop has ever run."
         waits = Count.sum(due.values()) if due else Count(0)
         many = f" {_waits(waits)}" if waits.number else ""
-        means = "Scheduled and retryable jobs do not become due, and jobs of dead workers are not put back."
+        means = "Scheduled and retryable jobs do not become due, and jobs of dead workers are not rescued."
         rest = f"{means}{many} {start}"
         since = max((loop.last_at for loop in silent), default=None)
         yield Wrong("critical", fact, rest, since, go)
