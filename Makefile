@@ -10,8 +10,9 @@ ARGS ?=
 PROCESSES ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
+PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --max-worker-restart 0
 
-.PHONY: help setup demo demo-check test test-pgbouncer coverage lint fix docs map bench bench-pages screenshot wheel check clean
+.PHONY: help setup demo demo-check quick test test-pgbouncer coverage lint fix docs map bench bench-pages screenshot wheel check clean
 
 help: ## List these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,8 +31,11 @@ demo: $(READY) ## Run the example host with its own Postgres and Valkey, until C
 demo-check: $(READY) ## Run the demo headless: jobs run, a failed one is retried, a killed worker's is rescued, then exit.
 	$(BIN)/flask --app examples/flask_host opsjobs demo --check $(ARGS)
 
-test: $(READY) ## Run all tests, also those with a browser, with kills and with the wheel.
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --max-worker-restart 0 $(ARGS)
+quick: $(READY) ## Run the tests that start no process and are not slow: two minutes.
+	$(PYTEST) -m "not processes and not slow" $(ARGS)
+
+test: $(READY) ## Run all tests, also those with a browser, with kills and with the wheel; print the slowest.
+	$(PYTEST) --durations 25 $(ARGS)
 
 test-pgbouncer: $(READY) ## Run the tests of workers and loops through PgBouncer in transaction mode, which must be installed.
 	$(BIN)/python -m pytest --pgbouncer prepared tests/engine tests/loops $(ARGS)
@@ -72,7 +76,8 @@ wheel: $(READY) ## Build the wheel into dist/, and install it alone in a test.
 	$(BIN)/python -m build --wheel --no-isolation
 	$(BIN)/python -m pytest tests/test_package.py
 
-check: lint docs test ## Everything that CI asks: lint, docs, tests (the wheel's is among them).
+check: ARGS += --fail-slow
+check: lint test ## Everything that CI asks: lint, and all tests, which build the docs and the wheel too.
 
 clean: ## Remove what is built; .venv and .demo stay.
 	rm -rf dist build docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage .coverage.*

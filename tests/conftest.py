@@ -26,10 +26,12 @@ from flask_opsjobs.jobs.task import Task
 from tests.support.clock import Clock
 from tests.support.database import Administrator, Databases
 from tests.support.engine import Bench
+from tests.support.lanes import Lanes, mark_processes
 from tests.support.pgbouncer import MISSING, PgBouncer
 from tests.support.policies import AllowAll, ShowAll
 from tests.support.postgres import Postgres
 from tests.support.processes import Children
+from tests.support.routes import compile_once
 from tests.support.serving import served
 from tests.support.valkey import Valkey
 
@@ -39,6 +41,9 @@ from tests.support.valkey import Valkey
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--times", type=int, default=1, help="Make each test of tests/chaos so many times."
+    )
+    parser.addoption(
+        "--fail-slow", action="store_true", help="Fail when an unmarked test takes over 10 s."
     )
     parser.addoption("--rq-suite", action="store_true", help="Make RQ's own tests on our worker.")
     parser.addoption(
@@ -50,6 +55,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    compile_once()
+    config.pluginmanager.register(Lanes(fail_slow=config.getoption("fail_slow")))
     if config.getoption("pgbouncer") == "unprepared":
         # Every app of the tests takes it from there, in child processes too.
         os.environ["TEST_CONFIG_SQLALCHEMY_ENGINE_OPTIONS"] = json.dumps(
@@ -57,10 +64,13 @@ def pytest_configure(config: pytest.Config) -> None:
         )
 
 
+# Before `-m` chooses among the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what is made only when it is asked for, and what a lane cannot make."""
+    """Mark what starts processes, and skip what is made only when it is asked for or what a lane cannot make."""
     lane = config.getoption("pgbouncer")
     for item in items:
+        mark_processes(item)
         fixtures = getattr(item, "fixturenames", ())
         if "rq_suite" in item.keywords and not config.getoption("--rq-suite"):
             item.add_marker(pytest.mark.skip(reason="asked for by --rq-suite"))
@@ -93,7 +103,7 @@ def databases() -> Iterator[Databases]:
     given = os.environ.get("OPSJOBS_TEST_DATABASE_URL")
     server = None if given else Postgres(durable=False)
     url = make_url(given) if given else server.url()
-    databases = Databases(url.set(drivername="postgresql+psycopg"))
+    databases = Databases(url.set(drivername="postgresql+psycopg"), renew=server is not None)
     yield databases
     databases.close()
     if server is not None:

@@ -79,6 +79,7 @@ def end(host: Host, job: Enqueued) -> None:
 # --- the key
 
 
+@pytest.mark.processes
 def test_the_key_is_the_same_in_every_process(tmp_path: Any) -> None:
     """Also of a set, whose order differs with each process' hashes."""
     script = (

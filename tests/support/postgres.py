@@ -18,7 +18,12 @@ from sqlalchemy.engine import URL, make_url
 
 _ROOMY = {"max_connections": "200"}
 # Only for servers that no test kills: what a crash may lose is never asked there.
-_HASTY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_HASTY = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+}
 
 
 class Postgres:

@@ -1,0 +1,110 @@
+"""Which tests are quick, and which take longer than a test may.
+
+`make quick` leaves out what is marked `processes` or `slow`. The first mark comes from a test's fixtures, and a test
+that starts a process without one of them says it itself. The second one is said by a test that takes over 5 s. What is
+not said is listed at the end; with `--fail-slow` a test over 10 s that does not say so fails the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Each starts processes for the test that asks for it, and so does all that asks for it in turn.
+_STARTING = {
+    "children",
+    "live_url",
+    "own_postgres",
+    "own_valkey",
+    "_browser",
+    "newcomer",
+    "written",
+}
+# Seconds of a call, on a machine that does nothing else.
+_SLOW = 5
+_TOO_SLOW = 10
+
+
+def mark_processes(item: pytest.Item) -> None:
+    """Mark a test whose fixtures start processes, and one that kills them."""
+    fixtures = getattr(item, "fixturenames", ())
+    if not _STARTING.isdisjoint(fixtures) or item.get_closest_marker("chaos"):
+        item.add_marker(pytest.mark.processes)
+
+
+class Lanes:
+    """A plugin that finds tests which start processes, or are slow, without saying so.
+
+    Of a call's seconds those do not count in which any process of the machine waited for a processor or a disk. So
+    nobody else's work makes a test slow, and a quiet machine says most.
+    """
+
+    def __init__(self, *, fail_slow: bool) -> None:
+        self._fail_slow = fail_slow
+        self._started: list[str] = []
+        self._stalled = 0.0
+        self._slow: list[tuple[float, str]] = []
+        self._starting: list[str] = []
+        sys.addaudithook(self._audit)
+
+    def _audit(self, event: str, details: tuple[Any, ...]) -> None:
+        # A new Python, or what is installed beside it; `platform` asks `file` once.
+        if event == "subprocess.Popen" and str(details[0]).startswith(sys.prefix):
+            self._started.append(str(details[0]))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        self._started.clear()
+        begun = _stalled()
+        try:
+            return (yield)
+        finally:
+            self._stalled = _stalled() - begun
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+        report = yield
+        if call.when == "call":
+            report.alone = call.duration - self._stalled
+            report.started = self._started[:1]
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        alone = getattr(report, "alone", 0)
+        if alone > _SLOW and "slow" not in report.keywords:
+            self._slow.append((alone, report.nodeid))
+        if getattr(report, "started", ()) and "processes" not in report.keywords:
+            self._starting.append(report.nodeid)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._slow:
+            terminalreporter.section(f"over {_SLOW} s and not marked `slow`")
+        for alone, test in sorted(self._slow, reverse=True):
+            note = f": over {_TOO_SLOW} s" if self._fail_slow and alone > _TOO_SLOW else ""
+            terminalreporter.line(f"{alone:.1f} s {test}{note}")
+
+        if self._starting:
+            terminalreporter.section("start a process and are not marked `processes`")
+        for test in sorted(self._starting):
+            terminalreporter.line(test)
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        too_slow = any(alone > _TOO_SLOW for alone, _ in self._slow)
+        if self._fail_slow and too_slow and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _stalled() -> float:
+    """Seconds since boot in which some process waited for a processor or a disk; 0 where Linux does not count them."""
+    total = 0.0
+    for of in ("cpu", "io"):
+        with contextlib.suppress(OSError):
+            found = re.search(r"some .*total=(\d+)", Path(f"/proc/pressure/{of}").read_text())
+            total += int(found[1]) / 1e6 if found else 0
+    return total
