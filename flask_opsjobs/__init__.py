@@ -11,11 +11,11 @@ from .errors import (
     SchemaBehind,
     UnknownTask,
 )
-from .jobs.current import current_job
-from .jobs.enqueue import Enqueued, EnqueuedMany
-from .jobs.outcomes import Cancel, Discard, RetryIn, Snooze
-from .jobs.task import Task
-from .jobs.unique_locks import Unique
+from .jobs.perform.current import current_job
+from .jobs.perform.outcomes import Cancel, Discard, RetryIn, Snooze
+from .jobs.record.enqueue import Enqueued, EnqueuedMany
+from .jobs.record.task import Task
+from .jobs.record.unique_locks import Unique
 from .limits.limit import Limit
 from .policy import AccessPolicy, DisplayPolicy
 

@@ -9,19 +9,20 @@ from flask import Flask, current_app
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from . import log, policy, settings
+from . import policy, settings
+from .actions.operator import Operator
 from .cli import opsjobs as cli_group
+from .core import log
+from .core.db import SpareConnections
 from .cron.declaration import CatchUp, EntryDeclaration, make_entry
-from .db import SpareConnections
-from .engine.after_commit_dispatch import AfterCommitDispatch
-from .engine.broker import Broker
-from .engine.connections import RedisConnections
+from .engine.dispatch.after_commit import AfterCommitDispatch
 from .engine.explain_with_redis import explain_apart
+from .engine.redis.broker import Broker
+from .engine.redis.connections import RedisConnections
 from .errors import ConfigError, DeclarationError
 from .explain.shapes import Explanation
 from .host import Host
-from .jobs.task import Task
-from .operator import Operator
+from .jobs.record.task import Task
 from .web import make_blueprint
 
 NAME = "opsjobs"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from .answering import Answering
-from .at_most import AtMost
-from .db import (
+from .core.answering import Answering
+from .core.at_most import AtMost
+from .core.db import (
     OLDEST_SCHEMA,
     SCHEMA,
     SCHEMA_VERSION,
@@ -26,7 +26,7 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from .cron.declaration import EntryDeclaration
-    from .jobs.task import Task
+    from .jobs.record.task import Task
 
 # How many operators' actions of one process may hold a connection at once.
 MOST_ACTIONS = 4

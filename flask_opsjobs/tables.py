@@ -2,8 +2,8 @@
 
 from .actions import models as actions
 from .audit import models as audit
+from .core.db import Base
 from .cron import models as cron
-from .db import Base
 from .jobs import models as jobs
 from .lifeline import models as lifeline
 from .limits import models as limits

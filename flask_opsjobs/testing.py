@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
-    from .db import Connection
+    from .core.db import Connection
     from .host import Host
-    from .jobs.joining import AnySession
-    from .jobs.task import Task
+    from .jobs.record.joining import AnySession
+    from .jobs.record.task import Task
 
 # What a function raises at the test that drains, and not only at its job.
 _THROUGH: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
@@ -226,10 +226,10 @@ def _committed(host: Host, given: AnySession | None) -> Iterator[Connection]:
     """A connection that sees what is committed, in autocommit; or the one that the test's sessions share."""
     from sqlalchemy import Engine
 
-    from .db import connect_apart
+    from .core.db import connect_apart
     from .engine.drain import has_written
     from .errors import OpsJobsError
-    from .jobs.joining import find_session
+    from .jobs.record.joining import find_session
 
     host.require_schema()
     session, bind = find_session(host, given)
@@ -248,7 +248,7 @@ def _committed(host: Host, given: AnySession | None) -> Iterator[Connection]:
 @contextmanager
 def _seen(host: Host, given: AnySession | None) -> Iterator[Connection]:
     """A connection that sees what the session sees."""
-    from .jobs.joining import find_session
+    from .jobs.record.joining import find_session
 
     session, bind = find_session(host, given)
     if session.in_transaction():
@@ -259,7 +259,7 @@ def _seen(host: Host, given: AnySession | None) -> Iterator[Connection]:
 
 
 def _joined(session: Session, bind: Engine | Shared) -> Connection:
-    from .jobs.joining import join
+    from .jobs.record.joining import join
 
     return _driver(join(session, bind))
 

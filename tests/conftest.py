@@ -22,7 +22,7 @@ from sqlalchemy.engine import make_url
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.jobs.record.task import Task
 from tests.support.clock import Clock
 from tests.support.database import Administrator, Databases
 from tests.support.engine import Bench

@@ -13,7 +13,13 @@ from psycopg import errors
 from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
-from flask_opsjobs.db import connect_apart, forget_values, is_away, say_cause, say_without_values
+from flask_opsjobs.core.db import (
+    connect_apart,
+    forget_values,
+    is_away,
+    say_cause,
+    say_without_values,
+)
 
 AWAY = [
     errors.ConnectionFailure,

@@ -17,17 +17,18 @@ from tests.tools.map import first_sentence
 # the rest are the few places whose whole purpose is one statement or a connection.
 SENDS_SQL = re.compile(
     r"""flask_opsjobs/(
-        \w+/(transitions|(\w+_)?queries)
-      | db | sql | session | host
-      | jobs/(enqueue\w* | unique_locks | outputs | retention | saved_views)
+        (\w+/)+(transitions|(\w+_)?queries)
+      | core/(db | sql | after_commit) | host
+      | jobs/record/(enqueue\w* | unique_locks)
+      | jobs/search/saved_views
       | endings/\w+
       | overview/badges
       | cli/_demo_past
-      | engine/\w+
+      | engine/(\w+/)?\w+
       | lifeline/\w+
       | loops/\w+
       | install/\w+
-      | web/_reads
+      | web/app/reading
       | cli/demo\w*
     )\.py""",
     re.VERBOSE,
@@ -35,7 +36,7 @@ SENDS_SQL = re.compile(
 SQL_TEXT = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|WITH|COPY|LOCK TABLE)\s+\S+\s")
 # Sentences of SQL without a table: the clock, a lock, a setting of the session.
 SPEAKS_SQL = re.compile(
-    r"flask_opsjobs/(db|sql|session|host|install/\w+|doctor/\w+|engine/\w+|loops/\w+|cli/_demo_past)\.py"
+    r"flask_opsjobs/(core/(db|sql|after_commit)|host|install/\w+|engine/(\w+/)?\w+|loops/\w+|cli/_demo_past)\.py"
 )
 
 
@@ -182,15 +183,15 @@ def test_every_sql_statement_says_what_it_is() -> None:
 
 # A function of these files is always read together with its module, its page or its command, never alone:
 # `job_transitions.lock`, the view `cron.page`, the filter `| moment`, `queue pause`, the pass `watch.run`, one
-# lifecycle beside another, the contract that each `actions/on_….py` fills, and the two directions of each schema
+# lifecycle beside another, the contract that each `actions.py` fills, and the two directions of each schema
 # step, which the installer calls by the same names.
 READ_WITH_ITS_MODULE = re.compile(
     r"""flask_opsjobs/(
         \w+/(transitions|lifecycle)
-      | web/(views/\w+|_filters)
+      | web/\w+/(view|exports|plan|preview|simulate|saved_views)
+      | web/app/(filters|shell|assets|pages)
       | cli/[a-z]\w*
       | loops/[a-z]\w*
-      | actions/on_\w+
       | \w+/actions
       | install/steps
     )\.py | migrations/\w+\.py""",
@@ -219,3 +220,21 @@ def test_one_function_name_is_one_thing() -> None:
         for name, places in _public(ast.FunctionDef).items()
     }
     assert {name: places for name, places in alone.items() if len(places) > 1} == {}
+
+
+def _domain(path: Path) -> str:
+    return path.relative_to(sources.ROOT / "flask_opsjobs").parts[0]
+
+
+def test_a_statement_stands_beside_its_only_user() -> None:
+    """Its name is one in the whole package; used by several domains, it stands with one of them, or in the core."""
+    statements = sources.files("flask_opsjobs", "*.sql")
+    assert len({path.stem for path in statements}) == len(statements)
+    texts = [(path, path.read_text()) for path in (*sources.python("flask_opsjobs"), *statements)]
+    found = []
+    for path in statements:
+        names = (f'"{path.stem}"', f"{{{path.stem}.sql}}")
+        users = {_domain(user) for user, text in texts if any(name in text for name in names)}
+        if not users or _domain(path) not in users | {"core"}:
+            found.append(f"{_name(path)}: used by {', '.join(sorted(users)) or 'nobody'}")
+    assert not found, "\n".join(found)

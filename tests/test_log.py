@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
-from flask_opsjobs import log
-from flask_opsjobs.db import connect_apart
+from flask_opsjobs.core import log
+from flask_opsjobs.core.db import connect_apart
 from tests.support import sources
 from tests.support.policies import AllowAll
 

@@ -17,7 +17,8 @@ from flask import Flask
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from flask_opsjobs import db, tables
+from flask_opsjobs import tables
+from flask_opsjobs.core import db
 from flask_opsjobs.errors import ConfigError, SchemaBehind
 from flask_opsjobs.install import steps
 from tests.support.database import Databases, migrate, operations

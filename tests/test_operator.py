@@ -10,12 +10,12 @@ import pytest
 from flask import Flask
 
 from flask_opsjobs import OpsJobs
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.queries import find_preview
-from flask_opsjobs.engine.broker import Broker
-from flask_opsjobs.engine.connections import RedisConnections
+from flask_opsjobs.engine.redis.broker import Broker
+from flask_opsjobs.engine.redis.connections import RedisConnections
 from flask_opsjobs.errors import ActionRefused, EngineUnavailable, SchemaBehind
 from flask_opsjobs.host import Host
-from flask_opsjobs.operator import Operator
 from tests.support.engine import Bench
 
 WHY = {"actor": "anna", "reason": "because it is a test"}

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_opsjobs.jobs.failure import one_line, traceback_of
-from flask_opsjobs.jobs.log_tail import Ring
-from flask_opsjobs.secrets_shapes import clean_secrets, is_secret_key, mask_emails
+from flask_opsjobs.core.secret_patterns import clean_secrets, is_secret_key, mask_emails
+from flask_opsjobs.jobs.perform.failure import one_line, traceback_of
+from flask_opsjobs.jobs.perform.log_tail import Ring
 
 SECRET_KEYS = """
     password db_password dbPassword DB-PASSWORD passwd accessToken X-API-Key apikey api_keys_token

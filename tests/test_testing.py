@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import Cancel, Discard, OpsJobs, RetryIn, SchemaBehind, Snooze, current_job
 from flask_opsjobs.errors import OpsJobsError
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.testing import Drained, StoredJob, create_schema, drop_schema
 from tests.conftest import MakeApp
 from tests.support.sources import ROOT

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..audit import transitions as audit_transitions
 from ..audit.transitions import Decision
-from ..db import Connection
+from ..core.db import Connection
 from ..errors import EngineUnavailable
 from ..host import Host
 from . import transitions

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ..audit.models import OUTCOMES, VIA
-from ..db import Base, one_of
+from ..core.db import Base, one_of
 
 MOMENT = DateTime(timezone=True)
 

@@ -9,11 +9,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..db import Connection
+from ..core.db import Connection
+from ..cron import actions as on_cron
 from ..errors import ActionRefused
 from ..host import Host
+from ..jobs import actions as on_jobs
+from ..limits import actions as on_limiters
 from ..policy import raised
-from . import on_cron, on_jobs, on_limiters, on_queues
+from ..queues import actions as on_queues
 from .catalog import ACTIONS, MOST_TARGETS, Action
 from .shapes import Plan, Receipt, Skip
 from .target_plan import Decided, TargetPlan

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ..core.visible_text import count_seen
 from ..host import Host
-from ..visible_text import count_seen
 from .catalog import LONGEST_REASON, PREVIEW_MINUTES, SHORTEST_REASON
 from .planning import PlanWithFacts, Request, deny, may_act
 from .shapes import Change, Plan, Receipt, Skip

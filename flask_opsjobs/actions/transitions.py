@@ -8,8 +8,8 @@ from typing import Any
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from .. import sql
-from ..db import Connection
+from ..core import sql
+from ..core.db import Connection
 from . import documents
 from .catalog import PREVIEW_MINUTES
 from .planning import PlanWithFacts, Request

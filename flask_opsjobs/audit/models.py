@@ -19,7 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ..db import Base, one_of
+from ..core.db import Base, one_of
 
 MOMENT = DateTime(timezone=True)
 VIA = ("page", "cli", "python", "system")

@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from .. import sql
+from ..core import sql
 from .filter import AuditFilter
 from .models import AuditEvent, AuditHead, AuditPending
 from .rows import EventPage, EventRow, Head, Link

@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from .. import sql
-from ..db import Connection
+from ..core import sql
+from ..core.db import Connection
 from ..errors import AuditBlocked, AuditHeadMissing, AuditUnwritable
 from . import chain
 from .verify import TIME_SLACK

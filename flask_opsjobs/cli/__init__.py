@@ -12,7 +12,7 @@ from flask import current_app
 from flask.cli import AppGroup
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from ..db import is_away, say_cause
+from ..core.db import is_away, say_cause
 from ..errors import ConfigError, OpsJobsError
 from ..host import Host
 

@@ -18,13 +18,13 @@ from typing import Any
 from flask import Flask
 from sqlalchemy import event
 
-from ..db import Connection, connect_apart
+from ..core.db import Connection, connect_apart
 from ..engine.drain import Drain, list_stored
 from ..host import Host
-from ..lifeline import workers
 from ..loops import LOOPS
 from ..loops.one_pass import Runner
 from ..loops.shape import every
+from ..workers import transitions as workers
 
 _CLOCK = """
     DROP SCHEMA IF EXISTS demo_clock CASCADE;

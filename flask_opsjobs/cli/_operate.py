@@ -11,10 +11,10 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from ..actions.catalog import ACTIONS
+from ..actions.operator import Operator
 from ..actions.planning import UNREADABLE
 from ..actions.shapes import Item, Plan, Receipt, Skip
 from ..errors import ActionRefused
-from ..operator import Operator
 from . import current_host
 from ._plain import plain
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..visible_text import on_one_line
+from ..core.visible_text import on_one_line
 
 
 def plain(*lines: str) -> str:

@@ -11,12 +11,12 @@ import click
 from flask.cli import AppGroup
 
 from ..actions.catalog import ACTIONS
-from ..actions.on_limiters import make_target
 from ..limits import page_queries
+from ..limits.actions import make_target
 from ..limits.limit import LONGEST_SECONDS, MOST_NUMBER
 from ..limits.simulation import TooLong
 from ..limits.trial import LimitChange, Live, Trial, read_live
-from ..web._display import Display
+from ..web.app.display import Display
 from . import _limiters, _operate, _simulate, current_host
 from ._plain import plain
 from ._simulate import CannotRun

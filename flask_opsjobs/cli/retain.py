@@ -9,8 +9,8 @@ from datetime import datetime
 import click
 from flask.cli import with_appcontext
 
-from ..db import Connection, connect_apart
-from ..engine.dispatch import read_clock
+from ..core.db import Connection, connect_apart
+from ..engine.dispatch.dispatch import read_clock
 from ..lifeline import retention
 from ..settings import Settings
 from . import current_host

@@ -14,8 +14,8 @@ from ..engine.explain_with_redis import explain_apart
 from ..errors import UnknownJob
 from ..explain.make_reason import as_text
 from ..explain.shapes import Explanation, Reason
-from ..jobs import search_ids
-from ..web._display import Display
+from ..jobs.search import ids as search_ids
+from ..web.app.display import Display
 from . import current_host
 from ._plain import plain
 

@@ -11,11 +11,11 @@ import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 
-from ..engine.declare import declare_limiters
-from ..engine.forking_performer import ForkingPerformer
-from ..engine.in_process_performer import InProcessPerformer
-from ..engine.rq_worker import OpsSimpleWorker, OpsWorker
-from ..engine.worker_runtime import WorkerRuntime
+from ..engine.worker.declare import declare_limiters
+from ..engine.worker.forking_performer import ForkingPerformer
+from ..engine.worker.in_process_performer import InProcessPerformer
+from ..engine.worker.rq_worker import OpsSimpleWorker, OpsWorker
+from ..engine.worker.runtime import WorkerRuntime
 from ..host import Host
 from . import current_host
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..db import Connection
-from ..jobs.task import Task
+from ..core.db import Connection
+from ..jobs.record.task import Task
 from . import transitions
 from .decide_slots import SlotDecider, SlotReport
 from .declaration import EntryDeclaration

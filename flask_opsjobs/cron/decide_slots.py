@@ -10,13 +10,13 @@ from zoneinfo import ZoneInfoNotFoundError
 
 import psycopg
 
+from ..core.db import Connection
 from ..core.words import moment
-from ..db import Connection
 from ..errors import InvalidArgs
 from ..host import Host
-from ..jobs.enqueue import Enqueued
-from ..jobs.enqueue_detached import enqueue_detached
-from ..jobs.task import Task
+from ..jobs.record.enqueue import Enqueued
+from ..jobs.record.enqueue_detached import enqueue_detached
+from ..jobs.record.task import Task
 from . import transitions
 from .declaration import MOST_CAUGHT_UP
 from .entry_row import CronEntryRow

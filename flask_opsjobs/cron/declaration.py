@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DeclarationError, InvalidArgs
-from ..jobs.options import fault_of_name
-from ..jobs.task import Task
+from ..jobs.record.options import fault_of_name
+from ..jobs.record.task import Task
 from .expression import BadSchedule, Schedule, read_schedule
 from .lifecycle import OVERLAPS
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfoNotFoundError
 
-from .. import sql
-from ..db import Connection
+from ..core import sql
+from ..core.db import Connection
 from .expression import Schedule
 
 # At most so many rows of the run history are read; each may hold a run of slots.

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, CheckConstraint, DateTime, Identity, Index, I
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ..db import Base, one_of
+from ..core.db import Base, one_of
 from .lifecycle import CATCH_UPS, ORIGINS, OVERLAPS, RESULTS
 
 MOMENT = DateTime(timezone=True)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from .. import sql
+from ..core import sql
 from .entry_row import CronEntryRow
 from .models import CronEntry, CronSlot
 

@@ -14,8 +14,8 @@ from typing import Any
 from psycopg import Rollback
 from psycopg.rows import class_row
 
-from .. import sql
-from ..db import Connection
+from ..core import sql
+from ..core.db import Connection
 from .declaration import EntryDeclaration
 from .entry_row import CronEntryRow
 

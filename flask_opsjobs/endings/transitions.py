@@ -10,14 +10,14 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
-from .. import sql
+from ..core import sql
+from ..core.db import Connection
 from ..cron import transitions as cron_transitions
-from ..db import Connection
 from ..jobs import transitions as job_transitions
-from ..jobs import unique_locks
 from ..jobs.lifecycle import FINAL, WAITING
-from ..jobs.outcomes import Outcome
-from ..jobs.retry import REFUSED_FOR
+from ..jobs.perform.outcomes import Outcome
+from ..jobs.perform.retry import REFUSED_FOR
+from ..jobs.record import unique_locks
 from ..limits import transitions as limits
 
 # After how many refusals by RQ workers that lack the host's code a job fails.

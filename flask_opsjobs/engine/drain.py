@@ -13,20 +13,21 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row, scalar_row
 
-from .. import endings, sql
-from ..db import Connection
+from .. import endings
+from ..core import sql
+from ..core.db import Connection
 from ..endings import Ending
 from ..errors import OpsJobsError
 from ..host import Host
-from ..jobs.claimed import Claimed
-from ..jobs.log_tail import Ring
-from ..jobs.perform import Report, perform
-from ..jobs.task import Task
-from .broker import Broker
-from .claim import claim
-from .delivery import Delivery
-from .dispatch import Dispatcher, read_clock, recall
-from .stage import stage
+from ..jobs.perform.claimed import Claimed
+from ..jobs.perform.log_tail import Ring
+from ..jobs.perform.perform import Report, perform
+from ..jobs.record.task import Task
+from .dispatch.dispatch import Dispatcher, read_clock, recall
+from .dispatch.stage import stage
+from .redis.broker import Broker
+from .redis.delivery import Delivery
+from .worker.claim import claim
 
 # A job that is due again whenever it ends costs a few milliseconds each time: this is a few seconds.
 MOST_ROUNDS = 1_000

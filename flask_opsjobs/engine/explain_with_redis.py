@@ -15,16 +15,16 @@ from rq.suspension import WORKERS_SUSPENDED
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
-from ..db import OLDEST_SCHEMA
+from ..core.db import OLDEST_SCHEMA
+from ..core.redis_facts import RedisFacts
 from ..errors import ConfigError, UnknownJob
 from ..explain.evidence import JobEvidence
 from ..explain.explain import explain_evidence, explain_schema
 from ..explain.queries import find_evidence
 from ..explain.shapes import Explanation
-from ..facts import RedisFacts
 from ..host import Host
-from .delivery import rq_id as name_of
-from .read_only import read_only_queue
+from .redis.delivery import rq_id as name_of
+from .redis.read_only import read_only_queue
 
 
 def explain(

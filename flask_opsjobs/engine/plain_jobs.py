@@ -14,10 +14,10 @@ from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
 from rq.suspension import WORKERS_SUSPENDED
 
-from ..facts import PlainJob, PlainJobs
-from .broker import Broker, is_ours
-from .read_only import read_only_queue
-from .redis_reads import by_redis
+from ..core.redis_facts import PlainJob, PlainJobs
+from .redis.broker import Broker, is_ours
+from .redis.read_only import read_only_queue
+from .redis.reads import by_redis
 
 # Of each list and registry so many are read, of so many queues: what a page asks costs the same whatever lies there.
 _MOST_IDS = 500

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..facts import PARKED_GRACES, RedisFacts
+from ..core.redis_facts import PARKED_GRACES, RedisFacts
 from ..jobs.lifecycle import WAITING
 from ..jobs.rows import Count
 from ..lifeline.queries import LoopRow

@@ -8,12 +8,15 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from ..core.db import OLDEST_SCHEMA, SCHEMA_VERSION
+from ..core.redis_facts import RedisFacts
 from ..core.words import counted
-from ..db import OLDEST_SCHEMA, SCHEMA_VERSION
-from ..facts import RedisFacts
+from ..jobs import reasons as job_reasons
 from ..jobs.lifecycle import FINAL
+from ..limits import reasons as limit_reasons
+from ..queues import reasons as queue_reasons
 from ..settings import Settings
-from . import engine_reasons, job_reasons, limit_reasons, queue_reasons
+from ..workers import reasons as engine_reasons
 from .clear import list_clear
 from .evidence import Evidence
 from .make_reason import as_text

@@ -9,7 +9,7 @@ from alembic import context
 from flask import current_app
 
 from .. import tables
-from ..db import SCHEMA
+from ..core.db import SCHEMA
 
 _OURS = {table.name for table in tables.metadata.tables.values()} | {"schema_version"}
 _MARK = "leaves_out_opsjobs"

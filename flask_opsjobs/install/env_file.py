@@ -14,7 +14,7 @@ from alembic.runtime.environment import EnvironmentContext
 from flask import current_app
 from sqlalchemy import Connection
 
-from ..db import SCHEMA
+from ..core.db import SCHEMA
 from . import autogenerate, steps
 from .revisions import Revisions, has_binds
 

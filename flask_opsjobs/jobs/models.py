@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ..db import Base, one_of
+from ..core.db import Base, one_of
 from .lifecycle import ENDED_BY, FINAL, OUTCOMES, STATES, UNSUCCESSFUL, WAITING
 
 MOMENT = DateTime(timezone=True)

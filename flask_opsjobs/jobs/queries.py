@@ -16,12 +16,12 @@ from typing import Any
 from sqlalchemy import Text, cast, func, select, tuple_
 from sqlalchemy.orm import Session
 
-from .. import sql
-from .filter import JobFilter
-from .index_scan import Range, fits, walk, walked_part
+from ..core import sql
 from .lifecycle import FINAL, STATES
 from .models import Attempt, Job, Output
 from .rows import CAP, AttemptRow, Count, JobInFull, JobPage, JobRow, OutputRow
+from .search.filter import JobFilter
+from .search.index_scan import Range, fits, walk, walked_part
 
 # By how much the clocks of two hosts that record jobs may differ.
 _CLOCKS_DIFFER = timedelta(minutes=1)

@@ -11,8 +11,8 @@ from datetime import datetime
 
 from psycopg.rows import class_row
 
-from .. import sql
-from ..db import Connection
+from ..core import sql
+from ..core.db import Connection
 from .lifecycle import sources_of
 
 

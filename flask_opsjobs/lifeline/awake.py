@@ -7,8 +7,8 @@ from datetime import datetime
 
 from psycopg.rows import scalar_row
 
-from .. import sql
-from ..db import Connection
+from ..core import sql
+from ..core.db import Connection
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from .. import sql
-from ..db import Connection
+from ..core import sql
+from ..core.db import Connection
 from ..jobs.lifecycle import FINAL, STATES
 
 # Counting may take a fiftieth of the time. A million jobs take about 0.7 s on two busy cores: so each ten seconds up to

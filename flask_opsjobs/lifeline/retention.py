@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from .. import sql
-from ..db import Connection
+from ..core import sql
+from ..core.db import Connection
 from ..jobs.lifecycle import FINAL
 from ..settings import Settings
 

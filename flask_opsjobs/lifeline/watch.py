@@ -9,9 +9,10 @@ from typing import Any
 
 from psycopg.rows import class_row, dict_row
 
-from .. import endings, sql
+from .. import endings
 from ..audit import transitions as audit_transitions
-from ..db import Connection
+from ..core import sql
+from ..core.db import Connection
 from ..endings import Ended
 from ..settings import Settings
 from .sweep import Swept, make_decision

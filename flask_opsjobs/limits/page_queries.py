@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from .. import sql
+from ..core import sql
 from . import queries
 from .bucket import BucketBlock, Shape, admit, level, next_room, settle
 from .models import Bucket, LimitMinute, LimitRejection

@@ -11,8 +11,8 @@ from psycopg import Cursor
 from psycopg.rows import dict_row
 from sqlalchemy import Connection as SqlConnection
 
-from .. import sql
-from ..db import Connection
+from ..core import sql
+from ..core.db import Connection
 from .bucket import BucketLevel, Shape
 
 Key = tuple[str, str]

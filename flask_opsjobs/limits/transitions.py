@@ -10,10 +10,10 @@ from typing import Any
 
 from psycopg.rows import class_row
 
-from .. import sql
 from ..audit import transitions as audit
 from ..audit.transitions import Decision
-from ..db import Connection
+from ..core import sql
+from ..core.db import Connection
 from .limit import Limit
 
 

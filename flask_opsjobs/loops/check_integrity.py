@@ -6,8 +6,8 @@ import logging
 from datetime import timedelta
 
 from ..core.words import counted
-from ..engine.delivery import parse, rq_id
-from ..engine.redis_reads import answering, find_deliveries_by_queue
+from ..engine.redis.delivery import parse, rq_id
+from ..engine.redis.reads import answering, find_deliveries_by_queue
 from ..lifeline import integrity
 from .shape import IDLE, Loop, Pass, every
 

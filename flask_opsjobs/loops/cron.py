@@ -9,16 +9,17 @@ from functools import partial
 
 import psycopg
 
-from .. import endings, signals, sql
+from .. import endings, signals
+from ..core import sql
+from ..core.db import Connection, is_away
 from ..core.words import counted
 from ..cron import code_sync, transitions
 from ..cron.decide_slots import SlotDecider, SlotReport
 from ..cron.entry_row import CronEntryRow
 from ..cron.transitions import Unfinished
-from ..db import Connection, is_away
-from ..engine.command import try_request_beat
-from ..jobs import failure
+from ..engine.redis.command import try_request_beat
 from ..jobs.commit_notes import DueLane
+from ..jobs.perform import failure
 from .one_pass import process_name
 from .shape import IDLE, Loop, Pass, every
 

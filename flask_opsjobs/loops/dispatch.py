@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from ..core.words import counted
-from ..engine.dispatch import Dispatcher
-from ..engine.redis_reads import answering, ping
+from ..engine.dispatch.dispatch import Dispatcher
+from ..engine.redis.reads import answering, ping
 from .shape import IDLE, Loop, Pass, every
 
 # While tokens come to lanes that wait, the next pass is made when one does, at most so many times a second.

@@ -6,8 +6,8 @@ import logging
 from functools import partial
 
 from .. import signals
-from ..engine.observe import observe
-from ..engine.redis_reads import answering
+from ..engine.reconcile.observe import observe
+from ..engine.redis.reads import answering
 from .shape import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.lifeline")

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ..db import Connection, is_away
-from ..engine.dispatch import read_clock
+from ..core.db import Connection, is_away
+from ..engine.dispatch.dispatch import read_clock
 from ..errors import EngineUnavailable
 from ..host import Host
-from ..jobs import failure
+from ..jobs.perform import failure
 from ..lifeline import awake
 from .shape import IDLE, Loop, Pass
 

@@ -13,9 +13,9 @@ from typing import Any
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
-from ..db import Connection, connect_apart, is_away
-from ..engine.declare import declare_limiters
-from ..engine.outage import Backoff, Outage
+from ..core.db import Connection, connect_apart, is_away
+from ..engine.worker.declare import declare_limiters
+from ..engine.worker.outage import Backoff, Outage
 from ..host import Host
 from . import LOOPS
 from .one_pass import Runner, process_name

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 
 from ..core.words import counted
-from ..engine.orphan_deliveries import OrphanDeliveries, remove_orphan_deliveries
-from ..engine.recall import Suspects, recall_lost, recall_paused
-from ..engine.redis_reads import answering, one_queue_per_redis
-from ..engine.remove_deliveries import try_remove_deliveries
+from ..engine.reconcile.orphan_deliveries import OrphanDeliveries, remove_orphan_deliveries
+from ..engine.reconcile.recall import Suspects, recall_lost, recall_paused
+from ..engine.reconcile.remove_deliveries import try_remove_deliveries
+from ..engine.redis.reads import answering, one_queue_per_redis
 from .shape import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.lifeline")

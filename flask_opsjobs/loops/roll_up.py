@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from .. import sql
+from ..core import sql
 from ..core.words import counted
 from ..jobs.lifecycle import FINAL, STATES
 from ..lifeline.retention import NUMBER_DAYS

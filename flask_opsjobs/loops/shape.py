@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from .. import sql
-from ..db import Connection
+from ..core import sql
+from ..core.db import Connection
 from ..host import Host
 from ..settings import Settings
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..core.words import counted
-from ..engine.redis_reads import answering
-from ..engine.stage import BATCH, dispatch_staged, stage
+from ..engine.dispatch.stage import BATCH, dispatch_staged, stage
+from ..engine.redis.reads import answering
 from .shape import IDLE, Loop, Pass, every
 
 

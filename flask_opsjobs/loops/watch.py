@@ -7,7 +7,7 @@ from functools import partial
 
 from .. import signals
 from ..core.words import counted
-from ..engine.remove_deliveries import try_remove_deliveries
+from ..engine.reconcile.remove_deliveries import try_remove_deliveries
 from ..lifeline.watch import Watched, watch
 from .shape import IDLE, Loop, Pass
 

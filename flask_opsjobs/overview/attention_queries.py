@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from .. import sql
+from ..core import sql
 from ..jobs.rows import CAP, Count
 from ..limits import bucket
 from ..limits import queries as limit_queries

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from .. import sql
+from ..core import sql
 from ..core.words import agree
 
 _MOST_FAILED = 1_000

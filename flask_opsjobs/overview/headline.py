@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from ..core.redis_facts import SilentRedis
 from ..core.words import agree, counted
-from ..facts import SilentRedis
 from ..jobs.rows import Count
 from .outages import PageLink, Wrong, find_silent_sources
 from .queries import Overview, QueueDepth

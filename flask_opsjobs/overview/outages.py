@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ..core.redis_facts import SilentRedis
 from ..core.words import agree, counted
-from ..facts import SilentRedis
 from ..jobs.rows import Count
 from ..lifeline.queries import LoopRow
 

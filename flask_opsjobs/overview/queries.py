@@ -8,19 +8,21 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from .. import sql
+from ..core import sql
 from ..cron.queries import Missed, list_missed_lately
 from ..jobs import queries as job_queries
-from ..jobs.filter import JobFilter
 from ..jobs.lifecycle import FINAL, STATES
 from ..jobs.rows import CAP, Count, JobRow
+from ..jobs.search.filter import JobFilter
 from ..lifeline import integrity_queries
 from ..lifeline import queries as lifeline_queries
 from ..lifeline.integrity_queries import IntegrityRow
-from ..lifeline.queries import LoopRow, WorkerRow
+from ..lifeline.queries import LoopRow
 from ..queues import queries as queue_queries
 from ..queues.lifecycle import state_of
 from ..queues.queries import QueueRow
+from ..workers import queries as worker_queries
+from ..workers.queries import WorkerRow
 from .attention_queries import CooldownSummary, Held, count_orphans, find_held, list_cooldowns
 
 LIVE = tuple(state for state in STATES if state not in FINAL)
@@ -93,7 +95,7 @@ class Overview:
 
 def find_overview(session: Session, now: datetime, late_seconds: float) -> Overview:
     """The first page's numbers as of `now`; what they cost does not grow with the number of jobs."""
-    workers = lifeline_queries.list_workers(session, now, late_seconds)
+    workers = worker_queries.list_workers(session, now, late_seconds)
     sample = _sample(session)
     counts = job_queries.count_jobs_by_state(session, JobFilter(), now)
     an_hour_ago = now - timedelta(hours=1)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from .. import sql
+from ..core import sql
 from .models import Queue
 
 _MOST = 200

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.support.engine import Bench
 
 Reach = Callable[..., int]

@@ -10,10 +10,10 @@ import pytest
 
 from flask_opsjobs import endings
 from flask_opsjobs.actions.catalog import ACTIONS, Action, actions_of_job
-from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.jobs.lifecycle import ARROWS, FINAL, STATES, WAITING
-from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.actions.conftest import Reach
 from tests.support.engine import Bench
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from flask_opsjobs.actions.on_limiters import make_target, read_target, split_target
-from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.errors import ActionRefused
 from flask_opsjobs.host import Host
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.limits.actions import make_target, read_target, split_target
 from tests.conftest import MakeBench
 from tests.limits.conftest import Limited, commit, limited  # noqa: F401
 from tests.support.engine import Bench, race

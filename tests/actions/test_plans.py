@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flask_opsjobs.db import Connection
+from flask_opsjobs.core.db import Connection
 from tests.lifeline.test_plans import _header as header
 from tests.lifeline.test_plans import big as big
 from tests.support.plans import explain

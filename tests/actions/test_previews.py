@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from flask_sqlalchemy import SQLAlchemy
 
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.queries import find_preview
 from flask_opsjobs.actions.shapes import Preview
-from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.errors import ActionRefused
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.lifeline import retention
-from flask_opsjobs.operator import Operator
 from tests.actions.conftest import Reach
 from tests.support.engine import Bench
 from tests.support.policies import AllowAll

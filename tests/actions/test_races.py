@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from flask_opsjobs import sql
 from flask_opsjobs.actions import execution
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.shapes import Preview, Receipt
-from flask_opsjobs.db import connect_apart
+from flask_opsjobs.core import sql
+from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.errors import EngineUnavailable
-from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.actions.conftest import Reach
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race

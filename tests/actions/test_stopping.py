@@ -11,9 +11,9 @@ import psutil
 import pytest
 from flask import Flask
 
-from flask_opsjobs.engine.broker import Broker
-from flask_opsjobs.engine.connections import RedisConnections
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.engine.redis.broker import Broker
+from flask_opsjobs.engine.redis.connections import RedisConnections
 from tests.engine.conftest import site as site
 from tests.engine.site import enqueue, rows, state_of
 from tests.support.host import fail, hold, note
@@ -136,7 +136,7 @@ _KILLED_BEFORE_COMMIT = """
 import os, signal
 from flask_opsjobs.actions import execution
 from tests.support.host import create_app
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.actions.operator import Operator
 audit = execution.audit_transitions.append
 def die(*args, **kwargs):
     audit(*args, **kwargs)

@@ -11,10 +11,10 @@ import pytest
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs, Unique
-from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.jobs.task import Task
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.jobs.perform.outcomes import Outcome
+from flask_opsjobs.jobs.record.task import Task
 from tests.actions.test_races import WAITING
 from tests.support.engine import Bench, race
 from tests.support.waiting import wait_until

@@ -11,7 +11,7 @@ import pytest
 
 from flask_opsjobs.audit import transitions as audit_transitions
 from flask_opsjobs.audit.transitions import Decision
-from flask_opsjobs.db import Connection, connect_apart
+from flask_opsjobs.core.db import Connection, connect_apart
 from flask_opsjobs.host import Host
 
 PAUSED = Decision(

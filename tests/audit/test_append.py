@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 
 from flask_opsjobs.audit import chain
 from flask_opsjobs.audit import transitions as audit_transitions
-from flask_opsjobs.db import Connection, connect_apart
+from flask_opsjobs.core.db import Connection, connect_apart
 from flask_opsjobs.errors import AuditBlocked, AuditHeadMissing
 from flask_opsjobs.host import Host
 from tests.support.engine import race

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.audit.verify import verify
-from flask_opsjobs.db import Connection
+from flask_opsjobs.core.db import Connection
 from flask_opsjobs.host import Host
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.chaos
 APPEND_AND_HOLD = """
 import signal
 from flask_opsjobs.audit import transitions
-from flask_opsjobs.db import connect_apart
+from flask_opsjobs.core.db import connect_apart
 from tests.audit.conftest import PAUSED
 from tests.support.host import create_app
 

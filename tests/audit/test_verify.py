@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.audit import chain, transitions, verify
 from flask_opsjobs.audit.verify import ChainCheck
-from flask_opsjobs.db import Connection
+from flask_opsjobs.core.db import Connection
 from flask_opsjobs.errors import AuditBlocked
 from flask_opsjobs.host import Host
 from tests.support.processes import Children
@@ -28,7 +28,7 @@ Append = Callable[..., int]
 
 # An operator of a process that runs through a rotation: it decides twenty times.
 ROTATING = """
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.actions.operator import Operator
 from tests.support.host import create_app
 
 app = create_app()

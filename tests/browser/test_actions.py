@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.actions.operator import Operator
 from tests.browser.conftest import Site
 from tests.support import host as site
 from tests.support.browser import barriers

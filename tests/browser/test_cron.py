@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.actions.operator import Operator
 from tests.browser.test_pages import SIZES, noise
 from tests.support.browser import barriers, is_sideways
 

@@ -8,9 +8,9 @@ import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
 
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.lifecycle import STATES
-from flask_opsjobs.operator import Operator
 from flask_opsjobs.queues.models import Queue
 from tests.web import rows
 

@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from flask_opsjobs.db import connect_apart
+from flask_opsjobs.core.db import connect_apart
 from tests.support import host as host_module
 from tests.support.database import Administrator
 from tests.support.postgres import Postgres

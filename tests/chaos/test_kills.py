@@ -14,9 +14,9 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from flask_opsjobs.db import connect_apart
-from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.engine.observe import observe
+from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.engine.reconcile.observe import observe
 from tests.support.database import Administrator
 from tests.support.host import add, die, hold, note, witness, witness_alone
 from tests.support.host import db as host_db
@@ -286,7 +286,7 @@ GETS_TWO_SIGNALS_BEFORE_ITS_FORK = """
 import os, signal, sys
 from datetime import timedelta
 from flask_opsjobs.cli.worker import run
-from flask_opsjobs.engine.rq_worker import OpsWorker
+from flask_opsjobs.engine.worker.rq_worker import OpsWorker
 from tests.support.host import create_app
 
 fork = OpsWorker.fork_work_horse
@@ -343,8 +343,8 @@ def is_stopped(pid: int) -> bool:
 FREEZES_AFTER_ITS_FIRST_CLAIM = """
 import os, signal, sys
 from flask_opsjobs.cli.worker import run
-from flask_opsjobs.engine.forking_performer import ForkingPerformer
-from flask_opsjobs.engine.in_process_performer import InProcessPerformer
+from flask_opsjobs.engine.worker.forking_performer import ForkingPerformer
+from flask_opsjobs.engine.worker.in_process_performer import InProcessPerformer
 from tests.support.host import create_app
 
 is_simple = sys.argv[1:] == ["--simple"]

@@ -13,7 +13,7 @@ from click.testing import Result
 from flask import Flask
 
 from flask_opsjobs.audit import chain
-from flask_opsjobs.db import Connection
+from flask_opsjobs.core.db import Connection
 from flask_opsjobs.host import Host
 from tests.audit.conftest import append, connection
 

@@ -14,9 +14,9 @@ from flask_opsjobs import OpsJobs
 from flask_opsjobs.cron import transitions
 from flask_opsjobs.cron.declaration import make_entry
 from flask_opsjobs.cron.queries import MOST_ENTRIES
-from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.loops import cron
 from flask_opsjobs.loops.one_pass import Runner
 from tests.support.engine import Bench

@@ -10,8 +10,8 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.host import Host
-from flask_opsjobs.operator import Operator
 from tests.support.database import migrate
 from tests.support.engine import Bench
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.loops import cron
 from flask_opsjobs.loops.one_pass import Runner
 from tests.support.engine import Bench

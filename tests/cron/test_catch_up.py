@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.cron.decide_slots import MOST_SLOTS
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.jobs.record.task import Task
 from tests.cron.conftest import START, Scheduler
 
 

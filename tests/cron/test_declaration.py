@@ -8,7 +8,7 @@ import pytest
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.errors import DeclarationError
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.jobs.record.task import Task
 
 
 def test_it_stands_above_a_task_and_may_stand_there_twice(opsjobs: OpsJobs, sync: Task) -> None:

@@ -7,11 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 from flask_opsjobs import OpsJobs
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.cron import code_sync, transitions
 from flask_opsjobs.cron.decide_slots import SlotDecider, SlotReport
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.loops import cron
-from flask_opsjobs.operator import Operator
 from tests.cron.conftest import START, Scheduler
 
 EveryTen = Callable[..., Scheduler]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.cron.conftest import START, Scheduler
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
@@ -19,7 +19,7 @@ DIES = """
 import os, signal
 from datetime import datetime, timedelta
 from flask_opsjobs.cron import transitions
-from flask_opsjobs.db import connect_apart
+from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.loops import cron
 from flask_opsjobs.loops.one_pass import Runner
 from tests.support.host import add, create_app, opsjobs
@@ -63,9 +63,9 @@ ENDS = """
 import os, signal
 from flask_opsjobs import endings
 from flask_opsjobs.cron import transitions
-from flask_opsjobs.db import connect_apart
-from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.support.host import create_app
 connection = connect_apart(create_app().extensions["opsjobs"].engine)
 release = transitions.release

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from flask_opsjobs import Limit, OpsJobs, Unique
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.shapes import Receipt
 from flask_opsjobs.host import Host
-from flask_opsjobs.operator import Operator
 from tests.cron.conftest import START, Scheduler
 
 WHY: Any = {"actor": "ops-demo", "reason": "the vendor asked for it"}

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from flask_opsjobs import OpsJobs
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.shapes import Receipt
 from flask_opsjobs.cron.decide_slots import MOST_SLOTS
 from flask_opsjobs.errors import ActionRefused
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.task import Task
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.jobs.record.task import Task
 from tests.cron.conftest import START, Scheduler
 from tests.support.engine import race
 

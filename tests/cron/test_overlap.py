@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from flask_opsjobs import OpsJobs, Unique, endings, sql
+from flask_opsjobs import OpsJobs, Unique, endings
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.core import sql
 from flask_opsjobs.cron import transitions
 from flask_opsjobs.cron.code_sync import wanted_of
 from flask_opsjobs.cron.decide_slots import SlotDecider, SlotReport
-from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.jobs.perform.outcomes import Outcome
+from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.loops import cron
-from flask_opsjobs.operator import Operator
 from tests.cron.conftest import START, Scheduler
 from tests.support.engine import Bench, race
 from tests.support.waiting import wait_until

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flask_opsjobs import sql
+from flask_opsjobs.core import sql
 from tests.support.engine import Bench
 
 # Rows written directly: 50,000 slots and as many jobs by their writers would take minutes.

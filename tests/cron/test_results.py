@@ -11,7 +11,7 @@ import pytest
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.cron.decide_slots import MOST_SLOTS
 from flask_opsjobs.cron.timing import decide_by_time
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.loops import cron as cron_loop
 from tests.cron.conftest import START, Scheduler
 
@@ -193,7 +193,7 @@ def test_arguments_that_fit_no_longer_are_a_missed_slot_that_says_so(
 
 
 def test_the_slot_learns_how_its_job_ended(every_ten: EveryTen) -> None:
-    from flask_opsjobs.jobs.outcomes import Outcome
+    from flask_opsjobs.jobs.perform.outcomes import Outcome
 
     scheduler = every_ten()
     scheduler.look(START + 10 * MINUTE)

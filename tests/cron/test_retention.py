@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
-from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.lifeline import retention
 from tests.cron.conftest import START, Scheduler
 

@@ -12,10 +12,10 @@ import pytest
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs, Unique, signals
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.loops import cron as cron_loop
 from flask_opsjobs.loops.one_pass import Runner
-from flask_opsjobs.operator import Operator
 from tests.conftest import MakeBench
 from tests.cron.conftest import START, Scheduler
 from tests.support.engine import race
@@ -199,7 +199,7 @@ def test_all_that_is_made_up_for_runs_one_after_the_other(
     opsjobs: OpsJobs, every_ten: EveryTen
 ) -> None:
     """With `skip` none may run beside another, and still each of them runs."""
-    from flask_opsjobs.jobs.outcomes import Outcome
+    from flask_opsjobs.jobs.perform.outcomes import Outcome
 
     scheduler = every_ten(catch_up=3)
     scheduler.look(START + 45 * MINUTE)

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from flask_opsjobs import endings, sql
-from flask_opsjobs.engine.dispatch import read_clock, recall
+from flask_opsjobs import endings
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.core import sql
+from flask_opsjobs.engine.dispatch.dispatch import read_clock, recall
 from flask_opsjobs.jobs.lifecycle import ARROWS, FINAL, STATES, sources_of
-from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.support.engine import Bench
 
 RecordJob = Callable[..., int]

@@ -9,12 +9,13 @@ from functools import partial
 import pytest
 from flask_sqlalchemy import SQLAlchemy
 
-from flask_opsjobs import OpsJobs, Unique, endings, sql
+from flask_opsjobs import OpsJobs, Unique, endings
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.core import sql
 from flask_opsjobs.endings import Ended, Ending
-from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.jobs.claimed import Claimed
-from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 

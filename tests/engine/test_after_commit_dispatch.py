@@ -9,9 +9,9 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from flask_opsjobs.engine.child import kill_group
-from flask_opsjobs.engine.delivery import Delivery, rq_id
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.engine.redis.delivery import Delivery, rq_id
+from flask_opsjobs.engine.worker.child import kill_group
 from tests.engine.site import enqueue, rows, state_of
 from tests.support.host import add, backend_pid
 from tests.support.host import db as host_db

@@ -8,12 +8,12 @@ from datetime import timedelta
 import pytest
 
 from flask_opsjobs import endings
-from flask_opsjobs.engine import claim as claiming
-from flask_opsjobs.engine.claim import NotClaimed
-from flask_opsjobs.engine.dispatch import read_clock, recall
-from flask_opsjobs.jobs.claimed import Claimed
+from flask_opsjobs.engine.dispatch.dispatch import read_clock, recall
+from flask_opsjobs.engine.worker import claim as claiming
+from flask_opsjobs.engine.worker.claim import NotClaimed
 from flask_opsjobs.jobs.lifecycle import STATES
-from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 

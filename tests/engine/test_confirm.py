@@ -13,14 +13,14 @@ import pytest
 from sqlalchemy import create_engine
 
 from flask_opsjobs import endings
-from flask_opsjobs.db import connect_apart
-from flask_opsjobs.engine.claim import steady_seconds
-from flask_opsjobs.engine.confirm import Confirm
-from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.jobs.claimed import Claimed
-from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.jobs.perform import perform
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.engine.worker.claim import steady_seconds
+from flask_opsjobs.engine.worker.confirm import Confirm
+from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.outcomes import Outcome
+from flask_opsjobs.jobs.perform.perform import perform
+from flask_opsjobs.jobs.record.task import Task
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 from tests.support.jobs import Notebook

@@ -10,8 +10,8 @@ from redis import Redis, RedisError
 from rq import Queue
 from rq.job import Job as RQJob
 
-from flask_opsjobs.engine.delivery import parse, rq_id
-from flask_opsjobs.engine.dispatch import dispatch_due, read_clock
+from flask_opsjobs.engine.dispatch.dispatch import dispatch_due, read_clock
+from flask_opsjobs.engine.redis.delivery import parse, rq_id
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 
@@ -194,7 +194,7 @@ def test_the_refill_waits_until_the_prefetch_is_below_half(
 ) -> None:
     from dataclasses import replace
 
-    from flask_opsjobs.engine.dispatch import Dispatcher
+    from flask_opsjobs.engine.dispatch.dispatch import Dispatcher
 
     jobs = [record_job() for _ in range(20)]
     bench.dispatch(prefetch=8)

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable
 
 from flask_opsjobs import endings
-from flask_opsjobs.db import connect_apart
-from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.engine.heartbeat import CANCELED, LOST, Heartbeat
-from flask_opsjobs.jobs.claimed import Claimed
-from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.engine.worker.heartbeat import CANCELED, LOST, Heartbeat
+from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.support.engine import Bench
 
 RecordJob = Callable[..., int]

@@ -9,8 +9,8 @@ import pytest
 from redis import Redis
 from rq import Queue, SimpleWorker, Worker
 
-from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.engine.observe import observe
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.engine.reconcile.observe import observe
 from tests.support.engine import Bench
 
 

@@ -10,11 +10,14 @@ from rq import Queue
 from rq.executions import Execution
 from rq.job import Job as RQJob
 
-from flask_opsjobs.engine.delivery import rq_id
-from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.engine.orphan_deliveries import OrphanDeliveries, remove_orphan_deliveries
-from flask_opsjobs.engine.remove_deliveries import remove_deliveries
-from flask_opsjobs.lifeline import workers
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.engine.reconcile.orphan_deliveries import (
+    OrphanDeliveries,
+    remove_orphan_deliveries,
+)
+from flask_opsjobs.engine.reconcile.remove_deliveries import remove_deliveries
+from flask_opsjobs.engine.redis.delivery import rq_id
+from flask_opsjobs.workers import transitions as workers
 from tests.support.engine import Bench
 
 RecordJob = Callable[..., int]
@@ -137,7 +140,7 @@ def test_many_keys_take_many_steps(
     redis_client: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flask_opsjobs.engine.redis_reads._SCAN_STEP", 10)
+    monkeypatch.setattr("flask_opsjobs.engine.redis.reads._SCAN_STEP", 10)
     record_job()
     bench.dispatch()
     bench.rows("DELETE FROM opsjobs.jobs RETURNING id")

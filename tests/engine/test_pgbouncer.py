@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flask_opsjobs.db import connect_apart, connect_soon
+from flask_opsjobs.core.db import connect_apart, connect_soon
 from flask_opsjobs.host import Host
 from tests.support.database import Databases
 from tests.support.pgbouncer import MISSING, PgBouncer

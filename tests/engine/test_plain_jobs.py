@@ -9,11 +9,11 @@ from flask import Flask
 from redis import Redis
 from rq import Queue, SimpleWorker
 
-from flask_opsjobs.engine.broker import Broker
-from flask_opsjobs.engine.connections import RedisConnections
-from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.core.redis_facts import PlainJobs
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.engine.plain_jobs import find_plain_jobs
-from flask_opsjobs.facts import PlainJobs
+from flask_opsjobs.engine.redis.broker import Broker
+from flask_opsjobs.engine.redis.connections import RedisConnections
 from tests.support.engine import Bench
 
 

@@ -10,8 +10,8 @@ from redis import Redis
 from rq import Queue, SimpleWorker
 
 from flask_opsjobs import OpsJobs, current_job
-from flask_opsjobs.db import connect_apart
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.jobs.record.task import Task
 from tests.support.engine import Bench
 
 Work = Callable[[Task], int]

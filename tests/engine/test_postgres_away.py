@@ -14,15 +14,15 @@ from redis import Redis
 from rq import Queue
 from sqlalchemy import event
 
-from flask_opsjobs.db import connect_apart, is_away
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.core.db import connect_apart, is_away
 from flask_opsjobs.endings import Ending
-from flask_opsjobs.engine.after_commit_dispatch import AfterCommitDispatch
-from flask_opsjobs.engine.heartbeat import Heartbeat
-from flask_opsjobs.engine.outage import Backoff, Outage
-from flask_opsjobs.engine.recorder import Recorder
+from flask_opsjobs.engine.dispatch.after_commit import AfterCommitDispatch
+from flask_opsjobs.engine.worker.heartbeat import Heartbeat
+from flask_opsjobs.engine.worker.outage import Backoff, Outage
+from flask_opsjobs.engine.worker.recorder import Recorder
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.engine.site import enqueue, rows, state_of
 from tests.support.database import Administrator
 from tests.support.engine import Bench
@@ -173,7 +173,7 @@ class TestWhatARecorderMayHold:
     def test_an_outcome_may_wait_for_five_seconds(
         self, host: Host, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from flask_opsjobs.engine import recorder as module
+        from flask_opsjobs.engine.worker import recorder as module
 
         recorder = self.recorder(host)
         recorder.submit(Ending(1, 1, 1, "one", Outcome(kind="returned")))
@@ -201,7 +201,7 @@ def test_the_hook_after_a_commit_leaves_a_read_only_session(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     """The connections that it keeps were opened while the database was read-only."""
-    from flask_opsjobs.engine import after_commit_dispatch
+    from flask_opsjobs.engine.dispatch import after_commit as after_commit_dispatch
 
     monkeypatch.setattr(after_commit_dispatch, "_SILENCE_SECONDS", 0)
     spare = site.extensions["opsjobs"].spare

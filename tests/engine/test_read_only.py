@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from flask_opsjobs.engine.read_only import READS, ReadOnlyRedis, WriteRefused, read_only_queue
+from flask_opsjobs.engine.redis.read_only import (
+    READS,
+    ReadOnlyRedis,
+    WriteRefused,
+    read_only_queue,
+)
 from flask_opsjobs.host import Host
 
 

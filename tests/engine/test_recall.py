@@ -11,11 +11,11 @@ from rq import Queue, SimpleWorker
 from rq.executions import Execution
 from rq.job import Job as RQJob
 
-from flask_opsjobs.engine.delivery import rq_id
-from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.engine.recall import Recalled, Suspects, recall_lost
-from flask_opsjobs.jobs.claimed import Claimed
-from flask_opsjobs.lifeline import workers
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.engine.reconcile.recall import Recalled, Suspects, recall_lost
+from flask_opsjobs.engine.redis.delivery import rq_id
+from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.workers import transitions as workers
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 
@@ -224,7 +224,7 @@ def test_a_real_plain_worker_that_lacks_the_app_is_met_as_refused(
     redis_client: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flask_opsjobs.engine.plain_worker._find_app", lambda: 1 / 0)
+    monkeypatch.setattr("flask_opsjobs.engine.worker.plain_worker._find_app", lambda: 1 / 0)
     queue = queue_of(redis_client)
     SimpleWorker([queue], connection=redis_client).work(burst=True, logging_level="CRITICAL")
     recaller.passes(10)
@@ -281,7 +281,7 @@ def test_no_lock_is_held_over_a_redis_call(
     recaller.passes(10)
     looked = []
     for name in ("find_deliveries", "read_hashes", "try_remove_deliveries"):
-        module = "flask_opsjobs.engine.recall"
+        module = "flask_opsjobs.engine.reconcile.recall"
         real = getattr(__import__(module, fromlist=[name]), name)
 
         def look(*args: object, real: Callable[..., object] = real, name: str = name) -> object:
@@ -354,7 +354,7 @@ def test_a_list_longer_than_is_read_is_asked_id_by_id(
     redis_client: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flask_opsjobs.engine.redis_reads._LONGEST_READ", 3)
+    monkeypatch.setattr("flask_opsjobs.engine.redis.reads._LONGEST_READ", 3)
     redis_client.lpush(queue_of(redis_client).key, *(f"host-{n}" for n in range(20)))
     recaller.passes(10)
     assert recaller.passes(10).recalled == []
@@ -370,7 +370,7 @@ def test_more_jobs_than_a_pass_reads_are_met_in_turns(
     redis_client: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flask_opsjobs.engine.recall._MOST_ROWS", 2)
+    monkeypatch.setattr("flask_opsjobs.engine.reconcile.recall._MOST_ROWS", 2)
     jobs = [record_job() for _ in range(5)]
     bench.dispatch(prefetch=10)
     redis_client.flushall()

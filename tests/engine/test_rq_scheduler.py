@@ -13,7 +13,7 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.scheduler import RQScheduler
 
-from flask_opsjobs.engine.rq_scheduler import OpsScheduler
+from flask_opsjobs.engine.worker.rq_scheduler import OpsScheduler
 from tests.support.processes import Child, Children
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
@@ -100,7 +100,7 @@ def test_it_dies_with_its_worker(children: Children, queue: Queue) -> None:
 LOOKS_OFTEN = """
 import sys
 from flask_opsjobs.cli.worker import run
-from flask_opsjobs.engine.rq_worker import OpsWorker
+from flask_opsjobs.engine.worker.rq_worker import OpsWorker
 from tests.support.host import create_app
 
 OpsWorker.scheduler_seconds = 0.2

@@ -280,7 +280,7 @@ def test_a_plain_rq_worker_runs_managed_jobs(site, children: Children, redis_url
 TALKS_WHILE_IT_FORKS = """
 import logging, sys, threading
 from flask_opsjobs.cli.worker import run
-from flask_opsjobs.engine.recorder import Recorder
+from flask_opsjobs.engine.worker.recorder import Recorder
 from tests.support.host import create_app
 
 def talk():
@@ -320,7 +320,7 @@ def test_another_key_prefix_is_used_throughout(
 ENDS_BY_ITSELF = """
 import sys
 from flask_opsjobs.cli.worker import run
-from flask_opsjobs.engine.rq_worker import OpsWorkerLoop
+from flask_opsjobs.engine.worker.rq_worker import OpsWorkerLoop
 from tests.support.host import create_app
 
 def break_off(*_):

@@ -13,14 +13,14 @@ from redis import Redis
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
-from flask_opsjobs.db import Base
+from flask_opsjobs.core.db import Base
 from flask_opsjobs.engine.explain_with_redis import explain, explain_apart, read_redis_facts
-from flask_opsjobs.engine.read_only import READS
+from flask_opsjobs.engine.redis.read_only import READS
 from flask_opsjobs.explain import queries
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.jobs.rows import Count
-from flask_opsjobs.web._reads import reading
+from flask_opsjobs.web.app.reading import reading
 from tests.explain.conftest import Look
 from tests.support.engine import Bench
 from tests.support.plans import Plans

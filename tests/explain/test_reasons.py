@@ -19,22 +19,22 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import Limit, OpsJobs
 from flask_opsjobs.actions.catalog import ACTIONS
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.core.redis_facts import RedisFacts
 from flask_opsjobs.cron.declaration import make_entry
-from flask_opsjobs.engine.claim import claim
-from flask_opsjobs.engine.declare import declare_limiters
-from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.engine.explain_with_redis import explain
+from flask_opsjobs.engine.worker.claim import claim
+from flask_opsjobs.engine.worker.declare import declare_limiters
 from flask_opsjobs.errors import UnknownJob
 from flask_opsjobs.explain.explain import FINDERS, explain_job, explain_schema
 from flask_opsjobs.explain.reason_kinds import CODES, REASON_KINDS
 from flask_opsjobs.explain.shapes import Explanation
-from flask_opsjobs.facts import RedisFacts
-from flask_opsjobs.jobs.claimed import Claimed
-from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.lifeline import workers
+from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.loops import cron
 from flask_opsjobs.loops.one_pass import Runner
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.workers import transitions as workers
 from tests.conftest import MakeApp, MakeBench
 from tests.explain.conftest import Look, codes, wake_loops
 from tests.support import host as host_module

@@ -11,11 +11,11 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.cron import transitions
 from flask_opsjobs.cron.decide_slots import SlotDecider, SlotReport
-from flask_opsjobs.db import connect_apart
 from flask_opsjobs.loops import cron
-from flask_opsjobs.operator import Operator
 from tests.host.conftest import PASSWORDS
 from tests.support.processes import Children
 from tests.support.waiting import wait_until

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 
-from flask_opsjobs.db import SCHEMA_VERSION
+from flask_opsjobs.core.db import SCHEMA_VERSION
 
 from .conftest import Newcomer
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainSerializer
 
 from flask_opsjobs.errors import InvalidArgs
-from flask_opsjobs.jobs.arguments import Arguments
+from flask_opsjobs.jobs.record.arguments import Arguments
 
 SECRET = "s3cr3t-value"
 LIMIT = 1_000_000

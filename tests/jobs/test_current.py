@@ -8,8 +8,8 @@ import pytest
 
 from flask_opsjobs import current_job
 from flask_opsjobs.errors import OpsJobsError
-from flask_opsjobs.jobs import current
-from flask_opsjobs.jobs.current import running
+from flask_opsjobs.jobs.perform import current
+from flask_opsjobs.jobs.perform.current import running
 from tests.support.jobs import NOW, make_claimed
 
 

@@ -18,8 +18,8 @@ from sqlalchemy.pool import QueuePool
 from flask_opsjobs import InvalidArgs, OpsJobs, SchemaBehind, signals
 from flask_opsjobs.errors import RefusedSession
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.enqueue import Enqueued
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.jobs.record.enqueue import Enqueued
+from flask_opsjobs.jobs.record.task import Task
 from tests.conftest import MakeApp
 from tests.support.dispatching import AfterCommit
 
@@ -182,7 +182,7 @@ def test_a_5_mb_argument_is_refused_with_the_limit(
 
 
 def test_a_due_job_may_be_inserted_as_queued(db: SQLAlchemy, add: Task, host: Host) -> None:
-    from flask_opsjobs.jobs import enqueue
+    from flask_opsjobs.jobs.record import enqueue
 
     connection = db.session.connection()
     for options, state, number in (

@@ -12,8 +12,8 @@ from sqlalchemy import Engine, create_engine, text
 from flask_opsjobs import InvalidArgs, OpsJobs, Unique
 from flask_opsjobs.errors import RefusedSession
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.enqueue import EnqueuedMany
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.jobs.record.enqueue import EnqueuedMany
+from flask_opsjobs.jobs.record.task import Task
 
 SECRET = "s3cr3t-value"
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_opsjobs.jobs.log_tail import Ring, capture
+from flask_opsjobs.jobs.perform.log_tail import Ring, capture
 from tests.support.jobs import make_ring
 
 lines = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n\0")), max_size=60)

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from flask_opsjobs import Cancel, Discard, OpsJobs, RetryIn, Snooze, current_job
-from flask_opsjobs.jobs.current import Stopped
 from flask_opsjobs.jobs.lifecycle import ENDED_BY, OUTCOMES
-from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.jobs.perform import Report, perform
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.jobs.perform.current import Stopped
+from flask_opsjobs.jobs.perform.outcomes import Outcome
+from flask_opsjobs.jobs.perform.perform import Report, perform
+from flask_opsjobs.jobs.record.task import Task
 from tests.support.jobs import NOW, Notebook, make_claimed
 
 HOST: Any = SimpleNamespace(settings=SimpleNamespace(max_output_bytes=1_000))

@@ -13,8 +13,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from flask_opsjobs import InvalidArgs, OpsJobs, Unique, signals
-from flask_opsjobs.jobs.perform import perform
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.jobs.perform.perform import perform
+from flask_opsjobs.jobs.record.task import Task
 from tests.support.jobs import Notebook, make_claimed
 
 SECRET = "s3cr3t-value"

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.jobs.retry import MOST_SECONDS, backoff_seconds, default_seconds
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.jobs.perform.retry import MOST_SECONDS, backoff_seconds, default_seconds
+from flask_opsjobs.jobs.record.task import Task
 
 
 class Loaded:

@@ -12,10 +12,10 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.jobs import search_hits
-from flask_opsjobs.jobs.filter import JobFilter
-from flask_opsjobs.jobs.search_queries import JobList, list_jobs
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.jobs.record.task import Task
+from flask_opsjobs.jobs.search import hits as search_hits
+from flask_opsjobs.jobs.search.filter import JobFilter
+from flask_opsjobs.jobs.search.queries import JobList, list_jobs
 
 
 @pytest.fixture

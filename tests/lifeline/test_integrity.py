@@ -11,17 +11,18 @@ from flask import Flask
 from redis import Redis
 from sqlalchemy.orm import Session
 
-from flask_opsjobs.engine.broker import Broker
-from flask_opsjobs.engine.connections import RedisConnections
-from flask_opsjobs.engine.delivery import rq_id
-from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.engine.recall import Suspects, recall_lost
-from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.jobs.task import Task
-from flask_opsjobs.lifeline import integrity, retention, workers
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.engine.reconcile.recall import Suspects, recall_lost
+from flask_opsjobs.engine.redis.broker import Broker
+from flask_opsjobs.engine.redis.connections import RedisConnections
+from flask_opsjobs.engine.redis.delivery import rq_id
+from flask_opsjobs.jobs.perform.outcomes import Outcome
+from flask_opsjobs.jobs.record.task import Task
+from flask_opsjobs.lifeline import integrity, retention
 from flask_opsjobs.lifeline.integrity_queries import IntegrityRow, list_integrity_checks
 from flask_opsjobs.loops import check_integrity, roll_up
 from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.workers import transitions as workers
 from tests.conftest import MakeBench
 from tests.lifeline.conftest import StartJob
 from tests.support.clock import Clock

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.chaos
 
 KEEP_AND_HOLD = """
 import signal
-from flask_opsjobs.db import connect_apart
-from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.loops import check_integrity
 from flask_opsjobs.loops.one_pass import Runner
 from tests.support.host import create_app

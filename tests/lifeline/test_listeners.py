@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from flask_opsjobs.engine.dispatch import read_clock, recall
+from flask_opsjobs.engine.dispatch.dispatch import read_clock, recall
 from flask_opsjobs.engine.explain_with_redis import explain_apart
 from flask_opsjobs.host import Host
-from flask_opsjobs.lifeline import workers
 from flask_opsjobs.lifeline.watch import watch
 from flask_opsjobs.overview.badges import find_badges
 from flask_opsjobs.overview.headline import find_wrong
 from flask_opsjobs.overview.queries import find_overview
+from flask_opsjobs.workers import transitions as workers
 from tests.support.engine import Bench
 from tests.web.every import soup
 

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from flask_opsjobs.db import Connection
+from flask_opsjobs.core.db import Connection
 from tests.support.plans import explain
 
 # By one INSERT: 50,000 calls of the real writers would take a minute. Only plans are asked of these rows.
@@ -119,7 +119,7 @@ def test_a_pass_that_finds_nothing_due_reads_next_to_nothing(big: Connection) ->
 
 
 def _header(statement: str) -> str:
-    from flask_opsjobs.sql import _FOLDER
+    from flask_opsjobs.core.sql import _FOLDER
 
     lines = (_FOLDER / f"{statement}.sql").read_text().splitlines()
     return " ".join(line for line in lines if line.startswith("--"))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.audit.queries import list_events_of
 from flask_opsjobs.audit.transitions import append_pending
 from flask_opsjobs.audit.verify import verify
@@ -18,7 +19,6 @@ from flask_opsjobs.endings import Ended
 from flask_opsjobs.lifeline.sweep import MOST_NAMED, Swept, make_decision
 from flask_opsjobs.loops import LOOPS
 from flask_opsjobs.loops.one_pass import Runner
-from flask_opsjobs.operator import Operator
 from tests.conftest import MakeBench
 from tests.lifeline.conftest import StartJob
 from tests.lifeline.test_watch import Watcher, watcher
@@ -32,8 +32,8 @@ __all__ = ["watcher"]
 APPEND_AND_HOLD = """
 import signal
 from flask_opsjobs.audit.transitions import append_pending
-from flask_opsjobs.db import connect_apart
-from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from tests.support.host import create_app
 
 host = create_app().extensions["opsjobs"]

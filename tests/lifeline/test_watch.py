@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from flask_opsjobs.engine.claim import claim
-from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.lifeline import workers
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.engine.worker.claim import claim
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.lifeline.watch import Watched, watch
 from flask_opsjobs.settings import Settings
+from flask_opsjobs.workers import transitions as workers
 from tests.conftest import MakeBench
 from tests.lifeline.conftest import StartJob
 from tests.support.engine import Bench, race

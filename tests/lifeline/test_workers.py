@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from flask_opsjobs import endings
-from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.jobs.claimed import Claimed
-from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.lifeline import workers
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.outcomes import Outcome
+from flask_opsjobs.lifeline.disown import disown as disown_jobs
+from flask_opsjobs.workers import transitions as workers
 from tests.conftest import MakeBench
 from tests.lifeline.conftest import StartJob
 from tests.support.engine import Bench
@@ -31,7 +32,7 @@ def beat(bench: Bench, number: int, *reserved: str) -> list[tuple[int, int]]:
 
 def disown(bench: Bench, suspects: set[tuple[int, int]], *reserved: str) -> set[tuple[int, int]]:
     now = read_clock(bench.connection)
-    return workers.disown(bench.connection, bench.worker_id, reserved, suspects, now)
+    return disown_jobs(bench.connection, bench.worker_id, reserved, suspects, now)
 
 
 def test_a_heartbeat_says_what_is_reserved_and_how_it_goes(bench: Bench) -> None:
@@ -151,9 +152,7 @@ class TestDisown:
         long_after = read_clock(bench.connection) + timedelta(days=365)
         for _ in range(3):
             held = {
-                *workers.disown(
-                    bench.connection, bench.worker_id, [f"{job_id}-1"], set(), long_after
-                )
+                *disown_jobs(bench.connection, bench.worker_id, [f"{job_id}-1"], set(), long_after)
             }
             assert held == set()
         assert bench.job(job_id)["state"] == "started"

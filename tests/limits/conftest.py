@@ -9,9 +9,9 @@ import pytest
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import Limit, OpsJobs
-from flask_opsjobs.engine.declare import declare_limiters
+from flask_opsjobs.engine.worker.declare import declare_limiters
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.jobs.record.task import Task
 
 Limited = Callable[..., Task]
 

@@ -9,12 +9,12 @@ import pytest
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.engine import claim as claiming
-from flask_opsjobs.engine.claim import NotClaimed
-from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.engine.worker import claim as claiming
+from flask_opsjobs.engine.worker.claim import NotClaimed
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.claimed import Claimed
-from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.conftest import MakeBench
 from tests.limits.conftest import Limited
 from tests.support.engine import Bench, race

@@ -9,16 +9,16 @@ import pytest
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs, Unique
-from flask_opsjobs.engine.claim import NotClaimed
-from flask_opsjobs.engine.dispatch import Dispatcher, read_clock
-from flask_opsjobs.engine.refill import Refill
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, read_clock
+from flask_opsjobs.engine.dispatch.refill import Refill
+from flask_opsjobs.engine.worker.claim import NotClaimed
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.lifeline import retention
 from flask_opsjobs.loops import dispatch as dispatch_loop
 from flask_opsjobs.loops import roll_up
 from flask_opsjobs.loops.one_pass import Runner
-from flask_opsjobs.operator import Operator
 from tests.limits.conftest import Limited
 from tests.support.dispatching import AfterCommit
 from tests.support.engine import Bench

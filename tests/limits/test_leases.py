@@ -10,16 +10,16 @@ import pytest
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import endings
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.endings import Ending
-from flask_opsjobs.engine import claim as claiming
-from flask_opsjobs.engine.dispatch import read_clock, recall
-from flask_opsjobs.jobs.claimed import Claimed
+from flask_opsjobs.engine.dispatch.dispatch import read_clock, recall
+from flask_opsjobs.engine.worker import claim as claiming
 from flask_opsjobs.jobs.lifecycle import ARROWS
-from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.lifeline import retention
 from flask_opsjobs.limits import bucket
 from flask_opsjobs.limits import queries as limit_queries
-from flask_opsjobs.operator import Operator
 from tests.conftest import MakeBench
 from tests.limits.conftest import Limited
 from tests.support.engine import Bench, race

@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from flask_opsjobs.db import Connection
-from flask_opsjobs.sql import _FOLDER
+from flask_opsjobs.core.db import Connection
+from flask_opsjobs.core.sql import _FOLDER
 from tests.support.plans import explain
 
 # By one INSERT: 50,000 calls of the real writers would take a minute. Only plans are asked of these rows.

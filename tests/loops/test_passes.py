@@ -13,8 +13,8 @@ from redis import Redis
 from rq import Queue
 
 from flask_opsjobs import signals
-from flask_opsjobs.engine.delivery import rq_id
-from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.engine.redis.delivery import rq_id
 from flask_opsjobs.errors import EngineUnavailable
 from flask_opsjobs.lifeline import awake
 from flask_opsjobs.loops import LOOPS, Loop, Pass
@@ -394,6 +394,6 @@ def test_many_copies_of_every_loop_at_once(
 
 
 def _stage(connection: Any, now: datetime, limit: int) -> Any:
-    from flask_opsjobs.engine.stage import stage
+    from flask_opsjobs.engine.dispatch.stage import stage
 
     return stage(connection, now, limit)

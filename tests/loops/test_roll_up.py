@@ -12,9 +12,9 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs, Unique
-from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.jobs.perform.outcomes import Outcome
+from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.lifeline import retention
 from flask_opsjobs.loops import roll_up
 from flask_opsjobs.loops.one_pass import Runner

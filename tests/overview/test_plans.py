@@ -11,13 +11,13 @@ from flask import Flask
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from flask_opsjobs.db import Connection, connect_apart
+from flask_opsjobs.core.db import Connection, connect_apart
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.lifecycle import FINAL, STATES
 from flask_opsjobs.lifeline import integrity_queries
 from flask_opsjobs.overview import attention_queries, badges, pace_queries
 from flask_opsjobs.overview.histogram import BOUNDS
-from flask_opsjobs.web._reads import Reading, reading
+from flask_opsjobs.web.app.reading import Reading, reading
 from tests.support.plans import Plans, explain
 from tests.support.policies import AllowAll, ShowAll
 from tests.test_query_plans import fill

@@ -11,18 +11,18 @@ from flask import Flask
 
 from flask_opsjobs.actions.catalog import ACTIONS, actions_of_queue
 from flask_opsjobs.actions.effects import Forget, Recall
-from flask_opsjobs.engine.broker import Broker
-from flask_opsjobs.engine.connections import RedisConnections
-from flask_opsjobs.engine.dispatch import read_clock
-from flask_opsjobs.engine.recall import recall_paused
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.engine.reconcile.recall import recall_paused
+from flask_opsjobs.engine.redis.broker import Broker
+from flask_opsjobs.engine.redis.connections import RedisConnections
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.claimed import Claimed
-from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.lifeline import workers
+from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.loops.one_pass import Runner
 from flask_opsjobs.loops.recall import LOOP
-from flask_opsjobs.operator import Operator
 from flask_opsjobs.queues.lifecycle import ARROWS, STATES, sources_of, state_of
+from flask_opsjobs.workers import transitions as workers
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 

@@ -8,15 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 from flask_opsjobs import endings
-from flask_opsjobs.db import Connection, connect_apart
+from flask_opsjobs.core.db import Connection, connect_apart
 from flask_opsjobs.endings import Ended, Ending
-from flask_opsjobs.engine import claim as claiming
-from flask_opsjobs.engine.claim import NotClaimed
-from flask_opsjobs.engine.dispatch import Dispatcher, read_clock
+from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, read_clock
+from flask_opsjobs.engine.worker import claim as claiming
+from flask_opsjobs.engine.worker.claim import NotClaimed
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.claimed import Claimed
-from flask_opsjobs.jobs.outcomes import Outcome
-from flask_opsjobs.lifeline import workers
+from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.outcomes import Outcome
+from flask_opsjobs.workers import transitions as workers
 
 
 class Bench:

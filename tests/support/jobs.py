@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from flask_opsjobs.jobs.claimed import Claimed
-from flask_opsjobs.jobs.log_tail import Ring
-from flask_opsjobs.jobs.perform import Report
-from flask_opsjobs.jobs.task import Task
+from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.log_tail import Ring
+from flask_opsjobs.jobs.perform.perform import Report
+from flask_opsjobs.jobs.record.task import Task
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 

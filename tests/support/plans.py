@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-from flask_opsjobs import sql
-from flask_opsjobs.db import Connection
+from flask_opsjobs.core import sql
+from flask_opsjobs.core.db import Connection
 
 Nodes = list[dict[str, Any]]
 

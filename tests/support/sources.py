@@ -27,7 +27,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Each line of a file with where it stands: `("flask_opsjobs/db.py:7", "…")`."""
+    """Each line of a file with where it stands: `("flask_opsjobs/core/db.py:7", "…")`."""
     for number, line in enumerate(path.read_text().splitlines(), 1):
         yield place(path, number), line
 

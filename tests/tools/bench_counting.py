@@ -9,7 +9,7 @@ import re
 import statistics
 import time
 
-from flask_opsjobs import sql
+from flask_opsjobs.core import sql
 from tests.support.database import Databases
 from tests.support.postgres import Postgres
 from tests.support.valkey import Valkey

@@ -24,15 +24,16 @@ import psycopg
 from flask import Flask
 from flask.testing import FlaskClient
 
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.audit.transitions import Decision, append
-from flask_opsjobs.db import connect_apart
-from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.lifecycle import STATES
-from flask_opsjobs.lifeline import awake, workers
+from flask_opsjobs.lifeline import awake
 from flask_opsjobs.loops import LOOPS
 from flask_opsjobs.loops.one_pass import Runner
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.workers import transitions as workers
 from tests.support.database import Databases
 from tests.support.postgres import Postgres
 from tests.support.valkey import Valkey

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from flask_opsjobs.jobs.filter import JobFilter
 from flask_opsjobs.jobs.lifecycle import STATES
-from flask_opsjobs.web import _cursor
-from flask_opsjobs.web._partition import make_reference
-from flask_opsjobs.web.urls import URLS, Url
+from flask_opsjobs.jobs.search.filter import JobFilter
+from flask_opsjobs.web.app import cursor as _cursor
+from flask_opsjobs.web.app.urls import URLS, Url
+from flask_opsjobs.web.limiters.partition import make_reference
 from tests.tools.bench_pages_control import ENTRIES, LIMITERS
 
 PREFIX = "/ops/jobs"

@@ -13,12 +13,13 @@ from typing import Any
 
 from flask import Flask
 
-from flask_opsjobs import Cancel, Discard, RetryIn, Snooze, endings, sql
+from flask_opsjobs import Cancel, Discard, RetryIn, Snooze, endings
 from flask_opsjobs.cli.worker import run
-from flask_opsjobs.db import connect_apart
-from flask_opsjobs.engine.dispatch import dispatch_due, read_clock
-from flask_opsjobs.engine.stage import stage
-from flask_opsjobs.jobs.outcomes import Outcome
+from flask_opsjobs.core import sql
+from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.engine.dispatch.dispatch import dispatch_due, read_clock
+from flask_opsjobs.engine.dispatch.stage import stage
+from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.support.engine import Bench
 from tests.tools.bench_pages_host import (
     GatewayTimeout,

@@ -22,7 +22,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.operator import Operator
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.overview.models import Rollup, RollupPosition
 from tests.support.browser import chromium
 from tests.support.database import Databases

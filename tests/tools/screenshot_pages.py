@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flask_opsjobs.web.urls import URLS
+from flask_opsjobs.web.app.urls import URLS
 from tests.support.waiting import wait_until
 
 # Ways to another page, and what no picture says more of.

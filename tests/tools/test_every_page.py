@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flask_opsjobs.jobs.lifecycle import STATES
-from flask_opsjobs.web.urls import URLS, Url
+from flask_opsjobs.web.app.urls import URLS, Url
 from tests.tools import bench_pages_paths as paths
 from tests.tools import screenshot_pages as pages
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from bs4 import BeautifulSoup
 
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.web._files import versions
-from flask_opsjobs.web.urls import URLS, Url
+from flask_opsjobs.web.app.files import versions
+from flask_opsjobs.web.app.urls import URLS, Url
 
 PREFIX = "/ops/jobs"
 GUARDED = [url for url in URLS if url.kind != "asset"]

@@ -18,10 +18,11 @@ from flask_opsjobs.cron.expression import Schedule
 from flask_opsjobs.cron.transitions import Slot
 from flask_opsjobs.jobs.lifecycle import FINAL, STATES
 from flask_opsjobs.jobs.models import Attempt, Job, Output
-from flask_opsjobs.lifeline.models import IntegrityCheck, LoopRun, Worker
+from flask_opsjobs.lifeline.models import IntegrityCheck, LoopRun
 from flask_opsjobs.limits.models import Lease, Limiter
 from flask_opsjobs.overview.models import Depth
 from flask_opsjobs.queues.models import Queue
+from flask_opsjobs.workers.models import Worker
 
 LOOPS = (
     "dispatch", "stage", "cron", "expire", "watch", "recall", "observe", "retain", "roll_up", "check_integrity",

@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.actions import execution
 from flask_opsjobs.actions.catalog import ACTIONS
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.host import MOST_ACTIONS, Host
 from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.jobs.models import Job, UniqueLock
-from flask_opsjobs.operator import Operator
 from tests.support.waiting import wait_until
 from tests.web.conftest import Access
 from tests.web.every import soup

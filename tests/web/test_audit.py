@@ -489,7 +489,7 @@ def test_the_csv_holds_the_filter_and_computes_nothing(get: Get, session: Sessio
 def test_the_ndjson_is_whole_over_many_batches_and_has_the_chain(
     get: Get, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flask_opsjobs.web.views import audit
+    from flask_opsjobs.web.audit import view as audit
 
     monkeypatch.setattr(audit, "_BATCH", 7)
     for _ in range(20):

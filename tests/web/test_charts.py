@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flask_opsjobs.overview.pace_queries import Pace, Step
-from flask_opsjobs.web._charts import Chart, Scale, make_charts, seconds, short
+from flask_opsjobs.web.app.charts import Chart, Scale, make_charts, seconds, short
 
 START = datetime(2026, 11, 24, 1, 14, tzinfo=UTC)
 

@@ -13,16 +13,16 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.cron import transitions
 from flask_opsjobs.cron.lifecycle import RESULTS
-from flask_opsjobs.db import connect_apart
-from flask_opsjobs.engine.dispatch import read_clock
+from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.errors import ActionRefused
 from flask_opsjobs.host import Host
 from flask_opsjobs.loops import cron as cron_loop
 from flask_opsjobs.loops.one_pass import Runner
-from flask_opsjobs.operator import Operator
-from flask_opsjobs.web.views import audit
+from flask_opsjobs.web.audit import view as audit
 from tests.web.every import soup
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}

@@ -11,7 +11,7 @@ from flask_wtf.csrf import CSRFProtect
 from werkzeug.test import TestResponse
 
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.web._files import versions
+from flask_opsjobs.web.app.files import versions
 from tests.support.policies import AllowAll
 from tests.web.every import reads, soup
 from tests.web.test_pages import CSP

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.web._diff import diff
-from flask_opsjobs.web._display import FAILED, Display
+from flask_opsjobs.web.app.diff import diff
+from flask_opsjobs.web.app.display import FAILED, Display
 from tests.web.conftest import Access
 from tests.web.every import reads, soup
 from tests.web.rows import (

@@ -17,12 +17,12 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
+from flask_opsjobs.core.secret_patterns import clean_secrets, is_secret_key
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs import search_hits
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.secrets_shapes import clean_secrets, is_secret_key
-from flask_opsjobs.web import _export
-from flask_opsjobs.web.views import job_exports
+from flask_opsjobs.jobs.search import hits as search_hits
+from flask_opsjobs.web.app import export as _export
+from flask_opsjobs.web.jobs import exports as job_exports
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
 from tests.web.rows import make_job

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_opsjobs.jobs.filter import LIMITS, ORIGINS, Created, JobFilter
 from flask_opsjobs.jobs.lifecycle import STATES
-from flask_opsjobs.jobs.search_terms import BadFilter, Term, Unqualified, read_argument
+from flask_opsjobs.jobs.search.filter import LIMITS, ORIGINS, Created, JobFilter
+from flask_opsjobs.jobs.search.terms import BadFilter, Term, Unqualified, read_argument
 
 names = st.text(
     st.characters(exclude_characters='"', exclude_categories=("Cc", "Cs")), min_size=1, max_size=200

@@ -13,13 +13,13 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs, Unique
 from flask_opsjobs.actions.catalog import actions_of_job
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.jobs.lifecycle import ENDED_BY, MEANINGS, OUTCOMES, STATES
 from flask_opsjobs.jobs.models import Attempt, Job
 from flask_opsjobs.jobs.queries import find_job, list_attempts
-from flask_opsjobs.operator import Operator
 from flask_opsjobs.queues.models import Queue
-from flask_opsjobs.web._timeline import WIDTH, timeline
-from flask_opsjobs.web._traceback import condense
+from flask_opsjobs.web.job.timeline import WIDTH, timeline
+from flask_opsjobs.web.job.traceback import condense
 from tests.web.conftest import Access
 from tests.web.every import soup
 from tests.web.rows import TRACEBACK, ago, make_attempt, make_job, make_output

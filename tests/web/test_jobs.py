@@ -12,9 +12,9 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.jobs import queries
-from flask_opsjobs.jobs.filter import JobFilter
 from flask_opsjobs.jobs.lifecycle import MEANINGS, STATES
 from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.jobs.search.filter import JobFilter
 from tests.web.every import soup
 from tests.web.rows import ago, make_attempt, make_job
 

@@ -13,11 +13,11 @@ from rq.suspension import resume, suspend
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from flask_opsjobs.engine.broker import Broker
-from flask_opsjobs.engine.connections import RedisConnections
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.engine.redis.broker import Broker
+from flask_opsjobs.engine.redis.connections import RedisConnections
 from flask_opsjobs.host import Host
 from flask_opsjobs.lifeline.models import LoopRun
-from flask_opsjobs.operator import Operator
 from flask_opsjobs.overview.models import Rollup, RollupPosition
 from flask_opsjobs.queues.models import Queue
 from tests.web.every import soup

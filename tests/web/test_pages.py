@@ -14,9 +14,9 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.web import _reads
-from flask_opsjobs.web._reads import Reading
-from flask_opsjobs.web.urls import URLS
+from flask_opsjobs.web.app import reading as _reads
+from flask_opsjobs.web.app.reading import Reading
+from flask_opsjobs.web.app.urls import URLS
 from tests.support.clock import Clock
 from tests.web.conftest import Access
 from tests.web.every import reads, soup

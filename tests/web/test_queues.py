@@ -14,8 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.actions.catalog import actions_of_queue
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.host import Host
-from flask_opsjobs.operator import Operator
 from flask_opsjobs.queues.models import Queue
 from flask_opsjobs.queues.queries import Rate, find_rates
 from tests.web.conftest import Access

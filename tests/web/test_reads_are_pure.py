@@ -11,8 +11,8 @@ from redis import Redis
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
-from flask_opsjobs.db import Base
-from flask_opsjobs.engine.read_only import READS
+from flask_opsjobs.core.db import Base
+from flask_opsjobs.engine.redis.read_only import READS
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
 from tests.support.policies import AllowAll

@@ -12,7 +12,7 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.limits.words import WAITS
-from flask_opsjobs.web._outcomes import start_in_words
+from flask_opsjobs.web.limiters.outcomes import start_in_words
 from tests.limits.conftest import Limited, commit, limited  # noqa: F401
 from tests.support.engine import Bench
 from tests.support.policies import ShowAll

@@ -10,11 +10,11 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from flask_opsjobs._folders import folder
+from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.limits.models import LimitRejection
-from flask_opsjobs.operator import Operator
-from flask_opsjobs.web import _pages
+from flask_opsjobs.web.app import pages as _pages
 from tests.web.every import reads, soup
 from tests.web.rows import ago
 

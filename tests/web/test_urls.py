@@ -15,9 +15,9 @@ from examples.flask_host.opsjobs_access import HostAccess
 from examples.flask_host.people import PEOPLE
 from flask_opsjobs.actions.catalog import ACTIONS
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.web._access import PAYLOAD
-from flask_opsjobs.web._navigation import NAVIGATION
-from flask_opsjobs.web.urls import PERMISSIONS, URLS, Url
+from flask_opsjobs.web.app.access import PAYLOAD
+from flask_opsjobs.web.app.navigation import NAVIGATION
+from flask_opsjobs.web.app.urls import PERMISSIONS, URLS, Url
 from tests.support.policies import AllowAll
 from tests.web.conftest import Access
 from tests.web.every import GUARDED, form_of, good, path_of, soup

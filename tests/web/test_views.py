@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import SavedView
-from flask_opsjobs.jobs.saved_views import MOST_VIEWS, BadView, list_views, save_view
+from flask_opsjobs.jobs.search.saved_views import MOST_VIEWS, BadView, list_views, save_view
 from tests.support.waiting import wait_until
 from tests.web.conftest import Access
 from tests.web.every import soup

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.lifeline.queries import list_reserved, list_workers
+from flask_opsjobs.workers.queries import list_reserved, list_workers
 from tests.web.conftest import Access
 from tests.web.every import soup
 from tests.web.rows import ago, make_attempt, make_job, make_worker

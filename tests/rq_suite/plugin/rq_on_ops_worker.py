@@ -21,10 +21,10 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.engine.forking_performer import ForkingPerformer
-from flask_opsjobs.engine.in_process_performer import InProcessPerformer
-from flask_opsjobs.engine.rq_worker import OpsSimpleWorker, OpsWorker
-from flask_opsjobs.engine.worker_runtime import WorkerRuntime
+from flask_opsjobs.engine.worker.forking_performer import ForkingPerformer
+from flask_opsjobs.engine.worker.in_process_performer import InProcessPerformer
+from flask_opsjobs.engine.worker.rq_worker import OpsSimpleWorker, OpsWorker
+from flask_opsjobs.engine.worker.runtime import WorkerRuntime
 
 # A test that takes longer hangs. It fails, and those after it are run. RQ's slowest waits for 65 s.
 MOST_SECONDS = 150.0

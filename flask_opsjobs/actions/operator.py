@@ -1,0 +1,319 @@
+"""Takes every change by an operator: pages, commands and Python all call it, and nothing else writes them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, NotRequired, TypedDict, TypeVar, Unpack
+
+import psycopg
+from sqlalchemy.exc import DBAPIError
+
+from ..core.db import Connection, is_away
+from ..engine.dispatch.dispatch import read_clock
+from ..engine.dispatch.effects import run_effects
+from ..errors import ActionRefused, EngineUnavailable, TooManyActions
+from ..host import Host
+from . import execution, planning, transitions
+from .execution import Executed
+from .refusals import bound_reason
+from .shapes import Plan, Preview, Receipt
+from .target_plan import Decided
+
+_log = logging.getLogger("flask_opsjobs")
+# How long an action waits for one of the others to end. A page's thread is the host's, so it waits briefly.
+_WAIT_FOR_ROOM_SECONDS = 2.0
+T = TypeVar("T")
+
+
+class Why(TypedDict):
+    """Who does it and why; `authorize=False` when the access policy shall not be asked."""
+
+    actor: str
+    reason: str
+    authorize: NotRequired[bool]
+
+
+class Operator:
+    """An operator's changes on one app: plan, preview, execute; `run` and the named actions do all at once.
+
+    Every call stands on a connection and a transaction of its own, never on the host's session. Without
+    `authorize=False` the host's access policy is asked for each target. `now` is Postgres' clock unless it is given.
+    Raises `SchemaBehind`, and `EngineUnavailable` when Postgres is away, a row was held for too long, or too many of
+    this process act at once.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def plan(
+        self, action: str, targets: Iterable[str], *, actor: str, params: Mapping[str, Any] | None = None,
+        authorize: bool = True, now: datetime | None = None,
+    ) -> Plan:  # fmt: skip
+        """What the action would do now with targets such as `job/42`. Writes nothing.
+
+        Raises `ActionRefused` for what makes no sense in any state: an unknown action, too many targets.
+        """
+        request = planning.make_request(
+            self._host,
+            action,
+            targets,
+            params,
+            actor=_text(actor),
+            via="python",
+            is_trusted=not authorize,
+        )
+
+        def make(connection: Connection, now: datetime) -> Plan:
+            decided = Decided(request.actor, "", now, request.params)
+            return planning.make_plan(connection, self._host, request, decided).plan
+
+        return self._with_connection(make, now)
+
+    def preview(
+        self, action: str, targets: Iterable[str], *, actor: str, via: str,
+        params: Mapping[str, Any] | None = None, authorize: bool = True, now: datetime | None = None,
+    ) -> Preview:  # fmt: skip
+        """A plan that this actor may execute once within 15 minutes. Raises as `plan` does."""
+        request = planning.make_request(
+            self._host,
+            action,
+            targets,
+            params,
+            actor=_text(actor),
+            via=via,
+            is_trusted=not authorize,
+        )
+
+        def make(connection: Connection, now: datetime) -> Preview:
+            decided = Decided(request.actor, "", now, request.params)
+            planned = planning.make_plan(connection, self._host, request, decided)
+            return transitions.keep(connection, self._host.secrets[0], request, planned, now)
+
+        return self._with_connection(make, now)
+
+    def execute(
+        self, preview_id: int, token: str, *, actor: str, reason: str, request_id: str | None = None,
+        via: str = "page", authorize: bool = True, now: datetime | None = None,
+    ) -> Receipt:  # fmt: skip
+        """Execute a preview if its plan is still as it was shown; else the receipt says why not."""
+        if too_long := bound_reason(reason):
+            return too_long.receipt("")
+
+        def make(connection: Connection, now: datetime) -> Receipt:
+            executed = execution.execute_preview(
+                connection,
+                self._host,
+                preview_id,
+                token,
+                actor=_text(actor),
+                via=via,
+                reason=_text(reason).strip(),
+                request_id=_request_id(request_id),
+                is_trusted=not authorize,
+                now=now,
+            )
+            return self._finish(connection, executed, now)
+
+        return self._with_connection(make, now)
+
+    def run(
+        self, action: str, targets: Iterable[str], *, actor: str, reason: str, via: str = "python",
+        params: Mapping[str, Any] | None = None, authorize: bool = True, request_id: str | None = None,
+        now: datetime | None = None,
+    ) -> Receipt:  # fmt: skip
+        """Plan and execute in one transaction, so nothing can change in between. Raises as `plan` does."""
+        request = planning.make_request(
+            self._host,
+            action,
+            targets,
+            params,
+            actor=_text(actor),
+            via=via,
+            is_trusted=not authorize,
+        )
+        if too_long := bound_reason(reason):
+            return too_long.receipt(action)
+
+        def make(connection: Connection, now: datetime) -> Receipt:
+            executed = execution.run(
+                connection,
+                self._host,
+                request,
+                reason=_text(reason).strip(),
+                request_id=_request_id(request_id),
+                now=now,
+            )
+            return self._finish(connection, executed, now)
+
+        return self._with_connection(make, now)
+
+    # --- the actions, for Python: each takes one target or several, and raises ActionRefused when it is refused
+
+    def retry(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """Run failed, canceled or retryable jobs once more."""
+        return self._must("job.retry", _jobs(jobs), why)
+
+    def cancel(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """End waiting jobs as canceled, and stop what runs."""
+        return self._must("job.cancel", _jobs(jobs), why)
+
+    def discard(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """End waiting jobs as failed."""
+        return self._must("job.discard", _jobs(jobs), why)
+
+    def run_again(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """Record a new job of the same call for each final one."""
+        return self._must("job.run_again", _jobs(jobs), why)
+
+    def delete(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
+        """Remove final jobs."""
+        return self._must("job.delete", _jobs(jobs), why)
+
+    def pause(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Dispatch nothing from these queues, and recall what is in Redis."""
+        return self._must("queue.pause", _queues(queues), why)
+
+    def drain(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Dispatch nothing more from these queues; what lies in Redis still runs."""
+        return self._must("queue.drain", _queues(queues), why)
+
+    def resume(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Dispatch from these queues again."""
+        return self._must("queue.resume", _queues(queues), why)
+
+    def set_prefetch(
+        self, queues: str | Iterable[str], prefetch: int | None, **why: Unpack[Why]
+    ) -> Receipt:
+        """Let so many jobs of each lie in Redis; None leaves it to the live workers."""
+        wanted = {"prefetch": prefetch}
+        return self._must("queue.set_prefetch", _queues(queues), why, wanted)
+
+    def pause_cron(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Keep the slots of these cron entries that come as paused."""
+        return self._must("cron.pause", _entries(entries), why)
+
+    def resume_cron(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Run the slots of these cron entries again."""
+        return self._must("cron.resume", _entries(entries), why)
+
+    def run_cron_now(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Record a job of each of these cron entries, due now."""
+        return self._must("cron.run_now", _entries(entries), why)
+
+    def catch_cron_up(
+        self, entries: str | Iterable[str], count: int, **why: Unpack[Why]
+    ) -> Receipt:
+        """Record a job for each of the last `count` missed slots of these cron entries."""
+        return self._must("cron.catch_up", _entries(entries), why, {"count": count})
+
+    def create_cron(self, entry: str, what: Mapping[str, Any], **why: Unpack[Why]) -> Receipt:
+        """Make a cron entry that code does not declare.
+
+        `what` has its `task`, `expression`, `zone`, `overlap`, `catch_up` and `args`; the last four may be None.
+        """
+        return self._must("cron.create", _entries(entry), why, what)
+
+    def edit_cron(self, entry: str, what: Mapping[str, Any], **why: Unpack[Why]) -> Receipt:
+        """Let a cron entry that was made at runtime say something else, from now on."""
+        return self._must("cron.edit", _entries(entry), why, what)
+
+    def delete_cron(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """Remove cron entries that were made at runtime."""
+        return self._must("cron.delete", _entries(entries), why)
+
+    def cooldown(self, limiters: str | Iterable[str], minutes: int, **why: Unpack[Why]) -> Receipt:
+        """Let limiters start nothing for so long: `api`, or one partition of it as `api/42`."""
+        return self._must("limiter.cooldown", _limiters(limiters), why, {"minutes": minutes})
+
+    def clear(self, limiters: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+        """End the cooldown of limiters, or of partitions as `api/42`."""
+        return self._must("limiter.clear", _limiters(limiters), why)
+
+    def _must(
+        self, action: str, targets: list[str], why: Why, params: Mapping[str, Any] | None = None
+    ) -> Receipt:
+        receipt = self.run(action, targets, params=params, **why)
+        if not receipt.is_done:
+            raise ActionRefused(receipt)
+        return receipt
+
+    # --- connections, and what follows a commit
+
+    def _with_connection(
+        self, work: Callable[[Connection, datetime], T], now: datetime | None
+    ) -> T:
+        limit = self._host.action_limit
+        if not limit.enter(_WAIT_FOR_ROOM_SECONDS):
+            raise TooManyActions(
+                f"{limit.most} operators' actions are under way in this process, as many as it allows at once: "
+                "nothing was done, try again"
+            )
+        try:
+            return self._connected(work, now)
+        finally:
+            limit.leave()
+
+    def _connected(self, work: Callable[[Connection, datetime], T], now: datetime | None) -> T:
+        has_begun = False
+        while True:
+            try:
+                self._host.require_schema()
+                with self._host.spare.one() as connection:
+                    clock = read_clock(connection)
+                    has_begun = True
+                    return work(connection, now or clock)
+            except psycopg.errors.LockNotAvailable as error:
+                raise EngineUnavailable("somebody else holds a row of it: try again") from error
+            except (psycopg.Error, DBAPIError) as error:
+                if not (is_away(error) or isinstance(error, psycopg.OperationalError | DBAPIError)):
+                    raise
+                if has_begun:
+                    said = f"Postgres did not answer ({type(error).__name__})"
+                    raise EngineUnavailable(said) from error
+                # What was kept idle died with a restart of Postgres. The next one is new.
+                self._host.spare.close()
+                has_begun = True
+
+    def _finish(self, connection: Connection, executed: Executed, now: datetime) -> Receipt:
+        """After the commit: the log hears of it, and the effects are carried out. None of it can fail the action."""
+        for tell in executed.after_commit:
+            tell()
+        if not (failed := run_effects(self._host, connection, executed.effects)):
+            return executed.receipt
+        says = f"{executed.receipt.says}; Redis was not told: {', and '.join(failed)}"
+        executed = replace(executed, receipt=replace(executed.receipt, says=says))
+        try:
+            execution.note_effects(connection, executed, now)
+        except psycopg.Error:
+            _log.exception("a receipt was not made more exact; what it says stays true")
+        return executed.receipt
+
+
+def _jobs(jobs: int | Iterable[int]) -> list[str]:
+    return [f"job/{id}" for id in ([jobs] if isinstance(jobs, int) else jobs)]
+
+
+def _queues(queues: str | Iterable[str]) -> list[str]:
+    return [f"queue/{name}" for name in ([queues] if isinstance(queues, str) else queues)]
+
+
+def _entries(entries: str | Iterable[str]) -> list[str]:
+    return [f"cron/{name}" for name in ([entries] if isinstance(entries, str) else entries)]
+
+
+def _limiters(limiters: str | Iterable[str]) -> list[str]:
+    return [f"limiter/{name}" for name in ([limiters] if isinstance(limiters, str) else limiters)]
+
+
+def _request_id(given: str | None) -> str | None:
+    return None if given is None else _text(given)[:200]
+
+
+def _text(given: str) -> str:
+    """What Postgres can keep of a text: a command line may hold half characters, a form a NUL."""
+    if not isinstance(given, str):
+        return ""
+    return given.encode("utf-8", "replace").decode().replace("\0", "")

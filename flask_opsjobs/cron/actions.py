@@ -1,0 +1,264 @@
+"""Decides and applies the actions on cron entries, with the writes of `cron`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from .. import endings
+from ..actions.catalog import Action
+from ..actions.effects import Dispatch, Effect, RequestBeat
+from ..actions.shapes import Change, Item
+from ..actions.target_plan import (
+    ChangedMeanwhile,
+    Decided,
+    NothingWritten,
+    TargetPlan,
+    Written,
+    do,
+    illegal,
+    leave,
+)
+from ..core.db import Connection
+from ..host import Host
+from . import action_params as cron_params
+from . import missed_queries, transitions
+from .action_changes import changes_of, facts_of_entry
+from .decide_slots import SlotDecider, SlotReport
+from .declaration import EntryDeclaration
+from .entry_row import CronEntryRow
+from .expression import Schedule
+from .lifecycle import ABSENT
+from .transitions import Unfinished
+
+_TARGET = re.compile(r"cron/[A-Za-z0-9_.:\-]{1,200}")
+
+
+def read_target(text: str) -> str | None:
+    """The target as it is, `cron/nightly_sync`; None when it is none."""
+    # Of a page at `.` or `..` a browser would make another one.
+    return text if _TARGET.fullmatch(text) and text not in ("cron/.", "cron/..") else None
+
+
+def read_params(host: Host, action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said beside the targets, in canonical values. Raises `ValueError` with what is allowed.
+
+    Values of redacted arguments end here: neither a plan nor its preview has them.
+    """
+    if action.short_name == "catch_up":
+        return {"count": cron_params.read_count(given["count"])}
+    return cron_params.read_entry(host, given) if action.params else {}
+
+
+def decide(
+    connection: Connection,
+    host: Host,
+    action: Action,
+    targets: Sequence[str],
+    decided: Decided,
+    *,
+    lock: bool,
+) -> list[TargetPlan]:
+    """What the action would do with each of these entries; with `lock` nobody else changes them until the commit."""
+    names = {target: target.partition("/")[2] for target in targets}
+    if lock:
+        transitions.lock_to_decide(connection, list(names.values()))
+    found = transitions.look(connection, list(names.values()))
+    return [
+        _decide_one(connection, host, action, target, found.get(name), decided)
+        for target, name in names.items()
+    ]
+
+
+def apply(
+    connection: Connection,
+    host: Host,
+    action: Action,
+    target_plans: Sequence[TargetPlan],
+    decided: Decided,
+) -> Written:
+    """Write it, on entries that the caller has locked. The slots that are due now are decided first."""
+    report = SlotReport()
+    decider = SlotDecider(connection, host, _stop, decided.now)
+    items = [_write(decider, action, target_plan, decided, report) for target_plan in target_plans]
+    names = [target_plan.target.partition("/")[2] for target_plan in target_plans]
+    stand = transitions.look(connection, names)
+    after = {
+        f"cron/{name}": facts_of_entry(stand[name]) if name in stand else None for name in names
+    }
+    effects: list[Effect] = [
+        RequestBeat(job.queue, job.worker) for job in report.stopped if job.worker
+    ]
+    if report.lanes:
+        effects.append(Dispatch(tuple(sorted(report.lanes))))
+    return Written(tuple(items), after, tuple(effects))
+
+
+def _decide_one(
+    connection: Connection,
+    host: Host,
+    action: Action,
+    target: str,
+    entry: CronEntryRow | None,
+    decided: Decided,
+) -> TargetPlan:
+    name = target.partition("/")[2]
+    if action.short_name == "create":
+        if entry is not None:
+            way_out = "edit it, or take" if entry.origin == "runtime" else "take"
+            said = f"there is a cron entry {name} already, {entry.state}: {way_out} another name"
+            return leave(target, name, facts_of_entry(entry), "already", said)
+        return do(target, name, {"state": ABSENT}, None, *changes_of(None, decided.params))
+    if entry is None:
+        return leave(target, None, {}, "not_found", f"there is no cron entry {name}")
+    facts = facts_of_entry(entry)
+    if entry.state not in action.sources:
+        return _not_now(action, target, entry, facts)
+    if action.short_name in ("edit", "delete") and entry.origin == "code":
+        why = "the code declares it; pause it here, or change the code"
+        if entry.state == "retired":
+            why = "it is the code's, which declares it no longer; its run history stays"
+        return leave(target, name, facts, "illegal", f"cannot {action.on(f'cron {name}')}: {why}")
+    if action.short_name in ("run_now", "catch_up"):
+        return _judge_run(connection, host, action, target, entry, decided)
+    if action.short_name == "edit":
+        changes = changes_of(entry, decided.params)
+        if not changes:
+            return leave(target, name, facts, "already", f"cron entry {name} says that already")
+        return do(target, name, facts, entry, *changes)
+    after = {"pause": "paused", "resume": "active", "delete": None}[action.short_name]
+    return do(target, name, facts, entry, Change("state", entry.state, after))
+
+
+def _judge_run(
+    connection: Connection,
+    host: Host,
+    action: Action,
+    target: str,
+    entry: CronEntryRow,
+    decided: Decided,
+) -> TargetPlan:
+    facts = facts_of_entry(entry)
+    if found := cron_params.find_call_fault(connection, host, entry):
+        code, fault = found
+        return leave(target, entry.name, facts, code, f"cannot {_on(action, target)}: {fault}")
+    before = transitions.list_unfinished(connection, entry.name)
+    note = f"job {before[0].id} of it has not ended: both run" if before else None
+    if action.short_name == "run_now":
+        change = Change("job", None, f"a new one of {entry.task}")
+        return do(target, entry.name, facts, entry, change, note=note)
+    # All of them make the same call: of a unique one there is one job.
+    is_unique = host.tasks[entry.task].declared.unique is not None
+    count = 1 if is_unique else decided.params["count"]
+    slots = missed_queries.list_missed(connection, entry.name, count)
+    if not slots:
+        said = (
+            f"every missed slot of cron entry {entry.name} has been made up for, or there was none"
+        )
+        return leave(target, entry.name, facts, "already", said)
+    facts["missed"] = [slot.isoformat() for slot in slots]
+    news = "1 new job" if len(slots) == 1 else f"{len(slots)} new jobs"
+    change = Change("missed slots", str(len(slots)), f"{news} of {entry.task}")
+    if count < decided.params["count"]:
+        note = "; ".join(
+            filter(None, (note, "its calls are unique: only the last slot gets a job"))
+        )
+    return do(target, entry.name, facts, entry, change, note=note)
+
+
+def _not_now(action: Action, target: str, entry: CronEntryRow, facts: dict[str, Any]) -> TargetPlan:
+    if action.short_name == "pause" and entry.is_paused:
+        said = f"cron entry {entry.name} is paused already, by {entry.paused_by}"
+        return leave(target, entry.name, facts, "already", said)
+    if action.short_name == "resume" and entry.state == "active":
+        return leave(
+            target, entry.name, facts, "already", f"cron entry {entry.name} is active already"
+        )
+    return illegal(action, target, entry.name, facts, entry.state)
+
+
+def _write(
+    decider: SlotDecider,
+    action: Action,
+    target_plan: TargetPlan,
+    decided: Decided,
+    report: SlotReport,
+) -> Item:
+    assert target_plan.item is not None
+    connection, name, now = decider.connection, target_plan.target.partition("/")[2], decided.now
+    if action.short_name == "create":
+        wanted = _entry(name, decided.params)
+        if not transitions.create(connection, wanted, "runtime", decided.actor, now):
+            # Nothing could be locked where nothing was: somebody else has entered that name meanwhile.
+            raise ChangedMeanwhile
+        return target_plan.item
+    entry = decider.decide_all(name, report)
+    assert entry is not None  # locked and planned
+    if action.short_name == "delete":
+        transitions.delete(connection, [name])
+        return target_plan.item
+    if action.short_name == "pause":
+        transitions.pause(connection, name, decided.actor, decided.reason, now)
+    elif action.short_name == "resume":
+        transitions.resume(connection, name)
+    elif action.short_name == "edit":
+        transitions.change(connection, _entry(name, decided.params), "runtime", now)
+    else:
+        slots = [now]
+        if action.short_name == "catch_up":
+            # Those that were decided and shown: deciding may just have found newer ones.
+            slots = [datetime.fromisoformat(slot) for slot in target_plan.facts["missed"]]
+        return _run(decider, action, entry, target_plan.item, slots, decided, report)
+    return target_plan.item
+
+
+def _run(
+    decider: SlotDecider,
+    action: Action,
+    entry: CronEntryRow,
+    item: Item,
+    slots: Sequence[datetime],
+    decided: Decided,
+    report: SlotReport,
+) -> Item:
+    """Enqueue a job manually for each of these slots; the item as it came out."""
+    has_run = any(task.name == entry.task for task, _ in report.enqueued)
+    ids: list[int] = []
+    notes: dict[str, None] = {}
+    for slot_at in slots:
+        slot = decider.run(entry, slot_at, "manual", report, by=decided.actor)
+        if slot.job_id is None:
+            notes[slot.why or ""] = None
+            # A slot that had just come may have enqueued the same unique call: the job that was asked for.
+            if not ids and not has_run:
+                # Whether the same call is there was looked for: it came since.
+                is_rival = slot.result == "skipped_overlap"
+                said = f"cannot {_on(action, item.target)}: {slot.why}"
+                raise ChangedMeanwhile if is_rival else NothingWritten(said)
+            continue
+        ids.append(slot.job_id)
+        transitions.write_result(
+            decider.connection, entry, replace(slot, why=decided.reason), decided.now
+        )
+    changes = tuple(Change("new job", None, f"job/{id}") for id in ids)
+    return replace(item, changes=changes, note="; ".join(notes) or item.note)
+
+
+def _on(action: Action, target: str) -> str:
+    return action.on(target.replace("/", " ", 1))
+
+
+def _entry(name: str, params: Mapping[str, Any]) -> EntryDeclaration:
+    schedule = Schedule(params["expression"], params["zone"])
+    limit = params["catch_up"] if isinstance(params["catch_up"], int) else None
+    word = "all" if limit is not None else params["catch_up"]
+    return EntryDeclaration(
+        name, params["task"], schedule, params["overlap"], word, limit, params["args"]
+    )
+
+
+def _stop(connection: Connection, jobs: Sequence[Unfinished], reason: str, now: datetime) -> None:
+    endings.stop(connection, {job.id: job.state for job in jobs}, "system:cron", reason, now)

@@ -1,0 +1,1 @@
+"""Hands due jobs to RQ."""

@@ -1,0 +1,54 @@
+"""Applies in Redis what follows an operator's committed action. The loops repair what fails here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from redis import RedisError
+
+from ...actions.effects import Dispatch, Effect, Forget, Recall, RequestBeat
+from ...core.db import Connection
+from ...host import Host
+from ...jobs.commit_notes import DueLane
+from ..reconcile.recall import recall_paused
+from ..reconcile.remove_deliveries import remove_deliveries
+from ..redis.command import request_beat
+
+_log = logging.getLogger("flask_opsjobs")
+
+
+def run_effects(host: Host, connection: Connection, effects: Iterable[Effect]) -> list[str]:
+    """Run each effect; returns, for those that failed, what happens instead, in words. Raises nothing.
+
+    `connection` is in autocommit. An operator waits for it: a call of Redis takes 0.2 s at most, and once Redis did
+    not answer, the rest does not wait for it as well.
+    """
+    failed: dict[str, None] = {}
+    is_away = False
+    for effect in effects:
+        if not is_away:
+            try:
+                _run(host, connection, effect)
+                continue
+            except RedisError as error:
+                is_away = True
+                _log.warning("Redis did not answer (%s) after an action", type(error).__name__)
+            except Exception:
+                _log.exception("what follows an action failed: %r", effect)
+        failed[effect.otherwise] = None
+    return list(failed)
+
+
+def _run(host: Host, connection: Connection, effect: Effect) -> None:
+    match effect:
+        case Dispatch(lanes):
+            # None under TESTING and without OPSJOBS_DISPATCH: the loop does it. It reports a silent Redis by itself.
+            if host.dispatcher is not None:
+                host.dispatcher.push([DueLane(*lane) for lane in lanes])
+        case Recall(queue):
+            remove_deliveries(host.broker, recall_paused(connection, queue), quick=True)
+        case Forget(deliveries):
+            remove_deliveries(host.broker, deliveries, quick=True)
+        case RequestBeat(queue, worker):
+            request_beat(host.broker, queue, worker)

@@ -1,0 +1,53 @@
+"""Writes down the plain `rq worker` processes that RQ's own hashes show, as workers of kind `plain`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from rq.defaults import DEFAULT_WORKER_TTL
+
+from ...core import sql
+from ...core.db import Connection
+from ..redis.broker import Broker
+from ..redis.reads import RQWorker, one_queue_per_redis, read_workers
+
+# What RQ gives a worker's key beyond its TTL.
+_RQ_GRACE_SECONDS = 60
+
+
+def observe(
+    connection: Connection, broker: Broker, queues: Iterable[str], now: datetime
+) -> tuple[int, list[str]]:
+    """Record the plain workers on the Redis of these queues: (how many were seen, names that vanished). Commits.
+
+    Judged by the expiry of RQ's keys, never by the age of `last_heartbeat`: an idle worker sends a heartbeat each 405 s
+    and a busy SimpleWorker never. Raises `RedisError` when any Redis does not answer; then nobody is judged.
+    """
+    known = [name for (name,) in connection.execute(sql.load("list_plain_workers"), {"now": now})]
+    seen: dict[str, RQWorker] = {}
+    for queue in one_queue_per_redis(broker, queues):
+        seen |= {worker.name: worker for worker in read_workers(queue.connection, known)}
+    if seen:
+        connection.execute(sql.load("observe_plain_workers"), _columns(seen.values(), now))
+    judged = {
+        "seen": list(seen),
+        "now": now,
+        "default_ttl_seconds": DEFAULT_WORKER_TTL + _RQ_GRACE_SECONDS,
+    }
+    gone = connection.execute(sql.load("end_plain_workers"), judged).fetchall()
+    return len(seen), sorted(name for (name,) in gone)
+
+
+def _columns(workers: Iterable[RQWorker], now: datetime) -> dict[str, object]:
+    all_of_them = list(workers)
+    return {
+        "names": [worker.name for worker in all_of_them],
+        "hosts": [worker.host for worker in all_of_them],
+        "pids": [worker.pid for worker in all_of_them],
+        "versions": [worker.version for worker in all_of_them],
+        "queues": [",".join(worker.queues) for worker in all_of_them],
+        "ttls": [worker.ttl_seconds for worker in all_of_them],
+        "left": [worker.has_left for worker in all_of_them],
+        "now": now,
+    }

@@ -1,0 +1,187 @@
+"""Recalls jobs whose delivery is nowhere in Redis, or failed there without our code."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from rq import Queue
+from rq.job import JobStatus
+
+from ... import endings
+from ...core import sql
+from ...core.db import Connection
+from ...core.redis_facts import PARKED_GRACES
+from ..dispatch.dispatch import recall
+from ..redis.broker import Broker
+from ..redis.delivery import rq_id
+from ..redis.reads import find_deliveries, read_hashes
+from .remove_deliveries import try_remove_deliveries
+
+_MOST_ROWS = 20_000
+
+Key = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """What the previous passes of one process found wanting; nothing is concluded from a single look."""
+
+    absent: Mapping[Key, datetime] = field(default_factory=dict)
+    parked: Mapping[Key, datetime] = field(default_factory=dict)
+    after: int = 0
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """What a pass did: deliveries (id, dispatch_no) that were recalled, and jobs whose refusal was counted."""
+
+    suspects: Suspects
+    recalled: list[Key]
+    refused: list[Key]
+
+
+@dataclass(frozen=True)
+class _Queued:
+    id: int
+    dispatch_no: int
+    queue: str
+
+    @property
+    def key(self) -> Key:
+        return self.id, self.dispatch_no
+
+    @property
+    def reserved_as(self) -> str:
+        """How a worker's heartbeat names it."""
+        return f"{self.id}-{self.dispatch_no}"
+
+    @property
+    def rq_id(self) -> str:
+        return rq_id(self.id, self.dispatch_no)
+
+
+def recall_lost(
+    connection: Connection, broker: Broker, now: datetime, suspects: Suspects, recall_seconds: float
+) -> Recalled:
+    """Recall `queued` jobs whose delivery stood nowhere in two passes at least `recall_seconds` apart. Commits.
+
+    Nowhere is: in no list, in no intermediate list, not running by RQ, not reserved by a living worker. One that RQ
+    failed counts as refused; the third refusal ends its job. Raises `RedisError` when Redis does not answer, and then
+    nothing was recalled: absence must be seen. No lock is held over a Redis call; the writes are fenced by
+    `dispatch_no`, so any number of recallers may run.
+    """
+    rows, after = _page(connection, now, suspects.after, recall_seconds)
+    reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
+    absent, parked = _look(broker, rows, reserved, now)
+    seen = Suspects(
+        absent=_since(suspects.absent, absent, rows, suspects.after, after, now),
+        parked=_since(suspects.parked, parked, rows, suspects.after, after, now),
+        after=after,
+    )
+    lost = _overdue(seen.absent, absent, now, recall_seconds)
+    lost |= _overdue(seen.parked, parked, now, recall_seconds * PARKED_GRACES)
+    if not lost:
+        return Recalled(seen, [], [])
+    return _recall_lost_rows(
+        connection, broker, [row for row in rows if row.key in lost], seen, now
+    )
+
+
+def recall_paused(connection: Connection, queue: str | None = None) -> list[tuple[str, int, int]]:
+    """Recall what was dispatched of paused queues, of one or of all, but for those that drain. Commits.
+
+    Right after a pause, and again by the loop: a dispatcher that read the queue before may commit after. Fenced by
+    `dispatch_no`, so what a worker claims in this moment runs; so does what one has reserved whose claim a crash
+    forgot. Returns the deliveries (queue, id, dispatch_no), which are then to be removed from Redis: they find no row.
+    """
+    wanted = {"queue": queue, "limit": _MOST_ROWS}
+    found = connection.execute(sql.load("list_queued_in_paused"), wanted).fetchall()
+    reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
+    rows = [row for row in (_Queued(*row) for row in found) if row.reserved_as not in reserved]
+    recalled = set(recall(connection, [row.key for row in rows])) if rows else set()
+    return sorted((row.queue, *row.key) for row in rows if row.key in recalled)
+
+
+def _page(
+    connection: Connection, now: datetime, after: int, seconds: float
+) -> tuple[list[_Queued], int]:
+    """Queued jobs from `after` on, and where the next pass begins; 0 is the front."""
+    page = {"now": now, "after": after, "seconds": seconds, "limit": _MOST_ROWS}
+    found = connection.execute(sql.load("list_queued_jobs"), page).fetchall()
+    rows = [_Queued(*row) for row in found]
+    return rows, rows[-1].id if len(rows) == _MOST_ROWS else 0
+
+
+def _by_queue(rows: Iterable[_Queued]) -> dict[str, list[_Queued]]:
+    found: dict[str, list[_Queued]] = {}
+    for row in rows:
+        found.setdefault(row.queue, []).append(row)
+    return found
+
+
+def _look(
+    broker: Broker, rows: list[_Queued], reserved: Collection[str], now: datetime
+) -> tuple[set[Key], set[Key]]:
+    """Which of the rows stand nowhere, and which only in an intermediate list."""
+    absent: set[Key] = set()
+    parked: set[Key] = set()
+    for name, group in _by_queue(rows).items():
+        places = find_deliveries(broker.queue(name), [row.rq_id for row in group], now)
+        certain = places.listed | places.running
+        for row in group:
+            if row.rq_id in certain or row.reserved_as in reserved:
+                continue
+            (parked if row.rq_id in places.intermediate else absent).add(row.key)
+    return absent, parked
+
+
+def _since(
+    before: Mapping[Key, datetime],
+    found: set[Key],
+    rows: list[_Queued],
+    first: int,
+    last: int,
+    now: datetime,
+) -> dict[Key, datetime]:
+    """Since when each is wanting. What this pass did not look at keeps its time."""
+    not_looked_at = {
+        key: since for key, since in before.items() if key[0] <= first or (last and key[0] > last)
+    }
+    # A time ahead of now was taken before the clock was stepped back.
+    return not_looked_at | {key: min(before.get(key, now), now) for key in found}
+
+
+def _overdue(
+    since: Mapping[Key, datetime], found: set[Key], now: datetime, seconds: float
+) -> set[Key]:
+    grace = timedelta(seconds=seconds)
+    return {key for key in found if now - since[key] >= grace}
+
+
+def _recall_lost_rows(
+    connection: Connection, broker: Broker, rows: list[_Queued], seen: Suspects, now: datetime
+) -> Recalled:
+    failed: list[Key] = []
+    for name, group in _by_queue(rows).items():
+        failed += _failed_by_rq(broker.queue(name), group)
+    refused = [(job.id, job.dispatch_no) for job in endings.refuse(connection, failed, now)]
+    recalled = recall(connection, [row.key for row in rows if row.key not in set(failed)])
+    gone = {*refused, *recalled}
+    try_remove_deliveries(broker, [(row.queue, *row.key) for row in rows if row.key in gone])
+    return Recalled(
+        Suspects(
+            absent={key: since for key, since in seen.absent.items() if key not in gone},
+            parked={key: since for key, since in seen.parked.items() if key not in gone},
+            after=seen.after,
+        ),
+        recalled,
+        refused,
+    )
+
+
+def _failed_by_rq(queue: Queue, rows: list[_Queued]) -> list[Key]:
+    hashes = read_hashes(queue.connection, [row.rq_id for row in rows])
+    failed = JobStatus.FAILED.value
+    return [row.key for row in rows if (found := hashes.get(row.rq_id)) and found.status == failed]

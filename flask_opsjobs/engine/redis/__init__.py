@@ -1,0 +1,1 @@
+"""Talks to RQ and Redis: deliveries, connections, and reads that change nothing."""

@@ -1,0 +1,239 @@
+"""Reads what RQ keeps in Redis: in pipelines, with a constant number of round trips. Unpickles nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from redis import Redis, RedisError, ResponseError
+from rq import Queue, Worker
+from rq.job import Job as RQJob
+from rq.registry import StartedJobRegistry
+
+from ...errors import EngineUnavailable
+from ...jobs.record.json_storage import clean_text
+from .broker import Broker
+from .delivery import PREFIX, parse
+
+# A host's own jobs may fill a list without bound. Of a longer one the rest is asked for id by id.
+_LONGEST_READ = 20_000
+_SCAN_STEP = 1_000
+# A longer name does not fit into the index of the table `workers`: Postgres would refuse the whole statement.
+_LONGEST_NAME = 500
+_LONGEST_TTL_SECONDS = 365 * 86_400.0
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Turn any failure of Redis in the block into `EngineUnavailable`, for callers that do not know Redis."""
+    try:
+        yield
+    except RedisError as error:
+        raise EngineUnavailable(f"Redis does not answer ({type(error).__name__})") from error
+
+
+@dataclass(frozen=True)
+class DeliveryPlaces:
+    """Where the deliveries of one queue are in Redis, as RQ ids."""
+
+    listed: frozenset[str]
+    intermediate: frozenset[str]
+    running: frozenset[str]
+
+
+def find_deliveries(queue: Queue, rq_ids: Collection[str], now: datetime) -> DeliveryPlaces:
+    """Which ids of a queue wait in its list, lie in its intermediate list, or run by RQ's started registry.
+
+    An entry of the registry that has expired belongs to a dead worker and does not count.
+    """
+    with queue.connection.pipeline(transaction=False) as pipe:
+        _ask(pipe, queue, now)
+        length, *entries = pipe.execute()
+    found = _places(*entries)
+    if length > _LONGEST_READ:
+        rest = [rq_id for rq_id in rq_ids if rq_id not in found.listed]
+        return replace(found, listed=found.listed | _find_in_list(queue, rest))
+    return found
+
+
+def find_deliveries_by_queue(
+    broker: Broker, wanted: Mapping[str, Collection[str]], now: datetime
+) -> dict[str, DeliveryPlaces]:
+    """`find_deliveries` of many queues, by name, in one round trip to each Redis; `wanted` are the ids to look for.
+
+    Of a list that is too long to read the ids are asked for one by one, in a round trip of its own.
+    """
+    found: dict[str, DeliveryPlaces] = {}
+    for queues in by_redis(map(broker.queue, wanted)):
+        with queues[0].connection.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                _ask(pipe, queue, now)
+            answers = pipe.execute()
+        for at, queue in enumerate(queues):
+            length, *entries = answers[at * 4 : at * 4 + 4]
+            found[queue.name] = (
+                find_deliveries(queue, wanted[queue.name], now)
+                if length > _LONGEST_READ
+                else _places(*entries)
+            )
+    return found
+
+
+def _ask(pipe: Any, queue: Queue, now: datetime) -> None:
+    # In the order in which a delivery moves, so that one on its way is seen.
+    pipe.llen(queue.key)
+    pipe.lrange(queue.key, 0, _LONGEST_READ - 1)
+    pipe.lrange(queue.intermediate_queue_key, 0, -1)
+    pipe.zrangebyscore(queue.started_job_registry.key, now.timestamp(), "+inf")
+
+
+def _places(
+    listed: Iterable[Any], intermediate: Iterable[Any], running: Iterable[Any]
+) -> DeliveryPlaces:
+    return DeliveryPlaces(
+        listed=frozenset(_text(item) for item in listed),
+        intermediate=frozenset(_text(item) for item in intermediate),
+        running=frozenset(StartedJobRegistry.parse_job_id(_text(item)) for item in running),
+    )
+
+
+def _find_in_list(queue: Queue, rq_ids: list[str]) -> set[str]:
+    with queue.connection.pipeline(transaction=False) as pipe:
+        for rq_id in rq_ids:
+            pipe.lpos(queue.key, rq_id)
+        places = pipe.execute()
+    return {rq_id for rq_id, place in zip(rq_ids, places, strict=True) if place is not None}
+
+
+def read_running(queue: Queue) -> list[str]:
+    """The entries of a queue's started registry, `rq_id:execution_id`, expired ones included."""
+    return [
+        _text(entry) for entry in queue.connection.zrange(queue.started_job_registry.key, 0, -1)
+    ]
+
+
+@dataclass(frozen=True)
+class Hash:
+    """What RQ noted of a delivery: its status, its queue, and whether it goes away by itself."""
+
+    status: str | None
+    queue: str | None
+    expires: bool
+
+
+def read_hashes(redis: Redis, rq_ids: Iterable[str]) -> dict[str, Hash]:
+    """RQ's hashes of these ids; without those that have none."""
+    ids = list(rq_ids)
+    if not ids:
+        return {}
+    with redis.pipeline(transaction=False) as pipe:
+        for rq_id in ids:
+            pipe.hmget(RQJob.key_for(rq_id), "status", "origin")
+            pipe.pttl(RQJob.key_for(rq_id))
+        answers = pipe.execute()
+    found = {}
+    for rq_id, (status, origin), ttl in zip(ids, answers[::2], answers[1::2], strict=True):
+        if ttl != -2:
+            found[rq_id] = Hash(_optional(status), _optional(origin), expires=ttl >= 0)
+    return found
+
+
+def scan_deliveries(redis: Redis, cursor: int) -> tuple[int, list[str]]:
+    """One step through all keys: (the next cursor, 0 at the end; RQ ids of ours that have a hash)."""
+    start = RQJob.key_for("")
+    # A prefix may hold characters that a pattern would read as its own.
+    pattern = "".join(f"\\{c}" if c in "*?[]^\\" else c for c in start + PREFIX) + "*"
+    answer: Any = redis.scan(cursor, match=pattern, count=_SCAN_STEP)
+    keys = [_text(key)[len(start) :] for key in answer[1]]
+    return int(answer[0]), [rq_id for rq_id in keys if parse(rq_id) is not None]
+
+
+@dataclass(frozen=True)
+class RQWorker:
+    """An RQ worker by its own hash; `ttl_seconds` until RQ takes it for dead."""
+
+    name: str
+    queues: list[str] = field(default_factory=list)
+    pid: int = 0
+    host: str = ""
+    version: str | None = None
+    has_left: bool = False
+    ttl_seconds: float = 0.0
+
+
+def read_workers(redis: Redis, known: Iterable[str] = ()) -> list[RQWorker]:
+    """The workers that RQ lists, and those of the `known` names that still have a hash.
+
+    After a flush a worker goes on and its hash comes back, but it is in no list any more: hence the known names.
+    Whoever may write to Redis may write anything into a hash: what Postgres could not store is left out or replaced.
+    """
+    start = Worker.redis_worker_namespace_prefix
+    members: Any = redis.smembers(Worker.redis_workers_keys)
+    listed = {_text(key).removeprefix(start) for key in members}
+    names = sorted(name for name in listed | set(known) if len(name) <= _LONGEST_NAME)
+    with redis.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.hmget(start + name, "queues", "pid", "hostname", "version", "death")
+            pipe.pttl(start + name)
+        answers = pipe.execute(raise_on_error=False)
+    pairs = zip(names, answers[::2], answers[1::2], strict=True)
+    return [_worker(name, said, ttl) for name, said, ttl in pairs if _is_hash(said) and ttl != -2]
+
+
+def _is_hash(answer: Any) -> bool:
+    """Whether the key that was read is a hash, as RQ writes it. Raises any error that is not about this key alone."""
+    if not isinstance(answer, Exception):
+        return True
+    if isinstance(answer, ResponseError) and str(answer).startswith("WRONGTYPE"):
+        return False
+    raise answer
+
+
+def _worker(name: str, said: list[Any], ttl: int) -> RQWorker:
+    queues, pid, host, version, death = (_optional(value) for value in said)
+    return RQWorker(
+        name=name,
+        queues=[queue for queue in (queues or "").split(",") if queue],
+        pid=int(pid) if pid and pid.isdecimal() and len(pid) < 10 else 0,
+        host=host or "",
+        version=version,
+        has_left=death is not None,
+        ttl_seconds=min(max(ttl, 0) / 1000, _LONGEST_TTL_SECONDS),
+    )
+
+
+def by_redis(queues: Iterable[Queue]) -> list[list[Queue]]:
+    """These queues, those together that live on the same Redis."""
+    found: dict[str, list[Queue]] = {}
+    for queue in queues:
+        found.setdefault(redis_name_of(queue.connection), []).append(queue)
+    return list(found.values())
+
+
+def redis_name_of(redis: Redis) -> str:
+    """Where a Redis is, as a word that is the same for all clients of it."""
+    kwargs = redis.connection_pool.connection_kwargs
+    return " ".join(repr(kwargs.get(key)) for key in ("host", "port", "path", "db", "username"))
+
+
+def one_queue_per_redis(broker: Broker, names: Iterable[str]) -> list[Queue]:
+    """One queue for each Redis on which any of these queues lives, to read what belongs to no queue."""
+    return [queues[0] for queues in by_redis(map(broker.queue, names))]
+
+
+def ping(broker: Broker, names: Iterable[str]) -> None:
+    """Ask every Redis on which these queues live whether it answers. Raises `RedisError`."""
+    for queue in one_queue_per_redis(broker, names):
+        queue.connection.ping()
+
+
+def _text(value: Any) -> str:
+    """What was read as text that Postgres can store."""
+    return clean_text(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
+
+
+def _optional(value: Any) -> str | None:
+    return None if value is None else _text(value)

@@ -1,0 +1,1 @@
+"""Runs a worker process: claims, children, heartbeats, and what is recorded of them."""

@@ -1,0 +1,72 @@
+"""Claims a limited job: takes its token and place in the transaction that starts it, or returns the job."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from ...core import sql
+from ...core.db import Connection
+from ...limits import bucket
+from ...limits import queries as limit_queries
+from ...limits.bucket import Admission
+from ...limits.queries import BucketSeen, Key
+
+
+def claim_limited(
+    connection: Connection,
+    delivery: tuple[int, int],
+    key: Key,
+    worker_id: int,
+    worker: str,
+    now: datetime | None = None,
+) -> tuple[str | None, dict[str, Any]]:
+    """Take the delivery, or return its job: (None, the job), or (why not, nothing). `key` is the job's bucket.
+
+    The job's `wait_seconds` pass before it starts: its token comes then. One transaction, committed synchronously;
+    locks the job, then its bucket, and reads the clock under both locks, unless `now` is given. In two round trips:
+    whoever else wants this bucket waits for them.
+    """
+    job_id, dispatch_no = delivery
+    asked: dict[str, Any] = {"id": job_id, "dispatch_no": dispatch_no}
+    with connection.pipeline(), connection.transaction():
+        job, seen = _lock_and_look(connection, asked, key)
+        if job is None or job["state"] != "queued" or job["dispatch_no"] != dispatch_no:
+            return "not_queued", {}
+        if job["is_overdue"]:
+            return "deadline", {}
+        moment = now or seen.now
+        verdict = _judge(seen, job["weight"], moment)
+        asked |= {"now": moment, "wait": verdict.wait_seconds, "tokens": verdict.tokens}
+        if not verdict.is_admitted:
+            connection.execute(sql.load("return_limited_job"), asked)
+            return "limited", {}
+        asked |= {"worker_id": worker_id, "worker": worker}
+        cursor = connection.cursor(row_factory=dict_row)
+        cursor.execute(sql.load("claim_limited_job"), asked)
+    taken = cursor.fetchone()
+    assert taken is not None, "the row is locked and was judged under the lock"
+    return None, {**taken, "wait_seconds": verdict.wait_seconds}
+
+
+def _lock_and_look(
+    connection: Connection, asked: dict[str, Any], key: Key
+) -> tuple[dict[str, Any] | None, BucketSeen]:
+    """The job and its bucket, both locked. Each statement sees what was committed while the one before waited."""
+    named = {"limiter": key[0], "partition": key[1]}
+    cursor = connection.cursor(row_factory=dict_row)
+    job = cursor.execute(sql.load("lock_job_to_claim"), asked)
+    while True:
+        bucket_row = connection.execute(sql.load("lock_bucket"), named)
+        looked = limit_queries.ask_bucket(connection, key)
+        if bucket_row.fetchone() is not None:
+            return job.fetchone(), limit_queries.read_bucket(looked)
+        connection.execute(sql.load("make_bucket"), named)
+
+
+def _judge(seen: BucketSeen, weight: int, moment: datetime) -> Admission:
+    if seen.shape is None:
+        return Admission((bucket.BucketBlock(bucket.UNKNOWN),))
+    return bucket.admit(seen.shape, seen.standing, weight, moment)

@@ -1,0 +1,180 @@
+"""Reports with each heartbeat what a worker reserved and how fast it runs, and learns which jobs shall stop."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ... import endings
+from ...core import sql
+from ...core.db import Connection
+from ...lifeline.disown import disown
+from ...workers import transitions as workers
+from ..dispatch.dispatch import read_clock
+
+# Why a job that runs here shall stop.
+CANCELED = "canceled"
+LOST = "its job was rescued while this worker was silent"
+
+# The run time that a prefetch is computed from is the median of so many jobs.
+_SAMPLE = 50
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is: `done` of `total`, and a note."""
+
+    id: int
+    dispatch_no: int
+    done: int | None
+    total: int | None
+    note: str | None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The delivery it speaks of."""
+        return self.id, self.dispatch_no
+
+
+class Heartbeat:
+    """Shared by the main thread, which claims, and the recorder, which sends heartbeats; safe in both."""
+
+    def __init__(self, worker_id: int, heartbeat_seconds: float) -> None:
+        self.worker_id = worker_id
+        self._heartbeat_seconds = heartbeat_seconds
+        self._lock = threading.Lock()
+        self._heartbeat_no = 0
+        self._due_at = time.monotonic() + heartbeat_seconds
+        # Whether its claim is committed, by delivery.
+        self._reserved: dict[tuple[int, int], bool] = {}
+        self._runs: deque[float] = deque(maxlen=_SAMPLE)
+        self._told_run_seconds: float | None = None
+        self._counts: Counter[str] = Counter()
+        self._wanted: dict[tuple[int, int], str] = {}
+        self._disowned: set[tuple[int, int]] = set()
+
+    def reserve(self, job_id: int, dispatch_no: int) -> None:
+        """Count a delivery as reserved, from before its claim until its outcome is written."""
+        with self._lock:
+            self._reserved[job_id, dispatch_no] = False
+
+    def own(self, job_id: int, dispatch_no: int) -> None:
+        """Its claim is committed: from now on each heartbeat asks whether its job is still this worker's."""
+        with self._lock:
+            self._reserved[job_id, dispatch_no] = True
+
+    def release(self, job_id: int, dispatch_no: int) -> None:
+        """It is written, or was not claimed."""
+        with self._lock:
+            self._reserved.pop((job_id, dispatch_no), None)
+            self._wanted.pop((job_id, dispatch_no), None)
+
+    def count(self, word: str) -> None:
+        """Count something for the next heartbeat, such as a delivery that was not claimed, by reason."""
+        with self._lock:
+            self._counts[word] += 1
+
+    def note_run(self, seconds: float) -> None:
+        """Note how long a job ran; when that changed much since the last heartbeat, the next one comes at once."""
+        with self._lock:
+            self._runs.append(max(seconds, 0.0005))
+            median = statistics.median(self._runs)
+            told = self._told_run_seconds
+            if len(self._runs) in (5, _SAMPLE) and (told is None or not 0.5 < median / told < 2):
+                self._be_due_now()
+
+    def stop_wanted(self, job_id: int, dispatch_no: int) -> str | None:
+        """Why this job shall stop while it runs, `CANCELED` or `LOST`; None when it shall not."""
+        with self._lock:
+            return self._wanted.get((job_id, dispatch_no))
+
+    def beat_now(self) -> None:
+        """Make the next heartbeat due now."""
+        with self._lock:
+            self._be_due_now()
+
+    def due_in(self) -> float:
+        """Seconds until the next heartbeat; below 0 while one that is due has not been written."""
+        with self._lock:
+            return self._due_at - time.monotonic()
+
+    def beat_if_due(self, connection: Connection, wake: Callable[[], None]) -> None:
+        """Write a heartbeat when it is due; `wake` the main thread when a job that it runs shall stop. Commits.
+
+        A heartbeat that cannot be written stays due.
+        """
+        if self.due_in() > 0:
+            return
+        with self._lock:
+            was_due_at, self._due_at = self._due_at, time.monotonic() + self._heartbeat_seconds
+        try:
+            self._write_heartbeat(connection, wake)
+        except BaseException:
+            with self._lock:
+                self._due_at = was_due_at
+            raise
+
+    def _write_heartbeat(self, connection: Connection, wake: Callable[[], None]) -> None:
+        now = read_clock(connection)
+        with self._lock:
+            self._heartbeat_no += 1
+            reserved = [f"{job_id}-{number}" for job_id, number in self._reserved]
+            running = [delivery for delivery, is_claimed in self._reserved.items() if is_claimed]
+            run_seconds = statistics.median(self._runs) if self._runs else None
+            self._told_run_seconds = run_seconds
+            counts = dict(self._counts)
+        wanted = workers.record_heartbeat(
+            connection,
+            self.worker_id,
+            self._heartbeat_no,
+            reserved,
+            run_seconds,
+            _rss_kb(),
+            counts,
+            now,
+        )
+        lost = workers.find_lost(connection, self.worker_id, running)
+        self._disowned = disown(connection, self.worker_id, reserved, self._disowned, now)
+        why = dict.fromkeys(wanted, CANCELED) | dict.fromkeys(lost, LOST)
+        with self._lock:
+            self._wanted = {key: why[key] for key in why if key in self._reserved}
+            has_news = bool(self._wanted)
+        if has_news:
+            wake()
+
+    def _be_due_now(self) -> None:
+        self._due_at = min(self._due_at, time.monotonic())
+
+    def stop(self, connection: Connection) -> None:
+        """Say that the worker has stopped; what it still has reserved is rescued. Commits."""
+        now = read_clock(connection)
+        endings.rescue(connection, [self.worker_id], now, "its worker stopped")
+        workers.stop(connection, self.worker_id, now)
+
+
+def write_progress(connection: Connection, progress: Iterable[Progress]) -> None:
+    """Write how far jobs are. Commits."""
+    rows = list(progress)
+    connection.execute(
+        sql.load("write_progress"),
+        {
+            "ids": [row.id for row in rows],
+            "dispatch_nos": [row.dispatch_no for row in rows],
+            "done": [row.done for row in rows],
+            "total": [row.total for row in rows],
+            "notes": [row.note for row in rows],
+        },
+    )
+
+
+def _rss_kb() -> int | None:
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+    except OSError:
+        return None

@@ -1,0 +1,95 @@
+"""Performs each job in the worker's own process and main thread."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from ...jobs.perform import retry
+from ...jobs.perform.claimed import Claimed
+from ...jobs.perform.current import Stopped
+from ...jobs.perform.log_tail import Ring
+from ...jobs.perform.outcomes import Outcome
+from ...jobs.perform.perform import Report, perform
+from .confirm import Confirm
+from .heartbeat import CANCELED, LOST
+from .runtime import WorkerRuntime
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from ...jobs.record.task import Task
+
+
+class InProcessPerformer:
+    """Calls the function in this process. To stop it, a signal raises `Stopped` in the function."""
+
+    def __init__(self, app: Flask, runtime: WorkerRuntime, tasks: Mapping[str, Task]) -> None:
+        self._app = app
+        self._runtime = runtime
+        self._tasks = tasks
+        size = runtime.host.settings.log_tail_bytes
+        self._ring = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
+        self._claimed: Claimed | None = None
+        self._stopped_why: str | None = None
+        signal.signal(signal.SIGUSR1, self._on_signal)
+        runtime.also_wake = self._wake_main
+
+    def perform(self, claimed: Claimed, tick: Callable[[], None]) -> Outcome:
+        """Call the function here; how it ended. `tick` is not called: nobody is free to do so."""
+        if self._ring is not None:
+            self._ring.clear()
+        report = Report(self._ring, partial(self._runtime.tell_progress, claimed))
+        runtime = self._runtime
+        confirm = Confirm(runtime.host, claimed, runtime.id, runtime.name)
+        self._stopped_why = None
+        self._claimed = claimed
+        try:
+            with self._app.app_context():
+                outcome = perform(self._tasks, claimed, report, confirm)
+        except Stopped:
+            outcome = Outcome(
+                kind="canceled", reason="stopped while it ran", error="stopped while it ran"
+            )
+        finally:
+            self._claimed = None
+        if outcome.kind == "canceled" and self._stopped_why is not None:
+            # Not the job's end: nobody canceled it. Its process was told to go, or has lost the job.
+            outcome = self._of_stop(claimed, self._stopped_why)
+        log_tail = (self._ring.read() or None) if self._ring is not None else None
+        return replace(outcome, log_tail=log_tail, progress=report.newest)
+
+    def backoff_seconds(self, claimed: Claimed) -> float:
+        """In how many seconds a job that could not be started is due again."""
+        return retry.backoff_seconds(self._tasks.get(claimed.task), claimed.attempt)
+
+    def stop_now(self, why: str) -> None:
+        """Raise in the function at work, if there is one. Called in the main thread, by a signal handler."""
+        if self._claimed is not None:
+            self._stopped_why = why
+            raise Stopped(why)
+
+    def _of_stop(self, claimed: Claimed, why: str) -> Outcome:
+        if why == LOST:
+            return Outcome(kind="lost", error=f"its function was broken off: {LOST}")
+        delay = self.backoff_seconds(claimed)
+        return Outcome(kind="died", error=f"its process was {why}", cause=why, delay_seconds=delay)
+
+    def _wake_main(self) -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        claimed = self._claimed
+        if claimed is None:
+            return
+        why = self._runtime.heartbeat.stop_wanted(claimed.id, claimed.dispatch_no)
+        if why == CANCELED:
+            raise Stopped("canceled while it ran")
+        if why is not None:
+            self._stopped_why = why
+            raise Stopped(why)

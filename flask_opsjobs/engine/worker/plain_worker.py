@@ -1,0 +1,142 @@
+"""Performs managed jobs on a plain `rq worker`: its work horse claims, performs and records for itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import psycopg
+from rq import get_current_job
+
+from ... import endings
+from ...core.db import Connection, is_away
+from ...endings import Ending
+from ...host import Host
+from ...jobs.perform.claimed import Claimed
+from ...jobs.perform.log_tail import Ring
+from ...jobs.perform.perform import Report, perform
+from ...workers import transitions as workers
+from ..dispatch.dispatch import read_clock
+from ..redis.delivery import parse
+from .claim import NotClaimed, claim
+from .confirm import Confirm
+from .heartbeat import Progress, write_progress
+from .outage import Backoff, Outage
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+_log = logging.getLogger("flask_opsjobs.worker")
+_THREAD = "work horse"
+T = TypeVar("T")
+
+
+def perform_delivery() -> None:
+    """What RQ calls in a worker that is not ours. Finds the app as `flask` does, by `FLASK_APP`.
+
+    Costs a connection per job. A killed work horse is found by RQ, and by us when its worker's key expires.
+    """
+    rq_job = get_current_job()
+    delivery = parse(rq_job.id) if rq_job is not None else None
+    if delivery is None:
+        raise RuntimeError(
+            "perform_delivery is called by RQ, for a job with an id of flask_opsjobs"
+        )
+    app = _find_app()
+    with app.app_context():
+        _perform(app.extensions["opsjobs"], delivery, os.environ.get("RQ_WORKER_ID", "plain"))
+
+
+def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
+    def take(connection: Connection, is_retry: bool) -> tuple[int, Claimed | NotClaimed]:
+        worker_id = workers.find_or_register_plain(
+            connection,
+            name=name,
+            host=socket.gethostname(),
+            pid=os.getppid(),
+            now=read_clock(connection),
+        )
+        return worker_id, claim(connection, delivery, worker_id, name, is_retry=is_retry)
+
+    def record(connection: Connection, _is_retry: bool) -> None:
+        endings.record(connection, [ending], read_clock(connection))
+
+    postgres = _Postgres(host)
+    try:
+        worker_id, claimed = postgres.ask(take)
+        if not isinstance(claimed, Claimed):
+            _log.info("the delivery %s was not claimed: %s", delivery, claimed.reason)
+            return
+        time.sleep(claimed.wait_seconds)
+        ring = Ring(memoryview(bytearray(host.settings.log_tail_bytes + Ring.HEAD_BYTES)))
+        report = Report(ring, partial(postgres.tell_progress, claimed))
+        outcome = perform(host.tasks, claimed, report, Confirm(host, claimed, worker_id, name))
+        ending = Ending(claimed.id, claimed.dispatch_no, worker_id, name, outcome)
+        postgres.ask(record)
+    finally:
+        host.spare.close()
+
+
+class _Postgres:
+    """Postgres as this process asks it: on one connection, which is made anew after it broke."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._outage = Outage(_log, "the delivery is kept")
+
+    def ask(self, act: Callable[[Connection, bool], T]) -> T:
+        """What `act(connection, is_retry)` returns. While Postgres is away it is tried again.
+
+        RQ's time limit for the job bounds that.
+        """
+        backoff, is_retry = Backoff(), False
+        while True:
+            try:
+                with self._connection() as connection:
+                    return act(connection, is_retry)
+            except psycopg.Error as error:
+                if not is_away(error):
+                    raise
+            is_retry = True
+            time.sleep(backoff.next_seconds())
+
+    def tell_progress(
+        self, claimed: Claimed, done: int | None, total: int | None, note: str | None
+    ) -> None:
+        """Write how far the job is. While Postgres is away the job goes on: its end brings the newest progress."""
+        row = Progress(claimed.id, claimed.dispatch_no, done, total, note)
+        try:
+            with self._connection() as connection:
+                write_progress(connection, [row])
+        except psycopg.Error as error:
+            if not is_away(error):
+                raise
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        asked_at = time.monotonic()
+        try:
+            with self._host.spare.one() as connection:
+                yield connection
+        except psycopg.Error as error:
+            if is_away(error):
+                self._outage.begin(_THREAD, error, asked_at)
+            raise
+        self._outage.end(_THREAD)
+
+
+def _find_app() -> Flask:
+    from flask import current_app, has_app_context
+
+    if has_app_context():
+        # Flask-RQ's worker has pushed one.
+        return current_app._get_current_object()  # type: ignore[attr-defined,no-any-return]
+    from flask.cli import ScriptInfo
+
+    return ScriptInfo(os.environ.get("FLASK_APP")).load_app()

@@ -1,0 +1,269 @@
+"""Writes outcomes in flushes, refills the prefetch and sends heartbeats, in a thread of a worker's parent."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from redis import RedisError
+
+from ... import endings
+from ...core.db import Connection, connect_apart, is_away
+from ...endings import Ended, Ending
+from ...host import Host
+from ...jobs.perform.outcomes import Outcome
+from ..dispatch.dispatch import read_clock
+from ..dispatch.refill import Refill
+from .child import fork_lock
+from .heartbeat import Heartbeat, Progress, write_progress
+from .outage import Backoff, Outage
+
+_log = logging.getLogger("flask_opsjobs.worker")
+
+# A first outcome is written at once; the next ones gather for this long: 0.73 ms alone, 0.03 ms in fifties.
+_LINGER_SECONDS = 0.02
+# A worker takes another job only while what it has to write is younger and less than this. A job whose outcome is not
+# written is performed once more by somebody else, and each such run counts as an attempt.
+_OLDEST_UNWRITTEN_SECONDS = 5.0
+_MOST_UNWRITTEN = 100
+_THREAD = "recorder"
+
+
+@dataclass(frozen=True)
+class _Submitted:
+    """An outcome that is to be written, and since when on the monotonic clock."""
+
+    ending: Ending
+    at: float
+
+
+class Recorder(threading.Thread):
+    """Owns the connection that finishes. The main thread submits and never waits, but for `drain`."""
+
+    def __init__(
+        self, host: Host, heartbeat: Heartbeat, outage: Outage, wake: Callable[[], None]
+    ) -> None:
+        super().__init__(name="opsjobs-recorder", daemon=True)
+        self._host = host
+        self._heartbeat = heartbeat
+        self._outage = outage
+        self._backoff = Backoff()
+        self._last_failure: type[Exception] | None = None
+        self._wake = wake
+        self._connection: Connection | None = None
+        self._changed = threading.Condition()
+        self._pending: deque[_Submitted] = deque()
+        self._progress: dict[tuple[int, int], Progress] = {}
+        self._is_idle = True
+        self._is_stopping = False
+        self._has_asked = False
+        self._refiller = Refill(host, self._say_not_refilled)
+
+    def submit(self, ending: Ending) -> None:
+        """Take an outcome to write. Until it is written the delivery counts as reserved."""
+        with self._changed:
+            self._pending.append(_Submitted(ending, time.monotonic()))
+            self._progress.pop((ending.id, ending.dispatch_no), None)
+            self._changed.notify_all()
+
+    def tell(self, progress: Progress) -> None:
+        """Take how far a job is; only the newest is written, with the next flush."""
+        with self._changed:
+            self._progress[progress.key] = progress
+            self._changed.notify_all()
+
+    def beat_now(self) -> None:
+        """Send a heartbeat at once."""
+        with self._changed:
+            self._heartbeat.beat_now()
+            self._changed.notify_all()
+
+    def keeps_up(self, timeout: float) -> bool:
+        """Whether the worker may take another job; waits at most `timeout` seconds until it may.
+
+        It may not while an outcome or a heartbeat has waited for too long, or too many outcomes wait.
+        """
+        with self._changed:
+            return self._changed.wait_for(self._is_keeping_up, timeout)
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until everything submitted is written; False when it took longer than `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._pending and self._is_idle, timeout)
+
+    def stop(self, timeout: float) -> bool:
+        """Write what is left, end the thread, and say that the worker has stopped; False when it took too long."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+        self.join(timeout)
+        return not self.is_alive()
+
+    def run(self) -> None:
+        """Flush and send heartbeats until stopped; nothing that Postgres or Redis do ends the thread."""
+        flushed_at = 0.0
+        while True:
+            self._wait_for_work(flushed_at)
+            asked_at = time.monotonic()
+            had_work = False
+            try:
+                had_work = self._flush()
+                self._heartbeat.beat_if_due(self._connected(), self._wake)
+            except LookupError as error:
+                self._ask_to_stop(error)
+                self._pause()
+            except Exception as error:
+                self._lose_connection(error, asked_at)
+                self._pause()
+            else:
+                self._recover()
+            if had_work:
+                flushed_at = time.monotonic()
+            if self._is_done():
+                break
+        self._leave()
+
+    def _is_keeping_up(self) -> bool:
+        oldest = self._pending[0].at if self._pending else time.monotonic()
+        unwritten = max(time.monotonic() - oldest, -self._heartbeat.due_in())
+        return len(self._pending) < _MOST_UNWRITTEN and unwritten <= _OLDEST_UNWRITTEN_SECONDS
+
+    def _wait_for_work(self, flushed_at: float) -> None:
+        with self._changed:
+            self._is_idle = True
+            self._changed.notify_all()
+            self._changed.wait_for(
+                lambda: (
+                    self._pending
+                    or self._progress
+                    or self._is_stopping
+                    or self._heartbeat.due_in() <= 0
+                ),
+                max(0.0, self._heartbeat.due_in()),
+            )
+            linger = flushed_at + _LINGER_SECONDS - time.monotonic()
+            if linger > 0 and not self._is_stopping:
+                self._changed.wait_for(lambda: self._is_stopping, linger)
+            self._is_idle = False
+
+    def _flush(self) -> bool:
+        with self._changed:
+            batch = [submitted.ending for submitted in self._pending]
+            has_progress = bool(self._progress)
+        if not batch and not has_progress:
+            return False
+        connection = self._connected()
+        now = read_clock(connection)
+        self._write_progress(connection)
+        ended = self._write(connection, batch, now) if batch else []
+        with self._changed:
+            for ending in batch:
+                self._pending.popleft()
+                self._heartbeat.release(ending.id, ending.dispatch_no)
+        self._refiller.refill(connection, ended, now)
+        return True
+
+    def _write_progress(self, connection: Connection) -> None:
+        with self._changed:
+            progress, self._progress = self._progress, {}
+        if progress:
+            write_progress(connection, progress.values())
+
+    def _write(self, connection: Connection, batch: list[Ending], now: datetime) -> list[Ended]:
+        try:
+            return endings.record(connection, batch, now)
+        except psycopg.Error as error:
+            if _passes(error):
+                raise
+            # One of them cannot be written. Alone, the others can.
+            return [
+                ended for ending in batch for ended in self._write_alone(connection, ending, now)
+            ]
+
+    def _write_alone(self, connection: Connection, ending: Ending, now: datetime) -> list[Ended]:
+        try:
+            return endings.record(connection, [ending], now)
+        except psycopg.Error as error:
+            if _passes(error):
+                raise
+            self._say(
+                logging.ERROR,
+                "the outcome of job %d cannot be written: %s",
+                ending.id,
+                type(error).__name__,
+            )
+            why = (
+                f"its outcome ({ending.outcome.kind}) could not be written: {type(error).__name__}"
+            )
+            lost = Outcome(kind="raised", error=why, reason=why, ended_by="unrecordable")
+            plain = Ending(ending.id, ending.dispatch_no, ending.worker_id, ending.worker, lost)
+            return endings.record(connection, [plain], now)
+
+    def _say_not_refilled(self, queue: str, error: RedisError) -> None:
+        self._say(
+            logging.WARNING, "the prefetch of %s was not refilled: %s", queue, type(error).__name__
+        )
+
+    def _connected(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            # Under the lock: the resolver and the driver take locks that must not be held at a fork.
+            with fork_lock:
+                self._connection = connect_apart(self._host.engine)
+        return self._connection
+
+    def _lose_connection(self, error: Exception, asked_at: float) -> None:
+        """Forget the connection and say why, once. What is to be written stays."""
+        if is_away(error):
+            self._outage.begin(_THREAD, error, asked_at)
+        elif type(error) is not self._last_failure:
+            self._say(logging.ERROR, "the recorder failed and tries again", exc_info=True)
+        self._last_failure = type(error)
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _pause(self) -> None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._is_stopping and not self._pending, self._backoff.next_seconds()
+            )
+
+    def _recover(self) -> None:
+        self._outage.end(_THREAD)
+        self._backoff.reset()
+        self._last_failure = None
+
+    def _ask_to_stop(self, error: LookupError) -> None:
+        # Once: the worker takes a second signal for haste.
+        if not self._has_asked:
+            self._has_asked = True
+            self._say(logging.ERROR, "%s", error)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _is_done(self) -> bool:
+        with self._changed:
+            return self._is_stopping and not self._pending
+
+    def _leave(self) -> None:
+        try:
+            self._heartbeat.stop(self._connected())
+            self._connected().close()
+        except psycopg.Error as error:
+            self._say(logging.WARNING, "left without saying so: %s", type(error).__name__)
+
+    def _say(self, level: int, message: str, *values: object, exc_info: bool = False) -> None:
+        with fork_lock:
+            _log.log(level, message, *values, exc_info=exc_info)
+
+
+def _passes(error: psycopg.Error) -> bool:
+    """Whether the same outcomes can be written later: Postgres is away, or it was a deadlock or a time-out."""
+    return is_away(error) or isinstance(error, psycopg.OperationalError)

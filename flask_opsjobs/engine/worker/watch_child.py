@@ -1,0 +1,126 @@
+"""Watches a child from its parent: reads its frames, keeps its time limit, stops it, and explains its death."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ...jobs.perform.claimed import Claimed
+from ...jobs.perform.outcomes import Outcome
+from .cgroup import OutOfMemory
+from .channel import Receiver
+from .child import describe_death, kill_group
+from .heartbeat import CANCELED, LOST
+
+# The child ends an overdue function itself; when it cannot (a C loop), the parent does after so many seconds more.
+_GRACE_SECONDS = 5.0
+
+
+@dataclass
+class ChildWatch:
+    """One child at work, as its parent sees it."""
+
+    pid: int
+    sock: socket.socket
+    claimed: Claimed
+    tick: Callable[[], None]
+    stop_wanted: Callable[[], str | None]
+    on_progress: Callable[[int | None, int | None, str | None], None]
+    backoff_seconds: Callable[[], float]
+    why_killed: str | None = None
+
+    def watch(self, wake_fd: int, tick_seconds: float) -> Outcome:
+        """Block until the child is gone; return how its attempt ended. `tick` is called every `tick_seconds`.
+
+        A whole outcome counts more than the exit status: the function returned, although the child died after it.
+        """
+        memory = OutOfMemory()
+        channel = Receiver(self.sock)
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            self._follow(channel, pidfd, wake_fd, tick_seconds)
+        finally:
+            os.close(pidfd)
+        _, status, usage = os.wait4(self.pid, 0)
+        channel.read()
+        self.sock.close()
+        outcome = channel.outcome if channel.outcome is not None else self._of_death(status, memory)
+        return replace(outcome, max_rss_kb=usage.ru_maxrss, progress=channel.progress)
+
+    def kill(self, why: str) -> None:
+        """Kill the child and all that it started; `why` becomes its cause of death."""
+        self.why_killed = self.why_killed or why
+        kill_group(self.pid)
+
+    def _follow(self, channel: Receiver, pidfd: int, wake_fd: int, tick_seconds: float) -> None:
+        poll = select.poll()
+        for fd in (channel.fileno(), pidfd, wake_fd):
+            poll.register(fd, select.POLLIN)
+        limit = self.claimed.timeout_seconds
+        overdue_at = None if limit is None else time.monotonic() + limit + _GRACE_SECONDS
+        tick_at = time.monotonic() + tick_seconds
+        seen = None
+        while True:
+            until = tick_at if overdue_at is None else min(tick_at, overdue_at)
+            ready = {fd for fd, _ in poll.poll(max(0.0, until - time.monotonic()) * 1000)}
+            if channel.fileno() in ready:
+                channel.read()
+                if not channel.is_open:
+                    poll.unregister(channel.fileno())
+                if channel.progress is not None and channel.progress != seen:
+                    seen = channel.progress
+                    self.on_progress(*seen)
+            if wake_fd in ready:
+                _drain(wake_fd)
+            if pidfd in ready:
+                return
+            self._judge(overdue_at)
+            if time.monotonic() >= tick_at:
+                tick_at = time.monotonic() + tick_seconds
+                self.tick()
+
+    def _judge(self, overdue_at: float | None) -> None:
+        if self.why_killed is not None:
+            return
+        if overdue_at is not None and time.monotonic() >= overdue_at:
+            self.kill("timed_out")
+        elif (why := self.stop_wanted()) is not None:
+            self.kill(why)
+
+    def _of_death(self, status: int, memory: OutOfMemory) -> Outcome:
+        words, number = describe_death(status)
+        if self.why_killed == LOST:
+            return Outcome(kind="lost", error=f"its process was killed: {LOST}")
+        if self.why_killed == CANCELED:
+            return Outcome(
+                kind="canceled",
+                reason="stopped while it ran",
+                error="stopped while it ran",
+                cause=words,
+            )
+        delay = self.backoff_seconds()
+        if self.why_killed == "timed_out":
+            limit = self.claimed.timeout_seconds
+            error = f"ran longer than {limit} s and did not heed its time limit"
+            return Outcome(
+                kind="timed_out", error=error, cause=f"time-out, {words}", delay_seconds=delay
+            )
+        cause = f"{self.why_killed or 'unknown'}, {words}"
+        if number == signal.SIGKILL and self.why_killed is None and memory.has_killed():
+            cause = f"out of memory, {words}"
+        return Outcome(
+            kind="died", error=f"its process died: {words}", cause=cause, delay_seconds=delay
+        )
+
+
+def _drain(fd: int) -> None:
+    try:
+        while os.read(fd, 4096):
+            pass
+    except BlockingIOError:
+        pass

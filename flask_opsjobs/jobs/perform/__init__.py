@@ -1,0 +1,1 @@
+"""Calls the function of a job, and turns however that ends into an outcome."""

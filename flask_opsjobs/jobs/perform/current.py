@@ -1,0 +1,128 @@
+"""Tells a running function about its own job, and takes the function's progress."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from ...errors import OpsJobsError
+from ..record.json_storage import clean_text
+from .claimed import Claimed
+
+_log = logging.getLogger("flask_opsjobs.jobs")
+
+Progress = tuple[int, int | None, str | None]
+Tell = Callable[[int | None, int | None, str | None], None]
+
+# A loop may report progress a million times; more than this nobody reads.
+_EVERY_SECONDS = 0.1
+_LONGEST_NOTE = 500
+
+
+class Stopped(BaseException):
+    """Raised in a running function when its job shall stop. Not an `Exception`, so that a function lets it pass."""
+
+
+@dataclass(frozen=True)
+class CurrentJob:
+    """The running job, as it was claimed. `attempt` counts from 1."""
+
+    id: int
+    attempt: int
+    max_attempts: int
+    task: str
+    queue: str
+    meta: Mapping[str, Any]
+    tags: tuple[str, ...]
+    created_at: datetime
+    deadline_at: datetime | None
+    _teller: Teller = field(repr=False, compare=False)
+
+    def progress(self, done: int, total: int | None = None, note: str | None = None) -> None:
+        """Report progress: `done` of `total`, and a note of at most 500 characters.
+
+        Cheap: at most ten a second are passed on, and always the last. Raises `ValueError` for what is no whole number
+        from 0 on; when it cannot be passed on, that is logged and changes nothing.
+        """
+        self._teller.tell((_count("done", done), _count("total", total), _short(note)))
+
+
+class Teller:
+    """Passes the newest progress on, now and then."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._held: Progress | None = None
+        self._next_at = 0.0
+
+    def tell(self, progress: Progress) -> None:
+        """Pass it on, or hold it until the next one or the end."""
+        self._held = progress
+        if time.monotonic() >= self._next_at:
+            self.tell_held()
+
+    def tell_held(self) -> None:
+        """Pass on what is held."""
+        held, self._held = self._held, None
+        if held is None:
+            return
+        self._next_at = time.monotonic() + _EVERY_SECONDS
+        try:
+            self._tell(*held)
+        except Exception:
+            _log.exception("the progress of the job could not be told")
+
+
+_running: ContextVar[CurrentJob] = ContextVar("opsjobs_current_job")
+
+
+def current_job() -> CurrentJob:
+    """The job whose function is running here. Raises `OpsJobsError` elsewhere, also in a thread that a job started."""
+    try:
+        return _running.get()
+    except LookupError:
+        raise OpsJobsError(
+            "no job is running here: current_job() is for code that a job's function calls, in its own thread"
+        ) from None
+
+
+@contextmanager
+def running(claimed: Claimed, tell: Tell) -> Iterator[CurrentJob]:
+    """In this block `current_job()` answers with the claimed job. What is held of its progress is told at the end."""
+    teller = Teller(tell)
+    job = CurrentJob(
+        id=claimed.id,
+        attempt=claimed.attempt,
+        max_attempts=claimed.max_attempts,
+        task=claimed.task,
+        queue=claimed.queue,
+        meta=claimed.meta,
+        tags=tuple(claimed.tags),
+        created_at=claimed.created_at,
+        deadline_at=claimed.deadline_at,
+        _teller=teller,
+    )
+    token = _running.set(job)
+    try:
+        yield job
+    finally:
+        _running.reset(token)
+        teller.tell_held()
+
+
+def _count(name: str, value: int | None) -> Any:
+    if value is None and name == "total":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"progress: {name} must be a whole number from 0 on")
+    return value
+
+
+def _short(note: str | None) -> str | None:
+    return None if note is None else clean_text(str(note))[:_LONGEST_NOTE]

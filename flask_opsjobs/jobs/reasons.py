@@ -1,0 +1,161 @@
+"""Finds the reasons that lie in the job itself: its time, its deadline, a request to cancel it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..explain.evidence import Evidence
+from ..explain.make_reason import make_reason
+from ..explain.shapes import Reason
+from .perform.retry import REFUSED_FOR
+
+
+def deadline_passed(evidence: Evidence) -> Iterator[Reason]:
+    """It waits past its deadline."""
+    if evidence.is_overdue:
+        yield make_reason(
+            evidence,
+            "deadline_passed",
+            "Its deadline passed before it started.",
+            "It ends as failed with the next pass of the expire loop; after that it can be run again.",
+            source="inferred",
+            read={"deadline_at": evidence.job.deadline_at, "state": evidence.job.state},
+            since=evidence.job.deadline_at,
+        )
+
+
+def cancel_requested(evidence: Evidence) -> Iterator[Reason]:
+    """It is started, and somebody asked to stop it."""
+    job = evidence.job
+    if job.state != "started" or job.cancel_requested_at is None:
+        return
+    yield make_reason(
+        evidence,
+        "cancel_requested",
+        "Somebody asked to cancel it while it runs.",
+        _when_it_stops(evidence),
+        source="operator",
+        read={
+            "cancel_requested_at": job.cancel_requested_at,
+            "worker": evidence.worker and evidence.worker.name,
+            "heartbeat_at": evidence.worker and evidence.worker.heartbeat_at,
+        },
+        by=job.cancel_requested_by,
+        quote=job.cancel_reason,
+        since=job.cancel_requested_at,
+    )
+
+
+def worker_silent(evidence: Evidence) -> Iterator[Reason]:
+    """It is started by a worker that is gone, or seems to be."""
+    if not evidence.is_orphaned:
+        return
+    who, job = evidence.worker, evidence.job
+    yield make_reason(
+        evidence,
+        "worker_silent",
+        f"Its worker {who.name} sends no heartbeat." if who else "Its worker is not known any more.",
+        "The watch loop gives that worker up, and rescues the job.",
+        source="inferred",
+        read={"worker": who and who.name, "heartbeat_at": who and who.heartbeat_at, "started_at": job.started_at},
+        since=who.heartbeat_at if who else job.started_at,
+    )  # fmt: skip
+
+
+def _when_it_stops(evidence: Evidence) -> str:
+    who = evidence.worker
+    if who is not None and not who.is_alive:
+        return (
+            "Its worker is silent: the watch loop ends it as canceled once it gives that worker up."
+        )
+    if who is not None and who.kind == "plain":
+        return "A plain RQ worker does not heed that: it ends as canceled if this attempt fails."
+    seconds = evidence.settings.heartbeat_seconds
+    return f"Its worker reads that with its next heartbeat, within {seconds:g} s, and stops it."
+
+
+def deferred(evidence: Evidence) -> Iterator[Reason]:
+    """It waits for something that is no time."""
+    if evidence.job.state == "deferred" and not evidence.is_overdue:
+        entry, first = evidence.job.cron_entry, [f"job {id}" for id in evidence.waits_for]
+        have = "have" if len(first) > 1 else "has"
+        behind = f"It waits until {' and '.join(first)} of cron entry {entry} {have} ended."
+        todo = "It becomes available when that has happened."
+        if entry is not None and not first:
+            behind = f"What was before it of cron entry {entry} has ended, and did not release it."
+            todo = "The cron loop releases it with its next pass."
+        yield make_reason(
+            evidence,
+            "deferred",
+            "It waits for another job or a signal." if entry is None else behind,
+            todo,
+            source="host" if entry is None else "dispatcher",
+            read={
+                "state": evidence.job.state,
+                "created_at": evidence.job.created_at,
+                "cron_entry": entry,
+                "waits_for": ", ".join(f"job/{id}" for id in evidence.waits_for) or None,
+            },
+            since=evidence.job.created_at,
+        )
+
+
+def handed_back(evidence: Evidence) -> Iterator[Reason]:
+    """The worker that took it last does not have its task, or does not accept its arguments."""
+    job, attempt = evidence.job, evidence.last_attempt
+    if job.state == "started" or job.first_refused_at is None or evidence.is_overdue:
+        return
+    until = job.first_refused_at + REFUSED_FOR
+    by = f"Worker {attempt.worker}" if attempt else "A worker that is not known any more"
+    yield make_reason(
+        evidence,
+        "handed_back",
+        f"{by} refused it and handed it back; it is tried again.",
+        "Any worker of its queue may take it until that time; then it ends as failed. Start a worker whose code "
+        "has its task and accepts its arguments, and stop those that run another version.",
+        source="worker",
+        read={
+            "worker": attempt and attempt.worker,
+            "refused_at": attempt and attempt.ended_at,
+            "first_refused_at": job.first_refused_at,
+            "due_at": job.due_at,
+        },
+        quote=attempt and attempt.error,
+        since=job.first_refused_at,
+        until=until,
+    )
+
+
+def scheduled(evidence: Evidence) -> Iterator[Reason]:
+    """It is due later, by the host's wish or because the function asked for it."""
+    job = evidence.job
+    if job.state != "scheduled" or not evidence.is_early or evidence.is_overdue:
+        return
+    if job.first_refused_at is not None:
+        return  # said already, by `handed_back`
+    asked = evidence.last_outcome == "snoozed"
+    yield make_reason(
+        evidence,
+        "scheduled",
+        "The function asked to be called later." if asked else "It is due later.",
+        "It becomes available by itself.",
+        source="worker" if asked else "host",
+        read={"due_at": job.due_at, "last_attempt": evidence.last_outcome},
+        until=job.due_at,
+    )
+
+
+def backing_off(evidence: Evidence) -> Iterator[Reason]:
+    """An attempt failed and the next one is due later."""
+    job = evidence.job
+    if job.state != "retryable" or not evidence.is_early or evidence.is_overdue:
+        return
+    yield make_reason(
+        evidence,
+        "backing_off",
+        f"Attempt {job.attempt} of {job.max_attempts} failed, and the next one waits.",
+        "It is tried again by itself; a retry does not wait.",
+        source="worker",
+        read={"due_at": job.due_at, "last_attempt": evidence.last_outcome, "attempt": job.attempt},
+        until=job.due_at,
+    )

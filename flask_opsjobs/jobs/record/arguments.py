@@ -1,0 +1,161 @@
+"""Validates a task's arguments by its signature, stores them as JSON, and validates them again at the start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from ...errors import InvalidArgs
+from . import argument_errors, json_storage
+from .argument_errors import ArgumentError
+from .signature import Codec, Signature
+
+
+class Arguments:
+    """What one task accepts. Values of redacted parameters are validated, then dropped: nothing here returns them."""
+
+    def __init__(self, task: str, function: Callable[..., Any], redact: frozenset[str]) -> None:
+        """Raises `DeclarationError` with every fault of the signature."""
+        self._task = task
+        self._redact = redact
+        self._signature = Signature(task, function, redact)
+        # Names may be unknown yet, of classes further down in the module: then the first call builds it.
+        self._codec: Codec | None = self._signature.try_codec()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters whose values are stored, in the order of the signature."""
+        return tuple(name for name in self._signature.names if name not in self._redact)
+
+    def annotation_of(self, name: str) -> Any:
+        """What a parameter is annotated; None while that names what does not exist yet."""
+        return self._signature.annotation_of(name)
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """The defaults of those parameters that have one."""
+        return self._signature.defaults
+
+    def validate(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The call's values by name, as the annotations have them; what was left out stays out.
+
+        Raises `InvalidArgs` with every fault.
+        """
+        codec = self._built
+        call, found = self._by_name(args, kwargs) if args else (kwargs, [])
+        try:
+            values = codec.validate(call)
+        except ValidationError as error:
+            found += self._tell(error)
+        except Exception as error:
+            found.append(_crash(error))
+        if found:
+            # Outside of `except`: pydantic's error, which carries the values, must not be this one's context.
+            raise InvalidArgs(self._task, found)
+        for name in self._redact:
+            values.pop(name, None)
+        return values
+
+    def dump(self, values: dict[str, Any], max_bytes: int) -> bytes:
+        """Validated values as JSON that can be stored and read back. Raises `InvalidArgs` naming what cannot."""
+        codec = self._built
+        found: list[ArgumentError] = []
+        raw = b""
+        try:
+            raw = json_storage.dump(values, codec.dump)
+            codec.validate_json(raw)
+            json_storage.check_keys(values)
+        except ValidationError as error:
+            found = self._tell_unstorable(values) or self._tell_unreadable(error)
+        except Exception as error:
+            found = self._tell_unstorable(values) or [_crash(error)]
+        if len(raw) > max_bytes:
+            found.append(_too_large(len(raw), max_bytes))
+        if found:
+            raise InvalidArgs(self._task, found)
+        return raw
+
+    def load(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Stored arguments as the function takes them. Raises `InvalidArgs` when they fit the signature no longer.
+
+        A value stored under a name that has been redacted since is not handed on: the function takes its default.
+        """
+        call = {name: value for name, value in stored.items() if name not in self._redact}
+        codec = self._built
+        found: list[ArgumentError] = []
+        try:
+            # From JSON, where a strict type accepts the text that it was stored as.
+            values = codec.validate_json(json.dumps(call))
+        except ValidationError as error:
+            found = self._tell(error)
+        except Exception as error:
+            found = [_crash(error)]
+        if found:
+            raise InvalidArgs(self._task, found)
+        return values
+
+    def with_defaults(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of all stored parameters, so that a default left out and a default given are the same call."""
+        return {**self.defaults, **values}
+
+    def flatten(self, values: Mapping[str, Any]) -> Any:
+        """Validated values with models and dataclasses made into dicts, and all else as it is."""
+        return self._built.flatten(values)
+
+    @property
+    def _built(self) -> Codec:
+        if self._codec is None:
+            self._codec = self._signature.codec()
+        return self._codec
+
+    def _by_name(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[ArgumentError]]:
+        names = self._signature.positional
+        call = dict(zip(names, args, strict=False))
+        found = [
+            {"loc": name, "msg": "was given twice, by position and by name", "type": "given_twice"}
+            for name in call
+            if name in kwargs
+        ]
+        if len(args) > len(names):
+            said = f"takes at most {len(names)} by position, got {len(args)}"
+            found.append({"loc": "arguments", "msg": said, "type": "too_many_positional"})
+        return {**call, **kwargs}, found
+
+    def _tell(self, error: ValidationError) -> list[ArgumentError]:
+        return argument_errors.tell(error, self._built.fields, self._redact)
+
+    def _tell_unreadable(self, error: ValidationError) -> list[ArgumentError]:
+        # The JSON of some type is not what the type itself takes. Better found here than when the job starts.
+        told = self._tell(error)
+        for complaint in told:
+            complaint["msg"] = f"cannot be read back from its JSON: {complaint['msg']}"
+        return told
+
+    def _tell_unstorable(self, values: dict[str, Any]) -> list[ArgumentError]:
+        found = []
+        for name, value in values.items():
+            try:
+                json_storage.check_readable(json_storage.dump({name: value}, self._built.dump))
+                json_storage.check_keys(value)
+            except json_storage.NotStorable as why:
+                found.append({"loc": name, "msg": str(why), "type": why.kind})
+        return found
+
+
+def _crash(error: Exception) -> ArgumentError:
+    # Only its class: the text of a host's own validator may quote the value.
+    said = f"a validator or serializer raised {type(error).__name__}"
+    return {"loc": "arguments", "msg": said, "type": "crash"}
+
+
+def _too_large(size: int, limit: int) -> ArgumentError:
+    said = (
+        f"are {size} bytes as JSON, more than OPSJOBS_MAX_ARGS_BYTES = {limit}: "
+        "store the value elsewhere and pass where it is"
+    )
+    return {"loc": "arguments", "msg": said, "type": "too_large"}

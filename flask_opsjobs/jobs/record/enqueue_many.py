@@ -1,0 +1,269 @@
+"""Enqueues many jobs by COPY on the connection of the host's session, inside a savepoint, in constant memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import SessionTransaction
+
+from ... import signals
+from ...core import sql
+from ...core.after_commit import after_commit
+from ...core.db import forget_values
+from ...errors import InvalidArgs, RefusedSession
+from ..commit_notes import DueLane
+from . import unique_locks
+from .enqueue import EnqueuedMany, keys, parameters, run_sql, unique_lock
+from .joining import find_session, join, without_values
+from .placing import RejectWhenFull, columns_of, place_of
+
+if TYPE_CHECKING:
+    from ...host import Host
+    from .options import Options
+    from .task import Task
+    from .unique import Unique
+
+Row = Mapping[str, Any]
+Line = Callable[[Row], bytes]
+
+# Between two COPYs the connection is free for the host's generator, which may read from the same session.
+_CHUNK_ROWS = 5_000
+_CHUNK_BYTES = 1 << 20
+# So many lanes are dispatched right after the commit; the dispatch loop does the others.
+_MOST_LANES = 20
+_numbers = itertools.count(1)
+
+
+def enqueue_many(task: Task, options: Options, rows: Iterable[Row]) -> EnqueuedMany:
+    """Enqueue a job per dict of arguments. Whatever goes wrong, nothing is written and the transaction is usable."""
+    if not isinstance(rows, Iterable) or isinstance(rows, Mapping | str | bytes):
+        raise TypeError(
+            f"enqueue_many of task {task.name} takes dicts of arguments, in a list or from a generator; "
+            f"got {type(rows).__name__}"
+        )
+    host = task.host()
+    host.require_schema(or_newer=True)
+    common = parameters(task, options, host)
+    session, bind = find_session(host, options.session)
+    with without_values():
+        join(session, bind)  # before the savepoint, which a session in AUTOCOMMIT cannot have
+    with session.begin_nested() as savepoint, without_values():
+        rows = _guarded(rows, savepoint)
+        connection = join(session, bind)
+        common |= connection.exec_driver_sql(sql.load("moment_of_many"), common).mappings().one()
+        places = _Places(
+            task, options, host, RejectWhenFull(task, options, host, session), connection
+        )
+        if options.unique is None:
+            line = _plain_line(task, host, _head(common), places)
+            result = EnqueuedMany(_copy(connection, sql.load("copy_jobs"), task, line, rows))
+            if result.count:
+                counted = {**common, "enqueued": result.count}
+                connection.exec_driver_sql(sql.load("count_enqueued"), counted)
+        else:
+            result = _insert_unique(connection, task, options.unique, host, common, rows, places)
+    if result.count:
+        if common["state"] == "available" and host.dispatcher is not None:
+            for touched in places.lanes:
+                after_commit(session, host.dispatcher.push, DueLane(touched, options.queue))
+        if signals.job_enqueued.receivers:
+            signals.send(signals.job_enqueued, task, enqueued=result)
+    return result
+
+
+def _guarded(rows: Iterable[Row], savepoint: SessionTransaction) -> Iterator[Row]:
+    """The rows, as long as our savepoint stands: without it the next COPY would go to somebody else's transaction."""
+    for row in rows:
+        _require_standing(savepoint)
+        yield row
+    _require_standing(savepoint)
+
+
+def _require_standing(savepoint: SessionTransaction) -> None:
+    if not savepoint.is_active:
+        raise RefusedSession(
+            "the iterable given to enqueue_many has ended the session's transaction by a commit or rollback of its "
+            "own: give a list, or read with another session. What it committed stays, nothing else was enqueued"
+        )
+
+
+def _insert_unique(
+    connection: Connection,
+    task: Task,
+    unique: Unique,
+    host: Host,
+    common: Mapping[str, Any],
+    rows: Iterable[Row],
+    places: _Places,
+) -> EnqueuedMany:
+    """The unique ones, through a temporary table."""
+    calls = f"pg_temp.opsjobs_calls_{next(_numbers)}"
+    key_count = len(set(host.secrets))
+
+    def run(name: str, **values: Any) -> Any:
+        statement = sql.load(name).replace("{calls}", calls)
+        return connection.exec_driver_sql(statement, values or None)
+
+    run("create_calls")
+    copy = sql.load("copy_calls").replace("{calls}", calls)
+    gathered = _copy(connection, copy, task, _unique_line(task, unique, host, places), rows)
+    run("analyze_calls")
+    run("delete_expired_locks_of_calls")
+    count = run(
+        "insert_unique_jobs", **common, **unique_lock(unique), key_count=key_count
+    ).scalar_one()
+    if key_count > 1:
+        run("release_unused_locks_of_calls")
+    run("drop_calls")
+    return EnqueuedMany(count, gathered - count)
+
+
+class _Places:
+    """Where each row waits, as COPY reads it; the first lanes are remembered, to be dispatched."""
+
+    def __init__(
+        self,
+        task: Task,
+        options: Options,
+        host: Host,
+        reject: RejectWhenFull,
+        connection: Connection,
+    ) -> None:
+        self._task = task
+        self._options = options
+        self._host = host
+        self._reject = reject
+        self._connection = connection
+        self._run_sql = partial(run_sql, connection)
+        # Keys of unique calls that found room: at most as many as the limiter has room for.
+        self._keys_with_room: set[bytes] = set()
+        self._plain = None if options.limit is not None else _as_copied(columns_of(options, None))
+        self.lanes: dict[str, None] = {options.queue: None} if self._plain is not None else {}
+
+    def of(self, values: Mapping[str, Any], keys: Sequence[bytes] = ()) -> bytes:
+        """The place of a call. Raises `LimitReached`, not when its unique lock is taken: a conflict."""
+        if self._plain is not None:
+            return self._plain
+        place = place_of(self._task, self._options, self._host, values)
+        if not (self._reject.is_open or self._is_conflict(keys)):
+            if rejection := self._reject.find_rejection(self._connection, place):
+                raise self._reject.refuse(rejection)
+            self._keys_with_room.update(keys)
+        columns = columns_of(self._options, place)
+        if len(self.lanes) < _MOST_LANES:
+            self.lanes[columns["lane"]] = None
+        return _as_copied(columns)
+
+    def _is_conflict(self, keys: Sequence[bytes]) -> bool:
+        """Whether a call's unique lock is taken, by a job or by a row before it: then the call takes no room."""
+        if not keys:
+            return False
+        return keys[0] in self._keys_with_room or unique_locks.find(self._run_sql, keys) is not None
+
+
+def _plain_line(task: Task, host: Host, head: bytes, places: _Places) -> Line:
+    validate, dump = task.arguments.validate, task.arguments.dump
+    limit = host.settings.max_args_bytes
+
+    def line(row: Row) -> bytes:
+        # JSON has no raw control characters: the backslash is all that COPY would misread.
+        values = validate((), row)
+        place = places.of(values)
+        return head + place + dump(values, limit).replace(b"\\", b"\\\\") + b"\n"
+
+    return line
+
+
+def _unique_line(task: Task, unique: Unique, host: Host, places: _Places) -> Line:
+    limit = host.settings.max_args_bytes
+
+    def line(row: Row) -> bytes:
+        values = task.arguments.validate((), row)
+        raw = task.arguments.dump(values, limit).replace(b"\\", b"\\\\")
+        taken = keys(task, unique, host, values)
+        hexed = ",".join(key.hex() for key in taken)
+        return b"{%b}\t%b%b\n" % (hexed.encode(), places.of(values, taken), raw)
+
+    return line
+
+
+def _copy(
+    connection: Connection, statement: str, task: Task, line: Line, rows: Iterable[Row]
+) -> int:
+    """Copy a line for each row; how many."""
+    raw = connection.connection.driver_connection
+    assert isinstance(raw, psycopg.Connection)
+    done = 0
+    for lines in _chunks(task, line, rows):
+        try:
+            with raw.cursor() as cursor, cursor.copy(statement) as copy:
+                copy.write(b"".join(lines))
+        except psycopg.Error as error:
+            forget_values(error)
+            failed = error
+        else:
+            done += len(lines)
+            continue
+        raise DBAPIError.instance(statement, None, failed, psycopg.Error, hide_parameters=True)
+    return done
+
+
+def _chunks(task: Task, line: Line, rows: Iterable[Row]) -> Iterator[list[bytes]]:
+    """The lines in chunks, bounded in number and in bytes: whatever the rows are, no more than that is in memory."""
+    chunk: list[bytes] = []
+    size = 0
+    for number, row in enumerate(rows):
+        try:
+            chunk.append(line(row))
+        except InvalidArgs as error:
+            refused = _at_row(task, number, error)
+        else:
+            size += len(chunk[-1])
+            if len(chunk) == _CHUNK_ROWS or size >= _CHUNK_BYTES:
+                yield chunk
+                chunk, size = [], 0
+            continue
+        raise refused
+    if chunk:
+        yield chunk
+
+
+def _at_row(task: Task, number: int, error: InvalidArgs) -> InvalidArgs:
+    told = [{**one, "loc": f"[{number}].{one['loc']}"} for one in error.errors]
+    return InvalidArgs(task.name, told)
+
+
+def _head(common: Mapping[str, Any]) -> bytes:
+    """The columns that all rows share, as COPY reads them, up to the place and the arguments."""
+    tags = ",".join('"' + _escape_item(tag) + '"' for tag in common["tags"])
+    columns = (
+        *(common[name] for name in ("task", "queue", "state", "priority", "meta")),
+        "{" + tags + "}",
+        *(common[name] for name in ("max_attempts", "timeout_seconds", "deadline_at")),
+        common["created_at"],
+        common["due_at"],
+    )
+    return "".join(_escape(column) + "\t" for column in columns).encode()
+
+
+def _as_copied(columns: Mapping[str, Any]) -> bytes:
+    """Where a row waits: the columns between those that all share and the arguments."""
+    names = ("lane", "limiter", "partition", "weight")
+    return "".join(_escape(columns[name]) + "\t" for name in names).encode()
+
+
+def _escape_item(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _escape(value: object) -> str:
+    if value is None:
+        return "\\N"
+    text = str(value).replace("\\", "\\\\")
+    return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

@@ -1,0 +1,183 @@
+"""Declares how a job shall run: the options of a task, which each call may change."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Any, TypedDict
+
+from sqlalchemy.orm import Session, scoped_session
+
+from ...errors import DeclarationError
+from ...limits.limit import Limit
+from . import json_storage
+from .durations import is_span, seconds_of
+from .unique import Unique
+
+# RQ takes any text as a queue's name; these characters are safe in URLs, in Redis' keys and on a command line.
+_MOST_TAGS = 50
+_NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
+_LAST_YEAR = 9000
+
+
+class Changes(TypedDict, total=False):
+    """What `Task.options` takes; each as in the declaration, and three that only a call has."""
+
+    queue: str
+    priority: int
+    max_attempts: int
+    timeout: int | None
+    deadline: timedelta | None
+    tags: Sequence[str]
+    meta: Mapping[str, Any] | None
+    unique: Unique | None
+    delay: float | timedelta | None
+    scheduled_at: datetime | None
+    session: Session | scoped_session[Any] | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one call. Durations are seconds or a `timedelta`; `deadline` counts from when the job is due.
+
+    The limit is the task's: a call may not leave it, so `Changes` has none.
+    """
+
+    queue: str = "default"
+    priority: int = 5
+    max_attempts: int = 5
+    timeout: int | None = None
+    deadline: timedelta | None = None
+    tags: Sequence[str] = ()
+    meta: Mapping[str, Any] | None = None
+    unique: Unique | None = None
+    delay: float | timedelta | None = None
+    scheduled_at: datetime | None = None
+    session: Session | scoped_session[Any] | None = field(default=None, repr=False)
+    limit: Limit | None = None
+
+    def change(self, task: str, changes: Changes) -> Options:
+        """These with some changed. Raises `DeclarationError` with every fault, `TypeError` for an unknown name."""
+        for name in changes:
+            if name not in Changes.__annotations__:
+                close = get_close_matches(name, Changes.__annotations__, n=1)
+                hint = (
+                    f"did you mean {close[0]}?"
+                    if close
+                    else "known are " + ", ".join(Changes.__annotations__)
+                )
+                raise TypeError(f"task {task}: there is no option {name}; {hint}")
+        changed = replace(self, **changes)
+        changed.require_legal(task)
+        return changed
+
+    def require_legal(self, task: str) -> None:
+        """Return when every value is allowed; else raise `DeclarationError` with each that is not and what is."""
+        faults = [*_faults_of_placement(self), *_faults_of_times(self), *_faults_of_notes(self)]
+        if self.unique is not None and not isinstance(self.unique, Unique):
+            faults.append(f"unique must be a Unique(…), got {type(self.unique).__name__}")
+        if self.limit is not None and not isinstance(self.limit, Limit):
+            faults.append(f"limit must be a Limit(…), got {type(self.limit).__name__}")
+        if faults:
+            raise DeclarationError(f"task {task}: " + "; ".join(faults))
+
+    @property
+    def is_due_now(self) -> bool:
+        """Whether neither a delay nor a time was asked for."""
+        return self.scheduled_at is None and not self.delay_seconds
+
+    @property
+    def delay_seconds(self) -> float:
+        """The delay in seconds, 0 without one."""
+        return seconds_of(self.delay) or 0.0
+
+    @cached_property
+    def columns(self) -> dict[str, Any]:
+        """The parameters that the statements of enqueueing take, but for the arguments and the place in a limit."""
+        meta = b"{}" if not self.meta else json_storage.dump(dict(self.meta))
+        return {
+            "queue": self.queue,
+            "priority": self.priority,
+            "meta": meta.decode(),
+            "tags": list(self.tags),
+            "max_attempts": self.max_attempts,
+            "timeout_seconds": self.timeout,
+            "deadline": self.deadline,
+            "delay": timedelta(seconds=self.delay_seconds),
+            "scheduled_at": self.scheduled_at,
+        }
+
+
+def fault_of_name(what: str, name: object) -> str | None:
+    """The sentence that refuses a name of a queue or task; None when it is fine."""
+    if name in (".", ".."):
+        return f"{what} {name!r} is not a name: browsers and proxies change such a path"
+    if isinstance(name, str) and _NAME.fullmatch(name):
+        return None
+    said = f"{what} {name!r} is not a name: use 1 to 200 letters, digits and _ - . :"
+    return said if isinstance(name, str) else f"{what} must be a text, got {type(name).__name__}"
+
+
+def _faults_of_placement(options: Options) -> list[str]:
+    faults = [fault] if (fault := fault_of_name("queue", options.queue)) else []
+    if not _is_whole(options.priority, 0, 9):
+        faults.append(
+            f"priority must be a whole number from 0 (first) to 9, got {options.priority!r}"
+        )
+    if not _is_whole(options.max_attempts, 1, 1_000_000):
+        faults.append(
+            f"max_attempts must be a whole number from 1 on, got {options.max_attempts!r}"
+        )
+    if options.timeout is not None and not _is_whole(options.timeout, 1, 2**31 - 1):
+        faults.append(f"timeout must be whole seconds from 1 on, or None, got {options.timeout!r}")
+    return faults
+
+
+def _faults_of_times(options: Options) -> list[str]:
+    faults = []
+    deadline, delay, at = options.deadline, options.delay, options.scheduled_at
+    if deadline is not None and not is_span(deadline):
+        faults.append(
+            f"deadline must be a timedelta above 0 of at most 100 years, got {deadline!r}"
+        )
+    if delay is not None and seconds_of(delay) is None:
+        faults.append(f"delay must be seconds or a timedelta, from 0 to 100 years, got {delay!r}")
+    if at is not None and not (isinstance(at, datetime) and at.utcoffset() is not None):
+        faults.append(f"scheduled_at must be a datetime with a time zone, got {at!r}")
+    elif at is not None and at.year > _LAST_YEAR:
+        faults.append(f"scheduled_at lies in the year {at.year}: {_LAST_YEAR} is the last")
+    if delay is not None and at is not None:
+        faults.append("delay and scheduled_at exclude each other: give one")
+    return faults
+
+
+def _faults_of_notes(options: Options) -> list[str]:
+    faults = []
+    if isinstance(options.tags, str) or not isinstance(options.tags, Sequence):
+        faults.append("tags must be a list of texts, such as tags=['import']")
+    elif wrong := [tag for tag in options.tags if not _is_tag(tag)]:
+        faults.append(f"a tag must be a text of 1 to 200 characters, got {wrong[0]!r}")
+    elif len(options.tags) > _MOST_TAGS:
+        faults.append(
+            f"a job has at most {_MOST_TAGS} tags, got {len(options.tags)}: meta has room for more"
+        )
+    if options.meta is not None:
+        try:
+            if not isinstance(options.meta, Mapping):
+                raise json_storage.NotStorable("not_json", "must be a dict")
+            json_storage.check_readable(json_storage.dump(dict(options.meta)))
+        except json_storage.NotStorable as why:
+            faults.append(f"meta {why}")
+    return faults
+
+
+def _is_tag(tag: object) -> bool:
+    return isinstance(tag, str) and 1 <= len(tag) <= 200 and json_storage.complain(tag) is None
+
+
+def _is_whole(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high

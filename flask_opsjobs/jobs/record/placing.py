@@ -1,0 +1,133 @@
+"""Finds the lane of a call, and refuses it before anything is written when its limiter is full."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from ...core.after_commit import after_rollback_too
+from ...core.signing import sign
+from ...errors import InvalidArgs, LimitReached
+from ...limits import bucket
+from ...limits import queries as limit_queries
+from ...limits import transitions as limit_transitions
+from ...limits.lane import LimitPlace, lane_of
+from ...limits.limit import Unplaced
+from ...limits.queries import BucketSeen
+from ...limits.transitions import Rejection
+
+if TYPE_CHECKING:
+    from ...host import Host
+    from .options import Options
+    from .task import Task
+
+
+def place_of(
+    task: Task, options: Options, host: Host, values: Mapping[str, Any]
+) -> LimitPlace | None:
+    """The place of a call in its task's limit; None without one. Raises `InvalidArgs` when the call has none.
+
+    A partition is shown in many places and is part of the lane. The value of an argument that the display policy hides
+    is therefore stored as a keyed hash.
+    """
+    if options.limit is None:
+        return None
+    arguments = task.arguments.with_defaults(values)
+    found = None
+    try:
+        place = options.limit.place(arguments)
+    except Unplaced as why:
+        found = {"loc": why.what, "msg": str(why), "type": "limit"}
+    else:
+        named = options.limit.partition
+        is_secret = place.partition and isinstance(named, str) and _is_hidden(host, named)
+        return place._replace(partition=_hash(host, place.partition)) if is_secret else place
+    # Outside of `except`: what a host's function raised must not be this one's context.
+    raise InvalidArgs(task.name, [found])
+
+
+def _is_hidden(host: Host, argument: str) -> bool:
+    try:
+        return bool(host.display.is_hidden_key(argument))
+    except Exception:
+        return True  # as everywhere: a policy that fails hides
+
+
+def _hash(host: Host, partition: str) -> str:
+    return "#" + sign(host.secrets[0], "hidden partition", partition.encode(), 12).hex()
+
+
+def columns_of(options: Options, place: LimitPlace | None) -> dict[str, Any]:
+    """The columns that say where a job waits."""
+    limiter, partition, weight = place or (None, None, None)
+    lane = lane_of(options.queue, place)
+    return {"lane": lane, "limiter": limiter, "partition": partition, "weight": weight}
+
+
+class RejectWhenFull:
+    """Refuses an enqueue whose limiter is full (policy `reject`). Of many calls, it counts those before.
+
+    Looks without a lock. Two calls at the same moment may both pass: the claim decides again.
+    """
+
+    def __init__(self, task: Task, options: Options, host: Host, session: Session) -> None:
+        self._task = task
+        self._host = host
+        self._session = session
+        limit = options.limit
+        self.is_open = limit is None or limit.when_full == "hold" or not options.is_due_now
+        self._limit = limit
+        self._seen: dict[tuple[str, str], BucketSeen] = {}
+        self._passed: dict[tuple[str, str], int] = {}
+
+    def find_rejection(self, connection: Connection, place: LimitPlace | None) -> Rejection | None:
+        """Why a call is refused; None when it may pass. A call that passes is counted for the calls after it."""
+        if self.is_open or place is None or self._limit is None:
+            return None
+        key = (place.limiter, place.partition)
+        if key not in self._seen:
+            self._seen[key] = limit_queries.get_bucket(connection, *key, with_waiting=True)
+        seen = self._seen[key]
+        ahead = seen.standing.queued + seen.waiting + self._passed.get(key, 0)
+        # Before any worker has started nothing is recorded; then the declaration at hand counts.
+        shape = seen.shape or self._limit.shape
+        rejection = self._judge(shape, seen, place, ahead)
+        if rejection is None:
+            self._passed[key] = self._passed.get(key, 0) + place.weight
+        return rejection
+
+    def refuse(self, rejection: Rejection) -> LimitReached:
+        """The error of a rejected call. Its evidence is written once the host's transaction has ended, however."""
+        after_rollback_too(self._session, self._keep, rejection)
+        return LimitReached(self._task.name, rejection.limiter, rejection.partition, rejection.code)
+
+    def _judge(
+        self, shape: bucket.Shape, seen: BucketSeen, place: LimitPlace, ahead: int
+    ) -> Rejection | None:
+        """Why the call is refused, if it and all jobs ahead of it were to start now."""
+        verdict = bucket.admit(shape, seen.standing, ahead + place.weight, seen.now)
+        if verdict.is_admitted and verdict.wait_seconds == 0:
+            return None
+        code = verdict.blocks[0].code if verdict.blocks else bucket.TOKENS
+        if code == bucket.WEIGHT:
+            # It and the jobs ahead of it weigh more than can ever start at once.
+            code = bucket.CONCURRENCY if shape.most == shape.concurrency else bucket.TOKENS
+        standing = seen.standing
+        read = {
+            "tokens": None if shape.rate is None else bucket.level(shape, standing, seen.now),
+            "in_use": standing.in_use,
+            "ahead": ahead,
+            "cooldown_until": standing.cooldown_until and standing.cooldown_until.isoformat(),
+            "concurrency": shape.concurrency,
+            "burst": shape.burst,
+        }
+        return Rejection(
+            seen.now, place.limiter, place.partition, self._task.name, place.weight, code, read
+        )
+
+    def _keep(self, rejections: list[Rejection]) -> None:
+        with self._host.spare.one() as connection:
+            limit_transitions.reject(connection, rejections)

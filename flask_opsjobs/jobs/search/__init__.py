@@ -1,0 +1,1 @@
+"""Finds jobs: the language of the search box, filters, lists and exports."""

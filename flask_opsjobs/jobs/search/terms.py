@@ -1,0 +1,143 @@
+"""Parses the search box: terms `name:value`, and the value of an argument as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import OpsJobsError
+
+LONGEST = 200
+# A list of arguments that deep or that long is no question of a person.
+_DEEPEST = 8
+_ARGS = "args."
+
+_TERM = re.compile(r'(?:(?P<name>[\w.-]+):)?(?:"(?P<quoted>[^"]*)"|(?P<bare>[^\s"]*))(?=\s|$)')
+# What Postgres' numeric certainly holds; anything longer is only a text.
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?")
+_WORDS = ("true", "false", "null")
+
+
+class BadFilter(OpsJobsError):
+    """A filter that cannot be read; the message names the qualifier and says what is allowed."""
+
+    def __init__(self, qualifier: str, problem: str) -> None:
+        self.qualifier = qualifier
+        super().__init__(f"{qualifier}: {problem}")
+
+
+class Unqualified(BadFilter):
+    """A word without a qualifier; `rest` is the search without it. Whoever can look names up may know it."""
+
+    def __init__(self, word: str, rest: str) -> None:
+        self.word, self.rest = word, rest
+        super().__init__("search", f"what is {word[:40]!r}? Write task:{word[:40] or 'name'}")
+
+
+@dataclass(frozen=True)
+class Term:
+    """One `name:value`; in quotes, a value is a text whatever it looks like."""
+
+    name: str
+    value: str
+    is_quoted: bool
+
+
+@dataclass(frozen=True)
+class Argument:
+    """That the argument at `path` is `value`: as a text, and unless `is_text` as the JSON it looks like."""
+
+    path: tuple[str, ...]
+    value: str
+    is_text: bool
+
+    @property
+    def name(self) -> str:
+        """Its qualifier: `args.account_id`."""
+        return _ARGS + ".".join(self.path)
+
+    @property
+    def shapes(self) -> Sequence[str]:
+        """The JSON texts of which a job's arguments contain one: for `42` the number and the text."""
+        values: list[Any] = [json.dumps(self.value)]
+        if not self.is_text:
+            values.append(self.value)
+        return [self._wrap(value) for value in values]
+
+    def _wrap(self, value: str) -> str:
+        for name in reversed(self.path):
+            value = f"{{{json.dumps(name)}: {value}}}"
+        return value
+
+    def __str__(self) -> str:
+        is_ambiguous = self.is_text and _looks_like_json(self.value)
+        return f'"{self.value}"' if is_ambiguous or not self.value else self.value
+
+
+def is_argument(name: str) -> bool:
+    """Whether a qualifier names an argument."""
+    return name.startswith(_ARGS)
+
+
+def read_argument(term: Term) -> Argument:
+    """The condition that `args.name:value` means. Raises `BadFilter`."""
+    path = tuple(term.name[len(_ARGS) :].split("."))
+    if not all(path) or len(path) > _DEEPEST:
+        raise BadFilter(term.name[:40], f"write args.name:value, with at most {_DEEPEST} names")
+    value = check_text(term.name, term.value)
+    return Argument(path, value, term.is_quoted or not _looks_like_json(value))
+
+
+def read_field(name: str, value: str) -> Term:
+    """A parameter of a URL as a term; a value in quotes is one as in the box."""
+    is_quoted = len(value) > 1 and value[0] == value[-1] == '"'
+    return Term(name, value[1:-1] if is_quoted and is_argument(name) else value, is_quoted)
+
+
+def split_terms(text: str) -> Iterator[Term]:
+    """The terms of a search box. Raises `Unqualified` at a word alone, `BadFilter` at what is no term."""
+    refuse_control_characters("search", text)
+    at = 0
+    while text[at:].strip():
+        at += len(text[at:]) - len(text[at:].lstrip())
+        found = _TERM.match(text, at)
+        if found is None:
+            says = f"cannot read {text[at : at + 40]!r}; a value in quotes ends with a quote"
+            raise BadFilter("search", says)
+        is_quoted = found["quoted"] is not None
+        value = found["quoted"] if is_quoted else found["bare"]
+        if not found["name"]:
+            raise Unqualified(value, f"{text[:at]}{text[found.end() :]}".strip())
+        if not value and not (is_quoted and is_argument(found["name"])):
+            raise BadFilter(found["name"], "needs a value")
+        yield Term(found["name"], value, is_quoted)
+        at = found.end()
+
+
+def write_term(name: str, value: Any) -> str:
+    """The term as a person writes it into the box."""
+    text = str(value)
+    return f'{name}:"{text}"' if re.search(r"\s", text) and text[0] != '"' else f"{name}:{text}"
+
+
+def check_text(qualifier: str, value: str) -> str:
+    """The value as it is, if a box can hold it. Raises `BadFilter`."""
+    refuse_control_characters(qualifier, value)
+    if len(value) > LONGEST:
+        raise BadFilter(qualifier[:40], f"has at most {LONGEST} characters")
+    if '"' in value:
+        raise BadFilter(qualifier[:40], "a quotation mark cannot be searched")
+    return value
+
+
+def refuse_control_characters(qualifier: str, text: str) -> None:
+    """Return when the text holds none; else raise `BadFilter`."""
+    if re.search(r"[\x00-\x1f\x7f]", text):
+        raise BadFilter(qualifier[:40], "holds a control character")
+
+
+def _looks_like_json(value: str) -> bool:
+    return value in _WORDS or _NUMBER.fullmatch(value) is not None

@@ -1,0 +1,186 @@
+"""Finds the reasons that lie in the limiter: unknown, too small, cooling down, or full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..explain.evidence import Evidence, LimitEvidence
+from ..explain.make_reason import make_reason
+from ..explain.shapes import Reason
+from . import bucket
+from .bucket import BucketBlock, Shape
+
+
+def limit_unknown(evidence: Evidence) -> Iterator[Reason]:
+    """No process that knows the limiter has started, so nobody knows what it allows."""
+    limit = evidence.limit if evidence.is_due else None
+    if limit is None or limit.shape is not None:
+        return
+    yield make_reason(
+        evidence,
+        "limit_unknown",
+        f"No worker and no loop has declared the limiter {limit.name}: what it allows is not known.",
+        "Start a worker, or the loops, with the code that declares it.",
+        source="dispatcher",
+        read=_read(limit),
+    )
+
+
+def limit_weight(evidence: Evidence) -> Iterator[Reason]:
+    """It weighs more than its limiter ever has room for, since that was declared anew."""
+    for limit, shape, _ in _blocks(evidence, bucket.WEIGHT, evidence.limit):
+        bound = "burst" if shape.most == shape.burst else "concurrency"
+        yield make_reason(
+            evidence,
+            "limit_weight",
+            f"It weighs {limit.weight:,}, and the {bound} of the limiter {limit.name} is {shape.most:,}: "
+            "it can never start.",
+            f"Declare a larger {bound}, or discard it.",
+            source="dispatcher",
+            read={**_read(limit), "weight": limit.weight, bound: shape.most},
+        )
+
+
+def limit_cooldown(evidence: Evidence) -> Iterator[Reason]:
+    """An operator cools the limiter, or its partition, down."""
+    # The claim returns what is in Redis. Of what has its time still before it, it is said when it lasts longer.
+    for limit, _, block in _blocks(evidence, bucket.COOLDOWN, evidence.limit):
+        is_over = block.until is not None and block.until <= evidence.job.due_at
+        if not evidence.is_due and evidence.job.state != "deferred" and is_over:
+            continue
+        yield make_reason(
+            evidence,
+            "limit_cooldown",
+            f"{_subject(limit)} cools down: nothing of it starts.",
+            "It goes on by itself when that is over, or once somebody clears it.",
+            source="operator",
+            target=limit.cooling_target,
+            read={**_read(limit), "cooldown_until": block.until},
+            by=limit.cooldown_by,
+            quote=limit.cooldown_reason,
+            since=limit.cooldown_at,
+            until=block.until,
+        )
+
+
+def limit_concurrency(evidence: Evidence) -> Iterator[Reason]:
+    """As many run, or were dispatched, as may at the same time, or so many that its weight does not fit."""
+    for limit, shape, _ in _blocks(evidence, bucket.CONCURRENCY, _held(evidence)):
+        standing = limit.standing
+        used = standing.in_use + standing.queued
+        says = f"is full: {used:,} of {shape.concurrency:,} at the same time."
+        end = "one of them has ended"
+        if limit.weight > 1:
+            # Of a heavy one's places some may be free.
+            says = f"has too few places for its weight of {limit.weight:,}: {used:,} of {shape.concurrency:,} taken."
+            end = "enough of them are free"
+        yield make_reason(
+            evidence,
+            "limit_concurrency",
+            f"{_subject(limit)} {says}",
+            f"It is dispatched when {end}.",
+            source="dispatcher",
+            read={
+                **_read(limit),
+                "in_use": standing.in_use,
+                "queued": standing.queued,
+                "concurrency": shape.concurrency,
+                "weight": limit.weight,
+                "holders": ", ".join(f"job/{id}" for id in limit.holders) or None,
+                "ahead": _ahead(evidence),
+            },
+        )
+
+
+def limit_tokens(evidence: Evidence) -> Iterator[Reason]:
+    """As many have started as may for now; the next token has a time."""
+    for limit, shape, block in _blocks(evidence, bucket.TOKENS, _held(evidence)):
+        is_heavy = limit.weight > 1
+        lacks = (
+            f"too few tokens for its weight of {limit.weight:,}" if is_heavy else "no token left"
+        )
+        comes = (
+            f"{shape.rate:g} {'comes' if shape.rate == 1 else 'come'} in {shape.per_seconds:g} s"
+        )
+        yield make_reason(
+            evidence,
+            "limit_tokens",
+            f"{_subject(limit)} has {lacks}: {comes}, and {_go_before(evidence)}.",
+            "It starts in its turn, when tokens have come.",
+            source="dispatcher",
+            read={
+                **_read(limit),
+                "tokens": f"{max(0.0, bucket.level(shape, limit.standing, evidence.now)):.2f}",
+                "queued": limit.standing.queued,
+                "weight": limit.weight,
+                "ahead": _ahead(evidence),
+                "next_token_at": block.until,
+            },
+            until=None if evidence.ahead and evidence.ahead.number else block.until,
+        )
+
+
+def limit_behind(evidence: Evidence) -> Iterator[Reason]:
+    """There is room for it, and those before it in its lane take it."""
+    limit = _held(evidence)
+    if limit is None or limit.shape is None or _find_blocks(evidence, limit, limit.shape):
+        return
+    room = bucket.room(limit.shape, limit.standing, evidence.now)
+    if room is None or room >= limit.ahead_weight + limit.weight:
+        return
+    yield make_reason(
+        evidence,
+        "limit_behind",
+        f"{_go_before(evidence)} and {'takes' if _ahead(evidence) == '1' else 'take'} what "
+        f"{_subject(limit, is_first=False)} has room for.",
+        "It is dispatched in its turn.",
+        source="dispatcher",
+        read={**_read(limit), "room": room, "ahead": _ahead(evidence), "weight": limit.weight},
+    )
+
+
+def _held(evidence: Evidence) -> LimitEvidence | None:
+    """What was read of the limit of a job that dispatch has not dispatched yet."""
+    return evidence.limit if evidence.is_due and evidence.job.state != "queued" else None
+
+
+def _blocks(
+    evidence: Evidence, code: str, limit: LimitEvidence | None
+) -> Iterator[tuple[LimitEvidence, Shape, BucketBlock]]:
+    if limit is None or limit.shape is None:
+        return
+    for block in _find_blocks(evidence, limit, limit.shape):
+        if block.code == code:
+            yield limit, limit.shape, block
+
+
+def _find_blocks(evidence: Evidence, limit: LimitEvidence, shape: Shape) -> tuple[BucketBlock, ...]:
+    """What stands against it now, when what is queued already has started."""
+    later = bucket.settle(shape, limit.standing, evidence.now)
+    return bucket.admit(shape, later, limit.weight, evidence.now).blocks
+
+
+def _subject(limit: LimitEvidence, *, is_first: bool = True) -> str:
+    the = "The" if is_first else "the"
+    of = f" for {limit.said}" if limit.said else ""
+    return f"{the} limiter {limit.name}{of}"
+
+
+def _read(limit: LimitEvidence) -> dict[str, object]:
+    return {"limiter": limit.name, "partition": limit.said}
+
+
+def _go_before(evidence: Evidence) -> str:
+    """`1 job of its queue and partition goes before it`, `1,000+ jobs of its queue and partition go before it`."""
+    ahead = _ahead(evidence) or "0"
+    return (
+        f"{ahead} job of its queue and partition goes before it"
+        if ahead == "1"
+        else f"{ahead} jobs of its queue and partition go before it"
+    )
+
+
+def _ahead(evidence: Evidence) -> str | None:
+    if evidence.ahead is None:
+        return None
+    return f"{evidence.ahead.number:,}{'+' if evidence.ahead.kind == 'at_least' else ''}"

@@ -1,0 +1,130 @@
+"""Finds the reasons that lie in the queue: a pause, no worker, a full prefetch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..core.words import counted
+from ..explain.evidence import Evidence
+from ..explain.make_reason import as_text, make_reason
+from ..explain.shapes import Reason
+
+
+def queue_paused(evidence: Evidence) -> Iterator[Reason]:
+    """Nothing of the queue is dispatched, and what was in Redis was recalled."""
+    if evidence.is_held_back and evidence.queue.is_paused and not evidence.queue.is_draining:
+        yield _decision(evidence, "queue_paused", "is paused: nothing of it is dispatched.")
+
+
+def queue_draining(evidence: Evidence) -> Iterator[Reason]:
+    """Nothing more of the queue is dispatched; what lies in Redis still runs."""
+    if evidence.is_held_back and evidence.queue.is_draining:
+        yield _decision(
+            evidence, "queue_draining", "drains: only what is queued already still runs."
+        )
+
+
+def _decision(evidence: Evidence, code: str, says: str) -> Reason:
+    queue = evidence.queue
+    return make_reason(
+        evidence,
+        code,
+        f"The queue {evidence.job.queue} {says}",
+        "Resume the queue.",
+        source="operator",
+        read={"is_paused": queue.is_paused, "is_draining": queue.is_draining, "paused_at": queue.paused_at},
+        by=queue.paused_by,
+        quote=queue.paused_reason,
+        since=queue.paused_at,
+    )  # fmt: skip
+
+
+def no_live_worker(evidence: Evidence) -> Iterator[Reason]:
+    """Nobody who is alive listens to the queue."""
+    if not evidence.is_due or evidence.alive:
+        return
+    last = evidence.last_listener
+    name = evidence.job.queue
+    yield make_reason(
+        evidence,
+        "no_live_worker",
+        f"No live worker listens to the queue {name}."
+        + (f" {last.name} was the last one." if last else " None is known to have done so lately."),
+        f"Start one: `flask opsjobs worker {name}`.",
+        source="inferred",
+        read={"live_workers": 0, "last_worker": last and last.name, "last_heartbeat_at": last and last.heartbeat_at},
+        since=last.heartbeat_at if last else None,
+    )  # fmt: skip
+
+
+def workers_busy(evidence: Evidence) -> Iterator[Reason]:
+    """All who listen are running a job."""
+    if not evidence.is_due or not evidence.alive or len(evidence.busy) < len(evidence.alive):
+        return
+    name, longest = evidence.job.queue, evidence.busy[0]
+    many = len(evidence.alive)
+    who = "The only worker" if many == 1 else f"All {many:,} workers"
+    yield make_reason(
+        evidence,
+        "workers_busy",
+        f"{who} of the queue {name} {'is' if many == 1 else 'are'} running a job, {_before(evidence)}.",
+        f"It runs when its turn comes; one more worker is `flask opsjobs worker {name}`.",
+        source="worker",
+        read={
+            "workers": f"{len(evidence.busy)} of {many} busy",
+            "ahead": _ahead(evidence),
+            "longest": f"job/{longest.running_job} since {as_text(longest.running)}",
+        },
+        since=longest.running,
+    )
+
+
+def _before(evidence: Evidence) -> str:
+    ahead = _ahead(evidence)
+    if ahead is None:
+        return "and it waits in Redis"
+    # What waits in other lanes of the queue is not counted: a limited job has a lane of its own.
+    which = (
+        " of its queue and partition or in Redis"
+        if evidence.job.lane != evidence.job.queue and evidence.job.state != "queued"
+        else ""
+    )
+    return f"and {ahead} due job{'' if ahead == '1' else 's'}{which} go{'es' if ahead == '1' else ''} before it"
+
+
+def _ahead(evidence: Evidence) -> str | None:
+    """How many due jobs go before it; None when only Redis knows, and it was not read."""
+    if evidence.job.state == "queued":
+        place = evidence.redis.position if evidence.redis and evidence.redis.is_reachable else None
+        return None if place is None else f"{place:,}"
+    before, prefetch = evidence.ahead, evidence.prefetch
+    if before is None or prefetch is None:
+        return None
+    return f"{before.number + prefetch.used:,}{'+' if before.kind == 'at_least' else ''}"
+
+
+def prefetch_full(evidence: Evidence) -> Iterator[Reason]:
+    """No more of the queue may lie in Redis."""
+    prefetch = evidence.prefetch
+    if (
+        not evidence.is_due
+        or evidence.job.state == "queued"
+        or prefetch is None
+        or not prefetch.is_full
+    ):
+        return
+    name = evidence.job.queue
+    is_set = evidence.queue.prefetch is not None
+    yield make_reason(
+        evidence,
+        "prefetch_full",
+        f"The prefetch of the queue {name} is full: {counted(prefetch.used, 'job')} "
+        f"of {prefetch.size:,} that may lie in Redis.",
+        "It is dispatched when one of them has started.",
+        source="dispatcher",
+        read={
+            "prefetch": f"{prefetch.used:,} of {prefetch.size:,}",
+            "prefetch_set": is_set,
+            "ahead": _ahead(evidence),
+        },
+    )

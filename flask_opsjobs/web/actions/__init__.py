@@ -1,0 +1,1 @@
+"""The pages of an action: its preview, and what became of it."""

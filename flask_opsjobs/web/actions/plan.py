@@ -1,0 +1,93 @@
+"""Starts every action: makes a plan, keeps it as a preview, and leads to its page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flask import redirect, request, url_for
+from werkzeug import Response
+
+from ...actions.catalog import MOST_TARGETS, Action
+from ...actions.operator import Operator
+from ...errors import ActionRefused
+from ...jobs.search import ids as search_ids
+from ...limits.actions import make_target
+from ..app import access as _access
+from ..app import back as _back
+from ..app import problems as _problems
+from ..app.host import host
+from ..app.reading import asking
+from ..limiters import partition as _partition
+from . import preview as previews
+
+
+def on_picked(action: Action) -> Callable[[], Response]:
+    """The view that takes every job picked in a list."""
+
+    def view() -> Response:
+        return start(action, [f"job/{number}" for number in _picked()])
+
+    return view
+
+
+def on_job(action: Action) -> Callable[[str], Response]:
+    """The view that takes one job."""
+
+    def view(job_id: str) -> Response:
+        number = search_ids.read_own(job_id)
+        if number is None:
+            raise _problems.no_such_job(job_id)
+        return start(action, [f"job/{number}"])
+
+    return view
+
+
+def on_named(action: Action) -> Callable[[str], Response]:
+    """The view that takes one subject with a name, such as a queue; its form says what the action needs beside it."""
+
+    def view(name: str) -> Response:
+        params = {param: request.form.get(param, "").strip() for param in action.params}
+        return start(action, [f"{action.domain}/{name}"], params)
+
+    return view
+
+
+def on_limiter(action: Action) -> Callable[[str], Response]:
+    """The view that takes a limiter, or the partition of it that the address names."""
+
+    def view(limiter: str) -> Response:
+        params = {param: request.form.get(param, "").strip() for param in action.params}
+        return start(action, [make_target(limiter, _partition.asked())], params)
+
+    return view
+
+
+def _picked() -> Sequence[int]:
+    said = list(dict.fromkeys(request.form.getlist("job")))
+    if not said:
+        raise _problems.unreadable("No job is picked.")
+    if len(said) > MOST_TARGETS:
+        raise _problems.unreadable(f"At most {MOST_TARGETS} jobs at once; {len(said)} are picked.")
+    numbers = [search_ids.read_own(text) for text in said]
+    if None in numbers:
+        wrong = said[numbers.index(None)]
+        raise _problems.unreadable(f"job: {wrong[:40]!r} is not the id of a job.")
+    return [number for number in numbers if number is not None]
+
+
+def start(action: Action, targets: Sequence[str], params: Mapping[str, Any] = {}) -> Response:
+    """Make the plan, and lead to its page."""
+    actor = _access.actor()
+    assert actor is not None  # the door asked
+    try:
+        with asking():
+            made = Operator(host()).preview(
+                action.name, targets, actor=actor, via="page", params=params
+            )
+    except ActionRefused as refused:  # it would make no sense in any state
+        raise _problems.unreadable(f"{str(refused)[:200]}.") from refused
+    if typed := request.form.get("reason", ""):
+        # What somebody typed before a refusal is kept; in an address it would stand in logs.
+        return previews.show_again(made.id, typed)
+    return redirect(url_for("opsjobs.preview", preview_id=made.id, back=_back.read_back()), 303)

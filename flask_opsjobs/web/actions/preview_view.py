@@ -1,0 +1,236 @@
+"""Prepares a preview for its template: a plan with its form, or what was done, in words."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import url_for
+
+from ...actions.catalog import ACTIONS, LONGEST_REASON, Action
+from ...actions.shapes import Change, Plan, Preview, Receipt, Skip
+from ...jobs.action_changes import merge_notes
+from ...limits.actions import split_target
+
+_PHRASES = {"job.run_again": "Run {} again", "queue.set_prefetch": "Set the prefetch of {}",
+            "limiter.cooldown": "Cool {} down", "limiter.clear": "Clear the cooldown of {}"}  # fmt: skip
+_REFUSALS = {
+    "drifted": "something has changed",
+    "expired": "this preview has expired",
+    "spent": "this preview was used already",
+    "unauthorized": "a permission is missing",
+    "illegal": "nothing is left that it could be done to",
+    "unknown_target": "it is not there any more",
+}
+# More different values of one change than this, or one for each target, are told as a number.
+_MOST_PAIRS = 3
+
+
+@dataclass(frozen=True)
+class SheetLine:
+    """One change that is the same for `count` targets."""
+
+    what: str
+    before: str | None
+    after: str | None
+    count: int
+
+
+@dataclass(frozen=True)
+class PreviewView:
+    """A preview as it stands: `open`, `empty`, `expired`, `done` or `refused`. `typed` is the reason so far."""
+
+    preview: Preview
+    receipt: Receipt | None
+    state: str
+    typed: str = ""
+    fault: str | None = None
+
+    @classmethod
+    def of(cls, preview: Preview, now: datetime) -> PreviewView:
+        """As the preview's own page shows it."""
+        if preview.receipt:
+            return cls(preview, preview.receipt, "done" if preview.receipt.is_done else "refused")
+        if not preview.plan.items:
+            return cls(preview, None, "empty")
+        return cls(preview, None, "expired" if preview.expires_at <= now else "open")
+
+    @classmethod
+    def after(cls, preview: Preview, receipt: Receipt, typed: str) -> PreviewView:
+        """As it stands right after somebody tried to execute it."""
+        if receipt.code == "reason_too_short":
+            return cls(preview, None, "open", typed, receipt.says)
+        if receipt.code == "reason_too_long":
+            fault = (
+                f"{receipt.says}; the field keeps the first {LONGEST_REASON:,} of {len(typed):,}"
+            )
+            return cls(preview, None, "open", cut_reason(typed), fault)
+        state = "done" if receipt.is_done else "refused"
+        return cls(preview, receipt, state, cut_reason(typed))
+
+    @property
+    def plan(self) -> Plan:
+        """What it would do."""
+        return self.preview.plan
+
+    @property
+    def action(self) -> Action:
+        """Which action."""
+        return ACTIONS[self.plan.action]
+
+    @property
+    def title(self) -> str:
+        """The action and the number, or that nothing was done."""
+        if self.state == "refused" and self.receipt:
+            return f"Nothing was done: {_REFUSALS.get(self.receipt.code or '', 'it was refused')}"
+        if self.state == "expired":
+            return "This preview has expired"
+        if self.state == "empty":
+            return f"Nothing to do: {_lower(self._phrase(self.plan.targets))}"
+        return self._phrase(self.plan.targets)
+
+    @property
+    def button(self) -> str:
+        """The action and the number that it is really about."""
+        return self._phrase([item.target for item in self.plan.items])
+
+    @property
+    def lines(self) -> Sequence[SheetLine]:
+        """What will change; the same change of many targets is told once."""
+        pairs: dict[str, Counter[tuple[str | None, str | None]]] = {}
+        for change in (change for item in self.plan.items for change in item.changes):
+            pairs.setdefault(change.what, Counter())[change.before, change.after] += 1
+        return [line for what, counted in pairs.items() for line in _lines(what, counted)]
+
+    @property
+    def skipped(self) -> Mapping[tuple[str, str], Sequence[Skip]]:
+        """Who is left out, by code and sentence; as executed, or else as planned."""
+        found = self.receipt.skipped if self.state == "done" and self.receipt else self.plan.skipped
+        groups: dict[tuple[str, str], list[Skip]] = {}
+        for skip in found:
+            # "cannot retry job 7: it is started": what follows is the same for others.
+            groups.setdefault((skip.code, skip.says.rpartition(": ")[2]), []).append(skip)
+        return groups
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is to be known beside the changes; as executed, or else as planned. `new_jobs` say theirs."""
+        items = self.receipt.done if self.receipt else self.plan.items
+        return [] if self.new_jobs else merge_notes(items)
+
+    @property
+    def new_jobs(self) -> Sequence[str]:
+        """The ids of the jobs that it made."""
+        changes = [c for item in (self.receipt.done if self.receipt else ()) for c in item.changes]
+        return [_name(c.after) for c in changes if c.what == "new job" and c.after]
+
+    @property
+    def says(self) -> str:
+        """What became of it, or why there is nothing to do, in one sentence."""
+        if self.receipt:
+            return _sentence(self.receipt.says)
+        if self.state == "expired":
+            return "Nothing was done. A plan may be carried out for 15 minutes, then a new one must be made."
+        skipped = self.plan.skipped
+        return _sentence(skipped[0].says) if len(skipped) == 1 else "None of them allows it now."
+
+    @property
+    def drifted(self) -> Sequence[Change]:
+        """What had changed since the preview."""
+        found = self.receipt.drifted if self.receipt else ()
+        return [
+            Change(_words(change.what), _moment(change.before), _moment(change.after))
+            for change in found
+        ]
+
+    @property
+    def has_payload(self) -> bool:
+        """Whether the plan says the arguments of a cron entry."""
+        return "args" in self.plan.params
+
+    def is_payload(self, change: Change) -> bool:
+        """Whether what had changed are the arguments of a cron entry, as JSON. No name of one has a space."""
+        return self.action.domain == "cron" and change.what.endswith(" args")
+
+    @property
+    def again(self) -> tuple[str, Sequence[tuple[str, str]]]:
+        """Where a new preview of the same comes from: an address, and the fields to send there."""
+        short_name, names = self.action.short_name, [_name(target) for target in self.plan.targets]
+        if self.action.domain == "job":
+            return url_for(f"opsjobs.jobs_{short_name}"), [("job", name) for name in names]
+        fields = [(key, _typed(value)) for key, value in self.plan.params.items()]
+        if self.action.domain == "limiter":
+            limiter, partition = split_target(self.plan.targets[0])
+            place = url_for(f"opsjobs.limiter_{short_name}", limiter=limiter, partition=partition)
+            return place, fields
+        return url_for(f"opsjobs.{self.action.domain}_{short_name}", name=names[0]), fields
+
+    def _phrase(self, targets: Sequence[str]) -> str:
+        domain = self.action.domain
+        about = (
+            f"{domain} {_name(targets[0])}" if len(targets) == 1 else f"{len(targets)} {domain}s"
+        )
+        return _PHRASES.get(self.action.name, f"{self.action.title} {{}}").format(about)
+
+
+def cut_reason(typed: str) -> str:
+    """What the field for a reason gives back: never more than a reason may have, so that no answer is long."""
+    return typed[:LONGEST_REASON]
+
+
+def place(target: str) -> str:
+    """The page of a target."""
+    domain, name = target.partition("/")[0], _name(target)
+    if domain == "job":
+        return url_for("opsjobs.job", job_id=name)
+    if domain == "limiter":
+        limiter, partition = split_target(target)
+        return url_for("opsjobs.limiter", limiter=limiter, partition=partition)
+    return url_for("opsjobs.cron_entry" if domain == "cron" else f"opsjobs.{domain}", name=name)
+
+
+def _typed(value: Any) -> str:
+    """A value of a plan as its form takes it."""
+    if value is None:
+        return ""
+    return json.dumps(value) if isinstance(value, Mapping) else str(value)
+
+
+def _name(target: str) -> str:
+    return target.partition("/")[2]
+
+
+def _words(text: str) -> str:
+    return text.replace("/", " ", 1).replace("_", " ")
+
+
+def _moment(text: str | None) -> str | None:
+    """A text as it is; a moment among the facts of a row as pages write it."""
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:
+        return text
+    return text if found.tzinfo is None else f"{found.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _lines(what: str, counted: Counter[tuple[str | None, str | None]]) -> Iterator[SheetLine]:
+    is_shared = len(counted) == 1 or len(counted) < counted.total()
+    if is_shared and len(counted) <= _MOST_PAIRS:
+        for (before, after), number in counted.items():
+            yield SheetLine(what, before, after, number)
+        return
+    sides: list[Any] = [{pair[side] for pair in counted} for side in (0, 1)]
+    words = [side.pop() if len(side) == 1 else f"{len(side)} different values" for side in sides]
+    yield SheetLine(what, words[0], words[1], counted.total())

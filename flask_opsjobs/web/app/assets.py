@@ -1,0 +1,23 @@
+"""Serves our stylesheet and scripts."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from flask import Response, g
+
+from ..._folders import folder
+from . import files as _files
+from . import problems as _problems
+
+
+def asset(version: str, name: str) -> Response:
+    """A file; kept for a year under the version it has now, asked for again under any other."""
+    current = _files.versions().get(name)
+    if current is None:
+        raise _problems.no_such_page()
+    response = Response((folder("static") / name).read_bytes())
+    response.mimetype = _files.TYPES[PurePath(name).suffix]
+    is_current = version == current
+    g.opsjobs_cache_control = "public, max-age=31536000, immutable" if is_current else "no-cache"
+    return response

@@ -1,0 +1,88 @@
+"""Makes the blueprint out of the table of URLs, with what guards every request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
+from typing import Any
+
+from flask import Blueprint, g, request
+from werkzeug import exceptions
+
+from ..limiters import partition as _partition
+from . import (
+    access as _access,
+)
+from . import (
+    headers as _headers,
+)
+from . import (
+    origin as _origin,
+)
+from . import (
+    pages as _pages,
+)
+from . import (
+    problems as _problems,
+)
+from .problems import Problem
+from .urls import URLS, Url
+
+_LONGEST_QUERY = 4_000
+_LARGEST_FORM = 64_000
+
+
+def make_blueprint() -> Blueprint:
+    """A new blueprint named `opsjobs`; nothing of it touches a page of the host's."""
+    blueprint = Blueprint("opsjobs", __name__)
+    for url in URLS:
+        blueprint.add_url_rule(
+            url.rule,
+            url.endpoint,
+            _guarded(url),
+            methods=url.methods,
+            # OPTIONS would be answered before any check.
+            provide_automatic_options=False,
+            strict_slashes=False,
+            merge_slashes=False,  # a queue's name may have two
+        )
+    blueprint.url_defaults(_partition.hide)
+    blueprint.register_error_handler(Problem, _pages.problem)
+    for error, made in _FAULTS.items():
+        blueprint.register_error_handler(error, partial(_fault, made))
+    blueprint.after_request(_headers.add_headers)
+    return blueprint
+
+
+def _fault(made: Callable[[str], Problem], error: Exception) -> Any:
+    """A page of ours in place of werkzeug's, which would be the host's."""
+    return _pages.problem(made(getattr(error, "description", None) or ""))
+
+
+# By class, and so by status: also what the host's own checks raise on our URLs, such as Flask-WTF's.
+_FAULTS: Mapping[type[Exception], Callable[[str], Problem]] = {
+    exceptions.BadRequest: _problems.bad_request,
+    exceptions.RequestEntityTooLarge: lambda _: _problems.too_large(),
+    exceptions.InternalServerError: lambda _: _problems.broken(),
+}
+
+
+def _guarded(url: Url) -> Callable[..., Any]:
+    """The view, behind the check of its permission and, for an action or a file, of where the request came from."""
+    if url.kind == "asset":
+        return url.view
+
+    @wraps(url.view)
+    def view(**arguments: Any) -> Any:
+        g.opsjobs_is_part = url.kind == "fragment"
+        _access.require_access(url.permission)
+        if len(request.query_string) > _LONGEST_QUERY:
+            raise _problems.too_long()
+        if url.kind == "file":
+            _origin.check_file()
+        if url.kind == "action":
+            _origin.require_same_origin()
+            request.max_content_length = _LARGEST_FORM
+        return url.view(**arguments)
+
+    return view

@@ -1,0 +1,282 @@
+"""Draws charts as SVG: their paths, their labels and the sentence that says what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+
+from ...overview.pace_queries import Pace, Step
+
+# In units of the drawing; its text stands to the right of the plot and below it.
+_WIDTH, _TOP, _BOTTOM = 256.0, 8.0, 104.0
+_NICE = (1, 2, 4, 6, 8, 10)
+_AXIS = {"hour": timedelta(minutes=15), "day": timedelta(hours=6)}
+# A label needs so much room, and more beside `now` at the end.
+_LABEL, _LAST_LABEL = 26.0, 40.0
+
+Values = Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One drawing. `value` and `says` stand above it, `finding` is its description for those who do not see it."""
+
+    key: str
+    title: str
+    value: str
+    says: str
+    finding: str
+    grid: Sequence[tuple[float, str]]
+    ticks: Sequence[tuple[float, str, datetime | str]]
+    blind: Sequence[tuple[float, float]]
+    area: str = ""
+    trace: str = ""
+    second: str = ""
+    bars: str = ""
+    dot: tuple[float, float] | None = None
+
+
+def make_charts(pace: Pace) -> list[Chart]:
+    """Throughput, failures, run time and depth."""
+    steps = pace.steps
+    is_capped = any(step.is_capped for step in steps)
+    return [
+        rate_chart(
+            pace, "throughput", "Throughput", "finished a minute", [s.finished for s in steps]
+        ),
+        rate_chart(
+            pace, "failed", "Failures", "failed a minute", [s.failed for s in steps], bars=True
+        ),
+        _run_time(pace),
+        _depth(pace, [step.due for step in steps], is_capped),
+    ]
+
+
+def rate_chart(
+    pace: Pace, key: str, title: str, what: str, values: Values, *, bars: bool = False
+) -> Chart:
+    """A rate over the window of `pace`; None is where nobody counted."""
+    first, last = _ends(values)
+    finding = _finding(pace, f"Jobs that {what}", values, short)
+    scale = Scale.of(values)
+    return Chart(
+        key, title, _or_dash(last, short), f"{what}{_trend(pace, first, last)}", finding,
+        scale.grid(short), _ticks(pace), _blind(values),
+        area="" if bars else scale.area(values), trace="" if bars else scale.trace(values),
+        bars=scale.bars(values) if bars else "", dot=None if bars else scale.dot(values),
+    )  # fmt: skip
+
+
+def _run_time(pace: Pace) -> Chart:
+    medians, highs = [s.median for s in pace.steps], [s.p95 for s in pace.steps]
+    last, high = _latest(medians), _latest(highs)
+    says = "median" if high is None else f"median, p95 {seconds(high)}, dashed"
+    finding = _finding(pace, "Median run time of jobs that ended", medians, seconds)
+    if high is not None:
+        finding += f" 95 of 100 ran no longer than {seconds(high)} at the end."
+    scale = Scale.of(highs)
+    # Where nothing ended there is no run time, and yet somebody counted.
+    counted = [step.finished for step in pace.steps]
+    return Chart(
+        "run-time", "Run time", _or_dash(last, seconds), says, finding, scale.grid(seconds),
+        _ticks(pace), _blind(counted), trace=scale.trace(medians), second=scale.trace(highs),
+        dot=scale.dot(medians),
+    )  # fmt: skip
+
+
+def _depth(pace: Pace, values: Values, is_capped: bool) -> Chart:
+    first, last = values[0], _latest(values)
+    then = "" if first is None else f", {short(first)} {_AGO[pace.window]}"
+    what = "due and not started" + (", at least" if is_capped else "")
+    finding = _finding(pace, "Jobs that were due and had not started", values, short)
+    finding += " Of big backlogs these are lower bounds." if is_capped else ""
+    scale = Scale.of(values)
+    return Chart(
+        "depth", "Depth", _or_dash(last, short), what + then, finding, scale.grid(short),
+        _ticks(pace), _blind(values), area=scale.area(values), trace=scale.trace(values),
+        dot=scale.dot(values),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The vertical axis from 0 to a round `top`, over `number` steps of equal width."""
+
+    top: float
+    number: int
+
+    @classmethod
+    def of(cls, values: Values) -> Scale:
+        """The smallest round one that all values fit in."""
+        most = max((value for value in values if value is not None), default=0.0)
+        power = 1.0 if most >= 1 else 0.001
+        while power * 10 < most:
+            power *= 10
+        top = next((nice * power for nice in _NICE if nice * power >= most), 10 * power)
+        return cls(max(top, 0.002) if most else 2.0, max(1, len(values)))
+
+    def grid(self, words: Callable[[float], str]) -> list[tuple[float, str]]:
+        """Three lines with their labels; the lowest needs none."""
+        lines = ((0.0, ""), (self.top / 2, words(self.top / 2)), (self.top, words(self.top)))
+        return [(self._y(value), label) for value, label in lines]
+
+    def trace(self, values: Values) -> str:
+        """A line through what is known, broken where nothing is."""
+        return "".join(
+            "M" + "L".join(self._points(part)) + ("h1" if len(part) == 1 else "")
+            for part in _parts(values)
+        )
+
+    def area(self, values: Values) -> str:
+        """What lies below that line."""
+        return "".join(
+            f"M{_n(self._x(part[0][0]))} {_n(_BOTTOM)}L{'L'.join(self._points(part))}"
+            f"L{_n(self._x(part[-1][0]))} {_n(_BOTTOM)}Z"
+            for part in _parts(values)
+        )
+
+    def bars(self, values: Values) -> str:
+        """A bar for each value above 0."""
+        wide = _WIDTH / self.number * 0.7
+        return "".join(
+            f"M{_n(self._x(at) - wide / 2)} {_n(_BOTTOM)}V{_n(self._y(value))}h{_n(wide)}V{_n(_BOTTOM)}z"
+            for part in _parts(values)
+            for at, value in part
+            if value
+        )
+
+    def dot(self, values: Values) -> tuple[float, float] | None:
+        """Where the last value lies, if that is known."""
+        last = values[-1] if values else None
+        return (
+            None if last is None else (round(self._x(len(values) - 1), 1), round(self._y(last), 1))
+        )
+
+    def _points(self, part: Sequence[tuple[int, float]]) -> list[str]:
+        return [f"{_n(self._x(at))} {_n(self._y(value))}" for at, value in part]
+
+    def _x(self, at: int) -> float:
+        return (at + 0.5) * _WIDTH / self.number
+
+    def _y(self, value: float) -> float:
+        return _BOTTOM - (_BOTTOM - _TOP) * min(1.0, value / self.top)
+
+
+def _parts(values: Values) -> list[list[tuple[int, float]]]:
+    """The stretches in which every value is known, each with its places."""
+    grouped = groupby(enumerate(values), lambda pair: pair[1] is not None)
+    return [
+        [(at, value) for at, value in part if value is not None] for known, part in grouped if known
+    ]
+
+
+def _blind(values: Values) -> list[tuple[float, float]]:
+    """Where nothing is known: left edge and width."""
+    wide = _WIDTH / max(1, len(values))
+    grouped = groupby(enumerate(values), lambda pair: pair[1] is None)
+    gaps = [[at for at, _ in part] for is_gap, part in grouped if is_gap]
+    return [(round(gap[0] * wide, 1), round(len(gap) * wide, 1)) for gap in gaps]
+
+
+def _ticks(pace: Pace) -> list[tuple[float, str, datetime | str]]:
+    """Times of day below the plot, and `now` at its end: place, anchor, label."""
+    every, first = _AXIS[pace.window], pace.steps[0].start
+    span = pace.step * len(pace.steps)
+    midnight = first.astimezone(UTC).replace(hour=0, minute=0)
+    at = midnight + ((first - midnight) // every + 1) * every
+    ticks: list[tuple[float, str, datetime | str]] = []
+    while at < first + span:
+        x = (at - first) / span * _WIDTH
+        if x <= _WIDTH - _LAST_LABEL:
+            ticks.append((round(x, 1), "start" if x < _LABEL / 2 else "middle", at))
+        at += every
+    return [*ticks, (_WIDTH, "end", "now")]
+
+
+# --- in words
+
+_OVER = {"hour": "over the last hour", "day": "over the last day"}
+_AGO = {"hour": "an hour ago", "day": "a day ago"}
+
+
+def _finding(pace: Pace, what: str, values: Values, words: Callable[[float], str]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return f"{what} {_OVER[pace.window]}: not known. Nobody counted."
+    places = zip(("at first", "at the end"), _ends(values), strict=True)
+    said = [f"{words(mean)} {place}" for place, mean in places if mean is not None]
+    said.append(f"from {words(min(known))} to {words(max(known))} in all")
+    return f"{what} {_OVER[pace.window]}: {', '.join(said)}.{_unwatched(pace.steps, values)}"
+
+
+def _unwatched(steps: Sequence[Step], values: Values) -> str:
+    gaps = [
+        [steps[at].start for at, _ in part]
+        for is_gap, part in groupby(enumerate(values), lambda pair: pair[1] is None)
+        if is_gap
+    ]
+    if not gaps:
+        return ""
+    longest = max(gaps, key=len)
+    more = f", and {len(gaps) - 1} shorter gaps" if len(gaps) > 1 else ""
+    return f" No figures from {longest[0]:%H:%M} to {_end(steps, longest[-1]):%H:%M} UTC{more}."
+
+
+def _end(steps: Sequence[Step], at: datetime) -> datetime:
+    return at + (steps[1].start - steps[0].start if len(steps) > 1 else timedelta())
+
+
+def _ends(values: Values) -> tuple[float | None, float | None]:
+    """The mean of the first twelfth and of the last, of what is known of them; None when nothing is."""
+    few = max(1, len(values) // 12)
+    return _mean(values[:few]), _mean(values[-few:])
+
+
+def _mean(values: Values) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _latest(values: Values) -> float | None:
+    return next((value for value in reversed(values) if value is not None), None)
+
+
+def _trend(pace: Pace, first: float | None, last: float | None) -> str:
+    if first is None or last is None:
+        return ""
+    then = _AGO[pace.window]
+    # Of small numbers a percentage says nothing.
+    if min(first, last) < 1 or last >= 10 * first:
+        return f", {short(first)} {then}"
+    change = round((last / first - 1) * 100)
+    if abs(change) < 5:
+        return f", as {then}"
+    return f", {abs(change)} % {'above' if change > 0 else 'below'} {then}"
+
+
+def _or_dash(value: float | None, words: Callable[[float], str]) -> str:
+    return "–" if value is None else words(value)
+
+
+def short(value: float) -> str:
+    """A number as short as its size allows: `0`, `0.3`, `12`, `1,500`, `24 k`, `3.1 M`."""
+    if value >= 1e6:
+        return f"{value / 1e6:.1f} M"
+    if value >= 10_000:
+        return f"{value / 1000:.0f} k"
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"
+
+
+def seconds(value: float) -> str:
+    """A duration as short as its size allows: `40 ms`, `2.1 s`, `12 min`."""
+    if value < 0.9995:
+        return f"{value * 1000:.2g} ms" if value < 0.01 else f"{value * 1000:.0f} ms"
+    if value < 100:
+        return f"{value:.0f} s" if value == int(value) or value >= 10 else f"{value:.1f} s"
+    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.0f} h"
+
+
+def _n(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")

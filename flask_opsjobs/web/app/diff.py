@@ -1,0 +1,102 @@
+"""Compares two JSON values and returns the differing lines of a table, each through the display policy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from .display import NO_PAYLOAD, Display
+
+_MOST_LINES = 200
+_LONGEST = 500
+
+_Path = tuple[str, ...]
+# Whether payload of a target, such as `cron/hourly`, may be shown.
+_Sees = Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class DiffLine:
+    """One value by its name; None where there is none."""
+
+    name: Markup
+    before: Markup | None
+    after: Markup | None
+
+
+@dataclass(frozen=True)
+class Diff:
+    """The lines that differ, by what they belong to; how many are the same in both, and how many are not shown."""
+
+    groups: Mapping[str, Sequence[DiffLine]]
+    same: int
+    left_out: int
+
+
+def diff(before: Any, after: Any, display: Display, sees: _Sees) -> Diff:
+    """The difference between what was and what is; either may be None, and then all of the other is shown."""
+    old, new = (dict(_leaves(side, sees)) for side in (before, after))
+    # A target that is gone is None where on the other side it has values.
+    inner = {path[:depth] for path in (*old, *new) for depth in range(1, len(path))}
+    paths = [path for path in dict.fromkeys([*old, *new]) if path not in inner]
+    differing = [
+        path for path in paths if path not in old or path not in new or old[path] != new[path]
+    ]
+    groups: dict[str, list[DiffLine]] = {}
+    for path in differing[:_MOST_LINES]:
+        group, names = (display.clean(path[0]), path[1:]) if len(path) > 1 else ("", path)
+        sides = [_shown(side, path, display, sees) for side in (old, new)]
+        name = display.label(" · ".join(names) or "value")
+        groups.setdefault(group, []).append(DiffLine(name, *sides))
+    return Diff(groups, len(paths) - len(differing), max(0, len(differing) - _MOST_LINES))
+
+
+def without_payload(facts: Any, sees: _Sees) -> Any:
+    """The facts of a decision, by target, with words in place of what this person may not see."""
+    if not isinstance(facts, dict):
+        return facts
+    return {
+        target: {
+            name: NO_PAYLOAD if _is_hidden((target, name), sees) else value
+            for name, value in found.items()
+        }
+        if isinstance(found, dict)
+        else found
+        for target, found in facts.items()
+    }
+
+
+def _is_hidden(path: _Path, sees: _Sees) -> bool:
+    """Whether these are arguments of a cron entry that may not be seen. No other fact of a decision is payload."""
+    is_payload = len(path) == 2 and path[0].startswith("cron/") and path[1] == "args"
+    return is_payload and not sees(path[0])
+
+
+def _leaves(value: Any, sees: _Sees, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
+    """Every value that is no object, by the keys that lead to it. None at the top is nothing at all.
+
+    Payload that may not be seen is one value, as its keys tell of it too.
+    """
+    if isinstance(value, dict) and not _is_hidden(path, sees):
+        for key, one in value.items():
+            yield from _leaves(one, sees, (*path, key))
+    elif path or value is not None:
+        yield path, value
+
+
+def _shown(side: Mapping[_Path, Any], path: _Path, display: Display, sees: _Sees) -> Markup | None:
+    value = side.get(path)
+    if value is None:
+        return None
+    if _is_hidden(path, sees):
+        return display.label(NO_PAYLOAD)
+    hidden = next(filter(None, map(display.hides, path)), None)
+    if hidden is not None:
+        return display.label(hidden)
+    if isinstance(value, str):
+        return display.label(display.start(value, _LONGEST))
+    return display.label(display.plain(json.dumps(value), most=_LONGEST))

@@ -1,0 +1,185 @@
+"""Gives templates their filters: times, durations, counts and what the display policy lets through."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+from typing import Any
+
+from jinja2 import pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup, escape
+
+from ...core.visible_text import visible
+from ...core.words import agree, counted, took
+from ...jobs.rows import Count
+from .host import host
+
+
+@pass_context
+def ago(context: Context, moment: datetime | None) -> Markup:
+    """When, from now: `12 min ago`, `in 3 min`, `now`."""
+    return _time(context, moment, "ago", "{} UTC")
+
+
+@pass_context
+def age(context: Context, moment: datetime | None) -> Markup:
+    """How long since: `12 min`."""
+    return _time(context, moment, "age", "since {} UTC")
+
+
+@pass_context
+def lasting(context: Context, moment: datetime | None) -> Markup:
+    """How long something has been going on: `for 12 min`."""
+    return _time(context, moment, "for", "since {} UTC")
+
+
+@pass_context
+def clock(context: Context, moment: datetime | None) -> Markup:
+    """The time of day, `02:14:07`, with its date unless that is today's: `2026-11-23 23:10:44`."""
+    return _time(context, moment, "clock", "{}")
+
+
+@pass_context
+def moment(context: Context, moment: datetime | None) -> Markup:
+    """A moment with its day and its zone, also when it is today: `2026-11-23 23:10:44 UTC`."""
+    return _time(context, moment, "moment", "{} UTC", has_day=True)
+
+
+@pass_context
+def heartbeat(context: Context, moment: datetime) -> Markup:
+    """When a worker's last heartbeat was, or `on time`: each new one on time would be news of nothing."""
+    late_seconds = host().settings.late_seconds
+    if (context["now"] - moment).total_seconds() > late_seconds:
+        return ago(context, moment)
+    return Markup('<span title="within the last {:g} s">on time</span>').format(late_seconds)
+
+
+@pass_context
+def lately(context: Context, moment: datetime) -> Markup:
+    """When, of what is done anew every few seconds: within the last minute each new one is no news."""
+    if (context["now"] - moment).total_seconds() > 60:
+        return ago(context, moment)
+    return Markup("less than a minute ago")
+
+
+def _time(
+    context: Context, moment: datetime | None, words: str, text: str, *, has_day: bool = False
+) -> Markup:
+    """A moment, with the time of day in `text`. The script says it in `words`, second by second.
+
+    A response never says how long ago something was: it stays the same while nothing happens, and answers 304.
+    """
+    if moment is None:
+        return Markup("")
+    moment = moment.astimezone(UTC)
+    date, time = moment.strftime("%Y-%m-%d"), moment.strftime("%H:%M:%S")
+    is_today = not has_day and moment.date() == context["now"].astimezone(UTC).date()
+    return Markup('<time datetime="{}T{}Z" title="{} {} UTC" data-as="{}">{}</time>').format(
+        date, time, date, time, words, text.format(time if is_today else f"{date} {time}")
+    )
+
+
+def number(value: int) -> str:
+    """A whole number with its thousands set apart."""
+    return f"{value:,}"
+
+
+def count(value: Count) -> Markup:
+    """A count with the sign that says how it is known: `1,204`, `10,000+`, `≈ 9.4 M`."""
+    if value.kind == "at_least":
+        return Markup('<span title="at least; counting stopped">{}+</span>').format(
+            number(value.number)
+        )
+    if value.kind == "about":
+        text = (
+            f"{value.number / 1e6:.1f} M"
+            if value.number >= 1e6
+            else number(round(value.number, -2))
+        )
+        return Markup('<span title="estimated by the database">≈ {}</span>').format(text)
+    return escape(number(value.number))
+
+
+def size(byte_count: int | None) -> str:
+    """A number of bytes in kB or MB."""
+    if byte_count is None:
+        return ""
+    kilos = byte_count / 1000
+    return f"{kilos / 1000:,.1f} MB" if kilos >= 1000 else f"{kilos:,.1f} kB"
+
+
+def middle(name: str | None, most: int = 32) -> Markup:
+    """A name without its middle, where it is longer: begin and end tell names apart. Its title is the whole."""
+    shown = escape(written(name or ""))
+    text = shown.unescape()
+    if len(text) <= most or "<" in shown:  # what the display policy hid is marked
+        return shown
+    begin = most - most // 3
+    return Markup('<span class="short-name" title="{}">{}…{}</span>').format(
+        text, text[:begin], text[begin + 1 - most :]
+    )
+
+
+def short_names(text: str) -> Markup:
+    """A sentence of ours in which each long name lacks its middle, and has the whole in its title."""
+    return Markup(" ").join(middle(word) for word in text.split(" "))
+
+
+def code(text: str) -> Markup:
+    """A sentence of ours in which backticks set code apart."""
+    parts = re.split(r"`([^`]*)`", visible(text))
+    marked = (
+        Markup("<code>{}</code>").format(part) if at % 2 else escape(part)
+        for at, part in enumerate(parts)
+    )
+    return Markup("").join(marked)
+
+
+def typed(text: Any) -> Markup:
+    """A value of a form, which goes back to the server as it came: nothing in it is written out."""
+    return escape(text)
+
+
+def written(value: Any) -> Any:
+    """What a template writes, from any source: a text in its own order, with its controls written out."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _shown(method: str) -> Callable[..., Markup]:
+    @pass_context
+    def shown(context: Context, text: str | None, *args: Collection[str]) -> Markup:
+        found: Markup = getattr(context["display"], method)(text, *args)
+        return found
+
+    return shown
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "agree": agree,
+    "counted": counted,
+    "age": age,
+    "ago": ago,
+    "clock": clock,
+    "moment": moment,
+    "code": code,
+    "count": count,
+    "heartbeat": heartbeat,
+    "lasting": lasting,
+    "lately": lately,
+    "middle": middle,
+    "short_names": short_names,
+    "number": number,
+    "size": size,
+    "took": took,
+    "total": Count.sum,
+    "typed": typed,
+    # Through the display policy, and only these.
+    "shown": _shown("text"),
+    "shown_json": _shown("json"),
+    "shown_label": _shown("label"),
+    "shown_log": _shown("log"),
+    "shown_line": _shown("line"),
+    "shown_name": _shown("name"),
+}

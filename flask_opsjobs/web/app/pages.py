@@ -1,0 +1,196 @@
+"""Renders documents, the parts of them that refresh, and problems, from our own templates."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from flask import Response, current_app, g, request, url_for
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from ..._folders import folder
+from ...actions.catalog import ACTIONS
+from . import (
+    access as _access,
+)
+from . import (
+    back as _back,
+)
+from . import (
+    files as _files,
+)
+from . import (
+    preferences as _preferences,
+)
+from . import (
+    sources as _sources,
+)
+from .display import Display
+from .filters import FILTERS, written
+from .host import host
+from .navigation import NAVIGATION
+from .problems import Problem
+
+
+@cache
+def _environment() -> Environment:
+    """Our templates in an environment of our own: no filter, setting or template of a host reaches them."""
+    environment = Environment(
+        loader=FileSystemLoader(folder("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=written,
+    )
+    environment.filters.update(FILTERS)
+    environment.globals.update(
+        file_url=_files.url, url_for=url_for, may=_may, csrf_field=_csrf_field
+    )
+    return environment
+
+
+def _may(permission: str, subject: str | None = None) -> bool:
+    """Whether a button may be pressed: on `subject`, or on what the current URL is about."""
+    return _access.may(permission, subject or _access.subject())
+
+
+def part(template: str, now: datetime, *, display: Display | None = None, **context: Any) -> Markup:
+    """The text of a fragment: `opsjobs/<template>` as of `now`.
+
+    Its payload passes `display`; by default that of who may see the payload of what the URL is about.
+    """
+    made = _environment().get_template(f"opsjobs/{template}")
+    return Markup(made.render(now=now, display=display or _display(), **context))
+
+
+def fragment(made: Markup, *, says_sources: bool = False) -> Response:
+    """Answers a poll: the fragment, or 304 when the browser has it already.
+
+    Beside it go the sources that do not answer; a fragment that `says_sources` itself has them in it.
+    """
+    text = made + _beside(says_sources)
+    response = Response(text, mimetype="text/html")
+    response.set_etag(_etag(text))
+    response.make_conditional(request)
+    return response
+
+
+def page(
+    template: str,
+    here: str,
+    title: str,
+    now: datetime,
+    *,
+    live: Markup,
+    query: Mapping[str, str] = {},
+    **context: Any,
+) -> Response:
+    """A document around the fragment `live`, which it refreshes from its own address + `/live`.
+
+    `here` is the endpoint of the navigation entry that it belongs to, `query` what of its query string
+    the fragment needs too. `says_sources` is of `fragment`.
+    """
+    values = {**(request.view_args or {}), **query}
+    context |= {
+        "now": now,
+        "display": _display(),
+        "here": here,
+        "title": title,
+        "live": live,
+        "live_url": url_for(f"{request.endpoint}_live", **values),
+        "etag": f'"{_etag(live + _beside(context.get("says_sources", False)))}"',
+    }
+    return Response(_document(template, **context), mimetype="text/html")
+
+
+def document(
+    template: str, here: str, title: str, now: datetime, *, status: int = 200, **context: Any
+) -> Response:
+    """A document that does not refresh. Its payload passes the display policy."""
+    if request.method != "GET":
+        # Nobody can go back to what was sent.
+        context.setdefault("here_url", _back.read_back())
+    text = _document(template, here=here, title=title, now=now, display=_display(), **context)
+    return Response(text, status=status, mimetype="text/html")
+
+
+def problem(found: Problem) -> Response:
+    """A problem as a document; as a part for a script, which asks for parts alone."""
+    now = datetime.now(UTC)
+    context: dict[str, Any] = {"problem": found, "now": now}
+    if g.get("opsjobs_is_part") or (request.method == "POST" and "HX-Request" in request.headers):
+        text = _environment().get_template("opsjobs/_problem.html").render(context)
+        if found.status == 503 and request.method == "GET":
+            # Takes the place of what an open page showed, which nobody can vouch for now.
+            text = f'<div class="stack" id="part">{text}</div>'
+    else:
+        text = _document("problem.html", here="", title=found.title, **context)
+    response = Response(text, status=found.status, mimetype="text/html")
+    if found.allow:
+        response.headers["Allow"] = found.allow
+    if found.retry_after:
+        response.headers["Retry-After"] = str(found.retry_after)
+    return response
+
+
+def _csrf_field() -> tuple[str, str] | None:
+    """The hidden field that Flask-WTF of the host expects in every form, as name and value; None without Flask-WTF."""
+    make: Any = current_app.jinja_env.globals.get("csrf_token")
+    if make is None:
+        return None
+    return current_app.config.get("WTF_CSRF_FIELD_NAME", "csrf_token"), make()
+
+
+def _document(template: str, **context: Any) -> str:
+    actor = _access.actor()
+    entries = [] if actor is None else [e for e in NAVIGATION if _access.may(e.permission)]
+    sources = _sources.read_sources() if entries else _sources.Sources()
+    context.setdefault("badges", sources.badges)
+    context.setdefault("says_sources", False)
+    is_asked_for = request.method == "GET"
+    context.setdefault("here_url", _back.here() if is_asked_for else _back.root())
+    return (
+        _environment()
+        .get_template(f"opsjobs/{template}")
+        .render(
+            actor=actor,
+            entries=entries,
+            wrong=sources.wrong,
+            allowed={entry.endpoint for entry in entries},
+            is_read_only=actor is not None and not any(map(_access.may, ACTIONS)),
+            environment=host().settings.environment,
+            preferences=_preferences.read_preferences(),
+            choices=_preferences.CHOICES,
+            app_root=(request.script_root or "") + "/",
+            **context,
+        )
+    )
+
+
+def _beside(says_sources: bool) -> Markup:
+    """What goes with a fragment to other places of its page: the sources that do not answer, and the badges."""
+    entries = [entry for entry in NAVIGATION if _access.may(entry.permission)]
+    sources = _sources.read_sources()
+    made = _environment().get_template("opsjobs/_beside.html")
+    return Markup(
+        made.render(
+            wrong=() if says_sources else sources.wrong,
+            badges=sources.badges,
+            now=datetime.now(UTC),
+            entries=entries,
+            allowed={entry.endpoint for entry in entries},
+        )
+    )
+
+
+def _display() -> Display:
+    return Display(host().display, may_see=_access.may_see_payload())
+
+
+def _etag(made: Markup) -> str:
+    return hashlib.sha256(made.encode()).hexdigest()[:32]

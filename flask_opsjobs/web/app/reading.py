@@ -1,0 +1,111 @@
+"""Opens the read-only transaction in which a page reads: our own, never the host's session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from math import inf
+
+import psycopg
+from sqlalchemy import exc, func, select
+from sqlalchemy.orm import Session
+
+from ...core.db import connect_soon, forget_values, is_away, patience
+from ...errors import AuditUnwritable, EngineUnavailable, SchemaAhead, SchemaBehind, TooManyActions
+from . import problems as _problems
+from .host import host
+
+# Every read of ours walks an index and stops. A plan that reads a whole table, or collects a whole
+# state before it starts, is never what a page needs, whatever old statistics say; nor is the plan for
+# any value that a prepared statement would get after its fifth run.
+_PLANS = {
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+    "plan_cache_mode": "force_custom_plan",
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A session that can only read, and Postgres' time at its start."""
+
+    session: Session
+    now: datetime
+
+
+@contextmanager
+def reading(most_seconds: float = inf) -> Iterator[Reading]:
+    """One transaction, read-only, on one snapshot, so that the numbers of a page agree.
+
+    A statement may take what the settings say, `most_seconds` at most. Raises `Problem` as `asking` does.
+    """
+    with asking(), _transaction(min(most_seconds, host().settings.page_timeout_seconds)) as found:
+        yield found
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """A block that asks Postgres.
+
+    Raises `Problem` when the schema is behind or ahead, the database away, or a statement too slow.
+    """
+    try:
+        with host().postgres.asking(_is_silence, _still_away):
+            host().require_schema(host().pages)
+            yield
+    except SchemaBehind as behind:
+        raise _problems.schema_behind(str(behind)) from behind
+    except SchemaAhead as ahead:
+        raise _problems.schema_ahead(str(ahead)) from ahead
+    except exc.TimeoutError as away:  # the pool's
+        raise _problems.no_connection_left(host().settings.page_connections) from away
+    except TooManyActions as busy:
+        raise _problems.too_many_actions(str(busy)) from busy
+    except (EngineUnavailable, AuditUnwritable) as met:  # by an action, which says what
+        raise _problems.not_now(str(met)) from met
+    except (exc.DBAPIError, psycopg.Error) as error:
+        found = _problem_of(error)
+        if found is None:
+            forget_values(error)
+            raise
+        raise found from error
+
+
+def _problem_of(error: exc.DBAPIError | psycopg.Error) -> _problems.Problem | None:
+    """What an error of Postgres means to who opens a page; None for one that is ours to mend."""
+    cause = error.orig if isinstance(error, exc.DBAPIError) else error
+    if isinstance(cause, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
+        return _problems.too_slow(host().settings.page_timeout_seconds)
+    if isinstance(cause, psycopg.errors.UndefinedTable):  # downgraded while we run
+        return _problems.schema_behind("the database's schema 'opsjobs' is gone")
+    is_lost = isinstance(error, exc.DBAPIError) and error.connection_invalidated
+    if is_lost or isinstance(cause, psycopg.OperationalError):
+        return _still_away()
+    return None
+
+
+def _is_silence(error: BaseException) -> bool:
+    """Whether Postgres is away for this page; a table that is not there is an answer."""
+    cause = error.orig if isinstance(error, exc.DBAPIError) else error
+    return is_away(error) and not isinstance(cause, psycopg.ProgrammingError)
+
+
+def _still_away() -> _problems.Problem:
+    postgres = host().postgres
+    return _problems.database_away(postgres.silent_since, postgres.answered_at)
+
+
+@contextmanager
+def _transaction(seconds: float) -> Iterator[Reading]:
+    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with connect_soon(host().pages).execution_options(**options) as connection:
+        # SET LOCAL, as functions: all of them in one round trip, gone with the transaction.
+        chosen = {"statement_timeout": f"{int(seconds * 1000)}", **_PLANS}
+        wanted = [func.set_config(name, value, True) for name, value in chosen.items()]
+        now = connection.execute(select(func.clock_timestamp(), *wanted)).one()[0]
+        with patience(connection, seconds + 1), Session(connection, autoflush=False) as session:
+            yield Reading(session, now)

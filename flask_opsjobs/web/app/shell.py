@@ -1,0 +1,87 @@
+"""Serves what belongs to every page: preferences, help, and the answer where there is no page."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import NoReturn
+
+from flask import current_app, redirect, request
+from werkzeug import Response
+from werkzeug.exceptions import HTTPException
+
+from ...core.db import SCHEMA_VERSION
+from ...limits.words import GLOSSARY
+from . import (
+    access as _access,
+)
+from . import (
+    back as _back,
+)
+from . import (
+    pages as _pages,
+)
+from . import (
+    preferences as _preferences,
+)
+from . import (
+    problems as _problems,
+)
+from .host import host
+from .navigation import NAVIGATION
+
+# What the script listens to, in the order of the table; `g` and the navigation's own keys come apart.
+KEYS = (
+    ("?", "this help"),
+    ("/", "into the search box"),
+    ("j k", "to the next and the previous row"),
+    ("Enter", "open the row"),
+    ("x", "select the row"),
+    ("r", "refresh now"),
+    ("t", "the other theme"),
+    ("Esc", "close, or give the selection up"),
+)
+_PACKAGES = ("flask-opsjobs", "rq", "flask", "sqlalchemy", "psycopg")
+
+
+def display() -> Response:
+    """Keep the preferences that were sent. A script stays on its page; a form goes back to the page it came from."""
+    is_script = "HX-Request" in request.headers
+    response = Response(status=204) if is_script else redirect(_back.read_back(), 303)
+    _preferences.keep_preferences(response, _back.root())
+    return response
+
+
+def help() -> Response:
+    """The keys, the permissions one holds, and which versions run here."""
+    from .urls import PERMISSIONS  # which lists this view
+
+    versions = {name: version(name) for name in _PACKAGES}
+    return _pages.document(
+        "help.html",
+        "",
+        "Help",
+        datetime.now(UTC),
+        keys=KEYS,
+        words=GLOSSARY,
+        places=[entry for entry in NAVIGATION if _access.may(entry.permission)],
+        permissions={name: _access.may(name) for name in PERMISSIONS},
+        back=_back.read_back(),
+        help_url=_back.of_the_host(host().settings.help_url),
+        versions=versions | {"python": platform.python_version(), "schema": str(SCHEMA_VERSION)},
+    )
+
+
+def missing(rest: str) -> NoReturn:
+    """Nothing is at this address, or nothing that answers to this method."""
+    adapter = current_app.create_url_adapter(request)
+    assert adapter is not None
+    for method in ("GET", "POST"):
+        try:
+            endpoint, _ = adapter.match(method=method)
+        except HTTPException:
+            continue
+        if endpoint != request.endpoint:
+            raise _problems.wrong_method(request.method, method)
+    raise _problems.no_such_page()

@@ -1,0 +1,158 @@
+"""Lists every URL of ours, in the order of the navigation, with the permission it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ...actions.catalog import ACTIONS
+from ..actions import plan as actions
+from ..actions import preview as previews
+from ..audit import view as audit
+from ..cron import view as cron
+from ..job import view as job
+from ..jobs import exports as job_exports
+from ..jobs import saved_views
+from ..jobs import view as jobs
+from ..limiters import simulate
+from ..limiters import view as limiters
+from ..overview import view as overview
+from ..queues import view as queues
+from ..workers import view as workers
+from . import assets, shell
+from .access import PAYLOAD
+
+# A page answers GET with a document, a fragment GET with a part of one, an action POST with a change or what is typed.
+# An asset is a file that is the same for everybody.
+# A file answers GET with rows to keep.
+Kind = Literal["page", "fragment", "action", "file", "asset"]
+
+
+@dataclass(frozen=True)
+class Url:
+    """One URL below the prefix. `permission` None asks only that somebody is signed in."""
+
+    rule: str
+    endpoint: str
+    view: Callable[..., Any]
+    kind: Kind
+    permission: str | None = None
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What it answers to; Flask adds HEAD to GET. Where nothing is, to everything: the answer is ours."""
+        if self.endpoint == "missing":
+            return ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+        return ("POST",) if self.kind == "action" else ("GET",)
+
+
+def _job_actions() -> Iterator[Url]:
+    """Each action on the jobs picked in a list, and on one job."""
+    for action in (action for action in ACTIONS.values() if action.domain == "job"):
+        short_name, needs = action.short_name, action.permission
+        yield Url(
+            f"/jobs/{short_name}", f"jobs_{short_name}", actions.on_picked(action), "action", needs
+        )
+        yield Url(
+            f"/jobs/<job_id>/{short_name}",
+            f"job_{short_name}",
+            actions.on_job(action),
+            "action",
+            needs,
+        )
+
+
+def _actions_of(domain: str, place: str, **own: Callable[..., Any]) -> Iterator[Url]:
+    """Each action on one subject that has a name; `place` is its page's, `own` the views of actions that have one."""
+    for action in (action for action in ACTIONS.values() if action.domain == domain):
+        rule, endpoint = f"{place}/{action.short_name}", f"{domain}_{action.short_name}"
+        view = own.get(action.short_name) or actions.on_named(action)
+        yield Url(rule, endpoint, view, "action", action.permission)
+
+
+def _limiter_actions() -> Iterator[Url]:
+    """Each action on a limiter, or on the partition of it that the address names."""
+    for action in (action for action in ACTIONS.values() if action.domain == "limiter"):
+        rule, endpoint = f"/limiters/<limiter>/{action.short_name}", f"limiter_{action.short_name}"
+        yield Url(rule, endpoint, actions.on_limiter(action), "action", action.permission)
+
+
+URLS = (
+    Url("", "overview", overview.page, "page", "overview.view"),
+    Url("/live", "overview_live", overview.live, "fragment", "overview.view"),
+    Url("/jobs", "jobs", jobs.page, "page", "jobs.view"),
+    Url("/jobs/live", "jobs_live", jobs.live, "fragment", "jobs.view"),
+    Url("/jobs/suggest", "jobs_suggest", jobs.suggest, "fragment", "jobs.view"),
+    Url("/jobs.csv", "jobs_csv", job_exports.csv, "file", "jobs.view"),
+    Url("/jobs.ndjson", "jobs_ndjson", job_exports.ndjson, "file", "jobs.view"),
+    Url("/views", "view_save", saved_views.save, "action", "jobs.view"),
+    Url("/views/<view_id>/delete", "view_delete", saved_views.delete, "action", "jobs.view"),
+    Url("/jobs/<job_id>", "job", job.page, "page", "jobs.view"),
+    Url("/jobs/<job_id>/live", "job_live", job.live, "fragment", "jobs.view"),
+    Url("/jobs/<job_id>/raw", "job_raw", job.raw, "page", "jobs.view"),
+    *_job_actions(),
+    Url("/queues", "queues", queues.page, "page", "queues.view"),
+    Url("/queues/<path:name>", "queue", queues.queue_page, "page", "queues.view"),
+    # A queue may be called live: what refreshes does not lie below its name.
+    Url("/live/queues", "queues_live", queues.live, "fragment", "queues.view"),
+    Url("/live/queues/<path:name>", "queue_live", queues.queue_live, "fragment", "queues.view"),
+    *_actions_of("queue", "/queues/<path:name>"),
+    Url("/workers", "workers", workers.page, "page", "workers.view"),
+    Url("/workers/live", "workers_live", workers.live, "fragment", "workers.view"),
+    Url("/cron", "cron", cron.page, "page", "cron.view"),
+    Url("/cron/<path:name>", "cron_entry", cron.entry_page, "page", "cron.view"),
+    # An entry may be called live or new, as a queue may.
+    Url("/live/cron", "cron_live", cron.live, "fragment", "cron.view"),
+    Url("/live/cron/<path:name>", "cron_entry_live", cron.entry_live, "fragment", "cron.view"),
+    Url("/new/cron", "cron_new", cron.new, "page", "cron.create"),
+    # Sent, not asked for: an address stands in logs, and what is typed may be what must not be kept.
+    Url("/new/cron/runs", "cron_new_runs", cron.new, "action", "cron.create"),
+    Url("/new/cron/preview", "cron_make", cron.create, "action", "cron.create"),
+    Url("/edit/cron/<path:name>", "cron_change", cron.edit, "page", "cron.edit"),
+    Url("/edit/cron/<path:name>/runs", "cron_change_runs", cron.edit, "action", "cron.edit"),
+    *_actions_of("cron", "/cron/<path:name>", edit=cron.change),
+    Url("/limiters", "limiters", limiters.page, "page", "limiters.view"),
+    Url("/live/limiters", "limiters_live", limiters.live, "fragment", "limiters.view"),
+    # Its name has no slash; the reference of a partition is in the query string.
+    Url("/limiters/<limiter>", "limiter", limiters.limiter_page, "page", "limiters.view"),
+    Url(
+        "/live/limiters/<limiter>",
+        "limiter_live",
+        limiters.limiter_live,
+        "fragment",
+        "limiters.view",
+    ),
+    Url(
+        "/limiters/<limiter>/simulate",
+        "limiter_simulate",
+        simulate.page,
+        "page",
+        "limiters.view",
+    ),
+    # Sent, not asked for: a partition is a value of jobs' arguments.
+    Url(
+        "/limiters/<limiter>/open",
+        "limiter_open",
+        limiters.open_partition,
+        "action",
+        "limiters.view",
+    ),
+    *_limiter_actions(),
+    Url("/audit", "audit", audit.page, "page", "audit.view"),
+    Url("/audit/live", "audit_live", audit.live, "fragment", "audit.view"),
+    Url("/audit.csv", "audit_csv", audit.csv, "file", "audit.view"),
+    Url("/audit.ndjson", "audit_ndjson", audit.ndjson, "file", "audit.view"),
+    Url("/audit/<int:sequence>", "audit_event", audit.event_page, "page", "audit.view"),
+    Url("/previews/<int:preview_id>", "preview", previews.page, "page"),
+    Url("/previews/<int:preview_id>/execute", "preview_execute", previews.execute, "action"),
+    Url("/help", "help", shell.help, "page"),
+    Url("/jump", "jump", jobs.jump, "page", "jobs.view"),
+    Url("/display", "display", shell.display, "action"),
+    Url("/static/<version>/<path:name>", "static", assets.asset, "asset"),
+    Url("/<path:rest>", "missing", shell.missing, "page"),
+)
+
+
+# Every permission that a policy may be asked for.
+PERMISSIONS = (*dict.fromkeys(url.permission for url in URLS if url.permission), PAYLOAD)

@@ -1,0 +1,1 @@
+"""The audit: every decision, and its place in the chain."""

@@ -1,0 +1,1 @@
+"""The cron entries, their slots and their form."""

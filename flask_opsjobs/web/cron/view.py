@@ -1,0 +1,300 @@
+"""Shows cron: the entries with their slots, one entry with its run history, and the form of a new one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from flask import Response, request
+from markupsafe import Markup
+from werkzeug import Response as AnyResponse
+
+from ...actions.catalog import ACTIONS, ENTRY_PARAMS, Action, actions_of_cron
+from ...audit.queries import list_events_of
+from ...audit.verify import find_chain_fault
+from ...cron import queries
+from ...cron.action_params import BadParams, read_entry
+from ...cron.entry_row import CronEntryRow
+from ...cron.expression import BadSchedule, read_schedule
+from ...cron.lifecycle import CATCH_UPS, MEANINGS, OVERLAPS, RESULTS
+from ...cron.queries import Missed, SlotRow
+from ...cron.timing import LATE
+from ...jobs.record.options import fault_of_name
+from ...lifeline.queries import LoopRow, list_loops
+from ..actions import plan as actions
+from ..app import access as _access
+from ..app import pages as _pages
+from ..app import problems as _problems
+from ..app.host import host
+from ..app.reading import Reading, reading
+from . import slots as _slots
+
+_SHOWN = 50
+_TEN = 10
+
+
+@dataclass(frozen=True)
+class EntryView:
+    """An entry as the pages show it; `slots` are its newest, the newest first; `scheduler` None if none ever ran."""
+
+    entry: CronEntryRow
+    slots: Sequence[SlotRow]
+    missed: Missed | None
+    now: datetime
+    scheduler: LoopRow | None
+
+    @property
+    def actions(self) -> Sequence[Action]:
+        """The actions that are legal now, without those that take a form of their own."""
+        legal = actions_of_cron(self.entry.state, is_runtime=self.entry.origin == "runtime")
+        return [action for action in legal if action.short_name not in ("edit", "catch_up")]
+
+    @property
+    def next(self) -> Sequence[datetime]:
+        """The next three slots that have no result yet; none of a retired entry, or in an unknown zone."""
+        if self.entry.state == "retired" or self.place is None:
+            return []
+        # Decided further than now: a clock was stepped back, and those slots have their results already.
+        return self.entry.schedule.next(max(self.now, self.entry.checked_until), 3)
+
+    @property
+    def place(self) -> ZoneInfo | None:
+        """Its zone; None when an update of this machine's zones has removed it."""
+        try:
+            return self.entry.schedule.place
+        except ZoneInfoNotFoundError:
+            return None
+
+    @property
+    def is_placeless(self) -> bool:
+        """Whether it has no slots, although it should."""
+        return self.place is None and self.entry.state != "retired"
+
+    @property
+    def is_told(self) -> bool:
+        """Whether something of it stands on top of the page."""
+        is_paused = self.entry.state == "paused"
+        return self.is_placeless or is_paused or self.missed is not None or self.overdue is not None
+
+    @property
+    def overdue(self) -> datetime | None:
+        """The first slot that has come and has no result, although a scheduler is awake; None when all have theirs."""
+        is_awake = self.scheduler is not None and self.scheduler.is_awake
+        if not is_awake or self.place is None or self.entry.state == "retired":
+            return None
+        first = next(self.entry.schedule.slots_after(self.entry.checked_until), None)
+        return None if first is None or self.now - first <= LATE else first
+
+    @property
+    def last(self) -> SlotRow | None:
+        """The newest slot that has a job, among the newest."""
+        return next((slot for slot in self.slots if slot.job_id is not None), None)
+
+    @property
+    def last_run(self) -> str:
+        """What to say without one: nothing is known of older slots."""
+        return "none yet" if len(self.slots) < queries.STRIP else f"none in {queries.STRIP} slots"
+
+    @property
+    def strip(self) -> _slots.Picture:
+        """Its newest slots as a picture."""
+        return _slots.make_strip(map(_drawn, self.slots), queries.STRIP)
+
+
+def page() -> Response:
+    """The document of all of them."""
+    made, now = _all()
+    return _pages.page("cron.html", "cron", "Cron", now, live=made)
+
+
+def live() -> Response:
+    """What of it refreshes."""
+    return _pages.fragment(_all()[0])
+
+
+def entry_page(name: str) -> Response:
+    """The document of one entry."""
+    with reading() as read:
+        is_retired = _find(read, name).state == "retired"
+        made = _one(read, name)
+    catch_up = None if is_retired else ACTIONS["cron.catch_up"]
+    return _pages.page(
+        "cron_entry.html", "cron", name, read.now, live=made, name=name, catch_up=catch_up
+    )
+
+
+def entry_live(name: str) -> Response:
+    """What of it refreshes."""
+    with reading() as read:
+        made = _one(read, name)
+    return _pages.fragment(made)
+
+
+def new() -> Response:
+    """The form of a new entry, with its next ten runs once a schedule is typed."""
+    return _form(None, {name: request.values.get(name, "") for name in ("name", *ENTRY_PARAMS)})
+
+
+def edit(name: str) -> Response:
+    """The form of an entry that was made at runtime; its arguments stand in it."""
+    with reading() as read:
+        entry = _find(read, name)
+    _access.require(_access.PAYLOAD, _access.subject())
+    if entry.origin == "code":
+        raise _problems.unreadable(f"{name}: the code declares it, and says when it runs.")
+    typed = {
+        **{param: str(getattr(entry, param)) for param in ENTRY_PARAMS},
+        "catch_up": str(entry.catch_up_limit or entry.catch_up),
+        "args": json.dumps(
+            {key: one for key, one in entry.args.items() if key not in _redacted(entry)}
+        ),
+    }
+    return _form(
+        entry, typed | {key: value for key, value in request.values.items() if key in typed}
+    )
+
+
+def create() -> AnyResponse:
+    """The first step of a new entry, whose name stands in the form; the form again when it cannot be."""
+    typed = {name: request.form.get(name, "").strip() for name in ("name", *ENTRY_PARAMS)}
+    params, name = {param: typed[param] for param in ENTRY_PARAMS}, typed["name"]
+    faults = _list_faults(params)
+    if said := fault_of_name("the name", name):
+        faults["name"] = said
+    if faults:
+        return _form(None, typed, faults, status=422)
+    return actions.start(ACTIONS["cron.create"], [f"cron/{name}"], params)
+
+
+def change(name: str) -> AnyResponse:
+    """The first step of an edit; the form again when it cannot be. What it replaces are arguments too."""
+    _access.require(_access.PAYLOAD, _access.subject())
+    typed = {param: request.form.get(param, "").strip() for param in ENTRY_PARAMS}
+    if faults := _list_faults(typed):
+        with reading() as read:
+            entry = _find(read, name)
+        return _form(entry, typed, faults, status=422)
+    return actions.start(ACTIONS["cron.edit"], [f"cron/{name}"], typed)
+
+
+def _list_faults(typed: Mapping[str, str]) -> dict[str, str]:
+    """What is wrong with what was typed, as sentences by field."""
+    faults: dict[str, str] = {}
+    try:
+        read_entry(host(), typed)
+    except BadParams as wrong:
+        for param, said in wrong.faults:
+            faults[param] = f"{faults[param]}; {said}" if param in faults else said
+    return faults
+
+
+def _form(
+    entry: CronEntryRow | None,
+    typed: Mapping[str, str],
+    faults: Mapping[str, str] = {},
+    *,
+    status: int = 200,
+) -> Response:
+    now = datetime.now(UTC)
+    runs, words = [], ""
+    if typed["expression"].strip():
+        try:
+            schedule = read_schedule(typed["expression"], typed["zone"].strip() or "UTC")
+            runs, words = schedule.next(now, _TEN), schedule.words
+        except BadSchedule as wrong:
+            faults = {**dict(wrong.faults), **faults}
+    return _pages.document(
+        "cron_form.html",
+        "cron",
+        "New cron entry" if entry is None else f"Edit {entry.name}",
+        now,
+        status=status,
+        entry=entry,
+        typed=typed,
+        faults=faults,
+        runs=runs,
+        words=words,
+        tasks=sorted(host().tasks),
+        overlaps=OVERLAPS,
+        catch_ups=CATCH_UPS,
+        action=ACTIONS["cron.create" if entry is None else "cron.edit"],
+    )
+
+
+def _all() -> tuple[Markup, datetime]:
+    with reading() as read:
+        entries = queries.list_entries(read.session)
+        strips = queries.list_strips(read.session, [entry.name for entry in entries])
+        missed = queries.list_missed_lately(read.session, read.now)
+        scheduler = _scheduler(read)
+        rows = [
+            EntryView(entry, strips[entry.name], missed.get(entry.name), read.now, scheduler)
+            for entry in entries
+        ]
+    made = _pages.part(
+        "cron/_live.html",
+        read.now,
+        rows=rows,
+        is_cut=len(rows) >= queries.MOST_ENTRIES,
+        scheduler=scheduler,
+        results=RESULTS,
+        shape_of=_slots.shape_of,
+    )
+    return made, read.now
+
+
+def _scheduler(read: Reading) -> LoopRow | None:
+    """The cron loop that was awake last."""
+    return next((one for one in list_loops(read.session, read.now) if one.loop == "cron"), None)
+
+
+def _one(read: Reading, name: str) -> Markup:
+    entry = _find(read, name)
+    slots = queries.list_slots(read.session, name, read.now)
+    missed = queries.list_missed_lately(read.session, read.now).get(name)
+    row = EntryView(entry, slots[: queries.STRIP], missed, read.now, _scheduler(read))
+    zone = row.place or ZoneInfo("UTC")
+    events = fault = None
+    if _access.may("audit.view"):
+        events, fault = list_events_of(read.session, f"cron/{name}"), find_chain_fault(read.session)
+    return _pages.part(
+        "cron/_one.html",
+        read.now,
+        row=row,
+        scheduler=row.scheduler,
+        slots=slots[:_SHOWN],
+        calendar=_slots.make_calendar(map(_drawn, slots), read.now.astimezone(zone).date(), zone),
+        is_cut=len(slots) >= queries.MOST_SLOTS,
+        offsets=[slot.astimezone(zone) for slot in row.next],
+        results=RESULTS,
+        shape_of=_slots.shape_of,
+        meaning=MEANINGS[entry.state],
+        overlaps=OVERLAPS,
+        catch_ups=CATCH_UPS,
+        edit=ACTIONS["cron.edit"],
+        redacted=_redacted(entry),
+        events=events,
+        chain_fault=fault,
+    )
+
+
+def _redacted(entry: CronEntryRow) -> Collection[str]:
+    """The parameters whose values must not be seen; an entry from before they were declared so still has them."""
+    declared = host().tasks.get(entry.task)
+    return declared.redact if declared else ()
+
+
+def _find(read: Reading, name: str) -> CronEntryRow:
+    # No text in Postgres has a NUL, so no entry can be called so.
+    found = None if "\0" in name else queries.find_entry(read.session, name)
+    if found is None:
+        raise _problems.no_such_entry(name)
+    return found
+
+
+def _drawn(slot: SlotRow) -> Any:
+    return _slots.Drawn(slot.result, slot.slot_at, slot.until_at, slot.slots)

@@ -1,0 +1,103 @@
+"""Exports the jobs of a filter as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any
+
+from flask import Response
+
+from ...jobs.search import hits as search_hits
+from ...jobs.search.export_queries import ExportRow, batch_of_jobs, list_jobs_in_full
+from ...jobs.search.filter import JobFilter
+from ...jobs.search.queries import Hits, find_hits
+from ..app import access as _access
+from ..app import export as _export
+from ..app import problems as _problems
+from ..app.display import Display
+from ..app.heavy import stream
+from ..app.host import host
+from ..app.reading import reading
+from . import list_request as _list_request
+
+_SIZE = 500
+_PAYLOAD = ("ended_reason", "error", "args", "meta")
+_COLUMNS = tuple(field.name for field in fields(ExportRow))
+
+
+def csv() -> Response:
+    """CSV."""
+    return stream(lambda: _answer("csv"))
+
+
+def ndjson() -> Response:
+    """One JSON object a line."""
+    return stream(lambda: _answer("ndjson"))
+
+
+def _answer(kind: str) -> Response:
+    asked = _list_request.read_list_request()
+    if asked.before is not None or asked.after is not None:
+        raise _problems.unreadable(
+            "before and after: an export is the whole list, not a page of it."
+        )
+    may_see = _access.may_see_payload()
+    columns = [name for name in _COLUMNS if may_see or name not in _PAYLOAD]
+    display = Display(host().display, may_see=may_see)
+    wanted = asked.wanted
+    if wanted.is_search:
+        with reading() as read:
+            found = find_hits(read.session, wanted, read.now, _list_request.is_shown(wanted))
+        rows, note = _batches_of(wanted, found), _tell(found)
+    else:
+        rows, note = _batches(wanted), ""
+    batches = ([_row(row, columns, display) for row in batch] for batch in rows)
+    return _export.make_download(kind, "jobs", columns, batches, note)
+
+
+def _batches(wanted: JobFilter) -> Iterator[Sequence[ExportRow]]:
+    """Each in a transaction of its own, from the newest job down: jobs enqueued meanwhile have higher ids."""
+    before, now = None, None
+    while True:
+        with reading() as read:
+            now = now or read.now
+            batch = batch_of_jobs(read.session, wanted, now, before=before, size=_SIZE)
+        if batch:
+            yield batch
+        if len(batch) < _SIZE:
+            return
+        before = batch[-1].id
+
+
+def _batches_of(wanted: JobFilter, found: Hits) -> Iterator[Sequence[ExportRow]]:
+    for at in range(0, len(found.jobs), _SIZE):
+        with reading() as read:
+            batch = list_jobs_in_full(read.session, wanted, found.ids[at : at + _SIZE])
+        yield batch
+
+
+def _tell(found: Hits) -> str:
+    """What a search did not look at."""
+    if found.searched.stopped_at_hits:
+        return (
+            f"More jobs fit: here are those among the newest {search_hits.NEWEST_JOBS} jobs, and others, "
+            f"{search_hits.MOST_HITS} in all."
+        )
+    if found.searched.stopped_at_errors:
+        return f"Searched the newest {search_hits.NEWEST_ERRORS} jobs with an error."
+    return ""
+
+
+def _row(row: ExportRow, columns: Sequence[str], display: Display) -> dict[str, Any]:
+    """One job as it may be shown."""
+    made = {name: getattr(row, name) for name in columns}
+    made["tags"] = [display.clean(tag) for tag in row.tags]
+    for name in ("ended_reason", "error"):
+        if made.get(name) is not None:
+            made[name] = display.clean(made[name])
+    if "args" in made:
+        declared = host().tasks.get(row.task)
+        made["args"] = _export.Json(display.plain(row.args, declared.redact if declared else ()))
+        made["meta"] = _export.Json(display.plain(row.meta))
+    return made

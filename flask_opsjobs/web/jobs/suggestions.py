@@ -1,0 +1,99 @@
+"""Suggests how the text in the search box may go on: from names that may be shown, never from values of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+
+from sqlalchemy.orm import Session
+
+from ...jobs import queries
+from ...jobs.lifecycle import STATES
+from ...jobs.search.filter import ORIGINS, QUALIFIERS
+from ...jobs.search.terms import LONGEST, write_term
+from ...queues.queries import list_queue_names
+from ..app import access as _access
+from ..app.display import Display
+from ..app.host import host
+
+_MOST = 12
+_SPANS = ("<1h", "<1d", "<7d", ">1h", ">1d", ">7d")
+
+
+def suggest(session: Session, box: str) -> Sequence[str]:
+    """At most 12 texts of the whole box, its last word completed."""
+    before, last = _last_word(box)
+    found: Iterator[str] = (
+        term for term in _terms(session, last) if term.lower().startswith(last.lower())
+    )
+    if ":" not in last and last:  # a name alone: what it may be the name of
+        found = chain(found, _named(session, last.lower()))
+    return [f"{before}{term}" for term in islice(dict.fromkeys(found), _MOST)]
+
+
+def _last_word(box: str) -> tuple[str, str]:
+    """The box up to its last word, and that; a word in quotes is not taken apart."""
+    if len(box) > 2 * LONGEST or "\0" in box:
+        return "", box[: 2 * LONGEST].replace("\0", "")
+    at = max(box.rfind(" "), box.rfind("\t")) + 1
+    if box[:at].count('"') % 2:
+        at = box.rfind(" ", 0, box.rindex('"', 0, at)) + 1
+    return box[:at], box[at:]
+
+
+def _terms(session: Session, last: str) -> Iterator[str]:
+    name, colon, _ = last.partition(":")
+    if not colon:
+        yield from (f"{qualifier}:" for qualifier in QUALIFIERS if _may_ask(qualifier))
+        yield from (f"{argument}:" for argument in _arguments())
+        return
+    for value in _values(session, name):
+        yield write_term(name, value)
+
+
+def _values(session: Session, qualifier: str) -> Iterable[str]:
+    match qualifier:
+        case "state":
+            return STATES
+        case "origin":
+            return ORIGINS
+        case "created":
+            return _SPANS
+        case "queue":
+            return list_queue_names(session)
+        case "task":
+            return queries.list_task_names(session)
+        case "tag":
+            return _tags(session)
+    return ()
+
+
+def _named(session: Session, part: str) -> Iterator[str]:
+    for qualifier in ("task", "queue", "tag"):
+        for value in _values(session, qualifier):
+            if part in value.lower():
+                yield write_term(qualifier, value)
+
+
+def _tags(session: Session) -> Iterator[str]:
+    """Tags that the declared tasks have, and those of the newest jobs."""
+    display = Display(host().display, may_see=True)
+    declared = {tag for task in host().tasks.values() for tag in task.declared.tags}
+    for tag in sorted(declared | set(queries.list_recent_tags(session))):
+        if display.clean(tag) == tag:
+            yield tag
+
+
+def _arguments() -> Iterator[str]:
+    """The arguments of the declared tasks that may be searched."""
+    if not _may_ask("error"):
+        return
+    display = Display(host().display, may_see=True)
+    tasks = host().tasks.values()
+    redacted = {name for task in tasks for name in task.redact}
+    names = {name for task in tasks for name in task.arguments.names} - redacted
+    yield from (f"args.{name}" for name in sorted(names) if display.hides(name) is None)
+
+
+def _may_ask(qualifier: str) -> bool:
+    return qualifier != "error" or _access.may_see_payload()

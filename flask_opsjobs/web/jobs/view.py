@@ -1,0 +1,178 @@
+"""Shows the list of jobs, and leads from a pasted id or name to its page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Response, redirect, request, url_for
+from markupsafe import Markup
+from werkzeug import Response as AnyResponse
+
+from ...actions.catalog import ACTIONS
+from ...jobs import queries
+from ...jobs.lifecycle import MEANINGS, STATES
+from ...jobs.rows import Count
+from ...jobs.search import hits as search_hits
+from ...jobs.search import ids as search_ids
+from ...jobs.search.filter import LIMITS, ORIGINS, JobFilter
+from ...jobs.search.queries import list_jobs
+from ...jobs.search.saved_views import View, list_views
+from ...jobs.search.terms import Unqualified, write_term
+from ...queues.queries import list_queue_names
+from ..app import access as _access
+from ..app import pages as _pages
+from ..app import problems as _problems
+from ..app.display import Display
+from ..app.heavy import heavy
+from ..app.host import host
+from ..app.problems import Problem
+from ..app.reading import Reading, reading
+from . import list_request as _list_request
+from . import suggestions as _suggestions
+from .list_request import ListRequest
+
+_JOB_ACTIONS = tuple(action for action in ACTIONS.values() if action.domain == "job")
+
+
+def page() -> AnyResponse:
+    """The document: search box, tabs, table."""
+    try:
+        if word := _list_request.find_word():
+            return _name(word)
+        asked = _list_request.read_list_request()
+    except Problem as fault:
+        if fault.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise
+        return _search_again(fault)
+    with heavy(asked.wanted.is_search), reading() as read:
+        made = _list(read, asked)
+        around = _around(read, asked.wanted)
+    return _pages.page(
+        "jobs.html",
+        "jobs",
+        "Jobs",
+        read.now,
+        live=made,
+        query=asked.query,
+        fault=None,
+        **around,
+    )
+
+
+def _search_again(fault: Problem) -> Response:
+    """The document for a search that cannot be read: its text stays in the box, and below it what is wrong."""
+    with reading() as read:
+        around = _around(read, _list_request.readable_fields())
+    return _pages.document(
+        "jobs.html", "jobs", "Jobs", read.now, status=fault.status, fault=fault, **around
+    )
+
+
+def _around(read: Reading, wanted: JobFilter) -> dict[str, Any]:
+    """What stands around the list: the search box, its fields, and the views of whoever asks."""
+    views = _views(read)
+    return {
+        "wanted": wanted,
+        "views": views,
+        "query_text": (here := urlencode(wanted.to_query())),
+        "current": next((view for view in views if view.query == here), None),
+        "queues": list_queue_names(read.session),
+        "tasks": queries.list_task_names(read.session),
+        "states": STATES,
+        "origins": ORIGINS,
+        "typed": request.args.get("q", ""),
+    }
+
+
+def live() -> Response:
+    """Tabs and table."""
+    asked = _list_request.read_list_request()
+    with heavy(asked.wanted.is_search), reading() as read:
+        made = _list(read, asked)
+    return _pages.fragment(made)
+
+
+def suggest() -> Response:
+    """How the search box might go on."""
+    with reading() as read:
+        found = _suggestions.suggest(read.session, request.args.get("q", ""))
+    return _pages.fragment(_pages.part("jobs/_suggest.html", read.now, suggestions=found))
+
+
+def _list(read: Reading, asked: ListRequest) -> Markup:
+    wanted = asked.wanted
+    found = list_jobs(
+        read.session,
+        wanted,
+        read.now,
+        before=asked.before,
+        after=asked.after,
+        is_shown=_list_request.is_shown(wanted),
+    )
+    everything = Count.sum(found.counts.values())
+    return _pages.part(
+        "jobs/_live.html",
+        read.now,
+        wanted=wanted,
+        counts=found.counts,
+        everything=everything,
+        total=found.counts[wanted.state] if wanted.state else everything,
+        rows=found.page.rows,
+        searched=found.searched,
+        most=search_hits,
+        older=asked.cursor("before", found.page),
+        newer=asked.cursor("after", found.page),
+        limits=LIMITS,
+        meanings=MEANINGS,
+        actions=_JOB_ACTIONS,
+    )
+
+
+def _views(read: Reading) -> Sequence[View]:
+    """The views this person has saved, their names as they may be shown."""
+    display = Display(host().display, may_see=True)
+    found = list_views(read.session, _access.actor() or "")
+    return [replace(view, name=display.label(view.name)) for view in found]
+
+
+def _name(word: Unqualified) -> AnyResponse:
+    """From a word without a qualifier to the search or the job that it means."""
+    place = _find_place(word.word)
+    if place is None:
+        raise _problems.unknown_word(word.word)
+    name, value = place
+    if name == "id" and not word.rest:
+        return redirect(url_for("opsjobs.job", job_id=value), 303)
+    query: dict[str, Any] = dict(_list_request.read_fields().to_query())
+    query["q"] = f"{word.rest} {write_term(name, value)}".strip()
+    return redirect(url_for("opsjobs.jobs", **query), 303)
+
+
+def jump() -> AnyResponse:
+    """To what a pasted word means: a job by its id or that of its delivery in RQ, a task, a queue."""
+    wanted = request.args.get("to", "").strip()
+    place = _find_place(wanted)
+    if place is None:
+        raise _problems.unknown_place(wanted)
+    name, value = place
+    if name == "id":
+        return redirect(url_for("opsjobs.job", job_id=value), 303)
+    return redirect(url_for("opsjobs.jobs", q=write_term(name, value)), 303)
+
+
+def _find_place(word: str) -> tuple[str, str] | None:
+    """The qualifier under which a word is known, and its value; None when nothing bears that name."""
+    number = search_ids.read_job_id(word)
+    if number is not None:
+        return "id", str(number)
+    if not word or "\0" in word:
+        return None
+    if word in host().tasks:
+        return "task", word
+    with reading() as read:
+        name = queries.find_qualifier(read.session, word)
+    return None if name is None else (name, word)

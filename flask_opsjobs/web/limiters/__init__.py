@@ -1,0 +1,1 @@
+"""The limiters, their partitions and simulations."""

@@ -1,0 +1,82 @@
+"""Writes and reads the reference to a partition in an address, since a partition is a value of arguments.
+
+An address is kept in logs, histories and bookmarks, past every display policy. The reference is the partition's text,
+encrypted with a key that is derived from the host's `SECRET_KEY`; the same partition always has the same reference, so
+that pages stay the same text. `docs/decisions/0025` says why it is not looked up in a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+from flask import request
+
+from ...core.signing import is_signed, read_word, sign, write_word
+from ..app import problems as _problems
+from ..app.host import host
+
+LONGEST = 200
+_MAC = 16
+# Texts are filled up to a multiple of this, so that a reference tells little of how long its text is.
+_BLOCK = 32
+
+
+def make_reference(secret: bytes, limiter: str, partition: str) -> str:
+    """What stands for a partition of this limiter in an address."""
+    # Filled up with NULs, which no partition has, since Postgres takes none.
+    text = partition.encode()
+    text += b"\0" * (_BLOCK - len(text) % _BLOCK)
+    mac = sign(secret, "partition", _named(limiter, text), _MAC)
+    return write_word(mac + _encrypt(secret, mac, text))
+
+
+def read_reference(secrets: Sequence[bytes], limiter: str, reference: str) -> str | None:
+    """The partition of this limiter that it stands for; None when none of the secrets made it."""
+    try:
+        raw = read_word(reference)
+    except ValueError:
+        return None
+    mac, encrypted = raw[:_MAC], raw[_MAC:]
+    for secret in secrets:
+        text = _encrypt(secret, mac, encrypted)
+        if is_signed([secret], "partition", _named(limiter, text), mac, _MAC):
+            return text.rstrip(b"\0").decode()
+    return None
+
+
+def asked() -> str | None:
+    """The partition that the address of the request names; None for all of a limiter. Raises `Problem`."""
+    reference = request.args.get("partition")
+    if reference is None:
+        return None
+    limiter = (request.view_args or {})["limiter"]
+    found = read_reference(host().secrets, limiter, reference)
+    if found is None:
+        raise _problems.unreadable(
+            "partition: this address was not made here, or with a secret key that is gone. "
+            f"Open the page of the limiter {limiter} and choose the partition there."
+        )
+    return found
+
+
+def hide(_endpoint: str, values: dict[str, Any]) -> None:
+    """Put the reference in place of the partition that `url_for` is given, for every address of ours."""
+    if values.get("partition") is not None:
+        secret = host().secrets[0]
+        values["partition"] = make_reference(secret, values["limiter"], values["partition"])
+
+
+def _named(limiter: str, text: bytes) -> bytes:
+    return limiter.encode() + b"\n" + text
+
+
+def _encrypt(secret: bytes, mac: bytes, text: bytes) -> bytes:
+    """The text under a stream of bytes that depends on its own signature; the same call reads it again."""
+    stream = b""
+    for number in count():
+        if len(stream) >= len(text):
+            break
+        stream += sign(secret, "partition stream", mac + number.to_bytes(4, "big"))
+    return bytes(one ^ other for one, other in zip(text, stream, strict=False))

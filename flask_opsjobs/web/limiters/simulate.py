@@ -1,0 +1,77 @@
+"""Simulates what a limiter would do with future jobs: a form that changes nothing, and its outcome."""
+
+from __future__ import annotations
+
+from flask import Response, request
+
+from ...limits.simulation import SimulatedJob, TooLong
+from ...limits.trial import Live, Trial, limit_of, read_live
+from ...limits.words import in_words
+from ..app import pages as _pages
+from ..app.heavy import heavy
+from ..app.reading import Reading, reading
+from . import outcomes as _outcomes
+from . import view as limiters
+from .outcomes import Tried
+from .trial_form import JOBS, MOST_JOBS, SHAPE, Form, read_form
+from .view import LimiterRequest
+
+
+def page(limiter: str) -> Response:
+    """The document; 400 with the form as it was typed when that cannot be tried."""
+    with heavy():
+        with reading() as read:
+            asked = limiters.find_asked(read, limiter)
+            declared = limit_of(asked.row)
+            form = read_form(request.args, declared, asked.row.weight)
+            live = _live(read, asked, form)
+        tried = [] if form.faults else _try(form, live, asked)
+    return _pages.document(
+        "limiter_simulate.html",
+        "limiters",
+        f"Simulate {limiter}",
+        read.now,
+        status=400 if form.faults else 200,
+        asked=asked,
+        form=form,
+        declared=asked.row.shape,
+        fields=(JOBS, SHAPE),
+        live=live,
+        tried=tried,
+        numbers=_outcomes.numbers(tried),
+        blocks=_outcomes.blocks(tried),
+        chart=_outcomes.make_chart(tried),
+        moment=_outcomes.start_in_words,
+        in_words=in_words,
+    )
+
+
+def _live(read: Reading, asked: LimiterRequest, form: Form) -> Live | None:
+    """The limiter's state and waiting jobs, if the form asks for them; a fault when they cannot be read."""
+    if not form.live:
+        return None
+    if asked.bucket is None:
+        form.faults["live"] = "Each partition has a bucket of its own: choose one first."
+    if form.faults or asked.bucket is None:
+        return None
+    room = MOST_JOBS - (form.whole("count") or 0)
+    live = read_live(read.session, asked.row.name, asked.bucket, room + 1)
+    if len(live.waiting) > room:
+        said = f"With those that wait there are more than {MOST_JOBS:,} jobs"
+        form.faults["live"] = f"{said}: let fewer come, or begin without them."
+    return live
+
+
+def _try(form: Form, live: Live | None, asked: LimiterRequest) -> list[Tried]:
+    """The outcome under the shape that is tried, and beside it under the declared one if that is another."""
+    jobs = [SimulatedJob(0.0, form.whole("weight") or 1)] * (form.whole("count") or 0)
+    trial = Trial(jobs, form.numbers["run_seconds"], form.whole("workers"), live)
+    shapes = {"As tried": form.limit.shape, "As declared": asked.row.shape}
+    if form.limit.shape == asked.row.shape:
+        del shapes["As tried"]
+    try:
+        return [Tried(name, shape, trial.under(shape)) for name, shape in shapes.items()]
+    except TooLong as long:
+        said = str(long)
+        form.faults["count"] = f"{said[:1].upper()}{said[1:]}."
+        return []

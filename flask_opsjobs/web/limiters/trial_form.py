@@ -1,0 +1,104 @@
+"""Reads the form of a simulation: its fields, what each allows, and what was typed into them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ...limits.limit import LONGEST_SECONDS, MOST_NUMBER, BadLimit, Limit
+from ...limits.trial import LimitChange, change_limit
+
+MOST_JOBS = 10_000
+# A person who reads `10,000` beside a field may type that.
+_WHOLE = re.compile(r"[0-9]{1,12}|[0-9]{1,3}(,[0-9]{3}){1,3}")
+_DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+
+
+@dataclass(frozen=True)
+class Field:
+    """A number that is typed; its `hint` stands below it. `least` is 0 for what must be above 0, or may be 0."""
+
+    name: str
+    label: str
+    hint: str
+    least: int
+    most: int
+    is_whole: bool = True
+    may_be_least: bool = True
+
+    @property
+    def allows(self) -> str:
+        """What may stand in it."""
+        if self.is_whole:
+            return f"a whole number from {self.least:,} to {self.most:,}"
+        begin = "from" if self.may_be_least else "above"
+        return f"a number {begin} {self.least:,}, at most {self.most:,}"
+
+    def read(self, text: str) -> float | None:
+        """What was typed; None when that is no number, or not an allowed one."""
+        if not (_WHOLE if self.is_whole else _DECIMAL).fullmatch(text):
+            return None
+        value = int(text.replace(",", "")) if self.is_whole else float(text)
+        is_allowed = self.least <= value <= self.most
+        return value if is_allowed and (self.may_be_least or value > self.least) else None
+
+
+JOBS = (
+    Field("count", "Jobs at once", f"1 to {MOST_JOBS:,}", 1, MOST_JOBS),
+    Field("weight", "Weight of each", "tokens and places that it takes", 1, MOST_NUMBER),
+    Field("run_seconds", "Run time", "seconds that each runs", 0, LONGEST_SECONDS, is_whole=False),
+    Field("workers", "Workers", "empty: as many as needed", 1, MOST_JOBS),
+)
+SHAPE = (
+    Field("rate", "Rate", "starts …", 0, MOST_NUMBER, is_whole=False, may_be_least=False),
+    Field("per", "Per", "… in so many seconds", 0, LONGEST_SECONDS, is_whole=False, may_be_least=False),
+    Field("burst", "Burst", "at once; of another rate: that rate", 1, MOST_NUMBER),
+    Field("concurrency", "Concurrency", "at the same time", 1, MOST_NUMBER),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Form:
+    """What was typed, by field, and the numbers in it; `faults` are sentences by field, `live` is asked for or not."""
+
+    typed: Mapping[str, str]
+    numbers: Mapping[str, float]
+    live: bool
+    limit: Limit
+    faults: dict[str, str] = field(default_factory=dict)
+
+    def whole(self, name: str) -> int | None:
+        """The whole number in a field; None when it is empty."""
+        value = self.numbers.get(name)
+        return None if value is None else int(value)
+
+
+def read_form(args: Mapping[str, str], declared: Limit, weight: int) -> Form:
+    """The form as it was sent, about a limiter that is declared so and for jobs that weigh so much unless it says."""
+    usual = {"count": "100", "weight": str(weight), "run_seconds": "1"}
+    typed, numbers, faults = {}, {}, {}
+    for each in (*JOBS, *SHAPE):
+        typed[each.name] = text = args.get(each.name, "").strip() or usual.get(each.name, "")
+        value = each.read(text)
+        if value is not None:
+            numbers[each.name] = value
+        elif text:
+            faults[each.name] = f"Give {each.allows}."
+    limit = declared
+    try:
+        limit = change_limit(declared, _change(numbers), declared.name)
+    except BadLimit as bad:
+        # What is wrong with a number alone is said already, in other words.
+        for what, said in bad.faults:
+            faults.setdefault(what, f"{said[:1].upper()}{said[1:]}.")
+    return Form(typed, numbers, bool(args.get("live")), limit, faults)
+
+
+def _change(numbers: Mapping[str, float]) -> LimitChange:
+    def whole(name: str) -> int | None:
+        return int(numbers[name]) if name in numbers else None
+
+    return LimitChange(
+        numbers.get("rate"), numbers.get("per"), whole("burst"), whole("concurrency")
+    )

@@ -1,0 +1,201 @@
+"""Shows the limiters: what each allows, what is used, who holds and who waits, and what was decided about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from flask import Response, redirect, request, url_for
+from markupsafe import Markup
+from werkzeug import Response as AnyResponse
+
+from ...actions.catalog import ACTIONS, Action, actions_of_limiter
+from ...audit.queries import list_events_of
+from ...audit.verify import find_chain_fault
+from ...jobs.rows import Count
+from ...limits import page_queries as limits
+from ...limits.actions import make_target
+from ...limits.page_queries import MOST_COUNTED, BucketState, LimiterRow
+from ...limits.partitions import has_partition, list_hot
+from ...limits.words import BLOCKS, in_words
+from ...overview.pace_queries import find_counted_until, find_pace
+from ..app import access as _access
+from ..app import pages as _pages
+from ..app import problems as _problems
+from ..app.host import host
+from ..app.reading import Reading, reading
+from . import partition as _partition
+from .history_charts import make_limit_charts
+
+
+@dataclass(frozen=True)
+class LimiterView:
+    """A limiter as the list shows it. `bucket` is None when each partition has its own."""
+
+    row: LimiterRow
+    bucket: BucketState | None
+
+    @property
+    def actions(self) -> Sequence[Action]:
+        """The actions that are legal now, without the one that takes a number."""
+        return _plain(self.row.cooldown is not None)
+
+
+@dataclass(frozen=True)
+class LimiterRequest:
+    """What one page is about: a limiter, and the partition of it that is asked for; None: all of it."""
+
+    row: LimiterRow
+    partition: str | None
+
+    @property
+    def target(self) -> str:
+        """What the policy and the audit call it."""
+        return make_target(self.row.name, self.partition)
+
+    @property
+    def reference(self) -> str | None:
+        """What stands for the partition in an address."""
+        if self.partition is None:
+            return None
+        return _partition.make_reference(host().secrets[0], self.row.name, self.partition)
+
+    @property
+    def bucket(self) -> str | None:
+        """The partition whose bucket is shown; None when there are several."""
+        if self.partition is None and self.row.partition_by is None:
+            return ""
+        return self.partition
+
+
+def page() -> Response:
+    """The document of all of them."""
+    made, now = _all()
+    return _pages.page("limiters.html", "limiters", "Limiters", now, live=made)
+
+
+def live() -> Response:
+    """What of it refreshes."""
+    return _pages.fragment(_all()[0])
+
+
+def limiter_page(limiter: str) -> Response:
+    """The document of one limiter or partition, with the form that cools it down."""
+    with reading() as read:
+        asked = find_asked(read, limiter)
+        made = _one(read, asked)
+    return _pages.page(
+        "limiter.html",
+        "limiters",
+        limiter,
+        read.now,
+        live=made,
+        query={} if asked.partition is None else {"partition": asked.partition},
+        asked=asked,
+        cool_down=ACTIONS["limiter.cooldown"],
+    )
+
+
+def limiter_live(limiter: str) -> Response:
+    """What of it refreshes."""
+    with reading() as read:
+        made = _one(read, find_asked(read, limiter))
+    return _pages.fragment(made)
+
+
+def open_partition(limiter: str) -> AnyResponse:
+    """Leads to the page of the partition that was typed."""
+    typed = request.form.get("partition", "")
+    if "\0" in typed or len(typed) > _partition.LONGEST:
+        raise _problems.unreadable(f"partition: a text of at most {_partition.LONGEST} characters.")
+    return redirect(url_for("opsjobs.limiter", limiter=limiter, partition=typed), 303)
+
+
+def _all() -> tuple[Markup, datetime]:
+    with reading() as read:
+        rows = limits.list_limiters(read.session, read.now)
+        buckets = limits.list_whole_buckets(read.session, rows)
+        shown = [LimiterView(row, buckets.get(row.name)) for row in rows]
+        counted_until = find_counted_until(read.session)
+    made = _pages.part(
+        "limiters/_live.html",
+        read.now,
+        limiters=shown,
+        is_cut=len(rows) >= limits.MOST_LIMITERS,
+        counted_until=counted_until,
+        **_words(read.now),
+    )
+    return made, read.now
+
+
+def find_asked(read: Reading, name: str) -> LimiterRequest:
+    """The limiter and the partition that the request names. Raises `Problem` when there is none."""
+    partition = _partition.asked()
+    # Postgres takes no NUL.
+    row = None if "\0" in name else limits.find_limiter(read.session, name, read.now)
+    if row is None:
+        raise _problems.no_such_limiter(name)
+    if not has_partition(read.session, row, partition or ""):
+        raise _problems.unreadable(
+            f"partition: the limiter {name} has none, and nothing waits or runs there."
+        )
+    return LimiterRequest(row, partition)
+
+
+def _one(read: Reading, asked: LimiterRequest) -> Markup:
+    row, session = asked.row, read.session
+    bucket = None if asked.bucket is None else limits.find_bucket(session, row, asked.bucket)
+    hot, is_cut = list_hot(session, row, asked.partition)
+    cooldown = row.cooldown if asked.partition is None else bucket and bucket.cooldown
+    events = fault = None
+    if _access.may("audit.view"):
+        events, fault = list_events_of(session, asked.target), find_chain_fault(session)
+    pace = find_pace(session, "hour", read.now)
+    minutes = limits.find_minutes(session, row.name, pace.steps[0].start)
+    charts = make_limit_charts(pace, minutes, rejects=row.when_full == "reject")
+    return _pages.part(
+        "limiters/_one.html",
+        read.now,
+        asked=asked,
+        row=row,
+        bucket=bucket,
+        cooldown=cooldown,
+        actions=_plain(cooldown is not None),
+        waiters=()
+        if asked.bucket is None
+        else limits.list_waiters(session, row.name, asked.bucket),
+        waiting=row.waiting
+        if asked.bucket is None
+        else limits.count_waiters(session, row.name, asked.bucket),
+        holders=limits.list_holders(session, row.name, asked.partition),
+        hot=hot,
+        is_cut=is_cut,
+        cooling=limits.list_cooling_partitions(session, row.name, read.now)
+        if asked.partition is None
+        else (),
+        rejections=limits.list_rejections(session, row.name) if asked.partition is None else (),
+        events=events,
+        chain_fault=fault,
+        charts=charts,
+        has_blind=any(chart.blind for chart in charts),
+        **_words(read.now),
+    )
+
+
+def _words(now: datetime) -> dict[str, Any]:
+    """What the templates of limiters say things with."""
+
+    def when(bucket: BucketState) -> datetime | None:
+        seconds = bucket.next_seconds
+        return None if seconds is None else bucket.seen.now + timedelta(seconds=seconds)
+
+    def capped(number: int) -> Count:
+        return Count(number, "at_least" if number >= MOST_COUNTED else "exact")
+
+    return {"in_words": in_words, "blocked": BLOCKS, "when": when, "capped": capped}
+
+
+def _plain(is_cooling: bool) -> Sequence[Action]:
+    return [action for action in actions_of_limiter(is_cooling) if not action.params]

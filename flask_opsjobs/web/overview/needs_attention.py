@@ -1,0 +1,292 @@
+"""Makes the six cards of the overview: needs review, blocked, waiting, runnable, only in RQ, resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...core.redis_facts import PlainJobs
+from ...core.words import agree, counted, span
+from ...jobs.lifecycle import ENDED_BY
+from ...jobs.rows import Count
+from ...overview.attention_queries import Failures, Resolved
+from ...overview.blocks import Block, Split
+from ...overview.outages import PageLink
+from ...overview.pace_queries import Pace
+from ...overview.queries import Overview, StateDepth
+from .cards import Card, Example
+
+WAITS = ("scheduled", "deferred", "retryable")
+_EXAMPLES = 3
+# What was done to a job, as a part of "121 by …".
+_DONE = {
+    "job.retry": "tried again",
+    "job.run_again": "run again",
+    "job.cancel": "canceled",
+    "job.discard": "discarded",
+    "job.delete": "deleted",
+    "job.rescue": "rescued from a worker that is gone",
+}
+
+
+@dataclass(frozen=True)
+class AttentionFacts:
+    """All that the cards speak of."""
+
+    overview: Overview
+    failures: Failures
+    resolved: Resolved
+    pace: Pace
+    plain_jobs: PlainJobs
+    split: Split
+    # A source that tells how things move does not answer.
+    is_blind: bool = False
+
+
+def make_cards(seen: AttentionFacts) -> list[Card]:
+    """The cards, those that need somebody first."""
+    return [
+        _review(seen.failures),
+        _blocked(seen.split),
+        _waiting(seen.overview),
+        _runnable(seen),
+        _plain_jobs(seen.plain_jobs),
+        _resolved(seen.resolved),
+    ]
+
+
+def _jobs(text: str, **values: str | int) -> PageLink:
+    return PageLink(text, "jobs", values)
+
+
+def _review(failures: Failures) -> Card:
+    groups, number = failures.groups, failures.count.number
+    if not groups:
+        go = _jobs("Browse failed jobs", state="failed")
+        return Card(
+            "resolved",
+            "finished",
+            "Needs review",
+            Count(0),
+            "No failed job waits for a decision.",
+            go,
+        )
+    widest = groups[0]
+    if widest.number > 1:
+        says = f"{widest.number:,} of them failed with the same error in `{widest.task}`"
+    elif number == 1:
+        says = f"It failed in `{widest.task}`"
+    else:
+        says = f"No two have the same error; the first failed in `{widest.task}`"
+    examples = [
+        Example(
+            PageLink(str(group.job_id), "job", {"job_id": group.job_id}),
+            f"{group.number:,} with the same error" if group.number > 1 else "alone",
+            payload=group.error or ENDED_BY[group.ended_by],
+            moment=group.since,
+        )
+        for group in groups
+    ]
+    go = _jobs(f"Review {_many(failures.count, 'failed job')}", state="failed")
+    why = widest.error or ENDED_BY[widest.ended_by]
+    return Card("review", "review", "Needs review", failures.count, says, go, examples, why)
+
+
+def _blocked(found: Split) -> Card:
+    blocks = found.blocks
+    if not blocks:
+        says = "No due job is held: every queue with due jobs is open, and a worker listens to it."
+        go = PageLink("See the queues", "queues", {})
+        return Card("waiting", "blocked", "Blocked", Count(0), says, go)
+    widest = blocks[0]
+    others = len(blocks) - 1
+    more = f" {others} more {agree(others, 'holds', 'hold')} jobs too." if others else ""
+    quote = _quote(widest)
+    examples = [
+        Example(
+            _place(block, block.name), _NOTES[block.kind], moment=block.since, count=block.count
+        )
+        for block in blocks[:_EXAMPLES]
+    ]
+    count = Count.sum(block.count for block in blocks)
+    # What a person wrote ends the sentence.
+    says = f"{_many(widest.count, 'job')} {_verb(widest)}{'' if quote else '.' + more}"
+    go = _place(widest, "See what blocks them")
+    return Card("blocked", "blocked", "Blocked", count, says, go, examples, quote)
+
+
+# What the moment of a block is: of a decision, or else of the oldest of its jobs.
+_NOTES = {
+    "redis": "oldest due",
+    "suspended": "oldest due",
+    "worker": "no worker, oldest due",
+    "paused": "paused",
+    "draining": "draining",
+    "cooldown": "cools down",
+    "limit": "limit reached, oldest due",
+}
+
+
+def _verb(block: Block) -> str:
+    """What the jobs wait for, and until when if that is known."""
+    waits = agree(block.count.number, "waits", "wait")
+    until = f" until {block.until:%H:%M:%S} UTC" if block.until else ""
+    return {
+        "redis": f"{waits} for Redis, which does not answer",
+        "suspended": f"{waits} while all workers are suspended by RQ's own command",
+        "worker": f"{waits}: `{block.name}` has no live worker",
+        "paused": f"{waits}: `{block.name}` is paused",
+        "draining": f"{waits}: `{block.name}` is draining",
+        "cooldown": f"{waits} for the limiter `{block.name}`, which cools down{until}",
+        "limit": f"{waits} for the limiter `{block.name}`, which allows no more now",
+    }[block.kind]
+
+
+def _quote(block: Block) -> str | None:
+    """Who decided it, and why."""
+    if block.by is None:
+        return None
+    return f"{block.by}: {block.reason}" if block.reason else block.by
+
+
+def _place(block: Block, text: str) -> PageLink:
+    if block.kind in ("cooldown", "limit"):
+        return PageLink(text, "limiter", {"limiter": block.name})
+    if block.kind in ("redis", "suspended"):
+        return PageLink("Redis" if text == block.name else text, "queues", {})
+    return PageLink(text, "queue", {"name": block.name})
+
+
+def _waiting(seen: Overview) -> Card:
+    count = Count.sum(seen.live[state].count for state in WAITS)
+    is_still = any(loop.loop == "stage" and not loop.is_awake for loop in seen.loops)
+    says = "Nothing to do: scheduled, waiting for retry, or waiting for another job."
+    if is_still or not seen.loops:
+        says = "None of them becomes due: the loop `stage` is silent."
+    if not count.number:
+        says = "No job is due later, backs off, or waits for another one."
+    examples = [
+        _of_state(state, seen.live[state], "oldest" if state == "deferred" else "first due")
+        for state in WAITS
+    ]
+    go = _jobs("Browse waiting jobs", state="scheduled")
+    next_at = None if is_still else seen.next_due
+    return Card("waiting", "scheduled", "Waiting", count, says, go, examples, next_at=next_at)
+
+
+def _runnable(seen: AttentionFacts) -> Card:
+    free, started = seen.split.free, seen.overview.live["started"]
+    due = Count.sum(depth.count for depth in free.values())
+    examples = [
+        *(_of_state(state, depth, "oldest") for state, depth in free.items()),
+        _of_state("started", started, "longest"),
+    ]
+    count = Count.sum([due, started.count])
+    some = next((one.place.text for one in examples if one.count and one.count.number), "started")
+    go = _jobs(f"Browse {some} jobs", state=some)
+    says = _how_fast(due, started.count, seen)
+    return Card("runnable", "started", "Runnable", count, says, go, examples)
+
+
+def _how_fast(due: Count, started: Count, seen: AttentionFacts) -> str:
+    if not due.number:
+        return (
+            "All that is due and free to go has started."
+            if started.number
+            else "Nothing is due that is free to go."
+        )
+    if seen.is_blind:
+        return "Due now. How fast they start cannot be told while a source above does not answer."
+    speed = seen.pace.ends_a_minute
+    if speed is None:
+        return "Due now and free to go. Nobody counts how fast they end: the loop `roll_up` has not run lately."
+    if not speed:
+        return "Due now and free to go. No job ended in the last ten minutes."
+    least = "at least " if due.kind != "exact" else ""
+    takes = span(max(1.0, due.number / speed * 60))
+    return f"Moving. At the pace of the last ten minutes the last of them starts in {least}about {takes}."
+
+
+def _of_state(state: str, depth: StateDepth, word: str) -> Example:
+    return Example(
+        _jobs(state, state=state),
+        word if depth.since else "",
+        moment=depth.since,
+        count=depth.count,
+        is_ahead=word == "first due",
+    )
+
+
+def _plain_jobs(plain_jobs: PlainJobs) -> Card:
+    title, go = "Bridge-only follow-up", PageLink("See their queues", "queues", {})
+    if plain_jobs.said is not None:
+        says = f"{plain_jobs.said}, so what lies only there cannot be told."
+        return Card("missing", "bridge", title, None, says, go)
+    is_part = plain_jobs.is_cut or bool(plain_jobs.silent)
+    count = Count(plain_jobs.number, "at_least" if is_part else "exact")
+    if not count.number and plain_jobs.silent:
+        says = f"The Redis of {_names(plain_jobs.silent)} does not answer; elsewhere RQ holds only jobs that we know."
+        return Card("missing", "bridge", title, count, says, go)
+    if not count.number:
+        return Card(
+            "waiting",
+            "bridge",
+            title,
+            count,
+            "RQ holds no job of these queues that was not enqueued here.",
+            go,
+        )
+    failed = plain_jobs.by_status.get("failed", 0)
+    says = "Enqueued straight into RQ and without a row here; they can be inspected, not repaired here."
+    says += f" {failed:,} failed." if failed else ""
+    says += (
+        f" The Redis of {_names(plain_jobs.silent)} does not answer." if plain_jobs.silent else ""
+    )
+    examples = [
+        Example(
+            PageLink(
+                f"{job.rq_id[:8]}…" if len(job.rq_id) > 10 else job.rq_id,
+                "queue",
+                {"name": job.queue},
+            ),
+            job.status,
+            payload=job.function or None,
+            moment=job.moment,
+        )
+        for job in plain_jobs.examples
+    ]
+    return Card("bridge" if failed else "waiting", "bridge", title, count, says, go, examples)
+
+
+def _names(queues: Sequence[str]) -> str:
+    more = f" and {len(queues) - 2} more" if len(queues) > 2 else ""
+    return " and ".join(f"`{name}`" for name in queues[:2]) + more
+
+
+def _resolved(resolved: Resolved) -> Card:
+    parts = [
+        f"{number:,} {_DONE.get(action, action)}"
+        for action, number in sorted(resolved.by_action.items(), key=lambda pair: -pair[1])
+    ]
+    says = ", ".join(parts[:3]) + "." if parts else "Nobody decided about a job in the last day."
+    examples = [
+        Example(
+            PageLink(
+                f"{action.number:,} {_DONE.get(action.action, action.action)}",
+                "audit_event",
+                {"sequence": action.sequence},
+            ),
+            action.actor,
+            moment=action.at,
+        )
+        for action in resolved.actions
+    ]
+    go = PageLink("See what was done", "audit", {})
+    return Card(
+        "resolved", "finished", "Resolved", resolved.count, says, go, examples, tag="last 24 h"
+    )
+
+
+def _many(count: Count, noun: str) -> str:
+    more = "+" if count.kind == "at_least" else ""
+    return counted(count.number, noun, more=more)

@@ -1,0 +1,116 @@
+"""Shows the first page: what is wrong, what needs an operator, how fast jobs run, and whether none is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from flask import Response, request
+from markupsafe import Markup
+
+from ...engine.plain_jobs import find_plain_jobs
+from ...engine.redis.read_only import find_silent
+from ...overview.attention_queries import find_failures, find_resolved
+from ...overview.blocks import split_blocks
+from ...overview.headline import find_wrong, say_well
+from ...overview.pace_queries import WINDOWS, Pace, find_pace
+from ...overview.queries import find_overview
+from ..app import access as _access
+from ..app import pages as _pages
+from ..app.charts import make_charts, seconds, short
+from ..app.host import host
+from ..app.navigation import NAVIGATION
+from ..app.reading import reading
+from .needs_attention import AttentionFacts, make_cards
+
+_RESOLVED = timedelta(days=1)
+# Behind each entry of the navigation, what the cards link to.
+_BELOW = {
+    "jobs": ("job",),
+    "queues": ("queue",),
+    "cron": ("cron_entry",),
+    "limiters": ("limiter",),
+    "audit": ("audit_event",),
+}
+_MOMENTS = 6
+
+
+def page() -> Response:
+    """The document."""
+    made, now = _part()
+    query = {"window": _window()}
+    return _pages.page(
+        "overview.html", "overview", "Overview", now, live=made, query=query, says_sources=True
+    )
+
+
+def live() -> Response:
+    """What of it refreshes."""
+    return _pages.fragment(_part()[0], says_sources=True)
+
+
+def _window() -> str:
+    asked = request.args.get("window", "")
+    return asked if asked in WINDOWS else "hour"
+
+
+def _part() -> tuple[Markup, datetime]:
+    with reading() as read:
+        overview = find_overview(read.session, read.now, host().settings.late_seconds)
+        failures = find_failures(read.session)
+        resolved = find_resolved(read.session, read.now - _RESOLVED)
+        pace = find_pace(read.session, _window(), read.now)
+    # After the reading, so that no connection waits for Redis.
+    declared = {task.declared.queue for task in host().tasks.values()}
+    names = {"default", *declared, *(queue.name for queue in overview.queues)}
+    silent = find_silent(host().broker, names)
+    plain_jobs = find_plain_jobs(host().broker, names, read.now)
+    wrong = find_wrong(overview, silent, is_suspended=plain_jobs.is_suspended)
+    lost = {name for one in silent for name in one.queues}
+    due = split_blocks(overview, lost, is_suspended=plain_jobs.is_suspended)
+    is_fresh = bool(overview.loops) and all(loop.is_awake for loop in overview.loops)
+    counting = next((loop for loop in overview.loops if loop.loop == "roll_up"), None)
+    charts = make_charts(pace)
+    made = _pages.part(
+        "overview/_live.html",
+        read.now,
+        seen=overview,
+        wrong=wrong,
+        well=say_well(overview),
+        cards=make_cards(
+            AttentionFacts(
+                overview, failures, resolved, pace, plain_jobs, due, bool(silent) or not is_fresh
+            )
+        ),
+        silent=silent,
+        is_fresh=is_fresh and not silent,
+        counting=counting if counting and counting.is_awake else None,
+        pace=pace,
+        charts=charts,
+        has_blind=any(chart.blind for chart in charts),
+        moments=list(_moments(pace)),
+        allowed=set(_allowed()),
+    )
+    return made, read.now
+
+
+def _allowed() -> Iterator[str]:
+    """The endpoints that whoever asks may open."""
+    for entry in NAVIGATION:
+        if _access.may(entry.permission):
+            yield from (entry.endpoint, *_BELOW.get(entry.endpoint, ()))
+
+
+def _moments(pace: Pace) -> Iterator[dict[str, datetime | str | None]]:
+    """A few steps in words, evenly apart, the last one included."""
+    every = max(1, len(pace.steps) // _MOMENTS)
+    for step in pace.steps[every - 1 :: every]:
+        due = None if step.due is None else f"{step.due:,}{'+' if step.is_capped else ''}"
+        rates = {name: getattr(step, name) for name in ("finished", "failed")}
+        spans = {name: getattr(step, name) for name in ("median", "p95", "wait")}
+        yield {
+            "at": step.start,
+            "due": due,
+            **{name: None if value is None else short(value) for name, value in rates.items()},
+            **{name: None if value is None else seconds(value) for name, value in spans.items()},
+        }

@@ -1,0 +1,152 @@
+"""Shows the queues: how deep each is, how fast it moves, who listens, and what was decided about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from flask import Response
+from markupsafe import Markup
+
+from ...actions.catalog import ACTIONS, Action, actions_of_queue
+from ...audit.queries import list_events_of
+from ...audit.verify import find_chain_fault
+from ...overview.queries import QueueDepth, find_queues
+from ...queues.lifecycle import MEANINGS
+from ...queues.queries import QueueRow, Rate, Rates, find_rates, list_decisions
+from ...workers.queries import WorkerRow, list_workers
+from ..app import access as _access
+from ..app import pages as _pages
+from ..app import problems as _problems
+from ..app.host import host
+from ..app.reading import Reading, reading
+
+WAITS = ("scheduled", "deferred", "retryable")
+
+
+@dataclass(frozen=True)
+class QueueView:
+    """A queue as the pages show it. `rate` is None as long as minutes are not counted."""
+
+    depth: QueueDepth
+    decided: QueueRow | None
+    rate: Rate | None
+    listeners: Sequence[WorkerRow]
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.depth.name
+
+    @property
+    def state(self) -> str:
+        """Open, draining or paused."""
+        return self.depth.state
+
+    @property
+    def actions(self) -> Sequence[Action]:
+        """The actions that are legal now, without the one that takes a number."""
+        decided = self.decided
+        legal = actions_of_queue(
+            bool(decided and decided.is_paused), bool(decided and decided.is_draining)
+        )
+        return [action for action in legal if action.short_name != "set_prefetch"]
+
+    @property
+    def is_unserved(self) -> bool:
+        """Whether jobs are due that nobody listens for."""
+        return self.state == "open" and bool(self.depth.due) and not self.listeners
+
+
+def page() -> Response:
+    """The document of all of them."""
+    made, now = _all()
+    return _pages.page("queues.html", "queues", "Queues", now, live=made)
+
+
+def live() -> Response:
+    """What of it refreshes."""
+    return _pages.fragment(_all()[0])
+
+
+def queue_page(name: str) -> Response:
+    """The document of one queue, with the form that sets its prefetch."""
+    with reading() as read:
+        row, rates = _find(read, name)
+        made = _one(read, row, rates)
+    prefetch = row.decided.prefetch if row.decided else None
+    return _pages.page(
+        "queue.html",
+        "queues",
+        name,
+        read.now,
+        live=made,
+        name=name,
+        prefetch=prefetch,
+        default=host().settings.prefetch,
+        set_prefetch=ACTIONS["queue.set_prefetch"],
+    )
+
+
+def queue_live(name: str) -> Response:
+    """What of it refreshes."""
+    with reading() as read:
+        made = _one(read, *_find(read, name))
+    return _pages.fragment(made)
+
+
+def _all() -> tuple[Markup, datetime]:
+    with reading() as read:
+        rows, rates = _rows(read)
+    made = _pages.part(
+        "queues/_live.html",
+        read.now,
+        rows=rows,
+        rates=rates,
+        waits=WAITS,
+        default=host().settings.prefetch,
+    )
+    return made, read.now
+
+
+def _one(read: Reading, row: QueueView, rates: Rates) -> Markup:
+    events = fault = None
+    if _access.may("audit.view"):
+        events, fault = (
+            list_events_of(read.session, f"queue/{row.name}"),
+            find_chain_fault(read.session),
+        )
+    return _pages.part(
+        "queues/_one.html",
+        read.now,
+        row=row,
+        rates=rates,
+        events=events,
+        chain_fault=fault,
+        meaning=MEANINGS[row.state],
+        default=host().settings.prefetch,
+    )
+
+
+def _find(read: Reading, name: str) -> tuple[QueueView, Rates]:
+    rows, rates = _rows(read)
+    found = next((row for row in rows if row.name == name), None)
+    if found is None:
+        raise _problems.no_such_queue(name)
+    return found, rates
+
+
+def _rows(read: Reading) -> tuple[Sequence[QueueView], Rates]:
+    workers = list_workers(read.session, read.now, host().settings.late_seconds)
+    decided, rates = list_decisions(read.session), find_rates(read.session, read.now)
+    rows = [
+        QueueView(
+            depth,
+            decided.get(depth.name),
+            rates.by_queue.get(depth.name, Rate(0, 0, 0)) if rates.counted_until else None,
+            [one for one in workers if one.is_listening and depth.name in one.queues],
+        )
+        for depth in find_queues(read.session, workers, decided)
+    ]
+    return rows, rates

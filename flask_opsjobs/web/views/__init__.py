@@ -1,1 +1,0 @@
-"""Holds the views, one module per entry of the navigation."""

@@ -1,0 +1,50 @@
+"""Shows the workers: who is alive, what each is running, who went missing and what became of its jobs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from flask import Response
+from markupsafe import Markup
+
+from ...actions.catalog import ACTIONS
+from ...workers import queries
+from ..app import pages as _pages
+from ..app.host import host
+from ..app.reading import reading
+
+_MISSING_SHOWN = 20
+
+
+def page() -> Response:
+    """The document."""
+    made, now = _part()
+    return _pages.page("workers.html", "workers", "Workers", now, live=made)
+
+
+def live() -> Response:
+    """What of it refreshes."""
+    return _pages.fragment(_part()[0])
+
+
+def _part() -> tuple[Markup, datetime]:
+    with reading() as read:
+        workers = queries.list_workers(read.session, read.now, host().settings.late_seconds)
+        missing = [one for one in workers if one.state == "missing"]
+        shown = missing[:_MISSING_SHOWN]
+        living = [one for one in workers if one.state != "missing"]
+        reserved = queries.list_reserved(read.session, [*shown, *living])
+        stopped = queries.list_stopped(read.session, read.now)
+    late = [e for e in living if e.state == "late"]
+    made = _pages.part(
+        "workers/_live.html",
+        read.now,
+        missing=missing,
+        missing_shown=shown,
+        late=late,
+        living=[*late, *(e for e in living if e.state != "late")],
+        reserved=reserved,
+        stopped=stopped,
+        cancel=ACTIONS["job.cancel"],
+    )
+    return made, read.now

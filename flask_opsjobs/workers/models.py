@@ -1,0 +1,60 @@
+"""Defines the table of workers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ..core.db import Base
+
+MOMENT = DateTime(timezone=True)
+
+
+class Worker(Base):
+    """A process that performs jobs: an OpsWorker or a plain `rq worker`. A restarted process is a new row."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    kind: Mapped[str] = mapped_column(Text)
+    host: Mapped[str] = mapped_column(Text)
+    pid: Mapped[int] = mapped_column(Integer)
+    version: Mapped[str | None] = mapped_column(Text)
+    queues: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    state: Mapped[str] = mapped_column(Text)
+    started_at: Mapped[datetime] = mapped_column(MOMENT)
+    heartbeat_no: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    heartbeat_at: Mapped[datetime] = mapped_column(MOMENT)
+    reserved: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'::text[]"))
+    run_seconds: Mapped[float | None] = mapped_column(Double)
+    rss_kb: Mapped[int | None] = mapped_column(BigInteger)
+    counts: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    watched_heartbeat_no: Mapped[int] = mapped_column(BigInteger, server_default="-1")
+    still_seconds: Mapped[float] = mapped_column(Double, server_default="0")
+    ended_at: Mapped[datetime | None] = mapped_column(MOMENT)
+
+    __table_args__ = (
+        CheckConstraint("kind IN ('forking', 'simple', 'plain')", name="kind_check"),
+        CheckConstraint("state IN ('alive', 'late', 'missing', 'stopped')", name="state_check"),
+        CheckConstraint(
+            "(state IN ('missing', 'stopped')) = (ended_at IS NOT NULL)", name="end_check"
+        ),
+        Index("workers_alive", "heartbeat_at", postgresql_where=text("ended_at IS NULL")),
+        Index("workers_by_start", "started_at"),
+    )

@@ -1,0 +1,108 @@
+"""Writes what a worker records about itself: its registration, its heartbeat, the jobs it gives up, its stop.
+
+`watch` decides whether it is alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import scalar_row
+from psycopg.types.json import Jsonb
+
+from ..core import sql
+from ..core.db import Connection
+
+DeliveryKey = tuple[int, int]
+
+
+def register(
+    connection: Connection,
+    name: str,
+    kind: str,
+    host: str,
+    pid: int,
+    version: str | None,
+    queues: Sequence[str],
+    now: datetime,
+) -> int:
+    """Record a new worker of kind `forking` or `simple`; its id. Commits."""
+    values = {
+        "name": name,
+        "kind": kind,
+        "host": host,
+        "pid": pid,
+        "version": version,
+        "queues": list(queues),
+        "now": now,
+    }
+    return _id(connection, "register_worker", values)
+
+
+def find_or_register_plain(
+    connection: Connection, name: str, host: str, pid: int, now: datetime
+) -> int:
+    """The id of a plain RQ worker, registered first if it is new. Commits."""
+    values = {"name": name, "host": host, "pid": pid, "now": now}
+    return _id(connection, "register_plain_worker", values)
+
+
+def record_heartbeat(
+    connection: Connection,
+    worker_id: int,
+    heartbeat_no: int,
+    reserved: Sequence[str],
+    run_seconds: float | None,
+    rss_kb: int | None,
+    counts: Mapping[str, Any],
+    now: datetime,
+) -> list[DeliveryKey]:
+    """Record the heartbeat number `heartbeat_no`, and what the worker has reserved (`id-dispatch_no`). Commits.
+
+    Returns the jobs of its, as (id, dispatch_no), that somebody asked to stop. Raises `LookupError` when retention has
+    removed the worker, which takes a week without a heartbeat: it must leave and start anew.
+    """
+    said = {
+        "id": worker_id,
+        "heartbeat_no": heartbeat_no,
+        "reserved": list(reserved),
+        "run_seconds": run_seconds,
+        "rss_kb": rss_kb,
+        "counts": Jsonb(dict(counts)),
+        "now": now,
+    }
+    rows = connection.execute(sql.load("record_heartbeat"), said).fetchall()
+    if not rows:
+        raise LookupError(f"worker {worker_id} has no row any more: restart it")
+    return [(job_id, number) for job_id, number in rows if job_id is not None]
+
+
+def find_lost(
+    connection: Connection, worker_id: int, running: Collection[DeliveryKey]
+) -> set[DeliveryKey]:
+    """Those of the deliveries that the worker runs whose jobs are not its own any more: it must stop running them.
+
+    Give only deliveries whose claim had been committed before the call: a claim on its way looks like a lost one.
+    """
+    if not running:
+        return set()
+    asked = {
+        "worker_id": worker_id,
+        "ids": [job_id for job_id, _ in running],
+        "dispatch_nos": [number for _, number in running],
+    }
+    return set(connection.execute(sql.load("find_lost_jobs"), asked).fetchall())
+
+
+def stop(connection: Connection, worker_id: int, now: datetime) -> None:
+    """Record that it left by itself. Commits."""
+    connection.execute(sql.load("stop_worker"), {"id": worker_id, "now": now})
+
+
+def _id(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> int:
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        found: int | None = cursor.execute(sql.load(statement), parameters).fetchone()
+    assert found is not None
+    return found
