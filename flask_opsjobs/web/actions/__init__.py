@@ -1,1 +1,1 @@
-"""The pages of an action: its preview, and what became of it."""
+"""Serves the pages of an action: its preview and its outcome."""

@@ -1,1 +1,1 @@
-"""What all pages share: the blueprint, addresses, access, the shell, problems and charts."""
+"""Holds what all pages share: the blueprint, addresses, access, the shell, problems and charts."""

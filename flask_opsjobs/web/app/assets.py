@@ -12,7 +12,7 @@ from . import problems as _problems
 
 
 def asset(version: str, name: str) -> Response:
-    """A file; kept for a year under the version it has now, asked for again under any other."""
+    """A file. Browsers cache its current version for a year, and ask again for any other version."""
     current = _files.versions().get(name)
     if current is None:
         raise _problems.no_such_page()

@@ -1,4 +1,4 @@
-"""Finds the way between our pages and the host's: where a form's answer leads back to, and where to sign in."""
+"""Builds the links between our pages and the host's: the page to go back to, and the host's sign-in page."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from .host import host
 
 
 def root() -> str:
-    """The path below which all of our pages are, with whatever a proxy put before it."""
+    """The path of our first page, including the prefix that a proxy added. All other pages are below it."""
     return url_for("opsjobs.overview")
 
 
 def here() -> str:
-    """The address of the page that is asked for, with its query string and with whatever a proxy put before it."""
+    """Path and query string of the current request, including the prefix that a proxy added."""
     return _below_host(urlsplit(request.url))
 
 
 def read_back() -> str:
-    """The page that the request's field `back` names, or else the one it was sent from.
+    """The page to go back to: the request's field `back`, or else its referrer.
 
-    Only ever a page of ours: neither another site's nor another one of the host's. Else the first page.
+    Only pages of ours are accepted, so that nobody is sent to another site. Otherwise the first page.
     """
-    said = request.values.get("back") or _referrer()
-    return said if _is_ours(said) else root()
+    back = request.values.get("back") or _referrer()
+    return back if _is_ours(back) else root()
 
 
 def _referrer() -> str:
@@ -41,15 +41,15 @@ def _below_host(url: SplitResult) -> str:
 
 def _is_ours(back: str) -> bool:
     is_below = back == root() or back.startswith((f"{root()}/", f"{root()}?"))
-    # A browser would climb out of our pages by dot segments.
+    # A browser resolves dot segments, which could lead out of our pages.
     path = back.partition("?")[0].replace("%2e", ".").replace("%2E", ".")
     return back.isprintable() and is_below and ".." not in path
 
 
 def sign_in() -> str | None:
-    """Where the host lets people sign in, and from where it may lead back to the page that was asked for.
+    """The host's sign-in page, with `next` set to the page to return to. None without `OPSJOBS_SIGN_IN_URL`.
 
-    None when the host has not said. A form that was sent leads back to the page that it was sent from.
+    `next` is the current page; for a form that was sent, the page that held the form.
     """
     address = of_the_host(host().settings.sign_in_url)
     if address is None:
@@ -59,7 +59,7 @@ def sign_in() -> str | None:
 
 
 def of_the_host(address: str | None) -> str | None:
-    """An address that a setting names, as a link: a path is one of the host's, below its mount."""
+    """The address of a setting as a link. A path gets the prefix under which the host is mounted."""
     if address is None or not address.startswith("/"):
         return address
     return request.script_root + address

@@ -1,4 +1,4 @@
-"""Makes the blueprint out of the table of URLs, with what guards every request."""
+"""Makes the blueprint from the table of URLs, and guards every request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LARGEST_FORM = 64_000
 
 
 def make_blueprint() -> Blueprint:
-    """A new blueprint named `opsjobs`; nothing of it touches a page of the host's."""
+    """A new blueprint named `opsjobs`. It changes no page of the host's."""
     blueprint = Blueprint("opsjobs", __name__)
     for url in URLS:
         blueprint.add_url_rule(
@@ -41,7 +41,7 @@ def make_blueprint() -> Blueprint:
             url.endpoint,
             _guarded(url),
             methods=url.methods,
-            # OPTIONS would be answered before any check.
+            # Flask would answer OPTIONS before any check of ours.
             provide_automatic_options=False,
             strict_slashes=False,
             merge_slashes=False,  # a queue's name may have two
@@ -55,11 +55,11 @@ def make_blueprint() -> Blueprint:
 
 
 def _fault(made: Callable[[str], Problem], error: Exception) -> Any:
-    """A page of ours in place of werkzeug's, which would be the host's."""
+    """Answers with a problem page of ours instead of the host's error page."""
     return _pages.problem(made(getattr(error, "description", None) or ""))
 
 
-# By class, and so by status: also what the host's own checks raise on our URLs, such as Flask-WTF's.
+# By exception class, so that errors of the host's own checks on our URLs count too, such as Flask-WTF's.
 _FAULTS: Mapping[type[Exception], Callable[[str], Problem]] = {
     exceptions.BadRequest: _problems.bad_request,
     exceptions.RequestEntityTooLarge: lambda _: _problems.too_large(),
@@ -68,7 +68,7 @@ _FAULTS: Mapping[type[Exception], Callable[[str], Problem]] = {
 
 
 def _guarded(url: Url) -> Callable[..., Any]:
-    """The view, behind the check of its permission and, for an action or a file, of where the request came from."""
+    """The view behind its checks: the permission and, for an action or a file, the request's origin."""
     if url.kind == "asset":
         return url.view
 

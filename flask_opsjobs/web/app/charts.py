@@ -1,4 +1,4 @@
-"""Draws charts as SVG: their paths, their labels and the sentence that says what they show."""
+"""Draws charts as SVG: paths, labels, and a sentence that describes what they show."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from itertools import groupby
 
 from ...overview.pace_queries import Pace, Step
 
-# In units of the drawing; its text stands to the right of the plot and below it.
+# In units of the drawing. The labels are to the right of the plot and below it.
 _WIDTH, _TOP, _BOTTOM = 256.0, 8.0, 104.0
 _NICE = (1, 2, 4, 6, 8, 10)
 _AXIS = {"hour": timedelta(minutes=15), "day": timedelta(hours=6)}
-# A label needs so much room, and more beside `now` at the end.
+# The width that a label needs; the last one before `now` needs more.
 _LABEL, _LAST_LABEL = 26.0, 40.0
 
 Values = Sequence[float | None]
@@ -21,7 +21,7 @@ Values = Sequence[float | None]
 
 @dataclass(frozen=True)
 class Chart:
-    """One drawing. `value` and `says` stand above it, `finding` is its description for those who do not see it."""
+    """One chart. `value` and `says` are shown above it; `finding` describes it for screen readers."""
 
     key: str
     title: str
@@ -57,7 +57,7 @@ def make_charts(pace: Pace) -> list[Chart]:
 def rate_chart(
     pace: Pace, key: str, title: str, what: str, values: Values, *, bars: bool = False
 ) -> Chart:
-    """A rate over the window of `pace`; None is where nobody counted."""
+    """A rate over the window of `pace`. A value of None means that nobody counted this step."""
     first, last = _ends(values)
     finding = _finding(pace, f"Jobs that {what}", values, short)
     scale = Scale.of(values)
@@ -77,7 +77,7 @@ def _run_time(pace: Pace) -> Chart:
     if high is not None:
         finding += f" 95 of 100 ran no longer than {seconds(high)} at the end."
     scale = Scale.of(highs)
-    # Where nothing ended there is no run time, and yet somebody counted.
+    # A step in which no job ended has no run time, but it was counted, so it is not a gap.
     counted = [step.finished for step in pace.steps]
     return Chart(
         "run-time", "Run time", _or_dash(last, seconds), says, finding, scale.grid(seconds),
@@ -109,7 +109,7 @@ class Scale:
 
     @classmethod
     def of(cls, values: Values) -> Scale:
-        """The smallest round one that all values fit in."""
+        """The scale with the smallest round `top` that all values fit below."""
         most = max((value for value in values if value is not None), default=0.0)
         power = 1.0 if most >= 1 else 0.001
         while power * 10 < most:
@@ -118,19 +118,19 @@ class Scale:
         return cls(max(top, 0.002) if most else 2.0, max(1, len(values)))
 
     def grid(self, words: Callable[[float], str]) -> list[tuple[float, str]]:
-        """Three lines with their labels; the lowest needs none."""
+        """Three grid lines as (y, label); the lowest has no label."""
         lines = ((0.0, ""), (self.top / 2, words(self.top / 2)), (self.top, words(self.top)))
         return [(self._y(value), label) for value, label in lines]
 
     def trace(self, values: Values) -> str:
-        """A line through what is known, broken where nothing is."""
+        """A line through the known values, with a gap where values are None."""
         return "".join(
             "M" + "L".join(self._points(part)) + ("h1" if len(part) == 1 else "")
             for part in _parts(values)
         )
 
     def area(self, values: Values) -> str:
-        """What lies below that line."""
+        """The area below that line."""
         return "".join(
             f"M{_n(self._x(part[0][0]))} {_n(_BOTTOM)}L{'L'.join(self._points(part))}"
             f"L{_n(self._x(part[-1][0]))} {_n(_BOTTOM)}Z"
@@ -148,7 +148,7 @@ class Scale:
         )
 
     def dot(self, values: Values) -> tuple[float, float] | None:
-        """Where the last value lies, if that is known."""
+        """The position of the last value; None when it is not known."""
         last = values[-1] if values else None
         return (
             None if last is None else (round(self._x(len(values) - 1), 1), round(self._y(last), 1))
@@ -165,7 +165,7 @@ class Scale:
 
 
 def _parts(values: Values) -> list[list[tuple[int, float]]]:
-    """The stretches in which every value is known, each with its places."""
+    """The runs of known values, each as (index, value) pairs."""
     grouped = groupby(enumerate(values), lambda pair: pair[1] is not None)
     return [
         [(at, value) for at, value in part if value is not None] for known, part in grouped if known
@@ -173,7 +173,7 @@ def _parts(values: Values) -> list[list[tuple[int, float]]]:
 
 
 def _blind(values: Values) -> list[tuple[float, float]]:
-    """Where nothing is known: left edge and width."""
+    """The gaps without known values, as (left edge, width)."""
     wide = _WIDTH / max(1, len(values))
     grouped = groupby(enumerate(values), lambda pair: pair[1] is None)
     gaps = [[at for at, _ in part] for is_gap, part in grouped if is_gap]
@@ -181,7 +181,7 @@ def _blind(values: Values) -> list[tuple[float, float]]:
 
 
 def _ticks(pace: Pace) -> list[tuple[float, str, datetime | str]]:
-    """Times of day below the plot, and `now` at its end: place, anchor, label."""
+    """The labels below the plot, as (x, anchor, label): times of day, and `now` at the end."""
     every, first = _AXIS[pace.window], pace.steps[0].start
     span = pace.step * len(pace.steps)
     midnight = first.astimezone(UTC).replace(hour=0, minute=0)
@@ -206,9 +206,9 @@ def _finding(pace: Pace, what: str, values: Values, words: Callable[[float], str
     if not known:
         return f"{what} {_OVER[pace.window]}: not known. Nobody counted."
     places = zip(("at first", "at the end"), _ends(values), strict=True)
-    said = [f"{words(mean)} {place}" for place, mean in places if mean is not None]
-    said.append(f"from {words(min(known))} to {words(max(known))} in all")
-    return f"{what} {_OVER[pace.window]}: {', '.join(said)}.{_unwatched(pace.steps, values)}"
+    parts = [f"{words(mean)} {place}" for place, mean in places if mean is not None]
+    parts.append(f"from {words(min(known))} to {words(max(known))} in all")
+    return f"{what} {_OVER[pace.window]}: {', '.join(parts)}.{_unwatched(pace.steps, values)}"
 
 
 def _unwatched(steps: Sequence[Step], values: Values) -> str:
@@ -229,7 +229,7 @@ def _end(steps: Sequence[Step], at: datetime) -> datetime:
 
 
 def _ends(values: Values) -> tuple[float | None, float | None]:
-    """The mean of the first twelfth and of the last, of what is known of them; None when nothing is."""
+    """The means of the first and the last twelfth of the values; None for a twelfth without known values."""
     few = max(1, len(values) // 12)
     return _mean(values[:few]), _mean(values[-few:])
 
@@ -247,7 +247,7 @@ def _trend(pace: Pace, first: float | None, last: float | None) -> str:
     if first is None or last is None:
         return ""
     then = _AGO[pace.window]
-    # Of small numbers a percentage says nothing.
+    # A percentage of small numbers is misleading.
     if min(first, last) < 1 or last >= 10 * first:
         return f", {short(first)} {then}"
     change = round((last / first - 1) * 100)

@@ -1,4 +1,4 @@
-"""Writes and reads where a page of a list begins, as an opaque word that only we can make."""
+"""Writes and reads cursors: signed opaque words that say where a page of a list begins."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _SIZE = 12
 
 
 class BadCursor(ValueError):
-    """The word was not made by us, or for another list."""
+    """The cursor was made for another list, or not by us."""
 
 
 def make(keys: Sequence[bytes], purpose: str, position: int) -> str:
-    """The word for `position` in the list that `purpose` names; signed with the first key."""
+    """The cursor for `position` in the list named by `purpose`, signed with the first key."""
     packed = position.to_bytes(8, "big")
     return write_word(packed + sign(keys[0], "cursor", _text(purpose, packed), _SIZE))
 

@@ -1,4 +1,4 @@
-"""Compares two JSON values and returns the differing lines of a table, each through the display policy."""
+"""Compares two JSON values, and returns the lines that differ, each through the display policy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Sees = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class DiffLine:
-    """One value by its name; None where there is none."""
+    """One named value before and after; None means that there was no value."""
 
     name: Markup
     before: Markup | None
@@ -30,7 +30,7 @@ class DiffLine:
 
 @dataclass(frozen=True)
 class Diff:
-    """The lines that differ, by what they belong to; how many are the same in both, and how many are not shown."""
+    """The lines that differ, by target; `same` counts equal values, `left_out` the lines beyond the limit."""
 
     groups: Mapping[str, Sequence[DiffLine]]
     same: int
@@ -38,9 +38,9 @@ class Diff:
 
 
 def diff(before: Any, after: Any, display: Display, sees: _Sees) -> Diff:
-    """The difference between what was and what is; either may be None, and then all of the other is shown."""
+    """The difference between `before` and `after`. When one is None, all of the other is shown."""
     old, new = (dict(_leaves(side, sees)) for side in (before, after))
-    # A target that is gone is None where on the other side it has values.
+    # A deleted target is None on one side and has values on the other: show only the values.
     inner = {path[:depth] for path in (*old, *new) for depth in range(1, len(path))}
     paths = [path for path in dict.fromkeys([*old, *new]) if path not in inner]
     differing = [
@@ -56,7 +56,7 @@ def diff(before: Any, after: Any, display: Display, sees: _Sees) -> Diff:
 
 
 def without_payload(facts: Any, sees: _Sees) -> Any:
-    """The facts of a decision, by target, with words in place of what this person may not see."""
+    """The facts of a decision, by target, with a note in place of payload that the actor may not see."""
     if not isinstance(facts, dict):
         return facts
     return {
@@ -71,15 +71,18 @@ def without_payload(facts: Any, sees: _Sees) -> Any:
 
 
 def _is_hidden(path: _Path, sees: _Sees) -> bool:
-    """Whether these are arguments of a cron entry that may not be seen. No other fact of a decision is payload."""
+    """Whether the path is a cron entry's arguments, which are payload, and the actor may not see them.
+
+    No other fact of a decision is payload.
+    """
     is_payload = len(path) == 2 and path[0].startswith("cron/") and path[1] == "args"
     return is_payload and not sees(path[0])
 
 
 def _leaves(value: Any, sees: _Sees, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
-    """Every value that is no object, by the keys that lead to it. None at the top is nothing at all.
+    """Every value that is not an object, with the path of keys to it. A top-level None yields nothing.
 
-    Payload that may not be seen is one value, as its keys tell of it too.
+    Hidden payload counts as one value, because its keys would reveal something too.
     """
     if isinstance(value, dict) and not _is_hidden(path, sees):
         for key, one in value.items():

@@ -1,4 +1,4 @@
-"""Passes everything of a job that a page shows through the host's display policy; a policy that fails hides."""
+"""Passes everything that a page shows of a job through the host's display policy. A policy that raises hides."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = logging.getLogger("flask_opsjobs")
 
 FAILED = "[hidden: display policy failed]"
 NO_PAYLOAD = "[hidden: needs payload.view]"
-# What a policy may have put in place of a secret, inside of a text.
+# The marks that a policy may put in place of a secret inside a text.
 _MARKED = re.compile(r"(\[hidden(?:: ?[^\[\]\n]{1,60})?\])")
 _LOGGED = re.compile(r"(?P<at>[\d:.]+) (?P<rest>(?P<level>[A-Z]+) .*)")
 _LEVELS = {"WARNING": "late", "ERROR": "failed", "CRITICAL": "failed"}
@@ -31,11 +31,11 @@ _DEEPEST = 40
 
 
 class _Number(str):
-    """A JSON number as it was written: of any size, in no need of converting."""
+    """A JSON number as it was written, of any size. Keeping the text avoids converting it."""
 
 
 class Display:
-    """The host's policy for one request. `may_see` is whether payload may be seen at all."""
+    """The host's policy for one request. `may_see` is whether the actor may see payload at all."""
 
     def __init__(self, policy: DisplayPolicy, *, may_see: bool) -> None:
         self.may_see = may_see
@@ -43,15 +43,15 @@ class Display:
         self._has_failed = False
 
     def label(self, text: str | None) -> Markup:
-        """A short text that is not payload, such as a tag or a reason of our own."""
+        """A short text that is not payload, such as a tag or a reason of ours."""
         return Markup("") if text is None else _mark(self.clean(text))
 
     def name(self, text: str | None) -> Markup:
-        """A name that a job brought, such as a partition: two that differ in a line feed do not look alike."""
+        """A name from a job, such as a partition, on one line. Control characters are written out."""
         return Markup("") if text is None else _mark(on_one_line(self.clean(text)))
 
     def text(self, text: str | None) -> Markup:
-        """A text of the job, whole, or its end when it is very long."""
+        """A text of the job; only its end when it is very long."""
         if text is None:
             return Markup("")
         if not self.may_see:
@@ -59,14 +59,14 @@ class Display:
         return _mark(self.clean(text)[-_LONGEST_TEXT:])
 
     def log(self, text: str | None) -> Markup:
-        """The lines an attempt logged, warnings and errors set apart."""
+        """The log lines of an attempt, with warnings and errors highlighted."""
         if text is None or not self.may_see:
             return self.text(text)
         lines = self.clean(text)[-_LONGEST_TEXT:].split("\n")
         return Markup("\n").join(_log_line(line) for line in lines)
 
     def line(self, text: str | None) -> Markup:
-        """The first line of a text of the job, cut for a table."""
+        """The first line of a text of the job, shortened for a table."""
         if text is None:
             return Markup("")
         if not self.may_see:
@@ -75,7 +75,7 @@ class Display:
         return _mark(first if len(first) <= _LINE else first[: _LINE - 1] + "…")
 
     def json(self, text: str | None, redacted: Collection[str] = ()) -> Markup:
-        """A JSON text, indented; `redacted` are the keys of an object whose values were never stored."""
+        """A JSON text, indented. `redacted` are keys whose values are never stored."""
         if text is None:
             return Markup("")
         if not self.may_see:
@@ -90,7 +90,7 @@ class Display:
     def _load(text: str, redacted: Collection[str]) -> Any:
         value = json.loads(text, parse_int=_Number, parse_float=_Number)
         if isinstance(value, dict):
-            # A job from before the parameter was declared so may still hold its value.
+            # A job enqueued before the parameter was declared `redact` may still have its value.
             value |= {
                 key: _Instead(f"{'hidden' if key in value else 'not stored'}: redact")
                 for key in redacted
@@ -98,9 +98,9 @@ class Display:
         return value
 
     def plain(self, text: str, redacted: Collection[str] = (), *, most: int | None = None) -> str:
-        """The same as JSON again, on one line, with words in place of what is hidden: whole, as files have it.
+        """The same as JSON on one line, with notes in place of hidden values; complete, as exports need it.
 
-        With `most` only so much of its beginning; what comes after is not even asked of the policy.
+        With `most` only that many characters from the beginning; the policy is not asked about the rest.
         """
         kept: list[str] = []
         size = 0
@@ -139,22 +139,25 @@ class Display:
             yield json.dumps(value)
 
     def start(self, text: str, most: int) -> str:
-        """The beginning of a text as it may be shown, at most so long; what is not shown is not even cleaned.
+        """The beginning of a text as it may be shown, at most `most` characters. The rest is not cleaned.
 
-        Only a little more of it is: half a secret is not known as one, so the cut must lie behind what is shown.
+        A margin beyond `most` is cleaned too: the policy cannot recognize half a secret, so the cut must
+        lie behind the last character shown.
         """
         is_cut = len(text) > most + _MARGIN
         cleaned = self.clean(text[: most + _MARGIN] if is_cut else text)
-        if is_cut and not cleaned.endswith("]"):  # such an end stands for what the cut has broken
+        if is_cut and not cleaned.endswith(
+            "]"
+        ):  # a mark at the end replaces the secret that was cut
             cleaned = cleaned[:-_MARGIN]
         return f"{cleaned[: most - 1]}…" if is_cut or len(cleaned) > most else cleaned
 
     def clean(self, text: str) -> str:
-        """The text as the policy lets it be seen; a policy that fails hides all of it."""
+        """The text after the policy's `clean_text`. A policy that raises hides all of it."""
         try:
             cleaned = self._policy.clean_text(text)
             if isinstance(cleaned, str):
-                cleaned.encode()  # a lone surrogate would break the whole page off
+                cleaned.encode()  # a lone surrogate would fail later, and break the whole page
                 return cleaned
             raise TypeError(f"clean_text returned {type(cleaned).__name__}, not str")
         except Exception as error:
@@ -162,7 +165,7 @@ class Display:
             return FAILED
 
     def hides(self, key: str) -> str | None:
-        """What to show in place of the value under `key`, or None to show it."""
+        """The note to show in place of the value under `key`; None when the value may be shown."""
         try:
             return f"[hidden: key {self.clean(key)}]" if self._policy.is_hidden_key(key) else None
         except Exception as error:
@@ -170,13 +173,13 @@ class Display:
             return FAILED
 
     def _note_failure(self, error: Exception) -> None:
-        if not self._has_failed:  # once a page will do
-            said = "the display policy raised: what it was asked about is hidden (%s)"
-            _log.error(said, raised(error))
+        if not self._has_failed:  # log once per page
+            message = "the display policy raised: what it was asked about is hidden (%s)"
+            _log.error(message, raised(error))
         self._has_failed = True
 
     def _cut(self, pieces: Iterator[Markup]) -> Markup:
-        """The pieces joined, up to a size; what comes after is not even asked of the policy."""
+        """The pieces joined, up to a size. The policy is not asked about the rest."""
         kept: list[Markup] = []
         size = 0
         for piece in pieces:
@@ -225,7 +228,7 @@ class Display:
 
 @dataclass(frozen=True)
 class _Instead:
-    """Stands in place of the value of a redacted parameter."""
+    """Replaces the value of a redacted parameter."""
 
     words: str
 
@@ -235,7 +238,7 @@ def _hidden(words: str) -> Markup:
 
 
 def _mark(text: str) -> Markup:
-    """The text escaped, with what stands for something hidden set apart."""
+    """The text escaped, with the marks of hidden values highlighted."""
     seen = visible(text)
     if "[hidden" not in seen:
         return escape(seen)

@@ -1,4 +1,4 @@
-"""Streams rows as a file: CSV or NDJSON, whose last line says whether the file is whole."""
+"""Streams rows as CSV or NDJSON. The last line of a file says whether it is complete."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from .problems import Problem
 _log = logging.getLogger("flask_opsjobs")
 
 Row = Mapping[str, Any]
-# Where a spreadsheet finds the beginning of a formula, in its narrow and wide forms: at the start of a cell, behind
-# what has no shape there, and behind what ends a cell where cells are not set apart by commas.
+# The places where a spreadsheet would read a formula: =, +, - or @, also full-width, at the start of a cell, after
+# invisible characters there, and after a character that separates cells in other CSV dialects.
 _FORMULA = re.compile(rf"(?:\A|(?<=[;\t\r\n]))(?=[{SHAPELESS}\"']*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 class Json(str):
-    """A cell that is JSON already."""
+    """A cell whose text is JSON already."""
 
 
 def make_download(
     kind: str, name: str, columns: Sequence[str], batches: Iterable[Sequence[Row]], note: str = ""
 ) -> Response:
-    """The rows as a file called `name`, of `kind` csv or ndjson; `note` says what they leave out, if anything.
+    """The rows as a file called `name`; `kind` is csv or ndjson, `note` says which rows are left out, if any.
 
-    The first batch is read before the answer begins, so that what it raises becomes a page. What a later one raises
-    becomes the last line.
+    The first batch is read before the response begins, so that its error becomes a problem page. An error of a
+    later batch becomes the last line of the file.
     """
     rest = iter(batches)
     first = next(rest, ())
@@ -50,7 +50,7 @@ def make_download(
 def _within(
     context: Callable[[], AppContext], batches: Iterator[Sequence[Row]]
 ) -> Iterator[Sequence[Row]]:
-    """The batches, each made in a context of the app, since the request's is over when they are asked for."""
+    """The batches, each read in an app context of its own: the request's context has ended by then."""
     while True:
         with context():
             batch = next(batches, None)
@@ -91,7 +91,7 @@ def _all(
     line: Callable[[Row], str],
     last: Callable[[int, str], str],
 ) -> Iterator[str]:
-    """The lines of all rows, one piece for a batch, and the line that says how it ended."""
+    """The lines of all rows, one piece per batch, then the line that says whether the file is complete."""
     count = 0
     try:
         for batch in batches:
@@ -107,7 +107,7 @@ def _all(
 
 
 def _cell(value: Any) -> str:
-    """A value as CSV has it; a text that a spreadsheet would compute is marked as text."""
+    """A value as a CSV cell. A text that a spreadsheet would run as a formula is marked as text."""
     if isinstance(value, str):
         marked = _FORMULA.sub("'", value)
         is_plain = marked == value and not value.startswith(("\t", "\r", "\n"))

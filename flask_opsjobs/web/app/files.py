@@ -19,7 +19,7 @@ TYPES = {
 
 @cache
 def versions() -> dict[str, str]:
-    """Every file below `static`, with a word that changes when it does."""
+    """Every file below `static`, with a hash of its content."""
     root = folder("static")
     return {
         path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:10]
@@ -29,5 +29,5 @@ def versions() -> dict[str, str]:
 
 
 def url(name: str) -> str:
-    """Where a browser finds the file, and may keep it for ever."""
+    """The address of a file. It contains the hash, so that browsers may cache it for a year."""
     return url_for("opsjobs.static", version=versions()[name], name=name)

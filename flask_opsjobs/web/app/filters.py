@@ -1,4 +1,4 @@
-"""Gives templates their filters: times, durations, counts and what the display policy lets through."""
+"""Gives templates their filters: times, durations, counts, and texts through the display policy."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .host import host
 
 @pass_context
 def ago(context: Context, moment: datetime | None) -> Markup:
-    """When, from now: `12 min ago`, `in 3 min`, `now`."""
+    """A moment relative to now: `12 min ago`, `in 3 min`, `now`."""
     return _time(context, moment, "ago", "{} UTC")
 
 
 @pass_context
 def age(context: Context, moment: datetime | None) -> Markup:
-    """How long since: `12 min`."""
+    """The time since a moment: `12 min`."""
     return _time(context, moment, "age", "since {} UTC")
 
 
 @pass_context
 def lasting(context: Context, moment: datetime | None) -> Markup:
-    """How long something has been going on: `for 12 min`."""
+    """How long something has lasted: `for 12 min`."""
     return _time(context, moment, "for", "since {} UTC")
 
 
@@ -43,13 +43,16 @@ def clock(context: Context, moment: datetime | None) -> Markup:
 
 @pass_context
 def moment(context: Context, moment: datetime | None) -> Markup:
-    """A moment with its day and its zone, also when it is today: `2026-11-23 23:10:44 UTC`."""
+    """A moment with date and zone, even when it is today: `2026-11-23 23:10:44 UTC`."""
     return _time(context, moment, "moment", "{} UTC", has_day=True)
 
 
 @pass_context
 def heartbeat(context: Context, moment: datetime) -> Markup:
-    """When a worker's last heartbeat was, or `on time`: each new one on time would be news of nothing."""
+    """`on time` while the last heartbeat is recent enough, else when it was.
+
+    So the page does not change with every heartbeat.
+    """
     late_seconds = host().settings.late_seconds
     if (context["now"] - moment).total_seconds() > late_seconds:
         return ago(context, moment)
@@ -58,7 +61,10 @@ def heartbeat(context: Context, moment: datetime) -> Markup:
 
 @pass_context
 def lately(context: Context, moment: datetime) -> Markup:
-    """When, of what is done anew every few seconds: within the last minute each new one is no news."""
+    """The last time of something that is repeated every few seconds; exact only after a minute without it.
+
+    So the page does not change with every repetition.
+    """
     if (context["now"] - moment).total_seconds() > 60:
         return ago(context, moment)
     return Markup("less than a minute ago")
@@ -67,9 +73,9 @@ def lately(context: Context, moment: datetime) -> Markup:
 def _time(
     context: Context, moment: datetime | None, words: str, text: str, *, has_day: bool = False
 ) -> Markup:
-    """A moment, with the time of day in `text`. The script says it in `words`, second by second.
+    """A `<time>` element whose text is the time of day. The script writes it in the style `words`, each second.
 
-    A response never says how long ago something was: it stays the same while nothing happens, and answers 304.
+    A response never contains an age: it stays the same while nothing happens, so that a poll answers 304.
     """
     if moment is None:
         return Markup("")
@@ -82,12 +88,12 @@ def _time(
 
 
 def number(value: int) -> str:
-    """A whole number with its thousands set apart."""
+    """A whole number with thousands separators."""
     return f"{value:,}"
 
 
 def count(value: Count) -> Markup:
-    """A count with the sign that says how it is known: `1,204`, `10,000+`, `≈ 9.4 M`."""
+    """A count with a sign that says how exact it is: `1,204`, `10,000+`, `≈ 9.4 M`."""
     if value.kind == "at_least":
         return Markup('<span title="at least; counting stopped">{}+</span>').format(
             number(value.number)
@@ -111,10 +117,10 @@ def size(byte_count: int | None) -> str:
 
 
 def middle(name: str | None, most: int = 32) -> Markup:
-    """A name without its middle, where it is longer: begin and end tell names apart. Its title is the whole."""
+    """A name longer than `most` without its middle: begin and end tell names apart. The title has all of it."""
     shown = escape(written(name or ""))
     text = shown.unescape()
-    if len(text) <= most or "<" in shown:  # what the display policy hid is marked
+    if len(text) <= most or "<" in shown:  # leave marks of the display policy whole
         return shown
     begin = most - most // 3
     return Markup('<span class="short-name" title="{}">{}…{}</span>').format(
@@ -123,12 +129,12 @@ def middle(name: str | None, most: int = 32) -> Markup:
 
 
 def short_names(text: str) -> Markup:
-    """A sentence of ours in which each long name lacks its middle, and has the whole in its title."""
+    """A sentence of ours in which each long name is shortened by `middle`."""
     return Markup(" ").join(middle(word) for word in text.split(" "))
 
 
 def code(text: str) -> Markup:
-    """A sentence of ours in which backticks set code apart."""
+    """A sentence of ours in which text between backticks becomes `<code>`."""
     parts = re.split(r"`([^`]*)`", visible(text))
     marked = (
         Markup("<code>{}</code>").format(part) if at % 2 else escape(part)
@@ -138,12 +144,12 @@ def code(text: str) -> Markup:
 
 
 def typed(text: Any) -> Markup:
-    """A value of a form, which goes back to the server as it came: nothing in it is written out."""
+    """A form value, which goes back to the server unchanged: control characters are not written out."""
     return escape(text)
 
 
 def written(value: Any) -> Any:
-    """What a template writes, from any source: a text in its own order, with its controls written out."""
+    """Any value that a template writes; in texts, control and bidi characters are written out."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -175,7 +181,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "took": took,
     "total": Count.sum,
     "typed": typed,
-    # Through the display policy, and only these.
+    # Only these pass the display policy.
     "shown": _shown("text"),
     "shown_json": _shown("json"),
     "shown_label": _shown("label"),

@@ -1,4 +1,4 @@
-"""Sets the headers of every response of ours: a strict content security policy, and no copies kept."""
+"""Sets the headers of our responses: a strict content security policy, and `no-store`."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _FIXED = {
 
 
 class _Ours(Response):
-    """A response whose headers are ours in the end, for the host's `after_request` runs after a blueprint's.
+    """A response that sets our headers last, because the host's `after_request` runs after a blueprint's.
 
-    No copy of it is kept unless its view says otherwise: nobody asks a policy who may see a copy.
+    It must not be cached unless its view says otherwise: a cached copy is shown without asking the policy.
     """
 
     opsjobs_cache_control: str
 
     def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
-        """The headers as they are sent. Where the host has set a policy, who may frame the page is left to it."""
+        """The headers as they are sent. A `frame-ancestors` that the host has set is kept."""
         headers = super().get_wsgi_headers(environ)
         policy = dict(_CSP)
         for directive in headers.get("Content-Security-Policy", "").split(";"):
@@ -57,7 +57,7 @@ def _ours(kind: type[Response]) -> type[Response]:
 
 
 def add_headers(response: Response) -> Response:
-    """The response, with them; still of the class that the host may have chosen for its app."""
+    """The response with our headers. It remains an instance of the host's own response class."""
     response.__class__ = _ours(type(response))  # type: ignore[arg-type]
     response.opsjobs_cache_control = g.get("opsjobs_cache_control", "no-store")  # type: ignore[attr-defined]
     return response

@@ -1,4 +1,4 @@
-"""Limits how many searches, exports and simulations a process runs at once; beyond that it answers 503."""
+"""Limits how many searches, exports and simulations a process runs at once. More of them get a 503."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .host import host
 
 @contextmanager
 def heavy(is_heavy: bool = True) -> Iterator[None]:
-    """A block that is one of the few. Raises `Problem` when there is no room for it."""
+    """A block that takes one of the places. Raises the 503 `Problem` when all are taken."""
     if not is_heavy:
         yield
         return
@@ -26,7 +26,7 @@ def heavy(is_heavy: bool = True) -> Iterator[None]:
 
 
 def stream(answer: Callable[[], Response]) -> Response:
-    """What `answer` streams. It is one of the few until its last line is sent, or until nobody reads it any more."""
+    """The response of `answer`. It takes one of the places until its last line is sent or the client is gone."""
     _enter()
     leave = host().heavy.leave
     try:
@@ -34,7 +34,7 @@ def stream(answer: Callable[[], Response]) -> Response:
     except BaseException:
         leave()
         raise
-    # Called once: when the server closes the response, or when a hook of the host's drops it for another one.
+    # Runs once: when the server closes the response, or when a hook of the host's replaces it.
     response.call_on_close(weakref.finalize(response, leave))
     return response
 

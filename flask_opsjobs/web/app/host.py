@@ -1,4 +1,4 @@
-"""Finds the host of the current request, as the extension keeps it."""
+"""Finds the `Host` of the current app."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ if TYPE_CHECKING:
 
 
 def host() -> Host:
-    """What the extension knows of the current app."""
+    """The extension's `Host` for the current app."""
     return cast("Host", current_app.extensions["opsjobs"])

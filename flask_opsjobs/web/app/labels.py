@@ -1,4 +1,4 @@
-"""Gives the words and status colours for what is stored in terms of its own."""
+"""Gives words and status colours for stored values."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ...jobs.rows import AttemptRow, JobInFull
 
 @dataclass(frozen=True)
 class Word:
-    """A status: `is_` chooses colour and shape in the stylesheet, `text` is what is read."""
+    """A status: `is_` chooses colour and shape in the stylesheet, `text` is the word shown."""
 
     is_: str
     text: str
 
 
-# By attempts.outcome; None: worse when it was the last one.
+# By attempts.outcome. A status of None depends on the job: failed for the last attempt, else retryable.
 _OUTCOMES: dict[str, tuple[str | None, str]] = {
     "returned": ("finished", "returned"),
     "raised": (None, "raised"),
@@ -31,7 +31,7 @@ _OUTCOMES: dict[str, tuple[str | None, str]] = {
 
 
 def outcome(attempt: AttemptRow, job: JobInFull) -> Word:
-    """How an attempt ended, or that it has not."""
+    """How an attempt ended, or `running`."""
     if attempt.outcome is None:
         return Word("started", "running")
     status, text = _OUTCOMES[attempt.outcome]

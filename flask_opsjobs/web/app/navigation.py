@@ -1,4 +1,4 @@
-"""Lists the entries of the navigation, in its order: only pages that exist."""
+"""Lists the entries of the navigation, in order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class NavigationItem:
-    """A line of the navigation, shown to those who hold its permission. `g` and then `key` lead there."""
+    """An entry of the navigation, shown to people with its permission. The keys `g`, `key` open its page."""
 
     endpoint: str
     label: str

@@ -1,4 +1,4 @@
-"""Checks that a write comes from one of our own pages, and that no other site's page requests a file."""
+"""Refuses writes that do not come from our own pages, and exports that another site's page requests."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from . import problems as _problems
 
 
 def require_same_origin() -> None:
-    """Let a same-origin write pass; raise the 403 `Problem` for any other.
+    """Return for a same-origin write; raise the 403 `Problem` for any other.
 
-    Browsers say it in `Sec-Fetch-Site`, older ones in `Origin`. A write that says neither is refused.
+    Browsers send `Sec-Fetch-Site`, older ones `Origin`. A write with neither is refused.
     """
     site = request.headers.get("Sec-Fetch-Site")
     origin = request.headers.get("Origin")
@@ -20,9 +20,9 @@ def require_same_origin() -> None:
 
 
 def check_file() -> None:
-    """Let an export pass unless the browser says that another site's page asks for it; then raise the 403 `Problem`.
+    """Raise the 403 `Problem` when the browser says that another site's page requests the export.
 
-    An export reads all that fits: a page of any site could have a visitor of its own ask for that, again and again.
+    An export is expensive: a page of any site could make its visitors request it again and again.
     """
     if request.headers.get("Sec-Fetch-Site") == "cross-site":
         raise _problems.cross_site_file()

@@ -1,4 +1,4 @@
-"""Renders documents, the parts of them that refresh, and problems, from our own templates."""
+"""Renders documents, their fragments that refresh, and problems, from our own templates."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from .problems import Problem
 
 @cache
 def _environment() -> Environment:
-    """Our templates in an environment of our own: no filter, setting or template of a host reaches them."""
+    """A Jinja environment of our own, so that no filter, setting or template of a host changes our pages."""
     environment = Environment(
         loader=FileSystemLoader(folder("templates")),
         autoescape=True,
@@ -55,23 +55,23 @@ def _environment() -> Environment:
 
 
 def _may(permission: str, subject: str | None = None) -> bool:
-    """Whether a button may be pressed: on `subject`, or on what the current URL is about."""
+    """Whether the actor may use a button: on `subject`, or on the current URL's subject."""
     return _access.may(permission, subject or _access.subject())
 
 
 def part(template: str, now: datetime, *, display: Display | None = None, **context: Any) -> Markup:
-    """The text of a fragment: `opsjobs/<template>` as of `now`.
+    """The HTML of a fragment: `opsjobs/<template>` as of `now`.
 
-    Its payload passes `display`; by default that of who may see the payload of what the URL is about.
+    Payload passes `display`; the default follows the actor's permission on the current URL's subject.
     """
     made = _environment().get_template(f"opsjobs/{template}")
     return Markup(made.render(now=now, display=display or _display(), **context))
 
 
 def fragment(made: Markup, *, says_sources: bool = False) -> Response:
-    """Answers a poll: the fragment, or 304 when the browser has it already.
+    """The answer to a poll: the fragment, or 304 when the browser has it already.
 
-    Beside it go the sources that do not answer; a fragment that `says_sources` itself has them in it.
+    The list of sources that do not answer is added, unless the fragment shows it itself (`says_sources`).
     """
     text = made + _beside(says_sources)
     response = Response(text, mimetype="text/html")
@@ -90,10 +90,10 @@ def page(
     query: Mapping[str, str] = {},
     **context: Any,
 ) -> Response:
-    """A document around the fragment `live`, which it refreshes from its own address + `/live`.
+    """A document around the fragment `live`, which the page refreshes from its own address + `/live`.
 
-    `here` is the endpoint of the navigation entry that it belongs to, `query` what of its query string
-    the fragment needs too. `says_sources` is of `fragment`.
+    `here` is the endpoint of its navigation entry, `query` the part of its query string that the fragment
+    needs too. `says_sources` is as in `fragment`.
     """
     values = {**(request.view_args or {}), **query}
     context |= {
@@ -113,20 +113,20 @@ def document(
 ) -> Response:
     """A document that does not refresh. Its payload passes the display policy."""
     if request.method != "GET":
-        # Nobody can go back to what was sent.
+        # A POST has no address to go back to.
         context.setdefault("here_url", _back.read_back())
     text = _document(template, here=here, title=title, now=now, display=_display(), **context)
     return Response(text, status=status, mimetype="text/html")
 
 
 def problem(found: Problem) -> Response:
-    """A problem as a document; as a part for a script, which asks for parts alone."""
+    """A problem as a document, or as a fragment when a script requested a fragment."""
     now = datetime.now(UTC)
     context: dict[str, Any] = {"problem": found, "now": now}
     if g.get("opsjobs_is_part") or (request.method == "POST" and "HX-Request" in request.headers):
         text = _environment().get_template("opsjobs/_problem.html").render(context)
         if found.status == 503 and request.method == "GET":
-            # Takes the place of what an open page showed, which nobody can vouch for now.
+            # Replaces the contents of an open page, which may be out of date.
             text = f'<div class="stack" id="part">{text}</div>'
     else:
         text = _document("problem.html", here="", title=found.title, **context)
@@ -139,7 +139,7 @@ def problem(found: Problem) -> Response:
 
 
 def _csrf_field() -> tuple[str, str] | None:
-    """The hidden field that Flask-WTF of the host expects in every form, as name and value; None without Flask-WTF."""
+    """Name and value of the hidden field that the host's Flask-WTF expects in forms; None without Flask-WTF."""
     make: Any = current_app.jinja_env.globals.get("csrf_token")
     if make is None:
         return None
@@ -173,7 +173,7 @@ def _document(template: str, **context: Any) -> str:
 
 
 def _beside(says_sources: bool) -> Markup:
-    """What goes with a fragment to other places of its page: the sources that do not answer, and the badges."""
+    """The parts outside a fragment that each poll updates: the sources that do not answer, and the badges."""
     entries = [entry for entry in NAVIGATION if _access.may(entry.permission)]
     sources = _sources.read_sources()
     made = _environment().get_template("opsjobs/_beside.html")

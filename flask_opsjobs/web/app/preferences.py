@@ -1,4 +1,4 @@
-"""Reads and keeps one person's preferences in cookies: theme, time zone and how often pages refresh."""
+"""Reads and stores a person's preferences in cookies: theme, time zone and refresh interval."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _YEAR = 365 * 86400
 
 @dataclass(frozen=True)
 class Preferences:
-    """One of `CHOICES` each; `refresh` is in seconds, or `off`."""
+    """Each value is one of `CHOICES`; `refresh` is in seconds, or `off`."""
 
     refresh: str
     zone: str
@@ -29,7 +29,7 @@ class Preferences:
 
 
 def read_preferences() -> Preferences:
-    """Those of the current request; what is missing or unknown is the default."""
+    """The preferences of the current request; the default for a missing or unknown value."""
     found = {name: request.cookies.get(f"opsjobs_{name}", "") for name in CHOICES}
     return Preferences(
         **{
@@ -40,7 +40,7 @@ def read_preferences() -> Preferences:
 
 
 def keep_preferences(response: Response, path: str) -> None:
-    """Set a cookie for each preference that the current form names.
+    """Set a cookie for each preference in the current form.
 
     Raises the 422 `Problem` for a value that is not a choice.
     """

@@ -1,1 +1,1 @@
-"""The audit: every decision, and its place in the chain."""
+"""Serves the audit: every decision, and its place in the chain."""

@@ -1,1 +1,1 @@
-"""The cron entries, their slots and their form."""
+"""Serves the pages of cron entries: their slots and their form."""

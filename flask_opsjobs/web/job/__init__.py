@@ -1,1 +1,1 @@
-"""One job in full."""
+"""Serves the page of one job."""

@@ -1,1 +1,1 @@
-"""The list of jobs, its search box, saved views and exports."""
+"""Serves the list of jobs, its search box, saved views and exports."""

@@ -1,1 +1,1 @@
-"""The limiters, their partitions and simulations."""
+"""Serves the pages of limiters, of their partitions and of simulations."""

@@ -1,1 +1,1 @@
-"""The first page."""
+"""Serves the overview, the first page."""

@@ -1,1 +1,1 @@
-"""The queues."""
+"""Serves the pages of queues."""

@@ -1,1 +1,1 @@
-"""The workers."""
+"""Serves the page of workers."""
