@@ -21,7 +21,7 @@ from flask_opsjobs.core.secret_patterns import clean_secrets, is_secret_key
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.jobs.search import hits as search_hits
-from flask_opsjobs.web.app import export as _export
+from flask_opsjobs.web.app import export
 from flask_opsjobs.web.jobs import exports as job_exports
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
@@ -221,7 +221,7 @@ def test_what_no_spreadsheet_computes_is_exported_as_it_is(
 
 def test_a_cell_of_any_size_is_marked_in_no_time() -> None:
     for piece in ("\n", ";", " ", "\t=", ";\ufeff", "\u200b"):
-        assert _export._cell(piece * 300_000)
+        assert export._cell(piece * 300_000)
 
 
 def test_quotes_commas_and_lines_stay_in_their_cell(get: Get, session: Session) -> None:
@@ -279,7 +279,7 @@ def test_a_fault_midway_says_so_and_goes_to_the_log(
         raise ZeroDivisionError("secret detail")
 
     with app.app_context():
-        answer = _export.make_download("csv", "x", ["a"], batches())
+        answer = export.make_download("csv", "x", ["a"], batches())
         got = "".join(answer.response)  # type: ignore[arg-type]
     assert got.splitlines()[-1].startswith("# incomplete: 1 rows. Stopped by an error")
     assert "secret detail" not in got

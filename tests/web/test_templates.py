@@ -14,7 +14,7 @@ from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.limits.models import LimitRejection
-from flask_opsjobs.web.app import pages as _pages
+from flask_opsjobs.web.app import pages
 from tests.web.every import reads, soup
 from tests.web.rows import ago
 
@@ -45,14 +45,14 @@ def test_every_template_is_drawn_by_some_page(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn: set[str] = set()
-    original = _pages._environment().loader.get_source
+    original = pages._environment().loader.get_source
 
     def note(environment: Any, name: str) -> Any:
         drawn.add(name)
         return original(environment, name)
 
-    _pages._environment().cache.clear()
-    monkeypatch.setattr(_pages._environment().loader, "get_source", note)
+    pages._environment().cache.clear()
+    monkeypatch.setattr(pages._environment().loader, "get_source", note)
     for path in [drifted, cooling, *(path for _, path in reads(jobs))]:
         client.get(path)
     assert drawn == set(TEMPLATES)

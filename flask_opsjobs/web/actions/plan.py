@@ -13,12 +13,10 @@ from ...actions.operator import Operator
 from ...errors import ActionRefused
 from ...jobs.search import ids as search_ids
 from ...limits.actions import make_target
-from ..app import access as _access
-from ..app import back as _back
-from ..app import problems as _problems
+from ..app import access, back, problems
 from ..app.host import host
 from ..app.reading import asking
-from ..limiters import partition as _partition
+from ..limiters import partition
 from . import preview as previews
 
 
@@ -37,7 +35,7 @@ def on_job(action: Action) -> Callable[[str], Response]:
     def view(job_id: str) -> Response:
         number = search_ids.read_own(job_id)
         if number is None:
-            raise _problems.no_such_job(job_id)
+            raise problems.no_such_job(job_id)
         return start(action, [f"job/{number}"])
 
     return view
@@ -58,7 +56,7 @@ def on_limiter(action: Action) -> Callable[[str], Response]:
 
     def view(limiter: str) -> Response:
         params = {param: request.form.get(param, "").strip() for param in action.params}
-        return start(action, [make_target(limiter, _partition.asked())], params)
+        return start(action, [make_target(limiter, partition.asked())], params)
 
     return view
 
@@ -66,19 +64,19 @@ def on_limiter(action: Action) -> Callable[[str], Response]:
 def _picked() -> Sequence[int]:
     said = list(dict.fromkeys(request.form.getlist("job")))
     if not said:
-        raise _problems.unreadable("No job is picked.")
+        raise problems.unreadable("No job is picked.")
     if len(said) > MOST_TARGETS:
-        raise _problems.unreadable(f"At most {MOST_TARGETS} jobs at once; {len(said)} are picked.")
+        raise problems.unreadable(f"At most {MOST_TARGETS} jobs at once; {len(said)} are picked.")
     numbers = [search_ids.read_own(text) for text in said]
     if None in numbers:
         wrong = said[numbers.index(None)]
-        raise _problems.unreadable(f"job: {wrong[:40]!r} is not the id of a job.")
+        raise problems.unreadable(f"job: {wrong[:40]!r} is not the id of a job.")
     return [number for number in numbers if number is not None]
 
 
 def start(action: Action, targets: Sequence[str], params: Mapping[str, Any] = {}) -> Response:
     """Make the plan, and lead to its page."""
-    actor = _access.actor()
+    actor = access.actor()
     assert actor is not None  # the door asked
     try:
         with asking():
@@ -86,8 +84,8 @@ def start(action: Action, targets: Sequence[str], params: Mapping[str, Any] = {}
                 action.name, targets, actor=actor, via="page", params=params
             )
     except ActionRefused as refused:  # it would make no sense in any state
-        raise _problems.unreadable(f"{str(refused)[:200]}.") from refused
+        raise problems.unreadable(f"{str(refused)[:200]}.") from refused
     if typed := request.form.get("reason", ""):
         # What somebody typed before a refusal is kept; in an address it would stand in logs.
         return previews.show_again(made.id, typed)
-    return redirect(url_for("opsjobs.preview", preview_id=made.id, back=_back.read_back()), 303)
+    return redirect(url_for("opsjobs.preview", preview_id=made.id, back=back.read_back()), 303)

@@ -18,25 +18,17 @@ from ...jobs.queries import list_rows
 from ...jobs.rows import Count
 from ...jobs.search.queries import list_jobs
 from ..app import (
-    access as _access,
-)
-from ..app import (
-    back as _back,
-)
-from ..app import (
-    pages as _pages,
-)
-from ..app import (
-    problems as _problems,
-)
-from ..app import (
-    sources as _sources,
+    access,
+    back,
+    pages,
+    problems,
+    sources,
 )
 from ..app.display import Display
 from ..app.host import host
 from ..app.reading import Reading, asking, reading
-from ..jobs import list_request as _list_request
-from . import preview_view as _preview_view
+from ..jobs import list_request
+from . import preview_view
 
 
 @dataclass(frozen=True)
@@ -53,7 +45,7 @@ _STATUS = {None: 200, "unauthorized": 403, "reason_too_short": 422, "reason_too_
 def page(preview_id: int) -> Response:
     """The plan and its form, or what became of it."""
     with reading() as read:
-        view = _preview_view.PreviewView.of(_find(read, preview_id), read.now)
+        view = preview_view.PreviewView.of(_find(read, preview_id), read.now)
         more = _more(view, read)
     return _show(view, read.now, more=more)
 
@@ -63,16 +55,14 @@ def show_again(preview_id: int, typed: str) -> Response:
     with reading() as read:
         found = _find(read, preview_id)
     return _show(
-        replace(
-            _preview_view.PreviewView.of(found, read.now), typed=_preview_view.cut_reason(typed)
-        ),
+        replace(preview_view.PreviewView.of(found, read.now), typed=preview_view.cut_reason(typed)),
         read.now,
     )
 
 
 def execute(preview_id: int) -> Response:
     """Carry it out. A script is answered with the preview as it is now, a plain form is led to its page."""
-    actor = _access.actor()
+    actor = access.actor()
     assert actor is not None  # the door asked
     _require_possible(preview_id)
     reason = request.form.get("reason", "")
@@ -86,26 +76,26 @@ def execute(preview_id: int) -> Response:
             via="page",
         )
     if receipt.code == "foreign":
-        raise _problems.no_such_preview()
+        raise problems.no_such_preview()
     if receipt.is_done:
-        _sources.forget()
+        sources.forget()
     if receipt.is_done and "HX-Request" not in request.headers:
         return redirect(
-            url_for("opsjobs.preview", preview_id=preview_id, back=_back.read_back()), 303
+            url_for("opsjobs.preview", preview_id=preview_id, back=back.read_back()), 303
         )
     with reading() as read:
-        view = _preview_view.PreviewView.after(_find(read, preview_id), receipt, reason)
+        view = preview_view.PreviewView.after(_find(read, preview_id), receipt, reason)
         more = _more(view, read)
     return _show(view, read.now, _STATUS.get(receipt.code, 409), more=more)
 
 
 def _show(
-    view: _preview_view.PreviewView, now: datetime, status: int = 200, *, more: More | None = None
+    view: preview_view.PreviewView, now: datetime, status: int = 200, *, more: More | None = None
 ) -> Response:
     """The preview in a document of its own, or alone for a script that asks for it."""
-    may_see = _access.may_see_payload(*view.plan.targets)
+    may_see = access.may_see_payload(*view.plan.targets)
     display = Display(host().display, may_see=may_see)
-    made = _pages.part(
+    made = pages.part(
         "preview/_preview.html",
         now,
         display=display,
@@ -114,26 +104,26 @@ def _show(
         preview=view.preview,
         receipt=view.receipt,
         states=STATES,
-        place=_preview_view.place,
-        back=_back.read_back(),
+        place=preview_view.place,
+        back=back.read_back(),
         more=more,
     )
     if request.method == "POST" and "HX-Request" in request.headers:
         return Response(made, status=status, mimetype="text/html")
     here, title = f"{view.action.domain}s", display.name(view.title)
-    return _pages.document("preview.html", here, title, now, status=status, content=made)
+    return pages.document("preview.html", here, title, now, status=status, content=made)
 
 
-def _more(view: _preview_view.PreviewView, read: Reading) -> More | None:
+def _more(view: preview_view.PreviewView, read: Reading) -> More | None:
     """What of a filtered list is still to be done after many of it were; those that were done do not count."""
-    wanted = _list_request.read_address(_back.read_back()) if _access.may("jobs.view") else None
+    wanted = list_request.read_address(back.read_back()) if access.may("jobs.view") else None
     items = view.receipt.done if view.receipt and view.state == "done" else ()
     if wanted is None or len(items) < 2 or view.action.domain != "job":
         return None
     if not (wanted.state or wanted.terms):
         return None
     done = [int(item.target.partition("/")[2]) for item in items]
-    is_shown = _list_request.is_shown(wanted)
+    is_shown = list_request.is_shown(wanted)
     counts = list_jobs(read.session, wanted, read.now, is_shown=is_shown).counts
     total = counts[wanted.state] if wanted.state else Count.sum(counts.values())
     states = [row.state for row in list_rows(read.session, done)]
@@ -147,15 +137,15 @@ def _more(view: _preview_view.PreviewView, read: Reading) -> More | None:
 def _require_possible(preview_id: int) -> None:
     """Return when Postgres has numbers as large; else nothing can be there."""
     if preview_id >= 2**63:
-        raise _problems.no_such_preview()
+        raise problems.no_such_preview()
 
 
 def _find(read: Reading, preview_id: int) -> Preview:
     """The preview, for its actor alone, and only while they hold the permission of its action on one of its targets."""
     _require_possible(preview_id)
-    actor = _access.actor()
+    actor = access.actor()
     found = None if actor is None else find_preview(read.session, host().secrets, preview_id, actor)
     if found is None:
-        raise _problems.no_such_preview()
-    _access.require(ACTIONS[found.plan.action].permission, *found.plan.targets)
+        raise problems.no_such_preview()
+    access.require(ACTIONS[found.plan.action].permission, *found.plan.targets)
     return found

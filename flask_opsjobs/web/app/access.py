@@ -10,8 +10,7 @@ from ...jobs.search import ids as search_ids
 from ...limits.actions import make_target
 from ...policy import raised
 from ..limiters import partition as _partition
-from . import back as _back
-from . import problems as _problems
+from . import back, problems
 from .host import host
 
 _log = logging.getLogger("flask_opsjobs")
@@ -71,7 +70,7 @@ def require_access(permission: str | None) -> None:
     For a URL about one job the policy gets that job as the subject. Denials are logged.
     """
     if actor() is None:
-        raise _problems.not_signed_in(permission, _back.sign_in())
+        raise problems.not_signed_in(permission, back.sign_in())
     if permission is not None:
         require(permission, subject())
 
@@ -83,7 +82,7 @@ def require(permission: str, *subjects: str | None) -> None:
     """
     if not any(may(permission, one) for one in subjects):
         _log.warning("%s was denied %s on %s", actor(), permission, request.path)
-        raise _problems.denied(permission)
+        raise problems.denied(permission)
 
 
 def subject() -> str | None:

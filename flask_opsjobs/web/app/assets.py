@@ -7,17 +7,16 @@ from pathlib import PurePath
 from flask import Response, g
 
 from ..._folders import folder
-from . import files as _files
-from . import problems as _problems
+from . import files, problems
 
 
 def asset(version: str, name: str) -> Response:
     """A file. Browsers cache its current version for a year, and ask again for any other version."""
-    current = _files.versions().get(name)
+    current = files.versions().get(name)
     if current is None:
-        raise _problems.no_such_page()
+        raise problems.no_such_page()
     response = Response((folder("static") / name).read_bytes())
-    response.mimetype = _files.TYPES[PurePath(name).suffix]
+    response.mimetype = files.TYPES[PurePath(name).suffix]
     is_current = version == current
     g.opsjobs_cache_control = "public, max-age=31536000, immutable" if is_current else "no-cache"
     return response

@@ -9,21 +9,13 @@ from typing import Any
 from flask import Blueprint, g, request
 from werkzeug import exceptions
 
-from ..limiters import partition as _partition
+from ..limiters import partition
 from . import (
-    access as _access,
-)
-from . import (
-    headers as _headers,
-)
-from . import (
-    origin as _origin,
-)
-from . import (
-    pages as _pages,
-)
-from . import (
-    problems as _problems,
+    access,
+    headers,
+    origin,
+    pages,
+    problems,
 )
 from .problems import Problem
 from .urls import URLS, Url
@@ -46,24 +38,24 @@ def make_blueprint() -> Blueprint:
             strict_slashes=False,
             merge_slashes=False,  # a queue's name may have two
         )
-    blueprint.url_defaults(_partition.hide)
-    blueprint.register_error_handler(Problem, _pages.problem)
+    blueprint.url_defaults(partition.hide)
+    blueprint.register_error_handler(Problem, pages.problem)
     for error, made in _FAULTS.items():
         blueprint.register_error_handler(error, partial(_fault, made))
-    blueprint.after_request(_headers.add_headers)
+    blueprint.after_request(headers.add_headers)
     return blueprint
 
 
 def _fault(made: Callable[[str], Problem], error: Exception) -> Any:
     """Answers with a problem page of ours instead of the host's error page."""
-    return _pages.problem(made(getattr(error, "description", None) or ""))
+    return pages.problem(made(getattr(error, "description", None) or ""))
 
 
 # By exception class, so that errors of the host's own checks on our URLs count too, such as Flask-WTF's.
 _FAULTS: Mapping[type[Exception], Callable[[str], Problem]] = {
-    exceptions.BadRequest: _problems.bad_request,
-    exceptions.RequestEntityTooLarge: lambda _: _problems.too_large(),
-    exceptions.InternalServerError: lambda _: _problems.broken(),
+    exceptions.BadRequest: problems.bad_request,
+    exceptions.RequestEntityTooLarge: lambda _: problems.too_large(),
+    exceptions.InternalServerError: lambda _: problems.broken(),
 }
 
 
@@ -75,13 +67,13 @@ def _guarded(url: Url) -> Callable[..., Any]:
     @wraps(url.view)
     def view(**arguments: Any) -> Any:
         g.opsjobs_is_part = url.kind == "fragment"
-        _access.require_access(url.permission)
+        access.require_access(url.permission)
         if len(request.query_string) > _LONGEST_QUERY:
-            raise _problems.too_long()
+            raise problems.too_long()
         if url.kind == "file":
-            _origin.check_file()
+            origin.check_file()
         if url.kind == "action":
-            _origin.require_same_origin()
+            origin.require_same_origin()
             request.max_content_length = _LARGEST_FORM
         return url.view(**arguments)
 

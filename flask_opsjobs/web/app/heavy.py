@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from flask import Response
 
-from . import problems as _problems
+from . import problems
 from .host import host
 
 
@@ -41,4 +41,4 @@ def stream(answer: Callable[[], Response]) -> Response:
 
 def _enter() -> None:
     if not host().heavy.enter():
-        raise _problems.heavy_busy(host().heavy.most)
+        raise problems.heavy_busy(host().heavy.most)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import request
 
-from . import problems as _problems
+from . import problems
 
 
 def require_same_origin() -> None:
@@ -16,7 +16,7 @@ def require_same_origin() -> None:
     origin = request.headers.get("Origin")
     is_ours = site == "same-origin" if site else origin == request.host_url.rstrip("/")
     if not is_ours:
-        raise _problems.cross_site()
+        raise problems.cross_site()
 
 
 def check_file() -> None:
@@ -25,4 +25,4 @@ def check_file() -> None:
     An export is expensive: a page of any site could make its visitors request it again and again.
     """
     if request.headers.get("Sec-Fetch-Site") == "cross-site":
-        raise _problems.cross_site_file()
+        raise problems.cross_site_file()

@@ -15,16 +15,10 @@ from markupsafe import Markup
 from ..._folders import folder
 from ...actions.catalog import ACTIONS
 from . import (
-    access as _access,
-)
-from . import (
-    back as _back,
-)
-from . import (
-    files as _files,
-)
-from . import (
-    preferences as _preferences,
+    access,
+    back,
+    files,
+    preferences,
 )
 from . import (
     sources as _sources,
@@ -49,14 +43,14 @@ def _environment() -> Environment:
     )
     environment.filters.update(FILTERS)
     environment.globals.update(
-        file_url=_files.url, url_for=url_for, may=_may, csrf_field=_csrf_field
+        file_url=files.url, url_for=url_for, may=_may, csrf_field=_csrf_field
     )
     return environment
 
 
 def _may(permission: str, subject: str | None = None) -> bool:
     """Whether the actor may use a button: on `subject`, or on the current URL's subject."""
-    return _access.may(permission, subject or _access.subject())
+    return access.may(permission, subject or access.subject())
 
 
 def part(template: str, now: datetime, *, display: Display | None = None, **context: Any) -> Markup:
@@ -114,7 +108,7 @@ def document(
     """A document that does not refresh. Its payload passes the display policy."""
     if request.method != "GET":
         # A POST has no address to go back to.
-        context.setdefault("here_url", _back.read_back())
+        context.setdefault("here_url", back.read_back())
     text = _document(template, here=here, title=title, now=now, display=_display(), **context)
     return Response(text, status=status, mimetype="text/html")
 
@@ -147,13 +141,13 @@ def _csrf_field() -> tuple[str, str] | None:
 
 
 def _document(template: str, **context: Any) -> str:
-    actor = _access.actor()
-    entries = [] if actor is None else [e for e in NAVIGATION if _access.may(e.permission)]
+    actor = access.actor()
+    entries = [] if actor is None else [e for e in NAVIGATION if access.may(e.permission)]
     sources = _sources.read_sources() if entries else _sources.Sources()
     context.setdefault("badges", sources.badges)
     context.setdefault("says_sources", False)
     is_asked_for = request.method == "GET"
-    context.setdefault("here_url", _back.here() if is_asked_for else _back.root())
+    context.setdefault("here_url", back.here() if is_asked_for else back.root())
     return (
         _environment()
         .get_template(f"opsjobs/{template}")
@@ -162,10 +156,10 @@ def _document(template: str, **context: Any) -> str:
             entries=entries,
             wrong=sources.wrong,
             allowed={entry.endpoint for entry in entries},
-            is_read_only=actor is not None and not any(map(_access.may, ACTIONS)),
+            is_read_only=actor is not None and not any(map(access.may, ACTIONS)),
             environment=host().settings.environment,
-            preferences=_preferences.read_preferences(),
-            choices=_preferences.CHOICES,
+            preferences=preferences.read_preferences(),
+            choices=preferences.CHOICES,
             app_root=(request.script_root or "") + "/",
             **context,
         )
@@ -174,7 +168,7 @@ def _document(template: str, **context: Any) -> str:
 
 def _beside(says_sources: bool) -> Markup:
     """The parts outside a fragment that each poll updates: the sources that do not answer, and the badges."""
-    entries = [entry for entry in NAVIGATION if _access.may(entry.permission)]
+    entries = [entry for entry in NAVIGATION if access.may(entry.permission)]
     sources = _sources.read_sources()
     made = _environment().get_template("opsjobs/_beside.html")
     return Markup(
@@ -189,7 +183,7 @@ def _beside(says_sources: bool) -> Markup:
 
 
 def _display() -> Display:
-    return Display(host().display, may_see=_access.may_see_payload())
+    return Display(host().display, may_see=access.may_see_payload())
 
 
 def _etag(made: Markup) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flask import request
 from werkzeug import Response
 
-from . import problems as _problems
+from . import problems
 
 # The first of each is the default.
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -49,7 +49,7 @@ def keep_preferences(response: Response, path: str) -> None:
         if value is None:
             continue
         if value not in choices:
-            raise _problems.unreadable(f"{name}: {value[:40]!r} is not one of {', '.join(choices)}")
+            raise problems.unreadable(f"{name}: {value[:40]!r} is not one of {', '.join(choices)}")
         response.set_cookie(
             f"opsjobs_{name}",
             value,

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from ...core.db import connect_soon, forget_values, is_away, patience
 from ...errors import AuditUnwritable, EngineUnavailable, SchemaAhead, SchemaBehind, TooManyActions
-from . import problems as _problems
+from . import problems
 from .host import host
 
 # Every read of ours walks an index and stops. A plan that reads a whole table, or collects a whole
@@ -58,15 +58,15 @@ def asking() -> Iterator[None]:
             host().require_schema(host().pages)
             yield
     except SchemaBehind as behind:
-        raise _problems.schema_behind(str(behind)) from behind
+        raise problems.schema_behind(str(behind)) from behind
     except SchemaAhead as ahead:
-        raise _problems.schema_ahead(str(ahead)) from ahead
+        raise problems.schema_ahead(str(ahead)) from ahead
     except exc.TimeoutError as away:  # the pool's
-        raise _problems.no_connection_left(host().settings.page_connections) from away
+        raise problems.no_connection_left(host().settings.page_connections) from away
     except TooManyActions as busy:
-        raise _problems.too_many_actions(str(busy)) from busy
+        raise problems.too_many_actions(str(busy)) from busy
     except (EngineUnavailable, AuditUnwritable) as met:  # by an action, which says what
-        raise _problems.not_now(str(met)) from met
+        raise problems.not_now(str(met)) from met
     except (exc.DBAPIError, psycopg.Error) as error:
         found = _problem_of(error)
         if found is None:
@@ -75,13 +75,13 @@ def asking() -> Iterator[None]:
         raise found from error
 
 
-def _problem_of(error: exc.DBAPIError | psycopg.Error) -> _problems.Problem | None:
+def _problem_of(error: exc.DBAPIError | psycopg.Error) -> problems.Problem | None:
     """What an error of Postgres means to who opens a page; None for one that is ours to mend."""
     cause = error.orig if isinstance(error, exc.DBAPIError) else error
     if isinstance(cause, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
-        return _problems.too_slow(host().settings.page_timeout_seconds)
+        return problems.too_slow(host().settings.page_timeout_seconds)
     if isinstance(cause, psycopg.errors.UndefinedTable):  # downgraded while we run
-        return _problems.schema_behind("the database's schema 'opsjobs' is gone")
+        return problems.schema_behind("the database's schema 'opsjobs' is gone")
     is_lost = isinstance(error, exc.DBAPIError) and error.connection_invalidated
     if is_lost or isinstance(cause, psycopg.OperationalError):
         return _still_away()
@@ -94,9 +94,9 @@ def _is_silence(error: BaseException) -> bool:
     return is_away(error) and not isinstance(cause, psycopg.ProgrammingError)
 
 
-def _still_away() -> _problems.Problem:
+def _still_away() -> problems.Problem:
     postgres = host().postgres
-    return _problems.database_away(postgres.silent_since, postgres.answered_at)
+    return problems.database_away(postgres.silent_since, postgres.answered_at)
 
 
 @contextmanager

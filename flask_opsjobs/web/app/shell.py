@@ -14,19 +14,11 @@ from werkzeug.exceptions import HTTPException
 from ...core.db import SCHEMA_VERSION
 from ...limits.words import GLOSSARY
 from . import (
-    access as _access,
-)
-from . import (
-    back as _back,
-)
-from . import (
-    pages as _pages,
-)
-from . import (
-    preferences as _preferences,
-)
-from . import (
-    problems as _problems,
+    access,
+    back,
+    pages,
+    preferences,
+    problems,
 )
 from .host import host
 from .navigation import NAVIGATION
@@ -48,8 +40,8 @@ _PACKAGES = ("flask-opsjobs", "rq", "flask", "sqlalchemy", "psycopg")
 def display() -> Response:
     """Keep the preferences that were sent. A script stays on its page; a form goes back to the page it came from."""
     is_script = "HX-Request" in request.headers
-    response = Response(status=204) if is_script else redirect(_back.read_back(), 303)
-    _preferences.keep_preferences(response, _back.root())
+    response = Response(status=204) if is_script else redirect(back.read_back(), 303)
+    preferences.keep_preferences(response, back.root())
     return response
 
 
@@ -58,17 +50,17 @@ def help() -> Response:
     from .urls import PERMISSIONS  # which lists this view
 
     versions = {name: version(name) for name in _PACKAGES}
-    return _pages.document(
+    return pages.document(
         "help.html",
         "",
         "Help",
         datetime.now(UTC),
         keys=KEYS,
         words=GLOSSARY,
-        places=[entry for entry in NAVIGATION if _access.may(entry.permission)],
-        permissions={name: _access.may(name) for name in PERMISSIONS},
-        back=_back.read_back(),
-        help_url=_back.of_the_host(host().settings.help_url),
+        places=[entry for entry in NAVIGATION if access.may(entry.permission)],
+        permissions={name: access.may(name) for name in PERMISSIONS},
+        back=back.read_back(),
+        help_url=back.of_the_host(host().settings.help_url),
         versions=versions | {"python": platform.python_version(), "schema": str(SCHEMA_VERSION)},
     )
 
@@ -83,5 +75,5 @@ def missing(rest: str) -> NoReturn:
         except HTTPException:
             continue
         if endpoint != request.endpoint:
-            raise _problems.wrong_method(request.method, method)
-    raise _problems.no_such_page()
+            raise problems.wrong_method(request.method, method)
+    raise problems.no_such_page()

@@ -20,19 +20,11 @@ from ...audit.rows import EventPage, EventRow, Head
 from ...audit.verify import ChainCheck, find_chain_fault, verify
 from ..actions.preview_view import place
 from ..app import (
-    access as _access,
-)
-from ..app import (
-    cursor as _cursor,
-)
-from ..app import (
-    export as _export,
-)
-from ..app import (
-    pages as _pages,
-)
-from ..app import (
-    problems as _problems,
+    access,
+    cursor,
+    export,
+    pages,
+    problems,
 )
 from ..app.diff import diff, without_payload
 from ..app.display import Display
@@ -80,7 +72,7 @@ def page() -> Response:
         made = _list(read, asked, display)
         actors = [name for name in queries.list_actors(read.session) if display.clean(name) == name]
         actions = queries.list_actions(read.session)
-    return _pages.page(
+    return pages.page(
         "audit.html",
         "audit",
         "Audit",
@@ -99,7 +91,7 @@ def live() -> Response:
     asked = _read()
     with heavy(asked.wanted.text is not None), reading() as read:
         made = _list(read, asked, _display())
-    return _pages.fragment(made)
+    return pages.fragment(made)
 
 
 def event_page(sequence: int) -> Response:
@@ -107,7 +99,7 @@ def event_page(sequence: int) -> Response:
     with reading() as read:
         event = _find(read.session, sequence)
         chain = verify(read.session, host().secrets, first=sequence, last=sequence)
-    return _pages.document(
+    return pages.document(
         "audit_event.html",
         "audit",
         f"Audit {sequence}",
@@ -132,20 +124,20 @@ def _read() -> _Asked:
     try:
         wanted = AuditFilter.from_query(request.args)
     except BadAuditFilter as error:
-        raise _problems.unreadable(f"{error}.") from error
+        raise problems.unreadable(f"{error}.") from error
     display = _display()
     for name in ("actor", "q"):
         text = getattr(wanted, name)
         if text is not None and display.clean(text) != text:
-            raise _problems.unreadable(
+            raise problems.unreadable(
                 f"{name}: the display policy hides such a text, so it cannot be searched."
             )
     before, after = (_position(side, wanted) for side in ("before", "after"))
     if before is not None and after is not None:
-        raise _problems.unreadable("before and after: a page begins at one of them.")
+        raise problems.unreadable("before and after: a page begins at one of them.")
     row = request.args.get("row", "")
     if row and not (row.isascii() and row.isdecimal()):
-        raise _problems.no_such_event(row)
+        raise problems.no_such_event(row)
     return _Asked(wanted, before, after, int(row) if row else None)
 
 
@@ -154,12 +146,12 @@ def _position(side: str, wanted: AuditFilter) -> int | None:
     if not word:
         return None
     try:
-        return _cursor.read_cursor(host().secrets, f"audit {side} {wanted.conditions}", word)
-    except _cursor.BadCursor as error:
+        return cursor.read_cursor(host().secrets, f"audit {side} {wanted.conditions}", word)
+    except cursor.BadCursor as error:
         what = (
             f"{side}: this mark of a page was not made for this filter. Start from its first page."
         )
-        raise _problems.unreadable(what) from error
+        raise problems.unreadable(what) from error
 
 
 def _list(read: Reading, asked: _Asked, display: Display) -> Markup:
@@ -169,7 +161,7 @@ def _list(read: Reading, asked: _Asked, display: Display) -> Markup:
     )
     head = queries.find_head(read.session)
     event = None if asked.row is None else _find(read.session, asked.row)
-    return _pages.part(
+    return pages.part(
         "audit/_live.html",
         read.now,
         wanted=wanted,
@@ -189,7 +181,7 @@ def _list(read: Reading, asked: _Asked, display: Display) -> Markup:
 def _cursor_of(side: str, wanted: AuditFilter, position: int | None) -> str | None:
     if position is None:
         return None
-    return _cursor.make(host().secrets, f"audit {side} {wanted.conditions}", position)
+    return cursor.make(host().secrets, f"audit {side} {wanted.conditions}", position)
 
 
 def _verify(session: Session, head: Head | None) -> ChainCheck:
@@ -201,7 +193,7 @@ def _verify(session: Session, head: Head | None) -> ChainCheck:
 def _find(session: Session, sequence: int) -> EventRow:
     found = queries.find_event(session, sequence) if sequence < 2**63 else None
     if found is None:
-        raise _problems.no_such_event(str(sequence))
+        raise problems.no_such_event(str(sequence))
     return found
 
 
@@ -223,17 +215,17 @@ def _place(target: str) -> str | None:
 
 
 def _display() -> Display:
-    return Display(host().display, may_see=_access.may_see_payload())
+    return Display(host().display, may_see=access.may_see_payload())
 
 
 def _make_sees() -> Callable[[str], bool]:
     """Whether who is signed in may see the payload of a target; the policy is asked once about each."""
-    who = _access.actor()
+    who = access.actor()
     assert who is not None  # the door asked
 
     @cache
     def sees(target: str) -> bool:
-        return _access.holds(who, _access.PAYLOAD, target)
+        return access.holds(who, access.PAYLOAD, target)
 
     return sees
 
@@ -241,7 +233,7 @@ def _make_sees() -> Callable[[str], bool]:
 def _answer(kind: str) -> Response:
     asked, display, sees = _read(), _display(), _make_sees()
     if asked.before is not None or asked.after is not None:
-        raise _problems.unreadable(
+        raise problems.unreadable(
             "before and after: an export is the whole list, not a page of it."
         )
     batches = (
@@ -250,7 +242,7 @@ def _answer(kind: str) -> Response:
     with reading() as read:
         fault = find_chain_fault(read.session)
     note = f"{fault} Rows outside it are left out." if fault else ""
-    return _export.make_download(kind, "audit", _COLUMNS, batches, note)
+    return export.make_download(kind, "audit", _COLUMNS, batches, note)
 
 
 def _batches(wanted: AuditFilter, display: Display) -> Iterator[EventPage]:
@@ -276,5 +268,5 @@ def _row(row: EventRow, display: Display, sees: Callable[[str], bool]) -> Mappin
     for name in ("before", "after"):
         if made[name] is not None:
             shown = without_payload(made[name], sees)
-            made[name] = _export.Json(display.plain(json.dumps(shown)))
+            made[name] = export.Json(display.plain(json.dumps(shown)))
     return made | {name: made[name].hex() for name in ("previous_hash", "hash")}

@@ -26,9 +26,7 @@ from ...cron.timing import LATE
 from ...jobs.record.options import fault_of_name
 from ...lifeline.queries import LoopRow, list_loops
 from ..actions import plan as actions
-from ..app import access as _access
-from ..app import pages as _pages
-from ..app import problems as _problems
+from ..app import access, pages, problems
 from ..app.host import host
 from ..app.reading import Reading, reading
 from . import slots as _slots
@@ -108,12 +106,12 @@ class EntryView:
 def page() -> Response:
     """The document of all of them."""
     made, now = _all()
-    return _pages.page("cron.html", "cron", "Cron", now, live=made)
+    return pages.page("cron.html", "cron", "Cron", now, live=made)
 
 
 def live() -> Response:
     """What of it refreshes."""
-    return _pages.fragment(_all()[0])
+    return pages.fragment(_all()[0])
 
 
 def entry_page(name: str) -> Response:
@@ -122,7 +120,7 @@ def entry_page(name: str) -> Response:
         is_retired = _find(read, name).state == "retired"
         made = _one(read, name)
     catch_up = None if is_retired else ACTIONS["cron.catch_up"]
-    return _pages.page(
+    return pages.page(
         "cron_entry.html", "cron", name, read.now, live=made, name=name, catch_up=catch_up
     )
 
@@ -131,7 +129,7 @@ def entry_live(name: str) -> Response:
     """What of it refreshes."""
     with reading() as read:
         made = _one(read, name)
-    return _pages.fragment(made)
+    return pages.fragment(made)
 
 
 def new() -> Response:
@@ -143,9 +141,9 @@ def edit(name: str) -> Response:
     """The form of an entry that was made at runtime; its arguments stand in it."""
     with reading() as read:
         entry = _find(read, name)
-    _access.require(_access.PAYLOAD, _access.subject())
+    access.require(access.PAYLOAD, access.subject())
     if entry.origin == "code":
-        raise _problems.unreadable(f"{name}: the code declares it, and says when it runs.")
+        raise problems.unreadable(f"{name}: the code declares it, and says when it runs.")
     typed = {
         **{param: str(getattr(entry, param)) for param in ENTRY_PARAMS},
         "catch_up": str(entry.catch_up_limit or entry.catch_up),
@@ -172,7 +170,7 @@ def create() -> AnyResponse:
 
 def change(name: str) -> AnyResponse:
     """The first step of an edit; the form again when it cannot be. What it replaces are arguments too."""
-    _access.require(_access.PAYLOAD, _access.subject())
+    access.require(access.PAYLOAD, access.subject())
     typed = {param: request.form.get(param, "").strip() for param in ENTRY_PARAMS}
     if faults := _list_faults(typed):
         with reading() as read:
@@ -207,7 +205,7 @@ def _form(
             runs, words = schedule.next(now, _TEN), schedule.words
         except BadSchedule as wrong:
             faults = {**dict(wrong.faults), **faults}
-    return _pages.document(
+    return pages.document(
         "cron_form.html",
         "cron",
         "New cron entry" if entry is None else f"Edit {entry.name}",
@@ -235,7 +233,7 @@ def _all() -> tuple[Markup, datetime]:
             EntryView(entry, strips[entry.name], missed.get(entry.name), read.now, scheduler)
             for entry in entries
         ]
-    made = _pages.part(
+    made = pages.part(
         "cron/_live.html",
         read.now,
         rows=rows,
@@ -259,9 +257,9 @@ def _one(read: Reading, name: str) -> Markup:
     row = EntryView(entry, slots[: queries.STRIP], missed, read.now, _scheduler(read))
     zone = row.place or ZoneInfo("UTC")
     events = fault = None
-    if _access.may("audit.view"):
+    if access.may("audit.view"):
         events, fault = list_events_of(read.session, f"cron/{name}"), find_chain_fault(read.session)
-    return _pages.part(
+    return pages.part(
         "cron/_one.html",
         read.now,
         row=row,
@@ -292,7 +290,7 @@ def _find(read: Reading, name: str) -> CronEntryRow:
     # No text in Postgres has a NUL, so no entry can be called so.
     found = None if "\0" in name else queries.find_entry(read.session, name)
     if found is None:
-        raise _problems.no_such_entry(name)
+        raise problems.no_such_entry(name)
     return found
 
 

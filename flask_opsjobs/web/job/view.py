@@ -22,16 +22,12 @@ from ...jobs.rows import AttemptRow, JobInFull
 from ...jobs.search import ids as search_ids
 from ...queues.queries import list_paused_queues
 from ...workers.queries import WorkerRow, find_worker
-from ..app import access as _access
-from ..app import labels as _labels
-from ..app import pages as _pages
-from ..app import problems as _problems
+from ..app import access, labels, pages, problems
 from ..app.display import NO_PAYLOAD
 from ..app.host import host
 from ..app.reading import Reading, reading
 from ..cron.slots import shape_of
-from . import timeline as _timeline
-from . import traceback as _traceback
+from . import timeline, traceback
 from . import why as _why
 from .history import list_history
 
@@ -42,7 +38,7 @@ def page(job_id: str) -> Response:
         job = _find(read, job_id)
         made = _full(read, job)
     attempt = request.args.get("attempt")
-    return _pages.page(
+    return pages.page(
         "job.html",
         "jobs",
         f"{job.task} {job.id}",
@@ -57,7 +53,7 @@ def live(job_id: str) -> Response:
     """What of it refreshes."""
     with reading() as read:
         made = _full(read, _find(read, job_id))
-    return _pages.fragment(made)
+    return pages.fragment(made)
 
 
 def raw(job_id: str) -> Response:
@@ -66,22 +62,22 @@ def raw(job_id: str) -> Response:
     with reading() as read:
         job = None if number is None else job_queries.find_stored(read.session, number)
         if job is None:
-            raise _problems.no_such_job(job_id)
+            raise problems.no_such_job(job_id)
         attempts = job_queries.list_stored_attempts(read.session, job["id"])
     declared = host().tasks.get(job["task"])
     redacted = declared.redact if declared else ()
-    if not _access.may_see_partition(job["limiter"], job["partition"]):
+    if not access.may_see_partition(job["limiter"], job["partition"]):
         job = {**job, **dict.fromkeys(("lane", "partition"), NO_PAYLOAD)}
     title = f"Raw row of {job['task']} {job['id']}"
     rows: dict[str, Any] = {"job": job, "attempts": attempts, "redacted": redacted}
-    return _pages.document("job_raw.html", "jobs", title, read.now, **rows)
+    return pages.document("job_raw.html", "jobs", title, read.now, **rows)
 
 
 def _find(read: Reading, job_id: str) -> JobInFull:
     number = search_ids.read_own(job_id)
     job = None if number is None else queries.find_job(read.session, number)
     if job is None:
-        raise _problems.no_such_job(job_id)
+        raise problems.no_such_job(job_id)
     return job
 
 
@@ -91,20 +87,20 @@ def _full(read: Reading, job: JobInFull) -> Markup:
     shown = _chosen(attempts)
     broken = next((attempt for attempt in attempts if attempt.error), None)
     declared = host().tasks.get(job.task)
-    names_partition = _access.may_see_partition(job.limiter, job.partition)
+    names_partition = access.may_see_partition(job.limiter, job.partition)
     why = explain(host(), read.session, job.id, read.now, names_partition=names_partition)
-    return _pages.part(
+    return pages.part(
         "job/_live.html",
         read.now,
         job=job,
         attempts=attempts,
-        outcome=_labels.outcome,
-        line=_timeline.timeline(attempts, job, read.now),
+        outcome=labels.outcome,
+        line=timeline.timeline(attempts, job, read.now),
         shown=shown,
         log=shown and queries.find_log(read.session, job.id, shown.dispatch_no),
         broken=broken,
         trace=broken and queries.find_traceback(read.session, job.id, broken.dispatch_no),
-        condense=_traceback.condense,
+        condense=traceback.condense,
         output=queries.find_output(read.session, job.id),
         worker=_worker(read, job),
         history=list_history(job, attempts, events),
@@ -130,7 +126,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
 def _actions(read: Reading, job: JobInFull) -> dict[Action, str | None]:
     """What may be done in its state; with why it would be refused now, by the function that plans it."""
     connection: Any = read.session.connection().connection.driver_connection
-    decided = Decided(_access.actor() or "", "", read.now)
+    decided = Decided(access.actor() or "", "", read.now)
     found: dict[Action, str | None] = {}
     for action in actions_of_job(job.state):
         (target_plan,) = on_jobs.decide(
@@ -142,7 +138,7 @@ def _actions(read: Reading, job: JobInFull) -> dict[Action, str | None]:
 
 
 def _may_audit() -> bool:
-    return _access.may("audit.view", _access.subject())
+    return access.may("audit.view", access.subject())
 
 
 def _chosen(attempts: Sequence[AttemptRow]) -> AttemptRow | None:
@@ -151,7 +147,7 @@ def _chosen(attempts: Sequence[AttemptRow]) -> AttemptRow | None:
     if asked:
         found = next((attempt for attempt in attempts if str(attempt.dispatch_no) == asked), None)
         if found is None:
-            raise _problems.unreadable(f"attempt: this job has no attempt {asked[:40]!r}.")
+            raise problems.unreadable(f"attempt: this job has no attempt {asked[:40]!r}.")
         return found
     with_log = (attempt for attempt in attempts if attempt.has_log)
     return next(with_log, attempts[0] if attempts else None)

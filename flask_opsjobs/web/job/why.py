@@ -11,7 +11,7 @@ from ...actions.catalog import ACTIONS, Action
 from ...explain.shapes import Explanation, Reason
 from ...jobs.rows import JobInFull
 from ...limits.actions import make_target, split_target
-from ..app import access as _access
+from ..app import access
 
 # Where the operator sees more of a reason: an endpoint, what the link says, the permission of that page.
 _PLACES: Mapping[str, tuple[str, str, str]] = {
@@ -72,7 +72,7 @@ def _place(reason: Reason, job: JobInFull) -> tuple[str, str] | None:
     if endpoint == "limiter":
         return _limiter(words, permission, job)
     subject = f"queue/{job.queue}" if endpoint == "queue" else None
-    if not _access.may(permission, subject):
+    if not access.may(permission, subject):
         return None
     if endpoint == "queue":
         return words, url_for("opsjobs.queue", name=job.queue)
@@ -81,6 +81,6 @@ def _place(reason: Reason, job: JobInFull) -> tuple[str, str] | None:
 
 def _limiter(words: str, permission: str, job: JobInFull) -> tuple[str, str] | None:
     limiter, partition = job.limiter, job.partition or None
-    if limiter is None or not _access.may(permission, make_target(limiter, partition)):
+    if limiter is None or not access.may(permission, make_target(limiter, partition)):
         return None
     return words, url_for("opsjobs.limiter", limiter=limiter, partition=partition)

@@ -12,14 +12,12 @@ from ...jobs.search import hits as search_hits
 from ...jobs.search.export_queries import ExportRow, batch_of_jobs, list_jobs_in_full
 from ...jobs.search.filter import JobFilter
 from ...jobs.search.queries import Hits, find_hits
-from ..app import access as _access
-from ..app import export as _export
-from ..app import problems as _problems
+from ..app import access, export, problems
 from ..app.display import Display
 from ..app.heavy import stream
 from ..app.host import host
 from ..app.reading import reading
-from . import list_request as _list_request
+from . import list_request
 
 _SIZE = 500
 _PAYLOAD = ("ended_reason", "error", "args", "meta")
@@ -37,23 +35,23 @@ def ndjson() -> Response:
 
 
 def _answer(kind: str) -> Response:
-    asked = _list_request.read_list_request()
+    asked = list_request.read_list_request()
     if asked.before is not None or asked.after is not None:
-        raise _problems.unreadable(
+        raise problems.unreadable(
             "before and after: an export is the whole list, not a page of it."
         )
-    may_see = _access.may_see_payload()
+    may_see = access.may_see_payload()
     columns = [name for name in _COLUMNS if may_see or name not in _PAYLOAD]
     display = Display(host().display, may_see=may_see)
     wanted = asked.wanted
     if wanted.is_search:
         with reading() as read:
-            found = find_hits(read.session, wanted, read.now, _list_request.is_shown(wanted))
+            found = find_hits(read.session, wanted, read.now, list_request.is_shown(wanted))
         rows, note = _batches_of(wanted, found), _tell(found)
     else:
         rows, note = _batches(wanted), ""
     batches = ([_row(row, columns, display) for row in batch] for batch in rows)
-    return _export.make_download(kind, "jobs", columns, batches, note)
+    return export.make_download(kind, "jobs", columns, batches, note)
 
 
 def _batches(wanted: JobFilter) -> Iterator[Sequence[ExportRow]]:
@@ -98,6 +96,6 @@ def _row(row: ExportRow, columns: Sequence[str], display: Display) -> dict[str, 
             made[name] = display.clean(made[name])
     if "args" in made:
         declared = host().tasks.get(row.task)
-        made["args"] = _export.Json(display.plain(row.args, declared.redact if declared else ()))
-        made["meta"] = _export.Json(display.plain(row.meta))
+        made["args"] = export.Json(display.plain(row.args, declared.redact if declared else ()))
+        made["meta"] = export.Json(display.plain(row.meta))
     return made

@@ -12,9 +12,8 @@ from flask import request, url_for
 from ...jobs.rows import JobPage
 from ...jobs.search.filter import JobFilter
 from ...jobs.search.terms import Argument, BadFilter, Unqualified
-from ..app import access as _access
+from ..app import access, problems
 from ..app import cursor as _cursor
-from ..app import problems as _problems
 from ..app.display import Display
 from ..app.host import host
 
@@ -58,14 +57,14 @@ def read_fields() -> JobFilter:
     try:
         return JobFilter.from_query(pairs)
     except BadFilter as error:
-        raise _problems.unreadable(f"{error}.") from error
+        raise problems.unreadable(f"{error}.") from error
 
 
 def readable_fields() -> JobFilter:
     """The same; nothing, where they cannot be read either."""
     try:
         return read_fields()
-    except _problems.Problem:
+    except problems.Problem:
         return JobFilter()
 
 
@@ -74,11 +73,11 @@ def read_list_request() -> ListRequest:
     try:
         wanted = JobFilter.from_query(request.args.items(multi=True))
     except BadFilter as error:
-        raise _problems.unreadable(f"{error}.") from error
+        raise problems.unreadable(f"{error}.") from error
     _require_searchable(wanted)
     before, after = (_position(side, wanted) for side in ("before", "after"))
     if before is not None and after is not None:
-        raise _problems.unreadable("before and after: a page begins at one of them.")
+        raise problems.unreadable("before and after: a page begins at one of them.")
     return ListRequest(wanted, before, after)
 
 
@@ -90,7 +89,7 @@ def read_address(address: str) -> JobFilter | None:
     try:
         wanted = JobFilter.from_query(parse_qsl(query))
         _require_searchable(wanted)
-    except (BadFilter, _problems.Problem):
+    except (BadFilter, problems.Problem):
         return None
     return wanted
 
@@ -117,17 +116,17 @@ def _position(side: str, wanted: JobFilter) -> int | None:
         what = (
             f"{side}: this mark of a page was not made for this filter. Start from its first page."
         )
-        raise _problems.unreadable(what) from error
+        raise problems.unreadable(what) from error
 
 
 def _require_searchable(wanted: JobFilter) -> None:
     """What may not be seen may not be searched either: the number of hits would tell it."""
-    if wanted.needs_payload and not _access.may_see_payload():
-        raise _problems.denied(_access.PAYLOAD)
+    if wanted.needs_payload and not access.may_see_payload():
+        raise problems.denied(access.PAYLOAD)
     display = Display(host().display, may_see=True)
     for argument in wanted.args:
         if _is_redacted(argument, wanted) or any(map(display.hides, argument.path)):
-            raise _problems.unreadable(
+            raise problems.unreadable(
                 f"{argument.name}: this argument is hidden, so it cannot be searched."
             )
     texts = {one.name: one.value for one in wanted.args} | {
@@ -136,7 +135,7 @@ def _require_searchable(wanted: JobFilter) -> None:
     }
     for name, text in texts.items():
         if text is not None and display.clean(text) != text:
-            raise _problems.unreadable(
+            raise problems.unreadable(
                 f"{name}: the display policy hides such a value, so it cannot be searched."
             )
 

@@ -13,8 +13,7 @@ from ...jobs.search import saved_views
 from ...jobs.search.filter import JobFilter
 from ...jobs.search.ids import read_own
 from ...jobs.search.terms import BadFilter
-from ..app import access as _access
-from ..app import problems as _problems
+from ..app import access, problems
 from ..app.host import host
 from ..app.reading import asking
 
@@ -24,16 +23,16 @@ def save() -> Response:
     try:
         wanted = JobFilter.from_query(parse_qsl(request.form.get("query", "")))
     except BadFilter as error:
-        raise _problems.unreadable(f"{error}.") from error
-    if wanted.needs_payload and not _access.may_see_payload():
-        raise _problems.denied(_access.PAYLOAD)
+        raise problems.unreadable(f"{error}.") from error
+    if wanted.needs_payload and not access.may_see_payload():
+        raise problems.denied(access.PAYLOAD)
     query: dict[str, Any] = dict(wanted.to_query())
     with asking(), Session(host().pages) as session, session.begin():
         try:
             name = request.form.get("name", "")
             saved_views.save_view(session, _owner(), name, urlencode(query))
         except saved_views.BadView as error:
-            raise _problems.unreadable(str(error)) from error
+            raise problems.unreadable(str(error)) from error
     return redirect(url_for("opsjobs.jobs", **query), 303)
 
 
@@ -42,11 +41,11 @@ def delete(view_id: str) -> Response:
     number = read_own(view_id)
     with asking(), Session(host().pages) as session, session.begin():
         if number is None or not saved_views.delete_view(session, _owner(), number):
-            raise _problems.no_such_view()
+            raise problems.no_such_view()
     return redirect(url_for("opsjobs.jobs"), 303)
 
 
 def _owner() -> str:
-    actor = _access.actor()
+    actor = access.actor()
     assert actor is not None  # the door asked
     return actor

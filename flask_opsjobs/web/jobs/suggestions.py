@@ -12,7 +12,7 @@ from ...jobs.lifecycle import STATES
 from ...jobs.search.filter import ORIGINS, QUALIFIERS
 from ...jobs.search.terms import LONGEST, write_term
 from ...queues.queries import list_queue_names
-from ..app import access as _access
+from ..app import access
 from ..app.display import Display
 from ..app.host import host
 
@@ -96,4 +96,4 @@ def _arguments() -> Iterator[str]:
 
 
 def _may_ask(qualifier: str) -> bool:
-    return qualifier != "error" or _access.may_see_payload()
+    return qualifier != "error" or access.may_see_payload()

@@ -23,16 +23,13 @@ from ...jobs.search.queries import list_jobs
 from ...jobs.search.saved_views import View, list_views
 from ...jobs.search.terms import Unqualified, write_term
 from ...queues.queries import list_queue_names
-from ..app import access as _access
-from ..app import pages as _pages
-from ..app import problems as _problems
+from ..app import access, pages, problems
 from ..app.display import Display
 from ..app.heavy import heavy
 from ..app.host import host
 from ..app.problems import Problem
 from ..app.reading import Reading, reading
-from . import list_request as _list_request
-from . import suggestions as _suggestions
+from . import list_request, suggestions
 from .list_request import ListRequest
 
 _JOB_ACTIONS = tuple(action for action in ACTIONS.values() if action.domain == "job")
@@ -41,9 +38,9 @@ _JOB_ACTIONS = tuple(action for action in ACTIONS.values() if action.domain == "
 def page() -> AnyResponse:
     """The document: search box, tabs, table."""
     try:
-        if word := _list_request.find_word():
+        if word := list_request.find_word():
             return _name(word)
-        asked = _list_request.read_list_request()
+        asked = list_request.read_list_request()
     except Problem as fault:
         if fault.status != HTTPStatus.UNPROCESSABLE_ENTITY:
             raise
@@ -51,7 +48,7 @@ def page() -> AnyResponse:
     with heavy(asked.wanted.is_search), reading() as read:
         made = _list(read, asked)
         around = _around(read, asked.wanted)
-    return _pages.page(
+    return pages.page(
         "jobs.html",
         "jobs",
         "Jobs",
@@ -66,8 +63,8 @@ def page() -> AnyResponse:
 def _search_again(fault: Problem) -> Response:
     """The document for a search that cannot be read: its text stays in the box, and below it what is wrong."""
     with reading() as read:
-        around = _around(read, _list_request.readable_fields())
-    return _pages.document(
+        around = _around(read, list_request.readable_fields())
+    return pages.document(
         "jobs.html", "jobs", "Jobs", read.now, status=fault.status, fault=fault, **around
     )
 
@@ -90,17 +87,17 @@ def _around(read: Reading, wanted: JobFilter) -> dict[str, Any]:
 
 def live() -> Response:
     """Tabs and table."""
-    asked = _list_request.read_list_request()
+    asked = list_request.read_list_request()
     with heavy(asked.wanted.is_search), reading() as read:
         made = _list(read, asked)
-    return _pages.fragment(made)
+    return pages.fragment(made)
 
 
 def suggest() -> Response:
     """How the search box might go on."""
     with reading() as read:
-        found = _suggestions.suggest(read.session, request.args.get("q", ""))
-    return _pages.fragment(_pages.part("jobs/_suggest.html", read.now, suggestions=found))
+        found = suggestions.suggest(read.session, request.args.get("q", ""))
+    return pages.fragment(pages.part("jobs/_suggest.html", read.now, suggestions=found))
 
 
 def _list(read: Reading, asked: ListRequest) -> Markup:
@@ -111,10 +108,10 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         read.now,
         before=asked.before,
         after=asked.after,
-        is_shown=_list_request.is_shown(wanted),
+        is_shown=list_request.is_shown(wanted),
     )
     everything = Count.sum(found.counts.values())
-    return _pages.part(
+    return pages.part(
         "jobs/_live.html",
         read.now,
         wanted=wanted,
@@ -135,7 +132,7 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
 def _views(read: Reading) -> Sequence[View]:
     """The views this person has saved, their names as they may be shown."""
     display = Display(host().display, may_see=True)
-    found = list_views(read.session, _access.actor() or "")
+    found = list_views(read.session, access.actor() or "")
     return [replace(view, name=display.label(view.name)) for view in found]
 
 
@@ -143,11 +140,11 @@ def _name(word: Unqualified) -> AnyResponse:
     """From a word without a qualifier to the search or the job that it means."""
     place = _find_place(word.word)
     if place is None:
-        raise _problems.unknown_word(word.word)
+        raise problems.unknown_word(word.word)
     name, value = place
     if name == "id" and not word.rest:
         return redirect(url_for("opsjobs.job", job_id=value), 303)
-    query: dict[str, Any] = dict(_list_request.read_fields().to_query())
+    query: dict[str, Any] = dict(list_request.read_fields().to_query())
     query["q"] = f"{word.rest} {write_term(name, value)}".strip()
     return redirect(url_for("opsjobs.jobs", **query), 303)
 
@@ -157,7 +154,7 @@ def jump() -> AnyResponse:
     wanted = request.args.get("to", "").strip()
     place = _find_place(wanted)
     if place is None:
-        raise _problems.unknown_place(wanted)
+        raise problems.unknown_place(wanted)
     name, value = place
     if name == "id":
         return redirect(url_for("opsjobs.job", job_id=value), 303)

@@ -14,7 +14,7 @@ from typing import Any
 from flask import request
 
 from ...core.signing import is_signed, read_word, sign, write_word
-from ..app import problems as _problems
+from ..app import problems
 from ..app.host import host
 
 LONGEST = 200
@@ -54,7 +54,7 @@ def asked() -> str | None:
     limiter = (request.view_args or {})["limiter"]
     found = read_reference(host().secrets, limiter, reference)
     if found is None:
-        raise _problems.unreadable(
+        raise problems.unreadable(
             "partition: this address was not made here, or with a secret key that is gone. "
             f"Open the page of the limiter {limiter} and choose the partition there."
         )

@@ -7,10 +7,10 @@ from flask import Response, request
 from ...limits.simulation import SimulatedJob, TooLong
 from ...limits.trial import Live, Trial, limit_of, read_live
 from ...limits.words import in_words
-from ..app import pages as _pages
+from ..app import pages
 from ..app.heavy import heavy
 from ..app.reading import Reading, reading
-from . import outcomes as _outcomes
+from . import outcomes
 from . import view as limiters
 from .outcomes import Tried
 from .trial_form import JOBS, MOST_JOBS, SHAPE, Form, read_form
@@ -26,7 +26,7 @@ def page(limiter: str) -> Response:
             form = read_form(request.args, declared, asked.row.weight)
             live = _live(read, asked, form)
         tried = [] if form.faults else _try(form, live, asked)
-    return _pages.document(
+    return pages.document(
         "limiter_simulate.html",
         "limiters",
         f"Simulate {limiter}",
@@ -38,10 +38,10 @@ def page(limiter: str) -> Response:
         fields=(JOBS, SHAPE),
         live=live,
         tried=tried,
-        numbers=_outcomes.numbers(tried),
-        blocks=_outcomes.blocks(tried),
-        chart=_outcomes.make_chart(tried),
-        moment=_outcomes.start_in_words,
+        numbers=outcomes.numbers(tried),
+        blocks=outcomes.blocks(tried),
+        chart=outcomes.make_chart(tried),
+        moment=outcomes.start_in_words,
         in_words=in_words,
     )
 

@@ -21,9 +21,7 @@ from ...limits.page_queries import MOST_COUNTED, BucketState, LimiterRow
 from ...limits.partitions import has_partition, list_hot
 from ...limits.words import BLOCKS, in_words
 from ...overview.pace_queries import find_counted_until, find_pace
-from ..app import access as _access
-from ..app import pages as _pages
-from ..app import problems as _problems
+from ..app import access, pages, problems
 from ..app.host import host
 from ..app.reading import Reading, reading
 from . import partition as _partition
@@ -73,12 +71,12 @@ class LimiterRequest:
 def page() -> Response:
     """The document of all of them."""
     made, now = _all()
-    return _pages.page("limiters.html", "limiters", "Limiters", now, live=made)
+    return pages.page("limiters.html", "limiters", "Limiters", now, live=made)
 
 
 def live() -> Response:
     """What of it refreshes."""
-    return _pages.fragment(_all()[0])
+    return pages.fragment(_all()[0])
 
 
 def limiter_page(limiter: str) -> Response:
@@ -86,7 +84,7 @@ def limiter_page(limiter: str) -> Response:
     with reading() as read:
         asked = find_asked(read, limiter)
         made = _one(read, asked)
-    return _pages.page(
+    return pages.page(
         "limiter.html",
         "limiters",
         limiter,
@@ -102,14 +100,14 @@ def limiter_live(limiter: str) -> Response:
     """What of it refreshes."""
     with reading() as read:
         made = _one(read, find_asked(read, limiter))
-    return _pages.fragment(made)
+    return pages.fragment(made)
 
 
 def open_partition(limiter: str) -> AnyResponse:
     """Leads to the page of the partition that was typed."""
     typed = request.form.get("partition", "")
     if "\0" in typed or len(typed) > _partition.LONGEST:
-        raise _problems.unreadable(f"partition: a text of at most {_partition.LONGEST} characters.")
+        raise problems.unreadable(f"partition: a text of at most {_partition.LONGEST} characters.")
     return redirect(url_for("opsjobs.limiter", limiter=limiter, partition=typed), 303)
 
 
@@ -119,7 +117,7 @@ def _all() -> tuple[Markup, datetime]:
         buckets = limits.list_whole_buckets(read.session, rows)
         shown = [LimiterView(row, buckets.get(row.name)) for row in rows]
         counted_until = find_counted_until(read.session)
-    made = _pages.part(
+    made = pages.part(
         "limiters/_live.html",
         read.now,
         limiters=shown,
@@ -136,9 +134,9 @@ def find_asked(read: Reading, name: str) -> LimiterRequest:
     # Postgres takes no NUL.
     row = None if "\0" in name else limits.find_limiter(read.session, name, read.now)
     if row is None:
-        raise _problems.no_such_limiter(name)
+        raise problems.no_such_limiter(name)
     if not has_partition(read.session, row, partition or ""):
-        raise _problems.unreadable(
+        raise problems.unreadable(
             f"partition: the limiter {name} has none, and nothing waits or runs there."
         )
     return LimiterRequest(row, partition)
@@ -150,12 +148,12 @@ def _one(read: Reading, asked: LimiterRequest) -> Markup:
     hot, is_cut = list_hot(session, row, asked.partition)
     cooldown = row.cooldown if asked.partition is None else bucket and bucket.cooldown
     events = fault = None
-    if _access.may("audit.view"):
+    if access.may("audit.view"):
         events, fault = list_events_of(session, asked.target), find_chain_fault(session)
     pace = find_pace(session, "hour", read.now)
     minutes = limits.find_minutes(session, row.name, pace.steps[0].start)
     charts = make_limit_charts(pace, minutes, rejects=row.when_full == "reject")
-    return _pages.part(
+    return pages.part(
         "limiters/_one.html",
         read.now,
         asked=asked,

@@ -15,8 +15,7 @@ from ...overview.blocks import split_blocks
 from ...overview.headline import find_wrong, say_well
 from ...overview.pace_queries import WINDOWS, Pace, find_pace
 from ...overview.queries import find_overview
-from ..app import access as _access
-from ..app import pages as _pages
+from ..app import access, pages
 from ..app.charts import make_charts, seconds, short
 from ..app.host import host
 from ..app.navigation import NAVIGATION
@@ -39,14 +38,14 @@ def page() -> Response:
     """The document."""
     made, now = _part()
     query = {"window": _window()}
-    return _pages.page(
+    return pages.page(
         "overview.html", "overview", "Overview", now, live=made, query=query, says_sources=True
     )
 
 
 def live() -> Response:
     """What of it refreshes."""
-    return _pages.fragment(_part()[0], says_sources=True)
+    return pages.fragment(_part()[0], says_sources=True)
 
 
 def _window() -> str:
@@ -71,7 +70,7 @@ def _part() -> tuple[Markup, datetime]:
     is_fresh = bool(overview.loops) and all(loop.is_awake for loop in overview.loops)
     counting = next((loop for loop in overview.loops if loop.loop == "roll_up"), None)
     charts = make_charts(pace)
-    made = _pages.part(
+    made = pages.part(
         "overview/_live.html",
         read.now,
         seen=overview,
@@ -97,7 +96,7 @@ def _part() -> tuple[Markup, datetime]:
 def _allowed() -> Iterator[str]:
     """The endpoints that whoever asks may open."""
     for entry in NAVIGATION:
-        if _access.may(entry.permission):
+        if access.may(entry.permission):
             yield from (entry.endpoint, *_BELOW.get(entry.endpoint, ()))
 
 

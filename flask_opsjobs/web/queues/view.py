@@ -16,9 +16,7 @@ from ...overview.queries import QueueDepth, find_queues
 from ...queues.lifecycle import MEANINGS
 from ...queues.queries import QueueRow, Rate, Rates, find_rates, list_decisions
 from ...workers.queries import WorkerRow, list_workers
-from ..app import access as _access
-from ..app import pages as _pages
-from ..app import problems as _problems
+from ..app import access, pages, problems
 from ..app.host import host
 from ..app.reading import Reading, reading
 
@@ -62,12 +60,12 @@ class QueueView:
 def page() -> Response:
     """The document of all of them."""
     made, now = _all()
-    return _pages.page("queues.html", "queues", "Queues", now, live=made)
+    return pages.page("queues.html", "queues", "Queues", now, live=made)
 
 
 def live() -> Response:
     """What of it refreshes."""
-    return _pages.fragment(_all()[0])
+    return pages.fragment(_all()[0])
 
 
 def queue_page(name: str) -> Response:
@@ -76,7 +74,7 @@ def queue_page(name: str) -> Response:
         row, rates = _find(read, name)
         made = _one(read, row, rates)
     prefetch = row.decided.prefetch if row.decided else None
-    return _pages.page(
+    return pages.page(
         "queue.html",
         "queues",
         name,
@@ -93,13 +91,13 @@ def queue_live(name: str) -> Response:
     """What of it refreshes."""
     with reading() as read:
         made = _one(read, *_find(read, name))
-    return _pages.fragment(made)
+    return pages.fragment(made)
 
 
 def _all() -> tuple[Markup, datetime]:
     with reading() as read:
         rows, rates = _rows(read)
-    made = _pages.part(
+    made = pages.part(
         "queues/_live.html",
         read.now,
         rows=rows,
@@ -112,12 +110,12 @@ def _all() -> tuple[Markup, datetime]:
 
 def _one(read: Reading, row: QueueView, rates: Rates) -> Markup:
     events = fault = None
-    if _access.may("audit.view"):
+    if access.may("audit.view"):
         events, fault = (
             list_events_of(read.session, f"queue/{row.name}"),
             find_chain_fault(read.session),
         )
-    return _pages.part(
+    return pages.part(
         "queues/_one.html",
         read.now,
         row=row,
@@ -133,7 +131,7 @@ def _find(read: Reading, name: str) -> tuple[QueueView, Rates]:
     rows, rates = _rows(read)
     found = next((row for row in rows if row.name == name), None)
     if found is None:
-        raise _problems.no_such_queue(name)
+        raise problems.no_such_queue(name)
     return found, rates
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from ...actions.catalog import ACTIONS
 from ...workers import queries
-from ..app import pages as _pages
+from ..app import pages
 from ..app.host import host
 from ..app.reading import reading
 
@@ -19,12 +19,12 @@ _MISSING_SHOWN = 20
 def page() -> Response:
     """The document."""
     made, now = _part()
-    return _pages.page("workers.html", "workers", "Workers", now, live=made)
+    return pages.page("workers.html", "workers", "Workers", now, live=made)
 
 
 def live() -> Response:
     """What of it refreshes."""
-    return _pages.fragment(_part()[0])
+    return pages.fragment(_part()[0])
 
 
 def _part() -> tuple[Markup, datetime]:
@@ -36,7 +36,7 @@ def _part() -> tuple[Markup, datetime]:
         reserved = queries.list_reserved(read.session, [*shown, *living])
         stopped = queries.list_stopped(read.session, read.now)
     late = [e for e in living if e.state == "late"]
-    made = _pages.part(
+    made = pages.part(
         "workers/_live.html",
         read.now,
         missing=missing,
