@@ -1,1 +1,1 @@
-"""The engine: the only folder that knows RQ and Redis."""
+"""Connects jobs with RQ and Redis. No other folder imports them."""

@@ -1,1 +1,1 @@
-"""Hands due jobs to RQ."""
+"""Dispatches due jobs to RQ."""

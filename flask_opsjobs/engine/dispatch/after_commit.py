@@ -1,4 +1,4 @@
-"""Dispatches jobs right after the commit of a host; no failure reaches the host."""
+"""Dispatches jobs right after a commit of the host. Failures are logged and never reach the host."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .dispatch import Dispatcher, read_clock, recall
 from .room_estimate import RoomEstimate
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
-# After Redis or Postgres failed once, the process leaves dispatch to the loop for this long.
+# After a failure of Redis or Postgres, this process leaves dispatch to the loop for this long.
 _SILENCE_SECONDS = 5.0
 
 
 class AfterCommitDispatch:
-    """Dispatches for one process. Gives up quickly: the dispatch loop does within a second what is left undone."""
+    """Dispatches for one process. It may give up quickly, because the dispatch loop runs every second."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -30,7 +30,7 @@ class AfterCommitDispatch:
         self._silent_until = 0.0
 
     def has_room(self, queue: str) -> bool:
-        """Whether a due job of this queue may be enqueued as `queued`, to be pushed after the commit; takes a place."""
+        """Return whether a due job may be inserted as `queued` and pushed after the commit. Takes a slot."""
         return time.monotonic() >= self._silent_until and self._estimate.take(queue)
 
     def push(self, notes: Sequence[DueLane | QueuedAtInsert]) -> None:
@@ -38,7 +38,7 @@ class AfterCommitDispatch:
         queued = [Delivery(*note) for note in notes if isinstance(note, QueuedAtInsert)]
         lanes = dict.fromkeys(note for note in notes if isinstance(note, DueLane))
         if time.monotonic() < self._silent_until:
-            return  # the loops find what is available, and recall what was inserted as queued
+            return  # the loops dispatch `available` jobs, and recall jobs that were inserted as `queued`
         try:
             if queued:
                 self._push_queued(queued)

@@ -23,10 +23,11 @@ _log = logging.getLogger("flask_opsjobs.dispatch")
 
 
 class Dispatcher:
-    """Dispatches the jobs of one app's lanes on a connection of its own, which is in autocommit.
+    """Dispatches the jobs of one app's lanes. `connection` is in autocommit.
 
-    With `ignore_limits` no limit counts. After `dispatch_all`, `next_seconds` is in how many seconds time alone makes
-    room on a limited lane that has due jobs; None when it makes none.
+    `ignore_limits` dispatches limited jobs as if they had no limiter. After `dispatch_all`, `next_seconds`
+    tells in how many seconds a rate limit gives the next token to a lane with due jobs; None when no token is
+    awaited.
     """
 
     def __init__(
@@ -46,9 +47,10 @@ class Dispatcher:
         self.next_seconds: float | None = None
 
     def dispatch_all(self, now: datetime, queue: str | None = None) -> int:
-        """Dispatch what prefetch and buckets allow on every lane that has due jobs, of one queue or all; how many.
+        """Dispatch the due lanes of one queue or all, as prefetch and buckets allow; return how many jobs.
 
-        A full lane is passed by as it was read with all others; so are further lanes of a queue whose prefetch is full.
+        Skips lanes whose bucket was full when all buckets were read, and lanes of a queue whose prefetch is
+        full.
         """
         lanes = dispatch_limits.list_due(self._connection, queue)
         rooms = dispatch_limits.read_allowance(
@@ -69,18 +71,18 @@ class Dispatcher:
         return total
 
     def dispatch_lane(self, lane: str, queue: str, now: datetime, *, refill: bool = False) -> int:
-        """Dispatch what the prefetch allows on one lane; with `refill` only when the prefetch is below half.
+        """Dispatch a lane as its prefetch allows, with `refill` only when below half; return how many jobs.
 
-        Raises `RedisError` when the push failed; the jobs are `available` again then.
+        Commits. Raises `RedisError` when the push failed; then the jobs are `available` again.
         """
         return self.fill(lane, queue, now, refill=refill)[0]
 
     def fill(
         self, lane: str, queue: str, now: datetime, *, refill: bool = False
     ) -> tuple[int, int]:
-        """As `dispatch_lane`; returns (how many were dispatched, how much room the prefetch had left after that).
+        """Dispatch as `dispatch_lane`; return (jobs dispatched, room that is left in the prefetch).
 
-        Room is left only when the lane has no more due jobs, or its limit holds them.
+        Room is left only when the lane has no more due jobs, or when its limiter holds them back.
         """
         deliveries, free = self._take(lane, queue, now, refill)
         if deliveries:
@@ -98,7 +100,7 @@ class Dispatcher:
             "late_seconds": self._settings.late_seconds,
             "refill": refill,
         }
-        # The block commits when it is left: nothing is pushed before that, and no lock is held over a Redis call.
+        # This block commits before anything is pushed, so no lock is held during a call to Redis.
         with self._connection.transaction():
             self._connection.execute("SET LOCAL synchronous_commit = on")
             key = None if self._ignore_limits else bucket_of(lane)
@@ -110,18 +112,22 @@ class Dispatcher:
             parameters |= {"room": quota.room, "most": quota.most}
             rows = self._connection.execute(sql.load("dispatch_lane"), parameters).fetchall()
         taken = [Delivery(*row[1:]) for row in rows if row[1] is not None]
-        # UPDATE … RETURNING has no order; the list in Redis is first in, first out.
+        # UPDATE … RETURNING returns rows in any order, but the list in Redis is first in, first out.
         return sorted(taken, key=lambda delivery: (delivery.priority, delivery.id)), int(rows[0][0])
 
 
 def push_or_recall(
     connection: Connection, broker: Broker, deliveries: Sequence[Delivery], *, quick: bool = False
 ) -> None:
-    """Push committed deliveries; when Redis does not take them, recall the jobs and raise its error."""
+    """Push committed deliveries.
+
+    When Redis does not take them, recall the jobs and raise the `RedisError`.
+    """
     try:
         broker.push(deliveries, quick=quick)
     except RedisError:
-        # A push that timed out may have arrived all the same. That delivery then bears an old number and finds no row.
+        # A push that timed out may still have arrived. Its dispatch number is then outdated, so nobody can
+        # claim it.
         recalled = recall(
             connection, [(delivery.id, delivery.dispatch_no) for delivery in deliveries]
         )
@@ -134,7 +140,10 @@ def push_or_recall(
 
 
 def recall(connection: Connection, deliveries: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return queued jobs (id, dispatch_no) to `available`; those that were still queued. Commits, locks in id order."""
+    """Return queued jobs (id, dispatch_no) to `available`; return those that were still queued.
+
+    Locks the jobs in id order. Commits.
+    """
     ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
     rows = connection.execute(
         sql.load("recall_jobs"), {"ids": ids, "dispatch_nos": numbers}
@@ -143,7 +152,7 @@ def recall(connection: Connection, deliveries: Sequence[tuple[int, int]]) -> lis
 
 
 def read_clock(connection: Connection) -> datetime:
-    """Postgres' clock. A pass reads it once and passes it on."""
+    """Return the time of Postgres' clock. A pass of a loop reads it once."""
     with connection.cursor(row_factory=scalar_row) as cursor:
         now: datetime | None = cursor.execute("SELECT clock_timestamp()").fetchone()
     assert now is not None
@@ -151,5 +160,5 @@ def read_clock(connection: Connection) -> datetime:
 
 
 def dispatch_due(connection: Connection, broker: Broker, settings: Settings, now: datetime) -> int:
-    """One pass of the dispatch loop over all lanes; how many jobs it dispatched."""
+    """Make one pass of the dispatch loop over all lanes; return how many jobs it dispatched."""
     return Dispatcher(connection, broker, settings).dispatch_all(now)

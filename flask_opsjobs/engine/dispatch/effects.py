@@ -1,4 +1,4 @@
-"""Applies in Redis what follows an operator's committed action. The loops repair what fails here."""
+"""Applies the effects of an operator's action in Redis after its commit. The loops repair what fails here."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ _log = logging.getLogger("flask_opsjobs")
 
 
 def run_effects(host: Host, connection: Connection, effects: Iterable[Effect]) -> list[str]:
-    """Run each effect; returns, for those that failed, what happens instead, in words. Raises nothing.
+    """Run the effects.
 
-    `connection` is in autocommit. An operator waits for it: a call of Redis takes 0.2 s at most, and once Redis did
-    not answer, the rest does not wait for it as well.
+    For each one that failed, return a sentence that says what happens instead. Never raises.
+
+    `connection` is in autocommit. An operator waits for the answer, so a call to Redis takes at most 0.2 s,
+    and after the first call without an answer the remaining effects are not tried.
     """
     failed: dict[str, None] = {}
     is_away = False
@@ -43,7 +45,8 @@ def run_effects(host: Host, connection: Connection, effects: Iterable[Effect]) -
 def _run(host: Host, connection: Connection, effect: Effect) -> None:
     match effect:
         case Dispatch(lanes):
-            # None under TESTING and without OPSJOBS_DISPATCH: the loop does it. It reports a silent Redis by itself.
+            # The dispatcher is None under TESTING and without OPSJOBS_DISPATCH: the loop dispatches then.
+            # It logs by itself when Redis does not answer.
             if host.dispatcher is not None:
                 host.dispatcher.push([DueLane(*lane) for lane in lanes])
         case Recall(queue):

@@ -1,4 +1,4 @@
-"""Decides what may be dispatched of limited lanes: it looks at their buckets and takes nothing."""
+"""Decides how many jobs of limited lanes may be dispatched. Reads their buckets and takes no tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from ...limits.queries import BucketSeen, Key
 
 @dataclass(frozen=True)
 class Due:
-    """A lane with due jobs: what its first one weighs in its limit, None without one."""
+    """A lane with due jobs.
+
+    `weight` is the weight of its first job in the limiter, None without a limiter.
+    """
 
     lane: str
     queue: str
@@ -24,13 +27,16 @@ class Due:
 
     @property
     def key(self) -> Key | None:
-        """The bucket that it draws from."""
+        """Return the bucket that the lane takes its tokens from; None without a limiter."""
         return bucket_of(self.lane)
 
 
 @dataclass(frozen=True)
 class DispatchQuota:
-    """How much weight of a lane may be dispatched, None for any; and above which weight a job can never start."""
+    """The weight that may be dispatched (`room`), and that of the heaviest job that can ever start (`most`).
+
+    None means without bound.
+    """
 
     room: int | None = None
     most: int | None = None
@@ -38,14 +44,17 @@ class DispatchQuota:
 
 @dataclass
 class BucketRooms:
-    """The room in the buckets of many due lanes, read in one statement; and when time alone makes room in one."""
+    """The room in the buckets of due lanes, read in one statement.
+
+    `next_seconds` tells in how many seconds the next token comes to one of the lanes that were asked for.
+    """
 
     buckets: Mapping[str, BucketSeen]
     now: datetime
     next_seconds: float | None = field(default=None, init=False)
 
     def has_room(self, due: Due) -> bool:
-        """Whether the first job of a lane may be dispatched. A lane without a limit always may."""
+        """Return whether the first job of a lane may be dispatched; always true without a limiter."""
         if due.key is None or due.weight is None:
             return True
         seen = self.buckets[due.lane]
@@ -53,7 +62,7 @@ class BucketRooms:
             return False
         room = bucket.room(seen.shape, seen.standing, self.now)
         most = seen.shape.most
-        # One that is too heavy for any moment is passed by: what is behind it may weigh as little as 1.
+        # A job that is too heavy to ever start is skipped, and the job behind it may weigh only 1.
         wanted = due.weight if most is None or due.weight <= most else 1
         if room is None or room >= wanted:
             return True
@@ -61,7 +70,7 @@ class BucketRooms:
         return False
 
     def note_more(self, due: Due) -> None:
-        """The lane was dispatched, and its queue has room for more: the next token of its bucket is worth a look."""
+        """Note that the queue has room after a dispatch of the lane, so the next token can be used."""
         seen = self.buckets.get(due.lane)
         if seen is not None and seen.shape is not None and seen.shape.per_second is not None:
             self._note(0.0)
@@ -73,13 +82,13 @@ class BucketRooms:
 
 
 def list_due(connection: Connection, queue: str | None = None) -> list[Due]:
-    """The lanes with due jobs, of one queue or of all; the one whose first job comes first stands first."""
+    """Return the lanes with due jobs, of one queue or of all, ordered by the first job of each lane."""
     rows = connection.execute(sql.load("find_due_lanes"), {"queue": queue})
     return [Due(*row) for row in rows]
 
 
 def read_allowance(connection: Connection, lanes: Sequence[Due], now: datetime) -> BucketRooms:
-    """What the buckets of these lanes allow; one statement, none when no lane is limited."""
+    """Read the room in the buckets of these lanes in one statement; in none when no lane is limited."""
     limited = {due.lane: (due.key, due.queue) for due in lanes if due.key is not None}
     if not limited:
         return BucketRooms({}, now)
@@ -91,7 +100,10 @@ def read_allowance(connection: Connection, lanes: Sequence[Due], now: datetime) 
 
 
 def lock_and_look(connection: Connection, key: Key, queue: str, now: datetime) -> DispatchQuota:
-    """What one bucket allows a queue, while no other dispatcher takes from it. Locks it until the caller commits."""
+    """Return how much one bucket allows a queue.
+
+    Locks the bucket against other dispatchers until the commit.
+    """
     connection.execute(
         sql.load("lock_bucket_to_dispatch"), {"limiter": key[0], "partition": key[1]}
     )

@@ -1,4 +1,4 @@
-"""Refills a worker's queues: after each flush it dispatches what has room now, without the dispatch loop."""
+"""Refills the prefetch of a worker's queues after each flush, without waiting for the dispatch loop."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from ...endings import Ended
 from ...host import Host
 from .dispatch import Dispatcher
 
-# A walk over all lanes of a queue may take this part of a recorder's time, however many lanes there are.
+# Dispatching all lanes of a queue may take at most this share of a recorder's time.
 _WALK_SHARE = 0.2
 
 
 class Refill:
-    """What one recorder dispatches after its flushes. `tell` is called when Redis did not take it."""
+    """Dispatches for one recorder after its flushes.
+
+    `tell(queue, error)` is called when Redis did not take a push.
+    """
 
     def __init__(self, host: Host, tell: Callable[[str, RedisError], None]) -> None:
         self._host = host
@@ -27,9 +30,10 @@ class Refill:
         self._walk_at = 0.0
 
     def refill(self, connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
-        """Dispatch the lanes of jobs that ended: a limited one got a place back, and its queue's prefetch has room.
+        """Dispatch the lanes of jobs that ended: their limiters and their queues have room again.
 
-        A queue whose own lane left the prefetch below half is walked: many partitions may wait with one job each.
+        When a queue's own lane does not fill its prefetch, all lanes of the queue are dispatched: many
+        partitions may wait with one job each.
         """
         dispatcher = Dispatcher(connection, self._host.broker, self._host.settings)
         for lane, queue in dict.fromkeys((job.lane, job.queue) for job in ended if job.is_limited):

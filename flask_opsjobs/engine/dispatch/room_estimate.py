@@ -1,19 +1,20 @@
-"""Estimates how many more jobs of each queue may go to Redis, so that a due job is inserted as `queued` at once."""
+"""Estimates how many more jobs of a queue may go to Redis, so that `enqueue` can insert a job as `queued`."""
 
 from __future__ import annotations
 
 import threading
 import time
 
-# What was read is believed for this long; then the next job is dispatched in the ordinary way, which reads anew.
+# An estimate is valid for this long. The next job is then dispatched in the ordinary way, which reads it
+# again.
 _BELIEVED_SECONDS = 1.0
 
 
 class RoomEstimate:
     """A process's guess of free slots per queue; a wrong guess costs one statement, never a limit. Safe in threads.
 
-    Several processes may see the same room, so each takes half of what its last dispatch saw. A job too many in Redis
-    is harmless: when it is lost it is recalled with the rest.
+    Several processes may see the same room, so each uses half of the room that its last dispatch saw. A job
+    more in Redis than the prefetch allows is harmless.
     """
 
     def __init__(self) -> None:
@@ -21,12 +22,12 @@ class RoomEstimate:
         self._rooms: dict[str, tuple[int, float]] = {}
 
     def note(self, queue: str, left: int) -> None:
-        """Remember the room that a dispatch left: its lane has no more due jobs."""
+        """Remember how much room a dispatch left after it took all due jobs of its lane."""
         with self._lock:
             self._rooms[queue] = ((left + 1) // 2, time.monotonic() + _BELIEVED_SECONDS)
 
     def take(self, queue: str) -> bool:
-        """Whether a job may go straight to RQ; takes one slot."""
+        """Return whether a job may be inserted as `queued`; if so, take one slot."""
         with self._lock:
             left, until = self._rooms.get(queue, (0, 0.0))
             if left <= 0 or time.monotonic() >= until:

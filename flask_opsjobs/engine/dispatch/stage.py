@@ -1,4 +1,4 @@
-"""Makes jobs available whose time has come, and dispatches their lanes at once."""
+"""Makes scheduled and retryable jobs available when they are due, and dispatches their lanes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ BATCH = 5_000
 
 
 def stage(connection: Connection, now: datetime, limit: int = BATCH) -> dict[tuple[str, str], int]:
-    """Make due jobs available, at most `limit`; how many of each (lane, queue). Commits. Takes only free rows."""
+    """Make at most `limit` due jobs available; return how many of each (lane, queue).
+
+    Commits. Skips locked rows.
+    """
     rows = connection.execute(sql.load("stage_jobs"), {"now": now, "limit": limit}).fetchall()
     return {(lane, queue): count for lane, queue, count in rows}
 
@@ -26,6 +29,6 @@ def dispatch_staged(
     lanes: dict[tuple[str, str], int],
     now: datetime,
 ) -> int:
-    """Dispatch what the prefetch of these lanes allows; how many jobs. Raises `RedisError`."""
+    """Dispatch these lanes as their prefetch allows; return how many jobs. Raises `RedisError`."""
     dispatcher = Dispatcher(connection, broker, settings)
     return sum(dispatcher.dispatch_lane(lane, queue, now) for lane, queue in lanes)

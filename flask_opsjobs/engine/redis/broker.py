@@ -18,32 +18,33 @@ from rq.utils import now, utcformat
 from .connections import RedisConnections, write_only
 from .delivery import FUNCTION, Delivery, parse
 
-# RQ's own limit is only the outer bound: the worker stops an overdue job itself, with its own cause.
+# RQ's time limit comes this much later than ours: the worker stops an overdue job first and records why.
 _OUTER_BOUND_SECONDS = 60
 # A delivery that RQ failed is evidence for the recall loop for this long; RQ's default is a year.
 _FAILURE_TTL_SECONDS = 3600
 
 
 class Broker:
-    """RQ as the rest of the package sees it. Every method raises `redis.RedisError` when Redis does not answer."""
+    """RQ for the rest of the package. Every method raises `redis.RedisError` when Redis does not answer."""
 
     def __init__(self, connections: RedisConnections) -> None:
         self.connections = connections
 
     def connection_for(self, queue: str) -> Redis:
-        """The Redis of a queue, for a worker or a loop: at most 5 s a call, no retries."""
+        """Return the Redis client of a queue for a worker or a loop: at most 5 s a call, no retries."""
         return self.connections.wire(queue).redis
 
     def queue(self, name: str, *, quick: bool = False) -> Queue:
-        """RQ's queue of this name, unable to unpickle."""
+        """Return RQ's queue of this name. It cannot unpickle."""
         wire = self.connections.wire(name, quick=quick)
         return Queue(name, connection=wire.redis, serializer=write_only(wire.serializer))
 
     def push(self, deliveries: Iterable[Delivery], *, quick: bool = False) -> None:
         """Push deliveries to RQ, one pipeline per queue, in the given order; priority 0 goes to the front.
 
-        Not a MULTI: the hash precedes its id on the same connection, and what breaks off in between is recalled.
-        The rows must be committed before: an idle worker claims within 0.1 ms. `quick` is for a request of the host.
+        Commit the rows first: an idle worker claims within 0.1 ms. `quick` limits each call to 0.2 s, for a
+        request of the host. No MULTI is needed: the hash is written before its id, and if the connection
+        breaks in between, the recall loop recalls the job.
         """
         for name, group in groupby(sorted(deliveries, key=_queue_name), key=_queue_name):
             wire = self.connections.wire(name, quick=quick)
@@ -59,7 +60,7 @@ class Broker:
                 pipe.execute()
 
     def forget(self, queue_name: str, rq_ids: Iterable[str], *, quick: bool = False) -> None:
-        """Remove deliveries from RQ without a trace: list, intermediate list, started registry, executions, hash."""
+        """Remove deliveries and their hashes from RQ: from list, intermediate list and failed registry."""
         ids = list(rq_ids)
         if not ids:
             return
@@ -74,7 +75,7 @@ class Broker:
 
 
 def is_ours(rq_id: str) -> bool:
-    """Whether this RQ job is a delivery of ours."""
+    """Return whether this RQ job is a delivery of ours."""
     return parse(rq_id) is not None
 
 
@@ -83,7 +84,10 @@ def _queue_name(delivery: Delivery) -> str:
 
 
 def _hash(delivery: Delivery, serializer: Any) -> dict[Any, Any]:
-    """The fields that RQ's own enqueue would write and its workers read; without the empty ones, in half the time."""
+    """Return the fields that RQ's enqueue writes and its workers read.
+
+    Leaving out empty fields halves the time.
+    """
     moment = utcformat(now())
     limit = delivery.timeout_seconds
     return {
@@ -102,5 +106,6 @@ def _hash(delivery: Delivery, serializer: Any) -> dict[Any, Any]:
 
 @cache
 def _data(serializer: Any) -> bytes:
-    # RQ's (function, instance, args, kwargs): the same for every delivery, since it carries no argument.
+    # RQ's (function, instance, args, kwargs): the same for every delivery, because deliveries carry no
+    # arguments.
     return zlib.compress(serializer.dumps((FUNCTION, None, (), {})))

@@ -1,4 +1,4 @@
-"""Asks a worker over RQ's command channel for a heartbeat at once: the next one would find the same, but later."""
+"""Asks a worker over RQ's command channel to send its next heartbeat now, so that it learns news sooner."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from rq.command import send_command
 from .broker import Broker
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
-# RQ's workers ignore a command that they do not know.
+# Plain RQ workers ignore commands that they do not know.
 _COMMAND = "opsjobs-heartbeat"
 
 
 def request_beat(broker: Broker, queue: str, worker: str) -> None:
-    """Ask the worker for a heartbeat now. Raises `RedisError`; a worker that does not listen misses it."""
+    """Ask the worker for a heartbeat now. Raises `RedisError`. A worker that is not subscribed misses it."""
     send_command(broker.queue(queue, quick=True).connection, worker, _COMMAND)
 
 
 def is_beat_request(message: Any) -> bool:
-    """Whether a message of the channel is this request."""
+    """Return whether a message of the channel asks for a heartbeat."""
     try:
         return bool(json.loads(message["data"])["command"] == _COMMAND)
     except (ValueError, TypeError, KeyError):
@@ -30,7 +30,7 @@ def is_beat_request(message: Any) -> bool:
 
 
 def try_request_beat(broker: Broker, queue: str, worker: str) -> None:
-    """As `request_beat`, but only logs when Redis does not answer: the next heartbeat does as well."""
+    """Call `request_beat`, but only log when Redis does not answer: the regular heartbeat follows anyway."""
     try:
         request_beat(broker, queue, worker)
     except RedisError as error:

@@ -20,7 +20,7 @@ _DEFAULT_URL = "redis://localhost:6379/0"
 
 
 class WriteOnlySerializer:
-    """RQ's pickle for writing; reading raises, so that no code of RQ can unpickle in a web or loop process."""
+    """RQ's pickle serializer whose `loads` raises, so that RQ cannot unpickle in a web or loop process."""
 
     dumps = staticmethod(DefaultSerializer.dumps)
 
@@ -30,7 +30,7 @@ class WriteOnlySerializer:
 
 
 def write_only(serializer: Any) -> Any:
-    """The serializer of a queue with its `loads` disarmed; `dumps` is kept, since workers must be able to read."""
+    """Return the serializer with a `loads` that raises. `dumps` is kept: workers must be able to read."""
     if serializer is None or serializer is DefaultSerializer:
         return WriteOnlySerializer
     return type(
@@ -49,7 +49,7 @@ class Wire:
 
 
 class RedisConnections:
-    """The wires of one app, made when first used, and made anew in a forked child."""
+    """The wires of one app, made at first use, and made again in a forked child."""
 
     def __init__(self, app: Flask, url: str | None) -> None:
         self._extensions = app.extensions
@@ -60,7 +60,7 @@ class RedisConnections:
         self._pid = os.getpid()
 
     def wire(self, queue: str, *, quick: bool = False) -> Wire:
-        """The wire of a queue. `quick` is for a request of the host: 0.2 s at most and no retries."""
+        """Return the wire of a queue. A call takes at most 5 s, with `quick` 0.2 s, and is not retried."""
         with self._lock:
             if self._pid != os.getpid():
                 self._wires, self._pid = {}, os.getpid()
@@ -70,7 +70,7 @@ class RedisConnections:
             return self._wires[key]
 
     def require_answer(self, queue: str) -> None:
-        """Return when the Redis of a queue answers. Raises `EngineUnavailable`, which says where it should be."""
+        """Ping the Redis of a queue. Raises `EngineUnavailable` with its address when it does not answer."""
         redis = self.wire(queue).redis
         where = redis.connection_pool.connection_kwargs
         address = where.get("path") or f"{where.get('host', '?')}:{where.get('port', '?')}"
@@ -93,7 +93,8 @@ class RedisConnections:
             return None, None
         with self._app.app_context():
             queues = extension.queues
-        # Name to connection and serializer only: under TESTING its queues are synchronous and a push would run the job.
+        # Takes only the connection and the serializer from Flask-RQ: under TESTING its queues are
+        # synchronous, so a push to them would run the job.
         found = queues.get(queue) or queues.get("default") or next(iter(queues.values()), None)
         if found is None:
             raise ConfigError(
@@ -103,10 +104,10 @@ class RedisConnections:
 
 
 def _with_limits(client: Redis, seconds: float) -> Redis:
-    """A client like this one whose calls end within `seconds`, without the retries that redis-py adds by default."""
+    """Return a client like this one, with a time-out of `seconds` and without redis-py's default retries."""
     pool = client.connection_pool
     kwargs = {
-        # What the pool put there for itself would tie the new one to the old.
+        # Leaves out the pool's internal entries: they would tie the new pool to the old one.
         **{
             key: value
             for key, value in pool.connection_kwargs.items()
@@ -118,7 +119,7 @@ def _with_limits(client: Redis, seconds: float) -> Redis:
         "retry_on_timeout": False,
         "retry_on_error": [],
     }
-    apart = type(pool)(
+    own_pool = type(pool)(
         connection_class=pool.connection_class, max_connections=pool.max_connections, **kwargs
     )
-    return Redis(connection_pool=apart)
+    return Redis(connection_pool=own_pool)

@@ -1,6 +1,6 @@
 """Reads Redis for pages and explanations with a client that refuses every command that is not a read.
 
-It remembers which Redis did not answer, so that a page does not wait again for a silence that another one has met.
+It remembers which Redis did not answer, so that the next page does not wait for it again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .broker import Broker
 from .connections import write_only
 from .reads import by_redis, redis_name_of
 
-# What may be asked. A name that is not here is refused, so a command that Redis learns later is too.
+# The allowed commands. Any other name is refused, including commands that later versions of Redis add.
 READS = frozenset({
     "EXISTS", "GET", "HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "INFO", "LINDEX", "LLEN", "LPOS",
     "LRANGE", "MGET", "PING", "PTTL", "SCAN", "SCARD", "SISMEMBER", "SMEMBERS", "TIME", "TTL", "TYPE", "XLEN",
@@ -30,16 +30,19 @@ READS = frozenset({
 
 
 class WriteRefused(RuntimeError):
-    """Somebody asked a read-only client to send another command than a read. Nothing was sent."""
+    """A read-only client was asked to send a command that is not a read. Nothing was sent."""
 
 
-# By place: all apps and all queues of a process that live on one Redis meet the same silence.
+# By `redis_name_of`: all apps and queues of a process that use one Redis share what is known about it.
 _known: dict[str, Answering] = {}
 
 
 @contextmanager
 def _asking(redis: Redis) -> Iterator[None]:
-    """A block that asks this Redis. Raises the driver's error; at once while the Redis is known to be silent."""
+    """Surround calls of this Redis.
+
+    Raises the driver's error, without waiting while Redis is known to be away.
+    """
     known = _known.setdefault(redis_name_of(redis), Answering())
     with known.asking(_is_silence, lambda: NoConnection("Redis did not answer a moment ago")):
         yield
@@ -50,7 +53,7 @@ def _is_silence(error: BaseException) -> bool:
 
 
 def find_silent(broker: Broker, names: Iterable[str]) -> list[SilentRedis]:
-    """Which Redis of these queues do not answer; takes 0.4 s at most for each that falls silent."""
+    """Return the Redis servers of these queues that do not answer. Takes at most 0.4 s for each of them."""
     found = []
     for queues in by_redis(read_only_queue(broker, name) for name in sorted(names)):
         try:
@@ -64,7 +67,7 @@ def find_silent(broker: Broker, names: Iterable[str]) -> list[SilentRedis]:
 
 
 class ReadOnlyRedis(Redis):
-    """A client on another one's connections that only reads."""
+    """A client that only reads, on the connection pool of another client."""
 
     def __init__(self, like: Redis) -> None:
         super().__init__(connection_pool=like.connection_pool)
@@ -76,7 +79,7 @@ class ReadOnlyRedis(Redis):
             return super().execute_command(*args, **options)
 
     def pipeline(self, transaction: bool = False, shard_hint: Any = None) -> ReadOnlyPipeline:
-        """A pipeline that only reads; never a transaction, which would need MULTI."""
+        """Return a pipeline that only reads. It is never a transaction, because that needs MULTI."""
         return ReadOnlyPipeline(self.connection_pool, self.response_callbacks, False, shard_hint)
 
 
@@ -89,20 +92,20 @@ class ReadOnlyPipeline(Pipeline):
         return super().execute_command(*args, **options)
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Send the reads, and return the answers."""
+        """Send the reads and return the answers."""
         with _asking(self):
             return super().execute(raise_on_error)
 
 
 def read_only_queue(broker: Broker, name: str) -> Queue:
-    """RQ's queue of this name through a read-only client that gives up after 0.2 s, unable to unpickle."""
+    """Return RQ's queue on a read-only client with a time-out of 0.2 s. It cannot unpickle."""
     wire = broker.connections.wire(name, quick=True)
     client = ReadOnlyRedis(wire.redis)
     return Queue(name, connection=client, serializer=write_only(wire.serializer))
 
 
 def _refuse(args: tuple[Any, ...]) -> None:
-    said = args[0].decode() if isinstance(args[0], bytes) else str(args[0])
-    name = said.split(maxsplit=1)[0].upper()
+    command = args[0].decode() if isinstance(args[0], bytes) else str(args[0])
+    name = command.split(maxsplit=1)[0].upper()
     if name not in READS:
         raise WriteRefused(f"{name} is not a read: this client of Redis only reads")

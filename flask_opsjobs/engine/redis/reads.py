@@ -18,7 +18,7 @@ from ...jobs.record.json_storage import clean_text
 from .broker import Broker
 from .delivery import PREFIX, parse
 
-# A host's own jobs may fill a list without bound. Of a longer one the rest is asked for id by id.
+# A host's own jobs may fill a list without bound. Beyond this length, ids are looked up one by one.
 _LONGEST_READ = 20_000
 _SCAN_STEP = 1_000
 # A longer name does not fit into the index of the table `workers`: Postgres would refuse the whole statement.
@@ -28,7 +28,7 @@ _LONGEST_TTL_SECONDS = 365 * 86_400.0
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Turn any failure of Redis in the block into `EngineUnavailable`, for callers that do not know Redis."""
+    """Raise any Redis error of the block as `EngineUnavailable`, for callers that do not know Redis."""
     try:
         yield
     except RedisError as error:
@@ -45,9 +45,9 @@ class DeliveryPlaces:
 
 
 def find_deliveries(queue: Queue, rq_ids: Collection[str], now: datetime) -> DeliveryPlaces:
-    """Which ids of a queue wait in its list, lie in its intermediate list, or run by RQ's started registry.
+    """Return which ids are in the queue's list, in its intermediate list, or in RQ's started registry.
 
-    An entry of the registry that has expired belongs to a dead worker and does not count.
+    Expired entries of the registry are ignored: they belong to dead workers.
     """
     with queue.connection.pipeline(transaction=False) as pipe:
         _ask(pipe, queue, now)
@@ -62,9 +62,10 @@ def find_deliveries(queue: Queue, rq_ids: Collection[str], now: datetime) -> Del
 def find_deliveries_by_queue(
     broker: Broker, wanted: Mapping[str, Collection[str]], now: datetime
 ) -> dict[str, DeliveryPlaces]:
-    """`find_deliveries` of many queues, by name, in one round trip to each Redis; `wanted` are the ids to look for.
+    """Return `find_deliveries` of many queues, by queue name, in one round trip to each Redis.
 
-    Of a list that is too long to read the ids are asked for one by one, in a round trip of its own.
+    `wanted` holds the ids to look for, by queue name. A list that is too long to read costs one more round
+    trip, in which the ids are looked up one by one.
     """
     found: dict[str, DeliveryPlaces] = {}
     for queues in by_redis(map(broker.queue, wanted)):
@@ -83,7 +84,7 @@ def find_deliveries_by_queue(
 
 
 def _ask(pipe: Any, queue: Queue, now: datetime) -> None:
-    # In the order in which a delivery moves, so that one on its way is seen.
+    # Read in the order in which a delivery moves, so that a moving delivery is seen at least once.
     pipe.llen(queue.key)
     pipe.lrange(queue.key, 0, _LONGEST_READ - 1)
     pipe.lrange(queue.intermediate_queue_key, 0, -1)
@@ -109,7 +110,7 @@ def _find_in_list(queue: Queue, rq_ids: list[str]) -> set[str]:
 
 
 def read_running(queue: Queue) -> list[str]:
-    """The entries of a queue's started registry, `rq_id:execution_id`, expired ones included."""
+    """Return the entries of a queue's started registry, `rq_id:execution_id`, including expired ones."""
     return [
         _text(entry) for entry in queue.connection.zrange(queue.started_job_registry.key, 0, -1)
     ]
@@ -117,7 +118,7 @@ def read_running(queue: Queue) -> list[str]:
 
 @dataclass(frozen=True)
 class Hash:
-    """What RQ noted of a delivery: its status, its queue, and whether it goes away by itself."""
+    """RQ's record of a delivery: its status, its queue, and whether its key expires by itself."""
 
     status: str | None
     queue: str | None
@@ -125,7 +126,7 @@ class Hash:
 
 
 def read_hashes(redis: Redis, rq_ids: Iterable[str]) -> dict[str, Hash]:
-    """RQ's hashes of these ids; without those that have none."""
+    """Return RQ's hashes of these ids; ids without a hash are left out."""
     ids = list(rq_ids)
     if not ids:
         return {}
@@ -142,9 +143,9 @@ def read_hashes(redis: Redis, rq_ids: Iterable[str]) -> dict[str, Hash]:
 
 
 def scan_deliveries(redis: Redis, cursor: int) -> tuple[int, list[str]]:
-    """One step through all keys: (the next cursor, 0 at the end; RQ ids of ours that have a hash)."""
+    """Scan one step of all keys; return the next cursor (0 at the end) and the RQ ids of our deliveries."""
     start = RQJob.key_for("")
-    # A prefix may hold characters that a pattern would read as its own.
+    # Escapes characters of the prefix that have a meaning in a pattern.
     pattern = "".join(f"\\{c}" if c in "*?[]^\\" else c for c in start + PREFIX) + "*"
     answer: Any = redis.scan(cursor, match=pattern, count=_SCAN_STEP)
     keys = [_text(key)[len(start) :] for key in answer[1]]
@@ -153,7 +154,7 @@ def scan_deliveries(redis: Redis, cursor: int) -> tuple[int, list[str]]:
 
 @dataclass(frozen=True)
 class RQWorker:
-    """An RQ worker by its own hash; `ttl_seconds` until RQ takes it for dead."""
+    """An RQ worker as its hash in Redis describes it; RQ considers it dead after `ttl_seconds`."""
 
     name: str
     queues: list[str] = field(default_factory=list)
@@ -165,10 +166,11 @@ class RQWorker:
 
 
 def read_workers(redis: Redis, known: Iterable[str] = ()) -> list[RQWorker]:
-    """The workers that RQ lists, and those of the `known` names that still have a hash.
+    """Return the workers that RQ lists, and those of the `known` names that still have a hash.
 
-    After a flush a worker goes on and its hash comes back, but it is in no list any more: hence the known names.
-    Whoever may write to Redis may write anything into a hash: what Postgres could not store is left out or replaced.
+    After a flush of Redis a worker goes on and writes its hash again, but RQ lists it no more: hence `known`.
+    Any client of Redis can write anything into a hash, so values that Postgres cannot store are left out or
+    replaced.
     """
     start = Worker.redis_worker_namespace_prefix
     members: Any = redis.smembers(Worker.redis_workers_keys)
@@ -180,11 +182,13 @@ def read_workers(redis: Redis, known: Iterable[str] = ()) -> list[RQWorker]:
             pipe.pttl(start + name)
         answers = pipe.execute(raise_on_error=False)
     pairs = zip(names, answers[::2], answers[1::2], strict=True)
-    return [_worker(name, said, ttl) for name, said, ttl in pairs if _is_hash(said) and ttl != -2]
+    return [
+        _worker(name, values, ttl) for name, values, ttl in pairs if _is_hash(values) and ttl != -2
+    ]
 
 
 def _is_hash(answer: Any) -> bool:
-    """Whether the key that was read is a hash, as RQ writes it. Raises any error that is not about this key alone."""
+    """Return whether the key is a hash, as RQ writes it. Raises errors that concern more than this key."""
     if not isinstance(answer, Exception):
         return True
     if isinstance(answer, ResponseError) and str(answer).startswith("WRONGTYPE"):
@@ -192,8 +196,8 @@ def _is_hash(answer: Any) -> bool:
     raise answer
 
 
-def _worker(name: str, said: list[Any], ttl: int) -> RQWorker:
-    queues, pid, host, version, death = (_optional(value) for value in said)
+def _worker(name: str, values: list[Any], ttl: int) -> RQWorker:
+    queues, pid, host, version, death = (_optional(value) for value in values)
     return RQWorker(
         name=name,
         queues=[queue for queue in (queues or "").split(",") if queue],
@@ -206,7 +210,7 @@ def _worker(name: str, said: list[Any], ttl: int) -> RQWorker:
 
 
 def by_redis(queues: Iterable[Queue]) -> list[list[Queue]]:
-    """These queues, those together that live on the same Redis."""
+    """Group these queues by the Redis that they live on."""
     found: dict[str, list[Queue]] = {}
     for queue in queues:
         found.setdefault(redis_name_of(queue.connection), []).append(queue)
@@ -214,24 +218,24 @@ def by_redis(queues: Iterable[Queue]) -> list[list[Queue]]:
 
 
 def redis_name_of(redis: Redis) -> str:
-    """Where a Redis is, as a word that is the same for all clients of it."""
+    """Return a name of the Redis server and database, the same for all clients of it."""
     kwargs = redis.connection_pool.connection_kwargs
     return " ".join(repr(kwargs.get(key)) for key in ("host", "port", "path", "db", "username"))
 
 
 def one_queue_per_redis(broker: Broker, names: Iterable[str]) -> list[Queue]:
-    """One queue for each Redis on which any of these queues lives, to read what belongs to no queue."""
+    """Return one queue for each Redis that these queues live on, to read data that belongs to no queue."""
     return [queues[0] for queues in by_redis(map(broker.queue, names))]
 
 
 def ping(broker: Broker, names: Iterable[str]) -> None:
-    """Ask every Redis on which these queues live whether it answers. Raises `RedisError`."""
+    """Ping every Redis that these queues live on. Raises `RedisError` when one does not answer."""
     for queue in one_queue_per_redis(broker, names):
         queue.connection.ping()
 
 
 def _text(value: Any) -> str:
-    """What was read as text that Postgres can store."""
+    """Return the value as text that Postgres can store."""
     return clean_text(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
 
 

@@ -1,8 +1,8 @@
--- Claims the delivery (id, dispatch_no) for a worker: checks the locked row, starts the attempt and writes it.
--- Returns one row when the job exists: what it was, and the job itself when it was taken (taken_id not null). One that is
--- limited is left as it is, unless %(ignore_limits)s: its bucket is asked first.
--- The commit is asynchronous: a claim lost in a crash of Postgres is closed all the same, since `finish` accepts a
--- `queued` row under its own number, and recall or rescue find the rest.
+-- Claims the delivery (id, dispatch_no) for a worker: locks and checks the job, starts the attempt and
+-- records it. Returns one row when the job exists: its previous state, and the job itself when it was claimed
+-- (taken_id not null). Does not claim a limited job unless %(ignore_limits)s: the caller has to check its
+-- bucket first. The commit is asynchronous. A crash of Postgres may lose the claim, and nothing breaks:
+-- `finish` accepts a `queued` job with the same dispatch number, and recall or rescue find the others.
 -- Run by a worker's parent before the fork. Index: jobs_pkey.
 WITH hurried AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true)
@@ -10,8 +10,9 @@ WITH hurried AS MATERIALIZED (
     SELECT clock_timestamp() AS now FROM hurried
 ), locked AS MATERIALIZED (
     SELECT id, state, dispatch_no, deadline_at, limiter, partition,
-           -- Asked again after the connection broke: the first claim may have been committed. Or after a freeze: the job
-           -- may have been rescued meanwhile. It has started, so its deadline is for the performing code to judge.
+           -- A retry after the connection broke: the first claim may have been committed. Or a retry after
+           -- the process was frozen: the job may have been rescued meanwhile. The job has started already, so
+           -- its deadline no longer matters here; the code that performs it checks the deadline.
            (%(is_retry)s AND state = 'started' AND worker_id = %(worker_id)s) AS is_ours
     FROM opsjobs.jobs WHERE id = %(id)s FOR UPDATE
 ), taken AS (

@@ -1,6 +1,7 @@
--- Starts the attempt of a limited job and takes its tokens and its place, %(wait)s seconds ahead when the token comes
--- within a moment: that is when it starts. Returns the job.
--- The caller holds the job and the bucket, and has judged both. What it counts is appended, so that partitions do not meet.
+-- Starts the attempt of a limited job, takes its tokens and its lease, and returns the job. When the token
+-- comes within a moment, the job is claimed %(wait)s seconds ahead, and `started_at` is the time at which the
+-- token comes. The caller has locked the job and the bucket and has checked both. Counts are appended as
+-- counter rows, so that transactions of different partitions never wait for each other.
 -- Run by a worker's parent before the fork. Indexes: jobs_pkey, buckets_pkey.
 WITH taken AS (
     UPDATE opsjobs.jobs SET state = 'started', attempt = attempt + 1, worker_id = %(worker_id)s, refused_count = 0,

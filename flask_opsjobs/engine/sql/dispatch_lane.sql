@@ -1,11 +1,12 @@
--- Takes the best due jobs of one lane, as many as the prefetch of its queue allows, and marks them `queued`; of a
--- limited lane only a weight of %(room)s in all, in order, passing by those above %(most)s, which can never start.
--- Returns how much room there was, and beside it each job taken, with what its delivery must carry; one row without a
--- job when none was. The caller commits, synchronously, and only then pushes: a number that a delivery bears must never
--- be issued again, not even after a crash.
--- SKIP LOCKED: another dispatcher, or an operator, works on that row. Two dispatchers may overfill a prefetch;
--- harmless. Run by the hook after a host's commit, by a worker's recorder after a flush (only below half), by the loop.
--- Indexes: jobs_due, jobs_queued, workers_alive.
+-- Takes the first due jobs of one lane, as many as the prefetch of its queue allows, and marks them `queued`.
+-- For a limited lane: takes jobs in order while their total weight is at most %(room)s, and skips jobs
+-- heavier than %(most)s, because they can never start. Returns how many jobs the prefetch had room for, and
+-- beside it each job taken, with the fields of its delivery; one row without a job when none was taken. The
+-- caller commits synchronously, and only then pushes: a dispatch number that a delivery carries must never be
+-- issued again, not even after a crash.
+-- SKIP LOCKED: another dispatcher or an operator has locked that job. Two dispatchers may exceed a prefetch,
+-- which is harmless. Run by the hook after a host's commit, by the dispatch loop, and by a worker's recorder
+-- after a flush, then only when the prefetch is below half. Indexes: jobs_due, jobs_queued, workers_alive.
 WITH prefetch AS MATERIALIZED (
     SELECT CASE WHEN coalesce(q.is_paused, false) THEN 0
         ELSE coalesce(q.prefetch, %(prefetch)s::int, greatest(2, (

@@ -1,6 +1,7 @@
--- Gives up plain RQ workers whose key in Redis is gone and was due to be: RQ's own expiry is the only judge.
--- A key that vanished early was flushed, and its worker goes on: it is waited for until the expiry it last had.
--- Returns the names. Run by the observe loop. Index: workers_alive.
+-- Marks plain RQ workers as missing when their key in Redis is gone and had reached its expiry. Returns their
+-- names. Only RQ's own expiry decides. A key that vanished before its expiry was flushed and its worker still
+-- runs, so the worker is kept until the expiry that the key last had.
+-- Run by the observe loop. Index: workers_alive.
 UPDATE opsjobs.workers SET state = 'missing', ended_at = %(now)s
 WHERE ended_at IS NULL AND kind = 'plain' AND NOT name = ANY (%(seen)s::text[])
     AND heartbeat_at + coalesce((counts ->> 'rq_ttl_seconds')::float8, %(default_ttl_seconds)s)

@@ -1,7 +1,8 @@
--- Finds the lanes that have jobs due now, each once, with their queue and what its first job weighs in its limit (NULL:
--- it has none). The lane whose first job comes first stands first. Of one queue, or of all when %(queue)s is NULL.
--- Jumps from lane to lane along the index instead of reading every due job: a full lane costs one jump, whatever waits.
--- Run by the dispatch loop. Index: jobs_due.
+-- Finds the lanes that have due jobs. Returns (lane, queue, weight) once per lane, ordered by the first job
+-- of each lane. `weight` is the weight of that first job in its limiter, NULL when it has no limiter.
+-- %(queue)s restricts the search to one queue; NULL means all queues.
+-- Jumps from lane to lane along the index and does not read every due job, so a lane costs one jump however
+-- many jobs wait in it. Locks nothing. Run by the dispatch loop. Index: jobs_due.
 WITH RECURSIVE found AS (
     (SELECT lane, queue, weight, priority, due_at, id FROM opsjobs.jobs
      WHERE state = 'available' ORDER BY lane, priority, due_at, id LIMIT 1)

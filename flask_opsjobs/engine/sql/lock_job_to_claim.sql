@@ -1,5 +1,6 @@
--- Locks the job of a delivery, and says how it stands; the commit is synchronous, unlike that of an unlimited claim: what
--- a crash of Postgres forgot would be given out again, and more would start than the limit allows.
+-- Locks the job of a delivery, and returns its state. Makes the commit synchronous, unlike the commit of an
+-- unlimited claim: if a crash of Postgres lost the claim, its place would be given out again, and more jobs
+-- would run than the limit allows.
 -- Run by the claim of a limited job, before it locks the bucket. Index: jobs_pkey.
 SELECT j.state, j.dispatch_no, j.limiter, j.partition, j.weight,
     coalesce(j.deadline_at <= clock_timestamp(), false) AS is_overdue,

@@ -1,6 +1,6 @@
--- Notes the RQ workers that were seen in Redis and are not ours: new ones are registered, known ones live on.
--- `heartbeat_at` and `counts.rq_ttl_seconds` together say until when RQ itself would believe in it.
--- An OpsWorker bears the same name in Redis and keeps its row: it sends its own heartbeat.
+-- Records the plain RQ workers that were seen in Redis: registers new ones and updates known ones.
+-- RQ considers such a worker alive until `heartbeat_at` plus `counts.rq_ttl_seconds`.
+-- An OpsWorker is in Redis too, under the same name. Its row is left alone, because it writes a heartbeat.
 -- Run by the observe loop. Index: workers_name_key.
 INSERT INTO opsjobs.workers AS w
     (name, kind, host, pid, version, queues, state, started_at, heartbeat_at, counts, ended_at)

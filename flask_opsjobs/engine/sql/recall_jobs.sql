@@ -1,5 +1,5 @@
--- Recalls jobs whose delivery was not pushed or is lost. Fenced by the dispatch number. Returns id and number.
--- Locks in id order, so that two recalls cannot deadlock.
+-- Recalls jobs whose delivery was not pushed or is lost. Returns (id, dispatch number) of the recalled ones.
+-- Fenced by the dispatch number. Locks in id order, so that two recalls cannot deadlock.
 -- Run by a dispatcher whose push failed, and by the recall loop. Index: jobs_pkey.
 WITH named AS MATERIALIZED (
     SELECT id, dispatch_no FROM unnest(%(ids)s::bigint[], %(dispatch_nos)s::bigint[]) AS n(id, dispatch_no)

@@ -1,5 +1,7 @@
--- Lets tokens come again to buckets that were filled at a time that is still to come: a clock was stepped back. What they
--- have stays. SKIP LOCKED: a claim uses it, and writes the time itself. Run by dispatch. Index: buckets_pkey.
+-- Sets `refilled_at` back to now for buckets whose `refilled_at` lies in the future, because a clock was
+-- stepped back. Without this they would get no tokens until then. They keep the tokens that they have.
+-- SKIP LOCKED: a claim has locked that bucket and writes the time itself.
+-- Run by dispatch. Index: buckets_pkey.
 WITH ahead AS MATERIALIZED (
     SELECT b.limiter, b.partition
     FROM opsjobs.buckets b JOIN unnest(%(limiters)s::text[], %(partitions)s::text[]) AS n(limiter, partition)
