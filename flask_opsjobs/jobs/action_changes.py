@@ -1,4 +1,4 @@
-"""Says what an action would change of a job, and collects the facts that a preview is compared by."""
+"""Lists what an action would change in a job, and the facts that must be the same as in the preview."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _BOUND = "it must start before its deadline, "
 
 
 def facts_of_job(job: JobForDecision, now: datetime) -> dict[str, Any]:
-    """What must not have changed since the preview. `deadline_passed` turns by itself: a retry then does more."""
+    """The values that must not have changed since the preview.
+
+    `deadline_passed` changes with time alone, and then a retry also removes the deadline.
+    """
     return {
         "task": job.task,
         "queue": job.queue,
@@ -36,7 +39,7 @@ def facts_of_job(job: JobForDecision, now: datetime) -> dict[str, Any]:
 
 
 def span_of(host: Host, job: JobForDecision) -> timedelta | None:
-    """How long the unique lock of a new call holds, as its task declares it; None when it is unknown here."""
+    """The lifetime of a new unique lock, as the job's task declares it; None when it is unknown here."""
     task = host.tasks.get(job.task)
     unique = task.declared.unique if task is not None else None
     return unique.within if unique is not None and job.unique_until == "within" else None
@@ -75,7 +78,7 @@ def _cancel(job: JobForDecision, host: Host, _now: datetime) -> Changes:
 
 
 def _when_stopped(job: JobForDecision, heartbeat_seconds: float) -> str:
-    """When and how a wish to stop takes effect, by the kind of the worker."""
+    """When and how a request to cancel takes effect, by the kind of the worker."""
     if job.worker_kind == "forking":
         return (
             "its process is killed as soon as its worker hears of it: at once through Redis, "
@@ -118,19 +121,19 @@ def _until(job: JobForDecision) -> str:
 
 
 def merge_notes(items: Sequence[Item]) -> list[str]:
-    """The notes of a plan or a receipt, each said once; deadlines, which all differ, by their number and the first."""
+    """The notes of a plan or a receipt, each once. One note counts all deadlines and gives the first."""
     notes = [item.note for item in items if item.note]
     deadlines = sorted(note for note in notes if note.startswith(_BOUND))
     if len(deadlines) > 1:
         notes = [note for note in notes if note not in deadlines]
-    said = [
+    merged = [
         note if number == len(items) else f"{number} of them: {note}"
         for note, number in Counter(notes).items()
     ]
     if len(deadlines) > 1:
         first = deadlines[0].removeprefix(_BOUND)
-        said.append(f"{len(deadlines)} must start before their deadlines, the first at {first}")
-    return said
+        merged.append(f"{len(deadlines)} must start before their deadlines, the first at {first}")
+    return merged
 
 
 def _has_passed(job: JobForDecision, now: datetime) -> bool:

@@ -34,13 +34,13 @@ _LARGEST_ID = 2**63 - 1  # what a bigint holds
 
 
 def read_target(text: str) -> str | None:
-    """The target in canonical words, `job/42`; None when it is none."""
+    """The target in its canonical form, `job/42`; None when the text names no job."""
     match = _TARGET.fullmatch(text)
     return None if match is None or int(match[1]) > _LARGEST_ID else f"job/{int(match[1])}"
 
 
 def read_params(_host: Host, _action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said beside the targets, in canonical values: nothing."""
+    """The parameters beside the targets. Actions on jobs have none."""
     return dict(given)
 
 
@@ -53,7 +53,7 @@ def decide(
     *,
     lock: bool,
 ) -> list[TargetPlan]:
-    """What the action would do with each of these jobs; with `lock` nobody else changes them until the commit."""
+    """What the action would do with each of these jobs. `lock` locks their rows until the commit."""
     ids = {target: int(target.partition("/")[2]) for target in targets}
     if lock:
         job_transitions.lock(connection, ids.values())
@@ -72,7 +72,10 @@ def apply(
     target_plans: Sequence[TargetPlan],
     decided: Decided,
 ) -> Written:
-    """Write it, on jobs that the caller has locked. `ChangedMeanwhile`: another job took its lock."""
+    """Write the action on jobs that the caller has locked. The caller commits.
+
+    Raises `ChangedMeanwhile` when another job has taken a unique lock that one of them needs.
+    """
     jobs = [target_plan.row for target_plan in target_plans]
     news, effects = _WRITES[action.short_name](connection, host, jobs, decided)
     stand = job_transitions.look(connection, [job.id for job in jobs], decided.now)
@@ -99,8 +102,8 @@ def _decide_one(
         return leave(target, None, {}, "not_found", f"there is no {target.replace('/', ' ', 1)}")
     facts = facts_of_job(job, now)
     if job.origin != "opsjobs":
-        said = f"cannot {action.on(f'job {job.id}')}: RQ owns it, and it is read-only here"
-        return leave(target, job.task, facts, "illegal", said)
+        sentence = f"cannot {action.on(f'job {job.id}')}: RQ owns it, and it is read-only here"
+        return leave(target, job.task, facts, "illegal", sentence)
     if job.state not in action.sources:
         return illegal(action, target, job.task, facts, job.state)
     if (
@@ -109,24 +112,24 @@ def _decide_one(
         and job.state == "started"
     ):
         who = job.cancel_requested_by or "somebody"
-        said = f"{who} asked already to stop job {job.id}; its worker has not done it yet"
-        return leave(target, job.task, facts, "already", said)
+        sentence = f"{who} asked already to stop job {job.id}; its worker has not done it yet"
+        return leave(target, job.task, facts, "already", sentence)
     if rival := rivals.find(job):
-        said = f"cannot {action.on(f'job {job.id}')}: job {rival} holds the unique lock of the same call"
-        return leave(target, job.task, facts, "duplicate", said)
+        sentence = f"cannot {action.on(f'job {job.id}')}: job {rival} holds the unique lock of the same call"
+        return leave(target, job.task, facts, "duplicate", sentence)
     changes, note = CHANGES[action.short_name](job, host, now)
     return do(target, job.task, facts, job, *changes, note=note)
 
 
 class _Rivals:
-    """Finds who holds the unique lock that a job needs: another job, or one before it in the same plan."""
+    """Finds the job that holds a needed unique lock: in the database, or earlier in the same plan."""
 
     def __init__(self, action: Action) -> None:
         self._short_name = action.short_name
         self._taken: dict[bytes, int] = {}
 
     def find(self, job: JobForDecision) -> int | None:
-        """The id of the job in the way; None when there is none, and then the unique lock counts as taken."""
+        """The id of the job that holds the lock. None when it is free: then this job counts as its holder."""
         if self._short_name == "retry":
             is_needed = job.unique_until == "ended"
         else:
@@ -153,7 +156,7 @@ def _with_news(target_plan: TargetPlan, new: int) -> Any:
     return replace(target_plan.item, changes=changes, note=f"it runs again as job {new}")
 
 
-# --- the writes: each returns the ids of new jobs by the old, and what follows the commit
+# --- the writes: each returns the ids of new jobs by the old ids, and the effects to run after the commit
 
 _News = Mapping[int, int]
 _Write = Callable[

@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 
 class DueLane(NamedTuple):
-    """A lane on which a job became due, and its queue."""
+    """A lane in which a job is due now, and its queue."""
 
     lane: str
     queue: str
 
 
 class QueuedAtInsert(NamedTuple):
-    """A job that is enqueued as queued under `dispatch_no`, and whose delivery is to be pushed."""
+    """A job that was inserted as `queued` with `dispatch_no`, and whose delivery must be pushed to Redis."""
 
     id: int
     dispatch_no: int

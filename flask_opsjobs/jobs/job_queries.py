@@ -1,4 +1,4 @@
-"""Reads what the page of one job shows beside the job: related jobs, and its rows as they are stored."""
+"""Reads what the page of a job shows beside the job: related jobs, and all stored columns."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _MOST = 20
 
 
 def find_relations(session: Session, job: JobInFull) -> Relations:
-    """The jobs it was run again from and as, at most 20 of these, and who holds its unique lock."""
+    """The job it was run again from, at most 20 it was run again as, and the holder of its unique lock."""
     origin = select(Job.state).where(Job.id == job.run_again_from)
-    # Without an order, which would let the planner walk all jobs for it; there are few.
+    # Sorted below: with an ORDER BY the planner might scan all jobs in that order. There are few copies.
     again = select(Job.id, Job.state).where(Job.run_again_from == job.id).limit(_MOST)
     copies: list[tuple[int, str]] = [(row[0], row[1]) for row in session.execute(again)]
     return Relations(
@@ -42,7 +42,7 @@ def find_stored(session: Session, job_id: int) -> Mapping[str, Any] | None:
 
 
 def list_stored_attempts(session: Session, job_id: int) -> Sequence[Mapping[str, Any]]:
-    """Every column of its last 20 attempts, with logs and tracebacks, the last first."""
+    """Every column of the job's last 20 attempts, with logs and tracebacks, the last first."""
     mine = select(*_stored(Attempt)).where(Attempt.job_id == job_id)
     rows = session.execute(mine.order_by(Attempt.dispatch_no.desc()).limit(_MOST))
     return [dict(row) for row in rows.mappings()]

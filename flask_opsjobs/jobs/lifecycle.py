@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 WAITING = ("deferred", "scheduled", "available", "queued", "retryable")
 FINAL = ("finished", "failed", "canceled")
-# Final states that few jobs end in, and most searches ask for; they have indexes of their own.
+# Few jobs end in these states, and most searches ask for them: they have indexes of their own.
 UNSUCCESSFUL = ("failed", "canceled")
 STATES = ("deferred", "scheduled", "available", "queued", "started", "retryable", *FINAL)
 
@@ -52,7 +52,7 @@ OUTCOMES = (
 
 @dataclass(frozen=True)
 class JobArrow:
-    """One legal move: from any of `sources` to one of `targets`, made by `by`. Without targets it does not move."""
+    """One legal move by `by`, from any of `sources` to one of `targets`. Without targets the state stays."""
 
     name: str
     sources: tuple[str, ...]

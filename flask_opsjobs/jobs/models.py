@@ -1,4 +1,4 @@
-"""Maps the tables of jobs: the job, its attempts, its output and the unique lock that keeps it single."""
+"""Maps the tables of jobs: jobs, attempts, outputs, unique locks, enqueue counts and saved views."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from ..core.db import Base, one_of
 from .lifecycle import ENDED_BY, FINAL, OUTCOMES, STATES, UNSUCCESSFUL, WAITING
 
 MOMENT = DateTime(timezone=True)
-# Of a unique lock: for a span from the enqueue, until its job is final, or also after its row is gone.
+# How long a unique lock lives: for a time from the enqueue, until its job has ended, or even after the job is
+# deleted.
 LIFETIMES = ("within", "ended", "forever")
 
 
@@ -50,7 +51,8 @@ class Job(Base):
     max_attempts: Mapped[int] = mapped_column(Integer)
     dispatch_no: Mapped[int] = mapped_column(BigInteger, server_default="0")
     refused_count: Mapped[int] = mapped_column(SmallInteger, server_default="0")
-    # Since when workers refuse it that lack its task or do not accept its arguments; NULL when none does.
+    # When a worker first refused the job, because it lacks the task or rejects the arguments; NULL if none
+    # did.
     first_refused_at: Mapped[datetime | None] = mapped_column(MOMENT)
     timeout_seconds: Mapped[int | None] = mapped_column(Integer)
     deadline_at: Mapped[datetime | None] = mapped_column(MOMENT)
@@ -90,7 +92,7 @@ class Job(Base):
             "(limiter IS NULL) = (partition IS NULL) AND (limiter IS NULL) = (weight IS NULL)", name="limit_check"
         ),
         CheckConstraint("weight >= 1", name="weight_check"),
-        # Each index names the query it is for.
+        # Each index is named after the query that uses it.
         Index("jobs_due", "lane", "priority", "due_at", "id", postgresql_where=text("state = 'available'")),
         Index("jobs_to_stage", "due_at", postgresql_where=text(one_of("state", ("scheduled", "retryable")))),
         Index("jobs_queued", "queue", "dispatched_at", postgresql_where=text("state = 'queued'")),
@@ -118,7 +120,7 @@ class Job(Base):
 
 
 class Attempt(Base):
-    """One claim of a job, by the number of the dispatch that led to it."""
+    """One attempt of a job, from its claim to its end. `dispatch_no` is the number of its delivery."""
 
     __tablename__ = "attempts"
 
@@ -148,7 +150,7 @@ class Attempt(Base):
 
 
 class Output(Base):
-    """What a task returned, when it is declared with `record_output=True`."""
+    """The value that a function returned, when its task is declared with `record_output=True`."""
 
     __tablename__ = "outputs"
 
@@ -164,7 +166,7 @@ class Output(Base):
 
 
 class UniqueLock(Base):
-    """Keeps a unique call single: its keyed hash, its job, when it expires. No foreign key: it may outlive the job."""
+    """Keeps a unique call single: keyed hash, job, expiry. No foreign key: it may outlive its job."""
 
     __tablename__ = "unique_locks"
 
@@ -185,7 +187,7 @@ class UniqueLock(Base):
 
 
 class JobCountDelta(Base):
-    """How many jobs one statement enqueued or deleted in a queue. Appended; a loop adds it to `enqueue_counts`."""
+    """How many jobs of a queue one statement enqueued or deleted. Appended; `roll_up` sums the rows up."""
 
     __tablename__ = "job_count_deltas"
 
@@ -199,7 +201,7 @@ class JobCountDelta(Base):
 
 
 class EnqueueCount(Base):
-    """How many jobs were enqueued and deleted in a queue in a minute. Old minutes are summed up in the minute 1970."""
+    """How many jobs of a queue were enqueued and deleted per minute. The minute 1970 sums up old minutes."""
 
     __tablename__ = "enqueue_counts"
 
@@ -210,7 +212,7 @@ class EnqueueCount(Base):
 
 
 class SavedView(Base):
-    """A filter of the jobs page that a person keeps under a name."""
+    """A filter of the jobs page that a person saved under a name."""
 
     __tablename__ = "saved_views"
 

@@ -1,9 +1,9 @@
-"""Reads jobs for pages: pages of a list, counts that stop in time, one job in full.
+"""Reads jobs for pages: pages of a list, bounded counts, and one job in full.
 
-Every query walks one index in order and stops, whatever the planner believes of the table: the
-session that runs them allows no sequential and no bitmap scans, and a filter's column is written as
-a range, so that no other index offers the order asked for. Payload is returned as it is stored;
-doors pass it through the display policy.
+Every query scans one index in order and stops early, whatever the planner estimates. Two measures ensure
+this: the session allows neither sequential nor bitmap scans, and the condition on the leading column is
+written as a range, so that no other index has the requested order. Returns the payload as it is stored; pages
+and commands apply the display policy.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .rows import CAP, AttemptRow, Count, JobInFull, JobPage, JobRow, OutputRow
 from .search.filter import JobFilter
 from .search.index_scan import Range, fits, walk, walked_part
 
-# By how much the clocks of two hosts that record jobs may differ.
+# How much the clocks of two hosts that enqueue jobs may differ.
 _CLOCKS_DIFFER = timedelta(minutes=1)
 _NAMES = 200
 _NEWEST = 500
-# A job that snoozes may be claimed any number of times; its page shows the last so many.
+# A job that snoozes may have any number of attempts; its page shows the last ones.
 _ATTEMPTS = 50
 
 
@@ -46,7 +46,7 @@ def page_of_jobs(
     before: int | None = None,
     after: int | None = None,
 ) -> JobPage:
-    """The newest jobs that fit; or those older than id `before`; or those just newer than `after`."""
+    """The newest jobs that fit; `before` an id, only older jobs; `after` an id, the next newer jobs."""
     found = range_of(session, wanted, now).narrowed(before, after)
     statement = walk(select(*_ROW), wanted, found, newest_first=after is None)
     rows = [JobRow(*row) for row in session.execute(statement.limit(wanted.limit + 1))]
@@ -54,7 +54,7 @@ def page_of_jobs(
     rows = rows[: wanted.limit]
     if after is None:
         return JobPage(_with_progress(session, rows), before is not None, has_more)
-    if not has_more:  # the top: show it whole
+    if not has_more:  # fewer newer jobs than a page holds: show the full first page
         return page_of_jobs(session, wanted, now)
     return JobPage(_with_progress(session, rows[::-1]), True, True)
 
@@ -67,15 +67,16 @@ def list_rows(session: Session, ids: Sequence[int]) -> Sequence[JobRow]:
 
 
 def count_jobs_by_state(session: Session, wanted: JobFilter, now: datetime) -> dict[str, Count]:
-    """How many jobs each state has, without regard to the filter's own state; all states are there.
+    """How many jobs each state has. Ignores the state of the filter; the result contains every state.
 
-    Without another condition each state is counted up to `CAP`; beyond it, final states are estimated
-    where the planner knows. With one, the newest `CAP` jobs of the index walked are looked at: at least.
+    Without another condition, each state is counted up to `CAP`; above that, final states get the planner's
+    estimate if there is one. With another condition, only the newest `CAP` jobs of the scanned index are
+    counted.
     """
     wanted = wanted.but(state=None)
     if not wanted.terms:
         return _count_all(session)
-    # One condition walks an index; the others are asked of what was read, so that reading ends in time.
+    # One condition chooses the index; the others filter the rows that were read, so that the scan is bounded.
     found = range_of(session, wanted, now)
     columns = (Job.state, Job.task, Job.queue, Job.origin)
     some = walk(select(*columns), walked_part(wanted), found).limit(CAP + 1).subquery()
@@ -87,8 +88,8 @@ def count_jobs_by_state(session: Session, wanted: JobFilter, now: datetime) -> d
 
 
 def _count_all(session: Session) -> dict[str, Count]:
-    asked = {"states": list(STATES), "most": CAP + 1}
-    rows = session.connection().exec_driver_sql(sql.load("count_states"), asked)
+    parameters = {"states": list(STATES), "most": CAP + 1}
+    rows = session.connection().exec_driver_sql(sql.load("count_states"), parameters)
     counts = {state: Count.capped(number) for state, number in rows}
     if all(count.kind == "exact" for count in counts.values()):
         return counts
@@ -99,7 +100,7 @@ def _count_all(session: Session) -> dict[str, Count]:
 
 
 def list_task_names(session: Session) -> list[str]:
-    """The tasks that any job names, at most 200, in order."""
+    """The names of tasks that occur in jobs, at most 200, in order."""
     rows = session.connection().exec_driver_sql(sql.load("list_task_names"), {"limit": _NAMES})
     return list(rows.scalars())
 
@@ -111,7 +112,7 @@ def list_recent_tags(session: Session) -> set[str]:
 
 
 def find_qualifier(session: Session, name: str) -> str | None:
-    """What a name is that a job bears: `task` or `queue`; None when no job bears it."""
+    """Whether jobs have this name as their `task` or as their `queue`; None when none has."""
     for qualifier in ("task", "queue"):
         bears = walk(select(Job.id), JobFilter().but(**{qualifier: name}), Range()).limit(1)
         if session.scalars(bears).first() is not None:
@@ -131,13 +132,13 @@ def find_recent_failures(session: Session, limit: int) -> Sequence[JobRow]:
 
 
 def count_failed_since(session: Session, moment: datetime) -> Count:
-    """How many of the jobs that are failed now ended after `moment`, counted up to `CAP`."""
+    """How many failed jobs ended after `moment`, counted up to `CAP`."""
     some = select(Job.id).where(Job.state == "failed", Job.ended_at > moment).limit(CAP + 1)
     return Count.capped(session.scalars(select(func.count()).select_from(some.subquery())).one())
 
 
 def find_first_failure(session: Session, moment: datetime) -> datetime | None:
-    """When the first of the jobs that are failed now ended after `moment`; None when none did."""
+    """When the first failed job after `moment` ended; None when there is none."""
     some = select(Job.ended_at).where(Job.state == "failed", Job.ended_at > moment)
     return session.scalars(some.order_by(Job.state, Job.ended_at).limit(1)).first()
 
@@ -149,7 +150,7 @@ def find_next_due(session: Session) -> datetime | None:
 
 
 def range_of(session: Session, wanted: JobFilter, now: datetime) -> Range:
-    """Between which ids the jobs of a filter lie, and what of its times is still to be asked of each."""
+    """The range of ids that can fit the filter's `created`, with the exact condition on `created_at`."""
     if wanted.created is None:
         return Range()
     moment = now - wanted.created.span
@@ -166,12 +167,12 @@ def _find_id_at(session: Session, moment: datetime) -> int:
 
 
 def _with_progress(session: Session, rows: list[JobRow]) -> list[JobRow]:
-    """The rows, those of started jobs with what their attempt said of its progress."""
+    """The rows; rows of started jobs get the progress that their attempt reported."""
     started = [(row.id, row.dispatch_no) for row in rows if row.state == "started"]
     if not started:
         return rows
     columns = (Attempt.progress_done, Attempt.progress_total, Attempt.progress_note)
-    said = {
+    progress = {
         job_id: (done, total, note)
         for job_id, done, total, note in session.execute(
             select(Attempt.job_id, *columns).where(
@@ -180,7 +181,7 @@ def _with_progress(session: Session, rows: list[JobRow]) -> list[JobRow]:
         )
         if done is not None or note is not None
     }
-    return [replace(row, progress=said.get(row.id)) for row in rows]
+    return [replace(row, progress=progress.get(row.id)) for row in rows]
 
 
 def find_job(session: Session, job_id: int) -> JobInFull | None:
@@ -206,12 +207,12 @@ def list_attempts(session: Session, job_id: int) -> Sequence[AttemptRow]:
 
 
 def find_traceback(session: Session, job_id: int, dispatch_no: int) -> str | None:
-    """Where the attempt broke off; None when it did not, or there is no such attempt."""
+    """The traceback of the attempt; None when it has none, or there is no such attempt."""
     return session.scalars(_of_attempt(Attempt.traceback, job_id, dispatch_no)).one_or_none()
 
 
 def find_log(session: Session, job_id: int, dispatch_no: int) -> str | None:
-    """The last lines the attempt logged; None when none were kept, or there is no such attempt."""
+    """The last lines that the attempt logged; None when none are stored, or there is no such attempt."""
     return session.scalars(_of_attempt(Attempt.log_tail, job_id, dispatch_no)).one_or_none()
 
 
@@ -220,7 +221,7 @@ def _of_attempt(column: Any, job_id: int, dispatch_no: int) -> Any:
 
 
 def find_output(session: Session, job_id: int) -> OutputRow | None:
-    """What the job returned; None when it is not recorded, or no longer kept."""
+    """The value that the job returned; None when it was not recorded, or is deleted already."""
     columns = (cast(Output.value, Text), Output.size_bytes, Output.omitted)
     row = session.execute(select(*columns).where(Output.job_id == job_id)).one_or_none()
     return None if row is None else OutputRow(*row)

@@ -1,4 +1,4 @@
-"""Finds the reasons that lie in the job itself: its time, its deadline, a request to cancel it."""
+"""Finds the reasons in the job itself: its due time, its deadline, a request to cancel, a silent worker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .perform.retry import REFUSED_FOR
 
 
 def deadline_passed(evidence: Evidence) -> Iterator[Reason]:
-    """It waits past its deadline."""
+    """The job still waits, although its deadline has passed."""
     if evidence.is_overdue:
         yield make_reason(
             evidence,
@@ -25,7 +25,7 @@ def deadline_passed(evidence: Evidence) -> Iterator[Reason]:
 
 
 def cancel_requested(evidence: Evidence) -> Iterator[Reason]:
-    """It is started, and somebody asked to stop it."""
+    """The job is started, and somebody asked to cancel it."""
     job = evidence.job
     if job.state != "started" or job.cancel_requested_at is None:
         return
@@ -47,7 +47,7 @@ def cancel_requested(evidence: Evidence) -> Iterator[Reason]:
 
 
 def worker_silent(evidence: Evidence) -> Iterator[Reason]:
-    """It is started by a worker that is gone, or seems to be."""
+    """The job is started, but its worker sends no heartbeat or is unknown."""
     if not evidence.is_orphaned:
         return
     who, job = evidence.worker, evidence.job
@@ -75,15 +75,15 @@ def _when_it_stops(evidence: Evidence) -> str:
 
 
 def deferred(evidence: Evidence) -> Iterator[Reason]:
-    """It waits for something that is no time."""
+    """The job waits for another job or a signal, not for a time."""
     if evidence.job.state == "deferred" and not evidence.is_overdue:
         entry, first = evidence.job.cron_entry, [f"job {id}" for id in evidence.waits_for]
         have = "have" if len(first) > 1 else "has"
         behind = f"It waits until {' and '.join(first)} of cron entry {entry} {have} ended."
         todo = "It becomes available when that has happened."
         if entry is not None and not first:
-            behind = f"What was before it of cron entry {entry} has ended, and did not release it."
-            todo = "The cron loop releases it with its next pass."
+            behind = f"The earlier jobs of cron entry {entry} have ended, but did not release it."
+            todo = "The next pass of the cron loop releases it."
         yield make_reason(
             evidence,
             "deferred",
@@ -101,7 +101,7 @@ def deferred(evidence: Evidence) -> Iterator[Reason]:
 
 
 def handed_back(evidence: Evidence) -> Iterator[Reason]:
-    """The worker that took it last does not have its task, or does not accept its arguments."""
+    """The worker that claimed it last does not have its task, or does not accept its arguments."""
     job, attempt = evidence.job, evidence.last_attempt
     if job.state == "started" or job.first_refused_at is None or evidence.is_overdue:
         return
@@ -127,26 +127,26 @@ def handed_back(evidence: Evidence) -> Iterator[Reason]:
 
 
 def scheduled(evidence: Evidence) -> Iterator[Reason]:
-    """It is due later, by the host's wish or because the function asked for it."""
+    """The job is due later: the host scheduled it, or its function asked to be called later."""
     job = evidence.job
     if job.state != "scheduled" or not evidence.is_early or evidence.is_overdue:
         return
     if job.first_refused_at is not None:
-        return  # said already, by `handed_back`
-    asked = evidence.last_outcome == "snoozed"
+        return  # `handed_back` says so already
+    is_snoozed = evidence.last_outcome == "snoozed"
     yield make_reason(
         evidence,
         "scheduled",
-        "The function asked to be called later." if asked else "It is due later.",
+        "The function asked to be called later." if is_snoozed else "It is due later.",
         "It becomes available by itself.",
-        source="worker" if asked else "host",
+        source="worker" if is_snoozed else "host",
         read={"due_at": job.due_at, "last_attempt": evidence.last_outcome},
         until=job.due_at,
     )
 
 
 def backing_off(evidence: Evidence) -> Iterator[Reason]:
-    """An attempt failed and the next one is due later."""
+    """An attempt failed, and the next one is due later (backoff)."""
     job = evidence.job
     if job.state != "retryable" or not evidence.is_early or evidence.is_overdue:
         return

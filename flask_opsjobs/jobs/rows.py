@@ -1,4 +1,4 @@
-"""Declares what the reads of jobs return: values for pages, with payload as it is stored."""
+"""Declares the values that queries of jobs return to pages. The payload is as it is stored."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-# Counting stops here: "10,000+".
+# Counts stop here, and pages show "10,000+".
 CAP = 10_000
 
 
 @dataclass(frozen=True)
 class Count:
-    """How many: exactly, at least (counting was broken off), or about (an estimate of the planner)."""
+    """A number of jobs. `kind`: exact, at_least (counting stopped), or about (the planner's estimate)."""
 
     number: int
     kind: str = "exact"
 
     @classmethod
     def capped(cls, number: int) -> Count:
-        """The outcome of a count that stops one after `CAP`."""
+        """The value of a count that stops one after `CAP`."""
         return cls(CAP, "at_least") if number > CAP else cls(number)
 
     @classmethod
     def sum(cls, counts: Iterable[Count]) -> Count:
-        """All of them together, known no better than the least known of them."""
+        """The sum, with the least exact kind among the counts."""
         known = list(counts)
         kinds = {count.kind for count in known}
         kind = next((kind for kind in ("at_least", "about") if kind in kinds), "exact")
@@ -33,7 +33,7 @@ class Count:
 
 @dataclass(frozen=True)
 class JobRow:
-    """A line of a list. `progress` is (done, total, note) while the job is started."""
+    """A job in a list. `progress` is (done, total, note) while the job is started."""
 
     id: int
     state: str
@@ -55,7 +55,7 @@ class JobRow:
 
 @dataclass(frozen=True)
 class JobPage:
-    """Rows, newest first, and whether there are more on either side."""
+    """A page of a list: rows, newest first, and whether there are newer and older ones."""
 
     rows: Sequence[JobRow]
     has_newer: bool
@@ -102,7 +102,10 @@ class JobInFull:
 
 @dataclass(frozen=True)
 class AttemptRow:
-    """One claim of a job. `number` counts from 1; `dispatch_no` names it; snoozed ones share numbers."""
+    """One attempt of a job, identified by `dispatch_no`.
+
+    `number` counts from 1. Snoozing costs no attempt, so the attempt after a snooze has the same number.
+    """
 
     dispatch_no: int
     number: int
@@ -122,7 +125,7 @@ class AttemptRow:
 
 @dataclass(frozen=True)
 class OutputRow:
-    """What a function returned, as JSON text; or why it was not kept."""
+    """The value that a function returned, as JSON text; or in `omitted` the reason why it was not stored."""
 
     value: str | None
     size_bytes: int
@@ -131,10 +134,10 @@ class OutputRow:
 
 @dataclass(frozen=True)
 class Relations:
-    """Other jobs that one job has to do with. `run_again_as` are ids and states, the newest first.
+    """The other jobs that a job is linked to. `run_again_as` holds ids and states, the newest first.
 
-    `run_again_from` is the state of the job it was run again from, None when there is none or it is gone.
-    `unique_lock` says what makes it unique now: the job that holds it, and until when; None when nothing does.
+    `run_again_from` is the state of the job from which this one was run again; None without such a job, or
+    when it was deleted. `unique_lock` is the lock on the job's unique key now; None when there is no lock.
     """
 
     run_again_from: str | None
@@ -144,7 +147,7 @@ class Relations:
 
 @dataclass(frozen=True)
 class UniqueLockRow:
-    """The unique lock under a job's key: the job that holds it, and until when."""
+    """The unique lock on a job's key: the job that holds it, and how long."""
 
     job_id: int
     until: str

@@ -1,6 +1,7 @@
-"""Writes what an operator does with jobs, except ends: retry, ask to stop, run again, delete.
+"""Writes an operator's actions on jobs, except ends: retry, request to cancel, run again, delete.
 
-Every function is part of the caller's transaction. `lock` first, then `look`: the writes trust what that saw.
+Every function runs in the caller's transaction. Call `lock`, then `look`: the writes rely on what `look`
+read.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .lifecycle import sources_of
 
 @dataclass(frozen=True)
 class JobForDecision:
-    """A job as a decision about it is made. `unique_lock_of` is the job that holds its lock."""
+    """The columns of a job that a decision needs. `unique_lock_of` is the job that holds its unique lock."""
 
     id: int
     origin: str
@@ -48,41 +49,49 @@ def lock(connection: Connection, ids: Iterable[int]) -> None:
 
 
 def look(connection: Connection, ids: Iterable[int], now: datetime) -> dict[int, JobForDecision]:
-    """How these jobs stand; those that exist, by id and in id order. Locks nothing."""
+    """The existing ones of these jobs, by id and in id order. Locks nothing."""
     with connection.cursor(row_factory=class_row(JobForDecision)) as cursor:
         cursor.execute(sql.load("look_at_jobs"), {"ids": list(ids), "now": now})
         return {job.id: job for job in cursor}
 
 
 def retry(connection: Connection, ids: Collection[int], now: datetime) -> None:
-    """Make jobs due now, with room for one more attempt. Their unique locks are the caller's to take first."""
+    """Make jobs due now and allow one more attempt. The caller takes their unique locks first."""
     _act(connection, "retry_jobs", "retry", ids, now)
 
 
 def request_cancel(
     connection: Connection, ids: Collection[int], actor: str, reason: str, now: datetime
 ) -> None:
-    """RunSql the workers of started jobs to stop them."""
-    asked = {"ids": list(ids), "actor": actor, "reason": reason, "now": now}
-    connection.execute(sql.load("request_cancel"), asked)
+    """Ask the workers of started jobs to stop them."""
+    parameters = {"ids": list(ids), "actor": actor, "reason": reason, "now": now}
+    connection.execute(sql.load("request_cancel"), parameters)
 
 
 def run_again(
     connection: Connection, ids: Collection[int], guarded: Collection[int], now: datetime
 ) -> dict[int, int]:
-    """Insert a new job for each final one: the new ids by the old. Those in `guarded` need unique locks."""
-    asked = {"ids": list(ids), "guarded": list(guarded), "sources": list(sources_of("run_again"))}
-    rows = connection.execute(sql.load("run_jobs_again"), {**asked, "now": now})
+    """Insert a new job for each final one; returns the new ids by the old ids.
+
+    The caller takes a unique lock for each new job of an id in `guarded`.
+    """
+    parameters = {
+        "ids": list(ids),
+        "guarded": list(guarded),
+        "sources": list(sources_of("run_again")),
+        "now": now,
+    }
+    rows = connection.execute(sql.load("run_jobs_again"), parameters)
     return {old: new for new, old in rows}
 
 
 def delete(connection: Connection, ids: Collection[int], now: datetime) -> None:
-    """Remove final jobs, with their attempts and outputs."""
+    """Delete final jobs, with their attempts and outputs."""
     _act(connection, "delete_jobs", "delete", ids, now)
 
 
 def forget_refusals(connection: Connection, deliveries: Collection[tuple[int, int]]) -> None:
-    """Remove earlier attempts of these jobs (id, dispatch_no) that workers refused; the newest refusal stays."""
+    """Delete the refused attempts of these jobs (id, dispatch_no), except the newest refusal of each."""
     ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
     connection.execute(sql.load("forget_refusals"), {"job_ids": ids, "dispatch_nos": numbers})
 
@@ -90,5 +99,5 @@ def forget_refusals(connection: Connection, deliveries: Collection[tuple[int, in
 def _act(
     connection: Connection, statement: str, arrow: str, ids: Collection[int], now: datetime
 ) -> None:
-    asked = {"ids": list(ids), "sources": list(sources_of(arrow)), "now": now}
-    connection.execute(sql.load(statement), asked)
+    parameters = {"ids": list(ids), "sources": list(sources_of(arrow)), "now": now}
+    connection.execute(sql.load(statement), parameters)

@@ -554,7 +554,7 @@ class TestSeveral:
         found = scene.look(behind, "cron", minutes=60)
         assert codes(found) == ["deferred", "loop_silent"]
         assert found.reasons[0].says == (
-            "What was before it of cron entry note has ended, and did not release it."
+            "The earlier jobs of cron entry note have ended, but did not release it."
         )
         assert codes(scene.look(behind, minutes=60)) == ["deferred"]
 

@@ -1,1 +1,1 @@
-"""Writes jobs: a call of a task becomes a row, in the transaction of the host."""
+"""Enqueues jobs: writes a call of a task as a row, in the transaction of the host."""

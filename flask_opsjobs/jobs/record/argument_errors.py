@@ -1,4 +1,4 @@
-"""Describes the errors of arguments without their values: where, why, and a code."""
+"""Describes invalid arguments without their values: the location, the reason and a code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ArgumentError = dict[str, Any]
 
 _KNOWN = frozenset(get_args(ErrorType))
 
-# pydantic's own sentences say limits and expectations, except these, which quote the input or another exception.
+# Most of pydantic's messages are safe to show. These are not: they quote the input or another exception.
 _OUR_WORDS = {
     "assertion_error": "its own validator refused it",
     "bytes_invalid_encoding": "Data should be valid in its encoding",
@@ -36,13 +36,14 @@ _LARGEST_INDEX = 99_999
 def tell(
     error: ValidationError, fields: frozenset[str], secret: frozenset[str]
 ) -> list[ArgumentError]:
-    """One complaint per error: `{"loc": "items[3].price", "msg": "…", "type": "…"}`.
+    """One dict per error: `{"loc": "items[3].price", "msg": "…", "type": "…"}`.
 
-    A location shows argument names, indices and `fields`, the names that the signature knows: a key of somebody's
-    dict is input as much as its value is. Of a `secret` argument only the name and the type are told.
+    A location holds argument names, indices and `fields`, the names in the signature. Keys of a dict argument
+    are left out, since they are input like its values. For a `secret` argument only its name and the type are
+    returned.
     """
-    found = error.errors(include_input=False, include_context=False, include_url=False)
-    return [_complaint(one["loc"], one["type"], one["msg"], fields, secret) for one in found]
+    errors = error.errors(include_input=False, include_context=False, include_url=False)
+    return [_describe(one["loc"], one["type"], one["msg"], fields, secret) for one in errors]
 
 
 def name_fields(schema: Any) -> frozenset[str]:
@@ -75,16 +76,20 @@ def _names_in(node: dict[Any, Any]) -> Iterable[str]:
         yield node["validation_alias"]
 
 
-def _complaint(
-    loc: tuple[int | str, ...], kind: str, said: str, fields: frozenset[str], secret: frozenset[str]
+def _describe(
+    loc: tuple[int | str, ...],
+    kind: str,
+    message: str,
+    fields: frozenset[str],
+    secret: frozenset[str],
 ) -> ArgumentError:
     if not loc:
-        return {"loc": "arguments", "msg": _words(kind, said), "type": kind}
+        return {"loc": "arguments", "msg": _safe_message(kind, message), "type": kind}
     name = str(loc[0])[:100]
     if name in secret:
         return {"loc": name, "msg": "is not valid", "type": kind}
     where = name + "".join(_step(step, fields) for step in loc[1:])
-    return {"loc": where, "msg": _words(kind, said), "type": kind}
+    return {"loc": where, "msg": _safe_message(kind, message), "type": kind}
 
 
 def _step(step: int | str, fields: frozenset[str]) -> str:
@@ -93,8 +98,8 @@ def _step(step: int | str, fields: frozenset[str]) -> str:
     return f".{step}" if step in fields else ""
 
 
-def _words(kind: str, said: str) -> str:
+def _safe_message(kind: str, message: str) -> str:
     if kind in _OUR_WORDS:
         return _OUR_WORDS[kind]
-    # The sentence of a host's own error type may quote anything.
-    return said if kind in _KNOWN else "is not valid"
+    # The message of a host's own error type may quote any value.
+    return message if kind in _KNOWN else "is not valid"

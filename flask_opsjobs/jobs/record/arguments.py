@@ -15,14 +15,18 @@ from .signature import Codec, Signature
 
 
 class Arguments:
-    """What one task accepts. Values of redacted parameters are validated, then dropped: nothing here returns them."""
+    """The arguments that a task accepts.
+
+    Validates redacted parameters too, but never returns their values.
+    """
 
     def __init__(self, task: str, function: Callable[..., Any], redact: frozenset[str]) -> None:
         """Raises `DeclarationError` with every fault of the signature."""
         self._task = task
         self._redact = redact
         self._signature = Signature(task, function, redact)
-        # Names may be unknown yet, of classes further down in the module: then the first call builds it.
+        # Annotations may name classes that are defined further down in the module: then the first call builds
+        # it.
         self._codec: Codec | None = self._signature.try_codec()
 
     @property
@@ -31,18 +35,18 @@ class Arguments:
         return tuple(name for name in self._signature.names if name not in self._redact)
 
     def annotation_of(self, name: str) -> Any:
-        """What a parameter is annotated; None while that names what does not exist yet."""
+        """The annotation of a parameter; None while it names something that is not defined yet."""
         return self._signature.annotation_of(name)
 
     @property
     def defaults(self) -> Mapping[str, Any]:
-        """The defaults of those parameters that have one."""
+        """The defaults, by parameter; parameters without a default are left out."""
         return self._signature.defaults
 
     def validate(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The call's values by name, as the annotations have them; what was left out stays out.
+        """The call's values by name, converted to their annotations.
 
-        Raises `InvalidArgs` with every fault.
+        Arguments that were not given are left out. Raises `InvalidArgs` with every fault.
         """
         codec = self._built
         call, found = self._by_name(args, kwargs) if args else (kwargs, [])
@@ -53,14 +57,18 @@ class Arguments:
         except Exception as error:
             found.append(_crash(error))
         if found:
-            # Outside of `except`: pydantic's error, which carries the values, must not be this one's context.
+            # Outside of `except`: pydantic's error holds the values and must not become the context of this
+            # one.
             raise InvalidArgs(self._task, found)
         for name in self._redact:
             values.pop(name, None)
         return values
 
     def dump(self, values: dict[str, Any], max_bytes: int) -> bytes:
-        """Validated values as JSON that can be stored and read back. Raises `InvalidArgs` naming what cannot."""
+        """Validated values as JSON that can be stored and read back.
+
+        Raises `InvalidArgs` with the arguments that cannot, and when the JSON is larger than `max_bytes`.
+        """
         codec = self._built
         found: list[ArgumentError] = []
         raw = b""
@@ -79,15 +87,17 @@ class Arguments:
         return raw
 
     def load(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """Stored arguments as the function takes them. Raises `InvalidArgs` when they fit the signature no longer.
+        """Stored arguments as the function takes them.
 
-        A value stored under a name that has been redacted since is not handed on: the function takes its default.
+        Raises `InvalidArgs` when they no longer fit the signature. Drops a value whose parameter was redacted
+        after it was stored: the function gets its default instead.
         """
         call = {name: value for name, value in stored.items() if name not in self._redact}
         codec = self._built
         found: list[ArgumentError] = []
         try:
-            # From JSON, where a strict type accepts the text that it was stored as.
+            # Validates JSON, not Python values: in JSON mode a strict type accepts the text that it was
+            # stored as.
             values = codec.validate_json(json.dumps(call))
         except ValidationError as error:
             found = self._tell(error)
@@ -98,11 +108,11 @@ class Arguments:
         return values
 
     def with_defaults(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of all stored parameters, so that a default left out and a default given are the same call."""
+        """The values of all stored parameters; a parameter that was left out has its default."""
         return {**self.defaults, **values}
 
     def flatten(self, values: Mapping[str, Any]) -> Any:
-        """Validated values with models and dataclasses made into dicts, and all else as it is."""
+        """Validated values, with models and dataclasses converted to dicts; other values stay as they are."""
         return self._built.flatten(values)
 
     @property
@@ -122,19 +132,20 @@ class Arguments:
             if name in kwargs
         ]
         if len(args) > len(names):
-            said = f"takes at most {len(names)} by position, got {len(args)}"
-            found.append({"loc": "arguments", "msg": said, "type": "too_many_positional"})
+            message = f"takes at most {len(names)} by position, got {len(args)}"
+            found.append({"loc": "arguments", "msg": message, "type": "too_many_positional"})
         return {**call, **kwargs}, found
 
     def _tell(self, error: ValidationError) -> list[ArgumentError]:
         return argument_errors.tell(error, self._built.fields, self._redact)
 
     def _tell_unreadable(self, error: ValidationError) -> list[ArgumentError]:
-        # The JSON of some type is not what the type itself takes. Better found here than when the job starts.
-        told = self._tell(error)
-        for complaint in told:
-            complaint["msg"] = f"cannot be read back from its JSON: {complaint['msg']}"
-        return told
+        # Some types do not accept their own JSON. It is better to find this at enqueue than when the job
+        # starts.
+        errors = self._tell(error)
+        for one in errors:
+            one["msg"] = f"cannot be read back from its JSON: {one['msg']}"
+        return errors
 
     def _tell_unstorable(self, values: dict[str, Any]) -> list[ArgumentError]:
         found = []
@@ -148,14 +159,14 @@ class Arguments:
 
 
 def _crash(error: Exception) -> ArgumentError:
-    # Only its class: the text of a host's own validator may quote the value.
-    said = f"a validator or serializer raised {type(error).__name__}"
-    return {"loc": "arguments", "msg": said, "type": "crash"}
+    # Only the class of the error: the message of a host's own validator may quote the value.
+    message = f"a validator or serializer raised {type(error).__name__}"
+    return {"loc": "arguments", "msg": message, "type": "crash"}
 
 
 def _too_large(size: int, limit: int) -> ArgumentError:
-    said = (
+    message = (
         f"are {size} bytes as JSON, more than OPSJOBS_MAX_ARGS_BYTES = {limit}: "
         "store the value elsewhere and pass where it is"
     )
-    return {"loc": "arguments", "msg": said, "type": "too_large"}
+    return {"loc": "arguments", "msg": message, "type": "too_large"}

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """An enqueued job. With `conflict` it is the first job of the same unique call, and nothing was written now.
+    """An enqueued job. With `conflict` nothing was written: `id` is the existing job of the same unique call.
 
-    `state` is then that job's, None when its row is gone already.
+    `state` is then the state of that job, None when it was deleted already.
     """
 
     id: int
@@ -40,7 +40,7 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class EnqueuedMany:
-    """How many jobs were enqueued, and how many rows met the unique lock of another job or of an earlier row."""
+    """How many jobs were enqueued, and how many rows conflicted with another job or an earlier row."""
 
     count: int
     conflicts: int = 0
@@ -49,7 +49,11 @@ class EnqueuedMany:
 def enqueue(
     task: Task, options: Options, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Enqueued:
-    """Enqueue one call. Nothing is written when its arguments are invalid. The host commits; Redis is not touched."""
+    """Enqueue one call in the host's transaction; the host commits. Redis is not touched before the commit.
+
+    Raises `InvalidArgs` when the arguments are invalid, and `LimitReached` when a full limiter rejects the
+    call; then no job was written.
+    """
     host = task.host()
     host.require_schema(or_newer=True)
     values = task.arguments.validate(args, kwargs)
@@ -68,7 +72,7 @@ def enqueue(
         else:
             row |= unique_lock(options.unique)
             row["keys"] = keys(task, options.unique, host, values)
-            # A call that was enqueued before is a conflict, also when there is no room.
+            # When the limiter is full, a call that was enqueued before is still a conflict, not a rejection.
             if (
                 rejection is not None
                 and unique_locks.find(partial(run_sql, connection), row["keys"]) is None
@@ -83,7 +87,10 @@ def enqueue(
 
 
 def insert(connection: Connection, row: Mapping[str, Any], dispatch_no: int = 0) -> Enqueued:
-    """Insert a job that is not unique. A due one with a `dispatch_no` is inserted as `queued`: the caller pushes it."""
+    """Insert a job that is not unique.
+
+    With a `dispatch_no` a due job becomes `queued`, and the caller pushes it.
+    """
     found = connection.exec_driver_sql(
         sql.load("enqueue_job"), {**row, "dispatch_no": dispatch_no}
     ).one()
@@ -91,14 +98,14 @@ def insert(connection: Connection, row: Mapping[str, Any], dispatch_no: int = 0)
 
 
 def run_sql(connection: Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
-    """Run a statement of the folder `sql` in the host's transaction; its rows, by name."""
+    """Run a statement of a folder `sql` in the host's transaction; returns its rows, with columns by name."""
     answer = connection.exec_driver_sql(sql.load(statement), dict(values))
     return answer.all() if answer.returns_rows else ()
 
 
 def _first_number(options: Options, host: Host) -> int:
-    """1 when the job may be inserted as `queued`: it is due, and its queue has room by the last estimate. Else 0."""
-    # Never a limited one: dispatch looks at the bucket first.
+    """1 when the job may be inserted as `queued`: it is due, and its queue has estimated room. Else 0."""
+    # Never for a limited job: the dispatcher must look at its bucket first.
     if host.dispatcher is None or options.limit is not None:
         return 0
     return 1 if options.is_due_now and host.dispatcher.has_room(options.queue) else 0
@@ -119,15 +126,15 @@ def _tell_hook(
 
 
 def parameters(task: Task, options: Options, host: Host) -> dict[str, Any]:
-    """What the statements take of a call that has no limit, without its arguments and unique lock.
+    """The parameters that the enqueue statements take, except arguments, limit and unique lock.
 
     Raises `InvalidArgs` when `meta` is too large.
     """
     columns = options.columns
     if len(columns["meta"]) > host.settings.max_args_bytes:
         limit = host.settings.max_args_bytes
-        said = f"is larger than OPSJOBS_MAX_ARGS_BYTES = {limit}"
-        raise InvalidArgs(task.name, [{"loc": "meta", "msg": said, "type": "too_large"}])
+        message = f"is larger than OPSJOBS_MAX_ARGS_BYTES = {limit}"
+        raise InvalidArgs(task.name, [{"loc": "meta", "msg": message, "type": "too_large"}])
     cron = {"cron_entry": None, "is_deferred": False}
     return {"task": task.name, **cron, **columns, **columns_of(options, None)}
 
@@ -138,7 +145,10 @@ def unique_lock(unique: Unique) -> dict[str, Any]:
 
 
 def keys(task: Task, unique: Unique, host: Host, values: Mapping[str, Any]) -> list[bytes]:
-    """The keys of a call, the one in use first. Raises `InvalidArgs` when what makes it unique has no JSON."""
+    """The keys of a call, that of the current secret first.
+
+    Raises `InvalidArgs` when the values that make the call unique cannot be written as JSON.
+    """
     arguments = task.arguments.with_defaults(values)
     if unique.key is not None:
         chosen = unique.key(arguments)
@@ -149,5 +159,5 @@ def keys(task: Task, unique: Unique, host: Host, values: Mapping[str, Any]) -> l
         return keys_of(host.secrets, task.name, chosen)
     except (TypeError, ValueError):
         pass
-    said = "cannot be part of a unique key: choose others with by=[…], or compute one with key=…"
-    raise InvalidArgs(task.name, [{"loc": "arguments", "msg": said, "type": "not_json"}])
+    message = "cannot be part of a unique key: choose others with by=[…], or compute one with key=…"
+    raise InvalidArgs(task.name, [{"loc": "arguments", "msg": message, "type": "not_json"}])

@@ -1,4 +1,4 @@
-"""Enqueues a job for a loop or an operator, on a connection of ours instead of the host's session."""
+"""Enqueues a job for a loop or an operator, on a connection of its own instead of the host's session."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ def enqueue_detached(
     cron_entry: str | None = None,
     is_deferred: bool = False,
 ) -> tuple[Enqueued, str]:
-    """Enqueue a call with stored arguments, as the task is declared, in the caller's transaction; the job and its lane.
+    """Enqueue a call with stored arguments and the task's declared options. Returns the job and its lane.
 
-    A limit that rejects calls holds this one: there is nobody who could be told. `is_deferred`: it waits
-    until the other jobs of its entry have ended. Raises `InvalidArgs` when the arguments no longer fit the task; then
-    nothing was written. The caller has its lane dispatched once it has committed.
+    Runs in the caller's transaction. The caller commits, and then asks the dispatcher to dispatch the lane.
+    A limit with `when_full="reject"` holds this job instead, because no caller could receive the error.
+    `is_deferred`: the job waits until the other jobs of its cron entry have ended.
+    Raises `InvalidArgs` when the arguments no longer fit the task; then nothing was written.
     """
     values = task.arguments.load(stored)
     place = place_of(task, task.declared, host, values)
@@ -51,9 +52,9 @@ def enqueue_detached(
 def find_same_call(
     connection: db.Connection, host: Host, task: Task, stored: Mapping[str, Any]
 ) -> int | None:
-    """The job that stands for the same unique call now; None when none does, or calls need not be unique.
+    """The id of the job that holds the unique lock of this call; None without one, or without uniqueness.
 
-    Locks nothing. Raises `InvalidArgs`, and what the host's own code does that computes the key.
+    Locks nothing. Raises `InvalidArgs`, and whatever the host's `key` function raises.
     """
     values, unique = task.arguments.load(stored), task.declared.unique
     if unique is None:

@@ -32,16 +32,19 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 Line = Callable[[Row], bytes]
 
-# Between two COPYs the connection is free for the host's generator, which may read from the same session.
+# Rows are copied in chunks: between two COPYs the host's generator may read from the same session.
 _CHUNK_ROWS = 5_000
 _CHUNK_BYTES = 1 << 20
-# So many lanes are dispatched right after the commit; the dispatch loop does the others.
+# This many lanes are dispatched right after the commit; the dispatch loop dispatches the others.
 _MOST_LANES = 20
 _numbers = itertools.count(1)
 
 
 def enqueue_many(task: Task, options: Options, rows: Iterable[Row]) -> EnqueuedMany:
-    """Enqueue a job per dict of arguments. Whatever goes wrong, nothing is written and the transaction is usable."""
+    """Enqueue a job per dict of arguments.
+
+    After an error nothing is written, and the transaction stays usable.
+    """
     if not isinstance(rows, Iterable) or isinstance(rows, Mapping | str | bytes):
         raise TypeError(
             f"enqueue_many of task {task.name} takes dicts of arguments, in a list or from a generator; "
@@ -78,7 +81,10 @@ def enqueue_many(task: Task, options: Options, rows: Iterable[Row]) -> EnqueuedM
 
 
 def _guarded(rows: Iterable[Row], savepoint: SessionTransaction) -> Iterator[Row]:
-    """The rows, as long as our savepoint stands: without it the next COPY would go to somebody else's transaction."""
+    """The rows.
+
+    Raises `RefusedSession` when the savepoint is gone: the next COPY would run in another transaction.
+    """
     for row in rows:
         _require_standing(savepoint)
         yield row
@@ -102,7 +108,7 @@ def _insert_unique(
     rows: Iterable[Row],
     places: _Places,
 ) -> EnqueuedMany:
-    """The unique ones, through a temporary table."""
+    """Enqueue unique jobs through a temporary table."""
     calls = f"pg_temp.opsjobs_calls_{next(_numbers)}"
     key_count = len(set(host.secrets))
 
@@ -125,7 +131,7 @@ def _insert_unique(
 
 
 class _Places:
-    """Where each row waits, as COPY reads it; the first lanes are remembered, to be dispatched."""
+    """Computes the place columns of each row for COPY, and collects the first lanes for the dispatcher."""
 
     def __init__(
         self,
@@ -141,13 +147,13 @@ class _Places:
         self._reject = reject
         self._connection = connection
         self._run_sql = partial(run_sql, connection)
-        # Keys of unique calls that found room: at most as many as the limiter has room for.
+        # The keys of unique calls that got room: the room of the limiter bounds their number.
         self._keys_with_room: set[bytes] = set()
         self._plain = None if options.limit is not None else _as_copied(columns_of(options, None))
         self.lanes: dict[str, None] = {options.queue: None} if self._plain is not None else {}
 
     def of(self, values: Mapping[str, Any], keys: Sequence[bytes] = ()) -> bytes:
-        """The place of a call. Raises `LimitReached`, not when its unique lock is taken: a conflict."""
+        """The place of a call. Raises `LimitReached`, but not for a conflict with a unique lock."""
         if self._plain is not None:
             return self._plain
         place = place_of(self._task, self._options, self._host, values)
@@ -161,7 +167,7 @@ class _Places:
         return _as_copied(columns)
 
     def _is_conflict(self, keys: Sequence[bytes]) -> bool:
-        """Whether a call's unique lock is taken, by a job or by a row before it: then the call takes no room."""
+        """Whether a job or an earlier row holds the call's unique lock: then the call takes no room."""
         if not keys:
             return False
         return keys[0] in self._keys_with_room or unique_locks.find(self._run_sql, keys) is not None
@@ -172,7 +178,7 @@ def _plain_line(task: Task, host: Host, head: bytes, places: _Places) -> Line:
     limit = host.settings.max_args_bytes
 
     def line(row: Row) -> bytes:
-        # JSON has no raw control characters: the backslash is all that COPY would misread.
+        # JSON has no raw control characters: only the backslash must be escaped for COPY.
         values = validate((), row)
         place = places.of(values)
         return head + place + dump(values, limit).replace(b"\\", b"\\\\") + b"\n"
@@ -196,7 +202,7 @@ def _unique_line(task: Task, unique: Unique, host: Host, places: _Places) -> Lin
 def _copy(
     connection: Connection, statement: str, task: Task, line: Line, rows: Iterable[Row]
 ) -> int:
-    """Copy a line for each row; how many."""
+    """Copy a line for each row; returns the number of lines."""
     raw = connection.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)
     done = 0
@@ -215,7 +221,7 @@ def _copy(
 
 
 def _chunks(task: Task, line: Line, rows: Iterable[Row]) -> Iterator[list[bytes]]:
-    """The lines in chunks, bounded in number and in bytes: whatever the rows are, no more than that is in memory."""
+    """The lines in chunks, bounded in number and in bytes, so that memory is bounded for any rows."""
     chunk: list[bytes] = []
     size = 0
     for number, row in enumerate(rows):
@@ -235,12 +241,12 @@ def _chunks(task: Task, line: Line, rows: Iterable[Row]) -> Iterator[list[bytes]
 
 
 def _at_row(task: Task, number: int, error: InvalidArgs) -> InvalidArgs:
-    told = [{**one, "loc": f"[{number}].{one['loc']}"} for one in error.errors]
-    return InvalidArgs(task.name, told)
+    errors = [{**one, "loc": f"[{number}].{one['loc']}"} for one in error.errors]
+    return InvalidArgs(task.name, errors)
 
 
 def _head(common: Mapping[str, Any]) -> bytes:
-    """The columns that all rows share, as COPY reads them, up to the place and the arguments."""
+    """The columns that all rows share, in COPY's format. The place and the arguments of each row follow."""
     tags = ",".join('"' + _escape_item(tag) + '"' for tag in common["tags"])
     columns = (
         *(common[name] for name in ("task", "queue", "state", "priority", "meta")),
@@ -253,7 +259,7 @@ def _head(common: Mapping[str, Any]) -> bytes:
 
 
 def _as_copied(columns: Mapping[str, Any]) -> bytes:
-    """Where a row waits: the columns between those that all share and the arguments."""
+    """The columns of a row's place in COPY's format, between the shared columns and the arguments."""
     names = ("lane", "limiter", "partition", "weight")
     return "".join(_escape(columns[name]) + "\t" for name in names).encode()
 

@@ -1,4 +1,4 @@
-"""Joins the transaction of a host's session, whichever session it is."""
+"""Joins the transaction of a host's session, for any kind of SQLAlchemy session."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ AnySession = Session | scoped_session[Any]
 
 
 def find_session(host: Host, given: AnySession | None) -> tuple[Session, Engine | Connection]:
-    """The session to enqueue with, and its bind that holds the jobs. Touches neither.
+    """The session to enqueue with, and its bind to the database of the jobs. Connects to nothing.
 
-    `given` is the caller's choice, None for the host's own. Raises `RefusedSession` when it stands on another database.
+    `given` is the caller's choice, None for the host's own. Raises `RefusedSession` when it is bound to
+    another database.
     """
     session = host.session() if given is None else given
     if isinstance(session, scoped_session):
@@ -33,7 +34,7 @@ def find_session(host: Host, given: AnySession | None) -> tuple[Session, Engine 
         raise RefusedSession(f"session= takes a SQLAlchemy Session, got {type(session).__name__}")
     bind = _bind_of(session)
     if bind is not None and _is_same_database(bind.engine, host.engine):
-        # What the session itself would choose: it may be bound to a connection, as in a host's tests.
+        # The bind that the session itself would choose: it may be a connection, as in a host's tests.
         return session, bind
     # The host's own session has several binds when OPSJOBS_BIND names one of them.
     if given is None or session is host.session():
@@ -46,9 +47,10 @@ def find_session(host: Host, given: AnySession | None) -> tuple[Session, Engine 
 
 
 def join(session: Session, bind: Engine | Connection) -> Connection:
-    """The session's connection, in its transaction, which begins here when it had not.
+    """The session's connection in its transaction. Begins the transaction when there is none.
 
-    Inside `begin_nested()` it must be asked for again: SQLAlchemy sets the savepoint when it is.
+    Call it again inside `begin_nested()`: SQLAlchemy sets the savepoint when the connection is asked for.
+    Raises `RefusedSession` when the connection is in AUTOCOMMIT.
     """
     connection = session.connection(bind_arguments={"bind": bind})
     driver = connection.connection.driver_connection
@@ -61,7 +63,7 @@ def join(session: Session, bind: Engine | Connection) -> Connection:
 
 @contextmanager
 def without_values() -> Iterator[None]:
-    """In this block SQLAlchemy's errors are told without the values of the statement and of the row."""
+    """A block whose SQLAlchemy errors lose the values of the statement and of the row."""
     try:
         yield
     except StatementError as error:

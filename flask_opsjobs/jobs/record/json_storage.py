@@ -1,4 +1,4 @@
-"""Writes values as JSON that Postgres can store and Python can read back, or says why it cannot."""
+"""Writes values as JSON that Postgres can store and Python can read back, or explains why that fails."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-# The escape of NUL, not preceded by an odd number of backslashes: `\\u0000` is six harmless characters.
+# The escape of NUL after an even number of backslashes: after an odd number, `\\u0000` is six harmless
+# characters.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _UNKNOWN_TYPE = re.compile(r"unknown type: <class '(?:[\w.<>]*\.)?(\w+)'>")
 
@@ -19,7 +20,7 @@ SURROGATE = "has one half of a surrogate pair, which is no character and cannot 
 
 
 class NotStorable(ValueError):
-    """A value has no JSON that can be kept. `kind` is a word for programs, the text says why, never the value."""
+    """A value cannot be stored as JSON. `kind` is a code; the message says why, without the value."""
 
     def __init__(self, kind: str, why: str) -> None:
         self.kind = kind
@@ -27,7 +28,10 @@ class NotStorable(ValueError):
 
 
 def dump(value: Any, to_json: Callable[[Any], bytes] = to_json) -> bytes:
-    """The value as JSON by the given serializer. Raises `NotStorable`, whatever the serializer raises."""
+    """The value as JSON from the given serializer.
+
+    Raises only `NotStorable`, whatever the serializer raises.
+    """
     try:
         raw = to_json(value)
     except Exception as error:
@@ -35,12 +39,13 @@ def dump(value: Any, to_json: Callable[[Any], bytes] = to_json) -> bytes:
     else:
         require_storable(raw)
         return raw
-    # Raised here, so that the serializer's own error, which may carry the value, is not its context.
+    # Raised here, outside of `except`: the serializer's error may hold the value and must not become the
+    # context.
     raise reason
 
 
 def require_storable(raw: bytes) -> None:
-    """Return when JSON made by pydantic can be kept as `jsonb`; else raise `NotStorable`."""
+    """Return when JSON from pydantic can be stored as `jsonb`; else raise `NotStorable`."""
     if b"\\u0000" in raw and _NUL.search(raw):
         raise NotStorable("nul", NUL)
     if (b"NaN" in raw or b"Infinity" in raw) and not _can_be_read(raw):
@@ -48,7 +53,7 @@ def require_storable(raw: bytes) -> None:
 
 
 def check_readable(raw: bytes) -> None:
-    """Return when it can be read back: neither an integer of thousands of digits nor nested hundreds deep."""
+    """Return when the JSON can be read back; raise `NotStorable` for huge integers and very deep nesting."""
     if not _can_be_read(raw):
         raise NotStorable(
             "unreadable", "is nested too deep, or has a number that cannot be read back"
@@ -56,9 +61,12 @@ def check_readable(raw: bytes) -> None:
 
 
 def check_keys(value: Any) -> None:
-    """Return when no two keys of a dict are the same text in JSON, as 1 and "1" are: the first would be lost."""
+    """Return when all keys of each dict differ as JSON; else raise `NotStorable`.
+
+    For example 1 and "1" become the same key, and the first value would be lost.
+    """
     if isinstance(value, dict):
-        # Texts differ from each other already.
+        # Keys that are all texts differ already.
         if not all(type(key) is str for key in value) and len({*map(_key, value)}) < len(value):
             raise NotStorable(
                 "same_keys", "has keys that are the same text in JSON, such as 1 and '1'"
@@ -73,7 +81,7 @@ def check_keys(value: Any) -> None:
 
 
 def clean_text(text: str) -> str:
-    """The text with NUL and lone surrogates replaced by U+FFFD, so that one bad character costs nobody a row."""
+    """The text with NUL and lone surrogates replaced by U+FFFD: a bad character must not cost the row."""
     if text.isascii():
         return text.replace("\0", "\ufffd")
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -81,7 +89,7 @@ def clean_text(text: str) -> str:
 
 
 def complain(text: str) -> str | None:
-    """What is wrong with a text that shall be stored as it is; None when nothing is."""
+    """Why a text cannot be stored unchanged; None when it can."""
     if "\0" in text:
         return NUL
     try:
@@ -92,7 +100,7 @@ def complain(text: str) -> str | None:
 
 
 def _key(key: Any) -> str:
-    """The text that a key of a dict becomes."""
+    """The text that a key of a dict becomes in JSON."""
     return str(next(iter(from_json(to_json({key: None})))))
 
 
@@ -105,11 +113,11 @@ def _can_be_read(raw: bytes) -> bool:
 
 
 def _reason(error: Exception) -> NotStorable:
-    said = str(error)
-    if "surrogates not allowed" in said:
+    message = str(error)
+    if "surrogates not allowed" in message:
         return NotStorable("surrogate", SURROGATE)
-    if found := _UNKNOWN_TYPE.search(said):
+    if found := _UNKNOWN_TYPE.search(message):
         return NotStorable("not_json", f"a {found[1]} cannot be stored as JSON")
-    if "depth exceeded" in said or "Circular reference" in said:
+    if "depth exceeded" in message or "Circular reference" in message:
         return NotStorable("not_json", "is nested too deep or contains itself")
     return NotStorable("not_json", f"cannot be stored as JSON ({type(error).__name__})")

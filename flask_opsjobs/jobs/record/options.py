@@ -1,4 +1,4 @@
-"""Declares how a job shall run: the options of a task, which each call may change."""
+"""Declares the options of a job: a task sets them, and each call may change them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LAST_YEAR = 9000
 
 
 class Changes(TypedDict, total=False):
-    """What `Task.options` takes; each as in the declaration, and three that only a call has."""
+    """The options that `Task.options` takes. `delay`, `scheduled_at` and `session` exist only for a call."""
 
     queue: str
     priority: int
@@ -44,7 +44,7 @@ class Changes(TypedDict, total=False):
 class Options:
     """The options of one call. Durations are seconds or a `timedelta`; `deadline` counts from when the job is due.
 
-    The limit is the task's: a call may not leave it, so `Changes` has none.
+    `Changes` has no `limit`: the limit belongs to the task, and a call cannot leave it.
     """
 
     queue: str = "default"
@@ -61,7 +61,10 @@ class Options:
     limit: Limit | None = None
 
     def change(self, task: str, changes: Changes) -> Options:
-        """These with some changed. Raises `DeclarationError` with every fault, `TypeError` for an unknown name."""
+        """A copy with these changes.
+
+        Raises `DeclarationError` with every fault, `TypeError` for an unknown name.
+        """
         for name in changes:
             if name not in Changes.__annotations__:
                 close = get_close_matches(name, Changes.__annotations__, n=1)
@@ -76,7 +79,7 @@ class Options:
         return changed
 
     def require_legal(self, task: str) -> None:
-        """Return when every value is allowed; else raise `DeclarationError` with each that is not and what is."""
+        """Return when every value is allowed; else raise `DeclarationError` with every fault."""
         faults = [*_faults_of_placement(self), *_faults_of_times(self), *_faults_of_notes(self)]
         if self.unique is not None and not isinstance(self.unique, Unique):
             faults.append(f"unique must be a Unique(…), got {type(self.unique).__name__}")
@@ -87,7 +90,7 @@ class Options:
 
     @property
     def is_due_now(self) -> bool:
-        """Whether neither a delay nor a time was asked for."""
+        """Whether the job has neither a delay nor a scheduled time."""
         return self.scheduled_at is None and not self.delay_seconds
 
     @property
@@ -97,7 +100,7 @@ class Options:
 
     @cached_property
     def columns(self) -> dict[str, Any]:
-        """The parameters that the statements of enqueueing take, but for the arguments and the place in a limit."""
+        """The parameters that the enqueue statements take, except the arguments and the place in a limit."""
         meta = b"{}" if not self.meta else json_storage.dump(dict(self.meta))
         return {
             "queue": self.queue,
@@ -113,13 +116,14 @@ class Options:
 
 
 def fault_of_name(what: str, name: object) -> str | None:
-    """The sentence that refuses a name of a queue or task; None when it is fine."""
+    """The error message for a bad name of a queue or task; None for a good name."""
     if name in (".", ".."):
         return f"{what} {name!r} is not a name: browsers and proxies change such a path"
     if isinstance(name, str) and _NAME.fullmatch(name):
         return None
-    said = f"{what} {name!r} is not a name: use 1 to 200 letters, digits and _ - . :"
-    return said if isinstance(name, str) else f"{what} must be a text, got {type(name).__name__}"
+    if not isinstance(name, str):
+        return f"{what} must be a text, got {type(name).__name__}"
+    return f"{what} {name!r} is not a name: use 1 to 200 letters, digits and _ - . :"
 
 
 def _faults_of_placement(options: Options) -> list[str]:

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 def place_of(
     task: Task, options: Options, host: Host, values: Mapping[str, Any]
 ) -> LimitPlace | None:
-    """The place of a call in its task's limit; None without one. Raises `InvalidArgs` when the call has none.
+    """The place of a call in its task's limit; None when the task has no limit.
 
-    A partition is shown in many places and is part of the lane. The value of an argument that the display policy hides
-    is therefore stored as a keyed hash.
+    Raises `InvalidArgs` when partition or weight cannot be computed. A partition is part of the lane and is
+    shown on many pages: when the display policy hides the argument, a keyed hash of its value is stored
+    instead.
     """
     if options.limit is None:
         return None
@@ -45,7 +46,7 @@ def place_of(
         named = options.limit.partition
         is_secret = place.partition and isinstance(named, str) and _is_hidden(host, named)
         return place._replace(partition=_hash(host, place.partition)) if is_secret else place
-    # Outside of `except`: what a host's function raised must not be this one's context.
+    # Outside of `except`: the error of a host's function must not become the context of this one.
     raise InvalidArgs(task.name, [found])
 
 
@@ -53,7 +54,7 @@ def _is_hidden(host: Host, argument: str) -> bool:
     try:
         return bool(host.display.is_hidden_key(argument))
     except Exception:
-        return True  # as everywhere: a policy that fails hides
+        return True  # as everywhere: when the policy raises, the value is hidden
 
 
 def _hash(host: Host, partition: str) -> str:
@@ -61,7 +62,7 @@ def _hash(host: Host, partition: str) -> str:
 
 
 def columns_of(options: Options, place: LimitPlace | None) -> dict[str, Any]:
-    """The columns that say where a job waits."""
+    """The columns that hold the place of a job: lane, limiter, partition, weight."""
     limiter, partition, weight = place or (None, None, None)
     lane = lane_of(options.queue, place)
     return {"lane": lane, "limiter": limiter, "partition": partition, "weight": weight}
@@ -92,7 +93,8 @@ class RejectWhenFull:
             self._seen[key] = limit_queries.get_bucket(connection, *key, with_waiting=True)
         seen = self._seen[key]
         ahead = seen.standing.queued + seen.waiting + self._passed.get(key, 0)
-        # Before any worker has started nothing is recorded; then the declaration at hand counts.
+        # Before any worker has started, no declaration is recorded: then the declaration in this process
+        # counts.
         shape = seen.shape or self._limit.shape
         rejection = self._judge(shape, seen, place, ahead)
         if rejection is None:
@@ -100,20 +102,20 @@ class RejectWhenFull:
         return rejection
 
     def refuse(self, rejection: Rejection) -> LimitReached:
-        """The error of a rejected call. Its evidence is written once the host's transaction has ended, however."""
+        """The error of a rejected call. Its evidence is written after the host's commit or rollback."""
         after_rollback_too(self._session, self._keep, rejection)
         return LimitReached(self._task.name, rejection.limiter, rejection.partition, rejection.code)
 
     def _judge(
         self, shape: bucket.Shape, seen: BucketSeen, place: LimitPlace, ahead: int
     ) -> Rejection | None:
-        """Why the call is refused, if it and all jobs ahead of it were to start now."""
+        """Why the call is refused if it and all jobs ahead of it start now; None when it may pass."""
         verdict = bucket.admit(shape, seen.standing, ahead + place.weight, seen.now)
         if verdict.is_admitted and verdict.wait_seconds == 0:
             return None
         code = verdict.blocks[0].code if verdict.blocks else bucket.TOKENS
         if code == bucket.WEIGHT:
-            # It and the jobs ahead of it weigh more than can ever start at once.
+            # The call and the jobs ahead of it together weigh more than can ever start at once.
             code = bucket.CONCURRENCY if shape.most == shape.concurrency else bucket.TOKENS
         standing = seen.standing
         read = {

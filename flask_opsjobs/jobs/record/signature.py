@@ -20,14 +20,15 @@ from . import argument_errors
 _CONFIG = ConfigDict(
     extra="forbid",
     hide_input_in_errors=True,
-    # Bytes of any kind, not only those that happen to be UTF-8.
+    # Base64 holds any bytes; the default holds only UTF-8.
     ser_json_bytes="base64",
     val_json_bytes="base64",
-    # NaN is refused by name; pydantic's default would store null in its place.
+    # Refuse NaN with an error; pydantic's default would store null instead.
     allow_inf_nan=False,
     ser_json_inf_nan="constants",
 )
-# The validator takes the configuration from the TypedDict, the serializer only from here. Models have their own.
+# The validator reads its configuration from the TypedDict, the serializer only from here. Models have their
+# own.
 _SERIALIZED = CoreConfig(ser_json_bytes="base64", ser_json_inf_nan="constants")
 _REFUSED_KINDS = {
     inspect.Parameter.VAR_POSITIONAL: "*{name}: name every parameter, since calls are stored by name",
@@ -38,7 +39,7 @@ _REFUSED_KINDS = {
 
 @dataclass(frozen=True)
 class Codec:
-    """The validators and serializers of one signature, bound and ready; `fields` are all names that it knows."""
+    """The validators and serializers of one signature. `fields` are the names of all fields in it."""
 
     validate: Callable[[Any], dict[str, Any]]
     validate_json: Callable[[str | bytes], dict[str, Any]]
@@ -70,14 +71,17 @@ class Signature:
         self._redact = redact
 
     def try_codec(self) -> Codec | None:
-        """The codec, or None while an annotation names what does not exist yet."""
+        """The codec; None while an annotation names something that is not defined yet."""
         try:
             return self._build()
         except NameError:
             return None
 
     def codec(self) -> Codec:
-        """The codec. Raises `DeclarationError` when an annotation still names what does not exist."""
+        """The codec.
+
+        Raises `DeclarationError` when an annotation names something that is still not defined.
+        """
         try:
             return self._build()
         except NameError as error:
@@ -87,7 +91,7 @@ class Signature:
             ) from None
 
     def annotation_of(self, name: str) -> Any:
-        """What a parameter is annotated; None while an annotation names what does not exist yet."""
+        """The annotation of a parameter; None while an annotation names something that is not defined yet."""
         try:
             return self._annotations()[name]
         except NameError:
@@ -107,14 +111,14 @@ class Signature:
         return Codec(
             validate=validator.validate_python,
             validate_json=validator.validate_json,
-            # Its warnings about values of another type than annotated would quote them.
+            # No warnings: for a value of the wrong type they would quote the value.
             dump=partial(serializer.to_json, warnings=False),
             flatten=partial(serializer.to_python, warnings=False),
             fields=argument_errors.name_fields(schema),
         )
 
     def _annotations(self) -> dict[str, Any]:
-        # Not of the function itself: its return annotation is nothing that we need to resolve.
+        # Not on the function itself: that would also resolve its return annotation, which may fail.
         bare = SimpleNamespace(
             __annotations__={
                 name: Any if one.annotation is one.empty else one.annotation
@@ -154,12 +158,12 @@ class Signature:
 
 
 def _advice_of(error: Exception) -> str:
-    """What pydantic says of an annotation, which may be how to mend it; without its links."""
+    """Pydantic's message about an annotation, which may say how to fix it, without its links."""
     return " ".join(str(error).partition("\n\n")[0].split()).rstrip(".") or type(error).__name__
 
 
 def _core_schema(fields: Mapping[str, Any]) -> Any:
-    # A TypedDict rather than a model: any parameter name is a legal key, also `json`, `copy` or `_x`.
+    # A TypedDict, not a model: in it any parameter name is legal, also `json`, `copy` or `_x`.
     make: Any = TypedDict
     shape = make("Arguments", dict(fields))
     shape.__pydantic_config__ = _CONFIG

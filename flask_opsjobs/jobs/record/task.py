@@ -24,11 +24,12 @@ Hook = Callable[..., Any]
 
 
 class Task:
-    """A function declared with `@opsjobs.task(…)`. Calling it calls the function, here and now.
+    """A function declared with `@opsjobs.task(…)`.
 
-    Raises `DeclarationError` with every fault and its fix. `timeout` is in seconds; `backoff` a number of seconds or a
-    function of the attempt, counted from 1; the hooks are called as `on_start(job)`, `on_success(job, value)` and
-    `on_failure(job, error)` where the job runs: they observe, and what they raise is logged.
+    Calling the task calls the function directly, without a job. Raises `DeclarationError` with every fault
+    and its fix. `timeout` is in seconds. `backoff` is a number of seconds, or a function of the attempt,
+    which counts from 1. The hooks `on_start(job)`, `on_success(job, value)` and `on_failure(job, error)` are
+    called in the process that runs the job. They only observe: their errors are logged.
     """
 
     def __init__(
@@ -79,34 +80,38 @@ class Task:
         return f"<Task {self.name}>"
 
     def enqueue(self, /, *args: Any, **kwargs: Any) -> Enqueued:
-        """Record a job in the transaction of the host's session; the host commits.
+        """Enqueue a job in the transaction of the host's session; the host commits.
 
-        Raises `InvalidArgs` with every fault, and then nothing was written; `SchemaBehind`; what Postgres raises.
+        Raises `InvalidArgs` with every fault, and then nothing was written; `LimitReached` when a full
+        limiter rejects the call; `SchemaBehind`; and what Postgres raises.
         """
         return enqueue.enqueue(self, self.declared, args, kwargs)
 
     def enqueue_many(self, rows: Iterable[Mapping[str, Any]]) -> EnqueuedMany:
-        """Record a job for each dict of arguments, in the transaction of the host's session; the host commits.
+        """Enqueue a job per dict of arguments, in the transaction of the host's session; the host commits.
 
-        Any number of them in constant memory: `rows` may be a generator, which may use the same session. Raises
-        `InvalidArgs` naming the row, and whatever `rows` raises; then nothing was written and the transaction goes on.
+        Takes any number of rows in constant memory: `rows` may be a generator, and it may read from the same
+        session.
+        Raises `InvalidArgs` with the number of the row, and whatever `rows` raises. After an error nothing is
+        written, and the transaction can be used further.
         """
         return enqueue_many.enqueue_many(self, self.declared, rows)
 
     def options(self, **changes: Unpack[Changes]) -> Call:
         """The task with other options for the next `enqueue` or `enqueue_many`; the declaration stays as it is.
 
-        Those of the declaration and `delay` (seconds or a `timedelta`), `scheduled_at` (with a time zone), `session`
-        (any `Session` on the same database). Raises `DeclarationError` with every fault.
+        Takes the options of the declaration, and `delay` (seconds or a `timedelta`), `scheduled_at` (with a
+        time zone) and `session` (any `Session` on the same database). Raises `DeclarationError` with every
+        fault.
         """
         options = self.declared.change(self.name, changes)
         self._require_names(options.unique, None)
         return Call(self, options)
 
     def register(self, tasks: MutableMapping[str, Task]) -> None:
-        """Enter it under its name. Raises `DeclarationError` when another function has taken that.
+        """Add the task under its name. Raises `DeclarationError` when another function has this name.
 
-        Also when another task declares its limiter otherwise.
+        Also raises it when another task declares the same limiter differently.
         """
         other = tasks.get(self.name)
         if other is not None and other._origin != self._origin:
@@ -125,7 +130,7 @@ class Task:
 
     @property
     def _origin(self) -> str:
-        """Where the function comes from. The same one again is a module that was reloaded."""
+        """The module and name of the function. An equal origin means that its module was reloaded."""
         function = self.function
         return (
             f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"
@@ -162,18 +167,18 @@ class Task:
 
 
 class Call:
-    """A task with the options of one call, made by `Task.options`."""
+    """A task with the options of one call. `Task.options` makes it."""
 
     def __init__(self, task: Task, options: Options) -> None:
         self.task = task
         self.chosen = options
 
     def enqueue(self, /, *args: Any, **kwargs: Any) -> Enqueued:
-        """As `Task.enqueue`, with these options."""
+        """Like `Task.enqueue`, with these options."""
         return enqueue.enqueue(self.task, self.chosen, args, kwargs)
 
     def enqueue_many(self, rows: Iterable[Mapping[str, Any]]) -> EnqueuedMany:
-        """As `Task.enqueue_many`, with these options."""
+        """Like `Task.enqueue_many`, with these options."""
         return enqueue_many.enqueue_many(self.task, self.chosen, rows)
 
 

@@ -17,11 +17,12 @@ from .durations import is_span
 
 @dataclass(frozen=True)
 class Unique:
-    """One job per task and chosen arguments, for exactly one lifetime. Raises `DeclarationError` for any other.
+    """Allows one job per task and chosen arguments, for a time. Raises `DeclarationError` with every fault.
 
-    `within=timedelta(…)` counts from the enqueue; `until="ended"` until the job is final, retries included;
-    `until="forever"` also after its row is gone. `by` names the arguments that count, all by default, none for `[]`.
-    `key` is called with the arguments as a dict, defaults included, and returns what counts instead.
+    Give exactly one lifetime: `within=timedelta(…)` counts from the enqueue; `until="ended"` lasts until the
+    job has ended, retries included; `until="forever"` lasts even after the job was deleted. `by` names the
+    arguments that are compared: all by default, none for `[]`. `key`, given instead of `by`, is a function
+    that gets the arguments as a dict, defaults included, and returns the value to compare.
     """
 
     by: Sequence[str] | None = None
@@ -52,7 +53,7 @@ class Unique:
         return self.until or "within"
 
     def require_names(self, task: str, names: Iterable[str], redact: Iterable[str]) -> None:
-        """Return when `by` names stored arguments only; else raise `DeclarationError`."""
+        """Return when `by` names only stored arguments; else raise `DeclarationError`."""
         for name in self.by or ():
             if name in redact:
                 raise DeclarationError(
@@ -66,10 +67,10 @@ class Unique:
 
 
 def keys_of(secrets: Sequence[bytes], task: str, chosen: Any) -> list[bytes]:
-    """The keys of one call: under the secret in use first, then under each that it may replace.
+    """The keys of one call, one per secret: first the current secret, then each older one.
 
-    HMAC-SHA256, so that a reader of the table cannot guess arguments. Raises `TypeError` or `ValueError` when what was
-    chosen has no JSON.
+    Uses HMAC-SHA256, so that a reader of the table cannot guess arguments. Raises `TypeError` or `ValueError`
+    when the chosen value cannot be written as JSON.
     """
     plain = to_jsonable_python(_in_order(chosen), bytes_mode="base64", inf_nan_mode="constants")
     text = json.dumps([task, plain], sort_keys=True, separators=(",", ":"))

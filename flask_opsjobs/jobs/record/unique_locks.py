@@ -12,19 +12,22 @@ from .unique import Unique
 
 __all__ = ["Unique", "find_or_take", "release", "take"]
 
-# A round is repeated only when another transaction takes or releases the unique lock at the same moment.
+# Each repetition means that another transaction took or released the unique lock at the same moment.
 _MOST_ROUNDS = 100
 
 
-# Runs a statement of the folder `sql` with its parameters, in the caller's transaction; its rows, by name.
+# Runs a statement of a folder `sql` with its parameters, in the caller's transaction; returns rows, columns
+# by name.
 RunSql = Callable[[str, Mapping[str, Any]], Sequence[Any]]
 
 
 def find_or_take(run_sql: RunSql, parameters: Mapping[str, Any]) -> tuple[int, str | None, bool]:
     """Insert a unique job with its unique locks, or find the job that holds them: (id, state, whether it was found).
 
-    `parameters` are those of `enqueue_unique_job.sql`. Waits for a transaction that is enqueuing the same call; when
-    that rolls back, this one enqueues the job. The caller commits. The state is None when the found job's row is gone.
+    `parameters` are those of `enqueue_unique_job.sql`. Waits for another transaction that is enqueuing the
+    same call;
+    if that one rolls back, this one enqueues the job. The caller commits. The state is None when the found
+    job was deleted. Raises `OpsJobsError` after 100 rounds in which others took and released the lock.
     """
     for _ in range(_MOST_ROUNDS):
         (row,) = run_sql("enqueue_unique_job", parameters)
@@ -44,22 +47,23 @@ def find_or_take(run_sql: RunSql, parameters: Mapping[str, Any]) -> tuple[int, s
 
 
 def find(run_sql: RunSql, keys: Sequence[bytes]) -> tuple[int, str | None] | None:
-    """The job (id, state) that holds the unique lock of a call, or None. Locks nothing and waits for nobody."""
+    """The job (id, state) that holds the unique lock of a call, or None. Locks nothing and does not wait."""
     found = next(iter(run_sql("find_unique_lock", {"keys": list(keys), "id": None})), None)
     return None if found is None else (found.job_id, found.state)
 
 
 def release(connection: db.Connection, job_ids: Sequence[int]) -> None:
-    """Release the locks of jobs that are unique until they end. Part of the caller's transaction."""
+    """Release the locks of jobs that are unique until they end, in the caller's transaction."""
     connection.execute(sql.load("release_unique_locks"), {"job_ids": list(job_ids)})
 
 
 def take(
     connection: db.Connection, withins: Mapping[int, timedelta | None], now: datetime
 ) -> list[int]:
-    """Take the unique locks of jobs, given by id with their spans; return the ids whose lock another job holds.
+    """Take the unique locks of jobs in the caller's transaction; return the ids whose lock another job holds.
 
-    Waits for a transaction that is enqueuing the same call. Part of the caller's transaction.
+    `withins` maps each id to the lifetime of its lock, None for no expiry. Waits for another transaction that
+    is enqueuing the same call.
     """
     ids = list(withins)
     jobs = {"ids": ids, "now": now}

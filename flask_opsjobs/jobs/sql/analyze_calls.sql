@@ -1,3 +1,3 @@
--- Tells the planner how many calls have gathered: nobody else counts a temporary table.
+-- Tells the planner how many calls were gathered: autovacuum does not analyze temporary tables.
 -- Run in the host's transaction, in a savepoint, by `enqueue_many`.
 ANALYZE {calls}

@@ -1,4 +1,4 @@
--- Counts how many jobs each of %(states)s has, broken off at %(most)s: state, number. Locks nothing.
+-- Counts the jobs in each of %(states)s and stops at %(most)s. Returns state, number. Locks nothing.
 -- Run by jobs/queries.py for the tabs above a list. Index: jobs_by_state, at most %(most)s entries a state.
 SELECT states.state, counted.number
 FROM unnest(%(states)s::text[]) AS states (state), LATERAL (

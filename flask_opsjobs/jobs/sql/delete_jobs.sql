@@ -1,5 +1,5 @@
--- Removes final jobs with their attempts and outputs. A unique lock has no foreign key and stays as long as it guards.
--- The caller holds the rows. The deletion is counted, for the integrity check.
+-- Deletes final jobs with their attempts and outputs. A unique lock has no foreign key: it stays until it
+-- expires. The caller has locked the rows. Counts the deleted jobs for the integrity check.
 -- Run by actions. Index: jobs_pkey.
 WITH gone AS (
     DELETE FROM opsjobs.jobs WHERE id = ANY (%(ids)s::bigint[]) AND state = ANY (%(sources)s::text[])

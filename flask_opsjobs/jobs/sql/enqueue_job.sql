@@ -1,10 +1,11 @@
--- Enqueues a job. Returns its id and state, and the number of its dispatch.
--- It is due at scheduled_at, or the delay from now on. Due now, it is `available`; with a dispatch_no above 0 it is
--- `queued` instead, and whoever gave that number pushes it once the host has committed; not in a queue that is paused
--- or drains: that number rests on a look from before. A `deferred` one waits for the job of its cron entry that has not ended.
--- No lock: it is counted in an appended row, which waits for nobody and goes with a rollback.
--- Run in the host's transaction by `enqueue`. Postgres' clock, not its now(), which stands still in a transaction.
--- Index: queues_pkey.
+-- Enqueues a job. Returns its id and state, and the number of its dispatch. The job is due at scheduled_at,
+-- or after the delay. A job that is due now becomes `available`. With a dispatch_no above 0 it becomes
+-- `queued` instead, and the caller pushes it to Redis after the host has committed. In a queue that is paused
+-- or drains it always becomes `available`: the caller chose the number before it could know that. A
+-- `deferred` job waits for the job of its cron entry that has not ended. Locks nothing: the counter is an
+-- appended row, which blocks no other transaction and which a rollback removes.
+-- Run in the host's transaction by `enqueue`. Uses clock_timestamp(), since now() stands still in a
+-- transaction. Index: queues_pkey.
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now
 ), due AS MATERIALIZED (

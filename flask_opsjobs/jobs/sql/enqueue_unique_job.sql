@@ -1,8 +1,9 @@
--- Enqueues a job unless a unique lock with one of its keys exists. Returns its id and state; without a state it was not
--- enqueued and the unique locks that bear its id, if any, are to be given back.
--- The insert of a unique lock waits for another transaction that inserts the same key: when that commits, this one
--- finds it and enqueues nothing; when that rolls back, this one goes on. Keys in order, so that two calls cannot
--- deadlock. A unique lock that exists is not locked: the end of its job must not wait for the host's transaction.
+-- Enqueues a job unless a unique lock with one of its keys exists. Returns id and state. When state is null,
+-- the job was not enqueued and the caller must delete the unique locks that bear this id, if there are any.
+-- The insert of a unique lock waits for another transaction that inserts the same key. If the other
+-- transaction commits, this statement finds its lock and enqueues nothing; if the other rolls back, this
+-- statement continues. Inserts the keys in order, so that two calls cannot deadlock. Does not lock the row of
+-- an existing unique lock: the end of that job must not wait for the host's transaction.
 -- Run in the host's transaction by `enqueue`. Index: unique_locks_pkey.
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now, nextval('opsjobs.jobs_id_seq') AS id

@@ -1,6 +1,7 @@
--- Estimates how many jobs the planner believes each state to have: state, estimate (bigint). Big states only: within 5
--- % for those, while a small one may be missing, as is everything before the first ANALYZE.
--- Reads the catalogue, never the jobs. Run by jobs/queries.py where an exact count was broken off.
+-- Estimates from the planner's statistics how many jobs each state has. Returns state, estimate (bigint).
+-- Within 5 % for states with many jobs. A state with few jobs may be missing; before the first ANALYZE all
+-- are. Reads the catalogue, never the jobs.
+-- Run by jobs/queries.py for counts that stopped at their limit.
 SELECT common.state, (common.share * class.reltuples)::bigint
 FROM pg_catalog.pg_class AS class,
      pg_catalog.pg_stats AS stats,

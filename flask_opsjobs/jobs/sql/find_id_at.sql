@@ -1,7 +1,7 @@
--- Finds the id at which a moment lies: the smallest of which the job was enqueued at %(moment)s or later.
--- Returns one row with one bigint, one more than the greatest id when all jobs are older.
--- Ids grow with time but for the difference of the hosts' clocks: the caller leaves a margin and compares
--- created_at as well. A binary search, about 24 probes of jobs_pkey among 10 million rows; locks nothing.
+-- Finds the smallest id of a job that was enqueued at %(moment)s or later. Returns one row with one bigint:
+-- the greatest id plus one when all jobs are older. Ids grow with time, except for the difference between the
+-- hosts' clocks: the caller adds a margin and compares created_at as well. A binary search: about 24 probes
+-- of jobs_pkey for 10 million rows. Locks nothing.
 -- Run by jobs/queries.py for `created:`.
 WITH RECURSIVE search (low, high) AS (
     SELECT coalesce((SELECT id FROM opsjobs.jobs ORDER BY id LIMIT 1), 1),

@@ -1,6 +1,8 @@
--- Deletes the attempts by which workers handed these jobs back since the first refusal, but for the newest of each: a
--- deploy that takes ten minutes makes thirty of a job, and its page lists the last twenty attempts.
--- Run by `endings`, in the transaction that hands the jobs back and holds them. Indexes: jobs_pkey, attempts_pkey.
+-- Deletes the attempts that workers refused since the first refusal of these jobs, except the newest of each
+-- job. Without this, a deploy of ten minutes would leave thirty refused attempts, and the page of a job lists
+-- only the last twenty attempts.
+-- Run by `endings`, in the transaction that has locked the jobs and hands them back. Indexes: jobs_pkey,
+-- attempts_pkey.
 DELETE FROM opsjobs.attempts a
 USING unnest(%(job_ids)s::bigint[], %(dispatch_nos)s::bigint[]) AS n(job_id, dispatch_no)
 JOIN opsjobs.jobs j ON j.id = n.job_id

@@ -1,6 +1,6 @@
--- Enqueues each gathered call whose unique locks could all be taken. Returns how many that were.
--- Of rows with the same keys the first wins. Keys in order, so that two calls cannot deadlock; the insert of a unique
--- lock waits for another transaction that inserts the same key, as in enqueue_unique_job.
+-- Enqueues each gathered call that gets all its unique locks. Returns the number of enqueued jobs. Of rows
+-- with the same keys the first wins. Inserts the keys in order, so that two calls cannot deadlock. The insert
+-- of a unique lock waits for another transaction that inserts the same key, as in enqueue_unique_job.
 -- Run in the host's transaction, in a savepoint, by `enqueue_many`. Index: unique_locks_pkey.
 WITH first AS MATERIALIZED (
     SELECT DISTINCT ON (k.key) decode(k.key, 'hex') AS key, c.id

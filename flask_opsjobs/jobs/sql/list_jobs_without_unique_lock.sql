@@ -1,4 +1,4 @@
--- Lists which of these jobs have a key whose unique lock another job has, or none. Locks nothing.
+-- Lists those of these jobs that have a unique key but do not hold its lock. Locks nothing.
 -- Run by actions after they took unique locks. Indexes: jobs_pkey, unique_locks_pkey.
 SELECT j.id FROM opsjobs.jobs j
 WHERE j.id = ANY (%(ids)s::bigint[]) AND j.unique_key IS NOT NULL

@@ -1,5 +1,5 @@
--- Lists the names of the tasks that any job bears, at most %(limit)s, in order. Returns one text column.
--- A loose scan of jobs_by_task: one probe per name, whatever the number of jobs; locks nothing.
+-- Lists the task names that occur in jobs, at most %(limit)s, in order. Returns one text column. A loose
+-- index scan of jobs_by_task: one probe per name, however many jobs there are. Locks nothing.
 -- Run by jobs/queries.py for choices and suggestions.
 WITH RECURSIVE names (name) AS (
     (SELECT task FROM opsjobs.jobs ORDER BY task LIMIT 1)

@@ -1,5 +1,6 @@
--- Reads jobs as an operator's plan judges them, each with its worker and the job that has the living unique lock of its
--- call. Locks nothing. Run by actions, for a plan and again under the lock. Indexes: jobs_pkey, workers_pkey,
+-- Reads jobs for the decision about an operator's action, each with its worker and with the job that holds
+-- the unexpired unique lock of the same call. Locks nothing.
+-- Run by actions, first for the preview and again under the lock. Indexes: jobs_pkey, workers_pkey,
 -- unique_locks_pkey.
 SELECT j.id, j.origin, j.task, j.queue, j.lane, j.state, j.dispatch_no, j.attempt, j.max_attempts, j.due_at, j.deadline_at,
     j.ended_at, j.ended_by, j.cancel_requested_at, j.cancel_requested_by, j.unique_key, j.unique_until,

@@ -1,5 +1,5 @@
--- Reads the times that all jobs of one `enqueue_many` share, as text for COPY, and the state in which they are
--- inserted. Run in the host's transaction, once per call.
+-- Computes the times that all jobs of one `enqueue_many` share, as text for COPY, and their first state.
+-- Run in the host's transaction, once per call.
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now
 ), due AS MATERIALIZED (

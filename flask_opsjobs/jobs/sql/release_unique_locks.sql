@@ -1,4 +1,5 @@
--- Deletes the unique locks that live until their job ends. Locks them in the order of their keys, as enqueueing does.
+-- Deletes the unique locks that these jobs hold until they end. Locks them in the order of their keys, as
+-- `enqueue` does.
 -- Run by `endings`, in the transaction that ends the jobs. Index: unique_locks_by_job.
 DELETE FROM opsjobs.unique_locks WHERE key IN (
     SELECT key FROM opsjobs.unique_locks

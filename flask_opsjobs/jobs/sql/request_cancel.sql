@@ -1,5 +1,6 @@
--- Asks the workers of started jobs to stop them: each reads the wish with its next heartbeat.
--- The caller holds the rows. Run by actions. Index: jobs_pkey, or jobs_started.
+-- Asks the workers of started jobs to stop them: each worker reads the request with its next heartbeat. The
+-- caller has locked the rows.
+-- Run by actions. Index: jobs_pkey, or jobs_started.
 UPDATE opsjobs.jobs
 SET cancel_requested_at = %(now)s, cancel_requested_by = %(actor)s, cancel_reason = %(reason)s
 WHERE id = ANY (%(ids)s::bigint[]) AND state = 'started' AND cancel_requested_at IS NULL

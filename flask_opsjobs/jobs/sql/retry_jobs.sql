@@ -1,6 +1,7 @@
--- Makes jobs due now, with room for one more attempt; the attempts so far stay. Clears the end, a wish to stop, and a
--- deadline that has passed, which would end the job again at once.
--- The caller holds the rows. Run by actions. Index: jobs_pkey.
+-- Makes jobs due now and allows at least one more attempt; earlier attempts stay. Clears the end, a request
+-- to cancel, and a deadline that has passed, which would end the job again at once. The caller has locked the
+-- rows.
+-- Run by actions. Index: jobs_pkey.
 UPDATE opsjobs.jobs
 SET state = 'available', due_at = %(now)s, max_attempts = greatest(max_attempts, attempt + 1), refused_count = 0,
     first_refused_at = NULL,

@@ -1,6 +1,6 @@
--- Enqueues a new job, due now, for each final one: the same call with the same options, without its deadline, linking
--- back. Returns (new id, old id). Those of %(guarded)s are to have a unique lock, which the caller takes next.
--- The caller holds the old rows. The new jobs are counted as enqueued, for the integrity check.
+-- Enqueues a new job, due now, for each final job: the same call with the same options but no deadline, and a
+-- link to the old job. Returns (new id, old id). New jobs of %(guarded)s need a unique lock, which the caller
+-- takes next. The caller has locked the old rows. Counts the new jobs as enqueued, for the integrity check.
 -- Run by actions. Index: jobs_pkey.
 WITH inserted AS (
     INSERT INTO opsjobs.jobs (task, queue, lane, state, priority, args, meta, tags, max_attempts, timeout_seconds,

@@ -1,5 +1,6 @@
--- Takes the unique locks of jobs that have a key; one that exists stays as it is. `within` is the span of each, or
--- null. Keys in order, and waiting for a call that is being enqueued, as in enqueue_unique_job.
+-- Takes the unique locks of jobs that have a unique key; an existing lock stays as it is. `within` is the
+-- lifetime of each lock, or null. Inserts the keys in order and waits for calls that are being enqueued, as
+-- in enqueue_unique_job.
 -- Run by actions, after the jobs were locked or enqueued in the same transaction. Indexes: jobs_pkey,
 -- unique_locks_pkey.
 INSERT INTO opsjobs.unique_locks (key, job_id, until, expires_at, created_at)
