@@ -94,7 +94,7 @@ def test_a_refusal_that_comes_late_fails_it_only_after_ten_minutes(
     ],
     ids=lambda value: getattr(value, "kind", value),
 )
-def test_an_worker_that_calls_it_ends_the_refusals(
+def test_a_worker_that_calls_it_ends_the_refusals(
     bench: Bench, record_job: RecordJob, outcome: Outcome, state: str
 ) -> None:
     job_id = record_job()

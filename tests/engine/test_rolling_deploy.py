@@ -65,7 +65,7 @@ def refusals() -> Counter[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("older", OLD)
-def test_a_job_waits_for_an_worker_of_the_newer_code(
+def test_a_job_waits_for_a_worker_of_the_newer_code(
     site, children: Children, start, tmp_path: Path, kind: str, older: str
 ) -> None:
     """The newer worker starts after the older one has refused the job and is gone."""

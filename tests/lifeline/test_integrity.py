@@ -163,7 +163,7 @@ def test_a_started_job_that_two_heartbeats_lack_is_reserved_by_nobody(
     assert keeper.look()["default"].started_unreserved == 0
 
 
-def test_a_started_job_of_an_worker_that_is_gone(
+def test_a_started_job_of_a_worker_that_is_gone(
     bench: Bench, keeper: Keeper, start_job: StartJob
 ) -> None:
     start_job(bench)

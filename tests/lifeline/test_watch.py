@@ -194,7 +194,7 @@ class TestRescue:
         assert dead.job(running)["state"] == "started"
         assert state(alive) == "alive"
 
-    def test_an_worker_that_wakes_after_its_rescue_is_fenced(
+    def test_a_worker_that_wakes_after_its_rescue_is_fenced(
         self, make_bench: MakeBench, start_job: StartJob
     ) -> None:
         frozen, other = make_bench(), make_bench()
@@ -233,16 +233,16 @@ class TestRescue:
         assert watcher.passes(times=11).rescued == []
         assert [job.id for job in watcher.passes().rescued] == [job_id]
 
-    def test_jobs_of_an_worker_that_nobody_recorded(
+    def test_jobs_of_a_worker_that_nobody_recorded(
         self, bench: Bench, start_job: StartJob, watcher: Watcher
     ) -> None:
         job_id = start_job(bench)
         bench.rows("DELETE FROM opsjobs.workers RETURNING id")
         assert watcher.passes().rescued == []
         assert [job.id for job in watcher.passes(times=12).rescued] == [job_id]
-        assert "is not recorded" in bench.attempt(job_id)["cause"]
+        assert "is unknown" in bench.attempt(job_id)["cause"]
 
-    def test_jobs_that_an_worker_left_when_it_stopped(
+    def test_jobs_that_a_worker_left_when_it_stopped(
         self, bench: Bench, start_job: StartJob, watcher: Watcher
     ) -> None:
         job_id = start_job(bench)
