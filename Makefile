@@ -12,7 +12,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --max-worker-restart 0
 
-.PHONY: help setup demo demo-check quick test test-pgbouncer coverage lint fix docs map bench bench-pages screenshot wheel check clean
+.PHONY: help setup demo demo-check quick test test-pgbouncer coverage lint fix docs map walk bench bench-pages screenshot wheel check clean
 
 help: ## List these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ docs: $(READY) ## Build the documentation; a warning is an error.
 
 map: $(READY) ## Print the package as a tree, each module with its first sentence.
 	@$(BIN)/python -m tests.tools.map
+
+walk: $(READY) ## Print the files that a job passes from enqueue to its page; a retry with WALK=retry.
+	@$(BIN)/python -W ignore -m tools.walk $(or $(WALK),job)
 
 bench: $(READY) ## Measure managed jobs against plain RQ.
 	$(BIN)/python -m tests.tools.bench $(ARGS)

@@ -1,0 +1,42 @@
+"""`make walk` runs the real thing: what it prints is what a job passes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.sources import ROOT
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "statements", "templates"),
+    [
+        (
+            "job",
+            ["jobs/record/task.py", "engine/worker/claim.py", "endings/transitions.py"],
+            ["enqueue_job", "claim_job"],
+            ["job.html"],
+        ),
+        (
+            "retry",
+            ["actions/planning.py", "actions/execution.py", "jobs/actions.py"],
+            ["retry_jobs", "append_audit_event"],
+            ["preview/_open.html"],
+        ),
+    ],
+)
+def test_a_walk_passes_what_it_must(
+    name: str,
+    files: list[str],
+    statements: list[str],
+    templates: list[str],
+) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "tools.walk", name]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    printed = {line.strip() for line in done.stdout.splitlines()}
+    assert {*files, *statements, *templates} <= printed

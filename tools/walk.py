@@ -1,0 +1,146 @@
+"""Prints which files one thing passes: `job` from `enqueue` to its page, or `retry` from the click to the receipt.
+
+It runs the real thing on embedded servers, and notes each file of the package in which a function is called, each
+statement that is loaded and each template that is rendered, in the order in which they are first met.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+
+import flask_opsjobs
+from flask_opsjobs import OpsJobs
+from flask_opsjobs.cli.worker import run
+from flask_opsjobs.core import sql
+from tests.support.database import Databases
+from tests.support.policies import AllowAll, ShowAll
+from tests.support.postgres import Postgres
+from tests.support.valkey import Valkey
+
+PACKAGE = Path(flask_opsjobs.__file__).parent
+TEMPLATES = "opsjobs/"
+
+
+class Walk:
+    """What was met so far, in order: files of the package, statements, templates."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, None] = {}
+        self.statements: dict[str, None] = {}
+        self.templates: dict[str, None] = {}
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note what is called here, in every thread."""
+        load = sql.load
+
+        def noted_load(name: str) -> str:
+            self.statements[name] = None
+            return load(name)
+
+        sql.load = noted_load  # type: ignore[assignment]
+        threading.setprofile(self._note)
+        sys.setprofile(self._note)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+            sql.load = load
+
+    def _note(self, frame: FrameType, event: str, _argument: object) -> None:
+        path = frame.f_code.co_filename
+        if event != "call" or frame.f_code.co_name == "<module>":
+            return
+        if path.startswith(str(PACKAGE)):
+            self.files[str(Path(path).relative_to(PACKAGE))] = None
+        elif TEMPLATES in path and path.endswith(".html"):
+            self.templates[path.partition(TEMPLATES)[2]] = None
+
+    def print(self) -> None:
+        """Print each list with its length."""
+        for title, names in (
+            ("Python files", self.files),
+            ("statements", self.statements),
+            ("templates", self.templates),
+        ):
+            print(f"{len(names)} {title}")
+            for name in names:
+                print(f"  {name}")
+
+
+def walk_job(app: Flask, task: Any, walk: Walk) -> None:
+    """A job is enqueued and committed, a worker performs it, and its page is opened."""
+    db = app.extensions["sqlalchemy"]
+    with walk.noted():
+        with app.app_context():
+            job_id = task.enqueue(text="hello").id
+            db.session.commit()
+            assert run(app, ["default"], simple=True, max_jobs=1, with_scheduler=False) == 0
+        page = app.test_client().get(f"/ops/jobs/jobs/{job_id}")
+    assert page.status_code == 200, page.text
+    assert "finished" in page.text
+
+
+def walk_retry(app: Flask, task: Any, walk: Walk) -> None:
+    """A failed job is retried: the click makes a preview, its page is read, and it is carried out."""
+    db = app.extensions["sqlalchemy"]
+    with app.app_context():
+        job_id = task.enqueue(text="").id
+        db.session.commit()
+        assert run(app, ["default"], simple=True, max_jobs=1, with_scheduler=False) == 0
+    client = app.test_client()
+    headers = {"Sec-Fetch-Site": "same-origin"}
+    with walk.noted():
+        preview = client.post(f"/ops/jobs/jobs/{job_id}/retry", headers=headers).location
+        form = client.get(preview).text
+        token = re.search(r'name="token" value="([^"]*)"', form)
+        place = re.search(r'<form action="([^"]*)" method="post" data-dialog>', form)
+        assert token is not None
+        assert place is not None
+        fields = {"token": token[1], "reason": "the mail server is back"}
+        done = client.post(place[1], data=fields, headers=headers)
+    assert done.status_code in (200, 303), done.text
+
+
+WALKS: dict[str, Callable[[Flask, Any, Walk], None]] = {"job": walk_job, "retry": walk_retry}
+
+
+def main(name: str) -> None:
+    """Run the walk of this name and print it."""
+    postgres, valkey = Postgres(durable=False), Valkey()
+    databases = Databases(postgres.url())
+    try:
+        url = databases.migrated().render_as_string(hide_password=False)
+        app, opsjobs = Flask("walk"), OpsJobs()
+        app.config.update(
+            SECRET_KEY="walk", SQLALCHEMY_DATABASE_URI=url, OPSJOBS_REDIS_URL=valkey.url
+        )
+        SQLAlchemy(app)
+        opsjobs.init_app(app, access=AllowAll(), display=ShowAll())
+
+        @opsjobs.task(max_attempts=1)
+        def greet(text: str) -> str:
+            return f"hello {text.split()[0]}"
+
+        walk = Walk()
+        WALKS[name](app, greet, walk)
+        walk.print()
+    finally:
+        databases.close()
+        postgres.close()
+        valkey.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
