@@ -1,4 +1,4 @@
-"""Performs due jobs here and now for a host's tests: the real statements on one connection, no Redis, no fork."""
+"""Performs due jobs at once for a host's tests: the real statements on one connection, no Redis, no fork."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from .redis.broker import Broker
 from .redis.delivery import Delivery
 from .worker.claim import claim
 
-# A job that is due again whenever it ends costs a few milliseconds each time: this is a few seconds.
+# Stops a job that becomes due again whenever it ends. A round takes a few milliseconds, so this is a few
+# seconds.
 MOST_ROUNDS = 1_000
 _PREFETCH = 1_000_000
 _WORKER = (0, "drain")
 
 
 class Drain:
-    """One drain: at most `limit` calls, each in the context `surround`; an error of the kinds `through` ends it.
+    """Performs due jobs until none is left: at most `limit` calls, each in the context `surround`.
 
-    Attempts bear the id and name of `worker`.
-
-    Afterwards `ids` are the jobs that were moved, in order, and `errors` what their functions raised last.
+    An error of the kinds `through` ends the drain. Attempts get the id and name of `worker`. Afterwards `ids`
+    holds the jobs that were touched, in order, and `errors` the last error that each job's function raised.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class Drain:
         self.errors: dict[int, BaseException] = {}
 
     def run(self, until: datetime | None = None) -> None:
-        """Perform what is due, until nothing is; with `until`, also what becomes due by then, as if time had passed.
+        """Perform due jobs until none is left; with `until`, let the time pass up to then.
 
-        Raises `OpsJobsError` when it finds no end. In a transaction of the caller's nothing is committed.
+        Raises `OpsJobsError` after 1,000 rounds. Commits nothing when the caller has a transaction.
         """
         rounds = 0
         while self._limit is None or self.calls < self._limit:
@@ -86,7 +86,7 @@ class Drain:
         return read_clock(self._connection) + self._ahead
 
     def _jump(self, until: datetime | None) -> bool:
-        """Go on to the moment at which the next job is due, at last to `until`; False when that is not ahead."""
+        """Move the time on to when the next job is due, at most to `until`; False if that is not ahead."""
         if until is None:
             return False
         with self._connection.cursor(row_factory=scalar_row) as cursor:
@@ -101,7 +101,7 @@ class Drain:
         recording = _RecordingBroker()
         settings = replace(self._host.settings, prefetch=_PREFETCH)
         try:
-            # No limit holds in a test: what is due is performed now, one after the other.
+            # Limits are ignored in a test: due jobs are performed one after the other.
             broker = cast(Broker, recording)
             Dispatcher(self._connection, broker, settings, ignore_limits=True).dispatch_all(now)
         except BaseException:
@@ -134,14 +134,14 @@ class Drain:
         with _shared(self._connection, claimed), self._surround():
             outcome = perform(self._tasks, claimed, Report(log_tail))
         ending = Ending(job_id, dispatch_no, *self._worker, outcome)
-        # No worker with other code will come: a test sees at once that a task or its arguments are refused.
+        # `refused_for` is 0, because no worker with other code will come: a test sees a refusal at once.
         endings.record(self._connection, [ending], self._now(), refused_for=timedelta(0))
         error = self.errors.get(job_id)
         if isinstance(error, self._through):
             raise error
 
     def _watched(self, task: Task) -> Task:
-        """The task, with a hook that keeps what its function raised."""
+        """Return a copy of the task whose failure hook also keeps the error that its function raised."""
         hook = task.on_failure
         watched = copy.copy(task)
 
@@ -163,7 +163,7 @@ class Drain:
 
 
 class _RecordingBroker:
-    """Stands in for the broker, and records what would have gone to Redis."""
+    """Replaces the broker, and records the deliveries that would have gone to Redis."""
 
     def __init__(self) -> None:
         self.deliveries: list[Delivery] = []
@@ -174,7 +174,7 @@ class _RecordingBroker:
 
 @contextmanager
 def _shared(connection: Connection, claimed: Claimed) -> Iterator[None]:
-    """Keep the caller's transaction usable, if there is one, when the function in this block meets an error in it."""
+    """Keep the caller's transaction usable, if there is one, when the function in this block breaks it."""
     if connection.autocommit:
         yield
         return
@@ -192,18 +192,18 @@ def _shared(connection: Connection, claimed: Claimed) -> Iterator[None]:
 
 
 def has_written(connection: Connection) -> bool:
-    """Whether the transaction that is open on the connection has written or locked a row."""
+    """Return whether the open transaction of the connection has written or locked a row."""
     if connection.info.transaction_status == TransactionStatus.IDLE:
         return False
     with connection.cursor(row_factory=scalar_row) as cursor:
-        asked = cursor.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
-        return bool(asked.fetchone())
+        row = cursor.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
+        return bool(row.fetchone())
 
 
 def list_stored(
     connection: Connection, *, ids: Sequence[int] | None = None, task: str | None = None
 ) -> list[dict[str, Any]]:
-    """The jobs as this connection sees them, oldest first; the columns of `list_stored_jobs.sql`."""
+    """Return the jobs that this connection sees, oldest first, with the columns of `list_stored_jobs.sql`."""
     with connection.cursor(row_factory=dict_row) as cursor:
         parameters = {"ids": None if ids is None else list(ids), "task": task}
         return cursor.execute(sql.load("list_stored_jobs"), parameters).fetchall()

@@ -1,4 +1,4 @@
-"""Explains why a job is not running, with what Redis says of its delivery."""
+"""Explains why a job is not running, and looks up its delivery in Redis."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ from .redis.read_only import read_only_queue
 def explain(
     host: Host, session: Session, job_id: int, now: datetime, *, names_partition: bool = True
 ) -> Explanation | None:
-    """Why the job is not running; None when there is no such job. The schema must be one that this code runs on.
+    """Return why the job is not running; None when there is no such job. The caller has checked the schema.
 
-    Reads through the session it gets, then asks Redis once, for 0.2 s at most, when the answer depends on it. Without
-    `names_partition` no word says the partition of its limiter, which is a value of the job's arguments.
+    Reads through `session`, then asks Redis once, for at most 0.2 s, when the answer depends on it. Without
+    `names_partition` the text leaves out the partition of the limiter, which is a value of the job's
+    arguments.
     """
     evidence = find_evidence(session, job_id, now, host.settings)
     if evidence is None:
@@ -45,21 +46,21 @@ def explain(
         delivery = name_of(job.id, job.dispatch_no) if job.state == "queued" else None
         evidence = replace(evidence, redis=read_redis_facts(host, job.queue, delivery, now))
         if evidence.is_lost and evidence.redis is not None and not _is_still_queued(host, job):
-            # A worker took it after the session's snapshot and before Redis was asked.
+            # A worker claimed the job after the session's snapshot and before Redis was asked.
             evidence = replace(evidence, redis=replace(evidence.redis, is_running=True))
     return explain_evidence(evidence)
 
 
 def _is_still_queued(host: Host, job: JobEvidence) -> bool:
-    """A second look, beside the session's snapshot: absence from Redis proves nothing of a job that has moved on."""
-    asked = "SELECT state = 'queued' AND dispatch_no = %s FROM opsjobs.jobs WHERE id = %s"
+    """Read the job again outside the session's snapshot: if it has moved on, its delivery is not lost."""
+    query = "SELECT state = 'queued' AND dispatch_no = %s FROM opsjobs.jobs WHERE id = %s"
     with host.spare.one() as connection:
-        row = connection.execute(asked, [job.dispatch_no, job.id]).fetchone()
+        row = connection.execute(query, [job.dispatch_no, job.id]).fetchone()
     return row is not None and bool(row[0])
 
 
 def explain_apart(host: Host, job_id: int) -> Explanation:
-    """The same in a transaction of its own, for callers without a page; says so when the schema is behind.
+    """Explain in a transaction of its own, for callers without a page; says so when the schema is too old.
 
     Raises `UnknownJob`, `SchemaAhead`, and what SQLAlchemy raises when Postgres does not answer.
     """
@@ -71,14 +72,17 @@ def explain_apart(host: Host, job_id: int) -> Explanation:
         found = explain(host, session, job_id, now)
     if found is None:
         raise UnknownJob(
-            f"there is no job {job_id}: ended jobs are removed when their time is over"
+            f"there is no job {job_id}: ended jobs are removed when their retention time is over"
         )
     return found
 
 
 @contextmanager
 def open_snapshot(engine: Engine, seconds: float) -> Iterator[tuple[Session, datetime]]:
-    """A session that can only read, on one snapshot, and Postgres' time at its start."""
+    """Yield a read-only session on one snapshot, and Postgres' time at its start.
+
+    `seconds` limits a statement.
+    """
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     limit = func.set_config("statement_timeout", f"{int(seconds * 1000)}", True)
     with engine.connect().execution_options(**options) as connection:
@@ -88,10 +92,12 @@ def open_snapshot(engine: Engine, seconds: float) -> Iterator[tuple[Session, dat
 
 
 def read_redis_facts(host: Host, queue: str, rq_id: str | None, now: datetime) -> RedisFacts:
-    """Where a delivery stands in the Redis of its queue; with `rq_id` None only whether Redis answers. Never raises.
+    """Find a delivery in the Redis of its queue; with `rq_id` None only ask whether Redis answers.
 
-    At most six reads in one round trip. A place is sought in the order in which a delivery moves, so that one on its
-    way is seen. An entry of RQ's started registry that has expired belongs to a dead worker and does not count.
+    Never raises.
+
+    Makes at most six reads in one round trip, in the order in which a delivery moves, so that a moving
+    delivery is seen. Expired entries of RQ's started registry are ignored: they belong to dead workers.
     """
     try:
         return _read(host, queue, rq_id, now)

@@ -1,4 +1,4 @@
-"""Counts and names plain jobs: RQ jobs that host code enqueued itself, without a row of ours. Never unpickles them."""
+"""Counts and lists plain jobs, the RQ jobs that have no row of ours. Never unpickles them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from .redis.broker import Broker, is_ours
 from .redis.read_only import read_only_queue
 from .redis.reads import by_redis
 
-# Of each list and registry so many are read, of so many queues: what a page asks costs the same whatever lies there.
+# Reads at most so many ids of each list and registry, of so many queues, so that a page's cost is bounded.
 _MOST_IDS = 500
 _MOST_QUEUES = 50
 _EXAMPLES = 3
-# The failed ones first: they are what somebody may have to look after.
+# Failed jobs come first, because somebody may have to act on them.
 _STATUSES = ("failed", "started", "queued", "deferred", "scheduled")
 
 
 def find_plain_jobs(broker: Broker, queues: Iterable[str], now: datetime) -> PlainJobs:
-    """The plain jobs of these queues. Never raises: when a Redis is away the answer says so, within 0.2 s each."""
+    """Return the plain jobs of these queues.
+
+    Never raises: the answer names the queues whose Redis did not answer within 0.2 s.
+    """
     names = sorted(queues)
     found: list[tuple[Queue, _Found]] = []
     silent: list[str] = []
@@ -60,7 +63,7 @@ def find_plain_jobs(broker: Broker, queues: Iterable[str], now: datetime) -> Pla
 
 @dataclass(frozen=True)
 class _Found:
-    """The ids of the plain jobs of one status of a queue; `is_cut` when there may be more."""
+    """The ids of the plain jobs of one status in one queue. `is_cut`: there may be more."""
 
     status: str
     rq_ids: Sequence[str]
@@ -68,7 +71,7 @@ class _Found:
 
 
 def _read(queues: Sequence[Queue]) -> tuple[list[tuple[Queue, _Found]], bool]:
-    """The plain jobs of these queues of one Redis, and whether its workers are suspended."""
+    """Return the plain jobs of these queues of one Redis, and whether its workers are suspended."""
     with queues[0].connection.pipeline(transaction=False) as pipe:
         pipe.exists(WORKERS_SUSPENDED)
         for queue in queues:
@@ -97,22 +100,24 @@ def _id(raw: Any, status: str) -> str:
 
 
 def _tell(found: Sequence[tuple[Queue, _Found]]) -> list[PlainJob]:
-    """A few examples with what RQ noted of them, one round trip each."""
+    """Return a few examples with RQ's description of them, in one round trip each."""
     by_need = sorted(found, key=lambda pair: _STATUSES.index(pair[1].status))
     few = [(queue, one.status, rq_id) for queue, one in by_need for rq_id in one.rq_ids[:_EXAMPLES]]
-    told = []
+    examples = []
     for queue, status, rq_id in few[:_EXAMPLES]:
         try:
-            noted: Any = queue.connection.hmget(
+            fields: Any = queue.connection.hmget(
                 RQJob.key_for(rq_id), "description", "ended_at", "created_at"
             )
         except RedisError:
-            break  # it fell silent just now: the numbers are known all the same
-        description, ended_at, created_at = (_text(value) for value in noted)
-        # RQ describes a job as the whole call: what is before the parenthesis is the function.
+            break  # Redis has just stopped answering: the counts are known already
+        description, ended_at, created_at = (_text(value) for value in fields)
+        # RQ's description is the whole call: the function is the part before the parenthesis.
         function = description.partition("(")[0] if description else None
-        told.append(PlainJob(rq_id, queue.name, status, function, _moment(ended_at or created_at)))
-    return told
+        examples.append(
+            PlainJob(rq_id, queue.name, status, function, _moment(ended_at or created_at))
+        )
+    return examples
 
 
 def _text(value: Any) -> str:

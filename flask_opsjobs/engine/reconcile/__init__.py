@@ -1,1 +1,1 @@
-"""Compares Postgres with Redis, and puts right what only one of them knows."""
+"""Compares Postgres with Redis, and repairs the differences: lost jobs, orphan deliveries, plain workers."""

@@ -1,4 +1,4 @@
-"""Writes down the plain `rq worker` processes that RQ's own hashes show, as workers of kind `plain`."""
+"""Records the plain `rq worker` processes that RQ lists in Redis, as workers of kind `plain`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from ...core.db import Connection
 from ..redis.broker import Broker
 from ..redis.reads import RQWorker, one_queue_per_redis, read_workers
 
-# What RQ gives a worker's key beyond its TTL.
+# RQ keeps a worker's key this much longer than the worker's TTL.
 _RQ_GRACE_SECONDS = 60
 
 
 def observe(
     connection: Connection, broker: Broker, queues: Iterable[str], now: datetime
 ) -> tuple[int, list[str]]:
-    """Record the plain workers on the Redis of these queues: (how many were seen, names that vanished). Commits.
+    """Record the plain workers in the Redis of these queues; return (how many, names of those that vanished).
 
-    Judged by the expiry of RQ's keys, never by the age of `last_heartbeat`: an idle worker sends a heartbeat each 405 s
-    and a busy SimpleWorker never. Raises `RedisError` when any Redis does not answer; then nobody is judged.
+    A worker has vanished when RQ's key of it has expired. The age of `last_heartbeat` does not count: an idle
+    worker sends a heartbeat each 405 s, and a busy SimpleWorker sends none. Commits. Raises `RedisError` when
+    any Redis does not answer; then no worker is marked as missing.
     """
     known = [name for (name,) in connection.execute(sql.load("list_plain_workers"), {"now": now})]
     seen: dict[str, RQWorker] = {}
@@ -30,12 +31,12 @@ def observe(
         seen |= {worker.name: worker for worker in read_workers(queue.connection, known)}
     if seen:
         connection.execute(sql.load("observe_plain_workers"), _columns(seen.values(), now))
-    judged = {
+    parameters = {
         "seen": list(seen),
         "now": now,
         "default_ttl_seconds": DEFAULT_WORKER_TTL + _RQ_GRACE_SECONDS,
     }
-    gone = connection.execute(sql.load("end_plain_workers"), judged).fetchall()
+    gone = connection.execute(sql.load("end_plain_workers"), parameters).fetchall()
     return len(seen), sorted(name for (name,) in gone)
 
 

@@ -17,7 +17,7 @@ from ..redis.reads import Hash, find_deliveries, read_hashes, scan_deliveries
 
 @dataclass(frozen=True)
 class OrphanDeliveries:
-    """A walk through the keys of one Redis, and which deliveries without a row it met before."""
+    """The state of a scan of one Redis: its cursor, and the deliveries without a row that it met before."""
 
     cursor: int = 0
     met: frozenset[str] = frozenset()
@@ -26,24 +26,27 @@ class OrphanDeliveries:
 def remove_orphan_deliveries(
     connection: Connection, broker: Broker, queue: Queue, orphans: OrphanDeliveries, now: datetime
 ) -> tuple[OrphanDeliveries, list[str]]:
-    """One step through a Redis: remove deliveries whose row is gone or has moved on, met twice; their RQ ids.
+    """Scan one step of a Redis and remove the orphan deliveries that were met twice; return their RQ ids.
 
-    Redis is read first and Postgres after it, so a delivery that is found has its committed row already. What expires
-    by itself, what RQ runs and what a living worker has reserved is left alone. Raises `RedisError`.
+    Redis is read before Postgres, so the row of every delivery that is found was committed before. Deliveries
+    that expire by themselves, that RQ runs, or that a living worker has reserved are left alone. Raises
+    `RedisError`.
     """
     cursor, found = scan_deliveries(queue.connection, orphans.cursor)
     hashes = {
-        one: said for one, said in read_hashes(queue.connection, found).items() if not said.expires
+        rq_id: hash_
+        for rq_id, hash_ in read_hashes(queue.connection, found).items()
+        if not hash_.expires
     }
     without_row = _without_row(connection, hashes)
     again = without_row & orphans.met
-    removed = _remove(broker, {one: hashes[one] for one in again}, now)
+    removed = _remove(broker, {rq_id: hashes[rq_id] for rq_id in again}, now)
     met = (orphans.met - set(found)) | (without_row - set(removed))
     return OrphanDeliveries(cursor, frozenset(met)), removed
 
 
 def _without_row(connection: Connection, hashes: Mapping[str, Hash]) -> set[str]:
-    keys = {one: key for one in hashes if (key := parse(one)) is not None}
+    keys = {rq_id: key for rq_id in hashes if (key := parse(rq_id)) is not None}
     if not keys:
         return set()
     pairs = list(keys.values())
@@ -51,18 +54,18 @@ def _without_row(connection: Connection, hashes: Mapping[str, Hash]) -> set[str]
     valid = set(connection.execute(sql.load("find_valid_deliveries"), asked).fetchall())
     reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
     return {
-        one for one, (id, number) in keys.items() if (id, number) not in valid
+        rq_id for rq_id, (id, number) in keys.items() if (id, number) not in valid
         if f"{id}-{number}" not in reserved
     }  # fmt: skip
 
 
 def _remove(broker: Broker, hashes: Mapping[str, Hash], now: datetime) -> list[str]:
     removed: list[str] = []
-    for name in {said.queue for said in hashes.values()}:
-        ours = [one for one, said in hashes.items() if said.queue == name]
+    for name in {hash_.queue for hash_ in hashes.values()}:
+        ours = [rq_id for rq_id, hash_ in hashes.items() if hash_.queue == name]
         queue = broker.queue(name or "default")
         running = find_deliveries(queue, ours, now).running
-        orphaned = [one for one in ours if one not in running]
+        orphaned = [rq_id for rq_id in ours if rq_id not in running]
         broker.forget(queue.name, orphaned)
         removed += orphaned
     return removed

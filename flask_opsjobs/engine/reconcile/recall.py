@@ -1,4 +1,4 @@
-"""Recalls jobs whose delivery is nowhere in Redis, or failed there without our code."""
+"""Recalls jobs whose delivery is lost in Redis, and counts deliveries that RQ failed without our code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ Key = tuple[int, int]
 
 @dataclass(frozen=True)
 class Suspects:
-    """What the previous passes of one process found wanting; nothing is concluded from a single look."""
+    """Jobs that earlier passes of this process did not find, with the time of the first such pass.
+
+    `absent` jobs are nowhere in Redis, `parked` ones only in an intermediate list. A job is recalled only
+    after a second pass has missed it too. The next pass begins after the id `after`.
+    """
 
     absent: Mapping[Key, datetime] = field(default_factory=dict)
     parked: Mapping[Key, datetime] = field(default_factory=dict)
@@ -35,7 +39,7 @@ class Suspects:
 
 @dataclass(frozen=True)
 class Recalled:
-    """What a pass did: deliveries (id, dispatch_no) that were recalled, and jobs whose refusal was counted."""
+    """The result of a pass: deliveries (id, dispatch_no) that were recalled, and those counted as refused."""
 
     suspects: Suspects
     recalled: list[Key]
@@ -54,7 +58,7 @@ class _Queued:
 
     @property
     def reserved_as(self) -> str:
-        """How a worker's heartbeat names it."""
+        """Return the name of the delivery in a worker's heartbeat."""
         return f"{self.id}-{self.dispatch_no}"
 
     @property
@@ -65,12 +69,13 @@ class _Queued:
 def recall_lost(
     connection: Connection, broker: Broker, now: datetime, suspects: Suspects, recall_seconds: float
 ) -> Recalled:
-    """Recall `queued` jobs whose delivery stood nowhere in two passes at least `recall_seconds` apart. Commits.
+    """Recall `queued` jobs whose delivery was missed by two passes at least `recall_seconds` apart. Commits.
 
-    Nowhere is: in no list, in no intermediate list, not running by RQ, not reserved by a living worker. One that RQ
-    failed counts as refused; the third refusal ends its job. Raises `RedisError` when Redis does not answer, and then
-    nothing was recalled: absence must be seen. No lock is held over a Redis call; the writes are fenced by
-    `dispatch_no`, so any number of recallers may run.
+    A delivery is missed when it is in no list and no intermediate list, RQ does not run it, and no living
+    worker has reserved it. A delivery that RQ failed is counted as refused instead; the third refusal ends
+    its job. Raises `RedisError` when Redis does not answer; then nothing was recalled. No lock is held during
+    a call to Redis. The writes are fenced by `dispatch_no`, so any number of processes may recall at the same
+    time.
     """
     rows, after = _page(connection, now, suspects.after, recall_seconds)
     reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
@@ -90,11 +95,13 @@ def recall_lost(
 
 
 def recall_paused(connection: Connection, queue: str | None = None) -> list[tuple[str, int, int]]:
-    """Recall what was dispatched of paused queues, of one or of all, but for those that drain. Commits.
+    """Recall `queued` jobs of paused queues that do not drain, of one queue or of all. Commits.
 
-    Right after a pause, and again by the loop: a dispatcher that read the queue before may commit after. Fenced by
-    `dispatch_no`, so what a worker claims in this moment runs; so does what one has reserved whose claim a crash
-    forgot. Returns the deliveries (queue, id, dispatch_no), which are then to be removed from Redis: they find no row.
+    Returns the recalled deliveries (queue, id, dispatch_no). The caller removes them from Redis; nobody can
+    claim them any more. Called right after a pause, and again by the loop, because a dispatcher that read the
+    queue before the pause may commit after it. Fenced by `dispatch_no`: a job that a worker claims at this
+    moment runs. Jobs that a worker has reserved are left alone too, because a crash of Postgres may have lost
+    their claim.
     """
     wanted = {"queue": queue, "limit": _MOST_ROWS}
     found = connection.execute(sql.load("list_queued_in_paused"), wanted).fetchall()
@@ -107,7 +114,7 @@ def recall_paused(connection: Connection, queue: str | None = None) -> list[tupl
 def _page(
     connection: Connection, now: datetime, after: int, seconds: float
 ) -> tuple[list[_Queued], int]:
-    """Queued jobs from `after` on, and where the next pass begins; 0 is the front."""
+    """Return queued jobs with ids above `after`, and the `after` of the next pass: 0 for the start."""
     page = {"now": now, "after": after, "seconds": seconds, "limit": _MOST_ROWS}
     found = connection.execute(sql.load("list_queued_jobs"), page).fetchall()
     rows = [_Queued(*row) for row in found]
@@ -124,7 +131,7 @@ def _by_queue(rows: Iterable[_Queued]) -> dict[str, list[_Queued]]:
 def _look(
     broker: Broker, rows: list[_Queued], reserved: Collection[str], now: datetime
 ) -> tuple[set[Key], set[Key]]:
-    """Which of the rows stand nowhere, and which only in an intermediate list."""
+    """Return the rows that are nowhere in Redis, and those that are only in an intermediate list."""
     absent: set[Key] = set()
     parked: set[Key] = set()
     for name, group in _by_queue(rows).items():
@@ -145,11 +152,11 @@ def _since(
     last: int,
     now: datetime,
 ) -> dict[Key, datetime]:
-    """Since when each is wanting. What this pass did not look at keeps its time."""
+    """Return since when each job is missed. Jobs that this pass did not check keep their time."""
     not_looked_at = {
         key: since for key, since in before.items() if key[0] <= first or (last and key[0] > last)
     }
-    # A time ahead of now was taken before the clock was stepped back.
+    # `min`: a time after `now` was taken before the clock was stepped back.
     return not_looked_at | {key: min(before.get(key, now), now) for key in found}
 
 

@@ -1,4 +1,4 @@
-"""Removes deliveries from RQ whose jobs have moved on, also those that RQ believes to be running."""
+"""Removes outdated deliveries from RQ, including those that RQ considers running."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ _log = logging.getLogger("flask_opsjobs.lifeline")
 def remove_deliveries(
     broker: Broker, deliveries: Iterable[tuple[str, int, int]], *, quick: bool = False
 ) -> None:
-    """Remove deliveries (queue, id, dispatch_no) from RQ without a trace. Raises `RedisError`.
+    """Remove deliveries (queue, id, dispatch_no) and all that RQ stores about them. Raises `RedisError`.
 
-    Left alone, RQ would later call a rescued one abandoned, and its hash would stay for ever. What a live worker
-    still runs ends by itself: its outcome meets the fence. `quick` is for whoever is waited for.
+    Otherwise RQ would later report the delivery of a rescued job as abandoned, and its hash would stay for
+    ever. A live worker may still run such a job; its outcome is then rejected by the fence. `quick` limits
+    each call to 0.2 s, for a request or an operator.
     """
     for name, group in groupby(sorted(deliveries), key=itemgetter(0)):
         queue = broker.queue(name, quick=quick)
@@ -35,7 +36,7 @@ def remove_deliveries(
 
 
 def try_remove_deliveries(broker: Broker, deliveries: Iterable[tuple[str, int, int]]) -> None:
-    """As `remove_deliveries`, but only logs when Redis does not answer: what stays is removed later as an orphan."""
+    """Call `remove_deliveries`, but only log when Redis does not answer: the deliveries are orphans then."""
     try:
         remove_deliveries(broker, deliveries)
     except RedisError as error:

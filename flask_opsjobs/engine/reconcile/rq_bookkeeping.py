@@ -1,4 +1,4 @@
-"""Writes RQ's own records of a managed job from the parent: one MULTI before the job runs and one after."""
+"""Writes RQ's own records of a managed job from the worker's parent: one MULTI before it and one after."""
 
 from __future__ import annotations
 
@@ -16,13 +16,19 @@ _log = logging.getLogger("flask_opsjobs.worker")
 
 
 class RQBooks:
-    """What RQ's tools see of a worker that performs our jobs. Redis being away costs the entry, never the job."""
+    """RQ's records of a worker that performs our jobs, for RQ's tools.
+
+    Without Redis a record is lost, never a job.
+    """
 
     def __init__(self, worker: Any) -> None:
         self._worker = worker
 
     def begin(self, job: RQJob, queue: Queue) -> Execution | None:
-        """Enter the execution: registry, worker state, and out of the intermediate list."""
+        """Record the start: add the execution, set the worker to busy, leave the intermediate list.
+
+        Returns None when Redis did not answer.
+        """
         worker = self._worker
         try:
             with worker.connection.pipeline() as pipe:
@@ -37,28 +43,28 @@ class RQBooks:
                 pipe.execute()
             return execution
         except RedisError as error:
-            _log.warning("RQ's books miss the start of %s: %s", job.id, type(error).__name__)
+            _log.warning("RQ has no record of the start of %s: %s", job.id, type(error).__name__)
             return None
 
     def keep(self, job: RQJob, execution: Execution | None) -> None:
-        """Keep the entry alive while the job runs."""
+        """Extend the expiry of the execution while the job runs."""
         if execution is None:
             return
         try:
             self._worker.maintain_heartbeats(job, execution)
         except RedisError as error:
-            _log.warning("RQ's books miss a heartbeat of %s: %s", job.id, type(error).__name__)
+            _log.warning("RQ has no record of a heartbeat of %s: %s", job.id, type(error).__name__)
 
     def end(
         self, job: RQJob, queue: Queue, execution: Execution | None, *, is_success: bool
     ) -> None:
-        """Take everything of the delivery out of RQ."""
+        """Record the end: remove the delivery and its execution from RQ, count it, set the worker to idle."""
         worker = self._worker
         try:
             with worker.connection.pipeline() as pipe:
                 if execution is not None:
                     execution.delete(job=job, pipeline=pipe)
-                # A flush may have lost the entry, or the start may have missed it.
+                # Repeated here, because `begin` may have failed.
                 pipe.lrem(queue.intermediate_queue_key, 1, job.id)
                 pipe.delete(job.key)
                 pipe.hincrby(
@@ -68,7 +74,7 @@ class RQBooks:
                 worker.heartbeat(pipeline=pipe)
                 pipe.execute()
         except RedisError as error:
-            _log.warning("RQ's books miss the end of %s: %s", job.id, type(error).__name__)
+            _log.warning("RQ has no record of the end of %s: %s", job.id, type(error).__name__)
         finally:
             if execution is not None:
                 worker.executions.pop(execution.id, None)

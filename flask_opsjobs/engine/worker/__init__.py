@@ -1,1 +1,1 @@
-"""Runs a worker process: claims, children, heartbeats, and what is recorded of them."""
+"""Runs a worker process: claims jobs, runs them in children, sends heartbeats, and records outcomes."""

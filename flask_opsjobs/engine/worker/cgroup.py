@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 class OutOfMemory:
-    """Compares the cgroup's `oom_kill` count with what it was when this was made."""
+    """Compares the cgroup's `oom_kill` count with its value when this object was made."""
 
     def __init__(self) -> None:
         self._before = _count()
 
     def has_killed(self) -> bool:
-        """Whether the count has grown since; False where there is no count to read."""
+        """Return whether the count has grown since then; False where there is no count to read."""
         now = _count()
         return now is not None and self._before is not None and now > self._before
 

@@ -1,4 +1,4 @@
-"""Carries whole JSON frames from a child to its parent, over a socket; a torn frame counts as none."""
+"""Sends JSON frames from a child to its parent over a socket. The parent ignores incomplete frames."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _READ_BYTES = 1 << 18
 
 
 class Sender:
-    """The child's end. Blocks while the parent reads, so a result of any size passes."""
+    """The child's end. It blocks until the parent has read, so an outcome may have any size."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
 
     def progress(self, done: int | None, total: int | None, note: str | None) -> None:
-        """Tell how far the job is."""
+        """Send the progress of the job."""
         self._send({"progress": [done, total, note]})
 
     def outcome(self, outcome: Outcome) -> None:
-        """Tell how it ended: the last frame."""
+        """Send the outcome. It is the last frame."""
         self._send({"outcome": asdict(outcome)})
 
     def _send(self, frame: dict[str, Any]) -> None:
@@ -34,7 +34,7 @@ class Sender:
 
 
 class Receiver:
-    """The parent's end. Never blocks, never raises on what a dying child wrote."""
+    """The parent's end. It never blocks, and never raises on what a dying child wrote."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -45,11 +45,11 @@ class Receiver:
         self.is_open = True
 
     def fileno(self) -> int:
-        """For `poll`."""
+        """Return the file descriptor, for `poll`."""
         return self._sock.fileno()
 
     def read(self) -> None:
-        """Take what has arrived. `progress` and `outcome` hold the newest of each."""
+        """Read what has arrived; then `progress` and `outcome` hold the newest of each."""
         while self.is_open:
             try:
                 piece = self._sock.recv(_READ_BYTES)

@@ -1,4 +1,4 @@
-"""Forks a child that performs one job and tells its parent how the job ended (RQ: work horse)."""
+"""Forks a child process (RQ: work horse) that performs one job and sends the outcome to its parent."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from ...jobs.perform.log_tail import Ring
     from ...jobs.record.task import Task
 
-# Held around the fork, and by any other thread of the parent around whatever takes a lock of C or of `io`: logging,
-# connecting. A lock that is held at the fork by a thread that the child does not have is never released there.
+# Held around the fork, and by the parent's other threads while they log or connect, which takes locks of C or
+# of `io`. A child has only the thread that forked: a lock that another thread held at the fork is never
+# released in it.
 fork_lock = threading.Lock()
 
 _PR_SET_PDEATHSIG = 1
@@ -38,7 +39,10 @@ def fork(
     log_tail: Ring | None,
     confirm: Confirm,
 ) -> tuple[int, socket.socket]:
-    """Fork a child for a claimed job: (its pid, which is also its process group; the parent's end of the channel)."""
+    """Fork a child for a claimed job.
+
+    Return its pid, also its process group, and the parent's end of the channel.
+    """
     ours, its = socket.socketpair()
     parent_pid = os.getpid()
     with fork_lock:
@@ -50,7 +54,7 @@ def fork(
             _perform(app, tasks, claimed, Sender(its), log_tail, confirm)
             _flush_streams()
         finally:
-            # Not SystemExit: the parent's atexit handlers and finally blocks are not the child's to run.
+            # Not SystemExit, which would run the parent's atexit handlers and finally blocks in the child.
             os._exit(0)
     its.close()
     set_group(pid)
@@ -58,8 +62,8 @@ def fork(
 
 
 def set_group(pid: int) -> None:
-    """Give a child a process group of its own, so that a kill of its group never hits its parent's."""
-    # Parent and child both do it, whoever is first.
+    """Give a child a process group of its own, so that killing the group never hits the parent."""
+    # Parent and child both call this, because either may run first.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.setpgid(pid, pid)
 
@@ -68,7 +72,7 @@ def _become_child(parent_pid: int, app: Flask) -> None:
     os.setpgid(0, 0)
     die_with(parent_pid)
     signal.set_wakeup_fd(-1)
-    # Ctrl-C in a terminal reaches the whole session: the parent decides, the child finishes its job.
+    # Ctrl-C in a terminal reaches all processes. The child ignores it and finishes its job.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
@@ -78,19 +82,19 @@ def _become_child(parent_pid: int, app: Flask) -> None:
 
 
 def die_with(parent_pid: int) -> None:
-    """Ask Linux to kill this process when its parent dies, and leave at once when that has happened already."""
+    """Ask Linux to kill this process when its parent dies; exit at once when the parent is dead already."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # Compared with the pid noted before the fork: under a subreaper an orphan's parent is not 1.
+        # Compares with the pid from before the fork, because under a subreaper an orphan's parent is not 1.
         if os.getppid() != parent_pid:
             os._exit(1)
 
 
 def forget_connections(app: Flask) -> None:
-    """Let a forked process connect for itself, whatever its parent's engines hold."""
-    # A teardown function of the host may raise here; the job must not pay for it.
+    """Drop the database connections that a forked process inherited, so that it makes its own."""
+    # A teardown function of the host may raise here; the job must run all the same.
     with contextlib.suppress(Exception), app.app_context():
-        # `close=False`: the sockets are the parent's; a Terminate sent over them would end its connections.
+        # `close=False`: the parent uses these sockets; a Terminate message would end its connections.
         for engine in app.extensions["sqlalchemy"].engines.values():
             engine.dispose(close=False)
 
@@ -105,7 +109,7 @@ def _perform(
 ) -> None:
     with app.app_context():
         outcome = perform(tasks, claimed, Report(log_tail, sender.progress), confirm)
-        # Before the context is left: a host's teardown that raises or hangs must not cost the outcome.
+        # Sent inside the context: if a host's teardown raises or hangs, the outcome is already sent.
         sender.outcome(outcome)
 
 
@@ -116,7 +120,10 @@ def _flush_streams() -> None:
 
 
 def kill_group(pid: int, number: int = signal.SIGKILL) -> None:
-    """Signal a child and everything it started. Refuses pids that would name the caller's own group or everybody."""
+    """Send a signal to a child and everything it started.
+
+    Raises `ValueError` for a pid that would mean the caller's own group or all processes.
+    """
     if pid <= 1 or pid == os.getpgrp():
         raise ValueError(f"{pid} is not the pid of a child")
     with contextlib.suppress(ProcessLookupError):
@@ -124,7 +131,7 @@ def kill_group(pid: int, number: int = signal.SIGKILL) -> None:
 
 
 def describe_death(status: int) -> tuple[str, int | None]:
-    """Tell what an exit status of `wait4` means: (in words, the signal's number or None)."""
+    """Describe an exit status of `wait4`: a sentence, and the number of the signal or None."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         return f"killed by {signal.Signals(number).name}", number

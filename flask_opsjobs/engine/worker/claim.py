@@ -1,4 +1,4 @@
-"""Claims a delivery for a worker before it forks, on a connection that the worker keeps."""
+"""Claims a delivery for a worker before the fork, on a connection that the worker keeps open."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from ...core.db import Connection
 from ...jobs.perform.claimed import Claimed
 from .claim_limited import claim_limited
 
-# CLOCK_BOOTTIME also counts the time in which the machine is suspended. CLOCK_MONOTONIC does not on Linux, but the rest
-# of the world goes on meanwhile, and rescues. Where there is no CLOCK_BOOTTIME, CLOCK_MONOTONIC counts that time.
+# CLOCK_BOOTTIME also counts the time in which the machine is suspended, while other machines may rescue its
+# jobs. On Linux CLOCK_MONOTONIC does not count that time. Other systems have only
+# CLOCK_MONOTONIC, which does.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def steady_seconds() -> float:
-    """Seconds by a clock that no freeze of this process or machine stops, and that nobody steps."""
+    """Return seconds of a clock that is never stepped, and that runs on while the machine is frozen."""
     return time.clock_gettime(_CLOCK)
 
 
 @dataclass(frozen=True)
 class NotClaimed:
-    """Why a delivery was not claimed: a word, counted in the worker's heartbeat."""
+    """A delivery that was not claimed. `reason` is one word, counted in the worker's heartbeat."""
 
     reason: str
 
@@ -42,13 +43,14 @@ def claim(
     ignore_limits: bool = False,
     now: datetime | None = None,
 ) -> Claimed | NotClaimed:
-    """Take the delivery (id, dispatch_no), or say why not. One statement, committed asynchronously.
+    """Claim the delivery (id, dispatch_no), or return why not. One statement, committed asynchronously.
 
-    A limited job takes token and place in a transaction of its own, or goes back as `limited`; with `ignore_limits` its
-    limit does not count. `now` stands for the clock that its bucket is asked by.
-    `is_retry` says that this worker asked before: it got no answer, though its claim may have been committed, or so
-    long ago that it asks whether the job is still its own. Then the attempt goes on, whatever the deadline is.
-    Raises what Postgres raises; then the delivery is still to be claimed. An overdue job is ended here.
+    A limited job is claimed in a transaction of its own that also takes its token and lease; when its bucket
+    has no room, the job is returned and the reason is `limited`. `ignore_limits` claims it like an unlimited
+    job. `now` replaces the clock for its bucket. `is_retry`: this worker claimed the job before and got no
+    answer, so the claim may be committed; or it claimed so long ago that it checks whether the job is still
+    its own. In both cases the attempt goes on, whatever its deadline. Ends a job whose deadline has passed
+    (reason `deadline`). Raises what Postgres raises; then claim again.
     """
     job_id, dispatch_no = delivery
     asked_at = steady_seconds()
@@ -97,7 +99,7 @@ def _claimed(row: dict[str, Any], job_id: int, dispatch_no: int, asked_at: float
 
 
 def _why_not(row: dict[str, Any], dispatch_no: int) -> str | None:
-    """Why a delivery was not taken; None when it is that of a limited job, whose bucket is to be asked."""
+    """Return why a delivery was not claimed; None for a limited job, whose bucket has to be checked."""
     if row["was_dispatch_no"] != dispatch_no:
         return "dispatched_again"
     if row["was_state"] != "queued":

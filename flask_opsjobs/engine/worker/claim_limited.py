@@ -1,4 +1,4 @@
-"""Claims a limited job: takes its token and place in the transaction that starts it, or returns the job."""
+"""Claims a limited job: takes tokens and a lease in the transaction that starts it, or returns the job."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def claim_limited(
     worker: str,
     now: datetime | None = None,
 ) -> tuple[str | None, dict[str, Any]]:
-    """Take the delivery, or return its job: (None, the job), or (why not, nothing). `key` is the job's bucket.
+    """Claim the delivery, or return its job: (None, the job), or (why not, {}). `key` is the job's bucket.
 
-    The job's `wait_seconds` pass before it starts: its token comes then. One transaction, committed synchronously;
-    locks the job, then its bucket, and reads the clock under both locks, unless `now` is given. In two round trips:
-    whoever else wants this bucket waits for them.
+    The caller waits `wait_seconds` of the job before it starts it: its token comes then. One transaction,
+    committed synchronously. Locks the job, then its bucket, and reads the clock under both locks unless `now`
+    is given. Takes two round trips, because other claims of this bucket wait meanwhile.
     """
     job_id, dispatch_no = delivery
     asked: dict[str, Any] = {"id": job_id, "dispatch_no": dispatch_no}
@@ -54,7 +54,10 @@ def claim_limited(
 def _lock_and_look(
     connection: Connection, asked: dict[str, Any], key: Key
 ) -> tuple[dict[str, Any] | None, BucketSeen]:
-    """The job and its bucket, both locked. Each statement sees what was committed while the one before waited."""
+    """Lock and return the job and its bucket.
+
+    Each statement sees what was committed while the last one waited.
+    """
     named = {"limiter": key[0], "partition": key[1]}
     cursor = connection.cursor(row_factory=dict_row)
     job = cursor.execute(sql.load("lock_job_to_claim"), asked)

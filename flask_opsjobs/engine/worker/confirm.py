@@ -1,4 +1,4 @@
-"""Asks once more, right before a function is called, whether the claim still holds after the process was frozen."""
+"""Checks right before a function is called that its claim still holds: the process may have been frozen."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from .claim import claim, steady_seconds
 
 
 class Confirm:
-    """Called right before the function: the claim, which still holds, or how its attempt ends without a call.
+    """Called right before the function.
 
-    No other process may take a claim that is younger than half of `OPSJOBS_LATE_SECONDS`: its worker has to be
-    missing first. An older one is made again, on a connection of its own, because a child must not use its parent's.
-    When Postgres cannot be asked, the job is handed back and the attempt does not count.
+    Returns the claim when it still holds, else the outcome of the attempt.
+
+    A claim younger than half of `OPSJOBS_LATE_SECONDS` holds, because its job is rescued only after its
+    worker went missing. An older claim is made again, on a connection of its own: a child must not use its
+    parent's. When Postgres cannot be asked, the job is handed back and the attempt does not count.
     """
 
     def __init__(
@@ -38,14 +40,14 @@ class Confirm:
         age = self._seconds() - self._claimed.asked_at
         if age <= self._host.settings.late_seconds / 2:
             return self._claimed
-        said = f"the function was not called: {age:.0f} s passed after the claim"
+        late = f"the function was not called: {age:.0f} s passed after the claim"
         try:
             again = self._claim_again()
         except Exception as error:
-            why = f"{said}, and Postgres could not be asked again ({type(error).__name__})"
+            why = f"{late}, and Postgres could not be asked again ({type(error).__name__})"
             return Outcome(kind="snoozed", error=why, reason=why)
         if not isinstance(again, Claimed):
-            return Outcome(kind="lost", error=f"{said}, and the job was rescued meanwhile")
+            return Outcome(kind="lost", error=f"{late}, and the job was rescued meanwhile")
         self._claimed = again
         return again
 

@@ -13,9 +13,9 @@ _log = logging.getLogger("flask_opsjobs")
 
 
 def declare_limiters(host: Host, process: str) -> None:
-    """Record the limiters of the app's tasks, before this process takes or dispatches a job. Commits.
+    """Record the limiters of the app's tasks, before this process claims or dispatches a job. Commits.
 
-    Of two processes with different code the one that started last counts.
+    When processes run different code, the declaration of the one that started last holds.
     """
     limits = [each.declared.limit for each in host.tasks.values() if each.declared.limit]
     if not limits:

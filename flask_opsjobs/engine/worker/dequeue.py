@@ -1,4 +1,4 @@
-"""Takes the next RQ job: never unpickles ours, and survives a payload that nobody can read."""
+"""Takes the next RQ job. It never unpickles ours, and it fails a host's job that cannot be read."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from rq.utils import as_text, current_timestamp
 from ..redis.delivery import parse
 
 _log = logging.getLogger("flask_opsjobs.worker")
-# A blocking pop is short, so that a stop is noticed between pops: a pop that a signal breaks off loses what it took.
+# A pop blocks briefly, so that a stop is noticed between pops: a signal inside a pop would lose its delivery.
 _BLOCK_SECONDS = 1
 
 
 def pop(queues: Sequence[Queue], redis: Redis, *, block: bool) -> tuple[str, Queue] | None:
-    """The next RQ id and its queue, or None. Moves it to the intermediate list when there is just one queue."""
+    """Return the next RQ id and its queue, or None.
+
+    With only one queue the id moves to the intermediate list.
+    """
     if len(queues) == 1:
         queue = queues[0]
         args = (queue.key, queue.intermediate_queue_key)
@@ -39,9 +42,12 @@ def pop(queues: Sequence[Queue], redis: Redis, *, block: bool) -> tuple[str, Que
 
 
 def make_job(rq_id: str, queue: Queue, worker: Any) -> RQJob | None:
-    """RQ's job of this id. One of ours is not read from Redis at all; None when RQ has no job of this id any more.
+    """Return RQ's job of this id; None when RQ has it no more.
 
-    A job of the host that cannot be read is failed as RQ would do it, but without a work horse, and None is returned.
+    A delivery of ours is not read from Redis at all.
+
+    A job of the host that cannot be read is failed as RQ would do it, but without a work horse; returns None
+    then.
     """
     if parse(rq_id) is not None:
         job = RQJob(id=rq_id, connection=worker.connection, serializer=worker.serializer)

@@ -25,7 +25,7 @@ _TICK_SECONDS = 15.0
 
 
 class ForkingPerformer:
-    """Forks a child per job. The log ring is shared memory, so the last lines of a killed child are not lost."""
+    """Forks a child per job. The log ring is shared memory, which keeps the last lines of a killed child."""
 
     def __init__(self, app: Flask, runtime: WorkerRuntime, tasks: Mapping[str, Task]) -> None:
         self._app = app
@@ -36,7 +36,7 @@ class ForkingPerformer:
         self._watch: ChildWatch | None = None
 
     def perform(self, claimed: Claimed, tick: Callable[[], None]) -> Outcome:
-        """Fork, watch, and return how it ended; `tick` is called now and then while it runs."""
+        """Fork, watch the child, and return the outcome. `tick` is called every 15 s while it runs."""
         if self._ring is not None:
             self._ring.clear()
         runtime = self._runtime
@@ -58,11 +58,11 @@ class ForkingPerformer:
         return self._with_last_words(outcome)
 
     def backoff_seconds(self, claimed: Claimed) -> float:
-        """In how many seconds a job is due again whose child could not tell."""
+        """Return in how many seconds a job is due again whose child died without an outcome."""
         return retry.backoff_seconds(self._tasks.get(claimed.task), claimed.attempt)
 
     def stop_now(self, why: str) -> None:
-        """Kill the child at work, if there is one."""
+        """Kill the running child, if there is one."""
         if self._watch is not None:
             self._watch.kill(why)
 

@@ -1,4 +1,4 @@
-"""Reports with each heartbeat what a worker reserved and how fast it runs, and learns which jobs shall stop."""
+"""Sends heartbeats, which report a worker's reserved jobs and run time and tell it which jobs shall stop."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ...lifeline.disown import disown
 from ...workers import transitions as workers
 from ..dispatch.dispatch import read_clock
 
-# Why a job that runs here shall stop.
+# The reasons why a job that runs here shall stop.
 CANCELED = "canceled"
 LOST = "its job was rescued while this worker was silent"
 
-# The run time that a prefetch is computed from is the median of so many jobs.
+# The prefetch is computed from the median run time of this many jobs.
 _SAMPLE = 50
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is: `done` of `total`, and a note."""
+    """The progress of a job: `done` of `total`, and a note."""
 
     id: int
     dispatch_no: int
@@ -37,12 +37,15 @@ class Progress:
 
     @property
     def key(self) -> tuple[int, int]:
-        """The delivery it speaks of."""
+        """Return the delivery: (job id, dispatch number)."""
         return self.id, self.dispatch_no
 
 
 class Heartbeat:
-    """Shared by the main thread, which claims, and the recorder, which sends heartbeats; safe in both."""
+    """The state of a worker's heartbeat.
+
+    The main thread, which claims, and the recorder, which sends, share it.
+    """
 
     def __init__(self, worker_id: int, heartbeat_seconds: float) -> None:
         self.worker_id = worker_id
@@ -50,46 +53,49 @@ class Heartbeat:
         self._lock = threading.Lock()
         self._heartbeat_no = 0
         self._due_at = time.monotonic() + heartbeat_seconds
-        # Whether its claim is committed, by delivery.
+        # By delivery, whether its claim is committed.
         self._reserved: dict[tuple[int, int], bool] = {}
         self._runs: deque[float] = deque(maxlen=_SAMPLE)
-        self._told_run_seconds: float | None = None
+        self._sent_run_seconds: float | None = None
         self._counts: Counter[str] = Counter()
         self._wanted: dict[tuple[int, int], str] = {}
         self._disowned: set[tuple[int, int]] = set()
 
     def reserve(self, job_id: int, dispatch_no: int) -> None:
-        """Count a delivery as reserved, from before its claim until its outcome is written."""
+        """Note a delivery as reserved: from before its claim until its outcome is written."""
         with self._lock:
             self._reserved[job_id, dispatch_no] = False
 
     def own(self, job_id: int, dispatch_no: int) -> None:
-        """Its claim is committed: from now on each heartbeat asks whether its job is still this worker's."""
+        """Note that its claim is committed: each heartbeat checks from now on that the job is still ours."""
         with self._lock:
             self._reserved[job_id, dispatch_no] = True
 
     def release(self, job_id: int, dispatch_no: int) -> None:
-        """It is written, or was not claimed."""
+        """Note that its outcome is written, or that it was not claimed."""
         with self._lock:
             self._reserved.pop((job_id, dispatch_no), None)
             self._wanted.pop((job_id, dispatch_no), None)
 
     def count(self, word: str) -> None:
-        """Count something for the next heartbeat, such as a delivery that was not claimed, by reason."""
+        """Count an event for the next heartbeat, such as the reason why a delivery was not claimed."""
         with self._lock:
             self._counts[word] += 1
 
     def note_run(self, seconds: float) -> None:
-        """Note how long a job ran; when that changed much since the last heartbeat, the next one comes at once."""
+        """Note how long a job ran.
+
+        When the median has halved or doubled, the next heartbeat is sent at once.
+        """
         with self._lock:
             self._runs.append(max(seconds, 0.0005))
             median = statistics.median(self._runs)
-            told = self._told_run_seconds
-            if len(self._runs) in (5, _SAMPLE) and (told is None or not 0.5 < median / told < 2):
+            sent = self._sent_run_seconds
+            if len(self._runs) in (5, _SAMPLE) and (sent is None or not 0.5 < median / sent < 2):
                 self._be_due_now()
 
     def stop_wanted(self, job_id: int, dispatch_no: int) -> str | None:
-        """Why this job shall stop while it runs, `CANCELED` or `LOST`; None when it shall not."""
+        """Return why this running job shall stop, `CANCELED` or `LOST`; None when it shall go on."""
         with self._lock:
             return self._wanted.get((job_id, dispatch_no))
 
@@ -99,14 +105,14 @@ class Heartbeat:
             self._be_due_now()
 
     def due_in(self) -> float:
-        """Seconds until the next heartbeat; below 0 while one that is due has not been written."""
+        """Return the seconds until the next heartbeat; below 0 while an overdue one is not yet written."""
         with self._lock:
             return self._due_at - time.monotonic()
 
     def beat_if_due(self, connection: Connection, wake: Callable[[], None]) -> None:
-        """Write a heartbeat when it is due; `wake` the main thread when a job that it runs shall stop. Commits.
+        """Write a heartbeat when it is due. Calls `wake` when a job of the main thread shall stop. Commits.
 
-        A heartbeat that cannot be written stays due.
+        When the heartbeat cannot be written, it stays due and the error is raised.
         """
         if self.due_in() > 0:
             return
@@ -126,7 +132,7 @@ class Heartbeat:
             reserved = [f"{job_id}-{number}" for job_id, number in self._reserved]
             running = [delivery for delivery, is_claimed in self._reserved.items() if is_claimed]
             run_seconds = statistics.median(self._runs) if self._runs else None
-            self._told_run_seconds = run_seconds
+            self._sent_run_seconds = run_seconds
             counts = dict(self._counts)
         wanted = workers.record_heartbeat(
             connection,
@@ -151,14 +157,14 @@ class Heartbeat:
         self._due_at = min(self._due_at, time.monotonic())
 
     def stop(self, connection: Connection) -> None:
-        """Say that the worker has stopped; what it still has reserved is rescued. Commits."""
+        """Record that the worker has stopped, and rescue the jobs that it still has. Commits."""
         now = read_clock(connection)
         endings.rescue(connection, [self.worker_id], now, "its worker stopped")
         workers.stop(connection, self.worker_id, now)
 
 
 def write_progress(connection: Connection, progress: Iterable[Progress]) -> None:
-    """Write how far jobs are. Commits."""
+    """Write the progress of jobs. Commits."""
     rows = list(progress)
     connection.execute(
         sql.load("write_progress"),

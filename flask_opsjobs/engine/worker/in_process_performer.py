@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class InProcessPerformer:
-    """Calls the function in this process. To stop it, a signal raises `Stopped` in the function."""
+    """Calls the function in this process. A signal stops it by raising `Stopped` in the function."""
 
     def __init__(self, app: Flask, runtime: WorkerRuntime, tasks: Mapping[str, Task]) -> None:
         self._app = app
@@ -41,7 +41,7 @@ class InProcessPerformer:
         runtime.also_wake = self._wake_main
 
     def perform(self, claimed: Claimed, tick: Callable[[], None]) -> Outcome:
-        """Call the function here; how it ended. `tick` is not called: nobody is free to do so."""
+        """Call the function and return the outcome. `tick` is not called, because the main thread is busy."""
         if self._ring is not None:
             self._ring.clear()
         report = Report(self._ring, partial(self._runtime.tell_progress, claimed))
@@ -59,24 +59,27 @@ class InProcessPerformer:
         finally:
             self._claimed = None
         if outcome.kind == "canceled" and self._stopped_why is not None:
-            # Not the job's end: nobody canceled it. Its process was told to go, or has lost the job.
+            # The job was not canceled: its process was told to stop, or has lost the job.
             outcome = self._of_stop(claimed, self._stopped_why)
         log_tail = (self._ring.read() or None) if self._ring is not None else None
         return replace(outcome, log_tail=log_tail, progress=report.newest)
 
     def backoff_seconds(self, claimed: Claimed) -> float:
-        """In how many seconds a job that could not be started is due again."""
+        """Return in how many seconds a job that could not be started is due again."""
         return retry.backoff_seconds(self._tasks.get(claimed.task), claimed.attempt)
 
     def stop_now(self, why: str) -> None:
-        """Raise in the function at work, if there is one. Called in the main thread, by a signal handler."""
+        """Raise `Stopped` in the running function, if there is one.
+
+        Called by a signal handler in the main thread.
+        """
         if self._claimed is not None:
             self._stopped_why = why
             raise Stopped(why)
 
     def _of_stop(self, claimed: Claimed, why: str) -> Outcome:
         if why == LOST:
-            return Outcome(kind="lost", error=f"its function was broken off: {LOST}")
+            return Outcome(kind="lost", error=f"its function was interrupted: {LOST}")
         delay = self.backoff_seconds(claimed)
         return Outcome(kind="died", error=f"its process was {why}", cause=why, delay_seconds=delay)
 

@@ -1,4 +1,4 @@
-"""Reports an outage of Postgres once, waits longer after each try, and reports when Postgres is back."""
+"""Logs an outage of Postgres once and its end once, and computes the pauses between retries (backoff)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import time
 from ...core.db import say_cause
 from .child import fork_lock
 
-# An outage that comes again and again, as with a pooler that loses prepared statements, is said once in this time.
+# A repeated outage, as with a pooler that loses prepared statements, is logged at most once in this time.
 _QUIET_SECONDS = 60.0
 
 
 class Backoff:
-    """How long one thread waits before it tries again: longer each time, never the same for two processes."""
+    """The pauses of one thread between its retries: each up to twice as long, with jitter."""
 
     def __init__(self, shortest: float = 0.5, longest: float = 5.0) -> None:
         self._shortest = shortest
@@ -23,18 +23,21 @@ class Backoff:
         self._wait = shortest
 
     def next_seconds(self) -> float:
-        """The next pause; the one after it is twice as long."""
+        """Return the next pause in seconds, and double the one after it."""
         wait = self._wait
         self._wait = min(wait * 2, self._longest)
         return random.uniform(wait / 2, wait)
 
     def reset(self) -> None:
-        """The try went well: the next failure waits briefly again."""
+        """Start again with the shortest pause, after a success."""
         self._wait = self._shortest
 
 
 class Outage:
-    """Postgres being away, as all threads of a process see it. It lasts until none of them is without Postgres."""
+    """An outage of Postgres, shared by the threads of a process.
+
+    It ends when Postgres has answered all of them.
+    """
 
     def __init__(
         self, log: logging.Logger, meanwhile: str, quiet_seconds: float = _QUIET_SECONDS
@@ -44,36 +47,36 @@ class Outage:
         self._quiet_seconds = quiet_seconds
         self._lock = threading.Lock()
         self._without: set[str] = set()
-        self._said: set[str] = set()
-        self._said_at: dict[str, float] = {}
+        self._logged: set[str] = set()
+        self._logged_at: dict[str, float] = {}
         self._since = 0.0
         self._back_at = 0.0
 
     def begin(self, thread: str, error: BaseException, asked_at: float) -> None:
-        """This thread met the error when it asked at that time of the monotonic clock.
+        """Note that this thread got the error for a call begun at `asked_at` of the monotonic clock.
 
-        Who asked before the end of the last outage tells no news. A failover begins with one kind of error and goes
-        on with another, such as a read-only database: each kind is said once.
+        Calls begun before the end of the last outage are ignored. Each kind of error is logged once: a
+        failover begins with one kind and goes on with another, such as a read-only database.
         """
         now = time.monotonic()
         with self._lock:
             if asked_at < self._back_at:
                 return
             if not self._without:
-                self._since, self._said = now, set()
+                self._since, self._logged = now, set()
             self._without.add(thread)
             cause = say_cause(error)
             kind = cause.partition(":")[0]  # what follows may name a statement
-            is_recent = now - self._said_at.get(kind, -self._quiet_seconds) < self._quiet_seconds
-            if kind in self._said or is_recent:
+            is_recent = now - self._logged_at.get(kind, -self._quiet_seconds) < self._quiet_seconds
+            if kind in self._logged or is_recent:
                 return
-            state = "still away" if self._said else "away"
+            state = "still away" if self._logged else "away"
             self._say(logging.ERROR, f"Postgres is {state} (%s); %s", cause, self._meanwhile)
-            self._said.add(kind)
-            self._said_at[kind] = now
+            self._logged.add(kind)
+            self._logged_at[kind] = now
 
     def end(self, thread: str) -> None:
-        """Postgres answered this thread."""
+        """Note that Postgres answered this thread."""
         with self._lock:
             if thread not in self._without:
                 return
@@ -81,7 +84,7 @@ class Outage:
             if self._without:
                 return
             self._back_at = time.monotonic()
-            if self._said:
+            if self._logged:
                 seconds = self._back_at - self._since
                 self._say(logging.WARNING, "Postgres is back after %.1f s", seconds)
 

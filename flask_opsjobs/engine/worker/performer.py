@@ -1,4 +1,4 @@
-"""Declares what an OpsWorker needs of its performer, which runs a claimed job in a child or in this process."""
+"""Declares the interface of a performer, which runs a claimed job in a child or in the worker itself."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ class Performer(Protocol):
     """Runs one claimed job at a time."""
 
     def perform(self, claimed: Claimed, tick: Callable[[], None]) -> Outcome:
-        """Run the job; return how its attempt ended. A performer that is free calls `tick` while the job runs."""
+        """Run the job and return the outcome.
+
+        A performer that is not busy calls `tick` while the job runs.
+        """
         ...
 
     def backoff_seconds(self, claimed: Claimed) -> float:
-        """In how many seconds a job is due again that could not be started."""
+        """Return in how many seconds a job that could not be started is due again."""
         ...
 
     def stop_now(self, why: str) -> None:
-        """Stop the job that runs, if there is one; `why` becomes the cause of its end."""
+        """Stop the running job, if there is one; `why` becomes the cause of its end."""
         ...

@@ -1,4 +1,4 @@
-"""Performs managed jobs on a plain `rq worker`: its work horse claims, performs and records for itself."""
+"""Performs managed jobs on a plain `rq worker`: its work horse claims and performs the job and records it."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ T = TypeVar("T")
 
 
 def perform_delivery() -> None:
-    """What RQ calls in a worker that is not ours. Finds the app as `flask` does, by `FLASK_APP`.
+    """Perform the delivery of the current RQ job. RQ calls this in a worker that is not ours.
 
-    Costs a connection per job. A killed work horse is found by RQ, and by us when its worker's key expires.
+    Finds the app as `flask` does, by `FLASK_APP`. Opens a connection per job. RQ notices when its work horse
+    is killed; our loops notice when the key of its worker expires.
     """
     rq_job = get_current_job()
     delivery = parse(rq_job.id) if rq_job is not None else None
@@ -84,16 +85,16 @@ def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
 
 
 class _Postgres:
-    """Postgres as this process asks it: on one connection, which is made anew after it broke."""
+    """The connection of this process to Postgres, which is made again after it broke."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._outage = Outage(_log, "the delivery is kept")
 
     def ask(self, act: Callable[[Connection, bool], T]) -> T:
-        """What `act(connection, is_retry)` returns. While Postgres is away it is tried again.
+        """Return the result of `act(connection, is_retry)`. Tries again while Postgres is away.
 
-        RQ's time limit for the job bounds that.
+        RQ's time limit of the job bounds the retries.
         """
         backoff, is_retry = Backoff(), False
         while True:
@@ -109,7 +110,10 @@ class _Postgres:
     def tell_progress(
         self, claimed: Claimed, done: int | None, total: int | None, note: str | None
     ) -> None:
-        """Write how far the job is. While Postgres is away the job goes on: its end brings the newest progress."""
+        """Write the progress of the job.
+
+        Does nothing while Postgres is away: the outcome brings the newest progress.
+        """
         row = Progress(claimed.id, claimed.dispatch_no, done, total, note)
         try:
             with self._connection() as connection:

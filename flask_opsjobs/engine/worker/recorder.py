@@ -1,4 +1,4 @@
-"""Writes outcomes in flushes, refills the prefetch and sends heartbeats, in a thread of a worker's parent."""
+"""Writes outcomes in batches, refills the prefetch and sends heartbeats, in a thread of a worker's parent."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ from .outage import Backoff, Outage
 
 _log = logging.getLogger("flask_opsjobs.worker")
 
-# A first outcome is written at once; the next ones gather for this long: 0.73 ms alone, 0.03 ms in fifties.
+# The first outcome is written at once, later ones are collected for this long: an outcome costs 0.73 ms
+# alone, and 0.03 ms in a batch of fifty.
 _LINGER_SECONDS = 0.02
-# A worker takes another job only while what it has to write is younger and less than this. A job whose outcome is not
-# written is performed once more by somebody else, and each such run counts as an attempt.
+# Backpressure: a worker takes another job only while its unwritten outcomes are younger and fewer than this.
+# A job whose outcome is never written is performed again by another worker, and each such run counts as an
+# attempt.
 _OLDEST_UNWRITTEN_SECONDS = 5.0
 _MOST_UNWRITTEN = 100
 _THREAD = "recorder"
@@ -39,14 +41,17 @@ _THREAD = "recorder"
 
 @dataclass(frozen=True)
 class _Submitted:
-    """An outcome that is to be written, and since when on the monotonic clock."""
+    """An outcome to write, and when it was submitted, by the monotonic clock."""
 
     ending: Ending
     at: float
 
 
 class Recorder(threading.Thread):
-    """Owns the connection that finishes. The main thread submits and never waits, but for `drain`."""
+    """Owns the connection on which outcomes are written.
+
+    The main thread submits, and waits only in `drain`.
+    """
 
     def __init__(
         self, host: Host, heartbeat: Heartbeat, outage: Outage, wake: Callable[[], None]
@@ -68,14 +73,14 @@ class Recorder(threading.Thread):
         self._refiller = Refill(host, self._say_not_refilled)
 
     def submit(self, ending: Ending) -> None:
-        """Take an outcome to write. Until it is written the delivery counts as reserved."""
+        """Queue an outcome to be written. Until it is written, the delivery counts as reserved."""
         with self._changed:
             self._pending.append(_Submitted(ending, time.monotonic()))
             self._progress.pop((ending.id, ending.dispatch_no), None)
             self._changed.notify_all()
 
     def tell(self, progress: Progress) -> None:
-        """Take how far a job is; only the newest is written, with the next flush."""
+        """Queue the progress of a job. Only the newest is written, with the next flush."""
         with self._changed:
             self._progress[progress.key] = progress
             self._changed.notify_all()
@@ -87,9 +92,9 @@ class Recorder(threading.Thread):
             self._changed.notify_all()
 
     def keeps_up(self, timeout: float) -> bool:
-        """Whether the worker may take another job; waits at most `timeout` seconds until it may.
+        """Return whether the worker may take another job; wait at most `timeout` seconds until it may.
 
-        It may not while an outcome or a heartbeat has waited for too long, or too many outcomes wait.
+        It may not while an outcome or a heartbeat is more than 5 s late, or while 100 outcomes wait.
         """
         with self._changed:
             return self._changed.wait_for(self._is_keeping_up, timeout)
@@ -100,7 +105,7 @@ class Recorder(threading.Thread):
             return self._changed.wait_for(lambda: not self._pending and self._is_idle, timeout)
 
     def stop(self, timeout: float) -> bool:
-        """Write what is left, end the thread, and say that the worker has stopped; False when it took too long."""
+        """Write what is left, record the stop, and end the thread. Returns False after `timeout` seconds."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
@@ -108,7 +113,7 @@ class Recorder(threading.Thread):
         return not self.is_alive()
 
     def run(self) -> None:
-        """Flush and send heartbeats until stopped; nothing that Postgres or Redis do ends the thread."""
+        """Flush and send heartbeats until stopped. Errors of Postgres or Redis do not end the thread."""
         flushed_at = 0.0
         while True:
             self._wait_for_work(flushed_at)
@@ -183,7 +188,7 @@ class Recorder(threading.Thread):
         except psycopg.Error as error:
             if _passes(error):
                 raise
-            # One of them cannot be written. Alone, the others can.
+            # One outcome cannot be written. The others are written one by one.
             return [
                 ended for ending in batch for ended in self._write_alone(connection, ending, now)
             ]
@@ -214,13 +219,13 @@ class Recorder(threading.Thread):
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
-            # Under the lock: the resolver and the driver take locks that must not be held at a fork.
+            # Holds the fork lock, because the resolver and the driver take locks that must be free at a fork.
             with fork_lock:
                 self._connection = connect_apart(self._host.engine)
         return self._connection
 
     def _lose_connection(self, error: Exception, asked_at: float) -> None:
-        """Forget the connection and say why, once. What is to be written stays."""
+        """Close the connection, and log the error once. Outcomes that are not written are kept."""
         if is_away(error):
             self._outage.begin(_THREAD, error, asked_at)
         elif type(error) is not self._last_failure:
@@ -242,7 +247,7 @@ class Recorder(threading.Thread):
         self._last_failure = None
 
     def _ask_to_stop(self, error: LookupError) -> None:
-        # Once: the worker takes a second signal for haste.
+        # Sent only once: a second signal would kill the running job.
         if not self._has_asked:
             self._has_asked = True
             self._say(logging.ERROR, "%s", error)
@@ -257,7 +262,11 @@ class Recorder(threading.Thread):
             self._heartbeat.stop(self._connected())
             self._connected().close()
         except psycopg.Error as error:
-            self._say(logging.WARNING, "left without saying so: %s", type(error).__name__)
+            self._say(
+                logging.WARNING,
+                "the worker left without recording its stop: %s",
+                type(error).__name__,
+            )
 
     def _say(self, level: int, message: str, *values: object, exc_info: bool = False) -> None:
         with fork_lock:
@@ -265,5 +274,5 @@ class Recorder(threading.Thread):
 
 
 def _passes(error: psycopg.Error) -> bool:
-    """Whether the same outcomes can be written later: Postgres is away, or it was a deadlock or a time-out."""
+    """Return whether a retry may succeed: Postgres is away, or it was a deadlock or a time-out."""
     return is_away(error) or isinstance(error, psycopg.OperationalError)

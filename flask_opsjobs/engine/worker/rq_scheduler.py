@@ -1,4 +1,4 @@
-"""Runs RQ's scheduler beside a worker: it puts plain RQ jobs into their queues when they are due."""
+"""Runs RQ's scheduler beside a worker. It puts plain RQ jobs into their queues when they are due."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _log = logging.getLogger("flask_opsjobs.worker")
 
 
 class OpsScheduler(RQScheduler):
-    """RQ's own, which also outlasts an outage of Redis and a job that nobody can read, and ends with its worker.
+    """RQ's scheduler, but it survives an outage of Redis and unreadable jobs, and it ends with its worker.
 
-    It owns RQ's lock of each queue that no other scheduler of RQ holds, and schedules the jobs of those queues.
+    It takes RQ's lock of each queue that no other RQ scheduler holds, and schedules the jobs of those queues.
     """
 
     def start(self) -> Any:
-        """Start the process. No other thread may hold a lock at the fork that the child would wait for."""
+        """Start the process, while no other thread holds a lock that the child would wait for."""
         self._worker_pid = os.getpid()
         with fork_lock:
             return super().start()
 
     def schedule_once(self) -> None:
-        """Put what is due into its queue, here and now, and leave the locks to others."""
+        """Put due jobs into their queues once, in this process, and release the locks."""
         if not self.acquired_locks:
             return
         try:
@@ -48,7 +48,7 @@ class OpsScheduler(RQScheduler):
             self.register_death()
 
     def work(self) -> None:
-        """Schedule until asked to stop, and stop at once: RQ's own loop sleeps its second to the end."""
+        """Schedule until asked to stop, and then stop at once. RQ's own loop would first sleep its second."""
         die_with(self._worker_pid)
         self._install_signal_handlers()
         self._signals, written = socket.socketpair()
@@ -71,12 +71,12 @@ class OpsScheduler(RQScheduler):
         self.stop()
 
     def _wait(self, seconds: float) -> None:
-        """Wait this long, or until a signal comes."""
+        """Wait for `seconds`, or until a signal comes."""
         if select.select([self._signals], [], [], seconds)[0]:
             self._signals.recv(1024)
 
     def enqueue_scheduled_jobs(self) -> None:
-        """Put the jobs that are due into their queues. One that cannot be read fails, and holds up no other."""
+        """Put due jobs into their queues. A job that cannot be read fails, and does not block the others."""
         try:
             super().enqueue_scheduled_jobs()
         except RedisError:
@@ -86,7 +86,7 @@ class OpsScheduler(RQScheduler):
                 raise
 
     def _fail_unreadable(self) -> bool:
-        """Fail the due jobs that cannot be read; whether there was one."""
+        """Fail the due jobs that cannot be read; return whether there were any."""
         unreadable = [
             self._fail_if_unreadable(rq_id, registry)
             for registry in self._scheduled_job_registries

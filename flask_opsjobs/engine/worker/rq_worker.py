@@ -51,7 +51,10 @@ _THREAD = "claim"
 
 
 class OpsWorkerLoop(BaseWorker):
-    """What both kinds of OpsWorker share: how they take, claim, perform and record. Nothing here raises into RQ."""
+    """Shared by both kinds of OpsWorker: takes, claims, performs and records jobs.
+
+    Nothing here raises into RQ.
+    """
 
     max_connection_wait_time = 4.0
     scheduler_seconds = 60.0
@@ -67,14 +70,14 @@ class OpsWorkerLoop(BaseWorker):
     ) -> None:
         """Give the worker its app, its runtime (connections, recorder, heartbeat) and its performer.
 
-        `tell_ready` is called once it heeds signals, right before it takes its first job.
+        `tell_ready` is called when the signal handlers are installed, right before the first job is taken.
         """
         self.app = app
         self.runtime = runtime
         self.performer = performer
         self._tell_ready = tell_ready
         self.books = RQBooks(self)
-        self._state_told: str | None = None
+        self._sent_state: str | None = None
         self._suspension_read_at = 0.0
         self._takes_jobs = True
         self._failures = Backoff()
@@ -84,12 +87,12 @@ class OpsWorkerLoop(BaseWorker):
         self._is_forced = False
 
     def _install_signal_handlers(self) -> None:
-        """RQ's own; before this a signal ends the process as it would any other, so nobody is told that it listens."""
+        """Install RQ's handlers, then call `tell_ready`: before this, a signal would just end the process."""
         super()._install_signal_handlers()
         self._tell_ready()
 
     def has_failed(self, burst: bool, max_jobs: int | None) -> bool:
-        """Whether the loop ended although nobody asked for it: RQ's `work` ends without a word on an exception."""
+        """Return whether the loop ended without being asked to: an exception ends RQ's `work` silently."""
         is_through = max_jobs is not None and self.performed >= max_jobs
         return not (self._stop_requested or burst or is_through)
 
@@ -98,7 +101,10 @@ class OpsWorkerLoop(BaseWorker):
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[RQJob, Queue] | None:
-        """The next job. Blocks a second at a time, so that a stop is seen between pops and never loses one."""
+        """Return the next job.
+
+        Blocks one second at a time, so that a stop comes between pops and loses no job.
+        """
         idle_since = time.monotonic()
         wait = 0.5
         while not self._stop_requested:
@@ -114,7 +120,7 @@ class OpsWorkerLoop(BaseWorker):
                 if popped is None and timeout is None:
                     break
                 if popped is not None:
-                    # Busy from here on, in memory: a stop must not break in between the pop and the claim.
+                    # Busy from here on, in memory, so that a stop cannot come between the pop and the claim.
                     self._state = WorkerStatus.BUSY
                     rq_id, queue = popped
                     if (job := make_job(rq_id, queue, self)) is not None:
@@ -131,7 +137,10 @@ class OpsWorkerLoop(BaseWorker):
         return None
 
     def _may_take(self) -> bool:
-        """Whether what this worker has to write is written: else the deliveries stay in Redis, for others too."""
+        """Return whether this worker has written its outcomes.
+
+        If not, deliveries stay in Redis for other workers.
+        """
         may_take = self.runtime.recorder.keeps_up(_LOOK_SECONDS)
         if may_take is not self._takes_jobs:
             self._takes_jobs = may_take
@@ -144,39 +153,44 @@ class OpsWorkerLoop(BaseWorker):
         return may_take
 
     def _log_taken(self, job: RQJob, queue: Queue) -> None:
-        """RQ's line about a job that it takes. One of ours was not read, so nothing but its id is known."""
+        """Log that a job was taken, as RQ does.
+
+        Of a delivery of ours only the id is known: it was not read.
+        """
         where = green(queue.name)
         if self.log_job_description and parse(job.id) is None:
-            said = blue(on_one_line(str(job.description)))
-            self.log.info("Worker %s: %s: %s (%s)", self.name, where, said, job.id)
+            call = blue(on_one_line(str(job.description)))
+            self.log.info("Worker %s: %s: %s (%s)", self.name, where, call, job.id)
         else:
             self.log.info("Worker %s: %s: %s", self.name, where, job.id)
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
-        """Perform one of ours; leave any other to RQ."""
+        """Perform a delivery of ours; leave any other job to RQ."""
         self._state = WorkerStatus.BUSY
         self.performed += 1
         delivery = parse(job.id)
         if delivery is None:
             with _redis_may_be_away():
                 super().execute_job(job, queue)
-            self._state_told = None
+            self._sent_state = None
             return
         try:
             self._execute_managed(job, queue, delivery)
             self._failures.reset()
         except Exception:
             with fork_lock:
-                _log.exception("the delivery %s was not performed and goes back", job.id)
+                _log.exception(
+                    "the delivery %s was not performed; its job is rescued or recalled", job.id
+                )
             self.runtime.heartbeat.release(*delivery)
             self._wait(self._failures.next_seconds())
         self._state = WorkerStatus.IDLE
 
     def perform_job(self, job: RQJob, queue: Queue, execution: Execution) -> bool:
-        """Perform a plain RQ job, in an app context of its own: `db.session` and `g` end with it."""
+        """Perform a plain RQ job in an app context of its own: `db.session` and `g` end with the job."""
         context = self.app.app_context()
         context.push()
-        # What an earlier execution left: RQ sets it anew as soon as the function has ended.
+        # Clears the value of an earlier execution. RQ sets it again when the function has ended.
         job.ended_at = None
         self._plain_job = job
         try:
@@ -199,7 +213,7 @@ class OpsWorkerLoop(BaseWorker):
                 self.books.end(job, queue, None, is_success=False)
             return
         runtime.heartbeat.own(*delivery)
-        # Heartbeats go on meanwhile: another thread sends them.
+        # Heartbeats go on during this sleep: another thread sends them.
         time.sleep(claimed.wait_seconds)
         execution = self.books.begin(job, queue)
         began = time.monotonic()
@@ -217,13 +231,14 @@ class OpsWorkerLoop(BaseWorker):
         if outcome.kind == "lost":
             _log.warning("job %d does not run here any more: %s", claimed.id, outcome.error)
         if outcome.kind != "refused":
-            # A refusal is fast: counted as a run it would give this worker a high prefetch of what it cannot run.
+            # A refusal is fast. If it counted as a run, this worker would get a high prefetch of jobs it
+            # cannot run.
             runtime.heartbeat.note_run(time.monotonic() - began)
         runtime.submit(claimed, outcome)
         self.books.end(job, queue, execution, is_success=outcome.kind == "returned")
 
     def _claim(self, delivery: tuple[int, int]) -> Claimed | NotClaimed | None:
-        """The claimed job; why not; None when the worker shall stop while Postgres is away (the delivery stays)."""
+        """Return the claimed job, or why not; None when the worker shall stop while Postgres is away."""
         runtime, backoff, is_retry = self.runtime, Backoff(), False
         while True:
             asked_at = time.monotonic()
@@ -248,7 +263,7 @@ class OpsWorkerLoop(BaseWorker):
                 return None
 
     def _wait(self, seconds: float) -> bool:
-        """Let so much time pass, with RQ's heartbeat; False as soon as the worker shall stop."""
+        """Wait for `seconds`, sending RQ's heartbeat; return False as soon as the worker shall stop."""
         until = time.monotonic() + seconds
         while not self._stop_requested and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, _LOOK_SECONDS))
@@ -256,13 +271,13 @@ class OpsWorkerLoop(BaseWorker):
         return not self._stop_requested
 
     def _set_connection(self, connection: Any) -> Any:
-        # RQ would allow a silent server 415 s, since it pops for 405; ours pops for one, and keeps its 5 s.
+        # RQ sets the time-out to 415 s, because its pop blocks for 405 s. Ours blocks for 1 s and keeps 5 s.
         return connection
 
     # --- fewer round trips, and none that ends RQ's loop: it quits on a time-out ---------------------------------
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """RQ's heartbeat, in one pipeline and at most once a second unless it is sent in the caller's pipeline."""
+        """Send RQ's heartbeat in one pipeline, at most once a second unless the caller gives its pipeline."""
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
             return
@@ -274,16 +289,16 @@ class OpsWorkerLoop(BaseWorker):
             pipe.execute()
 
     def set_state(self, state: str, pipeline: Any = None) -> None:
-        """Tell RQ's tools a state that it was not told yet."""
-        if pipeline is None and state == self._state_told:
+        """Write the worker's state to Redis, for RQ's tools, when it has changed."""
+        if pipeline is None and state == self._sent_state:
             self._state = state
             return
         with _redis_may_be_away():
             super().set_state(state, pipeline)
-            self._state_told = state
+            self._sent_state = state
 
     def check_for_suspension(self, burst: bool) -> None:
-        """RQ's suspension flag, read once a second."""
+        """Check RQ's suspension flag, at most once a second."""
         moment = time.monotonic()
         if moment - self._suspension_read_at >= _REFRESH_SECONDS:
             self._suspension_read_at = moment
@@ -291,7 +306,7 @@ class OpsWorkerLoop(BaseWorker):
                 super().check_for_suspension(burst)
 
     def run_maintenance_tasks(self) -> None:
-        """RQ's maintenance reads jobs of the host; one that cannot be read must not end the worker."""
+        """Run RQ's maintenance. It reads jobs of the host, and an unreadable one must not end the worker."""
         try:
             with _redis_may_be_away():
                 super().run_maintenance_tasks()
@@ -308,7 +323,7 @@ class OpsWorkerLoop(BaseWorker):
         date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
         log_format: str = DEFAULT_LOGGING_FORMAT,
     ) -> None:
-        """Schedule the plain RQ jobs of each queue for which no other scheduler of RQ does; in a burst, once."""
+        """Start RQ's scheduler for each queue that has no other; in a burst, schedule only once."""
         self.scheduler = scheduler = OpsScheduler(
             self.queues,
             connection=self.connection,
@@ -323,7 +338,7 @@ class OpsWorkerLoop(BaseWorker):
                 scheduler.schedule_once()
 
     def _keep_scheduler(self) -> None:
-        """Once a minute: when none of RQ's schedulers has the locks any more, schedule here. RQ waits ten minutes."""
+        """Once a minute, take over when no RQ scheduler holds the locks. RQ itself waits ten minutes."""
         moment = time.monotonic()
         if self.scheduler is None or moment - self._scheduler_asked_at < self.scheduler_seconds:
             return
@@ -335,16 +350,16 @@ class OpsWorkerLoop(BaseWorker):
     # --- stopping -----------------------------------------------------------------------------------------------
 
     def _shutdown(self) -> None:
-        # RQ would raise StopRequested here when idle, and lose a delivery between its pop and its claim.
+        # RQ would raise StopRequested here when idle, which loses a delivery between its pop and its claim.
         self._stop_requested = True
         if self.get_state() == WorkerStatus.BUSY:
-            # No log line here, in the signal's handler: the main thread may be in the middle of one.
+            # Logs nothing, because this is a signal handler and the main thread may be logging.
             with contextlib.suppress(RedisError):
                 self.set_shutdown_requested_date()
         self.runtime.wake()
 
     def request_force_stop(self, signum: int, frame: Any) -> None:
-        """A second signal: the job at hand is killed. One of ours is requeued; a plain one fails, as RQ fails it."""
+        """Kill the running job after a second signal. A managed job is requeued; RQ fails a plain one."""
         if (
             self._shutdown_requested_date is not None
             and _age(self._shutdown_requested_date).total_seconds() < 1
@@ -352,17 +367,17 @@ class OpsWorkerLoop(BaseWorker):
             return
         self._stop_requested = True
         self._is_forced = True
-        # Before what may raise.
+        # Comes first, because the calls after it may raise.
         self.runtime.wake()
         self.stop_plain_job()
         self.performer.stop_now("stopped with its worker")
 
     def stop_plain_job(self) -> None:
-        """End a plain RQ job that is being performed, if there is one."""
+        """End the plain RQ job that is running, if there is one."""
         raise NotImplementedError
 
     def handle_payload(self, message: Any) -> None:
-        """Commands over RQ's channel run in another thread; what they raise must not end it."""
+        """Run a command from RQ's channel. It runs in another thread, which no error may end."""
         with fork_lock:
             try:
                 if is_beat_request(message):
@@ -378,25 +393,27 @@ class OpsWorkerLoop(BaseWorker):
         time.sleep(2.0)
 
     def teardown(self) -> None:
-        """Leave RQ's books; Redis being away must not hide the worker's own farewell."""
+        """Remove the worker from RQ. An outage of Redis must not hide that the worker has stopped."""
         try:
             super().teardown()
         except RedisError as error:
-            _log.warning("RQ was not told of the end: %s", type(error).__name__)
+            _log.warning(
+                "the worker stays in RQ's list until its key expires: %s", type(error).__name__
+            )
 
 
 class OpsWorker(OpsWorkerLoop, Worker):
-    """The forking kind: one child process per job, so a job that leaks, crashes or hangs takes nothing with it."""
+    """The forking worker: one child process per job, so a job that leaks, crashes or hangs harms no other."""
 
     performer: ForkingPerformer
 
     def main_work_horse(self, job: RQJob, queue: Queue) -> None:
-        """Run a plain RQ job in its work horse, with connections of its own: all work horses share their parent's."""
+        """Run a plain RQ job in its work horse, after dropping the connections inherited from the parent."""
         forget_connections(self.app)
         super().main_work_horse(job, queue)
 
     def fork_work_horse(self, job: RQJob, queue: Queue) -> None:
-        """Fork for a job of the host's own, while no other thread holds a lock that the child would wait for."""
+        """Fork for a plain RQ job, while no other thread holds a lock that the child would wait for."""
         with fork_lock:
             super().fork_work_horse(job, queue)
         set_group(self.horse_pid)
@@ -405,23 +422,29 @@ class OpsWorker(OpsWorkerLoop, Worker):
             self.kill_horse()
 
     def kill_horse(self, sig: Any = signal.SIGKILL) -> None:
-        """Kill a work horse of RQ's, only ever by the pid of another process group."""
+        """Kill RQ's work horse, but only when it has a process group of its own."""
         with contextlib.suppress(ProcessLookupError):
             if self.horse_pid > 1 and os.getpgid(self.horse_pid) != os.getpgrp():
                 super().kill_horse(sig)
 
     def stop_plain_job(self) -> None:
-        """Kill RQ's work horse. `monitor_work_horse` then fails the job, or retries it if it is to be retried."""
+        """Kill RQ's work horse.
+
+        `monitor_work_horse` then retries the job when it has retries left, or fails it.
+        """
         self.kill_horse()
 
 
 class OpsSimpleWorker(OpsWorkerLoop, SimpleWorker):
-    """The simple kind: performs in its own process. Three times faster, and a job that crashes takes it along."""
+    """The simple worker: performs jobs in its own process.
+
+    Three times faster, but a crash of a job ends it.
+    """
 
     performer: InProcessPerformer
 
     def stop_plain_job(self) -> None:
-        """Raise in the function. RQ then fails the job, or retries it if it is to be retried."""
+        """Raise `Stopped` in the function. RQ then retries the job when it has retries left, or fails it."""
         if self._plain_job is not None and self._plain_job.ended_at is None:
             raise Stopped("stopped with its worker")
 

@@ -1,4 +1,4 @@
-"""Keeps what one worker process of ours needs: two connections, its recorder, its heartbeat."""
+"""Holds the resources of one worker process: two connections, its recorder and its heartbeat."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ _log = logging.getLogger("flask_opsjobs.worker")
 
 
 class WorkerRuntime:
-    """What an `OpsWorker` works with. It writes the row of the table `workers` when it is made; `close` ends it."""
+    """The resources of an `OpsWorker`.
+
+    Making it registers the worker in the table `workers`; `close` ends it.
+    """
 
     def __init__(self, host: Host, kind: str, queues: Sequence[str]) -> None:
-        # A suffix per start: RQ blocks the name of a killed worker for minutes.
+        # A new suffix at each start, because RQ blocks the name of a killed worker for minutes.
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.host = host
         self._claim: Connection | None = connect_apart(host.engine)
@@ -54,41 +57,41 @@ class WorkerRuntime:
 
     @property
     def wake_fd(self) -> int:
-        """Readable when the main thread shall look whether a job of its shall stop."""
+        """A file descriptor, readable when the main thread shall check whether its job shall stop."""
         return self._wake_read
 
     def wake(self) -> None:
-        """Wake the main thread out of its poll. Safe in a signal handler and in any thread."""
-        with suppress(BlockingIOError):  # then it is full of wake-ups already
+        """Wake the main thread from its poll. Safe in a signal handler and in any thread."""
+        with suppress(BlockingIOError):  # the pipe is full of wake-ups already
             os.write(self._wake_write, b"!")
         if self.also_wake is not None:
             self.also_wake()
 
     def claim_connection(self) -> Connection:
-        """The main thread's connection. Raises what the driver raises when Postgres is away."""
+        """Return the main thread's connection. Raises what the driver raises when Postgres is away."""
         if self._claim is None or self._claim.closed:
             with fork_lock:
                 self._claim = connect_apart(self.host.engine)
         return self._claim
 
     def drop_claim_connection(self) -> None:
-        """Forget a connection that broke."""
+        """Close and forget the main thread's connection."""
         if self._claim is not None:
             self._claim.close()
             self._claim = None
 
     def submit(self, claimed: Claimed, outcome: Outcome) -> None:
-        """Hand an outcome to the recorder."""
+        """Give an outcome to the recorder."""
         self.recorder.submit(Ending(claimed.id, claimed.dispatch_no, self.id, self.name, outcome))
 
     def tell_progress(
         self, claimed: Claimed, done: int | None, total: int | None, note: str | None
     ) -> None:
-        """Hand progress to the recorder."""
+        """Give progress to the recorder."""
         self.recorder.tell(Progress(claimed.id, claimed.dispatch_no, done, total, note))
 
     def close(self, timeout: float = 10.0) -> bool:
-        """Write what is left and leave; False when Postgres did not let us within `timeout` seconds."""
+        """Write what is left and record the stop; False when that took longer than `timeout` seconds."""
         is_done = self.recorder.stop(timeout)
         self.drop_claim_connection()
         return is_done

@@ -1,4 +1,4 @@
-"""Watches a child from its parent: reads its frames, keeps its time limit, stops it, and explains its death."""
+"""Watches a child from its parent: reads its frames, enforces its time limit, and explains its death."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from .channel import Receiver
 from .child import describe_death, kill_group
 from .heartbeat import CANCELED, LOST
 
-# The child ends an overdue function itself; when it cannot (a C loop), the parent does after so many seconds more.
+# The child ends an overdue function itself. When it cannot (a loop in C), the parent kills it this much
+# later.
 _GRACE_SECONDS = 5.0
 
 
 @dataclass
 class ChildWatch:
-    """One child at work, as its parent sees it."""
+    """The parent's view of one running child."""
 
     pid: int
     sock: socket.socket
@@ -35,9 +36,9 @@ class ChildWatch:
     why_killed: str | None = None
 
     def watch(self, wake_fd: int, tick_seconds: float) -> Outcome:
-        """Block until the child is gone; return how its attempt ended. `tick` is called every `tick_seconds`.
+        """Block until the child is gone; return the outcome. `tick` is called every `tick_seconds`.
 
-        A whole outcome counts more than the exit status: the function returned, although the child died after it.
+        A complete outcome counts even when the child died after sending it: its function had returned.
         """
         memory = OutOfMemory()
         channel = Receiver(self.sock)
@@ -53,7 +54,7 @@ class ChildWatch:
         return replace(outcome, max_rss_kb=usage.ru_maxrss, progress=channel.progress)
 
     def kill(self, why: str) -> None:
-        """Kill the child and all that it started; `why` becomes its cause of death."""
+        """Kill the child and all that it started; `why` becomes the cause of its death."""
         self.why_killed = self.why_killed or why
         kill_group(self.pid)
 
