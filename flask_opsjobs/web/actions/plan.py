@@ -1,4 +1,4 @@
-"""Starts every action: makes a plan, keeps it as a preview, and leads to its page."""
+"""Starts every action: makes a plan, stores it as a preview, and redirects to its page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from . import preview as previews
 
 
 def on_picked(action: Action) -> Callable[[], Response]:
-    """The view that takes every job picked in a list."""
+    """A view that starts the action on all jobs selected in a list."""
 
     def view() -> Response:
         return start(action, [f"job/{number}" for number in _picked()])
@@ -30,7 +30,7 @@ def on_picked(action: Action) -> Callable[[], Response]:
 
 
 def on_job(action: Action) -> Callable[[str], Response]:
-    """The view that takes one job."""
+    """A view that starts the action on one job."""
 
     def view(job_id: str) -> Response:
         number = search_ids.read_own(job_id)
@@ -42,7 +42,7 @@ def on_job(action: Action) -> Callable[[str], Response]:
 
 
 def on_named(action: Action) -> Callable[[str], Response]:
-    """The view that takes one subject with a name, such as a queue; its form says what the action needs beside it."""
+    """A view that starts the action on a queue or cron entry, with the parameters from its form."""
 
     def view(name: str) -> Response:
         params = {param: request.form.get(param, "").strip() for param in action.params}
@@ -52,7 +52,7 @@ def on_named(action: Action) -> Callable[[str], Response]:
 
 
 def on_limiter(action: Action) -> Callable[[str], Response]:
-    """The view that takes a limiter, or the partition of it that the address names."""
+    """A view that starts the action on a limiter, or on the partition in the address."""
 
     def view(limiter: str) -> Response:
         params = {param: request.form.get(param, "").strip() for param in action.params}
@@ -62,30 +62,30 @@ def on_limiter(action: Action) -> Callable[[str], Response]:
 
 
 def _picked() -> Sequence[int]:
-    said = list(dict.fromkeys(request.form.getlist("job")))
-    if not said:
+    texts = list(dict.fromkeys(request.form.getlist("job")))
+    if not texts:
         raise problems.unreadable("No job is picked.")
-    if len(said) > MOST_TARGETS:
-        raise problems.unreadable(f"At most {MOST_TARGETS} jobs at once; {len(said)} are picked.")
-    numbers = [search_ids.read_own(text) for text in said]
+    if len(texts) > MOST_TARGETS:
+        raise problems.unreadable(f"At most {MOST_TARGETS} jobs at once; {len(texts)} are picked.")
+    numbers = [search_ids.read_own(text) for text in texts]
     if None in numbers:
-        wrong = said[numbers.index(None)]
+        wrong = texts[numbers.index(None)]
         raise problems.unreadable(f"job: {wrong[:40]!r} is not the id of a job.")
     return [number for number in numbers if number is not None]
 
 
 def start(action: Action, targets: Sequence[str], params: Mapping[str, Any] = {}) -> Response:
-    """Make the plan, and lead to its page."""
+    """Make the plan, store it as a preview, and redirect to its page."""
     actor = access.actor()
-    assert actor is not None  # the door asked
+    assert actor is not None  # checked before the view is called
     try:
         with asking():
             made = Operator(host()).preview(
                 action.name, targets, actor=actor, via="page", params=params
             )
-    except ActionRefused as refused:  # it would make no sense in any state
+    except ActionRefused as refused:  # the request is invalid, whatever the state
         raise problems.unreadable(f"{str(refused)[:200]}.") from refused
     if typed := request.form.get("reason", ""):
-        # What somebody typed before a refusal is kept; in an address it would stand in logs.
+        # Keep the reason typed before a refusal. No redirect: addresses are written to logs.
         return previews.show_again(made.id, typed)
     return redirect(url_for("opsjobs.preview", preview_id=made.id, back=back.read_back()), 303)

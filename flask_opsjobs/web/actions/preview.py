@@ -1,4 +1,4 @@
-"""Shows a preview, and executes it: done, or refused with the reason."""
+"""Shows a preview, executes it, and shows the outcome."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from . import preview_view
 
 @dataclass(frozen=True)
 class More:
-    """How many jobs a filter still has, and the first page of them."""
+    """How many jobs still match a filter, and the address of their list."""
 
     count: Count
     url: str
@@ -43,7 +43,7 @@ _STATUS = {None: 200, "unauthorized": 403, "reason_too_short": 422, "reason_too_
 
 
 def page(preview_id: int) -> Response:
-    """The plan and its form, or what became of it."""
+    """The document with the plan and its form, or with the outcome."""
     with reading() as read:
         view = preview_view.PreviewView.of(_find(read, preview_id), read.now)
         more = _more(view, read)
@@ -51,7 +51,7 @@ def page(preview_id: int) -> Response:
 
 
 def show_again(preview_id: int, typed: str) -> Response:
-    """A new preview, with the reason that was typed for one that was refused."""
+    """A new preview, with the reason that was typed for a refused one."""
     with reading() as read:
         found = _find(read, preview_id)
     return _show(
@@ -61,9 +61,9 @@ def show_again(preview_id: int, typed: str) -> Response:
 
 
 def execute(preview_id: int) -> Response:
-    """Carry it out. A script is answered with the preview as it is now, a plain form is led to its page."""
+    """Execute the preview. A script gets the preview with its outcome, a plain form is redirected to it."""
     actor = access.actor()
-    assert actor is not None  # the door asked
+    assert actor is not None  # checked before the view is called
     _require_possible(preview_id)
     reason = request.form.get("reason", "")
     with asking():
@@ -92,7 +92,7 @@ def execute(preview_id: int) -> Response:
 def _show(
     view: preview_view.PreviewView, now: datetime, status: int = 200, *, more: More | None = None
 ) -> Response:
-    """The preview in a document of its own, or alone for a script that asks for it."""
+    """The preview as a document; for a script, as a fragment."""
     may_see = access.may_see_payload(*view.plan.targets)
     display = Display(host().display, may_see=may_see)
     made = pages.part(
@@ -115,7 +115,10 @@ def _show(
 
 
 def _more(view: preview_view.PreviewView, read: Reading) -> More | None:
-    """What of a filtered list is still to be done after many of it were; those that were done do not count."""
+    """The jobs that still match the filter of the list, after an action on several of its jobs.
+
+    The jobs of this action are not counted. None when no more match, or when no filtered list was open.
+    """
     wanted = list_request.read_address(back.read_back()) if access.may("jobs.view") else None
     items = view.receipt.done if view.receipt and view.state == "done" else ()
     if wanted is None or len(items) < 2 or view.action.domain != "job":
@@ -135,13 +138,16 @@ def _more(view: preview_view.PreviewView, read: Reading) -> More | None:
 
 
 def _require_possible(preview_id: int) -> None:
-    """Return when Postgres has numbers as large; else nothing can be there."""
+    """Raise the problem for a number that does not fit into Postgres' bigint."""
     if preview_id >= 2**63:
         raise problems.no_such_preview()
 
 
 def _find(read: Reading, preview_id: int) -> Preview:
-    """The preview, for its actor alone, and only while they hold the permission of its action on one of its targets."""
+    """The preview, if it belongs to the actor, who still needs its permission on one of its targets.
+
+    Raises `Problem` otherwise.
+    """
     _require_possible(preview_id)
     actor = access.actor()
     found = None if actor is None else find_preview(read.session, host().secrets, preview_id, actor)

@@ -1,4 +1,4 @@
-"""Prepares a preview for its template: a plan with its form, or what was done, in words."""
+"""Prepares a preview for its template: a plan with its form, or its outcome, in words."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _REFUSALS = {
     "illegal": "nothing is left that it could be done to",
     "unknown_target": "it is not there any more",
 }
-# More different values of one change than this, or one for each target, are told as a number.
+# A change with more different values than this, or with a different one per target, shows only their number.
 _MOST_PAIRS = 3
 
 
@@ -42,7 +42,10 @@ class SheetLine:
 
 @dataclass(frozen=True)
 class PreviewView:
-    """A preview as it stands: `open`, `empty`, `expired`, `done` or `refused`. `typed` is the reason so far."""
+    """A preview in one of the states `open`, `empty`, `expired`, `done`, `refused`.
+
+    `typed` is the reason that was typed so far.
+    """
 
     preview: Preview
     receipt: Receipt | None
@@ -52,7 +55,7 @@ class PreviewView:
 
     @classmethod
     def of(cls, preview: Preview, now: datetime) -> PreviewView:
-        """As the preview's own page shows it."""
+        """The preview as its own page shows it."""
         if preview.receipt:
             return cls(preview, preview.receipt, "done" if preview.receipt.is_done else "refused")
         if not preview.plan.items:
@@ -61,7 +64,7 @@ class PreviewView:
 
     @classmethod
     def after(cls, preview: Preview, receipt: Receipt, typed: str) -> PreviewView:
-        """As it stands right after somebody tried to execute it."""
+        """The preview right after an attempt to execute it."""
         if receipt.code == "reason_too_short":
             return cls(preview, None, "open", typed, receipt.says)
         if receipt.code == "reason_too_long":
@@ -74,17 +77,17 @@ class PreviewView:
 
     @property
     def plan(self) -> Plan:
-        """What it would do."""
+        """The plan of the preview."""
         return self.preview.plan
 
     @property
     def action(self) -> Action:
-        """Which action."""
+        """The action of the plan."""
         return ACTIONS[self.plan.action]
 
     @property
     def title(self) -> str:
-        """The action and the number, or that nothing was done."""
+        """A heading: the action and its targets, or that nothing was done."""
         if self.state == "refused" and self.receipt:
             return f"Nothing was done: {_REFUSALS.get(self.receipt.code or '', 'it was refused')}"
         if self.state == "expired":
@@ -95,12 +98,12 @@ class PreviewView:
 
     @property
     def button(self) -> str:
-        """The action and the number that it is really about."""
+        """The button's text: the action and the targets that it will change."""
         return self._phrase([item.target for item in self.plan.items])
 
     @property
     def lines(self) -> Sequence[SheetLine]:
-        """What will change; the same change of many targets is told once."""
+        """The changes. A change that is the same for many targets is one line."""
         pairs: dict[str, Counter[tuple[str | None, str | None]]] = {}
         for change in (change for item in self.plan.items for change in item.changes):
             pairs.setdefault(change.what, Counter())[change.before, change.after] += 1
@@ -108,29 +111,29 @@ class PreviewView:
 
     @property
     def skipped(self) -> Mapping[tuple[str, str], Sequence[Skip]]:
-        """Who is left out, by code and sentence; as executed, or else as planned."""
+        """The skipped targets, by code and sentence; as executed, or else as planned."""
         found = self.receipt.skipped if self.state == "done" and self.receipt else self.plan.skipped
         groups: dict[tuple[str, str], list[Skip]] = {}
         for skip in found:
-            # "cannot retry job 7: it is started": what follows is the same for others.
+            # "cannot retry job 7: it is started": group by the text after the colon, which is the reason.
             groups.setdefault((skip.code, skip.says.rpartition(": ")[2]), []).append(skip)
         return groups
 
     @property
     def notes(self) -> Sequence[str]:
-        """What is to be known beside the changes; as executed, or else as planned. `new_jobs` say theirs."""
+        """Notes about the changes; as executed, or else as planned. None when `new_jobs` shows them."""
         items = self.receipt.done if self.receipt else self.plan.items
         return [] if self.new_jobs else merge_notes(items)
 
     @property
     def new_jobs(self) -> Sequence[str]:
-        """The ids of the jobs that it made."""
+        """The ids of the jobs that the action created."""
         changes = [c for item in (self.receipt.done if self.receipt else ()) for c in item.changes]
         return [_name(c.after) for c in changes if c.what == "new job" and c.after]
 
     @property
     def says(self) -> str:
-        """What became of it, or why there is nothing to do, in one sentence."""
+        """One sentence: the outcome, or why there is nothing to do."""
         if self.receipt:
             return _sentence(self.receipt.says)
         if self.state == "expired":
@@ -140,7 +143,7 @@ class PreviewView:
 
     @property
     def drifted(self) -> Sequence[Change]:
-        """What had changed since the preview."""
+        """The changes by others since the preview was made, because of which it was refused."""
         found = self.receipt.drifted if self.receipt else ()
         return [
             Change(_words(change.what), _moment(change.before), _moment(change.after))
@@ -149,16 +152,16 @@ class PreviewView:
 
     @property
     def has_payload(self) -> bool:
-        """Whether the plan says the arguments of a cron entry."""
+        """Whether the plan contains the arguments of a cron entry, which are payload."""
         return "args" in self.plan.params
 
     def is_payload(self, change: Change) -> bool:
-        """Whether what had changed are the arguments of a cron entry, as JSON. No name of one has a space."""
+        """Whether the change is about the arguments of a cron entry, as JSON. Entry names have no spaces."""
         return self.action.domain == "cron" and change.what.endswith(" args")
 
     @property
     def again(self) -> tuple[str, Sequence[tuple[str, str]]]:
-        """Where a new preview of the same comes from: an address, and the fields to send there."""
+        """How to request the same preview again: the address, and the fields to send."""
         short_name, names = self.action.short_name, [_name(target) for target in self.plan.targets]
         if self.action.domain == "job":
             return url_for(f"opsjobs.jobs_{short_name}"), [("job", name) for name in names]
@@ -178,12 +181,12 @@ class PreviewView:
 
 
 def cut_reason(typed: str) -> str:
-    """What the field for a reason gives back: never more than a reason may have, so that no answer is long."""
+    """The typed reason, cut to the longest that is allowed, so that no response becomes long."""
     return typed[:LONGEST_REASON]
 
 
 def place(target: str) -> str:
-    """The page of a target."""
+    """The address of a target's page."""
     domain, name = target.partition("/")[0], _name(target)
     if domain == "job":
         return url_for("opsjobs.job", job_id=name)
@@ -194,7 +197,7 @@ def place(target: str) -> str:
 
 
 def _typed(value: Any) -> str:
-    """A value of a plan as its form takes it."""
+    """A parameter of a plan as a form field."""
     if value is None:
         return ""
     return json.dumps(value) if isinstance(value, Mapping) else str(value)
@@ -209,7 +212,7 @@ def _words(text: str) -> str:
 
 
 def _moment(text: str | None) -> str | None:
-    """A text as it is; a moment among the facts of a row as pages write it."""
+    """A text unchanged; an ISO timestamp as pages write moments."""
     try:
         found = datetime.fromisoformat(text or "")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Passes everything that a page shows of a job through the host's display policy. A policy that raises hides."""
+"""Passes all texts and values of jobs through the host's display policy. A policy that raises hides them."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from .problems import Problem
 _log = logging.getLogger("flask_opsjobs")
 
 Row = Mapping[str, Any]
-# The places where a spreadsheet would read a formula: =, +, - or @, also full-width, at the start of a cell, after
-# invisible characters there, and after a character that separates cells in other CSV dialects.
+# The places where a spreadsheet would read a formula: =, +, - or @, also full-width, at the start of a
+# cell, after invisible characters there, and after a character that separates cells in other CSV dialects.
 _FORMULA = re.compile(rf"(?:\A|(?<=[;\t\r\n]))(?=[{SHAPELESS}\"']*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
@@ -35,8 +35,8 @@ def make_download(
 ) -> Response:
     """The rows as a file called `name`; `kind` is csv or ndjson, `note` says which rows are left out, if any.
 
-    The first batch is read before the response begins, so that its error becomes a problem page. An error of a
-    later batch becomes the last line of the file.
+    The first batch is read before the response begins, so that its error becomes a problem page. An error
+    of a later batch becomes the last line of the file.
     """
     rest = iter(batches)
     first = next(rest, ())

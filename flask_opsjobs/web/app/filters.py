@@ -73,7 +73,7 @@ def lately(context: Context, moment: datetime) -> Markup:
 def _time(
     context: Context, moment: datetime | None, words: str, text: str, *, has_day: bool = False
 ) -> Markup:
-    """A `<time>` element whose text is the time of day. The script writes it in the style `words`, each second.
+    """A `<time>` element with the time of day. The script rewrites it in the style `words`, each second.
 
     A response never contains an age: it stays the same while nothing happens, so that a poll answers 304.
     """
@@ -117,7 +117,7 @@ def size(byte_count: int | None) -> str:
 
 
 def middle(name: str | None, most: int = 32) -> Markup:
-    """A name longer than `most` without its middle: begin and end tell names apart. The title has all of it."""
+    """A name; a long one without its middle, since begin and end tell names apart. The title has it whole."""
     shown = escape(written(name or ""))
     text = shown.unescape()
     if len(text) <= most or "<" in shown:  # leave marks of the display policy whole

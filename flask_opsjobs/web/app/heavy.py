@@ -26,7 +26,7 @@ def heavy(is_heavy: bool = True) -> Iterator[None]:
 
 
 def stream(answer: Callable[[], Response]) -> Response:
-    """The response of `answer`. It takes one of the places until its last line is sent or the client is gone."""
+    """The response of `answer`. It takes a place until its last line is sent or the client is gone."""
     _enter()
     leave = host().heavy.leave
     try:

@@ -133,7 +133,7 @@ def problem(found: Problem) -> Response:
 
 
 def _csrf_field() -> tuple[str, str] | None:
-    """Name and value of the hidden field that the host's Flask-WTF expects in forms; None without Flask-WTF."""
+    """Name and value of the hidden field that Flask-WTF expects in forms; None in a host without it."""
     make: Any = current_app.jinja_env.globals.get("csrf_token")
     if make is None:
         return None

@@ -1,4 +1,4 @@
-"""Lists the problems that a page can answer with; each says what happened and what to do about it."""
+"""Lists the problems that a page can answer with. Each says what happened and what to do."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from datetime import datetime
 
 @dataclass
 class Problem(Exception):
-    """Answered as a page of its own with `status`. `todo` is a sentence, `command` something to type.
+    """An error that becomes a page with this HTTP status. `todo` is a sentence, `command` a command to type.
 
-    `searches` are texts for the search box that may find what was meant, `retry_after` the seconds after which it is
-    worth trying again, `link` an address with its words.
+    `searches` are suggestions for the search box, `retry_after` is in seconds, `link` is (address, text).
     """
 
     status: int
@@ -26,7 +25,7 @@ class Problem(Exception):
 
 
 def not_signed_in(permission: str | None, sign_in: str | None = None) -> Problem:
-    """Nobody is signed in. Never a redirect: only the host knows where to sign in; `sign_in` is what it told us."""
+    """Nobody is signed in. `sign_in` is the host's sign-in address; it becomes a link, never a redirect."""
     needs = f" It needs the permission {permission}." if permission else ""
     return Problem(
         403,
@@ -48,7 +47,7 @@ def denied(permission: str) -> Problem:
 
 
 def cross_site_file() -> Problem:
-    """An export that another site's page asked for."""
+    """Another site's page requested an export."""
     return Problem(
         403,
         "Not from here",
@@ -58,7 +57,7 @@ def cross_site_file() -> Problem:
 
 
 def cross_site() -> Problem:
-    """A write that another site's page sent, or that cannot be told from one."""
+    """Another site's page sent a write, or the client does not say which page sent it."""
     return Problem(
         403,
         "Not from here",
@@ -68,12 +67,12 @@ def cross_site() -> Problem:
 
 
 def no_such_page() -> Problem:
-    """Below our prefix, but nothing of ours."""
+    """No page is at this address below our prefix."""
     return Problem(404, "No such page", "There is nothing at this address.")
 
 
 def bad_request(says: str) -> Problem:
-    """The request itself is broken, or a check of the host's refused it; `says` is the host's sentence."""
+    """The request is malformed, or a check of the host's refused it; `says` is the host's sentence."""
     return Problem(
         400,
         "Refused before it was read",
@@ -83,7 +82,7 @@ def bad_request(says: str) -> Problem:
 
 
 def wrong_method(method: str, allowed: str) -> Problem:
-    """Something is at this address, but it is asked in another way."""
+    """This address answers only to another HTTP method."""
     return Problem(
         405,
         "Not in this way",
@@ -94,7 +93,7 @@ def wrong_method(method: str, allowed: str) -> Problem:
 
 
 def too_large() -> Problem:
-    """A form no page of ours ever sends."""
+    """A form larger than any that our pages send."""
     return Problem(
         413,
         "Too large",
@@ -104,7 +103,7 @@ def too_large() -> Problem:
 
 
 def broken() -> Problem:
-    """A fault of ours, or of a policy's: the log has it whole, the page nothing of it."""
+    """A bug of ours or of a policy. The log has the details, the page shows none of them."""
     return Problem(
         500,
         "A fault in this page",
@@ -124,7 +123,7 @@ def no_such_entry(name: str) -> Problem:
 
 
 def no_such_event(sequence: str) -> Problem:
-    """No audit row has that sequence; none is ever removed."""
+    """No audit row has that sequence number. Audit rows are never removed."""
     return Problem(
         404,
         "No such decision",
@@ -134,7 +133,7 @@ def no_such_event(sequence: str) -> Problem:
 
 
 def no_such_preview() -> Problem:
-    """No preview of that number belongs to who asks."""
+    """No preview with that number belongs to the actor."""
     return Problem(
         404,
         "No such preview",
@@ -144,7 +143,7 @@ def no_such_preview() -> Problem:
 
 
 def no_such_queue(name: str) -> Problem:
-    """Nothing is known under this name."""
+    """No queue is known by this name."""
     return Problem(
         404,
         "No such queue",
@@ -164,7 +163,7 @@ def no_such_limiter(name: str) -> Problem:
 
 
 def no_such_job(job_id: str) -> Problem:
-    """No row; perhaps there was one."""
+    """No job has this id; it may have been removed."""
     return Problem(
         404,
         "No such job",
@@ -174,25 +173,25 @@ def no_such_job(job_id: str) -> Problem:
 
 
 def no_such_view() -> Problem:
-    """A saved view that is gone, or somebody else's."""
+    """The saved view is gone, or belongs to another person."""
     return Problem(404, "No such view", "You have no saved view with this id.")
 
 
 def unknown_word(word: str) -> Problem:
-    """A word in the search box that has no qualifier, and is nobody's name."""
-    said = f"{word[:40]!r} is neither a job's id nor an RQ id, and no job has a task or queue of that name."
-    return Problem(422, "Cannot read this", said, "Say where to look:", searches=_searches(word))
+    """A word in the search box without a qualifier, which is neither an id nor a known name."""
+    says = f"{word[:40]!r} is neither a job's id nor an RQ id, and no job has a task or queue of that name."
+    return Problem(422, "Cannot read this", says, "Say where to look:", searches=_searches(word))
 
 
 def unknown_place(word: str) -> Problem:
-    """A word to jump to that is nobody's id and nobody's name."""
+    """A word to jump to, which is neither an id nor a known name."""
     if not word:
         return Problem(422, "Jump where?", "Nothing was asked for: neither an id nor a name.")
-    said = (
+    says = (
         f"{word[:40]!r} is neither the id of a job nor an RQ id such as opsjobs-42-1, "
         "and no job has a task or queue of that name."
     )
-    return Problem(404, "Nothing of that name", said, "Search for it:", searches=_searches(word))
+    return Problem(404, "Nothing of that name", says, "Search for it:", searches=_searches(word))
 
 
 def _searches(word: str) -> tuple[str, ...]:
@@ -203,17 +202,17 @@ def _searches(word: str) -> tuple[str, ...]:
 
 
 def too_long() -> Problem:
-    """An address no page of ours ever makes."""
+    """An address longer than any that our pages make."""
     return Problem(414, "Address too long", "The address of this page is longer than any we make.")
 
 
 def unreadable(what: str) -> Problem:
-    """A filter, cursor or form that cannot be read; `what` names what is wrong."""
+    """A filter, cursor or form that cannot be read; `what` says why."""
     return Problem(422, "Cannot read this", what, "Correct it, or start from all jobs.")
 
 
 def too_slow(seconds: float) -> Problem:
-    """A statement of the page ran into its timeout."""
+    """A statement of the page exceeded its timeout."""
     return Problem(
         503,
         "Took too long",
@@ -223,7 +222,7 @@ def too_slow(seconds: float) -> Problem:
 
 
 def database_away(since: datetime | None, answered_at: datetime | None) -> Problem:
-    """Postgres cannot be reached, or says nothing; `since` is when this process first saw it so."""
+    """Postgres does not answer. `since` is when this process first noticed it."""
     when = f" since {_clock(since)}" if since else ""
     last = f" (this process heard from it last at {_clock(answered_at)})" if answered_at else ""
     return Problem(
@@ -242,7 +241,7 @@ def _clock(moment: datetime) -> str:
 
 
 def no_connection_left(most: int) -> Problem:
-    """All connections that pages may use are in use."""
+    """All database connections for pages are in use."""
     return Problem(
         503,
         "Too many pages at once",
@@ -253,7 +252,7 @@ def no_connection_left(most: int) -> Problem:
 
 
 def heavy_busy(most: int) -> Problem:
-    """As many searches, exports and simulations as one process runs at once are under way."""
+    """This process already runs as many searches, exports and simulations as it may run at once."""
     return Problem(
         503,
         "Too many searches at once",
@@ -264,28 +263,28 @@ def heavy_busy(most: int) -> Problem:
 
 
 def too_many_actions(says: str) -> Problem:
-    """As many actions as this process allows at once are under way."""
+    """This process already executes as many actions as it may execute at once."""
     return Problem(
         503, "Too many at once", f"{says[:1].upper()}{says[1:]}.", "Wait a moment.", retry_after=2
     )
 
 
 def not_now(says: str) -> Problem:
-    """Something that an action needs is held by somebody else, or is not there."""
+    """An action needs something that is locked or does not answer; `says` names it."""
     return Problem(
         503, "Not now", f"{says}.", "Look in the audit whether it was done before you try again."
     )
 
 
 def schema_behind(says: str) -> Problem:
-    """The schema is missing or older than this code."""
+    """The database schema is missing, or older than this code."""
     return Problem(
         503, "Schema behind", says, "Whoever deploys the application runs:", "flask db upgrade"
     )
 
 
 def schema_ahead(says: str) -> Problem:
-    """The schema is newer than this code: a deploy has migrated the database, and this process is of before."""
+    """The schema is newer than this code: a deploy migrated the database while this process ran."""
     return Problem(
         503,
         "Schema newer than the code",

@@ -1,4 +1,4 @@
-"""Opens the read-only transaction in which a page reads: our own, never the host's session."""
+"""Opens the read-only transaction in which a page reads. It is ours, never the host's session."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ...errors import AuditUnwritable, EngineUnavailable, SchemaAhead, SchemaBeh
 from . import problems
 from .host import host
 
-# Every read of ours walks an index and stops. A plan that reads a whole table, or collects a whole
-# state before it starts, is never what a page needs, whatever old statistics say; nor is the plan for
-# any value that a prepared statement would get after its fifth run.
+# Every query of a page walks an index and stops early. So a sequential scan, or a bitmap scan that first
+# collects all jobs of a state, is always wrong, even when outdated statistics suggest it. So is the
+# generic plan that a prepared statement may get after its fifth run.
 _PLANS = {
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
@@ -31,7 +31,7 @@ _PLANS = {
 
 @dataclass(frozen=True)
 class Reading:
-    """A session that can only read, and Postgres' time at its start."""
+    """A read-only session, and Postgres' time at its start."""
 
     session: Session
     now: datetime
@@ -39,9 +39,9 @@ class Reading:
 
 @contextmanager
 def reading(most_seconds: float = inf) -> Iterator[Reading]:
-    """One transaction, read-only, on one snapshot, so that the numbers of a page agree.
+    """One read-only transaction on one snapshot, so that the numbers of a page agree.
 
-    A statement may take what the settings say, `most_seconds` at most. Raises `Problem` as `asking` does.
+    A statement may take `page_timeout_seconds`, at most `most_seconds`. Raises `Problem` as `asking` does.
     """
     with asking(), _transaction(min(most_seconds, host().settings.page_timeout_seconds)) as found:
         yield found
@@ -49,9 +49,9 @@ def reading(most_seconds: float = inf) -> Iterator[Reading]:
 
 @contextmanager
 def asking() -> Iterator[None]:
-    """A block that asks Postgres.
+    """A block that queries Postgres. Turns its errors into `Problem`.
 
-    Raises `Problem` when the schema is behind or ahead, the database away, or a statement too slow.
+    Among them: the schema is behind or ahead, the database does not answer, a statement is too slow.
     """
     try:
         with host().postgres.asking(_is_silence, _still_away):
@@ -65,8 +65,11 @@ def asking() -> Iterator[None]:
         raise problems.no_connection_left(host().settings.page_connections) from away
     except TooManyActions as busy:
         raise problems.too_many_actions(str(busy)) from busy
-    except (EngineUnavailable, AuditUnwritable) as met:  # by an action, which says what
-        raise problems.not_now(str(met)) from met
+    except (
+        EngineUnavailable,
+        AuditUnwritable,
+    ) as error:  # raised by an action; the text says what it lacks
+        raise problems.not_now(str(error)) from error
     except (exc.DBAPIError, psycopg.Error) as error:
         found = _problem_of(error)
         if found is None:
@@ -76,7 +79,7 @@ def asking() -> Iterator[None]:
 
 
 def _problem_of(error: exc.DBAPIError | psycopg.Error) -> problems.Problem | None:
-    """What an error of Postgres means to who opens a page; None for one that is ours to mend."""
+    """The problem page for an error of Postgres; None for an error that is a bug of ours."""
     cause = error.orig if isinstance(error, exc.DBAPIError) else error
     if isinstance(cause, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
         return problems.too_slow(host().settings.page_timeout_seconds)
@@ -89,7 +92,7 @@ def _problem_of(error: exc.DBAPIError | psycopg.Error) -> problems.Problem | Non
 
 
 def _is_silence(error: BaseException) -> bool:
-    """Whether Postgres is away for this page; a table that is not there is an answer."""
+    """Whether the error means that Postgres does not answer. An error about a missing table is an answer."""
     cause = error.orig if isinstance(error, exc.DBAPIError) else error
     return is_away(error) and not isinstance(cause, psycopg.ProgrammingError)
 
@@ -103,7 +106,7 @@ def _still_away() -> problems.Problem:
 def _transaction(seconds: float) -> Iterator[Reading]:
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with connect_soon(host().pages).execution_options(**options) as connection:
-        # SET LOCAL, as functions: all of them in one round trip, gone with the transaction.
+        # `set_config(…, true)` is SET LOCAL: all settings in one round trip, until the transaction ends.
         chosen = {"statement_timeout": f"{int(seconds * 1000)}", **_PLANS}
         wanted = [func.set_config(name, value, True) for name, value in chosen.items()]
         now = connection.execute(select(func.clock_timestamp(), *wanted)).one()[0]

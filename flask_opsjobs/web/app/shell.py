@@ -1,4 +1,4 @@
-"""Serves what belongs to every page: preferences, help, and the answer where there is no page."""
+"""Serves preferences, help, and the problem for addresses without a page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from . import (
 from .host import host
 from .navigation import NAVIGATION
 
-# What the script listens to, in the order of the table; `g` and the navigation's own keys come apart.
+# The keys of the script, in the order of the help page, which adds the navigation's: `g` and a letter.
 KEYS = (
     ("?", "this help"),
     ("/", "into the search box"),
@@ -38,7 +38,7 @@ _PACKAGES = ("flask-opsjobs", "rq", "flask", "sqlalchemy", "psycopg")
 
 
 def display() -> Response:
-    """Keep the preferences that were sent. A script stays on its page; a form goes back to the page it came from."""
+    """Store the preferences that were sent. A script gets 204; a form is led back to its page."""
     is_script = "HX-Request" in request.headers
     response = Response(status=204) if is_script else redirect(back.read_back(), 303)
     preferences.keep_preferences(response, back.root())
@@ -46,8 +46,8 @@ def display() -> Response:
 
 
 def help() -> Response:
-    """The keys, the permissions one holds, and which versions run here."""
-    from .urls import PERMISSIONS  # which lists this view
+    """The document with the keys, the actor's permissions and the installed versions."""
+    from .urls import PERMISSIONS  # `urls` imports this module
 
     versions = {name: version(name) for name in _PACKAGES}
     return pages.document(
@@ -66,7 +66,7 @@ def help() -> Response:
 
 
 def missing(rest: str) -> NoReturn:
-    """Nothing is at this address, or nothing that answers to this method."""
+    """Raise the problem for this address: no such page, or another method."""
     adapter = current_app.create_url_adapter(request)
     assert adapter is not None
     for method in ("GET", "POST"):

@@ -1,4 +1,4 @@
-"""Reads what every page shows beside its own subject, every few seconds: silent sources, and the badges."""
+"""Reads what every page shows beside its subject: sources that do not answer, and badges. Caches it."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from .reading import reading
 _log = logging.getLogger("flask_opsjobs")
 
 _KEPT = timedelta(seconds=5)
-# While something is away, so much sooner: it is said to be back as soon as it is.
+# While a source does not answer, a shorter time, so that pages soon show when it is back.
 _KEPT_WHILE_AWAY = timedelta(seconds=1)
 _MOST_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The badges by endpoint, and what does not answer, in words."""
+    """The badges by endpoint, and the sources that do not answer, in words."""
 
     badges: Mapping[str, Badge] = field(default_factory=dict)
     wrong: Sequence[Wrong] = ()
 
 
-# By engine: one process may serve several apps.
+# One cache per engine, because one process may serve several apps.
 _kept: WeakKeyDictionary[Engine, tuple[datetime, Sources]] = WeakKeyDictionary()
 
 
 def read_sources() -> Sources:
-    """At most five seconds old. Never raises: a page does not fail for what stands around it."""
+    """The sources and badges, at most five seconds old. Never raises: no page fails because of them."""
     now = datetime.now(UTC)
     at, found = _kept.get(host().engine, (now - _KEPT, Sources()))
     if now - at < (_KEPT_WHILE_AWAY if found.wrong else _KEPT):
@@ -52,7 +52,7 @@ def read_sources() -> Sources:
 
 
 def forget() -> None:
-    """Ask anew for the next page: this process has just changed what the badges count."""
+    """Drop the cache, because this process has just changed what the badges count."""
     _kept.pop(host().engine, None)
 
 
@@ -65,7 +65,7 @@ def _ask() -> Sources:
             is_wrong = silent or not all(loop.is_awake for loop in loops)
             due = count_due(read.session) if is_wrong else {}
     except Problem as problem:
-        # The page that asks Postgres for its subject says why.
+        # The page itself reads from Postgres too, and says why that failed.
         _log.warning("what surrounds a page could not be read: %s", problem.says)
         return Sources(wrong=find_silent_sources(silent, None, None))
     except Exception:
@@ -75,6 +75,6 @@ def _ask() -> Sources:
 
 
 def find_silent_redis() -> Sequence[SilentRedis]:
-    """Which Redis of the queues that this app declares do not answer."""
+    """The Redis servers of this app's queues that do not answer."""
     declared = {task.declared.queue for task in host().tasks.values()}
     return find_silent(host().broker, {"default", *declared})

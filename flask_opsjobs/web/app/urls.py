@@ -1,4 +1,4 @@
-"""Lists every URL of ours, in the order of the navigation, with the permission it needs."""
+"""Lists all our URLs, in the order of the navigation, with the permission that each needs."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ from ..workers import view as workers
 from . import assets, shell
 from .access import PAYLOAD
 
-# A page answers GET with a document, a fragment GET with a part of one, an action POST with a change or what is typed.
-# An asset is a file that is the same for everybody.
-# A file answers GET with rows to keep.
+# A page answers GET with a document, a fragment GET with a part of a document, a file GET with rows to
+# download, an action POST with a change or with a form. An asset is a static file, the same for everybody.
 Kind = Literal["page", "fragment", "action", "file", "asset"]
 
 
 @dataclass(frozen=True)
 class Url:
-    """One URL below the prefix. `permission` None asks only that somebody is signed in."""
+    """One URL below the prefix. With `permission` None anybody who is signed in may use it."""
 
     rule: str
     endpoint: str
@@ -41,14 +40,14 @@ class Url:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """What it answers to; Flask adds HEAD to GET. Where nothing is, to everything: the answer is ours."""
+        """Its HTTP methods; Flask adds HEAD to GET. `missing` takes all, so that our problem page answers."""
         if self.endpoint == "missing":
             return ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
         return ("POST",) if self.kind == "action" else ("GET",)
 
 
 def _job_actions() -> Iterator[Url]:
-    """Each action on the jobs picked in a list, and on one job."""
+    """Two URLs per job action: on the jobs selected in a list, and on one job."""
     for action in (action for action in ACTIONS.values() if action.domain == "job"):
         short_name, needs = action.short_name, action.permission
         yield Url(

@@ -1,4 +1,4 @@
-"""Shows the audit: every decision, refusals too, with its reason and its place in the chain."""
+"""Shows the audit: every decision and refusal, with its reason and its place in the chain."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ..app.heavy import heavy, stream
 from ..app.host import host
 from ..app.reading import Reading, reading
 
-# So many of the newest rows are verified each time the list is read.
+# The number of newest rows that each page verifies.
 _VERIFIED = 100
 _BATCH = 500
 _VIAS = {
@@ -49,7 +49,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class _Asked:
-    """What the address of the list asks for. `row` is the event whose detail stands beside it."""
+    """What the address of the list requests. `row` is the event whose details are shown beside it."""
 
     wanted: AuditFilter
     before: int | None
@@ -58,7 +58,7 @@ class _Asked:
 
     @property
     def query(self) -> dict[str, str]:
-        """What the part that refreshes needs of it."""
+        """The query string that the refreshing fragment needs."""
         rest = {
             name: word for name in ("before", "after", "row") if (word := request.args.get(name))
         }
@@ -66,7 +66,7 @@ class _Asked:
 
 
 def page() -> Response:
-    """The document: filter, rows, and one of them in full."""
+    """The document: the filter, the rows, and the details of one row."""
     asked, display = _read(), _display()
     with heavy(asked.wanted.text is not None), reading() as read:
         made = _list(read, asked, display)
@@ -87,7 +87,7 @@ def page() -> Response:
 
 
 def live() -> Response:
-    """What of it refreshes."""
+    """The fragment that refreshes."""
     asked = _read()
     with heavy(asked.wanted.text is not None), reading() as read:
         made = _list(read, asked, _display())
@@ -95,7 +95,7 @@ def live() -> Response:
 
 
 def event_page(sequence: int) -> Response:
-    """The document of one event. It does not refresh, since an event never changes."""
+    """The document of one event. It does not refresh, because an event never changes."""
     with reading() as read:
         event = _find(read.session, sequence)
         chain = verify(read.session, host().secrets, first=sequence, last=sequence)
@@ -185,7 +185,7 @@ def _cursor_of(side: str, wanted: AuditFilter, position: int | None) -> str | No
 
 
 def _verify(session: Session, head: Head | None) -> ChainCheck:
-    """The newest rows and the head; all of the chain is a matter of minutes, and of the command."""
+    """The check of the newest rows and the head. Checking all rows takes minutes; the command does that."""
     first = max(1, (head.sequence if head else 0) - _VERIFIED + 1)
     return verify(session, host().secrets, first=first)
 
@@ -198,7 +198,7 @@ def _find(session: Session, sequence: int) -> EventRow:
 
 
 def _detail(event: EventRow | None, display: Display) -> Mapping[str, Any]:
-    """What the detail of an event is drawn from."""
+    """The template variables for the details of an event."""
     if event is None:
         return {"event": None}
     return {
@@ -210,7 +210,7 @@ def _detail(event: EventRow | None, display: Display) -> Mapping[str, Any]:
 
 
 def _place(target: str) -> str | None:
-    """The page of a target; None for a subject that has none."""
+    """The address of a target's page; None when it has no page."""
     return place(target) if target.partition("/")[0] in DOMAINS else None
 
 
@@ -219,9 +219,9 @@ def _display() -> Display:
 
 
 def _make_sees() -> Callable[[str], bool]:
-    """Whether who is signed in may see the payload of a target; the policy is asked once about each."""
+    """A test whether the actor may see the payload of a target. It asks the policy once per target."""
     who = access.actor()
-    assert who is not None  # the door asked
+    assert who is not None  # checked before the view is called
 
     @cache
     def sees(target: str) -> bool:
@@ -246,7 +246,10 @@ def _answer(kind: str) -> Response:
 
 
 def _batches(wanted: AuditFilter, display: Display) -> Iterator[EventPage]:
-    """Each in a transaction of its own, from the newest event down: what is decided meanwhile is above."""
+    """Batches from the newest event down, each read in its own transaction.
+
+    Events committed meanwhile have higher numbers, so they are not part of the file.
+    """
     before: int | None = None
     while True:
         with reading() as read:
@@ -260,7 +263,7 @@ def _batches(wanted: AuditFilter, display: Display) -> Iterator[EventPage]:
 
 
 def _row(row: EventRow, display: Display, sees: Callable[[str], bool]) -> Mapping[str, Any]:
-    """One event as it may be shown."""
+    """One event, through the display policy and without payload that the actor may not see."""
     made: dict[str, Any] = {name: getattr(row, name) for name in _COLUMNS}
     for name in ("actor", "subject", "reason", "request_id"):
         made[name] = None if made[name] is None else display.clean(made[name])

@@ -1,4 +1,4 @@
-"""Draws slots as SVG: a strip of the newest and a calendar of eight weeks, with a sentence that says what they show."""
+"""Draws cron slots as SVG: a strip of the newest, and a calendar of eight weeks, each with a description."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _LEFT, _TOP = 48, 28
 _WEEKS = 8
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-# A day that had several slots shows the worst result that one of them had.
+# A day with several slots shows the worst of their results.
 _WORST_FIRST = ("missed", "late", "skipped_overlap", "queued_behind", "paused", "manual", "ran")
 _SHAPES = {"skipped_overlap": "skipped", "queued_behind": "behind"}
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """The slots of one row of the run history, as a picture needs them: one, or a run of `count` from first to last."""
+    """A row of the run history: one slot, or `count` slots with the same result from `first` to `last`."""
 
     result: str
     first: datetime
@@ -34,7 +34,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Mark:
-    """One slot, or one day of them: where it stands, its shape, its status word, and what it says."""
+    """The mark of one slot, or of one day: its position, shape, status and text."""
 
     x: int
     y: int
@@ -45,7 +45,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Label:
-    """A text beside the marks."""
+    """A text beside the marks, at its position."""
 
     x: int
     y: int
@@ -54,7 +54,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing; `says` is the whole of it for those who do not see it."""
+    """A drawing; `says` describes all of it for screen readers."""
 
     width: int
     height: int
@@ -64,12 +64,12 @@ class Picture:
 
 
 def shape_of(result: str) -> str:
-    """The symbol of a result in the sprite, without its `g-`."""
+    """The name of a result's symbol in the sprite, without `g-`."""
     return _SHAPES.get(result, result)
 
 
 def make_strip(rows: Iterable[Drawn], most: int = 20) -> Picture:
-    """The newest `most` slots, the newest at the right; `rows` come newest first. A run of slots is one mark."""
+    """The newest `most` rows as marks, the newest at the right. `rows` are given newest first."""
     shown = list(rows)[:most][::-1]
     marks = [
         Mark(number * _STEP, 0, shape_of(row.result), row.result, _title(row))
@@ -79,7 +79,7 @@ def make_strip(rows: Iterable[Drawn], most: int = 20) -> Picture:
 
 
 def make_calendar(rows: Iterable[Drawn], today: date, zone: ZoneInfo) -> Picture:
-    """The slots of the eight weeks that end with the one of `today`, by their day in `zone`."""
+    """The slots of eight weeks up to the week of `today`, by their day in `zone`."""
     first = today - timedelta(days=today.weekday(), weeks=_WEEKS - 1)
     shown = [row for row in rows if row.last.astimezone(zone).date() >= first]
     days = _by_day(shown, first, today, zone)
@@ -96,7 +96,10 @@ def make_calendar(rows: Iterable[Drawn], today: date, zone: ZoneInfo) -> Picture
 def _by_day(
     rows: Iterable[Drawn], first: date, today: date, zone: ZoneInfo
 ) -> dict[date, Counter[str]]:
-    """How many slots of each result each day had. Of a run only its ends are known: its days between count one each."""
+    """The number of slots by day and result.
+
+    For a row of many slots over several days only its ends are known, so each of its days counts one.
+    """
     days: dict[date, Counter[str]] = {}
     for row in rows:
         begin, end = (moment.astimezone(zone).date() for moment in (row.first, row.last))
@@ -111,10 +114,10 @@ def _by_day(
 def _mark_of_day(day: date, results: Counter[str], first: date) -> Mark:
     worst = next(result for result in _WORST_FIRST if result in results)
     x, y = _place(day, first)
-    said = ", ".join(
+    summary = ", ".join(
         _counted(result, results[result], results.total()) for result in _ordered(results)
     )
-    return Mark(x, y, shape_of(worst), worst, f"{_day(day)}: {said}")
+    return Mark(x, y, shape_of(worst), worst, f"{_day(day)}: {summary}")
 
 
 def _place(day: date, first: date) -> tuple[int, int]:
@@ -135,13 +138,13 @@ def _summary(rows: Sequence[Drawn]) -> str:
         counted[row.result] += row.count
     if not counted:
         return "No slots yet"
-    said = ", ".join(f"{counted[result]} {RESULTS[result].word}" for result in _ordered(counted))
+    parts = ", ".join(f"{counted[result]} {RESULTS[result].word}" for result in _ordered(counted))
     noun = "slot" if counted.total() == 1 else "slots"
-    return f"{counted.total()} {noun}: {said}"
+    return f"{counted.total()} {noun}: {parts}"
 
 
 def _ordered(results: Counter[str]) -> list[str]:
-    """In the order of the results."""
+    """The results that occur, in the order of `RESULTS`."""
     return [result for result in RESULTS if result in results]
 
 

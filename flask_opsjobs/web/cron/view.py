@@ -1,4 +1,4 @@
-"""Shows cron: the entries with their slots, one entry with its run history, and the form of a new one."""
+"""Shows cron: all entries with their slots, one entry with its run history, and the form of an entry."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TEN = 10
 
 @dataclass(frozen=True)
 class EntryView:
-    """An entry as the pages show it; `slots` are its newest, the newest first; `scheduler` None if none ever ran."""
+    """An entry as the pages show it. `slots` are newest first; `scheduler` is None when none ever ran."""
 
     entry: CronEntryRow
     slots: Sequence[SlotRow]
@@ -47,21 +47,21 @@ class EntryView:
 
     @property
     def actions(self) -> Sequence[Action]:
-        """The actions that are legal now, without those that take a form of their own."""
+        """The actions that are legal now, except those with a form of their own."""
         legal = actions_of_cron(self.entry.state, is_runtime=self.entry.origin == "runtime")
         return [action for action in legal if action.short_name not in ("edit", "catch_up")]
 
     @property
     def next(self) -> Sequence[datetime]:
-        """The next three slots that have no result yet; none of a retired entry, or in an unknown zone."""
+        """The next three slots without a result. Empty for a retired entry or an unknown time zone."""
         if self.entry.state == "retired" or self.place is None:
             return []
-        # Decided further than now: a clock was stepped back, and those slots have their results already.
+        # `checked_until` is after now when a clock was stepped back: those slots already have their results.
         return self.entry.schedule.next(max(self.now, self.entry.checked_until), 3)
 
     @property
     def place(self) -> ZoneInfo | None:
-        """Its zone; None when an update of this machine's zones has removed it."""
+        """Its time zone; None when an update of this machine's time zone data has removed it."""
         try:
             return self.entry.schedule.place
         except ZoneInfoNotFoundError:
@@ -69,18 +69,18 @@ class EntryView:
 
     @property
     def is_placeless(self) -> bool:
-        """Whether it has no slots, although it should."""
+        """Whether its time zone is unknown, so that it has no slots."""
         return self.place is None and self.entry.state != "retired"
 
     @property
     def is_told(self) -> bool:
-        """Whether something of it stands on top of the page."""
+        """Whether the top of the page has a sentence about it."""
         is_paused = self.entry.state == "paused"
         return self.is_placeless or is_paused or self.missed is not None or self.overdue is not None
 
     @property
     def overdue(self) -> datetime | None:
-        """The first slot that has come and has no result, although a scheduler is awake; None when all have theirs."""
+        """The first due slot without a result while a scheduler is awake; None when there is none."""
         is_awake = self.scheduler is not None and self.scheduler.is_awake
         if not is_awake or self.place is None or self.entry.state == "retired":
             return None
@@ -89,28 +89,28 @@ class EntryView:
 
     @property
     def last(self) -> SlotRow | None:
-        """The newest slot that has a job, among the newest."""
+        """The newest slot with a job, among `slots`."""
         return next((slot for slot in self.slots if slot.job_id is not None), None)
 
     @property
     def last_run(self) -> str:
-        """What to say without one: nothing is known of older slots."""
+        """The text when `last` is None. Older slots than `slots` are not known."""
         return "none yet" if len(self.slots) < queries.STRIP else f"none in {queries.STRIP} slots"
 
     @property
     def strip(self) -> _slots.Picture:
-        """Its newest slots as a picture."""
+        """Its newest slots, drawn."""
         return _slots.make_strip(map(_drawn, self.slots), queries.STRIP)
 
 
 def page() -> Response:
-    """The document of all of them."""
+    """The document of all entries."""
     made, now = _all()
     return pages.page("cron.html", "cron", "Cron", now, live=made)
 
 
 def live() -> Response:
-    """What of it refreshes."""
+    """The fragment of it that refreshes."""
     return pages.fragment(_all()[0])
 
 
@@ -126,19 +126,19 @@ def entry_page(name: str) -> Response:
 
 
 def entry_live(name: str) -> Response:
-    """What of it refreshes."""
+    """The fragment of it that refreshes."""
     with reading() as read:
         made = _one(read, name)
     return pages.fragment(made)
 
 
 def new() -> Response:
-    """The form of a new entry, with its next ten runs once a schedule is typed."""
+    """The form of a new entry, with the next ten runs when a schedule is typed."""
     return _form(None, {name: request.values.get(name, "") for name in ("name", *ENTRY_PARAMS)})
 
 
 def edit(name: str) -> Response:
-    """The form of an entry that was made at runtime; its arguments stand in it."""
+    """The form of an entry that was made at runtime. It shows arguments, so it needs `payload.view`."""
     with reading() as read:
         entry = _find(read, name)
     access.require(access.PAYLOAD, access.subject())
@@ -157,19 +157,22 @@ def edit(name: str) -> Response:
 
 
 def create() -> AnyResponse:
-    """The first step of a new entry, whose name stands in the form; the form again when it cannot be."""
+    """Start `cron.create` with the form's values; the form again, with its faults, when they are invalid."""
     typed = {name: request.form.get(name, "").strip() for name in ("name", *ENTRY_PARAMS)}
     params, name = {param: typed[param] for param in ENTRY_PARAMS}, typed["name"]
     faults = _list_faults(params)
-    if said := fault_of_name("the name", name):
-        faults["name"] = said
+    if fault := fault_of_name("the name", name):
+        faults["name"] = fault
     if faults:
         return _form(None, typed, faults, status=422)
     return actions.start(ACTIONS["cron.create"], [f"cron/{name}"], params)
 
 
 def change(name: str) -> AnyResponse:
-    """The first step of an edit; the form again when it cannot be. What it replaces are arguments too."""
+    """Start `cron.edit` with the form's values; the form again, with its faults, when they are invalid.
+
+    Needs `payload.view`, because it also replaces arguments.
+    """
     access.require(access.PAYLOAD, access.subject())
     typed = {param: request.form.get(param, "").strip() for param in ENTRY_PARAMS}
     if faults := _list_faults(typed):
@@ -180,13 +183,13 @@ def change(name: str) -> AnyResponse:
 
 
 def _list_faults(typed: Mapping[str, str]) -> dict[str, str]:
-    """What is wrong with what was typed, as sentences by field."""
+    """The faults of the typed values: sentences by field."""
     faults: dict[str, str] = {}
     try:
         read_entry(host(), typed)
     except BadParams as wrong:
-        for param, said in wrong.faults:
-            faults[param] = f"{faults[param]}; {said}" if param in faults else said
+        for param, fault in wrong.faults:
+            faults[param] = f"{faults[param]}; {fault}" if param in faults else fault
     return faults
 
 
@@ -246,7 +249,7 @@ def _all() -> tuple[Markup, datetime]:
 
 
 def _scheduler(read: Reading) -> LoopRow | None:
-    """The cron loop that was awake last."""
+    """The cron loop that was awake most recently; None when none ever ran."""
     return next((one for one in list_loops(read.session, read.now) if one.loop == "cron"), None)
 
 
@@ -281,13 +284,13 @@ def _one(read: Reading, name: str) -> Markup:
 
 
 def _redacted(entry: CronEntryRow) -> Collection[str]:
-    """The parameters whose values must not be seen; an entry from before they were declared so still has them."""
+    """The task's redacted parameters. An entry made before they were declared so still has their values."""
     declared = host().tasks.get(entry.task)
     return declared.redact if declared else ()
 
 
 def _find(read: Reading, name: str) -> CronEntryRow:
-    # No text in Postgres has a NUL, so no entry can be called so.
+    # Postgres stores no NUL, so no entry has such a name.
     found = None if "\0" in name else queries.find_entry(read.session, name)
     if found is None:
         raise problems.no_such_entry(name)

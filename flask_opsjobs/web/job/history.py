@@ -1,4 +1,4 @@
-"""Tells what happened to a job, the newest first, each with who reported it: its row, its attempts, the audit."""
+"""Merges a job's history from its row, its attempts and the audit: newest first, each with its source."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ...jobs.lifecycle import ENDED_BY, FINAL
 from ...jobs.rows import AttemptRow, JobInFull
 from ..app.labels import outcome
 
-# Who ends a job in each way; what a person decides is seen by the audit.
+# Who ends a job, by `ended_by`.
 _ENDERS = {"deadline": "dispatcher", "refused": "dispatcher", "discarded": "operator"}
 
 
 @dataclass(frozen=True)
 class Event:
-    """One event of a job. `payload` and `label` are what it says of itself, before the display policy."""
+    """One event of a job. `payload` and `label` have not passed the display policy yet."""
 
     at: datetime
     is_: str
@@ -29,16 +29,16 @@ class Event:
 
     @property
     def is_inferred(self) -> bool:
-        """Whether nobody saw it."""
+        """Whether the event was inferred: no process reported it."""
         return self.source == "inferred"
 
 
 def list_history(
     job: JobInFull, attempts: Sequence[AttemptRow], events: Sequence[EventRow]
 ) -> Sequence[Event]:
-    """All that is known. Of several deliveries only the last one's time is kept."""
+    """All known events, newest first. A job's row keeps only the time of its last dispatch."""
     found = [*_of_job(job, attempts), *_of_attempts(job, attempts), *map(_of_audit, events)]
-    # Sorting keeps the order of those at the same time: the end stands above its attempt.
+    # The sort is stable: a job's end stays above the end of its attempt at the same time.
     return sorted(found, key=lambda event: event.at, reverse=True)
 
 
@@ -71,17 +71,17 @@ def _of_attempts(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Eve
     for attempt in attempts:
         if attempt.ended_at is not None:
             word = outcome(attempt, job)
-            said = None if attempt.cause else attempt.error  # which names its cause again
+            error = None if attempt.cause else attempt.error  # the error repeats the cause
             yield Event(
                 attempt.ended_at, word.is_, f"Attempt {attempt.number} ended, {word.text}",
-                _source(attempt), payload=said, label=attempt.cause,
+                _source(attempt), payload=error, label=attempt.cause,
             )  # fmt: skip
         text = f"Attempt {attempt.number} taken by {attempt.worker}"
         yield Event(attempt.started_at, "started", text, "worker")
 
 
 def _source(attempt: AttemptRow) -> str:
-    """The worker tells what became of its attempts; of those it lost, the watcher infers it."""
+    """The worker reports the end of its attempts; for lost attempts the watch loop infers it."""
     return "inferred" if attempt.outcome == "lost" else "worker"
 
 

@@ -1,4 +1,4 @@
-"""Draws a job's attempts as bars along a line of time."""
+"""Draws a job's attempts as bars on a time axis."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STEPS = (
 
 @dataclass(frozen=True)
 class Bar:
-    """One attempt; `label` is empty where it would touch the one before."""
+    """One attempt. `label` is empty where it would overlap the label before."""
 
     x: float
     width: float
@@ -33,20 +33,20 @@ class Bar:
 
     @property
     def middle(self) -> float:
-        """Where its label is centred."""
+        """The x position of its label."""
         return self.x + self.width / 2
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Bars, and (x, words) of the ticks below them, counted from the first attempt's start."""
+    """The bars, and the ticks below them as (x, text); time counts from the first attempt's start."""
 
     bars: Sequence[Bar]
     ticks: Sequence[tuple[float, str]]
 
 
 def timeline(attempts: Sequence[AttemptRow], job: JobInFull, now: datetime) -> Timeline | None:
-    """The drawing of several attempts, given the last first; None where one or none tells no story."""
+    """The drawing of the attempts, which are given newest first; None for fewer than two."""
     if len(attempts) < 2:
         return None
     start = min(attempt.started_at for attempt in attempts)

@@ -1,4 +1,4 @@
-"""Shortens a traceback to a few lines: the host's own frames, with libraries folded together."""
+"""Shortens a traceback to a few lines: the host's own frames, and one line per run of library frames."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST = 12
 
 @dataclass(frozen=True)
 class Frame:
-    """One line: where, in which function, and the code there; or `folded`, words for several."""
+    """One line: file and line, function and code; or `folded`, a text for several library frames."""
 
     where: str = ""
     name: str = ""
@@ -31,13 +31,13 @@ class Frame:
 
 
 def condense(text: str) -> Sequence[Frame]:
-    """The frames of the last exception in a traceback, at most 12, the last of them the innermost.
+    """The frames of the last exception in a traceback, at most 12, the innermost last.
 
-    Empty when the text does not look like Python's traceback.
+    Empty when the text does not look like a Python traceback.
     """
     frames = list(_FRAME.finditer(text.rpartition(_START)[2]))
     found = list(_folded(frames))[-_MOST:]
-    # How we came to call the host's function tells a reader nothing.
+    # Our own frames above the host's function do not help a reader.
     return found[1:] if len(found) > 1 and found[0].folded.endswith(" flask_opsjobs") else found
 
 
@@ -56,7 +56,7 @@ def _folded(frames: Sequence[re.Match[str]]) -> Iterator[Frame]:
 
 
 def _library(path: str) -> str | None:
-    """The library a file belongs to; None for the host's own."""
+    """The library that a file belongs to; None for a file of the host's."""
     if found := _LIBRARY.match(path):
         return found[1]
     return "flask_opsjobs" if _OURS.search(path) else None

@@ -1,4 +1,4 @@
-"""Shows one job in full."""
+"""Shows the page of one job."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def page(job_id: str) -> Response:
 
 
 def live(job_id: str) -> Response:
-    """What of it refreshes."""
+    """The fragment that refreshes."""
     with reading() as read:
         made = _full(read, _find(read, job_id))
     return pages.fragment(made)
 
 
 def raw(job_id: str) -> Response:
-    """Its rows as they are stored."""
+    """The document with the job's rows as they are stored."""
     number = search_ids.read_own(job_id)
     with reading() as read:
         job = None if number is None else job_queries.find_stored(read.session, number)
@@ -124,7 +124,10 @@ def _full(read: Reading, job: JobInFull) -> Markup:
 
 
 def _actions(read: Reading, job: JobInFull) -> dict[Action, str | None]:
-    """What may be done in its state; with why it would be refused now, by the function that plans it."""
+    """The actions of the job's state, each with the sentence that would refuse it now, or None.
+
+    The function that plans actions decides that, without a lock.
+    """
     connection: Any = read.session.connection().connection.driver_connection
     decided = Decided(access.actor() or "", "", read.now)
     found: dict[Action, str | None] = {}
@@ -132,8 +135,8 @@ def _actions(read: Reading, job: JobInFull) -> dict[Action, str | None]:
         (target_plan,) = on_jobs.decide(
             connection, host(), action, [f"job/{job.id}"], decided, lock=False
         )
-        said = target_plan.skip.says if target_plan.skip else None
-        found[action] = said and f"{said[0].upper()}{said[1:]}."
+        refusal = target_plan.skip.says if target_plan.skip else None
+        found[action] = refusal and f"{refusal[0].upper()}{refusal[1:]}."
     return found
 
 
@@ -142,7 +145,7 @@ def _may_audit() -> bool:
 
 
 def _chosen(attempts: Sequence[AttemptRow]) -> AttemptRow | None:
-    """The attempt whose log is shown: the one asked for, else the last that has one."""
+    """The attempt whose log is shown: the requested one, else the last one with a log."""
     asked = request.args.get("attempt")
     if asked:
         found = next((attempt for attempt in attempts if str(attempt.dispatch_no) == asked), None)

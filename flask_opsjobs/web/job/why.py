@@ -13,7 +13,7 @@ from ...jobs.rows import JobInFull
 from ...limits.actions import make_target, split_target
 from ..app import access
 
-# Where the operator sees more of a reason: an endpoint, what the link says, the permission of that page.
+# The page that shows more about a reason: its endpoint, the link's text, the permission of the page.
 _PLACES: Mapping[str, tuple[str, str, str]] = {
     "queue_paused": ("queue", "Its queue", "queues.view"),
     "queue_draining": ("queue", "Its queue", "queues.view"),
@@ -33,7 +33,7 @@ _PLACES: Mapping[str, tuple[str, str, str]] = {
 
 @dataclass(frozen=True)
 class ReasonView:
-    """A reason with its button, as an action and the URL to send it to, or its place, as words and a URL."""
+    """A reason with its button (an action and its URL) and its link (text and URL), if it has them."""
 
     reason: Reason
     action: Action | None
@@ -42,9 +42,10 @@ class ReasonView:
 
 
 def show(why: Explanation | None, job: JobInFull, *, names_partition: bool) -> list[ReasonView]:
-    """The reasons as the panel draws them. A prefetch needs a number, so that button stands on the queue's page.
+    """The reasons as the page shows them.
 
-    No button leads to a partition that may not be named.
+    `queue.set_prefetch` gets no button, because it needs a number: the queue's page has its form. Without
+    `names_partition` no button names a partition.
     """
     shown = []
     for reason in why.reasons if why else ():

@@ -1,4 +1,4 @@
-"""Exports the jobs of a filter as a file."""
+"""Exports the jobs of a filter as CSV or NDJSON."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _COLUMNS = tuple(field.name for field in fields(ExportRow))
 
 
 def csv() -> Response:
-    """CSV."""
+    """The jobs as CSV."""
     return stream(lambda: _answer("csv"))
 
 
 def ndjson() -> Response:
-    """One JSON object a line."""
+    """The jobs as NDJSON, one JSON object per line."""
     return stream(lambda: _answer("ndjson"))
 
 
@@ -55,7 +55,10 @@ def _answer(kind: str) -> Response:
 
 
 def _batches(wanted: JobFilter) -> Iterator[Sequence[ExportRow]]:
-    """Each in a transaction of its own, from the newest job down: jobs enqueued meanwhile have higher ids."""
+    """Batches from the newest job down, each read in its own transaction.
+
+    Jobs enqueued meanwhile have higher ids, so they are not part of the file.
+    """
     before, now = None, None
     while True:
         with reading() as read:
@@ -76,7 +79,7 @@ def _batches_of(wanted: JobFilter, found: Hits) -> Iterator[Sequence[ExportRow]]
 
 
 def _tell(found: Hits) -> str:
-    """What a search did not look at."""
+    """A note that says which jobs a search did not look at."""
     if found.searched.stopped_at_hits:
         return (
             f"More jobs fit: here are those among the newest {search_hits.NEWEST_JOBS} jobs, and others, "

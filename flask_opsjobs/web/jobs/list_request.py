@@ -1,4 +1,4 @@
-"""Reads what the address of a list of jobs requests, and checks that it may be shown."""
+"""Reads filter and cursor from the address of the jobs page, and checks that the filter is permitted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..app.host import host
 
 @dataclass(frozen=True)
 class ListRequest:
-    """A filter, and the id of the job before or after which the page begins."""
+    """A filter, and the id of the job before or after which the page of the list begins."""
 
     wanted: JobFilter
     before: int | None
@@ -33,7 +33,7 @@ class ListRequest:
         return {**self.wanted.to_query(), **cursors}
 
     def cursor(self, side: str, found: JobPage) -> str | None:
-        """The word for the page beyond this one on that side, or None when there is none."""
+        """The cursor for the next page on that side; None when there is none."""
         if not found.rows or not (found.has_older if side == "before" else found.has_newer):
             return None
         last = found.rows[-1 if side == "before" else 0]
@@ -41,7 +41,7 @@ class ListRequest:
 
 
 def find_word() -> Unqualified | None:
-    """The first word of the search box that has no qualifier; None when all have, or it cannot be read."""
+    """The first word of the search box without a qualifier; None when there is none, or on a syntax error."""
     try:
         JobFilter.from_query(request.args.items(multi=True))
     except Unqualified as found:
@@ -52,7 +52,7 @@ def find_word() -> Unqualified | None:
 
 
 def read_fields() -> JobFilter:
-    """The filter that the current address names beside its search box. Raises `Problem`."""
+    """The filter in the current address without the search box. Raises `Problem` when it cannot be read."""
     pairs = [pair for pair in request.args.items(multi=True) if pair[0] != "q"]
     try:
         return JobFilter.from_query(pairs)
@@ -61,7 +61,7 @@ def read_fields() -> JobFilter:
 
 
 def readable_fields() -> JobFilter:
-    """The same; nothing, where they cannot be read either."""
+    """The same; an empty filter when it cannot be read."""
     try:
         return read_fields()
     except problems.Problem:
@@ -69,7 +69,10 @@ def readable_fields() -> JobFilter:
 
 
 def read_list_request() -> ListRequest:
-    """What the current address asks for. Raises `Problem` for what cannot be read, or must not be searched."""
+    """The filter and the cursor of the current address.
+
+    Raises `Problem` when they cannot be read, or when the actor may not search for this.
+    """
     try:
         wanted = JobFilter.from_query(request.args.items(multi=True))
     except BadFilter as error:
@@ -82,7 +85,10 @@ def read_list_request() -> ListRequest:
 
 
 def read_address(address: str) -> JobFilter | None:
-    """The filter of the list of jobs at an address of ours; None of another page, or when it may not be asked."""
+    """The filter of a jobs page at an address of ours.
+
+    None for the address of another page, and for a filter that the actor may not use.
+    """
     path, _, query = address.partition("?")
     if path != url_for("opsjobs.jobs"):
         return None
@@ -95,11 +101,14 @@ def read_address(address: str) -> JobFilter | None:
 
 
 def is_shown(wanted: JobFilter) -> Callable[[str], bool]:
-    """Whether an error that fits also fits as it is shown: else a secret could be guessed letter by letter."""
+    """A test whether an error still matches the search after the display policy has cleaned it.
+
+    Without it a hidden secret could be guessed letter by letter from the number of hits.
+    """
     display = Display(host().display, may_see=True)
     text = (wanted.error or "").lower()
 
-    @cache  # the same error comes a thousand times
+    @cache  # many jobs have the same error
     def fits(error: str) -> bool:
         return text in display.clean(error).lower()
 
@@ -120,7 +129,7 @@ def _position(side: str, wanted: JobFilter) -> int | None:
 
 
 def _require_searchable(wanted: JobFilter) -> None:
-    """What may not be seen may not be searched either: the number of hits would tell it."""
+    """Raise `Problem` for a search in hidden values: the number of hits would reveal them."""
     if wanted.needs_payload and not access.may_see_payload():
         raise problems.denied(access.PAYLOAD)
     display = Display(host().display, may_see=True)
@@ -141,7 +150,7 @@ def _require_searchable(wanted: JobFilter) -> None:
 
 
 def _is_redacted(argument: Argument, wanted: JobFilter) -> bool:
-    """Whether a task whose jobs are searched keeps the argument back. One job from before may still hold it."""
+    """Whether a searched task redacts the argument. A job enqueued before that may still have its value."""
     known = host().tasks
     searched = [known[wanted.task]] if wanted.task in known else known.values()
     return any(argument.path[0] in task.redact for task in searched)

@@ -19,7 +19,7 @@ from ..app.reading import asking
 
 
 def save() -> Response:
-    """Keep the filter in `query` under `name`, and go back to it."""
+    """Save the filter in `query` under `name`, and lead to its page."""
     try:
         wanted = JobFilter.from_query(parse_qsl(request.form.get("query", "")))
     except BadFilter as error:
@@ -37,7 +37,7 @@ def save() -> Response:
 
 
 def delete(view_id: str) -> Response:
-    """Remove one of them, and go back to the list."""
+    """Delete a saved view, and lead to the list."""
     number = read_own(view_id)
     with asking(), Session(host().pages) as session, session.begin():
         if number is None or not saved_views.delete_view(session, _owner(), number):
@@ -47,5 +47,5 @@ def delete(view_id: str) -> Response:
 
 def _owner() -> str:
     actor = access.actor()
-    assert actor is not None  # the door asked
+    assert actor is not None  # checked before the view is called
     return actor

@@ -1,4 +1,4 @@
-"""Suggests how the text in the search box may go on: from names that may be shown, never from values of jobs."""
+"""Completes the text in the search box: from names that may be shown, never from values of jobs."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ _SPANS = ("<1h", "<1d", "<7d", ">1h", ">1d", ">7d")
 
 
 def suggest(session: Session, box: str) -> Sequence[str]:
-    """At most 12 texts of the whole box, its last word completed."""
+    """At most 12 texts for the whole box, with its last word completed."""
     before, last = _last_word(box)
     found: Iterator[str] = (
         term for term in _terms(session, last) if term.lower().startswith(last.lower())
     )
-    if ":" not in last and last:  # a name alone: what it may be the name of
+    if (
+        ":" not in last and last
+    ):  # a word without a qualifier may be the name of a task, queue or tag
         found = chain(found, _named(session, last.lower()))
     return [f"{before}{term}" for term in islice(dict.fromkeys(found), _MOST)]
 
 
 def _last_word(box: str) -> tuple[str, str]:
-    """The box up to its last word, and that; a word in quotes is not taken apart."""
+    """The text before the last word, and the last word. A quoted text is one word."""
     if len(box) > 2 * LONGEST or "\0" in box:
         return "", box[: 2 * LONGEST].replace("\0", "")
     at = max(box.rfind(" "), box.rfind("\t")) + 1
@@ -76,7 +78,7 @@ def _named(session: Session, part: str) -> Iterator[str]:
 
 
 def _tags(session: Session) -> Iterator[str]:
-    """Tags that the declared tasks have, and those of the newest jobs."""
+    """The tags of the declared tasks, and of the newest jobs."""
     display = Display(host().display, may_see=True)
     declared = {tag for task in host().tasks.values() for tag in task.declared.tags}
     for tag in sorted(declared | set(queries.list_recent_tags(session))):
@@ -85,7 +87,7 @@ def _tags(session: Session) -> Iterator[str]:
 
 
 def _arguments() -> Iterator[str]:
-    """The arguments of the declared tasks that may be searched."""
+    """The arguments of declared tasks that the actor may search."""
     if not _may_ask("error"):
         return
     display = Display(host().display, may_see=True)

@@ -1,4 +1,4 @@
-"""Shows the list of jobs, and leads from a pasted id or name to its page."""
+"""Shows the list of jobs, and redirects a pasted id or name to its page."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def page() -> AnyResponse:
 
 
 def _search_again(fault: Problem) -> Response:
-    """The document for a search that cannot be read: its text stays in the box, and below it what is wrong."""
+    """The document for a search that cannot be read. The box keeps the text; the error is shown below it."""
     with reading() as read:
         around = _around(read, list_request.readable_fields())
     return pages.document(
@@ -70,7 +70,7 @@ def _search_again(fault: Problem) -> Response:
 
 
 def _around(read: Reading, wanted: JobFilter) -> dict[str, Any]:
-    """What stands around the list: the search box, its fields, and the views of whoever asks."""
+    """The template variables around the list: the search box, its fields, and the actor's saved views."""
     views = _views(read)
     return {
         "wanted": wanted,
@@ -86,7 +86,7 @@ def _around(read: Reading, wanted: JobFilter) -> dict[str, Any]:
 
 
 def live() -> Response:
-    """Tabs and table."""
+    """The fragment that refreshes: tabs and table."""
     asked = list_request.read_list_request()
     with heavy(asked.wanted.is_search), reading() as read:
         made = _list(read, asked)
@@ -94,7 +94,7 @@ def live() -> Response:
 
 
 def suggest() -> Response:
-    """How the search box might go on."""
+    """The suggestions for the search box."""
     with reading() as read:
         found = suggestions.suggest(read.session, request.args.get("q", ""))
     return pages.fragment(pages.part("jobs/_suggest.html", read.now, suggestions=found))
@@ -130,14 +130,14 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
 
 
 def _views(read: Reading) -> Sequence[View]:
-    """The views this person has saved, their names as they may be shown."""
+    """The actor's saved views, with their names through the display policy."""
     display = Display(host().display, may_see=True)
     found = list_views(read.session, access.actor() or "")
     return [replace(view, name=display.label(view.name)) for view in found]
 
 
 def _name(word: Unqualified) -> AnyResponse:
-    """From a word without a qualifier to the search or the job that it means."""
+    """Redirect from a word without a qualifier to the job or the search that it means."""
     place = _find_place(word.word)
     if place is None:
         raise problems.unknown_word(word.word)
@@ -150,7 +150,7 @@ def _name(word: Unqualified) -> AnyResponse:
 
 
 def jump() -> AnyResponse:
-    """To what a pasted word means: a job by its id or that of its delivery in RQ, a task, a queue."""
+    """Redirect from a pasted word to its page: a job by its id or RQ id, a task, or a queue."""
     wanted = request.args.get("to", "").strip()
     place = _find_place(wanted)
     if place is None:
@@ -162,7 +162,7 @@ def jump() -> AnyResponse:
 
 
 def _find_place(word: str) -> tuple[str, str] | None:
-    """The qualifier under which a word is known, and its value; None when nothing bears that name."""
+    """The qualifier and the value that a word means; None when nothing has that name."""
     number = search_ids.read_job_id(word)
     if number is not None:
         return "id", str(number)

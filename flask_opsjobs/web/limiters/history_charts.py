@@ -1,4 +1,4 @@
-"""Draws the history of a limiter as charts: what it let start, returned and rejected, by minute of the last hour."""
+"""Draws the last hour of a limiter by minute: the jobs that it let start, returned and rejected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from ...overview.pace_queries import Pace
 from ..app.charts import Chart, rate_chart
 
-# The key, the title, what is said beside the number, whether it is something that went wrong.
+# (key, title, text beside the number, whether it is bad).
 _KINDS = (
     ("admitted", "Started", "let start a minute", False),
     ("returned", "Returned", "returned at the claim a minute", False),
@@ -19,7 +19,10 @@ _KINDS = (
 def make_limit_charts(
     pace: Pace, minutes: Mapping[datetime, tuple[int, int, int]], *, rejects: bool
 ) -> list[Chart]:
-    """The charts of a limiter; the last one only of one that rejects, or did. `pace` says where nobody counted."""
+    """The charts of a limiter. Rejections have one only if it rejects or did so in this hour.
+
+    Minutes that nobody counted, according to `pace`, are gaps.
+    """
     has_rejected = any(counted[2] for counted in minutes.values())
     charts = []
     for place, (key, title, what, is_bad) in enumerate(_KINDS):

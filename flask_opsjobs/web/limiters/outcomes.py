@@ -1,4 +1,4 @@
-"""Shows the outcomes of simulations side by side: a table of their numbers, and their starts as a chart."""
+"""Compares the outcomes of simulations: a table of their numbers, and a chart of their starts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SPANS = (
     ("Wait, 95 of 100", "wait_p95"),
     ("Longest wait", "wait_most"),
 )
-# Moments that the chart looks at, so close that its line has no corners of its own.
+# The number of moments at which the chart samples the starts: enough for a smooth line.
 _POINTS = 128
 _WIDTH = 256.0
 _TICKS = 4
@@ -34,7 +34,7 @@ _ROUND = (
 
 @dataclass(frozen=True)
 class Tried:
-    """What became of the jobs under one shape; `name` heads its column."""
+    """The outcome of the jobs with one shape of the limit; `name` is the head of its column."""
 
     name: str
     shape: Shape
@@ -43,7 +43,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class OutcomeRow:
-    """A row of a table: its head, the code that it is known by elsewhere, a cell for each shape."""
+    """A row of a table: its label, a cell for each shape, and the code of a reason, if it is about one."""
 
     label: str
     cells: Sequence[str]
@@ -51,14 +51,14 @@ class OutcomeRow:
 
 
 def start_in_words(after: float | None) -> str:
-    """When something happens, from the beginning: `at once`, `after 4 min 2 s`; a dash when it never does."""
+    """A time since the beginning, in words: `at once`, `after 4 min 2 s`; a dash for None, which is never."""
     if after is None:
         return "–"
     return "at once" if after < 0.001 else f"after {took(round(after, 3))}"
 
 
 def numbers(tried: Sequence[Tried]) -> list[OutcomeRow]:
-    """When they start and how long they wait."""
+    """The table rows that say when the jobs start and how long they wait."""
     outcomes = [each.outcome for each in tried]
     moments = [
         OutcomeRow(label, [start_in_words(getattr(o, key)) for o in outcomes])
@@ -78,7 +78,7 @@ def numbers(tried: Sequence[Tried]) -> list[OutcomeRow]:
 
 
 def blocks(tried: Sequence[Tried]) -> list[OutcomeRow]:
-    """Why the first job waited and how long, the longest first as they stand in the first column."""
+    """The table rows that say why, and how long, the first job waited; the longest wait first."""
     found = [dict(each.outcome.blocked) for each in tried]
     codes = dict.fromkeys(code for each in tried for code, _ in each.outcome.blocked)
     return [
@@ -87,12 +87,12 @@ def blocks(tried: Sequence[Tried]) -> list[OutcomeRow]:
 
 
 def make_chart(tried: Sequence[Tried]) -> Chart | None:
-    """How many have started, over time; the second shape is dashed. None when nothing ever starts."""
+    """The chart of started jobs over time; the second shape is dashed. None when no job ever starts."""
     if not any(each.outcome.starts for each in tried):
         return None
     longest = max(each.outcome.last or 0.0 for each in tried) or 1.0
     moments = [longest * point / (_POINTS - 1) for point in range(_POINTS)]
-    # A line ends where its last job starts, also when a sum of floats does not.
+    # Add a little to each moment: rounding errors must not exclude the last start.
     lines = [
         [float(bisect_right(each.outcome.starts, at + 1e-6)) for at in moments] for each in tried
     ]
@@ -120,9 +120,9 @@ def make_chart(tried: Sequence[Tried]) -> Chart | None:
 
 
 def _ticks(longest: float) -> list[tuple[float, str, datetime | str]]:
-    """Round times from the beginning below the plot, few enough to be read: place, anchor, label."""
+    """The labels below the plot, as (x, anchor, label): a few round times since the beginning."""
     every = next((step for step in _ROUND if longest / step <= _TICKS), longest)
-    # As `Scale` places the first and the last of its points.
+    # `Scale` places its first and its last point this far from the edges.
     edge = _WIDTH / _POINTS / 2
     places = [
         (at * every, edge + at * every / longest * (_WIDTH - 2 * edge)) for at in range(_TICKS + 1)
@@ -139,7 +139,7 @@ def _ticks(longest: float) -> list[tuple[float, str, datetime | str]]:
 
 
 def _axis(after: float, every: float) -> str:
-    """A round time in the unit of its steps: `0`, `0.5 s`, `90 min`, `36 h`, `10 d`."""
+    """A round time, in the unit of the steps: `0`, `0.5 s`, `90 min`, `36 h`, `10 d`."""
     units = ((86_400, "d"), (3_600, "h"), (60, "min"))
     size, unit = next((pair for pair in units if every >= pair[0]), (1, "s"))
     return f"{after / size:g} {unit}" if after else "0"

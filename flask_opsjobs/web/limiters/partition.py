@@ -1,8 +1,9 @@
-"""Writes and reads the reference to a partition in an address, since a partition is a value of arguments.
+"""Writes and reads encrypted references to partitions, so that no address shows one.
 
-An address is kept in logs, histories and bookmarks, past every display policy. The reference is the partition's text,
-encrypted with a key that is derived from the host's `SECRET_KEY`; the same partition always has the same reference, so
-that pages stay the same text. `docs/decisions/0025` says why it is not looked up in a table.
+A partition is a value of a job's arguments. Logs, histories and bookmarks store addresses, and no display
+policy cleans them. The reference is the partition's text, encrypted with a key derived from the host's
+`SECRET_KEY`. The same partition always has the same reference, so that a page stays the same text.
+`docs/decisions/0025` says why there is no table of references.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from ..app.host import host
 
 LONGEST = 200
 _MAC = 16
-# Texts are filled up to a multiple of this, so that a reference tells little of how long its text is.
+# Texts are padded to a multiple of this, so that a reference reveals little about the length of its text.
 _BLOCK = 32
 
 
 def make_reference(secret: bytes, limiter: str, partition: str) -> str:
-    """What stands for a partition of this limiter in an address."""
-    # Filled up with NULs, which no partition has, since Postgres takes none.
+    """The reference to a partition of this limiter, for an address."""
+    # Padded with NULs, which no partition contains, because Postgres stores none.
     text = partition.encode()
     text += b"\0" * (_BLOCK - len(text) % _BLOCK)
     mac = sign(secret, "partition", _named(limiter, text), _MAC)
@@ -33,7 +34,7 @@ def make_reference(secret: bytes, limiter: str, partition: str) -> str:
 
 
 def read_reference(secrets: Sequence[bytes], limiter: str, reference: str) -> str | None:
-    """The partition of this limiter that it stands for; None when none of the secrets made it."""
+    """The partition of this limiter that a reference means; None when none of the secrets made it."""
     try:
         raw = read_word(reference)
     except ValueError:
@@ -47,7 +48,7 @@ def read_reference(secrets: Sequence[bytes], limiter: str, reference: str) -> st
 
 
 def asked() -> str | None:
-    """The partition that the address of the request names; None for all of a limiter. Raises `Problem`."""
+    """The partition in the current address; None for the whole limiter. Raises `Problem` when unreadable."""
     reference = request.args.get("partition")
     if reference is None:
         return None
@@ -62,7 +63,7 @@ def asked() -> str | None:
 
 
 def hide(_endpoint: str, values: dict[str, Any]) -> None:
-    """Put the reference in place of the partition that `url_for` is given, for every address of ours."""
+    """Replace the partition in the values of `url_for` by its reference, for every address of ours."""
     if values.get("partition") is not None:
         secret = host().secrets[0]
         values["partition"] = make_reference(secret, values["limiter"], values["partition"])
@@ -73,7 +74,7 @@ def _named(limiter: str, text: bytes) -> bytes:
 
 
 def _encrypt(secret: bytes, mac: bytes, text: bytes) -> bytes:
-    """The text under a stream of bytes that depends on its own signature; the same call reads it again."""
+    """The text XORed with a key stream derived from its own signature; the same call decrypts it."""
     stream = b""
     for number in count():
         if len(stream) >= len(text):

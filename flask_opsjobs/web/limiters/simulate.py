@@ -1,4 +1,4 @@
-"""Simulates what a limiter would do with future jobs: a form that changes nothing, and its outcome."""
+"""Simulates what a limiter would do with future jobs: a form and its outcome. Changes nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .view import LimiterRequest
 
 
 def page(limiter: str) -> Response:
-    """The document; 400 with the form as it was typed when that cannot be tried."""
+    """The document. Invalid values answer 400, with the form as it was typed and its faults."""
     with heavy():
         with reading() as read:
             asked = limiters.find_asked(read, limiter)
@@ -47,7 +47,10 @@ def page(limiter: str) -> Response:
 
 
 def _live(read: Reading, asked: LimiterRequest, form: Form) -> Live | None:
-    """The limiter's state and waiting jobs, if the form asks for them; a fault when they cannot be read."""
+    """The limiter's state and waiting jobs, if the form asks for them.
+
+    None without them; when they cannot be used, the form gets a fault that says why.
+    """
     if not form.live:
         return None
     if asked.bucket is None:
@@ -57,13 +60,13 @@ def _live(read: Reading, asked: LimiterRequest, form: Form) -> Live | None:
     room = MOST_JOBS - (form.whole("count") or 0)
     live = read_live(read.session, asked.row.name, asked.bucket, room + 1)
     if len(live.waiting) > room:
-        said = f"With those that wait there are more than {MOST_JOBS:,} jobs"
-        form.faults["live"] = f"{said}: let fewer come, or begin without them."
+        fault = f"With those that wait there are more than {MOST_JOBS:,} jobs"
+        form.faults["live"] = f"{fault}: let fewer come, or begin without them."
     return live
 
 
 def _try(form: Form, live: Live | None, asked: LimiterRequest) -> list[Tried]:
-    """The outcome under the shape that is tried, and beside it under the declared one if that is another."""
+    """The outcome with the form's shape and, when it differs, with the declared shape."""
     jobs = [SimulatedJob(0.0, form.whole("weight") or 1)] * (form.whole("count") or 0)
     trial = Trial(jobs, form.numbers["run_seconds"], form.whole("workers"), live)
     shapes = {"As tried": form.limit.shape, "As declared": asked.row.shape}
@@ -71,7 +74,7 @@ def _try(form: Form, live: Live | None, asked: LimiterRequest) -> list[Tried]:
         del shapes["As tried"]
     try:
         return [Tried(name, shape, trial.under(shape)) for name, shape in shapes.items()]
-    except TooLong as long:
-        said = str(long)
-        form.faults["count"] = f"{said[:1].upper()}{said[1:]}."
+    except TooLong as error:
+        fault = str(error)
+        form.faults["count"] = f"{fault[:1].upper()}{fault[1:]}."
         return []

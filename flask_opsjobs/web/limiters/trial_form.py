@@ -1,4 +1,4 @@
-"""Reads the form of a simulation: its fields, what each allows, and what was typed into them."""
+"""Reads the form of a simulation: its fields, their ranges, and the typed values."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from ...limits.limit import LONGEST_SECONDS, MOST_NUMBER, BadLimit, Limit
 from ...limits.trial import LimitChange, change_limit
 
 MOST_JOBS = 10_000
-# A person who reads `10,000` beside a field may type that.
+# Hints write `10,000`, so a person may type the comma too.
 _WHOLE = re.compile(r"[0-9]{1,12}|[0-9]{1,3}(,[0-9]{3}){1,3}")
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True)
 class Field:
-    """A number that is typed; its `hint` stands below it. `least` is 0 for what must be above 0, or may be 0."""
+    """A field for a number from `least` to `most`, with a `hint` below it.
+
+    Without `may_be_least` the number must be above `least`.
+    """
 
     name: str
     label: str
@@ -29,14 +32,14 @@ class Field:
 
     @property
     def allows(self) -> str:
-        """What may stand in it."""
+        """The allowed numbers, in words."""
         if self.is_whole:
             return f"a whole number from {self.least:,} to {self.most:,}"
         begin = "from" if self.may_be_least else "above"
         return f"a number {begin} {self.least:,}, at most {self.most:,}"
 
     def read(self, text: str) -> float | None:
-        """What was typed; None when that is no number, or not an allowed one."""
+        """The typed number; None when it is not a number, or not allowed."""
         if not (_WHOLE if self.is_whole else _DECIMAL).fullmatch(text):
             return None
         value = int(text.replace(",", "")) if self.is_whole else float(text)
@@ -60,7 +63,10 @@ SHAPE = (
 
 @dataclass(frozen=True)
 class Form:
-    """What was typed, by field, and the numbers in it; `faults` are sentences by field, `live` is asked for or not."""
+    """The typed texts by field, their numbers, and the faults: sentences by field.
+
+    `live` is whether the simulation begins with the limiter's current state.
+    """
 
     typed: Mapping[str, str]
     numbers: Mapping[str, float]
@@ -75,7 +81,7 @@ class Form:
 
 
 def read_form(args: Mapping[str, str], declared: Limit, weight: int) -> Form:
-    """The form as it was sent, about a limiter that is declared so and for jobs that weigh so much unless it says."""
+    """The form in `args`, for a limiter declared as `declared`. `weight` is the default weight of a job."""
     usual = {"count": "100", "weight": str(weight), "run_seconds": "1"}
     typed, numbers, faults = {}, {}, {}
     for each in (*JOBS, *SHAPE):
@@ -89,9 +95,9 @@ def read_form(args: Mapping[str, str], declared: Limit, weight: int) -> Form:
     try:
         limit = change_limit(declared, _change(numbers), declared.name)
     except BadLimit as bad:
-        # What is wrong with a number alone is said already, in other words.
-        for what, said in bad.faults:
-            faults.setdefault(what, f"{said[:1].upper()}{said[1:]}.")
+        # A field that has a fault already keeps it.
+        for name, fault in bad.faults:
+            faults.setdefault(name, f"{fault[:1].upper()}{fault[1:]}.")
     return Form(typed, numbers, bool(args.get("live")), limit, faults)
 
 

@@ -1,4 +1,4 @@
-"""Shows the limiters: what each allows, what is used, who holds and who waits, and what was decided about it."""
+"""Shows the limiters: what each allows, its use, its running and waiting jobs, and decisions about it."""
 
 from __future__ import annotations
 
@@ -30,52 +30,52 @@ from .history_charts import make_limit_charts
 
 @dataclass(frozen=True)
 class LimiterView:
-    """A limiter as the list shows it. `bucket` is None when each partition has its own."""
+    """A limiter as the list shows it. `bucket` is None when each partition has a bucket of its own."""
 
     row: LimiterRow
     bucket: BucketState | None
 
     @property
     def actions(self) -> Sequence[Action]:
-        """The actions that are legal now, without the one that takes a number."""
+        """The actions that are legal now, except `cooldown`, which has a form."""
         return _plain(self.row.cooldown is not None)
 
 
 @dataclass(frozen=True)
 class LimiterRequest:
-    """What one page is about: a limiter, and the partition of it that is asked for; None: all of it."""
+    """The subject of a page: a limiter, or its partition; a `partition` of None means the whole limiter."""
 
     row: LimiterRow
     partition: str | None
 
     @property
     def target(self) -> str:
-        """What the policy and the audit call it."""
+        """Its name for the access policy and the audit."""
         return make_target(self.row.name, self.partition)
 
     @property
     def reference(self) -> str | None:
-        """What stands for the partition in an address."""
+        """The reference to the partition in an address; None without one."""
         if self.partition is None:
             return None
         return _partition.make_reference(host().secrets[0], self.row.name, self.partition)
 
     @property
     def bucket(self) -> str | None:
-        """The partition whose bucket is shown; None when there are several."""
+        """The partition whose bucket is shown, `""` for an unpartitioned one; None when there are several."""
         if self.partition is None and self.row.partition_by is None:
             return ""
         return self.partition
 
 
 def page() -> Response:
-    """The document of all of them."""
+    """The document of all limiters."""
     made, now = _all()
     return pages.page("limiters.html", "limiters", "Limiters", now, live=made)
 
 
 def live() -> Response:
-    """What of it refreshes."""
+    """The fragment of it that refreshes."""
     return pages.fragment(_all()[0])
 
 
@@ -97,14 +97,14 @@ def limiter_page(limiter: str) -> Response:
 
 
 def limiter_live(limiter: str) -> Response:
-    """What of it refreshes."""
+    """The fragment of it that refreshes."""
     with reading() as read:
         made = _one(read, find_asked(read, limiter))
     return pages.fragment(made)
 
 
 def open_partition(limiter: str) -> AnyResponse:
-    """Leads to the page of the partition that was typed."""
+    """Redirect to the page of the partition that was typed."""
     typed = request.form.get("partition", "")
     if "\0" in typed or len(typed) > _partition.LONGEST:
         raise problems.unreadable(f"partition: a text of at most {_partition.LONGEST} characters.")
@@ -129,9 +129,9 @@ def _all() -> tuple[Markup, datetime]:
 
 
 def find_asked(read: Reading, name: str) -> LimiterRequest:
-    """The limiter and the partition that the request names. Raises `Problem` when there is none."""
+    """The limiter and the partition in the current address. Raises `Problem` when they do not exist."""
     partition = _partition.asked()
-    # Postgres takes no NUL.
+    # Postgres stores no NUL, so no limiter has such a name.
     row = None if "\0" in name else limits.find_limiter(read.session, name, read.now)
     if row is None:
         raise problems.no_such_limiter(name)
@@ -183,7 +183,7 @@ def _one(read: Reading, asked: LimiterRequest) -> Markup:
 
 
 def _words(now: datetime) -> dict[str, Any]:
-    """What the templates of limiters say things with."""
+    """The functions and texts that all templates of limiters use."""
 
     def when(bucket: BucketState) -> datetime | None:
         seconds = bucket.next_seconds

@@ -1,4 +1,4 @@
-"""Holds a card of the overview as a page shows it: how many, why in one sentence, a few examples, and where to go."""
+"""Holds the cards of the overview: a count, one sentence that says why, a few examples, and a link."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...overview.outages import PageLink
 
 @dataclass(frozen=True)
 class Example:
-    """A line of a card. `payload` is shown through the display policy; `moment` as an age, or how far ahead it is."""
+    """A line of a card. `payload` passes the display policy; `moment` becomes an age, or a time ahead."""
 
     place: PageLink
     note: str
@@ -24,9 +24,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Card:
-    """A card of the overview. `is_` chooses its colour, `shape` its glyph. No count: it cannot be told.
+    """A card of the overview. `is_` chooses its colour, `shape` its glyph. A count of None means not known.
 
-    `payload` ends the sentence `says`, through the display policy; `next_at` is said after it.
+    `payload` is appended to the sentence `says`, through the display policy; `next_at` follows it.
     """
 
     is_: str

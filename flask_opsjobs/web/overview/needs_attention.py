@@ -18,7 +18,7 @@ from .cards import Card, Example
 
 WAITS = ("scheduled", "deferred", "retryable")
 _EXAMPLES = 3
-# What was done to a job, as a part of "121 by …".
+# How each action is written after a number: "121 tried again".
 _DONE = {
     "job.retry": "tried again",
     "job.run_again": "run again",
@@ -31,7 +31,7 @@ _DONE = {
 
 @dataclass(frozen=True)
 class AttentionFacts:
-    """All that the cards speak of."""
+    """The facts from which the cards are made."""
 
     overview: Overview
     failures: Failures
@@ -39,12 +39,12 @@ class AttentionFacts:
     pace: Pace
     plain_jobs: PlainJobs
     split: Split
-    # A source that tells how things move does not answer.
+    # Whether Redis or a loop does not answer, so that the pace is not known.
     is_blind: bool = False
 
 
 def make_cards(seen: AttentionFacts) -> list[Card]:
-    """The cards, those that need somebody first."""
+    """The six cards; those that need an operator come first."""
     return [
         _review(seen.failures),
         _blocked(seen.split),
@@ -109,13 +109,13 @@ def _blocked(found: Split) -> Card:
         for block in blocks[:_EXAMPLES]
     ]
     count = Count.sum(block.count for block in blocks)
-    # What a person wrote ends the sentence.
+    # A person's reason ends the sentence.
     says = f"{_many(widest.count, 'job')} {_verb(widest)}{'' if quote else '.' + more}"
     go = _place(widest, "See what blocks them")
     return Card("blocked", "blocked", "Blocked", count, says, go, examples, quote)
 
 
-# What the moment of a block is: of a decision, or else of the oldest of its jobs.
+# What `since` of a block means: the time of a decision, or else the age of its oldest due job.
 _NOTES = {
     "redis": "oldest due",
     "suspended": "oldest due",
@@ -128,7 +128,7 @@ _NOTES = {
 
 
 def _verb(block: Block) -> str:
-    """What the jobs wait for, and until when if that is known."""
+    """A phrase that says what the jobs wait for, and until when if that is known."""
     waits = agree(block.count.number, "waits", "wait")
     until = f" until {block.until:%H:%M:%S} UTC" if block.until else ""
     return {
@@ -143,7 +143,7 @@ def _verb(block: Block) -> str:
 
 
 def _quote(block: Block) -> str | None:
-    """Who decided it, and why."""
+    """Who decided it and why; None when nobody did."""
     if block.by is None:
         return None
     return f"{block.by}: {block.reason}" if block.reason else block.by

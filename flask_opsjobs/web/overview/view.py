@@ -1,4 +1,4 @@
-"""Shows the first page: what is wrong, what needs an operator, how fast jobs run, and whether none is lost."""
+"""Shows the overview: what is wrong, what needs an operator, how fast jobs run, and the integrity check."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..app.reading import reading
 from .needs_attention import AttentionFacts, make_cards
 
 _RESOLVED = timedelta(days=1)
-# Behind each entry of the navigation, what the cards link to.
+# The endpoints that cards link to, by the navigation entry whose permission they need.
 _BELOW = {
     "jobs": ("job",),
     "queues": ("queue",),
@@ -44,7 +44,7 @@ def page() -> Response:
 
 
 def live() -> Response:
-    """What of it refreshes."""
+    """The fragment that refreshes."""
     return pages.fragment(_part()[0], says_sources=True)
 
 
@@ -59,7 +59,7 @@ def _part() -> tuple[Markup, datetime]:
         failures = find_failures(read.session)
         resolved = find_resolved(read.session, read.now - _RESOLVED)
         pace = find_pace(read.session, _window(), read.now)
-    # After the reading, so that no connection waits for Redis.
+    # After the transaction, so that no database connection waits for Redis.
     declared = {task.declared.queue for task in host().tasks.values()}
     names = {"default", *declared, *(queue.name for queue in overview.queues)}
     silent = find_silent(host().broker, names)
@@ -94,14 +94,14 @@ def _part() -> tuple[Markup, datetime]:
 
 
 def _allowed() -> Iterator[str]:
-    """The endpoints that whoever asks may open."""
+    """The endpoints that the actor may open."""
     for entry in NAVIGATION:
         if access.may(entry.permission):
             yield from (entry.endpoint, *_BELOW.get(entry.endpoint, ()))
 
 
 def _moments(pace: Pace) -> Iterator[dict[str, datetime | str | None]]:
-    """A few steps in words, evenly apart, the last one included."""
+    """A few steps as table rows, evenly spaced, including the last one."""
     every = max(1, len(pace.steps) // _MOMENTS)
     for step in pace.steps[every - 1 :: every]:
         due = None if step.due is None else f"{step.due:,}{'+' if step.is_capped else ''}"

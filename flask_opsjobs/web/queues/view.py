@@ -1,4 +1,4 @@
-"""Shows the queues: how deep each is, how fast it moves, who listens, and what was decided about it."""
+"""Shows the queues: depth, rates, listening workers, and decisions about each queue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WAITS = ("scheduled", "deferred", "retryable")
 
 @dataclass(frozen=True)
 class QueueView:
-    """A queue as the pages show it. `rate` is None as long as minutes are not counted."""
+    """A queue as the pages show it. `rate` is None while no minute is counted."""
 
     depth: QueueDepth
     decided: QueueRow | None
@@ -34,17 +34,17 @@ class QueueView:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The queue's name."""
         return self.depth.name
 
     @property
     def state(self) -> str:
-        """Open, draining or paused."""
+        """`open`, `draining` or `paused`."""
         return self.depth.state
 
     @property
     def actions(self) -> Sequence[Action]:
-        """The actions that are legal now, without the one that takes a number."""
+        """The actions that are legal now, except `set_prefetch`, which has a form."""
         decided = self.decided
         legal = actions_of_queue(
             bool(decided and decided.is_paused), bool(decided and decided.is_draining)
@@ -53,18 +53,18 @@ class QueueView:
 
     @property
     def is_unserved(self) -> bool:
-        """Whether jobs are due that nobody listens for."""
+        """Whether jobs are due and no worker listens."""
         return self.state == "open" and bool(self.depth.due) and not self.listeners
 
 
 def page() -> Response:
-    """The document of all of them."""
+    """The document of all queues."""
     made, now = _all()
     return pages.page("queues.html", "queues", "Queues", now, live=made)
 
 
 def live() -> Response:
-    """What of it refreshes."""
+    """The fragment of it that refreshes."""
     return pages.fragment(_all()[0])
 
 
@@ -88,7 +88,7 @@ def queue_page(name: str) -> Response:
 
 
 def queue_live(name: str) -> Response:
-    """What of it refreshes."""
+    """The fragment of it that refreshes."""
     with reading() as read:
         made = _one(read, *_find(read, name))
     return pages.fragment(made)

@@ -1,4 +1,4 @@
-"""Shows the workers: who is alive, what each is running, who went missing and what became of its jobs."""
+"""Shows the workers: live ones with their jobs, missing ones and what became of their jobs, stopped ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def page() -> Response:
 
 
 def live() -> Response:
-    """What of it refreshes."""
+    """The fragment that refreshes."""
     return pages.fragment(_part()[0])
 
 
