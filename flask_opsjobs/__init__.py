@@ -1,4 +1,4 @@
-"""The public names of flask_opsjobs, nothing else."""
+"""Exports the public names of flask_opsjobs, nothing else."""
 
 from ._extension import OpsJobs
 from .errors import (

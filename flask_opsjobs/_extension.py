@@ -1,4 +1,7 @@
-"""The extension: `OpsJobs.init_app` reads like a table of contents of the whole package. Start reading here."""
+"""Joins the package to a Flask app.
+
+Start reading at `OpsJobs.init_app`: it names every part of the package.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,10 @@ NAME = "opsjobs"
 
 
 class OpsJobs:
-    """Background jobs recorded in the host's Postgres, run by RQ, operated at `/ops/jobs`.
+    """Background jobs that are recorded in the host's Postgres, run by RQ, and operated at `/ops/jobs`.
 
-    `OpsJobs(app, access=…, display=…)`, or `OpsJobs(access=…, display=…)` and later `init_app(app)`. No app is kept
-    on the extension; all state of an app lies in `app.extensions["opsjobs"]`, a `Host`.
+    Write `OpsJobs(app, access=…, display=…)`, or `OpsJobs(access=…, display=…)` and later `init_app(app)`.
+    The extension object keeps no app: the state of an app is a `Host` in `app.extensions["opsjobs"]`.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class OpsJobs:
         access: policy.AccessPolicy | None = None,
         display: policy.DisplayPolicy | None = None,
     ) -> None:
-        """Join the app. Raises `ConfigError` with the key, the value and the fix; touches no server."""
+        """Join the app. Connects to no server. Raises `ConfigError` with the key, the value and the fix."""
         if NAME in app.extensions:
             raise ConfigError("OpsJobs is already initialised on this app: call init_app once")
         log.keep_on_one_line()
@@ -82,7 +85,7 @@ class OpsJobs:
 
     @property
     def host(self) -> Host:
-        """The current app's state. Raises `RuntimeError` outside an app context or for an app without OpsJobs."""
+        """The state of the current app. Raises `RuntimeError` outside an app context, or without OpsJobs."""
         try:
             found: Host = current_app.extensions[NAME]
         except KeyError:
@@ -93,14 +96,15 @@ class OpsJobs:
 
     @property
     def operator(self) -> Operator:
-        """The door for an operator's changes on the current app, such as `opsjobs.operator.retry(42, …)`."""
+        """The operator's actions on the current app, such as `opsjobs.operator.retry(42, …)`."""
         return Operator(self.host)
 
     def explain(self, job_id: int) -> Explanation:
-        """Why a job of the current app is not running, the deciding reason first. Reads only.
+        """Explain why a job of the current app is not running, the deciding reason first. Writes nothing.
 
-        Raises `UnknownJob`, and what SQLAlchemy raises when Postgres does not answer. Texts that a host or a person
-        wrote are as stored: show them through your display policy.
+        Raises `UnknownJob`, and what SQLAlchemy raises when Postgres does not answer. Texts that an
+        application or a person wrote are returned as stored: pass them through your display policy before you
+        show them.
         """
         return explain_apart(self.host, job_id)
 
@@ -111,7 +115,7 @@ class OpsJobs:
     def task(
         self, function: Callable[..., Any] | None = None, /, **options: Any
     ) -> Task | Callable[[Callable[..., Any]], Task]:
-        """Declare a task, as `@opsjobs.task` or `@opsjobs.task(queue="mail", …)`; options as of `Task`."""
+        """Declare a task: `@opsjobs.task` or `@opsjobs.task(queue="mail", …)`. `Task` lists the options."""
 
         def declare(function: Callable[..., Any]) -> Task:
             task = Task(function, host=lambda: self.host, **options)
@@ -132,10 +136,11 @@ class OpsJobs:
     ) -> Callable[[Task], Task]:
         """Run a task by the clock: `@opsjobs.cron("30 3 * * *", zone="Europe/Paris")` above `@opsjobs.task`.
 
-        `expression` has five fields or is one such as `@daily`. While a job of the entry has not ended, a slot is
-        treated as `overlap` says: `skip`, `allow`, `queue_one` or `cancel_previous`. Of the slots of a time without a
-        scheduler `none` is run afterwards, the `latest`, or that many of all. Raises `DeclarationError` with every
-        fault. The loops of `flask opsjobs run` take the declared entries over when they start.
+        `expression` has five fields, or is a name such as `@daily`. `overlap` decides about a slot that comes
+        while a job of the entry has not ended: `skip`, `allow`, `queue_one` or `cancel_previous`. `catch_up`
+        decides which slots run afterwards when no scheduler was running: `none`, the `latest`, or a number:
+        the last so many. Raises `DeclarationError` with every fault. The loops of `flask opsjobs run` copy
+        the declared entries into the database when they start.
         """
 
         def declare(task: Task) -> Task:
@@ -216,5 +221,5 @@ def _database(app: Flask, bind: str | None) -> tuple[Engine, Callable[[], Sessio
             f"OpsJobs needs psycopg 3; the bind {bind!r} uses {engine.url.drivername}: "
             "write the URL as postgresql+psycopg://…"
         )
-    # Asked for at each use: a host's test may put another session in its place.
+    # Looked up at each use, since a host's test may replace `db.session`.
     return engine, lambda: db.session()

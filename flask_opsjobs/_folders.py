@@ -1,4 +1,4 @@
-"""Where templates, static files and migrations lie: beside the package in a checkout, inside it in a wheel."""
+"""Finds the folders of templates, static files and migrations: beside the package, or in it (in a wheel)."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ _PACKAGE = Path(__file__).parent
 def folder(name: str) -> Path:
     """The folder `templates`, `static` or `migrations`. Raises `FileNotFoundError` when neither place has it.
 
-    `importlib.resources` does not find these in an editable install, hence this one function.
+    `importlib.resources` does not find these folders in an editable install.
     """
     for place in (_PACKAGE / name, _PACKAGE.parent / name):
         if place.is_dir():

@@ -1,4 +1,4 @@
-"""Every error that flask_opsjobs raises at a host; each message names its subject, its state and the fix."""
+"""Declares the errors that flask_opsjobs raises. Each message names the thing, its state and the fix."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ class OpsJobsError(Exception):
 
 
 class ConfigError(OpsJobsError):
-    """A setting, a policy or the host's database is missing or wrong; raised by `init_app`, never later."""
+    """A setting, a policy or the host's database is missing or wrong. Raised by `init_app`, never later."""
 
 
 class DeclarationError(OpsJobsError):
-    """A task is declared in a way that cannot work; raised where the function is decorated."""
+    """A task or cron entry is declared in a way that cannot work. Raised where the function is decorated."""
 
 
 class InvalidArgs(OpsJobsError):
-    """A call does not fit its task's signature. Nothing was written.
+    """The arguments of a call do not fit its task's signature. Nothing was written.
 
-    `errors` lists all of them as `{"loc": "account_id", "msg": "…", "type": "…"}`, never with the values,
-    since values may be secret.
+    `errors` lists every error as `{"loc": "account_id", "msg": "…", "type": "…"}`. It never holds values,
+    since these may be secret.
     """
 
     def __init__(self, task: str, errors: list[dict[str, Any]]) -> None:
         self.task = task
         self.errors = errors
-        said = "; ".join(f"{error['loc']}: {error['msg']}" for error in errors)
-        super().__init__(f"task {task}: {said}")
+        sentences = "; ".join(f"{error['loc']}: {error['msg']}" for error in errors)
+        super().__init__(f"task {task}: {sentences}")
 
 
 class LimitReached(OpsJobsError):
-    """A limiter that rejects had no room for a call. Nothing was written but the evidence, which stays.
+    """A limiter with `when_full="reject"` was full. No job was enqueued; only the rejection was recorded.
 
-    `limiter` and `partition` say which bucket; `code` is the reason, as `explain` names it.
+    `limiter` and `partition` name the bucket. `code` is the code of the reason, as in `explain`.
     """
 
     def __init__(self, task: str, limiter: str, partition: str, code: str) -> None:
@@ -53,11 +53,11 @@ class LimitReached(OpsJobsError):
 
 
 class SchemaBehind(OpsJobsError):
-    """The database has no `opsjobs` schema, or an older one than this code runs on."""
+    """The database has no `opsjobs` schema, or one that is too old for this code."""
 
 
 class SchemaAhead(OpsJobsError):
-    """The database has a newer `opsjobs` schema than this code knows."""
+    """The database has an `opsjobs` schema that is newer than this code."""
 
 
 class UnknownTask(OpsJobsError):
@@ -65,11 +65,11 @@ class UnknownTask(OpsJobsError):
 
 
 class UnknownJob(OpsJobsError, LookupError):
-    """There is no job with this id; perhaps there was one."""
+    """There is no job with this id: it was deleted, or never existed."""
 
 
 class RefusedSession(OpsJobsError):
-    """`session=` is bound to another database than the one that holds the jobs."""
+    """The given `session=` is bound to a database other than that of the jobs."""
 
 
 class EngineUnavailable(OpsJobsError):
@@ -77,23 +77,32 @@ class EngineUnavailable(OpsJobsError):
 
 
 class TooManyActions(EngineUnavailable):
-    """As many operators as this process allows at once are acting already. Nothing was done: try again."""
+    """This process is already running as many operators' actions as it allows.
+
+    Nothing was done: try again.
+    """
 
 
 class AuditUnwritable(OpsJobsError):
-    """The audit cannot take another row, so nothing can be decided; nothing was written. Rescues go on."""
+    """The audit cannot record a decision, so the action was not executed and nothing was written.
+
+    Rescues go on.
+    """
 
 
 class AuditHeadMissing(AuditUnwritable):
-    """The row that the audit's chain goes on from is gone."""
+    """The table `audit_head` has lost its row, which names the last decision of the chain."""
 
 
 class AuditBlocked(AuditUnwritable):
-    """The place of the audit's next row is taken by a row that is outside the chain, or cannot be used."""
+    """A row outside the chain has the sequence of the audit's next row, or the head was changed."""
 
 
 class ActionRefused(OpsJobsError):
-    """An operator's action was refused and changed nothing. `receipt` says more, `code` is a stable word."""
+    """An operator's action was refused and changed nothing.
+
+    `code` is a stable word, `receipt` has the details.
+    """
 
     def __init__(self, receipt: Receipt) -> None:
         self.receipt = receipt

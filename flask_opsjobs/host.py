@@ -1,4 +1,4 @@
-"""What flask_opsjobs knows of one host application: its settings, database, tasks and policies, as plain values."""
+"""Holds the state of one host application: its settings, database, tasks and policies."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from .cron.declaration import EntryDeclaration
     from .jobs.record.task import Task
 
-# How many operators' actions of one process may hold a connection at once.
+# How many operators' actions may hold a connection at once in one process.
 MOST_ACTIONS = 4
-# How many searches, exports and simulations one process runs at once for its pages.
+# How many searches, exports and simulations of pages one process runs at once.
 MOST_HEAVY = 3
 
 
@@ -38,17 +38,20 @@ class CommitDispatcher(Protocol):
     """Dispatches jobs right after a host's commit, in the process that enqueued them."""
 
     def push(self, notes: Sequence[Any]) -> None:
-        """Push or dispatch what `enqueue` noted in the session that has just been committed."""
+        """Push or dispatch the jobs that `enqueue` noted in the session, which has just been committed."""
         ...
 
     def has_room(self, queue: str) -> bool:
-        """Whether a due job of this queue may be inserted as `queued`, to be pushed after the commit; takes a place."""
+        """Whether a due job of this queue may be inserted as `queued`, to be pushed after the commit.
+
+        When it may, one free slot of the queue's prefetch is counted as taken.
+        """
         ...
 
 
 @dataclass
 class Host:
-    """One Flask app's state of the extension. Found in `app.extensions["opsjobs"]`."""
+    """Holds the extension's state for one Flask app. Stored in `app.extensions["opsjobs"]`."""
 
     settings: Settings
     engine: Engine
@@ -61,11 +64,11 @@ class Host:
     action_limit: AtMost = field(default_factory=lambda: AtMost(MOST_ACTIONS))
     heavy: AtMost = field(default_factory=lambda: AtMost(MOST_HEAVY))
     broker: Any = None
-    # As code declares them; what the loops made of them stands in the database.
+    # As declared in code. The loops copy them into the database.
     cron_entries: dict[str, EntryDeclaration] = field(default_factory=dict)
-    # None under TESTING and without OPSJOBS_DISPATCH: jobs are left to the dispatch loop.
+    # None under TESTING, or with OPSJOBS_DISPATCH = False: then only the dispatch loop dispatches.
     dispatcher: CommitDispatcher | None = None
-    # Whether Postgres answered pages.
+    # Whether Postgres answered the last page.
     postgres: Answering = field(default_factory=Answering)
     _schema: int = field(default=0, repr=False)
 
@@ -74,16 +77,16 @@ class Host:
 
     @property
     def pages(self) -> Engine:
-        """The engine of our pages: a pool apart from the host's, whose connections never wait for ever."""
+        """The engine of our pages. Its pool is separate from the host's, and its connections time out."""
         return self._pages.get()
 
     def require_schema(self, on: Engine | None = None, *, or_newer: bool = False) -> None:
-        """Return when the database's schema is one this code runs on; else raise what says so, with the fix.
+        """Return when this code runs on the database's schema. Else raise an error that names the fix.
 
-        `SchemaBehind` when it is older or missing. `SchemaAhead` when it is newer, but not with `or_newer`: what a host
-        enqueues in the middle of a deploy is recorded. Asked of the database until the answer is yes, then remembered:
-        a schema only grows while we run. It is asked `on` the engine that is given, else on the host's own: a process
-        that shows no page opens no connection for pages.
+        Raises `SchemaBehind` when the schema is missing or too old, and `SchemaAhead` when it is newer,
+        unless `or_newer`: enqueuing must work in the middle of a deploy. The database is asked until the
+        schema fits, and then never again, since the schema only grows while we run. The question goes to the
+        engine `on`, or to the host's: a process that shows no pages opens no connection for pages.
         """
         newest = inf if or_newer else SCHEMA_VERSION
         if not OLDEST_SCHEMA <= self._schema <= newest:
@@ -101,7 +104,7 @@ class Host:
             )
 
     def schema_version(self, on: Engine | None = None) -> int:
-        """The version of the schema in the database; 0 when there is none."""
+        """The version of the database's schema, read on the engine `on` or the host's; 0 without a schema."""
         with self.engine.connect() if on is None else connect_soon(on) as connection:
             if connection.scalar(text(f"SELECT to_regclass('{SCHEMA}.schema_version')")) is None:
                 return 0

@@ -1,4 +1,4 @@
-"""The two questions that only the host can answer: who may do this, and what may be shown."""
+"""Declares the two policies that a host writes: who may do what, and which values may be shown."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class AccessPolicy(Protocol):
-    """Who is asking, and may they. Asked on every request; an exception means no."""
+    """Tells who is signed in, and what that person may do. Asked on every request; an exception means no."""
 
     def current_actor(self) -> str | None:
-        """A stable name of the signed-in operator, such as a login; None when nobody is signed in."""
+        """A stable name of the operator who is signed in, such as a login; None when nobody is."""
         ...
 
     def can(self, actor: str, permission: str, subject: str | None = None) -> bool:
-        """Whether `actor` holds `permission` (`jobs.view`, `job.retry`, …) on `subject` (`job/42`) or at all."""
+        """Whether `actor` has `permission` (`jobs.view`, `job.retry`, …) on `subject` (`job/42`).
+
+        A `subject` of None asks whether the actor has it in general, as for a list.
+        """
         ...
 
 
 @runtime_checkable
 class DisplayPolicy(Protocol):
-    """What of a job may be shown, exported or sent. An exception hides the value."""
+    """Tells which values of a job may be shown, exported or sent. An exception hides the value."""
 
     def is_hidden_key(self, key: str) -> bool:
-        """Whether the value under this key of arguments, output or meta must not be shown."""
+        """Whether to hide the value under this key of arguments, output or meta."""
         ...
 
     def clean_text(self, text: str) -> str:
@@ -35,7 +38,7 @@ class DisplayPolicy(Protocol):
 
 
 def find_policy_fault(policy: Any, protocol: type) -> str | None:
-    """Why `policy` cannot be asked the methods of `protocol`, as the end of a sentence; None when it can."""
+    """Why `policy` lacks the methods of `protocol`, as the end of a sentence; None when it has them."""
     if isinstance(policy, type):
         return f"is a class: pass an object of it, {policy.__name__}()"
     wanted = {name: each for name, each in vars(protocol).items() if not name.startswith("_")}
@@ -52,13 +55,14 @@ def find_policy_fault(policy: Any, protocol: type) -> str | None:
 
 
 def raised(error: Exception) -> str:
-    """What a policy raised and where, for one line of a log: `KeyError at /srv/shop/opsjobs_access.py:12`.
+    """An exception of a policy in a few words, for a log: `KeyError at /srv/shop/opsjobs_access.py:12`.
 
-    Not its message, which may quote what the policy was asked about; only that of an error of our own.
+    The message of the exception is left out, since it may quote a value; it is kept only when our own code
+    raised.
     """
-    _, *inside = extract_tb(error.__traceback__)  # the first frame is ours, which asked
-    more = f" at {inside[0].filename}:{inside[0].lineno}" if inside else f": {error}"
-    return f"{type(error).__name__}{more}"
+    _, *inside = extract_tb(error.__traceback__)  # the first frame is ours, which called the policy
+    place = f" at {inside[0].filename}:{inside[0].lineno}" if inside else f": {error}"
+    return f"{type(error).__name__}{place}"
 
 
 def _takes(method: Callable[..., Any], arguments: Sequence[str]) -> bool:
@@ -66,6 +70,6 @@ def _takes(method: Callable[..., Any], arguments: Sequence[str]) -> bool:
         signature(method).bind(*arguments)
     except TypeError:
         return False
-    except ValueError:  # written in C: it has no signature to be read
+    except ValueError:  # a method written in C, without a readable signature
         return True
     return True

@@ -1,4 +1,4 @@
-"""The `OPSJOBS_*` settings: what each means, its default, and which values are allowed."""
+"""Declares the `OPSJOBS_*` settings: the meaning, the default and the allowed values of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 @dataclass(frozen=True)
 class Setting:
-    """One configuration key: `parse` returns the value to use or raises `ValueError` saying what is allowed."""
+    """One configuration key.
+
+    `parse` returns the value to use, or raises `ValueError` with what is allowed.
+    """
 
     key: str
     default: Any
@@ -34,7 +37,7 @@ def _optional_text(value: Any) -> str | None:
 
 
 def _prefix(value: Any) -> str:
-    # Flask reads `<` as a parameter, and a browser takes `..` out of the address.
+    # Flask reads `<` as a parameter, and a browser resolves `..` in an address.
     is_path = isinstance(value, str) and _PATH.fullmatch(value) is not None
     if not is_path or {".", ".."}.intersection(value.split("/")):
         raise ValueError(
@@ -97,44 +100,51 @@ SETTINGS: tuple[Setting, ...] = (
         "BIND",
         None,
         _optional_text,
-        "The Flask-SQLAlchemy bind that holds the jobs; None is the default bind.",
+        "The Flask-SQLAlchemy bind of the database that stores the jobs. None: the default bind.",
     ),
     Setting(
         "REDIS_URL",
         None,
         _optional_text,
-        "Redis or Valkey. None takes the host's Flask-RQ connection, else redis://localhost:6379/0.",
+        "The URL of Redis or Valkey. None: the host's Flask-RQ connection, else redis://localhost:6379/0.",
     ),
-    Setting("ENVIRONMENT", "development", _text, "The word in the badge of every page."),
+    Setting(
+        "ENVIRONMENT",
+        "development",
+        _text,
+        "The name of this environment, such as production. Every page shows it in a badge.",
+    ),
     Setting(
         "SIGN_IN_URL",
         None,
         _address,
-        "Where people sign in to the application. Pages link it, with `next` set to the page that was asked for.",
+        "The page on which people sign in to the application. "
+        "Our pages link to it and set `next` to their own address.",
     ),
     Setting(
         "HELP_URL",
         None,
         _address,
-        "A page of the application that our help links, such as a runbook.",
+        "A page of your own, such as a runbook. Our help links to it.",
     ),
     Setting(
         "APP_ROLE",
         None,
         _optional_text,
-        "A database role to which migrations grant the use of our tables.",
+        "The database role of the running application. Migrations grant it access to our tables.",
     ),
     Setting(
         "DISPATCH",
         True,
         _flag,
-        "Dispatch jobs to RQ right after commit; off, only the loop does. Off under TESTING.",
+        "Whether jobs are dispatched to RQ right after the commit. If not, only the dispatch loop does it. "
+        "Off under TESTING.",
     ),
     Setting(
         "PREFETCH",
         None,
         lambda value: None if value is None else _whole(1, 1_000_000)(value),
-        "How many jobs of a queue may lie in Redis. None: about one second of work, at least two.",
+        "How many jobs of one queue may be in Redis. None: about one second of work, and at least two jobs.",
     ),
     Setting(
         "MAX_ARGS_BYTES",
@@ -146,35 +156,38 @@ SETTINGS: tuple[Setting, ...] = (
         "MAX_OUTPUT_BYTES",
         256_000,
         _whole(0, 100_000_000),
-        "The largest output kept of one job, as JSON.",
+        "The largest output of one job that is kept, as JSON.",
     ),
     Setting(
-        "LOG_TAIL_BYTES", 16_000, _whole(0, 1_000_000), "How much of an attempt's log is kept."
+        "LOG_TAIL_BYTES",
+        16_000,
+        _whole(0, 1_000_000),
+        "How much of the end of an attempt's log is kept.",
     ),
     Setting("HEARTBEAT_SECONDS", 10, _number(0.2, 60), "How often a worker sends a heartbeat."),
     Setting(
         "LATE_SECONDS",
         45,
         _number(1, 3600),
-        "Without a new heartbeat for this long a worker is late.",
+        "A worker without a new heartbeat for this long is late.",
     ),
     Setting(
         "MISSING_SECONDS",
         120,
         _number(2, 86400),
-        "Without a new heartbeat for this long it is missing; its jobs are rescued.",
+        "A worker without a new heartbeat for this long is missing, and its jobs are rescued.",
     ),
     Setting(
         "RESCUE",
         "automatic",
         _choice("automatic", "manual"),
-        "Whether jobs of a missing worker are rescued automatically.",
+        "Whether the jobs of a missing worker are rescued automatically or manually.",
     ),
     Setting(
         "RECALL_SECONDS",
         5,
         _number(0.2, 3600),
-        "How long a handed-out job may stand nowhere in Redis before it is recalled.",
+        "How long a dispatched job may be absent from Redis before it is recalled.",
     ),
     Setting("KEEP_FINISHED_DAYS", 14, _number(0, 36500), "How long finished jobs are kept."),
     Setting("KEEP_CANCELED_DAYS", 14, _number(0, 36500), "How long canceled jobs are kept."),
@@ -183,7 +196,7 @@ SETTINGS: tuple[Setting, ...] = (
         "KEEP_OUTPUT_DAYS",
         7,
         _number(0, 36500),
-        "How long outputs are kept, when the job itself is kept longer.",
+        "How long outputs are kept, if the job itself is kept longer.",
     ),
     Setting(
         "KEEP_SLOTS_DAYS",
@@ -195,20 +208,21 @@ SETTINGS: tuple[Setting, ...] = (
         "PAGE_TIMEOUT_SECONDS",
         5,
         _number(0.1, 600),
-        "The statement timeout of every query of a page.",
+        "The statement timeout of each query of a page.",
     ),
     Setting(
         "PAGE_CONNECTIONS",
         5,
         _whole(1, 100),
-        "How many connections to Postgres the pages of one process may use, beside the application's own pool.",
+        "How many connections to Postgres the pages of one process may use, "
+        "in addition to the application's own pool.",
     ),
 )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The host's choices, one attribute per setting, in lower case: `settings.heartbeat_seconds`."""
+    """Holds the values of the settings, each under its name in lower case: `settings.heartbeat_seconds`."""
 
     url_prefix: str
     bind: str | None
@@ -237,7 +251,10 @@ class Settings:
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
-    """The settings in a Flask config. Raises `ConfigError` naming every unknown key and every wrong value."""
+    """Read the settings of a Flask config.
+
+    Raises `ConfigError` with every unknown key and every wrong value.
+    """
     known = {PREFIX + setting.key: setting for setting in SETTINGS}
     wrong = [
         f"{key} is not a setting of flask_opsjobs; known are {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""Signals a host may connect to; a receiver that raises is logged and changes nothing."""
+"""Sends the signals that a host may connect to. An exception of a receiver is logged and changes nothing."""
 
 import logging
 from typing import Any
@@ -11,11 +11,13 @@ _signals = Namespace()
 job_enqueued = _signals.signal(
     "job-enqueued", doc="A job was enqueued; sent inside the host's transaction."
 )
-worker_missing = _signals.signal("worker-missing", doc="A watcher gave a worker up.")
+worker_missing = _signals.signal(
+    "worker-missing", doc="A worker stopped sending heartbeats and counts as missing."
+)
 
 
 def send(signal: NamedSignal, sender: Any, **facts: Any) -> None:
-    """Send to every receiver, whatever another one raises."""
+    """Send to every receiver, also after one has raised an exception."""
     for receiver in signal.receivers_for(sender):
         try:
             receiver(sender, **facts)

@@ -1,4 +1,4 @@
-"""Every model, imported once, so that `Base.metadata` is complete."""
+"""Imports every model, so that `Base.metadata` is complete."""
 
 from .actions import models as actions
 from .audit import models as audit

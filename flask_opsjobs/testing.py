@@ -1,6 +1,7 @@
-"""The pytest plugin for a host's own tests: what was enqueued, and performing it without workers or Redis.
+"""Lets a host's tests read the enqueued jobs, and perform them without workers or Redis. A pytest plugin.
 
-Each fixture is the function of its name here, for the app whose context is pushed, else for the fixture `app`.
+Each fixture calls the function of its name in this module, for the app whose context is pushed, else for the
+fixture `app`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ try:
 except ModuleNotFoundError:  # a script that calls the functions needs no pytest
     pytest = None  # type: ignore[assignment]
 
-# pytest loads this module in every run of an environment that has us: whatever is heavy is imported when it is used.
+# pytest loads this module in every run where flask_opsjobs is installed, so heavy modules are imported at
+# first use.
 if TYPE_CHECKING:
     from sqlalchemy import Connection as Shared
     from sqlalchemy import Engine
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from .jobs.record.joining import AnySession
     from .jobs.record.task import Task
 
-# What a function raises at the test that drains, and not only at its job.
+# Exceptions of a task that end the draining test too, and not only the job.
 _THROUGH: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
 if pytest is not None:
     _THROUGH += (pytest.fail.Exception, pytest.skip.Exception, pytest.exit.Exception)
@@ -40,9 +42,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class StoredJob:
-    """A job as its row is. `output` is what the task returned, when that is recorded.
+    """A job as it is stored. `output` is what the task returned, if outputs of the task are recorded.
 
-    `exception` is what its function raised last in the drain that this value comes from; None otherwise.
+    `exception` is the last exception of its function in the drain that made this value; else None.
     """
 
     id: int
@@ -63,20 +65,21 @@ class StoredJob:
 
 @dataclass(frozen=True)
 class Drained:
-    """What a drain did: how many times it called a function, and each job that it moved, as it is now, oldest first."""
+    """What a drain did: how many calls it made, and each job that it changed, as stored now, oldest first."""
 
     calls: int
     jobs: tuple[StoredJob, ...]
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many of the jobs are in which state now: `{"finished": 2, "retryable": 1}`."""
+        """The number of these jobs by state: `{"finished": 2, "retryable": 1}`."""
         return dict(Counter(job.state for job in self.jobs))
 
     def assert_finished(self) -> Drained:
-        """Return itself when every job finished; else raise `AssertionError`, from what the first other one raised.
+        """Return this value when every job finished.
 
-        Nothing having been due is an error too.
+        Raises `AssertionError`, caused by the exception of the first job that did not finish, or when no job
+        was due.
         """
         if not self.jobs:
             raise AssertionError("no job was due")
@@ -94,16 +97,16 @@ def drain(
     limit: int | None = None,
     session: AnySession | None = None,
 ) -> Drained:
-    """Perform every due job of the current app, here and now, until none is due.
+    """Perform every due job of the current app in this process, until none is due.
 
-    With `at`, as if time went on until then: what is scheduled or retried by then is performed too, in its order. Only
-    the jobs' own times move; clocks that functions read do not. `limit` is the largest number of calls.
+    With `at`, jobs that are scheduled or retried until that time are performed too, in order. Only the jobs'
+    own times move: functions that read a clock see the real time. `limit` is the largest number of calls.
 
-    Each job has an app context of its own, as in a worker, and no fork: its function shares the test's patches. The
-    statements run on a connection of their own, which sees what is committed. When `session` (by default the host's)
-    is bound to a connection, because the test has begun a transaction around everything, they run on that connection.
-    Raises `OpsJobsError` when jobs of the app are dispatched to RQ, when the session has written and not committed, and
-    when there is no end: 1000 rounds without `limit`.
+    Each job has its own app context, as in a worker. Nothing is forked, so the test's patches apply. The
+    statements run on a separate connection, which sees only committed rows. When `session` (by default the
+    host's) is bound to a connection, because the test wraps everything in a transaction, they run on that
+    connection. Raises `OpsJobsError` when the app dispatches jobs to RQ, when the session has uncommitted
+    writes, and after 1000 rounds without `limit`.
     """
     from flask import current_app
 
@@ -128,7 +131,10 @@ def drain(
 
 
 def jobs(task: Task | str | None = None, *, session: AnySession | None = None) -> list[StoredJob]:
-    """The jobs in the database, of one task or of all, oldest first; also those that `session` has not committed."""
+    """The jobs in the database, of one task or of all, oldest first.
+
+    Includes uncommitted jobs of `session`.
+    """
     from .engine.drain import list_stored
 
     name = task if task is None or isinstance(task, str) else task.name
@@ -137,12 +143,12 @@ def jobs(task: Task | str | None = None, *, session: AnySession | None = None) -
 
 
 def enqueued(task: Task | str, *, session: AnySession | None = None) -> list[dict[str, Any]]:
-    """The arguments of a task's jobs as they are stored, oldest first: what JSON makes of them, none redacted."""
+    """The stored arguments of a task's jobs, oldest first: as JSON values, without redacted arguments."""
     return [job.args for job in jobs(task, session=session)]
 
 
 def create_schema() -> None:
-    """Make our tables in the current app's database: for tests that use `db.create_all()` instead of migrations."""
+    """Create our tables in the current app's database, for tests that use `db.create_all()`, not migrations."""
     from .install import steps
 
     with _alembic() as op:
@@ -150,7 +156,7 @@ def create_schema() -> None:
 
 
 def drop_schema() -> None:
-    """Remove our tables with everything in them. Refused, with `OpsJobsError`, for an app that is not `TESTING`."""
+    """Drop our tables with all rows. Raises `OpsJobsError` unless the app has `TESTING = True`."""
     from flask import current_app
 
     from .errors import OpsJobsError
@@ -174,12 +180,12 @@ if pytest is not None:
 
     @pytest.fixture
     def opsjobs_jobs(request: pytest.FixtureRequest) -> Callable[..., list[StoredJob]]:
-        """The jobs in the database: `opsjobs_jobs(task)`, or all."""
+        """Returns the jobs in the database: `opsjobs_jobs(task)`, or all."""
         return _for_app(request, jobs)
 
     @pytest.fixture
     def opsjobs_enqueued(request: pytest.FixtureRequest) -> Callable[..., list[dict[str, Any]]]:
-        """The arguments of a task's jobs: `opsjobs_enqueued(task) == [{"invoice_id": 9001}]`."""
+        """Returns the arguments of a task's jobs: `opsjobs_enqueued(task) == [{"invoice_id": 9001}]`."""
         return _for_app(request, enqueued)
 
 
@@ -223,7 +229,7 @@ def _alembic() -> Iterator[Any]:
 
 @contextmanager
 def _committed(host: Host, given: AnySession | None) -> Iterator[Connection]:
-    """A connection that sees what is committed, in autocommit; or the one that the test's sessions share."""
+    """Open a connection in autocommit that sees committed rows, or take the one that the test's sessions share."""
     from sqlalchemy import Engine
 
     from .core.db import connect_apart
@@ -247,7 +253,7 @@ def _committed(host: Host, given: AnySession | None) -> Iterator[Connection]:
 
 @contextmanager
 def _seen(host: Host, given: AnySession | None) -> Iterator[Connection]:
-    """A connection that sees what the session sees."""
+    """Give a connection that sees what the session sees, also its uncommitted rows."""
     from .jobs.record.joining import find_session
 
     session, bind = find_session(host, given)

@@ -192,9 +192,9 @@ def met(connection: psycopg.Connection[Any], statement: str, *values: Any) -> ps
         ("SELECT nothing FROM people WHERE email = %s", SECRET,
          'column "nothing" does not exist (SQLSTATE 42703)'),
         ("SELECT refuse(%s, '23505')", f"Key (email)=({SECRET}) already exists.",
-         "raised by a function or trigger; what it said may quote values and is not kept (SQLSTATE 23505)"),
+         "raised by a function or trigger; its message may quote values and is not kept (SQLSTATE 23505)"),
         ("SELECT refuse(%s, 'P0001')", SECRET,
-         "raised by a function or trigger; what it said may quote values and is not kept (SQLSTATE P0001)"),
+         "raised by a function or trigger; its message may quote values and is not kept (SQLSTATE P0001)"),
     ],
 )  # fmt: skip
 def test_a_database_error_is_said_without_the_value(

@@ -1,1 +1,1 @@
-"""What all folders use."""
+"""Provides what all folders use: connections, statements, signing, words and visible text."""

@@ -1,4 +1,4 @@
-"""Remembers in a host's session which jobs it enqueued, and acts once after its transaction."""
+"""Collects notes in a host's session, such as enqueued jobs, and acts on them after its transaction."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ Act = Callable[[list[Any]], None]
 def after_commit(session: Session, act: Act, note: Any) -> None:
     """Remember `note`, and call `act([notes…])` once the session's root transaction has been committed.
 
-    Not at savepoints, since others see nothing yet; not inside the commit, since a full pool or an exception there
-    would make the host's `commit()` raise although its data is safe. `act` may raise: it is logged.
+    `act` is not called when a savepoint is released: other connections see nothing of it yet. It is not
+    called inside the commit: a full pool or an exception would make the host's `commit()` raise although its
+    data is safe. An exception that `act` raises is logged.
     """
     _listen(session)
     session.info.setdefault(_AFTER_COMMIT, {}).setdefault(act, []).append(note)
 
 
 def after_rollback_too(session: Session, act: Act, note: Any) -> None:
-    """As `after_commit`, but also when the root transaction is rolled back: for evidence of what the host was told."""
+    """Do what `after_commit` does, also when the root transaction is rolled back.
+
+    It is for evidence that must outlive a rollback, such as a rejected enqueue.
+    """
     _listen(session)
     session.info.setdefault(_AFTER_ROLLBACK_TOO, {}).setdefault(act, []).append(note)
 
@@ -40,7 +44,7 @@ def _listen(session: Session) -> None:
 
 
 def _after_commit(session: Session) -> None:
-    # Fires at the release of a savepoint too; only the root's counts.
+    # SQLAlchemy also sends this event when a savepoint is released. Only the root transaction counts.
     if not session.in_nested_transaction():
         session.info[_COMMITTED] = True
 

@@ -1,4 +1,4 @@
-"""What a process remembers of a server that did not answer, so that nobody waits for the same silence again."""
+"""Remembers that a server did not answer, so that the next caller fails at once (circuit breaker)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-# A silent server is asked again so much later, by one caller; all others are told the silence at once.
+# After this time one caller asks a silent server again. All other callers fail at once.
 _ASKED_AGAIN_SECONDS = 2.0
 
 
 class Answering:
-    """Whether one server answers. `silent_since` is when this process first saw that it does not, None while it does;
-    `answered_at` is its last answer. Between the two nobody asked.
+    """Knows whether one server answers.
+
+    `answered_at` is the time of its last answer. `silent_since` is when this process first noticed that it
+    does not answer, None while it does. The server fell silent between the two times, in which nobody asked
+    it.
     """
 
     def __init__(self) -> None:
@@ -25,7 +28,10 @@ class Answering:
     def asking(
         self, is_silence: Callable[[BaseException], bool], at_once: Callable[[], Exception]
     ) -> Iterator[None]:
-        """A block that asks the server. Raises `at_once()` without asking while the server is known to be silent."""
+        """Enclose a request to the server. While the server is known to be silent, raise `at_once()` instead.
+
+        `is_silence` tells whether an exception of the block means that the server does not answer.
+        """
         if self.silent_since is not None:
             if time.monotonic() < self._ask_again_at:
                 raise at_once()

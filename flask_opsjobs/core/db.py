@@ -1,4 +1,4 @@
-"""Our tables' metadata, and our own connections: apart from the host's session and from its pool."""
+"""Holds the metadata of our tables, and opens connections outside the host's session and pool."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sqlalchemy.pool import Pool, QueuePool
 
 SCHEMA = "opsjobs"
 SCHEMA_VERSION = 4
-# The oldest schema that this code runs on. Before the first release, only its own.
+# The oldest schema that this code runs on. Before the first release this is the current schema.
 OLDEST_SCHEMA = SCHEMA_VERSION
 
 _NAMES = {
@@ -47,16 +47,17 @@ def one_of(column: str, words: Sequence[str]) -> str:
 Row = dict[str, Any]
 Connection = psycopg.Connection[Any]
 
-# Classes of SQLSTATE whose errors every statement of this connection, or of everybody, would meet: connection (08),
-# cached plan of before a migration (0A), transaction state, such as read-only (25), prepared statement that a pooler
-# lost (26), authorization (28), missing database or schema (3D, 3F), missing table, column or privilege (42),
-# resources (53), operator intervention (57), system (58), internal (XX).
+# Classes of SQLSTATE whose errors would hit every statement of this connection, or of all connections:
+# connection (08), cached plan from before a migration (0A), transaction state, such as read-only (25),
+# prepared statement lost by a pooler (26), authorization (28), missing database or schema (3D, 3F), missing
+# table, column or privilege (42), resources (53), operator intervention (57), system (58), internal (XX).
 _AWAY = frozenset({"08", "0A", "25", "26", "28", "3D", "3F", "42", "53", "57", "58", "XX"})
-# Classes whose messages quote names and no values: of tables, columns, constraints, functions, roles, statements.
+# Classes whose messages quote only names (of tables, columns, constraints, functions, roles, statements), no
+# values.
 _ABOUT_NAMES = frozenset({"08", "23", "25", "26", "28", "3D", "3F", "40", "42", "53", "55", "57"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.$]*")
 _SYNTAX_ERROR = "42601"
-# Where Postgres notes that a RAISE or an ASSERT of PL/pgSQL made the message: it may be any text, under any SQLSTATE.
+# The source functions of messages that a RAISE or ASSERT of PL/pgSQL made: any text, under any SQLSTATE.
 _RAISED = frozenset({"exec_stmt_raise", "exec_stmt_assert"})
 _COLON_OR_QUOTE = re.compile(r"[:\"']")
 _ABOUT_DATA = (psycopg.DataError, psycopg.IntegrityError)
@@ -71,8 +72,9 @@ _PREPARED_FIX = (
 def is_away(error: BaseException) -> bool:
     """Whether the error means "Postgres is away": it is about the connection or the database, not about one row.
 
-    Whoever meets one drops the connection, keeps what it has, and tries again later on a new connection. An error
-    about one row or one statement (a constraint, a value, a deadlock, a lock or statement timeout) is not one.
+    The caller then drops the connection, keeps its data, and tries again later on a new connection. False for
+    an error about one row or one statement: a constraint, a value, a deadlock, a lock timeout or a statement
+    timeout.
     """
     cause = _driver_error(error)
     if cause is None:
@@ -80,7 +82,8 @@ def is_away(error: BaseException) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     if cause.sqlstate is None:
-        # The driver itself says that there is no connection. Its other errors are about what it was given.
+        # These errors of the driver mean that there is no connection. Its other errors are about its
+        # arguments.
         return isinstance(
             cause, psycopg.OperationalError | psycopg.InterfaceError | psycopg.InternalError
         )
@@ -88,7 +91,10 @@ def is_away(error: BaseException) -> bool:
 
 
 def say_cause(error: BaseException) -> str:
-    """Why Postgres is away, on one line, for a log or a page; names the setting when a pooler is the cause."""
+    """Why Postgres is away, on one line, for a log or a page.
+
+    Names the setting to change when a pooler causes it.
+    """
     cause = _driver_error(error)
     if cause is None:
         return type(error).__name__
@@ -98,14 +104,14 @@ def say_cause(error: BaseException) -> str:
 
 
 def say_without_values(error: psycopg.Error) -> str:
-    """What a database error says, without values of rows and parameters.
+    """The message of a database error, without values of rows and parameters.
 
-    DETAIL and CONTEXT, which quote rows, are left out; what the message itself quotes is hidden unless it is a name.
-    SQLSTATE, table, column, constraint and type stay.
+    DETAIL and CONTEXT are left out, since they quote rows. Quoted parts of the message are hidden unless they
+    are names. SQLSTATE, table, column, constraint and type are kept.
     """
     diag, code = error.diag, error.sqlstate or ""
     if diag.message_primary is None:
-        # The driver's own: only its errors about data quote them, and only after the first colon or quote.
+        # The driver made this error. Only its errors about data quote values, after the first colon or quote.
         text = str(error).strip()
         return (
             _COLON_OR_QUOTE.split(text, maxsplit=1)[0].strip(" :")
@@ -119,15 +125,17 @@ def say_without_values(error: psycopg.Error) -> str:
         "type": diag.datatype_name,
     }
     if code == "P0001" or diag.source_function in _RAISED:
-        said = "raised by a function or trigger; what it said may quote values and is not kept"
+        message = "raised by a function or trigger; its message may quote values and is not kept"
     else:
-        said = _hide_quoted(diag.message_primary, code, {*names.values(), diag.schema_name})
-    known = [f"{word} {name}" for word, name in names.items() if name and f'"{name}"' not in said]
-    return f"{said} ({', '.join([f'SQLSTATE {code}', *known])})"
+        message = _hide_quoted(diag.message_primary, code, {*names.values(), diag.schema_name})
+    extra = [
+        f"{word} {name}" for word, name in names.items() if name and f'"{name}"' not in message
+    ]
+    return f"{message} ({', '.join([f'SQLSTATE {code}', *extra])})"
 
 
 def forget_values(error: BaseException) -> None:
-    """Rewrite in place what a database error says, and what caused it, so that no log and no page shows a value."""
+    """Rewrite a database error and its causes in place, so that no log and no page shows a value."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -144,12 +152,12 @@ def forget_values(error: BaseException) -> None:
 
 
 def _hide_quoted(text: str, code: str, names: set[str | None]) -> str:
-    """The text of an error with what it quotes hidden, unless all of that are names, of this error or by its class."""
+    """The text with quoted parts hidden, unless all are in `names` or are names by the class of `code`."""
     quoted = re.findall(r"[\"']([^\"']*)[\"']?", text)
     is_name = _NAME.fullmatch if code[:2] in _ABOUT_NAMES and code != _SYNTAX_ERROR else None
     if all(each in names or (is_name is not None and is_name(each)) for each in quoted):
         return text
-    # From the first quote to the last: a value may hold quotes itself.
+    # Hide from the first quote to the last: a value may contain quotes itself.
     hidden = re.sub(r"[\"'].*[\"']|[\"'].*", '"[hidden]"', text, count=1, flags=re.DOTALL)
     return re.sub(r"(0x[0-9a-f]{2}\s*)+", "[hidden]", hidden)
 
@@ -160,16 +168,18 @@ def _driver_error(error: BaseException) -> psycopg.Error | None:
 
 
 def _is_about_prepared_statement(cause: psycopg.Error) -> bool:
-    # A protocol violation: parameters for another client's statement. psycopg names its own _pg3_<number>.
+    # A protocol violation: the parameters met another client's statement. psycopg calls its statements
+    # _pg3_<number>.
     is_another_ones = cause.sqlstate == "08P01" and "_pg3_" in str(cause)
     return cause.sqlstate in _PREPARED or is_another_ones
 
 
 def connect_apart(engine: Engine) -> Connection:
-    """A new psycopg connection in autocommit, made as the host's engine makes its own but outside its pool.
+    """Open a new psycopg connection in autocommit, as the host's engine does but outside its pool.
 
-    A pool that is full can neither block nor starve us, and whatever the host does at connect (roles, tokens,
-    `connect_args`) is done here too. The caller closes it. Raises `psycopg.Error`, whatever the host's code raises.
+    A full pool therefore cannot block us, and everything that the host does at connect (roles, tokens,
+    `connect_args`) is done here too. The caller closes the connection. An exception of the host's code is
+    raised as `psycopg.Error` too.
     """
     try:
         return _detached(engine.pool.recreate())
@@ -183,13 +193,13 @@ def connect_apart(engine: Engine) -> Connection:
 def _detached(pool: Pool) -> Connection:
     fairy = pool.connect()
     connection: Connection = fairy.driver_connection  # type: ignore[assignment]
-    fairy.detach()  # from here on no pool of SQLAlchemy knows it
+    fairy.detach()  # from now on it belongs to no pool of SQLAlchemy
     connection.autocommit = True
     return connection
 
 
 class SpareConnections:
-    """A few connections kept between uses, for the hook after a commit. Safe in threads and after a fork."""
+    """Keeps a few connections between uses, for the hook after a commit. Safe in threads and after a fork."""
 
     def __init__(self, engine: Engine, most: int = 4) -> None:
         self._engine = engine
@@ -200,9 +210,10 @@ class SpareConnections:
 
     @contextmanager
     def one(self) -> Iterator[Connection]:
-        """A connection in autocommit; put back when the block ends well, closed when it raises.
+        """Lend a connection in autocommit. It is put back after the block, and closed when the block raises.
 
-        When Postgres is away the idle ones are closed too: a session that was opened read-only stays read-only.
+        When Postgres is away, the idle connections are closed too: a session opened read-only would stay
+        read-only.
         """
         connection = self._take() or connect_apart(self._engine)
         try:
@@ -234,30 +245,30 @@ class SpareConnections:
         connection.close()
 
     def close(self) -> None:
-        """Close what is idle; a connection in use closes itself when it comes back."""
+        """Close the idle connections. A connection in use is closed or kept when its block ends."""
         with self._lock:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
 
 
-# --- the connections of pages: few, apart from the host's, and none of them waits for ever
+# --- the connections of pages: few, separate from the host's, each with a bound on waiting
 
-# How long a page waits for a connection, and for each answer unless it says more. libpq takes no less.
+# How long a page waits for a connection, and for each answer unless `patience` is set. libpq's minimum is 2.
 _SOON_SECONDS = 2
 _page = threading.local()
 
 
 class PatientConnection(psycopg.Connection[Any]):
-    """A connection that is given up when Postgres says nothing for `patience` seconds, as when it is frozen.
+    """A connection that is closed when Postgres sends nothing for `patience` seconds, as when it is frozen.
 
-    A statement timeout is kept by the server; this one is kept here.
+    The server enforces a statement timeout. This timeout is enforced by the client.
     """
 
     patience: float = _SOON_SECONDS
 
     def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
-        """As psycopg's own, which comes back to the generator ten times a second while nothing arrives."""
+        """Wait as psycopg does: it resumes the generator ten times a second while nothing arrives."""
         return super().wait(self._give_up(gen), *args, **options)
 
     def _give_up(self, gen: Any) -> Generator[Any, Any, Any]:
@@ -275,9 +286,9 @@ class PatientConnection(psycopg.Connection[Any]):
 
 
 class PageEngine:
-    """Makes the engine that pages use: as the host's, on `most` patient connections that nobody else uses.
+    """Makes the engine of our pages: a copy of the host's engine with a pool of `most` patient connections.
 
-    It is made when it is first asked for, after the host's own listeners. Safe in threads and after a fork.
+    It is made at first use, when the host's own listeners are registered. Safe in threads and after a fork.
     """
 
     def __init__(self, engine: Engine, most: int) -> None:
@@ -288,7 +299,7 @@ class PageEngine:
         self._pid = os.getpid()
 
     def get(self) -> Engine:
-        """The engine, whose pool is this process's own."""
+        """The engine. Its pool belongs to this process alone."""
         with self._lock:
             if self._made is None:
                 self._made = _make_patient_engine(self._engine, self._most)
@@ -300,9 +311,9 @@ class PageEngine:
 
 
 class _EngineOfPages(OptionEngine):
-    """The dialect, the options and the events of another engine, on a pool of its own."""
+    """Has the dialect, the options and the events of another engine, and its own pool."""
 
-    # In place of the property that leads to the other engine's.
+    # Replaces the property that returns the other engine's pool.
     pool: Pool = None  # type: ignore[assignment]
 
     def __init__(self, engine: Engine, pool: Pool) -> None:
@@ -311,7 +322,8 @@ class _EngineOfPages(OptionEngine):
 
 
 def _make_patient_engine(engine: Engine, most: int) -> Engine:
-    # As `QueuePool.recreate` does it, but from a pool of any class: its creator, its events and its habits.
+    # Does what `QueuePool.recreate` does, for a pool of any class: copies its creator, its events and its
+    # options.
     other = engine.pool
     pool = QueuePool(
         other._creator,
@@ -331,7 +343,10 @@ def _make_patient_engine(engine: Engine, most: int) -> Engine:
 
 
 def connect_soon(engine: Engine) -> SqlConnection:
-    """A connection of a patient engine. Raises what SQLAlchemy raises, when Postgres does not answer within seconds."""
+    """Connect on a patient engine.
+
+    Raises what SQLAlchemy raises when Postgres does not answer within seconds.
+    """
     _page.is_waiting = True
     try:
         return engine.connect()
@@ -341,7 +356,7 @@ def connect_soon(engine: Engine) -> SqlConnection:
 
 @contextmanager
 def patience(connection: SqlConnection, seconds: float) -> Iterator[None]:
-    """A block in which this connection of a patient engine waits so long for each answer."""
+    """Let this connection of a patient engine wait `seconds` for each answer, inside the block."""
     driver: Any = connection.connection.driver_connection
     driver.patience = seconds
     try:
@@ -357,12 +372,15 @@ def _make_patient(connection: Any, _record: object) -> None:
 
 @cache
 def _patient(kind: Any) -> Any:
-    """The host's class of connections, with patience."""
+    """A subclass of the host's connection class that is also a `PatientConnection`."""
     return type(kind.__name__, (PatientConnection, kind), {})
 
 
 def _connect_soon(dialect: Any, _record: object, args: Any, options: Any) -> Any:
-    """Connects for a page; None leaves the host's own connections alone."""
+    """Connect for a page with a short timeout.
+
+    None lets SQLAlchemy connect as usual, for the host's connections.
+    """
     if not getattr(_page, "is_waiting", False):
         return None
     return dialect.connect(*args, **{**options, "connect_timeout": _SOON_SECONDS})

@@ -1,8 +1,6 @@
-"""Our loggers: what each of them says stands on lines of its own, whoever wrote the names and paths in it, and without
-the values that a database error quotes.
+"""Filters what our loggers write: a name or path cannot start a new log line, and no database value is shown.
 
-The heads of the audit's chain are also written to the log, so nobody may write a line there that passes for one of
-ours.
+The heads of the audit's chain are also written to the log. A forged line must not look like one of them.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ LOGGERS = (
 
 
 class _OnOneLine(logging.Filter):
-    """Writes out ends of lines and controls in what a record says. It lets every record pass."""
+    """Escapes line ends and control characters in the text of a record. Lets every record pass."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg = on_one_line(str(record.msg))
@@ -38,7 +36,7 @@ class _OnOneLine(logging.Filter):
             record.args = tuple(map(_argument, record.args or ()))
         if record.exc_info and record.exc_info[1] is not None:
             forget_values(record.exc_info[1])
-            # Where it is set, formatters take it as it is.
+            # A formatter uses this text as it is when it is set.
             record.exc_text = "".join(_lines(record.exc_info[1])).rstrip("\n")
         return True
 
@@ -47,22 +45,23 @@ _ON_ONE_LINE = _OnOneLine()
 
 
 def keep_on_one_line() -> None:
-    """From now on, whatever handlers the host has; once or more."""
+    """Add the filter to our loggers, whatever handlers the host has. Calling it again changes nothing."""
     for name in LOGGERS:
         logging.getLogger(name).addFilter(_ON_ONE_LINE)
 
 
 def _argument(value: Any) -> Any:
-    """Numbers as they are, since a record may want to format them."""
+    """A number as it is, since the record may format it; anything else as text on one line."""
     if isinstance(value, BaseException):
         forget_values(value)
     return value if isinstance(value, int | float) else on_one_line(str(value))
 
 
 def _lines(error: BaseException) -> Iterator[str]:
-    """A traceback as Python prints it, each of its lines set in, and every message on one."""
+    """A traceback as Python prints it, each line indented, and each message on one line."""
     for piece in traceback.TracebackException.from_exception(error).format():
-        # The lines of a frame are of our files, and those between exceptions are Python's own.
+        # The lines of a frame come from source files, those between exceptions from Python: they may be
+        # several.
         is_python_s = piece.lstrip(" |").startswith('File "') or piece.startswith("\n")
         text = piece.removesuffix("\n")
         for line in text.split("\n") if is_python_s else [text]:

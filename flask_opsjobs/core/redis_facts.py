@@ -1,4 +1,4 @@
-"""What was read of Redis, as plain values: the engine fills them, explain and the detectors judge them."""
+"""Holds what the engine read from Redis, as plain values for `explain`, the overview and the loops."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-# In the intermediate list a delivery waits for its worker's claim, milliseconds. A worker that died there never comes
-# back for it, and nothing says so: it counts as lost after so many times the usual grace.
+# A delivery waits in the intermediate list for its worker's claim, usually for milliseconds. When the worker
+# dies, the delivery stays there and nothing reports it: it counts as lost after this many times the usual
+# grace.
 PARKED_GRACES = 6
 
 
 @dataclass(frozen=True)
 class RedisFacts:
-    """Where one job's delivery stands in Redis, read at `read_at`.
+    """Where one job's delivery is in Redis, read at `read_at`.
 
-    `said` is why Redis could not be asked, None when it answered; the rest then means nothing. `position` counts from 0
-    at the head of the list; None when the delivery is not in it. `queue_length` includes plain jobs. With
-    `is_suspended` somebody told all workers of this Redis, by RQ's own flag, to take nothing.
+    `said` is why Redis could not be read, and then the other values mean nothing; None when it answered.
+    `position` counts from 0 at the head of the list; None when the delivery is not in it. `queue_length`
+    includes plain jobs. `is_suspended`: somebody suspended all workers of this Redis with RQ's own flag.
     """
 
     read_at: datetime
@@ -36,20 +37,20 @@ class RedisFacts:
 
     @property
     def is_there(self) -> bool:
-        """Whether the delivery was seen anywhere in Redis where RQ would find it."""
+        """Whether the delivery was found in any place where RQ looks for it."""
         return self.position is not None or self.is_intermediate or self.is_running
 
     @property
     def is_parked(self) -> bool:
-        """Whether it was seen only where it lies between a worker's pop and that worker's claim."""
+        """Whether it was found only in the intermediate list: popped by a worker, and not yet claimed."""
         return self.is_intermediate and self.position is None and not self.is_running
 
 
 @dataclass(frozen=True)
 class SilentRedis:
-    """A Redis that does not answer, and which of the queues that were asked about live there.
+    """A Redis that does not answer, and the queues in question that it holds.
 
-    `since` is when this process first saw it silent, `answered_at` its last answer: it fell silent in between.
+    `answered_at` is its last answer, `since` when this process first got none: it fell silent in between.
     """
 
     queues: tuple[str, ...]
@@ -59,7 +60,10 @@ class SilentRedis:
 
 @dataclass(frozen=True)
 class PlainJob:
-    """An RQ job that host code enqueued itself. `function` is what it calls by RQ's description, without arguments."""
+    """An RQ job that host code enqueued itself.
+
+    `function` is its function in RQ's description, without arguments.
+    """
 
     rq_id: str
     queue: str
@@ -70,11 +74,11 @@ class PlainJob:
 
 @dataclass(frozen=True)
 class PlainJobs:
-    """The plain jobs in RQ, read at `read_at`: how many, by RQ's word, and a few, the failed ones first.
+    """The plain jobs in RQ, read at `read_at`: how many by RQ's status, and examples, failed ones first.
 
-    `said` is why Redis could not be asked. `silent` are the queues whose Redis did not answer while another one did.
-    With `is_cut` there are more: only so many of each registry were read. With `is_suspended` somebody told all workers
-    of a Redis, by RQ's own flag, to take nothing.
+    `said` is why Redis could not be read. `silent` are the queues whose Redis did not answer while another
+    one did. `is_cut`: there are more, since only the first jobs of each registry were read. `is_suspended`:
+    somebody suspended all workers of a Redis with RQ's own flag.
     """
 
     read_at: datetime
@@ -87,5 +91,5 @@ class PlainJobs:
 
     @property
     def number(self) -> int:
-        """All of them together."""
+        """How many plain jobs there are in all statuses together."""
         return sum(self.by_status.values())

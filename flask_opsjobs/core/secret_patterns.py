@@ -1,4 +1,4 @@
-"""What secrets look like: names that hold them, and shapes of them in any text."""
+"""Finds secrets by the names of their keys, and by their shapes in any text, and hides them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _PAIRS = """
     api-key access-key secret-key private-key signing-key encryption-key session-key session-id
     account-key card-number connection-string database-url
 """
-# A key hides its value when one of its words is here: `db_password`, `accessToken`, `X-Auth-Token`.
+# A value is hidden when one word of its key is in this set: `db_password`, `accessToken`, `X-Auth-Token`.
 HIDDEN_WORDS = frozenset(_WORDS.split())
-# … or two neighbouring words, `api_key` and `privateKey`, or the two written as one: `apikey`.
+# … or when two neighbouring words are, `api_key` and `privateKey`, also written as one word: `apikey`.
 HIDDEN_PAIRS = frozenset(_PAIRS.replace("-", "").split())
 _ENDINGS = ("password", "passwd", "secret", "token", "apikey", "credentials")
 
@@ -42,22 +42,23 @@ def _is_secret_word(word: str) -> bool:
 
 
 def _names_a_secret(key: str) -> bool:
-    # In running text the telling word must come last: `InvalidTokenError: expired` is no secret.
+    # In running text the secret's word must be the last of the name: `InvalidTokenError: expired` is no
+    # secret.
     words = _words(key)
     return bool(words) and (_is_secret_word(words[-1]) or "".join(words[-2:]) in HIDDEN_PAIRS)
 
 
-# Where a text was cut off, a secret has no end that tells it.
+# The end of a text, or an `…`: a text may be cut off there, in the middle of a secret.
 _CUT = r"(?=\s*(?:…|\Z))"
 
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{1,40}-----.*?(?:-----END [A-Z0-9 ]{1,40}-----|\Z)", re.S)
 _JWT = re.compile(r"\beyJ[\w-]{4,}\.[\w-]{4,}(?:\.[\w-]*)*")
-# Everything between `://` and the last `@` of the host part: a name, a password, a token alone.
+# Everything between `://` and the last `@` of the host part: a name, a password, or only a token.
 _USERINFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/?#\"'<>]+@")
 # The same with a password that has an unescaped `/`, `?` or `#`; not `host:port/…@`.
 _ODD_USERINFO = re.compile(r"(://)[^\s/?#:@\"'<>]*:(?!\d{1,5}(?:[/?#\s]|\Z))[^\s@\"'<>]{1,256}@")
-# The same cut off before the `@`: a name and a part of the password, but not `host:port` and its path; before a mark
-# that says so, also a name or token alone.
+# The same, cut off before the `@`: a name and a part of the password, but not `host:port` and its path.
+# Before an `…` also a name or token alone.
 _CUT_USERINFO = re.compile(
     r"(\b[A-Za-z][A-Za-z0-9+.-]{0,30}://)"
     r"(?:(?!\[)[^\s/?#:@\"'<>…]*:(?!\d{1,5}(?:[/?#\s]|\Z))[^\s@\"'<>…]+"
@@ -73,11 +74,11 @@ _COOKIE = re.compile(r"(\b(?:set-)?cookie[\"']?\s*[:=]\s*)[^\r\n\"']+", re.I)
 _SCHEME = re.compile(
     rf"\b(bearer|basic)\s+(?:[A-Za-z0-9._~+/=-]{{8,}}|[A-Za-z0-9._~+/=-]+{_CUT})", re.I
 )
-# Whoever has the address of a Slack webhook may write there.
+# Everybody who knows the address of a Slack webhook can post to it.
 _WEBHOOK = re.compile(
     r"(\bhttps?://hooks\.slack(?:-gov)?\.com/)(?:services|workflows|triggers)/[\w/-]*"
 )
-# Prefixes that issuers give their tokens so that they can be found.
+# Prefixes that issuers put before their tokens so that scanners find them.
 _ISSUED = re.compile(
     r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
     r"|xox[abeoprs]-[\w-]{10,}|[rs]k_(?:live|test)_\w{10,}|sk-[\w-]{20,}|AIza[\w-]{35}"
@@ -92,7 +93,7 @@ _KEY = re.compile(r"(\b[A-Za-z][\w.-]{0,60})\\?[\"']?\s{0,3}(?:=>|[:=])\s{0,3}")
 _VALUE = re.compile(
     r"\\[\"'](?:(?!\\[\"']).)*\\[\"']"
     r"|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
-    r"|\\?[\"'][^\r\n]*"  # a quote that nothing ends: all of the line
+    r"|\\?[\"'][^\r\n]*"  # a quote without an end: the rest of the line
     r"|[^\s,;&\"')}\]]+"
 )
 _QUOTE = re.compile(r"\\?[\"']")
@@ -102,8 +103,8 @@ _EMAIL = re.compile(r"\b([\w])[\w.+%-]{0,63}@((?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,2
 def clean_secrets(text: str) -> str:
     """The text with PEM blocks, tokens, URLs' credentials and `password=…` replaced by `[hidden]`.
 
-    Shapes, not knowledge: a secret that looks like any word is found only beside a name that tells. Also of a secret
-    that was cut off with its text, at its end or before an `…`, nothing is left.
+    It knows only shapes: a secret that looks like an ordinary word is found only after a name such as
+    `password`. A secret that is cut off, at the end of the text or before an `…`, is hidden too.
     """
     text = _PEM.sub(HIDDEN, text)
     text = _USERINFO.sub(rf"\1{HIDDEN}@", text)
@@ -120,9 +121,9 @@ def clean_secrets(text: str) -> str:
 
 
 def _hide_values(text: str) -> Iterator[str]:
-    """The text in pieces, without what stands beside a name that tells."""
+    """The text in pieces, with `[hidden]` in place of each value after a name such as `password`."""
     done = at = 0
-    # What follows an innocent name may be the next name: `LoginError: password=…`.
+    # The word after a harmless name may be the next name: `LoginError: password=…`.
     while key := _KEY.search(text, at):
         at = key.end()
         value = _VALUE.match(text, at) if _names_a_secret(key[1]) else None

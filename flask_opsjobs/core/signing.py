@@ -1,4 +1,4 @@
-"""Signs with the host's `SECRET_KEY`, for one purpose at a time, and writes bytes as words of an address."""
+"""Signs with the host's `SECRET_KEY`, separately for each purpose, and writes bytes as URL-safe words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 def sign(secret: bytes, purpose: str, message: bytes, size: int = 32) -> bytes:
     """HMAC-SHA256 (RFC 2104) of the message: its first `size` bytes, 32 at most.
 
-    What is signed for one purpose proves nothing for another, nor for what the host signs itself.
+    A signature for one purpose is not valid for another purpose, nor for anything that the host signs itself.
     """
     return hmac.digest(secret, f"flask_opsjobs.{purpose}\0".encode() + message, "sha256")[:size]
 
@@ -25,10 +25,10 @@ def is_signed(
 
 
 def write_word(raw: bytes) -> str:
-    """The bytes as letters, digits, `-` and `_`."""
+    """The bytes in URL-safe base64 without padding: letters, digits, `-` and `_`."""
     return urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def read_word(word: str) -> bytes:
-    """The bytes of a word. Raises `ValueError` when it is none."""
+    """The bytes that `write_word` wrote. Raises `ValueError` when the word is not base64."""
     return urlsafe_b64decode(word.encode("ascii") + b"=" * (-len(word) % 4))

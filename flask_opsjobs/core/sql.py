@@ -1,10 +1,10 @@
-"""Loads statements by name, each once. A file in the folder `sql` of a domain is one statement."""
+"""Loads SQL statements by name, each once. Each file in a domain's folder `sql` holds one statement."""
 
 import re
 from functools import cache
 from pathlib import Path
 
-# A name stands in one folder only; `tests/test_house.py` sees to it.
+# Each name exists in one folder only; `tests/test_house.py` checks this.
 _FILES = {path.stem: path for path in Path(__file__).parents[1].glob("*/sql/*.sql")}
 
 
@@ -12,7 +12,8 @@ _FILES = {path.stem: path for path in Path(__file__).parents[1].glob("*/sql/*.sq
 def load(name: str) -> str:
     """The text of `<domain>/sql/<name>.sql`, without its comments, with psycopg's `%(name)s` parameters.
 
-    `{other.sql}` in it stands for that statement in brackets, with the parameters of both.
+    `{other.sql}` in the text is replaced by that statement in brackets. The caller passes the parameters of
+    both.
     """
     lines = _FILES[name].read_text().splitlines()
     text = "\n".join(line for line in lines if not line.lstrip().startswith("--")).strip()

@@ -5,44 +5,49 @@ from __future__ import annotations
 import re
 import unicodedata
 
-# In a class of a pattern: marks, embeddings, overrides and isolates, which let a text be read in another order.
+# For a character class: bidi marks, embeddings, overrides and isolates, which change the order of the shown
+# text.
 TURNS = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 
-# In a class of a pattern: what has no shape, or only an empty one, but the tab and the ends of a line.
+# For a character class: characters without a visible shape, except the tab and the ends of a line.
 SHAPELESS = (
     r"\x00-\x08\x0b\x0c\x0e-\x20\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f"
     r"\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
 )
 
-# All controls but the tab and the ends of a line, which pages show as space.
+# All control and bidi characters, except the tab and the ends of a line, which pages show as space.
 _UNSEEN = re.compile(rf"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{TURNS}]")
 _NOT_OF_A_LINE = re.compile(rf"[\x00-\x1f\x7f-\x9f\u2028\u2029{TURNS}]")
-# Letters and symbols by their category, and yet empty: Hangul fillers, a blank of Braille, a note without a head.
+# Letters and symbols by category, but blank: Hangul fillers, the blank Braille pattern, the null note head.
 _EMPTY = frozenset("\u115f\u1160\u3164\uffa0\u2800\U0001d159")
 
 
 def count_seen(text: str) -> int:
-    """How many characters a person sees, and one between words. What only changes another one does not count."""
+    """How many visible characters the text has, with one space between words.
+
+    Combining marks do not count.
+    """
     words = (sum(map(_is_seen, word)) for word in text.split())
     seen = [count for count in words if count]
     return sum(seen) + max(0, len(seen) - 1)
 
 
 def visible(text: str) -> str:
-    """The text with each control, and what turns it, written out, as `\\u202e`: it is read whole, in its own order."""
+    """The text with control and bidi characters escaped (`\\u202e`): it is shown whole and in order."""
     return _UNSEEN.sub(_written_out, text)
 
 
 def on_one_line(text: str) -> str:
-    """As `visible`, with tabs and ends of lines written out too: no text passes for the next line."""
+    """The text as `visible` escapes it, with tabs and line ends escaped too: it cannot fake a new line."""
     return _NOT_OF_A_LINE.sub(_written_out, text)
 
 
 def _written_out(found: re.Match[str]) -> str:
-    """The one character that was found, as Python writes it: `\\x1b`, `\\u202e`."""
+    """The character that was found, escaped as Python does: `\\x1b`, `\\u202e`."""
     return ascii(found[0])[1:-1]
 
 
 def _is_seen(each: str) -> bool:
-    # Letters, numbers, punctuation, symbols; no marks, separators, controls, formats, or what has no meaning.
+    # Counts letters, numbers, punctuation and symbols; not marks, separators, controls, formats and
+    # unassigned ones.
     return unicodedata.category(each)[0] in "LNPS" and each not in _EMPTY

@@ -15,7 +15,7 @@ def counted(number: int, noun: str, plural: str | None = None, *, more: str = ""
 
 
 def agree(number: int, one: str, many: str) -> str:
-    """The form of a verb that goes with so many things: `is` with 1, `are` with 0 or 3."""
+    """The form of a verb that fits the number: `is` for 1, `are` for 0 or 3."""
     return one if number == 1 else many
 
 
@@ -32,7 +32,7 @@ def span(seconds: float) -> str:
 
 
 def took(seconds: float | None) -> str:
-    """A duration as measured: `14 ms`, `30.0 s`, `24 min 7 s`, `2 h 5 min`, `3 d 4 h`."""
+    """A measured duration: `14 ms`, `30.0 s`, `24 min 7 s`, `2 h 5 min`, `3 d 4 h`; empty for None."""
     if seconds is None:
         return ""
     seconds = max(0.0, seconds)

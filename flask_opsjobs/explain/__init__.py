@@ -1,1 +1,1 @@
-"""Explains why a job is not running: every reason, the deciding one first."""
+"""Explains why a job is not running: lists every reason, with the deciding reason first."""

@@ -1,4 +1,4 @@
-"""Lists what was checked and is not in the way, in a few words each."""
+"""Lists the checks that found no reason, each in a few words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .evidence import Evidence
 
 
 def list_clear(evidence: Evidence, codes: set[str]) -> Iterator[str]:
-    """The checks that found nothing, given the codes of those that did."""
+    """The checks that found no reason. `codes` are the codes of the reasons that were found."""
     if evidence.is_due:
         yield "due"
     if evidence.job.deadline_at is not None and not evidence.is_overdue:

@@ -1,4 +1,4 @@
-"""Holds what was read to explain one job, as plain values; the reasons are found from nothing else."""
+"""Holds what was read to explain one job, as plain values. All reasons are found from these values alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..settings import Settings
 
 @dataclass(frozen=True)
 class JobEvidence:
-    """The columns of the job that say where it stands."""
+    """The columns of the job that decide whether it can run."""
 
     id: int
     state: str
@@ -44,13 +44,13 @@ class JobEvidence:
 
     @property
     def reserved_as(self) -> str:
-        """How a worker's heartbeat names its delivery."""
+        """The name of its delivery in a worker's heartbeat."""
         return f"{self.id}-{self.dispatch_no}"
 
 
 @dataclass(frozen=True)
 class AttemptEvidence:
-    """Its last attempt, by which worker it was made and how it ended."""
+    """The job's last attempt: its worker and how it ended."""
 
     worker: str
     outcome: str | None
@@ -60,7 +60,7 @@ class AttemptEvidence:
 
 @dataclass(frozen=True)
 class QueueEvidence:
-    """What an operator decided about its queue."""
+    """What an operator decided about the job's queue."""
 
     is_paused: bool = False
     is_draining: bool = False
@@ -72,7 +72,10 @@ class QueueEvidence:
 
 @dataclass(frozen=True)
 class Listener:
-    """A worker that listens to the queue, or has the job. `running` is since when it has its oldest job."""
+    """A worker that listens to the queue, or runs the job.
+
+    `running` is when its oldest running job started.
+    """
 
     id: int
     name: str
@@ -86,23 +89,25 @@ class Listener:
 
 @dataclass(frozen=True)
 class Prefetch:
-    """How many jobs of the queue may lie in Redis, and how many do, counted up to that."""
+    """The queue's prefetch: how many jobs may be in Redis (`size`), and how many are (`used`, up to `size`)."""
 
     size: int
     used: int
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing more may be dispatched."""
+        """Whether no more jobs of the queue may be dispatched now."""
         return self.used >= self.size
 
 
 @dataclass(frozen=True)
 class LimitEvidence:
-    """What its limiter is and has. `shape` is None when nobody has declared it; `holders` are the oldest of what runs.
+    """The job's limiter: its declaration and its level.
 
-    `ahead_weight` is the weight of those that go before it in its lane, as far as they were counted. The cooldown is
-    the limiter's or the partition's, whichever lasts longer. Who may not see the partition is not told it: `is_named`.
+    `shape` is None when no process has declared the limiter. `holders` are the jobs that have held a place
+    longest. `ahead_weight` is the weight of the jobs before this one in its lane, as far as they were
+    counted. The cooldown is that of the limiter or of the partition, whichever lasts longer. `is_named` is
+    False for a reader who may not see the partition.
     """
 
     name: str
@@ -120,26 +125,26 @@ class LimitEvidence:
 
     @property
     def said(self) -> str | None:
-        """The partition as it may be said; None when it has none."""
+        """The partition; None when there is none, or the reader may not see it."""
         return self.partition or None if self.is_named else None
 
     @property
     def cooling_target(self) -> str:
-        """What cools down, as an action names it: the limiter, or its partition."""
+        """The target that cools down, as an action names it: the limiter, or its partition."""
         whole = f"limiter/{self.name}"
         return whole if self.is_cooldown_of_all else f"{whole}/{self.partition}"
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that was read, at `now`. What the job's state does not ask for is left at its default."""
+    """All that was read, at `now`. Values that do not matter in the job's state keep their defaults."""
 
     now: datetime
     settings: Settings
     job: JobEvidence
     queue: QueueEvidence = QueueEvidence()
     last_attempt: AttemptEvidence | None = None
-    # The jobs that a deferred one waits for, the oldest few.
+    # The oldest few jobs that a deferred job waits for.
     waits_for: Sequence[int] = ()
     listeners: Sequence[Listener] = ()
     last_listener: Listener | None = None
@@ -152,48 +157,49 @@ class Evidence:
 
     @property
     def last_outcome(self) -> str | None:
-        """How its last attempt ended; None before the first."""
+        """How the last attempt ended; None before the first attempt has ended."""
         return self.last_attempt.outcome if self.last_attempt else None
 
     @property
     def is_overdue(self) -> bool:
-        """Whether it waits past its deadline: no claim takes it any more."""
+        """Whether it is still waiting after its deadline. No worker claims it any more."""
         deadline = self.job.deadline_at
         return self.job.state in WAITING and deadline is not None and deadline <= self.now
 
     @property
     def is_early(self) -> bool:
-        """Whether it waits for its time, or for something that is no time."""
+        """Whether it waits until it is due, or, when `deferred`, for another job or a signal."""
         if self.job.state == "deferred":
             return True
         return self.job.state in ("scheduled", "retryable") and self.job.due_at > self.now
 
     @property
     def is_due(self) -> bool:
-        """Whether it could run now, as far as it depends on the job itself."""
+        """Whether it could run now, if nothing but the job itself decided."""
         return self.job.state in WAITING and not self.is_early and not self.is_overdue
 
     @property
     def is_held_back(self) -> bool:
-        """Whether a paused queue keeps it: it is not dispatched yet, and may still run."""
+        """Whether a pause of its queue stops it: it is not dispatched yet, and its deadline has not passed."""
         return self.job.state in WAITING and self.job.state != "queued" and not self.is_overdue
 
     @property
     def alive(self) -> Sequence[Listener]:
-        """The workers that may take it."""
+        """The live workers that listen to its queue."""
         return [listener for listener in self.listeners if listener.is_alive]
 
     @property
     def busy(self) -> Sequence[Listener]:
-        """Those of them that are running a job, the one that runs longest first."""
+        """The live workers that are running a job, the longest running job first."""
         running = [listener for listener in self.alive if listener.running is not None]
         return sorted(running, key=lambda listener: listener.running or self.now)
 
     @property
     def is_lost(self) -> bool:
-        """Whether it was dispatched a while ago, Redis answers, and its delivery is nowhere, or where a worker died.
+        """Whether its delivery is lost: dispatched, but nowhere in Redis, or where a worker died.
 
-        Postgres was read a moment before Redis. A job that was dispatched just now may not have been pushed yet.
+        It counts as lost only when Redis answers and `lost_seconds` have passed since the dispatch: Postgres
+        was read just before Redis, and a job that has just been dispatched may not have been pushed yet.
         """
         job, redis = self.job, self.redis
         if job.state != "queued" or not self.is_due or redis is None or not redis.is_reachable:
@@ -207,16 +213,16 @@ class Evidence:
 
     @property
     def lost_seconds(self) -> float:
-        """How long its delivery may be missing before it counts as lost, as recall counts."""
+        """After how many seconds a missing delivery counts as lost. The recall loop uses the same time."""
         is_parked = self.redis is not None and self.redis.is_parked
         return self.settings.recall_seconds * (PARKED_GRACES if is_parked else 1)
 
     @property
     def is_orphaned(self) -> bool:
-        """Whether it is started, and the worker that has it sends no heartbeat."""
+        """Whether it is started, but its worker no longer sends heartbeats (a stuck job)."""
         return self.job.state == "started" and not (self.worker and self.worker.is_alive)
 
     def is_awake(self, loop: str) -> bool:
-        """Whether the loop was awake lately."""
+        """Whether the loop has run recently. False when it is not known."""
         found = (self.loops or {}).get(loop)
         return found is not None and found.is_awake

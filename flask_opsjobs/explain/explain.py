@@ -1,4 +1,4 @@
-"""Explains why a job is not running: gathers the evidence, then every reason in the order in which they decide."""
+"""Explains why a job is not running: reads the evidence, then finds every reason, the deciding one first."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def explain_job(
     settings: Settings,
     schema: int = SCHEMA_VERSION,
 ) -> Explanation | None:
-    """Why the job is not running, as of `now`; None when there is no such job. Reads, and writes nothing.
+    """Explain why the job is not running, as of `now`; None when there is no such job. Writes nothing.
 
-    `redis` is what Redis said of its delivery, None when it was not asked. `schema` is the database's version: on one
-    that is too old nothing else is read, since its columns may differ.
+    `redis` is what was read in Redis about its delivery, None when Redis was not read. `schema` is the
+    version of the database's schema. When it is too old, nothing else is read, since its columns may differ.
     """
     if schema < OLDEST_SCHEMA:
         return explain_schema(job_id, schema, now)
@@ -74,7 +74,7 @@ def explain_job(
 
 
 def explain_evidence(evidence: Evidence) -> Explanation:
-    """The explanation that the evidence gives. Pure."""
+    """Explain from the evidence alone. Pure."""
     reasons = tuple(
         reason
         for kind in REASON_KINDS
@@ -127,7 +127,7 @@ def _running(evidence: Evidence) -> str:
 
 
 def explain_schema(job_id: int, schema: int, now: datetime) -> Explanation:
-    """Of a schema on which this code does not run: that is the reason, and nothing else can be said."""
+    """Explain a job in a schema that is too old for this code: no other reason can be known."""
     state = f"is at version {schema}" if schema else "is missing"
     reason = Reason(
         code="schema_behind",

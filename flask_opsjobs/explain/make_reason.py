@@ -1,4 +1,4 @@
-"""Makes a reason from the evidence: the kind gives its action and target, and times become text."""
+"""Makes a reason: takes its action and target from its kind, and writes times as text."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def make_reason(
     evidence: Evidence, code: str, says: str, todo: str, *, source: str, read: dict[str, Any],
     target: str | None = None, **more: Any,
 ) -> Reason:  # fmt: skip
-    """A reason of this code, as of when `evidence` was read. What of `read` is None is left out.
+    """The reason with this code, as of the time of `evidence`. Values of `read` that are None are left out.
 
-    Its action is about `target`, else about the job or its queue.
+    The target of its action is `target`, or by default the job or its queue.
     """
     action = _KINDS[code].action
     about = (
@@ -42,7 +42,7 @@ def make_reason(
 
 
 def as_text(value: Any) -> str:
-    """A value as evidence: a time in UTC, yes or no, anything else in its own words."""
+    """A value as text: a time in UTC, a flag as yes or no, anything else by `str`."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, datetime):

@@ -1,4 +1,4 @@
-"""Reads from Postgres the evidence why a job is not running: a few small reads, as many as its state needs."""
+"""Reads from Postgres the evidence that explains a job, with the few small queries that its state needs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .evidence import (
     QueueEvidence,
 )
 
-# Counting and listing stop here: "1,000+".
+# Counts and lists stop at these numbers and show "1,000+".
 MOST_AHEAD = 1_000
 MOST_LISTENERS = 200
 MOST_HOLDERS = 5
@@ -38,7 +38,7 @@ MOST_HOLDERS = 5
 def find_evidence(
     session: Session, job_id: int, now: datetime, settings: Settings
 ) -> Evidence | None:
-    """All that the reasons need, as far as Postgres knows it; None when there is no such job."""
+    """All evidence that is in Postgres; None when there is no such job."""
     columns = [getattr(Job, name) for name in JobEvidence.__annotations__]
     row = session.execute(select(*columns).where(Job.id == job_id)).one_or_none()
     if row is None:
@@ -59,12 +59,12 @@ def find_evidence(
     )
     if evidence.is_due:
         return _with_the_way(session, evidence)
-    # It may have become too heavy while it waits for its time, and a cooldown may outlast that.
+    # Before it is due, its limiter may have become too small for it, or may cool down beyond its due time.
     return replace(evidence, limit=_limit(session, evidence.job)) if evidence.is_early else evidence
 
 
 def _with_the_way(session: Session, evidence: Evidence) -> Evidence:
-    """What stands between a due job and its start."""
+    """Add what decides when a due job starts: workers, prefetch, jobs ahead and its limiter."""
     evidence = replace(
         evidence, listeners=_listeners(session, evidence), prefetch=_prefetch(session, evidence)
     )
@@ -75,7 +75,7 @@ def _with_the_way(session: Session, evidence: Evidence) -> Evidence:
         return replace(evidence, limit=limit)
     if limit is None:
         return replace(evidence, ahead=_ahead(session, evidence.job, None)[0])
-    # What can never start is passed by: it goes before nobody.
+    # Jobs that are too heavy ever to start are skipped, so they do not count as ahead.
     heaviest = None if limit.shape is None else limit.shape.most
     ahead, weight = _ahead(session, evidence.job, heaviest)
     return replace(evidence, ahead=ahead, limit=replace(limit, ahead_weight=weight))
@@ -113,12 +113,12 @@ def _listeners(session: Session, evidence: Evidence) -> list[Listener]:
 
 
 def _clock(evidence: Evidence) -> dict[str, Any]:
-    """What `listeners.sql` is asked with."""
+    """The parameters of `listeners.sql`."""
     return {"now": evidence.now, "late_seconds": evidence.settings.late_seconds}
 
 
 def _last_listener(session: Session, evidence: Evidence) -> Listener | None:
-    """Who listened last: one that went silent, else one that has ended."""
+    """The worker that listened to the queue last: one without heartbeats now, else one that has ended."""
     if evidence.listeners:
         return max(evidence.listeners, key=lambda listener: listener.heartbeat_at)
     asked = {"queue": evidence.job.queue}
@@ -136,7 +136,7 @@ def _prefetch(session: Session, evidence: Evidence) -> Prefetch:
 
 
 def _ahead(session: Session, job: JobEvidence, heaviest: int | None) -> tuple[Count, int]:
-    """How many go before it in its lane, and what they weigh."""
+    """How many jobs are before it in its lane, and their weight."""
     asked = {name: getattr(job, name) for name in ("lane", "priority", "due_at", "id")}
     asked |= {"most": MOST_AHEAD + 1, "heaviest": heaviest}
     row = session.connection().exec_driver_sql(sql.load("count_ahead"), asked).one()
@@ -145,7 +145,7 @@ def _ahead(session: Session, job: JobEvidence, heaviest: int | None) -> tuple[Co
 
 
 def _limit(session: Session, job: JobEvidence) -> LimitEvidence | None:
-    """What its limiter has; None when it has none."""
+    """The level of its limiter; None when it has no limiter."""
     if job.limiter is None or job.partition is None or job.weight is None:
         return None
     found = limit_queries.get_bucket(
@@ -165,7 +165,7 @@ def _limit(session: Session, job: JobEvidence) -> LimitEvidence | None:
 
 
 def _with_cooldown(session: Session, limit: LimitEvidence) -> LimitEvidence:
-    """Who decided on the cooldown that lasts longest, and why."""
+    """Add who decided the cooldown that lasts longest, and why."""
     of_all = select(*_cooldown_of(Limiter)).where(Limiter.name == limit.name)
     of_one = select(*_cooldown_of(Bucket)).where(
         Bucket.limiter == limit.name, Bucket.partition == limit.partition
@@ -186,7 +186,7 @@ def _cooldown_of(table: Any) -> tuple[Any, ...]:
 
 
 def _worker(session: Session, evidence: Evidence) -> Listener | None:
-    """Who has the started job."""
+    """The worker that runs the started job; None when its row is gone."""
     asked = {"id": evidence.job.worker_id, **_clock(evidence)}
     row = session.connection().exec_driver_sql(sql.load("find_holder"), asked).one_or_none()
     if row is None:

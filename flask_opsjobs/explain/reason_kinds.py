@@ -1,4 +1,7 @@
-"""Lists every reason why a job may not be running, in the order in which they decide; docs and tests read this."""
+"""Lists every reason why a job may not be running, in the order in which they decide.
+
+Docs and tests read it too.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ReasonKind:
-    """One kind of reason: its stable code, when it holds, and what helps. `action` is an operator's, where one helps.
+    """One kind of reason: its stable code, when it applies, and what helps.
 
-    `passes` says that it goes by itself, by time or in turn, while everything works as it should.
+    `action` is the operator's action that helps, or None. `passes`: the reason goes away by itself, with time
+    or when it is the job's turn, as long as everything works.
     """
 
     code: str

@@ -1,4 +1,4 @@
-"""Holds an explanation as plain values: the reasons why a job is not running, the deciding one first."""
+"""Holds an explanation as plain values: the reasons why a job is not running, the deciding reason first."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-# Of the JSON that `Explanation.to_json` makes; grows when a key goes or changes its meaning.
+# The version of the JSON of `Explanation.to_json`. It grows when a key is removed or changes its meaning.
 JSON_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One reason. `code` is stable, the words are for people.
+    """One reason. `code` is a stable word; `says` is a sentence for people.
 
-    `read` is what was read to know it (name: value as text), `source` who reported it, `read_at` when. `todo` is a
-    sentence that says what helps; `action` and `target` name an action (`queue.resume`, `queue/mail`)
-    or are None. `by` and `quote` are who decided so and what that person wrote; `since` and `until` when it began and
-    when it ends by itself, where that is known. What a host or a person wrote is as it is stored: doors pass it
-    through the display policy. `passes` says that it goes by itself, by time or in turn.
+    `read` holds the values that prove it (name: value as text), `source` who reported them, `read_at` when
+    they were read. `todo` is a sentence that says what helps. `action` and `target` name an operator's action
+    that helps (`queue.resume`, `queue/mail`), or are None. `by` is the person who decided it and `quote` what
+    that person wrote. `since` and `until` are when it began and when it ends by itself, if known. Texts of an
+    application or a person are as stored: pages, commands and exports pass them through the display policy.
+    `passes`: the reason goes away by itself, with time or when it is the job's turn.
     """
 
     code: str
@@ -39,11 +40,11 @@ class Reason:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a job is not running, in order; no reasons when it is running, has ended, or is about to run.
+    """Why a job is not running. There are no reasons when it is running, has ended, or is about to run.
 
-    `says` is the whole in one sentence. `clear` says in a few words each what was checked and is not in the way.
-    `completeness` is `complete`, `partial evidence`, `history unavailable` or `unknown`; `lacking` says what could not
-    be read.
+    `reasons` are ordered, the deciding reason first. `says` sums them up in one sentence. `clear` lists the
+    checks that found no reason, in a few words each. `completeness` is `complete`, `partial evidence`,
+    `history unavailable` or `unknown`; `lacking` lists what could not be read.
     """
 
     job_id: int
@@ -56,7 +57,10 @@ class Explanation:
     says: str
 
     def to_json(self, clean: Callable[[str], str]) -> dict[str, Any]:
-        """What `json.dumps` takes; `clean` is asked about every text that may hold what a host or a person wrote."""
+        """A dict for `json.dumps`.
+
+        `clean` is called with every text that an application or a person may have written.
+        """
         return {
             "schema_version": JSON_VERSION,
             "job_id": self.job_id,

@@ -1,4 +1,4 @@
--- Bounds how long the rest of this transaction waits for a row that somebody else holds. Of the transaction, not of the
--- session, so that it passes PgBouncer.
+-- Sets how long the rest of this transaction waits for a locked row. The setting belongs to the transaction,
+-- not to the session, so it works through PgBouncer.
 -- Run by actions at the start of an execution.
 SELECT set_config('lock_timeout', %(wait)s, true)

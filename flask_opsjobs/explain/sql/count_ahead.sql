@@ -1,6 +1,6 @@
--- Counts how many due jobs of a lane are dispatched before the one with this priority, due time and id, counted up to
--- %(most)s, and what they weigh together; without those above %(heaviest)s, which can never start. Locks nothing.
--- A walk along the front of the lane that stops. Run by explain/queries.py. Index: jobs_due.
+-- Counts the due jobs of a lane that are dispatched before the job with this priority, due time and id, and
+-- adds up their weights. Stops counting at %(most)s. Leaves out jobs heavier than %(heaviest)s, which can
+-- never start. Reads only the front of the lane. Locks nothing. Run by explain/queries.py. Index: jobs_due.
 SELECT count(*) AS number, coalesce(sum(weight), 0)::bigint AS weight FROM (
     SELECT weight FROM opsjobs.jobs
     WHERE lane = %(lane)s AND state = 'available'

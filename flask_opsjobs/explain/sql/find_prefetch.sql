@@ -1,5 +1,6 @@
--- Finds the prefetch of one queue and how many of its jobs lie in Redis, counted up to the prefetch: size, used.
--- The arithmetic of dispatch_lane.sql, without an operator's pause; a test holds them together. Locks nothing.
+-- Finds the prefetch of one queue and how many of its jobs are in Redis, counted up to the prefetch: size,
+-- used. Computes as dispatch_lane.sql does, except that it ignores a pause; a test compares them. Locks
+-- nothing.
 -- Run by explain/queries.py. Indexes: queues_pkey, workers_alive, jobs_queued.
 WITH prefetch AS MATERIALIZED (
     SELECT coalesce(q.prefetch, %(prefetch)s::int, greatest(2, (

@@ -1,6 +1,7 @@
--- Lists the workers that have not ended and listen to a queue, at most %(most)s, each with the job that it has
--- run longest; `is_alive` as listeners.sql says it. Rows of `started` jobs, not the heartbeats, say who is busy: a
--- heartbeat is up to ten seconds old. Locks nothing. Run by explain/queries.py. Indexes: workers_alive, jobs_started.
+-- Lists the workers that have not ended and listen to a queue, at most %(most)s, each with its longest
+-- running job. `is_alive` is computed by listeners.sql. Rows of `started` jobs tell who is busy, since a
+-- heartbeat may be ten seconds old. Locks nothing. Run by explain/queries.py. Indexes: workers_alive,
+-- jobs_started.
 SELECT w.id, w.name, w.kind, w.heartbeat_at, w.reserved, l.id IS NOT NULL AS is_alive, r.id AS running_job,
     r.started_at AS running
 FROM (
