@@ -1,1 +1,1 @@
-"""Defines a queue: where jobs wait for a worker that listens to it."""
+"""Defines a queue: jobs wait in it for a worker that listens to it."""

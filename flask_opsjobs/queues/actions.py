@@ -26,17 +26,17 @@ _NOTES = {
 
 
 def read_target(text: str) -> str | None:
-    """The target as it is, `queue/mail`; None when it is none."""
+    """The target unchanged, such as `queue/mail`; None when the text names no queue."""
     return text if _TARGET.fullmatch(text) else None
 
 
 def read_params(_host: Host, _action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said beside the targets, in canonical values. Raises `ValueError` with what is allowed."""
+    """The parameters beside the targets, in canonical values. Raises `ValueError` with the allowed values."""
     return {name: _read_prefetch(value) for name, value in given.items()}
 
 
 def _read_prefetch(value: Any) -> int | None:
-    """A number of jobs; None for automatic, which forms and commands write as nothing or `auto`."""
+    """The number of jobs; None for automatic, which forms and commands send as an empty text or `auto`."""
     return (
         None
         if value in (None, "", "auto")
@@ -53,11 +53,11 @@ def decide(
     *,
     lock: bool,
 ) -> list[TargetPlan]:
-    """What the action would do with each of these queues; with `lock` nobody else changes them until the commit."""
+    """What the action would do with each of these queues. `lock` locks their rows until the commit."""
     names = {target: target.partition("/")[2] for target in targets}
     found = _look(connection, host, names.values())
     if lock and found:
-        # Only known queues get a row. They are read again, since somebody may have decided meanwhile.
+        # Only known queues get a row. Read them again: another operator may have changed them meanwhile.
         queue_transitions.lock(connection, found, decided.now)
         found = _look(connection, host, names.values())
     return [_decide_one(action, target, found.get(name), decided) for target, name in names.items()]
@@ -70,7 +70,7 @@ def apply(
     target_plans: Sequence[TargetPlan],
     decided: Decided,
 ) -> Written:
-    """Write it, on queues that the caller has locked."""
+    """Write the action on queues that the caller has locked. The caller commits."""
     queues: list[QueueForDecision] = [target_plan.row for target_plan in target_plans]
     names = [queue.name for queue in queues]
     actor, reason, now = decided.actor, decided.reason, decided.now
@@ -95,7 +95,8 @@ def _look(connection: Connection, host: Host, names: Any) -> dict[str, QueueForD
 def _effects(action: Action, names: Sequence[str]) -> tuple[Effect, ...]:
     if action.short_name == "pause":
         return tuple(Recall(name) for name in names)
-    # A queue's unlimited jobs are in the lane of the queue's own name; the dispatch loop finds all other lanes.
+    # Jobs without a limit wait in the lane that has the queue's name. The dispatch loop finds the other
+    # lanes.
     return (
         () if action.short_name == "drain" else (Dispatch(tuple((name, name) for name in names)),)
     )
@@ -105,14 +106,14 @@ def _decide_one(
     action: Action, target: str, queue: QueueForDecision | None, decided: Decided
 ) -> TargetPlan:
     if queue is None:
-        said = f"no job, no task and no listener names the {target.replace('/', ' ', 1)}"
-        return leave(target, None, {}, "not_found", said)
+        sentence = f"no job, no task and no listener names the {target.replace('/', ' ', 1)}"
+        return leave(target, None, {}, "not_found", sentence)
     facts = _facts(queue)
     if action.short_name == "set_prefetch":
         before, after = _prefetch(queue.prefetch), _prefetch(decided.params["prefetch"])
         if before == after:
-            said = f"the prefetch of queue {queue.name} is {before} already"
-            return leave(target, queue.name, facts, "already", said)
+            sentence = f"the prefetch of queue {queue.name} is {before} already"
+            return leave(target, queue.name, facts, "already", sentence)
         return do(target, queue.name, facts, queue, Change("prefetch", before, after))
     if queue.state not in action.sources:
         return _not_now(action, target, queue, facts)
@@ -128,8 +129,8 @@ def _not_now(
     if queue.state != arrow.target:
         return illegal(action, target, queue.name, facts, queue.state)
     by = f", by {queue.paused_by}" if queue.paused_by else ""
-    said = f"queue {queue.name} is {queue.state} already{by}"
-    return leave(target, queue.name, facts, "already", said)
+    sentence = f"queue {queue.name} is {queue.state} already{by}"
+    return leave(target, queue.name, facts, "already", sentence)
 
 
 def _facts(queue: QueueForDecision) -> dict[str, Any]:

@@ -14,7 +14,10 @@ STATES = tuple(MEANINGS)
 
 @dataclass(frozen=True)
 class QueueArrow:
-    """What an operator may do with a queue in one of `sources`; `target` None leaves its state as it is."""
+    """An action that an operator may do on a queue in one of `sources`.
+
+    With `target` None the state stays.
+    """
 
     name: str
     sources: tuple[str, ...]
@@ -31,12 +34,12 @@ ARROWS = (
 
 
 def state_of(is_paused: bool, is_draining: bool) -> str:
-    """The state that the two columns of a queue's row stand for."""
+    """The state of a queue, from the two columns of its row."""
     if not is_paused:
         return "open"
     return "draining" if is_draining else "paused"
 
 
 def sources_of(name: str) -> tuple[str, ...]:
-    """The states in which the arrow `name` may be drawn."""
+    """The states from which the arrow `name` may leave."""
     return next(arrow.sources for arrow in ARROWS if arrow.name == name)

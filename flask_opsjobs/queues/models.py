@@ -1,4 +1,4 @@
-"""Maps the table of queues: what an operator has decided about each."""
+"""Maps the table of queues, which holds the decisions of operators about each queue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..core.db import Base
 
 
 class Queue(Base):
-    """One queue. A queue without a row is neither paused nor bound to a prefetch."""
+    """One queue. A queue without a row is open and has an automatic prefetch."""
 
     __tablename__ = "queues"
 
@@ -19,7 +19,7 @@ class Queue(Base):
     is_paused: Mapped[bool] = mapped_column(server_default=text("false"))
     prefetch: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    # Paused, and what is queued already may still run; otherwise it is recalled.
+    # A draining queue is paused too, but its queued jobs may still run. Without draining they are recalled.
     is_draining: Mapped[bool] = mapped_column(server_default=text("false"))
     paused_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     paused_by: Mapped[str | None] = mapped_column(Text)

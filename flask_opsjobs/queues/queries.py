@@ -1,4 +1,4 @@
-"""Reads queues for pages: their names, and what an operator decided about them."""
+"""Reads queues for pages: their names, the decisions of operators about them, and their rates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RATE_SPAN = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class QueueRow:
-    """What an operator decided about a queue. A queue that nobody decided about has no row."""
+    """The decisions of operators about a queue. A queue without any decision has no row."""
 
     name: str
     is_paused: bool
@@ -31,7 +31,7 @@ class QueueRow:
 
 @dataclass(frozen=True)
 class Rate:
-    """How many jobs of a queue were enqueued, ended, and among these failed, in the last hour."""
+    """How many jobs of a queue were enqueued, ended and failed in the last hour; `ended` includes `failed`."""
 
     enqueued: int
     ended: int
@@ -40,26 +40,26 @@ class Rate:
 
 @dataclass(frozen=True)
 class Rates:
-    """The rates by queue; `counted_until` is up to when they are counted, None when nothing ever was."""
+    """The rates by queue, counted up to `counted_until`; None when nothing was ever counted."""
 
     counted_until: datetime | None
     by_queue: Mapping[str, Rate]
 
 
 def list_queue_names(session: Session) -> list[str]:
-    """The queues that any job names, at most 200, in order."""
+    """The names of queues that occur in jobs, at most 200, in order."""
     rows = session.connection().exec_driver_sql(sql.load("list_queue_names"), {"limit": _MOST})
     return list(rows.scalars())
 
 
 def list_paused_queues(session: Session) -> list[str]:
-    """The queues from which nothing is dispatched until somebody resumes them, at most 200, in order."""
+    """The names of paused and draining queues, at most 200, in order. Nothing of them is dispatched."""
     paused = select(Queue.name).where(Queue.is_paused).order_by(Queue.name).limit(_MOST)
     return list(session.scalars(paused))
 
 
 def list_decisions(session: Session) -> Mapping[str, QueueRow]:
-    """What was decided about queues, by name, at most 200."""
+    """The decisions of operators by the name of the queue, at most 200."""
     chosen = select(
         Queue.name, Queue.is_paused, Queue.is_draining, Queue.prefetch, Queue.paused_at,
         Queue.paused_by, Queue.paused_reason,
@@ -69,7 +69,7 @@ def list_decisions(session: Session) -> Mapping[str, QueueRow]:
 
 
 def find_rates(session: Session, now: datetime) -> Rates:
-    """How much came and went in the last hour, from the numbers per minute."""
+    """The rates of the last hour, summed from the counts per minute."""
     found = session.connection().exec_driver_sql(sql.load("sum_rates"), {"since": now - _RATE_SPAN})
     rows = found.all()
     return Rates(

@@ -1,4 +1,4 @@
-"""Finds the reasons that lie in the queue: a pause, no worker, a full prefetch."""
+"""Finds the reasons in the queue: it is paused, it has no free worker, or its prefetch is full."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from ..explain.shapes import Reason
 
 
 def queue_paused(evidence: Evidence) -> Iterator[Reason]:
-    """Nothing of the queue is dispatched, and what was in Redis was recalled."""
+    """The queue is paused: nothing of it is dispatched, and its deliveries in Redis were recalled."""
     if evidence.is_held_back and evidence.queue.is_paused and not evidence.queue.is_draining:
         yield _decision(evidence, "queue_paused", "is paused: nothing of it is dispatched.")
 
 
 def queue_draining(evidence: Evidence) -> Iterator[Reason]:
-    """Nothing more of the queue is dispatched; what lies in Redis still runs."""
+    """The queue drains: nothing more of it is dispatched, but its deliveries in Redis still run."""
     if evidence.is_held_back and evidence.queue.is_draining:
         yield _decision(
             evidence, "queue_draining", "drains: only what is queued already still runs."
         )
 
 
-def _decision(evidence: Evidence, code: str, says: str) -> Reason:
+def _decision(evidence: Evidence, code: str, predicate: str) -> Reason:
     queue = evidence.queue
     return make_reason(
         evidence,
         code,
-        f"The queue {evidence.job.queue} {says}",
+        f"The queue {evidence.job.queue} {predicate}",
         "Resume the queue.",
         source="operator",
         read={"is_paused": queue.is_paused, "is_draining": queue.is_draining, "paused_at": queue.paused_at},
@@ -40,7 +40,7 @@ def _decision(evidence: Evidence, code: str, says: str) -> Reason:
 
 
 def no_live_worker(evidence: Evidence) -> Iterator[Reason]:
-    """Nobody who is alive listens to the queue."""
+    """No live worker listens to the queue."""
     if not evidence.is_due or evidence.alive:
         return
     last = evidence.last_listener
@@ -58,7 +58,7 @@ def no_live_worker(evidence: Evidence) -> Iterator[Reason]:
 
 
 def workers_busy(evidence: Evidence) -> Iterator[Reason]:
-    """All who listen are running a job."""
+    """All workers that listen to the queue are running a job."""
     if not evidence.is_due or not evidence.alive or len(evidence.busy) < len(evidence.alive):
         return
     name, longest = evidence.job.queue, evidence.busy[0]
@@ -83,7 +83,7 @@ def _before(evidence: Evidence) -> str:
     ahead = _ahead(evidence)
     if ahead is None:
         return "and it waits in Redis"
-    # What waits in other lanes of the queue is not counted: a limited job has a lane of its own.
+    # Only its own lane is counted: a limited job waits in a lane of its queue and partition.
     which = (
         " of its queue and partition or in Redis"
         if evidence.job.lane != evidence.job.queue and evidence.job.state != "queued"
@@ -93,7 +93,7 @@ def _before(evidence: Evidence) -> str:
 
 
 def _ahead(evidence: Evidence) -> str | None:
-    """How many due jobs go before it; None when only Redis knows, and it was not read."""
+    """How many due jobs go before it; None when only Redis knows, and Redis was not read."""
     if evidence.job.state == "queued":
         place = evidence.redis.position if evidence.redis and evidence.redis.is_reachable else None
         return None if place is None else f"{place:,}"
@@ -104,7 +104,7 @@ def _ahead(evidence: Evidence) -> str | None:
 
 
 def prefetch_full(evidence: Evidence) -> Iterator[Reason]:
-    """No more of the queue may lie in Redis."""
+    """The prefetch of the queue is full: no more of its jobs may be in Redis now."""
     prefetch = evidence.prefetch
     if (
         not evidence.is_due

@@ -1,6 +1,7 @@
-"""Writes what an operator decides about queues: pause, drain, resume, prefetch.
+"""Writes the decisions of an operator about queues: pause, drain, resume, prefetch.
 
-Every function is part of the caller's transaction. `lock` first, then `look`: the writes trust what that saw.
+Every function runs in the caller's transaction. Call `lock`, then `look`: the writes rely on what `look`
+read.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .lifecycle import state_of
 
 @dataclass(frozen=True)
 class QueueForDecision:
-    """A queue as a decision about it is made."""
+    """The columns of a queue that a decision needs."""
 
     name: str
     is_paused: bool
@@ -34,33 +35,36 @@ class QueueForDecision:
 
 
 def lock(connection: Connection, names: Iterable[str], now: datetime) -> None:
-    """Lock these queues, in the order of their names; one without a row is given one, as if nobody had decided."""
-    asked = {"names": sorted(names), "now": now}
-    connection.execute(sql.load("create_queues"), asked)
-    connection.execute(sql.load("lock_queues"), asked)
+    """Lock these queues in the order of their names.
+
+    A queue without a row gets one with the default values.
+    """
+    parameters = {"names": sorted(names), "now": now}
+    connection.execute(sql.load("create_queues"), parameters)
+    connection.execute(sql.load("lock_queues"), parameters)
 
 
 def look(
     connection: Connection, names: Iterable[str], declared: Collection[str]
 ) -> dict[str, QueueForDecision]:
-    """How these queues stand, by name; those that are `declared` or known to the database. Locks nothing."""
+    """Those of these queues that are `declared` or known to the database, by name. Locks nothing."""
     with connection.cursor(row_factory=class_row(QueueForDecision)) as cursor:
-        asked = {"names": list(names), "declared": list(declared)}
-        cursor.execute(sql.load("look_at_queues"), asked)
+        parameters = {"names": list(names), "declared": list(declared)}
+        cursor.execute(sql.load("look_at_queues"), parameters)
         return {queue.name: queue for queue in cursor}
 
 
 def pause(
     connection: Connection, names: Collection[str], actor: str, reason: str, now: datetime
 ) -> None:
-    """Dispatch nothing from these queues; recalling what was dispatched is an effect, after the commit."""
+    """Dispatch nothing from these queues. After the commit an effect recalls what was dispatched already."""
     _hold(connection, names, actor, reason, now, is_draining=False)
 
 
 def drain(
     connection: Connection, names: Collection[str], actor: str, reason: str, now: datetime
 ) -> None:
-    """Dispatch nothing more from these queues; what was dispatched may run."""
+    """Dispatch nothing more from these queues. Jobs that were dispatched already may still run."""
     _hold(connection, names, actor, reason, now, is_draining=True)
 
 
@@ -70,12 +74,15 @@ def resume(connection: Connection, names: Collection[str]) -> None:
 
 
 def set_prefetch(connection: Connection, names: Collection[str], prefetch: int | None) -> None:
-    """Let so many jobs of each lie in Redis; None leaves it to the number and speed of live workers."""
+    """Set how many jobs of each queue may be in Redis.
+
+    None computes it from the number and speed of live workers.
+    """
     connection.execute(sql.load("set_prefetch"), {"names": list(names), "prefetch": prefetch})
 
 
 def _hold(
     connection: Connection, names: Collection[str], actor: str, reason: str, now: datetime, **kind: bool
 ) -> None:  # fmt: skip
-    asked = {"names": list(names), "actor": actor, "reason": reason, "now": now, **kind}
-    connection.execute(sql.load("hold_queues"), asked)
+    parameters = {"names": list(names), "actor": actor, "reason": reason, "now": now, **kind}
+    connection.execute(sql.load("hold_queues"), parameters)

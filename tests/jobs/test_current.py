@@ -94,4 +94,4 @@ def test_progress_that_cannot_be_told_changes_nothing(caplog: pytest.LogCaptureF
 
     with running(make_claimed("x"), broken) as job:
         job.progress(1)
-    assert "the progress of the job could not be told" in caplog.text
+    assert "the progress of the job could not be passed on" in caplog.text

@@ -123,7 +123,7 @@ def test_an_error_whose_text_cannot_be_had() -> None:
             raise LookupError("no words")
 
     said, told = describe_error(caught(Mute()))
-    assert said.endswith("Mute: <its text cannot be had: LookupError>")
+    assert said.endswith("Mute: <its message cannot be read: LookupError>")
     assert told is not None
 
 

@@ -1,1 +1,1 @@
-"""Calls the function of a job, and turns however that ends into an outcome."""
+"""Calls the function of a job, and turns every way in which it ends into an outcome."""

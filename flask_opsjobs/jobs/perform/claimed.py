@@ -1,4 +1,4 @@
-"""Holds what a worker needs to perform a job that it claimed, and the fence that guards the job's end."""
+"""Holds what a worker knows of a job that it claimed, and the fencing token that guards the job's end."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Claimed:
-    """The claimed row. `attempt` counts from 1; `dispatch_no` is named by every later write of this attempt.
+    """The claimed job. `attempt` counts from 1.
 
-    `wait_seconds` pass before it starts: so long from the claim its limiter's token comes. `asked_at` is when this
-    process sent the claim, by the engine's own clock: it tells how old the claim is.
+    Every later write of this attempt names its `dispatch_no` (a fencing token): it changes nothing once the
+    job has another number. The job starts `wait_seconds` after the claim, when its limiter's token becomes
+    available.
+    `asked_at` is when this process sent the claim, by the engine's own clock: it tells how old the claim is.
     """
 
     id: int
@@ -33,5 +35,5 @@ class Claimed:
 
     @property
     def reserved_as(self) -> str:
-        """How a heartbeat names what is reserved: `id-dispatch_no`."""
+        """The name of the reserved job in a heartbeat: `id-dispatch_no`."""
         return f"{self.id}-{self.dispatch_no}"

@@ -1,4 +1,4 @@
-"""Tells a running function about its own job, and takes the function's progress."""
+"""Gives a running function its own job, and passes on the progress that it reports."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ _log = logging.getLogger("flask_opsjobs.jobs")
 Progress = tuple[int, int | None, str | None]
 Tell = Callable[[int | None, int | None, str | None], None]
 
-# A loop may report progress a million times; more than this nobody reads.
+# A loop may report progress a million times; ten reports a second are enough for a reader.
 _EVERY_SECONDS = 0.1
 _LONGEST_NOTE = 500
 
 
 class Stopped(BaseException):
-    """Raised in a running function when its job shall stop. Not an `Exception`, so that a function lets it pass."""
+    """Raised in a running function to stop its job.
+
+    Not an `Exception`: `except Exception` must not catch it.
+    """
 
 
 @dataclass(frozen=True)
 class CurrentJob:
-    """The running job, as it was claimed. `attempt` counts from 1."""
+    """The running job, with the values of its claim. `attempt` counts from 1."""
 
     id: int
     attempt: int
@@ -47,14 +50,15 @@ class CurrentJob:
     def progress(self, done: int, total: int | None = None, note: str | None = None) -> None:
         """Report progress: `done` of `total`, and a note of at most 500 characters.
 
-        Cheap: at most ten a second are passed on, and always the last. Raises `ValueError` for what is no whole number
-        from 0 on; when it cannot be passed on, that is logged and changes nothing.
+        Cheap: passes on at most ten reports a second, and always the last. Raises `ValueError` when a number
+        is not a whole number from 0 on. When a report cannot be passed on, the error is logged and the job
+        continues.
         """
         self._teller.tell((_count("done", done), _count("total", total), _short(note)))
 
 
 class Teller:
-    """Passes the newest progress on, now and then."""
+    """Passes on the newest progress, at most once in 0.1 s."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -62,13 +66,13 @@ class Teller:
         self._next_at = 0.0
 
     def tell(self, progress: Progress) -> None:
-        """Pass it on, or hold it until the next one or the end."""
+        """Pass the progress on, or hold it until the next report or the end of the job."""
         self._held = progress
         if time.monotonic() >= self._next_at:
             self.tell_held()
 
     def tell_held(self) -> None:
-        """Pass on what is held."""
+        """Pass on the held progress, if there is any."""
         held, self._held = self._held, None
         if held is None:
             return
@@ -76,14 +80,17 @@ class Teller:
         try:
             self._tell(*held)
         except Exception:
-            _log.exception("the progress of the job could not be told")
+            _log.exception("the progress of the job could not be passed on")
 
 
 _running: ContextVar[CurrentJob] = ContextVar("opsjobs_current_job")
 
 
 def current_job() -> CurrentJob:
-    """The job whose function is running here. Raises `OpsJobsError` elsewhere, also in a thread that a job started."""
+    """The job whose function is running here.
+
+    Raises `OpsJobsError` elsewhere, also in a thread started by a job.
+    """
     try:
         return _running.get()
     except LookupError:
@@ -94,7 +101,7 @@ def current_job() -> CurrentJob:
 
 @contextmanager
 def running(claimed: Claimed, tell: Tell) -> Iterator[CurrentJob]:
-    """In this block `current_job()` answers with the claimed job. What is held of its progress is told at the end."""
+    """A block in which `current_job()` returns the claimed job. Passes on its held progress at the end."""
     teller = Teller(tell)
     job = CurrentJob(
         id=claimed.id,

@@ -1,4 +1,4 @@
-"""Describes an exception in one line and a traceback: bounded, storable, without the values that caused it."""
+"""Describes an exception in one line and a traceback: bounded, storable, without the values in it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MOST_TRACEBACK_BYTES = 32_000
 _HEAD_BYTES = 8_000
 _MOST_STATEMENT_CHARACTERS = 500
 _MOST_IN_GROUP = 10
-# A text written into a statement; one that does not end hides the rest.
+# A string literal in a statement; one without a closing quote hides the rest of the statement.
 _TEXT_IN_SQL = re.compile(r"'(?:[^'\\]|\\.|'')*(?:'|$)")
 _CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
 _WHILE = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
 
 def describe_error(error: BaseException) -> tuple[str, str | None]:
-    """The one line of an error, and its traceback; None when there was no memory left for that."""
+    """An error in one line, and its traceback. The traceback is None when memory or stack ran out."""
     try:
         return one_line(error), traceback_of(error)
     except (MemoryError, RecursionError):
@@ -36,8 +36,8 @@ def describe_error(error: BaseException) -> tuple[str, str | None]:
 
 def one_line(error: BaseException) -> str:
     """`ValueError: the message`, on one line of at most 500 characters."""
-    said = message(error)
-    text = f"{type(error).__qualname__}: {said}" if said else type(error).__qualname__
+    details = message(error)
+    text = f"{type(error).__qualname__}: {details}" if details else type(error).__qualname__
     line = " ".join(text[: 4 * MOST_ERROR_CHARACTERS].split())
     if len(line) > MOST_ERROR_CHARACTERS:
         line = line[: MOST_ERROR_CHARACTERS - 1] + "…"
@@ -45,26 +45,27 @@ def one_line(error: BaseException) -> str:
 
 
 def message(error: BaseException) -> str:
-    """The message of an error. Values that pydantic, SQLAlchemy and Postgres quote in it are left out."""
+    """The message of an error, without the values that pydantic, SQLAlchemy and Postgres quote."""
     try:
         if isinstance(error, ValidationError):
             return _of_validation(error)
         if isinstance(error, StatementError):
             return _of_statement(error)
         if isinstance(error, PendingRollbackError):
-            # What follows is the text of another error, with the parameters of its statement.
+            # After this mark follows the text of another error, with the parameters of its statement.
             return str(error).partition("Original exception was:")[0].strip()
         if isinstance(error, psycopg.Error):
             return say_without_values(error)
         return str(error)
     except Exception as another:
-        return f"<its text cannot be had: {type(another).__name__}>"
+        return f"<its message cannot be read: {type(another).__name__}>"
 
 
 def traceback_of(error: BaseException) -> str:
     """The traceback as Python prints it, with causes and groups; beyond 32 kB its middle is left out.
 
-    Whole lines of it, as far as lines are: half a line may hold half a secret, which no display policy knows as one.
+    Cuts at the ends of lines where possible: half a line may hold half a secret, which a display policy
+    cannot detect.
     """
     raw = clean_text("".join(_lines(error, set()))).encode()
     if len(raw) <= MOST_TRACEBACK_BYTES:
@@ -108,7 +109,7 @@ def _group_lines(group: BaseExceptionGroup[BaseException], seen: set[int]) -> It
 
 
 def _from_the_function_on(found: TracebackType | None) -> TracebackType | None:
-    """Without the frames of ours that called the function."""
+    """The traceback without our own frames, which called the function."""
     while found is not None and found.tb_next is not None and _is_ours(found):
         found = found.tb_next
     return found
@@ -120,13 +121,13 @@ def _is_ours(found: TracebackType) -> bool:
 
 def _of_validation(error: ValidationError) -> str:
     found = error.errors(include_input=False, include_context=False, include_url=False)
-    # A location may be a key of the input.
-    said = ", ".join(
+    # A location may contain a key of the input.
+    places = ", ".join(
         f"{'.'.join(str(step) for step in one['loc'] if _is_field(step))} {one['type']}".strip()
         for one in found[:20]
     )
     errors = counted(len(found), "error")
-    return f"{errors} for {error.title}: {said}"
+    return f"{errors} for {error.title}: {places}"
 
 
 def _is_field(step: int | str) -> bool:
@@ -136,12 +137,12 @@ def _is_field(step: int | str) -> bool:
 def _of_statement(error: StatementError) -> str:
     cause = error.orig
     if isinstance(cause, psycopg.Error):
-        said = f"({type(cause).__name__}) {message(cause)}"
+        text = f"({type(cause).__name__}) {message(cause)}"
     elif cause is not None:
-        said = f"({type(cause).__name__}) a parameter of the statement could not be converted"
+        text = f"({type(cause).__name__}) a parameter of the statement could not be converted"
     else:
-        said = str(error.args[0])
+        text = str(error.args[0])
     statement = _TEXT_IN_SQL.sub("'[hidden]'", " ".join((error.statement or "").split()))
     if len(statement) > _MOST_STATEMENT_CHARACTERS:
         statement = f"{statement[:_MOST_STATEMENT_CHARACTERS]}…"
-    return f"{said} [SQL: {statement}]" if statement else said
+    return f"{text} [SQL: {statement}]" if statement else text

@@ -17,16 +17,20 @@ _CUT = "…".encode()
 
 
 class Ring:
-    """The newest lines written to a buffer. A writer killed in the middle of a line costs that line, no other.
+    """A ring buffer of the newest lines.
 
-    The first 16 bytes say how many bytes were ever begun and how many were completed. The reader takes what is whole:
-    what was begun and not completed has overwritten the oldest bytes, which it leaves out.
+    When the writer is killed in the middle of a line, only that line is lost. The first 16 bytes hold two
+    counters: bytes whose writing began, and bytes whose writing ended. A write that began and did not end may
+    have overwritten the oldest bytes, so the reader leaves them out.
     """
 
     HEAD_BYTES = _HEAD.size
 
     def __init__(self, buffer: memoryview) -> None:
-        """The buffer's bytes, zeroed or left by an earlier ring. Raises `ValueError` without room for a head."""
+        """Takes a buffer that is zeroed or holds an earlier ring.
+
+        Raises `ValueError` when it has under 16 bytes.
+        """
         self._head = buffer[: _HEAD.size]
         self._body = buffer[_HEAD.size :]
         self._size = len(self._body)
@@ -34,14 +38,14 @@ class Ring:
             raise ValueError(f"a ring needs at least {_HEAD.size} bytes")
 
     def clear(self) -> None:
-        """Forget all lines."""
+        """Remove all lines."""
         _HEAD.pack_into(self._head, 0, 0, 0)
 
     def write(self, line: bytes) -> None:
-        """Add a line, without its line break. Of a line longer than half the ring the beginning is kept."""
+        """Add a line, given without a line break. A line longer than half the ring is cut at its end."""
         size = self._size
         if len(line) >= size // 2:
-            # The mark tells a display policy that a secret may have lost its end.
+            # The mark … tells a display policy that a secret may be cut off here.
             line = line[: max(0, size // 2 - 1 - len(_CUT))] + _CUT
         line += b"\n"
         if len(line) > size:
@@ -59,7 +63,7 @@ class Ring:
         _ONE.pack_into(self._head, 8, end)
 
     def read(self) -> str:
-        """The lines that are whole, oldest first; empty when there are none. Never raises."""
+        """The complete lines, oldest first; empty when there are none. Never raises."""
         begun, done = _HEAD.unpack_from(self._head, 0)
         start = max(0, max(begun, done) - self._size)
         if start >= done:
@@ -68,7 +72,7 @@ class Ring:
         pieces = [self._body[at:end]] if at < end else [self._body[at:], self._body[:end]]
         raw = b"".join(pieces)
         if start:
-            # What is left of the oldest line has lost its beginning.
+            # Drop the oldest line: its beginning was overwritten.
             raw = raw[raw.find(b"\n") + 1 :]
         return clean_text(raw.decode("utf-8", "replace")).removesuffix("\n")
 
@@ -85,13 +89,13 @@ class TailHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._ring.write(self._format(record).encode("utf-8", "replace"))
-        except Exception:  # whatever a record's arguments do when they are formatted
+        except Exception:  # the arguments of a record may raise anything when they are formatted
             self._ring.write(b"a record of %b could not be formatted" % record.name.encode())
 
     def _format(self, record: logging.LogRecord) -> str:
         second = int(record.created)
         if second != self._second:
-            # Formatting a time costs more than all the rest.
+            # Formatting a time costs more than everything else here.
             self._second, self._clock = second, time.strftime("%H:%M:%S", time.gmtime(second))
         text = (
             f"{self._clock}.{int(record.msecs):03d} {record.levelname} {record.name}: "
@@ -104,7 +108,7 @@ class TailHandler(logging.Handler):
 
 @contextmanager
 def capture(ring: Ring | None) -> Iterator[None]:
-    """In this block everything that reaches the root logger is also written to the ring."""
+    """A block in which every record of the root logger is also written to the ring; None writes nothing."""
     if ring is None:
         yield
         return

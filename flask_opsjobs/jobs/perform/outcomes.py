@@ -1,4 +1,4 @@
-"""Declares how a call may end: what a task may raise, and the value that the child sends to its parent."""
+"""Declares how an attempt may end: exceptions that a task may raise, and the outcome that a child sends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 
 
 class Cancel(Exception):
-    """Raise in a task to end its job `canceled`, with a reason. No further attempt."""
+    """Raise in a task to end its job as `canceled`, with a reason and without further attempts."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -15,7 +15,7 @@ class Cancel(Exception):
 
 
 class Discard(Exception):
-    """Raise in a task to end its job `failed` at once, whatever attempts are left."""
+    """Raise in a task to end its job as `failed` at once, even when attempts are left."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -23,7 +23,7 @@ class Discard(Exception):
 
 
 class Snooze(Exception):
-    """Raise in a task to be called again in so many seconds, or after a `timedelta`. Costs no attempt."""
+    """Raise in a task to be called again after a number of seconds or a `timedelta`. Costs no attempt."""
 
     def __init__(self, seconds: float | timedelta, reason: str = "") -> None:
         self.seconds = seconds
@@ -32,7 +32,7 @@ class Snooze(Exception):
 
 
 class RetryIn(Exception):
-    """Raise in a task to fail this attempt and choose when the next is due: in seconds, or a `timedelta`."""
+    """Raise in a task to fail this attempt and set the wait before the next: seconds or a `timedelta`."""
 
     def __init__(self, seconds: float | timedelta, reason: str = "") -> None:
         self.seconds = seconds
@@ -42,13 +42,14 @@ class RetryIn(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one attempt ended. Plain values only: it is sent as JSON from the child to its parent.
+    """How one attempt ended. Holds plain values only: the child sends it to its parent as JSON.
 
-    `kind` is one of `lifecycle.OUTCOMES`. `delay_seconds` says when the job is due again, should it be: the backoff
-    after `raised`, `timed_out` and `died`, the wish after `snoozed` and `retry_in`. `ended_by` is set when the job must
-    end now whatever attempts are left (`deadline`, `unrecordable`), or once workers have refused it for ten minutes
-    (`invalid_args`, `unknown_task`). `output` is JSON text, or None
-    when nothing is to be kept; `output_bytes` its size before anything was left out; `output_omitted` why it was.
+    `kind` is one of `lifecycle.OUTCOMES`. `delay_seconds` is the wait before the job is due again, if it is:
+    the backoff after `raised`, `timed_out` and `died`, the requested wait after `snoozed` and `retry_in`.
+    `ended_by` is set when the job must end now, even when attempts are left (`deadline`, `unrecordable`), or
+    when it must end after workers have refused it for ten minutes (`invalid_args`, `unknown_task`). `output`
+    is JSON text, or None when nothing is stored; `output_bytes` is the size of the full JSON;
+    `output_omitted` is why it is not stored.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""Stores a returned value as JSON, or says why it cannot. The job finishes either way."""
+"""Writes a returned value as JSON, or explains why that fails. The job finishes in both cases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ class Kept:
 
 
 def dump_output(value: Any, max_bytes: int) -> Kept:
-    """The value as JSON, unless it has none, Postgres cannot store it, or it has more than `max_bytes`."""
+    """The value as JSON, or the reason: no JSON, not storable in Postgres, or more than `max_bytes`.
+
+    Never raises.
+    """
     try:
         raw = json_storage.dump(value)
         if len(raw) > max_bytes:

@@ -28,7 +28,7 @@ _LONGEST_REASON = 1000
 
 
 class Report:
-    """What a running job says: its log lines go to the ring `log_tail` if there is one, its progress to `tell`."""
+    """Receives the log lines of a running job in the ring `log_tail`, and passes its progress to `tell`."""
 
     def __init__(self, log_tail: log_tail.Ring | None, tell: Tell | None = None) -> None:
         self.log_tail = log_tail
@@ -36,13 +36,14 @@ class Report:
         self._tell = tell
 
     def progress(self, done: int | None, total: int | None, note: str | None) -> None:
-        """Keep how far the job is, and tell it."""
+        """Store the newest progress, and pass it to `tell`."""
         self.newest = (done, total, note)
         if self._tell is not None:
             self._tell(done, total, note)
 
 
-# Asked right before the function is called: the claim as it stands now, or how the attempt ends without a call.
+# Called right before the function: returns the claim as it is now, or the outcome of an attempt that must not
+# run.
 Confirm = Callable[[], Claimed | Outcome]
 
 
@@ -52,10 +53,11 @@ def perform(
     report: Report,
     confirm: Confirm | None = None,
 ) -> Outcome:
-    """Call the function of a claimed job, here; how it ended. Never raises, whatever the function does.
+    """Call the function of a claimed job in this process, and return how the attempt ended. Never raises.
 
-    `confirm` is None where nobody else can take the job. In the main thread the task's `timeout` is kept by SIGALRM;
-    elsewhere there is none.
+    `confirm` is None where nobody else can take the job. In the main thread SIGALRM enforces the job's
+    `timeout`;
+    in any other thread there is no timeout.
     """
     task = tasks.get(claimed.task)
     try:
@@ -66,21 +68,21 @@ def perform(
     except Stopped as error:
         outcome = _stopped(error)
     except BaseException as error:
-        # Ours, or the host's app around the job: the attempt fails, the worker lives.
+        # An error in our code, or in the host's app around the job: the attempt fails, the worker continues.
         outcome = _failed("raised", task, claimed, error)
     tail = report.log_tail.read() if report.log_tail is not None else None
     return replace(outcome, log_tail=tail or None, progress=report.newest)
 
 
 def _refuse(task: Task | None, claimed: Claimed) -> Outcome | None:
-    """Why the function is not to be called at all; None when it is."""
+    """The outcome when the function must not be called; None when it may be called."""
     if task is None:
         error = (
             f"no task {claimed.task!r} is declared here: import the module that declares it "
             "where the app is made"
         )
         return Outcome(kind="refused", error=error, reason=error, ended_by="unknown_task")
-    # By Postgres' clock, both of them.
+    # Both times are from Postgres' clock.
     if claimed.deadline_at is not None and claimed.deadline_at <= claimed.claimed_at:
         error = f"its deadline, {claimed.deadline_at.isoformat()}, had passed before it started"
         return Outcome(kind="refused", error=error, reason=error, ended_by="deadline")
@@ -92,8 +94,8 @@ def _perform(task: Task | None, claimed: Claimed, report: Report, confirm: Confi
     try:
         arguments = task.arguments.load(claimed.args)
     except InvalidArgs as error:
-        said = _text(error)
-        return Outcome(kind="refused", error=said, reason=said, ended_by="invalid_args")
+        reason = _text(error)
+        return Outcome(kind="refused", error=reason, reason=reason, ended_by="invalid_args")
     with running(claimed, report.progress) as job:
         return _run(task, claimed, job, arguments, confirm)
 
@@ -105,12 +107,15 @@ def _run(
     arguments: dict[str, Any],
     confirm: Confirm,
 ) -> Outcome:
-    """Call the hooks and the function. A wish to stop counts until the function has ended, and not after."""
+    """Call the hooks and the function.
+
+    A request to cancel has an effect only until the function has ended.
+    """
     try:
         if (refused := _refuse_now(task, confirm)) is not None:
             return refused
         _observe(task, "on_start", job)
-        # Once more: the hook is the host's, and may have taken its time.
+        # Confirm again: the host's hook may have taken a long time.
         if (refused := _refuse_now(task, confirm)) is not None:
             return refused
         value = _call(task, arguments, claimed.timeout_seconds)
@@ -118,13 +123,13 @@ def _run(
     except BaseException as error:
         outcome = _judge(task, claimed, error)
         hook = "on_failure" if outcome.kind in _FAILURES else None
-        seen: Any = error
+        observed: Any = error
     else:
         outcome = _returned(task, value)
-        hook, seen = "on_success", value
+        hook, observed = "on_success", value
     if hook is not None:
         with contextlib.suppress(Stopped):
-            _observe(task, hook, job, seen)
+            _observe(task, hook, job, observed)
     return outcome
 
 
@@ -139,7 +144,7 @@ def _call(task: Task, arguments: dict[str, Any], seconds: int | None) -> Any:
         with limit:
             return task.function(**arguments)
     finally:
-        # Once more: the alarm may have been raised while the block was being left.
+        # Disarm again: the alarm may have been raised while the block was being left.
         limit.disarm()
 
 
@@ -152,7 +157,7 @@ def _require_done(task: Task, value: Any) -> None:
     else:
         return
     if inspect.iscoroutine(value) or inspect.isgenerator(value):
-        # Otherwise Python warns that it was never awaited.
+        # Without this, Python warns that the coroutine was never awaited.
         value.close()
     raise TypeError(
         f"task {task.name} returned an object of type {type(value).__name__}, "
@@ -160,13 +165,13 @@ def _require_done(task: Task, value: Any) -> None:
     )
 
 
-def _observe(task: Task, name: str, *seen: Any) -> None:
-    """Call a hook, if there is one. What it raises is logged and changes nothing."""
+def _observe(task: Task, name: str, *values: Any) -> None:
+    """Call a hook, if there is one. Its errors are logged and change nothing."""
     hook = getattr(task, name)
     if hook is None:
         return
     try:
-        hook(*seen)
+        hook(*values)
     except Stopped:
         raise
     except BaseException:
@@ -186,7 +191,7 @@ def _returned(task: Task, value: Any) -> Outcome:
 
 
 def _judge(task: Task, claimed: Claimed, error: BaseException) -> Outcome:
-    """What an exception means that came out of the function."""
+    """The outcome for an exception that the function raised."""
     match error:
         case Stopped():
             return _stopped(error)
@@ -213,23 +218,23 @@ def _again(task: Task, claimed: Claimed, error: Snooze | RetryIn) -> Outcome:
     reason = _text(error.reason) or None
     if isinstance(error, Snooze):
         return Outcome(kind="snoozed", reason=reason, delay_seconds=seconds)
-    said = reason or f"asked for another attempt in {seconds:g} s"
-    return Outcome("retry_in", said, _why(error), reason, seconds)
+    sentence = reason or f"asked for another attempt in {seconds:g} s"
+    return Outcome("retry_in", sentence, _why(error), reason, seconds)
 
 
 def _failed(kind: str, task: Task | None, claimed: Claimed, error: BaseException) -> Outcome:
-    said, traceback = failure.describe_error(error)
+    line, traceback = failure.describe_error(error)
     delay = retry.backoff_seconds(task, claimed.attempt)
-    return Outcome(kind=kind, error=said, traceback=traceback, delay_seconds=delay)
+    return Outcome(kind=kind, error=line, traceback=traceback, delay_seconds=delay)
 
 
 def _stopped(error: Stopped) -> Outcome:
-    said = _text(error) or "stopped while it ran"
-    return Outcome(kind="canceled", error=said, reason=said)
+    reason = _text(error) or "stopped while it ran"
+    return Outcome(kind="canceled", error=reason, reason=reason)
 
 
 def _why(error: BaseException) -> str | None:
-    """The traceback of a decision that another error led to; a decision alone needs none."""
+    """The traceback of a `Discard` or `RetryIn` that another error led to; None without another error."""
     is_alone = error.__cause__ is None and error.__context__ is None
     return None if is_alone else failure.describe_error(error)[1]
 

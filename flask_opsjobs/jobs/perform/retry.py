@@ -16,13 +16,14 @@ _log = logging.getLogger("flask_opsjobs.jobs")
 
 BASE_SECONDS = 15.0
 MOST_SECONDS = 3600.0
-# So long from its first refusal on, a job is tried again whose task, or whose arguments, workers refuse: during a
-# deploy, workers of the older code meet jobs of the newer code.
+# How long from its first refusal a job is tried again when workers do not know its task or reject its
+# arguments:
+# during a deploy, workers with older code meet jobs of newer code.
 REFUSED_FOR = timedelta(minutes=10)
 
 
 class Dice(Protocol):
-    """Where chance comes from: the module `random`, or a seeded `random.Random`."""
+    """A source of random numbers: the module `random`, or a seeded `random.Random`."""
 
     def random(self) -> float:
         """A number from 0 up to, not including, 1."""
@@ -30,9 +31,10 @@ class Dice(Protocol):
 
 
 def backoff_seconds(task: Task | None, attempt: int, dice: Dice = random) -> float:
-    """The wait after the failure of this attempt, counted from 1, as the task declares it or by default.
+    """Seconds to wait after the failure of this attempt (from 1): by the task's `backoff`, or the default.
 
-    A task's function that raises, or answers with what is no duration, is logged and the default is taken.
+    When the task's `backoff` raises or returns something that is not a duration, logs that and takes the
+    default.
     """
     if task is None or task.backoff is None:
         return default_seconds(attempt, dice)
@@ -44,7 +46,7 @@ def backoff_seconds(task: Task | None, attempt: int, dice: Dice = random) -> flo
     seconds = seconds_of(answer)
     if seconds is None:
         _log.error(
-            "the backoff of task %s is a %s that is no number of seconds from 0 to 100 years; "
+            "the backoff of task %s is a %s, not a number of seconds from 0 to 100 years; "
             "the default is taken",
             task.name,
             type(answer).__name__,
@@ -54,11 +56,12 @@ def backoff_seconds(task: Task | None, attempt: int, dice: Dice = random) -> flo
 
 
 def default_seconds(attempt: int, dice: Dice = random) -> float:
-    """Exponential with jitter: 15 s, doubled by each attempt up to an hour, of which one half is left to chance.
+    """Exponential backoff with jitter: 15 s, doubled by each attempt up to an hour; one half of it is random.
 
-    This is "equal jitter" of M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015: "full jitter"
-    spreads a little better, but its wait may be next to nothing, which a service that just failed does not need.
+    This is "equal jitter" of M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015. "Full
+    jitter" spreads the load a little better, but may wait almost no time, which does not help a service that
+    just failed.
     """
-    # The exponent is capped too: 2.0 ** 1024 overflows.
+    # Cap the exponent too: 2.0 ** 1024 overflows.
     most = min(MOST_SECONDS, BASE_SECONDS * 2.0 ** min(max(attempt - 1, 0), 32))
     return most / 2 + most / 2 * dice.random()

@@ -1,4 +1,4 @@
-"""Limits the time of a function by an alarm that raises in the main thread."""
+"""Limits the run time of a function with an alarm signal, which raises in the main thread."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-# Raised again when the first was swallowed, by a `__del__` or a bare `except` of somebody's library.
+# The alarm repeats: a `__del__` or a bare `except` in a library may swallow the first exception.
 _AGAIN_SECONDS = 5.0
 
 
 class JobTimedOut(BaseException):
-    """The function ran longer than its `timeout`. Not an `Exception`: a function must not take it for its own."""
+    """The function ran longer than its `timeout`.
+
+    Not an `Exception`: `except Exception` must not catch it.
+    """
 
 
 class TimeLimit:
-    """A block that ends in `JobTimedOut` after so many seconds; None, or any thread but the main one, has no limit.
+    """A block that raises `JobTimedOut` after some seconds. No limit with None, or outside the main thread.
 
-    Uses SIGALRM and the real-time timer, and gives both back as they were. `disarm` may be called at any time, and must
-    be called by whoever catches `JobTimedOut`: it may be raised in the very moment in which the block is left.
+    Uses SIGALRM and the real-time timer, and restores both. `disarm` may be called at any time. Code that
+    catches `JobTimedOut` must call it, since the exception may be raised at the moment when the block is
+    left.
     """
 
     def __init__(self, seconds: float | None) -> None:
@@ -49,8 +53,8 @@ class TimeLimit:
         self.disarm()
 
     def disarm(self) -> None:
-        """Stop the clock."""
-        # First of all: an alarm that comes from here on finds nothing to interrupt.
+        """Stop the timer, and restore the handler and the timer from before the block."""
+        # This comes first: from here on, an alarm raises nothing.
         self._is_armed = False
         if not self._is_set:
             return

@@ -1,1 +1,1 @@
-"""Finds jobs: the language of the search box, filters, lists and exports."""
+"""Finds jobs for lists and exports by the terms of the search box."""

@@ -1,4 +1,4 @@
-"""Reads jobs for an export in batches, the newest first, so that it ends although jobs are enqueued meanwhile."""
+"""Reads jobs for an export in batches, the newest first: jobs enqueued meanwhile do not prolong it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .index_scan import fits_row, walk
 
 @dataclass(frozen=True)
 class ExportRow:
-    """One job with its payload as it is stored; `args` and `meta` are JSON texts."""
+    """One job, with its payload as it is stored: `args` and `meta` are JSON texts."""
 
     id: int
     state: str
@@ -52,7 +52,10 @@ _COLUMNS: tuple[Any, ...] = (
 def batch_of_jobs(
     session: Session, wanted: JobFilter, now: datetime, *, before: int | None, size: int
 ) -> Sequence[ExportRow]:
-    """At most `size` jobs that fit, those below the id `before`; of a filter that is no search."""
+    """At most `size` jobs that fit, with ids below `before`, the newest first.
+
+    For filters without a search.
+    """
     found = range_of(session, wanted, now).narrowed(before, None)
     rows = session.execute(walk(select(*_COLUMNS), wanted, found).limit(size))
     return [ExportRow(*row) for row in rows]
@@ -61,8 +64,11 @@ def batch_of_jobs(
 def list_jobs_in_full(
     session: Session, wanted: JobFilter, ids: Sequence[int]
 ) -> Sequence[ExportRow]:
-    """The jobs with these ids, in their order; left out are those that are gone or have left the state asked for."""
-    # By id alone: with a condition more, the planner may take another index and skip through it.
+    """The jobs with these ids, in their order.
+
+    Leaves out jobs that were deleted or no longer fit the filter.
+    """
+    # Queries by id alone: with another condition, the planner might scan another index.
     rows = session.execute(select(*_COLUMNS).where(Job.id.in_(ids)))
     found = {row[0]: ExportRow(*row) for row in rows}
     return [row for job_id in ids if (row := found.get(job_id)) and fits_row(wanted, row)]

@@ -1,4 +1,4 @@
-"""Holds which jobs a list shows, in one frozen value that reads and writes the query string."""
+"""Holds the filter of a list of jobs as one frozen value, and converts it from and to a query string."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUALIFIERS = ("state", "queue", "task", "tag", "error", "created", "origin", "id
 ORIGINS = ("opsjobs", "rq")
 LIMITS = (25, 50, 100)
 _MOST_ARGUMENTS = 8
-# What else may stand in the address of a list; the doors read these themselves.
+# Other parameters in the address of a list; the pages read them.
 _ELSEWHERE = ("before", "after")
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -26,7 +26,7 @@ _SPAN = re.compile(r"([<>])([0-9]{1,5})([smhd])")
 
 @dataclass(frozen=True)
 class Created:
-    """Recorded less (`<2h`) or more (`>2h`) than so long ago."""
+    """The condition that a job was enqueued less (`<2h`) or more (`>2h`) than some time ago."""
 
     is_within: bool
     amount: int
@@ -34,7 +34,7 @@ class Created:
 
     @property
     def span(self) -> timedelta:
-        """How far back the boundary lies."""
+        """The time between the boundary and now."""
         return timedelta(**{_UNITS[self.unit]: self.amount})
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Created:
 
 @dataclass(frozen=True)
 class JobFilter:
-    """All that must hold of a job, and how many a page shows. A link is always this filter `but(…)`."""
+    """The conditions on jobs, and the size of a page. Every link of a list is made with `but(…)`."""
 
     state: str | None = None
     queue: str | None = None
@@ -58,67 +58,68 @@ class JobFilter:
 
     @classmethod
     def from_query(cls, pairs: Iterable[tuple[str, str]]) -> JobFilter:
-        """The filter in a query string's pairs; empty values count as absent.
+        """The filter from the pairs of a query string. Empty values count as absent.
 
-        `q` holds the search box, whose qualifiers mean the same as the parameters of their names, and `args` a box of
-        arguments only. Raises `BadFilter` at the first thing that is unknown, malformed or said twice, and
-        `Unqualified`, which is one, at a word without a qualifier.
+        `q` is the text of the search box; its qualifiers mean the same as the parameters of these names.
+        `args` is the text of a box that takes only arguments. Raises `BadFilter` at the first term that is
+        unknown, malformed or contradicts another, and its subclass `Unqualified` at a word without a
+        qualifier.
         """
         found: dict[str, Any] = {}
         for term in _terms(pairs):
             parsed = _parse(term)
             if found.setdefault(term.name, parsed) != parsed:
-                says = f"is both {found[term.name]} and {parsed}; say it once"
-                raise BadFilter(term.name, says)
+                problem = f"is both {found[term.name]} and {parsed}; say it once"
+                raise BadFilter(term.name, problem)
         args = tuple(found.pop(name) for name in sorted(found) if search_terms.is_argument(name))
         if len(args) > _MOST_ARGUMENTS:
             raise BadFilter("args", f"at most {_MOST_ARGUMENTS} arguments can be searched at once")
         return cls(args=args, **found)
 
     def to_query(self) -> dict[str, str]:
-        """The shortest query string that `from_query` reads as this filter, as parameters of a URL."""
+        """The fewest parameters of a URL that `from_query` reads as this filter."""
         query = {name: str(value) for name, value in self._named if value is not None}
         return query if self.limit == LIMITS[0] else query | {"limit": str(self.limit)}
 
     def but(self, **changes: Any) -> JobFilter:
-        """This filter with something else in some places; None takes a condition away."""
+        """A copy of this filter with some conditions changed; None removes a condition."""
         return replace(self, **changes)
 
     def without(self, name: str) -> JobFilter:
-        """This filter without one of its `terms`."""
+        """A copy of this filter without one of its `terms`."""
         if search_terms.is_argument(name):
             return self.but(args=tuple(one for one in self.args if one.name != name))
         return self.but(**{name: None})
 
     @property
     def terms(self) -> dict[str, str]:
-        """The conditions as a person writes them into the search box, `state` apart: it has tabs."""
+        """The conditions as a person types them into the search box. Without `state`, which has tabs."""
         pairs = (pair for pair in self._named if pair[0] != "state" and pair[1] is not None)
         return {name: search_terms.write_term(name, value) for name, value in pairs}
 
     @property
     def text(self) -> str:
-        """What the search box shows."""
+        """The text that the search box shows."""
         return " ".join(self.terms.values())
 
     @property
     def arguments(self) -> str:
-        """Its arguments in a box of their own, without `args.` before each."""
+        """The text of the box that takes only arguments, without the prefix `args.`."""
         return " ".join(search_terms.write_term(".".join(one.path), one) for one in self.args)
 
     @property
     def conditions(self) -> str:
-        """A text that is equal for two filters if they choose the same jobs; cursors are bound to it."""
+        """A text that is equal for filters with the same conditions. A cursor is valid only for its text."""
         return repr([(name, str(value)) for name, value in self._named if value is not None])
 
     @property
     def is_search(self) -> bool:
-        """Whether it asks for what no index has in the order of a list, so that only so many are looked at."""
+        """Whether no index has these jobs in the order of a list: then a limited number is examined."""
         return bool(self.args or self.tag or self.error or self.id is not None)
 
     @property
     def needs_payload(self) -> bool:
-        """Whether it looks into what only `payload.view` may see."""
+        """Whether it searches the payload, which needs the permission `payload.view`."""
         return bool(self.args or self.error)
 
     @property
@@ -151,8 +152,8 @@ def _parse(term: Term) -> Any:
 
 def _one_of(qualifier: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
-        says = f"there is no {qualifier} {value[:40]!r}; known are {', '.join(known)}"
-        raise BadFilter(qualifier, says)
+        problem = f"there is no {qualifier} {value[:40]!r}; known are {', '.join(known)}"
+        raise BadFilter(qualifier, problem)
     return value
 
 

@@ -1,4 +1,4 @@
-"""Chooses the one index from which the jobs of a filter are read, and the range of ids."""
+"""Chooses the index from which the jobs of a filter are read, and bounds the scan to a range of ids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..models import Job
 from .filter import JobFilter
 
 LAST_ID = 2**63 - 1
-# The conditions that are a column's value, in the order in which their indexes are chosen.
+# The conditions that compare a column with a value, in the order in which their indexes are chosen.
 PLAIN = ("state", "task", "queue", "origin")
 
 Jobs = TypeVar("Jobs", bound=Select[*tuple[Any, ...]])
@@ -20,14 +20,14 @@ Jobs = TypeVar("Jobs", bound=Select[*tuple[Any, ...]])
 
 @dataclass(frozen=True)
 class Range:
-    """The ids from `low` to below `high`, and what else must hold of each row."""
+    """The ids from `low` to below `high`, and further conditions on each row."""
 
     low: int = 0
     high: int = LAST_ID
     conditions: tuple[ColumnElement[bool], ...] = ()
 
     def narrowed(self, before: int | None, after: int | None) -> Range:
-        """The part of it that is older than id `before` and newer than id `after`."""
+        """The part of the range with ids below `before` and above `after`."""
         low = max(self.low, (after or 0) + 1)
         high = self.high if before is None else min(self.high, before)
         return replace(self, low=low, high=high)
@@ -36,7 +36,7 @@ class Range:
 def fits(
     wanted: JobFilter, table: Any = Job, names: tuple[str, ...] = PLAIN
 ) -> list[ColumnElement[bool]]:
-    """That the columns `names` of a table or subquery hold what the filter says of them."""
+    """The conditions of the filter on the columns `names` of a table or subquery."""
     return [
         getattr(table, name) == value
         for name in names
@@ -45,41 +45,40 @@ def fits(
 
 
 def fits_row(wanted: JobFilter, row: Any) -> bool:
-    """The same of a row that was read."""
+    """Whether a row that was read fits the same conditions."""
     return all(getattr(wanted, name) in (None, getattr(row, name)) for name in PLAIN)
 
 
 def lead_of(wanted: JobFilter) -> str | None:
-    """The column that the index to walk begins with, that of fewer rows first; None is the primary key.
+    """The leading column of the index to scan, the most selective one; None means the primary key.
 
-    Failed and canceled jobs of one task or queue have indexes of their own, which the planner finds, since
-    these begin with the one state; so have adopted jobs.
+    Failed and canceled jobs of one task or queue have indexes of their own. The planner finds them, since
+    they begin with the state. Adopted jobs have an index of their own too.
     """
     names = ("state", "task", "queue")
-    if (
-        wanted.state == "finished" or wanted.state in UNSUCCESSFUL
-    ):  # most jobs are; or those indexes
+    # Most jobs are finished, so task and queue select fewer; failed and canceled jobs have the indexes above.
+    if wanted.state == "finished" or wanted.state in UNSUCCESSFUL:
         names = ("task", "queue", "state")
     return next((name for name in names if getattr(wanted, name)), None)
 
 
 def walked_part(wanted: JobFilter) -> JobFilter:
-    """The conditions that the index to walk answers; the others are asked of what was read from it."""
+    """The conditions that the scanned index answers. The others filter the rows that were read from it."""
     lead = lead_of(wanted) or "origin"
     known = {lead, "state"} if wanted.state in UNSUCCESSFUL else {lead}
     return wanted.but(**{name: None for name in PLAIN if name not in known})
 
 
 def walk(statement: Jobs, wanted: JobFilter, found: Range, *, newest_first: bool = True) -> Jobs:
-    """Adds to a select of jobs all that must hold, and the order of the index to walk."""
+    """Add the conditions of the filter and the order of the index to scan to a select of jobs."""
     lead = lead_of(wanted)
     rest = tuple(name for name in PLAIN if name != lead)
     statement = statement.where(*fits(wanted, names=rest))
     keys: list[ColumnElement[Any]] = [Job.id.expression]
     low, high = [[literal(bound, BigInteger)] for bound in (found.low, found.high)]
     if lead is not None:
-        # A range of one value and not an equality, which would let the planner take the primary
-        # key for the order and read past everything else.
+        # A range of one value instead of an equality: with an equality, the planner might scan the primary
+        # key for the order and read past all other jobs.
         keys.insert(0, getattr(Job, lead).expression)
         for bound in (low, high):
             bound.insert(0, literal(getattr(wanted, lead), Text))

@@ -1,4 +1,4 @@
-"""Reads what a list of jobs shows: a page, its counts, and how many jobs were searched."""
+"""Reads a list of jobs: a page, the counts of its tabs, and how far a search looked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IsShown = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class JobList:
-    """A page of a list, how many jobs each state has, and what was looked at."""
+    """A page of a list, the number of jobs in each state, and how far the search looked."""
 
     page: JobPage
     counts: dict[str, Count]
@@ -34,18 +34,18 @@ class JobList:
 
 @dataclass(frozen=True)
 class Hits:
-    """Ids and states of the jobs a search found, the newest first, and what it looked at."""
+    """Ids and states of the jobs that a search found, the newest first, and how far it looked."""
 
     jobs: Sequence[tuple[int, str]]
     searched: Searched
 
     @property
     def ids(self) -> Sequence[int]:
-        """Their ids, the newest first."""
+        """The ids, the newest first."""
         return [job_id for job_id, _ in self.jobs]
 
     def in_state(self, state: str) -> Hits:
-        """Those of them in a state."""
+        """The hits in this state."""
         return Hits([job for job in self.jobs if job[1] == state], self.searched)
 
 
@@ -58,9 +58,10 @@ def list_jobs(
     after: int | None = None,
     is_shown: IsShown,
 ) -> JobList:
-    """The page as `page_of_jobs` has it, of any filter, with the counts of its tabs.
+    """The page of any filter, as `page_of_jobs` returns it, and the counts of its tabs.
 
-    `is_shown` says whether an error fits as it is shown: what is hidden cannot be searched.
+    `is_shown` tells whether an error contains the searched text as the viewer sees it: hidden text is not
+    searchable.
     """
     if not wanted.is_search:
         page = queries.page_of_jobs(session, wanted, now, before=before, after=after)
@@ -78,15 +79,16 @@ def list_jobs(
 
 
 def find_hits(session: Session, wanted: JobFilter, now: datetime, is_shown: IsShown) -> Hits:
-    """What a search finds, as far as it looks."""
+    """The jobs that a search finds within its limits."""
     found = queries.range_of(session, wanted, now)
     if search_hits.is_by_errors(wanted):
         return _find_by_errors(session, wanted, found, is_shown)
-    # Only by bitmaps can these indexes be read, and no other may be walked instead.
+    # These GIN indexes need bitmap scans. No other index may be scanned instead.
     _allow(session, bitmapscan="on", indexscan="off")
     rows = session.execute(search_hits.hits(wanted, found)).all()
     _allow(session, bitmapscan="off", indexscan="on")
-    # The text is not among what these rows were chosen by, so this tells nothing of it.
+    # These rows were not chosen by the text of their error, so their number reveals nothing about hidden
+    # text.
     stopped = len(rows) > search_hits.MOST_HITS
     if stopped:
         rows = _with_the_newest(session, wanted, found, rows)
@@ -95,9 +97,9 @@ def find_hits(session: Session, wanted: JobFilter, now: datetime, is_shown: IsSh
 
 
 def _find_by_errors(session: Session, wanted: JobFilter, found: Range, is_shown: IsShown) -> Hits:
-    """Those among the newest errors. Only what fits as it is shown counts towards the most that are found.
+    """The hits among the newest errors. Only errors that fit as they are shown count towards the limit.
 
-    Else whether it stopped would tell of a text that is hidden.
+    Otherwise, whether the search stopped at its limit would reveal hidden text.
     """
     has_older = session.scalars(search_hits.error_beyond(found)).first() is not None
     rows = session.execute(search_hits.newest_errors(wanted, found))
@@ -110,7 +112,7 @@ def _find_by_errors(session: Session, wanted: JobFilter, found: Range, is_shown:
 def _with_the_newest(
     session: Session, wanted: JobFilter, found: Range, rows: Sequence[Any]
 ) -> Sequence[Any]:
-    """The hits, and those among the newest jobs: of a common value the index finds any, as a rule the oldest."""
+    """The hits, and those among the newest jobs: the index usually finds the oldest hits first."""
     beyond = session.scalars(search_hits.job_beyond(found)).first()
     near = session.execute(search_hits.newest_hits(wanted, found.narrowed(None, beyond)))
     merged = {row[0]: row for row in (*rows, *near)}
@@ -134,7 +136,7 @@ def _page(
     newer = [] if after is None else [job_id for job_id in ids if job_id > after]
     if len(newer) > limit:
         return JobPage(queries.list_rows(session, newer[-limit:]), True, True)
-    # Back at the top: show it whole.
+    # Fewer newer jobs than a page holds: show the full first page.
     older = ids if before is None else [job_id for job_id in ids if job_id < before]
     rows = queries.list_rows(session, older[:limit])
     return JobPage(rows, before is not None, len(older) > limit)

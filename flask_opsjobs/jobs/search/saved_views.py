@@ -1,4 +1,4 @@
-"""Stores filters of the jobs page under names. A person sees only their own."""
+"""Stores filters of the jobs page under names. Each person sees only their own views."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST_NAME = 60
 
 
 class BadView(OpsJobsError):
-    """A view that cannot be kept; the message says why and what to do."""
+    """A view cannot be saved; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ def list_views(session: Session, owner: str) -> Sequence[View]:
 
 
 def save_view(session: Session, owner: str, name: str, query: str) -> None:
-    """Keep a filter under a name; the same name is replaced. The caller commits.
+    """Save a filter under a name; replaces a view with the same name. The caller commits.
 
-    Raises `BadView` for a name that is none, and when there are 50 already. Holds a lock of this owner's until the
-    commit, so that two of their windows cannot both save the last one.
+    Raises `BadView` for a bad name, and when the owner has 50 views already. Holds an advisory lock per owner
+    until the commit, so that two browser windows of this person cannot both save the last view.
     """
     name = _clean(name)
     session.execute(
@@ -57,13 +57,13 @@ def save_view(session: Session, owner: str, name: str, query: str) -> None:
 
 
 def delete_view(session: Session, owner: str, view_id: int) -> bool:
-    """Remove one of a person's own views; False when they have none with that id. The caller commits."""
+    """Delete a view of this person; False when they have no view with that id. The caller commits."""
     own = delete(SavedView).where(SavedView.owner == owner, SavedView.id == view_id)
     return session.execute(own.returning(SavedView.id)).first() is not None
 
 
 def _clean(name: str) -> str:
-    """The name in one line. Raises `BadView`."""
+    """The name in one line. Raises `BadView` when it is empty or too long."""
     name = " ".join(
         re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", " ", name).split()
     )

@@ -1,4 +1,4 @@
-"""Parses the search box: terms `name:value`, and the value of an argument as JSON."""
+"""Parses the search box into terms `name:value`, and reads the values of arguments as JSON."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 from ...errors import OpsJobsError
 
 LONGEST = 200
-# A list of arguments that deep or that long is no question of a person.
+# How deep a searched argument may be nested: nobody types a longer path.
 _DEEPEST = 8
 _ARGS = "args."
 
 _TERM = re.compile(r'(?:(?P<name>[\w.-]+):)?(?:"(?P<quoted>[^"]*)"|(?P<bare>[^\s"]*))(?=\s|$)')
-# What Postgres' numeric certainly holds; anything longer is only a text.
+# Numbers that Postgres' numeric certainly holds; a longer one is searched only as a text.
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?")
 _WORDS = ("true", "false", "null")
 
 
 class BadFilter(OpsJobsError):
-    """A filter that cannot be read; the message names the qualifier and says what is allowed."""
+    """A filter cannot be read; the message names the qualifier and says what is allowed."""
 
     def __init__(self, qualifier: str, problem: str) -> None:
         self.qualifier = qualifier
@@ -30,7 +30,10 @@ class BadFilter(OpsJobsError):
 
 
 class Unqualified(BadFilter):
-    """A word without a qualifier; `rest` is the search without it. Whoever can look names up may know it."""
+    """A word has no qualifier; `rest` is the search without it.
+
+    A caller with a database may find it as a name.
+    """
 
     def __init__(self, word: str, rest: str) -> None:
         self.word, self.rest = word, rest
@@ -39,7 +42,7 @@ class Unqualified(BadFilter):
 
 @dataclass(frozen=True)
 class Term:
-    """One `name:value`; in quotes, a value is a text whatever it looks like."""
+    """One term `name:value`. A value in quotes is always a text, even when it looks like a number."""
 
     name: str
     value: str
@@ -48,7 +51,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Argument:
-    """That the argument at `path` is `value`: as a text, and unless `is_text` as the JSON it looks like."""
+    """The condition that the argument at `path` is `value`: as a text, and unless `is_text` also as JSON."""
 
     path: tuple[str, ...]
     value: str
@@ -56,12 +59,12 @@ class Argument:
 
     @property
     def name(self) -> str:
-        """Its qualifier: `args.account_id`."""
+        """The qualifier, such as `args.account_id`."""
         return _ARGS + ".".join(self.path)
 
     @property
     def shapes(self) -> Sequence[str]:
-        """The JSON texts of which a job's arguments contain one: for `42` the number and the text."""
+        """JSON texts, of which the job's arguments must contain one: for `42` the text and the number."""
         values: list[Any] = [json.dumps(self.value)]
         if not self.is_text:
             values.append(self.value)
@@ -92,21 +95,24 @@ def read_argument(term: Term) -> Argument:
 
 
 def read_field(name: str, value: str) -> Term:
-    """A parameter of a URL as a term; a value in quotes is one as in the box."""
+    """A parameter of a URL as a term; quotes mean the same as in the search box."""
     is_quoted = len(value) > 1 and value[0] == value[-1] == '"'
     return Term(name, value[1:-1] if is_quoted and is_argument(name) else value, is_quoted)
 
 
 def split_terms(text: str) -> Iterator[Term]:
-    """The terms of a search box. Raises `Unqualified` at a word alone, `BadFilter` at what is no term."""
+    """The terms of a search box.
+
+    Raises `Unqualified` at a word without a qualifier, `BadFilter` at any other error.
+    """
     refuse_control_characters("search", text)
     at = 0
     while text[at:].strip():
         at += len(text[at:]) - len(text[at:].lstrip())
         found = _TERM.match(text, at)
         if found is None:
-            says = f"cannot read {text[at : at + 40]!r}; a value in quotes ends with a quote"
-            raise BadFilter("search", says)
+            problem = f"cannot read {text[at : at + 40]!r}; a value in quotes ends with a quote"
+            raise BadFilter("search", problem)
         is_quoted = found["quoted"] is not None
         value = found["quoted"] if is_quoted else found["bare"]
         if not found["name"]:
@@ -118,13 +124,13 @@ def split_terms(text: str) -> Iterator[Term]:
 
 
 def write_term(name: str, value: Any) -> str:
-    """The term as a person writes it into the box."""
+    """The term as a person types it into the search box."""
     text = str(value)
     return f'{name}:"{text}"' if re.search(r"\s", text) and text[0] != '"' else f"{name}:{text}"
 
 
 def check_text(qualifier: str, value: str) -> str:
-    """The value as it is, if a box can hold it. Raises `BadFilter`."""
+    """The value, unchanged. Raises `BadFilter` when a search box cannot hold it."""
     refuse_control_characters(qualifier, value)
     if len(value) > LONGEST:
         raise BadFilter(qualifier[:40], f"has at most {LONGEST} characters")
@@ -134,7 +140,7 @@ def check_text(qualifier: str, value: str) -> str:
 
 
 def refuse_control_characters(qualifier: str, text: str) -> None:
-    """Return when the text holds none; else raise `BadFilter`."""
+    """Return when the text has no control characters; else raise `BadFilter`."""
     if re.search(r"[\x00-\x1f\x7f]", text):
         raise BadFilter(qualifier[:40], "holds a control character")
 

@@ -1,5 +1,5 @@
--- Lists the names of the queues that any job bears, at most %(limit)s, in order. Returns one text column.
--- A loose scan of jobs_by_queue: one probe per name, whatever the number of jobs; locks nothing.
+-- Lists the queue names that occur in jobs, at most %(limit)s, in order. Returns one text column. A loose
+-- index scan of jobs_by_queue: one probe per name, however many jobs there are. Locks nothing.
 -- Run by queues/queries.py for choices and suggestions.
 WITH RECURSIVE names (name) AS (
     (SELECT queue FROM opsjobs.jobs ORDER BY queue LIMIT 1)

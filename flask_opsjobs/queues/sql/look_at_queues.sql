@@ -1,8 +1,10 @@
--- Reads queues as an operator's plan judges them, of these names; one that is neither recorded, nor declared, nor named
--- by a job, nor listened to is left out. Locks nothing. Whether a job names it is one probe of the index: an EXISTS
--- would be planned as a walk through the table, which for an unknown name is all of it. A worker that went silent a
--- moment ago still names its queues: listeners.sql says who listens, this says which queues there are.
--- Run by actions, for a plan and again under the lock. Indexes: queues_pkey, jobs_by_queue, workers_alive.
+-- Reads the queues with these names for the decision about an operator's action. Leaves out a queue that has
+-- no row, no task, no job and no worker. Locks nothing. One probe of the index tells whether a job has this
+-- queue: the planner would run an EXISTS as a scan of the table, which reads all of it for an unknown name. A
+-- worker that went silent a moment ago still counts here: this statement tells which queues exist,
+-- listeners.sql tells who listens.
+-- Run by actions, first for the preview and again under the lock. Indexes: queues_pkey, jobs_by_queue,
+-- workers_alive.
 SELECT n.name, coalesce(q.is_paused, false) AS is_paused, coalesce(q.is_draining, false) AS is_draining,
     q.prefetch, q.paused_at, q.paused_by
 FROM unnest(%(names)s::text[]) AS n(name)

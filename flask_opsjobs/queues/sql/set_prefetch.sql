@@ -1,3 +1,4 @@
--- Says how much of queues may lie in Redis; NULL leaves it to the live workers.
--- The caller holds the rows. Run by actions. Index: queues_pkey.
+-- Sets how many jobs of each queue may be in Redis. NULL means automatic: live workers decide. The caller has
+-- locked the rows.
+-- Run by actions. Index: queues_pkey.
 UPDATE opsjobs.queues SET prefetch = %(prefetch)s WHERE name = ANY (%(names)s::text[])

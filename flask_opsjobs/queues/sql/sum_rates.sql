@@ -1,6 +1,7 @@
--- Counts how many jobs of each queue were enqueued, ended and failed since a moment, by the minutes that were counted.
--- Returns counted_until, queue, enqueued, ended, failed; one row with a NULL queue when nothing was counted. Locks
--- nothing. Run by queues/queries.py for the Queues page. Indexes: enqueue_counts_pkey, rollups_pkey.
+-- Sums up how many jobs of each queue were enqueued, ended and failed since a moment, from the counts per
+-- minute. Returns counted_until, queue, enqueued, ended, failed; one row with a NULL queue when nothing was
+-- counted. Locks nothing.
+-- Run by queues/queries.py for the Queues page. Indexes: enqueue_counts_pkey, rollups_pkey.
 WITH minutes (queue, enqueued, ended, failed) AS (
     SELECT queue, enqueued, 0, 0 FROM opsjobs.enqueue_counts WHERE minute >= %(since)s
     UNION ALL
