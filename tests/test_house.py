@@ -18,7 +18,7 @@ from tests.tools.map import first_sentence
 SENDS_SQL = re.compile(
     r"""flask_opsjobs/(
         (\w+/)+(transitions|(\w+_)?queries)
-      | core/(db | sql | after_commit) | host
+      | core/(db | sql | after_commit | reading) | host
       | jobs/record/(enqueue\w* | unique_locks)
       | jobs/search/saved_views
       | endings/\w+
@@ -28,7 +28,6 @@ SENDS_SQL = re.compile(
       | lifeline/\w+
       | loops/\w+
       | install/\w+
-      | web/app/reading
       | cli/demo\w*
     )\.py""",
     re.VERBOSE,

@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from ..core.reading import Reading, read_snapshot
 from ..core.words import counted
-from ..engine import explain_with_redis
 from ..host import Host
 from ..limits import page_queries
 from ..limits.bucket import level
@@ -21,11 +21,11 @@ from ._simulate import CannotRun
 
 
 @contextmanager
-def open_limiters(host: Host) -> Iterator[tuple[Session, datetime]]:
-    """A session that can only read, and Postgres' time."""
+def open_snapshot(host: Host) -> Iterator[Reading]:
+    """A session that can only read, and Postgres' time. Raises `SchemaBehind`."""
     host.require_schema()
-    with explain_with_redis.open_snapshot(host.engine, host.settings.page_timeout_seconds) as found:
-        yield found
+    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
+        yield read
 
 
 def find_limiter_row(

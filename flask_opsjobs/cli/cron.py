@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 from flask.cli import AppGroup
-from sqlalchemy.orm import Session
 
 from ..actions.catalog import ACTIONS, Action
+from ..core.reading import read_snapshot
 from ..cron.entry_row import CronEntryRow
 from ..cron.lifecycle import RESULTS
 from ..cron.queries import MOST_ENTRIES, SlotRow, list_entries, list_strips
@@ -23,9 +23,9 @@ def list_() -> None:
     """Every entry: its state, its schedule, its policies and the last results of its slots, the newest last."""
     host = current_host()
     host.require_schema()
-    with Session(host.engine) as session:
-        entries = list_entries(session)
-        strips = list_strips(session, [entry.name for entry in entries])
+    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
+        entries = list_entries(read.session)
+        strips = list_strips(read.session, [entry.name for entry in entries])
     if not entries:
         click.echo(
             "no cron entry is known: those from code show once `flask opsjobs run` has started"

@@ -11,12 +11,12 @@ import click
 from flask.cli import AppGroup
 
 from ..actions.catalog import ACTIONS
+from ..core.display import Display
 from ..limits import page_queries
 from ..limits.actions import make_target
 from ..limits.limit import LONGEST_SECONDS, MOST_NUMBER
 from ..limits.simulation import TooLong
 from ..limits.trial import LimitChange, Live, Trial, read_live
-from ..web.app.display import Display
 from . import _limiters, _operate, _simulate, current_host
 from ._plain import plain
 from ._simulate import CannotRun
@@ -33,8 +33,8 @@ def list_(as_json: bool) -> None:
 
     Reads only. Exits 0, or 2 when the database does not answer.
     """
-    with _limiters.open_limiters(current_host()) as (session, now):
-        rows = page_queries.list_limiters(session, now)
+    with _limiters.open_snapshot(current_host()) as read:
+        rows = page_queries.list_limiters(read.session, read.now)
     is_cut = len(rows) >= page_queries.MOST_LIMITERS
     if as_json:
         told = [_limiters.summary(row) for row in rows]
@@ -59,9 +59,9 @@ def explain(name: str, partition: str | None, as_json: bool) -> None:
     """
     clean = _clean()
     try:
-        with _limiters.open_limiters(current_host()) as (session, now):
-            row = _limiters.find_limiter_row(session, name, partition, now)
-            told = _limiters.explain_bucket(session, row, partition)
+        with _limiters.open_snapshot(current_host()) as read:
+            row = _limiters.find_limiter_row(read.session, name, partition, read.now)
+            told = _limiters.explain_bucket(read.session, row, partition)
     except CannotRun as error:
         raise click.UsageError(str(error)) from None
     if as_json:
@@ -163,11 +163,11 @@ def clear(name: str, partition: str | None, **options: Any) -> None:
 
 def _live(name: str, partition: str | None) -> Live:
     """What stands in the bucket and what waits there."""
-    with _limiters.open_limiters(current_host()) as (session, now):
-        row = _limiters.find_limiter_row(session, name, partition, now)
+    with _limiters.open_snapshot(current_host()) as read:
+        row = _limiters.find_limiter_row(read.session, name, partition, read.now)
         if partition is None and row.partition_by is not None:
             raise CannotRun(f"the limiter {name} has partitions: say which with --partition")
-        return read_live(session, name, partition or "")
+        return read_live(read.session, name, partition or "")
 
 
 def _clean() -> Callable[[str], str]:

@@ -10,12 +10,12 @@ from typing import NoReturn
 import click
 from flask.cli import with_appcontext
 
+from ..core.display import Display
 from ..engine.explain_with_redis import explain_apart
 from ..errors import UnknownJob
 from ..explain.make_reason import as_text
 from ..explain.shapes import Explanation, Reason
 from ..jobs.search import ids as search_ids
-from ..web.app.display import Display
 from . import current_host
 from ._plain import plain
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -12,10 +10,10 @@ from redis import RedisError
 from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
 from rq.suspension import WORKERS_SUSPENDED
-from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from ..core.db import OLDEST_SCHEMA
+from ..core.reading import read_snapshot
 from ..core.redis_facts import RedisFacts
 from ..errors import ConfigError, UnknownJob
 from ..explain.evidence import JobEvidence
@@ -65,30 +63,16 @@ def explain_apart(host: Host, job_id: int) -> Explanation:
     Raises `UnknownJob`, `SchemaAhead`, and what SQLAlchemy raises when Postgres does not answer.
     """
     schema = host.schema_version()
-    with open_snapshot(host.engine, host.settings.page_timeout_seconds) as (session, now):
+    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
         if schema < OLDEST_SCHEMA:
-            return explain_schema(job_id, schema, now)
+            return explain_schema(job_id, schema, read.now)
         host.require_schema()
-        found = explain(host, session, job_id, now)
+        found = explain(host, read.session, job_id, read.now)
     if found is None:
         raise UnknownJob(
             f"there is no job {job_id}: ended jobs are removed when their retention time is over"
         )
     return found
-
-
-@contextmanager
-def open_snapshot(engine: Engine, seconds: float) -> Iterator[tuple[Session, datetime]]:
-    """Yield a read-only session on one snapshot, and Postgres' time at its start.
-
-    `seconds` limits a statement.
-    """
-    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    limit = func.set_config("statement_timeout", f"{int(seconds * 1000)}", True)
-    with engine.connect().execution_options(**options) as connection:
-        now = connection.execute(select(func.clock_timestamp(), limit)).one()[0]
-        with Session(connection, autoflush=False) as session:
-            yield session, now
 
 
 def read_redis_facts(host: Host, queue: str, rq_id: str | None, now: datetime) -> RedisFacts:

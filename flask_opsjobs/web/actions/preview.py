@@ -13,20 +13,15 @@ from ...actions.catalog import ACTIONS
 from ...actions.operator import Operator
 from ...actions.queries import find_preview
 from ...actions.shapes import Preview
+from ...core.display import Display
+from ...core.reading import Reading
 from ...jobs.lifecycle import STATES
 from ...jobs.queries import list_rows
 from ...jobs.rows import Count
 from ...jobs.search.queries import list_jobs
-from ..app import (
-    access,
-    back,
-    pages,
-    problems,
-    sources,
-)
-from ..app.display import Display
+from ..app import access, back, pages, problems, sources
 from ..app.host import host
-from ..app.reading import Reading, asking, reading
+from ..app.reading import asking, reading
 from ..jobs import list_request
 from . import preview_view
 

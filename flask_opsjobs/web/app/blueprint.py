@@ -10,13 +10,7 @@ from flask import Blueprint, g, request
 from werkzeug import exceptions
 
 from ..limiters import partition
-from . import (
-    access,
-    headers,
-    origin,
-    pages,
-    problems,
-)
+from . import access, headers, origin, pages, problems
 from .problems import Problem
 from .urls import URLS, Url
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from .display import NO_PAYLOAD, Display
+from ...core.display import NO_PAYLOAD, Display
 
 _MOST_LINES = 200
 _LONGEST = 500

@@ -14,16 +14,9 @@ from markupsafe import Markup
 
 from ..._folders import folder
 from ...actions.catalog import ACTIONS
-from . import (
-    access,
-    back,
-    files,
-    preferences,
-)
-from . import (
-    sources as _sources,
-)
-from .display import Display
+from ...core.display import Display
+from . import access, back, files, preferences
+from . import sources as _sources
 from .filters import FILTERS, written
 from .host import host
 from .navigation import NAVIGATION

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from math import inf
 
 import psycopg
-from sqlalchemy import exc, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import exc
 
 from ...core.db import connect_soon, forget_values, is_away, patience
+from ...core.reading import Reading, read_snapshot
 from ...errors import AuditUnwritable, EngineUnavailable, SchemaAhead, SchemaBehind, TooManyActions
 from . import problems
 from .host import host
@@ -27,14 +25,6 @@ _PLANS = {
     "max_parallel_workers_per_gather": "0",
     "plan_cache_mode": "force_custom_plan",
 }
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A read-only session, and Postgres' time at its start."""
-
-    session: Session
-    now: datetime
 
 
 @contextmanager
@@ -104,11 +94,8 @@ def _still_away() -> problems.Problem:
 
 @contextmanager
 def _transaction(seconds: float) -> Iterator[Reading]:
-    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    with connect_soon(host().pages).execution_options(**options) as connection:
-        # `set_config(…, true)` is SET LOCAL: all settings in one round trip, until the transaction ends.
-        chosen = {"statement_timeout": f"{int(seconds * 1000)}", **_PLANS}
-        wanted = [func.set_config(name, value, True) for name, value in chosen.items()]
-        now = connection.execute(select(func.clock_timestamp(), *wanted)).one()[0]
-        with patience(connection, seconds + 1), Session(connection, autoflush=False) as session:
-            yield Reading(session, now)
+    with (
+        read_snapshot(connect_soon(host().pages), seconds, _PLANS) as found,
+        patience(found.session.connection(), seconds + 1),
+    ):
+        yield found

@@ -13,13 +13,7 @@ from werkzeug.exceptions import HTTPException
 
 from ...core.db import SCHEMA_VERSION
 from ...limits.words import GLOSSARY
-from . import (
-    access,
-    back,
-    pages,
-    preferences,
-    problems,
-)
+from . import access, back, pages, preferences, problems
 from .host import host
 from .navigation import NAVIGATION
 

@@ -18,19 +18,14 @@ from ...audit.filter import LIMITS, AuditFilter, BadAuditFilter
 from ...audit.models import OUTCOMES
 from ...audit.rows import EventPage, EventRow, Head
 from ...audit.verify import ChainCheck, find_chain_fault, verify
+from ...core.display import Display
+from ...core.reading import Reading
 from ..actions.preview_view import place
-from ..app import (
-    access,
-    cursor,
-    export,
-    pages,
-    problems,
-)
+from ..app import access, cursor, export, pages, problems
 from ..app.diff import diff, without_payload
-from ..app.display import Display
 from ..app.heavy import heavy, stream
 from ..app.host import host
-from ..app.reading import Reading, reading
+from ..app.reading import reading
 
 # The number of newest rows that each page verifies.
 _VERIFIED = 100

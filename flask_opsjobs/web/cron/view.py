@@ -16,6 +16,7 @@ from werkzeug import Response as AnyResponse
 from ...actions.catalog import ACTIONS, ENTRY_PARAMS, Action, actions_of_cron
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
+from ...core.reading import Reading
 from ...cron import queries
 from ...cron.action_params import BadParams, read_entry
 from ...cron.entry_row import CronEntryRow
@@ -28,7 +29,7 @@ from ...lifeline.queries import LoopRow, list_loops
 from ..actions import plan as actions
 from ..app import access, pages, problems
 from ..app.host import host
-from ..app.reading import Reading, reading
+from ..app.reading import reading
 from . import slots as _slots
 
 _SHOWN = 50

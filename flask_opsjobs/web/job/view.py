@@ -12,6 +12,8 @@ from ...actions.catalog import Action, actions_of_job
 from ...actions.target_plan import Decided
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
+from ...core.display import NO_PAYLOAD
+from ...core.reading import Reading
 from ...cron.lifecycle import RESULTS
 from ...cron.queries import find_slot_of
 from ...engine.explain_with_redis import explain
@@ -23,9 +25,8 @@ from ...jobs.search import ids as search_ids
 from ...queues.queries import list_paused_queues
 from ...workers.queries import WorkerRow, find_worker
 from ..app import access, labels, pages, problems
-from ..app.display import NO_PAYLOAD
 from ..app.host import host
-from ..app.reading import Reading, reading
+from ..app.reading import reading
 from ..cron.slots import shape_of
 from . import timeline, traceback
 from . import why as _why

@@ -8,12 +8,12 @@ from typing import Any
 
 from flask import Response
 
+from ...core.display import Display
 from ...jobs.search import hits as search_hits
 from ...jobs.search.export_queries import ExportRow, batch_of_jobs, list_jobs_in_full
 from ...jobs.search.filter import JobFilter
 from ...jobs.search.queries import Hits, find_hits
 from ..app import access, export, problems
-from ..app.display import Display
 from ..app.heavy import stream
 from ..app.host import host
 from ..app.reading import reading

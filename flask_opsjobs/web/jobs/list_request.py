@@ -9,12 +9,12 @@ from urllib.parse import parse_qsl
 
 from flask import request, url_for
 
+from ...core.display import Display
 from ...jobs.rows import JobPage
 from ...jobs.search.filter import JobFilter
 from ...jobs.search.terms import Argument, BadFilter, Unqualified
 from ..app import access, problems
 from ..app import cursor as _cursor
-from ..app.display import Display
 from ..app.host import host
 
 

@@ -7,13 +7,13 @@ from itertools import chain, islice
 
 from sqlalchemy.orm import Session
 
+from ...core.display import Display
 from ...jobs import queries
 from ...jobs.lifecycle import STATES
 from ...jobs.search.filter import ORIGINS, QUALIFIERS
 from ...jobs.search.terms import LONGEST, write_term
 from ...queues.queries import list_queue_names
 from ..app import access
-from ..app.display import Display
 from ..app.host import host
 
 _MOST = 12

@@ -13,6 +13,8 @@ from markupsafe import Markup
 from werkzeug import Response as AnyResponse
 
 from ...actions.catalog import ACTIONS
+from ...core.display import Display
+from ...core.reading import Reading
 from ...jobs import queries
 from ...jobs.lifecycle import MEANINGS, STATES
 from ...jobs.rows import Count
@@ -24,11 +26,10 @@ from ...jobs.search.saved_views import View, list_views
 from ...jobs.search.terms import Unqualified, write_term
 from ...queues.queries import list_queue_names
 from ..app import access, pages, problems
-from ..app.display import Display
 from ..app.heavy import heavy
 from ..app.host import host
 from ..app.problems import Problem
-from ..app.reading import Reading, reading
+from ..app.reading import reading
 from . import list_request, suggestions
 from .list_request import ListRequest
 

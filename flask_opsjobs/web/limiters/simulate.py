@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from flask import Response, request
 
+from ...core.reading import Reading
 from ...limits.simulation import SimulatedJob, TooLong
 from ...limits.trial import Live, Trial, limit_of, read_live
 from ...limits.words import in_words
 from ..app import pages
 from ..app.heavy import heavy
-from ..app.reading import Reading, reading
+from ..app.reading import reading
 from . import outcomes
 from . import view as limiters
 from .outcomes import Tried

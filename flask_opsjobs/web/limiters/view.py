@@ -14,6 +14,7 @@ from werkzeug import Response as AnyResponse
 from ...actions.catalog import ACTIONS, Action, actions_of_limiter
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
+from ...core.reading import Reading
 from ...jobs.rows import Count
 from ...limits import page_queries as limits
 from ...limits.actions import make_target
@@ -23,7 +24,7 @@ from ...limits.words import BLOCKS, in_words
 from ...overview.pace_queries import find_counted_until, find_pace
 from ..app import access, pages, problems
 from ..app.host import host
-from ..app.reading import Reading, reading
+from ..app.reading import reading
 from . import partition as _partition
 from .history_charts import make_limit_charts
 

@@ -12,13 +12,14 @@ from markupsafe import Markup
 from ...actions.catalog import ACTIONS, Action, actions_of_queue
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
+from ...core.reading import Reading
 from ...overview.queries import QueueDepth, find_queues
 from ...queues.lifecycle import MEANINGS
 from ...queues.queries import QueueRow, Rate, Rates, find_rates, list_decisions
 from ...workers.queries import WorkerRow, list_workers
 from ..app import access, pages, problems
 from ..app.host import host
-from ..app.reading import Reading, reading
+from ..app.reading import reading
 
 WAITS = ("scheduled", "deferred", "retryable")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from ...core.visible_text import on_one_line, visible
-from ...policy import DisplayPolicy, raised
+from ..policy import DisplayPolicy, raised
+from .visible_text import on_one_line, visible
 
 _log = logging.getLogger("flask_opsjobs")
 

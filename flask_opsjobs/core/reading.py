@@ -1,0 +1,37 @@
+"""Reads in one read-only transaction on one snapshot, so that the numbers of a page or a report agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy.orm import Session
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A session that can only read, and Postgres' time at its start."""
+
+    session: Session
+    now: datetime
+
+
+@contextmanager
+def read_snapshot(
+    connection: Connection, seconds: float, settings: Mapping[str, str] | None = None
+) -> Iterator[Reading]:
+    """Yield the snapshot, and close the connection at the end. No statement may take longer than `seconds`.
+
+    `settings` are further settings of Postgres, which last as long as the transaction.
+    """
+    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with connection.execution_options(**options):
+        # `set_config(…, true)` is SET LOCAL: all settings in one round trip, until the transaction ends.
+        chosen = {"statement_timeout": f"{int(seconds * 1000)}", **(settings or {})}
+        wanted = [func.set_config(name, value, True) for name, value in chosen.items()]
+        now = connection.execute(select(func.clock_timestamp(), *wanted)).one()[0]
+        with Session(connection, autoflush=False) as session:
+            yield Reading(session, now)
