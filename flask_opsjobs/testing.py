@@ -148,7 +148,7 @@ def enqueued(task: Task | str, *, session: AnySession | None = None) -> list[dic
 
 
 def create_schema() -> None:
-    """Create our tables in the current app's database, for tests that use `db.create_all()`, not migrations."""
+    """Create our tables in the app's database, for tests that use `db.create_all()` instead of migrations."""
     from .install import steps
 
     with _alembic() as op:
@@ -229,7 +229,7 @@ def _alembic() -> Iterator[Any]:
 
 @contextmanager
 def _committed(host: Host, given: AnySession | None) -> Iterator[Connection]:
-    """Open a connection in autocommit that sees committed rows, or take the one that the test's sessions share."""
+    """Open a connection in autocommit that sees committed rows, or take the one that the test shares."""
     from sqlalchemy import Engine
 
     from .core.db import connect_apart

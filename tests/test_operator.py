@@ -108,7 +108,7 @@ def test_an_effect_that_fails_is_said_and_fails_nothing(
     assert receipt.is_done
     assert receipt.says == (
         f"Cancel job {job_id}: done; Redis was not told: "
-        "what lies there is refused by the worker that meets it"
+        "a worker that takes such a delivery refuses it"
     )
     assert bench.job(job_id)["state"] == "canceled"
     found = find_preview(db.session, host.secrets, preview.id, "anna")

@@ -1,4 +1,7 @@
-"""Lists every action an operator may take, with the states that allow it; pages, commands and `operator` read this."""
+"""Lists every operator's action and the states that allow it.
+
+Pages, commands and `operator` read this list.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from ..cron import lifecycle as cron
 from ..jobs import lifecycle as jobs
 from ..queues import lifecycle as queues
 
-# How many targets one plan may have: a page of a list.
+# The most targets of one plan: a page of a list.
 MOST_TARGETS = 100
 PREVIEW_MINUTES = 15
 SHORTEST_REASON = 8
@@ -18,9 +21,9 @@ LONGEST_REASON = 2_000
 
 @dataclass(frozen=True)
 class Action:
-    """One action on jobs, queues, cron entries or limiters. `risk` is a sentence.
+    """One action on jobs, queues, cron entries or limiters. `risk` is a sentence for people.
 
-    `sources` are the states in which it is legal, `params` the names of what must be said beside the targets.
+    `sources` are the states in which it is legal. `params` are the names of its required parameters.
     """
 
     name: str
@@ -31,21 +34,21 @@ class Action:
 
     @property
     def domain(self) -> str:
-        """What its targets are: `job`, `queue`, `cron` or `limiter`."""
+        """The kind of its targets: `job`, `queue`, `cron` or `limiter`."""
         return self.name.partition(".")[0]
 
     @property
     def short_name(self) -> str:
-        """The word in URLs, commands and functions: `retry`."""
+        """Its name in URLs, commands and functions, such as `retry`."""
         return self.name.partition(".")[2]
 
     @property
     def permission(self) -> str:
-        """What the access policy is asked for, with the target as its subject."""
+        """The permission that the access policy is asked for, with the target as subject."""
         return self.name
 
     def on(self, name: str) -> str:
-        """What is done, as in "cannot …": `retry job 7`, `run job 7 again`."""
+        """The action as it follows "cannot": `retry job 7`, `run job 7 again`."""
         return _PHRASES.get(self.short_name, f"{self.short_name} {{}}").format(name)
 
 
@@ -71,7 +74,7 @@ def _cron(short_name: str, title: str, risk: str, *params: str) -> Action:
     return Action(f"cron.{short_name}", title, cron.sources_of(short_name), risk, params)
 
 
-# What an entry says, in the order of its form.
+# The parameters of a cron entry, in the order of its form.
 ENTRY_PARAMS = ("task", "expression", "zone", "overlap", "catch_up", "args")
 
 _ALL = (
@@ -103,17 +106,17 @@ ACTIONS: Mapping[str, Action] = {action.name: action for action in _ALL}
 
 
 def actions_of_job(state: str) -> tuple[Action, ...]:
-    """What is legal with a job in this state, in the order of the buttons."""
+    """The legal actions on a job in this state, in the order of the buttons."""
     return _legal("job", state)
 
 
 def actions_of_queue(is_paused: bool, is_draining: bool) -> tuple[Action, ...]:
-    """What is legal with a queue now, in the order of the buttons."""
+    """The legal actions on a queue in this state, in the order of the buttons."""
     return _legal("queue", queues.state_of(is_paused, is_draining))
 
 
 def actions_of_cron(state: str, *, is_runtime: bool) -> tuple[Action, ...]:
-    """What is legal with a cron entry in this state, in the order of the buttons."""
+    """The legal actions on a cron entry in this state, in the order of the buttons."""
     legal = (action for action in _legal("cron", state) if action.short_name != "create")
     return tuple(
         action for action in legal if is_runtime or action.short_name not in ("edit", "delete")
@@ -121,7 +124,7 @@ def actions_of_cron(state: str, *, is_runtime: bool) -> tuple[Action, ...]:
 
 
 def actions_of_limiter(is_cooling: bool) -> tuple[Action, ...]:
-    """What is legal with a limiter, or a partition of it, now, in the order of the buttons."""
+    """The legal actions on a limiter or a partition of it in this state, in the order of the buttons."""
     return _legal("limiter", "cooling" if is_cooling else "open")
 
 

@@ -10,7 +10,7 @@ from .shapes import Change, Item, Plan, Receipt, Skip
 
 
 def write_plan(plan: Plan, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The plan, and beside it the facts that it rests on, for saying later what has changed."""
+    """The plan as JSON, with the facts that it depends on, so that later changes can be named."""
     return {
         "items": [asdict(item) for item in plan.items],
         "skipped": [asdict(skip) for skip in plan.skipped],
@@ -22,7 +22,7 @@ def write_plan(plan: Plan, facts: Mapping[str, Any]) -> dict[str, Any]:
 def read_plan(
     document: Mapping[str, Any], *, action: str, fingerprint: str, params: Mapping[str, Any]
 ) -> Plan:
-    """The plan that was written."""
+    """The plan that `write_plan` wrote."""
     return Plan(
         action=action,
         items=tuple(_item(each) for each in document["items"]),
@@ -34,12 +34,12 @@ def read_plan(
 
 
 def write_receipt(receipt: Receipt) -> dict[str, Any]:
-    """The receipt."""
+    """The receipt as JSON."""
     return asdict(receipt)
 
 
 def read_receipt(document: Mapping[str, Any]) -> Receipt:
-    """The receipt that was written."""
+    """The receipt that `write_receipt` wrote."""
     lists = {
         "done": tuple(_item(each) for each in document["done"]),
         "skipped": tuple(Skip(**each) for each in document["skipped"]),

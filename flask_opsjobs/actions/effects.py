@@ -1,6 +1,6 @@
-"""Lists what must happen outside Postgres once an action is committed, as values; the operator runs them.
+"""Declares the effects that follow an action's commit outside Postgres, as values. `Operator` runs them.
 
-None of them is needed for the outcome: what fails here, the loops and the workers' heartbeats mend.
+No action depends on them. When one fails, the loops and the workers' heartbeats do the same later.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Dispatch:
-    """Dispatch lanes, each with its queue, on which jobs became due."""
+    """Dispatch the lanes, given as (lane, queue), in which jobs became due."""
 
     lanes: tuple[tuple[str, str], ...]
     otherwise: ClassVar = "the dispatch loop dispatches what is due"
@@ -19,10 +19,10 @@ class Dispatch:
 
 @dataclass(frozen=True)
 class Recall:
-    """Recall what lies in Redis of a paused queue."""
+    """Recall the deliveries of a paused queue from Redis."""
 
     queue: str
-    otherwise: ClassVar = "the recall loop recalls what is there"
+    otherwise: ClassVar = "the recall loop recalls its deliveries"
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class Forget:
     """Remove the deliveries (queue, id, dispatch_no) of jobs that ended while they waited for a worker."""
 
     deliveries: tuple[tuple[str, int, int], ...]
-    otherwise: ClassVar = "what lies there is refused by the worker that meets it"
+    otherwise: ClassVar = "a worker that takes such a delivery refuses it"
 
 
 @dataclass(frozen=True)
 class RequestBeat:
-    """Ask a worker on the Redis of `queue` to send a heartbeat now: it then sees which job shall stop."""
+    """Ask a worker on the Redis of `queue` to send a heartbeat now, which tells it which job to stop."""
 
     queue: str
     worker: str
     otherwise: ClassVar = "the worker stops it at its next heartbeat"
 
 
-# Each has `otherwise`: what is true when it fails, for the receipt.
+# Each effect has `otherwise`: what happens instead when it fails, for the receipt.
 Effect = Dispatch | Recall | Forget | RequestBeat

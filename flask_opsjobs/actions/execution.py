@@ -29,15 +29,16 @@ from .shapes import Plan, Receipt
 from .target_plan import ChangedMeanwhile, Decided, NothingWritten
 
 _log = logging.getLogger("flask_opsjobs")
-# An operator waits for a flush or another operator, never long for a host's transaction.
+# How long an operator waits for a locked row: enough for another operator, but not for a long host
+# transaction.
 WAIT_SECONDS = 5
-# A round is repeated only when another transaction took a unique lock at the same moment.
+# A round is repeated only when another transaction took the same unique lock at the same moment.
 _MOST_ROUNDS = 10
 
 
 @dataclass(frozen=True)
 class Executed:
-    """What came of it, and what follows the commit. `preview_id` is None when nothing was shown before."""
+    """The result of an execution, and what follows the commit. `preview_id` is None without a preview."""
 
     receipt: Receipt
     effects: tuple[Effect, ...] = ()
@@ -47,7 +48,7 @@ class Executed:
 
 @dataclass
 class Execution:
-    """One execution. `shown` is the row of the preview that it executes, if there is one."""
+    """Executes one request. `shown` is the row of the preview to execute, or None."""
 
     host: Host
     request: Request
@@ -57,14 +58,14 @@ class Execution:
     after_commit: list[Callable[[], None]] = field(default_factory=list)
 
     def make(self, connection: Connection) -> Executed:
-        """Execute the request, or refuse it and audit that; part of the caller's transaction."""
+        """Execute the request, or refuse it and audit the refusal. Runs in the caller's transaction."""
         try:
             return self._apply(connection)
         except Refused as refused:
             return self.refuse(connection, refused)
 
     def refuse(self, connection: Connection, refused: Refused) -> Executed:
-        """Audit a refusal or log it, and spend the token unless it stays good."""
+        """Audit or log a refusal, and spend the preview's token, unless the refusal says otherwise."""
         receipt = refused.receipt(self.request.action.name)
         if refused.is_audited:
             receipt = self._audit(connection, receipt, refused.before, refused.after)
@@ -82,7 +83,8 @@ class Execution:
     def _apply(self, connection: Connection) -> Executed:
         for _ in range(_MOST_ROUNDS):
             try:
-                # A savepoint: locks and writes are undone when the plan is refused or has changed meanwhile.
+                # A savepoint undoes writes and releases locks when the plan is refused or was changed
+                # meanwhile.
                 with connection.transaction():
                     planned = make_plan(
                         connection, self.host, self.request, self.decided, lock=True
@@ -108,7 +110,9 @@ class Execution:
                 preview_id = self.shown["id"]
                 transitions.spend(connection, self.shown["id"], receipt, self.decided.now)
             return Executed(receipt, written.effects, preview_id, self.after_commit)
-        raise EngineUnavailable(f"{self.request.action.name} met others all the time: try again")
+        raise EngineUnavailable(
+            f"{self.request.action.name} kept colliding with other transactions: try again"
+        )
 
     def _require(self, planned: PlanWithFacts) -> None:
         if self.shown is not None:
@@ -153,12 +157,12 @@ def execute_preview(
     is_trusted: bool,
     now: datetime,
 ) -> Executed:
-    """Execute a preview in one transaction, which is committed also when the preview is refused."""
+    """Execute a preview in one transaction. It is committed also when the preview is refused."""
     with connection.transaction():
         transitions.limit_waits(connection, WAIT_SECONDS)
         row = transitions.lock(connection, preview_id)
         if row is None:
-            says = f"there is no preview {preview_id}: it expired and was removed, or never was"
+            says = f"there is no preview {preview_id}: it expired and was removed, or never existed"
             _log.warning("%s was refused preview %d: %s", actor, preview_id, says)
             return Executed(Receipt("refused", "", "expired", says, None))
         request = Request(
@@ -175,7 +179,10 @@ def execute_preview(
 def run(
     connection: Connection, host: Host, request: Request, *, reason: str, request_id: str | None, now: datetime
 ) -> Executed:  # fmt: skip
-    """Plan under the lock and execute, in one transaction, which is committed also when the request is refused."""
+    """Lock the targets, plan and execute in one transaction.
+
+    It is committed also when the request is refused.
+    """
     with connection.transaction():
         transitions.limit_waits(connection, WAIT_SECONDS)
         execution = Execution(
@@ -188,7 +195,7 @@ def run(
 
 
 def note_effects(connection: Connection, executed: Executed, now: datetime) -> None:
-    """Keep a receipt that says more than it did at the commit."""
+    """Store a receipt again after the commit, when failed effects have been added to it."""
     if executed.preview_id is not None:
         transitions.spend(connection, executed.preview_id, executed.receipt, now)
 

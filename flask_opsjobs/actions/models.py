@@ -1,4 +1,4 @@
-"""Declares the table of previews: a plan that one actor has seen and may execute once, for fifteen minutes."""
+"""Declares the table of previews: plans that one actor has seen and may execute once within 15 minutes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MOMENT = DateTime(timezone=True)
 
 
 class PreviewRow(Base):
-    """A plan as it was shown. `spent_at` and `outcome` are set when it was executed or refused.
+    """A plan as it was shown. `spent_at` and `outcome` are set when it is executed or refused.
 
-    `reused_at` is when its actor first tried to execute it again after that.
+    `reused_at` is when its actor first tried to execute it a second time.
     """
 
     __tablename__ = "previews"

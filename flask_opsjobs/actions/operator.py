@@ -1,4 +1,7 @@
-"""Takes every change by an operator: pages, commands and Python all call it, and nothing else writes them."""
+"""Plans and executes every operator's action.
+
+Pages, commands and Python all call this class to make changes.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,13 @@ from .shapes import Plan, Preview, Receipt
 from .target_plan import Decided
 
 _log = logging.getLogger("flask_opsjobs")
-# How long an action waits for one of the others to end. A page's thread is the host's, so it waits briefly.
+# How long an action waits until another one ends. It is short, since a page blocks a thread of the host.
 _WAIT_FOR_ROOM_SECONDS = 2.0
 T = TypeVar("T")
 
 
 class Why(TypedDict):
-    """Who does it and why; `authorize=False` when the access policy shall not be asked."""
+    """Who acts and why. `authorize=False`: the access policy is not asked."""
 
     actor: str
     reason: str
@@ -37,12 +40,12 @@ class Why(TypedDict):
 
 
 class Operator:
-    """An operator's changes on one app: plan, preview, execute; `run` and the named actions do all at once.
+    """Changes one app for an operator: plan, preview, execute. `run` and the named actions do all at once.
 
-    Every call stands on a connection and a transaction of its own, never on the host's session. Without
-    `authorize=False` the host's access policy is asked for each target. `now` is Postgres' clock unless it is given.
-    Raises `SchemaBehind`, and `EngineUnavailable` when Postgres is away, a row was held for too long, or too many of
-    this process act at once.
+    Every call uses its own connection and transaction, never the host's session. The host's access policy is
+    asked for each target, except with `authorize=False`. `now` defaults to the clock of Postgres. Raises
+    `SchemaBehind`. Raises `EngineUnavailable` when Postgres does not answer, a row stays locked for too long,
+    or too many actions of this process run at once.
     """
 
     def __init__(self, host: Host) -> None:
@@ -52,9 +55,10 @@ class Operator:
         self, action: str, targets: Iterable[str], *, actor: str, params: Mapping[str, Any] | None = None,
         authorize: bool = True, now: datetime | None = None,
     ) -> Plan:  # fmt: skip
-        """What the action would do now with targets such as `job/42`. Writes nothing.
+        """Plan what the action would do now with targets such as `job/42`. Writes nothing.
 
-        Raises `ActionRefused` for what makes no sense in any state: an unknown action, too many targets.
+        Raises `ActionRefused` for a request that is invalid in any state: an unknown action, too many
+        targets.
         """
         request = planning.make_request(
             self._host,
@@ -76,7 +80,7 @@ class Operator:
         self, action: str, targets: Iterable[str], *, actor: str, via: str,
         params: Mapping[str, Any] | None = None, authorize: bool = True, now: datetime | None = None,
     ) -> Preview:  # fmt: skip
-        """A plan that this actor may execute once within 15 minutes. Raises as `plan` does."""
+        """Make a plan that this actor may execute once within 15 minutes. Raises as `plan` does."""
         request = planning.make_request(
             self._host,
             action,
@@ -98,7 +102,7 @@ class Operator:
         self, preview_id: int, token: str, *, actor: str, reason: str, request_id: str | None = None,
         via: str = "page", authorize: bool = True, now: datetime | None = None,
     ) -> Receipt:  # fmt: skip
-        """Execute a preview if its plan is still as it was shown; else the receipt says why not."""
+        """Execute a preview if its plan is still the same. If not, the receipt says why."""
         if too_long := bound_reason(reason):
             return too_long.receipt("")
 
@@ -124,7 +128,7 @@ class Operator:
         params: Mapping[str, Any] | None = None, authorize: bool = True, request_id: str | None = None,
         now: datetime | None = None,
     ) -> Receipt:  # fmt: skip
-        """Plan and execute in one transaction, so nothing can change in between. Raises as `plan` does."""
+        """Plan and execute in one transaction, so that nothing changes in between. Raises as `plan` does."""
         request = planning.make_request(
             self._host,
             action,
@@ -150,14 +154,15 @@ class Operator:
 
         return self._with_connection(make, now)
 
-    # --- the actions, for Python: each takes one target or several, and raises ActionRefused when it is refused
+    # --- the actions for Python: each takes one or several targets, and raises ActionRefused when it is
+    # refused
 
     def retry(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
         """Run failed, canceled or retryable jobs once more."""
         return self._must("job.retry", _jobs(jobs), why)
 
     def cancel(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
-        """End waiting jobs as canceled, and stop what runs."""
+        """End waiting jobs as canceled, and stop running jobs."""
         return self._must("job.cancel", _jobs(jobs), why)
 
     def discard(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
@@ -165,19 +170,19 @@ class Operator:
         return self._must("job.discard", _jobs(jobs), why)
 
     def run_again(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
-        """Record a new job of the same call for each final one."""
+        """Enqueue a new job with the same call for each of these final jobs."""
         return self._must("job.run_again", _jobs(jobs), why)
 
     def delete(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
-        """Remove final jobs."""
+        """Delete final jobs."""
         return self._must("job.delete", _jobs(jobs), why)
 
     def pause(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
-        """Dispatch nothing from these queues, and recall what is in Redis."""
+        """Dispatch nothing from these queues, and recall their deliveries from Redis."""
         return self._must("queue.pause", _queues(queues), why)
 
     def drain(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
-        """Dispatch nothing more from these queues; what lies in Redis still runs."""
+        """Dispatch nothing more from these queues. Jobs that are in Redis already still run."""
         return self._must("queue.drain", _queues(queues), why)
 
     def resume(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
@@ -187,45 +192,46 @@ class Operator:
     def set_prefetch(
         self, queues: str | Iterable[str], prefetch: int | None, **why: Unpack[Why]
     ) -> Receipt:
-        """Let so many jobs of each lie in Redis; None leaves it to the live workers."""
+        """Set how many jobs of each queue may be in Redis. None: computed from the live workers."""
         wanted = {"prefetch": prefetch}
         return self._must("queue.set_prefetch", _queues(queues), why, wanted)
 
     def pause_cron(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
-        """Keep the slots of these cron entries that come as paused."""
+        """Pause these cron entries: their next slots do not run, and are recorded as paused."""
         return self._must("cron.pause", _entries(entries), why)
 
     def resume_cron(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
-        """Run the slots of these cron entries again."""
+        """Resume these cron entries: their next slots run again."""
         return self._must("cron.resume", _entries(entries), why)
 
     def run_cron_now(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
-        """Record a job of each of these cron entries, due now."""
+        """Enqueue a job of each of these cron entries, due now."""
         return self._must("cron.run_now", _entries(entries), why)
 
     def catch_cron_up(
         self, entries: str | Iterable[str], count: int, **why: Unpack[Why]
     ) -> Receipt:
-        """Record a job for each of the last `count` missed slots of these cron entries."""
+        """Enqueue a job for each of the last `count` missed slots of these cron entries."""
         return self._must("cron.catch_up", _entries(entries), why, {"count": count})
 
     def create_cron(self, entry: str, what: Mapping[str, Any], **why: Unpack[Why]) -> Receipt:
-        """Make a cron entry that code does not declare.
+        """Create a cron entry that code does not declare.
 
-        `what` has its `task`, `expression`, `zone`, `overlap`, `catch_up` and `args`; the last four may be None.
+        `what` holds its `task`, `expression`, `zone`, `overlap`, `catch_up` and `args`. The last four may be
+        None.
         """
         return self._must("cron.create", _entries(entry), why, what)
 
     def edit_cron(self, entry: str, what: Mapping[str, Any], **why: Unpack[Why]) -> Receipt:
-        """Let a cron entry that was made at runtime say something else, from now on."""
+        """Change a cron entry that was made at runtime, from now on. `what` is as for `create_cron`."""
         return self._must("cron.edit", _entries(entry), why, what)
 
     def delete_cron(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
-        """Remove cron entries that were made at runtime."""
+        """Delete cron entries that were made at runtime."""
         return self._must("cron.delete", _entries(entries), why)
 
     def cooldown(self, limiters: str | Iterable[str], minutes: int, **why: Unpack[Why]) -> Receipt:
-        """Let limiters start nothing for so long: `api`, or one partition of it as `api/42`."""
+        """Let limiters start no job for `minutes`: `api`, or one partition of it as `api/42`."""
         return self._must("limiter.cooldown", _limiters(limiters), why, {"minutes": minutes})
 
     def clear(self, limiters: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
@@ -266,19 +272,21 @@ class Operator:
                     has_begun = True
                     return work(connection, now or clock)
             except psycopg.errors.LockNotAvailable as error:
-                raise EngineUnavailable("somebody else holds a row of it: try again") from error
+                raise EngineUnavailable(
+                    "another transaction has locked a row of it: try again"
+                ) from error
             except (psycopg.Error, DBAPIError) as error:
                 if not (is_away(error) or isinstance(error, psycopg.OperationalError | DBAPIError)):
                     raise
                 if has_begun:
                     said = f"Postgres did not answer ({type(error).__name__})"
                     raise EngineUnavailable(said) from error
-                # What was kept idle died with a restart of Postgres. The next one is new.
+                # The idle connection died, as after a restart of Postgres. Try once more with a new one.
                 self._host.spare.close()
                 has_begun = True
 
     def _finish(self, connection: Connection, executed: Executed, now: datetime) -> Receipt:
-        """After the commit: the log hears of it, and the effects are carried out. None of it can fail the action."""
+        """After the commit: write to the log and run the effects. A failure here does not fail the action."""
         for tell in executed.after_commit:
             tell()
         if not (failed := run_effects(self._host, connection, executed.effects)):
@@ -288,7 +296,9 @@ class Operator:
         try:
             execution.note_effects(connection, executed, now)
         except psycopg.Error:
-            _log.exception("a receipt was not made more exact; what it says stays true")
+            _log.exception(
+                "failed effects could not be added to a stored receipt; the action itself is done"
+            )
         return executed.receipt
 
 
@@ -313,7 +323,7 @@ def _request_id(given: str | None) -> str | None:
 
 
 def _text(given: str) -> str:
-    """What Postgres can keep of a text: a command line may hold half characters, a form a NUL."""
+    """The text without what Postgres cannot store: a command line may hold lone surrogates, a form a NUL."""
     if not isinstance(given, str):
         return ""
     return given.encode("utf-8", "replace").decode().replace("\0", "")

@@ -1,4 +1,4 @@
-"""Makes a plan from a request: what the actor may do of it, and the fingerprint of the facts it rests on."""
+"""Makes a plan from a request: asks the access policy, lets the domain decide, computes the fingerprint."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .target_plan import Decided, TargetPlan
 _log = logging.getLogger("flask_opsjobs")
 
 UNREADABLE = "unreadable"
-# Each domain reads its own targets and parameters, decides and writes.
+# Each domain reads its own targets and parameters, decides what is legal, and writes.
 DOMAINS = {"job": on_jobs, "queue": on_queues, "cron": on_cron, "limiter": on_limiters}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What an actor requests, once it is known to make sense. `is_trusted`: the access policy is not asked."""
+    """A valid request of an actor. `is_trusted`: the access policy is not asked."""
 
     action: Action
     targets: tuple[str, ...]
@@ -42,14 +42,14 @@ class Request:
 
 @dataclass(frozen=True)
 class PlanWithFacts:
-    """A plan, and the plans of its targets that it was made from."""
+    """A plan, and the plans of its targets from which it was made."""
 
     plan: Plan
     target_plans: tuple[TargetPlan, ...]
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The facts of every target."""
+        """The facts of each target."""
         return {target_plan.target: dict(target_plan.facts) for target_plan in self.target_plans}
 
     @property
@@ -64,7 +64,7 @@ def make_request(
     host: Host, action: str, targets: Iterable[str], params: Mapping[str, Any] | None, *, actor: str, via: str,
     is_trusted: bool,
 ) -> Request:  # fmt: skip
-    """The request in canonical words. Raises `ActionRefused` for what makes no sense whatever the state is."""
+    """Make the request, with canonical targets and parameters. Raises `ActionRefused` when it is invalid."""
     found = ACTIONS.get(action)
     if found is None:
         raise _unreadable(action, f"there is no action {action!r}")
@@ -86,9 +86,9 @@ def make_request(
 def make_plan(
     connection: Connection, host: Host, request: Request, decided: Decided, *, lock: bool = False
 ) -> PlanWithFacts:
-    """The plan as of now. With `lock` nobody else changes the targets until the caller commits.
+    """Make the plan as of now. With `lock` nobody else changes the targets until the caller commits.
 
-    A target that the actor may not change is neither read nor locked.
+    Targets that the actor may not change are neither read nor locked.
     """
     allowed = [target for target in request.targets if _may(host, request, target)]
     domain = DOMAINS[request.action.domain]
@@ -114,17 +114,17 @@ def make_plan(
 
 
 def may_act(host: Host, request: Request) -> bool:
-    """Whether the actor may do this to any of the targets. Reads nothing of them."""
+    """Whether the actor may do this to at least one target. Does not read the targets."""
     return any(_may(host, request, target) for target in request.targets)
 
 
 def deny(request: Request) -> tuple[Skip, ...]:
-    """Every target, as one that the actor may not touch."""
+    """A skip for every target: the actor has no permission."""
     return tuple(_denial(request, target) for target in request.targets)
 
 
 def _may(host: Host, request: Request, target: str) -> bool:
-    """Whether the policy says yes, and nothing else; one that raises says no."""
+    """Whether the policy returns exactly True. An exception of the policy means no."""
     if request.is_trusted:
         return True
     try:
@@ -168,5 +168,5 @@ def _params(host: Host, action: Action, given: Mapping[str, Any]) -> dict[str, A
 
 
 def _unreadable(action: object, says: str) -> ActionRefused:
-    """What was asked for makes no sense in any state: nobody has decided anything, so nothing is audited."""
+    """The refusal of a request that is invalid in any state. It is no decision, so it is not audited."""
     return ActionRefused(Receipt("refused", str(action), UNREADABLE, says, audit_sequence=None))

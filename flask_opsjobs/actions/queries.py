@@ -1,4 +1,4 @@
-"""Reads one preview for a page, for its own actor alone."""
+"""Reads a preview for a page, for its own actor only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .tokens import make_token
 def find_preview(
     session: Session, secrets: Sequence[bytes], preview_id: int, actor: str
 ) -> Preview | None:
-    """The preview with this id, its token and, once it was used, its receipt; None for another actor's too."""
+    """The preview with its token and, once it is used, its receipt. None if `actor` has no such preview."""
     wanted = select(PreviewRow).where(PreviewRow.id == preview_id).options(raiseload("*"))
     row = session.scalars(wanted).one_or_none()
     if row is None or row.actor != actor:

@@ -18,9 +18,10 @@ from .tokens import is_token
 
 @dataclass(eq=False)
 class Refused(Exception):
-    """Nothing is changed. The token is spent, and the refusal audited, unless it says otherwise.
+    """An execution was refused and changes nothing. `is_spent`: the preview's token is used up.
 
-    `is_logged`: who asked has no right to ask, so it goes to the log and not into the audit.
+    `is_audited`: the refusal enters the audit. `is_logged`: the actor had no right to ask, so the refusal
+    goes to the log instead of the audit.
     """
 
     code: str
@@ -34,7 +35,7 @@ class Refused(Exception):
     is_logged: bool = False
 
     def receipt(self, action: str) -> Receipt:
-        """What the actor is told."""
+        """The receipt for the actor."""
         return Receipt(
             "refused", action, self.code, self.says, None,
             skipped=self.skipped, drifted=self.drifted,
@@ -44,7 +45,10 @@ class Refused(Exception):
 def find_refusal(
     host: Host, request: Request, row: Mapping[str, Any], token: str, now: datetime
 ) -> Refused | None:
-    """What the preview's row itself forbids. Another's attempt must not burn the owner's token."""
+    """Find why the preview's row forbids the execution; None when it does not.
+
+    An attempt by another actor does not spend the owner's token.
+    """
     preview_id = row["id"]
     is_theirs = row["actor"] == request.actor and is_token(
         host.secrets, token, preview_id, row["actor"], row["fingerprint"], row["created_at"]
@@ -65,7 +69,7 @@ def find_refusal(
 
 
 def require_permission(host: Host, request: Request) -> Refused | None:
-    """Asked before any target is read: who may act on none of them is told so, and writes no audit."""
+    """Refuse an actor who may act on none of the targets, before any is read and without an audit row."""
     if may_act(host, request):
         return None
     skipped = deny(request)
@@ -75,7 +79,7 @@ def require_permission(host: Host, request: Request) -> Refused | None:
 
 
 def bound_reason(reason: str) -> Refused | None:
-    """Asked before anything else, so that a long text costs nothing."""
+    """Refuse a reason that is too long, before anything else, so that a long text costs nothing."""
     if len(reason) <= LONGEST_REASON:
         return None
     says = f"say why in at most {LONGEST_REASON:,} characters"
@@ -83,7 +87,10 @@ def bound_reason(reason: str) -> Refused | None:
 
 
 def require_reason(request: Request, reason: str) -> Refused | None:
-    """A slip of the pen is no decision: it costs nothing and is not audited."""
+    """Refuse a reason that is too short.
+
+    It may be a typing error, so the token stays valid and nothing is audited.
+    """
     if count_seen(reason) < SHORTEST_REASON:
         says = (
             f"say why, in at least {SHORTEST_REASON} characters: {request.action.name} is audited"
@@ -93,7 +100,7 @@ def require_reason(request: Request, reason: str) -> Refused | None:
 
 
 def require_something(request: Request, plan: Plan) -> None:
-    """Return when anything can be done; else raise `Refused`."""
+    """Return when the plan has at least one item; else raise `Refused`."""
     if plan.items:
         return
     codes = {skip.code for skip in plan.skipped}
@@ -104,7 +111,7 @@ def require_something(request: Request, plan: Plan) -> None:
 
 
 def _nothing(request: Request, skipped: tuple[Skip, ...]) -> str:
-    """Why nothing can be done to any of these targets."""
+    """The sentence why none of these targets can be changed."""
     says = skipped[0].says
     if len(skipped) == 1:
         return says
@@ -112,7 +119,7 @@ def _nothing(request: Request, skipped: tuple[Skip, ...]) -> str:
 
 
 def require_unchanged(request: Request, row: Mapping[str, Any], planned: PlanWithFacts) -> None:
-    """Return when the plan is what was shown; else raise `Refused` with what has changed since."""
+    """Return when the plan is the one that was shown; else raise `Refused` with what has changed since."""
     if planned.plan.fingerprint == row["fingerprint"]:
         return
     shown = row["plan"]
@@ -130,7 +137,7 @@ def require_unchanged(request: Request, row: Mapping[str, Any], planned: PlanWit
 
 
 def _drift(shown: Mapping[str, Any], planned: PlanWithFacts) -> Iterator[Change]:
-    """What differs of each target, and what can now be done with it that could not, or the other way round."""
+    """The facts of each target that differ, and whether it became eligible or ineligible."""
     skips = {skip["target"]: skip for skip in shown["skipped"]}
     for target_plan in planned.target_plans:
         target, was = target_plan.target, shown["facts"].get(target_plan.target, {})
@@ -157,6 +164,6 @@ def _subjects(drifted: tuple[Change, ...]) -> str:
 def _words(value: Any) -> str | None:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, Mapping):  # the arguments of a cron entry, which a page shows as such
+    if isinstance(value, Mapping):  # the arguments of a cron entry, which a page recognises as JSON
         return json.dumps(value)
     return None if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Holds the values of an action: a plan, its preview, and the receipt that says what was done."""
+"""Holds the values of an action: its plan, its preview, and the receipt of what was done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Change:
-    """One value of a target that will differ, in words; None is nothing."""
+    """One value of a target that changes, as text; None means no value."""
 
     what: str
     before: str | None
@@ -19,7 +19,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Item:
-    """A target that can be acted on: `job/42`, what it is called, what will change. `note` says when or how."""
+    """A target that the action changes: `job/42`, its name for people, its changes.
+
+    `note` adds when or how.
+    """
 
     target: str
     name: str
@@ -29,7 +32,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Skip:
-    """A target that cannot be acted on, with a stable code and a sentence."""
+    """A target that the action leaves unchanged, with a stable code and a sentence that says why."""
 
     target: str
     name: str | None
@@ -50,12 +53,12 @@ class Plan:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Everything that was asked for, in order."""
+        """All requested targets: those to change, then those to skip."""
         return (*(item.target for item in self.items), *(skip.target for skip in self.skipped))
 
     @property
     def subject(self) -> str:
-        """What it is about, in a few words: `job/42`, `queue/mail`, `3 jobs`."""
+        """Its targets in a few words: `job/42`, `queue/mail`, `3 jobs`."""
         if len(self.targets) == 1:
             return self.targets[0]
         kind = self.targets[0].partition("/")[0] if self.targets else "target"
@@ -64,10 +67,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of a preview. `code` is None when it was done, else why it was refused: a stable word.
+    """The result of an execution. `code` is None when it was done, else a stable word for why it was refused.
 
-    `done` are the targets that were changed; `drifted` says what had changed since the preview: then nothing was done.
-    `audit_sequence` is the number of its audit row.
+    `done` are the changed targets. `drifted` lists what had changed since the preview; then nothing was done.
+    `audit_sequence` is the number of its audit row, None when it was not audited.
     """
 
     outcome: str
@@ -81,13 +84,13 @@ class Receipt:
 
     @property
     def is_done(self) -> bool:
-        """Whether it was carried out."""
+        """Whether the action was executed."""
         return self.outcome == "done"
 
 
 @dataclass(frozen=True)
 class Preview:
-    """A plan that was shown to one actor, who may execute it once with the `token`, until `expires_at`."""
+    """A plan that was shown to one actor, who may execute it once, with the `token`, until `expires_at`."""
 
     id: int
     token: str

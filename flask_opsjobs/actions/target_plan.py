@@ -1,4 +1,4 @@
-"""Plans an action for one target: what it would change, or why it cannot, and the facts that this rests on."""
+"""Plans an action for one target: its changes, or why it is skipped, and the facts that this depends on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ class NothingWritten(Exception):
 
 @dataclass(frozen=True)
 class TargetPlan:
-    """The plan of one target, with either `item` or `skip`. `row` is what was read; `facts` say it in JSON."""
+    """The plan of one target, with either `item` or `skip`.
+
+    `row` is the row that was read, `facts` its values as JSON.
+    """
 
     target: str
     facts: Mapping[str, Any]
@@ -33,13 +36,13 @@ class TargetPlan:
 
     @property
     def weight(self) -> Any:
-        """What must still hold at the execution: all facts of an eligible target, only the code of a skipped one."""
+        """What must not change until execution: the facts of an eligible target, the code of a skipped one."""
         return dict(self.facts) if self.skip is None else self.skip.code
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: the items as they came out, the facts afterwards, and what follows the commit."""
+    """What was written: the items with their results, the facts afterwards, and the effects of the commit."""
 
     items: tuple[Item, ...]
     after: Mapping[str, Any]
@@ -48,7 +51,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Decided:
-    """Who decided it, why and when."""
+    """Who decided, why and when, with the action's parameters."""
 
     actor: str
     reason: str
@@ -79,10 +82,10 @@ def illegal(
 
 
 def moment_in_words(value: datetime | None) -> str | None:
-    """A time in words, to the second."""
+    """A time for people, to the second."""
     return None if value is None else words.moment(value)
 
 
 def exact(value: datetime | None) -> str | None:
-    """A time as a fact, to the microsecond."""
+    """A time for comparison, to the microsecond."""
     return None if value is None else value.astimezone(UTC).isoformat()

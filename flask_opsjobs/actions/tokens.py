@@ -1,4 +1,4 @@
-"""Derives the token of a preview from its row and the host's secret, so that no table and no log ever holds it."""
+"""Derives the token of a preview from its row and the host's secret, so that it is never stored or logged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PURPOSE = "preview"
 def make_token(
     secret: bytes, preview_id: int, actor: str, fingerprint: str, created_at: datetime
 ) -> str:
-    """What lets this actor, and nobody else, execute this preview."""
+    """The token with which this actor, and nobody else, may execute this preview."""
     return sign(secret, _PURPOSE, _text(preview_id, actor, fingerprint, created_at)).hex()
 
 
@@ -26,7 +26,7 @@ def is_token(
     fingerprint: str,
     created_at: datetime,
 ) -> bool:
-    """Whether `token` is that preview's, under any of the secrets: one may have been replaced since."""
+    """Whether `token` belongs to this preview, under any of the secrets: a key may have been replaced."""
     try:
         signature = bytes.fromhex(token)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Writes a preview's row: keeps it, locks it, and spends it once."""
+"""Writes the rows of previews: stores a preview, locks it, and spends it once."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .tokens import make_token
 
 
 def limit_waits(connection: Connection, seconds: int) -> None:
-    """Bound how long the caller's transaction waits for a row that somebody else holds."""
+    """Set how many seconds the caller's transaction waits for a locked row."""
     connection.execute(sql.load("limit_lock_wait"), {"wait": f"{seconds}s"})
 
 
 def keep(
     connection: Connection, secret: bytes, request: Request, planned: PlanWithFacts, now: datetime
 ) -> Preview:
-    """Write the preview's row; what its actor is shown. Commits unless the caller has a transaction."""
+    """Store a preview and return it with its token. Commits unless the caller has a transaction."""
     plan, expires_at = planned.plan, now + timedelta(minutes=PREVIEW_MINUTES)
     row = {
         "actor": request.actor,
@@ -45,18 +45,18 @@ def keep(
 
 
 def lock(connection: Connection, preview_id: int) -> dict[str, Any] | None:
-    """The row of a preview, which stays as it is until the caller's commit; None when there is none."""
+    """Lock the row of a preview until the caller commits, and return it; None when there is none."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(sql.load("lock_preview"), {"id": preview_id}).fetchone()
 
 
 def spend(connection: Connection, preview_id: int, receipt: Receipt, now: datetime) -> None:
-    """Keep what became of a preview; from the first time on it cannot be executed."""
+    """Store the receipt of a preview. After the first time it cannot be executed again."""
     kept = Jsonb(documents.write_receipt(receipt))
     values = {"id": preview_id, "outcome": receipt.outcome, "receipt": kept, "now": now}
     connection.execute(sql.load("spend_preview"), values)
 
 
 def note_reuse(connection: Connection, preview_id: int, now: datetime) -> None:
-    """Keep that somebody tried to use a spent preview again, which is audited the first time only."""
+    """Record that its actor tried to execute a spent preview again. Only the first attempt is audited."""
     connection.execute(sql.load("note_preview_reuse"), {"id": preview_id, "now": now})

@@ -1,4 +1,4 @@
-"""Computes the chain of hashes: the text of a row that is hashed, the keys, and the hash itself. Pure."""
+"""Computes the audit's chain of hashes: the canonical text of a row, the keys, and the hash itself. Pure."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from typing import Any
 
 from ..core.signing import sign
 
-# Postgres stores neither in a text.
+# Postgres cannot store NUL or surrogates in a text.
 _UNSTORABLE = {0: "\ufffd"} | dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 
 
 def derive_key(secret: bytes) -> bytes:
-    """The key that `secret` stands for here."""
+    """The audit's key, derived from `secret`."""
     return sign(secret, "audit", b"key")
 
 
 def name_key(key: bytes) -> str:
-    """The name under which rows say which key signed them; gives nothing of it away."""
+    """The name by which a row tells which key signed it. It reveals nothing about the key."""
     return sign(key, "audit", b"name", 8).hex()
 
 
 def keys_by_name(secrets: Sequence[bytes]) -> dict[str, bytes]:
-    """Every key that may have signed a row, the newest first: of the secret in use, then of those that it replaced."""
+    """The keys that may have signed a row, newest first: of the current secret, then of older secrets."""
     return {name_key(key): key for key in map(derive_key, secrets)}
 
 
 def hash_of(key: bytes, previous_hash: bytes, canonical: str) -> bytes:
-    """HMAC-SHA256 over the hash before and the row's text."""
+    """HMAC-SHA256 of the previous row's hash and this row's canonical text."""
     return hmac.digest(key, previous_hash + canonical.encode(), "sha256")
 
 
 def canonical_of(columns: Mapping[str, Any]) -> str:
-    """The row as one text: JSON with sorted keys, moments in UTC with microseconds.
+    """The row as one text: JSON with sorted keys, and times in UTC with microseconds.
 
-    It is stored, since neither `jsonb` nor `timestamptz` would give the same text back under every session and version.
-    Raises `TypeError` or `ValueError` for what has no JSON.
+    The text is stored, since `jsonb` and `timestamptz` may be written differently by another session or
+    version. Raises `TypeError` or `ValueError` for a value that has no JSON.
     """
     return json.dumps(
         {name: _plain(value) for name, value in columns.items()},
@@ -50,7 +50,7 @@ def canonical_of(columns: Mapping[str, Any]) -> str:
 
 
 def storable(value: Any) -> Any:
-    """The value with every character that Postgres cannot store replaced, and lists for tuples."""
+    """The value with characters that Postgres cannot store replaced, and with lists instead of tuples."""
     if isinstance(value, str):
         return value.translate(_UNSTORABLE)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Holds which decisions a list shows: one frozen value, read from the query string and written into it."""
+"""Filters the list of decisions: reads a filter from a query string and writes it back."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class BadAuditFilter(OpsJobsError):
-    """A filter that cannot be read; the message names the field and says what is allowed."""
+    """An invalid filter. The message names the field and says what is allowed."""
 
 
 @dataclass(frozen=True)
 class AuditFilter:
-    """All that must hold of a decision, and how many a page shows.
+    """The conditions that a decision must meet, and how many decisions a page shows.
 
-    `q` is a text in the target or the reason, or, written as `job/42` or `cron/sync`, exactly that target.
+    `q` is searched in the targets and the reason. Written as `job/42` or `cron/sync` it means exactly that
+    target.
     """
 
     actor: str | None = None
@@ -36,7 +37,7 @@ class AuditFilter:
 
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> AuditFilter:
-        """The filter in a query string; empty values count as absent. Raises `BadAuditFilter`."""
+        """Read the filter from a query string. Empty values count as absent. Raises `BadAuditFilter`."""
         found: dict[str, Any] = {
             name: _text(name, value)
             for name in _CONDITIONS
@@ -51,32 +52,32 @@ class AuditFilter:
         return cls(**found)
 
     def to_query(self) -> dict[str, str]:
-        """The shortest query string that `from_query` reads as this filter, as parameters of a URL."""
+        """The shortest parameters of a URL that `from_query` reads as this filter."""
         query = {name: value for name in _CONDITIONS if (value := getattr(self, name))}
         return query if self.limit == LIMITS[0] else query | {"limit": str(self.limit)}
 
     def but(self, **changes: Any) -> AuditFilter:
-        """This filter with something else in some places; None takes a condition away."""
+        """A copy of this filter with these changes. None removes a condition."""
         return replace(self, **changes)
 
     @property
     def target(self) -> str | None:
-        """The one target that is asked for."""
+        """The target in `q`; None when `q` is not a target."""
         return self.q if self.q and _TARGET.fullmatch(self.q) else None
 
     @property
     def text(self) -> str | None:
-        """The text that is searched for."""
+        """The text in `q` to search for; None when `q` is a target."""
         return None if self.target else self.q
 
     @property
     def is_given(self) -> bool:
-        """Whether it leaves anything out."""
+        """Whether it has any condition."""
         return any(getattr(self, name) for name in _CONDITIONS)
 
     @property
     def conditions(self) -> str:
-        """A text that is equal for two filters if they choose the same events; cursors are bound to it."""
+        """A text that is equal for filters with the same conditions. Page cursors are bound to it."""
         return repr([(name, getattr(self, name)) for name in _CONDITIONS])
 
 

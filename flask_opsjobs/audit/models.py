@@ -1,4 +1,4 @@
-"""Declares the tables of the audit: its events, the head of their chain, and events that wait to be appended."""
+"""Declares the tables of the audit: its events, the head of their chain, and decisions to be appended."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ class AuditEvent(Base):
 
 
 class AuditHead(Base):
-    """The one row that gives the next event its sequence and the hash it follows; `at` is the last event's time.
+    """The single row with the sequence, hash and time (`at`) of the last event, for the next event.
 
-    Locked last of all.
+    A transaction locks it last, after all other rows.
     """
 
     __tablename__ = "audit_head"
@@ -83,7 +83,7 @@ class AuditHead(Base):
 
 
 class AuditPending(Base):
-    """What was done while the audit could not be written, until it can be."""
+    """A decision that was executed while the audit could not be written. Kept until it is appended."""
 
     __tablename__ = "audit_pending"
 

@@ -1,8 +1,9 @@
 """Reads the audit: pages of a list, one decision, the decisions on one target, and the chain to verify.
 
-Only rows 1 to the head are shown: whatever else is in the table is outside the chain. `verify.find_fault` says so.
-A list walks one index in order and stops. Where more than one condition is asked for, or a text, it looks at the next
-`WINDOW` events of that index, and says so. Nothing here has passed the display policy; doors do that.
+Only rows 1 to the head are shown: other rows are outside the chain, which `verify.find_chain_fault` reports.
+A list reads one index in order and stops when the page is full. With several conditions, or a text, it reads
+at most the next `WINDOW` events of that index and tells the reader. Texts are returned as stored: pages,
+commands and exports pass them through the display policy.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ from .rows import EventPage, EventRow, Head, Link
 WINDOW = 2_000
 _LAST = 2**63 - 2
 _NAMES = 100
-# From how many decisions on one target on it is not worth reading all of them for the newest.
+# With this many decisions on one target, reading all of them to find the newest is too slow.
 _MANY = 200
-# An event names one actor and one action, so their indexes come before that of the two outcomes.
+# The index to read, by the first condition given. Actor and action select fewer events than the two outcomes.
 _LEADS = ("actor", "action", "outcome")
 
-# No index is in this order, so that of the targets is read: of a target that few decisions name, the
-# planner would rather walk all decisions from the newest down.
+# No index has this order, so the planner reads the index of the targets. With an ordinary order it would read
+# all decisions from the newest down to find a target that few of them name.
 _UNORDERED: ColumnElement[int] = AuditEvent.sequence + 0
 _ROW: tuple[Any, ...] = tuple(getattr(AuditEvent, name) for name in EventRow.__dataclass_fields__)
 
 
 def as_stored(text: str) -> str:
-    """Shows every text as it is: for who needs no display policy."""
+    """Return the text unchanged, for callers that need no display policy."""
     return text
 
 
@@ -57,9 +58,9 @@ def page_of_events(
     after: int | None = None,
     shown: Callable[[str], str] = as_stored,
 ) -> EventPage:
-    """The newest events that fit; or those older than sequence `before`; or those just newer than `after`.
+    """A page of the newest matching events, or of those older than `before`, or just newer than `after`.
 
-    `shown` is how a text is shown: what it hides cannot be searched for.
+    `shown` is the display policy for texts: a search does not find what it hides.
     """
     is_down = after is None
     last = _last_of_chain(session)
@@ -74,14 +75,14 @@ def page_of_events(
     if is_down:
         newer = before and (rows[0].sequence if rows else before - 1)
         return EventPage(rows, beyond, newer, looked_at)
-    if beyond is None:  # the top: show it whole
+    if beyond is None:  # the newest page: fill it
         return page_of_events(session, wanted, shown=shown)
     older = rows[0].sequence if rows else (after or 0) + 1
     return EventPage(rows[::-1], older, beyond, looked_at)
 
 
 def find_event(session: Session, sequence: int) -> EventRow | None:
-    """The event of this sequence, or None."""
+    """The event with this sequence, or None when the chain has none."""
     within = AuditEvent.sequence.between(1, _last_of_chain(session))
     wanted = select(*_ROW).where(AuditEvent.sequence == sequence, within)
     row = session.execute(wanted).one_or_none()
@@ -89,10 +90,10 @@ def find_event(session: Session, sequence: int) -> EventRow | None:
 
 
 def list_events_of(session: Session, target: str, limit: int = 20) -> Sequence[EventRow]:
-    """The last decisions on one target, such as `job/42` or `queue/mail`, the last one first.
+    """The last `limit` decisions on one target, such as `job/42` or `queue/mail`, newest first.
 
-    Of a target that very many name, those among the newest `WINDOW` decisions are enough when they fill the list. If
-    they do not, all that name it are read and sorted.
+    For a target with very many decisions, the newest `WINDOW` decisions of the audit are read first. If they
+    do not fill the list, all decisions on the target are read and sorted.
     """
     last = _last_of_chain(session)
     is_of_chain = _UNORDERED.between(1, last)
@@ -113,13 +114,13 @@ def list_events_of(session: Session, target: str, limit: int = 20) -> Sequence[E
 
 
 def list_actors(session: Session) -> list[str]:
-    """Who ever decided anything, at most 100, in order."""
+    """The actors of all decisions, sorted, at most 100."""
     rows = session.connection().exec_driver_sql(sql.load("list_audit_actors"), {"limit": _NAMES})
     return list(rows.scalars())
 
 
 def list_actions(session: Session) -> list[str]:
-    """What was ever decided, at most 100, in order."""
+    """The actions of all decisions, sorted, at most 100."""
     rows = session.connection().exec_driver_sql(sql.load("list_audit_actions"), {"limit": _NAMES})
     return list(rows.scalars())
 
@@ -131,25 +132,28 @@ def find_head(session: Session) -> Head | None:
 
 
 def count_pending(session: Session) -> int:
-    """How many rescues wait to be appended, because the audit could not be written when they were done."""
+    """How many rescues wait to be appended, since the audit could not be written when they happened."""
     return session.scalar(select(func.count()).select_from(AuditPending)) or 0
 
 
 def list_links(session: Session, after: int, limit: int) -> list[Link]:
-    """The next rows of the chain after a sequence, oldest first, with what their hashes stand over."""
+    """The next `limit` rows of the chain after a sequence, oldest first, with the values in their hashes."""
     asked = {"after": after, "limit": limit}
     rows = session.connection().exec_driver_sql(sql.load("list_audit_links"), asked)
     return [Link(*row) for row in rows]
 
 
 def _last_of_chain(session: Session) -> int:
-    """The sequence that the head names. When the head is gone every row may be of the chain, and pages say so."""
+    """The sequence of the head.
+
+    Without a head every row may belong to the chain, and pages show a warning.
+    """
     found = session.scalar(select(AuditHead.sequence).where(AuditHead.id == 1))
     return _LAST if found is None else found
 
 
 def _is_narrow(wanted: AuditFilter) -> bool:
-    """Whether there is a condition beside the one whose index is walked."""
+    """Whether there is a condition besides the one whose index is read."""
     given = [wanted.target, *(getattr(wanted, name) for name in _LEADS)]
     return wanted.text is not None or sum(map(bool, given)) > 1
 
@@ -157,7 +161,7 @@ def _is_narrow(wanted: AuditFilter) -> bool:
 def _look(
     session: Session, wanted: AuditFilter, below: int, after: int | None, most: int
 ) -> tuple[list[int], list[int]]:
-    """The next sequences on the index walked, at most so many, and which of them fit as far as SQL can say."""
+    """The next sequences of the index, at most `most`, and those that match as far as SQL can tell."""
     fits = [
         getattr(AuditEvent, name) == value for name in _LEADS if (value := getattr(wanted, name))
     ]
@@ -179,8 +183,8 @@ def _walk(
         statement = statement.where(AuditEvent.targets.contains([wanted.target]))
         keys = [_UNORDERED]
     elif lead:
-        # A range of one value and not an equality, which would let the planner take the primary
-        # key for the order and read past everything else.
+        # A range of one value instead of an equality: with an equality the planner might read the primary key
+        # in order and skip all other rows.
         keys.insert(0, getattr(AuditEvent, lead).expression)
         for bound in (low, high):
             bound.insert(0, literal(getattr(wanted, lead), Text))
@@ -191,7 +195,7 @@ def _walk(
 
 
 def _searched() -> ColumnElement[str]:
-    """All that a text is searched in, a line each."""
+    """The texts that are searched, one per line."""
     targets = func.array_to_string(AuditEvent.targets, "\n")
     return func.concat_ws("\n", AuditEvent.subject, targets, AuditEvent.reason)
 
@@ -199,7 +203,10 @@ def _searched() -> ColumnElement[str]:
 def _take(
     session: Session, sequences: list[int], wanted: AuditFilter, shown: Callable[[str], str]
 ) -> list[EventRow]:
-    """The first events of these that fit as they are shown; one more than a page has, if there is one."""
+    """The first events of these that match as they are shown.
+
+    One more than a page shows that there is more.
+    """
     taken: list[EventRow] = []
     size = wanted.limit + 1
     for start in range(0, len(sequences), size):
@@ -219,7 +226,7 @@ def _says(row: EventRow, text: str, shown: Callable[[str], str]) -> bool:
 
 @contextmanager
 def _bitmaps(session: Session, *, when: bool = True) -> Iterator[None]:
-    """Lets the planner read an index that has no order, as pages' own settings do not: that of the targets."""
+    """Let the planner use the GIN index of the targets: pages forbid it otherwise (`enable_bitmapscan`)."""
     if not when:
         yield
         return

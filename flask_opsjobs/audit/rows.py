@@ -1,4 +1,4 @@
-"""Holds what pages and exports get of the audit: one event, and a page of them."""
+"""Holds the rows that pages, exports and the verification read from the audit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class EventRow:
-    """One decision as it is stored, but for its canonical text. Not yet through the display policy."""
+    """One decision as stored, without its canonical text. It has not passed the display policy yet."""
 
     sequence: int
     at: datetime
@@ -35,9 +35,9 @@ class EventRow:
 
 @dataclass(frozen=True)
 class EventPage:
-    """Events, newest first. `older` and `newer` are the sequences from which the pages beyond begin, None when none is.
+    """A page of events, newest first. `older` and `newer` are where the neighbouring pages begin, or None.
 
-    `looked_at` is how many were looked at for these, when looking stopped before the end; else None.
+    `looked_at` is how many events were searched when the search stopped before the end; else None.
     """
 
     rows: Sequence[EventRow]
@@ -48,9 +48,10 @@ class EventPage:
 
 @dataclass(frozen=True)
 class Head:
-    """The head of the chain, and what is outside rows 1 to the head; read in one snapshot.
+    """The head of the chain, and the rows outside rows 1 to the head. Read in one snapshot.
 
-    `outside` counts those rows, at most 2,000. `behind` is the first of them after the head, `lowest` the first of all.
+    `outside` counts these rows, up to 2,000. `behind` is the first of them after the head, `lowest` the
+    lowest of all.
     """
 
     sequence: int
@@ -62,7 +63,10 @@ class Head:
 
 @dataclass(frozen=True)
 class Link:
-    """One row with all that its hash stands over. `columns` is what the columns say, as the canonical text says it."""
+    """One row with all that its hash covers.
+
+    `columns` are its columns as JSON, in the form of the canonical text.
+    """
 
     sequence: int
     columns: str

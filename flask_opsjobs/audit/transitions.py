@@ -1,4 +1,4 @@
-"""Appends to the audit, in the transaction of what it records, or keeps what cannot be appended yet."""
+"""Appends decisions to the audit in the transaction that executes them, or keeps them for later."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from . import chain
 from .verify import TIME_SLACK
 
 _log = logging.getLogger("flask_opsjobs.audit")
-# What waits is appended in bounded steps, since other appenders wait meanwhile.
+# How many kept decisions are appended at once. It is bounded, since other appenders wait meanwhile.
 _MOST_PENDING = 100
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Who decided what, on what, why, and what came of it: `done`, or `refused` with a `code`.
+    """Who decided what, on which targets, why, and the outcome: `done`, or `refused` with a `code`.
 
-    `before` and `after` are None or what has JSON. `via` is `page`, `cli`, `python` or `system`.
+    `before` and `after` are JSON values or None. `via` is `page`, `cli`, `python` or `system`.
     """
 
     at: datetime
@@ -54,13 +54,13 @@ def append(
     *,
     after_commit: Callable[[Callable[[], None]], object] | None = None,
 ) -> int:
-    """Add the decision to the chain; its sequence. The caller commits, and commits soon.
+    """Append the decision to the chain and return its sequence. The caller commits, and commits soon.
 
-    Locks the head, so other appenders wait from here to the commit: call it as the last thing of a transaction.
-    Signed with the first of `secrets`. `after_commit` is given a function to be called once this is committed: it
-    tells the log the new head, which only then is true. A time more than a minute before that of the row before is
-    moved up to a minute before it, since the clock of Postgres was set back and the chain would count as broken.
-    Raises `AuditHeadMissing` and `AuditBlocked`, and what Postgres raises.
+    Locks the head, so other appenders wait until the commit: call it last in a transaction. The row is signed
+    with the first of `secrets`. `after_commit` receives a function to call after the commit, which writes the
+    new head to the log. When the clock of Postgres was set back, so that the time is more than a minute
+    before that of the last row, it is raised to one minute before it: otherwise the chain would count as
+    broken. Raises `AuditHeadMissing` and `AuditBlocked`, and what Postgres raises.
     """
     with connection.cursor(row_factory=tuple_row) as cursor:
         head = cursor.execute(sql.load("lock_audit_head")).fetchone()
@@ -94,12 +94,13 @@ def append_or_keep(
     *,
     after_commit: Callable[[Callable[[], None]], object] | None = None,
 ) -> None:
-    """As `append`, for what must be done also while the audit cannot be written: then it is kept, to be appended later.
+    """Append a decision, or keep it for later when the audit cannot be written. The caller commits.
 
-    It is for the system alone. An operator's decision that cannot be recorded is not carried out.
+    It is only for decisions of the system, such as a rescue, which must happen anyway. An operator's decision
+    that cannot be audited is not executed.
     """
     try:
-        with connection.transaction():  # a savepoint: what is done stays, whatever the audit says
+        with connection.transaction():  # a savepoint: when the audit fails, the rescue itself stays
             append(connection, secrets, decision, after_commit=after_commit)
     except AuditUnwritable as fault:
         _log.error(
@@ -116,19 +117,20 @@ def append_pending(
     *,
     after_commit: Callable[[Callable[[], None]], object] | None = None,
 ) -> None:
-    """Append what was kept because the audit could not be written, if it can be now; else it stays. The caller commits.
+    """Append the decisions that were kept while the audit could not be written. The caller commits.
 
-    A row of the audit is of the time when it was written, so its reason says when it was done.
+    When the audit still cannot be written they stay kept. A row of the audit has the time of its writing, so
+    its reason says when the decision was executed.
     """
-    told: list[Callable[[], None]] = []
+    log_heads: list[Callable[[], None]] = []
     try:
         with connection.transaction():
-            _append_kept(connection, secrets, now, told.append)
+            _append_kept(connection, secrets, now, log_heads.append)
     except AuditUnwritable:
-        return  # as was said when it was kept
+        return  # logged already, when the decision was kept
     if after_commit is not None:
-        for tell in told:
-            after_commit(tell)
+        for log_head in log_heads:
+            after_commit(log_head)
 
 
 def _append_kept(
@@ -149,14 +151,14 @@ def _append_kept(
 
 
 def _kept(decision: Decision) -> dict[str, Any]:
-    """A decision of the system as JSON, without its time, which is a column of its own."""
+    """A decision of the system as JSON, without its time, which has its own column."""
     return {name: value for name, value in asdict(decision).items() if name != "at"}
 
 
 def _make_event(
     sequence: int, previous_hash: bytes, secret: bytes, decision: Decision
 ) -> dict[str, Any]:
-    """The row, as parameters of its statement."""
+    """The new row, as parameters of its statement."""
     key = chain.derive_key(secret)
     columns: dict[str, Any] = chain.storable(
         {"sequence": sequence, "key_id": chain.name_key(key)} | asdict(decision)

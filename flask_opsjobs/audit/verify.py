@@ -1,7 +1,8 @@
-"""Verifies the chain: every hash, column, sequence, key and time, up to the head. Finds the first broken row.
+"""Verifies the chain: every hash, column, sequence, key and time up to the head. Finds the first broken row.
 
-What it cannot find: who holds SECRET_KEY can sign anything, and who can write the table and the head can take rows off
-the end. Against the second stand the heads in the log: `expected`.
+It cannot find two attacks: a person who has SECRET_KEY can sign anything, and a person who can write the
+table and the head can remove rows at the end. Heads from the log, passed as `expected`, reveal the second
+attack.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from . import chain, queries
 from .rows import Head, Link
 
 BATCH = 500
-# An older key may sign for so long after the first row of a newer one: a rolling deploy has both.
+# How long an older key may still sign after the first row of a newer key: a rolling deploy uses both.
 OLD_KEY_SPAN = timedelta(hours=1)
-# A row's time may be so much before that of the row before it: processes wait for each other at the head.
+# How much earlier than the previous row a row's time may be, since processes wait for each other at the head.
 TIME_SLACK = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class Break:
-    """The first row that is not as it was written, a stable word for how, and a sentence."""
+    """The first row that was changed after it was written: its sequence, a stable code and a sentence."""
 
     sequence: int
     code: str
@@ -36,11 +37,11 @@ class Break:
 
 @dataclass
 class ChainCheck:
-    """What was verified: rows `first` to `last`, whose hash is `hash`. `broken` is None when nothing is wrong.
+    """The result: rows `first` to `last` were verified. `hash` is that of `last`. `broken` is None if intact.
 
-    `unknown` are the sequences of the first and the last row that no key at hand has signed, `unknown_rows` how many
-    there are: their hashes could not be computed, so that only their place in the chain is known. `outside` counts the
-    rows outside 1 to the head, at most 2,000.
+    `unknown` are the sequences of the first and last row that none of the given keys has signed, and
+    `unknown_rows` is their number: their hashes cannot be computed, so only their place in the chain is
+    checked. `outside` counts the rows outside 1 to the head, up to 2,000.
     """
 
     first: int
@@ -53,7 +54,7 @@ class ChainCheck:
 
     @property
     def rows(self) -> int:
-        """How many rows were looked at."""
+        """How many rows were verified."""
         return self.last - self.first + 1
 
     @property
@@ -73,11 +74,12 @@ def verify(
     expected: Mapping[int, bytes] | None = None,
     after_batch: Callable[[int], object] = lambda sequence: None,
 ) -> ChainCheck:
-    """Look at every row from `first` to the head, in batches; memory does not grow. Stops at the first broken row.
+    """Verify every row from `first` to the head, in batches. Stops at the first broken row.
 
-    With `last` it looks at rows `first` to `last` only, and neither at the head nor outside the chain. `expected` are
-    heads that were noted elsewhere, by sequence: those rows must still have these hashes. `after_batch` is told how far
-    it is. The head is read at the start; what is appended meanwhile is left for the next time.
+    With `last` only rows `first` to `last` are verified, but not the head and the rows outside the chain.
+    `expected` maps sequences to hashes that were noted elsewhere, as in the log: those rows must still have
+    these hashes. `after_batch` is called with the last verified sequence. The head is read at the start: rows
+    that are appended meanwhile are not verified.
     """
     head = queries.find_head(session)
     if head is None:
@@ -107,7 +109,10 @@ def verify(
 
 
 def find_head_break(head: Head | None) -> Break | None:
-    """What the head alone tells: that it is gone, or that rows are outside the chain. Cheap enough for any page."""
+    """Find what the head alone shows: that it is gone, or that rows are outside the chain.
+
+    Cheap enough for any page.
+    """
     if head is None:
         says = "opsjobs.audit_head has lost its row, which names the last decision"
         return Break(0, "no_head", says)
@@ -121,14 +126,17 @@ def find_head_break(head: Head | None) -> Break | None:
 
 
 def find_chain_fault(session: Session) -> str | None:
-    """What is wrong with the chain as far as its head tells, in a sentence for pages that show some of its rows."""
+    """A sentence for pages about what is wrong with the chain as far as its head shows, or None."""
     found = find_head_break(queries.find_head(session))
     return None if found is None else f"{found.says[:1].upper()}{found.says[1:]}."
 
 
 @dataclass
 class _Walk:
-    """Goes from row to row, and keeps the hash and the time of the one before. `keys` are in order, newest first."""
+    """Checks row after row, and keeps the hash and the time of the previous row.
+
+    `keys` are ordered, newest first.
+    """
 
     keys: Mapping[str, bytes]
     expected: Mapping[int, bytes]
@@ -138,7 +146,7 @@ class _Walk:
     first_at: dict[str, datetime] = field(default_factory=dict)
 
     def begin_after(self, link: Link) -> None:
-        """Take this row on trust."""
+        """Trust this row, and begin with the row after it."""
         self.check.hash = link.hash
         self._remember(link, _time_of(_parse(link.columns)))
 
@@ -161,7 +169,7 @@ class _Walk:
             self.first_at.setdefault(link.key_id, at)
 
     def find_break(self, link: Link, said: Mapping[str, Any]) -> Break | None:
-        """What is wrong with a row in the place of the next one, whose columns have `said` so; None when nothing is."""
+        """Find what is wrong with the next row; None when nothing is. `said` are its columns, parsed."""
         due = self.check.last + 1
         if link.sequence != due:
             return _missing(due, f"row {link.sequence} comes next")
@@ -180,7 +188,7 @@ class _Walk:
         return self._find_anachronism(link, _time_of(said))
 
     def _find_anachronism(self, link: Link, at: datetime | None) -> Break | None:
-        """That time goes back, or that a key signs long after a newer one took its place."""
+        """Find a time that goes back, or an old key that signs long after a newer key replaced it."""
         if at is None:
             says = f"row {link.sequence} has no time that can be compared"
             return Break(link.sequence, "time", says)
@@ -200,7 +208,7 @@ class _Walk:
 
 
 def _differing(columns: Mapping[str, Any], canonical: str) -> str | None:
-    """The first column that says something else than the canonical text; None when they agree."""
+    """The first column that differs from the canonical text; None when all agree."""
     try:
         signed = _parse(canonical)
     except (ValueError, RecursionError):
@@ -211,7 +219,7 @@ def _differing(columns: Mapping[str, Any], canonical: str) -> str | None:
 
 
 def _time_of(said: Mapping[str, Any]) -> datetime | None:
-    """The time of a row; None for one that Python cannot hold, such as infinity."""
+    """The time of a row; None for a time that Python cannot represent, such as infinity."""
     try:
         return datetime.fromisoformat(said["at"])
     except ValueError:
@@ -219,7 +227,7 @@ def _time_of(said: Mapping[str, Any]) -> datetime | None:
 
 
 def _parse(text: str) -> Any:
-    # As decimals: `jsonb` writes 1e23 as 1 with 23 zeros, which no float is.
+    # Parse numbers as decimals: `jsonb` writes 1e23 as 1 with 23 zeros, and no float has exactly that value.
     return json.loads(text, parse_float=Decimal, parse_int=Decimal)
 
 
@@ -228,7 +236,10 @@ def _missing(sequence: int, why: str) -> Break:
 
 
 def _find_outside_break(session: Session, walk: _Walk, head: Head) -> Break | None:
-    """The rows outside the chain; of one right behind the head also whether it would be its next row."""
+    """Find rows outside the chain.
+
+    For a row right after the head, also tell whether the head was set back.
+    """
     found = find_head_break(head)
     if found is None or head.behind != walk.check.last + 1:
         return found
@@ -252,7 +263,7 @@ def _compare_head(head: Head, check: ChainCheck) -> Break | None:
 def _compare_expected(
     session: Session, check: ChainCheck, expected: Mapping[int, bytes]
 ) -> Break | None:
-    """That the noted heads which were not walked over are there: before the first row, and at the end."""
+    """Find a noted head that is missing or changed, among the rows that were not verified one by one."""
     for sequence in sorted(expected):
         if check.first <= sequence <= check.last:
             continue

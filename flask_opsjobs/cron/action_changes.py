@@ -1,4 +1,4 @@
-"""Says what an action would change of a cron entry, and collects the facts that a preview is compared by."""
+"""Lists what an action would change in a cron entry, and the facts by which a preview is compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from .entry_row import CronEntryRow
 
 
 def facts_of_entry(entry: CronEntryRow) -> dict[str, Any]:
-    """What its plan rests on. Not up to when its slots are decided, which moves with every slot."""
+    """The facts that a plan for the entry depends on.
+
+    Leaves out `checked_until`, which moves with every slot.
+    """
     return {
         "state": entry.state,
         "origin": entry.origin,
@@ -28,7 +31,7 @@ def facts_of_entry(entry: CronEntryRow) -> dict[str, Any]:
 
 
 def changes_of(entry: CronEntryRow | None, params: Mapping[str, Any]) -> list[Change]:
-    """What differs between an entry and what is wanted of it; without an entry, all of it."""
+    """The values in `params` that differ from the entry's; all of them when there is no entry."""
     before = {} if entry is None else facts_of_entry(entry)
     return [
         Change(name, _words(before.get(name)), _words(value))

@@ -1,4 +1,4 @@
-"""Reads what a form, a command or Python gives for a cron entry beside its name, into canonical values."""
+"""Reads the parameters of a cron entry from a form, a command or Python into canonical values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_CAUGHT_UP = 100
 
 
 class BadParams(ValueError):
-    """What cannot be of an entry. `faults` are its sentences, each with the parameter that it is about."""
+    """Parameters that no entry can have. `faults` are pairs: the parameter, and a sentence about it."""
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
@@ -30,12 +30,12 @@ class BadParams(ValueError):
 
 
 def read_count(value: Any) -> int:
-    """How many missed slots. Raises `ValueError` with what is allowed."""
+    """The number of missed slots to catch up. Raises `ValueError` with what is allowed."""
     return read_whole(value, MOST_CAUGHT_UP, "count is {}")
 
 
 def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The task, schedule, policies and arguments, as they are stored. Raises `BadParams` with every fault."""
+    """The task, schedule, policies and arguments as they are stored. Raises `BadParams` with every fault."""
     faults = []
     name = given["task"]
     task = host.tasks.get(name) if isinstance(name, str) else None
@@ -56,7 +56,7 @@ def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
     number = whole(said["catch_up"])
     said["catch_up"] = said["catch_up"] if number is None else number
     if task is None or faults:
-        # What its arguments are to fit is not known, or they are not.
+        # Without a task or readable arguments, the arguments cannot be checked.
         raise BadParams([*faults, *list_faults(given["expression"], **said)])
     try:
         entry = make_entry(task, given["expression"], args=args, name="new", **said)
@@ -70,7 +70,7 @@ def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
 def find_call_fault(
     connection: Connection, host: Host, entry: CronEntryRow
 ) -> tuple[str, str] | None:
-    """Why its task cannot be called now as the entry says, with the code of the skip; None when it can."""
+    """The skip's code and the sentence why the entry's task cannot be enqueued now; None when it can be."""
     task = host.tasks.get(entry.task)
     if task is None:
         return "illegal", f"there is no task {entry.task} in this application"
@@ -81,7 +81,8 @@ def find_call_fault(
     except psycopg.Error:
         raise
     except Exception as error:
-        # Of the host's own, such as what computes a unique key. Only its class: the text may quote a value.
+        # The host's code raised, such as the function of a unique key. Name only the class: the text may
+        # quote a value.
         _log.exception("cron entry %s: its job could not be enqueued", entry.name)
         return "illegal", f"enqueuing its job raised {type(error).__name__}"
     return None if same is None else ("already", f"job {same} is the same unique call")

@@ -1,4 +1,4 @@
-"""Decides and applies the actions on cron entries, with the writes of `cron`."""
+"""Decides and applies an operator's actions on cron entries."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _TARGET = re.compile(r"cron/[A-Za-z0-9_.:\-]{1,200}")
 
 
 def read_target(text: str) -> str | None:
-    """The target as it is, `cron/nightly_sync`; None when it is none."""
-    # Of a page at `.` or `..` a browser would make another one.
+    """The target unchanged, such as `cron/nightly_sync`; None when the text is not a target."""
+    # A browser would resolve an address that ends in `.` or `..` to another page.
     return text if _TARGET.fullmatch(text) and text not in ("cron/.", "cron/..") else None
 
 
 def read_params(host: Host, action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said beside the targets, in canonical values. Raises `ValueError` with what is allowed.
+    """The action's parameters in canonical values. Raises `ValueError` with what is allowed.
 
-    Values of redacted arguments end here: neither a plan nor its preview has them.
+    Values of redacted arguments are dropped here, so neither a plan nor its preview holds them.
     """
     if action.short_name == "catch_up":
         return {"count": cron_params.read_count(given["count"])}
@@ -62,7 +62,10 @@ def decide(
     *,
     lock: bool,
 ) -> list[TargetPlan]:
-    """What the action would do with each of these entries; with `lock` nobody else changes them until the commit."""
+    """Plan the action for each of these entries.
+
+    With `lock` nobody else changes them until the caller commits.
+    """
     names = {target: target.partition("/")[2] for target in targets}
     if lock:
         transitions.lock_to_decide(connection, list(names.values()))
@@ -80,7 +83,7 @@ def apply(
     target_plans: Sequence[TargetPlan],
     decided: Decided,
 ) -> Written:
-    """Write it, on entries that the caller has locked. The slots that are due now are decided first."""
+    """Apply the plans to entries that the caller has locked. Slots that are due now are decided first."""
     report = SlotReport()
     decider = SlotDecider(connection, host, _stop, decided.now)
     items = [_write(decider, action, target_plan, decided, report) for target_plan in target_plans]
@@ -109,8 +112,10 @@ def _decide_one(
     if action.short_name == "create":
         if entry is not None:
             way_out = "edit it, or take" if entry.origin == "runtime" else "take"
-            said = f"there is a cron entry {name} already, {entry.state}: {way_out} another name"
-            return leave(target, name, facts_of_entry(entry), "already", said)
+            sentence = (
+                f"there is a cron entry {name} already, {entry.state}: {way_out} another name"
+            )
+            return leave(target, name, facts_of_entry(entry), "already", sentence)
         return do(target, name, {"state": ABSENT}, None, *changes_of(None, decided.params))
     if entry is None:
         return leave(target, None, {}, "not_found", f"there is no cron entry {name}")
@@ -150,7 +155,7 @@ def _judge_run(
     if action.short_name == "run_now":
         change = Change("job", None, f"a new one of {entry.task}")
         return do(target, entry.name, facts, entry, change, note=note)
-    # All of them make the same call: of a unique one there is one job.
+    # All missed slots make the same call. If the task is unique, only one job of it can exist.
     is_unique = host.tasks[entry.task].declared.unique is not None
     count = 1 if is_unique else decided.params["count"]
     slots = missed_queries.list_missed(connection, entry.name, count)
@@ -192,7 +197,7 @@ def _write(
     if action.short_name == "create":
         wanted = _entry(name, decided.params)
         if not transitions.create(connection, wanted, "runtime", decided.actor, now):
-            # Nothing could be locked where nothing was: somebody else has entered that name meanwhile.
+            # There was no row to lock, so another process could create an entry of that name meanwhile.
             raise ChangedMeanwhile
         return target_plan.item
     entry = decider.decide_all(name, report)
@@ -209,7 +214,8 @@ def _write(
     else:
         slots = [now]
         if action.short_name == "catch_up":
-            # Those that were decided and shown: deciding may just have found newer ones.
+            # Use the slots that were planned and shown. Deciding the due slots may just have added newer
+            # missed ones.
             slots = [datetime.fromisoformat(slot) for slot in target_plan.facts["missed"]]
         return _run(decider, action, entry, target_plan.item, slots, decided, report)
     return target_plan.item
@@ -224,7 +230,7 @@ def _run(
     decided: Decided,
     report: SlotReport,
 ) -> Item:
-    """Enqueue a job manually for each of these slots; the item as it came out."""
+    """Enqueue a job manually for each of these slots. Returns the item with what really happened."""
     has_run = any(task.name == entry.task for task, _ in report.enqueued)
     ids: list[int] = []
     notes: dict[str, None] = {}
@@ -232,9 +238,10 @@ def _run(
         slot = decider.run(entry, slot_at, "manual", report, by=decided.actor)
         if slot.job_id is None:
             notes[slot.why or ""] = None
-            # A slot that had just come may have enqueued the same unique call: the job that was asked for.
+            # A slot that was due just now may have enqueued the same unique call: then that is the requested
+            # job.
             if not ids and not has_run:
-                # Whether the same call is there was looked for: it came since.
+                # The plan found no same call, so another transaction has enqueued it since.
                 is_rival = slot.result == "skipped_overlap"
                 said = f"cannot {_on(action, item.target)}: {slot.why}"
                 raise ChangedMeanwhile if is_rival else NothingWritten(said)

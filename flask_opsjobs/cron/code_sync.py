@@ -1,6 +1,6 @@
-"""Takes over the cron entries that code declares: enters new ones, changes changed ones, retires those that are gone.
+"""Copies the cron entries that code declares into the database: creates, changes and retires rows.
 
-What was made at runtime loses the values of parameters that code has declared redacted since.
+Entries that were made at runtime lose the values of parameters that code has since declared redacted.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from .entry_row import CronEntryRow
 def sync_declared(
     decider: SlotDecider, entry: EntryDeclaration, by: str, report: SlotReport
 ) -> str | None:
-    """Take one declared entry over, in the caller's transaction; what was done to it, None for nothing.
+    """Create or change the row of one declared entry, in the caller's transaction.
 
-    The slots of its old schedule are decided first, so their results follow the old schedule.
+    Returns what was done: `entered`, `changed`, `in use again`, or None for nothing. Due slots of the old
+    schedule are decided first, so their results follow the old schedule.
     """
     connection, now = decider.connection, decider.now
     found = decider.decide_all(entry.name, report)
@@ -38,13 +39,13 @@ def sync_declared(
 
 
 def retire(decider: SlotDecider, name: str, report: SlotReport) -> None:
-    """Retire an entry that code declares no longer, in the caller's transaction."""
+    """Retire an entry that code no longer declares, in the caller's transaction."""
     decider.decide_all(name, report)
     transitions.retire(decider.connection, name, decider.now)
 
 
 def list_gone(connection: Connection, declared: dict[str, EntryDeclaration]) -> list[str]:
-    """The entries in use that came from code and are declared no longer. Locks nothing."""
+    """The entries in use that came from code, which no longer declares them. Locks nothing."""
     entries = transitions.list_entries(connection)
     return [
         entry.name for entry in entries if entry.origin == "code" and entry.name not in declared
@@ -52,7 +53,7 @@ def list_gone(connection: Connection, declared: dict[str, EntryDeclaration]) -> 
 
 
 def list_unredacted(connection: Connection, tasks: Mapping[str, Task]) -> list[str]:
-    """The entries in use that keep a value which must not be stored. Locks nothing."""
+    """The entries in use that hold the value of a redacted argument. Locks nothing."""
     return [
         entry.name
         for entry in transitions.list_entries(connection)
@@ -61,10 +62,13 @@ def list_unredacted(connection: Connection, tasks: Mapping[str, Task]) -> list[s
 
 
 def redact(decider: SlotDecider, name: str, report: SlotReport) -> None:
-    """Drop what an entry must not keep, in the caller's transaction: each decision would copy it into the audit."""
+    """Drop an entry's values of redacted arguments, in the caller's transaction.
+
+    Otherwise each decision about the entry would copy them into the audit.
+    """
     found = decider.decide_all(name, report)
     task = None if found is None else decider.host.tasks.get(found.task)
-    # One that was retired since it was listed stays so: a change would take it back into use.
+    # The entry may have been retired since it was listed. A change would take it back into use.
     if found is None or found.state == "retired" or task is None:
         return
     args = {key: value for key, value in found.args.items() if key not in task.redact}
@@ -74,6 +78,6 @@ def redact(decider: SlotDecider, name: str, report: SlotReport) -> None:
 
 
 def wanted_of(entry: CronEntryRow) -> EntryDeclaration:
-    """What an entry says, without how it stands."""
+    """The declaration of an entry, without its state."""
     policies = (entry.overlap, entry.catch_up, entry.catch_up_limit)
     return EntryDeclaration(entry.name, entry.task, entry.schedule, *policies, entry.args)

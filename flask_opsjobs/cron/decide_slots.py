@@ -1,4 +1,4 @@
-"""Decides every due slot of an entry: its result, and its job where it runs."""
+"""Decides every due slot of a cron entry: writes its result, and enqueues its job if it runs."""
 
 from __future__ import annotations
 
@@ -24,18 +24,23 @@ from .timing import SlotGroup, decide_by_time
 from .transitions import Slot, Unfinished
 
 _log = logging.getLogger("flask_opsjobs.cron")
-# At most so many slots are decided in one transaction: a week of minutes.
+# The most slots that one transaction decides: a week of minutes.
 MOST_SLOTS = 10_080
-# So long a slot waits for a process that knows its task: a deploy has two versions of code at once.
+# How long a slot waits for a process that knows its task. During a deploy two versions of the code run at
+# once.
 PATIENCE = timedelta(minutes=10)
 
-# Cancels jobs that wait and asks for those that run to be stopped: (connection, jobs, reason, now).
+# Cancels waiting jobs and requests that running jobs stop: (connection, jobs, reason, now).
 Stop = Callable[[Connection, Sequence[Unfinished], str, datetime], None]
 
 
 @dataclass
 class SlotReport:
-    """Counts the decided slots by result, and keeps the lanes to dispatch, the jobs to stop, and what is left."""
+    """Collects what deciding slots did: slots by result, enqueued jobs, lanes to dispatch, and stopped jobs.
+
+    `has_more`: more slots than one transaction decides are due. `is_put_off`: a slot was left for another
+    process.
+    """
 
     results: dict[str, int] = field(default_factory=dict)
     lanes: set[tuple[str, str]] = field(default_factory=set)
@@ -46,7 +51,7 @@ class SlotReport:
     is_put_off: bool = False
 
     def add(self, other: SlotReport) -> None:
-        """Add the report of another entry, once that is committed."""
+        """Add the report of another entry, once its transaction is committed."""
         for result, slots in other.results.items():
             self.results[result] = self.results.get(result, 0) + slots
         self.lanes |= other.lanes
@@ -66,10 +71,10 @@ class SlotDecider:
     now: datetime
 
     def decide_all(self, name: str, report: SlotReport) -> CronEntryRow | None:
-        """As `decide`, and leaves nothing for a later pass: who changes an entry calls this first.
+        """Decide all slots of an entry up to now, and leave none for a later pass. Call it before a change.
 
-        A zone that this machine does not know any more leaves slots that nobody can name. It must not keep an operator,
-        or newer code, from giving the entry another.
+        When this machine no longer knows the entry's zone, its slots cannot be computed and get no results,
+        so that an operator or newer code can still give the entry another zone.
         """
         while True:
             part = SlotReport()
@@ -87,10 +92,10 @@ class SlotDecider:
     def decide(
         self, name: str, report: SlotReport, *, is_patient: bool = True
     ) -> CronEntryRow | None:
-        """Decide the slots of one entry up to now, adding to `report`. Returns the locked entry; None when it is gone.
+        """Decide the slots of one entry up to now, adding to `report`. Returns the locked entry, or None.
 
-        Locks the entry, and before it the jobs that it may have to stop. `is_patient`: a slot whose task this process
-        does not know is left to one that does, for a while.
+        Locks the jobs that the entry may have to stop, then the entry. The caller commits. `is_patient`: a
+        slot whose task this process does not know is left for up to ten minutes to a process that knows it.
         """
         entry = transitions.lock_to_decide(self.connection, [name]).get(name)
         if entry is None or entry.state == "retired":
@@ -99,7 +104,8 @@ class SlotDecider:
         if not slots or (is_patient and self._is_put_off(entry, slots, report)):
             return entry
         if len(slots) > MOST_SLOTS:
-            # As many are left for the next time as catch-up might run, so none of these is to run.
+            # Leave as many slots for the next pass as catch-up can run at most, so no slot of this pass has
+            # to run.
             report.has_more = True
             slots = slots[: MOST_SLOTS - MOST_CAUGHT_UP]
             groups = decide_by_time(
@@ -121,10 +127,11 @@ class SlotDecider:
         self, entry: CronEntryRow, slot_at: datetime, result: str, report: SlotReport,
         *, by: str | None = None, is_behind: bool = False,
     ) -> Slot:  # fmt: skip
-        """Enqueue a job for a slot of a locked entry, whatever its overlap policy says; the row that tells of it.
+        """Enqueue a job for a slot of a locked entry, whatever its overlap policy. Returns the row to write.
 
-        `is_behind`: it waits until the other jobs of the entry have ended. What keeps the job from being enqueued is
-        the slot's result too: it would still be there in the next pass.
+        `is_behind`: the job waits until the other jobs of the entry have ended. When the job cannot be
+        enqueued, the row says why, and the slot is not tried again: the same fault would still exist in the
+        next pass.
         """
         task = self.host.tasks.get(entry.task)
         if task is None:
@@ -138,7 +145,8 @@ class SlotDecider:
         except psycopg.Error:
             raise
         except Exception as error:
-            # Of the host's own, such as what computes a unique key. Only its class: the text may quote a value.
+            # The host's code raised, such as the function of a unique key. Name only the class: the text may
+            # quote a value.
             _log.exception("cron entry %s: its job could not be enqueued", entry.name)
             return Slot(slot_at, "missed", f"enqueuing its job raised {type(error).__name__}")
         if made.conflict:
@@ -151,8 +159,10 @@ class SlotDecider:
     def _is_put_off(
         self, entry: CronEntryRow, slots: Sequence[datetime], report: SlotReport
     ) -> bool:
-        """Whether to leave it to a process that knows the task, for a while: since the slot, or since any process
-        was there again to see it."""
+        """Whether to leave the slots to a process that knows the task.
+
+        The wait of `PATIENCE` begins at the first slot, or when a cron loop ran again after it.
+        """
         if entry.task in self.host.tasks or entry.is_paused:
             return False
         last, again = transitions.find_gap(self.connection, slots[0])
@@ -166,7 +176,8 @@ class SlotDecider:
         if group.kind == "late":
             return self._catch_up(entry, group.slots, report)
         if group.kind == "due":
-            # One by one, each written before the next is run: which may cancel its job, and tells its row so.
+            # Write each row before the next slot runs: the next slot may cancel this job, and then updates
+            # its row.
             return (self._run_in_turn(entry, slot, "ran", report) for slot in group.slots)
         first, last = group.slots[0], group.slots[-1]
         why = self._why_missed(entry, first) if group.kind == "missed" else entry.paused_reason
@@ -175,7 +186,7 @@ class SlotDecider:
     def _catch_up(
         self, entry: CronEntryRow, slots: Sequence[datetime], report: SlotReport
     ) -> list[Slot]:
-        """What is made up for: the first slot as any other, the rest behind it, so that none is beside another."""
+        """Run missed slots: the first under the overlap policy, the others one after another behind it."""
         results: list[Slot] = []
         for slot in slots:
             if entry.overlap != "allow" and results and results[-1].result == "late":
@@ -187,7 +198,7 @@ class SlotDecider:
     def _run_in_turn(
         self, entry: CronEntryRow, slot_at: datetime, result: str, report: SlotReport
     ) -> Slot:
-        """The slot as the overlap policy has it."""
+        """Run or skip the slot, as the entry's overlap policy says."""
         before = (
             []
             if entry.overlap == "allow"
@@ -196,7 +207,7 @@ class SlotDecider:
         if not before:
             return self.run(entry, slot_at, result, report)
         if entry.overlap == "cancel_previous":
-            # Enqueued first: what cannot be enqueued must not cost the job before it as well.
+            # Enqueue first: if the new job cannot be enqueued, the job before it must not be canceled.
             slot = self.run(entry, slot_at, result, report)
             if slot.job_id is not None:
                 why = f"the next slot of cron entry {entry.name} has come"
@@ -216,7 +227,7 @@ class SlotDecider:
         since, until = transitions.find_gap(self.connection, slot_at)
         since, until = since or entry.checked_until, until or self.now
         if since >= slot_at:
-            return "a scheduler ran, and did not come to it in time"
+            return "a scheduler was running, but did not reach this slot in time"
         return f"no scheduler ran from {moment(since)} to {moment(until)}"
 
 

@@ -1,4 +1,4 @@
-"""Holds a cron entry as code or an operator declares it: one task, its arguments, a schedule and two policies."""
+"""Holds a cron entry as code or an operator declares it: task, arguments, schedule and two policies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..jobs.record.task import Task
 from .expression import BadSchedule, Schedule, read_schedule
 from .lifecycle import OVERLAPS
 
-# What a setting of the largest arguments may be at most; the host's own is asked when a job is enqueued.
+# The upper bound of OPSJOBS_MAX_ARGS_BYTES. The host's own setting is checked when a job is enqueued.
 _LARGEST_ARGS = 100_000_000
 MOST_CAUGHT_UP = 1_000
 
@@ -22,7 +22,7 @@ Faults = Sequence[tuple[str, str]]
 
 
 class BadEntry(DeclarationError):
-    """An entry that cannot be. `faults` are its sentences, each with the parameter that it is about."""
+    """An invalid entry. `faults` are pairs: the parameter, and a sentence about it."""
 
     def __init__(self, name: object, faults: Faults) -> None:
         self.faults = faults
@@ -31,7 +31,10 @@ class BadEntry(DeclarationError):
 
 @dataclass(frozen=True)
 class EntryDeclaration:
-    """What is wanted of an entry. `catch_up_limit` goes with `all`; `args` are as they are stored."""
+    """What an entry is declared to do.
+
+    `catch_up_limit` is set when `catch_up` is `all`. `args` are as stored.
+    """
 
     name: str
     task: str
@@ -43,7 +46,7 @@ class EntryDeclaration:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """The columns of the row that say the same, but for its name."""
+        """The values of the row's columns, except its name."""
         return {
             "task": self.task,
             "expression": self.schedule.expression,
@@ -65,7 +68,10 @@ def make_entry(
     args: Mapping[str, Any] | None = None,
     name: str | None = None,
 ) -> EntryDeclaration:
-    """The entry. Raises `BadEntry` with every fault and its fix; values of redacted parameters are dropped."""
+    """Make the entry, without the values of redacted parameters.
+
+    Raises `BadEntry` with every fault and its fix.
+    """
     named = task.name if name is None else name
     faults = [("name", fault)] if (fault := fault_of_name("its name", named)) else []
     faults += list_faults(expression, zone, overlap, catch_up)
@@ -85,7 +91,7 @@ def make_entry(
 
 
 def list_faults(expression: object, zone: object, overlap: object, catch_up: object) -> Faults:
-    """What is wrong with an entry, whatever it runs."""
+    """What is wrong with an entry's schedule and policies, whatever its task."""
     faults = list(_faults_of_policies(overlap, catch_up))
     try:
         read_schedule(expression, zone)

@@ -1,4 +1,4 @@
-"""Holds a cron entry as its row has it: pages show it, and decisions rest on it."""
+"""Holds a cron entry as it is stored, for pages and for decisions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .lifecycle import state_of
 
 @dataclass(frozen=True)
 class CronEntryRow:
-    """An entry as it stands; `args` are as stored, and its slots up to `checked_until` have their results."""
+    """A stored entry. Every slot up to `checked_until` has its result. `args` are as stored."""
 
     name: str
     origin: str
@@ -41,5 +41,5 @@ class CronEntryRow:
 
     @property
     def schedule(self) -> Schedule:
-        """Its expression in its zone."""
+        """The entry's expression in its zone."""
         return Schedule(self.expression, self.zone)

@@ -1,9 +1,9 @@
-"""Parses a cron expression in a time zone, refuses it with the place of the error, and computes its slots. Pure.
+"""Parses a cron expression in a time zone, names the place of an error, and computes the slots. Pure.
 
-The slots are those of Debian's cron. With a fixed minute and hour, a slot that a clock jumps over comes right after the
-gap, and one that a clock shows twice comes once. With a star at the start of either, time just goes on. cronsim finds
-what a clock without daylight saving time would show, and the zone is ours: its own steps over a gap or a fold of half
-an hour or of midnight lose slots.
+Daylight saving time is handled as by Debian's cron. If minute and hour are fixed, a slot in the skipped hour
+runs right after it, and a slot in the repeated hour runs once. If the minute or the hour begins with a star,
+the slots follow real time. cronsim computes local times without daylight saving time, and this module applies
+the zone: cronsim's own steps lose slots when a gap or a fold lasts half an hour or is at midnight.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ _FIELDS = (
     ("month", "1 to 12 or JAN to DEC"),
     ("day of the week", "0 to 7 or SUN to SAT, 5L for the last Friday, 1#2 for the second Monday"),
 )  # fmt: skip
-# Where cronsim keeps the values of each.
+# The attributes of `CronSim` that hold the values of each field.
 _SETS = ("minutes", "hours", "days", "months", "weekdays")
 _LONGEST = 200
-# No clock was ever changed by more at once.
+# No time zone has ever changed its clocks by more at once.
 _LARGEST_STEP = timedelta(hours=25)
 _NEAR = (-_LARGEST_STEP, timedelta(0), _LARGEST_STEP)
 _MINUTE = timedelta(minutes=1)
 
 
 class BadSchedule(ValueError):
-    """A schedule that cannot be. `faults` are its sentences, each with which it is about: `expression` or `zone`."""
+    """An invalid schedule. `faults` are pairs: `expression` or `zone`, and a sentence about it."""
 
     def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
         self.faults = faults
@@ -55,14 +55,14 @@ class BadSchedule(ValueError):
 
 @dataclass(frozen=True)
 class Schedule:
-    """An expression that has slots, in a zone that exists. Make it with `read_schedule`."""
+    """A valid expression with at least one slot, in an existing zone. Make it with `read_schedule`."""
 
     expression: str
     zone: str
 
     @cached_property
     def place(self) -> ZoneInfo:
-        """The zone itself."""
+        """The time zone."""
         return ZoneInfo(self.zone)
 
     @property
@@ -72,39 +72,42 @@ class Schedule:
         return said
 
     def slots_after(self, moment: datetime) -> Iterator[datetime]:
-        """Every slot after `moment`, in UTC and in order, each once; may end, at a year that has no more."""
+        """Every slot after `moment`, in UTC and in order, each once. Ends when no later year has a slot."""
         last = moment
         shown = CronSim(self._five, self._begin(moment))
         for found in self._as_fixed(shown) if self._is_fixed else self._as_time_goes_on(shown):
-            # Two slots of one gap come at the same moment, and count as one.
+            # Two slots in the same skipped hour run at the same moment, and count as one.
             if found > last:
                 last = found
                 yield found
 
     def next(self, moment: datetime, number: int) -> list[datetime]:
-        """The next slots after `moment`, as many as asked for if there are."""
+        """The next slots after `moment`, at most `number`."""
         return list(islice(self.slots_after(moment), number))
 
     def slots_between(self, after: datetime, until: datetime, most: int) -> list[datetime]:
-        """The slots after the one moment and up to the other, the first `most` of them."""
+        """The first `most` slots after `after` and up to `until`, inclusive."""
         coming = takewhile(lambda slot: slot <= until, self.slots_after(after))
         return list(islice(coming, most))
 
     def _begin(self, moment: datetime) -> datetime:
-        """What a clock shows at `moment`; earlier near a change of it, as what it showed before may come again."""
+        """The local time from which to search.
+
+        Earlier near a clock change, since local times may repeat there.
+        """
         here = moment.astimezone(self.place)
         near = {(moment + step).astimezone(self.place).utcoffset() for step in _NEAR}
         return here.replace(tzinfo=None) - (_LARGEST_STEP if len(near) > 1 else timedelta(0))
 
     def _as_fixed(self, shown: Iterator[datetime]) -> Iterator[datetime]:
-        """When a clock in the zone shows these the first time, or has jumped over them."""
+        """The moments when a clock in the zone first shows these local times, or has just skipped them."""
         for clock in shown:
             while (times := self._times(clock))[1] < times[0]:
                 clock += _MINUTE
             yield times[0]
 
     def _as_time_goes_on(self, shown: Iterator[datetime]) -> Iterator[datetime]:
-        """Whenever a clock in the zone shows these: never, once or twice."""
+        """Every moment when a clock in the zone shows these local times: never, once or twice each."""
         again: deque[datetime] = deque()
         for clock in shown:
             first, second = self._times(clock)
@@ -117,7 +120,10 @@ class Schedule:
         yield from again
 
     def _times(self, clock: datetime) -> tuple[datetime, datetime]:
-        """When a clock shows this the first and the second time; the second before the first means never (PEP 495)."""
+        """The first and second moment of a local time.
+
+        The second is before the first when it is skipped (PEP 495).
+        """
         there = clock.replace(tzinfo=self.place)
         return there.astimezone(UTC), there.replace(fold=1).astimezone(UTC)
 
@@ -131,13 +137,15 @@ class Schedule:
 
 
 def read_schedule(expression: object, zone: object = "UTC") -> Schedule:
-    """The schedule. Raises `BadSchedule` with every fault, where it is, and what is allowed there."""
+    """Parse the schedule. Raises `BadSchedule` with every fault, its place, and what is allowed there."""
     found_faults = {"zone": _fault_of_zone(zone), "expression": _fault_of(expression)}
     if faults := [(about, said) for about, said in found_faults.items() if said]:
         raise BadSchedule(faults)
     found = Schedule(" ".join(str(expression).split()), str(zone))
     if not found.next(datetime(2024, 1, 1, tzinfo=UTC), 1):
-        raise BadSchedule([("expression", f"cron expression {found.expression!r} never comes")])
+        raise BadSchedule(
+            [("expression", f"cron expression {found.expression!r} never has a slot")]
+        )
     return found
 
 
@@ -152,7 +160,10 @@ def _fault_of_zone(zone: object) -> str | None:
 
 @cache
 def _zones() -> frozenset[str]:
-    """Every name that means the same on all machines; reading them takes a while."""
+    """The names of all time zones, except names that mean different zones on different machines.
+
+    Slow to read.
+    """
     return frozenset(available_timezones() - {"localtime", "Factory"})
 
 
@@ -202,7 +213,7 @@ def _fault_of_field(at: int, field: str, allowed: str) -> str | None:
             return (
                 f"a range of one value has no steps: write {first}, or {first}/… to go on from it"
             )
-    # Whoever writes */90 wants every 90 minutes, and no field can say that.
+    # */90 is meant as every 90 minutes, but no field can express that.
     values = getattr(_read(alone(field)), _SETS[at])
     if "/" in field and len(values) == 1:
         (value,) = values

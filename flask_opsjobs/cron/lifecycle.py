@@ -1,4 +1,4 @@
-"""Lists the states of a cron entry, its policies and the results of its slots, as data for writes, pages and docs."""
+"""Lists the states and policies of cron entries and the results of slots, for writes, pages and docs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MEANINGS = {
     "retired": "the code declares it no longer; its run history stays",
 }
 STATES = tuple(MEANINGS)
-# No state of an entry: there is none of that name.
+# Stands for the state when there is no entry of that name.
 ABSENT = "absent"
 
 # Where an entry comes from.
@@ -34,7 +34,7 @@ CATCH_UPS = {
 
 @dataclass(frozen=True)
 class SlotResult:
-    """What became of a slot: `word` is for people, `runs` whether it has a job."""
+    """The result of a slot. `word` is the text for people; `runs` tells whether a job was enqueued for it."""
 
     word: str
     meaning: str
@@ -54,7 +54,7 @@ RESULTS = {
 
 @dataclass(frozen=True)
 class CronArrow:
-    """What an operator may do with an entry in one of `sources`; `target` None leaves its state as it is."""
+    """An action on an entry in one of the states `sources`. A `target` of None leaves the state unchanged."""
 
     name: str
     sources: tuple[str, ...]
@@ -74,12 +74,12 @@ ARROWS = (
 
 
 def state_of(is_paused: bool, is_retired: bool) -> str:
-    """The state that the columns of an entry's row stand for."""
+    """The state of an entry with these columns."""
     if is_retired:
         return "retired"
     return "paused" if is_paused else "active"
 
 
 def sources_of(name: str) -> tuple[str, ...]:
-    """The states in which the arrow `name` may be drawn."""
+    """The states in which the action `name` is allowed."""
     return next(arrow.sources for arrow in ARROWS if arrow.name == name)

@@ -9,14 +9,14 @@ from ..core import sql
 from ..core.db import Connection
 from .expression import Schedule
 
-# At most so many rows of the run history are read; each may hold a run of slots.
+# The most rows of the run history that are read. One row may stand for many slots.
 _MOST_ROWS = 200
 
 
 def list_missed(connection: Connection, name: str, most: int) -> list[datetime]:
-    """The last `most` slots that were missed and not made up for, in order. Locks nothing.
+    """The last `most` missed slots without a job enqueued later, oldest first. Locks nothing.
 
-    The slots of a run are those of the expression that counted then.
+    The slots of a row that stands for many are computed from the expression that was in use then.
     """
     asked = {"entry": name, "most": _MOST_ROWS}
     found: list[datetime] = []
@@ -29,7 +29,7 @@ def list_missed(connection: Connection, name: str, most: int) -> list[datetime]:
             try:
                 slots = schedule.slots_between(first - timedelta(seconds=1), last, number)
             except ZoneInfoNotFoundError:
-                continue  # a zone that this machine does not know any more: nobody can name them
+                continue  # this machine no longer knows the zone, so the slots cannot be computed
         found += [slot for slot in reversed(slots) if slot not in made_up]
         if len(found) >= most:
             break

@@ -1,4 +1,4 @@
-"""Declares the tables of cron: its entries, and the run history of their slots."""
+"""Declares the tables of cron: the entries, and the run history of their slots."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ MOMENT = DateTime(timezone=True)
 class CronEntry(Base):
     """One entry. Every slot up to `checked_until` has its result in the run history.
 
-    `args` are stored as those of a job, so what is redacted is not there. `catch_up_limit` goes with `all`.
+    `args` are stored as those of a job, without redacted arguments. `catch_up_limit` is set when `catch_up`
+    is `all`.
     """
 
     __tablename__ = "cron_entries"
@@ -53,11 +54,11 @@ class CronEntry(Base):
 
 
 class CronSlot(Base):
-    """The result of a slot; of `slots` of them from `slot_at` to `until_at` when they had the same at once.
+    """The result of one slot, or the same result of `slots` slots from `slot_at` to `until_at`.
 
-    A `manual` one stands beside the slot's own: `slot_at` is what it makes up for, or when somebody ran it,
-    `decided_by` who. No foreign key: the run history outlives entries and jobs. `job_state` is the state its job ended
-    in.
+    A `manual` row is kept in addition to the slot's own row: `slot_at` is the missed slot, or the time when
+    somebody ran the entry, and `decided_by` is that person. There are no foreign keys, since the run history
+    outlives entries and jobs. `job_state` is the final state of its job.
     """
 
     __tablename__ = "cron_slots"
@@ -83,7 +84,7 @@ class CronSlot(Base):
         CheckConstraint("(job_state IS NULL) = (ended_at IS NULL)", name="job_state_check"),
         CheckConstraint("job_id IS NULL OR slots = 1", name="job_check"),
         CheckConstraint("(result = 'manual') = (decided_by IS NOT NULL)", name="manual_check"),
-        # The run history promises: a slot has one result.
+        # The run history has exactly one result per slot.
         Index("cron_slots_once", "entry", "slot_at", unique=True, postgresql_where=text("result <> 'manual'")),
         Index("cron_slots_by_entry", "entry", text("slot_at DESC"), text("id DESC")),
         Index("cron_slots_by_job", "job_id", postgresql_where=text("job_id IS NOT NULL")),

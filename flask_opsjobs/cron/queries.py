@@ -1,4 +1,4 @@
-"""Reads for pages: the entries with their newest slots, one entry, and the slot that a job runs for."""
+"""Reads cron entries, their run history, and the slot of a job, for pages."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .models import CronEntry, CronSlot
 
 MOST_ENTRIES = 500
 STRIP = 20
-# Of one entry: eight weeks of half hours. A busier one shows its newest.
+# Rows of one entry: eight weeks of half hours. Of an entry with more, pages show the newest.
 MOST_SLOTS = 3_000
 _WEEKS = timedelta(weeks=8)
 
 
 @dataclass(frozen=True)
 class SlotRow:
-    """A row of the run history: one slot, or a run of `slots` of them up to `until_at`."""
+    """A row of the run history: one slot, or `slots` neighbouring slots up to `until_at`."""
 
     id: int
     entry: str
@@ -40,32 +40,32 @@ class SlotRow:
 
     @property
     def took_seconds(self) -> float | None:
-        """From the record of its job to the end; None before that."""
+        """Seconds from enqueuing its job to the job's end; None before the end."""
         return None if self.ended_at is None else (self.ended_at - self.decided_at).total_seconds()
 
 
 @dataclass(frozen=True)
 class Missed:
-    """How many slots of an entry were missed at the last, and when the last of them was."""
+    """How many slots of an entry were missed lately, and when the last of them was due."""
 
     slots: int
     last_at: datetime
 
 
 def list_entries(session: Session) -> list[CronEntryRow]:
-    """Every entry, those in use first, by name; at most 500."""
+    """The entries, those in use first, by name; at most 500."""
     chosen = select(*_columns()).order_by(CronEntry.retired_at.is_not(None), CronEntry.name)
     return [CronEntryRow(*row) for row in session.execute(chosen.limit(MOST_ENTRIES))]
 
 
 def find_entry(session: Session, name: str) -> CronEntryRow | None:
-    """One entry; None when there is none of that name."""
+    """The entry of this name, or None."""
     row = session.execute(select(*_columns()).where(CronEntry.name == name)).one_or_none()
     return None if row is None else CronEntryRow(*row)
 
 
 def list_strips(session: Session, names: Sequence[str]) -> dict[str, list[SlotRow]]:
-    """The last 20 rows of the run history of each of these entries, the newest first."""
+    """The last 20 rows of the run history of each of these entries, newest first."""
     asked = {"names": list(names), "most": STRIP}
     found: dict[str, list[SlotRow]] = {name: [] for name in names}
     for row in session.connection().exec_driver_sql(sql.load("list_cron_strips"), asked):
@@ -74,16 +74,16 @@ def list_strips(session: Session, names: Sequence[str]) -> dict[str, list[SlotRo
 
 
 def list_missed_lately(session: Session, now: datetime) -> dict[str, Missed]:
-    """By entry, the slots that were missed in runs that end within a day; they may begin long before."""
+    """By entry, the missed slots of outages that ended within the last day, also if they began earlier."""
     asked = {"since": now - timedelta(days=1)}
     found = session.connection().exec_driver_sql(sql.load("count_cron_missed"), asked)
     return {row.entry: Missed(int(row.slots), row.last_at) for row in found}
 
 
 def list_slots(session: Session, name: str, now: datetime) -> list[SlotRow]:
-    """The run history of an entry in the last eight weeks, the newest first, at most 3,000 rows.
+    """The run history of an entry in the last eight weeks, newest first, at most 3,000 rows.
 
-    A run of slots that reaches into them is there whole: an outage may be longer than eight weeks.
+    A row that stands for many slots is included when its last slot is in that time: an outage may be longer.
     """
     columns = [getattr(CronSlot, column) for column in SlotRow.__annotations__]
     since = now - _WEEKS
@@ -101,7 +101,7 @@ def list_slots(session: Session, name: str, now: datetime) -> list[SlotRow]:
 
 
 def find_slot_of(session: Session, job_id: int) -> SlotRow | None:
-    """The slot that a job runs for; None for a job of no entry."""
+    """The slot for which a job was enqueued; None when no cron entry enqueued it."""
     columns = [getattr(CronSlot, column) for column in SlotRow.__annotations__]
     row = session.execute(select(*columns).where(CronSlot.job_id == job_id).limit(1)).first()
     return None if row is None else SlotRow(*row)

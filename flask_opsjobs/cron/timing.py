@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 
-# A job that is recorded later than this after its slot is late; what catch-up leaves out is missed.
+# A slot is late when its job is enqueued more than this after it. A late slot that catch-up does not run is
+# missed.
 LATE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
 class SlotGroup:
-    """Neighbouring slots of one kind: `due` and `late` ones are to run, each by itself; `missed`, `paused` not."""
+    """Neighbouring slots of one kind. Each `due` or `late` slot runs; `missed` and `paused` slots do not."""
 
     kind: str
     slots: Sequence[datetime]
@@ -27,10 +28,11 @@ def decide_by_time(
     catch_up: str,
     limit: int | None,
 ) -> list[SlotGroup]:
-    """The slots, in order, by what they are to become. `slots` are all up to `now` that have no result yet.
+    """Group the slots, in order, by what happens to them. `slots` are all slots up to `now` without a result.
 
-    A slot from `paused_at` on is paused. Of those before that are older than a minute `catch_up` runs the last one
-    (`latest`), or the last `limit` (`all`); `latest` runs none when a slot is due right now, which stands for all.
+    Slots from `paused_at` on are paused. Of the earlier slots that are older than a minute, `catch_up` runs
+    the last one (`latest`), the last `limit` (`all`), or none. `latest` runs none either when a regular slot
+    is due now: no extra job is needed.
     """
     kinds = [_kind(slot, now, paused_at) for slot in slots]
     old = [at for at, kind in enumerate(kinds) if kind == "old"]

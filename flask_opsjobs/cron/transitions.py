@@ -1,6 +1,7 @@
-"""Writes to the tables of cron: takes entries over from code, locks them, and records the results of slots.
+"""Writes to the tables of cron: creates, changes and locks entries, and records the results of slots.
 
-Every function is part of the caller's transaction. Lock order: the jobs of an entry, then the entry; entries by name.
+Every function runs in the caller's transaction. Lock order: the jobs of an entry, then the entry; entries by
+name.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class Slot:
-    """A row of the run history as it is written; `until_at` and `slots` differ from one slot's for a run of them."""
+    """A row of the run history to be written.
+
+    `until_at` and `slots` are set when it stands for several slots.
+    """
 
     slot_at: datetime
     result: str
@@ -50,22 +54,23 @@ def list_entries(connection: Connection) -> list[CronEntryRow]:
 
 
 def look(connection: Connection, names: Collection[str]) -> dict[str, CronEntryRow]:
-    """These entries, retired ones too, by name. Locks nothing."""
+    """These entries by name, including retired ones. Locks nothing."""
     found = _rows(connection, "list_cron_entries", {"names": list(names)})
     return {entry.name: entry for entry in found}
 
 
 def lock(connection: Connection, names: Collection[str]) -> dict[str, CronEntryRow]:
-    """Lock these entries by name, and how they stand then."""
+    """Lock these entries in the order of their names, and return them as they are then."""
     connection.execute(sql.load("lock_cron_entries"), {"names": sorted(names)})
     return look(connection, names)
 
 
 def lock_to_decide(connection: Connection, names: Collection[str]) -> dict[str, CronEntryRow]:
-    """Lock these entries, and before them the jobs that a decision may have to stop; how the entries stand then.
+    """Lock the jobs that a decision may have to stop, then these entries. Returns the entries.
 
-    Between the two an entry may come to stop jobs, or get another job: whose end would hold it and wait for the entry,
-    while we wait for it. Then all is let go, and locked in order once more.
+    Between the two steps an entry may get another job to stop. The end of that job would lock the job and
+    wait for the entry, while we hold the entry and wait for the job: a deadlock. Then all locks are released,
+    and the function begins again.
     """
     while True:
         with connection.transaction() as savepoint:
@@ -93,7 +98,7 @@ def _to_stop(connection: Connection, entry: CronEntryRow) -> list[int]:
 
 
 def list_unfinished(connection: Connection, name: str) -> list[Unfinished]:
-    """The jobs of an entry that have not ended, the oldest first. Locks nothing."""
+    """The jobs of an entry that have not ended, oldest first. Locks nothing."""
     with connection.cursor(row_factory=class_row(Unfinished)) as cursor:
         return cursor.execute(sql.load("list_unfinished_of_cron"), {"name": name}).fetchall()
 
@@ -101,40 +106,46 @@ def list_unfinished(connection: Connection, name: str) -> list[Unfinished]:
 def create(
     connection: Connection, entry: EntryDeclaration, origin: str, by: str, now: datetime
 ) -> bool:
-    """Enter an entry; its first slot is the next without a result. False when another process entered it meanwhile."""
+    """Create an entry. Its first slot is the next one without a result.
+
+    False when another process created it first.
+    """
     asked = {"name": entry.name, "origin": origin, "by": by, "now": now, **_columns(entry)}
     return connection.execute(sql.load("create_cron_entry"), asked).rowcount == 1
 
 
 def change(connection: Connection, entry: EntryDeclaration, origin: str, now: datetime) -> None:
-    """Let a locked entry say something else from now on, in use again if it was retired; its run history stays."""
+    """Change a locked entry from now on, and take it back into use if it was retired.
+
+    Its run history stays.
+    """
     asked = {"name": entry.name, "origin": origin, "now": now, **_columns(entry)}
     connection.execute(sql.load("change_cron_entry"), asked)
 
 
 def retire(connection: Connection, name: str, now: datetime) -> None:
-    """Let a locked entry have no more slots."""
+    """Retire a locked entry: it has no more slots."""
     connection.execute(sql.load("retire_cron_entry"), {"name": name, "now": now})
 
 
 def delete(connection: Connection, names: Collection[str]) -> None:
-    """Remove locked entries; their run history stays."""
+    """Delete locked entries. Their run history stays."""
     connection.execute(sql.load("delete_cron_entries"), {"names": list(names)})
 
 
 def pause(connection: Connection, name: str, actor: str, reason: str, now: datetime) -> None:
-    """Keep the slots of a locked entry as paused from now on."""
+    """Pause a locked entry: from now on its slots get the result `paused`."""
     asked = {"name": name, "actor": actor, "reason": reason, "now": now}
     connection.execute(sql.load("pause_cron_entry"), asked)
 
 
 def resume(connection: Connection, name: str) -> None:
-    """Run the slots of a locked entry again."""
+    """Resume a locked entry: its next slots run again."""
     connection.execute(sql.load("resume_cron_entry"), {"name": name})
 
 
 def write_result(connection: Connection, entry: CronEntryRow, slot: Slot, now: datetime) -> None:
-    """Write the result of a slot, or of a run of them, of a locked entry."""
+    """Write the result of one slot of a locked entry, or of several neighbouring slots."""
     row = {
         "entry": entry.name,
         "expression": entry.expression,
@@ -147,20 +158,20 @@ def write_result(connection: Connection, entry: CronEntryRow, slot: Slot, now: d
 
 
 def move_on(connection: Connection, name: str, until: datetime) -> None:
-    """Say that every slot of a locked entry up to `until` has its result."""
+    """Record that every slot of a locked entry up to `until` has its result."""
     connection.execute(sql.load("move_cron_entry_on"), {"name": name, "until": until})
 
 
 def note_job_ends(connection: Connection, states: Mapping[int, str], now: datetime) -> None:
-    """Tell the slots of jobs that ended, given by id with their final states."""
+    """Record in the run history how jobs ended, given their final states by id."""
     asked = {"ids": list(states), "states": list(states.values()), "now": now}
     connection.execute(sql.load("note_cron_job_ends"), asked)
 
 
 def forget_job_ends(connection: Connection, ids: Collection[int]) -> None:
-    """Take back from slots how their jobs ended, as these are tried once more.
+    """Clear in the run history how these jobs ended, since they are retried.
 
-    Locks the entries: whoever holds one has locked its jobs that have not ended, and must not meet another.
+    Locks the entries: a transaction that holds an entry relies on having locked all its unfinished jobs.
     """
     connection.execute(sql.load("lock_cron_entries_of_jobs"), {"ids": list(ids)})
     connection.execute(sql.load("forget_cron_job_ends"), {"ids": list(ids)})
@@ -169,9 +180,10 @@ def forget_job_ends(connection: Connection, ids: Collection[int]) -> None:
 def release(
     connection: Connection, names: Collection[str], now: datetime
 ) -> Sequence[tuple[str, str]]:
-    """Make the jobs that wait behind others of these entries available when none is left; their (lane, queue).
+    """Make jobs available that wait behind other jobs of these entries, when no other is left.
 
-    Locks the entries first and looks in a statement of its own: of two that end at once, the second sees the first.
+    Returns their (lane, queue). Locks the entries in a first statement and looks in a second: when two jobs
+    end at the same time, the later transaction then sees the end of the earlier.
     """
     connection.execute(sql.load("lock_cron_entries"), {"names": sorted(names)})
     asked = {"names": list(names), "now": now}
@@ -179,16 +191,17 @@ def release(
 
 
 def find_gap(connection: Connection, slot_at: datetime) -> tuple[datetime | None, datetime | None]:
-    """When the cron loop was last awake of a stretch that began before a slot, and first awake again after it.
+    """The last pass of the cron loops that started before a slot, and the start of the first loop after it.
 
-    The first is after the slot when a scheduler was awake at it; each is None when no pass is known.
+    The first time is after the slot when a scheduler was running at the slot. Each is None when it is not
+    known.
     """
     row = connection.execute(sql.load("find_cron_gap"), {"slot_at": slot_at}).fetchone()
     return (row[0], row[1]) if row else (None, None)
 
 
 def list_waiting_behind(connection: Connection) -> list[str]:
-    """The entries that have a job waiting behind, by name. Locks nothing."""
+    """The names of the entries with a job that waits behind another. Locks nothing."""
     return [name for (name,) in connection.execute(sql.load("list_cron_waiting_behind"))]
 
 

@@ -89,7 +89,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class Prefetch:
-    """The queue's prefetch: how many jobs may be in Redis (`size`), and how many are (`used`, up to `size`)."""
+    """The queue's prefetch: how many jobs may be in Redis (`size`), and how many are (`used`)."""
 
     size: int
     used: int
@@ -180,7 +180,7 @@ class Evidence:
 
     @property
     def is_held_back(self) -> bool:
-        """Whether a pause of its queue stops it: it is not dispatched yet, and its deadline has not passed."""
+        """Whether a pause of its queue stops it: it is not dispatched yet, and not past its deadline."""
         return self.job.state in WAITING and self.job.state != "queued" and not self.is_overdue
 
     @property

@@ -113,7 +113,7 @@ def test_what_another_field_allows_is_not_allowed(expression: str, fault: str) -
             "step; the field month is '1/12', a step too wide for it, which leaves 1 alone: write 1, or a smaller step",
         ),
         # A fifth Monday is never the first of a month, and a star says that both must fit.
-        ("0 0 */30 2 1#5", "cron expression '0 0 */30 2 1#5' never comes"),
+        ("0 0 */30 2 1#5", "cron expression '0 0 */30 2 1#5' never has a slot"),
     ],
 )  # fmt: skip
 def test_what_is_no_expression_says_why(expression: Any, fault: str) -> None:

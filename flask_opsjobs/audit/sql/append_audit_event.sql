@@ -1,4 +1,4 @@
--- Adds the next row to the audit's chain and makes it the head, which the caller has locked.
+-- Appends the next row to the audit's chain, and makes it the head. The caller has locked the head.
 -- Run by audit.append. Index: audit_head_pkey.
 WITH event AS (
     INSERT INTO opsjobs.audit_events (sequence, at, actor, via, action, subject, targets, permission, reason, outcome,

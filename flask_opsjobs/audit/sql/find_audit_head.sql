@@ -1,6 +1,7 @@
--- Finds the head of the audit's chain, how many rows are outside 1 to the head (at most 2,000 are counted), the first
--- of those behind the head and the lowest of all: (sequence, hash, outside, behind, lowest). One snapshot; no row
--- without a head. Locks nothing. Run to verify, and by pages. Indexes: audit_head_pkey, audit_events_pkey.
+-- Finds the head of the audit's chain, and the rows outside 1 to the head: their number (up to 2,000), the
+-- first one after the head, and the lowest of all. Returns (sequence, hash, outside, behind, lowest) from one
+-- snapshot, or no row without a head. Locks nothing. Run to verify, and by pages. Indexes: audit_head_pkey,
+-- audit_events_pkey.
 SELECT h.sequence, h.hash, found.outside, found.behind, found.lowest
 FROM opsjobs.audit_head h
 CROSS JOIN LATERAL (

@@ -1,6 +1,6 @@
--- Lists everybody who ever decided anything, at most %(limit)s, in order. Returns one text column.
--- A loose scan: one probe per name, whatever the number of events; locks nothing.
--- Run by audit/queries.py for a choice. Indexes: audit_by_actor, audit_head_pkey.
+-- Lists the actors of all decisions, at most %(limit)s, in order. Returns one text column.
+-- A loose index scan: one probe per actor, whatever the number of events. Locks nothing.
+-- Run by audit/queries.py for a select box. Indexes: audit_by_actor, audit_head_pkey.
 WITH RECURSIVE chain (last) AS (
     SELECT coalesce((SELECT sequence FROM opsjobs.audit_head WHERE id = 1), 9223372036854775807)
 ),

@@ -1,6 +1,6 @@
--- Lists the next rows of the audit's chain, oldest first, each with what its columns say in the shape of its canonical
--- text: written out here, so that neither the session's time zone nor its styles can make a difference.
--- Run to verify, batch after batch; locks nothing. Index: audit_events_pkey.
+-- Lists the next rows of the audit's chain, oldest first, each with its columns as JSON in the form of its
+-- canonical text. Times are formatted here, so that the time zone and styles of the session change nothing.
+-- Run to verify, in batches. Locks nothing. Index: audit_events_pkey.
 SELECT sequence,
     jsonb_build_object(
         'sequence', sequence, 'key_id', key_id,

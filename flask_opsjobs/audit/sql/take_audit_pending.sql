@@ -1,5 +1,6 @@
--- Takes what waits to be appended to the audit, the oldest first, at most %(limit)s: returns (id, decided_at, decision).
--- Removed in the transaction that appends it; SKIP LOCKED, because another one may be doing that.
+-- Takes decisions that wait to be appended to the audit, oldest first, at most %(limit)s: (id, decided_at,
+-- decision). Deletes them in the transaction that appends them. SKIP LOCKED, since another transaction may be
+-- appending them too.
 -- Run by audit.append_pending. Index: audit_pending_pkey.
 WITH oldest AS MATERIALIZED (
     SELECT id FROM opsjobs.audit_pending ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED

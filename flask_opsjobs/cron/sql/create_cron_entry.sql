@@ -1,6 +1,7 @@
--- Enters an entry. Its slots count from now on, or from where the run history of an entry of that name that was deleted
--- ends: a clock that was ahead may have decided slots that are still to come, and a slot has one result.
--- Writes no row when there is one: two processes may start at once, and the second waits here for the first.
+-- Creates an entry. Its slots count from now, or from the end of the run history of a deleted entry of that
+-- name, if that is later: a clock that was ahead may have decided future slots, and each slot has exactly one
+-- result. Writes nothing when the name exists: two processes may start at once, and the second waits here for
+-- the first.
 -- Run by the cron loop and actions. Indexes: cron_entries_pkey, cron_slots_by_entry.
 INSERT INTO opsjobs.cron_entries (name, origin, task, expression, zone, overlap, catch_up, catch_up_limit, args,
     checked_until, created_at, created_by)

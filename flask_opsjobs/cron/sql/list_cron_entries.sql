@@ -1,4 +1,5 @@
--- Entries as a decision about them is made, by name: those of %(names)s, or all that are not retired. Locks nothing.
+-- Lists entries with the columns that decisions need, by name: those of %(names)s, or all that are not
+-- retired. Locks nothing.
 -- Run by the cron loop and actions. Few rows; index for names: cron_entries_pkey.
 SELECT name, origin, task, expression, zone, overlap, catch_up, catch_up_limit, args, checked_until,
     created_at, created_by, changed_at, retired_at, is_paused, paused_at, paused_by, paused_reason

@@ -1,7 +1,7 @@
--- Lists the newest rows of missed slots of an entry of which some are not made up for: first and last slot, how many,
--- the expression and zone that counted then, and those made up for. What somebody runs now is no slot of such a row:
--- they end before it. Locks nothing. Run by actions. Indexes: cron_slots_missed, or cron_slots_by_entry where many
--- were; cron_slots_by_entry.
+-- Lists the newest rows of missed slots of an entry that are not all caught up: first and last slot, their
+-- number, the expression and zone at that time, and the slots that were caught up. A job that somebody runs
+-- now is not mistaken for one of them, since these rows end before now. Locks nothing. Run by actions.
+-- Indexes: cron_slots_missed, or cron_slots_by_entry where many were missed; cron_slots_by_entry.
 SELECT m.slot_at, m.until_at, m.slots, m.expression, m.zone, made.up
 FROM opsjobs.cron_slots m
 CROSS JOIN LATERAL (

@@ -1,4 +1,5 @@
--- Locks the entries of jobs, by name: who holds an entry may rely on which of its jobs have not ended.
+-- Locks the entries of jobs, by name. A transaction that holds an entry relies on which of its jobs have not
+-- ended.
 -- Run by actions, in the transaction of the retry, after the jobs. Indexes: jobs_pkey, cron_entries_pkey.
 SELECT FROM opsjobs.cron_entries
 WHERE name IN (SELECT cron_entry FROM opsjobs.jobs WHERE id = ANY (%(ids)s::bigint[]))

@@ -1,6 +1,7 @@
--- Makes the oldest job of each entry available that waited behind others of it, when none of those is left. Returns
--- lanes. The caller holds the entries, so of two that end at once one sees the other. A job that somebody else works on
--- is left: who cancels it ends it, and the sweep of the cron loop finds the rest.
+-- Makes the oldest waiting job of each entry available, when no other unfinished job of the entry is left.
+-- Returns lanes. The caller holds the entries, so when two jobs end at the same time one transaction sees the
+-- other. A locked job is skipped: a transaction that cancels it ends it, and the next pass of the cron loop
+-- finds the others.
 -- Run by endings and by the cron loop. Index: jobs_of_cron.
 WITH first AS MATERIALIZED (
     SELECT min(j.id) AS id FROM opsjobs.jobs j

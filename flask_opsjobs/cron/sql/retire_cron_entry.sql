@@ -1,2 +1,3 @@
--- Retires an entry that code declares no longer. Run by the cron loop under the entry's lock. Index: cron_entries_pkey.
+-- Retires an entry that code no longer declares. Run by the cron loop under the entry's lock. Index:
+-- cron_entries_pkey.
 UPDATE opsjobs.cron_entries SET retired_at = %(now)s WHERE name = %(name)s AND retired_at IS NULL
