@@ -9,7 +9,6 @@ from .errors import (
     OpsJobsError,
     SchemaAhead,
     SchemaBehind,
-    UnknownTask,
 )
 from .jobs.perform.current import current_job
 from .jobs.perform.outcomes import Cancel, Discard, RetryIn, Snooze
@@ -41,6 +40,5 @@ __all__ = [
     "Snooze",
     "Task",
     "Unique",
-    "UnknownTask",
     "current_job",
 ]

@@ -60,10 +60,6 @@ class SchemaAhead(OpsJobsError):
     """The database has an `opsjobs` schema that is newer than this code."""
 
 
-class UnknownTask(OpsJobsError):
-    """A job names a task that this process has not imported."""
-
-
 class UnknownJob(OpsJobsError, LookupError):
     """There is no job with this id: it was deleted, or never existed."""
 

@@ -116,7 +116,7 @@ class Execution:
 
     def _require(self, planned: PlanWithFacts) -> None:
         if self.shown is not None:
-            require_unchanged(self.request, self.shown, planned)
+            require_unchanged(self.shown, planned)
         require_something(self.request, planned.plan)
 
     def _audit(self, connection: Connection, receipt: Receipt, before: Any, after: Any) -> Receipt:

@@ -118,7 +118,7 @@ def _nothing(request: Request, skipped: tuple[Skip, ...]) -> str:
     return f"nothing to {request.action.title.lower()}: {says}, and {len(skipped) - 1} more"
 
 
-def require_unchanged(request: Request, row: Mapping[str, Any], planned: PlanWithFacts) -> None:
+def require_unchanged(row: Mapping[str, Any], planned: PlanWithFacts) -> None:
     """Return when the plan is the one that was shown; else raise `Refused` with what has changed since."""
     if planned.plan.fingerprint == row["fingerprint"]:
         return

@@ -81,8 +81,8 @@ def recall_lost(
     reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
     absent, parked = _look(broker, rows, reserved, now)
     seen = Suspects(
-        absent=_since(suspects.absent, absent, rows, suspects.after, after, now),
-        parked=_since(suspects.parked, parked, rows, suspects.after, after, now),
+        absent=_since(suspects.absent, absent, suspects.after, after, now),
+        parked=_since(suspects.parked, parked, suspects.after, after, now),
         after=after,
     )
     lost = _overdue(seen.absent, absent, now, recall_seconds)
@@ -147,7 +147,6 @@ def _look(
 def _since(
     before: Mapping[Key, datetime],
     found: set[Key],
-    rows: list[_Queued],
     first: int,
     last: int,
     now: datetime,

@@ -8,7 +8,6 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
-from redis import Redis
 from rq import Queue
 from rq.job import Job as RQJob
 from rq.job import JobStatus
@@ -29,10 +28,6 @@ class Broker:
 
     def __init__(self, connections: RedisConnections) -> None:
         self.connections = connections
-
-    def connection_for(self, queue: str) -> Redis:
-        """Return the Redis client of a queue for a worker or a loop: at most 5 s a call, no retries."""
-        return self.connections.wire(queue).redis
 
     def queue(self, name: str, *, quick: bool = False) -> Queue:
         """Return RQ's queue of this name. It cannot unpickle."""

@@ -124,7 +124,7 @@ def _all() -> tuple[Markup, datetime]:
         limiters=shown,
         is_cut=len(rows) >= limits.MOST_LIMITERS,
         counted_until=counted_until,
-        **_words(read.now),
+        **_words(),
     )
     return made, read.now
 
@@ -179,11 +179,11 @@ def _one(read: Reading, asked: LimiterRequest) -> Markup:
         chain_fault=fault,
         charts=charts,
         has_blind=any(chart.blind for chart in charts),
-        **_words(read.now),
+        **_words(),
     )
 
 
-def _words(now: datetime) -> dict[str, Any]:
+def _words() -> dict[str, Any]:
     """The functions and texts that all templates of limiters use."""
 
     def when(bucket: BucketState) -> datetime | None:
