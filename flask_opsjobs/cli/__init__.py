@@ -1,4 +1,4 @@
-"""`flask opsjobs …`: one module per command, imported when the command is asked for."""
+"""Makes the command group `flask opsjobs`: one module per command, imported when the command is called."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..host import Host
 
 
 def current_host() -> Host:
-    """What the extension knows of the app of this command. Raises `ConfigError` when the app has not joined it."""
+    """The extension's `Host` of this command's app. Raises `ConfigError` when the app has not joined."""
     found: Host | None = current_app.extensions.get("opsjobs")
     if found is None:
         raise ConfigError(
@@ -29,7 +29,7 @@ def current_host() -> Host:
 
 
 class _NotAsked(click.ClickException):
-    """The command could not begin, or could not go on; one sentence says why."""
+    """The command could not start or could not continue; the message is one sentence that says why."""
 
     exit_code = 2
 
@@ -38,13 +38,13 @@ class _CommandPerModule(AppGroup):
     """A group whose command `x` is the object `x` of the module `x` beside this file."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Call the command. What is in its way is told in one sentence; only a fault of ours leaves a traceback."""
+        """Call the command. An expected error becomes one sentence; only a bug of ours prints a traceback."""
         try:
             return super().invoke(ctx)
         except OpsJobsError as error:
             raise _NotAsked(str(error)) from error
         except (DBAPIError, psycopg.Error) as error:
-            # Also a statement that waited too long. What is about a value or a row is a fault of ours.
+            # A statement that waited too long counts too. An error about a value or a row is a bug of ours.
             if not (
                 is_away(error) or isinstance(error, OperationalError | psycopg.OperationalError)
             ):
@@ -56,7 +56,7 @@ class _CommandPerModule(AppGroup):
         return sorted(found.name for found in iter_modules(__path__) if found.name[0] != "_")
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name; None when there is no such module."""
+        """The command with this name; None when there is no such module."""
         if cmd_name not in self.list_commands(ctx):
             return None
         found: Any = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)

@@ -1,4 +1,4 @@
-"""How a command of this app is called again in another process."""
+"""Builds the command line that calls a command of the same app in another process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flask.cli import ScriptInfo
 
 
 def again(ctx: click.Context, *words: str) -> list[str]:
-    """The command line of `flask words…` for the app of this command. What stands in the environment is inherited."""
+    """The command line of `flask words…` for the app of this command. The environment is inherited."""
     info = ctx.ensure_object(ScriptInfo)
     if info.app_import_path is not None:
         return [*_flask(), "--app", info.app_import_path, *words]
@@ -18,7 +18,7 @@ def again(ctx: click.Context, *words: str) -> list[str]:
     if info.create_app is not None and script.stem not in ("flask", "__main__") and script.exists():
         # A host's own script, made with FlaskGroup(create_app=…).
         return [sys.executable, str(script), *words]
-    # FLASK_APP, or an app.py that flask finds by itself.
+    # The app comes from FLASK_APP, or from an app.py that Flask finds by itself.
     return [*_flask(), *words]
 
 

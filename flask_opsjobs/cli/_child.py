@@ -1,4 +1,4 @@
-"""One child process of a supervisor: its own session, its output line by line, its death with its parent's."""
+"""Runs one child process of a supervisor in its own session. It dies when its parent dies (on Linux)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
-# Loaded here, because between fork and exec nothing may be imported or allocated that takes a lock.
+# Loaded here, because code between fork and exec must not import or allocate anything that takes a lock.
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 # A longer line is printed in parts.
 _LONGEST_LINE = 64_000
 
 
 def _die_with(parent: int) -> Callable[[], None]:
-    """What a child runs between fork and exec: have Linux SIGKILL it when its parent dies, however that dies."""
+    """A function for the child to run between fork and exec: Linux will SIGKILL it when its parent dies."""
 
     def prepare() -> None:
         if _LIBC is not None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            # It may have died before that line. Under a subreaper an orphan's parent is not 1.
+            # The parent may have died before. Under a subreaper an orphan's parent is not 1, so compare pids.
             if os.getppid() != parent:
                 os._exit(1)
 
@@ -32,7 +32,7 @@ def _die_with(parent: int) -> Callable[[], None]:
 
 
 class Child:
-    """A started process. Must be made, and lived with, in the main thread: Linux ties the death to the thread."""
+    """A started process. Use it in the main thread only: Linux kills it when its creating thread ends."""
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
@@ -53,7 +53,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id, which is also its session's."""
+        """Its process id, which is also the id of its session."""
         return self._process.pid
 
     def poll(self) -> int | None:
@@ -61,7 +61,7 @@ class Child:
         return self._process.poll()
 
     def read_lines(self) -> Iterator[str]:
-        """The whole lines that it has printed by now. Never blocks."""
+        """The complete lines that it has printed since the last call. Never blocks."""
         while chunk := self._read():
             *lines, self._half = (self._half + chunk).split(b"\n")
             for line in lines:
@@ -71,7 +71,7 @@ class Child:
                 self._half = b""
 
     def read_rest(self) -> Iterator[str]:
-        """What it has printed and was not read yet, the last line even without an end; then close its output."""
+        """The remaining output, including a last line without a line end; then close the output."""
         yield from self.read_lines()
         if self._half:
             yield _clean(self._half)
@@ -88,20 +88,20 @@ class Child:
         return chunk
 
     def ask_to_stop(self) -> None:
-        """SIGTERM to itself alone: it knows what to do with its own children."""
+        """Send SIGTERM to this process only; it stops its own children."""
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
 
     def kill_session(self) -> None:
-        """SIGKILL it and whatever it started in its session, also when it is dead already."""
+        """SIGKILL it and all processes of its session. Works after its death too."""
         for pid in {self.pid, *_of_session(self.pid)}:
             if pid == self.pid and self._process.returncode is not None:
-                continue  # it is reaped, and its number may be somebody else's by now
+                continue  # it is reaped, so its pid may belong to another process by now
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 
     def wait(self) -> int:
-        """Its exit code. Blocks: call it after a kill."""
+        """Its exit code. Blocks until it has ended: call it after a kill."""
         return self._process.wait()
 
 

@@ -1,4 +1,4 @@
-"""A supervisor for development: starts children, shows their logs, starts the dead again, and leaves nobody behind."""
+"""Supervises child processes for development: starts and restarts them, shows their output, ends them all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass
 class _Post:
-    """A place that a child fills, and its successors after it."""
+    """A named place for a child process and, after its death, for its successor."""
 
     name: str
     argv: Sequence[str]
@@ -33,7 +33,7 @@ class _Post:
     start_at: float = 0.0
 
     def wait_after_death(self, now: float) -> float | None:
-        """Seconds until the next start; None when it has died too often."""
+        """Seconds until the next start; None when it has died too often to be started again."""
         self.deaths.append(now)
         recent = [death for death in self.deaths if now - death <= _WITHIN_SECONDS]
         if len(recent) >= _MOST_DEATHS:
@@ -42,11 +42,11 @@ class _Post:
 
 
 class Children:
-    """`add` each child, then `run` until told to stop. In the main thread only.
+    """A supervisor: `add` each child, then `run`. Use it in the main thread only.
 
-    Ctrl-C, SIGTERM or SIGHUP ask all children to stop; those that still run after `grace` seconds, or at a second
-    Ctrl-C, are killed with all they started. When this process itself is killed, Linux kills its children.
-    `write` gets what the children print, line by line; `tell` gets the supervisor's own sentences.
+    Ctrl-C, SIGTERM or SIGHUP ask all children to stop. Children that still run after `grace` seconds, or at a
+    second Ctrl-C, are killed with all processes of their sessions. When this process itself is killed, Linux
+    kills its children. `write` gets the children's output, line by line; `tell` the supervisor's messages.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Children:
         self._tell = tell
         self._posts: list[_Post] = []
         self._selector = selectors.DefaultSelector()
-        self._told = 0
+        self._stops = 0
         self._code = 0
 
     def add(
@@ -72,35 +72,35 @@ class Children:
         *,
         restart: bool = True,
     ) -> Children:
-        """Have a child run under this name, with `env` on top of ours; returns the supervisor.
+        """Add a child with this name, with `env` added to our environment; returns the supervisor.
 
-        One that ends is started again with a growing delay, and when it ends five times within 30 seconds everything
-        stops. Without `restart` everything stops when it ends, with its exit code.
+        A child that ends is started again with a growing delay. When it ends five times within 30 seconds,
+        all children stop. Without `restart` all children stop when it ends, and `run` returns its exit code.
         """
         self._posts.append(_Post(name, list(argv), env, restart))
         return self
 
     def pid(self, name: str) -> int | None:
-        """The process id of the child of this name; None while none runs."""
+        """The process id of the child with this name; None while it does not run."""
         child = next(post.child for post in self._posts if post.name == name)
         return child.pid if child is not None else None
 
     def stop(self, code: int = 0) -> None:
-        """Make `run` end with this code. Safe in a signal handler and in a thread; a second call hurries it."""
-        if not self._told:
+        """Make `run` end with this code. Safe in signal handlers and threads; a second call kills at once."""
+        if not self._stops:
             self._code = code
-        self._told += 1
+        self._stops += 1
 
     def check(self) -> None:
-        """Raise `SystemExit` with the code of `stop`, once that was called. For what is done before `run`."""
-        if self._told:
+        """Raise `SystemExit` with the code of `stop` if it was called. For steps before `run`."""
+        if self._stops:
             raise SystemExit(self._code)
 
     def run(self) -> int:
-        """Start all, and supervise until told to stop. The exit code: 0, or 1 when a child died too often."""
+        """Start all children, and supervise them until `stop`. Returns its code; 1 after too many deaths."""
         with self._signals(), self._selector:
             try:
-                while not self._told:
+                while not self._stops:
                     self._start_due()
                     self._show(0.1)
                     self._bury()
@@ -108,7 +108,7 @@ class Children:
                 self._end_all()
         return self._code
 
-    # --- living -------------------------------------------------------------------------------------------------
+    # --- running ------------------------------------------------------------------------------------------------
 
     def _start_due(self) -> None:
         for post in self._posts:
@@ -127,7 +127,7 @@ class Children:
             if post.child is not None:
                 self._print(post, post.child.read_lines())
                 if post.child.is_silent:
-                    # Its end would be told for ever; its death is asked for anyway.
+                    # A closed pipe is always readable. `_bury` notices the death by polling.
                     self._selector.unregister(key.fileobj)
 
     def _bury(self) -> None:
@@ -138,7 +138,7 @@ class Children:
                 self._after_death(post, code)
 
     def _after_death(self, post: _Post, code: int) -> None:
-        if self._told:
+        if self._stops:
             return
         if not post.restart:
             self.stop(code if code >= 0 else 128 - code)
@@ -152,7 +152,7 @@ class Children:
         post.start_at = time.monotonic() + wait
 
     def _clear(self, post: _Post) -> None:
-        """Forget a dead child: kill what it left in its session, print its last words."""
+        """Forget a dead child: kill the rest of its session, and print its remaining output."""
         child = post.child
         assert child is not None
         child.kill_session()
@@ -164,15 +164,15 @@ class Children:
     # --- ending -------------------------------------------------------------------------------------------------
 
     def _end_all(self) -> None:
-        # From here on a signal hurries, also when it was an error that ended `run`.
-        told = max(self._told, 1)
+        # From here on one more signal kills at once, even when an error ended `run`.
+        stops = max(self._stops, 1)
         if running := [post.name for post in self._posts if post.child is not None]:
             self._print_line(self._tell, f"stopping {', '.join(running)}")
         for post in self._posts:
             if post.child is not None:
                 post.child.ask_to_stop()
         end = time.monotonic() + self._grace
-        while self._is_any_alive() and time.monotonic() < end and self._told <= told:
+        while self._is_any_alive() and time.monotonic() < end and self._stops <= stops:
             self._show(0.05)
         for post in self._posts:
             if post.child is None:
@@ -197,7 +197,7 @@ class Children:
             for number, action in before.items():
                 signal.signal(number, action)
 
-    # --- talking ------------------------------------------------------------------------------------------------
+    # --- printing -----------------------------------------------------------------------------------------------
 
     def _print(self, post: _Post, lines: Iterator[str]) -> None:
         width = max(len(each.name) for each in self._posts)
@@ -209,6 +209,6 @@ class Children:
 
     @staticmethod
     def _print_line(write: Callable[[str], Any], line: str) -> None:
-        # The terminal may be gone; the children must be ended all the same.
+        # A closed terminal must not prevent the end of the children.
         with suppress(OSError):
             write(line)

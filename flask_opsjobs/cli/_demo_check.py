@@ -1,4 +1,4 @@
-"""What `flask opsjobs demo --check` looks at: a job runs, a failed one is retried, a dead worker's is rescued."""
+"""Checks a running demo: a job runs, a failed job is retried, a dead worker's job is rescued."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ._children import Children
 from ._demo_site import Site, text_of
 
 WORKERS = ("worker.1", "worker.2")
-# As whom the check signs in: somebody who may enqueue and see what came out.
+# The check signs in as this person, who may enqueue jobs and see their results.
 PERSON = "ops-demo"
 REASON = "The report takes less memory now"
 ENDED = ("finished", "failed", "canceled")
@@ -25,13 +25,13 @@ _MOST_SECONDS = 240.0
 
 
 class Failed(Exception):
-    """Something is not as it should be; the message says what, then what was seen."""
+    """A check failed; the message says what was expected, then what was seen."""
 
 
 def check_demo(
     site: Site, people: str, children: Children, heard: list[str], over: threading.Event
 ) -> int:
-    """Go through the steps, a line each; the exit code. `heard` is what the processes print."""
+    """Run all steps, and print a line for each. Returns the exit code; `heard` is the processes' output."""
     check = Check(site, children, heard, over)
     try:
         check.sign_in(people)
@@ -47,7 +47,7 @@ def check_demo(
 
 
 class Check:
-    """One visit, within its time."""
+    """One visit to the demo, with a time limit for all steps together."""
 
     def __init__(
         self, site: Site, children: Children, heard: list[str], over: threading.Event
@@ -70,7 +70,7 @@ class Check:
         click.echo(f"signed in as {PERSON}")
 
     def see_a_job_run(self) -> None:
-        """Enqueue a job by a form, wait for its end, read what it returned."""
+        """Enqueue a job with a form, wait for its end, and read its result on its page."""
         job = self._record("order")
         page = self._finished(job)
         if (receipt := re.search(r"R-\d{6}", text_of(page))) is None:
@@ -78,7 +78,7 @@ class Check:
         click.echo(f"job {job} finished, and its page shows the result {receipt[0]}")
 
     def see_a_job_retried(self) -> None:
-        """Find a failed job, retry it with a reason, wait for its end, find it in the audit."""
+        """Find a failed job, retry it with a reason, wait for its end, and find the retry in the audit."""
         job = self._record("report_with_one_try")
         self._until(f"job {job} has failed", lambda: self._state(job) == "failed")
         if job not in self._site.get("/ops/jobs/jobs?q=state:failed+task:render_report"):
@@ -95,7 +95,7 @@ class Check:
         click.echo(f"job {job} failed, was retried, finished, and the audit says why")
 
     def see_a_job_rescued(self) -> None:
-        """Kill the worker that holds a slow job, and its child; another one must finish the job."""
+        """Kill the worker that runs a slow job, and its child. Another worker must finish the job."""
         job, killed = self._kill_a_holder()
         click.echo(f"killed {killed} and its child, which held job {job}")
         page = text_of(self._finished(job))
@@ -126,9 +126,9 @@ class Check:
         return page
 
     def _kill_a_holder(self) -> tuple[str, str]:
-        """Enqueue a slow job and SIGKILL the worker that its page names, with the child; the job and the worker.
+        """Enqueue a slow job, and SIGKILL its worker with the child. Returns the job's id and the worker.
 
-        A job that ends first, as on a machine that is busy with other things, is followed by another one.
+        On a busy machine the job may end before: then another one is enqueued.
         """
         while True:
             job = self._record("report")
@@ -141,15 +141,16 @@ class Check:
         """The name of the killed worker; None when the job has ended already."""
         import psutil  # comes with the wheel of PostgreSQL
 
-        # A job is claimed before the fork: there may be no such child for a moment.
+        # A worker claims the job before it forks, so for a moment there is no child.
         while (place := self._place_of_holder(job)) is not None:
             pid = self._children.pid(place)
             with suppress(psutil.NoSuchProcess, ProcessLookupError):
-                # A child that performs a job leads a process group of its own; RQ's scheduler, another child, does not.
+                # The child that runs the job leads its own process group. RQ's scheduler is a child too, and
+                # does not.
                 below = psutil.Process(pid).children() if pid is not None else []
                 performing = [each for each in below if os.getpgid(each.pid) == each.pid]
                 if pid is not None and performing:
-                    # The worker first: it must not see its child die.
+                    # Kill the worker first, because it must not see its child die.
                     for each in (pid, *(child.pid for child in performing)):
                         os.kill(each, signal.SIGKILL)
                     return self._names(place)[-1]
@@ -158,9 +159,9 @@ class Check:
         return None
 
     def _place_of_holder(self, job: str) -> str | None:
-        """The place of the worker that the record says runs the job now; None when none does any more.
+        """The place of the worker that runs the job according to its page; None when the job has ended.
 
-        A new job's page names no other worker: this is its first attempt.
+        The page of a new job names only this worker, because it is the first attempt.
         """
         page = self._page(job)
         if self._state_on(page) != "started":
@@ -172,9 +173,9 @@ class Check:
         return next(iter(named))
 
     def _names(self, worker: str) -> list[str]:
-        """The workers that this place has had, as they gave their names."""
-        said = re.compile(rf"{re.escape(worker)} +\| (\S+) listens to")
-        return [found[1] for line in self._heard if (found := said.match(line))]
+        """The names of all workers that ran in this place, from their first lines."""
+        first_line = re.compile(rf"{re.escape(worker)} +\| (\S+) listens to")
+        return [found[1] for line in self._heard if (found := first_line.match(line))]
 
     # --- looking --------------------------------------------------------------------------------
 
@@ -193,14 +194,14 @@ class Check:
         return found[1] if found else "unknown"
 
     def _until(self, what: str, condition: Callable[[], bool]) -> None:
-        said = ""
+        trouble = ""
         while True:
             try:
                 if condition():
                     return
             except OSError as error:
-                said = f"; the site said: {error}"
+                trouble = f"; the site said: {error}"
             if time.monotonic() > self._end:
-                raise Failed(f"after {_MOST_SECONDS:g} s in all it is not so that {what}{said}")
+                raise Failed(f"not within {_MOST_SECONDS:g} s in all: {what}{trouble}")
             if self._over.wait(0.2):
-                raise Failed(f"everything stopped before {what}{said}")
+                raise Failed(f"everything stopped before {what}{trouble}")

@@ -1,4 +1,4 @@
-"""The folder in which a demo keeps its data: writable, used by one demo at a time, made by the migrations at hand."""
+"""Manages the folder of a demo's data: locks it for one demo, and sets data of other migrations aside."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DATA, _OLDER = "postgres", "postgres.older"
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[Path]:
-    """The folder, made when it is not there and ours until the block ends. Raises `ClickException`."""
+    """The folder, created if missing and locked until the block ends. Raises `ClickException`."""
     path = folder.absolute() / "lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def claimed(folder: Path) -> Iterator[Path]:
 
 
 def hash_steps(folders: Iterable[Path]) -> dict[str, str]:
-    """The migrations in these folders, by file name, each with a hash of its text."""
+    """The hash of each migration in these folders, by file name."""
     return {
         step.name: hashlib.sha256(step.read_bytes()).hexdigest()
         for folder in folders
@@ -56,9 +56,9 @@ def hash_steps(folders: Iterable[Path]) -> dict[str, str]:
 
 
 def is_older(folder: Path, steps: Mapping[str, str]) -> bool:
-    """Whether the database in `folder` was made by a migration that is not in `steps`, or has another text there.
+    """Whether a migration that made the database in `folder` is missing from `steps`, or differs there.
 
-    Such a database cannot be upgraded. One that only lacks newer steps can.
+    Such a database cannot be upgraded. A database that only lacks newer steps can.
     """
     if not (folder / _DATA).exists():
         return False
@@ -70,7 +70,7 @@ def is_older(folder: Path, steps: Mapping[str, str]) -> bool:
 
 
 def set_aside(folder: Path) -> str:
-    """Move the database in `folder` out of the way, in place of one moved before; a sentence that says so."""
+    """Move the database in `folder` aside, replacing the one moved before. Returns a sentence about it."""
     older = folder / _OLDER
     shutil.rmtree(older, ignore_errors=True)
     (folder / _DATA).rename(older)
@@ -87,5 +87,5 @@ def has_steps(folder: Path) -> bool:
 
 
 def note_steps(folder: Path, steps: Mapping[str, str]) -> None:
-    """Write down which migrations made the database in `folder`."""
+    """Store which migrations made the database in `folder`."""
     (folder / _STEPS).write_text(json.dumps(steps, indent=1, sort_keys=True))

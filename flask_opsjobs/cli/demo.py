@@ -1,4 +1,4 @@
-"""`flask opsjobs demo`: the example host with its own Postgres and Valkey, all under one command."""
+"""Runs the example host with its own Postgres and Valkey: `flask opsjobs demo`."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from ._children import Children
 from ._demo_site import Site
 from ._valkey import free_port, is_free
 
-# A dead worker's jobs are rescued before anybody stops watching.
+# Short, so that a viewer sees how a dead worker's jobs are rescued.
 SETTINGS = {
     "FLASK_OPSJOBS_HEARTBEAT_SECONDS": "2",
     "FLASK_OPSJOBS_LATE_SECONDS": "6",
     "FLASK_OPSJOBS_MISSING_SECONDS": "15",
 }
-# Beside its data: what a shell reads in, and what the processes print.
+# Files beside the data: the environment for a shell, and the output of the processes.
 ENV = "env"
 OUTPUT = "processes.log"
 _STEP_SECONDS = 300
@@ -69,7 +69,7 @@ def demo(ctx: click.Context, data_dir: str, port: int | None, check: bool) -> No
 
 
 def require_example(ctx: click.Context) -> None:
-    """Raise `ClickException` when the app of this command is not one that can be shown."""
+    """Raise `ClickException` when the app of this command is not made for a demo."""
     app = ctx.ensure_object(ScriptInfo).load_app()
     lacking = [name for name in ("seed", "history", "feed") if name not in app.cli.commands]
     if lacking or "opsjobs" not in app.extensions:
@@ -80,7 +80,7 @@ def require_example(ctx: click.Context) -> None:
 
 
 def choose_port(wanted: int | None) -> int:
-    """The port that was asked for, or the first free one. Raises `ClickException`."""
+    """The wanted port, or else the first free one. Raises `ClickException`."""
     if wanted is not None:
         if not is_free(wanted):
             raise click.ClickException(f"port {wanted} is in use: give another --port")
@@ -96,7 +96,7 @@ def choose_port(wanted: int | None) -> int:
 def _check(
     ctx: click.Context, folder: Path, port: int, children: Children, heard: list[str]
 ) -> int:
-    """Run the demo in a new folder, look whether it works, and stop it; the exit code."""
+    """Run the demo in a new folder, check that it works, and stop it. Returns the exit code."""
     click.echo("starting PostgreSQL and Valkey")
     with _demo_servers.running_servers(folder, check=children.check) as servers:
         env = {**SETTINGS, **servers.env}
@@ -113,7 +113,7 @@ def _check(
 
 
 def _show(ctx: click.Context, folder: Path, port: int, children: Children) -> int:
-    """Run the demo on the data in `folder` until it is told to stop; the exit code."""
+    """Run the demo with the data in `folder` until it is told to stop. Returns the exit code."""
     click.echo("starting PostgreSQL and Valkey")
     steps = _demo_folder.hash_steps([folder_of("migrations"), _host_migrations(ctx)])
     with _demo_servers.running_servers(folder, steps, children.check) as servers:
@@ -165,16 +165,16 @@ def _add_children(
 
 
 def _step(ctx: click.Context, env: Mapping[str, str], children: Children, *words: str) -> str:
-    """What a command of the host prints. Raises `ClickException` with that when it fails.
+    """Run a command of the host, and return its output. Raises `ClickException` with it when it fails.
 
-    Raises `SystemExit` when it is told to stop meanwhile; the command is killed then.
+    Raises `SystemExit` when the demo is told to stop meanwhile; the command is then killed.
     """
     click.echo(f"flask {' '.join(words)}")
-    child, said = Child(again(ctx, *words), env), list[str]()
+    child, lines = Child(again(ctx, *words), env), list[str]()
     end = time.monotonic() + _STEP_SECONDS
     try:
         while child.poll() is None:
-            said += child.read_lines()
+            lines += child.read_lines()
             children.check()
             if time.monotonic() > end:
                 raise click.ClickException(f"flask {' '.join(words)} takes over {_STEP_SECONDS} s")
@@ -182,10 +182,10 @@ def _step(ctx: click.Context, env: Mapping[str, str], children: Children, *words
     finally:
         child.kill_session()
         code = child.wait()
-        said += child.read_rest()
+        lines += child.read_rest()
     if code:
-        raise click.ClickException("\n".join([f"flask {' '.join(words)} failed:", *said]))
-    return "\n".join(said)
+        raise click.ClickException("\n".join([f"flask {' '.join(words)} failed:", *lines]))
+    return "\n".join(lines)
 
 
 def _welcome(url: str, people: str, folder: Path) -> None:
@@ -204,16 +204,16 @@ def _welcome(url: str, people: str, folder: Path) -> None:
 
 
 def _note_env(ctx: click.Context, folder: Path, env: Mapping[str, str]) -> None:
-    """Write down what a shell must know for its commands to stand on this demo's servers."""
+    """Write the environment that a shell needs for commands on this demo's servers."""
     app = ctx.ensure_object(ScriptInfo).app_import_path
-    told = env if app is None else {**env, "FLASK_APP": str(Path(app).absolute())}
-    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in told.items()]
+    exported = env if app is None else {**env, "FLASK_APP": str(Path(app).absolute())}
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in exported.items()]
     (folder / ENV).write_text("".join(lines))
 
 
 @contextmanager
 def _beside(*jobs: Callable[[], None], over: threading.Event) -> Iterator[None]:
-    """Each of `jobs` in a thread beside this block; `over` tells them that it has ended."""
+    """Run each of `jobs` in a thread until the block ends, which sets `over`."""
     threads = [threading.Thread(target=job, daemon=True) for job in jobs]
     for thread in threads:
         thread.start()
@@ -227,14 +227,14 @@ def _beside(*jobs: Callable[[], None], over: threading.Event) -> Iterator[None]:
 
 @contextmanager
 def _noted_signals(children: Children) -> Iterator[None]:
-    """A signal tells `children` to stop, whenever it comes: before they run, each step of the start looks for it.
+    """In this block a signal stops `children`. Before they run, each step of the start checks for it.
 
-    Nothing is raised where the signal happens to arrive, so no server can be left behind half started or half stopped.
-    SIGINT as well: a shell that starts a command in the background lets it ignore that one.
+    The handler raises nothing, so that a signal never leaves a server half started or half stopped. SIGINT
+    has a handler too, because a shell makes background commands ignore it.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        # Not by click: the signal may have come in the middle of its own writing.
+        # Not with click.echo: the signal may have interrupted another call of it.
         os.write(sys.stdout.fileno(), b"stopping\n")
         children.stop(128 + number)
 

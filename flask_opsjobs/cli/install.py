@@ -1,4 +1,4 @@
-"""`flask opsjobs install`: writes what a host needs and says what to add; `--check` only looks."""
+"""Writes the files that a host needs, and prints the lines to add: `flask opsjobs install`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..install import plan
 
 
 @click.command("install")
-@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
 @click.option(
     "--check",
     is_flag=True,
@@ -22,7 +22,7 @@ from ..install import plan
 @click.option(
     "--head",
     metavar="NAME",
-    help="Of several heads the one after which the new revision stands: its id, or the label of its branch.",
+    help="The head that the new revision follows, if there are several: its id, or the label of its branch.",
 )
 @with_appcontext
 def install(dry_run: bool, check: bool, head: str | None) -> None:
@@ -37,7 +37,7 @@ def install(dry_run: bool, check: bool, head: str | None) -> None:
 
 
 def say_what_is_due(app: Flask, head: str | None) -> bool:
-    """Print what is there, missing or due; whether there is anything to do."""
+    """Print what is there, missing or due. Returns whether anything is missing or due."""
     found = plan.pieces(app, head)
     for piece in found:
         click.echo(f"missing  {piece.missing}" if piece.missing else f"there    {piece.there}")
@@ -48,14 +48,14 @@ def say_what_is_due(app: Flask, head: str | None) -> bool:
 
 
 def write_what_is_missing(app: Flask, head: str | None, dry_run: bool) -> None:
-    """Write each missing piece and say so; then say what a person does next."""
-    said: list[str] = []
+    """Write each missing piece, print it, then print what a person has to do next."""
+    report: list[str] = []
     try:
         for piece in plan.pieces(app, head):
-            said.append(_write(piece, dry_run))
+            report.append(_write(piece, dry_run))
     finally:
-        # At the end, and also when a piece fails: who closes the pipe early, as `head` does, stops no writing.
-        for line in said:
+        # Print at the end, even when a piece fails: a pipe closed early, as by `head`, must not stop it.
+        for line in report:
             click.echo(line)
     if "opsjobs" not in app.extensions:
         place, lines = plan.lines_to_add(app)

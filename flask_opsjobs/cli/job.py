@@ -1,4 +1,4 @@
-"""`flask opsjobs job …`: retry, cancel, discard, run again or delete jobs, with a reason."""
+"""Retries, cancels, discards, runs again or deletes jobs, with a reason: `flask opsjobs job …`."""
 
 from __future__ import annotations
 

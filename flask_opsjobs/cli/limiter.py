@@ -1,4 +1,4 @@
-"""`flask opsjobs limiter …`: what limiters allow and why they hold, what they would do, and their cooldowns."""
+"""Lists, explains and simulates limiters, and sets their cooldowns: `flask opsjobs limiter …`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from . import _limiters, _operate, _simulate, current_host
 from ._plain import plain
 from ._simulate import CannotRun
 
-limiter = AppGroup("limiter", help="What limiters allow, why they hold, and their cooldowns.")
-_partition = click.option("--partition", help="One partition of it, as text.")
-_as_json = click.option("--json", "as_json", is_flag=True, help="Say it as one JSON object.")
+limiter = AppGroup(
+    "limiter", help="List, explain or simulate limiters; set or clear their cooldowns."
+)
+_partition = click.option("--partition", help="One partition of the limiter.")
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @limiter.command("list")
 @_as_json
 def list_(as_json: bool) -> None:
-    """Print the limiters, the first 100 by name, with what waits for each and what runs.
+    """Print the first 100 limiters by name, with the number of waiting and running jobs of each.
 
     Reads only. Exits 0, or 2 when the database does not answer.
     """
@@ -37,8 +39,8 @@ def list_(as_json: bool) -> None:
         rows = page_queries.list_limiters(read.session, read.now)
     is_cut = len(rows) >= page_queries.MOST_LIMITERS
     if as_json:
-        told = [_limiters.summary(row) for row in rows]
-        click.echo(json.dumps({"schema_version": 1, "limiters": told, "is_cut": is_cut}))
+        summaries = [_limiters.summary(row) for row in rows]
+        click.echo(json.dumps({"schema_version": 1, "limiters": summaries, "is_cut": is_cut}))
         return
     for row in rows:
         click.echo(plain(_limiters.line(row)))
@@ -53,7 +55,7 @@ def list_(as_json: bool) -> None:
 @_partition
 @_as_json
 def explain(name: str, partition: str | None, as_json: bool) -> None:
-    """Say what stands in the limiter NAME, and why its next job does or does not start.
+    """Print the state of the limiter NAME, and why its next job does or does not start.
 
     Reads only. Exits 0, or 2 when it cannot run: no such limiter, or the database does not answer.
     """
@@ -61,40 +63,42 @@ def explain(name: str, partition: str | None, as_json: bool) -> None:
     try:
         with _limiters.open_snapshot(current_host()) as read:
             row = _limiters.find_limiter_row(read.session, name, partition, read.now)
-            told = _limiters.explain_bucket(read.session, row, partition)
+            bucket = _limiters.explain_bucket(read.session, row, partition)
     except CannotRun as error:
         raise click.UsageError(str(error)) from None
     if as_json:
-        click.echo(json.dumps(_cleaned(told, clean), indent=2))
+        click.echo(json.dumps(_cleaned(bucket, clean), indent=2))
     else:
-        click.echo(plain(*_limiters.bucket_lines(told, clean)))
+        click.echo(plain(*_limiters.bucket_lines(bucket, clean)))
 
 
 @limiter.command("simulate")
 @click.argument("task")
-@click.option("--count", type=click.IntRange(1), help="So many jobs come at once.")
+@click.option(
+    "--count", type=click.IntRange(1), help="The number of jobs, which all arrive at once."
+)
 @click.option("--trace", type=click.Path(path_type=Path, dir_okay=False, exists=True),
-              help="They come as a file says: a line for each, seconds since the start and a weight.")  # fmt: skip
+              help="A file with the jobs, one per line: seconds since the start, and a weight.")  # fmt: skip
 @click.option(
     "--weight",
     type=click.IntRange(1, MOST_NUMBER),
-    help="What each of --count weighs; the declared weight by default.",
+    help="The weight of each job with --count; the declared weight by default.",
 )
-@click.option("--rate", type=float, help="Try another rate …")
-@click.option("--per", type=float, help="… of so many seconds.")
+@click.option("--rate", type=float, help="Try another rate: this many starts …")
+@click.option("--per", type=float, help="… in this many seconds.")
 @click.option("--burst", type=int, help="Try another burst.")
-@click.option("--concurrency", type=int, help="Try another number at the same time.")
+@click.option("--concurrency", type=int, help="Try another number of jobs at the same time.")
 @click.option(
     "--run-seconds",
     type=click.FloatRange(0),
     default=1.0,
     show_default=True,
-    help="How long each runs.",
+    help="How long each job runs.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(1),
-    help="So many processes work; as many as needed by default.",
+    help="The number of workers; as many as needed by default.",
 )
 @click.option(
     "--from-live", is_flag=True, help="Begin with the limiter's state and waiting jobs as of now."
@@ -104,7 +108,7 @@ def explain(name: str, partition: str | None, as_json: bool) -> None:
 def simulate_(
     task: str, run_seconds: float, workers: int | None, as_json: bool, **asked: Any
 ) -> None:
-    """Say when jobs of TASK would start under its limit, or under another one.
+    """Print when jobs of TASK would start under its limit, or under another limit.
 
     A dry run with simulated time, using the real limiter code. Nothing is written. Exits 0, or 2
     when it cannot run, with a sentence.
@@ -135,15 +139,15 @@ def simulate_(
 
 @limiter.command(
     "cooldown",
-    short_help="Let a limiter start nothing for a while.",
-    help=f"Let the limiter NAME start nothing for so long. {ACTIONS['limiter.cooldown'].risk}\n{_operate.EXITS}",
+    short_help="Start no job of a limiter for a while.",
+    help=f"Start no job of the limiter NAME for a while. {ACTIONS['limiter.cooldown'].risk}\n{_operate.EXITS}",
 )
 @click.argument("name")
-@click.option("--minutes", required=True, help="For how long.")
+@click.option("--minutes", required=True, help="How long, in minutes.")
 @_partition
 @_operate.options
 def cooldown(name: str, minutes: str, partition: str | None, **options: Any) -> None:
-    """Cool one limiter or partition down."""
+    """Cool down one limiter or partition."""
     target, params = make_target(name, partition), {"minutes": minutes}
     _operate.run_action("limiter.cooldown", [target], params=params, **options)
 
@@ -162,7 +166,7 @@ def clear(name: str, partition: str | None, **options: Any) -> None:
 
 
 def _live(name: str, partition: str | None) -> Live:
-    """What stands in the bucket and what waits there."""
+    """The state of the bucket, and its waiting jobs."""
     with _limiters.open_snapshot(current_host()) as read:
         row = _limiters.find_limiter_row(read.session, name, partition, read.now)
         if partition is None and row.partition_by is not None:

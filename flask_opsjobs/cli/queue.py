@@ -1,4 +1,4 @@
-"""`flask opsjobs queue …`: pause, drain or resume queues, or set their prefetch, with a reason."""
+"""Pauses, drains or resumes queues, or sets their prefetch, with a reason: `flask opsjobs queue …`."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ for _short_name in ("pause", "drain", "resume"):
 
 @queue.command(
     "set-prefetch",
-    short_help="Say how much of a queue may lie in Redis.",
-    help=f"Let PREFETCH jobs of the queue NAME be in Redis: a number, or `auto`.\n{_operate.EXITS}",
+    short_help="Set how many jobs of a queue may be in Redis.",
+    help=f"Set how many jobs of the queue NAME may be in Redis: a number, or `auto`.\n{_operate.EXITS}",
 )
 @click.argument("name")
 @click.argument("prefetch")

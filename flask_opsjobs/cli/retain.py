@@ -1,4 +1,4 @@
-"""`flask opsjobs retain`: removes now what the retain loop would remove, or counts it."""
+"""Removes, or counts, the rows that the retain loop would remove: `flask opsjobs retain`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from . import current_host
 @click.option("--dry-run", is_flag=True, help="Count what would be removed, and remove nothing.")
 @with_appcontext
 def retain(dry_run: bool) -> None:
-    """Remove what the OPSJOBS_KEEP_… settings no longer keep, and say how much of what it was."""
+    """Remove the rows that the OPSJOBS_KEEP_… settings no longer keep, and print how many of each kind."""
     host = current_host()
     host.require_schema()
     with closing(connect_apart(host.engine)) as connection:
@@ -33,7 +33,7 @@ def retain(dry_run: bool) -> None:
 
 
 def _remove_all(connection: Connection, settings: Settings, now: datetime) -> dict[str, int]:
-    """Batch after batch, each in a transaction of its own, so that no lock is held for long."""
+    """Remove batch after batch, each in its own transaction, so that no lock is held for long."""
     total: Counter[str] = Counter()
     while True:
         with connection.transaction():

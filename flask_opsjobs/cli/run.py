@@ -1,4 +1,4 @@
-"""`flask opsjobs run`: every background loop in one process."""
+"""Runs every background loop in one process: `flask opsjobs run`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from . import current_host
 def run() -> None:
     """Run the loops: dispatch, stage, expire, watch, recall, observe and retain.
 
-    Any number of copies may run. Stops on SIGTERM or Ctrl-C when the passes at hand have ended.
+    Any number of copies may run. Stops on SIGTERM or Ctrl-C, after the current passes have ended.
     """
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")

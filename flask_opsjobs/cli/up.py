@@ -1,4 +1,4 @@
-"""`flask opsjobs up`: workers and loops together, for development."""
+"""Runs workers and loops together, for development: `flask opsjobs up`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from ._children import Children
 
 @click.command("up")
 @click.option(
-    "--workers", default=1, show_default=True, type=click.IntRange(min=0), help="So many."
+    "--workers", default=1, show_default=True, type=click.IntRange(min=0), help="How many workers."
 )
-@click.option("--simple", is_flag=True, help="Workers perform in their own process, without forks.")
+@click.option(
+    "--simple", is_flag=True, help="Workers run jobs in their own process, without forks."
+)
 @click.option(
     "--queue",
     "queues",
     multiple=True,
-    help="A queue to work on; all that the app's tasks use by default.",
+    help="A queue to work on; by default all queues of the app's tasks.",
 )
 @click.pass_context
 def up(ctx: click.Context, workers: int, simple: bool, queues: tuple[str, ...]) -> None:
-    """Run workers and the loops until Ctrl-C, and show what they log.
+    """Run workers and the loops until Ctrl-C, and show their logs.
 
     A child that dies is started again. In production run `flask opsjobs worker` and `flask opsjobs run` under the
     supervisor of the machine instead.
@@ -40,7 +42,7 @@ def up(ctx: click.Context, workers: int, simple: bool, queues: tuple[str, ...]) 
 
 
 def require_servers(ctx: click.Context, queues: tuple[str, ...]) -> None:
-    """Raise what is wrong with the app or its servers now, instead of letting each child say it again and again."""
+    """Raise an error of the app or its servers now, instead of letting each child fail repeatedly."""
     with ctx.ensure_object(ScriptInfo).load_app().app_context():
         host = current_host()
         host.require_schema()

@@ -1,4 +1,4 @@
-"""`flask opsjobs why`: every reason why a job is not running, the deciding one first."""
+"""Prints every reason why a job is not running, the deciding one first: `flask opsjobs why`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from ._plain import plain
 @click.option("--json", "as_json", is_flag=True, help="Print the explanation as JSON.")
 @with_appcontext
 def why(job: str, as_json: bool) -> None:
-    """Say why JOB, an id or an RQ id, is not running.
+    """Print why JOB, an id or an RQ id, is not running.
 
-    Reads only. Exits 0 with an explanation, 1 when there is no such job, 2 when it could not be
-    asked: JOB is no id, or the database does not answer.
+    Reads only. Exits 0 with an explanation, 1 when there is no such job, 2 when JOB is not an id or
+    the database does not answer.
     """
     host = current_host()
     clean = Display(host.display, may_see=True).clean

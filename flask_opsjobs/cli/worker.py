@@ -1,4 +1,4 @@
-"""`flask opsjobs worker`: an OpsWorker on the queues named, or on all that the app's tasks use."""
+"""Runs a worker on the named queues, or on all queues of the app's tasks: `flask opsjobs worker`."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from . import current_host
 
 @click.command("worker")
 @click.argument("queues", nargs=-1)
-@click.option("--simple", is_flag=True, help="Perform in this process, without a fork per job.")
+@click.option("--simple", is_flag=True, help="Run jobs in this process, without a fork per job.")
 @click.option("--burst", is_flag=True, help="Stop when the queues are empty.")
-@click.option("--max-jobs", type=click.IntRange(min=1), help="Stop after so many jobs.")
+@click.option("--max-jobs", type=click.IntRange(min=1), help="Stop after this many jobs.")
 @click.option(
     "--with-scheduler/--no-scheduler",
     default=True,
     show_default=True,
-    help="Schedule plain RQ jobs of these queues, where no other scheduler of RQ does.",
+    help="Also schedule plain RQ jobs of these queues, unless another RQ scheduler does.",
 )
 @click.option(
-    "--log-level", default="WARNING", show_default=True, help="How much RQ's own log says."
+    "--log-level", default="WARNING", show_default=True, help="The level of RQ's own log."
 )
 @with_appcontext
 def worker(
@@ -43,7 +43,7 @@ def worker(
     with_scheduler: bool,
     log_level: str,
 ) -> None:
-    """Run jobs of QUEUES, the first named first; of all queues of this app's tasks when none is named."""
+    """Run jobs of QUEUES, the first named first; without QUEUES, of all queues of this app's tasks."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     host = current_host()
@@ -67,7 +67,7 @@ def run(
     app: Flask, names: list[str], *, simple: bool, burst: bool = False, max_jobs: int | None = None,
     with_scheduler: bool = True, log_level: str = "WARNING",
 ) -> int:  # fmt: skip
-    """Work until stopped; the exit code: 0 when that was wanted, 1 when the loop ended by itself."""
+    """Work until stopped. Returns the exit code: 0 after a stop that was requested, else 1."""
     host: Host = app.extensions["opsjobs"]
     host.broker.connections.require_answer(names[0])
     wire = host.broker.connections.wire(names[0])
@@ -76,8 +76,8 @@ def run(
     kind = OpsSimpleWorker if simple else OpsWorker
     rq_worker = kind(names, name=runtime.name, connection=wire.redis, serializer=wire.serializer)
     performer = (InProcessPerformer if simple else ForkingPerformer)(app, runtime, host.tasks)
-    said = f"{runtime.name} listens to {', '.join(names)}"
-    rq_worker.attach(app, runtime, performer, tell_ready=lambda: click.echo(said, err=True))
+    ready = f"{runtime.name} listens to {', '.join(names)}"
+    rq_worker.attach(app, runtime, performer, tell_ready=lambda: click.echo(ready, err=True))
     try:
         rq_worker.work(
             burst=burst,
@@ -89,7 +89,7 @@ def run(
         is_done = runtime.close()
     if not is_done:
         click.echo(
-            "Postgres did not take the last outcomes in time; lifeline will find those jobs",
+            "Postgres did not record the last outcomes in time; the watch loop will rescue those jobs",
             err=True,
         )
     return 0 if is_done and not rq_worker.has_failed(burst, max_jobs) else 1
