@@ -1,4 +1,4 @@
-"""Ends jobs. Every final arrow passes here, and everything that waits for the end is told here."""
+"""Ends jobs: the only place that moves them to a final state and notifies all that wait for the end."""
 
 from .transitions import Ended, Ending, cancel, discard, expire, record, refuse, rescue, stop
 

@@ -1,4 +1,4 @@
-"""Ends attempts and jobs, from finish to discard: one statement each, then everything that waits is told."""
+"""Ends attempts and jobs, from finish to discard: one statement each, then notifies all that wait."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from ..jobs.perform.retry import REFUSED_FOR
 from ..jobs.record import unique_locks
 from ..limits import transitions as limits
 
-# After how many refusals by RQ workers that lack the host's code a job fails.
+# A job fails after this many refusals by RQ workers that lack the host's code.
 MOST_REFUSALS = 3
 
 
 @dataclass(frozen=True)
 class Ending:
-    """One attempt's outcome on its way to the record, with the fence that guards it."""
+    """An outcome to write.
+
+    `id` and `dispatch_no` are its fence: the row must still have this dispatch number.
+    """
 
     id: int
     dispatch_no: int
@@ -37,9 +40,9 @@ class Ending:
 
 @dataclass(frozen=True)
 class Ended:
-    """A job that was moved out of `started`, or ended while it waited, and where it went.
+    """A job whose attempt ended, or that ended while it waited, and its new state.
 
-    With `is_refused` a worker had claimed it and did not call its function.
+    `is_refused`: a worker had claimed it but did not call its function.
     """
 
     id: int
@@ -56,12 +59,12 @@ class Ended:
 
     @property
     def key(self) -> tuple[int, int]:
-        """The delivery that it was moved under."""
+        """Return the delivery of the ended attempt: (job id, dispatch number)."""
         return self.id, self.dispatch_no
 
     @property
     def is_final(self) -> bool:
-        """Whether it will not run again by itself."""
+        """Return whether the job will not run again by itself."""
         return self.state in FINAL
 
 
@@ -71,10 +74,11 @@ def record(
     now: datetime,
     refused_for: timedelta = REFUSED_FOR,
 ) -> list[Ended]:
-    """Write outcomes in one transaction; the jobs that were moved. One that meets the fence is left out: it came late.
+    """Write outcomes in one transaction; return the jobs that were moved. Commits unless the caller has one.
 
-    A job whose task or arguments the worker refused is handed back, until `refused_for` after the first refusal.
-    Locks the jobs in id order. Raises what Postgres raises; then nothing was written.
+    An outcome that comes too late is rejected by the fence and left out. A job whose task or arguments the
+    worker refused is handed back, until `refused_for` after the first refusal. Locks the jobs in id order.
+    Raises what Postgres raises; then nothing was written.
     """
     rows = json.dumps([_row(ending) for ending in endings])
     return _end(
@@ -85,7 +89,10 @@ def record(
 def expire(
     connection: Connection, now: datetime, *, limit: int = 1000, ids: Sequence[int] | None = None
 ) -> list[Ended]:
-    """End waiting jobs whose deadline has passed, at most `limit`, of all or of `ids`. Commits."""
+    """End at most `limit` waiting jobs whose deadline has passed, of all or of `ids`; return them.
+
+    Commits.
+    """
     return _end(
         connection,
         "expire_jobs",
@@ -103,7 +110,10 @@ def rescue(
     claimed_before: datetime | None = None,
     limit: int = 1000,
 ) -> list[Ended]:
-    """Rescue `started` jobs of these workers, but for those in `keep`; at the limit they fail. Commits."""
+    """Rescue `started` jobs of these workers, except those in `keep`; return them. Commits.
+
+    `keep` holds deliveries as "id-dispatch_no". Jobs without attempts left fail. Locks the jobs in id order.
+    """
     return _end(
         connection,
         "rescue_jobs",
@@ -121,7 +131,10 @@ def rescue(
 def refuse(
     connection: Connection, deliveries: Sequence[tuple[int, int]], now: datetime
 ) -> list[Ended]:
-    """Count deliveries (id, dispatch_no) that RQ failed without our code running; the third ends the job. Commits."""
+    """Count deliveries (id, dispatch_no) that RQ failed without running our code. Commits.
+
+    Returns their jobs: available again, or failed at the third refusal.
+    """
     ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
     return _end(
         connection,
@@ -133,23 +146,23 @@ def refuse(
 def cancel(
     connection: Connection, ids: Sequence[int], now: datetime, reason: str | None
 ) -> list[Ended]:
-    """End those of these jobs that wait as `canceled`; those it were. Commits unless the caller has a transaction."""
+    """Cancel the waiting ones of these jobs; return them. Commits unless the caller has a transaction."""
     return _end_waiting(connection, ids, now, reason, state="canceled", ended_by="canceled")
 
 
 def discard(
     connection: Connection, ids: Sequence[int], now: datetime, reason: str | None
 ) -> list[Ended]:
-    """End those of these jobs that wait as `failed`; those it were. Commits unless the caller has a transaction."""
+    """Fail the waiting ones of these jobs; return them. Commits unless the caller has a transaction."""
     return _end_waiting(connection, ids, now, reason, state="failed", ended_by="discarded")
 
 
 def stop(
     connection: Connection, jobs: Mapping[int, str], actor: str, reason: str, now: datetime
 ) -> None:
-    """End those of these jobs, given by id with their states, that wait, and ask for the started ones to be stopped.
+    """Cancel the waiting ones of these jobs, and ask for the started ones to be stopped.
 
-    The caller holds them.
+    `jobs` holds their states by id. The caller has locked the jobs, and commits.
     """
     cancel(connection, [id for id, state in jobs.items() if state in WAITING], now, reason)
     started = [id for id, state in jobs.items() if state not in WAITING]
@@ -172,7 +185,7 @@ def _end(connection: Connection, statement: str, parameters: Mapping[str, Any]) 
 
 
 def _tell(connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
-    """Tell all who wait for an end, in the same transaction."""
+    """Notify all that wait for the end, in the same transaction: unique locks, limiters, cron."""
     if unique := [job.id for job in ended if job.is_unique and job.is_final]:
         unique_locks.release(connection, unique)
     if limited := [job.key for job in ended if job.is_limited and not job.is_refused]:

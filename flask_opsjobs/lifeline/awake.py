@@ -1,4 +1,4 @@
-"""Records when each loop was awake: a detector that slept has seen nothing and must conclude nothing."""
+"""Records when each loop was awake, because a loop that slept must not count the missed time as silence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..core.db import Connection
 
 @dataclass(frozen=True)
 class Note:
-    """One pass of a loop: which, where, and what came of it. `error` is None when it went well."""
+    """One pass of a loop, its process and its result. `error` is None when it succeeded."""
 
     loop: str
     process: str
@@ -25,10 +25,10 @@ class Note:
 
 
 def note_pass(connection: Connection, run_id: int | None, note: Note, now: datetime) -> int:
-    """Record a pass; the id of its stretch, to be given with the next pass of this process.
+    """Record a pass; return the id of its stretch, which the next pass of this process gives as `run_id`.
 
-    A gap of three intervals or more, and a clock that was stepped back, begin a new stretch. The caller commits, or it
-    commits at once in autocommit.
+    A gap of three intervals or more, or a clock that was stepped back, begins a new stretch. In autocommit it
+    commits; otherwise the caller commits.
     """
     row = {"id": run_id, "now": now, **vars(note)}
     with connection.cursor(row_factory=scalar_row) as cursor:
@@ -38,9 +38,9 @@ def note_pass(connection: Connection, run_id: int | None, note: Note, now: datet
 
 
 def seconds_since_last_pass(connection: Connection, loop: str, now: datetime) -> float:
-    """How long ago any copy of the loop last made a pass; 0 when none ever did.
+    """Return how many seconds ago any copy of the loop last made a pass; 0 when none ever did.
 
-    Passes of all copies count as one watcher, so that two of them do not see time go by twice as fast.
+    All copies count together. Otherwise two copies would add up the same silence of a worker twice.
     """
     with connection.cursor(row_factory=scalar_row) as cursor:
         last: datetime | None = cursor.execute(

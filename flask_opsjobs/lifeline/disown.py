@@ -1,4 +1,4 @@
-"""Rescues the jobs that a worker, by its own heartbeats, does not run."""
+"""Rescues `started` jobs that their worker does not list in its own heartbeats."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def disown(
 ) -> set[DeliveryKey]:
     """Rescue the worker's `started` jobs that it does not run, if its previous heartbeat lacked them too. Commits.
 
-    `reserved` is what the heartbeat of `now` said, outcomes not yet written included. `suspects` is what the previous
-    call returned: what was started and not reserved then. Two looks and no clock: a job that was claimed between the
-    look at `reserved` and the look at the rows is reserved at the next heartbeat. Returns the suspects for the next
-    call.
+    `reserved` is the list of the heartbeat at `now`, including jobs whose outcome is not yet written.
+    `suspects` is the result of the previous call: jobs that were started and not reserved then. Returns the
+    suspects for the next call. A job must be missing from two heartbeats, because a job claimed between
+    building `reserved` and reading the rows is reserved only in the next one. This needs no clock.
     """
     rows = connection.execute(sql.load("list_started_jobs"), {"id": worker_id}).fetchall()
     named = set(reserved)
@@ -36,7 +36,7 @@ def disown(
         connection,
         [worker_id],
         now,
-        "its worker lives and does not run it",
+        "its worker is alive but does not run it",
         keep=[*reserved, *(f"{job_id}-{number}" for job_id, number in fresh)],
     )
     return fresh

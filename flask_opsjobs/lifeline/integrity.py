@@ -11,8 +11,9 @@ from ..core import sql
 from ..core.db import Connection
 from ..jobs.lifecycle import FINAL, STATES
 
-# Counting may take a fiftieth of the time. A million jobs take about 0.7 s on two busy cores: so each ten seconds up to
-# 300,000, each half a minute at a million, each six minutes at ten million.
+# Counting may take one fiftieth of the time. A million jobs take about 0.7 s on two busy cores. So jobs are
+# counted every ten seconds up to 300,000 jobs, every half a minute at a million, every six minutes at ten
+# million.
 _LEAST_SECONDS = 10.0
 _SHARE = 50.0
 _LONGEST_COUNT = "120s"
@@ -23,17 +24,20 @@ Key = tuple[int, int]
 
 @dataclass(frozen=True)
 class Doubts:
-    """What one look found wanting. Only what the next look finds again is believed: all that moves is seen twice."""
+    """Differences that one pass found.
+
+    Only those that the next pass finds again count: the others were moving jobs.
+    """
 
     nowhere: Mapping[Key, str] = field(default_factory=dict)
     orphan_deliveries: Mapping[Key, str] = field(default_factory=dict)
-    # With the number of the heartbeat that first lacked it.
+    # With the number of the heartbeat that first lacked the job.
     unreserved: Mapping[Key, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Found:
-    """By queue: queued rows in no structure of Redis, started rows that nobody reserved, deliveries without a row."""
+    """By queue: queued jobs that are not in Redis, started jobs that nobody reserved, orphan deliveries."""
 
     nowhere: Mapping[str, int]
     unreserved: Mapping[str, int]
@@ -41,7 +45,7 @@ class Found:
 
     @property
     def total(self) -> int:
-        """All of them together."""
+        """Return the number of all differences."""
         return sum(
             sum(counts.values())
             for counts in (self.nowhere, self.unreserved, self.orphan_deliveries)
@@ -49,7 +53,10 @@ class Found:
 
 
 def count_rows(connection: Connection, now: datetime) -> bool:
-    """Count the rows, unless that was done lately by any process or is being done; whether it was. Commits."""
+    """Count the jobs, unless a process has counted lately or is counting; return whether it counted.
+
+    Commits.
+    """
     with connection.transaction():
         is_alone = connection.execute(sql.load("lock_integrity_check")).fetchone() == (True,)
         if not is_alone or not _is_due(connection, now):
@@ -69,7 +76,7 @@ def _is_due(connection: Connection, now: datetime) -> bool:
 
 
 def list_queued(connection: Connection, now: datetime, seconds: float) -> dict[Key, str]:
-    """The jobs dispatched to RQ at least so long ago that no living worker has reserved, with their queue."""
+    """Return the queued jobs, with their queue, that were dispatched `seconds` ago and nobody reserved."""
     page = {"now": now, "after": 0, "seconds": seconds, "limit": _MOST_ROWS}
     rows = connection.execute(sql.load("list_queued_jobs"), page).fetchall()
     named = _reserved(connection)
@@ -77,7 +84,7 @@ def list_queued(connection: Connection, now: datetime, seconds: float) -> dict[K
 
 
 def find_orphan_deliveries(connection: Connection, deliveries: Mapping[Key, str]) -> dict[Key, str]:
-    """Of deliveries seen in Redis, those that no row stands behind and no living worker reserved, with their queue."""
+    """Return those deliveries that have no valid row and that no living worker reserved, with their queue."""
     asked = {"ids": [id for id, _ in deliveries], "dispatch_nos": [no for _, no in deliveries]}
     valid = set(connection.execute(sql.load("find_valid_deliveries"), asked).fetchall())
     named = _reserved(connection)
@@ -98,11 +105,12 @@ def compare_looks(
     nowhere: Mapping[Key, str],
     orphan_deliveries: Mapping[Key, str],
 ) -> tuple[Doubts, Found]:
-    """What this look doubts, and what it believes because the look `before` doubted it too."""
+    """Return the differences of this pass, and those of them that the pass `before` had found too."""
     rows = connection.execute(sql.load("list_unreserved_jobs"), {"limit": _MOST_ROWS}).fetchall()
     queues = {(id, no): queue for id, no, queue, _ in rows}
     heartbeats = {(id, no): heartbeat for id, no, _, heartbeat in rows}
-    # From a living worker a second heartbeat must lack it: the first may have been under way when it claimed.
+    # A second heartbeat of a living worker must lack the job: it may have claimed while it sent the first
+    # one.
     unreserved = [
         key for key, heartbeat in heartbeats.items()
         if key in before.unreserved and (heartbeat is None or heartbeat != before.unreserved[key])
@@ -123,7 +131,10 @@ def _by_queue(now: Mapping[Key, str], before: Collection[Key]) -> dict[str, int]
 def write_findings(
     connection: Connection, found: Found, queues: Iterable[str], now: datetime
 ) -> None:
-    """Note what was found, for these queues and all that were counted. Commits, in autocommit."""
+    """Write what was found, for these queues and all queues of the integrity check.
+
+    Commits, in autocommit.
+    """
     names = sorted({*queues, *found.nowhere, *found.unreserved, *found.orphan_deliveries})
     asked = {
         "now": now,

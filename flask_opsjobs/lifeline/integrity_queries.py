@@ -33,7 +33,10 @@ class IntegrityRow:
 
     @property
     def difference(self) -> int:
-        """Jobs that were enqueued, were not deleted and have no row; below 0 when rows came in outside `enqueue`."""
+        """Jobs that were enqueued, not deleted, and have no row.
+
+        Below 0: rows were inserted outside `enqueue`.
+        """
         return self.enqueued - self.deleted - self.stored
 
     @property
@@ -43,7 +46,7 @@ class IntegrityRow:
 
     @property
     def is_balanced(self) -> bool:
-        """Whether nothing is missing and nothing is too much."""
+        """Whether no differences were found."""
         return not (
             self.difference
             or self.queued_nowhere
@@ -53,7 +56,10 @@ class IntegrityRow:
 
 
 def list_integrity_checks(session: Session) -> Sequence[IntegrityRow]:
-    """The integrity check by queue, at most 500; none before the first count. Leaves out empty queues that agree."""
+    """Return the integrity check of at most 500 queues; none before the first count.
+
+    Leaves out queues without jobs and without differences.
+    """
     columns = [getattr(IntegrityCheck, name) for name in IntegrityRow.__annotations__]
     rows = session.execute(select(*columns).order_by(IntegrityCheck.queue).limit(_MOST_QUEUES))
     checks = [IntegrityRow(*row) for row in rows]

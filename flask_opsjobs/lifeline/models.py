@@ -1,4 +1,4 @@
-"""Defines the tables of when each loop was awake, and of what the integrity check compared."""
+"""Defines the tables `loop_runs`, when each loop was awake, and `integrity_checks`, what was compared."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LoopRun(Base):
 
 
 class IntegrityCheck(Base):
-    """The integrity check of a queue: jobs enqueued, deleted and stored, and what nobody reserved. At rest all agree.
+    """The integrity check of a queue: its jobs enqueued, deleted and stored, and its differences.
 
     The rows were counted at `counted_at` in one snapshot; Redis and the heartbeats were compared with them at
     `compared_at`.

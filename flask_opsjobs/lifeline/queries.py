@@ -1,4 +1,4 @@
-"""Reads for pages when each loop was last awake."""
+"""Reads when each loop was last awake, for pages."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sqlalchemy.orm import Session
 
 from ..core import sql
 
-# A loop is silent when it has missed this many passes, and a little more for what a pass takes.
+# A loop is silent when it has missed this many passes, plus some seconds for the duration of a pass.
 _PASSES_MISSED = 3
 _GRACE_SECONDS = 5
 
 
 @dataclass(frozen=True)
 class LoopRow:
-    """The last stretch in which a loop was awake. `took_seconds` is its last pass."""
+    """The last stretch in which a loop was awake. `took_seconds` is the duration of its last pass."""
 
     loop: str
     process: str
@@ -32,7 +32,7 @@ class LoopRow:
 
 
 def list_loops(session: Session, now: datetime) -> Sequence[LoopRow]:
-    """The last stretch of every loop that ever ran, in order of their names."""
+    """Return the last stretch of every loop that ever ran, ordered by name."""
     rows = session.connection().exec_driver_sql(sql.load("list_latest_loop_runs")).all()
     return [LoopRow(*(*row, _is_awake(row, now))) for row in rows]
 

@@ -1,4 +1,4 @@
-"""Deletes what has been kept long enough, in bounded batches, oldest first."""
+"""Deletes old rows by their retention time, in bounded batches, oldest first."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _STATEMENTS = {
 _WORKER_DAYS = 7
 _LOOP_RUN_DAYS = 30
 NUMBER_DAYS = 30
-# Without its row a bucket is full: this only bounds the table.
+# A bucket without a row counts as full, so this only bounds the size of the table.
 _BUCKET_DAYS = 1
-# A day after it expired: until then its page says what became of it.
+# A day after the preview expired. Until then its page shows its result.
 _PREVIEW_SPAN = timedelta(days=1, minutes=15)
 
 
 def retain(
     connection: Connection, settings: Settings, now: datetime, limit: int = BATCH
 ) -> dict[str, int]:
-    """Remove at most `limit` rows, of all tables together; how many of what. The caller commits.
+    """Remove at most `limit` old rows of all tables together; return how many of each. The caller commits.
 
-    There is more to do when the sum reaches `limit`. Outputs come before jobs, so that an output is counted as what it
-    is and not lost in the removal of its job.
+    There is more to do when the sum reaches `limit`. Outputs are removed before jobs, so that they are
+    counted as outputs: removing a job removes its output without counting it.
     """
     removed: dict[str, int] = {}
     for what, (statement, parameters) in _steps(settings, now).items():
@@ -52,7 +52,7 @@ def retain(
 
 
 def count_retainable(connection: Connection, settings: Settings, now: datetime) -> dict[str, int]:
-    """What `retain` would remove in all, when repeated until nothing is left. Writes nothing."""
+    """Return how many rows `retain` would remove in all, if repeated until none is left. Writes nothing."""
     return dict(
         connection.execute(
             sql.load("count_retainable"), {**_limits(settings, now), "now": now}
@@ -72,7 +72,7 @@ def _steps(settings: Settings, now: datetime) -> dict[str, tuple[str, dict[str, 
 
 
 def _limits(settings: Settings, now: datetime) -> dict[str, datetime]:
-    """Before when each kind of row must have ended to be removed."""
+    """Return, for each kind of row, the time before which rows are removed."""
     return {
         "outputs": now - timedelta(days=settings.keep_output_days),
         "unique_locks": now,

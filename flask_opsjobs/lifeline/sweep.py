@@ -1,4 +1,4 @@
-"""Describes one sweep of the watcher for the audit: whose jobs it rescued, which, and why."""
+"""Describes the rescues of one pass of the watch loop for the audit: which jobs, whose, and why."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from ..audit.transitions import Decision
 from ..endings import Ended
 
-# A sweep may rescue a thousand jobs; its one row names so many of them, and says how many there were.
+# A pass may rescue a thousand jobs. Its audit row lists this many ids, and the number of all.
 MOST_NAMED = 100
 
 
 @dataclass(frozen=True)
 class Swept:
-    """What was rescued of one worker. `cause` is what its attempts were closed with."""
+    """The rescued jobs of one worker. `cause` is recorded in their attempts."""
 
     worker_id: int
     name: str | None
@@ -25,7 +25,7 @@ class Swept:
 
 
 def make_decision(swept: Sequence[Swept], now: datetime) -> Decision:
-    """The decision of a sweep that rescued at least one job."""
+    """Return the audit row of a pass that rescued at least one job."""
     ids = [job.id for one in swept for job in one.jobs]
     named = ids[:MOST_NAMED]
     return Decision(
@@ -42,7 +42,7 @@ def make_decision(swept: Sequence[Swept], now: datetime) -> Decision:
 
 
 def _after(one: Swept, named: set[int]) -> dict[str, Any]:
-    """How many jobs went where, and the ids that the row has room for, by the state they went to."""
+    """Return the number of a worker's jobs, and those of their ids in `named` by their new state."""
     states = sorted({job.state for job in one.jobs})
     ids = {state: [job.id for job in one.jobs if job.state == state] for state in states}
     return {

@@ -17,13 +17,13 @@ from ..endings import Ended
 from ..settings import Settings
 from .sweep import Swept, make_decision
 
-# A worker's jobs are rescued in bounded steps; a pass that meets the limit is repeated at once.
+# At most this many jobs are rescued in a pass; a pass that reaches the limit is repeated at once.
 _MOST_RESCUED = 1000
 
 
 @dataclass(frozen=True)
 class Orphans:
-    """`started` jobs of a worker that has ended, or is unknown: then it has no name, kind or state."""
+    """The `started` jobs of a worker that has ended or is unknown (then without name, kind and state)."""
 
     worker_id: int
     name: str | None
@@ -36,11 +36,11 @@ class Orphans:
 
     @property
     def cause(self) -> str:
-        """What is known of why their attempts ended."""
+        """Return the cause to record for the end of their attempts."""
         if self.name is None:
             return f"its worker {self.worker_id} is unknown"
         if self.state == "stopped":
-            return f"its worker {self.name} stopped without it"
+            return f"its worker {self.name} stopped before the job ended"
         if self.kind == "plain":
             return f"worker vanished: RQ's key of {self.name} is gone"
         assert self.heartbeat_at is not None
@@ -50,7 +50,10 @@ class Orphans:
 
 @dataclass(frozen=True)
 class Watched:
-    """What a pass found: names of workers that became late, missing, or well again; what it rescued or left."""
+    """The result of a pass: the rescued jobs, and names of workers that became late, missing or alive again.
+
+    `well` are those alive again. `orphans` is the number of orphaned jobs that were not rescued.
+    """
 
     late: list[str]
     missing: list[str]
@@ -69,13 +72,13 @@ def watch(
     *,
     after_commit: Callable[[Callable[[], None]], object] | None = None,
 ) -> Watched:
-    """Judge every OpsWorker, and rescue orphans when `OPSJOBS_RESCUE` is automatic. The caller commits.
+    """Judge every OpsWorker, and rescue orphaned jobs when `OPSJOBS_RESCUE` is automatic. The caller commits.
 
-    `elapsed_seconds` is the time since the previous pass, of any watcher. It counts for two intervals at most: who was
-    asleep has not seen that nobody sent a heartbeat. A clock that was stepped back makes it negative, and counts for
-    nothing. What is rescued is one row in the audit, signed with `secrets`; `after_commit` is as `append` of the audit
-    takes it. While the audit cannot be written that row waits in Postgres, and the first pass that can write it does.
-    Locks workers, then jobs by id, then the audit's head.
+    `elapsed_seconds` is the time since the previous pass of any watch loop. At most two intervals of it
+    count, because a loop that was asleep did not see whether heartbeats came. A negative time, from a clock
+    that was stepped back, counts as 0. All rescued jobs of a pass are one row of the audit, signed with
+    `secrets`; `after_commit` is passed to `append` of the audit. When the audit cannot be written, the row
+    waits in Postgres until a later pass can. Locks workers, then jobs by id, then the head of the audit.
     """
     changed = _judge(connection, now, elapsed_seconds, settings)
     left = list_orphans(connection)
@@ -100,7 +103,7 @@ def watch(
 def _judge(
     connection: Connection, now: datetime, elapsed_seconds: float, settings: Settings
 ) -> list[dict[str, Any]]:
-    """The workers whose state changed."""
+    """Write the states of the workers; return the rows of those whose state changed."""
     elapsed = min(max(elapsed_seconds, 0.0), 2 * settings.heartbeat_seconds)
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
@@ -115,7 +118,7 @@ def _judge(
 
 
 def list_orphans(connection: Connection) -> list[Orphans]:
-    """Who left `started` jobs behind. A join that finds few rows; locks nothing."""
+    """Return the workers that left `started` jobs behind. Few rows; locks nothing."""
     with connection.cursor(row_factory=class_row(Orphans)) as cursor:
         return cursor.execute(sql.load("list_orphans")).fetchall()
 
@@ -123,7 +126,7 @@ def list_orphans(connection: Connection) -> list[Orphans]:
 def _rescue_all(
     connection: Connection, left: list[Orphans], now: datetime, settings: Settings
 ) -> list[Swept]:
-    """What was rescued, by worker; one of which nothing was is left out."""
+    """Rescue orphaned jobs; return them by worker. A worker without rescued jobs is left out."""
     swept: list[Swept] = []
     room = _MOST_RESCUED
     for orphans in left:
@@ -144,12 +147,13 @@ def _rescue_all(
 
 
 def _claimed_before(orphans: Orphans, now: datetime, settings: Settings) -> datetime:
-    """Which claims are given up: those made before the worker was, and of the later ones only old ones.
+    """Return the time before which claims are rescued: the worker's end or `missing_seconds` ago, the later.
 
-    A worker that wakes up may claim a moment before its next heartbeat brings it back.
+    Newer claims are left alone: a frozen worker that goes on may claim just before its heartbeat makes it
+    alive.
     """
     if orphans.last_claim_at >= now:
-        # Claimed before the clock was stepped back: these times cannot be compared.
+        # The claim was made before the clock was stepped back, so its time cannot be compared with others.
         return orphans.last_claim_at + timedelta(microseconds=1)
     long_ago = now - timedelta(seconds=settings.missing_seconds)
     return long_ago if orphans.ended_at is None else max(orphans.ended_at, long_ago)

@@ -1,4 +1,4 @@
-"""Runs the background loops: a module for each, and the process that runs them all."""
+"""Runs the background loops: one module for each loop, and the process that runs them all."""
 
 from . import (
     check_integrity,

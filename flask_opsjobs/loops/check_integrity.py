@@ -12,12 +12,12 @@ from ..lifeline import integrity
 from .shape import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.lifeline")
-# What was found is written when it changes, and as often as this so that its age shows.
+# Findings are written when they change, and at least this often, so that pages can show their age.
 _WRITTEN_AGAIN = timedelta(seconds=10)
 
 
 def run(context: Pass) -> str:
-    """Count when it is time to, then compare. Not alone: nothing here is held over a call to Redis."""
+    """Count jobs when that is due, then compare. Not alone: no lock is held during a call to Redis."""
     connection, now, memory = context.connection, context.now, context.memory
     is_counted = integrity.count_rows(connection, now)
     with answering():
@@ -33,17 +33,17 @@ def run(context: Pass) -> str:
 
 
 def _compare(context: Pass) -> tuple[integrity.Doubts, integrity.Found]:
-    """Rows are read before Redis, and what Redis had is looked up after it, so what moves is seen somewhere."""
+    """Compare jobs with Redis. Reads rows, then Redis, then rows again, so that no moving job is missed."""
     connection, host = context.connection, context.host
     queued = integrity.list_queued(connection, context.now, host.settings.recall_seconds)
     wanted: dict[str, list[str]] = {name: [] for name in context.queue_names()}
     for key, queue in queued.items():
         wanted.setdefault(queue, []).append(rq_id(*key))
     seen: dict[tuple[int, int], str] = {}
-    for queue, standing in find_deliveries_by_queue(host.broker, wanted, context.now).items():
-        for one in standing.listed | standing.intermediate | standing.running:
-            if (found := parse(one)) is not None:
-                seen[found] = queue
+    for queue, places in find_deliveries_by_queue(host.broker, wanted, context.now).items():
+        for name in places.listed | places.intermediate | places.running:
+            if (delivery := parse(name)) is not None:
+                seen[delivery] = queue
     nowhere = {key: queue for key, queue in queued.items() if key not in seen}
     orphan_deliveries = integrity.find_orphan_deliveries(connection, seen)
     before = context.memory.get("doubts", integrity.Doubts())
@@ -51,14 +51,14 @@ def _compare(context: Pass) -> tuple[integrity.Doubts, integrity.Found]:
 
 
 def _words(found: integrity.Found) -> str:
-    said = {
-        "queued nowhere": found.nowhere,
+    findings = {
+        "queued, but nowhere in Redis": found.nowhere,
         "started, but reserved by no worker": found.unreserved,
         "in Redis without a row": found.orphan_deliveries,
     }
     return ", ".join(
         f"{counted(number, 'job')} {what}"
-        for what, queues in said.items()
+        for what, queues in findings.items()
         if (number := sum(queues.values()))
     )
 

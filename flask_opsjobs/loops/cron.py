@@ -1,4 +1,4 @@
-"""Runs the cron loop: decides every due slot, enqueues its job, and releases jobs that wait behind others."""
+"""Runs the cron loop: it decides due slots, enqueues their jobs, and releases jobs behind ended ones."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ from .shape import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.cron")
 _ACTOR = "system:cron"
-# A host that enqueues the same unique call right now holds its unique lock; the entry waits for a later pass then.
+# A host's transaction that enqueues the same unique job holds its unique lock. After this wait the entry is
+# left to a later pass.
 _LOCK_WAIT = "3s"
 
 
 def run(context: Pass) -> str:
-    """Decide the due slots of every entry, each in a transaction of its own; their lanes are dispatched after that.
+    """Decide the due slots of every entry, each entry in a transaction of its own, then dispatch their lanes.
 
-    Not alone: schedulers that run side by side meet at the entry's lock, and the second finds nothing left. One
-    transaction for all would hold entries while it waits for jobs, and an end holds jobs while it waits for entries.
-    What goes wrong with one entry is logged, and the others have their slots.
+    Not alone: of two schedulers the second waits for the lock of the entry, and finds nothing left to do. One
+    transaction for all entries could deadlock: it would lock entries and wait for jobs, while the end of a
+    job locks jobs and waits for entries. An error of one entry is logged, and the other entries are not
+    affected.
     """
     connection, report = context.connection, SlotReport()
     decider = SlotDecider(connection, context.host, stop_unfinished, context.now)
@@ -53,9 +55,10 @@ def run(context: Pass) -> str:
 def _apart(
     context: Pass, name: str, report: SlotReport, step: Callable[[SlotReport], object]
 ) -> bool:
-    """Act on one entry in a transaction of its own; whether that went well. Adds to `report` what was committed.
+    """Run `step` for one entry in a transaction of its own; return whether it succeeded.
 
-    The same failure pass after pass is told once. Raises only when Postgres is away.
+    Adds to `report` what was committed. Logs an error once, however many passes repeat it. Raises only when
+    Postgres is away.
     """
     connection, troubles = context.connection, context.memory.setdefault("troubles", {})
     done = SlotReport()
@@ -69,30 +72,35 @@ def _apart(
         words = failure.one_line(error)
         if troubles.get(name) != words:
             held = isinstance(error, psycopg.errors.LockNotAvailable)
-            _log.error("cron entry %s is left: %s", name, words, exc_info=None if held else error)
+            _log.error(
+                "cron entry %s failed and is tried again: %s",
+                name,
+                words,
+                exc_info=None if held else error,
+            )
         troubles[name] = words
         report.troubled.add(name)
         return False
     if name not in report.troubled and troubles.pop(name, None):
-        _log.warning("cron entry %s is well again", name)
+        _log.warning("cron entry %s recovered", name)
     report.add(done)
     return True
 
 
 def _release(decider: SlotDecider, name: str, report: SlotReport) -> None:
-    """The sweep: what an end should have released and did not, since somebody held the job."""
+    """Release jobs that the end of another job did not release, because they were locked at that moment."""
     report.lanes.update(transitions.release(decider.connection, [name], decider.now))
 
 
 def _follow(context: Pass, report: SlotReport) -> None:
-    """What follows the commits: send signals, ask workers to stop jobs, dispatch."""
+    """Send signals, ask workers to stop jobs, and dispatch, after the commits."""
     host = context.host
     for task, enqueued in report.enqueued:
         signals.send(signals.job_enqueued, task, enqueued=enqueued)
     for job in report.stopped:
         if job.worker is not None:
             try_request_beat(host.broker, job.queue, job.worker)
-    # None under TESTING and without OPSJOBS_DISPATCH. It reports a silent Redis by itself.
+    # The dispatcher is None under TESTING and without OPSJOBS_DISPATCH. It logs an outage of Redis by itself.
     if report.lanes and host.dispatcher is not None:
         host.dispatcher.push([DueLane(*lane) for lane in sorted(report.lanes)])
 
@@ -100,14 +108,15 @@ def _follow(context: Pass, report: SlotReport) -> None:
 def stop_unfinished(
     connection: Connection, jobs: Sequence[Unfinished], reason: str, now: datetime
 ) -> None:
-    """End the jobs of an entry that wait, and ask for the one that runs to be stopped."""
+    """Cancel the waiting jobs of an entry, and ask for its running job to be stopped."""
     endings.stop(connection, {job.id: job.state for job in jobs}, _ACTOR, reason, now)
 
 
 def _sync_declared(context: Pass, decider: SlotDecider, report: SlotReport) -> None:
-    """Sync what the code of this process declares. Only once: of two versions the one started last counts.
+    """Sync the entries that this process declares, once: of two code versions the one started last wins.
 
-    What fails is tried again in the next pass, and nothing is retired before all that is declared has been taken over.
+    An entry that fails is tried again in the next pass. No entry is retired before all declared ones are
+    synced.
     """
     declared, memory = decider.host.cron_entries, context.memory
     left: set[str] = memory.setdefault("to_sync", set(declared))
@@ -134,10 +143,10 @@ def _sync_one(decider: SlotDecider, name: str, report: SlotReport) -> None:
 
 
 def _has_slot(context: Pass, entry: CronEntryRow) -> bool:
-    """Whether a slot has come; the next one is worked out once and remembered.
+    """Return whether a slot of the entry is due. The next slot is computed once and remembered.
 
-    Also of an entry in trouble, and of one whose slots cannot be worked out: the decision tells, in its own
-    transaction.
+    Also true for an entry that failed, or whose slots cannot be computed: the decision reports the error, in
+    its own transaction.
     """
     if entry.name in context.memory.get("troubles", {}):
         return True
@@ -154,12 +163,12 @@ def _has_slot(context: Pass, entry: CronEntryRow) -> bool:
 
 
 def _words(report: SlotReport) -> str:
-    said: Iterable[str] = (
+    results: Iterable[str] = (
         f"{counted(number, 'slot')} {result}" for result, number in sorted(report.results.items())
     )
-    left = ["left to another version of the code"] if report.is_put_off else []
-    left += [f"{name} has trouble" for name in sorted(report.troubled)]
-    return ", ".join([*said, *left]) or IDLE
+    rest = ["slots left to another version of the code"] if report.is_put_off else []
+    rest += [f"{name} failed" for name in sorted(report.troubled)]
+    return ", ".join([*results, *rest]) or IDLE
 
 
 _SECONDS = 1.0

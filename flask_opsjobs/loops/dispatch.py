@@ -9,20 +9,21 @@ from ..engine.dispatch.dispatch import Dispatcher
 from ..engine.redis.reads import answering, ping
 from .shape import IDLE, Loop, Pass, every
 
-# While tokens come to lanes that wait, the next pass is made when one does, at most so many times a second.
+# While lanes wait for tokens, the next pass is made when a token comes, but not sooner than after this time.
 _SHORTEST_SECONDS = 0.1
-# However many lanes there are, those extra passes may take this part of the loop's time.
+# These extra passes may take at most this share of the loop's time.
 _MOST_SHARE = 0.25
 
 
 def run(context: Pass) -> str:
-    """Dispatch every lane that has due jobs, and room in its prefetch and its bucket.
+    """Dispatch every lane that has due jobs and room in its prefetch and its bucket.
 
-    No lock: the hook after a commit and each worker's flush dispatch the same lanes at the same time anyway.
+    Takes no lock, because commits of the host and flushes of workers dispatch the same lanes at the same time
+    anyway.
     """
     host, began = context.host, time.monotonic()
     with answering():
-        # While Redis is away nothing is taken, since all of it would have to be recalled.
+        # While Redis is away no job is dispatched, because every job would have to be recalled.
         if context.memory.get("is_away"):
             ping(host.broker, context.queue_names())
         context.memory["is_away"] = True

@@ -1,4 +1,4 @@
-"""Runs the observe loop: it records plain `rq worker` processes, and gives them up when RQ's key has expired."""
+"""Runs the observe loop: it records plain `rq worker` processes, and marks expired ones as missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log = logging.getLogger("flask_opsjobs.lifeline")
 
 
 def run(context: Pass) -> str:
-    """Look at RQ's workers once. Their jobs are rescued by the watch loop."""
+    """Record RQ's workers once. The watch loop rescues the jobs of missing ones."""
     host = context.host
     with answering():
         _, vanished = observe(context.connection, host.broker, context.queue_names(), context.now)

@@ -1,4 +1,4 @@
-"""Makes one pass of a loop, from reading the clock to its note in `loop_runs`. No error leaves the pass."""
+"""Makes one pass of a loop, from reading the clock to its record in `loop_runs`, and catches its errors."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _log = logging.getLogger("flask_opsjobs.loops")
 
 
 def process_name() -> str:
-    """How this process is named in `loop_runs`."""
+    """Return the name of this process in `loop_runs`."""
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
 @dataclass
 class Runner:
-    """What this process keeps of one loop between its passes."""
+    """Makes the passes of one loop, and keeps its state between them."""
 
     loop: Loop
     host: Host
@@ -40,10 +40,10 @@ class Runner:
     wait_seconds: float | None = None
 
     def run_once(self, connection: Connection, now: datetime | None = None) -> bool:
-        """Make one pass on a connection in autocommit; whether the next one shall follow at once.
+        """Make one pass on a connection in autocommit; return whether the next one shall follow at once.
 
-        False too when another copy is in its pass. Raises only when Postgres is away or the connection broke: any
-        other failure is logged, recorded and over.
+        Returns False too when another copy makes a pass right now. Raises only when Postgres is away or the
+        connection broke. Any other error is logged and recorded in `loop_runs`.
         """
         now = read_clock(connection) if now is None else now
         began = time.monotonic()
@@ -67,7 +67,7 @@ class Runner:
             return self._is_first(context) and self._make(context, began)
 
     def _is_first(self, context: Pass) -> bool:
-        # Of the transaction, not of the session: it goes with the commit, also through PgBouncer.
+        # A lock of the transaction, not of the session: the commit releases it, also through PgBouncer.
         found = context.connection.execute(
             "SELECT pg_try_advisory_xact_lock(hashtextextended('opsjobs loop ' || %s, 0))",
             [self.loop.name],
@@ -77,8 +77,8 @@ class Runner:
     def _make(self, context: Pass, began: float) -> bool:
         connection, now = context.connection, context.now
         context.elapsed_seconds = awake.seconds_since_last_pass(connection, self.loop.name, now)
-        said = self.loop.run(context)
-        self._note(connection, now, began, said=said)
+        report = self.loop.run(context)
+        self._note(connection, now, began, said=report)
         return True
 
     def _note(
@@ -103,7 +103,7 @@ class Runner:
 
     def _fail(self, connection: Connection, error: Exception, now: datetime, began: float) -> None:
         words = failure.one_line(error)
-        # The same failure every second is told once, and once more when it is over.
+        # A repeated error is logged once, and once more when it is over.
         if words != self.last_error:
             expected = isinstance(error, EngineUnavailable)
             _log.error("loop %s: %s", self.loop.name, words, exc_info=None if expected else error)
@@ -112,10 +112,10 @@ class Runner:
 
     def _succeed(self, effects: list[Callable[[], None]]) -> None:
         if self.last_error is not None:
-            _log.warning("loop %s is well again", self.loop.name)
+            _log.warning("loop %s recovered", self.loop.name)
             self.last_error = None
         for effect in effects:
             try:
                 effect()
             except Exception:
-                _log.exception("loop %s: what follows its commit failed", self.loop.name)
+                _log.exception("loop %s: an effect after its commit failed", self.loop.name)

@@ -22,7 +22,7 @@ from .one_pass import Runner, process_name
 from .shape import Loop
 
 _log = logging.getLogger("flask_opsjobs.loops")
-# How long a pass may take to end after a stop; `up` kills after 10 s.
+# After a stop, a running pass may take this long to end; `up` kills the process after 10 s.
 _GRACE_SECONDS = 8.0
 _LOOK_SECONDS = 0.5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -31,7 +31,7 @@ Surround = Callable[[], AbstractContextManager[object]]
 
 
 class LoopThread(threading.Thread):
-    """Runs one loop at its interval. A loop that is slow or stuck holds up no other."""
+    """Runs one loop at its interval. A slow or stuck loop does not delay the others."""
 
     def __init__(self, runner: Runner, stop: threading.Event, outage: Outage, surround: Surround):
         super().__init__(name=f"opsjobs-{runner.loop.name}", daemon=True)
@@ -44,7 +44,7 @@ class LoopThread(threading.Thread):
         self._last_failure: type[Exception] | None = None
 
     def run(self) -> None:
-        """Pass after pass until stopped. Nothing that Postgres or a pass does ends the thread."""
+        """Make passes until stopped. No error of Postgres or of a pass ends the thread."""
         every = self._runner.loop.every_seconds(self._runner.host.settings)
         while not self._stop_event.is_set():
             began = time.monotonic()
@@ -68,12 +68,12 @@ class LoopThread(threading.Thread):
             return self._runner.run_once(self._connection)
 
     def _lose_connection(self, error: Exception, asked_at: float) -> None:
-        """Forget the connection, since a session that was opened read-only stays so, and say why, once."""
+        """Close the connection, because a session that began read-only stays so, and log the error once."""
         name = self._runner.loop.name
         if is_away(error):
             self._outage.begin(name, error, asked_at)
         elif type(error) is not self._last_failure:
-            _log.error("loop %s failed and goes on", name, exc_info=error)
+            _log.error("loop %s failed and tries again", name, exc_info=error)
         self._last_failure = type(error)
         if self._connection is not None:
             self._connection.close()
@@ -86,10 +86,11 @@ class LoopThread(threading.Thread):
 
 
 class Signals:
-    """SIGTERM and SIGINT while the block runs: each is heard when it is asked for, and breaks into nothing.
+    """Collects SIGTERM and SIGINT while the block runs, so that they interrupt nothing.
 
-    They are blocked and waited for. A thread of the host's from before blocks none, and Linux may choose it while the
-    main thread is not waiting: then the handler notes the signal, and without one the process would die of it.
+    The signals are blocked, and `comes_within` waits for them. An older thread of the host does not block
+    them, and Linux may deliver a signal to it while the main thread does not wait. The handler notes the
+    signal then; without a handler the process would die.
     """
 
     def __init__(self) -> None:
@@ -102,13 +103,13 @@ class Signals:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
     def __exit__(self, *_: object) -> None:
-        # The handlers last: what still comes in between is noted, not died of.
+        # Restores the handlers last: a signal that comes before that is noted and does not kill the process.
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         for number, handler in self._handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def comes_within(self, seconds: float) -> bool:
-        """Whether one comes within so many seconds, or has come unheard."""
+        """Return whether a signal comes within `seconds`, or has been noted since the last call."""
         if signal.sigtimedwait(_SIGNALS, seconds) is not None:
             return True
         has_come = self._noted > 0
@@ -120,7 +121,7 @@ class Signals:
 
 
 class LoopsProcess:
-    """All loops of one app in this process. `surround` is entered around each pass, such as the app's context."""
+    """Runs all loops of one app. `surround` is entered around each pass, for example the app's context."""
 
     def __init__(
         self, host: Host, loops: Iterable[Loop] = LOOPS, surround: Surround = nullcontext
@@ -135,14 +136,16 @@ class LoopsProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether nothing has told it to stop yet."""
+        """Return whether it was not told to stop yet."""
         return not self._stop.is_set()
 
     def run(self, on_start: Callable[[], None] = lambda: None) -> int:
-        """Run until SIGTERM or SIGINT; the exit code: 0, or 1 when a loop died or a pass did not end in time.
+        """Run until SIGTERM or SIGINT.
 
-        Calls `on_start` as soon as the schema is known to be right. Must be called in the main thread. Raises
-        `SchemaBehind` and `SchemaAhead`. A second signal leaves at once.
+        Return the exit code: 0, or 1 when a loop died or a pass did not end in time.
+
+        Calls `on_start` after the schema was checked. Must be called in the main thread. A second signal ends
+        it at once. Raises `SchemaBehind` and `SchemaAhead`.
         """
         self._wait_for_schema()
         on_start()
@@ -157,7 +160,7 @@ class LoopsProcess:
                 self._stop.set()
 
     def _watch(self) -> bool:
-        """Until a signal comes; False when a thread ended by itself."""
+        """Watch the threads until a signal comes; return False when a thread died."""
         while not self._signals.comes_within(_LOOK_SECONDS):
             for thread in self._threads:
                 if not thread.is_alive():
@@ -174,7 +177,10 @@ class LoopsProcess:
         return True
 
     def _wait_for_schema(self) -> None:
-        """Wait until Postgres answers, require our schema, declare limiters. Any signal ends this at once."""
+        """Wait until Postgres answers, check the schema, declare limiters.
+
+        Any signal ends the process here.
+        """
         backoff = Backoff(longest=10.0)
         while True:
             asked_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""Runs the recall loop: it compares Postgres with Redis both ways and repairs what only one of them knows."""
+"""Runs the recall loop: it compares Postgres with Redis, recalls lost jobs and removes orphan deliveries."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _log = logging.getLogger("flask_opsjobs.lifeline")
 def run(context: Pass) -> str:
     """Recall jobs of paused queues and jobs whose delivery is lost; count refusals; remove orphan deliveries."""
     with answering():
-        said = [*_recall_paused(context), *_recall(context), *_remove_orphan_deliveries(context)]
-    return ", ".join(said) or IDLE
+        report = [*_recall_paused(context), *_recall(context), *_remove_orphan_deliveries(context)]
+    return ", ".join(report) or IDLE
 
 
 def _recall_paused(context: Pass) -> list[str]:
@@ -42,17 +42,19 @@ def _recall(context: Pass) -> list[str]:
         context.host.settings.recall_seconds,
     )
     context.memory["suspects"] = found.suspects
-    said = []
+    report = []
     if found.recalled:
-        said.append(f"recalled {counted(len(found.recalled), 'lost delivery', 'lost deliveries')}")
+        report.append(
+            f"recalled {counted(len(found.recalled), 'lost delivery', 'lost deliveries')}"
+        )
         _log.warning("recalled jobs %s: their delivery was lost", _ids(found.recalled))
     if found.refused:
-        said.append(f"{counted(len(found.refused), 'delivery', 'deliveries')} refused")
+        report.append(f"{counted(len(found.refused), 'delivery', 'deliveries')} refused")
         _log.warning(
             "RQ workers failed jobs %s without running them: do they import the host's code?",
             _ids(found.refused),
         )
-    return said
+    return report
 
 
 def _remove_orphan_deliveries(context: Pass) -> list[str]:

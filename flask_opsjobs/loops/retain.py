@@ -1,4 +1,4 @@
-"""Runs the retain loop: it deletes what has been kept long enough."""
+"""Runs the retain loop: it deletes rows that are older than their retention time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def run(context: Pass) -> str:
     removed = retain(context.connection, context.host.settings, context.now)
     if sum(removed.values()) >= BATCH:
         context.again()
-    said = [f"{number} {what}" for what, number in removed.items() if number]
-    return f"removed {', '.join(said)}" if said else IDLE
+    counts = [f"{number} {what}" for what, number in removed.items() if number]
+    return f"removed {', '.join(counts)}" if counts else IDLE
 
 
 LOOP = Loop("retain", every(60), run, is_alone=True)

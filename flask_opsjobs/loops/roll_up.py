@@ -1,4 +1,4 @@
-"""Sums up per minute how many jobs were enqueued and ended, and samples depths, so that no page counts."""
+"""Runs the roll_up loop: it counts jobs per minute and samples queue depths, so that no page counts rows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from ..overview.histogram import BOUNDS
 from .shape import IDLE, Loop, Pass, every
 
 _MINUTE = timedelta(minutes=1)
-# An end is committed within moments of the time that it bears; a minute is counted once it is over for a minute.
+# A minute is counted one minute after it is over. By then the ends with a time in that minute are committed.
 _LAG = _MINUTE
-# So far back the first pass begins, and so many minutes one pass takes, also after the loop slept for days.
+# The first pass begins this far back. One pass counts at most so many minutes, also after the loop slept for
+# days.
 _FIRST = timedelta(days=1)
 _MOST_MINUTES = 15
 _MOST_COUNTER_ROWS = 50_000
@@ -29,13 +30,13 @@ _ALL_QUEUES = ""
 
 
 def run(context: Pass) -> str:
-    """Fold the counter rows of jobs and limiters, sample depths once a minute, count the minutes that are over."""
+    """Fold the counter rows of jobs and limiters, sample depths each minute, count finished minutes."""
     folded = _fold_job_counts(context) + _fold_limits(context)
     _sample_depths(context)
     ended = _count_minutes(context)
-    said = [f"counted {counted(ended, 'end')}"] if ended else []
-    said += [f"folded {counted(folded, 'counter row')}"] if folded else []
-    return ", ".join(said) or IDLE
+    report = [f"counted {counted(ended, 'end')}"] if ended else []
+    report += [f"folded {counted(folded, 'counter row')}"] if folded else []
+    return ", ".join(report) or IDLE
 
 
 def _fold_job_counts(context: Pass) -> int:
@@ -70,7 +71,11 @@ def _sample_depths(context: Pass) -> None:
 
 
 def _count_minutes(context: Pass) -> int:
-    """Count each minute once: only one pass locks the position, and moves it in its transaction. How many ended."""
+    """Count finished minutes; return how many jobs ended in them.
+
+    Each minute is counted exactly once: the position is locked, and advanced in the same transaction as the
+    counts.
+    """
     connection = context.connection
     last = _floor(context.now) - _LAG
     position = connection.execute(sql.load("lock_rollup_position")).fetchone()
@@ -91,7 +96,7 @@ def _count_minutes(context: Pass) -> int:
 
 
 def _begin(context: Pass, last: datetime) -> datetime:
-    """Where the very first pass begins: with what ended in the last day."""
+    """Return the minute at which the very first pass begins: the first stored end of the last day."""
     asked = {"states": list(FINAL)}
     row = context.connection.execute(sql.load("find_first_end"), asked).fetchone()
     return last if not row or row[0] is None else min(last, max(_floor(row[0]), last - _FIRST))
@@ -99,7 +104,7 @@ def _begin(context: Pass, last: datetime) -> datetime:
 
 @dataclass
 class _Sum:
-    """What ended in one minute and queue."""
+    """The jobs that ended in one minute and queue."""
 
     ends: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FINAL, 0))
     waits: list[int] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Defines the shape of every loop: a name, an interval, and a function that makes one pass."""
+"""Defines a loop: a name, an interval, and a function that makes one pass."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..host import Host
 from ..settings import Settings
 
 _MOST_QUEUES = 1_000
-# What a pass says that changed nothing.
+# The report of a pass that changed nothing.
 IDLE = "nothing to do"
 
 
 @dataclass
 class Pass:
-    """What one pass is given, and what it may leave.
+    """The inputs of one pass, and the requests that it leaves for its runner.
 
     `connection` is in autocommit, inside the pass's transaction when the loop is alone. `now` is
     Postgres' clock, read once. `elapsed_seconds` is the time since any copy of the loop made its
@@ -40,27 +40,28 @@ class Pass:
         self.effects.append(effect)
 
     def queue_names(self) -> list[str]:
-        """The queues that this app's tasks or any stored job name, in order."""
+        """Return the names of the queues of this app's tasks and of all stored jobs, sorted."""
         rows = self.connection.execute(sql.load("list_queue_names"), {"limit": _MOST_QUEUES})
         declared = {task.declared.queue for task in self.host.tasks.values()}
         return sorted({"default", *declared, *(name for (name,) in rows)})
 
     def again(self) -> None:
-        """Make the next pass at once: there is more to do than one pass may."""
+        """Ask for the next pass at once, because one pass could not do everything."""
         self.has_more = True
 
     def sooner(self, seconds: float) -> None:
-        """Make the next pass within so many seconds of this one's beginning, if the interval is longer than that."""
+        """Ask for the next pass `seconds` after this one began, when that is sooner than the interval."""
         self.wait_seconds = seconds
 
 
 @dataclass(frozen=True)
 class Loop:
-    """One background loop. `run` says in a few words what its pass did, `IDLE` when nothing.
+    """One background loop. `run` returns a short report of its pass, `IDLE` when it did nothing.
 
-    `is_alone`: the pass is one transaction behind an advisory lock, so of any number of copies one makes it. Loops that
-    talk to Redis are not: their writes are fenced instead, because no lock of Postgres is ever held over a call to
-    Redis, and because a lock that outlives a transaction does not pass PgBouncer.
+    `is_alone`: the pass is one transaction behind an advisory lock, so only one of all copies makes it at a
+    time. Loops that talk to Redis are not alone, because no lock of Postgres may be held during a call to
+    Redis, and a lock that outlives a transaction does not work through PgBouncer. Their writes are fenced
+    instead.
     """
 
     name: str
@@ -70,5 +71,5 @@ class Loop:
 
 
 def every(seconds: float) -> Callable[[Settings], float]:
-    """An interval that no setting changes."""
+    """Return an interval that does not depend on settings."""
     return lambda settings: seconds

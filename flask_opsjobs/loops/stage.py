@@ -9,7 +9,7 @@ from .shape import IDLE, Loop, Pass, every
 
 
 def run(context: Pass) -> str:
-    """Stage one batch, then dispatch the lanes that it touched."""
+    """Stage one batch of due jobs, then dispatch their lanes."""
     host = context.host
     staged = stage(context.connection, context.now)
     if not staged:

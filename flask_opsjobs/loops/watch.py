@@ -47,14 +47,14 @@ def _tell(host: object, watched: Watched) -> None:
 
 
 def _words(watched: Watched) -> str:
-    said = [f"{name} is missing" for name in watched.missing]
-    said += [f"{name} is late" for name in watched.late]
-    said += [f"{name} is well again" for name in watched.well]
+    report = [f"{name} is missing" for name in watched.missing]
+    report += [f"{name} is late" for name in watched.late]
+    report += [f"{name} sends heartbeats again" for name in watched.well]
     if watched.rescued:
-        said.append(f"rescued {counted(len(watched.rescued), 'job')}")
+        report.append(f"rescued {counted(len(watched.rescued), 'job')}")
     if watched.orphans:
-        said.append(f"{counted(watched.orphans, 'orphan')} left")
-    return ", ".join(said) or IDLE
+        report.append(f"{counted(watched.orphans, 'orphaned job')} not rescued")
+    return ", ".join(report) or IDLE
 
 
 LOOP = Loop("watch", lambda settings: settings.heartbeat_seconds, run, is_alone=True)

@@ -1,1 +1,1 @@
-"""The running programs that perform jobs: `flask opsjobs worker`, or a plain `rq worker`."""
+"""Records the worker processes that perform jobs: `flask opsjobs worker`, or a plain `rq worker`."""

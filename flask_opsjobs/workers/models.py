@@ -1,4 +1,4 @@
-"""Defines the table of workers."""
+"""Defines the table `workers`."""
 
 from __future__ import annotations
 

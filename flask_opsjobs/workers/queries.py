@@ -14,7 +14,7 @@ from ..core import sql
 from .models import Worker
 
 _MOST_LIVE = 200
-# What went missing is kept for a week: pages that count it count all of it, up to this.
+# Pages that count missing workers count at most this many. Their rows are kept for a week.
 _MOST_MISSING = 500
 _MOST_STOPPED = 10
 _MOST_RESERVED = 500
@@ -44,7 +44,10 @@ class WorkerRow:
 
 @dataclass(frozen=True)
 class ReservedRow:
-    """A delivery that a worker had reserved, with its job as that is now. `outcome` is how that attempt ended."""
+    """A delivery that a worker had reserved, with its job as it is now.
+
+    `outcome` is the outcome of that attempt.
+    """
 
     worker_id: int
     job_id: int
@@ -65,7 +68,7 @@ _WORKER: tuple[Any, ...] = (
 
 
 def list_workers(session: Session, now: datetime, late_seconds: float) -> Sequence[WorkerRow]:
-    """The workers that have not ended, at most 200, and before them the missing ones of a day, at most 500."""
+    """Return at most 500 workers that went missing within a day, then at most 200 that have not ended."""
     missing = (
         select(*_WORKER)
         .where(Worker.started_at > now - timedelta(days=7), Worker.state == "missing")
@@ -83,14 +86,14 @@ def list_workers(session: Session, now: datetime, late_seconds: float) -> Sequen
 
 
 def _as_it_listens(row: WorkerRow, listening: Collection[int]) -> WorkerRow:
-    """The row, not `alive` when its heartbeat is late already and the watch loop has not said so yet."""
+    """Return the row with `is_listening`; a worker that does not listen is `late` instead of `alive`."""
     is_listening = row.id in listening
     state = "late" if row.state == "alive" and not is_listening else row.state
     return replace(row, state=state, is_listening=is_listening)
 
 
 def list_stopped(session: Session, now: datetime) -> Sequence[WorkerRow]:
-    """The last ten workers that ended by themselves within a day, the latest first."""
+    """Return the last ten workers that stopped by themselves within a day, latest first."""
     stopped = (
         select(*_WORKER)
         .where(Worker.started_at > now - timedelta(days=90), Worker.state == "stopped")
@@ -104,7 +107,7 @@ def list_stopped(session: Session, now: datetime) -> Sequence[WorkerRow]:
 def list_reserved(
     session: Session, workers: Sequence[WorkerRow]
 ) -> Mapping[int, Sequence[ReservedRow]]:
-    """What each of the workers had reserved at its last heartbeat, by its id; at most 500 in all."""
+    """Return the jobs that each worker reserved at its last heartbeat, by worker id; at most 500 in all."""
     asked = {"worker_ids": [worker.id for worker in workers], "limit": _MOST_RESERVED}
     rows = session.connection().exec_driver_sql(sql.load("list_reserved_jobs"), asked)
     found: dict[int, list[ReservedRow]] = {worker.id: [] for worker in workers}
@@ -114,12 +117,12 @@ def list_reserved(
 
 
 def find_worker(session: Session, worker_id: int) -> WorkerRow | None:
-    """The worker with this id, or None."""
+    """Return the worker with this id, or None."""
     row = session.execute(select(*_WORKER).where(Worker.id == worker_id)).one_or_none()
     return None if row is None else _worker(*row)
 
 
 def _worker(*columns: Any) -> WorkerRow:
-    # A heartbeat names what is reserved as "<id>-<dispatch_no>".
+    # A heartbeat names a reserved delivery "<id>-<dispatch_no>".
     ids = [int(job_id) for name in columns[-1] if (job_id := name.partition("-")[0]).isdigit()]
     return WorkerRow(*(*columns[:-1], ids))

@@ -1,4 +1,4 @@
-"""Finds the reasons that lie in Redis and in the loops."""
+"""Finds reasons why a job is not running in Redis and the loops: Redis away, lost delivery, silent loop."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def redis_away(evidence: Evidence) -> Iterator[Reason]:
         evidence,
         "redis_away",
         f"Redis does not answer, so {waits} and no worker can take it.",
-        "Bring Redis back; nothing is lost, the rest happens by itself.",
+        "Start Redis again. No job is lost, and the rest happens by itself.",
         source="observer",
         read={"redis": evidence.redis.said, "asked_at": evidence.redis.read_at},
     )
 
 
 def workers_suspended(evidence: Evidence) -> Iterator[Reason]:
-    """RQ's own flag tells every worker of this Redis to take nothing, ours too."""
+    """RQ's suspension flag is set: no worker of this Redis takes jobs, not even an OpsWorker."""
     redis = evidence.redis
     if not evidence.is_due or redis is None or not redis.is_suspended:
         return
     yield make_reason(
         evidence,
         "workers_suspended",
-        "Somebody suspended all workers of its Redis with RQ's own command: they take no job, of no queue.",
+        "All workers of its Redis were suspended with RQ's own command: they take no jobs from any queue.",
         "Resume them: `rq resume -u`, with the URL of that Redis.",
         source="observer",
         read={"rq_suspended": True, "asked_at": redis.read_at},
@@ -44,19 +44,19 @@ def workers_suspended(evidence: Evidence) -> Iterator[Reason]:
 
 
 def delivery_lost(evidence: Evidence) -> Iterator[Reason]:
-    """It was dispatched, and its delivery is nowhere."""
+    """The job was dispatched, and its delivery is lost."""
     if not evidence.is_lost:
         return
     job, redis = evidence.job, evidence.redis
     recall = (evidence.loops or {}).get("recall")
-    where = "its delivery is in no list and with no worker there"
+    where = "its delivery is in no list of Redis and no worker has it"
     if redis is not None and redis.is_parked:
-        where = "a worker took its delivery, has not claimed it, and is gone"
+        where = "the worker that took its delivery vanished before it claimed the job"
     yield make_reason(
         evidence,
         "delivery_lost",
-        f"It was queued, and {where}.",
-        f"The recall loop recalls it once it has missed it for {evidence.lost_seconds:g} s.",
+        f"The job is queued, but {where}.",
+        f"The recall loop recalls the job once its delivery is missing for {evidence.lost_seconds:g} s.",
         source="observer",
         read={
             "delivery": f"opsjobs-{job.reserved_as}",
@@ -69,7 +69,7 @@ def delivery_lost(evidence: Evidence) -> Iterator[Reason]:
 
 
 def loop_silent(evidence: Evidence) -> Iterator[Reason]:
-    """A loop that must move it on was not awake."""
+    """A loop that the job needs was not awake."""
     for loop, why in needed_loops(evidence).items():
         if evidence.is_awake(loop):
             continue
@@ -78,7 +78,7 @@ def loop_silent(evidence: Evidence) -> Iterator[Reason]:
         yield make_reason(
             evidence,
             "loop_silent",
-            f"The {loop} loop {last}, and only it {why}.",
+            f"The {loop} loop {last}, and only this loop {why}.",
             _STARTS_LOOPS,
             source="inferred",
             read={
@@ -91,9 +91,9 @@ def loop_silent(evidence: Evidence) -> Iterator[Reason]:
 
 
 def loop_failing(evidence: Evidence) -> Iterator[Reason]:
-    """A loop that must move it on was awake, and could not do its work."""
+    """A loop that the job needs was awake, but its last pass failed."""
     if evidence.redis is not None and not evidence.redis.is_reachable:
-        return  # said already, and that is why they fail
+        return  # `redis_away` is reported already, and makes the loops fail
     for loop, why in needed_loops(evidence).items():
         found = (evidence.loops or {}).get(loop)
         if found is None or not found.is_awake or found.error is None:
@@ -101,8 +101,8 @@ def loop_failing(evidence: Evidence) -> Iterator[Reason]:
         yield make_reason(
             evidence,
             "loop_failing",
-            f"The last pass of the {loop} loop failed, and only it {why}.",
-            "It tries again by itself; the log of `flask opsjobs run` says more.",
+            f"The last pass of the {loop} loop failed, and only this loop {why}.",
+            "The loop tries again by itself. See the log of `flask opsjobs run` for details.",
             source="dispatcher",
             read={"loop": loop, "last_awake": found.last_at},
             quote=found.error,
@@ -110,7 +110,7 @@ def loop_failing(evidence: Evidence) -> Iterator[Reason]:
 
 
 def needed_loops(evidence: Evidence) -> dict[str, str]:
-    """The loops without which this job does not move, each with what it does for it."""
+    """Return the loops that this job needs to go on, each with what it does for the job."""
     needed = {}
     if evidence.is_overdue:
         needed["expire"] = "ends a job whose deadline has passed"
@@ -123,21 +123,25 @@ def needed_loops(evidence: Evidence) -> dict[str, str]:
         and evidence.job.cron_entry is not None
         and not evidence.waits_for
     ):
-        needed["cron"] = "releases a job before which nothing is left"
+        needed["cron"] = "releases a job when the jobs before it have ended"
     elif evidence.is_lost:
         needed["recall"] = "recalls a lost delivery"
     elif evidence.job.state == "available":
         if _nobody_else_hands_it_out(evidence):
-            needed["dispatch"] = "dispatches what no commit and no worker dispatches"
+            needed["dispatch"] = "dispatches jobs that no commit and no worker dispatches"
         if _is_kept_by_lost(evidence):
-            needed["recall"] = "recalls jobs that were dispatched before it and are not in Redis"
+            needed["recall"] = (
+                "recalls the lost deliveries that take its place in the prefetch or limiter"
+            )
     return needed
 
 
 def _nobody_else_hands_it_out(evidence: Evidence) -> bool:
-    """Whether no pause and no prefetch keeps it, and a worker is idle, or none refills the prefetch when its job ends.
+    """Return whether only the dispatch loop can dispatch the job now.
 
-    One of ours does so. But whoever is idle would wait for that, and it may be hours.
+    This holds when neither a pause nor a full prefetch holds it back, and a worker is idle or all busy
+    workers are plain. A busy OpsWorker refills the prefetch when its job ends, but an idle worker would wait
+    for that for hours.
     """
     if evidence.queue.is_paused or evidence.prefetch is None or evidence.prefetch.is_full:
         return False
@@ -147,9 +151,10 @@ def _nobody_else_hands_it_out(evidence: Evidence) -> bool:
 
 
 def _is_kept_by_lost(evidence: Evidence) -> bool:
-    """Whether its prefetch is full, or its limiter's room kept free, and Redis has less than was dispatched.
+    """Return whether lost deliveries may hold the job back.
 
-    The difference was taken this moment, or is lost.
+    This holds when its prefetch is full or its limiter has jobs in Redis, and Redis has fewer deliveries than
+    were dispatched. The missing ones were either taken this moment or are lost.
     """
     prefetch, redis = evidence.prefetch, evidence.redis
     if prefetch is None or redis is None or not redis.is_reachable or evidence.queue.is_paused:

@@ -28,7 +28,7 @@ def register(
     queues: Sequence[str],
     now: datetime,
 ) -> int:
-    """Record a new worker of kind `forking` or `simple`; its id. Commits."""
+    """Register a worker of kind `forking` or `simple`; return its id. Commits."""
     values = {
         "name": name,
         "kind": kind,
@@ -44,7 +44,7 @@ def register(
 def find_or_register_plain(
     connection: Connection, name: str, host: str, pid: int, now: datetime
 ) -> int:
-    """The id of a plain RQ worker, registered first if it is new. Commits."""
+    """Return the id of a plain RQ worker; register it first when it is new. Commits."""
     values = {"name": name, "host": host, "pid": pid, "now": now}
     return _id(connection, "register_plain_worker", values)
 
@@ -61,10 +61,10 @@ def record_heartbeat(
 ) -> list[DeliveryKey]:
     """Record the heartbeat number `heartbeat_no`, and what the worker has reserved (`id-dispatch_no`). Commits.
 
-    Returns the jobs of its, as (id, dispatch_no), that somebody asked to stop. Raises `LookupError` when retention has
-    removed the worker, which takes a week without a heartbeat: it must leave and start anew.
+    Returns those of its jobs that were asked to stop, as (id, dispatch_no). Raises `LookupError` when
+    retention has removed the worker after a week without a heartbeat: the process must be restarted.
     """
-    said = {
+    parameters = {
         "id": worker_id,
         "heartbeat_no": heartbeat_no,
         "reserved": list(reserved),
@@ -73,7 +73,7 @@ def record_heartbeat(
         "counts": Jsonb(dict(counts)),
         "now": now,
     }
-    rows = connection.execute(sql.load("record_heartbeat"), said).fetchall()
+    rows = connection.execute(sql.load("record_heartbeat"), parameters).fetchall()
     if not rows:
         raise LookupError(f"worker {worker_id} has no row any more: restart it")
     return [(job_id, number) for job_id, number in rows if job_id is not None]
@@ -82,9 +82,9 @@ def record_heartbeat(
 def find_lost(
     connection: Connection, worker_id: int, running: Collection[DeliveryKey]
 ) -> set[DeliveryKey]:
-    """Those of the deliveries that the worker runs whose jobs are not its own any more: it must stop running them.
+    """Return those deliveries in `running` whose jobs are no longer the worker's own and must be stopped.
 
-    Give only deliveries whose claim had been committed before the call: a claim on its way looks like a lost one.
+    Give only deliveries whose claim is committed: a claim on its way looks like a lost job.
     """
     if not running:
         return set()
@@ -97,7 +97,7 @@ def find_lost(
 
 
 def stop(connection: Connection, worker_id: int, now: datetime) -> None:
-    """Record that it left by itself. Commits."""
+    """Record that the worker has stopped. Commits."""
     connection.execute(sql.load("stop_worker"), {"id": worker_id, "now": now})
 
 

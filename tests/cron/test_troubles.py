@@ -78,15 +78,16 @@ def test_an_entry_that_cannot_be_read_any_more_stops_no_other(
         scheduler.look(START + 10 * MINUTE)
         scheduler.look(START + 11 * MINUTE)
     assert scheduler.slots("good") == [("12:10", "ran", 1)]
-    assert [record.message for record in caplog.records if "is left" in record.message] == [
-        "cron entry bad is left: ZoneInfoNotFoundError: 'No time zone found with key Gone/Zone'"
+    assert [record.message for record in caplog.records if "failed" in record.message] == [
+        "cron entry bad failed and is tried again: "
+        "ZoneInfoNotFoundError: 'No time zone found with key Gone/Zone'"
     ]
     run = scheduler.bench.row("SELECT said FROM opsjobs.loop_runs ORDER BY last_at DESC LIMIT 1")
-    assert run["said"] == "bad has trouble"
+    assert run["said"] == "bad failed"
     scheduler.bench.connection.execute(zone, ["UTC"])
     with caplog.at_level(logging.WARNING, "flask_opsjobs.cron"):
         scheduler.look(START + 12 * MINUTE)
-    assert "cron entry bad is well again" in caplog.messages
+    assert "cron entry bad recovered" in caplog.messages
     # Two minutes after it, the slot is no longer in time.
     assert scheduler.slots("bad") == [("12:10", "missed", 1)]
     slot = scheduler.bench.row("SELECT why FROM opsjobs.cron_slots WHERE entry = 'bad'")

@@ -248,7 +248,7 @@ class TestRescue:
         job_id = start_job(bench)
         workers.stop(bench.connection, bench.worker_id, read_clock(bench.connection))
         assert [job.id for job in watcher.passes().rescued] == [job_id]
-        assert "stopped without it" in bench.attempt(job_id)["cause"]
+        assert "stopped before the job ended" in bench.attempt(job_id)["cause"]
 
     def test_jobs_of_a_plain_worker_whose_key_in_redis_expired(
         self, bench: Bench, record_job: Callable[..., int], watcher: Watcher

@@ -96,7 +96,7 @@ class TestDisown:
         attempt = bench.attempt(job_id)
         assert (attempt["outcome"], attempt["cause"]) == (
             "lost",
-            "its worker lives and does not run it",
+            "its worker is alive but does not run it",
         )
 
     def test_one_that_is_reserved_again_is_left_alone(

@@ -324,7 +324,7 @@ class TestAround:
 
         runner(bench, a_loop(run)).run_once(bench.connection)
         assert seen == [1]
-        assert "what follows its commit failed" in caplog.text
+        assert "an effect after its commit failed" in caplog.text
 
 
 class TestAwake:

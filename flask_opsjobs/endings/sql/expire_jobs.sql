@@ -1,6 +1,6 @@
--- Ends waiting jobs whose deadline has passed, before they start. Returns them.
--- SKIP LOCKED: a row that somebody works on is looked at again in the next pass.
--- Run by the expire loop (ids NULL) and by a worker that was handed an overdue job (its id). Index: jobs_deadlines.
+-- Ends waiting jobs whose deadline passed before they started. Returns them.
+-- SKIP LOCKED: a locked job is checked again in the next pass.
+-- Run by the expire loop (ids NULL) and by a worker that got an overdue job (its id). Index: jobs_deadlines.
 WITH locked AS MATERIALIZED (
     SELECT id FROM opsjobs.jobs
     WHERE deadline_at IS NOT NULL AND deadline_at <= %(now)s

@@ -1,10 +1,12 @@
--- Writes how attempts ended: the job's next state, the attempt, the output. Returns the jobs it moved.
--- Locks all jobs in id order before it writes, so that two flushes cannot deadlock. The fence: only the row that still
--- bears the outcome's own dispatch number is moved, `started`, or `queued` when a crash forgot the claim.
--- A worker that does not have the task, or does not accept the arguments, hands the job back: it is due again after
--- 5 s, then 10, then each 20, until %(refused_for)s after the first refusal. No attempt counts, since nothing was called.
--- A quarter of each wait is left to chance: workers pop once a second, so that after equal waits the same one is first.
--- Run by a worker's recorder, for many or for one. Index: jobs_pkey.
+-- Writes the outcomes of attempts: the next state of the job, the attempt, the output. Returns the jobs that
+-- it moved. Locks all jobs in id order before it writes, so that two flushes cannot deadlock. The fence: a
+-- job is moved only while it has the dispatch number of the outcome and is `started`, or `queued` because a
+-- crash of Postgres lost the claim. A worker that does not have the task, or does not accept the arguments,
+-- hands the job back. The job is due again after 5 s, then 10 s, then every 20 s, until %(refused_for)s after
+-- the first refusal. This counts as no attempt, because no function was called. A quarter of each wait is
+-- random: workers pop once a second, so after equal waits the same worker
+-- would always be first.
+-- Run by a worker's recorder, for one outcome or many. Index: jobs_pkey.
 WITH o AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS o(
         id bigint, dispatch_no bigint, worker_id bigint, worker text, kind text, error text, traceback text,

@@ -1,8 +1,8 @@
--- Rescues jobs that their worker no longer runs; at the limit of attempts they fail. Returns them.
--- `keep` are the deliveries ("id-dispatch_no") that the worker has reserved. Only claims from before `claimed_before`
--- count, so that one made while the heartbeat travelled is left alone.
--- Locks in id order before it writes. The attempt is closed as lost; a late finish meets the fence.
--- Run by the watch loop, for workers that are missing, and by a worker's own heartbeat. Index: jobs_started.
+-- Rescues jobs that their worker no longer runs; a job without attempts left fails. Returns the jobs.
+-- %(keep)s are the deliveries ("id-dispatch_no") that the worker has reserved. Only claims before
+-- %(claimed_before)s are rescued, because the worker may have claimed a job while its heartbeat was on the
+-- way. Locks in id order before it writes. The attempt ends as lost; a late outcome is rejected by the fence.
+-- Run by the watch loop for missing workers, and by a worker's own heartbeat. Index: jobs_started.
 WITH locked AS MATERIALIZED (
     SELECT id, dispatch_no, attempt < max_attempts AS has_more, cancel_requested_at IS NOT NULL AS is_cancel_wanted,
         cancel_reason

@@ -1,4 +1,5 @@
--- Counts what retention would remove now, as (what, how many): the very conditions of the files retain_*.sql.
+-- Counts the rows that retention would remove now, as (what, how many), with the conditions of the files
+-- retain_*.sql.
 -- Run by `flask opsjobs retain --dry-run`. Indexes: jobs_to_retain, outputs_to_retain, unique_locks_to_retain,
 -- previews_to_retain, cron_slots_to_retain.
 SELECT 'outputs', count(*) FROM opsjobs.outputs WHERE created_at < %(outputs)s

@@ -1,5 +1,6 @@
--- Lists the workers that have ended, or that are unknown, and yet hold `started` jobs, each once with how many.
--- Few rows stand as started, so they are read whole. Locks nothing: the rescue that follows looks again.
+-- Lists the workers that have ended or are unknown but still have `started` jobs: one row each, with the
+-- number of jobs. Few jobs are `started` at a time, so all of them are read. Locks nothing: the rescue that
+-- follows checks again.
 -- Run by the watch loop. Indexes: jobs_started, workers_pkey.
 SELECT j.worker_id, w.name, w.kind, w.state, w.heartbeat_at, w.ended_at, count(*) AS jobs,
     max(j.started_at) AS last_claim_at

@@ -1,7 +1,9 @@
--- Lists started jobs that nobody says he holds: id, dispatch number, queue, and the number of the heartbeat that lacks
--- it, NULL when no worker is left to send one. A heartbeat before the claim says nothing, and a plain RQ worker never
--- says what it holds. Few rows stand as started, at most %(limit)s are read. Locks nothing.
--- Run by the check_integrity loop, which asks again before it believes. Indexes: jobs_started, workers_pkey.
+-- Lists `started` jobs that no worker reports as reserved: id, dispatch number, queue, and the number of the
+-- heartbeat that lacks the job; NULL when its worker has ended or is unknown. Ignores heartbeats sent before
+-- the claim, and plain RQ workers, which never report their jobs. Few jobs are `started` at a time; at most
+-- %(limit)s are read. Locks nothing.
+-- Run by the check_integrity loop, which counts a job only when two passes find it. Indexes: jobs_started,
+-- workers_pkey.
 SELECT j.id, j.dispatch_no, j.queue, CASE WHEN w.ended_at IS NULL THEN w.heartbeat_no END AS heartbeat_no
 FROM (
     SELECT id, dispatch_no, queue, worker_id, started_at FROM opsjobs.jobs

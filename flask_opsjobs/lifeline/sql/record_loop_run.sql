@@ -1,7 +1,7 @@
--- Notes a loop's pass: extends the stretch in which it was awake, or begins one after a gap of three intervals.
--- A clock that was stepped back begins a new one too. Returns the stretch's id.
--- `is_idle` makes the commit asynchronous: nothing depends on a pass that did nothing.
--- Run by each loop after each pass, in its transaction when it has one. Index: loop_runs_pkey.
+-- Records a pass of a loop: extends the stretch in which the loop was awake. Begins a new stretch after a gap
+-- of three intervals, or when the clock was stepped back. Returns the id of the stretch.
+-- `is_idle` makes the commit asynchronous, because nothing depends on a pass that did nothing.
+-- Run by each loop after each pass, in the transaction of the pass when it has one. Index: loop_runs_pkey.
 WITH hurried AS MATERIALIZED (
     SELECT CASE WHEN %(is_idle)s::bool
         THEN set_config('synchronous_commit', 'off', true) END AS setting

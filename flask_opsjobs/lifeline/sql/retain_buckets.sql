@@ -1,7 +1,8 @@
--- Removes buckets that were not used since %(before)s, are full again and do not cool down, at most %(limit)s: without its
--- row a bucket is full and unused, so nothing changes but the table's size.
--- SKIP LOCKED: a claim uses it. One that somebody waits to lock is made anew. No index: the time is written by each claim,
--- and an index on it would cost every one of them; the table has one row per partition used lately, and is read whole.
+-- Removes at most %(limit)s buckets that were not used since %(before)s, are full again and do not cool down.
+-- A bucket without a row counts as full and unused, so only the size of the table changes.
+-- SKIP LOCKED: a claim uses that bucket. A claim that waits for the lock of a removed bucket inserts it
+-- again. Uses no index: each claim writes last_used_at and would have to update the index too. The table has
+-- one row for each partition that was used lately, and is read whole.
 -- Run by the retain loop and by `flask opsjobs retain`.
 WITH idle AS MATERIALIZED (
     SELECT b.limiter, b.partition FROM opsjobs.buckets b LEFT JOIN opsjobs.limiters l ON l.name = b.limiter

@@ -1,6 +1,6 @@
--- Removes results of cron slots that were decided before %(before)s, at most %(limit)s, the oldest first.
--- That of a job which has not ended stays: its end is still to be told.
--- SKIP LOCKED: an end tells that one of its job right now.
+-- Removes results of cron slots that were decided before %(before)s, at most %(limit)s, oldest first.
+-- Keeps the result of a slot whose job has not ended, because the end has still to be recorded in it.
+-- SKIP LOCKED: the end of its job is being recorded in that slot.
 -- Run by the retain loop and by `flask opsjobs retain`. Index: cron_slots_to_retain.
 WITH old AS MATERIALIZED (
     SELECT id FROM opsjobs.cron_slots

@@ -1,6 +1,7 @@
--- Removes the oldest jobs of one final state that ended before %(before)s, at most %(limit)s: a row for each. Their
--- attempts and outputs go with them; a unique lock has no foreign key and stays as long as it guards.
--- SKIP LOCKED: somebody retries that job right now. The deletion is counted, for the integrity check.
+-- Removes the oldest jobs of one final state that ended before %(before)s, at most %(limit)s. Returns a row
+-- for each. Their attempts and outputs are removed with them. A unique lock has no foreign key and stays
+-- until it expires.
+-- SKIP LOCKED: an operator retries that job right now. The removal is counted, for the integrity check.
 -- Run by the retain loop and by `flask opsjobs retain`. Index: jobs_to_retain.
 WITH old AS MATERIALIZED (
     SELECT id FROM opsjobs.jobs

@@ -1,5 +1,5 @@
--- Removes stretches of loops that were last awake before %(before)s, at most %(limit)s.
--- Run by the retain loop and by `flask opsjobs retain`. A few rows a day, read whole.
+-- Removes the stretches of loops that were last awake before %(before)s, at most %(limit)s.
+-- Run by the retain loop and by `flask opsjobs retain`. The table gets a few rows a day, and is read whole.
 WITH old AS MATERIALIZED (
     SELECT id FROM opsjobs.loop_runs WHERE last_at < %(before)s
     LIMIT %(limit)s FOR UPDATE SKIP LOCKED

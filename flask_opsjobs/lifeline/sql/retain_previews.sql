@@ -1,5 +1,6 @@
--- Removes previews that were made before %(before)s, at most %(limit)s, used or not: what was decided is in the audit.
--- SKIP LOCKED: somebody executes that one right now.
+-- Removes previews that were made before %(before)s, at most %(limit)s, used or not: the audit holds what was
+-- decided.
+-- SKIP LOCKED: an operator executes that preview right now.
 -- Run by the retain loop and by `flask opsjobs retain`. Index: previews_to_retain.
 WITH old AS MATERIALIZED (
     SELECT id FROM opsjobs.previews WHERE created_at < %(before)s

@@ -1,4 +1,5 @@
--- Removes workers that ended before %(before)s, at most %(limit)s, but for those whose jobs await a rescue.
+-- Removes workers that ended before %(before)s, at most %(limit)s. Keeps workers whose jobs still have to be
+-- rescued.
 -- Run by the retain loop and by `flask opsjobs retain`. Indexes: workers_by_start, jobs_started.
 WITH old AS MATERIALIZED (
     SELECT id FROM opsjobs.workers w

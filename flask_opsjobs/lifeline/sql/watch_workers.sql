@@ -1,6 +1,7 @@
--- Judges every OpsWorker by its heartbeat number: did it grow since the last pass, else for how long was it still.
--- Returns those whose state changed: id, name, was, state, heartbeat_at.
--- SKIP LOCKED: whoever is writing a heartbeat right now lives. Never by the age of heartbeat_at: clocks are stepped.
+-- Judges every OpsWorker by the number of its heartbeat: has it grown since the last pass, and if not, for
+-- how long. Returns the workers whose state changed: id, name, was, state, heartbeat_at.
+-- SKIP LOCKED: a worker whose row is locked is writing a heartbeat right now, so it is alive. Never judges by
+-- the age of heartbeat_at, because clocks are stepped.
 -- Run by the watch loop. Index: workers_alive.
 WITH locked AS MATERIALIZED (
     SELECT id, state AS was,

@@ -1,5 +1,5 @@
--- Writes how many jobs of each queue Redis and the heartbeats lack or have too much; 0 for every queue that is not
--- named.
+-- Writes the differences between Postgres, Redis and the heartbeats for each queue in %(queues)s, and 0 for
+-- every other queue of the integrity check.
 -- Run by the check_integrity loop. Index: integrity_checks_pkey.
 INSERT INTO opsjobs.integrity_checks AS i (queue, counted_at, took_seconds, enqueued, deleted, stored, waiting, queued, started,
     compared_at, queued_nowhere, started_unreserved, deliveries_without_row)

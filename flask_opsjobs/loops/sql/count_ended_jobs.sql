@@ -1,7 +1,8 @@
--- Counts what ended from %(start)s until before %(end)s: minute, queue, state, bucket of the wait and of the run,
--- number. A wait is from due to started, a run from started to ended, of jobs whose function ran to its end or failed
--- for good; NULL where there was none. Buckets by %(bounds)s, in seconds. A job that is tried again meanwhile is not
--- seen. Locks nothing. Run by the roll_up loop, a few minutes at a time. Index: jobs_to_retain.
+-- Counts the jobs that ended from %(start)s until before %(end)s: minute, queue, state, histogram bucket of
+-- the wait time and of the run time, number. A wait is from due to started, a run from started to ended. Both
+-- are counted for jobs whose function returned or failed for good, and are NULL for other jobs. %(bounds)s
+-- are the bounds of the buckets in seconds. A job that was retried meanwhile is not counted. Locks nothing.
+-- Run by the roll_up loop, a few minutes at a time. Index: jobs_to_retain.
 SELECT date_trunc('minute', job.ended_at) AS minute, job.queue, job.state,
     CASE WHEN has_run THEN width_bucket(extract(epoch FROM job.started_at - job.due_at)::float8, %(bounds)s::float8[]) END
         AS wait,

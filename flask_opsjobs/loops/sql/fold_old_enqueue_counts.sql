@@ -1,5 +1,6 @@
--- Adds the minutes before %(before)s to the one row of their queue that stands at 1970, and removes them, at most
--- %(limit)s: the sums stay exact for ever, and the table small. Only this loop writes enqueue_counts.
+-- Adds the minutes before %(before)s to the one row of their queue for the minute 1970-01-01 00:00, and
+-- removes them, at most %(limit)s. So the sums stay exact for ever, and the table stays small. Only this loop
+-- writes enqueue_counts.
 -- Run by the roll_up loop. Index: enqueue_counts_pkey.
 WITH old AS MATERIALIZED (
     SELECT minute, queue FROM opsjobs.enqueue_counts WHERE minute > 'epoch' AND minute < %(before)s ORDER BY minute LIMIT %(limit)s

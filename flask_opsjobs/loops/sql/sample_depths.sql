@@ -1,6 +1,7 @@
--- Notes how many live jobs each queue has in %(minute)s, unless that has been noted: also queues of %(queues)s without any.
--- At most %(most)s of a state are looked at, the oldest; when a state has that many, all of the minute are lower bounds.
--- The state is a range and not an equality, so that only the index jobs_by_state offers the order. Locks nothing.
+-- Records how many live jobs each queue has in %(minute)s, also for queues of %(queues)s without any. Does
+-- nothing when the minute is recorded already. Reads at most %(most)s jobs of a state, oldest first; when a
+-- state has that many, all numbers of the minute are lower bounds. The state is a range and not an equality,
+-- so that only the index jobs_by_state offers the order. Locks nothing.
 -- Run by the roll_up loop once a minute. Indexes: jobs_by_state, depths_pkey.
 WITH counted AS MATERIALIZED (
     SELECT states.state, job.queue, count(*) AS number
