@@ -29,8 +29,7 @@ from .redis.broker import Broker
 from .redis.delivery import Delivery
 from .worker.claim import claim
 
-# Stops a job that becomes due again whenever it ends. A round takes a few milliseconds, so this is a few
-# seconds.
+# Stops jobs that become due again whenever they end. A round takes milliseconds, so this is a few seconds.
 MOST_ROUNDS = 1_000
 _PREFETCH = 1_000_000
 _WORKER = (0, "drain")
@@ -65,7 +64,7 @@ class Drain:
         self.errors: dict[int, BaseException] = {}
 
     def run(self, until: datetime | None = None) -> None:
-        """Perform due jobs until none is left; with `until`, let the time pass up to then.
+        """Perform due jobs until none is left; with `until`, as if the time up to then had passed.
 
         Raises `OpsJobsError` after 1,000 rounds. Commits nothing when the caller has a transaction.
         """

@@ -35,19 +35,19 @@ def find_plain_jobs(broker: Broker, queues: Iterable[str], now: datetime) -> Pla
     names = sorted(queues)
     found: list[tuple[Queue, _Found]] = []
     silent: list[str] = []
-    said = None
+    problem = None
     is_suspended = False
     for group in by_redis(read_only_queue(broker, name) for name in names[:_MOST_QUEUES]):
         try:
-            there, is_suspended_here = _read(group)
+            jobs, is_suspended_here = _read(group)
         except RedisError as error:
             silent += [queue.name for queue in group]
-            said = f"Redis does not answer ({type(error).__name__})"
+            problem = f"Redis does not answer ({type(error).__name__})"
         else:
-            found += there
+            found += jobs
             is_suspended |= is_suspended_here
-    if said is not None and not found:
-        return PlainJobs(now, said=said)
+    if problem is not None and not found:
+        return PlainJobs(now, said=problem)
     by_status = Counter[str]()
     for _, one in found:
         by_status[one.status] += len(one.rq_ids)
@@ -77,9 +77,9 @@ def _read(queues: Sequence[Queue]) -> tuple[list[tuple[Queue, _Found]], bool]:
         for queue in queues:
             _ask(pipe, queue)
         is_suspended, *answers = pipe.execute()
-    asked = [(queue, status) for queue in queues for status in _STATUSES]
+    places = [(queue, status) for queue in queues for status in _STATUSES]
     found = []
-    for (queue, status), ids in zip(asked, answers, strict=True):
+    for (queue, status), ids in zip(places, answers, strict=True):
         plain = [rq_id for one in ids if not is_ours(rq_id := _id(one, status))]
         found.append((queue, _Found(status, plain, len(ids) == _MOST_IDS)))
     return found, bool(is_suspended)

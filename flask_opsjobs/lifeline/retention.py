@@ -10,7 +10,7 @@ from ..jobs.lifecycle import FINAL
 from ..settings import Settings
 
 BATCH = 10_000
-# The statement that deletes the old rows of a table, in the order in which they run.
+# By table, the statement that deletes its old rows, in the order in which they run.
 _STATEMENTS = {
     "outputs": "retain_outputs",
     "unique_locks": "retain_unique_locks",

@@ -25,8 +25,7 @@ from .shape import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.cron")
 _ACTOR = "system:cron"
-# A host's transaction that enqueues the same unique job holds its unique lock. After this wait the entry is
-# left to a later pass.
+# A host's open transaction may hold the unique lock of the job. After this wait a later pass tries again.
 _LOCK_WAIT = "3s"
 
 

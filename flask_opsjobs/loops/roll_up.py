@@ -18,8 +18,7 @@ from .shape import IDLE, Loop, Pass, every
 _MINUTE = timedelta(minutes=1)
 # A minute is counted one minute after it is over. By then the ends with a time in that minute are committed.
 _LAG = _MINUTE
-# The first pass begins this far back. One pass counts at most so many minutes, also after the loop slept for
-# days.
+# The first pass begins this far back. One pass counts at most so many minutes, even after days of sleep.
 _FIRST = timedelta(days=1)
 _MOST_MINUTES = 15
 _MOST_COUNTER_ROWS = 50_000
@@ -65,8 +64,13 @@ def _sample_depths(context: Pass) -> None:
     if context.memory.get("sampled") == minute:
         return
     live = [state for state in STATES if state not in FINAL]
-    asked = {"minute": minute, "states": live, "most": _DEPTH_CAP, "queues": context.queue_names()}
-    context.connection.execute(sql.load("sample_depths"), asked)
+    parameters = {
+        "minute": minute,
+        "states": live,
+        "most": _DEPTH_CAP,
+        "queues": context.queue_names(),
+    }
+    context.connection.execute(sql.load("sample_depths"), parameters)
     context.memory["sampled"] = minute
 
 
@@ -84,8 +88,8 @@ def _count_minutes(context: Pass) -> int:
     end = min(last, start + _MOST_MINUTES * _MINUTE)
     if first and start >= end:
         return 0
-    asked = {"start": start, "end": end, "states": list(FINAL), "bounds": list(BOUNDS)}
-    sums = _sum(connection.execute(sql.load("count_ended_jobs"), asked))
+    parameters = {"start": start, "end": end, "states": list(FINAL), "bounds": list(BOUNDS)}
+    sums = _sum(connection.execute(sql.load("count_ended_jobs"), parameters))
     rows = [sum_.row(*key) for key, sum_ in sums.items()]
     with connection.cursor() as cursor:
         cursor.executemany(sql.load("write_rollups"), rows)
@@ -97,8 +101,8 @@ def _count_minutes(context: Pass) -> int:
 
 def _begin(context: Pass, last: datetime) -> datetime:
     """Return the minute at which the very first pass begins: the first stored end of the last day."""
-    asked = {"states": list(FINAL)}
-    row = context.connection.execute(sql.load("find_first_end"), asked).fetchone()
+    parameters = {"states": list(FINAL)}
+    row = context.connection.execute(sql.load("find_first_end"), parameters).fetchone()
     return last if not row or row[0] is None else min(last, max(_floor(row[0]), last - _FIRST))
 
 

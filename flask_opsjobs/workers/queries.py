@@ -76,9 +76,9 @@ def list_workers(session: Session, now: datetime, late_seconds: float) -> Sequen
         .order_by(Worker.ended_at.desc())
         .limit(_MOST_MISSING)
     )
-    asked = {"now": now, "late_seconds": late_seconds}
+    parameters = {"now": now, "late_seconds": late_seconds}
     listening = {
-        row.id for row in session.connection().exec_driver_sql(sql.load("listeners"), asked)
+        row.id for row in session.connection().exec_driver_sql(sql.load("listeners"), parameters)
     }
     live = select(*_WORKER).where(Worker.ended_at.is_(None)).order_by(Worker.name)
     rows = [*session.execute(missing), *session.execute(live.limit(_MOST_LIVE))]
@@ -108,8 +108,8 @@ def list_reserved(
     session: Session, workers: Sequence[WorkerRow]
 ) -> Mapping[int, Sequence[ReservedRow]]:
     """Return the jobs that each worker reserved at its last heartbeat, by worker id; at most 500 in all."""
-    asked = {"worker_ids": [worker.id for worker in workers], "limit": _MOST_RESERVED}
-    rows = session.connection().exec_driver_sql(sql.load("list_reserved_jobs"), asked)
+    parameters = {"worker_ids": [worker.id for worker in workers], "limit": _MOST_RESERVED}
+    rows = session.connection().exec_driver_sql(sql.load("list_reserved_jobs"), parameters)
     found: dict[int, list[ReservedRow]] = {worker.id: [] for worker in workers}
     for row in rows:
         found[row.worker_id].append(ReservedRow(*row))

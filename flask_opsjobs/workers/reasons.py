@@ -1,4 +1,4 @@
-"""Finds reasons why a job is not running in Redis and the loops: Redis away, lost delivery, silent loop."""
+"""Finds out whether Redis or a loop keeps a job from running: Redis away, lost delivery, silent loop."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def delivery_lost(evidence: Evidence) -> Iterator[Reason]:
         evidence,
         "delivery_lost",
         f"The job is queued, but {where}.",
-        f"The recall loop recalls the job once its delivery is missing for {evidence.lost_seconds:g} s.",
+        f"The recall loop recalls the job once its delivery has been missing for {evidence.lost_seconds:g} s.",
         source="observer",
         read={
             "delivery": f"opsjobs-{job.reserved_as}",

@@ -88,12 +88,12 @@ def find_lost(
     """
     if not running:
         return set()
-    asked = {
+    parameters = {
         "worker_id": worker_id,
         "ids": [job_id for job_id, _ in running],
         "dispatch_nos": [number for _, number in running],
     }
-    return set(connection.execute(sql.load("find_lost_jobs"), asked).fetchall())
+    return set(connection.execute(sql.load("find_lost_jobs"), parameters).fetchall())
 
 
 def stop(connection: Connection, worker_id: int, now: datetime) -> None:

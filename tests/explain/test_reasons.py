@@ -419,8 +419,8 @@ class TestNoReasons:
         assert codes(silent) == ["delivery_lost", "loop_silent"]
         found = scene.look(job_id, seconds=31)
         assert codes(found) == ["delivery_lost"], "nobody takes half a minute for that"
-        assert "a worker took its delivery" in found.reasons[0].says
-        assert found.reasons[0].todo.endswith("missed it for 30 s.")
+        assert "the worker that took its delivery vanished" in found.reasons[0].says
+        assert found.reasons[0].todo.endswith("has been missing for 30 s.")
         assert "delivery seen" not in found.clear
 
     def test_one_that_a_worker_took_between_the_two_looks(self, scene: Scene) -> None:

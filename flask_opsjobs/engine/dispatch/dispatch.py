@@ -126,8 +126,7 @@ def push_or_recall(
     try:
         broker.push(deliveries, quick=quick)
     except RedisError:
-        # A push that timed out may still have arrived. Its dispatch number is then outdated, so nobody can
-        # claim it.
+        # A push that timed out may still have arrived. Nobody can claim it: its dispatch number is outdated.
         recalled = recall(
             connection, [(delivery.id, delivery.dispatch_no) for delivery in deliveries]
         )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-# An estimate is valid for this long. The next job is then dispatched in the ordinary way, which reads it
-# again.
+# An estimate is valid for this long. Then the next job is dispatched in the ordinary way, which reads anew.
 _BELIEVED_SECONDS = 1.0
 
 

@@ -50,8 +50,8 @@ def _without_row(connection: Connection, hashes: Mapping[str, Hash]) -> set[str]
     if not keys:
         return set()
     pairs = list(keys.values())
-    asked = {"ids": [id for id, _ in pairs], "dispatch_nos": [number for _, number in pairs]}
-    valid = set(connection.execute(sql.load("find_valid_deliveries"), asked).fetchall())
+    parameters = {"ids": [id for id, _ in pairs], "dispatch_nos": [number for _, number in pairs]}
+    valid = set(connection.execute(sql.load("find_valid_deliveries"), parameters).fetchall())
     reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
     return {
         rq_id for rq_id, (id, number) in keys.items() if (id, number) not in valid

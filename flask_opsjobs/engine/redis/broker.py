@@ -19,7 +19,7 @@ from .delivery import FUNCTION, Delivery, parse
 
 # RQ's time limit comes this much later than ours: the worker stops an overdue job first and records why.
 _OUTER_BOUND_SECONDS = 60
-# A delivery that RQ failed is evidence for the recall loop for this long; RQ's default is a year.
+# RQ keeps a failed delivery this long, so that the recall loop sees it; RQ's default is a year.
 _FAILURE_TTL_SECONDS = 3600
 
 
@@ -101,6 +101,5 @@ def _hash(delivery: Delivery, serializer: Any) -> dict[Any, Any]:
 
 @cache
 def _data(serializer: Any) -> bytes:
-    # RQ's (function, instance, args, kwargs): the same for every delivery, because deliveries carry no
-    # arguments.
+    # RQ's (function, instance, args, kwargs): the same for all deliveries, because they carry no arguments.
     return zlib.compress(serializer.dumps((FUNCTION, None, (), {})))

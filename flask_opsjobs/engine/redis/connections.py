@@ -42,7 +42,7 @@ def write_only(serializer: Any) -> Any:
 
 @dataclass(frozen=True)
 class Wire:
-    """How to reach a queue: a Redis client and the serializer that its workers use."""
+    """The connection to a queue: a Redis client, and the serializer that its workers use."""
 
     redis: Redis
     serializer: Any

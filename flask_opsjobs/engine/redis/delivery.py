@@ -6,8 +6,7 @@ import re
 from dataclasses import dataclass
 
 PREFIX = "opsjobs-"
-# The function that a plain RQ worker calls. An OpsWorker does not call it: it reads the id and performs the
-# job.
+# The function that a plain RQ worker calls. An OpsWorker reads the id instead, and performs the job itself.
 FUNCTION = "flask_opsjobs.engine.worker.plain_worker.perform_delivery"
 _ID = re.compile(r"opsjobs-([0-9]{1,19})-([0-9]{1,19})")
 # The largest bigint. Any client of Redis can write a larger id, which Postgres would reject.

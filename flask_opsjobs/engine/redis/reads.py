@@ -21,7 +21,7 @@ from .delivery import PREFIX, parse
 # A host's own jobs may fill a list without bound. Beyond this length, ids are looked up one by one.
 _LONGEST_READ = 20_000
 _SCAN_STEP = 1_000
-# A longer name does not fit into the index of the table `workers`: Postgres would refuse the whole statement.
+# A longer name does not fit into the index of the table `workers`: Postgres would reject the whole statement.
 _LONGEST_NAME = 500
 _LONGEST_TTL_SECONDS = 365 * 86_400.0
 
@@ -37,7 +37,7 @@ def answering() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class DeliveryPlaces:
-    """Where the deliveries of one queue are in Redis, as RQ ids."""
+    """The places of a queue's deliveries in Redis, as RQ ids."""
 
     listed: frozenset[str]
     intermediate: frozenset[str]

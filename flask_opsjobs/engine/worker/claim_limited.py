@@ -30,29 +30,29 @@ def claim_limited(
     is given. Takes two round trips, because other claims of this bucket wait meanwhile.
     """
     job_id, dispatch_no = delivery
-    asked: dict[str, Any] = {"id": job_id, "dispatch_no": dispatch_no}
+    parameters: dict[str, Any] = {"id": job_id, "dispatch_no": dispatch_no}
     with connection.pipeline(), connection.transaction():
-        job, seen = _lock_and_look(connection, asked, key)
+        job, seen = _lock_and_look(connection, parameters, key)
         if job is None or job["state"] != "queued" or job["dispatch_no"] != dispatch_no:
             return "not_queued", {}
         if job["is_overdue"]:
             return "deadline", {}
         moment = now or seen.now
         verdict = _judge(seen, job["weight"], moment)
-        asked |= {"now": moment, "wait": verdict.wait_seconds, "tokens": verdict.tokens}
+        parameters |= {"now": moment, "wait": verdict.wait_seconds, "tokens": verdict.tokens}
         if not verdict.is_admitted:
-            connection.execute(sql.load("return_limited_job"), asked)
+            connection.execute(sql.load("return_limited_job"), parameters)
             return "limited", {}
-        asked |= {"worker_id": worker_id, "worker": worker}
+        parameters |= {"worker_id": worker_id, "worker": worker}
         cursor = connection.cursor(row_factory=dict_row)
-        cursor.execute(sql.load("claim_limited_job"), asked)
+        cursor.execute(sql.load("claim_limited_job"), parameters)
     taken = cursor.fetchone()
     assert taken is not None, "the row is locked and was judged under the lock"
     return None, {**taken, "wait_seconds": verdict.wait_seconds}
 
 
 def _lock_and_look(
-    connection: Connection, asked: dict[str, Any], key: Key
+    connection: Connection, parameters: dict[str, Any], key: Key
 ) -> tuple[dict[str, Any] | None, BucketSeen]:
     """Lock and return the job and its bucket.
 
@@ -60,7 +60,7 @@ def _lock_and_look(
     """
     named = {"limiter": key[0], "partition": key[1]}
     cursor = connection.cursor(row_factory=dict_row)
-    job = cursor.execute(sql.load("lock_job_to_claim"), asked)
+    job = cursor.execute(sql.load("lock_job_to_claim"), parameters)
     while True:
         bucket_row = connection.execute(sql.load("lock_bucket"), named)
         looked = limit_queries.ask_bucket(connection, key)

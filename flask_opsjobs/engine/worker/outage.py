@@ -66,7 +66,7 @@ class Outage:
                 self._since, self._logged = now, set()
             self._without.add(thread)
             cause = say_cause(error)
-            kind = cause.partition(":")[0]  # what follows may name a statement
+            kind = cause.partition(":")[0]  # the rest may name a statement
             is_recent = now - self._logged_at.get(kind, -self._quiet_seconds) < self._quiet_seconds
             if kind in self._logged or is_recent:
                 return

@@ -139,7 +139,7 @@ def _find_app() -> Flask:
     from flask import current_app, has_app_context
 
     if has_app_context():
-        # Flask-RQ's worker has pushed one.
+        # Flask-RQ's worker has pushed an app context.
         return current_app._get_current_object()  # type: ignore[attr-defined,no-any-return]
     from flask.cli import ScriptInfo
 

@@ -32,8 +32,7 @@ _log = logging.getLogger("flask_opsjobs.worker")
 # alone, and 0.03 ms in a batch of fifty.
 _LINGER_SECONDS = 0.02
 # Backpressure: a worker takes another job only while its unwritten outcomes are younger and fewer than this.
-# A job whose outcome is never written is performed again by another worker, and each such run counts as an
-# attempt.
+# A job whose outcome is never written is performed again by another worker, which counts as an attempt.
 _OLDEST_UNWRITTEN_SECONDS = 5.0
 _MOST_UNWRITTEN = 100
 _THREAD = "recorder"

@@ -231,8 +231,7 @@ class OpsWorkerLoop(BaseWorker):
         if outcome.kind == "lost":
             _log.warning("job %d does not run here any more: %s", claimed.id, outcome.error)
         if outcome.kind != "refused":
-            # A refusal is fast. If it counted as a run, this worker would get a high prefetch of jobs it
-            # cannot run.
+            # A refusal is fast. Counted as a run, it would give a high prefetch of jobs that cannot run here.
             runtime.heartbeat.note_run(time.monotonic() - began)
         runtime.submit(claimed, outcome)
         self.books.end(job, queue, execution, is_success=outcome.kind == "returned")
@@ -274,7 +273,8 @@ class OpsWorkerLoop(BaseWorker):
         # RQ sets the time-out to 415 s, because its pop blocks for 405 s. Ours blocks for 1 s and keeps 5 s.
         return connection
 
-    # --- fewer round trips, and none that ends RQ's loop: it quits on a time-out ---------------------------------
+    # --- fewer round trips; no time-out of them ends RQ's loop
+    # ---------------------------------------------------
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """Send RQ's heartbeat in one pipeline, at most once a second unless the caller gives its pipeline."""

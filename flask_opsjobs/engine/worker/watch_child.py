@@ -17,8 +17,7 @@ from .channel import Receiver
 from .child import describe_death, kill_group
 from .heartbeat import CANCELED, LOST
 
-# The child ends an overdue function itself. When it cannot (a loop in C), the parent kills it this much
-# later.
+# The child ends an overdue function itself. If it cannot (a loop in C), the parent kills it this much later.
 _GRACE_SECONDS = 5.0
 
 
