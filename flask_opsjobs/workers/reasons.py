@@ -56,7 +56,7 @@ def delivery_lost(evidence: Evidence) -> Iterator[Reason]:
         evidence,
         "delivery_lost",
         f"The job is queued, but {where}.",
-        f"The recall loop recalls the job once its delivery has been missing for {evidence.lost_seconds:g} s.",
+        f"The recall loop recalls it once its delivery has been missing for {evidence.lost_seconds:g} s.",
         source="observer",
         read={
             "delivery": f"opsjobs-{job.reserved_as}",
