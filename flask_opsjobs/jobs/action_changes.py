@@ -81,21 +81,21 @@ def _when_stopped(job: JobForDecision, heartbeat_seconds: float) -> str:
     """When and how a request to cancel takes effect, by the kind of the worker."""
     if job.worker_kind == "forking":
         return (
-            "its process is killed as soon as its worker hears of it: at once through Redis, "
-            f"else with the worker's next heartbeat, at most {heartbeat_seconds:g} s from then"
+            "its worker kills the child as soon as it gets the request: at once through Redis, "
+            f"or with its next heartbeat, at most {heartbeat_seconds:g} s later"
         )
     if job.worker_kind == "simple":
         return (
-            f"it runs inside its worker, which hears of it at its next heartbeat, "
-            f"at most {heartbeat_seconds:g} s from then, "
-            "and stops it between two steps of Python: a call into C is not broken off"
+            f"it runs inside its worker, which gets the request with its next heartbeat, "
+            f"at most {heartbeat_seconds:g} s later, "
+            "and stops it between two steps of Python: a call into C is not interrupted"
         )
     if job.worker_kind == "plain":
         return (
-            "a plain rq worker cannot be told to stop: it runs to its end; what it returns counts, "
-            "and if it fails it is canceled instead of tried again"
+            "a plain rq worker cannot be asked to stop: the job runs to its end; if it returns, "
+            "it is finished, and if it fails, it is canceled instead of retried"
         )
-    return "its worker is not known any more: it is canceled when the watch loop rescues it"
+    return "its worker is unknown: the job is canceled when the watch loop rescues it"
 
 
 def _discard(job: JobForDecision, _host: Host, _now: datetime) -> Changes:
@@ -105,7 +105,10 @@ def _discard(job: JobForDecision, _host: Host, _now: datetime) -> Changes:
 def _run_again(job: JobForDecision, host: Host, _now: datetime) -> Changes:
     note = None
     if job.unique_until == "within" and span_of(host, job) is None:
-        note = "the new job gets no unique lock, since its span is not known here: the same call may be enqueued again"
+        note = (
+            "the new job gets no unique lock, since this process does not know how long it lasts: "
+            "the same call may be enqueued again"
+        )
     return (Change("new job", None, f"{job.task} in {job.queue}, available, due now"),), note
 
 
@@ -117,7 +120,7 @@ def _delete(job: JobForDecision, _host: Host, _now: datetime) -> Changes:
 
 
 def _until(job: JobForDecision) -> str:
-    return "for ever" if job.unique_until == "forever" else "until its span is over"
+    return "for ever" if job.unique_until == "forever" else "until the lock expires"
 
 
 def merge_notes(items: Sequence[Item]) -> list[str]:

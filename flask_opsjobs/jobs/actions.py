@@ -112,7 +112,9 @@ def _decide_one(
         and job.state == "started"
     ):
         who = job.cancel_requested_by or "somebody"
-        sentence = f"{who} asked already to stop job {job.id}; its worker has not done it yet"
+        sentence = (
+            f"{who} has already asked to stop job {job.id}; its worker has not stopped it yet"
+        )
         return leave(target, job.task, facts, "already", sentence)
     if rival := rivals.find(job):
         sentence = f"cannot {action.on(f'job {job.id}')}: job {rival} holds the unique lock of the same call"

@@ -104,12 +104,12 @@ ARROWS = (
         "operator",
         "on started it asks the worker to stop",
     ),
-    JobArrow("discard", WAITING, ("failed",), "operator", "it shall not run"),
+    JobArrow("discard", WAITING, ("failed",), "operator", "end it without running it"),
     JobArrow(
         "retry", ("failed", "canceled", "retryable"), ("available",), "operator", "run it once more"
     ),
     JobArrow("run_again", FINAL, (), "operator", "a new job of the same call, which links back"),
-    JobArrow("delete", FINAL, (), "operator", "its row goes"),
+    JobArrow("delete", FINAL, (), "operator", "delete its row"),
 )
 
 

@@ -69,9 +69,11 @@ def _when_it_stops(evidence: Evidence) -> str:
             "Its worker is silent: the watch loop ends it as canceled once it gives that worker up."
         )
     if who is not None and who.kind == "plain":
-        return "A plain RQ worker does not heed that: it ends as canceled if this attempt fails."
+        return "A plain RQ worker ignores the request: the job ends as canceled only if this attempt fails."
     seconds = evidence.settings.heartbeat_seconds
-    return f"Its worker reads that with its next heartbeat, within {seconds:g} s, and stops it."
+    return (
+        f"Its worker reads the request with its next heartbeat, within {seconds:g} s, and stops it."
+    )
 
 
 def deferred(evidence: Evidence) -> Iterator[Reason]:
@@ -138,7 +140,7 @@ def scheduled(evidence: Evidence) -> Iterator[Reason]:
         evidence,
         "scheduled",
         "The function asked to be called later." if is_snoozed else "It is due later.",
-        "It becomes available by itself.",
+        "It becomes available at that time by itself.",
         source="worker" if is_snoozed else "host",
         read={"due_at": job.due_at, "last_attempt": evidence.last_outcome},
         until=job.due_at,
@@ -154,7 +156,7 @@ def backing_off(evidence: Evidence) -> Iterator[Reason]:
         evidence,
         "backing_off",
         f"Attempt {job.attempt} of {job.max_attempts} failed, and the next one waits.",
-        "It is tried again by itself; a retry does not wait.",
+        "It is tried again at that time by itself; the action retry makes it due now.",
         source="worker",
         read={"due_at": job.due_at, "last_attempt": evidence.last_outcome, "attempt": job.attempt},
         until=job.due_at,

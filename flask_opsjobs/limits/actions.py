@@ -1,7 +1,7 @@
 """Decides and applies the actions on limiters, with the writes of `limits`.
 
-A target is `limiter/api`, all of it, or `limiter/api/42`, its partition 42. A limiter's name has no slash, so a
-partition may hold any text; the one without a name is `limiter/api/`.
+A target is `limiter/api`, the whole limiter, or `limiter/api/42`, its partition 42. A limiter's name has no
+slash, so the text of a partition may have some; `limiter/api/` is the partition with an empty name.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ LONGEST_MINUTES = 525_600
 
 
 def make_target(limiter: str, partition: str | None = None) -> str:
-    """The target that is a limiter, or one partition of it."""
+    """The target for a limiter, or for one partition of it."""
     return f"limiter/{limiter}" + ("" if partition is None else f"/{partition}")
 
 
 def split_target(target: str) -> Part:
-    """The limiter and the partition of a target; None for all of it."""
+    """The limiter and the partition of a target; the partition is None for the whole limiter."""
     limiter, bar, partition = target.removeprefix("limiter/").partition("/")
     return limiter, partition if bar else None
 
 
 def read_target(text: str) -> str | None:
-    """The target as it is; None when it is none."""
+    """The target unchanged; None when the text names no limiter."""
     return text if _TARGET.fullmatch(text) else None
 
 
 def read_params(_host: Host, _action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said beside the targets, in canonical values. Raises `ValueError` with what is allowed."""
+    """The parameters beside the targets, in canonical values. Raises `ValueError` with the allowed values."""
     return {
         name: read_whole(value, LONGEST_MINUTES, "minutes are {}") for name, value in given.items()
     }
@@ -66,7 +66,10 @@ def decide(
     *,
     lock: bool,
 ) -> list[TargetPlan]:
-    """What the action would do with each of these; with `lock` nobody else decides on them until the commit."""
+    """What the action would do with each of these limiters and partitions.
+
+    `lock` locks the limiters' rows.
+    """
     parts = {target: split_target(target) for target in targets}
     if lock:
         limit_transitions.lock_limiters(connection, parts.values())
@@ -81,7 +84,7 @@ def apply(
     target_plans: Sequence[TargetPlan],
     decided: Decided,
 ) -> Written:
-    """Write it, on limiters that the caller has locked. The dispatch loop then dispatches the jobs."""
+    """Write the action on limiters that the caller has locked. The dispatch loop then dispatches the jobs."""
     parts = [target_plan.row.part for target_plan in target_plans]
     if action.short_name == "cooldown":
         until = _until(decided)
@@ -102,25 +105,28 @@ def _decide_one(
 ) -> TargetPlan:
     name = target.partition("/")[2]
     if found is None:
-        said = f"no process has declared the {target.replace('/', ' ', 1)}"
-        return leave(target, None, {}, "not_found", said)
+        sentence = f"no process has declared the {target.replace('/', ' ', 1)}"
+        return leave(target, None, {}, "not_found", sentence)
     facts = _facts(found)
-    # One that cools down since before a deploy that left the partitions out is cleared all the same: its jobs wait on.
+    # A partition may still cool down after a deploy removed the partitions. It can be cleared, since its jobs
+    # still wait.
     if found.partition and not found.is_partitioned and not found.is_cooling(decided.now):
-        said = f"limiter {found.limiter} has no partitions"
-        return leave(target, name, facts, "not_found", said)
+        sentence = f"limiter {found.limiter} has no partitions"
+        return leave(target, name, facts, "not_found", sentence)
     state = "cooling" if found.is_cooling(decided.now) else "open"
     if state not in action.sources:
         if action.short_name == "clear":
-            said = f"{target.replace('/', ' ', 1)} has no cooldown"
-            return leave(target, name, facts, "already", said)
+            sentence = f"{target.replace('/', ' ', 1)} has no cooldown"
+            return leave(target, name, facts, "already", sentence)
         return illegal(action, target, name, facts, state)
     before = _in_words(found, decided.now)
     if action.short_name == "clear":
-        note = "what waits starts as its rate and places allow, within a second or so"
+        note = "waiting jobs start within about a second, as far as the limiter allows"
         return do(target, name, facts, found, Change("cooldown", before, None), note=note)
     after = f"until {moment_in_words(_until(decided))}"
-    note = f"{decided.params['minutes']} min from when it is carried out; what has started goes on"
+    note = (
+        f"{decided.params['minutes']} min from when the action is executed; running jobs continue"
+    )
     return do(target, name, facts, found, Change("cooldown", before, after), note=note)
 
 

@@ -1,4 +1,4 @@
-"""Decides whether a limiter admits a job: by tokens, which come with time, and by leases. Pure: no database, no clock.
+"""Decides whether a limiter admits a job, by tokens and by leases. Pure: no database, no clock.
 
 Dispatch, claim, reject, explain and simulate all call these functions, so that they cannot disagree.
 """
@@ -29,7 +29,7 @@ COOLDOWN, TOKENS, CONCURRENCY, WEIGHT, UNKNOWN = (
 
 @dataclass(frozen=True)
 class Shape:
-    """A limiter as declared: `rate` starts per `per_seconds`, `burst` at once; `concurrency` at the same time."""
+    """A declared limiter: `rate` starts per `per_seconds`, `burst` at once, `concurrency` at the same time."""
 
     rate: float | None = None
     per_seconds: float | None = None
@@ -38,20 +38,20 @@ class Shape:
 
     @property
     def per_second(self) -> float | None:
-        """Tokens that come in a second; None without a rate."""
+        """The tokens that are refilled in a second; None without a rate."""
         if self.rate is None or self.per_seconds is None:
             return None
         return self.rate / self.per_seconds
 
     @property
     def most(self) -> int | None:
-        """The largest weight that can ever start."""
+        """The largest weight that can ever start; None for any weight."""
         bounds = [bound for bound in (self.burst, self.concurrency) if bound is not None]
         return min(bounds, default=None)
 
     @property
     def ahead_seconds(self) -> float:
-        """How far ahead a token may be promised: a moment for a bucket that is full again within a second, else 0."""
+        """How early a claim may take a token: 0.25 s when the bucket refills within a second, else 0."""
         speed = self.per_second
         if speed is None or self.burst is None or self.burst / speed >= _TIGHT_SECONDS:
             return 0.0
@@ -60,8 +60,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class BucketLevel:
-    """What a bucket holds: `tokens` at `refilled_at` (None: full), the weight of its leases and of what was handed
-    out, and until when it cools down."""
+    """The state of a bucket: `tokens` at `refilled_at` (None: full), and the end of its cooldown.
+
+    `in_use` is the weight of its leases, `queued` the weight of its queued jobs.
+    """
 
     tokens: float | None = None
     refilled_at: datetime | None = None
@@ -72,7 +74,10 @@ class BucketLevel:
 
 @dataclass(frozen=True)
 class BucketBlock:
-    """One reason why a bucket does not admit, and when it goes by itself; None when only an end, or nothing, helps."""
+    """One reason why a bucket does not admit a job.
+
+    It ends at `until`; None when it ends only with a running job, or never.
+    """
 
     code: str
     until: datetime | None = None
@@ -80,7 +85,10 @@ class BucketBlock:
 
 @dataclass(frozen=True)
 class Admission:
-    """Whether a bucket admits one job: what blocks it, or how long it waits for its token and what is left then."""
+    """Whether a bucket admits a job.
+
+    Holds what blocks it; or the wait for its token, and the tokens that are left.
+    """
 
     blocks: tuple[BucketBlock, ...]
     wait_seconds: float = 0.0
@@ -88,26 +96,26 @@ class Admission:
 
     @property
     def is_admitted(self) -> bool:
-        """Whether nothing blocks."""
+        """Whether nothing blocks the job."""
         return not self.blocks
 
 
 def level(shape: Shape, standing: BucketLevel, now: datetime) -> float:
-    """The tokens at `now`; below 0 when some are promised already. Infinite without a rate."""
+    """The tokens at `now`; below 0 when claims took tokens early. Infinite without a rate."""
     speed = shape.per_second
     if speed is None or shape.burst is None:
         return math.inf
     if standing.tokens is None or standing.refilled_at is None:
         return float(shape.burst)
-    # A clock that is stepped back takes nothing away.
+    # When a clock is stepped back, no tokens are removed.
     elapsed = max(0.0, (now - standing.refilled_at).total_seconds())
     return min(float(shape.burst), standing.tokens + elapsed * speed)
 
 
 def admit(shape: Shape, standing: BucketLevel, weight: int, now: datetime) -> Admission:
-    """Whether a job of this weight may start, counting leases and tokens, not what is queued.
+    """Whether a job of this weight may start. Counts leases and tokens, but not queued jobs.
 
-    When it may, `tokens` is what is left, to be written with `now` as `refilled_at`.
+    When it may, the caller writes the `tokens` that are left, with `now` as `refilled_at`.
     """
     has = level(shape, standing, now)
     wait = _seconds_until(shape, has, weight)
@@ -121,21 +129,21 @@ def admit(shape: Shape, standing: BucketLevel, weight: int, now: datetime) -> Ad
 
 
 def room(shape: Shape, standing: BucketLevel, now: datetime) -> int | None:
-    """How much weight may be dispatched now, less what is queued already; None for no bound."""
+    """How much weight may be dispatched now, beyond the queued jobs; None without a bound."""
     if _is_cooling(standing, now):
         return 0
     bounds = []
     speed = shape.per_second
     if speed is not None:
-        comes = level(shape, standing, now) + speed * shape.ahead_seconds
-        bounds.append(math.floor(comes + _GRAIN) - standing.queued)
+        tokens = level(shape, standing, now) + speed * shape.ahead_seconds
+        bounds.append(math.floor(tokens + _GRAIN) - standing.queued)
     if shape.concurrency is not None:
         bounds.append(shape.concurrency - standing.in_use - standing.queued)
     return max(0, min(bounds)) if bounds else None
 
 
 def settle(shape: Shape, standing: BucketLevel, now: datetime) -> BucketLevel:
-    """What the bucket holds once all that is queued has started."""
+    """The state of the bucket after all queued jobs have started."""
     tokens = level(shape, standing, now) - standing.queued
     return replace(
         standing,
@@ -147,7 +155,7 @@ def settle(shape: Shape, standing: BucketLevel, now: datetime) -> BucketLevel:
 
 
 def next_room(shape: Shape, standing: BucketLevel, weight: int, now: datetime) -> float | None:
-    """Seconds until time alone makes room to dispatch this weight; None when only an end does, or nothing."""
+    """Seconds until time alone makes room to dispatch this weight; None when that needs more than time."""
     if _is_too_heavy(shape, weight) or _has_no_place(shape, standing, weight + standing.queued):
         return None
     cooled = 0.0
@@ -183,7 +191,7 @@ def _has_no_place(shape: Shape, standing: BucketLevel, weight: int) -> bool:
 
 
 def _seconds_until(shape: Shape, has: float, wanted: int) -> float:
-    """Seconds until a bucket that has so many tokens has as many as wanted, as if nobody took any."""
+    """Seconds until a bucket with `has` tokens has `wanted` tokens, if nobody takes any meanwhile."""
     speed = shape.per_second
     if speed is None or has >= wanted - _GRAIN:
         return 0.0

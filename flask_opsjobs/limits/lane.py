@@ -1,4 +1,7 @@
-"""Writes a job's lane as text: `queue`, or `queue|limiter|partition`; queues and limiters may not hold the bar."""
+"""Writes a job's lane as text: `queue`, or `queue|limiter|partition`.
+
+Names of queues and limiters have no bar.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ _BAR = "|"
 
 
 class LimitPlace(NamedTuple):
-    """Where a limited job waits and what it costs: its limiter, the partition ('' without one) and its weight."""
+    """The place of a job in its limit: the limiter, the partition ('' without one) and the job's weight."""
 
     limiter: str
     partition: str
@@ -21,6 +24,6 @@ def lane_of(queue: str, place: LimitPlace | None) -> str:
 
 
 def bucket_of(lane: str) -> tuple[str, str] | None:
-    """The limiter and the partition that a lane draws from; None for a queue's own lane."""
+    """The limiter and partition of the bucket that limits a lane; None for a lane without a limit."""
     parts = lane.split(_BAR, 2)
     return (parts[1], parts[2]) if len(parts) == 3 else None

@@ -19,7 +19,7 @@ from .models import WHEN_FULL
 _NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
 MOST_NUMBER = 2**31 - 1
 _SHORTEST_SECONDS, LONGEST_SECONDS = 1e-6, 366 * 86_400
-# A bucket that fills for longer names moments that no calendar has.
+# A bucket that takes longer to fill would need dates beyond the calendar.
 _LONGEST_FILL_SECONDS = 100 * LONGEST_SECONDS
 _LONGEST_PARTITION = 200
 
@@ -27,29 +27,39 @@ Chooser = str | Callable[[dict[str, Any]], Any]
 
 
 class Unplaced(ValueError):
-    """A call has no place in its limit. `what` is `partition` or `weight`; the message says why, without the value."""
+    """A call has no valid partition or weight.
 
-    def __init__(self, what: str, said: str) -> None:
+    `what` names which; the message says why, without the value.
+    """
+
+    def __init__(self, what: str, message: str) -> None:
         self.what = what
-        super().__init__(said)
+        super().__init__(message)
 
 
 class BadLimit(DeclarationError):
-    """A limit that cannot be. `faults` are its sentences, each with the option that it is about; "" for all of them."""
+    """A declared limit is invalid.
+
+    `faults` are pairs of an option ("" for the whole limit) and a sentence.
+    """
 
     def __init__(self, name: str, faults: Sequence[tuple[str, str]]) -> None:
         self.faults = faults
-        super().__init__(f"Limit {name!r}: " + "; ".join(said for _, said in faults))
+        super().__init__(f"Limit {name!r}: " + "; ".join(sentence for _, sentence in faults))
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A named limiter: `rate` starts `per` seconds, at most `burst` at once (`rate` of them by default); at most
-    `concurrency` at the same time; or both. Raises `BadLimit` with every fault.
+    """A named limiter of a rate, a concurrency, or both. Raises `BadLimit` with every fault.
 
-    `partition` is an argument's name or a function of the arguments: each value is limited by itself. `weight` is a
-    number, an argument's name or a function: how much one job counts. `when_full="reject"` raises `LimitReached` at
-    enqueue instead of holding the job. Tasks that share a name share the limiter, and must declare it alike.
+    The rate is `rate` starts per `per` seconds, at most `burst` (by default `rate`) of them at once. At most
+    `concurrency` jobs run at the same time.
+
+    `partition` is the name of an argument or a function of the arguments: each of its values has a limit of
+    its own.
+    `weight` is a number, the name of an argument or a function: how much one job counts. `when_full="reject"`
+    raises `LimitReached` at enqueue instead of holding the job. Tasks whose limits have the same name share
+    the limiter, and must declare the same numbers.
     """
 
     name: str
@@ -71,7 +81,7 @@ class Limit:
 
     @property
     def shape(self) -> Shape:
-        """The numbers of the limiter."""
+        """The numbers of the limiter; without a `burst`, the rate rounded down, at least 1."""
         if self.rate is None or self.per is None:
             return Shape(concurrency=self.concurrency)
         burst = self.burst if self.burst is not None else max(1, math.floor(self.rate))
@@ -79,7 +89,7 @@ class Limit:
 
     @property
     def words(self) -> dict[str, Any]:
-        """The declaration as it is recorded: its numbers, and how partition and weight are chosen."""
+        """The declaration as it is stored: its numbers, and in words how partition and weight are chosen."""
         shape = self.shape
         return {
             "name": self.name,
@@ -94,23 +104,23 @@ class Limit:
 
     @property
     def shared(self) -> tuple[Any, ...]:
-        """What all tasks that share the limiter must declare alike."""
+        """The values that must be equal in all tasks that share the limiter."""
         return self.shape, self.when_full, self.partition is None
 
     def require_names(self, task: str, names: Iterable[str], redact: Iterable[str]) -> None:
-        """Return when partition and weight name stored arguments only; else raise `DeclarationError`."""
+        """Return when partition and weight name only stored arguments; else raise `DeclarationError`."""
         known = tuple(names)
         for what, chosen in (("partition", self.partition), ("weight", self.weight)):
             if not isinstance(chosen, str) or chosen in known:
                 continue
             if chosen in set(redact):
-                said = f"is redacted: its value is never stored, so it can be no {what}"
+                fault = f"is redacted: its value is never stored, so it cannot be the {what}"
             else:
-                said = f"is not an argument of it; there are {', '.join(known) or 'none'}"
-            raise DeclarationError(f"task {task}: limit {self.name}: {what}={chosen!r} {said}")
+                fault = f"is not an argument of it; there are {', '.join(known) or 'none'}"
+            raise DeclarationError(f"task {task}: limit {self.name}: {what}={chosen!r} {fault}")
 
     def require_types(self, task: str, annotation_of: Callable[[str], Any]) -> None:
-        """Return unless partition or weight name an argument that every call would be refused for."""
+        """Raise `DeclarationError` when partition or weight names a float: every call would be refused."""
         allowed = {
             "partition": "a text, a whole number, a UUID or a date",
             "weight": "a whole number",
@@ -123,7 +133,10 @@ class Limit:
                 )
 
     def place(self, arguments: dict[str, Any]) -> LimitPlace:
-        """Where a call with these arguments waits, defaults included and redacted ones left out. Raises `Unplaced`."""
+        """The place of a call with these arguments, with defaults and without redacted ones.
+
+        Raises `Unplaced`.
+        """
         partition = _partition(_choose("partition", self.partition, arguments))
         weight = (
             self.weight
@@ -153,24 +166,26 @@ class Limit:
     def _faults_of_rate(self) -> list[tuple[str, str]]:
         faults = []
         if (self.rate is None) != (self.per is None):
-            said = "rate and per go together: rate=10, per=60 is ten starts a minute"
-            faults.append(("rate" if self.rate is None else "per", said))
+            sentence = "rate and per go together: rate=10, per=60 is ten starts a minute"
+            faults.append(("rate" if self.rate is None else "per", sentence))
         if self.rate is not None and not _is_number(self.rate, MOST_NUMBER):
-            said = f"rate must be a number above 0, at most {MOST_NUMBER:,}, got {self.rate!r}"
-            faults.append(("rate", said))
+            sentence = f"rate must be a number above 0, at most {MOST_NUMBER:,}, got {self.rate!r}"
+            faults.append(("rate", sentence))
         if self.per is not None and not _seconds(self.per) >= _SHORTEST_SECONDS:
-            said = "per must be seconds or a timedelta, at least a microsecond and at most a year"
-            faults.append(("per", f"{said}, got {self.per!r}"))
+            sentence = (
+                "per must be seconds or a timedelta, at least a microsecond and at most a year"
+            )
+            faults.append(("per", f"{sentence}, got {self.per!r}"))
         if self.burst is not None and self.rate is None:
             faults.append(("burst", "burst bounds a rate: give rate= and per=, or leave it out"))
         for what in ("burst", "concurrency"):
             if getattr(self, what) is not None and not _is_whole(getattr(self, what)):
-                said = f"{what} must be a whole number from 1 on, got {getattr(self, what)!r}"
-                faults.append((what, said))
+                sentence = f"{what} must be a whole number from 1 on, got {getattr(self, what)!r}"
+                faults.append((what, sentence))
         is_rate = not faults and self.rate is not None
         if is_rate and _fill_seconds(self.shape) > _LONGEST_FILL_SECONDS:
-            said = "it takes more than a century to fill: give a higher rate or a lower burst"
-            faults.append(("rate", said))
+            sentence = "it takes more than a century to fill: give a higher rate or a lower burst"
+            faults.append(("rate", sentence))
         if self.rate is None and self.per is None and self.concurrency is None:
             faults.append(("", "it limits nothing: give rate= and per=, or concurrency=, or both"))
         return faults
@@ -182,21 +197,23 @@ class Limit:
             and not isinstance(self.partition, str)
             and not callable(self.partition)
         ):
-            said = "partition must be the name of an argument or a function of the arguments"
-            faults.append(("partition", said))
+            sentence = "partition must be the name of an argument or a function of the arguments"
+            faults.append(("partition", sentence))
         if not (isinstance(self.weight, str) or callable(self.weight) or _is_whole(self.weight)):
-            said = "weight must be a whole number from 1 on, the name of an argument, or a function"
-            faults.append(("weight", said))
+            sentence = (
+                "weight must be a whole number from 1 on, the name of an argument, or a function"
+            )
+            faults.append(("weight", sentence))
         if self.when_full not in WHEN_FULL:
-            said = f'when_full must be "hold" or "reject", got {self.when_full!r}'
-            faults.append(("when_full", said))
+            sentence = f'when_full must be "hold" or "reject", got {self.when_full!r}'
+            faults.append(("when_full", sentence))
         return faults
 
 
 def require_alike(limits: Iterable[tuple[str, Limit | None]], task: str, limit: Limit) -> None:
-    """Return when no other task declares a limiter of this name otherwise; else raise `DeclarationError`.
+    """Return when no other task declares a limiter of this name differently; else raise `DeclarationError`.
 
-    `limits` are the names of the other tasks with what they declare.
+    `limits` are pairs of the name of another task and its limit.
     """
     for other, found in limits:
         if found is not None and found.name == limit.name and found.shared != limit.shared:
@@ -215,7 +232,7 @@ def _choose(what: str, chosen: Chooser | None, arguments: Mapping[str, Any]) -> 
     try:
         return chosen(dict(arguments))
     except Exception as error:
-        # Only its class: its text may quote a value.
+        # Only the class of the error: its message may quote a value.
         raised = type(error).__name__
     raise Unplaced(what, f"its function raised {raised}")
 
@@ -230,7 +247,7 @@ def _partition(value: Any) -> str:
             "partition",
             f"{type(value).__name__} is no partition: give a text, a whole number, a UUID or a date",
         )
-    # Python writes no number of thousands of digits.
+    # Python refuses to convert an integer of thousands of digits to text.
     is_endless = isinstance(value, int) and abs(value) >= 10**_LONGEST_PARTITION
     text = "" if is_endless else str(value)
     if (
@@ -256,19 +273,19 @@ def _too_heavy(weight: int, shape: Shape) -> str:
 
 
 def _seconds(per: float | timedelta) -> float:
-    """NaN for what is no span, or longer than a year."""
+    """The span in seconds; NaN when it is not a span from above 0 to a year."""
     seconds = per.total_seconds() if isinstance(per, timedelta) else per
     return float(seconds) if _is_number(seconds, LONGEST_SECONDS) else math.nan
 
 
 def _fill_seconds(shape: Shape) -> float:
-    """How long an empty bucket takes to be full."""
+    """How long an empty bucket takes to fill."""
     assert shape.burst is not None
     return shape.burst / shape.per_second if shape.per_second else math.inf
 
 
 def _is_number(value: object, most: float) -> bool:
-    # NaN passes no comparison.
+    # The comparison refuses NaN.
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= most
 
 

@@ -26,10 +26,11 @@ WHEN_FULL = ("hold", "reject")
 
 
 class Limiter(Base):
-    """A limiter as it was declared last, and an operator's cooldown of all of it.
+    """The last declaration of a limiter, and an operator's cooldown of the whole limiter.
 
     `rate` starts per `per_seconds`, at most `burst` at once; `concurrency` at the same time; either half may be NULL.
-    `partition_by` and `weight_by` say in words what chooses them. `previous` is the declaration before `changed_at`.
+    `partition_by` and `weight_by` say in words how partition and weight are chosen. `previous` is the
+    declaration before `changed_at`.
     """
 
     __tablename__ = "limiters"
@@ -66,9 +67,10 @@ class Limiter(Base):
 
 
 class Bucket(Base):
-    """One partition of a limiter, '' when it has none, as its last claim left it. No row: it is full, and unused.
+    """The bucket of one partition ('' without partitions) after its last claim.
 
-    `tokens` may be below 0: a claim may take what comes within a moment, and starts when it comes.
+    Without a row it is full and unused. `tokens` may be below 0: a claim may take a token shortly before it
+    is refilled; the job then waits for it.
     """
 
     __tablename__ = "buckets"
@@ -100,7 +102,7 @@ class Bucket(Base):
 
 
 class Lease(Base):
-    """The place that one attempt holds in a limiter from its claim to its end. Nothing but its end removes it."""
+    """The place that one attempt holds in a limiter from its claim to its end. Only its end removes it."""
 
     __tablename__ = "leases"
 
@@ -115,7 +117,10 @@ class Lease(Base):
 
 
 class LimitCountDelta(Base):
-    """What one claim or one refusal counts; appended, then added to its minute by the roll_up loop."""
+    """The counts of one claim, return or rejection.
+
+    Only appended; the roll_up loop adds them to `limit_minutes`.
+    """
 
     __tablename__ = "limit_count_deltas"
 
@@ -130,7 +135,7 @@ class LimitCountDelta(Base):
 
 
 class LimitMinute(Base):
-    """How many jobs a limiter let start in a minute, how many it returned at the claim, how many calls it refused."""
+    """How many jobs a limiter admitted in a minute, how many a claim returned, how many calls it rejected."""
 
     __tablename__ = "limit_minutes"
 
@@ -144,7 +149,10 @@ class LimitMinute(Base):
 
 
 class LimitRejection(Base):
-    """One call that raised `LimitReached`: what was read when it did. Written also when the host rolled back."""
+    """One call that raised `LimitReached`, with the values read then.
+
+    Written also when the host rolls back.
+    """
 
     __tablename__ = "limit_rejections"
 

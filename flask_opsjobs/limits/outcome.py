@@ -1,4 +1,4 @@
-"""Sums up a simulation in the numbers that the command and the page show."""
+"""Sums up a simulation as the numbers that the command and the page show."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from .simulation import Simulated
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """Seconds from the beginning, and of waiting; None where nothing starts. Jobs that are too heavy are in `never`.
+    """The result of a trial, in seconds from its beginning or of waiting; None where no job starts.
 
-    `half` is when half of those that start have started. `blocked` is for how long the first waiting job waited, by
-    code, the longest first.
+    `never` counts the jobs that are too heavy to start. `half` is the time when half of the others have
+    started.
+    `blocked` holds, by code, how long the first waiting job was blocked, the longest time first.
     """
 
     starts: Sequence[float]
@@ -30,7 +31,7 @@ class TrialOutcome:
 
     @property
     def started(self) -> int:
-        """How many start."""
+        """The number of jobs that start."""
         return len(self.starts)
 
 
@@ -53,5 +54,5 @@ def make_outcome(found: Simulated) -> TrialOutcome:
 
 
 def _percentile(values: Sequence[float], percent: int) -> float | None:
-    """The smallest of the sorted values that so many of 100 do not exceed."""
+    """The smallest of the sorted values that `percent` of them do not exceed; None without values."""
     return values[-(-len(values) * percent // 100) - 1] if values else None

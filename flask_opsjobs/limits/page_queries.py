@@ -1,4 +1,7 @@
-"""Reads limiters for pages and commands: the list, one in full, its leases and waiting jobs; all bounded."""
+"""Reads limiters for pages and commands: the list, one limiter, its leases and waiting jobs.
+
+All reads are bounded.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from .queries import BucketSeen
 
 MOST_COUNTED = 1_000
 MOST_WALKED = 2_000
-# Waiting jobs of each of these are counted so far to find the hottest, and of so many of those all.
+# To find the hottest partitions, up to 50 waiting jobs of each are counted; then the 100 hottest are counted
+# in full.
 _ROUGH = 50
 _MOST_COUNTED_WHOLE = 100
 MOST_LIMITERS = 100
@@ -29,7 +33,7 @@ LATELY = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class CurrentCooldown:
-    """A cooldown that holds now: until when, since when, by whom and why."""
+    """A cooldown that is in effect now: its end, its beginning, the operator and the reason."""
 
     until: datetime
     at: datetime
@@ -39,9 +43,10 @@ class CurrentCooldown:
 
 @dataclass(frozen=True)
 class LimiterRow:
-    """A limiter as it was declared last. `waiting`, `queued` and `holders` are broken off at `MOST_COUNTED`.
+    """A limiter with its last declaration.
 
-    `cooling` counts its partitions that cool down; `admitted`, `returned` and `rejected` are of the last hour.
+    `waiting`, `queued` and `holders` are counted up to `MOST_COUNTED`. `cooling` counts its partitions that
+    cool down. `admitted`, `returned` and `rejected` are counts of the last hour.
     """
 
     name: str
@@ -64,13 +69,13 @@ class LimiterRow:
 
     @property
     def weight(self) -> int:
-        """What a job weighs as far as the declaration says it; 1 where its arguments do."""
-        said = self.weight_by or ""
-        return int(said) if said.isdecimal() else 1
+        """The declared weight of a job; 1 when the weight depends on the job's arguments."""
+        words = self.weight_by or ""
+        return int(words) if words.isdecimal() else 1
 
     @property
     def declared(self) -> dict[str, Any]:
-        """Its declaration, as `previous` is one."""
+        """The declaration, in the format of `previous`."""
         shape = self.shape
         return {
             "rate": shape.rate,
@@ -85,9 +90,9 @@ class LimiterRow:
 
 @dataclass(frozen=True)
 class BucketState:
-    """One bucket as the arithmetic that admits judges it: for a job of `weight`, by default the next one's.
+    """A bucket, and whether it admits a job of `weight`, computed by the functions that admit real jobs.
 
-    `next_seconds` is when time alone lets such a job start; None when only an end does, or nothing.
+    `next_seconds` is the time until such a job can start if no job ends; None when time alone is not enough.
     """
 
     seen: BucketSeen
@@ -99,7 +104,7 @@ class BucketState:
 
     @property
     def tokens(self) -> float | None:
-        """The tokens there are now; None without a rate."""
+        """The tokens now; None without a rate."""
         return (
             None
             if self.shape.rate is None
@@ -109,7 +114,7 @@ class BucketState:
 
 @dataclass(frozen=True)
 class HolderRow:
-    """A lease, with the job that holds it; `task` is None when there is no such job any more."""
+    """A lease and the job that holds it; `task` is None when the job was deleted."""
 
     job_id: int
     partition: str
@@ -134,7 +139,7 @@ class WaiterRow:
 
 @dataclass(frozen=True)
 class HotPartition:
-    """A partition for which jobs wait; `waiting` is broken off at `MOST_COUNTED`."""
+    """A partition with waiting jobs; `waiting` is counted up to `MOST_COUNTED`."""
 
     partition: str
     waiting: int
@@ -142,7 +147,7 @@ class HotPartition:
 
 @dataclass(frozen=True)
 class RejectionRow:
-    """A call that was refused."""
+    """A call that the limiter rejected."""
 
     at: datetime
     partition: str
@@ -152,7 +157,7 @@ class RejectionRow:
 
 
 def list_limiters(session: Session, now: datetime) -> list[LimiterRow]:
-    """All limiters, in order; the first `MOST_LIMITERS` of more."""
+    """The limiters in the order of their names, at most `MOST_LIMITERS`."""
     return _limiters(session, None, now)
 
 
@@ -164,10 +169,10 @@ def find_limiter(session: Session, name: str, now: datetime) -> LimiterRow | Non
 def find_bucket(
     session: Session, limiter: LimiterRow, partition: str, weight: int | None = None
 ) -> BucketState:
-    """What stands in a bucket, and what it says to a job of this weight; None: to the one that comes next."""
+    """The state of a bucket, judged for a job of this weight; None takes the weight of the next job."""
     seen = queries.get_bucket(session.connection(), limiter.name, partition)
     if weight is None:
-        # What can never start is passed by; when nothing else waits, that is what there is to say.
+        # Skip jobs that can never start, unless no other job waits: then explain these.
         first = list_waiters(
             session, limiter.name, partition, most=1, heaviest=limiter.shape.most
         ) or list_waiters(session, limiter.name, partition, most=1)
@@ -182,16 +187,19 @@ def find_bucket(
 def list_whole_buckets(
     session: Session, limiters: Sequence[LimiterRow]
 ) -> Mapping[str, BucketState]:
-    """What stands in the one bucket of each of these that has no partitions, for a job of weight 1; one statement."""
+    """The buckets of the limiters without partitions, by name, each judged for a job of weight 1.
+
+    One statement.
+    """
     whole = {row.name: row for row in limiters if row.partition_by is None}
     found = queries.list_buckets_of(session.connection(), [(name, "") for name in whole])
     return {seen.limiter: _judge(whole[seen.limiter], seen, None, 1) for seen in found}
 
 
 def count_waiters(session: Session, limiter: str, partition: str) -> int:
-    """How many jobs wait for a bucket, broken off at `MOST_COUNTED`."""
-    asked = {"limiter": limiter, "partition": partition, "most": MOST_COUNTED}
-    found = session.connection().exec_driver_sql(sql.load("count_waiters"), asked)
+    """How many jobs wait for a bucket, counted up to `MOST_COUNTED`."""
+    parameters = {"limiter": limiter, "partition": partition, "most": MOST_COUNTED}
+    found = session.connection().exec_driver_sql(sql.load("count_waiters"), parameters)
     number: int = found.scalar_one()
     return number
 
@@ -203,26 +211,26 @@ def list_waiters(
     most: int = _MOST_ROWS,
     heaviest: int | None = None,
 ) -> list[WaiterRow]:
-    """The jobs that come next out of a bucket; with `heaviest` those that weigh no more."""
-    asked = {"limiter": limiter, "partition": partition, "limit": most, "heaviest": heaviest}
-    rows = session.connection().exec_driver_sql(sql.load("list_waiters"), asked)
+    """The jobs that start next from a bucket; with `heaviest` only jobs up to this weight."""
+    parameters = {"limiter": limiter, "partition": partition, "limit": most, "heaviest": heaviest}
+    rows = session.connection().exec_driver_sql(sql.load("list_waiters"), parameters)
     return [WaiterRow(*row) for row in rows]
 
 
 def list_holders(session: Session, limiter: str, partition: str | None) -> list[HolderRow]:
     """The leases of a limiter or of one partition, at most 25, the oldest of each partition first."""
-    asked = {"limiter": limiter, "partition": partition, "limit": _MOST_HOLDERS}
-    rows = session.connection().exec_driver_sql(sql.load("list_holders"), asked)
+    parameters = {"limiter": limiter, "partition": partition, "limit": _MOST_HOLDERS}
+    rows = session.connection().exec_driver_sql(sql.load("list_holders"), parameters)
     return [HolderRow(*row) for row in rows]
 
 
 def list_hot_partitions(session: Session, limiter: str) -> tuple[list[HotPartition], bool]:
-    """The partitions for which most jobs wait, at most ten; and whether more were there than it looked at."""
-    asked = {
+    """The partitions with the most waiting jobs, at most ten; and whether it stopped at `MOST_WALKED`."""
+    parameters = {
         "limiter": limiter, "limit": _MOST_ROWS, "most": MOST_COUNTED, "walked": MOST_WALKED,
         "rough": _ROUGH, "counted": _MOST_COUNTED_WHOLE,
     }  # fmt: skip
-    rows = session.connection().exec_driver_sql(sql.load("list_hot_partitions"), asked).all()
+    rows = session.connection().exec_driver_sql(sql.load("list_hot_partitions"), parameters).all()
     found = [HotPartition(row.partition, row.waiting) for row in rows if row.waiting]
     return found, bool(rows) and rows[0].walked >= MOST_WALKED
 
@@ -230,7 +238,7 @@ def list_hot_partitions(session: Session, limiter: str) -> tuple[list[HotPartiti
 def list_cooling_partitions(
     session: Session, limiter: str, now: datetime
 ) -> list[tuple[str, CurrentCooldown]]:
-    """The partitions of a limiter that cool down, at most 25, in order."""
+    """The partitions of a limiter that cool down now, at most 25, in order."""
     chosen = select(
         Bucket.partition, Bucket.cooldown_until, Bucket.cooldown_at, Bucket.cooldown_by, Bucket.cooldown_reason
     ).where(Bucket.limiter == limiter, Bucket.cooldown_until.is_not(None), Bucket.cooldown_until > now)  # fmt: skip
@@ -240,7 +248,7 @@ def list_cooling_partitions(
 
 
 def list_rejections(session: Session, limiter: str) -> list[RejectionRow]:
-    """What a limiter refused at enqueue, at most ten, the newest first."""
+    """The calls that a limiter rejected at enqueue, at most ten, the newest first."""
     chosen = select(
         LimitRejection.at, LimitRejection.partition, LimitRejection.task, LimitRejection.weight, LimitRejection.code
     ).where(LimitRejection.limiter == limiter)  # fmt: skip
@@ -251,7 +259,7 @@ def list_rejections(session: Session, limiter: str) -> list[RejectionRow]:
 def find_minutes(
     session: Session, limiter: str, since: datetime
 ) -> Mapping[datetime, tuple[int, int, int]]:
-    """How many jobs started, were returned and were rejected, by minute; a minute without any has no entry."""
+    """By minute: the numbers of admitted, returned and rejected jobs. A minute without any has no entry."""
     chosen = select(
         LimitMinute.minute, LimitMinute.admitted, LimitMinute.returned, LimitMinute.rejected
     ).where(LimitMinute.limiter == limiter, LimitMinute.minute >= since)
@@ -261,7 +269,7 @@ def find_minutes(
 def _judge(
     limiter: LimiterRow, seen: BucketSeen, cooldown: CurrentCooldown | None, weight: int
 ) -> BucketState:
-    """What is queued already comes first: it counts as started."""
+    """Judge a job that comes after all queued jobs: they count as started."""
     later = settle(limiter.shape, seen.standing, seen.now)
     return BucketState(
         seen,
@@ -274,10 +282,10 @@ def _judge(
 
 
 def _limiters(session: Session, name: str | None, now: datetime) -> list[LimiterRow]:
-    asked = {
+    parameters = {
         "name": name, "limit": MOST_LIMITERS, "most": MOST_COUNTED, "now": now, "since": now - LATELY,
     }  # fmt: skip
-    rows = session.connection().exec_driver_sql(sql.load("list_limiters"), asked).mappings()
+    rows = session.connection().exec_driver_sql(sql.load("list_limiters"), parameters).mappings()
     return [_limiter(row, now) for row in rows]
 
 

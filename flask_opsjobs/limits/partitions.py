@@ -10,9 +10,10 @@ from .page_queries import HotPartition, LimiterRow, count_waiters, find_bucket, 
 
 
 def has_partition(session: Session, limiter: LimiterRow, partition: str) -> bool:
-    """Whether it can be asked about. Of a limiter that is declared without: while jobs wait or run there, or it cools.
+    """Whether a page may show this partition. True for every limiter that is declared with partitions.
 
-    A job keeps the lane that it was enqueued in, whatever is declared later.
+    Without declared partitions: while jobs wait or run in this one, or it cools down. A job keeps the lane in
+    which it was enqueued, also when a later deploy declares something else.
     """
     if not partition or limiter.partition_by is not None:
         return True
@@ -25,12 +26,12 @@ def has_partition(session: Session, limiter: LimiterRow, partition: str) -> bool
 def list_hot(
     session: Session, limiter: LimiterRow, partition: str | None
 ) -> tuple[Sequence[HotPartition], bool]:
-    """As `list_hot_partitions`, when the limiter as a whole is asked about, with partition None; else nothing.
+    """Like `list_hot_partitions` for a whole limiter (partition None); empty for a single partition.
 
-    Of one that is declared without partitions also nothing, unless jobs wait in one all the same.
+    Also empty for a limiter without declared partitions, unless jobs still wait in one.
     """
     if partition is not None:
         return (), False
     hot, is_cut = list_hot_partitions(session, limiter.name)
-    is_told = limiter.partition_by is not None or any(each.partition for each in hot)
-    return (hot, is_cut) if is_told else ((), False)
+    has_partitions = limiter.partition_by is not None or any(each.partition for each in hot)
+    return (hot, is_cut) if has_partitions else ((), False)

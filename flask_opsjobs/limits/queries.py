@@ -1,4 +1,4 @@
-"""Reads buckets for the functions that admit. Locks nothing."""
+"""Reads buckets for the functions that admit jobs. Locks nothing."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from ..core.db import Connection
 from .bucket import BucketLevel, Shape
 
 Key = tuple[str, str]
-# Clocks that are kept differ by less.
+# Synchronized clocks differ by less than this.
 _STEP = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
 class BucketSeen:
-    """One bucket as it was read at `now`. `shape` is None when no process that knows the limiter has started yet.
+    """A bucket as it was read at `now`.
 
-    `waiting` is the weight of its `available` jobs, 0 when it was not asked for.
+    `shape` is None when no process that knows the limiter has started yet. `waiting` is the weight of its
+    `available` jobs, 0 when the caller did not ask for it.
     """
 
     limiter: str
@@ -36,7 +37,7 @@ class BucketSeen:
 
     @property
     def is_ahead(self) -> bool:
-        """Whether it was filled at a time that is still to come: a clock was stepped back, and until then none come."""
+        """Whether the last refill is in the future, since a clock was stepped back: until then none comes."""
         filled = self.standing.refilled_at
         return filled is not None and filled - self.now > _STEP
 
@@ -44,21 +45,25 @@ class BucketSeen:
 def list_buckets(
     connection: Connection, keys: Sequence[Key], queues: Sequence[str]
 ) -> list[BucketSeen]:
-    """What stands in the buckets of these limiters and partitions, each as seen from a queue, in their order."""
+    """The buckets of these keys, in their order, each as dispatch on its queue of `queues` sees it."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        asked = _asked(keys, queues, with_waiting=False)
-        cursor.execute(sql.load("look_at_buckets"), asked)
+        parameters = _parameters(keys, queues, with_waiting=False)
+        cursor.execute(sql.load("look_at_buckets"), parameters)
         return [_seen(row) for row in cursor]
 
 
 def ask_bucket(connection: Connection, key: Key) -> Cursor[dict[str, Any]]:
-    """Ask what stands in one bucket; in a pipeline nothing waits for the answer yet."""
+    """Send the query for one bucket; `read_bucket` reads the answer.
+
+    In a pipeline this does not wait for it.
+    """
     cursor = connection.cursor(row_factory=dict_row)
-    return cursor.execute(sql.load("look_at_buckets"), _asked([key], [None], with_waiting=False))
+    parameters = _parameters([key], [None], with_waiting=False)
+    return cursor.execute(sql.load("look_at_buckets"), parameters)
 
 
 def read_bucket(asked: Cursor[dict[str, Any]]) -> BucketSeen:
-    """What was asked for."""
+    """The bucket that `ask_bucket` asked for."""
     return _seen(asked.fetchone())
 
 
@@ -70,27 +75,31 @@ def get_bucket(
     queue: str | None = None,
     with_waiting: bool = False,
 ) -> BucketSeen:
-    """What stands in one bucket, as dispatch sees it from a queue if wanted, and what waits for it if wanted."""
-    asked = _asked([(limiter, partition)], [queue], with_waiting=with_waiting)
-    return _seen(connection.exec_driver_sql(sql.load("look_at_buckets"), asked).mappings().one())
+    """One bucket.
+
+    With `queue`, as dispatch on this queue sees it; with `with_waiting`, also the waiting weight.
+    """
+    parameters = _parameters([(limiter, partition)], [queue], with_waiting=with_waiting)
+    rows = connection.exec_driver_sql(sql.load("look_at_buckets"), parameters).mappings()
+    return _seen(rows.one())
 
 
 def list_buckets_of(connection: SqlConnection, keys: Iterable[Key]) -> list[BucketSeen]:
-    """What stands in these buckets, in their order, as a session's connection sees it."""
-    asked = _asked(wanted := list(keys), [None] * len(wanted), with_waiting=False)
-    rows = connection.exec_driver_sql(sql.load("look_at_buckets"), asked).mappings()
+    """These buckets, in their order, read on the connection of a SQLAlchemy session."""
+    parameters = _parameters(wanted := list(keys), [None] * len(wanted), with_waiting=False)
+    rows = connection.exec_driver_sql(sql.load("look_at_buckets"), parameters).mappings()
     return [_seen(row) for row in rows]
 
 
 def named(keys: Sequence[Key]) -> dict[str, list[str]]:
-    """Buckets as statements ask for them."""
+    """The keys of buckets as parameters of statements: two lists, `limiters` and `partitions`."""
     return {
         "limiters": [limiter for limiter, _ in keys],
         "partitions": [partition for _, partition in keys],
     }
 
 
-def _asked(
+def _parameters(
     keys: Sequence[Key], queues: Sequence[str | None], *, with_waiting: bool
 ) -> dict[str, Any]:
     return {**named(keys), "queues": list(queues), "with_waiting": with_waiting}

@@ -1,4 +1,4 @@
-"""Finds the reasons that lie in the limiter: unknown, too small, cooling down, or full."""
+"""Finds the reasons in the limiter: it is unknown, too small for the job, cooling down, or full."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .bucket import BucketBlock, Shape
 
 
 def limit_unknown(evidence: Evidence) -> Iterator[Reason]:
-    """No process that knows the limiter has started, so nobody knows what it allows."""
+    """No process that knows the limiter has started, so its limits are unknown."""
     limit = evidence.limit if evidence.is_due else None
     if limit is None or limit.shape is not None:
         return
     yield make_reason(
         evidence,
         "limit_unknown",
-        f"No worker and no loop has declared the limiter {limit.name}: what it allows is not known.",
+        f"No worker and no loop has declared the limiter {limit.name}: its limits are unknown.",
         "Start a worker, or the loops, with the code that declares it.",
         source="dispatcher",
         read=_read(limit),
@@ -27,7 +27,7 @@ def limit_unknown(evidence: Evidence) -> Iterator[Reason]:
 
 
 def limit_weight(evidence: Evidence) -> Iterator[Reason]:
-    """It weighs more than its limiter ever has room for, since that was declared anew."""
+    """The job weighs more than its limiter can ever admit, since a later declaration lowered the limit."""
     for limit, shape, _ in _blocks(evidence, bucket.WEIGHT, evidence.limit):
         bound = "burst" if shape.most == shape.burst else "concurrency"
         yield make_reason(
@@ -42,8 +42,9 @@ def limit_weight(evidence: Evidence) -> Iterator[Reason]:
 
 
 def limit_cooldown(evidence: Evidence) -> Iterator[Reason]:
-    """An operator cools the limiter, or its partition, down."""
-    # The claim returns what is in Redis. Of what has its time still before it, it is said when it lasts longer.
+    """An operator set a cooldown of the limiter or of its partition."""
+    # Also of a queued job: the claim returns it. Of a job that is due later, only when the cooldown lasts
+    # longer.
     for limit, _, block in _blocks(evidence, bucket.COOLDOWN, evidence.limit):
         is_over = block.until is not None and block.until <= evidence.job.due_at
         if not evidence.is_due and evidence.job.state != "deferred" and is_over:
@@ -51,8 +52,8 @@ def limit_cooldown(evidence: Evidence) -> Iterator[Reason]:
         yield make_reason(
             evidence,
             "limit_cooldown",
-            f"{_subject(limit)} cools down: nothing of it starts.",
-            "It goes on by itself when that is over, or once somebody clears it.",
+            f"{_subject(limit)} cools down: none of its jobs starts.",
+            "Its jobs start again when the cooldown ends, or when somebody clears it.",
             source="operator",
             target=limit.cooling_target,
             read={**_read(limit), "cooldown_until": block.until},
@@ -64,20 +65,21 @@ def limit_cooldown(evidence: Evidence) -> Iterator[Reason]:
 
 
 def limit_concurrency(evidence: Evidence) -> Iterator[Reason]:
-    """As many run, or were dispatched, as may at the same time, or so many that its weight does not fit."""
+    """The running and queued jobs of the limiter leave too few places for the weight of this job."""
     for limit, shape, _ in _blocks(evidence, bucket.CONCURRENCY, _held(evidence)):
         standing = limit.standing
         used = standing.in_use + standing.queued
-        says = f"is full: {used:,} of {shape.concurrency:,} at the same time."
+        predicate = f"is full: {used:,} of {shape.concurrency:,} at the same time."
         end = "one of them has ended"
         if limit.weight > 1:
-            # Of a heavy one's places some may be free.
-            says = f"has too few places for its weight of {limit.weight:,}: {used:,} of {shape.concurrency:,} taken."
+            # Some places may be free, but too few for a heavy job.
+            taken = f"{used:,} of {shape.concurrency:,} taken"
+            predicate = f"has too few places for its weight of {limit.weight:,}: {taken}."
             end = "enough of them are free"
         yield make_reason(
             evidence,
             "limit_concurrency",
-            f"{_subject(limit)} {says}",
+            f"{_subject(limit)} {predicate}",
             f"It is dispatched when {end}.",
             source="dispatcher",
             read={
@@ -93,7 +95,7 @@ def limit_concurrency(evidence: Evidence) -> Iterator[Reason]:
 
 
 def limit_tokens(evidence: Evidence) -> Iterator[Reason]:
-    """As many have started as may for now; the next token has a time."""
+    """The limiter has too few tokens for this job now; the next token comes at a known time."""
     for limit, shape, block in _blocks(evidence, bucket.TOKENS, _held(evidence)):
         is_heavy = limit.weight > 1
         lacks = (
@@ -106,7 +108,7 @@ def limit_tokens(evidence: Evidence) -> Iterator[Reason]:
             evidence,
             "limit_tokens",
             f"{_subject(limit)} has {lacks}: {comes}, and {_go_before(evidence)}.",
-            "It starts in its turn, when tokens have come.",
+            "It starts in its turn, when there are enough tokens.",
             source="dispatcher",
             read={
                 **_read(limit),
@@ -121,7 +123,7 @@ def limit_tokens(evidence: Evidence) -> Iterator[Reason]:
 
 
 def limit_behind(evidence: Evidence) -> Iterator[Reason]:
-    """There is room for it, and those before it in its lane take it."""
+    """The limiter has room, but jobs before it in its lane take this room."""
     limit = _held(evidence)
     if limit is None or limit.shape is None or _find_blocks(evidence, limit, limit.shape):
         return
@@ -140,7 +142,7 @@ def limit_behind(evidence: Evidence) -> Iterator[Reason]:
 
 
 def _held(evidence: Evidence) -> LimitEvidence | None:
-    """What was read of the limit of a job that dispatch has not dispatched yet."""
+    """The evidence of the limit, when the job is due and not dispatched yet; else None."""
     return evidence.limit if evidence.is_due and evidence.job.state != "queued" else None
 
 
@@ -155,7 +157,7 @@ def _blocks(
 
 
 def _find_blocks(evidence: Evidence, limit: LimitEvidence, shape: Shape) -> tuple[BucketBlock, ...]:
-    """What stands against it now, when what is queued already has started."""
+    """The blocks of the job now, counting queued jobs as started."""
     later = bucket.settle(shape, limit.standing, evidence.now)
     return bucket.admit(shape, later, limit.weight, evidence.now).blocks
 

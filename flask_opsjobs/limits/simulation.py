@@ -1,4 +1,4 @@
-"""Simulates a limiter with moved time. The function that admits real jobs decides every start."""
+"""Simulates a limiter with simulated time. The function that admits real jobs decides every start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from .bucket import CONCURRENCY, Admission, BucketLevel, Shape, admit, settle
 
 _START = datetime(2000, 1, 1, tzinfo=UTC)
-# Beyond it a float no longer tells one microsecond from the next, and time would stand still.
+# With longer times, a float cannot add one microsecond any more, and simulated time would stand still.
 _LONGEST_SECONDS = 100 * 366 * 86_400
 
 
@@ -25,7 +25,7 @@ class TooLong(ValueError):
 
 @dataclass(frozen=True)
 class SimulatedJob:
-    """One job to come: after how many seconds it is due, and its weight."""
+    """A job of a simulation: after how many seconds it is due, and its weight."""
 
     arrives: float
     weight: int = 1
@@ -33,9 +33,11 @@ class SimulatedJob:
 
 @dataclass(frozen=True)
 class Simulated:
-    """What became of the jobs: when each started, in seconds; those that never can are `never`.
+    """The result of a simulation.
 
-    `blocked` is for how long the first waiting job waited for each reason: a code of `bucket`, or `no_worker`.
+    `starts` and `waits` are in seconds, one per job that started, in their order. `never` counts jobs that
+    can never start. `blocked` holds how long the first waiting job waited for each reason: a code of
+    `bucket`, or `no_worker`.
     """
 
     starts: Sequence[float]
@@ -58,10 +60,11 @@ def simulate(
     standing: BucketLevel | None = None,
     now: datetime = _START,
 ) -> Simulated:
-    """Let the jobs pass one bucket in the order in which they arrive; each runs for so long, on so many workers.
+    """Start the jobs from one bucket in the order of arrival; each runs for `run_seconds` on one of `workers`.
 
-    It goes from event to event: an arrival, an end, a token. What the bucket holds at first is `standing`: what was
-    dispatched counts as started, and all its leases are taken to end one run time from `now`. Raises `TooLong`.
+    The simulation steps from event to event: an arrival, an end, a token. `standing` is the bucket at the
+    beginning:
+    its queued jobs count as started, and all its leases end `run_seconds` after `now`. Raises `TooLong`.
     """
     return _Run(shape, run_seconds, workers, standing or BucketLevel(), now).all_of(jobs)
 
@@ -77,7 +80,7 @@ class _Run:
     ) -> None:
         self._shape, self._run, self._workers, self._epoch = shape, run_seconds, workers, now
         self._standing = settle(shape, standing, now)
-        # The end and the weight of what runs, the first end first.
+        # A heap of (end, weight) of the running jobs, the first end first.
         self._running: list[tuple[float, int]] = []
         if self._standing.in_use:
             heapq.heappush(self._running, (run_seconds, self._standing.in_use))
@@ -97,7 +100,7 @@ class _Run:
         return Simulated(starts, waits, never, ended, most, self._blocked)
 
     def _start(self, job: SimulatedJob, clock: float) -> float:
-        """Move the clock until the job is admitted, and start it; when that is."""
+        """Move the clock until the job is admitted, and start it; returns the time of the start."""
         while True:
             self._end_until(clock)
             if self._workers is not None and len(self._running) >= self._workers:
@@ -106,21 +109,21 @@ class _Run:
             now = self._at(clock)
             verdict = self._ask(job, now)
             if verdict.is_admitted:
-                # A claim that takes a token ahead of its time starts when it comes.
+                # A job that takes a token early starts when the token comes.
                 return self._take(job, clock + verdict.wait_seconds, verdict.tokens, now)
             block = verdict.blocks[0]
             if block.code == CONCURRENCY:
                 clock = self._wait(block.code, clock, self._running[0][0])
             else:
-                assert block.until is not None  # what is too heavy is left out
+                assert block.until is not None  # `all_of` skips jobs that are too heavy
                 until = (block.until - self._epoch).total_seconds()
-                # Moments are whole microseconds: one more, so that time goes on.
+                # Times are whole microseconds: add at least one, so that time moves on.
                 clock = self._wait(block.code, clock, max(until, clock + 1e-6))
 
     def _ask(self, job: SimulatedJob, now: datetime) -> Admission:
         try:
             return admit(self._shape, self._standing, job.weight, now)
-        except OverflowError as error:  # a token that comes after the last year there is
+        except OverflowError as error:  # the token would come after the last year of `datetime`
             raise TooLong from error
 
     def _take(self, job: SimulatedJob, clock: float, tokens: float | None, now: datetime) -> float:

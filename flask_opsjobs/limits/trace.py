@@ -1,4 +1,4 @@
-"""Reads a trace of arrivals: a line for each job with the seconds since the start and, if it is not 1, its weight."""
+"""Reads a trace of arrivals: one line per job, with the seconds since the start and optionally a weight."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ MOST_JOBS = 1_000_000
 
 
 class BadTrace(ValueError):
-    """A line that is no arrival; the message has its number."""
+    """A line of a trace cannot be read; the message has its number."""
 
 
 def read_trace(lines: Iterable[str]) -> list[SimulatedJob]:
-    """The jobs of a trace; empty lines and what follows a `#` are left out. Raises `BadTrace`."""
+    """The jobs of a trace. Ignores empty lines, and text after a `#`. Raises `BadTrace`."""
     jobs: list[SimulatedJob] = []
     for number, line in enumerate(lines, 1):
         words = line.partition("#")[0].split()
@@ -33,8 +33,9 @@ def _job(number: int, words: list[str]) -> SimulatedJob:
     except ValueError:
         arrives, weight = math.nan, 0
     if len(words) > 2 or not 0 <= arrives <= 1e9 or not 1 <= weight < 2**31:
-        said = " ".join(words)[:40]
+        text = " ".join(words)[:40]
         raise BadTrace(
-            f"line {number}: {said!r} is no arrival: write the seconds since the start, and a weight if it is not 1"
+            f"line {number}: {text!r} is not an arrival: "
+            "write the seconds since the start, and a weight if it is not 1"
         )
     return SimulatedJob(arrives, weight)

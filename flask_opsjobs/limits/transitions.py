@@ -1,4 +1,4 @@
-"""Writes limits: declarations when a process starts, returned leases, rejections, an operator's cooldown."""
+"""Writes limits: declarations at the start of a process, returned leases, rejections, cooldowns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .limit import Limit
 
 @dataclass(frozen=True)
 class Rejection:
-    """A call that was rejected: by which bucket, for which reason, and what was read."""
+    """A rejected call: the bucket, the code of the reason, and the values that were read."""
 
     at: datetime
     limiter: str
@@ -37,16 +37,16 @@ def declare(
     process: str,
     now: datetime,
 ) -> list[str]:
-    """Record limiters as this code declares them; the names of those that differ from what was declared before.
+    """Store limiters as this code declares them; returns the names of those whose declaration changed.
 
-    A difference is a decision of the system in the audit. One transaction, committed here.
+    A change is audited as a decision of the system. Runs in one transaction, committed here.
     """
     words = {limit.name: limit.words for limit in limits}
     if not words:
         return []
-    asked = {"limiters": json.dumps(list(words.values())), "process": process, "now": now}
+    parameters = {"limiters": json.dumps(list(words.values())), "process": process, "now": now}
     with connection.transaction():
-        rows = connection.execute(sql.load("declare_limiters"), asked).fetchall()
+        rows = connection.execute(sql.load("declare_limiters"), parameters).fetchall()
         changed = {name: previous for name, previous in rows if previous is not None}
         if changed:
             audit.append(connection, secrets, _decision(words, changed, process, now))
@@ -75,34 +75,38 @@ def _decision(
 
 
 def free(connection: Connection, deliveries: Sequence[tuple[int, int]]) -> None:
-    """Give back the places of attempts (id, dispatch_no) that have left `started`. Part of the caller's transaction."""
+    """Give back the places of attempts (id, dispatch_no) that left `started`, in the caller's transaction."""
     ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
     connection.execute(sql.load("free_leases"), {"job_ids": ids, "dispatch_nos": numbers})
 
 
 def give_back(connection: Connection, deliveries: Sequence[tuple[int, int]], now: datetime) -> None:
-    """Give back the places and tokens of attempts (id, dispatch_no) that called nothing. Part of the transaction."""
+    """Give back the places and tokens of attempts (id, dispatch_no) whose function was not called.
+
+    Runs in the caller's transaction.
+    """
     ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
-    asked = {"job_ids": ids, "dispatch_nos": numbers, "now": now}
-    connection.execute(sql.load("give_back_tokens"), asked)
+    parameters = {"job_ids": ids, "dispatch_nos": numbers, "now": now}
+    connection.execute(sql.load("give_back_tokens"), parameters)
 
 
 def reject(connection: Connection, rejections: Iterable[Rejection]) -> None:
-    """Keep the evidence of rejected calls. Commits each."""
+    """Store the evidence of rejected calls, and commit each."""
     for rejection in rejections:
         row = asdict(rejection) | {"read": json.dumps(rejection.read)}
         connection.execute(sql.load("write_limit_rejection"), row)
 
 
-# --- cooldowns: `lock_limiters` first, then `look_at_cooldowns`: the writes trust what that saw
+# --- cooldowns: call `lock_limiters`, then `look_at_cooldowns`: the writes rely on what it read
 
-# A limiter's name and a partition of it; None for all of it, '' for the one without a name.
+# A limiter's name and one of its partitions; None for the whole limiter, '' for the partition with an empty
+# name.
 Part = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
 class Cooldown:
-    """A limiter, or a partition of it, as a decision about it is made."""
+    """The columns of a limiter or of a partition that a decision needs."""
 
     limiter: str
     partition: str | None
@@ -113,22 +117,22 @@ class Cooldown:
 
     @property
     def part(self) -> Part:
-        """Which it is."""
+        """The limiter and the partition."""
         return self.limiter, self.partition
 
     def is_cooling(self, now: datetime) -> bool:
-        """Whether it starts nothing now."""
+        """Whether the cooldown lasts beyond `now`."""
         return self.cooldown_until is not None and self.cooldown_until > now
 
 
 def lock_limiters(connection: Connection, parts: Iterable[Part]) -> None:
-    """Lock the limiters that these belong to, in the order of their names."""
+    """Lock the limiters of these parts, in the order of their names, until the caller's transaction ends."""
     names = sorted({limiter for limiter, _ in parts})
     connection.execute(sql.load("lock_limiters"), {"limiters": names})
 
 
 def look_at_cooldowns(connection: Connection, parts: Iterable[Part]) -> dict[Part, Cooldown]:
-    """How these cool down; those whose limiter some process has declared. Locks nothing."""
+    """The cooldowns of these parts, without those of limiters that no process has declared. Locks nothing."""
     with connection.cursor(row_factory=class_row(Cooldown)) as cursor:
         cursor.execute(sql.load("look_at_cooldowns"), _parts(list(parts)))
         return {found.part: found for found in cursor}
@@ -142,13 +146,13 @@ def cool_down(
     reason: str,
     now: datetime,
 ) -> None:
-    """Let these start nothing until then. What has started goes on."""
+    """Set a cooldown: these parts start no job before `until`. Jobs that have started continue."""
     decided = {"at": now, "until": until, "actor": actor, "reason": reason}
     _write_cooldown(connection, parts, now, decided)
 
 
 def clear(connection: Connection, parts: Sequence[Part], now: datetime) -> None:
-    """End the cooldown of these."""
+    """End the cooldown of these parts."""
     _write_cooldown(connection, parts, now, dict.fromkeys(("at", "until", "actor", "reason")))
 
 
@@ -160,8 +164,8 @@ def _write_cooldown(
     if whole:
         connection.execute(sql.load("cool_down_limiters"), {"limiters": whole, **decided})
     if some:
-        asked = {**_parts(some), "now": now, **decided}
-        connection.execute(sql.load("cool_down_buckets"), asked)
+        parameters = {**_parts(some), "now": now, **decided}
+        connection.execute(sql.load("cool_down_buckets"), parameters)
 
 
 def _parts(parts: Sequence[Part]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Declares a trial of a limiter: the limit that is tried, the jobs that arrive, and the bucket at their arrival."""
+"""Declares a trial of a limiter: the limit to try, the jobs that arrive, and the bucket at the beginning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_WAITING = 10_000
 
 @dataclass(frozen=True)
 class LimitChange:
-    """What of a limit is tried otherwise; None leaves it."""
+    """The changes of a limit to try; None keeps the declared value."""
 
     rate: float | None = None
     per: float | None = None
@@ -31,7 +31,7 @@ class LimitChange:
 
 @dataclass(frozen=True)
 class Live:
-    """What stood in a bucket at `now`, and the jobs that waited for it, the next one first."""
+    """The state of a real bucket at `now`, and the jobs that waited for it, the next one first."""
 
     standing: BucketLevel
     waiting: Sequence[SimulatedJob]
@@ -40,7 +40,10 @@ class Live:
 
 @dataclass(frozen=True)
 class Trial:
-    """The jobs that come, in their order behind what waits in `live`; each runs for so long, on so many workers."""
+    """The jobs that arrive, after those that wait in `live`.
+
+    Each runs for `run_seconds` on one of `workers`.
+    """
 
     jobs: Sequence[SimulatedJob]
     run_seconds: float
@@ -48,7 +51,7 @@ class Trial:
     live: Live | None = None
 
     def under(self, shape: Shape) -> TrialOutcome:
-        """What becomes of them under a limiter of this shape. Raises `TooLong`."""
+        """The outcome of the trial with a limiter of this shape. Raises `TooLong`."""
         begin: dict[str, Any] = {"run_seconds": self.run_seconds, "workers": self.workers}
         if self.live is None:
             return make_outcome(simulate(shape, self.jobs, **begin))
@@ -57,16 +60,16 @@ class Trial:
 
 
 def change_limit(declared: Limit | None, change: LimitChange, name: str) -> Limit:
-    """The declared limit with that change, checked as a declaration is; one of this `name` where none is declared.
+    """The declared limit with this change; without a declared limit, a new limit called `name`.
 
-    Raises `BadLimit`.
+    Checks it like a declaration: raises `BadLimit`.
     """
     tried = {what: value for what, value in asdict(change).items() if value is not None}
     kept: dict[str, Any] = {}
     if declared is not None:
         kept = {what: getattr(declared, what) for what in asdict(change)}
         if change.rate is not None:
-            # The burst of another rate says nothing about this one.
+            # The declared burst belongs to the declared rate: a new rate gets its default burst.
             kept["burst"] = None
     return Limit(
         declared.name if declared else name, **{**kept, **tried}, weight=weight_of(declared)
@@ -74,12 +77,12 @@ def change_limit(declared: Limit | None, change: LimitChange, name: str) -> Limi
 
 
 def weight_of(declared: Limit | None) -> int:
-    """What a job weighs as far as the declaration says it; 1 where its arguments do."""
+    """The declared weight of a job; 1 when the weight depends on the job's arguments."""
     return declared.weight if declared is not None and isinstance(declared.weight, int) else 1
 
 
 def limit_of(row: LimiterRow) -> Limit:
-    """A limiter as it was declared last, for jobs of any weight."""
+    """The limit of the limiter's last declaration, without partition and weight."""
     shape = row.shape
     return Limit(
         row.name,
@@ -91,7 +94,7 @@ def limit_of(row: LimiterRow) -> Limit:
 
 
 def read_live(session: Session, limiter: str, partition: str, most: int = MOST_WAITING) -> Live:
-    """What stands in a bucket and what waits there, so many jobs at most."""
+    """The state of a bucket and its waiting jobs, at most `most`."""
     seen = queries.get_bucket(session.connection(), limiter, partition)
     waiters = page_queries.list_waiters(session, limiter, partition, most)
     return Live(seen.standing, [SimulatedJob(0.0, waiter.weight) for waiter in waiters], seen.now)

@@ -20,8 +20,8 @@ from .transitions import QueueForDecision
 _TARGET = re.compile(r"queue/[^\0\ud800-\udfff]{1,500}", re.DOTALL)
 _MOST_PREFETCH = 1_000_000
 _NOTES = {
-    "pause": "what runs goes on; what is in Redis is recalled right after",
-    "drain": "what runs and what lies in Redis goes on",
+    "pause": "running jobs continue; jobs in Redis are recalled right after",
+    "drain": "running jobs and jobs in Redis continue",
 }
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 MEANINGS = {
     "open": "due jobs are dispatched",
-    "draining": "nothing more is dispatched; what lies in Redis already still runs",
-    "paused": "nothing is dispatched, and what was in Redis was recalled",
+    "draining": "nothing more is dispatched; jobs that are in Redis still run",
+    "paused": "nothing is dispatched; jobs that were in Redis were recalled",
 }
 STATES = tuple(MEANINGS)
 
@@ -26,10 +26,10 @@ class QueueArrow:
 
 
 ARROWS = (
-    QueueArrow("pause", ("open", "draining"), "paused", "dispatch nothing, and recall what waits in Redis"),
+    QueueArrow("pause", ("open", "draining"), "paused", "dispatch nothing, and recall the jobs in Redis"),
     QueueArrow("resume", ("draining", "paused"), "open", "dispatch due jobs again"),
-    QueueArrow("drain", ("open",), "draining", "dispatch nothing more, let what was dispatched run"),
-    QueueArrow("set_prefetch", STATES, None, "decide how much of it may lie in Redis"),
+    QueueArrow("drain", ("open",), "draining", "dispatch nothing more, but let dispatched jobs run"),
+    QueueArrow("set_prefetch", STATES, None, "set how many of its jobs may be in Redis"),
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from ..explain.shapes import Reason
 def queue_paused(evidence: Evidence) -> Iterator[Reason]:
     """The queue is paused: nothing of it is dispatched, and its deliveries in Redis were recalled."""
     if evidence.is_held_back and evidence.queue.is_paused and not evidence.queue.is_draining:
-        yield _decision(evidence, "queue_paused", "is paused: nothing of it is dispatched.")
+        yield _decision(evidence, "queue_paused", "is paused: none of its jobs is dispatched.")
 
 
 def queue_draining(evidence: Evidence) -> Iterator[Reason]:
@@ -119,7 +119,7 @@ def prefetch_full(evidence: Evidence) -> Iterator[Reason]:
         evidence,
         "prefetch_full",
         f"The prefetch of the queue {name} is full: {counted(prefetch.used, 'job')} "
-        f"of {prefetch.size:,} that may lie in Redis.",
+        f"of {prefetch.size:,} that may be in Redis.",
         "It is dispatched when one of them has started.",
         source="dispatcher",
         read={

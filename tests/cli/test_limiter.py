@@ -226,7 +226,7 @@ def test_simulate_follows_a_trace(call: Call, tmp_path: Path) -> None:
     assert found["last_start_seconds"] == pytest.approx(160, abs=0.01)
     trace.write_text("0\nsoon\n")
     refused = call("simulate", "call", "--trace", str(trace))
-    assert (refused.exit_code, "line 2: 'soon' is no arrival" in refused.output) == (2, True)
+    assert (refused.exit_code, "line 2: 'soon' is not an arrival" in refused.output) == (2, True)
 
 
 def test_simulate_begins_with_what_waits_now(

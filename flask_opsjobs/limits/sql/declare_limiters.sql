@@ -1,5 +1,6 @@
--- Records limiters as this code declares them. Returns those that are new or changed, with what they were before.
--- In the order of their names, so that two processes that start together cannot deadlock; the second one changes nothing.
+-- Records limiters as this code declares them. Returns the new and changed ones, each with its earlier
+-- declaration. Writes the rows in the order of their names, so that two processes that start together cannot
+-- deadlock. With the same code the second process changes nothing.
 -- Run when a worker or the loops start, never at import. Index: limiters_pkey.
 INSERT INTO opsjobs.limiters AS l (name, rate, per_seconds, burst, concurrency, partition_by, weight_by, when_full,
     declared_at, declared_by)

@@ -1,6 +1,7 @@
--- Gives back the places and the tokens of attempts, by job and dispatch number, whose function was not called.
--- What came with time since the claim is taken off: the bucket may have been full meanwhile, and a token that had no room
--- in it must not be added again later. Jobs are locked before buckets, buckets in the order of their names.
+-- Gives back the places and tokens of attempts whose function was not called, by job and dispatch number.
+-- Subtracts the tokens that were refilled since the claim: the bucket may have been full meanwhile, and a
+-- token that did not fit into it must not be added later. Jobs are locked before buckets, buckets in the
+-- order of their names.
 -- Run by `endings`, in the transaction that ends the attempts. Indexes: leases_pkey, buckets_pkey.
 WITH freed AS (
     DELETE FROM opsjobs.leases l

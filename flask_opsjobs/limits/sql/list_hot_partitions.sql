@@ -1,6 +1,7 @@
--- Lists the partitions for which most jobs wait, at most %(limit)s, each with how many (broken off at %(most)s). First
--- a rough count, broken off at %(rough)s, of its first %(walked)s partitions with waiting jobs (a loose scan, one probe
--- each), then a whole one of the %(counted)s for which it is largest. `walked` is how many it looked at. Locks nothing.
+-- Lists the partitions with the most waiting jobs, at most %(limit)s, each with their number (counted up to
+-- %(most)s). First counts roughly, up to %(rough)s, the jobs of the first %(walked)s partitions with waiting
+-- jobs (a loose index scan, one probe each). Then counts the %(counted)s partitions with the largest numbers
+-- up to %(most)s. `walked` is the number of partitions that were counted roughly. Locks nothing.
 -- Run by limits/page_queries.py. Index: jobs_limited.
 WITH RECURSIVE names (partition) AS (
     (SELECT partition FROM opsjobs.jobs WHERE limiter = %(limiter)s AND state IN ('available', 'queued')

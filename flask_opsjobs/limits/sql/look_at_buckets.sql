@@ -1,10 +1,11 @@
--- Reads what stands in buckets, in the order given: the limiter as declared (name NULL: no process that knows it has
--- started), the tokens at their last refill, the weight of the leases, of what is dispatched, and of what waits if
--- %(with_waiting)s, without what can never start.
--- Where a queue is given, what was dispatched on other queues counts for 2 s only: nobody may listen there, or for long
--- be busy, and the place that it would keep free meanwhile is this queue's. The claim returns what is too much.
--- Locks nothing: dispatch and reject look, and the claim asks after it has locked the bucket.
--- Run by dispatch, claim, enqueue and explain. Indexes: limiters_pkey, buckets_pkey, leases_by_bucket, jobs_limited.
+-- Reads buckets in the given order: the declared limiter (name NULL: no process that knows it has started),
+-- the tokens at the last refill, the weight of the leases, of queued jobs and, if %(with_waiting)s, of
+-- waiting jobs that can start. When a queue is given, jobs that were dispatched on other queues count for 2 s
+-- only: their queue may have no worker, or only busy ones, and must not block this queue meanwhile. If too
+-- much is dispatched, the claim returns the rest. Locks nothing: dispatch and reject read without a lock, and
+-- the claim has locked the bucket before.
+-- Run by dispatch, claim, enqueue and explain. Indexes: limiters_pkey, buckets_pkey, leases_by_bucket,
+-- jobs_limited.
 SELECT n.limiter, n.partition, l.name, l.rate, l.per_seconds, l.burst, l.concurrency, b.tokens, b.refilled_at,
     CASE WHEN l.concurrency IS NULL THEN 0 ELSE (
         SELECT coalesce(sum(x.weight), 0)::bigint FROM opsjobs.leases x

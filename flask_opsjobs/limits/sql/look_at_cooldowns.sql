@@ -1,6 +1,6 @@
--- Reads the cooldowns of limiters (partition NULL) and of their partitions, as an operator's plan judges them; a
--- limiter that no process has declared is left out. Locks nothing.
--- Run by actions, for a plan and again under the lock. Indexes: limiters_pkey, buckets_pkey.
+-- Reads the cooldowns of limiters (partition NULL) and of partitions for the decision about an operator's
+-- action. Leaves out limiters that no process has declared. Locks nothing.
+-- Run by actions, first for the preview and again under the lock. Indexes: limiters_pkey, buckets_pkey.
 SELECT n.limiter, n.partition, l.partition_by IS NOT NULL AS is_partitioned, c.*
 FROM unnest(%(limiters)s::text[], %(partitions)s::text[]) AS n(limiter, partition)
 JOIN opsjobs.limiters l ON l.name = n.limiter

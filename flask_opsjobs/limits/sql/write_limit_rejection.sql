@@ -1,5 +1,5 @@
--- Keeps the evidence of one call that a limiter rejected, and counts it.
--- Run after the host's transaction has ended, also when it was rolled back, on a connection of ours. Appends only.
+-- Stores the evidence of one call that a limiter rejected, and counts the call. Only appends.
+-- Run after the host's transaction was committed or rolled back, on a connection of its own.
 WITH counted AS (
     INSERT INTO opsjobs.limit_count_deltas (at, limiter, rejected) VALUES (%(at)s, %(limiter)s, 1)
 )
