@@ -149,7 +149,7 @@ with app.app_context():
 """
 _KILLED_BEFORE_EFFECTS = """
 import os, signal
-from flask_opsjobs import operator
+from flask_opsjobs.actions import operator
 from tests.support.host import create_app
 operator.run_effects = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
 app = create_app()
