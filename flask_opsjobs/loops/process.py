@@ -172,7 +172,7 @@ class LoopsProcess:
         end = time.monotonic() + _GRACE_SECONDS
         while alive := [thread.name for thread in self._threads if thread.is_alive()]:
             if time.monotonic() >= end or self._signals.comes_within(0.05):
-                _log.error("left in the middle of a pass: %s", ", ".join(alive))
+                _log.error("stopped in the middle of a pass: %s", ", ".join(alive))
                 return False
         return True
 

@@ -75,7 +75,7 @@ def record_heartbeat(
     }
     rows = connection.execute(sql.load("record_heartbeat"), parameters).fetchall()
     if not rows:
-        raise LookupError(f"worker {worker_id} has no row any more: restart it")
+        raise LookupError(f"worker {worker_id} was removed after a long silence: restart it")
     return [(job_id, number) for job_id, number in rows if job_id is not None]
 
 

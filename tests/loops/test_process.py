@@ -93,7 +93,7 @@ def test_a_stuck_pass_holds_up_no_other_and_a_second_signal_leaves_it(
         daemon=True,
     ).start()
     assert process.run() == 1
-    assert "left in the middle of a pass: opsjobs-counting" in caplog.text
+    assert "stopped in the middle of a pass: opsjobs-counting" in caplog.text
     gate.set()
     wait_until(lambda: not any(t.name.startswith("opsjobs-") for t in threading.enumerate()))
 

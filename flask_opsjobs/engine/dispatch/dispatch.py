@@ -131,7 +131,7 @@ def push_or_recall(
             connection, [(delivery.id, delivery.dispatch_no) for delivery in deliveries]
         )
         _log.warning(
-            "Redis did not take %d deliveries; %d jobs wait for it again",
+            "Redis did not take %d deliveries; %d jobs are available again",
             len(deliveries),
             len(recalled),
         )

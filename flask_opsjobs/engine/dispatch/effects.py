@@ -37,7 +37,7 @@ def run_effects(host: Host, connection: Connection, effects: Iterable[Effect]) -
                 is_away = True
                 _log.warning("Redis did not answer (%s) after an action", type(error).__name__)
             except Exception:
-                _log.exception("what follows an action failed: %r", effect)
+                _log.exception("an effect of an action failed: %r", effect)
         failed[effect.otherwise] = None
     return list(failed)
 

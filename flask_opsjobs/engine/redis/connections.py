@@ -78,8 +78,8 @@ class RedisConnections:
             redis.ping()
         except RedisError as error:
             raise EngineUnavailable(
-                f"Redis at {address} does not answer ({type(error).__name__}: {error}): start it, or say in "
-                "OPSJOBS_REDIS_URL where it is"
+                f"Redis at {address} does not answer ({type(error).__name__}: {error}): start it, or set "
+                "OPSJOBS_REDIS_URL to its address"
             ) from error
 
     def _make(self, queue: str, quick: bool) -> Wire:

@@ -16,8 +16,8 @@ from ...jobs.perform.claimed import Claimed
 from .claim_limited import claim_limited
 
 # CLOCK_BOOTTIME also counts the time in which the machine is suspended, while other machines may rescue its
-# jobs. On Linux CLOCK_MONOTONIC does not count that time. Other systems have only
-# CLOCK_MONOTONIC, which does.
+# jobs. On Linux CLOCK_MONOTONIC does not count that time. Other systems have only CLOCK_MONOTONIC, which
+# does.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -47,10 +47,13 @@ def claim(
 
     A limited job is claimed in a transaction of its own that also takes its token and lease; when its bucket
     has no room, the job is returned and the reason is `limited`. `ignore_limits` claims it like an unlimited
-    job. `now` replaces the clock for its bucket. `is_retry`: this worker claimed the job before and got no
-    answer, so the claim may be committed; or it claimed so long ago that it checks whether the job is still
-    its own. In both cases the attempt goes on, whatever its deadline. Ends a job whose deadline has passed
-    (reason `deadline`). Raises what Postgres raises; then claim again.
+    job. `now` replaces the clock for its bucket.
+
+    `is_retry`: this worker claimed the job before and got no answer, so the claim may be committed; or it
+    claimed so long ago that it checks whether the job is still its own. In both cases the attempt goes on,
+    whatever its deadline.
+
+    Ends a job whose deadline has passed (reason `deadline`). Raises what Postgres raises; then claim again.
     """
     job_id, dispatch_no = delivery
     asked_at = steady_seconds()

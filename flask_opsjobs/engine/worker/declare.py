@@ -24,6 +24,6 @@ def declare_limiters(host: Host, process: str) -> None:
     try:
         now = read_clock(connection)
         for name in limit_transitions.declare(connection, host.secrets, limits, process, now):
-            _log.warning("limiter %s is declared differently than before", name)
+            _log.warning("limiter %s is declared differently than by the processes before", name)
     finally:
         connection.close()

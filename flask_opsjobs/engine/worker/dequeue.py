@@ -68,7 +68,7 @@ def make_job(rq_id: str, queue: Queue, worker: Any) -> RQJob | None:
 def fail_unreadable(rq_id: str, queue: Queue, error: Exception) -> None:
     """Fail a job of the host that cannot be read, as RQ would, but without a work horse."""
     _log.error(
-        "RQ job %s on queue %s cannot be read (%s) and is failed",
+        "RQ job %s on queue %s cannot be read (%s) and was failed",
         rq_id,
         queue.name,
         type(error).__name__,

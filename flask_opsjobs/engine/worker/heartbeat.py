@@ -44,7 +44,7 @@ class Progress:
 class Heartbeat:
     """The state of a worker's heartbeat.
 
-    The main thread, which claims, and the recorder, which sends, share it.
+    The main thread, which claims, and the recorder, which sends, share it. Safe in threads.
     """
 
     def __init__(self, worker_id: int, heartbeat_seconds: float) -> None:
@@ -85,7 +85,7 @@ class Heartbeat:
     def note_run(self, seconds: float) -> None:
         """Note how long a job ran.
 
-        When the median has halved or doubled, the next heartbeat is sent at once.
+        When the median has halved or doubled since the last heartbeat, the next one is sent at once.
         """
         with self._lock:
             self._runs.append(max(seconds, 0.0005))

@@ -213,7 +213,10 @@ class Recorder(threading.Thread):
 
     def _say_not_refilled(self, queue: str, error: RedisError) -> None:
         self._say(
-            logging.WARNING, "the prefetch of %s was not refilled: %s", queue, type(error).__name__
+            logging.WARNING,
+            "the prefetch of queue %s was not refilled: %s",
+            queue,
+            type(error).__name__,
         )
 
     def _connected(self) -> Connection:

@@ -139,7 +139,7 @@ class OpsWorkerLoop(BaseWorker):
     def _may_take(self) -> bool:
         """Return whether this worker has written its outcomes.
 
-        If not, deliveries stay in Redis for other workers.
+        If not, it takes no jobs (backpressure), and deliveries stay in Redis for other workers.
         """
         may_take = self.runtime.recorder.keeps_up(_LOOK_SECONDS)
         if may_take is not self._takes_jobs:
@@ -385,7 +385,7 @@ class OpsWorkerLoop(BaseWorker):
                 else:
                     super().handle_payload(message)
             except Exception:
-                _log.exception("a command of RQ was not understood")
+                _log.exception("a command from RQ's channel failed")
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
         with fork_lock:
@@ -438,7 +438,7 @@ class OpsWorker(OpsWorkerLoop, Worker):
 class OpsSimpleWorker(OpsWorkerLoop, SimpleWorker):
     """The simple worker: performs jobs in its own process.
 
-    Three times faster, but a crash of a job ends it.
+    It is three times faster than the forking worker, but a job that crashes ends the worker.
     """
 
     performer: InProcessPerformer

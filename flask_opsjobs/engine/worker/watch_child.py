@@ -106,7 +106,7 @@ class ChildWatch:
         delay = self.backoff_seconds()
         if self.why_killed == "timed_out":
             limit = self.claimed.timeout_seconds
-            error = f"ran longer than {limit} s and did not heed its time limit"
+            error = f"ran longer than {limit} s and its time limit could not stop it"
             return Outcome(
                 kind="timed_out", error=error, cause=f"time-out, {words}", delay_seconds=delay
             )
