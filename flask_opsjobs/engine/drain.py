@@ -66,7 +66,8 @@ class Drain:
     def run(self, until: datetime | None = None) -> None:
         """Perform due jobs until none is left; with `until`, as if the time up to then had passed.
 
-        Raises `OpsJobsError` when jobs are still due after 1,000 rounds. Commits nothing when the caller has a transaction.
+        Raises `OpsJobsError` when jobs are still due after 1,000 rounds. Commits nothing when the caller has a
+        transaction.
         """
         rounds = 0
         while self._limit is None or self.calls < self._limit:
