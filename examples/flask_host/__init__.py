@@ -1,4 +1,4 @@
-"""A small shop with background jobs: the canonical host of flask_opsjobs. Start reading here."""
+"""Makes a small shop with background jobs, the example host of flask_opsjobs. Start reading here."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .extensions import db, login, migrate, opsjobs
 
 
 def create_app(**config: object) -> Flask:
-    """The app. Any key of its config may come from the environment, with the prefix `FLASK_`."""
+    """The app. Environment variables with the prefix `FLASK_` set any key of its config."""
     app = Flask(__name__)
     app.config.update(
         SECRET_KEY="of the demo, and no secret",
         SQLALCHEMY_DATABASE_URI="postgresql+psycopg:///flask_host",
-        # The browser leaves the cookie out of what other sites post here.
+        # The browser does not send the cookie with forms that other sites post here.
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_HTTPONLY=True,
         OPSJOBS_ENVIRONMENT="demo",
@@ -26,7 +26,7 @@ def create_app(**config: object) -> Flask:
     )
     app.config.from_prefixed_env()
     app.config.update(config)
-    # What a job logs from INFO on is kept with its attempt.
+    # Log messages of jobs from INFO on are stored with their attempt.
     logging.getLogger("shop").setLevel(logging.INFO)
     db.init_app(app)
     migrate.init_app(app, db, directory=str(Path(app.root_path) / "migrations"))

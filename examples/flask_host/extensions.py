@@ -1,4 +1,4 @@
-"""The extensions of the shop, each made once and joined to the app in `create_app`."""
+"""Creates the extensions of the shop; `create_app` joins them to the app."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flask seed`, `flask history`, `flask feed`: the customers, the day before, and what happens from now on."""
+"""Adds the demo's commands: `flask seed`, `flask history` and `flask feed`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LAST = ("Abel", "Berg", "Cole", "Dorn", "Ekman", "Frey")
 @click.command("seed")
 @with_appcontext
 def seed() -> None:
-    """Make the customers, once, and say who may sign in."""
+    """Create the customers, once, and print who may sign in."""
     if db.session.get(Customer, 1) is None:
         names = [f"{first} {last}" for last in LAST for first in FIRST]
         for number, name in enumerate(names, 1):
@@ -40,19 +40,19 @@ def seed() -> None:
     "--incident-after",
     default=60.0,
     show_default=True,
-    help="Seconds until the server that takes most webhooks is down.",
+    help="Seconds until the server that receives most webhooks goes down.",
 )
 @with_appcontext
 def feed(every: float, incident_after: float) -> None:
-    """Let things happen in the shop until stopped: all goes well at first, then one thing does not."""
-    told = threading.Event()
+    """Let things happen in the shop until stopped. After a while, an incident begins."""
+    stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
+        signal.signal(number, lambda *_: stopped.set())
     vendors.come_back(datetime.now(UTC))
     db.session.commit()
     choices, shares = zip(*happenings.SHARES.items(), strict=True)
     incident_at: float | None = time.monotonic() + incident_after
-    while not told.wait(random.expovariate(1 / every)):
+    while not stopped.wait(random.expovariate(1 / every)):
         if incident_at is not None and time.monotonic() >= incident_at:
             incident_at = None
             vendors.go_down(happenings.RECEIVER)

@@ -1,4 +1,4 @@
-"""What happens in a shop: each a transaction of the shop's own, in which jobs are enqueued."""
+"""Lets things happen in the shop: each is one transaction that also enqueues jobs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .extensions import db
 from .models import Customer, Invoice
 from .vendors import UNLUCKY_ACCOUNT
 
-# The server to which most webhooks go, and which is down once in a while.
+# The server that receives most webhooks, and is down once in a while.
 RECEIVER = "hooks.example"
 EVENTS = ("order.paid", "order.sent", "customer.changed")
 Happening = Callable[[], int]
 
 
 def some_customer() -> Customer:
-    """Any customer but the unlucky one."""
+    """Any customer except the unlucky one."""
     lucky = db.select(Customer).where(Customer.id != UNLUCKY_ACCOUNT)
     found: Customer = db.session.scalars(lucky.order_by(db.func.random()).limit(1)).one()
     return found
@@ -115,8 +115,8 @@ def newsletter() -> int:
     return tasks.send_newsletter.enqueue(f"{datetime.now(UTC):week %V of %G}").id
 
 
-# How often each happens by itself, in shares; together two workers are busy about half of the time. What has none
-# fails for good, or waits for somebody: it happens by its button only.
+# How often each happens by itself, in shares: together they keep two workers busy about half of the time.
+# A share of 0 means only by its button, because it fails for good or waits for a person.
 SHARES: dict[Happening, int] = {
     order: 40,
     order_of_the_unlucky: 0,

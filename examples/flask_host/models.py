@@ -1,4 +1,4 @@
-"""The shop's own tables: its jobs are about customers and invoices."""
+"""Declares the shop's own tables: its jobs are about customers and invoices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Invoice(db.Model):
 
 
 class Outage(db.Model):
-    """A time in which a server of somebody else did not answer; `ended_at` is None while it lasts."""
+    """A time in which a customer's server did not answer; `ended_at` is None while it lasts."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
     host: Mapped[str] = mapped_column(index=True)

@@ -1,4 +1,4 @@
-"""Who may see what at /ops/jobs, and do what there: by the role of who is signed in."""
+"""Decides who may see and do what at /ops/jobs, by the role of the person who is signed in."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from . import people
 
 
 class HostAccess:
-    """Viewers open pages, operators also see payloads and act, admins may delete too."""
+    """Lets viewers open pages, operators also see payload and act, admins also delete."""
 
     def current_actor(self) -> str | None:
-        """The name of who is signed in."""
+        """The name of the person who is signed in; None when nobody is."""
         return current_user.get_id() if current_user.is_authenticated else None
 
     def can(self, actor: str, permission: str, subject: str | None = None) -> bool:
-        """Whether the role of `actor` holds `permission`; here no job is special."""
+        """Whether the role of `actor` has `permission`. This shop treats all subjects the same."""
         person = people.PEOPLE.get(actor)
         if person is None:
             return False

@@ -1,4 +1,4 @@
-"""What of a job may be shown at /ops/jobs. Started by `flask opsjobs install`, and kept as it was."""
+"""Decides what of a job is shown at /ops/jobs. Written by `flask opsjobs install`; one key was added."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ class HostDisplay:
         return key in self.hidden_keys or is_secret_key(key)
 
     def clean_text(self, text: str) -> str:
-        """Any text before it is shown or exported: values, errors, tracebacks, log lines."""
+        """The text as it may be shown or exported: a value, an error, a traceback, a log line."""
         return mask_emails(clean_secrets(text))

@@ -1,4 +1,4 @@
-"""The shop's pages: sign in, let something happen, take the tour, go on to the jobs."""
+"""Serves the shop's pages: sign in, let something happen, take the tour, go to the jobs."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def sign_in() -> ResponseReturnValue:
 
 
 def where_from() -> str | None:
-    """The page that led to the sign-in; None when the address names none of this site."""
+    """The page that led to the sign-in; None when `next` is not a page of this site."""
     back = request.args.get("next", "")
-    # A browser reads a backslash as a slash, and two of them as another site.
+    # A browser reads a backslash as a slash, and two slashes as the start of another site's address.
     is_here = back.startswith("/") and not back.replace("\\", "/").startswith("//")
     return back if is_here and back.isprintable() else None
 

@@ -1,4 +1,4 @@
-"""Who may sign in. A real host has a table; the demo has three people, their passwords on the page."""
+"""Lists who may sign in. A real host has a table; the demo has three people, and shows their passwords."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Person(UserMixin):
     may: str
 
     def get_id(self) -> str:
-        """What the session remembers, and the name that OpsJobs keeps of an operator."""
+        """The name that the session stores, and that OpsJobs stores in the audit."""
         return self.name
 
 
@@ -29,7 +29,7 @@ PEOPLE = {person.name: person for person in _ALL}
 
 
 def with_password(name: str, password: str) -> Person | None:
-    """The person of this name, when the password is right."""
+    """The person with this name; None when the name or the password is wrong."""
     person = PEOPLE.get(name)
     if person is None or not hmac.compare_digest(person.password.encode(), password.encode()):
         return None

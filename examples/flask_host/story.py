@@ -1,4 +1,4 @@
-"""`flask history`: the two days before the demo begins, lived through by the shop's own jobs in a few seconds."""
+"""Makes the two days before the demo begins, with the shop's own jobs, in a few seconds: `flask history`."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 
-# The demo's own way into the past, not one for hosts.
+# For this demo only, not for other hosts.
 from flask_opsjobs.cli._demo_past import STEP, Past, past
 
 from . import happenings, vendors
 from .extensions import db, opsjobs
 from .models import Invoice
 
-# So long that the night in which nobody watched is over for more than a day, at any hour: all is well by now.
+# So long that the night without loops ended more than a day ago, at any hour of day: so nothing is wrong now.
 LENGTH = timedelta(hours=50)
-# In the first half the shop is closed, and only cron runs.
+# In the first half the shop is closed, and only cron entries run.
 OPEN, CLOSED = timedelta(hours=25), timedelta(minutes=2)
 LAST_HOUR, MINUTE = timedelta(minutes=65), timedelta(minutes=1)
 HOME = ZoneInfo("Europe/Berlin")
-# In the first night nobody watched for so long, around the slot of `nightly_sync` at 3:30.
+# In the first night no loop ran between these times, which include the slot of `nightly_sync` at 3:30.
 ASLEEP_FROM, ASLEEP_UNTIL = "03:10", "03:55"
-# Before now: the receiver of webhooks goes down, comes back, and what failed is retried.
+# How long before now the receiver of webhooks goes down and comes back, and the failed jobs are retried.
 DOWN, BACK, RETRIED = timedelta(hours=5), timedelta(hours=4, minutes=35), timedelta(hours=4)
 PAUSED = timedelta(hours=2)
-# So many happenings between two looks of the loops, at noon.
+# The number of happenings between two passes of the loops at noon.
 BUSIEST = 0.8
 
 
 @click.command("history")
 @with_appcontext
 def history() -> None:
-    """Live through the two days before now, once, by the library's own statements at their own times."""
+    """Make a history of the two days before now, once, with the library's own statements at past times."""
     if db.session.scalar(db.select(Invoice.id).limit(1)) is not None:
         return
     db.session.remove()
@@ -55,14 +55,14 @@ def history() -> None:
             decide(moment, end, time)
             if CLOSED < end - moment < OPEN:
                 buy(moment, time, app)
-        # What the last customers left to be tried again is done before the demo begins.
+        # Run the last jobs that wait for a retry before the demo begins.
         time.move_to(end)
         time.perform(app)
 
 
 @contextmanager
 def waiting_by(time: Past) -> Iterator[None]:
-    """Vendors take their time of the past in this block."""
+    """In this block, vendors wait by the simulated clock."""
     before, vendors.wait = vendors.wait, time.wait
     try:
         yield
@@ -71,7 +71,7 @@ def waiting_by(time: Past) -> Iterator[None]:
 
 
 def moments(end: datetime) -> Iterator[datetime]:
-    """The moments at which the loops look, just after the slots of cron; each minute in the last hour."""
+    """The times of the loops' passes, just after cron slots: each `STEP`, in the last hour each minute."""
     moment = (end - LENGTH).replace(minute=0, second=1, microsecond=0)
     while moment < end:
         yield moment
@@ -79,14 +79,14 @@ def moments(end: datetime) -> Iterator[datetime]:
 
 
 def is_watched(moment: datetime, end: datetime) -> bool:
-    """Whether workers and loops ran."""
+    """Whether workers and loops run at this moment."""
     if end - moment < OPEN:
         return True
     return not ASLEEP_FROM <= f"{moment.astimezone(HOME):%H:%M}" < ASLEEP_UNTIL
 
 
 def decide(moment: datetime, end: datetime, time: Past) -> None:
-    """What happens once, and what people decide."""
+    """Let happen what happens once, and what people decide."""
     for before, act in list(to_come.items()):
         if moment >= end - before:
             del to_come[before]
@@ -94,7 +94,7 @@ def decide(moment: datetime, end: datetime, time: Past) -> None:
 
 
 def buy(moment: datetime, time: Past, app: Flask) -> None:
-    """What happens in the shop until the loops look again."""
+    """Let things happen in the shop until the next pass of the loops."""
     hour = moment.astimezone(HOME).hour
     share = max(0.15, math.sin((hour - 6) / 16 * math.pi))
     for _ in range(round(BUSIEST * share + random.random())):
@@ -134,5 +134,5 @@ to_come = {
     RETRIED: failed_are_retried,
     PAUSED: newsletter_is_paused,
 }
-# Without the job whose process would be killed: there is only this one.
+# Without the job that kills its process, because here it would kill this process.
 CHOICES = [each for each in happenings.SHARES if each is not happenings.heavy_report]

@@ -1,4 +1,4 @@
-"""The tasks of the shop: what may run as a job, each with the options that suit it."""
+"""Declares the tasks of the shop, each with the options that suit it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger("shop")
 
 
 def soon(attempt: int) -> float:
-    """A backoff for people who watch: 2, 4, 8, … seconds."""
+    """A short backoff, for people who watch: 2, 4, 8, … seconds."""
     return float(2**attempt)
 
 
@@ -32,7 +32,7 @@ def soon(attempt: int) -> float:
     tags=["eu"],
 )
 def process_invoice(account_id: int, invoice_id: int, card_token: str = "") -> dict[str, object]:
-    """Charge an invoice, once; the card's token is never stored."""
+    """Charge an invoice once. The card's token is never stored."""
     invoice = db.session.get(Invoice, invoice_id)
     if invoice is None:
         raise Discard(f"invoice {invoice_id} does not exist")
@@ -46,14 +46,14 @@ def process_invoice(account_id: int, invoice_id: int, card_token: str = "") -> d
 
 @opsjobs.task(queue="mail", backoff=soon, max_attempts=5)
 def send_receipt(customer_id: int, invoice_id: int) -> None:
-    """Mail a receipt; a greylisting server takes it at the second attempt."""
+    """Mail a receipt. A greylisting server accepts it at the second attempt."""
     address = vendors.address_of(customer_id)
     vendors.send_mail(address, f"Receipt {invoice_id}", current_job().attempt)
 
 
 @opsjobs.task(queue="mail", priority=7, max_attempts=3, backoff=soon)
 def send_reminder(customer_id: int, invoice_id: int) -> None:
-    """Remind of an invoice, unless it was paid in the meantime."""
+    """Send a reminder of an invoice, unless it was paid in the meantime."""
     invoice = db.session.get_one(Invoice, invoice_id)
     if invoice.paid_at is not None:
         raise Cancel("paid in the meantime")
@@ -79,14 +79,14 @@ def sync_customer(customer_id: int, pages: int = 40) -> None:
     limit=Limit("customer-api", rate=4, per=10, burst=3, concurrency=2, partition="account_id"),
 )
 def fetch_orders(account_id: int, page: int) -> None:
-    """Ask an account's own shop for a page of orders; it lets in four requests in ten seconds, two at a time."""
+    """Ask an account's shop for a page of orders. It accepts four requests in ten seconds, two at a time."""
     log.info("account %s: orders, page %s", account_id, page)
     vendors.wait(0.4)
 
 
 @opsjobs.task(queue="reports", max_attempts=3, backoff=soon, timeout=120, record_output=True)
 def render_report(report: str, rows: int = 60, memory_mb: int = 200) -> dict[str, object]:
-    """Render a report; one that takes too much memory is killed, and by then needs less."""
+    """Render a report. One with too much memory is killed at its first attempt, and succeeds at the next."""
     job = current_job()
     for row in range(1, rows + 1):
         vendors.wait(0.1)
@@ -98,7 +98,7 @@ def render_report(report: str, rows: int = 60, memory_mb: int = 200) -> dict[str
 
 @opsjobs.task(queue="billing", priority=8, max_attempts=2, backoff=soon)
 def import_bank_file(name: str, lines: int = 50, bank_account: str = "") -> None:
-    """Read a bank's file line by line; a broken line ends it for good."""
+    """Read a bank's file line by line. A broken line makes the job fail."""
     job = current_job()
     for line in range(1, lines + 1):
         vendors.wait(0.02)
@@ -116,7 +116,7 @@ def resize_avatar(user_id: int, width: int = 128) -> dict[str, int]:
 
 @opsjobs.task(priority=9, unique=Unique(by=["index"], until="ended"), timeout=60)
 def rebuild_search(index: str) -> None:
-    """Build a search index anew; asked for twice, it runs once."""
+    """Rebuild a search index. Enqueued twice while one job waits or runs, it runs once."""
     for step in range(1, 21):
         vendors.wait(0.1)
         current_job().progress(step, 20, "building")
@@ -124,7 +124,7 @@ def rebuild_search(index: str) -> None:
 
 @opsjobs.task(backoff=soon, max_attempts=4)
 def deliver_webhook(url: str, event: str, api_key: str = "") -> None:
-    """Tell a customer's server of an event; while it is in maintenance, ask again later."""
+    """Tell a customer's server about an event. While it is in maintenance, snooze."""
     job = current_job()
     log.info("POST %s %s, api_key=%s", url, event, api_key)
     if "maintenance" in url and (datetime.now(UTC) - job.created_at) < timedelta(seconds=15):
@@ -146,7 +146,7 @@ def send_newsletter(issue: str) -> None:
 @opsjobs.cron("30 3 * * *", zone="Europe/Berlin", name="nightly_sync")
 @opsjobs.task(queue="crm", record_output=True)
 def sync_all_customers(most: int = 5) -> int:
-    """Have the contacts of the customers that were copied longest ago copied again."""
+    """Enqueue a sync for the customers whose contacts were copied longest ago."""
     oldest = db.select(Customer.id).order_by(Customer.synced_at.nulls_first()).limit(most)
     ids = list(db.session.scalars(oldest))
     for customer_id in ids:

@@ -1,4 +1,4 @@
-"""What the shop buys from others: each answers, answers late, or does not, as vendors do."""
+"""Simulates the vendors of the shop: they answer, answer late, or do not answer."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from datetime import datetime
 from .extensions import db
 from .models import Customer, Outage
 
-# How a vendor takes its time. The history of the demo, in which a day passes in seconds, has another one.
+# How vendors wait. The demo's history replaces it, because there a day passes in seconds.
 wait = time.sleep
 
 log = logging.getLogger("shop")
 
-# Only this customer's bank never answers, so that its failures are alike.
+# Only this customer's bank never answers, so that its failures have the same error.
 UNLUCKY_ACCOUNT = 42
 MEMORY_MB = 512
 
@@ -30,7 +30,7 @@ class HTTPError(Exception):
 
 
 class SMTPError(Exception):
-    """The mail server does not take a mail now."""
+    """The mail server refuses a mail for now."""
 
 
 def charge(account_id: int, invoice_id: int) -> dict[str, object]:
@@ -48,7 +48,7 @@ def charge(account_id: int, invoice_id: int) -> dict[str, object]:
 
 
 def send_mail(address: str, subject: str, attempt: int) -> None:
-    """Hand a mail over; every seventh is greylisted once."""
+    """Send a mail; every seventh is greylisted once."""
     log.info("MAIL TO %s: %s", address, subject)
     wait(0.05)
     if attempt == 1 and sum(subject.encode()) % 7 == 0:
@@ -56,7 +56,7 @@ def send_mail(address: str, subject: str, attempt: int) -> None:
 
 
 def fetch_customer_page(customer_id: int, page: int, attempt: int) -> None:
-    """One page of a customer's contacts from the CRM, which is at times overloaded."""
+    """Fetch a page of a customer's contacts from the CRM, which is sometimes overloaded."""
     wait(0.12)
     if attempt == 1 and customer_id % 4 == 0 and page == 12:
         raise HTTPError("503 Service Unavailable from https://api:s3cr3t@crm.example/contacts")
@@ -64,20 +64,20 @@ def fetch_customer_page(customer_id: int, page: int, attempt: int) -> None:
 
 
 def take_memory(megabytes: int) -> None:
-    """Use so much memory; the machine's out-of-memory killer ends who takes too much."""
+    """Use memory; a process that uses too much is killed, as by the out-of-memory killer."""
     if megabytes > MEMORY_MB:
         log.warning("%s MB of %s MB", megabytes, MEMORY_MB)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def address_of(customer_id: int) -> str:
-    """Where a customer gets mail."""
+    """A customer's e-mail address."""
     customer = db.session.get_one(Customer, customer_id)
     return customer.email
 
 
 def deliver(host: str, url: str) -> None:
-    """Hand an event to a customer's server, unless that is down or gone."""
+    """Deliver an event to a customer's server; raises `HTTPError` when it is down or gone."""
     if host == "gone.example":
         raise HTTPError(f"410 Gone: {url}")
     if is_down(host):
@@ -86,18 +86,18 @@ def deliver(host: str, url: str) -> None:
 
 
 def is_down(host: str) -> bool:
-    """Whether a server does not answer now."""
+    """Whether a server is down now."""
     lasting = db.select(Outage.id).where(Outage.host == host, Outage.ended_at.is_(None))
     return db.session.scalar(lasting.limit(1)) is not None
 
 
 def go_down(host: str) -> None:
-    """Let a server answer no more. The caller commits."""
+    """Begin an outage of a server. The caller commits."""
     db.session.add(Outage(host=host))
 
 
 def come_back(at: datetime) -> int:
-    """Let all servers answer again; how many did not. The caller commits."""
+    """End all outages, and return their number. The caller commits."""
     lasting = db.session.scalars(db.select(Outage).where(Outage.ended_at.is_(None))).all()
     for outage in lasting:
         outage.ended_at = at

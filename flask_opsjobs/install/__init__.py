@@ -1,1 +1,1 @@
-"""`flask opsjobs install`: the files a host needs, and the numbered steps of our schema."""
+"""Writes the files that a host needs, and runs the numbered steps of our schema: `flask opsjobs install`."""

@@ -1,4 +1,4 @@
-"""Keeps our tables out of a host's `flask db migrate`, which would otherwise drop them."""
+"""Excludes our tables from a host's `flask db migrate`, which would otherwise drop them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..core.db import SCHEMA
 _OURS = {table.name for table in tables.metadata.tables.values()} | {"schema_version"}
 _MARK = "leaves_out_opsjobs"
 
-# Alembic names a table of the search path without its schema: whose it is only the database knows.
+# Alembic gives no schema for tables on the search path, so only the database knows whether one is ours.
 _WHERE = """
 SELECT nspname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE relname = %s AND pg_table_is_visible(pg_class.oid)
@@ -24,18 +24,18 @@ IncludeName = Callable[[Any, str, Any], bool]
 
 
 def leave_out() -> None:
-    """Make the current app's autogenerate pass our tables by; called from its env.py.
+    """Exclude our tables from the current app's autogenerate; called from its env.py.
 
-    A host with models in several schemas (`include_schemas=True`), or whose role has our schema in
-    its `search_path`, would get a migration that drops them. An `include_name` of the host's own,
-    given to `Migrate`, is asked after ours.
+    Without it, a host with models in several schemas (`include_schemas=True`), or whose role has our
+    schema in its `search_path`, would get a migration that drops our tables. An `include_name` that the
+    host gave to `Migrate` still applies to all other tables.
     """
     arguments = current_app.extensions["migrate"].configure_args
     arguments["include_name"] = passing_by(arguments.get("include_name"))
 
 
 def passing_by(include_name: IncludeName | None = None) -> IncludeName:
-    """An `include_name` for `context.configure` that leaves our tables out, then asks another one."""
+    """An `include_name` for `context.configure` that excludes our tables, then asks the given one."""
     if leaves_out(include_name):
         assert include_name is not None
         return include_name
@@ -62,5 +62,5 @@ def _is_ours(name: str | None, type_: str, parent_names: Any) -> bool:
     schema = parent_names.get("schema_name")
     if schema is not None or name not in _OURS:
         return bool(schema == SCHEMA)
-    # A host may have a table of the same name, say `jobs`, in a schema of its own.
+    # A host may have a table with the same name, such as `jobs`, in a schema of its own.
     return bool(context.get_bind().exec_driver_sql(_WHERE, (name,)).scalar() == SCHEMA)

@@ -1,4 +1,4 @@
-"""The line in a host's env.py that keeps our tables out of its autogenerate, and whether it works."""
+"""Adds the lines to a host's env.py that exclude our tables from autogenerate, and checks that they work."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = reln
 
 
 def path_of(found: Revisions) -> Path:
-    """Where the directory's env.py is."""
+    """The path of the directory's env.py."""
     return found.directory / "env.py"
 
 
 def has_lines(found: Revisions) -> bool:
-    """Whether env.py calls us, in our words or in its own."""
+    """Whether env.py excludes our tables, with our lines or with lines of its own."""
     source = path_of(found).read_text(encoding="utf-8")
     return (
         "flask_opsjobs" in source and re.search(r"\b(leave_out|passing_by)\(", source) is not None
@@ -47,13 +47,13 @@ def has_lines(found: Revisions) -> bool:
 
 
 def takes_lines(found: Revisions) -> bool:
-    """Whether env.py is near enough to Flask-Migrate's that our lines would work in it."""
+    """Whether env.py is so similar to Flask-Migrate's that our lines would work in it."""
     source = path_of(found).read_text(encoding="utf-8")
     return _AFTER.search(source) is not None and "configure_args" in source
 
 
 def write_env_lines(found: Revisions) -> None:
-    """Put the lines after the one that names the config; nothing else of the file changes."""
+    """Add our lines after the line that sets `config`; nothing else in the file changes."""
     path = path_of(found)
     source = path.read_text(encoding="utf-8")
     place = _AFTER.search(source)
@@ -64,22 +64,24 @@ def write_env_lines(found: Revisions) -> None:
 
 @dataclass(frozen=True)
 class EnvDatabase:
-    """The database of the jobs, as env.py opens it: its version of ours, and whether autogenerate is a danger."""
+    """A database as env.py opens it: our schema version, and why autogenerate would drop our tables."""
 
     version: int
     would_drop: str | None
 
 
 def open_env_databases(found: Revisions, bind: str | None) -> list[EnvDatabase]:
-    """Run env.py against the database of `bind` without migrating anything. Raises what connecting raises."""
-    seen: list[EnvDatabase] = []
-    # One call per database; the token tells which bind, in a directory for several.
+    """Run env.py against the database of `bind`, and migrate nothing. Raises the errors of connecting."""
+    databases: list[EnvDatabase] = []
+    # `note` is called once per database. In a directory for several, the token says which bind it is.
     token = f"{bind or ''}_upgrades" if has_binds(found) else None
 
     def note(revision: Any, migration: Any) -> list[Any]:
         connection = migration.connection
         if token is None or migration.opts.get("upgrade_token") == token:
-            seen.append(EnvDatabase(steps.version(connection), _danger(migration.opts, connection)))
+            databases.append(
+                EnvDatabase(steps.version(connection), _danger(migration.opts, connection))
+            )
         return []
 
     with (
@@ -88,12 +90,12 @@ def open_env_databases(found: Revisions, bind: str | None) -> list[EnvDatabase]:
         EnvironmentContext(found.config, found.scripts, fn=note, dont_mutate=True),
     ):
         found.scripts.run_env()
-    return seen
+    return databases
 
 
 @contextmanager
 def _every_bind_is(bind: str | None) -> Iterator[None]:
-    """In this block env.py, which opens every bind, opens that one each time: the others are none of our business."""
+    """In this block, env.py opens `bind` in place of every bind, so that no other database is opened."""
     engines = current_app.extensions["sqlalchemy"].engines
     before = dict(engines)
     engines.update(dict.fromkeys(before, before[bind]))
@@ -104,7 +106,7 @@ def _every_bind_is(bind: str | None) -> Iterator[None]:
 
 
 def _danger(options: dict[str, Any], connection: Connection) -> str | None:
-    """Why autogenerate would take our tables for the host's; None when it would not."""
+    """Why autogenerate would treat our tables as the host's, and drop them; None when it would not."""
     include_name = options.get("include_name")
     if autogenerate.leaves_out(include_name):
         return None
@@ -119,7 +121,7 @@ def _danger(options: dict[str, Any], connection: Connection) -> str | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    # env.py sets up logging anew, and alembic then tells what it is about to do.
+    # env.py configures logging, and alembic then logs what it is about to do.
     logging.disable(logging.INFO)
     try:
         yield

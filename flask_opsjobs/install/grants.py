@@ -1,4 +1,4 @@
-"""Rights on our tables for the role of the host's app, when migrations run as another."""
+"""Grants rights on our tables to the app's role, when migrations run as another role."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ ALL = "SELECT, INSERT, UPDATE, DELETE"
 
 
 def app_role(op: Any) -> str | None:
-    """The role named by `OPSJOBS_APP_ROLE`, or None: alembic's own config wins over the app's.
+    """The role that the app connects as; None when it is the role that migrates.
 
-    alembic's is the attribute or main option `opsjobs_app_role`, for whoever migrates without an app.
+    From alembic's config (attribute or main option `opsjobs_app_role`, for migrations without an app),
+    else from the app's `OPSJOBS_APP_ROLE`.
     """
     config = op.get_context().config
     if config is not None:
@@ -30,18 +31,18 @@ def app_role(op: Any) -> str | None:
 
 
 def grant_tables(op: Any, *tables: str, rights: str = ALL) -> None:
-    """Grant `rights` on tables of ours to the app's role; nothing without one."""
+    """Grant `rights` on tables of ours to the app's role. Nothing without such a role."""
     _grant(op, rights, "".join(f"opsjobs.{table}, " for table in tables).removesuffix(", "))
 
 
 def grant_sequences(op: Any, *sequences: str) -> None:
-    """Let the app's role take numbers itself, which an insert into an identity column does not ask for."""
+    """Let the app's role call `nextval` itself. An insert into an identity column needs no such right."""
     for sequence in sequences:
         _grant(op, "USAGE", f"SEQUENCE opsjobs.{sequence}")
 
 
 def grant_schema(op: Any) -> None:
-    """Grant the use of the schema itself, and reading the version, which `init_app` checks."""
+    """Grant the use of the schema, and the right to read its version, which `init_app` checks."""
     _grant(op, "USAGE", "SCHEMA opsjobs")
     _grant(op, "SELECT", "opsjobs.schema_version")
 

@@ -1,4 +1,4 @@
-"""What a host needs from the installer: which pieces are there, which are missing, how to make them."""
+"""Plans what the installer has to do: which pieces a host has, which are missing, how to write them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .starters import opsjobs_access, opsjobs_display
 
 @dataclass(frozen=True)
 class Piece:
-    """One file, or a part of one. `missing` says what is not there; None when nothing is.
+    """One file, or a part of a file. `missing` says what is missing; None when nothing is.
 
-    `there` says what is there, or what was left alone. `write` makes what is missing and returns
-    what it made; None when only a person can.
+    `there` says what exists, or what is left unchanged. `write` writes the missing piece and returns a
+    sentence about it; None when only a person can do that.
     """
 
     there: str
@@ -31,22 +31,22 @@ class Piece:
 
 
 def pieces(app: Flask, head: str | None = None) -> list[Piece]:
-    """The pieces of this app, in the order in which they are written; a new revision stands after `head`.
+    """The pieces of this app, in the order in which they are written; a new revision follows `head`.
 
-    Raises `ConfigError` when the app is not one that can be installed to: another database, no
-    Flask-Migrate directory, several heads of which none was chosen.
+    Raises `ConfigError` when the library cannot be installed into the app: another database, no
+    Flask-Migrate directory, several heads and none chosen.
     """
     require_database(app)
     found = revisions.find_revisions(app)
     made = [_revision(found, app.config.get("OPSJOBS_BIND"), head), _env(found)]
     if "opsjobs" not in app.extensions:
-        # A host that has joined has its policies, wherever it keeps them.
+        # A host that has joined already has its policies, in whatever files.
         made += [_starter(app, opsjobs_access), _starter(app, opsjobs_display)]
     return made
 
 
 def require_database(app: Flask) -> None:
-    """Raise `ConfigError` when the app's SQLAlchemy is not there, or not PostgreSQL by psycopg 3."""
+    """Raise `ConfigError` unless the app has Flask-SQLAlchemy with PostgreSQL through psycopg 3."""
     if "sqlalchemy" not in app.extensions:
         raise ConfigError("this app has no Flask-SQLAlchemy: call `SQLAlchemy(app)` first")
     bind = app.config.get("OPSJOBS_BIND")
@@ -92,7 +92,7 @@ def _env(found: revisions.Revisions) -> Piece:
         return Piece(f"{path}: leaves the tables of opsjobs out of `flask db migrate`")
     missing = f"{path}: lines that leave the tables of opsjobs out of `flask db migrate`"
     if not env_file.takes_lines(found):
-        # Where it matters, --check finds out by running it.
+        # `--check` runs env.py, and finds out whether our tables are in danger.
         return Piece(
             f"{path}: left alone, it is not as Flask-Migrate wrote it. If it says "
             "include_schemas=True, pass include_name=autogenerate.passing_by() "
@@ -122,17 +122,17 @@ def _starter(app: Flask, module: ModuleType) -> Piece:
 
 
 def due(app: Flask) -> list[str]:
-    """What only `--check` asks: has the app joined, is its database up to date, is autogenerate safe.
+    """What only `--check` checks: has the app joined, is its database up to date, is autogenerate safe.
 
-    Each answer is a sentence about something that is not; nothing when all is well.
+    Returns a sentence for each check that fails.
     """
     wrong = [] if "opsjobs" in app.extensions else ["the app has not joined: OpsJobs(app, …)"]
     found = revisions.find_revisions(app)
     try:
         seen = env_file.open_env_databases(found, app.config.get("OPSJOBS_BIND"))
     except SQLAlchemyError as error:
-        said = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        return [*wrong, f"the database does not answer, so its schema is unknown: {said}"]
+        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        return [*wrong, f"the database does not answer, so its schema is unknown: {cause}"]
     for each in seen:
         if each.version < steps.latest():
             wrong.append(
@@ -153,12 +153,12 @@ def due(app: Flask) -> list[str]:
 
 
 def upgrade_command(app: Flask) -> str:
-    """What a person types to bring the database up to date."""
+    """The command that upgrades the database."""
     return revisions.find_revisions(app).upgrade_command
 
 
 def lines_to_add(app: Flask) -> tuple[str, list[str]]:
-    """The file of the app, and the lines that join OpsJobs to it."""
+    """The path of the app's file, and the lines to add to it, which join OpsJobs."""
     module = sys.modules.get(app.import_name)
     dot = "." if getattr(module, "__package__", None) else ""
     lines = [
@@ -178,7 +178,7 @@ def lines_to_add(app: Flask) -> tuple[str, list[str]]:
 
 
 def shown(path: Path) -> str:
-    """A path as a person would type it from here."""
+    """A path relative to the current folder, when it is below it."""
     absolute = path.absolute()
     here = Path.cwd()
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)

@@ -1,4 +1,4 @@
-"""The host's Flask-Migrate directory: which of our schema steps its revisions call, and a new one."""
+"""Reads which of our schema steps a host's Flask-Migrate revisions call, and writes a new revision."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CALL = re.compile(r"\.upgrade\(\s*op\s*,\s*(?:since\s*=\s*\d+\s*,\s*)?(?:to\s*=
 
 @dataclass(frozen=True)
 class Revisions:
-    """What the directory holds: its heads, and the newest of our versions that a revision goes to."""
+    """The host's directory with its heads; `reaches` is our newest schema version that a revision goes to."""
 
     directory: Path
     scripts: ScriptDirectory
@@ -31,17 +31,17 @@ class Revisions:
 
     @property
     def is_behind(self) -> bool:
-        """Whether a revision is missing for what this release of the library brings."""
+        """Whether no revision goes to the newest schema version of this release of the library."""
         return self.reaches < steps.latest()
 
     @property
     def upgrade_command(self) -> str:
-        """What brings the database to every head: alembic refuses to guess among several."""
+        """The command that upgrades the database: with several heads alembic needs `heads`."""
         return "flask db upgrade heads" if len(self.heads) > 1 else "flask db upgrade"
 
 
 def find_revisions(app: Flask) -> Revisions:
-    """Read the app's directory. Raises `ConfigError` when there is none that can be used."""
+    """Read the app's directory. Raises `ConfigError` when it is missing or unusable."""
     if "migrate" not in app.extensions:
         raise ConfigError(
             "this app has no Flask-Migrate: add `Migrate(app, db)`, run `flask db init`, "
@@ -55,7 +55,7 @@ def find_revisions(app: Flask) -> Revisions:
             "in the folder where you run `flask`, then `flask opsjobs install` again"
         )
     config = setup.migrate.get_config()
-    config.cmd_opts.quiet = True  # the installer says itself what it writes
+    config.cmd_opts.quiet = True  # the installer prints what it writes
     scripts = ScriptDirectory.from_config(config)
     return Revisions(directory, scripts, config, tuple(scripts.get_heads()), _reached(scripts))
 
@@ -70,10 +70,10 @@ def _reached(scripts: ScriptDirectory) -> int:
 
 
 def choose_head(found: Revisions, wanted: str | None) -> str | None:
-    """The head after which the new revision stands; None in a directory without revisions.
+    """The head that the new revision follows; None in a directory without revisions.
 
-    `wanted` is a head or the label of a branch. Raises `ConfigError` when it is neither, or when there are several
-    heads and nobody chose.
+    `wanted` is a head or the label of a branch. Raises `ConfigError` when it is neither, or when there are
+    several heads and `wanted` is None.
     """
     if wanted is None and len(found.heads) <= 1:
         return found.heads[0] if found.heads else None
@@ -81,8 +81,8 @@ def choose_head(found: Revisions, wanted: str | None) -> str | None:
     if wanted is None:
         label = next(iter(_labels(found, found.heads[0])), found.heads[0])
         raise ConfigError(
-            f"{found.directory} has {len(found.heads)} heads: {heads}. If they are branches on purpose, say after "
-            f"which one the new revision stands, such as `flask opsjobs install --head {label}`. If not, join them "
+            f"{found.directory} has {len(found.heads)} heads: {heads}. If they are branches on purpose, choose the "
+            f"head that the new revision follows, such as `flask opsjobs install --head {label}`. If not, join them "
             "with `flask db merge heads`, then run `flask opsjobs install` again"
         )
     try:
@@ -107,7 +107,7 @@ def _labels(found: Revisions, head: str) -> list[str]:
 
 
 def revision_lines(found: Revisions) -> tuple[str, str, str]:
-    """The import, the upgrade and the downgrade of the revision that is missing."""
+    """The import, the upgrade and the downgrade lines of the missing revision."""
     since, to = found.reaches, steps.latest()
     return (
         "from flask_opsjobs.install import steps",
@@ -117,10 +117,10 @@ def revision_lines(found: Revisions) -> tuple[str, str, str]:
 
 
 def write_revision(found: Revisions, bind: str | None, head: str | None) -> Path:
-    """Write that revision after `head`, from the host's own template, and return its path.
+    """Write the missing revision after `head`, from the host's own template, and return its path.
 
-    With a template for several databases the calls stand in the functions of `bind`. Raises
-    `ConfigError` when the template does not take them, having removed what it wrote.
+    With a template for several databases the calls go into the functions of `bind`. When the template
+    leaves them out, removes the file again and raises `ConfigError`.
     """
     imports, upgrade, downgrade = revision_lines(found)
     prefix = f"{bind or ''}_" if has_binds(found) else ""

@@ -1,4 +1,4 @@
-"""Runs the numbered steps of our schema, inside the revision of the host that calls them."""
+"""Runs the numbered steps of our schema, within the host's revision that calls them."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ CREATE TABLE opsjobs.schema_version (
 
 
 def latest() -> int:
-    """The newest version that this release of the library brings."""
+    """The newest schema version of this release of the library."""
     return max(_files())
 
 
 def version(connection: Any) -> int:
-    """The version of the database behind a SQLAlchemy connection; 0 without tables of ours."""
+    """The schema version of the database of a SQLAlchemy connection; 0 when it has none of our tables."""
     found = connection.exec_driver_sql("SELECT to_regclass('opsjobs.schema_version')").scalar()
     if found is None:
         return 0
-    said = connection.exec_driver_sql("SELECT max(version) FROM opsjobs.schema_version").scalar()
-    return int(said or 0)
+    newest = connection.exec_driver_sql("SELECT max(version) FROM opsjobs.schema_version").scalar()
+    return int(newest or 0)
 
 
 def upgrade(op: Any, to: int, since: int = 0) -> None:
-    """Bring the schema up to version `to`, in alembic's transaction.
+    """Upgrade the schema to version `to`, in alembic's transaction.
 
-    The database says where to start; `since` says it when alembic only writes a script (`--sql`).
-    A database that is there or further already is left as it is. Raises `SchemaBehind` when this
-    release of the library does not know `to`.
+    Starts from the version of the database; when alembic only writes a script (`--sql`), from `since`.
+    Does nothing when the database has `to` or a newer version. Raises `SchemaBehind` when this release
+    of the library does not know `to`.
     """
     _require_known(to)
     start = since if op.get_context().as_sql else version(op.get_bind())
@@ -57,9 +57,9 @@ def upgrade(op: Any, to: int, since: int = 0) -> None:
 
 
 def downgrade(op: Any, to: int, since: int | None = None) -> None:
-    """Bring the schema down to version `to`; 0 removes the schema with everything recorded in it.
+    """Downgrade the schema to version `to`; 0 removes the schema with all its data.
 
-    `since` is where to start when alembic only writes a script; None then means the newest.
+    When alembic only writes a script, starts from `since`; None then means the newest version.
     """
     _require_known(to)
     start = (since or latest()) if op.get_context().as_sql else version(op.get_bind())
@@ -69,7 +69,7 @@ def downgrade(op: Any, to: int, since: int | None = None) -> None:
         op.execute(f"DELETE FROM opsjobs.schema_version WHERE version = {number:d}")
     if to == 0 and start > 0:
         op.execute("DROP TABLE opsjobs.schema_version")
-        # Not CASCADE: what a host has put into our schema is not ours to drop.
+        # Not CASCADE, which would also drop what a host has put into our schema.
         op.execute("DROP SCHEMA opsjobs")
 
 

@@ -1,4 +1,4 @@
-"""How Flask-Migrate runs the shop's migrations; made by `flask db init` and the installer."""
+"""Runs the shop's migrations with Flask-Migrate; written by `flask db init` and the installer."""
 
 import logging
 from logging.config import fileConfig

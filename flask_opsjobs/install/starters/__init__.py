@@ -1,1 +1,1 @@
-"""The files that `flask opsjobs install` writes beside a host's app, as they are written."""
+"""Holds the files that `flask opsjobs install` copies beside a host's app, unchanged."""

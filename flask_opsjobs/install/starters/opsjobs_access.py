@@ -1,15 +1,15 @@
-"""Who may see what at /ops/jobs, and do what there. Started by `flask opsjobs install`, now yours."""
+"""Decides who may see and do what at /ops/jobs. Written by `flask opsjobs install`, now yours."""
 
 from __future__ import annotations
 
 
 class HostAccess:
-    """Denies everyone, until you say who may do what. An exception in here denies too."""
+    """Denies everyone until you change it. An exception in here denies too."""
 
     def current_actor(self) -> str | None:
-        """A stable name of whoever is signed in, such as a login; None when nobody is.
+        """A stable name of the person who is signed in, such as a login; None when nobody is.
 
-        The name is kept with whatever this person does. With Flask-Login:
+        The audit stores the name with each action of this person. With Flask-Login:
 
             from flask_login import current_user
 
@@ -18,10 +18,10 @@ class HostAccess:
         return None
 
     def can(self, actor: str, permission: str, subject: str | None = None) -> bool:
-        """Whether `actor` may: `jobs.view` to open pages, `payload.view` to see arguments,
-        outputs and errors, `job.retry` and other `<domain>.<action>` to change something.
+        """Whether `actor` has `permission`: `jobs.view` opens pages, `payload.view` shows arguments,
+        outputs and errors, `job.retry` and other `<domain>.<action>` change something.
 
-        `subject` is what it is about, such as `job/42`; None asks in general. For example:
+        `subject` is the job, queue or other thing, such as `job/42`; None asks in general. For example:
 
             if permission == "payload.view":
                 return actor in SUPPORT

@@ -1,4 +1,4 @@
-"""What of a job may be shown at /ops/jobs. Started by `flask opsjobs install`, now yours."""
+"""Decides what of a job is shown at /ops/jobs. Written by `flask opsjobs install`, now yours."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class HostDisplay:
         return key in self.hidden_keys or is_secret_key(key)
 
     def clean_text(self, text: str) -> str:
-        """Any text before it is shown or exported: values, errors, tracebacks, log lines.
+        """The text as it may be shown or exported: a value, an error, a traceback, a log line.
 
         `clean_secrets` replaces PEM blocks, JWTs, known token formats, credentials in URLs and
-        `password=…`. Leave `mask_emails` out if your operators may see whom a job is about.
+        `password=…`. Remove `mask_emails` if your operators may see e-mail addresses.
         """
         return mask_emails(clean_secrets(text))
