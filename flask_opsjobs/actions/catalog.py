@@ -78,28 +78,33 @@ def _cron(short_name: str, title: str, risk: str, *params: str) -> Action:
 ENTRY_PARAMS = ("task", "expression", "zone", "overlap", "catch_up", "args")
 
 _ALL = (
-    _job("retry", "Retry", "The function runs once more: what it did before it failed, it does again."),
-    _job("cancel", "Cancel", "What waits will not run. A function at work is stopped wherever it stands."),
-    _job("discard", "Discard", "It will not run, and counts as failed."),
-    _job("run_again", "Run again", "A new job calls the function with the same arguments: what it did, it does again."),
-    _job("delete", "Delete", "The job, its attempts, logs and output are gone for good. The audit stays."),
-    _queue("pause", "Pause", "Nothing is dispatched, and what waits in Redis is recalled. What runs goes on."),
+    _job("retry", "Retry", "The function runs once more, and repeats all that it did before it failed."),
+    _job("cancel", "Cancel", "A waiting job will not run. "
+         "A running function is stopped in the middle of its work."),
+    _job("discard", "Discard", "The job will not run, and counts as failed."),
+    _job("run_again", "Run again", "A new job calls the function with the same arguments. "
+         "It repeats all that the function did."),
+    _job("delete", "Delete", "The job, its attempts, logs and output are deleted for ever. The audit stays."),
+    _queue("pause", "Pause", "No job is dispatched. Jobs that wait in Redis are recalled. "
+           "Running jobs continue."),
     _queue("resume", "Resume", "Due jobs are dispatched at once, as many as the prefetch allows."),
-    _queue("drain", "Drain", "Nothing more is dispatched. What waits in Redis already still runs."),
-    _queue("set_prefetch", "Set prefetch", "What lies in Redis runs in the order it was dispatched: a high prefetch "
-           "keeps many workers busy, and weakens priorities.", "prefetch"),
-    _cron("pause", "Pause", "Nothing runs for the slots that come; they are kept as paused. What runs goes on."),
-    _cron("resume", "Resume", "The slots that come run again. Those of the pause do not."),
-    _cron("run_now", "Run now", "A job of it starts at once, beside one that may still run."),
-    _cron("catch_up", "Catch up", "Each missed slot gets a job, all at once and side by side.", "count"),
-    _cron("create", "Create", "It runs on its own from its next slot on.", *ENTRY_PARAMS),
-    _cron("edit", "Edit", "What it says counts from now on. The slots before keep their results.", *ENTRY_PARAMS),
-    _cron("delete", "Delete", "It runs no more. Its run history stays."),
+    _queue("drain", "Drain", "No more jobs are dispatched. Jobs that wait in Redis already still run."),
+    _queue("set_prefetch", "Set prefetch", "Jobs in Redis run in the order of their dispatch. "
+           "A high prefetch keeps many workers busy, but weakens priorities.", "prefetch"),
+    _cron("pause", "Pause", "The next slots do not run; they are recorded as paused. Running jobs continue."),
+    _cron("resume", "Resume", "The next slots run again. Slots that came during the pause do not run."),
+    _cron("run_now", "Run now", "A job of the entry is enqueued at once, even if another is running."),
+    _cron("catch_up", "Catch up", "Each missed slot gets a job, all at once. "
+          "These jobs may run at the same time.", "count"),
+    _cron("create", "Create", "The entry runs by itself, from its next slot on.", *ENTRY_PARAMS),
+    _cron("edit", "Edit", "The change applies from now on. Earlier slots keep their results.", *ENTRY_PARAMS),
+    _cron("delete", "Delete", "The entry does not run any more. Its run history stays."),
     Action("limiter.cooldown", "Cool down", ("open", "cooling"),
-           "Nothing of it starts until then, whatever its rate and places allow. What has started goes on.",
+           "No job of the limiter starts until then, even if its rate and places allow it. "
+           "Running jobs continue.",
            ("minutes",)),
     Action("limiter.clear", "Clear cooldown", ("cooling",),
-           "What waits starts again, as many at once as the limiter's burst and places allow."),
+           "Waiting jobs start again, as many at once as the limiter's burst and places allow."),
 )  # fmt: skip
 
 ACTIONS: Mapping[str, Action] = {action.name: action for action in _ALL}

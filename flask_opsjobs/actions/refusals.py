@@ -132,7 +132,7 @@ def require_unchanged(row: Mapping[str, Any], planned: PlanWithFacts) -> None:
     if denied:
         raise Refused("unauthorized", denied[0].says, skipped=tuple(denied))
     drifted = tuple(_drift(shown, planned))
-    says = f"{_subjects(drifted)} changed since the preview: nothing was done, look at a new one"
+    says = f"{_subjects(drifted)} changed since the preview: nothing was done, make a new preview"
     raise Refused("drifted", says, drifted=drifted, before=shown["facts"], after=planned.facts)
 
 

@@ -36,7 +36,7 @@ class TargetPlan:
 
     @property
     def weight(self) -> Any:
-        """What must not change until execution: the facts of an eligible target, the code of a skipped one."""
+        """What must not change until execution: facts of an eligible target, or the code of a skipped one."""
         return dict(self.facts) if self.skip is None else self.skip.code
 
 

@@ -174,14 +174,14 @@ class _Walk:
         if link.sequence != due:
             return _missing(due, f"row {link.sequence} comes next")
         if link.previous_hash != self.previous:
-            says = f"row {due} does not follow row {due - 1} as that is now"
+            says = f"row {due} does not continue from the hash of row {due - 1}"
             return Break(due, "previous_hash", says)
         key = self.keys.get(link.key_id)
         if key is not None and chain.hash_of(key, link.previous_hash, link.canonical) != link.hash:
-            says = f"the hash of row {due} is not that of its text: one of them was changed"
+            says = f"the hash of row {due} does not match its text: one of them was changed"
             return Break(due, "hash", says)
         if name := _differing(said, link.canonical):
-            says = f"the column {name} of row {due} does not say what its signed text says"
+            says = f"the column {name} of row {due} differs from the row's signed text"
             return Break(due, "columns", says)
         if self.expected.get(due, link.hash) != link.hash:
             return _unexpected(due)
@@ -190,10 +190,11 @@ class _Walk:
     def _find_anachronism(self, link: Link, at: datetime | None) -> Break | None:
         """Find a time that goes back, or an old key that signs long after a newer key replaced it."""
         if at is None:
-            says = f"row {link.sequence} has no time that can be compared"
+            says = f"the time of row {link.sequence} cannot be compared"
             return Break(link.sequence, "time", says)
         if self.previous_at is not None and at < self.previous_at - TIME_SLACK:
-            says = f"row {link.sequence} is of {at:%Y-%m-%d %H:%M:%S} UTC, more than a minute before the row before it"
+            when = f"{at:%Y-%m-%d %H:%M:%S} UTC"
+            says = f"row {link.sequence} is of {when}, more than a minute before the previous row"
             return Break(link.sequence, "time", says)
         names = list(self.keys)
         newer = names[: names.index(link.key_id)] if link.key_id in self.keys else []
@@ -255,7 +256,7 @@ def _find_outside_break(session: Session, walk: _Walk, head: Head) -> Break | No
 
 def _compare_head(head: Head, check: ChainCheck) -> Break | None:
     if head.sequence == check.last and head.hash != check.hash:
-        says = f"the head has another hash than row {head.sequence}, which is the last"
+        says = f"the head's hash is not that of row {head.sequence}, the last row"
         return Break(head.sequence, "head", says)
     return None
 
@@ -269,12 +270,12 @@ def _compare_expected(
             continue
         link = next(iter(queries.list_links(session, sequence - 1, 1)), None)
         if link is None or link.sequence != sequence:
-            return _missing(sequence, "it was the head once")
+            return _missing(sequence, "it was once the head")
         if link.hash != expected[sequence]:
             return _unexpected(sequence)
     return None
 
 
 def _unexpected(sequence: int) -> Break:
-    says = f"row {sequence} has another hash than the one that was noted"
+    says = f"the hash of row {sequence} is not the one that was noted"
     return Break(sequence, "expected", says)

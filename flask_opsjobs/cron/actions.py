@@ -125,14 +125,16 @@ def _decide_one(
     if action.short_name in ("edit", "delete") and entry.origin == "code":
         why = "the code declares it; pause it here, or change the code"
         if entry.state == "retired":
-            why = "it is the code's, which declares it no longer; its run history stays"
+            why = "the code declared it and no longer does; its run history stays"
         return leave(target, name, facts, "illegal", f"cannot {action.on(f'cron {name}')}: {why}")
     if action.short_name in ("run_now", "catch_up"):
         return _judge_run(connection, host, action, target, entry, decided)
     if action.short_name == "edit":
         changes = changes_of(entry, decided.params)
         if not changes:
-            return leave(target, name, facts, "already", f"cron entry {name} says that already")
+            return leave(
+                target, name, facts, "already", f"cron entry {name} already has these values"
+            )
         return do(target, name, facts, entry, *changes)
     after = {"pause": "paused", "resume": "active", "delete": None}[action.short_name]
     return do(target, name, facts, entry, Change("state", entry.state, after))
@@ -151,7 +153,7 @@ def _judge_run(
         code, fault = found
         return leave(target, entry.name, facts, code, f"cannot {_on(action, target)}: {fault}")
     before = transitions.list_unfinished(connection, entry.name)
-    note = f"job {before[0].id} of it has not ended: both run" if before else None
+    note = f"job {before[0].id} of the entry has not ended: both will run" if before else None
     if action.short_name == "run_now":
         change = Change("job", None, f"a new one of {entry.task}")
         return do(target, entry.name, facts, entry, change, note=note)
@@ -160,10 +162,10 @@ def _judge_run(
     count = 1 if is_unique else decided.params["count"]
     slots = missed_queries.list_missed(connection, entry.name, count)
     if not slots:
-        said = (
-            f"every missed slot of cron entry {entry.name} has been made up for, or there was none"
+        sentence = (
+            f"every missed slot of cron entry {entry.name} has been caught up, or there was none"
         )
-        return leave(target, entry.name, facts, "already", said)
+        return leave(target, entry.name, facts, "already", sentence)
     facts["missed"] = [slot.isoformat() for slot in slots]
     news = "1 new job" if len(slots) == 1 else f"{len(slots)} new jobs"
     change = Change("missed slots", str(len(slots)), f"{news} of {entry.task}")
@@ -176,8 +178,8 @@ def _judge_run(
 
 def _not_now(action: Action, target: str, entry: CronEntryRow, facts: dict[str, Any]) -> TargetPlan:
     if action.short_name == "pause" and entry.is_paused:
-        said = f"cron entry {entry.name} is paused already, by {entry.paused_by}"
-        return leave(target, entry.name, facts, "already", said)
+        sentence = f"cron entry {entry.name} is paused already, by {entry.paused_by}"
+        return leave(target, entry.name, facts, "already", sentence)
     if action.short_name == "resume" and entry.state == "active":
         return leave(
             target, entry.name, facts, "already", f"cron entry {entry.name} is active already"

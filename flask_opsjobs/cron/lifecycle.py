@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MEANINGS = {
-    "active": "each slot that comes is run, as its policies say",
-    "paused": "slots that come are kept as paused, and nothing runs",
-    "retired": "the code declares it no longer; its run history stays",
+    "active": "each slot runs, as the entry's policies say",
+    "paused": "slots are recorded as paused, and do not run",
+    "retired": "the code no longer declares it; its run history stays",
 }
 STATES = tuple(MEANINGS)
 # Stands for the state when there is no entry of that name.
@@ -20,15 +20,15 @@ ORIGINS = ("code", "runtime")
 OVERLAPS = {
     "allow": "runs beside it",
     "skip": "does not run",
-    "queue_one": "runs after it; one waits at most",
+    "queue_one": "runs after it; at most one waits",
     "cancel_previous": "runs, and the one before is canceled or stopped",
 }
 
 # Which slots of a time without a scheduler run afterwards.
 CATCH_UPS = {
     "none": "no missed slot runs afterwards",
-    "latest": "the last of them, unless a slot is due now",
-    "all": "all of them, up to a number, the last ones",
+    "latest": "the last one, unless a slot is due now",
+    "all": "the last ones, up to a number",
 }
 
 
@@ -63,13 +63,13 @@ class CronArrow:
 
 
 ARROWS = (
-    CronArrow("pause", ("active",), "paused", "keep the slots that come as paused"),
-    CronArrow("resume", ("paused",), "active", "run the slots that come"),
+    CronArrow("pause", ("active",), "paused", "record the next slots as paused"),
+    CronArrow("resume", ("paused",), "active", "run the next slots"),
     CronArrow("run_now", ("active", "paused"), None, "enqueue a job of it now"),
     CronArrow("catch_up", ("active", "paused"), None, "enqueue jobs for its last missed slots"),
-    CronArrow("create", (ABSENT,), "active", "enter one that code does not declare"),
-    CronArrow("edit", ("active", "paused"), None, "let one that was made at runtime say something else"),
-    CronArrow("delete", STATES, ABSENT, "remove one that was made at runtime; its run history stays"),
+    CronArrow("create", (ABSENT,), "active", "create an entry that code does not declare"),
+    CronArrow("edit", ("active", "paused"), None, "change an entry that was made at runtime"),
+    CronArrow("delete", STATES, ABSENT, "delete an entry that was made at runtime; its run history stays"),
 )  # fmt: skip
 
 

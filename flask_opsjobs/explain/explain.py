@@ -114,16 +114,20 @@ def _summary(evidence: Evidence, reasons: tuple[Reason, ...]) -> str:
         return _running(evidence)
     if reasons:
         return f"{counted(len(reasons), 'reason')}{', the first one decides' * (len(reasons) > 1)}."
-    return "Nothing is in its way: it moves on by itself any moment."
+    return "Nothing blocks it: it moves on by itself at any moment."
 
 
 def _running(evidence: Evidence) -> str:
     who, since = evidence.worker, as_text(evidence.job.started_at)
     if who is None:
-        return f"It is started since {since}, and its worker is not known any more; the watch loop rescues it."
+        return (
+            f"It started at {since}, but its worker is no longer known; the watch loop rescues it."
+        )
     if not who.is_alive:
-        return f"It is started since {since}, but {who.name} is silent; the watch loop rescues it."
-    return f"It is running on {who.name} since {since}."
+        return (
+            f"It started at {since}, but {who.name} sends no heartbeat; the watch loop rescues it."
+        )
+    return f"It has been running on {who.name} since {since}."
 
 
 def explain_schema(job_id: int, schema: int, now: datetime) -> Explanation:

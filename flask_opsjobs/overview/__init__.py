@@ -1,1 +1,1 @@
-"""Reads the numbers of the first page, and decides the headline above them."""
+"""Reads the numbers of the overview page, and decides the headline above them."""

@@ -1,4 +1,4 @@
-"""Reads what needs an operator and what was done about it: failures without a decision, and the last decisions."""
+"""Reads what needs an operator: failures to review, limited jobs and cooldowns; and the last decisions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ _MOST_COOLING = 50
 
 @dataclass(frozen=True)
 class FailureGroup:
-    """Failures of one task with the same error. `error` is payload, its first words; `job_id` is the last one."""
+    """Failures of one task with the same error.
+
+    `error` is its first words (payload); `job_id` is the last job.
+    """
 
     task: str
     ended_by: str
@@ -38,7 +41,7 @@ class FailureGroup:
 
 @dataclass(frozen=True)
 class Failures:
-    """How many jobs failed without a decision since, and the widest groups of them."""
+    """How many failed jobs wait for a decision, and the largest groups of them."""
 
     count: Count
     groups: Sequence[FailureGroup]
@@ -46,7 +49,7 @@ class Failures:
 
 @dataclass(frozen=True)
 class RecentAction:
-    """A decision that was carried out: on how many targets, by whom."""
+    """A decision about jobs that was executed, and the number of its jobs."""
 
     sequence: int
     at: datetime
@@ -57,7 +60,7 @@ class RecentAction:
 
 @dataclass(frozen=True)
 class Resolved:
-    """What was decided about jobs since a moment: how many by action, and the widest of the decisions."""
+    """The decisions about jobs since a moment: the number of jobs by action, and the largest decisions."""
 
     count: Count
     by_action: Mapping[str, int]
@@ -65,7 +68,10 @@ class Resolved:
 
 
 def find_failures(session: Session) -> Failures:
-    """The failed jobs that wait for a decision; of more than 2,000 at least."""
+    """The failed jobs that wait for a decision.
+
+    With more than 2,000 failed jobs the count is a lower bound.
+    """
     asked = {"most": _MOST_FAILED, "groups": _GROUPS}
     rows = session.connection().exec_driver_sql(sql.load("sample_failures"), asked).all()
     if not rows:
@@ -75,7 +81,7 @@ def find_failures(session: Session) -> Failures:
 
 
 def find_resolved(session: Session, since: datetime) -> Resolved:
-    """The decisions about jobs since then, among the last 500 of all decisions."""
+    """The decisions about jobs since `since`, among the last 500 decisions of any kind."""
     asked = {"since": since, "most": _MOST_EVENTS}
     rows = session.connection().exec_driver_sql(sql.load("list_recent_actions"), asked).all()
     actions = [RecentAction(*row[:5]) for row in rows]
@@ -90,9 +96,10 @@ def find_resolved(session: Session, since: datetime) -> Resolved:
 
 @dataclass(frozen=True)
 class Held:
-    """Due jobs of one queue that a limiter keeps from being dispatched, in one or more of its partitions.
+    """Due jobs of one queue that a limiter does not let start now, in one or more of its partitions.
 
-    `since` is when the first of them was due. `is_cooling`: a cooldown holds them; else places or tokens are used up.
+    `since` is when the first of them was due. `is_cooling`: a cooldown is the reason; else its places or
+    tokens are used up.
     """
 
     limiter: str
@@ -104,7 +111,7 @@ class Held:
 
 @dataclass(frozen=True)
 class CooldownSummary:
-    """A cooldown that an operator decided: of a limiter, or of `partitions` of its partitions with the same reason."""
+    """An operator's cooldown of a limiter, or of `partitions` of its partitions for the same reason."""
 
     limiter: str
     until: datetime
@@ -115,7 +122,7 @@ class CooldownSummary:
 
 
 def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
-    """What limiters hold back, and whether that is all of it: of very many jobs and partitions not all are seen."""
+    """The due jobs that limiters hold back, and whether these are all: only the oldest jobs are looked at."""
     asked = {"most": CAP + 1, "buckets": _MOST_BUCKETS}
     rows = session.connection().exec_driver_sql(sql.load("sample_limited_jobs"), asked).all()
     if not rows:
@@ -124,7 +131,7 @@ def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
     found: dict[tuple[str, str, bool], Held] = {}
     buckets = limit_queries.list_buckets_of(session.connection(), keys)
     for row, seen in zip(rows, buckets, strict=True):
-        # Without a declaration nothing of it is dispatched.
+        # Jobs of an undeclared limiter are not dispatched.
         room = 0 if seen.shape is None else bucket.room(seen.shape, seen.standing, now)
         if room is None or room >= row.weight:
             continue
@@ -141,7 +148,7 @@ def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
 
 
 def list_cooldowns(session: Session, now: datetime) -> Sequence[CooldownSummary]:
-    """The cooldowns that last, limiters first, the longest first; at most 50 of either kind."""
+    """The current cooldowns: of limiters, then of partitions, longest first; at most 50 of each kind."""
     of_all = (
         select(Limiter.name, *_decided(Limiter))
         .where(Limiter.cooldown_until > now)
@@ -164,6 +171,6 @@ def _decided(table: type[Limiter] | type[Bucket]) -> tuple[Any, ...]:
 
 
 def count_orphans(session: Session) -> int:
-    """How many started jobs nobody runs any more and nobody has rescued yet."""
+    """How many started jobs have lost their worker and are not rescued yet (stuck jobs)."""
     rows = session.connection().exec_driver_sql(sql.load("list_orphans")).all()
     return sum(row.jobs for row in rows)

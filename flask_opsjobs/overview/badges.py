@@ -17,7 +17,7 @@ _MOST_LANES = 500
 
 @dataclass(frozen=True)
 class Badge:
-    """A number, the status word that colours it, and the words that follow the number."""
+    """A number, the status word that sets its colour, and the words after the number."""
 
     number: int
     status: str
@@ -25,7 +25,10 @@ class Badge:
 
 
 def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping[str, Badge]:
-    """The badges as of `now`, by the endpoint of their entry; an entry that needs nobody has none."""
+    """The badges as of `now`, by the endpoint of their navigation entry.
+
+    An entry without problems has none.
+    """
     asked = {
         "most": _MOST_FAILED,
         "most_lanes": _MOST_LANES,

@@ -1,4 +1,4 @@
-"""Finds what blocks due jobs, and which due jobs are free to run: a blocked job is never called runnable."""
+"""Separates due jobs that are blocked, with the reason, from due jobs that are free to run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .queries import Overview, QueueDepth, StateDepth
 
 @dataclass(frozen=True)
 class Block:
-    """One thing that holds jobs back. `kind`: redis, suspended, worker, paused, draining, cooldown or limit.
+    """One thing that blocks jobs. `kind`: redis, suspended, worker, paused, draining, cooldown or limit.
 
-    `name` is of the queue or the limiter. `since` is when it began, or the first of the jobs was due; `until`, `by` and
-    `reason` are of a decision of somebody.
+    `name` is that of the queue or the limiter. `since` is when the block began, or when the first job was
+    due. `until`, `by` and `reason` are set when an operator decided it.
     """
 
     kind: str
@@ -30,7 +30,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Split:
-    """All that is due: what is held and by what, the widest first, and what is free to go by state."""
+    """All due jobs: the blocked ones by block, the largest first, and the free ones by state."""
 
     blocks: Sequence[Block]
     free: Mapping[str, StateDepth]
@@ -39,7 +39,7 @@ class Split:
 def split_blocks(
     seen: Overview, silent: Collection[str] = (), *, is_suspended: bool = False
 ) -> Split:
-    """Tell what is held from what is free. `silent` are the queues whose Redis does not answer."""
+    """Separate blocked from free jobs. `silent` are the queues whose Redis does not answer."""
     blocks: list[Block] = []
     free: dict[str, list[StateDepth]] = {"available": [], "queued": []}
     held = _by_queue(seen.held)
@@ -49,7 +49,7 @@ def split_blocks(
         if kind in ("redis", "suspended", "worker"):
             blocks += _whole(kind, queue, [available, queued])
             continue
-        free["queued"].append(queued)  # it is dispatched already: it still runs
+        free["queued"].append(queued)  # dispatched already, so these jobs still run
         if kind is not None:
             blocks += _whole(kind, queue, [available])
             continue
@@ -68,7 +68,7 @@ def split_blocks(
 
 
 def _kind(queue: QueueDepth, silent: Collection[str], is_suspended: bool) -> str | None:
-    """What holds all of a queue."""
+    """What blocks a whole queue; None when nothing does."""
     if queue.name in silent:
         return "redis"
     if is_suspended:
@@ -103,7 +103,7 @@ def _limited(held: Held, seen: Overview) -> Block:
 
 
 def find_cooling(cooling: Sequence[CooldownSummary], limiter: str) -> CooldownSummary | None:
-    """The cooldown of a limiter that lasts longest."""
+    """The longest cooldown of a limiter, or None."""
     mine = [one for one in cooling if one.limiter == limiter]
     return max(mine, key=lambda one: one.until, default=None)
 
@@ -116,7 +116,7 @@ def _by_queue(held: Sequence[Held]) -> Mapping[str, list[Held]]:
 
 
 def _merge(blocks: Sequence[Block]) -> list[Block]:
-    """Those of one limiter in several queues together, and so all that one silent Redis or RQ's own command holds."""
+    """Merge the blocks of one limiter in several queues, those by silent Redis, and those by suspension."""
     found: dict[tuple[str, str], list[Block]] = {}
     for block in blocks:
         is_one = block.kind in ("redis", "suspended")

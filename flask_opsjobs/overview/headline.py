@@ -1,4 +1,4 @@
-"""Finds all that is wrong for the headline of the overview, the worst first, each with since when and one next step."""
+"""Finds all problems for the overview's headline, the worst first, each with its start and a next step."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from .queries import Overview, QueueDepth
 def find_wrong(
     seen: Overview, silent: Sequence[SilentRedis] = (), *, is_suspended: bool = False
 ) -> list[Wrong]:
-    """All that is wrong, the worst first; empty when all is well.
+    """All problems, the worst first; empty when there are none.
 
-    With `is_suspended` RQ's own flag tells all workers to take nothing: nothing runs, whatever else is well.
+    `is_suspended`: RQ's own flag suspends all workers, so no job starts, even if everything else works.
     """
     due = {queue.name: _due(queue) for queue in seen.queues if queue.due}
     found = find_silent_sources(silent, seen.loops, due)
     if is_suspended:
-        rest = "They take no job, of no queue, until somebody says `rq resume -u`, with the URL of that Redis."
+        rest = "They take no jobs of any queue until somebody runs `rq resume -u` with the URL of that Redis."
         fact = "All workers are suspended by RQ's own command."
         found.append(Wrong("critical", fact, rest, go=PageLink("See the workers", "workers", {})))
     return [*found, *(one for rule in _RULES for one in rule(seen))]
 
 
 def say_well(seen: Overview) -> str:
-    """What was looked at when nothing is wrong."""
+    """The sentence that says what was checked, when there are no problems."""
     many = len(seen.alive)
     alive = f"{counted(many, 'worker')} {agree(many, 'sends', 'send')} heartbeats."
     whole = " Nothing is lost: the integrity check finds no difference." if seen.integrity else ""
@@ -49,8 +49,8 @@ def _queue_without_worker(seen: Overview) -> Iterator[Wrong]:
         mine = [one for one in seen.workers if queue.name in one.queues]
         fact = f"Queue {queue.name} has {_counted(_due(queue), 'due job')} and no live worker."
         gone = f" {counted(len(mine), 'worker')} of it went silent." if mine else ""
-        rest = f"Nobody takes what is in it: start `flask opsjobs worker {queue.name}`.{gone}"
-        # The later of both. When old workers leave the list, it moves back at most, never forward.
+        rest = f"Its jobs do not start: run `flask opsjobs worker {queue.name}`.{gone}"
+        # Take the later time. When old workers leave the list, it can only move back, never forward.
         since = max(
             filter(None, [queue.due_since, *(one.heartbeat_at for one in mine)]), default=None
         )
@@ -110,7 +110,7 @@ def _worker_missing(seen: Overview) -> Iterator[Wrong]:
     fact = f"Worker {names[0]} went missing within a day."
     if len(names) > 1:
         fact = f"{counted(len(names), 'worker')} went missing within a day: {_list(names)}."
-    rest = "What ran there has been rescued."
+    rest = "The jobs that ran there have been rescued."
     if seen.orphans:
         waits = agree(seen.orphans, "waits", "wait")
         rest = f"{counted(seen.orphans, 'job')} that they were running {waits} for a rescue."
@@ -127,7 +127,8 @@ def _worker_late(seen: Overview) -> Iterator[Wrong]:
                 f"{counted(len(names), 'worker')} are late with their heartbeats: {_list(names)}."
             )
         since = min(worker.heartbeat_at for worker in late)
-        yield Wrong("late", fact, "If it stays away, its jobs are rescued.", since, _WORKERS)
+        rest = "If no heartbeat comes, the jobs are rescued."
+        yield Wrong("late", fact, rest, since, _WORKERS)
 
 
 def _cooldowns(seen: Overview) -> Iterator[Wrong]:
@@ -136,7 +137,7 @@ def _cooldowns(seen: Overview) -> Iterator[Wrong]:
         longest = max(mine, key=lambda one: one.until)
         number = sum(one.number for one in seen.held if one.limiter == limiter and one.is_cooling)
         if not number:
-            continue  # a decision that holds nobody back is not wrong
+            continue  # a cooldown that blocks no job is no problem
         some = sum(one.partitions for one in mine)
         whose = "Limiter" if not longest.partitions else f"{counted(some, 'partition')} of limiter"
         fact = f"{whose} {limiter} {_cools(longest.partitions and some)} until {longest.until:%H:%M:%S} UTC."
@@ -166,7 +167,7 @@ def _held_queues(seen: Overview) -> Iterator[Wrong]:
 
 
 def _quote(by: str | None, reason: str | None) -> str | None:
-    """Who decided, and why, in that person's words."""
+    """Who decided, and the reason in that person's words."""
     if by is None:
         return None
     return f"{by}: “{reason}”" if reason else by
@@ -184,7 +185,7 @@ def _live_jobs_differ(seen: Overview) -> Iterator[Wrong]:
         if number := sum(numbers):
             fact = f"{counted(number, 'job')} {agree(number, 'is', 'are')} {what}."
             yield Wrong(
-                "warned", fact, "The loops put that right by themselves.", compared, _MACHINERY
+                "warned", fact, "The loops correct this by themselves.", compared, _MACHINERY
             )
 
 
@@ -196,7 +197,7 @@ def _loop_failed(seen: Overview) -> Iterator[Wrong]:
             fact = f"{len(names)} loops failed in the last pass: {_list(names)}."
         go = PageLink("See the loops", "overview", {"_anchor": "machinery"})
         since = min(loop.last_at for loop in failing)
-        yield Wrong("warned", fact, "It tries again by itself.", since, go)
+        yield Wrong("warned", fact, "The next pass runs by itself.", since, go)
 
 
 def _no_worker(seen: Overview) -> Iterator[Wrong]:

@@ -1,23 +1,24 @@
-"""Computes with histograms of durations: how many lie between one power of two of milliseconds and the next."""
+"""Adds histograms of durations and finds quantiles. Each bucket ends at a power of two of milliseconds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
-# In seconds: below 1 ms, then 1, 2, 4 ms … The last bucket begins at 2^30 ms, twelve days, and has no end.
+# In seconds: 1, 2, 4 ms … The first bucket is below 1 ms; the last begins at 2^30 ms (twelve days) and has no
+# end.
 BOUNDS: tuple[float, ...] = tuple((1 << power) / 1000 for power in range(31))
 
 
 def add_histograms(histograms: Iterable[Sequence[int]]) -> list[int]:
-    """All of them together; each may lack its empty end."""
+    """The sum of the histograms. Each may be shorter when its last buckets are empty."""
     return [sum(column) for column in zip_longest(*histograms, fillvalue=0)]
 
 
 def quantile(histogram: Sequence[int], share: float) -> float | None:
-    """The duration in seconds below which `share` of them lie; None of an empty one.
+    """The duration in seconds below which `share` of all durations lie; None when the histogram is empty.
 
-    Right to within its bucket, a factor of two; inside it they count as evenly spread.
+    It is exact to its bucket, a factor of two. Inside a bucket the durations are taken as evenly spread.
     """
     left = sum(histogram) * share
     for bucket, number in enumerate(histogram):

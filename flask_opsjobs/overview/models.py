@@ -1,4 +1,4 @@
-"""Declares the tables of numbers per minute, which a loop counts so that no page counts jobs."""
+"""Declares the tables of numbers per minute. The roll_up loop fills them, so that no page counts jobs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ MOMENT = DateTime(timezone=True)
 
 
 class Rollup(Base):
-    """How many jobs of a queue ended in a minute; the queue '' is all of them. A minute in which none ended has no row.
+    """How many jobs of a queue ended in a minute. The queue '' means all queues. An empty minute has no row.
 
-    `waits` (due to start) and `runs` (start to end) are histograms, see `histogram.py`, without their empty end.
+    `waits` (due to start) and `runs` (start to end) are histograms as in `histogram.py`, without empty last
+    buckets.
     """
 
     __tablename__ = "rollups"
@@ -40,9 +41,10 @@ class Rollup(Base):
 
 
 class Depth(Base):
-    """How many jobs of a queue were there in a minute: waiting for a time or another job, due, started.
+    """How many jobs a queue had in a minute: waiting for a time or another job, due, and started.
 
-    `is_capped`: counting was broken off, so these are lower bounds. A minute without rows had nobody to look.
+    `is_capped`: counting stopped early, so these are lower bounds. In a minute without rows no loop was
+    running.
     """
 
     __tablename__ = "depths"
@@ -56,7 +58,7 @@ class Depth(Base):
 
 
 class RollupPosition(Base):
-    """The one row that says which minutes have been counted: from the first, until before the second."""
+    """The single row that says which minutes are counted: from `counted_from` to before `counted_until`."""
 
     __tablename__ = "rollup_position"
 

@@ -1,5 +1,6 @@
-"""Sources that do not answer or are silent, in words: every page says these first, and the overview's headline begins
-with them.
+"""Finds sources that do not answer: a Redis, or a silent loop.
+
+Every page, and the headline, shows these first.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ..core.words import agree, counted
 from ..jobs.rows import Count
 from ..lifeline.queries import LoopRow
 
-# What stands still while a loop is silent; another loop or process does it for none of them.
+# What does not happen while a loop is silent. No other loop or process does its work.
 _STANDS_STILL = {
     "dispatch": "due jobs are dispatched only after a commit or by a busy worker",
     "stage": "scheduled and retryable jobs do not become due",
@@ -23,7 +24,7 @@ _STANDS_STILL = {
     "recall": "jobs that Redis lost are not dispatched again",
     "observe": "plain RQ workers are not seen",
     "retain": "old jobs are not removed",
-    "roll_up": "the charts stand still",
+    "roll_up": "the charts get no new numbers",
     "check_integrity": "no integrity check is made",
 }
 _LOST = "None is lost: Postgres keeps them"
@@ -31,7 +32,10 @@ _LOST = "None is lost: Postgres keeps them"
 
 @dataclass(frozen=True)
 class PageLink:
-    """What to open: an endpoint with its values; `text` is the link's, or plain words to who may not go there."""
+    """A link to a page: an endpoint with its values.
+
+    `text` is shown without a link to readers who may not go there.
+    """
 
     text: str
     endpoint: str
@@ -40,9 +44,10 @@ class PageLink:
 
 @dataclass(frozen=True)
 class Wrong:
-    """One thing that is wrong: a status word, the fact, what it means or what to do, since when, and where to go.
+    """One problem: a status word, the fact, what it means or what to do, its start, and a page to open.
 
-    `quote` is what a person wrote about it, for the display policy. `since` is None when nobody can tell.
+    `quote` is what a person wrote about it, and must pass the display policy. `since` is None when it is not
+    known.
     """
 
     level: str
@@ -56,7 +61,10 @@ class Wrong:
 def find_silent_sources(
     silent: Sequence[SilentRedis], loops: Sequence[LoopRow] | None, due: Mapping[str, Count] | None
 ) -> list[Wrong]:
-    """Every source that does not answer, the worst first. `loops` and `due` are None when Postgres was not asked."""
+    """Every source that does not answer, the worst first.
+
+    `loops` and `due` are None when Postgres was not read.
+    """
     found = [_redis(one, due, len(silent) > 1) for one in silent]
     return [*found, *_loops(loops, due)]
 
@@ -70,13 +78,13 @@ def _redis(one: SilentRedis, due: Mapping[str, Count] | None, is_one_of_many: bo
         if one.answered_at
         else ""
     )
-    waits = "How many jobs wait for it cannot be told."
+    waits = "It is not known how many jobs wait for it."
     if due is not None:
         there = (
             [due[name] for name in one.queues if name in due] if is_one_of_many else due.values()
         )
         waits = _waits(Count.sum(there))
-    rest = f"No job starts there until it answers. {waits}{last} Look whether it runs and can be reached."
+    rest = f"No job starts there until it answers. {waits}{last} Check that it runs and can be reached."
     go = PageLink("See what waits", "jobs", {"state": "available"})
     return Wrong("critical", f"Redis{whose} does not answer.", rest, one.since, go)
 

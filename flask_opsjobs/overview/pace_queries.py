@@ -1,4 +1,4 @@
-"""Reads the pace of the last hour or day: what ended, how long it ran and waited, how much was due, in equal steps."""
+"""Reads the pace of the last hour or day in equal steps: ended jobs, run and waiting times, due jobs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from .histogram import add_histograms, quantile
 from .models import Depth, Rollup, RollupPosition
 
 _MINUTE = timedelta(minutes=1)
-# By window: how long it is, and its steps.
+# The length of each window, and of its steps.
 WINDOWS = {
     "hour": (timedelta(hours=1), _MINUTE),
     "day": (timedelta(days=1), timedelta(minutes=15)),
 }
-# The minutes before now are counted within this; what is later than that is not being counted.
+# Minutes are counted within this time. If counting is further behind, the loop is not counting.
 _MOST_LAG = timedelta(minutes=4)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step from `start` on. Rates are a minute's. None: nobody counted, or for a duration, nothing ended.
+    """One step from `start` on. Rates are per minute, durations in seconds.
 
-    `due` is the most that was due in it, at least when `is_capped`.
+    None means that nothing was counted or, for a duration, that no job ended. `due` is the largest number of
+    due jobs in the step, a lower bound when `is_capped`.
     """
 
     start: datetime
@@ -43,7 +44,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Pace:
-    """A window in steps, the oldest first; `counted_until` is None when nothing was ever counted."""
+    """A window in steps, oldest first. `counted_until` is None when nothing was ever counted."""
 
     window: str
     step: timedelta
@@ -52,12 +53,12 @@ class Pace:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing at all was counted in it."""
+        """Whether nothing was counted in the window."""
         return all(step.finished is None and step.due is None for step in self.steps)
 
     @property
     def ends_a_minute(self) -> float | None:
-        """How many jobs ended a minute lately: in the last ten minutes or so; None when nobody counted."""
+        """How many jobs ended per minute in about the last ten minutes; None when nothing was counted."""
         few = max(1, timedelta(minutes=10) // self.step)
         known = [
             step.finished + (step.failed or 0)
@@ -68,7 +69,7 @@ class Pace:
 
 
 def find_pace(session: Session, window: str, now: datetime) -> Pace:
-    """The pace of `window`, one of `WINDOWS`, up to the last minute that is counted."""
+    """The pace of `window`, one of `WINDOWS`, up to the last counted minute."""
     span, step = WINDOWS[window]
     position = session.execute(
         select(RollupPosition.counted_from, RollupPosition.counted_until)
@@ -92,7 +93,7 @@ def find_pace(session: Session, window: str, now: datetime) -> Pace:
 
 
 def find_counted_until(session: Session) -> datetime | None:
-    """Up to when minutes are counted; None when none ever was."""
+    """The time until which minutes are counted; None when none ever was."""
     return session.scalars(select(RollupPosition.counted_until)).one_or_none()
 
 

@@ -1,4 +1,4 @@
-"""Reads for the first page: how much waits where, who is alive, what failed last."""
+"""Reads the overview page: the depth of queues, the workers and loops, and the last failures."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from .attention_queries import CooldownSummary, Held, count_orphans, find_held, 
 LIVE = tuple(state for state in STATES if state not in FINAL)
 DUE = ("available", "queued")
 _FAILURES = 5
-# Pages that only say how much waits for a source count up to this.
+# Pages that only show how many jobs wait for a silent source count up to this.
 _MOST_DUE = 1_000
 
 
 @dataclass(frozen=True)
 class StateDepth:
-    """How many jobs of a live state; `since` is when the first of them became so, or is due."""
+    """The number of jobs in a live state. `since` is when the first of them entered the state or was due."""
 
     count: Count
     since: datetime | None = None
@@ -42,7 +42,7 @@ class StateDepth:
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """A queue: its live jobs by state, and how many workers listen to it."""
+    """A queue: an operator's decision about it, its listening workers, and its live jobs by state."""
 
     name: str
     decision: QueueRow | None
@@ -51,24 +51,24 @@ class QueueDepth:
 
     @property
     def state(self) -> str:
-        """Open, draining or paused."""
+        """`open`, `draining` or `paused`."""
         decided = self.decision
         return state_of(decided.is_paused, decided.is_draining) if decided else "open"
 
     @property
     def due(self) -> int:
-        """How many jobs wait for a worker right now; at least, when counting was broken off."""
+        """How many jobs are due now; a lower bound when counting stopped early."""
         return sum(self.states[state].count.number for state in DUE)
 
     @property
     def due_since(self) -> datetime | None:
-        """Since when the first of them waits."""
+        """Since when the first due job waits."""
         return min((moment for state in DUE if (moment := self.states[state].since)), default=None)
 
 
 @dataclass(frozen=True)
 class Overview:
-    """All of the first page, read in one transaction."""
+    """All numbers of the overview page, read in one transaction."""
 
     queues: Sequence[QueueDepth]
     live: Mapping[str, StateDepth]
@@ -89,12 +89,12 @@ class Overview:
 
     @property
     def alive(self) -> Sequence[WorkerRow]:
-        """The workers that may take a job."""
+        """The workers that are alive and listen."""
         return [worker for worker in self.workers if worker.is_listening]
 
 
 def find_overview(session: Session, now: datetime, late_seconds: float) -> Overview:
-    """The first page's numbers as of `now`; what they cost does not grow with the number of jobs."""
+    """The numbers of the overview page as of `now`. Their cost does not grow with the number of jobs."""
     workers = worker_queries.list_workers(session, now, late_seconds)
     sample = _sample(session)
     counts = job_queries.count_jobs_by_state(session, JobFilter(), now)
@@ -123,12 +123,12 @@ def find_overview(session: Session, now: datetime, late_seconds: float) -> Overv
 def find_queues(
     session: Session, workers: Sequence[WorkerRow], decided: Mapping[str, QueueRow]
 ) -> Sequence[QueueDepth]:
-    """Every queue that a job, one of the workers or `decided` names, with its depth."""
+    """Every queue named by a job, by one of `workers` or in `decided`, with its depth."""
     return _queues(session, _sample(session), workers, decided)
 
 
 def count_due(session: Session) -> Mapping[str, Count]:
-    """How many jobs are due or dispatched, by queue; of very many at least."""
+    """How many jobs are due or dispatched, by queue. Above 1,000 jobs the counts are lower bounds."""
     asked = {"states": list(DUE), "most": _MOST_DUE + 1}
     rows = session.connection().exec_driver_sql(sql.load("sample_live_jobs"), asked).all()
     is_cut = sum(row.number for row in rows) > _MOST_DUE
@@ -143,7 +143,7 @@ Sample = Mapping[tuple[str, str], StateDepth]
 
 
 def _sample(session: Session) -> Sample:
-    """The live jobs by state and queue; a state of more than `CAP` has lower bounds."""
+    """The live jobs by state and queue. The counts of a state with more than `CAP` jobs are lower bounds."""
     asked = {"states": list(LIVE), "most": CAP + 1}
     rows = session.connection().exec_driver_sql(sql.load("sample_live_jobs"), asked).all()
     seen = dict.fromkeys(LIVE, 0)

@@ -95,4 +95,4 @@ def test_a_dry_run_writes_nothing(call: Any, hourly: None, bench: Bench) -> None
 def test_nothing_that_was_missed_is_left_to_make_up_for(call: Any, hourly: None) -> None:
     refused = call("catch-up", "note", "5", *REASON)
     assert refused.exit_code == 1
-    assert "made up for" in refused.output
+    assert "has been caught up" in refused.output

@@ -160,7 +160,7 @@ def test_what_code_no_longer_declares_keeps_its_name_and_says_so(
     scheduler = every_ten()
     opsjobs.cron_entries.clear()
     Scheduler(scheduler.bench, "new").look(START)
-    with pytest.raises(ActionRefused, match="which declares it no longer"):
+    with pytest.raises(ActionRefused, match="the code declared it and no longer does"):
         run_action(host, "delete")
     with pytest.raises(ActionRefused, match="retired: take another name"):
         run_action(host, "create", "sync", ENTRY)

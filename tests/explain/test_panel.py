@@ -187,7 +187,7 @@ def test_a_job_about_to_run_says_so_and_what_was_checked(
 ) -> None:
     found = panel(client, bench, record_job())
     assert found is not None
-    assert "Nothing is in its way" in words(found)
+    assert "Nothing blocks it" in words(found)
     checked = [words(item) for item in found.select(".ok li")]
     assert {"due", "queue not paused", "Redis answers"} <= set(checked)
 

@@ -445,7 +445,7 @@ class TestNoReasons:
         scene.bench.dispatch()
         scene.bench.claim(job_id)
         assert codes(scene.look(job_id)) == []
-        assert scene.look(job_id).says.startswith("It is running on worker-1 since")
+        assert scene.look(job_id).says.startswith("It has been running on worker-1 since")
         scene.bench.record(job_id, 1, Outcome(kind=kind, reason="x"))
         found = scene.look(job_id)
         assert (codes(found), found.says) == ([], f"It has ended: {found.state}.")

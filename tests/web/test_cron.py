@@ -372,7 +372,7 @@ def test_missed_slots_are_made_up_for_once(
     receipt = operator.catch_cron_up("nightly", 100, **WHY)
     made = 1 + len(receipt.done[0].changes)
     assert made == 3
-    with pytest.raises(ActionRefused, match=r"every missed slot .* has been made up for"):
+    with pytest.raises(ActionRefused, match=r"every missed slot .* has been caught up"):
         operator.catch_cron_up("nightly", 1, **WHY)
     results = [
         td.text.strip() for td in soup(get("/cron/nightly").text).select("td[data-label=result]")

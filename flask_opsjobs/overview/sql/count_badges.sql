@@ -1,7 +1,7 @@
--- Counts what needs somebody, as five numbers: failed jobs without a decision (among the last %(most)s that failed),
--- queues that hold due jobs back and are paused, those that no worker listens to, workers that went missing and cron
--- slots that were missed, of runs that end within a day, limiters that cool down, or a partition of which does.
--- Queues are found by loose scans, one probe each, at most %(most_lanes)s. Locks nothing.
+-- Counts what needs an operator: failed jobs without a decision (among the last %(most)s that failed), paused
+-- queues with due jobs, queues with due jobs and no worker, workers that went missing within a day, cron
+-- slots of outages that ended within a day, and limiters in cooldown, or with a partition in cooldown. Queues
+-- are found by loose index scans, one probe each, at most %(most_lanes)s. Locks nothing.
 -- Run by overview/badges.py. Indexes: jobs_to_retain, jobs_due, jobs_queued, workers_alive, workers_by_start,
 -- cron_slots_missed, limiters_pkey, buckets_cooling.
 WITH RECURSIVE lanes (lane, queue) AS (

@@ -1,6 +1,7 @@
--- Counts the failures that nobody has decided about, those with the same error together: task, how it ended, the
--- error's first words, number, when the first of them ended, the last one's id; and how many there are in all, and were
--- looked at. Only the last %(most)s that failed are looked at, and the widest %(groups)s returned. Locks nothing.
+-- Counts the failed jobs without a decision, grouped by task, how they ended and the first words of the
+-- error: number, when the first of them ended, the id of the last one; and how many there are in all and how
+-- many were read. Reads only the last %(most)s failed jobs, and returns the largest %(groups)s groups. Locks
+-- nothing.
 -- Run by overview/attention_queries.py. Index: jobs_to_retain.
 WITH looked AS MATERIALIZED (
     SELECT id, task, ended_by, ended_at, left(split_part(split_part(error, E'\n', 1), ':', 1), 80) AS error

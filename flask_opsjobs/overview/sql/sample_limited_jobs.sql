@@ -1,6 +1,7 @@
--- Counts how many due jobs wait for each bucket of a limiter: limiter, partition, queue, number, weight of all, due
--- since when. Only the oldest %(most)s due jobs are looked at, as sample_live_jobs.sql does, and the %(buckets)s widest
--- returned; `total` is how many limited ones were seen. Locks nothing.
+-- Counts the due jobs of each bucket of a limiter: limiter, partition, queue, number, total weight, and since
+-- when the first of them is due. Reads only the oldest %(most)s due jobs, as sample_live_jobs.sql does, and
+-- returns the %(buckets)s largest groups; `total` is the number of limited jobs that were read. Locks
+-- nothing.
 -- Run by overview/attention_queries.py. Index: jobs_by_state.
 SELECT limiter, partition, queue, count(*) AS number, sum(weight)::bigint AS weight, min(due_at) AS since,
     (sum(count(*)) OVER ())::bigint AS total

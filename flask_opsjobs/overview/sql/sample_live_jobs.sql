@@ -1,8 +1,9 @@
--- Counts how many jobs of each state a queue has, and since when the first of them: state, queue, number, since.
--- Only the oldest %(most)s of a state are looked at, so that a backlog of millions costs no more; when a state has
--- that many, its numbers are lower bounds. `since` is what waiting counts from: when a job started, for `deferred` when
--- it was enqueued, else when it is due. A `queued` job too waits since it is due: a recall moves when it was handed
--- out. The state is a range and not an equality, so that only the index jobs_by_state offers the order. Locks nothing.
+-- Counts the jobs of each queue by state, and since when the first of them waits: state, queue, number,
+-- since. Reads only the oldest %(most)s jobs of a state, so that a backlog of millions costs no more; when a
+-- state has that many, its numbers are lower bounds. `since` is when a `started` job started, when a
+-- `deferred` job was enqueued, and else when the job is due, also for `queued`, since a recall changes the
+-- time of dispatch. The state is a range instead of an equality, so that only the index jobs_by_state has the
+-- order. Locks nothing.
 -- Run by overview/queries.py.
 SELECT states.state, sampled.queue, count(*) AS number, min(sampled.since) AS since
 FROM unnest(%(states)s::text[]) AS states (state), LATERAL (
