@@ -494,7 +494,7 @@ class TestSeveral:
         found = scene.look(job_id, "watch", minutes=3, heartbeats=False)
         assert codes(found) == ["worker_silent", "loop_silent"]
         assert found.reasons[1].read["loop"] == "watch"
-        assert "but worker-1 is silent" in found.says
+        assert "but worker-1 sends no heartbeat" in found.says
         scene.operator.cancel(job_id, **WHY)
         found = scene.look(job_id, minutes=3, heartbeats=False)
         assert codes(found) == ["cancel_requested", "worker_silent"]

@@ -311,7 +311,9 @@ def test_what_somebody_else_holds_is_said_so(
     monkeypatch.setattr(execution, "WAIT_SECONDS", 1)
     url, form = _sent(get(preview(f"/jobs/{failed.id}/retry")))
     session.execute(text("SELECT 1 FROM opsjobs.jobs WHERE id = :id FOR UPDATE"), {"id": failed.id})
-    assert "somebody else holds" in _words(post(url, 503, **form | {"reason": REASON}))
+    assert "another transaction has locked a row" in _words(
+        post(url, 503, **form | {"reason": REASON})
+    )
     session.rollback()
 
 
