@@ -28,8 +28,8 @@ def run(context: Pass) -> str:
         integrity.write_findings(connection, found, context.queue_names(), now)
         memory["written"] = found, now
     if found.total and found != last:
-        _log.warning("integrity check: %s", _words(found))
-    return _words(found) if found.total else IDLE
+        _log.warning("integrity check: %s", _describe(found))
+    return _describe(found) if found.total else IDLE
 
 
 def _compare(context: Pass) -> tuple[integrity.Doubts, integrity.Found]:
@@ -50,7 +50,7 @@ def _compare(context: Pass) -> tuple[integrity.Doubts, integrity.Found]:
     return integrity.compare_looks(connection, before, nowhere, orphan_deliveries)
 
 
-def _words(found: integrity.Found) -> str:
+def _describe(found: integrity.Found) -> str:
     findings = {
         "queued, but nowhere in Redis": found.nowhere,
         "started, but reserved by no worker": found.unreserved,

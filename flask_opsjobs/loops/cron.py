@@ -48,7 +48,7 @@ def run(context: Pass) -> str:
     if report.has_more:
         context.again()
     context.after_commit(partial(_follow, context, report))
-    return _words(report)
+    return _describe(report)
 
 
 def _apart(
@@ -161,7 +161,7 @@ def _has_slot(context: Pass, entry: CronEntryRow) -> bool:
     return slot is not None and slot <= context.now
 
 
-def _words(report: SlotReport) -> str:
+def _describe(report: SlotReport) -> str:
     results: Iterable[str] = (
         f"{counted(number, 'slot')} {result}" for result, number in sorted(report.results.items())
     )

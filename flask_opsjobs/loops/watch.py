@@ -31,7 +31,7 @@ def run(context: Pass) -> str:
         gone = [(job.queue, job.id, job.dispatch_no) for job in watched.rescued]
         context.after_commit(partial(try_remove_deliveries, host.broker, gone))
     context.after_commit(partial(_tell, host, watched))
-    return _words(watched)
+    return _describe(watched)
 
 
 def _tell(host: object, watched: Watched) -> None:
@@ -46,7 +46,7 @@ def _tell(host: object, watched: Watched) -> None:
         )
 
 
-def _words(watched: Watched) -> str:
+def _describe(watched: Watched) -> str:
     report = [f"{name} is missing" for name in watched.missing]
     report += [f"{name} is late" for name in watched.late]
     report += [f"{name} sends heartbeats again" for name in watched.well]

@@ -127,16 +127,16 @@ def needed_loops(evidence: Evidence) -> dict[str, str]:
     elif evidence.is_lost:
         needed["recall"] = "recalls a lost delivery"
     elif evidence.job.state == "available":
-        if _nobody_else_hands_it_out(evidence):
+        if _only_the_loop_dispatches_it(evidence):
             needed["dispatch"] = "dispatches jobs that no commit and no worker dispatches"
-        if _is_kept_by_lost(evidence):
+        if _is_blocked_by_lost_deliveries(evidence):
             needed["recall"] = (
                 "recalls the lost deliveries that take its place in the prefetch or limiter"
             )
     return needed
 
 
-def _nobody_else_hands_it_out(evidence: Evidence) -> bool:
+def _only_the_loop_dispatches_it(evidence: Evidence) -> bool:
     """Return whether only the dispatch loop can dispatch the job now.
 
     This holds when neither a pause nor a full prefetch holds it back, and a worker is idle or all busy
@@ -150,7 +150,7 @@ def _nobody_else_hands_it_out(evidence: Evidence) -> bool:
     )
 
 
-def _is_kept_by_lost(evidence: Evidence) -> bool:
+def _is_blocked_by_lost_deliveries(evidence: Evidence) -> bool:
     """Return whether lost deliveries may hold the job back.
 
     This holds when its prefetch is full or its limiter has jobs in Redis, and Redis has fewer deliveries than

@@ -1,5 +1,5 @@
--- Ends waiting jobs by an operator's decision. Returns the jobs that it ended.
--- Locks in id order, and checks the state again under the lock.
+-- Ends waiting jobs by an operator's decision. Returns the jobs that it ended. Locks in id order, and checks
+-- the state again under the lock.
 -- Run by actions, through `endings`. Index: jobs_pkey.
 WITH locked AS MATERIALIZED (
     SELECT id FROM opsjobs.jobs

@@ -1,11 +1,11 @@
 -- Writes the outcomes of attempts: the next state of the job, the attempt, the output. Returns the jobs that
--- it moved. Locks all jobs in id order before it writes, so that two flushes cannot deadlock. The fence: a
--- job is moved only while it has the dispatch number of the outcome and is `started`, or `queued` because a
--- crash of Postgres lost the claim. A worker that does not have the task, or does not accept the arguments,
--- hands the job back. The job is due again after 5 s, then 10 s, then every 20 s, until %(refused_for)s after
--- the first refusal. This counts as no attempt, because no function was called. A quarter of each wait is
--- random: workers pop once a second, so after equal waits the same worker
--- would always be first.
+-- it moved. Locks all jobs in id order before it writes, so that two flushes cannot deadlock.
+-- The fence: a job is moved only while it has the dispatch number of the outcome and is `started`, or
+-- `queued` because a crash of Postgres lost the claim.
+-- A worker that does not have the task, or does not accept the arguments, hands the job back. The job is due
+-- again after 5 s, then 10 s, then every 20 s, until %(refused_for)s after the first refusal. This counts as
+-- no attempt, because no function was called. A quarter of each wait is random: workers pop once a second, so
+-- after equal waits the same worker would always be first.
 -- Run by a worker's recorder, for one outcome or many. Index: jobs_pkey.
 WITH o AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS o(

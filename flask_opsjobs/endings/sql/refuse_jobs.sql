@@ -1,7 +1,7 @@
 -- Counts deliveries that an RQ worker failed without running the job: the job becomes available again, and
 -- fails at %(limit)s refusals. Returns the jobs. Without this count, a plain RQ worker that lacks the host's
--- code would take and fail the same job for ever. Locks in id order; fenced by the dispatch number. Run by
--- the recall loop. Index: jobs_pkey.
+-- code would take and fail the same job for ever. Locks in id order; fenced by the dispatch number.
+-- Run by the recall loop. Index: jobs_pkey.
 WITH named AS MATERIALIZED (
     SELECT id, dispatch_no FROM unnest(%(ids)s::bigint[], %(dispatch_nos)s::bigint[]) AS n(id, dispatch_no)
 ), locked AS MATERIALIZED (

@@ -5,8 +5,9 @@
 -- caller commits synchronously, and only then pushes: a dispatch number that a delivery carries must never be
 -- issued again, not even after a crash.
 -- SKIP LOCKED: another dispatcher or an operator has locked that job. Two dispatchers may exceed a prefetch,
--- which is harmless. Run by the hook after a host's commit, by the dispatch loop, and by a worker's recorder
--- after a flush, then only when the prefetch is below half. Indexes: jobs_due, jobs_queued, workers_alive.
+-- which is harmless.
+-- Run by the hook after a host's commit, by the dispatch loop, and by a worker's recorder after a flush, then
+-- only when the prefetch is below half. Indexes: jobs_due, jobs_queued, workers_alive.
 WITH prefetch AS MATERIALIZED (
     SELECT CASE WHEN coalesce(q.is_paused, false) THEN 0
         ELSE coalesce(q.prefetch, %(prefetch)s::int, greatest(2, (

@@ -1,8 +1,8 @@
 -- Finds the lanes that have due jobs. Returns (lane, queue, weight) once per lane, ordered by the first job
 -- of each lane. `weight` is the weight of that first job in its limiter, NULL when it has no limiter.
--- %(queue)s restricts the search to one queue; NULL means all queues.
--- Jumps from lane to lane along the index and does not read every due job, so a lane costs one jump however
--- many jobs wait in it. Locks nothing. Run by the dispatch loop. Index: jobs_due.
+-- %(queue)s restricts the search to one queue; NULL means all queues. Jumps from lane to lane along the index
+-- and does not read every due job, so a lane costs one jump however many jobs wait in it. Locks nothing.
+-- Run by the dispatch loop. Index: jobs_due.
 WITH RECURSIVE found AS (
     (SELECT lane, queue, weight, priority, due_at, id FROM opsjobs.jobs
      WHERE state = 'available' ORDER BY lane, priority, due_at, id LIMIT 1)

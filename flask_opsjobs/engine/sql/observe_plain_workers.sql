@@ -1,6 +1,6 @@
--- Records the plain RQ workers that were seen in Redis: registers new ones and updates known ones.
--- RQ considers such a worker alive until `heartbeat_at` plus `counts.rq_ttl_seconds`.
--- An OpsWorker is in Redis too, under the same name. Its row is left alone, because it writes a heartbeat.
+-- Records the plain RQ workers that were seen in Redis: registers new ones and updates known ones. RQ
+-- considers such a worker alive until `heartbeat_at` plus `counts.rq_ttl_seconds`. An OpsWorker is in Redis
+-- too, under the same name. Its row is left alone, because it writes a heartbeat.
 -- Run by the observe loop. Index: workers_name_key.
 INSERT INTO opsjobs.workers AS w
     (name, kind, host, pid, version, queues, state, started_at, heartbeat_at, counts, ended_at)

@@ -1,5 +1,6 @@
 -- Returns a job to `available` when its bucket had no room at the claim; no attempt was made. Fenced by the
--- dispatch number. The caller has locked the job. Run by the claim of a limited job. Index: jobs_pkey.
+-- dispatch number. The caller has locked the job.
+-- Run by the claim of a limited job. Index: jobs_pkey.
 WITH recalled AS (
     UPDATE opsjobs.jobs SET state = 'available', dispatched_at = NULL
     WHERE id = %(id)s AND state = 'queued' AND dispatch_no = %(dispatch_no)s RETURNING limiter

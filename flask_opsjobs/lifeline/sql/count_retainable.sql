@@ -1,7 +1,7 @@
 -- Counts the rows that retention would remove now, as (what, how many), with the conditions of the files
 -- retain_*.sql.
--- Run by `flask opsjobs retain --dry-run`. Indexes: jobs_to_retain, outputs_to_retain, unique_locks_to_retain,
--- previews_to_retain, cron_slots_to_retain.
+-- Run by `flask opsjobs retain --dry-run`. Indexes: jobs_to_retain, outputs_to_retain,
+-- unique_locks_to_retain, previews_to_retain, cron_slots_to_retain.
 SELECT 'outputs', count(*) FROM opsjobs.outputs WHERE created_at < %(outputs)s
 UNION ALL
 SELECT 'unique_locks', count(*) FROM opsjobs.unique_locks WHERE expires_at < %(unique_locks)s

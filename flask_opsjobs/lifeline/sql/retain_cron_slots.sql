@@ -1,5 +1,5 @@
--- Removes results of cron slots that were decided before %(before)s, at most %(limit)s, oldest first.
--- Keeps the result of a slot whose job has not ended, because the end has still to be recorded in it.
+-- Removes results of cron slots that were decided before %(before)s, at most %(limit)s, oldest first. Keeps
+-- the result of a slot whose job has not ended, because the end has still to be recorded in it.
 -- SKIP LOCKED: the end of its job is being recorded in that slot.
 -- Run by the retain loop and by `flask opsjobs retain`. Index: cron_slots_to_retain.
 WITH old AS MATERIALIZED (

@@ -1,6 +1,6 @@
 -- Removes at most %(limit)s counts of limiters for minutes before %(before)s.
--- SKIP LOCKED: roll_up adds to that minute. Run by the retain loop and by `flask opsjobs retain`.
--- Index: limit_minutes_to_retain.
+-- SKIP LOCKED: roll_up adds to that minute.
+-- Run by the retain loop and by `flask opsjobs retain`. Index: limit_minutes_to_retain.
 WITH old AS MATERIALIZED (
     SELECT limiter, minute FROM opsjobs.limit_minutes WHERE minute < %(before)s
     ORDER BY minute LIMIT %(limit)s FOR UPDATE SKIP LOCKED

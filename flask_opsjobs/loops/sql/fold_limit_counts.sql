@@ -1,7 +1,7 @@
--- Adds the oldest %(limit)s counter rows of limiters to the sums of their minutes and removes them. Returns how many
--- they were. A counter row that is not committed yet is invisible here, and a later pass folds it.
--- Only this loop writes these minutes, so it waits for no other transaction. Run by the roll_up loop.
--- Index: limit_minutes_pkey.
+-- Adds the oldest %(limit)s counter rows of limiters to the sums of their minutes and removes them. Returns
+-- how many they were. A counter row that is not committed yet is invisible here, and a later pass folds it.
+-- Only this loop writes these minutes, so it waits for no other transaction.
+-- Run by the roll_up loop. Index: limit_minutes_pkey.
 WITH oldest AS MATERIALIZED (
     SELECT ctid FROM opsjobs.limit_count_deltas LIMIT %(limit)s FOR UPDATE
 ), gone AS (

@@ -1,8 +1,8 @@
 -- Records a worker's heartbeat, and finds which of its jobs shall stop. Returns (job id, dispatch number) for
--- each; a row of NULLs when there is none; no row when the worker is unknown.
--- A worker that was late or missing becomes alive again; its rescued jobs are protected by the fence. A
--- worker that has stopped stays stopped. Locks only the worker's row. Run by each OpsWorker with each
--- heartbeat. Indexes: workers_pkey, jobs_started.
+-- each; a row of NULLs when there is none; no row when the worker is unknown. A worker that was late or
+-- missing becomes alive again; its rescued jobs are protected by the fence. A worker that has stopped stays
+-- stopped. Locks only the worker's row.
+-- Run by each OpsWorker with each heartbeat. Indexes: workers_pkey, jobs_started.
 WITH written AS (
     UPDATE opsjobs.workers
     SET heartbeat_no = %(heartbeat_no)s, heartbeat_at = %(now)s, reserved = %(reserved)s, run_seconds = %(run_seconds)s,

@@ -1,5 +1,5 @@
--- Finds a plain RQ worker by its name, or registers it. Returns its id.
--- The call counts as a heartbeat, so a worker that was missing becomes alive again.
+-- Finds a plain RQ worker by its name, or registers it. Returns its id. The call counts as a heartbeat, so a
+-- worker that was missing becomes alive again.
 -- Run by the work horse of a plain worker before it claims. Index: workers_name_key.
 INSERT INTO opsjobs.workers AS w
     (name, kind, host, pid, queues, state, started_at, heartbeat_at)

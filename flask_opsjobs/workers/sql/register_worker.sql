@@ -1,5 +1,5 @@
--- Registers a worker. Returns its id.
--- When the name exists, the observe loop has just recorded it as a plain worker; its row is then taken over.
+-- Registers a worker. Returns its id. When the name exists, the observe loop has just recorded it as a plain
+-- worker; its row is then taken over.
 -- Run by an OpsWorker when it starts. Index: workers_name_key.
 INSERT INTO opsjobs.workers AS w
     (name, kind, host, pid, version, queues, state, started_at, heartbeat_at)
