@@ -119,7 +119,7 @@ def test_a_pass_that_finds_nothing_due_reads_next_to_nothing(big: Connection) ->
 
 
 def _header(statement: str) -> str:
-    from flask_opsjobs.core.sql import _FOLDER
+    from flask_opsjobs.core.sql import _FILES
 
-    lines = (_FOLDER / f"{statement}.sql").read_text().splitlines()
+    lines = _FILES[statement].read_text().splitlines()
     return " ".join(line for line in lines if line.startswith("--"))

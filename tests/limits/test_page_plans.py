@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flask_opsjobs.core.db import Connection
-from flask_opsjobs.core.sql import _FOLDER
+from flask_opsjobs.core.sql import _FILES
 from flask_opsjobs.web.app.reading import _PLANS
 from tests.limits.test_plans import big  # noqa: F401
 from tests.support.plans import explain
@@ -52,5 +52,5 @@ def test_a_page_s_read_walks_its_indexes_and_stops(big: Connection, case: str) -
         if str(node.get("Index Name")).startswith("jobs_")
     ]
     assert sum(read) <= most
-    said = (_FOLDER / f"{statement}.sql").read_text()
+    said = _FILES[statement].read_text()
     assert all(index in said for index in indexes)

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from flask_opsjobs.core.db import Connection
-from flask_opsjobs.core.sql import _FOLDER
+from flask_opsjobs.core.sql import _FILES
 from tests.support.plans import explain
 
 # By one INSERT: 50,000 calls of the real writers would take a minute. Only plans are asked of these rows.
@@ -101,7 +101,7 @@ def test_it_walks_its_indexes(big: Connection, case: str) -> None:
     assert indexes <= {node.get("Index Name") for node in nodes}
     walked = {node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan"}
     assert walked.isdisjoint({"jobs", "leases", "limit_minutes", "limit_rejections"})
-    said = (_FOLDER / f"{statement}.sql").read_text()
+    said = _FILES[statement].read_text()
     assert all(index in said for index in indexes)
 
 
