@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class OpsJobsError(Exception):
-    """The parent of every error below."""
+    """The base class of all errors of flask_opsjobs."""
 
 
 class ConfigError(OpsJobsError):

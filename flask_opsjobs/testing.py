@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 try:
     import pytest
-except ModuleNotFoundError:  # a script that calls the functions needs no pytest
+except ModuleNotFoundError:  # a script may call the functions of this module without pytest
     pytest = None  # type: ignore[assignment]
 
 # pytest loads this module in every run where flask_opsjobs is installed, so heavy modules are imported at

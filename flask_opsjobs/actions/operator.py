@@ -279,8 +279,8 @@ class Operator:
                 if not (is_away(error) or isinstance(error, psycopg.OperationalError | DBAPIError)):
                     raise
                 if has_begun:
-                    said = f"Postgres did not answer ({type(error).__name__})"
-                    raise EngineUnavailable(said) from error
+                    message = f"Postgres did not answer ({type(error).__name__})"
+                    raise EngineUnavailable(message) from error
                 # The idle connection died, as after a restart of Postgres. Try once more with a new one.
                 self._host.spare.close()
                 has_begun = True

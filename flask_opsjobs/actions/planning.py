@@ -69,17 +69,19 @@ def make_request(
     if found is None:
         raise _unreadable(action, f"there is no action {action!r}")
     if not isinstance(actor, str) or not actor.strip():
-        said = f"{action} needs an actor: nobody is signed in"
-        raise ActionRefused(Receipt("refused", action, "unauthorized", said, audit_sequence=None))
+        sentence = f"{action} needs an actor: nobody is signed in"
+        raise ActionRefused(
+            Receipt("refused", action, "unauthorized", sentence, audit_sequence=None)
+        )
     asked = [targets] if isinstance(targets, str) else targets
     canonical = tuple(dict.fromkeys(_canonical(found, target) for target in asked))
     if not canonical:
         raise _unreadable(action, f"{action} needs at least one {found.domain}")
     if len(canonical) > MOST_TARGETS:
-        said = (
+        sentence = (
             f"{action} takes at most {MOST_TARGETS} {found.domain}s at once, got {len(canonical)}"
         )
-        raise _unreadable(action, said)
+        raise _unreadable(action, sentence)
     return Request(found, canonical, _params(host, found, params or {}), actor, via, is_trusted)
 
 
@@ -151,8 +153,8 @@ def _canonical(action: Action, target: object) -> str:
     if isinstance(target, str):
         found = DOMAINS[action.domain].read_target(target)
     if found is None:
-        said = f"{target!r} is not a target of {action.name}: write {action.domain}/…"
-        raise _unreadable(action.name, said)
+        sentence = f"{target!r} is not a target of {action.name}: write {action.domain}/…"
+        raise _unreadable(action.name, sentence)
     return found
 
 

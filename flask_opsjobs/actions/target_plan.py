@@ -77,8 +77,8 @@ def illegal(
     action: Action, target: str, name: str, facts: Mapping[str, Any], state: str
 ) -> TargetPlan:
     """The plan of a target whose state forbids the action."""
-    said = f"cannot {action.on(target.replace('/', ' ', 1))}: it is {state}"
-    return leave(target, name, facts, "illegal", said)
+    sentence = f"cannot {action.on(target.replace('/', ' ', 1))}: it is {state}"
+    return leave(target, name, facts, "illegal", sentence)
 
 
 def moment_in_words(value: datetime | None) -> str | None:

@@ -104,7 +104,10 @@ def append_or_keep(
             append(connection, secrets, decision, after_commit=after_commit)
     except AuditUnwritable as fault:
         _log.error(
-            "%s of %s is done, and its audit waits: %s", decision.action, decision.subject, fault
+            "%s of %s is done, but cannot be audited yet: %s",
+            decision.action,
+            decision.subject,
+            fault,
         )
         values = {"decided_at": decision.at, "decision": _json(chain.storable(_kept(decision)))}
         connection.execute(sql.load("keep_audit_pending"), values)

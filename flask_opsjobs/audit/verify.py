@@ -152,12 +152,12 @@ class _Walk:
 
     def step(self, link: Link) -> None:
         """Check the next row."""
-        check, said = self.check, _parse(link.columns)
-        check.broken = self.find_break(link, said)
+        check, parsed = self.check, _parse(link.columns)
+        check.broken = self.find_break(link, parsed)
         if check.broken is not None:
             return
         check.last, check.hash = link.sequence, link.hash
-        self._remember(link, _time_of(said))
+        self._remember(link, _time_of(parsed))
         if link.key_id not in self.keys:
             check.unknown_rows += 1
             begin = check.unknown[0] if check.unknown else link.sequence
@@ -168,8 +168,11 @@ class _Walk:
         if at is not None:
             self.first_at.setdefault(link.key_id, at)
 
-    def find_break(self, link: Link, said: Mapping[str, Any]) -> Break | None:
-        """Find what is wrong with the next row; None when nothing is. `said` are its columns, parsed."""
+    def find_break(self, link: Link, parsed: Mapping[str, Any]) -> Break | None:
+        """Find what is wrong with the next row; None when nothing is.
+
+        `parsed` are its columns as Python values.
+        """
         due = self.check.last + 1
         if link.sequence != due:
             return _missing(due, f"row {link.sequence} comes next")
@@ -180,12 +183,12 @@ class _Walk:
         if key is not None and chain.hash_of(key, link.previous_hash, link.canonical) != link.hash:
             says = f"the hash of row {due} does not match its text: one of them was changed"
             return Break(due, "hash", says)
-        if name := _differing(said, link.canonical):
+        if name := _differing(parsed, link.canonical):
             says = f"the column {name} of row {due} differs from the row's signed text"
             return Break(due, "columns", says)
         if self.expected.get(due, link.hash) != link.hash:
             return _unexpected(due)
-        return self._find_anachronism(link, _time_of(said))
+        return self._find_anachronism(link, _time_of(parsed))
 
     def _find_anachronism(self, link: Link, at: datetime | None) -> Break | None:
         """Find a time that goes back, or an old key that signs long after a newer key replaced it."""
@@ -219,10 +222,10 @@ def _differing(columns: Mapping[str, Any], canonical: str) -> str | None:
     return next((name for name in sorted(columns) if columns[name] != signed[name]), None)
 
 
-def _time_of(said: Mapping[str, Any]) -> datetime | None:
+def _time_of(parsed: Mapping[str, Any]) -> datetime | None:
     """The time of a row; None for a time that Python cannot represent, such as infinity."""
     try:
-        return datetime.fromisoformat(said["at"])
+        return datetime.fromisoformat(parsed["at"])
     except ValueError:
         return None
 

@@ -56,7 +56,7 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
     of_either = session.info.pop(_AFTER_ROLLBACK_TOO, {})
     if session.info.pop(_COMMITTED, False):
         _act(of_commit, "jobs are enqueued but could not be dispatched now; the dispatch loop will")
-    _act(of_either, "the evidence of what was rejected could not be kept")
+    _act(of_either, "the evidence of rejected jobs could not be stored")
 
 
 def _act(acts: dict[Act, list[Any]], otherwise: str) -> None:

@@ -34,7 +34,7 @@ _NAMES = {
 
 
 class Base(DeclarativeBase):
-    """The parent of our models. Its metadata is ours alone: a host's autogenerate never sees these tables."""
+    """The base class of our models. It has its own metadata: a host's autogenerate never sees our tables."""
 
     metadata = MetaData(schema=SCHEMA, naming_convention=_NAMES)
 

@@ -84,7 +84,7 @@ _ISSUED = re.compile(
     r"|xox[abeoprs]-[\w-]{10,}|[rs]k_(?:live|test)_\w{10,}|sk-[\w-]{20,}|AIza[\w-]{35}"
     r"|SG\.[\w-]{16,}\.[\w-]{16,}|npm_\w{20,}|pypi-[\w-]{16,})"
 )
-# The same cut off.
+# The same, cut off.
 _CUT_ISSUED = re.compile(
     r"\b(?:AKIA[0-9A-Z]|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|[rs]k_(?:live|test)_|sk-|AIza|SG\.|npm_|pypi-)"
     r"[\w.-]*" + _CUT

@@ -25,7 +25,7 @@ def moment(value: datetime) -> str:
 
 
 def span(seconds: float) -> str:
-    """A duration in its one largest unit: `9 s`, `36 min`, `5 h`, `3 d`."""
+    """A duration in its largest unit: `9 s`, `36 min`, `5 h`, `3 d`."""
     seconds = max(0.0, seconds)
     unit = next(unit for limit, unit in _STEPS if limit is None or seconds < limit)
     return f"{int(seconds // _SIZES[unit])} {unit}"

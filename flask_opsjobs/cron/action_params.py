@@ -26,7 +26,7 @@ class BadParams(ValueError):
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
-        super().__init__("; ".join(said for _, said in faults))
+        super().__init__("; ".join(sentence for _, sentence in faults))
 
 
 def read_count(value: Any) -> int:
@@ -49,17 +49,17 @@ def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
             faults.append(("args", f"args is not JSON: {wrong}"))
         except RecursionError:
             faults.append(("args", "args is nested too deeply"))
-    said = {
+    policies = {
         param: usual if given[param] in (None, "") else given[param]
         for param, usual in (("zone", "UTC"), ("overlap", "skip"), ("catch_up", "none"))
     }
-    number = whole(said["catch_up"])
-    said["catch_up"] = said["catch_up"] if number is None else number
+    number = whole(policies["catch_up"])
+    policies["catch_up"] = policies["catch_up"] if number is None else number
     if task is None or faults:
         # Without a task or readable arguments, the arguments cannot be checked.
-        raise BadParams([*faults, *list_faults(given["expression"], **said)])
+        raise BadParams([*faults, *list_faults(given["expression"], **policies)])
     try:
-        entry = make_entry(task, given["expression"], args=args, name="new", **said)
+        entry = make_entry(task, given["expression"], args=args, name="new", **policies)
     except BadEntry as wrong:
         raise BadParams(wrong.faults) from None
     columns = entry.columns

@@ -245,8 +245,8 @@ def _run(
             if not ids and not has_run:
                 # The plan found no same call, so another transaction has enqueued it since.
                 is_rival = slot.result == "skipped_overlap"
-                said = f"cannot {_on(action, item.target)}: {slot.why}"
-                raise ChangedMeanwhile if is_rival else NothingWritten(said)
+                sentence = f"cannot {_on(action, item.target)}: {slot.why}"
+                raise ChangedMeanwhile if is_rival else NothingWritten(sentence)
             continue
         ids.append(slot.job_id)
         transitions.write_result(

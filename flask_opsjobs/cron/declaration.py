@@ -26,7 +26,7 @@ class BadEntry(DeclarationError):
 
     def __init__(self, name: object, faults: Faults) -> None:
         self.faults = faults
-        super().__init__(f"cron entry {name}: " + "; ".join(said for _, said in faults))
+        super().__init__(f"cron entry {name}: " + "; ".join(sentence for _, sentence in faults))
 
 
 @dataclass(frozen=True)

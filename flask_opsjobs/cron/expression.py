@@ -50,7 +50,7 @@ class BadSchedule(ValueError):
 
     def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
         self.faults = faults
-        super().__init__("; ".join(said for _, said in faults))
+        super().__init__("; ".join(sentence for _, sentence in faults))
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Schedule:
     @property
     def words(self) -> str:
         """The expression in words: `At 03:30 every day`."""
-        said: str = CronSim(self._five, datetime(2000, 1, 1, tzinfo=UTC)).explain()
-        return said
+        sentence: str = CronSim(self._five, datetime(2000, 1, 1, tzinfo=UTC)).explain()
+        return sentence
 
     def slots_after(self, moment: datetime) -> Iterator[datetime]:
         """Every slot after `moment`, in UTC and in order, each once. Ends when no later year has a slot."""
@@ -139,7 +139,7 @@ class Schedule:
 def read_schedule(expression: object, zone: object = "UTC") -> Schedule:
     """Parse the schedule. Raises `BadSchedule` with every fault, its place, and what is allowed there."""
     found_faults = {"zone": _fault_of_zone(zone), "expression": _fault_of(expression)}
-    if faults := [(about, said) for about, said in found_faults.items() if said]:
+    if faults := [(about, sentence) for about, sentence in found_faults.items() if sentence]:
         raise BadSchedule(faults)
     found = Schedule(" ".join(str(expression).split()), str(zone))
     if not found.next(datetime(2024, 1, 1, tzinfo=UTC), 1):
@@ -170,19 +170,19 @@ def _zones() -> frozenset[str]:
 def _fault_of(expression: object) -> str | None:
     if not isinstance(expression, str) or not expression.strip():
         return f"a cron expression is a text such as '30 3 * * *', got {expression!r}"
-    said = " ".join(expression.split())
-    if len(said) > _LONGEST:
-        return f"a cron expression has at most {_LONGEST} characters, got {len(said)}"
-    if said.startswith("@"):
-        return None if said.lower() in ALIASES else _fault_of_alias(said)
-    fields = said.split()
+    text = " ".join(expression.split())
+    if len(text) > _LONGEST:
+        return f"a cron expression has at most {_LONGEST} characters, got {len(text)}"
+    if text.startswith("@"):
+        return None if text.lower() in ALIASES else _fault_of_alias(text)
+    fields = text.split()
     if len(fields) == 6:
         return (
-            f"cron expression {said!r} has 6 fields: seconds are not supported, a slot is a minute"
+            f"cron expression {text!r} has 6 fields: seconds are not supported, a slot is a minute"
         )
     if len(fields) != len(_FIELDS):
         return (
-            f"cron expression {said!r} has {len(fields)} fields, it needs 5: "
+            f"cron expression {text!r} has {len(fields)} fields, it needs 5: "
             "minute, hour, day of the month, month, day of the week"
         )
     faults = [
@@ -192,13 +192,13 @@ def _fault_of(expression: object) -> str | None:
     ]
     if not faults and not _is_readable(fields):
         faults = [f"the month {fields[3]!r} never has the day {fields[2]!r}"]
-    return f"cron expression {said!r}: {'; '.join(faults)}" if faults else None
+    return f"cron expression {text!r}: {'; '.join(faults)}" if faults else None
 
 
-def _fault_of_alias(said: str) -> str:
-    if said.lower() == "@reboot":
+def _fault_of_alias(text: str) -> str:
+    if text.lower() == "@reboot":
         return "cron expression '@reboot' has no slots: the run history cannot know of a boot"
-    return f"cron expression {said!r} is unknown; known are {', '.join(ALIASES)}"
+    return f"cron expression {text!r} is unknown; known are {', '.join(ALIASES)}"
 
 
 def _fault_of_field(at: int, field: str, allowed: str) -> str | None:

@@ -16,7 +16,7 @@ ABSENT = "absent"
 # Where an entry comes from.
 ORIGINS = ("code", "runtime")
 
-# What becomes of a slot while a job of the same entry has not ended.
+# What happens to a slot while a job of the same entry has not ended.
 OVERLAPS = {
     "allow": "runs beside it",
     "skip": "does not run",
@@ -24,7 +24,7 @@ OVERLAPS = {
     "cancel_previous": "runs, and the one before is canceled or stopped",
 }
 
-# Which slots of a time without a scheduler run afterwards.
+# Which slots run afterwards, when they came while no scheduler was running.
 CATCH_UPS = {
     "none": "no missed slot runs afterwards",
     "latest": "the last one, unless a slot is due now",

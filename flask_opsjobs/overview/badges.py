@@ -59,14 +59,14 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
 
 
 def _of_queues(unserved: int, paused: int) -> Badge:
-    said = []
+    parts = []
     if unserved:
-        said.append(f"{agree(unserved, 'queue', 'queues')} without a worker")
+        parts.append(f"{agree(unserved, 'queue', 'queues')} without a worker")
     if paused:
-        said.append(f"{agree(paused, 'queue', 'queues')} paused with due jobs")
+        parts.append(f"{agree(paused, 'queue', 'queues')} paused with due jobs")
     words = (
-        said[0]
-        if len(said) == 1
+        parts[0]
+        if len(parts) == 1
         else f"queues: {unserved} without a worker, {paused} paused with due jobs"
     )
     return Badge(unserved + paused, "blocked", words)

@@ -113,8 +113,8 @@ def _loops(loops: Sequence[LoopRow] | None, due: Mapping[str, Count] | None) -> 
         yield Wrong("critical", fact, rest, since, go)
     elif silent:
         names = [loop.loop for loop in silent]
-        said = [_STANDS_STILL[name] for name in names if name in _STANDS_STILL][:2]
-        means = "; ".join(said)
+        effects = [_STANDS_STILL[name] for name in names if name in _STANDS_STILL][:2]
+        means = "; ".join(effects)
         fact = (
             f"The loop {names[0]} is silent."
             if len(names) == 1

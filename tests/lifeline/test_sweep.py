@@ -138,7 +138,7 @@ def test_while_the_audit_cannot_be_written_jobs_are_rescued_and_it_hears_of_them
     assert {job.id for job in rescued.rescued} == {first, second}
     assert bench.job(first)["state"] == "available"
     done_at = watcher.now
-    (line,) = [line for line in caplog.messages if "its audit waits" in line]
+    (line,) = [line for line in caplog.messages if "cannot be audited yet" in line]
     assert "flask opsjobs audit verify" in line
     watcher.passes()  # it cannot be written yet
     # The repair that the documentation gives, as the table's owner runs it.
