@@ -81,7 +81,7 @@ def _when_stopped(job: JobForDecision, heartbeat_seconds: float) -> str:
     """When and how a request to cancel takes effect, by the kind of the worker."""
     if job.worker_kind == "forking":
         return (
-            "its worker kills the child as soon as it gets the request: at once through Redis, "
+            "its process is killed as soon as its worker gets the request: at once through Redis, "
             f"or with its next heartbeat, at most {heartbeat_seconds:g} s later"
         )
     if job.worker_kind == "simple":

@@ -77,16 +77,17 @@ def apply(
     Raises `ChangedMeanwhile` when another job has taken a unique lock that one of them needs.
     """
     jobs = [target_plan.row for target_plan in target_plans]
-    news, effects = _WRITES[action.short_name](connection, host, jobs, decided)
-    stand = job_transitions.look(connection, [job.id for job in jobs], decided.now)
+    new_ids, effects = _WRITES[action.short_name](connection, host, jobs, decided)
+    current = job_transitions.look(connection, [job.id for job in jobs], decided.now)
     after = {
-        f"job/{job.id}": _after(stand.get(job.id), news.get(job.id), decided.now) for job in jobs
+        f"job/{job.id}": _after(current.get(job.id), new_ids.get(job.id), decided.now)
+        for job in jobs
     }
     items = []
     for target_plan in target_plans:
         assert target_plan.item is not None
-        new = news.get(target_plan.row.id)
-        items.append(target_plan.item if new is None else _with_news(target_plan, new))
+        new = new_ids.get(target_plan.row.id)
+        items.append(target_plan.item if new is None else _with_new_job(target_plan, new))
     return Written(tuple(items), after, tuple(dict.fromkeys(effects)))
 
 
@@ -145,14 +146,14 @@ class _Rivals:
         return None if first == job.id else first
 
 
-def _after(job: JobForDecision | None, news: int | None, now: datetime) -> dict[str, Any] | None:
+def _after(job: JobForDecision | None, new_id: int | None, now: datetime) -> dict[str, Any] | None:
     if job is None:
         return None
     facts = facts_of_job(job, now)
-    return facts if news is None else {**facts, "run_again_as": f"job/{news}"}
+    return facts if new_id is None else {**facts, "run_again_as": f"job/{new_id}"}
 
 
-def _with_news(target_plan: TargetPlan, new: int) -> Any:
+def _with_new_job(target_plan: TargetPlan, new: int) -> Any:
     assert target_plan.item is not None
     changes = (Change("new job", None, f"job/{new}"),)
     return replace(target_plan.item, changes=changes, note=f"it runs again as job {new}")
@@ -160,15 +161,15 @@ def _with_news(target_plan: TargetPlan, new: int) -> Any:
 
 # --- the writes: each returns the ids of new jobs by the old ids, and the effects to run after the commit
 
-_News = Mapping[int, int]
+_NewIds = Mapping[int, int]
 _Write = Callable[
-    [Connection, Host, Sequence[JobForDecision], Decided], tuple[_News, Iterable[Effect]]
+    [Connection, Host, Sequence[JobForDecision], Decided], tuple[_NewIds, Iterable[Effect]]
 ]
 
 
 def _retry(
     connection: Connection, _host: Host, jobs: Sequence[JobForDecision], decided: Decided
-) -> tuple[_News, Iterable[Effect]]:
+) -> tuple[_NewIds, Iterable[Effect]]:
     unique = {job.id: None for job in jobs if job.unique_until == "ended"}
     if unique and unique_locks.take(connection, unique, decided.now):
         raise ChangedMeanwhile
@@ -180,23 +181,23 @@ def _retry(
 
 def _run_again(
     connection: Connection, host: Host, jobs: Sequence[JobForDecision], decided: Decided
-) -> tuple[_News, Iterable[Effect]]:
+) -> tuple[_NewIds, Iterable[Effect]]:
     spans = {
         job.id: span_of(host, job)
         for job in jobs
         if job.unique_until in ("ended", "forever") or span_of(host, job) is not None
     }
     ids = [job.id for job in jobs]
-    news = job_transitions.run_again(connection, ids, spans, decided.now)
-    withins = {news[id]: span for id, span in spans.items()}
+    new_ids = job_transitions.run_again(connection, ids, spans, decided.now)
+    withins = {new_ids[id]: span for id, span in spans.items()}
     if withins and unique_locks.take(connection, withins, decided.now):
         raise ChangedMeanwhile
-    return news, _dispatch(jobs)
+    return new_ids, _dispatch(jobs)
 
 
 def _cancel(
     connection: Connection, _host: Host, jobs: Sequence[JobForDecision], decided: Decided
-) -> tuple[_News, Iterable[Effect]]:
+) -> tuple[_NewIds, Iterable[Effect]]:
     waiting = [job for job in jobs if job.state != "started"]
     started = [job for job in jobs if job.state == "started"]
     endings.cancel(connection, [job.id for job in waiting], decided.now, decided.reason)
@@ -212,14 +213,14 @@ def _cancel(
 
 def _discard(
     connection: Connection, _host: Host, jobs: Sequence[JobForDecision], decided: Decided
-) -> tuple[_News, Iterable[Effect]]:
+) -> tuple[_NewIds, Iterable[Effect]]:
     endings.discard(connection, [job.id for job in jobs], decided.now, decided.reason)
     return {}, _forget(jobs)
 
 
 def _delete(
     connection: Connection, _host: Host, jobs: Sequence[JobForDecision], decided: Decided
-) -> tuple[_News, Iterable[Effect]]:
+) -> tuple[_NewIds, Iterable[Effect]]:
     job_transitions.delete(connection, [job.id for job in jobs], decided.now)
     return {}, ()
 

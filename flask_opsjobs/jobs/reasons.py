@@ -54,7 +54,7 @@ def worker_silent(evidence: Evidence) -> Iterator[Reason]:
     yield make_reason(
         evidence,
         "worker_silent",
-        f"Its worker {who.name} sends no heartbeat." if who else "Its worker is not known any more.",
+        f"Its worker {who.name} sends no heartbeat." if who else "Its worker is unknown.",
         "The watch loop gives that worker up, and rescues the job.",
         source="inferred",
         read={"worker": who and who.name, "heartbeat_at": who and who.heartbeat_at, "started_at": job.started_at},
@@ -113,8 +113,8 @@ def handed_back(evidence: Evidence) -> Iterator[Reason]:
         evidence,
         "handed_back",
         f"{by} refused it and handed it back; it is tried again.",
-        "Any worker of its queue may take it until that time; then it ends as failed. Start a worker whose code "
-        "has its task and accepts its arguments, and stop those that run another version.",
+        "Until that time any worker of its queue may claim it; then it ends as failed. Start a worker whose "
+        "code has its task and accepts its arguments, and stop the workers with another version.",
         source="worker",
         read={
             "worker": attempt and attempt.worker,

@@ -128,8 +128,9 @@ class Limit:
         for what, chosen in (("partition", self.partition), ("weight", self.weight)):
             if isinstance(chosen, str) and annotation_of(chosen) is float:
                 raise DeclarationError(
-                    f"task {task}: limit {self.name}: {what}={chosen!r} is annotated float, which is no {what}: "
-                    f"name an argument that is {allowed[what]}, or give a function that returns one"
+                    f"task {task}: limit {self.name}: {what}={chosen!r} is annotated float, "
+                    f"which cannot be a {what}: name an argument that is {allowed[what]}, "
+                    "or give a function that returns one"
                 )
 
     def place(self, arguments: dict[str, Any]) -> LimitPlace:
@@ -245,7 +246,7 @@ def _partition(value: Any) -> str:
     if not isinstance(value, str | int | UUID | date):
         raise Unplaced(
             "partition",
-            f"{type(value).__name__} is no partition: give a text, a whole number, a UUID or a date",
+            f"{type(value).__name__} cannot be a partition: give a text, a whole number, a UUID or a date",
         )
     # Python refuses to convert an integer of thousands of digits to text.
     is_endless = isinstance(value, int) and abs(value) >= 10**_LONGEST_PARTITION

@@ -62,9 +62,9 @@ def ask_bucket(connection: Connection, key: Key) -> Cursor[dict[str, Any]]:
     return cursor.execute(sql.load("look_at_buckets"), parameters)
 
 
-def read_bucket(asked: Cursor[dict[str, Any]]) -> BucketSeen:
+def read_bucket(cursor: Cursor[dict[str, Any]]) -> BucketSeen:
     """The bucket that `ask_bucket` asked for."""
-    return _seen(asked.fetchone())
+    return _seen(cursor.fetchone())
 
 
 def get_bucket(

@@ -19,7 +19,7 @@ class TooLong(ValueError):
 
     def __init__(self) -> None:
         super().__init__(
-            "the last of them would start in more than 100 years: let fewer come, or more start"
+            "the last job would start in more than 100 years: try fewer jobs, or a higher limit"
         )
 
 

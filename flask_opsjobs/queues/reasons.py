@@ -49,7 +49,7 @@ def no_live_worker(evidence: Evidence) -> Iterator[Reason]:
         evidence,
         "no_live_worker",
         f"No live worker listens to the queue {name}."
-        + (f" {last.name} was the last one." if last else " None is known to have done so lately."),
+        + (f" {last.name} was the last one." if last else " No worker is known to have listened lately."),
         f"Start one: `flask opsjobs worker {name}`.",
         source="inferred",
         read={"live_workers": 0, "last_worker": last and last.name, "last_heartbeat_at": last and last.heartbeat_at},
@@ -68,7 +68,7 @@ def workers_busy(evidence: Evidence) -> Iterator[Reason]:
         evidence,
         "workers_busy",
         f"{who} of the queue {name} {'is' if many == 1 else 'are'} running a job, {_before(evidence)}.",
-        f"It runs when its turn comes; one more worker is `flask opsjobs worker {name}`.",
+        f"It runs when its turn comes. To start one more worker: `flask opsjobs worker {name}`.",
         source="worker",
         read={
             "workers": f"{len(evidence.busy)} of {many} busy",

@@ -117,8 +117,11 @@ def test_a_function_that_cannot_be_a_worker_is_refused(
         ({"record_output": "yes"}, "record_output must be True or False"),
         ({"name": "send mail"}, "its name 'send mail' is not a name"),
         ({"unique": True}, "unique must be a Unique(…), got bool"),
-        ({"unique": Unique(by=["c"], until="ended")}, "unique by 'c', which is no parameter of it"),
-        ({"redact": {"c"}}, "redact names 'c', which is no parameter of it"),
+        (
+            {"unique": Unique(by=["c"], until="ended")},
+            "unique by 'c', which is not a parameter of it",
+        ),
+        ({"redact": {"c"}}, "redact names 'c', which is not a parameter of it"),
         ({"redact": {"a"}}, "a is redacted and has no default"),
         ({"redact": "b"}, "redact must be a set of parameter names, such as {'b'}"),
     ],

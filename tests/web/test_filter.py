@@ -74,7 +74,7 @@ def test_the_same_said_twice_is_the_same() -> None:
     [
         ({"state": "faild"}, "state: there is no state 'faild'; known are deferred, scheduled"),
         ({"q": "state:faild"}, "state: there is no state"),
-        ({"created": "2h"}, "created: '2h' is no span; write <2h"),
+        ({"created": "2h"}, "created: '2h' is not a duration; write <2h"),
         ({"created": "<2 fortnights"}, "created:"),
         ({"created": "<999999999999d"}, "created:"),
         ({"limit": "10"}, "limit: a page has 25, 50, 100 jobs"),

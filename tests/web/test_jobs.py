@@ -319,7 +319,7 @@ def test_the_form_offers_what_there_is(get: Get, jobs: dict[str, Job]) -> None:
     ("box", "said"),
     [
         ("task:charge colour:red", "colour: cannot be searched"),
-        ("created:2 days", "is no span"),
+        ("created:2 days", "is not a duration"),
         ("charge", "'charge' is neither a job's id"),
     ],
 )

@@ -167,6 +167,6 @@ def _crash(error: Exception) -> ArgumentError:
 def _too_large(size: int, limit: int) -> ArgumentError:
     message = (
         f"are {size} bytes as JSON, more than OPSJOBS_MAX_ARGS_BYTES = {limit}: "
-        "store the value elsewhere and pass where it is"
+        "store the value elsewhere and pass a reference to it"
     )
     return {"loc": "arguments", "msg": message, "type": "too_large"}

@@ -16,7 +16,7 @@ _UNKNOWN_TYPE = re.compile(r"unknown type: <class '(?:[\w.<>]*\.)?(\w+)'>")
 _HOLDERS = (dict, list, tuple)
 
 NUL = "has a NUL character, which Postgres cannot store"
-SURROGATE = "has one half of a surrogate pair, which is no character and cannot be stored"
+SURROGATE = "has one half of a surrogate pair, which is not a character and cannot be stored"
 
 
 class NotStorable(ValueError):

@@ -118,7 +118,7 @@ class Options:
 def fault_of_name(what: str, name: object) -> str | None:
     """The error message for a bad name of a queue or task; None for a good name."""
     if name in (".", ".."):
-        return f"{what} {name!r} is not a name: browsers and proxies change such a path"
+        return f"{what} {name!r} is not a name: browsers and proxies change URLs with it"
     if isinstance(name, str) and _NAME.fullmatch(name):
         return None
     if not isinstance(name, str):
@@ -153,7 +153,7 @@ def _faults_of_times(options: Options) -> list[str]:
     if at is not None and not (isinstance(at, datetime) and at.utcoffset() is not None):
         faults.append(f"scheduled_at must be a datetime with a time zone, got {at!r}")
     elif at is not None and at.year > _LAST_YEAR:
-        faults.append(f"scheduled_at lies in the year {at.year}: {_LAST_YEAR} is the last")
+        faults.append(f"scheduled_at is in the year {at.year}: {_LAST_YEAR} is the last")
     if delay is not None and at is not None:
         faults.append("delay and scheduled_at exclude each other: give one")
     return faults
@@ -167,7 +167,7 @@ def _faults_of_notes(options: Options) -> list[str]:
         faults.append(f"a tag must be a text of 1 to 200 characters, got {wrong[0]!r}")
     elif len(options.tags) > _MOST_TAGS:
         faults.append(
-            f"a job has at most {_MOST_TAGS} tags, got {len(options.tags)}: meta has room for more"
+            f"a job has at most {_MOST_TAGS} tags, got {len(options.tags)}: use meta for more"
         )
     if options.meta is not None:
         try:

@@ -69,9 +69,10 @@ def columns_of(options: Options, place: LimitPlace | None) -> dict[str, Any]:
 
 
 class RejectWhenFull:
-    """Refuses an enqueue whose limiter is full (policy `reject`). Of many calls, it counts those before.
+    """Refuses an enqueue whose limiter is full (policy `reject`).
 
-    Looks without a lock. Two calls at the same moment may both pass: the claim decides again.
+    In `enqueue_many` it counts earlier rows too. Reads without a lock, so two calls at the same moment may
+    both pass. Then the claim decides again.
     """
 
     def __init__(self, task: Task, options: Options, host: Host, session: Session) -> None:

@@ -177,7 +177,9 @@ def _faults_of(
     if inspect.iscoroutinefunction(function):
         faults.append("it is async: RQ runs plain functions, so call asyncio.run inside one")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        faults.append("it is a generator, whose body no call would run: return a value instead")
+        faults.append(
+            "it is a generator: calling it does not run its body, so return a value instead"
+        )
     if next(iter(parameters), None) in ("self", "cls"):
         faults.append("it is a method: a job has no instance to call it on, so declare a function")
     for name, one in parameters.items():
@@ -194,7 +196,7 @@ def _faults_of_redaction(
     faults = []
     for name in sorted(redact):
         if name not in parameters:
-            faults.append(f"redact names {name!r}, which is no parameter of it")
+            faults.append(f"redact names {name!r}, which is not a parameter of it")
         elif parameters[name].default is inspect.Parameter.empty:
             faults.append(
                 f"{name} is redacted and has no default: its value is never stored, so the function "

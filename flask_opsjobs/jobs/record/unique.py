@@ -57,12 +57,12 @@ class Unique:
         for name in self.by or ():
             if name in redact:
                 raise DeclarationError(
-                    f"task {task}: unique by {name!r}, which is redacted: what is derived from a "
-                    "secret would give it away; choose other arguments"
+                    f"task {task}: unique by {name!r}, which is redacted: a key derived from a "
+                    "secret could reveal it; choose other arguments"
                 )
             if name not in names:
                 raise DeclarationError(
-                    f"task {task}: unique by {name!r}, which is no parameter of it"
+                    f"task {task}: unique by {name!r}, which is not a parameter of it"
                 )
 
 

@@ -161,7 +161,7 @@ def _created(value: str) -> Created:
     span = _SPAN.fullmatch(value.replace(" ", ""))
     if span is None:
         raise BadFilter(
-            "created", f"{value[:40]!r} is no span; write <2h or >3d, with s, m, h or d"
+            "created", f"{value[:40]!r} is not a duration; write <2h or >3d, with s, m, h or d"
         )
     return Created(span[1] == "<", int(span[2]), span[3])
 
