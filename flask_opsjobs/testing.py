@@ -1,4 +1,4 @@
-"""Lets a host's tests read the enqueued jobs, and perform them without workers or Redis. A pytest plugin.
+"""Lets a host's tests read the enqueued jobs, and perform them without workers or Redis (pytest plugin).
 
 Each fixture calls the function of its name in this module, for the app whose context is pushed, else for the
 fixture `app`.

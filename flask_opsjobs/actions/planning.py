@@ -73,8 +73,8 @@ def make_request(
         raise ActionRefused(
             Receipt("refused", action, "unauthorized", sentence, audit_sequence=None)
         )
-    asked = [targets] if isinstance(targets, str) else targets
-    canonical = tuple(dict.fromkeys(_canonical(found, target) for target in asked))
+    texts = [targets] if isinstance(targets, str) else targets
+    canonical = tuple(dict.fromkeys(_canonical(found, target) for target in texts))
     if not canonical:
         raise _unreadable(action, f"{action} needs at least one {found.domain}")
     if len(canonical) > MOST_TARGETS:

@@ -138,8 +138,8 @@ def count_pending(session: Session) -> int:
 
 def list_links(session: Session, after: int, limit: int) -> list[Link]:
     """The next `limit` rows of the chain after a sequence, oldest first, with the values in their hashes."""
-    asked = {"after": after, "limit": limit}
-    rows = session.connection().exec_driver_sql(sql.load("list_audit_links"), asked)
+    params = {"after": after, "limit": limit}
+    rows = session.connection().exec_driver_sql(sql.load("list_audit_links"), params)
     return [Link(*row) for row in rows]
 
 

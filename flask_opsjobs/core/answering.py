@@ -15,8 +15,8 @@ class Answering:
     """Knows whether one server answers.
 
     `answered_at` is the time of its last answer. `silent_since` is when this process first noticed that it
-    does not answer, None while it does. The server fell silent between the two times, in which nobody asked
-    it.
+    does not answer, None while it does. The server fell silent between the two times, in which it was not
+    asked.
     """
 
     def __init__(self) -> None:

@@ -88,9 +88,9 @@ def apply(
     decider = SlotDecider(connection, host, _stop, decided.now)
     items = [_write(decider, action, target_plan, decided, report) for target_plan in target_plans]
     names = [target_plan.target.partition("/")[2] for target_plan in target_plans]
-    stand = transitions.look(connection, names)
+    entries = transitions.look(connection, names)
     after = {
-        f"cron/{name}": facts_of_entry(stand[name]) if name in stand else None for name in names
+        f"cron/{name}": facts_of_entry(entries[name]) if name in entries else None for name in names
     }
     effects: list[Effect] = [
         RequestBeat(job.queue, job.worker) for job in report.stopped if job.worker

@@ -186,7 +186,7 @@ class SlotDecider:
     def _catch_up(
         self, entry: CronEntryRow, slots: Sequence[datetime], report: SlotReport
     ) -> list[Slot]:
-        """Run missed slots: the first under the overlap policy, the others one after another behind it."""
+        """Run missed slots: the first under the overlap policy, the others behind it, except with `allow`."""
         results: list[Slot] = []
         for slot in slots:
             if entry.overlap != "allow" and results and results[-1].result == "late":

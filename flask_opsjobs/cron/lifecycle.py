@@ -10,7 +10,7 @@ MEANINGS = {
     "retired": "the code no longer declares it; its run history stays",
 }
 STATES = tuple(MEANINGS)
-# Stands for the state when there is no entry of that name.
+# Used as the state when there is no entry of that name.
 ABSENT = "absent"
 
 # Where an entry comes from.

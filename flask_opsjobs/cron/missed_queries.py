@@ -18,9 +18,9 @@ def list_missed(connection: Connection, name: str, most: int) -> list[datetime]:
 
     The slots of a row that stands for many are computed from the expression that was in use then.
     """
-    asked = {"entry": name, "most": _MOST_ROWS}
+    params = {"entry": name, "most": _MOST_ROWS}
     found: list[datetime] = []
-    for row in connection.execute(sql.load("list_cron_missed"), asked):
+    for row in connection.execute(sql.load("list_cron_missed"), params):
         first, last, number, expression, zone, up = row
         made_up = set(up)
         slots = [first]

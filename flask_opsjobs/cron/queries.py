@@ -66,17 +66,17 @@ def find_entry(session: Session, name: str) -> CronEntryRow | None:
 
 def list_strips(session: Session, names: Sequence[str]) -> dict[str, list[SlotRow]]:
     """The last 20 rows of the run history of each of these entries, newest first."""
-    asked = {"names": list(names), "most": STRIP}
+    params = {"names": list(names), "most": STRIP}
     found: dict[str, list[SlotRow]] = {name: [] for name in names}
-    for row in session.connection().exec_driver_sql(sql.load("list_cron_strips"), asked):
+    for row in session.connection().exec_driver_sql(sql.load("list_cron_strips"), params):
         found[row.entry].append(SlotRow(*row))
     return found
 
 
 def list_missed_lately(session: Session, now: datetime) -> dict[str, Missed]:
     """By entry, the missed slots of outages that ended within the last day, also if they began earlier."""
-    asked = {"since": now - timedelta(days=1)}
-    found = session.connection().exec_driver_sql(sql.load("count_cron_missed"), asked)
+    params = {"since": now - timedelta(days=1)}
+    found = session.connection().exec_driver_sql(sql.load("count_cron_missed"), params)
     return {row.entry: Missed(int(row.slots), row.last_at) for row in found}
 
 

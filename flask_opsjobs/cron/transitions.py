@@ -110,8 +110,8 @@ def create(
 
     False when another process created it first.
     """
-    asked = {"name": entry.name, "origin": origin, "by": by, "now": now, **_columns(entry)}
-    return connection.execute(sql.load("create_cron_entry"), asked).rowcount == 1
+    params = {"name": entry.name, "origin": origin, "by": by, "now": now, **_columns(entry)}
+    return connection.execute(sql.load("create_cron_entry"), params).rowcount == 1
 
 
 def change(connection: Connection, entry: EntryDeclaration, origin: str, now: datetime) -> None:
@@ -119,8 +119,8 @@ def change(connection: Connection, entry: EntryDeclaration, origin: str, now: da
 
     Its run history stays.
     """
-    asked = {"name": entry.name, "origin": origin, "now": now, **_columns(entry)}
-    connection.execute(sql.load("change_cron_entry"), asked)
+    params = {"name": entry.name, "origin": origin, "now": now, **_columns(entry)}
+    connection.execute(sql.load("change_cron_entry"), params)
 
 
 def retire(connection: Connection, name: str, now: datetime) -> None:
@@ -135,8 +135,8 @@ def delete(connection: Connection, names: Collection[str]) -> None:
 
 def pause(connection: Connection, name: str, actor: str, reason: str, now: datetime) -> None:
     """Pause a locked entry: from now on its slots get the result `paused`."""
-    asked = {"name": name, "actor": actor, "reason": reason, "now": now}
-    connection.execute(sql.load("pause_cron_entry"), asked)
+    params = {"name": name, "actor": actor, "reason": reason, "now": now}
+    connection.execute(sql.load("pause_cron_entry"), params)
 
 
 def resume(connection: Connection, name: str) -> None:
@@ -164,8 +164,8 @@ def move_on(connection: Connection, name: str, until: datetime) -> None:
 
 def note_job_ends(connection: Connection, states: Mapping[int, str], now: datetime) -> None:
     """Record in the run history how jobs ended, given their final states by id."""
-    asked = {"ids": list(states), "states": list(states.values()), "now": now}
-    connection.execute(sql.load("note_cron_job_ends"), asked)
+    params = {"ids": list(states), "states": list(states.values()), "now": now}
+    connection.execute(sql.load("note_cron_job_ends"), params)
 
 
 def forget_job_ends(connection: Connection, ids: Collection[int]) -> None:
@@ -186,8 +186,8 @@ def release(
     end at the same time, the later transaction then sees the end of the earlier.
     """
     connection.execute(sql.load("lock_cron_entries"), {"names": sorted(names)})
-    asked = {"names": list(names), "now": now}
-    return connection.execute(sql.load("release_cron_jobs"), asked).fetchall()
+    params = {"names": list(names), "now": now}
+    return connection.execute(sql.load("release_cron_jobs"), params).fetchall()
 
 
 def find_gap(connection: Connection, slot_at: datetime) -> tuple[datetime | None, datetime | None]:
@@ -209,6 +209,6 @@ def _columns(entry: EntryDeclaration) -> dict[str, Any]:
     return {**entry.columns, "args": json.dumps(entry.columns["args"])}
 
 
-def _rows(connection: Connection, statement: str, asked: Mapping[str, Any]) -> list[CronEntryRow]:
+def _rows(connection: Connection, statement: str, params: Mapping[str, Any]) -> list[CronEntryRow]:
     with connection.cursor(row_factory=class_row(CronEntryRow)) as cursor:
-        return cursor.execute(sql.load(statement), asked).fetchall()
+        return cursor.execute(sql.load(statement), params).fetchall()

@@ -18,12 +18,12 @@ def list_clear(evidence: Evidence, codes: set[str]) -> Iterator[str]:
     if evidence.is_held_back and not evidence.queue.is_paused:
         yield "queue not paused"
     if evidence.is_due:
-        yield from _the_way(evidence, codes)
+        yield from _checks_of_a_due_job(evidence, codes)
     if needed := [loop for loop in needed_loops(evidence) if evidence.is_awake(loop)]:
         yield f"{', '.join(needed)} loop awake"
 
 
-def _the_way(evidence: Evidence, codes: set[str]) -> Iterator[str]:
+def _checks_of_a_due_job(evidence: Evidence, codes: set[str]) -> Iterator[str]:
     if (
         evidence.prefetch is not None
         and evidence.job.state != "queued"

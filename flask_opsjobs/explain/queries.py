@@ -58,12 +58,12 @@ def find_evidence(
         loops=_loops(session, now),
     )
     if evidence.is_due:
-        return _with_the_way(session, evidence)
+        return _with_start_conditions(session, evidence)
     # Before it is due, its limiter may have become too small for it, or may cool down beyond its due time.
     return replace(evidence, limit=_limit(session, evidence.job)) if evidence.is_early else evidence
 
 
-def _with_the_way(session: Session, evidence: Evidence) -> Evidence:
+def _with_start_conditions(session: Session, evidence: Evidence) -> Evidence:
     """Add what decides when a due job starts: workers, prefetch, jobs ahead and its limiter."""
     evidence = replace(
         evidence, listeners=_listeners(session, evidence), prefetch=_prefetch(session, evidence)
@@ -107,8 +107,8 @@ def _waits_for(session: Session, job: JobEvidence) -> Sequence[int]:
 
 
 def _listeners(session: Session, evidence: Evidence) -> list[Listener]:
-    asked = {"queue": evidence.job.queue, "most": MOST_LISTENERS, **_clock(evidence)}
-    rows = session.connection().exec_driver_sql(sql.load("list_listeners"), asked)
+    params = {"queue": evidence.job.queue, "most": MOST_LISTENERS, **_clock(evidence)}
+    rows = session.connection().exec_driver_sql(sql.load("list_listeners"), params)
     return [Listener(*row) for row in rows]
 
 
@@ -121,25 +121,25 @@ def _last_listener(session: Session, evidence: Evidence) -> Listener | None:
     """The worker that listened to the queue last: one without heartbeats now, else one that has ended."""
     if evidence.listeners:
         return max(evidence.listeners, key=lambda listener: listener.heartbeat_at)
-    asked = {"queue": evidence.job.queue}
-    row = session.connection().exec_driver_sql(sql.load("find_last_listener"), asked).one_or_none()
+    params = {"queue": evidence.job.queue}
+    row = session.connection().exec_driver_sql(sql.load("find_last_listener"), params).one_or_none()
     return None if row is None else Listener(*row)
 
 
 def _prefetch(session: Session, evidence: Evidence) -> Prefetch:
-    asked = {
+    params = {
         "queue": evidence.job.queue,
         "prefetch": evidence.settings.prefetch,
         **_clock(evidence),
     }
-    return Prefetch(*session.connection().exec_driver_sql(sql.load("find_prefetch"), asked).one())
+    return Prefetch(*session.connection().exec_driver_sql(sql.load("find_prefetch"), params).one())
 
 
 def _ahead(session: Session, job: JobEvidence, heaviest: int | None) -> tuple[Count, int]:
     """How many jobs are before it in its lane, and their weight."""
-    asked = {name: getattr(job, name) for name in ("lane", "priority", "due_at", "id")}
-    asked |= {"most": MOST_AHEAD + 1, "heaviest": heaviest}
-    row = session.connection().exec_driver_sql(sql.load("count_ahead"), asked).one()
+    params = {name: getattr(job, name) for name in ("lane", "priority", "due_at", "id")}
+    params |= {"most": MOST_AHEAD + 1, "heaviest": heaviest}
+    row = session.connection().exec_driver_sql(sql.load("count_ahead"), params).one()
     is_capped = row.number > MOST_AHEAD
     return Count(MOST_AHEAD, "at_least") if is_capped else Count(row.number), row.weight
 
@@ -171,9 +171,9 @@ def _with_cooldown(session: Session, limit: LimitEvidence) -> LimitEvidence:
         Bucket.limiter == limit.name, Bucket.partition == limit.partition
     )
     rows = [
-        (asked is of_all, *row)
-        for asked in (of_all, of_one)
-        for row in session.execute(asked)
+        (statement is of_all, *row)
+        for statement in (of_all, of_one)
+        for row in session.execute(statement)
         if row[0]
     ]
     is_of_all, _, at, by, reason = max(rows, key=lambda row: row[1])
@@ -187,8 +187,8 @@ def _cooldown_of(table: Any) -> tuple[Any, ...]:
 
 def _worker(session: Session, evidence: Evidence) -> Listener | None:
     """The worker that runs the started job; None when its row is gone."""
-    asked = {"id": evidence.job.worker_id, **_clock(evidence)}
-    row = session.connection().exec_driver_sql(sql.load("find_holder"), asked).one_or_none()
+    params = {"id": evidence.job.worker_id, **_clock(evidence)}
+    row = session.connection().exec_driver_sql(sql.load("find_holder"), params).one_or_none()
     if row is None:
         return None
     return replace(Listener(*row), running_job=evidence.job.id, running=evidence.job.started_at)

@@ -72,8 +72,8 @@ def find_failures(session: Session) -> Failures:
 
     With more than 2,000 failed jobs the count is a lower bound.
     """
-    asked = {"most": _MOST_FAILED, "groups": _GROUPS}
-    rows = session.connection().exec_driver_sql(sql.load("sample_failures"), asked).all()
+    params = {"most": _MOST_FAILED, "groups": _GROUPS}
+    rows = session.connection().exec_driver_sql(sql.load("sample_failures"), params).all()
     if not rows:
         return Failures(Count(0), [])
     kind = "at_least" if rows[0].looked >= _MOST_FAILED else "exact"
@@ -82,8 +82,8 @@ def find_failures(session: Session) -> Failures:
 
 def find_resolved(session: Session, since: datetime) -> Resolved:
     """The decisions about jobs since `since`, among the last 500 decisions of any kind."""
-    asked = {"since": since, "most": _MOST_EVENTS}
-    rows = session.connection().exec_driver_sql(sql.load("list_recent_actions"), asked).all()
+    params = {"since": since, "most": _MOST_EVENTS}
+    rows = session.connection().exec_driver_sql(sql.load("list_recent_actions"), params).all()
     actions = [RecentAction(*row[:5]) for row in rows]
     by_action = Counter[str]()
     for action in actions:
@@ -123,8 +123,8 @@ class CooldownSummary:
 
 def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
     """The due jobs that limiters hold back, and whether these are all: only the oldest jobs are looked at."""
-    asked = {"most": CAP + 1, "buckets": _MOST_BUCKETS}
-    rows = session.connection().exec_driver_sql(sql.load("sample_limited_jobs"), asked).all()
+    params = {"most": CAP + 1, "buckets": _MOST_BUCKETS}
+    rows = session.connection().exec_driver_sql(sql.load("sample_limited_jobs"), params).all()
     if not rows:
         return [], True
     keys = [(row.limiter, row.partition) for row in rows]

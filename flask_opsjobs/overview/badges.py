@@ -29,13 +29,13 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
 
     An entry without problems has none.
     """
-    asked = {
+    params = {
         "most": _MOST_FAILED,
         "most_lanes": _MOST_LANES,
         "now": now,
         "late_seconds": late_seconds,
     }
-    found = session.connection().exec_driver_sql(sql.load("count_badges"), asked).one()
+    found = session.connection().exec_driver_sql(sql.load("count_badges"), params).one()
     badges = {}
     if found.failed:
         more = "or more " if found.failed >= _MOST_FAILED else ""

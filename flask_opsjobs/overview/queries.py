@@ -129,8 +129,8 @@ def find_queues(
 
 def count_due(session: Session) -> Mapping[str, Count]:
     """How many jobs are due or dispatched, by queue. Above 1,000 jobs the counts are lower bounds."""
-    asked = {"states": list(DUE), "most": _MOST_DUE + 1}
-    rows = session.connection().exec_driver_sql(sql.load("sample_live_jobs"), asked).all()
+    params = {"states": list(DUE), "most": _MOST_DUE + 1}
+    rows = session.connection().exec_driver_sql(sql.load("sample_live_jobs"), params).all()
     is_cut = sum(row.number for row in rows) > _MOST_DUE
     due: dict[str, Count] = {}
     for row in rows:
@@ -144,8 +144,8 @@ Sample = Mapping[tuple[str, str], StateDepth]
 
 def _sample(session: Session) -> Sample:
     """The live jobs by state and queue. The counts of a state with more than `CAP` jobs are lower bounds."""
-    asked = {"states": list(LIVE), "most": CAP + 1}
-    rows = session.connection().exec_driver_sql(sql.load("sample_live_jobs"), asked).all()
+    params = {"states": list(LIVE), "most": CAP + 1}
+    rows = session.connection().exec_driver_sql(sql.load("sample_live_jobs"), params).all()
     seen = dict.fromkeys(LIVE, 0)
     for state, _, number, _ in rows:
         seen[state] += number
