@@ -311,7 +311,7 @@ def test_head_answers_without_a_body(path: str, client: FlaskClient, jobs: dict[
 @pytest.mark.parametrize("path", ["/jobs.csv", "/jobs.ndjson", "/audit.csv", "/audit.ndjson"])
 def test_a_page_of_another_site_gets_no_export(path: str, get: Get, jobs: dict[str, Job]) -> None:
     said = get(path, 403, headers={"Sec-Fetch-Site": "cross-site"})
-    assert "asked for by a page of another site" in said.text
+    assert "A page of another site requested this export" in said.text
     assert "Content-Disposition" not in said.headers
     for site in ("same-origin", "same-site", "none"):
         get(path, headers={"Sec-Fetch-Site": site})

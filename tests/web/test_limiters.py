@@ -52,7 +52,7 @@ def test_a_row_tells_what_is_allowed_and_used(get: Get, session: Session) -> Non
     session.commit()
     row = _row(get)
     assert row["allows"] == "10 a minute, 5 at once; 3 at the same time; for each account_id"
-    assert (row["running"], row["in Redis"], row["waiting"]) == ("1", "1", "2")
+    assert (row["running"], row["queued"], row["waiting"]) == ("1", "1", "2")
     assert (row["tokens"], row["next start"]) == ("by partition", "by partition")
 
 
@@ -94,7 +94,7 @@ def test_minutes_are_of_the_last_hour_and_unknown_before_they_are_counted(
         session.add(LimitMinute(limiter="customer-api", minute=at, **counted))
     session.commit()
     assert _row(get)["last hour"] == "not counted yet"
-    assert "nobody counted" in _panel(get, "history")
+    assert "not counted" in _panel(get, "history")
     _count_until(session, now)
     row = _row(get)
     assert (row["started"], row["returned"], row["rejected"]) == ("42", "2", "6")

@@ -137,7 +137,7 @@ class PreviewView:
         if self.receipt:
             return _sentence(self.receipt.says)
         if self.state == "expired":
-            return "Nothing was done. A plan may be carried out for 15 minutes, then a new one must be made."
+            return "Nothing was done. A preview is valid for 15 minutes. Make a new one."
         skipped = self.plan.skipped
         return _sentence(skipped[0].says) if len(skipped) == 1 else "None of them allows it now."
 

@@ -50,8 +50,8 @@ def cross_site_file() -> Problem:
     """Another site's page requested an export."""
     return Problem(
         403,
-        "Not from here",
-        "This export was asked for by a page of another site.",
+        "Request from another site",
+        "A page of another site requested this export.",
         "Open the list here and export it from there, or paste the address into the browser.",
     )
 
@@ -60,8 +60,8 @@ def cross_site() -> Problem:
     """Another site's page sent a write, or the client does not say which page sent it."""
     return Problem(
         403,
-        "Not from here",
-        "This change was sent by a page of another site, or by a client that sends no Sec-Fetch-Site or Origin header.",
+        "Request from another site",
+        "A page of another site sent this change, or the client sends no Sec-Fetch-Site or Origin header.",
         "Make the change on the page itself.",
     )
 
@@ -85,7 +85,7 @@ def wrong_method(method: str, allowed: str) -> Problem:
     """This address answers only to another HTTP method."""
     return Problem(
         405,
-        "Not in this way",
+        "Method not allowed",
         f"This address does not answer to {method[:20]}, only to {allowed}.",
         "Open the page that the change belongs to, and use its buttons.",
         allow=allowed,
@@ -168,7 +168,7 @@ def no_such_job(job_id: str) -> Problem:
         404,
         "No such job",
         f"There is no job {job_id[:40]}.",
-        "Ended jobs are removed when their time is over; ids are whole numbers.",
+        "Ended jobs are removed after their retention time; ids are whole numbers.",
     )
 
 
@@ -216,7 +216,7 @@ def too_slow(seconds: float) -> Problem:
     return Problem(
         503,
         "Took too long",
-        f"The database did not answer within {seconds:g} s, so this page stopped asking.",
+        f"The database did not answer within {seconds:g} s, so the query of this page was canceled.",
         "Narrow the filter, to one state or to created:<1d, or try again. OPSJOBS_PAGE_TIMEOUT_SECONDS sets the limit.",
     )
 

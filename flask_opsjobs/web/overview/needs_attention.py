@@ -164,7 +164,7 @@ def _waiting(seen: Overview) -> Card:
     if is_still or not seen.loops:
         says = "None of them becomes due: the loop `stage` is silent."
     if not count.number:
-        says = "No job is due later, backs off, or waits for another one."
+        says = "No job is scheduled, waits for a retry, or waits for another job."
     examples = [
         _of_state(state, seen.live[state], "oldest" if state == "deferred" else "first due")
         for state in WAITS
@@ -191,17 +191,17 @@ def _runnable(seen: AttentionFacts) -> Card:
 def _how_fast(due: Count, started: Count, seen: AttentionFacts) -> str:
     if not due.number:
         return (
-            "All that is due and free to go has started."
+            "Every due job that nothing blocks has started."
             if started.number
-            else "Nothing is due that is free to go."
+            else "No due job is free to start."
         )
     if seen.is_blind:
         return "Due now. How fast they start cannot be told while a source above does not answer."
     speed = seen.pace.ends_a_minute
     if speed is None:
-        return "Due now and free to go. Nobody counts how fast they end: the loop `roll_up` has not run lately."
+        return "Due and free to start. Their pace is not counted: the loop `roll_up` has not run lately."
     if not speed:
-        return "Due now and free to go. No job ended in the last ten minutes."
+        return "Due and free to start. No job ended in the last ten minutes."
     least = "at least " if due.kind != "exact" else ""
     takes = span(max(1.0, due.number / speed * 60))
     return f"Moving. At the pace of the last ten minutes the last of them starts in {least}about {takes}."
@@ -220,7 +220,7 @@ def _of_state(state: str, depth: StateDepth, word: str) -> Example:
 def _plain_jobs(plain_jobs: PlainJobs) -> Card:
     title, go = "Bridge-only follow-up", PageLink("See their queues", "queues", {})
     if plain_jobs.said is not None:
-        says = f"{plain_jobs.said}, so what lies only there cannot be told."
+        says = f"{plain_jobs.said}, so the jobs that are only there are not known."
         return Card("missing", "bridge", title, None, says, go)
     is_part = plain_jobs.is_cut or bool(plain_jobs.silent)
     count = Count(plain_jobs.number, "at_least" if is_part else "exact")
