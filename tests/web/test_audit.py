@@ -365,7 +365,7 @@ def test_rows_outside_the_chain_are_shown_nowhere_and_that_they_are_there_is_sai
 def test_a_decision_that_was_changed_is_called_so_on_its_page(get: Get, few: Session) -> None:
     assert "row 2 verified" in get("/audit/2").text
     _tamper(few, "UPDATE opsjobs.audit_events SET reason = 'another' WHERE sequence = 2")
-    assert "the column reason of row 2 does not say" in get("/audit/2").text
+    assert "the column reason of row 2 differs from" in get("/audit/2").text
 
 
 def test_rescues_that_wait_to_be_recorded_are_said(get: Get, few: Session) -> None:
