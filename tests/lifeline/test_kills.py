@@ -22,7 +22,7 @@ from flask_opsjobs.loops import check_integrity
 from flask_opsjobs.loops.one_pass import Runner
 from tests.support.host import create_app
 
-count = check_integrity.integrity.count
+count = check_integrity.integrity.count_rows
 
 def hold(*_):
     print("holds", flush=True)
@@ -38,7 +38,7 @@ host = create_app().extensions["opsjobs"]
 connection = connect_apart(host.engine)
 Runner(check_integrity.LOOP, host, "killed").run_once(connection, read_clock(connection))
 """
-BEFORE_COMMIT = "check_integrity.integrity.count = count_and_hold"
+BEFORE_COMMIT = "check_integrity.integrity.count_rows = count_and_hold"
 BEFORE_COMPARING = "check_integrity._compare = hold"
 
 
