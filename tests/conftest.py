@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--times", type=int, default=1, help="Make each test of tests/chaos so many times."
     )
     parser.addoption(
-        "--fail-slow", action="store_true", help="Fail when an unmarked test takes over 10 s."
+        "--fail-slow", action="store_true", help="Fail when an unmarked test takes over 20 s."
     )
     parser.addoption("--rq-suite", action="store_true", help="Make RQ's own tests on our worker.")
     parser.addoption(
@@ -358,8 +358,9 @@ def own_valkey() -> Iterator[Valkey]:
 # --- a browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _browser() -> Iterator[Any]:
+    """Chromium for one module: while it runs, so does an event loop, under which no test may call `asyncio.run`."""
     from playwright.sync_api import sync_playwright
 
     from tests.support.browser import chromium

@@ -15,7 +15,7 @@ from tests.support import host as site
 from tests.support.browser import barriers
 from tests.support.policies import AllowAll
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 REASON = "the vendor answers again, OPS-2291"
 Open = Callable[..., None]

@@ -14,7 +14,7 @@ from tests.web.rows import make_event
 
 __all__ = ["noise"]
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 LONG = "a_reason_without_any_space_that_could_be_broken_" * 4
 PAGES = (

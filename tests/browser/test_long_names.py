@@ -14,7 +14,7 @@ from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.queues.models import Queue
 from tests.web import rows
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 WIDTHS = (1440, 1280, 360)
 

@@ -11,7 +11,7 @@ from tests.browser.conftest import Site
 from tests.support import host as site
 from tests.support.browser import barriers, is_sideways
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 SIZES = {"wide": (1440, 900), "phone": (360, 780)}
 PAGES = {

@@ -23,7 +23,7 @@ from tests.support.host import db as host_db
 from tests.support.processes import Child
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 
 def enqueue(site, task, **args):
@@ -390,7 +390,7 @@ def test_a_worker_frozen_between_claim_and_function(site, kind: tuple[str, ...])
 PLAIN_APP_THAT_FREEZES_AFTER_A_CLAIM = """
 import os, signal, sys
 sys.path.insert(0, os.getcwd())
-from flask_opsjobs.engine import plain_worker
+from flask_opsjobs.engine.worker import plain_worker
 from tests.support.host import create_app
 
 claim = plain_worker.claim

@@ -28,6 +28,8 @@ from flask_opsjobs.cli.demo import choose_port, demo
 from tests.support.processes import Child
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., Child]
 
 

@@ -20,7 +20,7 @@ from tests.host.conftest import PASSWORDS
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 REASON = "The invoice is there now, SHOP-2291"
 OpenPage = Callable[..., Any]

@@ -144,6 +144,7 @@ def test_it_needs_no_further_installing(database_url: str, app: Flask) -> None:
     assert "Add to" not in result.output
 
 
+@pytest.mark.slow
 def test_its_migrations_lead_to_its_models(empty_database_url: str) -> None:
     def flask(*words: str) -> str:
         command = [sys.executable, "-m", "flask", "--app", "examples/flask_host", *words]

@@ -14,6 +14,8 @@ from flask_opsjobs import Discard
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 # Each job with its state, how its attempts ended, and its error.
 ENDS = """
     SELECT id, state, coalesce(ended.outcomes, ''), coalesce(jobs.error, '')

@@ -11,6 +11,8 @@ from flask_opsjobs.install import autogenerate, env_file
 
 from .conftest import Newcomer
 
+pytestmark = pytest.mark.slow
+
 ALL_SCHEMAS = {"MIGRATE": json.dumps({"include_schemas": True})}
 
 

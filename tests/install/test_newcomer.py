@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import textwrap
 
+import pytest
+
 from flask_opsjobs.core.db import SCHEMA_VERSION
 
 from .conftest import Newcomer
+
+pytestmark = pytest.mark.slow
 
 ENQUEUE = """
 from app import app, db, opsjobs

@@ -201,6 +201,7 @@ def test_a_claim_races_the_end_that_frees_its_place(
         assert held == running
 
 
+@pytest.mark.slow
 def test_a_rate_is_right_in_its_second_and_its_hundredth_window(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:

@@ -29,7 +29,7 @@ LOOPS = (
 )  # fmt: skip
 ENDS = {"finished": "returned", "failed": "exhausted", "canceled": "canceled"}
 TRACEBACK = """Traceback (most recent call last):
-  File "/app/flask_opsjobs/jobs/perform.py", line 80, in perform
+  File "/app/flask_opsjobs/jobs/perform/perform.py", line 80, in perform
     value = task.function(**args)
   File "/app/billing/tasks.py", line 41, in process_invoice
     receipt = gateway.charge(account, invoice)
