@@ -27,8 +27,7 @@ from ..core.db import Base, one_of
 from .lifecycle import ENDED_BY, FINAL, OUTCOMES, STATES, UNSUCCESSFUL, WAITING
 
 MOMENT = DateTime(timezone=True)
-# How long a unique lock lives: for a time from the enqueue, until its job has ended, or even after the job is
-# deleted.
+# How long a unique lock lasts: a time from the enqueue, until its job has ended, or even after its deletion.
 LIFETIMES = ("within", "ended", "forever")
 
 
@@ -51,8 +50,7 @@ class Job(Base):
     max_attempts: Mapped[int] = mapped_column(Integer)
     dispatch_no: Mapped[int] = mapped_column(BigInteger, server_default="0")
     refused_count: Mapped[int] = mapped_column(SmallInteger, server_default="0")
-    # When a worker first refused the job, because it lacks the task or rejects the arguments; NULL if none
-    # did.
+    # When a worker first refused the job: it lacks the task or rejects the arguments. NULL if none did.
     first_refused_at: Mapped[datetime | None] = mapped_column(MOMENT)
     timeout_seconds: Mapped[int | None] = mapped_column(Integer)
     deadline_at: Mapped[datetime | None] = mapped_column(MOMENT)

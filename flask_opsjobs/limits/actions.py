@@ -108,8 +108,7 @@ def _decide_one(
         sentence = f"no process has declared the {target.replace('/', ' ', 1)}"
         return leave(target, None, {}, "not_found", sentence)
     facts = _facts(found)
-    # A partition may still cool down after a deploy removed the partitions. It can be cleared, since its jobs
-    # still wait.
+    # A partition may still cool down after a deploy removed partitions. Its jobs wait, so it can be cleared.
     if found.partition and not found.is_partitioned and not found.is_cooling(decided.now):
         sentence = f"limiter {found.limiter} has no partitions"
         return leave(target, name, facts, "not_found", sentence)

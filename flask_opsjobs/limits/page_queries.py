@@ -1,7 +1,4 @@
-"""Reads limiters for pages and commands: the list, one limiter, its leases and waiting jobs.
-
-All reads are bounded.
-"""
+"""Reads limiters for pages and commands: the list, one limiter, its leases and jobs, all bounded."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ def limit_weight(evidence: Evidence) -> Iterator[Reason]:
 
 def limit_cooldown(evidence: Evidence) -> Iterator[Reason]:
     """An operator set a cooldown of the limiter or of its partition."""
-    # Also of a queued job: the claim returns it. Of a job that is due later, only when the cooldown lasts
-    # longer.
+    # A queued job has this reason too: the claim will return it. A job that is due later has it only when the
+    # cooldown lasts longer.
     for limit, _, block in _blocks(evidence, bucket.COOLDOWN, evidence.limit):
         is_over = block.until is not None and block.until <= evidence.job.due_at
         if not evidence.is_due and evidence.job.state != "deferred" and is_over:

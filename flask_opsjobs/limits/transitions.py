@@ -99,8 +99,7 @@ def reject(connection: Connection, rejections: Iterable[Rejection]) -> None:
 
 # --- cooldowns: call `lock_limiters`, then `look_at_cooldowns`: the writes rely on what it read
 
-# A limiter's name and one of its partitions; None for the whole limiter, '' for the partition with an empty
-# name.
+# A limiter's name and one of its partitions: None for the whole limiter, '' for the one with an empty name.
 Part = tuple[str, str | None]
 
 

@@ -22,8 +22,7 @@ GLOSSARY = {
     "waiter": "A due job that its limiter does not admit yet.",
 }
 
-# Why a bucket does not admit a job now. Says "too few", since some may be left, but not enough for a heavy
-# job.
+# Why a bucket does not admit a job now. "Too few": some may be left, but not enough for a heavy job.
 BLOCKS = {
     COOLDOWN: "it cools down",
     TOKENS: "too few tokens are left",

@@ -95,8 +95,7 @@ def _look(connection: Connection, host: Host, names: Any) -> dict[str, QueueForD
 def _effects(action: Action, names: Sequence[str]) -> tuple[Effect, ...]:
     if action.short_name == "pause":
         return tuple(Recall(name) for name in names)
-    # Jobs without a limit wait in the lane that has the queue's name. The dispatch loop finds the other
-    # lanes.
+    # Jobs without a limit wait in the lane with the queue's name. The dispatch loop finds the other lanes.
     return (
         () if action.short_name == "drain" else (Dispatch(tuple((name, name) for name in names)),)
     )

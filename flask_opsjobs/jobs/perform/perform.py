@@ -42,8 +42,7 @@ class Report:
             self._tell(done, total, note)
 
 
-# Called right before the function: returns the claim as it is now, or the outcome of an attempt that must not
-# run.
+# Called right before the function: returns the current claim, or the outcome when the job must not run.
 Confirm = Callable[[], Claimed | Outcome]
 
 

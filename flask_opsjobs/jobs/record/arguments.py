@@ -25,8 +25,7 @@ class Arguments:
         self._task = task
         self._redact = redact
         self._signature = Signature(task, function, redact)
-        # Annotations may name classes that are defined further down in the module: then the first call builds
-        # it.
+        # Annotations may name classes further down in the module: then the first call builds the codec.
         self._codec: Codec | None = self._signature.try_codec()
 
     @property
@@ -57,8 +56,7 @@ class Arguments:
         except Exception as error:
             found.append(_crash(error))
         if found:
-            # Outside of `except`: pydantic's error holds the values and must not become the context of this
-            # one.
+            # Outside of `except`: pydantic's error holds the values, and must not become the context.
             raise InvalidArgs(self._task, found)
         for name in self._redact:
             values.pop(name, None)
@@ -140,8 +138,7 @@ class Arguments:
         return argument_errors.tell(error, self._built.fields, self._redact)
 
     def _tell_unreadable(self, error: ValidationError) -> list[ArgumentError]:
-        # Some types do not accept their own JSON. It is better to find this at enqueue than when the job
-        # starts.
+        # Some types do not accept their own JSON. Find this at enqueue, not when the job starts.
         errors = self._tell(error)
         for one in errors:
             one["msg"] = f"cannot be read back from its JSON: {one['msg']}"

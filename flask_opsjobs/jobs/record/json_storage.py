@@ -8,8 +8,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-# The escape of NUL after an even number of backslashes: after an odd number, `\\u0000` is six harmless
-# characters.
+# The escape of NUL. After an odd number of backslashes it is none: `\\u0000` is six harmless characters.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _UNKNOWN_TYPE = re.compile(r"unknown type: <class '(?:[\w.<>]*\.)?(\w+)'>")
 
@@ -39,8 +38,7 @@ def dump(value: Any, to_json: Callable[[Any], bytes] = to_json) -> bytes:
     else:
         require_storable(raw)
         return raw
-    # Raised here, outside of `except`: the serializer's error may hold the value and must not become the
-    # context.
+    # Outside of `except`: the serializer's error may hold the value, and must not become the context.
     raise reason
 
 

@@ -94,8 +94,7 @@ class RejectWhenFull:
             self._seen[key] = limit_queries.get_bucket(connection, *key, with_waiting=True)
         seen = self._seen[key]
         ahead = seen.standing.queued + seen.waiting + self._passed.get(key, 0)
-        # Before any worker has started, no declaration is recorded: then the declaration in this process
-        # counts.
+        # Before any worker has started, no declaration is stored: then this process's own counts.
         shape = seen.shape or self._limit.shape
         rejection = self._judge(shape, seen, place, ahead)
         if rejection is None:

@@ -27,8 +27,7 @@ _CONFIG = ConfigDict(
     allow_inf_nan=False,
     ser_json_inf_nan="constants",
 )
-# The validator reads its configuration from the TypedDict, the serializer only from here. Models have their
-# own.
+# The validator is configured by the TypedDict, the serializer only by this. Models have their own.
 _SERIALIZED = CoreConfig(ser_json_bytes="base64", ser_json_inf_nan="constants")
 _REFUSED_KINDS = {
     inspect.Parameter.VAR_POSITIONAL: "*{name}: name every parameter, since calls are stored by name",

@@ -24,8 +24,7 @@ from .index_scan import LAST_ID, PLAIN, Range, fits
 
 # The number of hits that are examined: enough for any list, and fast to sort.
 MOST_HITS = 5_000
-# When there are more hits, an arbitrary part of them is found. All hits among this many newest jobs are then
-# added.
+# When there are more hits, an arbitrary part is found. Then all hits among this many newest jobs are added.
 NEWEST_JOBS = 20_000
 # A text in an error is searched in this many of the newest jobs that have an error.
 NEWEST_ERRORS = 20_000

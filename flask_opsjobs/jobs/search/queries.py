@@ -87,8 +87,7 @@ def find_hits(session: Session, wanted: JobFilter, now: datetime, is_shown: IsSh
     _allow(session, bitmapscan="on", indexscan="off")
     rows = session.execute(search_hits.hits(wanted, found)).all()
     _allow(session, bitmapscan="off", indexscan="on")
-    # These rows were not chosen by the text of their error, so their number reveals nothing about hidden
-    # text.
+    # The text of the error did not choose these rows, so their number reveals nothing about hidden text.
     stopped = len(rows) > search_hits.MOST_HITS
     if stopped:
         rows = _with_the_newest(session, wanted, found, rows)
