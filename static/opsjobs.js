@@ -1,4 +1,4 @@
-// What pages do beyond plain HTML. Without it they work, and stand still.
+// Refreshes pages, opens dialogs, counts selections and reads keys. Without it pages work, but do not refresh.
 "use strict";
 (() => {
   const page = document.documentElement;
@@ -7,8 +7,8 @@
   const on = (name, hear, target = document) => target.addEventListener(name, hear);
   const [dialog, toast, live] = [find("dialog"), find("toast"), find("live")];
 
-  // --- times: the server sends moments, in UTC; what they are called runs on here, in the zone that is preferred
-  let skew = 0; // of the server's clock against this one, in ms; what a slow answer makes of it is left out
+  // --- times: the server sends moments in UTC; here ages are updated, and times are written in the preferred zone
+  let skew = 0; // the server's clock minus this one, in ms; differences that a slow answer explains are ignored
   const tune = (said) => [skew = Date.parse(said) - Date.now(), skew = Math.abs(skew) > 3000 ? skew : 0];
   const now = () => new Date(Date.now() + skew);
   const isLocal = () => page.dataset.zone === "local";
@@ -46,13 +46,13 @@
     tellZone(within);
     count();
   }
-  // Not under a selection, which a text that changes would end.
+  // Not inside a text selection, because a change of the text would end it.
   const tick = () => { if (!document.hidden && document.getSelection().isCollapsed) tellTimes(document); };
   tune(page.dataset.now);
   setInterval(tick, 1000);
   on("visibilitychange", tick);
 
-  // --- the live region asks for its part again, unless nobody looks or somebody works in it
+  // --- the live region fetches its fragment again, unless the page is hidden or a person works in the region
   let isForced = false, held = "", opened = [], older;
   const say = (why) => { if (find("fresh-why")) find("fresh-why").textContent = why && ` · ${why}`; };
   function whyNot() {
@@ -80,18 +80,18 @@
     on("visibilitychange", poll);
     on("htmx:configRequest", (event) => { event.detail.headers["If-None-Match"] = live.dataset.etag; }, live);
     on("htmx:beforeSwap", (event) => {
-      // A sign-in page, say, answers with something else: leave what is there. Somebody may have begun to select, too.
+      // Keep the page when the answer is no fragment, such as a sign-in page, or when a selection has begun meanwhile.
       if (!event.detail.serverResponse.includes('id="part"') || whyNot()) event.detail.shouldSwap = false;
       const [focus, name] = [document.activeElement, document.activeElement.hasAttribute("href") ? "href" : "formaction"];
       held = live.contains(focus) && `[${name}="${CSS.escape(focus.getAttribute(name))}"]`;
       opened = all("details", live).map((one) => one.open);
     }, live);
     on("htmx:afterSwap", (event) => {
-      // What a person opened stays open, and what had the focus has it again.
+      // Opened details stay open, and the focus returns to its element.
       const details = all("details", live);
       if (details.length === opened.length) details.forEach((one, at) => { one.open = opened[at]; });
       if (held) (live.querySelector(held) ?? find("main")).focus();
-      // What moved up in place of the jobs that were done is on the page, and begins the next one too: nothing is skipped.
+      // Jobs that moved up to replace the done ones are on this page, and also begin the next one: none is skipped.
       if (older && live.querySelector("a[rel=next]")) live.querySelector("a[rel=next]").setAttribute("href", older);
       live.dataset.etag = event.detail.xhr.getResponseHeader("ETag") ?? "";
       enhance(live);
@@ -111,8 +111,8 @@
     }, live);
   }
 
-  // --- actions: what answers a form or a link with data-dialog opens over the page
-  // Behind an open dialog nobody would hear the toast.
+  // --- actions: the answer to a form or a link with data-dialog opens over the page
+  // Screen readers do not announce a toast behind an open dialog.
   const tell = (...what) => [(dialog.open ? dialog : document.body).append(toast), toast.replaceChildren(...what)];
   async function show(url, options) {
     const answer = await fetch(url, { ...options, headers: { "HX-Request": "true" } }).then((got) => got.text(), () => "");
@@ -132,7 +132,7 @@
     const { target: form, submitter: button } = event;
     if (!("dialog" in form.dataset)) return;
     event.preventDefault();
-    if (button.ariaBusy) return; // not disabled, or the focus could not come back to it
+    if (button.ariaBusy) return; // aria-busy instead of disabled, so that the focus can return to it
     const [url, data] = [button.getAttribute("formaction") ?? form.action, new FormData(form, button)];
     show(url, { method: "POST", body: new URLSearchParams(data) }).finally(() => { button.ariaBusy = null; });
     button.ariaBusy = "true";
@@ -148,7 +148,7 @@
     else if (!copy) show(found.href);
   });
 
-  // --- selection: the bar counts, each action says how many it can take, shift takes a range
+  // --- selection: the bar shows how many rows are selected, each action how many it can take; shift selects a range
   let last = null;
   function count() {
     const boxes = all("[data-pick]"), picked = boxes.filter((box) => box.checked);
@@ -165,14 +165,14 @@
     last = box;
     count();
   }
-  on("pageshow", count, window); // what the browser has ticked again
+  on("pageshow", count, window); // the browser restores ticked boxes
   const pickAll = (isPicked) => [all("[data-pick]").forEach((box) => { box.checked = isPicked; }), count()];
   on("change", ({ target }) => {
     if (target.closest(".prefs")) choose(target);
     else if ("pickAll" in target.dataset) pickAll(target.checked);
   });
 
-  // --- what is chosen of the display holds at once, where one is on the page, and is kept
+  // --- a changed preference applies at once, without a reload, and is stored
   async function choose({ name, value, form }) {
     page.dataset[name] = value;
     if (name === "zone") tellZone(document);
@@ -182,10 +182,10 @@
     if (!isKept) tell("This choice holds on this page only: the server did not keep it. Are you still signed in?");
   }
 
-  // --- keys, off where one types
+  // --- keys, ignored while a person types
   let isGoing = false;
   const row = () => document.activeElement.closest("[data-row]");
-  function step(by) { // to the row's link, so that Enter opens it
+  function step(by) { // focuses the row's link, so that Enter opens it
     const rows = all("[data-row]"), at = row() ? rows.indexOf(row()) + by : 0;
     rows.at(Math.min(Math.max(at, 0), rows.length - 1))?.querySelector("a.id").focus();
   }
