@@ -145,7 +145,7 @@ def test_more_hits_than_are_looked_at_tell_nothing_of_a_hidden_text(
     right, wrong = answers("unter2"), answers("unter3")
     assert right[1:] == wrong[1:]
     assert soup(right[0]).select_one("#part") == soup(wrong[0]).select_one("#part")
-    assert ("More jobs fit" in right[1]) == (more == " tag:eu"), "more have that tag"
+    assert ("More jobs match" in right[1]) == (more == " tag:eu"), "more have that tag"
 
 
 def test_hidden_errors_take_no_place_from_those_that_fit(

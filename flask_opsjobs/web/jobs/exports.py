@@ -82,7 +82,7 @@ def _tell(found: Hits) -> str:
     """A note that says which jobs a search did not look at."""
     if found.searched.stopped_at_hits:
         return (
-            f"More jobs fit: here are those among the newest {search_hits.NEWEST_JOBS} jobs, and others, "
+            f"More jobs match: here are those among the newest {search_hits.NEWEST_JOBS} jobs, and others, "
             f"{search_hits.MOST_HITS} in all."
         )
     if found.searched.stopped_at_errors:
