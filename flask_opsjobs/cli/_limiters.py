@@ -98,21 +98,21 @@ def explain_bucket(session: Session, row: LimiterRow, partition: str | None) -> 
     }
 
 
-def bucket_lines(told: dict[str, Any], clean: Callable[[str], str]) -> Iterator[str]:
+def bucket_lines(facts: dict[str, Any], clean: Callable[[str], str]) -> Iterator[str]:
     """The same as lines."""
-    of = f" for {clean(told['partition'])}" if told["partition"] else ""
-    yield f"{told['limiter']}{of}: {told['allows']}"
-    if cooldown := told["cooldown"]:
+    of = f" for {clean(facts['partition'])}" if facts["partition"] else ""
+    yield f"{facts['limiter']}{of}: {facts['allows']}"
+    if cooldown := facts["cooldown"]:
         why = f": {clean(cooldown['reason'])}" if cooldown["reason"] else ""
         yield f"cools down until {cooldown['until']}, by {clean(cooldown['by'])}{why}"
-    yield f"{_counted(told['waiting'])} waiting"
-    if bucket := told["bucket"]:
+    yield f"{_counted(facts['waiting'])} waiting"
+    if bucket := facts["bucket"]:
         yield from _bucket_lines(bucket)
-    for holder in told["holders"]:
-        is_other = holder["partition"] != (told["partition"] or "")
+    for holder in facts["holders"]:
+        is_other = holder["partition"] != (facts["partition"] or "")
         of = f" for {clean(holder['partition'])}" if is_other else ""
         yield f"  runs: job {holder['job_id']}{of}, weight {holder['weight']}, since {holder['since']}"
-    for hot in told["hot_partitions"]:
+    for hot in facts["hot_partitions"]:
         yield f"  partition {clean(hot['partition']) or 'none'}: {_counted(hot['waiting'])} waiting"
 
 

@@ -108,27 +108,27 @@ def as_json(limit: Limit, weight: Weight, found: TrialOutcome) -> dict[str, Any]
 
 def trial_lines(limit: Limit, weight: Weight, found: TrialOutcome) -> list[str]:
     """The outcome as lines."""
-    said = [
+    lines = [
         f"{limit.name}: {in_words(limit.shape)}",
         f"{counted(found.started, 'job')} {'starts' if found.started == 1 else 'start'}",
     ]
     if weight.is_assumed:
-        said.insert(
+        lines.insert(
             1, f"each job weighs {weight.each} here, and really what {weight.by} says: try --weight"
         )
     if found.last is not None:
-        said[-1] += f", the last after {_span(found.last)}; all end after {_span(found.ended)}"
-        said.append(
+        lines[-1] += f", the last after {_span(found.last)}; all end after {_span(found.ended)}"
+        lines.append(
             f"they wait {_span(found.wait_median)} (median), {_span(found.wait_p95)} (95 of 100), "
             f"{_span(found.wait_most)} (most); at most {found.most_at_once:,} run at once"
         )
     if found.never:
-        said.append(f"{found.never:,} can never start: {BLOCKS['limit_weight']}")
+        lines.append(f"{found.never:,} can never start: {BLOCKS['limit_weight']}")
     for code, seconds in found.blocked:
-        said.append(f"the first job waits {_span(seconds)} because {WAITS[code]} [{code}]")
+        lines.append(f"the first job waits {_span(seconds)} because {WAITS[code]} [{code}]")
     for step in _steps(found):
-        said.append(f"  from {_span(step['from_seconds']):>9}  {step['started']:>7,} start")
-    return said
+        lines.append(f"  from {_span(step['from_seconds']):>9}  {step['started']:>7,} start")
+    return lines
 
 
 def _steps(found: TrialOutcome) -> list[dict[str, float]]:

@@ -87,21 +87,21 @@ def _reading(host: Host) -> Iterator[Session]:
 
 
 def _words(found: ChainCheck) -> str:
-    said = [f"rows {found.first} to {found.last}, head {found.last}:{found.hash.hex()}"]
+    parts = [f"rows {found.first} to {found.last}, head {found.last}:{found.hash.hex()}"]
     if found.rows == 0:
-        said = [f"no row from {found.first} on"]
+        parts = [f"no row from {found.first} on"]
     if found.unknown:
         begin, end = found.unknown
-        said.append(
+        parts.append(
             f"{found.unknown_rows} of them, between {begin} and {end}, are signed with a key that is not given: put "
             "the old SECRET_KEY into SECRET_KEY_FALLBACKS, or look from behind them with --since"
         )
     if found.broken:
         broken = found.broken
-        said = [f"at row {broken.sequence} ({broken.code}): {broken.says}"]
+        parts = [f"at row {broken.sequence} ({broken.code}): {broken.says}"]
         if found.outside and broken.code not in ("outside", "behind_head"):
-            said.append(f"{found.outside} rows are outside the chain")
-    return f"{found.state}: {'; '.join(said)}"
+            parts.append(f"{found.outside} rows are outside the chain")
+    return f"{found.state}: {'; '.join(parts)}"
 
 
 def _plain(found: ChainCheck) -> dict[str, Any]:

@@ -24,5 +24,5 @@ def run() -> None:
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     loops = LoopsProcess(current_host(), surround=app.app_context)
-    says = f"{process_name()} runs the loops"
-    sys.exit(loops.run(on_start=lambda: click.echo(says, err=True)))
+    ready = f"{process_name()} runs the loops"
+    sys.exit(loops.run(on_start=lambda: click.echo(ready, err=True)))

@@ -129,11 +129,11 @@ def due(app: Flask) -> list[str]:
     wrong = [] if "opsjobs" in app.extensions else ["the app has not joined: OpsJobs(app, …)"]
     found = revisions.find_revisions(app)
     try:
-        seen = env_file.open_env_databases(found, app.config.get("OPSJOBS_BIND"))
+        databases = env_file.open_env_databases(found, app.config.get("OPSJOBS_BIND"))
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         return [*wrong, f"the database does not answer, so its schema is unknown: {cause}"]
-    for each in seen:
+    for each in databases:
         if each.version < steps.latest():
             wrong.append(
                 f"the database has opsjobs schema {each.version}, {steps.latest()} is due: "

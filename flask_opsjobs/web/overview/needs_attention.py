@@ -71,13 +71,13 @@ def _review(failures: Failures) -> Card:
             "No failed job waits for a decision.",
             go,
         )
-    widest = groups[0]
-    if widest.number > 1:
-        says = f"{widest.number:,} of them failed with the same error in `{widest.task}`"
+    largest = groups[0]
+    if largest.number > 1:
+        says = f"{largest.number:,} of them failed with the same error in `{largest.task}`"
     elif number == 1:
-        says = f"It failed in `{widest.task}`"
+        says = f"It failed in `{largest.task}`"
     else:
-        says = f"No two have the same error; the first failed in `{widest.task}`"
+        says = f"No two have the same error; the first failed in `{largest.task}`"
     examples = [
         Example(
             PageLink(str(group.job_id), "job", {"job_id": group.job_id}),
@@ -88,7 +88,7 @@ def _review(failures: Failures) -> Card:
         for group in groups
     ]
     go = _jobs(f"Review {_many(failures.count, 'failed job')}", state="failed")
-    why = widest.error or ENDED_BY[widest.ended_by]
+    why = largest.error or ENDED_BY[largest.ended_by]
     return Card("review", "review", "Needs review", failures.count, says, go, examples, why)
 
 
@@ -98,10 +98,10 @@ def _blocked(found: Split) -> Card:
         says = "No due job is held: every queue with due jobs is open, and a worker listens to it."
         go = PageLink("See the queues", "queues", {})
         return Card("waiting", "blocked", "Blocked", Count(0), says, go)
-    widest = blocks[0]
+    largest = blocks[0]
     others = len(blocks) - 1
     more = f" {others} more {agree(others, 'holds', 'hold')} jobs too." if others else ""
-    quote = _quote(widest)
+    quote = _quote(largest)
     examples = [
         Example(
             _place(block, block.name), _NOTES[block.kind], moment=block.since, count=block.count
@@ -110,8 +110,8 @@ def _blocked(found: Split) -> Card:
     ]
     count = Count.sum(block.count for block in blocks)
     # A person's reason ends the sentence.
-    says = f"{_many(widest.count, 'job')} {_verb(widest)}{'' if quote else '.' + more}"
-    go = _place(widest, "See what blocks them")
+    says = f"{_many(largest.count, 'job')} {_verb(largest)}{'' if quote else '.' + more}"
+    go = _place(largest, "See what blocks them")
     return Card("blocked", "blocked", "Blocked", count, says, go, examples, quote)
 
 
