@@ -9,6 +9,7 @@ from .lifeline import models as lifeline
 from .limits import models as limits
 from .overview import models as overview
 from .queues import models as queues
+from .workers import models as workers
 
 metadata = Base.metadata
 
@@ -22,4 +23,5 @@ __all__ = [
     "metadata",
     "overview",
     "queues",
+    "workers",
 ]
