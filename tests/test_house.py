@@ -165,6 +165,17 @@ def test_every_module_opens_with_one_sentence() -> None:
     assert not found, "\n".join(found)
 
 
+def test_no_module_opens_with_a_question() -> None:
+    """It opens with what it does: "Decides …", "Writes …", "Lists …"."""
+    question = re.compile(r"(What|Which|Where|When|How|Who|Whose|Whether|Why)\b")
+    found = [
+        _name(path)
+        for path in sources.python("flask_opsjobs", "migrations", "tests/support", "tools")
+        if question.match(first_sentence(path))
+    ]
+    assert not found, "\n".join(found)
+
+
 def test_modules_are_named_after_things() -> None:
     vague = re.compile(r"(.*_)?(utils?|helpers?|common|base|misc|manager|service|handler)s?")
     found = [_name(path) for path in sources.python("flask_opsjobs") if vague.fullmatch(path.stem)]

@@ -1,1 +1,1 @@
-"""What tests stand on: servers, databases, processes, waiting. No test lives here."""
+"""Servers, databases, processes and waiting for all tests. No test lives here."""

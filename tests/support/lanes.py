@@ -1,4 +1,4 @@
-"""Which tests are quick, and which take longer than a test may.
+"""Tells quick tests from others, and finds those that take longer than a test may.
 
 `make quick` leaves out what is marked `processes` or `slow`. The first mark comes from a test's fixtures, and a test
 that starts a process without one of them says it itself. The second one is said by a test that takes over 5 s. What is

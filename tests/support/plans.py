@@ -1,4 +1,4 @@
-"""What Postgres does for a statement, as the nodes of its plan: the plan that ran, not the one that it would choose."""
+"""Reads what Postgres did for a statement, as the nodes of the plan that ran."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests stand on holds: servers come back as promised, and waiting says what it waited for."""
+"""Servers come back as promised, and waiting says what it waited for."""
 
 from __future__ import annotations
 
