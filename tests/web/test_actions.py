@@ -486,7 +486,7 @@ def test_an_action_from_another_site_is_refused(client: FlaskClient, failed: Job
     for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {}):
         response = client.post(f"/ops/jobs/jobs/{failed.id}/retry", headers=headers)
         assert response.status_code == 403
-        assert "sent by a page of another site" in _words(response)
+        assert "A page of another site sent this change" in _words(response)
 
 
 def test_names_pass_the_display_policy(make_app: Callable[..., Flask], session: Session) -> None:
