@@ -15,9 +15,9 @@ from flask_opsjobs._folders import folder
 from flask_opsjobs.actions.catalog import ACTIONS
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.web.app import sources as _sources
+from flask_opsjobs.web.app.access import PERMISSIONS
 from flask_opsjobs.web.app.navigation import NAVIGATION
 from flask_opsjobs.web.app.shell import KEYS
-from flask_opsjobs.web.app.urls import PERMISSIONS
 from tests.support import sources
 from tests.support.policies import AllowAll
 from tests.web.conftest import Access

@@ -6,18 +6,22 @@ import logging
 
 from flask import g, request
 
+from ...actions.catalog import ACTIONS
 from ...jobs.search import ids as search_ids
 from ...limits.actions import make_target
 from ...policy import raised
 from ..limiters import partition as _partition
 from . import back, problems
 from .host import host
+from .navigation import NAVIGATION
 
 _log = logging.getLogger("flask_opsjobs")
 
 # No URL needs this permission, parts of pages do: without it arguments, outputs, errors, tracebacks
 # and logs stay hidden.
 PAYLOAD = "payload.view"
+# All that the access policy is asked for.
+PERMISSIONS = (*(item.permission for item in NAVIGATION), PAYLOAD, *ACTIONS)
 
 
 def actor() -> str | None:

@@ -41,8 +41,6 @@ def display() -> Response:
 
 def help() -> Response:
     """The document with the keys, the actor's permissions and the installed versions."""
-    from .urls import PERMISSIONS  # `urls` imports this module
-
     versions = {name: version(name) for name in _PACKAGES}
     return pages.document(
         "help.html",
@@ -52,7 +50,7 @@ def help() -> Response:
         keys=KEYS,
         words=GLOSSARY,
         places=[entry for entry in NAVIGATION if access.may(entry.permission)],
-        permissions={name: access.may(name) for name in PERMISSIONS},
+        permissions={name: access.may(name) for name in access.PERMISSIONS},
         back=back.read_back(),
         help_url=back.of_the_host(host().settings.help_url),
         versions=versions | {"python": platform.python_version(), "schema": str(SCHEMA_VERSION)},

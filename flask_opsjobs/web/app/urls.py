@@ -21,7 +21,6 @@ from ..overview import view as overview
 from ..queues import view as queues
 from ..workers import view as workers
 from . import assets, shell
-from .access import PAYLOAD
 
 # A page answers GET with a document, a fragment GET with a part of a document, a file GET with rows to
 # download, an action POST with a change or with a form. An asset is a static file, the same for everybody.
@@ -151,7 +150,3 @@ URLS = (
     Url("/static/<version>/<path:name>", "static", assets.asset, "asset"),
     Url("/<path:rest>", "missing", shell.missing, "page"),
 )
-
-
-# Every permission that a policy may be asked for.
-PERMISSIONS = (*dict.fromkeys(url.permission for url in URLS if url.permission), PAYLOAD)
