@@ -7,7 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 # Test processes at once, each with servers of its own. Most tests wait for processes, not for the machine. One that
 # dies ends the run and names its test: xdist may wait for ever for what it had in hand.
-PROCESSES ?= 2
+PROCESSES ?= 3
 BIN := .venv/bin
 READY := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --max-worker-restart 0

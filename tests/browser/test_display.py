@@ -68,6 +68,7 @@ def _signs_of_life() -> list[datetime]:
     return list(found)
 
 
+@pytest.mark.slow
 def test_what_is_swapped_in_is_worded_too(page: Any, running: Site, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     running.enqueue("swapped in", site.progress_then_hold, gate=str(gate))

@@ -27,6 +27,7 @@ def starts(site) -> list[float]:
     return [row[0] for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "share"), [(tick, 0.8), (tock, 0.95)], ids=["tight", "loose"])
 def test_eight_workers_keep_to_a_rate_and_reach_it(site, task, share: float) -> None:
     """A burst of a second makes up for a busy machine; with a burst of 1, what starts late is lost."""

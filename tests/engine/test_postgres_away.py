@@ -133,6 +133,7 @@ def test_a_worker_that_cannot_record_takes_no_more_jobs(
     assert worker.log.count("Postgres is away") == worker.log.count("Postgres is back") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 def test_a_worker_whose_heartbeat_cannot_be_written_takes_no_job(
     site: Any, children: Children, administrator: Administrator, redis_client: Redis

@@ -217,6 +217,7 @@ def test_a_started_job_is_really_stopped(
     wait_until(lambda: state_of(after) == "finished", 20, what="the worker goes on")
 
 
+@pytest.mark.slow
 def test_a_function_that_ignores_its_time_limit_is_killed(
     site, children: Children, tmp_path: Path
 ) -> None:
