@@ -1,6 +1,6 @@
-"""Declares the effects that follow an action's commit outside Postgres, as values. `Operator` runs them.
+"""Declares what an action does in Redis after its commit, as values. `Operator` runs them.
 
-No action depends on them. When one fails, the loops and the workers' heartbeats do the same later.
+If an effect fails, a loop or a worker's heartbeat does the same later.
 """
 
 from __future__ import annotations

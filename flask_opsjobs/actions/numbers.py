@@ -16,7 +16,7 @@ def whole(value: Any) -> int | None:
 def read_whole(value: Any, most: int, words: str) -> int:
     """The number from 1 to `most`.
 
-    Else raises `ValueError` with `words`, whose `{}` becomes what is allowed.
+    Otherwise raises `ValueError`. Its text is `words`, with `{}` replaced by the allowed range.
     """
     number = whole(value)
     if number is None or not 1 <= number <= most:

@@ -15,8 +15,8 @@ from ..core.db import Connection
 from ..cron import transitions as cron_transitions
 from ..jobs import transitions as job_transitions
 from ..jobs.lifecycle import FINAL, WAITING
+from ..jobs.perform.backoff import REFUSED_FOR
 from ..jobs.perform.outcomes import Outcome
-from ..jobs.perform.retry import REFUSED_FOR
 from ..jobs.record import unique_locks
 from ..limits import transitions as limits
 

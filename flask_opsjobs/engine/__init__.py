@@ -1,1 +1,1 @@
-"""Connects jobs with RQ and Redis. No other folder imports them."""
+"""Connects jobs with RQ and Redis. Only this folder imports `rq` and `redis`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..core.words import counted
-from ..workers.reasons import needed_loops
+from ..lifeline.reasons import needed_loops
 from .evidence import Evidence
 
 

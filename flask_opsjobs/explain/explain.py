@@ -13,10 +13,10 @@ from ..core.redis_facts import RedisFacts
 from ..core.words import counted
 from ..jobs import reasons as job_reasons
 from ..jobs.lifecycle import FINAL
+from ..lifeline import reasons as lifeline_reasons
 from ..limits import reasons as limit_reasons
 from ..queues import reasons as queue_reasons
 from ..settings import Settings
-from ..workers import reasons as engine_reasons
 from .clear import list_clear
 from .evidence import Evidence
 from .make_reason import as_text
@@ -37,12 +37,12 @@ FINDERS: Mapping[str, Finder] = {
     "queue_draining": queue_reasons.queue_draining,
     "limit_unknown": limit_reasons.limit_unknown,
     "limit_weight": limit_reasons.limit_weight,
-    "redis_away": engine_reasons.redis_away,
-    "workers_suspended": engine_reasons.workers_suspended,
+    "redis_away": lifeline_reasons.redis_away,
+    "workers_suspended": lifeline_reasons.workers_suspended,
     "no_live_worker": queue_reasons.no_live_worker,
-    "delivery_lost": engine_reasons.delivery_lost,
-    "loop_silent": engine_reasons.loop_silent,
-    "loop_failing": engine_reasons.loop_failing,
+    "delivery_lost": lifeline_reasons.delivery_lost,
+    "loop_silent": lifeline_reasons.loop_silent,
+    "loop_failing": lifeline_reasons.loop_failing,
     "limit_cooldown": limit_reasons.limit_cooldown,
     "limit_concurrency": limit_reasons.limit_concurrency,
     "limit_tokens": limit_reasons.limit_tokens,

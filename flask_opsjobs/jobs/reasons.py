@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..explain.evidence import Evidence
 from ..explain.make_reason import make_reason
 from ..explain.shapes import Reason
-from .perform.retry import REFUSED_FOR
+from .perform.backoff import REFUSED_FOR
 
 
 def deadline_passed(evidence: Evidence) -> Iterator[Reason]:

@@ -1,1 +1,1 @@
-"""Finds and repairs faults: dead workers, lost jobs, and differences between Postgres and Redis."""
+"""Watches workers and loops: rescues the jobs of dead workers, checks integrity, and deletes old rows."""

@@ -27,7 +27,7 @@ def limit_unknown(evidence: Evidence) -> Iterator[Reason]:
 
 
 def limit_weight(evidence: Evidence) -> Iterator[Reason]:
-    """The job weighs more than its limiter can ever admit, since a later declaration lowered the limit."""
+    """The job weighs more than its limiter can ever admit, because a later declaration lowered the limit."""
     for limit, shape, _ in _blocks(evidence, bucket.WEIGHT, evidence.limit):
         bound = "burst" if shape.most == shape.burst else "concurrency"
         yield make_reason(
@@ -43,7 +43,7 @@ def limit_weight(evidence: Evidence) -> Iterator[Reason]:
 
 def limit_cooldown(evidence: Evidence) -> Iterator[Reason]:
     """An operator set a cooldown of the limiter or of its partition."""
-    # A queued job has this reason too: the claim will return it. A job that is due later has it only when the
+    # A queued job has this reason too: the claim will send it back. A job that is due later has it only when the
     # cooldown lasts longer.
     for limit, _, block in _blocks(evidence, bucket.COOLDOWN, evidence.limit):
         is_over = block.until is not None and block.until <= evidence.job.due_at

@@ -49,7 +49,7 @@ def no_live_worker(evidence: Evidence) -> Iterator[Reason]:
         evidence,
         "no_live_worker",
         f"No live worker listens to the queue {name}."
-        + (f" {last.name} was the last one." if last else " No worker is known to have listened lately."),
+        + (f" {last.name} was the last one." if last else " No worker has listened to it recently."),
         f"Start one: `flask opsjobs worker {name}`.",
         source="inferred",
         read={"live_workers": 0, "last_worker": last and last.name, "last_heartbeat_at": last and last.heartbeat_at},
@@ -82,7 +82,7 @@ def workers_busy(evidence: Evidence) -> Iterator[Reason]:
 def _before(evidence: Evidence) -> str:
     ahead = _ahead(evidence)
     if ahead is None:
-        return "and it waits in Redis"
+        return "and this job waits in Redis"
     # Only its own lane is counted: a limited job waits in a lane of its queue and partition.
     which = (
         " of its queue and partition or in Redis"

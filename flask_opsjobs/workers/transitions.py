@@ -1,4 +1,4 @@
-"""Writes what a worker records about itself: its registration, its heartbeat, the jobs it gives up, its stop.
+"""Writes what a worker records about itself: its registration, its heartbeat, the jobs it has lost, its stop.
 
 `watch` decides whether it is alive.
 """
@@ -61,7 +61,7 @@ def record_heartbeat(
 ) -> list[DeliveryKey]:
     """Record the heartbeat number `heartbeat_no`, and what the worker has reserved (`id-dispatch_no`). Commits.
 
-    Returns those of its jobs that were asked to stop, as (id, dispatch_no). Raises `LookupError` when
+    Returns those of its jobs for which somebody requested a stop, as (id, dispatch_no). Raises `LookupError` when
     retention has removed the worker after a week without a heartbeat: the process must be restarted.
     """
     parameters = {
@@ -84,7 +84,7 @@ def find_lost(
 ) -> set[DeliveryKey]:
     """Return those deliveries in `running` whose jobs are no longer the worker's own and must be stopped.
 
-    Give only deliveries whose claim is committed: a claim on its way looks like a lost job.
+    Give only deliveries whose claim is committed: an uncommitted claim looks like a lost job.
     """
     if not running:
         return set()

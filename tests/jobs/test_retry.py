@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.jobs.perform.retry import MOST_SECONDS, backoff_seconds, default_seconds
+from flask_opsjobs.jobs.perform.backoff import MOST_SECONDS, backoff_seconds, default_seconds
 from flask_opsjobs.jobs.record.task import Task
 
 

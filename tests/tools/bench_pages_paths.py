@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.jobs.search.filter import JobFilter
 from flask_opsjobs.web.app import cursor
+from flask_opsjobs.web.app.partition import make_reference
 from flask_opsjobs.web.app.urls import URLS, Url
-from flask_opsjobs.web.limiters.partition import make_reference
 from tests.tools.bench_pages_control import ENTRIES, LIMITERS
 
 PREFIX = "/ops/jobs"

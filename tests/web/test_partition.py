@@ -7,7 +7,7 @@ from urllib.parse import quote
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_opsjobs.web.limiters.partition import LONGEST, make_reference, read_reference
+from flask_opsjobs.web.app.partition import LONGEST, make_reference, read_reference
 
 OLD, NEW = b"an old secret", b"a new secret"
 # What Postgres can keep of a text.

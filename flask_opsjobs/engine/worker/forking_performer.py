@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ...jobs.perform import retry
+from ...jobs.perform import backoff as retry
 from ...jobs.perform.claimed import Claimed
 from ...jobs.perform.log_tail import Ring
 from ...jobs.perform.outcomes import Outcome

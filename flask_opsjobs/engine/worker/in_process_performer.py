@@ -10,7 +10,7 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from ...jobs.perform import retry
+from ...jobs.perform import backoff as retry
 from ...jobs.perform.claimed import Claimed
 from ...jobs.perform.current import Stopped
 from ...jobs.perform.log_tail import Ring

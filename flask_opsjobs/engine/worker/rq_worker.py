@@ -25,7 +25,6 @@ from ...core.visible_text import on_one_line
 from ...jobs.perform.claimed import Claimed
 from ...jobs.perform.current import Stopped
 from ...jobs.perform.outcomes import Outcome
-from ..reconcile.rq_bookkeeping import RQBooks
 from ..redis.command import is_beat_request
 from ..redis.delivery import parse
 from .child import forget_connections, fork_lock, set_group
@@ -35,6 +34,7 @@ from .forking_performer import ForkingPerformer
 from .in_process_performer import InProcessPerformer
 from .outage import Backoff
 from .performer import Performer
+from .rq_bookkeeping import RQBooks
 from .rq_scheduler import OpsScheduler
 from .runtime import WorkerRuntime
 
@@ -53,7 +53,7 @@ _THREAD = "claim"
 class OpsWorkerLoop(BaseWorker):
     """Shared by both kinds of OpsWorker: takes, claims, performs and records jobs.
 
-    Nothing here raises into RQ.
+    An error of Redis or Postgres must not end RQ's loop, so it is caught here.
     """
 
     max_connection_wait_time = 4.0
@@ -92,7 +92,7 @@ class OpsWorkerLoop(BaseWorker):
         self._tell_ready()
 
     def has_failed(self, burst: bool, max_jobs: int | None) -> bool:
-        """Return whether the loop ended without being asked to: an exception ends RQ's `work` silently."""
+        """Return whether an exception ended the loop: it ends RQ's `work` without an error."""
         is_through = max_jobs is not None and self.performed >= max_jobs
         return not (self._stop_requested or burst or is_through)
 
@@ -103,7 +103,7 @@ class OpsWorkerLoop(BaseWorker):
     ) -> tuple[RQJob, Queue] | None:
         """Return the next job.
 
-        Blocks one second at a time, so that a stop comes between pops and loses no job.
+        Blocks for one second at a time, so that a stop happens between two pops and loses no job.
         """
         idle_since = time.monotonic()
         wait = 0.5
@@ -137,9 +137,10 @@ class OpsWorkerLoop(BaseWorker):
         return None
 
     def _may_take(self) -> bool:
-        """Return whether this worker has written its outcomes.
+        """Return whether this worker may take a job.
 
-        If not, it takes no jobs (backpressure), and deliveries stay in Redis for other workers.
+        It may not while its outcomes or its heartbeat are late (backpressure). Deliveries then stay in Redis for
+        other workers.
         """
         may_take = self.runtime.recorder.keeps_up(_LOOK_SECONDS)
         if may_take is not self._takes_jobs:
@@ -155,7 +156,7 @@ class OpsWorkerLoop(BaseWorker):
     def _log_taken(self, job: RQJob, queue: Queue) -> None:
         """Log that a job was taken, as RQ does.
 
-        Of a delivery of ours only the id is known: it was not read.
+        Of our own delivery only the id is logged, because its RQ job has not been read.
         """
         where = green(queue.name)
         if self.log_job_description and parse(job.id) is None:
@@ -180,7 +181,8 @@ class OpsWorkerLoop(BaseWorker):
         except Exception:
             with fork_lock:
                 _log.exception(
-                    "the delivery %s was not performed; its job is rescued or recalled", job.id
+                    "the delivery %s was not performed; the watch loop rescues its job, or the recall loop recalls it",
+                    job.id,
                 )
             self.runtime.heartbeat.release(*delivery)
             self._wait(self._failures.next_seconds())
@@ -231,7 +233,7 @@ class OpsWorkerLoop(BaseWorker):
         if outcome.kind == "lost":
             _log.warning("job %d does not run here any more: %s", claimed.id, outcome.error)
         if outcome.kind != "refused":
-            # A refusal is fast. Counted as a run, it would give a high prefetch of jobs that cannot run here.
+            # A refusal is fast. If it counted as a run, the prefetch would grow with jobs that cannot run here.
             runtime.heartbeat.note_run(time.monotonic() - began)
         runtime.submit(claimed, outcome)
         self.books.end(job, queue, execution, is_success=outcome.kind == "returned")
@@ -270,11 +272,11 @@ class OpsWorkerLoop(BaseWorker):
         return not self._stop_requested
 
     def _set_connection(self, connection: Any) -> Any:
-        # RQ sets the time-out to 415 s, because its pop blocks for 405 s. Ours blocks for 1 s and keeps 5 s.
+        # RQ sets the time-out to 415 s, because its pop blocks for 405 s. Our pop blocks for 1 s, so its
+        # time-out stays 5 s.
         return connection
 
-    # --- fewer round trips; no time-out of them ends RQ's loop
-    # ---------------------------------------------------
+    # --- fewer round trips; a time-out of Redis does not end RQ's loop ------------------------------------
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """Send RQ's heartbeat in one pipeline, at most once a second unless the caller gives its pipeline."""
@@ -359,7 +361,7 @@ class OpsWorkerLoop(BaseWorker):
         self.runtime.wake()
 
     def request_force_stop(self, signum: int, frame: Any) -> None:
-        """Kill the running job after a second signal. A managed job is requeued; RQ fails a plain one."""
+        """Kill the running job after a second signal. That counts as a failed attempt, and RQ may retry a plain job."""
         if (
             self._shutdown_requested_date is not None
             and _age(self._shutdown_requested_date).total_seconds() < 1

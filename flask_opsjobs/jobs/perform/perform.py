@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ...errors import InvalidArgs
 from ..record.durations import seconds_of
 from ..record.json_storage import clean_text
-from . import failure, log_tail, outputs, retry
+from . import backoff as retry
+from . import failure, log_tail, outputs
 from .claimed import Claimed
 from .current import CurrentJob, Stopped, Tell, running
 from .outcomes import Cancel, Discard, Outcome, RetryIn, Snooze

@@ -13,10 +13,9 @@ from ...actions.operator import Operator
 from ...errors import ActionRefused
 from ...jobs.search import ids as search_ids
 from ...limits.actions import make_target
-from ..app import access, back, problems
+from ..app import access, back, partition, problems
 from ..app.host import host
 from ..app.reading import asking
-from ..limiters import partition
 from . import preview as previews
 
 

@@ -10,8 +10,8 @@ from ...actions.catalog import ACTIONS
 from ...jobs.search import ids as search_ids
 from ...limits.actions import make_target
 from ...policy import raised
-from ..limiters import partition as _partition
 from . import back, problems
+from . import partition as _partition
 from .host import host
 from .navigation import NAVIGATION
 

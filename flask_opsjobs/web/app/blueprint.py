@@ -9,8 +9,7 @@ from typing import Any
 from flask import Blueprint, g, request
 from werkzeug import exceptions
 
-from ..limiters import partition
-from . import access, headers, origin, pages, problems
+from . import access, headers, origin, pages, partition, problems
 from .problems import Problem
 from .urls import URLS, Url
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class NavigationItem:
-    """An entry of the navigation, shown to people with its permission. The keys `g`, `key` open its page."""
+    """An entry of the navigation, shown to people with its permission. Press `g`, then `key`, to open its page."""
 
     endpoint: str
     label: str

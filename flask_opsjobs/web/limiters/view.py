@@ -23,9 +23,9 @@ from ...limits.partitions import has_partition, list_hot
 from ...limits.words import BLOCKS, in_words
 from ...overview.pace_queries import find_counted_until, find_pace
 from ..app import access, pages, problems
+from ..app import partition as _partition
 from ..app.host import host
 from ..app.reading import reading
-from . import partition as _partition
 from .history_charts import make_limit_charts
 
 

@@ -15,8 +15,8 @@ from typing import Any
 from flask import request
 
 from ...core.signing import is_signed, read_word, sign, write_word
-from ..app import problems
-from ..app.host import host
+from . import problems
+from .host import host
 
 LONGEST = 200
 _MAC = 16
