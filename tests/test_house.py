@@ -176,6 +176,16 @@ def test_no_module_opens_with_a_question() -> None:
     assert not found, "\n".join(found)
 
 
+def test_files_that_become_the_hosts_import_nothing_relatively() -> None:
+    found = [
+        sources.place(path, node.lineno)
+        for path in sources.python("flask_opsjobs/install/starters")
+        for node in ast.walk(sources.tree(path))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert not found, "\n".join(found)
+
+
 def test_modules_are_named_after_things() -> None:
     vague = re.compile(r"(.*_)?(utils?|helpers?|common|base|misc|manager|service|handler)s?")
     found = [_name(path) for path in sources.python("flask_opsjobs") if vague.fullmatch(path.stem)]
