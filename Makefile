@@ -63,7 +63,7 @@ docs: $(READY) ## Build the documentation; a warning is an error.
 map: $(READY) ## Print the package as a tree, each module with its first sentence.
 	@$(BIN)/python -m tests.tools.map
 
-walk: $(READY) ## Print the files that a job passes from enqueue to its page; a retry with WALK=retry.
+walk: $(READY) ## Print the files that a job passes from enqueue to its page, beyond the shell of all pages; a retry with WALK=retry.
 	@$(BIN)/python -W ignore -m tools.walk $(or $(WALK),job)
 
 bench: $(READY) ## Measure managed jobs against plain RQ.

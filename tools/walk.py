@@ -1,7 +1,8 @@
-"""Prints which files one thing passes: `job` from `enqueue` to its page, or `retry` from the click to the receipt.
+"""Counts the files that one thing passes: `job` from `enqueue` to its page, or `retry` from the click to its outcome.
 
 It runs the real thing on embedded servers, and notes each file of the package in which a function is called, each
-statement that is loaded and each template that is rendered, in the order in which they are first met.
+statement that is loaded and each template that is rendered, in the order in which they are first met. What every page
+and an idle worker pass too is counted apart, as the shell: who reads about a job does not read it again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import flask_opsjobs
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.cli.worker import run
 from flask_opsjobs.core import sql
+from flask_opsjobs.web.app import sources
 from tests.support.database import Databases
 from tests.support.policies import AllowAll, ShowAll
 from tests.support.postgres import Postgres
@@ -29,6 +31,9 @@ from tests.support.valkey import Valkey
 
 PACKAGE = Path(flask_opsjobs.__file__).parent
 TEMPLATES = "opsjobs/"
+KINDS = {"files": "Python files", "statements": "statements", "templates": "templates"}
+# What all of these pass, any page passes.
+PAGES = ("queues", "workers", "cron", "limiters", "audit")
 
 
 class Walk:
@@ -67,21 +72,64 @@ class Walk:
         elif TEMPLATES in path and path.endswith(".html"):
             self.templates[path.partition(TEMPLATES)[2]] = None
 
-    def print(self) -> None:
+    def add(self, other: Walk) -> None:
+        """Add what the other met."""
+        for kind in KINDS:
+            getattr(self, kind).update(getattr(other, kind))
+
+    def common(self, other: Walk) -> Walk:
+        """What both met."""
+        return self._only(lambda kind, name: name in getattr(other, kind))
+
+    def beyond(self, shell: Walk) -> Walk:
+        """What this met and the shell did not."""
+        return self._only(lambda kind, name: name not in getattr(shell, kind))
+
+    def _only(self, is_kept: Callable[[str, str], bool]) -> Walk:
+        kept = Walk()
+        for kind in KINDS:
+            names = [name for name in getattr(self, kind) if is_kept(kind, name)]
+            getattr(kept, kind).update(dict.fromkeys(names))
+        return kept
+
+    def print(self, title: str) -> None:
         """Print each list with its length."""
-        for title, names in (
-            ("Python files", self.files),
-            ("statements", self.statements),
-            ("templates", self.templates),
-        ):
-            print(f"{len(names)} {title}")
+        print(title)
+        for kind, words in KINDS.items():
+            names = getattr(self, kind)
+            print(f"  {len(names)} {words}")
             for name in names:
-                print(f"  {name}")
+                print(f"    {name}")
+
+
+def walk_shell(app: Flask) -> Walk:
+    """What every page passes, whatever it shows, and a worker that finds no job."""
+    client = app.test_client()
+    shell: Walk | None = None
+    for name in PAGES:
+        page = Walk()
+        forget_sources(app)
+        with page.noted():
+            assert client.get(f"/ops/jobs/{name}").status_code == 200
+        shell = page if shell is None else shell.common(page)
+    assert shell is not None
+    idle = Walk()
+    with idle.noted(), app.app_context():
+        assert run(app, ["idle"], simple=True, burst=True, with_scheduler=False) == 0
+    shell.add(idle)
+    return shell
+
+
+def forget_sources(app: Flask) -> None:
+    """Let the next page ask again which sources answer; pages keep that for some seconds."""
+    with app.app_context():
+        sources.forget()
 
 
 def walk_job(app: Flask, task: Any, walk: Walk) -> None:
     """A job is enqueued and committed, a worker performs it, and its page is opened."""
     db = app.extensions["sqlalchemy"]
+    forget_sources(app)
     with walk.noted():
         with app.app_context():
             job_id = task.enqueue(text="hello").id
@@ -101,6 +149,7 @@ def walk_retry(app: Flask, task: Any, walk: Walk) -> None:
         assert run(app, ["default"], simple=True, max_jobs=1, with_scheduler=False) == 0
     client = app.test_client()
     headers = {"Sec-Fetch-Site": "same-origin"}
+    forget_sources(app)
     with walk.noted():
         preview = client.post(f"/ops/jobs/jobs/{job_id}/retry", headers=headers).location
         form = client.get(preview).text
@@ -117,7 +166,7 @@ WALKS: dict[str, Callable[[Flask, Any, Walk], None]] = {"job": walk_job, "retry"
 
 
 def main(name: str) -> None:
-    """Run the walk of this name and print it."""
+    """Run the walk of this name, and print what it passes beyond the shell and within it."""
     postgres, valkey = Postgres(durable=False), Valkey()
     databases = Databases(postgres.url())
     try:
@@ -133,9 +182,14 @@ def main(name: str) -> None:
         def greet(text: str) -> str:
             return f"hello {text.split()[0]}"
 
+        shell = walk_shell(app)
         walk = Walk()
         WALKS[name](app, greet, walk)
-        walk.print()
+        own = walk.beyond(shell)
+        own.print(f"A {name} passes, beyond what any page and an idle worker pass:")
+        walk.beyond(own).print(
+            f"And of what any page or an idle worker passes too, a {name} passes:"
+        )
     finally:
         databases.close()
         postgres.close()
