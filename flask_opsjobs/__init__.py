@@ -13,8 +13,8 @@ from .errors import (
 from .jobs.perform.current import current_job
 from .jobs.perform.outcomes import Cancel, Discard, RetryIn, Snooze
 from .jobs.record.enqueue import Enqueued, EnqueuedMany
+from .jobs.record.options import Unique
 from .jobs.record.task import Task
-from .jobs.record.unique_locks import Unique
 from .limits.limit import Limit
 from .policy import AccessPolicy, DisplayPolicy
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .core.db import Connection
     from .host import Host
-    from .jobs.record.joining import AnySession
+    from .jobs.record.enqueue import AnySession
     from .jobs.record.task import Task
 
 # Exceptions of a task that end the draining test too, and not only the job.
@@ -235,7 +235,7 @@ def _committed(host: Host, given: AnySession | None) -> Iterator[Connection]:
     from .core.db import connect_apart
     from .engine.drain import has_written
     from .errors import OpsJobsError
-    from .jobs.record.joining import find_session
+    from .jobs.record.enqueue import find_session
 
     host.require_schema()
     session, bind = find_session(host, given)
@@ -254,7 +254,7 @@ def _committed(host: Host, given: AnySession | None) -> Iterator[Connection]:
 @contextmanager
 def _seen(host: Host, given: AnySession | None) -> Iterator[Connection]:
     """Give a connection that sees what the session sees, also its uncommitted rows."""
-    from .jobs.record.joining import find_session
+    from .jobs.record.enqueue import find_session
 
     session, bind = find_session(host, given)
     if session.in_transaction():
@@ -265,7 +265,7 @@ def _seen(host: Host, given: AnySession | None) -> Iterator[Connection]:
 
 
 def _joined(session: Session, bind: Engine | Shared) -> Connection:
-    from .jobs.record.joining import join
+    from .jobs.record.enqueue import join
 
     return _driver(join(session, bind))
 

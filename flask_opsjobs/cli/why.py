@@ -15,7 +15,7 @@ from ..engine.explain_with_redis import explain_apart
 from ..errors import UnknownJob
 from ..explain.make_reason import as_text
 from ..explain.shapes import Explanation, Reason
-from ..jobs.search import ids as search_ids
+from ..jobs.search import terms
 from . import current_host
 from ._plain import plain
 
@@ -32,7 +32,7 @@ def why(job: str, as_json: bool) -> None:
     """
     host = current_host()
     clean = Display(host.display, may_see=True).clean
-    job_id = search_ids.read_job_id(job)
+    job_id = terms.read_job_id(job)
     if job_id is None:
         _stop(2, f"{job!r} is neither the id of a job nor an RQ id such as opsjobs-42-1")
     try:

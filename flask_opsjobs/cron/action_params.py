@@ -13,7 +13,7 @@ from ..actions.numbers import read_whole, whole
 from ..core.db import Connection
 from ..errors import InvalidArgs
 from ..host import Host
-from ..jobs.record.enqueue_detached import find_same_call
+from ..jobs.record.enqueue import find_same_call
 from .declaration import BadEntry, Faults, list_faults, make_entry
 from .entry_row import CronEntryRow
 

@@ -14,8 +14,7 @@ from ..core.db import Connection
 from ..core.words import moment
 from ..errors import InvalidArgs
 from ..host import Host
-from ..jobs.record.enqueue import Enqueued
-from ..jobs.record.enqueue_detached import enqueue_detached
+from ..jobs.record.enqueue import Enqueued, enqueue_detached
 from ..jobs.record.task import Task
 from . import transitions
 from .declaration import MOST_CAUGHT_UP

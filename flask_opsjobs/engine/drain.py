@@ -19,7 +19,7 @@ from ..core.db import Connection
 from ..endings import Ending
 from ..errors import OpsJobsError
 from ..host import Host
-from ..jobs.perform.claimed import Claimed
+from ..jobs.perform.current import Claimed
 from ..jobs.perform.log_tail import Ring
 from ..jobs.perform.perform import Report, perform
 from ..jobs.record.task import Task

@@ -14,7 +14,7 @@ from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core import sql
 from flask_opsjobs.endings import Ended, Ending
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
-from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race

@@ -12,7 +12,7 @@ from flask_opsjobs.engine.dispatch.dispatch import read_clock, recall
 from flask_opsjobs.engine.worker import claim as claiming
 from flask_opsjobs.engine.worker.claim import NotClaimed
 from flask_opsjobs.jobs.lifecycle import STATES
-from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race

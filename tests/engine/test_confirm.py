@@ -17,7 +17,7 @@ from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.engine.worker.claim import steady_seconds
 from flask_opsjobs.engine.worker.confirm import Confirm
-from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.perform.perform import perform
 from flask_opsjobs.jobs.record.task import Task

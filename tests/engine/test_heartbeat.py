@@ -9,7 +9,7 @@ from flask_opsjobs import endings
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.engine.worker.heartbeat import CANCELED, LOST, Heartbeat
-from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.support.engine import Bench
 

@@ -30,7 +30,7 @@ from flask_opsjobs.errors import UnknownJob
 from flask_opsjobs.explain.explain import FINDERS, explain_job, explain_schema
 from flask_opsjobs.explain.reason_kinds import CODES, REASON_KINDS
 from flask_opsjobs.explain.shapes import Explanation
-from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.loops import cron
 from flask_opsjobs.loops.one_pass import Runner

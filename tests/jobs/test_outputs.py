@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from flask_opsjobs.jobs.perform.outputs import Kept, dump_output
+from flask_opsjobs.jobs.perform.perform import Kept, dump_output
 
 
 class Invoice(BaseModel):

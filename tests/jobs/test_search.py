@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.jobs.record.task import Task
-from flask_opsjobs.jobs.search import hits as search_hits
+from flask_opsjobs.jobs.search import queries as search_queries
 from flask_opsjobs.jobs.search.filter import JobFilter
 from flask_opsjobs.jobs.search.queries import JobList, list_jobs
 
@@ -123,7 +123,7 @@ def test_pages_of_a_search_follow_one_another_both_ways(
 def test_a_search_stops_at_its_hits_and_says_so(
     work: Task, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_hits, "MOST_HITS", 10)
+    monkeypatch.setattr(search_queries, "MOST_HITS", 10)
     work.options(tags=["all"]).enqueue_many({"value": n} for n in range(11))
     work.options(tags=["all"], delay=60).enqueue(value=11)
     db.session.commit()
@@ -143,8 +143,8 @@ def test_of_a_common_value_the_newest_hits_are_shown(
     work: Task, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The index finds the oldest first, and stops before it comes to what an operator looks for."""
-    monkeypatch.setattr(search_hits, "MOST_HITS", 10)
-    monkeypatch.setattr(search_hits, "NEWEST_JOBS", 5)
+    monkeypatch.setattr(search_queries, "MOST_HITS", 10)
+    monkeypatch.setattr(search_queries, "NEWEST_JOBS", 5)
     work.options(tags=["all"]).enqueue_many({"value": n} for n in range(60))
     db.session.commit()
     found = search("tag:all")
@@ -208,7 +208,7 @@ def test_errors_are_found_by_any_part_of_them(
 def test_an_error_is_looked_for_among_the_newest_and_that_is_said(
     work: Task, db: SQLAlchemy, search: Callable[..., JobList], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_hits, "NEWEST_ERRORS", 5)
+    monkeypatch.setattr(search_queries, "NEWEST_ERRORS", 5)
     ids = [work.enqueue(value=n).id for n in range(7)]
     db.session.commit()
     _fail(db.session(), dict.fromkeys(ids[:5], "KeyError: 'x'"))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flask_opsjobs.jobs.perform.time_limit import JobTimedOut, TimeLimit
+from flask_opsjobs.jobs.perform.perform import JobTimedOut, TimeLimit
 from tests.support.waiting import wait_until
 
 
@@ -75,7 +75,7 @@ def test_an_alarm_that_was_set_before_goes_on() -> None:
 
 
 def test_a_swallowed_alarm_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flask_opsjobs.jobs.perform.time_limit._AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("flask_opsjobs.jobs.perform.perform._AGAIN_SECONDS", 0.05)
     swallowed: list[BaseException] = []
 
     def once() -> None:

@@ -22,10 +22,9 @@ from flask_opsjobs import InvalidArgs, OpsJobs, Unique
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.record import unique_locks
-from flask_opsjobs.jobs.record.enqueue import Enqueued
-from flask_opsjobs.jobs.record.enqueue_detached import enqueue_detached, find_same_call
+from flask_opsjobs.jobs.record.enqueue import Enqueued, enqueue_detached, find_same_call
 from flask_opsjobs.jobs.record.task import Task
-from flask_opsjobs.jobs.record.unique import keys_of
+from flask_opsjobs.jobs.record.unique_locks import keys_of
 from tests.support.waiting import wait_until
 
 HOUR = timedelta(hours=1)
@@ -84,7 +83,7 @@ def test_the_key_is_the_same_in_every_process(tmp_path: Any) -> None:
     """Also of a set, whose order differs with each process' hashes."""
     script = (
         "from datetime import date; from decimal import Decimal;"
-        "from flask_opsjobs.jobs.record.unique import keys_of;"
+        "from flask_opsjobs.jobs.record.unique_locks import keys_of;"
         "words = frozenset('abcdefghijk');"
         "chosen = {'b': {words, frozenset()}, 'a': [1.5, date(2026, 1, 2), Decimal('1.50'), b'x', None]};"
         "print(keys_of([b'secret'], 'task', chosen)[0].hex())"

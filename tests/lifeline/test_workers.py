@@ -10,7 +10,7 @@ import pytest
 
 from flask_opsjobs import endings
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
-from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.lifeline.disown import disown as disown_jobs
 from flask_opsjobs.workers import transitions as workers

@@ -15,7 +15,7 @@ from flask_opsjobs.endings import Ending
 from flask_opsjobs.engine.dispatch.dispatch import read_clock, recall
 from flask_opsjobs.engine.worker import claim as claiming
 from flask_opsjobs.jobs.lifecycle import ARROWS
-from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.lifeline import retention
 from flask_opsjobs.limits import bucket

@@ -17,7 +17,7 @@ from flask_opsjobs.engine.reconcile.recall import recall_paused
 from flask_opsjobs.engine.redis.broker import Broker
 from flask_opsjobs.engine.redis.connections import RedisConnections
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.loops.one_pass import Runner
 from flask_opsjobs.loops.recall import LOOP

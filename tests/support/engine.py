@@ -14,7 +14,7 @@ from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, read_clock
 from flask_opsjobs.engine.worker import claim as claiming
 from flask_opsjobs.engine.worker.claim import NotClaimed
 from flask_opsjobs.host import Host
-from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.workers import transitions as workers
 

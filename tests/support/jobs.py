@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from flask_opsjobs.jobs.perform.claimed import Claimed
+from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.log_tail import Ring
 from flask_opsjobs.jobs.perform.perform import Report
 from flask_opsjobs.jobs.record.task import Task

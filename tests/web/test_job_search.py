@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.core.secret_patterns import clean_secrets, is_secret_key
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.jobs.search import hits as search_hits
+from flask_opsjobs.jobs.search import queries as search_queries
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
 from tests.web.every import soup
@@ -130,7 +130,7 @@ def test_a_secret_in_an_error_cannot_be_guessed_letter_by_letter(
 def test_more_hits_than_are_looked_at_tell_nothing_of_a_hidden_text(
     more: str, hiding: Get, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_hits, "MOST_HITS", 3)
+    monkeypatch.setattr(search_queries, "MOST_HITS", 3)
     for _ in range(5):
         make_job(session, "failed", error="LoginError: password=hunter2 refused", tags=["eu"])
     session.commit()
@@ -151,7 +151,7 @@ def test_more_hits_than_are_looked_at_tell_nothing_of_a_hidden_text(
 def test_hidden_errors_take_no_place_from_those_that_fit(
     hiding: Get, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_hits, "MOST_HITS", 3)
+    monkeypatch.setattr(search_queries, "MOST_HITS", 3)
     shown = [make_job(session, "failed", error=f"no hunter {n}") for n in range(5)]
     for number in range(5):
         make_job(session, "failed", error=f"{number}: password=hunter2 refused")
@@ -160,7 +160,7 @@ def test_hidden_errors_take_no_place_from_those_that_fit(
     assert _ids(text) == [job.id for job in shown[:1:-1]]
     assert "3 hits among the others" in text
     assert soup(text).select_one("nav.tabs b").text == "3+"
-    monkeypatch.setattr(search_hits, "MOST_HITS", 5)
+    monkeypatch.setattr(search_queries, "MOST_HITS", 5)
     text = hiding("/jobs?q=error:hunter").text
     assert len(_ids(text)) == 5
     assert "Searched the newest" not in text
@@ -189,8 +189,8 @@ def test_a_policy_that_raises_lets_nothing_be_searched(
 def test_what_was_looked_at_is_said(
     get: Get, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_hits, "MOST_HITS", 3)
-    monkeypatch.setattr(search_hits, "NEWEST_ERRORS", 3)
+    monkeypatch.setattr(search_queries, "MOST_HITS", 3)
+    monkeypatch.setattr(search_queries, "NEWEST_ERRORS", 3)
     for _ in range(5):
         make_job(session, "failed", tags=["eu"])
     session.commit()

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ...jobs.perform.claimed import Claimed
+from ...jobs.perform.current import Claimed
 from ...jobs.perform.perform import Confirm, Report, perform
 from .channel import Sender
 

@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 from ... import endings
 from ...core import sql
 from ...core.db import Connection
-from ...jobs.perform.claimed import Claimed
+from ...jobs.perform.current import Claimed
 from .claim_limited import claim_limited
 
 # CLOCK_BOOTTIME also counts the time in which the machine is suspended, while other machines may rescue its

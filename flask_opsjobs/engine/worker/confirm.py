@@ -7,7 +7,7 @@ from contextlib import closing
 
 from ...core.db import connect_apart
 from ...host import Host
-from ...jobs.perform.claimed import Claimed
+from ...jobs.perform.current import Claimed
 from ...jobs.perform.outcomes import Outcome
 from .claim import claim, steady_seconds
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...jobs.perform import backoff as retry
-from ...jobs.perform.claimed import Claimed
+from ...jobs.perform.current import Claimed
 from ...jobs.perform.log_tail import Ring
 from ...jobs.perform.outcomes import Outcome
 from .child import fork

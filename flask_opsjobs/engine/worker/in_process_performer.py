@@ -11,8 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ...jobs.perform import backoff as retry
-from ...jobs.perform.claimed import Claimed
-from ...jobs.perform.current import Stopped
+from ...jobs.perform.current import Claimed, Stopped
 from ...jobs.perform.log_tail import Ring
 from ...jobs.perform.outcomes import Outcome
 from ...jobs.perform.perform import Report, perform

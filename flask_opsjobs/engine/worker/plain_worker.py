@@ -18,7 +18,7 @@ from ... import endings
 from ...core.db import Connection, is_away
 from ...endings import Ending
 from ...host import Host
-from ...jobs.perform.claimed import Claimed
+from ...jobs.perform.current import Claimed
 from ...jobs.perform.log_tail import Ring
 from ...jobs.perform.perform import Report, perform
 from ...workers import transitions as workers

@@ -22,8 +22,7 @@ from rq.worker.base import BaseWorker
 
 from ...core.db import is_away
 from ...core.visible_text import on_one_line
-from ...jobs.perform.claimed import Claimed
-from ...jobs.perform.current import Stopped
+from ...jobs.perform.current import Claimed, Stopped
 from ...jobs.perform.outcomes import Outcome
 from ..redis.command import is_beat_request
 from ..redis.delivery import parse

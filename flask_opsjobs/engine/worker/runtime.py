@@ -13,7 +13,7 @@ from importlib.metadata import version
 from ...core.db import Connection, connect_apart
 from ...endings import Ending
 from ...host import Host
-from ...jobs.perform.claimed import Claimed
+from ...jobs.perform.current import Claimed
 from ...jobs.perform.outcomes import Outcome
 from ...workers import transitions as workers
 from ..dispatch.dispatch import read_clock

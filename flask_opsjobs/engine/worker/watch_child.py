@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ...jobs.perform.claimed import Claimed
+from ...jobs.perform.current import Claimed
 from ...jobs.perform.outcomes import Outcome
 from .cgroup import OutOfMemory
 from .channel import Receiver

@@ -7,7 +7,7 @@ import random
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from ..record.durations import seconds_of
+from ..record.options import seconds_of
 
 if TYPE_CHECKING:
     from ..record.task import Task

@@ -1,26 +1,33 @@
-"""Performs a claimed job: calls its function and turns every end of the call into an outcome."""
+"""Performs a claimed job: calls its function within its time limit and turns every end into an outcome.
+
+A returned value becomes JSON, or a reason why it cannot; the job finishes in both cases.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
 import logging
+import signal
+import threading
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidArgs
-from ..record.durations import seconds_of
+from ..record import json_storage
 from ..record.json_storage import clean_text
+from ..record.options import seconds_of
 from . import backoff as retry
-from . import failure, log_tail, outputs
-from .claimed import Claimed
-from .current import CurrentJob, Stopped, Tell, running
+from . import failure, log_tail
+from .current import Claimed, CurrentJob, Stopped, Tell, running
 from .outcomes import Cancel, Discard, Outcome, RetryIn, Snooze
-from .time_limit import JobTimedOut, TimeLimit
 
 if TYPE_CHECKING:
     from ..record.task import Task
+
 
 _log = logging.getLogger("flask_opsjobs.jobs")
 
@@ -181,7 +188,7 @@ def _observe(task: Task, name: str, *values: Any) -> None:
 def _returned(task: Task, value: Any) -> Outcome:
     if not task.record_output:
         return Outcome(kind="returned")
-    kept = outputs.dump_output(value, task.host().settings.max_output_bytes)
+    kept = dump_output(value, task.host().settings.max_output_bytes)
     return Outcome(
         kind="returned",
         output=kept.value,
@@ -241,3 +248,92 @@ def _why(error: BaseException) -> str | None:
 
 def _text(value: object) -> str:
     return clean_text(str(value))[:_LONGEST_REASON]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """JSON text and its size in bytes; or no text, and the reason why it was omitted."""
+
+    value: str | None
+    size: int
+    omitted: str | None = None
+
+
+def dump_output(value: Any, max_bytes: int) -> Kept:
+    """The value as JSON, or the reason: no JSON, not storable in Postgres, or more than `max_bytes`.
+
+    Never raises.
+    """
+    try:
+        raw = json_storage.dump(value)
+        if len(raw) > max_bytes:
+            return Kept(None, len(raw), f"{len(raw)} bytes, more than OPSJOBS_MAX_OUTPUT_BYTES")
+        json_storage.check_readable(raw)
+    except json_storage.NotStorable as why:
+        return Kept(None, 0, f"{type(value).__name__}: {why}")
+    except (MemoryError, RecursionError) as error:
+        return Kept(None, 0, f"{type(value).__name__}: {type(error).__name__} while it became JSON")
+    return Kept(raw.decode(), len(raw))
+
+
+# The alarm repeats: a `__del__` or a bare `except` in a library may swallow the first exception.
+_AGAIN_SECONDS = 5.0
+
+
+class JobTimedOut(BaseException):
+    """The function ran longer than its `timeout`.
+
+    Not an `Exception`: `except Exception` must not catch it.
+    """
+
+
+class TimeLimit:
+    """A block that raises `JobTimedOut` after some seconds. No limit with None, or outside the main thread.
+
+    Uses SIGALRM and the real-time timer, and restores both. `disarm` may be called at any time. Code that
+    catches `JobTimedOut` must call it, since the exception may be raised at the moment when the block is
+    left.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._is_armed = False
+        self._is_set = False
+        self._started_at = 0.0
+        self._handler_before: Any = None
+        self._timer_before = (0.0, 0.0)
+
+    def __enter__(self) -> TimeLimit:
+        if self._seconds is None or threading.current_thread() is not threading.main_thread():
+            return self
+        self._started_at = time.monotonic()
+        self._handler_before = signal.signal(signal.SIGALRM, self._raise)
+        self._is_set = self._is_armed = True
+        self._timer_before = signal.setitimer(signal.ITIMER_REAL, self._seconds, _AGAIN_SECONDS)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.disarm()
+
+    def disarm(self) -> None:
+        """Stop the timer, and restore the handler and the timer from before the block."""
+        # This comes first: from here on, an alarm raises nothing.
+        self._is_armed = False
+        if not self._is_set:
+            return
+        self._is_set = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._handler_before)
+        remaining, every = self._timer_before
+        if remaining:
+            elapsed = time.monotonic() - self._started_at
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, remaining - elapsed), every)
+
+    def _raise(self, _number: int, _frame: FrameType | None) -> None:
+        if self._is_armed:
+            raise JobTimedOut(f"ran longer than {self._seconds:g} s")

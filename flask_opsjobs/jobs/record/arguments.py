@@ -1,16 +1,19 @@
-"""Validates a task's arguments by its signature, stores them as JSON, and validates them again at the start."""
+"""Validates a task's arguments by its signature, stores them as JSON, and validates them again at the start.
+
+Errors name the argument, the reason and a code, never the value: it may be secret.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
+from pydantic_core.core_schema import ErrorType
 
 from ...errors import InvalidArgs
-from . import argument_errors, json_storage
-from .argument_errors import ArgumentError
+from . import json_storage
 from .signature import Codec, Signature
 
 
@@ -135,7 +138,7 @@ class Arguments:
         return {**call, **kwargs}, found
 
     def _tell(self, error: ValidationError) -> list[ArgumentError]:
-        return argument_errors.tell(error, self._built.fields, self._redact)
+        return _describe_errors(error, self._built.fields, self._redact)
 
     def _tell_unreadable(self, error: ValidationError) -> list[ArgumentError]:
         # Some types do not accept their own JSON. Find this at enqueue, not when the job starts.
@@ -167,3 +170,68 @@ def _too_large(size: int, limit: int) -> ArgumentError:
         "store the value elsewhere and pass a reference to it"
     )
     return {"loc": "arguments", "msg": message, "type": "too_large"}
+
+
+ArgumentError = dict[str, Any]
+
+_KNOWN = frozenset(get_args(ErrorType))
+
+# Most of pydantic's messages are safe to show. These are not: they quote the input or another exception.
+_OUR_WORDS = {
+    "assertion_error": "its own validator refused it",
+    "bytes_invalid_encoding": "Data should be valid in its encoding",
+    "datetime_object_invalid": "Invalid datetime object",
+    "extra_forbidden": "the task takes no such argument",
+    "get_attribute_error": "Error extracting attribute",
+    "iteration_error": "Error iterating over object",
+    "json_invalid": "Invalid JSON",
+    "mapping_type": "Input should be a valid mapping",
+    "missing": "is required",
+    "string_unicode": json_storage.SURROGATE,
+    "union_tag_invalid": "its tag fits none of the expected variants",
+    "uuid_parsing": "Input should be a valid UUID",
+    "value_error": "its own validator refused it",
+}
+_LARGEST_INDEX = 99_999
+
+
+def _describe_errors(
+    error: ValidationError, fields: frozenset[str], secret: frozenset[str]
+) -> list[ArgumentError]:
+    """One dict per error: `{"loc": "items[3].price", "msg": "…", "type": "…"}`.
+
+    A location holds argument names, indices and `fields`, the names in the signature. Keys of a dict argument
+    are left out, since they are input like its values. For a `secret` argument only its name and the type are
+    returned.
+    """
+    errors = error.errors(include_input=False, include_context=False, include_url=False)
+    return [_describe(one["loc"], one["type"], one["msg"], fields, secret) for one in errors]
+
+
+def _describe(
+    loc: tuple[int | str, ...],
+    kind: str,
+    message: str,
+    fields: frozenset[str],
+    secret: frozenset[str],
+) -> ArgumentError:
+    if not loc:
+        return {"loc": "arguments", "msg": _safe_message(kind, message), "type": kind}
+    name = str(loc[0])[:100]
+    if name in secret:
+        return {"loc": name, "msg": "is not valid", "type": kind}
+    where = name + "".join(_step(step, fields) for step in loc[1:])
+    return {"loc": where, "msg": _safe_message(kind, message), "type": kind}
+
+
+def _step(step: int | str, fields: frozenset[str]) -> str:
+    if isinstance(step, int):
+        return f"[{step}]" if 0 <= step <= _LARGEST_INDEX else ""
+    return f".{step}" if step in fields else ""
+
+
+def _safe_message(kind: str, message: str) -> str:
+    if kind in _OUR_WORDS:
+        return _OUR_WORDS[kind]
+    # The message of a host's own error type may quote any value.
+    return message if kind in _KNOWN else "is not valid"

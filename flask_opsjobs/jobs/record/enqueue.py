@@ -1,28 +1,36 @@
-"""Enqueues one job: one row, and a unique lock when it is unique, in the transaction of the host's session."""
+"""Enqueues one job: one row, and a unique lock when it is unique.
+
+`enqueue` joins the transaction of the host's session, of any kind of SQLAlchemy session. `enqueue_detached` is for
+a loop or an operator, on a connection of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection
-from sqlalchemy.orm import Session
+import psycopg
+from psycopg.rows import namedtuple_row
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import StatementError, UnboundExecutionError
+from sqlalchemy.orm import Session, scoped_session
 
 from ... import signals
-from ...core import sql
+from ...core import db, sql
 from ...core.after_commit import after_commit
-from ...errors import InvalidArgs
+from ...core.db import forget_values
+from ...errors import InvalidArgs, RefusedSession
 from ..commit_notes import DueLane, QueuedAtInsert
+from ..models import Job
 from . import unique_locks
-from .joining import find_session, join, without_values
+from .options import Options, Unique
 from .placing import RejectWhenFull, columns_of, place_of
-from .unique import Unique, keys_of
 
 if TYPE_CHECKING:
     from ...host import Host
-    from .options import Options
     from .task import Task
 
 
@@ -156,8 +164,124 @@ def keys(task: Task, unique: Unique, host: Host, values: Mapping[str, Any]) -> l
         plain = task.arguments.flatten(arguments)
         chosen = plain if unique.by is None else {name: plain[name] for name in unique.by}
     try:
-        return keys_of(host.secrets, task.name, chosen)
+        return unique_locks.keys_of(host.secrets, task.name, chosen)
     except (TypeError, ValueError):
         pass
     message = "cannot be part of a unique key: choose others with by=[…], or compute one with key=…"
     raise InvalidArgs(task.name, [{"loc": "arguments", "msg": message, "type": "not_json"}])
+
+
+def enqueue_detached(
+    connection: db.Connection,
+    host: Host,
+    task: Task,
+    stored: Mapping[str, Any],
+    *,
+    cron_entry: str | None = None,
+    is_deferred: bool = False,
+) -> tuple[Enqueued, str]:
+    """Enqueue a call with stored arguments and the task's declared options. Returns the job and its lane.
+
+    Runs in the caller's transaction. The caller commits, and then asks the dispatcher to dispatch the lane.
+    A limit with `when_full="reject"` holds this job instead, because no caller could receive the error.
+    `is_deferred`: the job waits until the other jobs of its cron entry have ended.
+    Raises `InvalidArgs` when the arguments no longer fit the task; then nothing was written.
+    """
+    values = task.arguments.load(stored)
+    place = place_of(task, task.declared, host, values)
+    row = parameters(task, task.declared, host) | columns_of(task.declared, place)
+    row |= {"cron_entry": cron_entry, "is_deferred": is_deferred, "dispatch_no": 0}
+    row["args"] = task.arguments.dump(values, host.settings.max_args_bytes).decode()
+    run = partial(_run_sql, connection)
+    unique = task.declared.unique
+    if unique is None:
+        (found,) = run("enqueue_job", row)
+        return Enqueued(found.id, found.state), row["lane"]
+    row |= unique_lock(unique)
+    row["keys"] = keys(task, unique, host, values)
+    return Enqueued(*unique_locks.find_or_take(run, row)), row["lane"]
+
+
+def find_same_call(
+    connection: db.Connection, host: Host, task: Task, stored: Mapping[str, Any]
+) -> int | None:
+    """The id of the job that holds the unique lock of this call; None without one, or without uniqueness.
+
+    Locks nothing. Raises `InvalidArgs`, and whatever the host's `key` function raises.
+    """
+    values, unique = task.arguments.load(stored), task.declared.unique
+    if unique is None:
+        return None
+    found = unique_locks.find(partial(_run_sql, connection), keys(task, unique, host, values))
+    return None if found is None else found[0]
+
+
+def _run_sql(connection: db.Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+    with connection.cursor(row_factory=namedtuple_row) as cursor:
+        cursor.execute(sql.load(statement), values)
+        return cursor.fetchall() if cursor.description else ()
+
+
+AnySession = Session | scoped_session[Any]
+
+
+def find_session(host: Host, given: AnySession | None) -> tuple[Session, Engine | Connection]:
+    """The session to enqueue with, and its bind to the database of the jobs. Connects to nothing.
+
+    `given` is the caller's choice, None for the host's own. Raises `RefusedSession` when it is bound to
+    another database.
+    """
+    session = host.session() if given is None else given
+    if isinstance(session, scoped_session):
+        session = session()
+    if not isinstance(session, Session):
+        raise RefusedSession(f"session= takes a SQLAlchemy Session, got {type(session).__name__}")
+    bind = _bind_of(session)
+    if bind is not None and _is_same_database(bind.engine, host.engine):
+        # The bind that the session itself would choose: it may be a connection, as in a host's tests.
+        return session, bind
+    # The host's own session has several binds when OPSJOBS_BIND names one of them.
+    if given is None or session is host.session():
+        return session, host.engine
+    where = "no database" if bind is None else repr(bind.engine.url)
+    raise RefusedSession(
+        f"session= is bound to {where}, the jobs are in {host.engine.url!r}: "
+        "a job is enqueued in the transaction of its own database"
+    )
+
+
+def join(session: Session, bind: Engine | Connection) -> Connection:
+    """The session's connection in its transaction. Begins the transaction when there is none.
+
+    Call it again inside `begin_nested()`: SQLAlchemy sets the savepoint when the connection is asked for.
+    Raises `RefusedSession` when the connection is in AUTOCOMMIT.
+    """
+    connection = session.connection(bind_arguments={"bind": bind})
+    driver = connection.connection.driver_connection
+    if isinstance(driver, psycopg.Connection) and driver.autocommit:
+        raise RefusedSession(
+            "session= is in AUTOCOMMIT: there is no transaction that a job could join; use one without it"
+        )
+    return connection
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """A block whose SQLAlchemy errors lose the values of the statement and of the row."""
+    try:
+        yield
+    except StatementError as error:
+        forget_values(error)
+        raise
+
+
+def _bind_of(session: Session) -> Engine | Connection | None:
+    try:
+        return session.get_bind(Job)
+    except UnboundExecutionError:
+        return None
+
+
+def _is_same_database(one: Engine, other: Engine) -> bool:
+    # `execution_options()` makes an engine on the same pool.
+    return one is other or one.pool is other.pool or one.url == other.url

@@ -19,15 +19,22 @@ from ...core.db import forget_values
 from ...errors import InvalidArgs, RefusedSession
 from ..commit_notes import DueLane
 from . import unique_locks
-from .enqueue import EnqueuedMany, keys, parameters, run_sql, unique_lock
-from .joining import find_session, join, without_values
+from .enqueue import (
+    EnqueuedMany,
+    find_session,
+    join,
+    keys,
+    parameters,
+    run_sql,
+    unique_lock,
+    without_values,
+)
 from .placing import RejectWhenFull, columns_of, place_of
 
 if TYPE_CHECKING:
     from ...host import Host
-    from .options import Options
+    from .options import Options, Unique
     from .task import Task
-    from .unique import Unique
 
 Row = Mapping[str, Any]
 Line = Callable[[Row], bytes]

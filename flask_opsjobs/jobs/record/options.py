@@ -1,9 +1,12 @@
-"""Declares the options of a job: a task sets them, and each call may change them."""
+"""Declares the options of a job: a task sets them, and each call may change them.
+
+Durations are seconds or a `timedelta`, at most a hundred years.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from difflib import get_close_matches
@@ -15,8 +18,76 @@ from sqlalchemy.orm import Session, scoped_session
 from ...errors import DeclarationError
 from ...limits.limit import Limit
 from . import json_storage
-from .durations import is_span, seconds_of
-from .unique import Unique
+
+LONGEST = timedelta(days=36_500)
+_MOST_SECONDS = LONGEST.total_seconds()
+
+
+def seconds_of(duration: object) -> float | None:
+    """The duration in seconds; None when the value is not a duration from 0 to a hundred years."""
+    if isinstance(duration, timedelta):
+        duration = duration.total_seconds()
+    if isinstance(duration, bool) or not isinstance(duration, int | float):
+        return None
+    # The comparison refuses NaN, and integers that are too large for a float.
+    return float(duration) if 0 <= duration <= _MOST_SECONDS else None
+
+
+def is_span(value: object) -> bool:
+    """Whether the value is a `timedelta` above 0 and at most a hundred years long."""
+    return isinstance(value, timedelta) and timedelta(0) < value <= LONGEST
+
+
+@dataclass(frozen=True)
+class Unique:
+    """Allows one job per task and chosen arguments, for a time. Raises `DeclarationError` with every fault.
+
+    Give exactly one lifetime: `within=timedelta(…)` counts from the enqueue; `until="ended"` lasts until the
+    job has ended, retries included; `until="forever"` lasts even after the job was deleted. `by` names the
+    arguments that are compared: all by default, none for `[]`. `key`, given instead of `by`, is a function
+    that gets the arguments as a dict, defaults included, and returns the value to compare.
+    """
+
+    by: Sequence[str] | None = None
+    within: timedelta | None = None
+    until: str | None = None
+    key: Callable[[dict[str, Any]], Any] | None = None
+
+    def __post_init__(self) -> None:
+        faults = []
+        if (self.within is None) == (self.until is None):
+            faults.append('give exactly one of within=timedelta(…), until="ended", until="forever"')
+        if self.until not in (None, "ended", "forever"):
+            faults.append(f'until must be "ended" or "forever", got {self.until!r}')
+        if self.within is not None and not is_span(self.within):
+            faults.append(f"within must be a timedelta above 0, got {self.within!r}")
+        if self.by is not None and (isinstance(self.by, str) or not isinstance(self.by, Sequence)):
+            faults.append(f"by must be a list of argument names, got {self.by!r}")
+        if self.by is not None and self.key is not None:
+            faults.append("by and key exclude each other: key chooses for itself")
+        if self.key is not None and not callable(self.key):
+            faults.append("key must be a function of the arguments")
+        if faults:
+            raise DeclarationError("Unique: " + "; ".join(faults))
+
+    @property
+    def lifetime(self) -> str:
+        """The word that a unique lock stores: `within`, `ended` or `forever`."""
+        return self.until or "within"
+
+    def require_names(self, task: str, names: Iterable[str], redact: Iterable[str]) -> None:
+        """Return when `by` names only stored arguments; else raise `DeclarationError`."""
+        for name in self.by or ():
+            if name in redact:
+                raise DeclarationError(
+                    f"task {task}: unique by {name!r}, which is redacted: a key derived from a "
+                    "secret could reveal it; choose other arguments"
+                )
+            if name not in names:
+                raise DeclarationError(
+                    f"task {task}: unique by {name!r}, which is not a parameter of it"
+                )
+
 
 # RQ takes any text as a queue's name; these characters are safe in URLs, in Redis' keys and on a command line.
 _MOST_TAGS = 50

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -15,7 +15,6 @@ from pydantic_core import CoreConfig, SchemaSerializer, SchemaValidator
 from typing_extensions import TypedDict
 
 from ...errors import DeclarationError
-from . import argument_errors
 
 _CONFIG = ConfigDict(
     extra="forbid",
@@ -113,7 +112,7 @@ class Signature:
             # No warnings: for a value of the wrong type they would quote the value.
             dump=partial(serializer.to_json, warnings=False),
             flatten=partial(serializer.to_python, warnings=False),
-            fields=argument_errors.name_fields(schema),
+            fields=_name_fields(schema),
         )
 
     def _annotations(self) -> dict[str, Any]:
@@ -208,3 +207,33 @@ def _holds_secret(annotation: Any) -> bool:
     if annotation is SecretStr or annotation is SecretBytes:
         return True
     return any(_holds_secret(one) for one in get_args(annotation))
+
+
+def _name_fields(schema: Any) -> frozenset[str]:
+    """The names of all fields in a core schema, at any depth, with their aliases."""
+    names: set[str] = set()
+    seen: set[int] = set()
+    todo = [schema]
+    while todo:
+        node = todo.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, dict):
+            names |= set(_names_in(node))
+            todo.extend(node.values())
+        elif isinstance(node, list | tuple):
+            todo.extend(node)
+    return frozenset(names)
+
+
+def _names_in(node: dict[Any, Any]) -> Iterable[str]:
+    fields = node.get("fields")
+    if isinstance(fields, dict):
+        yield from (name for name in fields if isinstance(name, str))
+    elif isinstance(fields, list):
+        yield from (
+            field["name"] for field in fields if isinstance(field, dict) and "name" in field
+        )
+    if isinstance(node.get("validation_alias"), str):
+        yield node["validation_alias"]

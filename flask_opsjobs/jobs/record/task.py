@@ -11,10 +11,8 @@ from ...errors import DeclarationError
 from ...limits.limit import Limit, require_alike
 from . import enqueue, enqueue_many
 from .arguments import Arguments
-from .durations import seconds_of
 from .enqueue import Enqueued, EnqueuedMany
-from .options import Changes, Options, fault_of_name
-from .unique import Unique
+from .options import Changes, Options, Unique, fault_of_name, seconds_of
 
 if TYPE_CHECKING:
     from ...host import Host

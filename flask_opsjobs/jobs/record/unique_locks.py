@@ -1,16 +1,17 @@
-"""Takes the unique locks of jobs, one row per keyed hash, and releases them when the jobs end."""
+"""Computes the keys of unique calls; takes their locks, one row per key, and releases them when jobs end."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from ...core import db, sql
-from ...errors import OpsJobsError
-from .unique import Unique
+from pydantic_core import to_jsonable_python
 
-__all__ = ["Unique", "find_or_take", "release", "take"]
+from ...core import db, sql
+from ...core.signing import sign
+from ...errors import OpsJobsError
 
 # Each repetition means that another transaction took or released the unique lock at the same moment.
 _MOST_ROUNDS = 100
@@ -22,12 +23,12 @@ RunSql = Callable[[str, Mapping[str, Any]], Sequence[Any]]
 
 
 def find_or_take(run_sql: RunSql, parameters: Mapping[str, Any]) -> tuple[int, str | None, bool]:
-    """Insert a unique job with its unique locks, or find the job that holds them: (id, state, whether it was found).
+    """Insert a unique job with its unique locks, or find the job that holds them.
 
-    `parameters` are those of `enqueue_unique_job.sql`. Waits for another transaction that is enqueuing the
-    same call;
-    if that one rolls back, this one enqueues the job. The caller commits. The state is None when the found
-    job was deleted. Raises `OpsJobsError` after 100 rounds in which others took and released the lock.
+    Returns (id, state, whether it was found). `parameters` are those of `enqueue_unique_job.sql`. Waits for
+    another transaction that is enqueuing the same call; if that one rolls back, this one enqueues the job. The
+    caller commits. The state is None when the found job was deleted. Raises `OpsJobsError` after 100 rounds in
+    which others took and released the lock.
     """
     for _ in range(_MOST_ROUNDS):
         (row,) = run_sql("enqueue_unique_job", parameters)
@@ -36,8 +37,8 @@ def find_or_take(run_sql: RunSql, parameters: Mapping[str, Any]) -> tuple[int, s
         keys = {"keys": parameters["keys"], "id": row.id}
         found = next(iter(run_sql("find_unique_lock", keys)), None)
         if found is None or len(parameters["keys"]) > 1:
-            # Delete expired locks, and those that we took under one key before we met another job's lock under its
-            # other key.
+            # Delete expired locks, and those that we took under one key before we met another job's lock
+            # under its other key.
             run_sql("release_unused_unique_locks", keys)
         if found is not None:
             return found.job_id, found.state, True
@@ -70,3 +71,26 @@ def take(
     connection.execute(sql.load("delete_expired_unique_locks"), jobs)
     connection.execute(sql.load("take_unique_locks"), {**jobs, "withins": list(withins.values())})
     return [id for (id,) in connection.execute(sql.load("list_jobs_without_unique_lock"), jobs)]
+
+
+def keys_of(secrets: Sequence[bytes], task: str, chosen: Any) -> list[bytes]:
+    """The keys of one call, one per secret: first the current secret, then each older one.
+
+    Uses HMAC-SHA256, so that a reader of the table cannot guess arguments. Raises `TypeError` or `ValueError`
+    when the chosen value cannot be written as JSON.
+    """
+    plain = to_jsonable_python(_in_order(chosen), bytes_mode="base64", inf_nan_mode="constants")
+    text = json.dumps([task, plain], sort_keys=True, separators=(",", ":"))
+    return [sign(secret, "unique", text.encode()) for secret in dict.fromkeys(secrets)]
+
+
+def _in_order(value: Any) -> Any:
+    """The value with every set sorted: the order of a set differs from process to process."""
+    if isinstance(value, Mapping):
+        return {key: _in_order(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_in_order(one) for one in value]
+    if isinstance(value, set | frozenset):
+        items = [to_jsonable_python(_in_order(one), bytes_mode="base64") for one in value]
+        return sorted(items, key=lambda one: json.dumps(one, sort_keys=True))
+    return value

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 from ..lifecycle import STATES
-from . import ids as search_ids
 from . import terms as search_terms
 from .terms import Argument, BadFilter, Term
 
@@ -167,7 +166,7 @@ def _created(value: str) -> Created:
 
 
 def _id(value: str) -> int:
-    found = search_ids.read_job_id(value.strip())
+    found = search_terms.read_job_id(value.strip())
     if found is None:
         raise BadFilter("id", f"{value[:40]!r} is neither a job's id nor an RQ id")
     return found

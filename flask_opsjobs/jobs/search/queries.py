@@ -1,4 +1,7 @@
-"""Reads a list of jobs: a page, the counts of its tabs, and how far a search looked."""
+"""Reads the jobs that a filter chooses: a page, the counts of its tabs, and how far a search looked.
+
+For a search that no index answers in the order of the list, the statements are bounded.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,27 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    cast,
+    func,
+    literal,
+    literal_column,
+    null,
+    or_,
+    select,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session
 
 from .. import queries
 from ..lifecycle import STATES
+from ..models import Job
 from ..rows import Count, JobPage
-from . import hits as search_hits
 from .filter import JobFilter
-from .hits import Searched
-from .index_scan import Range
+from .index_scan import LAST_ID, PLAIN, Range, fits
 
 IsShown = Callable[[str], bool]
 
@@ -81,18 +95,18 @@ def list_jobs(
 def find_hits(session: Session, wanted: JobFilter, now: datetime, is_shown: IsShown) -> Hits:
     """The jobs that a search finds within its limits."""
     found = queries.range_of(session, wanted, now)
-    if search_hits.is_by_errors(wanted):
+    if is_by_errors(wanted):
         return _find_by_errors(session, wanted, found, is_shown)
     # These GIN indexes need bitmap scans. No other index may be scanned instead.
     _allow(session, bitmapscan="on", indexscan="off")
-    rows = session.execute(search_hits.hits(wanted, found)).all()
+    rows = session.execute(hits(wanted, found)).all()
     _allow(session, bitmapscan="off", indexscan="on")
     # The text of the error did not choose these rows, so their number reveals nothing about hidden text.
-    stopped = len(rows) > search_hits.MOST_HITS
+    stopped = len(rows) > MOST_HITS
     if stopped:
         rows = _with_the_newest(session, wanted, found, rows)
     shown = [(job_id, state) for job_id, state, error in rows if error is None or is_shown(error)]
-    return Hits(shown[: search_hits.MOST_HITS], Searched(stopped_at_hits=stopped))
+    return Hits(shown[:MOST_HITS], Searched(stopped_at_hits=stopped))
 
 
 def _find_by_errors(session: Session, wanted: JobFilter, found: Range, is_shown: IsShown) -> Hits:
@@ -100,20 +114,20 @@ def _find_by_errors(session: Session, wanted: JobFilter, found: Range, is_shown:
 
     Otherwise, whether the search stopped at its limit would reveal hidden text.
     """
-    has_older = session.scalars(search_hits.error_beyond(found)).first() is not None
-    rows = session.execute(search_hits.newest_errors(wanted, found))
+    has_older = session.scalars(error_beyond(found)).first() is not None
+    rows = session.execute(newest_errors(wanted, found))
     fitting = ((job_id, state) for job_id, state, error in rows if is_shown(error or ""))
-    shown = list(islice(fitting, search_hits.MOST_HITS + 1))
-    stopped = len(shown) > search_hits.MOST_HITS
-    return Hits(shown[: search_hits.MOST_HITS], Searched(stopped, has_older))
+    shown = list(islice(fitting, MOST_HITS + 1))
+    stopped = len(shown) > MOST_HITS
+    return Hits(shown[:MOST_HITS], Searched(stopped, has_older))
 
 
 def _with_the_newest(
     session: Session, wanted: JobFilter, found: Range, rows: Sequence[Any]
 ) -> Sequence[Any]:
     """The hits, and those among the newest jobs: the index usually finds the oldest hits first."""
-    beyond = session.scalars(search_hits.job_beyond(found)).first()
-    near = session.execute(search_hits.newest_hits(wanted, found.narrowed(None, beyond)))
+    beyond = session.scalars(job_beyond(found)).first()
+    near = session.execute(newest_hits(wanted, found.narrowed(None, beyond)))
     merged = {row[0]: row for row in (*rows, *near)}
     return [merged[job_id] for job_id in sorted(merged, reverse=True)]
 
@@ -139,3 +153,107 @@ def _page(
     older = ids if before is None else [job_id for job_id in ids if job_id < before]
     rows = queries.list_rows(session, older[:limit])
     return JobPage(rows, before is not None, len(older) > limit)
+
+
+# The number of hits that are examined: enough for any list, and fast to sort.
+MOST_HITS = 5_000
+# When there are more hits, an arbitrary part is found. Then all hits among this many newest jobs are added.
+NEWEST_JOBS = 20_000
+# A text in an error is searched in this many of the newest jobs that have an error.
+NEWEST_ERRORS = 20_000
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Whether a search examined all jobs, or stopped at its limit of hits or of errors."""
+
+    stopped_at_hits: bool = False
+    stopped_at_errors: bool = False
+
+    @property
+    def is_all(self) -> bool:
+        """Whether all jobs were examined."""
+        return not (self.stopped_at_hits or self.stopped_at_errors)
+
+
+def is_by_errors(wanted: JobFilter) -> bool:
+    """Whether the search examines only the newest errors, since it has no other condition with an index."""
+    return bool(wanted.error and not wanted.args and not wanted.tag and wanted.id is None)
+
+
+def error_beyond(found: Range) -> Select[int]:
+    """The id of the newest job with an error beyond `NEWEST_ERRORS`; no row when there are fewer."""
+    with_error = select(Job.id).where(Job.error.is_not(None), *within(found))
+    return with_error.order_by(Job.id.desc()).offset(NEWEST_ERRORS).limit(1)
+
+
+def job_beyond(found: Range) -> Select[int]:
+    """The id of the newest job beyond `NEWEST_JOBS`; no row when there are fewer."""
+    return select(Job.id).where(*within(found)).order_by(Job.id.desc()).offset(NEWEST_JOBS).limit(1)
+
+
+def newest_hits(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
+    """Like `hits`, but scans the ids of a small range, the newest first."""
+    some = _hits(wanted, within(found)).order_by(Job.id.desc())
+    return some.limit(MOST_HITS)
+
+
+def hits(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
+    """Id, state and (if searched) error of jobs that may fit, at most `MOST_HITS` + 1, the newest first.
+
+    Uses a materialized CTE with a limit: it finds any hits in any order, which are sorted afterwards. Without
+    it, the planner might scan the primary key to get the order.
+    """
+    some = _hits(wanted, within(found, Job.id + 0)).limit(MOST_HITS + 1)
+    found_some = some.cte("hits").prefix_with("MATERIALIZED", dialect="postgresql")
+    return select(found_some).order_by(found_some.c.id.desc())
+
+
+def _hits(wanted: JobFilter, bounds: list[ColumnElement[bool]]) -> Select[int, str, str | None]:
+    conditions = [*fits(wanted), *bounds, *_indexed(wanted)]
+    error: ColumnElement[Any] = null()
+    if wanted.error:
+        # The caller checks which of these errors fit. Checked here, a frequent argument with a rare text in
+        # the error would read the whole table.
+        error = Job.error.expression
+        conditions.append(error.is_not(None))
+    return select(Job.id, Job.state, error.label("error")).where(*conditions)
+
+
+def newest_errors(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
+    """Like `hits`, but only among the newest errors: those that contain the text as it is stored."""
+    assert wanted.error is not None
+    columns = [Job.id, Job.error, *(getattr(Job, name) for name in PLAIN)]
+    newest = select(*columns).where(Job.error.is_not(None), *within(found))
+    newest = newest.order_by(Job.id.desc()).limit(NEWEST_ERRORS)
+    seen = newest.cte("newest").prefix_with("MATERIALIZED", dialect="postgresql").c
+    statement = select(seen.id, seen.state, seen.error)
+    conditions = [*fits(wanted, seen), _contains(seen.error, wanted.error)]
+    return statement.where(*conditions).order_by(seen.id.desc())
+
+
+def _indexed(wanted: JobFilter) -> list[ColumnElement[bool]]:
+    """The conditions that have an index: on the arguments, the tags and the id."""
+    found: list[ColumnElement[bool]] = []
+    for argument in wanted.args:
+        shapes = (cast(literal(shape, Text), JSONB) for shape in argument.shapes)
+        found.append(or_(*(Job.args.contains(shape) for shape in shapes)))
+    if wanted.tag is not None:
+        tagged = Job.tags.bool_op("@>")(cast([wanted.tag], ARRAY(Text)))
+        # The index is partial, without jobs that have no tags: the planner uses it only with this condition.
+        found += [tagged, Job.tags != literal_column("'{}'::text[]")]
+    if wanted.id is not None:
+        found.append(Job.id == wanted.id)
+    return found
+
+
+def within(found: Range, key: Any = Job.id) -> list[ColumnElement[bool]]:
+    """The conditions that a job is in the range. With an expression as `key` no index is used for them."""
+    bounds = [key >= found.low] if found.low > 0 else []
+    bounds += [key < found.high] if found.high < LAST_ID else []
+    return [*bounds, *found.conditions]
+
+
+def _contains(column: Any, text: str) -> ColumnElement[bool]:
+    escaped = text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+    return column.ilike(f"%{escaped}%", escape="\\")  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Parses the search box into terms `name:value`, and reads the values of arguments as JSON."""
+"""Parses what a person types: the terms `name:value` of the search box, values of arguments, and ids."""
 
 from __future__ import annotations
 
@@ -147,3 +147,18 @@ def refuse_control_characters(qualifier: str, text: str) -> None:
 
 def _looks_like_json(value: str) -> bool:
     return value in _WORDS or _NUMBER.fullmatch(value) is not None
+
+
+_OWN = re.compile(r"[0-9]{1,19}")
+_RQ = re.compile(r"opsjobs-([0-9]{1,19})-[0-9]{1,19}")
+
+
+def read_own(text: str) -> int | None:
+    """The id of a job; None when the text cannot be one."""
+    return int(text) if _OWN.fullmatch(text) and int(text) < 2**63 else None
+
+
+def read_job_id(text: str) -> int | None:
+    """The id of a job, from its id or from the RQ id of one of its deliveries; None for any other text."""
+    delivery = _RQ.fullmatch(text)
+    return read_own(delivery[1] if delivery else text)

@@ -11,7 +11,7 @@ from werkzeug import Response
 from ...actions.catalog import MOST_TARGETS, Action
 from ...actions.operator import Operator
 from ...errors import ActionRefused
-from ...jobs.search import ids as search_ids
+from ...jobs.search import terms
 from ...limits.actions import make_target
 from ..app import access, back, partition, problems
 from ..app.host import host
@@ -32,7 +32,7 @@ def on_job(action: Action) -> Callable[[str], Response]:
     """A view that starts the action on one job."""
 
     def view(job_id: str) -> Response:
-        number = search_ids.read_own(job_id)
+        number = terms.read_own(job_id)
         if number is None:
             raise problems.no_such_job(job_id)
         return start(action, [f"job/{number}"])
@@ -66,7 +66,7 @@ def _picked() -> Sequence[int]:
         raise problems.unreadable("No job is picked.")
     if len(texts) > MOST_TARGETS:
         raise problems.unreadable(f"At most {MOST_TARGETS} jobs at once; {len(texts)} are picked.")
-    numbers = [search_ids.read_own(text) for text in texts]
+    numbers = [terms.read_own(text) for text in texts]
     if None in numbers:
         wrong = texts[numbers.index(None)]
         raise problems.unreadable(f"job: {wrong[:40]!r} is not the id of a job.")

@@ -7,7 +7,7 @@ import logging
 from flask import g, request
 
 from ...actions.catalog import ACTIONS
-from ...jobs.search import ids as search_ids
+from ...jobs.search import terms
 from ...limits.actions import make_target
 from ...policy import raised
 from . import back, problems
@@ -94,7 +94,7 @@ def subject() -> str | None:
     arguments = request.view_args or {}
     if "job_id" in arguments:
         # Read the id as the page does, so that the policy checks /jobs/01 as job 1.
-        job_id = search_ids.read_own(arguments["job_id"])
+        job_id = terms.read_own(arguments["job_id"])
         return f"job/{arguments['job_id'] if job_id is None else job_id}"
     if "limiter" in arguments:
         return make_target(arguments["limiter"], _partition.asked())

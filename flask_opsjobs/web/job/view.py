@@ -18,10 +18,11 @@ from ...cron.lifecycle import RESULTS
 from ...cron.queries import find_slot_of
 from ...engine.explain_with_redis import explain
 from ...jobs import actions as on_jobs
-from ...jobs import job_queries, queries
+from ...jobs import queries
+from ...jobs import queries as job_queries
 from ...jobs.lifecycle import ENDED_BY, FINAL, MEANINGS
 from ...jobs.rows import AttemptRow, JobInFull
-from ...jobs.search import ids as search_ids
+from ...jobs.search import terms
 from ...queues.queries import list_paused_queues
 from ...workers.queries import WorkerRow, find_worker
 from ..app import access, labels, pages, problems
@@ -59,7 +60,7 @@ def live(job_id: str) -> Response:
 
 def raw(job_id: str) -> Response:
     """The document with the job's rows as they are stored."""
-    number = search_ids.read_own(job_id)
+    number = terms.read_own(job_id)
     with reading() as read:
         job = None if number is None else job_queries.find_stored(read.session, number)
         if job is None:
@@ -75,7 +76,7 @@ def raw(job_id: str) -> Response:
 
 
 def _find(read: Reading, job_id: str) -> JobInFull:
-    number = search_ids.read_own(job_id)
+    number = terms.read_own(job_id)
     job = None if number is None else queries.find_job(read.session, number)
     if job is None:
         raise problems.no_such_job(job_id)

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Response
 
 from ...core.display import Display
-from ...jobs.search import hits as search_hits
+from ...jobs.search import queries as search_queries
 from ...jobs.search.export_queries import ExportRow, batch_of_jobs, list_jobs_in_full
 from ...jobs.search.filter import JobFilter
 from ...jobs.search.queries import Hits, find_hits
@@ -82,11 +82,11 @@ def _tell(found: Hits) -> str:
     """A note that says which jobs a search did not look at."""
     if found.searched.stopped_at_hits:
         return (
-            f"More jobs match: here are those among the newest {search_hits.NEWEST_JOBS} jobs, and others, "
-            f"{search_hits.MOST_HITS} in all."
+            f"More jobs match: here are those among the newest {search_queries.NEWEST_JOBS} jobs, and others, "
+            f"{search_queries.MOST_HITS} in all."
         )
     if found.searched.stopped_at_errors:
-        return f"Searched the newest {search_hits.NEWEST_ERRORS} jobs with an error."
+        return f"Searched the newest {search_queries.NEWEST_ERRORS} jobs with an error."
     return ""
 
 

@@ -11,8 +11,7 @@ from werkzeug import Response
 
 from ...jobs.search import saved_views
 from ...jobs.search.filter import JobFilter
-from ...jobs.search.ids import read_own
-from ...jobs.search.terms import BadFilter
+from ...jobs.search.terms import BadFilter, read_own
 from ..app import access, problems
 from ..app.host import host
 from ..app.reading import asking

@@ -18,8 +18,8 @@ from ...core.reading import Reading
 from ...jobs import queries
 from ...jobs.lifecycle import MEANINGS, STATES
 from ...jobs.rows import Count
-from ...jobs.search import hits as search_hits
-from ...jobs.search import ids as search_ids
+from ...jobs.search import queries as search_queries
+from ...jobs.search import terms
 from ...jobs.search.filter import LIMITS, ORIGINS, JobFilter
 from ...jobs.search.queries import list_jobs
 from ...jobs.search.saved_views import View, list_views
@@ -121,7 +121,7 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
         total=found.counts[wanted.state] if wanted.state else everything,
         rows=found.page.rows,
         searched=found.searched,
-        most=search_hits,
+        most=search_queries,
         older=asked.cursor("before", found.page),
         newer=asked.cursor("after", found.page),
         limits=LIMITS,
@@ -164,7 +164,7 @@ def jump() -> AnyResponse:
 
 def _find_place(word: str) -> tuple[str, str] | None:
     """The qualifier and the value that a word means; None when nothing has that name."""
-    number = search_ids.read_job_id(word)
+    number = terms.read_job_id(word)
     if number is not None:
         return "id", str(number)
     if not word or "\0" in word:
