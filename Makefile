@@ -47,11 +47,12 @@ coverage: $(READY) ## Run the tests and print which lines they never reach.
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-lint: $(READY) ## Check style, types and import contracts.
+lint: $(READY) ## Check style, types, import contracts, statements and the rules of the house.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -q tests/test_house.py tests/test_sql.py
 
 fix: $(READY) ## Repair what ruff can repair.
 	$(BIN)/ruff check --fix .

@@ -42,35 +42,86 @@ class SlotResult:
 
 
 RESULTS = {
-    "ran": SlotResult("ran", "its job was enqueued in time", True),
-    "late": SlotResult("late", "its job was enqueued over a minute later", True),
-    "skipped_overlap": SlotResult("skipped: overlap", "a job of the entry had not ended", False),
-    "queued_behind": SlotResult("queued behind", "its job was enqueued to run after the one before", True),
-    "missed": SlotResult("missed", "nothing ran for it, although it should have", False),
-    "paused": SlotResult("paused", "the entry was paused", False),
-    "manual": SlotResult("manual", "somebody ran it", True),
-}  # fmt: skip
+    "ran": SlotResult("ran", "its job was enqueued in time", runs=True),
+    "late": SlotResult("late", "its job was enqueued over a minute later", runs=True),
+    "skipped_overlap": SlotResult(
+        "skipped: overlap", "a job of the entry had not ended", runs=False
+    ),
+    "queued_behind": SlotResult(
+        "queued behind", "its job was enqueued to run after the one before", runs=True
+    ),
+    "missed": SlotResult("missed", "nothing ran for it, although it should have", runs=False),
+    "paused": SlotResult("paused", "the entry was paused", runs=False),
+    "manual": SlotResult("manual", "somebody ran it", runs=True),
+}
 
 
 @dataclass(frozen=True)
 class CronArrow:
-    """An action on an entry in one of the states `sources`. A `target` of None leaves the state unchanged."""
+    """An action on an entry in one of the states `sources`. A `target` of None leaves the state unchanged.
+
+    `made_by` names the statements that write the entry; none when the action only enqueues jobs.
+    """
 
     name: str
     sources: tuple[str, ...]
     target: str | None
     meaning: str
+    made_by: tuple[str, ...] = ()
 
+
+# The cron loop brings entries to what the code declares: it creates, changes and retires them.
+SYNCED_BY = ("create_cron_entry", "change_cron_entry", "retire_cron_entry")
 
 ARROWS = (
-    CronArrow("pause", ("active",), "paused", "record the next slots as paused"),
-    CronArrow("resume", ("paused",), "active", "run the next slots"),
-    CronArrow("run_now", ("active", "paused"), None, "enqueue a job of it now"),
-    CronArrow("catch_up", ("active", "paused"), None, "enqueue jobs for its last missed slots"),
-    CronArrow("create", (ABSENT,), "active", "create an entry that code does not declare"),
-    CronArrow("edit", ("active", "paused"), None, "change an entry that was made at runtime"),
-    CronArrow("delete", STATES, ABSENT, "delete an entry that was made at runtime; its run history stays"),
-)  # fmt: skip
+    CronArrow(
+        "pause",
+        sources=("active",),
+        target="paused",
+        meaning="record the next slots as paused",
+        made_by=("pause_cron_entry",),
+    ),
+    CronArrow(
+        "resume",
+        sources=("paused",),
+        target="active",
+        meaning="run the next slots",
+        made_by=("resume_cron_entry",),
+    ),
+    CronArrow(
+        "run_now",
+        sources=("active", "paused"),
+        target=None,
+        meaning="enqueue a job of it now",
+    ),
+    CronArrow(
+        "catch_up",
+        sources=("active", "paused"),
+        target=None,
+        meaning="enqueue jobs for its last missed slots",
+    ),
+    CronArrow(
+        "create",
+        sources=(ABSENT,),
+        target="active",
+        meaning="create an entry that code does not declare",
+        made_by=("create_cron_entry",),
+    ),
+    CronArrow(
+        "edit",
+        sources=("active", "paused"),
+        target=None,
+        meaning="change an entry that was made at runtime",
+        made_by=("change_cron_entry",),
+    ),
+    CronArrow(
+        "delete",
+        sources=STATES,
+        target=ABSENT,
+        meaning="delete an entry that was made at runtime; its run history stays",
+        made_by=("delete_cron_entries",),
+    ),
+)
 
 
 def state_of(is_paused: bool, is_retired: bool) -> str:

@@ -52,64 +52,153 @@ OUTCOMES = (
 
 @dataclass(frozen=True)
 class JobArrow:
-    """One legal move by `by`, from any of `sources` to one of `targets`. Without targets the state stays."""
+    """One legal move by `by`, from any of `sources` to one of `targets`. Without targets the state stays.
+
+    `made_by` names the statements that set the state, or insert or delete the row.
+    """
 
     name: str
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     by: str
     meaning: str
+    made_by: tuple[str, ...]
 
+
+# A job begins in `available`, `scheduled`, `deferred` or `queued`, written by one of these statements.
+BEGUN_BY = ("enqueue_job", "enqueue_unique_job", "copy_jobs", "insert_unique_jobs")
 
 ARROWS = (
     JobArrow(
-        "release", ("deferred",), ("available",), "dispatcher", "what it waited for has happened"
+        "release",
+        sources=("deferred",),
+        targets=("available",),
+        by="dispatcher",
+        meaning="what it waited for has happened",
+        made_by=("release_cron_jobs",),
     ),
     JobArrow(
-        "stage", ("scheduled", "retryable"), ("available",), "dispatcher", "it has become due"
+        "stage",
+        sources=("scheduled", "retryable"),
+        targets=("available",),
+        by="dispatcher",
+        meaning="it has become due",
+        made_by=("stage_jobs",),
     ),
-    JobArrow("dispatch", ("available",), ("queued",), "dispatcher", "a delivery is pushed to RQ"),
-    JobArrow("claim", ("queued",), ("started",), "worker", "a worker takes the delivery"),
+    JobArrow(
+        "dispatch",
+        sources=("available",),
+        targets=("queued",),
+        by="dispatcher",
+        meaning="a delivery is pushed to RQ",
+        made_by=("dispatch_lane",),
+    ),
+    JobArrow(
+        "claim",
+        sources=("queued",),
+        targets=("started",),
+        by="worker",
+        meaning="a worker takes the delivery",
+        made_by=("claim_job", "claim_limited_job"),
+    ),
     JobArrow(
         "recall",
-        ("queued",),
-        ("available",),
-        "dispatcher",
-        "its delivery was lost or refused, or its limit full",
+        sources=("queued",),
+        targets=("available",),
+        by="dispatcher",
+        meaning="its delivery was lost or refused, or its limit full",
+        made_by=("recall_jobs", "refuse_jobs", "return_limited_job"),
     ),
-    JobArrow("finish", ("queued", "started"), ("finished",), "worker", "the function returned"),
     JobArrow(
-        "fail", ("queued", "started"), ("retryable", "failed"), "worker", "the attempt failed"
+        "finish",
+        sources=("queued", "started"),
+        targets=("finished",),
+        by="worker",
+        meaning="the function returned",
+        made_by=("record_outcomes",),
+    ),
+    JobArrow(
+        "fail",
+        sources=("queued", "started"),
+        targets=("retryable", "failed"),
+        by="worker",
+        meaning="the attempt failed",
+        made_by=("record_outcomes", "refuse_jobs"),
     ),
     JobArrow(
         "snooze",
-        ("queued", "started"),
-        ("scheduled",),
-        "worker",
-        "the function asked to be called later",
+        sources=("queued", "started"),
+        targets=("scheduled",),
+        by="worker",
+        meaning="the function asked to be called later",
+        made_by=("record_outcomes",),
     ),
     JobArrow(
         "hand_back",
-        ("queued", "started"),
-        ("scheduled",),
-        "worker",
-        "the worker does not have its task, or does not accept its arguments",
+        sources=("queued", "started"),
+        targets=("scheduled",),
+        by="worker",
+        meaning="the worker does not have its task, or does not accept its arguments",
+        made_by=("record_outcomes",),
     ),
-    JobArrow("expire", WAITING, ("failed",), "dispatcher", "the deadline passed"),
-    JobArrow("rescue", ("started",), ("available", "failed"), "watcher", "its worker is gone"),
+    JobArrow(
+        "expire",
+        sources=WAITING,
+        targets=("failed",),
+        by="dispatcher",
+        meaning="the deadline passed",
+        made_by=("expire_jobs",),
+    ),
+    JobArrow(
+        "rescue",
+        sources=("started",),
+        targets=("available", "failed"),
+        by="watcher",
+        meaning="its worker is gone",
+        made_by=("rescue_jobs",),
+    ),
     JobArrow(
         "cancel",
-        (*WAITING, "started"),
-        ("canceled",),
-        "operator",
-        "on started it asks the worker to stop",
+        sources=(*WAITING, "started"),
+        targets=("canceled",),
+        by="operator",
+        meaning="on started it asks the worker to stop",
+        # The last two write the end of a started job whose worker was asked to stop.
+        made_by=("end_waiting_jobs", "record_outcomes", "rescue_jobs"),
     ),
-    JobArrow("discard", WAITING, ("failed",), "operator", "end it without running it"),
     JobArrow(
-        "retry", ("failed", "canceled", "retryable"), ("available",), "operator", "run it once more"
+        "discard",
+        sources=WAITING,
+        targets=("failed",),
+        by="operator",
+        meaning="end it without running it",
+        made_by=("end_waiting_jobs",),
     ),
-    JobArrow("run_again", FINAL, (), "operator", "a new job of the same call, which links back"),
-    JobArrow("delete", FINAL, (), "operator", "delete its row"),
+    JobArrow(
+        "retry",
+        sources=("failed", "canceled", "retryable"),
+        targets=("available",),
+        by="operator",
+        meaning="run it once more",
+        made_by=("retry_jobs",),
+    ),
+    JobArrow(
+        "run_again",
+        sources=FINAL,
+        targets=(),
+        by="operator",
+        meaning="a new job of the same call, which links back",
+        made_by=("run_jobs_again",),
+    ),
+    JobArrow(
+        "delete",
+        sources=FINAL,
+        targets=(),
+        by="operator",
+        meaning="delete its row",
+        # The second deletes old jobs after the time that the settings say.
+        made_by=("delete_jobs", "retain_jobs"),
+    ),
 )
 
 

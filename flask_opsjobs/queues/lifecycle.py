@@ -16,21 +16,48 @@ STATES = tuple(MEANINGS)
 class QueueArrow:
     """An action that an operator may do on a queue in one of `sources`.
 
-    With `target` None the state stays.
+    With `target` None the state stays. `made_by` names the statements that set it.
     """
 
     name: str
     sources: tuple[str, ...]
     target: str | None
     meaning: str
+    made_by: tuple[str, ...] = ()
 
+
+# A queue without a row is open. One of these statements writes the row.
+BEGUN_BY = ("create_queues",)
 
 ARROWS = (
-    QueueArrow("pause", ("open", "draining"), "paused", "dispatch nothing, and recall the jobs in Redis"),
-    QueueArrow("resume", ("draining", "paused"), "open", "dispatch due jobs again"),
-    QueueArrow("drain", ("open",), "draining", "dispatch nothing more, but let dispatched jobs run"),
-    QueueArrow("set_prefetch", STATES, None, "set how many of its jobs may be in Redis"),
-)  # fmt: skip
+    QueueArrow(
+        "pause",
+        sources=("open", "draining"),
+        target="paused",
+        meaning="dispatch nothing, and recall the jobs in Redis",
+        made_by=("hold_queues",),
+    ),
+    QueueArrow(
+        "resume",
+        sources=("draining", "paused"),
+        target="open",
+        meaning="dispatch due jobs again",
+        made_by=("resume_queues",),
+    ),
+    QueueArrow(
+        "drain",
+        sources=("open",),
+        target="draining",
+        meaning="dispatch nothing more, but let dispatched jobs run",
+        made_by=("hold_queues",),
+    ),
+    QueueArrow(
+        "set_prefetch",
+        sources=STATES,
+        target=None,
+        meaning="set how many of its jobs may be in Redis",
+    ),
+)
 
 
 def state_of(is_paused: bool, is_draining: bool) -> str:

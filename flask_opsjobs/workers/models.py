@@ -20,7 +20,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ..core.db import Base
+from ..core.db import Base, one_of
+from .lifecycle import ENDED, STATES
 
 MOMENT = DateTime(timezone=True)
 
@@ -51,10 +52,8 @@ class Worker(Base):
 
     __table_args__ = (
         CheckConstraint("kind IN ('forking', 'simple', 'plain')", name="kind_check"),
-        CheckConstraint("state IN ('alive', 'late', 'missing', 'stopped')", name="state_check"),
-        CheckConstraint(
-            "(state IN ('missing', 'stopped')) = (ended_at IS NOT NULL)", name="end_check"
-        ),
+        CheckConstraint(one_of("state", STATES), name="state_check"),
+        CheckConstraint(f"({one_of('state', ENDED)}) = (ended_at IS NOT NULL)", name="end_check"),
         Index("workers_alive", "heartbeat_at", postgresql_where=text("ended_at IS NULL")),
         Index("workers_by_start", "started_at"),
     )
