@@ -212,6 +212,21 @@ def test_every_sql_statement_says_what_it_is() -> None:
     assert not found, "\n".join(found)
 
 
+# Ruff knows the same width for Python.
+WIDTH = 110
+
+
+@pytest.mark.parametrize(("folder", "pattern"), [("flask_opsjobs", "*.sql")])
+def test_no_line_is_too_wide(folder: str, pattern: str) -> None:
+    found = [
+        place
+        for path in sources.files(folder, pattern)
+        for place, line in sources.lines(path)
+        if len(line) > WIDTH
+    ]
+    assert not found, "\n".join(found)
+
+
 # A function of these files is always read together with its module, its page or its command, never alone:
 # `job_transitions.lock`, the view `cron.page`, the filter `| moment`, `queue pause`, the pass `watch.run`, one
 # lifecycle beside another, the contract that each `actions.py` fills, and the two directions of each schema

@@ -5,7 +5,9 @@
 SELECT h.sequence, h.hash, found.outside, found.behind, found.lowest
 FROM opsjobs.audit_head h
 CROSS JOIN LATERAL (
-    SELECT count(*) AS outside, min(sequence) FILTER (WHERE sequence > h.sequence) AS behind, min(sequence) AS lowest
+    SELECT count(*) AS outside,
+        min(sequence) FILTER (WHERE sequence > h.sequence) AS behind,
+        min(sequence) AS lowest
     FROM (
         (SELECT sequence FROM opsjobs.audit_events WHERE sequence < 1 ORDER BY sequence LIMIT 1000)
         UNION ALL

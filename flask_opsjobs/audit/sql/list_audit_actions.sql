@@ -9,7 +9,8 @@ names (name) AS (
         WHERE sequence + 0 BETWEEN 1 AND (SELECT last FROM chain) ORDER BY action LIMIT 1)
     UNION ALL
     SELECT (SELECT action FROM opsjobs.audit_events
-        WHERE action > names.name AND sequence + 0 BETWEEN 1 AND (SELECT last FROM chain) ORDER BY action LIMIT 1)
+        WHERE action > names.name AND sequence + 0 BETWEEN 1 AND (SELECT last FROM chain)
+        ORDER BY action LIMIT 1)
     FROM names
     WHERE names.name IS NOT NULL
 )

@@ -9,7 +9,8 @@ names (name) AS (
         WHERE sequence + 0 BETWEEN 1 AND (SELECT last FROM chain) ORDER BY actor LIMIT 1)
     UNION ALL
     SELECT (SELECT actor FROM opsjobs.audit_events
-        WHERE actor > names.name AND sequence + 0 BETWEEN 1 AND (SELECT last FROM chain) ORDER BY actor LIMIT 1)
+        WHERE actor > names.name AND sequence + 0 BETWEEN 1 AND (SELECT last FROM chain)
+        ORDER BY actor LIMIT 1)
     FROM names
     WHERE names.name IS NOT NULL
 )

@@ -3,7 +3,8 @@
 -- missed rows, as the badge does. Locks nothing. Run by cron/queries.py. Index: cron_slots_missed.
 SELECT entry, sum(slots) AS slots, max(until_at) AS last_at
 FROM (
-    SELECT entry, slots, until_at FROM opsjobs.cron_slots WHERE result = 'missed' ORDER BY slot_at DESC LIMIT 1000
+    SELECT entry, slots, until_at FROM opsjobs.cron_slots WHERE result = 'missed'
+    ORDER BY slot_at DESC LIMIT 1000
 ) AS newest
 WHERE until_at > %(since)s
 GROUP BY entry

@@ -8,7 +8,9 @@ WITH first AS MATERIALIZED (
     WHERE j.cron_entry = ANY (%(names)s::text[]) AND j.ended_at IS NULL
     GROUP BY j.cron_entry HAVING every(j.state = 'deferred')
 ), free AS MATERIALIZED (
-    SELECT id FROM opsjobs.jobs j JOIN first USING (id) WHERE j.state = 'deferred' ORDER BY id FOR UPDATE OF j SKIP LOCKED
+    SELECT id FROM opsjobs.jobs j JOIN first USING (id)
+    WHERE j.state = 'deferred'
+    ORDER BY id FOR UPDATE OF j SKIP LOCKED
 )
 UPDATE opsjobs.jobs j SET state = 'available', due_at = greatest(j.due_at, %(now)s)
 FROM free WHERE j.id = free.id

@@ -9,5 +9,5 @@ WITH locked AS MATERIALIZED (
 UPDATE opsjobs.jobs j
 SET state = %(state)s, ended_at = %(now)s, ended_by = %(ended_by)s, ended_reason = %(reason)s
 FROM locked l WHERE j.id = l.id
-RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane, j.unique_key IS NOT NULL AS is_unique,
-    j.limiter IS NOT NULL AS is_limited, j.cron_entry
+RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
+    j.unique_key IS NOT NULL AS is_unique, j.limiter IS NOT NULL AS is_limited, j.cron_entry

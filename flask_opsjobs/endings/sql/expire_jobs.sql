@@ -11,5 +11,5 @@ WITH locked AS MATERIALIZED (
 UPDATE opsjobs.jobs j SET state = 'failed', ended_at = %(now)s, ended_by = 'deadline',
     ended_reason = 'its deadline passed before it started'
 FROM locked l WHERE j.id = l.id
-RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane, j.unique_key IS NOT NULL AS is_unique,
-    j.limiter IS NOT NULL AS is_limited, j.cron_entry
+RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
+    j.unique_key IS NOT NULL AS is_unique, j.limiter IS NOT NULL AS is_limited, j.cron_entry

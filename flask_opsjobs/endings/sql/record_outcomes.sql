@@ -11,7 +11,8 @@ WITH o AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(outcomes)s::jsonb) AS o(
         id bigint, dispatch_no bigint, worker_id bigint, worker text, kind text, error text, traceback text,
         reason text, delay_seconds float8, ended_by text, output jsonb, keep_output bool, output_bytes int,
-        output_omitted text, log_tail text, cause text, max_rss_kb bigint, done bigint, total bigint, note text)
+        output_omitted text, log_tail text, cause text, max_rss_kb bigint, done bigint, total bigint,
+        note text)
 ), locked AS MATERIALIZED (
     SELECT j.id, j.dispatch_no, j.state, j.max_attempts, j.cancel_requested_at, j.cancel_reason, j.started_at,
            j.attempt + (j.state = 'queued')::int AS attempt,
@@ -28,7 +29,8 @@ WITH o AS MATERIALIZED (
              WHEN o.kind = 'snoozed' OR back.is_handed_back THEN 'scheduled'
              WHEN l.attempt < l.max_attempts THEN 'retryable' ELSE 'failed' END AS next,
         CASE WHEN back.is_handed_back THEN least(l.first_refused_at + %(refused_for)s::interval - %(now)s,
-                least(%(now)s - l.first_refused_at + interval '5 s', interval '20 s') * (0.75 + 0.25 * random()))
+                least(%(now)s - l.first_refused_at + interval '5 s', interval '20 s')
+                    * (0.75 + 0.25 * random()))
              ELSE coalesce(o.delay_seconds, 0) * interval '1 s' END AS delay
     FROM locked l JOIN o USING (id, dispatch_no)
     CROSS JOIN LATERAL (SELECT
@@ -38,13 +40,17 @@ WITH o AS MATERIALIZED (
     UPDATE opsjobs.jobs j SET state = d.next, attempt = d.attempt - d.is_handed_back::int, error = d.error,
         started_at = d.started_at, worker_id = NULL, first_refused_at = d.first_refused_at,
         max_attempts = j.max_attempts + (d.next = 'scheduled' AND NOT d.is_handed_back)::int,
-        due_at = CASE WHEN d.next IN ('scheduled', 'retryable') THEN %(now)s::timestamptz + d.delay ELSE j.due_at END,
+        due_at = CASE WHEN d.next IN ('scheduled', 'retryable') THEN %(now)s::timestamptz + d.delay
+            ELSE j.due_at END,
         ended_at = CASE WHEN d.next IN ('finished', 'failed', 'canceled') THEN %(now)s::timestamptz END,
         ended_by = CASE d.next WHEN 'finished' THEN 'returned' WHEN 'canceled' THEN 'canceled'
-            WHEN 'failed' THEN coalesce(d.ended_by, CASE d.kind WHEN 'discarded' THEN d.kind ELSE 'exhausted' END) END,
-        ended_reason = CASE WHEN d.next = 'canceled' THEN coalesce(d.cancel_reason, d.reason) ELSE d.reason END
+            WHEN 'failed' THEN coalesce(d.ended_by,
+                CASE d.kind WHEN 'discarded' THEN d.kind ELSE 'exhausted' END) END,
+        ended_reason = CASE WHEN d.next = 'canceled' THEN coalesce(d.cancel_reason, d.reason)
+            ELSE d.reason END
     FROM judged d WHERE j.id = d.id
-    RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane, j.unique_key IS NOT NULL AS is_unique,
+    RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
+        j.unique_key IS NOT NULL AS is_unique,
         j.limiter IS NOT NULL AS is_limited, j.cron_entry, d.kind = 'refused' AS is_refused
 ), noted AS (
     INSERT INTO opsjobs.attempts AS a (job_id, dispatch_no, attempt, worker_id, worker, started_at, ended_at,
@@ -52,13 +58,15 @@ WITH o AS MATERIALIZED (
     SELECT id, dispatch_no, attempt, worker_id, worker, started_at, %(now)s,
         kind, error, traceback, log_tail, cause, max_rss_kb, done, total, note FROM judged
     ON CONFLICT (job_id, dispatch_no) DO UPDATE SET ended_at = excluded.ended_at, outcome = excluded.outcome,
-        error = excluded.error, traceback = excluded.traceback, log_tail = excluded.log_tail, cause = excluded.cause,
+        error = excluded.error, traceback = excluded.traceback, log_tail = excluded.log_tail,
+        cause = excluded.cause,
         max_rss_kb = excluded.max_rss_kb, progress_done = coalesce(excluded.progress_done, a.progress_done),
         progress_total = coalesce(excluded.progress_total, a.progress_total),
         progress_note = coalesce(excluded.progress_note, a.progress_note)
 ), kept AS (
     INSERT INTO opsjobs.outputs (job_id, value, size_bytes, omitted, created_at)
-    SELECT id, output, output_bytes, output_omitted, %(now)s FROM judged WHERE keep_output AND kind = 'returned'
+    SELECT id, output, output_bytes, output_omitted, %(now)s
+    FROM judged WHERE keep_output AND kind = 'returned'
     ON CONFLICT (job_id) DO UPDATE SET value = excluded.value, size_bytes = excluded.size_bytes,
         omitted = excluded.omitted, created_at = excluded.created_at
 )

@@ -16,5 +16,5 @@ UPDATE opsjobs.jobs j SET refused_count = j.refused_count + 1, dispatched_at = N
     ended_reason = CASE WHEN l.is_last THEN 'RQ workers failed its delivery ' || j.refused_count + 1
         || ' times: do they import the host''s code?' END
 FROM locked l WHERE j.id = l.id
-RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane, j.unique_key IS NOT NULL AS is_unique,
-    j.limiter IS NOT NULL AS is_limited, j.cron_entry
+RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
+    j.unique_key IS NOT NULL AS is_unique, j.limiter IS NOT NULL AS is_limited, j.cron_entry

@@ -4,15 +4,17 @@
 -- way. Locks in id order before it writes. The attempt ends as lost; a late outcome is rejected by the fence.
 -- Run by the watch loop for missing workers, and by a worker's own heartbeat. Index: jobs_started.
 WITH locked AS MATERIALIZED (
-    SELECT id, dispatch_no, attempt < max_attempts AS has_more, cancel_requested_at IS NOT NULL AS is_cancel_wanted,
-        cancel_reason
+    SELECT id, dispatch_no, attempt < max_attempts AS has_more,
+        cancel_requested_at IS NOT NULL AS is_cancel_wanted, cancel_reason
     FROM opsjobs.jobs
     WHERE state = 'started' AND worker_id = ANY (%(worker_ids)s::bigint[]) AND origin = 'opsjobs'
       AND started_at < %(claimed_before)s
       AND NOT (id || '-' || dispatch_no) = ANY (%(keep)s::text[])
     ORDER BY id LIMIT %(limit)s FOR UPDATE
 ), judged AS MATERIALIZED (
-    SELECT id, dispatch_no, cancel_reason, CASE WHEN is_cancel_wanted THEN 'canceled' WHEN has_more THEN 'available'
+    SELECT id, dispatch_no, cancel_reason,
+        CASE WHEN is_cancel_wanted THEN 'canceled'
+            WHEN has_more THEN 'available'
         ELSE 'failed' END AS next FROM locked
 ), closed AS (
     UPDATE opsjobs.attempts a SET ended_at = %(now)s, outcome = 'lost', error = %(cause)s, cause = %(cause)s
@@ -22,7 +24,8 @@ UPDATE opsjobs.jobs j SET state = d.next, worker_id = NULL, dispatched_at = NULL
     first_refused_at = NULL,
     ended_at = CASE WHEN d.next <> 'available' THEN %(now)s::timestamptz END,
     ended_by = CASE d.next WHEN 'failed' THEN 'exhausted' WHEN 'canceled' THEN 'canceled' END,
-    ended_reason = CASE d.next WHEN 'canceled' THEN coalesce(d.cancel_reason, %(cause)s) WHEN 'failed' THEN %(cause)s END
+    ended_reason = CASE d.next WHEN 'canceled' THEN coalesce(d.cancel_reason, %(cause)s)
+        WHEN 'failed' THEN %(cause)s END
 FROM judged d WHERE j.id = d.id
-RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane, j.unique_key IS NOT NULL AS is_unique,
-    j.limiter IS NOT NULL AS is_limited, j.cron_entry
+RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
+    j.unique_key IS NOT NULL AS is_unique, j.limiter IS NOT NULL AS is_limited, j.cron_entry

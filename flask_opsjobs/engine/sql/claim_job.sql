@@ -17,11 +17,12 @@ WITH hurried AS MATERIALIZED (
     FROM opsjobs.jobs WHERE id = %(id)s FOR UPDATE
 ), taken AS (
     UPDATE opsjobs.jobs j
-    SET state = 'started', attempt = j.attempt + (NOT l.is_ours)::int, started_at = m.now, worker_id = %(worker_id)s,
-        refused_count = 0, error = NULL
+    SET state = 'started', attempt = j.attempt + (NOT l.is_ours)::int, started_at = m.now,
+        worker_id = %(worker_id)s, refused_count = 0, error = NULL
     FROM locked l, moment m
     WHERE j.id = l.id AND (l.state = 'queued' OR l.is_ours) AND l.dispatch_no = %(dispatch_no)s
-      AND (l.deadline_at IS NULL OR l.is_ours OR l.deadline_at > m.now) AND (l.limiter IS NULL OR l.is_ours OR %(ignore_limits)s)
+      AND (l.deadline_at IS NULL OR l.is_ours OR l.deadline_at > m.now)
+      AND (l.limiter IS NULL OR l.is_ours OR %(ignore_limits)s)
     RETURNING j.*
 ), noted AS (
     INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, worker_id, worker, started_at)
@@ -29,7 +30,8 @@ WITH hurried AS MATERIALIZED (
     ON CONFLICT (job_id, dispatch_no) DO NOTHING
 )
 SELECT l.state AS was_state, l.dispatch_no AS was_dispatch_no, m.now,
-       l.limiter, l.partition, l.limiter IS NOT NULL AND (l.deadline_at IS NULL OR l.deadline_at > m.now) AS is_limited,
-       t.id AS taken_id, t.task, t.queue, t.args, t.meta, t.tags, t.attempt, t.max_attempts, t.timeout_seconds,
-       t.deadline_at, t.created_at
+       l.limiter, l.partition,
+       l.limiter IS NOT NULL AND (l.deadline_at IS NULL OR l.deadline_at > m.now) AS is_limited,
+       t.id AS taken_id, t.task, t.queue, t.args, t.meta, t.tags, t.attempt,
+       t.max_attempts, t.timeout_seconds, t.deadline_at, t.created_at
 FROM moment m CROSS JOIN locked l LEFT JOIN taken t ON t.id = l.id

@@ -4,7 +4,9 @@
 -- counter rows, so that transactions of different partitions never wait for each other.
 -- Run by a worker's parent before the fork. Indexes: jobs_pkey, buckets_pkey.
 WITH taken AS (
-    UPDATE opsjobs.jobs SET state = 'started', attempt = attempt + 1, worker_id = %(worker_id)s, refused_count = 0,
+    UPDATE opsjobs.jobs
+    SET state = 'started', attempt = attempt + 1,
+        worker_id = %(worker_id)s, refused_count = 0,
         started_at = %(now)s::timestamptz + %(wait)s * interval '1 s', error = NULL
     WHERE id = %(id)s AND state = 'queued' AND dispatch_no = %(dispatch_no)s
     RETURNING *
@@ -15,7 +17,8 @@ WITH taken AS (
     INSERT INTO opsjobs.leases (job_id, dispatch_no, limiter, partition, weight, taken_at)
     SELECT id, dispatch_no, limiter, partition, weight, %(now)s FROM taken
 ), spent AS (
-    UPDATE opsjobs.buckets b SET tokens = %(tokens)s::float8, last_used_at = %(now)s, admitted = b.admitted + 1,
+    UPDATE opsjobs.buckets b
+    SET tokens = %(tokens)s::float8, last_used_at = %(now)s, admitted = b.admitted + 1,
         refilled_at = CASE WHEN %(tokens)s::float8 IS NOT NULL THEN %(now)s::timestamptz END
     FROM taken t WHERE b.limiter = t.limiter AND b.partition = t.partition
 ), counted AS (

@@ -5,4 +5,5 @@ WITH gone AS (
     DELETE FROM opsjobs.jobs WHERE id = ANY (%(ids)s::bigint[]) AND state = ANY (%(sources)s::text[])
     RETURNING queue
 )
-INSERT INTO opsjobs.job_count_deltas (at, queue, deleted) SELECT %(now)s, queue, count(*) FROM gone GROUP BY queue
+INSERT INTO opsjobs.job_count_deltas (at, queue, deleted)
+SELECT %(now)s, queue, count(*) FROM gone GROUP BY queue

@@ -13,14 +13,18 @@ WITH moment AS MATERIALIZED (
 ), first AS MATERIALIZED (
     SELECT *, CASE WHEN %(is_deferred)s THEN 'deferred' WHEN at > now THEN 'scheduled'
         WHEN %(dispatch_no)s::bigint > 0 AND NOT EXISTS (
-            SELECT FROM opsjobs.queues WHERE name = %(queue)s AND is_paused) THEN 'queued' ELSE 'available' END AS state
+            SELECT FROM opsjobs.queues WHERE name = %(queue)s AND is_paused)
+        THEN 'queued'
+        ELSE 'available' END AS state
     FROM due
 ), counted AS (
     INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued) SELECT now, %(queue)s, 1 FROM moment
 )
-INSERT INTO opsjobs.jobs (task, queue, lane, state, priority, args, meta, tags, max_attempts, timeout_seconds,
+INSERT INTO opsjobs.jobs (task, queue, lane, state, priority, args, meta, tags,
+    max_attempts, timeout_seconds,
     deadline_at, created_at, due_at, dispatch_no, dispatched_at, limiter, partition, weight, cron_entry)
-SELECT %(task)s, %(queue)s, %(lane)s, state, %(priority)s::smallint, %(args)s::jsonb, %(meta)s::jsonb, %(tags)s::text[],
+SELECT %(task)s, %(queue)s, %(lane)s, state, %(priority)s::smallint, %(args)s::jsonb, %(meta)s::jsonb,
+    %(tags)s::text[],
     %(max_attempts)s::int, %(timeout_seconds)s::int, at + %(deadline)s::interval, now, at,
     CASE state WHEN 'queued' THEN %(dispatch_no)s::bigint ELSE 0 END, CASE state WHEN 'queued' THEN now END,
     %(limiter)s::text, %(partition)s::text, %(weight)s::int, %(cron_entry)s::text

@@ -6,4 +6,5 @@
 DELETE FROM opsjobs.attempts a
 USING unnest(%(job_ids)s::bigint[], %(dispatch_nos)s::bigint[]) AS n(job_id, dispatch_no)
 JOIN opsjobs.jobs j ON j.id = n.job_id
-WHERE a.job_id = n.job_id AND a.dispatch_no < n.dispatch_no AND a.outcome = 'refused' AND a.ended_at >= j.first_refused_at
+WHERE a.job_id = n.job_id AND a.dispatch_no < n.dispatch_no
+  AND a.outcome = 'refused' AND a.ended_at >= j.first_refused_at

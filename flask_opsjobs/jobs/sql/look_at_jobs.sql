@@ -2,7 +2,8 @@
 -- the unexpired unique lock of the same call. Locks nothing.
 -- Run by actions, first for the preview and again under the lock. Indexes: jobs_pkey, workers_pkey,
 -- unique_locks_pkey.
-SELECT j.id, j.origin, j.task, j.queue, j.lane, j.state, j.dispatch_no, j.attempt, j.max_attempts, j.due_at, j.deadline_at,
+SELECT j.id, j.origin, j.task, j.queue, j.lane, j.state, j.dispatch_no,
+    j.attempt, j.max_attempts, j.due_at, j.deadline_at,
     j.ended_at, j.ended_by, j.cancel_requested_at, j.cancel_requested_by, j.unique_key, j.unique_until,
     w.name AS worker, w.kind AS worker_kind, u.job_id AS unique_lock_of
 FROM opsjobs.jobs j

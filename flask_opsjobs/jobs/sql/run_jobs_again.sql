@@ -3,8 +3,8 @@
 -- takes next. The caller has locked the old rows. Counts the new jobs as enqueued, for the integrity check.
 -- Run by actions. Index: jobs_pkey.
 WITH inserted AS (
-    INSERT INTO opsjobs.jobs (task, queue, lane, state, priority, args, meta, tags, max_attempts, timeout_seconds,
-        created_at, due_at, unique_key, unique_until, run_again_from,
+    INSERT INTO opsjobs.jobs (task, queue, lane, state, priority, args, meta, tags,
+        max_attempts, timeout_seconds, created_at, due_at, unique_key, unique_until, run_again_from,
         limiter, partition, weight)
     SELECT task, queue, lane, 'available', priority, args, meta, tags, max_attempts, timeout_seconds,
         %(now)s, %(now)s, CASE WHEN id = ANY (%(guarded)s::bigint[]) THEN unique_key END,
@@ -15,6 +15,7 @@ WITH inserted AS (
     ORDER BY id
     RETURNING id, run_again_from, queue
 ), counted AS (
-    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued) SELECT %(now)s, queue, count(*) FROM inserted GROUP BY queue
+    INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued)
+    SELECT %(now)s, queue, count(*) FROM inserted GROUP BY queue
 )
 SELECT id, run_again_from FROM inserted

@@ -7,18 +7,22 @@ WITH stored AS MATERIALIZED (
     SELECT queue, count(*) AS number FROM opsjobs.jobs GROUP BY queue
 ), live AS MATERIALIZED (
     SELECT queue, count(*) FILTER (WHERE state NOT IN ('queued', 'started')) AS waiting,
-        count(*) FILTER (WHERE state = 'queued') AS queued, count(*) FILTER (WHERE state = 'started') AS started
+        count(*) FILTER (WHERE state = 'queued') AS queued,
+        count(*) FILTER (WHERE state = 'started') AS started
     FROM opsjobs.jobs WHERE state = ANY (%(live)s::text[]) GROUP BY queue
 ), counts AS MATERIALIZED (
     SELECT queue, sum(enqueued) AS enqueued, sum(deleted) AS deleted FROM (
-        SELECT queue, enqueued, deleted FROM opsjobs.enqueue_counts UNION ALL SELECT queue, enqueued, deleted FROM opsjobs.job_count_deltas
+        SELECT queue, enqueued, deleted FROM opsjobs.enqueue_counts
+        UNION ALL
+        SELECT queue, enqueued, deleted FROM opsjobs.job_count_deltas
     ) AS each GROUP BY queue
 )
-INSERT INTO opsjobs.integrity_checks AS i (queue, counted_at, took_seconds, enqueued, deleted, stored, waiting, queued, started)
+INSERT INTO opsjobs.integrity_checks AS i (queue, counted_at, took_seconds, enqueued, deleted,
+    stored, waiting, queued, started)
 SELECT queue, %(now)s, extract(epoch FROM clock_timestamp() - statement_timestamp()), coalesce(enqueued, 0),
     coalesce(deleted, 0), coalesce(number, 0), coalesce(waiting, 0), coalesce(queued, 0), coalesce(started, 0)
 FROM counts FULL JOIN stored USING (queue) LEFT JOIN live USING (queue)
 ORDER BY queue
 ON CONFLICT (queue) DO UPDATE SET counted_at = excluded.counted_at, took_seconds = excluded.took_seconds,
-    enqueued = excluded.enqueued, deleted = excluded.deleted, stored = excluded.stored, waiting = excluded.waiting,
-    queued = excluded.queued, started = excluded.started
+    enqueued = excluded.enqueued, deleted = excluded.deleted, stored = excluded.stored,
+    waiting = excluded.waiting, queued = excluded.queued, started = excluded.started

@@ -19,7 +19,8 @@ SELECT 'rollups', count(*) FROM opsjobs.rollups WHERE minute < %(rollups)s
 UNION ALL
 SELECT 'depths', count(*) FROM opsjobs.depths WHERE minute < %(depths)s
 UNION ALL
-SELECT 'cron_slots', count(*) FROM opsjobs.cron_slots WHERE decided_at < %(cron_slots)s AND (job_id IS NULL OR ended_at IS NOT NULL)
+SELECT 'cron_slots', count(*) FROM opsjobs.cron_slots
+WHERE decided_at < %(cron_slots)s AND (job_id IS NULL OR ended_at IS NOT NULL)
 UNION ALL
 SELECT 'limit_minutes', count(*) FROM opsjobs.limit_minutes WHERE minute < %(limit_minutes)s
 UNION ALL
@@ -28,7 +29,8 @@ UNION ALL
 SELECT 'buckets', count(*) FROM opsjobs.buckets b LEFT JOIN opsjobs.limiters l ON l.name = b.limiter
 WHERE b.last_used_at < %(buckets)s AND (b.cooldown_until IS NULL OR b.cooldown_until < %(now)s)
     AND (b.tokens IS NULL OR l.rate IS NULL
-        OR b.tokens + extract(epoch FROM %(now)s::timestamptz - b.refilled_at) * l.rate / l.per_seconds >= l.burst)
+        OR b.tokens + extract(epoch FROM %(now)s::timestamptz - b.refilled_at) * l.rate / l.per_seconds
+            >= l.burst)
 UNION ALL
 SELECT 'finished jobs', count(*) FROM opsjobs.jobs
 WHERE state = 'finished' AND ended_at < %(finished)s

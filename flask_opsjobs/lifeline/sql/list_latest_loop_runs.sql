@@ -4,13 +4,16 @@
 WITH RECURSIVE names (loop) AS (
     (SELECT loop FROM opsjobs.loop_runs ORDER BY loop LIMIT 1)
     UNION ALL
-    SELECT (SELECT run.loop FROM opsjobs.loop_runs AS run WHERE run.loop > names.loop ORDER BY run.loop LIMIT 1)
+    SELECT (SELECT run.loop FROM opsjobs.loop_runs AS run
+            WHERE run.loop > names.loop
+            ORDER BY run.loop LIMIT 1)
     FROM names
     WHERE names.loop IS NOT NULL
 )
 SELECT latest.*
 FROM names, LATERAL (
-    SELECT run.loop, run.process, run.started_at, run.last_at, run.every_seconds, run.took_seconds, run.said, run.error
+    SELECT run.loop, run.process, run.started_at, run.last_at, run.every_seconds,
+        run.took_seconds, run.said, run.error
     FROM opsjobs.loop_runs AS run
     WHERE run.loop = names.loop
     ORDER BY run.last_at DESC

@@ -11,4 +11,5 @@ FROM (
 ) AS j
 LEFT JOIN opsjobs.workers w ON w.id = j.worker_id
 WHERE w.id IS NULL OR w.ended_at IS NOT NULL
-    OR (w.kind <> 'plain' AND w.heartbeat_at > j.started_at AND NOT (j.id || '-' || j.dispatch_no) = ANY (w.reserved))
+    OR (w.kind <> 'plain' AND w.heartbeat_at > j.started_at
+        AND NOT (j.id || '-' || j.dispatch_no) = ANY (w.reserved))

@@ -8,7 +8,8 @@ WITH idle AS MATERIALIZED (
     SELECT b.limiter, b.partition FROM opsjobs.buckets b LEFT JOIN opsjobs.limiters l ON l.name = b.limiter
     WHERE b.last_used_at < %(before)s AND (b.cooldown_until IS NULL OR b.cooldown_until < %(now)s)
       AND (b.tokens IS NULL OR l.rate IS NULL
-           OR b.tokens + extract(epoch FROM %(now)s::timestamptz - b.refilled_at) * l.rate / l.per_seconds >= l.burst)
+           OR b.tokens + extract(epoch FROM %(now)s::timestamptz - b.refilled_at) * l.rate / l.per_seconds
+               >= l.burst)
     LIMIT %(limit)s FOR UPDATE OF b SKIP LOCKED
 )
 DELETE FROM opsjobs.buckets b USING idle WHERE b.limiter = idle.limiter AND b.partition = idle.partition

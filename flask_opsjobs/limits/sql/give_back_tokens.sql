@@ -9,7 +9,8 @@ WITH freed AS (
     WHERE l.job_id = n.job_id AND l.dispatch_no = n.dispatch_no
     RETURNING l.limiter, l.partition, l.weight, l.taken_at
 ), owed AS MATERIALIZED (
-    SELECT f.limiter, f.partition, count(*) AS starts, sum(greatest(0, f.weight - coalesce(l.rate / l.per_seconds, 0)
+    SELECT f.limiter, f.partition, count(*) AS starts,
+        sum(greatest(0, f.weight - coalesce(l.rate / l.per_seconds, 0)
         * extract(epoch FROM greatest(%(now)s::timestamptz - f.taken_at, interval '0 s')))) AS tokens
     FROM freed f LEFT JOIN opsjobs.limiters l ON l.name = f.limiter GROUP BY f.limiter, f.partition
 ), locked AS MATERIALIZED (

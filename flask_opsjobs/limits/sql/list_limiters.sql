@@ -8,11 +8,17 @@ SELECT l.*,
         LIMIT %(most)s) AS few) AS waiting,
     (SELECT count(*) FROM (SELECT FROM opsjobs.jobs j WHERE j.limiter = l.name AND j.state = 'queued'
         LIMIT %(most)s) AS few) AS queued,
-    (SELECT count(*) FROM (SELECT FROM opsjobs.leases x WHERE x.limiter = l.name LIMIT %(most)s) AS few) AS holders,
-    (SELECT count(*) FROM (SELECT FROM opsjobs.buckets b WHERE b.limiter = l.name AND b.cooldown_until > %(now)s
+    (SELECT count(*) FROM (SELECT FROM opsjobs.leases x WHERE x.limiter = l.name
+        LIMIT %(most)s) AS few) AS holders,
+    (SELECT count(*) FROM (SELECT FROM opsjobs.buckets b WHERE b.limiter = l.name
+        AND b.cooldown_until > %(now)s
         LIMIT %(most)s) AS few) AS cooling,
     counted.*
-FROM (SELECT * FROM opsjobs.limiters WHERE %(name)s::text IS NULL OR name = %(name)s ORDER BY name LIMIT %(limit)s) AS l
+FROM (
+    SELECT * FROM opsjobs.limiters
+    WHERE %(name)s::text IS NULL OR name = %(name)s
+    ORDER BY name LIMIT %(limit)s
+) AS l
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(admitted), 0)::bigint AS admitted, coalesce(sum(returned), 0)::bigint AS returned,
         coalesce(sum(rejected), 0)::bigint AS rejected

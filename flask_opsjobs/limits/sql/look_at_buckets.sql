@@ -12,7 +12,8 @@ SELECT n.limiter, n.partition, l.name, l.rate, l.per_seconds, l.burst, l.concurr
         WHERE x.limiter = n.limiter AND x.partition = n.partition) END AS in_use,
     (SELECT coalesce(sum(j.weight), 0)::bigint FROM opsjobs.jobs j
         WHERE j.limiter = n.limiter AND j.partition = n.partition AND j.state = 'queued'
-            AND (n.queue IS NULL OR j.queue = n.queue OR j.dispatched_at > clock_timestamp() - interval '2 s')) AS queued,
+            AND (n.queue IS NULL OR j.queue = n.queue
+                OR j.dispatched_at > clock_timestamp() - interval '2 s')) AS queued,
     CASE WHEN %(with_waiting)s THEN (SELECT coalesce(sum(j.weight), 0)::bigint FROM opsjobs.jobs j
         WHERE j.limiter = n.limiter AND j.partition = n.partition AND j.state = 'available'
             AND j.weight <= coalesce(least(l.burst, l.concurrency), j.weight)) ELSE 0 END AS waiting,

@@ -4,9 +4,13 @@
 -- are the bounds of the buckets in seconds. A job that was retried meanwhile is not counted. Locks nothing.
 -- Run by the roll_up loop, a few minutes at a time. Index: jobs_to_retain.
 SELECT date_trunc('minute', job.ended_at) AS minute, job.queue, job.state,
-    CASE WHEN has_run THEN width_bucket(extract(epoch FROM job.started_at - job.due_at)::float8, %(bounds)s::float8[]) END
+    CASE WHEN has_run
+        THEN width_bucket(extract(epoch FROM job.started_at - job.due_at)::float8, %(bounds)s::float8[])
+    END
         AS wait,
-    CASE WHEN has_run THEN width_bucket(extract(epoch FROM job.ended_at - job.started_at)::float8, %(bounds)s::float8[]) END
+    CASE WHEN has_run
+        THEN width_bucket(extract(epoch FROM job.ended_at - job.started_at)::float8, %(bounds)s::float8[])
+    END
         AS run,
     count(*) AS number
 FROM unnest(%(states)s::text[]) AS states (state), LATERAL (

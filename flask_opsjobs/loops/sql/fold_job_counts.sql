@@ -5,10 +5,14 @@
 WITH oldest AS MATERIALIZED (
     SELECT ctid FROM opsjobs.job_count_deltas LIMIT %(limit)s FOR UPDATE
 ), gone AS (
-    DELETE FROM opsjobs.job_count_deltas d USING oldest WHERE d.ctid = oldest.ctid RETURNING d.at, d.queue, d.enqueued, d.deleted
+    DELETE FROM opsjobs.job_count_deltas d USING oldest WHERE d.ctid = oldest.ctid
+    RETURNING d.at, d.queue, d.enqueued, d.deleted
 ), sums AS (
     INSERT INTO opsjobs.enqueue_counts AS c (minute, queue, enqueued, deleted)
-    SELECT greatest(date_trunc('minute', at), 'epoch'), queue, sum(enqueued), sum(deleted) FROM gone GROUP BY 1, 2 ORDER BY 1, 2
-    ON CONFLICT (minute, queue) DO UPDATE SET enqueued = c.enqueued + excluded.enqueued, deleted = c.deleted + excluded.deleted
+    SELECT greatest(date_trunc('minute', at), 'epoch'), queue, sum(enqueued), sum(deleted)
+    FROM gone GROUP BY 1, 2 ORDER BY 1, 2
+    ON CONFLICT (minute, queue) DO UPDATE SET
+        enqueued = c.enqueued + excluded.enqueued,
+        deleted = c.deleted + excluded.deleted
 )
 SELECT count(*) FROM gone

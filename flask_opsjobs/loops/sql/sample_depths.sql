@@ -7,7 +7,8 @@ WITH counted AS MATERIALIZED (
     SELECT states.state, job.queue, count(*) AS number
     FROM unnest(%(states)s::text[]) AS states (state), LATERAL (
         SELECT queue FROM opsjobs.jobs
-        WHERE (jobs.state, id) >= (states.state, 0) AND jobs.state <= states.state ORDER BY jobs.state, id LIMIT %(most)s
+        WHERE (jobs.state, id) >= (states.state, 0) AND jobs.state <= states.state
+        ORDER BY jobs.state, id LIMIT %(most)s
     ) AS job
     GROUP BY 1, 2
 ), names AS (

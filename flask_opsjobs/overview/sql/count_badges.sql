@@ -8,13 +8,17 @@ WITH RECURSIVE lanes (lane, queue) AS (
     (SELECT lane, queue FROM opsjobs.jobs WHERE state = 'available' ORDER BY lane LIMIT 1)
     UNION ALL
     SELECT next.lane, next.queue FROM lanes, LATERAL (
-        SELECT lane, queue FROM opsjobs.jobs WHERE state = 'available' AND lane > lanes.lane ORDER BY lane LIMIT 1
+        SELECT lane, queue FROM opsjobs.jobs
+        WHERE state = 'available' AND lane > lanes.lane
+        ORDER BY lane LIMIT 1
     ) AS next
 ), with_queued (queue) AS (
     (SELECT queue FROM opsjobs.jobs WHERE state = 'queued' ORDER BY queue LIMIT 1)
     UNION ALL
     SELECT next.queue FROM with_queued, LATERAL (
-        SELECT queue FROM opsjobs.jobs WHERE state = 'queued' AND queue > with_queued.queue ORDER BY queue LIMIT 1
+        SELECT queue FROM opsjobs.jobs
+        WHERE state = 'queued' AND queue > with_queued.queue
+        ORDER BY queue LIMIT 1
     ) AS next
 ), due AS (
     (SELECT queue FROM lanes LIMIT %(most_lanes)s) UNION (SELECT queue FROM with_queued LIMIT %(most_lanes)s)
@@ -35,7 +39,9 @@ SELECT
         WHERE started_at > %(now)s::timestamptz - interval '7 days' AND state = 'missing' LIMIT 1000
     ) AS gone WHERE ended_at > %(now)s::timestamptz - interval '1 day') AS missing,
     (SELECT coalesce(sum(slots), 0) FROM (
-        SELECT slots, until_at FROM opsjobs.cron_slots WHERE result = 'missed' ORDER BY slot_at DESC LIMIT 1000
+        SELECT slots, until_at FROM opsjobs.cron_slots
+        WHERE result = 'missed'
+        ORDER BY slot_at DESC LIMIT 1000
     ) AS newest WHERE until_at > %(now)s::timestamptz - interval '1 day') AS missed,
     (SELECT count(*) FROM (
         SELECT name FROM opsjobs.limiters WHERE cooldown_until > %(now)s

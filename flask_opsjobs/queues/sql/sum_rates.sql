@@ -7,7 +7,8 @@ WITH minutes (queue, enqueued, ended, failed) AS (
     UNION ALL
     SELECT queue, 0, finished + failed + canceled, failed FROM opsjobs.rollups WHERE minute >= %(since)s
 ), summed AS (
-    SELECT queue, sum(enqueued)::bigint AS enqueued, sum(ended)::bigint AS ended, sum(failed)::bigint AS failed
+    SELECT queue, sum(enqueued)::bigint AS enqueued, sum(ended)::bigint AS ended,
+        sum(failed)::bigint AS failed
     FROM minutes GROUP BY queue
 )
 SELECT pos.counted_until, summed.queue, summed.enqueued, summed.ended, summed.failed
