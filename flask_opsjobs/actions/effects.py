@@ -34,7 +34,7 @@ class Forget:
 
 
 @dataclass(frozen=True)
-class RequestBeat:
+class RequestHeartbeat:
     """Ask a worker on the Redis of `queue` to send a heartbeat now, which tells it which job to stop."""
 
     queue: str
@@ -43,4 +43,4 @@ class RequestBeat:
 
 
 # Each effect has `otherwise`: what happens instead when it fails, for the receipt.
-Effect = Dispatch | Recall | Forget | RequestBeat
+Effect = Dispatch | Recall | Forget | RequestHeartbeat

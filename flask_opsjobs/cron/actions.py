@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import endings
 from ..actions.catalog import Action
-from ..actions.effects import Dispatch, Effect, RequestBeat
+from ..actions.effects import Dispatch, Effect, RequestHeartbeat
 from ..actions.shapes import Change, Item
 from ..actions.target_plan import (
     ChangedMeanwhile,
@@ -93,7 +93,7 @@ def apply(
         f"cron/{name}": facts_of_entry(entries[name]) if name in entries else None for name in names
     }
     effects: list[Effect] = [
-        RequestBeat(job.queue, job.worker) for job in report.stopped if job.worker
+        RequestHeartbeat(job.queue, job.worker) for job in report.stopped if job.worker
     ]
     if report.lanes:
         effects.append(Dispatch(tuple(sorted(report.lanes))))

@@ -24,9 +24,8 @@ from ..jobs.perform.log_tail import Ring
 from ..jobs.perform.perform import Report, perform
 from ..jobs.record.task import Task
 from .dispatch.dispatch import Dispatcher, read_clock, recall
-from .dispatch.stage import stage
-from .redis.broker import Broker
-from .redis.delivery import Delivery
+from .dispatch.dispatch import stage
+from .redis.broker import Broker, Delivery
 from .worker.claim import claim
 
 # Stops jobs that become due again whenever they end. A round takes milliseconds, so this is a few seconds.

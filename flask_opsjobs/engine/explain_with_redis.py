@@ -21,7 +21,7 @@ from ..explain.explain import explain_evidence, explain_schema
 from ..explain.queries import find_evidence
 from ..explain.shapes import Explanation
 from ..host import Host
-from .redis.delivery import rq_id as name_of
+from .redis.broker import rq_id as name_of
 from .redis.read_only import read_only_queue
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import endings
 from ..actions.catalog import Action
-from ..actions.effects import Dispatch, Effect, Forget, RequestBeat
+from ..actions.effects import Dispatch, Effect, Forget, RequestHeartbeat
 from ..actions.shapes import Change
 from ..actions.target_plan import (
     ChangedMeanwhile,
@@ -204,7 +204,7 @@ def _cancel(
     ids = [job.id for job in started]
     job_transitions.request_cancel(connection, ids, decided.actor, decided.reason, decided.now)
     requests = [
-        RequestBeat(job.queue, job.worker)
+        RequestHeartbeat(job.queue, job.worker)
         for job in started
         if job.worker is not None and job.worker_kind != "plain"
     ]

@@ -6,7 +6,7 @@ import logging
 from datetime import timedelta
 
 from ..core.words import counted
-from ..engine.redis.delivery import parse, rq_id
+from ..engine.redis.broker import parse, rq_id
 from ..engine.redis.reads import answering, find_deliveries_by_queue
 from ..lifeline import integrity
 from .shape import IDLE, Loop, Pass, every

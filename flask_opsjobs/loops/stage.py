@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core.words import counted
-from ..engine.dispatch.stage import BATCH, dispatch_staged, stage
+from ..engine.dispatch.dispatch import BATCH, dispatch_staged, stage
 from ..engine.redis.reads import answering
 from .shape import IDLE, Loop, Pass, every
 

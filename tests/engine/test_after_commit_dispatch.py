@@ -10,7 +10,7 @@ from redis import Redis
 from rq import Queue
 
 from flask_opsjobs.actions.operator import Operator
-from flask_opsjobs.engine.redis.delivery import Delivery, rq_id
+from flask_opsjobs.engine.redis.broker import Delivery, rq_id
 from flask_opsjobs.engine.worker.child import kill_group
 from tests.engine.site import enqueue, rows, state_of
 from tests.support.host import add, backend_pid

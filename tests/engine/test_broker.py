@@ -8,9 +8,8 @@ from rq import Queue
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
-from flask_opsjobs.engine.redis.broker import Broker
+from flask_opsjobs.engine.redis.broker import FUNCTION, Broker, Delivery
 from flask_opsjobs.engine.redis.connections import WriteOnlySerializer
-from flask_opsjobs.engine.redis.delivery import FUNCTION, Delivery
 from flask_opsjobs.host import Host
 
 DELIVERY = Delivery(id=7, dispatch_no=3, queue="mail", task="send", priority=5, timeout_seconds=30)

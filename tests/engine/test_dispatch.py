@@ -11,7 +11,7 @@ from rq import Queue
 from rq.job import Job as RQJob
 
 from flask_opsjobs.engine.dispatch.dispatch import dispatch_due, read_clock
-from flask_opsjobs.engine.redis.delivery import parse, rq_id
+from flask_opsjobs.engine.redis.broker import parse, rq_id
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 

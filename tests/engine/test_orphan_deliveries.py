@@ -16,7 +16,7 @@ from flask_opsjobs.engine.reconcile.orphan_deliveries import (
     remove_orphan_deliveries,
 )
 from flask_opsjobs.engine.reconcile.remove_deliveries import remove_deliveries
-from flask_opsjobs.engine.redis.delivery import rq_id
+from flask_opsjobs.engine.redis.broker import rq_id
 from flask_opsjobs.workers import transitions as workers
 from tests.support.engine import Bench
 

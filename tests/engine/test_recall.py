@@ -13,7 +13,7 @@ from rq.job import Job as RQJob
 
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.engine.reconcile.recall import Recalled, Suspects, recall_lost
-from flask_opsjobs.engine.redis.delivery import rq_id
+from flask_opsjobs.engine.redis.broker import rq_id
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.workers import transitions as workers
 from tests.conftest import MakeBench

@@ -13,9 +13,8 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.engine.reconcile.recall import Suspects, recall_lost
-from flask_opsjobs.engine.redis.broker import Broker
+from flask_opsjobs.engine.redis.broker import Broker, rq_id
 from flask_opsjobs.engine.redis.connections import RedisConnections
-from flask_opsjobs.engine.redis.delivery import rq_id
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.lifeline import integrity, retention

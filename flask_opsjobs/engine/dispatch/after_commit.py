@@ -12,7 +12,7 @@ from redis import RedisError
 from ...core.db import is_away, say_cause
 from ...host import Host
 from ...jobs.commit_notes import DueLane, QueuedAtInsert
-from ..redis.delivery import Delivery
+from ..redis.broker import Delivery
 from .dispatch import Dispatcher, read_clock, recall
 from .room_estimate import RoomEstimate
 

@@ -14,8 +14,7 @@ from ...core import sql
 from ...core.db import Connection
 from ...limits.lane import bucket_of
 from ...settings import Settings
-from ..redis.broker import Broker
-from ..redis.delivery import Delivery
+from ..redis.broker import Broker, Delivery
 from . import limits as dispatch_limits
 from .limits import DispatchQuota
 

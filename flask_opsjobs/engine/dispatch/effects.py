@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 from redis import RedisError
 
-from ...actions.effects import Dispatch, Effect, Forget, Recall, RequestBeat
+from ...actions.effects import Dispatch, Effect, Forget, Recall, RequestHeartbeat
 from ...core.db import Connection
 from ...host import Host
 from ...jobs.commit_notes import DueLane
 from ..reconcile.recall import recall_paused
 from ..reconcile.remove_deliveries import remove_deliveries
-from ..redis.command import request_beat
+from ..redis.broker import request_heartbeat
 
 _log = logging.getLogger("flask_opsjobs")
 
@@ -53,5 +53,5 @@ def _run(host: Host, connection: Connection, effect: Effect) -> None:
             remove_deliveries(host.broker, recall_paused(connection, queue), quick=True)
         case Forget(deliveries):
             remove_deliveries(host.broker, deliveries, quick=True)
-        case RequestBeat(queue, worker):
-            request_beat(host.broker, queue, worker)
+        case RequestHeartbeat(queue, worker):
+            request_heartbeat(host.broker, queue, worker)

@@ -10,8 +10,7 @@ from rq import Queue
 
 from ...core import sql
 from ...core.db import Connection
-from ..redis.broker import Broker
-from ..redis.delivery import parse
+from ..redis.broker import Broker, parse
 from ..redis.reads import Hash, find_deliveries, read_hashes, scan_deliveries
 
 

@@ -14,8 +14,7 @@ from ...core import sql
 from ...core.db import Connection
 from ...core.redis_facts import PARKED_GRACES
 from ..dispatch.dispatch import recall
-from ..redis.broker import Broker
-from ..redis.delivery import rq_id
+from ..redis.broker import Broker, rq_id
 from ..redis.reads import find_deliveries, read_hashes
 from .remove_deliveries import try_remove_deliveries
 

@@ -12,8 +12,7 @@ from rq import Queue
 from rq.executions import Execution, ExecutionRegistry
 from rq.registry import StartedJobRegistry
 
-from ..redis.broker import Broker
-from ..redis.delivery import rq_id
+from ..redis.broker import Broker, rq_id
 from ..redis.reads import read_running
 
 _log = logging.getLogger("flask_opsjobs.lifeline")

@@ -1,26 +1,73 @@
-"""Pushes deliveries to RQ and removes them, on the Redis of each queue."""
+"""Defines a delivery, the entry in RQ for a job, and pushes deliveries to RQ and removes them."""
 
 from __future__ import annotations
 
+import json
+import logging
+import re
 import zlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from typing import Any
 
+from redis import RedisError
 from rq import Queue
+from rq.command import send_command
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.serializers import DefaultSerializer
 from rq.utils import now, utcformat
 
 from .connections import RedisConnections, write_only
-from .delivery import FUNCTION, Delivery, parse
 
+_log = logging.getLogger("flask_opsjobs.dispatch")
+PREFIX = "opsjobs-"
+# The function that a plain RQ worker calls. An OpsWorker reads the id instead, and performs the job itself.
+FUNCTION = "flask_opsjobs.engine.worker.plain_worker.perform_delivery"
+_ID = re.compile(r"opsjobs-([0-9]{1,19})-([0-9]{1,19})")
+# The largest bigint. Any client of Redis can write a larger id, which Postgres would reject.
+_LARGEST = 2**63 - 1
 # RQ's time limit comes this much later than ours: the worker stops an overdue job first and records why.
 _OUTER_BOUND_SECONDS = 60
 # RQ keeps a failed delivery this long, so that the recall loop sees it; RQ's default is a year.
 _FAILURE_TTL_SECONDS = 3600
+# Plain RQ workers ignore commands that they do not know.
+_COMMAND = "opsjobs-heartbeat"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """The fields of a job that RQ gets.
+
+    Never its arguments: RQ would unpickle them and show them on screens.
+    """
+
+    id: int
+    dispatch_no: int
+    queue: str
+    task: str
+    priority: int
+    timeout_seconds: int | None
+
+    @property
+    def rq_id(self) -> str:
+        """Return the id of the RQ job."""
+        return rq_id(self.id, self.dispatch_no)
+
+
+def rq_id(job_id: int, dispatch_no: int) -> str:
+    """Return the RQ id of a delivery."""
+    return f"{PREFIX}{job_id}-{dispatch_no}"
+
+
+def parse(text: str) -> tuple[int, int] | None:
+    """Return (job id, dispatch number) of an RQ id; None when it is not a delivery of ours."""
+    match = _ID.fullmatch(text)
+    found = (int(match[1]), int(match[2])) if match else None
+    # Only the exact spelling counts: opsjobs-007-1 is not ours.
+    return found if found and max(found) <= _LARGEST and rq_id(*found) == text else None
 
 
 class Broker:
@@ -103,3 +150,24 @@ def _hash(delivery: Delivery, serializer: Any) -> dict[Any, Any]:
 def _data(serializer: Any) -> bytes:
     # RQ's (function, instance, args, kwargs): the same for all deliveries, because they carry no arguments.
     return zlib.compress(serializer.dumps((FUNCTION, None, (), {})))
+
+
+def request_heartbeat(broker: Broker, queue: str, worker: str) -> None:
+    """Ask the worker for a heartbeat now. Raises `RedisError`. A worker that is not subscribed misses it."""
+    send_command(broker.queue(queue, quick=True).connection, worker, _COMMAND)
+
+
+def is_heartbeat_request(message: Any) -> bool:
+    """Return whether a message of the channel asks for a heartbeat."""
+    try:
+        return bool(json.loads(message["data"])["command"] == _COMMAND)
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
+def try_request_heartbeat(broker: Broker, queue: str, worker: str) -> None:
+    """Call `request_heartbeat`, but only log when Redis does not answer: the regular heartbeat follows anyway."""
+    try:
+        request_heartbeat(broker, queue, worker)
+    except RedisError as error:
+        _log.info("worker %s was not asked for a heartbeat (%s)", worker, type(error).__name__)

@@ -15,8 +15,7 @@ from rq.registry import StartedJobRegistry
 
 from ...errors import EngineUnavailable
 from ...jobs.record.json_storage import clean_text
-from .broker import Broker
-from .delivery import PREFIX, parse
+from .broker import PREFIX, Broker, parse
 
 # A host's own jobs may fill a list without bound. Beyond this length, ids are looked up one by one.
 _LONGEST_READ = 20_000

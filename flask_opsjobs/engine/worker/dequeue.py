@@ -13,7 +13,7 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.utils import as_text, current_timestamp
 
-from ..redis.delivery import parse
+from ..redis.broker import parse
 
 _log = logging.getLogger("flask_opsjobs.worker")
 # A pop blocks briefly, so that a stop is noticed between pops: a signal inside a pop would lose its delivery.

@@ -23,7 +23,7 @@ from ...jobs.perform.log_tail import Ring
 from ...jobs.perform.perform import Report, perform
 from ...workers import transitions as workers
 from ..dispatch.dispatch import read_clock
-from ..redis.delivery import parse
+from ..redis.broker import parse
 from .claim import NotClaimed, claim
 from .confirm import Confirm
 from .heartbeat import Progress, write_progress

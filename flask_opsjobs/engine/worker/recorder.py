@@ -21,7 +21,7 @@ from ...endings import Ended, Ending
 from ...host import Host
 from ...jobs.perform.outcomes import Outcome
 from ..dispatch.dispatch import read_clock
-from ..dispatch.refill import Refill
+from ..dispatch.dispatch import Refill
 from .child import fork_lock
 from .heartbeat import Heartbeat, Progress, write_progress
 from .outage import Backoff, Outage

@@ -24,8 +24,7 @@ from ...core.db import is_away
 from ...core.visible_text import on_one_line
 from ...jobs.perform.current import Claimed, Stopped
 from ...jobs.perform.outcomes import Outcome
-from ..redis.command import is_beat_request
-from ..redis.delivery import parse
+from ..redis.broker import is_heartbeat_request, parse
 from .child import forget_connections, fork_lock, set_group
 from .claim import NotClaimed, claim
 from .dequeue import make_job, pop
@@ -381,7 +380,7 @@ class OpsWorkerLoop(BaseWorker):
         """Run a command from RQ's channel. It runs in another thread, which no error may end."""
         with fork_lock:
             try:
-                if is_beat_request(message):
+                if is_heartbeat_request(message):
                     self.runtime.recorder.beat_now()
                 else:
                     super().handle_payload(message)
