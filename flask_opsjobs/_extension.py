@@ -75,8 +75,8 @@ class OpsJobs:
             access=_policy(access or self._access, policy.AccessPolicy, "access"),
             display=_policy(display or self._display, policy.DisplayPolicy, "display"),
             spare=SpareConnections(engine),
+            broker=Broker(RedisConnections(app, chosen.redis_url)),
         )
-        host.broker = Broker(RedisConnections(app, chosen.redis_url))
         if chosen.dispatch and not app.testing:
             host.dispatcher = AfterCommitDispatch(host)
         app.extensions[NAME] = host

@@ -49,6 +49,17 @@ class CommitDispatcher(Protocol):
         ...
 
 
+class DeliveryBroker(Protocol):
+    """Carries deliveries to the Redis of each queue. The engine's `Broker` is the only one.
+
+    The engine gets it as a `Broker` from `broker_of(host)`. Everybody else may only ask whether Redis answers.
+    """
+
+    def require_answer(self, queue: str) -> None:
+        """Ping the Redis of a queue. Raises `EngineUnavailable` with its address when it does not answer."""
+        ...
+
+
 @dataclass
 class Host:
     """Holds the extension's state for one Flask app. Stored in `app.extensions["opsjobs"]`."""
@@ -61,9 +72,9 @@ class Host:
     access: AccessPolicy
     display: DisplayPolicy
     spare: SpareConnections
+    broker: DeliveryBroker
     action_limit: AtMost = field(default_factory=lambda: AtMost(MOST_ACTIONS))
     heavy: AtMost = field(default_factory=lambda: AtMost(MOST_HEAVY))
-    broker: Any = None
     # As declared in code. The loops copy them into the database.
     cron_entries: dict[str, EntryDeclaration] = field(default_factory=dict)
     # None under TESTING, or with OPSJOBS_DISPATCH = False: then only the dispatch loop dispatches.

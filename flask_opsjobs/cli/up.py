@@ -48,4 +48,4 @@ def require_servers(ctx: click.Context, queues: tuple[str, ...]) -> None:
         host.require_schema()
         host.pages.dispose()
         for queue in queues or ("default",):
-            host.broker.connections.require_answer(queue)
+            host.broker.require_answer(queue)

@@ -11,6 +11,7 @@ import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 
+from ..engine.redis.broker import broker_of
 from ..engine.worker.declare import declare_limiters
 from ..engine.worker.forking_performer import ForkingPerformer
 from ..engine.worker.in_process_performer import InProcessPerformer
@@ -69,8 +70,8 @@ def run(
 ) -> int:  # fmt: skip
     """Work until stopped. Returns the exit code: 0 after a stop that was requested, else 1."""
     host: Host = app.extensions["opsjobs"]
-    host.broker.connections.require_answer(names[0])
-    wire = host.broker.connections.wire(names[0])
+    host.broker.require_answer(names[0])
+    wire = broker_of(host).connections.wire(names[0])
     declare_limiters(host, f"{socket.gethostname()}-{os.getpid()}")
     runtime = WorkerRuntime(host, "simple" if simple else "forking", names)
     kind = OpsSimpleWorker if simple else OpsWorker

@@ -21,8 +21,9 @@ from ..explain.explain import explain_evidence, explain_schema
 from ..explain.queries import find_evidence
 from ..explain.shapes import Explanation
 from ..host import Host
+from .redis.broker import broker_of
 from .redis.broker import rq_id as name_of
-from .redis.read_only import read_only_queue
+from .redis.connections import read_only_queue
 
 
 def explain(
@@ -90,7 +91,7 @@ def read_redis_facts(host: Host, queue: str, rq_id: str | None, now: datetime) -
 
 
 def _read(host: Host, name: str, rq_id: str | None, now: datetime) -> RedisFacts:
-    queue = read_only_queue(host.broker, name)
+    queue = read_only_queue(broker_of(host).connections, name)
     with queue.connection.pipeline() as pipe:
         pipe.exists(WORKERS_SUSPENDED)
         pipe.llen(queue.key)

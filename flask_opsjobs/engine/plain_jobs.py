@@ -16,8 +16,7 @@ from rq.suspension import WORKERS_SUSPENDED
 
 from ..core.redis_facts import PlainJob, PlainJobs
 from .redis.broker import Broker, is_ours
-from .redis.read_only import read_only_queue
-from .redis.reads import by_redis
+from .redis.connections import by_redis, read_only_queue
 
 # Reads at most so many ids of each list and registry, of so many queues, so that a page's cost is bounded.
 _MOST_IDS = 500
@@ -37,7 +36,9 @@ def find_plain_jobs(broker: Broker, queues: Iterable[str], now: datetime) -> Pla
     silent: list[str] = []
     problem = None
     is_suspended = False
-    for group in by_redis(read_only_queue(broker, name) for name in names[:_MOST_QUEUES]):
+    for group in by_redis(
+        read_only_queue(broker.connections, name) for name in names[:_MOST_QUEUES]
+    ):
         try:
             jobs, is_suspended_here = _read(group)
         except RedisError as error:

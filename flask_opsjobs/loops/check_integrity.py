@@ -6,7 +6,7 @@ import logging
 from datetime import timedelta
 
 from ..core.words import counted
-from ..engine.redis.broker import parse, rq_id
+from ..engine.redis.broker import broker_of, parse, rq_id
 from ..engine.redis.reads import answering, find_deliveries_by_queue
 from ..lifeline import integrity
 from .shape import IDLE, Loop, Pass, every
@@ -40,7 +40,7 @@ def _compare(context: Pass) -> tuple[integrity.Doubts, integrity.Found]:
     for key, queue in queued.items():
         wanted.setdefault(queue, []).append(rq_id(*key))
     seen: dict[tuple[int, int], str] = {}
-    for queue, places in find_deliveries_by_queue(host.broker, wanted, context.now).items():
+    for queue, places in find_deliveries_by_queue(broker_of(host), wanted, context.now).items():
         for name in places.listed | places.intermediate | places.running:
             if (delivery := parse(name)) is not None:
                 seen[delivery] = queue

@@ -17,7 +17,7 @@ from ..cron import code_sync, transitions
 from ..cron.decide_slots import SlotDecider, SlotReport
 from ..cron.entry_row import CronEntryRow
 from ..cron.transitions import Unfinished
-from ..engine.redis.broker import try_request_heartbeat
+from ..engine.redis.broker import broker_of, try_request_heartbeat
 from ..jobs.commit_notes import DueLane
 from ..jobs.perform import failure
 from .one_pass import process_name
@@ -98,7 +98,7 @@ def _follow(context: Pass, report: SlotReport) -> None:
         signals.send(signals.job_enqueued, task, enqueued=enqueued)
     for job in report.stopped:
         if job.worker is not None:
-            try_request_heartbeat(host.broker, job.queue, job.worker)
+            try_request_heartbeat(broker_of(host), job.queue, job.worker)
     # The dispatcher is None under TESTING and without OPSJOBS_DISPATCH. It logs an outage of Redis by itself.
     if report.lanes and host.dispatcher is not None:
         host.dispatcher.push([DueLane(*lane) for lane in sorted(report.lanes)])

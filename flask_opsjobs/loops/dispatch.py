@@ -6,6 +6,7 @@ import time
 
 from ..core.words import counted
 from ..engine.dispatch.dispatch import Dispatcher
+from ..engine.redis.broker import broker_of
 from ..engine.redis.reads import answering, ping
 from .shape import IDLE, Loop, Pass, every
 
@@ -25,9 +26,9 @@ def run(context: Pass) -> str:
     with answering():
         # While Redis is away no job is dispatched, because every job would have to be recalled.
         if context.memory.get("is_away"):
-            ping(host.broker, context.queue_names())
+            ping(broker_of(host), context.queue_names())
         context.memory["is_away"] = True
-        dispatcher = Dispatcher(context.connection, host.broker, host.settings)
+        dispatcher = Dispatcher(context.connection, broker_of(host), host.settings)
         dispatched = dispatcher.dispatch_all(context.now)
         context.memory["is_away"] = False
     if dispatcher.next_seconds is not None:

@@ -7,6 +7,7 @@ from functools import partial
 
 from .. import signals
 from ..engine.reconcile.observe import observe
+from ..engine.redis.broker import broker_of
 from ..engine.redis.reads import answering
 from .shape import IDLE, Loop, Pass, every
 
@@ -17,7 +18,9 @@ def run(context: Pass) -> str:
     """Record RQ's workers once. The watch loop rescues the jobs of missing ones."""
     host = context.host
     with answering():
-        _, vanished = observe(context.connection, host.broker, context.queue_names(), context.now)
+        _, vanished = observe(
+            context.connection, broker_of(host), context.queue_names(), context.now
+        )
     for name in vanished:
         _log.warning("RQ worker %s is missing", name)
         send = partial(signals.send, signals.worker_missing, host, worker=name)

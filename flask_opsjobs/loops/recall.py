@@ -8,6 +8,7 @@ from ..core.words import counted
 from ..engine.reconcile.orphan_deliveries import OrphanDeliveries, remove_orphan_deliveries
 from ..engine.reconcile.recall import Suspects, recall_lost, recall_paused
 from ..engine.reconcile.remove_deliveries import try_remove_deliveries
+from ..engine.redis.broker import broker_of
 from ..engine.redis.reads import answering, one_queue_per_redis
 from .shape import IDLE, Loop, Pass, every
 
@@ -25,7 +26,7 @@ def _recall_paused(context: Pass) -> list[str]:
     recalled = recall_paused(context.connection)
     if not recalled:
         return []
-    try_remove_deliveries(context.host.broker, recalled)
+    try_remove_deliveries(broker_of(context.host), recalled)
     _log.info(
         "recalled jobs %s: their queue is paused",
         _ids([(id, number) for _, id, number in recalled]),
@@ -36,7 +37,7 @@ def _recall_paused(context: Pass) -> list[str]:
 def _recall(context: Pass) -> list[str]:
     found = recall_lost(
         context.connection,
-        context.host.broker,
+        broker_of(context.host),
         context.now,
         context.memory.get("suspects", Suspects()),
         context.host.settings.recall_seconds,
@@ -58,7 +59,7 @@ def _recall(context: Pass) -> list[str]:
 
 
 def _remove_orphan_deliveries(context: Pass) -> list[str]:
-    broker = context.host.broker
+    broker = broker_of(context.host)
     walks: dict[int, OrphanDeliveries] = context.memory.setdefault("walks", {})
     removed = 0
     for place, queue in enumerate(one_queue_per_redis(broker, context.queue_names())):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..core.words import counted
 from ..engine.dispatch.dispatch import BATCH, dispatch_staged, stage
+from ..engine.redis.broker import broker_of
 from ..engine.redis.reads import answering
 from .shape import IDLE, Loop, Pass, every
 
@@ -18,7 +19,7 @@ def run(context: Pass) -> str:
     if total >= BATCH:
         context.again()
     with answering():
-        dispatch_staged(context.connection, host.broker, host.settings, staged, context.now)
+        dispatch_staged(context.connection, broker_of(host), host.settings, staged, context.now)
     return f"{counted(total, 'job')} became due"
 
 

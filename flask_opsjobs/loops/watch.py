@@ -8,6 +8,7 @@ from functools import partial
 from .. import signals
 from ..core.words import counted
 from ..engine.reconcile.remove_deliveries import try_remove_deliveries
+from ..engine.redis.broker import broker_of
 from ..lifeline.watch import Watched, watch
 from .shape import IDLE, Loop, Pass
 
@@ -29,7 +30,7 @@ def run(context: Pass) -> str:
         context.again()
     if watched.rescued:
         gone = [(job.queue, job.id, job.dispatch_no) for job in watched.rescued]
-        context.after_commit(partial(try_remove_deliveries, host.broker, gone))
+        context.after_commit(partial(try_remove_deliveries, broker_of(host), gone))
     context.after_commit(partial(_tell, host, watched))
     return _describe(watched)
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.core.db import Base
 from flask_opsjobs.engine.explain_with_redis import explain, explain_apart, read_redis_facts
-from flask_opsjobs.engine.redis.read_only import READS
+from flask_opsjobs.engine.redis.connections import READS
 from flask_opsjobs.explain import queries
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job

@@ -12,7 +12,7 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.core.db import Base
-from flask_opsjobs.engine.redis.read_only import READS
+from flask_opsjobs.engine.redis.connections import READS
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
 from tests.support.policies import AllowAll

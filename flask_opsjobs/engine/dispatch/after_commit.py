@@ -12,7 +12,7 @@ from redis import RedisError
 from ...core.db import is_away, say_cause
 from ...host import Host
 from ...jobs.commit_notes import DueLane, QueuedAtInsert
-from ..redis.broker import Delivery
+from ..redis.broker import Delivery, broker_of
 from .dispatch import Dispatcher, read_clock, recall
 from .room_estimate import RoomEstimate
 
@@ -57,7 +57,7 @@ class AfterCommitDispatch:
 
     def _push_queued(self, queued: Sequence[Delivery]) -> None:
         try:
-            self._host.broker.push(queued, quick=True)
+            broker_of(self._host).push(queued, quick=True)
         except RedisError:
             with self._host.spare.one() as connection:
                 recall(connection, [(delivery.id, delivery.dispatch_no) for delivery in queued])
@@ -67,7 +67,7 @@ class AfterCommitDispatch:
         host = self._host
         with host.spare.one() as connection:
             now = read_clock(connection)
-            dispatcher = Dispatcher(connection, host.broker, host.settings, quick=True)
+            dispatcher = Dispatcher(connection, broker_of(host), host.settings, quick=True)
             for lane, queue in lanes:
                 _, left = dispatcher.fill(lane, queue, now)
                 if lane == queue:  # a limited lane leaves room although it has more due jobs

@@ -13,7 +13,7 @@ from ...host import Host
 from ...jobs.commit_notes import DueLane
 from ..reconcile.recall import recall_paused
 from ..reconcile.remove_deliveries import remove_deliveries
-from ..redis.broker import request_heartbeat
+from ..redis.broker import broker_of, request_heartbeat
 
 _log = logging.getLogger("flask_opsjobs")
 
@@ -50,8 +50,8 @@ def _run(host: Host, connection: Connection, effect: Effect) -> None:
             if host.dispatcher is not None:
                 host.dispatcher.push([DueLane(*lane) for lane in lanes])
         case Recall(queue):
-            remove_deliveries(host.broker, recall_paused(connection, queue), quick=True)
+            remove_deliveries(broker_of(host), recall_paused(connection, queue), quick=True)
         case Forget(deliveries):
-            remove_deliveries(host.broker, deliveries, quick=True)
+            remove_deliveries(broker_of(host), deliveries, quick=True)
         case RequestHeartbeat(queue, worker):
-            request_heartbeat(host.broker, queue, worker)
+            request_heartbeat(broker_of(host), queue, worker)

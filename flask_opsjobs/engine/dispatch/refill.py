@@ -12,6 +12,7 @@ from redis import RedisError
 from ...core.db import Connection
 from ...endings import Ended
 from ...host import Host
+from ..redis.broker import broker_of
 from .dispatch import Dispatcher
 
 # Dispatching all lanes of a queue may take at most this share of a recorder's time.
@@ -35,7 +36,7 @@ class Refill:
         When a queue's own lane does not fill its prefetch, all lanes of the queue are dispatched: many
         partitions may wait with one job each.
         """
-        dispatcher = Dispatcher(connection, self._host.broker, self._host.settings)
+        dispatcher = Dispatcher(connection, broker_of(self._host), self._host.settings)
         for lane, queue in dict.fromkeys((job.lane, job.queue) for job in ended if job.is_limited):
             self._try(queue, partial(dispatcher.dispatch_lane, lane, queue, now))
         for queue in dict.fromkeys(job.queue for job in ended):

@@ -20,6 +20,7 @@ from rq.job import JobStatus
 from rq.serializers import DefaultSerializer
 from rq.utils import now, utcformat
 
+from ...host import Host
 from .connections import RedisConnections, write_only
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
@@ -76,6 +77,10 @@ class Broker:
     def __init__(self, connections: RedisConnections) -> None:
         self.connections = connections
 
+    def require_answer(self, queue: str) -> None:
+        """Ping the Redis of a queue. Raises `EngineUnavailable` with its address when it does not answer."""
+        self.connections.require_answer(queue)
+
     def queue(self, name: str, *, quick: bool = False) -> Queue:
         """Return RQ's queue of this name. It cannot unpickle."""
         wire = self.connections.wire(name, quick=quick)
@@ -114,6 +119,12 @@ class Broker:
                 pipe.zrem(queue.failed_job_registry.key, rq_id)
                 pipe.delete(RQJob.key_for(rq_id))
             pipe.execute()
+
+
+def broker_of(host: Host) -> Broker:
+    """Return the app's broker, which `init_app` made."""
+    assert isinstance(host.broker, Broker)
+    return host.broker
 
 
 def is_ours(rq_id: str) -> bool:

@@ -1,22 +1,44 @@
-"""Finds the Redis of a queue: the host's Flask-RQ connection when it has one, else `OPSJOBS_REDIS_URL`."""
+"""Connects to the Redis of each queue: with a client for the engine, or with one that only reads, for pages.
+
+The Redis of a queue is that of the host's Flask-RQ when it has one, else that of `OPSJOBS_REDIS_URL`. The
+read-only clients remember which Redis did not answer, so that the next page does not wait for it again.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from flask import Flask
-from redis import Redis
+from redis import Redis, RedisError
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.client import Pipeline
+from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import TimeoutError as NoAnswer
 from redis.retry import Retry
+from rq import Queue
 from rq.serializers import DefaultSerializer
 
+from ...core.answering import Answering
+from ...core.redis_facts import SilentRedis
 from ...errors import ConfigError, EngineUnavailable
 
 _DEFAULT_URL = "redis://localhost:6379/0"
+# The commands that a read-only client sends. It refuses any other, also those that later versions of Redis add.
+READS = frozenset().union(
+    {"INFO", "PING", "TIME"},
+    {"EXISTS", "PTTL", "SCAN", "TTL", "TYPE"},
+    {"GET", "MGET"},
+    {"HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET"},
+    {"LINDEX", "LLEN", "LPOS", "LRANGE"},
+    {"SCARD", "SISMEMBER", "SMEMBERS"},
+    {"ZCARD", "ZCOUNT", "ZRANGE", "ZRANGEBYSCORE", "ZRANK", "ZREVRANGE", "ZSCORE"},
+    {"XLEN", "XRANGE"},
+)
 
 
 class WriteOnlySerializer:
@@ -123,3 +145,99 @@ def _with_limits(client: Redis, seconds: float) -> Redis:
         connection_class=pool.connection_class, max_connections=pool.max_connections, **kwargs
     )
     return Redis(connection_pool=own_pool)
+
+
+class WriteRefused(RuntimeError):
+    """A read-only client was asked to send a command that is not a read. Nothing was sent."""
+
+
+# By `redis_name_of`: all apps and queues of a process that use one Redis share what is known about it.
+_known: dict[str, Answering] = {}
+
+
+def by_redis(queues: Iterable[Queue]) -> list[list[Queue]]:
+    """Group these queues by the Redis that they live on."""
+    found: dict[str, list[Queue]] = {}
+    for queue in queues:
+        found.setdefault(redis_name_of(queue.connection), []).append(queue)
+    return list(found.values())
+
+
+def redis_name_of(redis: Redis) -> str:
+    """Return a name of the Redis server and database, the same for all clients of it."""
+    kwargs = redis.connection_pool.connection_kwargs
+    return " ".join(repr(kwargs.get(key)) for key in ("host", "port", "path", "db", "username"))
+
+
+@contextmanager
+def _asking(redis: Redis) -> Iterator[None]:
+    """Surround calls of this Redis.
+
+    Raises the driver's error, without waiting while Redis is known to be away.
+    """
+    known = _known.setdefault(redis_name_of(redis), Answering())
+    with known.asking(_is_silence, lambda: NoConnection("Redis did not answer a moment ago")):
+        yield
+
+
+def _is_silence(error: BaseException) -> bool:
+    return isinstance(error, NoConnection | NoAnswer)
+
+
+def find_silent(connections: RedisConnections, names: Iterable[str]) -> list[SilentRedis]:
+    """Return the Redis servers of these queues that do not answer. Takes at most 0.4 s for each of them."""
+    found = []
+    for queues in by_redis(read_only_queue(connections, name) for name in sorted(names)):
+        try:
+            queues[0].connection.ping()
+        except RedisError:
+            known = _known[redis_name_of(queues[0].connection)]
+            if known.silent_since is not None:
+                names_there = tuple(queue.name for queue in queues)
+                found.append(SilentRedis(names_there, known.silent_since, known.answered_at))
+    return found
+
+
+class ReadOnlyRedis(Redis):
+    """A client that only reads, on the connection pool of another client."""
+
+    def __init__(self, like: Redis) -> None:
+        super().__init__(connection_pool=like.connection_pool)
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a read; raises `WriteRefused` for anything else."""
+        _refuse(args)
+        with _asking(self):
+            return super().execute_command(*args, **options)
+
+    def pipeline(self, transaction: bool = False, shard_hint: Any = None) -> ReadOnlyPipeline:
+        """Return a pipeline that only reads. It is never a transaction, because that needs MULTI."""
+        return ReadOnlyPipeline(self.connection_pool, self.response_callbacks, False, shard_hint)
+
+
+class ReadOnlyPipeline(Pipeline):
+    """Several reads in one round trip."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Add a read to the pipeline; raises `WriteRefused` for anything else."""
+        _refuse(args)
+        return super().execute_command(*args, **options)
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Send the reads and return the answers."""
+        with _asking(self):
+            return super().execute(raise_on_error)
+
+
+def read_only_queue(connections: RedisConnections, name: str) -> Queue:
+    """Return RQ's queue on a read-only client with a time-out of 0.2 s. It cannot unpickle."""
+    wire = connections.wire(name, quick=True)
+    client = ReadOnlyRedis(wire.redis)
+    return Queue(name, connection=client, serializer=write_only(wire.serializer))
+
+
+def _refuse(args: tuple[Any, ...]) -> None:
+    command = args[0].decode() if isinstance(args[0], bytes) else str(args[0])
+    name = command.split(maxsplit=1)[0].upper()
+    if name not in READS:
+        raise WriteRefused(f"{name} is not a read: this client of Redis only reads")

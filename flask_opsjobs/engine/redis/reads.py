@@ -16,6 +16,7 @@ from rq.registry import StartedJobRegistry
 from ...errors import EngineUnavailable
 from ...jobs.record.json_storage import clean_text
 from .broker import PREFIX, Broker, parse
+from .connections import by_redis
 
 # A host's own jobs may fill a list without bound. Beyond this length, ids are looked up one by one.
 _LONGEST_READ = 20_000
@@ -206,20 +207,6 @@ def _worker(name: str, values: list[Any], ttl: int) -> RQWorker:
         has_left=death is not None,
         ttl_seconds=min(max(ttl, 0) / 1000, _LONGEST_TTL_SECONDS),
     )
-
-
-def by_redis(queues: Iterable[Queue]) -> list[list[Queue]]:
-    """Group these queues by the Redis that they live on."""
-    found: dict[str, list[Queue]] = {}
-    for queue in queues:
-        found.setdefault(redis_name_of(queue.connection), []).append(queue)
-    return list(found.values())
-
-
-def redis_name_of(redis: Redis) -> str:
-    """Return a name of the Redis server and database, the same for all clients of it."""
-    kwargs = redis.connection_pool.connection_kwargs
-    return " ".join(repr(kwargs.get(key)) for key in ("host", "port", "path", "db", "username"))
 
 
 def one_queue_per_redis(broker: Broker, names: Iterable[str]) -> list[Queue]:

@@ -11,7 +11,8 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Engine
 
 from ...core.redis_facts import SilentRedis
-from ...engine.redis.read_only import find_silent
+from ...engine.redis.broker import broker_of
+from ...engine.redis.connections import find_silent
 from ...lifeline.queries import list_loops
 from ...overview.badges import Badge, find_badges
 from ...overview.outages import Wrong, find_silent_sources
@@ -77,4 +78,4 @@ def _ask() -> Sources:
 def find_silent_redis() -> Sequence[SilentRedis]:
     """The Redis servers of this app's queues that do not answer."""
     declared = {task.declared.queue for task in host().tasks.values()}
-    return find_silent(host().broker, {"default", *declared})
+    return find_silent(broker_of(host()).connections, {"default", *declared})

@@ -9,7 +9,8 @@ from flask import Response, request
 from markupsafe import Markup
 
 from ...engine.plain_jobs import find_plain_jobs
-from ...engine.redis.read_only import find_silent
+from ...engine.redis.broker import broker_of
+from ...engine.redis.connections import find_silent
 from ...overview.attention_queries import find_failures, find_resolved
 from ...overview.blocks import split_blocks
 from ...overview.headline import find_wrong, say_well
@@ -62,8 +63,9 @@ def _part() -> tuple[Markup, datetime]:
     # After the transaction, so that no database connection waits for Redis.
     declared = {task.declared.queue for task in host().tasks.values()}
     names = {"default", *declared, *(queue.name for queue in overview.queues)}
-    silent = find_silent(host().broker, names)
-    plain_jobs = find_plain_jobs(host().broker, names, read.now)
+    broker = broker_of(host())
+    silent = find_silent(broker.connections, names)
+    plain_jobs = find_plain_jobs(broker, names, read.now)
     wrong = find_wrong(overview, silent, is_suspended=plain_jobs.is_suspended)
     lost = {name for one in silent for name in one.queues}
     due = split_blocks(overview, lost, is_suspended=plain_jobs.is_suspended)
