@@ -41,7 +41,7 @@ def _said(get: Get) -> tuple[str, str]:
     say = soup(get().text).select_one(".headline li, .say")
     assert say is not None
     return str(say["data-is"]), re.sub(
-        r" since \S*\d\d:\d\d:\d\d( UTC)?", "", " ".join(say.text.split())
+        r" since (\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d( UTC)?", "", " ".join(say.text.split())
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...core.secret_patterns import clean_secrets, is_secret_key, mask_emails
+from flask_opsjobs.core.secret_patterns import clean_secrets, is_secret_key, mask_emails
 
 
 class HostDisplay:
