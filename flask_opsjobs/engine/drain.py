@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -23,9 +23,8 @@ from ..jobs.perform.current import Claimed
 from ..jobs.perform.log_tail import Ring
 from ..jobs.perform.perform import Report, perform
 from ..jobs.record.task import Task
-from .dispatch.dispatch import Dispatcher, read_clock, recall
-from .dispatch.dispatch import stage
-from .redis.broker import Broker, Delivery
+from .dispatch.dispatch import Dispatcher, read_clock, recall, stage
+from .redis.broker import Delivery
 from .worker.claim import claim
 
 # Stops jobs that become due again whenever they end. A round takes milliseconds, so this is a few seconds.
@@ -101,8 +100,7 @@ class Drain:
         settings = replace(self._host.settings, prefetch=_PREFETCH)
         try:
             # Limits are ignored in a test: due jobs are performed one after the other.
-            broker = cast(Broker, recording)
-            Dispatcher(self._connection, broker, settings, ignore_limits=True).dispatch_all(now)
+            Dispatcher(self._connection, recording, settings, ignore_limits=True).dispatch_all(now)
         except BaseException:
             self._recall(recording.deliveries)
             raise
@@ -167,7 +165,7 @@ class _RecordingBroker:
     def __init__(self) -> None:
         self.deliveries: list[Delivery] = []
 
-    def push(self, deliveries: Sequence[Delivery], *, quick: bool = False) -> None:
+    def push(self, deliveries: Iterable[Delivery], *, quick: bool = False) -> None:
         self.deliveries += deliveries
 
 

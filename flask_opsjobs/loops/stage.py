@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core.words import counted
-from ..engine.dispatch.dispatch import BATCH, dispatch_staged, stage
+from ..engine.dispatch.dispatch import STAGE_BATCH, dispatch_staged, stage
 from ..engine.redis.broker import broker_of
 from ..engine.redis.reads import answering
 from .shape import IDLE, Loop, Pass, every
@@ -16,7 +16,7 @@ def run(context: Pass) -> str:
     if not staged:
         return IDLE
     total = sum(staged.values())
-    if total >= BATCH:
+    if total >= STAGE_BATCH:
         context.again()
     with answering():
         dispatch_staged(context.connection, broker_of(host), host.settings, staged, context.now)

@@ -10,7 +10,7 @@ from redis import Redis, RedisError
 from rq import Queue
 from rq.job import Job as RQJob
 
-from flask_opsjobs.engine.dispatch.dispatch import dispatch_due, read_clock
+from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, read_clock
 from flask_opsjobs.engine.redis.broker import parse, rq_id
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
@@ -71,7 +71,7 @@ def test_each_lane_is_found_although_another_is_full(
     other = record_job(queue="quiet")
     now = read_clock(bench.connection)
     # No worker listens to either: the smallest prefetch, two each.
-    assert dispatch_due(bench.connection, host.broker, host.settings, now) == 3
+    assert Dispatcher(bench.connection, host.broker, host.settings).dispatch_all(now) == 3
     assert in_redis(redis_client, "quiet") == [rq_id(other, 1)]
 
 

@@ -10,8 +10,7 @@ from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs, Unique
 from flask_opsjobs.actions.operator import Operator
-from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, read_clock
-from flask_opsjobs.engine.dispatch.refill import Refill
+from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, Refill, read_clock
 from flask_opsjobs.engine.worker.claim import NotClaimed
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.perform.outcomes import Outcome

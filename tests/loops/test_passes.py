@@ -138,7 +138,7 @@ class TestWhatTheyDo:
     ) -> None:
         from flask_opsjobs.loops import stage as module
 
-        monkeypatch.setattr(module, "BATCH", 2)
+        monkeypatch.setattr(module, "STAGE_BATCH", 2)
         monkeypatch.setattr(module, "stage", lambda c, n: _stage(c, n, 2))
         for _ in range(3):
             record_job(delay=1)
@@ -394,6 +394,6 @@ def test_many_copies_of_every_loop_at_once(
 
 
 def _stage(connection: Any, now: datetime, limit: int) -> Any:
-    from flask_opsjobs.engine.dispatch.stage import stage
+    from flask_opsjobs.engine.dispatch.dispatch import stage
 
     return stage(connection, now, limit)

@@ -17,8 +17,7 @@ from flask_opsjobs import Cancel, Discard, RetryIn, Snooze, endings
 from flask_opsjobs.cli.worker import run
 from flask_opsjobs.core import sql
 from flask_opsjobs.core.db import connect_apart
-from flask_opsjobs.engine.dispatch.dispatch import dispatch_due, read_clock
-from flask_opsjobs.engine.dispatch.stage import stage
+from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, read_clock, stage
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.support.engine import Bench
 from tests.tools.bench_pages_host import (
@@ -72,7 +71,7 @@ def _run_until_done(app: Flask, connection: Any) -> None:
     for _ in range(4):  # as many attempts as any of these has
         now = read_clock(connection)
         stage(connection, now)
-        dispatch_due(connection, opsjobs.host.broker, opsjobs.host.settings, now)
+        Dispatcher(connection, opsjobs.host.broker, opsjobs.host.settings).dispatch_all(now)
         assert run(app, queues, simple=True, burst=True) == 0
 
 

@@ -1,24 +1,43 @@
-"""Dispatches due jobs of a lane: marks them `queued`, commits, and only then pushes them to RQ."""
+"""Dispatches due jobs of a lane: marks them `queued`, commits, and only then pushes them to RQ.
+
+A commit of the host dispatches, each flush of a worker (`Refill`), and the loops (`dispatch_all`, `stage`).
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from psycopg.rows import scalar_row
 from redis import RedisError
 
 from ...core import sql
 from ...core.db import Connection
+from ...endings import Ended
+from ...host import Host
 from ...limits.lane import bucket_of
 from ...settings import Settings
-from ..redis.broker import Broker, Delivery
+from ..redis.broker import Delivery, broker_of
 from . import limits as dispatch_limits
 from .limits import DispatchQuota
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
+# One pass makes at most so many scheduled and retryable jobs available.
+STAGE_BATCH = 5_000
+# Dispatching all lanes of a queue may take at most this share of a recorder's time.
+_ALL_LANES_SHARE = 0.2
+
+
+class TakesDeliveries(Protocol):
+    """Takes deliveries for RQ. In a host's tests, something else than the `Broker` takes them."""
+
+    def push(self, deliveries: Iterable[Delivery], *, quick: bool = False) -> None:
+        """Push deliveries, in the given order. Raises `RedisError`; then the jobs are recalled."""
+        ...
 
 
 class Dispatcher:
@@ -32,7 +51,7 @@ class Dispatcher:
     def __init__(
         self,
         connection: Connection,
-        broker: Broker,
+        broker: TakesDeliveries,
         settings: Settings,
         *,
         quick: bool = False,
@@ -116,7 +135,11 @@ class Dispatcher:
 
 
 def push_or_recall(
-    connection: Connection, broker: Broker, deliveries: Sequence[Delivery], *, quick: bool = False
+    connection: Connection,
+    broker: TakesDeliveries,
+    deliveries: Sequence[Delivery],
+    *,
+    quick: bool = False,
 ) -> None:
     """Push committed deliveries.
 
@@ -157,6 +180,65 @@ def read_clock(connection: Connection) -> datetime:
     return now
 
 
-def dispatch_due(connection: Connection, broker: Broker, settings: Settings, now: datetime) -> int:
-    """Make one pass of the dispatch loop over all lanes; return how many jobs it dispatched."""
-    return Dispatcher(connection, broker, settings).dispatch_all(now)
+class Refill:
+    """Dispatches for one recorder after its flushes.
+
+    `tell(queue, error)` is called when Redis did not take a push.
+    """
+
+    def __init__(self, host: Host, tell: Callable[[str, RedisError], None]) -> None:
+        self._host = host
+        self._tell = tell
+        self._all_lanes_at = 0.0
+
+    def refill(self, connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
+        """Dispatch the lanes of jobs that ended: their limiters and their queues have room again.
+
+        When a queue's own lane does not fill its prefetch, all lanes of the queue are dispatched: many
+        partitions may wait with one job each.
+        """
+        dispatcher = Dispatcher(connection, broker_of(self._host), self._host.settings)
+        for lane, queue in dict.fromkeys((job.lane, job.queue) for job in ended if job.is_limited):
+            self._try(queue, partial(dispatcher.dispatch_lane, lane, queue, now))
+        for queue in dict.fromkeys(job.queue for job in ended):
+            self._try(queue, partial(self._refill_queue, dispatcher, queue, now))
+
+    def _refill_queue(self, dispatcher: Dispatcher, queue: str, now: datetime) -> None:
+        _, left = dispatcher.fill(queue, queue, now, refill=True)
+        if not left or not self._has_limits() or time.monotonic() < self._all_lanes_at:
+            return
+        began = time.monotonic()
+        dispatcher.dispatch_all(now, queue)
+        self._all_lanes_at = time.monotonic() + (time.monotonic() - began) / _ALL_LANES_SHARE
+
+    def _has_limits(self) -> bool:
+        return any(task.declared.limit is not None for task in self._host.tasks.values())
+
+    def _try(self, queue: str, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except RedisError as error:
+            self._tell(queue, error)
+
+
+def stage(
+    connection: Connection, now: datetime, limit: int = STAGE_BATCH
+) -> dict[tuple[str, str], int]:
+    """Make at most `limit` due jobs available; return how many of each (lane, queue).
+
+    Commits. Skips locked rows.
+    """
+    rows = connection.execute(sql.load("stage_jobs"), {"now": now, "limit": limit}).fetchall()
+    return {(lane, queue): count for lane, queue, count in rows}
+
+
+def dispatch_staged(
+    connection: Connection,
+    broker: TakesDeliveries,
+    settings: Settings,
+    lanes: dict[tuple[str, str], int],
+    now: datetime,
+) -> int:
+    """Dispatch these lanes as their prefetch allows; return how many jobs. Raises `RedisError`."""
+    dispatcher = Dispatcher(connection, broker, settings)
+    return sum(dispatcher.dispatch_lane(lane, queue, now) for lane, queue in lanes)

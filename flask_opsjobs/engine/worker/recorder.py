@@ -20,8 +20,7 @@ from ...core.db import Connection, connect_apart, is_away
 from ...endings import Ended, Ending
 from ...host import Host
 from ...jobs.perform.outcomes import Outcome
-from ..dispatch.dispatch import read_clock
-from ..dispatch.dispatch import Refill
+from ..dispatch.dispatch import Refill, read_clock
 from .child import fork_lock
 from .heartbeat import Heartbeat, Progress, write_progress
 from .outage import Backoff, Outage
