@@ -1,24 +1,32 @@
-"""Dispatches jobs right after a commit of the host. Failures are logged and never reach the host."""
+"""Acts in Redis after a commit: dispatches the jobs of a host's commit, and runs an action's effects.
+
+Failures are logged and never reach the host. The loops repair what fails here.
+"""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import psycopg
 from redis import RedisError
 
-from ...core.db import is_away, say_cause
+from ...actions.effects import Dispatch, Effect, Forget, Recall, RequestHeartbeat
+from ...core.db import Connection, is_away, say_cause
 from ...host import Host
 from ...jobs.commit_notes import DueLane, QueuedAtInsert
-from ..redis.broker import Delivery, broker_of
+from ..reconcile.recall import recall_paused
+from ..reconcile.remove_deliveries import remove_deliveries
+from ..redis.broker import Delivery, broker_of, request_heartbeat
 from .dispatch import Dispatcher, read_clock, recall
-from .room_estimate import RoomEstimate
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
 # After a failure of Redis or Postgres, this process leaves dispatch to the loop for this long.
 _SILENCE_SECONDS = 5.0
+# An estimate is valid for this long. Then the next job is dispatched in the ordinary way, which reads anew.
+_BELIEVED_SECONDS = 1.0
 
 
 class AfterCommitDispatch:
@@ -72,3 +80,66 @@ class AfterCommitDispatch:
                 _, left = dispatcher.fill(lane, queue, now)
                 if lane == queue:  # a limited lane leaves room although it has more due jobs
                     self._estimate.note(queue, left)
+
+
+class RoomEstimate:
+    """A process's guess of free slots per queue. A wrong guess costs one statement, never a limit.
+
+    Several processes may see the same room, so each uses half of the room that its last dispatch saw. A job
+    more in Redis than the prefetch allows is harmless. Safe in threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rooms: dict[str, tuple[int, float]] = {}
+
+    def note(self, queue: str, left: int) -> None:
+        """Remember how much room a dispatch left after it took all due jobs of its lane."""
+        with self._lock:
+            self._rooms[queue] = ((left + 1) // 2, time.monotonic() + _BELIEVED_SECONDS)
+
+    def take(self, queue: str) -> bool:
+        """Return whether a job may be inserted as `queued`; if so, take one slot."""
+        with self._lock:
+            left, until = self._rooms.get(queue, (0, 0.0))
+            if left <= 0 or time.monotonic() >= until:
+                return False
+            self._rooms[queue] = (left - 1, until)
+            return True
+
+
+def run_effects(host: Host, connection: Connection, effects: Iterable[Effect]) -> list[str]:
+    """Run an action's effects; return a sentence for each that failed: what happens instead. Never raises.
+
+    `connection` is in autocommit. An operator waits for the answer, so a call to Redis takes at most 0.2 s,
+    and after the first call without an answer the remaining effects are not tried.
+    """
+    failed: dict[str, None] = {}
+    redis_is_away = False
+    for effect in effects:
+        if not redis_is_away:
+            try:
+                _run(host, connection, effect)
+                continue
+            except RedisError as error:
+                redis_is_away = True
+                _log.warning("Redis did not answer (%s) after an action", type(error).__name__)
+            except Exception:
+                _log.exception("an effect of an action failed: %r", effect)
+        failed[effect.otherwise] = None
+    return list(failed)
+
+
+def _run(host: Host, connection: Connection, effect: Effect) -> None:
+    match effect:
+        case Dispatch(lanes):
+            # The dispatcher is None under TESTING and without OPSJOBS_DISPATCH: the loop dispatches then.
+            # It logs by itself when Redis does not answer.
+            if host.dispatcher is not None:
+                host.dispatcher.push([DueLane(*lane) for lane in lanes])
+        case Recall(queue):
+            remove_deliveries(broker_of(host), recall_paused(connection, queue), quick=True)
+        case Forget(deliveries):
+            remove_deliveries(broker_of(host), deliveries, quick=True)
+        case RequestHeartbeat(queue, worker):
+            request_heartbeat(broker_of(host), queue, worker)
