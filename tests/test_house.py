@@ -22,6 +22,7 @@ SENDS_SQL = (
     "flask_opsjobs/jobs/record/enqueue*.py",
     "flask_opsjobs/jobs/record/unique_locks.py",
     "flask_opsjobs/jobs/search/saved_views.py",
+    "flask_opsjobs/limits/stored_buckets.py",
     "flask_opsjobs/endings/*.py",
     "flask_opsjobs/overview/badges.py",
     "flask_opsjobs/cli/_demo_past.py",

@@ -12,10 +12,16 @@ from sqlalchemy.orm import Session
 from ..core.reading import Reading, read_snapshot
 from ..core.words import counted
 from ..host import Host
-from ..limits import page_queries
+from ..limits import queries
 from ..limits.bucket import level
-from ..limits.page_queries import MOST_COUNTED, BucketState, HolderRow, LimiterRow
-from ..limits.partitions import has_partition, list_hot
+from ..limits.queries import (
+    MOST_COUNTED,
+    BucketState,
+    HolderRow,
+    LimiterRow,
+    has_partition,
+    list_hot,
+)
 from ..limits.words import BLOCKS, in_words
 from ._simulate import CannotRun
 
@@ -32,7 +38,7 @@ def find_limiter_row(
     session: Session, name: str, partition: str | None, now: datetime
 ) -> LimiterRow:
     """The limiter with this name. Raises `CannotRun` when there is none, or when it has no partitions."""
-    row = page_queries.find_limiter(session, name, now)
+    row = queries.find_limiter(session, name, now)
     if row is None:
         raise CannotRun(f"no process has declared the limiter {name}")
     if "\0" in (partition or ""):
@@ -80,9 +86,9 @@ def explain_bucket(session: Session, row: LimiterRow, partition: str | None) -> 
     wait there.
     """
     asked = "" if partition is None and row.partition_by is None else partition
-    bucket = None if asked is None else page_queries.find_bucket(session, row, asked)
+    bucket = None if asked is None else queries.find_bucket(session, row, asked)
     hot, _ = list_hot(session, row, partition)
-    waiting = row.waiting if asked is None else page_queries.count_waiters(session, row.name, asked)
+    waiting = row.waiting if asked is None else queries.count_waiters(session, row.name, asked)
     return {
         "schema_version": 1,
         "limiter": row.name,
@@ -93,7 +99,7 @@ def explain_bucket(session: Session, row: LimiterRow, partition: str | None) -> 
         "waiting": waiting,
         "is_waiting_capped": waiting >= MOST_COUNTED,
         "bucket": None if bucket is None else _bucket(bucket),
-        "holders": [_holder(h) for h in page_queries.list_holders(session, row.name, partition)],
+        "holders": [_holder(h) for h in queries.list_holders(session, row.name, partition)],
         "hot_partitions": [{"partition": h.partition, "waiting": h.waiting} for h in hot],
     }
 

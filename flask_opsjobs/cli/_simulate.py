@@ -9,10 +9,16 @@ from typing import Any
 
 from ..core.words import counted
 from ..limits.limit import BadLimit, Limit
-from ..limits.outcome import TrialOutcome
-from ..limits.simulation import SimulatedJob
-from ..limits.trace import MOST_JOBS, BadTrace, read_trace
-from ..limits.trial import LimitChange, change_limit, weight_of
+from ..limits.simulation import (
+    MOST_JOBS,
+    BadTrace,
+    LimitChange,
+    SimulatedJob,
+    TrialOutcome,
+    change_limit,
+    read_trace,
+    weight_of,
+)
 from ..limits.words import BLOCKS, WAITS, in_words
 
 _STEPS = 10

@@ -9,9 +9,8 @@ from flask.cli import AppGroup
 
 from ..actions.catalog import ACTIONS, Action
 from ..core.reading import read_snapshot
-from ..cron.entry_row import CronEntryRow
 from ..cron.lifecycle import RESULTS
-from ..cron.queries import MOST_ENTRIES, SlotRow, list_entries, list_strips
+from ..cron.queries import MOST_ENTRIES, CronEntryRow, SlotRow, list_entries, list_strips
 from . import _operate, current_host
 from ._plain import plain
 

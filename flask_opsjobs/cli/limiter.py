@@ -12,11 +12,10 @@ from flask.cli import AppGroup
 
 from ..actions.catalog import ACTIONS
 from ..core.display import Display
-from ..limits import page_queries
+from ..limits import queries
 from ..limits.actions import make_target
 from ..limits.limit import LONGEST_SECONDS, MOST_NUMBER
-from ..limits.simulation import TooLong
-from ..limits.trial import LimitChange, Live, Trial, read_live
+from ..limits.simulation import LimitChange, Live, TooLong, Trial, read_live
 from . import _limiters, _operate, _simulate, current_host
 from ._plain import plain
 from ._simulate import CannotRun
@@ -36,8 +35,8 @@ def list_(as_json: bool) -> None:
     Reads only. Exits 0, or 2 when the database does not answer.
     """
     with _limiters.open_snapshot(current_host()) as read:
-        rows = page_queries.list_limiters(read.session, read.now)
-    is_cut = len(rows) >= page_queries.MOST_LIMITERS
+        rows = queries.list_limiters(read.session, read.now)
+    is_cut = len(rows) >= queries.MOST_LIMITERS
     if as_json:
         summaries = [_limiters.summary(row) for row in rows]
         click.echo(json.dumps({"schema_version": 1, "limiters": summaries, "is_cut": is_cut}))

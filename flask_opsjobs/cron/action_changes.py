@@ -8,7 +8,7 @@ from typing import Any
 
 from ..actions.shapes import Change
 from ..actions.target_plan import exact
-from .entry_row import CronEntryRow
+from .queries import CronEntryRow
 
 
 def facts_of_entry(entry: CronEntryRow) -> dict[str, Any]:

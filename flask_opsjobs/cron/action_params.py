@@ -15,7 +15,7 @@ from ..errors import InvalidArgs
 from ..host import Host
 from ..jobs.record.enqueue import find_same_call
 from .declaration import BadEntry, Faults, list_faults, make_entry
-from .entry_row import CronEntryRow
+from .queries import CronEntryRow
 
 _log = logging.getLogger("flask_opsjobs.cron")
 MOST_CAUGHT_UP = 100

@@ -25,13 +25,13 @@ from ..actions.target_plan import (
 from ..core.db import Connection
 from ..host import Host
 from . import action_params as cron_params
-from . import missed_queries, transitions
+from . import queries, transitions
 from .action_changes import changes_of, facts_of_entry
 from .decide_slots import SlotDecider, SlotReport
 from .declaration import EntryDeclaration
-from .entry_row import CronEntryRow
 from .expression import Schedule
 from .lifecycle import ABSENT
+from .queries import CronEntryRow
 from .transitions import Unfinished
 
 _TARGET = re.compile(r"cron/[A-Za-z0-9_.:\-]{1,200}")
@@ -160,7 +160,7 @@ def _judge_run(
     # All missed slots make the same call. If the task is unique, only one job of it can exist.
     is_unique = host.tasks[entry.task].declared.unique is not None
     count = 1 if is_unique else decided.params["count"]
-    slots = missed_queries.list_missed(connection, entry.name, count)
+    slots = queries.list_missed(connection, entry.name, count)
     if not slots:
         sentence = (
             f"every missed slot of cron entry {entry.name} has been caught up, or there was none"

@@ -13,7 +13,7 @@ from ..jobs.record.task import Task
 from . import transitions
 from .decide_slots import SlotDecider, SlotReport
 from .declaration import EntryDeclaration
-from .entry_row import CronEntryRow
+from .queries import CronEntryRow
 
 
 def sync_declared(

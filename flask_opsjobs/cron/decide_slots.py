@@ -1,11 +1,15 @@
-"""Decides every due slot of a cron entry: writes its result, and enqueues its job if it runs."""
+"""Decides every due slot of a cron entry: writes its result, and enqueues its job if it runs.
+
+`decide_by_time` is pure: it decides by time alone whether a slot runs, is caught up, or was missed.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import groupby
 from zoneinfo import ZoneInfoNotFoundError
 
 import psycopg
@@ -18,8 +22,7 @@ from ..jobs.record.enqueue import Enqueued, enqueue_detached
 from ..jobs.record.task import Task
 from . import transitions
 from .declaration import MOST_CAUGHT_UP
-from .entry_row import CronEntryRow
-from .timing import SlotGroup, decide_by_time
+from .queries import CronEntryRow
 from .transitions import Slot, Unfinished
 
 _log = logging.getLogger("flask_opsjobs.cron")
@@ -28,6 +31,9 @@ MOST_SLOTS = 10_080
 # How long a slot waits for a process that knows its task. During a deploy two versions of the code run at
 # once.
 PATIENCE = timedelta(minutes=10)
+# A slot is late when its job is enqueued more than this after it. A late slot that catch-up does not run is
+# missed.
+LATE = timedelta(seconds=60)
 
 # Cancels waiting jobs and requests that running jobs stop: (connection, jobs, reason, now).
 Stop = Callable[[Connection, Sequence[Unfinished], str, datetime], None]
@@ -232,3 +238,49 @@ class SlotDecider:
 
 def _unknown(entry: CronEntryRow) -> str:
     return f"no task {entry.task} is declared where the loops run"
+
+
+@dataclass(frozen=True)
+class SlotGroup:
+    """Neighbouring slots of one kind. Each `due` or `late` slot runs; `missed` and `paused` slots do not."""
+
+    kind: str
+    slots: Sequence[datetime]
+
+
+def decide_by_time(
+    slots: Sequence[datetime],
+    now: datetime,
+    *,
+    paused_at: datetime | None,
+    catch_up: str,
+    limit: int | None,
+) -> list[SlotGroup]:
+    """Group the slots, in order, by what happens to them. `slots` are all slots up to `now` without a result.
+
+    Slots from `paused_at` on are paused. Of the earlier slots that are older than a minute, `catch_up` runs
+    the last one (`latest`), the last `limit` (`all`), or none. `latest` runs none either when a regular slot
+    is due now: no extra job is needed.
+    """
+    kinds = [_kind(slot, now, paused_at) for slot in slots]
+    old = [at for at, kind in enumerate(kinds) if kind == "old"]
+    for at in old:
+        kinds[at] = "missed"
+    if catch_up == "all":
+        made_up = old[-(limit or 0) :] if limit else []
+    else:
+        made_up = old[-1:] if catch_up == "latest" and "due" not in kinds else []
+    for at in made_up:
+        kinds[at] = "late"
+    return list(_grouped(slots, kinds))
+
+
+def _kind(slot: datetime, now: datetime, paused_at: datetime | None) -> str:
+    if paused_at is not None and slot >= paused_at:
+        return "paused"
+    return "old" if now - slot > LATE else "due"
+
+
+def _grouped(slots: Sequence[datetime], kinds: Sequence[str]) -> Iterator[SlotGroup]:
+    for kind, pairs in groupby(zip(slots, kinds, strict=True), key=lambda pair: pair[1]):
+        yield SlotGroup(kind, [slot for slot, _ in pairs])

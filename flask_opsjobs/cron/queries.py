@@ -1,18 +1,56 @@
-"""Reads cron entries, their run history, and the slot of a job, for pages."""
+"""Reads cron entries, their run history, and the slot of a job, for pages and for decisions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ..core import sql
-from .entry_row import CronEntryRow
+from ..core.db import Connection
+from .expression import Schedule
+from .lifecycle import state_of
 from .models import CronEntry, CronSlot
+
+
+@dataclass(frozen=True)
+class CronEntryRow:
+    """A stored entry. Every slot up to `checked_until` has its result. `args` are as stored."""
+
+    name: str
+    origin: str
+    task: str
+    expression: str
+    zone: str
+    overlap: str
+    catch_up: str
+    catch_up_limit: int | None
+    args: Mapping[str, Any]
+    checked_until: datetime
+    created_at: datetime
+    created_by: str
+    changed_at: datetime | None
+    retired_at: datetime | None
+    is_paused: bool
+    paused_at: datetime | None
+    paused_by: str | None
+    paused_reason: str | None
+
+    @property
+    def state(self) -> str:
+        """`active`, `paused` or `retired`."""
+        return state_of(self.is_paused, self.retired_at is not None)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The entry's expression in its zone."""
+        return Schedule(self.expression, self.zone)
+
 
 MOST_ENTRIES = 500
 STRIP = 20
@@ -109,3 +147,30 @@ def find_slot_of(session: Session, job_id: int) -> SlotRow | None:
 
 def _columns() -> list[Any]:
     return [getattr(CronEntry, column) for column in CronEntryRow.__annotations__]
+
+
+# The most rows of the run history that are read. One row may stand for many slots.
+_MOST_ROWS = 200
+
+
+def list_missed(connection: Connection, name: str, most: int) -> list[datetime]:
+    """The last `most` missed slots without a job enqueued later, oldest first. Locks nothing.
+
+    The slots of a row that stands for many are computed from the expression that was in use then.
+    """
+    params = {"entry": name, "most": _MOST_ROWS}
+    found: list[datetime] = []
+    for row in connection.execute(sql.load("list_cron_missed"), params):
+        first, last, number, expression, zone, up = row
+        made_up = set(up)
+        slots = [first]
+        if number > 1:
+            schedule = Schedule(expression, zone)
+            try:
+                slots = schedule.slots_between(first - timedelta(seconds=1), last, number)
+            except ZoneInfoNotFoundError:
+                continue  # this machine no longer knows the zone, so the slots cannot be computed
+        found += [slot for slot in reversed(slots) if slot not in made_up]
+        if len(found) >= most:
+            break
+    return sorted(found[:most])

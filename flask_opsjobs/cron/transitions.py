@@ -18,7 +18,7 @@ from psycopg.rows import class_row
 from ..core import sql
 from ..core.db import Connection
 from .declaration import EntryDeclaration
-from .entry_row import CronEntryRow
+from .queries import CronEntryRow
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ..jobs.lifecycle import FINAL
 from ..jobs.models import Attempt, Job
 from ..jobs.rows import Count
 from ..lifeline.queries import LoopRow, list_loops
-from ..limits import queries as limit_queries
+from ..limits import stored_buckets
 from ..limits.models import Bucket, Lease, Limiter
 from ..queues.models import Queue
 from ..settings import Settings
@@ -148,7 +148,7 @@ def _limit(session: Session, job: JobEvidence) -> LimitEvidence | None:
     """The level of its limiter; None when it has no limiter."""
     if job.limiter is None or job.partition is None or job.weight is None:
         return None
-    found = limit_queries.get_bucket(
+    found = stored_buckets.get_bucket(
         session.connection(), job.limiter, job.partition, queue=job.queue
     )
     holders: Sequence[int] = ()

@@ -1,4 +1,4 @@
-"""Declares the limit of a task, and finds the limiter and partition of one call."""
+"""Declares the limit of a task, and finds the limiter, the partition and the lane of one call."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from ..errors import DeclarationError
 from .bucket import Shape
-from .lane import LimitPlace
 from .models import WHEN_FULL
 
 _NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
@@ -22,8 +21,29 @@ _SHORTEST_SECONDS, LONGEST_SECONDS = 1e-6, 366 * 86_400
 # A bucket that takes longer to fill would need dates beyond the calendar.
 _LONGEST_FILL_SECONDS = 100 * LONGEST_SECONDS
 _LONGEST_PARTITION = 200
+# A lane as text is `queue`, or `queue|limiter|partition`: names of queues and limiters have no bar.
+_BAR = "|"
 
 Chooser = str | Callable[[dict[str, Any]], Any]
+
+
+class LimitPlace(NamedTuple):
+    """The place of a job in its limit: the limiter, the partition ('' without one) and the job's weight."""
+
+    limiter: str
+    partition: str
+    weight: int
+
+
+def lane_of(queue: str, place: LimitPlace | None) -> str:
+    """The lane of a job in this queue."""
+    return queue if place is None else _BAR.join((queue, place.limiter, place.partition))
+
+
+def bucket_of(lane: str) -> tuple[str, str] | None:
+    """The limiter and partition of the bucket that limits a lane; None for a lane without a limit."""
+    parts = lane.split(_BAR, 2)
+    return (parts[1], parts[2]) if len(parts) == 3 else None
 
 
 class Unplaced(ValueError):

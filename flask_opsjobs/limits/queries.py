@@ -1,120 +1,335 @@
-"""Reads buckets for the functions that admit jobs. Locks nothing."""
+"""Reads limiters for pages and commands: the list, one limiter, its partitions, leases and jobs, all bounded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from psycopg import Cursor
-from psycopg.rows import dict_row
-from sqlalchemy import Connection as SqlConnection
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from ..core import sql
-from ..core.db import Connection
-from .bucket import BucketLevel, Shape
+from . import stored_buckets as queries
+from .bucket import BucketBlock, Shape, admit, level, next_room, settle
+from .models import Bucket, LimitMinute, LimitRejection
+from .stored_buckets import BucketSeen
 
-Key = tuple[str, str]
-# Synchronized clocks differ by less than this.
-_STEP = timedelta(seconds=1)
+MOST_COUNTED = 1_000
+MOST_WALKED = 2_000
+# To find the hottest partitions, up to 50 waiting jobs of each are counted; then the 100 hottest are counted
+# in full.
+_ROUGH = 50
+_MOST_COUNTED_WHOLE = 100
+MOST_LIMITERS = 100
+_MOST_ROWS = 10
+_MOST_HOLDERS = 25
+LATELY = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class BucketSeen:
-    """A bucket as it was read at `now`.
+class CurrentCooldown:
+    """A cooldown that is in effect now: its end, its beginning, the operator and the reason."""
 
-    `shape` is None when no process that knows the limiter has started yet. `waiting` is the weight of its
-    `available` jobs, 0 when the caller did not ask for it.
+    until: datetime
+    at: datetime
+    by: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class LimiterRow:
+    """A limiter with its last declaration.
+
+    `waiting`, `queued` and `holders` are counted up to `MOST_COUNTED`. `cooling` counts its partitions that
+    cool down. `admitted`, `returned` and `rejected` are counts of the last hour.
     """
 
-    limiter: str
-    partition: str
-    shape: Shape | None
-    standing: BucketLevel
+    name: str
+    shape: Shape
+    partition_by: str | None
+    weight_by: str | None
+    when_full: str
+    declared_at: datetime
+    declared_by: str
+    changed_at: datetime | None
+    previous: Mapping[str, Any] | None
+    cooldown: CurrentCooldown | None
     waiting: int
-    now: datetime
+    queued: int
+    holders: int
+    cooling: int
+    admitted: int
+    returned: int
+    rejected: int
 
     @property
-    def is_ahead(self) -> bool:
-        """Whether the last refill is in the future, since a clock was stepped back: until then none comes."""
-        filled = self.standing.refilled_at
-        return filled is not None and filled - self.now > _STEP
+    def weight(self) -> int:
+        """The declared weight of a job; 1 when the weight depends on the job's arguments."""
+        words = self.weight_by or ""
+        return int(words) if words.isdecimal() else 1
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """The declaration, in the format of `previous`."""
+        shape = self.shape
+        return {
+            "rate": shape.rate,
+            "per_seconds": shape.per_seconds,
+            "burst": shape.burst,
+            "concurrency": shape.concurrency,
+            "partition_by": self.partition_by,
+            "weight_by": self.weight_by,
+            "when_full": self.when_full,
+        }
 
 
-def list_buckets(
-    connection: Connection, keys: Sequence[Key], queues: Sequence[str]
-) -> list[BucketSeen]:
-    """The buckets of these keys, in their order, each as dispatch on its queue of `queues` sees it."""
-    with connection.cursor(row_factory=dict_row) as cursor:
-        parameters = _parameters(keys, queues, with_waiting=False)
-        cursor.execute(sql.load("look_at_buckets"), parameters)
-        return [_seen(row) for row in cursor]
+@dataclass(frozen=True)
+class BucketState:
+    """A bucket, and whether it admits a job of `weight`, computed by the functions that admit real jobs.
 
-
-def ask_bucket(connection: Connection, key: Key) -> Cursor[dict[str, Any]]:
-    """Send the query for one bucket; `read_bucket` reads the answer.
-
-    In a pipeline this does not wait for it.
+    `next_seconds` is the time until such a job can start if no job ends; None when time alone is not enough.
     """
-    cursor = connection.cursor(row_factory=dict_row)
-    parameters = _parameters([key], [None], with_waiting=False)
-    return cursor.execute(sql.load("look_at_buckets"), parameters)
+
+    seen: BucketSeen
+    shape: Shape
+    cooldown: CurrentCooldown | None
+    weight: int
+    blocks: Sequence[BucketBlock]
+    next_seconds: float | None
+
+    @property
+    def tokens(self) -> float | None:
+        """The tokens now; None without a rate."""
+        return (
+            None
+            if self.shape.rate is None
+            else level(self.shape, self.seen.standing, self.seen.now)
+        )
 
 
-def read_bucket(cursor: Cursor[dict[str, Any]]) -> BucketSeen:
-    """The bucket that `ask_bucket` asked for."""
-    return _seen(cursor.fetchone())
+@dataclass(frozen=True)
+class HolderRow:
+    """A lease and the job that holds it; `task` is None when the job was deleted."""
+
+    job_id: int
+    partition: str
+    weight: int
+    taken_at: datetime
+    task: str | None
+    state: str | None
+    worker: str | None
 
 
-def get_bucket(
-    connection: SqlConnection,
+@dataclass(frozen=True)
+class WaiterRow:
+    """A job that waits in a lane of a bucket."""
+
+    id: int
+    task: str
+    queue: str
+    weight: int
+    priority: int
+    due_at: datetime
+
+
+@dataclass(frozen=True)
+class HotPartition:
+    """A partition with waiting jobs; `waiting` is counted up to `MOST_COUNTED`."""
+
+    partition: str
+    waiting: int
+
+
+@dataclass(frozen=True)
+class RejectionRow:
+    """A call that the limiter rejected."""
+
+    at: datetime
+    partition: str
+    task: str
+    weight: int
+    code: str
+
+
+def list_limiters(session: Session, now: datetime) -> list[LimiterRow]:
+    """The limiters in the order of their names, at most `MOST_LIMITERS`."""
+    return _limiters(session, None, now)
+
+
+def find_limiter(session: Session, name: str, now: datetime) -> LimiterRow | None:
+    """The limiter of this name; None when no process has declared it."""
+    return next(iter(_limiters(session, name, now)), None)
+
+
+def find_bucket(
+    session: Session, limiter: LimiterRow, partition: str, weight: int | None = None
+) -> BucketState:
+    """The state of a bucket, judged for a job of this weight; None takes the weight of the next job."""
+    seen = queries.get_bucket(session.connection(), limiter.name, partition)
+    if weight is None:
+        # Skip jobs that can never start, unless no other job waits: then explain these.
+        first = list_waiters(
+            session, limiter.name, partition, most=1, heaviest=limiter.shape.most
+        ) or list_waiters(session, limiter.name, partition, most=1)
+        weight = first[0].weight if first else 1
+    chosen = select(
+        Bucket.cooldown_until, Bucket.cooldown_at, Bucket.cooldown_by, Bucket.cooldown_reason
+    ).where(Bucket.limiter == limiter.name, Bucket.partition == partition)
+    row = session.execute(chosen).one_or_none()
+    return _judge(limiter, seen, None if row is None else _cooling(*row, seen.now), weight)
+
+
+def list_whole_buckets(
+    session: Session, limiters: Sequence[LimiterRow]
+) -> Mapping[str, BucketState]:
+    """The buckets of the limiters without partitions, by name, each judged for a job of weight 1.
+
+    One statement.
+    """
+    whole = {row.name: row for row in limiters if row.partition_by is None}
+    found = queries.list_buckets_of(session.connection(), [(name, "") for name in whole])
+    return {seen.limiter: _judge(whole[seen.limiter], seen, None, 1) for seen in found}
+
+
+def count_waiters(session: Session, limiter: str, partition: str) -> int:
+    """How many jobs wait for a bucket, counted up to `MOST_COUNTED`."""
+    parameters = {"limiter": limiter, "partition": partition, "most": MOST_COUNTED}
+    found = session.connection().exec_driver_sql(sql.load("count_waiters"), parameters)
+    number: int = found.scalar_one()
+    return number
+
+
+def list_waiters(
+    session: Session,
     limiter: str,
     partition: str,
-    *,
-    queue: str | None = None,
-    with_waiting: bool = False,
-) -> BucketSeen:
-    """One bucket.
-
-    With `queue`, as dispatch on this queue sees it; with `with_waiting`, also the waiting weight.
-    """
-    parameters = _parameters([(limiter, partition)], [queue], with_waiting=with_waiting)
-    rows = connection.exec_driver_sql(sql.load("look_at_buckets"), parameters).mappings()
-    return _seen(rows.one())
+    most: int = _MOST_ROWS,
+    heaviest: int | None = None,
+) -> list[WaiterRow]:
+    """The jobs that start next from a bucket; with `heaviest` only jobs up to this weight."""
+    parameters = {"limiter": limiter, "partition": partition, "limit": most, "heaviest": heaviest}
+    rows = session.connection().exec_driver_sql(sql.load("list_waiters"), parameters)
+    return [WaiterRow(*row) for row in rows]
 
 
-def list_buckets_of(connection: SqlConnection, keys: Iterable[Key]) -> list[BucketSeen]:
-    """These buckets, in their order, read on the connection of a SQLAlchemy session."""
-    parameters = _parameters(wanted := list(keys), [None] * len(wanted), with_waiting=False)
-    rows = connection.exec_driver_sql(sql.load("look_at_buckets"), parameters).mappings()
-    return [_seen(row) for row in rows]
+def list_holders(session: Session, limiter: str, partition: str | None) -> list[HolderRow]:
+    """The leases of a limiter or of one partition, at most 25, the oldest of each partition first."""
+    parameters = {"limiter": limiter, "partition": partition, "limit": _MOST_HOLDERS}
+    rows = session.connection().exec_driver_sql(sql.load("list_holders"), parameters)
+    return [HolderRow(*row) for row in rows]
 
 
-def named(keys: Sequence[Key]) -> dict[str, list[str]]:
-    """The keys of buckets as parameters of statements: two lists, `limiters` and `partitions`."""
-    return {
-        "limiters": [limiter for limiter, _ in keys],
-        "partitions": [partition for _, partition in keys],
+def list_hot_partitions(session: Session, limiter: str) -> tuple[list[HotPartition], bool]:
+    """The partitions with the most waiting jobs, at most ten; and whether it stopped at `MOST_WALKED`."""
+    parameters = {
+        "limiter": limiter, "limit": _MOST_ROWS, "most": MOST_COUNTED, "walked": MOST_WALKED,
+        "rough": _ROUGH, "counted": _MOST_COUNTED_WHOLE,
+    }  # fmt: skip
+    rows = session.connection().exec_driver_sql(sql.load("list_hot_partitions"), parameters).all()
+    found = [HotPartition(row.partition, row.waiting) for row in rows if row.waiting]
+    return found, bool(rows) and rows[0].walked >= MOST_WALKED
+
+
+def list_cooling_partitions(
+    session: Session, limiter: str, now: datetime
+) -> list[tuple[str, CurrentCooldown]]:
+    """The partitions of a limiter that cool down now, at most 25, in order."""
+    chosen = select(
+        Bucket.partition, Bucket.cooldown_until, Bucket.cooldown_at, Bucket.cooldown_by, Bucket.cooldown_reason
+    ).where(Bucket.limiter == limiter, Bucket.cooldown_until.is_not(None), Bucket.cooldown_until > now)  # fmt: skip
+    rows = session.execute(chosen.order_by(Bucket.partition).limit(_MOST_HOLDERS))
+    found = ((row[0], _cooling(row[1], row[2], row[3], row[4], now)) for row in rows)
+    return [(partition, cooling) for partition, cooling in found if cooling is not None]
+
+
+def list_rejections(session: Session, limiter: str) -> list[RejectionRow]:
+    """The calls that a limiter rejected at enqueue, at most ten, the newest first."""
+    chosen = select(
+        LimitRejection.at, LimitRejection.partition, LimitRejection.task, LimitRejection.weight, LimitRejection.code
+    ).where(LimitRejection.limiter == limiter)  # fmt: skip
+    rows = session.execute(chosen.order_by(LimitRejection.id.desc()).limit(_MOST_ROWS))
+    return [RejectionRow(*row) for row in rows]
+
+
+def find_minutes(
+    session: Session, limiter: str, since: datetime
+) -> Mapping[datetime, tuple[int, int, int]]:
+    """By minute: the numbers of admitted, returned and rejected jobs. A minute without any has no entry."""
+    chosen = select(
+        LimitMinute.minute, LimitMinute.admitted, LimitMinute.returned, LimitMinute.rejected
+    ).where(LimitMinute.limiter == limiter, LimitMinute.minute >= since)
+    return {row[0]: (row[1], row[2], row[3]) for row in session.execute(chosen)}
+
+
+def _judge(
+    limiter: LimiterRow, seen: BucketSeen, cooldown: CurrentCooldown | None, weight: int
+) -> BucketState:
+    """Judge a job that comes after all queued jobs: they count as started."""
+    later = settle(limiter.shape, seen.standing, seen.now)
+    return BucketState(
+        seen,
+        limiter.shape,
+        cooldown,
+        weight,
+        admit(limiter.shape, later, weight, seen.now).blocks,
+        next_room(limiter.shape, seen.standing, weight, seen.now),
+    )
+
+
+def _limiters(session: Session, name: str | None, now: datetime) -> list[LimiterRow]:
+    parameters = {
+        "name": name, "limit": MOST_LIMITERS, "most": MOST_COUNTED, "now": now, "since": now - LATELY,
+    }  # fmt: skip
+    rows = session.connection().exec_driver_sql(sql.load("list_limiters"), parameters).mappings()
+    return [_limiter(row, now) for row in rows]
+
+
+def _limiter(row: Any, now: datetime) -> LimiterRow:
+    same = {
+        field: row[field]
+        for field in LimiterRow.__dataclass_fields__
+        if field not in ("shape", "cooldown")
     }
-
-
-def _parameters(
-    keys: Sequence[Key], queues: Sequence[str | None], *, with_waiting: bool
-) -> dict[str, Any]:
-    return {**named(keys), "queues": list(queues), "with_waiting": with_waiting}
-
-
-def _seen(row: Any) -> BucketSeen:
     shape = Shape(row["rate"], row["per_seconds"], row["burst"], row["concurrency"])
-    standing = BucketLevel(
-        row["tokens"], row["refilled_at"], row["in_use"], row["queued"], row["cooldown_until"]
+    cooldown = _cooling(
+        row["cooldown_until"], row["cooldown_at"], row["cooldown_by"], row["cooldown_reason"], now
     )
-    return BucketSeen(
-        limiter=row["limiter"],
-        partition=row["partition"],
-        shape=None if row["name"] is None else shape,
-        standing=standing,
-        waiting=row["waiting"],
-        now=row["now"],
-    )
+    return LimiterRow(shape=shape, cooldown=cooldown, **same)
+
+
+def _cooling(
+    until: datetime | None, at: datetime | None, by: str | None, reason: str | None, now: datetime
+) -> CurrentCooldown | None:
+    if until is None or at is None or by is None or until <= now:
+        return None
+    return CurrentCooldown(until, at, by, reason)
+
+
+def has_partition(session: Session, limiter: LimiterRow, partition: str) -> bool:
+    """Whether a page may show this partition. True for every limiter that is declared with partitions.
+
+    Without declared partitions: while jobs wait or run in this one, or it cools down. A job keeps the lane in
+    which it was enqueued, also when a later deploy declares something else.
+    """
+    if not partition or limiter.partition_by is not None:
+        return True
+    bucket = find_bucket(session, limiter, partition)
+    standing = bucket.seen.standing
+    is_used = standing.in_use > 0 or standing.queued > 0 or bucket.cooldown is not None
+    return is_used or count_waiters(session, limiter.name, partition) > 0
+
+
+def list_hot(
+    session: Session, limiter: LimiterRow, partition: str | None
+) -> tuple[Sequence[HotPartition], bool]:
+    """Like `list_hot_partitions` for a whole limiter (partition None); empty for a single partition.
+
+    Also empty for a limiter without declared partitions, unless jobs still wait in one.
+    """
+    if partition is not None:
+        return (), False
+    hot, is_cut = list_hot_partitions(session, limiter.name)
+    has_partitions = limiter.partition_by is not None or any(each.partition for each in hot)
+    return (hot, is_cut) if has_partitions else ((), False)

@@ -1,13 +1,23 @@
-"""Simulates a limiter with simulated time. The function that admits real jobs decides every start."""
+"""Simulates a limiter with simulated time: a trial of a changed limit, a trace of arrivals, and the outcome.
+
+The function that admits real jobs decides every start.
+"""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from sqlalchemy.orm import Session
+
+from . import queries, stored_buckets
 from .bucket import CONCURRENCY, Admission, BucketLevel, Shape, admit, settle
+from .limit import Limit
+from .queries import LimiterRow
 
 _START = datetime(2000, 1, 1, tzinfo=UTC)
 # With longer times, a float cannot add one microsecond any more, and simulated time would stand still.
@@ -148,3 +158,171 @@ class _Run:
 
     def _at(self, clock: float) -> datetime:
         return self._epoch + timedelta(seconds=clock)
+
+
+@dataclass(frozen=True)
+class TrialOutcome:
+    """The result of a trial, in seconds from its beginning or of waiting; None where no job starts.
+
+    `never` counts the jobs that are too heavy to start. `half` is the time when half of the others have
+    started.
+    `blocked` holds, by code, how long the first waiting job was blocked, the longest time first.
+    """
+
+    starts: Sequence[float]
+    never: int
+    first: float | None
+    half: float | None
+    last: float | None
+    ended: float
+    most_at_once: int
+    wait_median: float | None
+    wait_p95: float | None
+    wait_most: float | None
+    blocked: Sequence[tuple[str, float]]
+
+    @property
+    def started(self) -> int:
+        """The number of jobs that start."""
+        return len(self.starts)
+
+
+def make_outcome(found: Simulated) -> TrialOutcome:
+    """The numbers of a simulation."""
+    starts, waits = sorted(found.starts), sorted(found.waits)
+    return TrialOutcome(
+        starts=starts,
+        never=found.never,
+        first=starts[0] if starts else None,
+        half=_percentile(starts, 50),
+        last=starts[-1] if starts else None,
+        ended=found.ended,
+        most_at_once=found.most_at_once,
+        wait_median=_percentile(waits, 50),
+        wait_p95=_percentile(waits, 95),
+        wait_most=_percentile(waits, 100),
+        blocked=sorted(found.blocked.items(), key=lambda pair: -pair[1]),
+    )
+
+
+def _percentile(values: Sequence[float], percent: int) -> float | None:
+    """The smallest of the sorted values that `percent` of them do not exceed; None without values."""
+    return values[-(-len(values) * percent // 100) - 1] if values else None
+
+
+MOST_WAITING = 10_000
+
+
+@dataclass(frozen=True)
+class LimitChange:
+    """The changes of a limit to try; None keeps the declared value."""
+
+    rate: float | None = None
+    per: float | None = None
+    burst: int | None = None
+    concurrency: int | None = None
+
+
+@dataclass(frozen=True)
+class Live:
+    """The state of a real bucket at `now`, and the jobs that waited for it, the next one first."""
+
+    standing: BucketLevel
+    waiting: Sequence[SimulatedJob]
+    now: datetime
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The jobs that arrive, after those that wait in `live`.
+
+    Each runs for `run_seconds` on one of `workers`.
+    """
+
+    jobs: Sequence[SimulatedJob]
+    run_seconds: float
+    workers: int | None = None
+    live: Live | None = None
+
+    def under(self, shape: Shape) -> TrialOutcome:
+        """The outcome of the trial with a limiter of this shape. Raises `TooLong`."""
+        begin: dict[str, Any] = {"run_seconds": self.run_seconds, "workers": self.workers}
+        if self.live is None:
+            return make_outcome(simulate(shape, self.jobs, **begin))
+        begin |= {"standing": self.live.standing, "now": self.live.now}
+        return make_outcome(simulate(shape, [*self.live.waiting, *self.jobs], **begin))
+
+
+def change_limit(declared: Limit | None, change: LimitChange, name: str) -> Limit:
+    """The declared limit with this change; without a declared limit, a new limit called `name`.
+
+    Checks it like a declaration: raises `BadLimit`.
+    """
+    tried = {what: value for what, value in asdict(change).items() if value is not None}
+    kept: dict[str, Any] = {}
+    if declared is not None:
+        kept = {what: getattr(declared, what) for what in asdict(change)}
+        if change.rate is not None:
+            # The declared burst belongs to the declared rate: a new rate gets its default burst.
+            kept["burst"] = None
+    return Limit(
+        declared.name if declared else name, **{**kept, **tried}, weight=weight_of(declared)
+    )
+
+
+def weight_of(declared: Limit | None) -> int:
+    """The declared weight of a job; 1 when the weight depends on the job's arguments."""
+    return declared.weight if declared is not None and isinstance(declared.weight, int) else 1
+
+
+def limit_of(row: LimiterRow) -> Limit:
+    """The limit of the limiter's last declaration, without partition and weight."""
+    shape = row.shape
+    return Limit(
+        row.name,
+        rate=shape.rate,
+        per=shape.per_seconds,
+        burst=shape.burst,
+        concurrency=shape.concurrency,
+    )
+
+
+def read_live(session: Session, limiter: str, partition: str, most: int = MOST_WAITING) -> Live:
+    """The state of a bucket and its waiting jobs, at most `most`."""
+    seen = stored_buckets.get_bucket(session.connection(), limiter, partition)
+    waiters = queries.list_waiters(session, limiter, partition, most)
+    return Live(seen.standing, [SimulatedJob(0.0, waiter.weight) for waiter in waiters], seen.now)
+
+
+MOST_JOBS = 1_000_000
+
+
+class BadTrace(ValueError):
+    """A line of a trace cannot be read; the message has its number."""
+
+
+def read_trace(lines: Iterable[str]) -> list[SimulatedJob]:
+    """The jobs of a trace. Ignores empty lines, and text after a `#`. Raises `BadTrace`."""
+    jobs: list[SimulatedJob] = []
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        if len(jobs) >= MOST_JOBS:
+            raise BadTrace(f"line {number}: a trace has at most {MOST_JOBS:,} jobs")
+        jobs.append(_job(number, words))
+    return jobs
+
+
+def _job(number: int, words: list[str]) -> SimulatedJob:
+    try:
+        arrives, weight = float(words[0]), int(words[1]) if len(words) > 1 else 1
+    except ValueError:
+        arrives, weight = math.nan, 0
+    if len(words) > 2 or not 0 <= arrives <= 1e9 or not 1 <= weight < 2**31:
+        text = " ".join(words)[:40]
+        raise BadTrace(
+            f"line {number}: {text!r} is not an arrival: "
+            "write the seconds since the start, and a weight if it is not 1"
+        )
+    return SimulatedJob(arrives, weight)

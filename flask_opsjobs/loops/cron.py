@@ -15,7 +15,7 @@ from ..core.db import Connection, is_away
 from ..core.words import counted
 from ..cron import code_sync, transitions
 from ..cron.decide_slots import SlotDecider, SlotReport
-from ..cron.entry_row import CronEntryRow
+from ..cron.queries import CronEntryRow
 from ..cron.transitions import Unfinished
 from ..engine.redis.broker import broker_of, try_request_heartbeat
 from ..jobs.commit_notes import DueLane

@@ -13,8 +13,7 @@ from sqlalchemy.orm import Session
 
 from ..core import sql
 from ..jobs.rows import CAP, Count
-from ..limits import bucket
-from ..limits import queries as limit_queries
+from ..limits import bucket, stored_buckets
 from ..limits.models import Bucket, Limiter
 
 _MOST_FAILED = 2_000
@@ -129,7 +128,7 @@ def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
         return [], True
     keys = [(row.limiter, row.partition) for row in rows]
     found: dict[tuple[str, str, bool], Held] = {}
-    buckets = limit_queries.list_buckets_of(session.connection(), keys)
+    buckets = stored_buckets.list_buckets_of(session.connection(), keys)
     for row, seen in zip(rows, buckets, strict=True):
         # Jobs of an undeclared limiter are not dispatched.
         room = 0 if seen.shape is None else bucket.room(seen.shape, seen.standing, now)

@@ -12,7 +12,7 @@ from click.testing import Result
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
-from flask_opsjobs.limits.page_queries import MOST_COUNTED, MOST_LIMITERS
+from flask_opsjobs.limits.queries import MOST_COUNTED, MOST_LIMITERS
 from tests.limits.conftest import Limited, commit, limited  # noqa: F401
 from tests.support.engine import Bench
 

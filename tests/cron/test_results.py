@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.cron.decide_slots import MOST_SLOTS
-from flask_opsjobs.cron.timing import decide_by_time
+from flask_opsjobs.cron.decide_slots import MOST_SLOTS, decide_by_time
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.loops import cron as cron_loop
 from tests.cron.conftest import START, Scheduler

@@ -18,8 +18,7 @@ from flask_opsjobs.jobs.lifecycle import ARROWS
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.lifeline import retention
-from flask_opsjobs.limits import bucket
-from flask_opsjobs.limits import queries as limit_queries
+from flask_opsjobs.limits import bucket, stored_buckets
 from tests.conftest import MakeBench
 from tests.limits.conftest import Limited
 from tests.support.engine import Bench, race
@@ -181,7 +180,7 @@ def record_at(bench: Bench, job_id: int, outcome: Outcome, now: datetime) -> Non
 def tokens_at(bench: Bench, now: datetime) -> float:
     """What the bucket has then, as a claim would find it."""
     with Session(bench.host.engine) as session:
-        found = limit_queries.get_bucket(session.connection(), "api", "0")
+        found = stored_buckets.get_bucket(session.connection(), "api", "0")
     assert found.shape is not None
     return bucket.level(found.shape, found.standing, now)
 

@@ -13,8 +13,7 @@ from flask_opsjobs import InvalidArgs, Limit, OpsJobs
 from flask_opsjobs.engine.worker.declare import declare_limiters
 from flask_opsjobs.errors import DeclarationError
 from flask_opsjobs.host import Host
-from flask_opsjobs.limits.lane import LimitPlace, bucket_of, lane_of
-from flask_opsjobs.limits.limit import BadLimit
+from flask_opsjobs.limits.limit import BadLimit, LimitPlace, bucket_of, lane_of
 from tests.conftest import MakeApp
 from tests.limits.conftest import Limited
 from tests.support.engine import Bench, race

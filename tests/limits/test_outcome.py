@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flask_opsjobs.limits.bucket import Shape
-from flask_opsjobs.limits.outcome import make_outcome
-from flask_opsjobs.limits.simulation import SimulatedJob, simulate
+from flask_opsjobs.limits.simulation import SimulatedJob, make_outcome, simulate
 
 
 @pytest.mark.parametrize(

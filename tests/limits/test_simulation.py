@@ -9,8 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_opsjobs.limits.bucket import CONCURRENCY, COOLDOWN, TOKENS, BucketLevel, Shape
-from flask_opsjobs.limits.simulation import NO_WORKER, SimulatedJob, TooLong, simulate
-from flask_opsjobs.limits.trace import BadTrace, read_trace
+from flask_opsjobs.limits.simulation import (
+    NO_WORKER,
+    BadTrace,
+    SimulatedJob,
+    TooLong,
+    read_trace,
+    simulate,
+)
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.host import Host
 from flask_opsjobs.limits.models import Bucket, LimitMinute, LimitRejection
-from flask_opsjobs.limits.page_queries import MOST_LIMITERS
+from flask_opsjobs.limits.queries import MOST_LIMITERS
 from flask_opsjobs.overview.models import RollupPosition
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access

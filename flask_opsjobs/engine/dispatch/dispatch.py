@@ -19,7 +19,7 @@ from ...core import sql
 from ...core.db import Connection
 from ...endings import Ended
 from ...host import Host
-from ...limits.lane import bucket_of
+from ...limits.limit import bucket_of
 from ...settings import Settings
 from ..redis.broker import Delivery, broker_of
 from . import limits as dispatch_limits

@@ -8,10 +8,9 @@ from datetime import datetime
 
 from ...core import sql
 from ...core.db import Connection
-from ...limits import bucket
-from ...limits import queries as limit_queries
-from ...limits.lane import bucket_of
-from ...limits.queries import BucketSeen, Key
+from ...limits import bucket, stored_buckets
+from ...limits.limit import bucket_of
+from ...limits.stored_buckets import BucketSeen, Key
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,9 @@ def read_allowance(connection: Connection, lanes: Sequence[Due], now: datetime) 
     if not limited:
         return BucketRooms({}, now)
     keys, queues = zip(*limited.values(), strict=True)
-    seen = limit_queries.list_buckets(connection, keys, queues)
+    seen = stored_buckets.list_buckets(connection, keys, queues)
     if ahead := [(each.limiter, each.partition) for each in seen if each.is_ahead]:
-        connection.execute(sql.load("set_buckets_back"), limit_queries.named(ahead))
+        stored_buckets.set_buckets_back(connection, ahead)
     return BucketRooms(dict(zip(limited, seen, strict=True)), now)
 
 
@@ -104,10 +103,8 @@ def lock_and_look(connection: Connection, key: Key, queue: str, now: datetime) -
 
     Locks the bucket against other dispatchers until the commit.
     """
-    connection.execute(
-        sql.load("lock_bucket_to_dispatch"), {"limiter": key[0], "partition": key[1]}
-    )
-    (seen,) = limit_queries.list_buckets(connection, [key], [queue])
+    stored_buckets.lock_bucket_to_dispatch(connection, key)
+    (seen,) = stored_buckets.list_buckets(connection, [key], [queue])
     if seen.shape is None:
         return DispatchQuota(room=0)
     return DispatchQuota(bucket.room(seen.shape, seen.standing, now), seen.shape.most)

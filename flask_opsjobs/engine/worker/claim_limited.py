@@ -9,10 +9,9 @@ from psycopg.rows import dict_row
 
 from ...core import sql
 from ...core.db import Connection
-from ...limits import bucket
-from ...limits import queries as limit_queries
+from ...limits import bucket, stored_buckets
 from ...limits.bucket import Admission
-from ...limits.queries import BucketSeen, Key
+from ...limits.stored_buckets import BucketSeen, Key
 
 
 def claim_limited(
@@ -58,15 +57,14 @@ def _lock_and_look(
 
     Each statement sees what was committed while the last one waited.
     """
-    named = {"limiter": key[0], "partition": key[1]}
     cursor = connection.cursor(row_factory=dict_row)
     job = cursor.execute(sql.load("lock_job_to_claim"), parameters)
     while True:
-        bucket_row = connection.execute(sql.load("lock_bucket"), named)
-        looked = limit_queries.ask_bucket(connection, key)
+        bucket_row = stored_buckets.lock_bucket(connection, key)
+        looked = stored_buckets.ask_bucket(connection, key)
         if bucket_row.fetchone() is not None:
-            return job.fetchone(), limit_queries.read_bucket(looked)
-        connection.execute(sql.load("make_bucket"), named)
+            return job.fetchone(), stored_buckets.read_bucket(looked)
+        stored_buckets.make_bucket(connection, key)
 
 
 def _judge(seen: BucketSeen, weight: int, moment: datetime) -> Admission:

@@ -11,12 +11,10 @@ from sqlalchemy.orm import Session
 from ...core.after_commit import after_rollback_too
 from ...core.signing import sign
 from ...errors import InvalidArgs, LimitReached
-from ...limits import bucket
-from ...limits import queries as limit_queries
+from ...limits import bucket, stored_buckets
 from ...limits import transitions as limit_transitions
-from ...limits.lane import LimitPlace, lane_of
-from ...limits.limit import Unplaced
-from ...limits.queries import BucketSeen
+from ...limits.limit import LimitPlace, Unplaced, lane_of
+from ...limits.stored_buckets import BucketSeen
 from ...limits.transitions import Rejection
 
 if TYPE_CHECKING:
@@ -91,7 +89,7 @@ class RejectWhenFull:
             return None
         key = (place.limiter, place.partition)
         if key not in self._seen:
-            self._seen[key] = limit_queries.get_bucket(connection, *key, with_waiting=True)
+            self._seen[key] = stored_buckets.get_bucket(connection, *key, with_waiting=True)
         seen = self._seen[key]
         ahead = seen.standing.queued + seen.waiting + self._passed.get(key, 0)
         # Before any worker has started, no declaration is stored: then this process's own counts.

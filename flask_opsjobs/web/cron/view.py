@@ -19,11 +19,10 @@ from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
 from ...cron import queries
 from ...cron.action_params import BadParams, read_entry
-from ...cron.entry_row import CronEntryRow
+from ...cron.decide_slots import LATE
 from ...cron.expression import BadSchedule, read_schedule
 from ...cron.lifecycle import CATCH_UPS, MEANINGS, OVERLAPS, RESULTS
-from ...cron.queries import Missed, SlotRow
-from ...cron.timing import LATE
+from ...cron.queries import CronEntryRow, Missed, SlotRow
 from ...jobs.record.options import fault_of_name
 from ...lifeline.queries import LoopRow, list_loops
 from ..actions import plan as actions

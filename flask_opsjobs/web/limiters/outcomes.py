@@ -9,7 +9,7 @@ from datetime import datetime
 
 from ...core.words import took
 from ...limits.bucket import Shape
-from ...limits.outcome import TrialOutcome
+from ...limits.simulation import TrialOutcome
 from ...limits.words import WAITS
 from ..app.charts import Chart, Scale, short
 from ..app.filters import number

@@ -5,8 +5,7 @@ from __future__ import annotations
 from flask import Response, request
 
 from ...core.reading import Reading
-from ...limits.simulation import SimulatedJob, TooLong
-from ...limits.trial import Live, Trial, limit_of, read_live
+from ...limits.simulation import Live, SimulatedJob, TooLong, Trial, limit_of, read_live
 from ...limits.words import in_words
 from ..app import pages
 from ..app.heavy import heavy

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...limits.limit import LONGEST_SECONDS, MOST_NUMBER, BadLimit, Limit
-from ...limits.trial import LimitChange, change_limit
+from ...limits.simulation import LimitChange, change_limit
 
 MOST_JOBS = 10_000
 # Hints write `10,000`, so a person may type the comma too.

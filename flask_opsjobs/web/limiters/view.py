@@ -16,10 +16,9 @@ from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
 from ...jobs.rows import Count
-from ...limits import page_queries as limits
+from ...limits import queries as limits
 from ...limits.actions import make_target
-from ...limits.page_queries import MOST_COUNTED, BucketState, LimiterRow
-from ...limits.partitions import has_partition, list_hot
+from ...limits.queries import MOST_COUNTED, BucketState, LimiterRow, has_partition, list_hot
 from ...limits.words import BLOCKS, in_words
 from ...overview.pace_queries import find_counted_until, find_pace
 from ..app import access, pages, problems

@@ -1,0 +1,144 @@
+"""Reads, locks and writes stored buckets, for enqueue, dispatch, claim and pages. `bucket` decides by what is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import Cursor
+from psycopg.rows import dict_row
+from sqlalchemy import Connection as SqlConnection
+
+from ..core import sql
+from ..core.db import Connection
+from .bucket import BucketLevel, Shape
+
+Key = tuple[str, str]
+# Synchronized clocks differ by less than this.
+_STEP = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class BucketSeen:
+    """A bucket as it was read at `now`.
+
+    `shape` is None when no process that knows the limiter has started yet. `waiting` is the weight of its
+    `available` jobs, 0 when the caller did not ask for it.
+    """
+
+    limiter: str
+    partition: str
+    shape: Shape | None
+    standing: BucketLevel
+    waiting: int
+    now: datetime
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the last refill is in the future, since a clock was stepped back: until then none comes."""
+        filled = self.standing.refilled_at
+        return filled is not None and filled - self.now > _STEP
+
+
+def list_buckets(
+    connection: Connection, keys: Sequence[Key], queues: Sequence[str]
+) -> list[BucketSeen]:
+    """The buckets of these keys, in their order, each as dispatch on its queue of `queues` sees it."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        parameters = _parameters(keys, queues, with_waiting=False)
+        cursor.execute(sql.load("look_at_buckets"), parameters)
+        return [_seen(row) for row in cursor]
+
+
+def ask_bucket(connection: Connection, key: Key) -> Cursor[dict[str, Any]]:
+    """Send the query for one bucket; `read_bucket` reads the answer.
+
+    In a pipeline this does not wait for it.
+    """
+    cursor = connection.cursor(row_factory=dict_row)
+    parameters = _parameters([key], [None], with_waiting=False)
+    return cursor.execute(sql.load("look_at_buckets"), parameters)
+
+
+def read_bucket(cursor: Cursor[dict[str, Any]]) -> BucketSeen:
+    """The bucket that `ask_bucket` asked for."""
+    return _seen(cursor.fetchone())
+
+
+def get_bucket(
+    connection: SqlConnection,
+    limiter: str,
+    partition: str,
+    *,
+    queue: str | None = None,
+    with_waiting: bool = False,
+) -> BucketSeen:
+    """One bucket.
+
+    With `queue`, as dispatch on this queue sees it; with `with_waiting`, also the waiting weight.
+    """
+    parameters = _parameters([(limiter, partition)], [queue], with_waiting=with_waiting)
+    rows = connection.exec_driver_sql(sql.load("look_at_buckets"), parameters).mappings()
+    return _seen(rows.one())
+
+
+def list_buckets_of(connection: SqlConnection, keys: Iterable[Key]) -> list[BucketSeen]:
+    """These buckets, in their order, read on the connection of a SQLAlchemy session."""
+    parameters = _parameters(wanted := list(keys), [None] * len(wanted), with_waiting=False)
+    rows = connection.exec_driver_sql(sql.load("look_at_buckets"), parameters).mappings()
+    return [_seen(row) for row in rows]
+
+
+def lock_bucket(connection: Connection, key: Key) -> Cursor[Any]:
+    """Lock a bucket until the caller's transaction ends. The cursor has no row when the bucket is not stored yet."""
+    return connection.execute(sql.load("lock_bucket"), _key(key))
+
+
+def make_bucket(connection: Connection, key: Key) -> None:
+    """Store a bucket that is used for the first time. The caller locks it next."""
+    connection.execute(sql.load("make_bucket"), _key(key))
+
+
+def lock_bucket_to_dispatch(connection: Connection, key: Key) -> None:
+    """Lock a bucket against other dispatchers until the caller's transaction ends. Claims do not wait for it."""
+    connection.execute(sql.load("lock_bucket_to_dispatch"), _key(key))
+
+
+def set_buckets_back(connection: Connection, keys: Sequence[Key]) -> None:
+    """Set the last refill of these buckets back to now, after a clock was stepped back."""
+    connection.execute(sql.load("set_buckets_back"), _named(keys))
+
+
+def _key(key: Key) -> dict[str, str]:
+    return {"limiter": key[0], "partition": key[1]}
+
+
+def _named(keys: Sequence[Key]) -> dict[str, list[str]]:
+    """The keys of buckets as parameters of statements: two lists, `limiters` and `partitions`."""
+    return {
+        "limiters": [limiter for limiter, _ in keys],
+        "partitions": [partition for _, partition in keys],
+    }
+
+
+def _parameters(
+    keys: Sequence[Key], queues: Sequence[str | None], *, with_waiting: bool
+) -> dict[str, Any]:
+    return {**_named(keys), "queues": list(queues), "with_waiting": with_waiting}
+
+
+def _seen(row: Any) -> BucketSeen:
+    shape = Shape(row["rate"], row["per_seconds"], row["burst"], row["concurrency"])
+    standing = BucketLevel(
+        row["tokens"], row["refilled_at"], row["in_use"], row["queued"], row["cooldown_until"]
+    )
+    return BucketSeen(
+        limiter=row["limiter"],
+        partition=row["partition"],
+        shape=None if row["name"] is None else shape,
+        standing=standing,
+        waiting=row["waiting"],
+        now=row["now"],
+    )
