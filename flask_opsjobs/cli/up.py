@@ -7,9 +7,9 @@ import sys
 import click
 from flask.cli import ScriptInfo
 
+from ..processes.supervisor import Supervisor
 from . import current_host
 from ._argv import again
-from ._children import Children
 
 
 @click.command("up")
@@ -33,7 +33,7 @@ def up(ctx: click.Context, workers: int, simple: bool, queues: tuple[str, ...]) 
     supervisor of the machine instead.
     """
     require_servers(ctx, queues)
-    children = Children()
+    children = Supervisor()
     children.add("loops", again(ctx, "opsjobs", "run"))
     options = ["--simple"] if simple else []
     for number in range(1, workers + 1):

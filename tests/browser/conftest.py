@@ -11,11 +11,11 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
+from flask_opsjobs.testing.valkey import Valkey
 from tests.support import host as site
 from tests.support.database import Databases
 from tests.support.processes import Children
 from tests.support.serving import served
-from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
 
@@ -85,6 +85,7 @@ def _shared(
         tmp_path_factory.mktemp("site"),
     )
     valkey = Valkey()
+    valkey.start()
     children = Children(folder, {"TEST_DATABASE_URL": database_url, "TEST_REDIS_URL": valkey.url})
     try:
         with _made(database_url, valkey.url) as app, served(app) as root:

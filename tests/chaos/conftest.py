@@ -15,11 +15,11 @@ from flask import Flask
 from sqlalchemy import text
 
 from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.testing.postgres import TemporaryPostgres
+from flask_opsjobs.testing.valkey import Valkey
 from tests.support import host as host_module
 from tests.support.database import Administrator
-from tests.support.postgres import Postgres
 from tests.support.processes import Child, Children
-from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.chaos
@@ -37,7 +37,12 @@ class Site:
     """What an operator would have, with everything in reach of a kill."""
 
     def __init__(
-        self, app: Flask, children: Children, postgres: Postgres, valkey: Valkey, database_url: str
+        self,
+        app: Flask,
+        children: Children,
+        postgres: TemporaryPostgres,
+        valkey: Valkey,
+        database_url: str,
     ) -> None:
         self.app = app
         self.postgres = postgres
@@ -140,7 +145,7 @@ def administrator(own_database_url: str) -> Iterator[Administrator]:
 
 @pytest.fixture
 def site(
-    children: Children, own_postgres: Postgres, own_database_url: str, own_valkey: Valkey
+    children: Children, own_postgres: TemporaryPostgres, own_database_url: str, own_valkey: Valkey
 ) -> Iterator[Site]:
     """A site without any process yet."""
     app = host_module.create_app(

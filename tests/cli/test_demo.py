@@ -23,8 +23,8 @@ from flask.cli import ScriptInfo
 
 from flask_opsjobs.cli import demo as demo_module
 from flask_opsjobs.cli._demo_site import Site, text_of
-from flask_opsjobs.cli._valkey import free_port
 from flask_opsjobs.cli.demo import choose_port, demo
+from flask_opsjobs.testing.valkey import free_port
 from tests.support.processes import Child
 from tests.support.waiting import wait_until
 

@@ -14,8 +14,8 @@ from rq.job import JobStatus
 from rq.scheduler import RQScheduler
 
 from flask_opsjobs.engine.worker.rq_scheduler import OpsScheduler
+from flask_opsjobs.testing.valkey import Valkey
 from tests.support.processes import Child, Children
-from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
 KINDS = [(), ("--simple",)]

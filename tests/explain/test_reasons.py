@@ -34,6 +34,7 @@ from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.loops import cron
 from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.testing.valkey import Valkey
 from flask_opsjobs.workers import transitions as workers
 from tests.conftest import MakeApp, MakeBench
 from tests.explain.conftest import Look, codes, wake_loops
@@ -41,7 +42,6 @@ from tests.support import host as host_module
 from tests.support import sources
 from tests.support.engine import Bench
 from tests.support.processes import Children
-from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
 RecordJob = Callable[..., int]

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from flask_opsjobs.testing.valkey import Valkey
 from tests.support.processes import ROOT
-from tests.support.valkey import Valkey
 
 PLUGIN = Path(__file__).with_name("plugin")
 
@@ -87,6 +87,7 @@ class Suite:
     def run(self, kind: str, name: str, database_url: str | None, only: str = "") -> dict[str, str]:
         """Run one file, or of it the tests that `only` names: "passed", "failed" or "skipped" for each test."""
         valkey = Valkey()
+        valkey.start()
         place = self.folder / f"{kind}-{name}-{only or 'all'}".replace(" ", "-")
         try:
             self._lay_out(place, valkey.url)

@@ -19,9 +19,9 @@ from typing import Any
 from redis import Redis
 from rq import Queue
 
+from flask_opsjobs.testing.postgres import TemporaryPostgres
+from flask_opsjobs.testing.valkey import Valkey
 from tests.support.database import Databases
-from tests.support.postgres import Postgres
-from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 from tests.tools import bench_limits
 
@@ -54,8 +54,10 @@ class Bench:
     """Servers as production has them: every commit durable."""
 
     def __init__(self) -> None:
-        self.postgres = Postgres(durable=True)
+        self.postgres = TemporaryPostgres(durable=True)
+        self.postgres.start()
         self.valkey = Valkey()
+        self.valkey.start()
         self.databases = Databases(self.postgres.url())
 
     def measure(self, function: str, kind: str, count: int, prefetch: int | None) -> Any:

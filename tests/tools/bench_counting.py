@@ -10,9 +10,9 @@ import statistics
 import time
 
 from flask_opsjobs.core import sql
+from flask_opsjobs.testing.postgres import TemporaryPostgres
+from flask_opsjobs.testing.valkey import Valkey
 from tests.support.database import Databases
-from tests.support.postgres import Postgres
-from tests.support.valkey import Valkey
 
 _BLOCK = 10
 
@@ -58,25 +58,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--blocks", type=int, default=200)
     blocks = parser.parse_args().blocks
-    postgres, valkey = Postgres(durable=True), Valkey()
-    databases = Databases(postgres.url())
-    try:
-        os.environ["BENCH_DATABASE_URL"] = databases.migrated().render_as_string(
-            hide_password=False
-        )
-        os.environ["BENCH_REDIS_URL"], os.environ["BENCH_PREFETCH"] = valkey.url, "1000000"
-        for what, dispatches in (("row and commit", False), ("with dispatch to RQ", True)):
-            took = measure(blocks, dispatches=dispatches)
-            ratios = [a / b for a, b in zip(took["with"], took["without"], strict=True)]
-            medians = {name: statistics.median(values) for name, values in took.items()}
-            print(
-                f"enqueue, {what}: {medians['without']:.3f} ms, counted {medians['with']:.3f} ms, "
-                f"paired ratio {statistics.median(ratios):.3f}"
+    with TemporaryPostgres(durable=True) as postgres, Valkey() as valkey:
+        databases = Databases(postgres.url())
+        try:
+            os.environ["BENCH_DATABASE_URL"] = databases.migrated().render_as_string(
+                hide_password=False
             )
-    finally:
-        databases.close()
-        valkey.close()
-        postgres.close()
+            os.environ["BENCH_REDIS_URL"], os.environ["BENCH_PREFETCH"] = valkey.url, "1000000"
+            for what, dispatches in (("row and commit", False), ("with dispatch to RQ", True)):
+                took = measure(blocks, dispatches=dispatches)
+                ratios = [a / b for a, b in zip(took["with"], took["without"], strict=True)]
+                medians = {name: statistics.median(values) for name, values in took.items()}
+                print(
+                    f"enqueue, {what}: {medians['without']:.3f} ms, counted {medians['with']:.3f} ms, "
+                    f"paired ratio {statistics.median(ratios):.3f}"
+                )
+        finally:
+            databases.close()
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import text
 
+from flask_opsjobs.testing.postgres import TemporaryPostgres
+from flask_opsjobs.testing.valkey import Valkey
 from tests.support.database import Databases
-from tests.support.postgres import Postgres
-from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
 WORKERS = 8
@@ -31,8 +31,10 @@ class Servers:
     """A durable Postgres and a Valkey for a run."""
 
     def __init__(self) -> None:
-        self.postgres = Postgres(durable=True)
+        self.postgres = TemporaryPostgres(durable=True)
+        self.postgres.start()
         self.valkey = Valkey()
+        self.valkey.start()
         self.databases = Databases(self.postgres.url())
 
     def prepare(self, limit: str) -> None:

@@ -33,10 +33,10 @@ from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.lifeline import awake
 from flask_opsjobs.loops import LOOPS
 from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.testing.postgres import TemporaryPostgres
+from flask_opsjobs.testing.valkey import Valkey
 from flask_opsjobs.workers import transitions as workers
 from tests.support.database import Databases
-from tests.support.postgres import Postgres
-from tests.support.valkey import Valkey
 from tests.tools import bench_pages_control as control
 from tests.tools import bench_pages_rows as rows
 from tests.tools.bench_pages_paths import Ask, Known, asks
@@ -57,15 +57,13 @@ REASON = "customer {} called, and the bank is well again"
 @contextmanager
 def servers() -> Iterator[dict[str, str]]:
     """An empty database of our schema and a Valkey, as the environment that names them."""
-    postgres, valkey = Postgres(durable=False), Valkey()
-    databases = Databases(postgres.url())
-    try:
-        url = databases.migrated().render_as_string(hide_password=False)
-        yield {"BENCH_DATABASE_URL": url, "BENCH_REDIS_URL": valkey.url}
-    finally:
-        databases.close()
-        postgres.close()
-        valkey.close()
+    with TemporaryPostgres() as postgres, Valkey() as valkey:
+        databases = Databases(postgres.url())
+        try:
+            url = databases.migrated().render_as_string(hide_password=False)
+            yield {"BENCH_DATABASE_URL": url, "BENCH_REDIS_URL": valkey.url}
+        finally:
+            databases.close()
 
 
 def fill(app: Flask, wanted: int) -> Known:

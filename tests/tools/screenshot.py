@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from flask_opsjobs.cli._valkey import free_port
+from flask_opsjobs.testing.valkey import free_port
 from tests.support.browser import chromium
 from tests.support.processes import Child
 from tests.tools.screenshot_pages import SHOTS, Shot, require_all_pictured, resume, wait_for_age

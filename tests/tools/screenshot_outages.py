@@ -24,12 +24,12 @@ from sqlalchemy.orm import Session
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.overview.models import Rollup, RollupPosition
+from flask_opsjobs.testing.postgres import TemporaryPostgres
+from flask_opsjobs.testing.valkey import Valkey
 from tests.support.browser import chromium
 from tests.support.database import Databases
 from tests.support.policies import AllowAll, ShowAll
-from tests.support.postgres import Postgres
 from tests.support.serving import served
-from tests.support.valkey import Valkey
 from tests.web.rows import (
     ago,
     make_attempt,
@@ -51,7 +51,7 @@ class Site:
     """A host with its two servers."""
 
     app: Flask
-    postgres: Postgres
+    postgres: TemporaryPostgres
     valkey: Valkey
 
     @property
@@ -172,8 +172,7 @@ STATES: dict[str, Callable[[Site], None]] = {
 @contextmanager
 def site() -> Iterator[Site]:
     """A host on new servers."""
-    postgres, valkey = Postgres(durable=False), Valkey()
-    try:
+    with TemporaryPostgres() as postgres, Valkey() as valkey:
         url = Databases(make_url(postgres.url())).migrated()
         app = Flask("host")
         app.config.update(SECRET_KEY="only for pictures", OPSJOBS_REDIS_URL=valkey.url)
@@ -181,9 +180,6 @@ def site() -> Iterator[Site]:
         SQLAlchemy(app)
         OpsJobs(app, access=AllowAll(), display=ShowAll())
         yield Site(app, postgres, valkey)
-    finally:
-        valkey.close()
-        postgres.close()
 
 
 def take(browser: Any, url: str, name: str, folder: Path) -> None:

@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.host import Host
 from flask_opsjobs.lifeline.models import LoopRun
+from flask_opsjobs.testing.postgres import TemporaryPostgres
+from flask_opsjobs.testing.valkey import Valkey
 from tests.support.database import Databases
-from tests.support.postgres import Postgres
-from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 from tests.web.every import soup
 from tests.web.rows import ago, make_loops, make_one_of_each
@@ -44,15 +44,14 @@ def _words(tree: Any) -> str:
 
 
 @pytest.fixture
-def own_postgres() -> Iterator[Postgres]:
+def own_postgres() -> Iterator[TemporaryPostgres]:
     """A server that the test may freeze and stop."""
-    server = Postgres(durable=False)
-    yield server
-    server.close()
+    with TemporaryPostgres() as server:
+        yield server
 
 
 @pytest.fixture
-def its_client(own_postgres: Postgres, make_app: Callable[..., Flask]) -> FlaskClient:
+def its_client(own_postgres: TemporaryPostgres, make_app: Callable[..., Flask]) -> FlaskClient:
     """Asks an app on that server, which has answered before."""
     databases = Databases(make_url(own_postgres.url()))
     url = databases.migrated()
@@ -64,7 +63,7 @@ def its_client(own_postgres: Postgres, make_app: Callable[..., Flask]) -> FlaskC
 
 @pytest.mark.parametrize("how", ["freeze", "stop"])
 def test_postgres_away_is_said_soon_and_costs_nothing_again(
-    how: str, its_client: FlaskClient, own_postgres: Postgres
+    how: str, its_client: FlaskClient, own_postgres: TemporaryPostgres
 ) -> None:
     getattr(own_postgres, how)()
     began = time.monotonic()
@@ -86,7 +85,7 @@ def test_postgres_away_is_said_soon_and_costs_nothing_again(
 
 
 def test_an_open_page_shows_that_postgres_is_away_in_place_of_old_facts(
-    its_client: FlaskClient, own_postgres: Postgres
+    its_client: FlaskClient, own_postgres: TemporaryPostgres
 ) -> None:
     own_postgres.stop()
     part = soup(its_client.get("/ops/jobs/live").text).select_one("#part")
@@ -94,7 +93,9 @@ def test_an_open_page_shows_that_postgres_is_away_in_place_of_old_facts(
     assert "Postgres does not answer" in part.text
 
 
-def test_pages_are_back_when_postgres_is(its_client: FlaskClient, own_postgres: Postgres) -> None:
+def test_pages_are_back_when_postgres_is(
+    its_client: FlaskClient, own_postgres: TemporaryPostgres
+) -> None:
     own_postgres.freeze()
     assert its_client.get("/ops/jobs").status_code == 503
     own_postgres.thaw()
@@ -109,9 +110,8 @@ def test_pages_are_back_when_postgres_is(its_client: FlaskClient, own_postgres: 
 @pytest.fixture
 def valkey(make_app: Callable[..., Flask]) -> Iterator[Valkey]:
     """A server that the test may freeze."""
-    server = Valkey()
-    yield server
-    server.close()
+    with Valkey() as server:
+        yield server
 
 
 @pytest.mark.parametrize("how", ["freeze", "kill"])

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flask_opsjobs.cli._child import Child, describe_exit
-from flask_opsjobs.cli._children import Children as Supervisor
+from flask_opsjobs.processes.child import Child, describe_exit
+from flask_opsjobs.processes.supervisor import Supervisor
 from tests.support.processes import Child as Started
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
@@ -21,8 +21,8 @@ from tests.support.waiting import wait_until
 # A supervisor in a process of its own, since it must own the main thread and its signals.
 _PRELUDE = """
 import sys
-from flask_opsjobs.cli._children import Children
-children = Children(grace={grace})
+from flask_opsjobs.processes.supervisor import Supervisor
+children = Supervisor(grace={grace})
 """
 FOREVER = "import signal\nprint('here', flush=True)\nsignal.pause()"
 STUBBORN = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + FOREVER
@@ -105,7 +105,7 @@ def test_a_dead_child_is_started_again_and_said_so(children: Children, tmp_path:
 def test_one_that_dies_five_times_ends_all_with_an_error(children: Children) -> None:
     started = supervisor(
         children,
-        "import flask_opsjobs.cli._children as module",
+        "import flask_opsjobs.processes.supervisor as module",
         "module._FIRST_WAIT = 0.01",
         add("good", FOREVER),
         add("bad", "raise SystemExit('no database')"),
@@ -120,7 +120,7 @@ def test_one_that_dies_five_times_ends_all_with_an_error(children: Children) -> 
 def test_a_command_that_does_not_exist_is_a_death(children: Children) -> None:
     started = supervisor(
         children,
-        "import flask_opsjobs.cli._children as module",
+        "import flask_opsjobs.processes.supervisor as module",
         "module._FIRST_WAIT = 0.01",
         "children.add('typo', ['/no/such/command'])",
     )

@@ -1,4 +1,4 @@
-"""Supervises child processes for development: starts and restarts them, shows their output, ends them all."""
+"""Supervises child processes: starts and restarts them, prints their output, and ends them all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ._child import Child, describe_exit
+from .child import Child, describe_exit
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
 _MOST_DEATHS, _WITHIN_SECONDS = 5, 30.0
@@ -41,8 +41,8 @@ class _Post:
         return float(min(_FIRST_WAIT * 2 ** (len(recent) - 1), _LONGEST_WAIT))
 
 
-class Children:
-    """A supervisor: `add` each child, then `run`. Use it in the main thread only.
+class Supervisor:
+    """Runs child processes: `add` each child, then `run`. Use it in the main thread only.
 
     Ctrl-C, SIGTERM or SIGHUP ask all children to stop. Children that still run after `grace` seconds, or at a
     second Ctrl-C, are killed with all processes of their sessions. When this process itself is killed, Linux
@@ -71,7 +71,7 @@ class Children:
         env: Mapping[str, str] | None = None,
         *,
         restart: bool = True,
-    ) -> Children:
+    ) -> Supervisor:
         """Add a child with this name, with `env` added to our environment; returns the supervisor.
 
         A child that ends is started again with a growing delay. When it ends five times within 30 seconds,

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
-    from .core.db import Connection
-    from .host import Host
-    from .jobs.record.enqueue import AnySession
-    from .jobs.record.task import Task
+    from ..core.db import Connection
+    from ..host import Host
+    from ..jobs.record.enqueue import AnySession
+    from ..jobs.record.task import Task
 
 # Exceptions of a task that end the draining test too, and not only the job.
 _THROUGH: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
@@ -110,8 +110,8 @@ def drain(
     """
     from flask import current_app
 
-    from .engine.drain import Drain, list_stored
-    from .errors import OpsJobsError
+    from ..engine.drain import Drain, list_stored
+    from ..errors import OpsJobsError
 
     if at is not None and at.utcoffset() is None:
         raise ValueError(f"at must be a datetime with a time zone, got {at!r}")
@@ -135,7 +135,7 @@ def jobs(task: Task | str | None = None, *, session: AnySession | None = None) -
 
     Includes uncommitted jobs of `session`.
     """
-    from .engine.drain import list_stored
+    from ..engine.drain import list_stored
 
     name = task if task is None or isinstance(task, str) else task.name
     with _seen(_host(), session) as connection:
@@ -149,7 +149,7 @@ def enqueued(task: Task | str, *, session: AnySession | None = None) -> list[dic
 
 def create_schema() -> None:
     """Create our tables in the app's database, for tests that use `db.create_all()` instead of migrations."""
-    from .install import steps
+    from ..install import steps
 
     with _alembic() as op:
         steps.upgrade(op, steps.latest())
@@ -159,8 +159,8 @@ def drop_schema() -> None:
     """Drop our tables with all rows. Raises `OpsJobsError` unless the app has `TESTING = True`."""
     from flask import current_app
 
-    from .errors import OpsJobsError
-    from .install import steps
+    from ..errors import OpsJobsError
+    from ..install import steps
 
     if not current_app.testing:
         raise OpsJobsError("drop_schema removes every job: it is for apps with TESTING = True")
@@ -208,7 +208,7 @@ def _for_app(request: pytest.FixtureRequest, function: Callable[P, T]) -> Callab
 def _host() -> Host:
     from flask import current_app
 
-    from .errors import OpsJobsError
+    from ..errors import OpsJobsError
 
     try:
         host: Host = current_app.extensions["opsjobs"]
@@ -232,10 +232,10 @@ def _committed(host: Host, given: AnySession | None) -> Iterator[Connection]:
     """Open a connection in autocommit that sees committed rows, or take the one that the test shares."""
     from sqlalchemy import Engine
 
-    from .core.db import connect_apart
-    from .engine.drain import has_written
-    from .errors import OpsJobsError
-    from .jobs.record.enqueue import find_session
+    from ..core.db import connect_apart
+    from ..engine.drain import has_written
+    from ..errors import OpsJobsError
+    from ..jobs.record.enqueue import find_session
 
     host.require_schema()
     session, bind = find_session(host, given)
@@ -254,7 +254,7 @@ def _committed(host: Host, given: AnySession | None) -> Iterator[Connection]:
 @contextmanager
 def _seen(host: Host, given: AnySession | None) -> Iterator[Connection]:
     """Give a connection that sees what the session sees, also its uncommitted rows."""
-    from .jobs.record.enqueue import find_session
+    from ..jobs.record.enqueue import find_session
 
     session, bind = find_session(host, given)
     if session.in_transaction():
@@ -265,7 +265,7 @@ def _seen(host: Host, given: AnySession | None) -> Iterator[Connection]:
 
 
 def _joined(session: Session, bind: Engine | Shared) -> Connection:
-    from .jobs.record.enqueue import join
+    from ..jobs.record.enqueue import join
 
     return _driver(join(session, bind))
 

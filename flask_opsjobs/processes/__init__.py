@@ -1,0 +1,1 @@
+"""Starts child processes of a command, supervises them and ends them."""
