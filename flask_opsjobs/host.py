@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from .core.answering import Answering
-from .core.at_most import AtMost
 from .core.db import (
     OLDEST_SCHEMA,
     SCHEMA,
@@ -20,6 +18,7 @@ from .core.db import (
     SpareConnections,
     connect_soon,
 )
+from .core.guards import Answering, AtMost
 from .errors import SchemaAhead, SchemaBehind
 from .policy import AccessPolicy, DisplayPolicy
 from .settings import Settings

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ..core.signing import sign
 
+# How much earlier than the previous row a row's time may be, since processes wait for each other at the head.
+TIME_SLACK = timedelta(minutes=1)
 # Postgres cannot store NUL or surrogates in a text.
 _UNSTORABLE = {0: "\ufffd"} | dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 

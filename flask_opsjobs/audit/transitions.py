@@ -16,7 +16,6 @@ from ..core import sql
 from ..core.db import Connection
 from ..errors import AuditBlocked, AuditHeadMissing, AuditUnwritable
 from . import chain
-from .verify import TIME_SLACK
 
 _log = logging.getLogger("flask_opsjobs.audit")
 # How many kept decisions are appended at once. It is bounded, since other appenders wait meanwhile.
@@ -71,8 +70,8 @@ def append(
                 "the last row of opsjobs.audit_events"
             )
         sequence, previous_hash, previous_at = head[0] + 1, head[1], head[2]
-        if previous_at is not None and decision.at < previous_at - TIME_SLACK:
-            decision = replace(decision, at=previous_at - TIME_SLACK)
+        if previous_at is not None and decision.at < previous_at - chain.TIME_SLACK:
+            decision = replace(decision, at=previous_at - chain.TIME_SLACK)
         event = _make_event(sequence, previous_hash, secrets[0], decision)
         try:
             cursor.execute(sql.load("append_audit_event"), event)

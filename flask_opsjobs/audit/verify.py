@@ -17,13 +17,11 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from . import chain, queries
-from .rows import Head, Link
+from .queries import Head, Link
 
 BATCH = 500
 # How long an older key may still sign after the first row of a newer key: a rolling deploy uses both.
 OLD_KEY_SPAN = timedelta(hours=1)
-# How much earlier than the previous row a row's time may be, since processes wait for each other at the head.
-TIME_SLACK = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -195,7 +193,7 @@ class _Walk:
         if at is None:
             says = f"the time of row {link.sequence} cannot be compared"
             return Break(link.sequence, "time", says)
-        if self.previous_at is not None and at < self.previous_at - TIME_SLACK:
+        if self.previous_at is not None and at < self.previous_at - chain.TIME_SLACK:
             when = f"{at:%Y-%m-%d %H:%M:%S} UTC"
             says = f"row {link.sequence} is of {when}, more than a minute before the previous row"
             return Break(link.sequence, "time", says)

@@ -13,8 +13,7 @@ from flask.cli import with_appcontext
 from ..core.display import Display
 from ..engine.explain_with_redis import explain_apart
 from ..errors import UnknownJob
-from ..explain.make_reason import as_text
-from ..explain.shapes import Explanation, Reason
+from ..explain.reason import Explanation, Reason, as_text
 from ..jobs.search import terms
 from . import current_host
 from ._plain import plain

@@ -14,15 +14,13 @@ from ..core.words import counted
 from ..jobs import reasons as job_reasons
 from ..jobs.lifecycle import FINAL
 from ..lifeline import reasons as lifeline_reasons
+from ..lifeline.reasons import needed_loops
 from ..limits import reasons as limit_reasons
 from ..queues import reasons as queue_reasons
 from ..settings import Settings
-from .clear import list_clear
 from .evidence import Evidence
-from .make_reason import as_text
 from .queries import find_evidence
-from .reason_kinds import REASON_KINDS
-from .shapes import Explanation, Reason
+from .reason import REASON_KINDS, Explanation, Reason, as_text
 
 Finder = Callable[[Evidence], Iterator[Reason]]
 
@@ -86,7 +84,7 @@ def explain_evidence(evidence: Evidence) -> Explanation:
         job_id=evidence.job.id,
         state=evidence.job.state,
         reasons=reasons,
-        clear=tuple(list_clear(evidence, {reason.code for reason in reasons})),
+        clear=tuple(_list_clear(evidence, {reason.code for reason in reasons})),
         completeness="partial evidence" if lacking else "complete",
         lacking=lacking,
         read_at=evidence.now,
@@ -144,3 +142,34 @@ def explain_schema(job_id: int, schema: int, now: datetime) -> Explanation:
     lacking = ("the job itself cannot be read on this schema",)
     says = "The schema is behind this code."
     return Explanation(job_id, "unknown", (reason,), (), "unknown", lacking, now, says)
+
+
+def _list_clear(evidence: Evidence, codes: set[str]) -> Iterator[str]:
+    """The checks that found no reason. `codes` are the codes of the reasons that were found."""
+    if evidence.is_due:
+        yield "due"
+    if evidence.job.deadline_at is not None and not evidence.is_overdue:
+        yield "before its deadline"
+    if evidence.is_held_back and not evidence.queue.is_paused:
+        yield "queue not paused"
+    if evidence.is_due:
+        yield from _checks_of_a_due_job(evidence, codes)
+    if needed := [loop for loop in needed_loops(evidence) if evidence.is_awake(loop)]:
+        yield f"{', '.join(needed)} loop awake"
+
+
+def _checks_of_a_due_job(evidence: Evidence, codes: set[str]) -> Iterator[str]:
+    if (
+        evidence.prefetch is not None
+        and evidence.job.state != "queued"
+        and "prefetch_full" not in codes
+    ):
+        yield f"prefetch {evidence.prefetch.used:,} of {evidence.prefetch.size:,}"
+    if evidence.alive:
+        idle = len(evidence.alive) - len(evidence.busy)
+        busy = f", {idle:,} idle" if idle else ""
+        yield f"{counted(len(evidence.alive), 'worker')} live{busy}"
+    if evidence.redis is not None and evidence.redis.is_reachable:
+        yield "Redis answers"
+        if evidence.redis.is_there and not evidence.is_lost:
+            yield "delivery seen"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..explain.evidence import Evidence
-from ..explain.make_reason import make_reason
-from ..explain.shapes import Reason
+from ..explain.reason import Reason, make_reason
 from .perform.backoff import REFUSED_FOR
 
 
@@ -122,7 +121,7 @@ def handed_back(evidence: Evidence) -> Iterator[Reason]:
             "first_refused_at": job.first_refused_at,
             "due_at": job.due_at,
         },
-        quote=attempt and attempt.error,
+        quote=attempt.error if attempt else None,
         since=job.first_refused_at,
         until=until,
     )

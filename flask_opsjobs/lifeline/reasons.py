@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..explain.evidence import Evidence
-from ..explain.make_reason import as_text, make_reason
-from ..explain.shapes import Reason
+from ..explain.reason import Reason, as_text, make_reason
 
 _STARTS_LOOPS = "Start the loops: `flask opsjobs run`."
 

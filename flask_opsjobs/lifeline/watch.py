@@ -1,4 +1,4 @@
-"""Decides which workers are late or missing, and rescues their jobs."""
+"""Decides which workers are late or missing, rescues their jobs, and describes the rescues for the audit."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from psycopg.rows import class_row, dict_row
 
 from .. import endings
 from ..audit import transitions as audit_transitions
+from ..audit.transitions import Decision
 from ..core import sql
 from ..core.db import Connection
 from ..endings import Ended
 from ..settings import Settings
-from .sweep import Swept, make_decision
 
 # At most this many jobs are rescued in a pass; a pass that reaches the limit is repeated at once.
 _MOST_RESCUED = 1000
+# A pass may rescue a thousand jobs. Its audit row lists this many ids, and the number of all.
+MOST_NAMED = 100
 
 
 @dataclass(frozen=True)
@@ -161,3 +163,50 @@ def _claimed_before(orphans: Orphans, now: datetime, settings: Settings) -> date
 
 def _names(changed: list[dict[str, Any]], state: str) -> list[str]:
     return [row["name"] for row in changed if row["state"] == state]
+
+
+@dataclass(frozen=True)
+class Swept:
+    """The rescued jobs of one worker. `cause` is recorded in their attempts."""
+
+    worker_id: int
+    name: str | None
+    cause: str
+    jobs: Sequence[Ended]
+
+
+def make_decision(swept: Sequence[Swept], now: datetime) -> Decision:
+    """Return the audit row of a pass that rescued at least one job."""
+    ids = [job.id for one in swept for job in one.jobs]
+    named = ids[:MOST_NAMED]
+    return Decision(
+        at=now,
+        actor="system",
+        via="system",
+        action="job.rescue",
+        subject=_subject(swept, ids),
+        targets=tuple(f"job/{id}" for id in named),
+        outcome="done",
+        reason="; ".join(dict.fromkeys(one.cause for one in swept)),
+        after={f"worker/{one.worker_id}": _after(one, set(named)) for one in swept},
+    )
+
+
+def _after(one: Swept, named: set[int]) -> dict[str, Any]:
+    """Return the number of a worker's jobs, and those of their ids in `named` by their new state."""
+    states = sorted({job.state for job in one.jobs})
+    ids = {state: [job.id for job in one.jobs if job.state == state] for state in states}
+    return {
+        "name": one.name,
+        "cause": one.cause,
+        "jobs": len(one.jobs),
+        **{state: [id for id in of_state if id in named] for state, of_state in ids.items()},
+    }
+
+
+def _subject(swept: Sequence[Swept], ids: Sequence[int]) -> str:
+    if len(ids) == 1:
+        return f"job/{ids[0]}"
+    if len(swept) > 1:
+        return f"{len(ids)} jobs of {len(swept)} workers"
+    return f"{len(ids)} jobs of {swept[0].name or f'worker {swept[0].worker_id}'}"

@@ -12,7 +12,7 @@ from ..core import sql
 from ..core.words import counted
 from ..jobs.lifecycle import FINAL, STATES
 from ..lifeline.retention import NUMBER_DAYS
-from ..overview.histogram import BOUNDS
+from ..overview.pace_queries import BOUNDS
 from .shape import IDLE, Loop, Pass, every
 
 _MINUTE = timedelta(minutes=1)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..jobs.rows import Count
-from .attention_queries import CooldownSummary, Held
-from .queries import Overview, QueueDepth, StateDepth
+from .queries import CooldownSummary, Held, Overview, QueueDepth, StateDepth
 
 
 @dataclass(frozen=True)

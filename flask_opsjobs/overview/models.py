@@ -25,8 +25,8 @@ MOMENT = DateTime(timezone=True)
 class Rollup(Base):
     """How many jobs of a queue ended in a minute. The queue '' means all queues. An empty minute has no row.
 
-    `waits` (due to start) and `runs` (start to end) are histograms as in `histogram.py`, without empty last
-    buckets.
+    `waits` (due to start) and `runs` (start to end) are histograms with the bounds of `pace_queries.py`,
+    without empty last buckets.
     """
 
     __tablename__ = "rollups"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from .histogram import add_histograms, quantile
 from .models import Depth, Rollup, RollupPosition
 
+# In seconds: 1, 2, 4 ms … The first bucket is below 1 ms; the last begins at 2^30 ms (twelve days) and has no
+# end.
+BOUNDS: tuple[float, ...] = tuple((1 << power) / 1000 for power in range(31))
 _MINUTE = timedelta(minutes=1)
 # The length of each window, and of its steps.
 WINDOWS = {
@@ -22,6 +25,26 @@ WINDOWS = {
 }
 # Minutes are counted within this time. If counting is further behind, the loop is not counting.
 _MOST_LAG = timedelta(minutes=4)
+
+
+def add_histograms(histograms: Iterable[Sequence[int]]) -> list[int]:
+    """The sum of the histograms. Each may be shorter when its last buckets are empty."""
+    return [sum(column) for column in zip_longest(*histograms, fillvalue=0)]
+
+
+def quantile(histogram: Sequence[int], share: float) -> float | None:
+    """The duration in seconds below which `share` of all durations lie; None when the histogram is empty.
+
+    It is exact to its bucket, a factor of two. Inside a bucket the durations are taken as evenly spread.
+    """
+    left = sum(histogram) * share
+    for bucket, number in enumerate(histogram):
+        if number and left <= number:
+            low = BOUNDS[bucket - 1] if bucket else 0.0
+            high = BOUNDS[min(bucket, len(BOUNDS) - 1)]
+            return low + (high - low) * left / number
+        left -= number
+    return None
 
 
 @dataclass(frozen=True)

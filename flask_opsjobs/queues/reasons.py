@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from ..core.words import counted
 from ..explain.evidence import Evidence
-from ..explain.make_reason import as_text, make_reason
-from ..explain.shapes import Reason
+from ..explain.reason import Reason, as_text, make_reason
 
 
 def queue_paused(evidence: Evidence) -> Iterator[Reason]:

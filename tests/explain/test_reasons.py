@@ -28,8 +28,7 @@ from flask_opsjobs.engine.worker.claim import claim
 from flask_opsjobs.engine.worker.declare import declare_limiters
 from flask_opsjobs.errors import UnknownJob
 from flask_opsjobs.explain.explain import FINDERS, explain_job, explain_schema
-from flask_opsjobs.explain.reason_kinds import CODES, REASON_KINDS
-from flask_opsjobs.explain.shapes import Explanation
+from flask_opsjobs.explain.reason import CODES, REASON_KINDS, Explanation
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.loops import cron

@@ -18,7 +18,7 @@ from flask_opsjobs.engine.redis.connections import RedisConnections
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.lifeline import integrity, retention
-from flask_opsjobs.lifeline.integrity_queries import IntegrityRow, list_integrity_checks
+from flask_opsjobs.lifeline.integrity import IntegrityRow, list_integrity_checks
 from flask_opsjobs.loops import check_integrity, roll_up
 from flask_opsjobs.loops.one_pass import Runner
 from flask_opsjobs.workers import transitions as workers

@@ -16,7 +16,7 @@ from flask_opsjobs.audit.queries import list_events_of
 from flask_opsjobs.audit.transitions import append_pending
 from flask_opsjobs.audit.verify import verify
 from flask_opsjobs.endings import Ended
-from flask_opsjobs.lifeline.sweep import MOST_NAMED, Swept, make_decision
+from flask_opsjobs.lifeline.watch import MOST_NAMED, Swept, make_decision
 from flask_opsjobs.loops import LOOPS
 from flask_opsjobs.loops.one_pass import Runner
 from tests.conftest import MakeBench

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_opsjobs.overview.histogram import BOUNDS, add_histograms, quantile
+from flask_opsjobs.overview.pace_queries import BOUNDS, add_histograms, quantile
 
 
 def test_histograms_add_up_whatever_their_lengths() -> None:

@@ -14,9 +14,10 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.core.db import Connection, connect_apart
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.lifecycle import FINAL, STATES
-from flask_opsjobs.lifeline import integrity_queries
-from flask_opsjobs.overview import attention_queries, badges, pace_queries
-from flask_opsjobs.overview.histogram import BOUNDS
+from flask_opsjobs.lifeline import integrity
+from flask_opsjobs.overview import badges, pace_queries
+from flask_opsjobs.overview import queries as overview_queries
+from flask_opsjobs.overview.pace_queries import BOUNDS
 from flask_opsjobs.web.app.reading import Reading, reading
 from tests.support.plans import Plans, explain
 from tests.support.policies import AllowAll, ShowAll
@@ -97,7 +98,7 @@ def plans(module_app: Flask) -> Iterator[tuple[EveryPlan, Reading]]:
 
 def test_failures_are_sampled_from_the_newest(plans: tuple[EveryPlan, Reading]) -> None:
     seen, read = plans
-    found = attention_queries.find_failures(read.session)
+    found = overview_queries.find_failures(read.session)
     assert (found.count.number, found.count.kind) == (2_000, "at_least")
     assert seen.indexes == {"jobs_to_retain"}
     assert seen.most_rows <= 2_000
@@ -115,7 +116,7 @@ def test_badges_read_a_bounded_part(plans: tuple[EveryPlan, Reading]) -> None:
 
 def test_decisions_are_read_from_the_newest(plans: tuple[EveryPlan, Reading]) -> None:
     seen, read = plans
-    found = attention_queries.find_resolved(read.session, read.now - timedelta(days=1))
+    found = overview_queries.find_resolved(read.session, read.now - timedelta(days=1))
     assert found.count.kind == "at_least"
     assert seen.indexes == {"audit_events_pkey", "audit_head_pkey"}
     assert seen.most_rows <= 500
@@ -134,7 +135,7 @@ def test_the_pace_reads_its_window(
 
 def test_the_integrity_check_is_a_row_for_each_queue(plans: tuple[EveryPlan, Reading]) -> None:
     seen, read = plans
-    integrity_queries.list_integrity_checks(read.session)
+    integrity.list_integrity_checks(read.session)
     assert seen.indexes == {"integrity_checks_pkey"}
 
 

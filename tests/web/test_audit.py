@@ -18,7 +18,7 @@ from flask_opsjobs import OpsJobs
 from flask_opsjobs.audit import queries
 from flask_opsjobs.audit import transitions as audit_transitions
 from flask_opsjobs.endings import Ended
-from flask_opsjobs.lifeline.sweep import Swept, make_decision
+from flask_opsjobs.lifeline.watch import Swept, make_decision
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
 from tests.web.every import soup

@@ -23,7 +23,7 @@ from redis.retry import Retry
 from rq import Queue
 from rq.serializers import DefaultSerializer
 
-from ...core.answering import Answering
+from ...core.guards import Answering
 from ...core.redis_facts import SilentRedis
 from ...errors import ConfigError, EngineUnavailable
 

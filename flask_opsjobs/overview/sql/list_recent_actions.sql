@@ -1,7 +1,7 @@
 -- Lists the decisions about jobs that were executed since %(since)s, among the last %(most)s decisions of any
 -- kind, newest first: sequence, time, actor, action, number of jobs; and whether there may be more than were
 -- read. The number is that of the jobs in `after`, or of the targets when `after` is missing. Locks nothing.
--- Run by overview/attention_queries.py. Indexes: audit_events_pkey, audit_head_pkey.
+-- Run by overview/queries.py. Indexes: audit_events_pkey, audit_head_pkey.
 WITH looked AS MATERIALIZED (
     SELECT sequence, at, actor, action, outcome, targets, after FROM opsjobs.audit_events
     WHERE sequence BETWEEN 1

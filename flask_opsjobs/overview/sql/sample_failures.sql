@@ -2,7 +2,7 @@
 -- error: number, when the first of them ended, the id of the last one; and how many there are in all and how
 -- many were read. Reads only the last %(most)s failed jobs, and returns the largest %(groups)s groups. Locks
 -- nothing.
--- Run by overview/attention_queries.py. Index: jobs_to_retain.
+-- Run by overview/queries.py. Index: jobs_to_retain.
 WITH looked AS MATERIALIZED (
     SELECT id, task, ended_by, ended_at, left(split_part(split_part(error, E'\n', 1), ':', 1), 80) AS error
     FROM opsjobs.jobs WHERE state = 'failed' AND ended_at IS NOT NULL

@@ -2,7 +2,7 @@
 -- when the first of them is due. Reads only the oldest %(most)s due jobs, as sample_live_jobs.sql does, and
 -- returns the %(buckets)s largest groups; `total` is the number of limited jobs that were read. Locks
 -- nothing.
--- Run by overview/attention_queries.py. Index: jobs_by_state.
+-- Run by overview/queries.py. Index: jobs_by_state.
 SELECT limiter, partition, queue, count(*) AS number, sum(weight)::bigint AS weight, min(due_at) AS since,
     (sum(count(*)) OVER ())::bigint AS total
 FROM (

@@ -13,9 +13,9 @@ from sqlalchemy import Engine
 from ...core.redis_facts import SilentRedis
 from ...engine.redis.broker import broker_of
 from ...engine.redis.connections import find_silent
-from ...lifeline.queries import list_loops
+from ...lifeline.awake import list_loops
 from ...overview.badges import Badge, find_badges
-from ...overview.outages import Wrong, find_silent_sources
+from ...overview.headline import Wrong, find_silent_sources
 from ...overview.queries import count_due
 from .host import host
 from .problems import Problem

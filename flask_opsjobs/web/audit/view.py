@@ -16,7 +16,7 @@ from ...actions.planning import DOMAINS
 from ...audit import queries
 from ...audit.filter import LIMITS, AuditFilter, BadAuditFilter
 from ...audit.models import OUTCOMES
-from ...audit.rows import EventPage, EventRow, Head
+from ...audit.queries import EventPage, EventRow, Head
 from ...audit.verify import ChainCheck, find_chain_fault, verify
 from ...core.display import Display
 from ...core.reading import Reading

@@ -24,7 +24,7 @@ from ...cron.expression import BadSchedule, read_schedule
 from ...cron.lifecycle import CATCH_UPS, MEANINGS, OVERLAPS, RESULTS
 from ...cron.queries import CronEntryRow, Missed, SlotRow
 from ...jobs.record.options import fault_of_name
-from ...lifeline.queries import LoopRow, list_loops
+from ...lifeline.awake import LoopRow, list_loops
 from ..actions import plan as actions
 from ..app import access, pages, problems
 from ..app.host import host

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ...audit.rows import EventRow
+from ...audit.queries import EventRow
 from ...jobs.lifecycle import ENDED_BY, FINAL
 from ...jobs.rows import AttemptRow, JobInFull
 from ..app.labels import outcome

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flask import url_for
 
 from ...actions.catalog import ACTIONS, Action
-from ...explain.shapes import Explanation, Reason
+from ...explain.reason import Explanation, Reason
 from ...jobs.rows import JobInFull
 from ...limits.actions import make_target, split_target
 from ..app import access

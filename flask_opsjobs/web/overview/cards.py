@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ...jobs.rows import Count
-from ...overview.outages import PageLink
+from ...overview.headline import PageLink
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,10 @@ from ...core.redis_facts import PlainJobs
 from ...core.words import agree, counted, span
 from ...jobs.lifecycle import ENDED_BY
 from ...jobs.rows import Count
-from ...overview.attention_queries import Failures, Resolved
 from ...overview.blocks import Block, Split
-from ...overview.outages import PageLink
+from ...overview.headline import PageLink
 from ...overview.pace_queries import Pace
-from ...overview.queries import Overview, StateDepth
+from ...overview.queries import Failures, Overview, Resolved, StateDepth
 from .cards import Card, Example
 
 WAITS = ("scheduled", "deferred", "retryable")

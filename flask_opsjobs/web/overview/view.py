@@ -11,11 +11,10 @@ from markupsafe import Markup
 from ...engine.plain_jobs import find_plain_jobs
 from ...engine.redis.broker import broker_of
 from ...engine.redis.connections import find_silent
-from ...overview.attention_queries import find_failures, find_resolved
 from ...overview.blocks import split_blocks
 from ...overview.headline import find_wrong, say_well
 from ...overview.pace_queries import WINDOWS, Pace, find_pace
-from ...overview.queries import find_overview
+from ...overview.queries import find_failures, find_overview, find_resolved
 from ..app import access, pages
 from ..app.charts import make_charts, seconds, short
 from ..app.host import host

@@ -2,7 +2,7 @@
 -- now. Returns worker_id, job_id, task, queue, state, attempt, since, outcome, is_cancel_wanted. A heartbeat
 -- names a delivery "<id>-<dispatch_no>"; `outcome` is the outcome of that attempt, NULL while it runs. Locks
 -- nothing.
--- Run by lifeline/queries.py for the Workers page. Indexes: workers_pkey, jobs_pkey, attempts_pkey.
+-- Run by workers/queries.py for the Workers page. Indexes: workers_pkey, jobs_pkey, attempts_pkey.
 SELECT worker.id AS worker_id, job.id AS job_id, job.task, job.queue, job.state, attempt.attempt,
        attempt.started_at AS since, attempt.outcome, job.cancel_requested_at IS NOT NULL AS is_cancel_wanted
 FROM opsjobs.workers AS worker

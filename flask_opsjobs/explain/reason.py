@@ -1,0 +1,319 @@
+"""Defines why a job may not be running: a reason, an explanation, and every kind of reason in order.
+
+Docs and tests read the list too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypedDict, Unpack
+
+from ..core.words import moment
+from .evidence import Evidence
+
+# The version of the JSON of `Explanation.to_json`. It grows when a key is removed or changes its meaning.
+JSON_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason. `code` is a stable word; `says` is a sentence for people.
+
+    `read` holds the values that prove it (name: value as text), `source` who reported them, `read_at` when
+    they were read. `todo` is a sentence that says what helps. `action` and `target` name an operator's action
+    that helps (`queue.resume`, `queue/mail`), or are None. `by` is the person who decided it and `quote` what
+    that person wrote. `since` and `until` are when it began and when it ends by itself, if known. Texts of an
+    application or a person are as stored: pages, commands and exports pass them through the display policy.
+    `passes`: the reason goes away by itself, with time or when it is the job's turn.
+    """
+
+    code: str
+    says: str
+    read: Mapping[str, str]
+    source: str
+    read_at: datetime
+    todo: str
+    action: str | None = None
+    target: str | None = None
+    by: str | None = None
+    quote: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    passes: bool = False
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a job is not running. There are no reasons when it is running, has ended, or is about to run.
+
+    `reasons` are ordered, the deciding reason first. `says` sums them up in one sentence. `clear` lists the
+    checks that found no reason, in a few words each. `completeness` is `complete`, `partial evidence`,
+    `history unavailable` or `unknown`; `lacking` lists what could not be read.
+    """
+
+    job_id: int
+    state: str
+    reasons: tuple[Reason, ...]
+    clear: tuple[str, ...]
+    completeness: str
+    lacking: tuple[str, ...]
+    read_at: datetime
+    says: str
+
+    def to_json(self, clean: Callable[[str], str]) -> dict[str, Any]:
+        """A dict for `json.dumps`.
+
+        `clean` is called with every text that an application or a person may have written.
+        """
+        return {
+            "schema_version": JSON_VERSION,
+            "job_id": self.job_id,
+            "state": self.state,
+            "says": clean(self.says),
+            "reasons": [_reason(reason, clean) for reason in self.reasons],
+            "clear": [clean(text) for text in self.clear],
+            "completeness": self.completeness,
+            "lacking": list(self.lacking),
+            "read_at": self.read_at.isoformat(),
+        }
+
+
+def _reason(reason: Reason, clean: Callable[[str], str]) -> dict[str, Any]:
+    def cleaned(text: str | None) -> str | None:
+        return None if text is None else clean(text)
+
+    def moment(value: datetime | None) -> str | None:
+        return None if value is None else value.isoformat()
+
+    return {
+        "code": reason.code,
+        "says": clean(reason.says),
+        "by": cleaned(reason.by),
+        "quote": cleaned(reason.quote),
+        "since": moment(reason.since),
+        "until": moment(reason.until),
+        "read": {name: clean(value) for name, value in reason.read.items()},
+        "source": reason.source,
+        "read_at": reason.read_at.isoformat(),
+        "todo": clean(reason.todo),
+        "passes": reason.passes,
+        "action": reason.action,
+        "target": reason.target,
+    }
+
+
+@dataclass(frozen=True)
+class ReasonKind:
+    """One kind of reason: its stable code, when it applies, and what helps.
+
+    `action` is the operator's action that helps, or None. `passes`: the reason goes away by itself, with time
+    or when it is the job's turn, as long as everything works.
+    """
+
+    code: str
+    holds: str
+    helps: str
+    action: str | None = None
+    passes: bool = False
+
+
+# Ordered: a reason higher in the list still blocks the job after everything below it is fixed.
+REASON_KINDS = (
+    ReasonKind(
+        "schema_behind",
+        holds="the database's schema is older than this code runs on, so no worker and no loop starts",
+        helps="upgrade the schema",
+    ),
+    ReasonKind(
+        "deadline_passed",
+        holds="its deadline passed before it started, and the expire loop has not ended it yet",
+        helps="nothing: it ends as failed; run it again after that",
+        passes=True,
+    ),
+    ReasonKind(
+        "cancel_requested",
+        holds="it is started, and somebody asked to stop it",
+        helps="wait for its worker's next heartbeat",
+        passes=True,
+    ),
+    ReasonKind(
+        "worker_silent",
+        holds="it is started, and its worker sends no heartbeat",
+        helps="the watch loop rescues it",
+        passes=True,
+    ),
+    ReasonKind(
+        "deferred",
+        holds="it waits for another job or a signal",
+        helps="that job or signal",
+        passes=True,
+    ),
+    ReasonKind(
+        "scheduled",
+        holds="it is due later",
+        helps="wait until it is due",
+        passes=True,
+    ),
+    ReasonKind(
+        "backing_off",
+        holds="an attempt failed, and the next one is due later",
+        helps="wait, or retry it at once",
+        action="job.retry",
+        passes=True,
+    ),
+    ReasonKind(
+        "queue_paused",
+        holds="an operator paused its queue",
+        helps="resume the queue",
+        action="queue.resume",
+    ),
+    ReasonKind(
+        "queue_draining",
+        holds="an operator drains its queue: nothing more is dispatched",
+        helps="resume the queue",
+        action="queue.resume",
+    ),
+    ReasonKind(
+        "limit_unknown",
+        holds="no process that knows its limiter has started",
+        helps="start a worker or the loops",
+    ),
+    ReasonKind(
+        "limit_weight",
+        holds="it weighs more than its limiter ever has room for",
+        helps="declare a larger burst or concurrency, or discard it",
+    ),
+    ReasonKind(
+        "redis_away",
+        holds="Redis does not answer, so nothing can be dispatched or taken",
+        helps="bring Redis back",
+    ),
+    ReasonKind(
+        "workers_suspended",
+        holds="somebody suspended all workers of its Redis with RQ's own command",
+        helps="resume them with `rq resume`",
+    ),
+    ReasonKind(
+        "no_live_worker",
+        holds="no worker that is alive listens to its queue",
+        helps="start one",
+    ),
+    ReasonKind(
+        "delivery_lost",
+        holds="it was dispatched, but its delivery is nowhere in Redis, or where a worker died",
+        helps="the recall loop recalls it",
+        passes=True,
+    ),
+    ReasonKind(
+        "loop_silent",
+        holds="a loop that it needs is not running",
+        helps="start the loops",
+    ),
+    ReasonKind(
+        "loop_failing",
+        holds="a loop that it needs is running, but its last pass failed",
+        helps="read that loop's log",
+    ),
+    ReasonKind(
+        "limit_cooldown",
+        holds="its limiter, or its partition, is in an operator's cooldown",
+        helps="wait, or clear the cooldown",
+        action="limiter.clear",
+        passes=True,
+    ),
+    ReasonKind(
+        "limit_concurrency",
+        holds="too few places of its limiter are free for its weight",
+        helps="wait until others end",
+        passes=True,
+    ),
+    ReasonKind(
+        "limit_tokens",
+        holds="its limiter has too few tokens left for its weight",
+        helps="wait until tokens come back",
+        passes=True,
+    ),
+    ReasonKind(
+        "limit_behind",
+        holds="its limiter has room, but jobs before it start first",
+        helps="wait for its turn",
+        passes=True,
+    ),
+    ReasonKind(
+        "workers_busy",
+        holds="every worker that listens to its queue is running a job",
+        helps="wait for its turn, or start another worker",
+        passes=True,
+    ),
+    ReasonKind(
+        "prefetch_full",
+        holds="its queue has as many jobs in Redis as its prefetch allows",
+        helps="wait, or raise the prefetch",
+        action="queue.set_prefetch",
+        passes=True,
+    ),
+    ReasonKind(
+        "handed_back",
+        holds="a worker took it, but does not have its task or does not accept its arguments",
+        helps="wait for a worker of the right version, or start one",
+        passes=True,
+    ),
+)
+
+CODES = tuple(kind.code for kind in REASON_KINDS)
+_KINDS = {kind.code: kind for kind in REASON_KINDS}
+
+
+class ReasonDetails(TypedDict, total=False):
+    """What a reason may say besides: fields of `Reason`."""
+
+    target: str
+    by: str | None
+    quote: str | None
+    since: datetime | None
+    until: datetime | None
+
+
+def make_reason(
+    evidence: Evidence,
+    code: str,
+    says: str,
+    todo: str,
+    *,
+    source: str,
+    read: dict[str, Any],
+    **details: Unpack[ReasonDetails],
+) -> Reason:
+    """The reason with this code, as of the time of `evidence`. Values of `read` that are None are left out.
+
+    The target of its action is that of `details`, or by default the job or its queue.
+    """
+    action = _KINDS[code].action
+    if action is None:
+        details.pop("target", None)
+    else:
+        is_of_job = action.startswith("job.")
+        about = f"job/{evidence.job.id}" if is_of_job else f"queue/{evidence.job.queue}"
+        details.setdefault("target", about)
+    return Reason(
+        code=code,
+        says=says,
+        read={name: as_text(value) for name, value in read.items() if value is not None},
+        source=source,
+        read_at=evidence.now,
+        todo=todo,
+        action=action,
+        passes=_KINDS[code].passes,
+        **details,
+    )
+
+
+def as_text(value: Any) -> str:
+    """A value as text: a time in UTC, a flag as yes or no, anything else by `str`."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return moment(value)
+    return str(value)
