@@ -12,11 +12,9 @@ from flask import Flask, current_app
 from flask.cli import with_appcontext
 
 from ..engine.redis.broker import broker_of
-from ..engine.worker.declare import declare_limiters
-from ..engine.worker.forking_performer import ForkingPerformer
-from ..engine.worker.in_process_performer import InProcessPerformer
+from ..engine.worker.performer import ForkingPerformer, InProcessPerformer
 from ..engine.worker.rq_worker import OpsSimpleWorker, OpsWorker
-from ..engine.worker.runtime import WorkerRuntime
+from ..engine.worker.runtime import WorkerRuntime, declare_limiters
 from ..host import Host
 from . import current_host
 

@@ -107,7 +107,7 @@ ARROWS = (
         targets=("available",),
         by="dispatcher",
         meaning="its delivery was lost or refused, or its limit full",
-        made_by=("recall_jobs", "refuse_jobs", "return_limited_job"),
+        made_by=("recall_jobs", "refuse_jobs", "recall_limited_job"),
     ),
     JobArrow(
         "finish",

@@ -14,8 +14,8 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from ..core.db import Connection, connect_apart, is_away
-from ..engine.worker.declare import declare_limiters
 from ..engine.worker.outage import Backoff, Outage
+from ..engine.worker.runtime import declare_limiters
 from ..host import Host
 from . import LOOPS
 from .one_pass import Runner, process_name

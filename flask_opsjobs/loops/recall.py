@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 
 from ..core.words import counted
-from ..engine.reconcile.orphan_deliveries import OrphanDeliveries, remove_orphan_deliveries
 from ..engine.reconcile.recall import Suspects, recall_lost, recall_paused
-from ..engine.reconcile.remove_deliveries import try_remove_deliveries
+from ..engine.reconcile.remove_deliveries import (
+    OrphanDeliveries,
+    remove_orphan_deliveries,
+    try_remove_deliveries,
+)
 from ..engine.redis.broker import broker_of
 from ..engine.redis.reads import answering, one_queue_per_redis
 from .shape import IDLE, Loop, Pass, every

@@ -343,8 +343,8 @@ def is_stopped(pid: int) -> bool:
 FREEZES_AFTER_ITS_FIRST_CLAIM = """
 import os, signal, sys
 from flask_opsjobs.cli.worker import run
-from flask_opsjobs.engine.worker.forking_performer import ForkingPerformer
-from flask_opsjobs.engine.worker.in_process_performer import InProcessPerformer
+from flask_opsjobs.engine.worker.performer import ForkingPerformer
+from flask_opsjobs.engine.worker.performer import InProcessPerformer
 from tests.support.host import create_app
 
 is_simple = sys.argv[1:] == ["--simple"]

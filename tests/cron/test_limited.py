@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flask_opsjobs import Limit, OpsJobs
-from flask_opsjobs.engine.worker.declare import declare_limiters
+from flask_opsjobs.engine.worker.runtime import declare_limiters
 from tests.cron.conftest import START, Scheduler
 
 

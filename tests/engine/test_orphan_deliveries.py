@@ -11,11 +11,11 @@ from rq.executions import Execution
 from rq.job import Job as RQJob
 
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
-from flask_opsjobs.engine.reconcile.orphan_deliveries import (
+from flask_opsjobs.engine.reconcile.remove_deliveries import (
     OrphanDeliveries,
+    remove_deliveries,
     remove_orphan_deliveries,
 )
-from flask_opsjobs.engine.reconcile.remove_deliveries import remove_deliveries
 from flask_opsjobs.engine.redis.broker import rq_id
 from flask_opsjobs.workers import transitions as workers
 from tests.support.engine import Bench

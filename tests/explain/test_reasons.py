@@ -25,7 +25,7 @@ from flask_opsjobs.cron.declaration import make_entry
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.engine.explain_with_redis import explain
 from flask_opsjobs.engine.worker.claim import claim
-from flask_opsjobs.engine.worker.declare import declare_limiters
+from flask_opsjobs.engine.worker.runtime import declare_limiters
 from flask_opsjobs.errors import UnknownJob
 from flask_opsjobs.explain.explain import FINDERS, explain_job, explain_schema
 from flask_opsjobs.explain.reason import CODES, REASON_KINDS, Explanation

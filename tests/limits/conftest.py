@@ -9,7 +9,7 @@ import pytest
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import Limit, OpsJobs
-from flask_opsjobs.engine.worker.declare import declare_limiters
+from flask_opsjobs.engine.worker.runtime import declare_limiters
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.record.task import Task
 

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from flask_opsjobs import InvalidArgs, Limit, OpsJobs
-from flask_opsjobs.engine.worker.declare import declare_limiters
+from flask_opsjobs.engine.worker.runtime import declare_limiters
 from flask_opsjobs.errors import DeclarationError
 from flask_opsjobs.host import Host
 from flask_opsjobs.limits.limit import BadLimit, LimitPlace, bucket_of, lane_of

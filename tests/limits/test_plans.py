@@ -73,7 +73,7 @@ CASES: dict[str, tuple[str, set[str], dict[str, Any]]] = {
     "lock": ("lock_bucket", {"buckets_pkey"}, {"limiter": "api", "partition": "7"}),
     "set back": ("set_buckets_back", {"buckets_pkey"}, {"limiters": ["api"], "partitions": ["7"]}),
     "free": ("free_leases", {"leases_pkey"}, {"job_ids": [1, 2], "dispatch_nos": [1, 1]}),
-    "return": ("return_limited_job", {"jobs_pkey"}, {"id": 30_100, "dispatch_no": 0}),
+    "recall": ("recall_limited_job", {"jobs_pkey"}, {"id": 30_100, "dispatch_no": 0}),
     "minutes": ("retain_limit_minutes", {"limit_minutes_to_retain"}, {"limit": 20}),
     "rejections": ("retain_limit_rejections", {"limit_rejections_to_retain"}, {"limit": 20}),
     "claim": (

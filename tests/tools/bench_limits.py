@@ -125,7 +125,7 @@ def _lanes(count: int) -> None:
     """How long a pass of the dispatch loop takes over so many full lanes, and whether another job starts at once."""
     from flask_opsjobs.core.db import connect_apart
     from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, read_clock
-    from flask_opsjobs.engine.worker.declare import declare_limiters
+    from flask_opsjobs.engine.worker.runtime import declare_limiters
     from tests.tools.bench_host import create_app, db, limited
 
     app = create_app()

@@ -1,9 +1,11 @@
-"""Removes outdated deliveries from RQ, including those that RQ considers running."""
+"""Removes deliveries from RQ: outdated ones, and orphan deliveries that have no job."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 
@@ -12,8 +14,10 @@ from rq import Queue
 from rq.executions import Execution, ExecutionRegistry
 from rq.registry import StartedJobRegistry
 
-from ..redis.broker import Broker, rq_id
-from ..redis.reads import read_running
+from ...core import sql
+from ...core.db import Connection
+from ..redis.broker import Broker, parse, rq_id
+from ..redis.reads import Hash, find_deliveries, read_hashes, read_running, scan_deliveries
 
 _log = logging.getLogger("flask_opsjobs.lifeline")
 
@@ -55,3 +59,59 @@ def _forget_running(queue: Queue, rq_ids: set[str]) -> None:
         for of_job in rq_ids:
             pipe.delete(ExecutionRegistry(of_job, queue.connection).key)
         pipe.execute()
+
+
+@dataclass(frozen=True)
+class OrphanDeliveries:
+    """The state of a scan of one Redis: its cursor, and the deliveries without a row that it met before."""
+
+    cursor: int = 0
+    met: frozenset[str] = frozenset()
+
+
+def remove_orphan_deliveries(
+    connection: Connection, broker: Broker, queue: Queue, orphans: OrphanDeliveries, now: datetime
+) -> tuple[OrphanDeliveries, list[str]]:
+    """Scan one step of a Redis and remove the orphan deliveries that were met twice; return their RQ ids.
+
+    Redis is read before Postgres, so the row of every delivery that is found was committed before. Deliveries
+    that expire by themselves, that RQ runs, or that a living worker has reserved are left alone. Raises
+    `RedisError`.
+    """
+    cursor, found = scan_deliveries(queue.connection, orphans.cursor)
+    hashes = {
+        rq_id: hash_
+        for rq_id, hash_ in read_hashes(queue.connection, found).items()
+        if not hash_.expires
+    }
+    without_row = _without_row(connection, hashes)
+    again = without_row & orphans.met
+    removed = _remove(broker, {rq_id: hashes[rq_id] for rq_id in again}, now)
+    met = (orphans.met - set(found)) | (without_row - set(removed))
+    return OrphanDeliveries(cursor, frozenset(met)), removed
+
+
+def _without_row(connection: Connection, hashes: Mapping[str, Hash]) -> set[str]:
+    keys = {rq_id: key for rq_id in hashes if (key := parse(rq_id)) is not None}
+    if not keys:
+        return set()
+    pairs = list(keys.values())
+    parameters = {"ids": [id for id, _ in pairs], "dispatch_nos": [number for _, number in pairs]}
+    valid = set(connection.execute(sql.load("find_valid_deliveries"), parameters).fetchall())
+    reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
+    return {
+        rq_id for rq_id, (id, number) in keys.items() if (id, number) not in valid
+        if f"{id}-{number}" not in reserved
+    }  # fmt: skip
+
+
+def _remove(broker: Broker, hashes: Mapping[str, Hash], now: datetime) -> list[str]:
+    removed: list[str] = []
+    for name in {hash_.queue for hash_ in hashes.values()}:
+        ours = [rq_id for rq_id, hash_ in hashes.items() if hash_.queue == name]
+        queue = broker.queue(name or "default")
+        running = find_deliveries(queue, ours, now).running
+        orphaned = [rq_id for rq_id in ours if rq_id not in running]
+        broker.forget(queue.name, orphaned)
+        removed += orphaned
+    return removed

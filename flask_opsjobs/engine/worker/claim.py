@@ -1,8 +1,14 @@
-"""Claims a delivery for a worker before the fork, on a connection that the worker keeps open."""
+"""Claims a delivery for a worker before the fork, on a connection that the worker keeps open.
+
+A limited job is claimed in a transaction that also takes tokens and a lease. `Confirm` claims again right before
+the function is called, when its process may have been frozen since.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,9 +17,13 @@ from psycopg.rows import dict_row
 
 from ... import endings
 from ...core import sql
-from ...core.db import Connection
+from ...core.db import Connection, connect_apart
+from ...host import Host
 from ...jobs.perform.current import Claimed
-from .claim_limited import claim_limited
+from ...jobs.perform.outcomes import Outcome
+from ...limits import bucket, stored_buckets
+from ...limits.bucket import Admission
+from ...limits.stored_buckets import BucketSeen, Key
 
 # CLOCK_BOOTTIME also counts the time in which the machine is suspended, while other machines may rescue its
 # jobs. On Linux CLOCK_MONOTONIC does not count that time. Other systems have only CLOCK_MONOTONIC, which
@@ -46,7 +56,7 @@ def claim(
     """Claim the delivery (id, dispatch_no), or return why not. One statement, committed asynchronously.
 
     A limited job is claimed in a transaction of its own that also takes its token and lease; when its bucket
-    has no room, the job is returned and the reason is `limited`. `ignore_limits` claims it like an unlimited
+    has no room, the job is recalled and the reason is `limited`. `ignore_limits` claims it like an unlimited
     job. `now` replaces the clock for its bucket.
 
     `is_retry`: this worker claimed the job before and got no answer, so the claim may be committed; or it
@@ -108,3 +118,107 @@ def _why_not(row: dict[str, Any], dispatch_no: int) -> str | None:
     if row["was_state"] != "queued":
         return "not_queued"
     return None if row["is_limited"] else "deadline"
+
+
+def claim_limited(
+    connection: Connection,
+    delivery: tuple[int, int],
+    key: Key,
+    worker_id: int,
+    worker: str,
+    now: datetime | None = None,
+) -> tuple[str | None, dict[str, Any]]:
+    """Claim the delivery, or recall its job: (None, the job), or (why not, {}). `key` is the job's bucket.
+
+    The caller waits `wait_seconds` of the job before it starts it: its token comes then. One transaction,
+    committed synchronously. Locks the job, then its bucket, and reads the clock under both locks unless `now`
+    is given. Takes two round trips, because other claims of this bucket wait meanwhile.
+    """
+    job_id, dispatch_no = delivery
+    parameters: dict[str, Any] = {"id": job_id, "dispatch_no": dispatch_no}
+    with connection.pipeline(), connection.transaction():
+        job, seen = _lock_and_look(connection, parameters, key)
+        if job is None or job["state"] != "queued" or job["dispatch_no"] != dispatch_no:
+            return "not_queued", {}
+        if job["is_overdue"]:
+            return "deadline", {}
+        moment = now or seen.now
+        verdict = _judge(seen, job["weight"], moment)
+        parameters |= {"now": moment, "wait": verdict.wait_seconds, "tokens": verdict.tokens}
+        if not verdict.is_admitted:
+            connection.execute(sql.load("recall_limited_job"), parameters)
+            return "limited", {}
+        parameters |= {"worker_id": worker_id, "worker": worker}
+        cursor = connection.cursor(row_factory=dict_row)
+        cursor.execute(sql.load("claim_limited_job"), parameters)
+    taken = cursor.fetchone()
+    assert taken is not None, "the row is locked and was judged under the lock"
+    return None, {**taken, "wait_seconds": verdict.wait_seconds}
+
+
+def _lock_and_look(
+    connection: Connection, parameters: dict[str, Any], key: Key
+) -> tuple[dict[str, Any] | None, BucketSeen]:
+    """Lock and return the job and its bucket.
+
+    Each statement sees what was committed while the last one waited.
+    """
+    cursor = connection.cursor(row_factory=dict_row)
+    job = cursor.execute(sql.load("lock_job_to_claim"), parameters)
+    while True:
+        bucket_row = stored_buckets.lock_bucket(connection, key)
+        looked = stored_buckets.ask_bucket(connection, key)
+        if bucket_row.fetchone() is not None:
+            return job.fetchone(), stored_buckets.read_bucket(looked)
+        stored_buckets.make_bucket(connection, key)
+
+
+def _judge(seen: BucketSeen, weight: int, moment: datetime) -> Admission:
+    if seen.shape is None:
+        return Admission((bucket.BucketBlock(bucket.UNKNOWN),))
+    return bucket.admit(seen.shape, seen.standing, weight, moment)
+
+
+class Confirm:
+    """Called right before the function.
+
+    Returns the claim when it still holds, else the outcome of the attempt.
+
+    A claim younger than half of `OPSJOBS_LATE_SECONDS` holds, because its job is rescued only after its
+    worker went missing. An older claim is made again, on a connection of its own: a child must not use its
+    parent's. When Postgres cannot be asked, the job is handed back and the attempt does not count.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        claimed: Claimed,
+        worker_id: int,
+        worker: str,
+        *,
+        seconds: Callable[[], float] = steady_seconds,
+    ) -> None:
+        self._host = host
+        self._claimed = claimed
+        self._worker = worker_id, worker
+        self._seconds = seconds
+
+    def __call__(self) -> Claimed | Outcome:
+        age = self._seconds() - self._claimed.asked_at
+        if age <= self._host.settings.late_seconds / 2:
+            return self._claimed
+        late = f"the function was not called: {age:.0f} s passed after the claim"
+        try:
+            again = self._claim_again()
+        except Exception as error:
+            why = f"{late}, and Postgres could not be asked again ({type(error).__name__})"
+            return Outcome(kind="snoozed", error=why, reason=why)
+        if not isinstance(again, Claimed):
+            return Outcome(kind="lost", error=f"{late}, and the job was rescued meanwhile")
+        self._claimed = again
+        return again
+
+    def _claim_again(self) -> Claimed | object:
+        delivery = self._claimed.id, self._claimed.dispatch_no
+        with closing(connect_apart(self._host.engine)) as connection:
+            return claim(connection, delivery, *self._worker, is_retry=True)

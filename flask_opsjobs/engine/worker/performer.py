@@ -1,12 +1,33 @@
-"""Declares the interface of a performer, which runs a claimed job in a child or in the worker itself."""
+"""Performs a claimed job: in a child, or in the worker's own process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+import mmap
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING, Protocol
 
-from ...jobs.perform.current import Claimed
+from ...jobs.perform import backoff as retry
+from ...jobs.perform.current import Claimed, Stopped
+from ...jobs.perform.log_tail import Ring
 from ...jobs.perform.outcomes import Outcome
+from ...jobs.perform.perform import Report, perform
+from .child import fork
+from .claim import Confirm
+from .heartbeat import CANCELED, LOST
+from .runtime import WorkerRuntime
+from .watch_child import ChildWatch
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from ...jobs.record.task import Task
+
+_TICK_SECONDS = 15.0
 
 
 class Performer(Protocol):
@@ -26,3 +47,123 @@ class Performer(Protocol):
     def stop_now(self, why: str) -> None:
         """Stop the running job, if there is one; `why` becomes the cause of its end."""
         ...
+
+
+class ForkingPerformer:
+    """Forks a child per job. The log ring is shared memory, which keeps the last lines of a killed child."""
+
+    def __init__(self, app: Flask, runtime: WorkerRuntime, tasks: Mapping[str, Task]) -> None:
+        self._app = app
+        self._runtime = runtime
+        self._tasks = tasks
+        size = runtime.host.settings.log_tail_bytes
+        self._ring = Ring(memoryview(mmap.mmap(-1, size + Ring.HEAD_BYTES))) if size else None
+        self._watch: ChildWatch | None = None
+
+    def perform(self, claimed: Claimed, tick: Callable[[], None]) -> Outcome:
+        """Fork, watch the child, and return the outcome. `tick` is called every 15 s while it runs."""
+        if self._ring is not None:
+            self._ring.clear()
+        runtime = self._runtime
+        confirm = Confirm(runtime.host, claimed, runtime.id, runtime.name)
+        pid, sock = fork(self._app, self._tasks, claimed, self._ring, confirm)
+        self._watch = ChildWatch(
+            pid=pid,
+            sock=sock,
+            claimed=claimed,
+            tick=tick,
+            stop_wanted=lambda: runtime.heartbeat.stop_wanted(claimed.id, claimed.dispatch_no),
+            on_progress=lambda *progress: runtime.tell_progress(claimed, *progress),
+            backoff_seconds=lambda: self.backoff_seconds(claimed),
+        )
+        try:
+            outcome = self._watch.watch(runtime.wake_fd, _TICK_SECONDS)
+        finally:
+            self._watch = None
+        return self._with_last_words(outcome)
+
+    def backoff_seconds(self, claimed: Claimed) -> float:
+        """Return in how many seconds a job is due again whose child died without an outcome."""
+        return retry.backoff_seconds(self._tasks.get(claimed.task), claimed.attempt)
+
+    def stop_now(self, why: str) -> None:
+        """Kill the running child, if there is one."""
+        if self._watch is not None:
+            self._watch.kill(why)
+
+    def _with_last_words(self, outcome: Outcome) -> Outcome:
+        return replace(
+            outcome, log_tail=(self._ring.read() or None) if self._ring is not None else None
+        )
+
+
+class InProcessPerformer:
+    """Calls the function in this process. A signal stops it by raising `Stopped` in the function."""
+
+    def __init__(self, app: Flask, runtime: WorkerRuntime, tasks: Mapping[str, Task]) -> None:
+        self._app = app
+        self._runtime = runtime
+        self._tasks = tasks
+        size = runtime.host.settings.log_tail_bytes
+        self._ring = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
+        self._claimed: Claimed | None = None
+        self._stopped_why: str | None = None
+        signal.signal(signal.SIGUSR1, self._on_signal)
+        runtime.also_wake = self._wake_main
+
+    def perform(self, claimed: Claimed, tick: Callable[[], None]) -> Outcome:
+        """Call the function and return the outcome. `tick` is not called, because the main thread is busy."""
+        if self._ring is not None:
+            self._ring.clear()
+        report = Report(self._ring, partial(self._runtime.tell_progress, claimed))
+        runtime = self._runtime
+        confirm = Confirm(runtime.host, claimed, runtime.id, runtime.name)
+        self._stopped_why = None
+        self._claimed = claimed
+        try:
+            with self._app.app_context():
+                outcome = perform(self._tasks, claimed, report, confirm)
+        except Stopped:
+            outcome = Outcome(
+                kind="canceled", reason="stopped while it ran", error="stopped while it ran"
+            )
+        finally:
+            self._claimed = None
+        if outcome.kind == "canceled" and self._stopped_why is not None:
+            # The job was not canceled: its process was told to stop, or has lost the job.
+            outcome = self._of_stop(claimed, self._stopped_why)
+        log_tail = (self._ring.read() or None) if self._ring is not None else None
+        return replace(outcome, log_tail=log_tail, progress=report.newest)
+
+    def backoff_seconds(self, claimed: Claimed) -> float:
+        """Return in how many seconds a job that could not be started is due again."""
+        return retry.backoff_seconds(self._tasks.get(claimed.task), claimed.attempt)
+
+    def stop_now(self, why: str) -> None:
+        """Raise `Stopped` in the running function, if there is one.
+
+        Called by a signal handler in the main thread.
+        """
+        if self._claimed is not None:
+            self._stopped_why = why
+            raise Stopped(why)
+
+    def _of_stop(self, claimed: Claimed, why: str) -> Outcome:
+        if why == LOST:
+            return Outcome(kind="lost", error=f"its function was interrupted: {LOST}")
+        delay = self.backoff_seconds(claimed)
+        return Outcome(kind="died", error=f"its process was {why}", cause=why, delay_seconds=delay)
+
+    def _wake_main(self) -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        claimed = self._claimed
+        if claimed is None:
+            return
+        why = self._runtime.heartbeat.stop_wanted(claimed.id, claimed.dispatch_no)
+        if why == CANCELED:
+            raise Stopped("canceled while it ran")
+        if why is not None:
+            self._stopped_why = why
+            raise Stopped(why)

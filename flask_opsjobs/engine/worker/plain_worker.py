@@ -24,8 +24,7 @@ from ...jobs.perform.perform import Report, perform
 from ...workers import transitions as workers
 from ..dispatch.dispatch import read_clock
 from ..redis.broker import parse
-from .claim import NotClaimed, claim
-from .confirm import Confirm
+from .claim import Confirm, NotClaimed, claim
 from .heartbeat import Progress, write_progress
 from .outage import Backoff, Outage
 

@@ -46,10 +46,7 @@ class _Submitted:
 
 
 class Recorder(threading.Thread):
-    """Owns the connection on which outcomes are written.
-
-    The main thread submits, and waits only in `drain`.
-    """
+    """Owns the connection on which outcomes are written. The main thread submits, and does not wait for it."""
 
     def __init__(
         self, host: Host, heartbeat: Heartbeat, outage: Outage, wake: Callable[[], None]
@@ -65,7 +62,6 @@ class Recorder(threading.Thread):
         self._changed = threading.Condition()
         self._pending: deque[_Submitted] = deque()
         self._progress: dict[tuple[int, int], Progress] = {}
-        self._is_idle = True
         self._is_stopping = False
         self._has_asked = False
         self._refiller = Refill(host, self._say_not_refilled)
@@ -96,11 +92,6 @@ class Recorder(threading.Thread):
         """
         with self._changed:
             return self._changed.wait_for(self._is_keeping_up, timeout)
-
-    def drain(self, timeout: float) -> bool:
-        """Wait until everything submitted is written; False when it took longer than `timeout` seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._pending and self._is_idle, timeout)
 
     def stop(self, timeout: float) -> bool:
         """Write what is left, record the stop, and end the thread. Returns False after `timeout` seconds."""
@@ -141,7 +132,6 @@ class Recorder(threading.Thread):
 
     def _wait_for_work(self, flushed_at: float) -> None:
         with self._changed:
-            self._is_idle = True
             self._changed.notify_all()
             self._changed.wait_for(
                 lambda: (
@@ -155,7 +145,6 @@ class Recorder(threading.Thread):
             linger = flushed_at + _LINGER_SECONDS - time.monotonic()
             if linger > 0 and not self._is_stopping:
                 self._changed.wait_for(lambda: self._is_stopping, linger)
-            self._is_idle = False
 
     def _flush(self) -> bool:
         with self._changed:

@@ -18,8 +18,8 @@ from rq.scheduler import RQScheduler
 from rq.utils import current_timestamp
 
 from .child import die_with, fork_lock
-from .dequeue import fail_unreadable
 from .outage import Backoff
+from .rq_bookkeeping import fail_unreadable
 
 _log = logging.getLogger("flask_opsjobs.worker")
 

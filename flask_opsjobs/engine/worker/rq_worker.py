@@ -27,12 +27,9 @@ from ...jobs.perform.outcomes import Outcome
 from ..redis.broker import is_heartbeat_request, parse
 from .child import forget_connections, fork_lock, set_group
 from .claim import NotClaimed, claim
-from .dequeue import make_job, pop
-from .forking_performer import ForkingPerformer
-from .in_process_performer import InProcessPerformer
 from .outage import Backoff
-from .performer import Performer
-from .rq_bookkeeping import RQBooks
+from .performer import ForkingPerformer, InProcessPerformer, Performer
+from .rq_bookkeeping import RQBookkeeping, make_job, pop
 from .rq_scheduler import OpsScheduler
 from .runtime import WorkerRuntime
 
@@ -74,7 +71,7 @@ class OpsWorkerLoop(BaseWorker):
         self.runtime = runtime
         self.performer = performer
         self._tell_ready = tell_ready
-        self.books = RQBooks(self)
+        self.bookkeeping = RQBookkeeping(self)
         self._sent_state: str | None = None
         self._suspension_read_at = 0.0
         self._takes_jobs = True
@@ -210,15 +207,15 @@ class OpsWorkerLoop(BaseWorker):
             runtime.heartbeat.release(*delivery)
             if claimed is not None:
                 runtime.heartbeat.count(claimed.reason)
-                self.books.end(job, queue, None, is_success=False)
+                self.bookkeeping.end(job, queue, None, is_success=False)
             return
         runtime.heartbeat.own(*delivery)
         # Heartbeats go on during this sleep: another thread sends them.
         time.sleep(claimed.wait_seconds)
-        execution = self.books.begin(job, queue)
+        execution = self.bookkeeping.begin(job, queue)
         began = time.monotonic()
         try:
-            outcome = self.performer.perform(claimed, lambda: self.books.keep(job, execution))
+            outcome = self.performer.perform(claimed, lambda: self.bookkeeping.keep(job, execution))
         except Exception as error:
             _log.exception("job %d could not be started", claimed.id)
             why = f"the worker could not start it: {type(error).__name__}"
@@ -234,7 +231,7 @@ class OpsWorkerLoop(BaseWorker):
             # A refusal is fast. If it counted as a run, the prefetch would grow with jobs that cannot run here.
             runtime.heartbeat.note_run(time.monotonic() - began)
         runtime.submit(claimed, outcome)
-        self.books.end(job, queue, execution, is_success=outcome.kind == "returned")
+        self.bookkeeping.end(job, queue, execution, is_success=outcome.kind == "returned")
 
     def _claim(self, delivery: tuple[int, int]) -> Claimed | NotClaimed | None:
         """Return the claimed job, or why not; None when the worker shall stop while Postgres is away."""

@@ -1,4 +1,7 @@
-"""Holds the resources of one worker process: two connections, its recorder and its heartbeat."""
+"""Holds the resources of one worker process: two connections, its recorder and its heartbeat.
+
+Before them, the process records which limiters its tasks declare.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from ...endings import Ending
 from ...host import Host
 from ...jobs.perform.current import Claimed
 from ...jobs.perform.outcomes import Outcome
+from ...limits import transitions as limit_transitions
 from ...workers import transitions as workers
 from ..dispatch.dispatch import read_clock
 from .child import fork_lock
@@ -95,3 +99,20 @@ class WorkerRuntime:
         is_done = self.recorder.stop(timeout)
         self.drop_claim_connection()
         return is_done
+
+
+def declare_limiters(host: Host, process: str) -> None:
+    """Record the limiters of the app's tasks, before this process claims or dispatches a job. Commits.
+
+    When processes run different code, the declaration of the one that started last holds.
+    """
+    limits = [each.declared.limit for each in host.tasks.values() if each.declared.limit]
+    if not limits:
+        return
+    connection: Connection = connect_apart(host.engine)
+    try:
+        now = read_clock(connection)
+        for name in limit_transitions.declare(connection, host.secrets, limits, process, now):
+            _log.warning("limiter %s is declared differently than by the processes before", name)
+    finally:
+        connection.close()

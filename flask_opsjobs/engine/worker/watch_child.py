@@ -9,12 +9,11 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ...jobs.perform.current import Claimed
 from ...jobs.perform.outcomes import Outcome
-from .cgroup import OutOfMemory
-from .channel import Receiver
-from .child import describe_death, kill_group
+from .child import Receiver, describe_death, kill_group
 from .heartbeat import CANCELED, LOST
 
 # The child ends an overdue function itself. If it cannot (a loop in C), the parent kills it this much later.
@@ -76,7 +75,7 @@ class ChildWatch:
                     seen = channel.progress
                     self.on_progress(*seen)
             if wake_fd in ready:
-                _drain(wake_fd)
+                _empty(wake_fd)
             if pidfd in ready:
                 return
             self._judge(overdue_at)
@@ -118,9 +117,31 @@ class ChildWatch:
         )
 
 
-def _drain(fd: int) -> None:
+def _empty(fd: int) -> None:
     try:
         while os.read(fd, 4096):
             pass
     except BlockingIOError:
         pass
+
+
+class OutOfMemory:
+    """Compares the cgroup's `oom_kill` count with its value when this object was made."""
+
+    def __init__(self) -> None:
+        self._before = _count()
+
+    def has_killed(self) -> bool:
+        """Return whether the count has grown since then; False where there is no count to read."""
+        now = _count()
+        return now is not None and self._before is not None and now > self._before
+
+
+def _count() -> int | None:
+    try:
+        place = Path("/proc/self/cgroup").read_text().rsplit("::", 1)[-1].strip()
+        events = Path("/sys/fs/cgroup", place.lstrip("/"), "memory.events").read_text()
+    except (OSError, IndexError):
+        return None
+    counts = dict(line.split() for line in events.splitlines() if " " in line)
+    return int(counts["oom_kill"]) if "oom_kill" in counts else None

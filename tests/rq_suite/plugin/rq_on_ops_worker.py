@@ -21,8 +21,7 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.engine.worker.forking_performer import ForkingPerformer
-from flask_opsjobs.engine.worker.in_process_performer import InProcessPerformer
+from flask_opsjobs.engine.worker.performer import ForkingPerformer, InProcessPerformer
 from flask_opsjobs.engine.worker.rq_worker import OpsSimpleWorker, OpsWorker
 from flask_opsjobs.engine.worker.runtime import WorkerRuntime
 

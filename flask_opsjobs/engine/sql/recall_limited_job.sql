@@ -1,4 +1,4 @@
--- Returns a job to `available` when its bucket had no room at the claim; no attempt was made. Fenced by the
+-- Recalls a job to `available` when its bucket had no room at the claim; no attempt was made. Fenced by the
 -- dispatch number. The caller has locked the job.
 -- Run by the claim of a limited job. Index: jobs_pkey.
 WITH recalled AS (
