@@ -41,8 +41,8 @@ def _prefix(value: Any) -> str:
     is_path = isinstance(value, str) and _PATH.fullmatch(value) is not None
     if not is_path or {".", ".."}.intersection(value.split("/")):
         raise ValueError(
-            "a path such as '/ops/jobs' of letters, digits, '-', '_', '.' and '~', with a leading and without a "
-            "trailing slash, and without the segments '.' and '..'"
+            "a path such as '/ops/jobs' of letters, digits, '-', '_', '.' and '~', with a leading and "
+            "without a trailing slash, and without the segments '.' and '..'"
         )
     return str(value)
 

@@ -68,7 +68,9 @@ def pytest_configure(config: pytest.Config) -> None:
 # Before `-m` chooses among the marks.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what starts processes, and skip what is made only when it is asked for or what a lane cannot make."""
+    """Mark what starts processes, and skip what is made only when it is asked for
+    or what a lane cannot make.
+    """
     lane = config.getoption("pgbouncer")
     for item in items:
         mark_processes(item)
@@ -86,7 +88,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, Any, Any]:
-    """What a test logged may hold half characters on purpose; a report that passes between processes may not."""
+    """What a test logged may hold half characters on purpose;
+    a report that passes between processes may not.
+    """
     report = yield
     report.sections = [
         (title, said.encode("utf-8", "backslashreplace").decode())
@@ -313,7 +317,9 @@ def record_job(note: Task, db: SQLAlchemy) -> Callable[..., int]:
 
 @pytest.fixture
 def children(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[Children]:
-    """Starts `children.flask("opsjobs", "worker", …)` on this test's database and Redis; kills all at the end."""
+    """Starts `children.flask("opsjobs", "worker", …)` on this test's database and Redis;
+    kills all at the end.
+    """
     env = {"TEST_DATABASE_URL": database_url, "TEST_REDIS_URL": redis_url}
     children = Children(tmp_path, env)
     yield children
@@ -346,7 +352,9 @@ def own_database_url(own_postgres: TemporaryPostgres) -> str:
 
 @pytest.fixture
 def own_valkey() -> Iterator[Valkey]:
-    """A Valkey for one test: `.kill()`, `.start()`, `.freeze()`, `.thaw()`, `.flushall()`; its `.url` stays."""
+    """A Valkey for one test: `.kill()`, `.start()`, `.freeze()`, `.thaw()`, `.flushall()`;
+    its `.url` stays.
+    """
     with Valkey() as server:
         yield server
 
@@ -356,7 +364,9 @@ def own_valkey() -> Iterator[Valkey]:
 
 @pytest.fixture(scope="module")
 def _browser() -> Iterator[Any]:
-    """Chromium for one module: while it runs, so does an event loop, under which no test may call `asyncio.run`."""
+    """Chromium for one module: while it runs, so does an event loop,
+    under which no test may call `asyncio.run`.
+    """
     from playwright.sync_api import sync_playwright
 
     from tests.support.browser import chromium
@@ -373,7 +383,9 @@ def _browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(_browser: Any, live_url: str) -> Iterator[Any]:
-    """A Playwright page in a fresh browser context, with `live_url` as its base: `page.goto("/ops/jobs/")`."""
+    """A Playwright page in a fresh browser context, with `live_url` as its base:
+    `page.goto("/ops/jobs/")`.
+    """
     context = _browser.new_context(base_url=live_url)
     context.set_default_timeout(10_000)
     yield context.new_page()

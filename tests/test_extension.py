@@ -1,4 +1,6 @@
-"""What `init_app` refuses: each with the key, the value and the fix; and what it does not need: any server."""
+"""What `init_app` refuses: each with the key, the value and the fix;
+and what it does not need: any server.
+"""
 
 from __future__ import annotations
 

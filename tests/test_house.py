@@ -229,9 +229,9 @@ def test_no_line_is_too_wide(folder: str, pattern: str) -> None:
 
 
 # A function of these files is always read together with its module, its page or its command, never alone:
-# `job_transitions.lock`, the view `cron.page`, the filter `| moment`, `queue pause`, the pass `watch.run`, one
-# lifecycle beside another, the contract that each `actions.py` fills, and the two directions of each schema
-# step, which the installer calls by the same names.
+# `job_transitions.lock`, the view `cron.page`, the filter `| moment`, `queue pause`, the pass `watch.run`,
+# one lifecycle beside another, the contract that each `actions.py` fills, and the two directions of each
+# schema step, which the installer calls by the same names.
 READ_WITH_ITS_MODULE = (
     "flask_opsjobs/*/transitions.py",
     "flask_opsjobs/*/lifecycle.py",
@@ -280,7 +280,9 @@ def _domain(path: Path) -> str:
 
 
 def test_a_statement_stands_beside_its_only_user() -> None:
-    """Its name is one in the whole package; used by several domains, it stands with one of them, or in the core."""
+    """Its name is one in the whole package;
+    used by several domains, it stands with one of them, or in the core.
+    """
     statements = sources.files("flask_opsjobs", "*.sql")
     assert len({path.stem for path in statements}) == len(statements)
     texts = [(path, path.read_text()) for path in (*sources.python("flask_opsjobs"), *statements)]

@@ -126,7 +126,8 @@ def test_a_page_walks_one_index_and_stops(
     assert seen.most_rows <= 2 * most + 100
 
 
-# A search, the indexes it may use, and how many rows it may read: its hits, once for the counts, once for the page.
+# A search, the indexes it may use, and how many rows it may read:
+# its hits, once for the counts, once for the page.
 SEARCHES = [
     ("args.account_id:42", {"jobs_args"}, 100),
     ("args.account_id:nobody", {"jobs_args"}, 0),

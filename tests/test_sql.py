@@ -130,7 +130,9 @@ MADE_BY = {
 
 @pytest.mark.parametrize("table", STATE_COLUMNS)
 def test_a_state_changes_only_by_an_arrow(table: str, connection: psycopg.Connection[Any]) -> None:
-    """Postgres refuses them to a role that may not insert or delete rows of the table, nor set their state."""
+    """Postgres refuses them to a role that may not insert or delete rows
+    of the table, nor set their state.
+    """
     with connection.transaction(force_rollback=True):
         _become_a_role_that_keeps_states(connection, table)
         found = {path.stem for path in FILES if _is_refused(connection, _read(path.stem))}

@@ -1,8 +1,10 @@
-"""Counts the files that one thing passes: `job` from `enqueue` to its page, or `retry` from the click to its outcome.
+"""Counts the files that one thing passes:
+`job` from `enqueue` to its page, or `retry` from the click to its outcome.
 
-It runs the real thing on embedded servers, and notes each file of the package in which a function is called, each
-statement that is loaded and each template that is rendered, in the order in which they are first met. What every page
-and an idle worker pass too is counted apart, as the shell: who reads about a job does not read it again.
+It runs the real thing on embedded servers, and notes each file of the package in which a function is called,
+each statement that is loaded and each template that is rendered, in the order in which they are first met.
+What every page and an idle worker pass too is counted apart, as the shell: who reads about a job does not
+read it again.
 """
 
 from __future__ import annotations

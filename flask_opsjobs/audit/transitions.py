@@ -65,9 +65,9 @@ def append(
         head = cursor.execute(sql.load("lock_audit_head")).fetchone()
         if head is None:
             raise AuditHeadMissing(
-                "opsjobs.audit_head has lost its one row, so no decision can be recorded and none is carried out: "
-                "run `flask opsjobs audit verify`, find out who removed it, then put back the sequence and hash of "
-                "the last row of opsjobs.audit_events"
+                "opsjobs.audit_head has lost its one row, so no decision can be recorded and none is carried "
+                "out: run `flask opsjobs audit verify`, find out who removed it, then put back the sequence "
+                "and hash of the last row of opsjobs.audit_events"
             )
         sequence, previous_hash, previous_at = head[0] + 1, head[1], head[2]
         if previous_at is not None and decision.at < previous_at - chain.TIME_SLACK:
@@ -77,9 +77,10 @@ def append(
             cursor.execute(sql.load("append_audit_event"), event)
         except (psycopg.errors.UniqueViolation, psycopg.errors.CheckViolation) as error:
             raise AuditBlocked(
-                f"opsjobs.audit_events cannot take its next row, {sequence}: a row outside the chain is there already, "
-                "or opsjobs.audit_head was changed. So no decision can be recorded and none is carried out: run "
-                '`flask opsjobs audit verify`, then follow "When the audit is blocked" in docs/audit.md'
+                f"opsjobs.audit_events cannot take its next row, {sequence}: a row outside the chain is "
+                "there already, or opsjobs.audit_head was changed. So no decision can be recorded and none "
+                'is carried out: run `flask opsjobs audit verify`, then follow "When the audit is blocked" '
+                "in docs/audit.md"
             ) from error
     if after_commit is not None:
         after_commit(lambda: _log.info("audit head %d:%s", event["sequence"], event["hash"].hex()))

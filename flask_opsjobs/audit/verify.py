@@ -202,8 +202,8 @@ class _Walk:
         since = min((self.first_at[name] for name in newer if name in self.first_at), default=at)
         if at > since + OLD_KEY_SPAN:
             says = (
-                f"row {link.sequence} is signed with an old SECRET_KEY, more than an hour after a newer one came into "
-                f"use at {since:%Y-%m-%d %H:%M:%S} UTC"
+                f"row {link.sequence} is signed with an old SECRET_KEY, more than an hour after a newer one "
+                f"came into use at {since:%Y-%m-%d %H:%M:%S} UTC"
             )
             return Break(link.sequence, "old_key", says)
         return None

@@ -70,7 +70,7 @@ _PREPARED_FIX = (
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether the error means "Postgres is away": it is about the connection or the database, not about one row.
+    """Whether the error means "Postgres is away": it is about the connection or database, not about a row.
 
     The caller then drops the connection, keeps its data, and tries again later on a new connection. False for
     an error about one row or one statement: a constraint, a value, a deadlock, a lock timeout or a statement

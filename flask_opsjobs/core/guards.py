@@ -1,4 +1,4 @@
-"""Guards a process against slow servers: it fails at once while one is silent, and few threads wait for one."""
+"""Guards a process against slow servers: fails at once while one is silent, and lets few threads wait."""
 
 from __future__ import annotations
 

@@ -18,7 +18,9 @@ def disown(
     suspects: Collection[DeliveryKey],
     now: datetime,
 ) -> set[DeliveryKey]:
-    """Rescue the worker's `started` jobs that it does not run, if its previous heartbeat lacked them too. Commits.
+    """Rescue the worker's `started` jobs that it does not run, if its previous heartbeat lacked them too.
+
+    Commits.
 
     `reserved` is the list of the heartbeat at `now`, including jobs whose outcome is not yet written.
     `suspects` is the result of the previous call: jobs that were started and not reserved then. Returns the

@@ -1,4 +1,4 @@
-"""Checks the integrity of each queue: counts its jobs, and compares live jobs with Redis and the heartbeats."""
+"""Checks the integrity of each queue: counts its jobs, and compares live ones with Redis and heartbeats."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def write_findings(
 
 @dataclass(frozen=True)
 class IntegrityRow:
-    """One queue's integrity check, counted at `counted_at`, compared with Redis and the heartbeats at `compared_at`."""
+    """One queue's check: counted at `counted_at`, compared with Redis and heartbeats at `compared_at`."""
 
     queue: str
     counted_at: datetime

@@ -31,7 +31,10 @@ class QueueRow:
 
 @dataclass(frozen=True)
 class Rate:
-    """How many jobs of a queue were enqueued, ended and failed in the last hour; `ended` includes `failed`."""
+    """How many jobs of a queue were enqueued, ended and failed in the last hour.
+
+    Failed ones have ended too.
+    """
 
     enqueued: int
     ended: int

@@ -22,8 +22,10 @@ _MOST_RESERVED = 500
 
 @dataclass(frozen=True)
 class WorkerRow:
-    """A worker process. `reserved` lists its jobs; `heartbeat_at` is its last heartbeat, `ended_at` when it
-    stopped or was given up. `is_listening` is the answer of `listeners.sql`; without it a worker is not `alive`.
+    """A worker process.
+
+    `reserved` lists its jobs; `heartbeat_at` is its last heartbeat, `ended_at` when it stopped or was given
+    up. `is_listening` is the answer of `listeners.sql`; without it a worker is not `alive`.
     """
 
     id: int

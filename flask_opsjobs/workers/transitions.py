@@ -59,10 +59,12 @@ def record_heartbeat(
     counts: Mapping[str, Any],
     now: datetime,
 ) -> list[DeliveryKey]:
-    """Record the heartbeat number `heartbeat_no`, and what the worker has reserved (`id-dispatch_no`). Commits.
+    """Record the heartbeat number `heartbeat_no`, and what the worker has reserved (`id-dispatch_no`).
 
-    Returns those of its jobs for which somebody requested a stop, as (id, dispatch_no). Raises `LookupError` when
-    retention has removed the worker after a week without a heartbeat: the process must be restarted.
+    Commits.
+
+    Returns those of its jobs for which somebody requested a stop, as (id, dispatch_no). Raises `LookupError`
+    when retention has removed the worker after a week without a heartbeat: the process must be restarted.
     """
     parameters = {
         "id": worker_id,

@@ -1,4 +1,6 @@
-"""Every action on every state, read from the lifecycle: what it changes, and that it leaves the rest alone."""
+"""Every action on every state, read from the lifecycle:
+what it changes, and that it leaves the rest alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What operators decide about limiters: a cooldown of one or of a partition, its end, and what jobs do then."""
+"""What operators decide about limiters:
+a cooldown of one or of a partition, its end, and what jobs do then.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A preview: bound to its actor, good once and for fifteen minutes, refused when what it showed has changed."""
+"""A preview: bound to its actor, good once and for fifteen minutes,
+refused when what it showed has changed.
+"""
 
 from __future__ import annotations
 

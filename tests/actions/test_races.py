@@ -1,4 +1,6 @@
-"""Operators against each other, against workers and dispatchers: whoever is first wins, and nobody wins half."""
+"""Operators against each other, against workers and dispatchers:
+whoever is first wins, and nobody wins half.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +130,9 @@ def test_an_end_against_the_dispatch(
     redis_client: Any,
     time: int,
 ) -> None:
-    """What is canceled while it is dispatched is never claimed; a delivery that was pushed after all finds no row."""
+    """What is canceled while it is dispatched is never claimed;
+    a delivery that was pushed after all finds no row.
+    """
     job_id = reach("available")
     dispatcher = make_bench()
     preview = operator.preview("job.cancel", [f"job/{job_id}"], actor="anna", via="page")

@@ -1,4 +1,6 @@
-"""What an operator decides, on real workers: a job that runs is really stopped, one that is retried really runs."""
+"""What an operator decides, on real workers:
+a job that runs is really stopped, one that is retried really runs.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from tests.support.processes import Child, Children
 from tests.support.waiting import wait_until
 
 WHY = {"actor": "anna", "reason": "because it is a test"}
-# The next heartbeat comes after the test has given up waiting: what is seen before, a requested heartbeat has done.
+# The next heartbeat comes after the test has given up waiting:
+# what is seen before, a requested heartbeat has done.
 SLOW = {
     "OPSJOBS_HEARTBEAT_SECONDS": 60,
     "OPSJOBS_LATE_SECONDS": 200,

@@ -1,4 +1,6 @@
-"""Unique locks and operators: a retried job takes its lock again, or is skipped because another job holds it."""
+"""Unique locks and operators: a retried job takes its lock again,
+or is skipped because another job holds it.
+"""
 
 from __future__ import annotations
 

@@ -142,7 +142,8 @@ def test_a_target_of_very_many_is_read_in_time(plans: tuple[AuditPlans, Reading]
     found = queries.list_events_of(read.session, "queue/1", limit=3)
     assert [row.sequence for row in found] == [49_999, 49_996, 49_993]
     assert "Seq Scan" not in seen.kinds
-    # 16,667 decisions name it; of their rows, 200 tell that they are many, and the newest are met on the way down.
+    # 16,667 decisions name it; of their rows, 200 tell that they are many,
+    # and the newest are met on the way down.
     assert seen.most_fetched <= queries.WINDOW
     assert seen.indexes == {"audit_by_target", "audit_events_pkey", "audit_head_pkey"}
 

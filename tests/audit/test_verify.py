@@ -1,4 +1,6 @@
-"""Verifying: an untouched chain is intact, and whatever is done to it names the first row that it was done to."""
+"""Verifying: an untouched chain is intact,
+and whatever is done to it names the first row that it was done to.
+"""
 
 from __future__ import annotations
 
@@ -396,7 +398,9 @@ def test_a_clock_that_was_set_back_breaks_no_chain(
 def test_two_processes_rotate_the_key_and_verify(
     children: Children, host: Host, session: Session, connection: Connection
 ) -> None:
-    """The old process goes on beside the new one, as in a rolling deploy; then it writes once more, too late."""
+    """The old process goes on beside the new one, as in a rolling deploy;
+    then it writes once more, too late.
+    """
     old = children.python("-c", ROTATING, env={"TEST_CONFIG_SECRET_KEY": '"old"'})
     new = children.python("-c", ROTATING, env={"TEST_CONFIG_SECRET_KEY": '"new"'})
     for child in (old, new):

@@ -101,7 +101,9 @@ def _shared(
 
 
 def _has_counted_for_an_hour() -> bool:
-    """Let the loop that counts have begun an hour earlier, once it has begun: before that there is no chart."""
+    """Let the loop that counts have begun an hour earlier, once it has begun:
+    before that there is no chart.
+    """
     moved = site.db.session.execute(
         text(
             "UPDATE opsjobs.rollup_position SET counted_from = counted_from - interval '1 hour' "
@@ -114,7 +116,9 @@ def _has_counted_for_an_hour() -> bool:
 
 @pytest.fixture
 def app(request: pytest.FixtureRequest) -> Iterator[Flask]:
-    """The host that the test's pages are of, with an app context: that of `running`, or one of the test's own."""
+    """The host that the test's pages are of, with an app context:
+    that of `running`, or one of the test's own.
+    """
     if "running" in request.fixturenames:
         found, _ = request.getfixturevalue("_shared")
         with found.app.app_context():

@@ -1,4 +1,6 @@
-"""Acting in a real browser: dialogs, reasons, drift, denial, selection and keys; and the same without JavaScript."""
+"""Acting in a real browser: dialogs, reasons, drift, denial, selection and keys;
+and the same without JavaScript.
+"""
 
 from __future__ import annotations
 

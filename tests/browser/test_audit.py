@@ -1,4 +1,6 @@
-"""The audit page in a real browser: no barrier, nothing sideways, and the way from a row to its detail and back."""
+"""The audit page in a real browser:
+no barrier, nothing sideways, and the way from a row to its detail and back.
+"""
 
 from __future__ import annotations
 

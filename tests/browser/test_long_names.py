@@ -1,4 +1,6 @@
-"""Names of 80 and of 200 characters: no page scrolls sideways, and each shows where a name begins and ends."""
+"""Names of 80 and of 200 characters:
+no page scrolls sideways, and each shows where a name begins and ends.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A whole site for chaos tests: own servers, worker and loop processes, and a host that enqueues in the test."""
+"""A whole site for chaos tests: own servers, worker and loop processes,
+and a host that enqueues in the test.
+"""
 
 from __future__ import annotations
 

@@ -364,7 +364,9 @@ with app.app_context():
 
 
 def freeze_between_claim_and_function(site, kind: tuple[str, ...]) -> None:
-    """The worker stands still after its claim; its job is rescued, runs elsewhere and ends; then it goes on."""
+    """The worker stands still after its claim;
+    its job is rescued, runs elsewhere and ends; then it goes on.
+    """
     (job_id,) = jobs = enqueue_witnesses(site, 1)
     frozen = site.python(FREEZES_AFTER_ITS_FIRST_CLAIM, *kind)
     wait_until(lambda: is_stopped(frozen.pid), 30, what="the worker has claimed and stands still")
@@ -497,7 +499,10 @@ def count_begun(site) -> int:
 
 
 def make_the_database_read_only(site, administrator: Administrator, workers: list[Child]) -> None:
-    """As a failover to a replica does. Each worker holds the one delivery that it took; then the database writes."""
+    """As a failover to a replica does.
+
+    Each worker holds the one delivery that it took; then the database writes.
+    """
     administrator.fail_over()
     for worker in workers:
         worker.wait_for("ReadOnlySqlTransaction", 30)
@@ -510,7 +515,9 @@ def make_the_database_read_only(site, administrator: Administrator, workers: lis
 
 
 def cut_the_recorders_off(site, administrator: Administrator, workers: list[Child]) -> None:
-    """Claims go on and no outcome is written, until lifeline has rescued the first jobs; then outcomes are written."""
+    """Claims go on and no outcome is written, until lifeline has rescued the first jobs;
+    then outcomes are written.
+    """
     administrator.cut_recorders_off()
     for worker in workers:
         worker.wait_for("takes no more jobs", 30)

@@ -1,4 +1,6 @@
-"""Limits with real processes: eight workers never start too many, and a killed worker's place is given back once."""
+"""Limits with real processes: eight workers never start too many,
+and a killed worker's place is given back once.
+"""
 
 from __future__ import annotations
 

@@ -181,7 +181,9 @@ def test_signals_at_any_moment_of_a_start_leave_nothing(start: Start, place: Pat
 
 @pytest.mark.chaos
 def test_data_of_other_migrations_are_set_aside(start: Start, place: Path) -> None:
-    """A schema step was edited since: the database cannot be upgraded, so the demo makes a new one and says so."""
+    """A schema step was edited since: the database cannot be upgraded,
+    so the demo makes a new one and says so.
+    """
     folder = place / "a data dir"
     words = ("--data-dir", str(folder), "--port", str(free_port()))
     first = start(*words)

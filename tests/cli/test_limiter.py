@@ -1,4 +1,6 @@
-"""`flask opsjobs limiter …`: what stands in limiters, what they would do, and their cooldowns through the door."""
+"""`flask opsjobs limiter …`: what stands in limiters, what they would do,
+and their cooldowns through the door.
+"""
 
 from __future__ import annotations
 

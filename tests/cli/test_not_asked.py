@@ -1,4 +1,6 @@
-"""Whatever is in the way of a command is told in one sentence, with an exit code, and never by a traceback."""
+"""Whatever is in the way of a command is told in one sentence, with an exit code,
+and never by a traceback.
+"""
 
 from __future__ import annotations
 

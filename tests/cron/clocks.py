@@ -1,4 +1,7 @@
-"""What clocks of some zones show in each minute of two years, and the slots that follow from it. Knows no cronsim."""
+"""What clocks of some zones show in each minute of two years, and the slots that follow from it.
+
+Knows no cronsim.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,9 @@ _DAY = 24 * 60
 
 @dataclass(frozen=True)
 class Stretch:
-    """Minutes, from `begin` to before `end`, in which a clock was not changed; `shown` is what it shows first."""
+    """Minutes, from `begin` to before `end`, in which a clock was not changed;
+    `shown` is what it shows first.
+    """
 
     begin: int
     end: int
@@ -89,7 +94,9 @@ def stretches(zone: str) -> list[Stretch]:
 
 
 def _candidates(place: ZoneInfo) -> Iterator[int]:
-    """The minutes in which a clock may have been changed: those of each hour that begins and ends otherwise."""
+    """The minutes in which a clock may have been changed:
+    those of each hour that begins and ends otherwise.
+    """
     offset = (BEGIN - MINUTE * 60).astimezone(place).utcoffset()
     for hour in range(0, MINUTES, 60):
         later = (BEGIN + (hour + 59) * MINUTE).astimezone(place).utcoffset()

@@ -1,4 +1,6 @@
-"""What the guide says of deploys: of two versions the one that started last counts, and a pause outlives both."""
+"""What the guide says of deploys: of two versions the one that started last counts,
+and a pause outlives both.
+"""
 
 from __future__ import annotations
 

@@ -100,17 +100,18 @@ def test_what_another_field_allows_is_not_allowed(expression: str, fault: str) -
         ("0 0 31 feb,4 *", "cron expression '0 0 31 feb,4 *': the month 'feb,4' never has the day '31'"),
         (
             "0,5-5/2 * * * MON-1/2",
-            "cron expression '0,5-5/2 * * * MON-1/2': the field minute is '0,5-5/2', a range of one value has no "
-            "steps: write 5, or 5/… to go on from it; the field day of the week is 'MON-1/2', a range of one value "
-            "has no steps: write MON, or MON/… to go on from it",
+            "cron expression '0,5-5/2 * * * MON-1/2': the field minute is '0,5-5/2', a range of one value "
+            "has no steps: write 5, or 5/… to go on from it; the field day of the week is 'MON-1/2', a range "
+            "of one value has no steps: write MON, or MON/… to go on from it",
         ),
         (
             "*/90 */24 L/2 1/12 *",
             "cron expression '*/90 */24 L/2 1/12 *': "
-            "the field minute is '*/90', a step too wide for it, which leaves 0 alone: write 0, or a smaller step; "
-            "the field hour is '*/24', a step too wide for it, which leaves 0 alone: write 0, or a smaller step; "
-            "the field day of the month is 'L/2', a step too wide for it, which leaves L alone: write L, or a smaller "
-            "step; the field month is '1/12', a step too wide for it, which leaves 1 alone: write 1, or a smaller step",
+            "the field minute is '*/90', a step too wide for it, which leaves 0 alone: write 0, or a smaller "
+            "step; the field hour is '*/24', a step too wide for it, which leaves 0 alone: write 0, or a "
+            "smaller step; the field day of the month is 'L/2', a step too wide for it, which leaves L "
+            "alone: write L, or a smaller step; the field month is '1/12', a step too wide for it, which "
+            "leaves 1 alone: write 1, or a smaller step",
         ),
         # A fifth Monday is never the first of a month, and a star says that both must fit.
         ("0 0 */30 2 1#5", "cron expression '0 0 */30 2 1#5' never has a slot"),

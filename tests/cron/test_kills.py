@@ -1,4 +1,6 @@
-"""A process that dies in the middle of a slot, or of an end that releases one: all of it is there, or nothing."""
+"""A process that dies in the middle of a slot, or of an end that releases one:
+all of it is there, or nothing.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,9 @@ from tests.cron.conftest import START, Scheduler
 def test_a_slot_of_a_limited_worker_waits_in_its_lane(
     opsjobs: OpsJobs, scheduler: Scheduler, when_full: Any
 ) -> None:
-    """Nobody could be told of a rejection, so a full limit holds a slot's job, whatever it says to callers."""
+    """Nobody could be told of a rejection, so a full limit holds a slot's job,
+    whatever it says to callers.
+    """
 
     def fetch(account: int) -> None:
         """Does nothing."""

@@ -105,7 +105,9 @@ def test_what_came_before_an_entry_is_deleted_has_its_result(
 def test_an_entry_of_a_name_that_was_deleted_goes_on_after_the_run_history(
     host: Host, sync: Task, scheduler: Scheduler
 ) -> None:
-    """A clock was ahead for a moment: who deletes and makes the entry anew must not meet slots that have a result."""
+    """A clock was ahead for a moment:
+    who deletes and makes the entry anew must not meet slots that have a result.
+    """
     run(host, "create", START, ENTRY)
     scheduler.look(START + timedelta(minutes=50))
     before = scheduler.slots("mine")

@@ -1,4 +1,6 @@
-"""A slot that comes while a job of its entry has not ended: beside it, not at all, behind it, or in its place."""
+"""A slot that comes while a job of its entry has not ended:
+beside it, not at all, behind it, or in its place.
+"""
 
 from __future__ import annotations
 
@@ -350,7 +352,9 @@ def test_a_retry_waits_for_who_decides_about_the_entry(
 def test_an_entry_that_comes_to_cancel_while_it_is_waited_for_does_not_deadlock(
     running: Running, make_bench: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The loop looked before the edit: it has to lock the jobs that it may stop before the entry, as an end does."""
+    """The loop looked before the edit: it has to lock the jobs
+    that it may stop before the entry, as an end does.
+    """
     scheduler = running("skip")
     (job,) = scheduler.jobs()
     editor, ender, seer = make_bench(), make_bench(), make_bench()

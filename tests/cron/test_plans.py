@@ -14,10 +14,11 @@ from tests.support.engine import Bench
 FILL = (
     "INSERT INTO opsjobs.cron_slots (entry, slot_at, until_at, result, expression, zone, decided_at, job_id)"
     " SELECT 'e' || n % 50, t, t, CASE WHEN n % 97 = 0 THEN 'missed' ELSE 'ran' END, '* * * * *', 'UTC', t, n"
-    " FROM (SELECT n, timestamptz '2026-01-01' + n * interval '1 s' AS t FROM generate_series(1, 50000) n) AS x",
-    "INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, ended_at, ended_by,"
-    " cron_entry) SELECT 'w', 'q', 'q', 'finished', '{}', 1, now(), now(), now(), 'returned', 'e' || n % 50"
-    " FROM generate_series(1, 50000) n",
+    " FROM (SELECT n, timestamptz '2026-01-01' + n * interval '1 s' AS t FROM generate_series(1, 50000) n) "
+    "AS x",
+    "INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, ended_at, "
+    "ended_by, cron_entry) SELECT 'w', 'q', 'q', 'finished', '{}', 1, now(), now(), now(), 'returned', 'e' "
+    "|| n % 50 FROM generate_series(1, 50000) n",
     "INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, cron_entry)"
     " SELECT 'w', 'q', 'q', 'available', '{}', 1, now(), now(), 'e1' FROM generate_series(1, 3) n",
     # Of no entry: others wait for other things.

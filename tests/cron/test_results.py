@@ -1,4 +1,6 @@
-"""Every slot that should have been has one result: in time, late, missed, over restarts, changes and clocks."""
+"""Every slot that should have been has one result:
+in time, late, missed, over restarts, changes and clocks.
+"""
 
 from __future__ import annotations
 

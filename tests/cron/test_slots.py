@@ -149,7 +149,8 @@ def test_the_slots_after_a_moment_are_the_tail_of_all(
 @pytest.mark.parametrize(
     "fields",
     [
-        # Each minute of an hour; each half hour of one; by a step; at midnight; one that comes to lie on another.
+        # Each minute of an hour; each half hour of one; by a step; at midnight;
+        # one that comes to lie on another.
         Fields(Field("*", frozenset(range(60))), Field("0-3", frozenset(range(4))), **STAR),
         Fields(Field("0,30", frozenset({0, 30})), Field("*", frozenset(range(24))), **STAR),
         Fields(Field("*/20", frozenset({0, 20, 40})), Field("2", frozenset({2})), **STAR),

@@ -44,8 +44,8 @@ def operate(action: str) -> Callable[[Bench, int], Any]:
     return act
 
 
-# The arrows that have a writer; release has none yet. An operator's delete and run_again, and a cancel of what runs, do
-# not move the job: tests/actions/test_every_action.py has them.
+# The arrows that have a writer; release has none yet. An operator's delete and run_again, and a cancel of
+# what runs, do not move the job: tests/actions/test_every_action.py has them.
 ACTIONS_BY_NAME: dict[str, Callable[[Bench, int], Any]] = {
     "stage": stage,
     "dispatch": lambda bench, _job_id: bench.dispatch(),

@@ -1,4 +1,6 @@
-"""A job that a worker refuses goes back without an attempt, is tried again for ten minutes, and then fails."""
+"""A job that a worker refuses goes back without an attempt,
+is tried again for ten minutes, and then fails.
+"""
 
 from __future__ import annotations
 

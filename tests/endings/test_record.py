@@ -1,4 +1,6 @@
-"""Recording outcomes: each kind leads where the lifecycle says, in one transaction, whatever runs beside it."""
+"""Recording outcomes: each kind leads where the lifecycle says,
+in one transaction, whatever runs beside it.
+"""
 
 from __future__ import annotations
 

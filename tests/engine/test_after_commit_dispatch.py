@@ -101,7 +101,10 @@ def test_a_job_inserted_as_queued_while_redis_is_away_waits_for_it(
 def test_the_prefetch_is_refilled_by_the_flush(
     site: Any, children: Children, kind: tuple[str, ...]
 ) -> None:
-    """Pitfall: a prefetch that is refilled once a second runs so many jobs a second. Here no loop runs at all."""
+    """Pitfall: a prefetch that is refilled once a second runs so many jobs a second.
+
+    Here no loop runs at all.
+    """
     add.enqueue_many({"a": number, "b": 0} for number in range(50))
     host_db.session.commit()
     children.flask("opsjobs", "worker", *kind, OPSJOBS_PREFETCH=2)
@@ -112,7 +115,9 @@ def test_the_prefetch_is_refilled_by_the_flush(
 def test_a_delivery_that_is_not_claimed_leaves_no_trace_and_is_counted(
     site: Any, children: Children, redis_client: Redis, kind: tuple[str, ...]
 ) -> None:
-    """Pitfall: a delivery dropped in execute_job leaves its hash for ever, and its id in the intermediate list."""
+    """Pitfall: a delivery dropped in execute_job leaves its hash for ever,
+    and its id in the intermediate list.
+    """
     site.extensions["opsjobs"].broker.push([Delivery(4711, 1, "default", "add", 5, None)])
     children.flask("opsjobs", "worker", "default", *kind, OPSJOBS_HEARTBEAT_SECONDS=0.2)
     wait_until(lambda: rows("SELECT counts FROM opsjobs.workers") == [({"no_row": 1},)], 20)

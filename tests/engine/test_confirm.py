@@ -117,7 +117,9 @@ def test_when_postgres_cannot_be_asked_the_job_goes_back_and_the_attempt_does_no
 
 
 def test_rescue_races_the_last_look(make_bench: MakeBench, record_job: RecordJob) -> None:
-    """Whoever comes first decides: the function is called, or the job is rescued; never both, never neither."""
+    """Whoever comes first decides: the function is called, or the job is rescued;
+    never both, never neither.
+    """
     one, two = make_bench(), make_bench()
     for _ in range(20):
         job_id = record_job()

@@ -1,4 +1,6 @@
-"""What a worker's heartbeat says of the jobs that it runs: those that it lost while it was silent shall stop."""
+"""What a worker's heartbeat says of the jobs that it runs:
+those that it lost while it was silent shall stop.
+"""
 
 from __future__ import annotations
 

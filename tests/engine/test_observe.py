@@ -52,7 +52,9 @@ def test_a_plain_worker_is_recorded(observer: Observer, plain: Worker) -> None:
 
 
 def test_an_idle_worker_with_an_old_heartbeat_lives(observer: Observer, plain: Worker) -> None:
-    """Pitfall: an idle RQ worker sends a heartbeat each 405 s; ages of `last_heartbeat` condemn healthy workers."""
+    """Pitfall: an idle RQ worker sends a heartbeat each 405 s;
+    ages of `last_heartbeat` condemn healthy workers.
+    """
     plain.connection.hset(plain.key, "last_heartbeat", "2001-01-01T00:00:00.000000Z")
     observer.look()
     assert observer.look(3600) == []

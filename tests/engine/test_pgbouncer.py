@@ -1,4 +1,6 @@
-"""A pooler that loses prepared statements: the setting for it reaches every connection, and who forgot it is told."""
+"""A pooler that loses prepared statements:
+the setting for it reaches every connection, and who forgot it is told.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Postgres is away for everybody, or for the recorder alone: deliveries and outcomes are kept, and all heals alone."""
+"""Postgres is away for everybody, or for the recorder alone:
+deliveries and outcomes are kept, and all heals alone.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +117,9 @@ def test_a_worker_that_cannot_record_takes_no_more_jobs(
     site: Any, children: Children, administrator: Administrator, redis_client: Redis,
     tmp_path: Path, kind: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Its claims work and its recorder is refused: each job that it took would run again, up to its last attempt."""
+    """Its claims work and its recorder is refused:
+    each job that it took would run again, up to its last attempt.
+    """
     url = administrator.url_of_role()
     holding = Holding(children, tmp_path, *kind, SQLALCHEMY_DATABASE_URI=url)
     path, count, worker = tmp_path / "ran", 150, holding.child

@@ -1,4 +1,6 @@
-"""A rolling deploy: workers of the older and of the newer code meet the same jobs, and every job runs once."""
+"""A rolling deploy: workers of the older
+and of the newer code meet the same jobs, and every job runs once.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""RQ's scheduler under our worker: plain jobs for later run, whatever becomes of Redis, of a job, or of the worker."""
+"""RQ's scheduler under our worker: plain jobs for later run, whatever becomes of Redis,
+of a job, or of the worker.
+"""
 
 from __future__ import annotations
 

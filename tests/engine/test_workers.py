@@ -182,7 +182,8 @@ def test_stored_arguments_that_no_longer_validate(site, children: Children) -> N
     job_id = enqueue(add, a=1, b=1)
     from sqlalchemy import text
 
-    # What an older version of the host stored, refused for ten minutes: the real writer of today refuses to store it.
+    # What an older version of the host stored, refused for ten minutes:
+    # the real writer of today refuses to store it.
     host_module.db.session.execute(
         text(
             """UPDATE opsjobs.jobs SET args = '{"a": "x", "c": 1}',

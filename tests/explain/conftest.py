@@ -20,7 +20,9 @@ Look = Callable[..., Explanation]
 
 
 def wake_loops(bench: Bench, now: datetime, *but: str, error: str | None = None) -> None:
-    """Note a pass of every loop as each pass does, without making it: a pass of dispatch would move the job on."""
+    """Note a pass of every loop as each pass does, without making it:
+    a pass of dispatch would move the job on.
+    """
     for loop in LOOPS:
         if loop.name not in but:
             every = loop.every_seconds(bench.host.settings)

@@ -1,4 +1,6 @@
-"""What an explanation costs and touches: few small reads of Postgres, one round trip to Redis, and no write."""
+"""What an explanation costs and touches:
+few small reads of Postgres, one round trip to Redis, and no write.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ RecordJob = Callable[..., int]
 
 @pytest.fixture(scope="module")
 def crowd(databases: Any) -> Iterator[Flask]:
-    """A host on 50,000 jobs: most finished, a backlog of 8,000 on one lane, workers of which some are busy."""
+    """A host on 50,000 jobs: most finished, a backlog of 8,000 on one lane,
+    workers of which some are busy.
+    """
     from flask_sqlalchemy import SQLAlchemy
 
     from flask_opsjobs import OpsJobs

@@ -1,4 +1,6 @@
-"""A job held by each reason, made by what really makes it: its code comes first, and a job about to run has none."""
+"""A job held by each reason, made by what really makes it:
+its code comes first, and a job about to run has none.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`flask history`: the two days before, as the library's own statements wrote it, with nothing of it left to do."""
+"""`flask history`: the two days before, as the library's own statements wrote it,
+with nothing of it left to do.
+"""
 
 from __future__ import annotations
 

@@ -231,7 +231,9 @@ def test_who_may_not_is_told_what_is_missing(
 
 
 def let_a_slot_come(app: Flask, name: str) -> None:
-    """What the cron loop does when the next slot of an entry has come, at that moment instead of next night."""
+    """What the cron loop does when the next slot of an entry has come,
+    at that moment instead of next night.
+    """
     host = app.extensions["opsjobs"]
     connection = connect_apart(host.engine)
     (entry,) = transitions.look(connection, [name]).values()

@@ -1,4 +1,6 @@
-"""Pitfall: a host's autogenerate drops our tables, when it looks into all schemas or finds them on its path."""
+"""Pitfall: a host's autogenerate drops our tables,
+when it looks into all schemas or finds them on its path.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the installer refuses, what it leaves alone and what it writes, in one process and without a database."""
+"""What the installer refuses, what it leaves alone and what it writes,
+in one process and without a database.
+"""
 
 from __future__ import annotations
 

@@ -285,7 +285,9 @@ def test_unique_rows_pass_a_rotation_of_the_secret_key(
 def test_an_iterable_that_ends_the_transaction_is_refused(
     how: str, rows: int, db: SQLAlchemy, add: Task, other: Engine
 ) -> None:
-    """Otherwise the rest would be copied over a connection that went back to the pool, and be lost in silence."""
+    """Otherwise the rest would be copied over a connection
+    that went back to the pool, and be lost in silence.
+    """
 
     def calls() -> Iterator[dict[str, int]]:
         for number in range(rows):

@@ -349,7 +349,8 @@ def test_after_the_rotation_the_new_key_alone_is_enough(host: Host, engine: Engi
     host.secrets = (b"newest", b"new")
     assert record(task) == Enqueued(first.id, "available", conflict=True)
     host.secrets = (b"newest",)
-    # Met under a fallback, a call gets no unique lock of its own: who drops a key forgets what only it proves.
+    # Met under a fallback, a call gets no unique lock of its own:
+    # who drops a key forgets what only it proves.
     assert not record(task).conflict
 
 
@@ -406,7 +407,9 @@ def test_expired_unique_locks_are_taken_over_once(
 def test_many_processes_record_the_same_calls_in_any_order(
     host: Host, engine: Engine, pool: ThreadPoolExecutor, secrets: tuple[bytes, ...]
 ) -> None:
-    """Eight calls, four connections at once, each call in a transaction of its own: eight jobs, no deadlock."""
+    """Eight calls, four connections at once,
+    each call in a transaction of its own: eight jobs, no deadlock.
+    """
     task = make(replace(host, secrets=secrets), Unique(until="ended"))
     start = threading.Barrier(4)
 

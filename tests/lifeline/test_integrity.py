@@ -1,4 +1,6 @@
-"""The integrity check: the difference is 0 at rest whatever happens at once, and each kind of loss is named."""
+"""The integrity check: the difference is 0 at rest whatever happens at once,
+and each kind of loss is named.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ RecordJob = Callable[..., int]
 
 
 class Keeper:
-    """The loop of one process: each look is a quarter of a minute after the last one, so that it counts too."""
+    """The loop of one process: each look is a quarter
+    of a minute after the last one, so that it counts too.
+    """
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -120,7 +124,8 @@ def test_a_row_that_came_from_nowhere_is_below_zero(
     # A copy of a row, as a careless restore would leave it.
     bench.connection.execute(
         "INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at)"
-        " SELECT task, queue, lane, state, args, max_attempts, created_at, due_at FROM opsjobs.jobs WHERE id = %s",
+        " SELECT task, queue, lane, state, args, max_attempts, created_at, due_at FROM opsjobs.jobs"
+        " WHERE id = %s",
         [job_id],
     )
     assert keeper.look()["default"].difference == -1
@@ -258,7 +263,8 @@ def test_writers_retention_and_folding_never_show_a_difference(
                 assert integrity.count_rows(counter.connection, clock.forward(minutes=10))
                 (row,) = counter.rows(
                     "SELECT coalesce(sum(enqueued), 0)::int AS enqueued,"
-                    " coalesce(sum(enqueued - deleted - stored), 0)::int AS missing FROM opsjobs.integrity_checks"
+                    " coalesce(sum(enqueued - deleted - stored), 0)::int AS missing FROM "
+                    "opsjobs.integrity_checks"
                 )
                 seen.append((row["enqueued"], row["missing"]))
         finally:

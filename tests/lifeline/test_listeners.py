@@ -1,4 +1,6 @@
-"""Who listens to a queue: one statement answers, so no two places can say different things of one heartbeat."""
+"""Who listens to a queue: one statement answers,
+so no two places can say different things of one heartbeat.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,8 @@ def _answers(bench: Bench, host: Host, job_id: int, now: datetime, get: Any) -> 
         "queue": "1 worker listening" in page.text,
         "why": "no_live_worker" not in why,
     }
-    # The prefetch is a second of work of those who listen, which for this worker are a hundred jobs; else it is two.
+    # The prefetch is a second of work of those who listen,
+    # which for this worker are a hundred jobs; else it is two.
     return answers | {"dispatch": bench.dispatch() == 3}
 
 

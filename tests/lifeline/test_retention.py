@@ -1,4 +1,6 @@
-"""Retention: what is old enough goes, oldest first and in bounded batches; what still guards or waits stays."""
+"""Retention: what is old enough goes, oldest first and in bounded batches;
+what still guards or waits stays.
+"""
 
 from __future__ import annotations
 

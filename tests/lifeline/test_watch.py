@@ -21,7 +21,9 @@ from tests.support.engine import Bench, race
 
 
 class Watcher:
-    """A watcher whose passes the test makes; `later` moves its clock by the elapsed time unless told another."""
+    """A watcher whose passes the test makes;
+    `later` moves its clock by the elapsed time unless told another.
+    """
 
     def __init__(self, bench: Bench, **settings: Any) -> None:
         self.connection = bench.connection

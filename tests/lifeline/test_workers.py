@@ -1,4 +1,6 @@
-"""Workers report for themselves: start, heartbeats, lost jobs, stop; a wrong report costs at most a second run."""
+"""Workers report for themselves: start, heartbeats, lost jobs, stop;
+a wrong report costs at most a second run.
+"""
 
 from __future__ import annotations
 
@@ -194,7 +196,8 @@ class TestLost:
     ) -> None:
         job_id = record_job()
         bench.dispatch()
-        # What the crash leaves of the claim is a row that is `queued` under the number of the running delivery.
+        # What the crash leaves of the claim is a row
+        # that is `queued` under the number of the running delivery.
         assert self.find(bench, (job_id, 1)) == set()
 
     def test_a_job_that_is_gone(self, bench: Bench) -> None:

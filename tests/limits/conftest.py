@@ -18,7 +18,9 @@ Limited = Callable[..., Task]
 
 @pytest.fixture
 def limited(opsjobs: OpsJobs, host: Host) -> Limited:
-    """Declares a task `call(account, size)` with a limit `api`, and records it: `limited(rate=…, name="other")`."""
+    """Declares a task `call(account, size)` with a limit `api`, and records it:
+    `limited(rate=…, name="other")`.
+    """
 
     def make(name: str = "call", *, task: dict[str, Any] | None = None, **limit: Any) -> Task:
         limit.setdefault("partition", "account")

@@ -79,7 +79,9 @@ def test_a_bucket_says_what_the_oracle_says(
 def test_no_stretch_of_time_sees_more_than_burst_and_rate(
     rate: int, per: int, burst: int, asked: list[tuple[int, int]]
 ) -> None:
-    """Between any two starts, not only since the first: the promise of a token bucket, promised tokens included."""
+    """Between any two starts, not only since the first:
+    the promise of a token bucket, promised tokens included.
+    """
     shape, standing, micros = Shape(rate, per, burst), BucketLevel(), 0
     starts: list[tuple[float, int]] = []
     for gap, weight in asked:

@@ -1,4 +1,6 @@
-"""The claim of a limited job: token and lease are taken with the attempt, or the job goes back; never too many."""
+"""The claim of a limited job: token and lease are taken with the attempt,
+or the job goes back; never too many.
+"""
 
 from __future__ import annotations
 
@@ -134,7 +136,9 @@ def test_a_job_too_heavy_for_a_new_declaration_lets_others_pass(
 def test_behind_a_job_too_heavy_the_loop_dispatches_into_every_free_place(
     bench: Bench, limited: Limited, commit: Commit, host: Host, opsjobs: OpsJobs
 ) -> None:
-    """Also while others run for a week: what can never start asks for no empty bucket, and goes before nobody."""
+    """Also while others run for a week:
+    what can never start asks for no empty bucket, and goes before nobody.
+    """
     task = limited(concurrency=9, weight="size")
     runs, heavy = commit(task, size=1), commit(task, size=9)
     assert bench.dispatch(lane()) == 1
@@ -205,7 +209,9 @@ def test_a_claim_races_the_end_that_frees_its_place(
 def test_a_rate_is_right_in_its_second_and_its_hundredth_window(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
-    """On the time that is passed in: at each moment eight ask, and never more start than burst + rate × time."""
+    """On the time that is passed in: at each moment eight ask,
+    and never more start than burst + rate × time.
+    """
     task = limited(rate=6, per=60, burst=2)
     began = read_clock(bench.connection)
     started = 0
@@ -309,7 +315,9 @@ def kill_once_it_waits(bench: Bench, pid: int) -> bool:
 def test_one_partition_with_many_waiters_delays_no_other(
     bench: Bench, limited: Limited, commit: Commit, db: SQLAlchemy
 ) -> None:
-    """Pitfall: 100,000 waiters of one partition, rewritten again and again, and the other's job never served."""
+    """Pitfall: 100,000 waiters of one partition, rewritten again and again,
+    and the other's job never served.
+    """
     task = limited(rate=1, per=3600)
     task.enqueue_many({"account": 1} for _ in range(100_000))
     db.session.commit()

@@ -207,7 +207,9 @@ def test_a_job_that_is_handed_back_gives_its_tokens_back(
 def test_tokens_that_had_no_room_meanwhile_are_not_given_back(
     bench: Bench, limited: Limited, commit: Commit
 ) -> None:
-    """The bucket was full again when another job took a token: with the one given back it would hold too many."""
+    """The bucket was full again when another job took a token:
+    with the one given back it would hold too many.
+    """
     task = limited(rate=1, per=1, burst=5, concurrency=9)
     job_id, other = commit(task), commit(task)
     bench.dispatch(LANE, prefetch=10)

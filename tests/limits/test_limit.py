@@ -1,4 +1,6 @@
-"""The declaration of a limit: every fault with its fix, what a call may not change, and what a deploy changes."""
+"""The declaration of a limit: every fault with its fix, what a call may not change,
+and what a deploy changes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Each statement of limits walks the index it names, with 1,000 partitions and 50,000 jobs; a full lane is a row."""
+"""Each statement of limits walks the index it names,
+with 1,000 partitions and 50,000 jobs; a full lane is a row.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A limit that rejects: the call raises before anything is written, and its evidence outlives the host's rollback."""
+"""A limit that rejects: the call raises before anything is written,
+and its evidence outlives the host's rollback.
+"""
 
 from __future__ import annotations
 

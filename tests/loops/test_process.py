@@ -227,7 +227,9 @@ def test_who_asked_before_postgres_came_back_tells_no_news(
 def test_an_outage_that_comes_again_and_again_is_said_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A pooler that loses prepared statements takes a few passes of each new connection before the next error."""
+    """A pooler that loses prepared statements takes a few passes
+    of each new connection before the next error.
+    """
     outage = new_outage(quiet_seconds=60)
     for number in range(5):
         lost = psycopg.errors.InvalidSqlStatementName(f'"_pg3_{number}" does not exist')

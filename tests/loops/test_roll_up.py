@@ -183,7 +183,9 @@ class TestMinutes:
     def end(
         self, bench: Bench, record_job: RecordJob, at: datetime, kind: str, **options: Any
     ) -> int:
-        """A job that ended at `at` by the real arrow, having waited 3 s and run 100 ms; then its times are moved."""
+        """A job that ended at `at` by the real arrow, having waited 3 s and run 100 ms;
+        then its times are moved.
+        """
         job_id = record_job(max_attempts=1, **options)
         bench.dispatch(options.get("queue", "default"), prefetch=1000)
         bench.claim(job_id)

@@ -1,4 +1,6 @@
-"""The supervisor: logs with names, the dead start again, one who cannot live ends all, and nobody is left behind."""
+"""The supervisor: logs with names, the dead start again, one who cannot live ends all,
+and nobody is left behind.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """RQ's own tests of its worker pass on ours too, but for a list of exceptions, each with its reason.
 
-Asked for by `--rq-suite`: it downloads the source of the installed RQ from PyPI and takes minutes. RQ's worker and ours
-are tested side by side, each file of tests in a process and with a Valkey of its own. What fails on both is printed and
-no fault of ours: `test_run_scheduled_access_self` starts a process that looks for Redis on Redis' own port.
+Asked for by `--rq-suite`: it downloads the source of the installed RQ from PyPI and takes minutes. RQ's
+worker and ours are tested side by side, each file of tests in a process and with a Valkey of its own. What
+fails on both is printed and no fault of ours: `test_run_scheduled_access_self` starts a process that looks
+for Redis on Redis' own port.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from tests.support.processes import ROOT
 
 PLUGIN = Path(__file__).with_name("plugin")
 
-# Those of RQ's test files in which a worker works. Others, such as test_spawn_worker, test_worker_pool and test_cli,
-# test other classes and RQ's own command.
+# Those of RQ's test files in which a worker works. Others, such as test_spawn_worker, test_worker_pool and
+# test_cli, test other classes and RQ's own command.
 FILES = (
     "test_callbacks",
     "test_commands",
@@ -47,24 +48,26 @@ FILES = (
 # The tests that fail on our worker, and why they shall.
 EXCEPTIONS = {
     "test_commands.TestCommands.test_pubsub_thread_exits_other_error": (
-        "RQ's thread that listens for commands ends on an error that is no ConnectionError, such as a time-out. Ours "
-        "waits and listens again, so that a worker can be told to stop a job after an outage of Redis."
+        "RQ's thread that listens for commands ends on an error that is no ConnectionError, such as a "
+        "time-out. Ours waits and listens again, so that a worker can be told to stop a job after an outage "
+        "of Redis."
     ),
     "test_worker.TestWorker.test_request_force_stop_ignores_consecutive_signals": (
-        "At the second signal RQ raises SystemExit, and finds the job abandoned later. Ours kills the job, records "
-        "how it ended, and leaves its loop. What the test says of signals within a second holds."
+        "At the second signal RQ raises SystemExit, and finds the job abandoned later. Ours kills the job, "
+        "records how it ended, and leaves its loop. What the test says of signals within a second holds."
     ),
     "test_worker.TestWorker.test_worker_configures_socket_timeout": (
-        "RQ waits 415 s for a silent Redis, because it pops for 405 s. Ours pops for one second, and keeps the "
-        "time-out of 5 s that its connection has."
+        "RQ waits 415 s for a silent Redis, because it pops for 405 s. Ours pops for one second, and keeps "
+        "the time-out of 5 s that its connection has."
     ),
     "test_worker.WorkerShutdownTestCase.test_idle_worker_warm_shutdown": (
-        "An idle worker of RQ is stopped by an exception, raised wherever it is: also after it popped a job. Ours "
-        "notes that it shall stop (`_stop_requested`, which the test wants unset) and looks there between two pops."
+        "An idle worker of RQ is stopped by an exception, raised wherever it is: also after it popped a job. "
+        "Ours notes that it shall stop (`_stop_requested`, which the test wants unset) and looks there "
+        "between two pops."
     ),
     "test_worker.WorkerShutdownTestCase.test_working_worker_cold_shutdown": (
-        "The test wants SystemExit at the second signal; see above. The job is killed and `shutdown_requested_date` is "
-        "written, as it wants."
+        "The test wants SystemExit at the second signal; see above. The job is killed and "
+        "`shutdown_requested_date` is written, as it wants."
     ),
 }
 
@@ -85,7 +88,9 @@ class Suite:
         self._source = archive.with_name(archive.name.removesuffix(".tar.gz")) / "tests"
 
     def run(self, kind: str, name: str, database_url: str | None, only: str = "") -> dict[str, str]:
-        """Run one file, or of it the tests that `only` names: "passed", "failed" or "skipped" for each test."""
+        """Run one file, or of it the tests that `only` names:
+        "passed", "failed" or "skipped" for each test.
+        """
         valkey = Valkey()
         valkey.start()
         place = self.folder / f"{kind}-{name}-{only or 'all'}".replace(" ", "-")
@@ -105,7 +110,8 @@ class Suite:
             options = ("-q", "-p", "no:cacheprovider", "-p", "rq_on_ops_worker")
             command = [sys.executable, "-m", "pytest", *options, f"--junitxml={report}"]
             command += [*(["-k", only] if only else []), f"tests/{name}.py"]
-            # A session of its own: a child that is killed before it has a group takes its worker's group along.
+            # A session of its own: a child that is killed before it has a group takes
+            # its worker's group along.
             with (place / "log").open("w") as log:
                 subprocess.run(
                     command,
@@ -124,7 +130,9 @@ class Suite:
             valkey.close()
 
     def _lay_out(self, place: Path, redis_url: str) -> None:
-        """A copy of RQ's tests without what two runs on one machine would share: a port, and files in /tmp."""
+        """A copy of RQ's tests without what two runs on one machine would share:
+        a port, and files in /tmp.
+        """
         (place / "tests").mkdir(parents=True)
         for path in self._source.rglob("*"):
             copy = place / "tests" / path.relative_to(self._source)

@@ -1,7 +1,8 @@
-"""Databases for tests: a template that is migrated once, and for each test a clone of it, or one that is as new again.
+"""Databases for tests: a template that is migrated once, and for each test a clone of it,
+or one that is as new again.
 
-A clone costs Postgres a checkpoint and 450 files, twice. So the database of a test that left only rows is emptied, and
-goes to the next test under another name: whoever still writes to the old name is refused.
+A clone costs Postgres a checkpoint and 450 files, twice. So the database of a test that left only rows is
+emptied, and goes to the next test under another name: whoever still writes to the old name is refused.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from flask_opsjobs.install import steps
 
 _numbers = itertools.count(1)
 
-# What a test changed besides rows (a column, a trigger, a grant, statistics) shows in how many rows of these catalogs
-# are not Postgres' own, and which transaction wrote to one last. Each condition has an index.
+# What a test changed besides rows (a column, a trigger, a grant, statistics) shows in how many rows of these
+# catalogs are not Postgres' own, and which transaction wrote to one last. Each condition has an index.
 _CATALOGS = {
     "pg_attribute": "attrelid >= 16384",
     "pg_attrdef": "oid >= 16384",
@@ -122,7 +123,9 @@ class Databases:
         self._admin.dispose()
 
     def _renamed(self, url: URL) -> URL:
-        """The database under a new name, without sessions; under its own one when somebody comes again and again."""
+        """The database under a new name, without sessions;
+        under its own one when somebody comes again and again.
+        """
         new = self.server.set(database=self._name())
         others = f"FROM pg_stat_activity WHERE datname = '{url.database}'"
         self._run(f"SELECT pg_terminate_backend(pid, 5000) {others}")
@@ -215,14 +218,18 @@ class Administrator:
         self._alter("RESET default_transaction_read_only")
 
     def end_sessions(self, condition: str = "true") -> None:
-        """End the other sessions of the database, or those of them with this condition on pg_stat_activity."""
+        """End the other sessions of the database,
+        or those of them with this condition on pg_stat_activity.
+        """
         self._session.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             f" WHERE datname = current_database() AND pid <> pg_backend_pid() AND ({condition})"
         )
 
     def url_of_role(self) -> str:
-        """SQLAlchemy's URL of the database for a role that owns nothing and may read and write all of ours."""
+        """SQLAlchemy's URL of the database for a role that owns nothing
+        and may read and write all of ours.
+        """
         if not self._has_role:
             self._session.execute(f"CREATE ROLE {self._role} LOGIN PASSWORD 'only for tests'")
             self._session.execute(f"GRANT USAGE ON SCHEMA opsjobs TO {self._role}")
@@ -234,7 +241,10 @@ class Administrator:
         return url.render_as_string(hide_password=False)
 
     def cut_recorders_off(self) -> None:
-        """End the sessions with which workers of the role record, and refuse them new ones. Those that claim stay."""
+        """End the sessions with which workers of the role record, and refuse them new ones.
+
+        Those that claim stay.
+        """
         self._session.execute(f"ALTER ROLE {self._role} CONNECTION LIMIT 0")
         claims = "query LIKE '%hurried AS MATERIALIZED%' OR query LIKE '%INTO opsjobs.workers%'"
         self.end_sessions(f"usename = '{self._role}' AND NOT ({claims})")

@@ -9,7 +9,9 @@ from typing import Any
 
 @dataclass
 class AfterCommit:
-    """Calls `push` with the notes of each committed session; without `has_room` no job is inserted as `queued`."""
+    """Calls `push` with the notes of each committed session;
+    without `has_room` no job is inserted as `queued`.
+    """
 
     push: Callable[[Sequence[Any]], None]
     has_room: Callable[[str], bool] = lambda queue: False

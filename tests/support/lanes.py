@@ -1,8 +1,9 @@
 """Tells quick tests from others, and finds those that take longer than a test may.
 
-`make quick` leaves out what is marked `processes` or `slow`. The first mark comes from a test's fixtures, and a test
-that starts a process without one of them says it itself. The second one is said by a test that takes over 5 s. What is
-not said is listed at the end; with `--fail-slow` a test over 20 s that does not say so fails the run.
+`make quick` leaves out what is marked `processes` or `slow`. The first mark comes from a test's fixtures, and
+a test that starts a process without one of them says it itself. The second one is said by a test that takes
+over 5 s. What is not said is listed at the end; with `--fail-slow` a test over 20 s that does not say so
+fails the run.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def mark_processes(item: pytest.Item) -> None:
 class Lanes:
     """A plugin that finds tests which start processes, or are slow, without saying so.
 
-    Of a call's seconds those do not count in which any process of the machine waited for a processor or a disk. So
-    nobody else's work makes a test slow, and a quiet machine says most.
+    Of a call's seconds those do not count in which any process of the machine waited for a processor or a
+    disk. So nobody else's work makes a test slow, and a quiet machine says most.
     """
 
     def __init__(self, *, fail_slow: bool) -> None:
@@ -101,7 +102,9 @@ class Lanes:
 
 
 def _stalled() -> float:
-    """Seconds since boot in which some process waited for a processor or a disk; 0 where Linux does not count them."""
+    """Seconds since boot in which some process waited for a processor or a disk;
+    0 where Linux does not count them.
+    """
     total = 0.0
     for of in ("cpu", "io"):
         with contextlib.suppress(OSError):

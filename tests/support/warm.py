@@ -1,8 +1,8 @@
 """A warm Python for tests: one process that has imported the app, and forks for each command.
 
-Starting `flask opsjobs worker` from nothing costs a second of imports, a fork of this process next to nothing.
-What a command gets is the same as from a new Python, except for its command line in the process table, and for
-what a module reads from the environment when it is imported. Its parent is the warm process.
+Starting `flask opsjobs worker` from nothing costs a second of imports, a fork of this process next to
+nothing. What a command gets is the same as from a new Python, except for its command line in the process
+table, and for what a module reads from the environment when it is imported. Its parent is the warm process.
 """
 
 from __future__ import annotations

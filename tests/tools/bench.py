@@ -84,7 +84,9 @@ class Bench:
         return found
 
     def latencies(self, kind: str, count: int) -> dict[str, list[float]]:
-        """Milliseconds from enqueue to the function's first line, on an idle worker: plain and managed in turn."""
+        """Milliseconds from enqueue to the function's first line, on an idle worker:
+        plain and managed in turn.
+        """
         url = self.databases.migrated()
         os.environ.update(self.env(url))
         from tests.tools.bench_host import create_app, db, plain_stamp, stamp

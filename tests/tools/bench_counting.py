@@ -1,4 +1,6 @@
-"""Measures what counting an enqueued job costs: `python -m tests.tools.bench_counting`, with and without it in turn."""
+"""Measures what counting an enqueued job costs:
+`python -m tests.tools.bench_counting`, with and without it in turn.
+"""
 
 from __future__ import annotations
 

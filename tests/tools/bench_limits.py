@@ -1,4 +1,6 @@
-"""The limits of `make bench`: rates of starts with eight workers, and passes over a thousand lanes; prints numbers."""
+"""The limits of `make bench`: rates of starts with eight workers,
+and passes over a thousand lanes; prints numbers.
+"""
 
 from __future__ import annotations
 
@@ -122,7 +124,9 @@ def _judge(starts: Sequence[float], speed: float, burst: int, seconds: float) ->
 
 
 def _lanes(count: int) -> None:
-    """How long a pass of the dispatch loop takes over so many full lanes, and whether another job starts at once."""
+    """How long a pass of the dispatch loop takes over so many full lanes,
+    and whether another job starts at once.
+    """
     from flask_opsjobs.core.db import connect_apart
     from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, read_clock
     from flask_opsjobs.engine.worker.runtime import declare_limiters

@@ -1,9 +1,9 @@
 """`make bench-pages`: p50 and p95 of every page, fragment and export, on a table of a million jobs or of ten.
 
-The rows are copies of jobs that production wrote: see `bench_pages_rows`. The app is asked through Flask's test client,
-so what is measured is ours and Postgres' and no network. Each request of a line asks for another job or value. Exits 1
-when a page answers something else than it should; a time over its aim is marked and is no failure, since machines
-differ.
+The rows are copies of jobs that production wrote: see `bench_pages_rows`. The app is asked through Flask's
+test client, so what is measured is ours and Postgres' and no network. Each request of a line asks for another
+job or value. Exits 1 when a page answers something else than it should; a time over its aim is marked and is
+no failure, since machines differ.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Every GET of ours as requests to measure, made from the table of URLs: a new page is measured when it is listed.
+"""Every GET of ours as requests to measure, made from the table of URLs:
+a new page is measured when it is listed.
 
 A rule that names something unknown here raises, so that nothing is left out in silence.
 """
@@ -45,7 +46,9 @@ class Known:
 
 @dataclass(frozen=True)
 class Ask:
-    """One line of the table: what is asked, the path of the n-th request, what p95 may be; None for a file."""
+    """One line of the table: what is asked, the path of the n-th request,
+    what p95 may be; None for a file.
+    """
 
     name: str
     path: Callable[[int], str]

@@ -1,14 +1,15 @@
 """Fills a database with as many jobs as asked, in constant memory: copies of jobs that production wrote.
 
-The production writers record and end a thousand jobs a second here, so a million would take a quarter of an hour and
-ten million three. So they make a few hundred (`bench_pages_sample`), and Postgres copies these in bulk: each copy has
-an id, an account and a number of its own in arguments, errors, logs and tags, lies somewhere in the last thirty days,
-and took another time. Every other column stays as production left it, and `require_like_sample` compares what is
-filled. How often each task, state and end occurs is said in the tables below.
+The production writers record and end a thousand jobs a second here, so a million would take a quarter of an
+hour and ten million three. So they make a few hundred (`bench_pages_sample`), and Postgres copies these in
+bulk: each copy has an id, an account and a number of its own in arguments, errors, logs and tags, lies
+somewhere in the last thirty days, and took another time. Every other column stays as production left it, and
+`require_like_sample` compares what is filled. How often each task, state and end occurs is said in the tables
+below.
 
-Indexes are taken away, built anew from their own definitions, and then the last `LATE` rows pass through them, so that
-they are as a busy database has them. Counter rows are summed per minute and queue from the rows. No unique locks are
-made: pages do not read them.
+Indexes are taken away, built anew from their own definitions, and then the last `LATE` rows pass through
+them, so that they are as a busy database has them. Counter rows are summed per minute and queue from the
+rows. No unique locks are made: pages do not read them.
 """
 
 from __future__ import annotations
@@ -73,14 +74,16 @@ def fill(connection: Connection, rows: int) -> None:
     _copy(connection, known, rows - LATE + 1, rows)
     connection.execute("SELECT setval(pg_get_serial_sequence('opsjobs.jobs', 'id'), %s)", [rows])
     connection.execute(
-        "INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued) SELECT date_trunc('minute', created_at), queue, "
-        "count(*) FROM opsjobs.jobs GROUP BY 1, 2"
+        "INSERT INTO opsjobs.job_count_deltas (at, queue, enqueued) SELECT date_trunc('minute', created_at), "
+        "queue, count(*) FROM opsjobs.jobs GROUP BY 1, 2"
     )
     connection.execute("RESET session_replication_role; ANALYZE")
 
 
 def require_like_sample(connection: Connection) -> None:
-    """Return when, by state, the copies have the same columns filled never, at times and always as production left."""
+    """Return when, by state, the copies have the same columns filled never,
+    at times and always as production left.
+    """
     for table, key in TABLES.items():
         made, copied = (_filled(connection, schema, table, key) for schema in ("sample", "opsjobs"))
         differs = {
@@ -202,7 +205,8 @@ def _columns(connection: Connection, table: str) -> dict[str, str]:
     return dict(
         connection.execute(
             "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
-            "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum",
+            "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER "
+            "BY attnum",
             [f"opsjobs.{table}"],
         ).fetchall()
     )

@@ -1,5 +1,5 @@
-"""A few hundred jobs in every state, made in a process of its own by the production writers: enqueue, dispatch,
-a real worker, recorder, stage, expire. The pages' bench copies them; see `bench_pages_rows`.
+"""A few hundred jobs in every state, made in a process of its own by the production writers: enqueue,
+dispatch, a real worker, recorder, stage, expire. The pages' bench copies them; see `bench_pages_rows`.
 
 `ACCOUNT` and `NUMBER` stand in arguments, errors and logs where each copy gets values of its own.
 """

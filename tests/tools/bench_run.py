@@ -101,7 +101,9 @@ def managed_many(_kind: str, count: int) -> float:
 
 
 def memory_of_many(_kind: str, count: int) -> dict[str, float]:
-    """Seconds and growth of the peak memory, in MB, of one `enqueue_many` of `count` jobs from a generator."""
+    """Seconds and growth of the peak memory, in MB,
+    of one `enqueue_many` of `count` jobs from a generator.
+    """
 
     def calls() -> Iterator[dict[str, int]]:
         for number in range(count):

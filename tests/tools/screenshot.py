@@ -1,8 +1,9 @@
 """`make screenshot`: pictures of all pages of the demo in headless Chromium, small ones, into docs/_static.
 
-Starts a demo of its own, lets it run for some minutes so that its charts have something to show, and acts as an
-operator would. With `--url` it visits one that runs already. Writes `overview-wide-light.png` and so on: every page
-wide and light, the main ones also dark and on a phone. Stops with the name of the first page that it cannot picture.
+Starts a demo of its own, lets it run for some minutes so that its charts have something to show, and acts as
+an operator would. With `--url` it visits one that runs already. Writes `overview-wide-light.png` and so on:
+every page wide and light, the main ones also dark and on a phone. Stops with the name of the first page that
+it cannot picture.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def shrink(path: Path) -> None:
     """Keep so many colours: pages have few, and the repository is small."""
     with Image.open(path) as picture:
         few = picture.convert("RGB").quantize(
-            # Keeps also the rare colours, which are those that mean something; then the frequent ones as they were.
+            # Keeps also the rare colours, which are those that mean something;
+            # then the frequent ones as they were.
             COLOURS,
             method=Image.Quantize.MAXCOVERAGE,
             kmeans=1,

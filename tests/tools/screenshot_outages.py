@@ -1,7 +1,7 @@
 """Pictures of the overview while something is wrong: `python -m tests.tools.screenshot_outages --folder DIR`.
 
-Each state has a host with servers of its own: Redis frozen, Postgres frozen or stopped, loops silent, a cooldown, seven
-workers missing, names of 80 characters; each on three widths, light and dark.
+Each state has a host with servers of its own: Redis frozen, Postgres frozen or stopped, loops silent, a
+cooldown, seven workers missing, names of 80 characters; each on three widths, light and dark.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Every page that the table of URLs lists is measured by `make bench-pages` and pictured by `make screenshot`."""
+"""Every page that the table of URLs lists is measured by `make bench-pages`
+and pictured by `make screenshot`.
+"""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from tests.support.sources import ROOT
 
 pytestmark = pytest.mark.processes
 
-# The most Python files, statements and templates that a walk may pass beyond what any page and an idle worker pass.
-# A walk that has become shorter lowers its numbers here.
+# The most Python files, statements and templates that a walk may pass beyond what any page and an idle worker
+# pass. A walk that has become shorter lowers its numbers here.
 MOST = {"job": (47, 7, 14), "retry": (33, 12, 5)}
 
 

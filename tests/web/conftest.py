@@ -63,7 +63,9 @@ def session(host: Host) -> Iterator[Session]:
 
 @pytest.fixture
 def jobs(session: Session, host: Host) -> dict[str, Job]:
-    """A job of every state, by state, committed; and a preview that would retry all of them, the first there is."""
+    """A job of every state, by state, committed;
+    and a preview that would retry all of them, the first there is.
+    """
     made = make_one_of_each(session)
     assert AllowAll.actor is not None
     targets = [f"job/{job.id}" for job in made.values()]
@@ -86,7 +88,9 @@ def get(client: FlaskClient) -> Callable[..., Any]:
 
 @pytest.fixture
 def reference(host: Host) -> Callable[..., str]:
-    """What stands for a partition in an address: `reference("42")`; of the limiter that `make_limiter` makes."""
+    """What stands for a partition in an address:
+    `reference("42")`; of the limiter that `make_limiter` makes.
+    """
 
     def reference(partition: str, limiter: str = "customer-api") -> str:
         return make_reference(host.secrets[0], limiter, partition)

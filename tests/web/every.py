@@ -12,8 +12,9 @@ from flask_opsjobs.web.app.urls import URLS, Url
 
 PREFIX = "/ops/jobs"
 GUARDED = [url for url in URLS if url.kind != "asset"]
-# What a URL answers when nothing is in the way and it is asked with `form_of`; else an action 303, the rest 200.
-# What would make or change a cron entry is refused: these hosts have no task. tests/web/test_cron.py has one.
+# What a URL answers when nothing is in the way and it is asked with `form_of`; else an action 303, the rest
+# 200. What would make or change a cron entry is refused: these hosts have no task. tests/web/test_cron.py has
+# one.
 WITHOUT_TASK = {"cron_create": 422, "cron_edit": 422, "cron_make": 422}
 SHOWN_AGAIN = {"cron_new_runs": 200, "cron_change_runs": 200}
 GOOD = {
@@ -27,7 +28,10 @@ GOOD = {
 
 
 def good(url: Url) -> int:
-    """The status of the answer when nothing is in the way. A garbage token or a view of nobody's is not found."""
+    """The status of the answer when nothing is in the way.
+
+    A garbage token or a view of nobody's is not found.
+    """
     return GOOD.get(url.endpoint, 303 if url.kind == "action" else 200)
 
 

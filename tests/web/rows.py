@@ -168,7 +168,10 @@ def make_event(session: Session, **changes: Any) -> int:
 
 
 def make_entry(session: Session, job: Job) -> None:
-    """A cron entry named as the queue of `job`, which runs for one of its slots, by its writers. Not committed."""
+    """A cron entry named as the queue of `job`, which runs for one of its slots, by its writers.
+
+    Not committed.
+    """
     connection: Any = session.connection().connection.driver_connection
     entry = EntryDeclaration(job.queue, "send_invoice", Schedule("*/10 * * * *", "Europe/Paris"), "skip", "all", 3,
                   {"account_id": 42})  # fmt: skip
@@ -250,7 +253,9 @@ def make_limited(
 
 
 def make_one_of_each(session: Session) -> dict[str, Job]:
-    """A job of every state with attempts, an output, two workers, the loops, a paused queue and a decision."""
+    """A job of every state with attempts, an output, two workers, the loops,
+    a paused queue and a decision.
+    """
     jobs = {state: make_job(session, state) for state in STATES}
     jobs["failed"].dispatch_no, jobs["failed"].attempt = 2, 2
     make_attempt(session, jobs["failed"], "died", dispatch_no=1, attempt=1, cause="signal 9")

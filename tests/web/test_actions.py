@@ -1,4 +1,6 @@
-"""Actions on the pages: a plan is previewed, gets a reason, and is done or refused, with and without a script."""
+"""Actions on the pages: a plan is previewed, gets a reason, and is done or refused,
+with and without a script.
+"""
 
 from __future__ import annotations
 

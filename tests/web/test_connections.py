@@ -1,4 +1,6 @@
-"""Pages use few connections of their own and run few searches at once, so that no viewer can starve the host."""
+"""Pages use few connections of their own and run few searches at once,
+so that no viewer can starve the host.
+"""
 
 from __future__ import annotations
 

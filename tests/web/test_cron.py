@@ -1,4 +1,6 @@
-"""The cron pages: entries, one entry with its run history, the form of a new one; and the actions behind them."""
+"""The cron pages: entries, one entry with its run history, the form of a new one;
+and the actions behind them.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +45,8 @@ NEW = {
 def entry(host: Host, opsjobs: OpsJobs) -> Runner:
     """The entry `nightly` of a task `sync`, taken over three hours ago by a scheduler that then slept.
 
-    Its slots are about half an hour away from now, in either direction: none comes while a test runs, and none has come
-    so lately that it would still be run. Three have come since then.
+    Its slots are about half an hour away from now, in either direction: none comes while a test runs, and
+    none has come so lately that it would still be run. Three have come since then.
     """
 
     def sync(account: int = 0, secret: str = "") -> None:

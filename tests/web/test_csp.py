@@ -1,4 +1,7 @@
-"""Our headers on our responses, whatever the host does; the host's on its own. And a host that checks tokens."""
+"""Our headers on our responses, whatever the host does; the host's on its own.
+
+And a host that checks tokens.
+"""
 
 from __future__ import annotations
 

@@ -92,8 +92,8 @@ def test_it_is_read_in_batches_each_in_a_transaction_of_its_own(
         # Nothing is held while the reader takes its time.
         held = session.execute(
             text(
-                "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%' AND pid <> pg_backend_pid()"
-                " AND datname = current_database()"
+                "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%' AND pid <> "
+                "pg_backend_pid() AND datname = current_database()"
             )
         ).scalar_one()
         session.commit()
@@ -188,7 +188,9 @@ HARMLESS = ["a=1", "a; b", "2026-11-25", "x - y", "a,=1", "user@host", "1;2;3", 
 
 
 def _is_computed(cell: str) -> bool:
-    """Whether a spreadsheet that ends cells at `;`, a tab or a line finds a formula, past what has no shape."""
+    """Whether a spreadsheet that ends cells at `;`,
+    a tab or a line finds a formula, past what has no shape.
+    """
     parts = re.split(r"[;\t\r\n]", cell)
     return any(part.lstrip(SHAPELESS + '"').startswith(tuple("=+-@\uff1d")) for part in parts)
 

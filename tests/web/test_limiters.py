@@ -1,4 +1,6 @@
-"""The limiters' pages: what each allows, what is used, who holds, who waits, and the actions that are legal now."""
+"""The limiters' pages: what each allows, what is used, who holds, who waits,
+and the actions that are legal now.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The reference of a partition in an address: it stands for one text of one limiter, and tells nobody which."""
+"""The reference of a partition in an address:
+it stands for one text of one limiter, and tells nobody which.
+"""
 
 from __future__ import annotations
 

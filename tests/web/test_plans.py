@@ -1,4 +1,6 @@
-"""The reads of the queues' and workers' pages walk the indexes that they name, on tables as a busy host has them."""
+"""The reads of the queues' and workers' pages walk the indexes that they name,
+on tables as a busy host has them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The page that says what a limiter would do: the numbers of the command, faults at their fields, no write."""
+"""The page that says what a limiter would do:
+the numbers of the command, faults at their fields, no write.
+"""
 
 from __future__ import annotations
 

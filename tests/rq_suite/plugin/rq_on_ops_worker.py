@@ -1,7 +1,8 @@
 """A plugin for pytest in RQ's own tests: there `Worker` and `SimpleWorker` are OpsWorker and OpsSimpleWorker.
 
-It is loaded in a process whose package `tests` is RQ's, so it makes a small host of its own. `RQ_TESTS_REDIS_PORT` says
-where Redis listens, `RQ_TESTS_DATABASE_URL` where Postgres does; without the latter RQ's own worker is tested.
+It is loaded in a process whose package `tests` is RQ's, so it makes a small host of its own.
+`RQ_TESTS_REDIS_PORT` says where Redis listens, `RQ_TESTS_DATABASE_URL` where Postgres does; without the
+latter RQ's own worker is tested.
 """
 
 from __future__ import annotations
