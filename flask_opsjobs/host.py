@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import NamedTuple, Protocol
 
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
@@ -19,13 +19,11 @@ from .core.db import (
     connect_soon,
 )
 from .core.guards import Answering, AtMost
+from .cron.declaration import EntryDeclaration
 from .errors import SchemaAhead, SchemaBehind
+from .jobs.record.declaration import TaskDeclaration
 from .policy import AccessPolicy, DisplayPolicy
 from .settings import Settings
-
-if TYPE_CHECKING:
-    from .cron.declaration import EntryDeclaration
-    from .jobs.record.task import Task
 
 # How many operators' actions may hold a connection at once in one process.
 MOST_ACTIONS = 4
@@ -33,10 +31,32 @@ MOST_ACTIONS = 4
 MOST_HEAVY = 3
 
 
+class DueLane(NamedTuple):
+    """A lane in which a job is due now, and its queue."""
+
+    lane: str
+    queue: str
+
+
+class QueuedAtInsert(NamedTuple):
+    """A job that was inserted as `queued` with `dispatch_no`, and whose delivery must be pushed to Redis."""
+
+    id: int
+    dispatch_no: int
+    queue: str
+    task: str
+    priority: int
+    timeout_seconds: int | None
+
+
+# `enqueue` leaves these notes in a session; `after_commit` hands them to the dispatcher.
+CommitNote = DueLane | QueuedAtInsert
+
+
 class CommitDispatcher(Protocol):
     """Dispatches jobs right after a host's commit, in the process that enqueued them."""
 
-    def push(self, notes: Sequence[Any]) -> None:
+    def push(self, notes: Sequence[CommitNote]) -> None:
         """Push or dispatch the jobs that `enqueue` noted in the session, which has just been committed."""
         ...
 
@@ -67,7 +87,7 @@ class Host:
     engine: Engine
     session: Callable[[], Session]
     secrets: tuple[bytes, ...]
-    tasks: dict[str, Task]
+    tasks: Mapping[str, TaskDeclaration]
     access: AccessPolicy
     display: DisplayPolicy
     spare: SpareConnections
@@ -75,7 +95,7 @@ class Host:
     action_limit: AtMost = field(default_factory=lambda: AtMost(MOST_ACTIONS))
     heavy: AtMost = field(default_factory=lambda: AtMost(MOST_HEAVY))
     # As declared in code. The loops copy them into the database.
-    cron_entries: dict[str, EntryDeclaration] = field(default_factory=dict)
+    cron_entries: Mapping[str, EntryDeclaration] = field(default_factory=dict)
     # None under TESTING, or with OPSJOBS_DISPATCH = False: then only the dispatch loop dispatches.
     dispatcher: CommitDispatcher | None = None
     # Whether Postgres answered the last page.

@@ -6,6 +6,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -293,3 +294,40 @@ def test_a_statement_stands_beside_its_only_user() -> None:
         if not users or _domain(path) not in users | {"core"}:
             found.append(f"{_name(path)}: used by {', '.join(sorted(users)) or 'nobody'}")
     assert not found, "\n".join(found)
+
+
+def _imports() -> dict[str, set[str]]:
+    """The modules of ours that each module imports anywhere: at its top, in a function, or for types only."""
+    modules = {}
+    for path in sources.python("flask_opsjobs"):
+        name = ".".join(path.relative_to(sources.ROOT).with_suffix("").parts)
+        modules[name.removesuffix(".__init__")] = path
+    graph: dict[str, set[str]] = {name: set() for name in modules}
+    for name, path in modules.items():
+        # Level 1 of a package is the package itself.
+        above = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+        for node in ast.walk(sources.tree(path)):
+            if isinstance(node, ast.ImportFrom):
+                start = above[: len(above) - node.level + 1] if node.level else []
+                source = ".".join([*start, *([node.module] if node.module else [])])
+                of_names = {f"{source}.{alias.name}" for alias in node.names}
+                # A name that is no module is defined in `source`.
+                found = {each if each in modules else source for each in of_names}
+            elif isinstance(node, ast.Import):
+                found = {alias.name for alias in node.names}
+            else:
+                continue
+            graph[name] |= found & modules.keys() - {name}
+    return graph
+
+
+def test_imports_make_no_circle() -> None:
+    """Also none that only types need. `prepare` raises `CycleError` with the modules of a circle."""
+    graph = _imports()
+    # At the top, in a function, and under TYPE_CHECKING.
+    assert "flask_opsjobs.jobs.record.declaration" in graph["flask_opsjobs.host"]
+    assert "flask_opsjobs.core.db" in graph["flask_opsjobs.testing"]
+    assert "flask_opsjobs.actions.shapes" in graph["flask_opsjobs.errors"]
+    TopologicalSorter(graph).prepare()
+    with pytest.raises(CycleError):
+        TopologicalSorter({**graph, "flask_opsjobs.errors": {"flask_opsjobs.host"}}).prepare()

@@ -74,7 +74,7 @@ def run(
     runtime = WorkerRuntime(host, "simple" if simple else "forking", names)
     kind = OpsSimpleWorker if simple else OpsWorker
     rq_worker = kind(names, name=runtime.name, connection=wire.redis, serializer=wire.serializer)
-    performer = (InProcessPerformer if simple else ForkingPerformer)(app, runtime, host.tasks)
+    performer = (InProcessPerformer if simple else ForkingPerformer)(app, runtime)
     ready = f"{runtime.name} listens to {', '.join(names)}"
     rq_worker.attach(app, runtime, performer, tell_ready=lambda: click.echo(ready, err=True))
     try:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..core.db import Connection
-from ..jobs.record.task import Task
+from ..jobs.record.declaration import TaskDeclaration
 from . import transitions
 from .decide_slots import SlotDecider, SlotReport
 from .declaration import EntryDeclaration
@@ -44,7 +44,7 @@ def retire(decider: SlotDecider, name: str, report: SlotReport) -> None:
     transitions.retire(decider.connection, name, decider.now)
 
 
-def list_gone(connection: Connection, declared: dict[str, EntryDeclaration]) -> list[str]:
+def list_gone(connection: Connection, declared: Mapping[str, EntryDeclaration]) -> list[str]:
     """The entries in use that came from code, which no longer declares them. Locks nothing."""
     entries = transitions.list_entries(connection)
     return [
@@ -52,7 +52,7 @@ def list_gone(connection: Connection, declared: dict[str, EntryDeclaration]) -> 
     ]
 
 
-def list_unredacted(connection: Connection, tasks: Mapping[str, Task]) -> list[str]:
+def list_unredacted(connection: Connection, tasks: Mapping[str, TaskDeclaration]) -> list[str]:
     """The entries in use that hold the value of a redacted argument. Locks nothing."""
     return [
         entry.name

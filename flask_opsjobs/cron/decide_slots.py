@@ -18,8 +18,8 @@ from ..core.db import Connection
 from ..core.words import moment
 from ..errors import InvalidArgs
 from ..host import Host
+from ..jobs.record.declaration import TaskDeclaration
 from ..jobs.record.enqueue import Enqueued, enqueue_detached
-from ..jobs.record.task import Task
 from . import transitions
 from .declaration import MOST_CAUGHT_UP
 from .queries import CronEntryRow
@@ -50,7 +50,7 @@ class SlotReport:
     results: dict[str, int] = field(default_factory=dict)
     lanes: set[tuple[str, str]] = field(default_factory=set)
     stopped: list[Unfinished] = field(default_factory=list)
-    enqueued: list[tuple[Task, Enqueued]] = field(default_factory=list)
+    enqueued: list[tuple[TaskDeclaration, Enqueued]] = field(default_factory=list)
     troubled: set[str] = field(default_factory=set)
     has_more: bool = False
     is_put_off: bool = False

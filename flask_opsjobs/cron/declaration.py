@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DeclarationError, InvalidArgs
+from ..jobs.record.declaration import TaskDeclaration
 from ..jobs.record.options import fault_of_name
-from ..jobs.record.task import Task
 from .expression import BadSchedule, Schedule, read_schedule
 from .lifecycle import OVERLAPS
 
@@ -59,7 +59,7 @@ class EntryDeclaration:
 
 
 def make_entry(
-    task: Task,
+    task: TaskDeclaration,
     expression: str,
     *,
     zone: str = "UTC",
@@ -100,7 +100,7 @@ def list_faults(expression: object, zone: object, overlap: object, catch_up: obj
     return faults
 
 
-def _stored(task: Task, args: Mapping[str, Any]) -> bytes:
+def _stored(task: TaskDeclaration, args: Mapping[str, Any]) -> bytes:
     if not isinstance(args, Mapping):
         raise TypeError
     return task.arguments.dump(task.arguments.validate((), args), _LARGEST_ARGS)

@@ -22,7 +22,7 @@ from ..host import Host
 from ..jobs.perform.current import Claimed
 from ..jobs.perform.log_tail import Ring
 from ..jobs.perform.perform import Report, perform
-from ..jobs.record.task import Task
+from ..jobs.record.declaration import TaskDeclaration
 from .dispatch.dispatch import Dispatcher, read_clock, recall, stage
 from .redis.broker import Delivery
 from .worker.claim import claim
@@ -129,7 +129,8 @@ class Drain:
         size = self._host.settings.log_tail_bytes
         log_tail = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
         with _shared(self._connection, claimed), self._surround():
-            outcome = perform(self._tasks, claimed, Report(log_tail))
+            report = Report(log_tail, self._host.settings.max_output_bytes)
+            outcome = perform(self._tasks, claimed, report)
         ending = Ending(job_id, dispatch_no, *self._worker, outcome)
         # `refused_for` is 0, because no worker with other code will come: a test sees a refusal at once.
         endings.record(self._connection, [ending], self._now(), refused_for=timedelta(0))
@@ -137,7 +138,7 @@ class Drain:
         if isinstance(error, self._through):
             raise error
 
-    def _watched(self, task: Task) -> Task:
+    def _watched(self, task: TaskDeclaration) -> TaskDeclaration:
         """Return a copy of the task whose failure hook also keeps the error that its function raised."""
         hook = task.on_failure
         watched = copy.copy(task)

@@ -18,7 +18,7 @@ from ..cron.decide_slots import SlotDecider, SlotReport
 from ..cron.queries import CronEntryRow
 from ..cron.transitions import Unfinished
 from ..engine.redis.broker import broker_of, try_request_heartbeat
-from ..jobs.commit_notes import DueLane
+from ..host import DueLane
 from ..jobs.perform import failure
 from .one_pass import process_name
 from .shape import IDLE, Loop, Pass, every

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from flask_opsjobs.engine.worker.claim import Confirm, steady_seconds
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.perform.perform import perform
-from flask_opsjobs.jobs.record.task import Task
+from flask_opsjobs.jobs.record.declaration import TaskDeclaration
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 from tests.support.jobs import Notebook
@@ -137,14 +136,12 @@ def test_rescue_races_the_last_look(make_bench: MakeBench, record_job: RecordJob
 
 # --- in `perform`
 
-HOST: Any = SimpleNamespace(settings=SimpleNamespace(max_output_bytes=1_000))
 
-
-def make_task(called: list[str], on_start: Callable[[Any], None] | None = None) -> Task:
+def make_task(called: list[str], on_start: Callable[[Any], None] | None = None) -> TaskDeclaration:
     def note(text: str = "") -> None:
         called.append("function")
 
-    return Task(note, host=lambda: HOST, name="note", on_start=on_start)
+    return TaskDeclaration(note, name="note", on_start=on_start)
 
 
 def test_neither_hook_nor_function_is_called_for_a_job_that_was_rescued(

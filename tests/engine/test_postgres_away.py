@@ -228,7 +228,7 @@ def test_the_hook_after_a_commit_is_silent_for_a_while(
     host: Host, record_job: Callable[..., int], administrator: Administrator,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    from flask_opsjobs.jobs.commit_notes import DueLane
+    from flask_opsjobs.host import DueLane
 
     record_job()
     administrator.fail_over()

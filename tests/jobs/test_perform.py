@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,18 +19,16 @@ from flask_opsjobs.jobs.lifecycle import ENDED_BY, OUTCOMES
 from flask_opsjobs.jobs.perform.current import Stopped
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.perform.perform import Report, perform
-from flask_opsjobs.jobs.record.task import Task
+from flask_opsjobs.jobs.record.declaration import TaskDeclaration
 from tests.support.jobs import NOW, Notebook, make_claimed
 
-HOST: Any = SimpleNamespace(settings=SimpleNamespace(max_output_bytes=1_000))
 
-
-def make(function: Callable[..., Any], **options: Any) -> Task:
+def make(function: Callable[..., Any], **options: Any) -> TaskDeclaration:
     options.setdefault("backoff", 9)
-    return Task(function, host=lambda: HOST, name="once", **options)
+    return TaskDeclaration(function, name="once", **options)
 
 
-def run(task: Task, args: dict[str, Any] | None = None, **changes: Any) -> Outcome:
+def run(task: TaskDeclaration, args: dict[str, Any] | None = None, **changes: Any) -> Outcome:
     """The outcome of one attempt, which is one that the record knows and a frame can carry."""
     report = changes.pop("report", None) or Notebook()
     outcome = perform({"once": task}, make_claimed(task, args, **changes), report)
@@ -321,11 +318,14 @@ def test_what_breaks_around_the_function_is_a_failed_attempt() -> None:
         @log_tail.setter
         def log_tail(self, ring: Any) -> None: ...
 
-    def no_host() -> Any:
-        raise LookupError("no app")
+        @property
+        def max_output_bytes(self) -> Any:  # type: ignore[override]
+            raise LookupError("no app")
 
-    task = Task(lambda: 1, host=no_host, name="once", record_output=True, backoff=9)
-    outcome = run(task, report=Broken())
+        @max_output_bytes.setter
+        def max_output_bytes(self, most: Any) -> None: ...
+
+    outcome = run(make(lambda: 1, record_output=True), report=Broken())
     assert (outcome.kind, outcome.error) == ("raised", "LookupError: no app")
 
 
@@ -397,7 +397,7 @@ def test_the_last_words_are_kept() -> None:
     outcome = run(make(once))
     assert outcome.log_tail is not None
     assert outcome.log_tail.endswith("WARNING tests.perform: about to fail")
-    assert run(make(once), report=Report(None)).log_tail is None
+    assert run(make(once), report=Report(None, 1_000)).log_tail is None
     assert run(make(lambda: None)).log_tail is None
 
 

@@ -43,4 +43,4 @@ class Notebook(Report):
 
     def __init__(self, log_tail: Ring | None = None) -> None:
         self.told: list[tuple[int | None, int | None, str | None]] = []
-        super().__init__(log_tail or make_ring(), lambda *told: self.told.append(told))
+        super().__init__(log_tail or make_ring(), 1_000, lambda *told: self.told.append(told))

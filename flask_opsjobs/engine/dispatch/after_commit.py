@@ -15,8 +15,7 @@ from redis import RedisError
 
 from ...actions.effects import Dispatch, Effect, Forget, Recall, RequestHeartbeat
 from ...core.db import Connection, is_away, say_cause
-from ...host import Host
-from ...jobs.commit_notes import DueLane, QueuedAtInsert
+from ...host import CommitNote, DueLane, Host, QueuedAtInsert
 from ..reconcile.recall import recall_paused
 from ..reconcile.remove_deliveries import remove_deliveries
 from ..redis.broker import Delivery, broker_of, request_heartbeat
@@ -41,7 +40,7 @@ class AfterCommitDispatch:
         """Return whether a due job may be inserted as `queued` and pushed after the commit. Takes a slot."""
         return time.monotonic() >= self._silent_until and self._estimate.take(queue)
 
-    def push(self, notes: Sequence[DueLane | QueuedAtInsert]) -> None:
+    def push(self, notes: Sequence[CommitNote]) -> None:
         """Push the jobs that were inserted as `queued`, and dispatch the lanes of the others."""
         queued = [Delivery(*note) for note in notes if isinstance(note, QueuedAtInsert)]
         lanes = dict.fromkeys(note for note in notes if isinstance(note, DueLane))

@@ -13,10 +13,10 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ...host import Host
 from ...jobs.perform.current import Claimed
 from ...jobs.perform.outcomes import Outcome
 from ...jobs.perform.perform import Confirm, Report, perform
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from ...jobs.perform.log_tail import Ring
-    from ...jobs.record.task import Task
 
 # Held around the fork, and by the parent's other threads while they log or connect, which takes locks of C or
 # of `io`. A child has only the thread that forked: a lock that another thread held at the fork is never
@@ -37,7 +36,7 @@ _PR_SET_PDEATHSIG = 1
 
 def fork(
     app: Flask,
-    tasks: Mapping[str, Task],
+    host: Host,
     claimed: Claimed,
     log_tail: Ring | None,
     confirm: Confirm,
@@ -54,7 +53,7 @@ def fork(
         try:
             ours.close()
             _become_child(parent_pid, app)
-            _perform(app, tasks, claimed, Sender(its), log_tail, confirm)
+            _perform(app, host, claimed, Sender(its), log_tail, confirm)
             _flush_streams()
         finally:
             # Not SystemExit, which would run the parent's atexit handlers and finally blocks in the child.
@@ -104,14 +103,15 @@ def forget_connections(app: Flask) -> None:
 
 def _perform(
     app: Flask,
-    tasks: Mapping[str, Task],
+    host: Host,
     claimed: Claimed,
     sender: Sender,
     log_tail: Ring | None,
     confirm: Confirm,
 ) -> None:
+    report = Report(log_tail, host.settings.max_output_bytes, sender.progress)
     with app.app_context():
-        outcome = perform(tasks, claimed, Report(log_tail, sender.progress), confirm)
+        outcome = perform(host.tasks, claimed, report, confirm)
         # Sent inside the context: if a host's teardown raises or hangs, the outcome is already sent.
         sender.outcome(outcome)
 

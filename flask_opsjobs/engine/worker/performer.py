@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from types import FrameType
@@ -25,7 +25,6 @@ from .watch_child import ChildWatch
 if TYPE_CHECKING:
     from flask import Flask
 
-    from ...jobs.record.task import Task
 
 _TICK_SECONDS = 15.0
 
@@ -52,10 +51,9 @@ class Performer(Protocol):
 class ForkingPerformer:
     """Forks a child per job. The log ring is shared memory, which keeps the last lines of a killed child."""
 
-    def __init__(self, app: Flask, runtime: WorkerRuntime, tasks: Mapping[str, Task]) -> None:
+    def __init__(self, app: Flask, runtime: WorkerRuntime) -> None:
         self._app = app
         self._runtime = runtime
-        self._tasks = tasks
         size = runtime.host.settings.log_tail_bytes
         self._ring = Ring(memoryview(mmap.mmap(-1, size + Ring.HEAD_BYTES))) if size else None
         self._watch: ChildWatch | None = None
@@ -66,7 +64,7 @@ class ForkingPerformer:
             self._ring.clear()
         runtime = self._runtime
         confirm = Confirm(runtime.host, claimed, runtime.id, runtime.name)
-        pid, sock = fork(self._app, self._tasks, claimed, self._ring, confirm)
+        pid, sock = fork(self._app, runtime.host, claimed, self._ring, confirm)
         self._watch = ChildWatch(
             pid=pid,
             sock=sock,
@@ -84,7 +82,7 @@ class ForkingPerformer:
 
     def backoff_seconds(self, claimed: Claimed) -> float:
         """Return in how many seconds a job is due again whose child died without an outcome."""
-        return retry.backoff_seconds(self._tasks.get(claimed.task), claimed.attempt)
+        return retry.backoff_seconds(self._runtime.host.tasks.get(claimed.task), claimed.attempt)
 
     def stop_now(self, why: str) -> None:
         """Kill the running child, if there is one."""
@@ -100,10 +98,9 @@ class ForkingPerformer:
 class InProcessPerformer:
     """Calls the function in this process. A signal stops it by raising `Stopped` in the function."""
 
-    def __init__(self, app: Flask, runtime: WorkerRuntime, tasks: Mapping[str, Task]) -> None:
+    def __init__(self, app: Flask, runtime: WorkerRuntime) -> None:
         self._app = app
         self._runtime = runtime
-        self._tasks = tasks
         size = runtime.host.settings.log_tail_bytes
         self._ring = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
         self._claimed: Claimed | None = None
@@ -115,14 +112,15 @@ class InProcessPerformer:
         """Call the function and return the outcome. `tick` is not called, because the main thread is busy."""
         if self._ring is not None:
             self._ring.clear()
-        report = Report(self._ring, partial(self._runtime.tell_progress, claimed))
         runtime = self._runtime
+        most = runtime.host.settings.max_output_bytes
+        report = Report(self._ring, most, partial(runtime.tell_progress, claimed))
         confirm = Confirm(runtime.host, claimed, runtime.id, runtime.name)
         self._stopped_why = None
         self._claimed = claimed
         try:
             with self._app.app_context():
-                outcome = perform(self._tasks, claimed, report, confirm)
+                outcome = perform(runtime.host.tasks, claimed, report, confirm)
         except Stopped:
             outcome = Outcome(
                 kind="canceled", reason="stopped while it ran", error="stopped while it ran"
@@ -137,7 +135,7 @@ class InProcessPerformer:
 
     def backoff_seconds(self, claimed: Claimed) -> float:
         """Return in how many seconds a job that could not be started is due again."""
-        return retry.backoff_seconds(self._tasks.get(claimed.task), claimed.attempt)
+        return retry.backoff_seconds(self._runtime.host.tasks.get(claimed.task), claimed.attempt)
 
     def stop_now(self, why: str) -> None:
         """Raise `Stopped` in the running function, if there is one.

@@ -75,7 +75,8 @@ def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
             return
         time.sleep(claimed.wait_seconds)
         ring = Ring(memoryview(bytearray(host.settings.log_tail_bytes + Ring.HEAD_BYTES)))
-        report = Report(ring, partial(postgres.tell_progress, claimed))
+        most = host.settings.max_output_bytes
+        report = Report(ring, most, partial(postgres.tell_progress, claimed))
         outcome = perform(host.tasks, claimed, report, Confirm(host, claimed, worker_id, name))
         ending = Ending(claimed.id, claimed.dispatch_no, worker_id, name, outcome)
         postgres.ask(record)

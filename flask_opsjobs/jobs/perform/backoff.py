@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import random
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from ..record.declaration import TaskDeclaration
 from ..record.options import seconds_of
-
-if TYPE_CHECKING:
-    from ..record.task import Task
 
 _log = logging.getLogger("flask_opsjobs.jobs")
 
@@ -30,7 +28,7 @@ class Dice(Protocol):
         ...
 
 
-def backoff_seconds(task: Task | None, attempt: int, dice: Dice = random) -> float:
+def backoff_seconds(task: TaskDeclaration | None, attempt: int, dice: Dice = random) -> float:
     """Seconds to wait after the failure of this attempt (from 1): by the task's `backoff`, or the default.
 
     When the task's `backoff` raises or returns something that is not a duration, logs that and takes the

@@ -14,20 +14,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import InvalidArgs
 from ..record import json_storage
+from ..record.declaration import TaskDeclaration
 from ..record.json_storage import clean_text
 from ..record.options import seconds_of
 from . import backoff as retry
 from . import failure, log_tail
 from .current import Claimed, CurrentJob, Stopped, Tell, running
 from .outcomes import Cancel, Discard, Outcome, RetryIn, Snooze
-
-if TYPE_CHECKING:
-    from ..record.task import Task
-
 
 _log = logging.getLogger("flask_opsjobs.jobs")
 
@@ -36,10 +33,16 @@ _LONGEST_REASON = 1000
 
 
 class Report:
-    """Receives the log lines of a running job in the ring `log_tail`, and passes its progress to `tell`."""
+    """Receives the log lines of a running job in the ring `log_tail`, and passes its progress to `tell`.
 
-    def __init__(self, log_tail: log_tail.Ring | None, tell: Tell | None = None) -> None:
+    An output of more than `max_output_bytes` is not stored.
+    """
+
+    def __init__(
+        self, log_tail: log_tail.Ring | None, max_output_bytes: int, tell: Tell | None = None
+    ) -> None:
         self.log_tail = log_tail
+        self.max_output_bytes = max_output_bytes
         self.newest: tuple[int | None, int | None, str | None] | None = None
         self._tell = tell
 
@@ -55,7 +58,7 @@ Confirm = Callable[[], Claimed | Outcome]
 
 
 def perform(
-    tasks: Mapping[str, Task],
+    tasks: Mapping[str, TaskDeclaration],
     claimed: Claimed,
     report: Report,
     confirm: Confirm | None = None,
@@ -63,8 +66,7 @@ def perform(
     """Call the function of a claimed job in this process, and return how the attempt ended. Never raises.
 
     `confirm` is None where nobody else can take the job. In the main thread SIGALRM enforces the job's
-    `timeout`;
-    in any other thread there is no timeout.
+    `timeout`; in any other thread there is no timeout.
     """
     task = tasks.get(claimed.task)
     try:
@@ -81,7 +83,7 @@ def perform(
     return replace(outcome, log_tail=tail or None, progress=report.newest)
 
 
-def _refuse(task: Task | None, claimed: Claimed) -> Outcome | None:
+def _refuse(task: TaskDeclaration | None, claimed: Claimed) -> Outcome | None:
     """The outcome when the function must not be called; None when it may be called."""
     if task is None:
         error = (
@@ -96,7 +98,9 @@ def _refuse(task: Task | None, claimed: Claimed) -> Outcome | None:
     return None
 
 
-def _perform(task: Task | None, claimed: Claimed, report: Report, confirm: Confirm) -> Outcome:
+def _perform(
+    task: TaskDeclaration | None, claimed: Claimed, report: Report, confirm: Confirm
+) -> Outcome:
     assert task is not None
     try:
         arguments = task.arguments.load(claimed.args)
@@ -104,15 +108,16 @@ def _perform(task: Task | None, claimed: Claimed, report: Report, confirm: Confi
         reason = _text(error)
         return Outcome(kind="refused", error=reason, reason=reason, ended_by="invalid_args")
     with running(claimed, report.progress) as job:
-        return _run(task, claimed, job, arguments, confirm)
+        return _run(task, claimed, job, arguments, confirm, report)
 
 
 def _run(
-    task: Task,
+    task: TaskDeclaration,
     claimed: Claimed,
     job: CurrentJob,
     arguments: dict[str, Any],
     confirm: Confirm,
+    report: Report,
 ) -> Outcome:
     """Call the hooks and the function.
 
@@ -132,7 +137,7 @@ def _run(
         hook = "on_failure" if outcome.kind in _FAILURES else None
         observed: Any = error
     else:
-        outcome = _returned(task, value)
+        outcome = _returned(task, value, report)
         hook, observed = "on_success", value
     if hook is not None:
         with contextlib.suppress(Stopped):
@@ -140,12 +145,12 @@ def _run(
     return outcome
 
 
-def _refuse_now(task: Task, confirm: Confirm) -> Outcome | None:
+def _refuse_now(task: TaskDeclaration, confirm: Confirm) -> Outcome | None:
     claimed = confirm()
     return claimed if isinstance(claimed, Outcome) else _refuse(task, claimed)
 
 
-def _call(task: Task, arguments: dict[str, Any], seconds: int | None) -> Any:
+def _call(task: TaskDeclaration, arguments: dict[str, Any], seconds: int | None) -> Any:
     limit = TimeLimit(seconds)
     try:
         with limit:
@@ -155,7 +160,7 @@ def _call(task: Task, arguments: dict[str, Any], seconds: int | None) -> Any:
         limit.disarm()
 
 
-def _require_done(task: Task, value: Any) -> None:
+def _require_done(task: TaskDeclaration, value: Any) -> None:
     """Raise `TypeError` when the call only made a coroutine or a generator, whose body has not run."""
     if inspect.isawaitable(value):
         advice = "call asyncio.run(…) inside a plain function"
@@ -172,7 +177,7 @@ def _require_done(task: Task, value: Any) -> None:
     )
 
 
-def _observe(task: Task, name: str, *values: Any) -> None:
+def _observe(task: TaskDeclaration, name: str, *values: Any) -> None:
     """Call a hook, if there is one. Its errors are logged and change nothing."""
     hook = getattr(task, name)
     if hook is None:
@@ -185,10 +190,10 @@ def _observe(task: Task, name: str, *values: Any) -> None:
         _log.exception("the hook %s of task %s raised", name, task.name)
 
 
-def _returned(task: Task, value: Any) -> Outcome:
+def _returned(task: TaskDeclaration, value: Any, report: Report) -> Outcome:
     if not task.record_output:
         return Outcome(kind="returned")
-    kept = dump_output(value, task.host().settings.max_output_bytes)
+    kept = dump_output(value, report.max_output_bytes)
     return Outcome(
         kind="returned",
         output=kept.value,
@@ -197,7 +202,7 @@ def _returned(task: Task, value: Any) -> Outcome:
     )
 
 
-def _judge(task: Task, claimed: Claimed, error: BaseException) -> Outcome:
+def _judge(task: TaskDeclaration, claimed: Claimed, error: BaseException) -> Outcome:
     """The outcome for an exception that the function raised."""
     match error:
         case Stopped():
@@ -215,7 +220,7 @@ def _judge(task: Task, claimed: Claimed, error: BaseException) -> Outcome:
             return _failed("raised", task, claimed, error)
 
 
-def _again(task: Task, claimed: Claimed, error: Snooze | RetryIn) -> Outcome:
+def _again(task: TaskDeclaration, claimed: Claimed, error: Snooze | RetryIn) -> Outcome:
     seconds = seconds_of(error.seconds)
     if seconds is None:
         name = type(error).__name__
@@ -229,7 +234,9 @@ def _again(task: Task, claimed: Claimed, error: Snooze | RetryIn) -> Outcome:
     return Outcome("retry_in", sentence, _why(error), reason, seconds)
 
 
-def _failed(kind: str, task: Task | None, claimed: Claimed, error: BaseException) -> Outcome:
+def _failed(
+    kind: str, task: TaskDeclaration | None, claimed: Claimed, error: BaseException
+) -> Outcome:
     line, traceback = failure.describe_error(error)
     delay = retry.backoff_seconds(task, claimed.attempt)
     return Outcome(kind=kind, error=line, traceback=traceback, delay_seconds=delay)

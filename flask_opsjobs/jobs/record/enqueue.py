@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 from psycopg.rows import namedtuple_row
@@ -23,15 +23,12 @@ from ...core import db, sql
 from ...core.after_commit import after_commit
 from ...core.db import forget_values
 from ...errors import InvalidArgs, RefusedSession
-from ..commit_notes import DueLane, QueuedAtInsert
+from ...host import DueLane, Host, QueuedAtInsert
 from ..models import Job
 from . import unique_locks
+from .declaration import TaskDeclaration
 from .options import Options, Unique
 from .placing import RejectWhenFull, columns_of, place_of
-
-if TYPE_CHECKING:
-    from ...host import Host
-    from .task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +52,17 @@ class EnqueuedMany:
 
 
 def enqueue(
-    task: Task, options: Options, args: Sequence[Any], kwargs: Mapping[str, Any]
+    host: Host,
+    task: TaskDeclaration,
+    options: Options,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
 ) -> Enqueued:
     """Enqueue one call in the host's transaction; the host commits. Redis is not touched before the commit.
 
     Raises `InvalidArgs` when the arguments are invalid, and `LimitReached` when a full limiter rejects the
     call; then no job was written.
     """
-    host = task.host()
     host.require_schema(or_newer=True)
     values = task.arguments.validate(args, kwargs)
     place = place_of(task, options, host, values)
@@ -120,7 +120,12 @@ def _first_number(options: Options, host: Host) -> int:
 
 
 def _tell_hook(
-    session: Session, host: Host, task: Task, options: Options, enqueued: Enqueued, lane: str
+    session: Session,
+    host: Host,
+    task: TaskDeclaration,
+    options: Options,
+    enqueued: Enqueued,
+    lane: str,
 ) -> None:
     if host.dispatcher is None:
         return
@@ -133,7 +138,7 @@ def _tell_hook(
         after_commit(session, host.dispatcher.push, queued)
 
 
-def parameters(task: Task, options: Options, host: Host) -> dict[str, Any]:
+def parameters(task: TaskDeclaration, options: Options, host: Host) -> dict[str, Any]:
     """The parameters that the enqueue statements take, except arguments, limit and unique lock.
 
     Raises `InvalidArgs` when `meta` is too large.
@@ -152,7 +157,9 @@ def unique_lock(unique: Unique) -> dict[str, Any]:
     return {"until": unique.lifetime, "within": unique.within}
 
 
-def keys(task: Task, unique: Unique, host: Host, values: Mapping[str, Any]) -> list[bytes]:
+def keys(
+    task: TaskDeclaration, unique: Unique, host: Host, values: Mapping[str, Any]
+) -> list[bytes]:
     """The keys of a call, that of the current secret first.
 
     Raises `InvalidArgs` when the values that make the call unique cannot be written as JSON.
@@ -174,7 +181,7 @@ def keys(task: Task, unique: Unique, host: Host, values: Mapping[str, Any]) -> l
 def enqueue_detached(
     connection: db.Connection,
     host: Host,
-    task: Task,
+    task: TaskDeclaration,
     stored: Mapping[str, Any],
     *,
     cron_entry: str | None = None,
@@ -203,7 +210,7 @@ def enqueue_detached(
 
 
 def find_same_call(
-    connection: db.Connection, host: Host, task: Task, stored: Mapping[str, Any]
+    connection: db.Connection, host: Host, task: TaskDeclaration, stored: Mapping[str, Any]
 ) -> int | None:
     """The id of the job that holds the unique lock of this call; None without one, or without uniqueness.
 

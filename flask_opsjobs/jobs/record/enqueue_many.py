@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 from sqlalchemy import Connection
@@ -17,8 +17,9 @@ from ...core import sql
 from ...core.after_commit import after_commit
 from ...core.db import forget_values
 from ...errors import InvalidArgs, RefusedSession
-from ..commit_notes import DueLane
+from ...host import DueLane, Host
 from . import unique_locks
+from .declaration import TaskDeclaration
 from .enqueue import (
     EnqueuedMany,
     find_session,
@@ -29,12 +30,8 @@ from .enqueue import (
     unique_lock,
     without_values,
 )
+from .options import Options, Unique
 from .placing import RejectWhenFull, columns_of, place_of
-
-if TYPE_CHECKING:
-    from ...host import Host
-    from .options import Options, Unique
-    from .task import Task
 
 Row = Mapping[str, Any]
 Line = Callable[[Row], bytes]
@@ -47,7 +44,9 @@ _MOST_LANES = 20
 _numbers = itertools.count(1)
 
 
-def enqueue_many(task: Task, options: Options, rows: Iterable[Row]) -> EnqueuedMany:
+def enqueue_many(
+    host: Host, task: TaskDeclaration, options: Options, rows: Iterable[Row]
+) -> EnqueuedMany:
     """Enqueue a job per dict of arguments.
 
     After an error nothing is written, and the transaction stays usable.
@@ -57,7 +56,6 @@ def enqueue_many(task: Task, options: Options, rows: Iterable[Row]) -> EnqueuedM
             f"enqueue_many of task {task.name} takes dicts of arguments, in a list or from a generator; "
             f"got {type(rows).__name__}"
         )
-    host = task.host()
     host.require_schema(or_newer=True)
     common = parameters(task, options, host)
     session, bind = find_session(host, options.session)
@@ -108,7 +106,7 @@ def _require_standing(savepoint: SessionTransaction) -> None:
 
 def _insert_unique(
     connection: Connection,
-    task: Task,
+    task: TaskDeclaration,
     unique: Unique,
     host: Host,
     common: Mapping[str, Any],
@@ -142,7 +140,7 @@ class _Places:
 
     def __init__(
         self,
-        task: Task,
+        task: TaskDeclaration,
         options: Options,
         host: Host,
         reject: RejectWhenFull,
@@ -180,7 +178,7 @@ class _Places:
         return keys[0] in self._keys_with_room or unique_locks.find(self._run_sql, keys) is not None
 
 
-def _plain_line(task: Task, host: Host, head: bytes, places: _Places) -> Line:
+def _plain_line(task: TaskDeclaration, host: Host, head: bytes, places: _Places) -> Line:
     validate, dump = task.arguments.validate, task.arguments.dump
     limit = host.settings.max_args_bytes
 
@@ -193,7 +191,7 @@ def _plain_line(task: Task, host: Host, head: bytes, places: _Places) -> Line:
     return line
 
 
-def _unique_line(task: Task, unique: Unique, host: Host, places: _Places) -> Line:
+def _unique_line(task: TaskDeclaration, unique: Unique, host: Host, places: _Places) -> Line:
     limit = host.settings.max_args_bytes
 
     def line(row: Row) -> bytes:
@@ -207,7 +205,7 @@ def _unique_line(task: Task, unique: Unique, host: Host, places: _Places) -> Lin
 
 
 def _copy(
-    connection: Connection, statement: str, task: Task, line: Line, rows: Iterable[Row]
+    connection: Connection, statement: str, task: TaskDeclaration, line: Line, rows: Iterable[Row]
 ) -> int:
     """Copy a line for each row; returns the number of lines."""
     raw = connection.connection.driver_connection
@@ -227,7 +225,7 @@ def _copy(
     return done
 
 
-def _chunks(task: Task, line: Line, rows: Iterable[Row]) -> Iterator[list[bytes]]:
+def _chunks(task: TaskDeclaration, line: Line, rows: Iterable[Row]) -> Iterator[list[bytes]]:
     """The lines in chunks, bounded in number and in bytes, so that memory is bounded for any rows."""
     chunk: list[bytes] = []
     size = 0
@@ -247,7 +245,7 @@ def _chunks(task: Task, line: Line, rows: Iterable[Row]) -> Iterator[list[bytes]
         yield chunk
 
 
-def _at_row(task: Task, number: int, error: InvalidArgs) -> InvalidArgs:
+def _at_row(task: TaskDeclaration, number: int, error: InvalidArgs) -> InvalidArgs:
     errors = [{**one, "loc": f"[{number}].{one['loc']}"} for one in error.errors]
     return InvalidArgs(task.name, errors)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
@@ -11,20 +11,18 @@ from sqlalchemy.orm import Session
 from ...core.after_commit import after_rollback_too
 from ...core.signing import sign
 from ...errors import InvalidArgs, LimitReached
+from ...host import Host
 from ...limits import bucket, stored_buckets
 from ...limits import transitions as limit_transitions
 from ...limits.limit import LimitPlace, Unplaced, lane_of
 from ...limits.stored_buckets import BucketSeen
 from ...limits.transitions import Rejection
-
-if TYPE_CHECKING:
-    from ...host import Host
-    from .options import Options
-    from .task import Task
+from .declaration import TaskDeclaration
+from .options import Options
 
 
 def place_of(
-    task: Task, options: Options, host: Host, values: Mapping[str, Any]
+    task: TaskDeclaration, options: Options, host: Host, values: Mapping[str, Any]
 ) -> LimitPlace | None:
     """The place of a call in its task's limit; None when the task has no limit.
 
@@ -73,7 +71,9 @@ class RejectWhenFull:
     both pass. Then the claim decides again.
     """
 
-    def __init__(self, task: Task, options: Options, host: Host, session: Session) -> None:
+    def __init__(
+        self, task: TaskDeclaration, options: Options, host: Host, session: Session
+    ) -> None:
         self._task = task
         self._host = host
         self._session = session

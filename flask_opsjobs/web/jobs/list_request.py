@@ -152,5 +152,6 @@ def _require_searchable(wanted: JobFilter) -> None:
 def _is_redacted(argument: Argument, wanted: JobFilter) -> bool:
     """Whether a searched task redacts the argument. A job enqueued before that may still have its value."""
     known = host().tasks
-    searched = [known[wanted.task]] if wanted.task in known else known.values()
+    named = known.get(wanted.task or "")
+    searched = known.values() if named is None else [named]
     return any(argument.path[0] in task.redact for task in searched)

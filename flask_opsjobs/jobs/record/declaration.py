@@ -1,0 +1,99 @@
+"""Declares a task as data: its function, its options, arguments and hooks. `Task` adds what enqueues it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from ...errors import DeclarationError
+from ...limits.limit import Limit
+from .arguments import Arguments
+from .options import Options, Unique, fault_of_name, seconds_of
+
+Backoff = Callable[[int], float | timedelta] | float | timedelta
+Hook = Callable[..., Any]
+
+
+class TaskDeclaration:
+    """What `@opsjobs.task(…)` declares about a function. Raises `DeclarationError` with every fault and its fix.
+
+    `timeout` is in seconds. `backoff` is a number of seconds, or a function of the attempt,
+    which counts from 1. The hooks `on_start(job)`, `on_success(job, value)` and `on_failure(job, error)` are
+    called in the process that runs the job. They only observe: their errors are logged.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        priority: int = 5,
+        max_attempts: int = 5,
+        backoff: Backoff | None = None,
+        timeout: int | None = None,
+        deadline: timedelta | None = None,
+        tags: Sequence[str] = (),
+        meta: Mapping[str, Any] | None = None,
+        unique: Unique | None = None,
+        limit: Limit | None = None,
+        redact: Iterable[str] = frozenset(),
+        record_output: bool = False,
+        on_start: Hook | None = None,
+        on_success: Hook | None = None,
+        on_failure: Hook | None = None,
+    ) -> None:
+        if not callable(function) or isinstance(function, type):
+            raise DeclarationError(f"a task is a function, got {function!r}")
+        self.function = function
+        self.name = name or str(getattr(function, "__name__", ""))
+        self.redact = _names(self.name, redact)
+        self.backoff = backoff
+        self.record_output = record_output
+        self.on_start, self.on_success, self.on_failure = on_start, on_success, on_failure
+        self.declared = Options(
+            queue=queue, priority=priority, max_attempts=max_attempts, timeout=timeout,
+            deadline=deadline, tags=tags, meta=meta, unique=unique, limit=limit,
+        )  # fmt: skip
+        self._require_legal()
+        self.arguments = Arguments(self.name, function, self.redact)
+        self.require_names(unique, limit)
+
+    def _require_legal(self) -> None:
+        faults = []
+        if fault := fault_of_name("its name", self.name):
+            faults.append(f"{fault}; give name=…")
+        if (
+            self.backoff is not None
+            and not callable(self.backoff)
+            and seconds_of(self.backoff) is None
+        ):
+            faults.append(
+                "backoff must be a function of the attempt that returns seconds, or seconds from 0 "
+                f"to 100 years, got {self.backoff!r}"
+            )
+        for hook in ("on_start", "on_success", "on_failure"):
+            if getattr(self, hook) is not None and not callable(getattr(self, hook)):
+                faults.append(f"{hook} must be a function")
+        if not isinstance(self.record_output, bool):
+            faults.append(f"record_output must be True or False, got {self.record_output!r}")
+        if faults:
+            raise DeclarationError(f"task {self.name}: " + "; ".join(faults))
+        self.declared.require_legal(self.name)
+
+    def require_names(self, unique: Unique | None, limit: Limit | None) -> None:
+        """Return when both name only stored arguments; else raise `DeclarationError`."""
+        for declared in (unique, limit):
+            if declared is not None:
+                declared.require_names(self.name, self.arguments.names, self.redact)
+        if limit is not None:
+            limit.require_types(self.name, self.arguments.annotation_of)
+
+
+def _names(task: str, redact: Iterable[str]) -> frozenset[str]:
+    if isinstance(redact, str):
+        raise DeclarationError(
+            f"task {task}: redact must be a set of parameter names, such as {{{redact!r}}}"
+        )
+    return frozenset(redact)
