@@ -1,4 +1,7 @@
-"""Ends attempts and jobs, from finish to discard: one statement each, then notifies all that wait."""
+"""Ends attempts and jobs: each end is one statement, followed by all that wait for it (`AFTER_END`).
+
+`retry_or_end_jobs.sql` decides whether a failed attempt is tried again.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,11 @@ from psycopg.rows import dict_row
 
 from ..core import sql
 from ..core.db import Connection
-from ..cron import transitions as cron_transitions
 from ..jobs import transitions as job_transitions
-from ..jobs.lifecycle import FINAL, WAITING
+from ..jobs.lifecycle import WAITING
 from ..jobs.perform.backoff import REFUSED_FOR
 from ..jobs.perform.outcomes import Outcome
-from ..jobs.record import unique_locks
-from ..limits import transitions as limits
+from .after_end import AFTER_END, Ended
 
 # A job fails after this many refusals by RQ workers that lack the host's code.
 MOST_REFUSALS = 3
@@ -38,36 +39,6 @@ class Ending:
     outcome: Outcome
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A job whose attempt ended, or that ended while it waited, and its new state.
-
-    `is_refused`: a worker had claimed it but did not call its function.
-    """
-
-    id: int
-    dispatch_no: int
-    state: str
-    ended_by: str | None
-    task: str
-    queue: str
-    lane: str
-    is_unique: bool
-    is_limited: bool = False
-    cron_entry: str | None = None
-    is_refused: bool = False
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """Return the delivery of the ended attempt: (job id, dispatch number)."""
-        return self.id, self.dispatch_no
-
-    @property
-    def is_final(self) -> bool:
-        """Return whether the job will not run again by itself."""
-        return self.state in FINAL
-
-
 def record(
     connection: Connection,
     endings: Iterable[Ending],
@@ -82,7 +53,7 @@ def record(
     """
     rows = json.dumps([_row(ending) for ending in endings])
     return _end(
-        connection, "record_outcomes", {"outcomes": rows, "now": now, "refused_for": refused_for}
+        connection, "retry_or_end_jobs", {"outcomes": rows, "now": now, "refused_for": refused_for}
     )
 
 
@@ -180,24 +151,9 @@ def _end(connection: Connection, statement: str, parameters: Mapping[str, Any]) 
     with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(sql.load(statement), parameters)
         ended = [Ended(**row) for row in cursor.fetchall()]
-        _tell(connection, ended, parameters["now"])
+        for tell in AFTER_END:
+            tell(connection, ended, parameters["now"])
     return ended
-
-
-def _tell(connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
-    """Notify all that wait for the end, in the same transaction: unique locks, limiters, cron."""
-    if unique := [job.id for job in ended if job.is_unique and job.is_final]:
-        unique_locks.release(connection, unique)
-    if limited := [job.key for job in ended if job.is_limited and not job.is_refused]:
-        limits.free(connection, limited)
-    if refused := [job.key for job in ended if job.is_limited and job.is_refused]:
-        limits.give_back(connection, refused, now)
-    if handed_back := [job.key for job in ended if job.is_refused and not job.is_final]:
-        job_transitions.forget_refusals(connection, handed_back)
-    if of_cron := [job for job in ended if job.cron_entry is not None and job.is_final]:
-        cron_transitions.note_job_ends(connection, {job.id: job.state for job in of_cron}, now)
-        names = {job.cron_entry for job in of_cron if job.cron_entry is not None}
-        cron_transitions.release(connection, names, now)
 
 
 def _row(ending: Ending) -> dict[str, Any]:

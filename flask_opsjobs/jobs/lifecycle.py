@@ -115,7 +115,7 @@ ARROWS = (
         targets=("finished",),
         by="worker",
         meaning="the function returned",
-        made_by=("record_outcomes",),
+        made_by=("retry_or_end_jobs",),
     ),
     JobArrow(
         "fail",
@@ -123,7 +123,7 @@ ARROWS = (
         targets=("retryable", "failed"),
         by="worker",
         meaning="the attempt failed",
-        made_by=("record_outcomes", "refuse_jobs"),
+        made_by=("retry_or_end_jobs", "refuse_jobs"),
     ),
     JobArrow(
         "snooze",
@@ -131,7 +131,7 @@ ARROWS = (
         targets=("scheduled",),
         by="worker",
         meaning="the function asked to be called later",
-        made_by=("record_outcomes",),
+        made_by=("retry_or_end_jobs",),
     ),
     JobArrow(
         "hand_back",
@@ -139,7 +139,7 @@ ARROWS = (
         targets=("scheduled",),
         by="worker",
         meaning="the worker does not have its task, or does not accept its arguments",
-        made_by=("record_outcomes",),
+        made_by=("retry_or_end_jobs",),
     ),
     JobArrow(
         "expire",
@@ -164,7 +164,7 @@ ARROWS = (
         by="operator",
         meaning="on started it asks the worker to stop",
         # The last two write the end of a started job whose worker was asked to stop.
-        made_by=("end_waiting_jobs", "record_outcomes", "rescue_jobs"),
+        made_by=("end_waiting_jobs", "retry_or_end_jobs", "rescue_jobs"),
     ),
     JobArrow(
         "discard",

@@ -1,0 +1,97 @@
+"""Lists who is told that attempts and jobs have ended, in order, in the transaction that ends them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..core.db import Connection
+from ..cron import transitions as cron_transitions
+from ..jobs import transitions as job_transitions
+from ..jobs.lifecycle import FINAL
+from ..jobs.record import unique_locks
+from ..limits import transitions as limits
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job whose attempt ended, or that ended while it waited, and its new state.
+
+    `is_refused`: a worker had claimed it but did not call its function.
+    """
+
+    id: int
+    dispatch_no: int
+    state: str
+    ended_by: str | None
+    task: str
+    queue: str
+    lane: str
+    is_unique: bool
+    is_limited: bool = False
+    cron_entry: str | None = None
+    is_refused: bool = False
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Return the delivery of the ended attempt: (job id, dispatch number)."""
+        return self.id, self.dispatch_no
+
+    @property
+    def is_final(self) -> bool:
+        """Return whether the job will not run again by itself."""
+        return self.state in FINAL
+
+
+# Gets all jobs of one statement, whose rows are locked, and the time of the end. When it raises, nothing ends.
+AfterEnd = Callable[[Connection, Sequence[Ended], datetime], None]
+
+
+def release_unique_locks(connection: Connection, ended: Sequence[Ended], _now: datetime) -> None:
+    """Let the same call be enqueued again, once its job will not run again."""
+    if unique := [job.id for job in ended if job.is_unique and job.is_final]:
+        unique_locks.release(connection, unique)
+
+
+def free_leases(connection: Connection, ended: Sequence[Ended], _now: datetime) -> None:
+    """Give the places of attempts back to their limiters."""
+    if limited := [job.key for job in ended if job.is_limited and not job.is_refused]:
+        limits.free(connection, limited)
+
+
+def give_back_tokens(connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
+    """Give places and tokens back of attempts whose function was not called."""
+    if refused := [job.key for job in ended if job.is_limited and job.is_refused]:
+        limits.give_back(connection, refused, now)
+
+
+def forget_refusals(connection: Connection, ended: Sequence[Ended], _now: datetime) -> None:
+    """Keep only the newest refused attempt of a job that is handed back."""
+    if handed_back := [job.key for job in ended if job.is_refused and not job.is_final]:
+        job_transitions.forget_refusals(connection, handed_back)
+
+
+def note_cron_slots(connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
+    """Record in the run history of cron entries how their jobs ended."""
+    states = {job.id: job.state for job in ended if job.cron_entry is not None and job.is_final}
+    if states:
+        cron_transitions.note_job_ends(connection, states, now)
+
+
+def release_cron_jobs(connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
+    """Make the next job of a cron entry available, when it waited for these."""
+    names = {job.cron_entry for job in ended if job.cron_entry is not None and job.is_final}
+    if names:
+        cron_transitions.release(connection, names, now)
+
+
+# Decision 34 gives the reason for each place.
+AFTER_END: tuple[AfterEnd, ...] = (
+    release_unique_locks,
+    free_leases,
+    give_back_tokens,
+    forget_refusals,
+    note_cron_slots,
+    release_cron_jobs,
+)
