@@ -24,6 +24,7 @@ from ...core.after_commit import after_commit
 from ...core.db import forget_values
 from ...errors import InvalidArgs, RefusedSession
 from ...host import DueLane, Host, QueuedAtInsert
+from ...limits.limit import LimitPlace
 from ..models import Job
 from . import unique_locks
 from .declaration import TaskDeclaration
@@ -65,33 +66,42 @@ def enqueue(
     """
     host.require_schema(or_newer=True)
     values = task.arguments.validate(args, kwargs)
-    place = place_of(task, options, host, values)
-    row = parameters(task, options, host) | columns_of(options, place)
+    row = parameters(task, options, host)
+    place = None
+    if options.limit is not None:
+        place = place_of(task, options.limit, host, values)
+        row |= columns_of(options.queue, place)
     row["args"] = task.arguments.dump(values, host.settings.max_args_bytes).decode()
+    if options.unique is not None:
+        row |= unique_lock(options.unique)
+        row["keys"] = keys(task, options.unique, host, values)
     session, bind = find_session(host, options.session)
     with without_values():
         connection = join(session, bind)
-        reject = RejectWhenFull(task, options, host, session)
-        rejection = reject.find_rejection(connection, place)
+        if place is not None:
+            reject = RejectWhenFull(task, options, host, session)
+            _require_room(connection, reject, place, row.get("keys"))
         if options.unique is None:
-            if rejection is not None:
-                raise reject.refuse(rejection)
             enqueued = insert(connection, row, _first_number(options, host))
         else:
-            row |= unique_lock(options.unique)
-            row["keys"] = keys(task, options.unique, host, values)
-            # When the limiter is full, a call that was enqueued before is still a conflict, not a rejection.
-            if (
-                rejection is not None
-                and unique_locks.find(partial(run_sql, connection), row["keys"]) is None
-            ):
-                raise reject.refuse(rejection)
             enqueued = Enqueued(*unique_locks.find_or_take(partial(run_sql, connection), row))
     if not enqueued.conflict:
         _tell_hook(session, host, task, options, enqueued, row["lane"])
         if signals.job_enqueued.receivers:
             signals.send(signals.job_enqueued, task, enqueued=enqueued)
     return enqueued
+
+
+def _require_room(
+    connection: Connection, reject: RejectWhenFull, place: LimitPlace, keys: list[bytes] | None
+) -> None:
+    """Return when the limiter has room or holds jobs that it cannot start; else raise `LimitReached`."""
+    rejection = reject.find_rejection(connection, place)
+    if rejection is None:
+        return
+    # A call that was enqueued before is still a conflict, not a rejection.
+    if keys is None or unique_locks.find(partial(run_sql, connection), keys) is None:
+        raise reject.refuse(rejection)
 
 
 def insert(connection: Connection, row: Mapping[str, Any], dispatch_no: int = 0) -> Enqueued:
@@ -149,7 +159,7 @@ def parameters(task: TaskDeclaration, options: Options, host: Host) -> dict[str,
         message = f"is larger than OPSJOBS_MAX_ARGS_BYTES = {limit}"
         raise InvalidArgs(task.name, [{"loc": "meta", "msg": message, "type": "too_large"}])
     cron = {"cron_entry": None, "is_deferred": False}
-    return {"task": task.name, **cron, **columns, **columns_of(options, None)}
+    return {"task": task.name, **cron, **columns}
 
 
 def unique_lock(unique: Unique) -> dict[str, Any]:
@@ -195,8 +205,9 @@ def enqueue_detached(
     Raises `InvalidArgs` when the arguments no longer fit the task; then nothing was written.
     """
     values = task.arguments.load(stored)
-    place = place_of(task, task.declared, host, values)
-    row = parameters(task, task.declared, host) | columns_of(task.declared, place)
+    row = parameters(task, task.declared, host)
+    if (limit := task.declared.limit) is not None:
+        row |= columns_of(task.declared.queue, place_of(task, limit, host, values))
     row |= {"cron_entry": cron_entry, "is_deferred": is_deferred, "dispatch_no": 0}
     row["args"] = task.arguments.dump(values, host.settings.max_args_bytes).decode()
     run = partial(_run_sql, connection)

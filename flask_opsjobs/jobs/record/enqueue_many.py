@@ -154,19 +154,20 @@ class _Places:
         self._run_sql = partial(run_sql, connection)
         # The keys of unique calls that got room: the room of the limiter bounds their number.
         self._keys_with_room: set[bytes] = set()
-        self._plain = None if options.limit is not None else _as_copied(columns_of(options, None))
-        self.lanes: dict[str, None] = {options.queue: None} if self._plain is not None else {}
+        self._unlimited = _as_copied(options.columns)
+        self.lanes: dict[str, None] = {options.queue: None} if options.limit is None else {}
 
     def of(self, values: Mapping[str, Any], keys: Sequence[bytes] = ()) -> bytes:
         """The place of a call. Raises `LimitReached`, but not for a conflict with a unique lock."""
-        if self._plain is not None:
-            return self._plain
-        place = place_of(self._task, self._options, self._host, values)
+        limit = self._options.limit
+        if limit is None:
+            return self._unlimited
+        place = place_of(self._task, limit, self._host, values)
         if not (self._reject.is_open or self._is_conflict(keys)):
             if rejection := self._reject.find_rejection(self._connection, place):
                 raise self._reject.refuse(rejection)
             self._keys_with_room.update(keys)
-        columns = columns_of(self._options, place)
+        columns = columns_of(self._options.queue, place)
         if len(self.lanes) < _MOST_LANES:
             self.lanes[columns["lane"]] = None
         return _as_copied(columns)

@@ -171,7 +171,7 @@ class Options:
 
     @cached_property
     def columns(self) -> dict[str, Any]:
-        """The parameters that the enqueue statements take, except the arguments and the place in a limit."""
+        """The parameters that the enqueue statements take, except the arguments and a limited job's place."""
         meta = b"{}" if not self.meta else json_storage.dump(dict(self.meta))
         return {
             "queue": self.queue,
@@ -183,6 +183,11 @@ class Options:
             "deadline": self.deadline,
             "delay": timedelta(seconds=self.delay_seconds),
             "scheduled_at": self.scheduled_at,
+            # The place of a job without a limit.
+            "lane": self.queue,
+            "limiter": None,
+            "partition": None,
+            "weight": None,
         }
 
 

@@ -14,7 +14,7 @@ from ...errors import InvalidArgs, LimitReached
 from ...host import Host
 from ...limits import bucket, stored_buckets
 from ...limits import transitions as limit_transitions
-from ...limits.limit import LimitPlace, Unplaced, lane_of
+from ...limits.limit import Limit, LimitPlace, Unplaced, lane_of
 from ...limits.stored_buckets import BucketSeen
 from ...limits.transitions import Rejection
 from .declaration import TaskDeclaration
@@ -22,24 +22,22 @@ from .options import Options
 
 
 def place_of(
-    task: TaskDeclaration, options: Options, host: Host, values: Mapping[str, Any]
-) -> LimitPlace | None:
-    """The place of a call in its task's limit; None when the task has no limit.
+    task: TaskDeclaration, limit: Limit, host: Host, values: Mapping[str, Any]
+) -> LimitPlace:
+    """The place of a call in its task's limit.
 
     Raises `InvalidArgs` when partition or weight cannot be computed. A partition is part of the lane and is
     shown on many pages: when the display policy hides the argument, a keyed hash of its value is stored
     instead.
     """
-    if options.limit is None:
-        return None
     arguments = task.arguments.with_defaults(values)
     found = None
     try:
-        place = options.limit.place(arguments)
+        place = limit.place(arguments)
     except Unplaced as why:
         found = {"loc": why.what, "msg": str(why), "type": "limit"}
     else:
-        named = options.limit.partition
+        named = limit.partition
         is_secret = place.partition and isinstance(named, str) and _is_hidden(host, named)
         return place._replace(partition=_hash(host, place.partition)) if is_secret else place
     # Outside of `except`: the error of a host's function must not become the context of this one.
@@ -57,11 +55,9 @@ def _hash(host: Host, partition: str) -> str:
     return "#" + sign(host.secrets[0], "hidden partition", partition.encode(), 12).hex()
 
 
-def columns_of(options: Options, place: LimitPlace | None) -> dict[str, Any]:
-    """The columns that hold the place of a job: lane, limiter, partition, weight."""
-    limiter, partition, weight = place or (None, None, None)
-    lane = lane_of(options.queue, place)
-    return {"lane": lane, "limiter": limiter, "partition": partition, "weight": weight}
+def columns_of(queue: str, place: LimitPlace) -> dict[str, Any]:
+    """The columns that hold the place of a limited job: lane, limiter, partition, weight."""
+    return {"lane": lane_of(queue, place), **place._asdict()}
 
 
 class RejectWhenFull:
@@ -83,9 +79,9 @@ class RejectWhenFull:
         self._seen: dict[tuple[str, str], BucketSeen] = {}
         self._passed: dict[tuple[str, str], int] = {}
 
-    def find_rejection(self, connection: Connection, place: LimitPlace | None) -> Rejection | None:
+    def find_rejection(self, connection: Connection, place: LimitPlace) -> Rejection | None:
         """Why a call is refused; None when it may pass. A call that passes is counted for the calls after it."""
-        if self.is_open or place is None or self._limit is None:
+        if self.is_open or self._limit is None:
             return None
         key = (place.limiter, place.partition)
         if key not in self._seen:
