@@ -1,6 +1,6 @@
 -- Decides by the outcomes of attempts whether each job is tried again or ends, and writes its next state, the
--- attempt and the output. Returns the jobs that it moved. Locks all jobs in id order before it writes, so that
--- two flushes cannot deadlock.
+-- attempt and the output. Returns the jobs that it moved. Locks all jobs in id order before it writes, so
+-- that two flushes cannot deadlock.
 -- The fence: a job is moved only while it has the dispatch number of the outcome and is `started`, or
 -- `queued` because a crash of Postgres lost the claim.
 -- A worker that does not have the task, or does not accept the arguments, hands the job back. The job is due
