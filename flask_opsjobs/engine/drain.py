@@ -44,7 +44,7 @@ class Drain:
         self,
         host: Host,
         connection: Connection,
-        surround: Callable[[], AbstractContextManager[Any]],
+        surround: Callable[[], AbstractContextManager[object]],
         limit: int | None = None,
         through: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
         worker: tuple[int, str] = _WORKER,
@@ -64,8 +64,8 @@ class Drain:
     def run(self, until: datetime | None = None) -> None:
         """Perform due jobs until none is left; with `until`, as if the time up to then had passed.
 
-        Raises `OpsJobsError` when jobs are still due after 1,000 rounds. Commits nothing when the caller has a
-        transaction.
+        Raises `OpsJobsError` when jobs are still due after 1,000 rounds. Commits nothing when the caller has
+        a transaction.
         """
         rounds = 0
         while self._limit is None or self.calls < self._limit:
@@ -184,7 +184,8 @@ def _shared(connection: Connection, claimed: Claimed) -> Iterator[None]:
         connection.execute("RELEASE SAVEPOINT opsjobs_drain")
     except psycopg.Error:
         raise OpsJobsError(
-            f"job {claimed.id} of task {claimed.task} ended the transaction that the test had begun around it: "
+            f"job {claimed.id} of task {claimed.task} ended the transaction "
+            "that the test had begun around it: "
             "make the test's sessions with join_transaction_mode='create_savepoint'"
         ) from None
 

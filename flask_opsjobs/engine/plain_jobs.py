@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from redis import RedisError
+from redis.client import Pipeline
 from rq import Queue
 from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
@@ -86,7 +87,7 @@ def _read(queues: Sequence[Queue]) -> tuple[list[tuple[Queue, _Found]], bool]:
     return found, bool(is_suspended)
 
 
-def _ask(pipe: Any, queue: Queue) -> None:
+def _ask(pipe: Pipeline, queue: Queue) -> None:
     """Ask for the ids by status, in the order of `_STATUSES`."""
     pipe.zrevrange(queue.failed_job_registry.key, 0, _MOST_IDS - 1)
     pipe.zrange(queue.started_job_registry.key, 0, _MOST_IDS - 1)

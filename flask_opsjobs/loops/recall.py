@@ -19,7 +19,7 @@ _log = logging.getLogger("flask_opsjobs.lifeline")
 
 
 def run(context: Pass) -> str:
-    """Recall jobs of paused queues and jobs whose delivery is lost; count refusals; remove orphan deliveries."""
+    """Recall jobs of paused queues, recall lost deliveries, count refusals, remove orphan deliveries."""
     with answering():
         report = [*_recall_paused(context), *_recall(context), *_remove_orphan_deliveries(context)]
     return ", ".join(report) or IDLE

@@ -16,7 +16,10 @@ _log = logging.getLogger("flask_opsjobs.lifeline")
 
 
 def run(context: Pass) -> str:
-    """Judge workers and rescue; after the commit remove the deliveries from RQ, log, and send `worker_missing`."""
+    """Judge workers and rescue jobs.
+
+    After the commit remove the deliveries from RQ, log, and send `worker_missing`.
+    """
     host = context.host
     watched = watch(
         context.connection,

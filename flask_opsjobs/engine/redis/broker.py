@@ -17,11 +17,11 @@ from rq import Queue
 from rq.command import send_command
 from rq.job import Job as RQJob
 from rq.job import JobStatus
-from rq.serializers import DefaultSerializer
+from rq.serializers import DefaultSerializer, Serializer
 from rq.utils import now, utcformat
 
 from ...host import Host
-from .connections import RedisConnections, write_only
+from .connections import RedisConnections, WriteOnlySerializer
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
 PREFIX = "opsjobs-"
@@ -84,7 +84,7 @@ class Broker:
     def queue(self, name: str, *, quick: bool = False) -> Queue:
         """Return RQ's queue of this name. It cannot unpickle."""
         wire = self.connections.wire(name, quick=quick)
-        return Queue(name, connection=wire.redis, serializer=write_only(wire.serializer))
+        return Queue(name, connection=wire.redis, serializer=WriteOnlySerializer(wire.serializer))
 
     def push(self, deliveries: Iterable[Delivery], *, quick: bool = False) -> None:
         """Push deliveries to RQ, one pipeline per queue, in the given order; priority 0 goes to the front.
@@ -136,7 +136,7 @@ def _queue_name(delivery: Delivery) -> str:
     return delivery.queue
 
 
-def _hash(delivery: Delivery, serializer: Any) -> dict[Any, Any]:
+def _hash(delivery: Delivery, serializer: Serializer | None) -> dict[Any, Any]:
     """Return the fields that RQ's enqueue writes and its workers read.
 
     Leaving out empty fields halves the time.
@@ -144,7 +144,7 @@ def _hash(delivery: Delivery, serializer: Any) -> dict[Any, Any]:
     moment = utcformat(now())
     limit = delivery.timeout_seconds
     return {
-        "data": _data(serializer or DefaultSerializer),
+        "data": _data(serializer or DefaultSerializer),  # type: ignore[arg-type]  # it is hashable
         "status": JobStatus.QUEUED.value,
         "origin": delivery.queue,
         # RQ's default description is the whole call.
@@ -158,7 +158,7 @@ def _hash(delivery: Delivery, serializer: Any) -> dict[Any, Any]:
 
 
 @cache
-def _data(serializer: Any) -> bytes:
+def _data(serializer: Serializer) -> bytes:
     # RQ's (function, instance, args, kwargs): the same for all deliveries, because they carry no arguments.
     return zlib.compress(serializer.dumps((FUNCTION, None, (), {})))
 
@@ -168,7 +168,7 @@ def request_heartbeat(broker: Broker, queue: str, worker: str) -> None:
     send_command(broker.queue(queue, quick=True).connection, worker, _COMMAND)
 
 
-def is_heartbeat_request(message: Any) -> bool:
+def is_heartbeat_request(message: dict[str, bytes]) -> bool:
     """Return whether a message of the channel asks for a heartbeat."""
     try:
         return bool(json.loads(message["data"])["command"] == _COMMAND)
@@ -177,7 +177,7 @@ def is_heartbeat_request(message: Any) -> bool:
 
 
 def try_request_heartbeat(broker: Broker, queue: str, worker: str) -> None:
-    """Call `request_heartbeat`, but only log when Redis does not answer: the regular heartbeat follows anyway."""
+    """Call `request_heartbeat`, but only log when Redis does not answer: the regular heartbeat follows."""
     try:
         request_heartbeat(broker, queue, worker)
     except RedisError as error:

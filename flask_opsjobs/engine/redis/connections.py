@@ -21,14 +21,15 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import TimeoutError as NoAnswer
 from redis.retry import Retry
 from rq import Queue
-from rq.serializers import DefaultSerializer
+from rq.serializers import DefaultSerializer, Serializer
+from typing_extensions import override
 
 from ...core.guards import Answering
 from ...core.redis_facts import SilentRedis
 from ...errors import ConfigError, EngineUnavailable
 
 _DEFAULT_URL = "redis://localhost:6379/0"
-# The commands that a read-only client sends. It refuses any other, also those that later versions of Redis add.
+# The commands that a read-only client sends. It refuses any other, also those of later versions of Redis.
 READS = frozenset().union(
     {"INFO", "PING", "TIME"},
     {"EXISTS", "PTTL", "SCAN", "TTL", "TYPE"},
@@ -42,24 +43,21 @@ READS = frozenset().union(
 
 
 class WriteOnlySerializer:
-    """RQ's pickle serializer whose `loads` raises, so that RQ cannot unpickle in a web or loop process."""
+    """Writes like another serializer, RQ's pickle by default. Its `loads` raises.
 
-    dumps = staticmethod(DefaultSerializer.dumps)
+    So RQ cannot unpickle in a web or loop process. What it writes, the workers can read.
+    """
 
-    @staticmethod
-    def loads(_data: bytes, /) -> Any:
+    def __init__(self, serializer: Serializer | None = None) -> None:
+        self._serializer = serializer or DefaultSerializer
+
+    def dumps(self, value: object, /) -> bytes:
+        """Return the bytes that the other serializer writes."""
+        return self._serializer.dumps(value)
+
+    def loads(self, _data: bytes, /) -> object:
+        """Raise `RuntimeError`."""
         raise RuntimeError("flask_opsjobs never unpickles in this process")
-
-
-def write_only(serializer: Any) -> Any:
-    """Return the serializer with a `loads` that raises. `dumps` is kept: workers must be able to read."""
-    if serializer is None or serializer is DefaultSerializer:
-        return WriteOnlySerializer
-    return type(
-        "WriteOnly",
-        (),
-        {"dumps": staticmethod(serializer.dumps), "loads": WriteOnlySerializer.loads},
-    )
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class Wire:
     """The connection to a queue: a Redis client, and the serializer that its workers use."""
 
     redis: Redis
-    serializer: Any
+    serializer: Serializer | None
 
 
 class RedisConnections:
@@ -109,7 +107,7 @@ class RedisConnections:
         client = like if like is not None else Redis.from_url(self._url or _DEFAULT_URL)
         return Wire(_with_limits(client, 0.2 if quick else 5.0), serializer)
 
-    def _of_flask_rq(self, queue: str) -> tuple[Redis | None, Any]:
+    def _of_flask_rq(self, queue: str) -> tuple[Redis | None, Serializer | None]:
         extension = self._extensions.get("rq")
         if extension is None:
             return None, None
@@ -204,12 +202,14 @@ class ReadOnlyRedis(Redis):
     def __init__(self, like: Redis) -> None:
         super().__init__(connection_pool=like.connection_pool)
 
+    @override
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a read; raises `WriteRefused` for anything else."""
         _refuse(args)
         with _asking(self):
             return super().execute_command(*args, **options)
 
+    @override
     def pipeline(self, transaction: bool = False, shard_hint: Any = None) -> ReadOnlyPipeline:
         """Return a pipeline that only reads. It is never a transaction, because that needs MULTI."""
         return ReadOnlyPipeline(self.connection_pool, self.response_callbacks, False, shard_hint)
@@ -218,11 +218,13 @@ class ReadOnlyRedis(Redis):
 class ReadOnlyPipeline(Pipeline):
     """Several reads in one round trip."""
 
+    @override
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Add a read to the pipeline; raises `WriteRefused` for anything else."""
         _refuse(args)
         return super().execute_command(*args, **options)
 
+    @override
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send the reads and return the answers."""
         with _asking(self):
@@ -233,7 +235,7 @@ def read_only_queue(connections: RedisConnections, name: str) -> Queue:
     """Return RQ's queue on a read-only client with a time-out of 0.2 s. It cannot unpickle."""
     wire = connections.wire(name, quick=True)
     client = ReadOnlyRedis(wire.redis)
-    return Queue(name, connection=client, serializer=write_only(wire.serializer))
+    return Queue(name, connection=client, serializer=WriteOnlySerializer(wire.serializer))
 
 
 def _refuse(args: tuple[Any, ...]) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from redis import Redis, RedisError, ResponseError
+from redis.client import Pipeline
 from rq import Queue, Worker
 from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
@@ -83,7 +84,7 @@ def find_deliveries_by_queue(
     return found
 
 
-def _ask(pipe: Any, queue: Queue, now: datetime) -> None:
+def _ask(pipe: Pipeline, queue: Queue, now: datetime) -> None:
     # Read in the order in which a delivery moves, so that a moving delivery is seen at least once.
     pipe.llen(queue.key)
     pipe.lrange(queue.key, 0, _LONGEST_READ - 1)

@@ -1,7 +1,7 @@
 """Claims a delivery for a worker before the fork, on a connection that the worker keeps open.
 
-A limited job is claimed in a transaction that also takes tokens and a lease. `Confirm` claims again right before
-the function is called, when its process may have been frozen since.
+A limited job is claimed in a transaction that also takes tokens and a lease. `Confirm` claims again right
+before the function is called, when its process may have been frozen since.
 """
 
 from __future__ import annotations

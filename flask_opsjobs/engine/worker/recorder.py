@@ -14,6 +14,7 @@ from datetime import datetime
 
 import psycopg
 from redis import RedisError
+from typing_extensions import override
 
 from ... import endings
 from ...core.db import Connection, connect_apart, is_away
@@ -46,7 +47,7 @@ class _Submitted:
 
 
 class Recorder(threading.Thread):
-    """Owns the connection on which outcomes are written. The main thread submits, and does not wait for it."""
+    """Owns the connection on which outcomes are written. The main thread submits and does not wait."""
 
     def __init__(
         self, host: Host, heartbeat: Heartbeat, outage: Outage, wake: Callable[[], None]
@@ -101,6 +102,7 @@ class Recorder(threading.Thread):
         self.join(timeout)
         return not self.is_alive()
 
+    @override
     def run(self) -> None:
         """Flush and send heartbeats until stopped. Errors of Postgres or Redis do not end the thread."""
         flushed_at = 0.0

@@ -14,6 +14,7 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.utils import as_text, current_timestamp
 from rq.worker import WorkerStatus
+from rq.worker.base import BaseWorker
 
 from ..redis.broker import parse
 
@@ -43,7 +44,7 @@ def pop(queues: Sequence[Queue], redis: Redis, *, block: bool) -> tuple[str, Que
     return None
 
 
-def make_job(rq_id: str, queue: Queue, worker: Any) -> RQJob | None:
+def make_job(rq_id: str, queue: Queue, worker: BaseWorker) -> RQJob | None:
     """Return RQ's job of this id; None when RQ has it no more, or when it cannot be read.
 
     A delivery of ours is not read from Redis at all. A job of the host that cannot be read is failed as RQ
@@ -88,7 +89,7 @@ class RQBookkeeping:
     Without Redis a record is lost, never a job.
     """
 
-    def __init__(self, worker: Any) -> None:
+    def __init__(self, worker: BaseWorker) -> None:
         self._worker = worker
 
     def begin(self, job: RQJob, queue: Queue) -> Execution | None:

@@ -16,6 +16,7 @@ from rq.job import Job as RQJob
 from rq.registry import ScheduledJobRegistry
 from rq.scheduler import RQScheduler
 from rq.utils import current_timestamp
+from typing_extensions import override
 
 from .child import die_with, fork_lock
 from .outage import Backoff
@@ -30,6 +31,7 @@ class OpsScheduler(RQScheduler):
     It takes RQ's lock of each queue that no other RQ scheduler holds, and schedules the jobs of those queues.
     """
 
+    @override
     def start(self) -> Any:
         """Start the process, while no other thread holds a lock that the child would wait for."""
         self._worker_pid = os.getpid()
@@ -47,6 +49,7 @@ class OpsScheduler(RQScheduler):
             self.release_locks()
             self.register_death()
 
+    @override
     def work(self) -> None:
         """Schedule until asked to stop, and then stop at once. RQ's own loop would first sleep its second."""
         die_with(self._worker_pid)
@@ -75,6 +78,7 @@ class OpsScheduler(RQScheduler):
         if select.select([self._signals], [], [], seconds)[0]:
             self._signals.recv(1024)
 
+    @override
     def enqueue_scheduled_jobs(self) -> None:
         """Put due jobs into their queues. A job that cannot be read fails, and does not block the others."""
         try:

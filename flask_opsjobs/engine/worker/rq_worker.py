@@ -8,10 +8,12 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING
 
 import psycopg
-from redis import RedisError
+from redis import Redis, RedisError
+from redis.client import Pipeline, PubSub, PubSubWorkerThread
 from rq import Queue
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.job import Job as RQJob
@@ -19,6 +21,7 @@ from rq.logutils import blue, green
 from rq.utils import now
 from rq.worker import SimpleWorker, Worker, WorkerStatus
 from rq.worker.base import BaseWorker
+from typing_extensions import override
 
 from ...core.db import is_away
 from ...core.visible_text import on_one_line
@@ -34,7 +37,7 @@ from .rq_scheduler import OpsScheduler
 from .runtime import WorkerRuntime
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from flask import Flask
     from rq.executions import Execution
@@ -81,8 +84,9 @@ class OpsWorkerLoop(BaseWorker):
         self._plain_job: RQJob | None = None
         self._is_forced = False
 
+    @override
     def _install_signal_handlers(self) -> None:
-        """Install RQ's handlers, then call `tell_ready`: before this, a signal would just end the process."""
+        """Install RQ's handlers, then call `tell_ready`: before this, a signal just ends the process."""
         super()._install_signal_handlers()
         self._tell_ready()
 
@@ -91,8 +95,9 @@ class OpsWorkerLoop(BaseWorker):
         is_through = max_jobs is not None and self.performed >= max_jobs
         return not (self._stop_requested or burst or is_through)
 
-    # --- taking -------------------------------------------------------------------------------------------------
+    # --- taking ---
 
+    @override
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[RQJob, Queue] | None:
@@ -134,8 +139,8 @@ class OpsWorkerLoop(BaseWorker):
     def _may_take(self) -> bool:
         """Return whether this worker may take a job.
 
-        It may not while its outcomes or its heartbeat are late (backpressure). Deliveries then stay in Redis for
-        other workers.
+        It may not while its outcomes or its heartbeat are late (backpressure). Deliveries then stay in Redis
+        for other workers.
         """
         may_take = self.runtime.recorder.keeps_up(_LOOK_SECONDS)
         if may_take is not self._takes_jobs:
@@ -160,6 +165,7 @@ class OpsWorkerLoop(BaseWorker):
         else:
             self.log.info("Worker %s: %s: %s", self.name, where, job.id)
 
+    @override
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         """Perform a delivery of ours; leave any other job to RQ."""
         self._state = WorkerStatus.BUSY
@@ -176,13 +182,15 @@ class OpsWorkerLoop(BaseWorker):
         except Exception:
             with fork_lock:
                 _log.exception(
-                    "the delivery %s was not performed; the watch loop rescues its job, or the recall loop recalls it",
+                    "the delivery %s was not performed; "
+                    "the watch loop rescues its job, or the recall loop recalls it",
                     job.id,
                 )
             self.runtime.heartbeat.release(*delivery)
             self._wait(self._failures.next_seconds())
         self._state = WorkerStatus.IDLE
 
+    @override
     def perform_job(self, job: RQJob, queue: Queue, execution: Execution) -> bool:
         """Perform a plain RQ job in an app context of its own: `db.session` and `g` end with the job."""
         context = self.app.app_context()
@@ -228,7 +236,7 @@ class OpsWorkerLoop(BaseWorker):
         if outcome.kind == "lost":
             _log.warning("job %d does not run here any more: %s", claimed.id, outcome.error)
         if outcome.kind != "refused":
-            # A refusal is fast. If it counted as a run, the prefetch would grow with jobs that cannot run here.
+            # A refusal is fast. If it counted, the prefetch would grow with jobs that cannot run here.
             runtime.heartbeat.note_run(time.monotonic() - began)
         runtime.submit(claimed, outcome)
         self.bookkeeping.end(job, queue, execution, is_success=outcome.kind == "returned")
@@ -266,14 +274,16 @@ class OpsWorkerLoop(BaseWorker):
             self.heartbeat()
         return not self._stop_requested
 
-    def _set_connection(self, connection: Any) -> Any:
+    @override
+    def _set_connection(self, connection: Redis) -> Redis:
         # RQ sets the time-out to 415 s, because its pop blocks for 405 s. Our pop blocks for 1 s, so its
         # time-out stays 5 s.
         return connection
 
-    # --- fewer round trips; a time-out of Redis does not end RQ's loop ------------------------------------
+    # --- fewer round trips; a time-out of Redis does not end RQ's loop ---
 
-    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+    @override
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """Send RQ's heartbeat in one pipeline, at most once a second unless the caller gives its pipeline."""
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
@@ -285,7 +295,8 @@ class OpsWorkerLoop(BaseWorker):
             super().heartbeat(timeout, pipe)
             pipe.execute()
 
-    def set_state(self, state: str, pipeline: Any = None) -> None:
+    @override
+    def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
         """Write the worker's state to Redis, for RQ's tools, when it has changed."""
         if pipeline is None and state == self._sent_state:
             self._state = state
@@ -294,6 +305,7 @@ class OpsWorkerLoop(BaseWorker):
             super().set_state(state, pipeline)
             self._sent_state = state
 
+    @override
     def check_for_suspension(self, burst: bool) -> None:
         """Check RQ's suspension flag, at most once a second."""
         moment = time.monotonic()
@@ -302,6 +314,7 @@ class OpsWorkerLoop(BaseWorker):
             with _redis_may_be_away():
                 super().check_for_suspension(burst)
 
+    @override
     def run_maintenance_tasks(self) -> None:
         """Run RQ's maintenance. It reads jobs of the host, and an unreadable one must not end the worker."""
         try:
@@ -311,8 +324,9 @@ class OpsWorkerLoop(BaseWorker):
             _log.exception("RQ's maintenance failed; it is tried again in ten minutes")
         self.last_cleaned_at = now()  # type: ignore[assignment]
 
-    # --- RQ's scheduler -----------------------------------------------------------------------------------------
+    # --- RQ's scheduler ---
 
+    @override
     def _start_scheduler(
         self,
         burst: bool = False,
@@ -344,8 +358,9 @@ class OpsWorkerLoop(BaseWorker):
         if process is None or not process.is_alive():
             self.scheduler.acquire_locks(auto_start=True)
 
-    # --- stopping -----------------------------------------------------------------------------------------------
+    # --- stopping ---
 
+    @override
     def _shutdown(self) -> None:
         # RQ would raise StopRequested here when idle, which loses a delivery between its pop and its claim.
         self._stop_requested = True
@@ -355,8 +370,12 @@ class OpsWorkerLoop(BaseWorker):
                 self.set_shutdown_requested_date()
         self.runtime.wake()
 
-    def request_force_stop(self, signum: int, frame: Any) -> None:
-        """Kill the running job after a second signal. That counts as a failed attempt, and RQ may retry a plain job."""
+    @override
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Kill the running job after a second signal.
+
+        That counts as a failed attempt, and RQ may retry a plain job.
+        """
         if (
             self._shutdown_requested_date is not None
             and _age(self._shutdown_requested_date).total_seconds() < 1
@@ -373,7 +392,8 @@ class OpsWorkerLoop(BaseWorker):
         """End the plain RQ job that is running, if there is one."""
         raise NotImplementedError
 
-    def handle_payload(self, message: Any) -> None:
+    @override
+    def handle_payload(self, message: dict[str, bytes]) -> None:
         """Run a command from RQ's channel. It runs in another thread, which no error may end."""
         with fork_lock:
             try:
@@ -384,11 +404,15 @@ class OpsWorkerLoop(BaseWorker):
             except Exception:
                 _log.exception("a command from RQ's channel failed")
 
-    def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
+    @override
+    def _pubsub_exception_handler(
+        self, exc: Exception, pubsub: PubSub, pubsub_thread: PubSubWorkerThread
+    ) -> None:
         with fork_lock:
             _log.warning("RQ's command channel: %s", type(exc).__name__)
         time.sleep(2.0)
 
+    @override
     def teardown(self) -> None:
         """Remove the worker from RQ. An outage of Redis must not hide that the worker has stopped."""
         try:
@@ -404,11 +428,13 @@ class OpsWorker(OpsWorkerLoop, Worker):
 
     performer: ForkingPerformer
 
+    @override
     def main_work_horse(self, job: RQJob, queue: Queue) -> None:
         """Run a plain RQ job in its work horse, after dropping the connections inherited from the parent."""
         forget_connections(self.app)
         super().main_work_horse(job, queue)
 
+    @override
     def fork_work_horse(self, job: RQJob, queue: Queue) -> None:
         """Fork for a plain RQ job, while no other thread holds a lock that the child would wait for."""
         with fork_lock:
@@ -418,12 +444,14 @@ class OpsWorker(OpsWorkerLoop, Worker):
             # The signal came before there was a work horse to kill.
             self.kill_horse()
 
-    def kill_horse(self, sig: Any = signal.SIGKILL) -> None:
+    @override
+    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
         """Kill RQ's work horse, but only when it has a process group of its own."""
         with contextlib.suppress(ProcessLookupError):
             if self.horse_pid > 1 and os.getpgid(self.horse_pid) != os.getpgrp():
                 super().kill_horse(sig)
 
+    @override
     def stop_plain_job(self) -> None:
         """Kill RQ's work horse.
 
@@ -440,15 +468,15 @@ class OpsSimpleWorker(OpsWorkerLoop, SimpleWorker):
 
     performer: InProcessPerformer
 
+    @override
     def stop_plain_job(self) -> None:
         """Raise `Stopped` in the function. RQ then retries the job when it has retries left, or fails it."""
         if self._plain_job is not None and self._plain_job.ended_at is None:
             raise Stopped("stopped with its worker")
 
 
-def _age(moment: Any) -> timedelta:
-    age: timedelta = now() - moment
-    return age
+def _age(moment: datetime) -> timedelta:
+    return now() - moment
 
 
 @contextlib.contextmanager
