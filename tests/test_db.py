@@ -165,38 +165,84 @@ def met(connection: psycopg.Connection[Any], statement: str, *values: Any) -> ps
 @pytest.mark.parametrize(
     ("statement", "value", "said"),
     [
-        ("SELECT %s::text::int", SECRET,
-         'invalid input syntax for type integer: "[hidden]" (SQLSTATE 22P02)'),
-        ("SELECT %s::text::int", f'a"b {SECRET}" c',
-         'invalid input syntax for type integer: "[hidden]" (SQLSTATE 22P02)'),
-        ("SELECT %s::text::mood", SECRET,
-         'invalid input value for enum mood: "[hidden]" (SQLSTATE 22P02)'),
-        ("SELECT %s::text::date", f"2026-{SECRET}",
-         'invalid input syntax for type date: "[hidden]" (SQLSTATE 22007)'),
-        ("SELECT %s::text::smallint", "987654321",
-         'value "[hidden]" is out of range for type smallint (SQLSTATE 22003)'),
-        ("SELECT %s::text::jsonb", f'{{"a": {SECRET}',
-         "invalid input syntax for type json (SQLSTATE 22P02)"),
-        ("INSERT INTO people (email, age, short) VALUES ('a', 1, %s)", SECRET,
-         "value too long for type character varying(3) (SQLSTATE 22001)"),
-        ("INSERT INTO people (email, age) VALUES (%s, 1)", SECRET,
-         'duplicate key value violates unique constraint "people_pkey" (SQLSTATE 23505, table people)'),
-        ("INSERT INTO people (email, age) VALUES (%s, 300)", SECRET + "2",
-         'new row for relation "people" violates check constraint "people_age_check" (SQLSTATE 23514)'),
-        ("INSERT INTO people (email) VALUES (%s)", SECRET + "2",
-         'null value in column "age" of relation "people" violates not-null constraint (SQLSTATE 23502)'),
-        ("INSERT INTO pets VALUES (%s)", SECRET + "2",
-         'insert or update on table "pets" violates foreign key constraint "pets_owner_fkey" (SQLSTATE 23503)'),
-        ("SELECT %s::text, 9::few", SECRET,
-         'value for domain few violates check constraint "few_check" (SQLSTATE 23514, type few)'),
-        ("SELECT nothing FROM people WHERE email = %s", SECRET,
-         'column "nothing" does not exist (SQLSTATE 42703)'),
-        ("SELECT refuse(%s, '23505')", f"Key (email)=({SECRET}) already exists.",
-         "raised by a function or trigger; its message may quote values and is not kept (SQLSTATE 23505)"),
-        ("SELECT refuse(%s, 'P0001')", SECRET,
-         "raised by a function or trigger; its message may quote values and is not kept (SQLSTATE P0001)"),
+        (
+            "SELECT %s::text::int",
+            SECRET,
+            'invalid input syntax for type integer: "[hidden]" (SQLSTATE 22P02)',
+        ),
+        (
+            "SELECT %s::text::int",
+            f'a"b {SECRET}" c',
+            'invalid input syntax for type integer: "[hidden]" (SQLSTATE 22P02)',
+        ),
+        (
+            "SELECT %s::text::mood",
+            SECRET,
+            'invalid input value for enum mood: "[hidden]" (SQLSTATE 22P02)',
+        ),
+        (
+            "SELECT %s::text::date",
+            f"2026-{SECRET}",
+            'invalid input syntax for type date: "[hidden]" (SQLSTATE 22007)',
+        ),
+        (
+            "SELECT %s::text::smallint",
+            "987654321",
+            'value "[hidden]" is out of range for type smallint (SQLSTATE 22003)',
+        ),
+        (
+            "SELECT %s::text::jsonb",
+            f'{{"a": {SECRET}',
+            "invalid input syntax for type json (SQLSTATE 22P02)",
+        ),
+        (
+            "INSERT INTO people (email, age, short) VALUES ('a', 1, %s)",
+            SECRET,
+            "value too long for type character varying(3) (SQLSTATE 22001)",
+        ),
+        (
+            "INSERT INTO people (email, age) VALUES (%s, 1)",
+            SECRET,
+            'duplicate key value violates unique constraint "people_pkey" (SQLSTATE 23505, table people)',
+        ),
+        (
+            "INSERT INTO people (email, age) VALUES (%s, 300)",
+            SECRET + "2",
+            'new row for relation "people" violates check constraint "people_age_check" (SQLSTATE 23514)',
+        ),
+        (
+            "INSERT INTO people (email) VALUES (%s)",
+            SECRET + "2",
+            'null value in column "age" of relation "people" violates not-null constraint (SQLSTATE 23502)',
+        ),
+        (
+            "INSERT INTO pets VALUES (%s)",
+            SECRET + "2",
+            'insert or update on table "pets" violates foreign key constraint "pets_owner_fkey"'
+            " (SQLSTATE 23503)",
+        ),
+        (
+            "SELECT %s::text, 9::few",
+            SECRET,
+            'value for domain few violates check constraint "few_check" (SQLSTATE 23514, type few)',
+        ),
+        (
+            "SELECT nothing FROM people WHERE email = %s",
+            SECRET,
+            'column "nothing" does not exist (SQLSTATE 42703)',
+        ),
+        (
+            "SELECT refuse(%s, '23505')",
+            f"Key (email)=({SECRET}) already exists.",
+            "raised by a function or trigger; its message may quote values and is not kept (SQLSTATE 23505)",
+        ),
+        (
+            "SELECT refuse(%s, 'P0001')",
+            SECRET,
+            "raised by a function or trigger; its message may quote values and is not kept (SQLSTATE P0001)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_database_error_is_said_without_the_value(
     connection: psycopg.Connection[Any], statement: str, value: str, said: str
 ) -> None:

@@ -177,9 +177,15 @@ def test_run_again_copies_the_call_and_links_back(
     bench: Bench, operator: Operator, reach: Reach
 ) -> None:
     job_id = reach(
-        "finished", text="hi", priority=2, tags=["a"], meta={"k": 1}, timeout=9, max_attempts=4,
+        "finished",
+        text="hi",
+        priority=2,
+        tags=["a"],
+        meta={"k": 1},
+        timeout=9,
+        max_attempts=4,
         deadline=timedelta(hours=1),
-    )  # fmt: skip
+    )
     receipt = operator.run_again(job_id, **WHY)
     old = bench.job(job_id)
     new = bench.row("SELECT * FROM opsjobs.jobs WHERE run_again_from = %s", job_id)

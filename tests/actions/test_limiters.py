@@ -160,9 +160,11 @@ def test_of_two_at_once_the_second_sees_what_the_first_did(
 ) -> None:
     """Both have seen it open; only one may act on that."""
     shown = [
-        operator.preview("limiter.cooldown", [target], actor="anna", via="page", params={"minutes": n})
+        operator.preview(
+            "limiter.cooldown", [target], actor="anna", via="page", params={"minutes": n}
+        )
         for n in (5, 60)
-    ]  # fmt: skip
+    ]
 
     def execute(preview: Any) -> str | None:
         return Operator(host).execute(preview.id, preview.token, **WHY).code

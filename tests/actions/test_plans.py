@@ -38,8 +38,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "look_at_queues": ("jobs_by_queue", {"names": ["queue_3", "mail"], "declared": []}),
     "list_queued_in_paused": ("jobs_queued", {"queue": None, "limit": 20_000}),
     "lock_preview": ("previews_pkey", {"id": 7}),
-    "retain_previews": ("previews_to_retain", {"limit": 100, "before": datetime(2020, 1, 1, tzinfo=UTC)}),
-}  # fmt: skip
+    "retain_previews": (
+        "previews_to_retain",
+        {"limit": 100, "before": datetime(2020, 1, 1, tzinfo=UTC)},
+    ),
+}
 
 
 @pytest.mark.parametrize("statement", CASES)

@@ -186,17 +186,29 @@ def test_one_that_is_gone_is_refused(bench: Bench, operator: Operator) -> None:
 
 
 # Blanks that Unicode takes for letters or symbols, marks alone, formats, private use, half of a flag of tags.
-UNSEEN = "\u115f\u1160\u3164\uffa0\u2800\u0301\u034f\ufe0f\u200b\u00ad\u202e\u2062\u180e\u17b4\ue000\U000e0041"
+UNSEEN = (
+    "\u115f\u1160\u3164\uffa0\u2800\u0301\u034f\ufe0f"
+    "\u200b\u00ad\u202e\u2062\u180e\u17b4\ue000\U000e0041"
+)
 
 
 @pytest.mark.parametrize(
     "reason",
     [
-        "", " " * 40, "\t\n" * 9, "1234567", "short  \n ", "a      b", "\u200b" * 20, "\0" * 9,
-        *(each * 20 for each in UNSEEN), *(f"a{each} " * 3 + each for each in UNSEEN), UNSEEN * 9,
+        "",
+        " " * 40,
+        "\t\n" * 9,
+        "1234567",
+        "short  \n ",
+        "a      b",
+        "\u200b" * 20,
+        "\0" * 9,
+        *(each * 20 for each in UNSEEN),
+        *(f"a{each} " * 3 + each for each in UNSEEN),
+        UNSEEN * 9,
     ],
     ids=ascii,
-)  # fmt: skip
+)
 def test_a_reason_that_says_nothing_costs_nothing(
     bench: Bench, operator: Operator, retry: tuple[int, Preview], reason: str
 ) -> None:

@@ -140,9 +140,17 @@ _COPIED = "))).* FROM opsjobs.audit_events e WHERE sequence = 5"
 _TEXT = "canonical = replace(canonical, 'number 5', 'number 6')"
 CASES = [
     (f"UPDATE opsjobs.audit_events SET {_TEXT} WHERE sequence = 5", 5, "hash"),
-    (f"UPDATE opsjobs.audit_events SET {_TEXT}, reason = 'reason number 6' WHERE sequence = 5", 5, "hash"),
+    (
+        f"UPDATE opsjobs.audit_events SET {_TEXT}, reason = 'reason number 6' WHERE sequence = 5",
+        5,
+        "hash",
+    ),
     ("UPDATE opsjobs.audit_events SET hash = sha256('x') WHERE sequence = 5", 5, "hash"),
-    ("UPDATE opsjobs.audit_events SET previous_hash = sha256('x') WHERE sequence = 5", 5, "previous_hash"),
+    (
+        "UPDATE opsjobs.audit_events SET previous_hash = sha256('x') WHERE sequence = 5",
+        5,
+        "previous_hash",
+    ),
     ("UPDATE opsjobs.audit_events SET previous_hash = 'x' WHERE sequence = 1", 1, "previous_hash"),
     ("DELETE FROM opsjobs.audit_events WHERE sequence = 5", 5, "missing"),
     ("DELETE FROM opsjobs.audit_events WHERE sequence = 1", 1, "missing"),
@@ -158,7 +166,7 @@ CASES = [
     (f"{_COPY} 9{_COPIED}", 9, "behind_head"),
     (f"{_COPY} 77{_COPIED}", 77, "behind_head"),
     ("DELETE FROM opsjobs.audit_head", 0, "no_head"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("statement", "sequence", "code"), CASES)

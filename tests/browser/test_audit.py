@@ -35,9 +35,14 @@ def decided(app: Flask) -> None:
     with Session(app.extensions["opsjobs"].engine) as session:
         make_event(session)
         make_event(
-            session, action="job.retry", subject="40 jobs", targets=jobs, reason=LONG,
-            before={job: {"state": "failed"} for job in jobs}, after={job: {"state": LONG} for job in jobs},
-        )  # fmt: skip
+            session,
+            action="job.retry",
+            subject="40 jobs",
+            targets=jobs,
+            reason=LONG,
+            before={job: {"state": "failed"} for job in jobs},
+            after={job: {"state": LONG} for job in jobs},
+        )
         make_event(
             session, outcome="refused", code="drifted", actor=LONG, subject=LONG, targets=(LONG,)
         )

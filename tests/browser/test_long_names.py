@@ -51,9 +51,13 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
                 "version": _name("version", request.param),
             }
             rows.make_worker(
-                session, state, name=_name(state, request.param), queues=[queue, _name("other", request.param)],
-                reserved=[f"{held.id}-1"], **found,
-            )  # fmt: skip
+                session,
+                state,
+                name=_name(state, request.param),
+                queues=[queue, _name("other", request.param)],
+                reserved=[f"{held.id}-1"],
+                **found,
+            )
         rows.make_loops(session, process=_name("process", request.param))
         rows.make_integrity_check(session, queue=queue)
         rows.make_entry(session, jobs["queued"])
@@ -63,9 +67,11 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
         session.commit()
     operator = Operator(host)
     shown = [
-        operator.preview("job.retry", [f"job/{jobs[state].id}" for state in states], actor="tester", via="page")
+        operator.preview(
+            "job.retry", [f"job/{jobs[state].id}" for state in states], actor="tester", via="page"
+        )
         for states in (["failed"], STATES)
-    ]  # fmt: skip
+    ]
     resume = operator.preview("queue.resume", [target], actor="tester", via="page")
     operator.cooldown(
         f"{limiter}/{partition}", 30, actor="tester", reason="the vendor asked us to wait"

@@ -483,7 +483,7 @@ def test_a_worker_frozen_while_it_runs_a_job_that_is_rescued(
     freeze_while_it_runs(site, kind, tmp_path / "gate")
 
 
-# --- Postgres refuses what it took before: a failover to a read-only database, a recorder without a connection
+# --- Postgres refuses what it took before: a failover, a recorder without a connection
 
 
 def enqueue_many_witnesses(site, count: int, dsn: str) -> list[int]:

@@ -47,9 +47,15 @@ def test_an_intact_chain_exits_with_0_and_says_its_head(command: Command, head: 
     found = command("verify")
     assert (found.exit_code, found.output) == (0, f"intact: rows 1 to 3, head {head}\n")
     assert json.loads(command("verify", "--json").output) == {
-        "state": "intact", "first": 1, "last": 3, "rows": 3, "outside": 0, "head": head, "broken": None,
+        "state": "intact",
+        "first": 1,
+        "last": 3,
+        "rows": 3,
+        "outside": 0,
+        "head": head,
+        "broken": None,
         "unverifiable": None,
-    }  # fmt: skip
+    }
     assert command("verify", "--head", head, "--since", "3").exit_code == 0
 
 

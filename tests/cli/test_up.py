@@ -88,8 +88,12 @@ def test_a_command_is_called_again_for_the_same_app(
 ) -> None:
     flask = [sys.executable, "-m", "flask"]
     assert _words(ScriptInfo("pkg.app:make"), "opsjobs", "run") == [
-        *flask, "--app", "pkg.app:make", "opsjobs", "run",
-    ]  # fmt: skip
+        *flask,
+        "--app",
+        "pkg.app:make",
+        "opsjobs",
+        "run",
+    ]
     assert _words(ScriptInfo(), "routes") == [*flask, "routes"]
     script = tmp_path / "manage.py"
     script.touch()

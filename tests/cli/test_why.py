@@ -36,8 +36,13 @@ def test_reasons_are_said_with_exit_0(app: Flask, bench: Bench, record_job: Reco
     said = why(app, str(job_id))
     assert said.exit_code == 0, said.output
     assert f"job {job_id} is scheduled. 3 reasons, the first one decides." in said.stdout
-    for words in ("1. It is due later. [scheduled]", "2. The queue default is paused", "until 20",
-                  "ops-demo: the vendor is away", "helps: queue.resume on queue/default"):  # fmt: skip
+    for words in (
+        "1. It is due later. [scheduled]",
+        "2. The queue default is paused",
+        "until 20",
+        "ops-demo: the vendor is away",
+        "helps: queue.resume on queue/default",
+    ):
         assert words in said.stdout
     assert why(app, f"opsjobs-{job_id}-1").stdout.startswith(f"job {job_id} is scheduled")
 
@@ -49,11 +54,33 @@ def test_json_has_a_version_and_all_of_it(app: Flask, bench: Bench, record_job: 
     found: dict[str, Any] = json.loads(said.stdout)
     assert found["schema_version"] == 1
     assert (found["job_id"], found["state"]) == (job_id, "available")
-    assert set(found) == {"schema_version", "job_id", "state", "says", "reasons", "clear", "completeness",
-                          "lacking", "read_at"}  # fmt: skip
+    assert set(found) == {
+        "schema_version",
+        "job_id",
+        "state",
+        "says",
+        "reasons",
+        "clear",
+        "completeness",
+        "lacking",
+        "read_at",
+    }
     assert [reason["code"] for reason in found["reasons"]] == ["no_live_worker", "loop_silent"]
-    assert set(found["reasons"][0]) == {"code", "says", "by", "quote", "since", "until", "read", "source",
-                                        "read_at", "todo", "passes", "action", "target"}  # fmt: skip
+    assert set(found["reasons"][0]) == {
+        "code",
+        "says",
+        "by",
+        "quote",
+        "since",
+        "until",
+        "read",
+        "source",
+        "read_at",
+        "todo",
+        "passes",
+        "action",
+        "target",
+    }
     assert found["completeness"] == "partial evidence"  # the observe loop has never run
 
 

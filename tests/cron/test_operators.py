@@ -20,8 +20,13 @@ from tests.support.engine import race
 
 WHY: Any = {"actor": "ops-demo", "reason": "the vendor asked us to hold"}
 ENTRY = {
-    "task": "sync", "expression": "*/10 * * * *", "zone": None, "overlap": None, "catch_up": None, "args": None
-}  # fmt: skip
+    "task": "sync",
+    "expression": "*/10 * * * *",
+    "zone": None,
+    "overlap": None,
+    "catch_up": None,
+    "args": None,
+}
 
 
 def run_action(host: Host, action: str, name: str = "sync", what: Any = None) -> Receipt:
@@ -49,7 +54,10 @@ def test_a_pause_that_nobody_looked_at_is_all_paused(
 ) -> None:
     """More slots than one look takes come between the pause and the resume, and no loop runs."""
     scheduler = every_ten()
-    pause = "UPDATE opsjobs.cron_entries SET is_paused = true, paused_at = %s, paused_by = 'ops', paused_reason = 'x'"
+    pause = (
+        "UPDATE opsjobs.cron_entries"
+        " SET is_paused = true, paused_at = %s, paused_by = 'ops', paused_reason = 'x'"
+    )
     scheduler.bench.connection.execute(pause, [START])
     run_action(host, "resume")
     slots = scheduler.slots()

@@ -173,8 +173,12 @@ def test_cancel_previous_ends_one_that_still_waits(every_ten: EveryTen) -> None:
     scheduler.look(START + 10 * MINUTE)
     scheduler.look(START + 20 * MINUTE)
     assert [job["state"] for job in scheduler.jobs()] == ["canceled", "available"]
-    assert scheduler.bench.row("SELECT job_state FROM opsjobs.cron_slots WHERE slot_at < %s",
-                               START + 15 * MINUTE)["job_state"] == "canceled"  # fmt: skip
+    assert (
+        scheduler.bench.row(
+            "SELECT job_state FROM opsjobs.cron_slots WHERE slot_at < %s", START + 15 * MINUTE
+        )["job_state"]
+        == "canceled"
+    )
 
 
 def test_of_two_slots_at_once_the_first_knows_that_the_second_canceled_its_job(

@@ -56,9 +56,17 @@ def test_what_is_redacted_is_nowhere_in_the_entry(every_ten: EveryTen) -> None:
     [
         ("none", [("12:10", "missed", 3), ("12:40", "ran", 1)]),
         ("latest", [("12:10", "missed", 3), ("12:40", "ran", 1)]),
-        (2, [("12:10", "missed", 1), ("12:20", "late", 1), ("12:30", "late", 1), ("12:40", "ran", 1)]),
+        (
+            2,
+            [
+                ("12:10", "missed", 1),
+                ("12:20", "late", 1),
+                ("12:30", "late", 1),
+                ("12:40", "ran", 1),
+            ],
+        ),
     ],
-)  # fmt: skip
+)
 def test_after_a_time_without_a_scheduler(
     every_ten: EveryTen, catch_up: Any, results: list[Any]
 ) -> None:
@@ -219,7 +227,5 @@ def test_the_loop_says_what_it_did(every_ten: EveryTen) -> None:
 
 def test_share_out_pauses_from_the_moment_of_the_pause_on() -> None:
     slots = [datetime(2026, 3, 2, 12, minute, tzinfo=UTC) for minute in (0, 10, 20)]
-    shares = decide_by_time(
-        slots, slots[-1], paused_at=slots[1], catch_up="latest", limit=None
-    )  # fmt: skip
+    shares = decide_by_time(slots, slots[-1], paused_at=slots[1], catch_up="latest", limit=None)
     assert [(share.kind, len(share.slots)) for share in shares] == [("late", 1), ("paused", 2)]

@@ -68,8 +68,10 @@ def _fields(
     )
 
 
-STAR = {name: Field("*", frozenset(range(least, most + 1))) for name, least, most in
-        [("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7)]}  # fmt: skip
+STAR = {
+    name: Field("*", frozenset(range(least, most + 1)))
+    for name, least, most in [("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7)]
+}
 # Clocks are changed between 23:00 and 03:00; days are left open often, so that those of a change are met.
 expressions = st.builds(
     Fields,
@@ -155,11 +157,15 @@ def test_the_slots_after_a_moment_are_the_tail_of_all(
         Fields(Field("0,30", frozenset({0, 30})), Field("*", frozenset(range(24))), **STAR),
         Fields(Field("*/20", frozenset({0, 20, 40})), Field("2", frozenset({2})), **STAR),
         Fields(Field("0", frozenset({0})), Field("0", frozenset({0})), **STAR),
-        Fields(Field("0,15,30,45", frozenset({0, 15, 30, 45})), Field("0-3", frozenset(range(4))), **STAR),
+        Fields(
+            Field("0,15,30,45", frozenset({0, 15, 30, 45})),
+            Field("0-3", frozenset(range(4))),
+            **STAR,
+        ),
         Fields(Field("15", frozenset({15})), Field("*/2", frozenset(range(0, 24, 2))), **STAR),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_slots_around_every_change_from_every_moment(fields: Fields, zone: str) -> None:
     wanted, schedule = expected(fields, zone), read_schedule(str(fields), zone)
     for change in CHANGES[zone]:

@@ -114,8 +114,14 @@ def test_an_operator_may_act_on_an_entry_whose_zone_has_vanished(
     opsjobs.cron_entries.clear()
     scheduler.look(START)
     operator, bench = Operator(scheduler.bench.host), scheduler.bench
-    what = {"task": "own", "expression": "@hourly", "zone": "UTC", "overlap": None,
-            "catch_up": None, "args": None}  # fmt: skip
+    what = {
+        "task": "own",
+        "expression": "@hourly",
+        "zone": "UTC",
+        "overlap": None,
+        "catch_up": None,
+        "args": None,
+    }
     why: Any = {"actor": "anna", "reason": "its zone is gone"}
     operator.run("cron.create", ["cron/own"], params=what, now=START, **why)
     scheduler.look(START + 125 * MINUTE)
@@ -205,8 +211,11 @@ def test_all_that_is_made_up_for_runs_one_after_the_other(
     scheduler = every_ten(catch_up=3)
     scheduler.look(START + 45 * MINUTE)
     assert scheduler.slots() == [
-        ("12:10", "missed", 1), ("12:20", "late", 1), ("12:30", "late", 1), ("12:40", "late", 1)
-    ]  # fmt: skip
+        ("12:10", "missed", 1),
+        ("12:20", "late", 1),
+        ("12:30", "late", 1),
+        ("12:40", "late", 1),
+    ]
     bench = scheduler.bench
     states = lambda: [job["state"] for job in scheduler.jobs()]  # noqa: E731
     assert states() == ["available", "deferred", "deferred"]
@@ -224,8 +233,11 @@ def test_a_slot_that_comes_while_that_lasts_is_skipped(every_ten: EveryTen) -> N
     scheduler = every_ten(catch_up=2)
     scheduler.look(START + 40 * MINUTE)
     assert scheduler.slots() == [
-        ("12:10", "missed", 1), ("12:20", "late", 1), ("12:30", "late", 1), ("12:40", "skipped_overlap", 1)
-    ]  # fmt: skip
+        ("12:10", "missed", 1),
+        ("12:20", "late", 1),
+        ("12:30", "late", 1),
+        ("12:40", "skipped_overlap", 1),
+    ]
 
 
 def test_why_it_was_missed_is_read_from_when_the_loop_was_awake(every_ten: EveryTen) -> None:

@@ -152,9 +152,13 @@ def test_a_rescue_keeps_what_is_held_and_what_was_claimed_since(
     moment = read_clock(bench.connection)
     since = start(bench, record_job)
     rescued = endings.rescue(
-        bench.connection, [bench.worker_id], read_clock(bench.connection), "gone", keep=[f"{held}-1"],
+        bench.connection,
+        [bench.worker_id],
+        read_clock(bench.connection),
+        "gone",
+        keep=[f"{held}-1"],
         claimed_before=moment,
-    )  # fmt: skip
+    )
     assert [job.id for job in rescued] == [before]
     assert bench.job(since)["state"] == "started"
 

@@ -74,9 +74,13 @@ class Holding:
 @pytest.mark.chaos
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_read_only_database_costs_no_delivery_and_no_outcome(
-    site: Any, children: Children, administrator: Administrator, redis_client: Redis,
-    tmp_path: Path, kind: tuple[str, ...],
-) -> None:  # fmt: skip
+    site: Any,
+    children: Children,
+    administrator: Administrator,
+    redis_client: Redis,
+    tmp_path: Path,
+    kind: tuple[str, ...],
+) -> None:
     holding, path = Holding(children, tmp_path, *kind), tmp_path / "ran"
     queue_notes(site, path, 20)
     worker = holding.child
@@ -114,9 +118,13 @@ def test_a_plain_rq_worker_holds_its_delivery_while_the_database_is_read_only(
 @pytest.mark.chaos
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_worker_that_cannot_record_takes_no_more_jobs(
-    site: Any, children: Children, administrator: Administrator, redis_client: Redis,
-    tmp_path: Path, kind: tuple[str, ...],
-) -> None:  # fmt: skip
+    site: Any,
+    children: Children,
+    administrator: Administrator,
+    redis_client: Redis,
+    tmp_path: Path,
+    kind: tuple[str, ...],
+) -> None:
     """Its claims work and its recorder is refused:
     each job that it took would run again, up to its last attempt.
     """
@@ -202,9 +210,11 @@ def test_a_heartbeat_that_cannot_be_written_stays_due(bench: Bench) -> None:
 
 
 def test_the_hook_after_a_commit_leaves_a_read_only_session(
-    site: Any, administrator: Administrator, monkeypatch: pytest.MonkeyPatch,
+    site: Any,
+    administrator: Administrator,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     """The connections that it keeps were opened while the database was read-only."""
     from flask_opsjobs.engine.dispatch import after_commit as after_commit_dispatch
 
@@ -225,9 +235,11 @@ def test_the_hook_after_a_commit_leaves_a_read_only_session(
 
 
 def test_the_hook_after_a_commit_is_silent_for_a_while(
-    host: Host, record_job: Callable[..., int], administrator: Administrator,
+    host: Host,
+    record_job: Callable[..., int],
+    administrator: Administrator,
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     from flask_opsjobs.host import DueLane
 
     record_job()

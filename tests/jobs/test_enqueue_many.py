@@ -54,9 +54,14 @@ def count(engine: Engine, table: str = "jobs") -> int:
 
 def test_many_jobs_are_rows_like_any_other(db: SQLAlchemy, opsjobs: OpsJobs, other: Engine) -> None:
     @opsjobs.task(
-        queue="mail", priority=2, max_attempts=3, timeout=9, deadline=timedelta(hours=1),
-        tags=['a"b', "c\\d", "e,f", " ", "NULL"], meta={"tab": "\t", "line": "\n", "back": "\\"},
-    )  # fmt: skip
+        queue="mail",
+        priority=2,
+        max_attempts=3,
+        timeout=9,
+        deadline=timedelta(hours=1),
+        tags=['a"b', "c\\d", "e,f", " ", "NULL"],
+        meta={"tab": "\t", "line": "\n", "back": "\\"},
+    )
     def send(to: str) -> None: ...
 
     send.enqueue(to="x")

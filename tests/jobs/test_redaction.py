@@ -42,8 +42,10 @@ def everything(db: SQLAlchemy) -> str:
         text("SELECT tablename FROM pg_tables WHERE schemaname = 'opsjobs'")
     ).all()
     return "\n".join(
-        str(row) for table in tables for row in db.session.scalars(text(f"SELECT t::text FROM opsjobs.{table} t"))
-    )  # fmt: skip
+        str(row)
+        for table in tables
+        for row in db.session.scalars(text(f"SELECT t::text FROM opsjobs.{table} t"))
+    )
 
 
 def test_the_secret_is_absent_from_the_database(db: SQLAlchemy, charge: Task) -> None:

@@ -32,8 +32,17 @@ def make(backoff: Any) -> Task:
 
 def test_the_default_doubles_up_to_an_hour() -> None:
     assert [default_seconds(attempt, HIGH) for attempt in range(1, 11)] == [
-        15, 30, 60, 120, 240, 480, 960, 1920, 3600, 3600,
-    ]  # fmt: skip
+        15,
+        30,
+        60,
+        120,
+        240,
+        480,
+        960,
+        1920,
+        3600,
+        3600,
+    ]
     assert [default_seconds(attempt, LOW) for attempt in (1, 2, 3)] == [7.5, 15, 30]
 
 

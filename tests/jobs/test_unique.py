@@ -69,7 +69,8 @@ def end(host: Host, job: Enqueued) -> None:
     """End a job as `endings` does: its row, and its unique locks in the same transaction."""
     with connect_apart(host.engine) as connection, connection.transaction():
         connection.execute(
-            "UPDATE opsjobs.jobs SET state = 'finished', ended_at = now(), ended_by = 'returned' WHERE id = %s",
+            "UPDATE opsjobs.jobs"
+            " SET state = 'finished', ended_at = now(), ended_by = 'returned' WHERE id = %s",
             (job.id,),
         )
         unique_locks.release(connection, [job.id])
@@ -93,8 +94,10 @@ def test_the_key_is_the_same_in_every_process(tmp_path: Any) -> None:
         run = subprocess.run(
             [sys.executable, "-c", script],
             env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         said.add(run.stdout.strip())
     assert len(said) == 1
     assert len(said.pop()) == 64

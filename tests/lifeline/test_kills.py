@@ -50,7 +50,10 @@ def keep_and_die(bench: Bench, children: Children, patch: str) -> None:
     child = children.python("-c", KEEP_AND_HOLD.format(patch=patch))
     child.wait_for("holds")
     child.kill()
-    held = "SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()"
+    held = (
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE state = 'idle in transaction' AND datname = current_database()"
+    )
     wait_until(lambda: bench.rows(held) == [], 10)
 
 

@@ -110,7 +110,8 @@ def test_one_row_names_some_and_counts_all() -> None:
 
 
 BLOCK = """
-    INSERT INTO opsjobs.audit_events SELECT (jsonb_populate_record(e, '{"sequence": 2}')).* FROM opsjobs.audit_events e
+    INSERT INTO opsjobs.audit_events
+    SELECT (jsonb_populate_record(e, '{"sequence": 2}')).* FROM opsjobs.audit_events e
 """
 REPAIR: list[str] = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/audit.md").read_text(), re.S)
 

@@ -177,10 +177,14 @@ def test_one_name_declared_twice_alike_is_shared(limited: Limited) -> None:
 @pytest.mark.parametrize(
     ("value", "partition"),
     [
-        ("eu|west", "eu|west"), (42, "42"), (None, ""), ("", ""), (date(2026, 1, 31), "2026-01-31"),
+        ("eu|west", "eu|west"),
+        (42, "42"),
+        (None, ""),
+        ("", ""),
+        (date(2026, 1, 31), "2026-01-31"),
         (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
     ],
-)  # fmt: skip
+)
 def test_what_a_partition_may_be(value: Any, partition: str) -> None:
     place = Limit("api", concurrency=1, partition=lambda arguments: value).place({})
     assert place == LimitPlace("api", partition, 1)
@@ -191,11 +195,17 @@ def test_what_a_partition_may_be(value: Any, partition: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        [1], {"a": 1}, 1.5, "x" * 201, "a\0b", "\ud800", pytest.param(10**200, id="201 digits"),
+        [1],
+        {"a": 1},
+        1.5,
+        "x" * 201,
+        "a\0b",
+        "\ud800",
+        pytest.param(10**200, id="201 digits"),
         # Python writes it as no text, also not for the name of a test.
         pytest.param(-(10**5000), id="5001 digits"),
     ],
-)  # fmt: skip
+)
 def test_what_a_partition_may_not_be(
     limited: Limited, bench: Bench, db: object, value: Any
 ) -> None:

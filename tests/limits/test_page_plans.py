@@ -18,19 +18,38 @@ _LIMITER = {"limiter": "api"}
 # Statement, indexes, values, and the most rows that a scan of jobs may read.
 CASES: dict[str, tuple[str, set[str], dict[str, Any], int]] = {
     "list": ("list_limiters", {"limiters_pkey", "jobs_limited", "buckets_cooling"}, _ALL, 2_200),
-    "hot": ("list_hot_partitions", {"jobs_limited"},
-            {**_LIMITER, "limit": 10, "most": 1_000, "walked": 2_000, "rough": 20, "counted": 100},
-            1_000 * 25 + 100 * 60),
-    "holders": ("list_holders", {"leases_by_bucket", "jobs_pkey"},
-                {**_LIMITER, "partition": None, "limit": 25}, 25),
-    "holders of one": ("list_holders", {"leases_by_bucket", "jobs_pkey"},
-                       {**_LIMITER, "partition": "7", "limit": 25}, 25),
-    "waiters": ("list_waiters", {"jobs_by_queue", "jobs_due"},
-                {**_LIMITER, "partition": "7", "limit": 10, "heaviest": 4}, 15),
+    "hot": (
+        "list_hot_partitions",
+        {"jobs_limited"},
+        {**_LIMITER, "limit": 10, "most": 1_000, "walked": 2_000, "rough": 20, "counted": 100},
+        1_000 * 25 + 100 * 60,
+    ),
+    "holders": (
+        "list_holders",
+        {"leases_by_bucket", "jobs_pkey"},
+        {**_LIMITER, "partition": None, "limit": 25},
+        25,
+    ),
+    "holders of one": (
+        "list_holders",
+        {"leases_by_bucket", "jobs_pkey"},
+        {**_LIMITER, "partition": "7", "limit": 25},
+        25,
+    ),
+    "waiters": (
+        "list_waiters",
+        {"jobs_by_queue", "jobs_due"},
+        {**_LIMITER, "partition": "7", "limit": 10, "heaviest": 4},
+        15,
+    ),
     "count": ("count_waiters", {"jobs_limited"}, {**_LIMITER, "partition": "7", "most": 20}, 20),
-    "cooldowns": ("look_at_cooldowns", {"limiters_pkey", "buckets_pkey"},
-                  {"limiters": ["api", "api"], "partitions": [None, "7"]}, 0),
-}  # fmt: skip
+    "cooldowns": (
+        "look_at_cooldowns",
+        {"limiters_pkey", "buckets_pkey"},
+        {"limiters": ["api", "api"], "partitions": [None, "7"]},
+        0,
+    ),
+}
 
 
 @pytest.mark.parametrize("case", CASES)

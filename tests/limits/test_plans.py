@@ -19,14 +19,18 @@ from tests.support.plans import explain
 _JOBS = """
 INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, dispatched_at,
     limiter, partition, weight)
-SELECT 'w', 'default', 'default|api|' || n % %(lanes)s, %(state)s, '{}', 5, now(), now() + n * interval '1 s', now(),
+SELECT 'w', 'default', 'default|api|' || n % %(lanes)s, %(state)s, '{}', 5, now(), now() + n * interval '1 s',
+    now(),
     'api', (n % %(lanes)s)::text, 1
 FROM generate_series(1, %(many)s) AS n
 """.replace("n %", "n %%").replace("%%(", "%(")
 _OTHERS = """
-INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, ended_at, ended_by)
-SELECT 'w', 'default', 'default', 'finished', '{}', 5, now(), now(), now(), 'returned' FROM generate_series(1, 20000);
-INSERT INTO opsjobs.limiters (name, rate, per_seconds, burst, concurrency, when_full, declared_at, declared_by)
+INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at,
+    ended_at, ended_by)
+SELECT 'w', 'default', 'default', 'finished', '{}', 5, now(), now(), now(), 'returned'
+FROM generate_series(1, 20000);
+INSERT INTO opsjobs.limiters (name, rate, per_seconds, burst, concurrency, when_full,
+    declared_at, declared_by)
 VALUES ('api', 10, 60, 10, 10, 'hold', now(), 'test');
 INSERT INTO opsjobs.buckets (limiter, partition, tokens, refilled_at, last_used_at)
 SELECT 'api', n::text, 0, now(), now() FROM generate_series(0, 5000) n;
@@ -36,7 +40,8 @@ INSERT INTO opsjobs.limit_minutes (limiter, minute)
 SELECT 'l' || n % 10, date_trunc('minute', now()) - n * interval '1 min'
 FROM generate_series(1, 20000) n;
 INSERT INTO opsjobs.limit_rejections (at, limiter, partition, task, weight, code)
-SELECT now() - n * interval '1 min', 'l' || n % 10, '', 'w', 1, 'limit_tokens' FROM generate_series(1, 20000) n;
+SELECT now() - n * interval '1 min', 'l' || n % 10, '', 'w', 1, 'limit_tokens'
+FROM generate_series(1, 20000) n;
 """
 
 
@@ -64,9 +69,14 @@ _MANY = {
     "with_waiting": False,
 }
 _DISPATCH = {
-    "lane": "default|api|7", "queue": "default", "prefetch": 1_000, "late_seconds": 45, "refill": False,
-    "room": 3, "most": 10,
-}  # fmt: skip
+    "lane": "default|api|7",
+    "queue": "default",
+    "prefetch": 1_000,
+    "late_seconds": 45,
+    "refill": False,
+    "room": 3,
+    "most": 10,
+}
 CASES: dict[str, tuple[str, set[str], dict[str, Any]]] = {
     "one": ("look_at_buckets", {"buckets_pkey", "leases_by_bucket", "jobs_limited"}, _ONE),
     "many": ("look_at_buckets", {"leases_by_bucket", "jobs_limited"}, _MANY),

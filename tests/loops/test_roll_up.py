@@ -209,8 +209,9 @@ class TestMinutes:
         roll(bench, minute + timedelta(seconds=120))
         rows = bench.rows(
             "SELECT queue, finished, failed, canceled, waits, runs FROM opsjobs.rollups"
-            " WHERE minute = %s ORDER BY queue", minute,
-        )  # fmt: skip
+            " WHERE minute = %s ORDER BY queue",
+            minute,
+        )
         # 3 s lie from 2,048 to 4,096 ms, 100 ms from 64 to 128.
         wait, run = [0] * 12, [0] * 7
         assert [tuple(row.values()) for row in rows] == [
@@ -239,7 +240,8 @@ class TestMinutes:
         assert position["counted_until"] == minute + timedelta(minutes=14)
         roll(bench, now + timedelta(hours=10))
         (sums,) = bench.rows(
-            "SELECT count(*)::int AS minutes, sum(finished)::int AS finished FROM opsjobs.rollups WHERE queue = ''"
+            "SELECT count(*)::int AS minutes, sum(finished)::int AS finished"
+            " FROM opsjobs.rollups WHERE queue = ''"
         )
         assert sums == {"minutes": 3, "finished": 3}
         (position,) = bench.rows("SELECT * FROM opsjobs.rollup_position")

@@ -26,7 +26,8 @@ from tests.test_query_plans import fill
 # By INSERT: only plans are asked of these rows.
 _NUMBERS = """
 INSERT INTO opsjobs.rollups (minute, queue, finished, runs)
-SELECT date_trunc('minute', now()) - m * interval '1 min', CASE q WHEN 0 THEN '' ELSE 'queue_' || q END, 5, '{0,0,5}'
+SELECT date_trunc('minute', now()) - m * interval '1 min',
+    CASE q WHEN 0 THEN '' ELSE 'queue_' || q END, 5, '{0,0,5}'
 FROM generate_series(1, 5000) m, generate_series(0, 7) q;
 INSERT INTO opsjobs.depths (minute, queue, due)
 SELECT date_trunc('minute', now()) - m * interval '1 min', 'queue_' || q, 5
@@ -44,7 +45,8 @@ SELECT 'e' || n, 'forking', 'h', n, '{queue_1}', CASE WHEN n > 5 THEN 'missing' 
     now() - n * interval '1 h', now(), CASE WHEN n > 5 THEN now() - n * interval '1 h' END
 FROM generate_series(1, 2000) n;
 """
-_ANALYZE = "ANALYZE opsjobs.rollups, opsjobs.depths, opsjobs.audit_events, opsjobs.enqueue_counts, opsjobs.workers"
+_ANALYZE = """ANALYZE opsjobs.rollups, opsjobs.depths, opsjobs.audit_events, opsjobs.enqueue_counts,
+    opsjobs.workers"""
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +169,12 @@ def test_a_statement_of_the_loops_walks_its_index(connection: Connection, statem
     (now,) = connection.execute("SELECT clock_timestamp()").fetchone() or ()
     minute = now.replace(second=0, microsecond=0)
     values = {
-        "start": now - timedelta(minutes=15), "end": now, "minute": minute,
-        "before": now - timedelta(days=1), **parameters,
-    }  # fmt: skip
+        "start": now - timedelta(minutes=15),
+        "end": now,
+        "minute": minute,
+        "before": now - timedelta(days=1),
+        **parameters,
+    }
     nodes = explain(connection, statement, values)
     walked = {node.get("Index Name") for node in nodes}
     assert walked & indexes, walked

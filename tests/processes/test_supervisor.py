@@ -77,9 +77,12 @@ def test_each_line_bears_the_name_of_its_child(children: Children) -> None:
     started = supervisor(
         children,
         add("loops", "print('one'); print('two', flush=True); import signal; signal.pause()"),
-        add("worker.1", "import sys; print('snow \\u2603'); print('to stderr', file=sys.stderr, flush=True);"
-            "sys.stdout.write('no end'); sys.stdout.flush(); import signal; signal.pause()"),
-    )  # fmt: skip
+        add(
+            "worker.1",
+            "import sys; print('snow \\u2603'); print('to stderr', file=sys.stderr, flush=True);"
+            "sys.stdout.write('no end'); sys.stdout.flush(); import signal; signal.pause()",
+        ),
+    )
     started.wait_for("to stderr")
     started.wait_for("two")
     assert started.terminate() == 0

@@ -283,8 +283,15 @@ def test_what_a_living_worker_holds_is_not_taken_from_it(
     held, other = record_job(), record_job()
     bench.dispatch(prefetch=9)
     workers.record_heartbeat(
-        bench.connection, bench.worker_id, 2, [f"{held}-1"], None, None, {}, read_clock(bench.connection)
-    )  # fmt: skip
+        bench.connection,
+        bench.worker_id,
+        2,
+        [f"{held}-1"],
+        None,
+        None,
+        {},
+        read_clock(bench.connection),
+    )
     operator.pause("default", **WHY)
     assert [bench.job(id)["state"] for id in (held, other)] == ["queued", "available"]
     assert [job.state for job in bench.record(held, 1, Outcome(kind="returned"))] == ["finished"]

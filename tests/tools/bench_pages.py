@@ -129,11 +129,19 @@ def _decide(host: Host, connection: psycopg.Connection[Any]) -> None:
             target = f"job/{number * 199 + 1}" if is_job else "queue/mail"
             action = "job.retry" if is_job else "queue.pause"
             decision = Decision(
-                at=now, actor=f"person-{number % 40}" if number % 3 else "ops-demo", via="page",
-                action=action, subject=target, targets=(target,), permission=action,
-                outcome="done" if is_done else "refused", code=None if is_done else "drifted",
-                reason=REASON.format(number), before={"state": "failed"}, after={"state": "available"},
-            )  # fmt: skip
+                at=now,
+                actor=f"person-{number % 40}" if number % 3 else "ops-demo",
+                via="page",
+                action=action,
+                subject=target,
+                targets=(target,),
+                permission=action,
+                outcome="done" if is_done else "refused",
+                code=None if is_done else "drifted",
+                reason=REASON.format(number),
+                before={"state": "failed"},
+                after={"state": "available"},
+            )
             append(connection, host.secrets, decision)
     control.fill(host, connection, now)
     operator = Operator(host)
@@ -257,8 +265,9 @@ def _print_size(app: Flask) -> None:
     with app.extensions["opsjobs"].engine.connect() as connection:
         size = connection.exec_driver_sql(statement).scalar_one()
     own = max(
-        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )  # fmt: skip
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
     print(
         f"\ndatabase {float(size):.1f} GB; this process and its largest child at most {own / 1024:.0f} MB"
     )

@@ -151,11 +151,13 @@ def _deep(known: Known) -> Iterator[Mapping[str, str]]:
 
 
 def _name(query: Mapping[str, str]) -> str:
-    texts = (
-        "in the middle, " + name if name in ("before", "after") else value if name == "q" else f"{name}={value}"
-        for name, value in query.items()
-    )  # fmt: skip
-    return " ".join(texts)
+    return " ".join(_word(name, value) for name, value in query.items())
+
+
+def _word(name: str, value: str) -> str:
+    if name in ("before", "after"):
+        return f"in the middle, {name}"
+    return value if name == "q" else f"{name}={value}"
 
 
 def _path(

@@ -26,9 +26,16 @@ from tests.tools.bench_pages_sample import ACCOUNT, NUMBER
 Connection = psycopg.Connection[Any]
 
 TASKS = {
-    "process_invoice": 300, "send_receipt": 300, "deliver_webhook": 200, "resize_avatar": 100, "sync_customer": 50,
-    "send_reminder": 30, "import_bank_file": 10, "render_report": 6, "rebuild_search": 4,
-}  # fmt: skip
+    "process_invoice": 300,
+    "send_receipt": 300,
+    "deliver_webhook": 200,
+    "resize_avatar": 100,
+    "sync_customer": 50,
+    "send_reminder": 30,
+    "import_bank_file": 10,
+    "render_report": 6,
+    "rebuild_search": 4,
+}
 # Of a thousand jobs that ended.
 ENDS = {"returned": 960, "exhausted": 30, "discarded": 4, "deadline": 1, "canceled": 5}
 # How many live jobs there are, whatever the size of the table.
@@ -43,7 +50,8 @@ _COPIES = """
     FROM generate_series(%(low)s::bigint, %(high)s::bigint) AS n
     CROSS JOIN LATERAL (SELECT
         abs(hashint8extended(n, 1)) AS chance, abs(hashint8extended(n, 2)) %% {ACCOUNTS} AS account,
-        CASE WHEN n <= %(final)s THEN abs(hashint8extended(n, 3)) %% {SLOTS} ELSE {SLOTS} + n - %(final)s END AS slot,
+        CASE WHEN n <= %(final)s THEN abs(hashint8extended(n, 3)) %% {SLOTS}
+             ELSE {SLOTS} + n - %(final)s END AS slot,
         CASE WHEN n <= %(final)s THEN %(now)s - interval '{DAYS} d' * (1 - n / %(final)s::float8)
              ELSE %(now)s - interval '2 h' * ((%(last)s - n) / %(live)s::float8) END AS created) AS c
     JOIN sample.picks p USING (slot) JOIN sample.jobs j ON j.id = p.job_id

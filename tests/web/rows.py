@@ -25,8 +25,17 @@ from flask_opsjobs.queues.models import Queue
 from flask_opsjobs.workers.models import Worker
 
 LOOPS = (
-    "dispatch", "stage", "cron", "expire", "watch", "recall", "observe", "retain", "roll_up", "check_integrity",
-)  # fmt: skip
+    "dispatch",
+    "stage",
+    "cron",
+    "expire",
+    "watch",
+    "recall",
+    "observe",
+    "retain",
+    "roll_up",
+    "check_integrity",
+)
 ENDS = {"finished": "returned", "failed": "exhausted", "canceled": "canceled"}
 TRACEBACK = """Traceback (most recent call last):
   File "/app/flask_opsjobs/jobs/perform/perform.py", line 80, in perform
@@ -173,8 +182,15 @@ def make_entry(session: Session, job: Job) -> None:
     Not committed.
     """
     connection: Any = session.connection().connection.driver_connection
-    entry = EntryDeclaration(job.queue, "send_invoice", Schedule("*/10 * * * *", "Europe/Paris"), "skip", "all", 3,
-                  {"account_id": 42})  # fmt: skip
+    entry = EntryDeclaration(
+        job.queue,
+        "send_invoice",
+        Schedule("*/10 * * * *", "Europe/Paris"),
+        "skip",
+        "all",
+        3,
+        {"account_id": 42},
+    )
     then = ago(hours=2).replace(minute=0, second=0, microsecond=0)
     cron_transitions.create(connection, entry, "runtime", "ops-demo", then)
     (standing,) = cron_transitions.look(connection, [entry.name]).values()
@@ -240,9 +256,13 @@ def make_limited(
     """A job that waits in a lane of the limiter, or holds a place of it, flushed."""
     limiter = values.pop("limiter", "customer-api")
     job = make_job(
-        session, state, lane=f"default|{limiter}|{partition}", limiter=limiter, partition=partition,
+        session,
+        state,
+        lane=f"default|{limiter}|{partition}",
+        limiter=limiter,
+        partition=partition,
         **{"weight": 1, **values},
-    )  # fmt: skip
+    )
     if state == "started":
         lease = {"limiter": limiter, "partition": partition, "weight": job.weight}
         session.add(

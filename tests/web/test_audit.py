@@ -54,9 +54,17 @@ def few(session: Session) -> Session:
     make_event(session)
     make_event(session, action="queue.resume", reason="vendor is back")
     make_event(
-        session, actor="l.brandt", action="job.delete", subject="job/42", targets=("job/42",),
-        outcome="refused", code="unauthorized", reason=None, before=None, after=None,
-    )  # fmt: skip
+        session,
+        actor="l.brandt",
+        action="job.delete",
+        subject="job/42",
+        targets=("job/42",),
+        outcome="refused",
+        code="unauthorized",
+        reason=None,
+        before=None,
+        after=None,
+    )
     make_event(
         session, actor="l.brandt", action="job.retry", subject="2 jobs", targets=("job/42", "job/7")
     )
@@ -262,13 +270,20 @@ def test_the_detail_of_many_targets_links_each(get: Get, session: Session) -> No
     tree = soup(get("/audit/1").text)
     links = [str(link["href"]) for link in tree.select("dl.facts a")]
     assert links == [
-        "/ops/jobs/jobs/1", "/ops/jobs/jobs/2", "/ops/jobs/cron/sync", "/ops/jobs/limiters/api"
-    ]  # fmt: skip
+        "/ops/jobs/jobs/1",
+        "/ops/jobs/jobs/2",
+        "/ops/jobs/cron/sync",
+        "/ops/jobs/limiters/api",
+    ]
     rows = [_words(row) for row in tree.select("table.diff tr")]
     assert rows == [
         "What Before After",
-        "job/1", "state failed available", "job/2", "state failed none", "attempt 5 none",
-    ]  # fmt: skip
+        "job/1",
+        "state failed available",
+        "job/2",
+        "state failed none",
+        "attempt 5 none",
+    ]
 
 
 def test_a_row_stays_beside_the_list_in_the_part_that_refreshes(get: Get, few: Session) -> None:
@@ -404,9 +419,15 @@ def secret(session: Session) -> None:
     """A decision that holds a secret wherever text can be."""
     word = "open sesame"
     make_event(
-        session, actor=word, subject=word, targets=(word, "queue/sesame"), reason=word, request_id=word,
-        before={word: {word: word, "pin": 4711}, "list": [{"pin": 4711, "x": word}]}, after={"pin": 4712},
-    )  # fmt: skip
+        session,
+        actor=word,
+        subject=word,
+        targets=(word, "queue/sesame"),
+        reason=word,
+        request_id=word,
+        before={word: {word: word, "pin": 4711}, "list": [{"pin": 4711, "x": word}]},
+        after={"pin": 4712},
+    )
     session.commit()
 
 
@@ -439,10 +460,19 @@ def test_what_is_hidden_cannot_be_searched(make_app: Callable[..., Flask]) -> No
 @pytest.mark.parametrize("path", PLACES[:4])
 def test_markup_in_every_field_is_text(path: str, get: Get, session: Session) -> None:
     make_event(
-        session, actor=MARKUP, action=MARKUP, subject=MARKUP, targets=(MARKUP, f"job/{MARKUP}"),
-        outcome="refused", code=MARKUP, permission=MARKUP, reason=MARKUP, request_id=MARKUP,
-        before={MARKUP: {MARKUP: MARKUP}}, after={MARKUP: [MARKUP]},
-    )  # fmt: skip
+        session,
+        actor=MARKUP,
+        action=MARKUP,
+        subject=MARKUP,
+        targets=(MARKUP, f"job/{MARKUP}"),
+        outcome="refused",
+        code=MARKUP,
+        permission=MARKUP,
+        reason=MARKUP,
+        request_id=MARKUP,
+        before={MARKUP: {MARKUP: MARKUP}},
+        after={MARKUP: [MARKUP]},
+    )
     session.commit()
     page = get(path).text
     assert "<script>alert" not in page
@@ -453,10 +483,19 @@ def test_markup_in_every_field_is_text(path: str, get: Get, session: Session) ->
 def test_what_turns_a_text_around_is_written_out(path: str, get: Get, session: Session) -> None:
     text = "paid \u202e by \u2067 anna \u061c\u200f"
     make_event(
-        session, actor=text, action=text, subject=text, targets=(text, f"job/{text}"),
-        outcome="refused", code=text, permission=text, reason=text, request_id=text,
-        before={text: {text: text}}, after={text: [text]},
-    )  # fmt: skip
+        session,
+        actor=text,
+        action=text,
+        subject=text,
+        targets=(text, f"job/{text}"),
+        outcome="refused",
+        code=text,
+        permission=text,
+        reason=text,
+        request_id=text,
+        before={text: {text: text}},
+        after={text: [text]},
+    )
     session.commit()
     page = get(path).text
     assert not set("\u202e\u2067\u061c\u200f") & set(page)

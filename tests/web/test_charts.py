@@ -98,16 +98,32 @@ def test_the_axis_ends_at_a_round_number(most: float, top: float) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (0.3, "0.3"), (2.14, "2.1"), (12.4, "12"), (1500, "1,500"), (24_000, "24 k"), (3_100_000, "3.1 M")],
-)  # fmt: skip
+    [
+        (0, "0"),
+        (0.3, "0.3"),
+        (2.14, "2.1"),
+        (12.4, "12"),
+        (1500, "1,500"),
+        (24_000, "24 k"),
+        (3_100_000, "3.1 M"),
+    ],
+)
 def test_numbers_are_short(value: float, text: str) -> None:
     assert short(value) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0004, "0.4 ms"), (0.0123, "12 ms"), (0.4, "400 ms"), (0.99999, "1.0 s"), (2.14, "2.1 s"),
-     (30, "30 s"), (720, "12 min"), (14_400, "4 h")],
-)  # fmt: skip
+    [
+        (0.0004, "0.4 ms"),
+        (0.0123, "12 ms"),
+        (0.4, "400 ms"),
+        (0.99999, "1.0 s"),
+        (2.14, "2.1 s"),
+        (30, "30 s"),
+        (720, "12 min"),
+        (14_400, "4 h"),
+    ],
+)
 def test_durations_are_short(value: float, text: str) -> None:
     assert seconds(value) == text

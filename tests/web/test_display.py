@@ -41,15 +41,35 @@ def _carry(session: Session, text: str, names: str, *, labels: str | None = None
     jobs = {}
     for state in ("failed", "started", "canceled", "finished", "retryable", "available"):
         job = jobs[state] = make_job(
-            session, state, task=names, queue=names, lane=labels, args=payload, meta=payload,
-            tags=[labels], error=f"{text}\nand a second line of {text}", dispatch_no=2,
+            session,
+            state,
+            task=names,
+            queue=names,
+            lane=labels,
+            args=payload,
+            meta=payload,
+            tags=[labels],
+            error=f"{text}\nand a second line of {text}",
+            dispatch_no=2,
             ended_reason=text if state in ("failed", "canceled") else None,
-        )  # fmt: skip
-        trace = f'Traceback (most recent call last):\n  File "/app/{text}.py", line 1, in {text}\n    {text}\n'
-        make_attempt(session, job, None if state == "started" else "raised", worker=names,
-            error=text, traceback=trace, log_tail=text, cause=labels,
-            progress_done=1, progress_total=2, progress_note=text,
-        )  # fmt: skip
+        )
+        trace = (
+            "Traceback (most recent call last):\n"
+            f'  File "/app/{text}.py", line 1, in {text}\n    {text}\n'
+        )
+        make_attempt(
+            session,
+            job,
+            None if state == "started" else "raised",
+            worker=names,
+            error=text,
+            traceback=trace,
+            log_tail=text,
+            cause=labels,
+            progress_done=1,
+            progress_total=2,
+            progress_note=text,
+        )
     make_output(session, jobs["finished"], payload)
     make_output(session, jobs["failed"], None, omitted=text)
     worker = make_worker(session, name=names, host=names, version=names, queues=[names])

@@ -130,9 +130,15 @@ def _carry(session: Session) -> None:
     }
     args["password=hunter2"] = 1
     make_job(
-        session, "failed", task="pay", args=args, meta=args, tags=["secret=hunter2", "eu"],
-        error="password=hunter2", ended_reason="token: hunter2",
-    )  # fmt: skip
+        session,
+        "failed",
+        task="pay",
+        args=args,
+        meta=args,
+        tags=["secret=hunter2", "eu"],
+        error="password=hunter2",
+        ended_reason="token: hunter2",
+    )
     session.commit()
 
 
@@ -180,10 +186,28 @@ def test_a_policy_that_raises_hides_everything_and_the_export_goes_on(
 
 SHAPELESS = "\ufeff\u200b\u2060\u00ad\u3164\x01\x0b\x1b\x7f\u202e \xa0\u3000"
 FORMULAS = [
-    "=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\uff1d1", "\n=1",
-    "a;=1+1", "a; +1", "a;b;@x", "a\t-1", "a\n=1", "a;\ufeff=1", 'a;"=1"', "a;'=1", "a\r\n\r\n=1;=2",
-    *(f"{one}=1" for one in SHAPELESS), f"{SHAPELESS}+1", f"a;{SHAPELESS}-1",
-]  # fmt: skip
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    " =1",
+    "\uff1d1",
+    "\n=1",
+    "a;=1+1",
+    "a; +1",
+    "a;b;@x",
+    "a\t-1",
+    "a\n=1",
+    "a;\ufeff=1",
+    'a;"=1"',
+    "a;'=1",
+    "a\r\n\r\n=1;=2",
+    *(f"{one}=1" for one in SHAPELESS),
+    f"{SHAPELESS}+1",
+    f"a;{SHAPELESS}-1",
+]
 HARMLESS = ["a=1", "a; b", "2026-11-25", "x - y", "a,=1", "user@host", "1;2;3", "'", "a\nb", ""]
 
 
@@ -198,9 +222,14 @@ def _is_computed(cell: str) -> bool:
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_a_spreadsheet_computes_nothing(formula: str, get: Get, session: Session) -> None:
     make_job(
-        session, "failed", task=formula, queue=formula, tags=[formula], error=formula,
+        session,
+        "failed",
+        task=formula,
+        queue=formula,
+        tags=[formula],
+        error=formula,
         ended_reason=formula,
-    )  # fmt: skip
+    )
     session.commit()
     (row,), _ = _csv(get("/jobs.csv").text)
     for name in ("task", "queue", "tags", "error", "ended_reason"):

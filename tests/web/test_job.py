@@ -132,8 +132,15 @@ def test_attempts_lie_on_a_line_of_time(session: Session) -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     for number, minute in ((1, 0), (2, 1), (3, 20)):
         begun = start + timedelta(minutes=minute)
-        make_attempt(session, job, "raised", dispatch_no=number, attempt=number,
-            started_at=begun, ended_at=begun + timedelta(seconds=30))  # fmt: skip
+        make_attempt(
+            session,
+            job,
+            "raised",
+            dispatch_no=number,
+            attempt=number,
+            started_at=begun,
+            ended_at=begun + timedelta(seconds=30),
+        )
     session.flush()
     found = find_job(session, job.id)
     assert found is not None
@@ -234,11 +241,25 @@ def make_committed(session: Session) -> Job:
 
 def test_history_is_told_newest_first_with_who_saw_it(get: Get, session: Session) -> None:
     job = make_job(
-        session, "failed", dispatch_no=2, attempt=2, created_at=ago(minutes=30),
-        dispatched_at=ago(minutes=9), ended_at=(ended := ago(minutes=5)),
-    )  # fmt: skip
-    make_attempt(session, job, "lost", dispatch_no=1, attempt=1, cause="no heartbeat for 120 s",
-        started_at=ago(minutes=20), ended_at=ago(minutes=10), worker="web-1:7")  # fmt: skip
+        session,
+        "failed",
+        dispatch_no=2,
+        attempt=2,
+        created_at=ago(minutes=30),
+        dispatched_at=ago(minutes=9),
+        ended_at=(ended := ago(minutes=5)),
+    )
+    make_attempt(
+        session,
+        job,
+        "lost",
+        dispatch_no=1,
+        attempt=1,
+        cause="no heartbeat for 120 s",
+        started_at=ago(minutes=20),
+        ended_at=ago(minutes=10),
+        worker="web-1:7",
+    )
     make_attempt(session, job, dispatch_no=2, attempt=2, started_at=ago(minutes=8), ended_at=ended)
     session.commit()
     events = [
@@ -266,9 +287,12 @@ def test_every_end_has_a_source(ended_by: str, get: Get, session: Session) -> No
 
 def test_who_asked_to_cancel_is_said(get: Get, session: Session) -> None:
     job = make_job(
-        session, "started", cancel_requested_at=ago(minutes=3), cancel_requested_by="ops-demo",
+        session,
+        "started",
+        cancel_requested_at=ago(minutes=3),
+        cancel_requested_by="ops-demo",
         cancel_reason="the customer left",
-    )  # fmt: skip
+    )
     session.commit()
     words = _words(get, job)
     assert "ops-demo asked to cancel it " in words

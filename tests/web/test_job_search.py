@@ -42,8 +42,11 @@ def test_a_search_is_in_the_box_the_fields_the_tabs_and_the_address(
     assert tree.select_one("#f-error")["value"] == "timed out"
     assert tree.select_one("#f-tag")["value"] == "eu"
     assert [a.text.split(" ×")[0] for a in tree.select(".hints a")] == [
-        "tag:eu", 'error:"timed out"', "args.account_id:42", 'args.who:"A B"',
-    ]  # fmt: skip
+        "tag:eu",
+        'error:"timed out"',
+        "args.account_id:42",
+        'args.who:"A B"',
+    ]
     for link in tree.select("nav.tabs a, nav.seg a"):
         assert "args.account_id=42" in str(link["href"])
     gone = get(str(tree.select(".hints a")[0]["href"]).removeprefix("/ops/jobs")).text

@@ -228,9 +228,14 @@ def test_jobs_are_found_by_when_they_were_enqueued(session: Session, get: Get) -
     made = {
         name: make_job(session, task=name, created_at=ago(minutes=minutes)).id
         for name, minutes in (
-            ("old", 600), ("older", 130), ("edge", 119), ("behind", 119.5), ("new", 5), ("now", 0),
+            ("old", 600),
+            ("older", 130),
+            ("edge", 119),
+            ("behind", 119.5),
+            ("new", 5),
+            ("now", 0),
         )
-    }  # fmt: skip
+    }
     session.commit()
     within = [made[name] for name in ("now", "new", "behind", "edge")]
     assert _ids(get("/jobs?created=<2h").text) == within

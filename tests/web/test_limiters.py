@@ -251,7 +251,9 @@ def test_any_text_is_a_partition(
     make_limiter(session)
     session.commit()
     query = f"?partition={reference(partition)}"
-    opens = soup(get("/limiters/customer-api").text).select_one("section[aria-labelledby=open-title] form")  # fmt: skip
+    opens = soup(get("/limiters/customer-api").text).select_one(
+        "section[aria-labelledby=open-title] form"
+    )
     typed = {"partition": partition}
     opened = client.post(opens["action"], data=typed, headers=SAME_ORIGIN)
     assert (opened.status_code, opened.location) == (303, f"/ops/jobs/limiters/customer-api{query}")
@@ -270,7 +272,10 @@ def test_any_text_is_a_partition(
     )
     assert done.status_code == 200
     assert _buttons(get, f"/limiters/customer-api{query}") == ["Clear cooldown…"]
-    assert session.query(Bucket.partition).where(Bucket.cooldown_until.is_not(None)).scalar() == partition  # fmt: skip
+    assert (
+        session.query(Bucket.partition).where(Bucket.cooldown_until.is_not(None)).scalar()
+        == partition
+    )
 
 
 @pytest.mark.parametrize(

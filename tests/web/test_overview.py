@@ -21,7 +21,7 @@ from flask_opsjobs.lifeline.models import LoopRun
 from flask_opsjobs.overview.models import Rollup, RollupPosition
 from flask_opsjobs.queues.models import Queue
 from tests.web.every import soup
-from tests.web.rows import (  # fmt: skip
+from tests.web.rows import (
     ago,
     make_entry,
     make_event,
@@ -185,8 +185,13 @@ def test_the_cards_of_a_quiet_site(session: Session, get: Get) -> None:
     _well(session)
     cards = _cards(get)
     assert list(cards) == [
-        "Needs review", "Blocked", "Waiting", "Runnable", "Bridge-only follow-up", "Resolved",
-    ]  # fmt: skip
+        "Needs review",
+        "Blocked",
+        "Waiting",
+        "Runnable",
+        "Bridge-only follow-up",
+        "Resolved",
+    ]
     assert {_words(card.select_one(".count")) for card in cards.values()} == {"0"}
     assert all(len(card.select(".go")) == 1 for card in cards.values())
 
@@ -416,9 +421,12 @@ def test_jobs_behind_a_cooldown_are_blocked(session: Session, get: Get, host: Ho
     make_job(session)
     session.commit()
     Operator(host).run(
-        "limiter.cooldown", ["limiter/customer-api"], actor="ops-demo", reason="the vendor asked us to",
+        "limiter.cooldown",
+        ["limiter/customer-api"],
+        actor="ops-demo",
+        reason="the vendor asked us to",
         params={"minutes": 28},
-    )  # fmt: skip
+    )
     cards = _cards(get)
     assert _words(cards["Blocked"].select_one(".count")) == "56"
     said = _words(cards["Blocked"].select_one(".diag"))

@@ -13,7 +13,9 @@ from flask_opsjobs.web.app.partition import LONGEST, make_reference, read_refere
 
 OLD, NEW = b"an old secret", b"a new secret"
 # What Postgres can keep of a text.
-texts = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=LONGEST)  # fmt: skip
+texts = st.text(
+    st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=LONGEST
+)
 
 
 @given(texts)

@@ -22,7 +22,8 @@ FROM generate_series(1, 2000) n, generate_series(1, 20) q;
 INSERT INTO opsjobs.rollups (minute, queue, finished)
 SELECT date_trunc('minute', now()) - n * interval '1 min', 'queue_' || q, n
 FROM generate_series(1, 2000) n, generate_series(1, 20) q;
-INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, dispatch_no, created_at, due_at, started_at)
+INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, dispatch_no, created_at, due_at,
+    started_at)
 SELECT 'w', 'q', 'q', 'started', '{}', 5, 1, now(), now(), now() FROM generate_series(1, 30000);
 INSERT INTO opsjobs.attempts (job_id, dispatch_no, attempt, worker, started_at)
 SELECT id, 1, 1, 'e', now() FROM opsjobs.jobs;
@@ -64,6 +65,7 @@ def test_a_page_s_read_walks_its_indexes(
     walked = [node for node in nodes if node.get("Index Name") in indexes]
     assert all(node["Actual Rows"] * node["Actual Loops"] <= most for node in walked)
     assert not [
-        node for node in nodes
+        node
+        for node in nodes
         if node["Node Type"] == "Seq Scan" and node["Relation Name"] != "rollup_position"
-    ]  # fmt: skip
+    ]

@@ -26,8 +26,18 @@ Get = Callable[..., Any]
 REASON = "the vendor is down, OPS-2291"
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 ODD_NAMES = [
-    "a/b", "a//b", "live", "a/live", "a/pause", "naïve ☂", "<b>&'\"", "a b", "100%", "a?b#c", "{{7*7}}",
-]  # fmt: skip
+    "a/b",
+    "a//b",
+    "live",
+    "a/live",
+    "a/pause",
+    "naïve ☂",
+    "<b>&'\"",
+    "a b",
+    "100%",
+    "a?b#c",
+    "{{7*7}}",
+]
 
 
 def _row(get: Get, name: str = "default") -> dict[str, str]:
@@ -71,7 +81,8 @@ def test_the_pace_is_of_the_last_hour_and_unknown_before_minutes_are_counted(
         at = {"minute": now - timedelta(minutes=minutes), "enqueued": enqueued}
         session.execute(
             text(
-                "INSERT INTO opsjobs.enqueue_counts (minute, queue, enqueued) VALUES (:minute, 'default', :enqueued)"
+                "INSERT INTO opsjobs.enqueue_counts (minute, queue, enqueued)"
+                " VALUES (:minute, 'default', :enqueued)"
             ),
             at,
         )
@@ -169,8 +180,13 @@ def test_a_queue_in_full_counts_every_state(get: Get, session: Session) -> None:
     rows = soup(get("/queues/default").text).select("[aria-labelledby=depth] tbody tr")
     counted = {row.th.text.strip(): row.td.text.strip() for row in rows}
     assert counted == {
-        "deferred": "0", "scheduled": "1", "available": "0", "queued": "0", "started": "1", "retryable": "0",
-    }  # fmt: skip
+        "deferred": "0",
+        "scheduled": "1",
+        "available": "0",
+        "queued": "0",
+        "started": "1",
+        "retryable": "0",
+    }
 
 
 def test_a_queue_with_a_decision_alone_has_a_page(get: Get, session: Session) -> None:

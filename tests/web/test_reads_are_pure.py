@@ -64,7 +64,10 @@ def test_every_statement_of_a_page_runs_in_a_read_only_transaction_with_a_timeou
         assert driver.read_only, statement
         if not is_first:
             with driver.cursor() as other:
-                shown = "SELECT current_setting('transaction_read_only'), current_setting('statement_timeout')"
+                shown = (
+                    "SELECT current_setting('transaction_read_only'), "
+                    "current_setting('statement_timeout')"
+                )
                 seen.append(other.execute(shown).fetchone())
 
     _read_everything(client, jobs)

@@ -70,12 +70,17 @@ def whole(session: Session) -> None:
 def test_a_hundred_jobs_come_unless_it_is_said_otherwise(get: Get) -> None:
     tree = _tree(get, "/limiters/customer-api/simulate")
     assert {i["name"]: i["value"] for i in tree.select("div.field input") if i["value"]} == {
-        "count": "100", "weight": "1", "run_seconds": "1",
-    }  # fmt: skip
+        "count": "100",
+        "weight": "1",
+        "run_seconds": "1",
+    }
     assert {i["name"]: i["placeholder"] for i in tree.select("div.field input")} == {
         **dict.fromkeys(("count", "weight", "run_seconds", "workers"), ""),
-        "rate": "10", "per": "60", "burst": "5", "concurrency": "3",
-    }  # fmt: skip
+        "rate": "10",
+        "per": "60",
+        "burst": "5",
+        "concurrency": "3",
+    }
     assert tree.select_one("input[name=live]").get("checked") is None
     assert "100 jobs come at once. With 10 a minute, 5 at once; 3 at the same time" in _said(tree)
     assert _column(tree)["Never, too heavy"] == "0"
@@ -162,9 +167,12 @@ def _require_alike(get: Get, app: Flask, words: list[str], path: str) -> dict[st
     blocked = {
         f"{WAITS[code]} {code}": _wait(value) for code, value in found["blocked_seconds"].items()
     }
-    assert {label: cell for label, cell in shown.items() if cell != "none" or label in expected} == {
-        **expected, **blocked,
-    }  # fmt: skip
+    assert {
+        label: cell for label, cell in shown.items() if cell != "none" or label in expected
+    } == {
+        **expected,
+        **blocked,
+    }
     assert tree.select_one("figure.chart b").text == str(found["started"])
     return found
 
@@ -195,7 +203,10 @@ def test_what_is_too_heavy_never_starts(get: Get) -> None:
     assert not tree.select("figure.chart")
     tree = _tree(get, _path(weight=4, concurrency=5))
     assert "As declared, none could ever start." in _said(tree)
-    assert (_column(tree, "as tried")["First start"], _column(tree)["First start"]) == ("at once", "–")  # fmt: skip
+    assert (_column(tree, "as tried")["First start"], _column(tree)["First start"]) == (
+        "at once",
+        "–",
+    )
 
 
 @pytest.mark.parametrize(
@@ -223,17 +234,25 @@ LARGEST, YEAR = "2,147,483,647", "31,622,400"
 @pytest.mark.parametrize(
     ("name", "bad", "said"),
     [
-        *(("count", bad, WHOLE.format("10,000"))
-          for bad in ("0", "-1", "10001", "1.5", "1e3", "x", "٣", "1_0", "10,00", "\0", "9" * 400)),
+        *(
+            ("count", bad, WHOLE.format("10,000"))
+            for bad in ("0", "-1", "10001", "1.5", "1e3", "x", "٣", "1_0", "10,00", "\0", "9" * 400)
+        ),
         *(("weight", bad, WHOLE.format(LARGEST)) for bad in ("0", "2147483648", "light")),
         *(("workers", bad, WHOLE.format("10,000")) for bad in ("0", "10001", "many")),
-        *(("run_seconds", bad, NUMBER.format("from", YEAR)) for bad in ("-1", "nan", "inf", "31622401")),
-        *(("rate", bad, NUMBER.format("above", LARGEST)) for bad in ("0", "0.0", "-4", "2147483648", "fast")),
+        *(
+            ("run_seconds", bad, NUMBER.format("from", YEAR))
+            for bad in ("-1", "nan", "inf", "31622401")
+        ),
+        *(
+            ("rate", bad, NUMBER.format("above", LARGEST))
+            for bad in ("0", "0.0", "-4", "2147483648", "fast")
+        ),
         *(("per", bad, NUMBER.format("above", YEAR)) for bad in ("0", "31622401", "minute")),
         *(("burst", bad, WHOLE.format(LARGEST)) for bad in ("0", "1.5", "2147483648")),
         *(("concurrency", bad, WHOLE.format(LARGEST)) for bad in ("0", "none", "2147483648")),
     ],
-)  # fmt: skip
+)
 @pytest.mark.usefixtures("whole")
 def test_a_bad_value_is_told_beside_its_field(name: str, bad: str, said: str, get: Get) -> None:
     tree = _tree(get, _path(**{"run_seconds": "2", "workers": "3", name: bad}), 400)
@@ -247,13 +266,17 @@ def test_a_bad_value_is_told_beside_its_field(name: str, bad: str, said: str, ge
 
 @pytest.mark.usefixtures("whole")
 def test_every_fault_is_told_at_once_and_the_bounds_pass(get: Get) -> None:
-    assert _faults(_tree(get, _path(count=0, rate=0, burst=0), 400)).keys() == {"count", "rate", "burst"}  # fmt: skip
+    assert _faults(_tree(get, _path(count=0, rate=0, burst=0), 400)).keys() == {
+        "count",
+        "rate",
+        "burst",
+    }
     for asked in (
         {"count": "10,000", "run_seconds": 0},
         {"run_seconds": 31_622_400, "count": 3, "workers": 10_000},
         {"rate": 2**31 - 1, "per": "0.000001", "weight": 1},
         {"rate": "0.5", "per": 31_622_400, "count": 2, "burst": 40, "concurrency": 2**31 - 1},
-    ):  # fmt: skip
+    ):
         assert _tree(get, _path(**asked)).select("figure.chart"), asked
 
 

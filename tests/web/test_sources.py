@@ -126,8 +126,18 @@ def test_redis_away_is_said_first_on_every_page(
         job_id = jobs["available"].id
     getattr(valkey, how)()
     began = time.monotonic()
-    for path in ("/jobs", f"/jobs/{job_id}", "/queues", "/queues/default", "/workers", "/cron",
-                 "/limiters", "/audit", "/help", "/jobs/live"):  # fmt: skip
+    for path in (
+        "/jobs",
+        f"/jobs/{job_id}",
+        "/queues",
+        "/queues/default",
+        "/workers",
+        "/cron",
+        "/limiters",
+        "/audit",
+        "/help",
+        "/jobs/live",
+    ):
         tree = soup(app.test_client().get(f"/ops/jobs{path}").text)
         (first, *_) = tree.select("#sources li")
         said = _words(first)

@@ -71,8 +71,15 @@ def test_a_live_one_in_full(get: Get, running: Job) -> None:
     assert since["data-as"] == "for"
     # A narrow page has no head of the table: each cell but the name and the state says what it is.
     assert [cell.get("data-label") for cell in row.select("td")] == [
-        None, "kind", "version", "queues", "running", "memory", "up for", "heartbeat",
-    ]  # fmt: skip
+        None,
+        "kind",
+        "version",
+        "queues",
+        "running",
+        "memory",
+        "up for",
+        "heartbeat",
+    ]
     button = row.select_one("button")
     assert button.text == "Stop job…"
     assert button["formaction"] == f"/ops/jobs/jobs/{running.id}/cancel"
