@@ -26,10 +26,10 @@ $(READY): pyproject.toml
 	@touch $@
 
 demo: $(READY) ## Run the example host with its own Postgres and Valkey, until Ctrl-C.
-	$(BIN)/flask --app examples/flask_host opsjobs demo $(ARGS)
+	$(BIN)/python -m tools.demo $(ARGS)
 
 demo-check: $(READY) ## Run the demo headless: jobs run, a failed one is retried, a killed worker's is rescued, then exit.
-	$(BIN)/flask --app examples/flask_host opsjobs demo --check $(ARGS)
+	$(BIN)/python -m tools.demo --check $(ARGS)
 
 quick: $(READY) ## Run the tests that start no process and are not slow: two minutes.
 	$(PYTEST) -m "not processes and not slow" $(ARGS)

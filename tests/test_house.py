@@ -26,7 +26,6 @@ SENDS_SQL = (
     "flask_opsjobs/limits/stored_buckets.py",
     "flask_opsjobs/endings/*.py",
     "flask_opsjobs/overview/badges.py",
-    "flask_opsjobs/cli/_demo_past.py",
     "flask_opsjobs/engine/**/*.py",
     "flask_opsjobs/lifeline/*.py",
     "flask_opsjobs/loops/*.py",
@@ -39,7 +38,6 @@ SPEAKS_SQL = (
     "flask_opsjobs/install/*.py",
     "flask_opsjobs/engine/**/*.py",
     "flask_opsjobs/loops/*.py",
-    "flask_opsjobs/cli/_demo_past.py",
 )
 
 

@@ -1,4 +1,4 @@
-"""Adds the demo's commands: `flask seed`, `flask history` and `flask feed`."""
+"""Adds the shop's commands: `flask seed` and `flask feed`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from flask import Flask
 from flask.cli import with_appcontext
 
-from . import happenings, people, story, vendors
+from . import happenings, people, vendors
 from .extensions import db
 from .models import Customer
 
@@ -66,5 +66,5 @@ def feed(every: float, incident_after: float) -> None:
 
 def add_commands(app: Flask) -> None:
     """Give the app its commands."""
-    for command in (seed, story.history, feed):
+    for command in (seed, feed):
         app.cli.add_command(command)

@@ -1,4 +1,4 @@
-"""`flask opsjobs demo` as somebody runs it: it starts, lives, ends, and says what is in its way."""
+"""`make demo` as somebody runs it: it starts, lives, ends, and says what is in its way."""
 
 from __future__ import annotations
 
@@ -17,16 +17,13 @@ from pathlib import Path
 import click
 import psutil
 import pytest
-from click.testing import CliRunner
-from flask import Flask
-from flask.cli import ScriptInfo
 
-from flask_opsjobs.cli import demo as demo_module
-from flask_opsjobs.cli._demo_site import Site, text_of
-from flask_opsjobs.cli.demo import choose_port, demo
 from flask_opsjobs.testing.valkey import free_port
 from tests.support.processes import Child
 from tests.support.waiting import wait_until
+from tools.demo.__main__ import choose_port
+from tools.demo.run import say_welcome
+from tools.demo.site import Site, text_of
 
 pytestmark = pytest.mark.slow
 
@@ -46,9 +43,8 @@ def start(place: Path) -> Iterator[Start]:
     started: list[Child] = []
 
     def start(*words: str) -> Child:
-        command = [sys.executable, "-m", "flask", "--app", "examples/flask_host"]
         child = Child(
-            [*command, "opsjobs", "demo", *words],
+            [sys.executable, "-m", "tools.demo", *words],
             place / f"demo-{len(started)}.log",
             {"TMPDIR": str(place)},
         )
@@ -145,7 +141,7 @@ STEPS = (
     "starting PostgreSQL and Valkey",
     "flask db upgrade",
     "flask seed",
-    "flask history",
+    "history of the shop",
 )
 
 
@@ -212,7 +208,9 @@ def test_data_of_other_migrations_are_set_aside(start: Start, place: Path) -> No
 
 
 def test_paths_that_it_prints_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
-    demo_module._welcome("http://127.0.0.1:5000", "ops-demo / operate", Path("/a data dir"))
+    folder = Path("/a data dir")
+    output = folder / "processes.log"
+    say_welcome("http://127.0.0.1:5000", "ops-demo / operate", folder, output)
     said = capsys.readouterr().out
     assert ". '/a data dir/env'; flask opsjobs why 1" in said
     assert "print: '/a data dir/processes.log'" in said
@@ -229,16 +227,9 @@ def test_a_port_in_use_is_named() -> None:
 def test_the_first_free_port_is_taken(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo_module, "is_free", lambda port: port > 5001)
+    monkeypatch.setattr("tools.demo.__main__.is_free", lambda port: port > 5001)
     assert choose_port(None) == 5002
     assert "port 5000 is in use: 5002 is taken instead" in capsys.readouterr().out
-    monkeypatch.setattr(demo_module, "is_free", lambda port: False)
+    monkeypatch.setattr("tools.demo.__main__.is_free", lambda port: False)
     with pytest.raises(click.ClickException, match="ports 5000 to 5020 are in use"):
         choose_port(None)
-
-
-def test_it_refuses_to_migrate_somebody_elses_database() -> None:
-    info = ScriptInfo(create_app=lambda: Flask("real"))
-    result = CliRunner().invoke(demo, obj=info)
-    assert result.exit_code == 1
-    assert "the app real is not made for a demo" in result.output

@@ -6,16 +6,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from ..testing.wheels import require_wheels
-from . import _demo_folder
+from flask_opsjobs.testing.postgres import Postgres
+from flask_opsjobs.testing.valkey import Valkey
+from flask_opsjobs.testing.wheels import require_wheels
 
-if TYPE_CHECKING:
-    from ..testing.postgres import Postgres
-    from ..testing.valkey import Valkey
+from . import folder as data_folder
 
 # Enough for a few processes on a small machine.
 SMALL = {"max_connections": "60", "shared_buffers": "64MB"}
@@ -32,7 +30,9 @@ class Servers:
     def env(self) -> dict[str, str]:
         """Their addresses, for a host that calls `app.config.from_prefixed_env()`."""
         return {
-            "FLASK_SQLALCHEMY_DATABASE_URI": self.postgres.url().render_as_string(False),
+            "FLASK_SQLALCHEMY_DATABASE_URI": self.postgres.url().render_as_string(
+                hide_password=False
+            ),
             "FLASK_OPSJOBS_REDIS_URL": self.valkey.url,
         }
 
@@ -51,22 +51,19 @@ def running_servers(
     steps: Mapping[str, str] | None = None,
     check: Callable[[], object] = lambda: None,
 ) -> Iterator[Servers]:
-    """Both servers with their data in `folder`, until the block ends. Raises `ClickException`.
+    """Both servers with their data in `folder`, until the block ends. Raises `EmbeddedServerError`.
 
     `steps` are the hashes of the demo's migrations by file name: a database that other migrations made is
     set aside. `check` is called repeatedly while the servers start, and may raise to stop that.
     """
     require_wheels()
-    from ..testing.postgres import Postgres
-    from ..testing.valkey import Valkey
-
     postgres = Postgres(folder, settings=SMALL, check=check)
     valkey = Valkey(folder, check=check)
     try:
-        if steps is not None and _demo_folder.is_older(folder, steps):
+        if steps is not None and data_folder.is_older(folder, steps):
             # A demo that was killed may have left its PostgreSQL running.
             postgres.stop()
-            click.echo(_demo_folder.set_aside(folder))
+            click.echo(data_folder.set_aside(folder))
         if note := postgres.start():
             click.echo(note)
         valkey.start()

@@ -18,13 +18,13 @@ from typing import Any
 from flask import Flask
 from sqlalchemy import event
 
-from ..core.db import Connection, connect_apart
-from ..engine.drain import Drain, list_stored
-from ..host import Host
-from ..loops import LOOPS
-from ..loops.one_pass import Runner
-from ..loops.shape import every
-from ..workers import transitions as workers
+from flask_opsjobs.core.db import Connection, connect_apart
+from flask_opsjobs.engine.drain import Drain, list_stored
+from flask_opsjobs.host import Host
+from flask_opsjobs.loops import LOOPS
+from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.shape import every
+from flask_opsjobs.workers import transitions as workers
 
 _CLOCK = """
     DROP SCHEMA IF EXISTS demo_clock CASCADE;

@@ -1,4 +1,4 @@
-"""Makes the two days before the demo begins, with the shop's own jobs, in a few seconds: `flask history`."""
+"""Makes the two days before the demo begins, with the shop's own jobs, in a few seconds."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-import click
-from flask import Flask, current_app
-from flask.cli import with_appcontext
+from flask import Flask
+from flask_host import create_app, happenings, vendors
+from flask_host.extensions import db, opsjobs
+from flask_host.models import Invoice
 
-# For this demo only, not for other hosts.
-from flask_opsjobs.cli._demo_past import STEP, Past, past
-
-from . import happenings, vendors
-from .extensions import db, opsjobs
-from .models import Invoice
+from .past import STEP, Past, past
 
 # So long that the night without loops ended more than a day ago, at any hour of day: so nothing is wrong now.
 LENGTH = timedelta(hours=50)
@@ -35,14 +31,14 @@ PAUSED = timedelta(hours=2)
 BUSIEST = 0.8
 
 
-@click.command("history")
-@with_appcontext
-def history() -> None:
-    """Make a history of the two days before now, once, with the library's own statements at past times."""
+def write_history(app: Flask) -> None:
+    """Make a history of the two days before now, once, with the library's own statements at past times.
+
+    Needs the app's context.
+    """
     if db.session.scalar(db.select(Invoice.id).limit(1)) is not None:
         return
     db.session.remove()
-    app: Flask = current_app._get_current_object()
     end = datetime.now(UTC)
     random.seed(1)
     with past(app, end - LENGTH) as time, waiting_by(time):
@@ -105,7 +101,8 @@ def buy(moment: datetime, time: Past, app: Flask) -> None:
         time.move_to(time.now + timedelta(seconds=random.uniform(5, 25)))
 
 
-def receiver_goes_down(time: Past) -> None:
+def receiver_goes_down(_time: Past) -> None:
+    """Take down the server that receives most webhooks, and send it some."""
     vendors.go_down(happenings.RECEIVER)
     for _ in range(8):
         happenings.webhook()
@@ -113,17 +110,20 @@ def receiver_goes_down(time: Past) -> None:
 
 
 def receiver_comes_back(time: Past) -> None:
+    """Bring that server back."""
     vendors.come_back(time.now)
     db.session.commit()
 
 
 def failed_are_retried(time: Past) -> None:
+    """Retry all failed jobs, as an operator."""
     if failed := time.failed():
         reason = "The receiver has answered again for 35 minutes"
         opsjobs.operator.retry(failed, actor="ops-demo", reason=reason)
 
 
-def newsletter_is_paused(time: Past) -> None:
+def newsletter_is_paused(_time: Past) -> None:
+    """Pause the queue of newsletters, as an operator."""
     reason = "Prices are being changed: no newsletter before Monday"
     opsjobs.operator.pause("newsletter", actor="admin", reason=reason)
 
@@ -136,3 +136,9 @@ to_come = {
 }
 # Without the job that kills its process, because here it would kill this process.
 CHOICES = [each for each in happenings.SHARES if each is not happenings.heavy_report]
+
+
+if __name__ == "__main__":
+    shop = create_app()
+    with shop.app_context():
+        write_history(shop)

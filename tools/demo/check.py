@@ -12,9 +12,11 @@ from contextlib import suppress
 from functools import partial
 
 import click
+import psutil
 
-from ..processes.supervisor import Supervisor
-from ._demo_site import Site, text_of
+from flask_opsjobs.processes.supervisor import Supervisor
+
+from .site import Site, text_of
 
 WORKERS = ("worker.1", "worker.2")
 # The check signs in as this person, who may enqueue jobs and see their results.
@@ -29,10 +31,10 @@ class Failed(Exception):
 
 
 def check_demo(
-    site: Site, people: str, children: Supervisor, heard: list[str], over: threading.Event
+    site: Site, people: str, supervisor: Supervisor, heard: list[str], over: threading.Event
 ) -> int:
     """Run all steps, and print a line for each. Returns the exit code; `heard` is the processes' output."""
-    check = Check(site, children, heard, over)
+    check = Check(site, supervisor, heard, over)
     try:
         check.sign_in(people)
         check.see_a_job_run()
@@ -50,10 +52,10 @@ class Check:
     """One visit to the demo, with a time limit for all steps together."""
 
     def __init__(
-        self, site: Site, children: Supervisor, heard: list[str], over: threading.Event
+        self, site: Site, supervisor: Supervisor, heard: list[str], over: threading.Event
     ) -> None:
         self._site = site
-        self._children = children
+        self._supervisor = supervisor
         self._heard = heard
         self._over = over
         self._end = time.monotonic() + _MOST_SECONDS
@@ -139,11 +141,9 @@ class Check:
 
     def _kill_holder(self, job: str) -> str | None:
         """The name of the killed worker; None when the job has ended already."""
-        import psutil  # comes with the wheel of PostgreSQL
-
         # A worker claims the job before it forks, so for a moment there is no child.
         while (place := self._place_of_holder(job)) is not None:
-            pid = self._children.pid(place)
+            pid = self._supervisor.pid(place)
             with suppress(psutil.NoSuchProcess, ProcessLookupError):
                 # The child that runs the job leads its own process group. RQ's scheduler is a child too, and
                 # does not.

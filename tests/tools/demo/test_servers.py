@@ -11,9 +11,10 @@ from pathlib import Path
 import click
 import pytest
 
-from flask_opsjobs.cli import _demo_folder, _demo_servers
 from flask_opsjobs.testing.postgres import Postgres
 from flask_opsjobs.testing.valkey import Valkey
+from tools.demo import folder as data_folder
+from tools.demo.servers import running_servers
 
 
 @pytest.fixture
@@ -37,16 +38,16 @@ def folder() -> Iterator[Path]:
 def test_data_of_other_migrations_are_told_apart(
     folder: Path, made: dict[str, str] | None, at_hand: dict[str, str], is_older: bool
 ) -> None:
-    assert not _demo_folder.is_older(folder, at_hand)  # there is no database yet
+    assert not data_folder.is_older(folder, at_hand)  # there is no database yet
     (folder / "postgres").mkdir()
     if made is not None:
-        _demo_folder.note_steps(folder, made)
-    assert _demo_folder.is_older(folder, at_hand) == is_older
+        data_folder.note_steps(folder, made)
+    assert data_folder.is_older(folder, at_hand) == is_older
 
 
 @pytest.mark.processes
 def test_the_first_server_that_dies_is_named(folder: Path) -> None:
-    with _demo_servers.running_servers(folder) as servers:
+    with running_servers(folder) as servers:
         over = threading.Event()
         servers.valkey.stop()
         assert servers.wait_for_death(over) == "Valkey"
@@ -63,19 +64,19 @@ def test_both_are_stopped_when_the_second_does_not_start(
         raise click.ClickException("no")
 
     monkeypatch.setattr("flask_opsjobs.testing.valkey.Valkey.start", refuse)
-    with pytest.raises(click.ClickException, match="no"), _demo_servers.running_servers(folder):
+    with pytest.raises(click.ClickException, match="no"), running_servers(folder):
         raise AssertionError("never gets here")
     assert not Postgres(folder).is_alive()
 
 
 def test_a_folder_serves_one_demo_at_a_time(folder: Path) -> None:
     with (
-        _demo_folder.claimed(folder),
+        data_folder.claimed(folder),
         pytest.raises(click.ClickException, match=f"another demo, process {os.getpid()}, uses"),
-        _demo_folder.claimed(folder),
+        data_folder.claimed(folder),
     ):
         raise AssertionError("never gets here")
-    with _demo_folder.claimed(folder) as claimed:
+    with data_folder.claimed(folder) as claimed:
         assert claimed == folder
 
 
@@ -83,6 +84,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with (
         pytest.raises(click.ClickException, match=r"cannot write to .*file/demo: Not a directory"),
-        _demo_folder.claimed(tmp_path / "file/demo"),
+        data_folder.claimed(tmp_path / "file/demo"),
     ):
         raise AssertionError("never gets here")

@@ -1,0 +1,1 @@
+"""Holds what developers run through make: the demo, the benches, the pictures of pages, the map, the walk."""

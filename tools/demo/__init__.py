@@ -1,0 +1,1 @@
+"""Runs the example host with its own PostgreSQL and Valkey: `make demo`."""
