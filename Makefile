@@ -62,19 +62,19 @@ docs: $(READY) ## Build the documentation; a warning is an error.
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 map: $(READY) ## Print the package as a tree, each module with its first sentence.
-	@$(BIN)/python -m tests.tools.map
+	@$(BIN)/python -m tools.map
 
 walk: $(READY) ## Print the files that a job passes from enqueue to its page, beyond the shell of all pages; a retry with WALK=retry.
 	@$(BIN)/python -W ignore -m tools.walk $(or $(WALK),job)
 
 bench: $(READY) ## Measure managed jobs against plain RQ.
-	$(BIN)/python -m tests.tools.bench $(ARGS)
+	$(BIN)/python -m tools.bench $(ARGS)
 
 bench-pages: $(READY) ## Measure every page on a million jobs; on ten with ARGS="--rows 10000000".
-	$(BIN)/python -m tests.tools.bench_pages $(ARGS)
+	$(BIN)/python -m tools.bench_pages $(ARGS)
 
 screenshot: $(READY) ## Take pictures of all pages of a demo into docs/_static.
-	$(BIN)/python -m tests.tools.screenshot $(ARGS)
+	$(BIN)/python -m tools.screenshot $(ARGS)
 
 wheel: $(READY) ## Build the wheel into dist/, and install it alone in a test.
 	$(BIN)/python -m build --wheel --no-isolation

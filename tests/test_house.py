@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import sources
-from tests.tools.map import first_sentence
+from tools.map import first_sentence
 
 # Where SQL may be sent from. Reads are in queries, an operator's and a host's writes in transitions; the rest
 # are the few places whose whole purpose is one statement or a connection.
@@ -170,7 +170,7 @@ def test_no_test_sleeps() -> None:
 def test_every_module_opens_with_one_sentence() -> None:
     found = [
         _name(path)
-        for path in sources.python("flask_opsjobs", "migrations", "tests/support", "tests/tools")
+        for path in sources.python("flask_opsjobs", "migrations", "tests/support", "tools")
         if not first_sentence(path).endswith((".", "!", "?"))
     ]
     assert not found, "\n".join(found)

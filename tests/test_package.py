@@ -78,7 +78,9 @@ def test_the_wheel_holds_every_file(wheel: Path) -> None:
     for folder in ("templates", "static", "migrations"):
         wanted |= {f"flask_opsjobs/{path.relative_to(ROOT)}" for path in _shipped(folder)}
     assert sorted(wanted - packed) == []
-    assert [name for name in packed if name.startswith(("tests/", "tools/", "docs/", "examples/"))] == []
+    assert [
+        name for name in packed if name.startswith(("tests/", "tools/", "docs/", "examples/"))
+    ] == []
 
 
 def _shipped(folder: str) -> list[Path]:

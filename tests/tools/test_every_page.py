@@ -11,8 +11,8 @@ import pytest
 
 from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.web.app.urls import URLS, Url
-from tests.tools import bench_pages_paths as paths
-from tests.tools import screenshot_pages as pages
+from tools.bench_pages import paths
+from tools.screenshot import pages
 
 KNOWN = paths.Known(
     secrets=(b"x",),

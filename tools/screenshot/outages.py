@@ -1,4 +1,4 @@
-"""Pictures of the overview while something is wrong: `python -m tests.tools.screenshot_outages --folder DIR`.
+"""Takes pictures of the overview while something is wrong: `python -m tools.screenshot.outages --folder DIR`.
 
 Each state has a host with servers of its own: Redis frozen, Postgres frozen or stopped, loops silent, a
 cooldown, seven workers missing, names of 80 characters; each on three widths, light and dark.
@@ -155,9 +155,12 @@ def _long_names(site: Site) -> None:
             make_job(session, "failed", queue=LONG, task=LONG, ended_at=ago(minutes=4))
         make_limiter(session, LONG, rate=None, per_seconds=None, burst=None, concurrency=100)
         make_limited(session, "7", limiter=LONG)
-    why = {"actor": "ops-demo", "reason": "the vendor asked us to wait until the migration is over"}
-    site.operator.run("limiter.cooldown", [f"limiter/{LONG}"], params={"minutes": 28}, **why)
-    site.operator.run("queue.drain", [f"queue/other{LONG[5:]}"], **why)
+    actor, reason = "ops-demo", "the vendor asked us to wait until the migration is over"
+    limiter, queue = f"limiter/{LONG}", f"queue/other{LONG[5:]}"
+    site.operator.run(
+        "limiter.cooldown", [limiter], params={"minutes": 28}, actor=actor, reason=reason
+    )
+    site.operator.run("queue.drain", [queue], actor=actor, reason=reason)
 
 
 def _healthy(site: Site) -> None:

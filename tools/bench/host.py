@@ -1,4 +1,4 @@
-"""The host of the bench: one task that does nothing, managed and plain."""
+"""Makes the host of the bench: tasks that do nothing, managed and plain."""
 
 from __future__ import annotations
 
@@ -43,11 +43,9 @@ def _limit() -> Limit:
     return Limit("api", rate, per, burst, concurrency, partition="account")
 
 
+@opsjobs.task(limit=_limit())
 def limited(account: int = 0) -> None:
     """Nothing, within a limit."""
-
-
-limited = opsjobs.task(limit=_limit())(limited)
 
 
 @opsjobs.task

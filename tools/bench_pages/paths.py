@@ -1,5 +1,4 @@
-"""Every GET of ours as requests to measure, made from the table of URLs:
-a new page is measured when it is listed.
+"""Lists every GET of ours as requests to measure, from the table of URLs, so that a new page is measured too.
 
 A rule that names something unknown here raises, so that nothing is left out in silence.
 """
@@ -16,7 +15,7 @@ from flask_opsjobs.jobs.search.filter import JobFilter
 from flask_opsjobs.web.app import cursor
 from flask_opsjobs.web.app.partition import make_reference
 from flask_opsjobs.web.app.urls import URLS, Url
-from tests.tools.bench_pages_control import ENTRIES, LIMITERS
+from tools.bench_pages.control import ENTRIES, LIMITERS
 
 PREFIX = "/ops/jobs"
 # What they answer when it is not 200.
@@ -86,7 +85,7 @@ _JOBS = (
     "origin:rq",
     "id:{id}",
 )
-_AUDIT = (
+_AUDIT: tuple[dict[str, str], ...] = (
     {},
     {"actor": "ops-demo"},
     {"actor": "nobody"},

@@ -1,4 +1,4 @@
-"""One measurement of the bench in a process of its own; prints one JSON value on the last line."""
+"""Makes one measurement of the bench in its own process, and prints one JSON value on the last line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redis import Redis
 from rq import Queue, SimpleWorker, Worker
 from sqlalchemy import text
 
-from tests.tools.bench_host import create_app, db, noop, plain_noop
+from tools.bench.host import create_app, db, noop, plain_noop
 
 
 def plain_run(kind: str, count: int) -> float:

@@ -1,4 +1,4 @@
-"""Cron entries with a long run history and limiters for the pages' bench, by the writers of production."""
+"""Makes cron entries with a long run history, and limiters, by the writers of production."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import psycopg
 
-from tests.tools.bench_pages_sample import ACCOUNT, NUMBER
+from tools.bench_pages.sample import ACCOUNT, NUMBER
 
 Connection = psycopg.Connection[Any]
 

@@ -1,6 +1,4 @@
-"""The limits of `make bench`: rates of starts with eight workers,
-and passes over a thousand lanes; prints numbers.
-"""
+"""Measures limits for the bench: rates of starts with eight workers, and passes over a thousand lanes."""
 
 from __future__ import annotations
 
@@ -73,7 +71,7 @@ def measure(seconds: float) -> None:
 
 def _apart(*what: object) -> str:
     """One measurement in a process of its own, which imports the host with its limit."""
-    command = [sys.executable, "-m", "tests.tools.bench_limits", *map(str, what)]
+    command = [sys.executable, "-m", "tools.bench.limits", *map(str, what)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     if done.returncode != 0:
         raise RuntimeError(done.stdout + done.stderr)
@@ -81,7 +79,7 @@ def _apart(*what: object) -> str:
 
 
 def _rate(speed: float, burst: int, seconds: float) -> str:
-    from tests.tools.bench_host import create_app, db, limited
+    from tools.bench.host import create_app, db, limited
 
     app = create_app()
     with app.app_context():
@@ -129,8 +127,8 @@ def _lanes(count: int) -> None:
     """
     from flask_opsjobs.core.db import connect_apart
     from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, read_clock
-    from flask_opsjobs.engine.worker.runtime import declare_limiters
-    from tests.tools.bench_host import create_app, db, limited
+    from flask_opsjobs.engine.worker.declare import declare_limiters
+    from tools.bench.host import create_app, db, limited
 
     app = create_app()
     with app.app_context():
@@ -175,9 +173,9 @@ def _ms(values: Sequence[float]) -> str:
 
 
 def _flask(*command: str) -> subprocess.Popen[bytes]:
-    app = [sys.executable, "-m", "flask", "--app", "tests.tools.bench_host:create_app", "opsjobs"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([*app, *command], env={**os.environ}, **quiet)
+    app = [sys.executable, "-m", "flask", "--app", "tools.bench.host:create_app", "opsjobs"]
+    null = subprocess.DEVNULL
+    return subprocess.Popen([*app, *command], stdout=null, stderr=null)
 
 
 def _main(what: str, *numbers: str) -> None:

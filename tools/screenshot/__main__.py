@@ -1,4 +1,4 @@
-"""`make screenshot`: pictures of all pages of the demo in headless Chromium, small ones, into docs/_static.
+"""Takes pictures of all pages of the demo in headless Chromium, small ones, into docs/_static.
 
 Starts a demo of its own, lets it run for some minutes so that its charts have something to show, and acts as
 an operator would. With `--url` it visits one that runs already. Writes `overview-wide-light.png` and so on:
@@ -23,7 +23,7 @@ from playwright.sync_api import sync_playwright
 from flask_opsjobs.testing.valkey import free_port
 from tests.support.browser import chromium
 from tests.support.processes import Child
-from tests.tools.screenshot_pages import SHOTS, Shot, require_all_pictured, resume, wait_for_age
+from tools.screenshot.pages import SHOTS, Shot, require_all_pictured, resume, wait_for_age
 
 WIDTHS = {"wide": 1440, "phone": 360}
 THEMES = ("light", "dark")
@@ -38,9 +38,9 @@ def demo() -> Iterator[str]:
     """The root of a demo that ends with the block."""
     with tempfile.TemporaryDirectory(prefix="shot-") as folder:
         port = free_port()
-        command = [*("-m", "flask", "--app", "examples/flask_host", "opsjobs", "demo")]
-        command += ["--data-dir", f"{folder}/demo", "--port", str(port)]
-        child = Child([sys.executable, *command], Path(folder) / "log", {})
+        options = ["--data-dir", f"{folder}/demo", "--port", str(port)]
+        command = [sys.executable, "-m", "tools.demo", *options]
+        child = Child(command, Path(folder) / "log", {})
         try:
             child.wait_for("sign in with", timeout=60)
             yield f"http://127.0.0.1:{port}"

@@ -1,5 +1,5 @@
-"""A few hundred jobs in every state, made in a process of its own by the production writers: enqueue,
-dispatch, a real worker, recorder, stage, expire. The pages' bench copies them; see `bench_pages_rows`.
+"""Makes a few hundred jobs in every state, in its own process, by the writers of production: enqueue, dispatch,
+a real worker, recorder, stage, expire. The pages' bench copies them; see `rows`.
 
 `ACCOUNT` and `NUMBER` stand in arguments, errors and logs where each copy gets values of its own.
 """
@@ -18,9 +18,10 @@ from flask_opsjobs.cli.worker import run
 from flask_opsjobs.core import sql
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, read_clock, stage
+from flask_opsjobs.engine.redis.broker import broker_of
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.support.engine import Bench
-from tests.tools.bench_pages_host import (
+from tools.bench_pages.host import (
     GatewayTimeout,
     create_app,
     db,
@@ -71,7 +72,7 @@ def _run_until_done(app: Flask, connection: Any) -> None:
     for _ in range(4):  # as many attempts as any of these has
         now = read_clock(connection)
         stage(connection, now)
-        Dispatcher(connection, opsjobs.host.broker, opsjobs.host.settings).dispatch_all(now)
+        Dispatcher(connection, broker_of(opsjobs.host), opsjobs.host.settings).dispatch_all(now)
         assert run(app, queues, simple=True, burst=True) == 0
 
 

@@ -1,4 +1,4 @@
-"""The host of the pages' bench: the shop's tasks without their waits, each of which ends as it is told."""
+"""Makes the host of the pages' bench: the shop's tasks without waits, each of which ends as it is told."""
 
 from __future__ import annotations
 

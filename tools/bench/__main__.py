@@ -1,4 +1,4 @@
-"""`make bench`: managed jobs against plain RQ in the same run, in random order; prints medians and ratios."""
+"""Measures managed jobs against plain RQ in one run, in random order, and prints medians and ratios."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
 from tests.support.database import Databases
 from tests.support.waiting import wait_until
-from tests.tools import bench_limits
+from tools.bench import limits
 
 # (name, function in bench_run, kind of worker, how many jobs, prefetch)
 CASES = (
@@ -65,7 +65,7 @@ class Bench:
         self.valkey.flushall()
         url = self.databases.migrated()
         try:
-            command = [sys.executable, "-m", "tests.tools.bench_run", function, kind, str(count)]
+            command = [sys.executable, "-m", "tools.bench.run", function, kind, str(count)]
             result = subprocess.run(
                 command, env=self.env(url, prefetch), capture_output=True, text=True, timeout=600
             )
@@ -89,27 +89,21 @@ class Bench:
         """
         url = self.databases.migrated()
         os.environ.update(self.env(url))
-        from tests.tools.bench_host import create_app, db, plain_stamp, stamp
+        from tools.bench.host import create_app, db, plain_stamp, stamp
 
         app = create_app()
         plain_queue = Queue("plain", connection=Redis.from_url(self.valkey.url))
         flags = ["--simple"] if kind == "simple" else []
-        flask = [
-            sys.executable,
-            "-m",
-            "flask",
-            "--app",
-            "tests.tools.bench_host:create_app",
-            "opsjobs",
-        ]
+        app_words = ["--app", "tools.bench.host:create_app"]
+        flask = [sys.executable, "-m", "flask", *app_words, "opsjobs"]
         # Imported by the parent, as our worker imports its host: else each child would do it anew.
-        start = "import tests.tools.bench_host; from rq.cli import main; main()"
+        start = "import tools.bench.host; from rq.cli import main; main()"
         rq = [sys.executable, "-c", start, "worker", "--url", self.valkey.url, "plain"]
         rq += ["--worker-class", "rq.SimpleWorker"] if kind == "simple" else []
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": self.env(url)}
+        null = subprocess.DEVNULL
         workers = [
-            subprocess.Popen([*flask, "worker", *flags], **quiet),
-            subprocess.Popen(rq, **quiet),
+            subprocess.Popen(command, stdout=null, stderr=null, env=self.env(url))
+            for command in ([*flask, "worker", *flags], rq)
         ]
         found: dict[str, list[float]] = {"plain RQ": [], "managed": []}
         try:
@@ -163,7 +157,7 @@ def main() -> None:
     parser.add_argument("--only-limits", action="store_true", help="measure nothing else")
     chosen = parser.parse_args()
     if chosen.only_limits:
-        bench_limits.measure(chosen.limits)
+        limits.measure(chosen.limits)
         return
     bench = Bench()
     try:
@@ -179,7 +173,7 @@ def main() -> None:
     finally:
         bench.close()
     if chosen.limits:
-        bench_limits.measure(chosen.limits)
+        limits.measure(chosen.limits)
 
 
 def _throughput(bench: Bench, rounds: int) -> None:

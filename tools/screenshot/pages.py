@@ -1,4 +1,4 @@
-"""Which pictures there are, and how a person with a browser gets to what each shows.
+"""Lists the pictures, and how a person with a browser gets to what each shows.
 
 A page of ours that has no picture and is not named in `UNPICTURED` raises, so that none is forgotten.
 """

@@ -1,4 +1,4 @@
-"""`make bench-pages`: p50 and p95 of every page, fragment and export, on a table of a million jobs or of ten.
+"""Measures p50 and p95 of every page, fragment and export, on a table of a million jobs or of ten.
 
 The rows are copies of jobs that production wrote: see `bench_pages_rows`. The app is asked through Flask's
 test client, so what is measured is ours and Postgres' and no network. Each request of a line asks for another
@@ -37,9 +37,8 @@ from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
 from flask_opsjobs.workers import transitions as workers
 from tests.support.database import Databases
-from tests.tools import bench_pages_control as control
-from tests.tools import bench_pages_rows as rows
-from tests.tools.bench_pages_paths import Ask, Known, asks
+from tools.bench_pages import control, rows
+from tools.bench_pages.paths import Ask, Known, asks
 
 WARM, EXPORTED = 3, 1_000
 WORKERS, EVENTS = 12, 5_000
@@ -69,7 +68,7 @@ def servers() -> Iterator[dict[str, str]]:
 def fill(app: Flask, wanted: int) -> Known:
     """All that pages read: jobs, workers, loops, numbers, decisions and previews."""
     host: Host = app.extensions["opsjobs"]
-    command = [sys.executable, "-m", "tests.tools.bench_pages_sample"]
+    command = [sys.executable, "-m", "tools.bench_pages.sample"]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     connection = connect_apart(host.engine)
     try:
@@ -91,10 +90,9 @@ def _live_workers(connection: psycopg.Connection[Any]) -> None:
     held = [f"{job_id}-{number}" for job_id, number in started.fetchall()]
     queues = ["billing", "crm", "default", "mail", "reports"]
     for number in range(WORKERS):
-        name = f"web-{number % 3}-{2_000 + number}-c0ffee"
-        values = {"name": name, "host": f"web-{number % 3}", "pid": 2_000 + number}
+        host, pid = f"web-{number % 3}", 2_000 + number
         worker_id = workers.register(
-            connection, kind="forking", version="2026.11.3", queues=queues, now=now, **values
+            connection, f"{host}-{pid}-c0ffee", "forking", host, pid, "2026.11.3", queues, now
         )
         reserved = held[number : number + 1]
         workers.record_heartbeat(
@@ -166,7 +164,7 @@ def _known(host: Host, connection: psycopg.Connection[Any], wanted: int) -> Know
         by_state,
         ids("SELECT DISTINCT queue FROM opsjobs.jobs WHERE state = 'available'"),
         ids("SELECT id FROM opsjobs.previews"),
-        *ids("SELECT max(sequence) FROM opsjobs.audit_events"),
+        ids("SELECT max(sequence) FROM opsjobs.audit_events")[0],
         rows.ACCOUNTS,
     )
 
@@ -236,7 +234,7 @@ def main() -> int:
     began = time.monotonic()
     with servers() as places:
         os.environ.update(places)
-        from tests.tools.bench_pages_host import create_app
+        from tools.bench_pages.host import create_app
 
         app = create_app()
         known = fill(app, chosen.rows)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[2] / "flask_opsjobs"
+PACKAGE = Path(__file__).parents[1] / "flask_opsjobs"
 
 
 def first_sentence(path: Path) -> str:

@@ -1,0 +1,1 @@
+"""Measures managed jobs against plain RQ: `make bench`."""

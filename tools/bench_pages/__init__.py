@@ -1,0 +1,1 @@
+"""Measures every page on a million jobs: `make bench-pages`."""

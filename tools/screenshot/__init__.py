@@ -1,0 +1,1 @@
+"""Takes pictures of all pages of a demo: `make screenshot`."""
