@@ -3,12 +3,21 @@
 from ._extension import OpsJobs
 from .errors import (
     ActionRefused,
+    AuditBlocked,
+    AuditHeadMissing,
+    AuditUnwritable,
     ConfigError,
+    DeclarationError,
+    EmbeddedServerError,
+    EngineUnavailable,
     InvalidArgs,
     LimitReached,
     OpsJobsError,
+    RefusedSession,
     SchemaAhead,
     SchemaBehind,
+    TooManyActions,
+    UnknownJob,
 )
 from .jobs.perform.current import current_job
 from .jobs.perform.outcomes import Cancel, Discard, RetryIn, Snooze
@@ -23,10 +32,16 @@ __version__ = "0.1.0"
 __all__ = [
     "AccessPolicy",
     "ActionRefused",
+    "AuditBlocked",
+    "AuditHeadMissing",
+    "AuditUnwritable",
     "Cancel",
     "ConfigError",
+    "DeclarationError",
     "Discard",
     "DisplayPolicy",
+    "EmbeddedServerError",
+    "EngineUnavailable",
     "Enqueued",
     "EnqueuedMany",
     "InvalidArgs",
@@ -34,11 +49,14 @@ __all__ = [
     "LimitReached",
     "OpsJobs",
     "OpsJobsError",
+    "RefusedSession",
     "RetryIn",
     "SchemaAhead",
     "SchemaBehind",
     "Snooze",
     "Task",
+    "TooManyActions",
     "Unique",
+    "UnknownJob",
     "current_job",
 ]

@@ -13,11 +13,14 @@ class OpsJobsError(Exception):
 
 
 class ConfigError(OpsJobsError):
-    """A setting, a policy or the host's database is missing or wrong. Raised by `init_app`, never later."""
+    """A setting, a policy, the host's database or its migrations are missing or wrong.
+
+    Raised by `init_app` and by `flask opsjobs install`, never later.
+    """
 
 
 class DeclarationError(OpsJobsError):
-    """A task or cron entry is declared in a way that cannot work. Raised where the function is decorated."""
+    """A task, limit or cron entry is declared in a way that cannot work. Raised where it is declared."""
 
 
 class InvalidArgs(OpsJobsError):

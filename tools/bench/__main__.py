@@ -25,7 +25,7 @@ from tests.support.database import Databases
 from tests.support.waiting import wait_until
 from tools.bench import limits
 
-# (name, function in bench_run, kind of worker, how many jobs, prefetch)
+# (name, function in run, kind of worker, how many jobs, prefetch)
 CASES = (
     ("run, forking, plain RQ", "plain_run", "forking", 400, None),
     ("run, forking, managed", "managed_run", "forking", 400, None),
