@@ -68,9 +68,7 @@ def show(folder: Path, port: int, supervisor: Supervisor, output: Path) -> int:
         _flask_step(supervisor, env, "db", "upgrade")
         data_folder.note_steps(folder, steps)
         people = _flask_step(supervisor, env, "seed")
-        if is_new:
-            click.echo("writing two days of history, which takes some seconds")
-        _write_history(supervisor, env)
+        _write_history(supervisor, env, is_new)
         write_env(folder / ENV, servers.env)
         _add_children(supervisor, env, port)
         supervisor.add("feeder", flask("feed"), env)
@@ -124,11 +122,14 @@ def _flask_step(supervisor: Supervisor, env: Mapping[str, str], *words: str) -> 
     return _step(f"flask {' '.join(words)}", flask(*words), env, supervisor)
 
 
-def _write_history(supervisor: Supervisor, env: Mapping[str, str]) -> None:
+def _write_history(supervisor: Supervisor, env: Mapping[str, str], is_new: bool) -> None:
     # The story imports the shop, whose package is in `examples`.
     path = os.pathsep.join(filter(None, [str(HOST.parent), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "tools.demo.story"]
-    _step("history of the shop", command, {**env, "PYTHONPATH": path}, supervisor)
+    name = "two days of history" + (
+        ", which take some seconds" if is_new else ", if they are missing"
+    )
+    _step(name, command, {**env, "PYTHONPATH": path}, supervisor)
 
 
 def _step(name: str, command: Sequence[str], env: Mapping[str, str], supervisor: Supervisor) -> str:

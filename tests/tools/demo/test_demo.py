@@ -141,7 +141,7 @@ STEPS = (
     "starting PostgreSQL and Valkey",
     "flask db upgrade",
     "flask seed",
-    "history of the shop",
+    "two days of history",
 )
 
 
