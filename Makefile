@@ -5,14 +5,15 @@
 
 PYTHON ?= python3
 ARGS ?=
-# Test processes at once, each with servers of its own. Most tests wait for processes, not for the machine. One that
-# dies ends the run and names its test: xdist may wait for ever for what it had in hand.
+# Test processes at once, each with its own servers. Most tests wait for processes, not for the machine. One
+# that dies ends the run and names its test: xdist may wait for ever for what it had in hand.
 PROCESSES ?= 3
 BIN := .venv/bin
 READY := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --max-worker-restart 0
 
-.PHONY: help setup demo demo-check quick test test-pgbouncer coverage lint fix docs map walk bench bench-pages screenshot wheel check clean
+.PHONY: help setup demo demo-check quick test test-pgbouncer coverage lint fix docs map walk bench \
+	bench-pages screenshot wheel check clean
 
 help: ## List these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +29,7 @@ $(READY): pyproject.toml
 demo: $(READY) ## Run the example host with its own Postgres and Valkey, until Ctrl-C.
 	$(BIN)/python -m tools.demo $(ARGS)
 
-demo-check: $(READY) ## Run the demo headless: jobs run, a failed one is retried, a killed worker's is rescued, then exit.
+demo-check: $(READY) ## Run the demo headless and exit: a job runs, a retry works, a rescue works.
 	$(BIN)/python -m tools.demo --check $(ARGS)
 
 quick: $(READY) ## Run the tests that start no process and are not slow: two minutes.
@@ -37,7 +38,7 @@ quick: $(READY) ## Run the tests that start no process and are not slow: two min
 test: $(READY) ## Run all tests, also those with a browser, with kills and with the wheel; print the slowest.
 	$(PYTEST) --durations 25 $(ARGS)
 
-test-pgbouncer: $(READY) ## Run the tests of workers and loops through PgBouncer in transaction mode, which must be installed.
+test-pgbouncer: $(READY) ## Run tests of workers and loops through PgBouncer, which must be installed.
 	$(BIN)/python -m pytest --pgbouncer prepared tests/engine tests/loops $(ARGS)
 	$(BIN)/python -m pytest --pgbouncer unprepared tests/engine tests/loops $(ARGS)
 
@@ -64,7 +65,7 @@ docs: $(READY) ## Build the documentation; a warning is an error.
 map: $(READY) ## Print the package as a tree, each module with its first sentence.
 	@$(BIN)/python -m tools.map
 
-walk: $(READY) ## Print the files that a job passes from enqueue to its page, beyond the shell of all pages; a retry with WALK=retry.
+walk: $(READY) ## Print the files that a job passes from enqueue to its page; a retry with WALK=retry.
 	@$(BIN)/python -W ignore -m tools.walk $(or $(WALK),job)
 
 bench: $(READY) ## Measure managed jobs against plain RQ.

@@ -22,8 +22,8 @@ def current_host() -> Host:
     found: Host | None = current_app.extensions.get("opsjobs")
     if found is None:
         raise ConfigError(
-            f"the app {current_app.name!r} has not joined OpsJobs: run `flask opsjobs install`, which prints the "
-            "lines to add to the app"
+            f"the app {current_app.name!r} has not joined OpsJobs: run `flask opsjobs install`, "
+            "which prints the lines to add to the app"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Prepares the jobs and the limit of a simulation, and writes its outcome: `flask opsjobs limiter simulate`."""
+"""Prepares the jobs and the limit of a simulation, and prints its outcome."""
 
 from __future__ import annotations
 

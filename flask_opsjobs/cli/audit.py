@@ -93,8 +93,8 @@ def _words(found: ChainCheck) -> str:
     if found.unknown:
         begin, end = found.unknown
         parts.append(
-            f"{found.unknown_rows} of them, between {begin} and {end}, are signed with a key that is not given: put "
-            "the old SECRET_KEY into SECRET_KEY_FALLBACKS, or look from behind them with --since"
+            f"{found.unknown_rows} of them, between {begin} and {end}, are signed with a key that is not "
+            "given: put the old SECRET_KEY into SECRET_KEY_FALLBACKS, or look from behind them with --since"
         )
     if found.broken:
         broken = found.broken

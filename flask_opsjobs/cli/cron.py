@@ -19,7 +19,7 @@ cron = AppGroup("cron", help="List cron entries; pause, resume, run or catch the
 
 @cron.command("list")
 def list_() -> None:
-    """Print every entry: its state, schedule, policies, and the results of its last slots, the newest last."""
+    """Print every entry: state, schedule, policies, and the results of its last slots, the newest last."""
     host = current_host()
     host.require_schema()
     with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:

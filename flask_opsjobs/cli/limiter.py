@@ -76,8 +76,11 @@ def explain(name: str, partition: str | None, as_json: bool) -> None:
 @click.option(
     "--count", type=click.IntRange(1), help="The number of jobs, which all arrive at once."
 )
-@click.option("--trace", type=click.Path(path_type=Path, dir_okay=False, exists=True),
-              help="A file with the jobs, one per line: seconds since the start, and a weight.")  # fmt: skip
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="A file with the jobs, one per line: seconds since the start, and a weight.",
+)
 @click.option(
     "--weight",
     type=click.IntRange(1, MOST_NUMBER),
@@ -139,7 +142,8 @@ def simulate_(
 @limiter.command(
     "cooldown",
     short_help="Start no job of a limiter for a while.",
-    help=f"Start no job of the limiter NAME for a while. {ACTIONS['limiter.cooldown'].risk}\n{_operate.EXITS}",
+    help="Start no job of the limiter NAME for a while. "
+    f"{ACTIONS['limiter.cooldown'].risk}\n{_operate.EXITS}",
 )
 @click.argument("name")
 @click.option("--minutes", required=True, help="How long, in minutes.")

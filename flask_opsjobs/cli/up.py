@@ -29,8 +29,8 @@ from ._argv import again
 def up(ctx: click.Context, workers: int, simple: bool, queues: tuple[str, ...]) -> None:
     """Run workers and the loops until Ctrl-C, and show their logs.
 
-    A child that dies is started again. In production run `flask opsjobs worker` and `flask opsjobs run` under the
-    supervisor of the machine instead.
+    A child that dies is started again. In production run `flask opsjobs worker` and `flask opsjobs run` under
+    the supervisor of the machine instead.
     """
     require_servers(ctx, queues)
     children = Supervisor()

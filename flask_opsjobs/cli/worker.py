@@ -63,9 +63,15 @@ def worker(
 
 
 def run(
-    app: Flask, names: list[str], *, simple: bool, burst: bool = False, max_jobs: int | None = None,
-    with_scheduler: bool = True, log_level: str = "WARNING",
-) -> int:  # fmt: skip
+    app: Flask,
+    names: list[str],
+    *,
+    simple: bool,
+    burst: bool = False,
+    max_jobs: int | None = None,
+    with_scheduler: bool = True,
+    log_level: str = "WARNING",
+) -> int:
     """Work until stopped. Returns the exit code: 0 after a stop that was requested, else 1."""
     host: Host = app.extensions["opsjobs"]
     host.broker.require_answer(names[0])

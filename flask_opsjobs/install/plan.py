@@ -141,8 +141,9 @@ def due(app: Flask) -> list[str]:
             )
         if each.version > steps.latest():
             wrong.append(
-                f"the database has opsjobs schema {each.version}, and this release of flask_opsjobs knows up to "
-                f"{steps.latest()}: install the release that the database was upgraded with, or a newer one"
+                f"the database has opsjobs schema {each.version}, and this release of flask_opsjobs knows "
+                f"up to {steps.latest()}: install the release that the database was upgraded with, or a "
+                "newer one"
             )
         if each.would_drop:
             wrong.append(

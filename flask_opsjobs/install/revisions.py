@@ -81,9 +81,10 @@ def choose_head(found: Revisions, wanted: str | None) -> str | None:
     if wanted is None:
         label = next(iter(_labels(found, found.heads[0])), found.heads[0])
         raise ConfigError(
-            f"{found.directory} has {len(found.heads)} heads: {heads}. If they are branches on purpose, choose the "
-            f"head that the new revision follows, such as `flask opsjobs install --head {label}`. If not, join them "
-            "with `flask db merge heads`, then run `flask opsjobs install` again"
+            f"{found.directory} has {len(found.heads)} heads: {heads}. If they are branches on purpose, "
+            "choose the head that the new revision follows, such as "
+            f"`flask opsjobs install --head {label}`. If not, join them with `flask db merge heads`, "
+            "then run `flask opsjobs install` again"
         )
     try:
         chosen = found.scripts.get_revision(f"{wanted}@head")
@@ -91,8 +92,8 @@ def choose_head(found: Revisions, wanted: str | None) -> str | None:
         chosen = None
     if chosen is None:
         raise ConfigError(
-            f"{found.directory} has no head {wanted!r}, and no branch of that label with one head; its heads are: "
-            f"{heads}"
+            f"{found.directory} has no head {wanted!r}, and no branch of that label with one head; "
+            f"its heads are: {heads}"
         )
     return chosen.revision
 

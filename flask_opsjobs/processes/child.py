@@ -41,7 +41,7 @@ class Child:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which decides the order.
+            # Its own session: Ctrl-C in the terminal reaches only the supervisor, which decides the order.
             start_new_session=True,
             preexec_fn=_die_with(os.getpid()),
         )

@@ -108,7 +108,7 @@ class Supervisor:
                 self._end_all()
         return self._code
 
-    # --- running ------------------------------------------------------------------------------------------------
+    # --- running ------------------------------------------------------------------------------
 
     def _start_due(self) -> None:
         for post in self._posts:
@@ -161,7 +161,7 @@ class Supervisor:
         self._print(post, child.read_rest())
         post.child = None
 
-    # --- ending -------------------------------------------------------------------------------------------------
+    # --- ending -------------------------------------------------------------------------------
 
     def _end_all(self) -> None:
         # From here on one more signal kills at once, even when an error ended `run`.
@@ -197,7 +197,7 @@ class Supervisor:
             for number, action in before.items():
                 signal.signal(number, action)
 
-    # --- printing -----------------------------------------------------------------------------------------------
+    # --- printing -----------------------------------------------------------------------------
 
     def _print(self, post: _Post, lines: Iterator[str]) -> None:
         width = max(len(each.name) for each in self._posts)

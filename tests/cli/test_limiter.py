@@ -15,7 +15,7 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs.limits.queries import MOST_COUNTED, MOST_LIMITERS
-from tests.limits.conftest import Limited, commit, limited  # noqa: F401
+from tests.limits.conftest import Limited
 from tests.support.engine import Bench
 
 REASON = ("--reason", "because it is a test")
@@ -32,11 +32,11 @@ def call(app: Flask) -> Call:
 
 
 @pytest.fixture(name="task")
-def _task(limited: Limited) -> Any:  # noqa: F811
+def _task(limited: Limited) -> Any:
     return limited(rate=1, per=60, concurrency=2)
 
 
-def test_the_list_says_what_is_allowed_and_waits(call: Call, task: Any, commit: Commit) -> None:  # noqa: F811
+def test_the_list_says_what_is_allowed_and_waits(call: Call, task: Any, commit: Commit) -> None:
     commit(task, account=7)
     said = call("list")
     assert said.exit_code == 0, said.output
@@ -56,7 +56,7 @@ def test_counts_that_are_broken_off_say_so(call: Call, task: Any, db: SQLAlchemy
     assert (found["is_waiting_capped"], found["is_holders_capped"]) == (True, False)
 
 
-def test_a_list_of_too_many_says_that_it_is_cut(call: Call, limited: Limited) -> None:  # noqa: F811
+def test_a_list_of_too_many_says_that_it_is_cut(call: Call, limited: Limited) -> None:
     for number in range(MOST_LIMITERS - 1):
         limited(f"call_{number}", limiter=f"api_{number}", concurrency=1)
     assert json.loads(call("list", "--json").output)["is_cut"] is False
@@ -68,7 +68,7 @@ def test_explain_says_what_blocks_and_until_when(
     bench: Bench,
     call: Call,
     task: Any,
-    commit: Commit,  # noqa: F811
+    commit: Commit,
 ) -> None:
     first = commit(task, account=7)
     commit(task, account=7)
@@ -97,8 +97,8 @@ def test_explain_says_what_blocks_and_until_when(
 def test_a_partition_that_a_deploy_left_out_is_explained_while_jobs_are_in_it(
     bench: Bench,
     call: Call,
-    limited: Limited,  # noqa: F811
-    commit: Commit,  # noqa: F811
+    limited: Limited,
+    commit: Commit,
 ) -> None:
     task = limited(concurrency=1)
     running, _ = commit(task, account=42), commit(task, account=42)
@@ -119,8 +119,8 @@ def test_a_partition_prints_no_line_of_its_own(
     app: Flask,
     bench: Bench,
     call: Call,
-    limited: Limited,  # noqa: F811
-    commit: Commit,  # noqa: F811
+    limited: Limited,
+    commit: Commit,
 ) -> None:
     forged = "7\n9 of 9 places taken\x1b[1m\u2028"
     task = limited(concurrency=1, partition=lambda _: forged)
@@ -200,7 +200,7 @@ def test_simulate_tries_another_limit(call: Call) -> None:
 
 
 @pytest.mark.parametrize("weight", ["size", lambda arguments: arguments["size"]])
-def test_simulate_says_when_it_assumes_a_weight(call: Call, limited: Limited, weight: Any) -> None:  # noqa: F811
+def test_simulate_says_when_it_assumes_a_weight(call: Call, limited: Limited, weight: Any) -> None:
     limited(concurrency=6, weight=weight, partition=None)
     words = ("simulate", "call", "--count", "6")
     assert "each job weighs 1 here, and really what " in call(*words).output
@@ -213,7 +213,7 @@ def test_simulate_says_when_it_assumes_a_weight(call: Call, limited: Limited, we
     assert json.loads(call(*words, "--weight", "7", "--json").output)["never"] == 6
 
 
-def test_simulate_tries_another_weight_than_a_declared_one(call: Call, limited: Limited) -> None:  # noqa: F811
+def test_simulate_tries_another_weight_than_a_declared_one(call: Call, limited: Limited) -> None:
     limited(concurrency=6, weight=5, partition=None)
     words = ("simulate", "call", "--count", "6", "--concurrency", "4")
     assert call(*words).exit_code == 2
@@ -235,7 +235,7 @@ def test_simulate_begins_with_what_waits_now(
     bench: Bench,
     call: Call,
     task: Any,
-    commit: Commit,  # noqa: F811
+    commit: Commit,
 ) -> None:
     job_ids = [commit(task, account=7) for _ in range(3)]
     bench.dispatch("default|api|7")
@@ -251,7 +251,7 @@ def test_what_lies_in_redis_starts_before_what_is_simulated(
     bench: Bench,
     call: Call,
     task: Any,
-    commit: Commit,  # noqa: F811
+    commit: Commit,
 ) -> None:
     commit(task, account=7)
     bench.dispatch("default|api|7")

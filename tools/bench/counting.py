@@ -1,4 +1,4 @@
-"""Measures what counting an enqueued job costs: `python -m tools.bench.counting`, with and without it in turn."""
+"""Measures what it costs to count an enqueued job: `python -m tools.bench.counting`."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def _lanes(count: int) -> None:
     """
     from flask_opsjobs.core.db import connect_apart
     from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, read_clock
-    from flask_opsjobs.engine.worker.declare import declare_limiters
+    from flask_opsjobs.engine.worker.runtime import declare_limiters
     from tools.bench.host import create_app, db, limited
 
     app = create_app()

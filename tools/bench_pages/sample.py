@@ -1,5 +1,7 @@
-"""Makes a few hundred jobs in every state, in its own process, by the writers of production: enqueue, dispatch,
-a real worker, recorder, stage, expire. The pages' bench copies them; see `rows`.
+"""Makes a few hundred jobs in every state, in its own process, by the writers of production.
+
+These are enqueue, dispatch, a real worker, recorder, stage, expire. The pages' bench copies the jobs, as
+`rows` shows.
 
 `ACCOUNT` and `NUMBER` stand in arguments, errors and logs where each copy gets values of its own.
 """

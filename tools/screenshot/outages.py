@@ -79,10 +79,8 @@ def _busy(session: Session, **loops: Any) -> None:
     make_integrity_check(session)
     minute = datetime.now(UTC).replace(second=0, microsecond=0)
     head = session.get_one(RollupPosition, 1)
-    head.counted_from, head.counted_until = (
-        minute - timedelta(days=1),
-        minute - timedelta(minutes=1),
-    )
+    head.counted_from = minute - timedelta(days=1)
+    head.counted_until = minute - timedelta(minutes=1)
     for back in range(2, 60):
         then = minute - timedelta(minutes=back)
         ends = {"finished": 40 + back % 7, "failed": back % 3, "runs": [0, 20, 20]}
@@ -133,9 +131,8 @@ def _workers_missing(site: Site) -> None:
     with site.rows() as session:
         _busy(session)
         for number in range(7):
-            gone = make_worker(
-                session, "missing", queues=["reports"], ended_at=ago(minutes=9 + number)
-            )
+            ended_at = ago(minutes=9 + number)
+            gone = make_worker(session, "missing", queues=["reports"], ended_at=ended_at)
         for _ in range(5):
             make_job(session, queue="reports")
             make_job(session, "failed", ended_at=ago(minutes=4))
