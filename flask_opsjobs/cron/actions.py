@@ -32,7 +32,6 @@ from .declaration import EntryDeclaration
 from .expression import Schedule
 from .lifecycle import ABSENT
 from .queries import CronEntryRow
-from .transitions import Unfinished
 
 _TARGET = re.compile(r"cron/[A-Za-z0-9_.:\-]{1,200}")
 
@@ -85,7 +84,7 @@ def apply(
 ) -> Written:
     """Apply the plans to entries that the caller has locked. Slots that are due now are decided first."""
     report = SlotReport()
-    decider = SlotDecider(connection, host, _stop, decided.now)
+    decider = SlotDecider(connection, host, endings.stop, decided.now)
     items = [_write(decider, action, target_plan, decided, report) for target_plan in target_plans]
     names = [target_plan.target.partition("/")[2] for target_plan in target_plans]
     entries = transitions.look(connection, names)
@@ -267,7 +266,3 @@ def _entry(name: str, params: Mapping[str, Any]) -> EntryDeclaration:
     return EntryDeclaration(
         name, params["task"], schedule, params["overlap"], word, limit, params["args"]
     )
-
-
-def _stop(connection: Connection, jobs: Sequence[Unfinished], reason: str, now: datetime) -> None:
-    endings.stop(connection, {job.id: job.state for job in jobs}, "system:cron", reason, now)

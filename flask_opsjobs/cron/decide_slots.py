@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import groupby
+from typing import Protocol
 from zoneinfo import ZoneInfoNotFoundError
 
 import psycopg
@@ -35,8 +36,24 @@ PATIENCE = timedelta(minutes=10)
 # missed.
 LATE = timedelta(seconds=60)
 
-# Cancels waiting jobs and requests that running jobs stop: (connection, jobs, reason, now).
-Stop = Callable[[Connection, Sequence[Unfinished], str, datetime], None]
+# Who stops the jobs before a slot, in their history.
+_ACTOR = "system:cron"
+
+
+class StopJobs(Protocol):
+    """Cancels waiting jobs, and asks for started ones to be stopped. `endings.stop` does, from above this folder."""
+
+    def __call__(
+        self,
+        connection: Connection,
+        jobs: Mapping[int, str],
+        actor: str,
+        reason: str,
+        now: datetime,
+        /,
+    ) -> None:
+        """Stop these jobs: their states by id. The caller has locked them, and commits."""
+        ...
 
 
 @dataclass
@@ -72,7 +89,7 @@ class SlotDecider:
 
     connection: Connection
     host: Host
-    stop: Stop
+    stop: StopJobs
     now: datetime
 
     def decide_all(self, name: str, report: SlotReport) -> CronEntryRow | None:
@@ -216,7 +233,8 @@ class SlotDecider:
             slot = self.run(entry, slot_at, result, report)
             if slot.job_id is not None:
                 why = f"the next slot of cron entry {entry.name} has come"
-                self.stop(self.connection, before, why, self.now)
+                states = {job.id: job.state for job in before}
+                self.stop(self.connection, states, _ACTOR, why, self.now)
                 report.stopped += before
             return slot
         if entry.overlap == "queue_one":

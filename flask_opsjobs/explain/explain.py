@@ -1,15 +1,11 @@
-"""Explains why a job is not running: reads the evidence, then finds every reason, the deciding one first."""
+"""Explains why a job is not running: finds every reason in the evidence, the deciding one first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from ..core.db import OLDEST_SCHEMA, SCHEMA_VERSION
-from ..core.redis_facts import RedisFacts
 from ..core.words import counted
 from ..jobs import reasons as job_reasons
 from ..jobs.lifecycle import FINAL
@@ -17,9 +13,7 @@ from ..lifeline import reasons as lifeline_reasons
 from ..lifeline.reasons import needed_loops
 from ..limits import reasons as limit_reasons
 from ..queues import reasons as queue_reasons
-from ..settings import Settings
 from .evidence import Evidence
-from .queries import find_evidence
 from .reason import REASON_KINDS, Explanation, Reason, as_text
 
 Finder = Callable[[Evidence], Iterator[Reason]]
@@ -51,28 +45,8 @@ FINDERS: Mapping[str, Finder] = {
 }
 
 
-def explain_job(
-    session: Session,
-    job_id: int,
-    now: datetime,
-    redis: RedisFacts | None,
-    *,
-    settings: Settings,
-    schema: int = SCHEMA_VERSION,
-) -> Explanation | None:
-    """Explain why the job is not running, as of `now`; None when there is no such job. Writes nothing.
-
-    `redis` is what was read in Redis about its delivery, None when Redis was not read. `schema` is the
-    version of the database's schema. When it is too old, nothing else is read, since its columns may differ.
-    """
-    if schema < OLDEST_SCHEMA:
-        return explain_schema(job_id, schema, now)
-    evidence = find_evidence(session, job_id, now, settings)
-    return None if evidence is None else explain_evidence(replace(evidence, redis=redis))
-
-
 def explain_evidence(evidence: Evidence) -> Explanation:
-    """Explain from the evidence alone. Pure."""
+    """Explain why the job is not running, from the evidence alone. Pure."""
     reasons = tuple(
         reason
         for kind in REASON_KINDS

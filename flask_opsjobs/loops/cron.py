@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import psycopg
 
 from .. import endings, signals
 from ..core import sql
-from ..core.db import Connection, is_away
+from ..core.db import is_away
 from ..core.words import counted
 from ..cron import code_sync, transitions
 from ..cron.decide_slots import SlotDecider, SlotReport
 from ..cron.queries import CronEntryRow
-from ..cron.transitions import Unfinished
 from ..engine.redis.broker import broker_of, try_request_heartbeat
 from ..host import DueLane
 from ..jobs.perform import failure
@@ -24,7 +22,6 @@ from .one_pass import process_name
 from .shape import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.cron")
-_ACTOR = "system:cron"
 # A host's open transaction may hold the unique lock of the job. After this wait a later pass tries again.
 _LOCK_WAIT = "3s"
 
@@ -38,7 +35,7 @@ def run(context: Pass) -> str:
     affected.
     """
     connection, report = context.connection, SlotReport()
-    decider = SlotDecider(connection, context.host, stop_unfinished, context.now)
+    decider = SlotDecider(connection, context.host, endings.stop, context.now)
     _sync_declared(context, decider, report)
     for entry in transitions.list_entries(connection):
         if _has_slot(context, entry):
@@ -102,13 +99,6 @@ def _follow(context: Pass, report: SlotReport) -> None:
     # The dispatcher is None under TESTING and without OPSJOBS_DISPATCH. It logs an outage of Redis by itself.
     if report.lanes and host.dispatcher is not None:
         host.dispatcher.push([DueLane(*lane) for lane in sorted(report.lanes)])
-
-
-def stop_unfinished(
-    connection: Connection, jobs: Sequence[Unfinished], reason: str, now: datetime
-) -> None:
-    """Cancel the waiting jobs of an entry, and ask for its running job to be stopped."""
-    endings.stop(connection, {job.id: job.state for job in jobs}, _ACTOR, reason, now)
 
 
 def _sync_declared(context: Pass, decider: SlotDecider, report: SlotReport) -> None:

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from flask_opsjobs import OpsJobs
+from flask_opsjobs import OpsJobs, endings
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.cron import code_sync, transitions
 from flask_opsjobs.cron.decide_slots import SlotDecider, SlotReport
 from flask_opsjobs.jobs.record.task import Task
-from flask_opsjobs.loops import cron
 from tests.cron.conftest import START, Scheduler
 
 EveryTen = Callable[..., Scheduler]
@@ -134,7 +133,7 @@ def test_what_another_process_retired_meanwhile_is_not_taken_back_into_use(
     every_ten: EveryTen,
 ) -> None:
     bench = every_ten().bench
-    decider = SlotDecider(bench.connection, bench.host, cron.stop_unfinished, START + MINUTE)
+    decider = SlotDecider(bench.connection, bench.host, endings.stop, START + MINUTE)
     with bench.connection.transaction():
         code_sync.retire(decider, "sync", SlotReport())
     with bench.connection.transaction():

@@ -21,7 +21,6 @@ from flask_opsjobs.cron.decide_slots import SlotDecider, SlotReport
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.record.task import Task
-from flask_opsjobs.loops import cron
 from tests.cron.conftest import START, Scheduler
 from tests.support.engine import Bench, race
 from tests.support.waiting import wait_until
@@ -259,7 +258,7 @@ def test_two_that_end_at_once_release_who_waits_behind(running: Running, make_be
     scheduler = running("queue_one")
     bench, other, third = scheduler.bench, make_bench(), make_bench()
     # A second one beside the first, as `run now` records it.
-    decider = SlotDecider(bench.connection, bench.host, cron.stop_unfinished, START)
+    decider = SlotDecider(bench.connection, bench.host, endings.stop, START)
     decider.run(transitions.look(bench.connection, ["sync"])["sync"], START, "manual", SlotReport())
     scheduler.look(START + 20 * MINUTE)
     first, second, behind = [job["id"] for job in scheduler.jobs()]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from flask_opsjobs.engine.explain_with_redis import explain
 from flask_opsjobs.engine.worker.claim import claim
 from flask_opsjobs.engine.worker.runtime import declare_limiters
 from flask_opsjobs.errors import UnknownJob
-from flask_opsjobs.explain.explain import FINDERS, explain_job, explain_schema
+from flask_opsjobs.explain.explain import FINDERS, explain_evidence, explain_schema
+from flask_opsjobs.explain.queries import find_evidence
 from flask_opsjobs.explain.reason import CODES, REASON_KINDS, Explanation
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
@@ -565,11 +566,10 @@ class TestSeveral:
         with Session(scene.bench.host.engine) as session:
             now = read_clock(scene.bench.connection)
             away = RedisFacts(now, said="no answer (TimeoutError)")
-            settings = scene.bench.host.settings
-            found = explain_job(session, job_id, now, away, settings=settings)
-            unasked = explain_job(session, job_id, now, None, settings=settings)
-        assert found is not None
-        assert unasked is not None
+            evidence = find_evidence(session, job_id, now, scene.bench.host.settings)
+        assert evidence is not None
+        found = explain_evidence(replace(evidence, redis=away))
+        unasked = explain_evidence(evidence)
         assert codes(found) == ["redis_away"]
         assert codes(unasked) == ["loop_failing"]
         assert unasked.lacking == ("Redis was not asked",)

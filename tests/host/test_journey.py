@@ -11,11 +11,11 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
+from flask_opsjobs import endings
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.cron import transitions
 from flask_opsjobs.cron.decide_slots import SlotDecider, SlotReport
-from flask_opsjobs.loops import cron
 from tests.host.conftest import PASSWORDS
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
@@ -239,7 +239,7 @@ def let_a_slot_come(app: Flask, name: str) -> None:
     (entry,) = transitions.look(connection, [name]).values()
     slot = next(entry.schedule.slots_after(entry.checked_until))
     with connection.transaction():
-        SlotDecider(connection, host, cron.stop_unfinished, slot).decide(name, SlotReport())
+        SlotDecider(connection, host, endings.stop, slot).decide(name, SlotReport())
     connection.close()
 
 
