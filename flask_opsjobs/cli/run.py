@@ -9,7 +9,7 @@ import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 
-from ..loops.one_pass import process_name
+from ..engine.worker.runtime import process_name
 from ..loops.process import LoopsProcess
 from . import current_host
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import sys
 
 import click
@@ -14,7 +12,7 @@ from flask.cli import with_appcontext
 from ..engine.redis.broker import broker_of
 from ..engine.worker.performer import ForkingPerformer, InProcessPerformer
 from ..engine.worker.rq_worker import OpsSimpleWorker, OpsWorker
-from ..engine.worker.runtime import WorkerRuntime, declare_limiters
+from ..engine.worker.runtime import WorkerRuntime, declare_limiters, process_name
 from ..host import Host
 from . import current_host
 
@@ -76,7 +74,7 @@ def run(
     host: Host = app.extensions["opsjobs"]
     host.broker.require_answer(names[0])
     wire = broker_of(host).connections.wire(names[0])
-    declare_limiters(host, f"{socket.gethostname()}-{os.getpid()}")
+    declare_limiters(host, process_name())
     runtime = WorkerRuntime(host, "simple" if simple else "forking", names)
     kind = OpsSimpleWorker if simple else OpsWorker
     rq_worker = kind(names, name=runtime.name, connection=wire.redis, serializer=wire.serializer)

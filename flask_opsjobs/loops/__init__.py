@@ -12,7 +12,7 @@ from . import (
     stage,
     watch,
 )
-from .shape import Loop, Pass
+from .loop import Loop, Pass
 
 LOOPS: tuple[Loop, ...] = (
     dispatch.LOOP,

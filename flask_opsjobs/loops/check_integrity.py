@@ -9,7 +9,7 @@ from ..core.words import counted
 from ..engine.redis.broker import broker_of, parse, rq_id
 from ..engine.redis.reads import answering, find_deliveries_by_queue
 from ..lifeline import integrity
-from .shape import IDLE, Loop, Pass, every
+from .loop import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.lifeline")
 # Findings are written when they change, and at least this often, so that pages can show their age.

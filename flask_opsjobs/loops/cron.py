@@ -16,10 +16,10 @@ from ..cron import code_sync, transitions
 from ..cron.decide_slots import SlotDecider, SlotReport
 from ..cron.queries import CronEntryRow
 from ..engine.redis.broker import broker_of, try_request_heartbeat
+from ..engine.worker.runtime import process_name
 from ..host import DueLane
 from ..jobs.perform import failure
-from .one_pass import process_name
-from .shape import IDLE, Loop, Pass, every
+from .loop import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.cron")
 # A host's open transaction may hold the unique lock of the job. After this wait a later pass tries again.

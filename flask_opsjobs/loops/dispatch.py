@@ -8,7 +8,7 @@ from ..core.words import counted
 from ..engine.dispatch.dispatch import Dispatcher
 from ..engine.redis.broker import broker_of
 from ..engine.redis.reads import answering, ping
-from .shape import IDLE, Loop, Pass, every
+from .loop import IDLE, Loop, Pass, every
 
 # While lanes wait for tokens, the next pass is made when a token comes, but not sooner than after this time.
 _SHORTEST_SECONDS = 0.1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import endings
 from ..core.words import counted
-from .shape import IDLE, Loop, Pass, every
+from .loop import IDLE, Loop, Pass, every
 
 _BATCH = 1_000
 

@@ -9,7 +9,7 @@ from .. import signals
 from ..engine.reconcile.observe import observe
 from ..engine.redis.broker import broker_of
 from ..engine.redis.reads import answering
-from .shape import IDLE, Loop, Pass, every
+from .loop import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.lifeline")
 

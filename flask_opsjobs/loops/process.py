@@ -15,11 +15,10 @@ from sqlalchemy.exc import DBAPIError
 
 from ..core.db import Connection, connect_apart, is_away
 from ..engine.worker.outage import Backoff, Outage
-from ..engine.worker.runtime import declare_limiters
+from ..engine.worker.runtime import declare_limiters, process_name
 from ..host import Host
 from . import LOOPS
-from .one_pass import Runner, process_name
-from .shape import Loop
+from .loop import Loop, Runner
 
 _log = logging.getLogger("flask_opsjobs.loops")
 # After a stop, a running pass may take this long to end; `up` kills the process after 10 s.

@@ -13,7 +13,7 @@ from ..engine.reconcile.remove_deliveries import (
 )
 from ..engine.redis.broker import broker_of
 from ..engine.redis.reads import answering, one_queue_per_redis
-from .shape import IDLE, Loop, Pass, every
+from .loop import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.lifeline")
 

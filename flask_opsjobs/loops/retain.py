@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..lifeline.retention import BATCH, retain
-from .shape import IDLE, Loop, Pass, every
+from .loop import IDLE, Loop, Pass, every
 
 
 def run(context: Pass) -> str:

@@ -13,7 +13,7 @@ from ..core.words import counted
 from ..jobs.lifecycle import FINAL, STATES
 from ..lifeline.retention import NUMBER_DAYS
 from ..overview.pace_queries import BOUNDS
-from .shape import IDLE, Loop, Pass, every
+from .loop import IDLE, Loop, Pass, every
 
 _MINUTE = timedelta(minutes=1)
 # A minute is counted one minute after it is over. By then the ends with a time in that minute are committed.

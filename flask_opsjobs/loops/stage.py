@@ -6,7 +6,7 @@ from ..core.words import counted
 from ..engine.dispatch.dispatch import STAGE_BATCH, dispatch_staged, stage
 from ..engine.redis.broker import broker_of
 from ..engine.redis.reads import answering
-from .shape import IDLE, Loop, Pass, every
+from .loop import IDLE, Loop, Pass, every
 
 
 def run(context: Pass) -> str:

@@ -10,7 +10,7 @@ from ..core.words import counted
 from ..engine.reconcile.remove_deliveries import try_remove_deliveries
 from ..engine.redis.broker import broker_of
 from ..lifeline.watch import Watched, watch
-from .shape import IDLE, Loop, Pass
+from .loop import IDLE, Loop, Pass
 
 _log = logging.getLogger("flask_opsjobs.lifeline")
 

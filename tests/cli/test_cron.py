@@ -18,7 +18,7 @@ from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.loops import cron
-from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.loop import Runner
 from tests.support.engine import Bench
 
 REASON = ("--reason", "because it is a test")

@@ -11,7 +11,7 @@ import pytest
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.loops import cron
-from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.loop import Runner
 from tests.support.engine import Bench
 
 # A Monday; long ago, so that Postgres' own clock is never before a slot of a test.

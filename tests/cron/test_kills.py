@@ -23,7 +23,7 @@ from datetime import datetime, timedelta
 from flask_opsjobs.cron import transitions
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.loops import cron
-from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.loop import Runner
 from tests.support.host import add, create_app, opsjobs
 opsjobs.cron("*/10 * * * *", args={{"a": 1, "b": 2}})(add)
 app = create_app()

@@ -15,7 +15,7 @@ from flask_opsjobs import OpsJobs, Unique, signals
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.loops import cron as cron_loop
-from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.loop import Runner
 from tests.conftest import MakeBench
 from tests.cron.conftest import START, Scheduler
 from tests.support.engine import race

@@ -16,7 +16,7 @@ from flask_opsjobs.cron.transitions import Slot
 from flask_opsjobs.endings import after_end
 from flask_opsjobs.endings.after_end import AFTER_END
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
-from flask_opsjobs.engine.worker.declare import declare_limiters
+from flask_opsjobs.engine.worker.runtime import declare_limiters
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.record.enqueue import enqueue_detached
 from tests.support import sources

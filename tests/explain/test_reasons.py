@@ -35,7 +35,7 @@ from flask_opsjobs.explain.reason import CODES, REASON_KINDS, Explanation
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.loops import cron
-from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.testing.valkey import Valkey
 from flask_opsjobs.workers import transitions as workers
 from tests.conftest import MakeApp, MakeBench

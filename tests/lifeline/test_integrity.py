@@ -22,7 +22,7 @@ from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.lifeline import integrity, retention
 from flask_opsjobs.lifeline.integrity import IntegrityRow, list_integrity_checks
 from flask_opsjobs.loops import check_integrity, roll_up
-from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.workers import transitions as workers
 from tests.conftest import MakeBench
 from tests.lifeline.conftest import StartJob

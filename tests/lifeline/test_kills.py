@@ -19,7 +19,7 @@ import signal
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.loops import check_integrity
-from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.loop import Runner
 from tests.support.host import create_app
 
 count = check_integrity.integrity.count_rows

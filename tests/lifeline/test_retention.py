@@ -16,7 +16,7 @@ from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.lifeline import awake, retention
 from flask_opsjobs.loops import cron
-from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.settings import Settings
 from flask_opsjobs.workers import transitions as workers
 from tests.conftest import MakeBench

@@ -18,7 +18,7 @@ from flask_opsjobs.audit.verify import verify
 from flask_opsjobs.endings import Ended
 from flask_opsjobs.lifeline.watch import MOST_NAMED, Swept, make_decision
 from flask_opsjobs.loops import LOOPS
-from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.loop import Runner
 from tests.conftest import MakeBench
 from tests.lifeline.conftest import StartJob
 from tests.lifeline.test_watch import Watcher, watcher

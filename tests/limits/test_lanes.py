@@ -17,7 +17,7 @@ from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.lifeline import retention
 from flask_opsjobs.loops import dispatch as dispatch_loop
 from flask_opsjobs.loops import roll_up
-from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.loop import Runner
 from tests.limits.conftest import Limited
 from tests.support.dispatching import AfterCommit
 from tests.support.engine import Bench

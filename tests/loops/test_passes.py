@@ -18,8 +18,7 @@ from flask_opsjobs.engine.redis.broker import rq_id
 from flask_opsjobs.errors import EngineUnavailable
 from flask_opsjobs.lifeline import awake
 from flask_opsjobs.loops import LOOPS, Loop, Pass
-from flask_opsjobs.loops.one_pass import Runner
-from flask_opsjobs.loops.shape import IDLE, every
+from flask_opsjobs.loops.loop import IDLE, Runner, every
 from tests.conftest import MakeBench
 from tests.loops.conftest import StartJob
 from tests.support.engine import Bench, race

@@ -18,9 +18,8 @@ from flask_opsjobs.engine.worker.outage import Outage
 from flask_opsjobs.errors import SchemaBehind
 from flask_opsjobs.host import Host
 from flask_opsjobs.loops import LOOPS, Loop, Pass
-from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.loop import IDLE, Runner, every
 from flask_opsjobs.loops.process import LoopsProcess, LoopThread
-from flask_opsjobs.loops.shape import IDLE, every
 from tests.support import host as host_module
 from tests.support.database import Administrator
 from tests.support.engine import Bench

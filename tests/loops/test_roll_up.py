@@ -17,7 +17,7 @@ from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.lifeline import retention
 from flask_opsjobs.loops import roll_up
-from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.loop import Runner
 from tests.conftest import MakeBench
 from tests.loops.conftest import StartJob
 from tests.support.engine import Bench, race

@@ -19,7 +19,7 @@ from flask_opsjobs.engine.redis.connections import RedisConnections
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
-from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.loops.recall import LOOP
 from flask_opsjobs.queues.lifecycle import ARROWS, STATES, sources_of, state_of
 from flask_opsjobs.workers import transitions as workers

@@ -23,7 +23,7 @@ from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.errors import ActionRefused
 from flask_opsjobs.host import Host
 from flask_opsjobs.loops import cron as cron_loop
-from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.web.audit import view as audit
 from tests.web.every import soup
 

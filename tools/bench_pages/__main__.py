@@ -32,7 +32,7 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.lifeline import awake
 from flask_opsjobs.loops import LOOPS
-from flask_opsjobs.loops.one_pass import Runner
+from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
 from flask_opsjobs.workers import transitions as workers

@@ -22,8 +22,7 @@ from flask_opsjobs.core.db import Connection, connect_apart
 from flask_opsjobs.engine.drain import Drain, list_stored
 from flask_opsjobs.host import Host
 from flask_opsjobs.loops import LOOPS
-from flask_opsjobs.loops.one_pass import Runner
-from flask_opsjobs.loops.shape import every
+from flask_opsjobs.loops.loop import Runner, every
 from flask_opsjobs.workers import transitions as workers
 
 _CLOCK = """

@@ -29,6 +29,11 @@ from .recorder import Recorder
 _log = logging.getLogger("flask_opsjobs.worker")
 
 
+def process_name() -> str:
+    """Return the name of this process, among all processes of all machines that run now."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
 class WorkerRuntime:
     """The resources of an `OpsWorker`.
 
@@ -37,7 +42,7 @@ class WorkerRuntime:
 
     def __init__(self, host: Host, kind: str, queues: Sequence[str]) -> None:
         # A new suffix at each start, because RQ blocks the name of a killed worker for minutes.
-        self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        self.name = f"{process_name()}-{uuid.uuid4().hex[:6]}"
         self.host = host
         self._claim: Connection | None = connect_apart(host.engine)
         self.id = workers.register(
