@@ -145,8 +145,8 @@ def _append_kept(
     with connection.cursor(row_factory=tuple_row) as cursor:
         kept = cursor.execute(sql.load("take_audit_pending"), {"limit": _MOST_PENDING}).fetchall()
     for _, decided_at, decision in kept:
-        done = f"done at {decided_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, when the audit could not be written"
-        reason = f"{decision['reason']}; {done}"
+        done_at = f"{decided_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        reason = f"{decision['reason']}; done at {done_at}, when the audit could not be written"
         made = Decision(
             **decision | {"at": now, "reason": reason, "targets": tuple(decision["targets"])}
         )

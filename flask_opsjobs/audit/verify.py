@@ -70,7 +70,7 @@ def verify(
     first: int = 1,
     last: int | None = None,
     expected: Mapping[int, bytes] | None = None,
-    after_batch: Callable[[int], object] = lambda sequence: None,
+    after_batch: Callable[[int], object] | None = None,
 ) -> ChainCheck:
     """Verify every row from `first` to the head, in batches. Stops at the first broken row.
 
@@ -96,7 +96,8 @@ def verify(
         for link in links:
             if check.broken is None:
                 walk.step(link)
-        after_batch(check.last)
+        if after_batch is not None:
+            after_batch(check.last)
     if check.broken is None and last is None:
         check.broken = (
             _find_outside_break(session, walk, head)

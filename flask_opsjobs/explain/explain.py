@@ -105,9 +105,10 @@ def _running(evidence: Evidence) -> str:
 def explain_schema(job_id: int, schema: int, now: datetime) -> Explanation:
     """Explain a job in a schema that is too old for this code: no other reason can be known."""
     state = f"is at version {schema}" if schema else "is missing"
+    needs = f"this code needs {SCHEMA_VERSION}: no worker and no loop starts."
     reason = Reason(
         code="schema_behind",
-        says=f"The database's schema {state}, this code needs {SCHEMA_VERSION}: no worker and no loop starts.",
+        says=f"The database's schema {state}, {needs}",
         read={"schema_version": str(schema), "oldest_supported": str(OLDEST_SCHEMA)},
         source="observer",
         read_at=now,

@@ -115,9 +115,10 @@ def compare_looks(
     heartbeats = {(id, no): heartbeat for id, no, _, heartbeat in rows}
     # Two heartbeats of a living worker must lack the job: it may have claimed while it sent the first.
     unreserved = [
-        key for key, heartbeat in heartbeats.items()
+        key
+        for key, heartbeat in heartbeats.items()
         if key in before.unreserved and (heartbeat is None or heartbeat != before.unreserved[key])
-    ]  # fmt: skip
+    ]
     since = {key: before.unreserved.get(key, heartbeat) for key, heartbeat in heartbeats.items()}
     found = Found(
         nowhere=_by_queue(nowhere, before.nowhere),

@@ -273,9 +273,13 @@ def _held_queues(seen: Overview) -> Iterator[Wrong]:
         fact = f"Queue {queue.name} {how} with {_counted(count, 'due job')}."
         go = PageLink("See the queue", "queue", {"name": queue.name})
         yield Wrong(
-            "blocked", fact, f"{means} until somebody resumes it.", decided.paused_at or queue.due_since,
-            go, _quote(decided.paused_by, decided.paused_reason),
-        )  # fmt: skip
+            "blocked",
+            fact,
+            f"{means} until somebody resumes it.",
+            decided.paused_at or queue.due_since,
+            go,
+            _quote(decided.paused_by, decided.paused_reason),
+        )
 
 
 def _quote(by: str | None, reason: str | None) -> str | None:

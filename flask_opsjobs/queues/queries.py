@@ -64,9 +64,14 @@ def list_paused_queues(session: Session) -> list[str]:
 def list_decisions(session: Session) -> Mapping[str, QueueRow]:
     """The decisions of operators by the name of the queue, at most 200."""
     chosen = select(
-        Queue.name, Queue.is_paused, Queue.is_draining, Queue.prefetch, Queue.paused_at,
-        Queue.paused_by, Queue.paused_reason,
-    )  # fmt: skip
+        Queue.name,
+        Queue.is_paused,
+        Queue.is_draining,
+        Queue.prefetch,
+        Queue.paused_at,
+        Queue.paused_by,
+        Queue.paused_reason,
+    )
     rows = session.execute(chosen.order_by(Queue.name).limit(_MOST))
     return {row.name: QueueRow(*row) for row in rows}
 

@@ -31,11 +31,15 @@ def _decision(evidence: Evidence, code: str, predicate: str) -> Reason:
         f"The queue {evidence.job.queue} {predicate}",
         "Resume the queue.",
         source="operator",
-        read={"is_paused": queue.is_paused, "is_draining": queue.is_draining, "paused_at": queue.paused_at},
+        read={
+            "is_paused": queue.is_paused,
+            "is_draining": queue.is_draining,
+            "paused_at": queue.paused_at,
+        },
         by=queue.paused_by,
         quote=queue.paused_reason,
         since=queue.paused_at,
-    )  # fmt: skip
+    )
 
 
 def no_live_worker(evidence: Evidence) -> Iterator[Reason]:
@@ -44,16 +48,20 @@ def no_live_worker(evidence: Evidence) -> Iterator[Reason]:
         return
     last = evidence.last_listener
     name = evidence.job.queue
+    before = f"{last.name} was the last one." if last else "No worker has listened to it recently."
     yield make_reason(
         evidence,
         "no_live_worker",
-        f"No live worker listens to the queue {name}."
-        + (f" {last.name} was the last one." if last else " No worker has listened to it recently."),
+        f"No live worker listens to the queue {name}. {before}",
         f"Start one: `flask opsjobs worker {name}`.",
         source="inferred",
-        read={"live_workers": 0, "last_worker": last and last.name, "last_heartbeat_at": last and last.heartbeat_at},
+        read={
+            "live_workers": 0,
+            "last_worker": last and last.name,
+            "last_heartbeat_at": last and last.heartbeat_at,
+        },
         since=last.heartbeat_at if last else None,
-    )  # fmt: skip
+    )
 
 
 def workers_busy(evidence: Evidence) -> Iterator[Reason]:
@@ -88,7 +96,8 @@ def _before(evidence: Evidence) -> str:
         if evidence.job.lane != evidence.job.queue and evidence.job.state != "queued"
         else ""
     )
-    return f"and {ahead} due job{'' if ahead == '1' else 's'}{which} go{'es' if ahead == '1' else ''} before it"
+    jobs, go = ("job", "goes") if ahead == "1" else ("jobs", "go")
+    return f"and {ahead} due {jobs}{which} {go} before it"
 
 
 def _ahead(evidence: Evidence) -> str | None:

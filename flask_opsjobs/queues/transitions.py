@@ -82,7 +82,12 @@ def set_prefetch(connection: Connection, names: Collection[str], prefetch: int |
 
 
 def _hold(
-    connection: Connection, names: Collection[str], actor: str, reason: str, now: datetime, **kind: bool
-) -> None:  # fmt: skip
+    connection: Connection,
+    names: Collection[str],
+    actor: str,
+    reason: str,
+    now: datetime,
+    **kind: bool,
+) -> None:
     parameters = {"names": list(names), "actor": actor, "reason": reason, "now": now, **kind}
     connection.execute(sql.load("hold_queues"), parameters)

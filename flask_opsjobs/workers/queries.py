@@ -63,10 +63,20 @@ class ReservedRow:
 
 
 _WORKER: tuple[Any, ...] = (
-    Worker.id, Worker.name, Worker.kind, Worker.host, Worker.pid, Worker.version,
-    Worker.queues, Worker.state, Worker.started_at, Worker.heartbeat_at, Worker.rss_kb,
-    Worker.ended_at, Worker.reserved,
-)  # fmt: skip
+    Worker.id,
+    Worker.name,
+    Worker.kind,
+    Worker.host,
+    Worker.pid,
+    Worker.version,
+    Worker.queues,
+    Worker.state,
+    Worker.started_at,
+    Worker.heartbeat_at,
+    Worker.rss_kb,
+    Worker.ended_at,
+    Worker.reserved,
+)
 
 
 def list_workers(session: Session, now: datetime, late_seconds: float) -> Sequence[WorkerRow]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -18,26 +19,36 @@ from ..core.db import Connection
 DeliveryKey = tuple[int, int]
 
 
-def register(
-    connection: Connection,
-    name: str,
-    kind: str,
-    host: str,
-    pid: int,
-    version: str | None,
-    queues: Sequence[str],
-    now: datetime,
-) -> int:
-    """Register a worker of kind `forking` or `simple`; return its id. Commits."""
-    values = {
-        "name": name,
-        "kind": kind,
-        "host": host,
-        "pid": pid,
-        "version": version,
-        "queues": list(queues),
-        "now": now,
-    }
+@dataclass(frozen=True)
+class WorkerProcess:
+    """A worker as it registers. `kind` is `forking` or `simple`."""
+
+    name: str
+    kind: str
+    host: str
+    pid: int
+    version: str | None
+    queues: Sequence[str]
+
+
+@dataclass(frozen=True)
+class HeartbeatReport:
+    """What a worker says with the heartbeat number `heartbeat_no`.
+
+    `reserved` are its deliveries (`id-dispatch_no`), `run_seconds` is the median of its last runs, `rss_kb`
+    its memory, and `counts` are events since the last heartbeat.
+    """
+
+    heartbeat_no: int
+    reserved: Sequence[str] = ()
+    run_seconds: float | None = None
+    rss_kb: int | None = None
+    counts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def register(connection: Connection, process: WorkerProcess, now: datetime) -> int:
+    """Register a worker; return its id. Commits."""
+    values = {**vars(process), "queues": list(process.queues), "now": now}
     return _id(connection, "register_worker", values)
 
 
@@ -50,29 +61,19 @@ def find_or_register_plain(
 
 
 def record_heartbeat(
-    connection: Connection,
-    worker_id: int,
-    heartbeat_no: int,
-    reserved: Sequence[str],
-    run_seconds: float | None,
-    rss_kb: int | None,
-    counts: Mapping[str, Any],
-    now: datetime,
+    connection: Connection, worker_id: int, report: HeartbeatReport, now: datetime
 ) -> list[DeliveryKey]:
-    """Record the heartbeat number `heartbeat_no`, and what the worker has reserved (`id-dispatch_no`).
+    """Record a heartbeat. Commits.
 
-    Commits.
-
-    Returns those of its jobs for which somebody requested a stop, as (id, dispatch_no). Raises `LookupError`
-    when retention has removed the worker after a week without a heartbeat: the process must be restarted.
+    Returns those of the worker's jobs for which somebody requested a stop, as (id, dispatch_no). Raises
+    `LookupError` when retention has removed the worker after a week without a heartbeat: the process must be
+    restarted.
     """
     parameters = {
+        **vars(report),
         "id": worker_id,
-        "heartbeat_no": heartbeat_no,
-        "reserved": list(reserved),
-        "run_seconds": run_seconds,
-        "rss_kb": rss_kb,
-        "counts": Jsonb(dict(counts)),
+        "reserved": list(report.reserved),
+        "counts": Jsonb(dict(report.counts)),
         "now": now,
     }
     rows = connection.execute(sql.load("record_heartbeat"), parameters).fetchall()

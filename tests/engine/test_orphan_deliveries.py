@@ -95,7 +95,7 @@ def test_what_a_living_worker_still_runs_is_left_to_it(
     bench.rows("UPDATE opsjobs.jobs SET state = 'available' RETURNING id")
     now = read_clock(bench.connection)
     workers.record_heartbeat(
-        bench.connection, bench.worker_id, 1, [f"{job_id}-1"], None, None, {}, now
+        bench.connection, bench.worker_id, workers.HeartbeatReport(1, reserved=[f"{job_id}-1"]), now
     )
     assert [walk.step() for _ in range(3)] == [[], [], []]
 

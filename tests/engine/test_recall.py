@@ -145,7 +145,10 @@ def test_after_a_flush_the_heartbeat_is_asked_first(
 ) -> None:
     """Pitfall: after a flush a running job has no RQ entry; a claim that a crash forgot is still held."""
     workers.record_heartbeat(
-        bench.connection, bench.worker_id, 1, [f"{queued}-1"], None, None, {}, recaller.now
+        bench.connection,
+        bench.worker_id,
+        workers.HeartbeatReport(1, reserved=[f"{queued}-1"]),
+        recaller.now,
     )
     redis_client.flushall()
     for _ in range(5):

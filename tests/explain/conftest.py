@@ -43,7 +43,9 @@ def look(bench: Bench) -> Look:
         now = read_clock(bench.connection) + timedelta(**later)
         wake_loops(bench, now, *silent, error=error)
         if heartbeats:
-            workers.record_heartbeat(bench.connection, bench.worker_id, 1, [], None, None, {}, now)
+            workers.record_heartbeat(
+                bench.connection, bench.worker_id, workers.HeartbeatReport(1), now
+            )
         with Session(bench.host.engine) as session:
             found = explain(bench.host, session, job_id, now)
         assert found is not None

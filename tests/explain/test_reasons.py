@@ -711,11 +711,7 @@ class TestEvidence:
         workers.record_heartbeat(
             scene.bench.connection,
             scene.bench.worker_id,
-            1,
-            [],
-            speed,
-            None,
-            {},
+            workers.HeartbeatReport(1, run_seconds=speed),
             read_clock(scene.bench.connection),
         )
         if setting is not None:

@@ -60,7 +60,7 @@ def keeper(bench: Bench) -> Keeper:
 
 def beat(bench: Bench, number: int, reserved: list[str], at: datetime) -> None:
     workers.record_heartbeat(
-        bench.connection, bench.worker_id, number, reserved, None, None, {}, at
+        bench.connection, bench.worker_id, workers.HeartbeatReport(number, reserved=reserved), at
     )
 
 

@@ -28,7 +28,9 @@ RecordJob = Callable[..., int]
 def _beat(bench: Bench, ago: timedelta) -> datetime:
     """The worker's heartbeat, by its own writer, so long before the moment that is returned."""
     now = read_clock(bench.connection)
-    workers.record_heartbeat(bench.connection, bench.worker_id, 1, [], 0.01, None, {}, now - ago)
+    workers.record_heartbeat(
+        bench.connection, bench.worker_id, workers.HeartbeatReport(1, run_seconds=0.01), now - ago
+    )
     return now
 
 

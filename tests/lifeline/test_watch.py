@@ -47,7 +47,7 @@ def state(bench: Bench) -> str:
 def beat(bench: Bench, number: int, *reserved: str) -> None:
     now = read_clock(bench.connection)
     workers.record_heartbeat(
-        bench.connection, bench.worker_id, number, reserved, None, None, {}, now
+        bench.connection, bench.worker_id, workers.HeartbeatReport(number, reserved=reserved), now
     )
 
 

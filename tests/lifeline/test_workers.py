@@ -28,7 +28,12 @@ def row(bench: Bench, worker_id: int | None = None) -> dict[str, Any]:
 def beat(bench: Bench, number: int, *reserved: str) -> list[tuple[int, int]]:
     now = read_clock(bench.connection)
     return workers.record_heartbeat(
-        bench.connection, bench.worker_id, number, reserved, 0.2, 4096, {"no_row": 1}, now
+        bench.connection,
+        bench.worker_id,
+        workers.HeartbeatReport(
+            number, reserved=reserved, run_seconds=0.2, rss_kb=4096, counts={"no_row": 1}
+        ),
+        now,
     )
 
 
@@ -79,7 +84,13 @@ def test_a_worker_takes_over_the_row_that_the_observer_made_of_it(bench: Bench) 
     now = read_clock(bench.connection)
     plain = workers.find_or_register_plain(bench.connection, "w", "here", 1, now)
     assert workers.find_or_register_plain(bench.connection, "w", "here", 1, now) == plain
-    ours = workers.register(bench.connection, "w", "simple", "here", 1, "0", ["a b"], now)
+    ours = workers.register(
+        bench.connection,
+        workers.WorkerProcess(
+            name="w", kind="simple", host="here", pid=1, version="0", queues=["a b"]
+        ),
+        now,
+    )
     assert ours == plain
     assert (row(bench, ours)["kind"], row(bench, ours)["queues"]) == ("simple", ["a b"])
 

@@ -285,11 +285,7 @@ def test_what_a_living_worker_holds_is_not_taken_from_it(
     workers.record_heartbeat(
         bench.connection,
         bench.worker_id,
-        2,
-        [f"{held}-1"],
-        None,
-        None,
-        {},
+        workers.HeartbeatReport(2, reserved=[f"{held}-1"]),
         read_clock(bench.connection),
     )
     operator.pause("default", **WHY)

@@ -30,13 +30,10 @@ class Bench:
         self.connection: Connection = connect_apart(host.engine)
         self.worker_id = workers.register(
             self.connection,
-            name=name,
-            kind="forking",
-            host="here",
-            pid=1,
-            version="0",
-            queues=list(queues),
-            now=read_clock(self.connection),
+            workers.WorkerProcess(
+                name=name, kind="forking", host="here", pid=1, version="0", queues=list(queues)
+            ),
+            read_clock(self.connection),
         )
 
     def dispatch(self, lane: str = "default", *, prefetch: int | None = None) -> int:

@@ -91,12 +91,23 @@ def _live_workers(connection: psycopg.Connection[Any]) -> None:
     queues = ["billing", "crm", "default", "mail", "reports"]
     for number in range(WORKERS):
         host, pid = f"web-{number % 3}", 2_000 + number
-        worker_id = workers.register(
-            connection, f"{host}-{pid}-c0ffee", "forking", host, pid, "2026.11.3", queues, now
+        process = workers.WorkerProcess(
+            name=f"{host}-{pid}-c0ffee",
+            kind="forking",
+            host=host,
+            pid=pid,
+            version="2026.11.3",
+            queues=queues,
         )
+        worker_id = workers.register(connection, process, now)
         reserved = held[number : number + 1]
         workers.record_heartbeat(
-            connection, worker_id, 1, reserved, 0.4, 84_000, {"finished": 61}, now
+            connection,
+            worker_id,
+            workers.HeartbeatReport(
+                1, reserved=reserved, run_seconds=0.4, rss_kb=84_000, counts={"finished": 61}
+            ),
+            now,
         )
         if reserved:
             statement = "UPDATE opsjobs.jobs SET worker_id = %s WHERE id = %s"

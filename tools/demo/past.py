@@ -73,7 +73,9 @@ class Past:
         """Record a heartbeat, and run a pass of the loops."""
         self._heartbeat_no += 1
         id, _ = self._worker
-        workers.record_heartbeat(self._work, id, self._heartbeat_no, [], None, None, {}, self.now)
+        workers.record_heartbeat(
+            self._work, id, workers.HeartbeatReport(self._heartbeat_no), self.now
+        )
         for runner in self._runners:
             while runner.run_once(self._work, self.now):
                 pass
@@ -104,13 +106,15 @@ def _register(host: Host, connection: Connection, now: datetime) -> tuple[int, s
     queues = sorted({task.declared.queue for task in host.tasks.values()})
     id = workers.register(
         connection,
-        name=name,
-        kind="simple",
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        version="demo",
-        queues=queues,
-        now=now,
+        workers.WorkerProcess(
+            name=name,
+            kind="simple",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version="demo",
+            queues=queues,
+        ),
+        now,
     )
     return id, name
 

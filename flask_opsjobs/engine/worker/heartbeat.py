@@ -137,11 +137,13 @@ class Heartbeat:
         wanted = workers.record_heartbeat(
             connection,
             self.worker_id,
-            self._heartbeat_no,
-            reserved,
-            run_seconds,
-            _rss_kb(),
-            counts,
+            workers.HeartbeatReport(
+                self._heartbeat_no,
+                reserved=reserved,
+                run_seconds=run_seconds,
+                rss_kb=_rss_kb(),
+                counts=counts,
+            ),
             now,
         )
         lost = workers.find_lost(connection, self.worker_id, running)

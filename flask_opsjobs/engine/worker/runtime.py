@@ -47,13 +47,15 @@ class WorkerRuntime:
         self._claim: Connection | None = connect_apart(host.engine)
         self.id = workers.register(
             self._claim,
-            name=self.name,
-            kind=kind,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=version("flask-opsjobs"),
-            queues=list(queues),
-            now=read_clock(self._claim),
+            workers.WorkerProcess(
+                name=self.name,
+                kind=kind,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                version=version("flask-opsjobs"),
+                queues=list(queues),
+            ),
+            read_clock(self._claim),
         )
         self._wake_read, self._wake_write = os.pipe()
         for fd in (self._wake_read, self._wake_write):
