@@ -218,7 +218,7 @@ class Evidence:
         return self.settings.recall_seconds * (PARKED_GRACES if is_parked else 1)
 
     @property
-    def is_orphaned(self) -> bool:
+    def is_abandoned(self) -> bool:
         """Whether it is started, but its worker no longer sends heartbeats (a stuck job)."""
         return self.job.state == "started" and not (self.worker and self.worker.is_alive)
 

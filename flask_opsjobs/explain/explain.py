@@ -72,7 +72,7 @@ def _lacking(evidence: Evidence, reasons: tuple[Reason, ...]) -> Iterator[str]:
     elif evidence.is_due and evidence.redis is not None and not evidence.redis.is_reachable:
         yield "Redis could not be read"
     may_be_plain = "no_live_worker" in {reason.code for reason in reasons}
-    if evidence.is_orphaned:
+    if evidence.is_abandoned:
         may_be_plain = evidence.worker is not None and evidence.worker.kind == "plain"
     if may_be_plain and not evidence.is_awake("observe"):
         yield "plain RQ workers are not seen while the observe loop is silent"

@@ -48,7 +48,7 @@ def find_evidence(
         return evidence
     if evidence.job.state == "started":
         evidence = replace(evidence, worker=_worker(session, evidence))
-        return replace(evidence, loops=_loops(session, now)) if evidence.is_orphaned else evidence
+        return replace(evidence, loops=_loops(session, now)) if evidence.is_abandoned else evidence
     if evidence.job.state == "deferred" and evidence.job.cron_entry is not None:
         evidence = replace(evidence, waits_for=_waits_for(session, evidence.job))
     evidence = replace(

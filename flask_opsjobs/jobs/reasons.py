@@ -47,7 +47,7 @@ def cancel_requested(evidence: Evidence) -> Iterator[Reason]:
 
 def worker_silent(evidence: Evidence) -> Iterator[Reason]:
     """The job is started, but its worker sends no heartbeat or is unknown."""
-    if not evidence.is_orphaned:
+    if not evidence.is_abandoned:
         return
     who, job = evidence.worker, evidence.job
     yield make_reason(

@@ -1,1 +1,4 @@
-"""Watches workers and loops: rescues the jobs of dead workers, checks integrity, and deletes old rows."""
+"""Watches workers and loops by what Postgres knows: rescues jobs, checks integrity, deletes old rows.
+
+It never asks Redis. `engine.reconcile` compares Postgres with Redis.
+"""

@@ -115,7 +115,7 @@ def needed_loops(evidence: Evidence) -> dict[str, str]:
         needed["expire"] = "ends a job whose deadline has passed"
     elif evidence.job.state in ("scheduled", "retryable"):
         needed["stage"] = "makes a job available when it is due"
-    elif evidence.is_orphaned:
+    elif evidence.is_abandoned:
         needed["watch"] = "rescues a job whose worker is gone"
     elif (
         evidence.job.state == "deferred"

@@ -24,7 +24,7 @@ MOST_NAMED = 100
 
 
 @dataclass(frozen=True)
-class Orphans:
+class AbandonedJobs:
     """The `started` jobs of a worker that has ended or is unknown (then without name, kind and state)."""
 
     worker_id: int
@@ -54,14 +54,14 @@ class Orphans:
 class Watched:
     """The result of a pass: the rescued jobs, and names of workers that became late, missing or alive again.
 
-    `well` are those alive again. `orphans` is the number of orphaned jobs that were not rescued.
+    `well` are those alive again. `abandoned` is the number of jobs of dead workers that were not rescued.
     """
 
     late: list[str]
     missing: list[str]
     well: list[str]
     rescued: list[Ended]
-    orphans: int
+    abandoned: int
     has_more: bool
 
 
@@ -74,7 +74,7 @@ def watch(
     *,
     after_commit: Callable[[Callable[[], None]], object] | None = None,
 ) -> Watched:
-    """Judge every OpsWorker, and rescue orphaned jobs when `OPSJOBS_RESCUE` is automatic. The caller commits.
+    """Judge every OpsWorker; rescue abandoned jobs when `OPSJOBS_RESCUE` is automatic. The caller commits.
 
     `elapsed_seconds` is the time since the previous pass of any watch loop. At most two intervals of it
     count, because a loop that was asleep did not see whether heartbeats came. A negative time, from a clock
@@ -83,7 +83,7 @@ def watch(
     waits in Postgres until a later pass can. Locks workers, then jobs by id, then the head of the audit.
     """
     changed = _judge(connection, now, elapsed_seconds, settings)
-    left = list_orphans(connection)
+    left = list_abandoned(connection)
     automatic = settings.rescue == "automatic"
     swept = _rescue_all(connection, left, now, settings) if automatic else []
     rescued = [job for one in swept for job in one.jobs]
@@ -97,7 +97,7 @@ def watch(
         missing=_names(changed, "missing"),
         well=_names(changed, "alive"),
         rescued=rescued,
-        orphans=sum(orphans.jobs for orphans in left) - len(rescued),
+        abandoned=sum(abandoned.jobs for abandoned in left) - len(rescued),
         has_more=len(rescued) >= _MOST_RESCUED,
     )
 
@@ -119,46 +119,46 @@ def _judge(
         ).fetchall()
 
 
-def list_orphans(connection: Connection) -> list[Orphans]:
+def list_abandoned(connection: Connection) -> list[AbandonedJobs]:
     """Return the workers that left `started` jobs behind. Few rows; locks nothing."""
-    with connection.cursor(row_factory=class_row(Orphans)) as cursor:
-        return cursor.execute(sql.load("list_orphans")).fetchall()
+    with connection.cursor(row_factory=class_row(AbandonedJobs)) as cursor:
+        return cursor.execute(sql.load("list_abandoned_jobs")).fetchall()
 
 
 def _rescue_all(
-    connection: Connection, left: list[Orphans], now: datetime, settings: Settings
+    connection: Connection, left: list[AbandonedJobs], now: datetime, settings: Settings
 ) -> list[Swept]:
-    """Rescue orphaned jobs; return them by worker. A worker without rescued jobs is left out."""
+    """Rescue abandoned jobs; return them by worker. A worker without rescued jobs is left out."""
     swept: list[Swept] = []
     room = _MOST_RESCUED
-    for orphans in left:
+    for abandoned in left:
         if room <= 0:
             break
         rescued = endings.rescue(
             connection,
-            [orphans.worker_id],
+            [abandoned.worker_id],
             now,
-            orphans.cause,
-            claimed_before=_claimed_before(orphans, now, settings),
+            abandoned.cause,
+            claimed_before=_claimed_before(abandoned, now, settings),
             limit=room,
         )
         room -= len(rescued)
         if rescued:
-            swept.append(Swept(orphans.worker_id, orphans.name, orphans.cause, rescued))
+            swept.append(Swept(abandoned.worker_id, abandoned.name, abandoned.cause, rescued))
     return swept
 
 
-def _claimed_before(orphans: Orphans, now: datetime, settings: Settings) -> datetime:
+def _claimed_before(abandoned: AbandonedJobs, now: datetime, settings: Settings) -> datetime:
     """Return the time before which claims are rescued: the worker's end or `missing_seconds` ago, the later.
 
     Newer claims are left alone: a frozen worker that goes on may claim just before its heartbeat makes it
     alive.
     """
-    if orphans.last_claim_at >= now:
+    if abandoned.last_claim_at >= now:
         # The claim was made before the clock was stepped back, so its time cannot be compared with others.
-        return orphans.last_claim_at + timedelta(microseconds=1)
+        return abandoned.last_claim_at + timedelta(microseconds=1)
     long_ago = now - timedelta(seconds=settings.missing_seconds)
-    return long_ago if orphans.ended_at is None else max(orphans.ended_at, long_ago)
+    return long_ago if abandoned.ended_at is None else max(abandoned.ended_at, long_ago)
 
 
 def _names(changed: list[dict[str, Any]], state: str) -> list[str]:

@@ -56,8 +56,8 @@ def _describe(watched: Watched) -> str:
     report += [f"{name} sends heartbeats again" for name in watched.well]
     if watched.rescued:
         report.append(f"rescued {counted(len(watched.rescued), 'job')}")
-    if watched.orphans:
-        report.append(f"{counted(watched.orphans, 'orphaned job')} not rescued")
+    if watched.abandoned:
+        report.append(f"{counted(watched.abandoned, 'abandoned job')} not rescued")
     return ", ".join(report) or IDLE
 
 

@@ -223,9 +223,9 @@ def _worker_missing(seen: Overview) -> Iterator[Wrong]:
     if len(names) > 1:
         fact = f"{counted(len(names), 'worker')} went missing within a day: {_list(names)}."
     rest = "The jobs that ran there have been rescued."
-    if seen.orphans:
-        waits = agree(seen.orphans, "waits", "wait")
-        rest = f"{counted(seen.orphans, 'job')} that they were running {waits} for a rescue."
+    if seen.abandoned:
+        waits = agree(seen.abandoned, "waits", "wait")
+        rest = f"{counted(seen.abandoned, 'job')} that they were running {waits} for a rescue."
     since = min((one.ended_at for one in missing if one.ended_at), default=None)
     yield Wrong("missing", fact, rest, since, _WORKERS)
 

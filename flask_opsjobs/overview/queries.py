@@ -89,7 +89,7 @@ class Overview:
     is_all_held: bool
     cooling: Sequence[CooldownSummary]
     missed: Mapping[str, Missed]
-    orphans: int
+    abandoned: int
     workers: Sequence[WorkerRow]
     loops: Sequence[LoopRow]
     integrity: Sequence[IntegrityRow]
@@ -119,7 +119,7 @@ def find_overview(session: Session, now: datetime, late_seconds: float) -> Overv
         is_all_held=is_all_held,
         cooling=list_cooldowns(session, now),
         missed=list_missed_lately(session, now),
-        orphans=count_orphans(session),
+        abandoned=count_abandoned(session),
         failures=job_queries.find_recent_failures(session, _FAILURES),
         workers=workers,
         loops=list_loops(session, now),
@@ -340,7 +340,7 @@ def _decided(table: type[Limiter] | type[Bucket]) -> tuple[Any, ...]:
     return table.cooldown_until, table.cooldown_at, table.cooldown_by, table.cooldown_reason
 
 
-def count_orphans(session: Session) -> int:
+def count_abandoned(session: Session) -> int:
     """How many started jobs have lost their worker and are not rescued yet (stuck jobs)."""
-    rows = session.connection().exec_driver_sql(sql.load("list_orphans")).all()
+    rows = session.connection().exec_driver_sql(sql.load("list_abandoned_jobs")).all()
     return sum(row.jobs for row in rows)

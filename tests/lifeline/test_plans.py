@@ -71,7 +71,7 @@ def _now(connection: Connection) -> Any:
 _CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "stage_jobs": ("jobs_to_stage", {"limit": 5_000}),
     "expire_jobs": ("jobs_deadlines", {"limit": 1_000, "ids": None}),
-    "list_orphans": ("jobs_started", {}),
+    "list_abandoned_jobs": ("jobs_started", {}),
     "list_started_jobs": ("jobs_started", {"id": 7}),
     "list_queued_jobs": ("jobs_queued", {"after": 0, "seconds": 5, "limit": 20_000}),
     "list_reserved_deliveries": ("workers_alive", {}),

@@ -122,17 +122,17 @@ def test_a_unique_lock_that_still_holds_outlives_its_job(
 def test_workers_and_loop_runs(
     make_bench: MakeBench, start_job: StartJob, settings: Settings
 ) -> None:
-    living, stopped, orphaned = (make_bench() for _ in range(3))
+    living, stopped, abandoned = (make_bench() for _ in range(3))
     now = read_clock(living.connection)
-    start_job(orphaned)
-    for bench in (stopped, orphaned):
+    start_job(abandoned)
+    for bench in (stopped, abandoned):
         workers.stop(bench.connection, bench.worker_id, now)
     note = awake.Note("watch", "p", 10, 0.1, "nothing to do")
     awake.note_pass(living.connection, None, note, now)
     later = now + timedelta(days=7, seconds=1)
     assert retention.retain(living.connection, settings, later)["workers"] == 1
     assert stopped.worker_id not in left(living, "workers")
-    assert {living.worker_id, orphaned.worker_id} <= left(living, "workers")
+    assert {living.worker_id, abandoned.worker_id} <= left(living, "workers")
     assert left(living, "loop_runs", "loop") == {"watch"}
     later = now + timedelta(days=30, seconds=1)
     assert retention.retain(living.connection, settings, later)["loop_runs"] == 1

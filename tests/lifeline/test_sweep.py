@@ -91,7 +91,7 @@ def test_a_sweep_that_rescues_nothing_says_nothing(bench: Bench, start_job: Star
     manual = Watcher(bench, rescue="manual")
     manual.passes(times=3)
     start_job(bench)
-    assert manual.passes(times=14).orphans == 1
+    assert manual.passes(times=14).abandoned == 1
     assert events(bench) == []
 
 

@@ -171,7 +171,9 @@ class TestRescue:
         assert (rescued.state, job["state"], job["ended_by"]) == ("failed", "failed", "exhausted")
         assert "no heartbeat after" in job["ended_reason"]
 
-    def test_both_of_two_orphans(self, bench: Bench, start_job: StartJob, watcher: Watcher) -> None:
+    def test_both_of_two_abandoned_jobs(
+        self, bench: Bench, start_job: StartJob, watcher: Watcher
+    ) -> None:
         jobs = {start_job(bench), start_job(bench)}
         assert {job.id for job in watcher.passes(times=12).rescued} == jobs
 
@@ -179,9 +181,9 @@ class TestRescue:
         watcher = Watcher(bench, rescue="manual")
         job_id = start_job(bench)
         watched = watcher.passes(times=14)
-        assert (watched.rescued, watched.orphans) == ([], 1)
+        assert (watched.rescued, watched.abandoned) == ([], 1)
         assert (state(bench), bench.job(job_id)["state"]) == ("missing", "started")
-        # Back to automatic, the orphan is still found.
+        # Back to automatic, the abandoned job is still found.
         watcher.settings = replace(watcher.settings, rescue="automatic")
         assert [job.id for job in watcher.passes().rescued] == [job_id]
 

@@ -1,1 +1,4 @@
-"""Compares Postgres with Redis, and repairs the differences: lost jobs, orphan deliveries, plain workers."""
+"""Compares Postgres with Redis, and repairs the differences: lost deliveries, orphan deliveries, plain workers.
+
+`lifeline` watches what Postgres alone knows.
+"""
