@@ -149,8 +149,14 @@ class OpsJobs:
                     f"cron takes a task, got {task!r}: write @opsjobs.cron(…) above @opsjobs.task"
                 )
             entry = make_entry(
-                task, expression, zone=zone, overlap=overlap, catch_up=catch_up, args=args, name=name
-            )  # fmt: skip
+                task,
+                expression,
+                zone=zone,
+                overlap=overlap,
+                catch_up=catch_up,
+                args=args,
+                name=name,
+            )
             other = self.cron_entries.get(entry.name)
             if other is not None and other != entry:
                 raise DeclarationError(
@@ -166,9 +172,9 @@ class OpsJobs:
 def _policy(given: Any, protocol: type, name: str) -> Any:
     if given is None:
         raise ConfigError(
-            f"OpsJobs has no {name} policy: pass {name}=…, an object with the methods of {protocol.__name__}. "
-            "To start from one that is written for you, take OpsJobs out of the app again, run "
-            "`flask opsjobs install`, and add to the app the lines that it prints"
+            f"OpsJobs has no {name} policy: pass {name}=…, an object with the methods of "
+            f"{protocol.__name__}. To start from one that is written for you, take OpsJobs out of the app "
+            "again, run `flask opsjobs install`, and add to the app the lines that it prints"
         )
     if fault := policy.find_policy_fault(given, protocol):
         kind = given if isinstance(given, type) else type(given)

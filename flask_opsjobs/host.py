@@ -71,7 +71,8 @@ class CommitDispatcher(Protocol):
 class DeliveryBroker(Protocol):
     """Carries deliveries to the Redis of each queue. The engine's `Broker` is the only one.
 
-    The engine gets it as a `Broker` from `broker_of(host)`. Everybody else may only ask whether Redis answers.
+    The engine gets it as a `Broker` from `broker_of(host)`. Everybody else may only ask whether
+    Redis answers.
     """
 
     def require_answer(self, queue: str) -> None:
@@ -129,8 +130,9 @@ class Host:
             )
         if self._schema > newest:
             raise SchemaAhead(
-                f"the database schema {SCHEMA!r} is at version {self._schema}, this code knows up to {SCHEMA_VERSION}: "
-                "run the release of flask_opsjobs that the database was upgraded with, or a newer one"
+                f"the database schema {SCHEMA!r} is at version {self._schema}, this code knows up to "
+                f"{SCHEMA_VERSION}: run the release of flask_opsjobs that the database was upgraded with, "
+                "or a newer one"
             )
 
     def schema_version(self, on: Engine | None = None) -> int:

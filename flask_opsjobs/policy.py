@@ -1,11 +1,20 @@
-"""Declares the two policies that a host writes: who may do what, and which values may be shown."""
+"""Declares the two policies that a host writes, and asks the access policy: who acts, and what they may do.
+
+`core/display.py` asks the display policy which values may be shown.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from inspect import signature
 from traceback import extract_tb
 from typing import Any, Protocol, runtime_checkable
+
+_log = logging.getLogger("flask_opsjobs")
+
+# Gets what the policy was asked, `current_actor` or a permission, and the exception that it raised.
+NoteFailure = Callable[[str, Exception], None]
 
 
 @runtime_checkable
@@ -35,6 +44,35 @@ class DisplayPolicy(Protocol):
     def clean_text(self, text: str) -> str:
         """The text (an error, a traceback, a log line, a value) with its secrets replaced."""
         ...
+
+
+def find_actor(access: AccessPolicy, note_failure: NoteFailure) -> str | None:
+    """The name of the person who is signed in; None when nobody is, or when the policy raises."""
+    try:
+        name = access.current_actor()
+        # The log and the audit store the name, so an answer that is not a printable text is denied.
+        is_name = isinstance(name, str) and bool(name.strip()) and name.isprintable()
+        if name is not None and not is_name:
+            _log.error("the access policy's current_actor answered no name (%s): denied", name)
+        return name if is_name else None
+    except Exception as error:
+        note_failure("current_actor", error)
+        return None
+
+
+def is_allowed(
+    access: AccessPolicy,
+    actor: str,
+    permission: str,
+    subject: str | None,
+    note_failure: NoteFailure,
+) -> bool:
+    """Whether the policy returns exactly True for this actor. An exception of the policy means no."""
+    try:
+        return access.can(actor, permission, subject) is True
+    except Exception as error:
+        note_failure(permission, error)
+        return False
 
 
 def find_policy_fault(policy: Any, protocol: type) -> str | None:

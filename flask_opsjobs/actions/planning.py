@@ -15,7 +15,7 @@ from ..errors import ActionRefused
 from ..host import Host
 from ..jobs import actions as on_jobs
 from ..limits import actions as on_limiters
-from ..policy import raised
+from ..policy import is_allowed, raised
 from ..queues import actions as on_queues
 from .catalog import ACTIONS, MOST_TARGETS, Action
 from .shapes import Plan, Receipt, Skip
@@ -129,12 +129,12 @@ def _may(host: Host, request: Request, target: str) -> bool:
     """Whether the policy returns exactly True. An exception of the policy means no."""
     if request.is_trusted:
         return True
-    try:
-        return host.access.can(request.actor, request.action.permission, target) is True
-    except Exception as error:
-        permission = request.action.permission
-        _log.error("the access policy raised on %s: denied (%s)", permission, raised(error))
-        return False
+    permission = request.action.permission
+    return is_allowed(host.access, request.actor, permission, target, _note_failure)
+
+
+def _note_failure(permission: str, error: Exception) -> None:
+    _log.error("the access policy raised on %s: denied (%s)", permission, raised(error))
 
 
 def _denial(request: Request, target: str) -> Skip:

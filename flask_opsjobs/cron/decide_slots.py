@@ -135,8 +135,13 @@ class SlotDecider:
             )
             until = slots[-1]
         else:
-            groups = decide_by_time(slots, self.now, paused_at=entry.paused_at, catch_up=entry.catch_up,
-                               limit=entry.catch_up_limit)  # fmt: skip
+            groups = decide_by_time(
+                slots,
+                self.now,
+                paused_at=entry.paused_at,
+                catch_up=entry.catch_up,
+                limit=entry.catch_up_limit,
+            )
             until = self.now
         for group in groups:
             for slot in self._results_of(entry, group, report):
@@ -146,9 +151,15 @@ class SlotDecider:
         return entry
 
     def run(
-        self, entry: CronEntryRow, slot_at: datetime, result: str, report: SlotReport,
-        *, by: str | None = None, is_behind: bool = False,
-    ) -> Slot:  # fmt: skip
+        self,
+        entry: CronEntryRow,
+        slot_at: datetime,
+        result: str,
+        report: SlotReport,
+        *,
+        by: str | None = None,
+        is_behind: bool = False,
+    ) -> Slot:
         """Enqueue a job for a slot of a locked entry, whatever its overlap policy. Returns the row to write.
 
         `is_behind`: the job waits until the other jobs of the entry have ended. When the job cannot be
@@ -160,8 +171,13 @@ class SlotDecider:
             return Slot(slot_at, "missed", _unknown(entry))
         try:
             made, lane = enqueue_detached(
-                self.connection, self.host, task, entry.args, cron_entry=entry.name, is_deferred=is_behind
-            )  # fmt: skip
+                self.connection,
+                self.host,
+                task,
+                entry.args,
+                cron_entry=entry.name,
+                is_deferred=is_behind,
+            )
         except InvalidArgs as wrong:
             return Slot(slot_at, "missed", f"its arguments do not fit: {wrong}")
         except psycopg.Error:

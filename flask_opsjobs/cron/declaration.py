@@ -119,10 +119,12 @@ def _faults_of_policies(overlap: object, catch_up: object) -> Iterator[tuple[str
     if overlap == "cancel_previous" and limit is not None and limit > 1:
         yield (
             "catch_up",
-            f"catch_up={limit} with overlap='cancel_previous' would cancel all but the last at once: say 'latest'",
+            f"catch_up={limit} with overlap='cancel_previous' would cancel all but the last at once: "
+            "say 'latest'",
         )
 
 
 def _limit_of(catch_up: object) -> int | None:
-    is_number = isinstance(catch_up, int) and not isinstance(catch_up, bool)
-    return catch_up if is_number and 1 <= catch_up <= MOST_CAUGHT_UP else None  # type: ignore[operator,return-value]
+    if isinstance(catch_up, bool) or not isinstance(catch_up, int):
+        return None
+    return catch_up if 1 <= catch_up <= MOST_CAUGHT_UP else None

@@ -35,7 +35,7 @@ _FIELDS = (
     ("day of the month", "1 to 31, L for the last, LW for the last weekday"),
     ("month", "1 to 12 or JAN to DEC"),
     ("day of the week", "0 to 7 or SUN to SAT, 5L for the last Friday, 1#2 for the second Monday"),
-)  # fmt: skip
+)
 # The attributes of `CronSim` that hold the values of each field.
 _SETS = ("minutes", "hours", "days", "months", "weekdays")
 _LONGEST = 200

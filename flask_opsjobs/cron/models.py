@@ -47,10 +47,12 @@ class CronEntry(Base):
         CheckConstraint(one_of("origin", ORIGINS), name="origin_check"),
         CheckConstraint(one_of("overlap", tuple(OVERLAPS)), name="overlap_check"),
         CheckConstraint(one_of("catch_up", tuple(CATCH_UPS)), name="catch_up_check"),
-        CheckConstraint("(catch_up = 'all') = (catch_up_limit IS NOT NULL)", name="catch_up_limit_check"),
+        CheckConstraint(
+            "(catch_up = 'all') = (catch_up_limit IS NOT NULL)", name="catch_up_limit_check"
+        ),
         CheckConstraint("catch_up_limit >= 1", name="catch_up_number_check"),
         CheckConstraint("is_paused = (paused_at IS NOT NULL)", name="paused_check"),
-    )  # fmt: skip
+    )
 
 
 class CronSlot(Base):
@@ -85,9 +87,15 @@ class CronSlot(Base):
         CheckConstraint("job_id IS NULL OR slots = 1", name="job_check"),
         CheckConstraint("(result = 'manual') = (decided_by IS NOT NULL)", name="manual_check"),
         # The run history has exactly one result per slot.
-        Index("cron_slots_once", "entry", "slot_at", unique=True, postgresql_where=text("result <> 'manual'")),
+        Index(
+            "cron_slots_once",
+            "entry",
+            "slot_at",
+            unique=True,
+            postgresql_where=text("result <> 'manual'"),
+        ),
         Index("cron_slots_by_entry", "entry", text("slot_at DESC"), text("id DESC")),
         Index("cron_slots_by_job", "job_id", postgresql_where=text("job_id IS NOT NULL")),
         Index("cron_slots_missed", "slot_at", postgresql_where=text("result = 'missed'")),
         Index("cron_slots_to_retain", "decided_at"),
-    )  # fmt: skip
+    )

@@ -1,4 +1,4 @@
-"""Ends jobs: the only place that moves them to a final state and notifies all that wait for the end."""
+"""Retries attempts and ends jobs: the only place that does, and it tells all that wait for an end."""
 
 from .after_end import Ended
 from .transitions import Ending, cancel, discard, expire, record, refuse, rescue, stop

@@ -44,7 +44,8 @@ class Ended:
         return self.state in FINAL
 
 
-# Gets all jobs of one statement, whose rows are locked, and the time of the end. When it raises, nothing ends.
+# Gets all jobs of one statement, whose rows are locked, and the time of the end. When it raises, nothing has
+# ended.
 AfterEnd = Callable[[Connection, Sequence[Ended], datetime], None]
 
 

@@ -79,42 +79,89 @@ class Job(Base):
         CheckConstraint(one_of("origin", ("opsjobs", "rq")), name="origin_check"),
         CheckConstraint(one_of("state", STATES), name="state_check"),
         CheckConstraint(one_of("ended_by", tuple(ENDED_BY)), name="ended_by_check"),
-        CheckConstraint(f"({one_of('state', FINAL)}) = (ended_at IS NOT NULL)", name="final_has_end_check"),
+        CheckConstraint(
+            f"({one_of('state', FINAL)}) = (ended_at IS NOT NULL)", name="final_has_end_check"
+        ),
         CheckConstraint("(ended_at IS NULL) = (ended_by IS NULL)", name="end_has_cause_check"),
         CheckConstraint("priority BETWEEN 0 AND 9", name="priority_check"),
         CheckConstraint("attempt >= 0 AND max_attempts >= 1", name="attempts_check"),
         CheckConstraint("dispatch_no >= 0", name="dispatch_no_check"),
-        CheckConstraint("(state <> 'started') OR (started_at IS NOT NULL)", name="started_has_time_check"),
+        CheckConstraint(
+            "(state <> 'started') OR (started_at IS NOT NULL)", name="started_has_time_check"
+        ),
         CheckConstraint(one_of("unique_until", LIFETIMES), name="unique_until_check"),
         CheckConstraint(
-            "(limiter IS NULL) = (partition IS NULL) AND (limiter IS NULL) = (weight IS NULL)", name="limit_check"
+            "(limiter IS NULL) = (partition IS NULL) AND (limiter IS NULL) = (weight IS NULL)",
+            name="limit_check",
         ),
         CheckConstraint("weight >= 1", name="weight_check"),
         # Each index is named after the query that uses it.
-        Index("jobs_due", "lane", "priority", "due_at", "id", postgresql_where=text("state = 'available'")),
-        Index("jobs_to_stage", "due_at", postgresql_where=text(one_of("state", ("scheduled", "retryable")))),
+        Index(
+            "jobs_due",
+            "lane",
+            "priority",
+            "due_at",
+            "id",
+            postgresql_where=text("state = 'available'"),
+        ),
+        Index(
+            "jobs_to_stage",
+            "due_at",
+            postgresql_where=text(one_of("state", ("scheduled", "retryable"))),
+        ),
         Index("jobs_queued", "queue", "dispatched_at", postgresql_where=text("state = 'queued'")),
         Index("jobs_started", "worker_id", postgresql_where=text("state = 'started'")),
-        Index("jobs_deadlines", "deadline_at",
-              postgresql_where=text(f"deadline_at IS NOT NULL AND {one_of('state', WAITING)}")),
+        Index(
+            "jobs_deadlines",
+            "deadline_at",
+            postgresql_where=text(f"deadline_at IS NOT NULL AND {one_of('state', WAITING)}"),
+        ),
         Index("jobs_by_state", "state", "id"),
         Index("jobs_by_queue", "queue", "id"),
         Index("jobs_by_task", "task", "id"),
         Index("jobs_to_retain", "state", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
-        Index("jobs_args", "args", postgresql_using="gin", postgresql_ops={"args": "jsonb_path_ops"}),
-        Index("jobs_tags", "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'::text[]")),
+        Index(
+            "jobs_args", "args", postgresql_using="gin", postgresql_ops={"args": "jsonb_path_ops"}
+        ),
+        Index(
+            "jobs_tags",
+            "tags",
+            postgresql_using="gin",
+            postgresql_where=text("tags <> '{}'::text[]"),
+        ),
         Index("jobs_with_error", "id", postgresql_where=text("error IS NOT NULL")),
         Index("jobs_adopted", "id", postgresql_where=text("origin = 'rq'")),
-        Index("jobs_unsuccessful_by_task", "state", "task", "id",
-              postgresql_where=text(one_of("state", UNSUCCESSFUL))),
-        Index("jobs_unsuccessful_by_queue", "state", "queue", "id",
-              postgresql_where=text(one_of("state", UNSUCCESSFUL))),
-        Index("jobs_run_again", "run_again_from", postgresql_where=text("run_again_from IS NOT NULL")),
-        Index("jobs_of_cron", "cron_entry", "id",
-              postgresql_where=text("cron_entry IS NOT NULL AND ended_at IS NULL")),
-        Index("jobs_limited", "limiter", "partition", "state", postgresql_where=text(
-            "limiter IS NOT NULL AND state IN ('available', 'queued')")),
-    )  # fmt: skip
+        Index(
+            "jobs_unsuccessful_by_task",
+            "state",
+            "task",
+            "id",
+            postgresql_where=text(one_of("state", UNSUCCESSFUL)),
+        ),
+        Index(
+            "jobs_unsuccessful_by_queue",
+            "state",
+            "queue",
+            "id",
+            postgresql_where=text(one_of("state", UNSUCCESSFUL)),
+        ),
+        Index(
+            "jobs_run_again", "run_again_from", postgresql_where=text("run_again_from IS NOT NULL")
+        ),
+        Index(
+            "jobs_of_cron",
+            "cron_entry",
+            "id",
+            postgresql_where=text("cron_entry IS NOT NULL AND ended_at IS NULL"),
+        ),
+        Index(
+            "jobs_limited",
+            "limiter",
+            "partition",
+            "state",
+            postgresql_where=text("limiter IS NOT NULL AND state IN ('available', 'queued')"),
+        ),
+    )
 
 
 class Attempt(Base):

@@ -43,10 +43,22 @@ _ATTEMPTS = 50
 
 
 _ROW: tuple[Any, ...] = (
-    Job.id, Job.state, Job.task, Job.queue, Job.attempt, Job.max_attempts, Job.dispatch_no,
-    Job.created_at, Job.due_at, Job.dispatched_at, Job.started_at, Job.ended_at, Job.ended_by,
-    Job.ended_reason, Job.error,
-)  # fmt: skip
+    Job.id,
+    Job.state,
+    Job.task,
+    Job.queue,
+    Job.attempt,
+    Job.max_attempts,
+    Job.dispatch_no,
+    Job.created_at,
+    Job.due_at,
+    Job.dispatched_at,
+    Job.started_at,
+    Job.ended_at,
+    Job.ended_by,
+    Job.ended_reason,
+    Job.error,
+)
 
 
 def page_of_jobs(
@@ -207,11 +219,21 @@ def find_job(session: Session, job_id: int) -> JobInFull | None:
 def list_attempts(session: Session, job_id: int) -> Sequence[AttemptRow]:
     """The job's last 50 attempts, the last first, without their logs and tracebacks."""
     columns: tuple[Any, ...] = (
-        Attempt.dispatch_no, Attempt.attempt, Attempt.worker_id, Attempt.worker,
-        Attempt.started_at, Attempt.ended_at, Attempt.outcome, Attempt.error, Attempt.cause,
-        Attempt.max_rss_kb, Attempt.progress_done, Attempt.progress_total, Attempt.progress_note,
+        Attempt.dispatch_no,
+        Attempt.attempt,
+        Attempt.worker_id,
+        Attempt.worker,
+        Attempt.started_at,
+        Attempt.ended_at,
+        Attempt.outcome,
+        Attempt.error,
+        Attempt.cause,
+        Attempt.max_rss_kb,
+        Attempt.progress_done,
+        Attempt.progress_total,
+        Attempt.progress_note,
         Attempt.log_tail.is_not(None),
-    )  # fmt: skip
+    )
     mine = select(*columns).where(Attempt.job_id == job_id)
     rows = session.execute(mine.order_by(Attempt.dispatch_no.desc()).limit(_ATTEMPTS))
     return [AttemptRow(*row) for row in rows]

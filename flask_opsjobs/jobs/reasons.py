@@ -56,9 +56,13 @@ def worker_silent(evidence: Evidence) -> Iterator[Reason]:
         f"Its worker {who.name} sends no heartbeat." if who else "Its worker is unknown.",
         "The watch loop gives that worker up, and rescues the job.",
         source="inferred",
-        read={"worker": who and who.name, "heartbeat_at": who and who.heartbeat_at, "started_at": job.started_at},
+        read={
+            "worker": who and who.name,
+            "heartbeat_at": who and who.heartbeat_at,
+            "started_at": job.started_at,
+        },
         since=who.heartbeat_at if who else job.started_at,
-    )  # fmt: skip
+    )
 
 
 def _when_it_stops(evidence: Evidence) -> str:

@@ -9,13 +9,14 @@ import math
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-# Example: a limiter of 10/s with a burst of 1 refills within a second. A claim that comes 0.2 s before its token is
-# admitted, takes the token, and the job starts when the token comes. So the limiter starts 10 jobs in each second,
-# although a claim takes some milliseconds. A limiter of 1/h does not refill within a second: a claim that comes
-# 0.2 s early is refused, because 0.2 s matter little in an hour.
+# Example: a limiter of 10/s with a burst of 1 refills within a second. A claim that comes 0.2 s before its
+# token is admitted, takes the token, and the job starts when the token comes. So the limiter starts 10 jobs
+# in each second, although a claim takes some milliseconds. A limiter of 1/h does not refill within a second:
+# a claim that comes 0.2 s early is refused, because 0.2 s matter little in an hour.
 AHEAD_SECONDS = 0.25  # how early a claim may come
 _TIGHT_SECONDS = 1.0  # only for buckets that refill within this time
-_SLACK_SECONDS = 0.1  # a claim may come this much later than the dispatch that counted on the token; clocks differ
+# A claim may come this much later than the dispatch that counted on the token, since clocks differ.
+_SLACK_SECONDS = 0.1
 _GRAIN = 1e-6  # rounding: a thousand thousandths of a token are one token
 
 COOLDOWN, TOKENS, CONCURRENCY, WEIGHT, UNKNOWN = (
@@ -29,7 +30,7 @@ COOLDOWN, TOKENS, CONCURRENCY, WEIGHT, UNKNOWN = (
 
 @dataclass(frozen=True)
 class Shape:
-    """A declared limiter: `rate` starts per `per_seconds`, `burst` at once, `concurrency` at the same time."""
+    """A declared limiter: `rate` starts per `per_seconds`, `burst` at once, `concurrency` at one time."""
 
     rate: float | None = None
     per_seconds: float | None = None

@@ -240,8 +240,8 @@ def require_alike(limits: Iterable[tuple[str, Limit | None]], task: str, limit: 
         if found is not None and found.name == limit.name and found.shared != limit.shared:
             raise DeclarationError(
                 f"limit {limit.name} is declared differently by task {other} and by task {task}: "
-                "tasks that share it give the same rate, per, burst, concurrency and when_full, and all of them "
-                "a partition or none; write one Limit(…) and use it in both, or give one another name"
+                "tasks that share it give the same rate, per, burst, concurrency and when_full, and all of "
+                "them a partition or none; write one Limit(…) and use it in both, or give one another name"
             )
 
 
@@ -279,7 +279,8 @@ def _partition(value: Any) -> str:
     ):
         raise Unplaced(
             "partition",
-            f"a partition is a text of at most {_LONGEST_PARTITION} characters, all of them Unicode and none NUL",
+            f"a partition is a text of at most {_LONGEST_PARTITION} characters, all of them Unicode and none "
+            "NUL",
         )
     return text
 

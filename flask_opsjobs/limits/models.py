@@ -1,4 +1,4 @@
-"""Maps the tables of limits: limiters, buckets, leases of running jobs, and counts of admissions and rejections."""
+"""Maps the tables of limits: limiters, buckets, leases of running jobs, counts of starts and rejections."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ WHEN_FULL = ("hold", "reject")
 class Limiter(Base):
     """The last declaration of a limiter, and an operator's cooldown of the whole limiter.
 
-    `rate` starts per `per_seconds`, at most `burst` at once; `concurrency` at the same time; either half may be NULL.
+    `rate` starts per `per_seconds`, at most `burst` at once; `concurrency` at the same time; either half may
+    be NULL.
     `partition_by` and `weight_by` say in words how partition and weight are chosen. `previous` is the
     declaration before `changed_at`.
     """
@@ -54,16 +55,23 @@ class Limiter(Base):
 
     __table_args__ = (
         CheckConstraint(
-            "(rate IS NULL) = (per_seconds IS NULL) AND (rate IS NULL) = (burst IS NULL)", name="rate_is_whole_check"
+            "(rate IS NULL) = (per_seconds IS NULL) AND (rate IS NULL) = (burst IS NULL)",
+            name="rate_is_whole_check",
         ),
-        CheckConstraint("rate IS NOT NULL OR concurrency IS NOT NULL", name="limits_something_check"),
-        CheckConstraint("rate > 0 AND per_seconds > 0 AND burst >= 1 AND concurrency >= 1", name="positive_check"),
+        CheckConstraint(
+            "rate IS NOT NULL OR concurrency IS NOT NULL", name="limits_something_check"
+        ),
+        CheckConstraint(
+            "rate > 0 AND per_seconds > 0 AND burst >= 1 AND concurrency >= 1",
+            name="positive_check",
+        ),
         CheckConstraint(one_of("when_full", WHEN_FULL), name="when_full_check"),
         CheckConstraint(
-            "(cooldown_until IS NULL) = (cooldown_at IS NULL) AND (cooldown_until IS NULL) = (cooldown_by IS NULL)",
+            "(cooldown_until IS NULL) = (cooldown_at IS NULL) AND "
+            "(cooldown_until IS NULL) = (cooldown_by IS NULL)",
             name="cooldown_check",
         ),
-    )  # fmt: skip
+    )
 
 
 class Bucket(Base):
@@ -89,7 +97,8 @@ class Bucket(Base):
     __table_args__ = (
         CheckConstraint("(tokens IS NULL) = (refilled_at IS NULL)", name="refill_check"),
         CheckConstraint(
-            "(cooldown_until IS NULL) = (cooldown_at IS NULL) AND (cooldown_until IS NULL) = (cooldown_by IS NULL)",
+            "(cooldown_until IS NULL) = (cooldown_at IS NULL) AND "
+            "(cooldown_until IS NULL) = (cooldown_by IS NULL)",
             name="cooldown_check",
         ),
         Index(

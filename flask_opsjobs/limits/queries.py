@@ -1,4 +1,4 @@
-"""Reads limiters for pages and commands: the list, one limiter, its partitions, leases and jobs, all bounded."""
+"""Reads limiters for pages and commands: a list, and one limiter with its partitions, leases and jobs."""
 
 from __future__ import annotations
 
@@ -224,9 +224,13 @@ def list_holders(session: Session, limiter: str, partition: str | None) -> list[
 def list_hot_partitions(session: Session, limiter: str) -> tuple[list[HotPartition], bool]:
     """The partitions with the most waiting jobs, at most ten; and whether it stopped at `MOST_WALKED`."""
     parameters = {
-        "limiter": limiter, "limit": _MOST_ROWS, "most": MOST_COUNTED, "walked": MOST_WALKED,
-        "rough": _ROUGH, "counted": _MOST_COUNTED_WHOLE,
-    }  # fmt: skip
+        "limiter": limiter,
+        "limit": _MOST_ROWS,
+        "most": MOST_COUNTED,
+        "walked": MOST_WALKED,
+        "rough": _ROUGH,
+        "counted": _MOST_COUNTED_WHOLE,
+    }
     rows = session.connection().exec_driver_sql(sql.load("list_hot_partitions"), parameters).all()
     found = [HotPartition(row.partition, row.waiting) for row in rows if row.waiting]
     return found, bool(rows) and rows[0].walked >= MOST_WALKED
@@ -237,8 +241,14 @@ def list_cooling_partitions(
 ) -> list[tuple[str, CurrentCooldown]]:
     """The partitions of a limiter that cool down now, at most 25, in order."""
     chosen = select(
-        Bucket.partition, Bucket.cooldown_until, Bucket.cooldown_at, Bucket.cooldown_by, Bucket.cooldown_reason
-    ).where(Bucket.limiter == limiter, Bucket.cooldown_until.is_not(None), Bucket.cooldown_until > now)  # fmt: skip
+        Bucket.partition,
+        Bucket.cooldown_until,
+        Bucket.cooldown_at,
+        Bucket.cooldown_by,
+        Bucket.cooldown_reason,
+    ).where(
+        Bucket.limiter == limiter, Bucket.cooldown_until.is_not(None), Bucket.cooldown_until > now
+    )
     rows = session.execute(chosen.order_by(Bucket.partition).limit(_MOST_HOLDERS))
     found = ((row[0], _cooling(row[1], row[2], row[3], row[4], now)) for row in rows)
     return [(partition, cooling) for partition, cooling in found if cooling is not None]
@@ -247,8 +257,12 @@ def list_cooling_partitions(
 def list_rejections(session: Session, limiter: str) -> list[RejectionRow]:
     """The calls that a limiter rejected at enqueue, at most ten, the newest first."""
     chosen = select(
-        LimitRejection.at, LimitRejection.partition, LimitRejection.task, LimitRejection.weight, LimitRejection.code
-    ).where(LimitRejection.limiter == limiter)  # fmt: skip
+        LimitRejection.at,
+        LimitRejection.partition,
+        LimitRejection.task,
+        LimitRejection.weight,
+        LimitRejection.code,
+    ).where(LimitRejection.limiter == limiter)
     rows = session.execute(chosen.order_by(LimitRejection.id.desc()).limit(_MOST_ROWS))
     return [RejectionRow(*row) for row in rows]
 
@@ -280,8 +294,12 @@ def _judge(
 
 def _limiters(session: Session, name: str | None, now: datetime) -> list[LimiterRow]:
     parameters = {
-        "name": name, "limit": MOST_LIMITERS, "most": MOST_COUNTED, "now": now, "since": now - LATELY,
-    }  # fmt: skip
+        "name": name,
+        "limit": MOST_LIMITERS,
+        "most": MOST_COUNTED,
+        "now": now,
+        "since": now - LATELY,
+    }
     rows = session.connection().exec_driver_sql(sql.load("list_limiters"), parameters).mappings()
     return [_limiter(row, now) for row in rows]
 

@@ -42,8 +42,8 @@ def limit_weight(evidence: Evidence) -> Iterator[Reason]:
 
 def limit_cooldown(evidence: Evidence) -> Iterator[Reason]:
     """An operator set a cooldown of the limiter or of its partition."""
-    # A queued job has this reason too: the claim will send it back. A job that is due later has it only when the
-    # cooldown lasts longer.
+    # A queued job has this reason too: the claim will send it back. A job that is due later has it only when
+    # the cooldown lasts longer.
     for limit, _, block in _blocks(evidence, bucket.COOLDOWN, evidence.limit):
         is_over = block.until is not None and block.until <= evidence.job.due_at
         if not evidence.is_due and evidence.job.state != "deferred" and is_over:
@@ -172,7 +172,7 @@ def _read(limit: LimitEvidence) -> dict[str, object]:
 
 
 def _go_before(evidence: Evidence) -> str:
-    """`1 job of its queue and partition goes before it`, `1,000+ jobs of its queue and partition go before it`."""
+    """`1 job of its queue and partition goes before it`, or `1,000+ jobs …`."""
     ahead = _ahead(evidence) or "0"
     return (
         f"{ahead} job of its queue and partition goes before it"

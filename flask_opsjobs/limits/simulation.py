@@ -70,7 +70,7 @@ def simulate(
     standing: BucketLevel | None = None,
     now: datetime = _START,
 ) -> Simulated:
-    """Start the jobs from one bucket in the order of arrival; each runs for `run_seconds` on one of `workers`.
+    """Start the jobs from one bucket in order of arrival; each runs for `run_seconds` on one of `workers`.
 
     The simulation steps from event to event: an arrival, an end, a token. `standing` is the bucket at the
     beginning:

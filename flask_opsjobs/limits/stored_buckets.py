@@ -1,4 +1,4 @@
-"""Reads, locks and writes stored buckets, for enqueue, dispatch, claim and pages. `bucket` decides by what is read."""
+"""Reads, locks and writes stored buckets, for enqueue, dispatch, claim and pages. `bucket` decides."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def list_buckets_of(connection: SqlConnection, keys: Iterable[Key]) -> list[Buck
 
 
 def lock_bucket(connection: Connection, key: Key) -> Cursor[Any]:
-    """Lock a bucket until the caller's transaction ends. The cursor has no row when the bucket is not stored yet."""
+    """Lock a bucket until the caller's transaction ends. No row: the bucket is not stored yet."""
     return connection.execute(sql.load("lock_bucket"), _key(key))
 
 
@@ -102,7 +102,7 @@ def make_bucket(connection: Connection, key: Key) -> None:
 
 
 def lock_bucket_to_dispatch(connection: Connection, key: Key) -> None:
-    """Lock a bucket against other dispatchers until the caller's transaction ends. Claims do not wait for it."""
+    """Lock a bucket against other dispatchers until the transaction ends. Claims do not wait for it."""
     connection.execute(sql.load("lock_bucket_to_dispatch"), _key(key))
 
 

@@ -1,4 +1,4 @@
-"""Holds a claimed job and its fencing token, gives the running function its own job, and passes its progress on."""
+"""Holds a claimed job and its fencing token, gives the running function its job, and passes progress on."""
 
 from __future__ import annotations
 

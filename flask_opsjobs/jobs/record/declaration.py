@@ -16,11 +16,12 @@ Hook = Callable[..., Any]
 
 
 class TaskDeclaration:
-    """What `@opsjobs.task(…)` declares about a function. Raises `DeclarationError` with every fault and its fix.
+    """What `@opsjobs.task(…)` declares about a function.
 
-    `timeout` is in seconds. `backoff` is a number of seconds, or a function of the attempt,
-    which counts from 1. The hooks `on_start(job)`, `on_success(job, value)` and `on_failure(job, error)` are
-    called in the process that runs the job. They only observe: their errors are logged.
+    Raises `DeclarationError` with every fault and its fix. `timeout` is in seconds. `backoff` is a number of
+    seconds, or a function of the attempt, which counts from 1. The hooks `on_start(job)`,
+    `on_success(job, value)` and `on_failure(job, error)` are called in the process that runs the job. They
+    only observe: their errors are logged.
     """
 
     def __init__(
@@ -53,9 +54,16 @@ class TaskDeclaration:
         self.record_output = record_output
         self.on_start, self.on_success, self.on_failure = on_start, on_success, on_failure
         self.declared = Options(
-            queue=queue, priority=priority, max_attempts=max_attempts, timeout=timeout,
-            deadline=deadline, tags=tags, meta=meta, unique=unique, limit=limit,
-        )  # fmt: skip
+            queue=queue,
+            priority=priority,
+            max_attempts=max_attempts,
+            timeout=timeout,
+            deadline=deadline,
+            tags=tags,
+            meta=meta,
+            unique=unique,
+            limit=limit,
+        )
         self._require_legal()
         self.arguments = Arguments(self.name, function, self.redact)
         self.require_names(unique, limit)

@@ -1,7 +1,7 @@
 """Enqueues one job: one row, and a unique lock when it is unique.
 
-`enqueue` joins the transaction of the host's session, of any kind of SQLAlchemy session. `enqueue_detached` is for
-a loop or an operator, on a connection of its own.
+`enqueue` joins the transaction of the host's session, of any kind of SQLAlchemy session. `enqueue_detached`
+is for a loop or an operator, on a connection of its own.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def enqueue(
 def _require_room(
     connection: Connection, reject: RejectWhenFull, place: LimitPlace, keys: list[bytes] | None
 ) -> None:
-    """Return when the limiter has room or holds jobs that it cannot start; else raise `LimitReached`."""
+    """Return when the limiter takes the call; raise `LimitReached` when it is full and declared to reject."""
     rejection = reject.find_rejection(connection, place)
     if rejection is None:
         return

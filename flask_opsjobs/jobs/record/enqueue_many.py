@@ -1,4 +1,4 @@
-"""Enqueues many jobs by COPY on the connection of the host's session, inside a savepoint, in constant memory."""
+"""Enqueues many jobs by COPY in constant memory, inside a savepoint of the host's session."""
 
 from __future__ import annotations
 
@@ -99,8 +99,9 @@ def _guarded(rows: Iterable[Row], savepoint: SessionTransaction) -> Iterator[Row
 def _require_standing(savepoint: SessionTransaction) -> None:
     if not savepoint.is_active:
         raise RefusedSession(
-            "the iterable given to enqueue_many has ended the session's transaction by a commit or rollback of its "
-            "own: give a list, or read with another session. What it committed stays, nothing else was enqueued"
+            "the iterable given to enqueue_many has ended the session's transaction by a commit or rollback "
+            "of its own: give a list, or read with another session. What it committed stays, nothing else was "
+            "enqueued"
         )
 
 

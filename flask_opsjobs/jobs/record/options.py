@@ -89,8 +89,8 @@ class Unique:
                 )
 
 
-# RQ takes any text as a queue's name; these characters are safe in URLs, in Redis' keys and on a command line.
 _MOST_TAGS = 50
+# RQ takes any text as a queue's name; these characters are safe in URLs, in keys of Redis and in a shell.
 _NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
 _LAST_YEAR = 9000
 
@@ -113,7 +113,7 @@ class Changes(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Options:
-    """The options of one call. Durations are seconds or a `timedelta`; `deadline` counts from when the job is due.
+    """The options of one call. Durations are seconds or a `timedelta`; `deadline` counts from the due time.
 
     `Changes` has no `limit`: the limit belongs to the task, and a call cannot leave it.
     """

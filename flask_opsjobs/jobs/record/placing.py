@@ -80,7 +80,7 @@ class RejectWhenFull:
         self._passed: dict[tuple[str, str], int] = {}
 
     def find_rejection(self, connection: Connection, place: LimitPlace) -> Rejection | None:
-        """Why a call is refused; None when it may pass. A call that passes is counted for the calls after it."""
+        """Why a call is refused; None when it may pass, and is counted for the calls after it."""
         if self.is_open or self._limit is None:
             return None
         key = (place.limiter, place.partition)

@@ -150,8 +150,8 @@ class Signature:
             kind = getattr(annotation, "__name__", repr(annotation))
             raise DeclarationError(
                 f"task {self._task}: {name} is annotated {kind}, which can be neither validated nor stored; "
-                f"pydantic says: {_advice_of(error)}. Or take plain values or a pydantic model, such as the id of "
-                "the row"
+                f"pydantic says: {_advice_of(error)}. Or take plain values or a pydantic model, such as the "
+                "id of the row"
             ) from None
 
 

@@ -55,7 +55,7 @@ class Task(TaskDeclaration):
         return enqueue_many.enqueue_many(self.host(), self, self.declared, rows)
 
     def options(self, **changes: Unpack[Changes]) -> Call:
-        """The task with other options for the next `enqueue` or `enqueue_many`; the declaration stays as it is.
+        """The task with other options for one `enqueue` or `enqueue_many`; the declaration stays as it is.
 
         Takes the options of the declaration, and `delay` (seconds or a `timedelta`), `scheduled_at` (with a
         time zone) and `session` (any `Session` on the same database). Raises `DeclarationError` with every

@@ -26,9 +26,9 @@ def find_or_take(run_sql: RunSql, parameters: Mapping[str, Any]) -> tuple[int, s
     """Insert a unique job with its unique locks, or find the job that holds them.
 
     Returns (id, state, whether it was found). `parameters` are those of `enqueue_unique_job.sql`. Waits for
-    another transaction that is enqueuing the same call; if that one rolls back, this one enqueues the job. The
-    caller commits. The state is None when the found job was deleted. Raises `OpsJobsError` after 100 rounds in
-    which others took and released the lock.
+    another transaction that is enqueuing the same call; if that one rolls back, this one enqueues the job.
+    The caller commits. The state is None when the found job was deleted. Raises `OpsJobsError` after 100
+    rounds in which others took and released the lock.
     """
     for _ in range(_MOST_ROUNDS):
         (row,) = run_sql("enqueue_unique_job", parameters)
@@ -43,7 +43,8 @@ def find_or_take(run_sql: RunSql, parameters: Mapping[str, Any]) -> tuple[int, s
         if found is not None:
             return found.job_id, found.state, True
     raise OpsJobsError(
-        f"task {parameters['task']}: cannot take the unique lock of this call: others take and release it all the time"
+        f"task {parameters['task']}: cannot take the unique lock of this call: others take and release it "
+        "all the time"
     )
 
 

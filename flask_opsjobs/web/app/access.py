@@ -6,10 +6,10 @@ import logging
 
 from flask import g, request
 
+from ... import policy
 from ...actions.catalog import ACTIONS
 from ...jobs.search import terms
 from ...limits.actions import make_target
-from ...policy import raised
 from . import back, problems
 from . import partition as _partition
 from .host import host
@@ -30,16 +30,7 @@ def actor() -> str | None:
     The policy is asked once per request.
     """
     if "opsjobs_actor" not in g:
-        try:
-            name = host().access.current_actor()
-            # The log and the audit store the name, so an answer that is not a printable text is denied.
-            is_name = isinstance(name, str) and bool(name.strip()) and name.isprintable()
-            if name is not None and not is_name:
-                _log.error("the access policy's current_actor answered no name (%s): denied", name)
-            g.opsjobs_actor = name if is_name else None
-        except Exception as error:
-            _note_failure("current_actor", error)
-            g.opsjobs_actor = None
+        g.opsjobs_actor = policy.find_actor(host().access, _note_failure)
     found: str | None = g.opsjobs_actor
     return found
 
@@ -55,16 +46,12 @@ def may(permission: str, subject: str | None = None) -> bool:
 
 def holds(who: str, permission: str, subject: str | None) -> bool:
     """The same for an actor found before: an export goes on after its request has ended."""
-    try:
-        return host().access.can(who, permission, subject) is True
-    except Exception as error:
-        _note_failure(permission, error)
-        return False
+    return policy.is_allowed(host().access, who, permission, subject, _note_failure)
 
 
 def _note_failure(asked: str, error: Exception) -> None:
     if "opsjobs_access_failed" not in g:  # log once per request: a page asks for many permissions
-        _log.error("the access policy raised on %s: denied (%s)", asked, raised(error))
+        _log.error("the access policy raised on %s: denied (%s)", asked, policy.raised(error))
     g.opsjobs_access_failed = True
 
 
