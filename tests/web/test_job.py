@@ -196,12 +196,12 @@ def test_relations_lead_to_other_jobs(get: Get, session: Session) -> None:
     first = make_job(session, "failed", tags=["eu", "a b"])
     again = make_job(session, "queued", run_again_from=first.id)
     once_more = make_job(session, "started", run_again_from=first.id)
-    again = make_job(session, run_again_from=999_999)
+    rerun = make_job(session, run_again_from=999_999)
     session.commit()
     assert _relation(get, first, "Run again as") == f"{once_more.id} started, {again.id} queued"
     assert _relation(get, first, "Run again from") == "none"
     assert _relation(get, again, "Run again from") == f"{first.id} failed"
-    assert _relation(get, again, "Run again from") == "999999 gone"
+    assert _relation(get, rerun, "Run again from") == "999999 gone"
     assert "Enqueued, to run job" in _section(get, again, "history").text
     tags = {a.text: str(a["href"]) for a in _section(get, first, "relations").select("a.tag")}
     assert list(tags) == ["eu", "a b"]
