@@ -8,7 +8,7 @@ attack.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -93,9 +93,7 @@ def verify(
         links = queries.list_links(session, check.last, min(BATCH, end - check.last))
         if not links:
             check.broken = _missing(check.last + 1, f"the head says that there are {head.sequence}")
-        for link in links:
-            if check.broken is None:
-                walk.step(link)
+        walk.follow(links)
         if after_batch is not None:
             after_batch(check.last)
     if check.broken is None and last is None:
@@ -149,8 +147,14 @@ class _Walk:
         self.check.hash = link.hash
         self._remember(link, _time_of(_parse(link.columns)))
 
-    def step(self, link: Link) -> None:
-        """Check the next row."""
+    def follow(self, links: Iterable[Link]) -> None:
+        """Check the next rows, up to the first broken one."""
+        for link in links:
+            self._step(link)
+            if self.check.broken is not None:
+                return
+
+    def _step(self, link: Link) -> None:
         check, parsed = self.check, _parse(link.columns)
         check.broken = self.find_break(link, parsed)
         if check.broken is not None:

@@ -11,6 +11,7 @@ import psycopg
 from flask import current_app
 from flask.cli import AppGroup
 from sqlalchemy.exc import DBAPIError, OperationalError
+from typing_extensions import override
 
 from ..core.db import is_away, say_cause
 from ..errors import ConfigError, OpsJobsError
@@ -37,6 +38,7 @@ class _NotAsked(click.ClickException):
 class _CommandPerModule(AppGroup):
     """A group whose command `x` is the object `x` of the module `x` beside this file."""
 
+    @override
     def invoke(self, ctx: click.Context) -> Any:
         """Call the command. An expected error becomes one sentence; only a bug of ours prints a traceback."""
         try:
@@ -51,10 +53,12 @@ class _CommandPerModule(AppGroup):
                 raise
             raise _NotAsked(f"the database did not answer ({say_cause(error)})") from error
 
+    @override
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands' names, in order."""
         return sorted(found.name for found in iter_modules(__path__) if found.name[0] != "_")
 
+    @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command with this name; None when there is no such module."""
         if cmd_name not in self.list_commands(ctx):

@@ -55,9 +55,16 @@ def verify(as_json: bool, since: int, heads: tuple[tuple[int, bytes], ...]) -> N
 
 
 @audit.command("export")
-@click.option("--format", "as_", type=click.Choice(["ndjson"]), default="ndjson", show_default=True)
+# There is one format yet. Naming it keeps a script right when there are more.
+@click.option(
+    "--format",
+    type=click.Choice(["ndjson"]),
+    default="ndjson",
+    show_default=True,
+    expose_value=False,
+)
 @click.option("--since", default=1, type=click.IntRange(1), help="The first row to write.")
-def export(as_: str, since: int) -> None:
+def export(since: int) -> None:
     """Print every row as it is signed, one JSON object per line, without the display policy.
 
     `hash` is HMAC-SHA256 over the bytes of `previous_hash` and the text `canonical`.

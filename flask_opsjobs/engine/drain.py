@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row, scalar_row
+from typing_extensions import override
 
 from .. import endings
 from ..core import sql
@@ -23,7 +24,7 @@ from ..jobs.perform.current import Claimed
 from ..jobs.perform.log_tail import Ring
 from ..jobs.perform.perform import Report, perform
 from ..jobs.record.declaration import TaskDeclaration
-from .dispatch.dispatch import Dispatcher, read_clock, recall, stage
+from .dispatch.dispatch import Dispatcher, TakesDeliveries, read_clock, recall, stage
 from .redis.broker import Delivery
 from .worker.claim import claim
 
@@ -160,12 +161,13 @@ class Drain:
         )
 
 
-class _RecordingBroker:
+class _RecordingBroker(TakesDeliveries):
     """Replaces the broker, and records the deliveries that would have gone to Redis."""
 
     def __init__(self) -> None:
         self.deliveries: list[Delivery] = []
 
+    @override
     def push(self, deliveries: Iterable[Delivery], *, quick: bool = False) -> None:
         self.deliveries += deliveries
 

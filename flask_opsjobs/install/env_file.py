@@ -76,7 +76,7 @@ def open_env_databases(found: Revisions, bind: str | None) -> list[EnvDatabase]:
     # `note` is called once per database. In a directory for several, the token says which bind it is.
     token = f"{bind or ''}_upgrades" if has_binds(found) else None
 
-    def note(revision: Any, migration: Any) -> list[Any]:
+    def note(_revision: Any, migration: Any) -> list[Any]:
         connection = migration.connection
         if token is None or migration.opts.get("upgrade_token") == token:
             databases.append(

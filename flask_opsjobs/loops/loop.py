@@ -80,7 +80,7 @@ class Loop:
 
 def every(seconds: float) -> Callable[[Settings], float]:
     """Return an interval that does not depend on settings."""
-    return lambda settings: seconds
+    return lambda _: seconds
 
 
 @dataclass

@@ -31,7 +31,7 @@ class Shape(BaseModel):
     kind: str
 
 
-def _functions() -> dict[str, Callable[..., Any]]:
+def _unfit_signatures() -> dict[str, Callable[..., Any]]:
     def variadic(*numbers: int) -> None: ...
     def keyworded(**words: int) -> None: ...
     def positional(a: int, /) -> None: ...
@@ -40,6 +40,10 @@ def _functions() -> dict[str, Callable[..., Any]]:
     def many(a: int) -> Any:
         yield a
 
+    return {name: found for name, found in locals().items() if callable(found)}
+
+
+def _unfit_parameters() -> dict[str, Callable[..., Any]]:
     def fielded(a: int = Field(gt=0)) -> None: ...
     def opaque(a: Opaque) -> None: ...
     def tagged(a: Annotated[Circle | Shape, Field(discriminator="kind")]) -> None: ...
@@ -73,7 +77,7 @@ def test_a_function_that_cannot_be_a_worker_is_refused(
     opsjobs: OpsJobs, name: str, words: str
 ) -> None:
     with pytest.raises(DeclarationError) as error:
-        opsjobs.task(_functions()[name])
+        opsjobs.task((_unfit_signatures() | _unfit_parameters())[name])
     assert str(error.value).startswith(f"task {name}: ")
     assert words in str(error.value)
     assert opsjobs.tasks == {}

@@ -169,7 +169,7 @@ def _path(
         "limiter": lambda n: LIMITERS[n % len(LIMITERS)],
         "preview_id": lambda n: known.previews[n % len(known.previews)],
         "sequence": lambda n: n * 37 % known.events + 1,
-        "rest": lambda n: "nothing/here",
+        "rest": lambda _: "nothing/here",
     }
     if unknown := set(_PART.findall(url.rule)) - parts.keys():
         raise LookupError(f"{url.rule}: bench_pages_paths knows no {', '.join(unknown)} to ask for")

@@ -97,7 +97,7 @@ def _preview(page: Any, url: str) -> None:
     _press(page, "Retry…")
 
 
-def _receipt(page: Any, url: str) -> None:
+def _receipt(page: Any, _url: str) -> None:
     """Carries out what `_preview` left open."""
     _carry_out(page, RETRY)
 

@@ -11,6 +11,8 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
+from typing_extensions import override
+
 from ...jobs.perform import backoff as retry
 from ...jobs.perform.current import Claimed, Stopped
 from ...jobs.perform.log_tail import Ring
@@ -48,7 +50,7 @@ class Performer(Protocol):
         ...
 
 
-class ForkingPerformer:
+class ForkingPerformer(Performer):
     """Forks a child per job. The log ring is shared memory, which keeps the last lines of a killed child."""
 
     def __init__(self, app: Flask, runtime: WorkerRuntime) -> None:
@@ -58,6 +60,7 @@ class ForkingPerformer:
         self._ring = Ring(memoryview(mmap.mmap(-1, size + Ring.HEAD_BYTES))) if size else None
         self._watch: ChildWatch | None = None
 
+    @override
     def perform(self, claimed: Claimed, tick: Callable[[], None]) -> Outcome:
         """Fork, watch the child, and return the outcome. `tick` is called every 15 s while it runs."""
         if self._ring is not None:
@@ -80,10 +83,12 @@ class ForkingPerformer:
             self._watch = None
         return self._with_last_words(outcome)
 
+    @override
     def backoff_seconds(self, claimed: Claimed) -> float:
         """Return in how many seconds a job is due again whose child died without an outcome."""
         return retry.backoff_seconds(self._runtime.host.tasks.get(claimed.task), claimed.attempt)
 
+    @override
     def stop_now(self, why: str) -> None:
         """Kill the running child, if there is one."""
         if self._watch is not None:
@@ -95,7 +100,7 @@ class ForkingPerformer:
         )
 
 
-class InProcessPerformer:
+class InProcessPerformer(Performer):
     """Calls the function in this process. A signal stops it by raising `Stopped` in the function."""
 
     def __init__(self, app: Flask, runtime: WorkerRuntime) -> None:
@@ -108,6 +113,7 @@ class InProcessPerformer:
         signal.signal(signal.SIGUSR1, self._on_signal)
         runtime.also_wake = self._wake_main
 
+    @override
     def perform(self, claimed: Claimed, tick: Callable[[], None]) -> Outcome:
         """Call the function and return the outcome. `tick` is not called, because the main thread is busy."""
         if self._ring is not None:
@@ -133,10 +139,12 @@ class InProcessPerformer:
         log_tail = (self._ring.read() or None) if self._ring is not None else None
         return replace(outcome, log_tail=log_tail, progress=report.newest)
 
+    @override
     def backoff_seconds(self, claimed: Claimed) -> float:
         """Return in how many seconds a job that could not be started is due again."""
         return retry.backoff_seconds(self._runtime.host.tasks.get(claimed.task), claimed.attempt)
 
+    @override
     def stop_now(self, why: str) -> None:
         """Raise `Stopped` in the running function, if there is one.
 

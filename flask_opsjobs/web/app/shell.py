@@ -57,7 +57,7 @@ def help() -> Response:
     )
 
 
-def missing(rest: str) -> NoReturn:
+def missing(**_parts: str) -> NoReturn:
     """Raise the problem for this address: no such page, or another method."""
     adapter = current_app.create_url_adapter(request)
     assert adapter is not None
