@@ -63,6 +63,10 @@ class SchemaAhead(OpsJobsError):
     """The database has an `opsjobs` schema that is newer than this code."""
 
 
+class MigrationBlocked(OpsJobsError):
+    """A migration gave up, because another transaction keeps one of our tables locked. Nothing was changed."""
+
+
 class UnknownJob(OpsJobsError, LookupError):
     """There is no job with this id: it was deleted, or never existed."""
 

@@ -20,6 +20,7 @@ ALTER TABLE opsjobs.jobs
 _COOLDOWN_CHECK = (
     "(cooldown_until IS NULL) = (cooldown_at IS NULL)"
     " AND (cooldown_until IS NULL) = (cooldown_by IS NULL)"
+    " AND (cooldown_until IS NULL) = (cooldown_reason IS NULL)"
 )
 
 LIMITERS = f"""
@@ -45,6 +46,7 @@ CREATE TABLE opsjobs.limiters (
         (rate IS NULL) = (per_seconds IS NULL) AND (rate IS NULL) = (burst IS NULL)),
     CONSTRAINT limiters_limits_something_check CHECK (rate IS NOT NULL OR concurrency IS NOT NULL),
     CONSTRAINT limiters_positive_check CHECK (rate > 0 AND per_seconds > 0 AND burst >= 1 AND concurrency >= 1),
+    CONSTRAINT limiters_changed_check CHECK ((changed_at IS NULL) = (previous IS NULL)),
     CONSTRAINT limiters_when_full_check CHECK (when_full IN ('hold', 'reject')),
     CONSTRAINT limiters_cooldown_check CHECK ({_COOLDOWN_CHECK})
 )
@@ -79,12 +81,14 @@ CREATE TABLE opsjobs.leases (
     partition text NOT NULL,
     weight integer NOT NULL,
     taken_at timestamptz NOT NULL,
-    CONSTRAINT leases_pkey PRIMARY KEY (job_id, dispatch_no)
+    CONSTRAINT leases_pkey PRIMARY KEY (job_id, dispatch_no),
+    CONSTRAINT leases_weight_check CHECK (weight >= 1)
 )
 WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000)
 """
 
 # Appended by each claim, as `job_count_deltas` are: partitions of one limiter do not wait for each other at one row.
+# An admission that is taken back counts as -1.
 LIMIT_COUNT_DELTAS = (
     """
     CREATE TABLE opsjobs.limit_count_deltas (
@@ -92,7 +96,8 @@ LIMIT_COUNT_DELTAS = (
         limiter text NOT NULL,
         admitted integer DEFAULT 0 NOT NULL,
         returned integer DEFAULT 0 NOT NULL,
-        rejected integer DEFAULT 0 NOT NULL
+        rejected integer DEFAULT 0 NOT NULL,
+        CONSTRAINT limit_count_deltas_positive_check CHECK (returned >= 0 AND rejected >= 0)
     )
     WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off)
     """,
@@ -106,7 +111,8 @@ CREATE TABLE opsjobs.limit_minutes (
     admitted bigint DEFAULT 0 NOT NULL,
     returned bigint DEFAULT 0 NOT NULL,
     rejected bigint DEFAULT 0 NOT NULL,
-    CONSTRAINT limit_minutes_pkey PRIMARY KEY (limiter, minute)
+    CONSTRAINT limit_minutes_pkey PRIMARY KEY (limiter, minute),
+    CONSTRAINT limit_minutes_positive_check CHECK (returned >= 0 AND rejected >= 0)
 )
 """
 
@@ -120,7 +126,8 @@ CREATE TABLE opsjobs.limit_rejections (
     weight integer NOT NULL,
     code text NOT NULL,
     read jsonb DEFAULT '{}'::jsonb NOT NULL,
-    CONSTRAINT limit_rejections_pkey PRIMARY KEY (id)
+    CONSTRAINT limit_rejections_pkey PRIMARY KEY (id),
+    CONSTRAINT limit_rejections_weight_check CHECK (weight >= 1)
 )
 """
 
@@ -155,10 +162,6 @@ def upgrade(op: Any) -> None:
     """Add what version 3 brings."""
     for statement in TABLES:
         op.execute(statement)
-    for name, (columns, query) in INDEXES.items():
-        table, _, rest = columns.partition(" ")
-        op.execute(f"CREATE INDEX {name} ON opsjobs.{table} {rest}")
-        op.execute(f"COMMENT ON INDEX opsjobs.{name} IS '{query}'")
     grant_tables(op, *_NEW)
 
 

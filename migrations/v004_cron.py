@@ -34,7 +34,9 @@ CREATE TABLE opsjobs.cron_entries (
     CONSTRAINT cron_entries_catch_up_check CHECK (catch_up IN ('none', 'latest', 'all')),
     CONSTRAINT cron_entries_catch_up_limit_check CHECK ((catch_up = 'all') = (catch_up_limit IS NOT NULL)),
     CONSTRAINT cron_entries_catch_up_number_check CHECK (catch_up_limit >= 1),
-    CONSTRAINT cron_entries_paused_check CHECK (is_paused = (paused_at IS NOT NULL))
+    CONSTRAINT cron_entries_paused_check CHECK (
+        is_paused = (paused_at IS NOT NULL) AND is_paused = (paused_by IS NOT NULL)
+        AND is_paused = (paused_reason IS NOT NULL))
 )
 """
 
@@ -58,7 +60,9 @@ CREATE TABLE opsjobs.cron_slots (
     CONSTRAINT cron_slots_result_check CHECK (result IN ('ran', 'late', 'skipped_overlap', 'queued_behind', 'missed',
         'paused', 'manual')),
     CONSTRAINT cron_slots_run_check CHECK (slots >= 1 AND until_at >= slot_at),
-    CONSTRAINT cron_slots_job_state_check CHECK ((job_state IS NULL) = (ended_at IS NULL)),
+    CONSTRAINT cron_slots_job_state_check CHECK (job_state IN ('finished', 'failed', 'canceled')),
+    CONSTRAINT cron_slots_job_end_check CHECK (
+        (job_state IS NULL) = (ended_at IS NULL) AND (job_state IS NULL OR job_id IS NOT NULL)),
     CONSTRAINT cron_slots_job_check CHECK (job_id IS NULL OR slots = 1),
     CONSTRAINT cron_slots_manual_check CHECK ((result = 'manual') = (decided_by IS NOT NULL))
 )
@@ -95,10 +99,6 @@ def upgrade(op: Any) -> None:
         "CREATE UNIQUE INDEX cron_slots_once ON opsjobs.cron_slots (entry, slot_at) WHERE result <> 'manual'"
     )
     op.execute("COMMENT ON INDEX opsjobs.cron_slots_once IS 'cron loop: a slot has one result'")
-    for name, (columns, query) in INDEXES.items():
-        table, _, rest = columns.partition(" ")
-        op.execute(f"CREATE INDEX {name} ON opsjobs.{table} {rest}")
-        op.execute(f"COMMENT ON INDEX opsjobs.{name} IS '{query}'")
     grant_tables(op, "cron_entries", "cron_slots")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -14,13 +15,13 @@ from alembic.operations import Operations
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from flask import Flask
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.pool import NullPool
 
 from flask_opsjobs import tables
 from flask_opsjobs.core import db
-from flask_opsjobs.errors import ConfigError, SchemaBehind
-from flask_opsjobs.install import steps
+from flask_opsjobs.errors import ConfigError, MigrationBlocked, SchemaBehind
+from flask_opsjobs.install import indexes, steps
 from tests.support.database import Databases, migrate, operations
 
 # What Postgres keeps of the schema, each thing in its own normal form. The version's table is the runner's,
@@ -76,7 +77,7 @@ def test_up_down_up(connection: Connection) -> None:
 def test_up_and_down_again_do_nothing(connection: Connection) -> None:
     steps.downgrade(operations(connection), to=0)
     migrate(connection)
-    connection.execute(text("INSERT INTO opsjobs.queues VALUES ('mail', true, 5, now())"))
+    connection.execute(text("INSERT INTO opsjobs.queues VALUES ('mail', false, 5, now())"))
     migrate(connection)
     assert connection.scalar(text("SELECT count(*) FROM opsjobs.queues")) == 1
     applied = connection.execute(text("SELECT version FROM opsjobs.schema_version"))
@@ -168,7 +169,7 @@ def test_a_script_can_be_written_without_a_database(direction: str) -> None:
         assert "INSERT INTO opsjobs.schema_version (version) VALUES (1)" in script.getvalue()
     else:
         steps.downgrade(op, since=1, to=0)
-        assert script.getvalue().rstrip().endswith("DROP SCHEMA opsjobs;")
+        assert "DROP TABLE opsjobs.schema_version;\n\nDROP SCHEMA opsjobs;" in script.getvalue()
     assert "opsjobs.jobs" in script.getvalue()
 
 
@@ -214,3 +215,145 @@ def test_the_app_role_is_read_from_the_apps_config(connection: Connection) -> No
     app.config["OPSJOBS_APP_ROLE"] = "nobody"
     with app.app_context(), pytest.raises(ConfigError, match="OPSJOBS_APP_ROLE = 'nobody'"):
         migrate(connection)
+
+
+# --- the steps stay as they are
+
+# The first half of the hash of each step's statements, without regard to white space.
+PINNED = {
+    1: "61d0ebb47459c53d37634e878d041fc7",
+    2: "25168d282ae2429030ae1202a944aec5",
+    3: "773a1ffd8093dd764906c6868ce25751",
+    4: "6c73fb1f2501a3ce04a05e420366d062",
+}
+
+
+class Recorder:
+    """Alembic's `op` that notes the statements of a step, with the grants to an app's role."""
+
+    def __init__(self) -> None:
+        self.statements: list[str] = []
+        config = Config()
+        config.attributes["opsjobs_app_role"] = "app"
+        environment = EnvironmentContext(config, ScriptDirectory("."))
+        options = {"as_sql": True, "output_buffer": io.StringIO()}
+        self._context = MigrationContext.configure(
+            dialect_name="postgresql", environment_context=environment, opts=options
+        )
+
+    def get_context(self) -> MigrationContext:
+        return self._context
+
+    def execute(self, statement: str) -> None:
+        self.statements.append(" ".join(statement.split()))
+
+
+def hash_of(number: int) -> str:
+    """The hash of what a step does, in both directions, and of its indexes."""
+    step, op = steps._step(number), Recorder()
+    step.upgrade(op)
+    indexes.create(op, step.INDEXES)
+    step.downgrade(op)
+    return hashlib.sha256("\n".join(op.statements).encode()).hexdigest()[:32]
+
+
+@pytest.mark.parametrize("number", range(1, steps.latest() + 1))
+def test_a_step_never_changes(number: int) -> None:
+    assert hash_of(number) == PINNED[number], (
+        f"schema step {number} has changed, but databases of hosts have run it already. Restore it, and write "
+        f"what you need as a new step, migrations/v{steps.latest() + 1:03}_<what it adds>.py (CONTRIBUTING.md, "
+        "A migration). Only a step that is in no release may change: then pin its new hash here"
+    )
+
+
+# --- a live host
+
+LOCK = "LOCK TABLE opsjobs.jobs IN ACCESS SHARE MODE"
+
+
+@pytest.fixture
+def other(connection: Connection) -> Iterator[Connection]:
+    """A second session of the same database."""
+    with connection.engine.connect() as other:
+        yield other
+
+
+def test_a_step_does_not_wait_for_a_locked_table(connection: Connection, other: Connection) -> None:
+    migrate(connection, to=1)
+    connection.execute(text("SET lock_timeout = '20ms'"))
+    connection.commit()
+    other.execute(text(LOCK))
+    with pytest.raises(
+        MigrationBlocked, match="another transaction keeps one of its tables locked"
+    ):
+        migrate(connection, to=2)
+    connection.rollback()
+    assert steps.version(connection) == 1
+
+    other.rollback()
+    migrate(connection, to=2)
+    assert steps.version(connection) == 2
+
+
+@pytest.mark.parametrize(("of_host", "of_step"), [("0", "3s"), ("10s", "10s")])
+def test_the_lock_timeout_of_the_host_holds(
+    connection: Connection, of_host: str, of_step: str
+) -> None:
+    connection.execute(text(f"SET LOCAL lock_timeout = '{of_host}'"))
+    op = operations(connection)
+    with steps._short_lock_waits(op):
+        assert connection.scalar(text("SHOW lock_timeout")) == of_step
+    assert connection.scalar(text("SHOW lock_timeout")) == of_host
+
+
+def upgrade_in_transaction_of_alembic(connection: Connection, to: int) -> None:
+    """Upgrade as `flask db upgrade` does: alembic begins and ends the transaction."""
+    context = MigrationContext.configure(connection)
+    with context.begin_transaction():
+        steps.upgrade(Operations(context), to=to)
+
+
+def test_indexes_on_tables_in_use_come_last_and_do_not_block_writes(connection: Connection) -> None:
+    migrate(connection, to=1)
+    connection.commit()
+    statements: list[tuple[str, bool]] = []
+
+    @event.listens_for(connection.engine, "before_cursor_execute")
+    def note(conn: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if "INDEX" in statement and "COMMENT" not in statement:
+            is_autocommit = conn.connection.driver_connection.autocommit
+            statements.append((statement.partition(" ON ")[0], is_autocommit))
+
+    upgrade_in_transaction_of_alembic(connection, to=2)
+    assert statements == [
+        (f"CREATE INDEX CONCURRENTLY {name}", True) for name in steps._step(2).INDEXES
+    ]
+    assert steps.version(connection) == 2
+
+
+def test_an_interrupted_index_is_created_again(
+    connection: Connection, databases: Databases
+) -> None:
+    migrate(connection)
+    whole = catalog(connection)
+    connection.execute(text("DROP INDEX opsjobs.jobs_args"))
+    connection.execute(
+        text(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'opsjobs.jobs_tags'::regclass"
+        )
+    )
+    connection.commit()
+    upgrade_in_transaction_of_alembic(connection, to=steps.latest())
+    assert catalog(connection) == whole
+    invalid = connection.execute(
+        text("SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid")
+    )
+    assert list(invalid) == []
+
+
+def test_indexes_are_created_in_a_transaction_that_the_host_began(connection: Connection) -> None:
+    migrate(connection, to=1)
+    migrate(connection)
+    assert connection.scalar(text("SELECT to_regclass('opsjobs.jobs_args')")) == "opsjobs.jobs_args"
+    connection.rollback()
+    assert steps.version(connection) == 0

@@ -41,6 +41,11 @@ class PreviewRow(Base):
     __table_args__ = (
         CheckConstraint(one_of("via", VIA), name="via_check"),
         CheckConstraint(one_of("outcome", OUTCOMES), name="outcome_check"),
-        CheckConstraint("(spent_at IS NULL) = (outcome IS NULL)", name="spent_check"),
+        CheckConstraint(
+            "(spent_at IS NULL) = (outcome IS NULL) AND (spent_at IS NULL) = (receipt IS NULL)",
+            name="spent_check",
+        ),
+        CheckConstraint("reused_at IS NULL OR spent_at IS NOT NULL", name="reused_check"),
+        CheckConstraint("expires_at > created_at", name="expiry_check"),
         Index("previews_to_retain", "created_at"),
     )

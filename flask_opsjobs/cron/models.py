@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ..core.db import Base, one_of
+from ..jobs.lifecycle import FINAL
 from .lifecycle import CATCH_UPS, ORIGINS, OVERLAPS, RESULTS
 
 MOMENT = DateTime(timezone=True)
@@ -51,7 +52,11 @@ class CronEntry(Base):
             "(catch_up = 'all') = (catch_up_limit IS NOT NULL)", name="catch_up_limit_check"
         ),
         CheckConstraint("catch_up_limit >= 1", name="catch_up_number_check"),
-        CheckConstraint("is_paused = (paused_at IS NOT NULL)", name="paused_check"),
+        CheckConstraint(
+            "is_paused = (paused_at IS NOT NULL) AND is_paused = (paused_by IS NOT NULL)"
+            " AND is_paused = (paused_reason IS NOT NULL)",
+            name="paused_check",
+        ),
     )
 
 
@@ -83,7 +88,11 @@ class CronSlot(Base):
     __table_args__ = (
         CheckConstraint(one_of("result", tuple(RESULTS)), name="result_check"),
         CheckConstraint("slots >= 1 AND until_at >= slot_at", name="run_check"),
-        CheckConstraint("(job_state IS NULL) = (ended_at IS NULL)", name="job_state_check"),
+        CheckConstraint(one_of("job_state", FINAL), name="job_state_check"),
+        CheckConstraint(
+            "(job_state IS NULL) = (ended_at IS NULL) AND (job_state IS NULL OR job_id IS NOT NULL)",
+            name="job_end_check",
+        ),
         CheckConstraint("job_id IS NULL OR slots = 1", name="job_check"),
         CheckConstraint("(result = 'manual') = (decided_by IS NOT NULL)", name="manual_check"),
         # The run history has exactly one result per slot.

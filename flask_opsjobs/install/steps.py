@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psycopg
+from sqlalchemy.exc import DBAPIError
+
 from .._folders import folder
-from ..errors import SchemaBehind
-from . import grants
+from ..errors import MigrationBlocked, SchemaBehind
+from . import grants, indexes
 
 _FILE = re.compile(r"v(\d{3})_\w+\.py")
 
@@ -22,6 +27,19 @@ CREATE TABLE opsjobs.schema_version (
     CONSTRAINT schema_version_pkey PRIMARY KEY (version)
 )
 """
+
+# A statement that waits for a table keeps everybody else waiting behind it. So a step gives up soon, unless the
+# host's own `lock_timeout` is set: then it holds. The host's later statements have the host's value again.
+_LOCK_TIMEOUT = "3s"
+_LIMIT_LOCK_WAIT = f"""
+SELECT set_config('opsjobs.lock_timeout', current_setting('lock_timeout'), true),
+    set_config('lock_timeout',
+        CASE current_setting('lock_timeout') WHEN '0' THEN '{_LOCK_TIMEOUT}' ELSE current_setting('lock_timeout') END,
+        true)
+"""
+_RESTORE_LOCK_WAIT = (
+    "SELECT set_config('lock_timeout', current_setting('opsjobs.lock_timeout'), true)"
+)
 
 
 def latest() -> int:
@@ -39,21 +57,29 @@ def version(connection: Any) -> int:
 
 
 def upgrade(op: Any, to: int, since: int = 0) -> None:
-    """Upgrade the schema to version `to`, in alembic's transaction.
+    """Upgrade the schema to version `to`, in alembic's transaction; indexes on tables in use come last, outside it.
 
     Starts from the version of the database; when alembic only writes a script (`--sql`), from `since`.
-    Does nothing when the database has `to` or a newer version. Raises `SchemaBehind` when this release
-    of the library does not know `to`.
+    Does nothing when the database has `to` or a newer version, but creates indexes whose creation was
+    interrupted. Raises `SchemaBehind` when this release of the library does not know `to`, and
+    `MigrationBlocked` when another transaction keeps one of our tables locked.
     """
     _require_known(to)
-    start = since if op.get_context().as_sql else version(op.get_bind())
-    for number in range(start + 1, to + 1):
-        if number == 1:
-            op.execute("CREATE SCHEMA IF NOT EXISTS opsjobs")
-            op.execute(_VERSIONS)
-            grants.grant_schema(op)
-        _step(number).upgrade(op)
-        op.execute(f"INSERT INTO opsjobs.schema_version (version) VALUES ({number:d})")
+    is_script = op.get_context().as_sql
+    start = since if is_script else version(op.get_bind())
+    with _short_lock_waits(op):
+        for number in range(start + 1, to + 1):
+            if number == 1:
+                op.execute("CREATE SCHEMA IF NOT EXISTS opsjobs")
+                op.execute(_VERSIONS)
+                grants.grant_schema(op)
+            _step(number).upgrade(op)
+            if start == 0:
+                indexes.create(op, _step(number).INDEXES)
+            op.execute(f"INSERT INTO opsjobs.schema_version (version) VALUES ({number:d})")
+    if 0 < start <= to:
+        for number in range(start + 1 if is_script else 1, to + 1):
+            indexes.create_missing(op, _step(number).INDEXES)
 
 
 def downgrade(op: Any, to: int, since: int | None = None) -> None:
@@ -64,13 +90,32 @@ def downgrade(op: Any, to: int, since: int | None = None) -> None:
     _require_known(to)
     start = (since or latest()) if op.get_context().as_sql else version(op.get_bind())
     _require_known(start)
-    for number in range(start, to, -1):
-        _step(number).downgrade(op)
-        op.execute(f"DELETE FROM opsjobs.schema_version WHERE version = {number:d}")
-    if to == 0 and start > 0:
-        op.execute("DROP TABLE opsjobs.schema_version")
-        # Not CASCADE, which would also drop what a host has put into our schema.
-        op.execute("DROP SCHEMA opsjobs")
+    with _short_lock_waits(op):
+        for number in range(start, to, -1):
+            _step(number).downgrade(op)
+            op.execute(f"DELETE FROM opsjobs.schema_version WHERE version = {number:d}")
+        if to == 0 and start > 0:
+            op.execute("DROP TABLE opsjobs.schema_version")
+            # Not CASCADE, which would also drop what a host has put into our schema.
+            op.execute("DROP SCHEMA opsjobs")
+
+
+@contextmanager
+def _short_lock_waits(op: Any) -> Iterator[None]:
+    """Give up when a statement waits for a lock too long. Raises `MigrationBlocked`."""
+    op.execute(_LIMIT_LOCK_WAIT)
+    try:
+        yield
+    except DBAPIError as error:
+        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            raise MigrationBlocked(
+                "the migration of the schema opsjobs gave up, because another transaction keeps one of its tables "
+                "locked; nothing was changed. Run it again. If this happens again, find the transaction with "
+                "SELECT pid, state, query FROM pg_stat_activity WHERE datname = current_database() "
+                "ORDER BY xact_start, and let it end"
+            ) from error
+        raise
+    op.execute(_RESTORE_LOCK_WAIT)
 
 
 def _require_known(number: int) -> None:

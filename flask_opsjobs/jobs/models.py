@@ -82,14 +82,27 @@ class Job(Base):
         CheckConstraint(
             f"({one_of('state', FINAL)}) = (ended_at IS NOT NULL)", name="final_has_end_check"
         ),
-        CheckConstraint("(ended_at IS NULL) = (ended_by IS NULL)", name="end_has_cause_check"),
+        CheckConstraint("(ended_at IS NULL) = (ended_by IS NULL)", name="end_is_whole_check"),
         CheckConstraint("priority BETWEEN 0 AND 9", name="priority_check"),
         CheckConstraint("attempt >= 0 AND max_attempts >= 1", name="attempts_check"),
         CheckConstraint("dispatch_no >= 0", name="dispatch_no_check"),
+        CheckConstraint("refused_count >= 0", name="refused_count_check"),
+        CheckConstraint("timeout_seconds > 0", name="timeout_check"),
+        CheckConstraint(
+            "(state <> 'queued') OR (dispatched_at IS NOT NULL)", name="queued_has_time_check"
+        ),
         CheckConstraint(
             "(state <> 'started') OR (started_at IS NOT NULL)", name="started_has_time_check"
         ),
         CheckConstraint(one_of("unique_until", LIFETIMES), name="unique_until_check"),
+        CheckConstraint(
+            "(unique_key IS NULL) = (unique_until IS NULL)", name="unique_is_whole_check"
+        ),
+        CheckConstraint(
+            "(cancel_requested_at IS NULL) = (cancel_requested_by IS NULL)"
+            " AND (cancel_requested_at IS NULL) = (cancel_reason IS NULL)",
+            name="cancel_request_is_whole_check",
+        ),
         CheckConstraint(
             "(limiter IS NULL) = (partition IS NULL) AND (limiter IS NULL) = (weight IS NULL)",
             name="limit_check",
@@ -191,6 +204,7 @@ class Attempt(Base):
     __table_args__ = (
         CheckConstraint(one_of("outcome", OUTCOMES), name="outcome_check"),
         CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="end_has_outcome_check"),
+        CheckConstraint("attempt >= 1 AND dispatch_no >= 1", name="numbers_check"),
     )
 
 
@@ -207,7 +221,11 @@ class Output(Base):
     omitted: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(MOMENT)
 
-    __table_args__ = (Index("outputs_to_retain", "created_at"),)
+    __table_args__ = (
+        CheckConstraint("size_bytes >= 0", name="size_check"),
+        CheckConstraint("value IS NULL OR omitted IS NULL", name="value_or_omitted_check"),
+        Index("outputs_to_retain", "created_at"),
+    )
 
 
 class UniqueLock(Base):
@@ -243,6 +261,7 @@ class JobCountDelta(Base):
 
     # The ORM demands a key; the table has none.
     __mapper_args__ = {"primary_key": [at, queue, enqueued, deleted]}  # noqa: RUF012
+    __table_args__ = (CheckConstraint("enqueued >= 0 AND deleted >= 0", name="positive_check"),)
 
 
 class EnqueueCount(Base):
@@ -254,6 +273,8 @@ class EnqueueCount(Base):
     queue: Mapped[str] = mapped_column(Text, primary_key=True)
     enqueued: Mapped[int] = mapped_column(BigInteger, server_default="0")
     deleted: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+    __table_args__ = (CheckConstraint("enqueued >= 0 AND deleted >= 0", name="positive_check"),)
 
 
 class SavedView(Base):

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     DateTime,
     Double,
     Identity,
@@ -35,7 +36,12 @@ class LoopRun(Base):
     said: Mapped[str | None] = mapped_column(Text)
     error: Mapped[str | None] = mapped_column(Text)
 
-    __table_args__ = (Index("loop_runs_latest", "loop", "last_at"),)
+    __table_args__ = (
+        CheckConstraint(
+            "every_seconds > 0 AND passes >= 1 AND took_seconds >= 0", name="numbers_check"
+        ),
+        Index("loop_runs_latest", "loop", "last_at"),
+    )
 
 
 class IntegrityCheck(Base):
@@ -60,3 +66,11 @@ class IntegrityCheck(Base):
     queued_nowhere: Mapped[int] = mapped_column(BigInteger, server_default="0")
     started_unreserved: Mapped[int] = mapped_column(BigInteger, server_default="0")
     deliveries_without_row: Mapped[int] = mapped_column(BigInteger, server_default="0")
+
+    __table_args__ = (
+        CheckConstraint(
+            "took_seconds >= 0 AND stored >= 0 AND waiting >= 0 AND queued >= 0 AND started >= 0"
+            " AND queued_nowhere >= 0 AND started_unreserved >= 0 AND deliveries_without_row >= 0",
+            name="numbers_check",
+        ),
+    )

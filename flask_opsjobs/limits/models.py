@@ -24,6 +24,14 @@ from ..core.db import Base, one_of
 MOMENT = DateTime(timezone=True)
 WHEN_FULL = ("hold", "reject")
 
+_COOLDOWN_IS_WHOLE = (
+    "(cooldown_until IS NULL) = (cooldown_at IS NULL)"
+    " AND (cooldown_until IS NULL) = (cooldown_by IS NULL)"
+    " AND (cooldown_until IS NULL) = (cooldown_reason IS NULL)"
+)
+# An admission that is taken back counts as -1, maybe in a later minute.
+_COUNTS_ARE_POSITIVE = "returned >= 0 AND rejected >= 0"
+
 
 class Limiter(Base):
     """The last declaration of a limiter, and an operator's cooldown of the whole limiter.
@@ -65,12 +73,9 @@ class Limiter(Base):
             "rate > 0 AND per_seconds > 0 AND burst >= 1 AND concurrency >= 1",
             name="positive_check",
         ),
+        CheckConstraint("(changed_at IS NULL) = (previous IS NULL)", name="changed_check"),
         CheckConstraint(one_of("when_full", WHEN_FULL), name="when_full_check"),
-        CheckConstraint(
-            "(cooldown_until IS NULL) = (cooldown_at IS NULL) AND "
-            "(cooldown_until IS NULL) = (cooldown_by IS NULL)",
-            name="cooldown_check",
-        ),
+        CheckConstraint(_COOLDOWN_IS_WHOLE, name="cooldown_check"),
     )
 
 
@@ -96,11 +101,7 @@ class Bucket(Base):
 
     __table_args__ = (
         CheckConstraint("(tokens IS NULL) = (refilled_at IS NULL)", name="refill_check"),
-        CheckConstraint(
-            "(cooldown_until IS NULL) = (cooldown_at IS NULL) AND "
-            "(cooldown_until IS NULL) = (cooldown_by IS NULL)",
-            name="cooldown_check",
-        ),
+        CheckConstraint(_COOLDOWN_IS_WHOLE, name="cooldown_check"),
         Index(
             "buckets_cooling",
             "limiter",
@@ -122,7 +123,10 @@ class Lease(Base):
     weight: Mapped[int] = mapped_column(Integer)
     taken_at: Mapped[datetime] = mapped_column(MOMENT)
 
-    __table_args__ = (Index("leases_by_bucket", "limiter", "partition", "taken_at"),)
+    __table_args__ = (
+        CheckConstraint("weight >= 1", name="weight_check"),
+        Index("leases_by_bucket", "limiter", "partition", "taken_at"),
+    )
 
 
 class LimitCountDelta(Base):
@@ -141,6 +145,7 @@ class LimitCountDelta(Base):
 
     # The ORM demands a key; the table has none.
     __mapper_args__ = {"primary_key": [at, limiter, admitted, returned, rejected]}  # noqa: RUF012
+    __table_args__ = (CheckConstraint(_COUNTS_ARE_POSITIVE, name="positive_check"),)
 
 
 class LimitMinute(Base):
@@ -154,7 +159,10 @@ class LimitMinute(Base):
     returned: Mapped[int] = mapped_column(BigInteger, server_default="0")
     rejected: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
-    __table_args__ = (Index("limit_minutes_to_retain", "minute"),)
+    __table_args__ = (
+        CheckConstraint(_COUNTS_ARE_POSITIVE, name="positive_check"),
+        Index("limit_minutes_to_retain", "minute"),
+    )
 
 
 class LimitRejection(Base):
@@ -175,6 +183,7 @@ class LimitRejection(Base):
     read: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
 
     __table_args__ = (
+        CheckConstraint("weight >= 1", name="weight_check"),
         Index("limit_rejections_by_limiter", "limiter", "id"),
         Index("limit_rejections_to_retain", "at"),
     )

@@ -39,6 +39,10 @@ class Rollup(Base):
     waits: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=text("'{}'::integer[]"))
     runs: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=text("'{}'::integer[]"))
 
+    __table_args__ = (
+        CheckConstraint("finished >= 0 AND failed >= 0 AND canceled >= 0", name="positive_check"),
+    )
+
 
 class Depth(Base):
     """How many jobs a queue had in a minute: waiting for a time or another job, due, and started.
@@ -56,6 +60,10 @@ class Depth(Base):
     started: Mapped[int] = mapped_column(BigInteger, server_default="0")
     is_capped: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
 
+    __table_args__ = (
+        CheckConstraint("waiting >= 0 AND due >= 0 AND started >= 0", name="positive_check"),
+    )
+
 
 class RollupPosition(Base):
     """The single row that says which minutes are counted: from `counted_from` to before `counted_until`."""
@@ -68,4 +76,10 @@ class RollupPosition(Base):
     counted_from: Mapped[datetime | None] = mapped_column(MOMENT)
     counted_until: Mapped[datetime | None] = mapped_column(MOMENT)
 
-    __table_args__ = (CheckConstraint("id = 1", name="one_check"),)
+    __table_args__ = (
+        CheckConstraint("id = 1", name="one_check"),
+        CheckConstraint(
+            "(counted_from IS NULL) = (counted_until IS NULL) AND counted_until >= counted_from",
+            name="order_check",
+        ),
+    )

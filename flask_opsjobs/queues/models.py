@@ -28,4 +28,9 @@ class Queue(Base):
     __table_args__ = (
         CheckConstraint("prefetch > 0", name="prefetch_check"),
         CheckConstraint("is_paused OR NOT is_draining", name="draining_check"),
+        CheckConstraint(
+            "is_paused = (paused_at IS NOT NULL) AND is_paused = (paused_by IS NOT NULL)"
+            " AND is_paused = (paused_reason IS NOT NULL)",
+            name="paused_check",
+        ),
     )

@@ -54,6 +54,10 @@ class Worker(Base):
         CheckConstraint("kind IN ('forking', 'simple', 'plain')", name="kind_check"),
         CheckConstraint(one_of("state", STATES), name="state_check"),
         CheckConstraint(f"({one_of('state', ENDED)}) = (ended_at IS NOT NULL)", name="end_check"),
+        CheckConstraint(
+            "pid > 0 AND heartbeat_no >= 0 AND run_seconds >= 0 AND rss_kb >= 0 AND still_seconds >= 0",
+            name="numbers_check",
+        ),
         Index("workers_alive", "heartbeat_at", postgresql_where=text("ended_at IS NULL")),
         Index("workers_by_start", "started_at"),
     )

@@ -16,8 +16,9 @@ IDS = list(range(31_000, 31_100))
 _END = {"state": "failed", "ended_by": "discarded", "reason": "why"}
 # In the fixture a paused queue has no row yet, and nobody has previewed anything.
 _SETUP = """
-    INSERT INTO opsjobs.queues (name, is_paused, created_at)
-    SELECT 'queue_' || n, n < 2, now() FROM generate_series(0, 6) AS n
+    INSERT INTO opsjobs.queues (name, is_paused, paused_at, paused_by, paused_reason, created_at)
+    SELECT 'queue_' || n, at IS NOT NULL, at, who, who, now() FROM generate_series(0, 6) AS n,
+        LATERAL (SELECT CASE WHEN n < 2 THEN now() END, CASE WHEN n < 2 THEN 'ops' END) AS paused(at, who)
     ON CONFLICT DO NOTHING;
     INSERT INTO opsjobs.previews (actor, via, action, targets, plan, fingerprint, created_at, expires_at)
     SELECT 'a', 'page', 'job.retry', '{}', '{}', '', now() - n * interval '1 min', now()

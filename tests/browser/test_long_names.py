@@ -61,7 +61,9 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
         rows.make_loops(session, process=_name("process", request.param))
         rows.make_integrity_check(session, queue=queue)
         rows.make_entry(session, jobs["queued"])
-        session.add(Queue(name=queue, is_paused=True, paused_by=actor, created_at=rows.ago(days=1)))
+        session.add(
+            Queue(name=queue, created_at=rows.ago(days=1), **rows.paused() | {"paused_by": actor})
+        )
         target = f"queue/{queue}"
         event = rows.make_event(session, actor=actor, subject=target, targets=(target,))
         session.commit()

@@ -65,7 +65,7 @@ def put(bench: Bench, job_id: int, state: str) -> None:
     # Written directly: every state under the number of one delivery, which no real writer would leave.
     bench.connection.execute(
         """UPDATE opsjobs.jobs SET state = %(state)s, dispatch_no = 1, attempt = 1, worker_id = %(worker)s,
-               started_at = created_at, due_at = created_at,
+               dispatched_at = created_at, started_at = created_at, due_at = created_at,
                ended_at = CASE WHEN %(final)s THEN clock_timestamp() END,
                ended_by = CASE WHEN %(final)s THEN 'canceled' END WHERE id = %(id)s""",
         {

@@ -78,7 +78,10 @@ def test_a_job_that_shall_be_canceled_is_not_tried_again(
     bench: Bench, record_job: RecordJob
 ) -> None:
     job_id = start(bench, record_job, max_attempts=3)
-    bench.connection.execute("UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp()")
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp(),"
+        " cancel_requested_by = 'anna', cancel_reason = 'it is wrong'"
+    )
     (ended,) = bench.record(job_id, 1, Outcome(kind="raised", error="Boom"))
     assert ended.state == "canceled"
 
@@ -87,7 +90,10 @@ def test_what_it_returned_before_the_cancel_arrived_counts(
     bench: Bench, record_job: RecordJob
 ) -> None:
     job_id = start(bench, record_job)
-    bench.connection.execute("UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp()")
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp(),"
+        " cancel_requested_by = 'anna', cancel_reason = 'it is wrong'"
+    )
     (ended,) = bench.record(job_id, 1, Outcome(kind="returned"))
     assert ended.state == "finished"
 

@@ -57,7 +57,10 @@ def test_a_job_that_somebody_cancels_is_not_lost(bench: Bench, record_job: Recor
     job_id = record_job()
     bench.dispatch()
     start(heartbeat, bench, job_id)
-    bench.connection.execute("UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp()")
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp(),"
+        " cancel_requested_by = 'anna', cancel_reason = 'it is wrong'"
+    )
     beat(heartbeat, bench)
     assert heartbeat.stop_wanted(job_id, 1) == CANCELED
 

@@ -210,7 +210,10 @@ def test_a_started_job_is_really_stopped(
     children.flask("opsjobs", "worker", *kind, OPSJOBS_HEARTBEAT_SECONDS=0.2)
     wait_until(Path(gate + ".begun").exists, 20)
     host_module.db.session.execute(
-        text("UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp()")
+        text(
+            "UPDATE opsjobs.jobs SET cancel_requested_at = clock_timestamp(),"
+            " cancel_requested_by = 'anna', cancel_reason = 'it is wrong'"
+        )
     )
     host_module.db.session.commit()
     wait_until(lambda: state_of(job_id) == "canceled", 20)

@@ -276,7 +276,10 @@ class TestRescue:
         self, bench: Bench, start_job: StartJob, watcher: Watcher
     ) -> None:
         job_id = start_job(bench)
-        bench.rows("UPDATE opsjobs.jobs SET cancel_requested_at = now() RETURNING id")
+        bench.rows(
+            "UPDATE opsjobs.jobs SET cancel_requested_at = now(),"
+            " cancel_requested_by = 'anna', cancel_reason = 'it is wrong' RETURNING id"
+        )
         watcher.passes(times=12)
         assert bench.job(job_id)["state"] == "canceled"
 

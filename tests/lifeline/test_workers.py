@@ -52,7 +52,9 @@ def test_a_heartbeat_says_what_is_reserved_and_how_it_goes(bench: Bench) -> None
 def test_a_heartbeat_brings_the_wish_to_stop(bench: Bench, start_job: StartJob) -> None:
     one, _other = start_job(bench), start_job(bench)
     bench.rows(
-        "UPDATE opsjobs.jobs SET cancel_requested_at = now() WHERE id = %s RETURNING id", one
+        "UPDATE opsjobs.jobs SET cancel_requested_at = now(),"
+        " cancel_requested_by = 'anna', cancel_reason = 'it is wrong' WHERE id = %s RETURNING id",
+        one,
     )
     assert beat(bench, 1) == [(one, 1)]
 

@@ -207,7 +207,7 @@ def test_an_idle_bucket_goes_and_one_that_still_means_something_stays(
         bench.claim(job_id)
         bench.record(job_id, 1, RETURNED)
     bench.connection.execute(
-        "UPDATE opsjobs.buckets SET cooldown_at = now(), cooldown_by = 'anna',"
+        "UPDATE opsjobs.buckets SET cooldown_at = now(), cooldown_by = 'anna', cooldown_reason = 'rest',"
         " cooldown_until = now() + interval '9 d' WHERE partition = '1'"
     )
     bench.connection.execute(

@@ -18,10 +18,10 @@ from tests.support.plans import explain
 # By one INSERT: 50,000 calls of the real writers would take a minute. Only plans are asked of these rows.
 _JOBS = """
 INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, dispatched_at,
-    limiter, partition, weight)
+    dispatch_no, limiter, partition, weight)
 SELECT 'w', 'default', 'default|api|' || n % %(lanes)s, %(state)s, '{}', 5, now(), now() + n * interval '1 s',
     now(),
-    'api', (n % %(lanes)s)::text, 1
+    1, 'api', (n % %(lanes)s)::text, 1
 FROM generate_series(1, %(many)s) AS n
 """.replace("n %", "n %%").replace("%%(", "%(")
 _OTHERS = """
@@ -85,7 +85,7 @@ CASES: dict[str, tuple[str, set[str], dict[str, Any]]] = {
     "lock": ("lock_bucket", {"buckets_pkey"}, {"limiter": "api", "partition": "7"}),
     "set back": ("set_buckets_back", {"buckets_pkey"}, {"limiters": ["api"], "partitions": ["7"]}),
     "free": ("free_leases", {"leases_pkey"}, {"job_ids": [1, 2], "dispatch_nos": [1, 1]}),
-    "recall": ("recall_limited_job", {"jobs_pkey"}, {"id": 30_100, "dispatch_no": 0}),
+    "recall": ("recall_limited_job", {"jobs_pkey"}, {"id": 30_100, "dispatch_no": 1}),
     "minutes": ("retain_limit_minutes", {"limit_minutes_to_retain"}, {"limit": 20}),
     "rejections": ("retain_limit_rejections", {"limit_rejections_to_retain"}, {"limit": 20}),
     "claim": (
@@ -93,7 +93,7 @@ CASES: dict[str, tuple[str, set[str], dict[str, Any]]] = {
         {"jobs_pkey", "buckets_pkey"},
         {
             "id": 30_100,
-            "dispatch_no": 0,
+            "dispatch_no": 1,
             "worker_id": 1,
             "worker": "e",
             "wait": 0.0,

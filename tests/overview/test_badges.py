@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.host import Host
 from flask_opsjobs.overview.badges import Badge, find_badges
 from flask_opsjobs.queues.models import Queue
-from tests.web.rows import ago, make_job, make_worker
+from tests.web.rows import ago, make_job, make_worker, paused
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_nothing_needs_anybody(session: Session) -> None:
     make_job(session, "started", queue="elsewhere")
     make_job(session, queue="crm")
     make_worker(session, queues=["crm"])
-    session.add(Queue(name="quiet", is_paused=True, created_at=ago(days=1)))
+    session.add(Queue(name="quiet", created_at=ago(days=1), **paused()))
     assert _badges(session) == {}
 
 
@@ -55,7 +55,7 @@ def test_a_queue_that_nobody_serves(session: Session, state: str) -> None:
 
 def test_paused_and_unserved_queues_share_a_badge(session: Session) -> None:
     make_worker(session, queues=["crm"])
-    session.add(Queue(name="crm", is_paused=True, created_at=ago(days=1)))
+    session.add(Queue(name="crm", created_at=ago(days=1), **paused()))
     make_job(session, queue="crm")
     assert _badges(session) == {"queues": Badge(1, "blocked", "queue paused with due jobs")}
     make_job(session, queue="reports")

@@ -222,10 +222,11 @@ def test_what_a_dispatcher_pushed_after_the_pause_the_loop_recalls(
 ) -> None:
     job_id = record_job()
     operator.pause("default", **WHY)
+    row = "UPDATE opsjobs.queues SET (is_paused, paused_at, paused_by, paused_reason) ="
     # As a dispatcher that read the queue before the pause: the real one, while the row says otherwise.
-    bench.rows("UPDATE opsjobs.queues SET is_paused = false RETURNING 1")
+    bench.rows(f"{row} (false, NULL, NULL, NULL) RETURNING 1")
     bench.dispatch(prefetch=3)
-    bench.rows("UPDATE opsjobs.queues SET is_paused = true RETURNING 1")
+    bench.rows(f"{row} (true, now(), 'anna', 'kept short') RETURNING 1")
     assert bench.job(job_id)["state"] == "queued"
     runner = Runner(LOOP, host)
     runner.run_once(bench.connection)

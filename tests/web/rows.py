@@ -59,6 +59,16 @@ def ago(**duration: float) -> datetime:
     return datetime.now(UTC) - timedelta(**duration)
 
 
+def paused() -> dict[str, Any]:
+    """The columns of a queue that somebody paused."""
+    return {
+        "is_paused": True,
+        "paused_at": ago(hours=1),
+        "paused_by": "anna",
+        "paused_reason": "the vendor is away",
+    }
+
+
 def make_job(session: Session, state: str = "available", **values: Any) -> Job:
     """A job in `state` with all that state demands, flushed; `values` win."""
     then = ago(minutes=20)
@@ -293,7 +303,7 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
     make_integrity_check(session)
     make_entry(session, jobs["queued"])
     make_limiter(session)
-    session.add(Queue(name="paused one", is_paused=True, created_at=ago(days=1)))
+    session.add(Queue(name="paused one", created_at=ago(days=1), **paused()))
     make_event(session)
     session.add(
         Depth(minute=ago(minutes=5).replace(second=0, microsecond=0), queue="default", due=3)

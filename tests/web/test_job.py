@@ -22,7 +22,7 @@ from flask_opsjobs.web.job.timeline import WIDTH, timeline
 from flask_opsjobs.web.job.traceback import condense
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import TRACEBACK, ago, make_attempt, make_job, make_output
+from tests.web.rows import TRACEBACK, ago, make_attempt, make_job, make_output, paused
 
 Get = Callable[..., Any]
 
@@ -74,9 +74,14 @@ def test_the_error_comes_first_and_says_where(get: Get, jobs: dict[str, Job]) ->
 
 
 def test_a_paused_queue_and_a_wish_to_cancel_are_said(get: Get, session: Session) -> None:
-    session.add(Queue(name="mail", is_paused=True, created_at=ago()))
+    session.add(Queue(name="mail", created_at=ago(), **paused()))
     job = make_job(
-        session, queue="mail", cancel_requested_at=ago(minutes=3), deadline_at=ago(hours=-5)
+        session,
+        queue="mail",
+        cancel_requested_at=ago(minutes=3),
+        cancel_requested_by="anna",
+        cancel_reason="it is wrong",
+        deadline_at=ago(hours=-5),
     )
     session.commit()
     words = _words(get, job)

@@ -31,6 +31,7 @@ from tests.web.rows import (
     make_limiter,
     make_loops,
     make_worker,
+    paused,
 )
 
 Get = Callable[..., Any]
@@ -141,7 +142,7 @@ def test_a_worker_that_is_not_well(state: str, words: str, session: Session, get
 
 def test_a_paused_queue_matters_when_it_has_due_jobs(session: Session, get: Get) -> None:
     _well(session)
-    session.add(Queue(name="reports", is_paused=True, created_at=ago(days=1)))
+    session.add(Queue(name="reports", created_at=ago(days=1), **paused()))
     session.commit()
     assert _said(get)[0] == "healthy"
     make_job(session, queue="reports")
@@ -228,7 +229,7 @@ def test_errors_in_the_cards_need_the_permission(session: Session, get: Get, acc
 def test_jobs_of_paused_and_unserved_queues_are_blocked(session: Session, get: Get) -> None:
     _well(session)
     make_worker(session, queues=["crm"])
-    session.add(Queue(name="crm", is_paused=True, created_at=ago(days=1)))
+    session.add(Queue(name="crm", created_at=ago(days=1), **paused()))
     for queue in ("crm", "crm", "reports", "default"):
         make_job(session, queue=queue)
     session.commit()

@@ -96,6 +96,7 @@ def test_stop_is_asked_for_with_the_job_as_subject_and_may_be_denied(
 
 def test_a_job_that_is_being_stopped_says_so(get: Get, session: Session, running: Job) -> None:
     running.cancel_requested_at = ago(seconds=3)
+    running.cancel_requested_by, running.cancel_reason = "anna", "it takes too long"
     session.commit()
     (row,) = _rows(get, "alive")
     assert "stopping" in row.text

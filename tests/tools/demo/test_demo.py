@@ -193,9 +193,9 @@ def test_data_of_other_migrations_are_set_aside(start: Start, place: Path) -> No
 
     noted = folder / "migrations.json"
     steps = json.loads(noted.read_text())
-    assert "v001_spine.py" in steps
+    assert "v001_jobs_and_workers.py" in steps
     assert "d7a1c0a4b6e2_outages.py" in steps
-    noted.write_text(json.dumps(steps | {"v001_spine.py": "another text"}))
+    noted.write_text(json.dumps(steps | {"v001_jobs_and_workers.py": "another text"}))
     second = start(*words)
     second.wait_for("flask seed", timeout=60)
     assert (

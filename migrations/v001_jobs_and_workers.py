@@ -45,10 +45,13 @@ CREATE TABLE opsjobs.jobs (
         'invalid_args', 'unknown_task', 'refused', 'unrecordable', 'canceled', 'discarded')),
     CONSTRAINT jobs_final_has_end_check CHECK (
         (state IN ('finished', 'failed', 'canceled')) = (ended_at IS NOT NULL)),
-    CONSTRAINT jobs_end_has_cause_check CHECK ((ended_at IS NULL) = (ended_by IS NULL)),
+    CONSTRAINT jobs_end_is_whole_check CHECK ((ended_at IS NULL) = (ended_by IS NULL)),
     CONSTRAINT jobs_priority_check CHECK (priority BETWEEN 0 AND 9),
     CONSTRAINT jobs_attempts_check CHECK (attempt >= 0 AND max_attempts >= 1),
     CONSTRAINT jobs_dispatch_no_check CHECK (dispatch_no >= 0),
+    CONSTRAINT jobs_refused_count_check CHECK (refused_count >= 0),
+    CONSTRAINT jobs_timeout_check CHECK (timeout_seconds > 0),
+    CONSTRAINT jobs_queued_has_time_check CHECK ((state <> 'queued') OR (dispatched_at IS NOT NULL)),
     CONSTRAINT jobs_started_has_time_check CHECK ((state <> 'started') OR (started_at IS NOT NULL))
 )
 -- A row is rewritten about four times in its life, and dead rows of the partial indexes below are
@@ -79,6 +82,7 @@ CREATE TABLE opsjobs.attempts (
     CONSTRAINT attempts_outcome_check CHECK (outcome IN ('returned', 'raised', 'timed_out', 'died',
         'canceled', 'discarded', 'snoozed', 'retry_in', 'refused', 'lost')),
     CONSTRAINT attempts_end_has_outcome_check CHECK ((ended_at IS NULL) = (outcome IS NULL)),
+    CONSTRAINT attempts_numbers_check CHECK (attempt >= 1 AND dispatch_no >= 1),
     CONSTRAINT attempts_job_id_fkey FOREIGN KEY (job_id)
         REFERENCES opsjobs.jobs (id) ON DELETE CASCADE
 )
@@ -95,6 +99,8 @@ CREATE TABLE opsjobs.outputs (
     omitted text,
     created_at timestamptz NOT NULL,
     CONSTRAINT outputs_pkey PRIMARY KEY (job_id),
+    CONSTRAINT outputs_size_check CHECK (size_bytes >= 0),
+    CONSTRAINT outputs_value_or_omitted_check CHECK (value IS NULL OR omitted IS NULL),
     CONSTRAINT outputs_job_id_fkey FOREIGN KEY (job_id)
         REFERENCES opsjobs.jobs (id) ON DELETE CASCADE
 )
@@ -149,6 +155,8 @@ CREATE TABLE opsjobs.workers (
     CONSTRAINT workers_name_key UNIQUE (name),
     CONSTRAINT workers_kind_check CHECK (kind IN ('forking', 'simple', 'plain')),
     CONSTRAINT workers_state_check CHECK (state IN ('alive', 'late', 'missing', 'stopped')),
+    CONSTRAINT workers_numbers_check CHECK (
+        pid > 0 AND heartbeat_no >= 0 AND run_seconds >= 0 AND rss_kb >= 0 AND still_seconds >= 0),
     CONSTRAINT workers_end_check CHECK (
         (state IN ('missing', 'stopped')) = (ended_at IS NOT NULL))
 )
@@ -166,14 +174,15 @@ CREATE TABLE opsjobs.loop_runs (
     took_seconds double precision DEFAULT 0 NOT NULL,
     said text,
     error text,
-    CONSTRAINT loop_runs_pkey PRIMARY KEY (id)
+    CONSTRAINT loop_runs_pkey PRIMARY KEY (id),
+    CONSTRAINT loop_runs_numbers_check CHECK (every_seconds > 0 AND passes >= 1 AND took_seconds >= 0)
 )
 """
 
 TABLES = (JOBS, ATTEMPTS, OUTPUTS, UNIQUE_LOCKS, QUEUES, WORKERS, LOOP_RUNS)
 
-# name: (what it indexes, the query it is for). The query is kept as the index's comment, where
-# `\di+` shows it to whoever wonders whether it may go.
+# name: (what it indexes, the query it is for). `install/indexes.py` creates them, and keeps the query as the
+# index's comment: `\di+` shows it to somebody who wants to drop the index.
 INDEXES = {
     "jobs_due": (
         "jobs (lane, priority, due_at, id) WHERE state = 'available'",
@@ -225,10 +234,6 @@ def upgrade(op: Any) -> None:
     """Create the tables of version 1 in the schema `opsjobs`, which the runner has made."""
     for statement in TABLES:
         op.execute(statement)
-    for name, (columns, query) in INDEXES.items():
-        table, _, rest = columns.partition(" ")
-        op.execute(f"CREATE INDEX {name} ON opsjobs.{table} {rest}")
-        op.execute(f"COMMENT ON INDEX opsjobs.{name} IS '{query}'")
     grant_tables(
         op, "jobs", "attempts", "outputs", "unique_locks", "queues", "workers", "loop_runs"
     )

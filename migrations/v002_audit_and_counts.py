@@ -12,7 +12,11 @@ ALTER TABLE opsjobs.jobs
     ADD COLUMN cancel_requested_by text,
     ADD COLUMN cancel_reason text,
     ADD COLUMN run_again_from bigint,
-    ADD CONSTRAINT jobs_unique_until_check CHECK (unique_until IN ('within', 'ended', 'forever'))
+    ADD CONSTRAINT jobs_unique_until_check CHECK (unique_until IN ('within', 'ended', 'forever')),
+    ADD CONSTRAINT jobs_unique_is_whole_check CHECK ((unique_key IS NULL) = (unique_until IS NULL)),
+    ADD CONSTRAINT jobs_cancel_request_is_whole_check CHECK (
+        (cancel_requested_at IS NULL) = (cancel_requested_by IS NULL)
+        AND (cancel_requested_at IS NULL) = (cancel_reason IS NULL))
 """
 
 QUEUES = """
@@ -21,7 +25,10 @@ ALTER TABLE opsjobs.queues
     ADD COLUMN paused_at timestamptz,
     ADD COLUMN paused_by text,
     ADD COLUMN paused_reason text,
-    ADD CONSTRAINT queues_draining_check CHECK (is_paused OR NOT is_draining)
+    ADD CONSTRAINT queues_draining_check CHECK (is_paused OR NOT is_draining),
+    ADD CONSTRAINT queues_paused_check CHECK (
+        is_paused = (paused_at IS NOT NULL) AND is_paused = (paused_by IS NOT NULL)
+        AND is_paused = (paused_reason IS NOT NULL))
 """
 
 # Sequence and hash come from the head, not from an identity column: those are not in the order of commits.
@@ -113,7 +120,10 @@ CREATE TABLE opsjobs.previews (
     CONSTRAINT previews_pkey PRIMARY KEY (id),
     CONSTRAINT previews_via_check CHECK (via IN ('page', 'cli', 'python', 'system')),
     CONSTRAINT previews_outcome_check CHECK (outcome IN ('done', 'refused')),
-    CONSTRAINT previews_spent_check CHECK ((spent_at IS NULL) = (outcome IS NULL))
+    CONSTRAINT previews_spent_check CHECK (
+        (spent_at IS NULL) = (outcome IS NULL) AND (spent_at IS NULL) = (receipt IS NULL)),
+    CONSTRAINT previews_reused_check CHECK (reused_at IS NULL OR spent_at IS NOT NULL),
+    CONSTRAINT previews_expiry_check CHECK (expires_at > created_at)
 )
 """
 
@@ -126,7 +136,8 @@ JOB_COUNT_DELTAS = (
         at timestamptz NOT NULL,
         queue text NOT NULL,
         enqueued bigint DEFAULT 0 NOT NULL,
-        deleted bigint DEFAULT 0 NOT NULL
+        deleted bigint DEFAULT 0 NOT NULL,
+        CONSTRAINT job_count_deltas_positive_check CHECK (enqueued >= 0 AND deleted >= 0)
     )
     WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off)
     """,
@@ -140,7 +151,8 @@ CREATE TABLE opsjobs.enqueue_counts (
     queue text NOT NULL,
     enqueued bigint DEFAULT 0 NOT NULL,
     deleted bigint DEFAULT 0 NOT NULL,
-    CONSTRAINT enqueue_counts_pkey PRIMARY KEY (minute, queue)
+    CONSTRAINT enqueue_counts_pkey PRIMARY KEY (minute, queue),
+    CONSTRAINT enqueue_counts_positive_check CHECK (enqueued >= 0 AND deleted >= 0)
 )
 """
 
@@ -154,7 +166,8 @@ CREATE TABLE opsjobs.rollups (
     canceled bigint DEFAULT 0 NOT NULL,
     waits integer[] DEFAULT '{}'::integer[] NOT NULL,
     runs integer[] DEFAULT '{}'::integer[] NOT NULL,
-    CONSTRAINT rollups_pkey PRIMARY KEY (minute, queue)
+    CONSTRAINT rollups_pkey PRIMARY KEY (minute, queue),
+    CONSTRAINT rollups_positive_check CHECK (finished >= 0 AND failed >= 0 AND canceled >= 0)
 )
 """
 
@@ -166,7 +179,8 @@ CREATE TABLE opsjobs.depths (
     due bigint DEFAULT 0 NOT NULL,
     started bigint DEFAULT 0 NOT NULL,
     is_capped boolean DEFAULT false NOT NULL,
-    CONSTRAINT depths_pkey PRIMARY KEY (minute, queue)
+    CONSTRAINT depths_pkey PRIMARY KEY (minute, queue),
+    CONSTRAINT depths_positive_check CHECK (waiting >= 0 AND due >= 0 AND started >= 0)
 )
 """
 
@@ -176,7 +190,9 @@ CREATE TABLE opsjobs.rollup_position (
     counted_from timestamptz,
     counted_until timestamptz,
     CONSTRAINT rollup_position_pkey PRIMARY KEY (id),
-    CONSTRAINT rollup_position_one_check CHECK (id = 1)
+    CONSTRAINT rollup_position_one_check CHECK (id = 1),
+    CONSTRAINT rollup_position_order_check CHECK (
+        (counted_from IS NULL) = (counted_until IS NULL) AND counted_until >= counted_from)
 )
 """
 
@@ -195,7 +211,10 @@ CREATE TABLE opsjobs.integrity_checks (
     queued_nowhere bigint DEFAULT 0 NOT NULL,
     started_unreserved bigint DEFAULT 0 NOT NULL,
     deliveries_without_row bigint DEFAULT 0 NOT NULL,
-    CONSTRAINT integrity_checks_pkey PRIMARY KEY (queue)
+    CONSTRAINT integrity_checks_pkey PRIMARY KEY (queue),
+    CONSTRAINT integrity_checks_numbers_check CHECK (
+        took_seconds >= 0 AND stored >= 0 AND waiting >= 0 AND queued >= 0 AND started >= 0
+        AND queued_nowhere >= 0 AND started_unreserved >= 0 AND deliveries_without_row >= 0)
 )
 """
 
@@ -262,10 +281,6 @@ def upgrade(op: Any) -> None:
     """Add what version 2 brings; the trigger makes the audit append-only, also for the role that owns it."""
     for statement in TABLES:
         op.execute(statement)
-    for name, (columns, query) in INDEXES.items():
-        table, _, rest = columns.partition(" ")
-        op.execute(f"CREATE INDEX {name} ON opsjobs.{table} {rest}")
-        op.execute(f"COMMENT ON INDEX opsjobs.{name} IS '{query}'")
     grant_tables(op, *(table for table in _NEW if not table.startswith("audit_")))
     grant_tables(op, "audit_pending")
     grant_tables(op, "audit_events", rights="SELECT, INSERT")

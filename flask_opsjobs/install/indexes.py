@@ -1,0 +1,60 @@
+"""Creates the indexes of schema steps, on tables that are in use without blocking them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# name: (what it indexes, such as "jobs (queue, id)", and the query that it is for).
+Indexes = Mapping[str, tuple[str, str]]
+
+# An index whose creation was interrupted stays, and is invalid.
+_FIND = """
+    SELECT i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+    WHERE c.relnamespace = 'opsjobs'::regnamespace AND c.relname = %s
+"""
+
+
+def create(op: Any, indexes: Indexes) -> None:
+    """Create the indexes in alembic's transaction: for tables that no other session sees yet."""
+    for name, (columns, query) in indexes.items():
+        _create(op, name, columns, query)
+
+
+def create_missing(op: Any, indexes: Indexes) -> None:
+    """Create those of the indexes that are missing or invalid, without blocking writes to their tables.
+
+    `CREATE INDEX CONCURRENTLY` cannot run in a transaction: commits what alembic has done so far. When it is
+    interrupted, the next call goes on. In a transaction that alembic must not commit, because the host began
+    it, the indexes are created there, and block writes until its end.
+    """
+    context = op.get_context()
+    valid = {} if context.as_sql else {name: _is_valid(op, name) for name in indexes}
+    missing = {name: index for name, index in indexes.items() if not valid.get(name)}
+    if not missing:
+        return
+    if not context.as_sql and not _may_commit(context):
+        create(op, missing)
+        return
+    with context.autocommit_block():
+        for name, (columns, query) in missing.items():
+            if valid.get(name) is False:
+                op.execute(f"DROP INDEX CONCURRENTLY opsjobs.{name}")
+            _create(op, name, columns, query, how="CONCURRENTLY ")
+
+
+def _create(op: Any, name: str, columns: str, query: str, how: str = "") -> None:
+    table, _, rest = columns.partition(" ")
+    op.execute(f"CREATE INDEX {how}{name} ON opsjobs.{table} {rest}")
+    op.execute(f"COMMENT ON INDEX opsjobs.{name} IS '{query}'")
+
+
+def _is_valid(op: Any, name: str) -> bool | None:
+    """None when there is no such index."""
+    is_valid: bool | None = op.get_bind().exec_driver_sql(_FIND, (name,)).scalar()
+    return is_valid
+
+
+def _may_commit(context: Any) -> bool:
+    """Whether alembic began the transaction itself. It has no public name for that."""
+    return getattr(context, "_transaction", None) is not None
