@@ -36,6 +36,13 @@ class OpsJobs:
 
     Write `OpsJobs(app, access=…, display=…)`, or `OpsJobs(access=…, display=…)` and later `init_app(app)`.
     The extension object keeps no app: the state of an app is a `Host` in `app.extensions["opsjobs"]`.
+
+    >>> shop = Flask("shop")
+    >>> shop.config.update(SECRET_KEY="a long secret", SQLALCHEMY_DATABASE_URI=DATABASE_URL)
+    >>> db = SQLAlchemy(shop)
+    >>> opsjobs = OpsJobs(shop, access=HostAccess(), display=HostDisplay())
+    >>> "opsjobs" in shop.extensions
+    True
     """
 
     def __init__(
@@ -59,7 +66,18 @@ class OpsJobs:
         access: policy.AccessPolicy | None = None,
         display: policy.DisplayPolicy | None = None,
     ) -> None:
-        """Join the app. Connects to no server. Raises `ConfigError` with the key, the value and the fix."""
+        """Join the app. Connects to no server. Raises `ConfigError` with the key, the value and the fix.
+
+        >>> opsjobs = OpsJobs(access=HostAccess(), display=HostDisplay())
+        >>> shop = Flask("shop")
+        >>> shop.config.update(SQLALCHEMY_DATABASE_URI=DATABASE_URL)
+        >>> db = SQLAlchemy(shop)
+        >>> opsjobs.init_app(shop)
+        Traceback (most recent call last):
+        flask_opsjobs.errors.ConfigError: SECRET_KEY is not set: ...
+        >>> shop.config.update(SECRET_KEY="a long secret")
+        >>> opsjobs.init_app(shop)
+        """
         if NAME in app.extensions:
             raise ConfigError("OpsJobs is already initialised on this app: call init_app once")
         log.keep_on_one_line()
@@ -85,7 +103,11 @@ class OpsJobs:
 
     @property
     def host(self) -> Host:
-        """The state of the current app. Raises `RuntimeError` outside an app context, or without OpsJobs."""
+        """The state of the current app. Raises `RuntimeError` outside an app context, or without OpsJobs.
+
+        >>> opsjobs.host.settings.url_prefix
+        '/ops/jobs'
+        """
         try:
             found: Host = current_app.extensions[NAME]
         except KeyError:
@@ -96,7 +118,13 @@ class OpsJobs:
 
     @property
     def operator(self) -> Operator:
-        """The operator's actions on the current app, such as `opsjobs.operator.retry(42, …)`."""
+        """The operator's actions on the current app.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> opsjobs.operator.cancel(job.id, actor="anna", reason="sent by hand").outcome
+        'done'
+        """
         return Operator(self.host)
 
     def explain(self, job_id: int) -> Explanation:
@@ -105,6 +133,12 @@ class OpsJobs:
         Raises `UnknownJob`, and what SQLAlchemy raises when Postgres does not answer. Texts that an
         application or a person wrote are returned as stored: pass them through your display policy before you
         show them.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> reason = opsjobs.explain(job.id).reasons[0]
+        >>> reason.code, reason.says
+        ('scheduled', 'It is due later.')
         """
         return explain_apart(self.host, job_id)
 
@@ -115,7 +149,14 @@ class OpsJobs:
     def task(
         self, function: Callable[..., Any] | None = None, /, **options: Any
     ) -> Task | Callable[[Callable[..., Any]], Task]:
-        """Declare a task: `@opsjobs.task` or `@opsjobs.task(queue="mail", …)`. `Task` lists the options."""
+        """Declare a task: `@opsjobs.task` or `@opsjobs.task(queue="mail", …)`. `Task` lists the options.
+
+        >>> @opsjobs.task(queue="mail", max_attempts=3)
+        ... def welcome(user_id: int) -> None:
+        ...     print(f"welcome, user {user_id}")
+        >>> welcome.enqueue(user_id=7).state
+        'available'
+        """
 
         def declare(function: Callable[..., Any]) -> Task:
             task = Task(function, host=lambda: self.host, **options)
@@ -141,6 +182,13 @@ class OpsJobs:
         decides which slots run afterwards when no scheduler was running: `none`, the `latest`, or a number:
         the last so many. Raises `DeclarationError` with every fault. The loops of `flask opsjobs run` copy
         the declared entries into the database when they start.
+
+        >>> @opsjobs.cron("30 3 * * *", zone="Europe/Paris", catch_up="latest")
+        ... @opsjobs.task
+        ... def nightly_sync() -> None:
+        ...     print("syncing")
+        >>> list(opsjobs.cron_entries)
+        ['nightly_sync']
         """
 
         def declare(task: Task) -> Task:

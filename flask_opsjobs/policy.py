@@ -19,7 +19,16 @@ NoteFailure = Callable[[str, Exception], None]
 
 @runtime_checkable
 class AccessPolicy(Protocol):
-    """Tells who is signed in, and what that person may do. Asked on every request; an exception means no."""
+    """Tells who is signed in, and what that person may do. Asked on every request; an exception means no.
+
+    >>> class HostAccess:
+    ...     def current_actor(self):
+    ...         return "anna"
+    ...     def can(self, actor, permission, subject=None):
+    ...         return permission.endswith(".view") or permission == "job.retry"
+    >>> isinstance(HostAccess(), AccessPolicy)
+    True
+    """
 
     def current_actor(self) -> str | None:
         """A stable name of the operator who is signed in, such as a login; None when nobody is."""
@@ -35,7 +44,16 @@ class AccessPolicy(Protocol):
 
 @runtime_checkable
 class DisplayPolicy(Protocol):
-    """Tells which values of a job may be shown, exported or sent. An exception hides the value."""
+    """Tells which values of a job may be shown, exported or sent. An exception hides the value.
+
+    >>> class HostDisplay:
+    ...     def is_hidden_key(self, key):
+    ...         return key in ("iban", "password")
+    ...     def clean_text(self, text):
+    ...         return text.replace("s3cr3t", "[hidden]")
+    >>> isinstance(HostDisplay(), DisplayPolicy)
+    True
+    """
 
     def is_hidden_key(self, key: str) -> bool:
         """Whether to hide the value under this key of arguments, output or meta."""

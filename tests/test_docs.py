@@ -134,3 +134,24 @@ def test_files_that_pages_link_to_exist() -> None:
         if not (ROOT / target).exists()
     ]
     assert missing == []
+
+
+# A path with a folder: `jobs/lifecycle.py`, `engine/`; not one with a blank to fill in, such as `web/<page>/`.
+PATH = re.compile(
+    r"(?<![\w./<>:@~$-])(?:[\w-]+/)+(?:[\w.-]+\.(?:py|sql|html|css|js|md|toml|cfg)|(?=[`\s]))"
+)
+# Where a short path may begin. `migrations/env.py` is a host's.
+BEGINNINGS = ("", "flask_opsjobs", "docs", "examples/flask_host")
+
+
+def test_paths_that_pages_name_exist() -> None:
+    # A table of folders names those inside another one alone: `redis/`.
+    folders = {f"{path.name}/" for path in (ROOT / "flask_opsjobs").rglob("*") if path.is_dir()}
+    missing = {
+        f"{page.relative_to(ROOT)}: {path}"
+        for page in PAGES
+        if page.name != "CHANGES.md"
+        for path in PATH.findall(page.read_text())
+        if path not in folders and not any((ROOT / each / path).exists() for each in BEGINNINGS)
+    }
+    assert missing == set()

@@ -80,6 +80,13 @@ class Limit:
     `weight` is a number, the name of an argument or a function: how much one job counts. `when_full="reject"`
     raises `LimitReached` at enqueue instead of holding the job. Tasks whose limits have the same name share
     the limiter, and must declare the same numbers.
+
+    >>> @opsjobs.task(limit=Limit("customer-api", rate=10, per=60, partition="account_id"))
+    ... def sync_account(account_id: int) -> None:
+    ...     print("syncing")
+    >>> Limit("customer-api", rate=10)
+    Traceback (most recent call last):
+    flask_opsjobs.limits.limit.BadLimit: Limit 'customer-api': ...
     """
 
     name: str

@@ -107,6 +107,11 @@ def drain(
     host's) is bound to a connection, because the test wraps everything in a transaction, they run on that
     connection. Raises `OpsJobsError` when the app dispatches jobs to RQ, when the session has uncommitted
     writes, and after 1000 rounds without `limit`.
+
+    >>> job = send_invoice.enqueue(9001)
+    >>> db.session.commit()
+    >>> testing.drain().assert_finished().counts
+    {'finished': 1}
     """
     from flask import current_app
 
@@ -134,6 +139,10 @@ def jobs(task: Task | str | None = None, *, session: AnySession | None = None) -
     """The jobs in the database, of one task or of all, oldest first.
 
     Includes uncommitted jobs of `session`.
+
+    >>> job = send_invoice.options(priority=1).enqueue(9001)
+    >>> [(job.args, job.priority) for job in testing.jobs(send_invoice)]
+    [({'invoice_id': 9001}, 1)]
     """
     from ..engine.drain import list_stored
 
@@ -143,12 +152,21 @@ def jobs(task: Task | str | None = None, *, session: AnySession | None = None) -
 
 
 def enqueued(task: Task | str, *, session: AnySession | None = None) -> list[dict[str, Any]]:
-    """The stored arguments of a task's jobs, oldest first: as JSON values, without redacted arguments."""
+    """The stored arguments of a task's jobs, oldest first: as JSON values, without redacted arguments.
+
+    >>> job = send_invoice.enqueue(9001)
+    >>> testing.enqueued(send_invoice)
+    [{'invoice_id': 9001}]
+    """
     return [job.args for job in jobs(task, session=session)]
 
 
 def create_schema() -> None:
-    """Create our tables in the app's database, for tests that use `db.create_all()` instead of migrations."""
+    """Create our tables in the app's database, for tests that use `db.create_all()` instead of migrations.
+
+    >>> db.create_all()
+    >>> testing.create_schema()
+    """
     from ..install import steps
 
     with _alembic() as op:
@@ -156,7 +174,12 @@ def create_schema() -> None:
 
 
 def drop_schema() -> None:
-    """Drop our tables with all rows. Raises `OpsJobsError` unless the app has `TESTING = True`."""
+    """Drop our tables with all rows. Raises `OpsJobsError` unless the app has `TESTING = True`.
+
+    >>> app.testing
+    True
+    >>> testing.drop_schema()
+    """
     from flask import current_app
 
     from ..errors import OpsJobsError
@@ -175,17 +198,33 @@ if pytest is not None:
 
     @pytest.fixture
     def opsjobs_drain(request: pytest.FixtureRequest) -> Callable[..., Drained]:
-        """Performs every due job: `opsjobs_drain(at=…, limit=…, session=…)`."""
+        """Performs every due job: `opsjobs_drain(at=…, limit=…, session=…)`.
+
+        >>> job = send_invoice.enqueue(9001)
+        >>> db.session.commit()
+        >>> opsjobs_drain().jobs[0].output
+        'sent 9001'
+        """
         return _for_app(request, drain)
 
     @pytest.fixture
     def opsjobs_jobs(request: pytest.FixtureRequest) -> Callable[..., list[StoredJob]]:
-        """Returns the jobs in the database: `opsjobs_jobs(task)`, or all."""
+        """Returns the jobs in the database: `opsjobs_jobs(task)`, or all.
+
+        >>> job = send_invoice.enqueue(9001)
+        >>> [job.queue for job in opsjobs_jobs()]
+        ['mail']
+        """
         return _for_app(request, jobs)
 
     @pytest.fixture
     def opsjobs_enqueued(request: pytest.FixtureRequest) -> Callable[..., list[dict[str, Any]]]:
-        """Returns the arguments of a task's jobs: `opsjobs_enqueued(task) == [{"invoice_id": 9001}]`."""
+        """Returns the arguments of a task's jobs, oldest first.
+
+        >>> job = send_invoice.enqueue(9001)
+        >>> opsjobs_enqueued(send_invoice)
+        [{'invoice_id': 9001}]
+        """
         return _for_app(request, enqueued)
 
 

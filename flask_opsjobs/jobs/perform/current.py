@@ -85,6 +85,15 @@ class CurrentJob:
         Cheap: passes on at most ten reports a second, and always the last. Raises `ValueError` when a number
         is not a whole number from 0 on. When a report cannot be passed on, the error is logged and the job
         continues.
+
+        >>> @opsjobs.task
+        ... def import_rows(count: int) -> None:
+        ...     for number in range(count):
+        ...         current_job().progress(number + 1, count, "rows")
+        >>> job = import_rows.enqueue(3)
+        >>> db.session.commit()
+        >>> drain().counts
+        {'finished': 1}
         """
         self._teller.tell((_count("done", done), _count("total", total), _short(note)))
 
@@ -122,6 +131,14 @@ def current_job() -> CurrentJob:
     """The job whose function is running here.
 
     Raises `OpsJobsError` elsewhere, also in a thread started by a job.
+
+    >>> @opsjobs.task(record_output=True)
+    ... def tell_attempt() -> int:
+    ...     return current_job().attempt
+    >>> job = tell_attempt.enqueue()
+    >>> db.session.commit()
+    >>> drain().jobs[0].output
+    1
     """
     try:
         return _running.get()

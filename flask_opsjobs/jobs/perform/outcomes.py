@@ -7,7 +7,16 @@ from datetime import timedelta
 
 
 class Cancel(Exception):
-    """Raise in a task to end its job as `canceled`, with a reason and without further attempts."""
+    """Raise in a task to end its job as `canceled`, with a reason and without further attempts.
+
+    >>> @opsjobs.task
+    ... def ship(order_id: int) -> None:
+    ...     raise Cancel("the order was withdrawn")
+    >>> job = ship.enqueue(7)
+    >>> db.session.commit()
+    >>> drain(limit=1).jobs[0].state
+    'canceled'
+    """
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -15,7 +24,16 @@ class Cancel(Exception):
 
 
 class Discard(Exception):
-    """Raise in a task to end its job as `failed` at once, even when attempts are left."""
+    """Raise in a task to end its job as `failed` at once, even when attempts are left.
+
+    >>> @opsjobs.task
+    ... def ship(order_id: int) -> None:
+    ...     raise Discard("the address does not exist")
+    >>> job = ship.enqueue(7)
+    >>> db.session.commit()
+    >>> drain(limit=1).jobs[0].state
+    'failed'
+    """
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -23,7 +41,16 @@ class Discard(Exception):
 
 
 class Snooze(Exception):
-    """Raise in a task to be called again after a number of seconds or a `timedelta`. Costs no attempt."""
+    """Raise in a task to be called again after a number of seconds or a `timedelta`. Costs no attempt.
+
+    >>> @opsjobs.task
+    ... def ship(order_id: int) -> None:
+    ...     raise Snooze(timedelta(minutes=5), "the stock is being counted")
+    >>> job = ship.enqueue(7)
+    >>> db.session.commit()
+    >>> drain(limit=1).jobs[0].state
+    'scheduled'
+    """
 
     def __init__(self, seconds: float | timedelta, reason: str = "") -> None:
         self.seconds = seconds
@@ -32,7 +59,16 @@ class Snooze(Exception):
 
 
 class RetryIn(Exception):
-    """Raise in a task to fail this attempt and set the wait before the next: seconds or a `timedelta`."""
+    """Raise in a task to fail this attempt and set the wait before the next: seconds or a `timedelta`.
+
+    >>> @opsjobs.task
+    ... def ship(order_id: int) -> None:
+    ...     raise RetryIn(30, "the carrier is busy")
+    >>> job = ship.enqueue(7)
+    >>> db.session.commit()
+    >>> drain(limit=1).jobs[0].state
+    'retryable'
+    """
 
     def __init__(self, seconds: float | timedelta, reason: str = "") -> None:
         self.seconds = seconds

@@ -46,6 +46,14 @@ class Unique:
     job has ended, retries included; `until="forever"` lasts even after the job was deleted. `by` names the
     arguments that are compared: all by default, none for `[]`. `key`, given instead of `by`, is a function
     that gets the arguments as a dict, defaults included, and returns the value to compare.
+
+    >>> @opsjobs.task(unique=Unique(by=["account_id"], within=timedelta(hours=1)))
+    ... def sync_account(account_id: int, is_full: bool = False) -> None:
+    ...     print("syncing")
+    >>> first = sync_account.enqueue(42)
+    >>> again = sync_account.enqueue(42, is_full=True)
+    >>> again.id == first.id, again.conflict
+    (True, True)
     """
 
     by: Sequence[str] | None = None

@@ -19,6 +19,11 @@ class Task(TaskDeclaration):
     """A function declared with `@opsjobs.task(…)`. `TaskDeclaration` lists and checks the options.
 
     Calling the task calls the function directly, without a job.
+
+    >>> send_invoice
+    <Task send_invoice>
+    >>> send_invoice(9001)
+    'sent 9001'
     """
 
     def __init__(
@@ -41,6 +46,14 @@ class Task(TaskDeclaration):
 
         Raises `InvalidArgs` with every fault, and then nothing was written; `LimitReached` when a full
         limiter rejects the call; `SchemaBehind`; and what Postgres raises.
+
+        >>> job = send_invoice.enqueue(invoice_id=9001)
+        >>> db.session.commit()
+        >>> job.state, job.conflict
+        ('available', False)
+        >>> send_invoice.enqueue(invoice_id="many")
+        Traceback (most recent call last):
+        flask_opsjobs.errors.InvalidArgs: task send_invoice: invoice_id: ...
         """
         return enqueue.enqueue(self.host(), self, self.declared, args, kwargs)
 
@@ -51,6 +64,10 @@ class Task(TaskDeclaration):
         session.
         Raises `InvalidArgs` with the number of the row, and whatever `rows` raises. After an error nothing is
         written, and the transaction can be used further.
+
+        >>> send_invoice.enqueue_many({"invoice_id": number} for number in range(1000))
+        EnqueuedMany(count=1000, conflicts=0)
+        >>> db.session.commit()
         """
         return enqueue_many.enqueue_many(self.host(), self, self.declared, rows)
 
@@ -60,6 +77,9 @@ class Task(TaskDeclaration):
         Takes the options of the declaration, and `delay` (seconds or a `timedelta`), `scheduled_at` (with a
         time zone) and `session` (any `Session` on the same database). Raises `DeclarationError` with every
         fault.
+
+        >>> send_invoice.options(delay=60, priority=1).enqueue(invoice_id=9002).state
+        'scheduled'
         """
         options = self.declared.change(self.name, changes)
         self.require_names(options.unique, None)

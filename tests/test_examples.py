@@ -1,0 +1,89 @@
+"""Every public function has an example in its docstring, and the example runs against a real database."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+
+import flask_opsjobs
+from flask_opsjobs import OpsJobs, Task, testing
+from flask_opsjobs.jobs.perform.current import CurrentJob
+from tests.support.policies import AllowAll, ShowAll
+
+ERRORS = {
+    name
+    for name in flask_opsjobs.__all__
+    if isinstance(found := getattr(flask_opsjobs, name), type)
+    and issubclass(found, flask_opsjobs.OpsJobsError)
+}
+# Plain results, which the examples of the functions that return them show.
+VALUES = {"Enqueued", "EnqueuedMany"}
+FIXTURES = ("opsjobs_drain", "opsjobs_enqueued", "opsjobs_jobs")
+
+
+def _methods(kind: type) -> dict[str, Any]:
+    """The public methods and properties of a class."""
+    return {
+        f"{kind.__name__}.{name}": found
+        for name, found in vars(kind).items()
+        if not name.startswith("_") and (inspect.isfunction(found) or isinstance(found, property))
+    }
+
+
+PUBLIC: dict[str, Any] = {
+    **{
+        name: getattr(flask_opsjobs, name)
+        for name in flask_opsjobs.__all__
+        if name not in ERRORS | VALUES
+    },
+    **_methods(OpsJobs),
+    **{f"Task.{name}": getattr(Task, name) for name in ("enqueue", "enqueue_many", "options")},
+    "CurrentJob.progress": CurrentJob.progress,
+    **{
+        name: getattr(testing, name)
+        for name in ("drain", "jobs", "enqueued", "create_schema", "drop_schema", *FIXTURES)
+    },
+}
+
+
+@pytest.fixture
+def names(app: Flask, db: SQLAlchemy, opsjobs: OpsJobs, database_url: str) -> dict[str, Any]:
+    """The names that examples use: an app with OpsJobs inside its context, and a task."""
+
+    @opsjobs.task(queue="mail", record_output=True)
+    def send_invoice(invoice_id: int) -> str:
+        return f"sent {invoice_id}"
+
+    public = {name: getattr(flask_opsjobs, name) for name in flask_opsjobs.__all__}
+    return public | {
+        "app": app,
+        "db": db,
+        "opsjobs": opsjobs,
+        "send_invoice": send_invoice,
+        "drain": testing.drain,
+        "testing": testing,
+        "timedelta": timedelta,
+        "Flask": Flask,
+        "SQLAlchemy": SQLAlchemy,
+        "HostAccess": AllowAll,
+        "HostDisplay": ShowAll,
+        "DATABASE_URL": database_url,
+    }
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_an_example_runs(name: str, names: dict[str, Any], request: pytest.FixtureRequest) -> None:
+    if name in FIXTURES:
+        names[name] = request.getfixturevalue(name)
+    text = inspect.getdoc(PUBLIC[name]) or ""
+    example = doctest.DocTestParser().get_doctest(text, names, name, inspect.getfile(OpsJobs), 0)
+    assert example.examples, f"{name} has no example in its docstring: add one that begins with >>>"
+    report: list[str] = []
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=report.append)
+    assert report == [], "".join(report)
