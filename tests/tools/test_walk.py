@@ -24,7 +24,7 @@ MOST = {"job": (47, 7, 14), "retry": (33, 12, 5)}
             "job",
             ["jobs/record/task.py", "engine/worker/claim.py", "endings/transitions.py"],
             ["enqueue_job", "claim_job"],
-            ["job.html"],
+            ["job/page.html"],
         ),
         (
             "retry",

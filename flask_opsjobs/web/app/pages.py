@@ -163,7 +163,7 @@ def _beside(says_sources: bool) -> Markup:
     """The parts outside a fragment that each poll updates: the sources that do not answer, and the badges."""
     entries = [entry for entry in NAVIGATION if access.may(entry.permission)]
     sources = _sources.read_sources()
-    made = _environment().get_template("opsjobs/_beside.html")
+    made = _environment().get_template("opsjobs/_out_of_band.html")
     return Markup(
         made.render(
             wrong=() if says_sources else sources.wrong,

@@ -68,7 +68,7 @@ def page() -> Response:
         actors = [name for name in queries.list_actors(read.session) if display.clean(name) == name]
         actions = queries.list_actions(read.session)
     return pages.page(
-        "audit.html",
+        "audit/page.html",
         "audit",
         "Audit",
         read.now,
@@ -95,7 +95,7 @@ def event_page(sequence: int) -> Response:
         event = _find(read.session, sequence)
         chain = verify(read.session, host().secrets, first=sequence, last=sequence)
     return pages.document(
-        "audit_event.html",
+        "audit/event.html",
         "audit",
         f"Audit {sequence}",
         read.now,

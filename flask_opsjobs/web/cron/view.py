@@ -106,7 +106,7 @@ class EntryView:
 def page() -> Response:
     """The document of all entries."""
     made, now = _all()
-    return pages.page("cron.html", "cron", "Cron", now, live=made)
+    return pages.page("cron/page.html", "cron", "Cron", now, live=made)
 
 
 def live() -> Response:
@@ -121,7 +121,7 @@ def entry_page(name: str) -> Response:
         made = _one(read, name)
     catch_up = None if is_retired else ACTIONS["cron.catch_up"]
     return pages.page(
-        "cron_entry.html", "cron", name, read.now, live=made, name=name, catch_up=catch_up
+        "cron_entry/page.html", "cron", name, read.now, live=made, name=name, catch_up=catch_up
     )
 
 
@@ -209,7 +209,7 @@ def _form(
         except BadSchedule as wrong:
             faults = {**dict(wrong.faults), **faults}
     return pages.document(
-        "cron_form.html",
+        "cron_form/page.html",
         "cron",
         "New cron entry" if entry is None else f"Edit {entry.name}",
         now,
@@ -263,7 +263,7 @@ def _one(read: Reading, name: str) -> Markup:
     if access.may("audit.view"):
         events, fault = list_events_of(read.session, f"cron/{name}"), find_chain_fault(read.session)
     return pages.part(
-        "cron/_one.html",
+        "cron_entry/_live.html",
         read.now,
         row=row,
         scheduler=row.scheduler,

@@ -41,7 +41,7 @@ def page(job_id: str) -> Response:
         made = _full(read, job)
     attempt = request.args.get("attempt")
     return pages.page(
-        "job.html",
+        "job/page.html",
         "jobs",
         f"{job.task} {job.id}",
         read.now,
@@ -72,7 +72,7 @@ def raw(job_id: str) -> Response:
         job = {**job, **dict.fromkeys(("lane", "partition"), NO_PAYLOAD)}
     title = f"Raw row of {job['task']} {job['id']}"
     rows: dict[str, Any] = {"job": job, "attempts": attempts, "redacted": redacted}
-    return pages.document("job_raw.html", "jobs", title, read.now, **rows)
+    return pages.document("job/raw.html", "jobs", title, read.now, **rows)
 
 
 def _find(read: Reading, job_id: str) -> JobInFull:

@@ -50,7 +50,7 @@ def page() -> AnyResponse:
         made = _list(read, asked)
         around = _around(read, asked.wanted)
     return pages.page(
-        "jobs.html",
+        "jobs/page.html",
         "jobs",
         "Jobs",
         read.now,
@@ -66,7 +66,7 @@ def _search_again(fault: Problem) -> Response:
     with reading() as read:
         around = _around(read, list_request.readable_fields())
     return pages.document(
-        "jobs.html", "jobs", "Jobs", read.now, status=fault.status, fault=fault, **around
+        "jobs/page.html", "jobs", "Jobs", read.now, status=fault.status, fault=fault, **around
     )
 
 
@@ -98,7 +98,7 @@ def suggest() -> Response:
     """The suggestions for the search box."""
     with reading() as read:
         found = suggestions.suggest(read.session, request.args.get("q", ""))
-    return pages.fragment(pages.part("jobs/_suggest.html", read.now, suggestions=found))
+    return pages.fragment(pages.part("jobs/_suggestions.html", read.now, suggestions=found))
 
 
 def _list(read: Reading, asked: ListRequest) -> Markup:

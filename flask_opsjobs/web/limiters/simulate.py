@@ -27,7 +27,7 @@ def page(limiter: str) -> Response:
             live = _live(read, asked, form)
         tried = [] if form.faults else _try(form, live, asked)
     return pages.document(
-        "limiter_simulate.html",
+        "limiter_simulate/page.html",
         "limiters",
         f"Simulate {limiter}",
         read.now,

@@ -71,7 +71,7 @@ class LimiterRequest:
 def page() -> Response:
     """The document of all limiters."""
     made, now = _all()
-    return pages.page("limiters.html", "limiters", "Limiters", now, live=made)
+    return pages.page("limiters/page.html", "limiters", "Limiters", now, live=made)
 
 
 def live() -> Response:
@@ -85,7 +85,7 @@ def limiter_page(limiter: str) -> Response:
         asked = find_asked(read, limiter)
         made = _one(read, asked)
     return pages.page(
-        "limiter.html",
+        "limiter/page.html",
         "limiters",
         limiter,
         read.now,
@@ -154,7 +154,7 @@ def _one(read: Reading, asked: LimiterRequest) -> Markup:
     minutes = limits.find_minutes(session, row.name, pace.steps[0].start)
     charts = make_limit_charts(pace, minutes, rejects=row.when_full == "reject")
     return pages.part(
-        "limiters/_one.html",
+        "limiter/_live.html",
         read.now,
         asked=asked,
         row=row,

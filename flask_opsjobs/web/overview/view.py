@@ -39,7 +39,7 @@ def page() -> Response:
     made, now = _part()
     query = {"window": _window()}
     return pages.page(
-        "overview.html", "overview", "Overview", now, live=made, query=query, says_sources=True
+        "overview/page.html", "overview", "Overview", now, live=made, query=query, says_sources=True
     )
 
 

@@ -61,7 +61,7 @@ class QueueView:
 def page() -> Response:
     """The document of all queues."""
     made, now = _all()
-    return pages.page("queues.html", "queues", "Queues", now, live=made)
+    return pages.page("queues/page.html", "queues", "Queues", now, live=made)
 
 
 def live() -> Response:
@@ -76,7 +76,7 @@ def queue_page(name: str) -> Response:
         made = _one(read, row, rates)
     prefetch = row.decided.prefetch if row.decided else None
     return pages.page(
-        "queue.html",
+        "queue/page.html",
         "queues",
         name,
         read.now,
@@ -117,7 +117,7 @@ def _one(read: Reading, row: QueueView, rates: Rates) -> Markup:
             find_chain_fault(read.session),
         )
     return pages.part(
-        "queues/_one.html",
+        "queue/_live.html",
         read.now,
         row=row,
         rates=rates,

@@ -19,7 +19,7 @@ _MISSING_SHOWN = 20
 def page() -> Response:
     """The document."""
     made, now = _part()
-    return pages.page("workers.html", "workers", "Workers", now, live=made)
+    return pages.page("workers/page.html", "workers", "Workers", now, live=made)
 
 
 def live() -> Response:
