@@ -1,207 +1,418 @@
-// Refreshes pages, opens dialogs, counts selections and reads keys. Without it pages work, but do not refresh.
+// Refreshes pages, opens dialogs, counts selections and reads keys. Without it pages work, unrefreshed.
 "use strict";
 (() => {
   const page = document.documentElement;
-  const find = (id) => document.getElementById(id);
-  const all = (selector, within = document) => [...within.querySelectorAll(selector)];
-  const on = (name, hear, target = document) => target.addEventListener(name, hear);
-  const [dialog, toast, live] = [find("dialog"), find("toast"), find("live")];
 
-  // --- times: the server sends moments in UTC; here ages are updated, and times are written in the preferred zone
-  let skew = 0; // the server's clock minus this one, in ms; differences that a slow answer explains are ignored
-  const tune = (said) => [skew = Date.parse(said) - Date.now(), skew = Math.abs(skew) > 3000 ? skew : 0];
-  const now = () => new Date(Date.now() + skew);
-  const isLocal = () => page.dataset.zone === "local";
-  const stamp = (moment) => isLocal() ? moment.toLocaleString("sv") : moment.toISOString().slice(0, 19).replace("T", " ");
+  function find(id) {
+    return document.getElementById(id);
+  }
+
+  function all(selector, within = document) {
+    return [...within.querySelectorAll(selector)];
+  }
+
+  function on(name, hear, target = document) {
+    target.addEventListener(name, hear);
+  }
+
+  const dialog = find("dialog");
+  const toast = find("toast");
+  const live = find("live");
+
+  // --- times: the server sends them in UTC; here ages are updated, and times written in the preferred zone
+
+  // The server's clock minus this one, in ms. Differences that a slow answer explains are ignored.
+  let skew = 0;
+
+  function tune(serverTime) {
+    const difference = Date.parse(serverTime) - Date.now();
+    skew = Math.abs(difference) > 3000 ? difference : 0;
+  }
+
+  function now() {
+    return new Date(Date.now() + skew);
+  }
+
+  function isLocal() {
+    return page.dataset.zone === "local";
+  }
+
+  function stamp(moment) {
+    if (isLocal()) return moment.toLocaleString("sv");
+    return moment.toISOString().slice(0, 19).replace("T", " ");
+  }
+
   const sizes = [[60, 1, "s"], [3600, 60, "min"], [48 * 3600, 3600, "h"], [Infinity, 86400, "d"]];
+
   function span(seconds) {
     const [, size, unit] = sizes.find(([limit]) => seconds < limit);
     return `${Math.floor(seconds / size)} ${unit}`;
   }
-  const words = {
-    ago: (passed) => Math.abs(passed) < 1 ? "now" : passed > 0 ? `${span(passed)} ago` : `in ${span(-passed)}`,
-    age: (passed) => span(Math.max(0, passed)),
-    for: (passed) => `for ${span(Math.max(0, passed))}`,
-    moment: (_, text) => `${text} ${isLocal() ? "local time" : "UTC"}`,
-    clock: (_, text) => text.slice(0, 10) === stamp(now()).slice(0, 10) ? text.slice(11) : text,
+
+  // Each style of a time: `passed` are the seconds since then, `text` is the time with its date.
+  const styles = {
+    ago(passed) {
+      if (Math.abs(passed) < 1) return "now";
+      return passed > 0 ? `${span(passed)} ago` : `in ${span(-passed)}`;
+    },
+    age(passed) {
+      return span(Math.max(0, passed));
+    },
+    for(passed) {
+      return `for ${span(Math.max(0, passed))}`;
+    },
+    moment(passed, text) {
+      return `${text} ${isLocal() ? "local time" : "UTC"}`;
+    },
+    clock(passed, text) {
+      const isToday = text.slice(0, 10) === stamp(now()).slice(0, 10);
+      return isToday ? text.slice(11) : text;
+    },
   };
-  const write = (place, text) => { if (place.textContent !== text) place.textContent = text; };
-  function tellTimes(within) {
+
+  function write(place, text) {
+    if (place.textContent !== text) place.textContent = text;
+  }
+
+  function writeTimes(within) {
     for (const time of all("time[data-as]", within)) {
       const moment = new Date(time.dateTime);
-      write(time, words[time.dataset.as]((now() - moment) / 1000, stamp(moment)));
+      const passed = (now() - moment) / 1000;
+      write(time, styles[time.dataset.as](passed, stamp(moment)));
     }
   }
-  function tellZone(within) {
-    const zone = isLocal() ? "local" : "UTC";
+
+  function writeZone(within) {
     for (const time of all("time[datetime]", within)) {
-      time.title = `${stamp(new Date(time.dateTime))} ${isLocal() ? "local time" : zone}`;
+      time.title = `${stamp(new Date(time.dateTime))} ${isLocal() ? "local time" : "UTC"}`;
     }
-    for (const place of all("[data-at]", within)) write(place, stamp(new Date(place.dataset.at)).slice(11, 16));
-    for (const place of all(".zone", within)) write(place, zone);
-    tellTimes(within);
+    for (const place of all("[data-at]", within)) {
+      write(place, stamp(new Date(place.dataset.at)).slice(11, 16));
+    }
+    for (const place of all(".zone", within)) {
+      write(place, isLocal() ? "local" : "UTC");
+    }
+    writeTimes(within);
   }
+
   function enhance(within) {
-    for (const button of all("[data-copy]", within)) button.hidden = !navigator.clipboard;
-    tellZone(within);
+    for (const button of all("[data-copy]", within)) {
+      button.hidden = !navigator.clipboard;
+    }
+    writeZone(within);
     count();
   }
-  // Not inside a text selection, because a change of the text would end it.
-  const tick = () => { if (!document.hidden && document.getSelection().isCollapsed) tellTimes(document); };
+
+  function tick() {
+    // Not inside a text selection, because a change of the text would end it.
+    if (!document.hidden && document.getSelection().isCollapsed) writeTimes(document);
+  }
+
   tune(page.dataset.now);
   setInterval(tick, 1000);
   on("visibilitychange", tick);
 
-  // --- the live region fetches its fragment again, unless the page is hidden or a person works in the region
-  let isForced = false, held = "", opened = [], older;
-  const say = (why) => { if (find("fresh-why")) find("fresh-why").textContent = why && ` · ${why}`; };
+  // --- the live region fetches its fragment again, unless the page is hidden or a person works in it
+
+  // Whether the next request replaces the region even where a person works in it. The request keeps this,
+  // because an earlier one may still be on its way.
+  let isForceWanted = false;
+  let focused = null; // the selector of the element that had the focus before a swap
+  let opened = []; // which details were open before a swap
+  let older; // the address of the page of older rows, as it was before an action
+  let timer;
+
+  function say(why) {
+    const place = find("fresh-why");
+    if (place) place.textContent = why && ` · ${why}`;
+  }
+
   function whyNot() {
-    const selection = document.getSelection(), isMarked = !selection.isCollapsed && live.contains(selection.anchorNode);
-    if (isForced) return "";
+    const selection = document.getSelection();
+    const isMarked = !selection.isCollapsed && live.contains(selection.anchorNode);
     if (isMarked || document.querySelector("[data-pick]:checked")) return "paused while you select";
     if (live.contains(document.activeElement)) return "paused while you work in it";
-    return document.querySelector(":popover-open, dialog[open]") ? "paused behind what is open" : "";
+    if (document.querySelector(":popover-open, dialog[open]")) return "paused behind what is open";
+    return "";
   }
-  function poll(force) {
-    isForced = force === true;
-    if (!live || (document.hidden && !isForced)) return;
+
+  function poll() {
+    if (!live || document.hidden) return;
     say(whyNot());
     if (!whyNot()) window.htmx.trigger(live, "refresh");
   }
-  let timer;
+
+  function refresh() {
+    if (!live) return;
+    say("");
+    isForceWanted = true;
+    window.htmx.trigger(live, "refresh");
+  }
+
   function schedule() {
     const seconds = Number(page.dataset.refresh);
     clearInterval(timer);
     if (seconds) timer = setInterval(poll, seconds * 1000);
     say(seconds ? "" : "refresh is off");
   }
+
+  function beforeRequest(event) {
+    const request = event.detail;
+    request.headers["If-None-Match"] = live.dataset.etag;
+    request.isForced = isForceWanted;
+    isForceWanted = false;
+  }
+
+  function beforeSwap(event) {
+    // Keep the page when the answer is no fragment, such as a sign-in page, or when a selection has begun.
+    const isFragment = event.detail.serverResponse.includes('id="part"');
+    const isFree = event.detail.requestConfig.isForced || !whyNot();
+    if (!isFragment || !isFree) event.detail.shouldSwap = false;
+    focused = selectorOf(document.activeElement);
+    opened = all("details", live).map((details) => details.open);
+  }
+
+  function selectorOf(element) {
+    if (!live.contains(element)) return null;
+    const name = element.hasAttribute("href") ? "href" : "formaction";
+    return `[${name}="${CSS.escape(element.getAttribute(name))}"]`;
+  }
+
+  function afterSwap(event) {
+    // Opened details stay open, and the focus returns to its element.
+    const details = all("details", live);
+    if (details.length === opened.length) {
+      details.forEach((one, position) => { one.open = opened[position]; });
+    }
+    if (focused) {
+      const element = live.querySelector(focused) ?? find("main");
+      element.focus();
+    }
+    // Jobs that moved up to replace the done ones are on this page, and begin the next one too.
+    const next = live.querySelector("a[rel=next]");
+    if (older && next) next.setAttribute("href", older);
+    live.dataset.etag = event.detail.xhr.getResponseHeader("ETag") ?? "";
+    enhance(live);
+  }
+
+  function afterRequest(event) {
+    const xhr = event.detail.xhr;
+    const isFresh = xhr.status === 304 || (xhr.status === 200 && xhr.getResponseHeader("ETag"));
+    if (!isFresh) {
+      say(`not refreshed: ${problemOf(xhr)}`);
+      return;
+    }
+    tune(xhr.getResponseHeader("Date"));
+    find("fresh").querySelector("time").dateTime = now().toISOString();
+    writeZone(find("fresh"));
+  }
+
+  function problemOf(xhr) {
+    if (!xhr.status) return "the server did not answer";
+    const answer = new DOMParser().parseFromString(xhr.responseText, "text/html");
+    const title = answer.getElementById("dialog-page-title");
+    return title ? title.textContent : `the server answered ${xhr.status}`;
+  }
+
   if (live) {
     schedule();
     on("visibilitychange", poll);
-    on("htmx:configRequest", (event) => { event.detail.headers["If-None-Match"] = live.dataset.etag; }, live);
-    on("htmx:beforeSwap", (event) => {
-      // Keep the page when the answer is no fragment, such as a sign-in page, or when a selection has begun meanwhile.
-      if (!event.detail.serverResponse.includes('id="part"') || whyNot()) event.detail.shouldSwap = false;
-      const [focus, name] = [document.activeElement, document.activeElement.hasAttribute("href") ? "href" : "formaction"];
-      held = live.contains(focus) && `[${name}="${CSS.escape(focus.getAttribute(name))}"]`;
-      opened = all("details", live).map((one) => one.open);
-    }, live);
-    on("htmx:afterSwap", (event) => {
-      // Opened details stay open, and the focus returns to its element.
-      const details = all("details", live);
-      if (details.length === opened.length) details.forEach((one, at) => { one.open = opened[at]; });
-      if (held) (live.querySelector(held) ?? find("main")).focus();
-      // Jobs that moved up to replace the done ones are on this page, and also begin the next one: none is skipped.
-      if (older && live.querySelector("a[rel=next]")) live.querySelector("a[rel=next]").setAttribute("href", older);
-      live.dataset.etag = event.detail.xhr.getResponseHeader("ETag") ?? "";
-      enhance(live);
-    }, live);
-    on("htmx:afterRequest", (event) => {
-      const { xhr } = event.detail, time = find("fresh").querySelector("time");
-      isForced = false;
-      if (xhr.status === 304 || (xhr.status === 200 && xhr.getResponseHeader("ETag"))) {
-        tune(xhr.getResponseHeader("Date"));
-        time.dateTime = now().toISOString();
-        tellZone(find("fresh"));
-      } else {
-        const problem = new DOMParser().parseFromString(xhr.responseText, "text/html").getElementById("dialog-page-title");
-        const answered = problem ? problem.textContent : `the server answered ${xhr.status}`;
-        say(`not refreshed: ${xhr.status ? answered : "the server did not answer"}`);
-      }
-    }, live);
+    on("htmx:configRequest", beforeRequest, live);
+    on("htmx:beforeSwap", beforeSwap, live);
+    on("htmx:afterSwap", afterSwap, live);
+    on("htmx:afterRequest", afterRequest, live);
   }
 
   // --- actions: the answer to a form or a link with data-dialog opens over the page
-  // Screen readers do not announce a toast behind an open dialog.
-  const tell = (...what) => [(dialog.open ? dialog : document.body).append(toast), toast.replaceChildren(...what)];
-  async function show(url, options) {
-    const answer = await fetch(url, { ...options, headers: { "HX-Request": "true" } }).then((got) => got.text(), () => "");
-    const content = new DOMParser().parseFromString(answer, "text/html").getElementById("dialog-page");
-    if (!content) return tell(answer ? "Not what was asked for: are you still signed in?" : "The server did not answer.");
-    tell();
-    if ("done" in content.dataset) {
-      older = live?.querySelector("a[rel=next]")?.getAttribute("href");
-      return [dialog.close(), tell(content.querySelector("[data-toast]")), poll(true)];
-    }
-    find("dialog-place").replaceChildren(content);
-    enhance(content);
-    if (!dialog.open) dialog.showModal();
-    (content.querySelector("textarea") ?? content.querySelector("h1")).focus();
+
+  function tell(...message) {
+    // Screen readers do not announce a toast behind an open dialog.
+    const place = dialog.open ? dialog : document.body;
+    place.append(toast);
+    toast.replaceChildren(...message);
   }
-  on("submit", (event) => {
-    const { target: form, submitter: button } = event;
+
+  function closeDialog() {
+    dialog.close();
+    tell();
+  }
+
+  async function fetchText(url, options) {
+    try {
+      const response = await fetch(url, { ...options, headers: { "HX-Request": "true" } });
+      return await response.text();
+    } catch {
+      return "";
+    }
+  }
+
+  async function show(url, options) {
+    const text = await fetchText(url, options);
+    const content = new DOMParser().parseFromString(text, "text/html").getElementById("dialog-page");
+    if (!content) {
+      tell(text ? "Not what was asked for: are you still signed in?" : "The server did not answer.");
+    } else if ("done" in content.dataset) {
+      older = live?.querySelector("a[rel=next]")?.getAttribute("href");
+      closeDialog();
+      tell(content.querySelector("[data-toast]"));
+      refresh();
+    } else {
+      tell();
+      find("dialog-place").replaceChildren(content);
+      enhance(content);
+      if (!dialog.open) dialog.showModal();
+      const first = content.querySelector("textarea") ?? content.querySelector("h1");
+      first.focus();
+    }
+  }
+
+  on("submit", async (event) => {
+    const form = event.target;
+    const button = event.submitter;
     if (!("dialog" in form.dataset)) return;
     event.preventDefault();
-    if (button.ariaBusy) return; // aria-busy instead of disabled, so that the focus can return to it
-    const [url, data] = [button.getAttribute("formaction") ?? form.action, new FormData(form, button)];
-    show(url, { method: "POST", body: new URLSearchParams(data) }).finally(() => { button.ariaBusy = null; });
+    // aria-busy instead of disabled, so that the focus can return to the button
+    if (button.ariaBusy) return;
+    const url = button.getAttribute("formaction") ?? form.action;
+    const body = new URLSearchParams(new FormData(form, button));
     button.ariaBusy = "true";
-  });
-  on("click", async (event) => {
-    const found = event.target.closest("a[data-dialog], [data-close], [data-copy], [data-pick]");
-    if (!found || event.ctrlKey || event.metaKey) return;
-    const { copy, close, pick } = found.dataset;
-    if (pick !== undefined) return range(found, event.shiftKey);
-    if (copy) await navigator.clipboard.writeText(find(copy).textContent).then(() => { found.textContent = "Copied"; });
-    else if (close === undefined || dialog.open) event.preventDefault();
-    if (close !== undefined) [dialog.close(), tell()];
-    else if (!copy) show(found.href);
+    await show(url, { method: "POST", body });
+    button.ariaBusy = null;
   });
 
-  // --- selection: the bar shows how many rows are selected, each action how many it can take; shift selects a range
-  let last = null;
-  function count() {
-    const boxes = all("[data-pick]"), picked = boxes.filter((box) => box.checked);
-    all("[data-picked]").forEach((place) => { place.textContent = picked.length; });
-    for (const button of all("[data-bulk]")) {
-      const able = picked.filter((box) => button.dataset.bulk.split(" ").includes(box.dataset.pick)).length;
-      [button.disabled, button.querySelector("small").textContent] = [!able, able || ""];
-    }
-    for (const box of all("[data-pick-all]")) box.checked = boxes.length > 0 && picked.length === boxes.length;
+  async function copy(button) {
+    await navigator.clipboard.writeText(find(button.dataset.copy).textContent);
+    button.textContent = "Copied";
   }
-  function range(box, isShift) {
-    const boxes = all("[data-pick]"), ends = [boxes.indexOf(last), boxes.indexOf(box)].sort((a, b) => a - b);
-    if (isShift && ends[0] >= 0) boxes.slice(ends[0], ends[1]).forEach((one) => { one.checked = box.checked; });
-    last = box;
+
+  on("click", (event) => {
+    const target = event.target.closest("a[data-dialog], [data-close], [data-copy], [data-pick]");
+    if (!target || event.ctrlKey || event.metaKey) return;
+    if ("pick" in target.dataset) {
+      pickRange(target, event.shiftKey);
+    } else if ("copy" in target.dataset) {
+      copy(target);
+    } else if ("close" in target.dataset) {
+      if (dialog.open) event.preventDefault();
+      closeDialog();
+    } else {
+      event.preventDefault();
+      show(target.href);
+    }
+  });
+
+  // --- selection: the bar shows how many rows are selected, each action how many it can take
+
+  let lastBox = null;
+
+  function count() {
+    const boxes = all("[data-pick]");
+    const picked = boxes.filter((box) => box.checked);
+    for (const place of all("[data-picked]")) {
+      place.textContent = picked.length;
+    }
+    for (const button of all("[data-bulk]")) {
+      const states = button.dataset.bulk.split(" ");
+      const able = picked.filter((box) => states.includes(box.dataset.pick)).length;
+      button.disabled = able === 0;
+      button.querySelector("small").textContent = able || "";
+    }
+    for (const box of all("[data-pick-all]")) {
+      box.checked = boxes.length > 0 && picked.length === boxes.length;
+    }
+  }
+
+  // Selects or clears all rows from the last clicked one to this one, when shift is held.
+  function pickRange(box, isShift) {
+    const boxes = all("[data-pick]");
+    const from = boxes.indexOf(lastBox);
+    const to = boxes.indexOf(box);
+    if (isShift && from >= 0) {
+      for (const one of boxes.slice(Math.min(from, to), Math.max(from, to))) {
+        one.checked = box.checked;
+      }
+    }
+    lastBox = box;
     count();
   }
+
+  function pickAll(isPicked) {
+    for (const box of all("[data-pick]")) {
+      box.checked = isPicked;
+    }
+    count();
+  }
+
   on("pageshow", count, window); // the browser restores ticked boxes
-  const pickAll = (isPicked) => [all("[data-pick]").forEach((box) => { box.checked = isPicked; }), count()];
-  on("change", ({ target }) => {
-    if (target.closest(".prefs")) choose(target);
-    else if ("pickAll" in target.dataset) pickAll(target.checked);
+  on("change", (event) => {
+    if (event.target.closest(".prefs")) choose(event.target);
+    else if ("pickAll" in event.target.dataset) pickAll(event.target.checked);
   });
 
   // --- a changed preference applies at once, without a reload, and is stored
-  async function choose({ name, value, form }) {
-    page.dataset[name] = value;
-    if (name === "zone") tellZone(document);
-    if (name === "refresh" && live) schedule();
-    const sent = { method: "POST", body: new URLSearchParams(new FormData(form)), headers: { "HX-Request": "true" } };
-    const isKept = await fetch(form.action, sent).then((got) => got.status === 204, () => false);
-    if (!isKept) tell("This choice holds on this page only: the server did not keep it. Are you still signed in?");
+
+  async function choose(field) {
+    page.dataset[field.name] = field.value;
+    if (field.name === "zone") writeZone(document);
+    if (field.name === "refresh" && live) schedule();
+    const body = new URLSearchParams(new FormData(field.form));
+    const sent = { method: "POST", body, headers: { "HX-Request": "true" } };
+    const isKept = await fetch(field.form.action, sent).then((answer) => answer.status === 204, () => false);
+    if (isKept) return;
+    tell("This choice holds on this page only: the server did not keep it. Are you still signed in?");
   }
 
   // --- keys, ignored while a person types
+
   let isGoing = false;
-  const row = () => document.activeElement.closest("[data-row]");
-  function step(by) { // focuses the row's link, so that Enter opens it
-    const rows = all("[data-row]"), at = row() ? rows.indexOf(row()) + by : 0;
-    rows.at(Math.min(Math.max(at, 0), rows.length - 1))?.querySelector("a.id").focus();
+
+  function currentRow() {
+    return document.activeElement.closest("[data-row]");
   }
+
+  // Focuses the row's link, so that Enter opens it.
+  function step(by) {
+    const rows = all("[data-row]");
+    const wanted = currentRow() ? rows.indexOf(currentRow()) + by : 0;
+    const row = rows.at(Math.min(Math.max(wanted, 0), rows.length - 1));
+    row?.querySelector("a.id").focus();
+  }
+
+  function switchTheme() {
+    const field = find("theme");
+    field.value = page.dataset.theme === "dark" ? "light" : "dark";
+    choose(field);
+  }
+
   const keys = {
-    "?": () => find("help").click(), "/": () => (find("q") ?? find("jump")).focus(), r: () => poll(true),
-    j: () => step(1), k: () => step(-1), x: () => row()?.querySelector("[data-pick]")?.click(),
-    t: () => [find("theme").value = page.dataset.theme === "dark" ? "light" : "dark", choose(find("theme"))],
-    g: () => { isGoing = true; }, Escape: () => [pickAll(false), tell()],
+    "?": () => find("help").click(),
+    "/": () => (find("q") ?? find("jump")).focus(),
+    r: refresh,
+    j: () => step(1),
+    k: () => step(-1),
+    x: () => currentRow()?.querySelector("[data-pick]")?.click(),
+    t: switchTheme,
+    g: () => { isGoing = true; },
+    Escape() {
+      pickAll(false);
+      tell();
+    },
   };
+
+  function actionOf(key) {
+    if (!isGoing) return keys[key];
+    const link = all("[data-key]").find((one) => one.dataset.key === key);
+    return link && (() => link.click());
+  }
+
   on("keydown", (event) => {
     const isTyping = event.target.matches("input:not([type=checkbox]), textarea, select");
     if (isTyping || dialog.open || event.ctrlKey || event.metaKey || event.altKey) return;
-    const place = isGoing && all("[data-key]").find((link) => link.dataset.key === event.key);
-    const action = place ? () => place.click() : !isGoing && keys[event.key];
+    const action = actionOf(event.key);
     isGoing = false;
-    if (action) [event.preventDefault(), action()];
+    if (!action) return;
+    event.preventDefault();
+    action();
   });
 
   enhance(document);

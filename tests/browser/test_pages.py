@@ -169,6 +169,31 @@ def test_nothing_refreshes_under_a_person_s_hands(page: Any, running: Site) -> N
         page.clock.run_for(6_000)
 
 
+def test_a_refresh_that_is_asked_for_waits_for_a_poll_on_its_way(page: Any, running: Site) -> None:
+    """It still replaces the region where a person works, which the poll before it must not."""
+    held: list[Any] = []
+
+    def hold_the_first(route: Any) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.clock.install()
+    _open(page, running, "/jobs")
+    page.route("**/jobs/live", hold_the_first)
+    with page.expect_request("**/jobs/live"):
+        page.clock.run_for(6_000)
+    page.focus("table.jobs tbody a")
+    page.keyboard.press("r")
+    # Without an ETag the answer to the second request is a whole fragment.
+    page.evaluate("document.getElementById('live').dataset.etag = ''")
+    page.evaluate("document.querySelector('table.jobs').id = 'before'")
+    held[0].continue_()
+    page.wait_for_selector("table.jobs:not(#before)")
+    assert page.evaluate("document.activeElement.matches('table.jobs tbody a')")
+
+
 def test_a_sign_in_page_is_never_swapped_in(page: Any, running: Site) -> None:
     page.clock.install()
     _open(page, running, "/jobs")

@@ -66,9 +66,9 @@ def test_the_error_comes_first_and_says_where(get: Get, jobs: dict[str, Job]) ->
     assert "GatewayTimeout: no answer" in first.h2.text
     frames = [" ".join(row.text.split()) for row in first.select(".frames tr")]
     assert frames == [
-        "billing/tasks.py:41process_invoicereceipt = gateway.charge(account, invoice)",
+        "billing/tasks.py:41 process_invoice receipt = gateway.charge(account, invoice)",
         "2 frames in requests, urllib3",
-        'billing/gateway.py:64_postraise GatewayTimeout("customer-api did not answer in 30 s") from e',
+        'billing/gateway.py:64 _post raise GatewayTimeout("customer-api did not answer in 30 s") from e',
     ]
     assert "site-packages/requests" in first.select_one("pre").text
 
