@@ -48,11 +48,12 @@ coverage: $(READY) ## Run the tests and print which lines they never reach.
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-lint: $(READY) ## Check style, types, import contracts, statements and the rules of the house.
+lint: $(READY) ## Check style, types, import contracts, templates, statements and the rules of the house.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/djlint --lint --quiet templates
 	$(BIN)/python -m pytest -q tests/test_house.py tests/test_sql.py
 
 fix: $(READY) ## Repair what ruff can repair.

@@ -1,4 +1,4 @@
-// Refreshes pages, opens dialogs, counts selections and reads keys. Without it pages work, unrefreshed.
+// Refreshes pages, opens dialogs, counts selections and reads keys. Without it they work, but do not refresh.
 "use strict";
 (() => {
   const page = document.documentElement;
@@ -387,13 +387,13 @@
   const keys = {
     "?": () => find("help").click(),
     "/": () => (find("q") ?? find("jump")).focus(),
-    r: refresh,
+    r: () => refresh(),
     j: () => step(1),
     k: () => step(-1),
     x: () => currentRow()?.querySelector("[data-pick]")?.click(),
-    t: switchTheme,
+    t: () => switchTheme(),
     g: () => { isGoing = true; },
-    Escape() {
+    Escape: () => {
       pickAll(false);
       tell();
     },

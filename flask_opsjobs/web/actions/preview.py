@@ -106,7 +106,7 @@ def _show(
     if request.method == "POST" and "HX-Request" in request.headers:
         return Response(made, status=status, mimetype="text/html")
     here, title = f"{view.action.domain}s", display.name(view.title)
-    return pages.document("preview.html", here, title, now, status=status, content=made)
+    return pages.document("preview/page.html", here, title, now, status=status, content=made)
 
 
 def _more(view: preview_view.PreviewView, read: Reading) -> More | None:
