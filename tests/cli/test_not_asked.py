@@ -31,7 +31,6 @@ WORDS: dict[str, tuple[str, ...]] = {
     "cron pause": ("nightly", *REASON),
     "cron resume": ("nightly", *REASON),
     "cron run-now": ("nightly", *REASON),
-    "demo": (),
     "install": (),
     "job cancel": ("1", *REASON),
     "job delete": ("1", *REASON),
@@ -53,8 +52,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "why": ("1",),
     "worker": (),
 }
-# What these need is there in every case below: an app without Flask-Migrate, and one that is no example.
-APART = ("demo", "install")
+# What this needs is there in every case below: an app without Flask-Migrate.
+APART = ("install",)
 every = pytest.mark.parametrize("name", [name for name in WORDS if name not in APART])
 
 
