@@ -6,6 +6,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from configparser import ConfigParser
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -185,6 +186,15 @@ def test_no_module_opens_with_a_question() -> None:
         if question.match(first_sentence(path))
     ]
     assert not found, "\n".join(found)
+
+
+def test_the_contract_of_queries_names_each_of_them() -> None:
+    """`**.queries` stands for those of that name; the contract lists the others."""
+    contracts = ConfigParser()
+    contracts.read(sources.ROOT / "setup.cfg")
+    listed = contracts["importlinter:contract:queries"]["source_modules"].split()
+    others = [_name(path) for path in sources.files("flask_opsjobs", "*_queries.py")]
+    assert {each.removesuffix(".py").replace("/", ".") for each in others} == {*listed[1:]}
 
 
 def test_files_that_become_the_hosts_import_nothing_relatively() -> None:

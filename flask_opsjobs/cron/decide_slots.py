@@ -41,7 +41,10 @@ _ACTOR = "system:cron"
 
 
 class StopJobs(Protocol):
-    """Cancels waiting jobs, and asks for started ones to be stopped. `endings.stop` does, from above this folder."""
+    """Cancels waiting jobs, and asks for started ones to be stopped.
+
+    `endings.stop` does, from above this folder.
+    """
 
     def __call__(
         self,

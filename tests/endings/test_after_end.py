@@ -45,7 +45,9 @@ def test_the_order_is_the_decided_one() -> None:
 
 @pytest.fixture
 def job_id(opsjobs: OpsJobs, bench: Bench) -> int:
-    """A started job for which each of them has something to do: unique, limited, of a cron entry, refused before."""
+    """A started job for which each of them has something to do:
+    unique, limited, of a cron entry, refused before.
+    """
 
     def call(text: str = "") -> None:
         """Takes a text."""

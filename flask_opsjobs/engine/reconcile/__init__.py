@@ -1,4 +1,5 @@
-"""Compares Postgres with Redis, and repairs the differences: lost deliveries, orphan deliveries, plain workers.
+"""Compares Postgres with Redis, and repairs the differences:
+lost deliveries, orphan deliveries, plain workers.
 
 `lifeline` watches what Postgres alone knows.
 """

@@ -100,9 +100,11 @@ def _without_row(connection: Connection, hashes: Mapping[str, Hash]) -> set[str]
     valid = set(connection.execute(sql.load("find_valid_deliveries"), parameters).fetchall())
     reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
     return {
-        rq_id for rq_id, (id, number) in keys.items() if (id, number) not in valid
+        rq_id
+        for rq_id, (id, number) in keys.items()
+        if (id, number) not in valid
         if f"{id}-{number}" not in reserved
-    }  # fmt: skip
+    }
 
 
 def _remove(broker: Broker, hashes: Mapping[str, Hash], now: datetime) -> list[str]:

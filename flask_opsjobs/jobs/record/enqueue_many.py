@@ -100,8 +100,8 @@ def _require_standing(savepoint: SessionTransaction) -> None:
     if not savepoint.is_active:
         raise RefusedSession(
             "the iterable given to enqueue_many has ended the session's transaction by a commit or rollback "
-            "of its own: give a list, or read with another session. What it committed stays, nothing else was "
-            "enqueued"
+            "of its own: give a list, or read with another session. What it committed stays, nothing else "
+            "was enqueued"
         )
 
 
