@@ -24,7 +24,7 @@ ERRORS = {
 }
 # Plain results, which the examples of the functions that return them show.
 VALUES = {"Enqueued", "EnqueuedMany"}
-FIXTURES = ("opsjobs_drain", "opsjobs_enqueued", "opsjobs_jobs")
+FIXTURES = ("opsjobs_perform_due", "opsjobs_enqueued", "opsjobs_jobs")
 
 
 def _methods(kind: type) -> dict[str, Any]:
@@ -47,7 +47,7 @@ PUBLIC: dict[str, Any] = {
     "CurrentJob.progress": CurrentJob.progress,
     **{
         name: getattr(testing, name)
-        for name in ("drain", "jobs", "enqueued", "create_schema", "drop_schema", *FIXTURES)
+        for name in ("perform_due", "jobs", "enqueued", "create_schema", "drop_schema", *FIXTURES)
     },
 }
 
@@ -66,7 +66,7 @@ def names(app: Flask, db: SQLAlchemy, opsjobs: OpsJobs, database_url: str) -> di
         "db": db,
         "opsjobs": opsjobs,
         "send_invoice": send_invoice,
-        "drain": testing.drain,
+        "perform_due": testing.perform_due,
         "testing": testing,
         "timedelta": timedelta,
         "Flask": Flask,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..jobs.record.enqueue import AnySession
     from ..jobs.record.task import Task
 
-# Exceptions of a task that end the draining test too, and not only the job.
+# Exceptions of a task that end the test too, and not only the job.
 _THROUGH: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
 if pytest is not None:
     _THROUGH += (pytest.fail.Exception, pytest.skip.Exception, pytest.exit.Exception)
@@ -44,7 +44,7 @@ T = TypeVar("T")
 class StoredJob:
     """A job as it is stored. `output` is what the task returned, if outputs of the task are recorded.
 
-    `exception` is the last exception of its function in the drain that made this value; else None.
+    `exception` is the last exception of its function in the `perform_due` that made this value; else None.
     """
 
     id: int
@@ -64,8 +64,8 @@ class StoredJob:
 
 
 @dataclass(frozen=True)
-class Drained:
-    """What a drain did: how many calls it made, and each job that it changed, as stored now, oldest first."""
+class Performed:
+    """What `perform_due` did: how many calls it made, and the jobs that it changed, as stored now."""
 
     calls: int
     jobs: tuple[StoredJob, ...]
@@ -75,7 +75,7 @@ class Drained:
         """The number of these jobs by state: `{"finished": 2, "retryable": 1}`."""
         return dict(Counter(job.state for job in self.jobs))
 
-    def assert_finished(self) -> Drained:
+    def assert_finished(self) -> Performed:
         """Return this value when every job finished.
 
         Raises `AssertionError`, caused by the exception of the first job that did not finish, or when no job
@@ -91,12 +91,12 @@ class Drained:
         return self
 
 
-def drain(
+def perform_due(
     *,
     at: datetime | None = None,
     limit: int | None = None,
     session: AnySession | None = None,
-) -> Drained:
+) -> Performed:
     """Perform every due job of the current app in this process, until none is due.
 
     With `at`, jobs that are scheduled or retried until that time are performed too, in order. Only the jobs'
@@ -110,12 +110,12 @@ def drain(
 
     >>> job = send_invoice.enqueue(9001)
     >>> db.session.commit()
-    >>> testing.drain().assert_finished().counts
+    >>> testing.perform_due().assert_finished().counts
     {'finished': 1}
     """
     from flask import current_app
 
-    from ..engine.drain import Drain, list_stored
+    from ..engine.inline_worker import InlineWorker, list_stored
     from ..errors import OpsJobsError
 
     if at is not None and at.utcoffset() is None:
@@ -128,11 +128,11 @@ def drain(
         )
     surround = current_app._get_current_object().app_context  # type: ignore[attr-defined]
     with _committed(host, session) as connection:
-        drain = Drain(host, connection, surround, limit, _THROUGH)
-        drain.run(at)
-        rows = list_stored(connection, ids=list(drain.ids))
-    moved = tuple(StoredJob(**row, exception=drain.errors.get(row["id"])) for row in rows)
-    return Drained(drain.calls, moved)
+        worker = InlineWorker(host, connection, surround, limit, _THROUGH)
+        worker.run(at)
+        rows = list_stored(connection, ids=list(worker.ids))
+    moved = tuple(StoredJob(**row, exception=worker.errors.get(row["id"])) for row in rows)
+    return Performed(worker.calls, moved)
 
 
 def jobs(task: Task | str | None = None, *, session: AnySession | None = None) -> list[StoredJob]:
@@ -144,7 +144,7 @@ def jobs(task: Task | str | None = None, *, session: AnySession | None = None) -
     >>> [(job.args, job.priority) for job in testing.jobs(send_invoice)]
     [({'invoice_id': 9001}, 1)]
     """
-    from ..engine.drain import list_stored
+    from ..engine.inline_worker import list_stored
 
     name = task if task is None or isinstance(task, str) else task.name
     with _seen(_host(), session) as connection:
@@ -197,15 +197,15 @@ def drop_schema() -> None:
 if pytest is not None:
 
     @pytest.fixture
-    def opsjobs_drain(request: pytest.FixtureRequest) -> Callable[..., Drained]:
-        """Performs every due job: `opsjobs_drain(at=…, limit=…, session=…)`.
+    def opsjobs_perform_due(request: pytest.FixtureRequest) -> Callable[..., Performed]:
+        """Performs every due job: `opsjobs_perform_due(at=…, limit=…, session=…)`.
 
         >>> job = send_invoice.enqueue(9001)
         >>> db.session.commit()
-        >>> opsjobs_drain().jobs[0].output
+        >>> opsjobs_perform_due().jobs[0].output
         'sent 9001'
         """
-        return _for_app(request, drain)
+        return _for_app(request, perform_due)
 
     @pytest.fixture
     def opsjobs_jobs(request: pytest.FixtureRequest) -> Callable[..., list[StoredJob]]:
@@ -272,7 +272,7 @@ def _committed(host: Host, given: AnySession | None) -> Iterator[Connection]:
     from sqlalchemy import Engine
 
     from ..core.db import connect_apart
-    from ..engine.drain import has_written
+    from ..engine.inline_worker import has_written
     from ..errors import OpsJobsError
     from ..jobs.record.enqueue import find_session
 
@@ -284,7 +284,7 @@ def _committed(host: Host, given: AnySession | None) -> Iterator[Connection]:
     if session.in_transaction() and has_written(_joined(session, bind)):
         raise OpsJobsError(
             "the session has written and not committed: jobs would not see it and might wait for its locks; "
-            "commit before you drain, as a request does"
+            "commit before you call `perform_due`, as a request does"
         )
     with closing(connect_apart(host.engine)) as connection:
         yield connection

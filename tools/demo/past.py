@@ -19,7 +19,7 @@ from flask import Flask
 from sqlalchemy import event
 
 from flask_opsjobs.core.db import Connection, connect_apart
-from flask_opsjobs.engine.drain import Drain, list_stored
+from flask_opsjobs.engine.inline_worker import InlineWorker, list_stored
 from flask_opsjobs.host import Host
 from flask_opsjobs.loops import LOOPS
 from flask_opsjobs.loops.loop import Runner, every
@@ -90,7 +90,7 @@ class Past:
             self.move_to(self.now + timedelta(seconds=self._waited))
             self._waited = 0.0
 
-        Drain(self._host, self._work, surround, worker=self._worker).run()
+        InlineWorker(self._host, self._work, surround, worker=self._worker).run()
 
     def failed(self) -> list[int]:
         """The ids of all failed jobs, oldest first."""

@@ -92,7 +92,7 @@ class CurrentJob:
         ...         current_job().progress(number + 1, count, "rows")
         >>> job = import_rows.enqueue(3)
         >>> db.session.commit()
-        >>> drain().counts
+        >>> perform_due().counts
         {'finished': 1}
         """
         self._teller.tell((_count("done", done), _count("total", total), _short(note)))
@@ -137,7 +137,7 @@ def current_job() -> CurrentJob:
     ...     return current_job().attempt
     >>> job = tell_attempt.enqueue()
     >>> db.session.commit()
-    >>> drain().jobs[0].output
+    >>> perform_due().jobs[0].output
     1
     """
     try:

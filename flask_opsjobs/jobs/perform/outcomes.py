@@ -14,7 +14,7 @@ class Cancel(Exception):
     ...     raise Cancel("the order was withdrawn")
     >>> job = ship.enqueue(7)
     >>> db.session.commit()
-    >>> drain(limit=1).jobs[0].state
+    >>> perform_due(limit=1).jobs[0].state
     'canceled'
     """
 
@@ -31,7 +31,7 @@ class Discard(Exception):
     ...     raise Discard("the address does not exist")
     >>> job = ship.enqueue(7)
     >>> db.session.commit()
-    >>> drain(limit=1).jobs[0].state
+    >>> perform_due(limit=1).jobs[0].state
     'failed'
     """
 
@@ -48,7 +48,7 @@ class Snooze(Exception):
     ...     raise Snooze(timedelta(minutes=5), "the stock is being counted")
     >>> job = ship.enqueue(7)
     >>> db.session.commit()
-    >>> drain(limit=1).jobs[0].state
+    >>> perform_due(limit=1).jobs[0].state
     'scheduled'
     """
 
@@ -66,7 +66,7 @@ class RetryIn(Exception):
     ...     raise RetryIn(30, "the carrier is busy")
     >>> job = ship.enqueue(7)
     >>> db.session.commit()
-    >>> drain(limit=1).jobs[0].state
+    >>> perform_due(limit=1).jobs[0].state
     'retryable'
     """
 

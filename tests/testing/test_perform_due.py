@@ -16,11 +16,11 @@ from sqlalchemy.orm import Session
 from flask_opsjobs import Cancel, Discard, OpsJobs, RetryIn, SchemaBehind, Snooze, current_job
 from flask_opsjobs.errors import OpsJobsError
 from flask_opsjobs.jobs.record.task import Task
-from flask_opsjobs.testing import Drained, StoredJob, create_schema, drop_schema
+from flask_opsjobs.testing import Performed, StoredJob, create_schema, drop_schema
 from tests.conftest import MakeApp
 from tests.support.sources import ROOT
 
-Drain = Callable[..., Drained]
+PerformDue = Callable[..., Performed]
 Enqueued = Callable[..., list[dict[str, Any]]]
 Jobs = Callable[..., list[StoredJob]]
 
@@ -51,28 +51,28 @@ def later(**changes: float) -> datetime:
 
 
 def test_a_due_job_is_performed_through_the_real_record(
-    db: SQLAlchemy, add: Task, opsjobs_drain: Drain
+    db: SQLAlchemy, add: Task, opsjobs_perform_due: PerformDue
 ) -> None:
     job = add.enqueue(1)
     db.session.commit()
-    drained = opsjobs_drain()
-    assert drained.counts == {"finished": 1}
-    assert drained.calls == 1
-    (done,) = drained.jobs
+    performed = opsjobs_perform_due()
+    assert performed.counts == {"finished": 1}
+    assert performed.calls == 1
+    (done,) = performed.jobs
     assert (done.id, done.output, done.attempt, done.ended_by) == (job.id, 3, 1, "returned")
     attempts = db.session.execute(sa.text("SELECT outcome, worker FROM opsjobs.attempts")).all()
-    assert attempts == [("returned", "drain")]
+    assert attempts == [("returned", "inline")]
 
 
-def test_nothing_is_due_twice(db: SQLAlchemy, add: Task, opsjobs_drain: Drain) -> None:
+def test_nothing_is_due_twice(db: SQLAlchemy, add: Task, opsjobs_perform_due: PerformDue) -> None:
     add.enqueue(1)
     db.session.commit()
-    opsjobs_drain()
-    assert opsjobs_drain() == Drained(calls=0, jobs=())
+    opsjobs_perform_due()
+    assert opsjobs_perform_due() == Performed(calls=0, jobs=())
 
 
 def test_jobs_that_a_job_enqueues_are_performed_too(
-    db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_drain: Drain
+    db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_perform_due: PerformDue
 ) -> None:
     @opsjobs.task
     def count_down(left: int) -> None:
@@ -82,11 +82,11 @@ def test_jobs_that_a_job_enqueues_are_performed_too(
 
     count_down.enqueue(3)
     db.session.commit()
-    assert opsjobs_drain().counts == {"finished": 4}
+    assert opsjobs_perform_due().counts == {"finished": 4}
 
 
 def test_what_a_job_did_not_commit_is_lost_as_in_a_worker(
-    db: SQLAlchemy, opsjobs: OpsJobs, add: Task, opsjobs_drain: Drain, opsjobs_jobs: Jobs
+    db: SQLAlchemy, opsjobs: OpsJobs, add: Task, opsjobs_perform_due: PerformDue, opsjobs_jobs: Jobs
 ) -> None:
     @opsjobs.task
     def forgets_to_commit() -> None:
@@ -94,12 +94,12 @@ def test_what_a_job_did_not_commit_is_lost_as_in_a_worker(
 
     forgets_to_commit.enqueue()
     db.session.commit()
-    assert opsjobs_drain().counts == {"finished": 1}
+    assert opsjobs_perform_due().counts == {"finished": 1}
     assert opsjobs_jobs(add) == []
 
 
 def test_each_lane_is_performed_by_priority(
-    db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_drain: Drain
+    db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_perform_due: PerformDue
 ) -> None:
     seen = []
 
@@ -111,38 +111,38 @@ def test_each_lane_is_performed_by_priority(
     note.options(priority=1).enqueue("second")
     note.options(priority=0, queue="alone").enqueue("first")
     db.session.commit()
-    opsjobs_drain()
+    opsjobs_perform_due()
     assert seen == ["first", "second", "third"]
 
 
 def test_a_failed_attempt_waits_for_its_backoff(
-    db: SQLAlchemy, fail: Task, opsjobs_drain: Drain
+    db: SQLAlchemy, fail: Task, opsjobs_perform_due: PerformDue
 ) -> None:
     fail.enqueue()
     db.session.commit()
-    drained = opsjobs_drain()
-    (job,) = drained.jobs
+    performed = opsjobs_perform_due()
+    (job,) = performed.jobs
     assert (job.state, job.error) == ("retryable", "ValueError: on purpose")
     assert isinstance(job.exception, ValueError)
-    assert opsjobs_drain().jobs == ()
+    assert opsjobs_perform_due().jobs == ()
 
 
 def test_time_passes_until_the_moment_asked_for(
-    db: SQLAlchemy, fail: Task, add: Task, opsjobs_drain: Drain
+    db: SQLAlchemy, fail: Task, add: Task, opsjobs_perform_due: PerformDue
 ) -> None:
     fail.enqueue()
     add.options(delay=30).enqueue(1)
     add.options(delay=timedelta(days=1)).enqueue(2)
     db.session.commit()
-    drained = opsjobs_drain(at=later(seconds=90))
-    assert drained.counts == {"retryable": 1, "finished": 1}
-    assert drained.calls == 3
-    assert opsjobs_drain(at=later(minutes=10)).counts == {"failed": 1}
-    assert opsjobs_drain(at=later(days=2)).counts == {"finished": 1}
+    performed = opsjobs_perform_due(at=later(seconds=90))
+    assert performed.counts == {"retryable": 1, "finished": 1}
+    assert performed.calls == 3
+    assert opsjobs_perform_due(at=later(minutes=10)).counts == {"failed": 1}
+    assert opsjobs_perform_due(at=later(days=2)).counts == {"finished": 1}
 
 
 def test_a_retry_without_backoff_is_due_at_once(
-    db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_drain: Drain
+    db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_perform_due: PerformDue
 ) -> None:
     @opsjobs.task(max_attempts=3, backoff=0)
     def third_time() -> None:
@@ -151,13 +151,13 @@ def test_a_retry_without_backoff_is_due_at_once(
 
     third_time.enqueue()
     db.session.commit()
-    drained = opsjobs_drain()
-    assert (drained.calls, drained.counts) == (3, {"finished": 1})
-    assert drained.jobs[0].exception is None
+    performed = opsjobs_perform_due()
+    assert (performed.calls, performed.counts) == (3, {"finished": 1})
+    assert performed.jobs[0].exception is None
 
 
 def test_a_job_that_snoozes_is_called_as_often_as_time_allows(
-    db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_drain: Drain
+    db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_perform_due: PerformDue
 ) -> None:
     @opsjobs.task
     def poll() -> None:
@@ -165,34 +165,37 @@ def test_a_job_that_snoozes_is_called_as_often_as_time_allows(
 
     poll.enqueue()
     db.session.commit()
-    drained = opsjobs_drain(at=later(minutes=55))
-    assert (drained.calls, drained.counts) == (6, {"scheduled": 1})
+    performed = opsjobs_perform_due(at=later(minutes=55))
+    assert (performed.calls, performed.counts) == (6, {"scheduled": 1})
 
 
 def test_a_snooze_without_end_is_told(
-    db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_drain: Drain, monkeypatch: pytest.MonkeyPatch
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    opsjobs_perform_due: PerformDue,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     @opsjobs.task
     def poll() -> None:
         raise Snooze(0)
 
-    monkeypatch.setattr("flask_opsjobs.engine.drain.MOST_ROUNDS", 20)
+    monkeypatch.setattr("flask_opsjobs.engine.inline_worker.MOST_ROUNDS", 20)
     poll.enqueue()
     db.session.commit()
     with pytest.raises(OpsJobsError, match=r"after 20 rounds .* task poll: it comes back"):
-        opsjobs_drain()
-    assert opsjobs_drain(limit=30).calls == 30
+        opsjobs_perform_due()
+    assert opsjobs_perform_due(limit=30).calls == 30
 
 
 def test_with_a_limit_the_rest_stays_as_it_was(
-    db: SQLAlchemy, add: Task, opsjobs_drain: Drain, opsjobs_jobs: Jobs
+    db: SQLAlchemy, add: Task, opsjobs_perform_due: PerformDue, opsjobs_jobs: Jobs
 ) -> None:
     add.enqueue_many({"a": number} for number in range(5))
     db.session.commit()
-    drained = opsjobs_drain(limit=2)
-    assert (drained.calls, drained.counts) == (2, {"finished": 2})
+    performed = opsjobs_perform_due(limit=2)
+    assert (performed.calls, performed.counts) == (2, {"finished": 2})
     assert [job.state for job in opsjobs_jobs()] == ["finished"] * 2 + ["available"] * 3
-    assert opsjobs_drain().counts == {"finished": 3}
+    assert opsjobs_perform_due().counts == {"finished": 3}
 
 
 @pytest.mark.parametrize(
@@ -200,7 +203,11 @@ def test_with_a_limit_the_rest_stays_as_it_was(
     [(Cancel("no"), "canceled"), (Discard("no"), "failed"), (RetryIn(60), "retryable")],
 )
 def test_a_job_may_end_in_any_way(
-    db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_drain: Drain, decision: Exception, state: str
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    opsjobs_perform_due: PerformDue,
+    decision: Exception,
+    state: str,
 ) -> None:
     @opsjobs.task
     def decide() -> None:
@@ -208,10 +215,12 @@ def test_a_job_may_end_in_any_way(
 
     decide.enqueue()
     db.session.commit()
-    assert opsjobs_drain().counts == {state: 1}
+    assert opsjobs_perform_due().counts == {state: 1}
 
 
-def test_a_deadline_passes_with_the_time(db: SQLAlchemy, add: Task, opsjobs_drain: Drain) -> None:
+def test_a_deadline_passes_with_the_time(
+    db: SQLAlchemy, add: Task, opsjobs_perform_due: PerformDue
+) -> None:
     add.options(delay=60, deadline=timedelta(seconds=30)).enqueue(1)
     add.options(queue="paused", deadline=timedelta(minutes=1)).enqueue(2)
     db.session.execute(
@@ -220,24 +229,24 @@ def test_a_deadline_passes_with_the_time(db: SQLAlchemy, add: Task, opsjobs_drai
         )
     )
     db.session.commit()
-    drained = opsjobs_drain(at=later(hours=1))
-    assert sorted((job.state, job.ended_by) for job in drained.jobs) == [
+    performed = opsjobs_perform_due(at=later(hours=1))
+    assert sorted((job.state, job.ended_by) for job in performed.jobs) == [
         ("failed", "deadline"),
         ("finished", "returned"),
     ]
 
 
 def test_a_worker_that_is_gone_fails_its_job(
-    db: SQLAlchemy, opsjobs: OpsJobs, add: Task, opsjobs_drain: Drain
+    db: SQLAlchemy, opsjobs: OpsJobs, add: Task, opsjobs_perform_due: PerformDue
 ) -> None:
     add.enqueue(1)
     db.session.commit()
     del opsjobs.tasks["add"]
-    assert opsjobs_drain().jobs[0].ended_by == "unknown_task"
+    assert opsjobs_perform_due().jobs[0].ended_by == "unknown_task"
 
 
 def test_the_hosts_own_hook_is_called(
-    db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_drain: Drain
+    db: SQLAlchemy, opsjobs: OpsJobs, opsjobs_perform_due: PerformDue
 ) -> None:
     seen = []
 
@@ -247,12 +256,12 @@ def test_the_hosts_own_hook_is_called(
 
     fail.enqueue()
     db.session.commit()
-    opsjobs_drain()
+    opsjobs_perform_due()
     assert seen == ["on purpose"]
 
 
 def test_a_failed_assertion_of_pytest_in_a_job_fails_the_test(
-    db: SQLAlchemy, opsjobs: OpsJobs, add: Task, opsjobs_drain: Drain, opsjobs_jobs: Jobs
+    db: SQLAlchemy, opsjobs: OpsJobs, add: Task, opsjobs_perform_due: PerformDue, opsjobs_jobs: Jobs
 ) -> None:
     @opsjobs.task(max_attempts=1)
     def give_up() -> None:
@@ -262,12 +271,12 @@ def test_a_failed_assertion_of_pytest_in_a_job_fails_the_test(
     add.enqueue(1)
     db.session.commit()
     with pytest.raises(pytest.fail.Exception, match="seen in a job"):
-        opsjobs_drain()
+        opsjobs_perform_due()
     assert [job.state for job in opsjobs_jobs()] == ["failed", "available"]
 
 
 def test_progress_and_log_are_kept(
-    db: SQLAlchemy, opsjobs: OpsJobs, app: Flask, opsjobs_drain: Drain
+    db: SQLAlchemy, opsjobs: OpsJobs, app: Flask, opsjobs_perform_due: PerformDue
 ) -> None:
     @opsjobs.task
     def tell() -> None:
@@ -276,7 +285,7 @@ def test_progress_and_log_are_kept(
 
     tell.enqueue()
     db.session.commit()
-    opsjobs_drain()
+    opsjobs_perform_due()
     kept = db.session.execute(sa.text("SELECT progress_done, log_tail FROM opsjobs.attempts")).one()
     assert kept.progress_done == 3
     assert "nearly there" in kept.log_tail
@@ -286,24 +295,26 @@ def test_progress_and_log_are_kept(
 
 
 def test_jobs_that_did_not_finish_are_told_with_their_error(
-    db: SQLAlchemy, fail: Task, opsjobs_drain: Drain
+    db: SQLAlchemy, fail: Task, opsjobs_perform_due: PerformDue
 ) -> None:
     fail.enqueue(message="this one")
     db.session.commit()
-    drained = opsjobs_drain()
+    performed = opsjobs_perform_due()
     with pytest.raises(
         AssertionError, match="task fail is retryable: ValueError: this one"
     ) as told:
-        drained.assert_finished()
+        performed.assert_finished()
     assert isinstance(told.value.__cause__, ValueError)
 
 
-def test_finished_means_that_there_was_one(db: SQLAlchemy, add: Task, opsjobs_drain: Drain) -> None:
+def test_finished_means_that_there_was_one(
+    db: SQLAlchemy, add: Task, opsjobs_perform_due: PerformDue
+) -> None:
     with pytest.raises(AssertionError, match="no job was due"):
-        opsjobs_drain().assert_finished()
+        opsjobs_perform_due().assert_finished()
     add.enqueue(1)
     db.session.commit()
-    assert opsjobs_drain().assert_finished().jobs[0].output == 3
+    assert opsjobs_perform_due().assert_finished().jobs[0].output == 3
 
 
 # --- what was enqueued
@@ -330,55 +341,59 @@ def test_looking_leaves_no_transaction_open(db: SQLAlchemy, opsjobs_jobs: Jobs) 
 
 
 def test_without_a_context_the_fixture_app_is_meant(
-    app: Flask, add: Task, opsjobs_drain: Drain, opsjobs_enqueued: Enqueued
+    app: Flask, add: Task, opsjobs_perform_due: PerformDue, opsjobs_enqueued: Enqueued
 ) -> None:
     with app.app_context():
         add.enqueue(1)
         app.extensions["sqlalchemy"].session.commit()
     assert opsjobs_enqueued(add) == [{"a": 1}]
-    assert opsjobs_drain().counts == {"finished": 1}
+    assert opsjobs_perform_due().counts == {"finished": 1}
 
 
 def test_another_session_may_be_named(
-    db: SQLAlchemy, add: Task, opsjobs_drain: Drain, opsjobs_enqueued: Enqueued
+    db: SQLAlchemy, add: Task, opsjobs_perform_due: PerformDue, opsjobs_enqueued: Enqueued
 ) -> None:
     with Session(db.engine) as session:
         add.options(session=session).enqueue(1)
         assert opsjobs_enqueued(add) == []
         assert opsjobs_enqueued(add, session=session) == [{"a": 1}]
         with pytest.raises(OpsJobsError, match="written and not committed"):
-            opsjobs_drain(session=session)
+            opsjobs_perform_due(session=session)
         session.commit()
-    assert opsjobs_drain().counts == {"finished": 1}
+    assert opsjobs_perform_due().counts == {"finished": 1}
 
 
 def test_what_is_not_committed_is_not_performed(
-    db: SQLAlchemy, add: Task, opsjobs_drain: Drain
+    db: SQLAlchemy, add: Task, opsjobs_perform_due: PerformDue
 ) -> None:
     add.enqueue(1)
-    with pytest.raises(OpsJobsError, match="commit before you drain"):
-        opsjobs_drain()
+    with pytest.raises(OpsJobsError, match="commit before you call"):
+        opsjobs_perform_due()
     db.session.commit()
     db.session.execute(sa.text("SELECT 1"))  # reading alone is fine
-    assert opsjobs_drain().counts == {"finished": 1}
+    assert opsjobs_perform_due().counts == {"finished": 1}
 
 
-def test_an_app_that_hands_jobs_to_rq_is_refused(make_app: MakeApp, opsjobs_drain: Drain) -> None:
+def test_an_app_that_hands_jobs_to_rq_is_refused(
+    make_app: MakeApp, opsjobs_perform_due: PerformDue
+) -> None:
     with (
         make_app(TESTING=False).app_context(),
         pytest.raises(OpsJobsError, match="before OpsJobs joins it"),
     ):
-        opsjobs_drain()
+        opsjobs_perform_due()
 
 
-def test_an_app_without_opsjobs_is_told(opsjobs_drain: Drain) -> None:
+def test_an_app_without_opsjobs_is_told(opsjobs_perform_due: PerformDue) -> None:
     with Flask("other").app_context(), pytest.raises(OpsJobsError, match="has not joined"):
-        opsjobs_drain()
+        opsjobs_perform_due()
 
 
-def test_a_moment_without_a_zone_is_refused(db: SQLAlchemy, opsjobs_drain: Drain) -> None:
+def test_a_moment_without_a_zone_is_refused(
+    db: SQLAlchemy, opsjobs_perform_due: PerformDue
+) -> None:
     with pytest.raises(ValueError, match="with a time zone"):
-        opsjobs_drain(at=datetime(2026, 1, 1))  # noqa: DTZ001
+        opsjobs_perform_due(at=datetime(2026, 1, 1))  # noqa: DTZ001
 
 
 # --- inside a transaction of the test's own
@@ -409,7 +424,7 @@ def test_jobs_inside_the_tests_transaction_are_performed_there(
     around: SQLAlchemy,
     opsjobs: OpsJobs,
     add: Task,
-    opsjobs_drain: Drain,
+    opsjobs_perform_due: PerformDue,
     opsjobs_enqueued: Enqueued,
 ) -> None:
     @opsjobs.task
@@ -419,18 +434,20 @@ def test_jobs_inside_the_tests_transaction_are_performed_there(
 
     start.enqueue()
     around.session.commit()
-    drained = opsjobs_drain()
-    assert drained.counts == {"finished": 2}
-    assert [job.output for job in drained.jobs] == [None, 22]
+    performed = opsjobs_perform_due()
+    assert performed.counts == {"finished": 2}
+    assert [job.output for job in performed.jobs] == [None, 22]
     assert opsjobs_enqueued(add) == [{"a": 20}]
 
 
-def test_draining_nothing_there_commits_nothing(around: SQLAlchemy, opsjobs_drain: Drain) -> None:
-    assert opsjobs_drain(at=later(hours=1)).jobs == ()
+def test_performing_nothing_there_commits_nothing(
+    around: SQLAlchemy, opsjobs_perform_due: PerformDue
+) -> None:
+    assert opsjobs_perform_due(at=later(hours=1)).jobs == ()
 
 
 def test_a_database_error_there_costs_the_job_alone(
-    around: SQLAlchemy, opsjobs: OpsJobs, add: Task, opsjobs_drain: Drain
+    around: SQLAlchemy, opsjobs: OpsJobs, add: Task, opsjobs_perform_due: PerformDue
 ) -> None:
     @opsjobs.task(max_attempts=1)
     def divide() -> None:
@@ -439,22 +456,22 @@ def test_a_database_error_there_costs_the_job_alone(
     divide.enqueue()
     add.enqueue(1)
     around.session.commit()
-    drained = opsjobs_drain()
-    assert sorted(drained.counts) == ["failed", "finished"]
+    performed = opsjobs_perform_due()
+    assert sorted(performed.counts) == ["failed", "finished"]
 
 
 def test_a_limit_and_time_work_there(
-    around: SQLAlchemy, fail: Task, add: Task, opsjobs_drain: Drain
+    around: SQLAlchemy, fail: Task, add: Task, opsjobs_perform_due: PerformDue
 ) -> None:
     fail.enqueue()
     add.enqueue_many([{"a": 1}, {"a": 2}])
     around.session.commit()
-    assert opsjobs_drain(limit=1).calls == 1
-    assert opsjobs_drain(at=later(hours=1)).counts == {"failed": 1, "finished": 2}
+    assert opsjobs_perform_due(limit=1).calls == 1
+    assert opsjobs_perform_due(at=later(hours=1)).counts == {"failed": 1, "finished": 2}
 
 
 def test_a_job_that_ends_the_tests_transaction_is_told(
-    app: Flask, opsjobs: OpsJobs, opsjobs_drain: Drain
+    app: Flask, opsjobs: OpsJobs, opsjobs_perform_due: PerformDue
 ) -> None:
     db: SQLAlchemy = app.extensions["sqlalchemy"]
 
@@ -470,7 +487,7 @@ def test_a_job_that_ends_the_tests_transaction_is_told(
             roll_back.enqueue()
             db.session.commit()
             with pytest.raises(OpsJobsError, match="create_savepoint"):
-                opsjobs_drain()
+                opsjobs_perform_due()
         finally:
             db.session.remove()
             db.engines[None] = engine
@@ -481,17 +498,21 @@ def test_a_job_that_ends_the_tests_transaction_is_told(
 
 
 def test_a_suite_without_migrations_makes_the_schema_itself(
-    make_app: MakeApp, empty_database_url: str, opsjobs: OpsJobs, add: Task, opsjobs_drain: Drain
+    make_app: MakeApp,
+    empty_database_url: str,
+    opsjobs: OpsJobs,
+    add: Task,
+    opsjobs_perform_due: PerformDue,
 ) -> None:
     app = make_app(SQLALCHEMY_DATABASE_URI=empty_database_url, opsjobs=opsjobs)
     with app.app_context():
         with pytest.raises(SchemaBehind):
-            opsjobs_drain()
+            opsjobs_perform_due()
         create_schema()
         create_schema()
         add.enqueue(1)
         app.extensions["sqlalchemy"].session.commit()
-        assert opsjobs_drain().counts == {"finished": 1}
+        assert opsjobs_perform_due().counts == {"finished": 1}
         drop_schema()
         with app.extensions["sqlalchemy"].engine.connect() as connection:
             assert connection.scalar(sa.text("SELECT to_regnamespace('opsjobs')")) is None
@@ -509,7 +530,7 @@ with create_app(TESTING=True).app_context():
     testing.create_schema()
     add.enqueue(1, 2)
     db.session.commit()
-    print(testing.drain().counts)
+    print(testing.perform_due().counts)
     testing.drop_schema()
 """
 

@@ -31,13 +31,13 @@ from .worker.claim import claim
 # Stops jobs that become due again whenever they end. A round takes milliseconds, so this is a few seconds.
 MOST_ROUNDS = 1_000
 _PREFETCH = 1_000_000
-_WORKER = (0, "drain")
+_WORKER = (0, "inline")
 
 
-class Drain:
+class InlineWorker:
     """Performs due jobs until none is left: at most `limit` calls, each in the context `surround`.
 
-    An error of the kinds `through` ends the drain. Attempts get the id and name of `worker`. Afterwards `ids`
+    An error of the kinds `through` ends the run. Attempts get the id and name of `worker`. Afterwards `ids`
     holds the jobs that were touched, in order, and `errors` the last error that each job's function raised.
     """
 
@@ -178,12 +178,12 @@ def _shared(connection: Connection, claimed: Claimed) -> Iterator[None]:
     if connection.autocommit:
         yield
         return
-    connection.execute("SAVEPOINT opsjobs_drain")
+    connection.execute("SAVEPOINT opsjobs_inline")
     yield
     try:
         if connection.info.transaction_status == TransactionStatus.INERROR:
-            connection.execute("ROLLBACK TO SAVEPOINT opsjobs_drain")
-        connection.execute("RELEASE SAVEPOINT opsjobs_drain")
+            connection.execute("ROLLBACK TO SAVEPOINT opsjobs_inline")
+        connection.execute("RELEASE SAVEPOINT opsjobs_inline")
     except psycopg.Error:
         raise OpsJobsError(
             f"job {claimed.id} of task {claimed.task} ended the transaction "
