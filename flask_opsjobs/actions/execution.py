@@ -1,34 +1,31 @@
-"""Executes a plan in one transaction: spends the token, locks the targets, compares, writes and audits."""
+"""Executes a plan in one transaction: spends the token, locks the targets, compares, writes and audits.
+
+A refusal changes nothing. Its code is stable, and it says whether it spends the token and enters the audit.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..audit import transitions as audit_transitions
 from ..audit.transitions import Decision
 from ..core.db import Connection
+from ..core.visible_text import count_seen
 from ..errors import EngineUnavailable
 from ..host import Host
-from . import transitions
-from .catalog import ACTIONS, Action
-from .effects import Effect
-from .planning import DOMAINS, PlanWithFacts, Request, make_plan
-from .refusals import (
-    Refused,
-    find_refusal,
-    require_permission,
-    require_reason,
-    require_something,
-    require_unchanged,
-)
-from .shapes import Plan, Receipt
-from .target_plan import ChangedMeanwhile, Decided, NothingWritten
+from . import previews
+from .domain import ChangedMeanwhile, NothingWritten, Request, say_target
+from .planning import decide_targets, deny, may_act
+from .previews import PREVIEW_MINUTES
+from .registry import DOMAINS
+from .shapes import Change, Item, Plan, Preview, Receipt, Skip
 
 _log = logging.getLogger("flask_opsjobs")
+SHORTEST_REASON = 8
+LONGEST_REASON = 2_000
 # How long an operator waits for a locked row: enough for another operator, but not for a long host
 # transaction.
 WAIT_SECONDS = 5
@@ -36,179 +33,281 @@ WAIT_SECONDS = 5
 _MOST_ROUNDS = 10
 
 
+@dataclass(eq=False)
+class Refused(Exception):
+    """An execution was refused and changes nothing. `is_spent`: the preview's token is used up.
+
+    `is_audited`: the refusal enters the audit. `is_logged`: the actor had no right to ask, so the refusal
+    goes to the log instead of the audit.
+    """
+
+    code: str
+    says: str
+    skipped: tuple[Skip, ...] = ()
+    drifted: tuple[Change, ...] = ()
+    before: Any = None
+    after: Any = None
+    is_spent: bool = True
+    is_audited: bool = True
+    is_logged: bool = False
+
+    def receipt(self, action: str) -> Receipt:
+        """The receipt for the actor."""
+        return Receipt(
+            "refused", action, self.code, self.says, None,
+            skipped=self.skipped, drifted=self.drifted,
+        )  # fmt: skip
+
+
 @dataclass(frozen=True)
-class Executed:
-    """The result of an execution, and what follows the commit. `preview_id` is None without a preview."""
-
-    receipt: Receipt
-    effects: tuple[Effect, ...] = ()
-    preview_id: int | None = None
-    after_commit: list[Callable[[], None]] = field(default_factory=list)
-
-
-@dataclass
 class Execution:
-    """Executes one request. `shown` is the row of the preview to execute, or None."""
+    """Executes one request, and the preview that its actor has seen, if there is one.
 
-    host: Host
+    `after_commit` receives what must be called after the caller's commit.
+    """
+
+    connection: Connection
     request: Request
-    decided: Decided
-    request_id: str | None = None
-    shown: Mapping[str, Any] | None = None
-    after_commit: list[Callable[[], None]] = field(default_factory=list)
+    preview: Preview | None
+    after_commit: Callable[[Callable[[], None]], object]
 
-    def make(self, connection: Connection) -> Executed:
+    def finish(self, token: str = "") -> Receipt:
         """Execute the request, or refuse it and audit the refusal. Runs in the caller's transaction."""
         try:
-            return self._apply(connection)
+            self._require_right(token)
+            require_reason(self.request)
+            return self._try_rounds()
         except Refused as refused:
-            return self.refuse(connection, refused)
+            return self._refuse(refused)
 
-    def refuse(self, connection: Connection, refused: Refused) -> Executed:
-        """Audit or log a refusal, and spend the preview's token, unless the refusal says otherwise."""
-        receipt = refused.receipt(self.request.action.name)
-        if refused.is_audited:
-            receipt = self._audit(connection, receipt, refused.before, refused.after)
-        if refused.is_logged:
-            _log.warning(
-                "%s was refused %s: %s", self.request.actor, self.request.action.name, receipt.says
-            )
-        if self.shown is not None:
-            if refused.is_spent:
-                transitions.spend(connection, self.shown["id"], receipt, self.decided.now)
-            elif refused.is_audited:
-                transitions.note_reuse(connection, self.shown["id"], self.decided.now)
-        return Executed(receipt, after_commit=self.after_commit)
+    def _require_right(self, token: str) -> None:
+        if self.preview is not None:
+            require_own(self.preview, self.request, token)
+        require_permission(self.request)
+        if self.preview is not None:
+            require_fresh(self.preview, self.request)
 
-    def _apply(self, connection: Connection) -> Executed:
+    def _try_rounds(self) -> Receipt:
         for _ in range(_MOST_ROUNDS):
             try:
                 # A savepoint undoes writes and releases locks when the plan is refused or was changed
                 # meanwhile.
-                with connection.transaction():
-                    planned = make_plan(
-                        connection, self.host, self.request, self.decided, lock=True
-                    )
-                    self._require(planned)
-                    domain, eligible = DOMAINS[self.request.action.domain], planned.eligible
-                    written = domain.apply(
-                        connection, self.host, self.request.action, eligible, self.decided
-                    )
+                with self.connection.transaction():
+                    plan, receipt, after = self._write()
             except ChangedMeanwhile:
                 continue
             except NothingWritten as met:
                 raise Refused("illegal", str(met)) from None
-            skipped = planned.plan.skipped
-            says = _done(self.request.action, planned.plan)
-            receipt = Receipt(
-                "done", self.request.action.name, None, says, None, written.items, skipped
-            )
-            before = {target_plan.target: dict(target_plan.facts) for target_plan in eligible}
-            receipt = self._audit(connection, receipt, before, written.after)
-            preview_id = None
-            if self.shown is not None:
-                preview_id = self.shown["id"]
-                transitions.spend(connection, self.shown["id"], receipt, self.decided.now)
-            return Executed(receipt, written.effects, preview_id, self.after_commit)
+            before = {item.target: dict(item.facts) for item in plan.items}
+            receipt = self._audit(receipt, before, after)
+            if self.preview is not None:
+                now = self.request.now
+                previews.spend_preview(self.connection, self.preview.id, receipt, now)
+            return receipt
         raise EngineUnavailable(
             f"{self.request.action.name} kept colliding with other transactions: try again"
         )
 
-    def _require(self, planned: PlanWithFacts) -> None:
-        if self.shown is not None:
-            require_unchanged(self.shown, planned)
-        require_something(self.request, planned.plan)
+    def _write(self) -> tuple[Plan, Receipt, dict[str, Any]]:
+        """Lock, find, decide and apply. Returns also the facts of the changed targets afterwards."""
+        connection, request = self.connection, self.request
+        domain = DOMAINS[request.action.domain]
+        plan, rows = decide_targets(connection, request, domain, lock=True)
+        if self.preview is not None:
+            require_unchanged(self.preview, plan)
+        require_something(request, plan)
+        targets = [item.target for item in plan.items]
+        results = request.action.apply(connection, request, [rows[target] for target in targets])
+        made = {result.target: result for result in results if isinstance(result, Item)}
+        effects = [result for result in results if not isinstance(result, Item)]
+        after: dict[str, Any] = dict.fromkeys(targets)
+        for target, row in domain.find_rows(connection, request, targets).items():
+            facts = made[target].facts if target in made else {}
+            after[target] = {**domain.list_facts(row, request.now), **facts}
+        receipt = Receipt(
+            outcome="done",
+            action=request.action.name,
+            code=None,
+            says=_say_done(request, plan),
+            audit_sequence=None,
+            done=tuple(_as_made(item, made.get(item.target)) for item in plan.items),
+            skipped=plan.skipped,
+            effects=tuple(dict.fromkeys(effects)),
+        )
+        return plan, receipt, after
 
-    def _audit(self, connection: Connection, receipt: Receipt, before: Any, after: Any) -> Receipt:
-        request, shown = self.request, self.shown
+    def _refuse(self, refused: Refused) -> Receipt:
+        """Audit or log a refusal, and spend the preview's token, unless the refusal says otherwise."""
+        request, preview = self.request, self.preview
+        receipt = refused.receipt(request.action.name)
+        if refused.is_audited:
+            receipt = self._audit(receipt, refused.before, refused.after)
+        if refused.is_logged:
+            _log.warning("%s was refused %s: %s", request.actor, request.action.name, receipt.says)
+        if preview is not None and refused.is_spent:
+            previews.spend_preview(self.connection, preview.id, receipt, request.now)
+        elif preview is not None and refused.is_audited:
+            previews.note_reuse(self.connection, preview.id, request.now)
+        return receipt
+
+    def _audit(self, receipt: Receipt, before: Any, after: Any) -> Receipt:
+        request, preview = self.request, self.preview
         decision = Decision(
-            at=self.decided.now,
+            at=request.now,
             actor=request.actor,
             via=request.via,
             action=request.action.name,
-            subject=_subject(request),
+            subject=request.subject,
             targets=request.targets,
             outcome=receipt.outcome,
             code=receipt.code,
             permission=request.action.permission,
-            reason=self.decided.reason,
-            request_id=self.request_id,
-            preview_id=None if shown is None else shown["id"],
-            previewed_at=None if shown is None else shown["created_at"],
+            reason=request.reason,
+            request_id=request.request_id,
+            preview_id=None if preview is None else preview.id,
+            previewed_at=None if preview is None else preview.created_at,
             before=before,
             after=after,
         )
         sequence = audit_transitions.append(
-            connection, self.host.secrets, decision, after_commit=self.after_commit.append
+            self.connection, request.host.secrets, decision, after_commit=self.after_commit
         )
         return replace(receipt, audit_sequence=sequence)
 
 
 def execute_preview(
-    connection: Connection,
-    host: Host,
-    preview_id: int,
-    token: str,
-    *,
-    actor: str,
-    via: str,
-    reason: str,
-    request_id: str | None,
-    is_trusted: bool,
-    now: datetime,
-) -> Executed:
-    """Execute a preview in one transaction. It is committed also when the preview is refused."""
+    connection: Connection, host: Host, preview_id: int, token: str, *, actor: str,
+    as_request: Callable[[Preview], Request], after_commit: Callable[[Callable[[], None]], object],
+) -> Receipt:  # fmt: skip
+    """Execute a preview in one transaction, which is committed also when the preview is refused.
+
+    `as_request` makes the actor's request from the preview.
+    """
     with connection.transaction():
-        transitions.limit_waits(connection, WAIT_SECONDS)
-        row = transitions.lock(connection, preview_id)
-        if row is None:
+        previews.limit_waits(connection, WAIT_SECONDS)
+        preview = previews.lock_preview(connection, host.secrets, preview_id)
+        if preview is None:
             says = f"there is no preview {preview_id}: it expired and was removed, or never existed"
             _log.warning("%s was refused preview %d: %s", actor, preview_id, says)
-            return Executed(Receipt("refused", "", "expired", says, None))
-        request = Request(
-            ACTIONS[row["action"]], tuple(row["targets"]), row["params"], actor, via, is_trusted
-        )
-        decided = Decided(actor, reason, now, request.params)
-        execution = Execution(host, request, decided, request_id, shown=row)
-        refused = find_refusal(host, request, row, token, now) or require_reason(request, reason)
-        return (
-            execution.make(connection) if refused is None else execution.refuse(connection, refused)
-        )
+            return Receipt("refused", "", "expired", says, None)
+        return Execution(connection, as_request(preview), preview, after_commit).finish(token)
 
 
-def run(
-    connection: Connection, host: Host, request: Request, *, reason: str, request_id: str | None, now: datetime
-) -> Executed:  # fmt: skip
+def execute_request(
+    connection: Connection, request: Request, after_commit: Callable[[Callable[[], None]], object]
+) -> Receipt:
     """Lock the targets, plan and execute in one transaction.
 
     It is committed also when the request is refused.
     """
     with connection.transaction():
-        transitions.limit_waits(connection, WAIT_SECONDS)
-        execution = Execution(
-            host, request, Decided(request.actor, reason, now, request.params), request_id
-        )
-        refused = require_permission(host, request) or require_reason(request, reason)
-        return (
-            execution.make(connection) if refused is None else execution.refuse(connection, refused)
-        )
+        previews.limit_waits(connection, WAIT_SECONDS)
+        return Execution(connection, request, None, after_commit).finish()
 
 
-def note_effects(connection: Connection, executed: Executed, now: datetime) -> None:
-    """Store a receipt again after the commit, when failed effects have been added to it."""
-    if executed.preview_id is not None:
-        transitions.spend(connection, executed.preview_id, executed.receipt, now)
+def _as_made(item: Item, made: Item | None) -> Item:
+    """The item of the receipt: as planned, or with what was made of it."""
+    if made is None:
+        return item
+    return replace(item, changes=made.changes, note=made.note or item.note)
 
 
-def _subject(request: Request) -> str:
-    if len(request.targets) == 1:
-        return request.targets[0]
-    return f"{len(request.targets)} {request.action.domain}s"
-
-
-def _done(action: Action, plan: Plan) -> str:
+def _say_done(request: Request, plan: Plan) -> str:
     if len(plan.targets) == 1:
-        words = action.on(plan.targets[0].replace("/", " ", 1))
+        words = request.action.on(say_target(plan.targets[0]))
         return f"{words[0].upper()}{words[1:]}: done"
     skipped = f", {len(plan.skipped)} skipped" if plan.skipped else ""
-    return f"{action.title}: {len(plan.items)} done{skipped}"
+    return f"{request.action.title}: {len(plan.items)} done{skipped}"
+
+
+def find_long_reason(reason: str) -> Refused | None:
+    """Refuse a reason that is too long, before anything else, so that a long text costs nothing."""
+    if len(reason) <= LONGEST_REASON:
+        return None
+    says = f"say why in at most {LONGEST_REASON:,} characters"
+    return Refused("reason_too_long", says, is_spent=False, is_audited=False)
+
+
+# --- what is required: each function returns, or raises `Refused`
+
+
+def require_own(preview: Preview, request: Request, token: str) -> None:
+    """Refuse another actor than the preview's, which does not spend the owner's token."""
+    secrets = request.host.secrets
+    if preview.actor == request.actor and previews.is_token_of(preview, secrets, token):
+        return
+    says = f"preview {preview.id} is not yours to execute: make one of your own"
+    raise Refused("foreign", says, is_spent=False, is_audited=False, is_logged=True)
+
+
+def require_permission(request: Request) -> None:
+    """Refuse an actor who may act on none of the targets, before any is read and without an audit row."""
+    if may_act(request):
+        return
+    skipped = deny(request)
+    raise Refused(
+        "unauthorized", _nothing(request, skipped), skipped, is_spent=False, is_audited=False, is_logged=True,
+    )  # fmt: skip
+
+
+def require_fresh(preview: Preview, request: Request) -> None:
+    """Refuse a preview that was executed before, or has expired."""
+    if preview.receipt is not None:
+        came = "was carried out" if preview.receipt.is_done else "was refused"
+        says = f"preview {preview.id} {came} already: make a new one"
+        raise Refused("spent", says, is_spent=False, is_audited=preview.reused_at is None)
+    if request.now >= preview.expires_at:
+        says = f"preview {preview.id} is older than {PREVIEW_MINUTES} minutes: make a new one"
+        raise Refused("expired", says)
+
+
+def require_reason(request: Request) -> None:
+    """Refuse a reason that is too short.
+
+    It may be a typing error, so the token stays valid and nothing is audited.
+    """
+    if count_seen(request.reason) < SHORTEST_REASON:
+        name = request.action.name
+        says = f"say why, in at least {SHORTEST_REASON} characters: {name} is audited"
+        raise Refused("reason_too_short", says, is_spent=False, is_audited=False)
+
+
+def require_something(request: Request, plan: Plan) -> None:
+    """Refuse a plan without an item."""
+    if plan.items:
+        return
+    codes = {skip.code for skip in plan.skipped}
+    code = {"unauthorized": "unauthorized", "not_found": "unknown_target"}.get(
+        codes.pop() if len(codes) == 1 else "", "illegal"
+    )
+    raise Refused(code, _nothing(request, plan.skipped), skipped=plan.skipped)
+
+
+def require_unchanged(preview: Preview, plan: Plan) -> None:
+    """Refuse a plan that is not the one that was shown, with what has changed since."""
+    if plan.fingerprint == preview.plan.fingerprint:
+        return
+    was_allowed = {item.target for item in preview.plan.items}
+    denied = [
+        skip for skip in plan.skipped if skip.code == "unauthorized" and skip.target in was_allowed
+    ]
+    if denied:
+        raise Refused("unauthorized", denied[0].says, skipped=tuple(denied))
+    drifted = tuple(previews.list_drift(preview, plan))
+    says = (
+        f"{_say_drifted(drifted)} changed since the preview: nothing was done, make a new preview"
+    )
+    raise Refused("drifted", says, drifted=drifted, before=preview.plan.facts, after=plan.facts)
+
+
+def _nothing(request: Request, skipped: tuple[Skip, ...]) -> str:
+    """The sentence why none of these targets can be changed."""
+    says = skipped[0].says
+    if len(skipped) == 1:
+        return says
+    return f"nothing to {request.action.title.lower()}: {says}, and {len(skipped) - 1} more"
+
+
+def _say_drifted(drifted: tuple[Change, ...]) -> str:
+    targets = list(dict.fromkeys(change.what.partition(" ")[0] for change in drifted))
+    return say_target(targets[0]) if len(targets) == 1 else f"{len(targets)} targets"

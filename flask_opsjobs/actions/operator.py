@@ -19,11 +19,10 @@ from ..engine.dispatch.after_commit import run_effects
 from ..engine.dispatch.dispatch import read_clock
 from ..errors import ActionRefused, EngineUnavailable, TooManyActions
 from ..host import Host
-from . import execution, planning, transitions
-from .execution import Executed
-from .refusals import bound_reason
+from . import execution, planning, previews
+from .domain import Request
+from .registry import ACTIONS
 from .shapes import Plan, Preview, Receipt
-from .target_plan import Decided
 
 _log = logging.getLogger("flask_opsjobs")
 # How long an action waits until another one ends. It is short, since a page blocks a thread of the host.
@@ -61,20 +60,12 @@ class Operator:
         targets.
         """
         request = planning.make_request(
-            self._host,
-            action,
-            targets,
-            params,
-            actor=_text(actor),
-            via="python",
-            is_trusted=not authorize,
+            self._host, action, targets, params,
+            actor=_text(actor), via="python", is_trusted=not authorize,
+        )  # fmt: skip
+        return self._with_connection(
+            lambda connection, now: planning.make_plan(connection, replace(request, now=now)), now
         )
-
-        def make(connection: Connection, now: datetime) -> Plan:
-            decided = Decided(request.actor, "", now, request.params)
-            return planning.make_plan(connection, self._host, request, decided).plan
-
-        return self._with_connection(make, now)
 
     def preview(
         self, action: str, targets: Iterable[str], *, actor: str, via: str,
@@ -82,19 +73,14 @@ class Operator:
     ) -> Preview:  # fmt: skip
         """Make a plan that this actor may execute once within 15 minutes. Raises as `plan` does."""
         request = planning.make_request(
-            self._host,
-            action,
-            targets,
-            params,
-            actor=_text(actor),
-            via=via,
-            is_trusted=not authorize,
-        )
+            self._host, action, targets, params,
+            actor=_text(actor), via=via, is_trusted=not authorize,
+        )  # fmt: skip
 
         def make(connection: Connection, now: datetime) -> Preview:
-            decided = Decided(request.actor, "", now, request.params)
-            planned = planning.make_plan(connection, self._host, request, decided)
-            return transitions.keep(connection, self._host.secrets[0], request, planned, now)
+            asked = replace(request, now=now)
+            plan = planning.make_plan(connection, asked)
+            return previews.keep_preview(connection, asked, plan)
 
         return self._with_connection(make, now)
 
@@ -103,23 +89,22 @@ class Operator:
         via: str = "page", authorize: bool = True, now: datetime | None = None,
     ) -> Receipt:  # fmt: skip
         """Execute a preview if its plan is still the same. If not, the receipt says why."""
-        if too_long := bound_reason(reason):
+        if too_long := execution.find_long_reason(reason):
             return too_long.receipt("")
 
         def make(connection: Connection, now: datetime) -> Receipt:
-            executed = execution.execute_preview(
-                connection,
-                self._host,
-                preview_id,
-                token,
-                actor=_text(actor),
-                via=via,
-                reason=_text(reason).strip(),
-                request_id=_request_id(request_id),
-                is_trusted=not authorize,
-                now=now,
-            )
-            return self._finish(connection, executed, now)
+            def as_request(preview: Preview) -> Request:
+                return Request(
+                    self._host, ACTIONS[preview.plan.action], preview.targets, preview.plan.params,
+                    _text(actor), via, _text(reason).strip(), _request_id(request_id), not authorize, now,
+                )  # fmt: skip
+
+            after_commit: list[Callable[[], None]] = []
+            receipt = execution.execute_preview(
+                connection, self._host, preview_id, token, actor=_text(actor),
+                as_request=as_request, after_commit=after_commit.append,
+            )  # fmt: skip
+            return self._finish(connection, receipt, now, after_commit, preview_id)
 
         return self._with_connection(make, now)
 
@@ -130,27 +115,17 @@ class Operator:
     ) -> Receipt:  # fmt: skip
         """Plan and execute in one transaction, so that nothing changes in between. Raises as `plan` does."""
         request = planning.make_request(
-            self._host,
-            action,
-            targets,
-            params,
-            actor=_text(actor),
-            via=via,
-            is_trusted=not authorize,
-        )
-        if too_long := bound_reason(reason):
+            self._host, action, targets, params, actor=_text(actor), via=via,
+            reason=_text(reason).strip(), request_id=_request_id(request_id), is_trusted=not authorize,
+        )  # fmt: skip
+        if too_long := execution.find_long_reason(reason):
             return too_long.receipt(action)
 
         def make(connection: Connection, now: datetime) -> Receipt:
-            executed = execution.run(
-                connection,
-                self._host,
-                request,
-                reason=_text(reason).strip(),
-                request_id=_request_id(request_id),
-                now=now,
-            )
-            return self._finish(connection, executed, now)
+            after_commit: list[Callable[[], None]] = []
+            asked = replace(request, now=now)
+            receipt = execution.execute_request(connection, asked, after_commit.append)
+            return self._finish(connection, receipt, now, after_commit)
 
         return self._with_connection(make, now)
 
@@ -285,21 +260,29 @@ class Operator:
                 self._host.spare.close()
                 has_begun = True
 
-    def _finish(self, connection: Connection, executed: Executed, now: datetime) -> Receipt:
+    def _finish(
+        self,
+        connection: Connection,
+        receipt: Receipt,
+        now: datetime,
+        after_commit: Iterable[Callable[[], None]],
+        preview_id: int | None = None,
+    ) -> Receipt:
         """After the commit: write to the log and run the effects. A failure here does not fail the action."""
-        for tell in executed.after_commit:
+        for tell in after_commit:
             tell()
-        if not (failed := run_effects(self._host, connection, executed.effects)):
-            return executed.receipt
-        says = f"{executed.receipt.says}; Redis was not told: {', and '.join(failed)}"
-        executed = replace(executed, receipt=replace(executed.receipt, says=says))
+        if not (failed := run_effects(self._host, connection, receipt.effects)):
+            return receipt
+        says = f"{receipt.says}; Redis was not told: {', and '.join(failed)}"
+        receipt = replace(receipt, says=says)
         try:
-            execution.note_effects(connection, executed, now)
+            if preview_id is not None:
+                previews.spend_preview(connection, preview_id, receipt, now)
         except psycopg.Error:
             _log.exception(
                 "failed effects could not be added to a stored receipt; the action itself is done"
             )
-        return executed.receipt
+        return receipt
 
 
 def _jobs(jobs: int | Iterable[int]) -> list[str]:

@@ -6,63 +6,27 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from ..core.db import Connection
-from ..cron import actions as on_cron
 from ..errors import ActionRefused
 from ..host import Host
-from ..jobs import actions as on_jobs
-from ..limits import actions as on_limiters
 from ..policy import is_allowed, raised
-from ..queues import actions as on_queues
-from .catalog import ACTIONS, MOST_TARGETS, Action
-from .shapes import Plan, Receipt, Skip
-from .target_plan import Decided, TargetPlan
+from .domain import Action, Domain, Request, Row, say_target
+from .registry import ACTIONS, DOMAINS
+from .shapes import Item, Plan, Receipt, Skip
 
 _log = logging.getLogger("flask_opsjobs")
 
 UNREADABLE = "unreadable"
-# Each domain reads its own targets and parameters, decides what is legal, and writes.
-DOMAINS = {"job": on_jobs, "queue": on_queues, "cron": on_cron, "limiter": on_limiters}
-
-
-@dataclass(frozen=True)
-class Request:
-    """A valid request of an actor. `is_trusted`: the access policy is not asked."""
-
-    action: Action
-    targets: tuple[str, ...]
-    params: Mapping[str, Any]
-    actor: str
-    via: str
-    is_trusted: bool = False
-
-
-@dataclass(frozen=True)
-class PlanWithFacts:
-    """A plan, and the plans of its targets from which it was made."""
-
-    plan: Plan
-    target_plans: tuple[TargetPlan, ...]
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """The facts of each target."""
-        return {target_plan.target: dict(target_plan.facts) for target_plan in self.target_plans}
-
-    @property
-    def eligible(self) -> tuple[TargetPlan, ...]:
-        """The targets that can be changed."""
-        return tuple(
-            target_plan for target_plan in self.target_plans if target_plan.item is not None
-        )
+# The most targets of one plan: a page of a list.
+MOST_TARGETS = 100
 
 
 def make_request(
     host: Host, action: str, targets: Iterable[str], params: Mapping[str, Any] | None, *, actor: str, via: str,
-    is_trusted: bool,
+    reason: str = "", request_id: str | None = None, is_trusted: bool = False,
 ) -> Request:  # fmt: skip
     """Make the request, with canonical targets and parameters. Raises `ActionRefused` when it is invalid."""
     found = ACTIONS.get(action)
@@ -82,42 +46,60 @@ def make_request(
             f"{action} takes at most {MOST_TARGETS} {found.domain}s at once, got {len(canonical)}"
         )
         raise _unreadable(action, sentence)
-    return Request(found, canonical, _params(host, found, params or {}), actor, via, is_trusted)
-
-
-def make_plan(
-    connection: Connection, host: Host, request: Request, decided: Decided, *, lock: bool = False
-) -> PlanWithFacts:
-    """Make the plan as of now. With `lock` nobody else changes the targets until the caller commits.
-
-    Targets that the actor may not change are neither read nor locked.
-    """
-    allowed = [target for target in request.targets if _may(host, request, target)]
-    domain = DOMAINS[request.action.domain]
-    found = domain.decide(connection, host, request.action, allowed, decided, lock=lock)
-    by_target = {target_plan.target: target_plan for target_plan in found}
-    target_plans = tuple(
-        by_target.get(target) or TargetPlan(target, {}, skip=_denial(request, target))
-        for target in request.targets
+    values = _canonical_params(host, found, params or {})
+    return Request(
+        host, found, canonical, values, actor, via, reason, request_id, is_trusted=is_trusted
     )
+
+
+def make_plan(connection: Connection, request: Request) -> Plan:
+    """Make the plan as of now. Locks and writes nothing."""
+    plan, _ = decide_targets(connection, request, DOMAINS[request.action.domain])
+    return plan
+
+
+def decide_targets(
+    connection: Connection, request: Request, domain: Domain[Row], *, lock: bool = False
+) -> tuple[Plan, dict[str, Row]]:
+    """Make the plan, and return with it the rows from which it was made, by target.
+
+    With `lock` nobody else changes the targets until the caller commits. Targets that the actor may not
+    change are neither read nor locked.
+    """
+    allowed = [target for target in request.targets if _may(request, target)]
+    if lock:
+        domain.lock_rows(connection, request, allowed)
+    rows = domain.find_rows(connection, request, allowed)
+    forbidden = {
+        target: skip for target, row in rows.items() if (skip := domain.forbid(row, request))
+    }
+    legal = {target: row for target, row in rows.items() if target not in forbidden}
+    rows = {**rows, **request.action.read_more(connection, request, legal)}
+
+    def decide_target(target: str) -> Item | Skip:
+        if target not in allowed:
+            return _denial(request, target)
+        row = rows.get(target)
+        if row is None:
+            return Skip(target, None, "not_found", domain.say_unknown(target))
+        decided = forbidden.get(target) or request.action.decide(row, request)
+        return replace(decided, facts=domain.list_facts(row, request.now))
+
+    decisions = [decide_target(target) for target in request.targets]
     plan = Plan(
         action=request.action.name,
-        items=tuple(
-            target_plan.item for target_plan in target_plans if target_plan.item is not None
-        ),
-        skipped=tuple(
-            target_plan.skip for target_plan in target_plans if target_plan.skip is not None
-        ),
+        items=tuple(each for each in decisions if isinstance(each, Item)),
+        skipped=tuple(each for each in decisions if isinstance(each, Skip)),
         risk=request.action.risk,
-        fingerprint=_fingerprint(request, target_plans),
+        fingerprint=_fingerprint(request, decisions),
         params=request.params,
     )
-    return PlanWithFacts(plan, target_plans)
+    return plan, rows
 
 
-def may_act(host: Host, request: Request) -> bool:
+def may_act(request: Request) -> bool:
     """Whether the actor may do this to at least one target. Does not read the targets."""
-    return any(_may(host, request, target) for target in request.targets)
+    return any(_may(request, target) for target in request.targets)
 
 
 def deny(request: Request) -> tuple[Skip, ...]:
@@ -125,12 +107,12 @@ def deny(request: Request) -> tuple[Skip, ...]:
     return tuple(_denial(request, target) for target in request.targets)
 
 
-def _may(host: Host, request: Request, target: str) -> bool:
+def _may(request: Request, target: str) -> bool:
     """Whether the policy returns exactly True. An exception of the policy means no."""
     if request.is_trusted:
         return True
     permission = request.action.permission
-    return is_allowed(host.access, request.actor, permission, target, _note_failure)
+    return is_allowed(request.host.access, request.actor, permission, target, _note_failure)
 
 
 def _note_failure(permission: str, error: Exception) -> None:
@@ -138,17 +120,22 @@ def _note_failure(permission: str, error: Exception) -> None:
 
 
 def _denial(request: Request, target: str) -> Skip:
-    says = f"cannot {request.action.on(target.replace('/', ' ', 1))}: it needs {request.action.permission}"
+    action = request.action
+    says = f"cannot {action.on(say_target(target))}: it needs {action.permission}"
     return Skip(target, None, "unauthorized", says)
 
 
-def _fingerprint(request: Request, target_plans: Iterable[TargetPlan]) -> str:
-    weighed = [[target_plan.target, target_plan.weight] for target_plan in target_plans]
+def _fingerprint(request: Request, decisions: Iterable[Item | Skip]) -> str:
+    """A hash of what must not change until the execution: the facts of each item, the code of each skip."""
+    weighed = [
+        [each.target, dict(each.facts) if isinstance(each, Item) else each.code]
+        for each in decisions
+    ]
     text = json.dumps([request.action.name, dict(request.params), weighed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _canonical(action: Action, target: object) -> str:
+def _canonical(action: Action[Any], target: object) -> str:
     found: str | None = None
     if isinstance(target, str):
         found = DOMAINS[action.domain].read_target(target)
@@ -158,15 +145,14 @@ def _canonical(action: Action, target: object) -> str:
     return found
 
 
-def _params(host: Host, action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
+def _canonical_params(host: Host, action: Action[Any], given: Mapping[str, Any]) -> dict[str, Any]:
     if wrong := sorted(set(given) ^ set(action.params)):
         what = "needs" if wrong[0] in action.params else "does not take"
         raise _unreadable(action.name, f"{action.name} {what} the parameter {wrong[0]}")
     try:
-        params: dict[str, Any] = DOMAINS[action.domain].read_params(host, action, given)
+        return action.read_params(host, given)
     except ValueError as fault:
         raise _unreadable(action.name, str(fault)) from None
-    return params
 
 
 def _unreadable(action: object, says: str) -> ActionRefused:

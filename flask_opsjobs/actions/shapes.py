@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
+
+from .effects import Effect
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,14 @@ class Change:
 class Item:
     """A target that the action changes: `job/42`, its name for people, its changes.
 
-    `note` adds when or how.
+    `note` adds when or how. `facts` are the values of the target that the plan depends on.
     """
 
     target: str
     name: str
     changes: tuple[Change, ...]
     note: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Skip:
     name: str | None
     code: str
     says: str
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,12 @@ class Plan:
         return (*(item.target for item in self.items), *(skip.target for skip in self.skipped))
 
     @property
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """The facts of each requested target."""
+        each: tuple[Item | Skip, ...] = (*self.items, *self.skipped)
+        return {one.target: dict(one.facts) for one in each}
+
+    @property
     def subject(self) -> str:
         """Its targets in a few words: `job/42`, `queue/mail`, `3 jobs`."""
         if len(self.targets) == 1:
@@ -70,7 +80,8 @@ class Receipt:
     """The result of an execution. `code` is None when it was done, else a stable word for why it was refused.
 
     `done` are the changed targets. `drifted` lists what had changed since the preview; then nothing was done.
-    `audit_sequence` is the number of its audit row, None when it was not audited.
+    `audit_sequence` is the number of its audit row, None when it was not audited. `effects` are what must
+    happen in Redis after the commit.
     """
 
     outcome: str
@@ -81,6 +92,7 @@ class Receipt:
     done: tuple[Item, ...] = ()
     skipped: tuple[Skip, ...] = ()
     drifted: tuple[Change, ...] = ()
+    effects: tuple[Effect, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def is_done(self) -> bool:
@@ -90,13 +102,30 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Preview:
-    """A plan that was shown to one actor, who may execute it once, with the `token`, until `expires_at`."""
+    """A plan that was shown to one actor, who may execute it once, with the `token`, until `expires_at`.
+
+    `targets` are in the order of the request. `reused_at` is when its actor first tried to execute it a
+    second time.
+    """
 
     id: int
     token: str
     actor: str
+    targets: tuple[str, ...]
     plan: Plan
     created_at: datetime
     expires_at: datetime
     spent_at: datetime | None = None
+    reused_at: datetime | None = None
     receipt: Receipt | None = None
+
+
+# The fields that only the execution itself reads: no stored row and no output of a command shows them.
+_INTERNAL = {"facts", "effects"}
+
+
+def write_json(value: Plan | Receipt | Item | Skip) -> dict[str, Any]:
+    """The value as JSON, as a command prints it and a row stores it."""
+    return asdict(
+        value, dict_factory=lambda pairs: {key: of for key, of in pairs if key not in _INTERNAL}
+    )

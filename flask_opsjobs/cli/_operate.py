@@ -5,15 +5,14 @@ from __future__ import annotations
 import getpass
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, NoReturn, TypeVar
 
 import click
 
-from ..actions.catalog import ACTIONS
 from ..actions.operator import Operator
 from ..actions.planning import UNREADABLE
-from ..actions.shapes import Item, Plan, Receipt, Skip
+from ..actions.registry import ACTIONS
+from ..actions.shapes import Item, Plan, Receipt, Skip, write_json
 from ..errors import ActionRefused
 from . import current_host
 from ._plain import plain
@@ -109,7 +108,7 @@ def _lines(items: Sequence[Item], skipped: Sequence[Skip]) -> list[str]:
 
 
 def _json(found: Plan | Receipt) -> str:
-    return json.dumps(asdict(found))
+    return json.dumps(write_json(found))
 
 
 def _user() -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from ..actions.catalog import ACTIONS, Action
+from ..actions.domain import Action
+from ..actions.registry import ACTIONS
 from ..core.reading import read_snapshot
 from ..cron.lifecycle import RESULTS
 from ..cron.queries import MOST_ENTRIES, CronEntryRow, SlotRow, list_entries, list_strips
@@ -44,7 +45,7 @@ def _line(entry: CronEntryRow, slots: list[SlotRow]) -> str:
     )
 
 
-def _add(action: Action) -> None:
+def _add(action: Action[Any]) -> None:
     @cron.command(
         action.short_name.replace("_", "-"),
         short_help=f"{action.title} entries.",

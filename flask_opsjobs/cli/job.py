@@ -7,13 +7,14 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from ..actions.catalog import ACTIONS, Action
+from ..actions.domain import Action
+from ..actions.registry import ACTIONS
 from . import _operate
 
 job = AppGroup("job", help="Retry, cancel, discard, run again or delete jobs.")
 
 
-def _add(action: Action) -> None:
+def _add(action: Action[Any]) -> None:
     @job.command(
         action.short_name.replace("_", "-"),
         short_help=f"{action.title} jobs.",

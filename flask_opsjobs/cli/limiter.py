@@ -10,7 +10,7 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from ..actions.catalog import ACTIONS
+from ..actions.registry import ACTIONS
 from ..core.display import Display
 from ..limits import queries
 from ..limits.actions import make_target

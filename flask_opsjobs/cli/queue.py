@@ -7,13 +7,14 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from ..actions.catalog import ACTIONS, Action
+from ..actions.domain import Action
+from ..actions.registry import ACTIONS
 from . import _operate
 
 queue = AppGroup("queue", help="Pause, drain or resume queues, or set their prefetch.")
 
 
-def _add(action: Action) -> None:
+def _add(action: Action[Any]) -> None:
     @queue.command(
         action.short_name,
         short_help=f"{action.title} queues.",

@@ -2,38 +2,75 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import psycopg
+
 from .. import endings
-from ..actions.catalog import Action
-from ..actions.effects import Dispatch, Effect, RequestHeartbeat
-from ..actions.shapes import Change, Item
-from ..actions.target_plan import (
+from ..actions.domain import (
+    Action,
     ChangedMeanwhile,
-    Decided,
     NothingWritten,
-    TargetPlan,
-    Written,
-    do,
-    illegal,
-    leave,
+    Request,
+    exact,
+    name_in,
+    read_whole,
+    say_state,
+    whole,
 )
+from ..actions.effects import Dispatch, Effect, RequestHeartbeat
+from ..actions.shapes import Change, Item, Skip
 from ..core.db import Connection
+from ..errors import InvalidArgs
 from ..host import Host
-from . import action_params as cron_params
+from ..jobs.record.enqueue import find_same_call
 from . import queries, transitions
-from .action_changes import changes_of, facts_of_entry
 from .decide_slots import SlotDecider, SlotReport
-from .declaration import EntryDeclaration
+from .declaration import BadEntry, EntryDeclaration, Faults, list_faults, make_entry
 from .expression import Schedule
-from .lifecycle import ABSENT
+from .lifecycle import ABSENT, sources_of
 from .queries import CronEntryRow
 
+_log = logging.getLogger("flask_opsjobs.cron")
 _TARGET = re.compile(r"cron/[A-Za-z0-9_.:\-]{1,200}")
+_MOST_AT_ONCE = 100
+# The parameters of a cron entry, in the order of its form.
+ENTRY_PARAMS = ("task", "expression", "zone", "overlap", "catch_up", "args")
+
+
+@dataclass(frozen=True)
+class CronForDecision:
+    """A cron entry, or a name that is free (`entry` is None), and what only some decisions need.
+
+    `fault` is the skip's code and the sentence why its task cannot be enqueued now. `unfinished` is the oldest
+    job of it that has not ended. `missed` are the slots to catch up.
+    """
+
+    name: str
+    entry: CronEntryRow | None
+    fault: tuple[str, str] | None = None
+    unfinished: int | None = None
+    missed: tuple[datetime, ...] | None = None
+
+    @property
+    def state(self) -> str:
+        """The state of the entry; `absent` when the name is free."""
+        return ABSENT if self.entry is None else self.entry.state
+
+    @property
+    def stored(self) -> CronEntryRow:
+        """The entry, where the state says that there is one."""
+        assert self.entry is not None
+        return self.entry
+
+
+# --- targets and rows
 
 
 def read_target(text: str) -> str | None:
@@ -42,201 +79,269 @@ def read_target(text: str) -> str | None:
     return text if _TARGET.fullmatch(text) and text not in ("cron/.", "cron/..") else None
 
 
-def read_params(host: Host, action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The action's parameters in canonical values. Raises `ValueError` with what is allowed.
-
-    Values of redacted arguments are dropped here, so neither a plan nor its preview holds them.
-    """
-    if action.short_name == "catch_up":
-        return {"count": cron_params.read_count(given["count"])}
-    return cron_params.read_entry(host, given) if action.params else {}
+def lock_rows(connection: Connection, _request: Request, targets: Collection[str]) -> None:
+    """Lock these entries until the commit, and the jobs that a decision may have to stop."""
+    transitions.lock_to_decide(connection, list(map(name_in, targets)))
 
 
-def decide(
-    connection: Connection,
-    host: Host,
-    action: Action,
-    targets: Sequence[str],
-    decided: Decided,
-    *,
-    lock: bool,
-) -> list[TargetPlan]:
-    """Plan the action for each of these entries.
-
-    With `lock` nobody else changes them until the caller commits.
-    """
-    names = {target: target.partition("/")[2] for target in targets}
-    if lock:
-        transitions.lock_to_decide(connection, list(names.values()))
-    found = transitions.look(connection, list(names.values()))
-    return [
-        _decide_one(connection, host, action, target, found.get(name), decided)
-        for target, name in names.items()
-    ]
-
-
-def apply(
-    connection: Connection,
-    host: Host,
-    action: Action,
-    target_plans: Sequence[TargetPlan],
-    decided: Decided,
-) -> Written:
-    """Apply the plans to entries that the caller has locked. Slots that are due now are decided first."""
-    report = SlotReport()
-    decider = SlotDecider(connection, host, endings.stop, decided.now)
-    items = [_write(decider, action, target_plan, decided, report) for target_plan in target_plans]
-    names = [target_plan.target.partition("/")[2] for target_plan in target_plans]
-    entries = transitions.look(connection, names)
-    after = {
-        f"cron/{name}": facts_of_entry(entries[name]) if name in entries else None for name in names
+def find_rows(
+    connection: Connection, request: Request, targets: Collection[str]
+) -> dict[str, CronForDecision]:
+    """The entries of these names, and the free names when the action needs a free one."""
+    found = transitions.look(connection, list(map(name_in, targets)))
+    rows = {
+        target: CronForDecision(name_in(target), found.get(name_in(target))) for target in targets
     }
-    effects: list[Effect] = [
-        RequestHeartbeat(job.queue, job.worker) for job in report.stopped if job.worker
-    ]
-    if report.lanes:
-        effects.append(Dispatch(tuple(sorted(report.lanes))))
-    return Written(tuple(items), after, tuple(effects))
+    return {
+        target: row
+        for target, row in rows.items()
+        if row.entry is not None or ABSENT in request.action.sources
+    }
 
 
-def _decide_one(
-    connection: Connection,
-    host: Host,
-    action: Action,
-    target: str,
-    entry: CronEntryRow | None,
-    decided: Decided,
-) -> TargetPlan:
-    name = target.partition("/")[2]
-    if action.short_name == "create":
-        if entry is not None:
-            way_out = "edit it, or take" if entry.origin == "runtime" else "take"
-            sentence = (
-                f"there is a cron entry {name} already, {entry.state}: {way_out} another name"
-            )
-            return leave(target, name, facts_of_entry(entry), "already", sentence)
-        return do(target, name, {"state": ABSENT}, None, *changes_of(None, decided.params))
-    if entry is None:
-        return leave(target, None, {}, "not_found", f"there is no cron entry {name}")
-    facts = facts_of_entry(entry)
-    if entry.state not in action.sources:
-        return _not_now(action, target, entry, facts)
-    if action.short_name in ("edit", "delete") and entry.origin == "code":
-        why = "the code declares it; pause it here, or change the code"
-        if entry.state == "retired":
-            why = "the code declared it and no longer does; its run history stays"
-        return leave(target, name, facts, "illegal", f"cannot {action.on(f'cron {name}')}: {why}")
-    if action.short_name in ("run_now", "catch_up"):
-        return _judge_run(connection, host, action, target, entry, decided)
-    if action.short_name == "edit":
-        changes = changes_of(entry, decided.params)
-        if not changes:
-            return leave(
-                target, name, facts, "already", f"cron entry {name} already has these values"
-            )
-        return do(target, name, facts, entry, *changes)
-    after = {"pause": "paused", "resume": "active", "delete": None}[action.short_name]
-    return do(target, name, facts, entry, Change("state", entry.state, after))
+def say_unknown(target: str) -> str:
+    """The sentence about an entry that does not exist."""
+    return f"there is no cron entry {name_in(target)}"
 
 
-def _judge_run(
-    connection: Connection,
-    host: Host,
-    action: Action,
-    target: str,
-    entry: CronEntryRow,
-    decided: Decided,
-) -> TargetPlan:
-    facts = facts_of_entry(entry)
-    if found := cron_params.find_call_fault(connection, host, entry):
-        code, fault = found
-        return leave(target, entry.name, facts, code, f"cannot {_on(action, target)}: {fault}")
-    before = transitions.list_unfinished(connection, entry.name)
-    note = f"job {before[0].id} of the entry has not ended: both will run" if before else None
-    if action.short_name == "run_now":
-        change = Change("job", None, f"a new one of {entry.task}")
-        return do(target, entry.name, facts, entry, change, note=note)
-    # All missed slots make the same call. If the task is unique, only one job of it can exist.
-    is_unique = host.tasks[entry.task].declared.unique is not None
-    count = 1 if is_unique else decided.params["count"]
-    slots = queries.list_missed(connection, entry.name, count)
-    if not slots:
-        sentence = (
-            f"every missed slot of cron entry {entry.name} has been caught up, or there was none"
-        )
-        return leave(target, entry.name, facts, "already", sentence)
-    facts["missed"] = [slot.isoformat() for slot in slots]
-    news = "1 new job" if len(slots) == 1 else f"{len(slots)} new jobs"
-    change = Change("missed slots", str(len(slots)), f"{news} of {entry.task}")
-    if count < decided.params["count"]:
-        note = "; ".join(
-            filter(None, (note, "its calls are unique: only the last slot gets a job"))
-        )
-    return do(target, entry.name, facts, entry, change, note=note)
+def forbid(row: CronForDecision, request: Request) -> Skip | None:
+    """Why the entry's state forbids the action; None when it allows it."""
+    if row.state in request.action.sources:
+        return None
+    if already := _say_already(row.stored, request.action.short_name):
+        return _skip(row, "already", already)
+    return _skip(row, "illegal", say_state(request.action, f"cron/{row.name}", row.state))
 
 
-def _not_now(action: Action, target: str, entry: CronEntryRow, facts: dict[str, Any]) -> TargetPlan:
-    if action.short_name == "pause" and entry.is_paused:
-        sentence = f"cron entry {entry.name} is paused already, by {entry.paused_by}"
-        return leave(target, entry.name, facts, "already", sentence)
-    if action.short_name == "resume" and entry.state == "active":
-        return leave(
-            target, entry.name, facts, "already", f"cron entry {entry.name} is active already"
-        )
-    return illegal(action, target, entry.name, facts, entry.state)
+def _say_already(entry: CronEntryRow, short_name: str) -> str | None:
+    """The sentence about an entry that is already as the action would make it; None about any other."""
+    if short_name == "create":
+        way_out = "edit it, or take" if entry.origin == "runtime" else "take"
+        return f"there is a cron entry {entry.name} already, {entry.state}: {way_out} another name"
+    if short_name == "pause" and entry.is_paused:
+        return f"cron entry {entry.name} is paused already, by {entry.paused_by}"
+    if short_name == "resume" and entry.state == "active":
+        return f"cron entry {entry.name} is active already"
+    return None
 
 
-def _write(
-    decider: SlotDecider,
-    action: Action,
-    target_plan: TargetPlan,
-    decided: Decided,
-    report: SlotReport,
+def list_facts(row: CronForDecision, _now: datetime) -> dict[str, Any]:
+    """The facts that a plan for the entry depends on.
+
+    Leaves out `checked_until`, which moves with every slot.
+    """
+    if row.entry is None:
+        return {"state": ABSENT}
+    facts = _facts_of(row.entry)
+    if row.missed is not None:
+        facts["missed"] = [slot.isoformat() for slot in row.missed]
+    return facts
+
+
+def _facts_of(entry: CronEntryRow) -> dict[str, Any]:
+    return {
+        "state": entry.state,
+        "origin": entry.origin,
+        "task": entry.task,
+        "expression": entry.expression,
+        "zone": entry.zone,
+        "overlap": entry.overlap,
+        "catch_up": entry.catch_up if entry.catch_up_limit is None else entry.catch_up_limit,
+        "args": dict(entry.args),
+        "paused_at": exact(entry.paused_at),
+        "paused_by": entry.paused_by,
+    }
+
+
+def _item(row: CronForDecision, *changes: Change, note: str | None = None) -> Item:
+    return Item(f"cron/{row.name}", row.name, changes, note)
+
+
+def _skip(row: CronForDecision, code: str, says: str) -> Skip:
+    return Skip(f"cron/{row.name}", row.name, code, says)
+
+
+def _cannot(row: CronForDecision, request: Request) -> str:
+    return f"cannot {request.action.on(f'cron {row.name}')}"
+
+
+# --- writes: the slots of an entry that are due now are decided first
+
+_Results = list[Effect | Item]
+_Write = Callable[[SlotDecider, Request, CronForDecision, SlotReport], Item | None]
+
+
+def _after_due_slots(
+    write: _Write,
+) -> Callable[[Connection, Request, Sequence[CronForDecision]], _Results]:
+    """An `apply` that decides the due slots of each entry and then calls `write` with it."""
+
+    def apply(
+        connection: Connection, request: Request, rows: Sequence[CronForDecision]
+    ) -> _Results:
+        report = SlotReport()
+        decider = SlotDecider(connection, request.host, endings.stop, request.now)
+        results: _Results = []
+        for row in rows:
+            current = decider.decide_all(row.name, report)
+            assert current is not None  # locked and planned
+            item = write(decider, request, replace(row, entry=current), report)
+            results += [] if item is None else [item]
+        results += [RequestHeartbeat(job.queue, job.worker) for job in report.stopped if job.worker]
+        if report.lanes:
+            results.append(Dispatch(tuple(sorted(report.lanes))))
+        return results
+
+    return apply
+
+
+# --- pause and resume
+
+
+def _decide_pause(row: CronForDecision, _request: Request) -> Item | Skip:
+    return _item(row, Change("state", row.state, "paused"))
+
+
+def _write_pause(
+    decider: SlotDecider, request: Request, row: CronForDecision, _report: SlotReport
+) -> None:
+    actor, reason = request.actor, request.reason
+    transitions.pause(decider.connection, row.name, actor, reason, request.now)
+
+
+def _decide_resume(row: CronForDecision, _request: Request) -> Item | Skip:
+    return _item(row, Change("state", row.state, "active"))
+
+
+def _write_resume(
+    decider: SlotDecider, _request: Request, row: CronForDecision, _report: SlotReport
+) -> None:
+    transitions.resume(decider.connection, row.name)
+
+
+# --- run now and catch up
+
+
+def _read_call(
+    connection: Connection, request: Request, rows: dict[str, CronForDecision]
+) -> dict[str, CronForDecision]:
+    """The entries with what decides whether their call can be enqueued now."""
+    found = {}
+    for target, row in rows.items():
+        fault = _find_call_fault(connection, request.host, row.stored)
+        unfinished = [] if fault else transitions.list_unfinished(connection, row.name)
+        oldest = unfinished[0].id if unfinished else None
+        found[target] = replace(row, fault=fault, unfinished=oldest)
+    return found
+
+
+def _find_call_fault(
+    connection: Connection, host: Host, entry: CronEntryRow
+) -> tuple[str, str] | None:
+    """The skip's code and the sentence why the entry's task cannot be enqueued now; None when it can be."""
+    task = host.tasks.get(entry.task)
+    if task is None:
+        return "illegal", f"there is no task {entry.task} in this application"
+    try:
+        same = find_same_call(connection, host, task, entry.args)
+    except InvalidArgs as wrong:
+        return "illegal", f"its arguments do not fit: {wrong}"
+    except psycopg.Error:
+        raise
+    except Exception as error:
+        # The host's code raised, such as the function of a unique key. Name only the class: the text may
+        # quote a value.
+        _log.exception("cron entry %s: its job could not be enqueued", entry.name)
+        return "illegal", f"enqueuing its job raised {type(error).__name__}"
+    return None if same is None else ("already", f"job {same} is the same unique call")
+
+
+def _decide_run_now(row: CronForDecision, request: Request) -> Item | Skip:
+    if row.fault:
+        return _skip_faulty(row, request)
+    change = Change("job", None, f"a new one of {row.stored.task}")
+    return _item(row, change, note=_say_both(row))
+
+
+def _skip_faulty(row: CronForDecision, request: Request) -> Skip:
+    code, fault = row.fault or ("", "")
+    return _skip(row, code, f"{_cannot(row, request)}: {fault}")
+
+
+def _say_both(row: CronForDecision) -> str | None:
+    if row.unfinished is None:
+        return None
+    return f"job {row.unfinished} of the entry has not ended: both will run"
+
+
+def _write_run_now(
+    decider: SlotDecider, request: Request, row: CronForDecision, report: SlotReport
 ) -> Item:
-    assert target_plan.item is not None
-    connection, name, now = decider.connection, target_plan.target.partition("/")[2], decided.now
-    if action.short_name == "create":
-        wanted = _entry(name, decided.params)
-        if not transitions.create(connection, wanted, "runtime", decided.actor, now):
-            # There was no row to lock, so another process could create an entry of that name meanwhile.
-            raise ChangedMeanwhile
-        return target_plan.item
-    entry = decider.decide_all(name, report)
-    assert entry is not None  # locked and planned
-    if action.short_name == "delete":
-        transitions.delete(connection, [name])
-        return target_plan.item
-    if action.short_name == "pause":
-        transitions.pause(connection, name, decided.actor, decided.reason, now)
-    elif action.short_name == "resume":
-        transitions.resume(connection, name)
-    elif action.short_name == "edit":
-        transitions.change(connection, _entry(name, decided.params), "runtime", now)
-    else:
-        slots = [now]
-        if action.short_name == "catch_up":
-            # Use the slots that were planned and shown. Deciding the due slots may just have added newer
-            # missed ones.
-            slots = [datetime.fromisoformat(slot) for slot in target_plan.facts["missed"]]
-        return _run(decider, action, entry, target_plan.item, slots, decided, report)
-    return target_plan.item
+    return _run(decider, request, row, [request.now], report)
+
+
+def _read_count(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The number of missed slots to catch up."""
+    return {"count": read_whole(given["count"], _MOST_AT_ONCE, "count is {}")}
+
+
+def _read_missed(
+    connection: Connection, request: Request, rows: dict[str, CronForDecision]
+) -> dict[str, CronForDecision]:
+    """The entries as `_read_call` reads them, with the missed slots of those whose call can be enqueued."""
+    found = _read_call(connection, request, rows)
+    for target, row in found.items():
+        if row.fault is None:
+            count = _count_of(row.stored, request)
+            missed = queries.list_missed(connection, row.name, count)
+            found[target] = replace(row, missed=tuple(missed) or None)
+    return found
+
+
+def _count_of(entry: CronEntryRow, request: Request) -> int:
+    # All missed slots make the same call. If the task is unique, only one job of it can exist.
+    is_unique = request.host.tasks[entry.task].declared.unique is not None
+    return 1 if is_unique else int(request.params["count"])
+
+
+def _decide_catch_up(row: CronForDecision, request: Request) -> Item | Skip:
+    if row.fault:
+        return _skip_faulty(row, request)
+    if row.missed is None:
+        sentence = (
+            f"every missed slot of cron entry {row.name} has been caught up, or there was none"
+        )
+        return _skip(row, "already", sentence)
+    number, note = len(row.missed), _say_both(row)
+    news = "1 new job" if number == 1 else f"{number} new jobs"
+    change = Change("missed slots", str(number), f"{news} of {row.stored.task}")
+    if _count_of(row.stored, request) < request.params["count"]:
+        unique = "its calls are unique: only the last slot gets a job"
+        note = f"{note}; {unique}" if note else unique
+    return _item(row, change, note=note)
+
+
+def _write_catch_up(
+    decider: SlotDecider, request: Request, row: CronForDecision, report: SlotReport
+) -> Item:
+    # Use the slots that were planned and shown. Deciding the due slots may just have added newer missed ones.
+    return _run(decider, request, row, row.missed or (), report)
 
 
 def _run(
     decider: SlotDecider,
-    action: Action,
-    entry: CronEntryRow,
-    item: Item,
+    request: Request,
+    row: CronForDecision,
     slots: Sequence[datetime],
-    decided: Decided,
     report: SlotReport,
 ) -> Item:
     """Enqueue a job manually for each of these slots. Returns the item with what really happened."""
+    entry = row.stored
     has_run = any(task.name == entry.task for task, _ in report.enqueued)
     ids: list[int] = []
     notes: dict[str, None] = {}
     for slot_at in slots:
-        slot = decider.run(entry, slot_at, "manual", report, by=decided.actor)
+        slot = decider.run(entry, slot_at, "manual", report, by=request.actor)
         if slot.job_id is None:
             notes[slot.why or ""] = None
             # A slot that was due just now may have enqueued the same unique call: then that is the requested
@@ -244,25 +349,214 @@ def _run(
             if not ids and not has_run:
                 # The plan found no same call, so another transaction has enqueued it since.
                 is_rival = slot.result == "skipped_overlap"
-                sentence = f"cannot {_on(action, item.target)}: {slot.why}"
+                sentence = f"{_cannot(row, request)}: {slot.why}"
                 raise ChangedMeanwhile if is_rival else NothingWritten(sentence)
             continue
         ids.append(slot.job_id)
-        transitions.write_result(
-            decider.connection, entry, replace(slot, why=decided.reason), decided.now
-        )
-    changes = tuple(Change("new job", None, f"job/{id}") for id in ids)
-    return replace(item, changes=changes, note="; ".join(notes) or item.note)
+        manual = replace(slot, why=request.reason)
+        transitions.write_result(decider.connection, entry, manual, request.now)
+    changes = [Change("new job", None, f"job/{id}") for id in ids]
+    return _item(row, *changes, note="; ".join(notes) or None)
 
 
-def _on(action: Action, target: str) -> str:
-    return action.on(target.replace("/", " ", 1))
+# --- create, edit and delete
 
 
-def _entry(name: str, params: Mapping[str, Any]) -> EntryDeclaration:
+class BadParams(ValueError):
+    """Parameters that no entry can have. `faults` are pairs: the parameter, and a sentence about it."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        super().__init__("; ".join(sentence for _, sentence in faults))
+
+
+def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The task, schedule, policies and arguments as they are stored. Raises `BadParams` with every fault.
+
+    Values of redacted arguments are dropped here, so neither a plan nor its preview holds them.
+    """
+    faults = []
+    name = given["task"]
+    task = host.tasks.get(name) if isinstance(name, str) else None
+    if task is None:
+        faults.append(("task", f"there is no task {name!r} in this application"))
+    args = given["args"]
+    if isinstance(args, str):
+        try:
+            args = json.loads(args or "{}")
+        except ValueError as wrong:
+            faults.append(("args", f"args is not JSON: {wrong}"))
+        except RecursionError:
+            faults.append(("args", "args is nested too deeply"))
+    policies = {
+        param: usual if given[param] in (None, "") else given[param]
+        for param, usual in (("zone", "UTC"), ("overlap", "skip"), ("catch_up", "none"))
+    }
+    number = whole(policies["catch_up"])
+    policies["catch_up"] = policies["catch_up"] if number is None else number
+    if task is None or faults:
+        # Without a task or readable arguments, the arguments cannot be checked.
+        raise BadParams([*faults, *list_faults(given["expression"], **policies)])
+    try:
+        entry = make_entry(task, given["expression"], args=args, name="new", **policies)
+    except BadEntry as wrong:
+        raise BadParams(wrong.faults) from None
+    columns = entry.columns
+    limit = columns.pop("catch_up_limit")
+    return {**columns, "catch_up": columns["catch_up"] if limit is None else limit}
+
+
+def _declare(name: str, params: Mapping[str, Any]) -> EntryDeclaration:
     schedule = Schedule(params["expression"], params["zone"])
     limit = params["catch_up"] if isinstance(params["catch_up"], int) else None
     word = "all" if limit is not None else params["catch_up"]
     return EntryDeclaration(
         name, params["task"], schedule, params["overlap"], word, limit, params["args"]
+    )
+
+
+def _list_changes(before: Mapping[str, Any], params: Mapping[str, Any]) -> list[Change]:
+    """The values in `params` that differ from those before."""
+    return [
+        Change(name, _words(before.get(name)), _words(value))
+        for name, value in params.items()
+        if name not in before or before[name] != value
+    ]
+
+
+def _words(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int) else json.dumps(value)
+
+
+def _decide_create(row: CronForDecision, request: Request) -> Item | Skip:
+    return _item(row, *_list_changes({}, request.params))
+
+
+def _apply_create(
+    connection: Connection, request: Request, rows: Sequence[CronForDecision]
+) -> _Results:
+    for row in rows:
+        wanted = _declare(row.name, request.params)
+        if not transitions.create(connection, wanted, "runtime", request.actor, request.now):
+            # There was no row to lock, so another process could create an entry of that name meanwhile.
+            raise ChangedMeanwhile
+    return []
+
+
+def _skip_declared(row: CronForDecision, request: Request) -> Skip | None:
+    """Why an entry that code declares cannot be edited or deleted; None for one that was made at runtime."""
+    if row.stored.origin != "code":
+        return None
+    why = "the code declares it; pause it here, or change the code"
+    if row.state == "retired":
+        why = "the code declared it and no longer does; its run history stays"
+    return _skip(row, "illegal", f"{_cannot(row, request)}: {why}")
+
+
+def _decide_edit(row: CronForDecision, request: Request) -> Item | Skip:
+    if declared := _skip_declared(row, request):
+        return declared
+    changes = _list_changes(_facts_of(row.stored), request.params)
+    if not changes:
+        return _skip(row, "already", f"cron entry {row.name} already has these values")
+    return _item(row, *changes)
+
+
+def _write_edit(
+    decider: SlotDecider, request: Request, row: CronForDecision, _report: SlotReport
+) -> None:
+    wanted = _declare(row.name, request.params)
+    transitions.change(decider.connection, wanted, "runtime", request.now)
+
+
+def _decide_delete(row: CronForDecision, request: Request) -> Item | Skip:
+    return _skip_declared(row, request) or _item(row, Change("state", row.state, None))
+
+
+def _write_delete(
+    decider: SlotDecider, _request: Request, row: CronForDecision, _report: SlotReport
+) -> None:
+    transitions.delete(decider.connection, [row.name])
+
+
+# In the order of their buttons.
+ACTIONS: tuple[Action[CronForDecision], ...] = (
+    Action(
+        name="cron.pause",
+        title="Pause",
+        sources=sources_of("pause"),
+        risk="The next slots do not run; they are recorded as paused. Running jobs continue.",
+        decide=_decide_pause,
+        apply=_after_due_slots(_write_pause),
+    ),
+    Action(
+        name="cron.resume",
+        title="Resume",
+        sources=sources_of("resume"),
+        risk="The next slots run again. Slots that came during the pause do not run.",
+        decide=_decide_resume,
+        apply=_after_due_slots(_write_resume),
+    ),
+    Action(
+        name="cron.run_now",
+        title="Run now",
+        phrase="run {} now",
+        sources=sources_of("run_now"),
+        risk="A job of the entry is enqueued at once, even if another is running.",
+        read_more=_read_call,
+        decide=_decide_run_now,
+        apply=_after_due_slots(_write_run_now),
+    ),
+    Action(
+        name="cron.catch_up",
+        title="Catch up",
+        phrase="catch {} up",
+        sources=sources_of("catch_up"),
+        risk="Each missed slot gets a job, all at once. These jobs may run at the same time.",
+        params=("count",),
+        read_params=_read_count,
+        read_more=_read_missed,
+        decide=_decide_catch_up,
+        apply=_after_due_slots(_write_catch_up),
+    ),
+    Action(
+        name="cron.create",
+        title="Create",
+        sources=sources_of("create"),
+        risk="The entry runs by itself, from its next slot on.",
+        params=ENTRY_PARAMS,
+        read_params=read_entry,
+        decide=_decide_create,
+        apply=_apply_create,
+    ),
+    Action(
+        name="cron.edit",
+        title="Edit",
+        sources=sources_of("edit"),
+        risk="The change applies from now on. Earlier slots keep their results.",
+        params=ENTRY_PARAMS,
+        read_params=read_entry,
+        decide=_decide_edit,
+        apply=_after_due_slots(_write_edit),
+    ),
+    Action(
+        name="cron.delete",
+        title="Delete",
+        sources=sources_of("delete"),
+        risk="The entry does not run any more. Its run history stays.",
+        decide=_decide_delete,
+        apply=_after_due_slots(_write_delete),
+    ),
+)
+
+
+def actions_of_entry(state: str, origin: str) -> tuple[Action[CronForDecision], ...]:
+    """The actions on an entry in this state; one that code declares is neither edited nor deleted."""
+    return tuple(
+        action
+        for action in ACTIONS
+        if state in action.sources
+        and (origin == "runtime" or action.short_name not in ("edit", "delete"))
     )

@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from .. import endings
-from ..actions.catalog import Action
-from ..actions.effects import Dispatch, Effect, Forget, RequestHeartbeat
-from ..actions.shapes import Change
-from ..actions.target_plan import (
+from ..actions.domain import (
+    Action,
     ChangedMeanwhile,
-    Decided,
-    TargetPlan,
-    Written,
-    do,
-    illegal,
-    leave,
+    Request,
+    exact,
+    moment_in_words,
+    name_in,
+    say_state,
+    say_target,
 )
+from ..actions.effects import Dispatch, Effect, Forget, RequestHeartbeat
+from ..actions.shapes import Change, Item, Skip
 from ..core.db import Connection
 from ..cron import transitions as cron_transitions
 from ..host import Host
 from . import transitions as job_transitions
-from .action_changes import CHANGES, facts_of_job, span_of
+from .lifecycle import sources_of
 from .record import unique_locks
 from .transitions import JobForDecision
 
 _TARGET = re.compile(r"job/([0-9]{1,19})")
 _LARGEST_ID = 2**63 - 1  # what a bigint holds
+_BOUND = "it must start before its deadline, "
+
+
+# --- targets and rows
 
 
 def read_target(text: str) -> str | None:
@@ -39,194 +44,277 @@ def read_target(text: str) -> str | None:
     return None if match is None or int(match[1]) > _LARGEST_ID else f"job/{int(match[1])}"
 
 
-def read_params(_host: Host, _action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters beside the targets. Actions on jobs have none."""
-    return dict(given)
+def lock_rows(connection: Connection, _request: Request, targets: Collection[str]) -> None:
+    """Lock the rows of these jobs until the commit, in id order."""
+    job_transitions.lock(connection, _ids(targets))
 
 
-def decide(
-    connection: Connection,
-    host: Host,
-    action: Action,
-    targets: Sequence[str],
-    decided: Decided,
-    *,
-    lock: bool,
-) -> list[TargetPlan]:
-    """What the action would do with each of these jobs. `lock` locks their rows until the commit."""
-    ids = {target: int(target.partition("/")[2]) for target in targets}
-    if lock:
-        job_transitions.lock(connection, ids.values())
-    found = job_transitions.look(connection, ids.values(), decided.now)
-    rivals = _Rivals(action)
-    return [
-        _decide_one(host, action, target, found.get(id), rivals, decided.now)
-        for target, id in ids.items()
-    ]
+def find_rows(
+    connection: Connection, request: Request, targets: Collection[str]
+) -> dict[str, JobForDecision]:
+    """The existing ones of these jobs, in the order of the targets."""
+    found = job_transitions.look(connection, _ids(targets), request.now)
+    return {target: found[id] for target in targets if (id := int(name_in(target))) in found}
 
 
-def apply(
-    connection: Connection,
-    host: Host,
-    action: Action,
-    target_plans: Sequence[TargetPlan],
-    decided: Decided,
-) -> Written:
-    """Write the action on jobs that the caller has locked. The caller commits.
-
-    Raises `ChangedMeanwhile` when another job has taken a unique lock that one of them needs.
-    """
-    jobs = [target_plan.row for target_plan in target_plans]
-    new_ids, effects = _WRITES[action.short_name](connection, host, jobs, decided)
-    current = job_transitions.look(connection, [job.id for job in jobs], decided.now)
-    after = {
-        f"job/{job.id}": _after(current.get(job.id), new_ids.get(job.id), decided.now)
-        for job in jobs
-    }
-    items = []
-    for target_plan in target_plans:
-        assert target_plan.item is not None
-        new = new_ids.get(target_plan.row.id)
-        items.append(target_plan.item if new is None else _with_new_job(target_plan, new))
-    return Written(tuple(items), after, tuple(dict.fromkeys(effects)))
+def say_unknown(target: str) -> str:
+    """The sentence about a job that does not exist."""
+    return f"there is no {say_target(target)}"
 
 
-def _decide_one(
-    host: Host,
-    action: Action,
-    target: str,
-    job: JobForDecision | None,
-    rivals: _Rivals,
-    now: datetime,
-) -> TargetPlan:
-    if job is None:
-        return leave(target, None, {}, "not_found", f"there is no {target.replace('/', ' ', 1)}")
-    facts = facts_of_job(job, now)
+def forbid(job: JobForDecision, request: Request) -> Skip | None:
+    """Why the job's state forbids the action, or RQ owns the job; None when it is allowed."""
     if job.origin != "opsjobs":
-        sentence = f"cannot {action.on(f'job {job.id}')}: RQ owns it, and it is read-only here"
-        return leave(target, job.task, facts, "illegal", sentence)
-    if job.state not in action.sources:
-        return illegal(action, target, job.task, facts, job.state)
-    if (
-        action.short_name == "cancel"
-        and job.cancel_requested_at is not None
-        and job.state == "started"
-    ):
+        return _skip(
+            job, "illegal", f"{_cannot(job, request)}: RQ owns it, and it is read-only here"
+        )
+    if job.state not in request.action.sources:
+        return _skip(job, "illegal", say_state(request.action, f"job/{job.id}", job.state))
+    return None
+
+
+def list_facts(job: JobForDecision, now: datetime) -> dict[str, Any]:
+    """The values that must not have changed since the preview.
+
+    `deadline_passed` changes with time alone, and then a retry also removes the deadline.
+    """
+    return {
+        "task": job.task,
+        "queue": job.queue,
+        "state": job.state,
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "dispatch_no": job.dispatch_no,
+        "due_at": exact(job.due_at),
+        "deadline_at": exact(job.deadline_at),
+        "deadline_passed": _has_passed(job, now),
+        "ended_at": exact(job.ended_at),
+        "ended_by": job.ended_by,
+        "cancel_requested_at": exact(job.cancel_requested_at),
+    }
+
+
+# --- retry
+
+
+def _read_rivals_of_retry(
+    _connection: Connection, _request: Request, jobs: dict[str, JobForDecision]
+) -> dict[str, JobForDecision]:
+    return _let_the_first_take_the_lock(jobs, lambda job: job.unique_until == "ended")
+
+
+def _decide_retry(job: JobForDecision, request: Request) -> Item | Skip:
+    needs_lock = job.unique_until == "ended"
+    if needs_lock and job.unique_lock_of not in (None, job.id):
+        return _skip_duplicate(job, request)
+    has_passed = _has_passed(job, request.now)
+    deadline = moment_in_words(job.deadline_at)
+    most = max(job.max_attempts, job.attempt + 1)
+    changes = [
+        Change("state", job.state, "available"),
+        Change("due", moment_in_words(job.due_at), "now"),
+    ]
+    if most != job.max_attempts:
+        changes.append(Change("attempts allowed", str(job.max_attempts), str(most)))
+    if has_passed:
+        changes.append(Change("deadline", f"{deadline}, passed", None))
+    if job.ended_at:
+        ended = f"{job.ended_by}, {moment_in_words(job.ended_at)}"
+        changes.append(Change("ended", ended, None))
+    if needs_lock and job.unique_lock_of is None:
+        changes.append(Change("unique lock", "released", "taken again"))
+    is_bound = job.deadline_at is not None and not has_passed
+    return _item(job, *changes, note=f"{_BOUND}{deadline}" if is_bound else None)
+
+
+def _apply_retry(
+    connection: Connection, request: Request, jobs: Sequence[JobForDecision]
+) -> list[Effect | Item]:
+    unique = {job.id: None for job in jobs if job.unique_until == "ended"}
+    if unique and unique_locks.take(connection, unique, request.now):
+        raise ChangedMeanwhile
+    ids = [job.id for job in jobs]
+    job_transitions.retry(connection, ids, request.now)
+    cron_transitions.forget_job_ends(connection, ids)
+    return [_dispatch(jobs)]
+
+
+# --- cancel and discard
+
+
+def _decide_cancel(job: JobForDecision, request: Request) -> Item | Skip:
+    if job.state != "started":
+        return _item(job, Change("state", job.state, "canceled"))
+    if job.cancel_requested_at is not None:
         who = job.cancel_requested_by or "somebody"
         sentence = (
             f"{who} has already asked to stop job {job.id}; its worker has not stopped it yet"
         )
-        return leave(target, job.task, facts, "already", sentence)
-    if rival := rivals.find(job):
-        sentence = f"cannot {action.on(f'job {job.id}')}: job {rival} holds the unique lock of the same call"
-        return leave(target, job.task, facts, "duplicate", sentence)
-    changes, note = CHANGES[action.short_name](job, host, now)
-    return do(target, job.task, facts, job, *changes, note=note)
+        return _skip(job, "already", sentence)
+    after = "started, as before" if job.worker_kind == "plain" else "canceled, once it is stopped"
+    note = _when_stopped(job, request.host.settings.heartbeat_seconds)
+    return _item(job, Change("state", "started", after), note=note)
 
 
-class _Rivals:
-    """Finds the job that holds a needed unique lock: in the database, or earlier in the same plan."""
-
-    def __init__(self, action: Action) -> None:
-        self._short_name = action.short_name
-        self._taken: dict[bytes, int] = {}
-
-    def find(self, job: JobForDecision) -> int | None:
-        """The id of the job that holds the lock. None when it is free: then this job counts as its holder."""
-        if self._short_name == "retry":
-            is_needed = job.unique_until == "ended"
-        else:
-            is_needed = self._short_name == "run_again" and job.unique_until is not None
-        if not is_needed or job.unique_key is None:
-            return None
-        holder = job.unique_lock_of
-        if holder is not None and (self._short_name == "run_again" or holder != job.id):
-            return holder
-        first = self._taken.setdefault(job.unique_key, job.id)
-        return None if first == job.id else first
-
-
-def _after(job: JobForDecision | None, new_id: int | None, now: datetime) -> dict[str, Any] | None:
-    if job is None:
-        return None
-    facts = facts_of_job(job, now)
-    return facts if new_id is None else {**facts, "run_again_as": f"job/{new_id}"}
+def _when_stopped(job: JobForDecision, heartbeat_seconds: float) -> str:
+    """When and how a request to cancel takes effect, by the kind of the worker."""
+    if job.worker_kind == "forking":
+        return (
+            "its process is killed as soon as its worker gets the request: at once through Redis, "
+            f"or with its next heartbeat, at most {heartbeat_seconds:g} s later"
+        )
+    if job.worker_kind == "simple":
+        return (
+            f"it runs inside its worker, which gets the request with its next heartbeat, "
+            f"at most {heartbeat_seconds:g} s later, "
+            "and stops it between two steps of Python: a call into C is not interrupted"
+        )
+    if job.worker_kind == "plain":
+        return (
+            "a plain rq worker cannot be asked to stop: the job runs to its end; if it returns, "
+            "it is finished, and if it fails, it is canceled instead of retried"
+        )
+    return "its worker is unknown: the job is canceled when the watch loop rescues it"
 
 
-def _with_new_job(target_plan: TargetPlan, new: int) -> Any:
-    assert target_plan.item is not None
-    changes = (Change("new job", None, f"job/{new}"),)
-    return replace(target_plan.item, changes=changes, note=f"it runs again as job {new}")
-
-
-# --- the writes: each returns the ids of new jobs by the old ids, and the effects to run after the commit
-
-_NewIds = Mapping[int, int]
-_Write = Callable[
-    [Connection, Host, Sequence[JobForDecision], Decided], tuple[_NewIds, Iterable[Effect]]
-]
-
-
-def _retry(
-    connection: Connection, _host: Host, jobs: Sequence[JobForDecision], decided: Decided
-) -> tuple[_NewIds, Iterable[Effect]]:
-    unique = {job.id: None for job in jobs if job.unique_until == "ended"}
-    if unique and unique_locks.take(connection, unique, decided.now):
-        raise ChangedMeanwhile
-    ids = [job.id for job in jobs]
-    job_transitions.retry(connection, ids, decided.now)
-    cron_transitions.forget_job_ends(connection, ids)
-    return {}, _dispatch(jobs)
-
-
-def _run_again(
-    connection: Connection, host: Host, jobs: Sequence[JobForDecision], decided: Decided
-) -> tuple[_NewIds, Iterable[Effect]]:
-    spans = {
-        job.id: span_of(host, job)
-        for job in jobs
-        if job.unique_until in ("ended", "forever") or span_of(host, job) is not None
-    }
-    ids = [job.id for job in jobs]
-    new_ids = job_transitions.run_again(connection, ids, spans, decided.now)
-    withins = {new_ids[id]: span for id, span in spans.items()}
-    if withins and unique_locks.take(connection, withins, decided.now):
-        raise ChangedMeanwhile
-    return new_ids, _dispatch(jobs)
-
-
-def _cancel(
-    connection: Connection, _host: Host, jobs: Sequence[JobForDecision], decided: Decided
-) -> tuple[_NewIds, Iterable[Effect]]:
+def _apply_cancel(
+    connection: Connection, request: Request, jobs: Sequence[JobForDecision]
+) -> list[Effect | Item]:
+    actor, reason, now = request.actor, request.reason, request.now
     waiting = [job for job in jobs if job.state != "started"]
     started = [job for job in jobs if job.state == "started"]
-    endings.cancel(connection, [job.id for job in waiting], decided.now, decided.reason)
+    endings.cancel(connection, [job.id for job in waiting], now, reason)
     ids = [job.id for job in started]
-    job_transitions.request_cancel(connection, ids, decided.actor, decided.reason, decided.now)
+    job_transitions.request_cancel(connection, ids, actor, reason, now)
     requests = [
         RequestHeartbeat(job.queue, job.worker)
         for job in started
         if job.worker is not None and job.worker_kind != "plain"
     ]
-    return {}, [*_forget(waiting), *requests]
+    return [*_forget(waiting), *requests]
 
 
-def _discard(
-    connection: Connection, _host: Host, jobs: Sequence[JobForDecision], decided: Decided
-) -> tuple[_NewIds, Iterable[Effect]]:
-    endings.discard(connection, [job.id for job in jobs], decided.now, decided.reason)
-    return {}, _forget(jobs)
+def _decide_discard(job: JobForDecision, _request: Request) -> Item | Skip:
+    return _item(job, Change("state", job.state, "failed"), Change("ended", None, "discarded"))
 
 
-def _delete(
-    connection: Connection, _host: Host, jobs: Sequence[JobForDecision], decided: Decided
-) -> tuple[_NewIds, Iterable[Effect]]:
-    job_transitions.delete(connection, [job.id for job in jobs], decided.now)
-    return {}, ()
+def _apply_discard(
+    connection: Connection, request: Request, jobs: Sequence[JobForDecision]
+) -> list[Effect | Item]:
+    endings.discard(connection, [job.id for job in jobs], request.now, request.reason)
+    return [*_forget(jobs)]
 
 
-def _dispatch(jobs: Iterable[JobForDecision]) -> list[Effect]:
-    return [Dispatch(tuple(dict.fromkeys((job.lane, job.queue) for job in jobs)))]
+# --- run again and delete
+
+
+def _read_rivals_of_run_again(
+    _connection: Connection, _request: Request, jobs: dict[str, JobForDecision]
+) -> dict[str, JobForDecision]:
+    return _let_the_first_take_the_lock(jobs, lambda job: job.unique_until is not None)
+
+
+def _decide_run_again(job: JobForDecision, request: Request) -> Item | Skip:
+    if job.unique_until is not None and job.unique_lock_of is not None:
+        return _skip_duplicate(job, request)
+    note = None
+    if job.unique_until == "within" and _span_of(request.host, job) is None:
+        note = (
+            "the new job gets no unique lock, since this process does not know how long it lasts: "
+            "the same call may be enqueued again"
+        )
+    new = f"{job.task} in {job.queue}, available, due now"
+    return _item(job, Change("new job", None, new), note=note)
+
+
+def _apply_run_again(
+    connection: Connection, request: Request, jobs: Sequence[JobForDecision]
+) -> list[Effect | Item]:
+    spans = {
+        job.id: _span_of(request.host, job)
+        for job in jobs
+        if job.unique_until in ("ended", "forever") or _span_of(request.host, job) is not None
+    }
+    ids = [job.id for job in jobs]
+    new_ids = job_transitions.run_again(connection, ids, spans, request.now)
+    withins = {new_ids[id]: span for id, span in spans.items()}
+    if withins and unique_locks.take(connection, withins, request.now):
+        raise ChangedMeanwhile
+    return [_dispatch(jobs), *(_with_new_job(job, new_ids[job.id]) for job in jobs)]
+
+
+def _span_of(host: Host, job: JobForDecision) -> timedelta | None:
+    """The lifetime of a new unique lock, as the job's task declares it; None when it is unknown here."""
+    task = host.tasks.get(job.task)
+    unique = task.declared.unique if task is not None else None
+    return unique.within if unique is not None and job.unique_until == "within" else None
+
+
+def _with_new_job(job: JobForDecision, new: int) -> Item:
+    item = _item(job, Change("new job", None, f"job/{new}"), note=f"it runs again as job {new}")
+    return replace(item, facts={"run_again_as": f"job/{new}"})
+
+
+def _decide_delete(job: JobForDecision, _request: Request) -> Item | Skip:
+    note = None
+    if job.unique_lock_of == job.id:
+        until = "for ever" if job.unique_until == "forever" else "until the lock expires"
+        note = f"its unique lock stays: the same call is refused {until}"
+    return _item(job, Change("job", job.state, None), note=note)
+
+
+def _apply_delete(
+    connection: Connection, request: Request, jobs: Sequence[JobForDecision]
+) -> list[Effect | Item]:
+    job_transitions.delete(connection, [job.id for job in jobs], request.now)
+    return []
+
+
+# --- what several of them need
+
+
+def _ids(targets: Iterable[str]) -> list[int]:
+    return [int(name_in(target)) for target in targets]
+
+
+def _item(job: JobForDecision, *changes: Change, note: str | None = None) -> Item:
+    return Item(f"job/{job.id}", job.task, changes, note)
+
+
+def _skip(job: JobForDecision, code: str, says: str) -> Skip:
+    return Skip(f"job/{job.id}", job.task, code, says)
+
+
+def _skip_duplicate(job: JobForDecision, request: Request) -> Skip:
+    rival = f"job {job.unique_lock_of} holds the unique lock of the same call"
+    return _skip(job, "duplicate", f"{_cannot(job, request)}: {rival}")
+
+
+def _cannot(job: JobForDecision, request: Request) -> str:
+    return f"cannot {request.action.on(f'job {job.id}')}"
+
+
+def _has_passed(job: JobForDecision, now: datetime) -> bool:
+    return job.deadline_at is not None and job.deadline_at <= now
+
+
+def _let_the_first_take_the_lock(
+    jobs: dict[str, JobForDecision], needs_lock: Callable[[JobForDecision], bool]
+) -> dict[str, JobForDecision]:
+    """The jobs; those that need the free unique lock of a job before them name it as the lock's holder."""
+    first: dict[bytes, int] = {}
+    found = {}
+    for target, job in jobs.items():
+        holder = job.unique_lock_of
+        if job.unique_key is not None and needs_lock(job) and holder in (None, job.id):
+            taker = first.setdefault(job.unique_key, job.id)
+            job = replace(job, unique_lock_of=holder if taker == job.id else taker)
+        found[target] = job
+    return found
+
+
+def _dispatch(jobs: Iterable[JobForDecision]) -> Effect:
+    return Dispatch(tuple(dict.fromkeys((job.lane, job.queue) for job in jobs)))
 
 
 def _forget(jobs: Iterable[JobForDecision]) -> list[Effect]:
@@ -234,10 +322,65 @@ def _forget(jobs: Iterable[JobForDecision]) -> list[Effect]:
     return [Forget(tuple(queued))] if queued else []
 
 
-_WRITES: dict[str, _Write] = {
-    "retry": _retry,
-    "cancel": _cancel,
-    "discard": _discard,
-    "run_again": _run_again,
-    "delete": _delete,
-}
+def merge_notes(items: Sequence[Item]) -> list[str]:
+    """The notes of a plan or a receipt, each once. One note counts all deadlines and gives the first."""
+    notes = [item.note for item in items if item.note]
+    deadlines = sorted(note for note in notes if note.startswith(_BOUND))
+    if len(deadlines) > 1:
+        notes = [note for note in notes if note not in deadlines]
+    merged = [
+        note if number == len(items) else f"{number} of them: {note}"
+        for note, number in Counter(notes).items()
+    ]
+    if len(deadlines) > 1:
+        first = deadlines[0].removeprefix(_BOUND)
+        merged.append(f"{len(deadlines)} must start before their deadlines, the first at {first}")
+    return merged
+
+
+# In the order of their buttons.
+ACTIONS: tuple[Action[JobForDecision], ...] = (
+    Action(
+        name="job.retry",
+        title="Retry",
+        sources=sources_of("retry"),
+        risk="The function runs once more, and repeats all that it did before it failed.",
+        read_more=_read_rivals_of_retry,
+        decide=_decide_retry,
+        apply=_apply_retry,
+    ),
+    Action(
+        name="job.cancel",
+        title="Cancel",
+        sources=sources_of("cancel"),
+        risk="A waiting job will not run. A running function is stopped in the middle of its work.",
+        decide=_decide_cancel,
+        apply=_apply_cancel,
+    ),
+    Action(
+        name="job.discard",
+        title="Discard",
+        sources=sources_of("discard"),
+        risk="The job will not run, and counts as failed.",
+        decide=_decide_discard,
+        apply=_apply_discard,
+    ),
+    Action(
+        name="job.run_again",
+        title="Run again",
+        phrase="run {} again",
+        sources=sources_of("run_again"),
+        risk="A new job calls the function with the same arguments. It repeats all that the function did.",
+        read_more=_read_rivals_of_run_again,
+        decide=_decide_run_again,
+        apply=_apply_run_again,
+    ),
+    Action(
+        name="job.delete",
+        title="Delete",
+        sources=sources_of("delete"),
+        risk="The job, its attempts, logs and output are deleted for ever. The audit stays.",
+        decide=_decide_delete,
+        apply=_apply_delete,
+    ),
+)

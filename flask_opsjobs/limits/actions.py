@@ -7,23 +7,21 @@ slash, so the text of a partition may have some; `limiter/api/` is the partition
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..actions.catalog import Action
-from ..actions.numbers import read_whole
-from ..actions.shapes import Change
-from ..actions.target_plan import (
-    Decided,
-    TargetPlan,
-    Written,
-    do,
+from ..actions.domain import (
+    Action,
+    Request,
     exact,
-    illegal,
-    leave,
     moment_in_words,
+    name_in,
+    read_whole,
+    say_target,
 )
+from ..actions.effects import Effect
+from ..actions.shapes import Change, Item, Skip
 from ..core.db import Connection
 from ..host import Host
 from . import transitions as limit_transitions
@@ -50,98 +48,124 @@ def read_target(text: str) -> str | None:
     return text if _TARGET.fullmatch(text) else None
 
 
-def read_params(_host: Host, _action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters beside the targets, in canonical values. Raises `ValueError` with the allowed values."""
-    return {
-        name: read_whole(value, LONGEST_MINUTES, "minutes are {}") for name, value in given.items()
-    }
+def lock_rows(connection: Connection, _request: Request, targets: Collection[str]) -> None:
+    """Lock the limiters of these targets until the commit."""
+    limit_transitions.lock_limiters(connection, map(split_target, targets))
 
 
-def decide(
-    connection: Connection,
-    _host: Host,
-    action: Action,
-    targets: Sequence[str],
-    decided: Decided,
-    *,
-    lock: bool,
-) -> list[TargetPlan]:
-    """What the action would do with each of these limiters and partitions.
-
-    `lock` locks the limiters' rows.
-    """
-    parts = {target: split_target(target) for target in targets}
-    if lock:
-        limit_transitions.lock_limiters(connection, parts.values())
-    found = limit_transitions.look_at_cooldowns(connection, parts.values())
-    return [_decide_one(action, target, found.get(part), decided) for target, part in parts.items()]
+def find_rows(
+    connection: Connection, _request: Request, targets: Collection[str]
+) -> dict[str, Cooldown]:
+    """The cooldowns of these targets, without those of limiters that no process has declared."""
+    found = limit_transitions.look_at_cooldowns(connection, map(split_target, targets))
+    return {make_target(*part): cooldown for part, cooldown in found.items()}
 
 
-def apply(
-    connection: Connection,
-    _host: Host,
-    action: Action,
-    target_plans: Sequence[TargetPlan],
-    decided: Decided,
-) -> Written:
-    """Write the action on limiters that the caller has locked. The dispatch loop then dispatches the jobs."""
-    parts = [target_plan.row.part for target_plan in target_plans]
-    if action.short_name == "cooldown":
-        until = _until(decided)
-        limit_transitions.cool_down(
-            connection, parts, until, decided.actor, decided.reason, decided.now
-        )
-    else:
-        limit_transitions.clear(connection, parts, decided.now)
-    after = {
-        make_target(*part): _facts(found)
-        for part, found in limit_transitions.look_at_cooldowns(connection, parts).items()
-    }
-    return Written(tuple(v.item for v in target_plans if v.item is not None), after)
+def say_unknown(target: str) -> str:
+    """The sentence about a limiter that no process has declared."""
+    return f"no process has declared the {say_target(target)}"
 
 
-def _decide_one(
-    action: Action, target: str, found: Cooldown | None, decided: Decided
-) -> TargetPlan:
-    name = target.partition("/")[2]
-    if found is None:
-        sentence = f"no process has declared the {target.replace('/', ' ', 1)}"
-        return leave(target, None, {}, "not_found", sentence)
-    facts = _facts(found)
+def forbid(found: Cooldown, request: Request) -> Skip | None:
+    """Why the limiter's state forbids the action; None when it allows it."""
+    is_cooling = found.is_cooling(request.now)
     # A partition may still cool down after a deploy removed partitions. Its jobs wait, so it can be cleared.
-    if found.partition and not found.is_partitioned and not found.is_cooling(decided.now):
-        sentence = f"limiter {found.limiter} has no partitions"
-        return leave(target, name, facts, "not_found", sentence)
-    state = "cooling" if found.is_cooling(decided.now) else "open"
-    if state not in action.sources:
-        if action.short_name == "clear":
-            sentence = f"{target.replace('/', ' ', 1)} has no cooldown"
-            return leave(target, name, facts, "already", sentence)
-        return illegal(action, target, name, facts, state)
-    before = _in_words(found, decided.now)
-    if action.short_name == "clear":
-        note = "waiting jobs start within about a second, as far as the limiter allows"
-        return do(target, name, facts, found, Change("cooldown", before, None), note=note)
-    after = f"until {moment_in_words(_until(decided))}"
-    note = (
-        f"{decided.params['minutes']} min from when the action is executed; running jobs continue"
-    )
-    return do(target, name, facts, found, Change("cooldown", before, after), note=note)
+    if found.partition and not found.is_partitioned and not is_cooling:
+        return _skip(found, "not_found", f"limiter {found.limiter} has no partitions")
+    if state_of(is_cooling) not in request.action.sources:
+        return _skip(found, "already", f"{say_target(make_target(*found.part))} has no cooldown")
+    return None
 
 
-def _until(decided: Decided) -> datetime:
-    return decided.now + timedelta(minutes=decided.params["minutes"])
-
-
-def _in_words(found: Cooldown, now: datetime) -> str | None:
-    if not found.is_cooling(now):
-        return None
-    return f"until {moment_in_words(found.cooldown_until)}, by {found.cooldown_by}"
-
-
-def _facts(found: Cooldown) -> dict[str, Any]:
+def list_facts(found: Cooldown, _now: datetime) -> dict[str, Any]:
+    """The values that must not have changed since the preview."""
     return {
         "cooldown_at": exact(found.cooldown_at),
         "cooldown_until": exact(found.cooldown_until),
         "cooldown_by": found.cooldown_by,
     }
+
+
+def state_of(is_cooling: bool) -> str:
+    """The state of a limiter or a partition, as the actions name it."""
+    return "cooling" if is_cooling else "open"
+
+
+def _item(found: Cooldown, after: str | None, request: Request, *, note: str) -> Item:
+    before = None
+    if found.is_cooling(request.now):
+        before = f"until {moment_in_words(found.cooldown_until)}, by {found.cooldown_by}"
+    target = make_target(*found.part)
+    return Item(target, name_in(target), (Change("cooldown", before, after),), note)
+
+
+def _skip(found: Cooldown, code: str, says: str) -> Skip:
+    target = make_target(*found.part)
+    return Skip(target, name_in(target), code, says)
+
+
+# --- cooldown
+
+
+def _read_minutes(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+    return {"minutes": read_whole(given["minutes"], LONGEST_MINUTES, "minutes are {}")}
+
+
+def _decide_cooldown(found: Cooldown, request: Request) -> Item | Skip:
+    minutes = request.params["minutes"]
+    note = f"{minutes} min from when the action is executed; running jobs continue"
+    return _item(found, f"until {moment_in_words(_until(request))}", request, note=note)
+
+
+def _apply_cooldown(
+    connection: Connection, request: Request, found: Sequence[Cooldown]
+) -> list[Effect | Item]:
+    actor, reason = request.actor, request.reason
+    parts = [each.part for each in found]
+    limit_transitions.cool_down(connection, parts, _until(request), actor, reason, request.now)
+    return []
+
+
+def _until(request: Request) -> datetime:
+    return request.now + timedelta(minutes=request.params["minutes"])
+
+
+# --- clear: the dispatch loop then dispatches the jobs
+
+
+def _decide_clear(found: Cooldown, request: Request) -> Item | Skip:
+    note = "waiting jobs start within about a second, as far as the limiter allows"
+    return _item(found, None, request, note=note)
+
+
+def _apply_clear(
+    connection: Connection, request: Request, found: Sequence[Cooldown]
+) -> list[Effect | Item]:
+    limit_transitions.clear(connection, [each.part for each in found], request.now)
+    return []
+
+
+# In the order of their buttons.
+ACTIONS: tuple[Action[Cooldown], ...] = (
+    Action(
+        name="limiter.cooldown",
+        title="Cool down",
+        phrase="cool {} down",
+        sources=("open", "cooling"),
+        risk="No job of the limiter starts until then, even if its rate and places allow it. "
+        "Running jobs continue.",
+        params=("minutes",),
+        read_params=_read_minutes,
+        decide=_decide_cooldown,
+        apply=_apply_cooldown,
+    ),
+    Action(
+        name="limiter.clear",
+        title="Clear cooldown",
+        phrase="clear the cooldown of {}",
+        sources=("cooling",),
+        risk="Waiting jobs start again, as many at once as the limiter's burst and places allow.",
+        decide=_decide_clear,
+        apply=_apply_clear,
+    ),
+)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from ..actions.catalog import Action
+from ..actions.domain import Action, Request, exact, name_in, read_whole, say_state, say_target
 from ..actions.effects import Dispatch, Effect, Recall
-from ..actions.numbers import read_whole
-from ..actions.shapes import Change
-from ..actions.target_plan import Decided, TargetPlan, Written, do, exact, illegal, leave
+from ..actions.shapes import Change, Item, Skip
 from ..core.db import Connection
 from ..host import Host
 from . import lifecycle
 from . import transitions as queue_transitions
+from .lifecycle import QueueArrow, sources_of
 from .transitions import QueueForDecision
 
 _TARGET = re.compile(r"queue/[^\0\ud800-\udfff]{1,500}", re.DOTALL)
@@ -25,114 +25,51 @@ _NOTES = {
 }
 
 
+# --- targets and rows
+
+
 def read_target(text: str) -> str | None:
     """The target unchanged, such as `queue/mail`; None when the text names no queue."""
     return text if _TARGET.fullmatch(text) else None
 
 
-def read_params(_host: Host, _action: Action, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters beside the targets, in canonical values. Raises `ValueError` with the allowed values."""
-    return {name: _read_prefetch(value) for name, value in given.items()}
+def lock_rows(connection: Connection, request: Request, targets: Collection[str]) -> None:
+    """Lock the rows of these queues until the commit. Only a known queue gets a row."""
+    if known := _look(connection, request.host, map(name_in, targets)):
+        queue_transitions.lock(connection, known, request.now)
 
 
-def _read_prefetch(value: Any) -> int | None:
-    """The number of jobs; None for automatic, which forms and commands send as an empty text or `auto`."""
-    return (
-        None
-        if value in (None, "", "auto")
-        else read_whole(value, _MOST_PREFETCH, "a prefetch is {}, or auto")
-    )
+def find_rows(
+    connection: Connection, request: Request, targets: Collection[str]
+) -> dict[str, QueueForDecision]:
+    """The known ones of these queues."""
+    found = _look(connection, request.host, map(name_in, targets))
+    return {f"queue/{name}": queue for name, queue in found.items()}
 
 
-def decide(
-    connection: Connection,
-    host: Host,
-    action: Action,
-    targets: Sequence[str],
-    decided: Decided,
-    *,
-    lock: bool,
-) -> list[TargetPlan]:
-    """What the action would do with each of these queues. `lock` locks their rows until the commit."""
-    names = {target: target.partition("/")[2] for target in targets}
-    found = _look(connection, host, names.values())
-    if lock and found:
-        # Only known queues get a row. Read them again: another operator may have changed them meanwhile.
-        queue_transitions.lock(connection, found, decided.now)
-        found = _look(connection, host, names.values())
-    return [_decide_one(action, target, found.get(name), decided) for target, name in names.items()]
-
-
-def apply(
-    connection: Connection,
-    host: Host,
-    action: Action,
-    target_plans: Sequence[TargetPlan],
-    decided: Decided,
-) -> Written:
-    """Write the action on queues that the caller has locked. The caller commits."""
-    queues: list[QueueForDecision] = [target_plan.row for target_plan in target_plans]
-    names = [queue.name for queue in queues]
-    actor, reason, now = decided.actor, decided.reason, decided.now
-    if action.short_name == "pause":
-        queue_transitions.pause(connection, names, actor, reason, now)
-    elif action.short_name == "drain":
-        queue_transitions.drain(connection, names, actor, reason, now)
-    elif action.short_name == "resume":
-        queue_transitions.resume(connection, names)
-    else:
-        queue_transitions.set_prefetch(connection, names, decided.params["prefetch"])
-    after = {f"queue/{q.name}": _facts(q) for q in _look(connection, host, names).values()}
-    items = tuple(target_plan.item for target_plan in target_plans if target_plan.item is not None)
-    return Written(items, after, _effects(action, names))
-
-
-def _look(connection: Connection, host: Host, names: Any) -> dict[str, QueueForDecision]:
+def _look(connection: Connection, host: Host, names: Iterable[str]) -> dict[str, QueueForDecision]:
     declared = {task.declared.queue for task in host.tasks.values()}
     return queue_transitions.look(connection, names, declared)
 
 
-def _effects(action: Action, names: Sequence[str]) -> tuple[Effect, ...]:
-    if action.short_name == "pause":
-        return tuple(Recall(name) for name in names)
-    # Jobs without a limit wait in the lane with the queue's name. The dispatch loop finds the other lanes.
-    return (
-        () if action.short_name == "drain" else (Dispatch(tuple((name, name) for name in names)),)
-    )
+def say_unknown(target: str) -> str:
+    """The sentence about a queue that nobody knows."""
+    return f"no job, no task and no listener names the {say_target(target)}"
 
 
-def _decide_one(
-    action: Action, target: str, queue: QueueForDecision | None, decided: Decided
-) -> TargetPlan:
-    if queue is None:
-        sentence = f"no job, no task and no listener names the {target.replace('/', ' ', 1)}"
-        return leave(target, None, {}, "not_found", sentence)
-    facts = _facts(queue)
-    if action.short_name == "set_prefetch":
-        before, after = _prefetch(queue.prefetch), _prefetch(decided.params["prefetch"])
-        if before == after:
-            sentence = f"the prefetch of queue {queue.name} is {before} already"
-            return leave(target, queue.name, facts, "already", sentence)
-        return do(target, queue.name, facts, queue, Change("prefetch", before, after))
-    if queue.state not in action.sources:
-        return _not_now(action, target, queue, facts)
-    (arrow,) = [arrow for arrow in lifecycle.ARROWS if arrow.name == action.short_name]
-    change = Change("state", queue.state, arrow.target)
-    return do(target, queue.name, facts, queue, change, note=_NOTES.get(action.short_name))
-
-
-def _not_now(
-    action: Action, target: str, queue: QueueForDecision, facts: dict[str, Any]
-) -> TargetPlan:
-    (arrow,) = [arrow for arrow in lifecycle.ARROWS if arrow.name == action.short_name]
-    if queue.state != arrow.target:
-        return illegal(action, target, queue.name, facts, queue.state)
+def forbid(queue: QueueForDecision, request: Request) -> Skip | None:
+    """Why the queue's state forbids the action; None when it allows it."""
+    if queue.state in request.action.sources:
+        return None
+    if queue.state != _arrow_of(request).target:
+        sentence = say_state(request.action, f"queue/{queue.name}", queue.state)
+        return _skip(queue, "illegal", sentence)
     by = f", by {queue.paused_by}" if queue.paused_by else ""
-    sentence = f"queue {queue.name} is {queue.state} already{by}"
-    return leave(target, queue.name, facts, "already", sentence)
+    return _skip(queue, "already", f"queue {queue.name} is {queue.state} already{by}")
 
 
-def _facts(queue: QueueForDecision) -> dict[str, Any]:
+def list_facts(queue: QueueForDecision, _now: datetime) -> dict[str, Any]:
+    """The values that must not have changed since the preview."""
     return {
         "state": queue.state,
         "prefetch": queue.prefetch,
@@ -141,5 +78,120 @@ def _facts(queue: QueueForDecision) -> dict[str, Any]:
     }
 
 
-def _prefetch(size: int | None) -> str:
+def _skip(queue: QueueForDecision, code: str, says: str) -> Skip:
+    return Skip(f"queue/{queue.name}", queue.name, code, says)
+
+
+def _arrow_of(request: Request) -> QueueArrow:
+    return next(arrow for arrow in lifecycle.ARROWS if arrow.name == request.action.short_name)
+
+
+# --- pause, resume and drain
+
+
+def _decide_state(queue: QueueForDecision, request: Request) -> Item | Skip:
+    change = Change("state", queue.state, _arrow_of(request).target)
+    note = _NOTES.get(request.action.short_name)
+    return Item(f"queue/{queue.name}", queue.name, (change,), note)
+
+
+def _apply_pause(
+    connection: Connection, request: Request, queues: Sequence[QueueForDecision]
+) -> list[Effect | Item]:
+    names = [queue.name for queue in queues]
+    queue_transitions.pause(connection, names, request.actor, request.reason, request.now)
+    return [Recall(name) for name in names]
+
+
+def _apply_drain(
+    connection: Connection, request: Request, queues: Sequence[QueueForDecision]
+) -> list[Effect | Item]:
+    names = [queue.name for queue in queues]
+    queue_transitions.drain(connection, names, request.actor, request.reason, request.now)
+    return []
+
+
+def _apply_resume(
+    connection: Connection, _request: Request, queues: Sequence[QueueForDecision]
+) -> list[Effect | Item]:
+    names = [queue.name for queue in queues]
+    queue_transitions.resume(connection, names)
+    return [_dispatch(names)]
+
+
+def _dispatch(names: Sequence[str]) -> Effect:
+    # Jobs without a limit wait in the lane with the queue's name. The dispatch loop finds the other lanes.
+    return Dispatch(tuple((name, name) for name in names))
+
+
+# --- set prefetch
+
+
+def _read_prefetch(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The number of jobs; None for automatic, which forms and commands send as an empty text or `auto`."""
+    value = given["prefetch"]
+    if value in (None, "", "auto"):
+        return {"prefetch": None}
+    return {"prefetch": read_whole(value, _MOST_PREFETCH, "a prefetch is {}, or auto")}
+
+
+def _decide_prefetch(queue: QueueForDecision, request: Request) -> Item | Skip:
+    before = _prefetch_in_words(queue.prefetch)
+    after = _prefetch_in_words(request.params["prefetch"])
+    if before == after:
+        sentence = f"the prefetch of queue {queue.name} is {before} already"
+        return _skip(queue, "already", sentence)
+    return Item(f"queue/{queue.name}", queue.name, (Change("prefetch", before, after),))
+
+
+def _apply_prefetch(
+    connection: Connection, request: Request, queues: Sequence[QueueForDecision]
+) -> list[Effect | Item]:
+    names = [queue.name for queue in queues]
+    queue_transitions.set_prefetch(connection, names, request.params["prefetch"])
+    return [_dispatch(names)]
+
+
+def _prefetch_in_words(size: int | None) -> str:
     return "automatic" if size is None else str(size)
+
+
+# In the order of their buttons.
+ACTIONS: tuple[Action[QueueForDecision], ...] = (
+    Action(
+        name="queue.pause",
+        title="Pause",
+        sources=sources_of("pause"),
+        risk="No job is dispatched. Jobs that wait in Redis are recalled. Running jobs continue.",
+        decide=_decide_state,
+        apply=_apply_pause,
+    ),
+    Action(
+        name="queue.resume",
+        title="Resume",
+        sources=sources_of("resume"),
+        risk="Due jobs are dispatched at once, as many as the prefetch allows.",
+        decide=_decide_state,
+        apply=_apply_resume,
+    ),
+    Action(
+        name="queue.drain",
+        title="Drain",
+        sources=sources_of("drain"),
+        risk="No more jobs are dispatched. Jobs that wait in Redis already still run.",
+        decide=_decide_state,
+        apply=_apply_drain,
+    ),
+    Action(
+        name="queue.set_prefetch",
+        title="Set prefetch",
+        phrase="set the prefetch of {}",
+        sources=sources_of("set_prefetch"),
+        risk="Jobs in Redis run in the order of their dispatch. "
+        "A high prefetch keeps many workers busy, but weakens priorities.",
+        params=("prefetch",),
+        read_params=_read_prefetch,
+        decide=_decide_prefetch,
+        apply=_apply_prefetch,
+    ),
+)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from flask_opsjobs import endings
-from flask_opsjobs.actions.catalog import ACTIONS, Action, actions_of_job
+from flask_opsjobs.actions.domain import Action
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.actions.registry import ACTIONS, actions_of
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.jobs.lifecycle import ARROWS, FINAL, STATES, WAITING
 from flask_opsjobs.jobs.perform.outcomes import Outcome
@@ -30,7 +31,7 @@ def _rows(bench: Bench, job_id: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("action", JOB_ACTIONS, ids=lambda action: action.short_name)
 def test_each_action_on_each_state(
-    bench: Bench, operator: Operator, reach: Reach, action: Action, state: str
+    bench: Bench, operator: Operator, reach: Reach, action: Action[Any], state: str
 ) -> None:
     job_id = reach(state)
     (before,) = _rows(bench, job_id)
@@ -56,7 +57,7 @@ def test_each_action_on_each_state(
     else:
         assert receipt.is_done
         assert after[0]["state"] in arrow.targets
-    assert (action in actions_of_job(state)) == (state in arrow.sources)
+    assert (action in actions_of("job", state)) == (state in arrow.sources)
 
 
 def test_retry_makes_one_more_attempt_possible_and_keeps_the_history(
@@ -236,12 +237,12 @@ def test_retried_jobs_are_not_met_by_their_old_delivery(
 
 def test_every_final_state_can_be_run_again_and_deleted() -> None:
     for state in FINAL:
-        assert {"run_again", "delete"} <= {action.short_name for action in actions_of_job(state)}
+        assert {"run_again", "delete"} <= {action.short_name for action in actions_of("job", state)}
 
 
 @pytest.mark.parametrize("action", JOB_ACTIONS, ids=lambda action: action.short_name)
 def test_a_job_of_rqs_own_is_left_to_rq(
-    bench: Bench, operator: Operator, reach: Reach, action: Action
+    bench: Bench, operator: Operator, reach: Reach, action: Action[Any]
 ) -> None:
     job_id = reach("failed" if "failed" in action.sources else "scheduled")
     # Nothing adopts a job yet: written directly.

@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from flask_opsjobs.actions.catalog import ACTIONS
+from flask_opsjobs.actions.registry import ACTIONS
 from tests.support.engine import Bench
 
 RecordJob = Callable[..., int]

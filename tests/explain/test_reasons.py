@@ -20,8 +20,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import Limit, OpsJobs
-from flask_opsjobs.actions.catalog import ACTIONS
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.actions.registry import ACTIONS
 from flask_opsjobs.core.redis_facts import RedisFacts
 from flask_opsjobs.cron.declaration import make_entry
 from flask_opsjobs.engine.dispatch.dispatch import read_clock

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_opsjobs.actions.catalog import ACTIONS, actions_of_queue
 from flask_opsjobs.actions.effects import Forget, Recall
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.actions.registry import ACTIONS, actions_of
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.engine.reconcile.recall import recall_paused
 from flask_opsjobs.engine.redis.broker import Broker
@@ -73,7 +73,7 @@ def test_each_action_in_each_state(bench: Bench, operator: Operator, arrow: Any,
     else:
         assert receipt.code == "illegal"
         assert bench.rows("SELECT * FROM opsjobs.queues") == before
-    legal = actions_of_queue(was in ("paused", "draining"), was == "draining")
+    legal = actions_of("queue", was)
     assert (ACTIONS[f"queue.{arrow.name}"] in legal) == (was in sources_of(arrow.name))
 
 

@@ -17,8 +17,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.actions import execution
-from flask_opsjobs.actions.catalog import ACTIONS
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.actions.registry import ACTIONS
 from flask_opsjobs.host import MOST_ACTIONS, Host
 from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.jobs.models import Job, UniqueLock

@@ -12,8 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs, Unique
-from flask_opsjobs.actions.catalog import actions_of_job
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.actions.registry import actions_of
 from flask_opsjobs.jobs.lifecycle import ENDED_BY, MEANINGS, OUTCOMES, STATES
 from flask_opsjobs.jobs.models import Attempt, Job
 from flask_opsjobs.jobs.queries import find_job, list_attempts
@@ -330,7 +330,7 @@ def test_the_buttons_are_what_is_legal_now(
 ) -> None:
     access.held -= {"job.delete", "job.discard"}
     buttons = soup(get(f"/jobs/{jobs[state].id}").text).select("#part .head .actions button")
-    legal = actions_of_job(state)
+    legal = actions_of("job", state)
     assert [" ".join(button.text.split()) for button in buttons] == [
         f"{a.title} needs {a.name}" if a.name in ("job.delete", "job.discard") else f"{a.title}…"
         for a in legal

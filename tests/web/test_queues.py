@@ -13,8 +13,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from flask_opsjobs.actions.catalog import actions_of_queue
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.actions.registry import actions_of
 from flask_opsjobs.host import Host
 from flask_opsjobs.queues.models import Queue
 from flask_opsjobs.queues.queries import Rate, find_rates
@@ -135,7 +135,10 @@ def test_who_stopped_a_queue_since_when_and_why(
         assert f"default is {state} since" in say
         assert f"by l.brandt: “{REASON}”" in say
         assert "1 due" in say
-        titles = [f"{action.title}…" for action in actions_of_queue(True, action == "drain")]
+        titles = [
+            f"{action.title}…"
+            for action in actions_of("queue", "draining" if action == "drain" else "paused")
+        ]
         assert _buttons(tree) == [title for title in titles if title != "Set prefetch…"]
     decided = soup(get("/queues/default").text).select_one("[aria-labelledby=decided] tbody tr")
     assert [cell.text.strip() for cell in decided.find_all(["td", "th"])][1:5] == [

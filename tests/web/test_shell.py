@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs._folders import folder
-from flask_opsjobs.actions.catalog import ACTIONS
+from flask_opsjobs.actions.registry import ACTIONS
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.web.app import sources as _sources
 from flask_opsjobs.web.app.access import PERMISSIONS

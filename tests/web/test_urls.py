@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 from examples.flask_host.opsjobs_access import HostAccess
 from examples.flask_host.people import PEOPLE
-from flask_opsjobs.actions.catalog import ACTIONS
+from flask_opsjobs.actions.registry import ACTIONS
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.web.app.access import PAYLOAD, PERMISSIONS
 from flask_opsjobs.web.app.navigation import NAVIGATION

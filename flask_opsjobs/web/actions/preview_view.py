@@ -11,13 +11,13 @@ from typing import Any
 
 from flask import url_for
 
-from ...actions.catalog import ACTIONS, LONGEST_REASON, Action
+from ...actions.domain import Action, name_in
+from ...actions.execution import LONGEST_REASON
+from ...actions.registry import ACTIONS
 from ...actions.shapes import Change, Plan, Preview, Receipt, Skip
-from ...jobs.action_changes import merge_notes
+from ...jobs.actions import merge_notes
 from ...limits.actions import split_target
 
-_PHRASES = {"job.run_again": "Run {} again", "queue.set_prefetch": "Set the prefetch of {}",
-            "limiter.cooldown": "Cool {} down", "limiter.clear": "Clear the cooldown of {}"}  # fmt: skip
 _REFUSALS = {
     "drifted": "something has changed",
     "expired": "this preview has expired",
@@ -81,7 +81,7 @@ class PreviewView:
         return self.preview.plan
 
     @property
-    def action(self) -> Action:
+    def action(self) -> Action[Any]:
         """The action of the plan."""
         return ACTIONS[self.plan.action]
 
@@ -129,7 +129,7 @@ class PreviewView:
     def new_jobs(self) -> Sequence[str]:
         """The ids of the jobs that the action created."""
         changes = [c for item in (self.receipt.done if self.receipt else ()) for c in item.changes]
-        return [_name(c.after) for c in changes if c.what == "new job" and c.after]
+        return [name_in(c.after) for c in changes if c.what == "new job" and c.after]
 
     @property
     def says(self) -> str:
@@ -162,7 +162,10 @@ class PreviewView:
     @property
     def again(self) -> tuple[str, Sequence[tuple[str, str]]]:
         """How to request the same preview again: the address, and the fields to send."""
-        short_name, names = self.action.short_name, [_name(target) for target in self.plan.targets]
+        short_name, names = (
+            self.action.short_name,
+            [name_in(target) for target in self.plan.targets],
+        )
         if self.action.domain == "job":
             return url_for(f"opsjobs.jobs_{short_name}"), [("job", name) for name in names]
         fields = [(key, _typed(value)) for key, value in self.plan.params.items()]
@@ -175,9 +178,9 @@ class PreviewView:
     def _phrase(self, targets: Sequence[str]) -> str:
         domain = self.action.domain
         about = (
-            f"{domain} {_name(targets[0])}" if len(targets) == 1 else f"{len(targets)} {domain}s"
+            f"{domain} {name_in(targets[0])}" if len(targets) == 1 else f"{len(targets)} {domain}s"
         )
-        return _PHRASES.get(self.action.name, f"{self.action.title} {{}}").format(about)
+        return _upper(self.action.on(about))
 
 
 def cut_reason(typed: str) -> str:
@@ -187,7 +190,7 @@ def cut_reason(typed: str) -> str:
 
 def place(target: str) -> str:
     """The address of a target's page."""
-    domain, name = target.partition("/")[0], _name(target)
+    domain, name = target.partition("/")[0], name_in(target)
     if domain == "job":
         return url_for("opsjobs.job", job_id=name)
     if domain == "limiter":
@@ -201,10 +204,6 @@ def _typed(value: Any) -> str:
     if value is None:
         return ""
     return json.dumps(value) if isinstance(value, Mapping) else str(value)
-
-
-def _name(target: str) -> str:
-    return target.partition("/")[2]
 
 
 def _words(text: str) -> str:
@@ -221,7 +220,11 @@ def _moment(text: str | None) -> str | None:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    return _upper(text) + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _lower(text: str) -> str:

@@ -7,7 +7,7 @@ import logging
 from flask import g, request
 
 from ... import policy
-from ...actions.catalog import ACTIONS
+from ...actions.registry import ACTIONS
 from ...jobs.search import terms
 from ...limits.actions import make_target
 from . import back, problems

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..._folders import folder
-from ...actions.catalog import ACTIONS
+from ...actions.registry import ACTIONS
 from ...core.display import Display
 from . import access, back, files, preferences
 from . import sources as _sources

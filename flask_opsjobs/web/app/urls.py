@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...actions.catalog import ACTIONS
-from ..actions import plan as actions
-from ..actions import preview as previews
+from ...actions.registry import ACTIONS
+from ..actions import view as actions
 from ..audit import view as audit
 from ..cron import view as cron
 from ..job import view as job
@@ -142,8 +141,8 @@ URLS = (
     Url("/audit.csv", "audit_csv", audit.csv, "file", "audit.view"),
     Url("/audit.ndjson", "audit_ndjson", audit.ndjson, "file", "audit.view"),
     Url("/audit/<int:sequence>", "audit_event", audit.event_page, "page", "audit.view"),
-    Url("/previews/<int:preview_id>", "preview", previews.page, "page"),
-    Url("/previews/<int:preview_id>/execute", "preview_execute", previews.execute, "action"),
+    Url("/previews/<int:preview_id>", "preview", actions.page, "page"),
+    Url("/previews/<int:preview_id>/execute", "preview_execute", actions.submit, "action"),
     Url("/help", "help", shell.help, "page"),
     Url("/jump", "jump", jobs.jump, "page", "jobs.view"),
     Url("/display", "display", shell.display, "action"),

@@ -12,7 +12,7 @@ from flask import Response, request
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
-from ...actions.planning import DOMAINS
+from ...actions.registry import DOMAINS
 from ...audit import queries
 from ...audit.filter import LIMITS, AuditFilter, BadAuditFilter
 from ...audit.models import OUTCOMES

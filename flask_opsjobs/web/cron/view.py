@@ -13,19 +13,20 @@ from flask import Response, request
 from markupsafe import Markup
 from werkzeug import Response as AnyResponse
 
-from ...actions.catalog import ACTIONS, ENTRY_PARAMS, Action, actions_of_cron
+from ...actions.domain import Action
+from ...actions.registry import ACTIONS
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
 from ...cron import queries
-from ...cron.action_params import BadParams, read_entry
+from ...cron.actions import ENTRY_PARAMS, BadParams, actions_of_entry, read_entry
 from ...cron.decide_slots import LATE
 from ...cron.expression import BadSchedule, read_schedule
 from ...cron.lifecycle import CATCH_UPS, MEANINGS, OVERLAPS, RESULTS
 from ...cron.queries import CronEntryRow, Missed, SlotRow
 from ...jobs.record.options import fault_of_name
 from ...lifeline.awake import LoopRow, list_loops
-from ..actions import plan as actions
+from ..actions import view as actions
 from ..app import access, pages, problems
 from ..app.host import host
 from ..app.reading import reading
@@ -46,9 +47,9 @@ class EntryView:
     scheduler: LoopRow | None
 
     @property
-    def actions(self) -> Sequence[Action]:
+    def actions(self) -> Sequence[Action[Any]]:
         """The actions that are legal now, except those with a form of their own."""
-        legal = actions_of_cron(self.entry.state, is_runtime=self.entry.origin == "runtime")
+        legal = actions_of_entry(self.entry.state, self.entry.origin)
         return [action for action in legal if action.short_name not in ("edit", "catch_up")]
 
     @property

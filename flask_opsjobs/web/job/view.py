@@ -8,8 +8,9 @@ from typing import Any
 from flask import Response, request
 from markupsafe import Markup
 
-from ...actions.catalog import Action, actions_of_job
-from ...actions.target_plan import Decided
+from ...actions.domain import Action, Request
+from ...actions.planning import make_plan
+from ...actions.registry import actions_of
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.display import NO_PAYLOAD
@@ -17,7 +18,6 @@ from ...core.reading import Reading
 from ...cron.lifecycle import RESULTS
 from ...cron.queries import find_slot_of
 from ...engine.explain_with_redis import explain
-from ...jobs import actions as on_jobs
 from ...jobs import queries
 from ...jobs import queries as job_queries
 from ...jobs.lifecycle import ENDED_BY, FINAL, MEANINGS
@@ -125,19 +125,18 @@ def _full(read: Reading, job: JobInFull) -> Markup:
     )
 
 
-def _actions(read: Reading, job: JobInFull) -> dict[Action, str | None]:
+def _actions(read: Reading, job: JobInFull) -> dict[Action[Any], str | None]:
     """The actions of the job's state, each with the sentence that would refuse it now, or None.
 
     The function that plans actions decides that, without a lock.
     """
     connection: Any = read.session.connection().connection.driver_connection
-    decided = Decided(access.actor() or "", "", read.now)
-    found: dict[Action, str | None] = {}
-    for action in actions_of_job(job.state):
-        (target_plan,) = on_jobs.decide(
-            connection, host(), action, [f"job/{job.id}"], decided, lock=False
-        )
-        refusal = target_plan.skip.says if target_plan.skip else None
+    target, actor = (f"job/{job.id}",), access.actor() or ""
+    found: dict[Action[Any], str | None] = {}
+    for action in actions_of("job", job.state):
+        request = Request(host(), action, target, {}, actor, "page", is_trusted=True, now=read.now)
+        skipped = make_plan(connection, request).skipped
+        refusal = skipped[0].says if skipped else None
         found[action] = refusal and f"{refusal[0].upper()}{refusal[1:]}."
     return found
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flask import url_for
 
-from ...actions.catalog import ACTIONS, Action
+from ...actions.domain import Action
+from ...actions.registry import ACTIONS
 from ...explain.reason import Explanation, Reason
 from ...jobs.rows import JobInFull
 from ...limits.actions import make_target, split_target
@@ -36,7 +38,7 @@ class ReasonView:
     """A reason with its button (an action and its URL) and its link (text and URL), if it has them."""
 
     reason: Reason
-    action: Action | None
+    action: Action[Any] | None
     action_url: str | None
     place: tuple[str, str] | None
 
@@ -57,7 +59,7 @@ def show(why: Explanation | None, job: JobInFull, *, names_partition: bool) -> l
     return shown
 
 
-def _url(action: Action, reason: Reason, job: JobInFull) -> str:
+def _url(action: Action[Any], reason: Reason, job: JobInFull) -> str:
     if action.domain == "limiter":
         limiter, partition = split_target(reason.target or "")
         return url_for(f"opsjobs.limiter_{action.short_name}", limiter=limiter, partition=partition)

@@ -12,7 +12,7 @@ from flask import Response, redirect, request, url_for
 from markupsafe import Markup
 from werkzeug import Response as AnyResponse
 
-from ...actions.catalog import ACTIONS
+from ...actions.registry import actions_of
 from ...core.display import Display
 from ...core.reading import Reading
 from ...jobs import queries
@@ -33,7 +33,7 @@ from ..app.reading import reading
 from . import list_request, suggestions
 from .list_request import ListRequest
 
-_JOB_ACTIONS = tuple(action for action in ACTIONS.values() if action.domain == "job")
+_JOB_ACTIONS = actions_of("job")
 
 
 def page() -> AnyResponse:

@@ -11,13 +11,14 @@ from flask import Response, redirect, request, url_for
 from markupsafe import Markup
 from werkzeug import Response as AnyResponse
 
-from ...actions.catalog import ACTIONS, Action, actions_of_limiter
+from ...actions.domain import Action
+from ...actions.registry import ACTIONS, actions_of
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
 from ...jobs.rows import Count
 from ...limits import queries as limits
-from ...limits.actions import make_target
+from ...limits.actions import make_target, state_of
 from ...limits.queries import MOST_COUNTED, BucketState, LimiterRow, has_partition, list_hot
 from ...limits.words import BLOCKS, in_words
 from ...overview.pace_queries import find_counted_until, find_pace
@@ -36,7 +37,7 @@ class LimiterView:
     bucket: BucketState | None
 
     @property
-    def actions(self) -> Sequence[Action]:
+    def actions(self) -> Sequence[Action[Any]]:
         """The actions that are legal now, except `cooldown`, which has a form."""
         return _plain(self.row.cooldown is not None)
 
@@ -195,5 +196,6 @@ def _words() -> dict[str, Any]:
     return {"in_words": in_words, "blocked": BLOCKS, "when": when, "capped": capped}
 
 
-def _plain(is_cooling: bool) -> Sequence[Action]:
-    return [action for action in actions_of_limiter(is_cooling) if not action.params]
+def _plain(is_cooling: bool) -> Sequence[Action[Any]]:
+    legal = actions_of("limiter", state_of(is_cooling))
+    return [action for action in legal if not action.params]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from flask import Response
 from markupsafe import Markup
 
-from ...actions.catalog import ACTIONS, Action, actions_of_queue
+from ...actions.domain import Action
+from ...actions.registry import ACTIONS, actions_of
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.reading import Reading
@@ -44,13 +46,9 @@ class QueueView:
         return self.depth.state
 
     @property
-    def actions(self) -> Sequence[Action]:
+    def actions(self) -> Sequence[Action[Any]]:
         """The actions that are legal now, except `set_prefetch`, which has a form."""
-        decided = self.decided
-        legal = actions_of_queue(
-            bool(decided and decided.is_paused), bool(decided and decided.is_draining)
-        )
-        return [action for action in legal if action.short_name != "set_prefetch"]
+        return [action for action in actions_of("queue", self.state) if not action.params]
 
     @property
     def is_unserved(self) -> bool:

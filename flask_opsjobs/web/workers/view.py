@@ -7,7 +7,7 @@ from datetime import datetime
 from flask import Response
 from markupsafe import Markup
 
-from ...actions.catalog import ACTIONS
+from ...actions.registry import ACTIONS
 from ...workers import queries
 from ..app import pages
 from ..app.host import host

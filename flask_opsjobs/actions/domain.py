@@ -1,0 +1,179 @@
+"""Declares what a domain offers to the mechanism of actions: its targets, its rows and its actions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Generic, Protocol, TypeVar
+
+from ..core import words
+from ..core.db import Connection
+from ..host import Host
+from .effects import Effect
+from .shapes import Item, Skip
+
+# What a domain reads of a target to decide about it, such as `JobForDecision`.
+Row = TypeVar("Row")
+
+
+class ChangedMeanwhile(Exception):
+    """Another transaction committed a conflicting change after the plan was read: plan again."""
+
+
+class NothingWritten(Exception):
+    """A planned change could not be written, and a second try would fail too; the text says why."""
+
+
+def _no_params(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(given)
+
+
+def _no_more(_connection: Connection, _request: Request, rows: dict[str, Row]) -> dict[str, Row]:
+    return rows
+
+
+@dataclass(frozen=True)
+class Action(Generic[Row]):
+    """One thing that an operator may do, as a row in the `actions.py` of its domain.
+
+    `sources` are the states in which it is legal. `risk` is a sentence for people. `decide` says what would
+    change in a row whose state allows the action, or why it is skipped; it reads nothing. `apply` writes, for
+    rows that are locked and were decided. It returns the effects that must follow the commit, and an item for
+    each target about which the receipt says more than the plan.
+
+    `params` are the names of the values that it asks for. `read_params` makes them canonical, and raises
+    `ValueError` with what is allowed. `read_more` reads what else `decide` needs to know of the rows.
+    `phrase` is the action as it follows "cannot": `run {} again`.
+    """
+
+    name: str
+    title: str
+    sources: tuple[str, ...]
+    risk: str
+    decide: Callable[[Row, Request], Item | Skip]
+    apply: Callable[[Connection, Request, Sequence[Row]], Sequence[Effect | Item]]
+    params: tuple[str, ...] = ()
+    read_params: Callable[[Host, Mapping[str, Any]], dict[str, Any]] = _no_params
+    read_more: Callable[[Connection, Request, dict[str, Row]], dict[str, Row]] = _no_more
+    phrase: str = ""
+
+    @property
+    def domain(self) -> str:
+        """The kind of its targets: `job`, `queue`, `cron` or `limiter`."""
+        return self.name.partition(".")[0]
+
+    @property
+    def short_name(self) -> str:
+        """Its name in URLs, commands and functions, such as `retry`."""
+        return self.name.partition(".")[2]
+
+    @property
+    def permission(self) -> str:
+        """The permission that the access policy is asked for, with the target as subject."""
+        return self.name
+
+    def on(self, name: str) -> str:
+        """The action as it follows "cannot": `retry job 7`, `run job 7 again`."""
+        return (self.phrase or f"{self.short_name} {{}}").format(name)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an actor wants done to which targets, why and when. `is_trusted`: the access policy is not asked.
+
+    `now` is the clock of this process until Postgres has told its own.
+    """
+
+    host: Host = field(repr=False)
+    action: Action[Any]
+    targets: tuple[str, ...]
+    params: Mapping[str, Any]
+    actor: str
+    via: str
+    reason: str = ""
+    request_id: str | None = None
+    is_trusted: bool = False
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def subject(self) -> str:
+        """Its targets in a few words, for the audit: `job/42`, `3 jobs`."""
+        one, *more = self.targets
+        return f"{len(self.targets)} {self.action.domain}s" if more else one
+
+
+class Domain(Protocol[Row]):
+    """What each domain's module `actions` has. The registry gathers these modules."""
+
+    ACTIONS: tuple[Action[Row], ...]
+
+    def read_target(self, text: str) -> str | None:
+        """The target in its canonical form, such as `job/42`; None when the text is no target."""
+        ...
+
+    def lock_rows(self, connection: Connection, request: Request, targets: Collection[str]) -> None:
+        """Let nobody else change these targets until the caller commits."""
+        ...
+
+    def find_rows(
+        self, connection: Connection, request: Request, targets: Collection[str]
+    ) -> dict[str, Row]:
+        """The rows of the targets that exist, by target. Locks nothing."""
+        ...
+
+    def say_unknown(self, target: str) -> str:
+        """The sentence about a target that does not exist."""
+        ...
+
+    def forbid(self, row: Row, request: Request) -> Skip | None:
+        """Why the state of the row forbids the action; None when it allows it."""
+        ...
+
+    def list_facts(self, row: Row, now: datetime) -> dict[str, Any]:
+        """The values that must not have changed since the preview, as JSON."""
+        ...
+
+
+def say_state(action: Action[Any], target: str, state: str) -> str:
+    """The sentence about a target whose state forbids the action."""
+    return f"cannot {action.on(say_target(target))}: it is {state}"
+
+
+def say_target(target: str) -> str:
+    """The target as sentences name it: `job 42`."""
+    return target.replace("/", " ", 1)
+
+
+def name_in(target: str) -> str:
+    """The target without its domain: `42`."""
+    return target.partition("/")[2]
+
+
+def moment_in_words(value: datetime | None) -> str | None:
+    """A time for people, to the second."""
+    return None if value is None else words.moment(value)
+
+
+def exact(value: datetime | None) -> str | None:
+    """A time for comparison, to the microsecond."""
+    return None if value is None else value.astimezone(UTC).isoformat()
+
+
+def whole(value: Any) -> int | None:
+    """The number, given as an int or as digits; None for anything else, or for more than nine digits."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value.strip()):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def read_whole(value: Any, most: int, sentence: str) -> int:
+    """The number from 1 to `most`.
+
+    Otherwise raises `ValueError`. Its text is `sentence`, with `{}` replaced by the allowed range.
+    """
+    number = whole(value)
+    if number is None or not 1 <= number <= most:
+        raise ValueError(f"{sentence.format(f'a whole number from 1 to {most:,}')}; got {value!r}")
+    return number

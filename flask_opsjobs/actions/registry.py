@@ -1,0 +1,38 @@
+"""Gathers the actions of all domains. Pages, commands and `operator` read this list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..cron import actions as cron_actions
+from ..cron.actions import CronForDecision
+from ..jobs import actions as job_actions
+from ..jobs.transitions import JobForDecision
+from ..limits import actions as limit_actions
+from ..limits.transitions import Cooldown
+from ..queues import actions as queue_actions
+from ..queues.transitions import QueueForDecision
+from .domain import Action, Domain
+
+_JOBS: Domain[JobForDecision] = job_actions
+_QUEUES: Domain[QueueForDecision] = queue_actions
+_CRON: Domain[CronForDecision] = cron_actions
+_LIMITERS: Domain[Cooldown] = limit_actions
+
+# By the first word of their targets and actions.
+DOMAINS: Mapping[str, Domain[Any]] = {
+    "job": _JOBS,
+    "queue": _QUEUES,
+    "cron": _CRON,
+    "limiter": _LIMITERS,
+}
+ACTIONS: Mapping[str, Action[Any]] = {
+    action.name: action for domain in DOMAINS.values() for action in domain.ACTIONS
+}
+
+
+def actions_of(domain: str, state: str | None = None) -> tuple[Action[Any], ...]:
+    """The actions of a domain, in the order of their buttons; with `state` those that are legal in it."""
+    actions = DOMAINS[domain].ACTIONS
+    return tuple(action for action in actions if state is None or state in action.sources)
