@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from typing_extensions import override
 
 from ..core.db import is_away, say_cause
+from ..core.visible_text import on_one_line
 from ..errors import ConfigError, OpsJobsError
 from ..host import Host
 
@@ -27,6 +28,14 @@ def current_host() -> Host:
             "which prints the lines to add to the app"
         )
     return found
+
+
+def plain(*lines: str) -> str:
+    """The lines joined, with each control character in a line written out, as `\\x1b` or `\\n`.
+
+    So none of them acts on the terminal, and none begins a line of its own.
+    """
+    return "\n".join(map(on_one_line, lines))
 
 
 class _NotAsked(click.ClickException):

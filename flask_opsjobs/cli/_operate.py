@@ -14,8 +14,7 @@ from ..actions.planning import UNREADABLE
 from ..actions.registry import ACTIONS
 from ..actions.shapes import Item, Plan, Receipt, Skip, write_json
 from ..errors import ActionRefused
-from . import current_host
-from ._plain import plain
+from . import current_host, plain
 
 # click exits with 2 for a wrong command line; here 2 also means that the action could not be requested.
 EXITS = """

@@ -15,8 +15,7 @@ from ..audit import queries
 from ..audit import verify as verifying
 from ..audit.verify import ChainCheck
 from ..host import Host
-from . import current_host
-from ._plain import plain
+from . import current_host, plain
 
 # click exits with 2 for a wrong command line; here 2 also means that the chain could not be read.
 _EXITS = {"intact": 0, "broken": 1, "unverifiable": 3}

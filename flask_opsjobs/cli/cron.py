@@ -12,8 +12,7 @@ from ..actions.registry import ACTIONS
 from ..core.reading import read_snapshot
 from ..cron.lifecycle import RESULTS
 from ..cron.queries import MOST_ENTRIES, CronEntryRow, SlotRow, list_entries, list_strips
-from . import _operate, current_host
-from ._plain import plain
+from . import _operate, current_host, plain
 
 cron = AppGroup("cron", help="List cron entries; pause, resume, run or catch them up.")
 

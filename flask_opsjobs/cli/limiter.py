@@ -16,8 +16,7 @@ from ..limits import queries
 from ..limits.actions import make_target
 from ..limits.limit import LONGEST_SECONDS, MOST_NUMBER
 from ..limits.simulation import LimitChange, Live, TooLong, Trial, read_live
-from . import _limiters, _operate, _simulate, current_host
-from ._plain import plain
+from . import _limiters, _operate, _simulate, current_host, plain
 from ._simulate import CannotRun
 
 limiter = AppGroup(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 from flask.cli import ScriptInfo
 
 from ..processes.supervisor import Supervisor
 from . import current_host
-from ._argv import again
 
 
 @click.command("up")
@@ -49,3 +49,17 @@ def require_servers(ctx: click.Context, queues: tuple[str, ...]) -> None:
         host.pages.dispose()
         for queue in queues or ("default",):
             host.broker.require_answer(queue)
+
+
+def again(ctx: click.Context, *words: str) -> list[str]:
+    """The command line of `flask words…` for the app of this command. The environment is inherited."""
+    flask = [sys.executable, "-m", "flask"]
+    info = ctx.ensure_object(ScriptInfo)
+    if info.app_import_path is not None:
+        return [*flask, "--app", info.app_import_path, *words]
+    script = Path(sys.argv[0])
+    if info.create_app is not None and script.stem not in ("flask", "__main__") and script.exists():
+        # A host's own script, made with FlaskGroup(create_app=…).
+        return [sys.executable, str(script), *words]
+    # The app comes from FLASK_APP, or from an app.py that Flask finds by itself.
+    return [*flask, *words]

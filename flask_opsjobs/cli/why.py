@@ -15,8 +15,7 @@ from ..engine.explain_with_redis import explain_apart
 from ..errors import UnknownJob
 from ..explain.reason import Explanation, Reason, as_text
 from ..jobs.search import terms
-from . import current_host
-from ._plain import plain
+from . import current_host, plain
 
 
 @click.command("why")

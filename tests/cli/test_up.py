@@ -12,7 +12,7 @@ import pytest
 from flask.cli import ScriptInfo
 
 from flask_opsjobs.cli import opsjobs
-from flask_opsjobs.cli._argv import again
+from flask_opsjobs.cli.up import again
 from tests.support import host as host_module
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
@@ -113,5 +113,5 @@ def test_every_command_is_found_by_its_module() -> None:
             assert command is not None
             assert command.name == name
             assert command.help
-        assert opsjobs.get_command(ctx, "_children") is None
+        assert opsjobs.get_command(ctx, "_operate") is None
         assert opsjobs.get_command(ctx, "nonsense") is None

@@ -14,4 +14,4 @@ class AfterCommit:
     """
 
     push: Callable[[Sequence[Any]], None]
-    has_room: Callable[[str], bool] = lambda queue: False
+    has_room: Callable[[str], bool] = lambda _queue: False

@@ -60,7 +60,7 @@ class Lanes:
             self._started.append(str(details[0]))
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+    def pytest_runtest_call(self) -> Generator[None, Any, Any]:
         self._started.clear()
         begun = _stalled()
         try:

@@ -45,7 +45,7 @@ class Plans:
         )
 
     def _explain(
-        self, connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any
+        self, _connection: Any, cursor: Any, statement: str, parameters: Any, *_rest: Any
     ) -> None:
         if self.about in statement:
             with cursor.connection.cursor() as other:

@@ -172,7 +172,9 @@ def _path(
         "rest": lambda _: "nothing/here",
     }
     if unknown := set(_PART.findall(url.rule)) - parts.keys():
-        raise LookupError(f"{url.rule}: bench_pages_paths knows no {', '.join(unknown)} to ask for")
+        raise LookupError(
+            f"{url.rule}: the bench of pages knows no {', '.join(unknown)} to ask for"
+        )
 
     def path(n: int) -> str:
         words = {
