@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, overload
 
 from flask import Flask, current_app
+from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
 from . import policy, settings
 from .actions.operator import Operator
@@ -24,7 +24,7 @@ from .engine.redis.broker import Broker
 from .engine.redis.connections import RedisConnections
 from .errors import ConfigError, DeclarationError
 from .explain.reason import Explanation
-from .host import Host
+from .host import Host, HostDatabase
 from .jobs.record.task import Task
 from .web import make_blueprint
 
@@ -82,11 +82,11 @@ class OpsJobs:
             raise ConfigError("OpsJobs is already initialised on this app: call init_app once")
         log.keep_on_one_line()
         chosen = settings.read_settings(app.config)
-        engine, session = _database(app, chosen.bind)
+        database, engine = _database(app, chosen.bind)
         host = Host(
             settings=chosen,
             engine=engine,
-            session=session,
+            database=database,
             secrets=_secrets(app),
             tasks=self.tasks,
             cron_entries=self.cron_entries,
@@ -254,12 +254,12 @@ def _key(value: Any, name: str) -> bytes:
     return value.encode() if isinstance(value, str) else value
 
 
-def _database(app: Flask, bind: str | None) -> tuple[Engine, Callable[[], Session]]:
+def _database(app: Flask, bind: str | None) -> tuple[HostDatabase, Engine]:
     if "sqlalchemy" not in app.extensions:
         raise ConfigError(
             "OpsJobs needs Flask-SQLAlchemy: call SQLAlchemy(app) before OpsJobs(app)"
         )
-    db = app.extensions["sqlalchemy"]
+    db: SQLAlchemy = app.extensions["sqlalchemy"]
     with app.app_context():
         engines = db.engines
     if bind not in engines:
@@ -275,5 +275,4 @@ def _database(app: Flask, bind: str | None) -> tuple[Engine, Callable[[], Sessio
             f"OpsJobs needs psycopg 3; the bind {bind!r} uses {engine.url.drivername}: "
             "write the URL as postgresql+psycopg://…"
         )
-    # Looked up at each use, since a host's test may replace `db.session`.
-    return engine, lambda: db.session()
+    return db, engine

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Engine, text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session
 
 from .core.db import (
     OLDEST_SCHEMA,
@@ -80,13 +80,22 @@ class DeliveryBroker(Protocol):
         ...
 
 
+class HostDatabase(Protocol):
+    """The host's Flask-SQLAlchemy. Its `session` is read at each use, since a host's test may replace it."""
+
+    @property
+    def session(self) -> scoped_session[Any]:
+        """The session of the current app context."""
+        ...
+
+
 @dataclass
 class Host:
     """Holds the extension's state for one Flask app. Stored in `app.extensions["opsjobs"]`."""
 
     settings: Settings
     engine: Engine
-    session: Callable[[], Session]
+    database: HostDatabase
     secrets: tuple[bytes, ...]
     tasks: Mapping[str, TaskDeclaration]
     access: AccessPolicy
@@ -105,6 +114,11 @@ class Host:
 
     def __post_init__(self) -> None:
         self._pages = PageEngine(self.engine, self.settings.page_connections)
+
+    def session(self) -> Session:
+        """The session of the current app context, as the host uses it."""
+        session: Session = self.database.session()
+        return session
 
     @property
     def pages(self) -> Engine:

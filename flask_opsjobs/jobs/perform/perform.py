@@ -101,6 +101,7 @@ def _refuse(task: TaskDeclaration | None, claimed: Claimed) -> Outcome | None:
 def _perform(
     task: TaskDeclaration | None, claimed: Claimed, report: Report, confirm: Confirm
 ) -> Outcome:
+    """Call the function and its hooks, with the arguments that are stored."""
     assert task is not None
     try:
         arguments = task.arguments.load(claimed.args)
@@ -108,41 +109,32 @@ def _perform(
         reason = _text(error)
         return Outcome(kind="refused", error=reason, reason=reason, ended_by="invalid_args")
     with running(claimed, report.progress) as job:
-        return _run(task, claimed, job, arguments, confirm, report)
+        # A request to cancel has an effect only until the function has ended.
+        try:
+            if (refused := _start(task, job, confirm)) is not None:
+                return refused
+            value = _call(task, arguments, claimed.timeout_seconds)
+            _require_done(task, value)
+        except BaseException as error:
+            outcome = _judge(task, claimed, error)
+            hook = "on_failure" if outcome.kind in _FAILURES else None
+            observed: Any = error
+        else:
+            outcome = _returned(task, value, report)
+            hook, observed = "on_success", value
+        if hook is not None:
+            with contextlib.suppress(Stopped):
+                _observe(task, hook, job, observed)
+        return outcome
 
 
-def _run(
-    task: TaskDeclaration,
-    claimed: Claimed,
-    job: CurrentJob,
-    arguments: dict[str, Any],
-    confirm: Confirm,
-    report: Report,
-) -> Outcome:
-    """Call the hooks and the function.
-
-    A request to cancel has an effect only until the function has ended.
-    """
-    try:
-        if (refused := _refuse_now(task, confirm)) is not None:
-            return refused
-        _observe(task, "on_start", job)
-        # Confirm again: the host's hook may have taken a long time.
-        if (refused := _refuse_now(task, confirm)) is not None:
-            return refused
-        value = _call(task, arguments, claimed.timeout_seconds)
-        _require_done(task, value)
-    except BaseException as error:
-        outcome = _judge(task, claimed, error)
-        hook = "on_failure" if outcome.kind in _FAILURES else None
-        observed: Any = error
-    else:
-        outcome = _returned(task, value, report)
-        hook, observed = "on_success", value
-    if hook is not None:
-        with contextlib.suppress(Stopped):
-            _observe(task, hook, job, observed)
-    return outcome
+def _start(task: TaskDeclaration, job: CurrentJob, confirm: Confirm) -> Outcome | None:
+    """Call the hook `on_start`; the outcome when the function must not be called, else None."""
+    if (refused := _refuse_now(task, confirm)) is not None:
+        return refused
+    _observe(task, "on_start", job)
+    # Confirm again: the host's hook may have taken a long time.
+    return _refuse_now(task, confirm)
 
 
 def _refuse_now(task: TaskDeclaration, confirm: Confirm) -> Outcome | None:

@@ -23,7 +23,7 @@ from ...core import db, sql
 from ...core.after_commit import after_commit
 from ...core.db import forget_values
 from ...errors import InvalidArgs, RefusedSession
-from ...host import DueLane, Host, QueuedAtInsert
+from ...host import CommitNote, DueLane, Host, QueuedAtInsert
 from ...limits.limit import LimitPlace
 from ..models import Job
 from . import unique_locks
@@ -86,7 +86,9 @@ def enqueue(
         else:
             enqueued = Enqueued(*unique_locks.find_or_take(partial(run_sql, connection), row))
     if not enqueued.conflict:
-        _tell_hook(session, host, task, options, enqueued, row["lane"])
+        note = _note_of(task, options, enqueued, row["lane"])
+        if note is not None and host.dispatcher is not None:
+            after_commit(session, host.dispatcher.push, note)
         if signals.job_enqueued.receivers:
             signals.send(signals.job_enqueued, task, enqueued=enqueued)
     return enqueued
@@ -129,23 +131,17 @@ def _first_number(options: Options, host: Host) -> int:
     return 1 if options.is_due_now and host.dispatcher.has_room(options.queue) else 0
 
 
-def _tell_hook(
-    session: Session,
-    host: Host,
-    task: TaskDeclaration,
-    options: Options,
-    enqueued: Enqueued,
-    lane: str,
-) -> None:
-    if host.dispatcher is None:
-        return
+def _note_of(
+    task: TaskDeclaration, options: Options, enqueued: Enqueued, lane: str
+) -> CommitNote | None:
+    """The lane to dispatch, or the job to push, after the commit; None when the job is due later."""
     if enqueued.state == "available":
-        after_commit(session, host.dispatcher.push, DueLane(lane, options.queue))
-    elif enqueued.state == "queued":
-        queued = QueuedAtInsert(
+        return DueLane(lane, options.queue)
+    if enqueued.state == "queued":
+        return QueuedAtInsert(
             enqueued.id, 1, options.queue, task.name, options.priority, options.timeout
         )
-        after_commit(session, host.dispatcher.push, queued)
+    return None
 
 
 def parameters(task: TaskDeclaration, options: Options, host: Host) -> dict[str, Any]:

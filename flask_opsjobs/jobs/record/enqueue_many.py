@@ -69,13 +69,13 @@ def enqueue_many(
             task, options, host, RejectWhenFull(task, options, host, session), connection
         )
         if options.unique is None:
-            line = _plain_line(task, host, _head(common), places)
-            result = EnqueuedMany(_copy(connection, sql.load("copy_jobs"), task, line, rows))
+            line = _plain_line(places, _head(common))
+            result = EnqueuedMany(_copy(places, sql.load("copy_jobs"), line, rows))
             if result.count:
                 counted = {**common, "enqueued": result.count}
                 connection.exec_driver_sql(sql.load("count_enqueued"), counted)
         else:
-            result = _insert_unique(connection, task, options.unique, host, common, rows, places)
+            result = _insert_unique(places, options.unique, common, rows)
     if result.count:
         if common["state"] == "available" and host.dispatcher is not None:
             for touched in places.lanes:
@@ -106,25 +106,19 @@ def _require_standing(savepoint: SessionTransaction) -> None:
 
 
 def _insert_unique(
-    connection: Connection,
-    task: TaskDeclaration,
-    unique: Unique,
-    host: Host,
-    common: Mapping[str, Any],
-    rows: Iterable[Row],
-    places: _Places,
+    places: _Places, unique: Unique, common: Mapping[str, Any], rows: Iterable[Row]
 ) -> EnqueuedMany:
     """Enqueue unique jobs through a temporary table."""
     calls = f"pg_temp.opsjobs_calls_{next(_numbers)}"
-    key_count = len(set(host.secrets))
+    key_count = len(set(places.host.secrets))
 
     def run(name: str, **values: Any) -> Any:
         statement = sql.load(name).replace("{calls}", calls)
-        return connection.exec_driver_sql(statement, values or None)
+        return places.connection.exec_driver_sql(statement, values or None)
 
     run("create_calls")
     copy = sql.load("copy_calls").replace("{calls}", calls)
-    gathered = _copy(connection, copy, task, _unique_line(task, unique, host, places), rows)
+    gathered = _copy(places, copy, _unique_line(places, unique), rows)
     run("analyze_calls")
     run("delete_expired_locks_of_calls")
     count = run(
@@ -147,11 +141,11 @@ class _Places:
         reject: RejectWhenFull,
         connection: Connection,
     ) -> None:
-        self._task = task
+        self.task = task
         self._options = options
-        self._host = host
+        self.host = host
         self._reject = reject
-        self._connection = connection
+        self.connection = connection
         self._run_sql = partial(run_sql, connection)
         # The keys of unique calls that got room: the room of the limiter bounds their number.
         self._keys_with_room: set[bytes] = set()
@@ -163,9 +157,9 @@ class _Places:
         limit = self._options.limit
         if limit is None:
             return self._unlimited
-        place = place_of(self._task, limit, self._host, values)
+        place = place_of(self.task, limit, self.host, values)
         if not (self._reject.is_open or self._is_conflict(keys)):
-            if rejection := self._reject.find_rejection(self._connection, place):
+            if rejection := self._reject.find_rejection(self.connection, place):
                 raise self._reject.refuse(rejection)
             self._keys_with_room.update(keys)
         columns = columns_of(self._options.queue, place)
@@ -180,9 +174,9 @@ class _Places:
         return keys[0] in self._keys_with_room or unique_locks.find(self._run_sql, keys) is not None
 
 
-def _plain_line(task: TaskDeclaration, host: Host, head: bytes, places: _Places) -> Line:
-    validate, dump = task.arguments.validate, task.arguments.dump
-    limit = host.settings.max_args_bytes
+def _plain_line(places: _Places, head: bytes) -> Line:
+    validate, dump = places.task.arguments.validate, places.task.arguments.dump
+    limit = places.host.settings.max_args_bytes
 
     def line(row: Row) -> bytes:
         # JSON has no raw control characters: only the backslash must be escaped for COPY.
@@ -193,7 +187,8 @@ def _plain_line(task: TaskDeclaration, host: Host, head: bytes, places: _Places)
     return line
 
 
-def _unique_line(task: TaskDeclaration, unique: Unique, host: Host, places: _Places) -> Line:
+def _unique_line(places: _Places, unique: Unique) -> Line:
+    task, host = places.task, places.host
     limit = host.settings.max_args_bytes
 
     def line(row: Row) -> bytes:
@@ -206,14 +201,12 @@ def _unique_line(task: TaskDeclaration, unique: Unique, host: Host, places: _Pla
     return line
 
 
-def _copy(
-    connection: Connection, statement: str, task: TaskDeclaration, line: Line, rows: Iterable[Row]
-) -> int:
+def _copy(places: _Places, statement: str, line: Line, rows: Iterable[Row]) -> int:
     """Copy a line for each row; returns the number of lines."""
-    raw = connection.connection.driver_connection
+    raw = places.connection.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)
     done = 0
-    for lines in _chunks(task, line, rows):
+    for lines in _chunks(places.task, line, rows):
         try:
             with raw.cursor() as cursor, cursor.copy(statement) as copy:
                 copy.write(b"".join(lines))

@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 from sqlalchemy.orm import Session, scoped_session
 
 from ...errors import DeclarationError
-from ...limits.limit import Limit
+from ...limits.limit import Limit, lane_of
 from . import json_storage
 
 LONGEST = timedelta(days=36_500)
@@ -192,7 +192,7 @@ class Options:
             "delay": timedelta(seconds=self.delay_seconds),
             "scheduled_at": self.scheduled_at,
             # The place of a job without a limit.
-            "lane": self.queue,
+            "lane": lane_of(self.queue, None),
             "limiter": None,
             "partition": None,
             "weight": None,
