@@ -7,6 +7,7 @@ to use others: the database's role must be allowed to create databases, and Redi
 from __future__ import annotations
 
 import contextvars
+import gc
 import json
 import os
 from collections.abc import Callable, Generator, Iterator
@@ -63,6 +64,17 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["TEST_CONFIG_SQLALCHEMY_ENGINE_OPTIONS"] = json.dumps(
             {"connect_args": {"prepare_threshold": None}}
         )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Spare the garbage collector what is kept for the whole run: all modules and all tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 # Before `-m` chooses among the marks.
@@ -124,6 +136,13 @@ def _redis_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def _redis(_redis_url: str) -> Iterator[Redis]:
+    """A client that is kept, since a new one costs more than what it is asked."""
+    with Redis.from_url(_redis_url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
 def _pooler(request: pytest.FixtureRequest, databases: Databases) -> Iterator[PgBouncer | None]:
     lane = request.config.getoption("pgbouncer")
     if lane is None:
@@ -138,12 +157,14 @@ def _pooler(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Pg
 
 
 @pytest.fixture
-def database_url(databases: Databases, _pooler: PgBouncer | None) -> Iterator[str]:
+def database_url(
+    request: pytest.FixtureRequest, databases: Databases, _pooler: PgBouncer | None
+) -> Iterator[str]:
     """SQLAlchemy's URL of a new database with our schema."""
     url = databases.migrated()
     given = url if _pooler is None else _pooler.through(url)
     yield given.render_as_string(hide_password=False)
-    databases.drop(url)
+    databases.drop(url, by_name="processes" in request.node.keywords)
 
 
 @pytest.fixture
@@ -163,10 +184,9 @@ def empty_database_url(databases: Databases) -> Iterator[str]:
 
 
 @pytest.fixture
-def redis_url(_redis_url: str) -> str:
+def redis_url(_redis_url: str, _redis: Redis) -> str:
     """The URL of an empty Redis database."""
-    with Redis.from_url(_redis_url) as client:
-        client.flushdb()
+    _redis.flushdb()
     return _redis_url
 
 
@@ -196,13 +216,12 @@ class _Client(FlaskClient):
 
 
 @pytest.fixture
-def make_app(request: pytest.FixtureRequest, redis_url: str) -> Iterator[MakeApp]:
+def make_app(request: pytest.FixtureRequest, redis_url: str) -> MakeApp:
     """Makes a host: `make_app(OPSJOBS_PREFETCH=3, access=…, display=…, opsjobs=…)`.
 
     It stands on the test's database and Redis unless the config says another. `TESTING`, so nothing
     is dispatched at commit.
     """
-    made: list[Flask] = []
 
     def make(
         *, access: Any = None, display: Any = None, opsjobs: OpsJobs | None = None, **config: Any
@@ -215,19 +234,28 @@ def make_app(request: pytest.FixtureRequest, redis_url: str) -> Iterator[MakeApp
         app.config.from_prefixed_env("TEST_CONFIG")
         app.config.update(config)
         SQLAlchemy(app)
-        made.append(app)
+        request.getfixturevalue("_closing").callback(_close, app)
         opsjobs = opsjobs or OpsJobs()
         opsjobs.init_app(app, access=access or AllowAll(), display=display or ShowAll())
         return app
 
-    yield make
-    for app in made:
-        with app.app_context():
-            for engine in app.extensions["sqlalchemy"].engines.values():
-                engine.dispose()
-        if "opsjobs" in app.extensions:
-            app.extensions["opsjobs"].spare.close()
-            app.extensions["opsjobs"].pages.dispose()
+    return make
+
+
+@pytest.fixture
+def _closing() -> Iterator[ExitStack]:
+    """Closes apps. It is asked for after the database of an app, so that it ends before that is dropped."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def _close(app: Flask) -> None:
+    with app.app_context():
+        for engine in app.extensions["sqlalchemy"].engines.values():
+            engine.dispose()
+    if "opsjobs" in app.extensions:
+        app.extensions["opsjobs"].spare.close()
+        app.extensions["opsjobs"].pages.dispose()
 
 
 @pytest.fixture

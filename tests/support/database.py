@@ -2,13 +2,17 @@
 or one that is as new again.
 
 A clone costs Postgres a checkpoint and 450 files, twice. So the database of a test that left only rows is
-emptied, and goes to the next test under another name: whoever still writes to the old name is refused.
+emptied, and goes to the next test. Where somebody may come back, such as a process of that test, it gets another
+name: whoever still writes to the old name is refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import threading
+import time
 from typing import Any
 
 import psycopg
@@ -44,8 +48,15 @@ _CHANGES = " UNION ALL ".join(
 _CHANGES += """ UNION ALL SELECT 'pg_class', count(*),
     bit_xor(hashtextextended(concat_ws('|', oid, relname, relkind, relacl, reloptions, relrowsecurity), 0))
     FROM pg_class WHERE oid >= 16384"""
-_USED = """SELECT format('%I.%I', relnamespace::regnamespace, relname) FROM pg_class
+_USED = """SELECT format('%I.%I', relnamespace::regnamespace, relname), pg_relation_size(oid) FROM pg_class
     WHERE relnamespace = 'opsjobs'::regnamespace AND relkind = 'r' AND pg_relation_size(oid) > 0"""
+# TRUNCATE makes a table and each of its indexes anew, which costs more than to delete some rows. Deleted rows
+# stay in the file, and Postgres plans alike for every size up to ten pages, so a larger table is truncated.
+_FEW_BYTES = 8 * 8192
+_OTHERS = """SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"""
+# Seconds that Postgres may take to end a session whose client has left.
+_LEAVING = 0.1
 _RESTART = """SELECT setval(seqrelid, seqstart, false) FROM pg_sequence
     WHERE pg_sequence_last_value(seqrelid) IS NOT NULL"""
 
@@ -75,6 +86,9 @@ class Databases:
         self._catalogs: list[Any] = []
         self._clones: set[str | None] = set()
         self._as_new: list[URL] = []
+        # One of ours in each database that was emptied. A new session would read all of the catalogs first.
+        self._sessions: dict[str | None, psycopg.Connection] = {}
+        self._threads = threading.active_count()
 
     def empty(self) -> URL:
         """A new database without our schema."""
@@ -92,7 +106,7 @@ class Databases:
             self._template = url.database
             with _connect(url) as session:
                 self._catalogs = _read_catalogs(session)
-                self._seeds = {table: _copied(session, table) for table in _used(session)}
+                self._seeds = {table: _copied(session, table) for table, _ in _used(session)}
         url = self.copy(self.server.set(database=self._template))
         if self._renews:
             self._clones.add(url.database)
@@ -103,14 +117,18 @@ class Databases:
         # Copying files is twice as fast as logging every page, since what is copied is small.
         return self._create(f'TEMPLATE "{url.database}" STRATEGY file_copy')
 
-    def drop(self, url: URL) -> None:
-        """Take it back, whoever is still connected."""
+    def drop(self, url: URL, *, by_name: bool = False) -> None:
+        """Take it back, whoever is still connected; `by_name` when somebody may yet come."""
         if url.database in self._clones:
             self._clones.remove(url.database)
-            url = self._renamed(url)
+            if by_name or threading.active_count() > self._threads or not self._is_left(url):
+                url = self._renamed(url)
+            else:
+                self._clones.add(url.database)
             if self._renew(url):
                 self._as_new.append(url)
                 return
+        self._leave(url)
         self._run(f'DROP DATABASE IF EXISTS "{url.database}" WITH (FORCE)')
 
     def close(self) -> None:
@@ -122,10 +140,34 @@ class Databases:
             self.drop(self.server.set(database=self._template))
         self._admin.dispose()
 
+    def _is_left(self, url: URL) -> bool:
+        """Whether nobody but us is connected to the database."""
+        session = self._enter(url)
+        end = time.monotonic() + _LEAVING
+        while session.execute(_OTHERS).fetchone() != (0,):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.002)
+        return True
+
+    def _enter(self, url: URL) -> psycopg.Connection:
+        """Our session in the database; a new one when a test has ended it."""
+        session = self._sessions.get(url.database)
+        if session is not None:
+            with contextlib.suppress(psycopg.OperationalError):
+                session.execute("SELECT")
+                return session
+            session.close()
+        self._sessions[url.database] = session = _connect(url)
+        return session
+
+    def _leave(self, url: URL) -> None:
+        if url.database in self._sessions:
+            self._sessions.pop(url.database).close()
+
     def _renamed(self, url: URL) -> URL:
-        """The database under a new name, without sessions;
-        under its own one when somebody comes again and again.
-        """
+        """The database under a new name, without sessions; under its own one when somebody comes again and again."""
+        self._leave(url)
         new = self.server.set(database=self._name())
         others = f"FROM pg_stat_activity WHERE datname = '{url.database}'"
         self._run(f"SELECT pg_terminate_backend(pid, 5000) {others}")
@@ -140,19 +182,20 @@ class Databases:
         """Empty a database of ours; False when its schema is no longer as it was."""
         if url.database not in self._clones:
             return False
-        with _connect(url) as session:
-            if _read_catalogs(session) != self._catalogs:
-                return False
-            self._empty(session)
+        session = self._enter(url)
+        if _read_catalogs(session) != self._catalogs:
+            return False
+        self._empty(session)
         return True
 
     def _empty(self, session: psycopg.Connection) -> None:
         with session.transaction():
             # Triggers that keep the audit log as it is stay silent.
             session.execute("SET LOCAL session_replication_role = replica")
-            if used := [table for table in _used(session) if table not in self._seeds]:
-                session.execute(f"TRUNCATE {', '.join(used)} CASCADE")
-            session.execute(_RESTART)
+            used = {table: size for table, size in _used(session) if table not in self._seeds}
+            if large := [table for table, size in used.items() if size > _FEW_BYTES]:
+                session.execute(f"TRUNCATE {', '.join(large)} CASCADE")
+            session.execute("; ".join([_RESTART, *(f"DELETE FROM {table}" for table in used)]))
             for table, rows in self._seeds.items():
                 if _copied(session, table) != rows:
                     session.execute(f"DELETE FROM {table}")
@@ -189,9 +232,9 @@ def _copied(session: psycopg.Connection, table: str) -> bytes:
         return b"".join(copy)
 
 
-def _used(session: psycopg.Connection) -> list[str]:
-    """Our tables that have, or had, rows."""
-    return [table for (table,) in session.execute(_USED)]
+def _used(session: psycopg.Connection) -> list[tuple[str, int]]:
+    """Our tables that have, or had, rows, and their sizes in bytes."""
+    return session.execute(_USED).fetchall()
 
 
 class Administrator:
