@@ -28,13 +28,13 @@ from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
 from tests.support.clock import Clock
+from tests.support.compiled import compile_once
 from tests.support.database import Administrator, Databases
 from tests.support.engine import Bench
 from tests.support.lanes import Lanes, mark_processes
 from tests.support.pgbouncer import MISSING, PgBouncer
 from tests.support.policies import AllowAll, ShowAll
 from tests.support.processes import Children
-from tests.support.routes import compile_once
 from tests.support.serving import served
 
 # --- options

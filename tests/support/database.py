@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import os
 import threading
-import time
 from typing import Any
 
 import psycopg
@@ -23,6 +22,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from flask_opsjobs.install import steps
+
+from .waiting import wait_until
 
 _numbers = itertools.count(1)
 
@@ -143,11 +144,10 @@ class Databases:
     def _is_left(self, url: URL) -> bool:
         """Whether nobody but us is connected to the database."""
         session = self._enter(url)
-        end = time.monotonic() + _LEAVING
-        while session.execute(_OTHERS).fetchone() != (0,):
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.002)
+        try:
+            wait_until(lambda: session.execute(_OTHERS).fetchone() == (0,), _LEAVING, every=0.002)
+        except AssertionError:
+            return False
         return True
 
     def _enter(self, url: URL) -> psycopg.Connection:
