@@ -161,7 +161,8 @@ def test_dispatch_commits_durably_whatever_the_hosts_role_prefers(
 def test_a_paused_queue_dispatches_nothing(bench: Bench, record_job: RecordJob) -> None:
     record_job()
     bench.connection.execute(
-        "INSERT INTO opsjobs.queues (name, is_paused, created_at) VALUES ('default', true, clock_timestamp())"
+        "INSERT INTO opsjobs.queues (name, is_paused, paused_at, paused_by, paused_reason, created_at) "
+        "VALUES ('default', true, now(), 'l.brandt', 'maintenance', now())"
     )
     assert bench.dispatch() == 0
 

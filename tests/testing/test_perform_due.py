@@ -225,7 +225,8 @@ def test_a_deadline_passes_with_the_time(
     add.options(queue="paused", deadline=timedelta(minutes=1)).enqueue(2)
     db.session.execute(
         sa.text(
-            "INSERT INTO opsjobs.queues (name, is_paused, created_at) VALUES ('paused', true, now())"
+            "INSERT INTO opsjobs.queues (name, is_paused, paused_at, paused_by, paused_reason, created_at) "
+            "VALUES ('paused', true, now(), 'l.brandt', 'maintenance', now())"
         )
     )
     db.session.commit()
