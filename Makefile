@@ -21,7 +21,9 @@ help: ## List these targets.
 setup: $(READY) ## Make .venv and install the package with everything for developing it.
 
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("flask_opsjobs needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ". Say which to use: make PYTHON=python3.12 …")'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \
+		"flask_opsjobs needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + \
+		". Say which to use: make PYTHON=python3.12 …")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
@@ -86,4 +88,5 @@ check: ARGS += --fail-slow
 check: lint test ## Everything that CI asks: lint, and all tests, which build the docs and the wheel too.
 
 clean: ## Remove what is built; .venv and .demo stay.
-	rm -rf dist build docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage .coverage.*
+	rm -rf dist build docs/_build .coverage .coverage.* \
+		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache

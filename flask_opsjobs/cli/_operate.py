@@ -18,8 +18,9 @@ from . import current_host, plain
 
 # click exits with 2 for a wrong command line; here 2 also means that the action could not be requested.
 EXITS = """
-Exits with 0 when all was done (or can be, with --dry-run), 3 when some targets were skipped, 1 when it was refused and
-nothing was changed, 2 when it could not be requested: a wrong command line, or Postgres does not answer.
+Exits with 0 when all was done (or can be, with --dry-run), 3 when some targets were skipped, 1 when it was
+refused and nothing was changed, 2 when it could not be requested: a wrong command line, or Postgres does not
+answer.
 """
 _DONE, _REFUSED, _NOT_ASKED, _SKIPPED = 0, 1, 2, 3
 F = TypeVar("F", bound=Callable[..., Any])

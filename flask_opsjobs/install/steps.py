@@ -28,13 +28,14 @@ CREATE TABLE opsjobs.schema_version (
 )
 """
 
-# A statement that waits for a table keeps everybody else waiting behind it. So a step gives up soon, unless the
-# host's own `lock_timeout` is set: then it holds. The host's later statements have the host's value again.
+# A statement that waits for a table keeps everybody else waiting behind it. So a step gives up soon, unless
+# the host's own `lock_timeout` is set: then it holds. The host's later statements have the host's value again.
 _LOCK_TIMEOUT = "3s"
 _LIMIT_LOCK_WAIT = f"""
 SELECT set_config('opsjobs.lock_timeout', current_setting('lock_timeout'), true),
     set_config('lock_timeout',
-        CASE current_setting('lock_timeout') WHEN '0' THEN '{_LOCK_TIMEOUT}' ELSE current_setting('lock_timeout') END,
+        CASE current_setting('lock_timeout')
+            WHEN '0' THEN '{_LOCK_TIMEOUT}' ELSE current_setting('lock_timeout') END,
         true)
 """
 _RESTORE_LOCK_WAIT = (
@@ -57,7 +58,7 @@ def version(connection: Any) -> int:
 
 
 def upgrade(op: Any, to: int, since: int = 0) -> None:
-    """Upgrade the schema to version `to`, in alembic's transaction; indexes on tables in use come last, outside it.
+    """Upgrade the schema to version `to`, in alembic's transaction; indexes on tables in use come last.
 
     Starts from the version of the database; when alembic only writes a script (`--sql`), from `since`.
     Does nothing when the database has `to` or a newer version, but creates indexes whose creation was
@@ -109,8 +110,8 @@ def _short_lock_waits(op: Any) -> Iterator[None]:
     except DBAPIError as error:
         if isinstance(error.orig, psycopg.errors.LockNotAvailable):
             raise MigrationBlocked(
-                "the migration of the schema opsjobs gave up, because another transaction keeps one of its tables "
-                "locked; nothing was changed. Run it again. If this happens again, find the transaction with "
+                "the migration of the schema opsjobs gave up, because another transaction keeps one of its "
+                "tables locked; nothing was changed. Run it again. If this happens again, find the transaction with "
                 "SELECT pid, state, query FROM pg_stat_activity WHERE datname = current_database() "
                 "ORDER BY xact_start, and let it end"
             ) from error
