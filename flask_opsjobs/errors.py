@@ -64,7 +64,10 @@ class SchemaAhead(OpsJobsError):
 
 
 class MigrationBlocked(OpsJobsError):
-    """A migration gave up, because another transaction keeps one of our tables locked. Nothing was changed."""
+    """A migration gave up, because another transaction keeps one of our tables locked.
+
+    Nothing was changed.
+    """
 
 
 class UnknownJob(OpsJobsError, LookupError):

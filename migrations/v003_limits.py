@@ -45,7 +45,8 @@ CREATE TABLE opsjobs.limiters (
     CONSTRAINT limiters_rate_is_whole_check CHECK (
         (rate IS NULL) = (per_seconds IS NULL) AND (rate IS NULL) = (burst IS NULL)),
     CONSTRAINT limiters_limits_something_check CHECK (rate IS NOT NULL OR concurrency IS NOT NULL),
-    CONSTRAINT limiters_positive_check CHECK (rate > 0 AND per_seconds > 0 AND burst >= 1 AND concurrency >= 1),
+    CONSTRAINT limiters_positive_check
+        CHECK (rate > 0 AND per_seconds > 0 AND burst >= 1 AND concurrency >= 1),
     CONSTRAINT limiters_changed_check CHECK ((changed_at IS NULL) = (previous IS NULL)),
     CONSTRAINT limiters_when_full_check CHECK (when_full IN ('hold', 'reject')),
     CONSTRAINT limiters_cooldown_check CHECK ({_COOLDOWN_CHECK})
@@ -87,8 +88,8 @@ CREATE TABLE opsjobs.leases (
 WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000)
 """
 
-# Appended by each claim, as `job_count_deltas` are: partitions of one limiter do not wait for each other at one row.
-# An admission that is taken back counts as -1.
+# Appended by each claim, as `job_count_deltas` are: partitions of one limiter do not wait for each other at
+# one row. An admission that is taken back counts as -1.
 LIMIT_COUNT_DELTAS = (
     """
     CREATE TABLE opsjobs.limit_count_deltas (

@@ -30,7 +30,8 @@ CREATE TABLE opsjobs.cron_entries (
     paused_reason text,
     CONSTRAINT cron_entries_pkey PRIMARY KEY (name),
     CONSTRAINT cron_entries_origin_check CHECK (origin IN ('code', 'runtime')),
-    CONSTRAINT cron_entries_overlap_check CHECK (overlap IN ('allow', 'skip', 'queue_one', 'cancel_previous')),
+    CONSTRAINT cron_entries_overlap_check
+        CHECK (overlap IN ('allow', 'skip', 'queue_one', 'cancel_previous')),
     CONSTRAINT cron_entries_catch_up_check CHECK (catch_up IN ('none', 'latest', 'all')),
     CONSTRAINT cron_entries_catch_up_limit_check CHECK ((catch_up = 'all') = (catch_up_limit IS NOT NULL)),
     CONSTRAINT cron_entries_catch_up_number_check CHECK (catch_up_limit >= 1),
@@ -57,8 +58,9 @@ CREATE TABLE opsjobs.cron_slots (
     job_state text,
     ended_at timestamptz,
     CONSTRAINT cron_slots_pkey PRIMARY KEY (id),
-    CONSTRAINT cron_slots_result_check CHECK (result IN ('ran', 'late', 'skipped_overlap', 'queued_behind', 'missed',
-        'paused', 'manual')),
+    CONSTRAINT cron_slots_result_check
+        CHECK (result IN ('ran', 'late', 'skipped_overlap', 'queued_behind', 'missed', 'paused',
+        'manual')),
     CONSTRAINT cron_slots_run_check CHECK (slots >= 1 AND until_at >= slot_at),
     CONSTRAINT cron_slots_job_state_check CHECK (job_state IN ('finished', 'failed', 'canceled')),
     CONSTRAINT cron_slots_job_end_check CHECK (

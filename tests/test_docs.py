@@ -136,7 +136,8 @@ def test_files_that_pages_link_to_exist() -> None:
     assert missing == []
 
 
-# A path with a folder: `jobs/lifecycle.py`, `engine/`; not one with a blank to fill in, such as `web/<page>/`.
+# A path with a folder: `jobs/lifecycle.py`, `engine/`;
+# not one with a blank to fill in, such as `web/<page>/`.
 PATH = re.compile(
     r"(?<![\w./<>:@~$-])(?:[\w-]+/)+(?:[\w.-]+\.(?:py|sql|html|css|js|md|toml|cfg)|(?=[`\s]))"
 )

@@ -260,9 +260,10 @@ def hash_of(number: int) -> str:
 @pytest.mark.parametrize("number", range(1, steps.latest() + 1))
 def test_a_step_never_changes(number: int) -> None:
     assert hash_of(number) == PINNED[number], (
-        f"schema step {number} has changed, but databases of hosts have run it already. Restore it, and write "
-        f"what you need as a new step, migrations/v{steps.latest() + 1:03}_<what it adds>.py (CONTRIBUTING.md, "
-        "A migration). Only a step that is in no release may change: then pin its new hash here"
+        f"schema step {number} has changed, but databases of hosts have run it already. Restore it, and "
+        f"write what you need as a new step, migrations/v{steps.latest() + 1:03}_<what it adds>.py "
+        "(CONTRIBUTING.md, A migration). Only a step that is in no release may change: then pin its new hash "
+        "here"
     )
 
 

@@ -80,6 +80,20 @@ class Action(Generic[Row]):
 
 
 @dataclass(frozen=True)
+class Requester:
+    """Who requests an action, on which way (`page`, `cli` or `python`), and why.
+
+    `is_trusted`: the access policy is not asked.
+    """
+
+    actor: str
+    via: str
+    reason: str = ""
+    request_id: str | None = None
+    is_trusted: bool = False
+
+
+@dataclass(frozen=True)
 class Request:
     """What an actor wants done to which targets, why and when. `is_trusted`: the access policy is not asked.
 

@@ -54,9 +54,14 @@ class Refused(Exception):
     def receipt(self, action: str) -> Receipt:
         """The receipt for the actor."""
         return Receipt(
-            "refused", action, self.code, self.says, None,
-            skipped=self.skipped, drifted=self.drifted,
-        )  # fmt: skip
+            "refused",
+            action,
+            self.code,
+            self.says,
+            None,
+            skipped=self.skipped,
+            drifted=self.drifted,
+        )
 
 
 @dataclass(frozen=True)
@@ -176,9 +181,15 @@ class Execution:
 
 
 def execute_preview(
-    connection: Connection, host: Host, preview_id: int, token: str, *, actor: str,
-    as_request: Callable[[Preview], Request], after_commit: Callable[[Callable[[], None]], object],
-) -> Receipt:  # fmt: skip
+    connection: Connection,
+    host: Host,
+    preview_id: int,
+    token: str,
+    *,
+    actor: str,
+    as_request: Callable[[Preview], Request],
+    after_commit: Callable[[Callable[[], None]], object],
+) -> Receipt:
     """Execute a preview in one transaction, which is committed also when the preview is refused.
 
     `as_request` makes the actor's request from the preview.
@@ -246,8 +257,13 @@ def require_permission(request: Request) -> None:
         return
     skipped = deny(request)
     raise Refused(
-        "unauthorized", _nothing(request, skipped), skipped, is_spent=False, is_audited=False, is_logged=True,
-    )  # fmt: skip
+        "unauthorized",
+        _nothing(request, skipped),
+        skipped,
+        is_spent=False,
+        is_audited=False,
+        is_logged=True,
+    )
 
 
 def require_fresh(preview: Preview, request: Request) -> None:

@@ -20,7 +20,7 @@ from ..engine.dispatch.dispatch import read_clock
 from ..errors import ActionRefused, EngineUnavailable, TooManyActions
 from ..host import Host
 from . import execution, planning, previews
-from .domain import Request
+from .domain import Request, Requester
 from .registry import ACTIONS
 from .shapes import Plan, Preview, Receipt
 
@@ -51,31 +51,50 @@ class Operator:
         self._host = host
 
     def plan(
-        self, action: str, targets: Iterable[str], *, actor: str, params: Mapping[str, Any] | None = None,
-        authorize: bool = True, now: datetime | None = None,
-    ) -> Plan:  # fmt: skip
+        self,
+        action: str,
+        targets: Iterable[str],
+        *,
+        actor: str,
+        params: Mapping[str, Any] | None = None,
+        authorize: bool = True,
+        now: datetime | None = None,
+    ) -> Plan:
         """Plan what the action would do now with targets such as `job/42`. Writes nothing.
 
         Raises `ActionRefused` for a request that is invalid in any state: an unknown action, too many
         targets.
         """
         request = planning.make_request(
-            self._host, action, targets, params,
-            actor=_text(actor), via="python", is_trusted=not authorize,
-        )  # fmt: skip
+            self._host,
+            action,
+            targets,
+            params,
+            Requester(_text(actor), "python", is_trusted=not authorize),
+        )
         return self._with_connection(
             lambda connection, now: planning.make_plan(connection, replace(request, now=now)), now
         )
 
     def preview(
-        self, action: str, targets: Iterable[str], *, actor: str, via: str,
-        params: Mapping[str, Any] | None = None, authorize: bool = True, now: datetime | None = None,
-    ) -> Preview:  # fmt: skip
+        self,
+        action: str,
+        targets: Iterable[str],
+        *,
+        actor: str,
+        via: str,
+        params: Mapping[str, Any] | None = None,
+        authorize: bool = True,
+        now: datetime | None = None,
+    ) -> Preview:
         """Make a plan that this actor may execute once within 15 minutes. Raises as `plan` does."""
         request = planning.make_request(
-            self._host, action, targets, params,
-            actor=_text(actor), via=via, is_trusted=not authorize,
-        )  # fmt: skip
+            self._host,
+            action,
+            targets,
+            params,
+            Requester(_text(actor), via, is_trusted=not authorize),
+        )
 
         def make(connection: Connection, now: datetime) -> Preview:
             asked = replace(request, now=now)
@@ -85,39 +104,66 @@ class Operator:
         return self._with_connection(make, now)
 
     def execute(
-        self, preview_id: int, token: str, *, actor: str, reason: str, request_id: str | None = None,
-        via: str = "page", authorize: bool = True, now: datetime | None = None,
-    ) -> Receipt:  # fmt: skip
+        self,
+        preview_id: int,
+        token: str,
+        *,
+        actor: str,
+        reason: str,
+        request_id: str | None = None,
+        via: str = "page",
+        authorize: bool = True,
+        now: datetime | None = None,
+    ) -> Receipt:
         """Execute a preview if its plan is still the same. If not, the receipt says why."""
         if too_long := execution.find_long_reason(reason):
             return too_long.receipt("")
+        by = Requester(
+            _text(actor), via, _text(reason).strip(), _request_id(request_id), not authorize
+        )
 
         def make(connection: Connection, now: datetime) -> Receipt:
             def as_request(preview: Preview) -> Request:
-                return Request(
-                    self._host, ACTIONS[preview.plan.action], preview.targets, preview.plan.params,
-                    _text(actor), via, _text(reason).strip(), _request_id(request_id), not authorize, now,
-                )  # fmt: skip
+                action, params = ACTIONS[preview.plan.action], preview.plan.params
+                return Request(self._host, action, preview.targets, params, **vars(by), now=now)
 
             after_commit: list[Callable[[], None]] = []
             receipt = execution.execute_preview(
-                connection, self._host, preview_id, token, actor=_text(actor),
-                as_request=as_request, after_commit=after_commit.append,
-            )  # fmt: skip
+                connection,
+                self._host,
+                preview_id,
+                token,
+                actor=by.actor,
+                as_request=as_request,
+                after_commit=after_commit.append,
+            )
             return self._finish(connection, receipt, now, after_commit, preview_id)
 
         return self._with_connection(make, now)
 
     def run(
-        self, action: str, targets: Iterable[str], *, actor: str, reason: str, via: str = "python",
-        params: Mapping[str, Any] | None = None, authorize: bool = True, request_id: str | None = None,
+        self,
+        action: str,
+        targets: Iterable[str],
+        *,
+        actor: str,
+        reason: str,
+        via: str = "python",
+        params: Mapping[str, Any] | None = None,
+        authorize: bool = True,
+        request_id: str | None = None,
         now: datetime | None = None,
-    ) -> Receipt:  # fmt: skip
+    ) -> Receipt:
         """Plan and execute in one transaction, so that nothing changes in between. Raises as `plan` does."""
         request = planning.make_request(
-            self._host, action, targets, params, actor=_text(actor), via=via,
-            reason=_text(reason).strip(), request_id=_request_id(request_id), is_trusted=not authorize,
-        )  # fmt: skip
+            self._host,
+            action,
+            targets,
+            params,
+            Requester(
+                _text(actor), via, _text(reason).strip(), _request_id(request_id), not authorize
+            ),
+        )
         if too_long := execution.find_long_reason(reason):
             return too_long.receipt(action)
 
@@ -229,8 +275,8 @@ class Operator:
         limit = self._host.action_limit
         if not limit.enter(_WAIT_FOR_ROOM_SECONDS):
             raise TooManyActions(
-                f"{limit.most} operators' actions are under way in this process, as many as it allows at once: "
-                "nothing was done, try again"
+                f"{limit.most} operators' actions are under way in this process, as many as it allows at "
+                "once: nothing was done, try again"
             )
         try:
             return self._connected(work, now)

@@ -13,7 +13,7 @@ from ..core.db import Connection
 from ..errors import ActionRefused
 from ..host import Host
 from ..policy import is_allowed, raised
-from .domain import Action, Domain, Request, Row, say_target
+from .domain import Action, Domain, Request, Requester, Row, say_target
 from .registry import ACTIONS, DOMAINS
 from .shapes import Item, Plan, Receipt, Skip
 
@@ -25,14 +25,17 @@ MOST_TARGETS = 100
 
 
 def make_request(
-    host: Host, action: str, targets: Iterable[str], params: Mapping[str, Any] | None, *, actor: str, via: str,
-    reason: str = "", request_id: str | None = None, is_trusted: bool = False,
-) -> Request:  # fmt: skip
+    host: Host,
+    action: str,
+    targets: Iterable[str],
+    params: Mapping[str, Any] | None,
+    by: Requester,
+) -> Request:
     """Make the request, with canonical targets and parameters. Raises `ActionRefused` when it is invalid."""
     found = ACTIONS.get(action)
     if found is None:
         raise _unreadable(action, f"there is no action {action!r}")
-    if not isinstance(actor, str) or not actor.strip():
+    if not isinstance(by.actor, str) or not by.actor.strip():
         sentence = f"{action} needs an actor: nobody is signed in"
         raise ActionRefused(
             Receipt("refused", action, "unauthorized", sentence, audit_sequence=None)
@@ -47,9 +50,7 @@ def make_request(
         )
         raise _unreadable(action, sentence)
     values = _canonical_params(host, found, params or {})
-    return Request(
-        host, found, canonical, values, actor, via, reason, request_id, is_trusted=is_trusted
-    )
+    return Request(host, found, canonical, values, **vars(by))
 
 
 def make_plan(connection: Connection, request: Request) -> Plan:

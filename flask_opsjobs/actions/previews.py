@@ -162,7 +162,9 @@ def _read_preview(row: Mapping[str, Any], secrets: Sequence[bytes]) -> Preview:
 
 
 def _write_plan(plan: Plan) -> dict[str, Any]:
-    """The part of a plan that has no column of its own, with the facts, so that later changes can be named."""
+    """The part of a plan that has no column of its own, with the facts,
+    so that later changes can be named.
+    """
     items, skipped = map(write_json, plan.items), map(write_json, plan.skipped)
     return {"items": [*items], "skipped": [*skipped], "risk": plan.risk, "facts": plan.facts}
 

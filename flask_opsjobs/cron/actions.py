@@ -48,8 +48,8 @@ ENTRY_PARAMS = ("task", "expression", "zone", "overlap", "catch_up", "args")
 class CronForDecision:
     """A cron entry, or a name that is free (`entry` is None), and what only some decisions need.
 
-    `fault` is the skip's code and the sentence why its task cannot be enqueued now. `unfinished` is the oldest
-    job of it that has not ended. `missed` are the slots to catch up.
+    `fault` is the skip's code and the sentence why its task cannot be enqueued now. `unfinished` is the
+    oldest job of it that has not ended. `missed` are the slots to catch up.
     """
 
     name: str
