@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -17,6 +19,10 @@ from ..core.db import is_away, say_cause
 from ..core.visible_text import on_one_line
 from ..errors import ConfigError, OpsJobsError
 from ..host import Host
+
+# The format of everything that commands print as JSON. It grows when a key goes or changes its meaning; a new
+# key does not change it.
+JSON_FORMAT = 1
 
 
 def current_host() -> Host:
@@ -36,6 +42,11 @@ def plain(*lines: str) -> str:
     So none of them acts on the terminal, and none begins a line of its own.
     """
     return "\n".join(map(on_one_line, lines))
+
+
+def to_json(found: Mapping[str, Any], *, indent: int | None = None) -> str:
+    """The object as JSON text, its format first. In ASCII, so that nothing in it acts on the terminal."""
+    return json.dumps({"format": JSON_FORMAT, **found}, indent=indent)
 
 
 class _NotAsked(click.ClickException):

@@ -90,7 +90,6 @@ def explain_bucket(session: Session, row: LimiterRow, partition: str | None) -> 
     hot, _ = list_hot(session, row, partition)
     waiting = row.waiting if asked is None else queries.count_waiters(session, row.name, asked)
     return {
-        "schema_version": 1,
         "limiter": row.name,
         "partition": asked,
         "allows": in_words(row.shape, row.partition_by),

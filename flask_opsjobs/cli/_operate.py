@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -14,7 +13,7 @@ from ..actions.planning import UNREADABLE
 from ..actions.registry import ACTIONS
 from ..actions.shapes import Item, Plan, Receipt, Skip, write_json
 from ..errors import ActionRefused
-from . import current_host, plain
+from . import current_host, plain, to_json
 
 # click exits with 2 for a wrong command line; here 2 also means that the action could not be requested.
 EXITS = """
@@ -108,7 +107,7 @@ def _lines(items: Sequence[Item], skipped: Sequence[Skip]) -> list[str]:
 
 
 def _json(found: Plan | Receipt) -> str:
-    return json.dumps(write_json(found))
+    return to_json(write_json(found))
 
 
 def _user() -> str:

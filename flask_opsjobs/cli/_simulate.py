@@ -89,7 +89,6 @@ def choose_jobs(count: int | None, trace: Path | None, weight: int) -> list[Simu
 def as_json(limit: Limit, weight: Weight, found: TrialOutcome) -> dict[str, Any]:
     """The outcome as a JSON object."""
     return {
-        "schema_version": 1,
         "limiter": limit.name,
         "shape": asdict(limit.shape),
         "weight": weight.each,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +14,7 @@ from ..audit import queries
 from ..audit import verify as verifying
 from ..audit.verify import ChainCheck
 from ..host import Host
-from . import current_host, plain
+from . import current_host, plain, to_json
 
 # click exits with 2 for a wrong command line; here 2 also means that the chain could not be read.
 _EXITS = {"intact": 0, "broken": 1, "unverifiable": 3}
@@ -49,7 +48,7 @@ def verify(as_json: bool, since: int, heads: tuple[tuple[int, bytes], ...]) -> N
     host = current_host()
     with _reading(host) as session:
         found = verifying.verify(session, host.secrets, first=since, expected=dict(heads))
-    click.echo(json.dumps(_plain(found)) if as_json else plain(_words(found)))
+    click.echo(to_json(_plain(found)) if as_json else plain(_words(found)))
     raise SystemExit(_EXITS[found.state])
 
 
@@ -80,7 +79,7 @@ def export(since: int) -> None:
                     "previous_hash": link.previous_hash.hex(),
                     "hash": link.hash.hex(),
                 }
-                click.echo(json.dumps(row, ensure_ascii=False))
+                click.echo(to_json(row))
             last = links[-1].sequence
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ..limits import queries
 from ..limits.actions import make_target
 from ..limits.limit import LONGEST_SECONDS, MOST_NUMBER
 from ..limits.simulation import LimitChange, Live, TooLong, Trial, read_live
-from . import _limiters, _operate, _simulate, current_host, plain
+from . import _limiters, _operate, _simulate, current_host, plain, to_json
 from ._simulate import CannotRun
 
 limiter = AppGroup(
@@ -38,7 +37,7 @@ def list_(as_json: bool) -> None:
     is_cut = len(rows) >= queries.MOST_LIMITERS
     if as_json:
         summaries = [_limiters.summary(row) for row in rows]
-        click.echo(json.dumps({"schema_version": 1, "limiters": summaries, "is_cut": is_cut}))
+        click.echo(to_json({"limiters": summaries, "is_cut": is_cut}))
         return
     for row in rows:
         click.echo(plain(_limiters.line(row)))
@@ -65,7 +64,7 @@ def explain(name: str, partition: str | None, as_json: bool) -> None:
     except CannotRun as error:
         raise click.UsageError(str(error)) from None
     if as_json:
-        click.echo(json.dumps(_cleaned(bucket, clean), indent=2))
+        click.echo(to_json(_cleaned(bucket, clean), indent=2))
     else:
         click.echo(plain(*_limiters.bucket_lines(bucket, clean)))
 
@@ -133,7 +132,7 @@ def simulate_(
     except (CannotRun, TooLong) as error:
         raise click.UsageError(str(error)) from None
     if as_json:
-        click.echo(json.dumps(_simulate.as_json(limit, weight, found)))
+        click.echo(to_json(_simulate.as_json(limit, weight, found)))
     else:
         click.echo(plain(*_simulate.trial_lines(limit, weight, found)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from typing import NoReturn
@@ -15,7 +14,7 @@ from ..engine.explain_with_redis import explain_apart
 from ..errors import UnknownJob
 from ..explain.reason import Explanation, Reason, as_text
 from ..jobs.search import terms
-from . import current_host, plain
+from . import current_host, plain, to_json
 
 
 @click.command("why")
@@ -38,7 +37,7 @@ def why(job: str, as_json: bool) -> None:
     except UnknownJob as error:
         _stop(1, str(error))
     if as_json:
-        click.echo(json.dumps(found.to_json(clean), indent=2))
+        click.echo(to_json(found.to_json(clean), indent=2))
     else:
         click.echo(plain(*_lines(found, clean)))
 

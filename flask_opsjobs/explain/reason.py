@@ -13,9 +13,6 @@ from typing import Any, TypedDict, Unpack
 from ..core.words import moment
 from .evidence import Evidence
 
-# The version of the JSON of `Explanation.to_json`. It grows when a key is removed or changes its meaning.
-JSON_VERSION = 1
-
 
 @dataclass(frozen=True)
 class Reason:
@@ -68,7 +65,6 @@ class Explanation:
         `clean` is called with every text that an application or a person may have written.
         """
         return {
-            "schema_version": JSON_VERSION,
             "job_id": self.job_id,
             "state": self.state,
             "says": clean(self.says),

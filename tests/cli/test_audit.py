@@ -47,6 +47,7 @@ def test_an_intact_chain_exits_with_0_and_says_its_head(command: Command, head: 
     found = command("verify")
     assert (found.exit_code, found.output) == (0, f"intact: rows 1 to 3, head {head}\n")
     assert json.loads(command("verify", "--json").output) == {
+        "format": 1,
         "state": "intact",
         "first": 1,
         "last": 3,

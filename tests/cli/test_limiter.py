@@ -87,7 +87,7 @@ def test_explain_says_what_blocks_and_until_when(
     ):
         assert words in said.output
     told = json.loads(call("explain", "api", "--partition", "7", "--json").output)
-    assert told["schema_version"] == 1
+    assert told["format"] == 1
     assert [block["code"] for block in told["bucket"]["blocks"]] == ["limit_tokens"]
     assert told["holders"][0]["job_id"] == first
     whole = json.loads(call("explain", "api", "--json").output)
@@ -192,7 +192,7 @@ def test_simulate_moves_time_under_the_declared_limit(call: Call) -> None:
 def test_simulate_tries_another_limit(call: Call) -> None:
     words = ("simulate", "call", "--count", "5", "--rate", "1", "--per", "10", "--json")
     found = json.loads(call(*words).output)
-    assert found["schema_version"] == 1
+    assert found["format"] == 1
     assert found["started"] == 5
     assert "\n1 job starts, " in call("simulate", "call", "--count", "1").output
     assert found["last_start_seconds"] == pytest.approx(40, abs=0.01)

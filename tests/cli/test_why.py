@@ -52,10 +52,10 @@ def test_json_has_a_version_and_all_of_it(app: Flask, bench: Bench, record_job: 
     said = why(app, str(job_id), "--json")
     assert said.exit_code == 0
     found: dict[str, Any] = json.loads(said.stdout)
-    assert found["schema_version"] == 1
+    assert found["format"] == 1
     assert (found["job_id"], found["state"]) == (job_id, "available")
     assert set(found) == {
-        "schema_version",
+        "format",
         "job_id",
         "state",
         "says",

@@ -1,0 +1,95 @@
+"""Every command that prints JSON says the number of its format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import pytest
+from flask import Flask
+
+from flask_opsjobs import Limit, OpsJobs
+from flask_opsjobs.actions.registry import ACTIONS
+from flask_opsjobs.cli import JSON_FORMAT
+from flask_opsjobs.cli import opsjobs as group
+from flask_opsjobs.engine.worker.runtime import declare_limiters
+from flask_opsjobs.host import Host
+from tests.support.engine import Bench
+
+WHY = ("--reason", "a test of the JSON", "--dry-run")
+# The words after each command. A command on an action that is not listed here gets a job, a queue or a limiter.
+WORDS = {
+    "audit export": (),
+    "audit verify": ("--json",),
+    "limiter explain": ("api", "--json"),
+    "limiter list": ("--json",),
+    "limiter simulate": ("call", "--count", "3", "--json"),
+    "why": ("1", "--json"),
+}
+TARGETS = {"job": "1", "queue": "mail", "limiter": "api", "cron": "nightly"}
+PARAMS = {
+    "cron catch-up": ("1",),
+    "queue set-prefetch": ("3",),
+    "limiter cooldown": ("--minutes", "3"),
+}
+
+
+def _commands(
+    found: click.Command = group, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, click.Command]]:
+    if isinstance(found, click.Group):
+        context = click.Context(found)
+        for name in found.list_commands(context):
+            command = found.get_command(context, name)
+            assert command is not None
+            yield from _commands(command, (*path, name))
+    else:
+        yield " ".join(path), found
+
+
+PRINT_JSON = [
+    name
+    for name, command in _commands()
+    if name == "audit export" or any("--json" in option.opts for option in command.params)
+]
+
+
+@pytest.fixture
+def site(app: Flask, opsjobs: OpsJobs, host: Host, bench: Bench) -> Flask:
+    """An app with a job, a limiter, and a decision in the audit."""
+
+    @opsjobs.task(queue="mail", limit=Limit("api", rate=10, per=60))
+    def call() -> None: ...
+
+    with app.app_context():
+        declare_limiters(host, "test")
+        call.enqueue()
+        app.extensions["sqlalchemy"].session.commit()
+        opsjobs.operator.pause("mail", actor="anna", reason="the vendor is away")
+    return app
+
+
+def test_the_list_finds_the_commands() -> None:
+    assert {"why", "audit export", "limiter list", "job retry"} <= set(PRINT_JSON)
+    assert {name.split()[0] for name in PRINT_JSON} >= {
+        action.domain for action in ACTIONS.values()
+    } - {"cron"}
+
+
+@pytest.mark.parametrize("name", PRINT_JSON)
+def test_each_object_says_its_format(name: str, site: Flask) -> None:
+    words = WORDS.get(name)
+    if words is None:
+        words = (TARGETS[name.split()[0]], *PARAMS.get(name, ()), *WHY, "--json")
+    run = site.test_cli_runner().invoke(args=["opsjobs", *name.split(), *words])
+    printed: list[dict[str, Any]] = (
+        [json.loads(line) for line in run.stdout.splitlines()]
+        if name == "audit export"
+        else [json.loads(run.stdout)]
+    )
+    assert printed, run.output
+    assert [(next(iter(found)), found["format"]) for found in printed] == [
+        ("format", JSON_FORMAT)
+    ] * len(printed)
