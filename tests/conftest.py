@@ -31,7 +31,7 @@ from tests.support.clock import Clock
 from tests.support.compiled import compile_once
 from tests.support.database import Administrator, Databases
 from tests.support.engine import Bench
-from tests.support.lanes import Lanes, mark_processes
+from tests.support.lanes import Lanes, mark_processes, slow_first
 from tests.support.pgbouncer import MISSING, PgBouncer
 from tests.support.policies import AllowAll, ShowAll
 from tests.support.processes import Children
@@ -68,12 +68,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, Any, Any]:
-    """Spare the garbage collector what is kept for the whole run: all modules and all tests."""
+    """Spare the garbage collector what is kept for the whole run: all modules and all tests.
+
+    What a test leaves, such as an app, it looks for less often than Python would.
+    """
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(10_000, 10, 10)
         gc.enable()
 
 
@@ -93,6 +97,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs sessions of Postgres of its own"))
         elif lane and MISSING:
             item.add_marker(pytest.mark.skip(reason=MISSING))
+    slow_first(items)
 
 
 # --- reports

@@ -25,11 +25,26 @@ _STARTING = {
     "own_valkey",
     "_browser",
     "newcomer",
-    "written",
+    "site",
+    "html",
+    "wheel",
 }
 # Seconds of a call, on a machine that does nothing else.
 _SLOW = 5
 _TOO_SLOW = 20
+
+
+def slow_first(items: list[pytest.Item]) -> None:
+    """Move modules with slow tests to the front, then those that start processes.
+
+    So nobody has a long test left at the end, and who waits for a process leaves the processors to others.
+    """
+
+    def keep(mark: str) -> set[Path]:
+        return {item.path for item in items if item.get_closest_marker(mark)}
+
+    slow, starting = keep("slow"), keep("processes")
+    items.sort(key=lambda item: (item.path not in slow, item.path not in starting))
 
 
 def mark_processes(item: pytest.Item) -> None:
