@@ -69,7 +69,7 @@ class Site:
 
     def python(self, code: str, *words: str) -> Child:
         """Start Python code that makes the host's app itself; `words` are its `sys.argv[1:]`."""
-        return self._children.start(sys.executable, "-c", code, *words, env=self._environ)
+        return self._children.python("-c", code, *words, env=self._environ)
 
     def plain_worker(self, *queues: str, app: str = "tests.support.host") -> Child:
         """Start a worker of RQ's own."""

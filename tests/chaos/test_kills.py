@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from contextlib import closing
 from datetime import timedelta
@@ -100,7 +99,7 @@ with app.app_context():
 def test_the_dispatcher_between_commit_and_push(site, children) -> None:
     """A host's process dispatches in its hook, commits, and is killed where it would push."""
     environ = {"TEST_DATABASE_URL": site.database_url, "TEST_REDIS_URL": site.valkey.url}
-    dispatcher = children.start(sys.executable, "-c", DIES_BEFORE_ITS_PUSH, env=environ)
+    dispatcher = children.python("-c", DIES_BEFORE_ITS_PUSH, env=environ)
     assert dispatcher.wait() == -signal.SIGKILL
     site.worker()
     assert site.states() == {"queued": 1}

@@ -38,7 +38,7 @@ PARENT = (
 
 def supervisor(children: Children, *lines: str, grace: float = 10) -> Started:
     body = "\n".join([_PRELUDE.format(grace=grace), *lines, "sys.exit(children.run())"])
-    return children.start(sys.executable, "-c", body)
+    return children.python("-c", body)
 
 
 def add(name: str, code: str, more: str = "") -> str:

@@ -5,7 +5,6 @@ so that no viewer can starve the host.
 from __future__ import annotations
 
 import socket
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -248,7 +247,7 @@ ask("parent")
 
 def test_a_forked_process_has_connections_and_room_of_its_own(children: Children) -> None:
     """As under gunicorn with a preloaded app, one of whose pages was asked for before the fork."""
-    child = children.start(sys.executable, "-c", FORKING)
+    child = children.python("-c", FORKING)
     assert child.wait(60) == 0
     said = [line.split() for line in child.log.splitlines() if line.startswith(("parent", "child"))]
     assert [who for who, _ in said] == ["parent", "child", "child", "parent"]
