@@ -14,7 +14,7 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from ..core.db import Connection, connect_apart, is_away
-from ..engine.worker.outage import Backoff, Outage
+from ..core.outage import Backoff, Outage
 from ..engine.worker.runtime import declare_limiters, process_name
 from ..host import Host
 from . import LOOPS

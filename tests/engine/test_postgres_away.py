@@ -18,10 +18,10 @@ from sqlalchemy import event
 
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core.db import connect_apart, is_away
+from flask_opsjobs.core.outage import Backoff, Outage
 from flask_opsjobs.endings import Ending
 from flask_opsjobs.engine.dispatch.after_commit import AfterCommitDispatch
 from flask_opsjobs.engine.worker.heartbeat import Heartbeat
-from flask_opsjobs.engine.worker.outage import Backoff, Outage
 from flask_opsjobs.engine.worker.recorder import Recorder
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.perform.outcomes import Outcome

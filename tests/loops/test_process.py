@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from flask_opsjobs.engine.worker.outage import Outage
+from flask_opsjobs.core.outage import Outage
 from flask_opsjobs.errors import SchemaBehind
 from flask_opsjobs.host import Host
 from flask_opsjobs.loops import LOOPS, Loop, Pass

@@ -5,11 +5,12 @@ from __future__ import annotations
 import mmap
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
@@ -31,42 +32,56 @@ if TYPE_CHECKING:
 _TICK_SECONDS = 15.0
 
 
-class Performer(Protocol):
-    """Runs one claimed job at a time."""
+class Performer(ABC):
+    """Runs one claimed job at a time. The ring keeps the last lines that it logs; None: none are kept."""
 
+    def __init__(
+        self, app: Flask, runtime: WorkerRuntime, allocate: Callable[[int], mmap.mmap | bytearray]
+    ) -> None:
+        self._app = app
+        self._runtime = runtime
+        size = runtime.host.settings.log_tail_bytes
+        self._ring = Ring(memoryview(allocate(size + Ring.HEAD_BYTES))) if size else None
+
+    @abstractmethod
     def perform(self, claimed: Claimed, tick: Callable[[], None]) -> Outcome:
         """Run the job and return the outcome.
 
         A performer that is not busy calls `tick` while the job runs.
         """
-        ...
 
-    def backoff_seconds(self, claimed: Claimed) -> float:
-        """Return in how many seconds a job that could not be started is due again."""
-        ...
-
+    @abstractmethod
     def stop_now(self, why: str) -> None:
         """Stop the running job, if there is one; `why` becomes the cause of its end."""
-        ...
+
+    def backoff_seconds(self, claimed: Claimed) -> float:
+        """Return in how many seconds a job that died, or could not be started, is due again."""
+        return retry.backoff_seconds(self._runtime.host.tasks.get(claimed.task), claimed.attempt)
+
+    def _begin(self, claimed: Claimed) -> Confirm:
+        """Empty the ring; return what checks, right before the call, that the claim still holds."""
+        if self._ring is not None:
+            self._ring.clear()
+        runtime = self._runtime
+        return Confirm(runtime.host, claimed, runtime.id, runtime.name)
+
+    def _log_tail(self) -> str | None:
+        """Return the last lines; None when there are none."""
+        return (self._ring.read() or None) if self._ring is not None else None
 
 
 class ForkingPerformer(Performer):
-    """Forks a child per job. The log ring is shared memory, which keeps the last lines of a killed child."""
+    """Forks a child per job. The ring is shared memory, which keeps the last lines of a killed child."""
 
     def __init__(self, app: Flask, runtime: WorkerRuntime) -> None:
-        self._app = app
-        self._runtime = runtime
-        size = runtime.host.settings.log_tail_bytes
-        self._ring = Ring(memoryview(mmap.mmap(-1, size + Ring.HEAD_BYTES))) if size else None
+        super().__init__(app, runtime, partial(mmap.mmap, -1))
         self._watch: ChildWatch | None = None
 
     @override
     def perform(self, claimed: Claimed, tick: Callable[[], None]) -> Outcome:
         """Fork, watch the child, and return the outcome. `tick` is called every 15 s while it runs."""
-        if self._ring is not None:
-            self._ring.clear()
         runtime = self._runtime
-        confirm = Confirm(runtime.host, claimed, runtime.id, runtime.name)
+        confirm = self._begin(claimed)
         pid, sock = fork(self._app, runtime.host, claimed, self._ring, confirm)
         self._watch = ChildWatch(
             pid=pid,
@@ -81,12 +96,7 @@ class ForkingPerformer(Performer):
             outcome = self._watch.watch(runtime.wake_fd, _TICK_SECONDS)
         finally:
             self._watch = None
-        return self._with_last_words(outcome)
-
-    @override
-    def backoff_seconds(self, claimed: Claimed) -> float:
-        """Return in how many seconds a job is due again whose child died without an outcome."""
-        return retry.backoff_seconds(self._runtime.host.tasks.get(claimed.task), claimed.attempt)
+        return replace(outcome, log_tail=self._log_tail())
 
     @override
     def stop_now(self, why: str) -> None:
@@ -94,20 +104,12 @@ class ForkingPerformer(Performer):
         if self._watch is not None:
             self._watch.kill(why)
 
-    def _with_last_words(self, outcome: Outcome) -> Outcome:
-        return replace(
-            outcome, log_tail=(self._ring.read() or None) if self._ring is not None else None
-        )
-
 
 class InProcessPerformer(Performer):
     """Calls the function in this process. A signal stops it by raising `Stopped` in the function."""
 
     def __init__(self, app: Flask, runtime: WorkerRuntime) -> None:
-        self._app = app
-        self._runtime = runtime
-        size = runtime.host.settings.log_tail_bytes
-        self._ring = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
+        super().__init__(app, runtime, bytearray)
         self._claimed: Claimed | None = None
         self._stopped_why: str | None = None
         signal.signal(signal.SIGUSR1, self._on_signal)
@@ -116,12 +118,10 @@ class InProcessPerformer(Performer):
     @override
     def perform(self, claimed: Claimed, tick: Callable[[], None]) -> Outcome:
         """Call the function and return the outcome. `tick` is not called, because the main thread is busy."""
-        if self._ring is not None:
-            self._ring.clear()
         runtime = self._runtime
+        confirm = self._begin(claimed)
         most = runtime.host.settings.max_output_bytes
         report = Report(self._ring, most, partial(runtime.tell_progress, claimed))
-        confirm = Confirm(runtime.host, claimed, runtime.id, runtime.name)
         self._stopped_why = None
         self._claimed = claimed
         try:
@@ -136,13 +136,7 @@ class InProcessPerformer(Performer):
         if outcome.kind == "canceled" and self._stopped_why is not None:
             # The job was not canceled: its process was told to stop, or has lost the job.
             outcome = self._of_stop(claimed, self._stopped_why)
-        log_tail = (self._ring.read() or None) if self._ring is not None else None
-        return replace(outcome, log_tail=log_tail, progress=report.newest)
-
-    @override
-    def backoff_seconds(self, claimed: Claimed) -> float:
-        """Return in how many seconds a job that could not be started is due again."""
-        return retry.backoff_seconds(self._runtime.host.tasks.get(claimed.task), claimed.attempt)
+        return replace(outcome, log_tail=self._log_tail(), progress=report.newest)
 
     @override
     def stop_now(self, why: str) -> None:

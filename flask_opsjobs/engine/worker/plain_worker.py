@@ -16,6 +16,7 @@ from rq import get_current_job
 
 from ... import endings
 from ...core.db import Connection, is_away
+from ...core.outage import Backoff, Outage
 from ...endings import Ending
 from ...host import Host
 from ...jobs.perform.current import Claimed
@@ -26,7 +27,6 @@ from ..dispatch.dispatch import read_clock
 from ..redis.broker import parse
 from .claim import Confirm, NotClaimed, claim
 from .heartbeat import Progress, write_progress
-from .outage import Backoff, Outage
 
 if TYPE_CHECKING:
     from flask import Flask

@@ -18,13 +18,13 @@ from typing_extensions import override
 
 from ... import endings
 from ...core.db import Connection, connect_apart, is_away
+from ...core.outage import Backoff, Outage
 from ...endings import Ended, Ending
 from ...host import Host
 from ...jobs.perform.outcomes import Outcome
 from ..dispatch.dispatch import Refill, read_clock
 from .child import fork_lock
 from .heartbeat import Heartbeat, Progress, write_progress
-from .outage import Backoff, Outage
 
 _log = logging.getLogger("flask_opsjobs.worker")
 

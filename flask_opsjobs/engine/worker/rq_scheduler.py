@@ -18,8 +18,8 @@ from rq.scheduler import RQScheduler
 from rq.utils import current_timestamp
 from typing_extensions import override
 
+from ...core.outage import Backoff
 from .child import die_with, fork_lock
-from .outage import Backoff
 from .rq_bookkeeping import fail_unreadable
 
 _log = logging.getLogger("flask_opsjobs.worker")

@@ -24,13 +24,13 @@ from rq.worker.base import BaseWorker
 from typing_extensions import override
 
 from ...core.db import is_away
+from ...core.outage import Backoff
 from ...core.visible_text import on_one_line
 from ...jobs.perform.current import Claimed, Stopped
 from ...jobs.perform.outcomes import Outcome
 from ..redis.broker import is_heartbeat_request, parse
 from .child import forget_connections, fork_lock, set_group
 from .claim import NotClaimed, claim
-from .outage import Backoff
 from .performer import ForkingPerformer, InProcessPerformer, Performer
 from .rq_bookkeeping import RQBookkeeping, make_job, pop
 from .rq_scheduler import OpsScheduler

@@ -14,6 +14,7 @@ from contextlib import suppress
 from importlib.metadata import version
 
 from ...core.db import Connection, connect_apart
+from ...core.outage import Outage
 from ...endings import Ending
 from ...host import Host
 from ...jobs.perform.current import Claimed
@@ -23,7 +24,6 @@ from ...workers import transitions as workers
 from ..dispatch.dispatch import read_clock
 from .child import fork_lock
 from .heartbeat import Heartbeat, Progress
-from .outage import Outage
 from .recorder import Recorder
 
 _log = logging.getLogger("flask_opsjobs.worker")
@@ -62,7 +62,7 @@ class WorkerRuntime:
             os.set_blocking(fd, False)
         self.also_wake: Callable[[], None] | None = None
         self.heartbeat = Heartbeat(self.id, host.settings.heartbeat_seconds)
-        self.outage = Outage(_log, "deliveries and outcomes are kept")
+        self.outage = Outage(_log, "deliveries and outcomes are kept", log_lock=fork_lock)
         self.recorder = Recorder(host, self.heartbeat, self.outage, self.wake)
         self.recorder.start()
 

@@ -6,9 +6,9 @@ import logging
 import random
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 
-from ...core.db import say_cause
-from .child import fork_lock
+from .db import say_cause
 
 # A repeated outage, as with a pooler that loses prepared statements, is logged at most once in this time.
 _QUIET_SECONDS = 60.0
@@ -36,13 +36,19 @@ class Backoff:
 class Outage:
     """An outage of Postgres, shared by the threads of a process.
 
-    It ends when Postgres has answered all of them.
+    It ends when Postgres has answered all of them. `meanwhile` says in the log what happens until then. A
+    process that forks holds `log_lock` while it forks: no other thread may log at that moment.
     """
 
     def __init__(
-        self, log: logging.Logger, meanwhile: str, quiet_seconds: float = _QUIET_SECONDS
+        self,
+        log: logging.Logger,
+        meanwhile: str,
+        quiet_seconds: float = _QUIET_SECONDS,
+        log_lock: AbstractContextManager[object] | None = None,
     ) -> None:
         self._log = log
+        self._log_lock = log_lock or nullcontext()
         self._meanwhile = meanwhile
         self._quiet_seconds = quiet_seconds
         self._lock = threading.Lock()
@@ -89,5 +95,5 @@ class Outage:
                 self._say(logging.WARNING, "Postgres is back after %.1f s", seconds)
 
     def _say(self, level: int, message: str, *values: object) -> None:
-        with fork_lock:
+        with self._log_lock:
             self._log.log(level, message, *values)
