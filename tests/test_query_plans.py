@@ -10,6 +10,7 @@ from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from flask_opsjobs.core.reading import Reading
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs import queries as job_queries
 from flask_opsjobs.jobs.search.export_queries import batch_of_jobs, list_jobs_in_full
@@ -18,7 +19,7 @@ from flask_opsjobs.jobs.search.queries import list_jobs
 from flask_opsjobs.lifeline import awake
 from flask_opsjobs.overview import queries as overview_queries
 from flask_opsjobs.queues import queries as queue_queries
-from flask_opsjobs.web.app.reading import Reading, reading
+from flask_opsjobs.web.app.host import reading
 from flask_opsjobs.workers import queries as worker_queries
 from tests.support.plans import Plans
 

@@ -27,7 +27,7 @@ from flask_opsjobs.cli.worker import run
 from flask_opsjobs.core import sql
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
-from flask_opsjobs.web.app import sources
+from flask_opsjobs.web.app import shell as page_shell
 from tests.support.database import Databases
 from tests.support.policies import AllowAll, ShowAll
 
@@ -125,7 +125,7 @@ def walk_shell(app: Flask) -> Walk:
 def forget_sources(app: Flask) -> None:
     """Let the next page ask again which sources answer; pages keep that for some seconds."""
     with app.app_context():
-        sources.forget()
+        page_shell.forget_sources()
 
 
 def walk_job(app: Flask, task: Any, walk: Walk) -> None:

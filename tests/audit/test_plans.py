@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.audit import queries
 from flask_opsjobs.audit.filter import AuditFilter
+from flask_opsjobs.core.reading import Reading
 from flask_opsjobs.host import Host
-from flask_opsjobs.web.app.reading import Reading, reading
+from flask_opsjobs.web.app.host import reading
 from tests.support.plans import Plans
 
 # Not by the writer, which takes its time: what it would sign is of no concern here.

@@ -22,7 +22,7 @@ from flask_opsjobs.explain import queries
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.jobs.rows import Count
-from flask_opsjobs.web.app.reading import reading
+from flask_opsjobs.web.app.host import reading
 from tests.explain.conftest import Look
 from tests.support.engine import Bench
 from tests.support.plans import Plans

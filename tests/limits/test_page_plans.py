@@ -9,7 +9,7 @@ import pytest
 
 from flask_opsjobs.core.db import Connection
 from flask_opsjobs.core.sql import _FILES
-from flask_opsjobs.web.app.reading import _PLANS
+from flask_opsjobs.web.app.host import _PLANS
 from tests.limits.test_plans import big  # noqa: F401
 from tests.support.plans import explain
 

@@ -12,13 +12,14 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.core.db import Connection, connect_apart
+from flask_opsjobs.core.reading import Reading
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.lifecycle import FINAL, STATES
 from flask_opsjobs.lifeline import integrity
 from flask_opsjobs.overview import badges, pace_queries
 from flask_opsjobs.overview import queries as overview_queries
 from flask_opsjobs.overview.pace_queries import BOUNDS
-from flask_opsjobs.web.app.reading import Reading, reading
+from flask_opsjobs.web.app.host import reading
 from tests.support.plans import Plans, explain
 from tests.support.policies import AllowAll, ShowAll
 from tests.test_query_plans import fill

@@ -15,7 +15,7 @@ from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.web.app.access import PERMISSIONS
-from flask_opsjobs.web.app.partition import make_reference
+from flask_opsjobs.web.app.references import make_reference
 from tests.support.policies import AllowAll
 from tests.web.rows import make_one_of_each
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
+from sqlalchemy import null
 from sqlalchemy.orm import Session
 
 from flask_opsjobs.audit import transitions as audit_transitions
@@ -118,7 +119,9 @@ def make_attempt(
 
 def make_output(session: Session, job: Job, value: Any, **values: Any) -> Output:
     """What `job` returned, flushed."""
-    defaults = {"value": value, "size_bytes": 120, "created_at": ago(minutes=10)}
+    # An output that was not kept has no value at all, not JSON's null.
+    stored = null() if "omitted" in values else value
+    defaults = {"value": stored, "size_bytes": 120, "created_at": ago(minutes=10)}
     output = Output(job_id=job.id, **defaults | values)
     session.add(output)
     session.flush()

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.core.display import FAILED, Display
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.web.app.diff import diff
+from flask_opsjobs.web.audit.diff import diff
 from tests.web.conftest import Access
 from tests.web.every import reads, soup
 from tests.web.rows import (

@@ -18,7 +18,7 @@ from flask_opsjobs.jobs.lifecycle import ENDED_BY, MEANINGS, OUTCOMES, STATES
 from flask_opsjobs.jobs.models import Attempt, Job
 from flask_opsjobs.jobs.queries import find_job, list_attempts
 from flask_opsjobs.queues.models import Queue
-from flask_opsjobs.web.job.timeline import WIDTH, timeline
+from flask_opsjobs.web.job.history import WIDTH, draw_timeline
 from flask_opsjobs.web.job.traceback import condense
 from tests.web.conftest import Access
 from tests.web.every import soup
@@ -86,7 +86,7 @@ def test_a_paused_queue_and_a_wish_to_cancel_are_said(get: Get, session: Session
     session.commit()
     words = _words(get, job)
     assert "Its queue is paused" in words
-    assert f"{job.cancel_requested_at:%H:%M:%S} UTC." in words
+    assert f"{job.cancel_requested_at:%H:%M:%S} UTC: it is wrong." in words
     assert f"{job.deadline_at:%H:%M:%S} UTC, it fails" in words
 
 
@@ -149,7 +149,7 @@ def test_attempts_lie_on_a_line_of_time(session: Session) -> None:
     session.flush()
     found = find_job(session, job.id)
     assert found is not None
-    line = timeline(list_attempts(session, job.id), found, start)
+    line = draw_timeline(list_attempts(session, job.id), found, start)
     assert line is not None
     assert [bar.label for bar in line.bars] == ["1", "2", "3"]
     assert [bar.status for bar in line.bars] == ["retryable", "retryable", "failed"]
@@ -161,7 +161,7 @@ def test_attempts_lie_on_a_line_of_time(session: Session) -> None:
         "+15 min",
         "+20 min",
     ]
-    assert timeline(list_attempts(session, job.id)[:1], found, start) is None
+    assert draw_timeline(list_attempts(session, job.id)[:1], found, start) is None
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from flask_opsjobs.core.reading import Reading
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.web.app import reading as _reads
-from flask_opsjobs.web.app.reading import Reading
+from flask_opsjobs.web.app import host as page_reads
 from flask_opsjobs.web.app.urls import URLS
 from tests.support.clock import Clock
 from tests.web.conftest import Access
@@ -95,14 +95,14 @@ def test_what_has_not_changed_answers_304_ten_seconds_later(
     clock = Clock()
     # Not across a minute: the charts begin a new step with each.
     clock.now = clock.now.replace(second=20, microsecond=0)
-    transaction = _reads._transaction
+    transaction = page_reads._transaction
 
     @contextmanager
     def as_of_the_clock(seconds: float) -> Iterator[Reading]:
         with transaction(seconds) as read:
             yield Reading(read.session, clock.now)
 
-    monkeypatch.setattr(_reads, "_transaction", as_of_the_clock)
+    monkeypatch.setattr(page_reads, "_transaction", as_of_the_clock)
     paths = [path for url, path in reads(jobs) if url.kind == "fragment"]
     assert "/ops/jobs/live" in paths
     first = {path: client.get(path) for path in paths}

@@ -9,12 +9,13 @@ from urllib.parse import quote
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flask_opsjobs.web.app.partition import LONGEST, make_reference, read_reference
+from flask_opsjobs.web.app.references import LONGEST_PARTITION, make_reference, read_reference
 
 OLD, NEW = b"an old secret", b"a new secret"
 # What Postgres can keep of a text.
 texts = st.text(
-    st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=LONGEST
+    st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"),
+    max_size=LONGEST_PARTITION,
 )
 
 

@@ -11,7 +11,7 @@ from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from flask_opsjobs.web.app.reading import reading
+from flask_opsjobs.web.app.host import reading
 from tests.support.plans import explain
 
 # By one INSERT each: the real writers would take minutes. Only plans are asked of these rows.

@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 from flask_opsjobs._folders import folder
 from flask_opsjobs.actions.registry import ACTIONS
 from flask_opsjobs.jobs.models import Job
-from flask_opsjobs.web.app import sources as _sources
+from flask_opsjobs.web.app import shell
 from flask_opsjobs.web.app.access import PERMISSIONS
-from flask_opsjobs.web.app.navigation import NAVIGATION
-from flask_opsjobs.web.app.shell import KEYS
+from flask_opsjobs.web.app.shell import NAVIGATION
+from flask_opsjobs.web.app.views import KEYS
 from tests.support import sources
 from tests.support.policies import AllowAll
 from tests.web.conftest import Access
@@ -30,7 +30,7 @@ SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
 @pytest.fixture(autouse=True)
 def _fresh_badges() -> None:
-    _sources._kept.clear()
+    shell._cache.clear()
 
 
 def _badge(get: Get, endpoint: str, path: str = "/help") -> str:
@@ -55,7 +55,7 @@ def test_badges_are_kept_for_some_seconds(get: Get, session: Session) -> None:
     make_job(session, "failed")
     session.commit()
     assert _badge(get, "jobs") == ""
-    _sources._kept.clear()
+    shell._cache.clear()
     assert _badge(get, "jobs") == "1 needs review"
 
 

@@ -16,7 +16,7 @@ from examples.flask_host.people import PEOPLE
 from flask_opsjobs.actions.registry import ACTIONS
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.web.app.access import PAYLOAD, PERMISSIONS
-from flask_opsjobs.web.app.navigation import NAVIGATION
+from flask_opsjobs.web.app.shell import NAVIGATION
 from flask_opsjobs.web.app.urls import URLS, Url
 from tests.support.policies import AllowAll
 from tests.web.conftest import Access

@@ -12,8 +12,7 @@ from urllib.parse import urlencode
 
 from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.jobs.search.filter import JobFilter
-from flask_opsjobs.web.app import cursor
-from flask_opsjobs.web.app.partition import make_reference
+from flask_opsjobs.web.app.references import make_cursor, make_reference
 from flask_opsjobs.web.app.urls import URLS, Url
 from tools.bench_pages.control import ENTRIES, LIMITERS
 
@@ -146,7 +145,7 @@ def _deep(known: Known) -> Iterator[Mapping[str, str]]:
         conditions = JobFilter.from_query(query.items()).conditions
         for side in ("before", "after"):
             purpose = f"jobs {side} {conditions}"
-            yield {**query, side: cursor.make(known.secrets, purpose, known.rows // 2)}
+            yield {**query, side: make_cursor(known.secrets, purpose, known.rows // 2)}
 
 
 def _name(query: Mapping[str, str]) -> str:

@@ -25,9 +25,8 @@ from ...jobs.rows import Count
 from ...jobs.search import terms
 from ...jobs.search.queries import list_jobs
 from ...limits.actions import make_target
-from ..app import access, back, pages, partition, problems, sources
-from ..app.host import host
-from ..app.reading import asking, reading
+from ..app import access, links, pages, problems, references, shell
+from ..app.host import asking, host, reading
 from ..jobs import list_request
 from . import preview_view
 
@@ -70,7 +69,7 @@ def on_limiter(action: Action[Any]) -> Callable[[str], Response]:
 
     def view(limiter: str) -> Response:
         params = {param: request.form.get(param, "").strip() for param in action.params}
-        return start(action, [make_target(limiter, partition.asked())], params)
+        return start(action, [make_target(limiter, references.asked_partition())], params)
 
     return view
 
@@ -102,7 +101,7 @@ def start(action: Action[Any], targets: Sequence[str], params: Mapping[str, Any]
     if typed := request.form.get("reason", ""):
         # Keep the reason typed before a refusal. No redirect: addresses are written to logs.
         return show_again(made.id, typed)
-    return redirect(url_for("opsjobs.preview", preview_id=made.id, back=back.read_back()), 303)
+    return redirect(url_for("opsjobs.preview", preview_id=made.id, back=links.read_back()), 303)
 
 
 @dataclass(frozen=True)
@@ -149,10 +148,10 @@ def submit(preview_id: int) -> Response:
     if receipt.code == "foreign":
         raise problems.no_such_preview()
     if receipt.is_done:
-        sources.forget()
+        shell.forget_sources()
     if receipt.is_done and "HX-Request" not in request.headers:
         return redirect(
-            url_for("opsjobs.preview", preview_id=preview_id, back=back.read_back()), 303
+            url_for("opsjobs.preview", preview_id=preview_id, back=links.read_back()), 303
         )
     with reading() as read:
         view = preview_view.PreviewView.after(_find(read, preview_id), receipt, reason)
@@ -176,7 +175,7 @@ def _show(
         receipt=view.receipt,
         states=STATES,
         place=preview_view.place,
-        back=back.read_back(),
+        back=links.read_back(),
         more=more,
     )
     if request.method == "POST" and "HX-Request" in request.headers:
@@ -190,7 +189,7 @@ def _more(view: preview_view.PreviewView, read: Reading) -> More | None:
 
     The jobs of this action are not counted. None when no more match, or when no filtered list was open.
     """
-    wanted = list_request.read_address(back.read_back()) if access.may("jobs.view") else None
+    wanted = list_request.read_address(links.read_back()) if access.may("jobs.view") else None
     items = view.receipt.done if view.receipt and view.state == "done" else ()
     if wanted is None or len(items) < 2 or view.action.domain != "job":
         return None

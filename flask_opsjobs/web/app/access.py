@@ -1,4 +1,7 @@
-"""Asks the host's access policy on every request. A policy that raises denies."""
+"""Decides whether a request is allowed, by the host's access policy and by its origin.
+
+A policy that raises denies. Writes come from our own pages only.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,9 @@ from ... import policy
 from ...actions.registry import ACTIONS
 from ...jobs.search import terms
 from ...limits.actions import make_target
-from . import back, problems
-from . import partition as _partition
+from . import links, problems, references
 from .host import host
-from .navigation import NAVIGATION
+from .shell import NAVIGATION
 
 _log = logging.getLogger("flask_opsjobs")
 
@@ -61,7 +63,7 @@ def require_access(permission: str | None) -> None:
     For a URL about one job the policy gets that job as the subject. Denials are logged.
     """
     if actor() is None:
-        raise problems.not_signed_in(permission, back.sign_in())
+        raise problems.not_signed_in(permission, links.sign_in())
     if permission is not None:
         require(permission, subject())
 
@@ -84,7 +86,7 @@ def subject() -> str | None:
         job_id = terms.read_own(arguments["job_id"])
         return f"job/{arguments['job_id'] if job_id is None else job_id}"
     if "limiter" in arguments:
-        return make_target(arguments["limiter"], _partition.asked())
+        return make_target(arguments["limiter"], references.asked_partition())
     if "name" not in arguments:
         return None
     # The endpoint `opsjobs.queue_pause` has the domain `queue`, `opsjobs.cron_entry_live` has `cron`.
@@ -102,3 +104,24 @@ def may_see_partition(limiter: str | None, partition: str | None) -> bool:
 def may_see_payload(*targets: str) -> bool:
     """Whether the actor may see payload of all `targets`; without targets, of the current URL's subject."""
     return all(may(PAYLOAD, one) for one in targets or (subject(),))
+
+
+def require_same_origin() -> None:
+    """Return for a same-origin write; raise the 403 `Problem` for any other.
+
+    Browsers send `Sec-Fetch-Site`, older ones `Origin`. A write with neither is refused.
+    """
+    site = request.headers.get("Sec-Fetch-Site")
+    origin = request.headers.get("Origin")
+    is_ours = site == "same-origin" if site else origin == request.host_url.rstrip("/")
+    if not is_ours:
+        raise problems.cross_site()
+
+
+def refuse_cross_site_file() -> None:
+    """Raise the 403 `Problem` when the browser says that another site's page requests the export.
+
+    An export is expensive: a page of any site could make its visitors request it again and again.
+    """
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        raise problems.cross_site_file()

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Blueprint, g, request
 from werkzeug import exceptions
 
-from . import access, headers, origin, pages, partition, problems
+from . import access, headers, pages, problems, references
 from .problems import Problem
 from .urls import URLS, Url
 
@@ -31,7 +31,7 @@ def make_blueprint() -> Blueprint:
             strict_slashes=False,
             merge_slashes=False,  # a queue's name may have two
         )
-    blueprint.url_defaults(partition.hide)
+    blueprint.url_defaults(references.hide_partition)
     blueprint.register_error_handler(Problem, pages.problem)
     for error, made in _FAULTS.items():
         blueprint.register_error_handler(error, partial(_fault, made))
@@ -64,9 +64,9 @@ def _guarded(url: Url) -> Callable[..., Any]:
         if len(request.query_string) > _LONGEST_QUERY:
             raise problems.too_long()
         if url.kind == "file":
-            origin.check_file()
+            access.refuse_cross_site_file()
         if url.kind == "action":
-            origin.require_same_origin()
+            access.require_same_origin()
             request.max_content_length = _LARGEST_FORM
         return url.view(**arguments)
 

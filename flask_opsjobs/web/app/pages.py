@@ -15,12 +15,12 @@ from markupsafe import Markup
 from ..._folders import folder
 from ...actions.registry import ACTIONS
 from ...core.display import Display
-from . import access, back, files, preferences
-from . import sources as _sources
+from . import access, links
+from .files import file_url
 from .filters import FILTERS, written
 from .host import host
-from .navigation import NAVIGATION
 from .problems import Problem
+from .shell import NAVIGATION, PREFERENCES, Sources, read_preferences, read_sources
 
 
 @cache
@@ -35,9 +35,7 @@ def _environment() -> Environment:
         finalize=written,
     )
     environment.filters.update(FILTERS)
-    environment.globals.update(
-        file_url=files.url, url_for=url_for, may=_may, csrf_field=_csrf_field
-    )
+    environment.globals.update(file_url=file_url, url_for=url_for, may=_may, csrf_field=_csrf_field)
     return environment
 
 
@@ -101,7 +99,7 @@ def document(
     """A document that does not refresh. Its payload passes the display policy."""
     if request.method != "GET":
         # A POST has no address to go back to.
-        context.setdefault("here_url", back.read_back())
+        context.setdefault("here_url", links.read_back())
     text = _document(template, here=here, title=title, now=now, display=_display(), **context)
     return Response(text, status=status, mimetype="text/html")
 
@@ -136,11 +134,11 @@ def _csrf_field() -> tuple[str, str] | None:
 def _document(template: str, **context: Any) -> str:
     actor = access.actor()
     entries = [] if actor is None else [e for e in NAVIGATION if access.may(e.permission)]
-    sources = _sources.read_sources() if entries else _sources.Sources()
+    sources = read_sources() if entries else Sources()
     context.setdefault("badges", sources.badges)
     context.setdefault("says_sources", False)
     is_asked_for = request.method == "GET"
-    context.setdefault("here_url", back.here() if is_asked_for else back.root())
+    context.setdefault("here_url", links.here() if is_asked_for else links.root())
     return (
         _environment()
         .get_template(f"opsjobs/{template}")
@@ -151,8 +149,8 @@ def _document(template: str, **context: Any) -> str:
             allowed={entry.endpoint for entry in entries},
             is_read_only=actor is not None and not any(map(access.may, ACTIONS)),
             environment=host().settings.environment,
-            preferences=preferences.read_preferences(),
-            choices=preferences.CHOICES,
+            preferences=read_preferences(),
+            choices=PREFERENCES,
             app_root=(request.script_root or "") + "/",
             **context,
         )
@@ -162,7 +160,7 @@ def _document(template: str, **context: Any) -> str:
 def _beside(says_sources: bool) -> Markup:
     """The parts outside a fragment that each poll updates: the sources that do not answer, and the badges."""
     entries = [entry for entry in NAVIGATION if access.may(entry.permission)]
-    sources = _sources.read_sources()
+    sources = read_sources()
     made = _environment().get_template("opsjobs/_out_of_band.html")
     return Markup(
         made.render(

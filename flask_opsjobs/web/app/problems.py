@@ -217,7 +217,8 @@ def too_slow(seconds: float) -> Problem:
         503,
         "Took too long",
         f"The database did not answer within {seconds:g} s, so the query of this page was canceled.",
-        "Narrow the filter, to one state or to created:<1d, or try again. OPSJOBS_PAGE_TIMEOUT_SECONDS sets the limit.",
+        "Narrow the filter, to one state or to created:<1d, or try again. "
+        "OPSJOBS_PAGE_TIMEOUT_SECONDS sets the limit.",
     )
 
 

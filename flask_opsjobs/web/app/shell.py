@@ -1,71 +1,161 @@
-"""Serves preferences, help, and the problem for addresses without a page."""
+"""Holds what surrounds every page: the navigation, preferences, badges, and sources that do not answer."""
 
 from __future__ import annotations
 
-import platform
-from datetime import UTC, datetime
-from importlib.metadata import version
-from typing import NoReturn
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from weakref import WeakKeyDictionary
 
-from flask import current_app, redirect, request
+from flask import request
+from sqlalchemy import Engine
 from werkzeug import Response
-from werkzeug.exceptions import HTTPException
 
-from ...core.db import SCHEMA_VERSION
-from ...limits.words import GLOSSARY
-from . import access, back, pages, preferences, problems
-from .host import host
-from .navigation import NAVIGATION
+from ...core.redis_facts import SilentRedis
+from ...engine.redis.broker import broker_of
+from ...engine.redis.connections import find_silent
+from ...lifeline.awake import list_loops
+from ...overview.badges import Badge, find_badges
+from ...overview.headline import Wrong, find_silent_sources
+from ...overview.queries import count_due
+from . import problems
+from .host import host, reading
+from .problems import Problem
 
-# The keys of the script, in the order of the help page, which adds the navigation's: `g` and a letter.
-KEYS = (
-    ("?", "this help"),
-    ("/", "into the search box"),
-    ("j k", "to the next and the previous row"),
-    ("Enter", "open the row"),
-    ("x", "select the row"),
-    ("r", "refresh now"),
-    ("t", "the other theme"),
-    ("Esc", "close, or give the selection up"),
+
+@dataclass(frozen=True)
+class NavigationItem:
+    """An entry of the navigation, for people with its permission. The keys `g` and `key` open its page."""
+
+    endpoint: str
+    label: str
+    permission: str
+    key: str
+
+    @property
+    def icon(self) -> str:
+        """The symbol in the sprite."""
+        return f"i-{self.endpoint}"
+
+
+NAVIGATION = (
+    NavigationItem("overview", "Overview", "overview.view", "o"),
+    NavigationItem("jobs", "Jobs", "jobs.view", "j"),
+    NavigationItem("queues", "Queues", "queues.view", "q"),
+    NavigationItem("workers", "Workers", "workers.view", "w"),
+    NavigationItem("cron", "Cron", "cron.view", "c"),
+    NavigationItem("limiters", "Limiters", "limiters.view", "l"),
+    NavigationItem("audit", "Audit", "audit.view", "a"),
 )
-_PACKAGES = ("flask-opsjobs", "rq", "flask", "sqlalchemy", "psycopg")
 
 
-def display() -> Response:
-    """Store the preferences that were sent. A script gets 204; a form is led back to its page."""
-    is_script = "HX-Request" in request.headers
-    response = Response(status=204) if is_script else redirect(back.read_back(), 303)
-    preferences.keep_preferences(response, back.root())
-    return response
+# The first of each is the default.
+PREFERENCES: Mapping[str, tuple[str, ...]] = {
+    "refresh": ("5", "off", "2", "15", "30"),
+    "zone": ("UTC", "local"),
+    "theme": ("system", "light", "dark"),
+}
+_YEAR_SECONDS = 365 * 86400
 
 
-def help() -> Response:
-    """The document with the keys, the actor's permissions and the installed versions."""
-    versions = {name: version(name) for name in _PACKAGES}
-    return pages.document(
-        "help.html",
-        "",
-        "Help",
-        datetime.now(UTC),
-        keys=KEYS,
-        words=GLOSSARY,
-        places=[entry for entry in NAVIGATION if access.may(entry.permission)],
-        permissions={name: access.may(name) for name in access.PERMISSIONS},
-        back=back.read_back(),
-        help_url=back.of_the_host(host().settings.help_url),
-        versions=versions | {"python": platform.python_version(), "schema": str(SCHEMA_VERSION)},
+@dataclass(frozen=True)
+class Preferences:
+    """Each value is one of `PREFERENCES`; `refresh` is in seconds, or `off`."""
+
+    refresh: str
+    zone: str
+    theme: str
+
+
+def read_preferences() -> Preferences:
+    """The preferences of the current request; the default for a missing or unknown value."""
+    found = {name: request.cookies.get(f"opsjobs_{name}", "") for name in PREFERENCES}
+    return Preferences(
+        **{
+            name: found[name] if found[name] in PREFERENCES[name] else PREFERENCES[name][0]
+            for name in PREFERENCES
+        }
     )
 
 
-def missing(**_parts: str) -> NoReturn:
-    """Raise the problem for this address: no such page, or another method."""
-    adapter = current_app.create_url_adapter(request)
-    assert adapter is not None
-    for method in ("GET", "POST"):
-        try:
-            endpoint, _ = adapter.match(method=method)
-        except HTTPException:
+def keep_preferences(response: Response, path: str) -> None:
+    """Set a cookie for each preference in the current form.
+
+    Raises the 422 `Problem` for a value that is not a choice.
+    """
+    for name, choices in PREFERENCES.items():
+        value = request.form.get(name)
+        if value is None:
             continue
-        if endpoint != request.endpoint:
-            raise problems.wrong_method(request.method, method)
-    raise problems.no_such_page()
+        if value not in choices:
+            raise problems.unreadable(f"{name}: {value[:40]!r} is not one of {', '.join(choices)}")
+        response.set_cookie(
+            f"opsjobs_{name}",
+            value,
+            max_age=_YEAR_SECONDS,
+            path=path,
+            httponly=True,
+            samesite="Lax",
+            secure=request.is_secure,
+        )
+
+
+_log = logging.getLogger("flask_opsjobs")
+
+_KEPT = timedelta(seconds=5)
+# While a source does not answer, a shorter time, so that pages soon show when it is back.
+_KEPT_WHILE_AWAY = timedelta(seconds=1)
+_MOST_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The badges by endpoint, and the sources that do not answer, in words."""
+
+    badges: Mapping[str, Badge] = field(default_factory=dict)
+    wrong: Sequence[Wrong] = ()
+
+
+# One cache per engine, because one process may serve several apps.
+_cache: WeakKeyDictionary[Engine, tuple[datetime, Sources]] = WeakKeyDictionary()
+
+
+def read_sources() -> Sources:
+    """The sources and badges, at most five seconds old. Never raises: no page fails because of them."""
+    now = datetime.now(UTC)
+    at, found = _cache.get(host().engine, (now - _KEPT, Sources()))
+    if now - at < (_KEPT_WHILE_AWAY if found.wrong else _KEPT):
+        return found
+    found = _read()
+    _cache[host().engine] = now, found
+    return found
+
+
+def forget_sources() -> None:
+    """Drop the cache, because this process has just changed what the badges count."""
+    _cache.pop(host().engine, None)
+
+
+def _read() -> Sources:
+    silent = find_silent_redis()
+    try:
+        with reading(_MOST_SECONDS) as read:
+            badges = find_badges(read.session, read.now, host().settings.late_seconds)
+            loops = list_loops(read.session, read.now)
+            is_wrong = silent or not all(loop.is_awake for loop in loops)
+            due = count_due(read.session) if is_wrong else {}
+    except Problem as problem:
+        # The page itself reads from Postgres too, and says why that failed.
+        _log.warning("what surrounds a page could not be read: %s", problem.says)
+        return Sources(wrong=find_silent_sources(silent, None, None))
+    except Exception:
+        _log.warning("what surrounds a page could not be read", exc_info=True)
+        return Sources(wrong=find_silent_sources(silent, None, None))
+    return Sources(badges, find_silent_sources(silent, loops, due))
+
+
+def find_silent_redis() -> Sequence[SilentRedis]:
+    """The Redis servers of this app's queues that do not answer."""
+    declared = {task.declared.queue for task in host().tasks.values()}
+    return find_silent(broker_of(host()).connections, {"default", *declared})

@@ -19,7 +19,7 @@ from ..limiters import view as limiters
 from ..overview import view as overview
 from ..queues import view as queues
 from ..workers import view as workers
-from . import assets, shell
+from . import files, views
 
 # A page answers GET with a document, a fragment GET with a part of a document, a file GET with rows to
 # download, an action POST with a change or with a form. An asset is a static file, the same for everybody.
@@ -61,7 +61,7 @@ def _job_actions() -> Iterator[Url]:
 
 
 def _actions_of(domain: str, place: str, **own: Callable[..., Any]) -> Iterator[Url]:
-    """Each action on one subject that has a name; `place` is its page's, `own` the views of actions that have one."""
+    """Each action on one subject that has a name. `place` is its page's, `own` are views of their own."""
     for action in (action for action in ACTIONS.values() if action.domain == domain):
         rule, endpoint = f"{place}/{action.short_name}", f"{domain}_{action.short_name}"
         view = own.get(action.short_name) or actions.on_named(action)
@@ -143,9 +143,9 @@ URLS = (
     Url("/audit/<int:sequence>", "audit_event", audit.event_page, "page", "audit.view"),
     Url("/previews/<int:preview_id>", "preview", actions.page, "page"),
     Url("/previews/<int:preview_id>/execute", "preview_execute", actions.submit, "action"),
-    Url("/help", "help", shell.help, "page"),
+    Url("/help", "help", views.help, "page"),
     Url("/jump", "jump", jobs.jump, "page", "jobs.view"),
-    Url("/display", "display", shell.display, "action"),
-    Url("/static/<version>/<path:name>", "static", assets.asset, "asset"),
-    Url("/<path:rest>", "missing", shell.missing, "page"),
+    Url("/display", "display", views.display, "action"),
+    Url("/static/<version>/<path:name>", "static", files.asset, "asset"),
+    Url("/<path:rest>", "missing", views.missing, "page"),
 )

@@ -21,11 +21,9 @@ from ...audit.verify import ChainCheck, find_chain_fault, verify
 from ...core.display import Display
 from ...core.reading import Reading
 from ..actions.preview_view import place
-from ..app import access, cursor, export, pages, problems
-from ..app.diff import diff, without_payload
-from ..app.heavy import heavy, stream
-from ..app.host import host
-from ..app.reading import reading
+from ..app import access, export, pages, problems, references
+from ..app.host import heavy, host, reading, stream
+from ..audit.diff import diff, without_payload
 
 # The number of newest rows that each page verifies.
 _VERIFIED = 100
@@ -37,8 +35,8 @@ _VIAS = {
     "system": "by itself",
 }
 _COLUMNS = (
-    "sequence", "at", "actor", "via", "action", "subject", "targets", "permission", "reason", "outcome", "code",
-    "request_id", "preview_id", "previewed_at", "before", "after", "key_id", "previous_hash", "hash",
+    "sequence", "at", "actor", "via", "action", "subject", "targets", "permission", "reason", "outcome",
+    "code", "request_id", "preview_id", "previewed_at", "before", "after", "key_id", "previous_hash", "hash",
 )  # fmt: skip
 
 
@@ -141,8 +139,8 @@ def _position(side: str, wanted: AuditFilter) -> int | None:
     if not word:
         return None
     try:
-        return cursor.read_cursor(host().secrets, f"audit {side} {wanted.conditions}", word)
-    except cursor.BadCursor as error:
+        return references.read_cursor(host().secrets, f"audit {side} {wanted.conditions}", word)
+    except references.BadCursor as error:
         what = (
             f"{side}: this mark of a page was not made for this filter. Start from its first page."
         )
@@ -176,7 +174,7 @@ def _list(read: Reading, asked: _Asked, display: Display) -> Markup:
 def _cursor_of(side: str, wanted: AuditFilter, position: int | None) -> str | None:
     if position is None:
         return None
-    return cursor.make(host().secrets, f"audit {side} {wanted.conditions}", position)
+    return references.make_cursor(host().secrets, f"audit {side} {wanted.conditions}", position)
 
 
 def _verify(session: Session, head: Head | None) -> ChainCheck:

@@ -28,8 +28,7 @@ from ...jobs.record.options import fault_of_name
 from ...lifeline.awake import LoopRow, list_loops
 from ..actions import view as actions
 from ..app import access, pages, problems
-from ..app.host import host
-from ..app.reading import reading
+from ..app.host import host, reading
 from . import slots as _slots
 
 _SHOWN = 50

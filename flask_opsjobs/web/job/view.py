@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from flask import Response, request
+from flask import Response, request, url_for
 from markupsafe import Markup
 
 from ...actions.domain import Action, Request
 from ...actions.planning import make_plan
-from ...actions.registry import actions_of
+from ...actions.registry import ACTIONS, actions_of
 from ...audit.queries import list_events_of
 from ...audit.verify import find_chain_fault
 from ...core.display import NO_PAYLOAD
@@ -18,20 +19,19 @@ from ...core.reading import Reading
 from ...cron.lifecycle import RESULTS
 from ...cron.queries import find_slot_of
 from ...engine.explain_with_redis import explain
+from ...explain.reason import Explanation, Reason
 from ...jobs import queries
-from ...jobs import queries as job_queries
 from ...jobs.lifecycle import ENDED_BY, FINAL, MEANINGS
 from ...jobs.rows import AttemptRow, JobInFull
 from ...jobs.search import terms
+from ...limits.actions import make_target, split_target
 from ...queues.queries import list_paused_queues
 from ...workers.queries import WorkerRow, find_worker
-from ..app import access, labels, pages, problems
-from ..app.host import host
-from ..app.reading import reading
+from ..app import access, pages, problems
+from ..app.host import host, reading
 from ..cron.slots import shape_of
-from . import timeline, traceback
-from . import why as _why
-from .history import list_history
+from .history import draw_timeline, list_history, outcome_of
+from .traceback import condense
 
 
 def page(job_id: str) -> Response:
@@ -62,10 +62,10 @@ def raw(job_id: str) -> Response:
     """The document with the job's rows as they are stored."""
     number = terms.read_own(job_id)
     with reading() as read:
-        job = None if number is None else job_queries.find_stored(read.session, number)
+        job = None if number is None else queries.find_stored(read.session, number)
         if job is None:
             raise problems.no_such_job(job_id)
-        attempts = job_queries.list_stored_attempts(read.session, job["id"])
+        attempts = queries.list_stored_attempts(read.session, job["id"])
     declared = host().tasks.get(job["task"])
     redacted = declared.redact if declared else ()
     if not access.may_see_partition(job["limiter"], job["partition"]):
@@ -96,17 +96,17 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         read.now,
         job=job,
         attempts=attempts,
-        outcome=labels.outcome,
-        line=timeline.timeline(attempts, job, read.now),
+        outcome=outcome_of,
+        line=draw_timeline(attempts, job, read.now),
         shown=shown,
         log=shown and queries.find_log(read.session, job.id, shown.dispatch_no),
         broken=broken,
         trace=broken and queries.find_traceback(read.session, job.id, broken.dispatch_no),
-        condense=traceback.condense,
+        condense=condense,
         output=queries.find_output(read.session, job.id),
         worker=_worker(read, job),
         history=list_history(job, attempts, events),
-        relations=job_queries.find_relations(read.session, job),
+        relations=queries.find_relations(read.session, job),
         slot=find_slot_of(read.session, job.id),
         results=RESULTS,
         shape_of=shape_of,
@@ -114,7 +114,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         chain_fault=find_chain_fault(read.session) if _may_audit() else None,
         actions=_actions(read, job),
         why=why,
-        reasons=_why.show(why, job, names_partition=names_partition),
+        reasons=_show_reasons(why, job, names_partition=names_partition),
         names_partition=names_partition,
         is_paused=job.queue in list_paused_queues(read.session),
         is_final=job.state in FINAL,
@@ -162,3 +162,79 @@ def _worker(read: Reading, job: JobInFull) -> WorkerRow | None:
     if job.state != "started" or job.worker_id is None:
         return None
     return find_worker(read.session, job.worker_id)
+
+
+# The page that shows more about a reason: its endpoint, the link's text, the permission of the page.
+_PLACES: Mapping[str, tuple[str, str, str]] = {
+    "queue_paused": ("queue", "Its queue", "queues.view"),
+    "queue_draining": ("queue", "Its queue", "queues.view"),
+    "no_live_worker": ("queue", "Its queue", "queues.view"),
+    "prefetch_full": ("queue", "Its prefetch", "queues.view"),
+    **dict.fromkeys(
+        ("limit_cooldown", "limit_tokens", "limit_concurrency", "limit_weight", "limit_behind"),
+        ("limiter", "Its limiter", "limiters.view"),
+    ),
+    "handed_back": ("workers", "Workers", "workers.view"),
+    "worker_silent": ("workers", "Workers", "workers.view"),
+    "workers_busy": ("workers", "Workers", "workers.view"),
+    "loop_silent": ("overview", "Loops", "overview.view"),
+    "loop_failing": ("overview", "Loops", "overview.view"),
+}
+
+
+@dataclass(frozen=True)
+class ReasonView:
+    """A reason with its button (an action and its URL) and its link (text and URL), if it has them."""
+
+    reason: Reason
+    action: Action[Any] | None
+    action_url: str | None
+    place: tuple[str, str] | None
+
+
+def _show_reasons(
+    why: Explanation | None, job: JobInFull, *, names_partition: bool
+) -> list[ReasonView]:
+    """The reasons as the page shows them.
+
+    `queue.set_prefetch` gets no button, because it needs a number: the queue's page has its form. Without
+    `names_partition` no button names a partition.
+    """
+    shown = []
+    for reason in why.reasons if why else ():
+        action = None if reason.action in (None, "queue.set_prefetch") else ACTIONS[reason.action]
+        if action is not None and action.domain == "limiter" and not names_partition:
+            action = None if split_target(reason.target or "")[1] else action
+        url = None if action is None else _action_url(action, reason, job)
+        shown.append(ReasonView(reason, action, url, _more_about(reason, job)))
+    return shown
+
+
+def _action_url(action: Action[Any], reason: Reason, job: JobInFull) -> str:
+    if action.domain == "limiter":
+        limiter, partition = split_target(reason.target or "")
+        return url_for(f"opsjobs.limiter_{action.short_name}", limiter=limiter, partition=partition)
+    if action.domain == "queue":
+        return url_for(f"opsjobs.queue_{action.short_name}", name=job.queue)
+    return url_for(f"opsjobs.job_{action.short_name}", job_id=job.id)
+
+
+def _more_about(reason: Reason, job: JobInFull) -> tuple[str, str] | None:
+    if reason.code not in _PLACES:
+        return None
+    endpoint, words, permission = _PLACES[reason.code]
+    if endpoint == "limiter":
+        return _limiter_page(words, permission, job)
+    subject = f"queue/{job.queue}" if endpoint == "queue" else None
+    if not access.may(permission, subject):
+        return None
+    if endpoint == "queue":
+        return words, url_for("opsjobs.queue", name=job.queue)
+    return words, url_for(f"opsjobs.{endpoint}", _anchor="loops" if words == "Loops" else None)
+
+
+def _limiter_page(words: str, permission: str, job: JobInFull) -> tuple[str, str] | None:
+    limiter, partition = job.limiter, job.partition or None
+    if limiter is None or not access.may(permission, make_target(limiter, partition)):
+        return None
+    return words, url_for("opsjobs.limiter", limiter=limiter, partition=partition)

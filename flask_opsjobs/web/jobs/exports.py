@@ -14,9 +14,7 @@ from ...jobs.search.export_queries import ExportRow, batch_of_jobs, list_jobs_in
 from ...jobs.search.filter import JobFilter
 from ...jobs.search.queries import Hits, find_hits
 from ..app import access, export, problems
-from ..app.heavy import stream
-from ..app.host import host
-from ..app.reading import reading
+from ..app.host import host, reading, stream
 from . import list_request
 
 _SIZE = 500
@@ -82,8 +80,8 @@ def _tell(found: Hits) -> str:
     """A note that says which jobs a search did not look at."""
     if found.searched.stopped_at_hits:
         return (
-            f"More jobs match: here are those among the newest {search_queries.NEWEST_JOBS} jobs, and others, "
-            f"{search_queries.MOST_HITS} in all."
+            f"More jobs match: here are those among the newest {search_queries.NEWEST_JOBS} jobs, "
+            f"and others, {search_queries.MOST_HITS} in all."
         )
     if found.searched.stopped_at_errors:
         return f"Searched the newest {search_queries.NEWEST_ERRORS} jobs with an error."

@@ -13,8 +13,7 @@ from ...core.display import Display
 from ...jobs.rows import JobPage
 from ...jobs.search.filter import JobFilter
 from ...jobs.search.terms import Argument, BadFilter, Unqualified
-from ..app import access, problems
-from ..app import cursor as _cursor
+from ..app import access, problems, references
 from ..app.host import host
 
 
@@ -37,7 +36,9 @@ class ListRequest:
         if not found.rows or not (found.has_older if side == "before" else found.has_newer):
             return None
         last = found.rows[-1 if side == "before" else 0]
-        return _cursor.make(host().secrets, f"jobs {side} {self.wanted.conditions}", last.id)
+        return references.make_cursor(
+            host().secrets, f"jobs {side} {self.wanted.conditions}", last.id
+        )
 
 
 def find_word() -> Unqualified | None:
@@ -120,8 +121,8 @@ def _position(side: str, wanted: JobFilter) -> int | None:
     if not word:
         return None
     try:
-        return _cursor.read_cursor(host().secrets, f"jobs {side} {wanted.conditions}", word)
-    except _cursor.BadCursor as error:
+        return references.read_cursor(host().secrets, f"jobs {side} {wanted.conditions}", word)
+    except references.BadCursor as error:
         what = (
             f"{side}: this mark of a page was not made for this filter. Start from its first page."
         )

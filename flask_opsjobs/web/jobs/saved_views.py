@@ -13,8 +13,7 @@ from ...jobs.search import saved_views
 from ...jobs.search.filter import JobFilter
 from ...jobs.search.terms import BadFilter, read_own
 from ..app import access, problems
-from ..app.host import host
-from ..app.reading import asking
+from ..app.host import asking, host
 
 
 def save() -> Response:

@@ -26,10 +26,8 @@ from ...jobs.search.saved_views import View, list_views
 from ...jobs.search.terms import Unqualified, write_term
 from ...queues.queries import list_queue_names
 from ..app import access, pages, problems
-from ..app.heavy import heavy
-from ..app.host import host
+from ..app.host import heavy, host, reading
 from ..app.problems import Problem
-from ..app.reading import reading
 from . import list_request, suggestions
 from .list_request import ListRequest
 

@@ -1,8 +1,8 @@
-"""Shows the limiters: what each allows, its use, its running and waiting jobs, and decisions about it."""
+"""Shows the list of limiters, and the page of a limiter or of one of its partitions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,12 +21,10 @@ from ...limits import queries as limits
 from ...limits.actions import make_target, state_of
 from ...limits.queries import MOST_COUNTED, BucketState, LimiterRow, has_partition, list_hot
 from ...limits.words import BLOCKS, in_words
-from ...overview.pace_queries import find_counted_until, find_pace
-from ..app import access, pages, problems
-from ..app import partition as _partition
-from ..app.host import host
-from ..app.reading import reading
-from .history_charts import make_limit_charts
+from ...overview.pace_queries import Pace, find_counted_until, find_pace
+from ..app import access, pages, problems, references
+from ..app.charts import Chart, rate_chart
+from ..app.host import host, reading
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class LimiterRequest:
         """The reference to the partition in an address; None without one."""
         if self.partition is None:
             return None
-        return _partition.make_reference(host().secrets[0], self.row.name, self.partition)
+        return references.make_reference(host().secrets[0], self.row.name, self.partition)
 
     @property
     def bucket(self) -> str | None:
@@ -107,8 +105,10 @@ def limiter_live(limiter: str) -> Response:
 def open_partition(limiter: str) -> AnyResponse:
     """Redirect to the page of the partition that was typed."""
     typed = request.form.get("partition", "")
-    if "\0" in typed or len(typed) > _partition.LONGEST:
-        raise problems.unreadable(f"partition: a text of at most {_partition.LONGEST} characters.")
+    if "\0" in typed or len(typed) > references.LONGEST_PARTITION:
+        raise problems.unreadable(
+            f"partition: a text of at most {references.LONGEST_PARTITION} characters."
+        )
     return redirect(url_for("opsjobs.limiter", limiter=limiter, partition=typed), 303)
 
 
@@ -131,7 +131,7 @@ def _all() -> tuple[Markup, datetime]:
 
 def find_asked(read: Reading, name: str) -> LimiterRequest:
     """The limiter and the partition in the current address. Raises `Problem` when they do not exist."""
-    partition = _partition.asked()
+    partition = references.asked_partition()
     # Postgres stores no NUL, so no limiter has such a name.
     row = None if "\0" in name else limits.find_limiter(read.session, name, read.now)
     if row is None:
@@ -153,7 +153,7 @@ def _one(read: Reading, asked: LimiterRequest) -> Markup:
         events, fault = list_events_of(session, asked.target), find_chain_fault(session)
     pace = find_pace(session, "hour", read.now)
     minutes = limits.find_minutes(session, row.name, pace.steps[0].start)
-    charts = make_limit_charts(pace, minutes, rejects=row.when_full == "reject")
+    charts = _make_charts(pace, minutes, rejects=row.when_full == "reject")
     return pages.part(
         "limiter/_live.html",
         read.now,
@@ -199,3 +199,31 @@ def _words() -> dict[str, Any]:
 def _plain(is_cooling: bool) -> Sequence[Action[Any]]:
     legal = actions_of("limiter", state_of(is_cooling))
     return [action for action in legal if not action.params]
+
+
+# (key, title, text beside the number, whether it is bad).
+_KINDS = (
+    ("admitted", "Started", "let start a minute", False),
+    ("returned", "Returned", "returned at the claim a minute", False),
+    ("rejected", "Rejected", "rejected at enqueue a minute", True),
+)
+
+
+def _make_charts(
+    pace: Pace, minutes: Mapping[datetime, tuple[int, int, int]], *, rejects: bool
+) -> list[Chart]:
+    """The charts of a limiter. Rejections have one only if it rejects or did so in this hour.
+
+    Minutes that nobody counted, according to `pace`, are gaps.
+    """
+    has_rejected = any(counted[2] for counted in minutes.values())
+    charts = []
+    for place, (key, title, what, is_bad) in enumerate(_KINDS):
+        if is_bad and not (rejects or has_rejected):
+            continue
+        values = [
+            None if step.finished is None else minutes.get(step.start, (0, 0, 0))[place]
+            for step in pace.steps
+        ]
+        charts.append(rate_chart(pace, key, title, what, values, bars=is_bad))
+    return charts

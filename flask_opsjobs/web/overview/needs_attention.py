@@ -1,9 +1,10 @@
-"""Makes the six cards of the overview: needs review, blocked, waiting, runnable, only in RQ, resolved."""
+"""Decides the cards of the overview: a count, one sentence that says why, a few examples, and a link each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from ...core.redis_facts import PlainJobs
 from ...core.words import agree, counted, span
@@ -13,7 +14,38 @@ from ...overview.blocks import Block, Split
 from ...overview.headline import PageLink
 from ...overview.pace_queries import Pace
 from ...overview.queries import Failures, Overview, Resolved, StateDepth
-from .cards import Card, Example
+
+
+@dataclass(frozen=True)
+class Example:
+    """A line of a card. `payload` passes the display policy; `moment` becomes an age, or a time ahead."""
+
+    place: PageLink
+    note: str
+    payload: str | None = None
+    moment: datetime | None = None
+    is_ahead: bool = False
+    count: Count | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card of the overview. `is_` chooses its colour, `shape` its glyph. A count of None means not known.
+
+    `payload` is appended to the sentence `says`, through the display policy; `next_at` follows it.
+    """
+
+    is_: str
+    shape: str
+    title: str
+    count: Count | None
+    says: str
+    go: PageLink
+    examples: Sequence[Example] = ()
+    payload: str | None = None
+    tag: str = ""
+    next_at: datetime | None = None
+
 
 WAITS = ("scheduled", "deferred", "retryable")
 _EXAMPLES = 3
@@ -224,7 +256,8 @@ def _plain_jobs(plain_jobs: PlainJobs) -> Card:
     is_part = plain_jobs.is_cut or bool(plain_jobs.silent)
     count = Count(plain_jobs.number, "at_least" if is_part else "exact")
     if not count.number and plain_jobs.silent:
-        says = f"The Redis of {_names(plain_jobs.silent)} does not answer; elsewhere RQ holds only jobs that we know."
+        silent = _names(plain_jobs.silent)
+        says = f"The Redis of {silent} does not answer; elsewhere RQ holds only jobs that we know."
         return Card("missing", "bridge", title, count, says, go)
     if not count.number:
         return Card(

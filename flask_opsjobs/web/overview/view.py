@@ -17,9 +17,8 @@ from ...overview.pace_queries import WINDOWS, Pace, find_pace
 from ...overview.queries import find_failures, find_overview, find_resolved
 from ..app import access, pages
 from ..app.charts import make_charts, seconds, short
-from ..app.host import host
-from ..app.navigation import NAVIGATION
-from ..app.reading import reading
+from ..app.host import host, reading
+from ..app.shell import NAVIGATION
 from .needs_attention import AttentionFacts, make_cards
 
 _RESOLVED = timedelta(days=1)

@@ -20,8 +20,7 @@ from ...queues.lifecycle import MEANINGS
 from ...queues.queries import QueueRow, Rate, Rates, find_rates, list_decisions
 from ...workers.queries import WorkerRow, list_workers
 from ..app import access, pages, problems
-from ..app.host import host
-from ..app.reading import reading
+from ..app.host import host, reading
 
 WAITS = ("scheduled", "deferred", "retryable")
 

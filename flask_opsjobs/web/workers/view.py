@@ -10,8 +10,7 @@ from markupsafe import Markup
 from ...actions.registry import ACTIONS
 from ...workers import queries
 from ..app import pages
-from ..app.host import host
-from ..app.reading import reading
+from ..app.host import host, reading
 
 _MISSING_SHOWN = 20
 

@@ -1,9 +1,11 @@
-"""Writes and reads encrypted references to partitions, so that no address shows one.
+"""Writes and reads the opaque words in our addresses: references to partitions, and cursors of lists.
 
 A partition is a value of a job's arguments. Logs, histories and bookmarks store addresses, and no display
 policy cleans them. The reference is the partition's text, encrypted with a key derived from the host's
 `SECRET_KEY`. The same partition always has the same reference, so that a page stays the same text.
 `docs/decisions/0025` says why there is no table of references.
+
+A cursor is signed, and says where a page of a list begins.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from ...core.signing import is_signed, read_word, sign, write_word
 from . import problems
 from .host import host
 
-LONGEST = 200
-_MAC = 16
+LONGEST_PARTITION = 200
+_PARTITION_MAC = 16
 # Texts are padded to a multiple of this, so that a reference reveals little about the length of its text.
 _BLOCK = 32
 
@@ -29,7 +31,7 @@ def make_reference(secret: bytes, limiter: str, partition: str) -> str:
     # Padded with NULs, which no partition contains, because Postgres stores none.
     text = partition.encode()
     text += b"\0" * (_BLOCK - len(text) % _BLOCK)
-    mac = sign(secret, "partition", _named(limiter, text), _MAC)
+    mac = sign(secret, "partition", _named(limiter, text), _PARTITION_MAC)
     return write_word(mac + _encrypt(secret, mac, text))
 
 
@@ -39,15 +41,15 @@ def read_reference(secrets: Sequence[bytes], limiter: str, reference: str) -> st
         raw = read_word(reference)
     except ValueError:
         return None
-    mac, encrypted = raw[:_MAC], raw[_MAC:]
+    mac, encrypted = raw[:_PARTITION_MAC], raw[_PARTITION_MAC:]
     for secret in secrets:
         text = _encrypt(secret, mac, encrypted)
-        if is_signed([secret], "partition", _named(limiter, text), mac, _MAC):
+        if is_signed([secret], "partition", _named(limiter, text), mac, _PARTITION_MAC):
             return text.rstrip(b"\0").decode()
     return None
 
 
-def asked() -> str | None:
+def asked_partition() -> str | None:
     """The partition in the current address; None for the whole limiter. Raises `Problem` when unreadable."""
     reference = request.args.get("partition")
     if reference is None:
@@ -62,7 +64,7 @@ def asked() -> str | None:
     return found
 
 
-def hide(_endpoint: str, values: dict[str, Any]) -> None:
+def hide_partition(_endpoint: str, values: dict[str, Any]) -> None:
     """Replace the partition in the values of `url_for` by its reference, for every address of ours."""
     if values.get("partition") is not None:
         secret = host().secrets[0]
@@ -81,3 +83,32 @@ def _encrypt(secret: bytes, mac: bytes, text: bytes) -> bytes:
             break
         stream += sign(secret, "partition stream", mac + number.to_bytes(4, "big"))
     return bytes(one ^ other for one, other in zip(text, stream, strict=False))
+
+
+_CURSOR_MAC = 12
+
+
+class BadCursor(ValueError):
+    """The cursor was made for another list, or not by us."""
+
+
+def make_cursor(keys: Sequence[bytes], purpose: str, position: int) -> str:
+    """The cursor for `position` in the list named by `purpose`, signed with the first key."""
+    packed = position.to_bytes(8, "big")
+    return write_word(packed + sign(keys[0], "cursor", _signed_text(purpose, packed), _CURSOR_MAC))
+
+
+def read_cursor(keys: Sequence[bytes], purpose: str, word: str) -> int:
+    """The position. Raises `BadCursor` unless one of the keys signed it for this purpose."""
+    try:
+        raw = read_word(word)
+    except ValueError:
+        raise BadCursor(word) from None
+    packed, signature = raw[:8], raw[8:]
+    if not is_signed(keys, "cursor", _signed_text(purpose, packed), signature, _CURSOR_MAC):
+        raise BadCursor(word)
+    return int.from_bytes(packed, "big")
+
+
+def _signed_text(purpose: str, packed: bytes) -> bytes:
+    return purpose.encode() + b"\n" + packed
