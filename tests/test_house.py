@@ -247,6 +247,18 @@ def test_no_line_is_too_wide(folder: str, pattern: str) -> None:
     assert not found, "\n".join(found)
 
 
+def test_nothing_is_kept_from_the_formatter() -> None:
+    found = [
+        place
+        for path in sources.python(
+            "flask_opsjobs", "migrations", "tests", "tools", "docs", "examples"
+        )
+        for place, line in sources.lines(path)
+        if re.search(r"# (fmt): (skip|off)", line)
+    ]
+    assert not found, "\n".join(found)
+
+
 # A function of these files is always read together with its module, its page or its command, never alone:
 # `job_transitions.lock`, the view `cron.page`, the filter `| moment`, `queue pause`, the pass `watch.run`,
 # one lifecycle beside another, the contract that each `actions.py` fills, and the two directions of each

@@ -29,10 +29,12 @@ def options(function: F) -> F:
     """Add the options that every action takes to a command."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
-        click.option("--dry-run", is_flag=True, help="Print what would be done, and write nothing."),
+        click.option(
+            "--dry-run", is_flag=True, help="Print what would be done, and write nothing."
+        ),
         click.option("--actor", help="Who does it; the user of this shell by default."),
         click.option("--reason", help="Why, in at least 8 characters; it stays in the audit."),
-    ):  # fmt: skip
+    ):
         function = option(function)
     return function
 
@@ -61,8 +63,14 @@ def run_action(
             plan = operator.plan(action, targets, actor=who, params=params, authorize=False)
             _leave([_json(plan)] if as_json else _say_plan(plan), _exit_code(plan))
         receipt = operator.run(
-            action, targets, actor=who, reason=reason or "", via="cli", params=params, authorize=False
-        )  # fmt: skip
+            action,
+            targets,
+            actor=who,
+            reason=reason or "",
+            via="cli",
+            params=params,
+            authorize=False,
+        )
     except ActionRefused as refused:
         receipt = refused.receipt
     _leave([_json(receipt)] if as_json else _say_receipt(receipt), _exit_code(receipt))

@@ -29,7 +29,8 @@ CREATE TABLE opsjobs.schema_version (
 """
 
 # A statement that waits for a table keeps everybody else waiting behind it. So a step gives up soon, unless
-# the host's own `lock_timeout` is set: then it holds. The host's later statements have the host's value again.
+# the host's own `lock_timeout` is set: then it holds. The host's later statements have the host's value
+# again.
 _LOCK_TIMEOUT = "3s"
 _LIMIT_LOCK_WAIT = f"""
 SELECT set_config('opsjobs.lock_timeout', current_setting('lock_timeout'), true),
@@ -111,9 +112,9 @@ def _short_lock_waits(op: Any) -> Iterator[None]:
         if isinstance(error.orig, psycopg.errors.LockNotAvailable):
             raise MigrationBlocked(
                 "the migration of the schema opsjobs gave up, because another transaction keeps one of its "
-                "tables locked; nothing was changed. Run it again. If this happens again, find the transaction with "
-                "SELECT pid, state, query FROM pg_stat_activity WHERE datname = current_database() "
-                "ORDER BY xact_start, and let it end"
+                "tables locked; nothing was changed. Run it again. If this happens again, find the "
+                "transaction with SELECT pid, state, query FROM pg_stat_activity WHERE datname = "
+                "current_database() ORDER BY xact_start, and let it end"
             ) from error
         raise
     op.execute(_RESTORE_LOCK_WAIT)

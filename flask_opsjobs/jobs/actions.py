@@ -135,8 +135,7 @@ def _apply_retry(
         raise ChangedMeanwhile
     ids = [job.id for job in jobs]
     job_transitions.retry(connection, ids, request.now)
-    if of_cron := [job.id for job in jobs if job.cron_entry is not None]:
-        cron_transitions.forget_job_ends(connection, of_cron)
+    cron_transitions.forget_job_ends(connection, ids)
     return [_dispatch(jobs)]
 
 

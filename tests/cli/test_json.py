@@ -19,7 +19,8 @@ from flask_opsjobs.host import Host
 from tests.support.engine import Bench
 
 WHY = ("--reason", "a test of the JSON", "--dry-run")
-# The words after each command. A command on an action that is not listed here gets a job, a queue or a limiter.
+# The words after each command. A command on an action
+# that is not listed here gets a job, a queue or a limiter.
 WORDS = {
     "audit export": (),
     "audit verify": ("--json",),

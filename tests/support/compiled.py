@@ -1,7 +1,7 @@
 """Compiles each URL rule and each template once for all apps of a run; most tests make an app.
 
-Werkzeug compiles each rule of an app to patterns and to Python code, 0.03 s for our pages. Jinja compiles each
-template that an app shows to Python code, 0.1 s for a page.
+Werkzeug compiles each rule of an app to patterns and to Python code, 0.03 s for our pages. Jinja compiles
+each template that an app shows to Python code, 0.1 s for a page.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 or one that is as new again.
 
 A clone costs Postgres a checkpoint and 450 files, twice. So the database of a test that left only rows is
-emptied, and goes to the next test. Where somebody may come back, such as a process of that test, it gets another
-name: whoever still writes to the old name is refused.
+emptied, and goes to the next test. Where somebody may come back, such as a process of that test, it gets
+another name: whoever still writes to the old name is refused.
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ class Databases:
             self._sessions.pop(url.database).close()
 
     def _renamed(self, url: URL) -> URL:
-        """The database under a new name, without sessions; under its own one when somebody comes again and again."""
+        """The database under a new name, without sessions;
+        under its own one when somebody comes again and again.
+        """
         self._leave(url)
         new = self.server.set(database=self._name())
         others = f"FROM pg_stat_activity WHERE datname = '{url.database}'"

@@ -62,11 +62,19 @@ def rate_chart(
     finding = _finding(pace, f"Jobs that {what}", values, short)
     scale = Scale.of(values)
     return Chart(
-        key, title, _or_dash(last, short), f"{what}{_trend(pace, first, last)}", finding,
-        scale.grid(short), _ticks(pace), _blind(values),
-        area="" if bars else scale.area(values), trace="" if bars else scale.trace(values),
-        bars=scale.bars(values) if bars else "", dot=None if bars else scale.dot(values),
-    )  # fmt: skip
+        key,
+        title,
+        _or_dash(last, short),
+        f"{what}{_trend(pace, first, last)}",
+        finding,
+        scale.grid(short),
+        _ticks(pace),
+        _blind(values),
+        area="" if bars else scale.area(values),
+        trace="" if bars else scale.trace(values),
+        bars=scale.bars(values) if bars else "",
+        dot=None if bars else scale.dot(values),
+    )
 
 
 def _run_time(pace: Pace) -> Chart:
@@ -80,10 +88,18 @@ def _run_time(pace: Pace) -> Chart:
     # A step in which no job ended has no run time, but it was counted, so it is not a gap.
     counted = [step.finished for step in pace.steps]
     return Chart(
-        "run-time", "Run time", _or_dash(last, seconds), says, finding, scale.grid(seconds),
-        _ticks(pace), _blind(counted), trace=scale.trace(medians), second=scale.trace(highs),
+        "run-time",
+        "Run time",
+        _or_dash(last, seconds),
+        says,
+        finding,
+        scale.grid(seconds),
+        _ticks(pace),
+        _blind(counted),
+        trace=scale.trace(medians),
+        second=scale.trace(highs),
         dot=scale.dot(medians),
-    )  # fmt: skip
+    )
 
 
 def _depth(pace: Pace, values: Values, is_capped: bool) -> Chart:
@@ -94,10 +110,18 @@ def _depth(pace: Pace, values: Values, is_capped: bool) -> Chart:
     finding += " Of big backlogs these are lower bounds." if is_capped else ""
     scale = Scale.of(values)
     return Chart(
-        "depth", "Depth", _or_dash(last, short), what + then, finding, scale.grid(short),
-        _ticks(pace), _blind(values), area=scale.area(values), trace=scale.trace(values),
+        "depth",
+        "Depth",
+        _or_dash(last, short),
+        what + then,
+        finding,
+        scale.grid(short),
+        _ticks(pace),
+        _blind(values),
+        area=scale.area(values),
+        trace=scale.trace(values),
         dot=scale.dot(values),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,26 @@ _VIAS = {
     "system": "by itself",
 }
 _COLUMNS = (
-    "sequence", "at", "actor", "via", "action", "subject", "targets", "permission", "reason", "outcome",
-    "code", "request_id", "preview_id", "previewed_at", "before", "after", "key_id", "previous_hash", "hash",
-)  # fmt: skip
+    "sequence",
+    "at",
+    "actor",
+    "via",
+    "action",
+    "subject",
+    "targets",
+    "permission",
+    "reason",
+    "outcome",
+    "code",
+    "request_id",
+    "preview_id",
+    "previewed_at",
+    "before",
+    "after",
+    "key_id",
+    "previous_hash",
+    "hash",
+)
 
 
 @dataclass(frozen=True)

@@ -106,9 +106,13 @@ def _of_attempts(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Eve
             word = outcome_of(attempt, job)
             error = None if attempt.cause else attempt.error  # the error repeats the cause
             yield Event(
-                attempt.ended_at, word.is_, f"Attempt {attempt.number} ended, {word.text}",
-                _source(attempt), payload=error, label=attempt.cause,
-            )  # fmt: skip
+                attempt.ended_at,
+                word.is_,
+                f"Attempt {attempt.number} ended, {word.text}",
+                _source(attempt),
+                payload=error,
+                label=attempt.cause,
+            )
         text = f"Attempt {attempt.number} taken by {attempt.worker}"
         yield Event(attempt.started_at, "started", text, "worker")
 

@@ -116,7 +116,7 @@ def make_chart(tried: Sequence[Tried]) -> Chart | None:
         area=scale.area(lines[0]),
         trace=scale.trace(lines[0]),
         second=scale.trace(lines[1]) if lines[1:] else "",
-    )  # fmt: skip
+    )
 
 
 def _ticks(longest: float) -> list[tuple[float, str, datetime | str]]:

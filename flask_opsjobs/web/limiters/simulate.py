@@ -74,10 +74,12 @@ JOBS = (
 )
 SHAPE = (
     Field("rate", "Rate", "starts …", 0, MOST_NUMBER, is_whole=False, may_be_least=False),
-    Field("per", "Per", "… in so many seconds", 0, LONGEST_SECONDS, is_whole=False, may_be_least=False),
+    Field(
+        "per", "Per", "… in so many seconds", 0, LONGEST_SECONDS, is_whole=False, may_be_least=False
+    ),
     Field("burst", "Burst", "at once; of another rate: that rate", 1, MOST_NUMBER),
     Field("concurrency", "Concurrency", "at the same time", 1, MOST_NUMBER),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
