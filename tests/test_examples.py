@@ -12,7 +12,10 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
 import flask_opsjobs
-from flask_opsjobs import OpsJobs, Task, testing
+from flask_opsjobs import Limit, OpsJobs, Task, testing
+from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.engine.worker.runtime import declare_limiters
+from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.perform.current import CurrentJob
 from tests.support.policies import AllowAll, ShowAll
 
@@ -45,6 +48,7 @@ PUBLIC: dict[str, Any] = {
     **_methods(OpsJobs),
     **{f"Task.{name}": getattr(Task, name) for name in ("enqueue", "enqueue_many", "options")},
     "CurrentJob.progress": CurrentJob.progress,
+    **_methods(Operator),
     **{
         name: getattr(testing, name)
         for name in ("perform_due", "jobs", "enqueued", "create_schema", "drop_schema", *FIXTURES)
@@ -53,18 +57,26 @@ PUBLIC: dict[str, Any] = {
 
 
 @pytest.fixture
-def names(app: Flask, db: SQLAlchemy, opsjobs: OpsJobs, database_url: str) -> dict[str, Any]:
-    """The names that examples use: an app with OpsJobs inside its context, and a task."""
+def names(
+    app: Flask, db: SQLAlchemy, opsjobs: OpsJobs, host: Host, database_url: str
+) -> dict[str, Any]:
+    """The names that examples use: an app with OpsJobs inside its context, a task, a limiter."""
 
     @opsjobs.task(queue="mail", record_output=True)
     def send_invoice(invoice_id: int) -> str:
         return f"sent {invoice_id}"
 
+    @opsjobs.task(limit=Limit("crm", rate=10, per=60))
+    def sync_contacts() -> None: ...
+
+    declare_limiters(host, "test")
     public = {name: getattr(flask_opsjobs, name) for name in flask_opsjobs.__all__}
     return public | {
         "app": app,
         "db": db,
         "opsjobs": opsjobs,
+        "operator": opsjobs.operator,
+        "why": {"actor": "anna", "reason": "the vendor is away"},
         "send_invoice": send_invoice,
         "perform_due": testing.perform_due,
         "testing": testing,

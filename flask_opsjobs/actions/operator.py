@@ -64,6 +64,12 @@ class Operator:
 
         Raises `ActionRefused` for a request that is invalid in any state: an unknown action, too many
         targets.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> plan = operator.plan("job.cancel", [f"job/{job.id}"], actor="anna")
+        >>> len(plan.items), plan.skipped
+        (1, ())
         """
         request = planning.make_request(
             self._host,
@@ -87,7 +93,14 @@ class Operator:
         authorize: bool = True,
         now: datetime | None = None,
     ) -> Preview:
-        """Make a plan that this actor may execute once within 15 minutes. Raises as `plan` does."""
+        """Make a plan that this actor may execute once within 15 minutes. Raises as `plan` does.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> preview = operator.preview("job.cancel", [f"job/{job.id}"], actor="anna", via="page")
+        >>> preview.plan.action
+        'job.cancel'
+        """
         request = planning.make_request(
             self._host,
             action,
@@ -115,7 +128,14 @@ class Operator:
         authorize: bool = True,
         now: datetime | None = None,
     ) -> Receipt:
-        """Execute a preview if its plan is still the same. If not, the receipt says why."""
+        """Execute a preview if its plan is still the same. If not, the receipt says why.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> preview = operator.preview("job.cancel", [f"job/{job.id}"], actor="anna", via="page")
+        >>> operator.execute(preview.id, preview.token, **why).outcome
+        'done'
+        """
         if too_long := execution.find_long_reason(reason):
             return too_long.receipt("")
         by = Requester(
@@ -154,7 +174,14 @@ class Operator:
         request_id: str | None = None,
         now: datetime | None = None,
     ) -> Receipt:
-        """Plan and execute in one transaction, so that nothing changes in between. Raises as `plan` does."""
+        """Plan and execute in one transaction, so that nothing changes in between. Raises as `plan` does.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> receipt = operator.run("job.cancel", [f"job/{job.id}"], **why)
+        >>> receipt.outcome, receipt.code
+        ('done', None)
+        """
         request = planning.make_request(
             self._host,
             action,
@@ -179,60 +206,158 @@ class Operator:
     # refused
 
     def retry(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
-        """Run failed, canceled or retryable jobs once more."""
+        """Run failed, canceled or retryable jobs once more.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> operator.cancel(job.id, **why).outcome
+        'done'
+        >>> operator.retry(job.id, **why).outcome
+        'done'
+        """
         return self._must("job.retry", _jobs(jobs), why)
 
     def cancel(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
-        """End waiting jobs as canceled, and stop running jobs."""
+        """End waiting jobs as canceled, and stop running jobs.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> operator.cancel(job.id, **why).outcome
+        'done'
+        """
         return self._must("job.cancel", _jobs(jobs), why)
 
     def discard(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
-        """End waiting jobs as failed."""
+        """End waiting jobs as failed.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> operator.discard([job.id], **why).outcome
+        'done'
+        """
         return self._must("job.discard", _jobs(jobs), why)
 
     def run_again(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
-        """Enqueue a new job with the same call for each of these final jobs."""
+        """Enqueue a new job with the same call for each of these final jobs.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> operator.cancel(job.id, **why).outcome
+        'done'
+        >>> operator.run_again(job.id, **why).outcome
+        'done'
+        >>> [job.state for job in testing.jobs()]
+        ['canceled', 'available']
+        """
         return self._must("job.run_again", _jobs(jobs), why)
 
     def delete(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
-        """Delete final jobs."""
+        """Delete final jobs.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> operator.cancel(job.id, **why).outcome
+        'done'
+        >>> operator.delete(job.id, **why).outcome
+        'done'
+        >>> testing.jobs()
+        []
+        """
         return self._must("job.delete", _jobs(jobs), why)
 
     def pause(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
-        """Dispatch nothing from these queues, and recall their deliveries from Redis."""
+        """Dispatch nothing from these queues, and recall their deliveries from Redis.
+
+        >>> operator.pause("mail", **why).outcome
+        'done'
+        >>> operator.pause("mail", **why)
+        Traceback (most recent call last):
+        flask_opsjobs.errors.ActionRefused: ...
+        """
         return self._must("queue.pause", _queues(queues), why)
 
     def drain(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
-        """Dispatch nothing more from these queues. Jobs that are in Redis already still run."""
+        """Dispatch nothing more from these queues. Jobs that are in Redis already still run.
+
+        >>> operator.drain(["mail", "reports"], **why).outcome
+        'done'
+        """
         return self._must("queue.drain", _queues(queues), why)
 
     def resume(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
-        """Dispatch from these queues again."""
+        """Dispatch from these queues again.
+
+        >>> operator.pause("mail", **why).outcome
+        'done'
+        >>> operator.resume("mail", **why).outcome
+        'done'
+        """
         return self._must("queue.resume", _queues(queues), why)
 
     def set_prefetch(
         self, queues: str | Iterable[str], prefetch: int | None, **why: Unpack[Why]
     ) -> Receipt:
-        """Set how many jobs of each queue may be in Redis. None: computed from the live workers."""
+        """Set how many jobs of each queue may be in Redis. None: computed from the live workers.
+
+        >>> operator.set_prefetch("mail", 20, **why).outcome
+        'done'
+        """
         wanted = {"prefetch": prefetch}
         return self._must("queue.set_prefetch", _queues(queues), why, wanted)
 
     def pause_cron(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
-        """Pause these cron entries: their next slots do not run, and are recorded as paused."""
+        """Pause these cron entries: their next slots do not run, and are recorded as paused.
+
+        >>> what = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
+        ...         "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
+        >>> operator.create_cron("nightly", what, **why).outcome
+        'done'
+        >>> operator.pause_cron("nightly", **why).outcome
+        'done'
+        """
         return self._must("cron.pause", _entries(entries), why)
 
     def resume_cron(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
-        """Resume these cron entries: their next slots run again."""
+        """Resume these cron entries: their next slots run again.
+
+        >>> what = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
+        ...         "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
+        >>> operator.create_cron("nightly", what, **why).outcome
+        'done'
+        >>> operator.pause_cron("nightly", **why).outcome
+        'done'
+        >>> operator.resume_cron("nightly", **why).outcome
+        'done'
+        """
         return self._must("cron.resume", _entries(entries), why)
 
     def run_cron_now(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
-        """Enqueue a job of each of these cron entries, due now."""
+        """Enqueue a job of each of these cron entries, due now.
+
+        >>> what = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
+        ...         "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
+        >>> operator.create_cron("nightly", what, **why).outcome
+        'done'
+        >>> operator.run_cron_now("nightly", **why).outcome
+        'done'
+        >>> [job.state for job in testing.jobs()]
+        ['available']
+        """
         return self._must("cron.run_now", _entries(entries), why)
 
     def catch_cron_up(
         self, entries: str | Iterable[str], count: int, **why: Unpack[Why]
     ) -> Receipt:
-        """Enqueue a job for each of the last `count` missed slots of these cron entries."""
+        """Enqueue a job for each of the last `count` missed slots of these cron entries.
+
+        >>> what = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
+        ...         "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
+        >>> operator.create_cron("nightly", what, **why).outcome
+        'done'
+        >>> operator.catch_cron_up("nightly", 3, **why)
+        Traceback (most recent call last):
+        flask_opsjobs.errors.ActionRefused: ...
+        """
         return self._must("cron.catch_up", _entries(entries), why, {"count": count})
 
     def create_cron(self, entry: str, what: Mapping[str, Any], **why: Unpack[Why]) -> Receipt:
@@ -240,23 +365,54 @@ class Operator:
 
         `what` holds its `task`, `expression`, `zone`, `overlap`, `catch_up` and `args`. The last four may be
         None.
+
+        >>> what = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
+        ...         "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
+        >>> operator.create_cron("nightly", what, **why).outcome
+        'done'
         """
         return self._must("cron.create", _entries(entry), why, what)
 
     def edit_cron(self, entry: str, what: Mapping[str, Any], **why: Unpack[Why]) -> Receipt:
-        """Change a cron entry that was made at runtime, from now on. `what` is as for `create_cron`."""
+        """Change a cron entry that was made at runtime, from now on. `what` is as for `create_cron`.
+
+        >>> what = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
+        ...         "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
+        >>> operator.create_cron("nightly", what, **why).outcome
+        'done'
+        >>> operator.edit_cron("nightly", {**what, "expression": "30 3 * * *"}, **why).outcome
+        'done'
+        """
         return self._must("cron.edit", _entries(entry), why, what)
 
     def delete_cron(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
-        """Delete cron entries that were made at runtime."""
+        """Delete cron entries that were made at runtime.
+
+        >>> what = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
+        ...         "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
+        >>> operator.create_cron("nightly", what, **why).outcome
+        'done'
+        >>> operator.delete_cron("nightly", **why).outcome
+        'done'
+        """
         return self._must("cron.delete", _entries(entries), why)
 
     def cooldown(self, limiters: str | Iterable[str], minutes: int, **why: Unpack[Why]) -> Receipt:
-        """Let limiters start no job for `minutes`: `api`, or one partition of it as `api/42`."""
+        """Let limiters start no job for `minutes`: `api`, or one partition of it as `api/42`.
+
+        >>> operator.cooldown("crm", minutes=30, **why).outcome
+        'done'
+        """
         return self._must("limiter.cooldown", _limiters(limiters), why, {"minutes": minutes})
 
     def clear(self, limiters: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
-        """End the cooldown of limiters, or of partitions as `api/42`."""
+        """End the cooldown of limiters, or of partitions as `api/42`.
+
+        >>> operator.cooldown("crm", minutes=30, **why).outcome
+        'done'
+        >>> operator.clear("crm", **why).outcome
+        'done'
+        """
         return self._must("limiter.clear", _limiters(limiters), why)
 
     def _must(
