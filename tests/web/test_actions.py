@@ -25,7 +25,7 @@ from flask_opsjobs.jobs.models import Job, UniqueLock
 from tests.support.waiting import wait_until
 from tests.web.conftest import Access
 from tests.web.every import soup
-from tests.web.rows import ago, make_job, make_loops
+from tests.web.rows import EXPIRE_PREVIEWS, ago, make_job, make_loops
 
 REASON = "the vendor answers again, OPS-2291"
 JOB_ACTIONS = [action for action in ACTIONS.values() if action.domain == "job"]
@@ -227,8 +227,7 @@ def test_an_expired_preview_says_so_and_does_nothing(
 ) -> None:
     path = preview(f"/jobs/{failed.id}/retry")
     url, form = _sent(get(path))
-    # Postgres' clock is not the test's to move: the preview is made older.
-    session.execute(text("UPDATE opsjobs.previews SET expires_at = created_at"))
+    session.execute(text(EXPIRE_PREVIEWS))
     session.commit()
     page = get(path)
     assert "This preview has expired" in _words(page)

@@ -26,6 +26,7 @@ from flask_opsjobs.loops import cron as cron_loop
 from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.web.audit import view as audit
 from tests.web.every import soup
+from tests.web.rows import EXPIRE_PREVIEWS
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 WHY = {"actor": "tester", "reason": "because it is a test"}
@@ -251,7 +252,7 @@ def test_an_expired_edit_is_offered_again_only_to_whom_may_see_its_arguments(
     operator.create_cron("hourly", what, **WHY)
     params = what | {"args": {"account": 4711}}
     made = operator.preview("cron.edit", ["cron/hourly"], actor="tester", via="page", params=params)
-    session.execute(text("UPDATE opsjobs.previews SET expires_at = created_at"))
+    session.execute(text(EXPIRE_PREVIEWS))
     session.commit()
     path = f"/ops/jobs/previews/{made.id}"
     shown = client.get(path).text
@@ -541,7 +542,7 @@ def test_an_expired_plan_is_made_again_with_the_same_arguments(
 ) -> None:
     answer = client.post("/ops/jobs/new/cron/preview", data=NEW, headers=SAME_ORIGIN)
     connection = connect_apart(host.engine)
-    connection.execute("UPDATE opsjobs.previews SET expires_at = created_at")
+    connection.execute(EXPIRE_PREVIEWS)
     connection.close()
     form = soup(client.get(answer.headers["Location"]).text).select_one("main form")
     fields = {field["name"]: field["value"] for field in form.select("input[name]")}
