@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from configparser import ConfigParser
@@ -245,6 +246,11 @@ def test_no_line_is_too_wide(folder: str, pattern: str) -> None:
         if len(line) > WIDTH
     ]
     assert not found, "\n".join(found)
+
+
+def test_what_ruff_shall_not_see_exists() -> None:
+    ruff = tomllib.loads((sources.ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
+    assert [glob for glob in ruff["per-file-ignores"] if not any(sources.ROOT.glob(glob))] == []
 
 
 def test_nothing_is_kept_from_the_formatter() -> None:
