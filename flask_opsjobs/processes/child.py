@@ -18,12 +18,15 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _LONGEST_LINE = 64_000
 
 
-def _die_with(parent: int) -> Callable[[], None]:
-    """A function for the child to run between fork and exec: Linux will SIGKILL it when its parent dies."""
+def end_with(parent: int, number: int = signal.SIGKILL) -> Callable[[], None]:
+    """A function for a child to run between fork and exec: Linux sends it the signal when its parent dies.
+
+    Linux means the thread that starts the child: start it in the main thread.
+    """
 
     def prepare() -> None:
         if _LIBC is not None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            _LIBC.prctl(_PR_SET_PDEATHSIG, number)
             # The parent may have died before. Under a subreaper an orphan's parent is not 1, so compare pids.
             if os.getppid() != parent:
                 os._exit(1)
@@ -43,7 +46,7 @@ class Child:
             stderr=subprocess.STDOUT,
             # Its own session: Ctrl-C in the terminal reaches only the supervisor, which decides the order.
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
+            preexec_fn=end_with(os.getpid()),
         )
         assert self._process.stdout is not None
         self.output = self._process.stdout.fileno()

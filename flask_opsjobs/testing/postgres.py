@@ -21,7 +21,7 @@ from typing import Any, Self
 from sqlalchemy import URL
 
 from ..errors import EmbeddedServerError
-from ..processes.child import describe_exit
+from ..processes.child import describe_exit, end_with
 from .wheels import require_wheels
 
 try:
@@ -58,6 +58,8 @@ class Postgres:
     """
 
     name = "PostgreSQL"
+    # Whether it ends when this process is killed.
+    _ends_with_us = False
 
     def __init__(
         self,
@@ -303,6 +305,7 @@ class Postgres:
             # Without these it would keep root's groups and their rights.
             group=self._user,
             extra_groups=None if self._user is None else (),
+            preexec_fn=end_with(os.getpid(), signal.SIGQUIT) if self._ends_with_us else None,
         )
 
 
@@ -310,8 +313,11 @@ class TemporaryPostgres(Postgres):
     """A server for tests, in a temporary folder that `close` removes; in memory, where there is room.
 
     `durable` keeps every commit through a `kill`; without it the server is faster. A server that is not
-    closed is closed when Python ends.
+    closed is closed when Python ends. When Python is killed, the server ends too, but its folder stays. Use
+    it in the main thread only.
     """
+
+    _ends_with_us = True
 
     def __init__(self, *, durable: bool = False) -> None:
         # A short path: pytest's own folders are too long for a socket.

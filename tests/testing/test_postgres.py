@@ -231,6 +231,23 @@ print(server.url().query["host"])
 
 
 @pytest.mark.chaos
+def test_a_temporary_one_ends_when_its_process_is_killed() -> None:
+    code = """
+import os, signal
+from flask_opsjobs.testing.postgres import TemporaryPostgres, _empty_data
+server = TemporaryPostgres()
+server.start()
+print(server._process.pid, server._data, _empty_data(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    pid, *places = said.stdout.split()
+    wait_until(lambda: not psutil.pid_exists(int(pid)), what="the server to end")
+    for place in places:
+        shutil.rmtree(Path(place).parent)
+
+
+@pytest.mark.chaos
 def test_a_killed_postgres_keeps_what_was_committed(
     own_postgres: TemporaryPostgres, own_database_url: str
 ) -> None:
