@@ -11,8 +11,9 @@ from flask import Flask
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.core.display import FAILED, Display
+from flask_opsjobs.core.display import FAILED
 from flask_opsjobs.jobs.models import Job
+from flask_opsjobs.web.app.display import PageDisplay
 from flask_opsjobs.web.audit.diff import diff
 from tests.web.conftest import Access
 from tests.web.every import reads, soup
@@ -240,8 +241,8 @@ def test_a_redacted_parameter_is_said_not_to_be_stored(
     assert SECRET not in shown
 
 
-def _display(may_see: bool = True) -> Display:
-    return Display(Hides(), may_see=may_see)
+def _display(may_see: bool = True) -> PageDisplay:
+    return PageDisplay(Hides(), may_see=may_see)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +296,7 @@ LARGE = {
 @pytest.mark.parametrize("value", LARGE.values(), ids=LARGE.keys())
 def test_what_is_not_shown_of_a_large_argument_is_not_cleaned(value: Any) -> None:
     policy = Counts()
-    display = Display(policy, may_see=True)
+    display = PageDisplay(policy, may_see=True)
     display.json(json.dumps(value))
     assert policy.asked <= 100_000
     policy.asked = 0
@@ -326,7 +327,7 @@ def test_a_file_holds_the_words_for_a_hidden_key_as_they_are() -> None:
         def clean_text(self, text: str) -> str:
             return text.upper()
 
-    display = Display(Odd(), may_see=True)
+    display = PageDisplay(Odd(), may_see=True)
     text = '{"a": [1.50, "ü", null, {"deep": 1, "b": {}}], "c": []}'
     shown = '{"A": [1.50, "Ü", null, {"DEEP": "[hidden: key DEEP]", "B": {}}], "C": []}'
     assert display.plain(text) == shown

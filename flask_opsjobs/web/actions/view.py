@@ -16,7 +16,6 @@ from ...actions.planning import MOST_TARGETS
 from ...actions.previews import find_preview
 from ...actions.registry import ACTIONS
 from ...actions.shapes import Preview
-from ...core.display import Display
 from ...core.reading import Reading
 from ...errors import ActionRefused
 from ...jobs.lifecycle import STATES
@@ -26,6 +25,7 @@ from ...jobs.search import terms
 from ...jobs.search.queries import list_jobs
 from ...limits.actions import make_target
 from ..app import access, links, pages, problems, references, shell
+from ..app.display import PageDisplay
 from ..app.host import asking, host, reading
 from ..jobs import list_request
 from . import preview_view
@@ -164,7 +164,7 @@ def _show(
 ) -> Response:
     """The preview as a document; for a script, as a fragment."""
     may_see = access.may_see_payload(*view.plan.targets)
-    display = Display(host().display, may_see=may_see)
+    display = PageDisplay(host().display, may_see=may_see)
     made = pages.part(
         "preview/_preview.html",
         now,

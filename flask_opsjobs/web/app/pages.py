@@ -14,8 +14,8 @@ from markupsafe import Markup
 
 from ..._folders import folder
 from ...actions.registry import ACTIONS
-from ...core.display import Display
 from . import access, links
+from .display import PageDisplay
 from .files import file_url
 from .filters import FILTERS, written
 from .host import host
@@ -44,7 +44,9 @@ def _may(permission: str, subject: str | None = None) -> bool:
     return access.may(permission, subject or access.subject())
 
 
-def part(template: str, now: datetime, *, display: Display | None = None, **context: Any) -> Markup:
+def part(
+    template: str, now: datetime, *, display: PageDisplay | None = None, **context: Any
+) -> Markup:
     """The HTML of a fragment: `opsjobs/<template>` as of `now`.
 
     Payload passes `display`; the default follows the actor's permission on the current URL's subject.
@@ -173,8 +175,8 @@ def _beside(says_sources: bool) -> Markup:
     )
 
 
-def _display() -> Display:
-    return Display(host().display, may_see=access.may_see_payload())
+def _display() -> PageDisplay:
+    return PageDisplay(host().display, may_see=access.may_see_payload())
 
 
 def _etag(made: Markup) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ...core.display import NO_PAYLOAD, Display
+from ...core.display import NO_PAYLOAD
+from ..app.display import PageDisplay
 
 _MOST_LINES = 200
 _LONGEST = 500
@@ -37,7 +38,7 @@ class Diff:
     left_out: int
 
 
-def diff(before: Any, after: Any, display: Display, sees: _Sees) -> Diff:
+def diff(before: Any, after: Any, display: PageDisplay, sees: _Sees) -> Diff:
     """The difference between `before` and `after`. When one is None, all of the other is shown."""
     old, new = (dict(_leaves(side, sees)) for side in (before, after))
     # A deleted target is None on one side and has values on the other: show only the values.
@@ -91,7 +92,9 @@ def _leaves(value: Any, sees: _Sees, path: _Path = ()) -> Iterator[tuple[_Path, 
         yield path, value
 
 
-def _shown(side: Mapping[_Path, Any], path: _Path, display: Display, sees: _Sees) -> Markup | None:
+def _shown(
+    side: Mapping[_Path, Any], path: _Path, display: PageDisplay, sees: _Sees
+) -> Markup | None:
     value = side.get(path)
     if value is None:
         return None

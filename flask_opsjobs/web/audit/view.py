@@ -18,10 +18,10 @@ from ...audit.filter import LIMITS, AuditFilter, BadAuditFilter
 from ...audit.models import OUTCOMES
 from ...audit.queries import EventPage, EventRow, Head
 from ...audit.verify import ChainCheck, find_chain_fault, verify
-from ...core.display import Display
 from ...core.reading import Reading
 from ..actions.preview_view import place
 from ..app import access, export, pages, problems, references
+from ..app.display import PageDisplay
 from ..app.host import heavy, host, reading, stream
 from ..audit.diff import diff, without_payload
 
@@ -164,7 +164,7 @@ def _position(side: str, wanted: AuditFilter) -> int | None:
         raise problems.unreadable(what) from error
 
 
-def _list(read: Reading, asked: _Asked, display: Display) -> Markup:
+def _list(read: Reading, asked: _Asked, display: PageDisplay) -> Markup:
     wanted = asked.wanted
     found = queries.page_of_events(
         read.session, wanted, before=asked.before, after=asked.after, shown=display.clean
@@ -207,7 +207,7 @@ def _find(session: Session, sequence: int) -> EventRow:
     return found
 
 
-def _detail(event: EventRow | None, display: Display) -> Mapping[str, Any]:
+def _detail(event: EventRow | None, display: PageDisplay) -> Mapping[str, Any]:
     """The template variables for the details of an event."""
     if event is None:
         return {"event": None}
@@ -224,8 +224,8 @@ def _place(target: str) -> str | None:
     return place(target) if target.partition("/")[0] in DOMAINS else None
 
 
-def _display() -> Display:
-    return Display(host().display, may_see=access.may_see_payload())
+def _display() -> PageDisplay:
+    return PageDisplay(host().display, may_see=access.may_see_payload())
 
 
 def _make_sees() -> Callable[[str], bool]:
@@ -255,7 +255,7 @@ def _answer(kind: str) -> Response:
     return export.make_download(kind, "audit", _COLUMNS, batches, note)
 
 
-def _batches(wanted: AuditFilter, display: Display) -> Iterator[EventPage]:
+def _batches(wanted: AuditFilter, display: PageDisplay) -> Iterator[EventPage]:
     """Batches from the newest event down, each read in its own transaction.
 
     Events committed meanwhile have higher numbers, so they are not part of the file.
@@ -272,7 +272,7 @@ def _batches(wanted: AuditFilter, display: Display) -> Iterator[EventPage]:
         before = found.older
 
 
-def _row(row: EventRow, display: Display, sees: Callable[[str], bool]) -> Mapping[str, Any]:
+def _row(row: EventRow, display: PageDisplay, sees: Callable[[str], bool]) -> Mapping[str, Any]:
     """One event, through the display policy and without payload that the actor may not see."""
     made: dict[str, Any] = {name: getattr(row, name) for name in _COLUMNS}
     for name in ("actor", "subject", "reason", "request_id"):

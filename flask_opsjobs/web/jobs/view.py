@@ -13,7 +13,6 @@ from markupsafe import Markup
 from werkzeug import Response as AnyResponse
 
 from ...actions.registry import actions_of
-from ...core.display import Display
 from ...core.reading import Reading
 from ...jobs import queries
 from ...jobs.lifecycle import MEANINGS, STATES
@@ -26,6 +25,7 @@ from ...jobs.search.saved_views import View, list_views
 from ...jobs.search.terms import Unqualified, write_term
 from ...queues.queries import list_queue_names
 from ..app import access, pages, problems
+from ..app.display import PageDisplay
 from ..app.host import heavy, host, reading
 from ..app.problems import Problem
 from . import list_request, suggestions
@@ -130,7 +130,7 @@ def _list(read: Reading, asked: ListRequest) -> Markup:
 
 def _views(read: Reading) -> Sequence[View]:
     """The actor's saved views, with their names through the display policy."""
-    display = Display(host().display, may_see=True)
+    display = PageDisplay(host().display, may_see=True)
     found = list_views(read.session, access.actor() or "")
     return [replace(view, name=display.label(view.name)) for view in found]
 
