@@ -6,7 +6,7 @@ import logging
 from datetime import timedelta
 
 from ..core.words import counted
-from ..engine.redis.broker import broker_of, parse, rq_id
+from ..engine.redis.broker import broker_of, parse_rq_id, rq_id
 from ..engine.redis.reads import answering, find_deliveries_by_queue
 from ..lifeline import integrity
 from .loop import IDLE, Loop, Pass, every
@@ -42,7 +42,7 @@ def _compare(context: Pass) -> tuple[integrity.Doubts, integrity.Found]:
     seen: dict[tuple[int, int], str] = {}
     for queue, places in find_deliveries_by_queue(broker_of(host), wanted, context.now).items():
         for name in places.listed | places.intermediate | places.running:
-            if (delivery := parse(name)) is not None:
+            if (delivery := parse_rq_id(name)) is not None:
                 seen[delivery] = queue
     nowhere = {key: queue for key, queue in queued.items() if key not in seen}
     orphan_deliveries = integrity.find_orphan_deliveries(connection, seen)

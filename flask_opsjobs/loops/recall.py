@@ -7,7 +7,7 @@ import logging
 from ..core.words import counted
 from ..engine.reconcile.recall import Suspects, recall_lost, recall_paused
 from ..engine.reconcile.remove_deliveries import (
-    OrphanDeliveries,
+    OrphanScan,
     remove_orphan_deliveries,
     try_remove_deliveries,
 )
@@ -63,11 +63,11 @@ def _recall(context: Pass) -> list[str]:
 
 def _remove_orphan_deliveries(context: Pass) -> list[str]:
     broker = broker_of(context.host)
-    walks: dict[int, OrphanDeliveries] = context.memory.setdefault("walks", {})
+    scans: dict[int, OrphanScan] = context.memory.setdefault("scans", {})
     removed = 0
     for place, queue in enumerate(one_queue_per_redis(broker, context.queue_names())):
-        walks[place], gone = remove_orphan_deliveries(
-            context.connection, broker, queue, walks.get(place, OrphanDeliveries()), context.now
+        scans[place], gone = remove_orphan_deliveries(
+            context.connection, broker, queue, scans.get(place, OrphanScan()), context.now
         )
         removed += len(gone)
     return (

@@ -11,7 +11,7 @@ from rq import Queue
 from rq.job import Job as RQJob
 
 from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, read_clock
-from flask_opsjobs.engine.redis.broker import parse, rq_id
+from flask_opsjobs.engine.redis.broker import parse_rq_id, rq_id
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 
@@ -82,7 +82,7 @@ def test_two_dispatchers_dispatch_each_job_once(
     one, two = make_bench(), make_bench()
     answers = race(lambda: one.dispatch(prefetch=1000), lambda: two.dispatch(prefetch=1000))
     assert sum(answers) == 40
-    deliveries = [parse(text) for text in in_redis(redis_client)]
+    deliveries = [parse_rq_id(text) for text in in_redis(redis_client)]
     assert len(deliveries) == 40
     assert {delivery[0] for delivery in deliveries if delivery} == jobs
 

@@ -12,7 +12,7 @@ from rq.job import Job as RQJob
 
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.engine.reconcile.remove_deliveries import (
-    OrphanDeliveries,
+    OrphanScan,
     remove_deliveries,
     remove_orphan_deliveries,
 )
@@ -28,7 +28,7 @@ class Walk:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.orphans = OrphanDeliveries()
+        self.orphans = OrphanScan()
 
     def step(self) -> list[str]:
         broker = self.bench.host.broker

@@ -16,7 +16,7 @@ from rq.registry import StartedJobRegistry
 
 from ...core import sql
 from ...core.db import Connection
-from ..redis.broker import Broker, parse, rq_id
+from ..redis.broker import Broker, parse_rq_id, rq_id
 from ..redis.reads import Hash, find_deliveries, read_hashes, read_running, scan_deliveries
 
 _log = logging.getLogger("flask_opsjobs.lifeline")
@@ -62,7 +62,7 @@ def _forget_running(queue: Queue, rq_ids: set[str]) -> None:
 
 
 @dataclass(frozen=True)
-class OrphanDeliveries:
+class OrphanScan:
     """The state of a scan of one Redis: its cursor, and the deliveries without a row that it met before."""
 
     cursor: int = 0
@@ -70,29 +70,29 @@ class OrphanDeliveries:
 
 
 def remove_orphan_deliveries(
-    connection: Connection, broker: Broker, queue: Queue, orphans: OrphanDeliveries, now: datetime
-) -> tuple[OrphanDeliveries, list[str]]:
+    connection: Connection, broker: Broker, queue: Queue, scan: OrphanScan, now: datetime
+) -> tuple[OrphanScan, list[str]]:
     """Scan one step of a Redis and remove the orphan deliveries that were met twice; return their RQ ids.
 
     Redis is read before Postgres, so the row of every delivery that is found was committed before. Deliveries
     that expire by themselves, that RQ runs, or that a living worker has reserved are left alone. Raises
     `RedisError`.
     """
-    cursor, found = scan_deliveries(queue.connection, orphans.cursor)
+    cursor, found = scan_deliveries(queue.connection, scan.cursor)
     hashes = {
         rq_id: hash_
         for rq_id, hash_ in read_hashes(queue.connection, found).items()
         if not hash_.expires
     }
     without_row = _without_row(connection, hashes)
-    again = without_row & orphans.met
+    again = without_row & scan.met
     removed = _remove(broker, {rq_id: hashes[rq_id] for rq_id in again}, now)
-    met = (orphans.met - set(found)) | (without_row - set(removed))
-    return OrphanDeliveries(cursor, frozenset(met)), removed
+    met = (scan.met - set(found)) | (without_row - set(removed))
+    return OrphanScan(cursor, frozenset(met)), removed
 
 
 def _without_row(connection: Connection, hashes: Mapping[str, Hash]) -> set[str]:
-    keys = {rq_id: key for rq_id in hashes if (key := parse(rq_id)) is not None}
+    keys = {rq_id: key for rq_id in hashes if (key := parse_rq_id(rq_id)) is not None}
     if not keys:
         return set()
     pairs = list(keys.values())

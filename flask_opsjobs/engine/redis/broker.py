@@ -63,7 +63,7 @@ def rq_id(job_id: int, dispatch_no: int) -> str:
     return f"{PREFIX}{job_id}-{dispatch_no}"
 
 
-def parse(text: str) -> tuple[int, int] | None:
+def parse_rq_id(text: str) -> tuple[int, int] | None:
     """Return (job id, dispatch number) of an RQ id; None when it is not a delivery of ours."""
     match = _ID.fullmatch(text)
     found = (int(match[1]), int(match[2])) if match else None
@@ -129,7 +129,7 @@ def broker_of(host: Host) -> Broker:
 
 def is_ours(rq_id: str) -> bool:
     """Return whether this RQ job is a delivery of ours."""
-    return parse(rq_id) is not None
+    return parse_rq_id(rq_id) is not None
 
 
 def _queue_name(delivery: Delivery) -> str:

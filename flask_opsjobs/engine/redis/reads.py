@@ -16,7 +16,7 @@ from rq.registry import StartedJobRegistry
 
 from ...errors import EngineUnavailable
 from ...jobs.record.json_storage import clean_text
-from .broker import PREFIX, Broker, parse
+from .broker import PREFIX, Broker, parse_rq_id
 from .connections import by_redis
 
 # A host's own jobs may fill a list without bound. Beyond this length, ids are looked up one by one.
@@ -150,7 +150,7 @@ def scan_deliveries(redis: Redis, cursor: int) -> tuple[int, list[str]]:
     pattern = "".join(f"\\{c}" if c in "*?[]^\\" else c for c in start + PREFIX) + "*"
     answer: Any = redis.scan(cursor, match=pattern, count=_SCAN_STEP)
     keys = [_text(key)[len(start) :] for key in answer[1]]
-    return int(answer[0]), [rq_id for rq_id in keys if parse(rq_id) is not None]
+    return int(answer[0]), [rq_id for rq_id in keys if parse_rq_id(rq_id) is not None]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ...jobs.perform.log_tail import Ring
 from ...jobs.perform.perform import Report, perform
 from ...workers import transitions as workers
 from ..dispatch.dispatch import read_clock
-from ..redis.broker import parse
+from ..redis.broker import parse_rq_id
 from .claim import Confirm, NotClaimed, claim
 from .heartbeat import Progress, write_progress
 
@@ -43,7 +43,7 @@ def perform_delivery() -> None:
     is killed; our loops notice when the key of its worker expires.
     """
     rq_job = get_current_job()
-    delivery = parse(rq_job.id) if rq_job is not None else None
+    delivery = parse_rq_id(rq_job.id) if rq_job is not None else None
     if delivery is None:
         raise RuntimeError(
             "perform_delivery is called by RQ, for a job with an id of flask_opsjobs"

@@ -16,7 +16,7 @@ from rq.utils import as_text, current_timestamp
 from rq.worker import WorkerStatus
 from rq.worker.base import BaseWorker
 
-from ..redis.broker import parse
+from ..redis.broker import parse_rq_id
 
 _log = logging.getLogger("flask_opsjobs.worker")
 # A pop blocks briefly, so that a stop is noticed between pops: a signal inside a pop would lose its delivery.
@@ -50,7 +50,7 @@ def make_job(rq_id: str, queue: Queue, worker: BaseWorker) -> RQJob | None:
     A delivery of ours is not read from Redis at all. A job of the host that cannot be read is failed as RQ
     would do it, but without a work horse.
     """
-    if parse(rq_id) is not None:
+    if parse_rq_id(rq_id) is not None:
         job = RQJob(id=rq_id, connection=worker.connection, serializer=worker.serializer)
         job.origin = queue.name
         return job

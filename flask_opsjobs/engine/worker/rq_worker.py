@@ -28,7 +28,7 @@ from ...core.outage import Backoff
 from ...core.visible_text import on_one_line
 from ...jobs.perform.current import Claimed, Stopped
 from ...jobs.perform.outcomes import Outcome
-from ..redis.broker import is_heartbeat_request, parse
+from ..redis.broker import is_heartbeat_request, parse_rq_id
 from .child import forget_connections, fork_lock, set_group
 from .claim import NotClaimed, claim
 from .performer import ForkingPerformer, InProcessPerformer, Performer
@@ -159,7 +159,7 @@ class OpsWorkerLoop(BaseWorker):
         Of our own delivery only the id is logged, because its RQ job has not been read.
         """
         where = green(queue.name)
-        if self.log_job_description and parse(job.id) is None:
+        if self.log_job_description and parse_rq_id(job.id) is None:
             call = blue(on_one_line(str(job.description)))
             self.log.info("Worker %s: %s: %s (%s)", self.name, where, call, job.id)
         else:
@@ -170,7 +170,7 @@ class OpsWorkerLoop(BaseWorker):
         """Perform a delivery of ours; leave any other job to RQ."""
         self._state = WorkerStatus.BUSY
         self.performed += 1
-        delivery = parse(job.id)
+        delivery = parse_rq_id(job.id)
         if delivery is None:
             with _redis_may_be_away():
                 super().execute_job(job, queue)
