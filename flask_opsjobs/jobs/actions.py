@@ -135,7 +135,8 @@ def _apply_retry(
         raise ChangedMeanwhile
     ids = [job.id for job in jobs]
     job_transitions.retry(connection, ids, request.now)
-    cron_transitions.forget_job_ends(connection, ids)
+    if of_cron := [job.id for job in jobs if job.cron_entry is not None]:
+        cron_transitions.forget_job_ends(connection, of_cron)
     return [_dispatch(jobs)]
 
 

@@ -38,6 +38,7 @@ class JobForDecision:
     cancel_requested_by: str | None
     unique_key: bytes | None
     unique_until: str | None
+    cron_entry: str | None
     worker: str | None
     worker_kind: str | None
     unique_lock_of: int | None

@@ -5,7 +5,7 @@
 SELECT j.id, j.origin, j.task, j.queue, j.lane, j.state, j.dispatch_no,
     j.attempt, j.max_attempts, j.due_at, j.deadline_at,
     j.ended_at, j.ended_by, j.cancel_requested_at, j.cancel_requested_by, j.unique_key, j.unique_until,
-    w.name AS worker, w.kind AS worker_kind, u.job_id AS unique_lock_of
+    j.cron_entry, w.name AS worker, w.kind AS worker_kind, u.job_id AS unique_lock_of
 FROM opsjobs.jobs j
 LEFT JOIN opsjobs.workers w ON w.id = j.worker_id
 LEFT JOIN opsjobs.unique_locks u ON u.key = j.unique_key AND (u.expires_at IS NULL OR u.expires_at > %(now)s)
