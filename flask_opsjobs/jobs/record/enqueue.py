@@ -72,12 +72,12 @@ def enqueue(
         place = place_of(task, options.limit, host, values)
         row |= columns_of(options.queue, place)
     row["args"] = task.arguments.dump(values, host.settings.max_args_bytes).decode()
-    if options.unique is not None:
-        row |= unique_lock(options.unique)
-        row["keys"] = keys(task, options.unique, host, values)
     session, bind = find_session(host, options.session)
     with without_values():
         connection = join(session, bind)
+        if options.unique is not None:
+            row |= unique_lock(options.unique)
+            row["keys"] = keys(task, options.unique, host, values)
         if place is not None:
             reject = RejectWhenFull(task, options, host, session)
             _require_room(connection, reject, place, row.get("keys"))
