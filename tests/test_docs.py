@@ -119,7 +119,7 @@ def test_unit_files_in_the_pages_start_our_commands_and_leave_children_alone(app
         words = service["ExecStart"].split()
         command = group.get_command(click.Context(group), words[words.index("opsjobs") + 1])
         assert command is not None, where
-        started.append(command.name)
+        started.append(str(command.name))
         # SIGTERM to the whole group would break off the job that a worker's child performs.
         assert (service["KillMode"], service["Restart"]) == ("mixed", "always"), where
     assert sorted(started) == ["run", "worker"]

@@ -97,7 +97,7 @@ def test_sql_is_written_in_sql_files() -> None:
         f"{sources.place(path, string.lineno)} {string.value.strip()[:60]!r}"
         for path in sources.python("flask_opsjobs")
         for string in _strings(path)
-        if SQL_TEXT.match(string.value)
+        if SQL_TEXT.match(str(string.value))
     ]
     _check(written, SPEAKS_SQL)
 

@@ -18,7 +18,7 @@ from flask_opsjobs.errors import ActionRefused, EngineUnavailable, SchemaBehind
 from flask_opsjobs.host import Host
 from tests.support.engine import Bench
 
-WHY = {"actor": "anna", "reason": "because it is a test"}
+WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
 RecordJob = Callable[..., int]
 
 

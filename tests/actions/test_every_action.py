@@ -20,7 +20,7 @@ from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.actions.conftest import Reach
 from tests.support.engine import Bench
 
-WHY = {"actor": "anna", "reason": "because it is a test"}
+WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
 JOB_ACTIONS = [action for action in ACTIONS.values() if action.domain == "job"]
 
 

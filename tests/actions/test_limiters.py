@@ -17,9 +17,9 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.limits.actions import make_target, read_target, split_target
 from tests.conftest import MakeBench
 from tests.limits.conftest import Limited, commit, limited  # noqa: F401
-from tests.support.engine import Bench, race
+from tests.support.engine import Bench, forget_tasks, race
 
-WHY = {"actor": "anna", "reason": "because it is a test"}
+WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
 Commit = Callable[..., int]
 
 
@@ -185,7 +185,7 @@ def test_a_partition_is_cleared_also_when_the_limiter_has_none_any_more(
     """Else what waits in it would wait out the cooldown, whoever decides otherwise."""
     job_id = commit(limited(rate=100, per=1), account=7)
     operator.cooldown("api/7", 60, **WHY)
-    host.tasks.clear()
+    forget_tasks(host)
     limited(rate=100, per=1, partition=None)
     assert bench.dispatch_all() == 0
     assert operator.run("limiter.clear", ["limiter/api/7"], **WHY).is_done

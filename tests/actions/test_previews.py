@@ -102,12 +102,12 @@ def test_its_page_shows_it_to_its_actor_alone(
     host: Host, db: SQLAlchemy, operator: Operator, retry: tuple[int, Preview]
 ) -> None:
     _, preview = retry
-    assert find_preview(db.session, host.secrets, preview.id, "anna") == preview
-    assert find_preview(db.session, host.secrets, preview.id, "ben") is None
-    assert find_preview(db.session, host.secrets, preview.id + 1, "anna") is None
+    assert find_preview(db.session(), host.secrets, preview.id, "anna") == preview
+    assert find_preview(db.session(), host.secrets, preview.id, "ben") is None
+    assert find_preview(db.session(), host.secrets, preview.id + 1, "anna") is None
     db.session.rollback()
     receipt = operator.execute(preview.id, preview.token, actor="anna", reason=REASON)
-    found = find_preview(db.session, host.secrets, preview.id, "anna")
+    found = find_preview(db.session(), host.secrets, preview.id, "anna")
     assert found is not None
     assert found.receipt == receipt
 

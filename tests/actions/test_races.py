@@ -22,7 +22,7 @@ from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 from tests.support.waiting import wait_until
 
-WHY = {"actor": "anna", "reason": "because it is a test"}
+WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
 TIMES = range(8)
 WAITING = """
     SELECT count(*) AS n FROM pg_stat_activity

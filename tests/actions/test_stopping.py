@@ -22,7 +22,7 @@ from tests.support.host import fail, hold, note
 from tests.support.processes import Child, Children
 from tests.support.waiting import wait_until
 
-WHY = {"actor": "anna", "reason": "because it is a test"}
+WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
 # The next heartbeat comes after the test has given up waiting:
 # what is seen before, a requested heartbeat has done.
 SLOW = {

@@ -18,10 +18,10 @@ from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.record.task import Task
 from tests.actions.test_races import WAITING
-from tests.support.engine import Bench, race
+from tests.support.engine import Bench, race, tasks_of
 from tests.support.waiting import wait_until
 
-WHY = {"actor": "anna", "reason": "because it is a test"}
+WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
 LIFETIMES = {
     "ended": Unique(until="ended"),
     "forever": Unique(until="forever"),
@@ -151,7 +151,7 @@ def test_without_the_workers_declaration_the_new_job_takes_no_unique_lock(
 ) -> None:
     task = once("within")
     job_id = fail(task)
-    del bench.host.tasks[task.name]
+    del tasks_of(bench.host)[task.name]
     now = read_clock(bench.connection) + timedelta(hours=2)
     plan = operator.plan("job.run_again", [f"job/{job_id}"], actor="anna", now=now)
     assert "gets no unique lock" in (plan.items[0].note or "")

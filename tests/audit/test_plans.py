@@ -103,7 +103,7 @@ def test_a_page_walks_one_index_and_stops(
     query: dict[str, str],
     index: str,
     most: int,
-    cursor: dict[str, int],
+    cursor: dict[str, Any],
     plans: tuple[AuditPlans, Reading],
 ) -> None:
     seen, read = plans

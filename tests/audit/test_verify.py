@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from sqlalchemy.orm import Session
 
-from flask_opsjobs.audit import chain, transitions, verify
+from flask_opsjobs.audit import chain, queries, transitions, verify
 from flask_opsjobs.audit.verify import ChainCheck
 from flask_opsjobs.core.db import Connection
 from flask_opsjobs.errors import AuditBlocked
@@ -480,7 +480,7 @@ def test_memory_does_not_grow_with_the_chain(
     append: Append, connection: Connection, check: Callable[..., ChainCheck], monkeypatch: Any
 ) -> None:
     sizes: list[int] = []
-    original = verify.queries.list_links
+    original = queries.list_links
 
     def note(*arguments: Any) -> Any:
         links = original(*arguments)
@@ -489,6 +489,6 @@ def test_memory_does_not_grow_with_the_chain(
 
     for _ in range(20):
         append()
-    monkeypatch.setattr(verify.queries, "list_links", note)
+    monkeypatch.setattr(queries, "list_links", note)
     assert check().rows == 20
     assert max(sizes) == 3

@@ -104,7 +104,7 @@ def _has_counted_for_an_hour() -> bool:
     """Let the loop that counts have begun an hour earlier, once it has begun:
     before that there is no chart.
     """
-    moved = site.db.session.execute(
+    moved: Any = site.db.session.execute(
         text(
             "UPDATE opsjobs.rollup_position SET counted_from = counted_from - interval '1 hour' "
             "WHERE counted_from IS NOT NULL"

@@ -34,7 +34,7 @@ def paths(request: pytest.FixtureRequest, app: Flask, host: Host) -> dict[str, s
         for what in ("task", "queue", "limiter", "partition", "tag", "actor")
     )
     with Session(host.engine, expire_on_commit=False) as session:
-        named = {"task": task, "queue": queue, "tags": [tag]}
+        named: dict[str, Any] = {"task": task, "queue": queue, "tags": [tag]}
         jobs = {state: rows.make_job(session, state, **named) for state in STATES}
         rows.make_attempt(
             session,

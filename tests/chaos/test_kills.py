@@ -7,6 +7,7 @@ import time
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -22,17 +23,19 @@ from tests.support.host import db as host_db
 from tests.support.processes import Child
 from tests.support.waiting import wait_until
 
+from .conftest import Site
+
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 
-def enqueue(site, task, **args):
+def enqueue(site: Site, task: Any, **args: Any) -> int:
     with site.app.app_context():
         job = task.enqueue(**args)
         host_db.session.commit()
     return job.id
 
 
-def enqueue_notes(site, path: Path, count: int) -> None:
+def enqueue_notes(site: Site, path: Path, count: int) -> None:
     with site.app.app_context():
         note.enqueue_many({"path": str(path), "line": str(number)} for number in range(count))
         host_db.session.commit()
@@ -42,7 +45,7 @@ def ran(path: Path) -> list[int]:
     return sorted(int(line) for line in path.read_text().split()) if path.exists() else []
 
 
-def test_the_child_by_sigkill(site) -> None:
+def test_the_child_by_sigkill(site: Site) -> None:
     site.worker()
     site.loops()
     job_id = enqueue(site, die, attempts=1)
@@ -54,7 +57,7 @@ def test_the_child_by_sigkill(site) -> None:
     assert "SIGKILL" in attempts[0][1]
 
 
-def test_worker_and_child_together(site, tmp_path: Path) -> None:
+def test_worker_and_child_together(site: Site, tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
     first = site.worker("default")
     site.loops()
@@ -73,7 +76,7 @@ def test_worker_and_child_together(site, tmp_path: Path) -> None:
     assert "vanished" in attempts[0][1]
 
 
-def test_a_child_does_not_outlive_its_sigkilled_worker(site, tmp_path: Path) -> None:
+def test_a_child_does_not_outlive_its_sigkilled_worker(site: Site, tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
     worker = site.worker("default")
     enqueue(site, hold, gate=gate)
@@ -96,7 +99,7 @@ with app.app_context():
 """
 
 
-def test_the_dispatcher_between_commit_and_push(site, children) -> None:
+def test_the_dispatcher_between_commit_and_push(site: Site, children: Any) -> None:
     """A host's process dispatches in its hook, commits, and is killed where it would push."""
     environ = {"TEST_DATABASE_URL": site.database_url, "TEST_REDIS_URL": site.valkey.url}
     dispatcher = children.python("-c", DIES_BEFORE_ITS_PUSH, env=environ)
@@ -107,7 +110,7 @@ def test_the_dispatcher_between_commit_and_push(site, children) -> None:
     site.wait_until_all("finished", 1)
 
 
-def test_redis_restarted_empty_while_jobs_are_queued(site, tmp_path: Path) -> None:
+def test_redis_restarted_empty_while_jobs_are_queued(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "ran"
     enqueue_notes(site, path, 30)
     assert site.states().get("queued", 0) > 0
@@ -121,7 +124,7 @@ def test_redis_restarted_empty_while_jobs_are_queued(site, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", [(), ("--simple",)])
 def test_redis_killed_and_restarted_empty_under_load(
-    site, tmp_path: Path, kind: tuple[str, ...]
+    site: Site, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
     path = tmp_path / "ran"
     enqueue_notes(site, path, 200)
@@ -136,7 +139,7 @@ def test_redis_killed_and_restarted_empty_under_load(
 
 
 @pytest.mark.parametrize("kind", [(), ("--simple",)])
-def test_redis_frozen_under_load(site, tmp_path: Path, kind: tuple[str, ...]) -> None:
+def test_redis_frozen_under_load(site: Site, tmp_path: Path, kind: tuple[str, ...]) -> None:
     """Pitfall: RQ's command channel dies on a time-out, and its worker waits for minutes."""
     path = tmp_path / "ran"
     enqueue_notes(site, path, 100)
@@ -154,7 +157,7 @@ def test_redis_frozen_under_load(site, tmp_path: Path, kind: tuple[str, ...]) ->
     assert worker.terminate() == 0
 
 
-def test_redis_frozen_leaves_host_requests_unharmed(site) -> None:
+def test_redis_frozen_leaves_host_requests_unharmed(site: Site) -> None:
     enqueue(site, add, a=0, b=0)
     site.valkey.freeze()
     try:
@@ -171,7 +174,7 @@ def test_redis_frozen_leaves_host_requests_unharmed(site) -> None:
     site.wait_until_all("finished", 21)
 
 
-def test_redis_away_leaves_host_requests_unharmed(site) -> None:
+def test_redis_away_leaves_host_requests_unharmed(site: Site) -> None:
     site.valkey.kill()
     began = time.monotonic()
     enqueue(site, add, a=1, b=1)
@@ -183,7 +186,7 @@ def test_redis_away_leaves_host_requests_unharmed(site) -> None:
 
 
 @pytest.mark.parametrize("kind", [(), ("--simple",)])
-def test_postgres_killed_under_load(site, tmp_path: Path, kind: tuple[str, ...]) -> None:
+def test_postgres_killed_under_load(site: Site, tmp_path: Path, kind: tuple[str, ...]) -> None:
     path = tmp_path / "ran"
     count = 300
     enqueue_notes(site, path, count)
@@ -207,7 +210,7 @@ def test_postgres_killed_under_load(site, tmp_path: Path, kind: tuple[str, ...])
     assert len(ran(path)) - count <= 40
 
 
-def test_flushall_while_a_job_runs(site, tmp_path: Path) -> None:
+def test_flushall_while_a_job_runs(site: Site, tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
     site.worker("default")
     site.loops()
@@ -222,7 +225,7 @@ def test_flushall_while_a_job_runs(site, tmp_path: Path) -> None:
     assert site.rows("SELECT attempt FROM opsjobs.jobs WHERE id = %s", job_id) == [(1,)]
 
 
-def test_a_worker_stops_in_order_and_loses_nothing(site, tmp_path: Path) -> None:
+def test_a_worker_stops_in_order_and_loses_nothing(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "ran"
     enqueue_notes(site, path, 60)
     worker = site.worker()
@@ -239,7 +242,7 @@ def test_a_worker_stops_in_order_and_loses_nothing(site, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", [(), ("--simple",)])
 def test_a_second_signal_ends_the_job_at_hand_and_it_runs_again(
-    site, tmp_path: Path, kind: tuple[str, ...]
+    site: Site, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
     gate = str(tmp_path / "gate")
     worker = site.worker("default", *kind)
@@ -260,7 +263,9 @@ def test_a_second_signal_ends_the_job_at_hand_and_it_runs_again(
 
 
 @pytest.mark.parametrize("kind", [(), ("--simple",)])
-def test_a_second_signal_ends_a_plain_rq_job(site, tmp_path: Path, kind: tuple[str, ...]) -> None:
+def test_a_second_signal_ends_a_plain_rq_job(
+    site: Site, tmp_path: Path, kind: tuple[str, ...]
+) -> None:
     gate = str(tmp_path / "gate")
     worker = site.worker("default", "--log-level", "INFO", *kind)
     with Redis.from_url(site.valkey.url) as redis:
@@ -304,7 +309,7 @@ with app.app_context():
 
 
 def test_a_second_signal_before_the_child_is_there_ends_it_all_the_same(
-    site, tmp_path: Path
+    site: Site, tmp_path: Path
 ) -> None:
     with Redis.from_url(site.valkey.url) as redis:
         queue = Queue("default", connection=redis)
@@ -316,17 +321,17 @@ def test_a_second_signal_before_the_child_is_there_ends_it_all_the_same(
 # --- freezes: a process stands still, its job is rescued and runs elsewhere, and then it goes on
 
 
-def enqueue_witnesses(site, count: int, task=witness, **args) -> list[int]:
+def enqueue_witnesses(site: Site, count: int, task: Any = witness, **args: Any) -> list[int]:
     return [enqueue(site, task, **args) for _ in range(count)]
 
 
-def begun(site, job_id: int) -> list[int]:
+def begun(site: Site, job_id: int) -> list[int]:
     """The processes in which the function began, in order."""
     found = site.rows("SELECT pid FROM public.begun WHERE job_id = %s ORDER BY at", job_id)
     return [pid for (pid,) in found]
 
 
-def wait_until_ended(site, jobs: list[int], timeout: float = 60) -> None:
+def wait_until_ended(site: Site, jobs: list[int], timeout: float = 60) -> None:
     ended = "SELECT count(*) FROM opsjobs.jobs WHERE id = ANY (%s) AND ended_at IS NOT NULL"
     wait_until(lambda: site.rows(ended, jobs) == [(len(jobs),)], timeout, what=f"ends of {jobs}")
 
@@ -362,7 +367,7 @@ with app.app_context():
 """
 
 
-def freeze_between_claim_and_function(site, kind: tuple[str, ...]) -> None:
+def freeze_between_claim_and_function(site: Site, kind: tuple[str, ...]) -> None:
     """The worker stands still after its claim;
     its job is rescued, runs elsewhere and ends; then it goes on.
     """
@@ -383,7 +388,7 @@ def freeze_between_claim_and_function(site, kind: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("kind", [(), ("--simple",)])
-def test_a_worker_frozen_between_claim_and_function(site, kind: tuple[str, ...]) -> None:
+def test_a_worker_frozen_between_claim_and_function(site: Site, kind: tuple[str, ...]) -> None:
     site.loops()
     freeze_between_claim_and_function(site, kind)
 
@@ -405,7 +410,7 @@ plain_worker.claim = claim_and_freeze
 """
 
 
-def test_a_plain_rq_worker_frozen_between_claim_and_function(site, tmp_path: Path) -> None:
+def test_a_plain_rq_worker_frozen_between_claim_and_function(site: Site, tmp_path: Path) -> None:
     """A worker of RQ's own, with its work horse: RQ's key of it expires, and its job runs elsewhere."""
     app = tmp_path / "plain_app.py"
     app.write_text(PLAIN_APP_THAT_FREEZES_AFTER_A_CLAIM)
@@ -441,7 +446,7 @@ def test_a_plain_rq_worker_frozen_between_claim_and_function(site, tmp_path: Pat
     assert len(begun(site, jobs[0])) == 1
 
 
-def freeze_while_it_runs(site, kind: tuple[str, ...], gate: Path) -> None:
+def freeze_while_it_runs(site: Site, kind: tuple[str, ...], gate: Path) -> None:
     """A worker and its child stand still in the middle of a job, which then runs elsewhere; then they go on.
 
     The job has a limit of one at a time.
@@ -476,7 +481,7 @@ def freeze_while_it_runs(site, kind: tuple[str, ...], gate: Path) -> None:
 
 @pytest.mark.parametrize("kind", [(), ("--simple",)])
 def test_a_worker_frozen_while_it_runs_a_job_that_is_rescued(
-    site, tmp_path: Path, kind: tuple[str, ...]
+    site: Site, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
     site.loops()
     freeze_while_it_runs(site, kind, tmp_path / "gate")
@@ -485,7 +490,7 @@ def test_a_worker_frozen_while_it_runs_a_job_that_is_rescued(
 # --- Postgres refuses what it took before: a failover, a recorder without a connection
 
 
-def enqueue_many_witnesses(site, count: int, dsn: str) -> list[int]:
+def enqueue_many_witnesses(site: Site, count: int, dsn: str) -> list[int]:
     with site.app.app_context():
         witness.enqueue_many([{"dsn": dsn}] * count)
         host_db.session.commit()
@@ -493,11 +498,13 @@ def enqueue_many_witnesses(site, count: int, dsn: str) -> list[int]:
     return [id for (id,) in site.rows("SELECT id FROM opsjobs.jobs")]
 
 
-def count_begun(site) -> int:
+def count_begun(site: Site) -> int:
     return int(site.rows("SELECT count(*) FROM public.begun")[0][0])
 
 
-def make_the_database_read_only(site, administrator: Administrator, workers: list[Child]) -> None:
+def make_the_database_read_only(
+    site: Site, administrator: Administrator, workers: list[Child]
+) -> None:
     """As a failover to a replica does.
 
     Each worker holds the one delivery that it took; then the database writes.
@@ -513,7 +520,7 @@ def make_the_database_read_only(site, administrator: Administrator, workers: lis
     administrator.fail_back()
 
 
-def cut_the_recorders_off(site, administrator: Administrator, workers: list[Child]) -> None:
+def cut_the_recorders_off(site: Site, administrator: Administrator, workers: list[Child]) -> None:
     """Claims go on and no outcome is written, until lifeline has rescued the first jobs;
     then outcomes are written.
     """
@@ -533,7 +540,7 @@ def cut_the_recorders_off(site, administrator: Administrator, workers: list[Chil
 @pytest.mark.parametrize("kind", [(), ("--simple",)])
 @pytest.mark.parametrize("fault", [make_the_database_read_only, cut_the_recorders_off])
 def test_postgres_refuses_what_workers_write(
-    site, administrator: Administrator, kind: tuple[str, ...], fault
+    site: Site, administrator: Administrator, kind: tuple[str, ...], fault: Any
 ) -> None:
     jobs = enqueue_many_witnesses(site, 300, administrator.dsn)
     url = administrator.url_of_role()

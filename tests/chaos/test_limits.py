@@ -5,6 +5,7 @@ and a killed worker's place is given back once.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,16 +14,18 @@ from tests.support.host import db as host_db
 from tests.support.host import hold_one, tick, tock
 from tests.support.waiting import wait_until
 
+from .conftest import Site
+
 pytestmark = pytest.mark.chaos
 
 
-def enqueue(site, task, count: int = 1, **args) -> None:
+def enqueue(site: Site, task: Any, count: int = 1, **args: Any) -> None:
     with site.app.app_context():
         task.enqueue_many([args] * count)
         host_db.session.commit()
 
 
-def starts(site) -> list[float]:
+def starts(site: Site) -> list[float]:
     rows = site.rows(
         "SELECT extract(epoch FROM started_at)::float8 FROM opsjobs.attempts ORDER BY started_at"
     )
@@ -31,7 +34,7 @@ def starts(site) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "share"), [(tick, 0.8), (tock, 0.95)], ids=["tight", "loose"])
-def test_eight_workers_keep_to_a_rate_and_reach_it(site, task, share: float) -> None:
+def test_eight_workers_keep_to_a_rate_and_reach_it(site: Site, task: Any, share: float) -> None:
     """A burst of a second makes up for a busy machine; with a burst of 1, what starts late is lost."""
     limit = task.declared.limit
     assert isinstance(limit, Limit)
@@ -49,7 +52,7 @@ def test_eight_workers_keep_to_a_rate_and_reach_it(site, task, share: float) -> 
     assert len(steady) / (steady[-1] - 2) >= rate * share
 
 
-def test_plain_workers_take_turns_and_give_their_places_back(site, tmp_path: Path) -> None:
+def test_plain_workers_take_turns_and_give_their_places_back(site: Site, tmp_path: Path) -> None:
     """Two of RQ's own, whose work horses claim for themselves, and a limiter of one at a time."""
     gate = str(tmp_path / "gate")
     enqueue(site, hold_one, 2, gate=gate)
@@ -69,7 +72,7 @@ def test_plain_workers_take_turns_and_give_their_places_back(site, tmp_path: Pat
     assert site.rows("SELECT count(*) FROM opsjobs.leases") == [(0,)]
 
 
-def test_a_killed_worker_s_place_is_given_back_by_its_rescue(site, tmp_path: Path) -> None:
+def test_a_killed_worker_s_place_is_given_back_by_its_rescue(site: Site, tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
     first = site.worker("limited")
     site.loops()

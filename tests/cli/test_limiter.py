@@ -16,7 +16,7 @@ from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs.limits.queries import MOST_COUNTED, MOST_LIMITERS
 from tests.limits.conftest import Limited
-from tests.support.engine import Bench
+from tests.support.engine import Bench, forget_tasks
 
 REASON = ("--reason", "because it is a test")
 Call = Callable[..., Result]
@@ -104,7 +104,7 @@ def test_a_partition_that_a_deploy_left_out_is_explained_while_jobs_are_in_it(
     running, _ = commit(task, account=42), commit(task, account=42)
     bench.dispatch("default|api|42")
     bench.claim(running)
-    bench.host.tasks.clear()
+    forget_tasks(bench.host)
     limited(concurrency=1, partition=None)
     whole = call("explain", "api")
     assert f"  runs: job {running} for 42, weight 1" in whole.output

@@ -17,7 +17,7 @@ from flask_opsjobs import ConfigError, OpsJobs
 from flask_opsjobs.cli import opsjobs as group
 from flask_opsjobs.host import Host
 from tests.conftest import MakeApp
-from tests.support.engine import Bench
+from tests.support.engine import Bench, tasks_of
 
 NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
 REASON = ("--reason", "because it is a test")
@@ -160,8 +160,9 @@ def test_what_is_enqueued_in_the_middle_of_a_deploy_is_stored(
     app = make()
     host: Host = app.extensions["opsjobs"]
     with app.app_context():
-        enqueued = host.tasks["charge"].enqueue(account_id=1)
-        host.tasks["charge"].enqueue_many([{"account_id": 2}])
+        charge = tasks_of(host)["charge"]
+        enqueued = charge.enqueue(account_id=1)
+        charge.enqueue_many([{"account_id": 2}])
         app.extensions["sqlalchemy"].session.commit()
     assert enqueued.state == "available"
     assert bench.row("SELECT count(*) FROM opsjobs.jobs")["count"] == 2

@@ -109,7 +109,12 @@ def test_what_is_declared_redacted_later_is_dropped_from_what_was_made_at_runtim
         """Does nothing."""
 
     opsjobs.task(name="call")(call)
-    what = {"task": "call", "expression": "*/10 * * * *", "zone": None, "overlap": None}
+    what: dict[str, Any] = {
+        "task": "call",
+        "expression": "*/10 * * * *",
+        "zone": None,
+        "overlap": None,
+    }
     what |= {"catch_up": 3, "args": {"account": 7, "key": "k-4711"}}
     Operator(scheduler.bench.host).run(
         "cron.create",

@@ -126,7 +126,7 @@ def test_an_operator_may_act_on_an_entry_whose_zone_has_vanished(
     operator.run("cron.create", ["cron/own"], params=what, now=START, **why)
     scheduler.look(START + 125 * MINUTE)
     bench.connection.execute("UPDATE opsjobs.cron_entries SET zone = 'Gone/Zone'")
-    params = {"catch_up": {"count": 1}, "edit": what}.get(action)
+    params: Any = {"catch_up": {"count": 1}, "edit": what}.get(action)
     now = START + 200 * MINUTE
     receipt = operator.run(f"cron.{action}", ["cron/own"], params=params, now=now, **why)
     assert receipt.is_done

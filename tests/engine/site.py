@@ -9,7 +9,7 @@ from sqlalchemy import text
 from tests.support import host as host_module
 
 
-def enqueue(task, **args) -> int:
+def enqueue(task: Any, **args: Any) -> int:
     job = task.enqueue(**args)
     host_module.db.session.commit()
     return job.id

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from redis import Redis
 from rq import Queue
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
-from flask_opsjobs.engine.redis.broker import FUNCTION, Broker, Delivery
+from flask_opsjobs.engine.redis.broker import FUNCTION, Broker, Delivery, broker_of
 from flask_opsjobs.engine.redis.connections import WriteOnlySerializer
 from flask_opsjobs.host import Host
 
@@ -17,8 +19,7 @@ DELIVERY = Delivery(id=7, dispatch_no=3, queue="mail", task="send", priority=5, 
 
 @pytest.fixture
 def broker(host: Host) -> Broker:
-    found: Broker = host.broker
-    return found
+    return broker_of(host)
 
 
 def test_rq_reads_a_delivery_as_one_of_its_own(broker: Broker, redis_client: Redis) -> None:
@@ -68,7 +69,7 @@ def test_our_queues_cannot_unpickle(broker: Broker, redis_client: Redis) -> None
 
 
 def test_a_queue_of_the_hosts_flask_rq_gives_connection_and_serializer(
-    make_app, redis_url: str
+    make_app: Any, redis_url: str
 ) -> None:
     """Flask-RQ builds synchronous queues under TESTING: a push through them would run the job."""
     from flask_rq import RQ

@@ -137,7 +137,7 @@ def test_rescue_races_the_last_look(make_bench: MakeBench, record_job: RecordJob
 # --- in `perform`
 
 
-def make_task(called: list[str], on_start: Callable[[Any], None] | None = None) -> TaskDeclaration:
+def make_task(called: list[str], on_start: Callable[[Any], Any] | None = None) -> TaskDeclaration:
     def note(text: str = "") -> None:
         called.append("function")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
@@ -37,7 +38,7 @@ def test_the_delivery_carries_no_argument(
 ) -> None:
     job_id = record_job(text="a-secret-argument")
     bench.dispatch()
-    stored = redis_client.hgetall(RQJob.key_for(rq_id(job_id, 1)))
+    stored: Any = redis_client.hgetall(RQJob.key_for(rq_id(job_id, 1)))
     import zlib
 
     assert b"a-secret-argument" not in zlib.decompress(stored.pop(b"data")) + repr(stored).encode()
@@ -64,7 +65,7 @@ def test_priority_holds_and_0_goes_to_the_front(
 
 
 def test_each_lane_is_found_although_another_is_full(
-    bench: Bench, record_job: RecordJob, redis_client: Redis, host
+    bench: Bench, record_job: RecordJob, redis_client: Redis, host: Any
 ) -> None:
     for _ in range(50):
         record_job(queue="busy")
@@ -91,7 +92,7 @@ def test_push_comes_after_commit(
     bench: Bench,
     make_bench: MakeBench,
     record_job: RecordJob,
-    host,
+    host: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Pitfall: push before commit. An idle worker claims within 0.1 ms and must find the committed row."""
@@ -111,7 +112,7 @@ def test_no_lock_is_held_over_a_redis_call(
     bench: Bench,
     make_bench: MakeBench,
     record_job: RecordJob,
-    host,
+    host: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job_id, other = record_job(), make_bench()
@@ -124,7 +125,7 @@ def test_no_lock_is_held_over_a_redis_call(
 
 
 def test_a_failed_push_puts_the_job_back_under_a_spent_number(
-    bench: Bench, record_job: RecordJob, make_app, own_valkey, opsjobs, note
+    bench: Bench, record_job: RecordJob, make_app: Any, own_valkey: Any, opsjobs: Any, note: Any
 ) -> None:
     job_id = record_job()
     own_valkey.kill()
@@ -141,7 +142,7 @@ def test_a_failed_push_puts_the_job_back_under_a_spent_number(
 
 
 def test_dispatch_commits_durably_whatever_the_hosts_role_prefers(
-    bench: Bench, record_job: RecordJob, host, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, record_job: RecordJob, host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pitfall: a number that a delivery bears must survive a crash of Postgres."""
     record_job()
@@ -149,7 +150,7 @@ def test_dispatch_commits_durably_whatever_the_hosts_role_prefers(
     said = []
     execute = psycopg.Cursor.execute
 
-    def listen(cursor, statement, *args, **kwargs):
+    def listen(cursor: Any, statement: Any, *args: Any, **kwargs: Any) -> Any:
         said.append(str(statement))
         return execute(cursor, statement, *args, **kwargs)
 
@@ -191,7 +192,7 @@ def test_the_prefetch_grows_with_workers_and_with_short_jobs(
 
 
 def test_the_refill_waits_until_the_prefetch_is_below_half(
-    bench: Bench, record_job: RecordJob, host
+    bench: Bench, record_job: RecordJob, host: Any
 ) -> None:
     from dataclasses import replace
 

@@ -11,6 +11,7 @@ from rq import Queue, SimpleWorker, Worker
 
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.engine.reconcile.observe import observe
+from flask_opsjobs.engine.redis.broker import broker_of
 from tests.support.engine import Bench
 
 
@@ -22,7 +23,7 @@ class Observer:
     def look(self, after: float = 0) -> list[str]:
         self.now += timedelta(seconds=after)
         bench = self.bench
-        return observe(bench.connection, bench.host.broker, ["default", "other"], self.now)[1]
+        return observe(bench.connection, broker_of(bench.host), ["default", "other"], self.now)[1]
 
     def row(self, name: str) -> dict[str, Any]:
         return self.bench.row("SELECT * FROM opsjobs.workers WHERE name = %s", name)
@@ -34,7 +35,7 @@ def observer(bench: Bench) -> Observer:
 
 
 @pytest.fixture
-def plain(redis_client: Redis) -> Worker:
+def plain(redis_client: Redis) -> SimpleWorker:
     queues = [Queue(name, connection=redis_client) for name in ("default", "other")]
     worker = SimpleWorker(queues, name="plain", connection=redis_client)
     worker.register_birth()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -16,7 +17,7 @@ from flask_opsjobs.engine.reconcile.remove_deliveries import (
     remove_deliveries,
     remove_orphan_deliveries,
 )
-from flask_opsjobs.engine.redis.broker import rq_id
+from flask_opsjobs.engine.redis.broker import broker_of, rq_id
 from flask_opsjobs.workers import transitions as workers
 from tests.support.engine import Bench
 
@@ -31,7 +32,7 @@ class Walk:
         self.orphans = OrphanScan()
 
     def step(self) -> list[str]:
-        broker = self.bench.host.broker
+        broker = broker_of(self.bench.host)
         now = read_clock(self.bench.connection)
         self.orphans, removed = remove_orphan_deliveries(
             self.bench.connection, broker, broker.queue("default"), self.orphans, now
@@ -44,8 +45,8 @@ def walk(bench: Bench) -> Walk:
     return Walk(bench)
 
 
-def delivered(redis: Redis) -> set[bytes]:
-    found = {key for key in redis.keys("*") if b"opsjobs-" in key}
+def delivered(redis: Redis) -> set[Any]:
+    found: set[Any] = {key for key in redis.keys("*") if b"opsjobs-" in key}
     return found | set(redis.lrange(Queue(connection=redis).key, 0, -1))
 
 
@@ -161,8 +162,10 @@ def test_removal_leaves_no_trace_of_a_rescued_delivery(
         with redis_client.pipeline() as pipe:
             Execution.create(job, ttl=60, pipeline=pipe, worker_name="w")
             pipe.execute()
-    remove_deliveries(bench.host.broker, [("default", one, 1)])
+    remove_deliveries(broker_of(bench.host), [("default", one, 1)])
     left = {key for key in delivered(redis_client) if f"opsjobs-{one}-".encode() in key}
     assert left == set()
-    registry = redis_client.zrange(Queue(connection=redis_client).started_job_registry.key, 0, -1)
+    registry: Any = redis_client.zrange(
+        Queue(connection=redis_client).started_job_registry.key, 0, -1
+    )
     assert [entry.partition(b":")[0] for entry in registry] == [rq_id(other, 1).encode()]

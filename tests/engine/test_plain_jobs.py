@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from flask import Flask
 from redis import Redis
@@ -12,7 +13,7 @@ from rq import Queue, SimpleWorker
 from flask_opsjobs.core.redis_facts import PlainJobs
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.engine.plain_jobs import find_plain_jobs
-from flask_opsjobs.engine.redis.broker import Broker
+from flask_opsjobs.engine.redis.broker import Broker, broker_of
 from flask_opsjobs.engine.redis.connections import RedisConnections
 from tests.support.engine import Bench
 
@@ -22,7 +23,9 @@ def boom(secret: str) -> None:
 
 
 def look(bench: Bench, *queues: str) -> PlainJobs:
-    return find_plain_jobs(bench.host.broker, queues or ("default",), read_clock(bench.connection))
+    return find_plain_jobs(
+        broker_of(bench.host), queues or ("default",), read_clock(bench.connection)
+    )
 
 
 def test_an_empty_redis(bench: Bench) -> None:
@@ -38,7 +41,7 @@ def test_jobs_of_the_host_are_counted_and_ours_are_not(
     queue = Queue("default", connection=redis_client)
     failing = queue.enqueue(boom, "hunter2", job_id="0-is-first")
     # Ours would run too: take it out while the plain worker works.
-    ours = redis_client.lpop(queue.key)
+    ours: Any = redis_client.lpop(queue.key)
     SimpleWorker([queue], connection=redis_client).work(burst=True, logging_level="CRITICAL")
     assert ours is not None
     redis_client.rpush(queue.key, ours)

@@ -38,7 +38,7 @@ KINDS = [(), ("--simple",)]
 
 def queue_notes(site: Any, path: Path, count: int) -> None:
     """Record so many jobs that each append a line to `path`, all of them in Redis."""
-    why = {"actor": "ops-demo", "reason": "room for all of them"}
+    why: dict[str, Any] = {"actor": "ops-demo", "reason": "room for all of them"}
     Operator(site.extensions["opsjobs"]).set_prefetch("default", count + 10, **why)
     note.enqueue_many({"path": str(path), "line": str(number)} for number in range(count))
     host_db.session.commit()

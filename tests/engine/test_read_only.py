@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from flask_opsjobs.engine.redis.broker import broker_of
 from flask_opsjobs.engine.redis.connections import (
     READS,
     ReadOnlyRedis,
@@ -71,7 +72,7 @@ def test_reads_work_alone_and_in_a_pipeline(client: ReadOnlyRedis) -> None:
 
 
 def test_a_queue_for_pages_cannot_write(host: Host, redis_client: Redis) -> None:
-    queue = read_only_queue(host.broker.connections, "mail")
+    queue = read_only_queue(broker_of(host).connections, "mail")
     assert queue.count == 0
     with pytest.raises(WriteRefused):
         queue.empty()

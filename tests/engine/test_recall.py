@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from redis import Redis, RedisError
@@ -235,7 +236,13 @@ def test_a_real_plain_worker_that_lacks_the_app_is_met_as_refused(
 
 
 def test_redis_unreachable_recalls_nothing_and_says_so(
-    bench: Bench, recaller: Recaller, queued: int, make_app, own_valkey, opsjobs, note
+    bench: Bench,
+    recaller: Recaller,
+    queued: int,
+    make_app: Any,
+    own_valkey: Any,
+    opsjobs: Any,
+    note: Any,
 ) -> None:
     away = make_app(opsjobs=opsjobs, OPSJOBS_REDIS_URL=own_valkey.url).extensions["opsjobs"].broker
     recaller.passes(10, broker=away)
@@ -249,7 +256,13 @@ def test_redis_unreachable_recalls_nothing_and_says_so(
 
 
 def test_a_frozen_redis_recalls_nothing(
-    bench: Bench, recaller: Recaller, queued: int, make_app, own_valkey, opsjobs, note
+    bench: Bench,
+    recaller: Recaller,
+    queued: int,
+    make_app: Any,
+    own_valkey: Any,
+    opsjobs: Any,
+    note: Any,
 ) -> None:
     away = make_app(opsjobs=opsjobs, OPSJOBS_REDIS_URL=own_valkey.url).extensions["opsjobs"].broker
     own_valkey.freeze()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,7 @@ KINDS = ("forking", "simple", "plain")
 
 
 @pytest.fixture
-def start(children: Children, tmp_path: Path, redis_url: str):
+def start(children: Children, tmp_path: Path, redis_url: str) -> Any:
     """Starts a worker of a kind, of the code of now or of an older one: `start("simple", "invalid_args")`."""
 
     def start(kind: str, older: str | None = None) -> Child:
@@ -56,9 +57,9 @@ def start(children: Children, tmp_path: Path, redis_url: str):
             rq = str(Path(sys.executable).with_name("rq"))
             words = ("worker", "--url", redis_url, "default")
             return children.python(rq, *words, env={"FLASK_APP": app})
-        words = ("--app", app, "opsjobs", "worker", "default")
         simple = ("--simple",) if kind == "simple" else ()
-        return children.python("-m", "flask", *words, *simple)
+        command = ("--app", app, "opsjobs", "worker", "default")
+        return children.python("-m", "flask", *command, *simple)
 
     return start
 
@@ -70,7 +71,7 @@ def refusals() -> Counter[str]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("older", OLD)
 def test_a_job_waits_for_a_worker_of_the_newer_code(
-    site, children: Children, start, tmp_path: Path, kind: str, older: str
+    site: Any, children: Children, start: Any, tmp_path: Path, kind: str, older: str
 ) -> None:
     """The newer worker starts after the older one has refused the job and is gone."""
     children.flask("opsjobs", "run")
@@ -98,7 +99,7 @@ def test_a_job_waits_for_a_worker_of_the_newer_code(
     ("kind", "older"), [("forking", "unknown_task"), ("simple", "invalid_args")]
 )
 def test_a_batch_is_finished_while_an_old_and_a_new_worker_take_from_one_queue(
-    site, children: Children, start, tmp_path: Path, kind: str, older: str
+    site: Any, children: Children, start: Any, tmp_path: Path, kind: str, older: str
 ) -> None:
     """The older one leaves at the end of the deploy, when each of the two has had its share."""
     old, new = start(kind, older), start(kind)

@@ -35,7 +35,7 @@ def _explode() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_job_runs_and_its_output_is_recorded(
-    site, children: Children, kind: tuple[str, ...], redis_client
+    site: Any, children: Children, kind: tuple[str, ...], redis_client: Redis
 ) -> None:
     job_id = enqueue(add, a=2, b=3)
     children.flask("opsjobs", "worker", *kind)
@@ -51,7 +51,7 @@ def test_a_job_runs_and_its_output_is_recorded(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failure_keeps_error_traceback_and_log(
-    site, children: Children, kind: tuple[str, ...]
+    site: Any, children: Children, kind: tuple[str, ...]
 ) -> None:
     job_id = enqueue(fail.options(max_attempts=1), message="it broke")
     children.flask("opsjobs", "worker", *kind)
@@ -65,7 +65,7 @@ def test_a_failure_keeps_error_traceback_and_log(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_unpicklable_payload_of_ours_is_never_read(
-    site, children: Children, kind: tuple[str, ...], redis_client: Redis
+    site: Any, children: Children, kind: tuple[str, ...], redis_client: Redis
 ) -> None:
     """Pitfall: anything in RQ's args must be unpickled by the parent; a poisoned payload kills the worker."""
     job_id = enqueue(add, a=1, b=1)
@@ -78,7 +78,7 @@ def test_an_unpicklable_payload_of_ours_is_never_read(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_unreadable_rq_job_of_the_host_takes_nothing_down(
-    site, children: Children, kind: tuple[str, ...], redis_client: Redis
+    site: Any, children: Children, kind: tuple[str, ...], redis_client: Redis
 ) -> None:
     queue = Queue("default", connection=redis_client)
     poisoned = queue.enqueue("os.getpid")
@@ -94,7 +94,7 @@ def test_an_unreadable_rq_job_of_the_host_takes_nothing_down(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_job_of_the_hosts_own_runs_as_rq_runs_it(
-    site, children: Children, kind, redis_client: Redis
+    site: Any, children: Children, kind: tuple[str, ...], redis_client: Redis
 ) -> None:
     job = Queue("default", connection=redis_client).enqueue("os.getpid", result_ttl=60)
     children.flask("opsjobs", "worker", *kind)
@@ -104,7 +104,7 @@ def test_a_job_of_the_hosts_own_runs_as_rq_runs_it(
 @pytest.mark.sessions
 @pytest.mark.parametrize("kind", KINDS)
 def test_plain_rq_jobs_share_nothing_of_the_app(
-    site, children: Children, kind, redis_client: Redis
+    site: Any, children: Children, kind: tuple[str, ...], redis_client: Redis
 ) -> None:
     """A transaction that one leaves failed, or something in `g`, is no business of the next."""
     queue = Queue("default", connection=redis_client)
@@ -121,7 +121,7 @@ def test_plain_rq_jobs_share_nothing_of_the_app(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_teardown_that_raises_costs_neither_the_job_nor_the_worker(
-    site, children: Children, kind, redis_client: Redis
+    site: Any, children: Children, kind: tuple[str, ...], redis_client: Redis
 ) -> None:
     queue = Queue("default", connection=redis_client)
     jobs = [queue.enqueue("os.getpid", result_ttl=60) for _ in range(2)]
@@ -147,7 +147,7 @@ sys.exit(run(app, ["default"], simple="--simple" in sys.argv))
 """
 
 
-def test_retried_to_success(site, children: Children) -> None:
+def test_retried_to_success(site: Any, children: Children) -> None:
     job_id = enqueue(fail_until, attempt=3)
     children.flask("opsjobs", "worker")
     children.flask("opsjobs", "run")
@@ -158,7 +158,7 @@ def test_retried_to_success(site, children: Children) -> None:
     assert [outcome for (outcome,) in outcomes] == ["raised", "raised", "returned"]
 
 
-def test_a_worker_that_this_process_did_not_import(site, children: Children) -> None:
+def test_a_worker_that_this_process_did_not_import(site: Any, children: Children) -> None:
     """A task whose import failed for ten minutes: its job ends with its own cause, the others run."""
     job_id, other = enqueue(add, a=1, b=1), enqueue(add, a=2, b=2)
     from sqlalchemy import text
@@ -178,7 +178,7 @@ def test_a_worker_that_this_process_did_not_import(site, children: Children) -> 
     ]
 
 
-def test_stored_arguments_that_no_longer_validate(site, children: Children) -> None:
+def test_stored_arguments_that_no_longer_validate(site: Any, children: Children) -> None:
     job_id = enqueue(add, a=1, b=1)
     from sqlalchemy import text
 
@@ -201,7 +201,7 @@ def test_stored_arguments_that_no_longer_validate(site, children: Children) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_started_job_is_really_stopped(
-    site, children: Children, kind: tuple[str, ...], tmp_path: Path
+    site: Any, children: Children, kind: tuple[str, ...], tmp_path: Path
 ) -> None:
     from sqlalchemy import text
 
@@ -223,7 +223,7 @@ def test_a_started_job_is_really_stopped(
 
 @pytest.mark.slow
 def test_a_function_that_ignores_its_time_limit_is_killed(
-    site, children: Children, tmp_path: Path
+    site: Any, children: Children, tmp_path: Path
 ) -> None:
     job_id = enqueue(host_module.deaf.options(timeout=1, max_attempts=1))
     children.flask("opsjobs", "worker")
@@ -235,7 +235,7 @@ def test_a_function_that_ignores_its_time_limit_is_killed(
     assert "time-out" in cause
 
 
-def test_a_large_result_passes_the_channel(site, children: Children) -> None:
+def test_a_large_result_passes_the_channel(site: Any, children: Children) -> None:
     """Pitfall: a pipe from the child deadlocks at 65,537 bytes against wait4."""
     job_id = enqueue(host_module.large, size=200_000)
     children.flask("opsjobs", "worker")
@@ -245,7 +245,7 @@ def test_a_large_result_passes_the_channel(site, children: Children) -> None:
     ) == [(200_000,)]
 
 
-def test_a_killed_child_leaves_its_last_words(site, children: Children) -> None:
+def test_a_killed_child_leaves_its_last_words(site: Any, children: Children) -> None:
     job_id = enqueue(die.options(max_attempts=1), attempts=1)
     children.flask("opsjobs", "worker")
     wait_until(lambda: state_of(job_id) == "failed", 20)
@@ -253,7 +253,7 @@ def test_a_killed_child_leaves_its_last_words(site, children: Children) -> None:
     assert "about to die" in log_tail
 
 
-def test_progress_is_seen_while_it_runs(site, children: Children, tmp_path: Path) -> None:
+def test_progress_is_seen_while_it_runs(site: Any, children: Children, tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
     job_id = enqueue(host_module.progress_then_hold, gate=gate)
     children.flask("opsjobs", "worker")
@@ -263,7 +263,7 @@ def test_progress_is_seen_while_it_runs(site, children: Children, tmp_path: Path
     wait_until(lambda: state_of(job_id) == "finished", 20)
 
 
-def test_a_stopped_worker_exits_0_and_says_so(site, children: Children) -> None:
+def test_a_stopped_worker_exits_0_and_says_so(site: Any, children: Children) -> None:
     worker = children.flask("opsjobs", "worker")
     worker.wait_for("listens to")
     wait_until(lambda: rows("SELECT 1 FROM opsjobs.workers WHERE state = 'alive'"), 10)
@@ -271,7 +271,7 @@ def test_a_stopped_worker_exits_0_and_says_so(site, children: Children) -> None:
     assert rows("SELECT state FROM opsjobs.workers") == [("stopped",)]
 
 
-def test_a_plain_rq_worker_runs_managed_jobs(site, children: Children, redis_url: str) -> None:
+def test_a_plain_rq_worker_runs_managed_jobs(site: Any, children: Children, redis_url: str) -> None:
     job_id = enqueue(add, a=20, b=22)
     rq = str(Path(sys.executable).with_name("rq"))
     children.start(
@@ -300,7 +300,7 @@ with app.app_context():
 """
 
 
-def test_fork_while_a_thread_logs_does_not_hang(site, children: Children) -> None:
+def test_fork_while_a_thread_logs_does_not_hang(site: Any, children: Children) -> None:
     """Pitfall: a thread of the parent that logs while the main thread forks; 99 of 100 children hang."""
     jobs = [enqueue(host_module.say, text="hi") for _ in range(20)]
     children.python("-c", TALKS_WHILE_IT_FORKS)
@@ -308,7 +308,7 @@ def test_fork_while_a_thread_logs_does_not_hang(site, children: Children) -> Non
 
 
 def test_another_key_prefix_is_used_throughout(
-    site, children: Children, redis_client: Redis
+    site: Any, children: Children, redis_client: Redis
 ) -> None:
     """`RQ_KEY_PREFIX` is read when RQ is imported, so each process of the site is told."""
     # Recorded without the hook: this process has imported RQ under its default prefix.
@@ -319,7 +319,8 @@ def test_another_key_prefix_is_used_throughout(
     for word in ("worker", "run"):
         children.start(*command, word, env={"RQ_KEY_PREFIX": "shop"})
     wait_until(lambda: state_of(job_id) == "finished", 20)
-    assert {key.split(b":")[0] for key in redis_client.keys("*")} == {b"shop"}
+    keys: Any = redis_client.keys("*")
+    assert {key.split(b":")[0] for key in keys} == {b"shop"}
 
 
 ENDS_BY_ITSELF = """
@@ -338,7 +339,7 @@ with app.app_context():
 """
 
 
-def test_a_loop_that_ends_by_itself_exits_non_zero(site, children: Children) -> None:
+def test_a_loop_that_ends_by_itself_exits_non_zero(site: Any, children: Children) -> None:
     """Pitfall: an unhandled exception ends RQ's `work()` with exit code 0."""
     assert children.python("-c", ENDS_BY_ITSELF).wait(30) == 1
     assert rows("SELECT state FROM opsjobs.workers") == [("stopped",)]

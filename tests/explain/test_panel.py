@@ -134,7 +134,7 @@ def test_a_partition_is_named_only_to_those_who_may_see_it(
     declare_limiters(bench.host, "test")
     job_id = call.enqueue(account="acme-4711").id
     db.session.commit()
-    who = {"actor": "ops-demo", "reason": "the vendor asked us to hold"}
+    who: dict[str, Any] = {"actor": "ops-demo", "reason": "the vendor asked us to hold"}
     Operator(bench.host).run(
         "limiter.cooldown", ["limiter/api/acme-4711"], params={"minutes": 5}, **who
     )

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.core.db import Base
 from flask_opsjobs.engine.explain_with_redis import explain, explain_apart, read_redis_facts
+from flask_opsjobs.engine.redis.broker import broker_of
 from flask_opsjobs.engine.redis.connections import READS
 from flask_opsjobs.explain import queries
 from flask_opsjobs.host import Host
@@ -166,7 +167,7 @@ def _commands(client: Redis) -> dict[str, int]:
 def test_redis_is_asked_the_same_few_reads_however_much_lies_there(
     bench: Bench, record_job: RecordJob, look: Look, redis_client: Redis, plain: int
 ) -> None:
-    queue = bench.host.broker.queue("default")
+    queue = broker_of(bench.host).queue("default")
     for number in range(plain):
         redis_client.rpush(queue.key, f"theirs-{number}")
     job_id = record_job()
@@ -186,7 +187,7 @@ def test_a_delivery_is_seen_wherever_it_stands(
 ) -> None:
     first, second = record_job(), record_job()
     bench.dispatch(prefetch=5)
-    queue = bench.host.broker.queue("default")
+    queue = broker_of(bench.host).queue("default")
     now = bench.row("SELECT now() AS now")["now"]
 
     def read(job_id: int) -> Any:
@@ -209,7 +210,7 @@ def test_a_delivery_is_seen_wherever_it_stands(
 def test_a_wrong_kind_of_key_or_a_wrong_config_is_said_and_not_raised(
     bench: Bench, record_job: RecordJob, redis_client: Redis, client: FlaskClient
 ) -> None:
-    redis_client.set(bench.host.broker.queue("default").key, "no list")
+    redis_client.set(broker_of(bench.host).queue("default").key, "no list")
     now = bench.row("SELECT now() AS now")["now"]
     facts = read_redis_facts(bench.host, "default", None, now)
     assert not facts.is_reachable

@@ -26,6 +26,7 @@ from flask_opsjobs.core.redis_facts import RedisFacts
 from flask_opsjobs.cron.declaration import make_entry
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.engine.explain_with_redis import explain
+from flask_opsjobs.engine.redis.broker import broker_of
 from flask_opsjobs.engine.worker.claim import claim
 from flask_opsjobs.engine.worker.runtime import declare_limiters
 from flask_opsjobs.errors import UnknownJob
@@ -42,12 +43,12 @@ from tests.conftest import MakeApp, MakeBench
 from tests.explain.conftest import Look, codes, wake_loops
 from tests.support import host as host_module
 from tests.support import sources
-from tests.support.engine import Bench
+from tests.support.engine import Bench, forget_tasks, tasks_of
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
 
 RecordJob = Callable[..., int]
-WHY = {"actor": "ops-demo", "reason": "the vendor asked us to <b>hold</b>"}
+WHY: dict[str, Any] = {"actor": "ops-demo", "reason": "the vendor asked us to <b>hold</b>"}
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Scene:
     def record_limited(self, *, is_declared: bool = True, delay: float = 0, **limit: Any) -> int:
         """A job of a task with this limit, which a starting process has declared."""
         opsjobs = OpsJobs()
-        opsjobs.tasks = self.bench.host.tasks
+        opsjobs.tasks = tasks_of(self.bench.host)
 
         def call() -> None:
             """Takes nothing."""
@@ -208,7 +209,7 @@ def limit_unknown(scene: Scene) -> Explanation:
 
 def limit_weight(scene: Scene) -> Explanation:
     job_id = scene.record_limited(concurrency=3, weight=3)
-    scene.bench.host.tasks.clear()
+    forget_tasks(scene.bench.host)
     # The next deploy allows less.
     scene.record_limited(concurrency=2, limiter="api")
     return scene.look(job_id)
@@ -259,7 +260,7 @@ def test_a_retry_does_not_help_against_a_cooldown(scene: Scene) -> None:
 
 def test_what_became_too_heavy_is_told_before_its_time_comes(scene: Scene) -> None:
     job_id = scene.record_limited(concurrency=2, weight=2, delay=3600)
-    scene.bench.host.tasks.clear()
+    forget_tasks(scene.bench.host)
     scene.record_limited(concurrency=1)
     assert codes(scene.look(job_id)) == ["scheduled", "limit_weight"]
 
@@ -414,7 +415,7 @@ class TestNoReasons:
     def test_a_delivery_that_a_worker_is_taking_is_not_lost(self, scene: Scene) -> None:
         job_id = scene.record()
         scene.bench.dispatch()
-        queue = scene.bench.host.broker.queue("default")
+        queue = broker_of(scene.bench.host).queue("default")
         scene.redis.lmove(queue.key, queue.intermediate_queue_key, "LEFT", "RIGHT")
         assert codes(scene.look(job_id, "recall", seconds=6)) == []
         silent = scene.look(job_id, "recall", seconds=31)
@@ -527,7 +528,7 @@ class TestSeveral:
         *_, waiting = (scene.record() for _ in range(3))
         assert scene.bench.dispatch(prefetch=2) == 2
         assert codes(scene.look(waiting, "recall")) == ["prefetch_full"]
-        scene.redis.lpop(scene.bench.host.broker.queue("default").key)
+        scene.redis.lpop(broker_of(scene.bench.host).queue("default").key)
         found = scene.look(waiting, "recall")
         assert codes(found) == ["loop_silent", "prefetch_full"]
         assert found.reasons[0].read["loop"] == "recall"
@@ -686,7 +687,7 @@ class TestEvidence:
         scene.bench.dispatch(prefetch=3)
         scene.bench.claim(running)
         # Its worker has taken it out of the list.
-        scene.redis.lpop(scene.bench.host.broker.queue("default").key)
+        scene.redis.lpop(broker_of(scene.bench.host).queue("default").key)
         urgent = scene.record(priority=0)
         ahead = {
             job: scene.look(job).reasons[0].read["ahead"]

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from typing import Any
 
 import pytest
 
 from flask_opsjobs import current_job
 from flask_opsjobs.errors import OpsJobsError
-from flask_opsjobs.jobs.perform import current
 from flask_opsjobs.jobs.perform.current import running
 from tests.support.jobs import NOW, make_claimed
 
@@ -42,7 +42,7 @@ def test_elsewhere_there_is_none() -> None:
 
 def test_progress_is_told_now_and_then_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr(current.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     told: list[Any] = []
     with running(make_claimed("send"), lambda *progress: told.append(progress)) as job:
         for done in range(1_000):

@@ -235,7 +235,7 @@ def test_a_session_bound_elsewhere_is_refused(
     with Session() as session, pytest.raises(RefusedSession, match="bound to no database"):
         add.options(session=session).enqueue_many([{"a": 1}])
     with pytest.raises(RefusedSession, match="takes a SQLAlchemy Session, got str"):
-        add.options(session="db").enqueue(1)  # type: ignore[typeddict-item]
+        add.options(session="db").enqueue(1)  # type: ignore[arg-type]
     elsewhere.dispose()
     assert rows(other) == []
 
@@ -362,8 +362,8 @@ def test_a_full_pool_in_commit(
                 seen.append(connection.execute("SELECT count(*) FROM opsjobs.jobs").fetchone())
             host.engine.connect()  # as a naive hook would
         finally:
-            for connection in taken:
-                connection.close()
+            for each in taken:
+                each.close()
 
     host.dispatcher = AfterCommit(hook)
     with app.app_context():
@@ -398,7 +398,7 @@ def test_the_orm_of_the_host_is_left_alone(db: SQLAlchemy, add: Task) -> None:
     flushed: list[Any] = []
     event.listen(db.session, "before_flush", lambda *about: flushed.append(about))
     add.enqueue(1)
-    assert list(db.session.identity_map) == []
+    assert list(db.session.identity_map.keys()) == []
     assert list(db.session.new) == []
     assert flushed == []
 

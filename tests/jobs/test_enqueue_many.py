@@ -114,7 +114,8 @@ def test_a_copy_broken_by_one_bad_row_leaves_the_hosts_transaction_usable(
     task = {"add": add, "once": once}[name]
     db.session.execute(text("CREATE TABLE mine (a int)"))
     task.enqueue(a=-1)
-    rows = [{"a": number} for number in range(at)] + [{"a": SECRET, "c": 1}, {"a": 7}]
+    rows: list[dict[str, Any]] = [{"a": number} for number in range(at)]
+    rows += [{"a": SECRET, "c": 1}, {"a": 7}]
     with pytest.raises(InvalidArgs) as error:
         task.enqueue_many(rows)
     assert {one["loc"] for one in error.value.errors} == {f"[{at}].a", f"[{at}].c"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import traceback
+from typing import Any
 
 import psycopg
 import pytest
@@ -66,8 +67,8 @@ def test_a_suppressed_context_is_left_out() -> None:
 
 
 def test_groups_are_told_with_their_members() -> None:
-    inner = ExceptionGroup("inner", [caught(KeyError("deep"))])  # type: ignore[list-item]
-    told = traceback_of(caught(ExceptionGroup("outer", [caught(ValueError("a")), inner])))  # type: ignore[list-item]
+    inner = ExceptionGroup("inner", [caught(KeyError("deep"))])  # type: ignore[type-var]
+    told = traceback_of(caught(ExceptionGroup("outer", [caught(ValueError("a")), inner])))  # type: ignore[type-var]
     for words in (
         "ExceptionGroup: outer",
         "1 of 2 in the group",
@@ -147,7 +148,7 @@ def test_pydantics_errors_carry_no_input() -> None:
 
 def test_sqlalchemys_errors_carry_no_parameters(database_url: str) -> None:
     engine = create_engine(database_url)
-    told = []
+    told: list[Any] = []
     with engine.connect() as connection:
         connection.execute(text("CREATE TABLE mine (email text PRIMARY KEY CHECK (email <> 'no'))"))
         insert = text("INSERT INTO mine VALUES (:email)")
@@ -183,7 +184,7 @@ class Booking(Models):
 def test_an_error_that_quotes_another_or_a_parameter_carries_no_values(database_url: str) -> None:
     """After a flush that failed, and where SQLAlchemy itself refuses a parameter."""
     engine = create_engine(database_url)
-    told = []
+    told: list[Any] = []
     with Session(engine) as session:
         session.execute(text("CREATE TYPE mood AS ENUM ('good')"))
         session.execute(

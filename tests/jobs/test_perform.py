@@ -312,14 +312,14 @@ def test_a_stop_before_the_function_counts_and_one_after_it_does_not() -> None:
 def test_what_breaks_around_the_function_is_a_failed_attempt() -> None:
     class Broken(Notebook):
         @property
-        def log_tail(self) -> Any:  # type: ignore[override]
+        def log_tail(self) -> Any:
             return None
 
         @log_tail.setter
         def log_tail(self, ring: Any) -> None: ...
 
         @property
-        def max_output_bytes(self) -> Any:  # type: ignore[override]
+        def max_output_bytes(self) -> Any:
             raise LookupError("no app")
 
         @max_output_bytes.setter

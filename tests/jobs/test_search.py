@@ -46,7 +46,7 @@ def _values(found: JobList, db: SQLAlchemy) -> list[Any]:
     """The argument `value` of the jobs found, the newest first."""
     ids = [row.id for row in found.page.rows]
     sql = text("SELECT id, args -> 'value' FROM opsjobs.jobs")
-    by_id = dict(iter(db.session.execute(sql).all()))
+    by_id: dict[int, Any] = dict(iter(db.session.execute(sql).all()))
     return [by_id[job_id] for job_id in ids]
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import InvalidArgs, OpsJobs, Unique
+from flask_opsjobs.core import sql
 from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.record import unique_locks
@@ -466,14 +467,14 @@ def test_a_job_that_ends_meanwhile_lets_the_next_be_enqueued(
 ) -> None:
     """Between the insert that met a unique lock and the look at it, the unique lock may go."""
     first = record(ended)
-    original: Callable[[str], str] = unique_locks.sql.load
+    original: Callable[[str], str] = sql.load
 
     def ending_load(name: str) -> str:
         if name == "find_unique_lock" and count(engine, "unique_locks"):
             end(host, first)
         return original(name)
 
-    monkeypatch.setattr(unique_locks.sql, "load", ending_load)
+    monkeypatch.setattr(sql, "load", ending_load)
     second = record(ended)
     assert second.id != first.id
     assert not second.conflict

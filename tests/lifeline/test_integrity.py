@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.engine.reconcile.recall import Suspects, recall_lost
-from flask_opsjobs.engine.redis.broker import Broker, rq_id
+from flask_opsjobs.engine.redis.broker import Broker, broker_of, rq_id
 from flask_opsjobs.engine.redis.connections import RedisConnections
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.record.task import Task
@@ -75,7 +75,7 @@ def test_at_rest_nothing_is_missing(
     assert keeper.look_twice() == {}
     done = start_job(bench)
     bench.record(done, 1, Outcome("returned"))
-    bench.host.broker.forget("default", [rq_id(done, 1)])  # as its worker does
+    broker_of(bench.host).forget("default", [rq_id(done, 1)])  # as its worker does
     held = start_job(bench)
     beat(bench, 1, [f"{held}-1"], keeper.now)
     record_job(delay=60)
@@ -146,7 +146,7 @@ def test_a_flushed_redis_shows_until_the_jobs_are_recalled(
     for _ in range(2):
         keeper.now += timedelta(seconds=30)
         suspects = recall_lost(
-            bench.connection, bench.host.broker, keeper.now, suspects, 5
+            bench.connection, broker_of(bench.host), keeper.now, suspects, 5
         ).suspects
     check = keeper.look()["default"]
     assert (check.queued_nowhere, check.queued, check.waiting) == (0, 0, 2)

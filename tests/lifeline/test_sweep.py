@@ -118,7 +118,7 @@ REPAIR: list[str] = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/audit.md").rea
 
 def decide(bench: Bench) -> None:
     """The first row of the audit."""
-    why = {"actor": "anna", "reason": "because it is a test"}
+    why: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
     assert Operator(bench.host).set_prefetch("default", 1000, **why).audit_sequence == 1
 
 

@@ -19,7 +19,7 @@ from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.conftest import MakeBench
 from tests.limits.conftest import Limited
-from tests.support.engine import Bench, race
+from tests.support.engine import Bench, forget_tasks, race
 from tests.support.waiting import wait_until
 
 RETURNED = Outcome(kind="returned")
@@ -127,7 +127,7 @@ def test_a_job_too_heavy_for_a_new_declaration_lets_others_pass(
 ) -> None:
     task = limited(concurrency=9, weight="size")
     heavy, light = commit(task, size=9), commit(task, size=1)
-    host.tasks.clear()
+    forget_tasks(host)
     limited(concurrency=2, weight="size")
     assert bench.dispatch(lane(), prefetch=100) == 1
     assert (bench.job(heavy)["state"], bench.job(light)["state"]) == ("available", "queued")
@@ -143,7 +143,7 @@ def test_behind_a_job_too_heavy_the_loop_dispatches_into_every_free_place(
     runs, heavy = commit(task, size=1), commit(task, size=9)
     assert bench.dispatch(lane()) == 1
     bench.claim(runs)
-    host.tasks.clear()
+    forget_tasks(host)
     task = limited(concurrency=2, weight="size")
     lights = [commit(task, size=1) for _ in range(2)]
     codes = {reason.code for reason in opsjobs.explain(lights[0]).reasons}
@@ -308,7 +308,7 @@ def test_a_claim_killed_before_its_commit_took_nothing(
 
 def kill_once_it_waits(bench: Bench, pid: int) -> bool:
     waits = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s"
-    wait_until(lambda: bench.connection.execute(waits, [pid]).fetchone()[0])  # type: ignore[index]
+    wait_until(lambda: bench.connection.execute(waits, [pid]).fetchone()[0])
     return bool(bench.connection.execute("SELECT pg_terminate_backend(%s)", [pid]).fetchone())
 
 

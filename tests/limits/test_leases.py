@@ -25,7 +25,7 @@ from tests.support.engine import Bench, race
 
 Commit = Callable[..., int]
 RETURNED = Outcome(kind="returned")
-WHY = {"actor": "anna", "reason": "it is a test"}
+WHY: dict[str, Any] = {"actor": "anna", "reason": "it is a test"}
 LANE = "default|api|0"
 
 

@@ -18,7 +18,7 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.limits.limit import BadLimit, LimitPlace, bucket_of, lane_of
 from tests.conftest import MakeApp
 from tests.limits.conftest import Limited
-from tests.support.engine import Bench, race
+from tests.support.engine import Bench, forget_tasks, race, tasks_of
 from tests.support.policies import ShowAll
 
 FAULTS: list[tuple[dict[str, Any], str]] = [
@@ -263,7 +263,7 @@ class TestDeploy:
         self, host: Host, bench: Bench, limited: Limited
     ) -> None:
         limited(rate=6, per=60)
-        host.tasks.clear()
+        forget_tasks(host)
         limited(rate=9, per=60, concurrency=2)
         row = bench.row("SELECT * FROM opsjobs.limiters")
         assert (row["rate"], row["concurrency"], row["previous"]["rate"]) == (9.0, 2, 6.0)
@@ -281,13 +281,12 @@ class TestDeploy:
         self, host: Host, bench: Bench, limited: Limited
     ) -> None:
         limited(rate=6, per=60)
-        host.tasks.clear()
+        forget_tasks(host)
         opsjobs = OpsJobs()
-        opsjobs.tasks = host.tasks
+        opsjobs.tasks = tasks_of(host)
         opsjobs.task(limit=Limit("api", rate=9, per=60, partition="account"))(_call)
         starts: list[Callable[[], None]] = [
-            lambda name=f"worker-{number}": declare_limiters(host, name)  # type: ignore[misc]
-            for number in range(4)
+            lambda name=f"worker-{number}": declare_limiters(host, name) for number in range(4)
         ]
         assert race(*starts) == [None] * 4
         assert len(bench.rows("SELECT 1 FROM opsjobs.audit_events")) == 1

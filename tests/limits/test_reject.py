@@ -12,14 +12,14 @@ from flask_sqlalchemy import SQLAlchemy
 from flask_opsjobs import LimitReached, Unique
 from flask_opsjobs.host import Host
 from tests.limits.conftest import Limited
-from tests.support.engine import Bench
+from tests.support.engine import Bench, forget_tasks
 
 Commit = Callable[..., int]
 
 
 def rejections(bench: Bench) -> list[tuple[str, str, str]]:
     rows = bench.rows("SELECT limiter, partition, code FROM opsjobs.limit_rejections ORDER BY id")
-    return [tuple(row.values()) for row in rows]  # type: ignore[misc]
+    return [tuple(row.values()) for row in rows]
 
 
 def count(bench: Bench) -> int:
@@ -94,7 +94,7 @@ def test_what_can_never_start_rejects_nobody(
     bench: Bench, limited: Limited, commit: Commit, host: Host
 ) -> None:
     commit(limited(concurrency=9, weight="size", when_full="reject"), size=9)
-    host.tasks.clear()
+    forget_tasks(host)
     task = limited(concurrency=1, weight="size", when_full="reject")
     commit(task, size=1)
     with pytest.raises(LimitReached):

@@ -80,7 +80,11 @@ def test_a_stuck_pass_holds_up_no_other_and_a_second_signal_leaves_it(
     host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = threading.Event()
-    stuck, good = Counting(lambda context: gate.wait(60) and None), Counting()
+
+    def wait_at_gate(context: Pass) -> None:
+        gate.wait(60)
+
+    stuck, good = Counting(wait_at_gate), Counting()
     process = LoopsProcess(host, [stuck.loop, Loop("other", every(0.01), good.loop.run, True)])
     told = told_after(lambda: good.passes > 5, signal.SIGTERM)
     threading.Thread(

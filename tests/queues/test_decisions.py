@@ -26,7 +26,7 @@ from flask_opsjobs.workers import transitions as workers
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 
-WHY = {"actor": "anna", "reason": "because it is a test"}
+WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
 RecordJob = Callable[..., int]
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from flask_opsjobs.testing.valkey import Valkey
-from tests.support.processes import ROOT
+from tests.support.sources import ROOT
 
 PLUGIN = Path(__file__).with_name("plugin")
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from flask_opsjobs import endings
 from flask_opsjobs.core.db import Connection, connect_apart
 from flask_opsjobs.endings import Ended, Ending
-from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, read_clock
+from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, TakesDeliveries, read_clock
 from flask_opsjobs.engine.worker import claim as claiming
 from flask_opsjobs.engine.worker.claim import NotClaimed
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
+from flask_opsjobs.jobs.record.task import Task
+from flask_opsjobs.settings import Settings
 from flask_opsjobs.workers import transitions as workers
 
 
@@ -39,14 +41,17 @@ class Bench:
     def dispatch(self, lane: str = "default", *, prefetch: int | None = None) -> int:
         """Dispatch what the prefetch allows on a lane."""
         settings = replace(self.host.settings, prefetch=prefetch)
-        dispatcher = Dispatcher(self.connection, self.host.broker, settings)
+        dispatcher = self._dispatcher(settings)
         queue = lane.partition("|")[0]
         return dispatcher.dispatch_lane(lane, queue, read_clock(self.connection))
 
+    def _dispatcher(self, settings: Settings) -> Dispatcher:
+        # A test may have put something else in the broker's place.
+        return Dispatcher(self.connection, cast(TakesDeliveries, self.host.broker), settings)
+
     def dispatch_all(self) -> int:
         """One pass of the dispatch loop."""
-        dispatcher = Dispatcher(self.connection, self.host.broker, self.host.settings)
-        return dispatcher.dispatch_all(read_clock(self.connection))
+        return self._dispatcher(self.host.settings).dispatch_all(read_clock(self.connection))
 
     def claim(self, job_id: int, dispatch_no: int = 1) -> Claimed | NotClaimed:
         """Claim a delivery."""
@@ -103,3 +108,13 @@ def race(*calls: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.join(30)
     return answers
+
+
+def tasks_of(host: Host) -> dict[str, Task]:
+    """The tasks that the host's code declared."""
+    return cast(dict[str, Task], host.tasks)
+
+
+def forget_tasks(host: Host) -> None:
+    """Be as a new process, which declares its tasks anew."""
+    tasks_of(host).clear()

@@ -8,12 +8,14 @@ from typing import Any
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.log_tail import Ring
 from flask_opsjobs.jobs.perform.perform import Report
-from flask_opsjobs.jobs.record.task import Task
+from flask_opsjobs.jobs.record.declaration import TaskDeclaration
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-def make_claimed(task: Task | str, args: dict[str, Any] | None = None, **changes: Any) -> Claimed:
+def make_claimed(
+    task: TaskDeclaration | str, args: dict[str, Any] | None = None, **changes: Any
+) -> Claimed:
     """The first attempt of job 7, claimed at `NOW`; `changes` as in `Claimed`."""
     columns: dict[str, Any] = {
         "id": 7,

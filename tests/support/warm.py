@@ -123,7 +123,8 @@ def _serve(address: str) -> dict[str, Any]:
     print("warm", flush=True)
     running: dict[int, tuple[int, socket.socket]] = {}
     while True:
-        ready, _, _ = select.select([0, listening, *running], [], [])
+        watched: list[Any] = [0, listening, *running]
+        ready, _, _ = select.select(watched, [], [])
         if 0 in ready:
             os._exit(0)
         for handle in running.keys() & set(ready):

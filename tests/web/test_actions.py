@@ -584,9 +584,7 @@ def test_a_job_s_page_offers_no_action_that_would_be_refused(get: Any, session: 
         f"Cannot run job {adopted.id} again: RQ owns it" in page.select_one(".head .lead.mute").text
     )
     page = soup(get(f"/jobs/{unique.id}").text)
-    buttons = {b.text.strip(): b for b in page.select(".head .actions button")}
-    assert buttons["Run again"].has_attr("disabled")
-    assert (
-        f"job {unique.id} holds the unique lock of the same call" in buttons["Run again"]["title"]
-    )
-    assert not buttons["Retry…"].has_attr("disabled")
+    named = {b.text.strip(): b for b in page.select(".head .actions button")}
+    assert named["Run again"].has_attr("disabled")
+    assert f"job {unique.id} holds the unique lock of the same call" in named["Run again"]["title"]
+    assert not named["Retry…"].has_attr("disabled")

@@ -213,7 +213,7 @@ def test_what_the_host_does_at_connect_and_at_statements_is_done_for_pages(
     assert app.test_client().get("/ops/jobs/jobs").status_code == 200
     assert said == {"shoppg_catalog"}
     assert host.pages.pool is not host.engine.pool
-    assert host.pages.pool.checkedin() == 1
+    assert host.pages.pool.checkedin() == 1  # type: ignore[attr-defined]
 
 
 FORKING = """

@@ -29,7 +29,7 @@ from tests.web.every import soup
 from tests.web.rows import EXPIRE_PREVIEWS
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
-WHY = {"actor": "tester", "reason": "because it is a test"}
+WHY: dict[str, Any] = {"actor": "tester", "reason": "because it is a test"}
 Get = Callable[..., Any]
 NEW = {
     "name": "hourly",

@@ -85,7 +85,7 @@ def test_it_is_read_in_batches_each_in_a_transaction_of_its_own(
         "/jobs.csv?state=available",
         "/jobs.csv?q=id:1",
     ):
-        lines = client.get(f"/ops/jobs{path}", buffered=False).response
+        lines: Any = client.get(f"/ops/jobs{path}", buffered=False).response
         first = "".join(part.decode() for part in islice(lines, 2))
         # Enqueued after it began: a higher id, so that it ends.
         make_job(session, tags=["all"])
@@ -122,7 +122,7 @@ class _Hides(ShowAll):
 
 
 def _carry(session: Session) -> None:
-    args = {
+    args: dict[str, Any] = {
         "token": "hunter2",
         "deep": [{"password": "hunter2"}],
         "note": "hunter2",
@@ -289,7 +289,7 @@ def test_what_breaks_off_says_so_in_its_last_line(
         make_job(session)
     session.commit()
     client = make_app(OPSJOBS_PAGE_TIMEOUT_SECONDS=0.2).test_client()
-    lines = client.get(f"/ops/jobs{path}", buffered=False).response
+    lines: Any = client.get(f"/ops/jobs{path}", buffered=False).response
     got = b"".join(islice(lines, 2 if path.endswith("csv") else 1))
     session.execute(text("LOCK TABLE opsjobs.jobs IN ACCESS EXCLUSIVE MODE"))
     got += b"".join(lines)

@@ -364,7 +364,7 @@ def test_a_partition_that_the_display_policy_hides_stands_on_no_page_and_in_no_a
     app = make_app(display=Hides(), access=access)
     caplog.set_level(logging.DEBUG)
 
-    def ask(path: str, **form: str) -> Any:
+    def ask(path: Any, **form: Any) -> Any:
         client = app.test_client()
         answer = client.post(path, data=form, headers=SAME_ORIGIN) if form else client.get(path)
         assert "hunter2" not in f"{path}\n{answer.headers}\n{answer.text}"
@@ -383,7 +383,7 @@ def test_a_partition_that_the_display_policy_hides_stands_on_no_page_and_in_no_a
     preview = ask(ask(cool_down, minutes="5", back=str(link["href"])).location)
     assert soup(preview.text).h1.text == "Cool limiter customer-api/[hidden] down"
     run = soup(preview.text).select_one("form[action$='/execute']")
-    fields = {field["name"]: field["value"] for field in run.select("input")}
+    fields = {str(field["name"]): field["value"] for field in run.select("input")}
     done = ask(run["action"], **fields, reason=REASON)
     assert "Audit 1" in ask(done.location).text
     shown = [

@@ -5,6 +5,7 @@ on tables as a busy host has them.
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -58,7 +59,7 @@ def test_a_page_s_read_walks_its_indexes(
     with app.app_context(), reading() as read:
         since = read.now - timedelta(hours=1)
         asked = {"since": since, "worker_ids": list(range(1, 51)), "limit": 500}
-        raw = read.session.connection().connection.driver_connection
+        raw: Any = read.session.connection().connection.driver_connection
         nodes = explain(raw, statement, asked)
     used = {node["Index Name"] for node in nodes if "Index Name" in node}
     assert indexes <= used

@@ -292,7 +292,7 @@ def test_a_rate_needs_its_span_and_a_burst_its_rate(get: Get, session: Session) 
 
 @pytest.mark.usefixtures("whole")
 def test_what_takes_a_hundred_years_is_refused(get: Get) -> None:
-    asked = {"run_seconds": 31_622_400, "count": 999}
+    asked: dict[str, Any] = {"run_seconds": 31_622_400, "count": 999}
     assert "more than 100 years" in _faults(_tree(get, _path(**asked), 400))["count"]
     asked = {"rate": "0.000000001", "per": 31_622_400}
     assert "more than a century to fill" in _faults(_tree(get, _path(**asked), 400))["rate"]

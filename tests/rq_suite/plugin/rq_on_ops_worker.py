@@ -98,7 +98,7 @@ def attached(kind: type, make_performer: Callable[..., Any], app: Flask) -> type
                 runtimes[pid] = WorkerRuntime(app.extensions["opsjobs"], "simple", ["default"])
         return runtimes[pid]
 
-    class Attached(kind):  # type: ignore[misc]
+    class Attached(kind):
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
             performer = make_performer(app, runtime(), {})
@@ -110,8 +110,10 @@ def attached(kind: type, make_performer: Callable[..., Any], app: Flask) -> type
 
 def test_our_worker(database_url: str, port: int) -> None:
     app = make_app(database_url, port)
-    rq.Worker = rq.worker.Worker = attached(OpsWorker, ForkingPerformer, app)
-    rq.SimpleWorker = rq.worker.SimpleWorker = attached(OpsSimpleWorker, InProcessPerformer, app)
+    forking: Any = attached(OpsWorker, ForkingPerformer, app)
+    rq.Worker = rq.worker.Worker = forking
+    simple: Any = attached(OpsSimpleWorker, InProcessPerformer, app)
+    rq.SimpleWorker = rq.worker.SimpleWorker = simple
 
 
 redis_port = int(os.environ["RQ_TESTS_REDIS_PORT"])
