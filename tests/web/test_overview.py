@@ -237,7 +237,7 @@ def test_jobs_of_paused_and_unserved_queues_are_blocked(session: Session, get: G
     assert _words(cards["Blocked"].select_one(".count")) == "3"
     assert (
         _words(cards["Blocked"].select_one(".diag"))
-        == "2 jobs wait: crm is paused. 1 more holds jobs too."
+        == "2 jobs wait: crm is paused: anna: the vendor is away."
     )
     assert [
         re.sub(r" since.*| \d+ min", "", _words(line)) for line in cards["Blocked"].select(".ex li")
@@ -247,6 +247,13 @@ def test_jobs_of_paused_and_unserved_queues_are_blocked(session: Session, get: G
     ]
     # What is blocked is not also called runnable.
     assert _words(cards["Runnable"].select_one(".count")) == "1"
+    for _ in range(2):
+        make_job(session, queue="reports")
+    session.commit()
+    assert (
+        _words(_cards(get)["Blocked"].select_one(".diag"))
+        == "3 jobs wait: reports has no live worker. 1 more holds jobs too."
+    )
 
 
 def test_what_lies_only_in_rq(session: Session, get: Get, redis_client: Any) -> None:
