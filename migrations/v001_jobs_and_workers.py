@@ -156,7 +156,7 @@ CREATE TABLE opsjobs.workers (
     CONSTRAINT workers_kind_check CHECK (kind IN ('forking', 'simple', 'plain')),
     CONSTRAINT workers_state_check CHECK (state IN ('alive', 'late', 'missing', 'stopped')),
     CONSTRAINT workers_numbers_check CHECK (
-        pid > 0 AND heartbeat_no >= 0 AND run_seconds >= 0 AND rss_kb >= 0 AND still_seconds >= 0),
+        pid >= 0 AND heartbeat_no >= 0 AND run_seconds >= 0 AND rss_kb >= 0 AND still_seconds >= 0),
     CONSTRAINT workers_end_check CHECK (
         (state IN ('missing', 'stopped')) = (ended_at IS NOT NULL))
 )

@@ -35,6 +35,7 @@ class Worker(Base):
     name: Mapped[str] = mapped_column(Text, unique=True)
     kind: Mapped[str] = mapped_column(Text)
     host: Mapped[str] = mapped_column(Text)
+    # 0 when RQ does not tell it.
     pid: Mapped[int] = mapped_column(Integer)
     version: Mapped[str | None] = mapped_column(Text)
     queues: Mapped[list[str]] = mapped_column(ARRAY(Text))
@@ -55,7 +56,7 @@ class Worker(Base):
         CheckConstraint(one_of("state", STATES), name="state_check"),
         CheckConstraint(f"({one_of('state', ENDED)}) = (ended_at IS NOT NULL)", name="end_check"),
         CheckConstraint(
-            "pid > 0 AND heartbeat_no >= 0 AND run_seconds >= 0 AND rss_kb >= 0 AND still_seconds >= 0",
+            "pid >= 0 AND heartbeat_no >= 0 AND run_seconds >= 0 AND rss_kb >= 0 AND still_seconds >= 0",
             name="numbers_check",
         ),
         Index("workers_alive", "heartbeat_at", postgresql_where=text("ended_at IS NULL")),
