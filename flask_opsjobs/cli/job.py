@@ -8,24 +8,29 @@ import click
 from flask.cli import AppGroup
 
 from ..actions.domain import Action
-from ..actions.registry import ACTIONS
+from ..actions.registry import actions_of
 from . import _operate
 
 job = AppGroup("job", help="Retry, cancel, discard, run again or delete jobs.")
 
 
 def _add(action: Action[Any]) -> None:
-    @job.command(
+    """Add the command of an action. Each of its parameters is an option, `due_at` is `--due-at`."""
+
+    @click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
+    @_operate.options
+    def run(ids: tuple[int, ...], **options: Any) -> None:
+        params = {param: options.pop(param) for param in action.params}
+        _operate.run_action(action.name, [f"job/{id}" for id in ids], params=params, **options)
+
+    for param in action.params:
+        run = click.option(f"--{param.replace('_', '-')}", required=True)(run)
+    job.command(
         action.short_name.replace("_", "-"),
         short_help=f"{action.title} jobs.",
         help=f"{action.title} the jobs with these IDS, at most 100. {action.risk}\n{_operate.EXITS}",
-    )
-    @click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
-    @_operate.options
-    def command(ids: tuple[int, ...], **options: Any) -> None:
-        _operate.run_action(action.name, [f"job/{id}" for id in ids], **options)
+    )(run)
 
 
-for _action in ACTIONS.values():
-    if _action.domain == "job":
-        _add(_action)
+for _action in actions_of("job"):
+    _add(_action)

@@ -162,13 +162,12 @@ class PreviewView:
     @property
     def again(self) -> tuple[str, Sequence[tuple[str, str]]]:
         """How to request the same preview again: the address, and the fields to send."""
-        short_name, names = (
-            self.action.short_name,
-            [name_in(target) for target in self.plan.targets],
-        )
-        if self.action.domain == "job":
-            return url_for(f"opsjobs.jobs_{short_name}"), [("job", name) for name in names]
+        short_name = self.action.short_name
+        names = [name_in(target) for target in self.plan.targets]
         fields = [(key, _typed(value)) for key, value in self.plan.params.items()]
+        if self.action.domain == "job":
+            picked = [("job", name) for name in names]
+            return url_for(f"opsjobs.jobs_{short_name}"), [*picked, *fields]
         if self.action.domain == "limiter":
             limiter, partition = split_target(self.plan.targets[0])
             place = url_for(f"opsjobs.limiter_{short_name}", limiter=limiter, partition=partition)

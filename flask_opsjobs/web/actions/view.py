@@ -18,10 +18,10 @@ from ...actions.registry import ACTIONS
 from ...actions.shapes import Preview
 from ...core.reading import Reading
 from ...errors import ActionRefused
+from ...jobs import actions as job_actions
 from ...jobs.lifecycle import STATES
 from ...jobs.queries import list_rows
 from ...jobs.rows import Count
-from ...jobs.search import terms
 from ...jobs.search.queries import list_jobs
 from ...limits.actions import make_target
 from ..app import access, links, pages, problems, references, shell
@@ -37,7 +37,7 @@ def on_picked(action: Action[Any]) -> Callable[[], Response]:
     """A view that starts the action on all jobs selected in a list."""
 
     def view() -> Response:
-        return start(action, [f"job/{number}" for number in _picked()])
+        return start(action, _picked())
 
     return view
 
@@ -46,20 +46,19 @@ def on_job(action: Action[Any]) -> Callable[[str], Response]:
     """A view that starts the action on one job."""
 
     def view(job_id: str) -> Response:
-        number = terms.read_own(job_id)
-        if number is None:
+        target = job_actions.read_target(f"job/{job_id}")
+        if target is None:
             raise problems.no_such_job(job_id)
-        return start(action, [f"job/{number}"])
+        return start(action, [target])
 
     return view
 
 
 def on_named(action: Action[Any]) -> Callable[[str], Response]:
-    """A view that starts the action on a queue or cron entry, with the parameters from its form."""
+    """A view that starts the action on a queue or cron entry."""
 
     def view(name: str) -> Response:
-        params = {param: request.form.get(param, "").strip() for param in action.params}
-        return start(action, [f"{action.domain}/{name}"], params)
+        return start(action, [f"{action.domain}/{name}"])
 
     return view
 
@@ -68,29 +67,35 @@ def on_limiter(action: Action[Any]) -> Callable[[str], Response]:
     """A view that starts the action on a limiter, or on the partition in the address."""
 
     def view(limiter: str) -> Response:
-        params = {param: request.form.get(param, "").strip() for param in action.params}
-        return start(action, [make_target(limiter, references.asked_partition())], params)
+        return start(action, [make_target(limiter, references.asked_partition())])
 
     return view
 
 
-def _picked() -> Sequence[int]:
+def _picked() -> Sequence[str]:
     texts = list(dict.fromkeys(request.form.getlist("job")))
     if not texts:
         raise problems.unreadable("No job is picked.")
     if len(texts) > MOST_TARGETS:
         raise problems.unreadable(f"At most {MOST_TARGETS} jobs at once; {len(texts)} are picked.")
-    numbers = [terms.read_own(text) for text in texts]
-    if None in numbers:
-        wrong = texts[numbers.index(None)]
+    targets = [job_actions.read_target(f"job/{text}") for text in texts]
+    if None in targets:
+        wrong = texts[targets.index(None)]
         raise problems.unreadable(f"job: {wrong[:40]!r} is not the id of a job.")
-    return [number for number in numbers if number is not None]
+    return [target for target in targets if target is not None]
 
 
-def start(action: Action[Any], targets: Sequence[str], params: Mapping[str, Any] = {}) -> Response:
-    """Make the plan, store it as a preview, and redirect to its page."""
+def start(
+    action: Action[Any], targets: Sequence[str], params: Mapping[str, str] | None = None
+) -> Response:
+    """Make the plan, store it as a preview, and redirect to its page.
+
+    `params` default to the fields of the form that have the names of the action's parameters.
+    """
     actor = access.actor()
     assert actor is not None  # checked before the view is called
+    if params is None:
+        params = {param: request.form.get(param, "").strip() for param in action.params}
     try:
         with asking():
             made = Operator(host()).preview(
@@ -189,11 +194,11 @@ def _more(view: preview_view.PreviewView, read: Reading) -> More | None:
 
     The jobs of this action are not counted. None when no more match, or when no filtered list was open.
     """
-    wanted = list_request.read_address(links.read_back()) if access.may("jobs.view") else None
     items = view.receipt.done if view.receipt and view.state == "done" else ()
-    if wanted is None or len(items) < 2 or view.action.domain != "job":
+    if len(items) < 2 or view.action.domain != "job" or not access.may("jobs.view"):
         return None
-    if not (wanted.state or wanted.terms):
+    wanted = list_request.read_address(links.read_back())
+    if wanted is None or not (wanted.state or wanted.terms):
         return None
     done = [int(item.target.partition("/")[2]) for item in items]
     is_shown = list_request.is_shown(wanted)

@@ -126,7 +126,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
 
 
 def _actions(read: Reading, job: JobInFull) -> dict[Action[Any], str | None]:
-    """The actions of the job's state, each with the sentence that would refuse it now, or None.
+    """The actions of the job's state that ask for no value, each with the sentence that would refuse it now, or None.
 
     The function that plans actions decides that, without a lock.
     """
@@ -134,6 +134,8 @@ def _actions(read: Reading, job: JobInFull) -> dict[Action[Any], str | None]:
     target, actor = (f"job/{job.id}",), access.actor() or ""
     found: dict[Action[Any], str | None] = {}
     for action in actions_of("job", job.state):
+        if action.params:
+            continue
         request = Request(host(), action, target, {}, actor, "page", is_trusted=True, now=read.now)
         skipped = make_plan(connection, request).skipped
         refusal = skipped[0].says if skipped else None

@@ -31,7 +31,8 @@ from ..app.problems import Problem
 from . import list_request, suggestions
 from .list_request import ListRequest
 
-_JOB_ACTIONS = actions_of("job")
+# Those that ask for a value have a form on the page of one job.
+_JOB_ACTIONS = [action for action in actions_of("job") if not action.params]
 
 
 def page() -> AnyResponse:
