@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NotRequired, Protocol, TypedDict, TypeVar
 
 from ..core import words
 from ..core.db import Connection
@@ -79,18 +79,14 @@ class Action(Generic[Row]):
         return (self.phrase or f"{self.short_name} {{}}").format(name)
 
 
-@dataclass(frozen=True)
-class Requester:
-    """Who requests an action, on which way (`page`, `cli` or `python`), and why.
-
-    `is_trusted`: the access policy is not asked.
-    """
+class Who(TypedDict):
+    """The arguments of a `Request` that say who requests it, in which way (`page`, `cli`, `python`) and why."""
 
     actor: str
     via: str
-    reason: str = ""
-    request_id: str | None = None
-    is_trusted: bool = False
+    reason: NotRequired[str]
+    request_id: NotRequired[str | None]
+    is_trusted: NotRequired[bool]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ..engine.dispatch.dispatch import read_clock
 from ..errors import ActionRefused, EngineUnavailable, TooManyActions
 from ..host import Host
 from . import execution, planning, previews
-from .domain import Request, Requester
+from .domain import Request, Who
 from .registry import ACTIONS
 from .shapes import Plan, Preview, Receipt
 
@@ -76,7 +76,9 @@ class Operator:
             action,
             targets,
             params,
-            Requester(_text(actor), "python", is_trusted=not authorize),
+            actor=_text(actor),
+            via="python",
+            is_trusted=not authorize,
         )
         return self._with_connection(
             lambda connection, now: planning.make_plan(connection, replace(request, now=now)), now
@@ -106,7 +108,9 @@ class Operator:
             action,
             targets,
             params,
-            Requester(_text(actor), via, is_trusted=not authorize),
+            actor=_text(actor),
+            via=via,
+            is_trusted=not authorize,
         )
 
         def make(connection: Connection, now: datetime) -> Preview:
@@ -138,14 +142,12 @@ class Operator:
         """
         if too_long := execution.find_long_reason(reason):
             return too_long.receipt("")
-        by = Requester(
-            _text(actor), via, _text(reason).strip(), _request_id(request_id), not authorize
-        )
+        who = _who(actor, via, reason, request_id, is_trusted=not authorize)
 
         def make(connection: Connection, now: datetime) -> Receipt:
             def as_request(preview: Preview) -> Request:
                 action, params = ACTIONS[preview.plan.action], preview.plan.params
-                return Request(self._host, action, preview.targets, params, **vars(by), now=now)
+                return Request(self._host, action, preview.targets, params, **who, now=now)
 
             after_commit: list[Callable[[], None]] = []
             receipt = execution.execute_preview(
@@ -153,7 +155,7 @@ class Operator:
                 self._host,
                 preview_id,
                 token,
-                actor=by.actor,
+                actor=who["actor"],
                 as_request=as_request,
                 after_commit=after_commit.append,
             )
@@ -187,9 +189,7 @@ class Operator:
             action,
             targets,
             params,
-            Requester(
-                _text(actor), via, _text(reason).strip(), _request_id(request_id), not authorize
-            ),
+            **_who(actor, via, reason, request_id, is_trusted=not authorize),
         )
         if too_long := execution.find_long_reason(reason):
             return too_long.receipt(action)
@@ -501,6 +501,16 @@ def _entries(entries: str | Iterable[str]) -> list[str]:
 
 def _limiters(limiters: str | Iterable[str]) -> list[str]:
     return [f"limiter/{name}" for name in ([limiters] if isinstance(limiters, str) else limiters)]
+
+
+def _who(actor: str, via: str, reason: str, request_id: str | None, *, is_trusted: bool) -> Who:
+    return {
+        "actor": _text(actor),
+        "via": via,
+        "reason": _text(reason).strip(),
+        "request_id": _request_id(request_id),
+        "is_trusted": is_trusted,
+    }
 
 
 def _request_id(given: str | None) -> str | None:

@@ -7,13 +7,13 @@ import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 from ..core.db import Connection
 from ..errors import ActionRefused
 from ..host import Host
 from ..policy import is_allowed, raised
-from .domain import Action, Domain, Request, Requester, Row, say_target
+from .domain import Action, Domain, Request, Row, Who, say_target
 from .registry import ACTIONS, DOMAINS
 from .shapes import Item, Plan, Receipt, Skip
 
@@ -29,13 +29,14 @@ def make_request(
     action: str,
     targets: Iterable[str],
     params: Mapping[str, Any] | None,
-    by: Requester,
+    **who: Unpack[Who],
 ) -> Request:
     """Make the request, with canonical targets and parameters. Raises `ActionRefused` when it is invalid."""
     found = ACTIONS.get(action)
     if found is None:
         raise _unreadable(action, f"there is no action {action!r}")
-    if not isinstance(by.actor, str) or not by.actor.strip():
+    actor = who["actor"]
+    if not isinstance(actor, str) or not actor.strip():
         sentence = f"{action} needs an actor: nobody is signed in"
         raise ActionRefused(
             Receipt("refused", action, "unauthorized", sentence, audit_sequence=None)
@@ -50,7 +51,7 @@ def make_request(
         )
         raise _unreadable(action, sentence)
     values = _canonical_params(host, found, params or {})
-    return Request(host, found, canonical, values, **vars(by))
+    return Request(host, found, canonical, values, **who)
 
 
 def make_plan(connection: Connection, request: Request) -> Plan:
