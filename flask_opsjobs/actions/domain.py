@@ -80,7 +80,7 @@ class Action(Generic[Row]):
 
 
 class Who(TypedDict):
-    """The arguments of a `Request` that say who requests it, in which way (`page`, `cli`, `python`) and why."""
+    """The arguments of a `Request` that say who requests it, by `page`, `cli` or `python`, and why."""
 
     actor: str
     via: str

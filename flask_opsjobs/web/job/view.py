@@ -126,9 +126,10 @@ def _full(read: Reading, job: JobInFull) -> Markup:
 
 
 def _actions(read: Reading, job: JobInFull) -> dict[Action[Any], str | None]:
-    """The actions of the job's state that ask for no value, each with the sentence that would refuse it now, or None.
+    """The actions of the job's state, each with the sentence that would refuse it now, or None.
 
-    The function that plans actions decides that, without a lock.
+    Those that ask for a value have forms of their own. The function that plans actions decides, without a
+    lock.
     """
     connection: Any = read.session.connection().connection.driver_connection
     target, actor = (f"job/{job.id}",), access.actor() or ""
