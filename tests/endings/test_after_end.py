@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -15,7 +14,7 @@ from flask_opsjobs.cron.declaration import make_entry
 from flask_opsjobs.cron.transitions import Slot
 from flask_opsjobs.endings import after_end
 from flask_opsjobs.endings.after_end import AFTER_END
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.engine.dispatch.dispatch import read_clock, stage
 from flask_opsjobs.engine.worker.runtime import declare_limiters
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.record.enqueue import enqueue_detached
@@ -67,16 +66,11 @@ def job_id(opsjobs: OpsJobs, bench: Bench) -> int:
     )
     bench.dispatch(lane)
     bench.claim(made.id)
-    earlier = now - timedelta(minutes=1)
-    connection.execute(
-        "UPDATE opsjobs.jobs SET first_refused_at = %s WHERE id = %s", (earlier, made.id)
-    )
-    connection.execute(
-        """INSERT INTO opsjobs.attempts
-               (job_id, dispatch_no, attempt, worker, started_at, ended_at, outcome)
-           VALUES (%s, 0, 1, 'another', %s, %s, 'refused')""",
-        (made.id, earlier, earlier),
-    )
+    bench.record(made.id, 1, HANDED_BACK)
+    connection.execute("UPDATE opsjobs.jobs SET due_at = created_at WHERE id = %s", (made.id,))
+    stage(connection, read_clock(connection))
+    bench.dispatch(lane)
+    bench.claim(made.id, 2)
     return made.id
 
 
@@ -101,8 +95,8 @@ def test_when_one_of_them_fails_nothing_has_ended(
     )
     before = stored(bench)
     with pytest.raises(psycopg.errors.RaiseException, match="broken"):
-        bench.record(job_id, 1, outcome)
+        bench.record(job_id, 2, outcome)
     assert stored(bench) == before
     connection.execute("DROP FUNCTION opsjobs.break_write() CASCADE")
-    assert len(bench.record(job_id, 1, outcome)) == 1
+    assert len(bench.record(job_id, 2, outcome)) == 1
     assert stored(bench) != before
