@@ -14,11 +14,11 @@ from .errors import (
     LimitReached,
     MigrationBlocked,
     OpsJobsError,
-    RefusedSession,
     SchemaAhead,
     SchemaBehind,
     TooManyActions,
     UnknownJob,
+    WrongSession,
 )
 from .jobs.perform.current import current_job
 from .jobs.perform.outcomes import Cancel, Discard, RetryIn, Snooze
@@ -51,7 +51,6 @@ __all__ = [
     "MigrationBlocked",
     "OpsJobs",
     "OpsJobsError",
-    "RefusedSession",
     "RetryIn",
     "SchemaAhead",
     "SchemaBehind",
@@ -60,5 +59,6 @@ __all__ = [
     "TooManyActions",
     "Unique",
     "UnknownJob",
+    "WrongSession",
     "current_job",
 ]

@@ -74,7 +74,7 @@ class UnknownJob(OpsJobsError, LookupError):
     """There is no job with this id: it was deleted, or never existed."""
 
 
-class RefusedSession(OpsJobsError):
+class WrongSession(OpsJobsError):
     """The given `session=` is bound to a database other than that of the jobs."""
 
 

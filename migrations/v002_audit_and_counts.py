@@ -211,11 +211,11 @@ CREATE TABLE opsjobs.integrity_checks (
     compared_at timestamptz,
     queued_nowhere bigint DEFAULT 0 NOT NULL,
     started_unreserved bigint DEFAULT 0 NOT NULL,
-    deliveries_without_row bigint DEFAULT 0 NOT NULL,
+    orphan_deliveries bigint DEFAULT 0 NOT NULL,
     CONSTRAINT integrity_checks_pkey PRIMARY KEY (queue),
     CONSTRAINT integrity_checks_numbers_check CHECK (
         took_seconds >= 0 AND stored >= 0 AND waiting >= 0 AND queued >= 0 AND started >= 0
-        AND queued_nowhere >= 0 AND started_unreserved >= 0 AND deliveries_without_row >= 0)
+        AND queued_nowhere >= 0 AND started_unreserved >= 0 AND orphan_deliveries >= 0)
 )
 """
 

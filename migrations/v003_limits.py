@@ -96,9 +96,9 @@ LIMIT_COUNT_DELTAS = (
         at timestamptz NOT NULL,
         limiter text NOT NULL,
         admitted integer DEFAULT 0 NOT NULL,
-        returned integer DEFAULT 0 NOT NULL,
+        recalled integer DEFAULT 0 NOT NULL,
         rejected integer DEFAULT 0 NOT NULL,
-        CONSTRAINT limit_count_deltas_positive_check CHECK (returned >= 0 AND rejected >= 0)
+        CONSTRAINT limit_count_deltas_positive_check CHECK (recalled >= 0 AND rejected >= 0)
     )
     WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = off)
     """,
@@ -110,10 +110,10 @@ CREATE TABLE opsjobs.limit_minutes (
     limiter text NOT NULL,
     minute timestamptz NOT NULL,
     admitted bigint DEFAULT 0 NOT NULL,
-    returned bigint DEFAULT 0 NOT NULL,
+    recalled bigint DEFAULT 0 NOT NULL,
     rejected bigint DEFAULT 0 NOT NULL,
     CONSTRAINT limit_minutes_pkey PRIMARY KEY (limiter, minute),
-    CONSTRAINT limit_minutes_positive_check CHECK (returned >= 0 AND rejected >= 0)
+    CONSTRAINT limit_minutes_positive_check CHECK (recalled >= 0 AND rejected >= 0)
 )
 """
 

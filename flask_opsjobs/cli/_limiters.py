@@ -13,7 +13,7 @@ from ..core.reading import Reading, read_snapshot
 from ..core.words import counted
 from ..host import Host
 from ..limits import queries
-from ..limits.bucket import level
+from ..limits.bucket import tokens_at
 from ..limits.queries import (
     MOST_COUNTED,
     BucketState,
@@ -137,15 +137,15 @@ def _bucket_lines(bucket: dict[str, Any]) -> Iterator[str]:
 
 
 def _bucket(state: BucketState) -> dict[str, Any]:
-    standing, shape, now = state.seen.standing, state.shape, state.seen.now
+    level, shape, now = state.seen.level, state.shape, state.seen.now
     seconds = state.next_seconds
     return {
         "read_at": _text(now),
-        "tokens": None if shape.rate is None else max(0.0, level(shape, standing, now)),
+        "tokens": None if shape.rate is None else max(0.0, tokens_at(shape, level, now)),
         "burst": shape.burst,
-        "in_use": standing.in_use,
+        "in_use": level.in_use,
         "concurrency": shape.concurrency,
-        "queued": standing.queued,
+        "queued": level.queued,
         "weight": state.weight,
         "blocks": [{"code": block.code, "until": _text(block.until)} for block in state.blocks],
         "next_at": None if seconds is None else _text(now + timedelta(seconds=seconds)),

@@ -16,13 +16,13 @@ PARKED_GRACES = 6
 class RedisFacts:
     """Where one job's delivery is in Redis, read at `read_at`.
 
-    `said` is why Redis could not be read, and then the other values mean nothing; None when it answered.
+    `problem` is why Redis could not be read, and then the other values mean nothing; None when it answered.
     `position` counts from 0 at the head of the list; None when the delivery is not in it. `queue_length`
     includes plain jobs. `is_suspended`: somebody suspended all workers of this Redis with RQ's own flag.
     """
 
     read_at: datetime
-    said: str | None = None
+    problem: str | None = None
     queue_length: int = 0
     position: int | None = None
     is_intermediate: bool = False
@@ -33,7 +33,7 @@ class RedisFacts:
     @property
     def is_reachable(self) -> bool:
         """Whether Redis answered."""
-        return self.said is None
+        return self.problem is None
 
     @property
     def is_there(self) -> bool:
@@ -76,13 +76,13 @@ class PlainJob:
 class PlainJobs:
     """The plain jobs in RQ, read at `read_at`: how many by RQ's status, and examples, failed ones first.
 
-    `said` is why Redis could not be read. `silent` are the queues whose Redis did not answer while another
+    `problem` is why Redis could not be read. `silent` are the queues whose Redis did not answer while another
     one did. `is_cut`: there are more, since only the first jobs of each registry were read. `is_suspended`:
     somebody suspended all workers of a Redis with RQ's own flag.
     """
 
     read_at: datetime
-    said: str | None = None
+    problem: str | None = None
     by_status: Mapping[str, int] = field(default_factory=dict)
     is_cut: bool = False
     examples: Sequence[PlainJob] = ()

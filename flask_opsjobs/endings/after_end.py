@@ -15,10 +15,10 @@ from ..limits import transitions as limits
 
 
 @dataclass(frozen=True)
-class Ended:
+class MovedJob:
     """A job whose attempt ended, or that ended while it waited, and its new state.
 
-    `is_refused`: a worker had claimed it but did not call its function.
+    `is_not_run`: a worker had claimed it but did not call its function.
     """
 
     id: int
@@ -31,7 +31,7 @@ class Ended:
     is_unique: bool
     is_limited: bool = False
     cron_entry: str | None = None
-    is_refused: bool = False
+    is_not_run: bool = False
 
     @property
     def key(self) -> tuple[int, int]:
@@ -46,41 +46,41 @@ class Ended:
 
 # Gets all jobs of one statement, whose rows are locked, and the time of the end. When it raises, nothing has
 # ended.
-AfterEnd = Callable[[Connection, Sequence[Ended], datetime], None]
+AfterEnd = Callable[[Connection, Sequence[MovedJob], datetime], None]
 
 
-def release_unique_locks(connection: Connection, ended: Sequence[Ended], _now: datetime) -> None:
+def release_unique_locks(connection: Connection, ended: Sequence[MovedJob], _now: datetime) -> None:
     """Let the same call be enqueued again, once its job will not run again."""
     if unique := [job.id for job in ended if job.is_unique and job.is_final]:
         unique_locks.release(connection, unique)
 
 
-def free_leases(connection: Connection, ended: Sequence[Ended], _now: datetime) -> None:
+def free_leases(connection: Connection, ended: Sequence[MovedJob], _now: datetime) -> None:
     """Give the places of attempts back to their limiters."""
-    if limited := [job.key for job in ended if job.is_limited and not job.is_refused]:
+    if limited := [job.key for job in ended if job.is_limited and not job.is_not_run]:
         limits.free(connection, limited)
 
 
-def give_back_tokens(connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
+def give_back_tokens(connection: Connection, ended: Sequence[MovedJob], now: datetime) -> None:
     """Give places and tokens back of attempts whose function was not called."""
-    if refused := [job.key for job in ended if job.is_limited and job.is_refused]:
-        limits.give_back(connection, refused, now)
+    if not_run := [job.key for job in ended if job.is_limited and job.is_not_run]:
+        limits.give_back(connection, not_run, now)
 
 
-def forget_refusals(connection: Connection, ended: Sequence[Ended], _now: datetime) -> None:
-    """Keep only the newest refused attempt of a job that is handed back."""
-    if handed_back := [job.key for job in ended if job.is_refused and not job.is_final]:
-        job_transitions.forget_refusals(connection, handed_back)
+def trim_hand_backs(connection: Connection, ended: Sequence[MovedJob], _now: datetime) -> None:
+    """Keep only the newest of the attempts in which a job was handed back."""
+    if handed_back := [job.key for job in ended if job.is_not_run and not job.is_final]:
+        job_transitions.trim_hand_backs(connection, handed_back)
 
 
-def note_cron_slots(connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
+def note_cron_slots(connection: Connection, ended: Sequence[MovedJob], now: datetime) -> None:
     """Record in the run history of cron entries how their jobs ended."""
     states = {job.id: job.state for job in ended if job.cron_entry is not None and job.is_final}
     if states:
         cron_transitions.note_job_ends(connection, states, now)
 
 
-def release_cron_jobs(connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
+def release_cron_jobs(connection: Connection, ended: Sequence[MovedJob], now: datetime) -> None:
     """Make the next job of a cron entry available, when it waited for these."""
     names = {job.cron_entry for job in ended if job.cron_entry is not None and job.is_final}
     if names:
@@ -92,7 +92,7 @@ AFTER_END: tuple[AfterEnd, ...] = (
     release_unique_locks,
     free_leases,
     give_back_tokens,
-    forget_refusals,
+    trim_hand_backs,
     note_cron_slots,
     release_cron_jobs,
 )

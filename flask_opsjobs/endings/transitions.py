@@ -17,16 +17,16 @@ from ..core import sql
 from ..core.db import Connection
 from ..jobs import transitions as job_transitions
 from ..jobs.lifecycle import WAITING
-from ..jobs.perform.backoff import REFUSED_FOR
+from ..jobs.perform.backoff import HAND_BACK_FOR
 from ..jobs.perform.outcomes import Outcome
-from .after_end import AFTER_END, Ended
+from .after_end import AFTER_END, MovedJob
 
-# A job fails after this many refusals by RQ workers that lack the host's code.
-MOST_REFUSALS = 3
+# A job fails after RQ workers that lack the host's code failed this many of its deliveries.
+MOST_FAILED_DELIVERIES = 3
 
 
 @dataclass(frozen=True)
-class Ending:
+class EndedAttempt:
     """An outcome to write.
 
     `id` and `dispatch_no` are its fence: the row must still have this dispatch number.
@@ -41,25 +41,27 @@ class Ending:
 
 def record(
     connection: Connection,
-    endings: Iterable[Ending],
+    endings: Iterable[EndedAttempt],
     now: datetime,
-    refused_for: timedelta = REFUSED_FOR,
-) -> list[Ended]:
+    hand_back_for: timedelta = HAND_BACK_FOR,
+) -> list[MovedJob]:
     """Write outcomes in one transaction; return the jobs that were moved. Commits unless the caller has one.
 
     An outcome that comes too late is rejected by the fence and left out. A job whose task or arguments the
-    worker refused is handed back, until `refused_for` after the first refusal. Locks the jobs in id order.
+    worker cannot run is handed back, until `hand_back_for` after the first time. Locks the jobs in id order.
     Raises what Postgres raises; then nothing was written.
     """
     rows = json.dumps([_row(ending) for ending in endings])
     return _end(
-        connection, "retry_or_end_jobs", {"outcomes": rows, "now": now, "refused_for": refused_for}
+        connection,
+        "retry_or_end_jobs",
+        {"outcomes": rows, "now": now, "hand_back_for": hand_back_for},
     )
 
 
 def expire(
     connection: Connection, now: datetime, *, limit: int = 1000, ids: Sequence[int] | None = None
-) -> list[Ended]:
+) -> list[MovedJob]:
     """End at most `limit` waiting jobs whose deadline has passed, of all or of `ids`; return them.
 
     Commits.
@@ -80,7 +82,7 @@ def rescue(
     keep: Iterable[str] = (),
     claimed_before: datetime | None = None,
     limit: int = 1000,
-) -> list[Ended]:
+) -> list[MovedJob]:
     """Rescue `started` jobs of these workers, except those in `keep`; return them. Commits.
 
     `keep` holds deliveries as "id-dispatch_no". Jobs without attempts left fail. Locks the jobs in id order.
@@ -99,31 +101,31 @@ def rescue(
     )
 
 
-def refuse(
+def count_failed_deliveries(
     connection: Connection, deliveries: Sequence[tuple[int, int]], now: datetime
-) -> list[Ended]:
+) -> list[MovedJob]:
     """Count deliveries (id, dispatch_no) that RQ failed without running our code. Commits.
 
-    Returns their jobs: available again, or failed at the third refusal.
+    Returns their jobs: available again, or failed at the third failed delivery.
     """
     ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
     return _end(
         connection,
-        "refuse_jobs",
-        {"ids": ids, "dispatch_nos": numbers, "now": now, "limit": MOST_REFUSALS},
+        "count_failed_deliveries",
+        {"ids": ids, "dispatch_nos": numbers, "now": now, "limit": MOST_FAILED_DELIVERIES},
     )
 
 
 def cancel(
     connection: Connection, ids: Sequence[int], now: datetime, reason: str | None
-) -> list[Ended]:
+) -> list[MovedJob]:
     """Cancel the waiting ones of these jobs; return them. Commits unless the caller has a transaction."""
     return _end_waiting(connection, ids, now, reason, state="canceled", ended_by="canceled")
 
 
 def discard(
     connection: Connection, ids: Sequence[int], now: datetime, reason: str | None
-) -> list[Ended]:
+) -> list[MovedJob]:
     """Fail the waiting ones of these jobs; return them. Commits unless the caller has a transaction."""
     return _end_waiting(connection, ids, now, reason, state="failed", ended_by="discarded")
 
@@ -142,21 +144,21 @@ def stop(
 
 def _end_waiting(
     connection: Connection, ids: Sequence[int], now: datetime, reason: str | None, **end: str
-) -> list[Ended]:
+) -> list[MovedJob]:
     parameters = {"ids": list(ids), "now": now, "reason": reason, "sources": list(WAITING), **end}
     return _end(connection, "end_waiting_jobs", parameters)
 
 
-def _end(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> list[Ended]:
+def _end(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> list[MovedJob]:
     with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(sql.load(statement), parameters)
-        ended = [Ended(**row) for row in cursor.fetchall()]
+        ended = [MovedJob(**row) for row in cursor.fetchall()]
         for tell in AFTER_END:
             tell(connection, ended, parameters["now"])
     return ended
 
 
-def _row(ending: Ending) -> dict[str, Any]:
+def _row(ending: EndedAttempt) -> dict[str, Any]:
     outcome = ending.outcome
     done, total, note = outcome.progress or (None, None, None)
     has_output = outcome.output is not None
@@ -176,7 +178,7 @@ def _row(ending: Ending) -> dict[str, Any]:
         "output_bytes": outcome.output_bytes,
         "output_omitted": outcome.output_omitted,
         "log_tail": outcome.log_tail,
-        "cause": outcome.cause,
+        "cause_of_death": outcome.cause_of_death,
         "max_rss_kb": outcome.max_rss_kb,
         "done": done,
         "total": total,

@@ -87,7 +87,7 @@ def read_redis_facts(host: Host, queue: str, rq_id: str | None, now: datetime) -
     try:
         return _read(host, queue, rq_id, now)
     except (RedisError, OSError, ConfigError) as error:
-        return RedisFacts(now, said=f"no answer ({type(error).__name__})")
+        return RedisFacts(now, problem=f"no answer ({type(error).__name__})")
 
 
 def _read(host: Host, name: str, rq_id: str | None, now: datetime) -> RedisFacts:

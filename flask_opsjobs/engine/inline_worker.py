@@ -17,7 +17,7 @@ from typing_extensions import override
 from .. import endings
 from ..core import sql
 from ..core.db import Connection
-from ..endings import Ending
+from ..endings import EndedAttempt
 from ..errors import OpsJobsError
 from ..host import Host
 from ..jobs.perform.current import Claimed
@@ -132,9 +132,9 @@ class InlineWorker:
         with _shared(self._connection, claimed), self._surround():
             report = Report(log_tail, self._host.settings.max_output_bytes)
             outcome = perform(self._tasks, claimed, report)
-        ending = Ending(job_id, dispatch_no, *self._worker, outcome)
-        # `refused_for` is 0, because no worker with other code will come: a test sees a refusal at once.
-        endings.record(self._connection, [ending], self._now(), refused_for=timedelta(0))
+        ending = EndedAttempt(job_id, dispatch_no, *self._worker, outcome)
+        # `hand_back_for` is 0, because no worker with other code will come: a test sees the failure at once.
+        endings.record(self._connection, [ending], self._now(), hand_back_for=timedelta(0))
         error = self.errors.get(job_id)
         if isinstance(error, self._through):
             raise error

@@ -49,7 +49,7 @@ def find_plain_jobs(broker: Broker, queues: Iterable[str], now: datetime) -> Pla
             found += jobs
             is_suspended |= is_suspended_here
     if problem is not None and not found:
-        return PlainJobs(now, said=problem)
+        return PlainJobs(now, problem=problem)
     by_status = Counter[str]()
     for _, one in found:
         by_status[one.status] += len(one.rq_ids)

@@ -36,7 +36,7 @@ class JobEvidence:
     cancel_requested_at: datetime | None
     cancel_requested_by: str | None
     cancel_reason: str | None
-    first_refused_at: datetime | None
+    first_handed_back_at: datetime | None
     cron_entry: str | None
     limiter: str | None
     partition: str | None
@@ -114,7 +114,7 @@ class LimitEvidence:
     partition: str
     weight: int
     shape: Shape | None
-    standing: BucketLevel
+    level: BucketLevel
     holders: Sequence[int] = ()
     ahead_weight: int = 0
     cooldown_at: datetime | None = None
@@ -124,7 +124,7 @@ class LimitEvidence:
     is_named: bool = True
 
     @property
-    def said(self) -> str | None:
+    def shown_partition(self) -> str | None:
         """The partition; None when there is none, or the reader may not see it."""
         return self.partition or None if self.is_named else None
 

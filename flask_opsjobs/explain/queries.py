@@ -157,11 +157,9 @@ def _limit(session: Session, job: JobEvidence) -> LimitEvidence | None:
         oldest = select(Lease.job_id).where(*mine).order_by(Lease.taken_at).limit(MOST_HOLDERS)
         holders = session.scalars(oldest).all()
     evidence = LimitEvidence(
-        job.limiter, job.partition, job.weight, found.shape, found.standing, holders
+        job.limiter, job.partition, job.weight, found.shape, found.level, holders
     )
-    return (
-        _with_cooldown(session, evidence) if found.standing.cooldown_until is not None else evidence
-    )
+    return _with_cooldown(session, evidence) if found.level.cooldown_until is not None else evidence
 
 
 def _with_cooldown(session: Session, limit: LimitEvidence) -> LimitEvidence:

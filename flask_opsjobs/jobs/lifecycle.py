@@ -27,9 +27,9 @@ ENDED_BY = {
     "returned": "the function returned",
     "exhausted": "the last attempt failed",
     "deadline": "the deadline passed before it started",
-    "invalid_args": "for ten minutes workers refused its stored arguments",
+    "invalid_args": "for ten minutes workers did not accept its stored arguments",
     "unknown_task": "for ten minutes workers did not have its task",
-    "refused": "workers failed its delivery three times without running it",
+    "undeliverable": "workers failed its delivery three times without running it",
     "unrecordable": "its outcome could not be written",
     "canceled": "canceled",
     "discarded": "discarded",
@@ -45,7 +45,7 @@ OUTCOMES = (
     "discarded",
     "snoozed",
     "retry_in",
-    "refused",
+    "not_run",
     "lost",
 )
 
@@ -106,8 +106,8 @@ ARROWS = (
         sources=("queued",),
         targets=("available",),
         by="dispatcher",
-        meaning="its delivery was lost or refused, or its limit full",
-        made_by=("recall_jobs", "refuse_jobs", "recall_limited_job"),
+        meaning="its delivery was lost or failed, or its limit was full",
+        made_by=("recall_jobs", "count_failed_deliveries", "recall_limited_job"),
     ),
     JobArrow(
         "finish",
@@ -123,7 +123,7 @@ ARROWS = (
         targets=("retryable", "failed"),
         by="worker",
         meaning="the attempt failed",
-        made_by=("retry_or_end_jobs", "refuse_jobs"),
+        made_by=("retry_or_end_jobs", "count_failed_deliveries"),
     ),
     JobArrow(
         "snooze",

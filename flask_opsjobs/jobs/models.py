@@ -49,9 +49,9 @@ class Job(Base):
     attempt: Mapped[int] = mapped_column(Integer, server_default="0")
     max_attempts: Mapped[int] = mapped_column(Integer)
     dispatch_no: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    refused_count: Mapped[int] = mapped_column(SmallInteger, server_default="0")
-    # When a worker first refused the job: it lacks the task or rejects the arguments. NULL if none did.
-    first_refused_at: Mapped[datetime | None] = mapped_column(MOMENT)
+    failed_deliveries: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    # When a worker first handed the job back: it lacks the task or rejects the arguments. NULL if none did.
+    first_handed_back_at: Mapped[datetime | None] = mapped_column(MOMENT)
     timeout_seconds: Mapped[int | None] = mapped_column(Integer)
     deadline_at: Mapped[datetime | None] = mapped_column(MOMENT)
     created_at: Mapped[datetime] = mapped_column(MOMENT)
@@ -86,7 +86,7 @@ class Job(Base):
         CheckConstraint("priority BETWEEN 0 AND 9", name="priority_check"),
         CheckConstraint("attempt >= 0 AND max_attempts >= 1", name="attempts_check"),
         CheckConstraint("dispatch_no >= 0", name="dispatch_no_check"),
-        CheckConstraint("refused_count >= 0", name="refused_count_check"),
+        CheckConstraint("failed_deliveries >= 0", name="failed_deliveries_check"),
         CheckConstraint("timeout_seconds > 0", name="timeout_check"),
         CheckConstraint(
             "(state <> 'queued') OR (dispatched_at IS NOT NULL)", name="queued_has_time_check"
@@ -195,7 +195,7 @@ class Attempt(Base):
     error: Mapped[str | None] = mapped_column(Text)
     traceback: Mapped[str | None] = mapped_column(Text)
     log_tail: Mapped[str | None] = mapped_column(Text)
-    cause: Mapped[str | None] = mapped_column(Text)
+    cause_of_death: Mapped[str | None] = mapped_column(Text)
     max_rss_kb: Mapped[int | None] = mapped_column(BigInteger)
     progress_done: Mapped[int | None] = mapped_column(BigInteger)
     progress_total: Mapped[int | None] = mapped_column(BigInteger)

@@ -227,7 +227,7 @@ def list_attempts(session: Session, job_id: int) -> Sequence[AttemptRow]:
         Attempt.ended_at,
         Attempt.outcome,
         Attempt.error,
-        Attempt.cause,
+        Attempt.cause_of_death,
         Attempt.max_rss_kb,
         Attempt.progress_done,
         Attempt.progress_total,

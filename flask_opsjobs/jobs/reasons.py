@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..explain.evidence import Evidence
 from ..explain.reason import Reason, make_reason
-from .perform.backoff import REFUSED_FOR
+from .perform.backoff import HAND_BACK_FOR
 
 
 def deadline_passed(evidence: Evidence) -> Iterator[Reason]:
@@ -108,25 +108,25 @@ def deferred(evidence: Evidence) -> Iterator[Reason]:
 def handed_back(evidence: Evidence) -> Iterator[Reason]:
     """The worker that claimed it last does not have its task, or does not accept its arguments."""
     job, attempt = evidence.job, evidence.last_attempt
-    if job.state == "started" or job.first_refused_at is None or evidence.is_overdue:
+    if job.state == "started" or job.first_handed_back_at is None or evidence.is_overdue:
         return
-    until = job.first_refused_at + REFUSED_FOR
+    until = job.first_handed_back_at + HAND_BACK_FOR
     by = f"Worker {attempt.worker}" if attempt else "A worker that is not known any more"
     yield make_reason(
         evidence,
         "handed_back",
-        f"{by} refused it and handed it back; it is tried again.",
+        f"{by} handed it back without running it; it is tried again.",
         "Until that time any worker of its queue may claim it; then it ends as failed. Start a worker whose "
         "code has its task and accepts its arguments, and stop the workers with another version.",
         source="worker",
         read={
             "worker": attempt and attempt.worker,
-            "refused_at": attempt and attempt.ended_at,
-            "first_refused_at": job.first_refused_at,
+            "handed_back_at": attempt and attempt.ended_at,
+            "first_handed_back_at": job.first_handed_back_at,
             "due_at": job.due_at,
         },
         quote=attempt.error if attempt else None,
-        since=job.first_refused_at,
+        since=job.first_handed_back_at,
         until=until,
     )
 
@@ -136,7 +136,7 @@ def scheduled(evidence: Evidence) -> Iterator[Reason]:
     job = evidence.job
     if job.state != "scheduled" or not evidence.is_early or evidence.is_overdue:
         return
-    if job.first_refused_at is not None:
+    if job.first_handed_back_at is not None:
         return  # `handed_back` says so already
     is_snoozed = evidence.last_outcome == "snoozed"
     yield make_reason(

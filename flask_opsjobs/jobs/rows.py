@@ -115,7 +115,7 @@ class AttemptRow:
     ended_at: datetime | None
     outcome: str | None
     error: str | None
-    cause: str | None
+    cause_of_death: str | None
     max_rss_kb: int | None
     progress_done: int | None
     progress_total: int | None

@@ -91,10 +91,10 @@ def delete(connection: Connection, ids: Collection[int], now: datetime) -> None:
     _act(connection, "delete_jobs", "delete", ids, now)
 
 
-def forget_refusals(connection: Connection, deliveries: Collection[tuple[int, int]]) -> None:
-    """Delete the refused attempts of these jobs (id, dispatch_no), except the newest refusal of each."""
+def trim_hand_backs(connection: Connection, deliveries: Collection[tuple[int, int]]) -> None:
+    """Delete the attempts that handed these jobs (id, dispatch_no) back, except the newest of each."""
     ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
-    connection.execute(sql.load("forget_refusals"), {"job_ids": ids, "dispatch_nos": numbers})
+    connection.execute(sql.load("trim_hand_backs"), {"job_ids": ids, "dispatch_nos": numbers})
 
 
 def _act(

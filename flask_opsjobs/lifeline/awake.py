@@ -26,7 +26,7 @@ class Note:
     process: str
     every_seconds: float
     took_seconds: float
-    said: str
+    report: str
     error: str | None = None
     is_idle: bool = False
 
@@ -66,7 +66,7 @@ class LoopRow:
     last_at: datetime
     every_seconds: float
     took_seconds: float
-    said: str | None
+    report: str | None
     error: str | None
     is_awake: bool
 

@@ -165,7 +165,7 @@ class IntegrityRow:
     compared_at: datetime | None
     queued_nowhere: int
     started_unreserved: int
-    deliveries_without_row: int
+    orphan_deliveries: int
 
     @property
     def difference(self) -> int:
@@ -187,7 +187,7 @@ class IntegrityRow:
             self.difference
             or self.queued_nowhere
             or self.started_unreserved
-            or self.deliveries_without_row
+            or self.orphan_deliveries
         )
 
 

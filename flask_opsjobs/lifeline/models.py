@@ -33,7 +33,7 @@ class LoopRun(Base):
     every_seconds: Mapped[float] = mapped_column(Double)
     passes: Mapped[int] = mapped_column(BigInteger, server_default="1")
     took_seconds: Mapped[float] = mapped_column(Double, server_default="0")
-    said: Mapped[str | None] = mapped_column(Text)
+    report: Mapped[str | None] = mapped_column(Text)
     error: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
@@ -65,12 +65,12 @@ class IntegrityCheck(Base):
     compared_at: Mapped[datetime | None] = mapped_column(MOMENT)
     queued_nowhere: Mapped[int] = mapped_column(BigInteger, server_default="0")
     started_unreserved: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    deliveries_without_row: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    orphan_deliveries: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
     __table_args__ = (
         CheckConstraint(
             "took_seconds >= 0 AND stored >= 0 AND waiting >= 0 AND queued >= 0 AND started >= 0"
-            " AND queued_nowhere >= 0 AND started_unreserved >= 0 AND deliveries_without_row >= 0",
+            " AND queued_nowhere >= 0 AND started_unreserved >= 0 AND orphan_deliveries >= 0",
             name="numbers_check",
         ),
     )

@@ -23,7 +23,7 @@ def redis_away(evidence: Evidence) -> Iterator[Reason]:
         f"Redis does not answer, so {waits} and no worker can take it.",
         "Start Redis again. No job is lost, and the rest happens by itself.",
         source="observer",
-        read={"redis": evidence.redis.said, "asked_at": evidence.redis.read_at},
+        read={"redis": evidence.redis.problem, "asked_at": evidence.redis.read_at},
     )
 
 
@@ -158,5 +158,5 @@ def _is_blocked_by_lost_deliveries(evidence: Evidence) -> bool:
     prefetch, redis = evidence.prefetch, evidence.redis
     if prefetch is None or redis is None or not redis.is_reachable or evidence.queue.is_paused:
         return False
-    is_kept = evidence.limit is not None and evidence.limit.standing.queued > 0
+    is_kept = evidence.limit is not None and evidence.limit.level.queued > 0
     return (prefetch.is_full or is_kept) and redis.queue_length < prefetch.used

@@ -14,7 +14,7 @@ from ..audit import transitions as audit_transitions
 from ..audit.transitions import Decision
 from ..core import sql
 from ..core.db import Connection
-from ..endings import Ended
+from ..endings import MovedJob
 from ..settings import Settings
 
 # At most this many jobs are rescued in a pass; a pass that reaches the limit is repeated at once.
@@ -60,7 +60,7 @@ class Watched:
     late: list[str]
     missing: list[str]
     well: list[str]
-    rescued: list[Ended]
+    rescued: list[MovedJob]
     abandoned: int
     has_more: bool
 
@@ -172,7 +172,7 @@ class Swept:
     worker_id: int
     name: str | None
     cause: str
-    jobs: Sequence[Ended]
+    jobs: Sequence[MovedJob]
 
 
 def make_decision(swept: Sequence[Swept], now: datetime) -> Decision:

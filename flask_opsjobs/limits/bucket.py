@@ -101,27 +101,27 @@ class Admission:
         return not self.blocks
 
 
-def level(shape: Shape, standing: BucketLevel, now: datetime) -> float:
+def tokens_at(shape: Shape, level: BucketLevel, now: datetime) -> float:
     """The tokens at `now`; below 0 when claims took tokens early. Infinite without a rate."""
     speed = shape.per_second
     if speed is None or shape.burst is None:
         return math.inf
-    if standing.tokens is None or standing.refilled_at is None:
+    if level.tokens is None or level.refilled_at is None:
         return float(shape.burst)
     # When a clock is stepped back, no tokens are removed.
-    elapsed = max(0.0, (now - standing.refilled_at).total_seconds())
-    return min(float(shape.burst), standing.tokens + elapsed * speed)
+    elapsed = max(0.0, (now - level.refilled_at).total_seconds())
+    return min(float(shape.burst), level.tokens + elapsed * speed)
 
 
-def admit(shape: Shape, standing: BucketLevel, weight: int, now: datetime) -> Admission:
+def admit(shape: Shape, level: BucketLevel, weight: int, now: datetime) -> Admission:
     """Whether a job of this weight may start. Counts leases and tokens, but not queued jobs.
 
     When it may, the caller writes the `tokens` that are left, with `now` as `refilled_at`.
     """
-    has = level(shape, standing, now)
+    has = tokens_at(shape, level, now)
     wait = _seconds_until(shape, has, weight)
     patience = shape.ahead_seconds + _SLACK_SECONDS if shape.ahead_seconds else 0.0
-    blocks = [*_blocks(shape, standing, weight, now)]
+    blocks = [*_blocks(shape, level, weight, now)]
     if wait > patience and not _is_too_heavy(shape, weight):
         blocks.append(BucketBlock(TOKENS, now + timedelta(seconds=wait)))
     if blocks:
@@ -129,52 +129,52 @@ def admit(shape: Shape, standing: BucketLevel, weight: int, now: datetime) -> Ad
     return Admission((), wait, None if math.isinf(has) else has - weight)
 
 
-def room(shape: Shape, standing: BucketLevel, now: datetime) -> int | None:
+def room(shape: Shape, level: BucketLevel, now: datetime) -> int | None:
     """How much weight may be dispatched now, beyond the queued jobs; None without a bound."""
-    if _is_cooling(standing, now):
+    if _is_cooling(level, now):
         return 0
     bounds = []
     speed = shape.per_second
     if speed is not None:
-        tokens = level(shape, standing, now) + speed * shape.ahead_seconds
-        bounds.append(math.floor(tokens + _GRAIN) - standing.queued)
+        tokens = tokens_at(shape, level, now) + speed * shape.ahead_seconds
+        bounds.append(math.floor(tokens + _GRAIN) - level.queued)
     if shape.concurrency is not None:
-        bounds.append(shape.concurrency - standing.in_use - standing.queued)
+        bounds.append(shape.concurrency - level.in_use - level.queued)
     return max(0, min(bounds)) if bounds else None
 
 
-def settle(shape: Shape, standing: BucketLevel, now: datetime) -> BucketLevel:
+def settle(shape: Shape, level: BucketLevel, now: datetime) -> BucketLevel:
     """The state of the bucket after all queued jobs have started."""
-    tokens = level(shape, standing, now) - standing.queued
+    tokens = tokens_at(shape, level, now) - level.queued
     return replace(
-        standing,
+        level,
         tokens=None if math.isinf(tokens) else tokens,
         refilled_at=None if math.isinf(tokens) else now,
-        in_use=standing.in_use + standing.queued,
+        in_use=level.in_use + level.queued,
         queued=0,
     )
 
 
-def next_room(shape: Shape, standing: BucketLevel, weight: int, now: datetime) -> float | None:
+def next_room(shape: Shape, level: BucketLevel, weight: int, now: datetime) -> float | None:
     """Seconds until time alone makes room to dispatch this weight; None when that needs more than time."""
-    if _is_too_heavy(shape, weight) or _has_no_place(shape, standing, weight + standing.queued):
+    if _is_too_heavy(shape, weight) or _has_no_place(shape, level, weight + level.queued):
         return None
     cooled = 0.0
-    if standing.cooldown_until is not None:
-        cooled = max(0.0, (standing.cooldown_until - now).total_seconds())
-    wanted = weight + standing.queued
-    wait = _seconds_until(shape, level(shape, standing, now), wanted) - shape.ahead_seconds
+    if level.cooldown_until is not None:
+        cooled = max(0.0, (level.cooldown_until - now).total_seconds())
+    wanted = weight + level.queued
+    wait = _seconds_until(shape, tokens_at(shape, level, now), wanted) - shape.ahead_seconds
     return max(0.0, cooled, wait)
 
 
-def _blocks(shape: Shape, standing: BucketLevel, weight: int, now: datetime) -> list[BucketBlock]:
+def _blocks(shape: Shape, level: BucketLevel, weight: int, now: datetime) -> list[BucketBlock]:
     blocks = []
     is_too_heavy = _is_too_heavy(shape, weight)
     if is_too_heavy:
         blocks.append(BucketBlock(WEIGHT))
-    if _is_cooling(standing, now):
-        blocks.append(BucketBlock(COOLDOWN, standing.cooldown_until))
-    if not is_too_heavy and _has_no_place(shape, standing, weight):
+    if _is_cooling(level, now):
+        blocks.append(BucketBlock(COOLDOWN, level.cooldown_until))
+    if not is_too_heavy and _has_no_place(shape, level, weight):
         blocks.append(BucketBlock(CONCURRENCY))
     return blocks
 
@@ -183,12 +183,12 @@ def _is_too_heavy(shape: Shape, weight: int) -> bool:
     return shape.most is not None and weight > shape.most
 
 
-def _is_cooling(standing: BucketLevel, now: datetime) -> bool:
-    return standing.cooldown_until is not None and standing.cooldown_until > now
+def _is_cooling(level: BucketLevel, now: datetime) -> bool:
+    return level.cooldown_until is not None and level.cooldown_until > now
 
 
-def _has_no_place(shape: Shape, standing: BucketLevel, weight: int) -> bool:
-    return shape.concurrency is not None and standing.in_use + weight > shape.concurrency
+def _has_no_place(shape: Shape, level: BucketLevel, weight: int) -> bool:
+    return shape.concurrency is not None and level.in_use + weight > shape.concurrency
 
 
 def _seconds_until(shape: Shape, has: float, wanted: int) -> float:

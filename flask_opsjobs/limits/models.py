@@ -30,7 +30,7 @@ _COOLDOWN_IS_WHOLE = (
     " AND (cooldown_until IS NULL) = (cooldown_reason IS NULL)"
 )
 # An admission that is taken back counts as -1, maybe in a later minute.
-_COUNTS_ARE_POSITIVE = "returned >= 0 AND rejected >= 0"
+_COUNTS_ARE_POSITIVE = "recalled >= 0 AND rejected >= 0"
 
 
 class Limiter(Base):
@@ -140,23 +140,23 @@ class LimitCountDelta(Base):
     at: Mapped[datetime] = mapped_column(MOMENT)
     limiter: Mapped[str] = mapped_column(Text)
     admitted: Mapped[int] = mapped_column(Integer, server_default="0")
-    returned: Mapped[int] = mapped_column(Integer, server_default="0")
+    recalled: Mapped[int] = mapped_column(Integer, server_default="0")
     rejected: Mapped[int] = mapped_column(Integer, server_default="0")
 
     # The ORM demands a key; the table has none.
-    __mapper_args__ = {"primary_key": [at, limiter, admitted, returned, rejected]}  # noqa: RUF012
+    __mapper_args__ = {"primary_key": [at, limiter, admitted, recalled, rejected]}  # noqa: RUF012
     __table_args__ = (CheckConstraint(_COUNTS_ARE_POSITIVE, name="positive_check"),)
 
 
 class LimitMinute(Base):
-    """How many jobs a limiter admitted in a minute, how many a claim returned, how many calls it rejected."""
+    """How many jobs a limiter admitted in a minute, how many a claim recalled, how many calls it rejected."""
 
     __tablename__ = "limit_minutes"
 
     limiter: Mapped[str] = mapped_column(Text, primary_key=True)
     minute: Mapped[datetime] = mapped_column(MOMENT, primary_key=True)
     admitted: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    returned: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    recalled: Mapped[int] = mapped_column(BigInteger, server_default="0")
     rejected: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
     __table_args__ = (

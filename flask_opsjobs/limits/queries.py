@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from ..core import sql
 from . import stored_buckets as queries
-from .bucket import BucketBlock, Shape, admit, level, next_room, settle
+from .bucket import BucketBlock, Shape, admit, next_room, settle, tokens_at
 from .models import Bucket, LimitMinute, LimitRejection
 from .stored_buckets import BucketSeen
 
@@ -43,7 +43,7 @@ class LimiterRow:
     """A limiter with its last declaration.
 
     `waiting`, `queued` and `holders` are counted up to `MOST_COUNTED`. `cooling` counts its partitions that
-    cool down. `admitted`, `returned` and `rejected` are counts of the last hour.
+    cool down. `admitted`, `recalled` and `rejected` are counts of the last hour.
     """
 
     name: str
@@ -61,7 +61,7 @@ class LimiterRow:
     holders: int
     cooling: int
     admitted: int
-    returned: int
+    recalled: int
     rejected: int
 
     @property
@@ -105,7 +105,7 @@ class BucketState:
         return (
             None
             if self.shape.rate is None
-            else level(self.shape, self.seen.standing, self.seen.now)
+            else tokens_at(self.shape, self.seen.level, self.seen.now)
         )
 
 
@@ -270,9 +270,9 @@ def list_rejections(session: Session, limiter: str) -> list[RejectionRow]:
 def find_minutes(
     session: Session, limiter: str, since: datetime
 ) -> Mapping[datetime, tuple[int, int, int]]:
-    """By minute: the numbers of admitted, returned and rejected jobs. A minute without any has no entry."""
+    """By minute: the numbers of admitted, recalled and rejected jobs. A minute without any has no entry."""
     chosen = select(
-        LimitMinute.minute, LimitMinute.admitted, LimitMinute.returned, LimitMinute.rejected
+        LimitMinute.minute, LimitMinute.admitted, LimitMinute.recalled, LimitMinute.rejected
     ).where(LimitMinute.limiter == limiter, LimitMinute.minute >= since)
     return {row[0]: (row[1], row[2], row[3]) for row in session.execute(chosen)}
 
@@ -281,14 +281,14 @@ def _judge(
     limiter: LimiterRow, seen: BucketSeen, cooldown: CurrentCooldown | None, weight: int
 ) -> BucketState:
     """Judge a job that comes after all queued jobs: they count as started."""
-    later = settle(limiter.shape, seen.standing, seen.now)
+    later = settle(limiter.shape, seen.level, seen.now)
     return BucketState(
         seen,
         limiter.shape,
         cooldown,
         weight,
         admit(limiter.shape, later, weight, seen.now).blocks,
-        next_room(limiter.shape, seen.standing, weight, seen.now),
+        next_room(limiter.shape, seen.level, weight, seen.now),
     )
 
 
@@ -334,8 +334,8 @@ def has_partition(session: Session, limiter: LimiterRow, partition: str) -> bool
     if not partition or limiter.partition_by is not None:
         return True
     bucket = find_bucket(session, limiter, partition)
-    standing = bucket.seen.standing
-    is_used = standing.in_use > 0 or standing.queued > 0 or bucket.cooldown is not None
+    level = bucket.seen.level
+    is_used = level.in_use > 0 or level.queued > 0 or bucket.cooldown is not None
     return is_used or count_waiters(session, limiter.name, partition) > 0
 
 

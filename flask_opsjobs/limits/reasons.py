@@ -66,8 +66,8 @@ def limit_cooldown(evidence: Evidence) -> Iterator[Reason]:
 def limit_concurrency(evidence: Evidence) -> Iterator[Reason]:
     """The running and queued jobs of the limiter leave too few places for the weight of this job."""
     for limit, shape, _ in _blocks(evidence, bucket.CONCURRENCY, _held(evidence)):
-        standing = limit.standing
-        used = standing.in_use + standing.queued
+        level = limit.level
+        used = level.in_use + level.queued
         predicate = f"is full: {used:,} of {shape.concurrency:,} at the same time."
         end = "one of them has ended"
         if limit.weight > 1:
@@ -83,8 +83,8 @@ def limit_concurrency(evidence: Evidence) -> Iterator[Reason]:
             source="dispatcher",
             read={
                 **_read(limit),
-                "in_use": standing.in_use,
-                "queued": standing.queued,
+                "in_use": level.in_use,
+                "queued": level.queued,
                 "concurrency": shape.concurrency,
                 "weight": limit.weight,
                 "holders": ", ".join(f"job/{id}" for id in limit.holders) or None,
@@ -111,8 +111,8 @@ def limit_tokens(evidence: Evidence) -> Iterator[Reason]:
             source="dispatcher",
             read={
                 **_read(limit),
-                "tokens": f"{max(0.0, bucket.level(shape, limit.standing, evidence.now)):.2f}",
-                "queued": limit.standing.queued,
+                "tokens": f"{max(0.0, bucket.tokens_at(shape, limit.level, evidence.now)):.2f}",
+                "queued": limit.level.queued,
                 "weight": limit.weight,
                 "ahead": _ahead(evidence),
                 "next_token_at": block.until,
@@ -126,7 +126,7 @@ def limit_behind(evidence: Evidence) -> Iterator[Reason]:
     limit = _held(evidence)
     if limit is None or limit.shape is None or _find_blocks(evidence, limit, limit.shape):
         return
-    room = bucket.room(limit.shape, limit.standing, evidence.now)
+    room = bucket.room(limit.shape, limit.level, evidence.now)
     if room is None or room >= limit.ahead_weight + limit.weight:
         return
     yield make_reason(
@@ -157,18 +157,18 @@ def _blocks(
 
 def _find_blocks(evidence: Evidence, limit: LimitEvidence, shape: Shape) -> tuple[BucketBlock, ...]:
     """The blocks of the job now, counting queued jobs as started."""
-    later = bucket.settle(shape, limit.standing, evidence.now)
+    later = bucket.settle(shape, limit.level, evidence.now)
     return bucket.admit(shape, later, limit.weight, evidence.now).blocks
 
 
 def _subject(limit: LimitEvidence, *, is_first: bool = True) -> str:
     the = "The" if is_first else "the"
-    of = f" for {limit.said}" if limit.said else ""
+    of = f" for {limit.shown_partition}" if limit.shown_partition else ""
     return f"{the} limiter {limit.name}{of}"
 
 
 def _read(limit: LimitEvidence) -> dict[str, object]:
-    return {"limiter": limit.name, "partition": limit.said}
+    return {"limiter": limit.name, "partition": limit.shown_partition}
 
 
 def _go_before(evidence: Evidence) -> str:

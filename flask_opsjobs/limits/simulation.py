@@ -67,16 +67,16 @@ def simulate(
     *,
     run_seconds: float,
     workers: int | None = None,
-    standing: BucketLevel | None = None,
+    level: BucketLevel | None = None,
     now: datetime = _START,
 ) -> Simulated:
     """Start the jobs from one bucket in order of arrival; each runs for `run_seconds` on one of `workers`.
 
-    The simulation steps from event to event: an arrival, an end, a token. `standing` is the bucket at the
+    The simulation steps from event to event: an arrival, an end, a token. `level` is the bucket at the
     beginning:
     its queued jobs count as started, and all its leases end `run_seconds` after `now`. Raises `TooLong`.
     """
-    return _Run(shape, run_seconds, workers, standing or BucketLevel(), now).all_of(jobs)
+    return _Run(shape, run_seconds, workers, level or BucketLevel(), now).all_of(jobs)
 
 
 class _Run:
@@ -85,15 +85,15 @@ class _Run:
         shape: Shape,
         run_seconds: float,
         workers: int | None,
-        standing: BucketLevel,
+        level: BucketLevel,
         now: datetime,
     ) -> None:
         self._shape, self._run, self._workers, self._epoch = shape, run_seconds, workers, now
-        self._standing = settle(shape, standing, now)
+        self._level = settle(shape, level, now)
         # A heap of (end, weight) of the running jobs, the first end first.
         self._running: list[tuple[float, int]] = []
-        if self._standing.in_use:
-            heapq.heappush(self._running, (run_seconds, self._standing.in_use))
+        if self._level.in_use:
+            heapq.heappush(self._running, (run_seconds, self._level.in_use))
         self._blocked: dict[str, float] = {}
 
     def all_of(self, jobs: Sequence[SimulatedJob]) -> Simulated:
@@ -132,23 +132,21 @@ class _Run:
 
     def _ask(self, job: SimulatedJob, now: datetime) -> Admission:
         try:
-            return admit(self._shape, self._standing, job.weight, now)
+            return admit(self._shape, self._level, job.weight, now)
         except OverflowError as error:  # the token would come after the last year of `datetime`
             raise TooLong from error
 
     def _take(self, job: SimulatedJob, clock: float, tokens: float | None, now: datetime) -> float:
-        in_use = self._standing.in_use + job.weight
+        in_use = self._level.in_use + job.weight
         refilled_at = None if tokens is None else now
-        self._standing = replace(
-            self._standing, tokens=tokens, refilled_at=refilled_at, in_use=in_use
-        )
+        self._level = replace(self._level, tokens=tokens, refilled_at=refilled_at, in_use=in_use)
         heapq.heappush(self._running, (clock + self._run, job.weight))
         return clock
 
     def _end_until(self, clock: float) -> None:
         while self._running and self._running[0][0] <= clock:
             _, weight = heapq.heappop(self._running)
-            self._standing = replace(self._standing, in_use=self._standing.in_use - weight)
+            self._level = replace(self._level, in_use=self._level.in_use - weight)
 
     def _wait(self, code: str, clock: float, until: float) -> float:
         if not until <= _LONGEST_SECONDS:
@@ -227,7 +225,7 @@ class LimitChange:
 class Live:
     """The state of a real bucket at `now`, and the jobs that waited for it, the next one first."""
 
-    standing: BucketLevel
+    level: BucketLevel
     waiting: Sequence[SimulatedJob]
     now: datetime
 
@@ -249,7 +247,7 @@ class Trial:
         begin: dict[str, Any] = {"run_seconds": self.run_seconds, "workers": self.workers}
         if self.live is None:
             return make_outcome(simulate(shape, self.jobs, **begin))
-        begin |= {"standing": self.live.standing, "now": self.live.now}
+        begin |= {"level": self.live.level, "now": self.live.now}
         return make_outcome(simulate(shape, [*self.live.waiting, *self.jobs], **begin))
 
 
@@ -291,7 +289,7 @@ def read_live(session: Session, limiter: str, partition: str, most: int = MOST_W
     """The state of a bucket and its waiting jobs, at most `most`."""
     seen = stored_buckets.get_bucket(session.connection(), limiter, partition)
     waiters = queries.list_waiters(session, limiter, partition, most)
-    return Live(seen.standing, [SimulatedJob(0.0, waiter.weight) for waiter in waiters], seen.now)
+    return Live(seen.level, [SimulatedJob(0.0, waiter.weight) for waiter in waiters], seen.now)
 
 
 MOST_JOBS = 1_000_000

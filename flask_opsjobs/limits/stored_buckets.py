@@ -31,14 +31,14 @@ class BucketSeen:
     limiter: str
     partition: str
     shape: Shape | None
-    standing: BucketLevel
+    level: BucketLevel
     waiting: int
     now: datetime
 
     @property
     def is_ahead(self) -> bool:
         """Whether the last refill is in the future, since a clock was stepped back: until then none comes."""
-        filled = self.standing.refilled_at
+        filled = self.level.refilled_at
         return filled is not None and filled - self.now > _STEP
 
 
@@ -131,14 +131,14 @@ def _parameters(
 
 def _seen(row: Any) -> BucketSeen:
     shape = Shape(row["rate"], row["per_seconds"], row["burst"], row["concurrency"])
-    standing = BucketLevel(
+    level = BucketLevel(
         row["tokens"], row["refilled_at"], row["in_use"], row["queued"], row["cooldown_until"]
     )
     return BucketSeen(
         limiter=row["limiter"],
         partition=row["partition"],
         shape=None if row["name"] is None else shape,
-        standing=standing,
+        level=level,
         waiting=row["waiting"],
         now=row["now"],
     )

@@ -134,7 +134,7 @@ class Runner:
         connection, now = context.connection, context.now
         context.elapsed_seconds = awake.seconds_since_last_pass(connection, self.loop.name, now)
         report = self.loop.run(context)
-        self._note(connection, now, began, said=report)
+        self._note(connection, now, began, report=report)
         return True
 
     def _note(
@@ -143,7 +143,7 @@ class Runner:
         now: datetime,
         began: float,
         *,
-        said: str,
+        report: str,
         error: str | None = None,
     ) -> None:
         note = awake.Note(
@@ -151,9 +151,9 @@ class Runner:
             process=self.process,
             every_seconds=self.loop.every_seconds(self.host.settings),
             took_seconds=time.monotonic() - began,
-            said=said,
+            report=report,
             error=error,
-            is_idle=said == IDLE,
+            is_idle=report == IDLE,
         )
         self.run_id = awake.note_pass(connection, self.run_id, note, now)
 
@@ -164,7 +164,7 @@ class Runner:
             expected = isinstance(error, EngineUnavailable)
             _log.error("loop %s: %s", self.loop.name, words, exc_info=None if expected else error)
         self.last_error = words
-        self._note(connection, now, began, said="failed", error=words)
+        self._note(connection, now, began, report="failed", error=words)
 
     def _succeed(self, effects: list[Callable[[], None]]) -> None:
         if self.last_error is not None:

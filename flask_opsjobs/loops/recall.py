@@ -19,7 +19,7 @@ _log = logging.getLogger("flask_opsjobs.lifeline")
 
 
 def run(context: Pass) -> str:
-    """Recall jobs of paused queues, recall lost deliveries, count refusals, remove orphan deliveries."""
+    """Recall jobs of paused queues and lost deliveries, count failed deliveries, remove orphan deliveries."""
     with answering():
         report = [*_recall_paused(context), *_recall(context), *_remove_orphan_deliveries(context)]
     return ", ".join(report) or IDLE
@@ -52,11 +52,13 @@ def _recall(context: Pass) -> list[str]:
             f"recalled {counted(len(found.recalled), 'lost delivery', 'lost deliveries')}"
         )
         _log.warning("recalled jobs %s: their delivery was lost", _ids(found.recalled))
-    if found.refused:
-        report.append(f"{counted(len(found.refused), 'delivery', 'deliveries')} refused")
+    if found.failed:
+        report.append(
+            f"{counted(len(found.failed), 'delivery', 'deliveries')} failed by RQ workers"
+        )
         _log.warning(
             "RQ workers failed jobs %s without running them: do they import the host's code?",
-            _ids(found.refused),
+            _ids(found.failed),
         )
     return report
 

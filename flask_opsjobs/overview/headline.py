@@ -296,7 +296,7 @@ def _live_jobs_differ(seen: Overview) -> Iterator[Wrong]:
     for what, numbers in (
         ("queued and in no structure of Redis", [b.queued_nowhere for b in seen.integrity]),
         ("started, but reserved by no worker", [b.started_unreserved for b in seen.integrity]),
-        ("in Redis without a row", [b.deliveries_without_row for b in seen.integrity]),
+        ("in Redis without a row", [b.orphan_deliveries for b in seen.integrity]),
     ):
         if number := sum(numbers):
             fact = f"{counted(number, 'job')} {agree(number, 'is', 'are')} {what}."

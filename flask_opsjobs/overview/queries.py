@@ -302,11 +302,11 @@ def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
     buckets = stored_buckets.list_buckets_of(session.connection(), keys)
     for row, seen in zip(rows, buckets, strict=True):
         # Jobs of an undeclared limiter are not dispatched.
-        room = 0 if seen.shape is None else bucket.room(seen.shape, seen.standing, now)
+        room = 0 if seen.shape is None else bucket.room(seen.shape, seen.level, now)
         if room is None or room >= row.weight:
             continue
         number = row.number - int(row.number * room / row.weight)
-        until = seen.standing.cooldown_until
+        until = seen.level.cooldown_until
         key = (row.limiter, row.queue, until is not None and until > now)
         before = found.get(key)
         since = row.since if before is None else min(before.since, row.since)

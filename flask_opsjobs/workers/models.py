@@ -48,7 +48,7 @@ class Worker(Base):
     rss_kb: Mapped[int | None] = mapped_column(BigInteger)
     counts: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
     watched_heartbeat_no: Mapped[int] = mapped_column(BigInteger, server_default="-1")
-    still_seconds: Mapped[float] = mapped_column(Double, server_default="0")
+    silent_seconds: Mapped[float] = mapped_column(Double, server_default="0")
     ended_at: Mapped[datetime | None] = mapped_column(MOMENT)
 
     __table_args__ = (
@@ -56,7 +56,7 @@ class Worker(Base):
         CheckConstraint(one_of("state", STATES), name="state_check"),
         CheckConstraint(f"({one_of('state', ENDED)}) = (ended_at IS NOT NULL)", name="end_check"),
         CheckConstraint(
-            "pid >= 0 AND heartbeat_no >= 0 AND run_seconds >= 0 AND rss_kb >= 0 AND still_seconds >= 0",
+            "pid >= 0 AND heartbeat_no >= 0 AND run_seconds >= 0 AND rss_kb >= 0 AND silent_seconds >= 0",
             name="numbers_check",
         ),
         Index("workers_alive", "heartbeat_at", postgresql_where=text("ended_at IS NULL")),

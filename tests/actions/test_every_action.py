@@ -107,11 +107,13 @@ def test_a_refused_delivery_does_not_count_after_a_retry(
     job_id = record_job()
     for number in (1, 2, 3):
         bench.dispatch(prefetch=10)
-        endings.refuse(bench.connection, [(job_id, number)], read_clock(bench.connection))
-    assert bench.job(job_id)["ended_by"] == "refused"
+        endings.count_failed_deliveries(
+            bench.connection, [(job_id, number)], read_clock(bench.connection)
+        )
+    assert bench.job(job_id)["ended_by"] == "undeliverable"
     operator.retry(job_id, **WHY)
     bench.dispatch(prefetch=10)
-    endings.refuse(bench.connection, [(job_id, 4)], read_clock(bench.connection))
+    endings.count_failed_deliveries(bench.connection, [(job_id, 4)], read_clock(bench.connection))
     assert bench.job(job_id)["state"] == "available"
 
 

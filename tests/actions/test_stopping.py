@@ -72,7 +72,7 @@ def test_a_running_job_is_stopped_at_once_through_redis(
     if kind == ():
         assert len(before) == 1
         assert not before[0].is_running()
-    ((outcome, cause),) = rows("SELECT outcome, cause FROM opsjobs.attempts")
+    ((outcome, cause),) = rows("SELECT outcome, cause_of_death FROM opsjobs.attempts")
     assert (outcome, cause) == ("canceled", "killed by SIGKILL" if kind == () else None)
     # And the worker goes on.
     assert enqueue(note, path="/dev/null", line="x") > job_id

@@ -51,7 +51,8 @@ def test_the_child_by_sigkill(site: Site) -> None:
     job_id = enqueue(site, die, attempts=1)
     site.wait_until_all("finished", 1)
     attempts = site.rows(
-        "SELECT outcome, cause FROM opsjobs.attempts WHERE job_id = %s ORDER BY dispatch_no", job_id
+        "SELECT outcome, cause_of_death FROM opsjobs.attempts WHERE job_id = %s ORDER BY dispatch_no",
+        job_id,
     )
     assert [outcome for outcome, _ in attempts] == ["died", "returned"]
     assert "SIGKILL" in attempts[0][1]
@@ -70,7 +71,8 @@ def test_worker_and_child_together(site: Site, tmp_path: Path) -> None:
     Path(gate).touch()
     site.wait_until_all("finished", 1)
     attempts = site.rows(
-        "SELECT outcome, cause FROM opsjobs.attempts WHERE job_id = %s ORDER BY dispatch_no", job_id
+        "SELECT outcome, cause_of_death FROM opsjobs.attempts WHERE job_id = %s ORDER BY dispatch_no",
+        job_id,
     )
     assert [outcome for outcome, _ in attempts] == ["lost", "returned"]
     assert "vanished" in attempts[0][1]
@@ -255,7 +257,7 @@ def test_a_second_signal_ends_the_job_at_hand_and_it_runs_again(
     worker.signal(signal.SIGTERM)
     worker.wait(20)
     (outcome, cause), *_ = site.rows(
-        "SELECT outcome, cause FROM opsjobs.attempts WHERE job_id = %s", job_id
+        "SELECT outcome, cause_of_death FROM opsjobs.attempts WHERE job_id = %s", job_id
     )
     assert outcome == "died"
     assert "stopped" in cause

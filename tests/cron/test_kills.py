@@ -75,7 +75,7 @@ def die(*args):
     assert release(*args)
     os.kill(os.getpid(), signal.SIGKILL)
 transitions.release = die
-ending = endings.Ending({job_id}, 1, {worker_id}, "dies", Outcome(kind="returned"))
+ending = endings.EndedAttempt({job_id}, 1, {worker_id}, "dies", Outcome(kind="returned"))
 endings.record(connection, [ending], read_clock(connection))
 """
 

@@ -132,7 +132,7 @@ def test_a_job_that_its_worker_hands_back_releases_nobody(running: Running) -> N
     scheduler = running("queue_one")
     scheduler.look(START + 20 * MINUTE)
     first = scheduler.jobs()[0]
-    refused = Outcome("refused", "not here", ended_by="unknown_task")
+    refused = Outcome("not_run", "not here", ended_by="unknown_task")
     end(scheduler.bench, first["id"], refused)
     assert [job["state"] for job in scheduler.jobs()] == ["scheduled", "deferred"]
     job_states = scheduler.bench.rows(

@@ -22,7 +22,7 @@ from tests.support import sources
 from tests.support.engine import Bench
 
 RETURNED = Outcome(kind="returned")
-HANDED_BACK = Outcome(kind="refused", error="not here", ended_by="unknown_task")
+HANDED_BACK = Outcome(kind="not_run", error="not here", ended_by="unknown_task")
 TABLES = ("jobs", "attempts", "unique_locks", "leases", "buckets", "cron_slots")
 
 # What each of them writes, and the outcome after which it does.
@@ -30,7 +30,7 @@ WRITES = {
     after_end.release_unique_locks: ("DELETE ON opsjobs.unique_locks", "true", RETURNED),
     after_end.free_leases: ("DELETE ON opsjobs.leases", "true", RETURNED),
     after_end.give_back_tokens: ("UPDATE ON opsjobs.buckets", "true", HANDED_BACK),
-    after_end.forget_refusals: ("DELETE ON opsjobs.attempts", "true", HANDED_BACK),
+    after_end.trim_hand_backs: ("DELETE ON opsjobs.attempts", "true", HANDED_BACK),
     after_end.note_cron_slots: ("UPDATE ON opsjobs.cron_slots", "true", RETURNED),
     after_end.release_cron_jobs: ("UPDATE ON opsjobs.jobs", "old.state = 'deferred'", RETURNED),
 }
@@ -45,7 +45,7 @@ def test_the_order_is_the_decided_one() -> None:
 @pytest.fixture
 def job_id(opsjobs: OpsJobs, bench: Bench) -> int:
     """A started job for which each of them has something to do:
-    unique, limited, of a cron entry, refused before.
+    unique, limited, of a cron entry, handed back before.
     """
 
     def call(text: str = "") -> None:

@@ -17,7 +17,7 @@ from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.support.engine import Bench
 
 RecordJob = Callable[..., int]
-REFUSED = Outcome(kind="refused", error="not here", ended_by="unknown_task")
+REFUSED = Outcome(kind="not_run", error="not here", ended_by="unknown_task")
 
 
 def stage(bench: Bench, _job_id: int) -> None:

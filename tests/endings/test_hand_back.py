@@ -14,7 +14,7 @@ from flask_sqlalchemy import SQLAlchemy
 from flask_opsjobs import OpsJobs, Unique, endings
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core import sql
-from flask_opsjobs.endings import Ended, Ending
+from flask_opsjobs.endings import EndedAttempt, MovedJob
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
@@ -22,8 +22,8 @@ from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
 
 RecordJob = Callable[..., int]
-UNKNOWN = Outcome("refused", "no task 'note' is declared here", ended_by="unknown_task")
-INVALID = Outcome("refused", "task note: text: is missing", ended_by="invalid_args")
+UNKNOWN = Outcome("not_run", "no task 'note' is declared here", ended_by="unknown_task")
+INVALID = Outcome("not_run", "task note: text: is missing", ended_by="invalid_args")
 RETURNED = Outcome("returned")
 MINUTES = timedelta(minutes=1)
 
@@ -38,8 +38,10 @@ def claim(bench: Bench, job_id: int) -> int:
     return number
 
 
-def record(bench: Bench, job_id: int, outcome: Outcome, now: datetime, number: int) -> list[Ended]:
-    ending = Ending(job_id, number, bench.worker_id, bench.name, outcome)
+def record(
+    bench: Bench, job_id: int, outcome: Outcome, now: datetime, number: int
+) -> list[MovedJob]:
+    ending = EndedAttempt(job_id, number, bench.worker_id, bench.name, outcome)
     return endings.record(bench.connection, [ending], now)
 
 
@@ -55,7 +57,7 @@ def test_it_is_due_after_about_5_10_and_20_seconds_and_fails_after_ten_minutes(
         number = claim(bench, job_id)
         record(bench, job_id, outcome, now, number)
         job = bench.job(job_id)
-        assert job["first_refused_at"] == first
+        assert job["first_handed_back_at"] == first
         if job["state"] == "scheduled":
             assert (job["attempt"], job["max_attempts"], job["error"]) == (0, 1, outcome.error)
             waits.append((job["due_at"] - now).total_seconds())
@@ -69,7 +71,7 @@ def test_it_is_due_after_about_5_10_and_20_seconds_and_fails_after_ten_minutes(
     # Of the attempts that were handed back the newest stays, beside the one that ended the job.
     attempts = bench.rows("SELECT dispatch_no, outcome, error FROM opsjobs.attempts ORDER BY 1")
     assert attempts == [
-        {"dispatch_no": each, "outcome": "refused", "error": outcome.error}
+        {"dispatch_no": each, "outcome": "not_run", "error": outcome.error}
         for each in (number - 1, number)
     ]
 
@@ -104,9 +106,9 @@ def test_a_worker_that_calls_it_ends_the_refusals(
     record(bench, job_id, UNKNOWN, now, claim(bench, job_id))
     record(bench, job_id, outcome, now + 9 * MINUTES, claim(bench, job_id))
     job = bench.job(job_id)
-    assert (job["state"], job["first_refused_at"], job["attempt"]) == (state, None, 1)
+    assert (job["state"], job["first_handed_back_at"], job["attempt"]) == (state, None, 1)
     attempts = bench.rows("SELECT outcome FROM opsjobs.attempts ORDER BY dispatch_no")
-    assert [row["outcome"] for row in attempts] == ["refused", outcome.kind]
+    assert [row["outcome"] for row in attempts] == ["not_run", outcome.kind]
 
 
 def test_a_rescue_ends_the_refusals_and_counts_its_attempt(
@@ -119,7 +121,7 @@ def test_a_rescue_ends_the_refusals_and_counts_its_attempt(
     later = read_clock(bench.connection)
     endings.rescue(bench.connection, [bench.worker_id], later, "gone")
     job = bench.job(job_id)
-    assert (job["state"], job["first_refused_at"], job["attempt"]) == ("available", None, 1)
+    assert (job["state"], job["first_handed_back_at"], job["attempt"]) == ("available", None, 1)
 
 
 def test_a_retry_gives_it_another_ten_minutes(bench: Bench, record_job: RecordJob) -> None:
@@ -129,11 +131,11 @@ def test_a_retry_gives_it_another_ten_minutes(bench: Bench, record_job: RecordJo
     record(bench, job_id, UNKNOWN, now, claim(bench, job_id))
     assert bench.job(job_id)["state"] == "failed"
     Operator(bench.host).retry(job_id, actor="anna", reason="the new code is deployed")
-    assert bench.job(job_id)["first_refused_at"] is None
+    assert bench.job(job_id)["first_handed_back_at"] is None
     later = now + MINUTES
     record(bench, job_id, UNKNOWN, later, claim(bench, job_id))
     job = bench.job(job_id)
-    assert (job["state"], job["first_refused_at"]) == ("scheduled", later)
+    assert (job["state"], job["first_handed_back_at"]) == ("scheduled", later)
     attempts = bench.rows("SELECT dispatch_no FROM opsjobs.attempts ORDER BY dispatch_no")
     assert [row["dispatch_no"] for row in attempts] == [1, 2, 3], "what led to the end stays"
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from flask_opsjobs import endings
-from flask_opsjobs.endings import Ending
+from flask_opsjobs.endings import EndedAttempt
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.conftest import MakeBench
@@ -39,9 +39,9 @@ def start(bench: Bench, record_job: RecordJob, **options: object) -> int:
         (Outcome(kind="snoozed", delay_seconds=60), 1, "scheduled", None),
         (Outcome(kind="canceled", reason="no need"), 2, "canceled", "canceled"),
         (Outcome(kind="discarded", reason="hopeless"), 2, "failed", "discarded"),
-        (Outcome(kind="refused", ended_by="deadline"), 9, "failed", "deadline"),
-        (Outcome(kind="refused", ended_by="invalid_args"), 1, "scheduled", None),
-        (Outcome(kind="refused", ended_by="unknown_task"), 1, "scheduled", None),
+        (Outcome(kind="not_run", ended_by="deadline"), 9, "failed", "deadline"),
+        (Outcome(kind="not_run", ended_by="invalid_args"), 1, "scheduled", None),
+        (Outcome(kind="not_run", ended_by="unknown_task"), 1, "scheduled", None),
     ],
 )
 def test_each_outcome_leads_to_its_state(
@@ -116,9 +116,9 @@ def test_crossing_flushes_do_not_deadlock(make_bench: MakeBench, record_job: Rec
     one, two = make_bench(), make_bench()
     jobs = [start(one, record_job) for _ in range(60)]
 
-    def flush(bench: Bench, ids: list[int]) -> list[endings.Ended]:
+    def flush(bench: Bench, ids: list[int]) -> list[endings.MovedJob]:
         batch = [
-            Ending(job_id, 1, bench.worker_id, bench.name, Outcome(kind="returned"))
+            EndedAttempt(job_id, 1, bench.worker_id, bench.name, Outcome(kind="returned"))
             for job_id in ids
         ]
         return endings.record(bench.connection, batch, read_clock(bench.connection))
@@ -131,8 +131,8 @@ def test_one_bad_outcome_writes_nothing_of_its_flush(bench: Bench, record_job: R
     """Pitfall: one NUL byte rolls back its neighbours. The recorder then repeats them one by one."""
     good, bad = start(bench, record_job), start(bench, record_job)
     batch = [
-        Ending(good, 1, bench.worker_id, bench.name, Outcome(kind="returned")),
-        Ending(bad, 1, bench.worker_id, bench.name, Outcome(kind="raised", error="a\x00b")),
+        EndedAttempt(good, 1, bench.worker_id, bench.name, Outcome(kind="returned")),
+        EndedAttempt(bad, 1, bench.worker_id, bench.name, Outcome(kind="raised", error="a\x00b")),
     ]
     with pytest.raises(psycopg.Error):
         endings.record(bench.connection, batch, read_clock(bench.connection))
@@ -148,7 +148,7 @@ def test_a_rescue_counts_as_a_failure_and_ends_at_the_limit(
     )
     assert (bench.job(again)["state"], bench.job(again)["attempt"]) == ("available", 1)
     assert (bench.job(last)["state"], bench.job(last)["ended_by"]) == ("failed", "exhausted")
-    assert bench.attempt(last)["cause"] == "worker vanished"
+    assert bench.attempt(last)["cause_of_death"] == "worker vanished"
 
 
 def test_a_rescue_keeps_what_is_held_and_what_was_claimed_since(
@@ -174,7 +174,9 @@ def test_three_refusals_end_a_job(bench: Bench, record_job: RecordJob) -> None:
     states = []
     for number in (1, 2, 3):
         bench.dispatch()
-        endings.refuse(bench.connection, [(job_id, number)], read_clock(bench.connection))
+        endings.count_failed_deliveries(
+            bench.connection, [(job_id, number)], read_clock(bench.connection)
+        )
         states.append(bench.job(job_id)["state"])
     assert states == ["available", "available", "failed"]
-    assert bench.job(job_id)["ended_by"] == "refused"
+    assert bench.job(job_id)["ended_by"] == "undeliverable"

@@ -43,7 +43,7 @@ def confirm(bench: Bench, claimed: Claimed, late_by: float, **changes: Any) -> C
     )
 
 
-def rescue(bench: Bench) -> list[endings.Ended]:
+def rescue(bench: Bench) -> list[endings.MovedJob]:
     now = read_clock(bench.connection)
     return endings.rescue(bench.connection, [bench.worker_id], now, "vanished")
 

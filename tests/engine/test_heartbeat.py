@@ -88,7 +88,7 @@ def test_heartbeats_that_race_claims_and_ends_find_nothing_lost(
         with connect_apart(bench.host.engine) as connection:
             while len(ended) < len(jobs) and not is_over.is_set():
                 for job_id in claimed[len(ended) :]:
-                    ending = endings.Ending(
+                    ending = endings.EndedAttempt(
                         job_id, 1, bench.worker_id, bench.name, Outcome(kind="returned")
                     )
                     endings.record(connection, [ending], read_clock(connection))

@@ -30,7 +30,7 @@ def look(bench: Bench, *queues: str) -> PlainJobs:
 
 def test_an_empty_redis(bench: Bench) -> None:
     found = look(bench)
-    assert (found.said, found.number, found.is_cut, list(found.examples)) == (None, 0, False, [])
+    assert (found.problem, found.number, found.is_cut, list(found.examples)) == (None, 0, False, [])
 
 
 def test_jobs_of_the_host_are_counted_and_ours_are_not(
@@ -91,12 +91,12 @@ def test_a_redis_that_is_away_is_said_soon(app: Flask, bench: Bench) -> None:
     away = Broker(RedisConnections(app, "redis://127.0.0.1:1/0"))
     began = time.monotonic()
     found = find_plain_jobs(away, ["default", "mail"], read_clock(bench.connection))
-    assert found.said is not None
-    assert "Redis does not answer" in found.said
+    assert found.problem is not None
+    assert "Redis does not answer" in found.problem
     assert time.monotonic() - began < 1.0
 
 
 def test_it_never_raises_whatever_a_key_holds(bench: Bench, redis_client: Redis) -> None:
     queue = Queue("default", connection=redis_client)
     redis_client.set(queue.key, "not a list")
-    assert "Redis does not answer" in (look(bench).said or "")
+    assert "Redis does not answer" in (look(bench).problem or "")

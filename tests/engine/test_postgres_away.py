@@ -19,7 +19,7 @@ from sqlalchemy import event
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core.db import connect_apart, is_away
 from flask_opsjobs.core.outage import Backoff, Outage
-from flask_opsjobs.endings import Ending
+from flask_opsjobs.endings import EndedAttempt
 from flask_opsjobs.engine.dispatch.after_commit import AfterCommitDispatch
 from flask_opsjobs.engine.worker.heartbeat import Heartbeat
 from flask_opsjobs.engine.worker.recorder import Recorder
@@ -180,7 +180,7 @@ class TestWhatARecorderMayHold:
         recorder = self.recorder(host)
         for number in range(100):
             assert recorder.keeps_up(0)
-            recorder.submit(Ending(number, 1, 1, "one", Outcome(kind="returned")))
+            recorder.submit(EndedAttempt(number, 1, 1, "one", Outcome(kind="returned")))
         assert not recorder.keeps_up(0)
 
     def test_an_outcome_may_wait_for_five_seconds(
@@ -189,7 +189,7 @@ class TestWhatARecorderMayHold:
         from flask_opsjobs.engine.worker import recorder as module
 
         recorder = self.recorder(host)
-        recorder.submit(Ending(1, 1, 1, "one", Outcome(kind="returned")))
+        recorder.submit(EndedAttempt(1, 1, 1, "one", Outcome(kind="returned")))
         assert recorder.keeps_up(0)
         monkeypatch.setattr(module, "_OLDEST_UNWRITTEN_SECONDS", 0)
         assert not recorder.keeps_up(0)

@@ -213,10 +213,10 @@ def test_a_plain_worker_without_the_hosts_code_does_not_loop_for_ever(
         redis_client.hset(RQJob.key_for(rq_id(job_id, round_)), "status", "failed")
         recaller.passes(10)
         found = recaller.passes(10)
-        assert (found.recalled, found.refused) == ([], [(job_id, round_)])
-        assert bench.job(job_id)["refused_count"] == round_
+        assert (found.recalled, found.failed) == ([], [(job_id, round_)])
+        assert bench.job(job_id)["failed_deliveries"] == round_
     job = bench.job(job_id)
-    assert (job["state"], job["ended_by"], job["attempt"]) == ("failed", "refused", 0)
+    assert (job["state"], job["ended_by"], job["attempt"]) == ("failed", "undeliverable", 0)
     assert "import the host's code" in job["ended_reason"]
     assert [key for key in redis_client.keys("*") if b"opsjobs-" in key] == []
 
@@ -232,7 +232,7 @@ def test_a_real_plain_worker_that_lacks_the_app_is_met_as_refused(
     queue = queue_of(redis_client)
     SimpleWorker([queue], connection=redis_client).work(burst=True, logging_level="CRITICAL")
     recaller.passes(10)
-    assert recaller.passes(10).refused == [(queued, 1)]
+    assert recaller.passes(10).failed == [(queued, 1)]
 
 
 def test_redis_unreachable_recalls_nothing_and_says_so(
@@ -338,8 +338,8 @@ def test_two_recallers_count_a_refusal_once(
     for recaller in recallers:
         recaller.passes(10)
     answers = race(*(lambda recaller=recaller: recaller.passes(10) for recaller in recallers))
-    assert [key for answer in answers for key in answer.refused] == [(job_id, 1)]
-    assert one.job(job_id)["refused_count"] == 1
+    assert [key for answer in answers for key in answer.failed] == [(job_id, 1)]
+    assert one.job(job_id)["failed_deliveries"] == 1
 
 
 @pytest.mark.parametrize("turn", range(5))

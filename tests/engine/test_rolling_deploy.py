@@ -91,7 +91,7 @@ def test_a_job_waits_for_a_worker_of_the_newer_code(
     start(kind)
     wait_until(lambda: state_of(job_id) == "finished", 90)
     assert (tmp_path / "notes").read_text() == "once\n"
-    job = rows("SELECT attempt, first_refused_at, ended_by FROM opsjobs.jobs")
+    job = rows("SELECT attempt, first_handed_back_at, ended_by FROM opsjobs.jobs")
     assert job == [(1, None, "returned")]
 
 
@@ -111,9 +111,9 @@ def test_a_batch_is_finished_while_an_old_and_a_new_worker_take_from_one_queue(
     for line in lines:
         host_module.note.enqueue(path=str(path), line=line)
     host_module.db.session.commit()
-    wait_until(lambda: min(refusals()[each] for each in ("refused", "returned")) >= 10, 60)
+    wait_until(lambda: min(refusals()[each] for each in ("not_run", "returned")) >= 10, 60)
     old.terminate(30)
     unfinished = "SELECT 1 FROM opsjobs.jobs WHERE state <> 'finished'"
     wait_until(lambda: not rows(unfinished), 300, what="60 jobs to finish")
     assert sorted(path.read_text().splitlines()) == sorted(lines)
-    assert rows("SELECT DISTINCT attempt, first_refused_at FROM opsjobs.jobs") == [(1, None)]
+    assert rows("SELECT DISTINCT attempt, first_handed_back_at FROM opsjobs.jobs") == [(1, None)]

@@ -166,7 +166,7 @@ def test_a_worker_that_this_process_did_not_import(site: Any, children: Children
     host_module.db.session.execute(
         text(
             "UPDATE opsjobs.jobs SET task = 'gone',"
-            " first_refused_at = clock_timestamp() - interval '11 minutes' WHERE id = :id"
+            " first_handed_back_at = clock_timestamp() - interval '11 minutes' WHERE id = :id"
         ),
         {"id": job_id},
     )
@@ -187,7 +187,7 @@ def test_stored_arguments_that_no_longer_validate(site: Any, children: Children)
     host_module.db.session.execute(
         text(
             """UPDATE opsjobs.jobs SET args = '{"a": "x", "c": 1}',
-            first_refused_at = clock_timestamp() - interval '11 minutes'"""
+            first_handed_back_at = clock_timestamp() - interval '11 minutes'"""
         )
     )
     host_module.db.session.commit()
@@ -229,7 +229,7 @@ def test_a_function_that_ignores_its_time_limit_is_killed(
     children.flask("opsjobs", "worker")
     wait_until(lambda: state_of(job_id) == "failed", 30)
     ((outcome, cause),) = rows(
-        "SELECT outcome, cause FROM opsjobs.attempts WHERE job_id = :id", id=job_id
+        "SELECT outcome, cause_of_death FROM opsjobs.attempts WHERE job_id = :id", id=job_id
     )
     assert outcome == "timed_out"
     assert "time-out" in cause

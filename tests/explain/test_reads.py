@@ -214,4 +214,4 @@ def test_a_wrong_kind_of_key_or_a_wrong_config_is_said_and_not_raised(
     now = bench.row("SELECT now() AS now")["now"]
     facts = read_redis_facts(bench.host, "default", None, now)
     assert not facts.is_reachable
-    assert facts.said == "no answer (ResponseError)"
+    assert facts.problem == "no answer (ResponseError)"

@@ -130,11 +130,11 @@ def handed_back(scene: Scene) -> Explanation:
     scene.bench.dispatch()
     scene.bench.claim(job_id)
     error = "no task 'note' is declared here"
-    scene.bench.record(job_id, 1, Outcome("refused", error, ended_by="unknown_task"))
-    first = scene.bench.job(job_id)["first_refused_at"]
+    scene.bench.record(job_id, 1, Outcome("not_run", error, ended_by="unknown_task"))
+    first = scene.bench.job(job_id)["first_handed_back_at"]
     found = scene.look(job_id)
     (reason,) = found.reasons
-    assert reason.says == "Worker worker-1 refused it and handed it back; it is tried again."
+    assert reason.says == "Worker worker-1 handed it back without running it; it is tried again."
     assert (reason.quote, reason.since) == (error, first)
     assert reason.until == first + timedelta(minutes=10)
     return found
@@ -566,7 +566,7 @@ class TestSeveral:
         wake_loops(scene.bench, read_clock(scene.bench.connection), error="EngineUnavailable: x")
         with Session(scene.bench.host.engine) as session:
             now = read_clock(scene.bench.connection)
-            away = RedisFacts(now, said="no answer (TimeoutError)")
+            away = RedisFacts(now, problem="no answer (TimeoutError)")
             evidence = find_evidence(session, job_id, now, scene.bench.host.settings)
         assert evidence is not None
         found = explain_evidence(replace(evidence, redis=away))

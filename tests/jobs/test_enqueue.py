@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
 from flask_opsjobs import InvalidArgs, OpsJobs, SchemaBehind, signals
-from flask_opsjobs.errors import RefusedSession
+from flask_opsjobs.errors import WrongSession
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.record.enqueue import Enqueued
 from flask_opsjobs.jobs.record.task import Task
@@ -228,13 +228,13 @@ def test_a_session_bound_elsewhere_is_refused(
     db: SQLAlchemy, add: Task, empty_database_url: str, other: Engine
 ) -> None:
     elsewhere = create_engine(empty_database_url)
-    with Session(elsewhere) as session, pytest.raises(RefusedSession) as error:
+    with Session(elsewhere) as session, pytest.raises(WrongSession) as error:
         add.options(session=session).enqueue(1)
     assert elsewhere.url.database in str(error.value)
     assert "the jobs are in" in str(error.value)
-    with Session() as session, pytest.raises(RefusedSession, match="bound to no database"):
+    with Session() as session, pytest.raises(WrongSession, match="bound to no database"):
         add.options(session=session).enqueue_many([{"a": 1}])
-    with pytest.raises(RefusedSession, match="takes a SQLAlchemy Session, got str"):
+    with pytest.raises(WrongSession, match="takes a SQLAlchemy Session, got str"):
         add.options(session="db").enqueue(1)  # type: ignore[arg-type]
     elsewhere.dispose()
     assert rows(other) == []

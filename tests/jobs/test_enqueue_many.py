@@ -10,7 +10,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Engine, create_engine, text
 
 from flask_opsjobs import InvalidArgs, OpsJobs, Unique
-from flask_opsjobs.errors import RefusedSession
+from flask_opsjobs.errors import WrongSession
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.record.enqueue import EnqueuedMany
 from flask_opsjobs.jobs.record.task import Task
@@ -301,7 +301,7 @@ def test_an_iterable_that_ends_the_transaction_is_refused(
                 getattr(db.session, how)()
             yield {"a": number}
 
-    with pytest.raises(RefusedSession, match="has ended the session's transaction"):
+    with pytest.raises(WrongSession, match="has ended the session's transaction"):
         add.enqueue_many(calls())
     db.session.rollback()
     copied = count(other)
@@ -316,9 +316,9 @@ def test_a_session_in_autocommit_is_refused(db: SQLAlchemy, add: Task, other: En
     from sqlalchemy.orm import Session
 
     eager = db.engine.execution_options(isolation_level="AUTOCOMMIT")
-    with Session(eager) as session, pytest.raises(RefusedSession, match="is in AUTOCOMMIT"):
+    with Session(eager) as session, pytest.raises(WrongSession, match="is in AUTOCOMMIT"):
         add.options(session=session).enqueue(a=1)
-    with Session(eager) as session, pytest.raises(RefusedSession, match="is in AUTOCOMMIT"):
+    with Session(eager) as session, pytest.raises(WrongSession, match="is in AUTOCOMMIT"):
         add.options(session=session).enqueue_many([{"a": 1}])
     assert count(other) == 0
 

@@ -50,7 +50,7 @@ def raising(error: BaseException) -> Callable[[], None]:
 
 def test_an_unknown_worker_ends_the_job() -> None:
     outcome = perform({}, make_claimed("gone"), Notebook())
-    assert (outcome.kind, outcome.ended_by) == ("refused", "unknown_task")
+    assert (outcome.kind, outcome.ended_by) == ("not_run", "unknown_task")
     assert outcome.error is not None
     assert "no task 'gone' is declared here" in outcome.error
 
@@ -60,7 +60,7 @@ def test_a_job_past_its_deadline_is_not_called() -> None:
     task = make(lambda: called.append(1))
     for late in (timedelta(0), timedelta(hours=1)):
         outcome = run(task, deadline_at=NOW - late)
-        assert (outcome.kind, outcome.ended_by) == ("refused", "deadline")
+        assert (outcome.kind, outcome.ended_by) == ("not_run", "deadline")
     assert called == []
     assert run(task, deadline_at=NOW + timedelta(seconds=1)).kind == "returned"
     assert called == [1]
@@ -73,7 +73,7 @@ def test_a_function_whose_annotations_changed_since_the_enqueue() -> None:
         called.append(a)
 
     outcome = run(make(once), {"a": "s3cr3t-value", "b": 2})
-    assert (outcome.kind, outcome.ended_by) == ("refused", "invalid_args")
+    assert (outcome.kind, outcome.ended_by) == ("not_run", "invalid_args")
     assert outcome.error == (
         "task once: a: Input should be a valid integer, unable to parse string as an integer; "
         "b: the task takes no such argument"

@@ -64,9 +64,9 @@ def beat(bench: Bench, number: int, reserved: list[str], at: datetime) -> None:
     )
 
 
-def said(bench: Bench) -> dict[str, Any]:
+def last_run(bench: Bench) -> dict[str, Any]:
     """The note of the loop's last pass."""
-    return bench.row("SELECT said, error FROM opsjobs.loop_runs ORDER BY last_at DESC LIMIT 1")
+    return bench.row("SELECT report, error FROM opsjobs.loop_runs ORDER BY last_at DESC LIMIT 1")
 
 
 def test_at_rest_nothing_is_missing(
@@ -180,10 +180,10 @@ def test_a_delivery_without_a_row(bench: Bench, keeper: Keeper, record_job: Reco
     job_id = record_job()
     bench.dispatch()
     bench.connection.execute("DELETE FROM opsjobs.jobs WHERE id = %s", [job_id])
-    assert keeper.look()["default"].deliveries_without_row == 0
+    assert keeper.look()["default"].orphan_deliveries == 0
     check = keeper.look()["default"]
-    assert (check.deliveries_without_row, check.difference) == (1, 1)
-    assert said(bench)["said"] == "1 job in Redis without a row"
+    assert (check.orphan_deliveries, check.difference) == (1, 1)
+    assert last_run(bench)["report"] == "1 job in Redis without a row"
 
 
 def test_rows_are_counted_while_redis_is_away(
@@ -196,7 +196,7 @@ def test_rows_are_counted_while_redis_is_away(
     after = keeper.look()["default"]
     assert (after.stored, after.counted_at) == (2, keeper.now)
     assert after.compared_at == before.compared_at  # its age says that nobody could look
-    assert "Redis does not answer" in said(bench)["error"]
+    assert "Redis does not answer" in last_run(bench)["error"]
 
 
 def test_counting_takes_a_fiftieth_of_the_time(bench: Bench, record_job: RecordJob) -> None:

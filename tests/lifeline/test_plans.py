@@ -85,7 +85,10 @@ _CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "retain_outputs": ("outputs_to_retain", {"limit": 100}),
     "retain_unique_locks": ("unique_locks_to_retain", {"limit": 1_000}),
     "recall_jobs": ("jobs_pkey", {"ids": [1, 2, 3], "dispatch_nos": [1, 1, 1]}),
-    "refuse_jobs": ("jobs_pkey", {"ids": [1, 2, 3], "dispatch_nos": [1, 1, 1], "limit": 3}),
+    "count_failed_deliveries": (
+        "jobs_pkey",
+        {"ids": [1, 2, 3], "dispatch_nos": [1, 1, 1], "limit": 3},
+    ),
 }
 
 

@@ -15,7 +15,7 @@ from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.audit.queries import list_events_of
 from flask_opsjobs.audit.transitions import append_pending
 from flask_opsjobs.audit.verify import verify
-from flask_opsjobs.endings import Ended
+from flask_opsjobs.endings import MovedJob
 from flask_opsjobs.lifeline.watch import MOST_NAMED, Swept, make_decision
 from flask_opsjobs.loops import LOOPS
 from flask_opsjobs.loops.loop import Runner
@@ -96,7 +96,7 @@ def test_a_sweep_that_rescues_nothing_says_nothing(bench: Bench, start_job: Star
 
 
 def test_one_row_names_some_and_counts_all() -> None:
-    ended = [Ended(id, 1, "available", None, "w", "q", "q", False) for id in range(1, 251)]
+    ended = [MovedJob(id, 1, "available", None, "w", "q", "q", False) for id in range(1, 251)]
     now = datetime.now(UTC)
     decision = make_decision(
         [Swept(7, "web-1", "gone", ended[:90]), Swept(8, None, "gone", ended[90:])], now

@@ -157,7 +157,7 @@ class TestRescue:
         attempt = bench.attempt(job_id)
         assert attempt["outcome"] == "lost"
         assert (
-            attempt["cause"]
+            attempt["cause_of_death"]
             == f"worker vanished: no heartbeat after {before:%Y-%m-%d %H:%M:%S} UTC"
         )
         assert bench.job(job_id)["attempt"] == 1
@@ -244,7 +244,7 @@ class TestRescue:
         bench.rows("DELETE FROM opsjobs.workers RETURNING id")
         assert watcher.passes().rescued == []
         assert [job.id for job in watcher.passes(times=12).rescued] == [job_id]
-        assert "is unknown" in bench.attempt(job_id)["cause"]
+        assert "is unknown" in bench.attempt(job_id)["cause_of_death"]
 
     def test_jobs_that_a_worker_left_when_it_stopped(
         self, bench: Bench, start_job: StartJob, watcher: Watcher
@@ -252,7 +252,7 @@ class TestRescue:
         job_id = start_job(bench)
         workers.stop(bench.connection, bench.worker_id, read_clock(bench.connection))
         assert [job.id for job in watcher.passes().rescued] == [job_id]
-        assert "stopped before the job ended" in bench.attempt(job_id)["cause"]
+        assert "stopped before the job ended" in bench.attempt(job_id)["cause_of_death"]
 
     def test_jobs_of_a_plain_worker_whose_key_in_redis_expired(
         self, bench: Bench, record_job: Callable[..., int], watcher: Watcher
@@ -270,7 +270,7 @@ class TestRescue:
             plain,
         )
         assert [job.id for job in watcher.passes().rescued] == [job_id]
-        assert "RQ's key of plain is gone" in bench.attempt(job_id)["cause"]
+        assert "RQ's key of plain is gone" in bench.attempt(job_id)["cause_of_death"]
 
     def test_a_wish_to_cancel_is_fulfilled(
         self, bench: Bench, start_job: StartJob, watcher: Watcher

@@ -109,7 +109,7 @@ class TestDisown:
         job = bench.job(job_id)
         assert (job["state"], job["dispatch_no"], job["worker_id"]) == ("available", 1, None)
         attempt = bench.attempt(job_id)
-        assert (attempt["outcome"], attempt["cause"]) == (
+        assert (attempt["outcome"], attempt["cause_of_death"]) == (
             "lost",
             "its worker is alive but does not run it",
         )

@@ -23,13 +23,13 @@ gaps = st.lists(st.tuples(st.integers(0, 20_000_000), st.integers(1, 5)), min_si
 
 
 def take(
-    shape: Shape, standing: BucketLevel, weight: int, now: datetime
+    shape: Shape, level: BucketLevel, weight: int, now: datetime
 ) -> tuple[BucketLevel, float | None]:
     """The bucket after a question, and after how many seconds that one may start; None when it may not."""
-    verdict = bucket.admit(shape, standing, weight, now)
+    verdict = bucket.admit(shape, level, weight, now)
     if not verdict.is_admitted:
-        return standing, None
-    return replace(standing, tokens=verdict.tokens, refilled_at=now), verdict.wait_seconds
+        return level, None
+    return replace(level, tokens=verdict.tokens, refilled_at=now), verdict.wait_seconds
 
 
 class Oracle:
@@ -57,13 +57,13 @@ def test_a_bucket_says_what_the_oracle_says(
     rate: int, per: int, burst: int, asked: list[tuple[int, int]]
 ) -> None:
     shape = Shape(rate, per, burst)
-    standing, oracle, micros = BucketLevel(), Oracle(shape), 0
+    level, oracle, micros = BucketLevel(), Oracle(shape), 0
     for gap, weight in asked:
         micros += gap
         at, now = Fraction(micros, 1_000_000), NOW + timedelta(microseconds=micros)
         has = oracle.level(at)
-        assert bucket.level(shape, standing, now) == pytest.approx(float(has), abs=1e-5)
-        standing, wait = take(shape, standing, weight, now)
+        assert bucket.tokens_at(shape, level, now) == pytest.approx(float(has), abs=1e-5)
+        level, wait = take(shape, level, weight, now)
         if weight > burst:
             assert wait is None
         elif has >= weight:
@@ -82,11 +82,11 @@ def test_no_stretch_of_time_sees_more_than_burst_and_rate(
     """Between any two starts, not only since the first:
     the promise of a token bucket, promised tokens included.
     """
-    shape, standing, micros = Shape(rate, per, burst), BucketLevel(), 0
+    shape, level, micros = Shape(rate, per, burst), BucketLevel(), 0
     starts: list[tuple[float, int]] = []
     for gap, weight in asked:
         micros += gap // 20
-        standing, wait = take(shape, standing, weight, NOW + timedelta(microseconds=micros))
+        level, wait = take(shape, level, weight, NOW + timedelta(microseconds=micros))
         if wait is not None:
             starts.append((micros / 1e6 + wait, weight))
     starts.sort()
@@ -101,12 +101,12 @@ def test_no_stretch_of_time_sees_more_than_burst_and_rate(
 @given(rates, spans, bursts)
 def test_who_always_waits_gets_the_whole_rate(rate: int, per: int, burst: int) -> None:
     """A worker that asks again as soon as it is told to: after the hundredth window not one token is lost."""
-    shape, standing = Shape(rate, per, burst), BucketLevel()
+    shape, level = Shape(rate, per, burst), BucketLevel()
     at, started = 0.0, 0
     for _ in range(400):
-        standing, wait = take(shape, standing, 1, NOW + timedelta(seconds=at))
+        level, wait = take(shape, level, 1, NOW + timedelta(seconds=at))
         if wait is None:
-            (block,) = bucket.admit(shape, standing, 1, NOW + timedelta(seconds=at)).blocks
+            (block,) = bucket.admit(shape, level, 1, NOW + timedelta(seconds=at)).blocks
             assert block.until is not None
             at = (block.until - NOW).total_seconds() + 1e-6
         else:
@@ -128,29 +128,29 @@ def test_what_dispatch_takes_the_claims_admit(
     rate: int, per: int, burst: int, queued: int, in_use: int, tokens: int, weight: int
 ) -> None:
     shape = Shape(rate, per, burst, concurrency=10)
-    standing = BucketLevel(min(tokens, burst), NOW, in_use=in_use, queued=0)
-    room = bucket.room(shape, replace(standing, queued=queued), NOW)
+    level = BucketLevel(min(tokens, burst), NOW, in_use=in_use, queued=0)
+    room = bucket.room(shape, replace(level, queued=queued), NOW)
     assert room is not None
     if room < weight or weight > min(burst, 10):
         return
     now = NOW
     for _ in range(queued):  # those before it take their tokens and places first
-        standing, wait = take(shape, standing, 1, now)
+        level, wait = take(shape, level, 1, now)
         assert wait is not None
-        standing = replace(standing, in_use=standing.in_use + 1)
-    assert take(shape, standing, weight, now)[1] is not None
+        level = replace(level, in_use=level.in_use + 1)
+    assert take(shape, level, weight, now)[1] is not None
 
 
 def test_a_clock_that_is_stepped_back_gives_and_takes_nothing() -> None:
-    shape, standing = Shape(60, 60, 5), BucketLevel(2.0, NOW)
-    assert bucket.level(shape, standing, NOW - timedelta(hours=1)) == 2.0
+    shape, level = Shape(60, 60, 5), BucketLevel(2.0, NOW)
+    assert bucket.tokens_at(shape, level, NOW - timedelta(hours=1)) == 2.0
 
 
 def test_each_block_says_when_it_goes() -> None:
     shape = Shape(1, 10, 1, concurrency=1)
     cooled = NOW + timedelta(hours=1)
-    standing = BucketLevel(0.0, NOW, in_use=1, cooldown_until=cooled)
-    blocks = bucket.admit(shape, standing, 1, NOW).blocks
+    level = BucketLevel(0.0, NOW, in_use=1, cooldown_until=cooled)
+    blocks = bucket.admit(shape, level, 1, NOW).blocks
     assert [(block.code, block.until) for block in blocks] == [
         (bucket.COOLDOWN, cooled),
         (bucket.CONCURRENCY, None),

@@ -78,7 +78,7 @@ def test_a_claim_takes_a_token_and_a_lease(bench: Bench, limited: Limited, commi
     assert (bucket["tokens"], bucket["admitted"], bucket["partition"]) == (1.0, 1, "0")
     assert leases(bench) == [(job_id, 1)]
     counted = bench.row("SELECT * FROM opsjobs.limit_count_deltas")
-    assert (counted["limiter"], counted["admitted"], counted["returned"]) == ("api", 1, 0)
+    assert (counted["limiter"], counted["admitted"], counted["recalled"]) == ("api", 1, 0)
 
 
 def test_without_a_token_the_job_goes_back(bench: Bench, limited: Limited, commit: Commit) -> None:
@@ -91,7 +91,7 @@ def test_without_a_token_the_job_goes_back(bench: Bench, limited: Limited, commi
     assert (job["state"], job["attempt"], job["dispatched_at"]) == ("available", 0, None)
     assert bench.rows("SELECT 1 FROM opsjobs.attempts WHERE job_id = %s", two) == []
     assert bench.dispatch(lane()) == 0
-    assert bench.row("SELECT sum(returned) AS n FROM opsjobs.limit_count_deltas")["n"] == 1
+    assert bench.row("SELECT sum(recalled) AS n FROM opsjobs.limit_count_deltas")["n"] == 1
 
 
 def test_a_full_concurrency_holds_until_an_end(

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import endings
 from flask_opsjobs.actions.operator import Operator
-from flask_opsjobs.endings import Ending
+from flask_opsjobs.endings import EndedAttempt
 from flask_opsjobs.engine.dispatch.dispatch import read_clock, recall
 from flask_opsjobs.engine.worker import claim as claiming
 from flask_opsjobs.jobs.lifecycle import ARROWS
@@ -45,7 +45,7 @@ def stop(bench: Bench, job_id: int) -> None:
     """An operator's cancel of what runs: the worker kills it, and says so."""
     Operator(bench.host).cancel(job_id, **WHY)
     assert held(bench) == [job_id], "asking does not end it"
-    bench.record(job_id, 1, Outcome(kind="died", error="stopped", cause="stopped"))
+    bench.record(job_id, 1, Outcome(kind="died", error="stopped", cause_of_death="stopped"))
 
 
 # Every way out of `started`, by its arrow.
@@ -57,9 +57,9 @@ OUT: dict[str, tuple[str, Callable[[Bench, int], object]]] = {
     "discarded": ("fail", outcome("discarded", reason="no")),
     "retry_in": ("fail", outcome("retry_in", delay_seconds=5.0)),
     "unrecordable": ("fail", outcome("raised", error="x", ended_by="unrecordable")),
-    "deadline": ("fail", outcome("refused", error="x", ended_by="deadline")),
-    "invalid_args": ("hand_back", outcome("refused", error="x", ended_by="invalid_args")),
-    "unknown_task": ("hand_back", outcome("refused", error="x", ended_by="unknown_task")),
+    "deadline": ("fail", outcome("not_run", error="x", ended_by="deadline")),
+    "invalid_args": ("hand_back", outcome("not_run", error="x", ended_by="invalid_args")),
+    "unknown_task": ("hand_back", outcome("not_run", error="x", ended_by="unknown_task")),
     "snoozed": ("snooze", outcome("snoozed", delay_seconds=5.0)),
     "canceled": ("cancel", outcome("canceled", reason="no")),
     "stopped": ("cancel", stop),
@@ -169,11 +169,11 @@ def test_a_retry_and_a_run_again_wait_in_the_same_lane(
 
 # --- what was claimed and not called
 
-REFUSED = Outcome(kind="refused", error="not here", ended_by="unknown_task")
+REFUSED = Outcome(kind="not_run", error="not here", ended_by="unknown_task")
 
 
 def record_at(bench: Bench, job_id: int, outcome: Outcome, now: datetime) -> None:
-    ending = Ending(job_id, 1, bench.worker_id, bench.name, outcome)
+    ending = EndedAttempt(job_id, 1, bench.worker_id, bench.name, outcome)
     assert len(endings.record(bench.connection, [ending], now)) == 1
 
 
@@ -182,7 +182,7 @@ def tokens_at(bench: Bench, now: datetime) -> float:
     with Session(bench.host.engine) as session:
         found = stored_buckets.get_bucket(session.connection(), "api", "0")
     assert found.shape is not None
-    return bucket.level(found.shape, found.standing, now)
+    return bucket.tokens_at(found.shape, found.level, now)
 
 
 def test_a_job_that_is_handed_back_gives_its_tokens_back(
@@ -241,7 +241,7 @@ def test_flushes_that_cross_give_tokens_back_without_a_deadlock(
     falling = jobs[len(accounts) :]
 
     def flush(bench: Bench, mine: list[tuple[int, int]]) -> int:
-        batch = [Ending(job_id, 1, one.worker_id, one.name, REFUSED) for _, job_id in mine]
+        batch = [EndedAttempt(job_id, 1, one.worker_id, one.name, REFUSED) for _, job_id in mine]
         return len(endings.record(bench.connection, batch, read_clock(bench.connection)))
 
     assert race(lambda: flush(one, rising), lambda: flush(two, falling[::-1])) == [12, 12]

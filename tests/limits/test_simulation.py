@@ -40,20 +40,16 @@ def test_workers_bound_what_runs_at_once() -> None:
 
 def test_it_begins_with_what_stands_there() -> None:
     empty = BucketLevel(tokens=0.0, refilled_at=NOW, cooldown_until=NOW + timedelta(seconds=30))
-    found = simulate(Shape(1, 60, 1), [SimulatedJob(0)], run_seconds=1, standing=empty, now=NOW)
+    found = simulate(Shape(1, 60, 1), [SimulatedJob(0)], run_seconds=1, level=empty, now=NOW)
     assert found.starts == pytest.approx([60], abs=1e-3)
     assert set(found.blocked) == {COOLDOWN, TOKENS}
 
 
 def test_what_is_queued_counts_as_started() -> None:
-    standing = BucketLevel(tokens=3.0, refilled_at=NOW, in_use=1, queued=2)
-    found = simulate(
-        Shape(1, 10, 5), [SimulatedJob(0)] * 2, run_seconds=1, standing=standing, now=NOW
-    )
+    level = BucketLevel(tokens=3.0, refilled_at=NOW, in_use=1, queued=2)
+    found = simulate(Shape(1, 10, 5), [SimulatedJob(0)] * 2, run_seconds=1, level=level, now=NOW)
     assert found.starts == pytest.approx([0, 10], abs=1e-3)
-    found = simulate(
-        Shape(concurrency=3), [SimulatedJob(0)], run_seconds=5, standing=standing, now=NOW
-    )
+    found = simulate(Shape(concurrency=3), [SimulatedJob(0)], run_seconds=5, level=level, now=NOW)
     assert found.starts == [5]
 
 

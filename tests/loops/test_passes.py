@@ -49,7 +49,7 @@ class TestEveryLoop:
     def test_a_pass_with_nothing_to_do_says_so(self, bench: Bench, loop: Loop) -> None:
         assert runner(bench, loop).run_once(bench.connection) is False
         (run,) = runs(bench)
-        assert (run["loop"], run["process"], run["said"], run["error"]) == (
+        assert (run["loop"], run["process"], run["report"], run["error"]) == (
             loop.name,
             "one",
             IDLE,
@@ -116,7 +116,7 @@ class TestWhatTheyDo:
     def test_dispatch(self, bench: Bench, record_job: RecordJob) -> None:
         record_job()
         runner(bench, "dispatch").run_once(bench.connection)
-        assert runs(bench)[0]["said"] == "dispatched 1 job"
+        assert runs(bench)[0]["report"] == "dispatched 1 job"
 
     def test_stage_moves_what_is_due_and_hands_it_out(
         self, bench: Bench, record_job: RecordJob, now: datetime, redis_client: Redis
@@ -130,7 +130,7 @@ class TestWhatTheyDo:
         assert redis_client.lrange(Queue(connection=redis_client).key, 0, -1) == [
             rq_id(due, 1).encode()
         ]
-        assert runs(bench)[-1]["said"] == "1 job became due"
+        assert runs(bench)[-1]["report"] == "1 job became due"
 
     def test_stage_takes_a_batch_and_asks_for_more(
         self, bench: Bench, record_job: RecordJob, now: datetime, monkeypatch: pytest.MonkeyPatch
@@ -220,7 +220,7 @@ class TestWhatTheyDo:
         for seconds in (6, 8, 10, 12):
             passes.run_once(bench.connection, now + timedelta(seconds=seconds))
         assert bench.job(job_id)["state"] == "available"
-        assert runs(bench)[0]["said"] == "recalled 1 lost delivery"
+        assert runs(bench)[0]["report"] == "recalled 1 lost delivery"
 
     def test_recall_removes_orphan_deliveries(
         self, bench: Bench, record_job: RecordJob, redis_client: Redis
@@ -231,7 +231,7 @@ class TestWhatTheyDo:
         passes = runner(bench, "recall")
         for _ in range(2):
             passes.run_once(bench.connection)
-        assert runs(bench)[0]["said"] == "removed 1 orphan delivery"
+        assert runs(bench)[0]["report"] == "removed 1 orphan delivery"
         assert not [key for key in redis_client.keys("*") if b"opsjobs-" in key]
 
 
@@ -270,7 +270,7 @@ class TestAround:
         assert bench.job(job_id)["priority"] == 5
         assert effects == []
         (row,) = runs(bench)
-        assert (row["said"], row["error"], row["passes"]) == (
+        assert (row["report"], row["error"], row["passes"]) == (
             "failed",
             "RuntimeError: on purpose",
             3,
@@ -280,7 +280,7 @@ class TestAround:
         passes.loop = a_loop(lambda context: "went well")
         passes.run_once(bench.connection)
         (row,) = runs(bench)
-        assert (row["said"], row["error"], row["passes"]) == ("went well", None, 4)
+        assert (row["report"], row["error"], row["passes"]) == ("went well", None, 4)
 
     def test_an_error_of_postgres_is_over_too_and_shows_no_row(self, bench: Bench) -> None:
         def run(context: Pass) -> str:

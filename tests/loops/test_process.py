@@ -366,7 +366,7 @@ def test_the_jobs_of_a_killed_worker_are_rescued_by_the_loops(
             30,
         )
         cause = connection.execute(
-            "SELECT cause FROM opsjobs.attempts WHERE outcome = 'lost'"
+            "SELECT cause_of_death FROM opsjobs.attempts WHERE outcome = 'lost'"
         ).fetchone()
     assert cause is not None
     assert cause[0].startswith("worker vanished: no heartbeat after")

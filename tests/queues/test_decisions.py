@@ -232,8 +232,8 @@ def test_what_a_dispatcher_pushed_after_the_pause_the_loop_recalls(
     runner.run_once(bench.connection)
     assert bench.job(job_id)["state"] == "available"
     assert in_redis(redis_client) == 0
-    said = bench.row("SELECT said FROM opsjobs.loop_runs WHERE loop = 'recall'")["said"]
-    assert said == "recalled 1 job of paused queues"
+    run = bench.row("SELECT report FROM opsjobs.loop_runs WHERE loop = 'recall'")
+    assert run["report"] == "recalled 1 job of paused queues"
 
 
 @pytest.mark.parametrize("turn", range(8))

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from flask_opsjobs import endings
 from flask_opsjobs.core.db import Connection, connect_apart
-from flask_opsjobs.endings import Ended, Ending
+from flask_opsjobs.endings import EndedAttempt, MovedJob
 from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, TakesDeliveries, read_clock
 from flask_opsjobs.engine.worker import claim as claiming
 from flask_opsjobs.engine.worker.claim import NotClaimed
@@ -57,9 +57,9 @@ class Bench:
         """Claim a delivery."""
         return claiming.claim(self.connection, (job_id, dispatch_no), self.worker_id, self.name)
 
-    def record(self, job_id: int, dispatch_no: int, outcome: Outcome) -> list[Ended]:
+    def record(self, job_id: int, dispatch_no: int, outcome: Outcome) -> list[MovedJob]:
         """Record how an attempt ended."""
-        ending = Ending(job_id, dispatch_no, self.worker_id, self.name, outcome)
+        ending = EndedAttempt(job_id, dispatch_no, self.worker_id, self.name, outcome)
         return endings.record(self.connection, [ending], read_clock(self.connection))
 
     def job(self, job_id: int) -> dict[str, Any]:

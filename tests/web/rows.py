@@ -164,7 +164,7 @@ def make_loops(session: Session, **values: Any) -> None:
             "last_at": datetime.now(UTC),
             "every_seconds": 600,
             "took_seconds": 0.014,
-            "said": "dispatched 61",
+            "report": "dispatched 61",
         }
         session.add(LoopRun(**defaults | values))
     session.flush()
@@ -210,7 +210,7 @@ def make_entry(session: Session, job: Job) -> None:
     )
     then = ago(hours=2).replace(minute=0, second=0, microsecond=0)
     cron_transitions.create(connection, entry, "runtime", "ops-demo", then)
-    (standing,) = cron_transitions.look(connection, [entry.name]).values()
+    (row,) = cron_transitions.look(connection, [entry.name]).values()
     for slot in (
         Slot(then, "ran", job_id=job.id),
         Slot(
@@ -222,7 +222,7 @@ def make_entry(session: Session, job: Job) -> None:
         ),
         Slot(then + timedelta(minutes=40), "skipped_overlap", f"job {job.id} had not ended"),
     ):
-        cron_transitions.write_result(connection, standing, slot, datetime.now(UTC))
+        cron_transitions.write_result(connection, row, slot, datetime.now(UTC))
     cron_transitions.pause(
         connection, entry.name, "ops-demo", "the vendor times out", ago(minutes=5)
     )
@@ -295,7 +295,9 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
     """
     jobs = {state: make_job(session, state) for state in STATES}
     jobs["failed"].dispatch_no, jobs["failed"].attempt = 2, 2
-    make_attempt(session, jobs["failed"], "died", dispatch_no=1, attempt=1, cause="signal 9")
+    make_attempt(
+        session, jobs["failed"], "died", dispatch_no=1, attempt=1, cause_of_death="signal 9"
+    )
     make_attempt(session, jobs["failed"], traceback=TRACEBACK, log_tail="no answer for 30 s")
     make_attempt(session, jobs["retryable"])
     make_attempt(session, jobs["finished"], "returned")

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.audit import queries
 from flask_opsjobs.audit import transitions as audit_transitions
-from flask_opsjobs.endings import Ended
+from flask_opsjobs.endings import MovedJob
 from flask_opsjobs.lifeline.watch import Swept, make_decision
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
@@ -25,7 +25,7 @@ from tests.web.every import soup
 from tests.web.rows import ago, make_event, make_job
 
 Get = Callable[..., Any]
-ENDED = Ended(7, 1, "available", None, "w", "q", "q", False)
+ENDED = MovedJob(7, 1, "available", None, "w", "q", "q", False)
 MARKUP = '<script>alert("x")</script>'
 
 

@@ -50,7 +50,7 @@ def test_each_cause_of_an_end_is_said(ended_by: str, get: Get, session: Session)
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_each_outcome_of_an_attempt_has_a_word(outcome: str, get: Get, session: Session) -> None:
     job = make_job(session, "retryable")
-    make_attempt(session, job, outcome, cause="signal 9", max_rss_kb=91_000)
+    make_attempt(session, job, outcome, cause_of_death="signal 9", max_rss_kb=91_000)
     session.commit()
     row = soup(get(f"/jobs/{job.id}").text).select_one("[aria-labelledby=attempts] tbody tr")
     assert row is not None
@@ -260,7 +260,7 @@ def test_history_is_told_newest_first_with_who_saw_it(get: Get, session: Session
         "lost",
         dispatch_no=1,
         attempt=1,
-        cause="no heartbeat for 120 s",
+        cause_of_death="no heartbeat for 120 s",
         started_at=ago(minutes=20),
         ended_at=ago(minutes=10),
         worker="web-1:7",

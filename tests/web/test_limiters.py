@@ -92,17 +92,17 @@ def test_minutes_are_of_the_last_hour_and_unknown_before_they_are_counted(
     now = datetime.now(UTC).replace(second=0, microsecond=0)
     for minutes, number in ((5, 40), (59, 2), (70, 1000)):
         at = now - timedelta(minutes=minutes)
-        counted = {"admitted": number, "returned": 1, "rejected": 3}
+        counted = {"admitted": number, "recalled": 1, "rejected": 3}
         session.add(LimitMinute(limiter="customer-api", minute=at, **counted))
     session.commit()
     assert _row(get)["last hour"] == "not counted yet"
     assert "not counted" in _panel(get, "history")
     _count_until(session, now)
     row = _row(get)
-    assert (row["started"], row["returned"], row["rejected"]) == ("42", "2", "6")
+    assert (row["started"], row["recalled"], row["rejected"]) == ("42", "2", "6")
     tree = soup(get("/limiters/customer-api").text)
     titles = [h3.text for h3 in tree.select(".chart h3")]
-    assert titles == ["Started", "Returned", "Rejected"]
+    assert titles == ["Started", "Recalled", "Rejected"]
     assert "from 0 to 40 in all" in tree.select_one("#d-admitted").text
 
 

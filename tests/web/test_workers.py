@@ -110,7 +110,7 @@ def test_what_became_of_the_jobs_of_a_missing_one(get: Get, session: Session) ->
     gone = make_worker(
         session, "missing", reserved=[f"{job.id}-1" for job in (rescued, left, done)]
     )
-    make_attempt(session, rescued, "lost", cause="worker vanished: no heartbeat")
+    make_attempt(session, rescued, "lost", cause_of_death="worker vanished: no heartbeat")
     make_attempt(session, left, None)
     make_attempt(session, done, "returned")
     session.commit()

@@ -39,10 +39,10 @@ def _fill_entry(connection: psycopg.Connection[Any], name: str, now: datetime) -
         name, "sync_customer", schedule, "skip", "latest", None, {"customer_id": 7}
     )
     cron.create(connection, entry, "runtime", "ops-demo", first)
-    (standing,) = cron.look(connection, [name]).values()
+    (row,) = cron.look(connection, [name]).values()
     for number, slot_at in enumerate(_slots(first)):
         result, job_id = ("missed", None) if number % 97 == 0 else ("ran", number + 1)
-        cron.write_result(connection, standing, Slot(slot_at, result, job_id=job_id), now)
+        cron.write_result(connection, row, Slot(slot_at, result, job_id=job_id), now)
     cron.move_on(connection, name, now)
 
 

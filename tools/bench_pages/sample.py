@@ -99,7 +99,7 @@ def _killed(bench: Bench) -> None:
     """Whose process the kernel ended."""
     job_id = _enqueue(render_report)
     bench.claim(job_id)
-    died = Outcome("died", error="died: signal 9 (SIGKILL)", cause="signal 9 (SIGKILL)")
+    died = Outcome("died", error="died: signal 9 (SIGKILL)", cause_of_death="signal 9 (SIGKILL)")
     assert bench.record(job_id, 1, died)
 
 

@@ -17,11 +17,12 @@ WITH locked AS MATERIALIZED (
             WHEN has_more THEN 'available'
         ELSE 'failed' END AS next FROM locked
 ), closed AS (
-    UPDATE opsjobs.attempts a SET ended_at = %(now)s, outcome = 'lost', error = %(cause)s, cause = %(cause)s
+    UPDATE opsjobs.attempts a SET ended_at = %(now)s, outcome = 'lost', error = %(cause)s,
+        cause_of_death = %(cause)s
     FROM judged d WHERE a.job_id = d.id AND a.dispatch_no = d.dispatch_no AND a.ended_at IS NULL
 )
 UPDATE opsjobs.jobs j SET state = d.next, worker_id = NULL, dispatched_at = NULL, error = %(cause)s,
-    first_refused_at = NULL,
+    first_handed_back_at = NULL,
     ended_at = CASE WHEN d.next <> 'available' THEN %(now)s::timestamptz END,
     ended_by = CASE d.next WHEN 'failed' THEN 'exhausted' WHEN 'canceled' THEN 'canceled' END,
     ended_reason = CASE d.next WHEN 'canceled' THEN coalesce(d.cancel_reason, %(cause)s)

@@ -17,7 +17,7 @@ from redis import RedisError
 
 from ...core import sql
 from ...core.db import Connection
-from ...endings import Ended
+from ...endings import MovedJob
 from ...host import Host
 from ...limits.limit import bucket_of
 from ...settings import Settings
@@ -191,7 +191,7 @@ class Refill:
         self._tell = tell
         self._all_lanes_at = 0.0
 
-    def refill(self, connection: Connection, ended: Sequence[Ended], now: datetime) -> None:
+    def refill(self, connection: Connection, ended: Sequence[MovedJob], now: datetime) -> None:
         """Dispatch the lanes of jobs that ended: their limiters and their queues have room again.
 
         When a queue's own lane does not fill its prefetch, all lanes of the queue are dispatched: many

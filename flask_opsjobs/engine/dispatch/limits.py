@@ -59,13 +59,13 @@ class BucketRooms:
         seen = self.buckets[due.lane]
         if seen.shape is None:
             return False
-        room = bucket.room(seen.shape, seen.standing, self.now)
+        room = bucket.room(seen.shape, seen.level, self.now)
         most = seen.shape.most
         # A job that is too heavy to ever start is skipped, and the job behind it may weigh only 1.
         wanted = due.weight if most is None or due.weight <= most else 1
         if room is None or room >= wanted:
             return True
-        self._note(bucket.next_room(seen.shape, seen.standing, wanted, self.now))
+        self._note(bucket.next_room(seen.shape, seen.level, wanted, self.now))
         return False
 
     def note_more(self, due: Due) -> None:
@@ -107,4 +107,4 @@ def lock_and_look(connection: Connection, key: Key, queue: str, now: datetime) -
     (seen,) = stored_buckets.list_buckets(connection, [key], [queue])
     if seen.shape is None:
         return DispatchQuota(room=0)
-    return DispatchQuota(bucket.room(seen.shape, seen.standing, now), seen.shape.most)
+    return DispatchQuota(bucket.room(seen.shape, seen.level, now), seen.shape.most)

@@ -38,11 +38,11 @@ class Suspects:
 
 @dataclass(frozen=True)
 class Recalled:
-    """The result of a pass: deliveries (id, dispatch_no) that were recalled, and those counted as refused."""
+    """The result of a pass: deliveries (id, dispatch_no) that were recalled, and those that RQ failed."""
 
     suspects: Suspects
     recalled: list[Key]
-    refused: list[Key]
+    failed: list[Key]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def recall_lost(
     """Recall `queued` jobs whose delivery was missed by two passes at least `recall_seconds` apart. Commits.
 
     A delivery is missed when it is in no list and no intermediate list, RQ does not run it, and no living
-    worker has reserved it. A delivery that RQ failed is counted as refused instead; the third refusal ends
+    worker has reserved it. A delivery that RQ failed is counted instead; the third one ends
     its job. Raises `RedisError` when Redis does not answer; then nothing was recalled. No lock is held during
     a call to Redis. The writes are fenced by `dispatch_no`, so any number of processes may recall at the same
     time.
@@ -171,9 +171,12 @@ def _recall_lost_rows(
     failed: list[Key] = []
     for name, group in _by_queue(rows).items():
         failed += _failed_by_rq(broker.queue(name), group)
-    refused = [(job.id, job.dispatch_no) for job in endings.refuse(connection, failed, now)]
+    counted = [
+        (job.id, job.dispatch_no)
+        for job in endings.count_failed_deliveries(connection, failed, now)
+    ]
     recalled = recall(connection, [row.key for row in rows if row.key not in set(failed)])
-    gone = {*refused, *recalled}
+    gone = {*counted, *recalled}
     try_remove_deliveries(broker, [(row.queue, *row.key) for row in rows if row.key in gone])
     return Recalled(
         Suspects(
@@ -182,7 +185,7 @@ def _recall_lost_rows(
             after=seen.after,
         ),
         recalled,
-        refused,
+        counted,
     )
 
 

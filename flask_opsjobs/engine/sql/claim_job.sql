@@ -18,7 +18,7 @@ WITH hurried AS MATERIALIZED (
 ), taken AS (
     UPDATE opsjobs.jobs j
     SET state = 'started', attempt = j.attempt + (NOT l.is_ours)::int, started_at = m.now,
-        worker_id = %(worker_id)s, refused_count = 0, error = NULL
+        worker_id = %(worker_id)s, failed_deliveries = 0, error = NULL
     FROM locked l, moment m
     WHERE j.id = l.id AND (l.state = 'queued' OR l.is_ours) AND l.dispatch_no = %(dispatch_no)s
       AND (l.deadline_at IS NULL OR l.is_ours OR l.deadline_at > m.now)

@@ -6,7 +6,7 @@
 WITH taken AS (
     UPDATE opsjobs.jobs
     SET state = 'started', attempt = attempt + 1,
-        worker_id = %(worker_id)s, refused_count = 0,
+        worker_id = %(worker_id)s, failed_deliveries = 0,
         started_at = %(now)s::timestamptz + %(wait)s * interval '1 s', error = NULL
     WHERE id = %(id)s AND state = 'queued' AND dispatch_no = %(dispatch_no)s
     RETURNING *

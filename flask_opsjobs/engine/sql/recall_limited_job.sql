@@ -5,4 +5,4 @@ WITH recalled AS (
     UPDATE opsjobs.jobs SET state = 'available', dispatched_at = NULL
     WHERE id = %(id)s AND state = 'queued' AND dispatch_no = %(dispatch_no)s RETURNING limiter
 )
-INSERT INTO opsjobs.limit_count_deltas (at, limiter, returned) SELECT %(now)s, limiter, 1 FROM recalled
+INSERT INTO opsjobs.limit_count_deltas (at, limiter, recalled) SELECT %(now)s, limiter, 1 FROM recalled

@@ -176,7 +176,7 @@ def _lock_and_look(
 def _judge(seen: BucketSeen, weight: int, moment: datetime) -> Admission:
     if seen.shape is None:
         return Admission((bucket.BucketBlock(bucket.UNKNOWN),))
-    return bucket.admit(seen.shape, seen.standing, weight, moment)
+    return bucket.admit(seen.shape, seen.level, weight, moment)
 
 
 class Confirm:

@@ -152,7 +152,9 @@ class InProcessPerformer(Performer):
         if why == LOST:
             return Outcome(kind="lost", error=f"its function was interrupted: {LOST}")
         delay = self.backoff_seconds(claimed)
-        return Outcome(kind="died", error=f"its process was {why}", cause=why, delay_seconds=delay)
+        return Outcome(
+            kind="died", error=f"its process was {why}", cause_of_death=why, delay_seconds=delay
+        )
 
     def _wake_main(self) -> None:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)

@@ -17,7 +17,7 @@ from rq import get_current_job
 from ... import endings
 from ...core.db import Connection, is_away
 from ...core.outage import Backoff, Outage
-from ...endings import Ending
+from ...endings import EndedAttempt
 from ...host import Host
 from ...jobs.perform.current import Claimed
 from ...jobs.perform.log_tail import Ring
@@ -78,7 +78,7 @@ def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
         most = host.settings.max_output_bytes
         report = Report(ring, most, partial(postgres.tell_progress, claimed))
         outcome = perform(host.tasks, claimed, report, Confirm(host, claimed, worker_id, name))
-        ending = Ending(claimed.id, claimed.dispatch_no, worker_id, name, outcome)
+        ending = EndedAttempt(claimed.id, claimed.dispatch_no, worker_id, name, outcome)
         postgres.ask(record)
     finally:
         host.spare.close()

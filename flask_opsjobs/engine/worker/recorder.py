@@ -19,7 +19,7 @@ from typing_extensions import override
 from ... import endings
 from ...core.db import Connection, connect_apart, is_away
 from ...core.outage import Backoff, Outage
-from ...endings import Ended, Ending
+from ...endings import EndedAttempt, MovedJob
 from ...host import Host
 from ...jobs.perform.outcomes import Outcome
 from ..dispatch.dispatch import Refill, read_clock
@@ -42,7 +42,7 @@ _THREAD = "recorder"
 class _Submitted:
     """An outcome to write, and when it was submitted, by the monotonic clock."""
 
-    ending: Ending
+    ending: EndedAttempt
     at: float
 
 
@@ -67,7 +67,7 @@ class Recorder(threading.Thread):
         self._has_asked = False
         self._refiller = Refill(host, self._say_not_refilled)
 
-    def submit(self, ending: Ending) -> None:
+    def submit(self, ending: EndedAttempt) -> None:
         """Queue an outcome to be written. Until it is written, the delivery counts as reserved."""
         with self._changed:
             self._pending.append(_Submitted(ending, time.monotonic()))
@@ -171,7 +171,9 @@ class Recorder(threading.Thread):
         if progress:
             write_progress(connection, progress.values())
 
-    def _write(self, connection: Connection, batch: list[Ending], now: datetime) -> list[Ended]:
+    def _write(
+        self, connection: Connection, batch: list[EndedAttempt], now: datetime
+    ) -> list[MovedJob]:
         try:
             return endings.record(connection, batch, now)
         except psycopg.Error as error:
@@ -182,7 +184,9 @@ class Recorder(threading.Thread):
                 ended for ending in batch for ended in self._write_alone(connection, ending, now)
             ]
 
-    def _write_alone(self, connection: Connection, ending: Ending, now: datetime) -> list[Ended]:
+    def _write_alone(
+        self, connection: Connection, ending: EndedAttempt, now: datetime
+    ) -> list[MovedJob]:
         try:
             return endings.record(connection, [ending], now)
         except psycopg.Error as error:
@@ -198,7 +202,9 @@ class Recorder(threading.Thread):
                 f"its outcome ({ending.outcome.kind}) could not be written: {type(error).__name__}"
             )
             lost = Outcome(kind="raised", error=why, reason=why, ended_by="unrecordable")
-            plain = Ending(ending.id, ending.dispatch_no, ending.worker_id, ending.worker, lost)
+            plain = EndedAttempt(
+                ending.id, ending.dispatch_no, ending.worker_id, ending.worker, lost
+            )
             return endings.record(connection, [plain], now)
 
     def _say_not_refilled(self, queue: str, error: RedisError) -> None:

@@ -230,13 +230,13 @@ class OpsWorkerLoop(BaseWorker):
             outcome = Outcome(
                 kind="died",
                 error=why,
-                cause=why,
+                cause_of_death=why,
                 delay_seconds=self.performer.backoff_seconds(claimed),
             )
         if outcome.kind == "lost":
             _log.warning("job %d does not run here any more: %s", claimed.id, outcome.error)
-        if outcome.kind != "refused":
-            # A refusal is fast. If it counted, the prefetch would grow with jobs that cannot run here.
+        if outcome.kind != "not_run":
+            # This takes no time. If it counted, the prefetch would grow with jobs that cannot run here.
             runtime.heartbeat.note_run(time.monotonic() - began)
         runtime.submit(claimed, outcome)
         self.bookkeeping.end(job, queue, execution, is_success=outcome.kind == "returned")

@@ -15,7 +15,7 @@ from importlib.metadata import version
 
 from ...core.db import Connection, connect_apart
 from ...core.outage import Outage
-from ...endings import Ending
+from ...endings import EndedAttempt
 from ...host import Host
 from ...jobs.perform.current import Claimed
 from ...jobs.perform.outcomes import Outcome
@@ -93,7 +93,9 @@ class WorkerRuntime:
 
     def submit(self, claimed: Claimed, outcome: Outcome) -> None:
         """Give an outcome to the recorder."""
-        self.recorder.submit(Ending(claimed.id, claimed.dispatch_no, self.id, self.name, outcome))
+        self.recorder.submit(
+            EndedAttempt(claimed.id, claimed.dispatch_no, self.id, self.name, outcome)
+        )
 
     def tell_progress(
         self, claimed: Claimed, done: int | None, total: int | None, note: str | None

@@ -100,20 +100,26 @@ class ChildWatch:
                 kind="canceled",
                 reason="stopped while it ran",
                 error="stopped while it ran",
-                cause=words,
+                cause_of_death=words,
             )
         delay = self.backoff_seconds()
         if self.why_killed == "timed_out":
             limit = self.claimed.timeout_seconds
             error = f"ran longer than {limit} s and its time limit could not stop it"
             return Outcome(
-                kind="timed_out", error=error, cause=f"time-out, {words}", delay_seconds=delay
+                kind="timed_out",
+                error=error,
+                cause_of_death=f"time-out, {words}",
+                delay_seconds=delay,
             )
         cause = f"{self.why_killed or 'unknown'}, {words}"
         if number == signal.SIGKILL and self.why_killed is None and memory.has_killed():
             cause = f"out of memory, {words}"
         return Outcome(
-            kind="died", error=f"its process died: {words}", cause=cause, delay_seconds=delay
+            kind="died",
+            error=f"its process died: {words}",
+            cause_of_death=cause,
+            delay_seconds=delay,
         )
 
 

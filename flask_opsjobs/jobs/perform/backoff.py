@@ -14,10 +14,10 @@ _log = logging.getLogger("flask_opsjobs.jobs")
 
 BASE_SECONDS = 15.0
 MOST_SECONDS = 3600.0
-# How long from its first refusal a job is tried again when workers do not know its task or reject its
+# How long after it was first handed back a job is tried again when workers do not know its task or reject its
 # arguments:
 # during a deploy, workers with older code meet jobs of newer code.
-REFUSED_FOR = timedelta(minutes=10)
+HAND_BACK_FOR = timedelta(minutes=10)
 
 
 class Dice(Protocol):

@@ -83,7 +83,7 @@ class Outcome:
     `kind` is one of `lifecycle.OUTCOMES`. `delay_seconds` is the wait before the job is due again, if it is:
     the backoff after `raised`, `timed_out` and `died`, the requested wait after `snoozed` and `retry_in`.
     `ended_by` is set when the job must end now, even when attempts are left (`deadline`, `unrecordable`), or
-    when it must end after workers have refused it for ten minutes (`invalid_args`, `unknown_task`). `output`
+    when it must end after workers handed it back for ten minutes (`invalid_args`, `unknown_task`). `output`
     is JSON text, or None when nothing is stored; `output_bytes` is the size of the full JSON;
     `output_omitted` is why it is not stored.
     """
@@ -98,6 +98,6 @@ class Outcome:
     output_bytes: int = 0
     output_omitted: str | None = None
     log_tail: str | None = None
-    cause: str | None = None
+    cause_of_death: str | None = None
     max_rss_kb: int | None = None
     progress: tuple[int | None, int | None, str | None] | None = None

@@ -71,7 +71,7 @@ def perform(
     task = tasks.get(claimed.task)
     try:
         with log_tail.capture(report.log_tail):
-            outcome = _refuse(task, claimed) or _perform(
+            outcome = _why_not_run(task, claimed) or _perform(
                 task, claimed, report, confirm or (lambda: claimed)
             )
     except Stopped as error:
@@ -83,18 +83,18 @@ def perform(
     return replace(outcome, log_tail=tail or None, progress=report.newest)
 
 
-def _refuse(task: TaskDeclaration | None, claimed: Claimed) -> Outcome | None:
+def _why_not_run(task: TaskDeclaration | None, claimed: Claimed) -> Outcome | None:
     """The outcome when the function must not be called; None when it may be called."""
     if task is None:
         error = (
             f"no task {claimed.task!r} is declared here: import the module that declares it "
             "where the app is made"
         )
-        return Outcome(kind="refused", error=error, reason=error, ended_by="unknown_task")
+        return Outcome(kind="not_run", error=error, reason=error, ended_by="unknown_task")
     # Both times are from Postgres' clock.
     if claimed.deadline_at is not None and claimed.deadline_at <= claimed.claimed_at:
         error = f"its deadline, {claimed.deadline_at.isoformat()}, had passed before it started"
-        return Outcome(kind="refused", error=error, reason=error, ended_by="deadline")
+        return Outcome(kind="not_run", error=error, reason=error, ended_by="deadline")
     return None
 
 
@@ -107,12 +107,12 @@ def _perform(
         arguments = task.arguments.load(claimed.args)
     except InvalidArgs as error:
         reason = _text(error)
-        return Outcome(kind="refused", error=reason, reason=reason, ended_by="invalid_args")
+        return Outcome(kind="not_run", error=reason, reason=reason, ended_by="invalid_args")
     with running(claimed, report.progress) as job:
         # A request to cancel has an effect only until the function has ended.
         try:
-            if (refused := _start(task, job, confirm)) is not None:
-                return refused
+            if (not_run := _start(task, job, confirm)) is not None:
+                return not_run
             value = _call(task, arguments, claimed.timeout_seconds)
             _require_done(task, value)
         except BaseException as error:
@@ -130,16 +130,16 @@ def _perform(
 
 def _start(task: TaskDeclaration, job: CurrentJob, confirm: Confirm) -> Outcome | None:
     """Call the hook `on_start`; the outcome when the function must not be called, else None."""
-    if (refused := _refuse_now(task, confirm)) is not None:
-        return refused
+    if (not_run := _why_not_run_now(task, confirm)) is not None:
+        return not_run
     _observe(task, "on_start", job)
     # Confirm again: the host's hook may have taken a long time.
-    return _refuse_now(task, confirm)
+    return _why_not_run_now(task, confirm)
 
 
-def _refuse_now(task: TaskDeclaration, confirm: Confirm) -> Outcome | None:
+def _why_not_run_now(task: TaskDeclaration, confirm: Confirm) -> Outcome | None:
     claimed = confirm()
-    return claimed if isinstance(claimed, Outcome) else _refuse(task, claimed)
+    return claimed if isinstance(claimed, Outcome) else _why_not_run(task, claimed)
 
 
 def _call(task: TaskDeclaration, arguments: dict[str, Any], seconds: int | None) -> Any:

@@ -22,7 +22,7 @@ from ... import signals
 from ...core import db, sql
 from ...core.after_commit import after_commit
 from ...core.db import forget_values
-from ...errors import InvalidArgs, RefusedSession
+from ...errors import InvalidArgs, WrongSession
 from ...host import CommitNote, DueLane, Host, QueuedAtInsert
 from ...limits.limit import LimitPlace
 from ..models import Job
@@ -103,7 +103,7 @@ def _require_room(
         return
     # A call that was enqueued before is still a conflict, not a rejection.
     if keys is None or unique_locks.find(partial(run_sql, connection), keys) is None:
-        raise reject.refuse(rejection)
+        raise reject.make_error(rejection)
 
 
 def insert(connection: Connection, row: Mapping[str, Any], dispatch_no: int = 0) -> Enqueued:
@@ -242,14 +242,14 @@ AnySession = Session | scoped_session[Any]
 def find_session(host: Host, given: AnySession | None) -> tuple[Session, Engine | Connection]:
     """The session to enqueue with, and its bind to the database of the jobs. Connects to nothing.
 
-    `given` is the caller's choice, None for the host's own. Raises `RefusedSession` when it is bound to
+    `given` is the caller's choice, None for the host's own. Raises `WrongSession` when it is bound to
     another database.
     """
     session = host.session() if given is None else given
     if isinstance(session, scoped_session):
         session = session()
     if not isinstance(session, Session):
-        raise RefusedSession(f"session= takes a SQLAlchemy Session, got {type(session).__name__}")
+        raise WrongSession(f"session= takes a SQLAlchemy Session, got {type(session).__name__}")
     bind = _bind_of(session)
     if bind is not None and _is_same_database(bind.engine, host.engine):
         # The bind that the session itself would choose: it may be a connection, as in a host's tests.
@@ -258,7 +258,7 @@ def find_session(host: Host, given: AnySession | None) -> tuple[Session, Engine 
     if given is None or session is host.session():
         return session, host.engine
     where = "no database" if bind is None else repr(bind.engine.url)
-    raise RefusedSession(
+    raise WrongSession(
         f"session= is bound to {where}, the jobs are in {host.engine.url!r}: "
         "a job is enqueued in the transaction of its own database"
     )
@@ -268,12 +268,12 @@ def join(session: Session, bind: Engine | Connection) -> Connection:
     """The session's connection in its transaction. Begins the transaction when there is none.
 
     Call it again inside `begin_nested()`: SQLAlchemy sets the savepoint when the connection is asked for.
-    Raises `RefusedSession` when the connection is in AUTOCOMMIT.
+    Raises `WrongSession` when the connection is in AUTOCOMMIT.
     """
     connection = session.connection(bind_arguments={"bind": bind})
     driver = connection.connection.driver_connection
     if isinstance(driver, psycopg.Connection) and driver.autocommit:
-        raise RefusedSession(
+        raise WrongSession(
             "session= is in AUTOCOMMIT: there is no transaction that a job could join; use one without it"
         )
     return connection

@@ -16,7 +16,7 @@ from ... import signals
 from ...core import sql
 from ...core.after_commit import after_commit
 from ...core.db import forget_values
-from ...errors import InvalidArgs, RefusedSession
+from ...errors import InvalidArgs, WrongSession
 from ...host import DueLane, Host
 from . import unique_locks
 from .declaration import TaskDeclaration
@@ -88,7 +88,7 @@ def enqueue_many(
 def _guarded(rows: Iterable[Row], savepoint: SessionTransaction) -> Iterator[Row]:
     """The rows.
 
-    Raises `RefusedSession` when the savepoint is gone: the next COPY would run in another transaction.
+    Raises `WrongSession` when the savepoint is gone: the next COPY would run in another transaction.
     """
     for row in rows:
         _require_standing(savepoint)
@@ -98,7 +98,7 @@ def _guarded(rows: Iterable[Row], savepoint: SessionTransaction) -> Iterator[Row
 
 def _require_standing(savepoint: SessionTransaction) -> None:
     if not savepoint.is_active:
-        raise RefusedSession(
+        raise WrongSession(
             "the iterable given to enqueue_many has ended the session's transaction by a commit or rollback "
             "of its own: give a list, or read with another session. What it committed stays, nothing else "
             "was enqueued"
@@ -160,7 +160,7 @@ class _Places:
         place = place_of(self.task, limit, self.host, values)
         if not (self._reject.is_open or self._is_conflict(keys)):
             if rejection := self._reject.find_rejection(self.connection, place):
-                raise self._reject.refuse(rejection)
+                raise self._reject.make_error(rejection)
             self._keys_with_room.update(keys)
         columns = columns_of(self._options.queue, place)
         if len(self.lanes) < _MOST_LANES:

@@ -1,4 +1,4 @@
-"""Finds the lane of a call, and refuses it before anything is written when its limiter is full."""
+"""Finds the lane of a call, and rejects it before anything is written when its limiter is full."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def columns_of(queue: str, place: LimitPlace) -> dict[str, Any]:
 
 
 class RejectWhenFull:
-    """Refuses an enqueue whose limiter is full (policy `reject`).
+    """Rejects an enqueue whose limiter is full (policy `reject`).
 
     In `enqueue_many` it counts earlier rows too. Reads without a lock, so two calls at the same moment may
     both pass. Then the claim decides again.
@@ -80,14 +80,14 @@ class RejectWhenFull:
         self._passed: dict[tuple[str, str], int] = {}
 
     def find_rejection(self, connection: Connection, place: LimitPlace) -> Rejection | None:
-        """Why a call is refused; None when it may pass, and is counted for the calls after it."""
+        """Why a call is rejected; None when it may pass, and is counted for the calls after it."""
         if self.is_open or self._limit is None:
             return None
         key = (place.limiter, place.partition)
         if key not in self._seen:
             self._seen[key] = stored_buckets.get_bucket(connection, *key, with_waiting=True)
         seen = self._seen[key]
-        ahead = seen.standing.queued + seen.waiting + self._passed.get(key, 0)
+        ahead = seen.level.queued + seen.waiting + self._passed.get(key, 0)
         # Before any worker has started, no declaration is stored: then this process's own counts.
         shape = seen.shape or self._limit.shape
         rejection = self._judge(shape, seen, place, ahead)
@@ -95,7 +95,7 @@ class RejectWhenFull:
             self._passed[key] = self._passed.get(key, 0) + place.weight
         return rejection
 
-    def refuse(self, rejection: Rejection) -> LimitReached:
+    def make_error(self, rejection: Rejection) -> LimitReached:
         """The error of a rejected call. Its evidence is written after the host's commit or rollback."""
         after_rollback_too(self._session, self._keep, rejection)
         return LimitReached(self._task.name, rejection.limiter, rejection.partition, rejection.code)
@@ -103,20 +103,20 @@ class RejectWhenFull:
     def _judge(
         self, shape: bucket.Shape, seen: BucketSeen, place: LimitPlace, ahead: int
     ) -> Rejection | None:
-        """Why the call is refused if it and all jobs ahead of it start now; None when it may pass."""
-        verdict = bucket.admit(shape, seen.standing, ahead + place.weight, seen.now)
+        """Why the call is rejected if it and all jobs ahead of it start now; None when it may pass."""
+        verdict = bucket.admit(shape, seen.level, ahead + place.weight, seen.now)
         if verdict.is_admitted and verdict.wait_seconds == 0:
             return None
         code = verdict.blocks[0].code if verdict.blocks else bucket.TOKENS
         if code == bucket.WEIGHT:
             # The call and the jobs ahead of it together weigh more than can ever start at once.
             code = bucket.CONCURRENCY if shape.most == shape.concurrency else bucket.TOKENS
-        standing = seen.standing
+        level = seen.level
         read = {
-            "tokens": None if shape.rate is None else bucket.level(shape, standing, seen.now),
-            "in_use": standing.in_use,
+            "tokens": None if shape.rate is None else bucket.tokens_at(shape, level, seen.now),
+            "in_use": level.in_use,
             "ahead": ahead,
-            "cooldown_until": standing.cooldown_until and standing.cooldown_until.isoformat(),
+            "cooldown_until": level.cooldown_until and level.cooldown_until.isoformat(),
             "concurrency": shape.concurrency,
             "burst": shape.burst,
         }

@@ -4,7 +4,7 @@
 -- Run by actions. Index: jobs_pkey.
 UPDATE opsjobs.jobs
 SET state = 'available', due_at = %(now)s, max_attempts = greatest(max_attempts, attempt + 1),
-    refused_count = 0, first_refused_at = NULL,
+    failed_deliveries = 0, first_handed_back_at = NULL,
     deadline_at = CASE WHEN deadline_at > %(now)s THEN deadline_at END, dispatched_at = NULL,
     ended_at = NULL, ended_by = NULL, ended_reason = NULL,
     cancel_requested_at = NULL, cancel_requested_by = NULL, cancel_reason = NULL

@@ -13,7 +13,7 @@ WITH RECURSIVE names (loop) AS (
 SELECT latest.*
 FROM names, LATERAL (
     SELECT run.loop, run.process, run.started_at, run.last_at, run.every_seconds,
-        run.took_seconds, run.said, run.error
+        run.took_seconds, run.report, run.error
     FROM opsjobs.loop_runs AS run
     WHERE run.loop = names.loop
     ORDER BY run.last_at DESC

@@ -8,15 +8,15 @@ WITH hurried AS MATERIALIZED (
 ), extended AS (
     UPDATE opsjobs.loop_runs r
     SET last_at = %(now)s, passes = r.passes + 1, took_seconds = %(took_seconds)s,
-        said = %(said)s, error = %(error)s
+        report = %(report)s, error = %(error)s
     FROM hurried
     WHERE r.id = %(id)s AND %(now)s::timestamptz >= r.last_at
         AND %(now)s::timestamptz < r.last_at + 3 * %(every_seconds)s::float8 * interval '1 s'
     RETURNING r.id
 ), begun AS (
     INSERT INTO opsjobs.loop_runs
-        (loop, process, started_at, last_at, every_seconds, took_seconds, said, error)
-    SELECT %(loop)s, %(process)s, %(now)s, %(now)s, %(every_seconds)s, %(took_seconds)s, %(said)s,
+        (loop, process, started_at, last_at, every_seconds, took_seconds, report, error)
+    SELECT %(loop)s, %(process)s, %(now)s, %(now)s, %(every_seconds)s, %(took_seconds)s, %(report)s,
         %(error)s
     FROM hurried WHERE NOT EXISTS (SELECT FROM extended)
     RETURNING id

@@ -6,18 +6,18 @@
 WITH locked AS MATERIALIZED (
     SELECT id, state AS was,
         CASE WHEN heartbeat_no > watched_heartbeat_no THEN 0
-            ELSE still_seconds + %(elapsed)s::float8 END AS still
+            ELSE silent_seconds + %(elapsed)s::float8 END AS silent
     FROM opsjobs.workers
     WHERE ended_at IS NULL AND kind <> 'plain'
     ORDER BY id FOR UPDATE SKIP LOCKED
 ), judged AS MATERIALIZED (
-    SELECT id, was, still,
-        CASE WHEN still >= %(missing_seconds)s THEN 'missing'
-            WHEN still >= %(late_seconds)s THEN 'late' ELSE 'alive' END AS next
+    SELECT id, was, silent,
+        CASE WHEN silent >= %(missing_seconds)s THEN 'missing'
+            WHEN silent >= %(late_seconds)s THEN 'late' ELSE 'alive' END AS next
     FROM locked
 ), written AS (
     UPDATE opsjobs.workers w
-    SET state = d.next, still_seconds = d.still, watched_heartbeat_no = w.heartbeat_no,
+    SET state = d.next, silent_seconds = d.silent, watched_heartbeat_no = w.heartbeat_no,
         ended_at = CASE WHEN d.next = 'missing' THEN %(now)s::timestamptz END
     FROM judged d WHERE w.id = d.id
     RETURNING w.id, w.name, d.was, w.state, w.heartbeat_at

@@ -3,7 +3,7 @@
 -- Run by the check_integrity loop. Index: integrity_checks_pkey.
 INSERT INTO opsjobs.integrity_checks AS i (queue, counted_at, took_seconds, enqueued, deleted,
     stored, waiting, queued, started,
-    compared_at, queued_nowhere, started_unreserved, deliveries_without_row)
+    compared_at, queued_nowhere, started_unreserved, orphan_deliveries)
 SELECT names.queue, %(now)s, 0, 0, 0, 0, 0, 0, 0, %(now)s,
     coalesce(nowhere, 0), coalesce(unreserved, 0), coalesce(orphan_deliveries, 0)
 FROM (
@@ -15,4 +15,4 @@ LEFT JOIN unnest(%(queues)s::text[], %(nowhere)s::bigint[],
 ORDER BY names.queue
 ON CONFLICT (queue) DO UPDATE SET compared_at = excluded.compared_at,
     queued_nowhere = excluded.queued_nowhere,
-    started_unreserved = excluded.started_unreserved, deliveries_without_row = excluded.deliveries_without_row
+    started_unreserved = excluded.started_unreserved, orphan_deliveries = excluded.orphan_deliveries

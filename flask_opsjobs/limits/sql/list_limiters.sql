@@ -20,7 +20,7 @@ FROM (
     ORDER BY name LIMIT %(limit)s
 ) AS l
 CROSS JOIN LATERAL (
-    SELECT coalesce(sum(admitted), 0)::bigint AS admitted, coalesce(sum(returned), 0)::bigint AS returned,
+    SELECT coalesce(sum(admitted), 0)::bigint AS admitted, coalesce(sum(recalled), 0)::bigint AS recalled,
         coalesce(sum(rejected), 0)::bigint AS rejected
     FROM opsjobs.limit_minutes m WHERE m.limiter = l.name AND m.minute >= %(since)s
 ) AS counted

@@ -6,12 +6,12 @@ WITH oldest AS MATERIALIZED (
     SELECT ctid FROM opsjobs.limit_count_deltas LIMIT %(limit)s FOR UPDATE
 ), gone AS (
     DELETE FROM opsjobs.limit_count_deltas d USING oldest WHERE d.ctid = oldest.ctid
-    RETURNING d.at, d.limiter, d.admitted, d.returned, d.rejected
+    RETURNING d.at, d.limiter, d.admitted, d.recalled, d.rejected
 ), sums AS (
-    INSERT INTO opsjobs.limit_minutes AS m (limiter, minute, admitted, returned, rejected)
-    SELECT limiter, date_trunc('minute', at), sum(admitted), sum(returned), sum(rejected) FROM gone
+    INSERT INTO opsjobs.limit_minutes AS m (limiter, minute, admitted, recalled, rejected)
+    SELECT limiter, date_trunc('minute', at), sum(admitted), sum(recalled), sum(rejected) FROM gone
     GROUP BY 1, 2 ORDER BY 1, 2
     ON CONFLICT (limiter, minute) DO UPDATE SET admitted = m.admitted + excluded.admitted,
-        returned = m.returned + excluded.returned, rejected = m.rejected + excluded.rejected
+        recalled = m.recalled + excluded.recalled, rejected = m.rejected + excluded.rejected
 )
 SELECT count(*) FROM gone

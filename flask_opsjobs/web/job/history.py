@@ -31,7 +31,7 @@ _OUTCOMES: dict[str, tuple[str | None, str]] = {
     "discarded": ("failed", "discarded"),
     "snoozed": ("scheduled", "snoozed"),
     "retry_in": ("retryable", "retry"),
-    "refused": ("failed", "refused"),
+    "not_run": ("failed", "not run"),
 }
 
 
@@ -45,7 +45,7 @@ def outcome_of(attempt: AttemptRow, job: JobInFull) -> Word:
 
 
 # Who ends a job, by `ended_by`.
-_ENDERS = {"deadline": "dispatcher", "refused": "dispatcher", "discarded": "operator"}
+_ENDERS = {"deadline": "dispatcher", "undeliverable": "dispatcher", "discarded": "operator"}
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,14 @@ def _of_attempts(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Eve
     for attempt in attempts:
         if attempt.ended_at is not None:
             word = outcome_of(attempt, job)
-            error = None if attempt.cause else attempt.error  # the error repeats the cause
+            error = None if attempt.cause_of_death else attempt.error  # the error repeats the cause
             yield Event(
                 attempt.ended_at,
                 word.is_,
                 f"Attempt {attempt.number} ended, {word.text}",
                 _source(attempt),
                 payload=error,
-                label=attempt.cause,
+                label=attempt.cause_of_death,
             )
         text = f"Attempt {attempt.number} taken by {attempt.worker}"
         yield Event(attempt.started_at, "started", text, "worker")

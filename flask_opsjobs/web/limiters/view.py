@@ -204,7 +204,7 @@ def _plain(is_cooling: bool) -> Sequence[Action[Any]]:
 # (key, title, text beside the number, whether it is bad).
 _KINDS = (
     ("admitted", "Started", "let start a minute", False),
-    ("returned", "Returned", "returned at the claim a minute", False),
+    ("recalled", "Recalled", "recalled at the claim a minute", False),
     ("rejected", "Rejected", "rejected at enqueue a minute", True),
 )
 

@@ -250,8 +250,8 @@ def _of_state(state: str, depth: StateDepth, word: str) -> Example:
 
 def _plain_jobs(plain_jobs: PlainJobs) -> Card:
     title, go = "Bridge-only follow-up", PageLink("See their queues", "queues", {})
-    if plain_jobs.said is not None:
-        says = f"{plain_jobs.said}, so the jobs that are only there are not known."
+    if plain_jobs.problem is not None:
+        says = f"{plain_jobs.problem}, so the jobs that are only there are not known."
         return Card("missing", "bridge", title, None, says, go)
     is_part = plain_jobs.is_cut or bool(plain_jobs.silent)
     count = Count(plain_jobs.number, "at_least" if is_part else "exact")

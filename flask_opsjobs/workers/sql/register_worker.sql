@@ -8,5 +8,5 @@ ON CONFLICT (name) DO UPDATE SET
     kind = excluded.kind, host = excluded.host, pid = excluded.pid, version = excluded.version,
     queues = excluded.queues, state = 'alive', started_at = excluded.started_at, heartbeat_no = 0,
     heartbeat_at = excluded.heartbeat_at, reserved = '{}', counts = '{}',
-    watched_heartbeat_no = -1, still_seconds = 0, ended_at = NULL
+    watched_heartbeat_no = -1, silent_seconds = 0, ended_at = NULL
 RETURNING w.id

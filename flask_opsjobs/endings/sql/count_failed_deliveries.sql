@@ -1,19 +1,19 @@
 -- Counts deliveries that an RQ worker failed without running the job: the job becomes available again, and
--- fails at %(limit)s refusals. Returns the jobs. Without this count, a plain RQ worker that lacks the host's
+-- fails at the %(limit)s-th. Returns the jobs. Without this count, a plain RQ worker that lacks the host's
 -- code would take and fail the same job for ever. Locks in id order; fenced by the dispatch number.
 -- Run by the recall loop. Index: jobs_pkey.
 WITH named AS MATERIALIZED (
     SELECT id, dispatch_no FROM unnest(%(ids)s::bigint[], %(dispatch_nos)s::bigint[]) AS n(id, dispatch_no)
 ), locked AS MATERIALIZED (
-    SELECT j.id, j.refused_count + 1 >= %(limit)s AS is_last FROM opsjobs.jobs j JOIN named n USING (id)
+    SELECT j.id, j.failed_deliveries + 1 >= %(limit)s AS is_last FROM opsjobs.jobs j JOIN named n USING (id)
     WHERE j.state = 'queued' AND j.dispatch_no = n.dispatch_no ORDER BY j.id FOR UPDATE OF j
 )
-UPDATE opsjobs.jobs j SET refused_count = j.refused_count + 1, dispatched_at = NULL,
+UPDATE opsjobs.jobs j SET failed_deliveries = j.failed_deliveries + 1, dispatched_at = NULL,
     state = CASE WHEN l.is_last THEN 'failed' ELSE 'available' END,
     error = 'an RQ worker failed the delivery without running it',
     ended_at = CASE WHEN l.is_last THEN %(now)s::timestamptz END,
-    ended_by = CASE WHEN l.is_last THEN 'refused' END,
-    ended_reason = CASE WHEN l.is_last THEN 'RQ workers failed its delivery ' || j.refused_count + 1
+    ended_by = CASE WHEN l.is_last THEN 'undeliverable' END,
+    ended_reason = CASE WHEN l.is_last THEN 'RQ workers failed its delivery ' || j.failed_deliveries + 1
         || ' times: do they import the host''s code?' END
 FROM locked l WHERE j.id = l.id
 RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
