@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 
 import psycopg
 from sqlalchemy import URL
+
+from flask_opsjobs.testing.valkey import free_port
 
 from .waiting import wait_until
 
@@ -44,7 +45,7 @@ class PgBouncer:
         assert _PROGRAM is not None, MISSING
         self._folder = Path(tempfile.mkdtemp(prefix="opb-"))
         self._server = server
-        self._port = _free_port()
+        self._port = free_port()
         host = str(server.query.get("host") or server.host)
         # It refuses to run as root, and a folder of a socket may be closed to anybody but its owner.
         owner = Path(host).owner() if os.geteuid() == 0 and host.startswith("/") else "nobody"
@@ -87,10 +88,3 @@ class PgBouncer:
         except psycopg.OperationalError:
             assert self._process.poll() is None, (self._folder / "log").read_text()
             return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
