@@ -2,7 +2,8 @@
 
 Only the places of the states are chosen here. An arrow that leaves every waiting state is drawn
 once, from the frame around them; one that leaves `queued` only when its claim was forgotten is
-drawn from `started` alone.
+drawn from `started` alone. An operator's arrow that stays among the waiting states is in the table
+only.
 """
 
 from __future__ import annotations
@@ -61,6 +62,12 @@ def _grouped() -> dict[tuple[str, str], list[JobArrow]]:
     """The arrows by where they begin and end; `waiting` stands for all waiting states."""
     groups: dict[tuple[str, str], list[JobArrow]] = defaultdict(list)
     for arrow in ARROWS:
+        if (
+            arrow.by == "operator"
+            and arrow.targets
+            and {*arrow.sources, *arrow.targets} <= set(WAITING)
+        ):
+            continue
         from_all = set(WAITING) <= set(arrow.sources)
         drawn_elsewhere = set(WAITING) if from_all else set()
         if "started" in arrow.sources:

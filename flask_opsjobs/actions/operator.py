@@ -237,6 +237,19 @@ class Operator:
         """
         return self._must("job.discard", _jobs(jobs), why)
 
+    def reschedule(
+        self, jobs: int | Iterable[int], due_at: datetime | None, **why: Unpack[Why]
+    ) -> Receipt:
+        """Give waiting jobs another due time, a `datetime` with a time zone. None: they are due now.
+
+        >>> job = send_invoice.options(delay=60).enqueue(9001)
+        >>> db.session.commit()
+        >>> receipt = operator.reschedule(job.id, None, **why)
+        >>> [(change.what, change.after) for change in receipt.done[0].changes]
+        [('due', 'now'), ('state', 'available')]
+        """
+        return self._must("job.reschedule", _jobs(jobs), why, {"due_at": due_at})
+
     def run_again(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
         """Enqueue a new job with the same call for each of these final jobs.
 

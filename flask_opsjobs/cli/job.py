@@ -1,4 +1,4 @@
-"""Retries, cancels, discards, runs again or deletes jobs, with a reason: `flask opsjobs job …`."""
+"""Executes an operator's actions on jobs, each with a reason: `flask opsjobs job …`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..actions.domain import Action
 from ..actions.registry import actions_of
 from . import _operate
 
-job = AppGroup("job", help="Retry, cancel, discard, run again or delete jobs.")
+job = AppGroup("job", help="Retry, cancel, discard, reschedule, run again or delete jobs.")
 
 
 def _add(action: Action[Any]) -> None:

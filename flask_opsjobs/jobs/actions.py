@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .. import endings
@@ -28,6 +28,7 @@ from ..host import Host
 from . import transitions as job_transitions
 from .lifecycle import sources_of
 from .record import unique_locks
+from .record.options import LAST_YEAR
 from .transitions import JobForDecision
 
 _TARGET = re.compile(r"job/([0-9]{1,19})")
@@ -206,6 +207,58 @@ def _apply_discard(
     return [*_forget(jobs)]
 
 
+# --- reschedule
+
+
+def _read_due_at(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The due time in UTC as ISO 8601, or `now`."""
+    value = moment = given["due_at"]
+    if value in (None, "now"):
+        return {"due_at": "now"}
+    try:
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value.strip())
+            moment = moment.replace(tzinfo=moment.tzinfo or UTC)
+        if isinstance(moment, datetime) and moment.tzinfo and moment.year <= LAST_YEAR:
+            return {"due_at": exact(moment)}
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(
+        f"due_at is now, or a time up to the year {LAST_YEAR} such as 2026-11-26T09:00, "
+        f"in UTC unless it has an offset; got {value!r}"
+    )
+
+
+def _due_at(request: Request) -> datetime:
+    """The new due time. A time that has passed means now, so that the job does not overtake others."""
+    asked = request.params["due_at"]
+    return request.now if asked == "now" else max(request.now, datetime.fromisoformat(asked))
+
+
+def _decide_reschedule(job: JobForDecision, request: Request) -> Item | Skip:
+    due_at, now = _due_at(request), request.now
+    if due_at == job.due_at or (due_at == now and job.state in ("available", "queued")):
+        return _skip(job, "already", f"job {job.id} is due then already: it is {job.state}")
+    if job.deadline_at is not None and job.deadline_at <= due_at:
+        bound = f"{_BOUND}{moment_in_words(job.deadline_at)}"
+        return _skip(job, "illegal", f"{_cannot(job, request)}: {bound}")
+    state = "available" if due_at == now else "scheduled"
+    after = "now" if due_at == now else moment_in_words(due_at)
+    changes = [Change("due", moment_in_words(job.due_at), after)]
+    if state != job.state:
+        changes.append(Change("state", job.state, state))
+    return _item(job, *changes)
+
+
+def _apply_reschedule(
+    connection: Connection, request: Request, jobs: Sequence[JobForDecision]
+) -> list[Effect | Item]:
+    due_at = _due_at(request)
+    job_transitions.reschedule(connection, [job.id for job in jobs], due_at, request.now)
+    due_now = [_dispatch(jobs)] if due_at == request.now else []
+    return [*_forget(jobs), *due_now]
+
+
 # --- run again and delete
 
 
@@ -365,6 +418,17 @@ ACTIONS: tuple[Action[JobForDecision], ...] = (
         risk="The job will not run, and counts as failed.",
         decide=_decide_discard,
         apply=_apply_discard,
+    ),
+    Action(
+        name="job.reschedule",
+        title="Reschedule",
+        sources=sources_of("reschedule"),
+        risk="The job starts at that time, or later when no worker is free. "
+        "A job that waits in Redis is taken out of it.",
+        params=("due_at",),
+        read_params=_read_due_at,
+        decide=_decide_reschedule,
+        apply=_apply_reschedule,
     ),
     Action(
         name="job.run_again",

@@ -183,6 +183,14 @@ ARROWS = (
         made_by=("retry_jobs",),
     ),
     JobArrow(
+        "reschedule",
+        sources=("scheduled", "available", "queued", "retryable"),
+        targets=("scheduled", "available"),
+        by="operator",
+        meaning="give it another due time; it is available when that is now",
+        made_by=("reschedule_jobs",),
+    ),
+    JobArrow(
         "run_again",
         sources=FINAL,
         targets=(),

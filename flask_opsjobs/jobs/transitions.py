@@ -1,4 +1,4 @@
-"""Writes an operator's actions on jobs, except ends: retry, request to cancel, run again, delete.
+"""Writes an operator's actions on jobs, except ends: retry, request to cancel, reschedule, run again, delete.
 
 Every function runs in the caller's transaction. Call `lock`, then `look`: the writes rely on what `look`
 read.
@@ -59,6 +59,19 @@ def look(connection: Connection, ids: Iterable[int], now: datetime) -> dict[int,
 def retry(connection: Connection, ids: Collection[int], now: datetime) -> None:
     """Make jobs due now and allow one more attempt. The caller takes their unique locks first."""
     _act(connection, "retry_jobs", "retry", ids, now)
+
+
+def reschedule(
+    connection: Connection, ids: Collection[int], due_at: datetime, now: datetime
+) -> None:
+    """Give waiting jobs another due time; `now` makes them available at once."""
+    parameters = {
+        "ids": list(ids),
+        "sources": list(sources_of("reschedule")),
+        "due_at": due_at,
+        "now": now,
+    }
+    connection.execute(sql.load("reschedule_jobs"), parameters)
 
 
 def request_cancel(

@@ -13,7 +13,7 @@ import pytest
 from flask_opsjobs import endings
 from flask_opsjobs.actions.domain import Action
 from flask_opsjobs.actions.operator import Operator
-from flask_opsjobs.actions.registry import ACTIONS, actions_of
+from flask_opsjobs.actions.registry import actions_of
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.jobs.lifecycle import ARROWS, FINAL, STATES, WAITING
 from flask_opsjobs.jobs.perform.outcomes import Outcome
@@ -21,7 +21,9 @@ from tests.actions.conftest import Reach
 from tests.support.engine import Bench
 
 WHY: dict[str, Any] = {"actor": "anna", "reason": "because it is a test"}
-JOB_ACTIONS = [action for action in ACTIONS.values() if action.domain == "job"]
+JOB_ACTIONS = actions_of("job")
+# A value for each parameter of the actions on jobs.
+PARAMS = {"due_at": "2999-01-01T00:00"}
 
 
 def _rows(bench: Bench, job_id: int) -> list[dict[str, Any]]:
@@ -35,7 +37,8 @@ def test_each_action_on_each_state(
 ) -> None:
     job_id = reach(state)
     (before,) = _rows(bench, job_id)
-    receipt = operator.run(action.name, [f"job/{job_id}"], **WHY)
+    params = {param: PARAMS[param] for param in action.params}
+    receipt = operator.run(action.name, [f"job/{job_id}"], **WHY, params=params)
     after = _rows(bench, job_id)
     (arrow,) = [arrow for arrow in ARROWS if arrow.name == action.short_name]
     if state not in arrow.sources:
@@ -249,7 +252,8 @@ def test_a_job_of_rqs_own_is_left_to_rq(
     job_id = reach("failed" if "failed" in action.sources else "scheduled")
     # Nothing adopts a job yet: written directly.
     bench.rows("UPDATE opsjobs.jobs SET origin = 'rq' RETURNING 1")
-    receipt = operator.run(action.name, [f"job/{job_id}"], **WHY)
+    params = {param: PARAMS[param] for param in action.params}
+    receipt = operator.run(action.name, [f"job/{job_id}"], **WHY, params=params)
     assert (receipt.code, "RQ owns it" in receipt.says) == ("illegal", True)
 
 

@@ -28,6 +28,10 @@ _SETUP = """
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "lock_jobs": ("jobs_pkey", {}),
     "look_at_jobs": ("jobs_pkey", {}),
+    "reschedule_jobs": (
+        "jobs_pkey",
+        {"sources": ["scheduled"], "due_at": datetime(2999, 1, 1, tzinfo=UTC)},
+    ),
     "retry_jobs": ("jobs_pkey", {"sources": ["failed"]}),
     "request_cancel": ("jobs_pkey", {"actor": "a", "reason": "why"}),
     "run_jobs_again": ("jobs_pkey", {"sources": ["failed"], "guarded": []}),
@@ -55,7 +59,7 @@ def test_it_walks_its_index(big: Connection, statement: str) -> None:
     used = {node.get("Index Name") for node in nodes}
     # Started jobs are few, and here so are failed ones: the planner may as well begin with them.
     few = {"jobs_started", "jobs_unsuccessful_by_queue", "jobs_unsuccessful_by_task"}
-    is_of_few = statement in ("request_cancel", "retry_jobs", "run_jobs_again", "delete_jobs")
+    is_of_few = statement.startswith(("request_", "retry_", "reschedule_", "run_", "delete_jobs"))
     assert index in used or (is_of_few and few & used)
     walked = {node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan"}
     assert walked.isdisjoint({"jobs", "unique_locks", "previews"})

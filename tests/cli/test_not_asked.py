@@ -35,6 +35,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "job cancel": ("1", *REASON),
     "job delete": ("1", *REASON),
     "job discard": ("1", *REASON),
+    "job reschedule": ("1", "--due-at", "now", *REASON),
     "job retry": ("1", *REASON),
     "job run-again": ("1", *REASON),
     "limiter clear": ("api", *REASON),

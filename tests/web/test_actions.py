@@ -374,7 +374,7 @@ def test_every_action_in_every_state_has_a_button_or_says_why_not(
 ) -> None:
     job = make_job(session, state)
     session.commit()
-    page = get(preview(f"/jobs/{job.id}/{action.short_name}"))
+    page = get(preview(f"/jobs/{job.id}/{action.short_name}", due_at="2999-01-01T09:00"))
     buttons = _buttons(page)
     if state in action.sources:
         assert len(buttons) == 1
@@ -383,6 +383,40 @@ def test_every_action_in_every_state_has_a_button_or_says_why_not(
         assert buttons == []
         assert soup(page.text).h1.text.startswith("Nothing to do: ")
         assert f"it is {state}" in _words(page)
+
+
+def test_a_due_time_is_shown_before_and_after_and_kept_for_another_try(
+    get: Any, post: Post, preview: Any, session: Session, host: Host
+) -> None:
+    job = make_job(session, "scheduled")
+    session.commit()
+    path = preview(f"/jobs/{job.id}/reschedule", due_at="2999-01-01T09:00")
+    page = get(path)
+    rows = soup(page.text).select("table.diff tbody tr")
+    assert [cell.text.strip() for cell in rows[0].find_all(["th", "td"])] == [
+        "due",
+        f"{job.due_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
+        "2999-01-01 09:00:00 UTC",
+    ]
+    assert len(rows) == 1
+    Operator(host).reschedule(job.id, None, actor="l.brandt", reason=REASON)
+    place, held = _sent(page)
+    refused = post(place, 409, **{**held, "reason": REASON})
+    assert "changed since the preview" in _words(refused)
+    again, fields = _sent(refused)
+    shown = get(preview(again, job=fields["job"], due_at=fields["due_at"]))
+    assert "2999-01-01 09:00:00 UTC" in _words(shown)
+    place, held = _sent(shown)
+    post(place, 303, **{**held, "reason": REASON})
+    assert _state(session, job) == "scheduled"
+
+
+@pytest.mark.parametrize("due_at", ["", "tomorrow", "2999-13-01T00:00"])
+def test_a_due_time_that_cannot_be_read_is_told(post: Post, session: Session, due_at: str) -> None:
+    job = make_job(session, "scheduled")
+    session.commit()
+    told = post(f"/jobs/{job.id}/reschedule", 422, due_at=due_at)
+    assert "due_at is now, or a time up to the year 9000" in " ".join(told.text.split())
 
 
 def test_a_job_that_is_not_there_says_so(get: Any, preview: Any, post: Post) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs import OpsJobs, Unique
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.registry import actions_of
-from flask_opsjobs.jobs.lifecycle import ENDED_BY, MEANINGS, OUTCOMES, STATES
+from flask_opsjobs.jobs.lifecycle import ENDED_BY, MEANINGS, OUTCOMES, STATES, sources_of
 from flask_opsjobs.jobs.models import Attempt, Job
 from flask_opsjobs.jobs.queries import find_job, list_attempts
 from flask_opsjobs.queues.models import Queue
@@ -330,7 +330,7 @@ def test_the_buttons_are_what_is_legal_now(
 ) -> None:
     access.held -= {"job.delete", "job.discard"}
     buttons = soup(get(f"/jobs/{jobs[state].id}").text).select("#part .head .actions button")
-    legal = actions_of("job", state)
+    legal = [action for action in actions_of("job", state) if not action.params]
     assert [" ".join(button.text.split()) for button in buttons] == [
         f"{a.title} needs {a.name}" if a.name in ("job.delete", "job.discard") else f"{a.title}…"
         for a in legal
@@ -339,6 +339,25 @@ def test_the_buttons_are_what_is_legal_now(
         if button.has_attr("disabled"):
             continue
         assert button["formaction"] == f"/ops/jobs/jobs/{jobs[state].id}/{action.short_name}"
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_waiting_job_has_a_form_for_its_due_time(
+    state: str, get: Get, access: Access, jobs: dict[str, Job]
+) -> None:
+    path = f"/jobs/{jobs[state].id}"
+    forms = soup(get(path).text).select("[aria-labelledby=reschedule-title] form")
+    if state not in sources_of("reschedule"):
+        assert forms == []
+        return
+    assert {form["action"] for form in forms} == {f"/ops/jobs{path}/reschedule"}
+    at, now = forms
+    assert at.select_one("input[name=due_at]").has_attr("required")
+    assert now.select_one("button[name=due_at]")["value"] == "now"
+    access.held -= {"job.reschedule"}
+    (form,) = soup(get(path).text).select("[aria-labelledby=reschedule-title] form")
+    assert "Reschedule needs job.reschedule" in " ".join(form.text.split())
+    assert form.button.has_attr("disabled")
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -100,7 +100,7 @@ class Unique:
 _MOST_TAGS = 50
 # RQ takes any text as a queue's name; these characters are safe in URLs, in keys of Redis and in a shell.
 _NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
-_LAST_YEAR = 9000
+LAST_YEAR = 9000
 
 
 class Changes(TypedDict, total=False):
@@ -236,8 +236,8 @@ def _faults_of_times(options: Options) -> list[str]:
         faults.append(f"delay must be seconds or a timedelta, from 0 to 100 years, got {delay!r}")
     if at is not None and not (isinstance(at, datetime) and at.utcoffset() is not None):
         faults.append(f"scheduled_at must be a datetime with a time zone, got {at!r}")
-    elif at is not None and at.year > _LAST_YEAR:
-        faults.append(f"scheduled_at is in the year {at.year}: {_LAST_YEAR} is the last")
+    elif at is not None and at.year > LAST_YEAR:
+        faults.append(f"scheduled_at is in the year {at.year}: {LAST_YEAR} is the last")
     if delay is not None and at is not None:
         faults.append("delay and scheduled_at exclude each other: give one")
     return faults

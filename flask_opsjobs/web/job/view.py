@@ -47,6 +47,7 @@ def page(job_id: str) -> Response:
         read.now,
         live=made,
         query={"attempt": attempt} if attempt else {},
+        reschedule=ACTIONS["job.reschedule"],
         job=job,
     )
 

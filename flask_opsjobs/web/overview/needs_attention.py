@@ -55,6 +55,7 @@ _DONE = {
     "job.run_again": "run again",
     "job.cancel": "canceled",
     "job.discard": "discarded",
+    "job.reschedule": "rescheduled",
     "job.delete": "deleted",
     "job.rescue": "rescued from a worker that is gone",
 }
