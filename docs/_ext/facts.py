@@ -1,4 +1,4 @@
-"""Directives that show what the code says: of jobs, reasons, settings, cron and limits.
+"""Shows in the docs what the code says: of jobs, reasons, settings, cron and limits.
 
 So no page repeats a list that stands in the code, and none can fall behind it.
 """
@@ -20,7 +20,7 @@ from flask_opsjobs.limits.words import GLOSSARY
 
 
 class _Table(SphinxDirective):
-    """A table whose cells are Markdown."""
+    """Draws a table whose cells are Markdown."""
 
     head: ClassVar[tuple[str, ...]]
 
@@ -34,7 +34,7 @@ class _Table(SphinxDirective):
 
 
 class States(_Table):
-    """What each state of a job means."""
+    """Lists the states of a job with their meanings."""
 
     head = ("state", "meaning", "leaves by")
 
@@ -45,7 +45,7 @@ class States(_Table):
 
 
 class Arrows(_Table):
-    """Every legal move of a job."""
+    """Lists every legal move of a job."""
 
     head = ("arrow", "from", "to", "made by", "when")
 
@@ -58,7 +58,7 @@ class Arrows(_Table):
 
 
 class Endings(_Table):
-    """Why a final job ended, as its row says."""
+    """Lists why a final job ended, as its row says."""
 
     head = ("`ended_by`", "meaning")
 
@@ -68,7 +68,7 @@ class Endings(_Table):
 
 
 class Reasons(_Table):
-    """Every reason why a job may not be running, in the order in which they decide."""
+    """Lists every reason why a job may not be running, in the order in which they decide."""
 
     head = ("code", "holds when", "what helps", "action")
 
@@ -79,7 +79,7 @@ class Reasons(_Table):
 
 
 class LimitWords(SphinxDirective):
-    """The words of limits, as entries of the glossary."""
+    """Lists the words of limits, as entries of the glossary."""
 
     def run(self) -> list[nodes.Node]:
         entries = "\n\n".join(f"{word}\n  {meaning}" for word, meaning in GLOSSARY.items())
@@ -87,7 +87,7 @@ class LimitWords(SphinxDirective):
 
 
 class Settings(_Table):
-    """Every setting with its default."""
+    """Lists every setting with its default."""
 
     head = ("setting", "default", "meaning")
 
@@ -98,7 +98,7 @@ class Settings(_Table):
 
 
 class Overlaps(_Table):
-    """What becomes of a slot while a job of its entry has not ended."""
+    """Lists what happens to a slot while a job of its entry has not ended."""
 
     head = ("`overlap`", "the slot")
 
@@ -108,7 +108,7 @@ class Overlaps(_Table):
 
 
 class CatchUps(_Table):
-    """Which slots of a time without a scheduler run afterwards."""
+    """Lists which missed slots run after a time without a scheduler."""
 
     head = ("`catch_up`", "runs")
 
@@ -118,7 +118,7 @@ class CatchUps(_Table):
 
 
 class Results(_Table):
-    """What may become of a slot."""
+    """Lists the results that a slot may have."""
 
     head = ("result", "meaning", "has a job")
 
@@ -128,7 +128,7 @@ class Results(_Table):
 
 
 class Diagram(SphinxDirective):
-    """The states and arrows as a picture."""
+    """Draws the states and arrows as a picture."""
 
     def run(self) -> list[nodes.Node]:
         return [nodes.raw("", diagram.svg(), format="html")]

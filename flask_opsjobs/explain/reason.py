@@ -119,7 +119,7 @@ class ReasonKind:
 REASON_KINDS = (
     ReasonKind(
         "schema_behind",
-        holds="the database's schema is older than this code runs on, so no worker and no loop starts",
+        holds="the database's schema is older than this code needs, so no worker and no loop starts",
         helps="upgrade the schema",
     ),
     ReasonKind(
@@ -178,7 +178,7 @@ REASON_KINDS = (
     ),
     ReasonKind(
         "limit_weight",
-        holds="it weighs more than its limiter ever has room for",
+        holds="its weight is larger than its limiter can ever admit",
         helps="declare a larger burst or concurrency, or discard it",
     ),
     ReasonKind(
@@ -198,7 +198,7 @@ REASON_KINDS = (
     ),
     ReasonKind(
         "delivery_lost",
-        holds="it was dispatched, but its delivery is nowhere in Redis, or where a worker died",
+        holds="it was dispatched, but Redis lost its delivery, or its worker died before it claimed the job",
         helps="the recall loop recalls it",
         passes=True,
     ),
@@ -233,7 +233,7 @@ REASON_KINDS = (
     ),
     ReasonKind(
         "limit_behind",
-        holds="its limiter has room, but jobs before it start first",
+        holds="its limiter has room, but the jobs ahead of it need that room",
         helps="wait for its turn",
         passes=True,
     ),

@@ -54,7 +54,7 @@ def worker_silent(evidence: Evidence) -> Iterator[Reason]:
         evidence,
         "worker_silent",
         f"Its worker {who.name} sends no heartbeat." if who else "Its worker is unknown.",
-        "The watch loop gives that worker up, and rescues the job.",
+        "The watch loop will mark that worker as missing, and rescue the job.",
         source="inferred",
         read={
             "worker": who and who.name,
@@ -69,7 +69,8 @@ def _when_it_stops(evidence: Evidence) -> str:
     who = evidence.worker
     if who is not None and not who.is_alive:
         return (
-            "Its worker is silent: the watch loop ends it as canceled once it gives that worker up."
+            "Its worker sends no heartbeat. "
+            "When the watch loop marks that worker as missing, the job ends as canceled."
         )
     if who is not None and who.kind == "plain":
         return "A plain RQ worker ignores the request: the job ends as canceled only if this attempt fails."
@@ -116,7 +117,7 @@ def handed_back(evidence: Evidence) -> Iterator[Reason]:
         evidence,
         "handed_back",
         f"{by} handed it back without running it; it is tried again.",
-        "Until that time any worker of its queue may claim it; then it ends as failed. Start a worker whose "
+        "Until then any worker of its queue may claim it; after that it ends as failed. Start a worker whose "
         "code has its task and accepts its arguments, and stop the workers with another version.",
         source="worker",
         read={
@@ -158,7 +159,7 @@ def backing_off(evidence: Evidence) -> Iterator[Reason]:
     yield make_reason(
         evidence,
         "backing_off",
-        f"Attempt {job.attempt} of {job.max_attempts} failed, and the next one waits.",
+        f"Attempt {job.attempt} of {job.max_attempts} failed, and the next attempt is due later.",
         "It is tried again at that time by itself; the action retry makes it due now.",
         source="worker",
         read={"due_at": job.due_at, "last_attempt": evidence.last_outcome, "attempt": job.attempt},

@@ -21,7 +21,7 @@ def redis_away(evidence: Evidence) -> Iterator[Reason]:
         evidence,
         "redis_away",
         f"Redis does not answer, so {waits} and no worker can take it.",
-        "Start Redis again. No job is lost, and the rest happens by itself.",
+        "Start Redis again. No job is lost: the loops and workers then continue by themselves.",
         source="observer",
         read={"redis": evidence.redis.problem, "asked_at": evidence.redis.read_at},
     )
@@ -122,7 +122,7 @@ def needed_loops(evidence: Evidence) -> dict[str, str]:
         and evidence.job.cron_entry is not None
         and not evidence.waits_for
     ):
-        needed["cron"] = "releases a job when the jobs before it have ended"
+        needed["cron"] = "releases a job when the earlier jobs of its cron entry have ended"
     elif evidence.is_lost:
         needed["recall"] = "recalls a lost delivery"
     elif evidence.job.state == "available":
@@ -130,7 +130,7 @@ def needed_loops(evidence: Evidence) -> dict[str, str]:
             needed["dispatch"] = "dispatches jobs that no commit and no worker dispatches"
         if _is_blocked_by_lost_deliveries(evidence):
             needed["recall"] = (
-                "recalls the lost deliveries that take its place in the prefetch or limiter"
+                "recalls lost deliveries, which take up the room of its prefetch or limiter"
             )
     return needed
 

@@ -18,7 +18,7 @@ def limit_unknown(evidence: Evidence) -> Iterator[Reason]:
     yield make_reason(
         evidence,
         "limit_unknown",
-        f"No worker and no loop has declared the limiter {limit.name}: its limits are unknown.",
+        f"No worker and no loop has declared the limiter {limit.name}, so its limits are unknown.",
         "Start a worker, or the loops, with the code that declares it.",
         source="dispatcher",
         read=_read(limit),
@@ -32,8 +32,8 @@ def limit_weight(evidence: Evidence) -> Iterator[Reason]:
         yield make_reason(
             evidence,
             "limit_weight",
-            f"It weighs {limit.weight:,}, and the {bound} of the limiter {limit.name} is {shape.most:,}: "
-            "it can never start.",
+            f"It can never start: its weight is {limit.weight:,}, and the {bound} of the limiter "
+            f"{limit.name} is {shape.most:,}.",
             f"Declare a larger {bound}, or discard it.",
             source="dispatcher",
             read={**_read(limit), "weight": limit.weight, bound: shape.most},
@@ -51,7 +51,7 @@ def limit_cooldown(evidence: Evidence) -> Iterator[Reason]:
         yield make_reason(
             evidence,
             "limit_cooldown",
-            f"{_subject(limit)} cools down: none of its jobs starts.",
+            f"{_subject(limit)} is in a cooldown: its jobs do not start.",
             "Its jobs start again when the cooldown ends, or when somebody clears it.",
             source="operator",
             target=limit.cooling_target,
@@ -68,11 +68,11 @@ def limit_concurrency(evidence: Evidence) -> Iterator[Reason]:
     for limit, shape, _ in _blocks(evidence, bucket.CONCURRENCY, _held(evidence)):
         level = limit.level
         used = level.in_use + level.queued
-        predicate = f"is full: {used:,} of {shape.concurrency:,} at the same time."
+        predicate = f"is full: {used:,} of {shape.concurrency:,} places are taken."
         end = "one of them has ended"
         if limit.weight > 1:
             # Some places may be free, but too few for a heavy job.
-            taken = f"{used:,} of {shape.concurrency:,} taken"
+            taken = f"{used:,} of {shape.concurrency:,} are taken"
             predicate = f"has too few places for its weight of {limit.weight:,}: {taken}."
             end = "enough of them are free"
         yield make_reason(
@@ -100,13 +100,11 @@ def limit_tokens(evidence: Evidence) -> Iterator[Reason]:
         lacks = (
             f"too few tokens for its weight of {limit.weight:,}" if is_heavy else "no token left"
         )
-        comes = (
-            f"{shape.rate:g} {'comes' if shape.rate == 1 else 'come'} in {shape.per_seconds:g} s"
-        )
+        comes = f"{shape.rate:g} come{'s' if shape.rate == 1 else ''} back every {shape.per_seconds:g} s"
         yield make_reason(
             evidence,
             "limit_tokens",
-            f"{_subject(limit)} has {lacks}: {comes}, and {_go_before(evidence)}.",
+            f"{_subject(limit)} has {lacks}: {comes}, and {_are_ahead(evidence)}.",
             "It starts in its turn, when there are enough tokens.",
             source="dispatcher",
             read={
@@ -132,8 +130,8 @@ def limit_behind(evidence: Evidence) -> Iterator[Reason]:
     yield make_reason(
         evidence,
         "limit_behind",
-        f"{_go_before(evidence)} and {'takes' if _ahead(evidence) == '1' else 'take'} what "
-        f"{_subject(limit, is_first=False)} has room for.",
+        f"{_subject(limit)} has room, but {_are_ahead(evidence)} and "
+        f"{'needs' if _ahead(evidence) == '1' else 'need'} that room.",
         "It is dispatched in its turn.",
         source="dispatcher",
         read={**_read(limit), "room": room, "ahead": _ahead(evidence), "weight": limit.weight},
@@ -141,7 +139,7 @@ def limit_behind(evidence: Evidence) -> Iterator[Reason]:
 
 
 def _held(evidence: Evidence) -> LimitEvidence | None:
-    """The evidence of the limit, when the job is due and not dispatched yet; else None."""
+    """The evidence of the limit when the job is due and not dispatched yet, else None."""
     return evidence.limit if evidence.is_due and evidence.job.state != "queued" else None
 
 
@@ -161,24 +159,20 @@ def _find_blocks(evidence: Evidence, limit: LimitEvidence, shape: Shape) -> tupl
     return bucket.admit(shape, later, limit.weight, evidence.now).blocks
 
 
-def _subject(limit: LimitEvidence, *, is_first: bool = True) -> str:
-    the = "The" if is_first else "the"
+def _subject(limit: LimitEvidence) -> str:
     of = f" for {limit.shown_partition}" if limit.shown_partition else ""
-    return f"{the} limiter {limit.name}{of}"
+    return f"The limiter {limit.name}{of}"
 
 
 def _read(limit: LimitEvidence) -> dict[str, object]:
     return {"limiter": limit.name, "partition": limit.shown_partition}
 
 
-def _go_before(evidence: Evidence) -> str:
-    """`1 job of its queue and partition goes before it`, or `1,000+ jobs …`."""
+def _are_ahead(evidence: Evidence) -> str:
+    """`1 job of its queue and partition is ahead of it`, or `1,000+ jobs …`."""
     ahead = _ahead(evidence) or "0"
-    return (
-        f"{ahead} job of its queue and partition goes before it"
-        if ahead == "1"
-        else f"{ahead} jobs of its queue and partition go before it"
-    )
+    jobs, are = ("job", "is") if ahead == "1" else ("jobs", "are")
+    return f"{ahead} {jobs} of its queue and partition {are} ahead of it"
 
 
 def _ahead(evidence: Evidence) -> str | None:

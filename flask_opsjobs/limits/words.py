@@ -27,7 +27,7 @@ BLOCKS = {
     COOLDOWN: "it cools down",
     TOKENS: "too few tokens are left",
     CONCURRENCY: "too few places are free",
-    WEIGHT: "the next job is heavier than it ever allows",
+    WEIGHT: "the weight of the next job is larger than the limit allows",
 }
 # What the first waiting job of a simulation waits for. A simulation also counts workers.
 WAITS = {**BLOCKS, NO_WORKER: "no worker is free"}

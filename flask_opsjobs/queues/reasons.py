@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..core.words import counted
+from ..core.words import agree, counted
 from ..explain.evidence import Evidence
 from ..explain.reason import Reason, as_text, make_reason
 
@@ -12,14 +12,16 @@ from ..explain.reason import Reason, as_text, make_reason
 def queue_paused(evidence: Evidence) -> Iterator[Reason]:
     """The queue is paused: nothing of it is dispatched, and its deliveries in Redis were recalled."""
     if evidence.is_held_back and evidence.queue.is_paused and not evidence.queue.is_draining:
-        yield _decision(evidence, "queue_paused", "is paused: none of its jobs is dispatched.")
+        yield _decision(evidence, "queue_paused", "is paused: its jobs are not dispatched.")
 
 
 def queue_draining(evidence: Evidence) -> Iterator[Reason]:
     """The queue drains: nothing more of it is dispatched, but its deliveries in Redis still run."""
     if evidence.is_held_back and evidence.queue.is_draining:
         yield _decision(
-            evidence, "queue_draining", "drains: only what is queued already still runs."
+            evidence,
+            "queue_draining",
+            "is draining: its queued jobs still run, but no more are dispatched.",
         )
 
 
@@ -96,8 +98,8 @@ def _before(evidence: Evidence) -> str:
         if evidence.job.lane != evidence.job.queue and evidence.job.state != "queued"
         else ""
     )
-    jobs, go = ("job", "goes") if ahead == "1" else ("jobs", "go")
-    return f"and {ahead} due {jobs}{which} {go} before it"
+    jobs, are = ("job", "is") if ahead == "1" else ("jobs", "are")
+    return f"and {ahead} due {jobs}{which} {are} ahead of it"
 
 
 def _ahead(evidence: Evidence) -> str | None:
@@ -126,8 +128,8 @@ def prefetch_full(evidence: Evidence) -> Iterator[Reason]:
     yield make_reason(
         evidence,
         "prefetch_full",
-        f"The prefetch of the queue {name} is full: {counted(prefetch.used, 'job')} "
-        f"of {prefetch.size:,} that may be in Redis.",
+        f"The prefetch of the queue {name} is full: {counted(prefetch.used, 'job')} of it "
+        f"{agree(prefetch.used, 'is', 'are')} in Redis, and at most {prefetch.size:,} may be there.",
         "It is dispatched when one of them has started.",
         source="dispatcher",
         read={

@@ -609,7 +609,7 @@ class TestEvidence:
         scene.bench.claim(running)
         reason = scene.look(scene.record_limited(concurrency=1)).reasons[0]
         assert reason.code == "workers_busy"
-        assert "and 1 due job of its queue and partition or in Redis goes before it" in reason.says
+        assert "and 1 due job of its queue and partition or in Redis is ahead of it" in reason.says
 
     def test_a_heavy_job_finds_too_little_room_beside_others(self, scene: Scene) -> None:
         scene.make_bench("idle")
@@ -617,7 +617,7 @@ class TestEvidence:
         scene.bench.dispatch_all()
         scene.bench.claim(ids[0])
         (reason,) = scene.look(ids[1]).reasons
-        said = "The limiter api has too few places for its weight of 8: 4 of 10 taken."
+        said = "The limiter api has too few places for its weight of 8: 4 of 10 are taken."
         assert (reason.code, reason.says) == ("limit_concurrency", said)
 
     def test_a_heavy_job_finds_too_few_tokens(self, scene: Scene) -> None:
@@ -629,12 +629,13 @@ class TestEvidence:
         scene.bench.claim(ids[0])
         (reason,) = scene.look(ids[1]).reasons
         assert reason.says == (
-            "The limiter api has too few tokens for its weight of 8: 1 comes in 60 s, and "
-            "0 jobs of its queue and partition go before it."
+            "The limiter api has too few tokens for its weight of 8: 1 comes back every 60 s, and "
+            "0 jobs of its queue and partition are ahead of it."
         )
         (behind,) = scene.look(ids[2]).reasons
         assert behind.says == (
-            "1 job of its queue and partition goes before it and takes what the limiter api has room for."
+            "The limiter api has room, but 1 job of its queue and partition is ahead of it and "
+            "needs that room."
         )
 
     def test_who_holds_a_full_limiter(self, scene: Scene) -> None:
@@ -657,7 +658,7 @@ class TestEvidence:
         assert (reason.by, reason.quote) == (WHY["actor"], WHY["reason"])
         assert "with its next heartbeat, within 10 s" in reason.todo
         reason, _ = scene.look(1, minutes=3, heartbeats=False).reasons
-        assert "Its worker is silent" in reason.todo
+        assert "Its worker sends no heartbeat" in reason.todo
 
     def test_when_the_next_attempt_is_due_and_after_which(self, scene: Scene) -> None:
         (reason,) = backing_off(scene).reasons

@@ -107,7 +107,7 @@ def test_the_newest_come_first_refusals_included(get: Get, few: Session) -> None
 def test_filters_choose(query: str, numbers: list[int], get: Get, few: Session) -> None:
     page = get(f"/audit?{query}").text
     assert _numbers(page) == numbers
-    assert ("No decision fits" in page) == (not numbers)
+    assert ("No decision matches" in page) == (not numbers)
 
 
 @pytest.mark.parametrize("target", ["job/4", "queue/mail", "cron/sync", "limiter/api"])

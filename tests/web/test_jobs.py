@@ -157,7 +157,7 @@ def test_a_cursor_of_another_filter_direction_or_secret_is_refused(
         ("/jobs.ndjson?" + "x" * 1_000_000, 414, "longer than any we make"),
         ("/jobs?queue=a%00b", 422, "queue: holds a control character"),
         ("/jobs?q=%00", 422, "search: holds a control character"),
-        ("/jobs?queue=%FF%FE", 200, "No job fits"),
+        ("/jobs?queue=%FF%FE", 200, "No job matches"),
         ("/jobs?" + "x" * 1_000_000, 414, "longer than any we make"),
         ("/jobs/live?" + "x" * 1_000_000, 414, "longer than any we make"),
         ("/jobs/abc", 404, "no job abc"),
@@ -309,7 +309,7 @@ def _moment(row: Any, words: str) -> str:
 
 def test_an_empty_list_says_what_will_be_here(get: Get) -> None:
     assert "No job has been enqueued yet" in get("/jobs").text
-    assert "No job fits" in get("/jobs?queue=nowhere").text
+    assert "No job matches" in get("/jobs?queue=nowhere").text
 
 
 def test_the_form_offers_what_there_is(get: Get, jobs: dict[str, Job]) -> None:

@@ -230,7 +230,7 @@ def test_jobs_of_paused_and_unserved_queues_are_blocked(session: Session, get: G
     _well(session)
     make_worker(session, queues=["crm"])
     session.add(Queue(name="crm", created_at=ago(days=1), **paused()))
-    for queue in ("crm", "reports", "reports", "default"):
+    for queue in ("crm", "crm", "reports", "default"):
         make_job(session, queue=queue)
     session.commit()
     cards = _cards(get)
@@ -242,8 +242,8 @@ def test_jobs_of_paused_and_unserved_queues_are_blocked(session: Session, get: G
     assert [
         re.sub(r" since.*| \d+ min", "", _words(line)) for line in cards["Blocked"].select(".ex li")
     ] == [
-        "reports 2 · no worker, oldest due",
-        "crm 1 · paused",
+        "crm 2 · paused",
+        "reports 1 · no worker, oldest due",
     ]
     # What is blocked is not also called runnable.
     assert _words(cards["Runnable"].select_one(".count")) == "1"

@@ -260,7 +260,7 @@ def test_a_bad_value_is_told_beside_its_field(name: str, bad: str, said: str, ge
     typed = {i["name"]: i["value"] for i in tree.select("div.field input")}
     assert typed[name] == bad
     assert name == "workers" or typed["workers"] == "3"
-    assert "The fault is shown below its field" in tree.text
+    assert "The error is shown below its field" in tree.text
     assert not tree.select("figure.chart, table")
 
 
