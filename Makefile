@@ -68,8 +68,9 @@ docs: $(READY) ## Build the documentation; a warning is an error.
 map: $(READY) ## Print the package as a tree, each module with its first sentence.
 	@$(BIN)/python -m tools.map
 
-walk: $(READY) ## Print the files that a job passes from enqueue to its page; a retry with WALK=retry.
-	@$(BIN)/python -W ignore -m tools.walk $(or $(WALK),job)
+WALK ?= job
+walk: $(READY) ## Print the files that a job passes, for docs/internals.md too; those of a retry with WALK=retry.
+	@$(BIN)/python -W ignore -m tools.walk $(WALK) > docs/_walks/$(WALK).txt && cat docs/_walks/$(WALK).txt
 
 bench: $(READY) ## Measure managed jobs against plain RQ.
 	$(BIN)/python -m tools.bench $(ARGS)

@@ -76,7 +76,10 @@ def test_the_pace_is_of_the_last_hour_and_unknown_before_minutes_are_counted(
     assert "flask opsjobs run" in get("/queues").text
     # Written directly: the loop that counts minutes waits for each to be over.
     now = datetime.now(UTC)
-    session.execute(text("UPDATE opsjobs.rollup_position SET counted_until = :now"), {"now": now})
+    session.execute(
+        text("UPDATE opsjobs.rollup_position SET counted_from = :begun, counted_until = :now"),
+        {"begun": now - timedelta(hours=2), "now": now},
+    )
     for minutes, enqueued in ((5, 40), (59, 2), (61, 1000)):
         at = {"minute": now - timedelta(minutes=minutes), "enqueued": enqueued}
         session.execute(

@@ -29,7 +29,7 @@ from ...lifeline.awake import LoopRow, list_loops
 from ..actions import view as actions
 from ..app import access, pages, problems
 from ..app.host import host, reading
-from . import slots as _slots
+from .slots import Drawn, Picture, make_calendar, make_strip, shape_of
 
 _SHOWN = 50
 _TEN = 10
@@ -98,9 +98,9 @@ class EntryView:
         return "none yet" if len(self.slots) < queries.STRIP else f"none in {queries.STRIP} slots"
 
     @property
-    def strip(self) -> _slots.Picture:
+    def strip(self) -> Picture:
         """Its newest slots, drawn."""
-        return _slots.make_strip(map(_drawn, self.slots), queries.STRIP)
+        return make_strip(map(_drawn, self.slots), queries.STRIP)
 
 
 def page() -> Response:
@@ -243,7 +243,7 @@ def _all() -> tuple[Markup, datetime]:
         is_cut=len(rows) >= queries.MOST_ENTRIES,
         scheduler=scheduler,
         results=RESULTS,
-        shape_of=_slots.shape_of,
+        shape_of=shape_of,
     )
     return made, read.now
 
@@ -268,11 +268,11 @@ def _one(read: Reading, name: str) -> Markup:
         row=row,
         scheduler=row.scheduler,
         slots=slots[:_SHOWN],
-        calendar=_slots.make_calendar(map(_drawn, slots), read.now.astimezone(zone).date(), zone),
+        calendar=make_calendar(map(_drawn, slots), read.now.astimezone(zone).date(), zone),
         is_cut=len(slots) >= queries.MOST_SLOTS,
         offsets=[slot.astimezone(zone) for slot in row.next],
         results=RESULTS,
-        shape_of=_slots.shape_of,
+        shape_of=shape_of,
         meaning=MEANINGS[entry.state],
         overlaps=OVERLAPS,
         catch_ups=CATCH_UPS,
@@ -298,4 +298,4 @@ def _find(read: Reading, name: str) -> CronEntryRow:
 
 
 def _drawn(slot: SlotRow) -> Any:
-    return _slots.Drawn(slot.result, slot.slot_at, slot.until_at, slot.slots)
+    return Drawn(slot.result, slot.slot_at, slot.until_at, slot.slots)
