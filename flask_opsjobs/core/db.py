@@ -210,7 +210,7 @@ class SpareConnections:
 
     @contextmanager
     def one(self) -> Iterator[Connection]:
-        """Lend a connection in autocommit. It is put back after the block, and closed when the block raises.
+        """Lend a connection in autocommit. After the block it is kept, or closed when the block raised.
 
         When Postgres is away, the idle connections are closed too: a session opened read-only would stay
         read-only.
@@ -224,7 +224,7 @@ class SpareConnections:
                 self.close()
             forget_values(error)
             raise
-        self._put_back(connection)
+        self._keep(connection)
 
     def _take(self) -> Connection | None:
         with self._lock:
@@ -237,7 +237,7 @@ class SpareConnections:
                     return connection
         return None
 
-    def _put_back(self, connection: Connection) -> None:
+    def _keep(self, connection: Connection) -> None:
         with self._lock:
             if len(self._idle) < self._most and not connection.closed:
                 self._idle.append(connection)
