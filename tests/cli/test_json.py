@@ -31,6 +31,7 @@ WORDS = {
 }
 TARGETS = {"job": "1", "queue": "mail", "limiter": "api", "cron": "nightly"}
 PARAMS = {
+    "job reschedule": ("--due-at", "2099-01-03T00:00Z"),
     "cron catch-up": ("1",),
     "queue set-prefetch": ("3",),
     "limiter cooldown": ("--minutes", "3"),
