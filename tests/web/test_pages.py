@@ -65,6 +65,23 @@ def test_no_page_has_anything_inline_or_from_elsewhere(
                 assert client.get(where).status_code == 200
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time as of which pages are read, in the middle of a minute: charts begin a step with each."""
+    clock = Clock()
+    clock.now = clock.now.replace(second=20, microsecond=0)
+    transaction = page_reads._transaction
+
+    @contextmanager
+    def as_of_the_clock(seconds: float) -> Iterator[Reading]:
+        with transaction(seconds) as read:
+            yield Reading(read.session, clock.now)
+
+    monkeypatch.setattr(page_reads, "_transaction", as_of_the_clock)
+    return clock
+
+
+@pytest.mark.usefixtures("clock")
 def test_a_page_contains_its_fragment_s_exact_text_and_its_tag(
     client: FlaskClient, jobs: dict[str, Job]
 ) -> None:
@@ -90,19 +107,8 @@ def test_a_page_contains_its_fragment_s_exact_text_and_its_tag(
 
 
 def test_what_has_not_changed_answers_304_ten_seconds_later(
-    client: FlaskClient, jobs: dict[str, Job], monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, jobs: dict[str, Job], clock: Clock
 ) -> None:
-    clock = Clock()
-    # Not across a minute: the charts begin a new step with each.
-    clock.now = clock.now.replace(second=20, microsecond=0)
-    transaction = page_reads._transaction
-
-    @contextmanager
-    def as_of_the_clock(seconds: float) -> Iterator[Reading]:
-        with transaction(seconds) as read:
-            yield Reading(read.session, clock.now)
-
-    monkeypatch.setattr(page_reads, "_transaction", as_of_the_clock)
     paths = [path for url, path in reads(jobs) if url.kind == "fragment"]
     assert "/ops/jobs/live" in paths
     first = {path: client.get(path) for path in paths}
