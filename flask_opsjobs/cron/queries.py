@@ -54,7 +54,8 @@ class CronEntryRow:
 
 MOST_ENTRIES = 500
 STRIP = 20
-# Rows of one entry: eight weeks of half hours. Of an entry with more, pages show the newest.
+# The most rows that the page of an entry shows, the newest first. A slot each half hour makes about this many
+# rows in eight weeks.
 MOST_SLOTS = 3_000
 _WEEKS = timedelta(weeks=8)
 
@@ -112,7 +113,7 @@ def list_strips(session: Session, names: Sequence[str]) -> dict[str, list[SlotRo
 
 
 def list_missed_lately(session: Session, now: datetime) -> dict[str, Missed]:
-    """By entry, the missed slots of outages that ended within the last day, also if they began earlier."""
+    """By entry, the missed slots of outages that ended within the last day, even if they began earlier."""
     params = {"since": now - timedelta(days=1)}
     found = session.connection().exec_driver_sql(sql.load("count_cron_missed"), params)
     return {row.entry: Missed(int(row.slots), row.last_at) for row in found}
@@ -121,7 +122,8 @@ def list_missed_lately(session: Session, now: datetime) -> dict[str, Missed]:
 def list_slots(session: Session, name: str, now: datetime) -> list[SlotRow]:
     """The run history of an entry in the last eight weeks, newest first, at most 3,000 rows.
 
-    A row that stands for many slots is included when its last slot is in that time: an outage may be longer.
+    A row that stands for many slots is included when its last slot is in these eight weeks. Its first slot
+    may be older.
     """
     columns = [getattr(CronSlot, column) for column in SlotRow.__annotations__]
     since = now - _WEEKS
@@ -154,9 +156,10 @@ _MOST_ROWS = 200
 
 
 def list_missed(connection: Connection, name: str, most: int) -> list[datetime]:
-    """The last `most` missed slots without a job enqueued later, oldest first. Locks nothing.
+    """The last `most` missed slots for which no job was enqueued later (by Catch up), oldest first.
 
-    The slots of a row that stands for many are computed from the expression that was in use then.
+    Locks nothing. When a row stands for many slots, they are computed from the expression and zone stored in
+    that row.
     """
     params = {"entry": name, "most": _MOST_ROWS}
     found: list[datetime] = []

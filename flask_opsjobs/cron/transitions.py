@@ -68,9 +68,9 @@ def lock(connection: Connection, names: Collection[str]) -> dict[str, CronEntryR
 def lock_to_decide(connection: Connection, names: Collection[str]) -> dict[str, CronEntryRow]:
     """Lock the jobs that a decision may have to stop, then these entries. Returns the entries.
 
-    Between the two steps an entry may get another job to stop. The end of that job would lock the job and
-    wait for the entry, while we hold the entry and wait for the job: a deadlock. Then all locks are released,
-    and the function begins again.
+    Between the two steps a new job may be enqueued for an entry. The end of that job would lock the job and
+    wait for the entry, while we hold the entry and wait for the job: a deadlock. If there is such a job,
+    the function releases all locks and begins again.
     """
     while True:
         with connection.transaction() as savepoint:
@@ -180,10 +180,10 @@ def forget_job_ends(connection: Connection, ids: Collection[int]) -> None:
 def release(
     connection: Connection, names: Collection[str], now: datetime
 ) -> Sequence[tuple[str, str]]:
-    """Make jobs available that wait behind other jobs of these entries, when no other is left.
+    """For each entry whose unfinished jobs are all `deferred`: make the oldest of them available.
 
-    Returns their (lane, queue). Locks the entries in a first statement and looks in a second: when two jobs
-    end at the same time, the later transaction then sees the end of the earlier.
+    Returns their (lane, queue). Locks the entries first and reads in a second statement. So when two jobs
+    end at the same time, the later transaction sees the end of the earlier one.
     """
     connection.execute(sql.load("lock_cron_entries"), {"names": sorted(names)})
     params = {"names": list(names), "now": now}
@@ -191,10 +191,11 @@ def release(
 
 
 def find_gap(connection: Connection, slot_at: datetime) -> tuple[datetime | None, datetime | None]:
-    """The last pass of the cron loops that started before a slot, and the start of the first loop after it.
+    """When cron loops ran around a slot: the last pass of earlier loops, the start of the next loop.
 
-    The first time is after the slot when a scheduler was running at the slot. Each is None when it is not
-    known.
+    First time: the last pass of any cron loop that had started by the slot. If a scheduler was running at the
+    slot, this time is after it. Second time: the start of the first cron loop after the slot. Each is None
+    when it is unknown.
     """
     row = connection.execute(sql.load("find_cron_gap"), {"slot_at": slot_at}).fetchone()
     return (row[0], row[1]) if row else (None, None)

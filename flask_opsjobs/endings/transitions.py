@@ -1,5 +1,6 @@
-"""Ends attempts and jobs: each end is one statement, followed by all that wait for it (`AFTER_END`).
+"""Ends attempts and jobs.
 
+One SQL statement writes each end. The functions in `AFTER_END` then run in the same transaction.
 `retry_or_end_jobs.sql` decides whether a failed attempt is tried again.
 """
 
@@ -45,11 +46,11 @@ def record(
     now: datetime,
     hand_back_for: timedelta = HAND_BACK_FOR,
 ) -> list[MovedJob]:
-    """Write outcomes in one transaction; return the jobs that were moved. Commits unless the caller has one.
+    """Write outcomes in one transaction; return the jobs whose state changed.
 
-    An outcome that comes too late is rejected by the fence and left out. A job whose task or arguments the
-    worker cannot run is handed back, until `hand_back_for` after the first time. Locks the jobs in id order.
-    Raises what Postgres raises; then nothing was written.
+    Commits unless the caller has a transaction. An outcome that comes too late is rejected by the fence and
+    left out. A job whose task or arguments the worker cannot run is handed back, until `hand_back_for` after
+    the first time. Locks the jobs in id order. Raises what Postgres raises; then nothing was written.
     """
     rows = json.dumps([_row(ending) for ending in endings])
     return _end(
@@ -62,9 +63,9 @@ def record(
 def expire(
     connection: Connection, now: datetime, *, limit: int = 1000, ids: Sequence[int] | None = None
 ) -> list[MovedJob]:
-    """End at most `limit` waiting jobs whose deadline has passed, of all or of `ids`; return them.
+    """End at most `limit` waiting jobs whose deadline has passed; only jobs in `ids`, if given.
 
-    Commits.
+    Returns the ended jobs. Commits.
     """
     return _end(
         connection,
@@ -85,7 +86,9 @@ def rescue(
 ) -> list[MovedJob]:
     """Rescue `started` jobs of these workers, except those in `keep`; return them. Commits.
 
-    `keep` holds deliveries as "id-dispatch_no". Jobs without attempts left fail. Locks the jobs in id order.
+    `keep` holds deliveries as "id-dispatch_no". Jobs that the worker claimed at `claimed_before` (by default
+    now) or later stay `started`: the worker may still be alive. Jobs without attempts left fail. Locks the
+    jobs in id order.
     """
     return _end(
         connection,
@@ -104,9 +107,9 @@ def rescue(
 def count_failed_deliveries(
     connection: Connection, deliveries: Sequence[tuple[int, int]], now: datetime
 ) -> list[MovedJob]:
-    """Count deliveries (id, dispatch_no) that RQ failed without running our code. Commits.
+    """Count a failed delivery for each (id, dispatch_no) that RQ marked as failed without running our code.
 
-    Returns their jobs: available again, or failed at the third failed delivery.
+    Commits. Returns their jobs: available again, or failed at the third failed delivery.
     """
     ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
     return _end(
@@ -119,21 +122,21 @@ def count_failed_deliveries(
 def cancel(
     connection: Connection, ids: Sequence[int], now: datetime, reason: str | None
 ) -> list[MovedJob]:
-    """Cancel the waiting ones of these jobs; return them. Commits unless the caller has a transaction."""
+    """Cancel those of these jobs that wait; return them. Commits unless the caller has a transaction."""
     return _end_waiting(connection, ids, now, reason, state="canceled", ended_by="canceled")
 
 
 def discard(
     connection: Connection, ids: Sequence[int], now: datetime, reason: str | None
 ) -> list[MovedJob]:
-    """Fail the waiting ones of these jobs; return them. Commits unless the caller has a transaction."""
+    """Fail those of these jobs that wait; return them. Commits unless the caller has a transaction."""
     return _end_waiting(connection, ids, now, reason, state="failed", ended_by="discarded")
 
 
 def stop(
     connection: Connection, jobs: Mapping[int, str], actor: str, reason: str, now: datetime
 ) -> None:
-    """Cancel the waiting ones of these jobs, and ask for the started ones to be stopped.
+    """Cancel those of these jobs that wait, and ask for the started ones to be stopped.
 
     `jobs` holds their states by id. The caller has locked the jobs, and commits.
     """

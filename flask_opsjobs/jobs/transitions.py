@@ -1,5 +1,7 @@
 """Writes an operator's actions on jobs, except ends: retry, request to cancel, reschedule, run again, delete.
 
+`endings` also uses it, to delete the attempts that handed a job back.
+
 Every function runs in the caller's transaction. Call `lock`, then `look`: the writes rely on what `look`
 read.
 """
@@ -50,14 +52,14 @@ def lock(connection: Connection, ids: Iterable[int]) -> None:
 
 
 def look(connection: Connection, ids: Iterable[int], now: datetime) -> dict[int, JobForDecision]:
-    """The existing ones of these jobs, by id and in id order. Locks nothing."""
+    """Those of these jobs that exist, by id and in id order. Locks nothing."""
     with connection.cursor(row_factory=class_row(JobForDecision)) as cursor:
         cursor.execute(sql.load("look_at_jobs"), {"ids": list(ids), "now": now})
         return {job.id: job for job in cursor}
 
 
 def retry(connection: Connection, ids: Collection[int], now: datetime) -> None:
-    """Make jobs due now and allow one more attempt. The caller takes their unique locks first."""
+    """Make jobs due now and allow at least one more attempt. The caller takes their unique locks first."""
     _act(connection, "retry_jobs", "retry", ids, now)
 
 
@@ -105,7 +107,10 @@ def delete(connection: Connection, ids: Collection[int], now: datetime) -> None:
 
 
 def trim_hand_backs(connection: Connection, deliveries: Collection[tuple[int, int]]) -> None:
-    """Delete the attempts that handed these jobs (id, dispatch_no) back, except the newest of each."""
+    """For each delivery (id, dispatch_no) that is handed back: delete the job's earlier hand-backs.
+
+    Keeps the hand-back of this delivery, and all attempts from before the first of the row of hand-backs.
+    """
     ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
     connection.execute(sql.load("trim_hand_backs"), {"job_ids": ids, "dispatch_nos": numbers})
 

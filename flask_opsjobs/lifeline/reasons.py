@@ -35,7 +35,8 @@ def workers_suspended(evidence: Evidence) -> Iterator[Reason]:
     yield make_reason(
         evidence,
         "workers_suspended",
-        "All workers of its Redis were suspended with RQ's own command: they take no jobs from any queue.",
+        "Somebody suspended all workers of this job's Redis with RQ's own command. "
+        "They take no jobs from any queue.",
         "Resume them: `rq resume -u`, with the URL of that Redis.",
         source="observer",
         read={"rq_suspended": True, "asked_at": redis.read_at},
@@ -127,7 +128,9 @@ def needed_loops(evidence: Evidence) -> dict[str, str]:
         needed["recall"] = "recalls a lost delivery"
     elif evidence.job.state == "available":
         if _only_the_loop_dispatches_it(evidence):
-            needed["dispatch"] = "dispatches jobs that no commit and no worker dispatches"
+            needed["dispatch"] = (
+                "dispatches a job that neither a commit nor a worker has dispatched"
+            )
         if _is_blocked_by_lost_deliveries(evidence):
             needed["recall"] = (
                 "recalls lost deliveries, which take up the room of its prefetch or limiter"
@@ -138,9 +141,9 @@ def needed_loops(evidence: Evidence) -> dict[str, str]:
 def _only_the_loop_dispatches_it(evidence: Evidence) -> bool:
     """Return whether only the dispatch loop can dispatch the job now.
 
-    This holds when neither a pause nor a full prefetch holds it back, and a worker is idle or all busy
-    workers are plain. A busy OpsWorker refills the prefetch when its job ends, but an idle worker would wait
-    for that for hours.
+    True when the queue is not paused, its prefetch has room, and either a worker is idle or no OpsWorker is
+    busy. A busy OpsWorker refills the prefetch when its job ends. An idle worker must not wait for that: it
+    may take hours.
     """
     if evidence.queue.is_paused or evidence.prefetch is None or evidence.prefetch.is_full:
         return False

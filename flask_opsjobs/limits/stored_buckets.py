@@ -1,4 +1,7 @@
-"""Reads, locks and writes stored buckets, for enqueue, dispatch, claim and pages. `bucket` decides."""
+"""Reads, locks and writes stored buckets, for enqueue, dispatch, claim and pages.
+
+`bucket.py` decides whether a job may start.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ class BucketSeen:
     """A bucket as it was read at `now`.
 
     `shape` is None when no process that knows the limiter has started yet. `waiting` is the weight of its
-    `available` jobs, 0 when the caller did not ask for it.
+    `available` jobs that are light enough ever to start, 0 when the caller did not ask for it.
     """
 
     limiter: str
@@ -37,7 +40,10 @@ class BucketSeen:
 
     @property
     def is_ahead(self) -> bool:
-        """Whether the last refill is in the future, since a clock was stepped back: until then none comes."""
+        """Whether the last refill lies in the future because a clock was stepped back.
+
+        Until that time no token comes.
+        """
         filled = self.level.refilled_at
         return filled is not None and filled - self.now > _STEP
 
@@ -45,7 +51,7 @@ class BucketSeen:
 def list_buckets(
     connection: Connection, keys: Sequence[Key], queues: Sequence[str]
 ) -> list[BucketSeen]:
-    """The buckets of these keys, in their order, each as dispatch on its queue of `queues` sees it."""
+    """The bucket of each key, in order, as dispatch sees it for the queue at the same place in `queues`."""
     with connection.cursor(row_factory=dict_row) as cursor:
         parameters = _parameters(keys, queues, with_waiting=False)
         cursor.execute(sql.load("look_at_buckets"), parameters)
@@ -55,7 +61,7 @@ def list_buckets(
 def ask_bucket(connection: Connection, key: Key) -> Cursor[dict[str, Any]]:
     """Send the query for one bucket; `read_bucket` reads the answer.
 
-    In a pipeline this does not wait for it.
+    In a pipeline this does not wait for the answer.
     """
     cursor = connection.cursor(row_factory=dict_row)
     parameters = _parameters([key], [None], with_waiting=False)
@@ -92,7 +98,10 @@ def list_buckets_of(connection: SqlConnection, keys: Iterable[Key]) -> list[Buck
 
 
 def lock_bucket(connection: Connection, key: Key) -> Cursor[Any]:
-    """Lock a bucket until the caller's transaction ends. No row: the bucket is not stored yet."""
+    """Lock a bucket until the caller's transaction ends.
+
+    The cursor has no row when the bucket is not stored yet.
+    """
     return connection.execute(sql.load("lock_bucket"), _key(key))
 
 

@@ -21,7 +21,8 @@ class HostAccess:
         """Whether `actor` has `permission`: `jobs.view` opens pages, `payload.view` shows arguments,
         outputs and errors, `job.retry` and other `<domain>.<action>` change something.
 
-        `subject` is the job, queue or other thing, such as `job/42`; None asks in general. For example:
+        `subject` is the job, queue or other thing, such as `job/42`. With None: may `actor` do this at all,
+        as for a list? For example:
 
             if permission == "payload.view":
                 return actor in SUPPORT

@@ -68,11 +68,13 @@ class Unique:
         if self.until not in (None, "ended", "forever"):
             faults.append(f'until must be "ended" or "forever", got {self.until!r}')
         if self.within is not None and not is_span(self.within):
-            faults.append(f"within must be a timedelta above 0, got {self.within!r}")
+            faults.append(
+                f"within must be a timedelta above 0, at most 100 years, got {self.within!r}"
+            )
         if self.by is not None and (isinstance(self.by, str) or not isinstance(self.by, Sequence)):
             faults.append(f"by must be a list of argument names, got {self.by!r}")
         if self.by is not None and self.key is not None:
-            faults.append("by and key exclude each other: key chooses for itself")
+            faults.append("give by or key, not both: key already chooses what is compared")
         if self.key is not None and not callable(self.key):
             faults.append("key must be a function of the arguments")
         if faults:
@@ -84,7 +86,7 @@ class Unique:
         return self.until or "within"
 
     def require_names(self, task: str, names: Iterable[str], redact: Iterable[str]) -> None:
-        """Return when `by` names only stored arguments; else raise `DeclarationError`."""
+        """Raise `DeclarationError` unless `by` names only stored arguments."""
         for name in self.by or ():
             if name in redact:
                 raise DeclarationError(
@@ -104,7 +106,10 @@ LAST_YEAR = 9000
 
 
 class Changes(TypedDict, total=False):
-    """The options that `Task.options` takes. `delay`, `scheduled_at` and `session` exist only for a call."""
+    """The options that `Task.options` takes.
+
+    A call may set `delay`, `scheduled_at` and `session`; a task declaration may not.
+    """
 
     queue: str
     priority: int
@@ -123,7 +128,7 @@ class Changes(TypedDict, total=False):
 class Options:
     """The options of one call. Durations are seconds or a `timedelta`; `deadline` counts from the due time.
 
-    `Changes` has no `limit`: the limit belongs to the task, and a call cannot leave it.
+    `Changes` has no `limit`: a call cannot change or remove the limit of its task.
     """
 
     queue: str = "default"
@@ -158,7 +163,7 @@ class Options:
         return changed
 
     def require_legal(self, task: str) -> None:
-        """Return when every value is allowed; else raise `DeclarationError` with every fault."""
+        """Raise `DeclarationError`, with every fault, unless every value is allowed."""
         faults = [*_faults_of_placement(self), *_faults_of_times(self), *_faults_of_notes(self)]
         if self.unique is not None and not isinstance(self.unique, Unique):
             faults.append(f"unique must be a Unique(…), got {type(self.unique).__name__}")
@@ -179,7 +184,10 @@ class Options:
 
     @cached_property
     def columns(self) -> dict[str, Any]:
-        """The parameters that the enqueue statements take, except the arguments and a limited job's place."""
+        """The parameters that the enqueue statements take, except the arguments.
+
+        Of a limited job also except lane, limiter, partition and weight.
+        """
         meta = b"{}" if not self.meta else json_storage.dump(dict(self.meta))
         return {
             "queue": self.queue,
@@ -191,7 +199,7 @@ class Options:
             "deadline": self.deadline,
             "delay": timedelta(seconds=self.delay_seconds),
             "scheduled_at": self.scheduled_at,
-            # The place of a job without a limit.
+            # A job without a limit.
             "lane": lane_of(self.queue, None),
             "limiter": None,
             "partition": None,
@@ -218,10 +226,13 @@ def _faults_of_placement(options: Options) -> list[str]:
         )
     if not _is_whole(options.max_attempts, 1, 1_000_000):
         faults.append(
-            f"max_attempts must be a whole number from 1 on, got {options.max_attempts!r}"
+            f"max_attempts must be a whole number from 1 to 1,000,000, got {options.max_attempts!r}"
         )
     if options.timeout is not None and not _is_whole(options.timeout, 1, 2**31 - 1):
-        faults.append(f"timeout must be whole seconds from 1 on, or None, got {options.timeout!r}")
+        faults.append(
+            "timeout must be whole seconds from 1 to 2,147,483,647, or None, "
+            f"got {options.timeout!r}"
+        )
     return faults
 
 
@@ -229,9 +240,7 @@ def _faults_of_times(options: Options) -> list[str]:
     faults = []
     deadline, delay, at = options.deadline, options.delay, options.scheduled_at
     if deadline is not None and not is_span(deadline):
-        faults.append(
-            f"deadline must be a timedelta above 0 of at most 100 years, got {deadline!r}"
-        )
+        faults.append(f"deadline must be a timedelta above 0, at most 100 years, got {deadline!r}")
     if delay is not None and seconds_of(delay) is None:
         faults.append(f"delay must be seconds or a timedelta, from 0 to 100 years, got {delay!r}")
     if at is not None and not (isinstance(at, datetime) and at.utcoffset() is not None):
