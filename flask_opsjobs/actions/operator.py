@@ -39,12 +39,13 @@ class Why(TypedDict):
 
 
 class Operator:
-    """Changes one app for an operator: plan, preview, execute. `run` and the named actions do all at once.
+    """Changes one app for an operator: plan, preview, execute.
 
-    Every call uses its own connection and transaction, never the host's session. The host's access policy is
-    asked for each target, except with `authorize=False`. `now` defaults to the clock of Postgres. Raises
-    `SchemaBehind`. Raises `EngineUnavailable` when Postgres does not answer, a row stays locked for too long,
-    or too many actions of this process run at once.
+    `run` and the named actions (`retry`, `pause`, …) plan and execute in one call. Every call uses its own
+    connection and transaction, never the host's session. The host's access policy is asked for each target,
+    except with `authorize=False`. `now` defaults to the clock of Postgres. Raises `SchemaBehind` when the
+    schema is older than this code needs. Raises `EngineUnavailable` when Postgres does not answer, a row
+    stays locked for too long, or too many actions of this process run at once.
     """
 
     def __init__(self, host: Host) -> None:
@@ -411,7 +412,9 @@ class Operator:
         return self._must("cron.delete", _entries(entries), why)
 
     def cooldown(self, limiters: str | Iterable[str], minutes: int, **why: Unpack[Why]) -> Receipt:
-        """Let limiters start no job for `minutes`: `api`, or one partition of it as `api/42`.
+        """Stop all starts of these limiters for `minutes` minutes.
+
+        Write a limiter as `api`, one of its partitions as `api/42`.
 
         >>> operator.cooldown("crm", minutes=30, **why).outcome
         'done'
@@ -444,8 +447,8 @@ class Operator:
         limit = self._host.action_limit
         if not limit.enter(_WAIT_FOR_ROOM_SECONDS):
             raise TooManyActions(
-                f"{limit.most} operators' actions are under way in this process, as many as it allows at "
-                "once: nothing was done, try again"
+                f"this process already runs {limit.most} operators' actions, and it allows no more at once: "
+                "nothing was done, try again"
             )
         try:
             return self._connected(work, now)
@@ -463,7 +466,7 @@ class Operator:
                     return work(connection, now or clock)
             except psycopg.errors.LockNotAvailable as error:
                 raise EngineUnavailable(
-                    "another transaction has locked a row of it: try again"
+                    "another transaction has locked a row that this action needs: try again"
                 ) from error
             except (psycopg.Error, DBAPIError) as error:
                 if not (is_away(error) or isinstance(error, psycopg.OperationalError | DBAPIError)):
@@ -531,7 +534,10 @@ def _request_id(given: str | None) -> str | None:
 
 
 def _text(given: str) -> str:
-    """The text without what Postgres cannot store: a command line may hold lone surrogates, a form a NUL."""
+    """The text that Postgres can store.
+
+    Replaces lone surrogates (from a command line), and removes NUL (from a form).
+    """
     if not isinstance(given, str):
         return ""
     return given.encode("utf-8", "replace").decode().replace("\0", "")

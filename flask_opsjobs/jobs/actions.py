@@ -53,7 +53,7 @@ def lock_rows(connection: Connection, _request: Request, targets: Collection[str
 def find_rows(
     connection: Connection, request: Request, targets: Collection[str]
 ) -> dict[str, JobForDecision]:
-    """The existing ones of these jobs, in the order of the targets."""
+    """Those of these jobs that exist, in the order of the targets."""
     found = job_transitions.look(connection, _ids(targets), request.now)
     return {target: found[id] for target in targets if (id := int(name_in(target))) in found}
 
@@ -64,7 +64,10 @@ def say_unknown(target: str) -> str:
 
 
 def forbid(job: JobForDecision, request: Request) -> Skip | None:
-    """Why the job's state forbids the action, or RQ owns the job; None when it is allowed."""
+    """The reason to skip the job: its state forbids the action, or RQ owns it.
+
+    None when the action is allowed.
+    """
     if job.origin != "opsjobs":
         return _skip(
             job, "illegal", f"{_cannot(job, request)}: RQ owns it, and it is read-only here"
@@ -77,7 +80,8 @@ def forbid(job: JobForDecision, request: Request) -> Skip | None:
 def list_facts(job: JobForDecision, now: datetime) -> dict[str, Any]:
     """The values that must not have changed since the preview.
 
-    `deadline_passed` changes with time alone, and then a retry also removes the deadline.
+    `deadline_passed` is listed because it changes with time alone. Once it is true, a retry also removes the
+    deadline.
     """
     return {
         "task": job.task,
@@ -167,14 +171,14 @@ def _when_stopped(job: JobForDecision, heartbeat_seconds: float) -> str:
         )
     if job.worker_kind == "simple":
         return (
-            f"it runs inside its worker, which gets the request with its next heartbeat, "
-            f"at most {heartbeat_seconds:g} s later, "
-            "and stops it between two steps of Python: a call into C is not interrupted"
+            "it runs inside its worker. The worker gets the request with its next heartbeat, "
+            f"at most {heartbeat_seconds:g} s later, and interrupts the Python code. "
+            "It cannot interrupt a call into C"
         )
     if job.worker_kind == "plain":
         return (
-            "a plain rq worker cannot be asked to stop: the job runs to its end; if it returns, "
-            "it is finished, and if it fails, it is canceled instead of retried"
+            "a plain rq worker cannot be asked to stop, so the function runs to its end. "
+            "If it returns, the job is finished. If it fails, the job is canceled and not retried"
         )
     return "its worker is unknown: the job is canceled when the watch loop rescues it"
 
@@ -274,8 +278,8 @@ def _decide_run_again(job: JobForDecision, request: Request) -> Item | Skip:
     note = None
     if job.unique_until == "within" and _span_of(request.host, job) is None:
         note = (
-            "the new job gets no unique lock, since this process does not know how long it lasts: "
-            "the same call may be enqueued again"
+            "the new job gets no unique lock, because this process does not know how long that lock "
+            "would last: the same call may be enqueued again"
         )
     new = f"{job.task} in {job.queue}, available, due now"
     return _item(job, Change("new job", None, new), note=note)
@@ -355,7 +359,10 @@ def _has_passed(job: JobForDecision, now: datetime) -> bool:
 def _let_the_first_take_the_lock(
     jobs: dict[str, JobForDecision], needs_lock: Callable[[JobForDecision], bool]
 ) -> dict[str, JobForDecision]:
-    """The jobs; those that need the free unique lock of a job before them name it as the lock's holder."""
+    """Return the jobs. When several need the same free unique lock, the first takes it.
+
+    The others name the first as the lock's holder.
+    """
     first: dict[bytes, int] = {}
     found = {}
     for target, job in jobs.items():
@@ -398,7 +405,7 @@ ACTIONS: tuple[Action[JobForDecision], ...] = (
         name="job.retry",
         title="Retry",
         sources=sources_of("retry"),
-        risk="The function runs once more, and repeats all that it did before it failed.",
+        risk="The function runs once more, and repeats all that earlier attempts did.",
         read_more=_read_rivals_of_retry,
         decide=_decide_retry,
         apply=_apply_retry,

@@ -74,7 +74,7 @@ def test_too_many_actions_at_once_in_one_process_are_said_in_a_sentence(
         pass
     said = call("job", "cancel", job_id, *REASON)
     assert said.exit_code == 2
-    assert "4 operators' actions are under way in this process" in said.output
+    assert "this process already runs 4 operators' actions" in said.output
     limit.leave()
     assert call("job", "cancel", job_id, *REASON).exit_code == 0
     assert bench.row("SELECT count(*) AS n FROM opsjobs.audit_events")["n"] == 1

@@ -292,7 +292,7 @@ def test_150_posts_at_once_open_as_many_connections_as_actions_are_allowed(
         answers = Counter(one.result().status_code for one in sent)
     assert answers == {503: 150 - MOST_ACTIONS, 303: 1, 409: MOST_ACTIONS - 1}
     assert busy.headers["Retry-After"] == "2"
-    assert "4 operators' actions are under way in this process" in _words(busy)
+    assert "This process already runs 4 operators' actions" in _words(busy)
     assert _state(session, failed) == "available"
 
 
