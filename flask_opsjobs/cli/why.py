@@ -54,7 +54,7 @@ def _lines(found: Explanation, clean: Callable[[str], str]) -> Iterator[str]:
         yield from _of_reason(number, reason, clean)
     if found.clear:
         yield ""
-        yield f"not in the way: {clean(', '.join(found.clear))}"
+        yield f"checked, not a cause: {clean(', '.join(found.clear))}"
     if found.lacking:
         yield f"{found.completeness}: {'; '.join(found.lacking)}"
 

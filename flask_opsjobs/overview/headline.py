@@ -294,9 +294,9 @@ def _live_jobs_differ(seen: Overview) -> Iterator[Wrong]:
         (check.compared_at for check in seen.integrity if check.compared_at), default=None
     )
     for what, numbers in (
-        ("queued and in no structure of Redis", [b.queued_nowhere for b in seen.integrity]),
+        ("queued, but not in Redis", [b.queued_nowhere for b in seen.integrity]),
         ("started, but reserved by no worker", [b.started_unreserved for b in seen.integrity]),
-        ("in Redis without a row", [b.orphan_deliveries for b in seen.integrity]),
+        ("in Redis, but without a row in Postgres", [b.orphan_deliveries for b in seen.integrity]),
     ):
         if number := sum(numbers):
             fact = f"{counted(number, 'job')} {agree(number, 'is', 'are')} {what}."

@@ -354,7 +354,7 @@ def test_an_integrity_check_without_and_with_a_difference(session: Session, get:
     )
     panel = soup(get().text).select_one("[aria-labelledby=integrity]")
     assert _words(panel.header).endswith("+ difference difference")
-    assert "3 queued and in no structure of Redis" in _words(panel.footer)
+    assert "3 queued, but not in Redis" in _words(panel.footer)
 
 
 def test_what_lifeline_puts_right_by_itself_is_a_warning(session: Session, get: Get) -> None:
@@ -362,7 +362,7 @@ def test_what_lifeline_puts_right_by_itself_is_a_warning(session: Session, get: 
     make_integrity_check(session, queued_nowhere=2)
     session.commit()
     assert _said(get)[0] == "warned"
-    assert _said(get)[1].startswith("2 jobs are queued and in no structure of Redis.")
+    assert _said(get)[1].startswith("2 jobs are queued, but not in Redis.")
 
 
 # --- all that is wrong, and what is held
@@ -546,7 +546,8 @@ def test_healthy_machinery_is_one_line(session: Session, get: Get) -> None:
     machinery = soup(get().text).select_one("#machinery")
     assert not machinery.has_attr("open")
     assert _words(machinery.summary) == (
-        "Machinery Postgres answers Redis answers 10 of 10 loops awake no difference 1 worker alive"
+        "Machinery Postgres answers Redis answers 10 of 10 loops awake "
+        "integrity check: no difference 1 worker alive"
     )
     make_loops(session, loop="vacuum", last_at=ago(hours=1), every_seconds=1)
     session.commit()
