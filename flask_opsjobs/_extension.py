@@ -23,7 +23,7 @@ from .engine.explain_with_redis import explain_apart
 from .engine.redis.broker import Broker
 from .engine.redis.connections import RedisConnections
 from .errors import ConfigError, DeclarationError
-from .explain.reason import Explanation
+from .explain.reason_kinds import Explanation
 from .host import Host, HostDatabase
 from .jobs.record.task import Task
 from .web import make_blueprint

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_opsjobs.core.secret_patterns import clean_secrets, is_secret_key, mask_emails
-from flask_opsjobs.jobs.perform.failure import one_line, traceback_of
+from flask_opsjobs.jobs.perform.describe_error import one_line, traceback_of
 from flask_opsjobs.jobs.perform.log_tail import Ring
 
 SECRET_KEYS = """

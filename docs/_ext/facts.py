@@ -14,7 +14,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from flask_opsjobs import settings
 from flask_opsjobs.cron import lifecycle as cron
-from flask_opsjobs.explain.reason import REASON_KINDS
+from flask_opsjobs.explain.reason_kinds import REASON_KINDS
 from flask_opsjobs.jobs import lifecycle
 from flask_opsjobs.limits.words import GLOSSARY
 

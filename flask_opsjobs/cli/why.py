@@ -12,7 +12,7 @@ from flask.cli import with_appcontext
 from ..core.display import Display
 from ..engine.explain_with_redis import explain_apart
 from ..errors import UnknownJob
-from ..explain.reason import Explanation, Reason, as_text
+from ..explain.reason_kinds import Explanation, Reason, as_text
 from ..jobs.search import terms
 from . import current_host, plain, to_json
 

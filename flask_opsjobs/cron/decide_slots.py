@@ -304,10 +304,10 @@ def decide_by_time(
     for at in old:
         kinds[at] = "missed"
     if catch_up == "all":
-        made_up = old[-(limit or 0) :] if limit else []
+        caught_up = old[-(limit or 0) :] if limit else []
     else:
-        made_up = old[-1:] if catch_up == "latest" and "due" not in kinds else []
-    for at in made_up:
+        caught_up = old[-1:] if catch_up == "latest" and "due" not in kinds else []
+    for at in caught_up:
         kinds[at] = "late"
     return list(_grouped(slots, kinds))
 

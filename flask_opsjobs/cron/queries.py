@@ -164,8 +164,8 @@ def list_missed(connection: Connection, name: str, most: int) -> list[datetime]:
     params = {"entry": name, "most": _MOST_ROWS}
     found: list[datetime] = []
     for row in connection.execute(sql.load("list_cron_missed"), params):
-        first, last, number, expression, zone, up = row
-        made_up = set(up)
+        first, last, number, expression, zone, done = row
+        caught_up = set(done)
         slots = [first]
         if number > 1:
             schedule = Schedule(expression, zone)
@@ -173,7 +173,7 @@ def list_missed(connection: Connection, name: str, most: int) -> list[datetime]:
                 slots = schedule.slots_between(first - timedelta(seconds=1), last, number)
             except ZoneInfoNotFoundError:
                 continue  # this machine no longer knows the zone, so the slots cannot be computed
-        found += [slot for slot in reversed(slots) if slot not in made_up]
+        found += [slot for slot in reversed(slots) if slot not in caught_up]
         if len(found) >= most:
             break
     return sorted(found[:most])

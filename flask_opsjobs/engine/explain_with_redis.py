@@ -19,7 +19,7 @@ from ..errors import ConfigError, UnknownJob
 from ..explain.evidence import JobEvidence
 from ..explain.explain import explain_evidence, explain_schema
 from ..explain.queries import find_evidence
-from ..explain.reason import Explanation
+from ..explain.reason_kinds import Explanation
 from ..host import Host
 from .redis.broker import broker_of
 from .redis.broker import rq_id as name_of

@@ -14,7 +14,7 @@ from ..lifeline.reasons import needed_loops
 from ..limits import reasons as limit_reasons
 from ..queues import reasons as queue_reasons
 from .evidence import Evidence
-from .reason import REASON_KINDS, Explanation, Reason, as_text
+from .reason_kinds import REASON_KINDS, Explanation, Reason, as_text
 
 Finder = Callable[[Evidence], Iterator[Reason]]
 

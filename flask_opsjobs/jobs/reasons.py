@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..explain.evidence import Evidence
-from ..explain.reason import Reason, make_reason
+from ..explain.reason_kinds import Reason, make_reason
 from .perform.backoff import HAND_BACK_FOR
 
 

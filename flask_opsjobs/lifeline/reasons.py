@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..explain.evidence import Evidence
-from ..explain.reason import Reason, as_text, make_reason
+from ..explain.reason_kinds import Reason, as_text, make_reason
 
 _STARTS_LOOPS = "Start the loops: `flask opsjobs run`."
 

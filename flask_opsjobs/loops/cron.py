@@ -18,7 +18,7 @@ from ..cron.queries import CronEntryRow
 from ..engine.redis.broker import broker_of, try_request_heartbeat
 from ..engine.worker.runtime import process_name
 from ..host import DueLane
-from ..jobs.perform import failure
+from ..jobs.perform import describe_error
 from .loop import IDLE, Loop, Pass, every
 
 _log = logging.getLogger("flask_opsjobs.cron")
@@ -65,7 +65,7 @@ def _apart(
     except Exception as error:
         if is_away(error) or connection.broken or connection.closed:
             raise
-        words = failure.one_line(error)
+        words = describe_error.one_line(error)
         if troubles.get(name) != words:
             held = isinstance(error, psycopg.errors.LockNotAvailable)
             _log.error(

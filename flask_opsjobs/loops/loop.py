@@ -15,7 +15,7 @@ from ..engine.dispatch.dispatch import read_clock
 from ..engine.worker.runtime import process_name
 from ..errors import EngineUnavailable
 from ..host import Host
-from ..jobs.perform import failure
+from ..jobs.perform import describe_error
 from ..lifeline import awake
 from ..settings import Settings
 
@@ -158,7 +158,7 @@ class Runner:
         self.run_id = awake.note_pass(connection, self.run_id, note, now)
 
     def _fail(self, connection: Connection, error: Exception, now: datetime, began: float) -> None:
-        words = failure.one_line(error)
+        words = describe_error.one_line(error)
         # A repeated error is logged once, and once more when it is over.
         if words != self.last_error:
             expected = isinstance(error, EngineUnavailable)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..core.words import agree, counted
 from ..explain.evidence import Evidence
-from ..explain.reason import Reason, as_text, make_reason
+from ..explain.reason_kinds import Reason, as_text, make_reason
 
 
 def queue_paused(evidence: Evidence) -> Iterator[Reason]:

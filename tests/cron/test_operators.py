@@ -135,8 +135,8 @@ def test_catch_up_runs_the_slots_that_its_plan_named(
     scheduler = every_ten()
     scheduler.look(START + timedelta(minutes=40))
     run(host, "catch_up", START + timedelta(hours=2), {"count": 2}, "sync")
-    made_up = [slot for slot, result, _ in scheduler.slots() if result == "manual"]
-    assert made_up == ["12:20", "12:30"]
+    caught_up = [slot for slot, result, _ in scheduler.slots() if result == "manual"]
+    assert caught_up == ["12:20", "12:30"]
     assert ("12:50", "missed", 7) in scheduler.slots()
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.engine.explain_with_redis import explain
-from flask_opsjobs.explain.reason import Explanation
+from flask_opsjobs.explain.reason_kinds import Explanation
 from flask_opsjobs.lifeline import awake
 from flask_opsjobs.loops import LOOPS
 from flask_opsjobs.workers import transitions as workers

@@ -32,7 +32,7 @@ from flask_opsjobs.engine.worker.runtime import declare_limiters
 from flask_opsjobs.errors import UnknownJob
 from flask_opsjobs.explain.explain import FINDERS, explain_evidence, explain_schema
 from flask_opsjobs.explain.queries import find_evidence
-from flask_opsjobs.explain.reason import CODES, REASON_KINDS, Explanation
+from flask_opsjobs.explain.reason_kinds import CODES, REASON_KINDS, Explanation
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.loops import cron

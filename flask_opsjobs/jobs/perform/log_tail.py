@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..record.json_storage import clean_text
-from . import failure
+from . import describe_error
 
 _HEAD = struct.Struct("<QQ")
 _ONE = struct.Struct("<Q")
@@ -102,7 +102,7 @@ class TailHandler(logging.Handler):
             f"{record.getMessage()}"
         )
         if record.exc_info and record.exc_info[1] is not None:
-            text += "\n" + failure.traceback_of(record.exc_info[1]).rstrip()
+            text += "\n" + describe_error.traceback_of(record.exc_info[1]).rstrip()
         return text
 
 

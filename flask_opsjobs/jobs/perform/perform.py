@@ -22,7 +22,7 @@ from ..record.declaration import TaskDeclaration
 from ..record.json_storage import clean_text
 from ..record.options import seconds_of
 from . import backoff as retry
-from . import failure, log_tail
+from . import describe_error, log_tail
 from .current import Claimed, CurrentJob, Stopped, Tell, running
 from .outcomes import Cancel, Discard, Outcome, RetryIn, Snooze
 
@@ -229,7 +229,7 @@ def _again(task: TaskDeclaration, claimed: Claimed, error: Snooze | RetryIn) -> 
 def _failed(
     kind: str, task: TaskDeclaration | None, claimed: Claimed, error: BaseException
 ) -> Outcome:
-    line, traceback = failure.describe_error(error)
+    line, traceback = describe_error.describe_error(error)
     delay = retry.backoff_seconds(task, claimed.attempt)
     return Outcome(kind=kind, error=line, traceback=traceback, delay_seconds=delay)
 
@@ -242,7 +242,7 @@ def _stopped(error: Stopped) -> Outcome:
 def _why(error: BaseException) -> str | None:
     """The traceback of a `Discard` or `RetryIn` that another error led to; None without another error."""
     is_alone = error.__cause__ is None and error.__context__ is None
-    return None if is_alone else failure.describe_error(error)[1]
+    return None if is_alone else describe_error.describe_error(error)[1]
 
 
 def _text(value: object) -> str:

@@ -19,7 +19,7 @@ from ...core.reading import Reading
 from ...cron.lifecycle import RESULTS
 from ...cron.queries import find_slot_of
 from ...engine.explain_with_redis import explain
-from ...explain.reason import Explanation, Reason
+from ...explain.reason_kinds import Explanation, Reason
 from ...jobs import queries
 from ...jobs.lifecycle import ENDED_BY, FINAL, MEANINGS
 from ...jobs.rows import AttemptRow, JobInFull

@@ -12,7 +12,7 @@ from sqlalchemy import Enum, create_engine, text
 from sqlalchemy.exc import IntegrityError, PendingRollbackError, SQLAlchemyError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from flask_opsjobs.jobs.perform.failure import (
+from flask_opsjobs.jobs.perform.describe_error import (
     MOST_ERROR_CHARACTERS,
     MOST_TRACEBACK_BYTES,
     describe_error,
