@@ -219,7 +219,9 @@ class SlotDecider:
         if group.kind == "due":
             # Write each row before the next slot runs: the next slot may cancel this job, and then updates
             # its row.
-            return (self._run_in_turn(entry, slot, "ran", report) for slot in group.slots)
+            return (
+                self._run_or_skip_by_overlap(entry, slot, "ran", report) for slot in group.slots
+            )
         first, last = group.slots[0], group.slots[-1]
         why = self._why_missed(entry, first) if group.kind == "missed" else entry.paused_reason
         return [Slot(first, group.kind, why, until_at=last, slots=len(group.slots))]
@@ -233,10 +235,10 @@ class SlotDecider:
             if entry.overlap != "allow" and results and results[-1].result == "late":
                 results.append(self.run(entry, slot, "late", report, is_behind=True))
             else:
-                results.append(self._run_in_turn(entry, slot, "late", report))
+                results.append(self._run_or_skip_by_overlap(entry, slot, "late", report))
         return results
 
-    def _run_in_turn(
+    def _run_or_skip_by_overlap(
         self, entry: CronEntryRow, slot_at: datetime, result: str, report: SlotReport
     ) -> Slot:
         """Run or skip the slot, as the entry's overlap policy says."""

@@ -53,10 +53,10 @@ class CronEntryRow:
 
 
 MOST_ENTRIES = 500
-STRIP = 20
+STRIP_ROWS = 20
 # The most rows that the page of an entry shows, the newest first. A slot each half hour makes about this many
 # rows in eight weeks.
-MOST_SLOTS = 3_000
+MOST_HISTORY_ROWS = 3_000
 _WEEKS = timedelta(weeks=8)
 
 
@@ -84,7 +84,7 @@ class SlotRow:
 
 
 @dataclass(frozen=True)
-class Missed:
+class MissedSlots:
     """How many slots of an entry were missed lately, and when the last of them was due."""
 
     slots: int
@@ -105,18 +105,18 @@ def find_entry(session: Session, name: str) -> CronEntryRow | None:
 
 def list_strips(session: Session, names: Sequence[str]) -> dict[str, list[SlotRow]]:
     """The last 20 rows of the run history of each of these entries, newest first."""
-    params = {"names": list(names), "most": STRIP}
+    params = {"names": list(names), "most": STRIP_ROWS}
     found: dict[str, list[SlotRow]] = {name: [] for name in names}
     for row in session.connection().exec_driver_sql(sql.load("list_cron_strips"), params):
         found[row.entry].append(SlotRow(*row))
     return found
 
 
-def list_missed_lately(session: Session, now: datetime) -> dict[str, Missed]:
+def list_missed_lately(session: Session, now: datetime) -> dict[str, MissedSlots]:
     """By entry, the missed slots of outages that ended within the last day, even if they began earlier."""
     params = {"since": now - timedelta(days=1)}
     found = session.connection().exec_driver_sql(sql.load("count_cron_missed"), params)
-    return {row.entry: Missed(int(row.slots), row.last_at) for row in found}
+    return {row.entry: MissedSlots(int(row.slots), row.last_at) for row in found}
 
 
 def list_slots(session: Session, name: str, now: datetime) -> list[SlotRow]:
@@ -136,7 +136,7 @@ def list_slots(session: Session, name: str, now: datetime) -> list[SlotRow]:
         CronSlot.slot_at >= func.coalesce(last_before, since),
         CronSlot.until_at > since,
     )
-    newest = mine.order_by(CronSlot.slot_at.desc(), CronSlot.id.desc()).limit(MOST_SLOTS)
+    newest = mine.order_by(CronSlot.slot_at.desc(), CronSlot.id.desc()).limit(MOST_HISTORY_ROWS)
     return [SlotRow(*row) for row in session.execute(newest)]
 
 

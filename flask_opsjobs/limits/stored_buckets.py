@@ -20,7 +20,7 @@ from .bucket import BucketLevel, Shape
 
 Key = tuple[str, str]
 # Synchronized clocks differ by less than this.
-_STEP = timedelta(seconds=1)
+_MOST_CLOCK_DIFFERENCE = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class BucketSeen:
         Until that time no token comes.
         """
         filled = self.level.refilled_at
-        return filled is not None and filled - self.now > _STEP
+        return filled is not None and filled - self.now > _MOST_CLOCK_DIFFERENCE
 
 
 def list_buckets(
@@ -55,7 +55,7 @@ def list_buckets(
     with connection.cursor(row_factory=dict_row) as cursor:
         parameters = _parameters(keys, queues, with_waiting=False)
         cursor.execute(sql.load("look_at_buckets"), parameters)
-        return [_seen(row) for row in cursor]
+        return [_bucket_from_row(row) for row in cursor]
 
 
 def ask_bucket(connection: Connection, key: Key) -> Cursor[dict[str, Any]]:
@@ -70,7 +70,7 @@ def ask_bucket(connection: Connection, key: Key) -> Cursor[dict[str, Any]]:
 
 def read_bucket(cursor: Cursor[dict[str, Any]]) -> BucketSeen:
     """The bucket that `ask_bucket` asked for."""
-    return _seen(cursor.fetchone())
+    return _bucket_from_row(cursor.fetchone())
 
 
 def get_bucket(
@@ -87,14 +87,14 @@ def get_bucket(
     """
     parameters = _parameters([(limiter, partition)], [queue], with_waiting=with_waiting)
     rows = connection.exec_driver_sql(sql.load("look_at_buckets"), parameters).mappings()
-    return _seen(rows.one())
+    return _bucket_from_row(rows.one())
 
 
 def list_buckets_of(connection: SqlConnection, keys: Iterable[Key]) -> list[BucketSeen]:
     """These buckets, in their order, read on the connection of a SQLAlchemy session."""
     parameters = _parameters(wanted := list(keys), [None] * len(wanted), with_waiting=False)
     rows = connection.exec_driver_sql(sql.load("look_at_buckets"), parameters).mappings()
-    return [_seen(row) for row in rows]
+    return [_bucket_from_row(row) for row in rows]
 
 
 def lock_bucket(connection: Connection, key: Key) -> Cursor[Any]:
@@ -138,7 +138,7 @@ def _parameters(
     return {**_named(keys), "queues": list(queues), "with_waiting": with_waiting}
 
 
-def _seen(row: Any) -> BucketSeen:
+def _bucket_from_row(row: Any) -> BucketSeen:
     shape = Shape(row["rate"], row["per_seconds"], row["burst"], row["concurrency"])
     level = BucketLevel(
         row["tokens"], row["refilled_at"], row["in_use"], row["queued"], row["cooldown_until"]

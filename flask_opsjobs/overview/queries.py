@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ..core import sql
-from ..cron.queries import Missed, list_missed_lately
+from ..cron.queries import MissedSlots, list_missed_lately
 from ..jobs import queries as job_queries
 from ..jobs.lifecycle import FINAL, STATES
 from ..jobs.rows import CAP, Count, JobRow
@@ -88,7 +88,7 @@ class Overview:
     held: Sequence[Held]
     is_all_held: bool
     cooling: Sequence[CooldownSummary]
-    missed: Mapping[str, Missed]
+    missed: Mapping[str, MissedSlots]
     abandoned: int
     workers: Sequence[WorkerRow]
     loops: Sequence[LoopRow]

@@ -149,7 +149,7 @@ def parameters(task: TaskDeclaration, options: Options, host: Host) -> dict[str,
 
     Raises `InvalidArgs` when `meta` is too large.
     """
-    columns = options.columns
+    columns = options.enqueue_parameters
     if len(columns["meta"]) > host.settings.max_args_bytes:
         limit = host.settings.max_args_bytes
         message = f"is larger than OPSJOBS_MAX_ARGS_BYTES = {limit}"

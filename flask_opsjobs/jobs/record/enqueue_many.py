@@ -149,7 +149,7 @@ class _Places:
         self._run_sql = partial(run_sql, connection)
         # The keys of unique calls that got room: the room of the limiter bounds their number.
         self._keys_with_room: set[bytes] = set()
-        self._unlimited = _as_copied(options.columns)
+        self._unlimited = _as_copied(options.enqueue_parameters)
         self.lanes: dict[str, None] = {options.queue: None} if options.limit is None else {}
 
     def of(self, values: Mapping[str, Any], keys: Sequence[bytes] = ()) -> bytes:

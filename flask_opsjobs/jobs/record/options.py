@@ -19,8 +19,8 @@ from ...errors import DeclarationError
 from ...limits.limit import Limit, lane_of
 from . import json_storage
 
-LONGEST = timedelta(days=36_500)
-_MOST_SECONDS = LONGEST.total_seconds()
+LONGEST_DURATION = timedelta(days=36_500)
+_MOST_SECONDS = LONGEST_DURATION.total_seconds()
 
 
 def seconds_of(duration: object) -> float | None:
@@ -35,7 +35,7 @@ def seconds_of(duration: object) -> float | None:
 
 def is_span(value: object) -> bool:
     """Whether the value is a `timedelta` above 0 and at most a hundred years long."""
-    return isinstance(value, timedelta) and timedelta(0) < value <= LONGEST
+    return isinstance(value, timedelta) and timedelta(0) < value <= LONGEST_DURATION
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
 LAST_YEAR = 9000
 
 
-class Changes(TypedDict, total=False):
+class OptionChanges(TypedDict, total=False):
     """The options that `Task.options` takes.
 
     A call may set `delay`, `scheduled_at` and `session`; a task declaration may not.
@@ -128,7 +128,7 @@ class Changes(TypedDict, total=False):
 class Options:
     """The options of one call. Durations are seconds or a `timedelta`; `deadline` counts from the due time.
 
-    `Changes` has no `limit`: a call cannot change or remove the limit of its task.
+    `OptionChanges` has no `limit`: a call cannot change or remove the limit of its task.
     """
 
     queue: str = "default"
@@ -144,18 +144,18 @@ class Options:
     session: Session | scoped_session[Any] | None = field(default=None, repr=False)
     limit: Limit | None = None
 
-    def change(self, task: str, changes: Changes) -> Options:
+    def change(self, task: str, changes: OptionChanges) -> Options:
         """A copy with these changes.
 
         Raises `DeclarationError` with every fault, `TypeError` for an unknown name.
         """
         for name in changes:
-            if name not in Changes.__annotations__:
-                close = get_close_matches(name, Changes.__annotations__, n=1)
+            if name not in OptionChanges.__annotations__:
+                close = get_close_matches(name, OptionChanges.__annotations__, n=1)
                 hint = (
                     f"did you mean {close[0]}?"
                     if close
-                    else "known are " + ", ".join(Changes.__annotations__)
+                    else "known are " + ", ".join(OptionChanges.__annotations__)
                 )
                 raise TypeError(f"task {task}: there is no option {name}; {hint}")
         changed = replace(self, **changes)
@@ -183,7 +183,7 @@ class Options:
         return seconds_of(self.delay) or 0.0
 
     @cached_property
-    def columns(self) -> dict[str, Any]:
+    def enqueue_parameters(self) -> dict[str, Any]:
         """The parameters that the enqueue statements take, except the arguments.
 
         Of a limited job also except lane, limiter, partition and weight.

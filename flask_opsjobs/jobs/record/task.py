@@ -12,7 +12,7 @@ from ...limits.limit import require_alike
 from . import enqueue, enqueue_many
 from .declaration import TaskDeclaration
 from .enqueue import Enqueued, EnqueuedMany
-from .options import Changes, Options
+from .options import OptionChanges, Options
 
 
 class Task(TaskDeclaration):
@@ -71,7 +71,7 @@ class Task(TaskDeclaration):
         """
         return enqueue_many.enqueue_many(self.host(), self, self.declared, rows)
 
-    def options(self, **changes: Unpack[Changes]) -> Call:
+    def options(self, **changes: Unpack[OptionChanges]) -> Call:
         """The task with other options for one `enqueue` or `enqueue_many`; the declaration stays as it is.
 
         Takes the options of the declaration, and `delay` (seconds or a `timedelta`), `scheduled_at` (with a

@@ -23,7 +23,7 @@ from ...cron.actions import ENTRY_PARAMS, BadParams, actions_of_entry, read_entr
 from ...cron.decide_slots import LATE
 from ...cron.expression import BadSchedule, read_schedule
 from ...cron.lifecycle import CATCH_UPS, MEANINGS, OVERLAPS, RESULTS
-from ...cron.queries import CronEntryRow, Missed, SlotRow
+from ...cron.queries import CronEntryRow, MissedSlots, SlotRow
 from ...jobs.record.options import fault_of_name
 from ...lifeline.awake import LoopRow, list_loops
 from ..actions import view as actions
@@ -41,7 +41,7 @@ class EntryView:
 
     entry: CronEntryRow
     slots: Sequence[SlotRow]
-    missed: Missed | None
+    missed: MissedSlots | None
     now: datetime
     scheduler: LoopRow | None
 
@@ -95,12 +95,16 @@ class EntryView:
     @property
     def last_run(self) -> str:
         """The text when `last` is None. Older slots than `slots` are not known."""
-        return "none yet" if len(self.slots) < queries.STRIP else f"none in {queries.STRIP} slots"
+        return (
+            "none yet"
+            if len(self.slots) < queries.STRIP_ROWS
+            else f"none in {queries.STRIP_ROWS} slots"
+        )
 
     @property
     def strip(self) -> Picture:
         """Its newest slots, drawn."""
-        return make_strip(map(_drawn, self.slots), queries.STRIP)
+        return make_strip(map(_drawn, self.slots), queries.STRIP_ROWS)
 
 
 def page() -> Response:
@@ -257,7 +261,7 @@ def _one(read: Reading, name: str) -> Markup:
     entry = _find(read, name)
     slots = queries.list_slots(read.session, name, read.now)
     missed = queries.list_missed_lately(read.session, read.now).get(name)
-    row = EntryView(entry, slots[: queries.STRIP], missed, read.now, _scheduler(read))
+    row = EntryView(entry, slots[: queries.STRIP_ROWS], missed, read.now, _scheduler(read))
     zone = row.place or ZoneInfo("UTC")
     events = fault = None
     if access.may("audit.view"):
@@ -269,7 +273,7 @@ def _one(read: Reading, name: str) -> Markup:
         scheduler=row.scheduler,
         slots=slots[:_SHOWN],
         calendar=make_calendar(map(_drawn, slots), read.now.astimezone(zone).date(), zone),
-        is_cut=len(slots) >= queries.MOST_SLOTS,
+        is_cut=len(slots) >= queries.MOST_HISTORY_ROWS,
         offsets=[slot.astimezone(zone) for slot in row.next],
         results=RESULTS,
         shape_of=shape_of,

@@ -67,7 +67,7 @@ def _part() -> tuple[Markup, datetime]:
     wrong = find_wrong(overview, silent, is_suspended=plain_jobs.is_suspended)
     lost = {name for one in silent for name in one.queues}
     due = split_blocks(overview, lost, is_suspended=plain_jobs.is_suspended)
-    is_fresh = bool(overview.loops) and all(loop.is_awake for loop in overview.loops)
+    is_checked_now = bool(overview.loops) and all(loop.is_awake for loop in overview.loops)
     counting = next((loop for loop in overview.loops if loop.loop == "roll_up"), None)
     charts = make_charts(pace)
     made = pages.part(
@@ -78,11 +78,17 @@ def _part() -> tuple[Markup, datetime]:
         well=say_well(overview),
         cards=make_cards(
             AttentionFacts(
-                overview, failures, resolved, pace, plain_jobs, due, bool(silent) or not is_fresh
+                overview,
+                failures,
+                resolved,
+                pace,
+                plain_jobs,
+                due,
+                bool(silent) or not is_checked_now,
             )
         ),
         silent=silent,
-        is_fresh=is_fresh and not silent,
+        is_checked_now=is_checked_now and not silent,
         counting=counting if counting and counting.is_awake else None,
         pace=pace,
         charts=charts,
