@@ -219,10 +219,10 @@ def test_the_loop_says_what_it_did(every_ten: EveryTen) -> None:
     scheduler = every_ten()
     scheduler.look(START + 35 * MINUTE)
     run = scheduler.bench.row(
-        "SELECT said FROM opsjobs.loop_runs WHERE loop = %s ORDER BY id DESC LIMIT 1",
+        "SELECT report FROM opsjobs.loop_runs WHERE loop = %s ORDER BY id DESC LIMIT 1",
         cron_loop.LOOP.name,
     )
-    assert run["said"] == "3 slots missed"
+    assert run["report"] == "3 slots missed"
 
 
 def test_share_out_pauses_from_the_moment_of_the_pause_on() -> None:

@@ -82,8 +82,8 @@ def test_an_entry_that_cannot_be_read_any_more_stops_no_other(
         "cron entry bad failed and is tried again: "
         "ZoneInfoNotFoundError: 'No time zone found with key Gone/Zone'"
     ]
-    run = scheduler.bench.row("SELECT said FROM opsjobs.loop_runs ORDER BY last_at DESC LIMIT 1")
-    assert run["said"] == "bad failed"
+    run = scheduler.bench.row("SELECT report FROM opsjobs.loop_runs ORDER BY last_at DESC LIMIT 1")
+    assert run["report"] == "bad failed"
     scheduler.bench.connection.execute(zone, ["UTC"])
     with caplog.at_level(logging.WARNING, "flask_opsjobs.cron"):
         scheduler.look(START + 12 * MINUTE)
