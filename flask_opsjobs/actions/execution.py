@@ -1,6 +1,6 @@
 """Executes a plan in one transaction: spends the token, locks the targets, compares, writes and audits.
 
-A refusal changes nothing. Its code is stable, and it says whether it spends the token and enters the audit.
+A refusal changes no target. It may still use up the preview's token and write an audit row: see `Refused`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MOST_ROUNDS = 10
 
 @dataclass(eq=False)
 class Refused(Exception):
-    """An execution was refused and changes nothing. `is_spent`: the preview's token is used up.
+    """An execution was refused and changes no target. `is_spent`: the preview's token is used up.
 
     `is_audited`: the refusal enters the audit. `is_logged`: the actor had no right to ask, so the refusal
     goes to the log instead of the audit.
@@ -247,7 +247,9 @@ def require_own(preview: Preview, request: Request, token: str) -> None:
     secrets = request.host.secrets
     if preview.actor == request.actor and previews.is_token_of(preview, secrets, token):
         return
-    says = f"preview {preview.id} is not yours to execute: make one of your own"
+    says = (
+        f"preview {preview.id} belongs to somebody else, or its token is wrong: make a new preview"
+    )
     raise Refused("foreign", says, is_spent=False, is_audited=False, is_logged=True)
 
 

@@ -130,7 +130,8 @@ def trial_lines(limit: Limit, weight: Weight, found: TrialOutcome) -> list[str]:
     if found.never:
         lines.append(f"{found.never:,} can never start: {BLOCKS['limit_weight']}")
     for code, seconds in found.blocked:
-        lines.append(f"the first job waits {_span(seconds)} because {WAITS[code]} [{code}]")
+        words = f"the next job in line waits {_span(seconds)} in total because {WAITS[code]}"
+        lines.append(f"{words} [{code}]")
     for step in _steps(found):
         lines.append(f"  from {_span(step['from_seconds']):>9}  {step['started']:>7,} start")
     return lines

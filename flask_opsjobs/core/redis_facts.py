@@ -76,9 +76,9 @@ class PlainJob:
 class PlainJobs:
     """The plain jobs in RQ, read at `read_at`: how many by RQ's status, and examples, failed ones first.
 
-    `problem` is why Redis could not be read. `silent` are the queues whose Redis did not answer while another
-    one did. `is_cut`: there are more, since only the first jobs of each registry were read. `is_suspended`:
-    somebody suspended all workers of a Redis with RQ's own flag.
+    `silent` are the queues whose Redis did not answer. `problem` is why no Redis could be read, and then the
+    numbers mean nothing. `is_cut`: there are more, since only the first jobs of each registry were read.
+    `is_suspended`: somebody suspended all workers of a Redis with RQ's own flag.
     """
 
     read_at: datetime

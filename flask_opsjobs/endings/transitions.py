@@ -1,7 +1,8 @@
 """Ends attempts and jobs.
 
 One SQL statement writes each end. The functions in `AFTER_END` then run in the same transaction.
-`retry_or_end_jobs.sql` decides whether a failed attempt is tried again.
+`retry_or_end_jobs.sql` decides whether a job is tried again after an outcome, `rescue_jobs.sql` after its
+worker is lost.
 """
 
 from __future__ import annotations

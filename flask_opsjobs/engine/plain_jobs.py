@@ -49,7 +49,7 @@ def find_plain_jobs(broker: Broker, queues: Iterable[str], now: datetime) -> Pla
             found += jobs
             is_suspended |= is_suspended_here
     if problem is not None and not found:
-        return PlainJobs(now, problem=problem)
+        return PlainJobs(now, problem=problem, silent=silent)
     by_status = Counter[str]()
     for _, one in found:
         by_status[one.status] += len(one.rq_ids)
@@ -57,7 +57,7 @@ def find_plain_jobs(broker: Broker, queues: Iterable[str], now: datetime) -> Pla
         now,
         by_status=+by_status,
         is_cut=len(names) > _MOST_QUEUES or any(one.is_cut for _, one in found),
-        examples=_tell(found),
+        examples=_read_examples(found),
         is_suspended=is_suspended,
         silent=silent,
     )
@@ -101,8 +101,8 @@ def _id(raw: Any, status: str) -> str:
     return StartedJobRegistry.parse_job_id(text) if status == "started" else text
 
 
-def _tell(found: Sequence[tuple[Queue, _Found]]) -> list[PlainJob]:
-    """Return a few examples with RQ's description of them, in one round trip each."""
+def _read_examples(found: Sequence[tuple[Queue, _Found]]) -> list[PlainJob]:
+    """Read the function name of at most three jobs, one round trip each."""
     by_need = sorted(found, key=lambda pair: _STATUSES.index(pair[1].status))
     few = [(queue, one.status, rq_id) for queue, one in by_need for rq_id in one.rq_ids[:_EXAMPLES]]
     examples = []

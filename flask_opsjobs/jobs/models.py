@@ -108,7 +108,7 @@ class Job(Base):
             name="limit_check",
         ),
         CheckConstraint("weight >= 1", name="weight_check"),
-        # Each index is named after the query that uses it.
+        # Each index is named after the rows that it finds, or the columns by which it finds them.
         Index(
             "jobs_due",
             "lane",

@@ -176,7 +176,7 @@ class Limit:
             or not isinstance(weight, int)
             or not 1 <= weight <= MOST_NUMBER
         ):
-            raise Unplaced("weight", "the weight must be a whole number from 1 on")
+            raise Unplaced("weight", f"the weight must be a whole number from 1 to {MOST_NUMBER:,}")
         most = self.shape.most
         if most is not None and weight > most:
             raise Unplaced("weight", f"limit {self.name}: " + _too_heavy(weight, self.shape))
@@ -208,7 +208,8 @@ class Limit:
             faults.append(("burst", "burst bounds a rate: give rate= and per=, or leave it out"))
         for what in ("burst", "concurrency"):
             if getattr(self, what) is not None and not _is_whole(getattr(self, what)):
-                sentence = f"{what} must be a whole number from 1 on, got {getattr(self, what)!r}"
+                value = getattr(self, what)
+                sentence = f"{what} must be a whole number from 1 to {MOST_NUMBER:,}, got {value!r}"
                 faults.append((what, sentence))
         is_rate = not faults and self.rate is not None
         if is_rate and _fill_seconds(self.shape) > _LONGEST_FILL_SECONDS:
@@ -229,7 +230,8 @@ class Limit:
             faults.append(("partition", sentence))
         if not (isinstance(self.weight, str) or callable(self.weight) or _is_whole(self.weight)):
             sentence = (
-                "weight must be a whole number from 1 on, the name of an argument, or a function"
+                f"weight must be a whole number from 1 to {MOST_NUMBER:,}, the name of an argument, "
+                "or a function"
             )
             faults.append(("weight", sentence))
         if self.when_full not in WHEN_FULL:

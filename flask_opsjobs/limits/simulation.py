@@ -46,8 +46,8 @@ class Simulated:
     """The result of a simulation.
 
     `starts` and `waits` are in seconds, one per job that started, in their order. `never` counts jobs that
-    can never start. `blocked` holds how long the first waiting job waited for each reason: a code of
-    `bucket`, or `no_worker`.
+    can never start. `blocked` holds, for each reason, how long the next job in line waited, added up over
+    all jobs. A reason is a code of `bucket`, or `no_worker`.
     """
 
     starts: Sequence[float]
@@ -164,7 +164,8 @@ class TrialOutcome:
 
     `never` counts the jobs that are too heavy to start. `half` is the time when half of the others have
     started.
-    `blocked` holds, by code, how long the first waiting job was blocked, the longest time first.
+    `blocked` holds, by code, how long the next job in line was blocked, added up over all jobs; the longest
+    time comes first.
     """
 
     starts: Sequence[float]

@@ -29,7 +29,7 @@ BLOCKS = {
     CONCURRENCY: "too few places are free",
     WEIGHT: "the weight of the next job is larger than the limit allows",
 }
-# What the first waiting job of a simulation waits for. A simulation also counts workers.
+# What the next job in line waits for in a simulation. A simulation also counts workers.
 WAITS = {**BLOCKS, NO_WORKER: "no worker is free"}
 
 

@@ -132,7 +132,9 @@ def test_another_actor_cannot_execute_it_and_does_not_burn_it(
     assert events(bench) == []
     (line,) = caplog.messages
     assert line.isprintable()
-    assert line.endswith(f"preview {preview.id} is not yours to execute: make one of your own")
+    assert line.endswith(
+        f"preview {preview.id} belongs to somebody else, or its token is wrong: make a new preview"
+    )
     assert operator.execute(preview.id, preview.token, actor="anna", reason=REASON).is_done
 
 

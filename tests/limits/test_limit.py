@@ -36,11 +36,11 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"rate": 1, "per": -1}, "per must be seconds or a timedelta"),
     ({"rate": 1, "per": "60"}, "per must be seconds or a timedelta"),
     ({"rate": 1, "per": timedelta(days=4000)}, "at most a year"),
-    ({"rate": 1, "per": 1, "burst": 0}, "burst must be a whole number from 1 on"),
+    ({"rate": 1, "per": 1, "burst": 0}, "burst must be a whole number from 1 to 2,147,483,647"),
     ({"concurrency": 1, "burst": 3}, "burst bounds a rate"),
-    ({"concurrency": 1.5}, "concurrency must be a whole number from 1 on"),
+    ({"concurrency": 1.5}, "concurrency must be a whole number from 1 to 2,147,483,647"),
     ({"concurrency": 1, "partition": 7}, "partition must be the name of an argument"),
-    ({"concurrency": 1, "weight": 0}, "weight must be a whole number from 1 on"),
+    ({"concurrency": 1, "weight": 0}, "weight must be a whole number from 1 to 2,147,483,647"),
     ({"concurrency": 1, "when_full": "drop"}, 'when_full must be "hold" or "reject"'),
     ({"concurrency": 2, "weight": 3}, "a weight of 3 can never start, since its concurrency is 2"),
     ({"rate": 9, "per": 1, "burst": 2, "weight": 3}, "since its burst is 2"),
@@ -228,7 +228,8 @@ def test_a_function_that_raises_is_told_without_its_text(limited: Limited, db: o
 
 
 @pytest.mark.parametrize(
-    ("size", "said"), [(6, "can never start"), (0, "from 1 on"), (-1, "from 1 on")]
+    ("size", "said"),
+    [(6, "can never start"), (0, "from 1 to 2,147,483,647"), (-1, "from 1 to 2,147,483,647")],
 )
 def test_a_weight_that_can_never_start_is_refused_at_enqueue(
     limited: Limited, db: object, size: int, said: str

@@ -60,7 +60,7 @@ def test_a_row_tells_depth_and_who_listens(get: Get, session: Session) -> None:
     make_worker(session, "missing", queues=["default"])
     session.commit()
     row = _row(get)
-    assert (row["waiting"], row["due"], row["queued"], row["started"]) == ("3", "2", "1", "0")
+    assert (row["not due"], row["due"], row["queued"], row["started"]) == ("3", "2", "1", "0")
     assert row["workers"] == "1"  # whose heartbeat is late listens no more
     assert row["oldest due"] == f"since {oldest.due_at:%H:%M:%S} UTC"
     assert row["prefetch"] == "auto"

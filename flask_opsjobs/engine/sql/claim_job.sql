@@ -2,7 +2,8 @@
 -- records it. Returns one row when the job exists: its previous state, and the job itself when it was claimed
 -- (taken_id not null). Does not claim a limited job unless %(ignore_limits)s: the caller has to check its
 -- bucket first. The commit is asynchronous. A crash of Postgres may lose the claim, and nothing breaks:
--- `finish` accepts a `queued` job with the same dispatch number, and recall or rescue find the others.
+-- `retry_or_end_jobs.sql` accepts a `queued` job with the same dispatch number, and recall or rescue find
+-- the others.
 -- Run by a worker's parent before the fork. Index: jobs_pkey.
 WITH hurried AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true)

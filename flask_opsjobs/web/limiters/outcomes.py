@@ -78,7 +78,9 @@ def numbers(tried: Sequence[Tried]) -> list[OutcomeRow]:
 
 
 def blocks(tried: Sequence[Tried]) -> list[OutcomeRow]:
-    """The table rows that say why, and how long, the first job waited; the longest wait first."""
+    """The table rows that say why, and how long in total, the next job in line waited.
+
+    The longest wait comes first."""
     found = [dict(each.outcome.blocked) for each in tried]
     codes = dict.fromkeys(code for each in tried for code, _ in each.outcome.blocked)
     return [
