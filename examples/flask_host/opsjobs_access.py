@@ -1,4 +1,4 @@
-"""Decides who may see and do what at /ops/jobs, by the role of the person who is signed in."""
+"""Decides who may see and change what at /ops/jobs, by the role of the person who is signed in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decides what of a job is shown at /ops/jobs. Written by `flask opsjobs install`; one key was added."""
+"""Decides what of a job is shown at /ops/jobs. `flask opsjobs install` wrote this file; one key was added."""
 
 from __future__ import annotations
 

@@ -76,16 +76,16 @@ class Execution:
     preview: Preview | None
     after_commit: Callable[[Callable[[], None]], object]
 
-    def finish(self, token: str = "") -> Receipt:
+    def carry_out(self, token: str = "") -> Receipt:
         """Execute the request, or refuse it and audit the refusal. Runs in the caller's transaction."""
         try:
-            self._require_right(token)
+            self._require_allowed_and_fresh(token)
             require_reason(self.request)
             return self._try_rounds()
         except Refused as refused:
             return self._refuse(refused)
 
-    def _require_right(self, token: str) -> None:
+    def _require_allowed_and_fresh(self, token: str) -> None:
         if self.preview is not None:
             require_own(self.preview, self.request, token)
         require_permission(self.request)
@@ -114,7 +114,7 @@ class Execution:
         )
 
     def _write(self) -> tuple[Plan, Receipt, dict[str, Any]]:
-        """Lock, find, decide and apply. Returns also the facts of the changed targets afterwards."""
+        """Lock, find, decide and apply. Also returns the targets' facts after the change."""
         connection, request = self.connection, self.request
         domain = DOMAINS[request.action.domain]
         plan, rows = decide_targets(connection, request, domain, lock=True)
@@ -201,7 +201,7 @@ def execute_preview(
             says = f"there is no preview {preview_id}: it expired and was removed, or never existed"
             _log.warning("%s was refused preview %d: %s", actor, preview_id, says)
             return Receipt("refused", "", "expired", says, None)
-        return Execution(connection, as_request(preview), preview, after_commit).finish(token)
+        return Execution(connection, as_request(preview), preview, after_commit).carry_out(token)
 
 
 def execute_request(
@@ -213,7 +213,7 @@ def execute_request(
     """
     with connection.transaction():
         previews.limit_waits(connection, WAIT_SECONDS)
-        return Execution(connection, request, None, after_commit).finish()
+        return Execution(connection, request, None, after_commit).carry_out()
 
 
 def _as_made(item: Item, made: Item | None) -> Item:
@@ -243,7 +243,7 @@ def find_long_reason(reason: str) -> Refused | None:
 
 
 def require_own(preview: Preview, request: Request, token: str) -> None:
-    """Refuse another actor than the preview's, which does not spend the owner's token."""
+    """Refuse an actor who does not own the preview. The owner's token stays valid."""
     secrets = request.host.secrets
     if preview.actor == request.actor and previews.is_token_of(preview, secrets, token):
         return
@@ -254,13 +254,13 @@ def require_own(preview: Preview, request: Request, token: str) -> None:
 
 
 def require_permission(request: Request) -> None:
-    """Refuse an actor who may act on none of the targets, before any is read and without an audit row."""
+    """Refuse an actor who may act on none of the targets. Reads no target and writes no audit row."""
     if may_act(request):
         return
     skipped = deny(request)
     raise Refused(
         "unauthorized",
-        _nothing(request, skipped),
+        _say_nothing_to_do(request, skipped),
         skipped,
         is_spent=False,
         is_audited=False,
@@ -282,7 +282,7 @@ def require_fresh(preview: Preview, request: Request) -> None:
 def require_reason(request: Request) -> None:
     """Refuse a reason that is too short.
 
-    It may be a typing error, so the token stays valid and nothing is audited.
+    The person may have mistyped, so the token stays valid and nothing is audited.
     """
     if count_seen(request.reason) < SHORTEST_REASON:
         name = request.action.name
@@ -291,14 +291,14 @@ def require_reason(request: Request) -> None:
 
 
 def require_something(request: Request, plan: Plan) -> None:
-    """Refuse a plan without an item."""
+    """Refuse a plan that would change no target."""
     if plan.items:
         return
     codes = {skip.code for skip in plan.skipped}
     code = {"unauthorized": "unauthorized", "not_found": "unknown_target"}.get(
         codes.pop() if len(codes) == 1 else "", "illegal"
     )
-    raise Refused(code, _nothing(request, plan.skipped), skipped=plan.skipped)
+    raise Refused(code, _say_nothing_to_do(request, plan.skipped), skipped=plan.skipped)
 
 
 def require_unchanged(preview: Preview, plan: Plan) -> None:
@@ -318,7 +318,7 @@ def require_unchanged(preview: Preview, plan: Plan) -> None:
     raise Refused("drifted", says, drifted=drifted, before=preview.plan.facts, after=plan.facts)
 
 
-def _nothing(request: Request, skipped: tuple[Skip, ...]) -> str:
+def _say_nothing_to_do(request: Request, skipped: tuple[Skip, ...]) -> str:
     """The sentence why none of these targets can be changed."""
     says = skipped[0].says
     if len(skipped) == 1:

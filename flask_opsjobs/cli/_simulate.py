@@ -38,16 +38,16 @@ class Weight:
 
     @property
     def is_assumed(self) -> bool:
-        """Whether the weight is a guess: for real jobs it depends on their arguments, and none was given."""
+        """True when real jobs get their weight from their arguments and no `--weight` was given."""
         return self.by is not None and self.each is not None and not self.is_given
 
 
 def choose_weight(declared: Limit | None, given: int | None, trace: Path | None) -> Weight:
     """The given weight, else the declared one. Raises `CannotRun`."""
     if given is not None and trace is not None:
-        raise CannotRun("a trace says what each job weighs: give --weight with --count")
-    is_chosen = declared is not None and not isinstance(declared.weight, int)
-    by = declared.words["weight_by"] if declared is not None and is_chosen else None
+        raise CannotRun("--weight works only with --count: a trace gives each job its own weight")
+    depends_on_arguments = declared is not None and not isinstance(declared.weight, int)
+    by = declared.stored["weight_by"] if declared is not None and depends_on_arguments else None
     usual = None if trace is not None else weight_of(declared)
     return Weight(usual if given is None else given, given is not None, by)
 
@@ -68,7 +68,10 @@ def choose_limit(declared: Limit | None, change: LimitChange, task: str, weight:
 def choose_jobs(count: int | None, trace: Path | None, weight: int) -> list[SimulatedJob]:
     """`count` jobs at once, or the jobs of a trace file. Raises `CannotRun`."""
     if (count is None) == (trace is None):
-        raise CannotRun("say how many jobs come with --count, or when they come with --trace")
+        raise CannotRun(
+            "give --count (how many jobs arrive at once) or --trace (a file that says when they arrive), "
+            "not both"
+        )
     if count is not None:
         if count > MOST_JOBS:
             raise CannotRun(f"--count is at most {MOST_JOBS:,}")
@@ -119,7 +122,9 @@ def trial_lines(limit: Limit, weight: Weight, found: TrialOutcome) -> list[str]:
     ]
     if weight.is_assumed:
         lines.insert(
-            1, f"each job weighs {weight.each} here, and really what {weight.by} says: try --weight"
+            1,
+            f"here each job weighs {weight.each}; real jobs get their weight from {weight.by}. "
+            "Use --weight for another value",
         )
     if found.last is not None:
         lines[-1] += f", the last after {_span(found.last)}; all end after {_span(found.ended)}"

@@ -1,6 +1,6 @@
 """Ends attempts and jobs.
 
-One SQL statement writes each end. The functions in `AFTER_END` then run in the same transaction.
+Each end is one SQL statement. The functions in `AFTER_END` run after it, in the same transaction.
 `retry_or_end_jobs.sql` decides whether a job is tried again after an outcome, `rescue_jobs.sql` after its
 worker is lost.
 """
@@ -66,7 +66,7 @@ def expire(
 ) -> list[MovedJob]:
     """End at most `limit` waiting jobs whose deadline has passed; only jobs in `ids`, if given.
 
-    Returns the ended jobs. Commits.
+    Returns the ended jobs. Commits unless the caller has a transaction.
     """
     return _end(
         connection,
@@ -85,11 +85,11 @@ def rescue(
     claimed_before: datetime | None = None,
     limit: int = 1000,
 ) -> list[MovedJob]:
-    """Rescue `started` jobs of these workers, except those in `keep`; return them. Commits.
+    """Rescue at most `limit` `started` jobs of these workers, except those in `keep`; return them.
 
-    `keep` holds deliveries as "id-dispatch_no". Jobs that the worker claimed at `claimed_before` (by default
-    now) or later stay `started`: the worker may still be alive. Jobs without attempts left fail. Locks the
-    jobs in id order.
+    Commits unless the caller has a transaction. `keep` holds deliveries as "id-dispatch_no". Only jobs
+    claimed before `claimed_before` (by default `now`) are rescued: the worker may still run a job
+    that it claimed later. Jobs without attempts left fail. Locks the jobs in id order.
     """
     return _end(
         connection,
@@ -110,7 +110,8 @@ def count_failed_deliveries(
 ) -> list[MovedJob]:
     """Count a failed delivery for each (id, dispatch_no) that RQ marked as failed without running our code.
 
-    Commits. Returns their jobs: available again, or failed at the third failed delivery.
+    Commits unless the caller has a transaction. Returns their jobs: available again, or failed at the third
+    failed delivery.
     """
     ids, numbers = [id for id, _ in deliveries], [number for _, number in deliveries]
     return _end(

@@ -19,7 +19,7 @@ from ..core.redis_facts import PlainJob, PlainJobs
 from .redis.broker import Broker, is_ours
 from .redis.connections import by_redis, read_only_queue
 
-# Reads at most so many ids of each list and registry, of so many queues, so that a page's cost is bounded.
+# Read at most 500 ids of each list or registry, in at most 50 queues: this bounds the cost of a page.
 _MOST_IDS = 500
 _MOST_QUEUES = 50
 _EXAMPLES = 3

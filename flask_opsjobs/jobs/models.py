@@ -27,7 +27,8 @@ from ..core.db import Base, one_of
 from .lifecycle import ENDED_BY, FINAL, OUTCOMES, STATES, UNSUCCESSFUL, WAITING
 
 MOMENT = DateTime(timezone=True)
-# How long a unique lock lasts: a time from the enqueue, until its job has ended, or even after its deletion.
+# How long a unique lock lasts. `within`: for a time after enqueue; `ended`: until its job ends; `forever`:
+# also after its job is deleted.
 LIFETIMES = ("within", "ended", "forever")
 
 
@@ -50,7 +51,7 @@ class Job(Base):
     max_attempts: Mapped[int] = mapped_column(Integer)
     dispatch_no: Mapped[int] = mapped_column(BigInteger, server_default="0")
     failed_deliveries: Mapped[int] = mapped_column(SmallInteger, server_default="0")
-    # When a worker first handed the job back: it lacks the task or rejects the arguments. NULL if none did.
+    # When a worker that lacks the task, or rejects the arguments, first handed the job back.
     first_handed_back_at: Mapped[datetime | None] = mapped_column(MOMENT)
     timeout_seconds: Mapped[int | None] = mapped_column(Integer)
     deadline_at: Mapped[datetime | None] = mapped_column(MOMENT)
@@ -229,7 +230,10 @@ class Output(Base):
 
 
 class UniqueLock(Base):
-    """Keeps a unique call single: keyed hash, job, expiry. No foreign key: it may outlive its job."""
+    """The lock of a unique call: its keyed hash, its job and its expiry.
+
+    No foreign key: the lock may outlive its job.
+    """
 
     __tablename__ = "unique_locks"
 

@@ -18,14 +18,12 @@ def disown(
     suspects: Collection[DeliveryKey],
     now: datetime,
 ) -> set[DeliveryKey]:
-    """Rescue the worker's `started` jobs that it does not run, if its previous heartbeat lacked them too.
-
-    Commits.
+    """Rescue the worker's `started` jobs that two heartbeats in a row did not list. Commits.
 
     `reserved` is the list of the heartbeat at `now`, including jobs whose outcome is not yet written.
     `suspects` is the result of the previous call: jobs that were started and not reserved then. Returns the
-    suspects for the next call. A job must be missing from two heartbeats, because a job claimed between
-    building `reserved` and reading the rows is reserved only in the next one. This needs no clock.
+    suspects for the next call. One heartbeat is not enough: the worker may claim a job after it built
+    `reserved` and before the rows are read. The two heartbeats are not compared by time.
     """
     rows = connection.execute(sql.load("list_started_jobs"), {"id": worker_id}).fetchall()
     named = set(reserved)

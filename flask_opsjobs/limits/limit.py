@@ -18,7 +18,7 @@ from .models import WHEN_FULL
 _NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
 MOST_NUMBER = 2**31 - 1
 _SHORTEST_SECONDS, LONGEST_SECONDS = 1e-6, 366 * 86_400
-# A bucket that takes longer to fill would need dates beyond the calendar.
+# With a longer fill time, the date when the bucket is full could pass the year 9999.
 _LONGEST_FILL_SECONDS = 100 * LONGEST_SECONDS
 _LONGEST_PARTITION = 200
 # A lane as text is `queue`, or `queue|limiter|partition`: names of queues and limiters have no bar.
@@ -115,8 +115,8 @@ class Limit:
         return Shape(float(self.rate), _seconds(self.per), burst, self.concurrency)
 
     @property
-    def words(self) -> dict[str, Any]:
-        """The declaration as it is stored: its numbers, and in words how partition and weight are chosen."""
+    def stored(self) -> dict[str, Any]:
+        """The columns that are stored: the numbers, and the names of what chooses partition and weight."""
         shape = self.shape
         return {
             "name": self.name,
@@ -135,7 +135,7 @@ class Limit:
         return self.shape, self.when_full, self.partition is None
 
     def require_names(self, task: str, names: Iterable[str], redact: Iterable[str]) -> None:
-        """Return when partition and weight name only stored arguments; else raise `DeclarationError`."""
+        """Raise `DeclarationError` unless partition and weight name only stored arguments."""
         known = tuple(names)
         for what, chosen in (("partition", self.partition), ("weight", self.weight)):
             if not isinstance(chosen, str) or chosen in known:
@@ -147,7 +147,10 @@ class Limit:
             raise DeclarationError(f"task {task}: limit {self.name}: {what}={chosen!r} {fault}")
 
     def require_types(self, task: str, annotation_of: Callable[[str], Any]) -> None:
-        """Raise `DeclarationError` when partition or weight names a float: every call would be refused."""
+        """Raise `DeclarationError` when partition or weight names an argument annotated `float`.
+
+        Every call would then be refused.
+        """
         allowed = {
             "partition": "a text, a whole number, a UUID or a date",
             "weight": "a whole number",
@@ -161,9 +164,9 @@ class Limit:
                 )
 
     def place(self, arguments: dict[str, Any]) -> LimitPlace:
-        """The place of a call with these arguments, with defaults and without redacted ones.
+        """The place of a call with these arguments. Raises `Unplaced`.
 
-        Raises `Unplaced`.
+        `arguments` has the defaults filled in and the redacted ones left out.
         """
         partition = _partition(_choose("partition", self.partition, arguments))
         weight = (
@@ -241,16 +244,16 @@ class Limit:
 
 
 def require_alike(limits: Iterable[tuple[str, Limit | None]], task: str, limit: Limit) -> None:
-    """Return when no other task declares a limiter of this name differently; else raise `DeclarationError`.
+    """Raise `DeclarationError` when another task declares a limiter of this name differently.
 
     `limits` are pairs of the name of another task and its limit.
     """
     for other, found in limits:
         if found is not None and found.name == limit.name and found.shared != limit.shared:
             raise DeclarationError(
-                f"limit {limit.name} is declared differently by task {other} and by task {task}: "
-                "tasks that share it give the same rate, per, burst, concurrency and when_full, and all of "
-                "them a partition or none; write one Limit(…) and use it in both, or give one another name"
+                f"limit {limit.name} differs between task {other} and task {task}: tasks that share it give "
+                "the same rate, per, burst, concurrency and when_full, and all of them a partition or none. "
+                "Use one Limit(…) object in both tasks, or give one of the limits another name"
             )
 
 

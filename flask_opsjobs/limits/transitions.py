@@ -41,20 +41,20 @@ def declare(
 
     A change is audited as a decision of the system. Runs in one transaction, committed here.
     """
-    words = {limit.name: limit.words for limit in limits}
-    if not words:
+    stored = {limit.name: limit.stored for limit in limits}
+    if not stored:
         return []
-    parameters = {"limiters": json.dumps(list(words.values())), "process": process, "now": now}
+    parameters = {"limiters": json.dumps(list(stored.values())), "process": process, "now": now}
     with connection.transaction():
         rows = connection.execute(sql.load("declare_limiters"), parameters).fetchall()
         changed = {name: previous for name, previous in rows if previous is not None}
         if changed:
-            audit.append(connection, secrets, _decision(words, changed, process, now))
+            audit.append(connection, secrets, _decision(stored, changed, process, now))
     return sorted(changed)
 
 
 def _decision(
-    words: dict[str, dict[str, Any]], changed: dict[str, Any], process: str, now: datetime
+    stored: dict[str, dict[str, Any]], changed: dict[str, Any], process: str, now: datetime
 ) -> Decision:
     targets = tuple(f"limiter/{name}" for name in sorted(changed))
     return Decision(
@@ -68,7 +68,7 @@ def _decision(
         reason=f"{process} started with code that declares it so",
         before={f"limiter/{name}": changed[name] for name in sorted(changed)},
         after={
-            f"limiter/{name}": {key: value for key, value in words[name].items() if key != "name"}
+            f"limiter/{name}": {key: value for key, value in stored[name].items() if key != "name"}
             for name in sorted(changed)
         },
     )

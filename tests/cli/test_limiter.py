@@ -150,7 +150,7 @@ def test_a_full_bucket_blocks_nobody(call: Call) -> None:
     [
         (("explain", "nowhere"), "no process has declared the limiter nowhere"),
         (("simulate", "nowhere", "--count", "1"), "there is no task nowhere"),
-        (("simulate", "call"), "with --count, or when they come with --trace"),
+        (("simulate", "call"), "give --count (how many jobs arrive at once) or --trace"),
         (("simulate", "call", "--count", "2", "--rate", "-1"), "rate must be a number above 0"),
         (("simulate", "call", "--count", "2", "--burst", "0"), "burst must be a whole number"),
         (("simulate", "call", "--count", "2000000"), "at most 1,000,000"),
@@ -166,7 +166,7 @@ def test_a_full_bucket_blocks_nobody(call: Call) -> None:
         ),
         (
             ("simulate", "call", "--trace", __file__, "--weight", "2"),
-            "a trace says what each job weighs",
+            "--weight works only with --count",
         ),
         (("simulate", "call", "--count", "1", "--weight", "0"), "not in the range"),
         (("simulate", "call", "--count", "3", "--run-seconds", "nan"), "at most 31,622,400"),
@@ -203,7 +203,7 @@ def test_simulate_tries_another_limit(call: Call) -> None:
 def test_simulate_says_when_it_assumes_a_weight(call: Call, limited: Limited, weight: Any) -> None:
     limited(concurrency=6, weight=weight, partition=None)
     words = ("simulate", "call", "--count", "6")
-    assert "each job weighs 1 here, and really what " in call(*words).output
+    assert "here each job weighs 1; real jobs get their weight from " in call(*words).output
     found = json.loads(call(*words, "--json").output)
     assert (found["weight"], found["is_weight_assumed"], found["most_at_once"]) == (1, True, 6)
     assert found["weight_by"] == "size" or found["weight_by"].endswith("<lambda>()")

@@ -162,7 +162,7 @@ def test_a_call_may_not_leave_its_limit(limited: Limited) -> None:
 
 def test_one_name_declared_twice_differently_names_both_workers(limited: Limited) -> None:
     limited("one", rate=1, per=60)
-    with pytest.raises(DeclarationError, match=r"by task one and by task two") as caught:
+    with pytest.raises(DeclarationError, match="between task one and task two") as caught:
         limited("two", rate=2, per=60)
     assert "the same rate, per, burst" in str(caught.value)
     with pytest.raises(DeclarationError, match="a partition or none"):

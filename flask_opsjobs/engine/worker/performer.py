@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from ...jobs.perform import backoff as retry
+from ...jobs.perform.backoff import backoff_seconds
 from ...jobs.perform.current import Claimed, Stopped
 from ...jobs.perform.log_tail import Ring
 from ...jobs.perform.outcomes import Outcome
@@ -33,7 +33,10 @@ _TICK_SECONDS = 15.0
 
 
 class Performer(ABC):
-    """Runs one claimed job at a time. The ring keeps the last lines that it logs; None: none are kept."""
+    """Runs one claimed job at a time.
+
+    `_ring` keeps the job's last log lines; it is None when no lines are kept.
+    """
 
     def __init__(
         self, app: Flask, runtime: WorkerRuntime, allocate: Callable[[int], mmap.mmap | bytearray]
@@ -47,7 +50,7 @@ class Performer(ABC):
     def perform(self, claimed: Claimed, tick: Callable[[], None]) -> Outcome:
         """Run the job and return the outcome.
 
-        A performer that is not busy calls `tick` while the job runs.
+        `ForkingPerformer` calls `tick` every 15 s while the job runs; `InProcessPerformer` never does.
         """
 
     @abstractmethod
@@ -55,11 +58,11 @@ class Performer(ABC):
         """Stop the running job, if there is one; `why` becomes the cause of its end."""
 
     def backoff_seconds(self, claimed: Claimed) -> float:
-        """Return in how many seconds a job that died, or could not be started, is due again."""
-        return retry.backoff_seconds(self._runtime.host.tasks.get(claimed.task), claimed.attempt)
+        """Return the seconds until the next attempt of a job that died or could not start."""
+        return backoff_seconds(self._runtime.host.tasks.get(claimed.task), claimed.attempt)
 
     def _begin(self, claimed: Claimed) -> Confirm:
-        """Empty the ring; return what checks, right before the call, that the claim still holds."""
+        """Empty the ring. Return the `Confirm`, which checks just before the call that the claim is valid."""
         if self._ring is not None:
             self._ring.clear()
         runtime = self._runtime

@@ -33,7 +33,7 @@ class OpsScheduler(RQScheduler):
 
     @override
     def start(self) -> Any:
-        """Start the process, while no other thread holds a lock that the child would wait for."""
+        """Start the process under `fork_lock`, so that the child inherits no lock of another thread."""
         self._worker_pid = os.getpid()
         with fork_lock:
             return super().start()
@@ -51,7 +51,10 @@ class OpsScheduler(RQScheduler):
 
     @override
     def work(self) -> None:
-        """Schedule until asked to stop, and then stop at once. RQ's own loop would first sleep its second."""
+        """Schedule until asked to stop, and then stop at once.
+
+        RQ's own loop would first finish its one-second sleep.
+        """
         die_with(self._worker_pid)
         self._install_signal_handlers()
         self._signals, written = socket.socketpair()
@@ -114,7 +117,7 @@ class OpsScheduler(RQScheduler):
         if self._stop_requested:
             return
         _log.warning(
-            "RQ's scheduler waits for Redis (%s); jobs that become due are late",
+            "RQ's scheduler waits for Redis (%s); plain RQ jobs that are due must wait",
             type(error).__name__,
         )
         backoff = Backoff(longest=2.0)

@@ -1,4 +1,4 @@
-"""Decides who may see and do what at /ops/jobs. Written by `flask opsjobs install`, now yours."""
+"""Decides who may see and change what at /ops/jobs. `flask opsjobs install` wrote this file; edit it."""
 
 from __future__ import annotations
 

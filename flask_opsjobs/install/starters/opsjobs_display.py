@@ -1,4 +1,4 @@
-"""Decides what of a job is shown at /ops/jobs. Written by `flask opsjobs install`, now yours."""
+"""Decides what of a job is shown at /ops/jobs. `flask opsjobs install` wrote this file; edit it."""
 
 from __future__ import annotations
 

@@ -14,9 +14,8 @@ _log = logging.getLogger("flask_opsjobs.jobs")
 
 BASE_SECONDS = 15.0
 MOST_SECONDS = 3600.0
-# How long after it was first handed back a job is tried again when workers do not know its task or reject its
-# arguments:
-# during a deploy, workers with older code meet jobs of newer code.
+# When workers do not know a job's task or reject its arguments, the job is tried again for this long after
+# the first hand-back. During a deploy, workers with older code meet jobs of newer code.
 HAND_BACK_FOR = timedelta(minutes=10)
 
 

@@ -58,7 +58,7 @@ def _note_failure(asked: str, error: Exception) -> None:
 
 
 def require_access(permission: str | None) -> None:
-    """Return when the request is allowed; otherwise raise the `Problem` that names what is missing.
+    """Raise the `Problem` that names what is missing, unless the request is allowed.
 
     For a URL about one job the policy gets that job as the subject. Denials are logged.
     """
@@ -69,10 +69,7 @@ def require_access(permission: str | None) -> None:
 
 
 def require(permission: str, *subjects: str | None) -> None:
-    """Return when the actor holds `permission` on one of these subjects.
-
-    Otherwise log the denial and raise its `Problem`.
-    """
+    """Log the denial and raise its `Problem`, unless the actor holds `permission` on one subject."""
     if not any(may(permission, one) for one in subjects):
         _log.warning("%s was denied %s on %s", actor(), permission, request.path)
         raise problems.denied(permission)
@@ -107,7 +104,7 @@ def may_see_payload(*targets: str) -> bool:
 
 
 def require_same_origin() -> None:
-    """Return for a same-origin write; raise the 403 `Problem` for any other.
+    """Raise the 403 `Problem` unless the write has the same origin.
 
     Browsers send `Sec-Fetch-Site`, older ones `Origin`. A write with neither is refused.
     """
