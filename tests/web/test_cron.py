@@ -163,11 +163,12 @@ def test_a_zone_that_has_vanished_is_told_and_hides_no_other_entry(
     connection.close()
     for path in ("/cron", "/cron/nightly"):
         assert (
-            "no time zone Gone/Zone is known here" in soup(get(path).text).select_one(".say").text
+            "this server does not know the time zone Gone/Zone"
+            in soup(get(path).text).select_one(".say").text
         )
     assert "other" in get("/cron").text
     following = soup(get("/cron/nightly").text).select_one("ol.slots").text
-    assert following.strip() == "None: no time zone Gone/Zone is known here."
+    assert following.strip() == "None: this server does not know the time zone Gone/Zone."
 
 
 def test_a_pause_hides_no_slots_that_were_missed_before_it(

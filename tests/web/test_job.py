@@ -87,7 +87,9 @@ def test_a_paused_queue_and_a_wish_to_cancel_are_said(get: Get, session: Session
     words = _words(get, job)
     assert "Its queue is paused" in words
     assert f"{job.cancel_requested_at:%H:%M:%S} UTC: it is wrong." in words
-    assert f"{job.deadline_at:%H:%M:%S} UTC, it fails" in words
+    assert (
+        f"It fails if it has not started by its deadline, {job.deadline_at:%H:%M:%S} UTC." in words
+    )
 
 
 def test_progress_output_and_facts_are_shown(get: Get, session: Session) -> None:

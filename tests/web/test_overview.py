@@ -353,7 +353,7 @@ def test_an_integrity_check_without_and_with_a_difference(session: Session, get:
         True,
     )
     panel = soup(get().text).select_one("[aria-labelledby=integrity]")
-    assert _words(panel.header).endswith("+ difference difference")
+    assert _words(panel.header).endswith("− stored difference")
     assert "3 queued, but not in Redis" in _words(panel.footer)
 
 

@@ -98,7 +98,7 @@ def test_the_pace_is_of_the_last_hour_and_unknown_before_minutes_are_counted(
         )
     session.commit()
     row = _row(get)
-    assert (row["in"], row["out"], row["failed"]) == ("42", "44", "2")
+    assert (row["enqueued"], row["ended"], row["failed"]) == ("42", "44", "2")
     found = find_rates(session, now)
     assert found.counted_until == now
     assert found.by_queue == {"default": Rate(42, 44, 2)}
@@ -121,7 +121,10 @@ def test_all_is_well(get: Get, session: Session) -> None:
 
 
 def test_nothing_there_yet_says_what_will_be(get: Get) -> None:
-    assert "Queues show here with the first" in soup(get("/queues").text).select_one(".empty").text
+    assert (
+        "A queue appears here after its first job"
+        in soup(get("/queues").text).select_one(".empty").text
+    )
 
 
 @pytest.mark.parametrize("action", ["pause", "drain"])
