@@ -47,7 +47,7 @@ def one_of(column: str, words: Sequence[str]) -> str:
 Row = dict[str, Any]
 Connection = psycopg.Connection[Any]
 
-# Classes of SQLSTATE whose errors would hit every statement of this connection, or of all connections:
+# Classes of SQLSTATE whose errors stop every statement of this connection, or of all connections:
 # connection (08), cached plan from before a migration (0A), transaction state, such as read-only (25),
 # prepared statement lost by a pooler (26), authorization (28), missing database or schema (3D, 3F), missing
 # table, column or privilege (42), resources (53), operator intervention (57), system (58), internal (XX).

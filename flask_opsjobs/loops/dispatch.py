@@ -1,4 +1,4 @@
-"""Runs the dispatch loop: it dispatches due jobs that no commit and no worker dispatched."""
+"""Runs the dispatch loop: it dispatches due jobs not dispatched after a commit or by a worker."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class TaskDeclaration:
         self.declared.require_legal(self.name)
 
     def require_names(self, unique: Unique | None, limit: Limit | None) -> None:
-        """Return when both name only stored arguments; else raise `DeclarationError`."""
+        """Raise `DeclarationError` unless both name only stored arguments."""
         for declared in (unique, limit):
             if declared is not None:
                 declared.require_names(self.name, self.arguments.names, self.redact)

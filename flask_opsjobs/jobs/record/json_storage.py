@@ -43,7 +43,7 @@ def dump(value: Any, to_json: Callable[[Any], bytes] = to_json) -> bytes:
 
 
 def require_storable(raw: bytes) -> None:
-    """Return when JSON from pydantic can be stored as `jsonb`; else raise `NotStorable`."""
+    """Raise `NotStorable` unless JSON from pydantic can be stored as `jsonb`."""
     if b"\\u0000" in raw and _NUL.search(raw):
         raise NotStorable("nul", NUL)
     if (b"NaN" in raw or b"Infinity" in raw) and not _can_be_read(raw):
@@ -59,7 +59,7 @@ def check_readable(raw: bytes) -> None:
 
 
 def check_keys(value: Any) -> None:
-    """Return when all keys of each dict differ as JSON; else raise `NotStorable`.
+    """Raise `NotStorable` unless all keys of each dict differ as JSON.
 
     For example 1 and "1" become the same key, and the first value would be lost.
     """

@@ -140,7 +140,7 @@ def check_text(qualifier: str, value: str) -> str:
 
 
 def refuse_control_characters(qualifier: str, text: str) -> None:
-    """Return when the text has no control characters; else raise `BadFilter`."""
+    """Raise `BadFilter` when the text has control characters."""
     if re.search(r"[\x00-\x1f\x7f]", text):
         raise BadFilter(qualifier[:40], "holds a control character")
 
