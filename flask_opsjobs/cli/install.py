@@ -26,7 +26,7 @@ from ..install import plan
 )
 @with_appcontext
 def install(dry_run: bool, check: bool, head: str | None) -> None:
-    """Write the revision, the policies and the line in env.py that this app still lacks."""
+    """Write what this app still lacks: the revision, the policies and the lines in env.py."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     try:
         if check:
