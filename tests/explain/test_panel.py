@@ -150,7 +150,7 @@ def test_a_partition_is_named_only_to_those_who_may_see_it(
     assert named() == [False, False]
     found = panel(client, bench, job_id)
     assert found is not None
-    assert "The limiter api cools down" in words(found)
+    assert "The limiter api is in a cooldown" in words(found)
     assert found.select("button") == []
     access.held.add("limiters.view")
     assert named() == [True, True]

@@ -75,7 +75,7 @@ def _carry(session: Session, text: str, names: str, *, labels: str | None = None
     make_output(session, jobs["failed"], None, omitted=text)
     worker = make_worker(session, name=names, host=names, version=names, queues=[names])
     jobs["started"].worker_id = worker.id
-    make_loops(session, said=labels, error=labels, process=names)
+    make_loops(session, report=labels, error=labels, process=names)
     session.commit()
     return jobs
 
