@@ -179,7 +179,7 @@ class OpsJobs:
 
         `expression` has five fields, or is a name such as `@daily`. `overlap` decides about a slot that comes
         while a job of the entry has not ended: `skip`, `allow`, `queue_one` or `cancel_previous`. `catch_up`
-        decides which slots run afterwards when no scheduler was running: `none`, the `latest`, or a number:
+        decides which slots run afterwards when the cron loop did not run: `none`, the `latest`, or a number:
         the last so many. Raises `DeclarationError` with every fault. The loops of `flask opsjobs run` copy
         the declared entries into the database when they start.
 

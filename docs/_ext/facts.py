@@ -108,7 +108,7 @@ class Overlaps(_Table):
 
 
 class CatchUps(_Table):
-    """Lists which missed slots run after a time without a scheduler."""
+    """Lists which missed slots run after a time without the cron loop."""
 
     head = ("`catch_up`", "runs")
 

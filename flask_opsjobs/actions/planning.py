@@ -12,7 +12,7 @@ from typing import Any, Unpack
 from ..core.db import Connection
 from ..errors import ActionRefused
 from ..host import Host
-from ..policy import is_allowed, raised
+from ..policy import describe_failure, is_allowed
 from .domain import Action, Domain, Request, Row, Who, say_target
 from .registry import ACTIONS, DOMAINS
 from .shapes import Item, Plan, Receipt, Skip
@@ -118,7 +118,7 @@ def _may(request: Request, target: str) -> bool:
 
 
 def _note_failure(permission: str, error: Exception) -> None:
-    _log.error("the access policy raised on %s: denied (%s)", permission, raised(error))
+    _log.error("the access policy raised on %s: denied (%s)", permission, describe_failure(error))
 
 
 def _denial(request: Request, target: str) -> Skip:

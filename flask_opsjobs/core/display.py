@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..policy import DisplayPolicy, raised
+from ..policy import DisplayPolicy, describe_failure
 
 _log = logging.getLogger("flask_opsjobs")
 
@@ -130,5 +130,5 @@ class Display:
     def _note_failure(self, error: Exception) -> None:
         if not self._has_failed:  # log once per page
             message = "the display policy raised: what it was asked about is hidden (%s)"
-            _log.error(message, raised(error))
+            _log.error(message, describe_failure(error))
         self._has_failed = True

@@ -271,8 +271,8 @@ class SlotDecider:
         since, until = transitions.find_gap(self.connection, slot_at)
         since, until = since or entry.checked_until, until or self.now
         if since >= slot_at:
-            return "a scheduler was running, but did not reach this slot in time"
-        return f"no scheduler ran from {moment(since)} to {moment(until)}"
+            return "the cron loop was running, but did not reach this slot in time"
+        return f"the cron loop did not run from {moment(since)} to {moment(until)}"
 
 
 def _unknown(entry: CronEntryRow) -> str:

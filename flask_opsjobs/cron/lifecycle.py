@@ -24,7 +24,7 @@ OVERLAPS = {
     "cancel_previous": "runs, and the one before is canceled or stopped",
 }
 
-# Which slots run afterwards, when they came while no scheduler was running.
+# Which slots run afterwards, when they came while the cron loop did not run.
 CATCH_UPS = {
     "none": "no missed slot runs afterwards",
     "latest": "the last one, unless a slot is due now",

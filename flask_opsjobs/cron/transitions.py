@@ -193,7 +193,7 @@ def release(
 def find_gap(connection: Connection, slot_at: datetime) -> tuple[datetime | None, datetime | None]:
     """When cron loops ran around a slot: the last pass of earlier loops, the start of the next loop.
 
-    First time: the last pass of any cron loop that had started by the slot. If a scheduler was running at the
+    First time: the last pass of any cron loop that had started by the slot. If a cron loop was running at the
     slot, this time is after it. Second time: the start of the first cron loop after the slot. Each is None
     when it is unknown.
     """

@@ -80,7 +80,7 @@ def _reason(reason: Reason, clean: Callable[[str], str]) -> dict[str, Any]:
     def cleaned(text: str | None) -> str | None:
         return None if text is None else clean(text)
 
-    def moment(value: datetime | None) -> str | None:
+    def iso(value: datetime | None) -> str | None:
         return None if value is None else value.isoformat()
 
     return {
@@ -88,8 +88,8 @@ def _reason(reason: Reason, clean: Callable[[str], str]) -> dict[str, Any]:
         "says": clean(reason.says),
         "by": cleaned(reason.by),
         "quote": cleaned(reason.quote),
-        "since": moment(reason.since),
-        "until": moment(reason.until),
+        "since": iso(reason.since),
+        "until": iso(reason.until),
         "read": {name: clean(value) for name, value in reason.read.items()},
         "source": reason.source,
         "read_at": reason.read_at.isoformat(),
@@ -116,6 +116,7 @@ class ReasonKind:
 
 
 # Ordered: a reason higher in the list still blocks the job after everything below it is fixed.
+# A new kind also needs a finder in the `reasons.py` of its domain and a line in `FINDERS` (`explain.py`).
 REASON_KINDS = (
     ReasonKind(
         "schema_behind",

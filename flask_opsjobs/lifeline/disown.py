@@ -11,7 +11,7 @@ from ..core.db import Connection
 from ..workers.transitions import DeliveryKey
 
 
-def disown(
+def rescue_disowned(
     connection: Connection,
     worker_id: int,
     reserved: Sequence[str],

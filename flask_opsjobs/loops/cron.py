@@ -29,7 +29,7 @@ _LOCK_WAIT = "3s"
 def run(context: Pass) -> str:
     """Decide the due slots of every entry, each entry in a transaction of its own, then dispatch their lanes.
 
-    Not alone: of two schedulers the second waits for the lock of the entry, and finds nothing left to do. One
+    Not alone: of two cron loops the second waits for the lock of the entry, and finds nothing left to do. One
     transaction for all entries could deadlock: it would lock entries and wait for jobs, while the end of a
     job locks jobs and waits for entries. An error of one entry is logged, and the other entries are not
     affected.

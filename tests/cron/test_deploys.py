@@ -19,7 +19,7 @@ EveryTen = Callable[..., Scheduler]
 MINUTE = timedelta(minutes=1)
 
 
-def test_a_slot_that_nobody_knew_the_worker_of_does_not_blame_the_scheduler(
+def test_a_slot_that_nobody_knew_the_worker_of_does_not_blame_the_cron_loop(
     every_ten: EveryTen, opsjobs: OpsJobs
 ) -> None:
     scheduler = every_ten()

@@ -98,7 +98,7 @@ def test_what_was_missed_says_since_when_nobody_was_there(every_ten: EveryTen) -
     scheduler.look(START + 35 * MINUTE)
     slot = scheduler.bench.row("SELECT * FROM opsjobs.cron_slots")
     assert slot["why"] == (
-        "no scheduler ran from 2026-03-02 12:05:30 UTC to 2026-03-02 12:35:30 UTC"
+        "the cron loop did not run from 2026-03-02 12:05:30 UTC to 2026-03-02 12:35:30 UTC"
     )
     assert slot["until_at"] - slot["slot_at"] == 20 * MINUTE
 

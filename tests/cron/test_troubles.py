@@ -91,7 +91,7 @@ def test_an_entry_that_cannot_be_read_any_more_stops_no_other(
     # Two minutes after it, the slot is no longer in time.
     assert scheduler.slots("bad") == [("12:10", "missed", 1)]
     slot = scheduler.bench.row("SELECT why FROM opsjobs.cron_slots WHERE entry = 'bad'")
-    assert slot["why"].startswith("no scheduler ran from 2026-03-02 12:00:30 UTC to ")
+    assert slot["why"].startswith("the cron loop did not run from 2026-03-02 12:00:30 UTC to ")
 
 
 def test_code_gives_an_entry_whose_zone_has_vanished_another(
@@ -247,10 +247,13 @@ def test_why_it_was_missed_is_read_from_when_the_loop_was_awake(every_ten: Every
         scheduler.look(START + minutes * MINUTE)
     scheduler.look(START + 15 * MINUTE)
     slot = scheduler.bench.row("SELECT why FROM opsjobs.cron_slots")
-    assert slot["why"] == "no scheduler ran from 2026-03-02 12:09:30 UTC to 2026-03-02 12:15:30 UTC"
+    assert (
+        slot["why"]
+        == "the cron loop did not run from 2026-03-02 12:09:30 UTC to 2026-03-02 12:15:30 UTC"
+    )
 
 
-def test_a_slot_that_awake_schedulers_left_says_so(every_ten: EveryTen, opsjobs: OpsJobs) -> None:
+def test_a_slot_that_awake_cron_loops_left_says_so(every_ten: EveryTen, opsjobs: OpsJobs) -> None:
     scheduler = every_ten()
     task = opsjobs.tasks.pop("sync")
     for seconds in range(600, 664, 2):  # awake all the time, but without its task
@@ -260,7 +263,7 @@ def test_a_slot_that_awake_schedulers_left_says_so(every_ten: EveryTen, opsjobs:
     slot = scheduler.bench.row("SELECT result, why FROM opsjobs.cron_slots")
     assert slot == {
         "result": "missed",
-        "why": "a scheduler was running, but did not reach this slot in time",
+        "why": "the cron loop was running, but did not reach this slot in time",
     }
 
 

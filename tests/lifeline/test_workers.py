@@ -14,7 +14,7 @@ from flask_opsjobs import endings
 from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
-from flask_opsjobs.lifeline.disown import disown as disown_jobs
+from flask_opsjobs.lifeline.disown import rescue_disowned
 from flask_opsjobs.workers import transitions as workers
 from tests.conftest import MakeBench
 from tests.lifeline.conftest import StartJob
@@ -39,7 +39,7 @@ def beat(bench: Bench, number: int, *reserved: str) -> list[tuple[int, int]]:
 
 def disown(bench: Bench, suspects: set[tuple[int, int]], *reserved: str) -> set[tuple[int, int]]:
     now = read_clock(bench.connection)
-    return disown_jobs(bench.connection, bench.worker_id, reserved, suspects, now)
+    return rescue_disowned(bench.connection, bench.worker_id, reserved, suspects, now)
 
 
 def test_a_heartbeat_says_what_is_reserved_and_how_it_goes(bench: Bench) -> None:
@@ -167,7 +167,9 @@ class TestDisown:
         long_after = read_clock(bench.connection) + timedelta(days=365)
         for _ in range(3):
             held = {
-                *disown_jobs(bench.connection, bench.worker_id, [f"{job_id}-1"], set(), long_after)
+                *rescue_disowned(
+                    bench.connection, bench.worker_id, [f"{job_id}-1"], set(), long_after
+                )
             }
             assert held == set()
         assert bench.job(job_id)["state"] == "started"

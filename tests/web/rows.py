@@ -216,7 +216,7 @@ def make_entry(session: Session, job: Job) -> None:
         Slot(
             then + timedelta(minutes=10),
             "missed",
-            "no scheduler ran",
+            "the cron loop did not run",
             until_at=then + timedelta(minutes=30),
             slots=3,
         ),

@@ -44,7 +44,7 @@ NEW = {
 
 @pytest.fixture
 def entry(host: Host, opsjobs: OpsJobs) -> Runner:
-    """The entry `nightly` of a task `sync`, taken over three hours ago by a scheduler that then slept.
+    """The entry `nightly` of a task `sync`, taken over three hours ago by a cron loop that then slept.
 
     Its slots are about half an hour away from now, in either direction: none comes while a test runs, and
     none has come so lately that it would still be run. Three have come since then.
@@ -67,7 +67,7 @@ def _far_minute() -> int:
 
 
 def look(runner: Runner, **span: float) -> None:
-    """One pass of the scheduler, so long from now."""
+    """One pass of the cron loop, so long from now."""
     connection = connect_apart(runner.host.engine)
     try:
         runner.run_once(connection, read_clock(connection) + timedelta(**span))
@@ -105,20 +105,20 @@ def test_every_moment_has_its_day_and_its_zone(get: Get, entry: Runner) -> None:
     assert re.search(r"\d\d [A-Z][a-z]{2} \d\d:\d\d UTC \d{4}-", own)
 
 
-def test_while_no_scheduler_runs_nothing_is_called_well(get: Get, entry: Runner) -> None:
+def test_while_the_cron_loop_does_not_run_nothing_is_called_well(get: Get, entry: Runner) -> None:
     """Its slots of three hours are not in the run history yet, so none of them is missed."""
     for path in ("/cron", "/cron/nightly"):
         page = soup(get(path).text)
-        assert "No scheduler runs: the last one was awake at" in page.select_one(".say").text
+        assert "The cron loop does not run: it was last awake at" in page.select_one(".say").text
         assert "no slot was missed" not in page.text
     assert "should run" in page.select_one("ol.slots").text
     look(entry)
     for path in ("/cron", "/cron/nightly"):
-        assert "No scheduler runs" not in get(path).text
+        assert "The cron loop does not run" not in get(path).text
     assert "will run" in soup(get("/cron/nightly").text).select_one("ol.slots").text
 
 
-def test_an_entry_that_an_awake_scheduler_leaves_is_told(
+def test_an_entry_that_an_awake_cron_loop_leaves_is_told(
     get: Get, entry: Runner, opsjobs: OpsJobs
 ) -> None:
     """It does not know the task, and newer code may."""
@@ -222,7 +222,7 @@ def test_without_the_permission_for_payload_its_arguments_are_hidden(
 def test_without_it_the_run_history_still_says_why(get: Get, entry: Runner, access: Any) -> None:
     look(entry)
     access.held.remove("payload.view")
-    assert "no scheduler ran from" in get("/cron/nightly").text
+    assert "the cron loop did not run from" in get("/cron/nightly").text
 
 
 def test_a_plan_and_the_form_show_arguments_to_whom_may_see_them(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ... import endings
 from ...core import sql
 from ...core.db import Connection
-from ...lifeline.disown import disown
+from ...lifeline.disown import rescue_disowned
 from ...workers import transitions as workers
 from ..dispatch.dispatch import read_clock
 
@@ -59,7 +59,7 @@ class Heartbeat:
         self._sent_run_seconds: float | None = None
         self._counts: Counter[str] = Counter()
         self._wanted: dict[tuple[int, int], str] = {}
-        self._disowned: set[tuple[int, int]] = set()
+        self._suspects: set[tuple[int, int]] = set()
 
     def reserve(self, job_id: int, dispatch_no: int) -> None:
         """Note a delivery as reserved: from before its claim until its outcome is written."""
@@ -147,7 +147,7 @@ class Heartbeat:
             now,
         )
         lost = workers.find_lost(connection, self.worker_id, running)
-        self._disowned = disown(connection, self.worker_id, reserved, self._disowned, now)
+        self._suspects = rescue_disowned(connection, self.worker_id, reserved, self._suspects, now)
         why = dict.fromkeys(wanted, CANCELED) | dict.fromkeys(lost, LOST)
         with self._lock:
             self._wanted = {key: why[key] for key in why if key in self._reserved}

@@ -53,7 +53,9 @@ def holds(who: str, permission: str, subject: str | None) -> bool:
 
 def _note_failure(asked: str, error: Exception) -> None:
     if "opsjobs_access_failed" not in g:  # log once per request: a page asks for many permissions
-        _log.error("the access policy raised on %s: denied (%s)", asked, policy.raised(error))
+        _log.error(
+            "the access policy raised on %s: denied (%s)", asked, policy.describe_failure(error)
+        )
     g.opsjobs_access_failed = True
 
 

@@ -37,13 +37,13 @@ _TEN = 10
 
 @dataclass(frozen=True)
 class EntryView:
-    """An entry as the pages show it. `slots` are newest first; `scheduler` is None when none ever ran."""
+    """An entry as the pages show it. `slots` are newest first; `cron_loop` is None when none ever ran."""
 
     entry: CronEntryRow
     slots: Sequence[SlotRow]
     missed: MissedSlots | None
     now: datetime
-    scheduler: LoopRow | None
+    cron_loop: LoopRow | None
 
     @property
     def actions(self) -> Sequence[Action[Any]]:
@@ -80,8 +80,8 @@ class EntryView:
 
     @property
     def overdue(self) -> datetime | None:
-        """The first due slot without a result while a scheduler is awake; None when there is none."""
-        is_awake = self.scheduler is not None and self.scheduler.is_awake
+        """The first due slot without a result while a cron loop is awake; None when there is none."""
+        is_awake = self.cron_loop is not None and self.cron_loop.is_awake
         if not is_awake or self.place is None or self.entry.state == "retired":
             return None
         first = next(self.entry.schedule.slots_after(self.entry.checked_until), None)
@@ -235,9 +235,9 @@ def _all() -> tuple[Markup, datetime]:
         entries = queries.list_entries(read.session)
         strips = queries.list_strips(read.session, [entry.name for entry in entries])
         missed = queries.list_missed_lately(read.session, read.now)
-        scheduler = _scheduler(read)
+        cron_loop = _cron_loop(read)
         rows = [
-            EntryView(entry, strips[entry.name], missed.get(entry.name), read.now, scheduler)
+            EntryView(entry, strips[entry.name], missed.get(entry.name), read.now, cron_loop)
             for entry in entries
         ]
     made = pages.part(
@@ -245,14 +245,14 @@ def _all() -> tuple[Markup, datetime]:
         read.now,
         rows=rows,
         is_cut=len(rows) >= queries.MOST_ENTRIES,
-        scheduler=scheduler,
+        cron_loop=cron_loop,
         results=RESULTS,
         shape_of=shape_of,
     )
     return made, read.now
 
 
-def _scheduler(read: Reading) -> LoopRow | None:
+def _cron_loop(read: Reading) -> LoopRow | None:
     """The cron loop that was awake most recently; None when none ever ran."""
     return next((one for one in list_loops(read.session, read.now) if one.loop == "cron"), None)
 
@@ -261,7 +261,7 @@ def _one(read: Reading, name: str) -> Markup:
     entry = _find(read, name)
     slots = queries.list_slots(read.session, name, read.now)
     missed = queries.list_missed_lately(read.session, read.now).get(name)
-    row = EntryView(entry, slots[: queries.STRIP_ROWS], missed, read.now, _scheduler(read))
+    row = EntryView(entry, slots[: queries.STRIP_ROWS], missed, read.now, _cron_loop(read))
     zone = row.place or ZoneInfo("UTC")
     events = fault = None
     if access.may("audit.view"):
@@ -270,7 +270,7 @@ def _one(read: Reading, name: str) -> Markup:
         "cron_entry/_live.html",
         read.now,
         row=row,
-        scheduler=row.scheduler,
+        cron_loop=row.cron_loop,
         slots=slots[:_SHOWN],
         calendar=make_calendar(map(_drawn, slots), read.now.astimezone(zone).date(), zone),
         is_cut=len(slots) >= queries.MOST_HISTORY_ROWS,

@@ -76,7 +76,7 @@ def test_a_day_is_lived_once_and_ends_well(
     sign_in(visitor, "admin")
     queue = visitor.get("/ops/jobs/queues/newsletter").text
     assert "Prices are being changed" in queue
-    assert "no scheduler ran" in visitor.get("/ops/jobs/cron/nightly_sync").text
+    assert "the cron loop did not run" in visitor.get("/ops/jobs/cron/nightly_sync").text
 
     tell(app)
     assert rows("SELECT count(*) FROM opsjobs.jobs") == [(count,)]
