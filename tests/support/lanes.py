@@ -9,9 +9,11 @@ fails the run.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Generator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +37,25 @@ _TOO_SLOW = 20
 
 
 def slow_first(items: list[pytest.Item]) -> None:
-    """Move modules with slow tests to the front, then those that start processes.
+    """Let each test process begin with modules that have slow tests, then with those that start processes.
 
     So nobody has a long test left at the end, and who waits for a process leaves the processors to others.
+    xdist gives each process an equal run of the list, and who is done takes from the end of another's run.
     """
 
     def keep(mark: str) -> set[Path]:
         return {item.path for item in items if item.get_closest_marker(mark)}
 
     slow, starting = keep("slow"), keep("processes")
-    items.sort(key=lambda item: (item.path not in slow, item.path not in starting))
+    long = sorted(slow | starting, key=lambda path: (path not in slow, path))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    runs: list[list[pytest.Item]] = [[] for _ in range(number)]
+    for place, path in enumerate(long):
+        runs[place % number] += [item for item in items if item.path == path]
+    short = iter([item for item in items if item.path not in slow | starting])
+    for run in runs:
+        run += islice(short, max(len(items) // number - len(run), 0))
+    items[:] = [*chain.from_iterable(runs), *short]
 
 
 def mark_processes(item: pytest.Item) -> None:
