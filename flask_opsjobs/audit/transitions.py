@@ -56,10 +56,12 @@ def append(
     """Append the decision to the chain and return its sequence. The caller commits, and commits soon.
 
     Locks the head, so other appenders wait until the commit: call it last in a transaction. The row is signed
-    with the first of `secrets`. `after_commit` receives a function to call after the commit, which writes the
-    new head to the log. When the clock of Postgres was set back, so that the time is more than a minute
-    before that of the last row, it is raised to one minute before it: otherwise the chain would count as
-    broken. Raises `AuditHeadMissing` and `AuditBlocked`, and what Postgres raises.
+    with the first of `secrets`. `after_commit` gets a function that writes the new head to the log, and must
+    call it after the commit.
+
+    The clock of Postgres may have been set back. If the decision is then more than a minute earlier than the
+    last row, the new row gets the time one minute before the last row: an earlier time would count as a
+    broken chain. Raises `AuditHeadMissing` and `AuditBlocked`, and what Postgres raises.
     """
     with connection.cursor(row_factory=tuple_row) as cursor:
         head = cursor.execute(sql.load("lock_audit_head")).fetchone()
@@ -96,8 +98,8 @@ def append_or_keep(
 ) -> None:
     """Append a decision, or keep it for later when the audit cannot be written. The caller commits.
 
-    It is only for decisions of the system, such as a rescue, which must happen anyway. An operator's decision
-    that cannot be audited is not executed.
+    Only decisions of the system may be kept: a rescue, for example, must happen even when the audit fails. An
+    operator's decision that cannot be audited is not executed.
     """
     try:
         with connection.transaction():  # a savepoint: when the audit fails, the rescue itself stays
@@ -122,7 +124,7 @@ def append_pending(
 ) -> None:
     """Append the decisions that were kept while the audit could not be written. The caller commits.
 
-    When the audit still cannot be written they stay kept. A row of the audit has the time of its writing, so
+    When the audit still cannot be written, they stay kept. Each row gets the time at which it is written. So
     its reason says when the decision was executed.
     """
     log_heads: list[Callable[[], None]] = []

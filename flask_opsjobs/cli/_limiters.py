@@ -42,9 +42,11 @@ def find_limiter_row(
     if row is None:
         raise CannotRun(f"no process has declared the limiter {name}")
     if "\0" in (partition or ""):
-        raise CannotRun("a partition has no NUL")
+        raise CannotRun("a partition cannot contain a NUL character")
     if not has_partition(session, row, partition or ""):
-        raise CannotRun(f"the limiter {name} has no partitions, and nothing waits or runs there")
+        raise CannotRun(
+            f"the limiter {name} has no partitions, and no job waits or runs in this one"
+        )
     return row
 
 
@@ -81,9 +83,9 @@ def line(row: LimiterRow) -> str:
 def explain_bucket(session: Session, row: LimiterRow, partition: str | None) -> dict[str, Any]:
     """The state of a bucket, what blocks its next job and until when, as a JSON object.
 
-    Without `partition`, a partitioned limiter gets only what holds for all partitions, and its hot
-    partitions, for which most jobs wait. A limiter that no longer has partitions gets them too while jobs
-    wait there.
+    For a partitioned limiter without `partition`, the object holds what all partitions share, and the hot
+    partitions: those for which most jobs wait. If the limiter no longer has partitions but jobs still wait in
+    some, these are listed too.
     """
     asked = "" if partition is None and row.partition_by is None else partition
     bucket = None if asked is None else queries.find_bucket(session, row, asked)
@@ -104,7 +106,7 @@ def explain_bucket(session: Session, row: LimiterRow, partition: str | None) -> 
 
 
 def bucket_lines(facts: dict[str, Any], clean: Callable[[str], str]) -> Iterator[str]:
-    """The same as lines."""
+    """The same facts as lines of text."""
     of = f" for {clean(facts['partition'])}" if facts["partition"] else ""
     yield f"{facts['limiter']}{of}: {facts['allows']}"
     if cooldown := facts["cooldown"]:
@@ -126,14 +128,15 @@ def _bucket_lines(bucket: dict[str, Any]) -> Iterator[str]:
         yield f"{bucket['tokens']:.2f} of {bucket['burst']} tokens left"
     if bucket["concurrency"] is not None:
         yield f"{bucket['in_use']} of {bucket['concurrency']} places taken"
-    yield f"{bucket['queued']} queued, by weight"
+    yield f"queued jobs weigh {bucket['queued']} in total"
     if not bucket["blocks"]:
         yield f"a job of weight {bucket['weight']} starts now"
     for block in bucket["blocks"]:
         yield f"a job of weight {bucket['weight']} does not start: {BLOCKS[block['code']]} [{block['code']}]"
     if bucket["blocks"]:
         until = bucket["next_at"]
-        yield f"it may start at {until}" if until else "time alone does not change that"
+        needs = "it starts only after a running job ends, or the limit changes"
+        yield f"it may start at {until}" if until else needs
 
 
 def _bucket(state: BucketState) -> dict[str, Any]:

@@ -23,7 +23,7 @@ audit = AppGroup("audit", help="Verify and export the audit: who did what, when 
 
 
 def head(text: str) -> tuple[int, bytes]:
-    """A head as logged, `1204:9f3c…`, as sequence and hash. `ValueError` becomes click's usage error."""
+    """The sequence and hash of a logged head, `1204:9f3c…`. click reports a `ValueError` as wrong usage."""
     sequence, _, hashed = text.partition(":")
     return int(sequence), bytes.fromhex(hashed)
 
@@ -53,7 +53,7 @@ def verify(as_json: bool, since: int, heads: tuple[tuple[int, bytes], ...]) -> N
 
 
 @audit.command("export")
-# There is one format yet. Naming it keeps a script right when there are more.
+# There is only one format so far. A script that names it stays right when more formats are added.
 @click.option(
     "--format",
     type=click.Choice(["ndjson"]),
@@ -94,12 +94,13 @@ def _reading(host: Host) -> Iterator[Session]:
 def _words(found: ChainCheck) -> str:
     parts = [f"rows {found.first} to {found.last}, head {found.last}:{found.hash.hex()}"]
     if found.rows == 0:
-        parts = [f"no row from {found.first} on"]
+        parts = [f"there is no row {found.first} or later"]
     if found.unknown:
         begin, end = found.unknown
         parts.append(
             f"{found.unknown_rows} of them, between {begin} and {end}, are signed with a key that is not "
-            "given: put the old SECRET_KEY into SECRET_KEY_FALLBACKS, or look from behind them with --since"
+            "given: put the old SECRET_KEY into SECRET_KEY_FALLBACKS, or verify only the later rows with "
+            f"--since {end + 1}"
         )
     if found.broken:
         broken = found.broken

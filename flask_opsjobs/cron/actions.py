@@ -253,7 +253,7 @@ def _find_call_fault(
         # quote a value.
         _log.exception("cron entry %s: its job could not be enqueued", entry.name)
         return "illegal", f"enqueuing its job raised {type(error).__name__}"
-    return None if same is None else ("already", f"job {same} is the same unique call")
+    return None if same is None else ("already", f"job {same} holds the unique lock of this call")
 
 
 def _decide_run_now(row: CronForDecision, request: Request) -> Item | Skip:

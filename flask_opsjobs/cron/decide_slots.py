@@ -36,14 +36,14 @@ PATIENCE = timedelta(minutes=10)
 # missed.
 LATE = timedelta(seconds=60)
 
-# Who stops the jobs before a slot, in their history.
+# The actor in the history of jobs that are stopped because the next slot has come.
 _ACTOR = "system:cron"
 
 
 class StopJobs(Protocol):
     """Cancels waiting jobs, and asks for started ones to be stopped.
 
-    `endings.stop` does, from above this folder.
+    `endings.stop` implements it. This folder must not import `endings`, so the caller passes it.
     """
 
     def __call__(
@@ -191,7 +191,9 @@ class SlotDecider:
             _log.exception("cron entry %s: its job could not be enqueued", entry.name)
             return Slot(slot_at, "missed", f"enqueuing its job raised {type(error).__name__}")
         if made.conflict:
-            return Slot(slot_at, "skipped_overlap", f"job {made.id} is the same unique call")
+            return Slot(
+                slot_at, "skipped_overlap", f"job {made.id} holds the unique lock of this call"
+            )
         report.enqueued.append((task, made))
         if not is_behind:
             report.lanes.add((lane, task.declared.queue))
@@ -262,7 +264,7 @@ class SlotDecider:
             behind = [job for job in before if job.state == "deferred"]
             if not behind:
                 return self.run(entry, slot_at, "queued_behind", report, is_behind=True)
-            return Slot(slot_at, "skipped_overlap", f"job {behind[0].id} waits already to run next")
+            return Slot(slot_at, "skipped_overlap", f"job {behind[0].id} already waits to run next")
         return Slot(slot_at, "skipped_overlap", f"job {before[0].id} had not ended")
 
     def _why_missed(self, entry: CronEntryRow, slot_at: datetime) -> str:

@@ -1,4 +1,4 @@
-"""Counts and lists plain jobs, the RQ jobs that have no row of ours. Never unpickles them."""
+"""Counts and lists plain RQ jobs, which have no row in `opsjobs.jobs`. Never unpickles them."""
 
 from __future__ import annotations
 

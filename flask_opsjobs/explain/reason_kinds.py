@@ -264,7 +264,7 @@ _KINDS = {kind.code: kind for kind in REASON_KINDS}
 
 
 class ReasonDetails(TypedDict, total=False):
-    """What a reason may say besides: fields of `Reason`."""
+    """The optional fields of a `Reason` that a finder may set."""
 
     target: str
     by: str | None
@@ -285,7 +285,7 @@ def make_reason(
 ) -> Reason:
     """The reason with this code, as of the time of `evidence`. Values of `read` that are None are left out.
 
-    The target of its action is that of `details`, or by default the job or its queue.
+    `details` may name the target of its action. By default the target is the job or its queue.
     """
     action = _KINDS[code].action
     if action is None:

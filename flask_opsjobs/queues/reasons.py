@@ -10,13 +10,13 @@ from ..explain.reason_kinds import Reason, as_text, make_reason
 
 
 def queue_paused(evidence: Evidence) -> Iterator[Reason]:
-    """The queue is paused: nothing of it is dispatched, and its deliveries in Redis were recalled."""
+    """The queue is paused: its jobs are not dispatched, and those that were in Redis were recalled."""
     if evidence.is_held_back and evidence.queue.is_paused and not evidence.queue.is_draining:
         yield _decision(evidence, "queue_paused", "is paused: its jobs are not dispatched.")
 
 
 def queue_draining(evidence: Evidence) -> Iterator[Reason]:
-    """The queue drains: nothing more of it is dispatched, but its deliveries in Redis still run."""
+    """The queue drains: no more of its jobs are dispatched, but those that are in Redis still run."""
     if evidence.is_held_back and evidence.queue.is_draining:
         yield _decision(
             evidence,

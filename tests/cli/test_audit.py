@@ -61,7 +61,7 @@ def test_an_intact_chain_exits_with_0_and_says_its_head(command: Command, head: 
 
 
 def test_nothing_decided_yet_is_intact(command: Command) -> None:
-    assert command("verify").output == "intact: no row from 1 on\n"
+    assert command("verify").output == "intact: there is no row 1 or later\n"
 
 
 def test_a_broken_chain_exits_with_1_and_names_the_row(

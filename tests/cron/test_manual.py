@@ -42,7 +42,10 @@ def test_a_unique_call_that_is_there_is_not_called_done(
     (job,) = once.jobs()
     again = run(host, "run_now", 2)
     assert not again.is_done
-    assert again.says == f"cannot run cron once now: job {job['id']} is the same unique call"
+    assert (
+        again.says
+        == f"cannot run cron once now: job {job['id']} holds the unique lock of this call"
+    )
     assert again.skipped[0].code == "already"
     plan = Operator(host).plan("cron.run_now", ["cron/once"], actor="ops-demo")
     assert not plan.items
@@ -65,7 +68,7 @@ def test_the_job_of_a_slot_that_had_just_come_is_the_one_that_was_asked_for(
     receipt = run(host, "run_now", 10)
     assert receipt.is_done
     (job,) = once.jobs()
-    assert f"job {job['id']} is the same unique call" in (receipt.done[0].note or "")
+    assert f"job {job['id']} holds the unique lock of this call" in (receipt.done[0].note or "")
     assert once.slots("once") == [("12:10", "ran", 1)]
 
 

@@ -150,7 +150,7 @@ def test_a_host_that_holds_the_unique_lock_delays_its_entry_only(
     scheduler.look(START + 10 * MINUTE)
     assert scheduler.slots("held") == [("12:10", "skipped_overlap", 1)]
     slot = scheduler.bench.row("SELECT * FROM opsjobs.cron_slots WHERE entry = 'held'")
-    assert slot["why"] == f"job {job.id} is the same unique call"
+    assert slot["why"] == f"job {job.id} holds the unique lock of this call"
     assert slot["job_id"] is None
 
 

@@ -191,7 +191,7 @@ def test_a_partition_that_a_deploy_left_out_is_shown_while_jobs_are_in_it(
     get(f"/limiters/customer-api?partition={runs}")
     get(f"/limiters/customer-api/simulate?partition={waits}&live=yes")
     said = get(f"/limiters/customer-api?partition={gone}", 422).text
-    assert "nothing waits or runs there" in said
+    assert "no job waits or runs in this one" in said
     get(f"/limiters/customer-api/simulate?partition={gone}", 422)
 
 

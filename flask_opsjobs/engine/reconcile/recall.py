@@ -1,4 +1,4 @@
-"""Recalls jobs whose delivery is lost in Redis, and counts deliveries that RQ failed without our code."""
+"""Recalls jobs whose delivery is lost, and counts deliveries that RQ failed without running our code."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ Key = tuple[int, int]
 
 @dataclass(frozen=True)
 class Suspects:
-    """Jobs that earlier passes of this process did not find, with the time of the first such pass.
+    """Jobs whose deliveries this process has missed, each with the time of the first pass that missed it.
 
-    `absent` jobs are nowhere in Redis, `parked` ones only in an intermediate list. A job is recalled only
-    after a second pass has missed it too. The next pass begins after the id `after`.
+    The delivery of an `absent` job is nowhere in Redis. The delivery of a `parked` job is only in RQ's
+    intermediate list. A job is recalled only after a second pass has missed it too. The next pass reads the
+    jobs with ids above `after`.
     """
 
     absent: Mapping[Key, datetime] = field(default_factory=dict)
@@ -38,7 +39,11 @@ class Suspects:
 
 @dataclass(frozen=True)
 class Recalled:
-    """The result of a pass: deliveries (id, dispatch_no) that were recalled, and those that RQ failed."""
+    """The result of a pass, and the suspects that the next pass gets.
+
+    `recalled` and `failed` are deliveries (id, dispatch_no): those that were recalled, and those that RQ
+    marked as failed.
+    """
 
     suspects: Suspects
     recalled: list[Key]
@@ -68,13 +73,15 @@ class _Queued:
 def recall_lost(
     connection: Connection, broker: Broker, now: datetime, suspects: Suspects, recall_seconds: float
 ) -> Recalled:
-    """Recall `queued` jobs whose delivery was missed by two passes at least `recall_seconds` apart. Commits.
+    """Recall `queued` jobs whose delivery two passes at least `recall_seconds` apart have missed. Commits.
 
-    A delivery is missed when it is in no list and no intermediate list, RQ does not run it, and no living
-    worker has reserved it. A delivery that RQ failed is counted instead; the third one ends
-    its job. Raises `RedisError` when Redis does not answer; then nothing was recalled. No lock is held during
-    a call to Redis. The writes are fenced by `dispatch_no`, so any number of processes may recall at the same
-    time.
+    A pass misses a delivery when the list of its queue does not contain it, RQ does not run it, and no living
+    worker has reserved it. If the delivery is in RQ's intermediate list, the two passes must be
+    `PARKED_GRACES` times as far apart. A delivery that RQ marked as failed is counted instead of recalled;
+    the third one ends its job.
+
+    Raises `RedisError` when Redis does not answer; then nothing was recalled. No lock is held during a call
+    to Redis. The writes are fenced by `dispatch_no`, so any number of processes may recall at the same time.
     """
     rows, after = _page(connection, now, suspects.after, recall_seconds)
     reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
@@ -94,13 +101,13 @@ def recall_lost(
 
 
 def recall_paused(connection: Connection, queue: str | None = None) -> list[tuple[str, int, int]]:
-    """Recall `queued` jobs of paused queues that do not drain, of one queue or of all. Commits.
+    """Recall the `queued` jobs of one paused queue, or of all. Queues that drain are left out. Commits.
 
-    Returns the recalled deliveries (queue, id, dispatch_no). The caller removes them from Redis; nobody can
-    claim them any more. Called right after a pause, and again by the loop, because a dispatcher that read the
-    queue before the pause may commit after it. Fenced by `dispatch_no`: a job that a worker claims at this
-    moment runs. Jobs that a worker has reserved are left alone too, because a crash of Postgres may have lost
-    their claim.
+    Returns the recalled deliveries (queue, id, dispatch_no). Nobody can claim them any more; the caller
+    removes them from Redis. It is called right after a pause. The recall loop calls it again, because a
+    dispatcher that read the queue before the pause may commit after it. The write is fenced by `dispatch_no`,
+    so a job that a worker claims meanwhile is not recalled. Jobs that a worker has reserved are not recalled
+    either, because a crash of Postgres may have lost their claim.
     """
     wanted = {"queue": queue, "limit": _MOST_ROWS}
     found = connection.execute(sql.load("list_queued_in_paused"), wanted).fetchall()
@@ -113,7 +120,7 @@ def recall_paused(connection: Connection, queue: str | None = None) -> list[tupl
 def _page(
     connection: Connection, now: datetime, after: int, seconds: float
 ) -> tuple[list[_Queued], int]:
-    """Return queued jobs with ids above `after`, and the `after` of the next pass: 0 for the start."""
+    """Return queued jobs with ids above `after`, and the `after` of the next pass; 0 begins again."""
     page = {"now": now, "after": after, "seconds": seconds, "limit": _MOST_ROWS}
     found = connection.execute(sql.load("list_queued_jobs"), page).fetchall()
     rows = [_Queued(*row) for row in found]
@@ -150,11 +157,14 @@ def _since(
     last: int,
     now: datetime,
 ) -> dict[Key, datetime]:
-    """Return since when each job is missed. Jobs that this pass did not check keep their time."""
+    """Return each missed job with the time of the first pass that missed it.
+
+    Jobs that this pass did not check keep their time.
+    """
     not_looked_at = {
         key: since for key, since in before.items() if key[0] <= first or (last and key[0] > last)
     }
-    # `min`: a time after `now` was taken before the clock was stepped back.
+    # A time later than `now` was noted before the clock was stepped back. `min` replaces it by `now`.
     return not_looked_at | {key: min(before.get(key, now), now) for key in found}
 
 

@@ -1,4 +1,4 @@
-"""Defines a delivery, the entry in RQ for a job, and pushes deliveries to RQ and removes them."""
+"""Defines deliveries, the entries of our jobs in RQ; pushes them to RQ and removes them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ FUNCTION = "flask_opsjobs.engine.worker.plain_worker.perform_delivery"
 _ID = re.compile(r"opsjobs-([0-9]{1,19})-([0-9]{1,19})")
 # The largest bigint. Any client of Redis can write a larger id, which Postgres would reject.
 _LARGEST = 2**63 - 1
-# RQ's time limit comes this much later than ours: the worker stops an overdue job first and records why.
+# RQ's time limit is this much longer than ours, so our worker stops an overdue job first and records why.
 _OUTER_BOUND_SECONDS = 60
 # RQ keeps a failed delivery this long, so that the recall loop sees it; RQ's default is a year.
 _FAILURE_TTL_SECONDS = 3600
-# Plain RQ workers ignore commands that they do not know.
+# The command that asks a worker for a heartbeat. Plain RQ workers ignore commands that they do not know.
 _COMMAND = "opsjobs-heartbeat"
 
 
@@ -42,7 +42,7 @@ _COMMAND = "opsjobs-heartbeat"
 class Delivery:
     """The fields of a job that RQ gets.
 
-    Never its arguments: RQ would unpickle them and show them on screens.
+    RQ does not get the arguments, because it would unpickle them and show them on screens.
     """
 
     id: int
@@ -72,7 +72,7 @@ def parse_rq_id(text: str) -> tuple[int, int] | None:
 
 
 class Broker:
-    """RQ for the rest of the package. Every method raises `redis.RedisError` when Redis does not answer."""
+    """Calls RQ for the rest of the package. Methods raise `redis.RedisError` when Redis does not answer."""
 
     def __init__(self, connections: RedisConnections) -> None:
         self.connections = connections

@@ -1,7 +1,8 @@
 """Connects to the Redis of each queue: with a client for the engine, or with one that only reads, for pages.
 
-The Redis of a queue is that of the host's Flask-RQ when it has one, else that of `OPSJOBS_REDIS_URL`. The
-read-only clients remember which Redis did not answer, so that the next page does not wait for it again.
+`OPSJOBS_REDIS_URL` names the Redis of all queues. Without it, the Redis of a queue is that of the host's
+Flask-RQ, or `redis://localhost:6379/0` if the host has no Flask-RQ. The read-only clients remember which
+Redis did not answer, so that the next page does not wait for it again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ...core.redis_facts import SilentRedis
 from ...errors import ConfigError, EngineUnavailable
 
 _DEFAULT_URL = "redis://localhost:6379/0"
-# The commands that a read-only client sends. It refuses any other, also those of later versions of Redis.
+# The commands that a read-only client sends. It refuses all others, including those of later Redis versions.
 READS = frozenset().union(
     {"INFO", "PING", "TIME"},
     {"EXISTS", "PTTL", "SCAN", "TTL", "TYPE"},
@@ -45,7 +46,7 @@ READS = frozenset().union(
 class WriteOnlySerializer:
     """Writes like another serializer, RQ's pickle by default. Its `loads` raises.
 
-    So RQ cannot unpickle in a web or loop process. What it writes, the workers can read.
+    So RQ cannot unpickle in a web or loop process. Workers can read what it writes.
     """
 
     def __init__(self, serializer: Serializer | None = None) -> None:
@@ -149,7 +150,7 @@ class WriteRefused(RuntimeError):
     """A read-only client was asked to send a command that is not a read. Nothing was sent."""
 
 
-# By `redis_name_of`: all apps and queues of a process that use one Redis share what is known about it.
+# Whether each Redis answers, by `redis_name_of`. All apps and queues of this process share it.
 _known: dict[str, Answering] = {}
 
 
@@ -169,9 +170,9 @@ def redis_name_of(redis: Redis) -> str:
 
 @contextmanager
 def _asking(redis: Redis) -> Iterator[None]:
-    """Surround calls of this Redis.
+    """Enclose calls to this Redis, and remember whether it answers.
 
-    Raises the driver's error, without waiting while Redis is known to be away.
+    While it is known not to answer, raise an error of the driver at once instead of waiting.
     """
     known = _known.setdefault(redis_name_of(redis), Answering())
     with known.asking(_is_silence, lambda: NoConnection("Redis did not answer a moment ago")):

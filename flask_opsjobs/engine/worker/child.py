@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from ...jobs.perform.log_tail import Ring
 
-# Held around the fork, and by the parent's other threads while they log or connect, which takes locks of C or
-# of `io`. A child has only the thread that forked: a lock that another thread held at the fork is never
-# released in it.
+# The parent holds this lock while it forks. Its other threads hold it while they log or connect, because
+# that takes locks inside C libraries and `io`. A child has only the thread that forked: if another thread
+# held such a lock at the fork, nobody would ever release it in the child.
 fork_lock = threading.Lock()
 
 _PR_SET_PDEATHSIG = 1
@@ -43,7 +43,7 @@ def fork(
 ) -> tuple[int, socket.socket]:
     """Fork a child for a claimed job.
 
-    Return its pid, also its process group, and the parent's end of the channel.
+    Return its pid, which also names its process group, and the parent's end of the channel.
     """
     ours, its = socket.socketpair()
     parent_pid = os.getpid()
@@ -56,7 +56,7 @@ def fork(
             _perform(app, host, claimed, Sender(its), log_tail, confirm)
             _flush_streams()
         finally:
-            # Not SystemExit, which would run the parent's atexit handlers and finally blocks in the child.
+            # SystemExit would run the parent's atexit handlers and finally blocks in the child.
             os._exit(0)
     its.close()
     set_group(pid)

@@ -1,7 +1,7 @@
 """Claims a delivery for a worker before the fork, on a connection that the worker keeps open.
 
-A limited job is claimed in a transaction that also takes tokens and a lease. `Confirm` claims again right
-before the function is called, when its process may have been frozen since.
+A limited job is claimed in a transaction that also takes tokens and a lease. The process may be frozen after
+the claim. So `Confirm` checks an old claim again, right before the function is called.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from ...limits import bucket, stored_buckets
 from ...limits.bucket import Admission
 from ...limits.stored_buckets import BucketSeen, Key
 
-# CLOCK_BOOTTIME also counts the time in which the machine is suspended, while other machines may rescue its
-# jobs. On Linux CLOCK_MONOTONIC does not count that time. Other systems have only CLOCK_MONOTONIC, which
-# does.
+# This clock must go on while the machine is suspended, because other machines may rescue its jobs meanwhile.
+# On Linux only CLOCK_BOOTTIME does. Other systems lack it, and their CLOCK_MONOTONIC does.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -38,7 +37,7 @@ def steady_seconds() -> float:
 
 @dataclass(frozen=True)
 class NotClaimed:
-    """A delivery that was not claimed. `reason` is one word, counted in the worker's heartbeat."""
+    """A delivery that was not claimed. `reason` is one word; the worker's heartbeat counts each word."""
 
     reason: str
 
@@ -59,9 +58,9 @@ def claim(
     has no room, the job is recalled and the reason is `limited`. `ignore_limits` claims it like an unlimited
     job. `now` replaces the clock for its bucket.
 
-    `is_retry`: this worker claimed the job before and got no answer, so the claim may be committed; or it
-    claimed so long ago that it checks whether the job is still its own. In both cases the attempt goes on,
-    whatever its deadline.
+    `is_retry` is for a worker that has claimed this job before. Either it got no answer, so the claim may be
+    committed; or the claim is old, so the job may have been rescued. If the job is still its own, the attempt
+    goes on, even after the deadline.
 
     Ends a job whose deadline has passed (reason `deadline`). Raises what Postgres raises; then claim again.
     """
@@ -130,9 +129,9 @@ def claim_limited(
 ) -> tuple[str | None, dict[str, Any]]:
     """Claim the delivery, or recall its job: (None, the job), or (why not, {}). `key` is the job's bucket.
 
-    The caller waits `wait_seconds` of the job before it starts it: its token comes then. One transaction,
-    committed synchronously. Locks the job, then its bucket, and reads the clock under both locks unless `now`
-    is given. Takes two round trips, because other claims of this bucket wait meanwhile.
+    The job's token may come only after `wait_seconds`; the caller waits that long before it starts the job.
+    One transaction, committed synchronously. Locks the job, then its bucket, and reads the clock under both
+    locks unless `now` is given. Other claims of this bucket wait meanwhile, so it makes only two round trips.
     """
     job_id, dispatch_no = delivery
     parameters: dict[str, Any] = {"id": job_id, "dispatch_no": dispatch_no}
@@ -161,7 +160,7 @@ def _lock_and_look(
 ) -> tuple[dict[str, Any] | None, BucketSeen]:
     """Lock and return the job and its bucket.
 
-    Each statement sees what was committed while the last one waited.
+    Each statement sees what was committed while the statement before it waited.
     """
     cursor = connection.cursor(row_factory=dict_row)
     job = cursor.execute(sql.load("lock_job_to_claim"), parameters)
@@ -184,9 +183,10 @@ class Confirm:
 
     Returns the claim when it still holds, else the outcome of the attempt.
 
-    A claim younger than half of `OPSJOBS_LATE_SECONDS` holds, because its job is rescued only after its
-    worker went missing. An older claim is made again, on a connection of its own: a child must not use its
-    parent's. When Postgres cannot be asked, the job is handed back and the attempt does not count.
+    A claim younger than half of `OPSJOBS_LATE_SECONDS` holds, because a job is rescued only after its worker
+    went missing. An older claim is made again. This needs a new connection, because a child must not use its
+    parent's. When Postgres does not answer, the job is snoozed: it is due again at once, and the attempt does
+    not count.
     """
 
     def __init__(

@@ -55,7 +55,7 @@ class Performer(ABC):
 
     @abstractmethod
     def stop_now(self, why: str) -> None:
-        """Stop the running job, if there is one; `why` becomes the cause of its end."""
+        """Stop the running job, if there is one. `why` becomes part of its cause of death."""
 
     def backoff_seconds(self, claimed: Claimed) -> float:
         """Return the seconds until the next attempt of a job that died or could not start."""

@@ -179,7 +179,7 @@ class Recorder(threading.Thread):
         except psycopg.Error as error:
             if _passes(error):
                 raise
-            # One outcome cannot be written. The others are written one by one.
+            # An outcome of the batch cannot be written. Write each alone, so that the others are kept.
             return [
                 ended for ending in batch for ended in self._write_alone(connection, ending, now)
             ]

@@ -1,6 +1,6 @@
 """Decides whether a request is allowed, by the host's access policy and by its origin.
 
-A policy that raises denies. Writes come from our own pages only.
+When the policy raises, the request is denied. A write is accepted only from one of our own pages.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .shell import NAVIGATION
 
 _log = logging.getLogger("flask_opsjobs")
 
-# No URL needs this permission, parts of pages do: without it arguments, outputs, errors, tracebacks
+# Parts of pages need this permission, but no URL does. Without it arguments, outputs, errors, tracebacks
 # and logs stay hidden.
 PAYLOAD = "payload.view"
 # All that the access policy is asked for.
@@ -47,7 +47,7 @@ def may(permission: str, subject: str | None = None) -> bool:
 
 
 def holds(who: str, permission: str, subject: str | None) -> bool:
-    """The same for an actor found before: an export goes on after its request has ended."""
+    """Whether `who` holds it. For an export, which goes on after its request has ended."""
     return policy.is_allowed(host().access, who, permission, subject, _note_failure)
 
 

@@ -138,7 +138,7 @@ def find_asked(read: Reading, name: str) -> LimiterRequest:
         raise problems.no_such_limiter(name)
     if not has_partition(read.session, row, partition or ""):
         raise problems.unreadable(
-            f"partition: the limiter {name} has none, and nothing waits or runs there."
+            f"partition: the limiter {name} has none, and no job waits or runs in this one."
         )
     return LimiterRequest(row, partition)
 
