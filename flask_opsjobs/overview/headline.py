@@ -144,7 +144,7 @@ def say_well(seen: Overview) -> str:
     many = len(seen.alive)
     alive = f"{counted(many, 'worker')} {agree(many, 'sends', 'send')} heartbeats."
     whole = " Nothing is lost: the integrity check finds no difference." if seen.integrity else ""
-    return f"No job of the last hour is left failed, every loop is awake, {alive}{whole}"
+    return f"No failed job is left from the last hour, every loop is awake, {alive}{whole}"
 
 
 def _due(queue: QueueDepth) -> Count:

@@ -237,7 +237,9 @@ def test_a_limiter_is_tried_without_javascript(page: Any, live_url: str, running
     page.fill("text=Concurrency", "3")
     page.check("#s-live")
     page.click("button >> text=Simulate")
-    assert "12 jobs come at once; none waits now" in page.inner_text("[aria-labelledby=outcome]")
+    assert "12 jobs arrive at once; no job waits now" in page.inner_text(
+        "[aria-labelledby=outcome]"
+    )
     assert "after 11.0 s" in page.inner_text("td[data-label='as declared'] >> nth=2")
     assert "after 3.0 s" in page.inner_text("td[data-label='as tried'] >> nth=2")
     assert page.input_value("#s-concurrency") == "3"

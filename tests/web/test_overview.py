@@ -63,7 +63,7 @@ def test_all_is_well(session: Session, get: Get) -> None:
     session.commit()
     assert _said(get) == (
         "healthy",
-        "Nothing needs a person. No job of the last hour is left failed, every loop is awake, "
+        "Nothing needs your attention. No failed job is left from the last hour, every loop is awake, "
         "1 worker sends heartbeats.",
     )
 

@@ -82,8 +82,8 @@ def test_a_hundred_jobs_come_unless_it_is_said_otherwise(get: Get) -> None:
         "concurrency": "3",
     }
     assert tree.select_one("input[name=live]").get("checked") is None
-    assert "100 jobs come at once. With 10 a minute, 5 at once; 3 at the same time" in _said(tree)
-    assert _column(tree)["Never, too heavy"] == "0"
+    assert "100 jobs arrive at once. With 10 a minute, 5 at once; 3 at the same time" in _said(tree)
+    assert _column(tree)["Too heavy to ever start"] == "0"
     assert tree.select_one("#d-starts").text.startswith("How many have started, over time. As dec")
 
 
@@ -139,7 +139,7 @@ def test_it_begins_with_what_stands_and_waits_as_the_command_does(
     # One runs and one lies in Redis; five wait, and three come.
     assert found["started"] == 8
     tree = _tree(get, path)
-    assert "3 jobs come at once, behind 5 that wait now." in _said(tree)
+    assert "3 jobs arrive at once, behind 5 that wait now." in _said(tree)
     assert tree.select_one("input[name=live]").get("checked") is not None
     assert tree.select_one("input[name=partition]")["value"] == seven
     assert _column(tree)["First start"] == "after 4.0 s"
@@ -159,10 +159,10 @@ def _require_alike(get: Get, app: Flask, words: list[str], path: str) -> dict[st
         "Last start": start_in_words(found["last_start_seconds"]),
         "All have ended": start_in_words(found["ended_seconds"]),
         "Wait, median": _wait(waits["median"]),
-        "Wait, 95 of 100": _wait(waits["p95"]),
+        "Wait, 95th percentile": _wait(waits["p95"]),
         "Longest wait": _wait(waits["most"]),
         "Most at once": str(found["most_at_once"]),
-        "Never, too heavy": str(found["never"]),
+        "Too heavy to ever start": str(found["never"]),
     }
     blocked = {
         f"{WAITS[code]} {code}": _wait(value) for code, value in found["blocked_seconds"].items()
@@ -189,7 +189,7 @@ def test_another_shape_stands_beside_the_declared_one(get: Get) -> None:
         "after 6 min 0 s",
     )
     assert "With 60 a minute, 60 at once; 100 at the same time" in _said(tree)
-    assert "As declared, the last would start after 6 min 0 s." in _said(tree)
+    assert "With the declared limit, the last would start after 6 min 0 s." in _said(tree)
     assert tree.select_one("path.trace.two")
     # What is typed, and is what stands there, is no other shape.
     assert not _tree(get, _path(rate=10, burst=5)).select("path.trace.two")
@@ -198,11 +198,11 @@ def test_another_shape_stands_beside_the_declared_one(get: Get) -> None:
 @pytest.mark.usefixtures("whole")
 def test_what_is_too_heavy_never_starts(get: Get) -> None:
     tree = _tree(get, _path(weight=4))
-    assert "None can ever start" in _said(tree)
-    assert (_column(tree)["First start"], _column(tree)["Never, too heavy"]) == ("–", "100")
+    assert "No job can ever start" in _said(tree)
+    assert (_column(tree)["First start"], _column(tree)["Too heavy to ever start"]) == ("–", "100")
     assert not tree.select("figure.chart")
     tree = _tree(get, _path(weight=4, concurrency=5))
-    assert "As declared, none could ever start." in _said(tree)
+    assert "With the declared limit, no job could ever start." in _said(tree)
     assert (_column(tree, "as tried")["First start"], _column(tree)["First start"]) == (
         "at once",
         "–",
@@ -305,7 +305,7 @@ def test_to_begin_with_what_waits_needs_one_bucket(
     session.commit()
     tree = _tree(get, _path())
     assert not tree.select("input[name=live], input[name=partition]")
-    assert "It is about one account_id" in tree.text
+    assert "This simulates one account_id" in tree.text
     assert "choose one first" in _tree(get, _path(live="yes"), 400).text
     whole = _path(partition=reference(""))
     assert _tree(get, whole).select("input[name=live], input[name=partition]")
@@ -319,10 +319,10 @@ def test_what_waits_counts_towards_the_most(
         make_limited(session)
     session.commit()
     tree = _tree(get, _path(partition=reference("42"), live="yes", count=9_997))
-    assert "9,997 jobs come at once, behind 3 that wait now" in _said(tree)
+    assert "9,997 jobs arrive at once, behind 3 that wait now" in _said(tree)
     assert tree.select_one("figure.chart b").text == "10,000"
     tree = _tree(get, _path(partition=reference("42"), live="yes", count=9_998), 400)
-    assert "With those that wait there are more than 10,000 jobs" in tree.text
+    assert "Together with the waiting jobs these are more than 10,000 jobs" in tree.text
     assert tree.select_one("input[name=live]").get("checked") is not None
     other = _path(partition=reference("43"), live="yes")
     assert "none waits now" in _said(_tree(get, other))

@@ -17,7 +17,7 @@ from ..app.filters import number
 _MOMENTS = (("First start", "first"), ("Half have started", "half"), ("Last start", "last"))
 _SPANS = (
     ("Wait, median", "wait_median"),
-    ("Wait, 95 of 100", "wait_p95"),
+    ("Wait, 95th percentile", "wait_p95"),
     ("Longest wait", "wait_most"),
 )
 # The number of moments at which the chart samples the starts: enough for a smooth line.
@@ -73,7 +73,7 @@ def numbers(tried: Sequence[Tried]) -> list[OutcomeRow]:
         ended,
         *spans,
         OutcomeRow("Most at once", [number(o.most_at_once) for o in outcomes]),
-        OutcomeRow("Never, too heavy", [number(o.never) for o in outcomes]),
+        OutcomeRow("Too heavy to ever start", [number(o.never) for o in outcomes]),
     ]
 
 

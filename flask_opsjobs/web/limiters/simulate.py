@@ -68,17 +68,23 @@ class Field:
 
 JOBS = (
     Field("count", "Jobs at once", f"1 to {MOST_JOBS:,}", 1, MOST_JOBS),
-    Field("weight", "Weight of each", "tokens and places that it takes", 1, MOST_NUMBER),
+    Field("weight", "Weight of each", "tokens and places that each takes", 1, MOST_NUMBER),
     Field("run_seconds", "Run time", "seconds that each runs", 0, LONGEST_SECONDS, is_whole=False),
     Field("workers", "Workers", "empty: as many as needed", 1, MOST_JOBS),
 )
 SHAPE = (
-    Field("rate", "Rate", "starts …", 0, MOST_NUMBER, is_whole=False, may_be_least=False),
+    Field("rate", "Rate", "how many start …", 0, MOST_NUMBER, is_whole=False, may_be_least=False),
     Field(
-        "per", "Per", "… in so many seconds", 0, LONGEST_SECONDS, is_whole=False, may_be_least=False
+        "per",
+        "Per",
+        "… in this many seconds",
+        0,
+        LONGEST_SECONDS,
+        is_whole=False,
+        may_be_least=False,
     ),
-    Field("burst", "Burst", "at once; of another rate: that rate", 1, MOST_NUMBER),
-    Field("concurrency", "Concurrency", "at the same time", 1, MOST_NUMBER),
+    Field("burst", "Burst", "most starts at once; with another rate: that rate", 1, MOST_NUMBER),
+    Field("concurrency", "Concurrency", "most jobs that run at the same time", 1, MOST_NUMBER),
 )
 
 
@@ -163,7 +169,7 @@ def page(limiter: str) -> Response:
 def _live(read: Reading, asked: LimiterRequest, form: Form) -> Live | None:
     """The limiter's state and waiting jobs, if the form asks for them.
 
-    None without them; when they cannot be used, the form gets a fault that says why.
+    Returns None when the form does not ask, and when they cannot be used; then the form gets a fault.
     """
     if not form.live:
         return None
@@ -174,8 +180,8 @@ def _live(read: Reading, asked: LimiterRequest, form: Form) -> Live | None:
     room = MOST_JOBS - (form.whole("count") or 0)
     live = read_live(read.session, asked.row.name, asked.bucket, room + 1)
     if len(live.waiting) > room:
-        fault = f"With those that wait there are more than {MOST_JOBS:,} jobs"
-        form.faults["live"] = f"{fault}: let fewer come, or begin without them."
+        fault = f"Together with the waiting jobs these are more than {MOST_JOBS:,} jobs"
+        form.faults["live"] = f"{fault}: simulate fewer jobs, or begin without the waiting ones."
     return live
 
 

@@ -1,4 +1,4 @@
-"""Shows the workers: live ones with their jobs, missing ones and what became of their jobs, stopped ones."""
+"""Shows the workers: live and missing workers with their jobs, and stopped workers."""
 
 from __future__ import annotations
 
