@@ -503,12 +503,12 @@ def test_nothing_is_called_moving_while_redis_is_silent(
     session: Session, get: Get, app: Any, host: Host
 ) -> None:
     _moving(session)
-    assert "Moving." in get().text
+    assert "At the pace of the last ten minutes, " in get().text
     host.broker = Broker(RedisConnections(app, "redis://127.0.0.1:1/0"))
     tree = soup(get().text)
     assert _facts(get)[0] == "Redis does not answer."
     assert "1 due job waits. None is lost" in _words(tree.select_one(".headline li"))
-    assert "Moving." not in tree.text
+    assert "At the pace of" not in tree.text
     cards = _cards(get)
     assert "1 job waits for Redis" in _words(cards["Blocked"].select_one(".diag"))
     # The moment is of the oldest job, not of Redis: that is in the headline.
@@ -527,9 +527,9 @@ def test_nothing_is_called_moving_or_balanced_while_loops_are_silent(
     session.execute(update(LoopRun).values(last_at=ago(hours=3)))
     session.commit()
     text = get().text
-    assert "Moving." not in text
+    assert "At the pace of" not in text
     assert "balanced" not in text
-    assert "cannot be told while a source above does not answer" in text
+    assert "is not known while Redis or a loop does not answer" in text
     assert "None of them becomes due" not in text  # no job waits for its time
     make_job(session, "scheduled")
     session.commit()

@@ -223,20 +223,20 @@ def _runnable(seen: AttentionFacts) -> Card:
 def _how_fast(due: Count, started: Count, seen: AttentionFacts) -> str:
     if not due.number:
         return (
-            "Every due job that nothing blocks has started."
+            "Every due job that is not blocked has started."
             if started.number
             else "No due job is free to start."
         )
     if seen.is_blind:
-        return "Due now. How fast they start cannot be told while a source above does not answer."
+        return "They are due now. How fast they start is not known while Redis or a loop does not answer."
     speed = seen.pace.ends_a_minute
     if speed is None:
-        return "Due and free to start. Their pace is not counted: the loop `roll_up` has not run lately."
+        return "They are due and not blocked. Their pace is not known: the loop `roll_up` has not run lately."
     if not speed:
-        return "Due and free to start. No job ended in the last ten minutes."
+        return "They are due and not blocked. No job ended in the last ten minutes."
     least = "at least " if due.kind != "exact" else ""
     takes = span(max(1.0, due.number / speed * 60))
-    return f"Moving. At the pace of the last ten minutes the last of them starts in {least}about {takes}."
+    return f"At the pace of the last ten minutes, the last of them starts in {least}about {takes}."
 
 
 def _of_state(state: str, depth: StateDepth, word: str) -> Example:
@@ -252,13 +252,15 @@ def _of_state(state: str, depth: StateDepth, word: str) -> Example:
 def _plain_jobs(plain_jobs: PlainJobs) -> Card:
     title, go = "Bridge-only follow-up", PageLink("See their queues", "queues", {})
     if plain_jobs.problem is not None:
-        says = f"{plain_jobs.problem}, so the jobs that are only there are not known."
+        says = f"{plain_jobs.problem}, so it is not known which jobs are only in RQ."
         return Card("missing", "bridge", title, None, says, go)
     is_part = plain_jobs.is_cut or bool(plain_jobs.silent)
     count = Count(plain_jobs.number, "at_least" if is_part else "exact")
     if not count.number and plain_jobs.silent:
         silent = _names(plain_jobs.silent)
-        says = f"The Redis of {silent} does not answer; elsewhere RQ holds only jobs that we know."
+        says = (
+            f"The Redis of {silent} does not answer. The other queues hold only jobs enqueued here."
+        )
         return Card("missing", "bridge", title, count, says, go)
     if not count.number:
         return Card(
@@ -266,11 +268,11 @@ def _plain_jobs(plain_jobs: PlainJobs) -> Card:
             "bridge",
             title,
             count,
-            "RQ holds no job of these queues that was not enqueued here.",
+            "RQ holds only jobs that were enqueued here.",
             go,
         )
     failed = plain_jobs.by_status.get("failed", 0)
-    says = "Enqueued straight into RQ and without a row here; they can be inspected, not repaired here."
+    says = "They were enqueued with RQ itself and have no row here: you can see them, but not change them."
     says += f" {failed:,} failed." if failed else ""
     says += (
         f" The Redis of {_names(plain_jobs.silent)} does not answer." if plain_jobs.silent else ""
