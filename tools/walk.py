@@ -1,10 +1,9 @@
-"""Counts the files that one thing passes:
-`job` from `enqueue` to its page, or `retry` from the click to its outcome.
+"""Lists the files that a job passes from `enqueue` to its page, or a retry from the click to its outcome.
 
-It runs the real thing on embedded servers, and notes each file of the package in which a function is called,
-each statement that is loaded and each template that is rendered, in the order in which they are first met.
-What every page and an idle worker pass too is counted apart, as the shell: who reads about a job does not
-read it again.
+It runs a real job or retry on embedded servers. It notes each file of the package in which a function is
+called, each statement that is loaded and each template that is rendered, in the order in which they first
+appear. The files that every page or an idle worker also passes are listed separately, as the shell: a person
+who reads about jobs reads them only once.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from tests.support.policies import AllowAll, ShowAll
 PACKAGE = Path(flask_opsjobs.__file__).parent
 TEMPLATES = "opsjobs/"
 KINDS = {"files": "Python files", "statements": "statements", "templates": "templates"}
-# What all of these pass, any page passes.
+# A file that all of these pages pass counts as passed by every page.
 PAGES = ("queues", "workers", "cron", "limiters", "audit")
 
 
@@ -168,7 +167,7 @@ WALKS: dict[str, Callable[[Flask, Any, Walk], None]] = {"job": walk_job, "retry"
 
 
 def main(name: str) -> None:
-    """Run the walk of this name, and print what it passes beyond the shell and within it."""
+    """Run the walk of this name. Print what it passes outside the shell, then what it passes of the shell."""
     with TemporaryPostgres() as postgres, Valkey() as valkey:
         databases = Databases(postgres.url())
         try:
@@ -188,9 +187,11 @@ def main(name: str) -> None:
             walk = Walk()
             WALKS[name](app, greet, walk)
             own = walk.beyond(shell)
-            own.print(f"A {name} passes, beyond what any page and an idle worker pass:")
+            own.print(
+                f"A {name} passes these files, which not every page or an idle worker passes:"
+            )
             walk.beyond(own).print(
-                f"And of what any page or an idle worker passes too, a {name} passes:"
+                f"And a {name} passes these files, which every page or an idle worker passes too:"
             )
         finally:
             databases.close()
