@@ -325,7 +325,7 @@ def test_what_waits_counts_towards_the_most(
     assert "Together with the waiting jobs these are more than 10,000 jobs" in tree.text
     assert tree.select_one("input[name=live]").get("checked") is not None
     other = _path(partition=reference("43"), live="yes")
-    assert "none waits now" in _said(_tree(get, other))
+    assert "no job waits now" in _said(_tree(get, other))
 
 
 def test_its_limiter_and_its_partition_link_to_it(
