@@ -40,7 +40,9 @@ class States(_Table):
 
     def rows(self) -> Iterable[tuple[str, ...]]:
         for state in lifecycle.STATES:
-            moves = ", ".join(f"`{arrow.name}`" for arrow in lifecycle.moves_from(state))
+            moves = ", ".join(
+                f"`{arrow.name}`" for arrow in lifecycle.ARROWS if state in arrow.sources
+            )
             yield f"`{state}`", lifecycle.MEANINGS[state], moves
 
 

@@ -15,8 +15,8 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from ..core.db import Connection, is_away
+from ..core.reading import read_clock
 from ..engine.dispatch.after_commit import run_effects
-from ..engine.dispatch.dispatch import read_clock
 from ..errors import ActionRefused, EngineUnavailable, TooManyActions
 from ..host import Host
 from . import execution, planning, previews

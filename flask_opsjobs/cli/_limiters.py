@@ -20,7 +20,7 @@ from ..limits.queries import (
     HolderRow,
     LimiterRow,
     has_partition,
-    list_hot,
+    list_hot_partitions,
 )
 from ..limits.words import BLOCKS, in_words
 from ._simulate import CannotRun
@@ -89,7 +89,7 @@ def explain_bucket(session: Session, row: LimiterRow, partition: str | None) -> 
     """
     asked = "" if partition is None and row.partition_by is None else partition
     bucket = None if asked is None else queries.find_bucket(session, row, asked)
-    hot, _ = list_hot(session, row, partition)
+    hot, _ = list_hot_partitions(session, row, partition)
     waiting = row.waiting if asked is None else queries.count_waiters(session, row.name, asked)
     return {
         "limiter": row.name,

@@ -10,7 +10,7 @@ import click
 from flask.cli import with_appcontext
 
 from ..core.db import Connection, connect_apart
-from ..engine.dispatch.dispatch import read_clock
+from ..core.reading import read_clock
 from ..lifeline import retention
 from ..settings import Settings
 from . import current_host

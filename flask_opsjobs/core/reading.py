@@ -1,4 +1,4 @@
-"""Reads in one read-only transaction on one snapshot, so that the numbers of a page or a report agree."""
+"""Reads Postgres' clock, and a page or report on one snapshot, so that its numbers agree."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+from psycopg.rows import scalar_row
 from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Session
+
+from . import db
 
 
 @dataclass(frozen=True)
@@ -35,3 +38,11 @@ def read_snapshot(
         now = connection.execute(select(func.clock_timestamp(), *wanted)).one()[0]
         with Session(connection, autoflush=False) as session:
             yield Reading(session, now)
+
+
+def read_clock(connection: db.Connection) -> datetime:
+    """Return the time of Postgres' clock. A pass of a loop reads it once."""
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        now: datetime | None = cursor.execute("SELECT clock_timestamp()").fetchone()
+    assert now is not None
+    return now

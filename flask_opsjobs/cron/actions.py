@@ -88,7 +88,7 @@ def find_rows(
     connection: Connection, request: Request, targets: Collection[str]
 ) -> dict[str, CronForDecision]:
     """The entries of these names, and the free names when the action needs a free one."""
-    found = transitions.look(connection, list(map(name_in, targets)))
+    found = transitions.read(connection, list(map(name_in, targets)))
     rows = {
         target: CronForDecision(name_in(target), found.get(name_in(target))) for target in targets
     }

@@ -109,7 +109,7 @@ class SlotDecider:
                 _log.error(
                     "cron entry %s changes without results for its last slots: %s", name, error
                 )
-                return transitions.look(self.connection, [name]).get(name)
+                return transitions.read(self.connection, [name]).get(name)
             report.add(replace(part, has_more=False))
             if not part.has_more:
                 return entry

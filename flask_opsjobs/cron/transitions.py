@@ -53,7 +53,7 @@ def list_entries(connection: Connection) -> list[CronEntryRow]:
     return _rows(connection, "list_cron_entries", {"names": None})
 
 
-def look(connection: Connection, names: Collection[str]) -> dict[str, CronEntryRow]:
+def read(connection: Connection, names: Collection[str]) -> dict[str, CronEntryRow]:
     """These entries by name, including retired ones. Locks nothing."""
     found = _rows(connection, "list_cron_entries", {"names": list(names)})
     return {entry.name: entry for entry in found}
@@ -62,7 +62,7 @@ def look(connection: Connection, names: Collection[str]) -> dict[str, CronEntryR
 def lock(connection: Connection, names: Collection[str]) -> dict[str, CronEntryRow]:
     """Lock these entries in the order of their names, and return them as they are then."""
     connection.execute(sql.load("lock_cron_entries"), {"names": sorted(names)})
-    return look(connection, names)
+    return read(connection, names)
 
 
 def lock_to_decide(connection: Connection, names: Collection[str]) -> dict[str, CronEntryRow]:
@@ -76,7 +76,7 @@ def lock_to_decide(connection: Connection, names: Collection[str]) -> dict[str, 
         with connection.transaction() as savepoint:
             held = {
                 job_id
-                for entry in look(connection, names).values()
+                for entry in read(connection, names).values()
                 if entry.overlap == "cancel_previous"
                 for job_id in _lock_jobs(connection, entry.name)
             }

@@ -7,9 +7,9 @@ from .transitions import (
     count_failed_deliveries,
     discard,
     expire,
-    record,
     rescue,
     stop,
+    write_outcomes,
 )
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "count_failed_deliveries",
     "discard",
     "expire",
-    "record",
     "rescue",
     "stop",
+    "write_outcomes",
 ]

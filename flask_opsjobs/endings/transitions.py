@@ -41,7 +41,7 @@ class EndedAttempt:
     outcome: Outcome
 
 
-def record(
+def write_outcomes(
     connection: Connection,
     endings: Iterable[EndedAttempt],
     now: datetime,
@@ -81,13 +81,13 @@ def rescue(
     now: datetime,
     cause: str,
     *,
-    keep: Iterable[str] = (),
+    exclude: Iterable[str] = (),
     claimed_before: datetime | None = None,
     limit: int = 1000,
 ) -> list[MovedJob]:
-    """Rescue at most `limit` `started` jobs of these workers, except those in `keep`; return them.
+    """Rescue at most `limit` `started` jobs of these workers, except those in `exclude`; return them.
 
-    Commits unless the caller has a transaction. `keep` holds deliveries as "id-dispatch_no". Only jobs
+    Commits unless the caller has a transaction. `exclude` holds deliveries as "id-dispatch_no". Only jobs
     claimed before `claimed_before` (by default `now`) are rescued: the worker may still run a job
     that it claimed later. Jobs without attempts left fail. Locks the jobs in id order.
     """
@@ -98,7 +98,7 @@ def rescue(
             "worker_ids": list(worker_ids),
             "now": now,
             "cause": cause,
-            "keep": list(keep),
+            "exclude": list(exclude),
             "claimed_before": claimed_before or now,
             "limit": limit,
         },

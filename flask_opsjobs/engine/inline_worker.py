@@ -17,6 +17,7 @@ from typing_extensions import override
 from .. import endings
 from ..core import sql
 from ..core.db import Connection
+from ..core.reading import read_clock
 from ..endings import EndedAttempt
 from ..errors import OpsJobsError
 from ..host import Host
@@ -24,7 +25,7 @@ from ..jobs.perform.current import Claimed
 from ..jobs.perform.log_tail import Ring
 from ..jobs.perform.perform import Report, perform
 from ..jobs.record.declaration import TaskDeclaration
-from .dispatch.dispatch import Dispatcher, TakesDeliveries, read_clock, recall, stage
+from .dispatch.dispatch import Dispatcher, TakesDeliveries, recall, stage
 from .redis.broker import Delivery
 from .worker.claim import claim
 
@@ -134,7 +135,7 @@ class InlineWorker:
             outcome = perform(self._tasks, claimed, report)
         ending = EndedAttempt(job_id, dispatch_no, *self._worker, outcome)
         # `hand_back_for` is 0, because no worker with other code will come: a test sees the failure at once.
-        endings.record(self._connection, [ending], self._now(), hand_back_for=timedelta(0))
+        endings.write_outcomes(self._connection, [ending], self._now(), hand_back_for=timedelta(0))
         error = self.errors.get(job_id)
         if isinstance(error, self._through):
             raise error

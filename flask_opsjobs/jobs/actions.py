@@ -54,7 +54,7 @@ def find_rows(
     connection: Connection, request: Request, targets: Collection[str]
 ) -> dict[str, JobForDecision]:
     """Those of these jobs that exist, in the order of the targets."""
-    found = job_transitions.look(connection, _ids(targets), request.now)
+    found = job_transitions.read(connection, _ids(targets), request.now)
     return {target: found[id] for target in targets if (id := int(name_in(target))) in found}
 
 

@@ -210,11 +210,6 @@ ARROWS = (
 )
 
 
-def moves_from(state: str) -> tuple[JobArrow, ...]:
-    """The arrows that may leave `state`."""
-    return tuple(arrow for arrow in ARROWS if state in arrow.sources)
-
-
 def sources_of(name: str) -> tuple[str, ...]:
     """The states from which the arrow `name` may leave."""
     return next(arrow.sources for arrow in ARROWS if arrow.name == name)

@@ -2,8 +2,8 @@
 
 `endings` also uses it, to delete the attempts that handed a job back.
 
-Every function runs in the caller's transaction. Call `lock`, then `look`: the writes rely on what `look`
-read.
+Every function runs in the caller's transaction. Call `lock`, then `read`: the writes rely on the rows
+that `read` returned.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def lock(connection: Connection, ids: Iterable[int]) -> None:
     connection.execute(sql.load("lock_jobs"), {"ids": list(ids)})
 
 
-def look(connection: Connection, ids: Iterable[int], now: datetime) -> dict[int, JobForDecision]:
+def read(connection: Connection, ids: Iterable[int], now: datetime) -> dict[int, JobForDecision]:
     """Those of these jobs that exist, by id and in id order. Locks nothing."""
     with connection.cursor(row_factory=class_row(JobForDecision)) as cursor:
-        cursor.execute(sql.load("look_at_jobs"), {"ids": list(ids), "now": now})
+        cursor.execute(sql.load("read_jobs"), {"ids": list(ids), "now": now})
         return {job.id: job for job in cursor}
 
 

@@ -37,6 +37,6 @@ def rescue_disowned(
         [worker_id],
         now,
         "its worker is alive but does not run it",
-        keep=[*reserved, *(f"{job_id}-{number}" for job_id, number in fresh)],
+        exclude=[*reserved, *(f"{job_id}-{number}" for job_id, number in fresh)],
     )
     return fresh

@@ -57,7 +57,7 @@ def find_rows(
     connection: Connection, _request: Request, targets: Collection[str]
 ) -> dict[str, Cooldown]:
     """The cooldowns of these targets, without those of limiters that no process has declared."""
-    found = limit_transitions.look_at_cooldowns(connection, map(split_target, targets))
+    found = limit_transitions.read_cooldowns(connection, map(split_target, targets))
     return {make_target(*part): cooldown for part, cooldown in found.items()}
 
 

@@ -189,7 +189,7 @@ def list_whole_buckets(
     One statement.
     """
     whole = {row.name: row for row in limiters if row.partition_by is None}
-    found = queries.list_buckets_of(session.connection(), [(name, "") for name in whole])
+    found = queries.list_buckets(session.connection(), [(name, "") for name in whole])
     return {seen.limiter: _judge(whole[seen.limiter], seen, None, 1) for seen in found}
 
 
@@ -221,7 +221,7 @@ def list_holders(session: Session, limiter: str, partition: str | None) -> list[
     return [HolderRow(*row) for row in rows]
 
 
-def list_hot_partitions(session: Session, limiter: str) -> tuple[list[HotPartition], bool]:
+def _list_hot_partitions(session: Session, limiter: str) -> tuple[list[HotPartition], bool]:
     """The partitions with the most waiting jobs, at most ten; and whether it stopped at `MOST_WALKED`."""
     parameters = {
         "limiter": limiter,
@@ -339,15 +339,15 @@ def has_partition(session: Session, limiter: LimiterRow, partition: str) -> bool
     return is_used or count_waiters(session, limiter.name, partition) > 0
 
 
-def list_hot(
+def list_hot_partitions(
     session: Session, limiter: LimiterRow, partition: str | None
 ) -> tuple[Sequence[HotPartition], bool]:
-    """Like `list_hot_partitions` for a whole limiter (partition None); empty for a single partition.
+    """The partitions with the most waiting jobs, and whether they are cut; none for a single partition.
 
-    Also empty for a limiter without declared partitions, unless jobs still wait in one.
+    None either for a limiter without declared partitions, unless jobs still wait in one.
     """
     if partition is not None:
         return (), False
-    hot, is_cut = list_hot_partitions(session, limiter.name)
+    hot, is_cut = _list_hot_partitions(session, limiter.name)
     has_partitions = limiter.partition_by is not None or any(each.partition for each in hot)
     return (hot, is_cut) if has_partitions else ((), False)

@@ -48,13 +48,13 @@ class BucketSeen:
         return filled is not None and filled - self.now > _MOST_CLOCK_DIFFERENCE
 
 
-def list_buckets(
+def list_buckets_to_dispatch(
     connection: Connection, keys: Sequence[Key], queues: Sequence[str]
 ) -> list[BucketSeen]:
-    """The bucket of each key, in order, as dispatch sees it for the queue at the same place in `queues`."""
+    """The bucket of each key, in order, as dispatch sees it for its queue, the same position in `queues`."""
     with connection.cursor(row_factory=dict_row) as cursor:
         parameters = _parameters(keys, queues, with_waiting=False)
-        cursor.execute(sql.load("look_at_buckets"), parameters)
+        cursor.execute(sql.load("read_buckets"), parameters)
         return [_bucket_from_row(row) for row in cursor]
 
 
@@ -65,7 +65,7 @@ def ask_bucket(connection: Connection, key: Key) -> Cursor[dict[str, Any]]:
     """
     cursor = connection.cursor(row_factory=dict_row)
     parameters = _parameters([key], [None], with_waiting=False)
-    return cursor.execute(sql.load("look_at_buckets"), parameters)
+    return cursor.execute(sql.load("read_buckets"), parameters)
 
 
 def read_bucket(cursor: Cursor[dict[str, Any]]) -> BucketSeen:
@@ -86,14 +86,14 @@ def get_bucket(
     With `queue`, as dispatch on this queue sees it; with `with_waiting`, also the waiting weight.
     """
     parameters = _parameters([(limiter, partition)], [queue], with_waiting=with_waiting)
-    rows = connection.exec_driver_sql(sql.load("look_at_buckets"), parameters).mappings()
+    rows = connection.exec_driver_sql(sql.load("read_buckets"), parameters).mappings()
     return _bucket_from_row(rows.one())
 
 
-def list_buckets_of(connection: SqlConnection, keys: Iterable[Key]) -> list[BucketSeen]:
+def list_buckets(connection: SqlConnection, keys: Iterable[Key]) -> list[BucketSeen]:
     """These buckets, in their order, read on the connection of a SQLAlchemy session."""
     parameters = _parameters(wanted := list(keys), [None] * len(wanted), with_waiting=False)
-    rows = connection.exec_driver_sql(sql.load("look_at_buckets"), parameters).mappings()
+    rows = connection.exec_driver_sql(sql.load("read_buckets"), parameters).mappings()
     return [_bucket_from_row(row) for row in rows]
 
 

@@ -97,7 +97,7 @@ def reject(connection: Connection, rejections: Iterable[Rejection]) -> None:
         connection.execute(sql.load("write_limit_rejection"), row)
 
 
-# --- cooldowns: call `lock_limiters`, then `look_at_cooldowns`: the writes rely on what it read
+# --- cooldowns: call `lock_limiters`, then `read_cooldowns`: the writes rely on what it returned
 
 # A limiter's name and one of its partitions: None for the whole limiter, '' for the one with an empty name.
 Part = tuple[str, str | None]
@@ -130,10 +130,10 @@ def lock_limiters(connection: Connection, parts: Iterable[Part]) -> None:
     connection.execute(sql.load("lock_limiters"), {"limiters": names})
 
 
-def look_at_cooldowns(connection: Connection, parts: Iterable[Part]) -> dict[Part, Cooldown]:
+def read_cooldowns(connection: Connection, parts: Iterable[Part]) -> dict[Part, Cooldown]:
     """The cooldowns of these parts, without those of limiters that no process has declared. Locks nothing."""
     with connection.cursor(row_factory=class_row(Cooldown)) as cursor:
-        cursor.execute(sql.load("look_at_cooldowns"), _parts(list(parts)))
+        cursor.execute(sql.load("read_cooldowns"), _parts(list(parts)))
         return {found.part: found for found in cursor}
 
 

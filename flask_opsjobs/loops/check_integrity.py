@@ -51,14 +51,14 @@ def _compare(context: Pass) -> tuple[integrity.Doubts, integrity.Found]:
 
 
 def _describe(found: integrity.Found) -> str:
-    findings = {
-        "queued, but nowhere in Redis": found.nowhere,
-        "started, but reserved by no worker": found.unreserved,
-        "in Redis without a row": found.orphan_deliveries,
-    }
+    findings = (
+        ("job", "jobs", "queued, but not in Redis", found.nowhere),
+        ("job", "jobs", "started, but reserved by no worker", found.unreserved),
+        ("delivery", "deliveries", "in Redis without a job", found.orphan_deliveries),
+    )
     return ", ".join(
-        f"{counted(number, 'job')} {what}"
-        for what, queues in findings.items()
+        f"{counted(number, one, many)} {what}"
+        for one, many, what, queues in findings
         if (number := sum(queues.values()))
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core import sql
 from ..core.db import Connection, is_away
-from ..engine.dispatch.dispatch import read_clock
+from ..core.reading import read_clock
 from ..engine.worker.runtime import process_name
 from ..errors import EngineUnavailable
 from ..host import Host

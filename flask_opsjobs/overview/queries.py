@@ -246,7 +246,7 @@ def find_failures(session: Session) -> Failures:
     rows = session.connection().exec_driver_sql(sql.load("sample_failures"), params).all()
     if not rows:
         return Failures(Count(0), [])
-    kind = "at_least" if rows[0].looked >= _MOST_FAILED else "exact"
+    kind = "at_least" if rows[0].examined >= _MOST_FAILED else "exact"
     return Failures(Count(rows[0].total, kind), [FailureGroup(*row[:6]) for row in rows])
 
 
@@ -292,14 +292,14 @@ class CooldownSummary:
 
 
 def find_held(session: Session, now: datetime) -> tuple[Sequence[Held], bool]:
-    """The due jobs that limiters hold back, and whether these are all: only the oldest jobs are looked at."""
+    """The due jobs that limiters hold back, and whether these are all: only the oldest jobs are examined."""
     params = {"most": CAP + 1, "buckets": _MOST_BUCKETS}
     rows = session.connection().exec_driver_sql(sql.load("sample_limited_jobs"), params).all()
     if not rows:
         return [], True
     keys = [(row.limiter, row.partition) for row in rows]
     found: dict[tuple[str, str, bool], Held] = {}
-    buckets = stored_buckets.list_buckets_of(session.connection(), keys)
+    buckets = stored_buckets.list_buckets(session.connection(), keys)
     for row, seen in zip(rows, buckets, strict=True):
         # Jobs of an undeclared limiter are not dispatched.
         room = 0 if seen.shape is None else bucket.room(seen.shape, seen.level, now)

@@ -35,7 +35,7 @@ def read_target(text: str) -> str | None:
 
 def lock_rows(connection: Connection, request: Request, targets: Collection[str]) -> None:
     """Lock the rows of these queues until the commit. Only a known queue gets a row."""
-    if known := _look(connection, request.host, map(name_in, targets)):
+    if known := _read_known(connection, request.host, map(name_in, targets)):
         queue_transitions.lock(connection, known, request.now)
 
 
@@ -43,13 +43,15 @@ def find_rows(
     connection: Connection, request: Request, targets: Collection[str]
 ) -> dict[str, QueueForDecision]:
     """The known ones of these queues."""
-    found = _look(connection, request.host, map(name_in, targets))
+    found = _read_known(connection, request.host, map(name_in, targets))
     return {f"queue/{name}": queue for name, queue in found.items()}
 
 
-def _look(connection: Connection, host: Host, names: Iterable[str]) -> dict[str, QueueForDecision]:
+def _read_known(
+    connection: Connection, host: Host, names: Iterable[str]
+) -> dict[str, QueueForDecision]:
     declared = {task.declared.queue for task in host.tasks.values()}
-    return queue_transitions.look(connection, names, declared)
+    return queue_transitions.read(connection, names, declared)
 
 
 def say_unknown(target: str) -> str:

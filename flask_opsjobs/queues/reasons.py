@@ -105,8 +105,10 @@ def _before(evidence: Evidence) -> str:
 def _ahead(evidence: Evidence) -> str | None:
     """How many due jobs go before it; None when only Redis knows, and Redis was not read."""
     if evidence.job.state == "queued":
-        place = evidence.redis.position if evidence.redis and evidence.redis.is_reachable else None
-        return None if place is None else f"{place:,}"
+        position = (
+            evidence.redis.position if evidence.redis and evidence.redis.is_reachable else None
+        )
+        return None if position is None else f"{position:,}"
     before, prefetch = evidence.ahead, evidence.prefetch
     if before is None or prefetch is None:
         return None

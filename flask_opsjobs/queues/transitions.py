@@ -1,7 +1,7 @@
 """Writes the decisions of an operator about queues: pause, drain, resume, prefetch.
 
-Every function runs in the caller's transaction. Call `lock`, then `look`: the writes rely on what `look`
-read.
+Every function runs in the caller's transaction. Call `lock`, then `read`: the writes rely on the rows
+that `read` returned.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def lock(connection: Connection, names: Iterable[str], now: datetime) -> None:
     connection.execute(sql.load("lock_queues"), parameters)
 
 
-def look(
+def read(
     connection: Connection, names: Iterable[str], declared: Collection[str]
 ) -> dict[str, QueueForDecision]:
     """Those of these queues that are `declared` or known to the database, by name. Locks nothing."""
     with connection.cursor(row_factory=class_row(QueueForDecision)) as cursor:
         parameters = {"names": list(names), "declared": list(declared)}
-        cursor.execute(sql.load("look_at_queues"), parameters)
+        cursor.execute(sql.load("read_queues"), parameters)
         return {queue.name: queue for queue in cursor}
 
 

@@ -14,7 +14,7 @@ from flask_opsjobs import endings
 from flask_opsjobs.actions.domain import Action
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.registry import actions_of
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.jobs.lifecycle import ARROWS, FINAL, STATES, WAITING
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.actions.conftest import Reach

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flask_opsjobs.actions.operator import Operator
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.errors import ActionRefused
 from flask_opsjobs.host import Host
 from flask_opsjobs.limits.actions import make_target, read_target, split_target

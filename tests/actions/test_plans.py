@@ -27,7 +27,7 @@ _SETUP = """
 """
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "lock_jobs": ("jobs_pkey", {}),
-    "look_at_jobs": ("jobs_pkey", {}),
+    "read_jobs": ("jobs_pkey", {}),
     "reschedule_jobs": (
         "jobs_pkey",
         {"sources": ["scheduled"], "due_at": datetime(2999, 1, 1, tzinfo=UTC)},
@@ -40,7 +40,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "take_unique_locks": ("jobs_pkey", {"withins": [None] * 100}),
     "delete_expired_unique_locks": ("jobs_pkey", {}),
     "list_jobs_without_unique_lock": ("jobs_pkey", {}),
-    "look_at_queues": ("jobs_by_queue", {"names": ["queue_3", "mail"], "declared": []}),
+    "read_queues": ("jobs_by_queue", {"names": ["queue_3", "mail"], "declared": []}),
     "list_queued_in_paused": ("jobs_queued", {"queue": None, "limit": 20_000}),
     "lock_preview": ("previews_pkey", {"id": 7}),
     "retain_previews": (
@@ -68,6 +68,6 @@ def test_it_walks_its_index(big: Connection, statement: str) -> None:
 
 def test_a_name_that_no_job_bears_costs_a_probe(big: Connection) -> None:
     names = {"names": [f"no_{n}" for n in range(50)], "declared": []}
-    nodes = explain(big, "look_at_queues", names)
+    nodes = explain(big, "read_queues", names)
     read = [node["Actual Rows"] for node in nodes if node.get("Relation Name") == "jobs"]
     assert max(read) <= 1

@@ -15,7 +15,7 @@ from flask_sqlalchemy import SQLAlchemy
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.previews import find_preview
 from flask_opsjobs.actions.shapes import Preview
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.errors import ActionRefused
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.perform.outcomes import Outcome

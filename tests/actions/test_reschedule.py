@@ -10,7 +10,7 @@ import pytest
 
 from flask_opsjobs import endings
 from flask_opsjobs.actions.operator import Operator
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.errors import ActionRefused
 from flask_opsjobs.jobs.lifecycle import sources_of
 from tests.actions.conftest import Reach

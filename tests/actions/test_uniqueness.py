@@ -14,7 +14,7 @@ from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs, Unique
 from flask_opsjobs.actions.operator import Operator
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.record.task import Task
 from tests.actions.test_races import WAITING

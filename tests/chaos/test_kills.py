@@ -15,7 +15,7 @@ from redis import Redis
 from rq import Queue
 
 from flask_opsjobs.core.db import connect_apart
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.reconcile.observe import observe
 from tests.support.database import Administrator
 from tests.support.host import add, die, hold, note, witness, witness_alone

@@ -11,10 +11,10 @@ from click.testing import Result
 from flask import Flask
 
 from flask_opsjobs import OpsJobs
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.cron import transitions
 from flask_opsjobs.cron.declaration import make_entry
 from flask_opsjobs.cron.queries import MOST_ENTRIES
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.loops import cron

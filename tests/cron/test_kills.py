@@ -66,7 +66,7 @@ import os, signal
 from flask_opsjobs import endings
 from flask_opsjobs.cron import transitions
 from flask_opsjobs.core.db import connect_apart
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.support.host import create_app
 connection = connect_apart(create_app().extensions["opsjobs"].engine)
@@ -76,7 +76,7 @@ def die(*args):
     os.kill(os.getpid(), signal.SIGKILL)
 transitions.release = die
 ending = endings.EndedAttempt({job_id}, 1, {worker_id}, "dies", Outcome(kind="returned"))
-endings.record(connection, [ending], read_clock(connection))
+endings.write_outcomes(connection, [ending], read_clock(connection))
 """
 
 

@@ -15,10 +15,10 @@ import pytest
 from flask_opsjobs import OpsJobs, Unique, endings
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core import sql
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.cron import transitions
 from flask_opsjobs.cron.code_sync import wanted_of
 from flask_opsjobs.cron.decide_slots import SlotDecider, SlotReport
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.record.task import Task
 from tests.cron.conftest import START, Scheduler
@@ -259,7 +259,7 @@ def test_two_that_end_at_once_release_who_waits_behind(running: Running, make_be
     bench, other, third = scheduler.bench, make_bench(), make_bench()
     # A second one beside the first, as `run now` records it.
     decider = SlotDecider(bench.connection, bench.host, endings.stop, START)
-    decider.run(transitions.look(bench.connection, ["sync"])["sync"], START, "manual", SlotReport())
+    decider.run(transitions.read(bench.connection, ["sync"])["sync"], START, "manual", SlotReport())
     scheduler.look(START + 20 * MINUTE)
     first, second, behind = [job["id"] for job in scheduler.jobs()]
     start(bench, second)

@@ -9,12 +9,13 @@ import psycopg
 import pytest
 
 from flask_opsjobs import Limit, OpsJobs, Unique
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.cron import transitions as cron_transitions
 from flask_opsjobs.cron.declaration import make_entry
 from flask_opsjobs.cron.transitions import Slot
 from flask_opsjobs.endings import after_end
 from flask_opsjobs.endings.after_end import AFTER_END
-from flask_opsjobs.engine.dispatch.dispatch import read_clock, stage
+from flask_opsjobs.engine.dispatch.dispatch import stage
 from flask_opsjobs.engine.worker.runtime import declare_limiters
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.record.enqueue import enqueue_detached
@@ -58,7 +59,7 @@ def job_id(opsjobs: OpsJobs, bench: Bench) -> int:
     cron_transitions.create(
         connection, make_entry(task, "@daily", name="daily"), "code", "test", now
     )
-    entry = cron_transitions.look(connection, ["daily"])["daily"]
+    entry = cron_transitions.read(connection, ["daily"])["daily"]
     made, lane = enqueue_detached(connection, bench.host, task, {}, cron_entry="daily")
     cron_transitions.write_result(connection, entry, Slot(now, "ran", job_id=made.id), now)
     enqueue_detached(

@@ -11,7 +11,8 @@ import pytest
 from flask_opsjobs import endings
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core import sql
-from flask_opsjobs.engine.dispatch.dispatch import read_clock, recall
+from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.engine.dispatch.dispatch import recall
 from flask_opsjobs.jobs.lifecycle import ARROWS, FINAL, STATES, sources_of
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.support.engine import Bench

@@ -14,8 +14,8 @@ from flask_sqlalchemy import SQLAlchemy
 from flask_opsjobs import OpsJobs, Unique, endings
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core import sql
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.endings import EndedAttempt, MovedJob
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.conftest import MakeBench
@@ -42,7 +42,7 @@ def record(
     bench: Bench, job_id: int, outcome: Outcome, now: datetime, number: int
 ) -> list[MovedJob]:
     ending = EndedAttempt(job_id, number, bench.worker_id, bench.name, outcome)
-    return endings.record(bench.connection, [ending], now)
+    return endings.write_outcomes(bench.connection, [ending], now)
 
 
 @pytest.mark.parametrize("outcome", [UNKNOWN, INVALID], ids=lambda outcome: outcome.ended_by)

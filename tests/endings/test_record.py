@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from flask_opsjobs import endings
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.endings import EndedAttempt
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race
@@ -121,7 +121,7 @@ def test_crossing_flushes_do_not_deadlock(make_bench: MakeBench, record_job: Rec
             EndedAttempt(job_id, 1, bench.worker_id, bench.name, Outcome(kind="returned"))
             for job_id in ids
         ]
-        return endings.record(bench.connection, batch, read_clock(bench.connection))
+        return endings.write_outcomes(bench.connection, batch, read_clock(bench.connection))
 
     answers = race(lambda: flush(one, jobs), lambda: flush(two, jobs[::-1]))
     assert sorted(len(answer) for answer in answers) == [0, 60]
@@ -135,7 +135,7 @@ def test_one_bad_outcome_writes_nothing_of_its_flush(bench: Bench, record_job: R
         EndedAttempt(bad, 1, bench.worker_id, bench.name, Outcome(kind="raised", error="a\x00b")),
     ]
     with pytest.raises(psycopg.Error):
-        endings.record(bench.connection, batch, read_clock(bench.connection))
+        endings.write_outcomes(bench.connection, batch, read_clock(bench.connection))
     assert {bench.job(good)["state"], bench.job(bad)["state"]} == {"started"}
 
 
@@ -162,7 +162,7 @@ def test_a_rescue_keeps_what_is_held_and_what_was_claimed_since(
         [bench.worker_id],
         read_clock(bench.connection),
         "gone",
-        keep=[f"{held}-1"],
+        exclude=[f"{held}-1"],
         claimed_before=moment,
     )
     assert [job.id for job in rescued] == [before]

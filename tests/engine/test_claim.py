@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from flask_opsjobs import endings
-from flask_opsjobs.engine.dispatch.dispatch import read_clock, recall
+from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.engine.dispatch.dispatch import recall
 from flask_opsjobs.engine.worker import claim as claiming
 from flask_opsjobs.engine.worker.claim import NotClaimed
 from flask_opsjobs.jobs.lifecycle import STATES

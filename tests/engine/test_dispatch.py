@@ -11,7 +11,8 @@ from redis import Redis, RedisError
 from rq import Queue
 from rq.job import Job as RQJob
 
-from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, read_clock
+from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.engine.dispatch.dispatch import Dispatcher
 from flask_opsjobs.engine.redis.broker import parse_rq_id, rq_id
 from tests.conftest import MakeBench
 from tests.support.engine import Bench, race

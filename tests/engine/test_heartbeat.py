@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from flask_opsjobs import endings
 from flask_opsjobs.core.db import connect_apart
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.worker.heartbeat import CANCELED, LOST, Heartbeat
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
@@ -91,7 +91,7 @@ def test_heartbeats_that_race_claims_and_ends_find_nothing_lost(
                     ending = endings.EndedAttempt(
                         job_id, 1, bench.worker_id, bench.name, Outcome(kind="returned")
                     )
-                    endings.record(connection, [ending], read_clock(connection))
+                    endings.write_outcomes(connection, [ending], read_clock(connection))
                     heartbeat.release(job_id, 1)
                     ended.append(job_id)
                     heartbeat.beat_if_due(connection, lambda: woken.append("woken"))

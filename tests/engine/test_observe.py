@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 from rq import Queue, SimpleWorker, Worker
 
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.reconcile.observe import observe
 from flask_opsjobs.engine.redis.broker import broker_of
 from tests.support.engine import Bench

@@ -11,7 +11,7 @@ from rq import Queue
 from rq.executions import Execution
 from rq.job import Job as RQJob
 
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.reconcile.remove_deliveries import (
     OrphanScan,
     remove_deliveries,

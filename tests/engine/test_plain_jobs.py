@@ -10,8 +10,8 @@ from flask import Flask
 from redis import Redis
 from rq import Queue, SimpleWorker
 
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.core.redis_facts import PlainJobs
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.engine.plain_jobs import find_plain_jobs
 from flask_opsjobs.engine.redis.broker import Broker, broker_of
 from flask_opsjobs.engine.redis.connections import RedisConnections

@@ -12,7 +12,7 @@ from rq import Queue, SimpleWorker
 from rq.executions import Execution
 from rq.job import Job as RQJob
 
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.reconcile.recall import Recalled, Suspects, recall_lost
 from flask_opsjobs.engine.redis.broker import rq_id
 from flask_opsjobs.jobs.perform.current import Claimed

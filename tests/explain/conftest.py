@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy.orm import Session
 
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.explain_with_redis import explain
 from flask_opsjobs.explain.reason_kinds import Explanation
 from flask_opsjobs.lifeline import awake

@@ -14,7 +14,7 @@ from redis import Redis
 
 from flask_opsjobs import Limit, OpsJobs
 from flask_opsjobs.actions.operator import Operator
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.worker.runtime import declare_limiters
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from tests.explain.conftest import wake_loops

@@ -22,9 +22,9 @@ from sqlalchemy.orm import Session
 from flask_opsjobs import Limit, OpsJobs
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.registry import ACTIONS
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.core.redis_facts import RedisFacts
 from flask_opsjobs.cron.declaration import make_entry
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.engine.explain_with_redis import explain
 from flask_opsjobs.engine.redis.broker import broker_of
 from flask_opsjobs.engine.worker.claim import claim

@@ -236,7 +236,7 @@ def let_a_slot_come(app: Flask, name: str) -> None:
     """
     host = app.extensions["opsjobs"]
     connection = connect_apart(host.engine)
-    (entry,) = transitions.look(connection, [name]).values()
+    (entry,) = transitions.read(connection, [name]).values()
     slot = next(entry.schedule.slots_after(entry.checked_until))
     with connection.transaction():
         SlotDecider(connection, host, endings.stop, slot).decide(name, SlotReport())

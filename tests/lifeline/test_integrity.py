@@ -13,7 +13,7 @@ from flask import Flask
 from redis import Redis
 from sqlalchemy.orm import Session
 
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.reconcile.recall import Suspects, recall_lost
 from flask_opsjobs.engine.redis.broker import Broker, broker_of, rq_id
 from flask_opsjobs.engine.redis.connections import RedisConnections
@@ -183,7 +183,7 @@ def test_a_delivery_without_a_row(bench: Bench, keeper: Keeper, record_job: Reco
     assert keeper.look()["default"].orphan_deliveries == 0
     check = keeper.look()["default"]
     assert (check.orphan_deliveries, check.difference) == (1, 1)
-    assert last_run(bench)["report"] == "1 job in Redis without a row"
+    assert last_run(bench)["report"] == "1 delivery in Redis without a job"
 
 
 def test_rows_are_counted_while_redis_is_away(

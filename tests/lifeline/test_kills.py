@@ -17,7 +17,7 @@ pytestmark = pytest.mark.chaos
 KEEP_AND_HOLD = """
 import signal
 from flask_opsjobs.core.db import connect_apart
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.loops import check_integrity
 from flask_opsjobs.loops.loop import Runner
 from tests.support.host import create_app

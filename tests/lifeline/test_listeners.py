@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from flask_opsjobs.engine.dispatch.dispatch import read_clock, recall
+from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.engine.dispatch.dispatch import recall
 from flask_opsjobs.engine.explain_with_redis import explain_apart
 from flask_opsjobs.host import Host
 from flask_opsjobs.lifeline.watch import watch

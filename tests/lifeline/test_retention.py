@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flask_opsjobs import OpsJobs, Unique
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.lifeline import awake, retention
 from flask_opsjobs.loops import cron

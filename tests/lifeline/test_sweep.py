@@ -33,7 +33,7 @@ APPEND_AND_HOLD = """
 import signal
 from flask_opsjobs.audit.transitions import append_pending
 from flask_opsjobs.core.db import connect_apart
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from tests.support.host import create_app
 
 host = create_app().extensions["opsjobs"]

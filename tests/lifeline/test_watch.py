@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.worker.claim import claim
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.lifeline.watch import Watched, watch

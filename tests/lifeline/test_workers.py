@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flask_opsjobs import endings
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.jobs.perform.current import Claimed
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.lifeline.disown import rescue_disowned
@@ -185,7 +185,7 @@ class TestLost:
         one, two = start_job(bench), start_job(bench)
         assert self.find(bench, (one, 1), (two, 1)) == set()
         now = read_clock(bench.connection)
-        endings.rescue(bench.connection, [bench.worker_id], now, "vanished", keep=[f"{two}-1"])
+        endings.rescue(bench.connection, [bench.worker_id], now, "vanished", exclude=[f"{two}-1"])
         assert self.find(bench, (one, 1), (two, 1)) == {(one, 1)}
         assert self.find(bench) == set()
 

@@ -11,7 +11,7 @@ import pytest
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.worker import claim as claiming
 from flask_opsjobs.engine.worker.claim import NotClaimed
 from flask_opsjobs.host import Host

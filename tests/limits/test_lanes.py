@@ -10,7 +10,8 @@ from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs import OpsJobs, Unique
 from flask_opsjobs.actions.operator import Operator
-from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, Refill, read_clock
+from flask_opsjobs.core.reading import read_clock
+from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, Refill
 from flask_opsjobs.engine.redis.broker import broker_of
 from flask_opsjobs.engine.worker.claim import NotClaimed
 from flask_opsjobs.host import Host

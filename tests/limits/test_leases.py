@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 
 from flask_opsjobs import endings
 from flask_opsjobs.actions.operator import Operator
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.endings import EndedAttempt
-from flask_opsjobs.engine.dispatch.dispatch import read_clock, recall
+from flask_opsjobs.engine.dispatch.dispatch import recall
 from flask_opsjobs.engine.worker import claim as claiming
 from flask_opsjobs.jobs.lifecycle import ARROWS
 from flask_opsjobs.jobs.perform.current import Claimed
@@ -174,7 +175,7 @@ REFUSED = Outcome(kind="not_run", error="not here", ended_by="unknown_task")
 
 def record_at(bench: Bench, job_id: int, outcome: Outcome, now: datetime) -> None:
     ending = EndedAttempt(job_id, 1, bench.worker_id, bench.name, outcome)
-    assert len(endings.record(bench.connection, [ending], now)) == 1
+    assert len(endings.write_outcomes(bench.connection, [ending], now)) == 1
 
 
 def tokens_at(bench: Bench, now: datetime) -> float:
@@ -242,7 +243,7 @@ def test_flushes_that_cross_give_tokens_back_without_a_deadlock(
 
     def flush(bench: Bench, mine: list[tuple[int, int]]) -> int:
         batch = [EndedAttempt(job_id, 1, one.worker_id, one.name, REFUSED) for _, job_id in mine]
-        return len(endings.record(bench.connection, batch, read_clock(bench.connection)))
+        return len(endings.write_outcomes(bench.connection, batch, read_clock(bench.connection)))
 
     assert race(lambda: flush(one, rising), lambda: flush(two, falling[::-1])) == [12, 12]
     assert held(one) == []

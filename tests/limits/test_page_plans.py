@@ -44,7 +44,7 @@ CASES: dict[str, tuple[str, set[str], dict[str, Any], int]] = {
     ),
     "count": ("count_waiters", {"jobs_limited"}, {**_LIMITER, "partition": "7", "most": 20}, 20),
     "cooldowns": (
-        "look_at_cooldowns",
+        "read_cooldowns",
         {"limiters_pkey", "buckets_pkey"},
         {"limiters": ["api", "api"], "partitions": [None, "7"]},
         0,

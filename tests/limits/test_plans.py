@@ -78,8 +78,8 @@ _DISPATCH = {
     "most": 10,
 }
 CASES: dict[str, tuple[str, set[str], dict[str, Any]]] = {
-    "one": ("look_at_buckets", {"buckets_pkey", "leases_by_bucket", "jobs_limited"}, _ONE),
-    "many": ("look_at_buckets", {"leases_by_bucket", "jobs_limited"}, _MANY),
+    "one": ("read_buckets", {"buckets_pkey", "leases_by_bucket", "jobs_limited"}, _ONE),
+    "many": ("read_buckets", {"leases_by_bucket", "jobs_limited"}, _MANY),
     "walk": ("find_due_lanes", {"jobs_due"}, {"queue": None}),
     "dispatch": ("dispatch_lane", {"jobs_due", "jobs_queued"}, _DISPATCH),
     "lock": ("lock_bucket", {"buckets_pkey"}, {"limiter": "api", "partition": "7"}),

@@ -13,7 +13,7 @@ from redis import Redis
 from rq import Queue
 
 from flask_opsjobs import signals
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.redis.broker import rq_id
 from flask_opsjobs.errors import EngineUnavailable
 from flask_opsjobs.lifeline import awake

@@ -12,7 +12,7 @@ from flask import Flask
 from flask_opsjobs.actions.effects import Forget, Recall
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.registry import ACTIONS, actions_of
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.reconcile.recall import recall_paused
 from flask_opsjobs.engine.redis.broker import Broker
 from flask_opsjobs.engine.redis.connections import RedisConnections

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 from flask_opsjobs import endings
 from flask_opsjobs.core.db import Connection, connect_apart
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.endings import EndedAttempt, MovedJob
-from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, TakesDeliveries, read_clock
+from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, TakesDeliveries
 from flask_opsjobs.engine.worker import claim as claiming
 from flask_opsjobs.engine.worker.claim import NotClaimed
 from flask_opsjobs.host import Host
@@ -60,7 +61,7 @@ class Bench:
     def record(self, job_id: int, dispatch_no: int, outcome: Outcome) -> list[MovedJob]:
         """Record how an attempt ended."""
         ending = EndedAttempt(job_id, dispatch_no, self.worker_id, self.name, outcome)
-        return endings.record(self.connection, [ending], read_clock(self.connection))
+        return endings.write_outcomes(self.connection, [ending], read_clock(self.connection))
 
     def job(self, job_id: int) -> dict[str, Any]:
         """The row as it is."""

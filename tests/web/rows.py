@@ -210,7 +210,7 @@ def make_entry(session: Session, job: Job) -> None:
     )
     then = ago(hours=2).replace(minute=0, second=0, microsecond=0)
     cron_transitions.create(connection, entry, "runtime", "ops-demo", then)
-    (row,) = cron_transitions.look(connection, [entry.name]).values()
+    (row,) = cron_transitions.read(connection, [entry.name]).values()
     for slot in (
         Slot(then, "ran", job_id=job.id),
         Slot(

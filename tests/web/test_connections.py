@@ -76,7 +76,7 @@ def test_fifty_searches_at_once_leave_the_host_its_pool_and_its_answers(
         answers = Counter(one.result().status_code for one in searches)
     assert answers == {503: MANY - MOST_HEAVY, 200: MOST_HEAVY}
     assert int(busy.headers["Retry-After"]) > 0
-    assert "3 searches, exports or simulations are under way in this process" in busy.text
+    assert "This process already runs 3 searches, exports or simulations" in busy.text
     assert app.test_client().get(SEARCH).status_code == 200
 
 

@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.cron import transitions
 from flask_opsjobs.cron.lifecycle import RESULTS
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.errors import ActionRefused
 from flask_opsjobs.host import Host
 from flask_opsjobs.loops import cron as cron_loop
@@ -390,7 +390,7 @@ def test_after_a_clock_was_stepped_back_the_next_slots_are_those_without_a_resul
 ) -> None:
     look(entry, hours=5)
     connection = connect_apart(entry.host.engine)
-    (nightly,) = transitions.look(connection, ["nightly"]).values()
+    (nightly,) = transitions.read(connection, ["nightly"]).values()
     first = soup(get("/cron/nightly").text).select_one("ol.slots li").text
     assert f"{nightly.schedule.next(nightly.checked_until, 1)[0]:%d %b %H:%M}" in first
     connection.close()
@@ -442,7 +442,7 @@ def test_an_entry_is_made_changed_and_deleted_at_runtime(
 ) -> None:
     send(client, "/new/cron/preview", **NEW)
     connection = connect_apart(host.engine)
-    (made,) = transitions.look(connection, ["hourly"]).values()
+    (made,) = transitions.read(connection, ["hourly"]).values()
     assert (made.origin, made.zone, made.catch_up_limit) == ("runtime", "Europe/Paris", 3)
     assert made.args == {"account": 7}
     kept = connection.execute("SELECT previews::text FROM opsjobs.previews").fetchall()
@@ -451,10 +451,10 @@ def test_an_entry_is_made_changed_and_deleted_at_runtime(
     form = soup(get("/edit/cron/hourly").text)
     assert form.select_one("#entry-expression")["value"] == "0 * * * *"
     send(client, "/cron/hourly/edit", **NEW | {"expression": "15 * * * *"})
-    (changed,) = transitions.look(connection, ["hourly"]).values()
+    (changed,) = transitions.read(connection, ["hourly"]).values()
     assert changed.expression == "15 * * * *"
     send(client, "/cron/hourly/delete")
-    assert transitions.look(connection, ["hourly"]) == {}
+    assert transitions.read(connection, ["hourly"]) == {}
     connection.close()
 
 

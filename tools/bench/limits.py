@@ -126,7 +126,8 @@ def _lanes(count: int) -> None:
     and whether another job starts at once.
     """
     from flask_opsjobs.core.db import connect_apart
-    from flask_opsjobs.engine.dispatch.dispatch import Dispatcher, read_clock
+    from flask_opsjobs.core.reading import read_clock
+    from flask_opsjobs.engine.dispatch.dispatch import Dispatcher
     from flask_opsjobs.engine.worker.runtime import declare_limiters
     from tools.bench.host import create_app, db, limited
 

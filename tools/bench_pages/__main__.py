@@ -27,7 +27,7 @@ from flask.testing import FlaskClient
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.audit.transitions import Decision, append
 from flask_opsjobs.core.db import connect_apart
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.lifecycle import STATES
 from flask_opsjobs.lifeline import awake

@@ -39,7 +39,7 @@ def _fill_entry(connection: psycopg.Connection[Any], name: str, now: datetime) -
         name, "sync_customer", schedule, "skip", "latest", None, {"customer_id": 7}
     )
     cron.create(connection, entry, "runtime", "ops-demo", first)
-    (row,) = cron.look(connection, [name]).values()
+    (row,) = cron.read(connection, [name]).values()
     for number, slot_at in enumerate(_slots(first)):
         result, job_id = ("missed", None) if number % 97 == 0 else ("ran", number + 1)
         cron.write_result(connection, row, Slot(slot_at, result, job_id=job_id), now)

@@ -1,5 +1,5 @@
 -- Rescues jobs that their worker no longer runs; a job without attempts left fails. Returns the jobs.
--- %(keep)s are the deliveries ("id-dispatch_no") that the worker has reserved. Only claims before
+-- %(exclude)s are the deliveries ("id-dispatch_no") that the worker has reserved. Only claims before
 -- %(claimed_before)s are rescued, because the worker may have claimed a job while its heartbeat was on the
 -- way. Locks in id order before it writes. The attempt ends as lost; a late outcome is rejected by the fence.
 -- Run by the watch loop for missing workers, and by a worker's own heartbeat. Index: jobs_started.
@@ -9,7 +9,7 @@ WITH locked AS MATERIALIZED (
     FROM opsjobs.jobs
     WHERE state = 'started' AND worker_id = ANY (%(worker_ids)s::bigint[]) AND origin = 'opsjobs'
       AND started_at < %(claimed_before)s
-      AND NOT (id || '-' || dispatch_no) = ANY (%(keep)s::text[])
+      AND NOT (id || '-' || dispatch_no) = ANY (%(exclude)s::text[])
     ORDER BY id LIMIT %(limit)s FOR UPDATE
 ), judged AS MATERIALIZED (
     SELECT id, dispatch_no, cancel_reason,

@@ -15,11 +15,12 @@ from redis import RedisError
 
 from ...actions.effects import Dispatch, Effect, Forget, Recall, RequestHeartbeat
 from ...core.db import Connection, is_away, say_cause
+from ...core.reading import read_clock
 from ...host import CommitNote, DueLane, Host, QueuedAtInsert
 from ..reconcile.recall import recall_paused
 from ..reconcile.remove_deliveries import remove_deliveries
 from ..redis.broker import Delivery, broker_of, request_heartbeat
-from .dispatch import Dispatcher, read_clock, recall
+from .dispatch import Dispatcher, recall
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
 # After a failure of Redis or Postgres, this process leaves dispatch to the loop for this long.

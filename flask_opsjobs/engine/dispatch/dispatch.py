@@ -12,7 +12,6 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
 
-from psycopg.rows import scalar_row
 from redis import RedisError
 
 from ...core import sql
@@ -125,7 +124,7 @@ class Dispatcher:
             quota = (
                 DispatchQuota()
                 if key is None
-                else dispatch_limits.lock_and_look(self._connection, key, queue, now)
+                else dispatch_limits.lock_and_read_quota(self._connection, key, queue, now)
             )
             parameters |= {"room": quota.room, "most": quota.most}
             rows = self._connection.execute(sql.load("dispatch_lane"), parameters).fetchall()
@@ -170,14 +169,6 @@ def recall(connection: Connection, deliveries: Sequence[tuple[int, int]]) -> lis
         sql.load("recall_jobs"), {"ids": ids, "dispatch_nos": numbers}
     ).fetchall()
     return [(id, number) for id, number in rows]
-
-
-def read_clock(connection: Connection) -> datetime:
-    """Return the time of Postgres' clock. A pass of a loop reads it once."""
-    with connection.cursor(row_factory=scalar_row) as cursor:
-        now: datetime | None = cursor.execute("SELECT clock_timestamp()").fetchone()
-    assert now is not None
-    return now
 
 
 class Refill:

@@ -92,19 +92,21 @@ def read_allowance(connection: Connection, lanes: Sequence[Due], now: datetime) 
     if not limited:
         return BucketRooms({}, now)
     keys, queues = zip(*limited.values(), strict=True)
-    seen = stored_buckets.list_buckets(connection, keys, queues)
+    seen = stored_buckets.list_buckets_to_dispatch(connection, keys, queues)
     if ahead := [(each.limiter, each.partition) for each in seen if each.is_ahead]:
         stored_buckets.set_buckets_back(connection, ahead)
     return BucketRooms(dict(zip(limited, seen, strict=True)), now)
 
 
-def lock_and_look(connection: Connection, key: Key, queue: str, now: datetime) -> DispatchQuota:
+def lock_and_read_quota(
+    connection: Connection, key: Key, queue: str, now: datetime
+) -> DispatchQuota:
     """Return how much one bucket allows a queue.
 
     Locks the bucket against other dispatchers until the commit.
     """
     stored_buckets.lock_bucket_to_dispatch(connection, key)
-    (seen,) = stored_buckets.list_buckets(connection, [key], [queue])
+    (seen,) = stored_buckets.list_buckets_to_dispatch(connection, [key], [queue])
     if seen.shape is None:
         return DispatchQuota(room=0)
     return DispatchQuota(bucket.room(seen.shape, seen.level, now), seen.shape.most)

@@ -85,7 +85,7 @@ def recall_lost(
     """
     rows, after = _page(connection, now, suspects.after, recall_seconds)
     reserved = {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
-    absent, parked = _look(broker, rows, reserved, now)
+    absent, parked = _find_absent_and_parked(broker, rows, reserved, now)
     seen = Suspects(
         absent=_since(suspects.absent, absent, suspects.after, after, now),
         parked=_since(suspects.parked, parked, suspects.after, after, now),
@@ -134,7 +134,7 @@ def _by_queue(rows: Iterable[_Queued]) -> dict[str, list[_Queued]]:
     return found
 
 
-def _look(
+def _find_absent_and_parked(
     broker: Broker, rows: list[_Queued], reserved: Collection[str], now: datetime
 ) -> tuple[set[Key], set[Key]]:
     """Return the rows that are nowhere in Redis, and those that are only in an intermediate list."""
@@ -161,11 +161,11 @@ def _since(
 
     Jobs that this pass did not check keep their time.
     """
-    not_looked_at = {
+    not_checked = {
         key: since for key, since in before.items() if key[0] <= first or (last and key[0] > last)
     }
     # A time later than `now` was noted before the clock was stepped back. `min` replaces it by `now`.
-    return not_looked_at | {key: min(before.get(key, now), now) for key in found}
+    return not_checked | {key: min(before.get(key, now), now) for key in found}
 
 
 def _overdue(

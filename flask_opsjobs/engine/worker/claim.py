@@ -136,7 +136,7 @@ def claim_limited(
     job_id, dispatch_no = delivery
     parameters: dict[str, Any] = {"id": job_id, "dispatch_no": dispatch_no}
     with connection.pipeline(), connection.transaction():
-        job, seen = _lock_and_look(connection, parameters, key)
+        job, seen = _lock_and_read(connection, parameters, key)
         if job is None or job["state"] != "queued" or job["dispatch_no"] != dispatch_no:
             return "not_queued", {}
         if job["is_overdue"]:
@@ -155,7 +155,7 @@ def claim_limited(
     return None, {**taken, "wait_seconds": verdict.wait_seconds}
 
 
-def _lock_and_look(
+def _lock_and_read(
     connection: Connection, parameters: dict[str, Any], key: Key
 ) -> tuple[dict[str, Any] | None, BucketSeen]:
     """Lock and return the job and its bucket.
@@ -166,9 +166,9 @@ def _lock_and_look(
     job = cursor.execute(sql.load("lock_job_to_claim"), parameters)
     while True:
         bucket_row = stored_buckets.lock_bucket(connection, key)
-        looked = stored_buckets.ask_bucket(connection, key)
+        sent = stored_buckets.ask_bucket(connection, key)
         if bucket_row.fetchone() is not None:
-            return job.fetchone(), stored_buckets.read_bucket(looked)
+            return job.fetchone(), stored_buckets.read_bucket(sent)
         stored_buckets.make_bucket(connection, key)
 
 

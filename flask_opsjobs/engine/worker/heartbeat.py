@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from ... import endings
 from ...core import sql
 from ...core.db import Connection
+from ...core.reading import read_clock
 from ...lifeline.disown import rescue_disowned
 from ...workers import transitions as workers
-from ..dispatch.dispatch import read_clock
 
 # The reasons why a job that runs here shall stop.
 CANCELED = "canceled"

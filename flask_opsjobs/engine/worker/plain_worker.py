@@ -17,13 +17,13 @@ from rq import get_current_job
 from ... import endings
 from ...core.db import Connection, is_away
 from ...core.outage import Backoff, Outage
+from ...core.reading import read_clock
 from ...endings import EndedAttempt
 from ...host import Host
 from ...jobs.perform.current import Claimed
 from ...jobs.perform.log_tail import Ring
 from ...jobs.perform.perform import Report, perform
 from ...workers import transitions as workers
-from ..dispatch.dispatch import read_clock
 from ..redis.broker import parse_rq_id
 from .claim import Confirm, NotClaimed, claim
 from .heartbeat import Progress, write_progress
@@ -65,7 +65,7 @@ def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
         return worker_id, claim(connection, delivery, worker_id, name, is_retry=is_retry)
 
     def record(connection: Connection, _is_retry: bool) -> None:
-        endings.record(connection, [ending], read_clock(connection))
+        endings.write_outcomes(connection, [ending], read_clock(connection))
 
     postgres = _Postgres(host)
     try:

@@ -19,10 +19,11 @@ from typing_extensions import override
 from ... import endings
 from ...core.db import Connection, connect_apart, is_away
 from ...core.outage import Backoff, Outage
+from ...core.reading import read_clock
 from ...endings import EndedAttempt, MovedJob
 from ...host import Host
 from ...jobs.perform.outcomes import Outcome
-from ..dispatch.dispatch import Refill, read_clock
+from ..dispatch.dispatch import Refill
 from .child import fork_lock
 from .heartbeat import Heartbeat, Progress, write_progress
 
@@ -175,7 +176,7 @@ class Recorder(threading.Thread):
         self, connection: Connection, batch: list[EndedAttempt], now: datetime
     ) -> list[MovedJob]:
         try:
-            return endings.record(connection, batch, now)
+            return endings.write_outcomes(connection, batch, now)
         except psycopg.Error as error:
             if _passes(error):
                 raise
@@ -188,7 +189,7 @@ class Recorder(threading.Thread):
         self, connection: Connection, ending: EndedAttempt, now: datetime
     ) -> list[MovedJob]:
         try:
-            return endings.record(connection, [ending], now)
+            return endings.write_outcomes(connection, [ending], now)
         except psycopg.Error as error:
             if _passes(error):
                 raise
@@ -205,7 +206,7 @@ class Recorder(threading.Thread):
             plain = EndedAttempt(
                 ending.id, ending.dispatch_no, ending.worker_id, ending.worker, lost
             )
-            return endings.record(connection, [plain], now)
+            return endings.write_outcomes(connection, [plain], now)
 
     def _say_not_refilled(self, queue: str, error: RedisError) -> None:
         self._say(

@@ -15,13 +15,13 @@ from importlib.metadata import version
 
 from ...core.db import Connection, connect_apart
 from ...core.outage import Outage
+from ...core.reading import read_clock
 from ...endings import EndedAttempt
 from ...host import Host
 from ...jobs.perform.current import Claimed
 from ...jobs.perform.outcomes import Outcome
 from ...limits import transitions as limit_transitions
 from ...workers import transitions as workers
-from ..dispatch.dispatch import read_clock
 from .child import fork_lock
 from .heartbeat import Heartbeat, Progress
 from .recorder import Recorder

@@ -3,12 +3,12 @@
 -- many were read. Reads only the last %(most)s failed jobs, and returns the largest %(groups)s groups. Locks
 -- nothing.
 -- Run by overview/queries.py. Index: jobs_to_retain.
-WITH looked AS MATERIALIZED (
+WITH examined AS MATERIALIZED (
     SELECT id, task, ended_by, ended_at, left(split_part(split_part(error, E'\n', 1), ':', 1), 80) AS error
     FROM opsjobs.jobs WHERE state = 'failed' AND ended_at IS NOT NULL
     ORDER BY state, ended_at DESC LIMIT %(most)s
 )
 SELECT task, ended_by, error, count(*) AS number, min(ended_at) AS since, max(id) AS job_id,
-    (sum(count(*)) OVER ())::bigint AS total, (SELECT count(*) FROM looked) AS looked
-FROM looked WHERE ended_by <> 'discarded'
+    (sum(count(*)) OVER ())::bigint AS total, (SELECT count(*) FROM examined) AS examined
+FROM examined WHERE ended_by <> 'discarded'
 GROUP BY task, ended_by, error ORDER BY number DESC, since LIMIT %(groups)s

@@ -257,7 +257,7 @@ def heavy_busy(most: int) -> Problem:
     return Problem(
         503,
         "Too many searches at once",
-        f"{most} searches, exports or simulations are under way in this process, as many as it runs at once.",
+        f"This process already runs {most} searches, exports or simulations, as many as it may run at once.",
         "Try again in a moment.",
         retry_after=5,
     )

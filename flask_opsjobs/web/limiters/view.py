@@ -19,7 +19,13 @@ from ...core.reading import Reading
 from ...jobs.rows import Count
 from ...limits import queries as limits
 from ...limits.actions import make_target, state_of
-from ...limits.queries import MOST_COUNTED, BucketState, LimiterRow, has_partition, list_hot
+from ...limits.queries import (
+    MOST_COUNTED,
+    BucketState,
+    LimiterRow,
+    has_partition,
+    list_hot_partitions,
+)
 from ...limits.words import BLOCKS, in_words
 from ...overview.pace_queries import Pace, find_counted_until, find_pace
 from ..app import access, pages, problems, references
@@ -146,7 +152,7 @@ def find_asked(read: Reading, name: str) -> LimiterRequest:
 def _one(read: Reading, asked: LimiterRequest) -> Markup:
     row, session = asked.row, read.session
     bucket = None if asked.bucket is None else limits.find_bucket(session, row, asked.bucket)
-    hot, is_cut = list_hot(session, row, asked.partition)
+    hot, is_cut = list_hot_partitions(session, row, asked.partition)
     cooldown = row.cooldown if asked.partition is None else bucket and bucket.cooldown
     events = fault = None
     if access.may("audit.view"):

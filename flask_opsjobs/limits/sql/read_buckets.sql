@@ -19,7 +19,7 @@ SELECT n.limiter, n.partition, l.name, l.rate, l.per_seconds, l.burst, l.concurr
             AND j.weight <= coalesce(least(l.burst, l.concurrency), j.weight)) ELSE 0 END AS waiting,
     greatest(l.cooldown_until, b.cooldown_until) AS cooldown_until, clock_timestamp() AS now
 FROM unnest(%(limiters)s::text[], %(partitions)s::text[], %(queues)s::text[])
-    WITH ORDINALITY AS n(limiter, partition, queue, place)
+    WITH ORDINALITY AS n(limiter, partition, queue, number)
 LEFT JOIN opsjobs.limiters l ON l.name = n.limiter
 LEFT JOIN opsjobs.buckets b ON b.limiter = n.limiter AND b.partition = n.partition
-ORDER BY n.place
+ORDER BY n.number
