@@ -81,7 +81,7 @@ def _lacking(evidence: Evidence, reasons: tuple[Reason, ...]) -> Iterator[str]:
 def _summary(evidence: Evidence, reasons: tuple[Reason, ...]) -> str:
     job = evidence.job
     if job.state in FINAL:
-        return f"It has ended: {job.state}."
+        return "It has ended."
     if job.state == "started":
         return _running(evidence)
     if reasons:

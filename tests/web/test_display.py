@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from jinja2 import UndefinedError
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.core.display import FAILED
 from flask_opsjobs.jobs.models import Job
 from flask_opsjobs.web.app.display import PageDisplay
+from flask_opsjobs.web.app.filters import FILTERS
+from flask_opsjobs.web.app.pages import _environment
 from flask_opsjobs.web.audit.diff import diff
+from tests.support.policies import ShowAll
 from tests.web.conftest import Access
 from tests.web.every import reads, soup
 from tests.web.rows import (
@@ -212,6 +216,13 @@ def test_a_policy_that_fails_hides_and_is_logged_once_a_page(
     assert "\n" not in said.message
     assert said.exc_info is None
     assert SECRET not in said.message
+
+
+@pytest.mark.parametrize("name", [name for name in FILTERS if name.startswith("shown")])
+def test_a_name_that_a_template_misspells_is_an_error_and_not_hidden(name: str) -> None:
+    template = _environment().from_string(f"{{{{ row.gone | {name} }}}}")
+    with pytest.raises(UndefinedError):
+        template.render(row=object(), display=PageDisplay(ShowAll(), may_see=True))
 
 
 def test_without_payload_view_nothing_of_the_payload_is_shown(

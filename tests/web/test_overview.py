@@ -296,6 +296,14 @@ def test_decisions_of_the_last_day_are_resolved(session: Session, get: Get, acce
     assert card.select("a") == []  # no link to what would be refused
 
 
+def test_the_last_pass_of_each_loop_says_what_it_did(session: Session, get: Get) -> None:
+    make_loops(session)
+    session.commit()
+    rows = soup(get().text).select("[aria-labelledby=loops] tbody tr")
+    assert rows
+    assert all("dispatched 61" in _words(row) for row in rows)
+
+
 # --- pace and the integrity check
 
 

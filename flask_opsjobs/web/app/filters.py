@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Any
 
-from jinja2 import pass_context
+from jinja2 import Undefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
@@ -155,7 +155,9 @@ def written(value: Any) -> Any:
 
 def _shown(method: str) -> Callable[..., Markup]:
     @pass_context
-    def shown(context: Context, text: str | None, *args: Collection[str]) -> Markup:
+    def shown(context: Context, text: str | Undefined | None, *args: Collection[str]) -> Markup:
+        if isinstance(text, Undefined):
+            str(text)  # raises: the policy would fail on it, and the page would call it hidden
         found: Markup = getattr(context["display"], method)(text, *args)
         return found
 
