@@ -26,7 +26,7 @@ SENDS_SQL = (
     "flask_opsjobs/jobs/record/unique_locks.py",
     "flask_opsjobs/jobs/search/saved_views.py",
     "flask_opsjobs/limits/stored_buckets.py",
-    "flask_opsjobs/actions/previews.py",
+    "flask_opsjobs/actions/planning.py",
     "flask_opsjobs/endings/*.py",
     "flask_opsjobs/overview/badges.py",
     "flask_opsjobs/engine/**/*.py",

@@ -11,7 +11,7 @@ from flask import Flask
 
 from flask_opsjobs import OpsJobs
 from flask_opsjobs.actions.operator import Operator
-from flask_opsjobs.actions.previews import find_preview
+from flask_opsjobs.actions.planning import find_preview
 from flask_opsjobs.engine.redis.broker import Broker
 from flask_opsjobs.engine.redis.connections import RedisConnections
 from flask_opsjobs.errors import ActionRefused, EngineUnavailable, SchemaBehind

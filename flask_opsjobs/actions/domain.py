@@ -12,10 +12,24 @@ from ..core import words
 from ..core.db import Connection
 from ..host import Host
 from .effects import Effect
-from .shapes import Item, Skip
+from .shapes import Change, Item, Skip
 
-# What a domain reads of a target to decide about it, such as `JobForDecision`.
-Row = TypeVar("Row")
+
+class DecisionRow(Protocol):
+    """What a domain reads of a target to decide about it, such as `JobForDecision`."""
+
+    @property
+    def target(self) -> str:
+        """The target in its canonical form, such as `job/42`."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The target for people: a job's task, the name of a queue, a cron entry or a limiter."""
+        ...
+
+
+Row = TypeVar("Row", bound=DecisionRow)
 
 
 class ChangedMeanwhile(Exception):
@@ -65,6 +79,11 @@ class Action(Generic[Row]):
         return self.name.partition(".")[0]
 
     @property
+    def plural(self) -> str:
+        """What several of its targets are called: `jobs`, `cron entries`."""
+        return "cron entries" if self.domain == "cron" else f"{self.domain}s"
+
+    @property
     def short_name(self) -> str:
         """Its name in URLs, commands and functions, such as `retry`."""
         return self.name.partition(".")[2]
@@ -111,7 +130,7 @@ class Request:
     def subject(self) -> str:
         """Its targets in a few words, for the audit: `job/42`, `3 jobs`."""
         one, *more = self.targets
-        return f"{len(self.targets)} {self.action.domain}s" if more else one
+        return f"{len(self.targets)} {self.action.plural}" if more else one
 
 
 class Domain(Protocol[Row]):
@@ -146,9 +165,24 @@ class Domain(Protocol[Row]):
         ...
 
 
-def say_state(action: Action[Any], target: str, state: str) -> str:
-    """The sentence about a target whose state forbids the action."""
-    return f"cannot {action.on(say_target(target))}: it is {state}"
+def make_item(row: DecisionRow, *changes: Change, note: str | None = None) -> Item:
+    """The target of this row with what the action changes in it."""
+    return Item(row.target, row.label, changes, note)
+
+
+def make_skip(row: DecisionRow, code: str, says: str) -> Skip:
+    """The target of this row as one that the action leaves unchanged, and why."""
+    return Skip(row.target, row.label, code, says)
+
+
+def cannot(row: DecisionRow, request: Request, why: str, code: str = "illegal") -> Skip:
+    """The target of this row as one in which the action cannot be done, and why."""
+    return make_skip(row, code, say_cannot(request.action, row.target, why))
+
+
+def say_cannot(action: Action[Any], target: str, why: str) -> str:
+    """The sentence why the action cannot be done: `cannot retry job 7: it is started`."""
+    return f"cannot {action.on(say_target(target))}: {why}"
 
 
 def say_target(target: str) -> str:

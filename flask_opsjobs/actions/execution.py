@@ -5,9 +5,11 @@ A refusal changes no target. It may still use up the preview's token and write a
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from ..audit import transitions as audit_transitions
@@ -16,11 +18,10 @@ from ..core.db import Connection
 from ..core.visible_text import count_seen
 from ..errors import EngineUnavailable
 from ..host import Host
-from . import previews
-from .domain import ChangedMeanwhile, NothingWritten, Request, say_target
-from .planning import decide_targets, deny, may_act
-from .previews import PREVIEW_MINUTES
-from .registry import DOMAINS
+from . import planning
+from .domain import ChangedMeanwhile, NothingWritten, Request, Who, say_target
+from .planning import PREVIEW_MINUTES
+from .registry import ACTIONS, DOMAINS
 from .shapes import Change, Item, Plan, Preview, Receipt, Skip
 
 _log = logging.getLogger("flask_opsjobs")
@@ -68,13 +69,13 @@ class Refused(Exception):
 class Execution:
     """Executes one request, and the preview that its actor has seen, if there is one.
 
-    `after_commit` receives what must be called after the caller's commit.
+    `after_commit` are functions to call after the caller's commit.
     """
 
     connection: Connection
     request: Request
-    preview: Preview | None
-    after_commit: Callable[[Callable[[], None]], object]
+    preview: Preview | None = None
+    after_commit: list[Callable[[], None]] = field(default_factory=list)
 
     def carry_out(self, token: str = "") -> Receipt:
         """Execute the request, or refuse it and audit the refusal. Runs in the caller's transaction."""
@@ -84,6 +85,11 @@ class Execution:
             return self._try_rounds()
         except Refused as refused:
             return self._refuse(refused)
+
+    def tell_commit(self) -> None:
+        """Write to the log what is true since the caller's commit."""
+        for tell in self.after_commit:
+            tell()
 
     def _require_allowed_and_fresh(self, token: str) -> None:
         if self.preview is not None:
@@ -107,7 +113,7 @@ class Execution:
             receipt = self._audit(receipt, before, after)
             if self.preview is not None:
                 now = self.request.now
-                previews.spend_preview(self.connection, self.preview.id, receipt, now)
+                planning.spend_preview(self.connection, self.preview.id, receipt, now)
             return receipt
         raise EngineUnavailable(
             f"{self.request.action.name} kept colliding with other transactions: try again"
@@ -117,7 +123,7 @@ class Execution:
         """Lock, find, decide and apply. Also returns the targets' facts after the change."""
         connection, request = self.connection, self.request
         domain = DOMAINS[request.action.domain]
-        plan, rows = decide_targets(connection, request, domain, lock=True)
+        plan, rows = planning.decide_targets(connection, request, domain, lock=True)
         if self.preview is not None:
             require_unchanged(self.preview, plan)
         require_something(request, plan)
@@ -150,9 +156,9 @@ class Execution:
         if refused.is_logged:
             _log.warning("%s was refused %s: %s", request.actor, request.action.name, receipt.says)
         if preview is not None and refused.is_spent:
-            previews.spend_preview(self.connection, preview.id, receipt, request.now)
+            planning.spend_preview(self.connection, preview.id, receipt, request.now)
         elif preview is not None and refused.is_audited:
-            previews.note_reuse(self.connection, preview.id, request.now)
+            planning.note_reuse(self.connection, preview.id, request.now)
         return receipt
 
     def _audit(self, receipt: Receipt, before: Any, after: Any) -> Receipt:
@@ -175,45 +181,38 @@ class Execution:
             after=after,
         )
         sequence = audit_transitions.append(
-            self.connection, request.host.secrets, decision, after_commit=self.after_commit
+            self.connection, request.host.secrets, decision, after_commit=self.after_commit.append
         )
         return replace(receipt, audit_sequence=sequence)
 
 
 def execute_preview(
-    connection: Connection,
-    host: Host,
-    preview_id: int,
-    token: str,
-    *,
-    actor: str,
-    as_request: Callable[[Preview], Request],
-    after_commit: Callable[[Callable[[], None]], object],
+    connection: Connection, host: Host, preview_id: int, token: str, who: Who, now: datetime
 ) -> Receipt:
-    """Execute a preview in one transaction, which is committed also when the preview is refused.
-
-    `as_request` makes the actor's request from the preview.
-    """
+    """Execute a preview in one transaction, which is committed also when the preview is refused."""
     with connection.transaction():
-        previews.limit_waits(connection, WAIT_SECONDS)
-        preview = previews.lock_preview(connection, host.secrets, preview_id)
+        planning.limit_waits(connection, WAIT_SECONDS)
+        preview = planning.lock_preview(connection, host.secrets, preview_id)
         if preview is None:
             says = f"there is no preview {preview_id}: it expired and was removed, or never existed"
-            _log.warning("%s was refused preview %d: %s", actor, preview_id, says)
+            _log.warning("%s was refused preview %d: %s", who["actor"], preview_id, says)
             return Receipt("refused", "", "expired", says, None)
-        return Execution(connection, as_request(preview), preview, after_commit).carry_out(token)
+        plan = preview.plan
+        request = Request(host, ACTIONS[plan.action], preview.targets, plan.params, **who, now=now)
+        execution = Execution(connection, request, preview)
+        receipt = execution.carry_out(token)
+    execution.tell_commit()
+    return receipt
 
 
-def execute_request(
-    connection: Connection, request: Request, after_commit: Callable[[Callable[[], None]], object]
-) -> Receipt:
-    """Lock the targets, plan and execute in one transaction.
-
-    It is committed also when the request is refused.
-    """
+def execute_request(connection: Connection, request: Request) -> Receipt:
+    """Lock the targets, plan and execute in one transaction, which is committed also when it is refused."""
     with connection.transaction():
-        previews.limit_waits(connection, WAIT_SECONDS)
-        return Execution(connection, request, None, after_commit).carry_out()
+        planning.limit_waits(connection, WAIT_SECONDS)
+        execution = Execution(connection, request)
+        receipt = execution.carry_out()
+    execution.tell_commit()
+    return receipt
 
 
 def _as_made(item: Item, made: Item | None) -> Item:
@@ -245,7 +244,7 @@ def find_long_reason(reason: str) -> Refused | None:
 def require_own(preview: Preview, request: Request, token: str) -> None:
     """Refuse an actor who does not own the preview. The owner's token stays valid."""
     secrets = request.host.secrets
-    if preview.actor == request.actor and previews.is_token_of(preview, secrets, token):
+    if preview.actor == request.actor and planning.is_token_of(preview, secrets, token):
         return
     says = (
         f"preview {preview.id} belongs to somebody else, or its token is wrong: make a new preview"
@@ -255,9 +254,9 @@ def require_own(preview: Preview, request: Request, token: str) -> None:
 
 def require_permission(request: Request) -> None:
     """Refuse an actor who may act on none of the targets. Reads no target and writes no audit row."""
-    if may_act(request):
+    if planning.may_act(request):
         return
-    skipped = deny(request)
+    skipped = planning.deny(request)
     raise Refused(
         "unauthorized",
         _say_nothing_to_do(request, skipped),
@@ -311,7 +310,7 @@ def require_unchanged(preview: Preview, plan: Plan) -> None:
     ]
     if denied:
         raise Refused("unauthorized", denied[0].says, skipped=tuple(denied))
-    drifted = tuple(previews.list_drift(preview, plan))
+    drifted = tuple(_list_drift(preview, plan))
     says = (
         f"{_say_drifted(drifted)} changed since the preview: nothing was done, make a new preview"
     )
@@ -329,3 +328,32 @@ def _say_nothing_to_do(request: Request, skipped: tuple[Skip, ...]) -> str:
 def _say_drifted(drifted: tuple[Change, ...]) -> str:
     targets = list(dict.fromkeys(change.what.partition(" ")[0] for change in drifted))
     return say_target(targets[0]) if len(targets) == 1 else f"{len(targets)} targets"
+
+
+def _list_drift(preview: Preview, plan: Plan) -> Iterator[Change]:
+    """What has changed since the preview: the facts of each target, and whether it can be acted on."""
+    shown = {skip.target: skip for skip in preview.plan.skipped}
+    skipped = {skip.target: skip for skip in plan.skipped}
+    facts_before, facts_now = preview.plan.facts, plan.facts
+    for target in preview.targets:
+        before, now = shown.get(target), skipped.get(target)
+        if before is not None and now is not None and before.code == now.code:
+            continue
+        was, facts = facts_before[target], facts_now[target]
+        for what in dict.fromkeys([*was, *facts]):
+            if was.get(what) != facts.get(what):
+                yield Change(f"{target} {what}", _words(was.get(what)), _words(facts.get(what)))
+        if (before is None) != (now is None):
+            yield Change(target, _say_skip(before), _say_skip(now))
+
+
+def _say_skip(skip: Skip | None) -> str:
+    return "can be acted on" if skip is None else skip.says
+
+
+def _words(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):  # the arguments of a cron entry, which a page recognises as JSON
+        return json.dumps(value)
+    return None if value is None else str(value)

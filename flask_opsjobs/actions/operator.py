@@ -6,10 +6,11 @@ Pages, commands and Python all call this class to make changes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, NotRequired, TypedDict, TypeVar, Unpack
+from typing import Any, NotRequired, TypedDict, Unpack
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
@@ -19,15 +20,13 @@ from ..core.reading import read_clock
 from ..engine.dispatch.after_commit import run_effects
 from ..errors import ActionRefused, EngineUnavailable, TooManyActions
 from ..host import Host
-from . import execution, planning, previews
-from .domain import Request, Who
-from .registry import ACTIONS
+from . import execution, planning
+from .domain import Who
 from .shapes import Plan, Preview, Receipt
 
 _log = logging.getLogger("flask_opsjobs")
 # How long an action waits until another one ends. It is short, since a page blocks a thread of the host.
 _WAIT_FOR_ROOM_SECONDS = 2.0
-T = TypeVar("T")
 
 
 class Why(TypedDict):
@@ -72,18 +71,10 @@ class Operator:
         >>> len(plan.items), plan.skipped
         (1, ())
         """
-        request = planning.make_request(
-            self._host,
-            action,
-            targets,
-            params,
-            actor=_text(actor),
-            via="python",
-            is_trusted=not authorize,
-        )
-        return self._with_connection(
-            lambda connection, now: planning.make_plan(connection, replace(request, now=now)), now
-        )
+        who = _who(actor, "python", authorize=authorize)
+        request = planning.make_request(self._host, action, targets, params, **who)
+        with self._connected(now) as (connection, now):
+            return planning.make_plan(connection, replace(request, now=now))
 
     def preview(
         self,
@@ -104,22 +95,10 @@ class Operator:
         >>> preview.plan.action
         'job.cancel'
         """
-        request = planning.make_request(
-            self._host,
-            action,
-            targets,
-            params,
-            actor=_text(actor),
-            via=via,
-            is_trusted=not authorize,
-        )
-
-        def make(connection: Connection, now: datetime) -> Preview:
-            asked = replace(request, now=now)
-            plan = planning.make_plan(connection, asked)
-            return previews.keep_preview(connection, asked, plan)
-
-        return self._with_connection(make, now)
+        who = _who(actor, via, authorize=authorize)
+        request = planning.make_request(self._host, action, targets, params, **who)
+        with self._connected(now) as (connection, now):
+            return planning.make_preview(connection, replace(request, now=now))
 
     def execute(
         self,
@@ -143,26 +122,10 @@ class Operator:
         """
         if too_long := execution.find_long_reason(reason):
             return too_long.receipt("")
-        who = _who(actor, via, reason, request_id, is_trusted=not authorize)
-
-        def make(connection: Connection, now: datetime) -> Receipt:
-            def as_request(preview: Preview) -> Request:
-                action, params = ACTIONS[preview.plan.action], preview.plan.params
-                return Request(self._host, action, preview.targets, params, **who, now=now)
-
-            after_commit: list[Callable[[], None]] = []
-            receipt = execution.execute_preview(
-                connection,
-                self._host,
-                preview_id,
-                token,
-                actor=who["actor"],
-                as_request=as_request,
-                after_commit=after_commit.append,
-            )
-            return self._finish(connection, receipt, now, after_commit, preview_id)
-
-        return self._with_connection(make, now)
+        who = _who(actor, via, reason, request_id, authorize=authorize)
+        with self._connected(now) as (connection, now):
+            receipt = execution.execute_preview(connection, self._host, preview_id, token, who, now)
+            return self._run_effects(connection, receipt, now, preview_id)
 
     def run(
         self,
@@ -185,23 +148,13 @@ class Operator:
         >>> receipt.outcome, receipt.code
         ('done', None)
         """
-        request = planning.make_request(
-            self._host,
-            action,
-            targets,
-            params,
-            **_who(actor, via, reason, request_id, is_trusted=not authorize),
-        )
+        who = _who(actor, via, reason, request_id, authorize=authorize)
+        request = planning.make_request(self._host, action, targets, params, **who)
         if too_long := execution.find_long_reason(reason):
             return too_long.receipt(action)
-
-        def make(connection: Connection, now: datetime) -> Receipt:
-            after_commit: list[Callable[[], None]] = []
-            asked = replace(request, now=now)
-            receipt = execution.execute_request(connection, asked, after_commit.append)
-            return self._finish(connection, receipt, now, after_commit)
-
-        return self._with_connection(make, now)
+        with self._connected(now) as (connection, now):
+            receipt = execution.execute_request(connection, replace(request, now=now))
+            return self._run_effects(connection, receipt, now)
 
     # --- the actions for Python: each takes one or several targets, and raises ActionRefused when it is
     # refused
@@ -216,7 +169,7 @@ class Operator:
         >>> operator.retry(job.id, **why).outcome
         'done'
         """
-        return self._must("job.retry", _jobs(jobs), why)
+        return self._run_or_raise("job.retry", jobs, why)
 
     def cancel(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
         """End waiting jobs as canceled, and stop running jobs.
@@ -226,7 +179,7 @@ class Operator:
         >>> operator.cancel(job.id, **why).outcome
         'done'
         """
-        return self._must("job.cancel", _jobs(jobs), why)
+        return self._run_or_raise("job.cancel", jobs, why)
 
     def discard(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
         """End waiting jobs as failed.
@@ -236,7 +189,7 @@ class Operator:
         >>> operator.discard([job.id], **why).outcome
         'done'
         """
-        return self._must("job.discard", _jobs(jobs), why)
+        return self._run_or_raise("job.discard", jobs, why)
 
     def reschedule(
         self, jobs: int | Iterable[int], due_at: datetime | None, **why: Unpack[Why]
@@ -249,7 +202,7 @@ class Operator:
         >>> [(change.what, change.after) for change in receipt.done[0].changes]
         [('due', 'now'), ('state', 'available')]
         """
-        return self._must("job.reschedule", _jobs(jobs), why, {"due_at": due_at})
+        return self._run_or_raise("job.reschedule", jobs, why, {"due_at": due_at})
 
     def run_again(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
         """Enqueue a new job with the same call for each of these final jobs.
@@ -263,7 +216,7 @@ class Operator:
         >>> [job.state for job in testing.jobs()]
         ['canceled', 'available']
         """
-        return self._must("job.run_again", _jobs(jobs), why)
+        return self._run_or_raise("job.run_again", jobs, why)
 
     def delete(self, jobs: int | Iterable[int], **why: Unpack[Why]) -> Receipt:
         """Delete final jobs.
@@ -277,7 +230,7 @@ class Operator:
         >>> testing.jobs()
         []
         """
-        return self._must("job.delete", _jobs(jobs), why)
+        return self._run_or_raise("job.delete", jobs, why)
 
     def pause(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
         """Dispatch nothing from these queues, and recall their deliveries from Redis.
@@ -288,7 +241,7 @@ class Operator:
         Traceback (most recent call last):
         flask_opsjobs.errors.ActionRefused: ...
         """
-        return self._must("queue.pause", _queues(queues), why)
+        return self._run_or_raise("queue.pause", queues, why)
 
     def drain(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
         """Dispatch nothing more from these queues. Jobs that are in Redis already still run.
@@ -296,7 +249,7 @@ class Operator:
         >>> operator.drain(["mail", "reports"], **why).outcome
         'done'
         """
-        return self._must("queue.drain", _queues(queues), why)
+        return self._run_or_raise("queue.drain", queues, why)
 
     def resume(self, queues: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
         """Dispatch from these queues again.
@@ -306,7 +259,7 @@ class Operator:
         >>> operator.resume("mail", **why).outcome
         'done'
         """
-        return self._must("queue.resume", _queues(queues), why)
+        return self._run_or_raise("queue.resume", queues, why)
 
     def set_prefetch(
         self, queues: str | Iterable[str], prefetch: int | None, **why: Unpack[Why]
@@ -316,100 +269,99 @@ class Operator:
         >>> operator.set_prefetch("mail", 20, **why).outcome
         'done'
         """
-        wanted = {"prefetch": prefetch}
-        return self._must("queue.set_prefetch", _queues(queues), why, wanted)
+        return self._run_or_raise("queue.set_prefetch", queues, why, {"prefetch": prefetch})
 
     def pause_cron(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
         """Pause these cron entries: their next slots do not run, and are recorded as paused.
 
-        >>> what = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
-        ...         "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
-        >>> operator.create_cron("nightly", what, **why).outcome
+        >>> values = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
+        ...           "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
+        >>> operator.create_cron("nightly", values, **why).outcome
         'done'
         >>> operator.pause_cron("nightly", **why).outcome
         'done'
         """
-        return self._must("cron.pause", _entries(entries), why)
+        return self._run_or_raise("cron.pause", entries, why)
 
     def resume_cron(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
         """Resume these cron entries: their next slots run again.
 
-        >>> what = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
-        ...         "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
-        >>> operator.create_cron("nightly", what, **why).outcome
+        >>> values = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
+        ...           "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
+        >>> operator.create_cron("nightly", values, **why).outcome
         'done'
         >>> operator.pause_cron("nightly", **why).outcome
         'done'
         >>> operator.resume_cron("nightly", **why).outcome
         'done'
         """
-        return self._must("cron.resume", _entries(entries), why)
+        return self._run_or_raise("cron.resume", entries, why)
 
     def run_cron_now(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
         """Enqueue a job of each of these cron entries, due now.
 
-        >>> what = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
-        ...         "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
-        >>> operator.create_cron("nightly", what, **why).outcome
+        >>> values = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
+        ...           "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
+        >>> operator.create_cron("nightly", values, **why).outcome
         'done'
         >>> operator.run_cron_now("nightly", **why).outcome
         'done'
         >>> [job.state for job in testing.jobs()]
         ['available']
         """
-        return self._must("cron.run_now", _entries(entries), why)
+        return self._run_or_raise("cron.run_now", entries, why)
 
     def catch_cron_up(
         self, entries: str | Iterable[str], count: int, **why: Unpack[Why]
     ) -> Receipt:
         """Enqueue a job for each of the last `count` missed slots of these cron entries.
 
-        >>> what = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
-        ...         "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
-        >>> operator.create_cron("nightly", what, **why).outcome
+        >>> values = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
+        ...           "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
+        >>> operator.create_cron("nightly", values, **why).outcome
         'done'
         >>> operator.catch_cron_up("nightly", 3, **why)
         Traceback (most recent call last):
         flask_opsjobs.errors.ActionRefused: ...
         """
-        return self._must("cron.catch_up", _entries(entries), why, {"count": count})
+        return self._run_or_raise("cron.catch_up", entries, why, {"count": count})
 
-    def create_cron(self, entry: str, what: Mapping[str, Any], **why: Unpack[Why]) -> Receipt:
+    def create_cron(self, entry: str, values: Mapping[str, Any], **why: Unpack[Why]) -> Receipt:
         """Create a cron entry that code does not declare.
 
-        `what` holds its `task`, `expression`, `zone`, `overlap`, `catch_up` and `args`. The last four may be
-        None.
+        `values` holds its `task`, `expression`, `zone`, `overlap`, `catch_up` and `args`. The last four may
+        be None.
 
-        >>> what = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
-        ...         "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
-        >>> operator.create_cron("nightly", what, **why).outcome
+        >>> values = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
+        ...           "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
+        >>> operator.create_cron("nightly", values, **why).outcome
         'done'
         """
-        return self._must("cron.create", _entries(entry), why, what)
+        return self._run_or_raise("cron.create", entry, why, values)
 
-    def edit_cron(self, entry: str, what: Mapping[str, Any], **why: Unpack[Why]) -> Receipt:
-        """Change a cron entry that was made at runtime, from now on. `what` is as for `create_cron`.
+    def edit_cron(self, entry: str, values: Mapping[str, Any], **why: Unpack[Why]) -> Receipt:
+        """Change a cron entry that was made at runtime, from now on. `values` is as for `create_cron`.
 
-        >>> what = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
-        ...         "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
-        >>> operator.create_cron("nightly", what, **why).outcome
+        >>> values = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
+        ...           "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
+        >>> operator.create_cron("nightly", values, **why).outcome
         'done'
-        >>> operator.edit_cron("nightly", {**what, "expression": "30 3 * * *"}, **why).outcome
+        >>> operator.edit_cron("nightly", {**values, "expression": "30 3 * * *"}, **why).outcome
         'done'
         """
-        return self._must("cron.edit", _entries(entry), why, what)
+        return self._run_or_raise("cron.edit", entry, why, values)
 
     def delete_cron(self, entries: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
         """Delete cron entries that were made at runtime.
 
-        >>> what = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
-        ...         "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
-        >>> operator.create_cron("nightly", what, **why).outcome
+        >>> values = {"task": "send_invoice", "expression": "0 3 * * *", "zone": "Europe/Paris",
+        ...           "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
+        >>> operator.create_cron("nightly", values, **why).outcome
         'done'
         >>> operator.delete_cron("nightly", **why).outcome
         'done'
         """
-        return self._must("cron.delete", _entries(entries), why)
+        return self._run_or_raise("cron.delete", entries, why)
 
     def cooldown(self, limiters: str | Iterable[str], minutes: int, **why: Unpack[Why]) -> Receipt:
         """Stop all starts of these limiters for `minutes` minutes.
@@ -419,7 +371,7 @@ class Operator:
         >>> operator.cooldown("crm", minutes=30, **why).outcome
         'done'
         """
-        return self._must("limiter.cooldown", _limiters(limiters), why, {"minutes": minutes})
+        return self._run_or_raise("limiter.cooldown", limiters, why, {"minutes": minutes})
 
     def clear(self, limiters: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
         """End the cooldown of limiters, or of partitions as `api/42`.
@@ -429,11 +381,18 @@ class Operator:
         >>> operator.clear("crm", **why).outcome
         'done'
         """
-        return self._must("limiter.clear", _limiters(limiters), why)
+        return self._run_or_raise("limiter.clear", limiters, why)
 
-    def _must(
-        self, action: str, targets: list[str], why: Why, params: Mapping[str, Any] | None = None
+    def _run_or_raise(
+        self,
+        action: str,
+        names: str | int | Iterable[str] | Iterable[int],
+        why: Why,
+        params: Mapping[str, Any] | None = None,
     ) -> Receipt:
+        several = [names] if isinstance(names, str | int) else names
+        domain = action.partition(".")[0]
+        targets = [f"{domain}/{name}" for name in several]
         receipt = self.run(action, targets, params=params, **why)
         if not receipt.is_done:
             raise ActionRefused(receipt)
@@ -441,9 +400,9 @@ class Operator:
 
     # --- connections, and what follows a commit
 
-    def _with_connection(
-        self, work: Callable[[Connection, datetime], T], now: datetime | None
-    ) -> T:
+    @contextmanager
+    def _connected(self, now: datetime | None) -> Iterator[tuple[Connection, datetime]]:
+        """A connection of its own, and the time of the action. Waits while too many actions run."""
         limit = self._host.action_limit
         if not limit.enter(_WAIT_FOR_ROOM_SECONDS):
             raise TooManyActions(
@@ -451,19 +410,21 @@ class Operator:
                 "nothing was done, try again"
             )
         try:
-            return self._connected(work, now)
+            yield from self._connect(now)
         finally:
             limit.leave()
 
-    def _connected(self, work: Callable[[Connection, datetime], T], now: datetime | None) -> T:
-        has_begun = False
+    def _connect(self, now: datetime | None) -> Iterator[tuple[Connection, datetime]]:
+        """Yield a connection once. An error of Postgres becomes an `EngineUnavailable`."""
+        may_try_again = True
         while True:
             try:
                 self._host.require_schema()
                 with self._host.spare.one() as connection:
                     clock = read_clock(connection)
-                    has_begun = True
-                    return work(connection, now or clock)
+                    may_try_again = False
+                    yield connection, now or clock
+                    return
             except psycopg.errors.LockNotAvailable as error:
                 raise EngineUnavailable(
                     "another transaction has locked a row that this action needs: try again"
@@ -471,31 +432,24 @@ class Operator:
             except (psycopg.Error, DBAPIError) as error:
                 if not (is_away(error) or isinstance(error, psycopg.OperationalError | DBAPIError)):
                     raise
-                if has_begun:
+                if not may_try_again:
                     message = f"Postgres did not answer ({type(error).__name__})"
                     raise EngineUnavailable(message) from error
                 # The idle connection died, as after a restart of Postgres. Try once more with a new one.
                 self._host.spare.close()
-                has_begun = True
+                may_try_again = False
 
-    def _finish(
-        self,
-        connection: Connection,
-        receipt: Receipt,
-        now: datetime,
-        after_commit: Iterable[Callable[[], None]],
-        preview_id: int | None = None,
+    def _run_effects(
+        self, connection: Connection, receipt: Receipt, now: datetime, preview_id: int | None = None
     ) -> Receipt:
-        """After the commit: write to the log and run the effects. A failure here does not fail the action."""
-        for tell in after_commit:
-            tell()
+        """Run the effects after the commit. A failure does not fail the action: the receipt says it."""
         if not (failed := run_effects(self._host, connection, receipt.effects)):
             return receipt
-        says = f"{receipt.says}; Redis was not told: {', and '.join(failed)}"
+        says = f"{receipt.says}; Redis was not told: {', '.join(failed)}"
         receipt = replace(receipt, says=says)
         try:
             if preview_id is not None:
-                previews.spend_preview(connection, preview_id, receipt, now)
+                planning.spend_preview(connection, preview_id, receipt, now)
         except psycopg.Error:
             _log.exception(
                 "failed effects could not be added to a stored receipt; the action itself is done"
@@ -503,34 +457,16 @@ class Operator:
         return receipt
 
 
-def _jobs(jobs: int | Iterable[int]) -> list[str]:
-    return [f"job/{id}" for id in ([jobs] if isinstance(jobs, int) else jobs)]
-
-
-def _queues(queues: str | Iterable[str]) -> list[str]:
-    return [f"queue/{name}" for name in ([queues] if isinstance(queues, str) else queues)]
-
-
-def _entries(entries: str | Iterable[str]) -> list[str]:
-    return [f"cron/{name}" for name in ([entries] if isinstance(entries, str) else entries)]
-
-
-def _limiters(limiters: str | Iterable[str]) -> list[str]:
-    return [f"limiter/{name}" for name in ([limiters] if isinstance(limiters, str) else limiters)]
-
-
-def _who(actor: str, via: str, reason: str, request_id: str | None, *, is_trusted: bool) -> Who:
+def _who(
+    actor: str, via: str, reason: str = "", request_id: str | None = None, *, authorize: bool
+) -> Who:
     return {
         "actor": _text(actor),
         "via": via,
         "reason": _text(reason).strip(),
-        "request_id": _request_id(request_id),
-        "is_trusted": is_trusted,
+        "request_id": None if request_id is None else _text(request_id)[:200],
+        "is_trusted": not authorize,
     }
-
-
-def _request_id(given: str | None) -> str | None:
-    return None if given is None else _text(given)[:200]
 
 
 def _text(given: str) -> str:

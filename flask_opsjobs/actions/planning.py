@@ -1,27 +1,45 @@
-"""Makes a plan from a request: asks the access policy, lets the domain decide, computes the fingerprint."""
+"""Plans what a request would do, and keeps the plan as a preview, which its actor may execute once.
+
+A plan asks the access policy, lets the domain decide, and has a fingerprint. A preview has a token, which is
+derived from its row and the host's secret, so that it is never stored or logged.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Unpack
 
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ..core import sql
 from ..core.db import Connection
+from ..core.signing import is_signed, sign
 from ..errors import ActionRefused
 from ..host import Host
 from ..policy import describe_failure, is_allowed
-from .domain import Action, Domain, Request, Row, Who, say_target
+from .domain import Action, Domain, Request, Row, Who, say_cannot
+from .models import PreviewRow
 from .registry import ACTIONS, DOMAINS
-from .shapes import Item, Plan, Receipt, Skip
+from .shapes import Change, Item, Plan, Preview, Receipt, Skip, write_json
 
 _log = logging.getLogger("flask_opsjobs")
 
 UNREADABLE = "unreadable"
 # The most targets of one plan: a page of a list.
 MOST_TARGETS = 100
+PREVIEW_MINUTES = 15
+_PURPOSE = "preview"
+
+
+# --- a request
 
 
 def make_request(
@@ -47,11 +65,39 @@ def make_request(
         raise _unreadable(action, f"{action} needs at least one {found.domain}")
     if len(canonical) > MOST_TARGETS:
         sentence = (
-            f"{action} takes at most {MOST_TARGETS} {found.domain}s at once, got {len(canonical)}"
+            f"{action} takes at most {MOST_TARGETS} {found.plural} at once, got {len(canonical)}"
         )
         raise _unreadable(action, sentence)
     values = _canonical_params(host, found, params or {})
     return Request(host, found, canonical, values, **who)
+
+
+def _canonical(action: Action[Any], target: object) -> str:
+    found: str | None = None
+    if isinstance(target, str):
+        found = DOMAINS[action.domain].read_target(target)
+    if found is None:
+        sentence = f"{target!r} is not a target of {action.name}: write {action.domain}/…"
+        raise _unreadable(action.name, sentence)
+    return found
+
+
+def _canonical_params(host: Host, action: Action[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    if wrong := sorted(set(given) ^ set(action.params)):
+        what = "needs" if wrong[0] in action.params else "does not take"
+        raise _unreadable(action.name, f"{action.name} {what} the parameter {wrong[0]}")
+    try:
+        return action.read_params(host, given)
+    except ValueError as fault:
+        raise _unreadable(action.name, str(fault)) from None
+
+
+def _unreadable(action: object, says: str) -> ActionRefused:
+    """The refusal of a request that is invalid in any state. It is no decision, so it is not audited."""
+    return ActionRefused(Receipt("refused", str(action), UNREADABLE, says, audit_sequence=None))
+
+
+# --- its plan
 
 
 def make_plan(connection: Connection, request: Request) -> Plan:
@@ -123,7 +169,7 @@ def _note_failure(permission: str, error: Exception) -> None:
 
 def _denial(request: Request, target: str) -> Skip:
     action = request.action
-    says = f"cannot {action.on(say_target(target))}: it needs {action.permission}"
+    says = say_cannot(action, target, f"it needs {action.permission}")
     return Skip(target, None, "unauthorized", says)
 
 
@@ -137,26 +183,146 @@ def _fingerprint(request: Request, decisions: Iterable[Item | Skip]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _canonical(action: Action[Any], target: object) -> str:
-    found: str | None = None
-    if isinstance(target, str):
-        found = DOMAINS[action.domain].read_target(target)
-    if found is None:
-        sentence = f"{target!r} is not a target of {action.name}: write {action.domain}/…"
-        raise _unreadable(action.name, sentence)
-    return found
+# --- the plan as a preview
 
 
-def _canonical_params(host: Host, action: Action[Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    if wrong := sorted(set(given) ^ set(action.params)):
-        what = "needs" if wrong[0] in action.params else "does not take"
-        raise _unreadable(action.name, f"{action.name} {what} the parameter {wrong[0]}")
+def make_preview(connection: Connection, request: Request) -> Preview:
+    """Make a plan, store it, and return it with its token. Commits unless the caller has a transaction."""
+    plan = make_plan(connection, request)
+    expires_at = request.now + timedelta(minutes=PREVIEW_MINUTES)
+    row = {
+        "actor": request.actor,
+        "via": request.via,
+        "action": request.action.name,
+        "targets": list(request.targets),
+        "params": Jsonb(dict(request.params)),
+        "plan": Jsonb(_write_plan(plan)),
+        "fingerprint": plan.fingerprint,
+        "created_at": request.now,
+        "expires_at": expires_at,
+    }
+    stored = connection.execute(sql.load("insert_preview"), row).fetchone()
+    assert stored is not None
+    text = _signed_text(stored[0], request.actor, plan.fingerprint, request.now)
+    return Preview(
+        id=stored[0],
+        token=_make_token(request.host.secrets, text),
+        actor=request.actor,
+        targets=request.targets,
+        plan=plan,
+        created_at=request.now,
+        expires_at=expires_at,
+    )
+
+
+def limit_waits(connection: Connection, seconds: int) -> None:
+    """Set how many seconds the caller's transaction waits for a locked row."""
+    connection.execute(sql.load("limit_lock_wait"), {"wait": f"{seconds}s"})
+
+
+def lock_preview(
+    connection: Connection, secrets: Sequence[bytes], preview_id: int
+) -> Preview | None:
+    """Lock the row of a preview until the caller commits, and return it; None when there is none."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(sql.load("lock_preview"), {"id": preview_id}).fetchone()
+    return None if row is None else _read_preview(row, secrets)
+
+
+def find_preview(
+    session: Session, secrets: Sequence[bytes], preview_id: int, actor: str
+) -> Preview | None:
+    """The preview with its token and, once it is used, its receipt. None if `actor` has no such preview."""
+    wanted = select(*PreviewRow.__table__.columns).where(PreviewRow.id == preview_id)
+    row = session.execute(wanted).mappings().one_or_none()
+    if row is None or row["actor"] != actor:
+        return None
+    return _read_preview({str(name): value for name, value in row.items()}, secrets)
+
+
+def spend_preview(connection: Connection, preview_id: int, receipt: Receipt, now: datetime) -> None:
+    """Store the receipt of a preview. After the first time it cannot be executed again."""
+    kept = Jsonb(write_json(receipt))
+    values = {"id": preview_id, "outcome": receipt.outcome, "receipt": kept, "now": now}
+    connection.execute(sql.load("spend_preview"), values)
+
+
+def note_reuse(connection: Connection, preview_id: int, now: datetime) -> None:
+    """Record that its actor tried to execute a spent preview again. Only the first attempt is audited."""
+    connection.execute(sql.load("note_preview_reuse"), {"id": preview_id, "now": now})
+
+
+def is_token_of(preview: Preview, secrets: Sequence[bytes], token: str) -> bool:
+    """Whether `token` belongs to this preview, under any of the secrets: a key may have been replaced."""
     try:
-        return action.read_params(host, given)
-    except ValueError as fault:
-        raise _unreadable(action.name, str(fault)) from None
+        signature = bytes.fromhex(token)
+    except (TypeError, ValueError):
+        return False
+    text = _signed_text(preview.id, preview.actor, preview.plan.fingerprint, preview.created_at)
+    return is_signed(secrets, _PURPOSE, text, signature)
 
 
-def _unreadable(action: object, says: str) -> ActionRefused:
-    """The refusal of a request that is invalid in any state. It is no decision, so it is not audited."""
-    return ActionRefused(Receipt("refused", str(action), UNREADABLE, says, audit_sequence=None))
+# --- the token of a preview: with it this actor, and nobody else, may execute this preview
+
+
+def _make_token(secrets: Sequence[bytes], text: bytes) -> str:
+    return sign(secrets[0], _PURPOSE, text).hex()
+
+
+def _signed_text(preview_id: int, actor: str, fingerprint: str, created_at: datetime) -> bytes:
+    parts = [preview_id, actor, fingerprint, created_at.astimezone(UTC).isoformat()]
+    return json.dumps(parts).encode()
+
+
+# --- the row of a preview: plan and receipt are stored as JSON
+
+
+def _read_preview(row: Mapping[str, Any], secrets: Sequence[bytes]) -> Preview:
+    text = _signed_text(row["id"], row["actor"], row["fingerprint"], row["created_at"])
+    return Preview(
+        id=row["id"],
+        token=_make_token(secrets, text),
+        actor=row["actor"],
+        targets=tuple(row["targets"]),
+        plan=_read_plan(row),
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        spent_at=row["spent_at"],
+        reused_at=row["reused_at"],
+        receipt=None if row["receipt"] is None else _read_receipt(row["receipt"]),
+    )
+
+
+def _write_plan(plan: Plan) -> dict[str, Any]:
+    """The part of a plan that has no column of its own, with the facts,
+    so that later changes can be named.
+    """
+    items, skipped = map(write_json, plan.items), map(write_json, plan.skipped)
+    return {"items": [*items], "skipped": [*skipped], "risk": plan.risk, "facts": plan.facts}
+
+
+def _read_plan(row: Mapping[str, Any]) -> Plan:
+    stored = row["plan"]
+    facts = stored["facts"]
+    return Plan(
+        action=row["action"],
+        items=tuple(_read_item(each, facts[each["target"]]) for each in stored["items"]),
+        skipped=tuple(Skip(**each, facts=facts[each["target"]]) for each in stored["skipped"]),
+        risk=stored["risk"],
+        fingerprint=row["fingerprint"],
+        params=row["params"],
+    )
+
+
+def _read_receipt(stored: Mapping[str, Any]) -> Receipt:
+    lists = {
+        "done": tuple(_read_item(each) for each in stored["done"]),
+        "skipped": tuple(Skip(**each) for each in stored["skipped"]),
+        "drifted": tuple(Change(**each) for each in stored["drifted"]),
+    }
+    return Receipt(**{**stored, **lists})
+
+
+def _read_item(stored: Mapping[str, Any], facts: Mapping[str, Any] = {}) -> Item:
+    changes = tuple(Change(**each) for each in stored["changes"])
+    return Item(**{**stored, "changes": changes}, facts=facts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,26 +17,27 @@ from ..actions.domain import (
     ChangedMeanwhile,
     NothingWritten,
     Request,
+    cannot,
     exact,
+    make_item,
+    make_skip,
     name_in,
     read_whole,
-    say_state,
+    say_cannot,
     whole,
 )
 from ..actions.effects import Dispatch, Effect, RequestHeartbeat
 from ..actions.shapes import Change, Item, Skip
 from ..core.db import Connection
-from ..errors import InvalidArgs
 from ..host import Host
 from ..jobs.record.enqueue import find_same_call
 from . import queries, transitions
-from .decide_slots import SlotDecider, SlotReport
+from .code_sync import wanted_of
+from .decide_slots import SlotDecider, SlotReport, say_call_fault, say_same_call
 from .declaration import BadEntry, EntryDeclaration, Faults, list_faults, make_entry
-from .expression import Schedule
 from .lifecycle import ABSENT, sources_of
 from .queries import CronEntryRow
 
-_log = logging.getLogger("flask_opsjobs.cron")
 _TARGET = re.compile(r"cron/[A-Za-z0-9_.:\-]{1,200}")
 _MOST_AT_ONCE = 100
 # The parameters of a cron entry, in the order of its form.
@@ -57,6 +57,16 @@ class CronForDecision:
     fault: tuple[str, str] | None = None
     unfinished: int | None = None
     missed: tuple[datetime, ...] | None = None
+
+    @property
+    def target(self) -> str:
+        """The entry as the target of an action."""
+        return f"cron/{self.name}"
+
+    @property
+    def label(self) -> str:
+        """The entry for people: its name."""
+        return self.name
 
     @property
     def state(self) -> str:
@@ -109,8 +119,8 @@ def forbid(row: CronForDecision, request: Request) -> Skip | None:
     if row.state in request.action.sources:
         return None
     if already := _say_already(row.stored, request.action.short_name):
-        return _skip(row, "already", already)
-    return _skip(row, "illegal", say_state(request.action, f"cron/{row.name}", row.state))
+        return make_skip(row, "already", already)
+    return cannot(row, request, f"it is {row.state}")
 
 
 def _say_already(entry: CronEntryRow, short_name: str) -> str | None:
@@ -142,33 +152,29 @@ def _facts_of(entry: CronEntryRow) -> dict[str, Any]:
     return {
         "state": entry.state,
         "origin": entry.origin,
-        "task": entry.task,
-        "expression": entry.expression,
-        "zone": entry.zone,
-        "overlap": entry.overlap,
-        "catch_up": entry.catch_up if entry.catch_up_limit is None else entry.catch_up_limit,
-        "args": dict(entry.args),
+        **wanted_of(entry).params,
         "paused_at": exact(entry.paused_at),
         "paused_by": entry.paused_by,
     }
 
 
-def _item(row: CronForDecision, *changes: Change, note: str | None = None) -> Item:
-    return Item(f"cron/{row.name}", row.name, changes, note)
-
-
-def _skip(row: CronForDecision, code: str, says: str) -> Skip:
-    return Skip(f"cron/{row.name}", row.name, code, says)
-
-
-def _cannot(row: CronForDecision, request: Request) -> str:
-    return f"cannot {request.action.on(f'cron {row.name}')}"
-
-
 # --- writes: the slots of an entry that are due now are decided first
 
 _Results = list[Effect | Item]
-_Write = Callable[[SlotDecider, Request, CronForDecision, SlotReport], Item | None]
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """A request whose entries are written, and the report of the due slots that were decided before."""
+
+    connection: Connection
+    request: Request
+    decider: SlotDecider
+    report: SlotReport
+
+
+# Writes one entry. Returns the item of the receipt when it says more than the plan.
+_Write = Callable[[_Writing, CronForDecision], Item | None]
 
 
 def _after_due_slots(
@@ -181,11 +187,12 @@ def _after_due_slots(
     ) -> _Results:
         report = SlotReport()
         decider = SlotDecider(connection, request.host, endings.stop, request.now)
+        writing = _Writing(connection, request, decider, report)
         results: _Results = []
         for row in rows:
             current = decider.decide_all(row.name, report)
             assert current is not None  # locked and planned
-            item = write(decider, request, replace(row, entry=current), report)
+            item = write(writing, replace(row, entry=current))
             results += [] if item is None else [item]
         results += [RequestHeartbeat(job.queue, job.worker) for job in report.stopped if job.worker]
         if report.lanes:
@@ -199,24 +206,20 @@ def _after_due_slots(
 
 
 def _decide_pause(row: CronForDecision, _request: Request) -> Item | Skip:
-    return _item(row, Change("state", row.state, "paused"))
+    return make_item(row, Change("state", row.state, "paused"))
 
 
-def _write_pause(
-    decider: SlotDecider, request: Request, row: CronForDecision, _report: SlotReport
-) -> None:
-    actor, reason = request.actor, request.reason
-    transitions.pause(decider.connection, row.name, actor, reason, request.now)
+def _write_pause(writing: _Writing, row: CronForDecision) -> None:
+    request = writing.request
+    transitions.pause(writing.connection, row.name, request.actor, request.reason, request.now)
 
 
 def _decide_resume(row: CronForDecision, _request: Request) -> Item | Skip:
-    return _item(row, Change("state", row.state, "active"))
+    return make_item(row, Change("state", row.state, "active"))
 
 
-def _write_resume(
-    decider: SlotDecider, _request: Request, row: CronForDecision, _report: SlotReport
-) -> None:
-    transitions.resume(decider.connection, row.name)
+def _write_resume(writing: _Writing, row: CronForDecision) -> None:
+    transitions.resume(writing.connection, row.name)
 
 
 # --- run now and catch up
@@ -244,28 +247,23 @@ def _find_call_fault(
         return "illegal", f"there is no task {entry.task} in this application"
     try:
         same = find_same_call(connection, host, task, entry.args)
-    except InvalidArgs as wrong:
-        return "illegal", f"its arguments do not fit: {wrong}"
     except psycopg.Error:
         raise
     except Exception as error:
-        # The host's code raised, such as the function of a unique key. Name only the class: the text may
-        # quote a value.
-        _log.exception("cron entry %s: its job could not be enqueued", entry.name)
-        return "illegal", f"enqueuing its job raised {type(error).__name__}"
-    return None if same is None else ("already", f"job {same} holds the unique lock of this call")
+        return "illegal", say_call_fault(entry, error)
+    return None if same is None else ("already", say_same_call(same))
 
 
 def _decide_run_now(row: CronForDecision, request: Request) -> Item | Skip:
     if row.fault:
         return _skip_faulty(row, request)
     change = Change("job", None, f"a new one of {row.stored.task}")
-    return _item(row, change, note=_say_both(row))
+    return make_item(row, change, note=_say_both(row))
 
 
 def _skip_faulty(row: CronForDecision, request: Request) -> Skip:
     code, fault = row.fault or ("", "")
-    return _skip(row, code, f"{_cannot(row, request)}: {fault}")
+    return cannot(row, request, fault, code)
 
 
 def _say_both(row: CronForDecision) -> str | None:
@@ -274,10 +272,8 @@ def _say_both(row: CronForDecision) -> str | None:
     return f"job {row.unfinished} of the entry has not ended: both will run"
 
 
-def _write_run_now(
-    decider: SlotDecider, request: Request, row: CronForDecision, report: SlotReport
-) -> Item:
-    return _run(decider, request, row, [request.now], report)
+def _write_run_now(writing: _Writing, row: CronForDecision) -> Item:
+    return _run(writing, row, [writing.request.now])
 
 
 def _read_count(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -311,37 +307,29 @@ def _decide_catch_up(row: CronForDecision, request: Request) -> Item | Skip:
         sentence = (
             f"every missed slot of cron entry {row.name} has been caught up, or there was none"
         )
-        return _skip(row, "already", sentence)
+        return make_skip(row, "already", sentence)
     number, note = len(row.missed), _say_both(row)
     news = "1 new job" if number == 1 else f"{number} new jobs"
     change = Change("missed slots", str(number), f"{news} of {row.stored.task}")
     if _count_of(row.stored, request) < request.params["count"]:
         unique = "its calls are unique: only the last slot gets a job"
         note = f"{note}; {unique}" if note else unique
-    return _item(row, change, note=note)
+    return make_item(row, change, note=note)
 
 
-def _write_catch_up(
-    decider: SlotDecider, request: Request, row: CronForDecision, report: SlotReport
-) -> Item:
+def _write_catch_up(writing: _Writing, row: CronForDecision) -> Item:
     # Use the slots that were planned and shown. Deciding the due slots may just have added newer missed ones.
-    return _run(decider, request, row, row.missed or (), report)
+    return _run(writing, row, row.missed or ())
 
 
-def _run(
-    decider: SlotDecider,
-    request: Request,
-    row: CronForDecision,
-    slots: Sequence[datetime],
-    report: SlotReport,
-) -> Item:
+def _run(writing: _Writing, row: CronForDecision, slots: Sequence[datetime]) -> Item:
     """Enqueue a job manually for each of these slots. Returns the item with what really happened."""
-    entry = row.stored
-    has_run = any(task.name == entry.task for task, _ in report.enqueued)
+    entry, request = row.stored, writing.request
+    has_run = any(task.name == entry.task for task, _ in writing.report.enqueued)
     ids: list[int] = []
     notes: dict[str, None] = {}
     for slot_at in slots:
-        slot = decider.run(entry, slot_at, "manual", report, by=request.actor)
+        slot = writing.decider.run(entry, slot_at, "manual", writing.report, by=request.actor)
         if slot.job_id is None:
             notes[slot.why or ""] = None
             # A slot that was due just now may have enqueued the same unique call: then that is the requested
@@ -349,14 +337,14 @@ def _run(
             if not ids and not has_run:
                 # The plan found no same call, so another transaction has enqueued it since.
                 is_rival = slot.result == "skipped_overlap"
-                sentence = f"{_cannot(row, request)}: {slot.why}"
+                sentence = say_cannot(request.action, row.target, slot.why or "")
                 raise ChangedMeanwhile if is_rival else NothingWritten(sentence)
             continue
         ids.append(slot.job_id)
         manual = replace(slot, why=request.reason)
-        transitions.write_result(decider.connection, entry, manual, request.now)
+        transitions.write_result(writing.connection, entry, manual, request.now)
     changes = [Change("new job", None, f"job/{id}") for id in ids]
-    return _item(row, *changes, note="; ".join(notes) or None)
+    return make_item(row, *changes, note="; ".join(notes) or None)
 
 
 # --- create, edit and delete
@@ -401,18 +389,7 @@ def read_entry(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
         entry = make_entry(task, given["expression"], args=args, name="new", **policies)
     except BadEntry as wrong:
         raise BadParams(wrong.faults) from None
-    columns = entry.columns
-    limit = columns.pop("catch_up_limit")
-    return {**columns, "catch_up": columns["catch_up"] if limit is None else limit}
-
-
-def _declare(name: str, params: Mapping[str, Any]) -> EntryDeclaration:
-    schedule = Schedule(params["expression"], params["zone"])
-    limit = params["catch_up"] if isinstance(params["catch_up"], int) else None
-    word = "all" if limit is not None else params["catch_up"]
-    return EntryDeclaration(
-        name, params["task"], schedule, params["overlap"], word, limit, params["args"]
-    )
+    return entry.params
 
 
 def _list_changes(before: Mapping[str, Any], params: Mapping[str, Any]) -> list[Change]:
@@ -431,14 +408,14 @@ def _words(value: Any) -> str | None:
 
 
 def _decide_create(row: CronForDecision, request: Request) -> Item | Skip:
-    return _item(row, *_list_changes({}, request.params))
+    return make_item(row, *_list_changes({}, request.params))
 
 
 def _apply_create(
     connection: Connection, request: Request, rows: Sequence[CronForDecision]
 ) -> _Results:
     for row in rows:
-        wanted = _declare(row.name, request.params)
+        wanted = EntryDeclaration.from_params(row.name, request.params)
         if not transitions.create(connection, wanted, "runtime", request.actor, request.now):
             # There was no row to lock, so another process could create an entry of that name meanwhile.
             raise ChangedMeanwhile
@@ -452,7 +429,7 @@ def _skip_declared(row: CronForDecision, request: Request) -> Skip | None:
     why = "the code declares it; pause it here, or change the code"
     if row.state == "retired":
         why = "the code declared it and no longer does; its run history stays"
-    return _skip(row, "illegal", f"{_cannot(row, request)}: {why}")
+    return cannot(row, request, why)
 
 
 def _decide_edit(row: CronForDecision, request: Request) -> Item | Skip:
@@ -460,25 +437,21 @@ def _decide_edit(row: CronForDecision, request: Request) -> Item | Skip:
         return declared
     changes = _list_changes(_facts_of(row.stored), request.params)
     if not changes:
-        return _skip(row, "already", f"cron entry {row.name} already has these values")
-    return _item(row, *changes)
+        return make_skip(row, "already", f"cron entry {row.name} already has these values")
+    return make_item(row, *changes)
 
 
-def _write_edit(
-    decider: SlotDecider, request: Request, row: CronForDecision, _report: SlotReport
-) -> None:
-    wanted = _declare(row.name, request.params)
-    transitions.change(decider.connection, wanted, "runtime", request.now)
+def _write_edit(writing: _Writing, row: CronForDecision) -> None:
+    wanted = EntryDeclaration.from_params(row.name, writing.request.params)
+    transitions.change(writing.connection, wanted, "runtime", writing.request.now)
 
 
 def _decide_delete(row: CronForDecision, request: Request) -> Item | Skip:
-    return _skip_declared(row, request) or _item(row, Change("state", row.state, None))
+    return _skip_declared(row, request) or make_item(row, Change("state", row.state, None))
 
 
-def _write_delete(
-    decider: SlotDecider, _request: Request, row: CronForDecision, _report: SlotReport
-) -> None:
-    transitions.delete(decider.connection, [row.name])
+def _write_delete(writing: _Writing, row: CronForDecision) -> None:
+    transitions.delete(writing.connection, [row.name])
 
 
 # In the order of their buttons.

@@ -181,19 +181,12 @@ class SlotDecider:
                 cron_entry=entry.name,
                 is_deferred=is_behind,
             )
-        except InvalidArgs as wrong:
-            return Slot(slot_at, "missed", f"its arguments do not fit: {wrong}")
         except psycopg.Error:
             raise
         except Exception as error:
-            # The host's code raised, such as the function of a unique key. Name only the class: the text may
-            # quote a value.
-            _log.exception("cron entry %s: its job could not be enqueued", entry.name)
-            return Slot(slot_at, "missed", f"enqueuing its job raised {type(error).__name__}")
+            return Slot(slot_at, "missed", say_call_fault(entry, error))
         if made.conflict:
-            return Slot(
-                slot_at, "skipped_overlap", f"job {made.id} holds the unique lock of this call"
-            )
+            return Slot(slot_at, "skipped_overlap", say_same_call(made.id))
         report.enqueued.append((task, made))
         if not is_behind:
             report.lanes.add((lane, task.declared.queue))
@@ -275,6 +268,21 @@ class SlotDecider:
         if since >= slot_at:
             return "the cron loop was running, but did not reach this slot in time"
         return f"the cron loop did not run from {moment(since)} to {moment(until)}"
+
+
+def say_call_fault(entry: CronEntryRow, error: Exception) -> str:
+    """The sentence why this error kept the entry's job from being enqueued. Call it where it is caught."""
+    if isinstance(error, InvalidArgs):
+        return f"its arguments do not fit: {error}"
+    # The host's code raised, such as the function of a unique key. Name only the class: the text may quote a
+    # value.
+    _log.exception("cron entry %s: its job could not be enqueued", entry.name)
+    return f"enqueuing its job raised {type(error).__name__}"
+
+
+def say_same_call(job_id: int) -> str:
+    """The sentence why no job is enqueued: this one is of the same unique call."""
+    return f"job {job_id} holds the unique lock of this call"
 
 
 def _unknown(entry: CronEntryRow) -> str:

@@ -57,6 +57,21 @@ class EntryDeclaration:
             "args": dict(self.args),
         }
 
+    @property
+    def params(self) -> dict[str, Any]:
+        """The values as an operator gives them: `catch_up` is a word, or how many missed slots run."""
+        columns = self.columns
+        limit = columns.pop("catch_up_limit")
+        return columns if limit is None else {**columns, "catch_up": limit}
+
+    @classmethod
+    def from_params(cls, name: str, params: Mapping[str, Any]) -> EntryDeclaration:
+        """The declaration of an entry with these `params`, which are valid."""
+        schedule = Schedule(params["expression"], params["zone"])
+        limit = _limit_of(params["catch_up"])
+        word = params["catch_up"] if limit is None else "all"
+        return cls(name, params["task"], schedule, params["overlap"], word, limit, params["args"])
+
 
 def make_entry(
     task: TaskDeclaration,

@@ -14,10 +14,12 @@ from ..actions.domain import (
     Action,
     ChangedMeanwhile,
     Request,
+    cannot,
     exact,
+    make_item,
+    make_skip,
     moment_in_words,
     name_in,
-    say_state,
     say_target,
 )
 from ..actions.effects import Dispatch, Effect, Forget, RequestHeartbeat
@@ -26,7 +28,7 @@ from ..core.db import Connection
 from ..cron import transitions as cron_transitions
 from ..host import Host
 from . import transitions as job_transitions
-from .lifecycle import sources_of
+from .lifecycle import ENDED_BY, sources_of
 from .record import unique_locks
 from .record.options import LAST_YEAR
 from .transitions import JobForDecision
@@ -69,11 +71,9 @@ def forbid(job: JobForDecision, request: Request) -> Skip | None:
     None when the action is allowed.
     """
     if job.origin != "opsjobs":
-        return _skip(
-            job, "illegal", f"{_cannot(job, request)}: RQ owns it, and it is read-only here"
-        )
+        return cannot(job, request, "RQ owns it, and it is read-only here")
     if job.state not in request.action.sources:
-        return _skip(job, "illegal", say_state(request.action, f"job/{job.id}", job.state))
+        return cannot(job, request, f"it is {job.state}")
     return None
 
 
@@ -124,12 +124,12 @@ def _decide_retry(job: JobForDecision, request: Request) -> Item | Skip:
     if has_passed:
         changes.append(Change("deadline", f"{deadline}, passed", None))
     if job.ended_at:
-        ended = f"{job.ended_by}, {moment_in_words(job.ended_at)}"
+        ended = f"{ENDED_BY[job.ended_by or '']}, {moment_in_words(job.ended_at)}"
         changes.append(Change("ended", ended, None))
     if needs_lock and job.unique_lock_of is None:
         changes.append(Change("unique lock", "released", "taken again"))
     is_bound = job.deadline_at is not None and not has_passed
-    return _item(job, *changes, note=f"{_BOUND}{deadline}" if is_bound else None)
+    return make_item(job, *changes, note=f"{_BOUND}{deadline}" if is_bound else None)
 
 
 def _apply_retry(
@@ -150,16 +150,16 @@ def _apply_retry(
 
 def _decide_cancel(job: JobForDecision, request: Request) -> Item | Skip:
     if job.state != "started":
-        return _item(job, Change("state", job.state, "canceled"))
+        return make_item(job, Change("state", job.state, "canceled"))
     if job.cancel_requested_at is not None:
         who = job.cancel_requested_by or "somebody"
         sentence = (
             f"{who} has already asked to stop job {job.id}; its worker has not stopped it yet"
         )
-        return _skip(job, "already", sentence)
+        return make_skip(job, "already", sentence)
     after = "started, as before" if job.worker_kind == "plain" else "canceled, once it is stopped"
     note = _when_stopped(job, request.host.settings.heartbeat_seconds)
-    return _item(job, Change("state", "started", after), note=note)
+    return make_item(job, Change("state", "started", after), note=note)
 
 
 def _when_stopped(job: JobForDecision, heartbeat_seconds: float) -> str:
@@ -201,7 +201,7 @@ def _apply_cancel(
 
 
 def _decide_discard(job: JobForDecision, _request: Request) -> Item | Skip:
-    return _item(job, Change("state", job.state, "failed"), Change("ended", None, "discarded"))
+    return make_item(job, Change("state", job.state, "failed"), Change("ended", None, "discarded"))
 
 
 def _apply_discard(
@@ -242,16 +242,15 @@ def _due_at(request: Request) -> datetime:
 def _decide_reschedule(job: JobForDecision, request: Request) -> Item | Skip:
     due_at, now = _due_at(request), request.now
     if due_at == job.due_at or (due_at == now and job.state in ("available", "queued")):
-        return _skip(job, "already", f"job {job.id} is due then already: it is {job.state}")
+        return make_skip(job, "already", f"job {job.id} is due then already: it is {job.state}")
     if job.deadline_at is not None and job.deadline_at <= due_at:
-        bound = f"{_BOUND}{moment_in_words(job.deadline_at)}"
-        return _skip(job, "illegal", f"{_cannot(job, request)}: {bound}")
+        return cannot(job, request, f"{_BOUND}{moment_in_words(job.deadline_at)}")
     state = "available" if due_at == now else "scheduled"
     after = "now" if due_at == now else moment_in_words(due_at)
     changes = [Change("due", moment_in_words(job.due_at), after)]
     if state != job.state:
         changes.append(Change("state", job.state, state))
-    return _item(job, *changes)
+    return make_item(job, *changes)
 
 
 def _apply_reschedule(
@@ -282,7 +281,7 @@ def _decide_run_again(job: JobForDecision, request: Request) -> Item | Skip:
             "would last: the same call may be enqueued again"
         )
     new = f"{job.task} in {job.queue}, available, due now"
-    return _item(job, Change("new job", None, new), note=note)
+    return make_item(job, Change("new job", None, new), note=note)
 
 
 def _apply_run_again(
@@ -309,7 +308,7 @@ def _span_of(host: Host, job: JobForDecision) -> timedelta | None:
 
 
 def _with_new_job(job: JobForDecision, new: int) -> Item:
-    item = _item(job, Change("new job", None, f"job/{new}"), note=f"it runs again as job {new}")
+    item = make_item(job, Change("new job", None, f"job/{new}"), note=f"it runs again as job {new}")
     return replace(item, facts={"run_again_as": f"job/{new}"})
 
 
@@ -318,7 +317,7 @@ def _decide_delete(job: JobForDecision, _request: Request) -> Item | Skip:
     if job.unique_lock_of == job.id:
         until = "for ever" if job.unique_until == "forever" else "until the lock expires"
         note = f"its unique lock stays: the same call is refused {until}"
-    return _item(job, Change("job", job.state, None), note=note)
+    return make_item(job, Change("job", job.state, None), note=note)
 
 
 def _apply_delete(
@@ -335,21 +334,9 @@ def _ids(targets: Iterable[str]) -> list[int]:
     return [int(name_in(target)) for target in targets]
 
 
-def _item(job: JobForDecision, *changes: Change, note: str | None = None) -> Item:
-    return Item(f"job/{job.id}", job.task, changes, note)
-
-
-def _skip(job: JobForDecision, code: str, says: str) -> Skip:
-    return Skip(f"job/{job.id}", job.task, code, says)
-
-
 def _skip_duplicate(job: JobForDecision, request: Request) -> Skip:
-    rival = f"job {job.unique_lock_of} holds the unique lock of the same call"
-    return _skip(job, "duplicate", f"{_cannot(job, request)}: {rival}")
-
-
-def _cannot(job: JobForDecision, request: Request) -> str:
-    return f"cannot {request.action.on(f'job {job.id}')}"
+    why = f"job {job.unique_lock_of} holds the unique lock of the same call"
+    return cannot(job, request, why, "duplicate")
 
 
 def _has_passed(job: JobForDecision, now: datetime) -> bool:

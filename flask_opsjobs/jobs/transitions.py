@@ -45,6 +45,16 @@ class JobForDecision:
     worker_kind: str | None
     unique_lock_of: int | None
 
+    @property
+    def target(self) -> str:
+        """The job as the target of an action."""
+        return f"job/{self.id}"
+
+    @property
+    def label(self) -> str:
+        """The job for people: its task."""
+        return self.task
+
 
 def lock(connection: Connection, ids: Iterable[int]) -> None:
     """Lock these jobs, in id order."""

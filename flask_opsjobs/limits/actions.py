@@ -15,8 +15,9 @@ from ..actions.domain import (
     Action,
     Request,
     exact,
+    make_item,
+    make_skip,
     moment_in_words,
-    name_in,
     read_whole,
     say_target,
 )
@@ -58,7 +59,7 @@ def find_rows(
 ) -> dict[str, Cooldown]:
     """The cooldowns of these targets, without those of limiters that no process has declared."""
     found = limit_transitions.read_cooldowns(connection, map(split_target, targets))
-    return {make_target(*part): cooldown for part, cooldown in found.items()}
+    return {cooldown.target: cooldown for cooldown in found.values()}
 
 
 def say_unknown(target: str) -> str:
@@ -71,9 +72,9 @@ def forbid(found: Cooldown, request: Request) -> Skip | None:
     is_cooling = found.is_cooling(request.now)
     # A partition may still cool down after a deploy removed partitions. Its jobs wait, so it can be cleared.
     if found.partition and not found.is_partitioned and not is_cooling:
-        return _skip(found, "not_found", f"limiter {found.limiter} has no partitions")
+        return make_skip(found, "not_found", f"limiter {found.limiter} has no partitions")
     if state_of(is_cooling) not in request.action.sources:
-        return _skip(found, "already", f"{say_target(make_target(*found.part))} has no cooldown")
+        return make_skip(found, "already", f"{say_target(found.target)} has no cooldown")
     return None
 
 
@@ -91,17 +92,11 @@ def state_of(is_cooling: bool) -> str:
     return "cooling" if is_cooling else "open"
 
 
-def _item(found: Cooldown, after: str | None, request: Request, *, note: str) -> Item:
+def _change_cooldown(found: Cooldown, after: str | None, request: Request, *, note: str) -> Item:
     before = None
     if found.is_cooling(request.now):
         before = f"until {moment_in_words(found.cooldown_until)}, by {found.cooldown_by}"
-    target = make_target(*found.part)
-    return Item(target, name_in(target), (Change("cooldown", before, after),), note)
-
-
-def _skip(found: Cooldown, code: str, says: str) -> Skip:
-    target = make_target(*found.part)
-    return Skip(target, name_in(target), code, says)
+    return make_item(found, Change("cooldown", before, after), note=note)
 
 
 # --- cooldown
@@ -114,7 +109,7 @@ def _read_minutes(_host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
 def _decide_cooldown(found: Cooldown, request: Request) -> Item | Skip:
     minutes = request.params["minutes"]
     note = f"{minutes} min from when the action is executed; running jobs continue"
-    return _item(found, f"until {moment_in_words(_until(request))}", request, note=note)
+    return _change_cooldown(found, f"until {moment_in_words(_until(request))}", request, note=note)
 
 
 def _apply_cooldown(
@@ -135,7 +130,7 @@ def _until(request: Request) -> datetime:
 
 def _decide_clear(found: Cooldown, request: Request) -> Item | Skip:
     note = "waiting jobs start within about a second, as far as the limiter allows"
-    return _item(found, None, request, note=note)
+    return _change_cooldown(found, None, request, note=note)
 
 
 def _apply_clear(

@@ -115,6 +115,16 @@ class Cooldown:
     cooldown_by: str | None
 
     @property
+    def target(self) -> str:
+        """The limiter or partition as the target of an action."""
+        return f"limiter/{self.label}"
+
+    @property
+    def label(self) -> str:
+        """The limiter or partition for people: `api`, `api/42`."""
+        return self.limiter if self.partition is None else f"{self.limiter}/{self.partition}"
+
+    @property
     def part(self) -> Part:
         """The limiter and the partition."""
         return self.limiter, self.partition

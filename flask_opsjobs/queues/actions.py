@@ -7,7 +7,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from ..actions.domain import Action, Request, exact, name_in, read_whole, say_state, say_target
+from ..actions.domain import (
+    Action,
+    Request,
+    cannot,
+    exact,
+    make_item,
+    make_skip,
+    name_in,
+    read_whole,
+    say_target,
+)
 from ..actions.effects import Dispatch, Effect, Recall
 from ..actions.shapes import Change, Item, Skip
 from ..core.db import Connection
@@ -44,7 +54,7 @@ def find_rows(
 ) -> dict[str, QueueForDecision]:
     """The known ones of these queues."""
     found = _read_known(connection, request.host, map(name_in, targets))
-    return {f"queue/{name}": queue for name, queue in found.items()}
+    return {queue.target: queue for queue in found.values()}
 
 
 def _read_known(
@@ -64,10 +74,9 @@ def forbid(queue: QueueForDecision, request: Request) -> Skip | None:
     if queue.state in request.action.sources:
         return None
     if queue.state != _arrow_of(request).target:
-        sentence = say_state(request.action, f"queue/{queue.name}", queue.state)
-        return _skip(queue, "illegal", sentence)
+        return cannot(queue, request, f"it is {queue.state}")
     by = f", by {queue.paused_by}" if queue.paused_by else ""
-    return _skip(queue, "already", f"queue {queue.name} is {queue.state} already{by}")
+    return make_skip(queue, "already", f"queue {queue.name} is {queue.state} already{by}")
 
 
 def list_facts(queue: QueueForDecision, _now: datetime) -> dict[str, Any]:
@@ -80,10 +89,6 @@ def list_facts(queue: QueueForDecision, _now: datetime) -> dict[str, Any]:
     }
 
 
-def _skip(queue: QueueForDecision, code: str, says: str) -> Skip:
-    return Skip(f"queue/{queue.name}", queue.name, code, says)
-
-
 def _arrow_of(request: Request) -> QueueArrow:
     return next(arrow for arrow in lifecycle.ARROWS if arrow.name == request.action.short_name)
 
@@ -93,8 +98,7 @@ def _arrow_of(request: Request) -> QueueArrow:
 
 def _decide_state(queue: QueueForDecision, request: Request) -> Item | Skip:
     change = Change("state", queue.state, _arrow_of(request).target)
-    note = _NOTES.get(request.action.short_name)
-    return Item(f"queue/{queue.name}", queue.name, (change,), note)
+    return make_item(queue, change, note=_NOTES.get(request.action.short_name))
 
 
 def _apply_pause(
@@ -142,8 +146,8 @@ def _decide_prefetch(queue: QueueForDecision, request: Request) -> Item | Skip:
     after = _prefetch_in_words(request.params["prefetch"])
     if before == after:
         sentence = f"the prefetch of queue {queue.name} is {before} already"
-        return _skip(queue, "already", sentence)
-    return Item(f"queue/{queue.name}", queue.name, (Change("prefetch", before, after),))
+        return make_skip(queue, "already", sentence)
+    return make_item(queue, Change("prefetch", before, after))
 
 
 def _apply_prefetch(

@@ -29,6 +29,16 @@ class QueueForDecision:
     paused_by: str | None
 
     @property
+    def target(self) -> str:
+        """The queue as the target of an action."""
+        return f"queue/{self.name}"
+
+    @property
+    def label(self) -> str:
+        """The queue for people: its name."""
+        return self.name
+
+    @property
     def state(self) -> str:
         """`open`, `draining` or `paused`."""
         return state_of(self.is_paused, self.is_draining)

@@ -13,7 +13,7 @@ import pytest
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_opsjobs.actions.operator import Operator
-from flask_opsjobs.actions.previews import find_preview
+from flask_opsjobs.actions.planning import find_preview
 from flask_opsjobs.actions.shapes import Preview
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.errors import ActionRefused

@@ -148,7 +148,7 @@ execution.audit_transitions.append = die
 app = create_app()
 with app.app_context():
     door = Operator(app.extensions["opsjobs"])
-    door.run("{action}", ["{target}"], actor="anna", reason="because it is a test")
+    door.run("{action}", ["{target}"], actor="anna", reason="because it is a test", params={params})
 """
 _KILLED_BEFORE_EFFECTS = """
 import os, signal
@@ -158,12 +158,14 @@ operator.run_effects = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
 app = create_app()
 with app.app_context():
     door = operator.Operator(app.extensions["opsjobs"])
-    door.run("{action}", ["{target}"], actor="anna", reason="because it is a test")
+    door.run("{action}", ["{target}"], actor="anna", reason="because it is a test", params={params})
 """
 
 
-def run_and_die(children: Children, script: str, action: str, target: str) -> None:
-    child = children.python("-c", script.format(action=action, target=target))
+def run_and_die(
+    children: Children, script: str, action: str, target: str, params: Any = None
+) -> None:
+    child = children.python("-c", script.format(action=action, target=target, params=params))
     assert child.wait(30) == -signal.SIGKILL
 
 
@@ -213,3 +215,33 @@ def test_what_a_killed_process_did_not_do_after_its_commit_the_loops_do(
     else:
         wait_until(lambda: {state_of(job_id) for job_id in waiting} == {"available"}, 20)
         wait_until(lambda: not redis_client.keys("*opsjobs-*"), 10)
+
+
+@pytest.mark.parametrize("kind", [(), ("--simple",)])
+def test_a_rescheduled_job_is_not_run_by_the_delivery_that_a_killed_process_left(
+    children: Children,
+    operator: Operator,
+    site: Flask,
+    tmp_path: Path,
+    redis_client: Any,
+    kind: tuple[str, ...],
+) -> None:
+    """The process dies between the commit and the removal of the delivery from Redis."""
+    path = tmp_path / "lines"
+    job_id = enqueue(note, path=str(path), line="hello")
+    assert state_of(job_id) == "queued"
+    later = {"due_at": "2999-01-01T09:00"}
+    run_and_die(children, _KILLED_BEFORE_EFFECTS, "job.reschedule", f"job/{job_id}", later)
+    assert rows("SELECT action, outcome FROM opsjobs.audit_events") == [("job.reschedule", "done")]
+    assert state_of(job_id) == "scheduled"
+    delivery = f"rq:job:opsjobs-{job_id}-1"
+    assert redis_client.exists(delivery)
+    children.flask("opsjobs", "worker", *kind)
+    wait_until(lambda: not redis_client.exists(delivery), 20, what="the worker to refuse it")
+    assert rows("SELECT state, attempt FROM opsjobs.jobs") == [("scheduled", 0)]
+    assert rows("SELECT count(*) FROM opsjobs.attempts") == [(0,)]
+    assert not path.exists()
+    operator.reschedule(job_id, None, **WHY)
+    wait_until(lambda: state_of(job_id) == "finished", 20)
+    assert path.read_text() == "hello\n"
+    assert rows("SELECT dispatch_no, attempt FROM opsjobs.jobs") == [(2, 1)]

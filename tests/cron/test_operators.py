@@ -30,7 +30,7 @@ ENTRY = {
 
 
 def run_action(host: Host, action: str, name: str = "sync", what: Any = None) -> Receipt:
-    return Operator(host)._must(f"cron.{action}", [f"cron/{name}"], WHY, what)
+    return Operator(host)._run_or_raise(f"cron.{action}", name, WHY, what)
 
 
 def test_of_two_operators_one_creates_and_the_other_is_told(
@@ -126,6 +126,34 @@ def test_an_entry_of_a_name_that_was_deleted_goes_on_after_the_run_history(
         assert scheduler.slots("mine") == before
     scheduler.look(START + timedelta(hours=1))
     assert scheduler.slots("mine") == [*before, ("13:00", "skipped_overlap", 1)]
+
+
+def test_entries_that_an_operator_made_are_deleted_and_their_run_history_stays(
+    host: Host, sync: Task, scheduler: Scheduler
+) -> None:
+    operator = Operator(host)
+    for name in ("mine", "other"):
+        operator.create_cron(name, ENTRY, **WHY)
+    operator.run_cron_now("mine", **WHY)
+    receipt = operator.delete_cron(["mine", "other"], **WHY)
+    assert [item.target for item in receipt.done] == ["cron/mine", "cron/other"]
+    assert scheduler.bench.rows("SELECT name FROM opsjobs.cron_entries") == []
+    assert [result for _, result, _ in scheduler.slots("mine")] == ["manual"]
+    audited = scheduler.bench.rows("SELECT * FROM opsjobs.audit_events ORDER BY sequence")[-1]
+    assert (audited["action"], audited["subject"]) == ("cron.delete", "2 cron entries")
+    assert audited["after"] == {"cron/mine": None, "cron/other": None}
+    with pytest.raises(ActionRefused, match="there is no cron entry mine") as refused:
+        operator.delete_cron("mine", **WHY)
+    assert refused.value.code == "unknown_target"
+
+
+def test_an_entry_that_code_declares_is_not_deleted(
+    every_ten: Callable[..., Scheduler], host: Host
+) -> None:
+    scheduler = every_ten()
+    with pytest.raises(ActionRefused, match="cannot delete cron sync: the code declares it"):
+        Operator(host).delete_cron("sync", **WHY)
+    assert scheduler.entry()["retired_at"] is None
 
 
 def test_catch_up_runs_the_slots_that_its_plan_named(

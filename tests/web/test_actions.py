@@ -20,7 +20,7 @@ from flask_opsjobs.actions import execution
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.actions.registry import ACTIONS
 from flask_opsjobs.host import MOST_ACTIONS, Host
-from flask_opsjobs.jobs.lifecycle import STATES
+from flask_opsjobs.jobs.lifecycle import ENDED_BY, STATES
 from flask_opsjobs.jobs.models import Job, UniqueLock
 from tests.support.waiting import wait_until
 from tests.web.conftest import Access
@@ -113,6 +113,28 @@ def test_a_preview_says_all_before_anything_is_done(
     assert [b.text for b in tree.select("#dialog-page button")] == [f"Retry job {failed.id}"]
     assert tree.select_one("#dialog-page a[data-close]")["href"] == BACK
     assert _state(session, failed) == "failed"
+
+
+@pytest.mark.parametrize("ended_by", [ended_by for ended_by in ENDED_BY if ended_by != "returned"])
+def test_a_preview_says_in_the_words_of_the_job_s_page_how_it_ended(
+    get: Any, post: Post, preview: Any, session: Session, host: Host, ended_by: str
+) -> None:
+    state = "canceled" if ended_by == "canceled" else "failed"
+    job = make_job(session, state, ended_by=ended_by)
+    session.commit()
+    words = ENDED_BY[ended_by]
+    assert words[0].upper() + words[1:] in " ".join(soup(get(f"/jobs/{job.id}").text).text.split())
+    shown = get(preview(f"/jobs/{job.id}/retry"))
+    rows = soup(shown.text).select("table.diff tbody tr")
+    cells = [[cell.text.strip() for cell in row.find_all(["th", "td"])] for row in rows]
+    (ended,) = [before for name, before, _ in cells if name == "ended"]
+    assert ended == f"{words}, {job.ended_at:%Y-%m-%d %H:%M:%S} UTC"
+    # And so says who executes it after somebody else did.
+    url, form = _sent(shown)
+    Operator(host).retry(job.id, actor="l.brandt", reason=REASON)
+    drifted = _dialog_page(post(url, 409, **form | {"reason": REASON})).select("tbody tr")
+    lines = [[cell.text.strip() for cell in row.find_all(["th", "td"])] for row in drifted]
+    assert [f"job {job.id} ended by", words, "nothing"] in lines
 
 
 def test_a_plain_form_is_led_to_its_receipt(

@@ -246,6 +246,25 @@ def test_a_plan_and_the_form_show_arguments_to_whom_may_see_them(
     assert "payload.view" in refused.text
 
 
+def test_a_preview_of_several_calls_them_cron_entries(
+    get: Get, host: Host, access: Any, entry: Runner
+) -> None:
+    operator, what = Operator(host), {key: value for key, value in NEW.items() if key != "name"}
+    operator.create_cron("hourly", what, **WHY)
+    targets = ["cron/nightly", "cron/hourly"]
+    made = operator.preview("cron.pause", targets, actor="tester", via="page")
+    page = soup(get(f"/previews/{made.id}").text)
+    assert page.h1.text == "Pause 2 cron entries"
+    assert [button.text for button in page.select("#dialog-page button")] == [page.h1.text]
+    change = page.find(id="preview-change")
+    assert " ".join(change.text.split()) == "What will change, for 2 cron entries"
+    assert page.select_one("#dialog-page summary").text == "Which cron entries"
+    assert page.select_one("nav.side [aria-current=page]").text.startswith("Cron")
+    many = [f"cron/{number}" for number in range(101)]
+    with pytest.raises(ActionRefused, match="at most 100 cron entries at once, got 101"):
+        operator.preview("cron.pause", many, actor="tester", via="page")
+
+
 def test_an_expired_edit_is_offered_again_only_to_whom_may_see_its_arguments(
     client: FlaskClient, host: Host, access: Any, entry: Runner, session: Session
 ) -> None:

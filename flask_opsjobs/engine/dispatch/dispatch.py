@@ -18,7 +18,6 @@ from ...core import sql
 from ...core.db import Connection
 from ...endings import MovedJob
 from ...host import Host
-from ...limits.limit import bucket_of
 from ...settings import Settings
 from ..redis.broker import Delivery, broker_of
 from . import limits as dispatch_limits
@@ -120,11 +119,12 @@ class Dispatcher:
         # This block commits before anything is pushed, so no lock is held during a call to Redis.
         with self._connection.transaction():
             self._connection.execute("SET LOCAL synchronous_commit = on")
-            key = None if self._ignore_limits else bucket_of(lane)
+            # Jobs without a limiter wait in the lane that has the name of their queue.
+            is_limited = lane != queue and not self._ignore_limits
             quota = (
-                DispatchQuota()
-                if key is None
-                else dispatch_limits.lock_and_read_quota(self._connection, key, queue, now)
+                dispatch_limits.lock_and_read_quota(self._connection, lane, queue, now)
+                if is_limited
+                else DispatchQuota()
             )
             parameters |= {"room": quota.room, "most": quota.most}
             rows = self._connection.execute(sql.load("dispatch_lane"), parameters).fetchall()

@@ -99,12 +99,14 @@ def read_allowance(connection: Connection, lanes: Sequence[Due], now: datetime) 
 
 
 def lock_and_read_quota(
-    connection: Connection, key: Key, queue: str, now: datetime
+    connection: Connection, lane: str, queue: str, now: datetime
 ) -> DispatchQuota:
-    """Return how much one bucket allows a queue.
+    """Return how much the bucket of a limited lane allows a queue.
 
     Locks the bucket against other dispatchers until the commit.
     """
+    key = bucket_of(lane)
+    assert key is not None  # the lane has a limiter
     stored_buckets.lock_bucket_to_dispatch(connection, key)
     (seen,) = stored_buckets.list_buckets_to_dispatch(connection, [key], [queue])
     if seen.shape is None:

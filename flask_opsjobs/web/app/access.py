@@ -11,7 +11,7 @@ from flask import g, request
 
 from ... import policy
 from ...actions.registry import ACTIONS
-from ...jobs.search import terms
+from ...jobs import actions as job_actions
 from ...limits.actions import make_target
 from . import links, problems, references
 from .host import host
@@ -82,8 +82,8 @@ def subject() -> str | None:
     arguments = request.view_args or {}
     if "job_id" in arguments:
         # Read the id as the page does, so that the policy checks /jobs/01 as job 1.
-        job_id = terms.read_own(arguments["job_id"])
-        return f"job/{arguments['job_id'] if job_id is None else job_id}"
+        target = f"job/{arguments['job_id']}"
+        return job_actions.read_target(target) or target
     if "limiter" in arguments:
         return make_target(arguments["limiter"], references.asked_partition())
     if "name" not in arguments:

@@ -1,4 +1,4 @@
-"""Builds the links between our pages and the host's: the page to go back to, and the host's sign-in page."""
+"""Builds links: to the page of a target, to the page to go back to, and to the host's sign-in page."""
 
 from __future__ import annotations
 
@@ -6,12 +6,25 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 from flask import request, url_for
 
+from ...actions.domain import name_in
+from ...limits.actions import split_target
 from .host import host
 
 
 def root() -> str:
     """The path of our first page, including the prefix that a proxy added. All other pages are below it."""
     return url_for("opsjobs.overview")
+
+
+def to_target(target: str) -> str:
+    """The address of a target's page."""
+    domain, name = target.partition("/")[0], name_in(target)
+    if domain == "job":
+        return url_for("opsjobs.job", job_id=name)
+    if domain == "limiter":
+        limiter, partition = split_target(target)
+        return url_for("opsjobs.limiter", limiter=limiter, partition=partition)
+    return url_for("opsjobs.cron_entry" if domain == "cron" else f"opsjobs.{domain}", name=name)
 
 
 def here() -> str:

@@ -19,8 +19,7 @@ from ...audit.models import OUTCOMES
 from ...audit.queries import EventPage, EventRow, Head
 from ...audit.verify import ChainCheck, find_chain_fault, verify
 from ...core.reading import Reading
-from ..actions.preview_view import place
-from ..app import access, export, pages, problems, references
+from ..app import access, export, links, pages, problems, references
 from ..app.display import PageDisplay
 from ..app.host import heavy, host, reading, stream
 from ..audit.diff import diff, without_payload
@@ -221,7 +220,7 @@ def _detail(event: EventRow | None, display: PageDisplay) -> Mapping[str, Any]:
 
 def _place(target: str) -> str | None:
     """The address of a target's page; None when it has no page."""
-    return place(target) if target.partition("/")[0] in DOMAINS else None
+    return links.to_target(target) if target.partition("/")[0] in DOMAINS else None
 
 
 def _display() -> PageDisplay:

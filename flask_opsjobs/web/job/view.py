@@ -33,12 +33,18 @@ from ..cron.slots import shape_of
 from .history import draw_timeline, list_history, outcome_of
 from .traceback import condense
 
+_RESCHEDULE = ACTIONS["job.reschedule"]
+
 
 def page(job_id: str) -> Response:
     """The document of one job."""
     with reading() as read:
         job = _find(read, job_id)
         made = _full(read, job)
+        can_be_made_due = (
+            job.state in _RESCHEDULE.sources
+            and _find_refusal(read, job, _RESCHEDULE, {"due_at": "now"}) is None
+        )
     attempt = request.args.get("attempt")
     return pages.page(
         "job/page.html",
@@ -47,7 +53,8 @@ def page(job_id: str) -> Response:
         read.now,
         live=made,
         query={"attempt": attempt} if attempt else {},
-        reschedule=ACTIONS["job.reschedule"],
+        reschedule=_RESCHEDULE,
+        can_be_made_due=can_be_made_due,
         job=job,
     )
 
@@ -129,20 +136,24 @@ def _full(read: Reading, job: JobInFull) -> Markup:
 def _actions(read: Reading, job: JobInFull) -> dict[Action[Any], str | None]:
     """The actions of the job's state, each with the sentence that would refuse it now, or None.
 
-    Those that ask for a value have forms of their own. The function that plans actions decides, without a
-    lock.
+    Those that ask for a value have forms of their own.
+    """
+    actions = [action for action in actions_of("job", job.state) if not action.params]
+    return {action: _find_refusal(read, job, action) for action in actions}
+
+
+def _find_refusal(
+    read: Reading, job: JobInFull, action: Action[Any], params: Mapping[str, Any] = {}
+) -> str | None:
+    """The sentence that would refuse the action now, whoever asks; None when it could be done.
+
+    The function that plans actions decides, without a lock.
     """
     connection: Any = read.session.connection().connection.driver_connection
     target, actor = (f"job/{job.id}",), access.actor() or ""
-    found: dict[Action[Any], str | None] = {}
-    for action in actions_of("job", job.state):
-        if action.params:
-            continue
-        request = Request(host(), action, target, {}, actor, "page", is_trusted=True, now=read.now)
-        skipped = make_plan(connection, request).skipped
-        refusal = skipped[0].says if skipped else None
-        found[action] = refusal and f"{refusal[0].upper()}{refusal[1:]}."
-    return found
+    request = Request(host(), action, target, params, actor, "page", is_trusted=True, now=read.now)
+    skipped = make_plan(connection, request).skipped
+    return f"{skipped[0].says[0].upper()}{skipped[0].says[1:]}." if skipped else None
 
 
 def _may_audit() -> bool:
