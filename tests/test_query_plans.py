@@ -16,7 +16,7 @@ from flask_opsjobs.jobs import queries as job_queries
 from flask_opsjobs.jobs.search.export_queries import batch_of_jobs, list_jobs_in_full
 from flask_opsjobs.jobs.search.filter import JobFilter
 from flask_opsjobs.jobs.search.queries import list_jobs
-from flask_opsjobs.lifeline import awake
+from flask_opsjobs.lifeline import loop_runs
 from flask_opsjobs.overview import queries as overview_queries
 from flask_opsjobs.queues import queries as queue_queries
 from flask_opsjobs.web.app.host import reading
@@ -269,4 +269,4 @@ def test_names_are_complete_and_in_order(plans: tuple[Plans, Reading]) -> None:
 def test_workers_and_loops_are_read_by_their_indexes(module_app: Flask) -> None:
     with module_app.test_request_context(), reading() as read:
         assert worker_queries.list_workers(read.session, read.now, 45) == []
-        assert awake.list_loops(read.session, read.now) == []
+        assert loop_runs.list_loops(read.session, read.now) == []

@@ -91,15 +91,15 @@ def _exit_code(found: Plan | Receipt) -> int:
 
 
 def _say_plan(plan: Plan) -> list[str]:
-    words = [f"{ACTIONS[plan.action].title}: {len(plan.items)} of {len(plan.targets)} can be done"]
-    return [*words, *_lines(plan.items, plan.skipped), plan.risk]
+    lines = [f"{ACTIONS[plan.action].title}: {len(plan.items)} of {len(plan.targets)} can be done"]
+    return [*lines, *_lines(plan.items, plan.skipped), plan.risk]
 
 
 def _say_receipt(receipt: Receipt) -> list[str]:
-    words = [receipt.says, *_lines(receipt.done, receipt.skipped)]
+    lines = [receipt.says, *_lines(receipt.done, receipt.skipped)]
     if receipt.audit_sequence is not None:
-        words.append(f"audit {receipt.audit_sequence}")
-    return words
+        lines.append(f"audit {receipt.audit_sequence}")
+    return lines
 
 
 def _lines(items: Sequence[Item], skipped: Sequence[Skip]) -> list[str]:

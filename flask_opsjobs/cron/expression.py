@@ -61,8 +61,8 @@ class Schedule:
     zone: str
 
     @cached_property
-    def place(self) -> ZoneInfo:
-        """The time zone."""
+    def zone_info(self) -> ZoneInfo:
+        """The time zone as Python knows it."""
         return ZoneInfo(self.zone)
 
     @property
@@ -95,8 +95,8 @@ class Schedule:
 
         Earlier near a clock change, since local times may repeat there.
         """
-        here = moment.astimezone(self.place)
-        near = {(moment + step).astimezone(self.place).utcoffset() for step in _NEAR}
+        here = moment.astimezone(self.zone_info)
+        near = {(moment + step).astimezone(self.zone_info).utcoffset() for step in _NEAR}
         return here.replace(tzinfo=None) - (_LARGEST_STEP if len(near) > 1 else timedelta(0))
 
     def _as_fixed(self, shown: Iterator[datetime]) -> Iterator[datetime]:
@@ -124,7 +124,7 @@ class Schedule:
 
         The second is before the first when it is skipped (PEP 495).
         """
-        there = clock.replace(tzinfo=self.place)
+        there = clock.replace(tzinfo=self.zone_info)
         return there.astimezone(UTC), there.replace(fold=1).astimezone(UTC)
 
     @property

@@ -79,9 +79,9 @@ def _read(queues: Sequence[Queue]) -> tuple[list[tuple[Queue, _Found]], bool]:
         for queue in queues:
             _ask(pipe, queue)
         is_suspended, *answers = pipe.execute()
-    places = [(queue, status) for queue in queues for status in _STATUSES]
+    asked = [(queue, status) for queue in queues for status in _STATUSES]
     found = []
-    for (queue, status), ids in zip(places, answers, strict=True):
+    for (queue, status), ids in zip(asked, answers, strict=True):
         plain = [rq_id for one in ids if not is_ours(rq_id := _id(one, status))]
         found.append((queue, _Found(status, plain, len(ids) == _MOST_IDS)))
     return found, bool(is_suspended)

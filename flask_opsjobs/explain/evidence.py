@@ -9,7 +9,7 @@ from datetime import datetime
 from ..core.redis_facts import PARKED_GRACES, RedisFacts
 from ..jobs.lifecycle import WAITING
 from ..jobs.rows import Count
-from ..lifeline.awake import LoopRow
+from ..lifeline.loop_runs import LoopRow
 from ..limits.bucket import BucketLevel, Shape
 from ..settings import Settings
 

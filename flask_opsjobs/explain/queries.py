@@ -14,7 +14,7 @@ from ..core import sql
 from ..jobs.lifecycle import FINAL
 from ..jobs.models import Attempt, Job
 from ..jobs.rows import Count
-from ..lifeline.awake import LoopRow, list_loops
+from ..lifeline.loop_runs import LoopRow, list_loops
 from ..limits import stored_buckets
 from ..limits.models import Bucket, Lease, Limiter
 from ..queues.models import Queue

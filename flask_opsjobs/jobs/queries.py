@@ -32,7 +32,7 @@ from .rows import (
     UniqueLockRow,
 )
 from .search.filter import JobFilter
-from .search.index_scan import Range, fits, walk, walked_part
+from .search.index_scan import Range, conditions_of, indexed_part, scan_index
 
 # How much the clocks of two hosts that enqueue jobs may differ.
 _CLOCKS_DIFFER = timedelta(minutes=1)
@@ -71,7 +71,7 @@ def page_of_jobs(
 ) -> JobPage:
     """The newest jobs that fit; `before` an id, only older jobs; `after` an id, the next newer jobs."""
     found = range_of(session, wanted, now).narrowed(before, after)
-    statement = walk(select(*_ROW), wanted, found, newest_first=after is None)
+    statement = scan_index(select(*_ROW), wanted, found, newest_first=after is None)
     rows = [JobRow(*row) for row in session.execute(statement.limit(wanted.limit + 1))]
     has_more = len(rows) > wanted.limit
     rows = rows[: wanted.limit]
@@ -102,8 +102,8 @@ def count_jobs_by_state(session: Session, wanted: JobFilter, now: datetime) -> d
     # One condition chooses the index; the others filter the rows that were read, so that the scan is bounded.
     found = range_of(session, wanted, now)
     columns = (Job.state, Job.task, Job.queue, Job.origin)
-    some = walk(select(*columns), walked_part(wanted), found).limit(CAP + 1).subquery()
-    numbers = (func.count().filter(*fits(wanted, some.c)), func.count())
+    some = scan_index(select(*columns), indexed_part(wanted), found).limit(CAP + 1).subquery()
+    numbers = (func.count().filter(*conditions_of(wanted, some.c)), func.count())
     rows = session.execute(select(some.c.state, *numbers).group_by(some.c.state)).all()
     kind = "exact" if sum(seen for _, _, seen in rows) <= CAP else "at_least"
     counted = {state: number for state, number, _ in rows}
@@ -137,7 +137,7 @@ def list_recent_tags(session: Session) -> set[str]:
 def find_qualifier(session: Session, name: str) -> str | None:
     """Whether jobs have this name as their `task` or as their `queue`; None when none has."""
     for qualifier in ("task", "queue"):
-        bears = walk(select(Job.id), JobFilter().but(**{qualifier: name}), Range()).limit(1)
+        bears = scan_index(select(Job.id), JobFilter().but(**{qualifier: name}), Range()).limit(1)
         if session.scalars(bears).first() is not None:
             return qualifier
     return None
@@ -168,8 +168,10 @@ def find_first_failure(session: Session, moment: datetime) -> datetime | None:
 
 def find_next_due(session: Session) -> datetime | None:
     """When the next scheduled or retryable job is due; None when there is none."""
-    waits = Job.state.in_(("scheduled", "retryable"))
-    return session.scalars(select(Job.due_at).where(waits).order_by(Job.due_at).limit(1)).first()
+    is_unstaged = Job.state.in_(("scheduled", "retryable"))
+    return session.scalars(
+        select(Job.due_at).where(is_unstaged).order_by(Job.due_at).limit(1)
+    ).first()
 
 
 def range_of(session: Session, wanted: JobFilter, now: datetime) -> Range:

@@ -27,7 +27,7 @@ _MOST_QUEUES = 500
 
 
 @dataclass(frozen=True)
-class Doubts:
+class UnconfirmedDifferences:
     """Differences that one pass found.
 
     Only those that the next pass finds again count: the others were moving jobs.
@@ -40,7 +40,7 @@ class Doubts:
 
 
 @dataclass(frozen=True)
-class Found:
+class Differences:
     """By queue: queued jobs that are not in Redis, started jobs that nobody reserved, orphan deliveries."""
 
     nowhere: Mapping[str, int]
@@ -57,7 +57,7 @@ class Found:
 
 
 def count_rows(connection: Connection, now: datetime) -> bool:
-    """Count the jobs, unless a process has counted lately or is counting; return whether it counted.
+    """Count the jobs, unless a process has counted recently or is counting; return whether it counted.
 
     Commits.
     """
@@ -88,7 +88,7 @@ def list_queued(connection: Connection, now: datetime, seconds: float) -> dict[K
 
 
 def find_orphan_deliveries(connection: Connection, deliveries: Mapping[Key, str]) -> dict[Key, str]:
-    """Return those deliveries that have no valid row and that no living worker reserved, with their queue."""
+    """Return those deliveries that have no valid row and that no worker reserved, with their queue."""
     parameters = {"ids": [id for id, _ in deliveries], "dispatch_nos": [no for _, no in deliveries]}
     valid = set(connection.execute(sql.load("find_valid_deliveries"), parameters).fetchall())
     named = _reserved(connection)
@@ -103,29 +103,29 @@ def _reserved(connection: Connection) -> set[str]:
     return {name for (name,) in connection.execute(sql.load("list_reserved_deliveries"))}
 
 
-def compare_looks(
+def confirm_differences(
     connection: Connection,
-    before: Doubts,
+    before: UnconfirmedDifferences,
     nowhere: Mapping[Key, str],
     orphan_deliveries: Mapping[Key, str],
-) -> tuple[Doubts, Found]:
+) -> tuple[UnconfirmedDifferences, Differences]:
     """Return the differences of this pass, and those of them that the pass `before` had found too."""
     rows = connection.execute(sql.load("list_unreserved_jobs"), {"limit": _MOST_ROWS}).fetchall()
     queues = {(id, no): queue for id, no, queue, _ in rows}
     heartbeats = {(id, no): heartbeat for id, no, _, heartbeat in rows}
-    # Two heartbeats of a living worker must lack the job: it may have claimed while it sent the first.
+    # Two heartbeats of a worker must lack the job: it may have claimed while it sent the first.
     unreserved = [
         key
         for key, heartbeat in heartbeats.items()
         if key in before.unreserved and (heartbeat is None or heartbeat != before.unreserved[key])
     ]
     since = {key: before.unreserved.get(key, heartbeat) for key, heartbeat in heartbeats.items()}
-    found = Found(
+    found = Differences(
         nowhere=_by_queue(nowhere, before.nowhere),
         unreserved=_by_queue(queues, unreserved),
         orphan_deliveries=_by_queue(orphan_deliveries, before.orphan_deliveries),
     )
-    return Doubts(nowhere, orphan_deliveries, since), found
+    return UnconfirmedDifferences(nowhere, orphan_deliveries, since), found
 
 
 def _by_queue(now: Mapping[Key, str], before: Collection[Key]) -> dict[str, int]:
@@ -133,7 +133,7 @@ def _by_queue(now: Mapping[Key, str], before: Collection[Key]) -> dict[str, int]
 
 
 def write_findings(
-    connection: Connection, found: Found, queues: Iterable[str], now: datetime
+    connection: Connection, found: Differences, queues: Iterable[str], now: datetime
 ) -> None:
     """Write what was found, for these queues and all queues of the integrity check.
 

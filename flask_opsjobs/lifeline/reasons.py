@@ -14,13 +14,13 @@ def redis_away(evidence: Evidence) -> Iterator[Reason]:
     """Redis was asked and did not answer."""
     if not evidence.is_due or evidence.redis is None or evidence.redis.is_reachable:
         return
-    waits = (
+    effect = (
         "its delivery cannot be seen" if evidence.job.state == "queued" else "it is not dispatched"
     )
     yield make_reason(
         evidence,
         "redis_away",
-        f"Redis does not answer, so {waits} and no worker can take it.",
+        f"Redis does not answer, so {effect} and no worker can take it.",
         "Start Redis again. No job is lost: the loops and workers then continue by themselves.",
         source="observer",
         read={"redis": evidence.redis.problem, "asked_at": evidence.redis.read_at},
@@ -161,5 +161,5 @@ def _is_blocked_by_lost_deliveries(evidence: Evidence) -> bool:
     prefetch, redis = evidence.prefetch, evidence.redis
     if prefetch is None or redis is None or not redis.is_reachable or evidence.queue.is_paused:
         return False
-    is_kept = evidence.limit is not None and evidence.limit.level.queued > 0
-    return (prefetch.is_full or is_kept) and redis.queue_length < prefetch.used
+    limiter_has_queued = evidence.limit is not None and evidence.limit.level.queued > 0
+    return (prefetch.is_full or limiter_has_queued) and redis.queue_length < prefetch.used

@@ -27,17 +27,19 @@ _BAR = "|"
 Chooser = str | Callable[[dict[str, Any]], Any]
 
 
-class LimitPlace(NamedTuple):
-    """The place of a job in its limit: the limiter, the partition ('' without one) and the job's weight."""
+class JobLimit(NamedTuple):
+    """The limiter of one job, its partition ('' without one) and its weight."""
 
     limiter: str
     partition: str
     weight: int
 
 
-def lane_of(queue: str, place: LimitPlace | None) -> str:
+def lane_of(queue: str, job_limit: JobLimit | None) -> str:
     """The lane of a job in this queue."""
-    return queue if place is None else _BAR.join((queue, place.limiter, place.partition))
+    return (
+        queue if job_limit is None else _BAR.join((queue, job_limit.limiter, job_limit.partition))
+    )
 
 
 def bucket_of(lane: str) -> tuple[str, str] | None:
@@ -46,7 +48,7 @@ def bucket_of(lane: str) -> tuple[str, str] | None:
     return (parts[1], parts[2]) if len(parts) == 3 else None
 
 
-class Unplaced(ValueError):
+class BadJobLimit(ValueError):
     """A call has no valid partition or weight.
 
     `what` names which; the message says why, without the value.
@@ -99,7 +101,7 @@ class Limit:
     when_full: str = "hold"
 
     def __post_init__(self) -> None:
-        faults = [*self._faults_of_name(), *self._faults_of_rate(), *self._faults_of_places()]
+        faults = [*self._faults_of_name(), *self._faults_of_rate(), *self._faults_of_choices()]
         if faults:
             raise BadLimit(self.name, faults)
         most = self.shape.most
@@ -163,8 +165,8 @@ class Limit:
                     "or give a function that returns one"
                 )
 
-    def place(self, arguments: dict[str, Any]) -> LimitPlace:
-        """The place of a call with these arguments. Raises `Unplaced`.
+    def of_job(self, arguments: dict[str, Any]) -> JobLimit:
+        """The limiter, partition and weight of a call with these arguments. Raises `BadJobLimit`.
 
         `arguments` has the defaults filled in and the redacted ones left out.
         """
@@ -179,11 +181,13 @@ class Limit:
             or not isinstance(weight, int)
             or not 1 <= weight <= MOST_NUMBER
         ):
-            raise Unplaced("weight", f"the weight must be a whole number from 1 to {MOST_NUMBER:,}")
+            raise BadJobLimit(
+                "weight", f"the weight must be a whole number from 1 to {MOST_NUMBER:,}"
+            )
         most = self.shape.most
         if most is not None and weight > most:
-            raise Unplaced("weight", f"limit {self.name}: " + _too_heavy(weight, self.shape))
-        return LimitPlace(self.name, partition, weight)
+            raise BadJobLimit("weight", f"limit {self.name}: " + _too_heavy(weight, self.shape))
+        return JobLimit(self.name, partition, weight)
 
     def _faults_of_name(self) -> list[tuple[str, str]]:
         if (
@@ -222,7 +226,7 @@ class Limit:
             faults.append(("", "it limits nothing: give rate= and per=, or concurrency=, or both"))
         return faults
 
-    def _faults_of_places(self) -> list[tuple[str, str]]:
+    def _faults_of_choices(self) -> list[tuple[str, str]]:
         faults = []
         if (
             self.partition is not None
@@ -267,7 +271,7 @@ def _choose(what: str, chosen: Chooser | None, arguments: Mapping[str, Any]) -> 
     except Exception as error:
         # Only the class of the error: its message may quote a value.
         raised = type(error).__name__
-    raise Unplaced(what, f"its function raised {raised}")
+    raise BadJobLimit(what, f"its function raised {raised}")
 
 
 def _partition(value: Any) -> str:
@@ -276,7 +280,7 @@ def _partition(value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, str | int | UUID | date):
-        raise Unplaced(
+        raise BadJobLimit(
             "partition",
             f"{type(value).__name__} cannot be a partition: give a text, a whole number, a UUID or a date",
         )
@@ -289,7 +293,7 @@ def _partition(value: Any) -> str:
         or "\0" in text
         or (not text.isascii() and _is_torn(text))
     ):
-        raise Unplaced(
+        raise BadJobLimit(
             "partition",
             f"a partition is a text of at most {_LONGEST_PARTITION} characters, all of them Unicode and none "
             "NUL",

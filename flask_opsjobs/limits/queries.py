@@ -67,8 +67,8 @@ class LimiterRow:
     @property
     def weight(self) -> int:
         """The declared weight of a job; 1 when the weight depends on the job's arguments."""
-        words = self.weight_by or ""
-        return int(words) if words.isdecimal() else 1
+        text = self.weight_by or ""
+        return int(text) if text.isdecimal() else 1
 
     @property
     def declared(self) -> dict[str, Any]:

@@ -304,22 +304,22 @@ def read_trace(lines: Iterable[str]) -> list[SimulatedJob]:
     """The jobs of a trace. Ignores empty lines, and text after a `#`. Raises `BadTrace`."""
     jobs: list[SimulatedJob] = []
     for number, line in enumerate(lines, 1):
-        words = line.partition("#")[0].split()
-        if not words:
+        fields = line.partition("#")[0].split()
+        if not fields:
             continue
         if len(jobs) >= MOST_JOBS:
             raise BadTrace(f"line {number}: a trace has at most {MOST_JOBS:,} jobs")
-        jobs.append(_job(number, words))
+        jobs.append(_job(number, fields))
     return jobs
 
 
-def _job(number: int, words: list[str]) -> SimulatedJob:
+def _job(number: int, fields: list[str]) -> SimulatedJob:
     try:
-        arrives, weight = float(words[0]), int(words[1]) if len(words) > 1 else 1
+        arrives, weight = float(fields[0]), int(fields[1]) if len(fields) > 1 else 1
     except ValueError:
         arrives, weight = math.nan, 0
-    if len(words) > 2 or not 0 <= arrives <= 1e9 or not 1 <= weight < 2**31:
-        text = " ".join(words)[:40]
+    if len(fields) > 2 or not 0 <= arrives <= 1e9 or not 1 <= weight < 2**31:
+        text = " ".join(fields)[:40]
         raise BadTrace(
             f"line {number}: {text!r} is not an arrival: "
             "write the seconds since the start, and a weight if it is not 1"

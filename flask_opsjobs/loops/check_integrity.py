@@ -21,8 +21,8 @@ def run(context: Pass) -> str:
     connection, now, memory = context.connection, context.now, context.memory
     is_counted = integrity.count_rows(connection, now)
     with answering():
-        doubts, found = _compare(context)
-    memory["doubts"] = doubts
+        unconfirmed, found = _compare(context)
+    memory["unconfirmed"] = unconfirmed
     last, written_at = memory.get("written", (None, now))
     if is_counted or found != last or not timedelta() <= now - written_at < _WRITTEN_AGAIN:
         integrity.write_findings(connection, found, context.queue_names(), now)
@@ -32,7 +32,7 @@ def run(context: Pass) -> str:
     return _describe(found) if found.total else IDLE
 
 
-def _compare(context: Pass) -> tuple[integrity.Doubts, integrity.Found]:
+def _compare(context: Pass) -> tuple[integrity.UnconfirmedDifferences, integrity.Differences]:
     """Compare jobs with Redis. Reads rows, then Redis, then rows again, so that no moving job is missed."""
     connection, host = context.connection, context.host
     queued = integrity.list_queued(connection, context.now, host.settings.recall_seconds)
@@ -40,17 +40,17 @@ def _compare(context: Pass) -> tuple[integrity.Doubts, integrity.Found]:
     for key, queue in queued.items():
         wanted.setdefault(queue, []).append(rq_id(*key))
     seen: dict[tuple[int, int], str] = {}
-    for queue, places in find_deliveries_by_queue(broker_of(host), wanted, context.now).items():
-        for name in places.listed | places.intermediate | places.running:
+    for queue, there in find_deliveries_by_queue(broker_of(host), wanted, context.now).items():
+        for name in there.listed | there.intermediate | there.running:
             if (delivery := parse_rq_id(name)) is not None:
                 seen[delivery] = queue
     nowhere = {key: queue for key, queue in queued.items() if key not in seen}
     orphan_deliveries = integrity.find_orphan_deliveries(connection, seen)
-    before = context.memory.get("doubts", integrity.Doubts())
-    return integrity.compare_looks(connection, before, nowhere, orphan_deliveries)
+    before = context.memory.get("unconfirmed", integrity.UnconfirmedDifferences())
+    return integrity.confirm_differences(connection, before, nowhere, orphan_deliveries)
 
 
-def _describe(found: integrity.Found) -> str:
+def _describe(found: integrity.Differences) -> str:
     findings = (
         ("job", "jobs", "queued, but not in Redis", found.nowhere),
         ("job", "jobs", "started, but reserved by no worker", found.unreserved),

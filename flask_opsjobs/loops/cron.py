@@ -65,16 +65,16 @@ def _apart(
     except Exception as error:
         if is_away(error) or connection.broken or connection.closed:
             raise
-        words = describe_error.one_line(error)
-        if troubles.get(name) != words:
+        message = describe_error.one_line(error)
+        if troubles.get(name) != message:
             held = isinstance(error, psycopg.errors.LockNotAvailable)
             _log.error(
                 "cron entry %s failed and is tried again: %s",
                 name,
-                words,
+                message,
                 exc_info=None if held else error,
             )
-        troubles[name] = words
+        troubles[name] = message
         report.troubled.add(name)
         return False
     if name not in report.troubled and troubles.pop(name, None):

@@ -16,7 +16,7 @@ from ..engine.worker.runtime import process_name
 from ..errors import EngineUnavailable
 from ..host import Host
 from ..jobs.perform import describe_error
-from ..lifeline import awake
+from ..lifeline import loop_runs
 from ..settings import Settings
 
 _log = logging.getLogger("flask_opsjobs.loops")
@@ -132,7 +132,7 @@ class Runner:
 
     def _make(self, context: Pass, began: float) -> bool:
         connection, now = context.connection, context.now
-        context.elapsed_seconds = awake.seconds_since_last_pass(connection, self.loop.name, now)
+        context.elapsed_seconds = loop_runs.seconds_since_last_pass(connection, self.loop.name, now)
         report = self.loop.run(context)
         self._note(connection, now, began, report=report)
         return True
@@ -146,7 +146,7 @@ class Runner:
         report: str,
         error: str | None = None,
     ) -> None:
-        note = awake.Note(
+        note = loop_runs.Note(
             loop=self.loop.name,
             process=self.process,
             every_seconds=self.loop.every_seconds(self.host.settings),
@@ -155,16 +155,16 @@ class Runner:
             error=error,
             is_idle=report == IDLE,
         )
-        self.run_id = awake.note_pass(connection, self.run_id, note, now)
+        self.run_id = loop_runs.note_pass(connection, self.run_id, note, now)
 
     def _fail(self, connection: Connection, error: Exception, now: datetime, began: float) -> None:
-        words = describe_error.one_line(error)
+        message = describe_error.one_line(error)
         # A repeated error is logged once, and once more when it is over.
-        if words != self.last_error:
+        if message != self.last_error:
             expected = isinstance(error, EngineUnavailable)
-            _log.error("loop %s: %s", self.loop.name, words, exc_info=None if expected else error)
-        self.last_error = words
-        self._note(connection, now, began, report="failed", error=words)
+            _log.error("loop %s: %s", self.loop.name, message, exc_info=None if expected else error)
+        self.last_error = message
+        self._note(connection, now, began, report="failed", error=message)
 
     def _succeed(self, effects: list[Callable[[], None]]) -> None:
         if self.last_error is not None:

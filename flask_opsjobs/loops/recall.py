@@ -67,9 +67,9 @@ def _remove_orphan_deliveries(context: Pass) -> list[str]:
     broker = broker_of(context.host)
     scans: dict[int, OrphanScan] = context.memory.setdefault("scans", {})
     removed = 0
-    for place, queue in enumerate(one_queue_per_redis(broker, context.queue_names())):
-        scans[place], gone = remove_orphan_deliveries(
-            context.connection, broker, queue, scans.get(place, OrphanScan()), context.now
+    for number, queue in enumerate(one_queue_per_redis(broker, context.queue_names())):
+        scans[number], gone = remove_orphan_deliveries(
+            context.connection, broker, queue, scans.get(number, OrphanScan()), context.now
         )
         removed += len(gone)
     return (

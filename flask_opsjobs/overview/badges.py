@@ -53,8 +53,8 @@ def find_badges(session: Session, now: datetime, late_seconds: float) -> Mapping
             found.missed, "missed", f"{agree(found.missed, 'slot', 'slots')} missed"
         )
     if found.cooling:
-        words = f"{agree(found.cooling, 'limiter', 'limiters')} in cooldown"
-        badges["limiters"] = Badge(found.cooling, "blocked", words)
+        text = f"{agree(found.cooling, 'limiter', 'limiters')} in cooldown"
+        badges["limiters"] = Badge(found.cooling, "blocked", text)
     return badges
 
 
@@ -64,9 +64,9 @@ def _of_queues(unserved: int, paused: int) -> Badge:
         parts.append(f"{agree(unserved, 'queue', 'queues')} without a worker")
     if paused:
         parts.append(f"{agree(paused, 'queue', 'queues')} paused with due jobs")
-    words = (
+    text = (
         parts[0]
         if len(parts) == 1
         else f"queues: {unserved} without a worker, {paused} paused with due jobs"
     )
-    return Badge(unserved + paused, "blocked", words)
+    return Badge(unserved + paused, "blocked", text)

@@ -9,7 +9,7 @@ from datetime import datetime
 from ..core.redis_facts import SilentRedis
 from ..core.words import agree, counted
 from ..jobs.rows import Count
-from ..lifeline.awake import LoopRow
+from ..lifeline.loop_runs import LoopRow
 from .queries import Overview, QueueDepth
 
 # What does not happen while a loop is silent. No other loop or process does its work.

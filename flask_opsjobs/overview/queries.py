@@ -17,8 +17,8 @@ from ..jobs import queries as job_queries
 from ..jobs.lifecycle import FINAL, STATES
 from ..jobs.rows import CAP, Count, JobRow
 from ..jobs.search.filter import JobFilter
-from ..lifeline.awake import LoopRow, list_loops
 from ..lifeline.integrity import IntegrityRow, list_integrity_checks
+from ..lifeline.loop_runs import LoopRow, list_loops
 from ..limits import bucket, stored_buckets
 from ..limits.models import Bucket, Limiter
 from ..queues import queries as queue_queries

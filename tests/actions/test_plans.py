@@ -37,7 +37,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "run_jobs_again": ("jobs_pkey", {"sources": ["failed"], "guarded": []}),
     "delete_jobs": ("jobs_pkey", {"sources": ["failed"]}),
     "end_waiting_jobs": ("jobs_pkey", {"sources": ["scheduled"], **_END}),
-    "take_unique_locks": ("jobs_pkey", {"withins": [None] * 100}),
+    "take_unique_locks": ("jobs_pkey", {"lifetimes": [None] * 100}),
     "delete_expired_unique_locks": ("jobs_pkey", {}),
     "list_jobs_without_unique_lock": ("jobs_pkey", {}),
     "read_queues": ("jobs_by_queue", {"names": ["queue_3", "mail"], "declared": []}),

@@ -224,8 +224,8 @@ def test_next_is_after_the_moment_and_in_utc() -> None:
 def test_a_moment_may_be_told_in_any_zone() -> None:
     noon = read_schedule("0 12 * * *", "Europe/Paris")
     for zone in ("Asia/Kolkata", "America/New_York"):
-        place = read_schedule("* * * * *", zone).place
-        assert noon.next(NOW.astimezone(place), 3) == noon.next(NOW, 3)
+        zone_info = read_schedule("* * * * *", zone).zone_info
+        assert noon.next(NOW.astimezone(zone_info), 3) == noon.next(NOW, 3)
 
 
 def test_slots_between_have_a_begin_an_end_and_a_bound() -> None:
@@ -280,7 +280,7 @@ def test_a_day_that_a_zone_leaves_out() -> None:
     """Samoa had no 30 December 2011: what was due then came right after it."""
     daily = read_schedule("0 3 * * *", "Pacific/Apia")
     found = daily.next(datetime(2011, 12, 29, tzinfo=UTC), 4)
-    assert [f"{slot.astimezone(daily.place):%d %H:%M}" for slot in found] == [
+    assert [f"{slot.astimezone(daily.zone_info):%d %H:%M}" for slot in found] == [
         "29 03:00",
         "31 00:00",
         "31 03:00",

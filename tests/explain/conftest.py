@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.explain_with_redis import explain
 from flask_opsjobs.explain.reason_kinds import Explanation
-from flask_opsjobs.lifeline import awake
+from flask_opsjobs.lifeline import loop_runs
 from flask_opsjobs.loops import LOOPS
 from flask_opsjobs.workers import transitions as workers
 from tests.support.engine import Bench
@@ -26,8 +26,8 @@ def wake_loops(bench: Bench, now: datetime, *but: str, error: str | None = None)
     for loop in LOOPS:
         if loop.name not in but:
             every = loop.every_seconds(bench.host.settings)
-            note = awake.Note(loop.name, "here-1", every, 0.01, "nothing to do", error)
-            awake.note_pass(bench.connection, None, note, now)
+            note = loop_runs.Note(loop.name, "here-1", every, 0.01, "nothing to do", error)
+            loop_runs.note_pass(bench.connection, None, note, now)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from flask_opsjobs import OpsJobs, Unique
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.jobs.perform.outcomes import Outcome
-from flask_opsjobs.lifeline import awake, retention
+from flask_opsjobs.lifeline import loop_runs, retention
 from flask_opsjobs.loops import cron
 from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.settings import Settings
@@ -127,8 +127,8 @@ def test_workers_and_loop_runs(
     start_job(abandoned)
     for bench in (stopped, abandoned):
         workers.stop(bench.connection, bench.worker_id, now)
-    note = awake.Note("watch", "p", 10, 0.1, "nothing to do")
-    awake.note_pass(living.connection, None, note, now)
+    note = loop_runs.Note("watch", "p", 10, 0.1, "nothing to do")
+    loop_runs.note_pass(living.connection, None, note, now)
     later = now + timedelta(days=7, seconds=1)
     assert retention.retain(living.connection, settings, later)["workers"] == 1
     assert stopped.worker_id not in left(living, "workers")
@@ -146,7 +146,7 @@ def test_the_dry_run_counts_what_is_removed_after_it(
         for age in (0.5, 1.2, 2.5, 3.2, 4.5):
             end_job(kind, age)
     workers.stop(bench.connection, bench.worker_id, now)
-    awake.note_pass(bench.connection, None, awake.Note("watch", "p", 10, 0.1, "x"), now)
+    loop_runs.note_pass(bench.connection, None, loop_runs.Note("watch", "p", 10, 0.1, "x"), now)
     later = now + timedelta(days=days)
     counted = retention.count_retainable(bench.connection, settings, later)
     assert retention.count_retainable(bench.connection, settings, later) == counted

@@ -15,7 +15,7 @@ from flask_opsjobs import InvalidArgs, Limit, OpsJobs
 from flask_opsjobs.engine.worker.runtime import declare_limiters
 from flask_opsjobs.errors import DeclarationError
 from flask_opsjobs.host import Host
-from flask_opsjobs.limits.limit import BadLimit, LimitPlace, bucket_of, lane_of
+from flask_opsjobs.limits.limit import BadLimit, JobLimit, bucket_of, lane_of
 from tests.conftest import MakeApp
 from tests.limits.conftest import Limited
 from tests.support.engine import Bench, forget_tasks, race, tasks_of
@@ -186,9 +186,9 @@ def test_one_name_declared_twice_alike_is_shared(limited: Limited) -> None:
     ],
 )
 def test_what_a_partition_may_be(value: Any, partition: str) -> None:
-    place = Limit("api", concurrency=1, partition=lambda arguments: value).place({})
-    assert place == LimitPlace("api", partition, 1)
-    assert bucket_of(lane_of("mail", place)) == ("api", partition)
+    job_limit = Limit("api", concurrency=1, partition=lambda arguments: value).of_job({})
+    assert job_limit == JobLimit("api", partition, 1)
+    assert bucket_of(lane_of("mail", job_limit)) == ("api", partition)
     assert bucket_of(lane_of("mail", None)) is None
 
 

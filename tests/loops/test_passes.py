@@ -16,7 +16,7 @@ from flask_opsjobs import signals
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.redis.broker import rq_id
 from flask_opsjobs.errors import EngineUnavailable
-from flask_opsjobs.lifeline import awake
+from flask_opsjobs.lifeline import loop_runs
 from flask_opsjobs.loops import LOOPS, Loop, Pass
 from flask_opsjobs.loops.loop import IDLE, Runner, every
 from tests.conftest import MakeBench
@@ -365,11 +365,11 @@ class TestAwake:
     def test_time_since_the_last_pass_is_that_of_any_copy(
         self, bench: Bench, now: datetime
     ) -> None:
-        note = awake.Note("watch", "p", 10, 0.1, IDLE)
-        assert awake.seconds_since_last_pass(bench.connection, "watch", now) == 0
-        awake.note_pass(bench.connection, None, note, now)
+        note = loop_runs.Note("watch", "p", 10, 0.1, IDLE)
+        assert loop_runs.seconds_since_last_pass(bench.connection, "watch", now) == 0
+        loop_runs.note_pass(bench.connection, None, note, now)
         later = now + timedelta(seconds=7)
-        assert awake.seconds_since_last_pass(bench.connection, "watch", later) == 7
+        assert loop_runs.seconds_since_last_pass(bench.connection, "watch", later) == 7
 
 
 def test_many_copies_of_every_loop_at_once(

@@ -30,7 +30,7 @@ from flask_opsjobs.core.db import connect_apart
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.lifecycle import STATES
-from flask_opsjobs.lifeline import awake
+from flask_opsjobs.lifeline import loop_runs
 from flask_opsjobs.loops import LOOPS
 from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.testing.postgres import TemporaryPostgres
@@ -119,8 +119,10 @@ def _run_loops(host: Host, connection: psycopg.Connection[Any]) -> None:
     for loop in LOOPS:
         if loop.name in _MOVE:
             every = loop.every_seconds(host.settings)
-            note = awake.Note(loop.name, "web-0-17", every, 0.014, "nothing to do", is_idle=True)
-            awake.note_pass(connection, None, note, read_clock(connection))
+            note = loop_runs.Note(
+                loop.name, "web-0-17", every, 0.014, "nothing to do", is_idle=True
+            )
+            loop_runs.note_pass(connection, None, note, read_clock(connection))
             continue
         runner, began = Runner(loop, host), time.monotonic()
         while runner.run_once(connection):

@@ -75,7 +75,7 @@ def recall_lost(
 ) -> Recalled:
     """Recall `queued` jobs whose delivery two passes at least `recall_seconds` apart have missed. Commits.
 
-    A pass misses a delivery when the list of its queue does not contain it, RQ does not run it, and no living
+    A pass misses a delivery when the list of its queue does not contain it, RQ does not run it, and no
     worker has reserved it. If the delivery is in RQ's intermediate list, the two passes must be
     `PARKED_GRACES` times as far apart. A delivery that RQ marked as failed is counted instead of recalled;
     the third one ends its job.
@@ -141,12 +141,12 @@ def _find_absent_and_parked(
     absent: set[Key] = set()
     parked: set[Key] = set()
     for name, group in _by_queue(rows).items():
-        places = find_deliveries(broker.queue(name), [row.rq_id for row in group], now)
-        certain = places.listed | places.running
+        found = find_deliveries(broker.queue(name), [row.rq_id for row in group], now)
+        certain = found.listed | found.running
         for row in group:
             if row.rq_id in certain or row.reserved_as in reserved:
                 continue
-            (parked if row.rq_id in places.intermediate else absent).add(row.key)
+            (parked if row.rq_id in found.intermediate else absent).add(row.key)
     return absent, parked
 
 

@@ -75,7 +75,7 @@ def remove_orphan_deliveries(
     """Scan one step of a Redis and remove the orphan deliveries that were met twice; return their RQ ids.
 
     Redis is read before Postgres, so the row of every delivery that is found was committed before. Deliveries
-    that expire by themselves, that RQ runs, or that a living worker has reserved are left alone. Raises
+    that expire by themselves, that RQ runs, or that a worker has reserved are left alone. Raises
     `RedisError`.
     """
     cursor, found = scan_deliveries(queue.connection, scan.cursor)

@@ -37,15 +37,15 @@ def answering() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class DeliveryPlaces:
-    """The places of a queue's deliveries in Redis, as RQ ids."""
+class FoundDeliveries:
+    """The RQ ids that are in a queue's list, in its intermediate list, and in RQ's started registry."""
 
     listed: frozenset[str]
     intermediate: frozenset[str]
     running: frozenset[str]
 
 
-def find_deliveries(queue: Queue, rq_ids: Collection[str], now: datetime) -> DeliveryPlaces:
+def find_deliveries(queue: Queue, rq_ids: Collection[str], now: datetime) -> FoundDeliveries:
     """Return which ids are in the queue's list, in its intermediate list, or in RQ's started registry.
 
     Expired entries of the registry are ignored: they belong to dead workers.
@@ -53,7 +53,7 @@ def find_deliveries(queue: Queue, rq_ids: Collection[str], now: datetime) -> Del
     with queue.connection.pipeline(transaction=False) as pipe:
         _ask(pipe, queue, now)
         length, *entries = pipe.execute()
-    found = _places(*entries)
+    found = _found(*entries)
     if length > _LONGEST_READ:
         rest = [rq_id for rq_id in rq_ids if rq_id not in found.listed]
         return replace(found, listed=found.listed | _find_in_list(queue, rest))
@@ -62,13 +62,13 @@ def find_deliveries(queue: Queue, rq_ids: Collection[str], now: datetime) -> Del
 
 def find_deliveries_by_queue(
     broker: Broker, wanted: Mapping[str, Collection[str]], now: datetime
-) -> dict[str, DeliveryPlaces]:
+) -> dict[str, FoundDeliveries]:
     """Return `find_deliveries` of many queues, by queue name, in one round trip to each Redis.
 
     `wanted` holds the ids to look for, by queue name. A list that is too long to read costs one more round
     trip, in which the ids are looked up one by one.
     """
-    found: dict[str, DeliveryPlaces] = {}
+    found: dict[str, FoundDeliveries] = {}
     for queues in by_redis(map(broker.queue, wanted)):
         with queues[0].connection.pipeline(transaction=False) as pipe:
             for queue in queues:
@@ -79,7 +79,7 @@ def find_deliveries_by_queue(
             found[queue.name] = (
                 find_deliveries(queue, wanted[queue.name], now)
                 if length > _LONGEST_READ
-                else _places(*entries)
+                else _found(*entries)
             )
     return found
 
@@ -92,10 +92,10 @@ def _ask(pipe: Pipeline, queue: Queue, now: datetime) -> None:
     pipe.zrangebyscore(queue.started_job_registry.key, now.timestamp(), "+inf")
 
 
-def _places(
+def _found(
     listed: Iterable[Any], intermediate: Iterable[Any], running: Iterable[Any]
-) -> DeliveryPlaces:
-    return DeliveryPlaces(
+) -> FoundDeliveries:
+    return FoundDeliveries(
         listed=frozenset(_text(item) for item in listed),
         intermediate=frozenset(_text(item) for item in intermediate),
         running=frozenset(StartedJobRegistry.parse_job_id(_text(item)) for item in running),
@@ -106,8 +106,8 @@ def _find_in_list(queue: Queue, rq_ids: list[str]) -> set[str]:
     with queue.connection.pipeline(transaction=False) as pipe:
         for rq_id in rq_ids:
             pipe.lpos(queue.key, rq_id)
-        places = pipe.execute()
-    return {rq_id for rq_id, place in zip(rq_ids, places, strict=True) if place is not None}
+        positions = pipe.execute()
+    return {rq_id for rq_id, at in zip(rq_ids, positions, strict=True) if at is not None}
 
 
 def read_running(queue: Queue) -> list[str]:

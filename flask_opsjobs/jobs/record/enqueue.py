@@ -24,12 +24,12 @@ from ...core.after_commit import after_commit
 from ...core.db import forget_values
 from ...errors import InvalidArgs, WrongSession
 from ...host import CommitNote, DueLane, Host, QueuedAtInsert
-from ...limits.limit import LimitPlace
+from ...limits.limit import JobLimit
 from ..models import Job
 from . import unique_locks
 from .declaration import TaskDeclaration
+from .job_limit import RejectWhenFull, columns_of, job_limit_of
 from .options import Options, Unique
-from .placing import RejectWhenFull, columns_of, place_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,10 @@ def enqueue(
     host.require_schema(or_newer=True)
     values = task.arguments.validate(args, kwargs)
     row = parameters(task, options, host)
-    place = None
+    job_limit = None
     if options.limit is not None:
-        place = place_of(task, options.limit, host, values)
-        row |= columns_of(options.queue, place)
+        job_limit = job_limit_of(task, options.limit, host, values)
+        row |= columns_of(options.queue, job_limit)
     row["args"] = task.arguments.dump(values, host.settings.max_args_bytes).decode()
     session, bind = find_session(host, options.session)
     with without_values():
@@ -78,9 +78,9 @@ def enqueue(
         if options.unique is not None:
             row |= unique_lock(options.unique)
             row["keys"] = keys(task, options.unique, host, values)
-        if place is not None:
+        if job_limit is not None:
             reject = RejectWhenFull(task, options, host, session)
-            _require_room(connection, reject, place, row.get("keys"))
+            _require_room(connection, reject, job_limit, row.get("keys"))
         if options.unique is None:
             enqueued = insert(connection, row, _first_number(options, host))
         else:
@@ -95,10 +95,10 @@ def enqueue(
 
 
 def _require_room(
-    connection: Connection, reject: RejectWhenFull, place: LimitPlace, keys: list[bytes] | None
+    connection: Connection, reject: RejectWhenFull, job_limit: JobLimit, keys: list[bytes] | None
 ) -> None:
     """Return when the limiter takes the call; raise `LimitReached` when it is full and declared to reject."""
-    rejection = reject.find_rejection(connection, place)
+    rejection = reject.find_rejection(connection, job_limit)
     if rejection is None:
         return
     # A call that was enqueued before is still a conflict, not a rejection.
@@ -203,7 +203,7 @@ def enqueue_detached(
     values = task.arguments.load(stored)
     row = parameters(task, task.declared, host)
     if (limit := task.declared.limit) is not None:
-        row |= columns_of(task.declared.queue, place_of(task, limit, host, values))
+        row |= columns_of(task.declared.queue, job_limit_of(task, limit, host, values))
     row |= {"cron_entry": cron_entry, "is_deferred": is_deferred, "dispatch_no": 0}
     row["args"] = task.arguments.dump(values, host.settings.max_args_bytes).decode()
     run = partial(_run_sql, connection)

@@ -30,8 +30,8 @@ from .enqueue import (
     unique_lock,
     without_values,
 )
+from .job_limit import RejectWhenFull, columns_of, job_limit_of
 from .options import Options, Unique
-from .placing import RejectWhenFull, columns_of, place_of
 
 Row = Mapping[str, Any]
 Line = Callable[[Row], bytes]
@@ -65,20 +65,20 @@ def enqueue_many(
         rows = _guarded(rows, savepoint)
         connection = join(session, bind)
         common |= connection.exec_driver_sql(sql.load("moment_of_many"), common).mappings().one()
-        places = _Places(
+        limits = _LimitColumns(
             task, options, host, RejectWhenFull(task, options, host, session), connection
         )
         if options.unique is None:
-            line = _plain_line(places, _head(common))
-            result = EnqueuedMany(_copy(places, sql.load("copy_jobs"), line, rows))
+            line = _plain_line(limits, _head(common))
+            result = EnqueuedMany(_copy(limits, sql.load("copy_jobs"), line, rows))
             if result.count:
                 counted = {**common, "enqueued": result.count}
                 connection.exec_driver_sql(sql.load("count_enqueued"), counted)
         else:
-            result = _insert_unique(places, options.unique, common, rows)
+            result = _insert_unique(limits, options.unique, common, rows)
     if result.count:
         if common["state"] == "available" and host.dispatcher is not None:
-            for touched in places.lanes:
+            for touched in limits.lanes:
                 after_commit(session, host.dispatcher.push, DueLane(touched, options.queue))
         if signals.job_enqueued.receivers:
             signals.send(signals.job_enqueued, task, enqueued=result)
@@ -106,19 +106,19 @@ def _require_standing(savepoint: SessionTransaction) -> None:
 
 
 def _insert_unique(
-    places: _Places, unique: Unique, common: Mapping[str, Any], rows: Iterable[Row]
+    limits: _LimitColumns, unique: Unique, common: Mapping[str, Any], rows: Iterable[Row]
 ) -> EnqueuedMany:
     """Enqueue unique jobs through a temporary table."""
     calls = f"pg_temp.opsjobs_calls_{next(_numbers)}"
-    key_count = len(set(places.host.secrets))
+    key_count = len(set(limits.host.secrets))
 
     def run(name: str, **values: Any) -> Any:
         statement = sql.load(name).replace("{calls}", calls)
-        return places.connection.exec_driver_sql(statement, values or None)
+        return limits.connection.exec_driver_sql(statement, values or None)
 
     run("create_calls")
     copy = sql.load("copy_calls").replace("{calls}", calls)
-    gathered = _copy(places, copy, _unique_line(places, unique), rows)
+    gathered = _copy(limits, copy, _unique_line(limits, unique), rows)
     run("analyze_calls")
     run("delete_expired_locks_of_calls")
     count = run(
@@ -130,8 +130,8 @@ def _insert_unique(
     return EnqueuedMany(count, gathered - count)
 
 
-class _Places:
-    """Computes the place columns of each row for COPY, and collects the first lanes for the dispatcher."""
+class _LimitColumns:
+    """Computes the limit columns of each row for COPY, and collects the first lanes for the dispatcher."""
 
     def __init__(
         self,
@@ -152,17 +152,17 @@ class _Places:
         self._unlimited = _as_copied(options.enqueue_parameters)
         self.lanes: dict[str, None] = {options.queue: None} if options.limit is None else {}
 
-    def of(self, values: Mapping[str, Any], keys: Sequence[bytes] = ()) -> bytes:
-        """The place of a call. Raises `LimitReached`, but not for a conflict with a unique lock."""
+    def columns_of(self, values: Mapping[str, Any], keys: Sequence[bytes] = ()) -> bytes:
+        """The limit columns of a call. Raises `LimitReached`, but not for a conflict with a unique lock."""
         limit = self._options.limit
         if limit is None:
             return self._unlimited
-        place = place_of(self.task, limit, self.host, values)
+        job_limit = job_limit_of(self.task, limit, self.host, values)
         if not (self._reject.is_open or self._is_conflict(keys)):
-            if rejection := self._reject.find_rejection(self.connection, place):
+            if rejection := self._reject.find_rejection(self.connection, job_limit):
                 raise self._reject.make_error(rejection)
             self._keys_with_room.update(keys)
-        columns = columns_of(self._options.queue, place)
+        columns = columns_of(self._options.queue, job_limit)
         if len(self.lanes) < _MOST_LANES:
             self.lanes[columns["lane"]] = None
         return _as_copied(columns)
@@ -174,39 +174,39 @@ class _Places:
         return keys[0] in self._keys_with_room or unique_locks.find(self._run_sql, keys) is not None
 
 
-def _plain_line(places: _Places, head: bytes) -> Line:
-    validate, dump = places.task.arguments.validate, places.task.arguments.dump
-    limit = places.host.settings.max_args_bytes
+def _plain_line(limits: _LimitColumns, head: bytes) -> Line:
+    validate, dump = limits.task.arguments.validate, limits.task.arguments.dump
+    most_bytes = limits.host.settings.max_args_bytes
 
     def line(row: Row) -> bytes:
         # JSON has no raw control characters: only the backslash must be escaped for COPY.
         values = validate((), row)
-        place = places.of(values)
-        return head + place + dump(values, limit).replace(b"\\", b"\\\\") + b"\n"
+        columns = limits.columns_of(values)
+        return head + columns + dump(values, most_bytes).replace(b"\\", b"\\\\") + b"\n"
 
     return line
 
 
-def _unique_line(places: _Places, unique: Unique) -> Line:
-    task, host = places.task, places.host
-    limit = host.settings.max_args_bytes
+def _unique_line(limits: _LimitColumns, unique: Unique) -> Line:
+    task, host = limits.task, limits.host
+    most_bytes = host.settings.max_args_bytes
 
     def line(row: Row) -> bytes:
         values = task.arguments.validate((), row)
-        raw = task.arguments.dump(values, limit).replace(b"\\", b"\\\\")
+        raw = task.arguments.dump(values, most_bytes).replace(b"\\", b"\\\\")
         taken = keys(task, unique, host, values)
         hexed = ",".join(key.hex() for key in taken)
-        return b"{%b}\t%b%b\n" % (hexed.encode(), places.of(values, taken), raw)
+        return b"{%b}\t%b%b\n" % (hexed.encode(), limits.columns_of(values, taken), raw)
 
     return line
 
 
-def _copy(places: _Places, statement: str, line: Line, rows: Iterable[Row]) -> int:
+def _copy(limits: _LimitColumns, statement: str, line: Line, rows: Iterable[Row]) -> int:
     """Copy a line for each row; returns the number of lines."""
-    raw = places.connection.connection.driver_connection
+    raw = limits.connection.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)
     done = 0
-    for lines in _chunks(places.task, line, rows):
+    for lines in _chunks(limits.task, line, rows):
         try:
             with raw.cursor() as cursor, cursor.copy(statement) as copy:
                 copy.write(b"".join(lines))
@@ -246,7 +246,7 @@ def _at_row(task: TaskDeclaration, number: int, error: InvalidArgs) -> InvalidAr
 
 
 def _head(common: Mapping[str, Any]) -> bytes:
-    """The columns that all rows share, in COPY's format. The place and the arguments of each row follow."""
+    """The columns that all rows share, in COPY's format. The limit and the arguments of each row follow."""
     tags = ",".join('"' + _escape_item(tag) + '"' for tag in common["tags"])
     columns = (
         *(common[name] for name in ("task", "queue", "state", "priority", "meta")),
@@ -259,7 +259,7 @@ def _head(common: Mapping[str, Any]) -> bytes:
 
 
 def _as_copied(columns: Mapping[str, Any]) -> bytes:
-    """The columns of a row's place in COPY's format, between the shared columns and the arguments."""
+    """The columns of a row's limit in COPY's format, between the shared columns and the arguments."""
     names = ("lane", "limiter", "partition", "weight")
     return "".join(_escape(columns[name]) + "\t" for name in names).encode()
 

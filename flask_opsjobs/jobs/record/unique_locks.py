@@ -60,17 +60,19 @@ def release(connection: db.Connection, job_ids: Sequence[int]) -> None:
 
 
 def take(
-    connection: db.Connection, withins: Mapping[int, timedelta | None], now: datetime
+    connection: db.Connection, lifetimes: Mapping[int, timedelta | None], now: datetime
 ) -> list[int]:
     """Take the unique locks of jobs in the caller's transaction; return the ids whose lock another job holds.
 
-    `withins` maps each id to the lifetime of its lock, None for no expiry. Waits for another transaction that
+    `lifetimes` are those of the locks by id, None for no expiry. Waits for another transaction that
     is enqueuing the same call.
     """
-    ids = list(withins)
+    ids = list(lifetimes)
     jobs = {"ids": ids, "now": now}
     connection.execute(sql.load("delete_expired_unique_locks"), jobs)
-    connection.execute(sql.load("take_unique_locks"), {**jobs, "withins": list(withins.values())})
+    connection.execute(
+        sql.load("take_unique_locks"), {**jobs, "lifetimes": list(lifetimes.values())}
+    )
     return [id for (id,) in connection.execute(sql.load("list_jobs_without_unique_lock"), jobs)]
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from ..models import Job
 from ..queries import range_of
 from .filter import JobFilter
-from .index_scan import fits_row, walk
+from .index_scan import is_match, scan_index
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def batch_of_jobs(
     For filters without a search.
     """
     found = range_of(session, wanted, now).narrowed(before, None)
-    rows = session.execute(walk(select(*_COLUMNS), wanted, found).limit(size))
+    rows = session.execute(scan_index(select(*_COLUMNS), wanted, found).limit(size))
     return [ExportRow(*row) for row in rows]
 
 
@@ -71,4 +71,4 @@ def list_jobs_in_full(
     # Queries by id alone: with another condition, the planner might scan another index.
     rows = session.execute(select(*_COLUMNS).where(Job.id.in_(ids)))
     found = {row[0]: ExportRow(*row) for row in rows}
-    return [row for job_id in ids if (row := found.get(job_id)) and fits_row(wanted, row)]
+    return [row for job_id in ids if (row := found.get(job_id)) and is_match(wanted, row)]

@@ -33,7 +33,7 @@ class Range:
         return replace(self, low=low, high=high)
 
 
-def fits(
+def conditions_of(
     wanted: JobFilter, table: Any = Job, names: tuple[str, ...] = PLAIN
 ) -> list[ColumnElement[bool]]:
     """The conditions of the filter on the columns `names` of a table or subquery."""
@@ -44,8 +44,8 @@ def fits(
     ]
 
 
-def fits_row(wanted: JobFilter, row: Any) -> bool:
-    """Whether a row that was read fits the same conditions."""
+def is_match(wanted: JobFilter, row: Any) -> bool:
+    """Whether a row that was read meets the same conditions."""
     return all(getattr(wanted, name) in (None, getattr(row, name)) for name in PLAIN)
 
 
@@ -62,18 +62,20 @@ def lead_of(wanted: JobFilter) -> str | None:
     return next((name for name in names if getattr(wanted, name)), None)
 
 
-def walked_part(wanted: JobFilter) -> JobFilter:
+def indexed_part(wanted: JobFilter) -> JobFilter:
     """The conditions that the scanned index answers. The others filter the rows that were read from it."""
     lead = lead_of(wanted) or "origin"
     known = {lead, "state"} if wanted.state in UNSUCCESSFUL else {lead}
     return wanted.but(**{name: None for name in PLAIN if name not in known})
 
 
-def walk(statement: Jobs, wanted: JobFilter, found: Range, *, newest_first: bool = True) -> Jobs:
+def scan_index(
+    statement: Jobs, wanted: JobFilter, found: Range, *, newest_first: bool = True
+) -> Jobs:
     """Add the conditions of the filter and the order of the index to scan to a select of jobs."""
     lead = lead_of(wanted)
     rest = tuple(name for name in PLAIN if name != lead)
-    statement = statement.where(*fits(wanted, names=rest))
+    statement = statement.where(*conditions_of(wanted, names=rest))
     keys: list[ColumnElement[Any]] = [Job.id.expression]
     low, high = [[literal(bound, BigInteger)] for bound in (found.low, found.high)]
     if lead is not None:

@@ -32,7 +32,7 @@ from ..lifecycle import STATES
 from ..models import Job
 from ..rows import Count, JobPage
 from .filter import JobFilter
-from .index_scan import LAST_ID, PLAIN, Range, fits
+from .index_scan import LAST_ID, PLAIN, Range, conditions_of
 
 IsShown = Callable[[str], bool]
 
@@ -114,7 +114,7 @@ def _find_by_errors(session: Session, wanted: JobFilter, found: Range, is_shown:
 
     Otherwise, whether the search stopped at its limit would reveal hidden text.
     """
-    has_older = session.scalars(error_beyond(found)).first() is not None
+    has_older = session.scalars(first_unsearched_error(found)).first() is not None
     rows = session.execute(newest_errors(wanted, found))
     fitting = ((job_id, state) for job_id, state, error in rows if is_shown(error or ""))
     shown = list(islice(fitting, MOST_HITS + 1))
@@ -126,7 +126,7 @@ def _with_the_newest(
     session: Session, wanted: JobFilter, found: Range, rows: Sequence[Any]
 ) -> Sequence[Any]:
     """The hits, and those among the newest jobs: the index usually finds the oldest hits first."""
-    beyond = session.scalars(job_beyond(found)).first()
+    beyond = session.scalars(first_unsearched_job(found)).first()
     near = session.execute(newest_hits(wanted, found.narrowed(None, beyond)))
     merged = {row[0]: row for row in (*rows, *near)}
     return [merged[job_id] for job_id in sorted(merged, reverse=True)]
@@ -181,13 +181,13 @@ def is_by_errors(wanted: JobFilter) -> bool:
     return bool(wanted.error and not wanted.args and not wanted.tag and wanted.id is None)
 
 
-def error_beyond(found: Range) -> Select[int]:
+def first_unsearched_error(found: Range) -> Select[int]:
     """The id of the newest job with an error beyond `NEWEST_ERRORS`; no row when there are fewer."""
     with_error = select(Job.id).where(Job.error.is_not(None), *within(found))
     return with_error.order_by(Job.id.desc()).offset(NEWEST_ERRORS).limit(1)
 
 
-def job_beyond(found: Range) -> Select[int]:
+def first_unsearched_job(found: Range) -> Select[int]:
     """The id of the newest job beyond `NEWEST_JOBS`; no row when there are fewer."""
     return select(Job.id).where(*within(found)).order_by(Job.id.desc()).offset(NEWEST_JOBS).limit(1)
 
@@ -210,7 +210,7 @@ def hits(wanted: JobFilter, found: Range) -> Select[int, str, str | None]:
 
 
 def _hits(wanted: JobFilter, bounds: list[ColumnElement[bool]]) -> Select[int, str, str | None]:
-    conditions = [*fits(wanted), *bounds, *_indexed(wanted)]
+    conditions = [*conditions_of(wanted), *bounds, *_indexed(wanted)]
     error: ColumnElement[Any] = null()
     if wanted.error:
         # The caller checks which of these errors fit. Checked here, a frequent argument with a rare text in
@@ -228,7 +228,7 @@ def newest_errors(wanted: JobFilter, found: Range) -> Select[int, str, str | Non
     newest = newest.order_by(Job.id.desc()).limit(NEWEST_ERRORS)
     seen = newest.cte("newest").prefix_with("MATERIALIZED", dialect="postgresql").c
     statement = select(seen.id, seen.state, seen.error)
-    conditions = [*fits(wanted, seen), _contains(seen.error, wanted.error)]
+    conditions = [*conditions_of(wanted, seen), _contains(seen.error, wanted.error)]
     return statement.where(*conditions).order_by(seen.id.desc())
 
 

@@ -15,7 +15,7 @@ from werkzeug import Response
 from ...core.redis_facts import SilentRedis
 from ...engine.redis.broker import broker_of
 from ...engine.redis.connections import find_silent
-from ...lifeline.awake import list_loops
+from ...lifeline.loop_runs import list_loops
 from ...overview.badges import Badge, find_badges
 from ...overview.headline import Wrong, find_silent_sources
 from ...overview.queries import count_due

@@ -25,7 +25,7 @@ from ...cron.expression import BadSchedule, read_schedule
 from ...cron.lifecycle import CATCH_UPS, MEANINGS, OVERLAPS, RESULTS
 from ...cron.queries import CronEntryRow, MissedSlots, SlotRow
 from ...jobs.record.options import fault_of_name
-from ...lifeline.awake import LoopRow, list_loops
+from ...lifeline.loop_runs import LoopRow, list_loops
 from ..actions import view as actions
 from ..app import access, pages, problems
 from ..app.host import host, reading
@@ -54,23 +54,23 @@ class EntryView:
     @property
     def next(self) -> Sequence[datetime]:
         """The next three slots without a result. Empty for a retired entry or an unknown time zone."""
-        if self.entry.state == "retired" or self.place is None:
+        if self.entry.state == "retired" or self.zone_info is None:
             return []
         # `checked_until` is after now when a clock was stepped back: those slots already have their results.
         return self.entry.schedule.next(max(self.now, self.entry.checked_until), 3)
 
     @property
-    def place(self) -> ZoneInfo | None:
+    def zone_info(self) -> ZoneInfo | None:
         """Its time zone; None when an update of this machine's time zone data has removed it."""
         try:
-            return self.entry.schedule.place
+            return self.entry.schedule.zone_info
         except ZoneInfoNotFoundError:
             return None
 
     @property
     def is_placeless(self) -> bool:
         """Whether its time zone is unknown, so that it has no slots."""
-        return self.place is None and self.entry.state != "retired"
+        return self.zone_info is None and self.entry.state != "retired"
 
     @property
     def is_told(self) -> bool:
@@ -82,7 +82,7 @@ class EntryView:
     def overdue(self) -> datetime | None:
         """The first due slot without a result while a cron loop is awake; None when there is none."""
         is_awake = self.cron_loop is not None and self.cron_loop.is_awake
-        if not is_awake or self.place is None or self.entry.state == "retired":
+        if not is_awake or self.zone_info is None or self.entry.state == "retired":
             return None
         first = next(self.entry.schedule.slots_after(self.entry.checked_until), None)
         return None if first is None or self.now - first <= LATE else first
@@ -262,7 +262,7 @@ def _one(read: Reading, name: str) -> Markup:
     slots = queries.list_slots(read.session, name, read.now)
     missed = queries.list_missed_lately(read.session, read.now).get(name)
     row = EntryView(entry, slots[: queries.STRIP_ROWS], missed, read.now, _cron_loop(read))
-    zone = row.place or ZoneInfo("UTC")
+    zone = row.zone_info or ZoneInfo("UTC")
     events = fault = None
     if access.may("audit.view"):
         events, fault = list_events_of(read.session, f"cron/{name}"), find_chain_fault(read.session)

@@ -1,4 +1,4 @@
-"""Records and reads when each loop was awake. A loop that slept must not count the missed time as silence."""
+"""Records and reads when each loop ran. A loop that did not run must not count that time as silence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds the lane of a call, and rejects it before anything is written when its limiter is full."""
+"""Finds the limiter, partition and lane of a call, and rejects the call early when its limiter is full."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ...errors import InvalidArgs, LimitReached
 from ...host import Host
 from ...limits import bucket, stored_buckets
 from ...limits import transitions as limit_transitions
-from ...limits.limit import Limit, LimitPlace, Unplaced, lane_of
+from ...limits.limit import BadJobLimit, JobLimit, Limit, lane_of
 from ...limits.stored_buckets import BucketSeen
 from ...limits.transitions import Rejection
 from .declaration import TaskDeclaration
 from .options import Options
 
 
-def place_of(
+def job_limit_of(
     task: TaskDeclaration, limit: Limit, host: Host, values: Mapping[str, Any]
-) -> LimitPlace:
-    """The place of a call in its task's limit.
+) -> JobLimit:
+    """The limiter, partition and weight of a call.
 
     Raises `InvalidArgs` when partition or weight cannot be computed. A partition is part of the lane and is
     shown on many pages: when the display policy hides the argument, a keyed hash of its value is stored
@@ -33,13 +33,17 @@ def place_of(
     arguments = task.arguments.with_defaults(values)
     found = None
     try:
-        place = limit.place(arguments)
-    except Unplaced as why:
+        job_limit = limit.of_job(arguments)
+    except BadJobLimit as why:
         found = {"loc": why.what, "msg": str(why), "type": "limit"}
     else:
         named = limit.partition
-        is_secret = place.partition and isinstance(named, str) and _is_hidden(host, named)
-        return place._replace(partition=_hash(host, place.partition)) if is_secret else place
+        is_secret = job_limit.partition and isinstance(named, str) and _is_hidden(host, named)
+        return (
+            job_limit._replace(partition=_hash(host, job_limit.partition))
+            if is_secret
+            else job_limit
+        )
     # Outside of `except`: the error of a host's function must not become the context of this one.
     raise InvalidArgs(task.name, [found])
 
@@ -55,9 +59,9 @@ def _hash(host: Host, partition: str) -> str:
     return "#" + sign(host.secrets[0], "hidden partition", partition.encode(), 12).hex()
 
 
-def columns_of(queue: str, place: LimitPlace) -> dict[str, Any]:
-    """The columns that hold the place of a limited job: lane, limiter, partition, weight."""
-    return {"lane": lane_of(queue, place), **place._asdict()}
+def columns_of(queue: str, job_limit: JobLimit) -> dict[str, Any]:
+    """The columns that a limit sets: lane, limiter, partition, weight."""
+    return {"lane": lane_of(queue, job_limit), **job_limit._asdict()}
 
 
 class RejectWhenFull:
@@ -79,20 +83,20 @@ class RejectWhenFull:
         self._seen: dict[tuple[str, str], BucketSeen] = {}
         self._passed: dict[tuple[str, str], int] = {}
 
-    def find_rejection(self, connection: Connection, place: LimitPlace) -> Rejection | None:
+    def find_rejection(self, connection: Connection, job_limit: JobLimit) -> Rejection | None:
         """Why a call is rejected; None when it may pass, and is counted for the calls after it."""
         if self.is_open or self._limit is None:
             return None
-        key = (place.limiter, place.partition)
+        key = (job_limit.limiter, job_limit.partition)
         if key not in self._seen:
             self._seen[key] = stored_buckets.get_bucket(connection, *key, with_waiting=True)
         seen = self._seen[key]
         ahead = seen.level.queued + seen.waiting + self._passed.get(key, 0)
         # Before any worker has started, no declaration is stored: then this process's own counts.
         shape = seen.shape or self._limit.shape
-        rejection = self._judge(shape, seen, place, ahead)
+        rejection = self._judge(shape, seen, job_limit, ahead)
         if rejection is None:
-            self._passed[key] = self._passed.get(key, 0) + place.weight
+            self._passed[key] = self._passed.get(key, 0) + job_limit.weight
         return rejection
 
     def make_error(self, rejection: Rejection) -> LimitReached:
@@ -101,10 +105,10 @@ class RejectWhenFull:
         return LimitReached(self._task.name, rejection.limiter, rejection.partition, rejection.code)
 
     def _judge(
-        self, shape: bucket.Shape, seen: BucketSeen, place: LimitPlace, ahead: int
+        self, shape: bucket.Shape, seen: BucketSeen, job_limit: JobLimit, ahead: int
     ) -> Rejection | None:
         """Why the call is rejected if it and all jobs ahead of it start now; None when it may pass."""
-        verdict = bucket.admit(shape, seen.level, ahead + place.weight, seen.now)
+        verdict = bucket.admit(shape, seen.level, ahead + job_limit.weight, seen.now)
         if verdict.is_admitted and verdict.wait_seconds == 0:
             return None
         code = verdict.blocks[0].code if verdict.blocks else bucket.TOKENS
@@ -121,7 +125,13 @@ class RejectWhenFull:
             "burst": shape.burst,
         }
         return Rejection(
-            seen.now, place.limiter, place.partition, self._task.name, place.weight, code, read
+            seen.now,
+            job_limit.limiter,
+            job_limit.partition,
+            self._task.name,
+            job_limit.weight,
+            code,
+            read,
         )
 
     def _keep(self, rejections: list[Rejection]) -> None:
