@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from sqlalchemy import URL
 
 from tests.support.database import Databases
+from tests.support.processes import Child
 from tests.support.sources import ROOT
 
 APP = """\
@@ -40,14 +42,18 @@ class User(db.Model):
 
 @dataclass
 class Newcomer:
-    """A folder with an app.py, in which commands run as their user types them."""
+    """A folder with an app.py, in which commands run as their user types them.
+
+    While it `is_warm`, each command finds the libraries imported, but not `flask_opsjobs` and the app.
+    """
 
     folder: Path
     env: dict[str, str]
+    is_warm: bool = True
 
     def types(self, *words: str, env: dict[str, str] | None = None) -> tuple[int, str]:
         """The exit code of `flask words…`, and everything it printed."""
-        return self._run([sys.executable, "-m", "flask", *words], env or {})
+        return self._python("-m", "flask", *words, env=env)
 
     def does(self, *words: str) -> str:
         """What `flask words…` prints; fails the test when it fails."""
@@ -58,25 +64,36 @@ class Newcomer:
     def pipes_away(self, *words: str) -> str:
         """What `flask words…` says on stderr when its output goes into a pipe that nobody reads."""
         flask = shlex.join([sys.executable, "-m", "flask", *words])
-        return self._run(["sh", "-c", f"{flask} 2>stderr | true; cat stderr; rm stderr"], {})[1]
-
-    def runs(self, script: str) -> str:
-        """What a Python script prints; fails the test when it fails."""
-        code, said = self._run([sys.executable, "-c", script], {})
-        assert code == 0, said
-        return said
-
-    def _run(self, command: list[str], env: dict[str, str]) -> tuple[int, str]:
         done = subprocess.run(
-            command,
+            ["sh", "-c", f"{flask} 2>stderr | true; cat stderr; rm stderr"],
             cwd=self.folder,
-            env={**os.environ, **self.env, **env},
+            env={**os.environ, **self.env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             timeout=60,
         )
-        return done.returncode, done.stdout
+        return done.stdout
+
+    def runs(self, script: str) -> str:
+        """What a Python script prints; fails the test when it fails."""
+        code, said = self._python("-c", script)
+        assert code == 0, said
+        return said
+
+    def _python(self, *words: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+        with tempfile.NamedTemporaryFile(prefix="said-") as log:
+            child = Child(
+                [sys.executable, *words],
+                Path(log.name),
+                {**self.env, **(env or {})},
+                warm="libraries" if self.is_warm else None,
+                folder=self.folder,
+            )
+            try:
+                return child.wait(60), child.log
+            finally:
+                child.kill_all()
 
     def adds(self, lines: str) -> None:
         """Append lines to app.py."""

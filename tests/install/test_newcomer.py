@@ -27,6 +27,7 @@ with app.app_context():
 
 
 def test_from_an_empty_app_to_an_enqueued_job(newcomer: Newcomer) -> None:
+    newcomer.is_warm = False
     newcomer.does("db", "init")
     said = newcomer.does("opsjobs", "install")
     assert said.endswith("How to run it in production: docs/production.md of flask_opsjobs.\n")

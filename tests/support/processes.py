@@ -22,20 +22,26 @@ class Child:
     """A started command. It leads its own session, and its output goes to a file."""
 
     def __init__(
-        self, command: list[str], log: Path, env: Mapping[str, str], *, warm: bool = False
+        self,
+        command: list[str],
+        log: Path,
+        env: Mapping[str, str],
+        *,
+        warm: str | None = None,
+        folder: Path = ROOT,
     ) -> None:
-        """A warm one is Python's: a fork of a process that has imported the app already."""
+        """A `warm` one is Python's: a fork of a process that has imported the `app`, or the `libraries`."""
         self.command = command
         self._log = log
         self._process: subprocess.Popen[bytes] | WarmProcess
         env = {**os.environ, "PYTHONUNBUFFERED": "1", **env}
         with log.open("wb") as output:
             if warm:
-                self._process = WarmProcess(command[1:], log, env)
+                self._process = WarmProcess(command[1:], log, env, imported=warm, folder=folder)
                 return
             self._process = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=folder,
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -141,21 +147,23 @@ class Children:
 
     def start(self, *command: str, env: Mapping[str, str] | None = None) -> Child:
         """Start any command."""
-        return self._start(command, env, warm=False)
+        return self._start(command, env, warm=None)
 
     def python(self, *words: str, env: Mapping[str, str] | None = None) -> Child:
         """Start `python words…` by a fork of a process that has imported the app: at once.
 
         Use `start` where the start itself is to be proved, or where `env` has what is read at import.
         """
-        return self._start((sys.executable, *words), env, warm=True)
+        return self._start((sys.executable, *words), env, warm="app")
 
     def flask(self, *words: str, **config: Any) -> Child:
         """Start `flask words…` of tests/support/host.py; `config` goes into that app's config."""
         env = {f"TEST_CONFIG_{key}": json.dumps(value) for key, value in config.items()}
         return self.python("-m", "flask", "--app", "tests.support.host", *words, env=env)
 
-    def _start(self, command: Sequence[str], env: Mapping[str, str] | None, warm: bool) -> Child:
+    def _start(
+        self, command: Sequence[str], env: Mapping[str, str] | None, warm: str | None
+    ) -> Child:
         log = self._folder / f"child-{len(self._started)}.log"
         child = Child(list(command), log, {**self._env, **(env or {})}, warm=warm)
         self._started.append(child)

@@ -3,6 +3,9 @@
 Starting `flask opsjobs worker` from nothing costs a second of imports, a fork of this process next to
 nothing. What a command gets is the same as from a new Python, except for its command line in the process
 table, and for what a module reads from the environment when it is imported. Its parent is the warm process.
+
+A second one has imported only what others wrote. Its forks import `flask_opsjobs` and the app themselves, as
+they find them in their folder and on their `PYTHONPATH`.
 """
 
 from __future__ import annotations
@@ -38,12 +41,23 @@ class WarmProcess:
     Its connection to the warm process brings its process id, and once it ended its exit code.
     """
 
-    def __init__(self, words: list[str], log: Path, env: Mapping[str, str]) -> None:
-        """`words` are what would follow `python` on a command line."""
+    def __init__(
+        self,
+        words: list[str],
+        log: Path,
+        env: Mapping[str, str],
+        *,
+        imported: str,
+        folder: Path = ROOT,
+    ) -> None:
+        """`words` are what would follow `python` on a command line in `folder`.
+
+        The warm process has `imported` the `app`, or only the `libraries` that others wrote.
+        """
         self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.connect(_server())
+        self._connection.connect(_server(imported))
         self._answers = self._connection.makefile("rb")
-        request = {"words": words, "log": str(log), "env": dict(env)}
+        request = {"words": words, "log": str(log), "env": dict(env), "folder": str(folder)}
         self._connection.sendall(json.dumps(request).encode() + b"\n")
         self.pid = int(self._answers.readline())
         self.returncode: int | None = None
@@ -75,12 +89,12 @@ class WarmProcess:
 
 
 @functools.cache
-def _server() -> str:
-    """The socket of this process' warm process, which it starts, and which ends with it."""
+def _server(imported: str) -> str:
+    """The socket of a warm process of this process, which it starts, and which ends with it."""
     folder = tempfile.mkdtemp(prefix="opw-")
     address = f"{folder}/socket"
     server = subprocess.Popen(
-        [sys.executable, "-u", "-m", "tests.support.warm", address],
+        [sys.executable, "-u", "-m", "tests.support.warm", imported, address],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -102,17 +116,39 @@ def _server() -> str:
 # --- in the warm process
 
 
-def _import_everything() -> None:
-    """Import what commands of the app need, and nothing that is a test's alone."""
-    for name in ("flask.cli", "rq.cli", "rq.scheduler", "tests.support.host"):
+# What `flask_opsjobs` and its host take from others for the commands of an installation.
+_LIBRARIES = (
+    "alembic.autogenerate",
+    "alembic.command",
+    "cronsim",
+    "flask_migrate",
+    "flask_sqlalchemy",
+    "pydantic",
+    "rq",
+    "sqlalchemy.dialects.postgresql.psycopg",
+)
+
+
+def _import(imported: str) -> None:
+    """Import what commands need, and nothing that is a test's alone."""
+    importlib.import_module("flask.cli")
+    if imported == "libraries":
+        for name in _LIBRARIES:
+            importlib.import_module(name)
+    else:
+        _import_app()
+    # What is never freed need not be copied when a child's garbage is collected.
+    gc.collect()
+    gc.freeze()
+
+
+def _import_app() -> None:
+    for name in ("rq.cli", "rq.scheduler", "tests.support.host"):
         importlib.import_module(name)
     package = importlib.import_module("flask_opsjobs")
     for found in pkgutil.walk_packages(package.__path__, "flask_opsjobs."):
         if found.name != "flask_opsjobs.testing":
             importlib.import_module(found.name)
-    # What is never freed need not be copied when a child's garbage is collected.
-    gc.collect()
-    gc.freeze()
 
 
 def _serve(address: str) -> dict[str, Any]:
@@ -148,9 +184,10 @@ def _serve(address: str) -> dict[str, Any]:
             connection.sendall(f"{pid}\n".encode())
 
 
-def _become(words: list[str], log: str, env: dict[str, str]) -> None:
-    """Make a fork look as if `python words…` had just been started."""
+def _become(words: list[str], log: str, env: dict[str, str], folder: str) -> None:
+    """Make a fork look as if `python words…` had just been started in `folder`."""
     os.setsid()
+    os.chdir(folder)
     for source, target in ((os.devnull, 0), (log, 1)):
         handle = os.open(source, os.O_RDWR)
         os.dup2(handle, target)
@@ -158,6 +195,8 @@ def _become(words: list[str], log: str, env: dict[str, str]) -> None:
     os.dup2(1, 2)
     os.environ.clear()
     os.environ.update(env)
+    # Python puts these first: the folder in which it starts, then what PYTHONPATH says.
+    sys.path[:1] = [folder, *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
     time.tzset()
     random.seed()
     first, *rest = words
@@ -175,5 +214,5 @@ def _become(words: list[str], log: str, env: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    _import_everything()
-    _become(**_serve(sys.argv[1]))
+    _import(sys.argv[1])
+    _become(**_serve(sys.argv[2]))
