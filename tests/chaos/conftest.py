@@ -16,7 +16,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.core.db import SpareConnections, connect_apart
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
 from tests.support import host as host_module
@@ -51,6 +51,8 @@ class Site:
         self.valkey = valkey
         self.database_url = database_url
         self._children = children
+        # To look at the database again and again: each new session costs the server a process.
+        self._looking = SpareConnections(app.extensions["opsjobs"].engine)
         self._config = {
             "SQLALCHEMY_DATABASE_URI": database_url,
             "OPSJOBS_REDIS_URL": valkey.url,
@@ -75,24 +77,23 @@ class Site:
         """Start a worker of RQ's own."""
         env = {**self._environ, "FLASK_APP": app}
         rq = str(Path(sys.executable).with_name("rq"))
-        return self._children.start(rq, "worker", "--url", self.valkey.url, *queues, env=env)
+        return self._children.python(rq, "worker", "--url", self.valkey.url, *queues, env=env)
 
     def loops(self) -> Child:
         """Start the loops."""
         return self._children.flask("opsjobs", "run", **self._config)
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
-        """The rows of a query, on a connection of its own; none while Postgres is away."""
+        """The rows of a query, on a connection beside the host's; none while Postgres is away."""
         try:
-            connection = connect_apart(self.app.extensions["opsjobs"].engine)
-        except Exception:
-            return []
-        try:
-            return connection.execute(statement, values).fetchall()
+            with self._looking.one() as connection:
+                return connection.execute(statement, values).fetchall()
         except psycopg.Error:
             return []
-        finally:
-            connection.close()
+
+    def close(self) -> None:
+        """Leave the database."""
+        self._looking.close()
 
     def states(self) -> dict[str, int]:
         """How many jobs are in each state."""
@@ -156,7 +157,9 @@ def site(
     with app.app_context():
         host_module.db.session.execute(text(host_module.BEGUN))
         host_module.db.session.commit()
-    yield Site(app, children, own_postgres, own_valkey, own_database_url)
+    found = Site(app, children, own_postgres, own_valkey, own_database_url)
+    yield found
+    found.close()
     with app.app_context():
         host_module.db.engine.dispose()
     app.extensions["opsjobs"].spare.close()

@@ -8,20 +8,31 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# The time between two questions: a share of the time waited so far, and within these bounds in seconds.
+_SHARE = 0.1
+_SHORTEST, _LONGEST = 0.005, 0.1
+
 
 def wait_until(
-    condition: Callable[[], T], timeout: float = 10, *, what: str = "", every: float = 0.02
+    condition: Callable[[], T],
+    timeout: float = 10,
+    *,
+    what: str = "",
+    every: float | None = None,
 ) -> T:
     """What `condition` returns, as soon as that is true. Fails the test after `timeout` seconds.
 
-    `what` completes "waited … s for"; without it the condition's own name or source stands there.
+    It is asked often at first and then less often, which leaves the processors to what is waited for; or
+    `every` so many seconds. `what` completes "waited … s for"; without it the condition's own name or source
+    stands there.
     """
-    end = time.monotonic() + timeout
+    begun = time.monotonic()
     while True:
         answer = condition()
         if answer:
             return answer
-        if time.monotonic() >= end:
+        waited = time.monotonic() - begun
+        if waited >= timeout:
             named = what or getattr(condition, "__qualname__", repr(condition))
             raise AssertionError(f"waited {timeout:g} s for {named}; last answer: {answer!r}")
-        time.sleep(every)
+        time.sleep(every or min(max(waited * _SHARE, _SHORTEST), _LONGEST))
