@@ -27,6 +27,7 @@ from flask_opsjobs.host import Host
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
+from tests.support.browser import launched
 from tests.support.clock import Clock
 from tests.support.compiled import compile_once
 from tests.support.database import Administrator, Databases
@@ -397,21 +398,9 @@ def own_valkey() -> Iterator[Valkey]:
 
 @pytest.fixture(scope="module")
 def _browser() -> Iterator[Any]:
-    """Chromium for one module: while it runs, so does an event loop,
-    under which no test may call `asyncio.run`.
-    """
-    from playwright.sync_api import sync_playwright
-
-    from tests.support.browser import chromium
-
-    path = chromium()
-    with sync_playwright() as playwright:
-        # Chromium refuses its sandbox to root, who runs CI.
-        browser = playwright.chromium.launch(
-            executable_path=path, chromium_sandbox=False, args=["--disable-dev-shm-usage"]
-        )
+    """Chromium for one module; for the whole folder in tests/browser."""
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -13,10 +13,18 @@ from sqlalchemy import text
 
 from flask_opsjobs.testing.valkey import Valkey
 from tests.support import host as site
+from tests.support.browser import launched
 from tests.support.database import Databases
 from tests.support.processes import Children
 from tests.support.serving import served
 from tests.support.waiting import wait_until
+
+
+@pytest.fixture(scope="package")
+def _browser() -> Iterator[Any]:
+    """Chromium for all tests of this folder."""
+    with launched() as browser:
+        yield browser
 
 
 class Site:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.base import AXE_SCRIPT
 
+# What axe finds besides, such as what passes, stays in the browser.
+_VIOLATIONS = "async (options) => (await axe.run(options)).violations"
 # The rules of axe whose answer depends on colours.
 _OF_COLOURS = ("color-contrast", "link-in-text-block")
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -27,15 +31,34 @@ def chromium() -> str:
     pytest.skip(reason)
 
 
+@contextmanager
+def launched() -> Iterator[Any]:
+    """Chromium without a window. While it runs, so does an event loop,
+    under which no test may call `asyncio.run`.
+    """
+    from playwright.sync_api import sync_playwright
+
+    path = chromium()
+    with sync_playwright() as playwright:
+        # Chromium refuses its sandbox to root, who runs CI.
+        browser = playwright.chromium.launch(
+            executable_path=path, chromium_sandbox=False, args=["--disable-dev-shm-usage"]
+        )
+        yield browser
+        browser.close()
+
+
 def barriers(page: Any) -> list[str]:
     """What axe finds in the light, and in the dark, where only colours differ; the page is then dark."""
     found = []
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
     for theme, rules in (("light", {}), ("dark", {"runOnly": _OF_COLOURS})):
         page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-        results = Axe().run(page, options={"resultTypes": ["violations"], **rules})
+        options = {"resultTypes": ["violations"], **rules}
         found += [
             f"{theme}: {violation['id']} {node['target']} {node['failureSummary']}"
-            for violation in results.response["violations"]
+            for violation in page.evaluate(_VIOLATIONS, options)
             for node in violation["nodes"]
         ]
     return found
