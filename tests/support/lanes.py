@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Generator
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +40,25 @@ def slow_first(items: list[pytest.Item]) -> None:
     """Let each test process begin with modules that have slow tests, then with those that start processes.
 
     So nobody has a long test left at the end, and who waits for a process leaves the processors to others.
-    xdist gives each process an equal run of the list, and who is done takes from the end of another's run.
+    The modules of a folder stay together, since they share what takes long to start: a browser, a site, an
+    installation. xdist gives each process an equal run of the list, and who is done takes from the end of
+    another's run.
     """
 
     def keep(mark: str) -> set[Path]:
         return {item.path for item in items if item.get_closest_marker(mark)}
 
     slow, starting = keep("slow"), keep("processes")
-    long = sorted(slow | starting, key=lambda path: (path not in slow, path))
+    folders = {path.parent for path in slow}
+    long = sorted(
+        slow | starting,
+        key=lambda path: (path.parent not in folders, path.parent, path not in slow, path),
+    )
     number = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     runs: list[list[pytest.Item]] = [[] for _ in range(number)]
-    for place, path in enumerate(long):
-        runs[place % number] += [item for item in items if item.path == path]
+    for place, (_, paths) in enumerate(groupby(long, key=lambda path: path.parent)):
+        for path in paths:
+            runs[place % number] += [item for item in items if item.path == path]
     short = iter([item for item in items if item.path not in slow | starting])
     for run in runs:
         run += islice(short, max(len(items) // number - len(run), 0))
