@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -68,10 +67,11 @@ def open_as(page: Any, live_url: str, noise: list[str]) -> Iterator[OpenPage]:
 
 @pytest.fixture
 def at_work(children: Children, database_url: str, redis_url: str) -> None:
-    """The shop's workers and loops."""
+    """Two workers and the loops of the shop."""
     env = {"FLASK_SQLALCHEMY_DATABASE_URI": database_url, "FLASK_OPSJOBS_REDIS_URL": redis_url}
-    flask = (sys.executable, "-m", "flask", "--app", "examples/flask_host")
-    children.start(*flask, "opsjobs", "up", "--workers", "2", env=env)
+    for command in ("worker", "worker", "run"):
+        words = ("-m", "flask", "--app", "examples/flask_host", "opsjobs", command)
+        children.python(*words, env=env)
 
 
 def state(db: Any, job_id: int) -> str:

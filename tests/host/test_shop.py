@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
-from tests.support.sources import ROOT
+from tests.support.processes import Children
 
 from .conftest import PASSWORDS, sign_in
 
@@ -145,20 +143,13 @@ def test_it_needs_no_further_installing(database_url: str, app: Flask) -> None:
 
 
 @pytest.mark.slow
-def test_its_migrations_lead_to_its_models(empty_database_url: str) -> None:
+def test_its_migrations_lead_to_its_models(children: Children, empty_database_url: str) -> None:
+    env = {"FLASK_SQLALCHEMY_DATABASE_URI": empty_database_url}
+
     def flask(*words: str) -> str:
-        command = [sys.executable, "-m", "flask", "--app", "examples/flask_host", *words]
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env={"FLASK_SQLALCHEMY_DATABASE_URI": empty_database_url, "PATH": ""},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
+        child = children.python("-m", "flask", "--app", "examples/flask_host", *words, env=env)
+        assert child.wait(60) == 0, child.log
+        return child.log
 
     flask("db", "upgrade")
     assert "missing" not in flask("opsjobs", "install", "--check")
