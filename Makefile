@@ -14,7 +14,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --max-worker-restart 0
 
-.PHONY: help setup demo demo-check quick test test-pgbouncer coverage lint fix docs map walk bench \
+.PHONY: help setup demo demo-check quick test test-pgbouncer coverage lint style fix docs map walk bench \
 	bench-pages screenshot wheel check clean
 
 help: ## List these targets.
@@ -52,13 +52,15 @@ coverage: $(READY) ## Run the tests and print which lines they never reach.
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-lint: $(READY) ## Check style, types, import contracts, templates, statements and the rules of the house.
+lint: style ## Check style, types, import contracts, templates, statements and the rules of the house.
+	$(BIN)/python -m pytest -q tests/test_house.py tests/test_sql.py
+
+style: $(READY) ## The part of lint that runs no tests.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/djlint --lint --quiet templates
-	$(BIN)/python -m pytest -q tests/test_house.py tests/test_sql.py
 
 fix: $(READY) ## Repair what ruff can repair.
 	$(BIN)/ruff check --fix .
@@ -88,7 +90,7 @@ wheel: $(READY) ## Build the wheel into dist/, and install it alone in a test.
 	$(BIN)/python -m pytest tests/test_package.py
 
 check: ARGS += --fail-slow
-check: lint test ## Everything that CI asks: lint, and all tests, which build the docs and the wheel too.
+check: style test ## Everything that CI asks: lint and all tests, which build the docs and the wheel too.
 
 clean: ## Remove what is built; .venv and .demo stay.
 	rm -rf dist build docs/_build .coverage .coverage.* \
