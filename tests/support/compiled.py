@@ -1,7 +1,8 @@
-"""Compiles each URL rule and each template once for all apps of a run; most tests make an app.
+"""Compiles each URL rule, each template and each statement once for all apps of a run: most tests make one.
 
 Werkzeug compiles each rule of an app to patterns and to Python code, 0.03 s for our pages. Jinja compiles
-each template that an app shows to Python code, 0.1 s for a page.
+each template that an app shows to Python code, 0.1 s for a page. SQLAlchemy compiles each statement to SQL
+once for each engine.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import Any
 from flask import Flask
 from jinja2 import BytecodeCache
 from jinja2.bccache import Bucket
+from sqlalchemy import Engine
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.util import LRUCache
 from werkzeug.routing import Rule
 
 _compile = Rule.compile
@@ -20,11 +24,19 @@ _compiled: dict[tuple[Any, ...], dict[str, Any]] = {}
 _VALUES = ("_parts", "_trace", "_converters")
 _METHODS = ("_build", "_build_unknown")
 
+_statements: LRUCache[Any, Any] = LRUCache(5_000)
+# What a dialect is told, or finds out from the server. Its other values belong to one engine.
+_PLAIN = (bool, int, str, tuple, frozenset, type(None))
+
 
 def compile_once() -> None:
-    """Let apps share what is made of rules and of templates that are alike."""
+    """Let apps share what is made of rules, of templates and of statements that are alike."""
     setattr(Rule, "compile", _compile_once)  # noqa: B010
     Flask.jinja_options = {**Flask.jinja_options, "bytecode_cache": _Templates()}
+    setattr(PGDialect_psycopg, "engine_created", classmethod(_share_statements))  # noqa: B010
+    # SQLAlchemy looks for a compiled statement by its dialect too.
+    setattr(PGDialect_psycopg, "__eq__", _is_alike)  # noqa: B010
+    setattr(PGDialect_psycopg, "__hash__", lambda dialect: hash(type(dialect)))  # noqa: B010
 
 
 def _compile_once(rule: Rule) -> None:
@@ -61,3 +73,23 @@ class _Templates(BytecodeCache):
     def dump_bytecode(self, bucket: Bucket) -> None:
         if bucket.code is not None:
             self._codes[bucket.key, bucket.checksum] = bucket.code
+
+
+def _share_statements(_dialect: type[Any], engine: Engine) -> None:
+    if engine._compiled_cache is not None:
+        engine._compiled_cache = _statements
+
+
+def _is_alike(one: PGDialect_psycopg, other: object) -> bool:
+    return one is other or (type(one) is type(other) and _traits(one) == _traits(other))
+
+
+def _traits(dialect: Any) -> dict[str, Any]:
+    """What decides how a dialect writes a statement; from its first connection on it stays the same."""
+    values = vars(dialect)
+    if "_traits" not in values:
+        traits = {name: each for name, each in values.items() if isinstance(each, _PLAIN)}
+        for name in ("_json_serializer", "_json_deserializer"):
+            traits[name] = getattr(dialect, name)
+        dialect._traits = traits
+    return dialect._traits
