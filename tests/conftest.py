@@ -37,6 +37,7 @@ from tests.support.pgbouncer import MISSING, PgBouncer
 from tests.support.policies import AllowAll, ShowAll
 from tests.support.processes import Children
 from tests.support.serving import served
+from tests.support.sessions import KeptSessions
 
 # --- options
 
@@ -60,6 +61,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     compile_once()
     config.pluginmanager.register(Lanes(fail_slow=config.getoption("fail_slow")))
+    kept = KeptSessions()
+    config.pluginmanager.register(kept, "kept_sessions")
+    if config.getoption("pgbouncer") is None:
+        kept.start()
     if config.getoption("pgbouncer") == "unprepared":
         # Every app of the tests takes it from there, in child processes too.
         os.environ["TEST_CONFIG_SQLALCHEMY_ENGINE_OPTIONS"] = json.dumps(
@@ -121,12 +126,15 @@ def pytest_runtest_makereport() -> Generator[None, Any, Any]:
 
 
 @pytest.fixture(scope="session")
-def databases() -> Iterator[Databases]:
+def databases(pytestconfig: pytest.Config) -> Iterator[Databases]:
     """Makes databases on the session's Postgres: `.empty()` and `.migrated()` give URLs, `.drop(url)`."""
     given = os.environ.get("OPSJOBS_TEST_DATABASE_URL")
     with ExitStack() as stack:
         url = make_url(given) if given else stack.enter_context(TemporaryPostgres()).url()
-        databases = Databases(url.set(drivername="postgresql+psycopg"), renew=not given)
+        kept: Any = pytestconfig.pluginmanager.get_plugin("kept_sessions")
+        databases = Databases(
+            url.set(drivername="postgresql+psycopg"), kept=None if given else kept
+        )
         stack.callback(databases.close)
         yield databases
 

@@ -193,6 +193,7 @@ def test_a_deadline_that_passed_in_a_freeze_ends_the_job(
         assert (job["state"], called) == ("finished", ["function"])
 
 
+@pytest.mark.sessions
 def test_a_last_look_leaves_no_connection_behind(bench: Bench, record_job: RecordJob) -> None:
     claimed = start(bench, record_job())
     sessions = (

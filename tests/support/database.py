@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from flask_opsjobs.install import steps
 
+from .sessions import KeptSessions
 from .waiting import wait_until
 
 _numbers = itertools.count(1)
@@ -55,7 +56,7 @@ _USED = """SELECT format('%I.%I', relnamespace::regnamespace, relname), pg_relat
 # stay in the file, and Postgres plans alike for every size up to ten pages, so a larger table is truncated.
 _FEW_BYTES = 8 * 8192
 _OTHERS = """SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"""
+    WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> ALL(%s)"""
 # Seconds that Postgres may take to end a session whose client has left.
 _LEAVING = 0.1
 _RESTART = """SELECT setval(seqrelid, seqstart, false) FROM pg_sequence
@@ -75,12 +76,13 @@ def operations(connection: Connection) -> Operations:
 class Databases:
     """Makes and drops databases on one server, named so that parallel runs cannot meet."""
 
-    def __init__(self, server: URL, *, renew: bool = False) -> None:
-        """`renew` needs a superuser."""
+    def __init__(self, server: URL, *, kept: KeptSessions | None = None) -> None:
+        """With `kept` it empties databases and uses them again, which needs a superuser."""
         self.server = server
-        pool: dict[str, Any] = {"pool_size": 1} if renew else {"poolclass": NullPool}
+        pool: dict[str, Any] = {"pool_size": 1} if kept else {"poolclass": NullPool}
         self._admin = create_engine(server, isolation_level="AUTOCOMMIT", **pool)
-        self._renews = renew
+        self._kept = kept or KeptSessions()
+        self._renews = kept is not None
         self._template: str | None = None
         # What the template is like: the rows it begins with, as COPY gives them, and its catalogs.
         self._seeds: dict[str, bytes] = {}
@@ -111,6 +113,7 @@ class Databases:
         url = self.copy(self.server.set(database=self._template))
         if self._renews:
             self._clones.add(url.database)
+            self._kept.databases.add(url.database)
         return url
 
     def copy(self, url: URL) -> URL:
@@ -144,8 +147,11 @@ class Databases:
     def _is_left(self, url: URL) -> bool:
         """Whether nobody but us is connected to the database."""
         session = self._enter(url)
+        ours = [session.info.backend_pid, *self._kept.pids()]
         try:
-            wait_until(lambda: session.execute(_OTHERS).fetchone() == (0,), _LEAVING, every=0.002)
+            wait_until(
+                lambda: session.execute(_OTHERS, [ours]).fetchone() == (0,), _LEAVING, every=0.002
+            )
         except AssertionError:
             return False
         return True
@@ -164,6 +170,7 @@ class Databases:
     def _leave(self, url: URL) -> None:
         if url.database in self._sessions:
             self._sessions.pop(url.database).close()
+        self._kept.forget(url.database)
 
     def _renamed(self, url: URL) -> URL:
         """The database under a new name, without sessions;
@@ -178,6 +185,7 @@ class Databases:
         except DBAPIError:
             return url
         self._clones.add(new.database)
+        self._kept.databases.add(new.database)
         return new
 
     def _renew(self, url: URL) -> bool:

@@ -291,6 +291,7 @@ def test_two_hundred_posts_of_a_person_without_any_permission_write_no_audit(
     assert _state(session, failed) == "failed"
 
 
+@pytest.mark.sessions
 def test_150_posts_at_once_open_as_many_connections_as_actions_are_allowed(
     app: Flask, get: Any, preview: Any, failed: Job, host: Host, session: Session
 ) -> None:

@@ -50,6 +50,7 @@ def _ask(app: Flask, path: str, threads: ThreadPoolExecutor) -> Future[Any]:
     return threads.submit(lambda: app.test_client().get(path))
 
 
+@pytest.mark.sessions
 def test_fifty_searches_at_once_leave_the_host_its_pool_and_its_answers(
     app: Flask, host: Host, locker: Session, jobs: dict[str, Job]
 ) -> None:

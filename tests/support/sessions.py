@@ -1,0 +1,119 @@
+"""Keeps the sessions of Postgres that a test leaves for the next test.
+
+For a new session Postgres forks a process, which reads the catalogs anew. So a session that a fixture closes
+at the end of a test is kept, after `DISCARD ALL` made it as new. A session that the test itself closes is
+closed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Generator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import pq
+
+_connect = psycopg.Connection._connect_gen.__func__  # type: ignore[attr-defined]
+_close = psycopg.Connection.close
+# Sessions of one address. Only tests of connections open more.
+_MOST = 8
+
+
+class KeptSessions:
+    """A plugin that psycopg asks, once it is started, before it opens a session and before it closes one.
+
+    A test that starts processes, or that is marked `sessions`, begins without kept sessions and leaves none.
+    """
+
+    def __init__(self) -> None:
+        # Whose sessions are kept. Who drops one of these databases calls `forget` first.
+        self.databases: set[str | None] = set()
+        self._idle: dict[str, list[pq.abc.PGconn]] = defaultdict(list)
+        self._is_ending = False
+        self._process = os.getpid()
+        # A closed session: what a connection holds after its own one was taken from it.
+        self._none = pq.PGconn.connect_start(b"host=/none")
+        self._none.finish()
+
+    def start(self) -> None:
+        """Let psycopg ask from now on."""
+        kept = self
+
+        def connect(cls: type[psycopg.Connection[Any]], conninfo: str = "") -> Any:
+            session = kept._take(conninfo)
+            made = cls(session) if session else (yield from _connect(cls, conninfo))
+            made.address_of_test = conninfo
+            return made
+
+        def close(connection: psycopg.Connection[Any]) -> None:
+            if not kept._keep(connection):
+                _close(connection)
+
+        setattr(psycopg.Connection, "_connect_gen", classmethod(connect))  # noqa: B010
+        setattr(psycopg.Connection, "close", close)  # noqa: B010
+
+    def pids(self) -> list[int]:
+        """The process ids of the kept sessions, in Postgres."""
+        return [session.backend_pid for kept in self._idle.values() for session in kept]
+
+    def forget(self, database: str | None = None) -> None:
+        """Close the kept sessions of one database, or all."""
+        for kept in self._idle.values():
+            for session in kept[:]:
+                if database is None or session.db == database.encode():
+                    kept.remove(session)
+                    session.finish()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        if _has_its_own(item):
+            self.forget()
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        self._is_ending = not _has_its_own(item)
+        try:
+            return (yield)
+        finally:
+            self._is_ending = False
+
+    def _take(self, address: str) -> pq.abc.PGconn | None:
+        kept = self._idle[address] if os.getpid() == self._process else []
+        while kept:
+            session = kept.pop()
+            # One that Postgres has ended meanwhile does not answer.
+            if session.exec_(b"").status == pq.ExecStatus.EMPTY_QUERY:
+                return session
+            session.finish()
+        return None
+
+    def _keep(self, connection: Any) -> bool:
+        if not self._is_ending or connection.closed or os.getpid() != self._process:
+            return False
+        session = connection.pgconn
+        kept = self._idle[connection.address_of_test]
+        if (
+            session.db.decode() not in self.databases
+            or len(kept) == _MOST
+            or session.transaction_status != pq.TransactionStatus.IDLE
+            or session.exec_(b"DISCARD ALL").status != pq.ExecStatus.COMMAND_OK
+        ):
+            return False
+        connection.pgconn = self._none
+        connection._closed = True
+        kept.append(session)
+        return True
+
+
+def _has_its_own(item: pytest.Item) -> bool:
+    """Whether the test must have new sessions, and no other test may have them later."""
+    names = getattr(item, "fixturenames", ())
+    return bool(
+        "administrator" in names
+        or item.get_closest_marker("processes")
+        or item.get_closest_marker("sessions")
+    )
