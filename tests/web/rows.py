@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import null
 from sqlalchemy.orm import Session
@@ -24,6 +24,8 @@ from flask_opsjobs.limits.models import Lease, Limiter
 from flask_opsjobs.overview.models import Depth
 from flask_opsjobs.queues.models import Queue
 from flask_opsjobs.workers.models import Worker
+
+T = TypeVar("T")
 
 LOOPS = (
     "dispatch",
@@ -76,6 +78,10 @@ def paused() -> dict[str, Any]:
 
 def make_job(session: Session, state: str = "available", **values: Any) -> Job:
     """A job in `state` with all that state demands, flushed; `values` win."""
+    return _flushed(session, _job(state, **values))
+
+
+def _job(state: str, **values: Any) -> Job:
     then = ago(minutes=20)
     has_run = state in ("started", "retryable", *FINAL)
     defaults: dict[str, Any] = {
@@ -95,16 +101,23 @@ def make_job(session: Session, state: str = "available", **values: Any) -> Job:
         "error": "GatewayTimeout: no answer" if state in ("failed", "retryable") else None,
     }
     merged = defaults | values
-    job = Job(**merged | {"lane": merged.get("lane", merged["queue"])})
-    session.add(job)
+    return Job(**merged | {"lane": merged.get("lane", merged["queue"])})
+
+
+def _flushed(session: Session, row: T) -> T:
+    session.add(row)
     session.flush()
-    return job
+    return row
 
 
 def make_attempt(
     session: Session, job: Job, outcome: str | None = "raised", **values: Any
 ) -> Attempt:
     """An attempt of `job`, flushed: its latest unless `dispatch_no` says another."""
+    return _flushed(session, _attempt(job, outcome, **values))
+
+
+def _attempt(job: Job, outcome: str | None = "raised", **values: Any) -> Attempt:
     defaults: dict[str, Any] = {
         "job_id": job.id,
         "dispatch_no": job.dispatch_no,
@@ -115,25 +128,27 @@ def make_attempt(
         "outcome": outcome,
         "error": "GatewayTimeout: no answer" if outcome in ("raised", "timed_out") else None,
     }
-    attempt = Attempt(**defaults | values)
-    session.add(attempt)
-    session.flush()
-    return attempt
+    return Attempt(**defaults | values)
 
 
 def make_output(session: Session, job: Job, value: Any, **values: Any) -> Output:
     """What `job` returned, flushed."""
+    return _flushed(session, _output(job, value, **values))
+
+
+def _output(job: Job, value: Any, **values: Any) -> Output:
     # An output that was not kept has no value at all, not JSON's null.
     stored = null() if "omitted" in values else value
     defaults = {"value": stored, "size_bytes": 120, "created_at": ago(minutes=10)}
-    output = Output(job_id=job.id, **defaults | values)
-    session.add(output)
-    session.flush()
-    return output
+    return Output(job_id=job.id, **defaults | values)
 
 
 def make_worker(session: Session, state: str = "alive", **values: Any) -> Worker:
     """A worker, flushed."""
+    return _flushed(session, _worker(state, **values))
+
+
+def _worker(state: str = "alive", **values: Any) -> Worker:
     number = next(_numbers)
     defaults: dict[str, Any] = {
         "name": f"web-1:{2200 + number}",
@@ -148,26 +163,25 @@ def make_worker(session: Session, state: str = "alive", **values: Any) -> Worker
         "rss_kb": 84_000,
         "ended_at": ago(minutes=1) if state in ("missing", "stopped") else None,
     }
-    worker = Worker(**defaults | values)
-    session.add(worker)
-    session.flush()
-    return worker
+    return Worker(**defaults | values)
 
 
 def make_loops(session: Session, **values: Any) -> None:
     """Every loop, awake, flushed."""
-    for name in LOOPS:
-        defaults: dict[str, Any] = {
-            "loop": name,
-            "process": "web-1:17",
-            "started_at": ago(hours=3),
-            "last_at": datetime.now(UTC),
-            "every_seconds": 600,
-            "took_seconds": 0.014,
-            "report": "dispatched 61",
-        }
-        session.add(LoopRun(**defaults | values))
+    session.add_all(_loops(**values))
     session.flush()
+
+
+def _loops(**values: Any) -> list[LoopRun]:
+    defaults: dict[str, Any] = {
+        "process": "web-1:17",
+        "started_at": ago(hours=3),
+        "last_at": datetime.now(UTC),
+        "every_seconds": 600,
+        "took_seconds": 0.014,
+        "report": "dispatched 61",
+    }
+    return [LoopRun(**defaults | {"loop": name} | values) for name in LOOPS]
 
 
 def make_event(session: Session, **changes: Any) -> int:
@@ -230,6 +244,10 @@ def make_entry(session: Session, job: Job) -> None:
 
 def make_integrity_check(session: Session, **values: Any) -> IntegrityCheck:
     """The integrity check of a queue as counted a moment ago, without difference, flushed."""
+    return _flushed(session, _integrity_check(**values))
+
+
+def _integrity_check(**values: Any) -> IntegrityCheck:
     defaults: dict[str, Any] = {
         "queue": "default",
         "counted_at": ago(seconds=5),
@@ -242,14 +260,15 @@ def make_integrity_check(session: Session, **values: Any) -> IntegrityCheck:
         "started": 1,
         "compared_at": ago(seconds=2),
     }
-    check = IntegrityCheck(**defaults | values)
-    session.add(check)
-    session.flush()
-    return check
+    return IntegrityCheck(**defaults | values)
 
 
 def make_limiter(session: Session, name: str = "customer-api", **values: Any) -> Limiter:
     """A limiter as its first process declared it, flushed."""
+    return _flushed(session, _limiter(name, **values))
+
+
+def _limiter(name: str = "customer-api", **values: Any) -> Limiter:
     defaults: dict[str, Any] = {
         "rate": 10,
         "per_seconds": 60,
@@ -261,10 +280,7 @@ def make_limiter(session: Session, name: str = "customer-api", **values: Any) ->
         "declared_at": ago(days=2),
         "declared_by": "web-1:17",
     }
-    limiter = Limiter(name=name, **defaults | values)
-    session.add(limiter)
-    session.flush()
-    return limiter
+    return Limiter(name=name, **defaults | values)
 
 
 def make_limited(
@@ -293,29 +309,36 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
     """A job of every state with attempts, an output, two workers, the loops,
     a paused queue and a decision.
     """
-    jobs = {state: make_job(session, state) for state in STATES}
-    jobs["failed"].dispatch_no, jobs["failed"].attempt = 2, 2
-    make_attempt(
-        session, jobs["failed"], "died", dispatch_no=1, attempt=1, cause_of_death="signal 9"
+    more: dict[str, dict[str, Any]] = {"failed": {"dispatch_no": 2, "attempt": 2}}
+    jobs = {state: _job(state, **more.get(state, {})) for state in STATES}
+    session.add_all(jobs.values())
+    session.flush()
+    failed, started = jobs["failed"], jobs["started"]
+    worker = _worker(reserved=[f"{started.id}-1"])
+    session.add_all([worker, _worker("missing")])
+    session.flush()
+    started.worker_id = worker.id
+    died = {"dispatch_no": 1, "attempt": 1, "cause_of_death": "signal 9"}
+    progress = {"progress_done": 3, "progress_total": 9, "progress_note": "on it"}
+    minute = ago(minutes=5).replace(second=0, microsecond=0)
+    # At once, since a statement for each row costs more than the row.
+    session.add_all(
+        [
+            _attempt(failed, "died", **died),
+            _attempt(failed, traceback=TRACEBACK, log_tail="no answer for 30 s"),
+            _attempt(jobs["retryable"]),
+            _attempt(jobs["finished"], "returned"),
+            _attempt(started, None, **progress),
+            _output(jobs["finished"], {"pages": 14}),
+            *_loops(),
+            _integrity_check(),
+            _limiter(),
+            Queue(name="paused one", created_at=ago(days=1), **paused()),
+            Depth(minute=minute, queue="default", due=3),
+        ]
     )
-    make_attempt(session, jobs["failed"], traceback=TRACEBACK, log_tail="no answer for 30 s")
-    make_attempt(session, jobs["retryable"])
-    make_attempt(session, jobs["finished"], "returned")
-    make_output(session, jobs["finished"], {"pages": 14})
-    worker = make_worker(session, reserved=[f"{jobs['started'].id}-1"])
-    make_worker(session, "missing")
-    jobs["started"].worker_id = worker.id
-    make_attempt(
-        session, jobs["started"], None, progress_done=3, progress_total=9, progress_note="on it"
-    )
-    make_loops(session)
-    make_integrity_check(session)
+    session.flush()
     make_entry(session, jobs["queued"])
-    make_limiter(session)
-    session.add(Queue(name="paused one", created_at=ago(days=1), **paused()))
     make_event(session)
-    session.add(
-        Depth(minute=ago(minutes=5).replace(second=0, microsecond=0), queue="default", due=3)
-    )
     session.commit()
     return jobs
