@@ -58,6 +58,10 @@
     age(passed) {
       return span(Math.max(0, passed));
     },
+    due(passed) {
+      if (Math.abs(passed) < 1) return "is due now";
+      return passed > 0 ? `has been due for ${span(passed)}` : `is due in ${span(-passed)}`;
+    },
     for(passed) {
       return `for ${span(Math.max(0, passed))}`;
     },

@@ -81,6 +81,33 @@ def test_a_failed_job_is_retried_with_a_reason_and_found_in_the_audit(
     running.wait_until("to be retried", "failed")
 
 
+def test_a_due_time_that_is_being_typed_outlives_a_refresh(
+    page: Any, visit: Open, running: Site
+) -> None:
+    running.enqueue("later", site.add.options(delay=3600), a=1, b=1)
+    visit(f"/jobs/{running.jobs['later']}")
+    page.fill("#due_at", "2999-01-01T09:00:00")
+    page.evaluate("document.activeElement.blur()")
+    # Without an ETag the answer is a whole fragment.
+    page.evaluate("document.getElementById('live').dataset.etag = ''")
+    page.evaluate("document.getElementById('history').id = 'before'")
+    page.keyboard.press("r")
+    page.wait_for_selector("#history")
+    assert page.input_value("#due_at") == "2999-01-01T09:00:00"
+    _carry_out(page, "Reschedule…")
+    page.wait_for_selector("[aria-labelledby=facts] time:text('2999-01-01 09:00:00')")
+    _carry_out(page, "Make due now…")
+    page.wait_for_selector(".chip.big[data-is=finished]", timeout=20_000)
+    assert page.locator("#due_at").count() == 0
+
+
+def _carry_out(page: Any, button: str) -> None:
+    page.click(f"button:text('{button}')")
+    page.fill("#reason", REASON)
+    page.click("dialog button.main")
+    page.wait_for_selector("#toast .say")
+
+
 @pytest.mark.usefixtures("running")
 def test_a_dialog_is_left_as_it_was_entered(page: Any, visit: Open) -> None:
     visit("/queues/default")

@@ -80,6 +80,14 @@ def test_what_is_swapped_in_is_worded_too(page: Any, running: Site, tmp_path: Pa
     assert re.fullmatch(r"now|\d+ s ago", page.inner_text(ENDED))
 
 
+def test_a_due_time_that_passes_is_said_to_have_passed(page: Any, running: Site) -> None:
+    _open(page, running, "/jobs/{scheduled}")
+    assert re.search(r"It is due in \d+ min\.", page.inner_text(".say"))
+    due = page.locator(".say time[data-as=due]")
+    due.evaluate("(time) => { time.dateTime = new Date(Date.now() - 90_000).toISOString() }")
+    page.wait_for_selector(".say :text('has been due for 1 min')")
+
+
 def test_times_follow_the_zone_in_texts_titles_and_charts(
     page: Any, live_url: str, running: Site
 ) -> None:

@@ -164,7 +164,7 @@ def test_a_script_gets_the_changed_preview_alone(
 def test_after_a_decision_the_next_poll_has_the_true_badge(
     get: Any, post: Post, preview: Any, failed: Job, session: Session
 ) -> None:
-    make_loops(session)  # badges are kept for five seconds while all is well
+    make_loops(session)
     session.commit()
     badge = soup(get("/jobs").text).select_one("nav.side #badge-jobs")
     assert badge.text == "1 needs review"

@@ -26,7 +26,7 @@ from flask_opsjobs.loops import cron as cron_loop
 from flask_opsjobs.loops.loop import Runner
 from flask_opsjobs.web.audit import view as audit
 from tests.web.every import soup
-from tests.web.rows import EXPIRE_PREVIEWS
+from tests.web.rows import EXPIRE_PREVIEWS, make_entry, make_job
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 WHY: dict[str, Any] = {"actor": "tester", "reason": "because it is a test"}
@@ -102,7 +102,16 @@ def test_every_moment_has_its_day_and_its_zone(get: Get, entry: Runner) -> None:
             for time in times:
                 assert re.fullmatch(r"\d{4}(-\d\d){2} \d\d(:\d\d){2} UTC", time.text), time
     own = soup(get("/cron/nightly").text).select_one("ol.slots li").text
-    assert re.search(r"\d\d [A-Z][a-z]{2} \d\d:\d\d UTC \d{4}-", own)
+    assert re.fullmatch(r"\s*will run\s*\d{4}(-\d\d){2} \d\d(:\d\d){2} UTC, .*", own), (
+        "once, not twice"
+    )
+
+
+def test_a_slot_in_another_zone_is_told_there_and_in_utc(get: Get, session: Session) -> None:
+    make_entry(session, make_job(session))
+    session.commit()
+    slot = soup(get("/cron/default").text).select_one("ol.slots li").text
+    assert re.search(r"\d\d [A-Z][a-z]{2} \d\d:\d\d Europe/Paris \d{4}-\d\d-\d\d ", slot)
 
 
 def test_while_the_cron_loop_does_not_run_nothing_is_called_well(get: Get, entry: Runner) -> None:
@@ -411,7 +420,7 @@ def test_after_a_clock_was_stepped_back_the_next_slots_are_those_without_a_resul
     connection = connect_apart(entry.host.engine)
     (nightly,) = transitions.read(connection, ["nightly"]).values()
     first = soup(get("/cron/nightly").text).select_one("ol.slots li").text
-    assert f"{nightly.schedule.next(nightly.checked_until, 1)[0]:%d %b %H:%M}" in first
+    assert f"{nightly.schedule.next(nightly.checked_until, 1)[0]:%Y-%m-%d %H:%M}" in first
     connection.close()
 
 

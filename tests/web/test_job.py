@@ -273,6 +273,10 @@ def test_history_is_told_newest_first_with_who_saw_it(get: Get, session: Session
         (" ".join(item.p.text.split()), item.select_one(".source").text)
         for item in _section(get, job, "history").select("li")
     ]
+    sources = [
+        row.select("td")[-1].text for row in _section(get, job, "attempts").select("tbody tr")
+    ]
+    assert sources == ["worker", "inferred"], "as in the history"
     assert events == [
         ("Failed: the last attempt failed", "worker"),
         ("Attempt 2 ended, raised: GatewayTimeout: no answer", "worker"),
@@ -348,21 +352,25 @@ def test_a_waiting_job_has_a_form_for_its_due_time(
     state: str, get: Get, access: Access, jobs: dict[str, Job]
 ) -> None:
     path = f"/jobs/{jobs[state].id}"
-    forms = soup(get(path).text).select("[aria-labelledby=reschedule-title] form")
+    page = soup(get(path).text)
+    panel = page.select_one("#part [aria-labelledby=reschedule-title]")
     if state not in sources_of("reschedule"):
-        assert forms == []
+        assert panel is None
         return
-    assert {form["action"] for form in forms} == {f"/ops/jobs{path}/reschedule"}
-    at, *now = forms
-    assert at.select_one("input[name=due_at]").has_attr("required")
+    assert panel.find_next("section")["aria-labelledby"] == "attempts", "above what happened"
+    field, (at, *others) = panel.select_one("input[name=due_at]"), panel.select("button")
+    assert field.has_attr("required")
+    assert field["form"] == at["form"]
+    assert page.find("form", id=field["form"])["action"] == f"/ops/jobs{path}/reschedule"
     # A job that is due already is not made due again: its preview would change nothing.
-    is_due = state in ("available", "queued")
-    values = [form.select_one("button[name=due_at]")["value"] for form in now]
-    assert values == ([] if is_due else ["now"])
+    assert len(others) == (state not in ("available", "queued"))
+    for now in others:
+        assert (now["name"], now["value"]) == ("due_at", "now")
+        assert now["formaction"] == f"/ops/jobs{path}/reschedule"
     access.held -= {"job.reschedule"}
-    (form,) = soup(get(path).text).select("[aria-labelledby=reschedule-title] form")
-    assert "Reschedule needs job.reschedule" in " ".join(form.text.split())
-    assert form.button.has_attr("disabled")
+    panel = soup(get(path).text).select_one("[aria-labelledby=reschedule-title]")
+    assert "Reschedule needs job.reschedule" in " ".join(panel.text.split())
+    assert panel.button.has_attr("disabled")
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -197,6 +197,19 @@ def test_the_cards_of_a_quiet_site(session: Session, get: Get) -> None:
     assert all(len(card.select(".go")) == 1 for card in cards.values())
 
 
+def test_the_waiting_card_says_when_its_first_job_is_due(session: Session, get: Get) -> None:
+    _well(session)
+    first = make_job(session, "retryable", due_at=ago(minutes=-1))
+    make_job(session, "scheduled", due_at=ago(minutes=-9))
+    session.commit()
+    diagnosis = _cards(get)["Waiting"].select_one(".diag")
+    assert _words(diagnosis) == (
+        "Nothing to do: scheduled, waiting for retry, or waiting for another job."
+        f" The first is due at {first.due_at:%H:%M:%S} UTC ."
+    )
+    assert diagnosis.time["data-as"] == "due"
+
+
 def test_failures_with_the_same_error_are_one_line(session: Session, get: Get) -> None:
     for number in range(3):
         make_job(

@@ -98,8 +98,9 @@ def _preview(page: Any, url: str) -> None:
 
 
 def _receipt(page: Any, _url: str) -> None:
-    """Carries out what `_preview` left open."""
+    """Carries out what `_preview` left open, and waits until the page behind it shows the result."""
     _carry_out(page, RETRY)
+    page.wait_for_selector("[aria-labelledby=audit] li")
 
 
 def _waiting(page: Any, url: str) -> None:

@@ -30,6 +30,12 @@ def age(context: Context, moment: datetime | None) -> Markup:
 
 
 @pass_context
+def due(context: Context, moment: datetime | None) -> Markup:
+    """When something becomes or became due, as a verb: `is due in 3 min`, `has been due for 12 s`."""
+    return _time(context, moment, "due", "is due at {} UTC")
+
+
+@pass_context
 def lasting(context: Context, moment: datetime | None) -> Markup:
     """How long something has lasted: `for 12 min`."""
     return _time(context, moment, "for", "since {} UTC")
@@ -173,6 +179,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "moment": moment,
     "code": code,
     "count": count,
+    "due": due,
     "heartbeat": heartbeat,
     "lasting": lasting,
     "lately": lately,

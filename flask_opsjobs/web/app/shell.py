@@ -103,9 +103,8 @@ def keep_preferences(response: Response, path: str) -> None:
 
 _log = logging.getLogger("flask_opsjobs")
 
-_KEPT = timedelta(seconds=5)
-# While a source does not answer, a shorter time, so that pages soon show when it is back.
-_KEPT_WHILE_AWAY = timedelta(seconds=1)
+# So short that badges agree with the numbers of the page beside them, which are read anew.
+_KEPT = timedelta(seconds=1)
 _MOST_SECONDS = 0.5
 
 
@@ -122,10 +121,10 @@ _cache: WeakKeyDictionary[Engine, tuple[datetime, Sources]] = WeakKeyDictionary(
 
 
 def read_sources() -> Sources:
-    """The sources and badges, at most five seconds old. Never raises: no page fails because of them."""
+    """The sources and badges, at most one second old. Never raises: no page fails because of them."""
     now = datetime.now(UTC)
     at, found = _cache.get(host().engine, (now - _KEPT, Sources()))
-    if now - at < (_KEPT_WHILE_AWAY if found.wrong else _KEPT):
+    if now - at < _KEPT:
         return found
     found = _read()
     _cache[host().engine] = now, found

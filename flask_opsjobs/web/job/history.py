@@ -94,7 +94,7 @@ def _of_job(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Event]:
 def _ender(job: JobInFull, attempts: Sequence[AttemptRow]) -> str:
     last = attempts[0] if attempts else None
     if last is not None and last.ended_at == job.ended_at:
-        return _source(last)
+        return source_of(last)
     if job.ended_by == "canceled" and job.cancel_requested_at is not None:
         return "operator"
     return _ENDERS.get(job.ended_by or "", "operator" if job.ended_by == "canceled" else "worker")
@@ -109,7 +109,7 @@ def _of_attempts(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Eve
                 attempt.ended_at,
                 word.is_,
                 f"Attempt {attempt.number} ended, {word.text}",
-                _source(attempt),
+                source_of(attempt),
                 payload=error,
                 label=attempt.cause_of_death,
             )
@@ -117,8 +117,8 @@ def _of_attempts(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Eve
         yield Event(attempt.started_at, "started", text, "worker")
 
 
-def _source(attempt: AttemptRow) -> str:
-    """The worker reports the end of its attempts; for lost attempts the watch loop infers it."""
+def source_of(attempt: AttemptRow) -> str:
+    """Who reported the end of an attempt: its worker; that of a lost attempt the watch loop inferred."""
     return "inferred" if attempt.outcome == "lost" else "worker"
 
 

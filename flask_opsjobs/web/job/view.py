@@ -30,7 +30,7 @@ from ...workers.queries import WorkerRow, find_worker
 from ..app import access, pages, problems
 from ..app.host import host, reading
 from ..cron.slots import shape_of
-from .history import draw_timeline, list_history, outcome_of
+from .history import draw_timeline, list_history, outcome_of, source_of
 from .traceback import condense
 
 _RESCHEDULE = ACTIONS["job.reschedule"]
@@ -41,10 +41,6 @@ def page(job_id: str) -> Response:
     with reading() as read:
         job = _find(read, job_id)
         made = _full(read, job)
-        can_be_made_due = (
-            job.state in _RESCHEDULE.sources
-            and _find_refusal(read, job, _RESCHEDULE, {"due_at": "now"}) is None
-        )
     attempt = request.args.get("attempt")
     return pages.page(
         "job/page.html",
@@ -53,8 +49,6 @@ def page(job_id: str) -> Response:
         read.now,
         live=made,
         query={"attempt": attempt} if attempt else {},
-        reschedule=_RESCHEDULE,
-        can_be_made_due=can_be_made_due,
         job=job,
     )
 
@@ -105,6 +99,7 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         job=job,
         attempts=attempts,
         outcome=outcome_of,
+        source=source_of,
         line=draw_timeline(attempts, job, read.now),
         shown=shown,
         log=shown and queries.find_log(read.session, job.id, shown.dispatch_no),
@@ -121,6 +116,11 @@ def _full(read: Reading, job: JobInFull) -> Markup:
         events=events,
         chain_fault=find_chain_fault(read.session) if _may_audit() else None,
         actions=_actions(read, job),
+        reschedule=_RESCHEDULE,
+        can_be_made_due=(
+            job.state in _RESCHEDULE.sources
+            and _find_refusal(read, job, _RESCHEDULE, {"due_at": "now"}) is None
+        ),
         why=why,
         reasons=_show_reasons(why, job, names_partition=names_partition),
         names_partition=names_partition,
