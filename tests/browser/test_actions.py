@@ -86,16 +86,16 @@ def test_a_due_time_that_is_being_typed_outlives_a_refresh(
 ) -> None:
     running.enqueue("later", site.add.options(delay=3600), a=1, b=1)
     visit(f"/jobs/{running.jobs['later']}")
-    page.fill("#due_at", "2999-01-01T09:00:00")
+    page.fill("#due_at", "2999-01-01T09:00:30")
     page.evaluate("document.activeElement.blur()")
     # Without an ETag the answer is a whole fragment.
     page.evaluate("document.getElementById('live').dataset.etag = ''")
     page.evaluate("document.getElementById('history').id = 'before'")
     page.keyboard.press("r")
     page.wait_for_selector("#history")
-    assert page.input_value("#due_at") == "2999-01-01T09:00:00"
+    assert page.input_value("#due_at") == "2999-01-01T09:00:30"
     _carry_out(page, "Reschedule…")
-    page.wait_for_selector("[aria-labelledby=facts] time:text('2999-01-01 09:00:00')")
+    page.wait_for_selector("[aria-labelledby=facts] time:text('2999-01-01 09:00:30')")
     _carry_out(page, "Make due now…")
     page.wait_for_selector(".chip.big[data-is=finished]", timeout=20_000)
     assert page.locator("#due_at").count() == 0
@@ -122,6 +122,17 @@ def test_a_dialog_is_left_as_it_was_entered(page: Any, visit: Open) -> None:
         page.click(way)
         assert page.locator("dialog[open]").count() == 0
     assert page.url.endswith("/queues/default")
+
+
+@pytest.mark.usefixtures("running")
+def test_on_a_phone_each_button_of_a_dialog_is_one_line(page: Any, visit: Open) -> None:
+    page.set_viewport_size({"width": 360, "height": 780})
+    visit("/queues/default")
+    page.click("button:text('Pause…')")
+    page.wait_for_selector("dialog[open]")
+    buttons = page.locator("dialog .foot .btn")
+    assert buttons.count() == 2
+    assert all(button.bounding_box()["height"] < 45 for button in buttons.all())
 
 
 @pytest.mark.usefixtures("own")

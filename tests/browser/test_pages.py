@@ -86,6 +86,17 @@ def test_no_page_has_a_barrier_or_complains_in_either_theme_at_either_size(
     assert [line for line in noise if "status of 4" not in line] == []
 
 
+def test_on_a_laptop_no_column_is_cut_off(page: Any, running: Site) -> None:
+    page.set_viewport_size({"width": 1280, "height": 800})
+    for name in ("overview", "jobs", "finished", "killed", "queues", "cron", "limiters"):
+        _open(page, running, PAGES[name])
+        assert page.evaluate(_CUT_OFF) == [], name
+
+
+_CUT_OFF = """[...document.querySelectorAll("#part > .panel, .split > .stack > .panel, .tabs ul")]
+    .filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.textContent)"""
+
+
 def test_a_running_job_is_followed_to_its_end(
     page: Any, noise: list[str], running: Site, tmp_path: Path
 ) -> None:

@@ -47,6 +47,16 @@ def test_each_cause_of_an_end_is_said(ended_by: str, get: Get, session: Session)
     assert "for a reason" in words
 
 
+def test_that_a_job_is_canceled_is_said_once(get: Get, session: Session) -> None:
+    job = make_job(
+        session, "canceled", ended_by="canceled", ended_reason="paid in the meantime", error=None
+    )
+    session.commit()
+    said = f"Canceled: {MEANINGS['canceled']}. Reason: paid in the meantime"
+    assert said in _words(get, job)
+    assert _section(get, job, "history").li.p.text == "Canceled: paid in the meantime"
+
+
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_each_outcome_of_an_attempt_has_a_word(outcome: str, get: Get, session: Session) -> None:
     job = make_job(session, "retryable")

@@ -77,7 +77,8 @@ def list_history(
 
 def _of_job(job: JobInFull, attempts: Sequence[AttemptRow]) -> Iterator[Event]:
     if job.state in FINAL and job.ended_at is not None:
-        text = f"{job.state.capitalize()}: {ENDED_BY[job.ended_by or '']}"
+        how = ENDED_BY[job.ended_by or ""]
+        text = job.state.capitalize() + ("" if how == job.state else f": {how}")
         reason = job.ended_reason if job.ended_reason != job.error else None
         yield Event(job.ended_at, job.state, text, _ender(job, attempts), payload=reason)
     if job.cancel_requested_at is not None:
