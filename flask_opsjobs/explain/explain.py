@@ -86,7 +86,7 @@ def _summary(evidence: Evidence, reasons: tuple[Reason, ...]) -> str:
         return _running(evidence)
     if reasons:
         return f"{counted(len(reasons), 'reason')}{', the first one decides' * (len(reasons) > 1)}."
-    return "Nothing blocks it: it moves on by itself at any moment."
+    return "Nothing blocks it. It will go on by itself."
 
 
 def _running(evidence: Evidence) -> str:

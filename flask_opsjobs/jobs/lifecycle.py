@@ -162,7 +162,7 @@ ARROWS = (
         sources=(*WAITING, "started"),
         targets=("canceled",),
         by="operator",
-        meaning="on started it asks the worker to stop",
+        meaning="end a waiting job, or ask the worker of a started job to stop it",
         # The last two write the end of a started job whose worker was asked to stop.
         made_by=("end_waiting_jobs", "retry_or_end_jobs", "rescue_jobs"),
     ),
@@ -195,7 +195,7 @@ ARROWS = (
         sources=FINAL,
         targets=(),
         by="operator",
-        meaning="a new job of the same call, which links back",
+        meaning="enqueue a new job of the same call, which links to this job",
         made_by=("run_jobs_again",),
     ),
     JobArrow(

@@ -72,7 +72,7 @@ def _redis(one: SilentRedis, due: Mapping[str, Count] | None, is_one_of_many: bo
     more = f" and {len(one.queues) - 2} more" if len(one.queues) > 2 else ""
     whose = f" of the queues {names}{more}" if is_one_of_many else ""
     last = (
-        f" This process heard from it last at {one.answered_at:%H:%M:%S} UTC."
+        f" It last answered this process at {one.answered_at:%H:%M:%S} UTC."
         if one.answered_at
         else ""
     )
@@ -119,7 +119,7 @@ def _loops(loops: Sequence[LoopRow] | None, due: Mapping[str, Count] | None) -> 
             else f"{len(names)} loops are silent: {', '.join(names)}."
         )
         rest = f"{means[:1].upper()}{means[1:]}. " if means else ""
-        rest += "Another loop is awake: the log of its process says why."
+        rest += "Other loops still run: the log of their process says why."
         yield Wrong("critical", fact, rest, min(loop.last_at for loop in silent), go)
 
 

@@ -82,7 +82,7 @@ def test_all_places_taken_is_not_over_by_time(
     session.commit()
     said = _panel(get, "bucket", f"/limiters/customer-api?partition={reference('42')}")
     assert "1 of 1 taken" in said
-    assert "not by time alone too few places are free" in said
+    assert "only after a running job ends, or the limit changes too few places are free" in said
 
 
 def test_minutes_are_of_the_last_hour_and_unknown_before_they_are_counted(

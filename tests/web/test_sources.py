@@ -73,7 +73,7 @@ def test_postgres_away_is_said_soon_and_costs_nothing_again(
     said = _words(soup(first.text).select_one("#dialog-page"))
     assert "Postgres does not answer" in said
     assert "since" in said
-    assert "this process heard from it last at" in said
+    assert "it last answered this process at" in said
     assert "None is lost" in said
     began = time.monotonic()
     for path in PAGES:
