@@ -311,7 +311,7 @@ class Operator:
         """
         return self._run_or_raise("cron.run_now", entries, why)
 
-    def catch_cron_up(
+    def catch_up_cron(
         self, entries: str | Iterable[str], count: int, **why: Unpack[Why]
     ) -> Receipt:
         """Enqueue a job for each of the last `count` missed slots of these cron entries.
@@ -320,7 +320,7 @@ class Operator:
         ...           "overlap": None, "catch_up": None, "args": {"invoice_id": 9001}}
         >>> operator.create_cron("nightly", values, **why).outcome
         'done'
-        >>> operator.catch_cron_up("nightly", 3, **why)
+        >>> operator.catch_up_cron("nightly", 3, **why)
         Traceback (most recent call last):
         flask_opsjobs.errors.ActionRefused: ...
         """
@@ -373,12 +373,12 @@ class Operator:
         """
         return self._run_or_raise("limiter.cooldown", limiters, why, {"minutes": minutes})
 
-    def clear(self, limiters: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
+    def clear_cooldown(self, limiters: str | Iterable[str], **why: Unpack[Why]) -> Receipt:
         """End the cooldown of limiters, or of partitions as `api/42`.
 
         >>> operator.cooldown("crm", minutes=30, **why).outcome
         'done'
-        >>> operator.clear("crm", **why).outcome
+        >>> operator.clear_cooldown("crm", **why).outcome
         'done'
         """
         return self._run_or_raise("limiter.clear", limiters, why)

@@ -136,11 +136,11 @@ def page_of_events(
     last = _last_of_chain(session)
     below = last + 1 if before is None else min(before, last + 1)
     most = WINDOW if _is_narrow(wanted) else wanted.limit + 1
-    looked, fitting = _look(session, wanted, below, after, most)
+    scanned, fitting = _scan(session, wanted, below, after, most)
     rows = _take(session, fitting, wanted, shown)
     has_more, rows = len(rows) > wanted.limit, rows[: wanted.limit]
-    is_cut = not has_more and len(looked) == most
-    beyond = rows[-1].sequence if has_more else looked[-1] if is_cut else None
+    is_cut = not has_more and len(scanned) == most
+    beyond = rows[-1].sequence if has_more else scanned[-1] if is_cut else None
     looked_at = most if is_cut else None
     if is_down:
         newer = before and (rows[0].sequence if rows else before - 1)
@@ -173,9 +173,11 @@ def list_events_of(session: Session, target: str, limit: int = 20) -> Sequence[E
         is_common = len(session.scalars(some).all()) == _MANY
         if is_common:
             newest_first = select(*_ROW).where(is_of_chain).order_by(AuditEvent.sequence.desc())
-            lately = newest_first.limit(WINDOW).subquery()
-            fits = lately.c.targets.contains([target])
-            newest = select(lately).where(fits).order_by(lately.c.sequence.desc()).limit(limit)
+            recent = newest_first.limit(WINDOW).subquery()
+            conditions = recent.c.targets.contains([target])
+            newest = (
+                select(recent).where(conditions).order_by(recent.c.sequence.desc()).limit(limit)
+            )
             found = session.execute(newest).all()
             if len(found) == limit:
                 return [EventRow(*row) for row in found]
@@ -228,16 +230,16 @@ def _is_narrow(wanted: AuditFilter) -> bool:
     return wanted.text is not None or sum(map(bool, given)) > 1
 
 
-def _look(
+def _scan(
     session: Session, wanted: AuditFilter, below: int, after: int | None, most: int
 ) -> tuple[list[int], list[int]]:
     """The next sequences of the index, at most `most`, and those that match as far as SQL can tell."""
-    fits = [
+    conditions = [
         getattr(AuditEvent, name) == value for name in _LEADS if (value := getattr(wanted, name))
     ]
     if wanted.text:
-        fits.append(func.strpos(func.lower(_searched()), wanted.text.lower()) > 0)
-    statement = _walk(select(AuditEvent.sequence, and_(true(), *fits)), wanted, below, after)
+        conditions.append(func.strpos(func.lower(_searched()), wanted.text.lower()) > 0)
+    statement = _walk(select(AuditEvent.sequence, and_(true(), *conditions)), wanted, below, after)
     with _bitmaps(session, when=wanted.target is not None):
         found = session.execute(statement.limit(most)).all()
     return [sequence for sequence, _ in found], [sequence for sequence, is_fit in found if is_fit]

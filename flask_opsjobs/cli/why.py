@@ -52,9 +52,9 @@ def _lines(found: Explanation, clean: Callable[[str], str]) -> Iterator[str]:
     for number, reason in enumerate(found.reasons, 1):
         yield ""
         yield from _of_reason(number, reason, clean)
-    if found.clear:
+    if found.ruled_out:
         yield ""
-        yield f"checked, not a cause: {clean(', '.join(found.clear))}"
+        yield f"checked, not a cause: {clean(', '.join(found.ruled_out))}"
     if found.lacking:
         yield f"{found.completeness}: {'; '.join(found.lacking)}"
 

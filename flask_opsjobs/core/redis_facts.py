@@ -47,10 +47,10 @@ class RedisFacts:
 
 
 @dataclass(frozen=True)
-class SilentRedis:
+class UnreachableRedis:
     """A Redis that does not answer, and the queues in question that it holds.
 
-    `answered_at` is its last answer, `since` when this process first got none: it fell silent in between.
+    `answered_at` is its last answer, `since` when this process first got none: it stopped in between.
     """
 
     queues: tuple[str, ...]
@@ -76,9 +76,9 @@ class PlainJob:
 class PlainJobs:
     """The plain jobs in RQ, read at `read_at`: how many by RQ's status, and examples, failed ones first.
 
-    `silent` are the queues whose Redis did not answer. `problem` is why no Redis could be read, and then the
-    numbers mean nothing. `is_cut`: there are more, since only the first jobs of each registry were read.
-    `is_suspended`: somebody suspended all workers of a Redis with RQ's own flag.
+    `unreachable` are the queues whose Redis did not answer. `problem` is why no Redis could be read, and
+    then the numbers mean nothing. `is_cut`: there are more, since only the first jobs of each registry were
+    read. `is_suspended`: somebody suspended all workers of a Redis with RQ's own flag.
     """
 
     read_at: datetime
@@ -87,7 +87,7 @@ class PlainJobs:
     is_cut: bool = False
     examples: Sequence[PlainJob] = ()
     is_suspended: bool = False
-    silent: Sequence[str] = ()
+    unreachable: Sequence[str] = ()
 
     @property
     def number(self) -> int:

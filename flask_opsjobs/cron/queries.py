@@ -85,7 +85,7 @@ class SlotRow:
 
 @dataclass(frozen=True)
 class MissedSlots:
-    """How many slots of an entry were missed lately, and when the last of them was due."""
+    """How many slots of an entry were missed recently, and when the last of them was due."""
 
     slots: int
     last_at: datetime

@@ -34,7 +34,7 @@ def find_plain_jobs(broker: Broker, queues: Iterable[str], now: datetime) -> Pla
     """
     names = sorted(queues)
     found: list[tuple[Queue, _Found]] = []
-    silent: list[str] = []
+    unreachable: list[str] = []
     problem = None
     is_suspended = False
     for group in by_redis(
@@ -43,13 +43,13 @@ def find_plain_jobs(broker: Broker, queues: Iterable[str], now: datetime) -> Pla
         try:
             jobs, is_suspended_here = _read(group)
         except RedisError as error:
-            silent += [queue.name for queue in group]
+            unreachable += [queue.name for queue in group]
             problem = f"Redis does not answer ({type(error).__name__})"
         else:
             found += jobs
             is_suspended |= is_suspended_here
     if problem is not None and not found:
-        return PlainJobs(now, problem=problem, silent=silent)
+        return PlainJobs(now, problem=problem, unreachable=unreachable)
     by_status = Counter[str]()
     for _, one in found:
         by_status[one.status] += len(one.rq_ids)
@@ -59,7 +59,7 @@ def find_plain_jobs(broker: Broker, queues: Iterable[str], now: datetime) -> Pla
         is_cut=len(names) > _MOST_QUEUES or any(one.is_cut for _, one in found),
         examples=_read_examples(found),
         is_suspended=is_suspended,
-        silent=silent,
+        unreachable=unreachable,
     )
 
 

@@ -222,7 +222,7 @@ class Evidence:
         """Whether it is started, but its worker no longer sends heartbeats (a stuck job)."""
         return self.job.state == "started" and not (self.worker and self.worker.is_alive)
 
-    def is_awake(self, loop: str) -> bool:
+    def is_loop_running(self, loop: str) -> bool:
         """Whether the loop has run recently. False when it is not known."""
         found = (self.loops or {}).get(loop)
-        return found is not None and found.is_awake
+        return found is not None and found.is_running

@@ -58,7 +58,7 @@ def explain_evidence(evidence: Evidence) -> Explanation:
         job_id=evidence.job.id,
         state=evidence.job.state,
         reasons=reasons,
-        clear=tuple(_list_clear(evidence, {reason.code for reason in reasons})),
+        ruled_out=tuple(_list_ruled_out(evidence, {reason.code for reason in reasons})),
         completeness="partial evidence" if lacking else "complete",
         lacking=lacking,
         read_at=evidence.now,
@@ -74,7 +74,7 @@ def _lacking(evidence: Evidence, reasons: tuple[Reason, ...]) -> Iterator[str]:
     may_be_plain = "no_live_worker" in {reason.code for reason in reasons}
     if evidence.is_abandoned:
         may_be_plain = evidence.worker is not None and evidence.worker.kind == "plain"
-    if may_be_plain and not evidence.is_awake("observe"):
+    if may_be_plain and not evidence.is_loop_running("observe"):
         yield "plain RQ workers are not seen while the observe loop is silent"
 
 
@@ -119,7 +119,7 @@ def explain_schema(job_id: int, schema: int, now: datetime) -> Explanation:
     return Explanation(job_id, "unknown", (reason,), (), "unknown", lacking, now, says)
 
 
-def _list_clear(evidence: Evidence, codes: set[str]) -> Iterator[str]:
+def _list_ruled_out(evidence: Evidence, codes: set[str]) -> Iterator[str]:
     """The checks that found no reason. `codes` are the codes of the reasons that were found."""
     if evidence.is_due:
         yield "due"
@@ -129,8 +129,8 @@ def _list_clear(evidence: Evidence, codes: set[str]) -> Iterator[str]:
         yield "queue not paused"
     if evidence.is_due:
         yield from _checks_of_a_due_job(evidence, codes)
-    if needed := [loop for loop in needed_loops(evidence) if evidence.is_awake(loop)]:
-        yield f"{', '.join(needed)} loop awake"
+    if needed := [loop for loop in needed_loops(evidence) if evidence.is_loop_running(loop)]:
+        yield f"{', '.join(needed)} loop running"
 
 
 def _checks_of_a_due_job(evidence: Evidence, codes: set[str]) -> Iterator[str]:

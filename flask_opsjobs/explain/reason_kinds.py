@@ -45,15 +45,15 @@ class Reason:
 class Explanation:
     """Why a job is not running. There are no reasons when it is running, has ended, or is about to run.
 
-    `reasons` are ordered, the deciding reason first. `says` sums them up in one sentence. `clear` lists the
-    checks that found no reason, in a few words each. `completeness` is `complete`, `partial evidence`,
-    `history unavailable` or `unknown`; `lacking` lists what could not be read.
+    `reasons` are ordered, the deciding reason first. `says` sums them up in one sentence. `ruled_out`
+    lists the checks that found no reason, in a few words each. `completeness` is `complete`,
+    `partial evidence`, `history unavailable` or `unknown`; `lacking` lists what could not be read.
     """
 
     job_id: int
     state: str
     reasons: tuple[Reason, ...]
-    clear: tuple[str, ...]
+    ruled_out: tuple[str, ...]
     completeness: str
     lacking: tuple[str, ...]
     read_at: datetime
@@ -69,7 +69,7 @@ class Explanation:
             "state": self.state,
             "says": clean(self.says),
             "reasons": [_reason(reason, clean) for reason in self.reasons],
-            "clear": [clean(text) for text in self.clear],
+            "ruled_out": [clean(text) for text in self.ruled_out],
             "completeness": self.completeness,
             "lacking": list(self.lacking),
             "read_at": self.read_at.isoformat(),

@@ -35,7 +35,7 @@ from .transitions import JobForDecision
 
 _TARGET = re.compile(r"job/([0-9]{1,19})")
 _LARGEST_ID = 2**63 - 1  # what a bigint holds
-_BOUND = "it must start before its deadline, "
+_STARTS_BEFORE = "it must start before its deadline, "
 
 
 # --- targets and rows
@@ -102,7 +102,7 @@ def list_facts(job: JobForDecision, now: datetime) -> dict[str, Any]:
 # --- retry
 
 
-def _read_rivals_of_retry(
+def _assign_locks_to_retry(
     _connection: Connection, _request: Request, jobs: dict[str, JobForDecision]
 ) -> dict[str, JobForDecision]:
     return _let_the_first_take_the_lock(jobs, lambda job: job.unique_until == "ended")
@@ -129,7 +129,7 @@ def _decide_retry(job: JobForDecision, request: Request) -> Item | Skip:
     if needs_lock and job.unique_lock_of is None:
         changes.append(Change("unique lock", "released", "taken again"))
     is_bound = job.deadline_at is not None and not has_passed
-    return make_item(job, *changes, note=f"{_BOUND}{deadline}" if is_bound else None)
+    return make_item(job, *changes, note=f"{_STARTS_BEFORE}{deadline}" if is_bound else None)
 
 
 def _apply_retry(
@@ -244,7 +244,7 @@ def _decide_reschedule(job: JobForDecision, request: Request) -> Item | Skip:
     if due_at == job.due_at or (due_at == now and job.state in ("available", "queued")):
         return make_skip(job, "already", f"job {job.id} is due then already: it is {job.state}")
     if job.deadline_at is not None and job.deadline_at <= due_at:
-        return cannot(job, request, f"{_BOUND}{moment_in_words(job.deadline_at)}")
+        return cannot(job, request, f"{_STARTS_BEFORE}{moment_in_words(job.deadline_at)}")
     state = "available" if due_at == now else "scheduled"
     after = "now" if due_at == now else moment_in_words(due_at)
     changes = [Change("due", moment_in_words(job.due_at), after)]
@@ -265,7 +265,7 @@ def _apply_reschedule(
 # --- run again and delete
 
 
-def _read_rivals_of_run_again(
+def _assign_locks_to_run_again(
     _connection: Connection, _request: Request, jobs: dict[str, JobForDecision]
 ) -> dict[str, JobForDecision]:
     return _let_the_first_take_the_lock(jobs, lambda job: job.unique_until is not None)
@@ -275,7 +275,7 @@ def _decide_run_again(job: JobForDecision, request: Request) -> Item | Skip:
     if job.unique_until is not None and job.unique_lock_of is not None:
         return _skip_duplicate(job, request)
     note = None
-    if job.unique_until == "within" and _span_of(request.host, job) is None:
+    if job.unique_until == "within" and _lifetime_of(request.host, job) is None:
         note = (
             "the new job gets no unique lock, because this process does not know how long that lock "
             "would last: the same call may be enqueued again"
@@ -287,20 +287,20 @@ def _decide_run_again(job: JobForDecision, request: Request) -> Item | Skip:
 def _apply_run_again(
     connection: Connection, request: Request, jobs: Sequence[JobForDecision]
 ) -> list[Effect | Item]:
-    spans = {
-        job.id: _span_of(request.host, job)
+    lifetimes = {
+        job.id: _lifetime_of(request.host, job)
         for job in jobs
-        if job.unique_until in ("ended", "forever") or _span_of(request.host, job) is not None
+        if job.unique_until in ("ended", "forever") or _lifetime_of(request.host, job) is not None
     }
     ids = [job.id for job in jobs]
-    new_ids = job_transitions.run_again(connection, ids, spans, request.now)
-    withins = {new_ids[id]: span for id, span in spans.items()}
-    if withins and unique_locks.take(connection, withins, request.now):
+    new_ids = job_transitions.run_again(connection, ids, lifetimes, request.now)
+    new_lifetimes = {new_ids[id]: lifetime for id, lifetime in lifetimes.items()}
+    if new_lifetimes and unique_locks.take(connection, new_lifetimes, request.now):
         raise ChangedMeanwhile
     return [_dispatch(jobs), *(_with_new_job(job, new_ids[job.id]) for job in jobs)]
 
 
-def _span_of(host: Host, job: JobForDecision) -> timedelta | None:
+def _lifetime_of(host: Host, job: JobForDecision) -> timedelta | None:
     """The lifetime of a new unique lock, as the job's task declares it; None when it is unknown here."""
     task = host.tasks.get(job.task)
     unique = task.declared.unique if task is not None else None
@@ -373,7 +373,7 @@ def _forget(jobs: Iterable[JobForDecision]) -> list[Effect]:
 def merge_notes(items: Sequence[Item]) -> list[str]:
     """The notes of a plan or a receipt, each once. One note counts all deadlines and gives the first."""
     notes = [item.note for item in items if item.note]
-    deadlines = sorted(note for note in notes if note.startswith(_BOUND))
+    deadlines = sorted(note for note in notes if note.startswith(_STARTS_BEFORE))
     if len(deadlines) > 1:
         notes = [note for note in notes if note not in deadlines]
     merged = [
@@ -381,7 +381,7 @@ def merge_notes(items: Sequence[Item]) -> list[str]:
         for note, number in Counter(notes).items()
     ]
     if len(deadlines) > 1:
-        first = deadlines[0].removeprefix(_BOUND)
+        first = deadlines[0].removeprefix(_STARTS_BEFORE)
         merged.append(f"{len(deadlines)} must start before their deadlines, the first at {first}")
     return merged
 
@@ -393,7 +393,7 @@ ACTIONS: tuple[Action[JobForDecision], ...] = (
         title="Retry",
         sources=sources_of("retry"),
         risk="The function runs once more, and repeats all that earlier attempts did.",
-        read_more=_read_rivals_of_retry,
+        read_more=_assign_locks_to_retry,
         decide=_decide_retry,
         apply=_apply_retry,
     ),
@@ -430,7 +430,7 @@ ACTIONS: tuple[Action[JobForDecision], ...] = (
         phrase="run {} again",
         sources=sources_of("run_again"),
         risk="A new job calls the function with the same arguments. It repeats all that the function did.",
-        read_more=_read_rivals_of_run_again,
+        read_more=_assign_locks_to_run_again,
         decide=_decide_run_again,
         apply=_apply_run_again,
     ),

@@ -58,7 +58,7 @@ def seconds_since_last_pass(connection: Connection, loop: str, now: datetime) ->
 
 @dataclass(frozen=True)
 class LoopRow:
-    """The last stretch in which a loop was awake. `took_seconds` is the duration of its last pass."""
+    """The last stretch in which a loop ran. `took_seconds` is the duration of its last pass."""
 
     loop: str
     process: str
@@ -68,15 +68,15 @@ class LoopRow:
     took_seconds: float
     report: str | None
     error: str | None
-    is_awake: bool
+    is_running: bool
 
 
 def list_loops(session: Session, now: datetime) -> Sequence[LoopRow]:
     """Return the last stretch of every loop that ever ran, ordered by name."""
     rows = session.connection().exec_driver_sql(sql.load("list_latest_loop_runs")).all()
-    return [LoopRow(*(*row, _is_awake(row, now))) for row in rows]
+    return [LoopRow(*(*row, _is_running(row, now))) for row in rows]
 
 
-def _is_awake(row: Any, now: datetime) -> bool:
+def _is_running(row: Any, now: datetime) -> bool:
     quiet: timedelta = now - row.last_at
     return quiet <= timedelta(seconds=_PASSES_MISSED * row.every_seconds + _GRACE_SECONDS)

@@ -1,4 +1,4 @@
-"""Defines the tables `loop_runs`, when each loop was awake, and `integrity_checks`, what was compared."""
+"""Defines the tables `loop_runs`, when each loop ran, and `integrity_checks`, what was compared."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOMENT = DateTime(timezone=True)
 
 
 class LoopRun(Base):
-    """A stretch of time in which a loop was awake; a new row begins after a gap."""
+    """A stretch of time in which a loop ran; a new row begins after a gap."""
 
     __tablename__ = "loop_runs"
 

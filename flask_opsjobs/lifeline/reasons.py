@@ -62,19 +62,19 @@ def delivery_lost(evidence: Evidence) -> Iterator[Reason]:
             "delivery": f"opsjobs-{job.reserved_as}",
             "rq_status": redis and redis.rq_status,
             "queue_length": redis and redis.queue_length,
-            "recall_last_awake": recall and recall.last_at,
+            "recall_last_ran": recall and recall.last_at,
         },
         since=job.dispatched_at,
     )
 
 
 def loop_silent(evidence: Evidence) -> Iterator[Reason]:
-    """A loop that the job needs was not awake."""
+    """A loop that the job needs did not run."""
     for loop, why in needed_loops(evidence).items():
-        if evidence.is_awake(loop):
+        if evidence.is_loop_running(loop):
             continue
         found = (evidence.loops or {}).get(loop)
-        last = f"was last awake at {as_text(found.last_at)}" if found else "has never run"
+        last = f"last ran at {as_text(found.last_at)}" if found else "has never run"
         yield make_reason(
             evidence,
             "loop_silent",
@@ -83,7 +83,7 @@ def loop_silent(evidence: Evidence) -> Iterator[Reason]:
             source="inferred",
             read={
                 "loop": loop,
-                "last_awake": found.last_at if found else "never",
+                "last_ran": found.last_at if found else "never",
                 "every_seconds": f"{found.every_seconds:g}" if found else None,
             },
             since=found.last_at if found else None,
@@ -91,12 +91,12 @@ def loop_silent(evidence: Evidence) -> Iterator[Reason]:
 
 
 def loop_failing(evidence: Evidence) -> Iterator[Reason]:
-    """A loop that the job needs was awake, but its last pass failed."""
+    """A loop that the job needs ran, but its last pass failed."""
     if evidence.redis is not None and not evidence.redis.is_reachable:
         return  # `redis_away` is reported already, and makes the loops fail
     for loop, why in needed_loops(evidence).items():
         found = (evidence.loops or {}).get(loop)
-        if found is None or not found.is_awake or found.error is None:
+        if found is None or not found.is_running or found.error is None:
             continue
         yield make_reason(
             evidence,
@@ -104,7 +104,7 @@ def loop_failing(evidence: Evidence) -> Iterator[Reason]:
             f"The last pass of the {loop} loop failed, and only this loop {why}.",
             "The loop tries again by itself. See the log of `flask opsjobs run` for details.",
             source="dispatcher",
-            read={"loop": loop, "last_awake": found.last_at},
+            read={"loop": loop, "last_ran": found.last_at},
             quote=found.error,
         )
 

@@ -136,7 +136,7 @@ def _decide_clear(found: Cooldown, request: Request) -> Item | Skip:
 def _apply_clear(
     connection: Connection, request: Request, found: Sequence[Cooldown]
 ) -> list[Effect | Item]:
-    limit_transitions.clear(connection, [each.part for each in found], request.now)
+    limit_transitions.clear_cooldown(connection, [each.part for each in found], request.now)
     return []
 
 

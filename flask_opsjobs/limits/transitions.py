@@ -160,7 +160,7 @@ def cool_down(
     _write_cooldown(connection, parts, now, decided)
 
 
-def clear(connection: Connection, parts: Sequence[Part], now: datetime) -> None:
+def clear_cooldown(connection: Connection, parts: Sequence[Part], now: datetime) -> None:
     """End the cooldown of these parts."""
     _write_cooldown(connection, parts, now, dict.fromkeys(("at", "until", "actor", "reason")))
 

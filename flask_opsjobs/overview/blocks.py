@@ -36,15 +36,15 @@ class Split:
 
 
 def split_blocks(
-    seen: Overview, silent: Collection[str] = (), *, is_suspended: bool = False
+    seen: Overview, unreachable: Collection[str] = (), *, is_suspended: bool = False
 ) -> Split:
-    """Separate blocked from free jobs. `silent` are the queues whose Redis does not answer."""
+    """Separate blocked from free jobs. `unreachable` are the queues whose Redis does not answer."""
     blocks: list[Block] = []
     free: dict[str, list[StateDepth]] = {"available": [], "queued": []}
     held = _by_queue(seen.held)
     for queue in seen.queues:
         available, queued = queue.states["available"], queue.states["queued"]
-        kind = _kind(queue, silent, is_suspended)
+        kind = _kind(queue, unreachable, is_suspended)
         if kind in ("redis", "suspended", "worker"):
             blocks += _whole(kind, queue, [available, queued])
             continue
@@ -66,9 +66,9 @@ def split_blocks(
     )
 
 
-def _kind(queue: QueueDepth, silent: Collection[str], is_suspended: bool) -> str | None:
+def _kind(queue: QueueDepth, unreachable: Collection[str], is_suspended: bool) -> str | None:
     """What blocks a whole queue; None when nothing does."""
-    if queue.name in silent:
+    if queue.name in unreachable:
         return "redis"
     if is_suspended:
         return "suspended"
@@ -115,7 +115,7 @@ def _by_queue(held: Sequence[Held]) -> Mapping[str, list[Held]]:
 
 
 def _merge(blocks: Sequence[Block]) -> list[Block]:
-    """Merge the blocks of one limiter in several queues, those by silent Redis, and those by suspension."""
+    """Merge the blocks of one limiter in several queues, by unreachable Redis, and by suspension."""
     found: dict[tuple[str, str], list[Block]] = {}
     for block in blocks:
         is_one = block.kind in ("redis", "suspended")

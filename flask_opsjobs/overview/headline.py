@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..core.redis_facts import SilentRedis
+from ..core.redis_facts import UnreachableRedis
 from ..core.words import agree, counted
 from ..jobs.rows import Count
 from ..lifeline.loop_runs import LoopRow
@@ -56,18 +56,20 @@ class Wrong:
     quote: str | None = None
 
 
-def find_silent_sources(
-    silent: Sequence[SilentRedis], loops: Sequence[LoopRow] | None, due: Mapping[str, Count] | None
+def find_wrong_sources(
+    unreachable: Sequence[UnreachableRedis],
+    loops: Sequence[LoopRow] | None,
+    due: Mapping[str, Count] | None,
 ) -> list[Wrong]:
     """Every source that does not answer, the worst first.
 
     `loops` and `due` are None when Postgres was not read.
     """
-    found = [_redis(one, due, len(silent) > 1) for one in silent]
+    found = [_redis(one, due, len(unreachable) > 1) for one in unreachable]
     return [*found, *_loops(loops, due)]
 
 
-def _redis(one: SilentRedis, due: Mapping[str, Count] | None, is_one_of_many: bool) -> Wrong:
+def _redis(one: UnreachableRedis, due: Mapping[str, Count] | None, is_one_of_many: bool) -> Wrong:
     names = ", ".join(f"`{name}`" for name in one.queues[:2])
     more = f" and {len(one.queues) - 2} more" if len(one.queues) > 2 else ""
     whose = f" of the queues {names}{more}" if is_one_of_many else ""
@@ -76,35 +78,35 @@ def _redis(one: SilentRedis, due: Mapping[str, Count] | None, is_one_of_many: bo
         if one.answered_at
         else ""
     )
-    waits = "It is not known how many jobs wait for it."
+    sentence = "It is not known how many jobs wait for it."
     if due is not None:
         there = (
             [due[name] for name in one.queues if name in due] if is_one_of_many else due.values()
         )
-        waits = _waits(Count.sum(there))
-    rest = f"No job starts there until it answers. {waits}{last} Check that it runs and can be reached."
+        sentence = _say_waiting(Count.sum(there))
+    rest = f"No job starts there until it answers. {sentence}{last} Check that it runs and can be reached."
     go = PageLink("See what waits", "jobs", {"state": "available"})
     return Wrong("critical", f"Redis{whose} does not answer.", rest, one.since, go)
 
 
-def _waits(count: Count) -> str:
+def _say_waiting(count: Count) -> str:
     if not count.number:
         return "No due job waits for it."
     more = " or more" if count.kind != "exact" else ""
-    waits = "wait" if more else agree(count.number, "waits", "wait")
-    return f"{counted(count.number, 'due job', more=more)} {waits}. {_LOST}."
+    verb = "wait" if more else agree(count.number, "waits", "wait")
+    return f"{counted(count.number, 'due job', more=more)} {verb}. {_LOST}."
 
 
 def _loops(loops: Sequence[LoopRow] | None, due: Mapping[str, Count] | None) -> Iterator[Wrong]:
     if loops is None:
         return
-    silent = [loop for loop in loops if not loop.is_awake]
+    silent = [loop for loop in loops if not loop.is_running]
     start = "Start `flask opsjobs run`."
     go = PageLink("See the queues", "queues", {})
     if len(silent) == len(loops):
-        fact = "No background loop is awake." if loops else "No background loop has ever run."
-        waits = Count.sum(due.values()) if due else Count(0)
-        many = f" {_waits(waits)}" if waits.number else ""
+        fact = "No background loop is running." if loops else "No background loop has ever run."
+        waiting = Count.sum(due.values()) if due else Count(0)
+        many = f" {_say_waiting(waiting)}" if waiting.number else ""
         means = "Scheduled and retryable jobs do not become due, and jobs of dead workers are not rescued."
         rest = f"{means}{many} {start}"
         since = max((loop.last_at for loop in silent), default=None)
@@ -124,14 +126,14 @@ def _loops(loops: Sequence[LoopRow] | None, due: Mapping[str, Count] | None) -> 
 
 
 def find_wrong(
-    seen: Overview, silent: Sequence[SilentRedis] = (), *, is_suspended: bool = False
+    seen: Overview, unreachable: Sequence[UnreachableRedis] = (), *, is_suspended: bool = False
 ) -> list[Wrong]:
     """All problems, the worst first; empty when there are none.
 
     `is_suspended`: RQ's own flag suspends all workers, so no job starts, even if everything else works.
     """
     due = {queue.name: _due(queue) for queue in seen.queues if queue.due}
-    found = find_silent_sources(silent, seen.loops, due)
+    found = find_wrong_sources(unreachable, seen.loops, due)
     if is_suspended:
         rest = "They take no jobs of any queue until somebody runs `rq resume -u` with the URL of that Redis."
         fact = "All workers are suspended by RQ's own command."
@@ -144,7 +146,7 @@ def say_well(seen: Overview) -> str:
     many = len(seen.alive)
     alive = f"{counted(many, 'worker')} {agree(many, 'sends', 'send')} heartbeats."
     whole = " Nothing is lost: the integrity check finds no difference." if seen.integrity else ""
-    return f"No failed job is left from the last hour, every loop is awake, {alive}{whole}"
+    return f"No failed job is left from the last hour, every loop is running, {alive}{whole}"
 
 
 def _due(queue: QueueDepth) -> Count:
@@ -224,8 +226,8 @@ def _worker_missing(seen: Overview) -> Iterator[Wrong]:
         fact = f"{counted(len(names), 'worker')} went missing within a day: {_list(names)}."
     rest = "The jobs that ran there have been rescued."
     if seen.abandoned:
-        waits = agree(seen.abandoned, "waits", "wait")
-        rest = f"{counted(seen.abandoned, 'job')} that they were running {waits} for a rescue."
+        verb = agree(seen.abandoned, "waits", "wait")
+        rest = f"{counted(seen.abandoned, 'job')} that they were running {verb} for a rescue."
     since = min((one.ended_at for one in missing if one.ended_at), default=None)
     yield Wrong("missing", fact, rest, since, _WORKERS)
 
@@ -306,7 +308,7 @@ def _live_jobs_differ(seen: Overview) -> Iterator[Wrong]:
 
 
 def _loop_failed(seen: Overview) -> Iterator[Wrong]:
-    if failing := [loop for loop in seen.loops if loop.error and loop.is_awake]:
+    if failing := [loop for loop in seen.loops if loop.error and loop.is_running]:
         names = [loop.loop for loop in failing]
         fact = f"The loop {names[0]} failed in the last pass."
         if len(names) > 1:

@@ -30,7 +30,7 @@ from ..workers.queries import WorkerRow
 LIVE = tuple(state for state in STATES if state not in FINAL)
 DUE = ("available", "queued")
 _FAILURES = 5
-# Pages that only show how many jobs wait for a silent source count up to this.
+# Pages that only show how many jobs wait for a source that does not answer count up to this.
 _MOST_DUE = 1_000
 _MOST_FAILED = 2_000
 _MOST_EVENTS = 500

@@ -51,7 +51,7 @@ class Child:
         assert self._process.stdout is not None
         self.output = self._process.stdout.fileno()
         os.set_blocking(self.output, False)
-        self.is_silent = False  # whether it has closed its output
+        self.has_closed_output = False
         self._half = b""
 
     @property
@@ -87,7 +87,7 @@ class Child:
             chunk = os.read(self.output, 65_536)
         except BlockingIOError:
             return b""
-        self.is_silent = not chunk
+        self.has_closed_output = not chunk
         return chunk
 
     def ask_to_stop(self) -> None:

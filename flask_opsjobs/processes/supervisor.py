@@ -126,7 +126,7 @@ class Supervisor:
             post: _Post = key.data
             if post.child is not None:
                 self._print(post, post.child.read_lines())
-                if post.child.is_silent:
+                if post.child.has_closed_output:
                     # A closed pipe is always readable. `_bury` notices the death by polling.
                     self._selector.unregister(key.fileobj)
 

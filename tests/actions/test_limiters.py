@@ -81,7 +81,7 @@ def test_nothing_of_it_is_dispatched_until_it_is_cleared(
     commit(task, account=7)
     operator.cooldown("api", 30, **WHY)
     assert bench.dispatch("default|api|7") == 0
-    receipt = operator.clear("api", **WHY)
+    receipt = operator.clear_cooldown("api", **WHY)
     assert receipt.done[0].changes[0].after is None
     assert cooldowns(bench)["limiter/api"] is None
     assert bench.dispatch("default|api|7") == 1
@@ -99,7 +99,7 @@ def test_a_partition_cools_down_by_itself(
     assert bench.dispatch("default|api|7") == 0
     assert bench.dispatch("default|api|8") == 1
     assert cooldowns(bench)["limiter/api"] is None
-    operator.clear("api/7", **WHY)
+    operator.clear_cooldown("api/7", **WHY)
     assert bench.dispatch("default|api|7") == 1
 
 

@@ -60,7 +60,7 @@ def test_json_has_a_version_and_all_of_it(app: Flask, bench: Bench, record_job: 
         "state",
         "says",
         "reasons",
-        "clear",
+        "ruled_out",
         "completeness",
         "lacking",
         "read_at",

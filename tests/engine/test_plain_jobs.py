@@ -93,7 +93,7 @@ def test_a_redis_that_is_away_is_said_soon(app: Flask, bench: Bench) -> None:
     found = find_plain_jobs(away, ["default", "mail"], read_clock(bench.connection))
     assert found.problem is not None
     assert "Redis does not answer" in found.problem
-    assert list(found.silent) == ["default", "mail"]
+    assert list(found.unreachable) == ["default", "mail"]
     assert time.monotonic() - began < 1.0
 
 

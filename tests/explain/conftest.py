@@ -32,7 +32,7 @@ def wake_loops(bench: Bench, now: datetime, *but: str, error: str | None = None)
 
 @pytest.fixture
 def look(bench: Bench) -> Look:
-    """Explains a job, with all loops awake but those named; `later` moves the time that is passed in.
+    """Explains a job, with all loops running but those named; `later` moves the time that is passed in.
 
     The bench's worker sends a heartbeat then, unless told otherwise, and says nothing of its speed.
     """

@@ -394,7 +394,7 @@ class TestNoReasons:
         found = scene.look(job_id)
         assert (codes(found), found.completeness) == ([], "complete")
         assert {"due", "before its deadline", "1 worker live, 1 idle", "Redis answers"} <= set(
-            found.clear
+            found.ruled_out
         )
 
     def test_a_limited_one_whose_bucket_has_room(self, scene: Scene) -> None:
@@ -424,7 +424,7 @@ class TestNoReasons:
         assert codes(found) == ["delivery_lost"], "nobody takes half a minute for that"
         assert "the worker that took its delivery vanished" in found.reasons[0].says
         assert found.reasons[0].todo.endswith("has been missing for 30 s.")
-        assert "delivery seen" not in found.clear
+        assert "delivery seen" not in found.ruled_out
 
     def test_one_that_a_worker_took_between_the_two_looks(self, scene: Scene) -> None:
         job_id = scene.record()
@@ -704,7 +704,7 @@ class TestEvidence:
         scene.bench.claim(running)
         found = scene.look(waiting)
         assert codes(found) == []
-        assert "2 workers live, 1 idle" in found.clear
+        assert "2 workers live, 1 idle" in found.ruled_out
 
     @pytest.mark.parametrize(("setting", "speed"), [(None, None), (None, 0.1), (7, None)])
     def test_the_prefetch_is_the_dispatcher_s(

@@ -1,4 +1,4 @@
-"""The watcher: who is late or missing by its own awake passes, and the fenced rescue of what they left."""
+"""The watcher: who is late or missing by its own passes, and the fenced rescue of what they left."""
 
 from __future__ import annotations
 

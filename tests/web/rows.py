@@ -167,7 +167,7 @@ def _worker(state: str = "alive", **values: Any) -> Worker:
 
 
 def make_loops(session: Session, **values: Any) -> None:
-    """Every loop, awake, flushed."""
+    """Every loop, running, flushed."""
     session.add_all(_loops(**values))
     session.flush()
 

@@ -32,10 +32,14 @@ def test_a_steady_hour_is_one_line_and_no_hatching() -> None:
     chart = found["throughput"]
     assert chart.trace.count("M") == 1
     assert chart.trace.startswith("M2.1 8L6.4 8")
-    assert (chart.blind, chart.value, chart.says) == ([], "10", "finished a minute, as an hour ago")
+    assert (chart.uncounted, chart.value, chart.says) == (
+        [],
+        "10",
+        "finished a minute, as an hour ago",
+    )
     assert chart.dot == (253.9, 8.0)
     assert found["failed"].bars == ""  # nothing failed: there is no bar, and yet it is known
-    assert found["failed"].blind == []
+    assert found["failed"].uncounted == []
     assert found["run-time"].value == "500 ms"
     assert "p95 2 s" in found["run-time"].says
 
@@ -43,7 +47,7 @@ def test_a_steady_hour_is_one_line_and_no_hatching() -> None:
 def test_what_nobody_counted_is_hatched_and_breaks_the_line() -> None:
     found = charts(pace(*[KNOWN] * 27, *[{}] * 2, *[KNOWN] * 31))
     for chart in found.values():
-        assert chart.blind == [(115.2, 8.5)]
+        assert chart.uncounted == [(115.2, 8.5)]
     assert found["throughput"].trace.count("M") == 2
     assert found["throughput"].area.count("Z") == 2
     assert "No figures from 01:41 to 01:43 UTC." in found["throughput"].finding
@@ -52,13 +56,13 @@ def test_what_nobody_counted_is_hatched_and_breaks_the_line() -> None:
 def test_a_minute_in_which_nothing_ended_has_no_run_time_and_is_not_hatched() -> None:
     quiet = {**KNOWN, "finished": 0.0, "median": None, "p95": None}
     chart = charts(pace(KNOWN, quiet, KNOWN))["run-time"]
-    assert chart.blind == []
+    assert chart.uncounted == []
     assert chart.trace.count("M") == 2
 
 
 def test_nothing_was_ever_counted() -> None:
     for chart in charts(pace(*[{}] * 60)).values():
-        assert (chart.value, chart.blind, chart.dot) == ("–", [(0.0, 256.0)], None)
+        assert (chart.value, chart.uncounted, chart.dot) == ("–", [(0.0, 256.0)], None)
         assert chart.trace == chart.area == chart.bars == ""
         assert "Nobody counted" in chart.finding
 

@@ -93,8 +93,8 @@ def test_the_list_says_when_each_entry_runs(get: Get, entry: Runner) -> None:
 
 def test_every_moment_has_its_day_and_its_zone(get: Get, entry: Runner) -> None:
     """An entry has a zone of its own, and most of its slots are of another day."""
-    for is_awake in (False, True):
-        if is_awake:
+    for is_running in (False, True):
+        if is_running:
             look(entry)
         for path in ("/cron", "/cron/nightly"):
             times = soup(get(path).text).select("#part time:not([data-as=ago])")
@@ -118,7 +118,7 @@ def test_while_the_cron_loop_does_not_run_nothing_is_called_well(get: Get, entry
     """Its slots of three hours are not in the run history yet, so none of them is missed."""
     for path in ("/cron", "/cron/nightly"):
         page = soup(get(path).text)
-        assert "The cron loop does not run: it was last awake at" in page.select_one(".say").text
+        assert "The cron loop does not run: it last ran at" in page.select_one(".say").text
         assert "no slot was missed" not in page.text
     assert "should run" in page.select_one("ol.slots").text
     look(entry)
@@ -127,7 +127,7 @@ def test_while_the_cron_loop_does_not_run_nothing_is_called_well(get: Get, entry
     assert "will run" in soup(get("/cron/nightly").text).select_one("ol.slots").text
 
 
-def test_an_entry_that_an_awake_cron_loop_leaves_is_told(
+def test_an_entry_that_a_running_cron_loop_leaves_is_told(
     get: Get, entry: Runner, opsjobs: OpsJobs
 ) -> None:
     """It does not know the task, and newer code may."""
@@ -399,13 +399,13 @@ def test_missed_slots_are_made_up_for_once(
 ) -> None:
     look(entry)
     operator = Operator(host)
-    receipt = operator.catch_cron_up("nightly", 1, **WHY)
+    receipt = operator.catch_up_cron("nightly", 1, **WHY)
     assert [change.what for change in receipt.done[0].changes] == ["new job"]
-    receipt = operator.catch_cron_up("nightly", 100, **WHY)
+    receipt = operator.catch_up_cron("nightly", 100, **WHY)
     made = 1 + len(receipt.done[0].changes)
     assert made == 3
     with pytest.raises(ActionRefused, match=r"every missed slot .* has been caught up"):
-        operator.catch_cron_up("nightly", 1, **WHY)
+        operator.catch_up_cron("nightly", 1, **WHY)
     results = [
         td.text.strip() for td in soup(get("/cron/nightly").text).select("td[data-label=result]")
     ]

@@ -63,7 +63,7 @@ def test_all_is_well(session: Session, get: Get) -> None:
     session.commit()
     assert _said(get) == (
         "healthy",
-        "Nothing needs your attention. No failed job is left from the last hour, every loop is awake, "
+        "Nothing needs your attention. No failed job is left from the last hour, every loop is running, "
         "1 worker sends heartbeats.",
     )
 
@@ -88,7 +88,7 @@ def test_no_loop_has_run(get: Get) -> None:
 def test_all_loops_are_silent(session: Session, get: Get) -> None:
     make_loops(session, last_at=ago(hours=1), every_seconds=1)
     session.commit()
-    assert _said(get)[1].startswith("No background loop is awake.")
+    assert _said(get)[1].startswith("No background loop is running.")
 
 
 def test_one_loop_is_silent(session: Session, get: Get) -> None:
@@ -336,8 +336,8 @@ def test_the_pace_of_an_hour_and_of_a_day(session: Session, get: Get) -> None:
     charts = page.select("figure.chart")
     assert [chart.h3.text for chart in charts] == ["Throughput", "Failures", "Run time", "Depth"]
     assert _words(charts[0].select_one(".now b")) == "12"
-    assert charts[0].select("rect.blind") == []
-    assert len(charts[3].select("rect.blind")) == 1  # nobody sampled depths
+    assert charts[0].select("rect.uncounted") == []
+    assert len(charts[3].select("rect.uncounted")) == 1  # nobody sampled depths
     for chart in charts:
         assert len(chart.svg.desc.text) > 40
     rows = page.select("[aria-labelledby=pace] tbody tr")
@@ -567,7 +567,7 @@ def test_healthy_machinery_is_one_line(session: Session, get: Get) -> None:
     machinery = soup(get().text).select_one("#machinery")
     assert not machinery.has_attr("open")
     assert _words(machinery.summary) == (
-        "Machinery Postgres answers Redis answers 10 of 10 loops awake "
+        "Machinery Postgres answers Redis answers 10 of 10 loops running "
         "integrity check: no difference 1 worker alive"
     )
     make_loops(session, loop="vacuum", last_at=ago(hours=1), every_seconds=1)

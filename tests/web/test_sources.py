@@ -168,7 +168,7 @@ def test_silent_loops_are_said_on_every_page(session: Session, get: Callable[...
     session.commit()
     for path in ("/jobs", "/queues", "/workers", "/cron", "/limiters", "/audit"):
         said = _words(soup(get(path).text).select_one("#sources li"))
-        assert said.startswith("No background loop is awake."), path
+        assert said.startswith("No background loop is running."), path
         assert "Start flask opsjobs run" in said
         assert "Seen since" in said
 

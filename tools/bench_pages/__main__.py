@@ -115,7 +115,7 @@ def _live_workers(connection: psycopg.Connection[Any]) -> None:
 
 
 def _run_loops(host: Host, connection: psycopg.Connection[Any]) -> None:
-    """Let those that count do it to the end; of the others, only say that they were awake."""
+    """Let those that count do it to the end; of the others, only say that they ran."""
     for loop in LOOPS:
         if loop.name in _MOVE:
             every = loop.every_seconds(host.settings)

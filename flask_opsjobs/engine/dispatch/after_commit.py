@@ -24,7 +24,7 @@ from .dispatch import Dispatcher, recall
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
 # After a failure of Redis or Postgres, this process leaves dispatch to the loop for this long.
-_SILENCE_SECONDS = 5.0
+_PAUSE_SECONDS = 5.0
 # An estimate is valid for this long. Then the next job is dispatched in the ordinary way, which reads anew.
 _BELIEVED_SECONDS = 1.0
 
@@ -35,17 +35,17 @@ class AfterCommitDispatch:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._estimate = RoomEstimate()
-        self._silent_until = 0.0
+        self._paused_until = 0.0
 
     def has_room(self, queue: str) -> bool:
         """Return whether a due job may be inserted as `queued` and pushed after the commit. Takes a slot."""
-        return time.monotonic() >= self._silent_until and self._estimate.take(queue)
+        return time.monotonic() >= self._paused_until and self._estimate.take(queue)
 
     def push(self, notes: Sequence[CommitNote]) -> None:
         """Push the jobs that were inserted as `queued`, and dispatch the lanes of the others."""
         queued = [Delivery(*note) for note in notes if isinstance(note, QueuedAtInsert)]
         lanes = dict.fromkeys(note for note in notes if isinstance(note, DueLane))
-        if time.monotonic() < self._silent_until:
+        if time.monotonic() < self._paused_until:
             return  # the loops dispatch `available` jobs, and recall jobs that were inserted as `queued`
         try:
             if queued:
@@ -53,15 +53,15 @@ class AfterCommitDispatch:
             if lanes:
                 self._dispatch(list(lanes))
         except RedisError as error:
-            self._be_silent(f"Redis does not answer ({type(error).__name__})")
+            self._pause(f"Redis does not answer ({type(error).__name__})")
         except psycopg.Error as error:
             if not is_away(error):
                 raise
-            self._be_silent(f"Postgres is away ({say_cause(error)})")
+            self._pause(f"Postgres is away ({say_cause(error)})")
 
-    def _be_silent(self, why: str) -> None:
-        self._silent_until = time.monotonic() + _SILENCE_SECONDS
-        _log.warning("%s; jobs are left to the dispatch loop for %g s", why, _SILENCE_SECONDS)
+    def _pause(self, why: str) -> None:
+        self._paused_until = time.monotonic() + _PAUSE_SECONDS
+        _log.warning("%s; jobs are left to the dispatch loop for %g s", why, _PAUSE_SECONDS)
 
     def _push_queued(self, queued: Sequence[Delivery]) -> None:
         try:

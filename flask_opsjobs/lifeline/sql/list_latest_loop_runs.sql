@@ -1,4 +1,4 @@
--- Lists the last stretch in which each loop was awake, by name. A loose index scan: one probe for each loop's
+-- Lists the last stretch in which each loop ran, by name. A loose index scan: one probe for each loop's
 -- name and one for its last row, however many stretches are stored. Locks nothing.
 -- Run by lifeline/loop_runs.py. Index: loop_runs_latest.
 WITH RECURSIVE names (loop) AS (

@@ -1,4 +1,4 @@
--- Records a pass of a loop: extends the stretch in which the loop was awake. Begins a new stretch after a gap
+-- Records a pass of a loop: extends the stretch in which the loop ran. Begins a new stretch after a gap
 -- of three intervals, or when the clock was stepped back. Returns the id of the stretch. `is_idle` makes the
 -- commit asynchronous, because nothing depends on a pass that did nothing.
 -- Run by each loop after each pass, in the transaction of the pass when it has one. Index: loop_runs_pkey.

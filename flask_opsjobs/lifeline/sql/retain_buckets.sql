@@ -2,7 +2,7 @@
 -- A bucket without a row counts as full and unused, so only the size of the table changes.
 -- SKIP LOCKED: a claim uses that bucket. A claim that waits for the lock of a removed bucket inserts it
 -- again. Uses no index: each claim writes last_used_at and would have to update the index too. The table has
--- one row for each partition that was used lately, and is read whole.
+-- one row for each partition that was used recently, and is read whole.
 -- Run by the retain loop and by `flask opsjobs retain`.
 WITH idle AS MATERIALIZED (
     SELECT b.limiter, b.partition FROM opsjobs.buckets b LEFT JOIN opsjobs.limiters l ON l.name = b.limiter

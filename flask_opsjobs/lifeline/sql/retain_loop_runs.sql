@@ -1,4 +1,4 @@
--- Removes the stretches of loops that were last awake before %(before)s, at most %(limit)s.
+-- Removes the stretches of loops that last ran before %(before)s, at most %(limit)s.
 -- Run by the retain loop and by `flask opsjobs retain`. The table gets a few rows a day, and is read whole.
 WITH old AS MATERIALIZED (
     SELECT id FROM opsjobs.loop_runs WHERE last_at < %(before)s

@@ -196,7 +196,7 @@ def _show(
         preview=view.preview,
         receipt=view.receipt,
         states=STATES,
-        place=links.to_target,
+        page_url=links.to_target,
         back=links.read_back(),
         more=more,
     )
@@ -253,7 +253,7 @@ def _find(read: Reading, preview_id: int) -> Preview:
 
 
 @dataclass(frozen=True)
-class SheetLine:
+class SharedChange:
     """One change that is the same for `count` targets."""
 
     what: str
@@ -324,7 +324,7 @@ class PreviewView:
         return self._phrase([item.target for item in self.plan.items])
 
     @property
-    def lines(self) -> Sequence[SheetLine]:
+    def lines(self) -> Sequence[SharedChange]:
         """The changes. A change that is the same for many targets is one line."""
         pairs: dict[str, Counter[tuple[str | None, str | None]]] = {}
         for change in (change for item in self.plan.items for change in item.changes):
@@ -396,8 +396,8 @@ class PreviewView:
             return url_for(f"opsjobs.jobs_{short_name}"), [*picked, *fields]
         if self.action.domain == "limiter":
             limiter, partition = split_target(self.plan.targets[0])
-            place = url_for(f"opsjobs.limiter_{short_name}", limiter=limiter, partition=partition)
-            return place, fields
+            url = url_for(f"opsjobs.limiter_{short_name}", limiter=limiter, partition=partition)
+            return url, fields
         return url_for(f"opsjobs.{self.action.domain}_{short_name}", name=names[0]), fields
 
     def _phrase(self, targets: Sequence[str]) -> str:
@@ -444,12 +444,12 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _lines(what: str, counted: Counter[tuple[str | None, str | None]]) -> Iterator[SheetLine]:
+def _lines(what: str, counted: Counter[tuple[str | None, str | None]]) -> Iterator[SharedChange]:
     is_shared = len(counted) == 1 or len(counted) < counted.total()
     if is_shared and len(counted) <= _MOST_PAIRS:
         for (before, after), number in counted.items():
-            yield SheetLine(what, before, after, number)
+            yield SharedChange(what, before, after, number)
         return
     sides: list[Any] = [{pair[side] for pair in counted} for side in (0, 1)]
     words = [side.pop() if len(side) == 1 else f"{len(side)} different values" for side in sides]
-    yield SheetLine(what, words[0], words[1], counted.total())
+    yield SharedChange(what, words[0], words[1], counted.total())

@@ -30,7 +30,7 @@ class Chart:
     finding: str
     grid: Sequence[tuple[float, str]]
     ticks: Sequence[tuple[float, str, datetime | str]]
-    blind: Sequence[tuple[float, float]]
+    uncounted: Sequence[tuple[float, float]]
     area: str = ""
     trace: str = ""
     second: str = ""
@@ -69,7 +69,7 @@ def rate_chart(
         finding,
         scale.grid(short),
         _ticks(pace),
-        _blind(values),
+        _uncounted(values),
         area="" if bars else scale.area(values),
         trace="" if bars else scale.trace(values),
         bars=scale.bars(values) if bars else "",
@@ -95,7 +95,7 @@ def _run_time(pace: Pace) -> Chart:
         finding,
         scale.grid(seconds),
         _ticks(pace),
-        _blind(counted),
+        _uncounted(counted),
         trace=scale.trace(medians),
         second=scale.trace(highs),
         dot=scale.dot(medians),
@@ -117,7 +117,7 @@ def _depth(pace: Pace, values: Values, is_capped: bool) -> Chart:
         finding,
         scale.grid(short),
         _ticks(pace),
-        _blind(values),
+        _uncounted(values),
         area=scale.area(values),
         trace=scale.trace(values),
         dot=scale.dot(values),
@@ -196,7 +196,7 @@ def _parts(values: Values) -> list[list[tuple[int, float]]]:
     ]
 
 
-def _blind(values: Values) -> list[tuple[float, float]]:
+def _uncounted(values: Values) -> list[tuple[float, float]]:
     """The gaps without known values, as (left edge, width)."""
     wide = _WIDTH / max(1, len(values))
     grouped = groupby(enumerate(values), lambda pair: pair[1] is None)
@@ -229,8 +229,8 @@ def _finding(pace: Pace, what: str, values: Values, words: Callable[[float], str
     known = [value for value in values if value is not None]
     if not known:
         return f"{what} {_OVER[pace.window]}: not known. Nobody counted."
-    places = zip(("at first", "at the end"), _ends(values), strict=True)
-    parts = [f"{words(mean)} {place}" for place, mean in places if mean is not None]
+    ends = zip(("at first", "at the end"), _ends(values), strict=True)
+    parts = [f"{words(mean)} {when}" for when, mean in ends if mean is not None]
     parts.append(f"from {words(min(known))} to {words(max(known))} in all")
     return f"{what} {_OVER[pace.window]}: {', '.join(parts)}.{_unwatched(pace.steps, values)}"
 

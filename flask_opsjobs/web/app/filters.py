@@ -66,7 +66,7 @@ def heartbeat(context: Context, moment: datetime) -> Markup:
 
 
 @pass_context
-def lately(context: Context, moment: datetime) -> Markup:
+def roughly_ago(context: Context, moment: datetime) -> Markup:
     """The last time of something that is repeated every few seconds; exact only after a minute without it.
 
     So the page does not change with every repetition.
@@ -182,7 +182,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "due": due,
     "heartbeat": heartbeat,
     "lasting": lasting,
-    "lately": lately,
+    "roughly_ago": roughly_ago,
     "middle": middle,
     "short_names": short_names,
     "number": number,

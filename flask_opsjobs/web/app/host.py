@@ -98,7 +98,7 @@ def _is_silence(error: BaseException) -> bool:
 
 def _still_away() -> problems.Problem:
     postgres = host().postgres
-    return problems.database_away(postgres.silent_since, postgres.answered_at)
+    return problems.database_away(postgres.unanswered_since, postgres.answered_at)
 
 
 @contextmanager

@@ -12,12 +12,12 @@ from flask import request
 from sqlalchemy import Engine
 from werkzeug import Response
 
-from ...core.redis_facts import SilentRedis
+from ...core.redis_facts import UnreachableRedis
 from ...engine.redis.broker import broker_of
-from ...engine.redis.connections import find_silent
+from ...engine.redis.connections import find_unreachable
 from ...lifeline.loop_runs import list_loops
 from ...overview.badges import Badge, find_badges
-from ...overview.headline import Wrong, find_silent_sources
+from ...overview.headline import Wrong, find_wrong_sources
 from ...overview.queries import count_due
 from . import problems
 from .host import host, reading
@@ -137,24 +137,24 @@ def forget_sources() -> None:
 
 
 def _read() -> Sources:
-    silent = find_silent_redis()
+    unreachable = find_unreachable_redis()
     try:
         with reading(_MOST_SECONDS) as read:
             badges = find_badges(read.session, read.now, host().settings.late_seconds)
             loops = list_loops(read.session, read.now)
-            is_wrong = silent or not all(loop.is_awake for loop in loops)
+            is_wrong = unreachable or not all(loop.is_running for loop in loops)
             due = count_due(read.session) if is_wrong else {}
     except Problem as problem:
         # The page itself reads from Postgres too, and says why that failed.
         _log.warning("what surrounds a page could not be read: %s", problem.says)
-        return Sources(wrong=find_silent_sources(silent, None, None))
+        return Sources(wrong=find_wrong_sources(unreachable, None, None))
     except Exception:
         _log.warning("what surrounds a page could not be read", exc_info=True)
-        return Sources(wrong=find_silent_sources(silent, None, None))
-    return Sources(badges, find_silent_sources(silent, loops, due))
+        return Sources(wrong=find_wrong_sources(unreachable, None, None))
+    return Sources(badges, find_wrong_sources(unreachable, loops, due))
 
 
-def find_silent_redis() -> Sequence[SilentRedis]:
+def find_unreachable_redis() -> Sequence[UnreachableRedis]:
     """The Redis servers of this app's queues that do not answer."""
     declared = {task.declared.queue for task in host().tasks.values()}
-    return find_silent(broker_of(host()).connections, {"default", *declared})
+    return find_unreachable(broker_of(host()).connections, {"default", *declared})

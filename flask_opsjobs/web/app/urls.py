@@ -60,10 +60,10 @@ def _job_actions() -> Iterator[Url]:
         )
 
 
-def _actions_of(domain: str, place: str, **own: Callable[..., Any]) -> Iterator[Url]:
-    """Each action on one subject that has a name. `place` is its page's, `own` are views of their own."""
+def _actions_of(domain: str, page: str, **own: Callable[..., Any]) -> Iterator[Url]:
+    """Each action on one subject that has a name. `page` is its page's path, `own` are views of their own."""
     for action in (action for action in ACTIONS.values() if action.domain == domain):
-        rule, endpoint = f"{place}/{action.short_name}", f"{domain}_{action.short_name}"
+        rule, endpoint = f"{page}/{action.short_name}", f"{domain}_{action.short_name}"
         view = own.get(action.short_name) or actions.on_named(action)
         yield Url(rule, endpoint, view, "action", action.permission)
 

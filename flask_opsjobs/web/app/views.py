@@ -49,7 +49,7 @@ def help() -> Response:
         datetime.now(UTC),
         keys=KEYS,
         words=GLOSSARY,
-        places=[entry for entry in NAVIGATION if access.may(entry.permission)],
+        navigation=[entry for entry in NAVIGATION if access.may(entry.permission)],
         permissions={name: access.may(name) for name in access.PERMISSIONS},
         back=links.read_back(),
         help_url=links.of_the_host(host().settings.help_url),

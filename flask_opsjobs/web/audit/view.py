@@ -214,11 +214,11 @@ def _detail(event: EventRow | None, display: PageDisplay) -> Mapping[str, Any]:
         "event": event,
         "via": _VIAS[event.via],
         "diff": diff(event.before, event.after, display, _make_sees()),
-        "place": _place,
+        "page_url": _page_url,
     }
 
 
-def _place(target: str) -> str | None:
+def _page_url(target: str) -> str | None:
     """The address of a target's page; None when it has no page."""
     return links.to_target(target) if target.partition("/")[0] in DOMAINS else None
 

@@ -87,7 +87,7 @@ def make_calendar(rows: Iterable[Drawn], today: date, zone: ZoneInfo) -> Picture
     weeks = [first + timedelta(weeks=number) for number in range(0, _WEEKS, 2)]
     labels = [
         *(Label(0, _TOP + 10 + number * _ROW, name) for number, name in enumerate(_DAYS)),
-        *(Label(_place(week, first)[0], SIDE, _day(week)) for week in weeks),
+        *(Label(_position(week, first)[0], SIDE, _day(week)) for week in weeks),
     ]
     width = _LEFT + (_WEEKS - 1) * _COLUMN + SIDE + 14
     return Picture(width, _TOP + 6 * _ROW + SIDE + 12, _summary(shown), marks, labels)
@@ -113,14 +113,14 @@ def _by_day(
 
 def _mark_of_day(day: date, results: Counter[str], first: date) -> Mark:
     worst = next(result for result in _WORST_FIRST if result in results)
-    x, y = _place(day, first)
+    x, y = _position(day, first)
     summary = ", ".join(
         _counted(result, results[result], results.total()) for result in _ordered(results)
     )
     return Mark(x, y, shape_of(worst), worst, f"{_day(day)}: {summary}")
 
 
-def _place(day: date, first: date) -> tuple[int, int]:
+def _position(day: date, first: date) -> tuple[int, int]:
     week, number = divmod((day - first).days, 7)
     return _LEFT + week * _COLUMN, _TOP + number * _ROW
 

@@ -80,9 +80,9 @@ class EntryView:
 
     @property
     def overdue(self) -> datetime | None:
-        """The first due slot without a result while a cron loop is awake; None when there is none."""
-        is_awake = self.cron_loop is not None and self.cron_loop.is_awake
-        if not is_awake or self.zone_info is None or self.entry.state == "retired":
+        """The first due slot without a result while a cron loop runs; None when there is none."""
+        is_running = self.cron_loop is not None and self.cron_loop.is_running
+        if not is_running or self.zone_info is None or self.entry.state == "retired":
             return None
         first = next(self.entry.schedule.slots_after(self.entry.checked_until), None)
         return None if first is None or self.now - first <= LATE else first
@@ -253,7 +253,7 @@ def _all() -> tuple[Markup, datetime]:
 
 
 def _cron_loop(read: Reading) -> LoopRow | None:
-    """The cron loop that was awake most recently; None when none ever ran."""
+    """The cron loop that ran most recently; None when none ever ran."""
     return next((one for one in list_loops(read.session, read.now) if one.loop == "cron"), None)
 
 

@@ -204,7 +204,7 @@ class ReasonView:
     reason: Reason
     action: Action[Any] | None
     action_url: str | None
-    place: tuple[str, str] | None
+    link: tuple[str, str] | None
 
 
 def _show_reasons(

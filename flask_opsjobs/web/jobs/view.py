@@ -138,10 +138,10 @@ def _views(read: Reading) -> Sequence[View]:
 
 def _name(word: Unqualified) -> AnyResponse:
     """Redirect from a word without a qualifier to the job or the search that it means."""
-    place = _find_place(word.word)
-    if place is None:
+    term = _find_term(word.word)
+    if term is None:
         raise problems.unknown_word(word.word)
-    name, value = place
+    name, value = term
     if name == "id" and not word.rest:
         return redirect(url_for("opsjobs.job", job_id=value), 303)
     query: dict[str, Any] = dict(list_request.read_fields().to_query())
@@ -152,16 +152,16 @@ def _name(word: Unqualified) -> AnyResponse:
 def jump() -> AnyResponse:
     """Redirect from a pasted word to its page: a job by its id or RQ id, a task, or a queue."""
     wanted = request.args.get("to", "").strip()
-    place = _find_place(wanted)
-    if place is None:
+    term = _find_term(wanted)
+    if term is None:
         raise problems.unknown_place(wanted)
-    name, value = place
+    name, value = term
     if name == "id":
         return redirect(url_for("opsjobs.job", job_id=value), 303)
     return redirect(url_for("opsjobs.jobs", q=write_term(name, value)), 303)
 
 
-def _find_place(word: str) -> tuple[str, str] | None:
+def _find_term(word: str) -> tuple[str, str] | None:
     """The qualifier and the value that a word means; None when nothing has that name."""
     number = terms.read_job_id(word)
     if number is not None:

@@ -184,7 +184,7 @@ def _one(read: Reading, asked: LimiterRequest) -> Markup:
         events=events,
         chain_fault=fault,
         charts=charts,
-        has_blind=any(chart.blind for chart in charts),
+        has_uncounted=any(chart.uncounted for chart in charts),
         **_words(),
     )
 
@@ -224,11 +224,11 @@ def _make_charts(
     """
     has_rejected = any(counted[2] for counted in minutes.values())
     charts = []
-    for place, (key, title, what, is_bad) in enumerate(_KINDS):
+    for at, (key, title, what, is_bad) in enumerate(_KINDS):
         if is_bad and not (rejects or has_rejected):
             continue
         values = [
-            None if step.finished is None else minutes.get(step.start, (0, 0, 0))[place]
+            None if step.finished is None else minutes.get(step.start, (0, 0, 0))[at]
             for step in pace.steps
         ]
         charts.append(rate_chart(pace, key, title, what, values, bars=is_bad))

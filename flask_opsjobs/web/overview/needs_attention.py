@@ -20,7 +20,7 @@ from ...overview.queries import Failures, Overview, Resolved, StateDepth
 class Example:
     """A line of a card. `payload` passes the display policy; `moment` becomes an age, or a time ahead."""
 
-    place: PageLink
+    link: PageLink
     note: str
     payload: str | None = None
     moment: datetime | None = None
@@ -71,8 +71,8 @@ class AttentionFacts:
     pace: Pace
     plain_jobs: PlainJobs
     split: Split
-    # Whether Redis or a loop does not answer, so that the pace is not known.
-    is_blind: bool = False
+    # Because Redis or a loop does not answer.
+    is_pace_unknown: bool = False
 
 
 def make_cards(seen: AttentionFacts) -> list[Card]:
@@ -135,15 +135,13 @@ def _blocked(found: Split) -> Card:
     more = f" {others} more {agree(others, 'holds', 'hold')} jobs too." if others else ""
     quote = _quote(largest)
     examples = [
-        Example(
-            _place(block, block.name), _NOTES[block.kind], moment=block.since, count=block.count
-        )
+        Example(_link(block, block.name), _NOTES[block.kind], moment=block.since, count=block.count)
         for block in blocks[:_EXAMPLES]
     ]
     count = Count.sum(block.count for block in blocks)
     # A person's reason ends the sentence.
     says = f"{_many(largest.count, 'job')} {_verb(largest)}{'' if quote else '.' + more}"
-    go = _place(largest, "See what blocks them")
+    go = _link(largest, "See what blocks them")
     return Card("blocked", "blocked", "Blocked", count, says, go, examples, quote)
 
 
@@ -161,16 +159,16 @@ _NOTES = {
 
 def _verb(block: Block) -> str:
     """A phrase that says what the jobs wait for, and until when if that is known."""
-    waits = agree(block.count.number, "waits", "wait")
+    verb = agree(block.count.number, "waits", "wait")
     until = f" until {block.until:%H:%M:%S} UTC" if block.until else ""
     return {
-        "redis": f"{waits} for Redis, which does not answer",
-        "suspended": f"{waits} while all workers are suspended by RQ's own command",
-        "worker": f"{waits}: `{block.name}` has no live worker",
-        "paused": f"{waits}: `{block.name}` is paused",
-        "draining": f"{waits}: `{block.name}` is draining",
-        "cooldown": f"{waits} for the limiter `{block.name}`, which cools down{until}",
-        "limit": f"{waits} for the limiter `{block.name}`, which allows no more now",
+        "redis": f"{verb} for Redis, which does not answer",
+        "suspended": f"{verb} while all workers are suspended by RQ's own command",
+        "worker": f"{verb}: `{block.name}` has no live worker",
+        "paused": f"{verb}: `{block.name}` is paused",
+        "draining": f"{verb}: `{block.name}` is draining",
+        "cooldown": f"{verb} for the limiter `{block.name}`, which cools down{until}",
+        "limit": f"{verb} for the limiter `{block.name}`, which allows no more now",
     }[block.kind]
 
 
@@ -181,7 +179,7 @@ def _quote(block: Block) -> str | None:
     return f"{block.by}: {block.reason}" if block.reason else block.by
 
 
-def _place(block: Block, text: str) -> PageLink:
+def _link(block: Block, text: str) -> PageLink:
     if block.kind in ("cooldown", "limit"):
         return PageLink(text, "limiter", {"limiter": block.name})
     if block.kind in ("redis", "suspended"):
@@ -191,7 +189,7 @@ def _place(block: Block, text: str) -> PageLink:
 
 def _waiting(seen: Overview) -> Card:
     count = Count.sum(seen.live[state].count for state in WAITS)
-    is_still = any(loop.loop == "stage" and not loop.is_awake for loop in seen.loops)
+    is_still = any(loop.loop == "stage" and not loop.is_running for loop in seen.loops)
     says = "Nothing to do: scheduled, waiting for retry, or waiting for another job."
     if is_still or not seen.loops:
         says = "None of them becomes due: the loop `stage` is silent."
@@ -214,7 +212,7 @@ def _runnable(seen: AttentionFacts) -> Card:
         _of_state("started", started, "longest"),
     ]
     count = Count.sum([due, started.count])
-    some = next((one.place.text for one in examples if one.count and one.count.number), "started")
+    some = next((one.link.text for one in examples if one.count and one.count.number), "started")
     go = _jobs(f"Browse {some} jobs", state=some)
     says = _how_fast(due, started.count, seen)
     return Card("runnable", "started", "Runnable", count, says, go, examples)
@@ -227,11 +225,11 @@ def _how_fast(due: Count, started: Count, seen: AttentionFacts) -> str:
             if started.number
             else "No due job is free to start."
         )
-    if seen.is_blind:
+    if seen.is_pace_unknown:
         return "They are due now. How fast they start is not known while Redis or a loop does not answer."
     speed = seen.pace.ends_a_minute
     if speed is None:
-        return "They are due and not blocked. Their pace is not known: the loop `roll_up` has not run lately."
+        return "They are due and not blocked. Their pace is not known: the loop `roll_up` does not run."
     if not speed:
         return "They are due and not blocked. No job ended in the last ten minutes."
     least = "at least " if due.kind != "exact" else ""
@@ -254,12 +252,12 @@ def _plain_jobs(plain_jobs: PlainJobs) -> Card:
     if plain_jobs.problem is not None:
         says = f"{plain_jobs.problem}, so it is not known which jobs are only in RQ."
         return Card("missing", "bridge", title, None, says, go)
-    is_part = plain_jobs.is_cut or bool(plain_jobs.silent)
+    is_part = plain_jobs.is_cut or bool(plain_jobs.unreachable)
     count = Count(plain_jobs.number, "at_least" if is_part else "exact")
-    if not count.number and plain_jobs.silent:
-        silent = _names(plain_jobs.silent)
+    if not count.number and plain_jobs.unreachable:
+        names = _names(plain_jobs.unreachable)
         says = (
-            f"The Redis of {silent} does not answer. The other queues hold only jobs enqueued here."
+            f"The Redis of {names} does not answer. The other queues hold only jobs enqueued here."
         )
         return Card("missing", "bridge", title, count, says, go)
     if not count.number:
@@ -275,7 +273,9 @@ def _plain_jobs(plain_jobs: PlainJobs) -> Card:
     says = "They were enqueued with RQ itself and have no row here: you can see them, but not change them."
     says += f" {failed:,} failed." if failed else ""
     says += (
-        f" The Redis of {_names(plain_jobs.silent)} does not answer." if plain_jobs.silent else ""
+        f" The Redis of {_names(plain_jobs.unreachable)} does not answer."
+        if plain_jobs.unreachable
+        else ""
     )
     examples = [
         Example(

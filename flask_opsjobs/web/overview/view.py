@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from ...engine.plain_jobs import find_plain_jobs
 from ...engine.redis.broker import broker_of
-from ...engine.redis.connections import find_silent
+from ...engine.redis.connections import find_unreachable
 from ...overview.blocks import split_blocks
 from ...overview.headline import find_wrong, say_well
 from ...overview.pace_queries import WINDOWS, Pace, find_pace
@@ -62,12 +62,12 @@ def _part() -> tuple[Markup, datetime]:
     declared = {task.declared.queue for task in host().tasks.values()}
     names = {"default", *declared, *(queue.name for queue in overview.queues)}
     broker = broker_of(host())
-    silent = find_silent(broker.connections, names)
+    unreachable = find_unreachable(broker.connections, names)
     plain_jobs = find_plain_jobs(broker, names, read.now)
-    wrong = find_wrong(overview, silent, is_suspended=plain_jobs.is_suspended)
-    lost = {name for one in silent for name in one.queues}
+    wrong = find_wrong(overview, unreachable, is_suspended=plain_jobs.is_suspended)
+    lost = {name for one in unreachable for name in one.queues}
     due = split_blocks(overview, lost, is_suspended=plain_jobs.is_suspended)
-    is_checked_now = bool(overview.loops) and all(loop.is_awake for loop in overview.loops)
+    is_checked_now = bool(overview.loops) and all(loop.is_running for loop in overview.loops)
     counting = next((loop for loop in overview.loops if loop.loop == "roll_up"), None)
     charts = make_charts(pace)
     made = pages.part(
@@ -84,15 +84,15 @@ def _part() -> tuple[Markup, datetime]:
                 pace,
                 plain_jobs,
                 due,
-                bool(silent) or not is_checked_now,
+                bool(unreachable) or not is_checked_now,
             )
         ),
-        silent=silent,
-        is_checked_now=is_checked_now and not silent,
-        counting=counting if counting and counting.is_awake else None,
+        unreachable=unreachable,
+        is_checked_now=is_checked_now and not unreachable,
+        counting=counting if counting and counting.is_running else None,
         pace=pace,
         charts=charts,
-        has_blind=any(chart.blind for chart in charts),
+        has_uncounted=any(chart.uncounted for chart in charts),
         moments=list(_moments(pace)),
         allowed=set(_allowed()),
     )

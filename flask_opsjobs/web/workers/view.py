@@ -31,17 +31,17 @@ def _part() -> tuple[Markup, datetime]:
         workers = queries.list_workers(read.session, read.now, host().settings.late_seconds)
         missing = [one for one in workers if one.state == "missing"]
         shown = missing[:_MISSING_SHOWN]
-        living = [one for one in workers if one.state != "missing"]
-        reserved = queries.list_reserved(read.session, [*shown, *living])
+        current = [one for one in workers if one.state != "missing"]
+        reserved = queries.list_reserved(read.session, [*shown, *current])
         stopped = queries.list_stopped(read.session, read.now)
-    late = [e for e in living if e.state == "late"]
+    late = [e for e in current if e.state == "late"]
     made = pages.part(
         "workers/_live.html",
         read.now,
         missing=missing,
         missing_shown=shown,
         late=late,
-        living=[*late, *(e for e in living if e.state != "late")],
+        current=[*late, *(e for e in current if e.state != "late")],
         reserved=reserved,
         stopped=stopped,
         cancel=ACTIONS["job.cancel"],
