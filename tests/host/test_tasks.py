@@ -55,6 +55,12 @@ def test_what_is_asked_twice_waits_once(db: Any, shop: ModuleType) -> None:
 def test_they_end_as_their_stories_say(
     shop: ModuleType, db: Any, database_url: str, redis_url: str, children: Children
 ) -> None:
+    env = {"FLASK_SQLALCHEMY_DATABASE_URI": database_url, "FLASK_OPSJOBS_REDIS_URL": redis_url}
+    flask = (sys.executable, "-m", "flask", "--app", "examples/flask_host")
+    up = children.start(*flask, "opsjobs", "up", "--workers", "2", env=env)
+    # Some stories end differently when nobody works in their first seconds.
+    for words in ("runs the loops", "worker.1 | ", "worker.2 | "):
+        up.wait_for(words, 60)
     stories = {
         shop.happenings.order: ("finished", "returned", ""),
         shop.happenings.order_of_the_unlucky: (
@@ -84,10 +90,6 @@ def test_they_end_as_their_stories_say(
     unpaid = shop.tasks.send_reminder
     jobs[unpaid.enqueue(customer_id=1, invoice_id=1).id] = ("canceled", "canceled", "")
     db.session.commit()
-    env = {"FLASK_SQLALCHEMY_DATABASE_URI": database_url, "FLASK_OPSJOBS_REDIS_URL": redis_url}
-    flask = (sys.executable, "-m", "flask", "--app", "examples/flask_host")
-    children.start(*flask, "opsjobs", "up", "--workers", "2", env=env)
-
     missing = dict(jobs)
 
     def all_were_seen() -> bool:
