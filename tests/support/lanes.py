@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Generator
 from itertools import chain, groupby, islice
 from pathlib import Path
@@ -45,6 +46,10 @@ def slow_first(items: list[pytest.Item]) -> None:
     another's run.
     """
 
+    of_module: dict[Path, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        of_module[item.path].append(item)
+
     def keep(mark: str) -> set[Path]:
         return {item.path for item in items if item.get_closest_marker(mark)}
 
@@ -58,7 +63,7 @@ def slow_first(items: list[pytest.Item]) -> None:
     runs: list[list[pytest.Item]] = [[] for _ in range(number)]
     for place, (_, paths) in enumerate(groupby(long, key=lambda path: path.parent)):
         for path in paths:
-            runs[place % number] += [item for item in items if item.path == path]
+            runs[place % number] += of_module[path]
     short = iter([item for item in items if item.path not in slow | starting])
     for run in runs:
         run += islice(short, max(len(items) // number - len(run), 0))
