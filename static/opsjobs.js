@@ -190,7 +190,7 @@
     }
     if (focused) {
       const element = live.querySelector(focused) ?? find("main");
-      element.focus();
+      element.focus({ preventScroll: true });
     }
     // Jobs that moved up to replace the done ones are on this page, and begin the next one too.
     const next = live.querySelector("a[rel=next]");

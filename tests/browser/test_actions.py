@@ -73,6 +73,7 @@ def test_a_failed_job_is_retried_with_a_reason_and_found_in_the_audit(
     assert page.get_attribute("#toast", "aria-live") == "polite"
     # The page behind tells the new state at once, not with its next refresh.
     page.wait_for_selector(".chip.big:not([data-is=failed])")
+    assert page.evaluate("scrollY") == 0
     assert barriers(page) == []
     page.click("#toast a")
     page.wait_for_url("**/audit/*")
