@@ -2,6 +2,7 @@
 
 from .actions import models as actions
 from .audit import models as audit
+from .batches import models as batches
 from .core.db import Base
 from .cron import models as cron
 from .jobs import models as jobs
@@ -10,12 +11,14 @@ from .limits import models as limits
 from .overview import models as overview
 from .queues import models as queues
 from .workers import models as workers
+from .workflows import models as workflows
 
 metadata = Base.metadata
 
 __all__ = [
     "actions",
     "audit",
+    "batches",
     "cron",
     "jobs",
     "lifeline",
@@ -24,4 +27,5 @@ __all__ = [
     "overview",
     "queues",
     "workers",
+    "workflows",
 ]

@@ -20,7 +20,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import Pool, QueuePool
 
 SCHEMA = "opsjobs"
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 # The oldest schema that this code runs on. Before the first release this is the current schema.
 OLDEST_SCHEMA = SCHEMA_VERSION
 

@@ -33,6 +33,11 @@ ENDED_BY = {
     "unrecordable": "its outcome could not be written",
     "canceled": "canceled",
     "discarded": "discarded",
+    "dependency": "a step before it did not finish",
+    "result_missing": "the result of a step before it was missing",
+    "too_large": "its list had more elements than a map or a run may have",
+    "signaled": "a signal arrived",
+    "skipped": "skipped by an operator, with a given result",
 }
 
 # How an attempt ended, as stored in attempts.outcome.

@@ -75,6 +75,9 @@ class Job(Base):
     partition: Mapped[str | None] = mapped_column(Text)
     weight: Mapped[int | None] = mapped_column(Integer)
     cron_entry: Mapped[str | None] = mapped_column(Text)
+    # No foreign keys: a deleted job stays in its graph.
+    workflow_id: Mapped[int | None] = mapped_column(BigInteger)
+    batch_id: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (
         CheckConstraint(one_of("origin", ("opsjobs", "rq")), name="origin_check"),
@@ -169,6 +172,33 @@ class Job(Base):
             postgresql_where=text("cron_entry IS NOT NULL AND ended_at IS NULL"),
         ),
         Index(
+            "jobs_of_run",
+            "workflow_id",
+            "id",
+            postgresql_where=text("workflow_id IS NOT NULL"),
+        ),
+        Index(
+            "jobs_of_batch",
+            "batch_id",
+            "state",
+            "id",
+            postgresql_where=text("batch_id IS NOT NULL"),
+        ),
+        Index(
+            "jobs_open_of_batch",
+            "batch_id",
+            "id",
+            postgresql_where=text("batch_id IS NOT NULL AND ended_at IS NULL"),
+        ),
+        Index(
+            "jobs_alone_to_retain",
+            "state",
+            "ended_at",
+            postgresql_where=text(
+                "ended_at IS NOT NULL AND workflow_id IS NULL AND batch_id IS NULL"
+            ),
+        ),
+        Index(
             "jobs_limited",
             "limiter",
             "partition",
@@ -250,6 +280,24 @@ class UniqueLock(Base):
         Index(
             "unique_locks_to_retain", "expires_at", postgresql_where=text("expires_at IS NOT NULL")
         ),
+    )
+
+
+class Callback(Base):
+    """A job that reports an end of a run or batch to the host: one per end and event."""
+
+    __tablename__ = "callbacks"
+
+    of: Mapped[str] = mapped_column(Text, primary_key=True)
+    of_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    end_no: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    event: Mapped[str] = mapped_column(Text, primary_key=True)
+    job_id: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        CheckConstraint(one_of("of", ("workflow", "batch")), name="of_check"),
+        CheckConstraint(one_of("event", ("end", "failure")), name="event_check"),
+        Index("callbacks_by_job", "job_id"),
     )
 
 

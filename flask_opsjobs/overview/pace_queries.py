@@ -48,7 +48,7 @@ def quantile(histogram: Sequence[int], share: float) -> float | None:
 
 
 @dataclass(frozen=True)
-class Step:
+class PaceStep:
     """One step from `start` on. Rates are per minute, durations in seconds.
 
     None means that nothing was counted or, for a duration, that no job ended. `due` is the largest number of
@@ -71,7 +71,7 @@ class Pace:
 
     window: str
     step: timedelta
-    steps: Sequence[Step]
+    steps: Sequence[PaceStep]
     counted_until: datetime | None
 
     @property
@@ -107,7 +107,7 @@ def find_pace(session: Session, window: str, now: datetime) -> Pace:
     steps = []
     for number in range(span // step):
         at = start + number * step
-        known = Step(at)
+        known = PaceStep(at)
         if counted_from and counted_until and counted_from <= at and at + step <= counted_until:
             known = _figures(at, ends[at], step)
         due, is_capped = depths.get(at, (None, False))
@@ -144,10 +144,10 @@ def _depths(
     return found
 
 
-def _figures(at: datetime, rows: Sequence[Any], step: timedelta) -> Step:
+def _figures(at: datetime, rows: Sequence[Any], step: timedelta) -> PaceStep:
     minutes = step / _MINUTE
     runs = add_histograms(row.runs for row in rows)
-    return Step(
+    return PaceStep(
         at,
         finished=sum(row.finished for row in rows) / minutes,
         failed=sum(row.failed for row in rows) / minutes,

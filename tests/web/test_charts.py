@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flask_opsjobs.overview.pace_queries import Pace, Step
+from flask_opsjobs.overview.pace_queries import Pace, PaceStep
 from flask_opsjobs.web.app.charts import Chart, Scale, make_charts, seconds, short
 
 START = datetime(2026, 11, 24, 1, 14, tzinfo=UTC)
@@ -16,7 +16,7 @@ START = datetime(2026, 11, 24, 1, 14, tzinfo=UTC)
 def pace(*steps: dict[str, Any], window: str = "hour", step: int = 1) -> Pace:
     """A pace of these steps, minutes apart."""
     each = timedelta(minutes=step)
-    made = [Step(START + number * each, **values) for number, values in enumerate(steps)]
+    made = [PaceStep(START + number * each, **values) for number, values in enumerate(steps)]
     return Pace(window, each, made, START + len(steps) * each)
 
 

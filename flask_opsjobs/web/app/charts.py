@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
-from ...overview.pace_queries import Pace, Step
+from ...overview.pace_queries import Pace, PaceStep
 
 # In units of the drawing. The labels are to the right of the plot and below it.
 _WIDTH, _TOP, _BOTTOM = 256.0, 8.0, 104.0
@@ -235,7 +235,7 @@ def _finding(pace: Pace, what: str, values: Values, words: Callable[[float], str
     return f"{what} {_OVER[pace.window]}: {', '.join(parts)}.{_unwatched(pace.steps, values)}"
 
 
-def _unwatched(steps: Sequence[Step], values: Values) -> str:
+def _unwatched(steps: Sequence[PaceStep], values: Values) -> str:
     gaps = [
         [steps[at].start for at, _ in part]
         for is_gap, part in groupby(enumerate(values), lambda pair: pair[1] is None)
@@ -248,7 +248,7 @@ def _unwatched(steps: Sequence[Step], values: Values) -> str:
     return f" No figures from {longest[0]:%H:%M} to {_end(steps, longest[-1]):%H:%M} UTC{more}."
 
 
-def _end(steps: Sequence[Step], at: datetime) -> datetime:
+def _end(steps: Sequence[PaceStep], at: datetime) -> datetime:
     return at + (steps[1].start - steps[0].start if len(steps) > 1 else timedelta())
 
 

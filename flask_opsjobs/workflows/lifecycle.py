@@ -1,0 +1,78 @@
+"""Declares the states of a run, of its steps and of signals, and the arrows between them, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OPEN = ("running", "canceling")
+FINAL = ("finished", "failed", "canceled")
+STATES = (*OPEN, *FINAL)
+
+MEANINGS = {
+    "running": "steps run, or wait for each other",
+    "canceling": "somebody canceled it, and started steps are being stopped",
+    "finished": "all steps that must finish have finished",
+    "failed": "a step that must finish did not",
+    "canceled": "it was canceled before all steps had ended",
+}
+
+# Why a run ended, as stored in workflows.ended_by.
+ENDED_BY = {
+    "finished": "all steps that must finish have finished",
+    "step": "a step that must finish did not",
+    "deadline": "the deadline of the run passed",
+    "canceled": "canceled",
+}
+
+KINDS = {
+    "job": "calls a function",
+    "wait": "waits for a signal",
+    "map": "becomes one step per element of a list",
+    "member": "was added by a map, for one element",
+}
+
+# What happens to a step when a step before it does not finish.
+ON_FAILURE = ("cancel", "continue")
+
+OUTCOMES = {
+    "early": "no wait is open for it yet",
+    "taken": "it ended a wait",
+    "late": "the wait for it had ended before",
+    "ambiguous": "several waits are open for it, and an operator must say which it is for",
+    "unmatched": "no wait opened for it in time",
+}
+
+
+@dataclass(frozen=True)
+class RunArrow:
+    """A legal move of a run, from any of `sources` to one of `targets`. Without targets the state stays.
+
+    `made_by` names the statements that set the state, or insert or delete the row.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    by: str
+    meaning: str
+    made_by: tuple[str, ...]
+
+
+# A run begins in `running`, written by this statement.
+BEGUN_BY = ("insert_workflow",)
+
+ARROWS = (
+    RunArrow(
+        "end",
+        sources=OPEN,
+        targets=FINAL,
+        by="advance",
+        meaning="all its steps have settled",
+        made_by=("end_workflow",),
+    ),
+)
+
+
+def sources_of(name: str) -> tuple[str, ...]:
+    """The states from which the arrow `name` may leave."""
+    return next(arrow.sources for arrow in ARROWS if arrow.name == name)
