@@ -25,7 +25,7 @@ from .lifecycle import FINAL, STATES
 MOMENT = DateTime(timezone=True)
 
 
-class Batch(Base):
+class BatchRecord(Base):
     """Many jobs with one outcome. `enqueued` counts the members that were folded so far.
 
     `lost` is the number of members that are missing although none is open: their rows were deleted.
@@ -77,7 +77,10 @@ class BatchEnds(Base):
     __tablename__ = "batch_ends"
 
     batch_id: Mapped[int] = mapped_column(
-        BigInteger, ForeignKey(Batch.id, ondelete="CASCADE"), primary_key=True, autoincrement=False
+        BigInteger,
+        ForeignKey(BatchRecord.id, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
     )
     state: Mapped[str] = mapped_column(Text, primary_key=True)
     ended_by: Mapped[str] = mapped_column(Text, primary_key=True)

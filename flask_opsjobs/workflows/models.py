@@ -29,7 +29,7 @@ from .lifecycle import ENDED_BY, FINAL, KINDS, ON_FAILURE, OUTCOMES, STATES
 MOMENT = DateTime(timezone=True)
 
 
-class Workflow(Base):
+class WorkflowRecord(Base):
     """One run: what a host started. `shape` is a hash of the names, tasks and edges of its steps.
 
     `end_no` counts its ends: a run that was reopened ends again. `trouble` says why it cannot be advanced.
@@ -109,7 +109,7 @@ class Workflow(Base):
     )
 
 
-class Step(Base):
+class StepRecord(Base):
     """One job of a run. It has no foreign key to its job: a deleted job stays in its graph.
 
     `pending` is the number of edges that keep it waiting. `settled` is the state in which its end was passed
@@ -121,7 +121,7 @@ class Step(Base):
 
     job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     workflow_id: Mapped[int] = mapped_column(
-        BigInteger, ForeignKey(Workflow.id, ondelete="CASCADE")
+        BigInteger, ForeignKey(WorkflowRecord.id, ondelete="CASCADE")
     )
     name: Mapped[str] = mapped_column(Text)
     position: Mapped[int] = mapped_column(Integer)
@@ -174,7 +174,7 @@ class Step(Base):
     )
 
 
-class Edge(Base):
+class EdgeRecord(Base):
     """One step waits for another. `on_failure` says what happens when that one does not finish."""
 
     __tablename__ = "edges"
@@ -182,7 +182,7 @@ class Edge(Base):
     from_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     to_id: Mapped[int] = mapped_column(
         BigInteger,
-        ForeignKey(Step.job_id, ondelete="CASCADE"),
+        ForeignKey(StepRecord.job_id, ondelete="CASCADE"),
         primary_key=True,
         autoincrement=False,
     )
@@ -207,7 +207,7 @@ class WorkflowEndEvent(Base):
     __table_args__ = (Index("workflow_end_events_by_run", "workflow_id"),)
 
 
-class Signal(Base):
+class SignalRecord(Base):
     """A signal, kept as evidence. `run` names the only run that it is for."""
 
     __tablename__ = "signals"
