@@ -15,10 +15,13 @@ from flask_opsjobs.cron import lifecycle as cron
 from flask_opsjobs.jobs import lifecycle as jobs
 from flask_opsjobs.queues import lifecycle as queues
 from flask_opsjobs.workers import lifecycle as workers
+from flask_opsjobs.workflows import lifecycle as workflows
 from tests.support import sources
 from tests.support.database import Databases
 
-FILES = sources.files("flask_opsjobs", "*.sql")
+# Part of other statements: Postgres prepares them there.
+PARTS = ("append_workflow_end_events", "append_batch_end_events")
+FILES = [path for path in sources.files("flask_opsjobs", "*.sql") if path.stem not in PARTS]
 
 # --- Postgres prepares them
 
@@ -82,6 +85,11 @@ def test_postgres_prepares_it(path: Path, connection: psycopg.Connection[Any]) -
         _prepare(connection, statement)
 
 
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_is_in_statements(part: str) -> None:
+    assert any(f"{{{part}.sql}}" in path.read_text() for path in FILES)
+
+
 @pytest.mark.parametrize(
     ("statement", "error"),
     [
@@ -112,6 +120,7 @@ STATE_COLUMNS = {
     "queues": ("is_paused", "is_draining"),
     "cron_entries": ("is_paused", "retired_at"),
     "workers": ("state",),
+    "workflows": ("state",),
 }
 
 
@@ -125,6 +134,7 @@ MADE_BY = {
     "queues": _made_by(queues.ARROWS) | {*queues.BEGUN_BY},
     "cron_entries": _made_by(cron.ARROWS) | {*cron.SYNCED_BY},
     "workers": _made_by(workers.ARROWS),
+    "workflows": _made_by(workflows.ARROWS) | {*workflows.BEGUN_BY},
 }
 
 

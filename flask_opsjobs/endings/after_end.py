@@ -31,6 +31,8 @@ class MovedJob:
     is_unique: bool
     is_limited: bool = False
     cron_entry: str | None = None
+    workflow_id: int | None = None
+    batch_id: int | None = None
     is_not_run: bool = False
 
     @property

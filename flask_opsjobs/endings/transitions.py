@@ -135,6 +135,29 @@ def discard(
     return _end_waiting(connection, ids, now, reason, state="failed", ended_by="discarded")
 
 
+def cancel_dependents(connection: Connection, ids: Sequence[int], now: datetime) -> list[MovedJob]:
+    """Cancel those of these steps that are deferred, because a step before them did not finish.
+
+    Returns them. Commits unless the caller has a transaction.
+    """
+    parameters = {
+        "ids": list(ids),
+        "now": now,
+        "reason": "a step before it did not finish",
+        "sources": ["deferred"],
+        "state": "canceled",
+        "ended_by": "dependency",
+    }
+    return _end(connection, "end_waiting_jobs", parameters)
+
+
+def fail_waiting(
+    connection: Connection, ids: Sequence[int], now: datetime, ended_by: str, reason: str
+) -> list[MovedJob]:
+    """Fail those of these jobs that wait; return them. Commits unless the caller has a transaction."""
+    return _end_waiting(connection, ids, now, reason, state="failed", ended_by=ended_by)
+
+
 def stop(
     connection: Connection, jobs: Mapping[int, str], actor: str, reason: str, now: datetime
 ) -> None:

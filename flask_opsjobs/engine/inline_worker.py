@@ -19,6 +19,7 @@ from ..core import sql
 from ..core.db import Connection
 from ..core.reading import read_clock
 from ..endings import EndedAttempt
+from ..endings.advance import advance, list_runs_to_advance
 from ..errors import OpsJobsError
 from ..host import Host
 from ..jobs.perform.current import Claimed
@@ -74,6 +75,8 @@ class InlineWorker:
             now = self._now()
             self.ids |= dict.fromkeys(job.id for job in endings.expire(self._connection, now))
             stage(self._connection, now)
+            if self._advance(now):
+                continue
             if deliveries := self._dispatch(now):
                 rounds += 1
                 if self._limit is None and rounds > MOST_ROUNDS:
@@ -84,6 +87,13 @@ class InlineWorker:
 
     def _now(self) -> datetime:
         return read_clock(self._connection) + self._ahead
+
+    def _advance(self, now: datetime) -> bool:
+        """Advance the runs of workflows whose steps ended; return whether anything was written."""
+        most = self._host.settings.max_args_bytes
+        runs = list_runs_to_advance(self._connection)
+        done = [advance(self._connection, run, most, now) for run in runs]
+        return any(one is not None and not one.is_idle for one in done)
 
     def _jump(self, until: datetime | None) -> bool:
         """Move the time on to when the next job is due, at most to `until`; False if that is not ahead."""

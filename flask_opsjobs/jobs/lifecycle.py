@@ -71,16 +71,22 @@ class JobArrow:
 
 
 # A job begins in `available`, `scheduled`, `deferred` or `queued`, written by one of these statements.
-BEGUN_BY = ("enqueue_job", "enqueue_unique_job", "copy_jobs", "insert_unique_jobs")
+BEGUN_BY = (
+    "enqueue_job",
+    "enqueue_unique_job",
+    "copy_jobs",
+    "insert_unique_jobs",
+    "enqueue_callback",
+)
 
 ARROWS = (
     JobArrow(
         "release",
         sources=("deferred",),
-        targets=("available",),
+        targets=("available", "scheduled"),
         by="dispatcher",
         meaning="what it waited for has happened",
-        made_by=("release_cron_jobs",),
+        made_by=("release_cron_jobs", "release_steps"),
     ),
     JobArrow(
         "stage",

@@ -1,6 +1,7 @@
 """Runs the background loops: one module for each loop, and the process that runs them all."""
 
 from . import (
+    advance,
     check_integrity,
     cron,
     dispatch,
@@ -17,6 +18,7 @@ from .loop import Loop, Pass
 LOOPS: tuple[Loop, ...] = (
     dispatch.LOOP,
     stage.LOOP,
+    advance.LOOP,
     cron.LOOP,
     expire.LOOP,
     watch.LOOP,

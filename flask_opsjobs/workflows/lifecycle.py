@@ -63,6 +63,14 @@ BEGUN_BY = ("insert_workflow",)
 
 ARROWS = (
     RunArrow(
+        "cancel",
+        sources=("running",),
+        targets=("canceling",),
+        by="operator",
+        meaning="end the steps that wait, and stop those that run",
+        made_by=("expire_workflows",),
+    ),
+    RunArrow(
         "end",
         sources=OPEN,
         targets=FINAL,

@@ -7,14 +7,17 @@ WITH named AS MATERIALIZED (
 ), locked AS MATERIALIZED (
     SELECT j.id, j.failed_deliveries + 1 >= %(limit)s AS is_last FROM opsjobs.jobs j JOIN named n USING (id)
     WHERE j.state = 'queued' AND j.dispatch_no = n.dispatch_no ORDER BY j.id FOR UPDATE OF j
-)
-UPDATE opsjobs.jobs j SET failed_deliveries = j.failed_deliveries + 1, dispatched_at = NULL,
-    state = CASE WHEN l.is_last THEN 'failed' ELSE 'available' END,
-    error = 'an RQ worker failed the delivery without running it',
-    ended_at = CASE WHEN l.is_last THEN %(now)s::timestamptz END,
-    ended_by = CASE WHEN l.is_last THEN 'undeliverable' END,
-    ended_reason = CASE WHEN l.is_last THEN 'RQ workers failed its delivery ' || j.failed_deliveries + 1
-        || ' times: do they import the host''s code?' END
-FROM locked l WHERE j.id = l.id
-RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
-    j.unique_key IS NOT NULL AS is_unique, j.limiter IS NOT NULL AS is_limited, j.cron_entry
+), moved AS (
+    UPDATE opsjobs.jobs j SET failed_deliveries = j.failed_deliveries + 1, dispatched_at = NULL,
+        state = CASE WHEN l.is_last THEN 'failed' ELSE 'available' END,
+        error = 'an RQ worker failed the delivery without running it',
+        ended_at = CASE WHEN l.is_last THEN %(now)s::timestamptz END,
+        ended_by = CASE WHEN l.is_last THEN 'undeliverable' END,
+        ended_reason = CASE WHEN l.is_last THEN 'RQ workers failed its delivery ' || j.failed_deliveries + 1
+            || ' times: do they import the host''s code?' END
+    FROM locked l WHERE j.id = l.id
+    RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
+        j.unique_key IS NOT NULL AS is_unique, j.limiter IS NOT NULL AS is_limited, j.cron_entry,
+        j.workflow_id, j.batch_id
+), step_ends AS {append_workflow_end_events.sql}, member_ends AS {append_batch_end_events.sql}
+SELECT * FROM moved

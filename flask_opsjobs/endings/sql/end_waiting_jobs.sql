@@ -5,9 +5,12 @@ WITH locked AS MATERIALIZED (
     SELECT id FROM opsjobs.jobs
     WHERE id = ANY (%(ids)s::bigint[]) AND state = ANY (%(sources)s::text[])
     ORDER BY id FOR UPDATE
-)
-UPDATE opsjobs.jobs j
-SET state = %(state)s, ended_at = %(now)s, ended_by = %(ended_by)s, ended_reason = %(reason)s
-FROM locked l WHERE j.id = l.id
-RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
-    j.unique_key IS NOT NULL AS is_unique, j.limiter IS NOT NULL AS is_limited, j.cron_entry
+), moved AS (
+    UPDATE opsjobs.jobs j
+    SET state = %(state)s, ended_at = %(now)s, ended_by = %(ended_by)s, ended_reason = %(reason)s
+    FROM locked l WHERE j.id = l.id
+    RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
+        j.unique_key IS NOT NULL AS is_unique, j.limiter IS NOT NULL AS is_limited, j.cron_entry,
+        j.workflow_id, j.batch_id
+), step_ends AS {append_workflow_end_events.sql}, member_ends AS {append_batch_end_events.sql}
+SELECT * FROM moved

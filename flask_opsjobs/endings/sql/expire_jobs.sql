@@ -7,9 +7,12 @@ WITH locked AS MATERIALIZED (
       AND state IN ('deferred', 'scheduled', 'available', 'queued', 'retryable')
       AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
     ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-)
-UPDATE opsjobs.jobs j SET state = 'failed', ended_at = %(now)s, ended_by = 'deadline',
-    ended_reason = 'its deadline passed before it started'
-FROM locked l WHERE j.id = l.id
-RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
-    j.unique_key IS NOT NULL AS is_unique, j.limiter IS NOT NULL AS is_limited, j.cron_entry
+), moved AS (
+    UPDATE opsjobs.jobs j SET state = 'failed', ended_at = %(now)s, ended_by = 'deadline',
+        ended_reason = 'its deadline passed before it started'
+    FROM locked l WHERE j.id = l.id
+    RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
+        j.unique_key IS NOT NULL AS is_unique, j.limiter IS NOT NULL AS is_limited, j.cron_entry,
+        j.workflow_id, j.batch_id
+), step_ends AS {append_workflow_end_events.sql}, member_ends AS {append_batch_end_events.sql}
+SELECT * FROM moved

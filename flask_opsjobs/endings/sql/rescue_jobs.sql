@@ -20,13 +20,16 @@ WITH locked AS MATERIALIZED (
     UPDATE opsjobs.attempts a SET ended_at = %(now)s, outcome = 'lost', error = %(cause)s,
         cause_of_death = %(cause)s
     FROM judged d WHERE a.job_id = d.id AND a.dispatch_no = d.dispatch_no AND a.ended_at IS NULL
-)
-UPDATE opsjobs.jobs j SET state = d.next, worker_id = NULL, dispatched_at = NULL, error = %(cause)s,
-    first_handed_back_at = NULL,
-    ended_at = CASE WHEN d.next <> 'available' THEN %(now)s::timestamptz END,
-    ended_by = CASE d.next WHEN 'failed' THEN 'exhausted' WHEN 'canceled' THEN 'canceled' END,
-    ended_reason = CASE d.next WHEN 'canceled' THEN coalesce(d.cancel_reason, %(cause)s)
-        WHEN 'failed' THEN %(cause)s END
-FROM judged d WHERE j.id = d.id
-RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
-    j.unique_key IS NOT NULL AS is_unique, j.limiter IS NOT NULL AS is_limited, j.cron_entry
+), moved AS (
+    UPDATE opsjobs.jobs j SET state = d.next, worker_id = NULL, dispatched_at = NULL, error = %(cause)s,
+        first_handed_back_at = NULL,
+        ended_at = CASE WHEN d.next <> 'available' THEN %(now)s::timestamptz END,
+        ended_by = CASE d.next WHEN 'failed' THEN 'exhausted' WHEN 'canceled' THEN 'canceled' END,
+        ended_reason = CASE d.next WHEN 'canceled' THEN coalesce(d.cancel_reason, %(cause)s)
+            WHEN 'failed' THEN %(cause)s END
+    FROM judged d WHERE j.id = d.id
+    RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
+        j.unique_key IS NOT NULL AS is_unique, j.limiter IS NOT NULL AS is_limited, j.cron_entry,
+        j.workflow_id, j.batch_id
+), step_ends AS {append_workflow_end_events.sql}, member_ends AS {append_batch_end_events.sql}
+SELECT * FROM moved

@@ -54,7 +54,8 @@ WITH o AS MATERIALIZED (
     FROM judged d WHERE j.id = d.id
     RETURNING j.id, j.dispatch_no, j.state, j.ended_by, j.task, j.queue, j.lane,
         j.unique_key IS NOT NULL AS is_unique,
-        j.limiter IS NOT NULL AS is_limited, j.cron_entry, d.kind = 'not_run' AS is_not_run
+        j.limiter IS NOT NULL AS is_limited, j.cron_entry,
+        j.workflow_id, j.batch_id, d.kind = 'not_run' AS is_not_run
 ), noted AS (
     INSERT INTO opsjobs.attempts AS a (job_id, dispatch_no, attempt, worker_id, worker, started_at, ended_at,
         outcome, error, traceback, log_tail, cause_of_death, max_rss_kb, progress_done, progress_total,
@@ -73,5 +74,5 @@ WITH o AS MATERIALIZED (
     FROM judged WHERE keep_output AND kind = 'returned'
     ON CONFLICT (job_id) DO UPDATE SET value = excluded.value, size_bytes = excluded.size_bytes,
         omitted = excluded.omitted, created_at = excluded.created_at
-)
+), step_ends AS {append_workflow_end_events.sql}, member_ends AS {append_batch_end_events.sql}
 SELECT * FROM moved

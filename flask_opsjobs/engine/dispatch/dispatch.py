@@ -194,6 +194,14 @@ class Refill:
         for queue in dict.fromkeys(job.queue for job in ended):
             self._try(queue, partial(self._refill_queue, dispatcher, queue, now))
 
+    def dispatch(
+        self, connection: Connection, lanes: Iterable[tuple[str, str]], now: datetime
+    ) -> None:
+        """Dispatch these (lane, queue) pairs, in which jobs became due."""
+        dispatcher = Dispatcher(connection, broker_of(self._host), self._host.settings)
+        for lane, queue in lanes:
+            self._try(queue, partial(dispatcher.dispatch_lane, lane, queue, now))
+
     def _refill_queue(self, dispatcher: Dispatcher, queue: str, now: datetime) -> None:
         _, left = dispatcher.fill(queue, queue, now, refill=True)
         if not left or not self._has_limits() or time.monotonic() < self._all_lanes_at:

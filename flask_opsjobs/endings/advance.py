@@ -1,0 +1,203 @@
+"""Advances runs: passes ends of steps on to the steps that wait for them, and ends runs.
+
+An ending statement only appends an end event. `advance` comes after its commit, in a transaction of its own,
+and reads committed rows only. Why no release is lost or made twice is proved in docs/workflows-inside.md.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import dict_row, namedtuple_row
+
+from ..core import sql
+from ..core.db import Connection
+from . import callbacks
+from .transitions import cancel_dependents, fail_waiting, stop
+
+# One call settles, cancels and releases at most this many steps each. So it holds its locks for a short time,
+# whatever the size of the run.
+MOST_STEPS = 1_000
+# Who canceled a run whose deadline passed, as stored in workflows.cancel_requested_by.
+DEADLINE = "opsjobs: deadline"
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """The result of one call: the (lane, queue) pairs to dispatch, and whether there is more to do.
+
+    `is_idle`: nothing was written.
+    """
+
+    lanes: tuple[tuple[str, str], ...]
+    has_more: bool
+    is_idle: bool
+
+
+def advance(
+    connection: Connection, run: int, max_args_bytes: int, now: datetime | None = None
+) -> Advanced | None:
+    """Advance one run by at most 1,000 steps, in one transaction.
+
+    `now` is Postgres' clock under the lock, unless it is given. Returns None when the run is gone, or is
+    locked by somebody who will advance it; never waits for the lock. Commits unless the caller has a
+    transaction. Raises what Postgres raises; then nothing was written.
+    """
+    with connection.transaction():
+        found = _one(connection, "lock_workflow", id=run, now=now)
+        if found is None:
+            return None
+        turn = _Turn(connection, run, found["now"], max_args_bytes)
+        if found["state"] == "canceling":
+            turn.stop_steps(found["cancel_requested_by"], found["cancel_reason"])
+        turn.settle()
+        if found["state"] == "running":
+            turn.release()
+        turn.end()
+        if found["trouble"] is not None:
+            connection.execute(sql.load("note_trouble"), {"id": run, "trouble": None})
+    return Advanced(tuple(dict.fromkeys(turn.lanes)), turn.has_more, turn.is_idle)
+
+
+def list_runs_to_advance(connection: Connection, limit: int = 100) -> list[int]:
+    """The runs that can be advanced, at most `limit`. Locks nothing."""
+    found = connection.execute(sql.load("list_runs_to_advance"), {"limit": limit})
+    return [run for (run,) in found]
+
+
+class _Turn:
+    """One call of `advance`, under the run's lock."""
+
+    def __init__(
+        self, connection: Connection, run: int, now: datetime, max_args_bytes: int
+    ) -> None:
+        self._connection = connection
+        self._run = run
+        self._now = now
+        self._max_args_bytes = max_args_bytes
+        self.lanes: list[tuple[str, str]] = []
+        self.has_more = False
+        self.is_idle = True
+
+    def settle(self) -> None:
+        """Settle the steps that ended, and cancel the steps behind those that did not finish."""
+        settled = _one(
+            self._connection, "settle_steps", id=self._run, now=self._now, limit=MOST_STEPS
+        )
+        assert settled is not None
+        self.is_idle &= settled["events"] == 0
+        self.has_more |= settled["events"] >= MOST_STEPS
+        if settled["unfinished"]:
+            self._cancel_behind(settled["unfinished"], settled["causes"])
+
+    def _cancel_behind(self, unfinished: Sequence[int], causes: Sequence[int]) -> None:
+        found = _all(
+            self._connection,
+            "find_doomed_steps",
+            unfinished=list(unfinished),
+            causes=list(causes),
+            limit=MOST_STEPS,
+        )
+        # A step may be behind several others that did not finish; the first that is found counts.
+        doomed: dict[int, int] = {}
+        for row in found:
+            doomed.setdefault(row.id, row.cause)
+        if not doomed:
+            return
+        ids = sorted(doomed)
+        self._run_sql("note_causes", ids=ids, causes=[doomed[id] for id in ids])
+        cancel_dependents(self._connection, ids, self._now)
+        self.has_more = True
+        if len(found) == MOST_STEPS:
+            self._run_sql("append_hints", id=self._run, ids=list(unfinished))
+
+    def release(self) -> None:
+        """Release the steps that wait for nothing any more, and open such waits."""
+        found = _all(self._connection, "list_steps_to_release", id=self._run, limit=MOST_STEPS)
+        self.is_idle &= not found
+        self.has_more |= len(found) == MOST_STEPS
+        if waits := [step.id for step in found if step.kind == "wait"]:
+            self._run_sql("open_waits", ids=waits, now=self._now)
+        plain = [step.id for step in found if step.kind != "wait" and not step.takes_results]
+        args: dict[int, str | None] = dict.fromkeys(plain)
+        if taking := [step.id for step in found if step.kind != "wait" and step.takes_results]:
+            args |= self._read_results(taking)
+        if args:
+            ids = sorted(args)
+            released = _all(
+                self._connection,
+                "release_steps",
+                ids=ids,
+                args=[args[id] for id in ids],
+                now=self._now,
+            )
+            self.lanes += [(job.lane, job.queue) for job in released if job.is_due]
+
+    def _read_results(self, ids: Sequence[int]) -> dict[int, str | None]:
+        """The arguments of these steps with the results that they take. A step without one of them ends."""
+        args: dict[int, str | None] = {}
+        unusable: dict[str, list[int]] = defaultdict(list)
+        for step in _all(self._connection, "read_results_of_steps", ids=list(ids)):
+            if step.missing is not None:
+                unusable[step.missing].append(step.id)
+            elif step.bytes > self._max_args_bytes:
+                reason = (
+                    "its arguments with the results that it takes are larger than "
+                    f"OPSJOBS_MAX_ARGS_BYTES = {self._max_args_bytes}"
+                )
+                unusable[reason].append(step.id)
+            else:
+                args[step.id] = step.args
+        for reason, steps in unusable.items():
+            fail_waiting(self._connection, steps, self._now, "result_missing", reason)
+            self.has_more = True
+        return args
+
+    def stop_steps(self, actor: str, reason: str) -> None:
+        """End the waiting steps of a canceled run, and ask for the started ones to be stopped."""
+        found = _all(self._connection, "list_steps_to_stop", id=self._run, limit=MOST_STEPS)
+        if found:
+            states = {step.id: step.state for step in found}
+            stop(self._connection, states, actor, reason, self._now)
+            self.is_idle = False
+            self.has_more = True
+
+    def end(self) -> None:
+        """End the run when all its steps have settled, and enqueue its callback."""
+        ended = _one(
+            self._connection, "end_workflow", id=self._run, now=self._now, deadline=DEADLINE
+        )
+        if ended is None:
+            return
+        self.is_idle = False
+        if ended["on_end"] is None:
+            return
+        facts = {
+            "workflow_id": ended["id"],
+            "name": ended["name"],
+            "state": ended["state"],
+            "end_no": ended["end_no"],
+            "context": ended["context"],
+        }
+        subject = ("workflow", ended["id"])
+        lane = callbacks.report_end(
+            self._connection, ended["on_end"], subject, ended["end_no"], "end", facts, self._now
+        )
+        self.lanes += [] if lane is None else [lane]
+
+    def _run_sql(self, statement: str, **values: Any) -> None:
+        self._connection.execute(sql.load(statement), values)
+
+
+def _one(connection: Connection, statement: str, **values: Any) -> dict[str, Any] | None:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(sql.load(statement), values).fetchone()
+
+
+def _all(connection: Connection, statement: str, **values: Any) -> list[Any]:
+    with connection.cursor(row_factory=namedtuple_row) as cursor:
+        return cursor.execute(sql.load(statement), values).fetchall()

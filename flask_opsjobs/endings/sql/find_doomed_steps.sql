@@ -1,0 +1,19 @@
+-- Finds steps that can no longer run, because a step before them did not finish and an edge between says
+-- `cancel`, over any number of steps; the nearest first. Returns each with the step that caused it.
+-- Stops at settled steps: what is behind those was canceled when they settled. LATERAL and OFFSET 0 let the
+-- limit end the search early.
+-- The caller holds the run's lock.
+-- Run by `advance`. Indexes: edges_pkey, steps_pkey, jobs_pkey.
+WITH RECURSIVE behind (id, cause) AS (
+    SELECT e.to_id, u.cause FROM unnest(%(unfinished)s::bigint[], %(causes)s::bigint[]) AS u(id, cause)
+    JOIN opsjobs.edges e ON e.from_id = u.id AND e.on_failure = 'cancel'
+    JOIN opsjobs.steps s ON s.job_id = e.to_id AND s.settled IS NULL
+    UNION
+    SELECT e.to_id, b.cause FROM behind b
+    JOIN opsjobs.edges e ON e.from_id = b.id AND e.on_failure = 'cancel'
+    JOIN opsjobs.steps s ON s.job_id = e.to_id AND s.settled IS NULL
+)
+SELECT b.id, b.cause FROM behind b
+CROSS JOIN LATERAL (
+    SELECT FROM opsjobs.jobs j WHERE j.id = b.id AND j.state = 'deferred' OFFSET 0) AS waiting
+LIMIT %(limit)s
