@@ -21,6 +21,7 @@ from tools.map import first_sentence
 SENDS_SQL = (
     "flask_opsjobs/**/transitions.py",
     "flask_opsjobs/**/*queries.py",
+    "flask_opsjobs/**/checks.py",
     "flask_opsjobs/core/reading.py",
     "flask_opsjobs/jobs/record/enqueue*.py",
     "flask_opsjobs/jobs/record/unique_locks.py",

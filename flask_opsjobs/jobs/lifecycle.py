@@ -186,6 +186,22 @@ ARROWS = (
         made_by=("end_waiting_jobs",),
     ),
     JobArrow(
+        "skip",
+        sources=("deferred", "failed", "canceled"),
+        targets=("finished",),
+        by="operator",
+        meaning="a step of a workflow, with a given result",
+        made_by=("skip_steps",),
+    ),
+    JobArrow(
+        "reopen",
+        sources=("failed", "canceled"),
+        targets=("deferred",),
+        by="operator",
+        meaning="a step before it is retried or skipped",
+        made_by=("defer_jobs_again",),
+    ),
+    JobArrow(
         "retry",
         sources=("failed", "canceled", "retryable"),
         targets=("available",),

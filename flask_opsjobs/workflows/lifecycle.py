@@ -68,7 +68,7 @@ ARROWS = (
         targets=("canceling",),
         by="operator",
         meaning="end the steps that wait, and stop those that run",
-        made_by=("expire_workflows",),
+        made_by=("cancel_workflows", "expire_workflows"),
     ),
     RunArrow(
         "end",
@@ -77,6 +77,14 @@ ARROWS = (
         by="advance",
         meaning="all its steps have settled",
         made_by=("end_workflow",),
+    ),
+    RunArrow(
+        "reopen",
+        sources=("running", *FINAL),
+        targets=("running",),
+        by="operator",
+        meaning="a step is retried or skipped",
+        made_by=("reopen_steps",),
     ),
 )
 

@@ -4,7 +4,9 @@
 -- An end event only names a step to look at: whether the step has ended is decided by its job's row. An
 -- event of a step that has settled already and did not finish is returned too: then not all steps behind it
 -- were canceled the last time.
--- `pending` of a step that settles in the same moment stays as it is: nothing reads it any more.
+-- `pending` of a step that settles in the same moment, or that was released before, stays as it is: nothing
+-- reads it any more. A step is released before one in front of it ends, when that one was reopened behind an
+-- edge that says `continue`.
 -- The caller holds the run's lock, and took it in an earlier statement.
 -- Run by `advance`. Indexes: workflow_end_events_by_run, steps_pkey, jobs_pkey, edges_pkey.
 WITH events AS MATERIALIZED (
@@ -29,7 +31,7 @@ WITH events AS MATERIALIZED (
         WHERE e.is_new AND (e.state = 'finished' OR d.on_failure = 'continue')
           AND d.to_id NOT IN (SELECT job_id FROM ended)
         GROUP BY d.to_id) AS n
-    WHERE s.job_id = n.to_id AND s.settled IS NULL
+    WHERE s.job_id = n.to_id AND s.settled IS NULL AND s.released_at IS NULL
 ), counted AS (
     UPDATE opsjobs.workflows w SET settled = w.settled + n.settled, finished = w.finished + n.finished,
         failed = w.failed + n.failed, canceled = w.canceled + n.canceled,

@@ -1,0 +1,126 @@
+"""Advancing a run: releases, cascades and ends come from committed end events only, and exactly once."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.endings.advance import MOST_STEPS, advance
+from flask_opsjobs.workflows.checks import checks
+from tests.support.engine import Bench
+from tests.support.graphs import Graph
+
+MOST_BYTES = 1_000_000
+
+
+def settle(graph: Graph) -> int:
+    """Advance until there is nothing more to do; returns the number of calls."""
+    for number in range(1, 200):
+        done = advance(graph.connection, graph.run, MOST_BYTES)
+        assert done is not None
+        if not done.has_more:
+            assert checks(graph.connection) == []
+            return number
+    raise AssertionError("it never comes to rest")
+
+
+def test_a_step_is_released_when_its_last_parent_has_finished(bench: Bench) -> None:
+    graph = Graph.make(bench.connection, "a b c", ["a c", "b c"])
+    graph.end("a")
+    settle(graph)
+    assert graph.states() == {"a": "finished", "b": "available", "c": "deferred"}
+    graph.end("b")
+    done = advance(bench.connection, graph.run, MOST_BYTES)
+    assert done is not None
+    assert done.lanes == (("default", "default"),)
+    assert graph.states()["c"] == "available"
+
+
+def test_a_failure_cancels_what_is_behind_it_to_any_depth(bench: Bench) -> None:
+    graph = Graph.make(bench.connection, "a b c d e", ["a b", "b c", "c d continue"])
+    graph.end("a", "failed")
+    settle(graph)
+    assert graph.states() == {
+        "a": "failed",
+        "b": "canceled",
+        "c": "canceled",
+        "d": "available",
+        "e": "available",
+    }
+    rows = bench.connection.execute(
+        "SELECT name, settled_by FROM opsjobs.steps WHERE settled_by IS NOT NULL ORDER BY name"
+    )
+    assert dict(rows.fetchall()) == {"b": graph.ids["a"], "c": graph.ids["a"]}
+
+
+def test_a_run_ends_with_its_last_step_and_names_the_culprit(bench: Bench) -> None:
+    graph = Graph.make(bench.connection, "a b c", ["a b"])
+    graph.end("c")
+    graph.end("a", "failed")
+    settle(graph)
+    row = graph.row()
+    assert (row["state"], row["ended_by"], row["ended_by_step"], row["end_no"]) == (
+        "failed",
+        "step",
+        "a",
+        1,
+    )
+    assert (row["settled"], row["finished"], row["failed"], row["canceled"]) == (3, 1, 1, 1)
+
+
+def test_a_step_that_may_fail_does_not_fail_the_run(bench: Bench) -> None:
+    graph = Graph.make(bench.connection, "a b", ["a b continue"], may_fail=["a"])
+    graph.end("a", "failed")
+    settle(graph)
+    graph.end("b")
+    settle(graph)
+    assert graph.row()["state"] == "finished"
+
+
+def test_an_event_whose_step_is_not_final_now_is_dropped(bench: Bench) -> None:
+    """Case 15: a step failed, an operator retried it, then the event is read."""
+    graph = Graph.make(bench.connection, "a b", ["a b"])
+    graph.end("a", "failed")
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET state = 'available', ended_at = NULL, ended_by = NULL WHERE id = %s",
+        [graph.ids["a"]],
+    )
+    settle(graph)
+    assert graph.states() == {"a": "available", "b": "deferred"}
+    graph.end("a")
+    settle(graph)
+    assert graph.states()["b"] == "available"
+
+
+@pytest.mark.parametrize("edges", ["chain", "fan"])
+def test_a_long_cascade_comes_in_turns(bench: Bench, edges: str) -> None:
+    names = [f"s{number}" for number in range(2 * MOST_STEPS + 500)]
+    pairs = {
+        "chain": [f"{a} {b}" for a, b in pairwise(names)],
+        "fan": [f"s0 {name}" for name in names[1:]],
+    }
+    graph = Graph.make(bench.connection, " ".join(names), pairs[edges])
+    graph.end("s0", "failed")
+    assert settle(graph) >= 3
+    assert set(graph.states().values()) == {"failed", "canceled"}
+    assert graph.row()["state"] == "failed"
+
+
+def test_many_releases_come_in_turns(bench: Bench) -> None:
+    names = [f"s{number}" for number in range(2 * MOST_STEPS + 500)]
+    graph = Graph.make(bench.connection, " ".join(names), [f"s0 {name}" for name in names[1:]])
+    graph.end("s0")
+    assert settle(graph) == 3
+    assert list(graph.states().values()).count("available") == len(names) - 1
+
+
+def test_a_locked_run_is_left_to_the_one_who_locked_it(bench: Bench) -> None:
+    graph = Graph.make(bench.connection, "a b", ["a b"])
+    graph.end("a")
+    with connect_apart(bench.host.engine) as other, other.transaction():
+        other.execute("SELECT FROM opsjobs.workflows WHERE id = %s FOR NO KEY UPDATE", [graph.run])
+        assert advance(bench.connection, graph.run, MOST_BYTES) is None
+    assert advance(bench.connection, graph.run, MOST_BYTES) is not None
+    assert graph.states()["b"] == "available"

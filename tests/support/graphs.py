@@ -1,0 +1,98 @@
+"""Writes runs of workflows by plain SQL, and ends their steps, for tests of what happens between them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask_opsjobs.core.db import Connection
+
+_RUN = """
+    INSERT INTO opsjobs.workflows (name, state, context, shape, steps, created_at, on_end)
+    VALUES ('graph', 'running', '{}', '', %s, clock_timestamp(), %s) RETURNING id
+"""
+_JOB = """
+    INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, workflow_id)
+    VALUES ('call', 'default', 'default', %(state)s, '{}', 1, clock_timestamp(), clock_timestamp(), %(run)s)
+    RETURNING id
+"""
+_STEP = """
+    INSERT INTO opsjobs.steps (job_id, workflow_id, name, position, kind, pending, released_at, may_fail)
+    VALUES (%(id)s, %(run)s, %(name)s, %(position)s, 'job', %(pending)s,
+        CASE WHEN %(pending)s = 0 THEN clock_timestamp() END, %(may_fail)s)
+"""
+_EDGE = "INSERT INTO opsjobs.edges (from_id, to_id, on_failure) VALUES (%s, %s, %s)"
+_END = """
+    WITH moved AS (
+        UPDATE opsjobs.jobs SET state = %(state)s, ended_at = clock_timestamp(), ended_by = %(ended_by)s
+        WHERE id = %(id)s RETURNING id, workflow_id)
+    INSERT INTO opsjobs.workflow_end_events SELECT workflow_id, id FROM moved
+"""
+ENDED_BY = {"finished": "returned", "failed": "exhausted", "canceled": "canceled"}
+
+
+@dataclass
+class Graph:
+    """A run whose steps are known by name. Edges are "a b", or "a b continue"."""
+
+    connection: Connection
+    run: int
+    ids: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def make(
+        cls,
+        connection: Connection,
+        steps: str,
+        edges: Iterable[str],
+        *,
+        may_fail: Iterable[str] = (),
+        on_end: Mapping[str, Any] | None = None,
+    ) -> Graph:
+        """Write a run that was just started."""
+        names = steps.split()
+        pairs = [[*edge.split(), "cancel"][:3] for edge in edges]
+        call = None if on_end is None else json.dumps(on_end)
+        with connection.transaction():
+            (run,) = connection.execute(_RUN, [len(names), call]).fetchone() or ()
+            graph = cls(connection, run)
+            for position, name in enumerate(names):
+                pending = sum(to == name for _, to, _ in pairs)
+                values = {
+                    "run": run,
+                    "name": name,
+                    "position": position,
+                    "pending": pending,
+                    "may_fail": name in may_fail,
+                    "state": "deferred" if pending else "available",
+                }
+                (id,) = connection.execute(_JOB, values).fetchone() or ()
+                connection.execute(_STEP, {**values, "id": id})
+                graph.ids[name] = id
+            for source, target, on_failure in pairs:
+                connection.execute(_EDGE, [graph.ids[source], graph.ids[target], on_failure])
+        return graph
+
+    def end(self, name: str, state: str = "finished", connection: Connection | None = None) -> None:
+        """End a step as a worker would, with its end event."""
+        values = {"id": self.ids[name], "state": state, "ended_by": ENDED_BY[state]}
+        (connection or self.connection).execute(_END, values)
+
+    def states(self) -> dict[str, str]:
+        """The state of each step's job, by name."""
+        names = {id: name for name, id in self.ids.items()}
+        rows = self.connection.execute(
+            "SELECT id, state FROM opsjobs.jobs WHERE id = ANY (%s) ORDER BY id", [[*names]]
+        )
+        return {names[id]: state for id, state in rows}
+
+    def row(self) -> dict[str, Any]:
+        """The row of the run."""
+        cursor = self.connection.execute(
+            "SELECT * FROM opsjobs.workflows WHERE id = %s", [self.run]
+        )
+        assert cursor.description is not None
+        names = [column.name for column in cursor.description]
+        return dict(zip(names, cursor.fetchone() or (), strict=True))
