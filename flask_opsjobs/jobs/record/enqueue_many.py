@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import SessionTransaction
 
 from ... import signals
-from ...core import sql
+from ...core import copy_text, sql
 from ...core.after_commit import after_commit
 from ...core.db import forget_values
 from ...errors import InvalidArgs, WrongSession
@@ -40,7 +40,7 @@ Line = Callable[[Row], bytes]
 _CHUNK_ROWS = 5_000
 _CHUNK_BYTES = 1 << 20
 # This many lanes are dispatched right after the commit; the dispatch loop dispatches the others.
-_MOST_LANES = 20
+MOST_LANES = 20
 _numbers = itertools.count(1)
 
 
@@ -163,7 +163,7 @@ class _LimitColumns:
                 raise self._reject.make_error(rejection)
             self._keys_with_room.update(keys)
         columns = columns_of(self._options.queue, job_limit)
-        if len(self.lanes) < _MOST_LANES:
+        if len(self.lanes) < MOST_LANES:
             self.lanes[columns["lane"]] = None
         return _as_copied(columns)
 
@@ -203,21 +203,38 @@ def _unique_line(limits: _LimitColumns, unique: Unique) -> Line:
 
 def _copy(limits: _LimitColumns, statement: str, line: Line, rows: Iterable[Row]) -> int:
     """Copy a line for each row; returns the number of lines."""
-    raw = limits.connection.connection.driver_connection
-    assert isinstance(raw, psycopg.Connection)
     done = 0
     for lines in _chunks(limits.task, line, rows):
-        try:
-            with raw.cursor() as cursor, cursor.copy(statement) as copy:
-                copy.write(b"".join(lines))
-        except psycopg.Error as error:
-            forget_values(error)
-            failed = error
-        else:
-            done += len(lines)
-            continue
-        raise DBAPIError.instance(statement, None, failed, psycopg.Error, hide_parameters=True)
+        copy_lines(limits.connection, statement, lines)
+        done += len(lines)
     return done
+
+
+def copy_lines(connection: Connection, statement: str, lines: Iterable[bytes]) -> None:
+    """Copy these lines in the host's transaction, a megabyte at a time."""
+    raw = connection.connection.driver_connection
+    assert isinstance(raw, psycopg.Connection)
+    try:
+        with raw.cursor() as cursor, cursor.copy(statement) as copy:
+            for some in _in_megabytes(lines):
+                copy.write(some)
+        return
+    except psycopg.Error as error:
+        forget_values(error)
+        failed = error
+    raise DBAPIError.instance(statement, None, failed, psycopg.Error, hide_parameters=True)
+
+
+def _in_megabytes(lines: Iterable[bytes]) -> Iterator[bytes]:
+    some: list[bytes] = []
+    size = 0
+    for line in lines:
+        some.append(line)
+        size += len(line)
+        if size >= _CHUNK_BYTES:
+            yield b"".join(some)
+            some, size = [], 0
+    yield b"".join(some)
 
 
 def _chunks(task: TaskDeclaration, line: Line, rows: Iterable[Row]) -> Iterator[list[bytes]]:
@@ -247,29 +264,17 @@ def _at_row(task: TaskDeclaration, number: int, error: InvalidArgs) -> InvalidAr
 
 def _head(common: Mapping[str, Any]) -> bytes:
     """The columns that all rows share, in COPY's format. The limit and the arguments of each row follow."""
-    tags = ",".join('"' + _escape_item(tag) + '"' for tag in common["tags"])
     columns = (
         *(common[name] for name in ("task", "queue", "state", "priority", "meta")),
-        "{" + tags + "}",
+        copy_text.array(common["tags"]),
         *(common[name] for name in ("max_attempts", "timeout_seconds", "deadline_at")),
         common["created_at"],
         common["due_at"],
     )
-    return "".join(_escape(column) + "\t" for column in columns).encode()
+    return "".join(copy_text.column(column) + "\t" for column in columns).encode()
 
 
 def _as_copied(columns: Mapping[str, Any]) -> bytes:
     """The columns of a row's limit in COPY's format, between the shared columns and the arguments."""
     names = ("lane", "limiter", "partition", "weight")
-    return "".join(_escape(columns[name]) + "\t" for name in names).encode()
-
-
-def _escape_item(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _escape(value: object) -> str:
-    if value is None:
-        return "\\N"
-    text = str(value).replace("\\", "\\\\")
-    return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    return "".join(copy_text.column(columns[name]) + "\t" for name in names).encode()
