@@ -11,6 +11,7 @@ from .errors import (
     EmbeddedServerError,
     EngineUnavailable,
     InvalidArgs,
+    InvalidWorkflow,
     LimitReached,
     MigrationBlocked,
     OpsJobsError,
@@ -24,9 +25,13 @@ from .jobs.perform.current import current_job
 from .jobs.perform.outcomes import Cancel, Discard, RetryIn, Snooze
 from .jobs.record.enqueue import Enqueued, EnqueuedMany
 from .jobs.record.options import Unique
-from .jobs.record.task import Task
+from .jobs.record.task import ChainLink, Task
 from .limits.limit import Limit
 from .policy import AccessPolicy, DisplayPolicy
+from .workflows.build import Workflow
+from .workflows.declaration import Group, Map, Step, Wait
+from .workflows.references import Reference, previous
+from .workflows.start import Started
 
 __version__ = "0.1.0"
 
@@ -37,6 +42,7 @@ __all__ = [
     "AuditHeadMissing",
     "AuditUnwritable",
     "Cancel",
+    "ChainLink",
     "ConfigError",
     "DeclarationError",
     "Discard",
@@ -45,20 +51,29 @@ __all__ = [
     "EngineUnavailable",
     "Enqueued",
     "EnqueuedMany",
+    "Group",
     "InvalidArgs",
+    "InvalidWorkflow",
     "Limit",
     "LimitReached",
+    "Map",
     "MigrationBlocked",
     "OpsJobs",
     "OpsJobsError",
+    "Reference",
     "RetryIn",
     "SchemaAhead",
     "SchemaBehind",
     "Snooze",
+    "Started",
+    "Step",
     "Task",
     "TooManyActions",
     "Unique",
     "UnknownJob",
+    "Wait",
+    "Workflow",
     "WrongSession",
     "current_job",
+    "previous",
 ]

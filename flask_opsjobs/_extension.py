@@ -25,8 +25,9 @@ from .engine.redis.connections import RedisConnections
 from .errors import ConfigError, DeclarationError
 from .explain.reason_kinds import Explanation
 from .host import Host, HostDatabase
-from .jobs.record.task import Task
+from .jobs.record.task import Call, ChainLink, Task
 from .web import make_blueprint
+from .workflows.build import Workflow, make_chain
 
 NAME = "opsjobs"
 
@@ -164,6 +165,54 @@ class OpsJobs:
             return task
 
         return declare if function is None else declare(function)
+
+    def workflow(
+        self,
+        name: str,
+        /,
+        *,
+        context: Mapping[str, Any] | None = None,
+        on_end: Task | Call | None = None,
+    ) -> Workflow:
+        """Build a workflow: jobs that belong together, and which of them wait for which.
+
+        `context` is a dict that each of its jobs can read as `current_job().workflow.context`. `on_end` is a
+        task that is enqueued when the run has ended. It must accept `workflow_id`, and gets those of `name`,
+        `state`, `end_no` and `context` that it accepts too.
+
+        >>> @opsjobs.task
+        ... def report(workflow_id: int, state: str) -> None:
+        ...     print(f"workflow {workflow_id} is {state}")
+        >>> flow = opsjobs.workflow("invoices", context={"month": "2026-03"}, on_end=report)
+        >>> first = flow.step("first", send_invoice, invoice_id=9001)
+        >>> second = flow.step("second", send_invoice, invoice_id=9002, after=first)
+        >>> run = flow.start()
+        >>> db.session.commit()
+        """
+        return Workflow(name, host=lambda: self.host, context=context, on_end=on_end)
+
+    def chain(
+        self,
+        name: str,
+        /,
+        *links: ChainLink | Task | Call,
+        context: Mapping[str, Any] | None = None,
+        on_end: Task | Call | None = None,
+    ) -> Workflow:
+        """Build a workflow of jobs that run one after another. `previous` is the result of the job before.
+
+        The steps are named after their tasks: `fetch`, and `fetch-2` for the second with this task.
+
+        >>> @opsjobs.task(record_output=True)
+        ... def fetch(day: int) -> dict[str, int]:
+        ...     return {"rows": 3}
+        >>> @opsjobs.task
+        ... def store(rows: int) -> None:
+        ...     print(f"storing {rows} rows")
+        >>> opsjobs.chain("nightly", fetch.s(day=1), store.s(rows=previous["rows"])).start().steps
+        2
+        """
+        return make_chain(self.workflow(name, context=context, on_end=on_end), links)
 
     def cron(
         self,

@@ -37,6 +37,31 @@ class InvalidArgs(OpsJobsError):
         super().__init__(f"task {task}: {sentences}")
 
 
+# The message of `InvalidWorkflow` has at most this many errors.
+_SHOWN_ERRORS = 20
+
+
+class InvalidWorkflow(OpsJobsError):
+    """A workflow cannot be started as it was built. Nothing was written.
+
+    `errors` lists every error as `{"step": "billing", "loc": "customer", "msg": "…", "type": "…"}`: the step
+    and its argument, each empty when the error is of the whole. It never holds values of arguments.
+    """
+
+    def __init__(self, workflow: str, errors: list[dict[str, str]]) -> None:
+        self.workflow = workflow
+        self.errors = errors
+        sentences = [_of_step(error) for error in errors[:_SHOWN_ERRORS]]
+        if len(errors) > _SHOWN_ERRORS:
+            sentences.append(f"and {len(errors) - _SHOWN_ERRORS:,} more errors")
+        super().__init__(f"workflow {workflow}: " + "; ".join(sentences))
+
+
+def _of_step(error: dict[str, str]) -> str:
+    where = [f"step {error['step']}"] if error["step"] else []
+    return ": ".join([*where, *([error["loc"]] if error["loc"] else []), error["msg"]])
+
+
 class LimitReached(OpsJobsError):
     """A limiter with `when_full="reject"` was full. No job was enqueued; only the rejection was recorded.
 

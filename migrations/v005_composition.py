@@ -338,8 +338,8 @@ INDEXES = {
 # These promise something, so they are no mere help for a query.
 UNIQUE_INDEXES = {
     "workflows_open_key": (
-        "workflows (unique_key) WHERE ended_at IS NULL",
-        "start: one open run per unique key",
+        "workflows (name, unique_key) WHERE ended_at IS NULL",
+        "start: one open run per name and unique key",
     ),
     "signals_dedupe": (
         "signals (name, key, dedupe) WHERE dedupe IS NOT NULL",

@@ -12,7 +12,7 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
 import flask_opsjobs
-from flask_opsjobs import Limit, OpsJobs, Task, testing
+from flask_opsjobs import Limit, Map, OpsJobs, Step, Task, Wait, Workflow, testing
 from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.engine.worker.runtime import declare_limiters
 from flask_opsjobs.host import Host
@@ -26,7 +26,7 @@ ERRORS = {
     and issubclass(found, flask_opsjobs.OpsJobsError)
 }
 # Plain results, which the examples of the functions that return them show.
-VALUES = {"Enqueued", "EnqueuedMany"}
+VALUES = {"Enqueued", "EnqueuedMany", "Started"}
 FIXTURES = ("opsjobs_perform_due", "opsjobs_enqueued", "opsjobs_jobs")
 
 
@@ -46,7 +46,12 @@ PUBLIC: dict[str, Any] = {
         if name not in ERRORS | VALUES
     },
     **_methods(OpsJobs),
-    **{f"Task.{name}": getattr(Task, name) for name in ("enqueue", "enqueue_many", "options")},
+    **{
+        name: found
+        for kind in (Workflow, Step, Wait, Map)
+        for name, found in _methods(kind).items()
+    },
+    **{f"Task.{name}": getattr(Task, name) for name in ("enqueue", "enqueue_many", "options", "s")},
     "CurrentJob.progress": CurrentJob.progress,
     **_methods(Operator),
     **{

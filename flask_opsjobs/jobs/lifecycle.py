@@ -77,6 +77,7 @@ BEGUN_BY = (
     "copy_jobs",
     "insert_unique_jobs",
     "enqueue_callback",
+    "copy_jobs_of_steps",
 )
 
 ARROWS = (

@@ -88,6 +88,7 @@ class WorkflowRecord(Base):
         ),
         Index(
             "workflows_open_key",
+            "name",
             "unique_key",
             unique=True,
             postgresql_where=text("ended_at IS NULL"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -30,6 +31,8 @@ class Arguments:
         self._signature = Signature(task, function, redact)
         # Annotations may name classes further down in the module: then the first call builds the codec.
         self._codec: Codec | None = self._signature.try_codec()
+        self._left_out: frozenset[str] = frozenset()
+        self._without: dict[frozenset[str], Arguments] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -43,7 +46,25 @@ class Arguments:
     @property
     def defaults(self) -> Mapping[str, Any]:
         """The defaults, by parameter; parameters without a default are left out."""
-        return self._signature.defaults
+        defaults = self._signature.defaults
+        if not self._left_out:
+            return defaults
+        return {name: value for name, value in defaults.items() if name not in self._left_out}
+
+    def without(self, names: frozenset[str]) -> Arguments:
+        """The arguments without these, which are given later.
+
+        Raises `DeclarationError` when an annotation names something that is still not defined.
+        """
+        if not names:
+            return self
+        if names not in self._without:
+            fewer = copy(self)
+            fewer._codec = self._signature.codec(without=names)
+            fewer._redact = self._redact - names
+            fewer._left_out = names
+            self._without[names] = fewer
+        return self._without[names]
 
     def validate(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The call's values by name, converted to their annotations.
@@ -51,7 +72,7 @@ class Arguments:
         Arguments that were not given are left out. Raises `InvalidArgs` with every fault.
         """
         codec = self._built
-        call, found = self._by_name(args, kwargs) if args else (kwargs, [])
+        call, found = self.by_name(args, kwargs) if args else (kwargs, [])
         try:
             values = codec.validate(call)
         except ValidationError as error:
@@ -116,15 +137,10 @@ class Arguments:
         """Validated values, with models and dataclasses converted to dicts; other values stay as they are."""
         return self._built.flatten(values)
 
-    @property
-    def _built(self) -> Codec:
-        if self._codec is None:
-            self._codec = self._signature.codec()
-        return self._codec
-
-    def _by_name(
+    def by_name(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[dict[str, Any], list[ArgumentError]]:
+        """A call by position and by name as a call by name, and what is wrong with that."""
         names = self._signature.positional
         call = dict(zip(names, args, strict=False))
         found = [
@@ -136,6 +152,12 @@ class Arguments:
             message = f"takes at most {len(names)} by position, got {len(args)}"
             found.append({"loc": "arguments", "msg": message, "type": "too_many_positional"})
         return {**call, **kwargs}, found
+
+    @property
+    def _built(self) -> Codec:
+        if self._codec is None:
+            self._codec = self._signature.codec()
+        return self._codec
 
     def _tell(self, error: ValidationError) -> list[ArgumentError]:
         return _describe_errors(error, self._built.fields, self._redact)

@@ -27,6 +27,7 @@ from ...host import CommitNote, DueLane, Host, QueuedAtInsert
 from ...limits.limit import JobLimit
 from ..models import Job
 from . import unique_locks
+from .arguments import Arguments
 from .declaration import TaskDeclaration
 from .job_limit import RejectWhenFull, columns_of, job_limit_of
 from .options import Options, Unique
@@ -164,17 +165,24 @@ def unique_lock(unique: Unique) -> dict[str, Any]:
 
 
 def keys(
-    task: TaskDeclaration, unique: Unique, host: Host, values: Mapping[str, Any]
+    task: TaskDeclaration,
+    unique: Unique,
+    host: Host,
+    values: Mapping[str, Any],
+    known: Arguments | None = None,
 ) -> list[bytes]:
     """The keys of a call, that of the current secret first.
 
+    `known` are the arguments of the task that have a value already: all of them, unless the call is a step
+    that takes results of other steps.
     Raises `InvalidArgs` when the values that make the call unique cannot be written as JSON.
     """
-    arguments = task.arguments.with_defaults(values)
+    known = known or task.arguments
+    arguments = known.with_defaults(values)
     if unique.key is not None:
         chosen = unique.key(arguments)
     else:
-        plain = task.arguments.flatten(arguments)
+        plain = known.flatten(arguments)
         chosen = plain if unique.by is None else {name: plain[name] for name in unique.by}
     try:
         return unique_locks.keys_of(host.secrets, task.name, chosen)

@@ -75,13 +75,13 @@ class Signature:
         except NameError:
             return None
 
-    def codec(self) -> Codec:
-        """The codec.
+    def codec(self, without: frozenset[str] = frozenset()) -> Codec:
+        """The codec, or one that does not know the parameters `without`.
 
         Raises `DeclarationError` when an annotation names something that is still not defined.
         """
         try:
-            return self._build()
+            return self._build(without)
         except NameError as error:
             raise DeclarationError(
                 f"task {self._task}: its annotations name {error.name!r}, which its module does not have: "
@@ -95,8 +95,10 @@ class Signature:
         except NameError:
             return None
 
-    def _build(self) -> Codec:
+    def _build(self, without: frozenset[str] = frozenset()) -> Codec:
         annotations = self._annotations()
+        for name in without:
+            annotations.pop(name, None)
         for name, annotation in annotations.items():
             if name not in self._redact and _holds_secret(annotation):
                 raise DeclarationError(

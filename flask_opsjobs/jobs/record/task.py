@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 from ...errors import DeclarationError
@@ -85,6 +86,18 @@ class Task(TaskDeclaration):
         self.require_names(options.unique, None)
         return Call(self, options)
 
+    def s(self, /, *args: Any, **kwargs: Any) -> ChainLink:
+        """The call with its arguments, to be made later: a link of a chain, or a step of a workflow.
+
+        Nothing is checked or written before the workflow starts.
+
+        >>> send_invoice.s(invoice_id=9001)
+        <link send_invoice>
+        >>> opsjobs.chain("invoices", send_invoice.s(9001), send_invoice.s(9002)).start().steps
+        2
+        """
+        return ChainLink(self, self.declared, args, kwargs)
+
     def register(self, tasks: MutableMapping[str, Task]) -> None:
         """Add the task under its name. Raises `DeclarationError` when another function has this name.
 
@@ -128,3 +141,24 @@ class Call:
     def enqueue_many(self, rows: Iterable[Mapping[str, Any]]) -> EnqueuedMany:
         """Like `Task.enqueue_many`, with these options."""
         return enqueue_many.enqueue_many(self.task.host(), self.task, self.chosen, rows)
+
+    def s(self, /, *args: Any, **kwargs: Any) -> ChainLink:
+        """Like `Task.s`, with these options."""
+        return ChainLink(self.task, self.chosen, args, kwargs)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ChainLink:
+    """A call with its options and arguments, to be made later. `Task.s` makes it.
+
+    >>> send_invoice.options(queue="slow").s(9001)
+    <link send_invoice>
+    """
+
+    task: Task
+    chosen: Options
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<link {self.task.name}>"

@@ -1,0 +1,253 @@
+"""Starts a run: writes its rows by COPY inside a savepoint of the host's session."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session, scoped_session
+
+from .. import signals
+from ..core import copy_text, sql
+from ..core.after_commit import after_commit
+from ..errors import InvalidWorkflow, OpsJobsError
+from ..host import DueLane, Host
+from ..jobs.record.enqueue import Enqueued, find_session, join, run_sql, without_values
+from ..jobs.record.enqueue_many import MOST_LANES, copy_lines
+from ..jobs.record.options import seconds_of
+from ..jobs.record.unique_locks import RunSql
+from .declaration import Duration, Step, Wait, WorkflowDeclaration
+from .prepare import Prepared, PreparedStep, edges_of, fault, prepare
+
+# Each repetition means that another transaction ended or began a run with the same key, or released or took
+# the same unique lock, at the same moment.
+_MOST_ROUNDS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A started run and the number of its steps. With `conflict` nothing was written: it is the open run."""
+
+    id: int
+    steps: int
+    conflict: bool = False
+
+
+def start(
+    host: Host,
+    flow: WorkflowDeclaration,
+    *,
+    unique: str | None = None,
+    session: Session | scoped_session[Any] | None = None,
+    deadline: Duration | None = None,
+) -> Started:
+    """Start a run in the host's transaction; the host commits.
+
+    Raises `InvalidWorkflow` with every error. After an error nothing is written, and the transaction can be
+    used further.
+    """
+    host.require_schema(or_newer=True)
+    prepared = prepare(host, flow, unique, deadline)
+    session, bind = find_session(host, session)
+    with without_values():
+        join(session, bind)  # before the savepoint, which a session in AUTOCOMMIT cannot have
+    with session.begin_nested(), without_values():
+        connection = join(session, bind)
+        run = _begin(connection, flow, prepared, unique, deadline)
+        if isinstance(run, Started):
+            return run
+        rows = run.rows_of(prepared.steps)
+        _write(connection, run, prepared, rows)
+    _tell(host, session, rows)
+    return Started(run.id, len(rows))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run that was begun: its id, its time, and the ids of its jobs in the order of the graph."""
+
+    name: str
+    id: int
+    now: datetime
+    ids: list[int]
+
+    def rows_of(self, steps: Sequence[PreparedStep]) -> list[_Row]:
+        return [_Row(id, step, self.now) for id, step in zip(self.ids, steps, strict=True)]
+
+
+class _Row:
+    """A step with the id of its job."""
+
+    __slots__ = ("due_at", "first_state", "id", "is_released", "step")
+
+    def __init__(self, id: int, step: PreparedStep, now: datetime) -> None:
+        self.id = id
+        self.step = step
+        delay = step.options.delay_seconds
+        self.is_released = step.pending == 0 and not isinstance(step.node, Wait)
+        if not self.is_released:
+            self.first_state, self.due_at = "deferred", now
+        else:
+            self.first_state = "scheduled" if delay else "available"
+            self.due_at = now + timedelta(seconds=delay)
+
+
+def _begin(
+    connection: Connection,
+    flow: WorkflowDeclaration,
+    prepared: Prepared,
+    unique: str | None,
+    deadline: Duration | None,
+) -> _Run | Started:
+    """Insert the run, or find the open run with the same unique key."""
+    run = partial(run_sql, connection)
+    values = {
+        "name": flow.name,
+        "context": prepared.context.decode(),
+        "shape": prepared.shape,
+        "steps": len(prepared.steps),
+        "deadline_seconds": None if deadline is None else seconds_of(deadline),
+        "on_end": None if prepared.on_end is None else json.dumps(prepared.on_end),
+        "unique_key": unique,
+    }
+    for _ in range(_MOST_ROUNDS):
+        if found := run("insert_workflow", values):
+            (reserved,) = run("reserve_job_ids", {"number": len(prepared.steps)})
+            return _Run(flow.name, found[0].id, found[0].created_at, reserved.ids)
+        if other := run("find_open_workflow", {"name": flow.name, "unique_key": unique}):
+            return Started(other[0].id, other[0].steps, conflict=True)
+    raise OpsJobsError(
+        f"workflow {flow.name}: cannot start it with unique={unique!r}: others start and end it all the time"
+    )
+
+
+def _write(connection: Connection, run: _Run, prepared: Prepared, rows: Sequence[_Row]) -> None:
+    run_statement = partial(run_sql, connection)
+    _take_locks(run_statement, run, rows)
+    copy_lines(connection, sql.load("copy_jobs_of_steps"), _lines_of_jobs(run, rows))
+    copy_lines(connection, sql.load("copy_steps"), _lines_of_steps(run, prepared, rows))
+    copy_lines(connection, sql.load("copy_edges"), _lines_of_edges(prepared, rows))
+    counts = Counter(row.step.queue for row in rows)
+    counted = {"queues": list(counts), "numbers": list(counts.values()), "now": run.now}
+    run_statement("count_jobs_of_steps", counted)
+
+
+def _take_locks(run_statement: RunSql, run: _Run, rows: Sequence[_Row]) -> None:
+    """Take the unique locks of all steps. Raises `InvalidWorkflow` with every lock that another job holds."""
+    locks = [(key, row) for row in rows for key in row.step.keys]
+    if not locks:
+        return
+    uniques = [row.step.options.unique for _, row in locks]
+    wanted: dict[str, Any] = {
+        "keys": [key for key, _ in locks],
+        "ids": [row.id for _, row in locks],
+        "untils": [unique and unique.lifetime for unique in uniques],
+        "withins": [unique and unique.within for unique in uniques],
+        "now": run.now,
+    }
+    expired = {"keys": wanted["keys"], "id": None}
+    for _ in range(_MOST_ROUNDS):
+        run_statement("release_unused_unique_locks", expired)
+        run_statement("take_locks_of_steps", wanted)
+        missing = run_statement("list_steps_without_lock", wanted)
+        if not missing:
+            return
+        if all(lock.job_id is not None for lock in missing):
+            names = {row.id: row.step.node.name for row in rows}
+            faults = {lock.id: _fault_of_lock(lock, names) for lock in missing}
+            raise InvalidWorkflow(run.name, list(faults.values()))
+    raise OpsJobsError(
+        f"workflow {run.name}: cannot take the unique locks of its steps: others take and release them all "
+        "the time"
+    )
+
+
+def _fault_of_lock(lock: Any, names: dict[int, str]) -> dict[str, str]:
+    if lock.job_id in names:
+        sentence = f"it has the same unique lock as step {names[lock.job_id]}"
+    else:
+        state = "which was deleted" if lock.state is None else f"which is {lock.state}"
+        sentence = f"job {lock.job_id}, {state}, holds its unique lock"
+    return fault(names[lock.id], sentence, "unique")
+
+
+def _lines_of_jobs(run: _Run, rows: Sequence[_Row]) -> Iterator[bytes]:
+    shared = f"{run.now.isoformat()}\t{run.id}\t".encode()
+    for row in rows:
+        step, options = row.step, row.step.options
+        is_dated = row.is_released and options.deadline is not None
+        deadline = row.due_at + options.deadline if is_dated and options.deadline else None
+        own = (
+            row.id,
+            row.first_state,
+            row.due_at.isoformat(),
+            None if deadline is None else deadline.isoformat(),
+            f"\\x{step.keys[0].hex()}" if step.keys else None,
+            options.unique.lifetime if step.keys and options.unique is not None else None,
+        )
+        head = "".join(copy_text.column(one) + "\t" for one in own).encode()
+        args = step.args.replace(b"\\", b"\\\\")
+        yield b"".join((head, step.head, step.place, shared, args, b"\n"))
+
+
+def _lines_of_steps(run: _Run, prepared: Prepared, rows: Sequence[_Row]) -> Iterator[bytes]:
+    ids = {id(row.step.node): row.id for row in rows}
+    now = run.now.isoformat()
+    for row, position in zip(rows, prepared.positions, strict=True):
+        node, options = row.step.node, row.step.options
+        wait = node if isinstance(node, Wait) else None
+        columns = (
+            row.id,
+            run.id,
+            node.name,
+            position,
+            node.kind,
+            row.step.pending,
+            now if row.is_released else None,
+            node.may_fail,
+            _dump_takes(row.step, ids),
+            None if options.deadline is None else options.deadline.total_seconds(),
+            options.delay_seconds or None,
+            None if wait is None else copy_text.array(wait.signals),
+            "" if wait is None else wait.key,
+            None if wait is None or wait.timeout is None else seconds_of(wait.timeout),
+        )
+        yield ("\t".join(map(copy_text.column, columns)) + "\n").encode()
+
+
+def _dump_takes(step: PreparedStep, ids: dict[int, int]) -> str | None:
+    """The results that a step takes, as a column stores them; None when it takes none."""
+    if not step.takes:
+        return None
+    takes: dict[str, dict[str, Any]] = {}
+    for parameter, reference in step.takes.items():
+        takes[parameter] = {"step": ids[id(reference.node)], "path": list(reference.path)}
+        if reference.is_list:
+            takes[parameter]["all"] = True
+    return json.dumps(takes)
+
+
+def _lines_of_edges(prepared: Prepared, rows: Sequence[_Row]) -> Iterator[bytes]:
+    ids = [str(row.id).encode() for row in rows]
+    for source, target, on_failure in edges_of(prepared):
+        yield b"%b\t%b\t%b\n" % (ids[source], ids[target], on_failure)
+
+
+def _tell(host: Host, session: Session, rows: Sequence[_Row]) -> None:
+    """Dispatch what is due after the commit, and tell the host's receivers of each job."""
+    due = (row.step for row in rows if row.first_state == "available")
+    lanes = dict.fromkeys(DueLane(step.lane, step.queue) for step in due)
+    if host.dispatcher is not None:
+        for lane in list(lanes)[:MOST_LANES]:
+            after_commit(session, host.dispatcher.push, lane)
+    if signals.job_enqueued.receivers:
+        for row in rows:
+            if type(row.step.node) is Step:
+                task = host.tasks[row.step.task]
+                signals.send(signals.job_enqueued, task, enqueued=Enqueued(row.id, row.first_state))
