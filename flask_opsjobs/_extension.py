@@ -25,9 +25,11 @@ from .engine.redis.connections import RedisConnections
 from .errors import ConfigError, DeclarationError
 from .explain.reason_kinds import Explanation
 from .host import Host, HostDatabase
+from .jobs.record.enqueue import AnySession
 from .jobs.record.task import Call, ChainLink, Task
 from .web import make_blueprint
 from .workflows.build import Workflow, make_chain
+from .workflows.send_signal import Signal, Signaled, send_signal
 
 NAME = "opsjobs"
 
@@ -142,6 +144,31 @@ class OpsJobs:
         ('scheduled', 'It is due later.')
         """
         return explain_apart(self.host, job_id)
+
+    def signal(
+        self,
+        name: str,
+        *,
+        key: str = "",
+        payload: Any = None,
+        dedupe: str | None = None,
+        run: int | None = None,
+        session: AnySession | None = None,
+    ) -> Signaled:
+        """Send a signal to the wait of a workflow, in the transaction of the host's session.
+
+        The host commits. The signal ends the open wait with this name and key, and its payload is the result
+        of the wait. It may come before the wait opens, or before the workflow starts: it is kept, and the
+        first such wait takes it. When several waits are open for it, none takes it, and an operator chooses;
+        or name the workflow with `run`. With `dedupe`, a text such as the id of a webhook event, a signal
+        that is sent again is only counted. Raises `InvalidSignal` with every fault; nothing was written then.
+
+        >>> sent = opsjobs.signal("payment", key="order-42", payload={"amount": 990}, dedupe="evt_1")
+        >>> db.session.commit()
+        >>> opsjobs.signal("payment", key="order-42", dedupe="evt_1").conflict
+        True
+        """
+        return send_signal(self.host, Signal(name, key, payload, dedupe, run), session)
 
     @overload
     def task(self, function: Callable[..., Any], /) -> Task: ...

@@ -80,6 +80,10 @@ class LimitReached(OpsJobsError):
         )
 
 
+class InvalidSignal(OpsJobsError):
+    """A signal has a bad name, key or payload. Nothing was written."""
+
+
 class SchemaBehind(OpsJobsError):
     """The database has no `opsjobs` schema, or one that is too old for this code."""
 

@@ -49,8 +49,14 @@ class QueuedAtInsert(NamedTuple):
     timeout_seconds: int | None
 
 
-# `enqueue` leaves these notes in a session; `after_commit` hands them to the dispatcher.
-CommitNote = DueLane | QueuedAtInsert
+class SignalSent(NamedTuple):
+    """A signal that was stored, and that a wait may take."""
+
+    id: int
+
+
+# `enqueue` and `signal` leave these notes in a session; `after_commit` hands them to the dispatcher.
+CommitNote = DueLane | QueuedAtInsert | SignalSent
 
 
 class CommitDispatcher(Protocol):

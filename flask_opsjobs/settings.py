@@ -205,6 +205,12 @@ SETTINGS: tuple[Setting, ...] = (
         "How long the run history of cron entries is kept.",
     ),
     Setting(
+        "KEEP_SIGNALS_DAYS",
+        30,
+        _number(0, 36500),
+        "How long signals of workflows are kept, and how long a wait that has ended makes a signal late.",
+    ),
+    Setting(
         "PAGE_TIMEOUT_SECONDS",
         5,
         _number(0.1, 600),
@@ -246,6 +252,7 @@ class Settings:
     keep_failed_days: float
     keep_output_days: float
     keep_slots_days: float
+    keep_signals_days: float
     page_timeout_seconds: float
     page_connections: int
 

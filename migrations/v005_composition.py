@@ -296,13 +296,17 @@ INDEXES = {
         "steps (workflow_id, job_id) WHERE pending = 0 AND released_at IS NULL AND settled IS NULL",
         "advance: steps to release; advance loop: runs that have such steps",
     ),
-    "steps_open_waits": (
-        "steps (key) WHERE opened_at IS NOT NULL AND settled IS NULL",
-        "signals: the open waits of a key",
+    "steps_waits_left": (
+        "steps (key) WHERE kind = 'wait' AND settled IS NULL",
+        "signals: the waits of a key that are open or still to open",
     ),
     "steps_waits": (
         "steps (key, job_id) WHERE kind = 'wait'",
-        "signals: waits of a key that ended, or that are still to open",
+        "signals: waits of a key that ended",
+    ),
+    "steps_open_waits_of_run": (
+        "steps (workflow_id) WHERE opened_at IS NOT NULL AND settled IS NULL",
+        "advance: the open waits of a run",
     ),
     "steps_of_map": (
         "steps (map_of, element) WHERE map_of IS NOT NULL",

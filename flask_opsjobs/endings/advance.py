@@ -122,6 +122,7 @@ class _Turn:
         self.has_more |= len(found) == MOST_STEPS
         if waits := [step.id for step in found if step.kind == "wait"]:
             self._run_sql("open_waits", ids=waits, now=self._now)
+        self._receive()
         plain = [step.id for step in found if step.kind != "wait" and not step.takes_results]
         args: dict[int, str | None] = dict.fromkeys(plain)
         if taking := [step.id for step in found if step.kind != "wait" and step.takes_results]:
@@ -136,6 +137,34 @@ class _Turn:
                 now=self._now,
             )
             self.lanes += [(job.lane, job.queue) for job in released if job.is_due]
+
+    def _receive(self) -> None:
+        """End open waits whose signal has come.
+
+        A signal for several open waits is given to none of them. A wait that opens now takes the oldest
+        signal that came before.
+        """
+        found = _all(
+            self._connection, "match_signals", id=self._run, now=self._now, limit=MOST_STEPS
+        )
+        ended: set[int] = set()
+        taken: set[int] = set()
+        ambiguous: dict[int, None] = {}
+        for match in found:
+            if match.wait in ended or match.signal in taken:
+                continue
+            if match.open_waits > 1 and not match.is_new:
+                ambiguous[match.signal] = None
+                continue
+            ambiguous.pop(match.signal, None)
+            values = {"signal": match.signal, "wait": match.wait, "now": self._now}
+            if _one(self._connection, "take_signal", **values):
+                ended.add(match.wait)
+                taken.add(match.signal)
+                self.has_more = True
+        if ambiguous:
+            self._run_sql("note_ambiguous_signals", ids=list(ambiguous))
+        self.is_idle &= not ended
 
     def _read_results(self, ids: Sequence[int]) -> dict[int, str | None]:
         """The arguments of these steps with the results that they take. A step without one of them ends."""

@@ -187,6 +187,14 @@ ARROWS = (
         made_by=("end_waiting_jobs",),
     ),
     JobArrow(
+        "receive",
+        sources=("deferred",),
+        targets=("finished",),
+        by="advance",
+        meaning="a signal ends a wait",
+        made_by=("take_signal",),
+    ),
+    JobArrow(
         "skip",
         sources=("deferred", "failed", "canceled"),
         targets=("finished",),

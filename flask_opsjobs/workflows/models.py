@@ -166,11 +166,16 @@ class StepRecord(Base):
             postgresql_where=text("pending = 0 AND released_at IS NULL AND settled IS NULL"),
         ),
         Index(
-            "steps_open_waits",
+            "steps_waits_left",
             "key",
-            postgresql_where=text("opened_at IS NOT NULL AND settled IS NULL"),
+            postgresql_where=text("kind = 'wait' AND settled IS NULL"),
         ),
         Index("steps_waits", "key", "job_id", postgresql_where=text("kind = 'wait'")),
+        Index(
+            "steps_open_waits_of_run",
+            "workflow_id",
+            postgresql_where=text("opened_at IS NOT NULL AND settled IS NULL"),
+        ),
         Index("steps_of_map", "map_of", "element", postgresql_where=text("map_of IS NOT NULL")),
     )
 

@@ -7,7 +7,9 @@ commit. After it the caller has them advanced.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
+
+from psycopg.rows import dict_row
 
 from ..core import sql
 from ..core.db import Connection
@@ -19,6 +21,22 @@ def lock(connection: Connection, runs: Iterable[int]) -> list[int]:
     """Lock these runs in id order, before any job; returns those that exist."""
     rows = connection.execute(sql.load("lock_workflows"), {"ids": list(runs)})
     return [run for (run,) in rows]
+
+
+def find_runs_of_signal(connection: Connection, signal: int, since: timedelta) -> list[int]:
+    """The runs whose open waits a committed signal may end, at most 100. Locks nothing.
+
+    When there is none, and a wait for the signal has ended in the last `since`, the signal is late.
+    """
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(sql.load("read_signal"), {"id": signal}).fetchone()
+    if row is None or row["outcome"] != "early":
+        return []
+    rows = connection.execute(sql.load("list_runs_of_signal"), {**row, "limit": 100})
+    runs = [run for (run,) in rows]
+    if not runs:
+        connection.execute(sql.load("note_late_signal"), {**row, "id": signal, "since": since})
+    return runs
 
 
 def cancel(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from flask_opsjobs.core.db import Connection
@@ -19,9 +20,10 @@ _JOB = """
     RETURNING id
 """
 _STEP = """
-    INSERT INTO opsjobs.steps (job_id, workflow_id, name, position, kind, pending, released_at, may_fail)
-    VALUES (%(id)s, %(run)s, %(name)s, %(position)s, 'job', %(pending)s,
-        CASE WHEN %(pending)s = 0 THEN clock_timestamp() END, %(may_fail)s)
+    INSERT INTO opsjobs.steps (job_id, workflow_id, name, position, kind, pending, released_at, may_fail,
+        signals, key)
+    VALUES (%(id)s, %(run)s, %(name)s, %(position)s, %(kind)s, %(pending)s,
+        CASE WHEN %(state)s = 'available' THEN clock_timestamp() END, %(may_fail)s, %(signals)s, %(key)s)
 """
 _EDGE = "INSERT INTO opsjobs.edges (from_id, to_id, on_failure) VALUES (%s, %s, %s)"
 _END = """
@@ -49,9 +51,10 @@ class Graph:
         edges: Iterable[str],
         *,
         may_fail: Iterable[str] = (),
+        waits: Mapping[str, tuple[str, str]] = MappingProxyType({}),
         on_end: Mapping[str, Any] | None = None,
     ) -> Graph:
-        """Write a run that was just started."""
+        """Write a run that was just started. `waits` are the signal and the key of steps that are waits."""
         names = steps.split()
         pairs = [[*edge.split(), "cancel"][:3] for edge in edges]
         call = None if on_end is None else json.dumps(on_end)
@@ -66,7 +69,10 @@ class Graph:
                     "position": position,
                     "pending": pending,
                     "may_fail": name in may_fail,
-                    "state": "deferred" if pending else "available",
+                    "kind": "wait" if name in waits else "job",
+                    "signals": [waits[name][0]] if name in waits else None,
+                    "key": waits[name][1] if name in waits else "",
+                    "state": "deferred" if pending or name in waits else "available",
                 }
                 (id,) = connection.execute(_JOB, values).fetchone() or ()
                 connection.execute(_STEP, {**values, "id": id})

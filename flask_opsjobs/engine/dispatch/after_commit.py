@@ -16,7 +16,10 @@ from redis import RedisError
 from ...actions.effects import Dispatch, Effect, Forget, Recall, RequestHeartbeat
 from ...core.db import Connection, is_away, say_cause
 from ...core.reading import read_clock
-from ...host import CommitNote, DueLane, Host, QueuedAtInsert
+from ...endings.pending_runs import PendingRuns
+from ...host import CommitNote, DueLane, Host, QueuedAtInsert, SignalSent
+from ...workflows.send_signal import since
+from ...workflows.transitions import find_runs_of_signal
 from ..reconcile.recall import recall_paused
 from ..reconcile.remove_deliveries import remove_deliveries
 from ..redis.broker import Delivery, broker_of, request_heartbeat
@@ -45,6 +48,8 @@ class AfterCommitDispatch:
         """Push the jobs that were inserted as `queued`, and dispatch the lanes of the others."""
         queued = [Delivery(*note) for note in notes if isinstance(note, QueuedAtInsert)]
         lanes = dict.fromkeys(note for note in notes if isinstance(note, DueLane))
+        if signals := [note.id for note in notes if isinstance(note, SignalSent)]:
+            lanes |= dict.fromkeys(self._give_to_waits(signals))
         if time.monotonic() < self._paused_until:
             return  # the loops dispatch `available` jobs, and recall jobs that were inserted as `queued`
         try:
@@ -58,6 +63,19 @@ class AfterCommitDispatch:
             if not is_away(error):
                 raise
             self._pause(f"Postgres is away ({say_cause(error)})")
+
+    def _give_to_waits(self, signals: Sequence[int]) -> list[DueLane]:
+        """End the waits that these signals are for; return the lanes of the steps behind them.
+
+        A signal that is given to no wait here stays early: the advance loop looks at it again.
+        """
+        runs = PendingRuns(self._host.settings.max_args_bytes)
+        with self._host.spare.one() as connection:
+            for signal in signals:
+                runs.add(find_runs_of_signal(connection, signal, since(self._host)))
+            lanes = runs.advance(connection)
+            lanes += runs.advance(connection)  # the first call ends the waits, the second releases
+        return [DueLane(*lane) for lane in lanes]
 
     def _pause(self, why: str) -> None:
         self._paused_until = time.monotonic() + _PAUSE_SECONDS

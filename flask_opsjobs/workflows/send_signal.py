@@ -1,0 +1,108 @@
+"""Stores signals: the words of the host that end waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from ..core.after_commit import after_commit
+from ..errors import InvalidSignal
+from ..host import Host, SignalSent
+from ..jobs.record import json_storage
+from ..jobs.record.enqueue import AnySession, find_session, join, run_sql, without_values
+
+LONGEST_NAME = 200
+LONGEST_KEY = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Signaled:
+    """A stored signal. With `conflict` the same `dedupe` was sent before: `id` is the first signal."""
+
+    id: int
+    conflict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A signal to send. `run` is the id of the only workflow that it is for, None for any."""
+
+    name: str
+    key: str = ""
+    payload: Any = None
+    dedupe: str | None = None
+    run: int | None = None
+    by: str = "python"
+
+
+def send_signal(host: Host, signal: Signal, session: AnySession | None = None) -> Signaled:
+    """Store a signal in the host's transaction; the host commits. A wait takes it after the commit.
+
+    Raises `InvalidSignal` with every fault; then nothing was written.
+    """
+    host.require_schema(or_newer=True)
+    payload = _dump(signal, host.settings.max_args_bytes)
+    values = {
+        "name": signal.name,
+        "key": signal.key,
+        "run": signal.run,
+        "dedupe": signal.dedupe,
+        "payload": payload,
+        "by": signal.by,
+        "since": since(host),
+    }
+    session, bind = find_session(host, session)
+    with without_values():
+        row = run_sql(join(session, bind), "insert_signal", values)[0]
+    if host.dispatcher is not None and not row.is_duplicate:
+        after_commit(session, host.dispatcher.push, SignalSent(row.id))
+    return Signaled(row.id, row.is_duplicate)
+
+
+def _dump(signal: Signal, most_bytes: int) -> str | None:
+    """The payload as JSON text. Raises `InvalidSignal` with every fault of the signal."""
+    faults = [
+        *_faults("name", signal.name, LONGEST_NAME),
+        *_faults("key", signal.key, LONGEST_KEY, is_empty_allowed=True),
+    ]
+    if signal.dedupe is not None:
+        faults += _faults("dedupe", signal.dedupe, LONGEST_KEY)
+    if not (signal.run is None or _is_id(signal.run)):
+        faults.append(f"run must be the id of a workflow, got {signal.run!r}")
+    raw = b"null"
+    try:
+        raw = json_storage.dump(signal.payload)
+        json_storage.check_readable(raw)
+        json_storage.check_keys(signal.payload)
+    except json_storage.NotStorable as why:
+        faults.append(f"payload {why}")
+    if len(raw) > most_bytes:
+        faults.append(
+            f"payload is {len(raw)} bytes as JSON, more than OPSJOBS_MAX_ARGS_BYTES = {most_bytes}: "
+            "store the value elsewhere and send a reference to it"
+        )
+    if faults:
+        raise InvalidSignal("the signal cannot be sent: " + "; ".join(faults))
+    return None if signal.payload is None else raw.decode()
+
+
+def since(host: Host) -> timedelta:
+    """How long a wait that has ended makes a signal late."""
+    return timedelta(days=host.settings.keep_signals_days)
+
+
+def _is_id(run: object) -> bool:
+    return isinstance(run, int) and not isinstance(run, bool) and 0 < run < 2**63
+
+
+def _faults(what: str, value: object, longest: int, *, is_empty_allowed: bool = False) -> list[str]:
+    if not isinstance(value, str):
+        return [f"{what} must be a text, got {type(value).__name__}"]
+    if not value and not is_empty_allowed:
+        return [f"{what} is empty"]
+    if len(value) > longest:
+        return [f"{what} has {len(value)} characters, at most {longest} are allowed"]
+    if problem := json_storage.complain(value):
+        return [f"{what} {problem}"]
+    return []
