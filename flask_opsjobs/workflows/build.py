@@ -163,9 +163,9 @@ class Workflow(WorkflowDeclaration):
         'reminders.first'
         """
         if not isinstance(other, Workflow):
-            self.faults.append((str(prefix), f"add takes a workflow, got {type(other).__name__}"))
+            self.faults.append(f"add({prefix!r:.60}) takes a workflow, got {type(other).__name__}")
             return Group({}, ())
-        self.faults += [(prefix, fault) for fault in _faults_of_adding(self, other)]
+        self.faults += [f"add({prefix!r:.60}): {fault}" for fault in _faults_of_adding(self, other)]
         return _Inlined(self, prefix, other, list(flatten(after))).group
 
     def start(
@@ -272,7 +272,7 @@ class _Inlined:
 
 
 def _faults_of_adding(flow: Workflow, other: Workflow) -> Iterator[str]:
-    yield from (sentence for _, sentence in other.faults)
+    yield from other.faults
     if other.on_end is not None:
         yield "it has an on_end, which only a workflow that is started itself can call"
     for name in other.context if isinstance(other.context, Mapping) else ():

@@ -19,7 +19,7 @@ WAIT_QUEUE = "default"
 class WorkflowDeclaration:
     """What a host built: the nodes of a graph, and what a run of it knows.
 
-    `faults` are errors of `Workflow.add`, as pairs of a prefix and a sentence.
+    `faults` are sentences about what `Workflow.add` was given.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class WorkflowDeclaration:
         self.context = {} if context is None else context
         self.on_end = on_end
         self.nodes: list[Node] = []
-        self.faults: list[tuple[str, str]] = []
+        self.faults: list[str] = []
 
 
 class Node:

@@ -23,11 +23,15 @@ from ..jobs.record.enqueue_many import MOST_LANES, copy_lines
 from ..jobs.record.options import seconds_of
 from ..jobs.record.unique_locks import RunSql
 from .declaration import Duration, Step, Wait, WorkflowDeclaration
-from .prepare import Prepared, PreparedStep, edges_of, fault, prepare
+from .faults import show_name
+from .prepare import Prepared, edges_of, prepare
+from .prepare_step import PreparedStep
 
 # Each repetition means that another transaction ended or began a run with the same key, or released or took
 # the same unique lock, at the same moment.
 _MOST_ROUNDS = 100
+# As COPY writes it.
+_NULL = copy_text.column(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +86,17 @@ class _Run:
 
 
 class _Row:
-    """A step with the id of its job."""
+    """A step with the id of its job, and how the job begins."""
 
     __slots__ = ("due_at", "first_state", "id", "is_released", "step")
 
     def __init__(self, id: int, step: PreparedStep, now: datetime) -> None:
         self.id = id
         self.step = step
-        delay = step.options.delay_seconds
-        self.is_released = step.pending == 0 and not isinstance(step.node, Wait)
-        if not self.is_released:
-            self.first_state, self.due_at = "deferred", now
-        else:
+        self.is_released = not step.pending and not isinstance(step.node, Wait)
+        self.first_state, self.due_at = "deferred", now
+        if self.is_released:
+            delay = step.head.delay_seconds
             self.first_state = "scheduled" if delay else "available"
             self.due_at = now + timedelta(seconds=delay)
 
@@ -133,7 +136,7 @@ def _write(connection: Connection, run: _Run, prepared: Prepared, rows: Sequence
     copy_lines(connection, sql.load("copy_jobs_of_steps"), _lines_of_jobs(run, rows))
     copy_lines(connection, sql.load("copy_steps"), _lines_of_steps(run, prepared, rows))
     copy_lines(connection, sql.load("copy_edges"), _lines_of_edges(prepared, rows))
-    counts = Counter(row.step.queue for row in rows)
+    counts = Counter(row.step.head.queue for row in rows)
     counted = {"queues": list(counts), "numbers": list(counts.values()), "now": run.now}
     run_statement("count_jobs_of_steps", counted)
 
@@ -143,7 +146,7 @@ def _take_locks(run_statement: RunSql, run: _Run, rows: Sequence[_Row]) -> None:
     locks = [(key, row) for row in rows for key in row.step.keys]
     if not locks:
         return
-    uniques = [row.step.options.unique for _, row in locks]
+    uniques = [row.step.head.unique for _, row in locks]
     wanted: dict[str, Any] = {
         "keys": [key for key, _ in locks],
         "ids": [row.id for _, row in locks],
@@ -170,61 +173,51 @@ def _take_locks(run_statement: RunSql, run: _Run, rows: Sequence[_Row]) -> None:
 
 def _fault_of_lock(lock: Any, names: dict[int, str]) -> dict[str, str]:
     if lock.job_id in names:
-        sentence = f"it has the same unique lock as step {names[lock.job_id]}"
+        sentence = f"it has the same unique lock as step {show_name(names[lock.job_id])}"
     else:
         state = "which was deleted" if lock.state is None else f"which is {lock.state}"
         sentence = f"job {lock.job_id}, {state}, holds its unique lock"
-    return fault(names[lock.id], sentence, "unique")
+    return {"step": show_name(names[lock.id]), "loc": "", "msg": sentence, "type": "unique"}
 
 
 def _lines_of_jobs(run: _Run, rows: Sequence[_Row]) -> Iterator[bytes]:
     shared = f"{run.now.isoformat()}\t{run.id}\t".encode()
     for row in rows:
-        step, options = row.step, row.step.options
-        is_dated = row.is_released and options.deadline is not None
-        deadline = row.due_at + options.deadline if is_dated and options.deadline else None
-        own = (
-            row.id,
-            row.first_state,
-            row.due_at.isoformat(),
-            None if deadline is None else deadline.isoformat(),
-            f"\\x{step.keys[0].hex()}" if step.keys else None,
-            options.unique.lifetime if step.keys and options.unique is not None else None,
-        )
-        head = "".join(copy_text.column(one) + "\t" for one in own).encode()
+        step, head = row.step, row.step.head
+        deadline = key = until = _NULL
+        if head.deadline is not None and row.is_released:
+            deadline = (row.due_at + head.deadline).isoformat()
+        if step.keys and head.unique is not None:
+            # A backslash is escaped for COPY.
+            key, until = f"\\\\x{step.keys[0].hex()}", head.unique.lifetime
+        own = f"{row.id}\t{row.first_state}\t{row.due_at.isoformat()}\t{deadline}\t{key}\t{until}\t"
         args = step.args.replace(b"\\", b"\\\\")
-        yield b"".join((head, step.head, step.place, shared, args, b"\n"))
+        yield b"".join((own.encode(), head.columns, step.place, shared, args, b"\n"))
 
 
 def _lines_of_steps(run: _Run, prepared: Prepared, rows: Sequence[_Row]) -> Iterator[bytes]:
     ids = {id(row.step.node): row.id for row in rows}
     now = run.now.isoformat()
     for row, position in zip(rows, prepared.positions, strict=True):
-        node, options = row.step.node, row.step.options
-        wait = node if isinstance(node, Wait) else None
-        columns = (
-            row.id,
-            run.id,
-            node.name,
-            position,
-            node.kind,
-            row.step.pending,
-            now if row.is_released else None,
-            node.may_fail,
-            _dump_takes(row.step, ids),
-            None if options.deadline is None else options.deadline.total_seconds(),
-            options.delay_seconds or None,
-            None if wait is None else copy_text.array(wait.signals),
-            "" if wait is None else wait.key,
-            None if wait is None or wait.timeout is None else seconds_of(wait.timeout),
-        )
-        yield ("\t".join(map(copy_text.column, columns)) + "\n").encode()
+        step, node, head = row.step, row.step.node, row.step.head
+        released_at = now if row.is_released else _NULL
+        takes = copy_text.column(_dump_takes(step, ids)) if step.takes else _NULL
+        deadline = _NULL if head.deadline is None else head.deadline.total_seconds()
+        signals = timeout = _NULL
+        key = ""
+        if isinstance(node, Wait):
+            signals = copy_text.column(copy_text.array(node.signals))
+            key = copy_text.column(node.key)
+            timeout = copy_text.column(node.timeout and seconds_of(node.timeout))
+        yield (
+            f"{row.id}\t{run.id}\t{copy_text.column(node.name)}\t{position}\t{node.kind}\t{step.pending}\t"
+            f"{released_at}\t{node.may_fail}\t{takes}\t{deadline}\t{head.delay_seconds or _NULL}\t"
+            f"{signals}\t{key}\t{timeout}\n"
+        ).encode()
 
 
-def _dump_takes(step: PreparedStep, ids: dict[int, int]) -> str | None:
-    """The results that a step takes, as a column stores them; None when it takes none."""
-    if not step.takes:
-        return None
+def _dump_takes(step: PreparedStep, ids: dict[int, int]) -> str:
+    """The results that a step takes, as JSON."""
     takes: dict[str, dict[str, Any]] = {}
     for parameter, reference in step.takes.items():
         takes[parameter] = {"step": ids[id(reference.node)], "path": list(reference.path)}
@@ -242,12 +235,12 @@ def _lines_of_edges(prepared: Prepared, rows: Sequence[_Row]) -> Iterator[bytes]
 def _tell(host: Host, session: Session, rows: Sequence[_Row]) -> None:
     """Dispatch what is due after the commit, and tell the host's receivers of each job."""
     due = (row.step for row in rows if row.first_state == "available")
-    lanes = dict.fromkeys(DueLane(step.lane, step.queue) for step in due)
+    lanes = dict.fromkeys(DueLane(step.lane, step.head.queue) for step in due)
     if host.dispatcher is not None:
         for lane in list(lanes)[:MOST_LANES]:
             after_commit(session, host.dispatcher.push, lane)
     if signals.job_enqueued.receivers:
         for row in rows:
             if type(row.step.node) is Step:
-                task = host.tasks[row.step.task]
+                task = host.tasks[row.step.head.task]
                 signals.send(signals.job_enqueued, task, enqueued=Enqueued(row.id, row.first_state))
