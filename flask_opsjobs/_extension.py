@@ -29,6 +29,8 @@ from .jobs.record.enqueue import AnySession
 from .jobs.record.task import Call, ChainLink, Task
 from .web import make_blueprint
 from .workflows.build import Workflow, make_chain
+from .workflows.declaration import MAP_TASK
+from .workflows.expand_map import make_map_task
 from .workflows.send_signal import Signal, Signaled, send_signal
 
 NAME = "opsjobs"
@@ -98,6 +100,7 @@ class OpsJobs:
             spare=SpareConnections(engine),
             broker=Broker(RedisConnections(app, chosen.redis_url)),
         )
+        host.built_in = {MAP_TASK: make_map_task(host)}
         if chosen.dispatch and not app.testing:
             host.dispatcher = AfterCommitDispatch(host)
         app.extensions[NAME] = host

@@ -110,6 +110,8 @@ class Host:
     broker: DeliveryBroker
     action_limit: AtMost = field(default_factory=lambda: AtMost(MOST_ACTIONS))
     heavy: AtMost = field(default_factory=lambda: AtMost(MOST_HEAVY))
+    # Tasks of ours, by name. Workers perform their jobs; hosts neither declare nor enqueue them.
+    built_in: Mapping[str, TaskDeclaration] = field(default_factory=dict)
     # As declared in code. The loops copy them into the database.
     cron_entries: Mapping[str, EntryDeclaration] = field(default_factory=dict)
     # None under TESTING, or with OPSJOBS_DISPATCH = False: then only the dispatch loop dispatches.
@@ -120,6 +122,11 @@ class Host:
 
     def __post_init__(self) -> None:
         self._pages = PageEngine(self.engine, self.settings.page_connections)
+
+    @property
+    def performable(self) -> Mapping[str, TaskDeclaration]:
+        """All tasks whose jobs a worker performs: those of the host, and the built-in ones."""
+        return {**self.tasks, **self.built_in}
 
     def session(self) -> Session:
         """The session of the current app context, as the host uses it."""

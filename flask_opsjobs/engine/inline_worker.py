@@ -59,7 +59,7 @@ class InlineWorker:
         self._through = through
         self._worker = worker
         self._ahead = timedelta(0)
-        self._tasks = {name: self._watched(task) for name, task in host.tasks.items()}
+        self._tasks = {name: self._watched(task) for name, task in host.performable.items()}
         self.calls = 0
         self.ids: dict[int, None] = {}
         self.errors: dict[int, BaseException] = {}

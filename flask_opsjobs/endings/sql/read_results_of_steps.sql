@@ -1,5 +1,6 @@
 -- Reads the arguments of steps together with the results of other steps that they take. Returns a row per
 -- step: the arguments as JSON text, their size in bytes, and a sentence when a result is missing.
+-- A parameter `args.x` is the argument x of the calls that a map makes.
 -- The result of a step that did not finish is null. The result of a map is the list of its members' results,
 -- in the order of the elements.
 -- The caller holds the run's lock.
@@ -31,8 +32,16 @@ WITH taken AS MATERIALIZED (
         FROM opsjobs.steps m LEFT JOIN opsjobs.outputs mo ON mo.job_id = m.job_id
         WHERE t.is_list AND m.map_of = t.source_id) AS members ON true
 ), merged AS MATERIALIZED (
-    SELECT f.id, j.args || jsonb_object_agg(f.parameter, coalesce(f.value, 'null'::jsonb)) AS args,
-        min(f.parameter || ' takes the result of step ' || f.source || ', but ' || f.missing) AS missing
+    SELECT f.id,
+        min(f.parameter || ' takes the result of step ' || f.source || ', but ' || f.missing) AS missing,
+        j.args || coalesce(jsonb_object_agg(f.parameter, coalesce(f.value, 'null'::jsonb))
+            FILTER (WHERE f.parameter NOT LIKE 'args.%%'), '{}'::jsonb) AS args,
+        jsonb_object_agg(substr(f.parameter, 6), coalesce(f.value, 'null'::jsonb))
+            FILTER (WHERE f.parameter LIKE 'args.%%') AS nested
     FROM found f JOIN opsjobs.jobs j ON j.id = f.id GROUP BY f.id, j.args
+), whole AS MATERIALIZED (
+    SELECT id, missing, CASE WHEN nested IS NULL THEN args
+        ELSE jsonb_set(args, '{args}', args -> 'args' || nested) END AS args
+    FROM merged
 )
-SELECT id, args::text AS args, octet_length(args::text) AS bytes, missing FROM merged ORDER BY id
+SELECT id, args::text AS args, octet_length(args::text) AS bytes, missing FROM whole ORDER BY id

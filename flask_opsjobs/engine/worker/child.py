@@ -111,7 +111,7 @@ def _perform(
 ) -> None:
     report = Report(log_tail, host.settings.max_output_bytes, sender.progress)
     with app.app_context():
-        outcome = perform(host.tasks, claimed, report, confirm)
+        outcome = perform(host.performable, claimed, report, confirm)
         # Sent inside the context: if a host's teardown raises or hangs, the outcome is already sent.
         sender.outcome(outcome)
 

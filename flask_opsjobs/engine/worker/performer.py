@@ -59,7 +59,7 @@ class Performer(ABC):
 
     def backoff_seconds(self, claimed: Claimed) -> float:
         """Return the seconds until the next attempt of a job that died or could not start."""
-        return backoff_seconds(self._runtime.host.tasks.get(claimed.task), claimed.attempt)
+        return backoff_seconds(self._runtime.host.performable.get(claimed.task), claimed.attempt)
 
     def _begin(self, claimed: Claimed) -> Confirm:
         """Empty the ring. Return the `Confirm`, which checks just before the call that the claim is valid."""
@@ -129,7 +129,7 @@ class InProcessPerformer(Performer):
         self._claimed = claimed
         try:
             with self._app.app_context():
-                outcome = perform(runtime.host.tasks, claimed, report, confirm)
+                outcome = perform(runtime.host.performable, claimed, report, confirm)
         except Stopped:
             outcome = Outcome(
                 kind="canceled", reason="stopped while it ran", error="stopped while it ran"

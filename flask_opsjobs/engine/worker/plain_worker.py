@@ -77,7 +77,9 @@ def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
         ring = Ring(memoryview(bytearray(host.settings.log_tail_bytes + Ring.HEAD_BYTES)))
         most = host.settings.max_output_bytes
         report = Report(ring, most, partial(postgres.tell_progress, claimed))
-        outcome = perform(host.tasks, claimed, report, Confirm(host, claimed, worker_id, name))
+        outcome = perform(
+            host.performable, claimed, report, Confirm(host, claimed, worker_id, name)
+        )
         ending = EndedAttempt(claimed.id, claimed.dispatch_no, worker_id, name, outcome)
         postgres.ask(record)
     finally:

@@ -76,6 +76,18 @@ class RetryIn(Exception):
         super().__init__(f"in {seconds} s {reason}".strip())
 
 
+class EndedBy(Exception):
+    """Raised in a built-in task to end its job as `failed` at once, with this `ended_by` and reason.
+
+    `unknown_task` is different: other workers may have the task, so the job is handed back to them.
+    """
+
+    def __init__(self, ended_by: str, reason: str) -> None:
+        self.ended_by = ended_by
+        self.reason = reason
+        super().__init__(reason)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How one attempt ended. Holds plain values only: the child sends it to its parent as JSON.

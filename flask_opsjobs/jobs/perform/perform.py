@@ -24,7 +24,7 @@ from ..record.options import seconds_of
 from . import backoff as retry
 from . import describe_error, log_tail
 from .current import Claimed, CurrentJob, Stopped, Tell, running
-from .outcomes import Cancel, Discard, Outcome, RetryIn, Snooze
+from .outcomes import Cancel, Discard, EndedBy, Outcome, RetryIn, Snooze
 
 _log = logging.getLogger("flask_opsjobs.jobs")
 
@@ -204,6 +204,10 @@ def _judge(task: TaskDeclaration, claimed: Claimed, error: BaseException) -> Out
         case Discard():
             reason = _text(error.reason)
             return Outcome("discarded", reason, _why(error), reason)
+        case EndedBy():
+            kind = "not_run" if error.ended_by == "unknown_task" else "discarded"
+            reason = _text(error.reason)
+            return Outcome(kind, reason, reason=reason, ended_by=error.ended_by)
         case Snooze() | RetryIn():
             return _again(task, claimed, error)
         case JobTimedOut():
