@@ -42,5 +42,13 @@ class RequestHeartbeat:
     otherwise: ClassVar = "the worker stops it at its next heartbeat"
 
 
+@dataclass(frozen=True)
+class Advance:
+    """Advance these runs of workflows, and dispatch the steps that it releases."""
+
+    runs: tuple[int, ...]
+    otherwise: ClassVar = "the advance loop advances it"
+
+
 # Each effect has `otherwise`: what happens instead when it fails, for the receipt.
-Effect = Dispatch | Recall | Forget | RequestHeartbeat
+Effect = Dispatch | Recall | Forget | RequestHeartbeat | Advance

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from ..core.after_commit import after_commit
@@ -11,6 +12,7 @@ from ..errors import InvalidSignal
 from ..host import Host, SignalSent
 from ..jobs.record import json_storage
 from ..jobs.record.enqueue import AnySession, find_session, join, run_sql, without_values
+from ..jobs.record.unique_locks import RunSql
 
 LONGEST_NAME = 200
 LONGEST_KEY = 1_000
@@ -42,21 +44,26 @@ def send_signal(host: Host, signal: Signal, session: AnySession | None = None) -
     Raises `InvalidSignal` with every fault; then nothing was written.
     """
     host.require_schema(or_newer=True)
-    payload = _dump(signal, host.settings.max_args_bytes)
+    session, bind = find_session(host, session)
+    with without_values():
+        sent = store_signal(partial(run_sql, join(session, bind)), host, signal)
+    if host.dispatcher is not None and not sent.conflict:
+        after_commit(session, host.dispatcher.push, SignalSent(sent.id))
+    return sent
+
+
+def store_signal(run: RunSql, host: Host, signal: Signal) -> Signaled:
+    """Store a signal in the caller's transaction. Raises `InvalidSignal` with every fault."""
     values = {
         "name": signal.name,
         "key": signal.key,
         "run": signal.run,
         "dedupe": signal.dedupe,
-        "payload": payload,
+        "payload": _dump(signal, host.settings.max_args_bytes),
         "by": signal.by,
         "since": since(host),
     }
-    session, bind = find_session(host, session)
-    with without_values():
-        row = run_sql(join(session, bind), "insert_signal", values)[0]
-    if host.dispatcher is not None and not row.is_duplicate:
-        after_commit(session, host.dispatcher.push, SignalSent(row.id))
+    (row,) = run("insert_signal", values)
     return Signaled(row.id, row.is_duplicate)
 
 

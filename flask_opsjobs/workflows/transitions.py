@@ -6,10 +6,12 @@ commit. After it the caller has them advanced.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from psycopg.rows import dict_row
+from psycopg.rows import class_row, dict_row, namedtuple_row
 
 from ..core import sql
 from ..core.db import Connection
@@ -21,6 +23,85 @@ def lock(connection: Connection, runs: Iterable[int]) -> list[int]:
     """Lock these runs in id order, before any job; returns those that exist."""
     rows = connection.execute(sql.load("lock_workflows"), {"ids": list(runs)})
     return [run for (run,) in rows]
+
+
+@dataclass(frozen=True)
+class RunForDecision:
+    """The columns of a run that a decision needs."""
+
+    id: int
+    name: str
+    state: str
+    steps: int
+    settled: int
+    ended_at: datetime | None
+    ended_by: str | None
+    end_no: int
+    cancel_requested_at: datetime | None
+    cancel_requested_by: str | None
+
+
+@dataclass(frozen=True)
+class StepForDecision:
+    """The columns of a step and its job that a decision needs.
+
+    `cause` is the step because of which it was canceled. `unique_lock_of` is the job that holds its unique
+    lock.
+    """
+
+    id: int
+    name: str
+    kind: str
+    is_released: bool
+    opened_at: datetime | None
+    signals: list[str] | None
+    key: str
+    state: str
+    ended_by: str | None
+    dispatch_no: int
+    lane: str
+    queue: str
+    unique_until: str | None
+    unique_lock_of: int | None
+    cause: str | None
+
+
+# An action on a run names at most this many of its steps.
+_MOST_STEPS = 50_000
+
+
+def look(connection: Connection, runs: Iterable[int]) -> list[RunForDecision]:
+    """Those of these runs that exist, in id order. Locks nothing."""
+    with connection.cursor(row_factory=class_row(RunForDecision)) as cursor:
+        return cursor.execute(sql.load("look_at_workflows"), {"ids": list(runs)}).fetchall()
+
+
+def look_at_steps(
+    connection: Connection, run: int, name: str | None, now: datetime
+) -> list[StepForDecision]:
+    """The step of that name; without a name all that failed or were canceled by themselves. Locks nothing."""
+    values = {"run": run, "name": name, "now": now, "limit": _MOST_STEPS}
+    with connection.cursor(row_factory=class_row(StepForDecision)) as cursor:
+        return cursor.execute(sql.load("look_at_steps"), values).fetchall()
+
+
+def find_doomed_by(connection: Connection, steps: Collection[int]) -> list[int]:
+    """The ids of the steps that were canceled only because one of these did not finish. Locks nothing."""
+    rows = connection.execute(sql.load("find_steps_to_reopen"), {"ids": list(steps)})
+    return [id for (id,) in rows]
+
+
+def list_unique_until_ended(connection: Connection, ids: Sequence[int]) -> list[int]:
+    """Those of these jobs that hold a unique lock until they end. Locks nothing."""
+    rows = connection.execute(sql.load("list_unique_until_ended"), {"ids": list(ids)})
+    return [id for (id,) in rows]
+
+
+def run_sql(connection: Connection, statement: str, values: Mapping[str, Any]) -> Sequence[Any]:
+    """Run a statement of a folder `sql` in the caller's transaction; returns its rows, columns by name."""
+    with connection.cursor(row_factory=namedtuple_row) as cursor:
+        cursor.execute(sql.load(statement), values)
+        return cursor.fetchall() if cursor.description else ()
 
 
 def find_runs_of_signal(connection: Connection, signal: int, since: timedelta) -> list[int]:
@@ -53,25 +134,27 @@ def cancel(
     connection.execute(sql.load("cancel_workflows"), values)
 
 
+def list_workers_to_stop(connection: Connection, runs: Collection[int]) -> list[tuple[str, str]]:
+    """The workers that run steps of canceled runs, as (queue, name). Locks nothing."""
+    rows = connection.execute(sql.load("list_workers_to_stop"), {"ids": list(runs)})
+    return [(queue, name) for queue, name in rows]
+
+
 def reopen(connection: Connection, run: int, steps: Collection[int], now: datetime) -> list[int]:
     """Reopen steps that did not finish, and exactly the steps that were canceled because of them.
 
     A run that had ended runs again. Returns the ids of all reopened steps. Those that were never released
     wait again; the caller decides what happens to the jobs of the others.
     """
-    rows = connection.execute(sql.load("find_steps_to_reopen"), {"ids": list(steps)})
-    ids = sorted({*steps, *(id for (id,) in rows)})
+    ids = sorted({*steps, *find_doomed_by(connection, steps)})
     connection.execute(sql.load("reopen_steps"), {"run": run, "ids": ids, "now": now})
     connection.execute(sql.load("defer_jobs_again"), {"ids": ids})
     connection.execute(sql.load("count_pending"), {"ids": ids})
     return ids
 
 
-def skip(
-    connection: Connection, run: int, step: int, result: str, reason: str, now: datetime
-) -> None:
-    """End a step as finished with `result`, a JSON text, and reopen what was canceled because of it."""
-    reopen(connection, run, [step], now)
+def skip(connection: Connection, step: int, result: str, reason: str, now: datetime) -> None:
+    """End a step as finished with `result`, a JSON text. The caller has reopened it."""
     values = {
         "ids": [step],
         "sources": list(sources_of_job("skip")),

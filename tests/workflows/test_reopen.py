@@ -37,7 +37,8 @@ def skip(graph: Graph, name: str) -> None:
     with connection.transaction():
         transitions.lock(connection, [graph.run])
         now = read_clock(connection)
-        transitions.skip(connection, graph.run, graph.ids[name], "42", "known to be well", now)
+        transitions.reopen(connection, graph.run, [graph.ids[name]], now)
+        transitions.skip(connection, graph.ids[name], "42", "known to be well", now)
 
 
 def test_a_retry_reopens_what_the_step_doomed_and_the_run_ends_again(bench: Bench) -> None:

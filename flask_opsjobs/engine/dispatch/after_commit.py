@@ -13,16 +13,16 @@ from collections.abc import Iterable, Sequence
 import psycopg
 from redis import RedisError
 
-from ...actions.effects import Dispatch, Effect, Forget, Recall, RequestHeartbeat
+from ...actions.effects import Advance, Dispatch, Effect, Forget, Recall, RequestHeartbeat
 from ...core.db import Connection, is_away, say_cause
 from ...core.reading import read_clock
 from ...endings.pending_runs import PendingRuns
 from ...host import CommitNote, DueLane, Host, QueuedAtInsert, SignalSent
 from ...workflows.send_signal import since
-from ...workflows.transitions import find_runs_of_signal
+from ...workflows.transitions import find_runs_of_signal, list_workers_to_stop
 from ..reconcile.recall import recall_paused
 from ..reconcile.remove_deliveries import remove_deliveries
-from ..redis.broker import Delivery, broker_of, request_heartbeat
+from ..redis.broker import Delivery, broker_of, request_heartbeat, try_request_heartbeat
 from .dispatch import Dispatcher, recall
 
 _log = logging.getLogger("flask_opsjobs.dispatch")
@@ -159,5 +159,21 @@ def _run(host: Host, connection: Connection, effect: Effect) -> None:
             remove_deliveries(broker_of(host), recall_paused(connection, queue), quick=True)
         case Forget(deliveries):
             remove_deliveries(broker_of(host), deliveries, quick=True)
+        case Advance(runs):
+            _advance(host, connection, runs)
         case RequestHeartbeat(queue, worker):
             request_heartbeat(broker_of(host), queue, worker)
+
+
+def _advance(host: Host, connection: Connection, runs: Sequence[int]) -> None:
+    """Advance runs that an operator changed, and ask workers to stop steps of canceled ones."""
+    pending = PendingRuns(host.settings.max_args_bytes)
+    pending.add(runs)
+    lanes = pending.advance(connection)
+    lanes += pending.advance(
+        connection
+    )  # the first call ends steps, the second passes their ends on
+    for queue, worker in list_workers_to_stop(connection, runs):
+        try_request_heartbeat(broker_of(host), queue, worker)
+    if lanes and host.dispatcher is not None:
+        host.dispatcher.push([DueLane(*lane) for lane in lanes])

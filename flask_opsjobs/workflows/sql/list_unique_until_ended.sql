@@ -1,0 +1,3 @@
+-- Lists those of these jobs that hold a unique lock until they end. Locks nothing.
+-- Run by actions. Index: jobs_pkey.
+SELECT id FROM opsjobs.jobs WHERE id = ANY (%(ids)s::bigint[]) AND unique_until = 'ended' ORDER BY id
