@@ -1,0 +1,1 @@
+"""Draws workflows: the graph of a run and its timeline."""

@@ -1,0 +1,183 @@
+"""Writes the timeline of a run as SVG: when each step waited and when it ran. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from markupsafe import Markup
+
+from ...core.words import agree, counted, span
+from .short_text import cut, units
+
+MOST_ROWS = 200
+
+# In units of the drawing: the names are left of the plot, the times below it.
+_WIDTH, _LEFT, _RIGHT = 720.0, 124.0, 716.0
+_TOP, _ROW, _BELOW = 14.0, 22.0, 18.0
+_WAIT_HEIGHT, _RUN_HEIGHT, _NARROWEST = 6.0, 12.0, 3.0
+# In letters: a name; and in units, what the number of an attempt needs.
+_NAME, _NUMBER = 18, 16.0
+_TICKS = 6
+_SECONDS = (1, 2, 5, 10, 15, 30)
+_STEPS = tuple(
+    number * unit
+    for unit, numbers in (
+        (1, _SECONDS),
+        (60, _SECONDS),
+        (3600, (1, 2, 3, 6, 12)),
+        (86400, (1, 2, 5, 10, 30, 100)),
+    )
+    for number in numbers
+)
+# Times of the day are written below steps of these lengths, else the time since the run began.
+_CLOCK = range(60, 86400)
+# Steps that a timeline with too many rows shows first.
+_SHOWN_FIRST = ("failed", "retryable", "started")
+
+
+@dataclass(frozen=True)
+class RanFor:
+    """One attempt: when it ran, and the state in which it left its step. `ended_at` is None while it runs."""
+
+    started_at: datetime
+    ended_at: datetime | None
+    state: str
+
+
+@dataclass(frozen=True)
+class TimelineRow:
+    """One step. From `released_at`, None until then, to `ended_at` it waits whenever no attempt runs.
+
+    `note` is written behind its last attempt: "next at 14:05".
+    """
+
+    name: str
+    state: str
+    href: str
+    released_at: datetime | None = None
+    ended_at: datetime | None = None
+    attempts: Sequence[RanFor] = ()
+    note: str = ""
+
+
+def draw_run_timeline(rows: Sequence[TimelineRow], begin: datetime, end: datetime) -> Markup:
+    """The rows as an `<svg>`, from the begin of the run to its end, or to now.
+
+    Of more than 200 rows it shows those that failed, are tried again or run, and then the first ones.
+    """
+    shown = _most_telling(rows)
+    seconds = max(1.0, (end - begin).total_seconds())
+
+    def x(moment: datetime) -> float:
+        place = (moment - begin).total_seconds() / seconds
+        return _LEFT + min(1.0, max(0.0, place)) * (_RIGHT - _LEFT - _NARROWEST)
+
+    bottom = _TOP + _ROW * len(shown)
+    hidden = len(rows) - len(shown)
+    drawn = [_row(row, _TOP + _ROW * at, end, x) for at, row in enumerate(shown)]
+    return Markup(
+        '<svg class="pic gantt" viewBox="0 0 {} {}" role="group" aria-label="{}">{}{}{}</svg>'
+    ).format(
+        units(_WIDTH),
+        units(bottom + _BELOW + (_ROW if hidden else 0)),
+        f"Timeline of {counted(len(shown), 'step')}; the table says the same",
+        Markup("").join(_axis(begin, seconds, bottom, x)),
+        Markup("").join(drawn),
+        _more(hidden, bottom) if hidden else "",
+    )
+
+
+def _most_telling(rows: Sequence[TimelineRow]) -> Sequence[TimelineRow]:
+    if len(rows) <= MOST_ROWS:
+        return rows
+    places = sorted(range(len(rows)), key=lambda at: (rows[at].state not in _SHOWN_FIRST, at))
+    return [rows[at] for at in sorted(places[:MOST_ROWS])]
+
+
+def _more(hidden: int, bottom: float) -> Markup:
+    return Markup('<text x="0" y="{}">{} {} in the table only</text>').format(
+        units(bottom + _BELOW + 16), counted(hidden, "more step"), agree(hidden, "is", "are")
+    )
+
+
+def _row(row: TimelineRow, top: float, end: datetime, x: Callable[[datetime], float]) -> Markup:
+    name = Markup(
+        '<a href="{}"><title>{}</title><text class="strong" x="0" y="{}">{}</text></a>'
+    ).format(row.href, f"{row.name}: {row.state}", units(top + 14), cut(row.name, _NAME))
+    if row.released_at is None:
+        return name + Markup('<text x="{}" y="{}">not released</text>').format(
+            units(_LEFT), units(top + 14)
+        )
+    left, right = x(row.released_at), x(row.ended_at or end)
+    waited = Markup('<rect class="wait" x="{}" y="{}" width="{}" height="{}" rx="2"/>').format(
+        units(left), units(top + 8), units(max(_NARROWEST, right - left)), units(_WAIT_HEIGHT)
+    )
+    return name + waited + Markup("").join(_attempts(row, top, end, x))
+
+
+def _attempts(
+    row: TimelineRow, top: float, end: datetime, x: Callable[[datetime], float]
+) -> Iterator[Markup]:
+    """A bar for each attempt, a tick where it began, and its number where there is room."""
+    free = 0.0
+    last = row.released_at
+    for number, attempt in enumerate(row.attempts, 1):
+        left, right = x(attempt.started_at), x(attempt.ended_at or end)
+        yield Markup(
+            '<g data-is="{}"><rect class="run" x="{}" y="{}" width="{}" height="{}" rx="2"/></g>'
+        ).format(
+            attempt.state,
+            units(left),
+            units(top + 5),
+            units(max(_NARROWEST, right - left)),
+            units(_RUN_HEIGHT),
+        )
+        last = attempt.started_at
+        if len(row.attempts) > 1:
+            yield Markup('<path class="tick" d="M{} {}v{}"/>').format(
+                units(left), units(top + 5), units(_RUN_HEIGHT)
+            )
+            if left >= free and not (row.note and number == len(row.attempts)):
+                yield _label(left, top, str(number))
+                free = left + _NUMBER
+    if row.note and last is not None:
+        numbered = f"{len(row.attempts)}, " if len(row.attempts) > 1 else ""
+        yield _label(x(last), top, numbered + row.note)
+
+
+def _label(left: float, top: float, text: str) -> Markup:
+    """A text above a bar; in the right half it ends there, so that it stays inside of the drawing."""
+    is_late = left > (_LEFT + _RIGHT) / 2
+    return Markup('<text x="{}" y="{}"{}>{}</text>').format(
+        units(left if is_late else left + 8),
+        units(top + 6),
+        Markup(' text-anchor="end"') if is_late else "",
+        cut(text, 60),
+    )
+
+
+def _axis(
+    begin: datetime, seconds: float, bottom: float, x: Callable[[datetime], float]
+) -> Iterator[Markup]:
+    step = next((step for step in _STEPS if seconds / step <= _TICKS), _STEPS[-1])
+    first = begin.astimezone(UTC)
+    if step in _CLOCK:
+        midnight = first.replace(hour=0, minute=0, second=0, microsecond=0)
+        first = midnight + -((midnight - first) // timedelta(seconds=step)) * timedelta(
+            seconds=step
+        )
+    until = begin + timedelta(seconds=seconds)
+    for number in range(_TICKS + 1):
+        at = first + number * timedelta(seconds=step)
+        if at > until:
+            return
+        yield Markup('<path class="base" d="M{} {}V{}"/>').format(
+            units(x(at)), units(_TOP), units(bottom)
+        ) + Markup('<text x="{}" y="{}" text-anchor="middle"{}>{}</text>').format(
+            units(x(at)),
+            units(bottom + 12),
+            Markup(' data-at="{}"').format(at.isoformat()) if step in _CLOCK else "",
+            f"{at:%H:%M}" if step in _CLOCK else f"+{span(number * step)}" if number else "start",
+        )
