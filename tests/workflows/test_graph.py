@@ -112,11 +112,13 @@ def check(run: Run, drawing: Drawing, most: int) -> None:
     assert all(n.x + NODE_WIDTH <= drawing.width for n in drawing.nodes)
 
 
+@settings(deadline=None)
 @given(runs(), st.integers(1, 12))
 def test_any_run_is_drawn_with_as_many_nodes_as_one_asks_for(run: Run, most: int) -> None:
     check(run, lay_out(*run, most), most)
 
 
+@settings(deadline=None)
 @given(runs())
 def test_the_critical_path_is_drawn_from_its_first_step_to_its_last(run: Run) -> None:
     drawing = lay_out(*run)
@@ -142,7 +144,7 @@ def test_ten_thousand_steps_are_drawn_with_150_nodes(seed: int) -> None:
     assert failed == sum(step.state == "failed" for step in run[0]) > 0
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(runs())
 def test_the_same_run_is_drawn_the_same_way(run: Run) -> None:
     assert lay_out(*run) == lay_out(*run)
