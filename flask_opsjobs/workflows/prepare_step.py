@@ -25,7 +25,7 @@ MOST_SIGNALS = 100
 DURATION = "must be seconds or a timedelta, above 0 and at most 100 years"
 
 
-class Head:
+class JobHead:
     """What all jobs of a task with the same options share. `columns` and `place` are in COPY's format."""
 
     def __init__(self, task: str, options: Options) -> None:
@@ -57,7 +57,7 @@ class PreparedStep:
     """
 
     node: Node
-    head: Head
+    head: JobHead
     args: bytes
     lane: str
     place: bytes
@@ -81,7 +81,7 @@ class StepPreparation:
     def __init__(self, host: Host, faults: Faults) -> None:
         self._host = host
         self._faults = faults
-        self._heads: dict[tuple[str, int], Head] = {}
+        self._heads: dict[tuple[str, int], JobHead] = {}
 
     def prepare(self, node: Node) -> PreparedStep | None:
         """The row of a step; None, or a row that nobody may write, when something is wrong with it."""
@@ -170,7 +170,7 @@ class StepPreparation:
             return None
         # Its delay is the map's own: the elements are added when it has passed.
         own = Options(queue=options.queue, priority=options.priority, delay=options.delay)
-        head = Head(MAP_TASK, own)
+        head = JobHead(MAP_TASK, own)
         stored = {"task": task.name, "as_": node.as_, "options": store_call(task, options)}
         args = json.dumps(stored).encode()[:-1] + b', "args": ' + call.raw + b"}"
         takes = {f"args.{name}": reference for name, reference in call.takes.items()}
@@ -253,12 +253,12 @@ class StepPreparation:
 
     # --- the options of a call
 
-    def _head_of(self, node: Node, link: ChainLink) -> Head:
+    def _head_of(self, node: Node, link: ChainLink) -> JobHead:
         """What the calls with these options share. An error of the options is added once."""
         key = (link.task.name, id(link.chosen))
         if key not in self._heads:
             self._check_options(node, link.task, link.chosen)
-            self._heads[key] = Head(link.task.name, link.chosen)
+            self._heads[key] = JobHead(link.task.name, link.chosen)
         return self._heads[key]
 
     def _check_options(self, node: Node, task: Task, options: Options) -> None:
@@ -327,4 +327,4 @@ def _as_copied(columns: Mapping[str, Any]) -> bytes:
     return "".join(copy_text.column(columns[name]) + "\t" for name in names).encode()
 
 
-_WAITS = Head(WAIT_TASK, Options(queue=WAIT_QUEUE, max_attempts=1))
+_WAITS = JobHead(WAIT_TASK, Options(queue=WAIT_QUEUE, max_attempts=1))

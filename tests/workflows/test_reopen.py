@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flask_opsjobs.core.db import Connection
+from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.endings.advance import advance
-from flask_opsjobs.engine.dispatch.dispatch import read_clock
 from flask_opsjobs.jobs import transitions as job_transitions
 from flask_opsjobs.workflows import transitions
 from flask_opsjobs.workflows.checks import checks
