@@ -14,9 +14,10 @@ from ..actions.domain import (
     Action,
     ChangedMeanwhile,
     Request,
+    cannot,
     exact,
+    make_item,
     name_in,
-    say_state,
     say_target,
 )
 from ..actions.effects import Advance, Dispatch, Effect
@@ -52,6 +53,11 @@ class RunWithSteps:
         """The run as a target: `workflow/7`."""
         return f"workflow/{self.run.id}"
 
+    @property
+    def label(self) -> str:
+        """The name of the workflow."""
+        return self.run.name
+
 
 def read_target(text: str) -> str | None:
     """The target in its canonical form, `workflow/7`; None when the text names no workflow."""
@@ -85,8 +91,7 @@ def forbid(row: RunWithSteps, request: Request) -> Skip | None:
     """Why the run's state forbids the action; None when it allows it."""
     if row.run.state in request.action.sources:
         return None
-    sentence = say_state(request.action, row.target, row.run.state)
-    return _skip(row, "illegal", f"{sentence}{_what_is_legal(row.run.state)}")
+    return cannot(row, request, f"it is {row.run.state}{_what_is_legal(row.run.state)}")
 
 
 def _what_is_legal(state: str) -> str:
@@ -113,7 +118,7 @@ def list_facts(row: RunWithSteps, _now: datetime) -> dict[str, Any]:
 
 def _decide_cancel(row: RunWithSteps, _request: Request) -> Item | Skip:
     note = "steps that wait end now; steps that run are stopped"
-    return _item(row, Change("state", row.run.state, "canceled"), note=note)
+    return make_item(row, Change("state", row.run.state, "canceled"), note=note)
 
 
 def _apply_cancel(
@@ -141,14 +146,13 @@ def _with_reopened(
     return replace(row, steps=tuple(steps), reopened=len(doomed))
 
 
-def _decide_retry(row: RunWithSteps, _request: Request) -> Item | Skip:
+def _decide_retry(row: RunWithSteps, request: Request) -> Item | Skip:
     if not row.steps:
-        sentence = f"cannot retry workflow {row.run.id}: none of its steps failed or was canceled"
-        return _skip(row, "illegal", sentence)
+        return cannot(row, request, "none of its steps failed or was canceled")
     for step in row.steps:
         if step.unique_until == "ended" and step.unique_lock_of not in (None, step.id):
             rival = f"job {step.unique_lock_of} holds the unique lock of step {step.name}"
-            return _skip(row, "duplicate", f"cannot retry workflow {row.run.id}: {rival}")
+            return cannot(row, request, rival, "duplicate")
     changes = [Change("state", row.run.state, "running")] if row.run.state != "running" else []
     changes += [
         Change(f"step {step.name}", step.state, "available" if step.is_released else "deferred")
@@ -156,7 +160,7 @@ def _decide_retry(row: RunWithSteps, _request: Request) -> Item | Skip:
     ]
     if (more := len(row.steps) - _SHOWN) > 0:
         changes.append(Change(f"{more} more steps", "failed or canceled", "available"))
-    return _item(row, *changes, *_change_of_reopened(row))
+    return make_item(row, *changes, *_change_of_reopened(row))
 
 
 def _change_of_reopened(row: RunWithSteps) -> list[Change]:
@@ -211,21 +215,20 @@ def _find_step_of_skip(connection: Connection, request: Request, row: RunWithSte
 def _decide_skip(row: RunWithSteps, request: Request) -> Item | Skip:
     name = request.params["step"]
     if not row.steps:
-        return _skip(row, "unknown_step", f"workflow {row.run.id} has no step {name}")
+        return cannot(row, request, f"it has no step {name}", "unknown_step")
     (step,) = row.steps
     if step.state not in ("deferred", "failed", "canceled"):
-        sentence = (
-            f"cannot skip step {name} of workflow {row.run.id}: it is {step.state}; "
-            "a step can be skipped while it is deferred, failed or canceled"
+        why = (
+            f"step {name} is {step.state}; only a deferred, failed or canceled step can be skipped"
         )
-        return _skip(row, "illegal", sentence)
+        return cannot(row, request, why)
     changes = [
         Change(f"step {name}", step.state, "finished"),
         Change("its result", None, request.params["result"]),
     ]
     if row.run.state != "running":
         changes.insert(0, Change("state", row.run.state, "running"))
-    return _item(row, *changes, *_change_of_reopened(row))
+    return make_item(row, *changes, *_change_of_reopened(row))
 
 
 def _apply_skip(
@@ -263,17 +266,16 @@ def _find_wait_of_signal(
 def _decide_signal(row: RunWithSteps, request: Request) -> Item | Skip:
     name = request.params["wait"]
     if not row.steps or row.steps[0].kind != "wait":
-        return _skip(row, "unknown_step", f"workflow {row.run.id} has no wait {name}")
+        return cannot(row, request, f"it has no wait {name}", "unknown_step")
     (wait,) = row.steps
     if wait.state != "deferred":
-        sentence = f"cannot signal wait {name} of workflow {row.run.id}: it is {wait.state}"
-        return _skip(row, "illegal", sentence)
+        return cannot(row, request, f"wait {name} is {wait.state}")
     note = None if wait.opened_at else "it is not open yet, and takes the signal when it opens"
     changes = (
         Change(f"wait {name}", "deferred", "finished"),
         Change("its result", None, request.params["payload"]),
     )
-    return _item(row, *changes, note=note)
+    return make_item(row, *changes, note=note)
 
 
 def _apply_signal(
@@ -313,14 +315,6 @@ def _read_json(what: str, value: Any) -> str:
     except (ValueError, json_storage.NotStorable) as why:
         raise ValueError(f'{what} is JSON such as {{"amount": 990}} or "a text": {why}') from None
     return raw.decode()
-
-
-def _item(row: RunWithSteps, *changes: Change, note: str | None = None) -> Item:
-    return Item(row.target, row.run.name, changes, note)
-
-
-def _skip(row: RunWithSteps, code: str, says: str) -> Skip:
-    return Skip(row.target, row.run.name, code, says)
 
 
 FindSteps = Callable[[Connection, Request, RunWithSteps], RunWithSteps]
