@@ -19,7 +19,7 @@ from ..jobs.perform.outcomes import EndedBy
 from ..jobs.record.declaration import TaskDeclaration
 from ..jobs.record.enqueue import find_session, join, run_sql
 from ..jobs.record.enqueue_many import MOST_LANES, copy_lines
-from ..jobs.record.placing import columns_of, place_of
+from ..jobs.record.job_limit import columns_of, job_limit_of
 from .declaration import MAP_TASK
 
 MOST_ELEMENTS = 10_000
@@ -133,7 +133,7 @@ def _read_member(host: Host, task: TaskDeclaration, call: _Call, element: Any) -
     if limit is None:
         place = {name: call.options[name] for name in ("lane", "limiter", "partition", "weight")}
     else:
-        place = columns_of(call.options["queue"], place_of(task, limit, host, values))
+        place = columns_of(call.options["queue"], job_limit_of(task, limit, host, values))
     return _Member(task.arguments.dump(values, host.settings.max_args_bytes), place)
 
 

@@ -12,8 +12,8 @@ from ..errors import DeclarationError, InvalidArgs
 from ..host import Host
 from ..jobs.record import json_storage
 from ..jobs.record.enqueue import keys, parameters
+from ..jobs.record.job_limit import columns_of, job_limit_of
 from ..jobs.record.options import Options, seconds_of
-from ..jobs.record.placing import columns_of, place_of
 from ..jobs.record.stored_call import store_call
 from ..jobs.record.task import ChainLink, Task
 from .declaration import MAP_TASK, WAIT_QUEUE, WAIT_TASK, Map, Node, Step, Wait, references_of
@@ -222,7 +222,7 @@ class StepPreparation:
                 self._faults.add(node, "limit", sentence)
                 return None
         try:
-            place = place_of(link.task, limit, self._host, call.values)
+            place = job_limit_of(link.task, limit, self._host, call.values)
         except InvalidArgs as error:
             self._add_all(node, error)
             return None

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...host import Host
-from ...limits.limit import LimitPlace
+from ...limits.limit import JobLimit
+from .job_limit import columns_of
 from .options import Options
-from .placing import columns_of
 from .task import Call, Task
 
 StoredCall = dict[str, Any]
 
 
-def store_call(task: Task, options: Options, place: LimitPlace | None = None) -> StoredCall:
+def store_call(task: Task, options: Options, place: JobLimit | None = None) -> StoredCall:
     """The columns of a job of this call, as JSON. Its deadline counts from the moment when it is enqueued."""
     columns = options.enqueue_parameters
     if place is not None:
@@ -44,7 +44,7 @@ def store_callback(host: Host, given: object, facts: Sequence[str]) -> StoredCal
     place = None
     if options.limit is not None:
         assert isinstance(options.limit.weight, int)
-        place = LimitPlace(options.limit.name, "", options.limit.weight)
+        place = JobLimit(options.limit.name, "", options.limit.weight)
     accepts = [name for name in facts if name in task.arguments.names]
     return {**store_call(task, options, place), "accepts": accepts}
 
