@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session, scoped_session
 
+from ..errors import InvalidWorkflow
 from ..host import Host
 from ..jobs.record.task import Call, ChainLink, Task
 from .declaration import (
@@ -22,6 +23,8 @@ from .declaration import (
     flatten,
     references_of,
 )
+from .faults import Faults, show_name
+from .prepare import MOST_STEPS, TOO_MANY_STEPS
 from .references import Reference
 from .start import Started, start
 
@@ -151,7 +154,8 @@ class Workflow(WorkflowDeclaration):
         """Add the steps that another workflow has now, each under the name `prefix.name`.
 
         Those that wait for nothing in it wait for `after`. Returns the added steps by their names in `other`;
-        the group itself may stand in `after`.
+        the group itself may stand in `after`. Raises `InvalidWorkflow` when it would have more than 10,000
+        steps.
 
         >>> reminders = opsjobs.workflow("reminders")
         >>> first = reminders.step("first", send_invoice, invoice_id=9001)
@@ -165,6 +169,12 @@ class Workflow(WorkflowDeclaration):
         if not isinstance(other, Workflow):
             self.faults.append(f"add({prefix!r:.60}) takes a workflow, got {type(other).__name__}")
             return Group({}, ())
+        if len(self.nodes) + len(other.nodes) > MOST_STEPS:
+            # At once: a workflow that is added to itself again and again would fill the memory.
+            faults = Faults()
+            sentence = f"with add({prefix!r:.60}) it has too many steps: {TOO_MANY_STEPS}"
+            faults.add(None, "too_many_steps", sentence)
+            raise InvalidWorkflow(show_name(self.name), faults.all)
         self.faults += [f"add({prefix!r:.60}): {fault}" for fault in _faults_of_adding(self, other)]
         return _Inlined(self, prefix, other, list(flatten(after))).group
 

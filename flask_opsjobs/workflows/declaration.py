@@ -186,7 +186,7 @@ class Wait(Node):
         return Reference(self)
 
 
-class Group(Mapping[str, Node]):
+class Group(Mapping[str, Any]):
     """The steps that `Workflow.add` added, by their names in the workflow that was added.
 
     After a group means: after those of its steps that none of its other steps waits for.
@@ -201,7 +201,7 @@ class Group(Mapping[str, Node]):
         self._nodes = dict(nodes)
         self.last = tuple(last)
 
-    def __getitem__(self, name: str) -> Node:
+    def __getitem__(self, name: str) -> Any:
         return self._nodes[name]
 
     def __iter__(self) -> Iterator[str]:

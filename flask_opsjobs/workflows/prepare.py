@@ -13,7 +13,7 @@ from ..jobs.record import json_storage
 from ..jobs.record.options import seconds_of
 from ..jobs.record.stored_call import StoredCall, store_callback
 from ..jobs.record.task import ChainLink
-from .declaration import WAIT_TASK, Node, WorkflowDeclaration, references_of
+from .declaration import WAIT_TASK, Map, Node, WorkflowDeclaration, references_of
 from .faults import LONGEST_NAME, Faults, show_name
 from .order import find_cycle, topological_order
 from .prepare_step import DURATION, PreparedStep, StepPreparation
@@ -21,6 +21,10 @@ from .references import find_reference
 
 MOST_STEPS = 10_000
 MOST_EDGES = 100_000
+TOO_MANY_STEPS = (
+    f"a workflow has at most {MOST_STEPS:,}; a map adds elements beyond these, and a batch has any number "
+    "of members"
+)
 # What the end of a run tells the task of its `on_end`.
 FACTS = ("workflow_id", "name", "state", "end_no", "context")
 # The first errors about unknown names ask whether one of so many names was meant.
@@ -137,7 +141,17 @@ class _Edges:
                 continue
             if named.setdefault(node.name, position) != position:
                 self._faults.add(node, "duplicate", "another step has this name too")
+        self._check_names_of_members(nodes, named)
         return named
+
+    def _check_names_of_members(self, nodes: Sequence[Node], named: Mapping[str, int]) -> None:
+        """A map adds steps that are called after it: `resize[0]`, `resize[1]`, …"""
+        for name, position in named.items():
+            of_map, bracket, number = name.removesuffix("]").rpartition("[")
+            is_of_map = of_map in named and isinstance(nodes[named[of_map]], Map)
+            if bracket and is_of_map and number.isdecimal() and name.endswith("]"):
+                sentence = f"map {show_name(of_map)} adds a step with this name"
+                self._faults.add(nodes[position], "duplicate", sentence)
 
     def _find_sources(self, node: Node) -> list[int]:
         found: dict[int, None] = {}
@@ -180,11 +194,7 @@ def _find_order(
     if not steps:
         faults.add(None, "empty", "it has no step")
     if steps > MOST_STEPS:
-        sentence = (
-            f"it has {steps:,} steps, more than {MOST_STEPS:,}: a map adds elements beyond these, and a "
-            "batch has any number of members"
-        )
-        faults.add(None, "too_many_steps", sentence)
+        faults.add(None, "too_many_steps", f"it has {steps:,} steps: {TOO_MANY_STEPS}")
     if edges > MOST_EDGES:
         sentence = (
             f"its steps wait for each other {edges:,} times, more than {MOST_EDGES:,}: put one step "

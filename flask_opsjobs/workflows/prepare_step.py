@@ -17,7 +17,7 @@ from ..jobs.record.options import Options, seconds_of
 from ..jobs.record.stored_call import store_call
 from ..jobs.record.task import ChainLink, Task
 from .declaration import MAP_TASK, WAIT_QUEUE, WAIT_TASK, Map, Node, Step, Wait, references_of
-from .faults import Faults, show_name
+from .faults import LONGEST_KEY, Faults, show_name
 from .lifecycle import ON_FAILURE
 from .references import Reference, find_reference
 
@@ -134,7 +134,7 @@ class StepPreparation:
             for name in names:
                 self._faults.check_name(node, "the name of its signal", name)
         if node.key != "":
-            self._faults.check_name(node, "its key", node.key)
+            self._faults.check_name(node, "its key", node.key, LONGEST_KEY)
         if node.timeout is not None and not seconds_of(node.timeout):
             self._faults.add(node, "timeout", f"timeout {DURATION}")
         return PreparedStep(node, _WAITS, b"{}", _WAITS.queue, _WAITS.place)
@@ -161,10 +161,13 @@ class StepPreparation:
             self._faults.add(node, "over", sentence)
         if options.unique is not None:
             sentence = (
-                f"task {task.name} is unique, but a unique lock is taken when the run starts, and "
+                f"task {task.name} is unique, but unique locks are taken when the run starts, and the "
+                "elements are not known then: give the task .options(unique=None)"
             )
-            sentence += "the elements are not known then: give the task .options(unique=None)"
             self._faults.add(node, "unique", sentence)
+        if not isinstance(node.as_, str):
+            self._faults.add(node, "as_", "as_ is the name of the parameter that gets an element")
+            return None
         call = self._check_call(node, link, element=node.as_)
         if call is None or not isinstance(node.over, Reference):
             return None
@@ -179,7 +182,7 @@ class StepPreparation:
     # --- the arguments of a call
 
     def _check_call(
-        self, node: Step, link: ChainLink, element: object = None
+        self, node: Step, link: ChainLink, element: str | None = None
     ) -> _CheckedCall | None:
         """The checked arguments of a call; None when something is wrong with them.
 
@@ -193,8 +196,8 @@ class StepPreparation:
         raw = b"{}"
         try:
             if takes or element is not None:
-                given = {name: one for name, one in named.items() if name not in takes}
-                later = frozenset(takes) if element is None else frozenset((*takes, str(element)))
+                later = frozenset(takes if element is None else (*takes, element))
+                given = {name: one for name, one in named.items() if name not in later}
                 found += _faults_of_later(link.task, later, named, element)
                 arguments = arguments.without(later)
             values = arguments.validate((), given)
@@ -284,7 +287,7 @@ def _can_be_in_path(key: object) -> bool:
 
 
 def _faults_of_later(
-    task: Task, later: frozenset[str], named: Mapping[str, Any], element: object
+    task: Task, later: frozenset[str], named: Mapping[str, Any], element: str | None
 ) -> list[dict[str, Any]]:
     """What is wrong with the parameters whose values come later. `element` is that of a map, or None."""
     found = []

@@ -45,7 +45,7 @@ class Reference:
         )
 
     # Without these, Python would loop over it for ever, take it for true, or write its name into a text.
-    __iter__ = __bool__ = __str__ = __format__ = _refuse
+    __iter__ = __contains__ = __bool__ = __str__ = __format__ = _refuse
 
 
 # In a chain: the result of the link before.

@@ -13,9 +13,7 @@ from ..host import Host, SignalSent
 from ..jobs.record import json_storage
 from ..jobs.record.enqueue import AnySession, find_session, join, run_sql, without_values
 from ..jobs.record.unique_locks import RunSql
-
-LONGEST_NAME = 200
-LONGEST_KEY = 1_000
+from .faults import LONGEST_KEY, LONGEST_NAME
 
 
 @dataclass(frozen=True, slots=True)

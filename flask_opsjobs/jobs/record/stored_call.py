@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ def store_call(task: Task, options: Options, place: JobLimit | None = None) -> S
     return {
         "task": task.name,
         **{name: columns[name] for name in (*names, "limiter", "partition", "weight")},
-        "meta": dict(options.meta or {}),
+        "meta": json.loads(columns["meta"]),
         "deadline_seconds": None if options.deadline is None else options.deadline.total_seconds(),
     }
 
