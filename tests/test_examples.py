@@ -53,6 +53,7 @@ PUBLIC: dict[str, Any] = {
     },
     **{f"Task.{name}": getattr(Task, name) for name in ("enqueue", "enqueue_many", "options", "s")},
     "CurrentJob.progress": CurrentJob.progress,
+    "CurrentJob.workflow": CurrentJob.workflow,
     **_methods(Operator),
     **{
         name: getattr(testing, name)

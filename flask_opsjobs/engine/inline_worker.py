@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -141,7 +141,8 @@ class InlineWorker:
         size = self._host.settings.log_tail_bytes
         log_tail = Ring(memoryview(bytearray(size + Ring.HEAD_BYTES))) if size else None
         with _shared(self._connection, claimed), self._surround():
-            report = Report(log_tail, self._host.settings.max_output_bytes)
+            most = self._host.settings.max_output_bytes
+            report = Report(log_tail, most, connect=lambda: nullcontext(self._connection))
             outcome = perform(self._tasks, claimed, report)
         ending = EndedAttempt(job_id, dispatch_no, *self._worker, outcome)
         # `hand_back_for` is 0, because no worker with other code will come: a test sees the failure at once.

@@ -109,7 +109,7 @@ def _perform(
     log_tail: Ring | None,
     confirm: Confirm,
 ) -> None:
-    report = Report(log_tail, host.settings.max_output_bytes, sender.progress)
+    report = Report(log_tail, host.settings.max_output_bytes, sender.progress, host.spare.one)
     with app.app_context():
         outcome = perform(host.performable, claimed, report, confirm)
         # Sent inside the context: if a host's teardown raises or hangs, the outcome is already sent.

@@ -124,7 +124,8 @@ class InProcessPerformer(Performer):
         runtime = self._runtime
         confirm = self._begin(claimed)
         most = runtime.host.settings.max_output_bytes
-        report = Report(self._ring, most, partial(runtime.tell_progress, claimed))
+        tell = partial(runtime.tell_progress, claimed)
+        report = Report(self._ring, most, tell, runtime.host.spare.one)
         self._stopped_why = None
         self._claimed = claimed
         try:

@@ -76,7 +76,8 @@ def _perform(host: Host, delivery: tuple[int, int], name: str) -> None:
         time.sleep(claimed.wait_seconds)
         ring = Ring(memoryview(bytearray(host.settings.log_tail_bytes + Ring.HEAD_BYTES)))
         most = host.settings.max_output_bytes
-        report = Report(ring, most, partial(postgres.tell_progress, claimed))
+        tell = partial(postgres.tell_progress, claimed)
+        report = Report(ring, most, tell, host.spare.one)
         outcome = perform(
             host.performable, claimed, report, Confirm(host, claimed, worker_id, name)
         )

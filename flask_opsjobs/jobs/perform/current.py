@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
+from ...core.db import Connection
 from ...errors import OpsJobsError
 from ..record.json_storage import clean_text
+from . import current_queries
+from .current_queries import CurrentWorkflow
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ _log = logging.getLogger("flask_opsjobs.jobs")
 
 Progress = tuple[int, int | None, str | None]
 Tell = Callable[[int | None, int | None, str | None], None]
+# Lends a connection to the database of the jobs.
+Connect = Callable[[], AbstractContextManager[Connection]]
 
 # A loop may report progress a million times; ten reports a second are enough for a reader.
 _EVERY_SECONDS = 0.1
@@ -78,6 +84,30 @@ class CurrentJob:
     created_at: datetime
     deadline_at: datetime | None
     _teller: Teller = field(repr=False, compare=False)
+    _connect: Connect | None = field(repr=False, compare=False)
+
+    @cached_property
+    def workflow(self) -> CurrentWorkflow | None:
+        """The run that the job is a step of: its `id`, `name`, `context` and the name of the `step`.
+
+        None when the job is no step. It is read from the database when it is first asked for.
+
+        >>> @opsjobs.task(record_output=True)
+        ... def greet() -> str:
+        ...     return current_job().workflow.context["greeting"]
+        >>> flow = opsjobs.workflow("welcome", context={"greeting": "hello"})
+        >>> step = flow.step("greet", greet)
+        >>> run = flow.start()
+        >>> db.session.commit()
+        >>> perform_due().jobs[0].output
+        'hello'
+        """
+        if self._connect is None:
+            raise OpsJobsError(
+                "the job runs without a database: it cannot be asked for its workflow"
+            )
+        with self._connect() as connection:
+            return current_queries.find_workflow(connection, self.id)
 
     def progress(self, done: int, total: int | None = None, note: str | None = None) -> None:
         """Report progress: `done` of `total`, and a note of at most 500 characters.
@@ -149,7 +179,7 @@ def current_job() -> CurrentJob:
 
 
 @contextmanager
-def running(claimed: Claimed, tell: Tell) -> Iterator[CurrentJob]:
+def running(claimed: Claimed, tell: Tell, connect: Connect | None = None) -> Iterator[CurrentJob]:
     """A block in which `current_job()` returns the claimed job. Passes on its held progress at the end."""
     teller = Teller(tell)
     job = CurrentJob(
@@ -163,6 +193,7 @@ def running(claimed: Claimed, tell: Tell) -> Iterator[CurrentJob]:
         created_at=claimed.created_at,
         deadline_at=claimed.deadline_at,
         _teller=teller,
+        _connect=connect,
     )
     token = _running.set(job)
     try:

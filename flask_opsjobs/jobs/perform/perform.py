@@ -23,7 +23,7 @@ from ..record.json_storage import clean_text
 from ..record.options import seconds_of
 from . import backoff as retry
 from . import describe_error, log_tail
-from .current import Claimed, CurrentJob, Stopped, Tell, running
+from .current import Claimed, Connect, CurrentJob, Stopped, Tell, running
 from .outcomes import Cancel, Discard, EndedBy, Outcome, RetryIn, Snooze
 
 _log = logging.getLogger("flask_opsjobs.jobs")
@@ -35,14 +35,20 @@ _LONGEST_REASON = 1000
 class Report:
     """Receives the log lines of a running job in the ring `log_tail`, and passes its progress to `tell`.
 
-    An output of more than `max_output_bytes` is not stored.
+    An output of more than `max_output_bytes` is not stored. `connect` lends a connection when the function
+    asks for its workflow.
     """
 
     def __init__(
-        self, log_tail: log_tail.Ring | None, max_output_bytes: int, tell: Tell | None = None
+        self,
+        log_tail: log_tail.Ring | None,
+        max_output_bytes: int,
+        tell: Tell | None = None,
+        connect: Connect | None = None,
     ) -> None:
         self.log_tail = log_tail
         self.max_output_bytes = max_output_bytes
+        self.connect = connect
         self.newest: tuple[int | None, int | None, str | None] | None = None
         self._tell = tell
 
@@ -108,7 +114,7 @@ def _perform(
     except InvalidArgs as error:
         reason = _text(error)
         return Outcome(kind="not_run", error=reason, reason=reason, ended_by="invalid_args")
-    with running(claimed, report.progress) as job:
+    with running(claimed, report.progress, report.connect) as job:
         # A request to cancel has an effect only until the function has ended.
         try:
             if (not_run := _start(task, job, confirm)) is not None:

@@ -1,0 +1,28 @@
+"""Reads what a running function asks about its job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.rows import class_row
+
+from ...core import sql
+from ...core.db import Connection
+
+
+@dataclass(frozen=True)
+class CurrentWorkflow:
+    """The run that the running job is a step of, and the name of the step."""
+
+    id: int
+    name: str
+    step: str
+    context: Mapping[str, Any]
+
+
+def find_workflow(connection: Connection, job_id: int) -> CurrentWorkflow | None:
+    """The run of a job; None when the job is no step."""
+    with connection.cursor(row_factory=class_row(CurrentWorkflow)) as cursor:
+        return cursor.execute(sql.load("find_workflow_of_job"), {"id": job_id}).fetchone()
