@@ -6,9 +6,9 @@ from typing import Any
 
 from ..jobs.record import json_storage
 
+# Of names, keys and `dedupe`: three of them must fit into one row of an index, 2,704 bytes, whatever their
+# characters.
 LONGEST_NAME = 200
-# Of a wait and its signals.
-LONGEST_KEY = 1_000
 _SHOWN = 60
 
 
@@ -23,12 +23,12 @@ class Faults:
         step = "" if of is None else show_name(of.name)
         self.all.append({"step": step, "loc": loc, "msg": sentence, "type": kind})
 
-    def check_name(self, of: Any, what: str, name: object, longest: int = LONGEST_NAME) -> bool:
+    def check_name(self, of: Any, what: str, name: object) -> bool:
         """Whether a name can be stored. Adds an error when it cannot."""
         if not isinstance(name, str):
             sentence = f"must be a text, got {type(name).__name__}"
-        elif not 1 <= len(name) <= longest:
-            sentence = f"must have 1 to {longest:,} characters, it has {len(name):,}"
+        elif not 1 <= len(name) <= LONGEST_NAME:
+            sentence = f"must have 1 to {LONGEST_NAME} characters, it has {len(name):,}"
         elif why := json_storage.complain(name):
             sentence = why
         else:

@@ -17,7 +17,7 @@ from ..jobs.record.options import Options, seconds_of
 from ..jobs.record.stored_call import store_call
 from ..jobs.record.task import ChainLink, Task
 from .declaration import MAP_TASK, WAIT_QUEUE, WAIT_TASK, Map, Node, Step, Wait, references_of
-from .faults import LONGEST_KEY, Faults, show_name
+from .faults import Faults, show_name
 from .lifecycle import ON_FAILURE
 from .references import Reference, find_reference
 
@@ -134,7 +134,7 @@ class StepPreparation:
             for name in names:
                 self._faults.check_name(node, "the name of its signal", name)
         if node.key != "":
-            self._faults.check_name(node, "its key", node.key, LONGEST_KEY)
+            self._faults.check_name(node, "its key", node.key)
         if node.timeout is not None and not seconds_of(node.timeout):
             self._faults.add(node, "timeout", f"timeout {DURATION}")
         return PreparedStep(node, _WAITS, b"{}", _WAITS.queue, _WAITS.place)

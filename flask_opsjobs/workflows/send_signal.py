@@ -13,7 +13,7 @@ from ..host import Host, SignalSent
 from ..jobs.record import json_storage
 from ..jobs.record.enqueue import AnySession, find_session, join, run_sql, without_values
 from ..jobs.record.unique_locks import RunSql
-from .faults import LONGEST_KEY, LONGEST_NAME
+from .faults import LONGEST_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,11 @@ def store_signal(run: RunSql, host: Host, signal: Signal) -> Signaled:
 def _dump(signal: Signal, most_bytes: int) -> str | None:
     """The payload as JSON text. Raises `InvalidSignal` with every fault of the signal."""
     faults = [
-        *_faults("name", signal.name, LONGEST_NAME),
-        *_faults("key", signal.key, LONGEST_KEY, is_empty_allowed=True),
+        *_faults("name", signal.name),
+        *_faults("key", signal.key, is_empty_allowed=True),
     ]
     if signal.dedupe is not None:
-        faults += _faults("dedupe", signal.dedupe, LONGEST_KEY)
+        faults += _faults("dedupe", signal.dedupe)
     if not (signal.run is None or _is_id(signal.run)):
         faults.append(f"run must be the id of a workflow, got {signal.run!r}")
     raw = b"null"
@@ -101,13 +101,13 @@ def _is_id(run: object) -> bool:
     return isinstance(run, int) and not isinstance(run, bool) and 0 < run < 2**63
 
 
-def _faults(what: str, value: object, longest: int, *, is_empty_allowed: bool = False) -> list[str]:
+def _faults(what: str, value: object, *, is_empty_allowed: bool = False) -> list[str]:
     if not isinstance(value, str):
         return [f"{what} must be a text, got {type(value).__name__}"]
     if not value and not is_empty_allowed:
         return [f"{what} is empty"]
-    if len(value) > longest:
-        return [f"{what} has {len(value)} characters, at most {longest} are allowed"]
+    if len(value) > LONGEST_NAME:
+        return [f"{what} has {len(value)} characters, at most {LONGEST_NAME} are allowed"]
     if problem := json_storage.complain(value):
         return [f"{what} {problem}"]
     return []

@@ -126,7 +126,7 @@ def _begin(
         if other := run("find_open_workflow", {"name": flow.name, "unique_key": unique}):
             return Started(other[0].id, other[0].steps, conflict=True)
     raise OpsJobsError(
-        f"workflow {flow.name}: cannot start it with unique={unique!r}: others start and end it all the time"
+        f"workflow {flow.name}: cannot start it with unique=…: others start and end it all the time"
     )
 
 

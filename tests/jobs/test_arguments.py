@@ -375,3 +375,26 @@ def test_a_default_that_was_not_given_is_not_stored() -> None:
     assert stored(found, 1) == {"a": 1}
     assert found.load({"a": 1}) == {"a": 1}
     assert found.with_defaults({"a": 1}) == {"a": 1, "b": marker}
+
+
+def test_arguments_that_come_later_are_left_out() -> None:
+    def call(a: int, b: int, c: int = 3, d: str = "d") -> None: ...
+
+    whole = arguments(call)
+    fewer = whole.without(frozenset({"b", "c"}))
+    assert stored(fewer, a="1") == {"a": 1}
+    assert fewer.with_defaults({"a": 1}) == {"a": 1, "d": "d"}
+    assert refused(fewer) == {"a": "is required"}
+    assert refused(fewer, a=1, b=2) == {"b": "the task takes no such argument"}
+    assert refused(whole, a=1) == {"b": "is required"}
+    assert whole.with_defaults({}) == {"c": 3, "d": "d"}
+    assert whole.without(frozenset()) is whole
+    assert whole.without(frozenset({"b", "c"})) is fewer
+
+
+def test_a_call_by_position_becomes_one_by_name() -> None:
+    def call(a: int, b: int, *, c: int = 3) -> None: ...
+
+    assert arguments(call).by_name((1, 2), {"c": 3}) == ({"a": 1, "b": 2, "c": 3}, [])
+    _, errors = arguments(call).by_name((1, 2, 3), {"a": 1})
+    assert [error["type"] for error in errors] == ["given_twice", "too_many_positional"]

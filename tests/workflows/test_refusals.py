@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy import text
 
 from flask_opsjobs import InvalidWorkflow, Limit, OpsJobs, Task, Unique, Workflow, previous
 from flask_opsjobs.host import Host
+from flask_opsjobs.testing import perform_due
 from tests.support.runs import count_rows, read, steps_of
 
 Build = Callable[[Workflow], object]
@@ -29,6 +31,8 @@ class Refused:
             flow.start(**options)
         self.error = caught.value
         self.says = str(caught.value)
+        # A tool that prints every context finds no value there.
+        assert caught.value.__context__ is None
         self.errors = {(one["step"], one["loc"], one["type"]) for one in caught.value.errors}
         # The session goes on, and the host's transaction has nothing of the run.
         for table in ("workflows", "steps", "edges", "jobs", "job_count_deltas"):
@@ -176,6 +180,22 @@ def test_any_other_text_is_a_name(
     assert (found["w"]["signals"], found["w"]["key"]) == ([name], name)
     (row,) = read(host, "SELECT name, unique_key FROM opsjobs.workflows")
     assert (row["name"], row["unique_key"]) == (name, name)
+
+
+def test_the_longest_names_fit_into_the_indexes(
+    db: SQLAlchemy, opsjobs: OpsJobs, host: Host, bill: Task
+) -> None:
+    # Postgres compresses what repeats itself.
+    chance = random.Random(7)
+    longest = ["".join(chr(chance.randint(0x1F300, 0x1F6FF)) for _ in range(200)) for _ in range(5)]
+    name, step_name, signal, key, unique = longest
+    flow = opsjobs.workflow(name)
+    flow.wait(step_name, signal=signal, key=key)
+    run = flow.start(unique=unique)
+    opsjobs.signal(signal, key=key, dedupe=unique)
+    db.session.commit()
+    perform_due()
+    assert steps_of(host, run.id)[step_name]["ended_by"] == "signaled"
 
 
 def test_a_name_twice(refuse: Any, bill: Task) -> None:
@@ -546,7 +566,7 @@ def test_a_signal_without_a_name(refuse: Any, name: Any) -> None:
     assert refuse(lambda flow: flow.wait("w", signals=[name])).errors == {("w", "", "name")}
 
 
-@pytest.mark.parametrize("key", [None, 42, "a\0", "\ud800", "x" * 1_001])
+@pytest.mark.parametrize("key", [None, 42, "a\0", "\ud800", "x" * 201])
 def test_a_key_that_is_no_text(refuse: Any, key: Any) -> None:
     assert refuse(lambda flow: flow.wait("w", signal="s", key=key)).errors == {("w", "", "name")}
 
