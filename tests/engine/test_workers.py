@@ -15,7 +15,7 @@ from rq.job import Job as RQJob
 
 from tests.engine.site import enqueue, rows, state_of
 from tests.support import host as host_module
-from tests.support.host import add, die, fail, fail_until, hold
+from tests.support.host import add, die, fail, fail_until, hold, tell_workflow
 from tests.support.processes import Children
 from tests.support.waiting import wait_until
 
@@ -280,6 +280,23 @@ def test_a_plain_rq_worker_runs_managed_jobs(site: Any, children: Children, redi
     wait_until(lambda: state_of(job_id) == "finished", 30)
     assert rows("SELECT value FROM opsjobs.outputs WHERE job_id = :id", id=job_id) == [(42,)]
     assert rows("SELECT kind FROM opsjobs.workers") == [("plain",)]
+
+
+@pytest.mark.parametrize("kind", ["forking", "simple", "plain"])
+def test_a_step_asks_for_its_run(site: Any, children: Children, redis_url: str, kind: str) -> None:
+    flow = host_module.opsjobs.workflow("told", context={"account_id": 42})
+    flow.step("tell", tell_workflow)
+    flow.start()
+    alone = enqueue(tell_workflow)
+    if kind == "plain":
+        rq = str(Path(sys.executable).with_name("rq"))
+        app = {"FLASK_APP": "tests.support.host"}
+        children.start(rq, "worker", "--url", redis_url, "default", env=app)
+    else:
+        children.flask("opsjobs", "worker", *(["--simple"] if kind == "simple" else []))
+    told = "SELECT value FROM opsjobs.outputs ORDER BY job_id = :alone"
+    wait_until(lambda: len(rows(told, alone=alone)) == 2, 30)
+    assert rows(told, alone=alone) == [(["told", "tell", {"account_id": 42}],), (None,)]
 
 
 TALKS_WHILE_IT_FORKS = """

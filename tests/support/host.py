@@ -56,6 +56,13 @@ def fail_until(attempt: int) -> None:
         raise RuntimeError("not yet")
 
 
+@opsjobs.task(record_output=True)
+def tell_workflow() -> Any:
+    """Returns what a step knows of its run."""
+    workflow = current_job().workflow
+    return None if workflow is None else [workflow.name, workflow.step, workflow.context]
+
+
 @opsjobs.task(max_attempts=2, backoff=0)
 def die(attempts: int = 1) -> None:
     """SIGKILLs its own process in its first attempts."""
