@@ -45,14 +45,15 @@ class AfterCommitDispatch:
         return time.monotonic() >= self._paused_until and self._estimate.take(queue)
 
     def push(self, notes: Sequence[CommitNote]) -> None:
-        """Push the jobs that were inserted as `queued`, and dispatch the lanes of the others."""
+        """Push the jobs that were inserted as `queued`, dispatch other lanes, and give signals to waits."""
         queued = [Delivery(*note) for note in notes if isinstance(note, QueuedAtInsert)]
         lanes = dict.fromkeys(note for note in notes if isinstance(note, DueLane))
-        if signals := [note.id for note in notes if isinstance(note, SignalSent)]:
-            lanes |= dict.fromkeys(self._give_to_waits(signals))
+        signals = [note.id for note in notes if isinstance(note, SignalSent)]
         if time.monotonic() < self._paused_until:
-            return  # the loops dispatch `available` jobs, and recall jobs that were inserted as `queued`
+            return  # the loops do all of this: they dispatch, recall what is `queued`, and look at signals
         try:
+            if signals:
+                lanes |= dict.fromkeys(self._give_to_waits(signals))
             if queued:
                 self._push_queued(queued)
             if lanes:
