@@ -259,6 +259,7 @@ class _Step:
     until: float = inf
     # Whether it once waited for nothing, so that a worker may have started it.
     is_released: bool = False
+    released_at: int = 0
     is_settled: bool = False
     has_result: bool = True
     # The number of the event that asked to stop it.
@@ -350,11 +351,11 @@ class Model:
         if not step.is_released:
             waits = [n for n in step.before if self._steps[n].end is None] or list(step.before)
             raise Contradiction(f"{event.step} ended {event.end}, but was behind {waits}")
-        if step.end is not None and not self._take_back(step):
+        if step.end is not None and not (step.end == SIGNALED and self._take_back(step)):
             raise Contradiction(f"{event.step} ended {event.end}, but had ended {step.end}")
-        for name in step.before:
-            # It was released, so the ends before it had been passed on.
-            self._steps[name].is_settled = True
+        for other in (self._steps[name] for name in step.before):
+            # It was released, so the ends that let it go had been passed on.
+            other.is_settled |= other.end is not None and other.at <= step.released_at
         self._set(step, event.end, is_exact=True)
         step.has_result = event.has_result
 
@@ -444,14 +445,10 @@ class Model:
         """Take back an end that nobody has written yet, since something else came first; False for others."""
         if step.end not in BY_ADVANCE or step.is_settled:
             return False
-        self._give_back(step)
-        step.end = None
+        step.end, step.is_released = None, False
+        if step.took is not None:
+            step.took.outcome, step.took = "early", None
         return True
-
-    def _give_back(self, wait: _Step) -> None:
-        """The signal of a wait was not taken after all."""
-        if wait.took is not None:
-            wait.took.outcome, wait.took = "early", None
 
     def _decide(self, event: Retry | Skip) -> None:
         """Before a decision: the run may have ended."""
@@ -473,7 +470,7 @@ class Model:
         """Take the observed ends of steps that may have ended in one of two ways."""
         for name, step in self._steps.items():
             if step.other_end is not None and observed.get(name) == step.other_end:
-                self._give_back(step)
+                self._take_back(step)
                 step.end, step.at, step.until = step.other_end, step.other_at, inf
             step.other_end = None
 
@@ -515,7 +512,7 @@ class Model:
         """Let a step run that waits for nothing any more, unless it ends at once."""
         if step.is_released:
             return
-        step.is_released = True
+        step.is_released, step.released_at = True, self._now
         taken = [self._steps[name] for name in step.spec.takes]
         if any(other.end[0] == "finished" and not other.has_result for other in taken if other.end):
             self._set(step, RESULT_MISSING)
@@ -555,6 +552,7 @@ class Model:
 
     def _set(self, step: _Step, end: End, *, is_exact: bool = False) -> None:
         step.end, step.at, step.until = end, self._now, self._now if is_exact else inf
+        step.is_settled = False
 
     def _find(self, name: str) -> _Step:
         if name not in self._steps:
