@@ -445,10 +445,25 @@ class Model:
         """Take back an end that nobody has written yet, since something else came first; False for others."""
         if step.end not in BY_ADVANCE or step.is_settled:
             return False
-        step.end, step.is_released = None, False
+        self._unwind(step)
+        return True
+
+    def _unwind(self, step: _Step) -> None:
+        """Let a step wait again, and all that was released by its end."""
+        at = step.at
+        self._give_back(step)
+        step.end = None
+        behind = (later for later in self._steps.values() if step.spec.name in later.before)
+        for later in behind:
+            is_open = later.end is None or later.end in BY_ADVANCE
+            if is_open and later.is_released and later.released_at >= at:
+                self._unwind(later)
+
+    def _give_back(self, step: _Step) -> None:
+        """Let a step not be released, and its signal not be taken."""
+        step.is_released = False
         if step.took is not None:
             step.took.outcome, step.took = "early", None
-        return True
 
     def _decide(self, event: Retry | Skip) -> None:
         """Before a decision: the run may have ended."""
@@ -470,7 +485,7 @@ class Model:
         """Take the observed ends of steps that may have ended in one of two ways."""
         for name, step in self._steps.items():
             if step.other_end is not None and observed.get(name) == step.other_end:
-                self._take_back(step)
+                self._give_back(step)
                 step.end, step.at, step.until = step.other_end, step.other_at, inf
             step.other_end = None
 
