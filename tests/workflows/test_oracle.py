@@ -270,6 +270,12 @@ def test_a_canceled_run_is_retried() -> None:
     assert expected.ends == (frozenset({WAS_CANCELED}), frozenset({FINISHED}))
 
 
+def test_a_step_that_is_retried_behind_a_canceled_one_is_canceled_again() -> None:
+    model = run(step("a"), step("b", "a")).tell(CancelRun(), Retry(("b",)))
+    assert model.finish().steps == {"a": CANCELED, "b": DEPENDENCY}
+    assert model.finish().ends == (frozenset({WAS_CANCELED}), frozenset({failed_by("a")}))
+
+
 def test_cancel_may_come_before_or_after_a_step_is_canceled_behind_another() -> None:
     model = run(step("a"), step("b", "a")).tell(*bad("a"), CancelRun())
     assert model.finish({"b": DEPENDENCY}).end == failed_by("a")
