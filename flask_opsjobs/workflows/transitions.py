@@ -150,6 +150,7 @@ def reopen(connection: Connection, run: int, steps: Collection[int], now: dateti
     connection.execute(sql.load("reopen_steps"), {"run": run, "ids": ids, "now": now})
     connection.execute(sql.load("defer_jobs_again"), {"ids": ids})
     connection.execute(sql.load("count_pending"), {"ids": ids})
+    connection.execute(sql.load("append_hints_of_sources"), {"run": run, "ids": ids})
     return ids
 
 

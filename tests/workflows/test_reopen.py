@@ -149,3 +149,18 @@ def test_a_retry_before_the_end_was_passed_on(bench: Bench) -> None:
     settle(graph)
     assert graph.states() == {"a": "available", "b": "deferred"}
     assert graph.row()["settled"] == 0
+
+
+def test_a_step_that_is_retried_alone_behind_a_canceled_one_is_canceled_again(bench: Bench) -> None:
+    """Else its run would wait for ever: the end of the step in front of it was passed on before."""
+    graph = Graph.make(bench.connection, "a b", ["a b"])
+    now = read_clock(bench.connection)
+    with bench.connection.transaction():
+        transitions.lock(bench.connection, [graph.run])
+        transitions.cancel(bench.connection, [graph.run], "anna", "not needed any more", now)
+    settle(graph)
+    assert graph.row()["state"] == "canceled"
+    reopen(graph, "b")
+    settle(graph)
+    assert graph.states() == {"a": "canceled", "b": "canceled"}
+    assert (graph.row()["state"], graph.row()["end_no"]) == ("failed", 2)
