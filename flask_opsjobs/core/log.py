@@ -22,6 +22,7 @@ LOGGERS = (
     "flask_opsjobs.lifeline",
     "flask_opsjobs.loops",
     "flask_opsjobs.worker",
+    "flask_opsjobs.workflows",
 )
 
 

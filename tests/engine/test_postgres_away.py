@@ -218,7 +218,7 @@ def test_the_hook_after_a_commit_leaves_a_read_only_session(
     """The connections that it keeps were opened while the database was read-only."""
     from flask_opsjobs.engine.dispatch import after_commit as after_commit_dispatch
 
-    monkeypatch.setattr(after_commit_dispatch, "_SILENCE_SECONDS", 0)
+    monkeypatch.setattr(after_commit_dispatch, "_PAUSE_SECONDS", 0)
     spare = site.extensions["opsjobs"].spare
     spare.close()
     administrator.fail_over()
