@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session, scoped_session
@@ -175,7 +176,9 @@ class Workflow(WorkflowDeclaration):
             sentence = f"with add({prefix!r:.60}) it has too many steps: {TOO_MANY_STEPS}"
             faults.add(None, "too_many_steps", sentence)
             raise InvalidWorkflow(show_name(self.name), faults.all)
-        self.faults += [f"add({prefix!r:.60}): {fault}" for fault in _faults_of_adding(self, other)]
+        self.faults += [
+            f"add({prefix!r:.60}): {fault}" for fault in _faults_of_adding(self, prefix, other)
+        ]
         return _Inlined(self, prefix, other, list(flatten(after))).group
 
     def start(
@@ -207,31 +210,35 @@ class Workflow(WorkflowDeclaration):
         return node
 
 
-def make_chain(flow: Workflow, links: Iterable[Callee]) -> Workflow:
+def make_chain(flow: Workflow, links: Sequence[Callee]) -> Workflow:
     """Add the links to an empty workflow, each after the one before; `previous` is the result of that one."""
-    numbers: dict[str, int] = {}
     before: Step | None = None
-    for link in links:
-        name = link.task.name if isinstance(link, ChainLink | Call) else getattr(link, "name", "")
-        numbers[name] = numbers.get(name, 0) + 1
-        unused = name if numbers[name] == 1 else f"{name}-{numbers[name]}"
-        step = flow.step(unused, link, after=() if before is None else before)
+    for name, link in zip(_name_links(links), links, strict=True):
+        step = flow.step(name, link, after=before)
         if before is not None:
-            change_references(step, _Linked(before))
+            change_references(step, partial(_replace_previous, before))
         before = step
     return flow
 
 
-class _Linked:
-    """Replaces `previous` by the result of a step."""
+def _name_links(links: Iterable[Callee]) -> Iterator[str]:
+    """The name of each link's task, with a number from the second time on: `bill`, `bill-2`."""
+    taken: set[str] = set()
+    last: dict[str, int] = {}
+    for link in links:
+        task = link.task if isinstance(link, ChainLink | Call) else link
+        wanted = name = task.name if isinstance(task, Task) else type(task).__name__
+        while name in taken:
+            last[wanted] = last.get(wanted, 1) + 1
+            name = f"{wanted}-{last[wanted]}"
+        taken.add(name)
+        yield name
 
-    def __init__(self, before: Step) -> None:
-        self._before = before
 
-    def __call__(self, value: Any) -> Any:
-        if isinstance(value, Reference) and value.node is None:
-            return Reference(self._before, value.path)
-        return value
+def _replace_previous(before: Step, value: Any) -> Any:
+    if isinstance(value, Reference) and value.node is None:
+        return Reference(before, value.path)
+    return value
 
 
 class _Inlined:
@@ -281,8 +288,10 @@ class _Inlined:
         return Reference(node, value.path, is_list=value.is_list)
 
 
-def _faults_of_adding(flow: Workflow, other: Workflow) -> Iterator[str]:
+def _faults_of_adding(flow: Workflow, prefix: object, other: Workflow) -> Iterator[str]:
     yield from other.faults
+    if not isinstance(prefix, str):
+        yield f"the prefix must be a text, got {type(prefix).__name__}"
     if other.on_end is not None:
         yield "it has an on_end, which only a workflow that is started itself can call"
     for name in other.context if isinstance(other.context, Mapping) else ():

@@ -512,7 +512,10 @@ def test_a_step_that_calls_no_task(refuse: Any, bill: Task, wrong: Any) -> None:
 def test_a_chain_of_what_is_no_task(opsjobs: OpsJobs, db: SQLAlchemy, fetch: Task) -> None:
     with pytest.raises(InvalidWorkflow) as caught:
         opsjobs.chain("bad", fetch, print, None).start()  # type: ignore[arg-type]
-    assert "not_a_task" in {error["type"] for error in caught.value.errors}
+    assert [(error["step"], error["type"]) for error in caught.value.errors] == [
+        ("builtin_function_or_method", "not_a_task"),
+        ("NoneType", "not_a_task"),
+    ]
     with pytest.raises(InvalidWorkflow, match="it has no step"):
         opsjobs.chain("empty").start()
 
@@ -645,6 +648,7 @@ def test_what_cannot_be_added(refuse: Any, opsjobs: OpsJobs, fetch: Task, bill: 
         flow.step("unknown", bill)
         flow.add("in", inner)
         flow.add("not", bill)  # type: ignore[arg-type]
+        flow.add(7, opsjobs.chain("one", bill))  # type: ignore[arg-type]
 
     refused = refuse(build, context={"a": 1, "b": 3})
     assert refused.errors == {
@@ -656,6 +660,7 @@ def test_what_cannot_be_added(refuse: Any, opsjobs: OpsJobs, fetch: Task, bill: 
         "add('in'): its context has 'b'",
         "add('in'): it has an on_end",
         "add('not') takes a workflow, got Task",
+        "add(7): the prefix must be a text, got int",
         "step in.x: it waits for in.unknown, which is no step",
     ):
         assert sentence in refused.says

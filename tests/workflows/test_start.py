@@ -301,6 +301,18 @@ def test_a_chain_is_a_workflow(
     assert steps["bill-3"]["takes"]["customer"] == {"step": steps["bill-2"]["id"], "path": []}
 
 
+def test_links_of_one_task_are_numbered(
+    db: SQLAlchemy, opsjobs: OpsJobs, host: Host, bill: Task
+) -> None:
+    @opsjobs.task(name="bill-2")
+    def second() -> None: ...
+
+    run = opsjobs.chain("numbers", bill, second, bill, second, bill).start()
+    db.session.commit()
+    assert list(steps_of(host, run.id)) == ["bill", "bill-2", "bill-3", "bill-2-2", "bill-4"]
+    assert opsjobs.chain("long", *[bill] * 3_000).start().steps == 3_000
+
+
 def test_a_map_stores_the_call_of_its_elements(
     db: SQLAlchemy, opsjobs: OpsJobs, host: Host, fetch: Task
 ) -> None:
