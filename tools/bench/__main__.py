@@ -23,7 +23,7 @@ from flask_opsjobs.testing.postgres import TemporaryPostgres
 from flask_opsjobs.testing.valkey import Valkey
 from tests.support.database import Databases
 from tests.support.waiting import wait_until
-from tools.bench import limits
+from tools.bench import limits, workflows
 
 # (name, function in run, kind of worker, how many jobs, prefetch)
 CASES = (
@@ -155,9 +155,13 @@ def main() -> None:
         "--limits", type=float, default=60, help="seconds per limited run; 0 skips them"
     )
     parser.add_argument("--only-limits", action="store_true", help="measure nothing else")
+    parser.add_argument("--only-workflows", action="store_true", help="measure nothing else")
     chosen = parser.parse_args()
     if chosen.only_limits:
         limits.measure(chosen.limits)
+        return
+    if chosen.only_workflows:
+        workflows.measure(chosen.rounds)
         return
     bench = Bench()
     try:

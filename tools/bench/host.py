@@ -36,6 +36,12 @@ def noop(number: int = 0) -> None:
     """Nothing, managed."""
 
 
+@opsjobs.task(record_output=True)
+def keep(number: int = 0) -> int:
+    """Return a number, which is kept."""
+    return number
+
+
 def _limit() -> Limit:
     """The limit named in the environment as `rate,per,burst,concurrency`, each of which may be left out."""
     said = os.environ.get("BENCH_LIMIT", ",,,1")
