@@ -146,10 +146,11 @@ class _Edges:
 
     def _check_names_of_members(self, nodes: Sequence[Node], named: Mapping[str, int]) -> None:
         """A map adds steps that are called after it: `resize[0]`, `resize[1]`, …"""
-        for name, position in named.items():
+        numbered = (item for item in named.items() if item[0].endswith("]"))
+        for name, position in numbered:
             of_map, bracket, number = name.removesuffix("]").rpartition("[")
             is_of_map = of_map in named and isinstance(nodes[named[of_map]], Map)
-            if bracket and is_of_map and number.isdecimal() and name.endswith("]"):
+            if bracket and is_of_map and number.isdecimal():
                 sentence = f"map {show_name(of_map)} adds a step with this name"
                 self._faults.add(nodes[position], "duplicate", sentence)
 

@@ -29,15 +29,12 @@ class Arguments:
         self._task = task
         self._redact = redact
         self._signature = Signature(task, function, redact)
+        # The parameters whose values are stored, in the order of the signature.
+        self.names = tuple(name for name in self._signature.names if name not in redact)
         # Annotations may name classes further down in the module: then the first call builds the codec.
         self._codec: Codec | None = self._signature.try_codec()
         self._left_out: frozenset[str] = frozenset()
         self._without: dict[frozenset[str], Arguments] = {}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The parameters whose values are stored, in the order of the signature."""
-        return tuple(name for name in self._signature.names if name not in self._redact)
 
     def annotation_of(self, name: str) -> Any:
         """The annotation of a parameter; None while it names something that is not defined yet."""

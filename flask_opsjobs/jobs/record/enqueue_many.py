@@ -39,6 +39,7 @@ Line = Callable[[Row], bytes]
 # Rows are copied in chunks: between two COPYs the host's generator may read from the same session.
 _CHUNK_ROWS = 5_000
 _CHUNK_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 16
 # This many lanes are dispatched right after the commit; the dispatch loop dispatches the others.
 MOST_LANES = 20
 _numbers = itertools.count(1)
@@ -211,12 +212,12 @@ def _copy(limits: _LimitColumns, statement: str, line: Line, rows: Iterable[Row]
 
 
 def copy_lines(connection: Connection, statement: str, lines: Iterable[bytes]) -> None:
-    """Copy these lines in the host's transaction, a megabyte at a time."""
+    """Copy these lines in the host's transaction. Postgres writes the first while the next are being made."""
     raw = connection.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)
     try:
         with raw.cursor() as cursor, cursor.copy(statement) as copy:
-            for some in _in_megabytes(lines):
+            for some in _in_pieces(lines):
                 copy.write(some)
         return
     except psycopg.Error as error:
@@ -225,13 +226,13 @@ def copy_lines(connection: Connection, statement: str, lines: Iterable[bytes]) -
     raise DBAPIError.instance(statement, None, failed, psycopg.Error, hide_parameters=True)
 
 
-def _in_megabytes(lines: Iterable[bytes]) -> Iterator[bytes]:
+def _in_pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
     some: list[bytes] = []
     size = 0
     for line in lines:
         some.append(line)
         size += len(line)
-        if size >= _CHUNK_BYTES:
+        if size >= _PIECE_BYTES:
             yield b"".join(some)
             some, size = [], 0
     yield b"".join(some)
