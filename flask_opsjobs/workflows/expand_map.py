@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
+
+from sqlalchemy import Connection
 
 from ..core import copy_text, sql
 from ..core.after_commit import after_commit
@@ -20,12 +21,14 @@ from ..jobs.record.declaration import TaskDeclaration
 from ..jobs.record.enqueue import find_session, join, run_sql
 from ..jobs.record.enqueue_many import MOST_LANES, copy_lines
 from ..jobs.record.job_limit import columns_of, job_limit_of
+from ..jobs.record.unique_locks import RunSql
 from .declaration import MAP_TASK
 
 MOST_ELEMENTS = 10_000
 MOST_JOBS = 50_000
 # How many errors of elements the end of a map shows.
 _SHOWN = 10
+_LIMIT_COLUMNS = ("lane", "limiter", "partition", "weight")
 
 
 def make_map_task(host: Host) -> TaskDeclaration:
@@ -52,29 +55,18 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Member:
-    """One element's call, valid for its task: its arguments as JSON, and the columns of its place."""
+    """One element's call, valid for its task: its arguments as JSON, and the columns of its limit."""
 
     args: bytes
-    place: Mapping[str, Any]
+    limit: Mapping[str, Any]
 
 
 def _expand(host: Host, over: Any, call: _Call) -> int:
     members = _read_members(host, over, call)
-    job = current_job()
     session, bind = find_session(host, None)
     connection = join(session, bind)
-    run = partial(run_sql, connection)
-    (found,) = run("lock_run_of_map", {"id": job.id}) or (None,)
-    (current,) = run("is_attempt_current", {"id": job.id, "attempt": job.attempt}) or (None,)
-    # A later attempt comes here when the first one had expanded the map, and its worker died then.
-    if (
-        found is None
-        or current is None
-        or not current.is_current
-        or found.expanded_at is not None
-        or found.settled is not None
-        or found.state != "running"
-    ):
+    found = _lock(partial(run_sql, connection))
+    if found is None:
         session.rollback()
         return len(members)
     if found.steps + len(members) > MOST_JOBS:
@@ -84,24 +76,42 @@ def _expand(host: Host, over: Any, call: _Call) -> int:
             f"its list has {len(members):,} elements, and with them the run would have more than "
             f"{MOST_JOBS:,} jobs",
         )
-    (reserved,) = run("reserve_job_ids", {"number": len(members)})
-    rows = list(zip(reserved.ids, members, strict=True))
-    deadline = _deadline(found.now, call.options)
-    copy_lines(
-        connection, sql.load("copy_jobs_of_steps"), _lines_of_jobs(found, call, rows, deadline)
-    )
-    copy_lines(connection, sql.load("copy_members"), _lines_of_members(found, job.id, reserved.ids))
-    counts = Counter({call.options["queue"]: len(members)} if members else {})
-    counted = {"queues": list(counts), "numbers": list(counts.values()), "now": found.now}
-    run("count_jobs_of_steps", counted)
-    added = {"id": job.id, "run": found.run, "members": list(reserved.ids), "now": found.now}
-    run("add_members", added)
+    _write(connection, found, call, members)
     if host.dispatcher is not None:
-        lanes = dict.fromkeys(DueLane(one.place["lane"], call.options["queue"]) for one in members)
+        lanes = dict.fromkeys(DueLane(one.limit["lane"], call.options["queue"]) for one in members)
         for lane in list(lanes)[:MOST_LANES]:
             after_commit(session, host.dispatcher.push, lane)
     session.commit()
     return len(members)
+
+
+def _lock(run: RunSql) -> Any | None:
+    """The map and its run, which is locked; None when there is nothing to do.
+
+    That is so in a second attempt, when the first one had expanded the map before its worker died; when the
+    run was canceled; and when this attempt was given up, since another one does it then.
+    """
+    job = current_job()
+    found = next(iter(run("lock_run_of_map", {"id": job.id})), None)
+    attempt = next(iter(run("is_attempt_current", {"id": job.id, "attempt": job.attempt})), None)
+    if found is None or attempt is None or not attempt.is_current:
+        return None
+    is_done = found.expanded_at is not None or found.settled is not None
+    return None if is_done or found.state != "running" else found
+
+
+def _write(connection: Connection, found: Any, call: _Call, members: Sequence[_Member]) -> None:
+    """Write the jobs and steps of the members, and let the steps behind the map wait for them."""
+    run = partial(run_sql, connection)
+    (reserved,) = run("reserve_job_ids", {"number": len(members)})
+    jobs = _lines_of_jobs(found, call, zip(reserved.ids, members, strict=True))
+    copy_lines(connection, sql.load("copy_jobs_of_steps"), jobs)
+    copy_lines(connection, sql.load("copy_members"), _lines_of_members(found, reserved.ids))
+    queue = [call.options["queue"]] if members else []
+    counted = {"queues": queue, "numbers": [len(members)] * len(queue), "now": found.now}
+    run("count_jobs_of_steps", counted)
+    added = {"id": found.id, "run": found.run, "members": list(reserved.ids), "now": found.now}
+    run("add_members", added)
 
 
 def _read_members(host: Host, over: Any, call: _Call) -> list[_Member]:
@@ -131,21 +141,16 @@ def _read_member(host: Host, task: TaskDeclaration, call: _Call, element: Any) -
     values = task.arguments.load({**call.args, call.as_: element})
     limit = task.declared.limit
     if limit is None:
-        place = {name: call.options[name] for name in ("lane", "limiter", "partition", "weight")}
+        columns = {name: call.options[name] for name in _LIMIT_COLUMNS}
     else:
-        place = columns_of(call.options["queue"], job_limit_of(task, limit, host, values))
-    return _Member(task.arguments.dump(values, host.settings.max_args_bytes), place)
+        columns = columns_of(call.options["queue"], job_limit_of(task, limit, host, values))
+    return _Member(task.arguments.dump(values, host.settings.max_args_bytes), columns)
 
 
-def _deadline(now: datetime, options: Mapping[str, Any]) -> str | None:
-    seconds = options["deadline_seconds"]
-    return None if seconds is None else (now + timedelta(seconds=seconds)).isoformat()
-
-
-def _lines_of_jobs(
-    found: Any, call: _Call, rows: Sequence[tuple[int, _Member]], deadline: str | None
-) -> Iterator[bytes]:
+def _lines_of_jobs(found: Any, call: _Call, rows: Iterable[tuple[int, _Member]]) -> Iterator[bytes]:
     now, options = found.now.isoformat(), call.options
+    seconds = options["deadline_seconds"]
+    deadline = None if seconds is None else (found.now + timedelta(seconds=seconds)).isoformat()
     shared = (
         call.task,
         options["queue"],
@@ -157,26 +162,15 @@ def _lines_of_jobs(
     )
     for id, member in rows:
         own = (id, "available", now, deadline, None, None)
-        place = (member.place[name] for name in ("lane", "limiter", "partition", "weight"))
-        head = "".join(
-            copy_text.column(one) + "\t" for one in (*own, *shared, *place, now, found.run)
-        )
+        limit = (member.limit[name] for name in _LIMIT_COLUMNS)
+        columns = (*own, *shared, *limit, now, found.run)
+        head = "".join(copy_text.column(one) + "\t" for one in columns)
         yield head.encode() + member.args.replace(b"\\", b"\\\\") + b"\n"
 
 
-def _lines_of_members(found: Any, map_id: int, ids: Sequence[int]) -> Iterator[bytes]:
+def _lines_of_members(found: Any, ids: Sequence[int]) -> Iterator[bytes]:
     now = found.now.isoformat()
     for element, id in enumerate(ids):
-        columns = (
-            id,
-            found.run,
-            f"{found.name}[{element}]",
-            element,
-            "member",
-            map_id,
-            element,
-            0,
-            now,
-            found.may_fail,
-        )
-        yield ("\t".join(map(copy_text.column, columns)) + "\n").encode()
+        name = f"{found.name}[{element}]"
+        own = (id, found.run, name, element, "member", found.id, element, 0, now, found.may_fail)
+        yield ("\t".join(map(copy_text.column, own)) + "\n").encode()
