@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row, namedtuple_row
 
 from ..core import sql
@@ -22,6 +23,9 @@ from .transitions import cancel_dependents, fail_waiting, stop
 # One call settles, cancels and releases at most this many steps each. So it holds its locks for a short time,
 # whatever the size of the run.
 MOST_STEPS = 1_000
+# How long a statement waits for a job that somebody has locked. The recorder of a worker advances runs, and
+# its heartbeats must not be late. Shorter than the time after which Postgres looks for deadlocks.
+_PATIENCE = "100ms"
 # Who canceled a run whose deadline passed, as stored in workflows.cancel_requested_by.
 DEADLINE = "opsjobs: deadline"
 
@@ -45,11 +49,15 @@ def advance(
 
     `now` is Postgres' clock under the lock, unless it is given. Returns None when the run is gone, or is
     locked by somebody who will advance it; never waits for the lock. Commits unless the caller has a
-    transaction. Raises what Postgres raises; then nothing was written.
+    transaction. Raises what Postgres raises, `LockNotAvailable` when a job is locked for more than 0.1 s;
+    then nothing was written.
     """
+    is_alone = connection.info.transaction_status == TransactionStatus.IDLE
+    patience = _PATIENCE if is_alone else None
     with connection.transaction():
-        found = _one(connection, "lock_workflow", id=run, now=now)
+        found = _one(connection, "lock_workflow", id=run, now=now, patience=patience)
         if found is None:
+            connection.execute(sql.load("forget_end_events"), {"id": run})
             return None
         turn = _Turn(connection, run, found["now"], max_args_bytes)
         if found["state"] == "canceling":
@@ -63,9 +71,9 @@ def advance(
     return Advanced(tuple(dict.fromkeys(turn.lanes)), turn.has_more, turn.is_idle)
 
 
-def list_runs_to_advance(connection: Connection, limit: int = 100) -> list[int]:
-    """The runs that can be advanced, at most `limit`. Locks nothing."""
-    found = connection.execute(sql.load("list_runs_to_advance"), {"limit": limit})
+def list_runs_to_advance(connection: Connection, limit: int = 100, after: int = 0) -> list[int]:
+    """The runs that can be advanced, at most `limit` after the run `after`, in id order. Locks nothing."""
+    found = connection.execute(sql.load("list_runs_to_advance"), {"limit": limit, "after": after})
     return [run for (run,) in found]
 
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable
 from math import inf
 
+from psycopg.errors import LockNotAvailable
+
 from ..core import sql
 from ..core.db import Connection, is_away
 from ..jobs.perform import describe_error
@@ -17,6 +19,8 @@ _log = logging.getLogger("flask_opsjobs.workflows")
 
 # Many ends of one run are passed on together: an `advance` costs about as much as ten ends.
 _SHORTEST_SECONDS = 0.02
+# A run that cannot be advanced is tried again after this time. Its steps end at their usual pace.
+_TROUBLE_SECONDS = 1.0
 # A run that another process has locked for longer is left to the loop.
 _LONGEST_SECONDS = 2.0
 # One turn advances runs for at most this long, so that outcomes and heartbeats are written in time.
@@ -30,7 +34,8 @@ class PendingRuns:
         self._max_args_bytes = max_args_bytes
         # run: (since when it waits, when it may be advanced), by the monotonic clock.
         self._waiting: dict[int, tuple[float, float]] = {}
-        self._advanced_at: dict[int, float] = {}
+        # run: when it may be advanced again.
+        self._next_at: dict[int, float] = {}
         self._troubles: dict[int, str] = {}
 
     def __bool__(self) -> bool:
@@ -48,8 +53,7 @@ class PendingRuns:
         """Remember runs to advance."""
         now = time.monotonic()
         for run in runs:
-            at = self._advanced_at.get(run, -inf) + _SHORTEST_SECONDS
-            self._waiting.setdefault(run, (now, max(now, at)))
+            self._waiting.setdefault(run, (now, max(now, self._next_at.get(run, now))))
 
     def due_in(self) -> float:
         """The seconds until a run may be advanced: 0 when one may now, infinite when none waits."""
@@ -82,18 +86,29 @@ class PendingRuns:
         except Exception as error:
             if is_away(error) or connection.broken or connection.closed:
                 raise
-            self._fail(connection, run, error)
+            is_locked = isinstance(error, LockNotAvailable)
+            if not (is_locked and self._try_again(run, since, _TROUBLE_SECONDS)):
+                self._fail(connection, run, error)
             return ()
-        now = self._advanced_at[run] = time.monotonic()
         if done is None:
-            if now - since < _LONGEST_SECONDS:
-                self._waiting[run] = (since, now + _SHORTEST_SECONDS)
+            self._try_again(run, since, _SHORTEST_SECONDS)
             return ()
+        now = time.monotonic()
+        self._next_at[run] = now + _SHORTEST_SECONDS
         if self._troubles.pop(run, None):
             _log.warning("workflow %d can be advanced again", run)
         if done.has_more:
             self._waiting[run] = (now, now)
         return done.lanes
+
+    def _try_again(self, run: int, since: float, seconds: float) -> bool:
+        """Wait for somebody who has locked the run or a job of it; returns False when it takes too long."""
+        now = time.monotonic()
+        self._next_at[run] = now + seconds
+        if now - since >= _LONGEST_SECONDS:
+            return False
+        self._waiting[run] = (since, now + seconds)
+        return True
 
     def _fail(self, connection: Connection, run: int, error: Exception) -> None:
         words = describe_error.one_line(error)
@@ -102,10 +117,9 @@ class PendingRuns:
                 "workflow %d cannot be advanced, and is tried again: %s", run, words, exc_info=error
             )
         self._troubles[run] = words
+        self._next_at[run] = time.monotonic() + _TROUBLE_SECONDS
         connection.execute(sql.load("note_trouble"), {"id": run, "trouble": words})
 
     def _forget_old(self) -> None:
         now = time.monotonic()
-        self._advanced_at = {
-            run: at for run, at in self._advanced_at.items() if now - at < _SHORTEST_SECONDS
-        }
+        self._next_at = {run: at for run, at in self._next_at.items() if at > now}

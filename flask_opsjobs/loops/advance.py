@@ -24,10 +24,13 @@ def run(context: Pass) -> str:
     host, connection = context.host, context.connection
     pending = context.memory.setdefault("pending", PendingRuns(host.settings.max_args_bytes))
     expired = connection.execute(sql.load("expire_workflows"), {"now": context.now}).rowcount
-    found = list_runs_to_advance(connection, _MOST_RUNS)
+    # A full list is continued by the next pass, so that runs which cannot be advanced hold up no others.
+    found = list_runs_to_advance(connection, _MOST_RUNS, context.memory.get("after", 0))
+    is_full = len(found) == _MOST_RUNS
+    context.memory["after"] = found[-1] if is_full else 0
     pending.add(found)
     lanes = pending.advance(connection, _TURN_SECONDS)
-    if (pending and pending.due_in() == 0) or len(found) == _MOST_RUNS:
+    if is_full or (pending and pending.due_in() == 0):
         context.again()
     if lanes:
         context.after_commit(partial(_dispatch, host, lanes))

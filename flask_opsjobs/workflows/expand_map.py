@@ -92,9 +92,9 @@ def _lock(run: RunSql) -> Any | None:
     run was canceled; and when this attempt was given up, since another one does it then.
     """
     job = current_job()
-    found = next(iter(run("lock_run_of_map", {"id": job.id})), None)
-    attempt = next(iter(run("is_attempt_current", {"id": job.id, "attempt": job.attempt})), None)
-    if found is None or attempt is None or not attempt.is_current:
+    run("lock_run_of_map", {"id": job.id})
+    found = next(iter(run("read_map", {"id": job.id, "attempt": job.attempt})), None)
+    if found is None or not found.is_current:
         return None
     is_done = found.expanded_at is not None or found.settled is not None
     return None if is_done or found.state != "running" else found

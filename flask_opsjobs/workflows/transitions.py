@@ -16,6 +16,7 @@ from psycopg.rows import class_row, dict_row, namedtuple_row
 from ..core import sql
 from ..core.db import Connection
 from ..jobs.lifecycle import sources_of as sources_of_job
+from ..jobs.record import unique_locks
 from .lifecycle import sources_of
 
 
@@ -45,6 +46,7 @@ class RunForDecision:
 class StepForDecision:
     """The columns of a step and its job that a decision needs.
 
+    `is_released`: its job was released, so that a retry makes it available. A wait opens again instead.
     `cause` is the step because of which it was canceled. `unique_lock_of` is the job that holds its unique
     lock.
     """
@@ -155,7 +157,10 @@ def reopen(connection: Connection, run: int, steps: Collection[int], now: dateti
 
 
 def skip(connection: Connection, step: int, result: str, reason: str, now: datetime) -> None:
-    """End a step as finished with `result`, a JSON text. The caller has reopened it."""
+    """End a step as finished with `result`, a JSON text, and release its unique lock.
+
+    The caller has reopened it.
+    """
     values = {
         "ids": [step],
         "sources": list(sources_of_job("skip")),
@@ -164,3 +169,4 @@ def skip(connection: Connection, step: int, result: str, reason: str, now: datet
         "now": now,
     }
     connection.execute(sql.load("skip_steps"), values)
+    unique_locks.release(connection, [step])

@@ -17,7 +17,7 @@ WITH run AS MATERIALIZED (
     SELECT EXISTS (
         SELECT FROM run w JOIN opsjobs.steps s ON s.workflow_id = w.id JOIN opsjobs.jobs j ON j.id = s.job_id
         WHERE w.state = 'canceling' AND s.settled = 'canceled' AND j.ended_by = 'canceled'
-          AND j.ended_at >= w.cancel_requested_at) AS is_true
+          AND greatest(j.ended_at, j.cancel_requested_at) >= w.cancel_requested_at) AS is_true
 ), judged AS MATERIALIZED (
     SELECT w.id, c.name AS culprit,
         CASE WHEN s.is_true AND w.cancel_requested_by = %(deadline)s THEN 'deadline'

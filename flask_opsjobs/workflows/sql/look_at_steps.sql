@@ -3,9 +3,9 @@
 -- themselves. Locks nothing.
 -- Run by actions, first for the preview and again under the lock. Indexes: steps_name_key, jobs_pkey,
 -- unique_locks_pkey.
-SELECT s.job_id AS id, s.name, s.kind, s.released_at IS NOT NULL AS is_released, s.opened_at, s.signals,
-    s.key, j.state, j.ended_by, j.dispatch_no, j.lane, j.queue, j.unique_until, u.job_id AS unique_lock_of,
-    cause.name AS cause
+SELECT s.job_id AS id, s.name, s.kind, s.released_at IS NOT NULL AND s.kind <> 'wait' AS is_released,
+    s.opened_at, s.signals, s.key, j.state, j.ended_by, j.dispatch_no, j.lane, j.queue, j.unique_until,
+    u.job_id AS unique_lock_of, cause.name AS cause
 FROM opsjobs.steps s JOIN opsjobs.jobs j ON j.id = s.job_id
 LEFT JOIN opsjobs.steps cause ON cause.job_id = s.settled_by
 LEFT JOIN opsjobs.unique_locks u ON u.key = j.unique_key AND (u.expires_at IS NULL OR u.expires_at > %(now)s)

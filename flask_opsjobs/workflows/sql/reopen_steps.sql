@@ -1,10 +1,11 @@
 -- Takes back that steps settled, and the counts of their run; a run that had ended runs again, and a request
--- to cancel it is forgotten. The caller holds the run's lock.
+-- to cancel it is forgotten. A wait opens again, and its time runs from then on. The caller holds the run's lock.
 -- Run by actions. Indexes: steps_pkey, workflows_pkey.
 WITH before AS MATERIALIZED (
     SELECT job_id, settled FROM opsjobs.steps WHERE job_id = ANY (%(ids)s::bigint[])
 ), reopened AS (
-    UPDATE opsjobs.steps s SET settled = NULL, settled_at = NULL, settled_by = NULL
+    UPDATE opsjobs.steps s SET settled = NULL, settled_at = NULL, settled_by = NULL, opened_at = NULL,
+        released_at = CASE WHEN s.kind <> 'wait' THEN s.released_at END
     FROM before b WHERE s.job_id = b.job_id
 )
 UPDATE opsjobs.workflows w SET settled = w.settled - n.settled, finished = w.finished - n.finished,
