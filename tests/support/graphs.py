@@ -9,6 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from flask_opsjobs.core.db import Connection
+from flask_opsjobs.endings.advance import advance, list_runs_to_advance
+from flask_opsjobs.workflows.checks import checks
 
 _RUN = """
     INSERT INTO opsjobs.workflows (name, state, context, shape, steps, created_at, on_end)
@@ -102,3 +104,33 @@ class Graph:
         assert cursor.description is not None
         names = [column.name for column in cursor.description]
         return dict(zip(names, cursor.fetchone() or (), strict=True))
+
+
+def begin(graph: Graph, name: str) -> int:
+    """Let an attempt of a step's job run, as a claim does; returns the job's id."""
+    graph.connection.execute(
+        "UPDATE opsjobs.jobs SET state = 'started', dispatch_no = dispatch_no + 1, attempt = attempt + 1,"
+        " started_at = clock_timestamp() WHERE id = %s",
+        [graph.ids[name]],
+    )
+    return graph.ids[name]
+
+
+def settle_all(connection: Connection) -> list[tuple[str, str]]:
+    """Advance runs as the loop does, until nothing is left to do; returns the lanes to dispatch.
+
+    Then nothing contradicts the invariants, and no end event is left.
+    """
+    lanes: list[tuple[str, str]] = []
+    for _ in range(100):
+        done = [advance(connection, run, 1_000_000) for run in list_runs_to_advance(connection)]
+        assert None not in done, "nobody else holds a run"
+        lanes += [lane for one in done if one is not None for lane in one.lanes]
+        if all(one is None or one.is_idle for one in done):
+            break
+    else:
+        raise AssertionError("it never comes to rest")
+    assert checks(connection) == []
+    left = connection.execute("SELECT * FROM opsjobs.workflow_end_events").fetchall()
+    assert left == []
+    return lanes
