@@ -44,6 +44,12 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
+@opsjobs.task(record_output=True, max_attempts=5, backoff=0)
+def give(value: Any = None) -> Any:
+    """Returns what it got."""
+    return value
+
+
 @opsjobs.task(max_attempts=3, backoff=0)
 def fail(message: str = "on purpose") -> None:
     raise RuntimeError(message)

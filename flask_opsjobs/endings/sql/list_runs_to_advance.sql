@@ -1,6 +1,6 @@
--- Lists runs that can be advanced, at most %(limit)s after %(after)s, in id order: steps of theirs ended, wait
--- for nothing any more, or must be stopped, a signal came for an open wait, or they could not be advanced
--- before. Locks nothing.
+-- Lists runs that can be advanced, at most %(limit)s after %(after)s, in id order: steps of theirs ended,
+-- wait for nothing any more, or must be stopped, a signal came for an open wait, or they could not be
+-- advanced before. Locks nothing.
 -- Run by the advance loop and for a host's tests. Indexes: workflow_end_events_by_run, steps_overlooked,
 -- workflows_by_state, workflows_with_trouble, signals_to_match, steps_waits_left.
 (SELECT DISTINCT workflow_id AS run FROM opsjobs.workflow_end_events

@@ -1,7 +1,7 @@
 -- Locks a run, unless another process has locked it: that one advances it, or changes it and advances it
 -- after its commit. Returns what `advance` decides by, and the time; no row when the run is locked or gone.
--- From here on no statement of the transaction waits for a lock for longer than %(patience)s; null leaves it to
--- the caller's transaction.
+-- From here on no statement of the transaction waits for a lock for longer than %(patience)s; null leaves it
+-- to the caller's transaction.
 -- Run by `advance`. Index: workflows_pkey.
 SELECT coalesce(%(now)s, clock_timestamp()) AS now, state, trouble, cancel_requested_by, cancel_reason,
     set_config('lock_timeout', coalesce(%(patience)s, current_setting('lock_timeout')), true)

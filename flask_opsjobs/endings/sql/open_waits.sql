@@ -1,5 +1,5 @@
--- Opens waits: from now on a signal ends them, and their time runs. Locks the jobs in id order. A wait whose job
--- was ended at the same moment is not opened.
+-- Opens waits: from now on a signal ends them, and their time runs. Locks the jobs in id order. A wait whose
+-- job was ended at the same moment is not opened.
 -- The caller holds the run's lock.
 -- Run by `advance`. Indexes: steps_pkey, jobs_pkey.
 WITH locked AS MATERIALIZED (

@@ -1,5 +1,6 @@
 -- Takes back that steps settled, and the counts of their run; a run that had ended runs again, and a request
--- to cancel it is forgotten. A wait opens again, and its time runs from then on. The caller holds the run's lock.
+-- to cancel it is forgotten. A wait opens again, and its time runs from then on. The caller holds the run's
+-- lock.
 -- Run by actions. Indexes: steps_pkey, workflows_pkey.
 WITH before AS MATERIALIZED (
     SELECT job_id, settled FROM opsjobs.steps WHERE job_id = ANY (%(ids)s::bigint[])
