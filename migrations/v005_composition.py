@@ -264,8 +264,8 @@ TABLES = {
 # name: (what it indexes, the query it is for), as in version 1.
 INDEXES = {
     "jobs_of_run": (
-        "jobs (workflow_id, id) WHERE workflow_id IS NOT NULL",
-        "workflow page: the jobs of a run; retain: a run whole",
+        "jobs (workflow_id, state, id) WHERE workflow_id IS NOT NULL",
+        "advance: steps of a canceled run that are still open; workflow page and retain: the jobs of a run",
     ),
     "jobs_of_batch": (
         "jobs (batch_id, state, id) WHERE batch_id IS NOT NULL",
@@ -323,7 +323,7 @@ INDEXES = {
         "fold: the end events of a batch; fold loop: batches that have some",
     ),
     "signals_to_match": (
-        "signals (name, key, id) WHERE outcome IN ('early', 'ambiguous')",
+        "signals (name, key, run, id) WHERE outcome IN ('early', 'ambiguous')",
         "advance: the oldest signal for a wait that opens; signals page",
     ),
     "signals_by_outcome": ("signals (outcome, id)", "signals page: one outcome, the newest first"),

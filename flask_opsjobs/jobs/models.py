@@ -174,6 +174,7 @@ class Job(Base):
         Index(
             "jobs_of_run",
             "workflow_id",
+            "state",
             "id",
             postgresql_where=text("workflow_id IS NOT NULL"),
         ),

@@ -252,6 +252,7 @@ class SignalRecord(Base):
             "signals_to_match",
             "name",
             "key",
+            "run",
             "id",
             postgresql_where=text("outcome IN ('early', 'ambiguous')"),
         ),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 from sqlalchemy import Engine, event
 
 from flask_opsjobs.core import sql
@@ -18,6 +20,22 @@ def explain(connection: Connection, statement: str, parameters: Any) -> Nodes:
     """The plan of one of our statements, by name; whatever it wrote is rolled back."""
     with connection.transaction(force_rollback=True), connection.cursor() as cursor:
         return _explain(cursor, sql.load(statement), parameters)
+
+
+def explain_prepared(connection: Connection, statement: str, parameters: dict[str, Any]) -> Nodes:
+    """The plan that Postgres makes without looking at the parameters, as it may after five executions."""
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", sql.load(statement))))
+    text = re.sub(
+        r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", sql.load(statement)
+    )
+    with connection.transaction(force_rollback=True), psycopg.ClientCursor(connection) as cursor:
+        cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        cursor.execute("PREPARE prepared AS " + text.replace("%%", "%"))
+        try:
+            values = [parameters[name] for name in names]
+            return _explain(cursor, f"EXECUTE prepared ({', '.join(['%s'] * len(names))})", values)
+        finally:
+            cursor.execute("DEALLOCATE prepared")
 
 
 class Plans:

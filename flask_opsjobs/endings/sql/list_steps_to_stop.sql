@@ -1,8 +1,12 @@
 -- Lists steps of a canceled run that have not ended and whose workers were not asked to stop them.
+-- They are sorted after the limit: a sorted limit would tempt Postgres to read all jobs in id order.
 -- The caller holds the run's lock.
 -- Run by `advance`. Index: jobs_of_run.
-SELECT j.id, j.state
-FROM opsjobs.jobs j JOIN opsjobs.steps s ON s.job_id = j.id
-WHERE j.workflow_id = %(id)s AND j.ended_at IS NULL
-  AND (j.state <> 'started' OR j.cancel_requested_at IS NULL)
-ORDER BY j.id LIMIT %(limit)s
+WITH open AS MATERIALIZED (
+    SELECT id, state FROM opsjobs.jobs
+    WHERE workflow_id = %(id)s
+      AND state IN ('deferred', 'scheduled', 'available', 'queued', 'started', 'retryable')
+      AND (state <> 'started' OR cancel_requested_at IS NULL)
+    LIMIT %(limit)s
+)
+SELECT id, state FROM open ORDER BY id

@@ -3,6 +3,8 @@
 -- A parameter `args.x` is the argument x of the calls that a map makes.
 -- The result of a step that did not finish is null. The result of a map is the list of its members' results,
 -- in the order of the elements.
+-- LATERAL and OFFSET 0 read each result by its key: Postgres expects many more results than there are, and
+-- would read all outputs.
 -- The caller holds the run's lock.
 -- Run by `advance`. Indexes: steps_pkey, steps_of_map, outputs_pkey, jobs_pkey.
 WITH taken AS MATERIALIZED (
@@ -23,13 +25,16 @@ WITH taken AS MATERIALIZED (
             WHEN o.omitted IS NOT NULL THEN 'it was not kept: ' || o.omitted
             WHEN coalesce(o.value, 'null'::jsonb) #> t.path IS NULL
             THEN 'it has no value at ' || array_to_string(t.path, '.') END AS missing
-    FROM taken t LEFT JOIN opsjobs.outputs o ON o.job_id = t.source_id
+    FROM taken t
+    LEFT JOIN LATERAL (SELECT * FROM opsjobs.outputs WHERE job_id = t.source_id OFFSET 0) AS o ON true
     LEFT JOIN LATERAL (
         SELECT jsonb_agg(CASE WHEN m.settled = 'finished' THEN coalesce(mo.value, 'null'::jsonb) END
                 ORDER BY m.element) AS results,
             min(m.element) FILTER (WHERE m.settled = 'finished'
                 AND (mo.job_id IS NULL OR mo.omitted IS NOT NULL)) AS missing
-        FROM opsjobs.steps m LEFT JOIN opsjobs.outputs mo ON mo.job_id = m.job_id
+        FROM opsjobs.steps m
+        LEFT JOIN LATERAL (
+            SELECT * FROM opsjobs.outputs WHERE job_id = m.job_id OFFSET 0) AS mo ON true
         WHERE t.is_list AND m.map_of = t.source_id) AS members ON true
 ), merged AS MATERIALIZED (
     SELECT f.id,
@@ -38,7 +43,8 @@ WITH taken AS MATERIALIZED (
             FILTER (WHERE f.parameter NOT LIKE 'args.%%'), '{}'::jsonb) AS args,
         jsonb_object_agg(substr(f.parameter, 6), coalesce(f.value, 'null'::jsonb))
             FILTER (WHERE f.parameter LIKE 'args.%%') AS nested
-    FROM found f JOIN opsjobs.jobs j ON j.id = f.id GROUP BY f.id, j.args
+    FROM found f CROSS JOIN LATERAL (SELECT args FROM opsjobs.jobs WHERE id = f.id OFFSET 0) AS j
+    GROUP BY f.id, j.args
 ), whole AS MATERIALIZED (
     SELECT id, missing, CASE WHEN nested IS NULL THEN args
         ELSE jsonb_set(args, '{args}', args -> 'args' || nested) END AS args

@@ -8,7 +8,8 @@
 -- reads it any more. A step is released before one in front of it ends, when that one was reopened behind an
 -- edge that says `continue`.
 -- The caller holds the run's lock, and took it in an earlier statement.
--- Run by `advance`. Indexes: workflow_end_events_by_run, steps_pkey, jobs_pkey, edges_pkey.
+-- Run by `advance`. Indexes: workflow_end_events_by_run, steps_pkey, jobs_pkey, edges_pkey,
+-- workflows_pkey.
 WITH events AS MATERIALIZED (
     DELETE FROM opsjobs.workflow_end_events WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM opsjobs.workflow_end_events WHERE workflow_id = %(id)s LIMIT %(limit)s))
