@@ -20,6 +20,7 @@ from .errors import (
     SchemaBehind,
     TooManyActions,
     UnknownJob,
+    UnknownWorkflow,
     WrongSession,
 )
 from .jobs.perform.current import current_job
@@ -73,6 +74,7 @@ __all__ = [
     "TooManyActions",
     "Unique",
     "UnknownJob",
+    "UnknownWorkflow",
     "Wait",
     "Workflow",
     "WrongSession",

@@ -19,14 +19,15 @@ from .core import log
 from .core.db import SpareConnections
 from .cron.declaration import CatchUp, EntryDeclaration, make_entry
 from .engine.dispatch.after_commit import AfterCommitDispatch
-from .engine.explain_with_redis import explain_apart
+from .engine.explain_with_redis import explain_apart, explain_workflow_apart
 from .engine.redis.broker import Broker
 from .engine.redis.connections import RedisConnections
-from .errors import ConfigError, DeclarationError
-from .explain.reason_kinds import Explanation
+from .errors import ConfigError, DeclarationError, UnknownWorkflow
+from .explain.reason_kinds import Explanation, WorkflowExplanation
 from .host import Host, HostDatabase
 from .jobs.record.enqueue import AnySession
 from .jobs.record.task import Call, ChainLink, Task
+from .jobs.search import terms
 from .web import make_blueprint
 from .workflows.build import Workflow, make_chain
 from .workflows.declaration import MAP_TASK
@@ -133,12 +134,17 @@ class OpsJobs:
         """
         return Operator(self.host)
 
-    def explain(self, job_id: int) -> Explanation:
+    @overload
+    def explain(self, job: int, /) -> Explanation: ...
+    @overload
+    def explain(self, workflow: str, /) -> WorkflowExplanation: ...
+    def explain(self, job_or_workflow: int | str, /) -> Explanation | WorkflowExplanation:
         """Explain why a job of the current app is not running, the deciding reason first. Writes nothing.
 
-        Raises `UnknownJob`, and what SQLAlchemy raises when Postgres does not answer. Texts that an
-        application or a person wrote are returned as stored: pass them through your display policy before you
-        show them.
+        For a workflow, such as `"workflow/7"`, explain the steps that all its other steps wait for. Raises
+        `UnknownJob` or `UnknownWorkflow`, and what SQLAlchemy raises when Postgres does not answer. Texts
+        that an application or a person wrote are returned as stored: pass them through your display policy
+        before you show them.
 
         >>> job = send_invoice.options(delay=60).enqueue(9001)
         >>> db.session.commit()
@@ -146,7 +152,12 @@ class OpsJobs:
         >>> reason.code, reason.says
         ('scheduled', 'It is due later.')
         """
-        return explain_apart(self.host, job_id)
+        if isinstance(job_or_workflow, str):
+            run = terms.read_workflow_id(job_or_workflow)
+            if run is None:
+                raise UnknownWorkflow(f"{job_or_workflow!r} names no workflow: write 'workflow/7'")
+            return explain_workflow_apart(self.host, run)
+        return explain_apart(self.host, job_or_workflow)
 
     def signal(
         self,

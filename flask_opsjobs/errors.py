@@ -103,6 +103,10 @@ class UnknownJob(OpsJobsError, LookupError):
     """There is no job with this id: it was deleted, or never existed."""
 
 
+class UnknownWorkflow(OpsJobsError, LookupError):
+    """There is no workflow with this id: it was removed, or never existed."""
+
+
 class WrongSession(OpsJobsError):
     """The given `session=` is bound to a database other than that of the jobs."""
 

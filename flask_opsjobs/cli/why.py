@@ -10,9 +10,10 @@ import click
 from flask.cli import with_appcontext
 
 from ..core.display import Display
-from ..engine.explain_with_redis import explain_apart
-from ..errors import UnknownJob
-from ..explain.reason_kinds import Explanation, Reason, as_text
+from ..engine.explain_with_redis import explain_apart, explain_workflow_apart
+from ..errors import UnknownJob, UnknownWorkflow
+from ..explain.reason_kinds import Explanation, Reason, WorkflowExplanation, as_text
+from ..host import Host
 from ..jobs.search import terms
 from . import current_host, plain, to_json
 
@@ -22,24 +23,36 @@ from . import current_host, plain, to_json
 @click.option("--json", "as_json", is_flag=True, help="Print the explanation as JSON.")
 @with_appcontext
 def why(job: str, as_json: bool) -> None:
-    """Print why JOB, an id or an RQ id, is not running.
+    """Print why JOB, an id or an RQ id, is not running; for workflow/7, which steps all others wait for.
 
-    Reads only. Exits 0 with an explanation, 1 when there is no such job, 2 when JOB is not an id or
-    the database does not answer.
+    Reads only. Exits 0 with an explanation, 1 when there is no such job or workflow, 2 when JOB is not an id
+    or the database does not answer.
     """
     host = current_host()
     clean = Display(host.display, may_see=True).clean
-    job_id = terms.read_job_id(job)
-    if job_id is None:
-        _stop(2, f"{job!r} is neither the id of a job nor an RQ id such as opsjobs-42-1")
+    job_id, run = terms.read_job_id(job), terms.read_workflow_id(job)
+    if job_id is None and run is None:
+        _stop(
+            2,
+            f"{job!r} is neither the id of a job, nor an RQ id such as opsjobs-42-1, nor workflow/7",
+        )
     try:
-        found = explain_apart(host, job_id)
-    except UnknownJob as error:
+        found = _explain(host, job_id, run)
+    except (UnknownJob, UnknownWorkflow) as error:
         _stop(1, str(error))
     if as_json:
         click.echo(to_json(found.to_json(clean), indent=2))
-    else:
+    elif isinstance(found, Explanation):
         click.echo(plain(*_lines(found, clean)))
+    else:
+        click.echo(plain(*_lines_of_workflow(found, clean)))
+
+
+def _explain(host: Host, job_id: int | None, run: int | None) -> Explanation | WorkflowExplanation:
+    if run is not None:
+        return explain_workflow_apart(host, run)
+    assert job_id is not None
+    return explain_apart(host, job_id)
 
 
 def _stop(code: int, says: str) -> NoReturn:
@@ -57,6 +70,20 @@ def _lines(found: Explanation, clean: Callable[[str], str]) -> Iterator[str]:
         yield f"checked, not a cause: {clean(', '.join(found.ruled_out))}"
     if found.lacking:
         yield f"{found.completeness}: {'; '.join(found.lacking)}"
+
+
+def _lines_of_workflow(found: WorkflowExplanation, clean: Callable[[str], str]) -> Iterator[str]:
+    yield f"workflow {found.workflow_id} {clean(found.name)} is {found.state}. {clean(found.says)}"
+    if found.trouble:
+        yield f"the last advance failed: {clean(found.trouble)}"
+    if found.removed:
+        names = ", ".join(clean(name) for name in found.removed)
+        yield f"never end, because their jobs were deleted: {names}"
+    for name, step in found.frontier.items():
+        yield ""
+        yield f"step {clean(name)}: job {step.job_id} is {step.state}. {clean(step.says)}"
+        for number, reason in enumerate(step.reasons, 1):
+            yield from _of_reason(number, reason, clean)
 
 
 def _of_reason(number: int, reason: Reason, clean: Callable[[str], str]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -15,11 +16,11 @@ from sqlalchemy.orm import Session
 from ..core.db import OLDEST_SCHEMA
 from ..core.reading import read_snapshot
 from ..core.redis_facts import RedisFacts
-from ..errors import ConfigError, UnknownJob
-from ..explain.evidence import JobEvidence
-from ..explain.explain import explain_evidence, explain_schema
-from ..explain.queries import find_evidence
-from ..explain.reason_kinds import Explanation
+from ..errors import ConfigError, UnknownJob, UnknownWorkflow
+from ..explain.evidence import Evidence, FrontierStep, JobEvidence
+from ..explain.explain import explain_evidence, explain_run, explain_schema
+from ..explain.queries import find_evidence, find_run_evidence
+from ..explain.reason_kinds import Explanation, WorkflowExplanation
 from ..host import Host
 from .redis.broker import broker_of
 from .redis.broker import rq_id as name_of
@@ -38,16 +39,47 @@ def explain(
     evidence = find_evidence(session, job_id, now, host.settings)
     if evidence is None:
         return None
+    evidence = _with_redis(host, evidence, names_partition=names_partition)
+    if evidence.step is not None and evidence.step.frontier:
+        frontier = _frontier_with_redis(host, evidence.step.frontier)
+        evidence = replace(evidence, step=replace(evidence.step, frontier=frontier))
+    return explain_evidence(evidence)
+
+
+def explain_workflow(
+    host: Host, session: Session, run: int, now: datetime
+) -> WorkflowExplanation | None:
+    """Return why the run has not ended; None when there is no such run. The caller has checked the schema.
+
+    Reads as `explain` does. No text names a partition.
+    """
+    found = find_run_evidence(session, run, now, host.settings)
+    if found is None:
+        return None
+    return explain_run(replace(found, frontier=_frontier_with_redis(host, found.frontier)), now)
+
+
+def _frontier_with_redis(host: Host, frontier: Sequence[FrontierStep]) -> list[FrontierStep]:
+    """The steps with what Redis says about them. Their partitions are never named."""
+    return [
+        replace(step, evidence=_with_redis(host, step.evidence, names_partition=False))
+        for step in frontier
+    ]
+
+
+def _with_redis(host: Host, evidence: Evidence, *, names_partition: bool) -> Evidence:
     if evidence.limit is not None:
         evidence = replace(evidence, limit=replace(evidence.limit, is_named=names_partition))
     if evidence.is_due:
         job = evidence.job
         delivery = name_of(job.id, job.dispatch_no) if job.state == "queued" else None
-        evidence = replace(evidence, redis=read_redis_facts(host, job.queue, delivery, now))
+        evidence = replace(
+            evidence, redis=read_redis_facts(host, job.queue, delivery, evidence.now)
+        )
         if evidence.is_lost and evidence.redis is not None and not _is_still_queued(host, job):
             # A worker claimed the job after the session's snapshot and before Redis was asked.
             evidence = replace(evidence, redis=replace(evidence.redis, is_running=True))
-    return explain_evidence(evidence)
+    return evidence
 
 
 def _is_still_queued(host: Host, job: JobEvidence) -> bool:
@@ -72,6 +104,22 @@ def explain_apart(host: Host, job_id: int) -> Explanation:
     if found is None:
         raise UnknownJob(
             f"there is no job {job_id}: ended jobs are removed when their retention time is over"
+        )
+    return found
+
+
+def explain_workflow_apart(host: Host, run: int) -> WorkflowExplanation:
+    """Explain a run in a transaction of its own, for callers without a page.
+
+    Raises `UnknownWorkflow`, `SchemaBehind`, `SchemaAhead`, and what SQLAlchemy raises when Postgres does not
+    answer.
+    """
+    host.require_schema()
+    with read_snapshot(host.engine.connect(), host.settings.page_timeout_seconds) as read:
+        found = explain_workflow(host, read.session, run, read.now)
+    if found is None:
+        raise UnknownWorkflow(
+            f"there is no workflow {run}: ended workflows are removed when their retention time is over"
         )
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from ..core.redis_facts import PARKED_GRACES, RedisFacts
@@ -12,6 +12,9 @@ from ..jobs.rows import Count
 from ..lifeline.loop_runs import LoopRow
 from ..limits.bucket import BucketLevel, Shape
 from ..settings import Settings
+
+# Lists of steps stop at this number.
+MOST_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class JobEvidence:
     cancel_reason: str | None
     first_handed_back_at: datetime | None
     cron_entry: str | None
+    workflow_id: int | None
     limiter: str | None
     partition: str | None
     weight: int | None
@@ -136,6 +140,55 @@ class LimitEvidence:
 
 
 @dataclass(frozen=True)
+class FrontierStep:
+    """An unfinished step that waits for no other step. `says` is its own first reason, once it was found."""
+
+    name: str
+    evidence: Evidence
+    says: str = ""
+
+
+@dataclass(frozen=True)
+class StepEvidence:
+    """The job as a step of its run, and what it waits for as such.
+
+    `before` are the names of the oldest few unfinished steps directly before it, one more than is shown;
+    `removed` of those whose jobs were deleted. `frontier` are the oldest few unfinished steps, over any
+    number of steps before it, that wait for no other step. `signals_seen` are the signals that came for a
+    wait and that it did not take, by outcome. `trouble` says why the run could not be advanced.
+    """
+
+    run: int
+    name: str
+    kind: str
+    pending: int
+    released_at: datetime | None
+    opened_at: datetime | None
+    expanded_at: datetime | None
+    signals: Sequence[str] | None
+    key: str
+    run_state: str
+    trouble: str | None
+    cancel_requested_at: datetime | None
+    cancel_requested_by: str | None
+    cancel_reason: str | None
+    before: Sequence[str] = ()
+    removed: Sequence[str] = ()
+    frontier: Sequence[FrontierStep] = ()
+    signals_seen: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def is_open_wait(self) -> bool:
+        """Whether a signal would end it now."""
+        return self.kind == "wait" and self.opened_at is not None
+
+    @property
+    def has_steps_before(self) -> bool:
+        """Whether a step directly before it has not ended."""
+        return bool(self.before or self.removed)
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that was read, at `now`. Values that do not matter in the job's state keep their defaults."""
 
@@ -146,6 +199,7 @@ class Evidence:
     last_attempt: AttemptEvidence | None = None
     # The oldest few jobs that a deferred job waits for.
     waits_for: Sequence[int] = ()
+    step: StepEvidence | None = None
     listeners: Sequence[Listener] = ()
     last_listener: Listener | None = None
     worker: Listener | None = None
@@ -180,7 +234,12 @@ class Evidence:
 
     @property
     def is_held_back(self) -> bool:
-        """Whether a pause of its queue stops it: it is not dispatched yet, and not past its deadline."""
+        """Whether a pause of its queue stops it: it is not dispatched yet, and not past its deadline.
+
+        A wait is never dispatched.
+        """
+        if self.step is not None and self.step.kind == "wait":
+            return False
         return self.job.state in WAITING and self.job.state != "queued" and not self.is_overdue
 
     @property
@@ -222,7 +281,40 @@ class Evidence:
         """Whether it is started, but its worker no longer sends heartbeats (a stuck job)."""
         return self.job.state == "started" and not (self.worker and self.worker.is_alive)
 
+    @property
+    def is_not_advanced(self) -> bool:
+        """Whether it waits for its run to be advanced, and for nothing else."""
+        step = self.step
+        if step is None or self.is_overdue or self.job.state not in WAITING:
+            return False
+        if step.run_state == "canceling":
+            return True
+        is_deferred = self.job.state == "deferred" and not step.is_open_wait
+        return is_deferred and not step.has_steps_before
+
     def is_loop_running(self, loop: str) -> bool:
         """Whether the loop has run recently. False when it is not known."""
         found = (self.loops or {}).get(loop)
         return found is not None and found.is_running
+
+
+@dataclass(frozen=True)
+class RunEvidence:
+    """What was read of a run of a workflow. `frontier` are its oldest few steps that wait for no other step.
+
+    `removed` names the oldest few unsettled steps whose jobs were deleted.
+    """
+
+    id: int
+    name: str
+    state: str
+    steps: int
+    settled: int
+    trouble: str | None
+    removed: Sequence[str] = ()
+    frontier: Sequence[FrontierStep] = ()
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run has ended."""
+        return self.state not in ("running", "canceling")

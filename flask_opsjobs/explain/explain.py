@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from ..core.db import OLDEST_SCHEMA, SCHEMA_VERSION
@@ -13,15 +14,22 @@ from ..lifeline import reasons as lifeline_reasons
 from ..lifeline.reasons import needed_loops
 from ..limits import reasons as limit_reasons
 from ..queues import reasons as queue_reasons
-from .evidence import Evidence
-from .reason_kinds import REASON_KINDS, Explanation, Reason, as_text
+from ..workflows import reasons as workflow_reasons
+from .evidence import MOST_STEPS, Evidence, RunEvidence
+from .reason_kinds import REASON_KINDS, Explanation, Reason, WorkflowExplanation, as_text
 
 Finder = Callable[[Evidence], Iterator[Reason]]
 
 FINDERS: Mapping[str, Finder] = {
     "deadline_passed": job_reasons.deadline_passed,
     "cancel_requested": job_reasons.cancel_requested,
+    "run_canceling": workflow_reasons.run_canceling,
     "worker_silent": job_reasons.worker_silent,
+    "step_removed": workflow_reasons.step_removed,
+    "step_behind": workflow_reasons.step_behind,
+    "step_not_advanced": workflow_reasons.step_not_advanced,
+    "wait_open": workflow_reasons.wait_open,
+    "map_expanding": workflow_reasons.map_expanding,
     "deferred": job_reasons.deferred,
     "scheduled": job_reasons.scheduled,
     "backing_off": job_reasons.backing_off,
@@ -47,6 +55,7 @@ FINDERS: Mapping[str, Finder] = {
 
 def explain_evidence(evidence: Evidence) -> Explanation:
     """Explain why the job is not running, from the evidence alone. Pure."""
+    evidence = _with_frontier(evidence)
     reasons = tuple(
         reason
         for kind in REASON_KINDS
@@ -64,6 +73,51 @@ def explain_evidence(evidence: Evidence) -> Explanation:
         read_at=evidence.now,
         says=_summary(evidence, reasons),
     )
+
+
+def _with_frontier(evidence: Evidence) -> Evidence:
+    """The evidence with the first reason of each step that it waits for in the end."""
+    if evidence.step is None or not evidence.step.frontier:
+        return evidence
+    frontier = [replace(step, says=_first_of(step.evidence)) for step in evidence.step.frontier]
+    return replace(evidence, step=replace(evidence.step, frontier=frontier))
+
+
+def _first_of(evidence: Evidence) -> str:
+    found = explain_evidence(evidence)
+    if not found.reasons:
+        return found.says
+    first = found.reasons[0]
+    return f"{first.says} It ends at {as_text(first.until)}." if first.until else first.says
+
+
+def explain_run(run: RunEvidence, now: datetime) -> WorkflowExplanation:
+    """Explain why a run has not ended, from the evidence alone. Pure."""
+    frontier = {step.name: explain_evidence(step.evidence) for step in run.frontier}
+    return WorkflowExplanation(
+        workflow_id=run.id,
+        name=run.name,
+        state=run.state,
+        says=_summary_of_run(run),
+        trouble=run.trouble,
+        removed=tuple(run.removed),
+        frontier=frontier,
+        read_at=now,
+    )
+
+
+def _summary_of_run(run: RunEvidence) -> str:
+    if run.is_final:
+        return "It has ended."
+    left = run.steps - run.settled
+    if run.trouble is not None:
+        return "It cannot be advanced. The advance loop tries again."
+    if run.removed and not run.frontier:
+        return "It cannot end, because jobs of its steps were deleted. Cancel it."
+    if not run.frontier:
+        return f"{counted(left, 'step')} wait for the run to be advanced."
+    many = f"{MOST_STEPS} or more" if len(run.frontier) == MOST_STEPS else f"{len(run.frontier):,}"
+    return f"{counted(left, 'step')} of {run.steps:,} left; {many} of them wait for no other step."
 
 
 def _lacking(evidence: Evidence, reasons: tuple[Reason, ...]) -> Iterator[str]:

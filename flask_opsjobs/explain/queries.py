@@ -19,14 +19,19 @@ from ..limits import stored_buckets
 from ..limits.models import Bucket, Lease, Limiter
 from ..queues.models import Queue
 from ..settings import Settings
+from ..workflows.models import WorkflowRecord
 from .evidence import (
+    MOST_STEPS,
     AttemptEvidence,
     Evidence,
+    FrontierStep,
     JobEvidence,
     LimitEvidence,
     Listener,
     Prefetch,
     QueueEvidence,
+    RunEvidence,
+    StepEvidence,
 )
 
 # Counts and lists stop at these numbers and show "1,000+".
@@ -46,6 +51,8 @@ def find_evidence(
     evidence = Evidence(now, settings, JobEvidence(*row))
     if evidence.job.state in FINAL:
         return evidence
+    if evidence.job.workflow_id is not None:
+        evidence = replace(evidence, step=_step(session, evidence))
     if evidence.job.state == "started":
         evidence = replace(evidence, worker=_worker(session, evidence))
         return replace(evidence, loops=_loops(session, now)) if evidence.is_abandoned else evidence
@@ -104,6 +111,61 @@ def _waits_for(session: Session, job: JobEvidence) -> Sequence[int]:
         Job.cron_entry == job.cron_entry, Job.ended_at.is_(None), Job.state != "deferred"
     )
     return session.scalars(others.order_by(Job.id).limit(MOST_HOLDERS)).all()
+
+
+def find_run_evidence(
+    session: Session, run: int, now: datetime, settings: Settings
+) -> RunEvidence | None:
+    """What is in Postgres about a run and its frontier; None when there is no such run."""
+    columns = ("id", "name", "state", "steps", "settled", "trouble")
+    row = session.execute(
+        select(*(getattr(WorkflowRecord, name) for name in columns)).where(WorkflowRecord.id == run)
+    ).one_or_none()
+    if row is None:
+        return None
+    found = RunEvidence(*row)
+    if found.is_final:
+        return found
+    params = {"run": run, "most": MOST_STEPS}
+    removed = session.connection().exec_driver_sql(sql.load("list_removed_steps"), params)
+    first = session.connection().exec_driver_sql(sql.load("list_frontier_of_run"), params)
+    return replace(
+        found,
+        removed=[name for (name,) in removed],
+        frontier=_frontier(session, list(first), now, settings),
+    )
+
+
+def _step(session: Session, evidence: Evidence) -> StepEvidence | None:
+    """The job as a step of its run; None when the run was removed."""
+    params = {"id": evidence.job.id, "most": MOST_STEPS}
+    read = session.connection().exec_driver_sql
+    row = read(sql.load("find_step"), params).one_or_none()
+    if row is None:
+        return None
+    step = StepEvidence(*row)
+    if step.is_open_wait:
+        seen = {"signals": list(step.signals or ()), "key": step.key, "run": step.run}
+        outcomes = read(sql.load("count_signals_of_wait"), seen)
+        return replace(step, signals_seen={row.outcome: row.number for row in outcomes})
+    if evidence.job.state != "deferred":
+        return step
+    before = list(read(sql.load("list_steps_before"), {**params, "most": MOST_STEPS + 1}))
+    frontier = list(read(sql.load("list_frontier_of_step"), params)) if before else []
+    return replace(
+        step,
+        before=[each.name for each in before if not each.is_removed],
+        removed=[each.name for each in before if each.is_removed],
+        frontier=_frontier(session, frontier, evidence.now, evidence.settings),
+    )
+
+
+def _frontier(
+    session: Session, rows: Sequence[Any], now: datetime, settings: Settings
+) -> list[FrontierStep]:
+    """The evidence of steps that wait for no other step. None of them reads the evidence of another."""
+    found = [(row.name, find_evidence(session, row.id, now, settings)) for row in rows]
+    return [FrontierStep(name, each) for name, each in found if each is not None]
 
 
 def _listeners(session: Session, evidence: Evidence) -> list[Listener]:

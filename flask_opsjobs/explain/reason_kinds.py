@@ -76,6 +76,44 @@ class Explanation:
         }
 
 
+@dataclass(frozen=True)
+class WorkflowExplanation:
+    """Why a run of a workflow has not ended.
+
+    `frontier` explains, by the names of the steps, the oldest few unfinished steps that wait for no other
+    step: all others wait for these. `removed` names steps whose jobs were deleted: they never end. `trouble`
+    is the error that keeps the run from being advanced, if there is one. `says` sums it up in one sentence.
+    """
+
+    workflow_id: int
+    name: str
+    state: str
+    says: str
+    trouble: str | None
+    removed: tuple[str, ...]
+    frontier: Mapping[str, Explanation]
+    read_at: datetime
+
+    def to_json(self, clean: Callable[[str], str]) -> dict[str, Any]:
+        """A dict for `json.dumps`.
+
+        `clean` is called with every text that an application or a person may have written.
+        """
+        return {
+            "workflow_id": self.workflow_id,
+            "name": clean(self.name),
+            "state": self.state,
+            "says": clean(self.says),
+            "trouble": None if self.trouble is None else clean(self.trouble),
+            "removed": [clean(name) for name in self.removed],
+            "frontier": [
+                {"step": clean(name), **found.to_json(clean)}
+                for name, found in self.frontier.items()
+            ],
+            "read_at": self.read_at.isoformat(),
+        }
+
+
 def _reason(reason: Reason, clean: Callable[[str], str]) -> dict[str, Any]:
     def cleaned(text: str | None) -> str | None:
         return None if text is None else clean(text)
@@ -136,9 +174,44 @@ REASON_KINDS = (
         passes=True,
     ),
     ReasonKind(
+        "run_canceling",
+        holds="it is a step of a workflow that is being canceled",
+        helps="nothing: the next advance ends it, or its worker stops it",
+        passes=True,
+    ),
+    ReasonKind(
         "worker_silent",
         holds="it is started, and its worker sends no heartbeat",
         helps="the watch loop rescues it",
+        passes=True,
+    ),
+    ReasonKind(
+        "step_removed",
+        holds="the job of a step before it was deleted, so that step never ends",
+        helps="cancel the workflow",
+    ),
+    ReasonKind(
+        "step_behind",
+        holds="it is a step of a workflow, and a step before it has not ended",
+        helps="what helps the steps that wait for no other step",
+        passes=True,
+    ),
+    ReasonKind(
+        "step_not_advanced",
+        holds="all steps before it have ended, but its workflow has not been advanced since then",
+        helps="the next advance releases or cancels it",
+        passes=True,
+    ),
+    ReasonKind(
+        "wait_open",
+        holds="it is a wait of a workflow, and its signal has not come",
+        helps="send the signal",
+        passes=True,
+    ),
+    ReasonKind(
+        "map_expanding",
+        holds="it is a map of a workflow, and its worker is adding a step for each element",
+        helps="wait until the steps are added",
         passes=True,
     ),
     ReasonKind(

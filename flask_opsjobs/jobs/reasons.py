@@ -81,8 +81,12 @@ def _when_it_stops(evidence: Evidence) -> str:
 
 
 def deferred(evidence: Evidence) -> Iterator[Reason]:
-    """The job waits for another job or a signal, not for a time."""
-    if evidence.job.state == "deferred" and not evidence.is_overdue:
+    """The job waits for another job, not for a time. What a step waits for, its workflow's reasons say."""
+    if (
+        evidence.job.state == "deferred"
+        and not evidence.is_overdue
+        and evidence.job.workflow_id is None
+    ):
         entry, first = evidence.job.cron_entry, [f"job {id}" for id in evidence.waits_for]
         have = "have" if len(first) > 1 else "has"
         behind = f"It waits until {' and '.join(first)} of cron entry {entry} {have} ended."

@@ -114,28 +114,41 @@ def needed_loops(evidence: Evidence) -> dict[str, str]:
     needed = {}
     if evidence.is_overdue:
         needed["expire"] = "ends a job whose deadline has passed"
+    elif evidence.is_not_advanced or _has_signal(evidence):
+        needed["advance"] = "advances a workflow that no worker advances"
     elif evidence.job.state in ("scheduled", "retryable"):
         needed["stage"] = "makes a job available when it is due"
     elif evidence.is_abandoned:
         needed["watch"] = "rescues a job whose worker is gone"
-    elif (
-        evidence.job.state == "deferred"
-        and evidence.job.cron_entry is not None
-        and not evidence.waits_for
-    ):
+    elif _is_next_of_cron(evidence):
         needed["cron"] = "releases a job when the earlier jobs of its cron entry have ended"
     elif evidence.is_lost:
         needed["recall"] = "recalls a lost delivery"
     elif evidence.job.state == "available":
-        if _only_the_loop_dispatches_it(evidence):
-            needed["dispatch"] = (
-                "dispatches a job that neither a commit nor a worker has dispatched"
-            )
-        if _is_blocked_by_lost_deliveries(evidence):
-            needed["recall"] = (
-                "recalls lost deliveries, which take up the room of its prefetch or limiter"
-            )
+        needed |= _loops_that_dispatch(evidence)
     return needed
+
+
+def _loops_that_dispatch(evidence: Evidence) -> dict[str, str]:
+    needed = {}
+    if _only_the_loop_dispatches_it(evidence):
+        needed["dispatch"] = "dispatches a job that neither a commit nor a worker has dispatched"
+    if _is_blocked_by_lost_deliveries(evidence):
+        needed["recall"] = (
+            "recalls lost deliveries, which take up the room of its prefetch or limiter"
+        )
+    return needed
+
+
+def _is_next_of_cron(evidence: Evidence) -> bool:
+    """Return whether it is deferred, and no job of its cron entry is left that it waits for."""
+    job = evidence.job
+    return job.state == "deferred" and job.cron_entry is not None and not evidence.waits_for
+
+
+def _has_signal(evidence: Evidence) -> bool:
+    """Return whether the signal of its open wait has come."""
+    return evidence.step is not None and bool(evidence.step.signals_seen.get("early"))
 
 
 def _only_the_loop_dispatches_it(evidence: Evidence) -> bool:

@@ -14,6 +14,7 @@ from flask_opsjobs.actions.operator import Operator
 from flask_opsjobs.host import Host
 from tests.support.database import migrate
 from tests.support.engine import Bench
+from tests.support.graphs import Graph
 
 RecordJob = Callable[..., int]
 
@@ -117,7 +118,16 @@ def test_nothing_that_a_terminal_obeys_is_printed(
 
 
 @pytest.mark.parametrize(
-    ("job", "code"), [("987654", 1), ("9999999999999999999", 2), ("mail", 2), ("", 2), ("-", 2)]
+    ("job", "code"),
+    [
+        ("987654", 1),
+        ("workflow/987654", 1),
+        ("workflow/x", 2),
+        ("9999999999999999999", 2),
+        ("mail", 2),
+        ("", 2),
+        ("-", 2),
+    ],
 )
 def test_an_unknown_job_exits_1_and_what_is_no_id_2(app: Flask, job: str, code: int) -> None:
     said = why(app, "--", job)
@@ -151,3 +161,36 @@ def test_an_old_schema_is_said_to_be_the_reason(
     assert [reason["code"] for reason in found["reasons"]] == ["schema_behind"]
     assert "flask db upgrade" in found["reasons"][0]["todo"]
     assert found["completeness"] == "unknown"
+
+
+def test_a_workflow_shows_the_steps_that_all_others_wait_for(app: Flask, bench: Bench) -> None:
+    graph = Graph.make(bench.connection, "billing notify", ["billing notify"])
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET state = 'retryable', due_at = '2100-01-01' WHERE id = %s",
+        [graph.ids["billing"]],
+    )
+    bench.connection.execute("UPDATE opsjobs.workflows SET trouble = 'no space left'")
+    said = why(app, f"workflow/{graph.run}")
+    assert said.exit_code == 0, said.output
+    for words in (
+        f"workflow {graph.run} graph is running. It cannot be advanced.",
+        "the last advance failed: no space left",
+        f"step billing: job {graph.ids['billing']} is retryable.",
+        "[backing_off]",
+        "until 2100-01-01",
+    ):
+        assert words in said.stdout
+    assert "step notify" not in said.stdout
+    bench.connection.execute("DELETE FROM opsjobs.jobs WHERE id = %s", [graph.ids["billing"]])
+    assert "their jobs were deleted: billing" in why(app, f"workflow/{graph.run}").stdout
+
+
+def test_a_workflow_as_json(app: Flask, bench: Bench) -> None:
+    graph = Graph.make(bench.connection, "billing notify", ["billing notify"])
+    found = json.loads(why(app, f"workflow/{graph.run}", "--json").stdout)
+    assert set(found) == {
+        *("format", "workflow_id", "name", "state", "says", "trouble", "removed", "frontier"),
+        "read_at",
+    }
+    (step,) = found["frontier"]
+    assert (step["step"], step["job_id"]) == ("billing", graph.ids["billing"])

@@ -310,8 +310,15 @@ MAKERS = (
     workers_busy,
     prefetch_full,
 )
-# Tested below: they need a server of their own, and an old schema.
-ELSEWHERE = {"redis_away", "schema_behind"}
+# Tested below, because they need a server of their own and an old schema, and in test_steps.py.
+ELSEWHERE = {"redis_away", "schema_behind"} | {
+    "run_canceling",
+    "step_removed",
+    "step_behind",
+    "step_not_advanced",
+    "wait_open",
+    "map_expanding",
+}
 
 
 def test_every_reason_has_a_finder_and_a_test() -> None:

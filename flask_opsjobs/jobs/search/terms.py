@@ -162,3 +162,9 @@ def read_job_id(text: str) -> int | None:
     """The id of a job, from its id or from the RQ id of one of its deliveries; None for any other text."""
     delivery = _RQ.fullmatch(text)
     return read_own(delivery[1] if delivery else text)
+
+
+def read_workflow_id(text: str) -> int | None:
+    """The id of a workflow, from a text such as `workflow/7`; None for any other text."""
+    kind, _, id = text.partition("/")
+    return read_own(id) if kind == "workflow" else None
