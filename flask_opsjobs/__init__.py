@@ -1,16 +1,19 @@
 """Exports the public names of flask_opsjobs, nothing else."""
 
 from ._extension import OpsJobs
+from .batches.batch import Batch
 from .errors import (
     ActionRefused,
     AuditBlocked,
     AuditHeadMissing,
     AuditUnwritable,
+    BatchClosed,
     ConfigError,
     DeclarationError,
     EmbeddedServerError,
     EngineUnavailable,
     InvalidArgs,
+    InvalidBatch,
     InvalidSignal,
     InvalidWorkflow,
     LimitReached,
@@ -19,6 +22,7 @@ from .errors import (
     SchemaAhead,
     SchemaBehind,
     TooManyActions,
+    UnknownBatch,
     UnknownJob,
     UnknownWorkflow,
     WrongSession,
@@ -43,6 +47,8 @@ __all__ = [
     "AuditBlocked",
     "AuditHeadMissing",
     "AuditUnwritable",
+    "Batch",
+    "BatchClosed",
     "Cancel",
     "ChainLink",
     "ConfigError",
@@ -55,6 +61,7 @@ __all__ = [
     "EnqueuedMany",
     "Group",
     "InvalidArgs",
+    "InvalidBatch",
     "InvalidSignal",
     "InvalidWorkflow",
     "Limit",
@@ -73,6 +80,7 @@ __all__ = [
     "Task",
     "TooManyActions",
     "Unique",
+    "UnknownBatch",
     "UnknownJob",
     "UnknownWorkflow",
     "Wait",

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from . import policy, settings
 from .actions.operator import Operator
+from .batches.batch import Batch, BatchDeclaration
 from .cli import opsjobs as cli_group
 from .core import log
 from .core.db import SpareConnections
@@ -254,6 +255,59 @@ class OpsJobs:
         2
         """
         return make_chain(self.workflow(name, context=context, on_end=on_end), links)
+
+    @overload
+    def batch(
+        self,
+        name: str,
+        /,
+        *,
+        on_end: Task | Call | None = None,
+        on_failure: Task | Call | None = None,
+        meta: Mapping[str, Any] | None = None,
+        session: AnySession | None = None,
+    ) -> Batch: ...
+    @overload
+    def batch(self, /, *, id: int, session: AnySession | None = None) -> Batch: ...
+    def batch(
+        self,
+        name: str | None = None,
+        /,
+        *,
+        id: int | None = None,
+        on_end: Task | Call | None = None,
+        on_failure: Task | Call | None = None,
+        meta: Mapping[str, Any] | None = None,
+        session: AnySession | None = None,
+    ) -> Batch:
+        """Make a batch: many jobs with one outcome. `opsjobs.batch(id=7)` takes an open one again.
+
+        A `with` block opens it in the transaction of the host's session, and closes it at its end. The batch
+        ends when it is closed and all its members have ended.
+
+        `on_end` is a task that is enqueued then, and `on_failure` one that is enqueued once, when the first
+        member has failed. Each must accept `batch_id`, and gets those of `name`, `state`, `end_no`, `counts`
+        and `meta` that it accepts too. `counts` is a dict with the numbers `enqueued`, `finished`, `failed`,
+        `canceled` and `lost`. `meta` is a dict that each member can read as `current_job().batch.meta`.
+
+        >>> @opsjobs.task
+        ... def report(batch_id: int, state: str, counts: dict[str, int]) -> None:
+        ...     print(f"batch {batch_id} is {state}: {counts['finished']} finished")
+        >>> with opsjobs.batch("invoices", on_end=report, meta={"month": "2026-03"}) as batch:
+        ...     added = batch.enqueue_many(send_invoice, [{"invoice_id": 9001}, {"invoice_id": 9002}])
+        >>> db.session.commit()
+        >>> done = perform_due()
+        batch 1 is finished: 2 finished
+        """
+        given = {"on_end": on_end, "on_failure": on_failure, "meta": meta}
+        if id is None:
+            if name is None:
+                raise TypeError("batch takes a name, or the id of an open batch: batch(id=7)")
+            declared = BatchDeclaration(name, on_end, on_failure, meta)
+            return Batch(lambda: self.host, declared, session=session)
+        if extra := [word for word, value in {"name": name, **given}.items() if value is not None]:
+            raise TypeError(f"batch {id} was opened with its {extra[0]}: give only its id")
+        return Batch(lambda: self.host, None, id=id, session=session)
 
     def cron(
         self,

@@ -84,6 +84,18 @@ class InvalidSignal(OpsJobsError):
     """A signal has a bad name, key or payload. Nothing was written."""
 
 
+class InvalidBatch(OpsJobsError):
+    """A batch cannot be opened as it was given. Nothing was written."""
+
+
+class BatchClosed(OpsJobsError):
+    """A member was to be added to a batch that is closed. Nothing was written."""
+
+
+class UnknownBatch(OpsJobsError, LookupError):
+    """There is no batch with this id: it was deleted, or never existed."""
+
+
 class SchemaBehind(OpsJobsError):
     """The database has no `opsjobs` schema, or one that is too old for this code."""
 

@@ -55,8 +55,14 @@ class SignalSent(NamedTuple):
     id: int
 
 
-# `enqueue` and `signal` leave these notes in a session; `after_commit` hands them to the dispatcher.
-CommitNote = DueLane | QueuedAtInsert | SignalSent
+class ClosedBatch(NamedTuple):
+    """A batch that was closed, and that ends if its members have ended."""
+
+    id: int
+
+
+# `enqueue`, `signal` and `close` leave these notes in a session; `after_commit` hands them to the dispatcher.
+CommitNote = DueLane | QueuedAtInsert | SignalSent | ClosedBatch
 
 
 class CommitDispatcher(Protocol):

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from flask_opsjobs.batches import lifecycle as batches
 from flask_opsjobs.core import sql
 from flask_opsjobs.cron import lifecycle as cron
 from flask_opsjobs.jobs import lifecycle as jobs
@@ -121,6 +122,7 @@ STATE_COLUMNS = {
     "cron_entries": ("is_paused", "retired_at"),
     "workers": ("state",),
     "workflows": ("state",),
+    "batches": ("state",),
 }
 
 
@@ -135,6 +137,7 @@ MADE_BY = {
     "cron_entries": _made_by(cron.ARROWS) | {*cron.SYNCED_BY},
     "workers": _made_by(workers.ARROWS),
     "workflows": _made_by(workflows.ARROWS) | {*workflows.BEGUN_BY},
+    "batches": _made_by(batches.ARROWS) | {*batches.BEGUN_BY},
 }
 
 

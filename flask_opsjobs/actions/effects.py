@@ -50,5 +50,13 @@ class Advance:
     otherwise: ClassVar = "the advance loop advances it"
 
 
+@dataclass(frozen=True)
+class Fold:
+    """Fold these batches: count ends, stop members of canceled ones, and end those that are complete."""
+
+    batches: tuple[int, ...]
+    otherwise: ClassVar = "the fold loop folds it"
+
+
 # Each effect has `otherwise`: what happens instead when it fails, for the receipt.
-Effect = Dispatch | Recall | Forget | RequestHeartbeat | Advance
+Effect = Dispatch | Recall | Forget | RequestHeartbeat | Advance | Fold

@@ -20,6 +20,7 @@ from ..core.db import Connection
 from ..core.reading import read_clock
 from ..endings import EndedAttempt
 from ..endings.advance import advance, list_runs_to_advance
+from ..endings.fold import fold, list_batches_to_fold
 from ..errors import OpsJobsError
 from ..host import Host
 from ..jobs.perform.current import Claimed
@@ -89,10 +90,13 @@ class InlineWorker:
         return read_clock(self._connection) + self._ahead
 
     def _advance(self, now: datetime) -> bool:
-        """Advance the runs of workflows whose steps ended; return whether anything was written."""
+        """Advance runs whose steps ended, and fold batches; return whether anything was written."""
         most = self._host.settings.max_args_bytes
         runs = list_runs_to_advance(self._connection)
         done = [advance(self._connection, run, most, now) for run in runs]
+        done += [
+            fold(self._connection, batch, now) for batch in list_batches_to_fold(self._connection)
+        ]
         return any(one is not None and not one.is_idle for one in done)
 
     def _jump(self, until: datetime | None) -> bool:

@@ -24,6 +24,7 @@ from ..actions.domain import (
 )
 from ..actions.effects import Dispatch, Effect, Forget, RequestHeartbeat
 from ..actions.shapes import Change, Item, Skip
+from ..batches import lifecycle as batch_lifecycle
 from ..core.db import Connection
 from ..cron import transitions as cron_transitions
 from ..host import Host
@@ -47,9 +48,12 @@ def read_target(text: str) -> str | None:
     return None if match is None or int(match[1]) > _LARGEST_ID else f"job/{int(match[1])}"
 
 
-def lock_rows(connection: Connection, _request: Request, targets: Collection[str]) -> None:
-    """Lock the rows of these jobs until the commit, in id order."""
-    job_transitions.lock(connection, _ids(targets))
+def lock_rows(connection: Connection, request: Request, targets: Collection[str]) -> None:
+    """Lock the rows of these jobs until the commit, in id order; for a retry, their batches before them."""
+    ids = _ids(targets)
+    if request.action.short_name == "retry":
+        job_transitions.lock_batches_of(connection, ids)
+    job_transitions.lock(connection, ids)
 
 
 def find_rows(
@@ -66,7 +70,7 @@ def say_unknown(target: str) -> str:
 
 
 def forbid(job: JobForDecision, request: Request) -> Skip | None:
-    """The reason to skip the job: its state forbids the action, or RQ owns it.
+    """The reason to skip the job: its state or its batch forbids the action, or RQ owns it.
 
     None when the action is allowed.
     """
@@ -74,6 +78,18 @@ def forbid(job: JobForDecision, request: Request) -> Skip | None:
         return cannot(job, request, "RQ owns it, and it is read-only here")
     if job.state not in request.action.sources:
         return cannot(job, request, f"it is {job.state}")
+    why = _find_batch_problem(job, request.action.short_name)
+    return None if why is None else cannot(job, request, why)
+
+
+def _find_batch_problem(job: JobForDecision, action: str) -> str | None:
+    """Why the batch of a member forbids the action; None when it allows it, or without a batch."""
+    if job.batch_state not in batch_lifecycle.OPEN:
+        return None
+    if action == "delete":
+        return f"it is a member of batch {job.batch_id}, which has not ended"
+    if action == "retry" and job.is_batch_canceled:
+        return f"its batch {job.batch_id} is being canceled; wait until it has ended"
     return None
 
 
@@ -128,6 +144,8 @@ def _decide_retry(job: JobForDecision, request: Request) -> Item | Skip:
         changes.append(Change("ended", ended, None))
     if needs_lock and job.unique_lock_of is None:
         changes.append(Change("unique lock", "released", "taken again"))
+    if job.batch_state in batch_lifecycle.FINAL:
+        changes.append(Change(f"batch {job.batch_id}", job.batch_state, "running"))
     is_bound = job.deadline_at is not None and not has_passed
     return make_item(job, *changes, note=f"{_STARTS_BEFORE}{deadline}" if is_bound else None)
 

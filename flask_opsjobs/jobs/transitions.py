@@ -41,6 +41,9 @@ class JobForDecision:
     unique_key: bytes | None
     unique_until: str | None
     cron_entry: str | None
+    batch_id: int | None
+    batch_state: str | None
+    is_batch_canceled: bool
     worker: str | None
     worker_kind: str | None
     unique_lock_of: int | None
@@ -61,6 +64,11 @@ def lock(connection: Connection, ids: Iterable[int]) -> None:
     connection.execute(sql.load("lock_jobs"), {"ids": list(ids)})
 
 
+def lock_batches_of(connection: Connection, ids: Iterable[int]) -> None:
+    """Lock the batches that these jobs are members of. Those who retry jobs call it before `lock`."""
+    connection.execute(sql.load("lock_batches_of_jobs"), {"ids": list(ids)})
+
+
 def read(connection: Connection, ids: Iterable[int], now: datetime) -> dict[int, JobForDecision]:
     """Those of these jobs that exist, by id and in id order. Locks nothing."""
     with connection.cursor(row_factory=class_row(JobForDecision)) as cursor:
@@ -69,7 +77,10 @@ def read(connection: Connection, ids: Iterable[int], now: datetime) -> dict[int,
 
 
 def retry(connection: Connection, ids: Collection[int], now: datetime) -> None:
-    """Make jobs due now and allow at least one more attempt. The caller takes their unique locks first."""
+    """Make jobs due now and allow at least one more attempt. Reopens batches that have ended.
+
+    The caller takes the unique locks of the jobs first.
+    """
     _act(connection, "retry_jobs", "retry", ids, now)
 
 

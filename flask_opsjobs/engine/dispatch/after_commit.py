@@ -13,11 +13,13 @@ from collections.abc import Iterable, Sequence
 import psycopg
 from redis import RedisError
 
-from ...actions.effects import Advance, Dispatch, Effect, Forget, Recall, RequestHeartbeat
+from ...actions.effects import Advance, Dispatch, Effect, Fold, Forget, Recall, RequestHeartbeat
+from ...batches.transitions import list_workers_of_batches_to_stop
 from ...core.db import Connection, is_away, say_cause
 from ...core.reading import read_clock
+from ...endings.pending_batches import PendingBatches
 from ...endings.pending_runs import PendingRuns
-from ...host import CommitNote, DueLane, Host, QueuedAtInsert, SignalSent
+from ...host import ClosedBatch, CommitNote, DueLane, Host, QueuedAtInsert, SignalSent
 from ...workflows.send_signal import since
 from ...workflows.transitions import find_runs_of_signal, list_workers_to_stop
 from ..reconcile.recall import recall_paused
@@ -45,15 +47,21 @@ class AfterCommitDispatch:
         return time.monotonic() >= self._paused_until and self._estimate.take(queue)
 
     def push(self, notes: Sequence[CommitNote]) -> None:
-        """Push the jobs that were inserted as `queued`, dispatch other lanes, and give signals to waits."""
+        """Push the jobs that were inserted as `queued`, and dispatch other lanes.
+
+        Before that, give signals to waits, and end closed batches whose members have ended.
+        """
         queued = [Delivery(*note) for note in notes if isinstance(note, QueuedAtInsert)]
         lanes = dict.fromkeys(note for note in notes if isinstance(note, DueLane))
         signals = [note.id for note in notes if isinstance(note, SignalSent)]
+        closed = [note.id for note in notes if isinstance(note, ClosedBatch)]
         if time.monotonic() < self._paused_until:
-            return  # the loops do all of this: they dispatch, recall what is `queued`, and look at signals
+            return  # the loops do all of this: they dispatch, recall what is `queued`, advance and fold
         try:
             if signals:
                 lanes |= dict.fromkeys(self._give_to_waits(signals))
+            if closed:
+                lanes |= dict.fromkeys(self._fold(closed))
             if queued:
                 self._push_queued(queued)
             if lanes:
@@ -77,6 +85,13 @@ class AfterCommitDispatch:
             lanes = runs.advance(connection)
             lanes += runs.advance(connection)  # the first call ends the waits, the second releases
         return [DueLane(*lane) for lane in lanes]
+
+    def _fold(self, batches: Sequence[int]) -> list[DueLane]:
+        """End those of these closed batches whose members have ended; return the lanes of their callbacks."""
+        pending = PendingBatches()
+        pending.add(batches)
+        with self._host.spare.one() as connection:
+            return [DueLane(*lane) for lane in pending.fold_ended(connection)]
 
     def _pause(self, why: str) -> None:
         self._paused_until = time.monotonic() + _PAUSE_SECONDS
@@ -162,6 +177,8 @@ def _run(host: Host, connection: Connection, effect: Effect) -> None:
             remove_deliveries(broker_of(host), deliveries, quick=True)
         case Advance(runs):
             _advance(host, connection, runs)
+        case Fold(batches):
+            _fold(host, connection, batches)
         case RequestHeartbeat(queue, worker):
             request_heartbeat(broker_of(host), queue, worker)
 
@@ -175,6 +192,15 @@ def _advance(host: Host, connection: Connection, runs: Sequence[int]) -> None:
         connection
     )  # the first call ends steps, the second passes their ends on
     for queue, worker in list_workers_to_stop(connection, runs):
+        try_request_heartbeat(broker_of(host), queue, worker)
+    if lanes and host.dispatcher is not None:
+        host.dispatcher.push([DueLane(*lane) for lane in lanes])
+
+
+def _fold(host: Host, connection: Connection, batches: Sequence[int]) -> None:
+    """Fold batches that an operator changed, and ask workers to stop members of canceled ones."""
+    lanes, _ = PendingBatches().fold(connection, batches)
+    for queue, worker in list_workers_of_batches_to_stop(connection, batches):
         try_request_heartbeat(broker_of(host), queue, worker)
     if lanes and host.dispatcher is not None:
         host.dispatcher.push([DueLane(*lane) for lane in lanes])

@@ -21,6 +21,7 @@ from ...core.db import Connection, connect_apart, is_away
 from ...core.outage import Backoff, Outage
 from ...core.reading import read_clock
 from ...endings import EndedAttempt, MovedJob
+from ...endings.pending_batches import PendingBatches
 from ...endings.pending_runs import PendingRuns
 from ...host import Host
 from ...jobs.perform.outcomes import Outcome
@@ -70,6 +71,8 @@ class Recorder(threading.Thread):
         self._refiller = Refill(host, self._say_not_refilled)
         # The runs whose steps it ended. A run that it does not advance is left to the advance loop.
         self._runs = PendingRuns(host.settings.max_args_bytes)
+        # The batches whose members it ended. One that still has open members is left to others.
+        self._batches = PendingBatches()
 
     def submit(self, ending: EndedAttempt) -> None:
         """Queue an outcome to be written. Until it is written, the delivery counts as reserved."""
@@ -118,6 +121,7 @@ class Recorder(threading.Thread):
                 had_work = self._flush()
                 self._heartbeat.beat_if_due(self._connected(), self._wake)
                 self._advance_runs()
+                self._fold_batches()
             except LookupError as error:
                 self._ask_to_stop(error)
                 self._pause()
@@ -147,7 +151,10 @@ class Recorder(threading.Thread):
                     or self._is_stopping
                     or self._heartbeat.due_in() <= 0
                 ),
-                max(0.0, min(self._heartbeat.due_in(), self._runs.due_in())),
+                max(
+                    0.0,
+                    min(self._heartbeat.due_in(), self._runs.due_in(), self._batches.due_in()),
+                ),
             )
             linger = flushed_at + _LINGER_SECONDS - time.monotonic()
             if linger > 0 and not self._is_stopping:
@@ -169,6 +176,7 @@ class Recorder(threading.Thread):
                 self._heartbeat.release(ending.id, ending.dispatch_no)
         self._refiller.refill(connection, ended, now)
         self._runs.note(ended)
+        self._batches.note(ended)
         return True
 
     def _advance_runs(self) -> None:
@@ -177,6 +185,14 @@ class Recorder(threading.Thread):
             return
         connection = self._connected()
         if lanes := self._runs.advance(connection):
+            self._refiller.dispatch(connection, lanes, read_clock(connection))
+
+    def _fold_batches(self) -> None:
+        """End batches whose last member it ended; not when the worker stops."""
+        if self._batches.due_in() > 0 or self._is_stopping:
+            return
+        connection = self._connected()
+        if lanes := self._batches.fold_ended(connection):
             self._refiller.dispatch(connection, lanes, read_clock(connection))
 
     def _write_progress(self, connection: Connection) -> None:

@@ -16,7 +16,7 @@ from ...core.db import Connection
 from ...errors import OpsJobsError
 from ..record.json_storage import clean_text
 from . import current_queries
-from .current_queries import CurrentWorkflow
+from .current_queries import CurrentBatch, CurrentWorkflow
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,33 @@ class CurrentJob:
         >>> perform_due().jobs[0].output
         'hello'
         """
+        with self._connected("workflow") as connection:
+            return current_queries.find_workflow(connection, self.id)
+
+    @cached_property
+    def batch(self) -> CurrentBatch | None:
+        """The batch that the job is a member of: its `id`, `name` and `meta`.
+
+        None when the job is no member of a batch. It is read from the database when it is first asked for.
+
+        >>> @opsjobs.task(record_output=True)
+        ... def tell_month() -> str:
+        ...     return current_job().batch.meta["month"]
+        >>> with opsjobs.batch("months", meta={"month": "2026-03"}) as batch:
+        ...     job = batch.enqueue(tell_month)
+        >>> db.session.commit()
+        >>> perform_due().jobs[0].output
+        '2026-03'
+        """
+        with self._connected("batch") as connection:
+            return current_queries.find_batch(connection, self.id)
+
+    def _connected(self, what: str) -> AbstractContextManager[Connection]:
         if self._connect is None:
             raise OpsJobsError(
-                "the job runs without a database: it cannot be asked for its workflow"
+                f"the job runs without a database: it cannot be asked for its {what}"
             )
-        with self._connect() as connection:
-            return current_queries.find_workflow(connection, self.id)
+        return self._connect()
 
     def progress(self, done: int, total: int | None = None, note: str | None = None) -> None:
         """Report progress: `done` of `total`, and a note of at most 500 characters.

@@ -22,7 +22,22 @@ class CurrentWorkflow:
     context: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class CurrentBatch:
+    """The batch that the running job is a member of."""
+
+    id: int
+    name: str
+    meta: Mapping[str, Any]
+
+
 def find_workflow(connection: Connection, job_id: int) -> CurrentWorkflow | None:
     """The run of a job; None when the job is no step."""
     with connection.cursor(row_factory=class_row(CurrentWorkflow)) as cursor:
         return cursor.execute(sql.load("find_workflow_of_job"), {"id": job_id}).fetchone()
+
+
+def find_batch(connection: Connection, job_id: int) -> CurrentBatch | None:
+    """The batch of a job; None when the job is no member of one."""
+    with connection.cursor(row_factory=class_row(CurrentBatch)) as cursor:
+        return cursor.execute(sql.load("find_batch_of_job"), {"id": job_id}).fetchone()

@@ -34,6 +34,7 @@ from .job_limit import RejectWhenFull, columns_of, job_limit_of
 from .options import Options, Unique
 
 Row = Mapping[str, Any]
+NumberedRows = Iterable[tuple[int, Row]]
 Line = Callable[[Row], bytes]
 
 # Rows are copied in chunks: between two COPYs the host's generator may read from the same session.
@@ -46,17 +47,18 @@ _numbers = itertools.count(1)
 
 
 def enqueue_many(
-    host: Host, task: TaskDeclaration, options: Options, rows: Iterable[Row]
+    host: Host,
+    task: TaskDeclaration,
+    options: Options,
+    rows: Iterable[Row],
+    first_number: int = 0,
 ) -> EnqueuedMany:
     """Enqueue a job per dict of arguments.
 
-    After an error nothing is written, and the transaction stays usable.
+    An error about a row names its number, counted from `first_number`. After an error nothing is written, and
+    the transaction stays usable.
     """
-    if not isinstance(rows, Iterable) or isinstance(rows, Mapping | str | bytes):
-        raise TypeError(
-            f"enqueue_many of task {task.name} takes dicts of arguments, in a list or from a generator; "
-            f"got {type(rows).__name__}"
-        )
+    require_rows(task, rows)
     host.require_schema(or_newer=True)
     common = parameters(task, options, host)
     session, bind = find_session(host, options.session)
@@ -69,14 +71,15 @@ def enqueue_many(
         limits = _LimitColumns(
             task, options, host, RejectWhenFull(task, options, host, session), connection
         )
+        numbered = enumerate(rows, first_number)
         if options.unique is None:
             line = _plain_line(limits, _head(common))
-            result = EnqueuedMany(_copy(limits, sql.load("copy_jobs"), line, rows))
+            result = EnqueuedMany(_copy(limits, sql.load("copy_jobs"), line, numbered))
             if result.count:
                 counted = {**common, "enqueued": result.count}
                 connection.exec_driver_sql(sql.load("count_enqueued"), counted)
         else:
-            result = _insert_unique(limits, options.unique, common, rows)
+            result = _insert_unique(limits, options.unique, common, numbered)
     if result.count:
         if common["state"] == "available" and host.dispatcher is not None:
             for touched in limits.lanes:
@@ -84,6 +87,15 @@ def enqueue_many(
         if signals.job_enqueued.receivers:
             signals.send(signals.job_enqueued, task, enqueued=result)
     return result
+
+
+def require_rows(task: TaskDeclaration, rows: object) -> None:
+    """Raise `TypeError` unless this can be a series of dicts."""
+    if not isinstance(rows, Iterable) or isinstance(rows, Mapping | str | bytes):
+        raise TypeError(
+            f"enqueue_many of task {task.name} takes dicts of arguments, in a list or from a generator; "
+            f"got {type(rows).__name__}"
+        )
 
 
 def _guarded(rows: Iterable[Row], savepoint: SessionTransaction) -> Iterator[Row]:
@@ -107,7 +119,7 @@ def _require_standing(savepoint: SessionTransaction) -> None:
 
 
 def _insert_unique(
-    limits: _LimitColumns, unique: Unique, common: Mapping[str, Any], rows: Iterable[Row]
+    limits: _LimitColumns, unique: Unique, common: Mapping[str, Any], rows: NumberedRows
 ) -> EnqueuedMany:
     """Enqueue unique jobs through a temporary table."""
     calls = f"pg_temp.opsjobs_calls_{next(_numbers)}"
@@ -202,7 +214,7 @@ def _unique_line(limits: _LimitColumns, unique: Unique) -> Line:
     return line
 
 
-def _copy(limits: _LimitColumns, statement: str, line: Line, rows: Iterable[Row]) -> int:
+def _copy(limits: _LimitColumns, statement: str, line: Line, rows: NumberedRows) -> int:
     """Copy a line for each row; returns the number of lines."""
     done = 0
     for lines in _chunks(limits.task, line, rows):
@@ -238,11 +250,11 @@ def _in_pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
     yield b"".join(some)
 
 
-def _chunks(task: TaskDeclaration, line: Line, rows: Iterable[Row]) -> Iterator[list[bytes]]:
+def _chunks(task: TaskDeclaration, line: Line, rows: NumberedRows) -> Iterator[list[bytes]]:
     """The lines in chunks, bounded in number and in bytes, so that memory is bounded for any rows."""
     chunk: list[bytes] = []
     size = 0
-    for number, row in enumerate(rows):
+    for number, row in rows:
         try:
             chunk.append(line(row))
         except InvalidArgs as error:
@@ -271,6 +283,7 @@ def _head(common: Mapping[str, Any]) -> bytes:
         *(common[name] for name in ("max_attempts", "timeout_seconds", "deadline_at")),
         common["created_at"],
         common["due_at"],
+        common["batch_id"],
     )
     return "".join(copy_text.column(column) + "\t" for column in columns).encode()
 

@@ -143,6 +143,8 @@ class Options:
     scheduled_at: datetime | None = None
     session: Session | scoped_session[Any] | None = field(default=None, repr=False)
     limit: Limit | None = None
+    # The batch that the job becomes a member of. `Batch` sets it, never a declaration or a call.
+    batch_id: int | None = None
 
     def change(self, task: str, changes: OptionChanges) -> Options:
         """A copy with these changes.
@@ -204,6 +206,7 @@ class Options:
             "limiter": None,
             "partition": None,
             "weight": None,
+            "batch_id": self.batch_id,
         }
 
 

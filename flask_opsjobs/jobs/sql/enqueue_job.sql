@@ -22,11 +22,13 @@ WITH moment AS MATERIALIZED (
 )
 INSERT INTO opsjobs.jobs (task, queue, lane, state, priority, args, meta, tags,
     max_attempts, timeout_seconds,
-    deadline_at, created_at, due_at, dispatch_no, dispatched_at, limiter, partition, weight, cron_entry)
+    deadline_at, created_at, due_at, dispatch_no, dispatched_at, limiter, partition, weight, cron_entry,
+    batch_id)
 SELECT %(task)s, %(queue)s, %(lane)s, state, %(priority)s::smallint, %(args)s::jsonb, %(meta)s::jsonb,
     %(tags)s::text[],
     %(max_attempts)s::int, %(timeout_seconds)s::int, at + %(deadline)s::interval, now, at,
     CASE state WHEN 'queued' THEN %(dispatch_no)s::bigint ELSE 0 END, CASE state WHEN 'queued' THEN now END,
-    %(limiter)s::text, %(partition)s::text, %(weight)s::int, %(cron_entry)s::text
+    %(limiter)s::text, %(partition)s::text, %(weight)s::int, %(cron_entry)s::text,
+    %(batch_id)s::bigint
 FROM first
 RETURNING id, state, dispatch_no

@@ -1,0 +1,3 @@
+-- Finds the state of a batch; no row when there is no such batch. Locks nothing.
+-- Run in the host's transaction by `close`. Index: batches_pkey.
+SELECT state FROM opsjobs.batches WHERE id = %(id)s

@@ -1,0 +1,6 @@
+-- Lists the workers that run members of canceled batches, each once, with a queue whose Redis they listen on.
+-- Run after an action, outside of its transaction. Indexes: jobs_by_state, workers_pkey.
+SELECT DISTINCT ON (w.name) j.queue, w.name
+FROM opsjobs.jobs j JOIN opsjobs.workers w ON w.id = j.worker_id AND w.kind <> 'plain'
+WHERE j.batch_id = ANY (%(ids)s::bigint[]) AND j.state = 'started' AND j.cancel_requested_at IS NOT NULL
+ORDER BY w.name, j.queue

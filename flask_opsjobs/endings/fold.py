@@ -1,0 +1,125 @@
+"""Folds batches: adds up the appended counts of their members, and ends them after their last member.
+
+A statement that adds or ends members only appends a row. `fold` comes after its commit, in a transaction of
+its own, and reads committed rows only.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from ..core import sql
+from ..core.db import Connection
+from . import callbacks
+from .advance import Advanced
+from .transitions import stop
+
+# One call folds at most this many appended rows, and stops at most this many members.
+MOST_EVENTS = 10_000
+MOST_MEMBERS = 1_000
+
+
+def fold(connection: Connection, batch: int, now: datetime | None = None) -> Advanced | None:
+    """Fold the appended counts of a batch, and end it when its last member has ended, in one transaction.
+
+    Of a canceled batch, first ends members that wait and asks for the started ones to be stopped. `now` is
+    Postgres' clock under the lock, unless it is given. Returns None when the batch is gone, or is locked by
+    somebody who folds or closes it; never waits for the lock. A host's open transaction that adds members
+    does not hinder it. Commits unless the caller has a transaction. Raises what Postgres raises; then nothing
+    was written.
+    """
+    with connection.transaction():
+        found = _one(connection, "lock_batch_to_fold", id=batch, now=now)
+        if found is None:
+            return None
+        return _Turn(connection, batch, found).make()
+
+
+def list_batches_to_fold(connection: Connection, limit: int = 100) -> list[int]:
+    """The batches that can be folded, at most `limit`. Locks nothing."""
+    found = connection.execute(sql.load("list_batches_to_fold"), {"limit": limit})
+    return [batch for (batch,) in found]
+
+
+class _Turn:
+    """One call of `fold`, under the batch's lock."""
+
+    def __init__(self, connection: Connection, batch: int, found: dict[str, Any]) -> None:
+        self._connection = connection
+        self._batch = batch
+        self._found = found
+        self._now: datetime = found["now"]
+        self._lanes: list[tuple[str, str]] = []
+
+    def make(self) -> Advanced:
+        """Make the whole turn."""
+        stopped = self._stop_members()
+        events = self._add_up()
+        has_ended = self._end()
+        if self._found["trouble"] is not None:
+            self._run_sql("note_trouble_of_batch", trouble=None)
+        return Advanced(
+            lanes=tuple(self._lanes),
+            has_more=stopped == MOST_MEMBERS or events >= MOST_EVENTS,
+            is_idle=not (stopped or events or has_ended),
+        )
+
+    def _stop_members(self) -> int:
+        """End the waiting members of a canceled batch, and ask for the started ones to be stopped."""
+        found = self._found
+        if found["state"] != "running" or found["cancel_requested_at"] is None:
+            return 0
+        values = {"id": self._batch, "limit": MOST_MEMBERS}
+        states = dict(self._connection.execute(sql.load("list_members_to_stop"), values).fetchall())
+        if states:
+            actor, reason = found["cancel_requested_by"], found["cancel_reason"]
+            stop(self._connection, states, actor, reason, self._now)
+        return len(states)
+
+    def _add_up(self) -> int:
+        """Fold appended rows, and report the first failure; returns how many rows there were."""
+        folded = self._one("fold_batch_end_events", now=self._now, limit=MOST_EVENTS)
+        assert folded is not None
+        if folded["has_failed"] and self._found["first_failed_at"] is None:
+            self._report("failure", self._found["on_failure"], self._found)
+        number: int = folded["events"]
+        return number
+
+    def _end(self) -> bool:
+        """End the batch when its last member has ended, and enqueue its callback."""
+        ended = self._one("end_batch", now=self._now)
+        if ended is None:
+            return False
+        self._report("end", ended["on_end"], ended)
+        return True
+
+    def _report(self, event: str, call: dict[str, Any] | None, batch: dict[str, Any]) -> None:
+        if call is None:
+            return
+        facts = {
+            "batch_id": self._batch,
+            "name": batch["name"],
+            "state": batch["state"],
+            "end_no": batch["end_no"],
+            "counts": self._one("read_batch_counts"),
+            "meta": batch["meta"],
+        }
+        subject, end_no = ("batch", self._batch), batch["end_no"]
+        lane = callbacks.report_end(
+            self._connection, call, subject, end_no, event, facts, self._now
+        )
+        self._lanes += [] if lane is None else [lane]
+
+    def _one(self, statement: str, **values: Any) -> dict[str, Any] | None:
+        return _one(self._connection, statement, id=self._batch, **values)
+
+    def _run_sql(self, statement: str, **values: Any) -> None:
+        self._connection.execute(sql.load(statement), {"id": self._batch, **values})
+
+
+def _one(connection: Connection, statement: str, **values: Any) -> dict[str, Any] | None:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(sql.load(statement), values).fetchone()

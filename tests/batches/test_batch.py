@@ -1,0 +1,377 @@
+"""Batches as a host writes them: opened, filled, closed, ended and reported."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.orm import Session
+
+from flask_opsjobs import (
+    Batch,
+    BatchClosed,
+    InvalidArgs,
+    InvalidBatch,
+    OpsJobs,
+    OpsJobsError,
+    Task,
+    Unique,
+    UnknownBatch,
+    WrongSession,
+    current_job,
+)
+from flask_opsjobs.host import Host
+from flask_opsjobs.testing import perform_due
+from tests.batches.conftest import batch_of, fold_all
+from tests.support.engine import Bench
+from tests.support.runs import read
+
+
+def test_a_batch_ends_with_its_last_member_and_reports_once(
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    bench: Bench,
+    row_task: Task,
+    report: Task,
+    alert: Task,
+    heard: list[dict[str, Any]],
+) -> None:
+    with opsjobs.batch("import", on_end=report, on_failure=alert, meta={"file": "a.csv"}) as batch:
+        added = batch.enqueue_many(row_task, ({"number": number} for number in range(-2, 8)))
+        batch.enqueue(row_task.options(priority=1), 99)
+    db.session.commit()
+    assert added.count == 10
+    perform_due()
+    row = batch_of(bench, batch.id)
+    assert (row["state"], row["enqueued"], row["end_no"], row["lost"]) == ("failed", 11, 1, 0)
+    assert row["ends"] == {"finished returned": 9, "failed exhausted": 2}
+    told = {"enqueued": 11, "finished": 9, "failed": 2, "canceled": 0, "lost": 0}
+    whole = {"batch": batch.id, "name": "import", "state": "failed", "end_no": 1, "file": "a.csv"}
+    assert heard == [{"failed": batch.id}, {**whole, **told}]
+    perform_due()
+    assert len(heard) == 2
+
+
+def test_a_batch_without_a_failure_is_finished(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, row_task: Task, alert: Task, heard: list[Any]
+) -> None:
+    with opsjobs.batch("import", on_failure=alert) as batch:
+        batch.enqueue(row_task, 1)
+    db.session.commit()
+    perform_due()
+    assert batch_of(bench, batch.id)["state"] == "finished"
+    assert heard == []
+
+
+def test_an_empty_batch_ends_when_it_is_closed_and_calls_back(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, report: Task, heard: list[dict[str, Any]]
+) -> None:
+    """Case 8."""
+    batch = opsjobs.batch("nothing", on_end=report).open()
+    db.session.commit()
+    fold_all(bench.connection)
+    assert batch_of(bench, batch.id)["state"] == "open"
+    batch.close()
+    db.session.commit()
+    perform_due()
+    assert batch_of(bench, batch.id)["state"] == "finished"
+    assert [one["enqueued"] for one in heard] == [0]
+
+
+def test_an_open_batch_does_not_end_although_all_its_members_have(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, row_task: Task
+) -> None:
+    batch = opsjobs.batch("import").open()
+    batch.enqueue(row_task, 1)
+    db.session.commit()
+    perform_due()
+    row = batch_of(bench, batch.id)
+    assert (row["state"], row["enqueued"], row["ends"]) == ("open", 1, {"finished returned": 1})
+    with opsjobs.batch(id=batch.id) as again:
+        again.enqueue(row_task, 2)
+    db.session.commit()
+    perform_due()
+    assert batch_of(bench, batch.id)["enqueued"] == 2
+    assert batch_of(bench, batch.id)["state"] == "finished"
+
+
+def test_a_member_that_will_be_retried_has_not_ended(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench
+) -> None:
+    """Case 4."""
+
+    @opsjobs.task(max_attempts=2)
+    def fail() -> None:
+        raise ValueError("no")
+
+    with opsjobs.batch("import") as batch:
+        batch.enqueue(fail)
+    db.session.commit()
+    perform_due()
+    assert batch_of(bench, batch.id)["state"] == "running"
+    assert batch_of(bench, batch.id)["ends"] == {}
+
+
+def _add_one_and_fail(batch: Batch, task: Task) -> None:
+    with batch:
+        batch.enqueue_many(task, [{"number": 1}])
+        batch.enqueue(task, "many")
+
+
+def test_an_exception_in_the_block_is_rolled_back_with_the_transaction(
+    db: SQLAlchemy, opsjobs: OpsJobs, host: Host, row_task: Task
+) -> None:
+    batch = opsjobs.batch("import")
+    with pytest.raises(InvalidArgs):
+        _add_one_and_fail(batch, row_task)
+    db.session.rollback()
+    for table in ("batches", "jobs", "batch_end_events"):
+        assert read(host, f"SELECT * FROM opsjobs.{table}") == []
+    with pytest.raises(UnknownBatch, match=f"there is no batch {batch.id}"):
+        batch.enqueue(row_task, 1)
+
+
+def test_an_exception_in_the_block_leaves_the_batch_open_when_the_host_commits(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, row_task: Task
+) -> None:
+    batch = opsjobs.batch("import")
+    with pytest.raises(InvalidArgs):
+        _add_one_and_fail(batch, row_task)
+    db.session.commit()
+    fold_all(bench.connection)
+    row = batch_of(bench, batch.id)
+    assert (row["state"], row["enqueued"]) == ("open", 1)
+
+
+def test_a_crash_in_the_middle_leaves_what_was_committed_and_the_batch_can_be_filled_further(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, row_task: Task
+) -> None:
+    def rows() -> Iterator[dict[str, int]]:
+        for number in range(1_000):
+            if number == 250:
+                raise OSError("the file is gone")
+            yield {"number": number}
+
+    with pytest.raises(OSError, match="gone"), opsjobs.batch("import") as batch:
+        batch.enqueue_many(row_task, rows(), commit_every=100)
+    db.session.rollback()
+    fold_all(bench.connection)
+    row = batch_of(bench, batch.id)
+    assert (row["state"], row["enqueued"]) == ("open", 200)
+    with opsjobs.batch(id=batch.id) as again:
+        again.enqueue_many(row_task, [{"number": 1}] * 50, commit_every=20)
+    db.session.commit()
+    perform_due()
+    row = batch_of(bench, batch.id)
+    assert (row["state"], row["enqueued"]) == ("finished", 250)
+
+
+def test_an_error_about_a_row_names_its_number_in_the_whole_series(
+    db: SQLAlchemy, opsjobs: OpsJobs, row_task: Task
+) -> None:
+    rows: list[dict[str, Any]] = [{"number": number} for number in range(25)]
+    rows[23] = {"number": "many"}
+    batch = opsjobs.batch("import").open()
+    with pytest.raises(InvalidArgs) as caught:
+        batch.enqueue_many(row_task, rows, commit_every=10)
+    assert caught.value.errors[0]["loc"] == "[23].number"
+
+
+def test_a_generator_is_streamed_in_constant_memory(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, row_task: Task
+) -> None:
+    """Case 25."""
+    batch = opsjobs.batch("import").open()
+    batch.enqueue_many(row_task, ({"number": number} for number in range(20_000)))
+    tracemalloc.start()
+    batch.enqueue_many(
+        row_task, ({"number": number} for number in range(100_000)), commit_every=10_000
+    )
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8_000_000
+    fold_all(bench.connection)
+    assert bench.row("SELECT enqueued FROM opsjobs.batches")["enqueued"] == 120_000
+
+
+def test_a_unique_call_that_conflicts_is_no_member(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench
+) -> None:
+    @opsjobs.task(unique=Unique(until="ended"))
+    def sync(account_id: int) -> None: ...
+
+    sync.enqueue(1)
+    with opsjobs.batch("import") as batch:
+        assert batch.enqueue(sync, 1).conflict
+        assert not batch.enqueue(sync, 2).conflict
+        added = batch.enqueue_many(sync, [{"account_id": number} for number in (1, 2, 3, 3)])
+    assert (added.count, added.conflicts) == (1, 3)
+    db.session.commit()
+    perform_due()
+    row = batch_of(bench, batch.id)
+    assert (row["state"], row["enqueued"]) == ("finished", 2)
+
+
+def test_a_closed_batch_takes_no_members(db: SQLAlchemy, opsjobs: OpsJobs, row_task: Task) -> None:
+    """Case 7."""
+    with opsjobs.batch("import") as batch:
+        pass
+    batch.close()  # once more does nothing
+    says = f"batch {batch.id} takes no members any more: it is running"
+    for add in (
+        lambda: batch.enqueue(row_task, 1),
+        lambda: batch.enqueue_many(row_task, [{}]),
+        lambda: opsjobs.batch(id=batch.id).open(),
+    ):
+        with pytest.raises(BatchClosed, match=says):
+            add()
+
+
+def test_the_session_of_a_batch_is_that_of_its_members(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, row_task: Task
+) -> None:
+    with Session(db.engine) as session:
+        with opsjobs.batch("import", session=session) as batch:
+            batch.enqueue(row_task, 1)
+            batch.enqueue_many(row_task, [{}])
+            with pytest.raises(WrongSession, match="give session= to opsjobs"):
+                batch.enqueue(row_task.options(session=db.session), 1)
+        session.commit()
+    perform_due()
+    assert batch_of(bench, batch.id)["enqueued"] == 2
+
+
+def test_a_member_knows_its_batch_and_another_job_none(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench
+) -> None:
+    seen: list[Any] = []
+
+    @opsjobs.task
+    def look() -> None:
+        seen.append(current_job().batch)
+
+    with opsjobs.batch("import", meta={"file": "a.csv"}) as batch:
+        batch.enqueue(look)
+    look.enqueue()
+    db.session.commit()
+    perform_due()
+    found, none = seen
+    assert (found.id, found.name, found.meta) == (batch.id, "import", {"file": "a.csv"})
+    assert none is None
+
+
+def test_what_cannot_be_opened_names_every_fault_and_writes_nothing(
+    db: SQLAlchemy, opsjobs: OpsJobs, host: Host, row_task: Task
+) -> None:
+    wrong: Any = {"meta": {"a": {1, 2, float("nan")}}, "on_end": row_task, "on_failure": "alert"}
+    with pytest.raises(InvalidBatch) as caught:
+        opsjobs.batch("x" * 201, **wrong).open()
+    said = str(caught.value)
+    assert "its name must have 1 to 200 characters, it has 201" in said
+    assert "its meta" in said
+    assert f"its on_end is task {row_task.name}, which does not accept batch_id" in said
+    assert "its on_failure must be a task, got str" in said
+    db.session.commit()
+    assert read(host, "SELECT * FROM opsjobs.batches") == []
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "\ud800", 7])
+def test_a_bad_name_is_refused(name: Any, db: SQLAlchemy, opsjobs: OpsJobs) -> None:
+    with pytest.raises(InvalidBatch, match="its name"):
+        opsjobs.batch(name).open()
+
+
+@pytest.mark.parametrize("name", ["../../x", "😀" * 200, "<script>"])
+def test_any_text_may_be_a_name(name: str, db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench) -> None:
+    with opsjobs.batch(name) as batch:
+        pass
+    db.session.commit()
+    perform_due()
+    assert batch_of(bench, batch.id)["name"] == name
+
+
+def test_a_wrong_call_says_so(db: SQLAlchemy, opsjobs: OpsJobs, row_task: Task) -> None:
+    anything: Any = opsjobs
+    with pytest.raises(TypeError, match="a name, or the id"):
+        anything.batch()
+    with pytest.raises(TypeError, match="batch 7 was opened with its name"):
+        anything.batch("import", id=7)
+    with pytest.raises(OpsJobsError, match="the batch is not open"):
+        opsjobs.batch("import").enqueue(row_task, 1)
+    with pytest.raises(UnknownBatch, match="there is no batch 7"):
+        opsjobs.batch(id=7).close()
+    batch = opsjobs.batch("import").open()
+    with pytest.raises(TypeError, match="a batch takes a task"):
+        batch.enqueue(anything.task, 1)
+    with pytest.raises(TypeError, match="takes dicts of arguments"):
+        batch.enqueue_many(row_task, anything.tasks, commit_every=10)
+    for number in (0, True, "x"):
+        with pytest.raises(ValueError, match="a number of rows from 1 on"):
+            anything.batch(id=batch.id).enqueue_many(row_task, [], commit_every=number)
+
+
+def test_a_callback_that_is_gone_ends_by_name(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, report: Task
+) -> None:
+    with opsjobs.batch("import", on_end=report) as batch:
+        pass
+    db.session.commit()
+    del opsjobs.tasks[report.name]
+    perform_due()
+    job = bench.row("SELECT * FROM opsjobs.jobs WHERE task = %s", report.name)
+    assert (job["state"], job["ended_by"]) == ("failed", "unknown_task")
+    assert batch_of(bench, batch.id)["state"] == "finished"
+
+
+def test_a_member_whose_row_was_deleted_by_sql_is_lost(
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    bench: Bench,
+    row_task: Task,
+    report: Task,
+    heard: list[dict[str, Any]],
+) -> None:
+    with opsjobs.batch("import", on_end=report) as batch:
+        batch.enqueue_many(row_task, [{}, {}, {}])
+    db.session.commit()
+    bench.connection.execute(
+        "DELETE FROM opsjobs.jobs WHERE id = (SELECT max(id) FROM opsjobs.jobs)"
+    )
+    perform_due()
+    row = batch_of(bench, batch.id)
+    assert (row["state"], row["enqueued"], row["lost"]) == ("finished", 3, 1)
+    assert [(one["finished"], one["lost"]) for one in heard] == [(2, 1)]
+
+
+def test_a_batch_whose_members_are_all_lost_ends(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, row_task: Task
+) -> None:
+    with opsjobs.batch("import") as batch:
+        batch.enqueue(row_task)
+    db.session.commit()
+    fold_all(bench.connection)
+    assert batch_of(bench, batch.id)["state"] == "running"
+    bench.connection.execute("DELETE FROM opsjobs.jobs")
+    fold_all(bench.connection)
+    assert batch_of(bench, batch.id)["lost"] == 1
+
+
+def test_ends_of_every_kind_are_counted(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, row_task: Task, end: Callable[..., None]
+) -> None:
+    """Case 17."""
+    with opsjobs.batch("import") as batch:
+        jobs = [batch.enqueue(row_task, 1).id for _ in range(4)]
+    db.session.commit()
+    for job, kind in zip(jobs, ("returned", "raised", "discarded", "canceled"), strict=True):
+        end(job, kind)
+    fold_all(bench.connection)
+    assert batch_of(bench, batch.id)["ends"] == {
+        "finished returned": 1,
+        "failed exhausted": 1,
+        "failed discarded": 1,
+        "canceled canceled": 1,
+    }

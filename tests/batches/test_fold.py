@@ -1,0 +1,464 @@
+"""Folding: against hosts that add and close, against ends, with kills between statements, and its plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from math import inf
+from typing import Any
+
+import psycopg
+import pytest
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.orm import Session
+
+from flask_opsjobs import Batch, BatchClosed, OpsJobs, Task
+from flask_opsjobs.core import sql
+from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.endings import fold as folding
+from flask_opsjobs.endings.fold import MOST_EVENTS, fold, list_batches_to_fold
+from flask_opsjobs.endings.pending_batches import PendingBatches
+from flask_opsjobs.engine.dispatch.after_commit import AfterCommitDispatch
+from flask_opsjobs.host import ClosedBatch, Host
+from flask_opsjobs.loops import fold as fold_loop
+from flask_opsjobs.loops.loop import Runner
+from tests.batches.conftest import batch_of, fold_all
+from tests.conftest import MakeBench
+from tests.support.engine import Bench, race
+from tests.support.plans import explain
+from tests.support.waiting import wait_until
+
+TIMES = range(10)
+WAITING = """
+    SELECT 1 FROM pg_stat_activity
+    WHERE wait_event_type = 'Lock' AND datname = current_database()
+"""
+
+
+@pytest.fixture
+def session(db: SQLAlchemy) -> Iterator[Session]:
+    """A second session, as another request has it."""
+    with Session(db.engine) as session:
+        yield session
+
+
+# --- beside hosts
+
+
+def test_folding_goes_on_beside_a_host_that_adds_members(
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    bench: Bench,
+    row_task: Task,
+    session: Session,
+    end: Callable[..., None],
+) -> None:
+    batch = opsjobs.batch("import").open()
+    first = batch.enqueue(row_task, 1)
+    db.session.commit()
+    opsjobs.batch(id=batch.id, session=session).enqueue(row_task, 2)
+    end(first.id)
+    assert fold(bench.connection, batch.id) is not None
+    row = batch_of(bench, batch.id)
+    assert (row["enqueued"], row["ends"]) == (1, {"finished returned": 1})
+    session.commit()
+    fold_all(bench.connection)
+    assert batch_of(bench, batch.id)["enqueued"] == 2
+
+
+def test_close_waits_for_those_who_add(
+    db: SQLAlchemy, opsjobs: OpsJobs, host: Host, bench: Bench, row_task: Task, session: Session
+) -> None:
+    """Case 7: no member is added to a batch that has ended."""
+    batch = opsjobs.batch("import").open()
+    db.session.commit()
+    Batch(lambda: host, None, id=batch.id, session=session).enqueue(row_task, 1)
+
+    def close() -> None:
+        with Session(host.engine) as other:
+            Batch(lambda: host, None, id=batch.id, session=other).close()
+            other.commit()
+
+    def commit() -> None:
+        wait_until(lambda: bench.rows(WAITING), what="close to wait")
+        assert batch_of(bench, batch.id)["state"] == "open"
+        session.commit()
+
+    assert race(close, commit) == [None, None]
+    fold_all(bench.connection)
+    row = batch_of(bench, batch.id)
+    assert (row["state"], row["enqueued"]) == ("running", 1)
+
+
+def test_folding_does_not_wait_for_a_host_that_closes(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, session: Session
+) -> None:
+    batch = opsjobs.batch("import").open()
+    db.session.commit()
+    opsjobs.batch(id=batch.id, session=session).close()
+    assert fold(bench.connection, batch.id) is None
+    session.commit()
+    assert list_batches_to_fold(bench.connection) == [batch.id]
+    fold_all(bench.connection)
+    assert batch_of(bench, batch.id)["state"] == "finished"
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_close_against_those_who_add(
+    db: SQLAlchemy, opsjobs: OpsJobs, host: Host, bench: Bench, row_task: Task, time: int
+) -> None:
+    batch = opsjobs.batch("import").open()
+    db.session.commit()
+
+    def add() -> int:
+        with Session(host.engine) as session:
+            Batch(lambda: host, None, id=batch.id, session=session).enqueue(row_task, 1)
+            session.commit()
+        return 1
+
+    def close() -> int:
+        with Session(host.engine) as session:
+            Batch(lambda: host, None, id=batch.id, session=session).close()
+            session.commit()
+        return 0
+
+    def fold_it() -> int:
+        with closing(connect_apart(host.engine)) as connection:
+            return fold_all(connection)
+
+    answers = race(add, add, close, add, fold_it)
+    assert all(isinstance(one, int | BatchClosed) for one in answers)
+    added = sum(one == 1 for one in answers[:4])
+    fold_all(bench.connection)
+    row = batch_of(bench, batch.id)
+    assert row["enqueued"] == added
+    assert row["state"] == ("running" if added else "finished")
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_close_against_the_last_member(
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    host: Host,
+    bench: Bench,
+    make_bench: MakeBench,
+    row_task: Task,
+    report: Task,
+    time: int,
+    end: Callable[..., None],
+) -> None:
+    batch = opsjobs.batch("import", on_end=report).open()
+    job = batch.enqueue(row_task, 1)
+    db.session.commit()
+    other = make_bench()
+
+    def close() -> None:
+        with Session(host.engine) as session:
+            Batch(lambda: host, None, id=batch.id, session=session).close()
+            session.commit()
+        fold_all(other.connection)
+
+    def finish() -> None:
+        end(job.id)
+        fold_all(bench.connection)
+
+    assert race(close, finish) == [None, None]
+    fold_all(bench.connection)
+    row = batch_of(bench, batch.id)
+    assert (row["state"], row["end_no"]) == ("finished", 1)
+    assert len(bench.rows("SELECT * FROM opsjobs.callbacks")) == 1
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_two_fold_at_once_and_nothing_is_counted_twice(
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    host: Host,
+    bench: Bench,
+    row_task: Task,
+    report: Task,
+    time: int,
+) -> None:
+    """Case 2."""
+    with opsjobs.batch("import", on_end=report) as batch:
+        for number in range(5):
+            batch.enqueue(row_task, number)
+    db.session.commit()
+    ids = [row["id"] for row in bench.rows("SELECT id FROM opsjobs.jobs")]
+
+    def finish(name: str, some: list[int]) -> None:
+        with closing(Bench(host, name)) as mine:
+            for id in some:
+                mine.connection.execute(_END, {"id": id})
+                fold_all(mine.connection)
+
+    answers = race(lambda: finish("a", ids[:2]), lambda: finish("b", ids[2:]))
+    assert answers == [None, None]
+    fold_all(bench.connection)
+    row = batch_of(bench, batch.id)
+    assert (row["enqueued"], row["ends"], row["end_no"]) == (5, {"finished returned": 5}, 1)
+    assert len(bench.rows("SELECT * FROM opsjobs.callbacks")) == 1
+
+
+_END = """
+    WITH moved AS (
+        UPDATE opsjobs.jobs SET state = 'finished', ended_at = clock_timestamp(), ended_by = 'returned'
+        WHERE id = %(id)s RETURNING batch_id, state, ended_by)
+    INSERT INTO opsjobs.batch_end_events SELECT batch_id, state, ended_by, 1 FROM moved
+"""
+
+
+# --- kills
+
+
+@pytest.mark.parametrize("statement", range(1, 9))
+def test_killed_between_any_two_statements_the_next_fold_does_it_once(
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    host: Host,
+    bench: Bench,
+    row_task: Task,
+    report: Task,
+    alert: Task,
+    monkeypatch: pytest.MonkeyPatch,
+    statement: int,
+    end: Callable[..., None],
+) -> None:
+    with opsjobs.batch("import", on_end=report, on_failure=alert) as batch:
+        job = batch.enqueue(row_task, -1)
+    db.session.commit()
+    end(job.id, "raised")
+    dying = connect_apart(host.engine)
+    loaded: list[str] = []
+
+    def load(name: str) -> str:
+        loaded.append(name)
+        if len(loaded) == statement:
+            values = [dying.info.backend_pid]
+            bench.connection.execute("SELECT pg_terminate_backend(%s, 5000)", values)
+        return sql_load(name)
+
+    sql_load = sql.load
+    with monkeypatch.context() as patched, closing(dying):
+        patched.setattr("flask_opsjobs.endings.fold.sql.load", load)
+        if statement <= 7:
+            with pytest.raises(psycopg.OperationalError):
+                fold(dying, batch.id)
+        else:  # it needs seven statements
+            fold(dying, batch.id)
+    assert len(loaded) == min(statement, 7)
+    if statement <= 7:
+        assert bench.row("SELECT state FROM opsjobs.batches")["state"] == "running"
+        assert bench.rows("SELECT * FROM opsjobs.callbacks") == []
+    assert fold_all(bench.connection) <= 2
+    row = batch_of(bench, batch.id)
+    assert (row["state"], row["end_no"]) == ("failed", 1)
+    events = bench.rows("SELECT event FROM opsjobs.callbacks ORDER BY event")
+    assert [one["event"] for one in events] == ["end", "failure"]
+
+
+# --- in turns
+
+
+def test_many_rows_are_folded_in_turns(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, row_task: Task
+) -> None:
+    with opsjobs.batch("import") as batch:
+        batch.enqueue_many(row_task, ({} for _ in range(MOST_EVENTS)))
+    db.session.commit()
+    bench.connection.execute(
+        "UPDATE opsjobs.jobs SET state = 'finished', ended_at = now(), ended_by = 'returned'"
+    )
+    bench.connection.execute(
+        "INSERT INTO opsjobs.batch_end_events SELECT %s, 'finished', 'returned', 1"
+        " FROM generate_series(1, %s)",
+        [batch.id, MOST_EVENTS],
+    )
+    first = fold(bench.connection, batch.id)
+    assert first is not None
+    assert first.has_more
+    assert bench.row("SELECT state FROM opsjobs.batches")["state"] == "running"
+    assert fold_all(bench.connection) == 1
+    assert batch_of(bench, batch.id)["state"] == "finished"
+
+
+def test_what_is_taken_back_is_folded_after_what_it_takes_back(
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    bench: Bench,
+    row_task: Task,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(folding, "MOST_EVENTS", 2)
+    with opsjobs.batch("import") as batch:
+        batch.enqueue(row_task)
+    db.session.commit()
+    values = [(-1, "failed"), (-1, "failed"), (1, "failed"), (1, "failed"), (1, "failed")]
+    for number, kind in values:
+        bench.connection.execute(
+            "INSERT INTO opsjobs.batch_end_events VALUES (%s, %s, 'exhausted', %s)",
+            [batch.id, kind, number],
+        )
+    assert fold_all(bench.connection) >= 2
+    ends = bench.rows("SELECT state, number FROM opsjobs.batch_ends")
+    assert ends == [{"state": "failed", "number": 1}]
+
+
+# --- who folds
+
+
+def test_the_process_that_ended_the_last_member_folds_at_once(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, row_task: Task, end: Callable[..., None]
+) -> None:
+    with opsjobs.batch("import") as batch:
+        jobs = [batch.enqueue(row_task, 1).id for _ in range(2)]
+    db.session.commit()
+    pending = PendingBatches()
+    end(jobs[0])
+    pending.add([batch.id])
+    pending.fold_ended(bench.connection)
+    assert bench.row("SELECT enqueued FROM opsjobs.batches")["enqueued"] == 0
+    end(jobs[1])
+    pending.add([batch.id])
+    wait_until(lambda: pending.due_in() == 0, what="the next look")
+    pending.fold_ended(bench.connection)
+    assert not pending
+    assert batch_of(bench, batch.id)["state"] == "finished"
+
+
+def test_a_batch_is_looked_at_seldom_whatever_the_pace_of_its_ends(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_opsjobs.endings.pending_batches._SHORTEST_SECONDS", 60)
+    pending = PendingBatches()
+    assert pending.due_in() == inf
+    pending.add([1])
+    assert pending.due_in() == 0
+    assert pending.fold_ended(bench.connection) == []
+    pending.add([1])
+    assert 50 < pending.due_in() <= 60
+
+
+def test_a_close_after_the_last_member_folds_at_once(
+    db: SQLAlchemy, opsjobs: OpsJobs, host: Host, bench: Bench
+) -> None:
+    with opsjobs.batch("import") as batch:
+        pass
+    db.session.commit()
+    AfterCommitDispatch(host).push([ClosedBatch(batch.id)])
+    assert batch_of(bench, batch.id)["state"] == "finished"
+
+
+def test_the_loop_folds_what_nobody_folded_and_says_how_much(
+    db: SQLAlchemy, opsjobs: OpsJobs, host: Host, bench: Bench
+) -> None:
+    for _ in range(3):
+        with opsjobs.batch("import"):
+            pass
+    db.session.commit()
+    runner = Runner(fold_loop.LOOP, host)
+    runner.run_once(bench.connection)
+    report = "SELECT report FROM opsjobs.loop_runs WHERE loop = 'fold' ORDER BY id DESC LIMIT 1"
+    assert bench.row(report)["report"] == "folded 3 batches"
+    runner.run_once(bench.connection)
+    states = bench.rows("SELECT DISTINCT state FROM opsjobs.batches")
+    assert states == [{"state": "finished"}]
+
+
+def test_a_fault_of_one_batch_is_noted_on_it_and_heals(
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    bench: Bench,
+    report: Task,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with opsjobs.batch("bad", on_end=report) as bad:
+        pass
+    with opsjobs.batch("good") as good:
+        pass
+    db.session.commit()
+    # As after a downgrade: a stored callback that this code cannot read.
+    bench.connection.execute(
+        "UPDATE opsjobs.batches SET on_end = on_end - 'queue' WHERE id = %s", [bad.id]
+    )
+    pending = PendingBatches()
+    for _ in range(3):
+        pending.fold(bench.connection, list_batches_to_fold(bench.connection))
+    states = {row["id"]: row for row in bench.rows("SELECT * FROM opsjobs.batches")}
+    assert states[good.id]["state"] == "finished"
+    assert states[bad.id]["state"] == "running"
+    assert states[bad.id]["trouble"]
+    assert sum("cannot be folded" in record.message for record in caplog.records) == 1
+    bench.connection.execute(
+        """UPDATE opsjobs.batches SET on_end = on_end || '{"queue": "default"}' WHERE id = %s""",
+        [bad.id],
+    )
+    pending.fold(bench.connection, list_batches_to_fold(bench.connection))
+    row = batch_of(bench, bad.id)
+    assert (row["state"], row["trouble"]) == ("finished", None)
+
+
+# --- plans
+
+
+@pytest.fixture
+def many(bench: Bench) -> int:
+    """A batch of 50,000 members, whose oldest have ended, beside others; its id."""
+    bench.connection.execute(
+        "INSERT INTO opsjobs.batches (name, state, created_at, closed_at) SELECT 'import', 'running',"
+        " now(), now() FROM generate_series(1, 50)"
+    )
+    bench.connection.execute(
+        "INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at,"
+        " batch_id, ended_at, ended_by)"
+        " SELECT 'call', 'default', 'default', CASE WHEN n < 49000 THEN 'finished' ELSE 'available' END,"
+        " '{}', 1, now(), now(), CASE WHEN n % 2 = 0 THEN 1 ELSE n % 50 + 1 END,"
+        " CASE WHEN n < 49000 THEN now() END, CASE WHEN n < 49000 THEN 'returned' END"
+        " FROM generate_series(1, 50000) AS n"
+    )
+    # Failed jobs of no batch.
+    bench.connection.execute(
+        "INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at,"
+        " ended_at, ended_by) SELECT 'call', 'default', 'default', 'failed', '{}', 1, now(), now(), now(),"
+        " 'exhausted'"
+        " FROM generate_series(1, 5000)"
+    )
+    bench.connection.execute(
+        "INSERT INTO opsjobs.batch_end_events SELECT n % 50 + 1, 'finished', 'returned', 1"
+        " FROM generate_series(1, 5000) AS n"
+    )
+    for table in ("jobs", "batches", "batch_end_events"):
+        bench.connection.execute(f"ANALYZE opsjobs.{table}")
+    return 1
+
+
+PLANS: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "find_batches_without_open_members": ({"ids": [1, 2]}, {"jobs_open_of_batch"}),
+    "fold_batch_end_events": (
+        {"id": 1, "limit": 1000, "now": "2026-01-01T00:00Z"},
+        {"batch_end_events_by_batch"},
+    ),
+    "list_members_to_stop": ({"id": 1, "limit": 1000}, {"jobs_open_of_batch"}),
+    "end_batch": ({"id": 2, "now": "2026-01-01T00:00Z"}, {"batch_ends_pkey", "jobs_open_of_batch"}),
+    "list_members_to_retry": (
+        {"id": 1, "states": ["failed"], "limit": 100, "now": "2026-01-01T00:00Z"},
+        {"jobs_of_batch"},
+    ),
+    "list_workers_of_batches_to_stop": ({"ids": [1]}, set()),
+}
+
+
+@pytest.mark.parametrize("statement", PLANS)
+def test_a_statement_of_batches_reads_by_its_index(bench: Bench, many: int, statement: str) -> None:
+    values, expected = PLANS[statement]
+    nodes = explain(bench.connection, statement, values)
+    assert expected <= {node.get("Index Name") for node in nodes}
+    jobs = [node for node in nodes if node.get("Relation Name") == "jobs"]
+    assert all("Seq Scan" not in node["Node Type"] for node in jobs)
+
+
+def test_the_probe_reads_one_open_member(bench: Bench, many: int) -> None:
+    nodes = explain(bench.connection, "find_batches_without_open_members", {"ids": [many]})
+    (probe,) = [node for node in nodes if node.get("Index Name") == "jobs_open_of_batch"]
+    assert probe["Actual Rows"] == 1
+    assert probe["Scan Direction"] == "Backward"
