@@ -19,8 +19,9 @@ _log = logging.getLogger("flask_opsjobs.workflows")
 
 # Many ends of one run are passed on together: an `advance` costs about as much as ten ends.
 _SHORTEST_SECONDS = 0.02
-# A run that cannot be advanced is tried again after this time. Its steps end at their usual pace.
-_TROUBLE_SECONDS = 1.0
+# A run that cannot be advanced is tried again after this time, by the loop in each pass. Its steps end at
+# their usual pace.
+_TROUBLE_SECONDS = 0.9
 # A run that another process has locked for longer is left to the loop.
 _LONGEST_SECONDS = 2.0
 # One turn advances runs for at most this long, so that outcomes and heartbeats are written in time.
