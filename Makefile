@@ -33,7 +33,7 @@ $(READY): pyproject.toml
 demo: $(READY) ## Run the example host with its own Postgres and Valkey, until Ctrl-C.
 	$(BIN)/python -m tools.demo $(ARGS)
 
-demo-check: $(READY) ## Run the demo headless and exit: a job runs, a retry works, a rescue works.
+demo-check: $(READY) ## Run the demo headless and exit: a job, a retry, a workflow with a signal, a rescue.
 	$(BIN)/python -m tools.demo --check $(ARGS)
 
 quick: $(READY) ## Run the tests that start no process and are not slow: two minutes.

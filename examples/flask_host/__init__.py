@@ -20,6 +20,8 @@ def create_app(**config: object) -> Flask:
         # The browser does not send the cookie with forms that other sites post here.
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_HTTPONLY=True,
+        # The bank signs its webhooks with it.
+        BANK_KEY="of the demo, and no secret",
         OPSJOBS_ENVIRONMENT="demo",
         OPSJOBS_SIGN_IN_URL="/sign-in",
         OPSJOBS_HELP_URL="/tour",

@@ -12,7 +12,7 @@ import click
 from flask import Flask
 from flask.cli import with_appcontext
 
-from . import happenings, people, vendors
+from . import happenings, orders, people, vendors
 from .extensions import db
 from .models import Customer
 
@@ -50,7 +50,7 @@ def feed(every: float, incident_after: float) -> None:
         signal.signal(number, lambda *_: stopped.set())
     vendors.come_back(datetime.now(UTC))
     db.session.commit()
-    choices, shares = zip(*happenings.SHARES.items(), strict=True)
+    choices, shares = zip(*(happenings.SHARES | orders.SHARES).items(), strict=True)
     incident_at: float | None = time.monotonic() + incident_after
     while not stopped.wait(random.expovariate(1 / every)):
         if incident_at is not None and time.monotonic() >= incident_at:
@@ -58,10 +58,11 @@ def feed(every: float, incident_after: float) -> None:
             vendors.go_down(happenings.RECEIVER)
             click.echo(f"{happenings.RECEIVER} is down")
         happening = random.choices(choices, shares)[0]
-        job_id = happening()
+        number = happening()
         db.session.commit()
         db.session.remove()
-        click.echo(f"{happening.__name__.replace('_', ' ')}: job {job_id}")
+        of = "workflow" if happening in orders.SHARES else "job"
+        click.echo(f"{happening.__name__.replace('_', ' ')}: {of} {number}")
 
 
 def add_commands(app: Flask) -> None:

@@ -1,10 +1,10 @@
-"""Declares the shop's own tables: its jobs are about customers and invoices."""
+"""Declares the shop's own tables: its jobs are about customers, invoices and orders."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import DateTime, ForeignKey, func
+from sqlalchemy import BigInteger, DateTime, ForeignKey, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from .extensions import db
@@ -22,6 +22,20 @@ class Invoice(db.Model):
     customer_id: Mapped[int] = mapped_column(ForeignKey(Customer.id), index=True)
     cents: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    paid_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class Order(db.Model):
+    """Goods that are sent in parcels. `workflow_id` is the run that does it, `state` how that has ended."""
+
+    __tablename__ = "orders"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    customer_id: Mapped[int] = mapped_column(ForeignKey(Customer.id), index=True)
+    cents: Mapped[int]
+    parcels: Mapped[int]
+    workflow_id: Mapped[int | None] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(default="open")
     paid_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import hmac
 from datetime import UTC, datetime
 
-from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
+from flask import (
+    Blueprint,
+    abort,
+    current_app,
+    flash,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
 from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_required, login_user, logout_user
 
-from . import happenings, people, vendors
+from . import happenings, orders, people, vendors
 from .extensions import db, login
+from .models import Order
 
 shop = Blueprint("shop", __name__)
+_SHOWN_ORDERS = 8
 BY_NAME = {happening.__name__: happening for happening in happenings.SHARES}
 
 login.login_view = "shop.sign_in"
@@ -30,6 +42,7 @@ def front() -> ResponseReturnValue:
         job_id=request.args.get("job"),
         receiver=happenings.RECEIVER,
         is_down=vendors.is_down(happenings.RECEIVER),
+        orders=db.session.scalars(db.select(Order).order_by(Order.id.desc()).limit(_SHOWN_ORDERS)),
     )
 
 
@@ -79,8 +92,54 @@ def happen(name: str) -> ResponseReturnValue:
     """Enqueue a job, in the transaction of what happened."""
     if name not in BY_NAME:
         abort(404)
-    if current_user.role == "viewer":
-        abort(403)
+    forbid_viewers()
     job_id = BY_NAME[name]()
     db.session.commit()
     return redirect(url_for("shop.front", job=job_id), 303)
+
+
+@shop.post("/orders")
+@login_required
+def place_order() -> ResponseReturnValue:
+    """Order goods, and start the workflow that delivers them, in one transaction."""
+    forbid_viewers()
+    is_lucky = "unlucky" not in request.form
+    run = orders.place(parcels=3) if is_lucky else orders.place_for_the_unlucky()
+    db.session.commit()
+    return redirect(url_for("shop.front", run=run, _anchor="orders"), 303)
+
+
+@shop.post("/orders/<int:order_id>/pay")
+@login_required
+def pay_order(order_id: int) -> ResponseReturnValue:
+    """Do what the bank's webhook does, for people who play the bank."""
+    forbid_viewers()
+    order = db.get_or_404(Order, order_id)
+    orders.receive_payment(f"evt_{order.id}", order, order.cents)
+    db.session.commit()
+    return redirect(url_for("shop.front", _anchor="orders"), 303)
+
+
+@shop.post("/webhooks/payment")
+def payment() -> ResponseReturnValue:
+    """Take the bank's word that an order was paid, and give it to the workflow of the order.
+
+    The bank signs its body, and sends an event again until it gets an answer of 2xx: a second time changes
+    nothing.
+    """
+    signature = vendors.sign(request.get_data(), current_app.config["BANK_KEY"])
+    if not hmac.compare_digest(signature.encode(), request.headers.get("X-Signature", "").encode()):
+        abort(403)
+    match request.get_json():
+        case {"id": str(event), "order": int(order_id), "cents": int(cents)}:
+            is_repeated = orders.receive_payment(event, db.get_or_404(Order, order_id), cents)
+        case _:
+            abort(400, "an event has id, order and cents")
+    db.session.commit()
+    return {"is_repeated": is_repeated}
+
+
+def forbid_viewers() -> None:
+    """Abort the request of a person who may only look."""
+    if current_user.role == "viewer":
+        abort(403)

@@ -10,7 +10,7 @@ from flask_opsjobs import Cancel, Discard, Limit, RetryIn, Snooze, Unique, curre
 
 from . import vendors
 from .extensions import db, opsjobs
-from .models import Customer, Invoice
+from .models import Customer, Invoice, Order
 
 log = logging.getLogger("shop")
 
@@ -138,6 +138,46 @@ def send_newsletter(issue: str) -> None:
     for step in range(1, 61):
         vendors.wait(0.05)
         current_job().progress(step, 60, "mails")
+
+
+# --- the steps of an order: see orders.py
+
+
+@opsjobs.task(queue="shipping", backoff=soon, record_output=True)
+def reserve_stock(order_id: int) -> dict[str, list[str]]:
+    """Reserve the goods of an order; returns the numbers of the parcels that they fill."""
+    vendors.wait(0.1)
+    order = db.session.get_one(Order, order_id)
+    return {"parcels": [f"P-{order_id:05d}-{number}" for number in range(1, order.parcels + 1)]}
+
+
+@opsjobs.task(queue="billing", priority=1, max_attempts=2, backoff=soon, record_output=True)
+def request_payment(order_id: int) -> dict[str, str]:
+    """Ask the customer's bank for the payment. Whether it is paid, the bank's webhook says later."""
+    order = db.session.get_one(Order, order_id)
+    return {"link": vendors.ask_for_payment(order.customer_id, order_id, order.cents)}
+
+
+@opsjobs.task(queue="shipping", backoff=soon, max_attempts=5, record_output=True)
+def pack_parcel(parcel: str) -> str:
+    """Pack a parcel; returns the label of its carrier."""
+    vendors.wait(0.3)
+    return f"L{sum(parcel.encode()):06d}"
+
+
+@opsjobs.task(queue="mail", backoff=soon, max_attempts=5)
+def announce_parcels(customer_id: int, cents: int, labels: list[str]) -> None:
+    """Write to the customer what was paid, and which parcels come."""
+    subject = f"{cents / 100:.2f} EUR paid, {len(labels)} parcels: {', '.join(labels)}"
+    vendors.send_mail(vendors.address_of(customer_id), subject, current_job().attempt)
+
+
+@opsjobs.task(queue="shipping")
+def close_order(workflow_id: int, state: str, context: dict[str, int]) -> None:
+    """Note on the order how its workflow has ended. It may end again, after a repair."""
+    db.session.get_one(Order, context["order_id"]).state = state
+    db.session.commit()
+    log.info("workflow %s is %s", workflow_id, state)
 
 
 # --- by the clock

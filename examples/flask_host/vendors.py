@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import logging
 import os
 import signal
@@ -45,6 +47,21 @@ def charge(account_id: int, invoice_id: int) -> dict[str, object]:
     wait(0.1)
     log.info("charged")
     return {"receipt": f"R-{invoice_id:06d}", "account": account_id}
+
+
+def ask_for_payment(account_id: int, order_id: int, cents: int) -> str:
+    """Ask a customer's bank for a payment; returns the link to pay by. One bank never answers."""
+    log.info("POST https://bank.example/payments, order %s: %.2f EUR", order_id, cents / 100)
+    if account_id == UNLUCKY_ACCOUNT:
+        wait(0.5)
+        raise GatewayTimeout(f"bank.example did not answer in 0.5 s (account {account_id})")
+    wait(0.1)
+    return f"https://bank.example/pay/{order_id}"
+
+
+def sign(body: bytes, key: str) -> str:
+    """The signature that the bank sends with a webhook."""
+    return hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
 
 
 def send_mail(address: str, subject: str, attempt: int) -> None:

@@ -1,4 +1,4 @@
-"""Checks a running demo: a job runs, a failed job is retried, a dead worker's job is rescued."""
+"""Checks a running demo: a job runs, one is retried, one is rescued, and a workflow gets its signal."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def check_demo(
         check.sign_in(people)
         check.see_a_job_run()
         check.see_a_job_retried()
+        check.see_an_order_delivered()
         check.see_a_job_rescued()
     except (Failed, OSError) as error:
         click.echo(f"failed: {error}")
@@ -96,6 +97,23 @@ class Check:
             raise Failed(f"the audit does not show who retried job {job}: {audit}")
         click.echo(f"job {job} failed, was retried, finished, and the audit says why")
 
+    def see_an_order_delivered(self) -> None:
+        """Follow the workflow of an order from start to end. In its middle it waits until it is paid."""
+        run = self._place_an_order()
+        asked = self._finished(self._job_of("request_payment"))
+        if "bank.example/pay/" not in text_of(asked):
+            raise Failed(f"the bank has given no link to pay by: {text_of(asked)}")
+        if self._state_of_order(run) != "open":
+            raise Failed(f"workflow {run} does not wait for its payment")
+        self._pay(run)
+        self._until(f"workflow {run} has ended", lambda: self._state_of_order(run) in ENDED)
+        labels = set(re.findall(r"L\d{6}", self._finished(self._job_of("announce_parcels"))))
+        if self._state_of_order(run) != "finished" or len(labels) != 3:
+            raise Failed(f"workflow {run} is {self._state_of_order(run)}, with the labels {labels}")
+        click.echo(
+            f"workflow {run} waited for its payment, got it, sent three parcels and finished"
+        )
+
     def see_a_job_rescued(self) -> None:
         """Kill the worker that runs a slow job, and its child. Another worker must finish the job."""
         job, killed = self._kill_a_holder()
@@ -116,6 +134,41 @@ class Check:
             raise Failed(f"/happen/{happening} enqueued no job and led to {place}")
         click.echo(f"enqueued job {found[1]} ({happening})")
         return found[1]
+
+    def _place_an_order(self) -> str:
+        place = self._site.post("/orders")
+        found = re.search(r"[?&]run=(\d+)", place)
+        if found is None:
+            raise Failed(f"/orders started no workflow and led to {place}")
+        click.echo(f"started workflow {found[1]} (an order of three parcels)")
+        return found[1]
+
+    def _pay(self, run: str) -> None:
+        button = re.search(r'action="(/orders/\d+/pay)"', self._row_of_order(run))
+        if button is None:
+            raise Failed(f"the order of workflow {run} has no button to pay it")
+        self._site.post(button[1])
+
+    def _state_of_order(self, run: str) -> str:
+        """The state of a run that the shop has noted, which its callback told: `open` until it has ended."""
+        found = re.search(rf"\b{run}: (\w+)", text_of(self._row_of_order(run)))
+        return found[1] if found else "unknown"
+
+    def _row_of_order(self, run: str) -> str:
+        rows = re.findall(r"(?s)<tr>.*?</tr>", self._site.get("/"))
+        return next((row for row in rows if f">{run}: " in row), "")
+
+    def _job_of(self, task: str) -> str:
+        """The newest job of a task, once there is one."""
+        found: list[str] = []
+
+        def look() -> bool:
+            page = self._site.get(f"/ops/jobs/jobs?q=task:{task}")
+            found[:] = re.findall(r'href="/ops/jobs/jobs/(\d+)"', page)
+            return bool(found)
+
+        self._until(f"there is a job of {task}", look)
+        return found[0]
 
     def _finished(self, job: str) -> str:
         def is_over() -> bool:

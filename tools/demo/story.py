@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from flask import Flask
-from flask_host import create_app, happenings, vendors
+from flask_host import create_app, happenings, orders, vendors
 from flask_host.extensions import db, opsjobs
 from flask_host.models import Invoice
 
@@ -26,7 +26,7 @@ HOME = ZoneInfo("Europe/Berlin")
 ASLEEP_FROM, ASLEEP_UNTIL = "03:10", "03:55"
 # How long before now the receiver of webhooks goes down and comes back, and the failed jobs are retried.
 DOWN, BACK, RETRIED = timedelta(hours=5), timedelta(hours=4, minutes=35), timedelta(hours=4)
-PAUSED = timedelta(hours=2)
+PAUSED, ORDERED = timedelta(hours=2), timedelta(minutes=40)
 # The number of happenings between two passes of the loops at noon.
 BUSIEST = 0.8
 
@@ -94,7 +94,7 @@ def buy(moment: datetime, time: Past, app: Flask) -> None:
     hour = moment.astimezone(HOME).hour
     share = max(0.15, math.sin((hour - 6) / 16 * math.pi))
     for _ in range(round(BUSIEST * share + random.random())):
-        random.choices(CHOICES, [happenings.SHARES[each] for each in CHOICES])[0]()
+        random.choices(CHOICES, [SHARES[each] for each in CHOICES])[0]()
         db.session.commit()
         db.session.remove()
         time.perform(app)
@@ -128,14 +128,22 @@ def newsletter_is_paused(_time: Past) -> None:
     opsjobs.operator.pause("newsletter", actor="admin", reason=reason)
 
 
+def somebody_orders(_time: Past) -> None:
+    """Order goods that nobody has paid when the demo begins."""
+    orders.place(parcels=2)
+    db.session.commit()
+
+
 to_come = {
     DOWN: receiver_goes_down,
     BACK: receiver_comes_back,
     RETRIED: failed_are_retried,
     PAUSED: newsletter_is_paused,
+    ORDERED: somebody_orders,
 }
+SHARES = happenings.SHARES | orders.SHARES
 # Without the job that kills its process, because here it would kill this process.
-CHOICES = [each for each in happenings.SHARES if each is not happenings.heavy_report]
+CHOICES = [each for each in SHARES if each is not happenings.heavy_report]
 
 
 if __name__ == "__main__":

@@ -84,7 +84,9 @@ def sign_in(site: Site) -> None:
 
 
 @pytest.mark.chaos
-def test_check_sees_a_job_run_one_retried_and_one_rescued(start: Start, place: Path) -> None:
+def test_check_sees_a_run_a_retry_a_workflow_with_a_signal_and_a_rescue(
+    start: Start, place: Path
+) -> None:
     child = start("--check")
     assert child.wait(timeout=120) == 0, child.log
     for sentence in (
@@ -92,6 +94,7 @@ def test_check_sees_a_job_run_one_retried_and_one_rescued(start: Start, place: P
         "its page shows the result R-000001",
         "and its child, which held job",
         "was retried, finished, and the audit says why",
+        "waited for its payment, got it, sent three parcels and finished",
         "was rescued, and",
         "all is well",
     ):

@@ -11,6 +11,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
+from flask_opsjobs.core.db import connect_apart
+from flask_opsjobs.workflows.checks import checks
 from tests.host.conftest import sign_in
 
 HOUR = timedelta(hours=1)
@@ -50,7 +52,18 @@ def test_a_day_is_lived_once_and_ends_well(
     wrong = "created_at > started_at OR started_at > ended_at OR ended_at > clock_timestamp()"
     assert rows(f"SELECT id FROM opsjobs.jobs WHERE {wrong}") == []
     states = {state for (state,) in rows("SELECT DISTINCT state FROM opsjobs.jobs")}
-    assert states <= {"finished", "canceled", "scheduled"}
+    # Steps of orders that nobody has paid yet are deferred.
+    assert states <= {"finished", "canceled", "scheduled", "deferred"}
+    runs = rows("SELECT state, count(*) FROM opsjobs.workflows GROUP BY state")
+    assert {state for state, _ in runs} == {"running", "finished"}
+    assert rows("SELECT DISTINCT outcome FROM opsjobs.signals") == [("taken",)]
+    late = "SELECT id FROM opsjobs.workflows WHERE ended_at > clock_timestamp() OR ended_at < started_at"
+    assert rows(late) == []
+    waiting = "SELECT name FROM opsjobs.steps WHERE opened_at IS NOT NULL AND settled IS NULL"
+    assert {name for (name,) in rows(waiting)} == {"paid"}
+    connection = connect_apart(app.extensions["opsjobs"].engine)
+    assert checks(connection) == []
+    connection.close()
     # What the charts add up to is what ended while somebody counted.
     counted = """
         SELECT (SELECT sum(finished + failed + canceled) FROM opsjobs.rollups WHERE queue = ''),
