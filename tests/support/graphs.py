@@ -18,7 +18,7 @@ _RUN = """
 """
 _JOB = """
     INSERT INTO opsjobs.jobs (task, queue, lane, state, args, max_attempts, created_at, due_at, workflow_id)
-    VALUES ('call', 'default', 'default', %(state)s, '{}', 1, clock_timestamp(), clock_timestamp(), %(run)s)
+    VALUES (%(task)s, 'default', 'default', %(state)s, '{}', 1, clock_timestamp(), clock_timestamp(), %(run)s)
     RETURNING id
 """
 _STEP = """
@@ -72,6 +72,7 @@ class Graph:
                     "pending": pending,
                     "may_fail": name in may_fail,
                     "kind": "wait" if name in waits else "job",
+                    "task": "opsjobs.wait" if name in waits else "call",
                     "signals": [waits[name][0]] if name in waits else None,
                     "key": waits[name][1] if name in waits else "",
                     "state": "deferred" if pending or name in waits else "available",

@@ -46,6 +46,7 @@ def path_of(url: Url, job: Job) -> str:
     values = {
         "<job_id>": str(job.id),
         "<view_id>": "987654",
+        "<workflow_id>": "1",
         "<limiter>": "customer-api",
         "<int:sequence>": "1",
         "<int:preview_id>": "1",

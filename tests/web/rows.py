@@ -4,8 +4,9 @@ by `tests/browser/`, which runs jobs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import count, pairwise
 from typing import Any, TypeVar
 
 from sqlalchemy import null
@@ -24,6 +25,7 @@ from flask_opsjobs.limits.models import Lease, Limiter
 from flask_opsjobs.overview.models import Depth
 from flask_opsjobs.queues.models import Queue
 from flask_opsjobs.workers.models import Worker
+from flask_opsjobs.workflows.models import EdgeRecord, SignalRecord, StepRecord, WorkflowRecord
 
 T = TypeVar("T")
 
@@ -305,6 +307,57 @@ def make_limited(
     return job
 
 
+def make_run(session: Session, jobs: Mapping[str, int], **values: Any) -> WorkflowRecord:
+    """A run whose steps are these jobs, by name, each after the one before it; flushed.
+
+    A step called `wait` is an open wait. A step whose job does not exist was removed.
+    """
+    defaults: dict[str, Any] = {
+        "name": "fulfil_order",
+        "state": "running",
+        "context": {"order_id": 1042},
+        "shape": b"",
+        "steps": len(jobs),
+        "created_at": ago(minutes=11),
+    }
+    run = _flushed(session, WorkflowRecord(**defaults | values))
+    ids = list(jobs.values())
+    for position, (name, id) in enumerate(jobs.items()):
+        is_wait = name == "wait"
+        step: dict[str, Any] = {
+            "job_id": id,
+            "workflow_id": run.id,
+            "name": name,
+            "position": position,
+            "kind": "wait" if is_wait else "job",
+            "pending": 0 if position == 0 or is_wait else 1,
+            "signals": ["payment"] if is_wait else None,
+            "key": "order-1042" if is_wait else "",
+            "opened_at": ago(hours=26) if is_wait else None,
+            "released_at": ago(minutes=10) if position == 0 or is_wait else None,
+        }
+        session.add(StepRecord(**step))
+    session.add_all(
+        EdgeRecord(from_id=source, to_id=target, on_failure="cancel")
+        for source, target in pairwise(ids)
+    )
+    session.flush()
+    return run
+
+
+def make_signal(session: Session, **values: Any) -> SignalRecord:
+    """A signal that is for several open waits, flushed."""
+    defaults: dict[str, Any] = {
+        "name": "payment",
+        "key": "order-1042",
+        "payload": {"amount": 990},
+        "at": ago(minutes=3),
+        "by": "web-1",
+        "outcome": "ambiguous",
+    }
+    return _flushed(session, SignalRecord(**defaults | values))
+
+
 def make_one_of_each(session: Session) -> dict[str, Job]:
     """A job of every state with attempts, an output, two workers, the loops,
     a paused queue and a decision.
@@ -339,6 +392,9 @@ def make_one_of_each(session: Session) -> dict[str, Job]:
     )
     session.flush()
     make_entry(session, jobs["queued"])
+    # Its jobs are removed: the tests of other pages count jobs.
+    make_run(session, {"fetch": 900_001, "wait": 900_002}, on_end={"task": "report"})
+    make_signal(session)
     make_event(session)
     session.commit()
     return jobs

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from jinja2 import UndefinedError
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from flask_opsjobs import OpsJobs
@@ -18,6 +19,7 @@ from flask_opsjobs.web.app.display import PageDisplay
 from flask_opsjobs.web.app.filters import FILTERS
 from flask_opsjobs.web.app.pages import _environment
 from flask_opsjobs.web.audit.diff import diff
+from flask_opsjobs.workflows.models import StepRecord
 from tests.support.policies import ShowAll
 from tests.web.conftest import Access
 from tests.web.every import reads, soup
@@ -27,6 +29,8 @@ from tests.web.rows import (
     make_job,
     make_loops,
     make_output,
+    make_run,
+    make_signal,
     make_worker,
 )
 
@@ -80,14 +84,43 @@ def _carry(session: Session, text: str, names: str, *, labels: str | None = None
     worker = make_worker(session, name=names, host=names, version=names, queues=[names])
     jobs["started"].worker_id = worker.id
     make_loops(session, report=labels, error=labels, process=names)
+    _carry_in_workflow(session, jobs, payload, text, names, labels)
     session.commit()
     return jobs
+
+
+def _carry_in_workflow(
+    session: Session, jobs: dict[str, Job], payload: Any, text: str, names: str, labels: str
+) -> None:
+    """A run of these jobs and a wait, and a signal for it, that hold the texts."""
+    wait = make_job(session, "deferred", task="opsjobs.wait", tags=[labels])
+    steps = {"wait": wait.id, **{f"{names} {state}": job.id for state, job in jobs.items()}}
+    run = make_run(
+        session,
+        steps,
+        name=names,
+        context=payload,
+        state="canceling",
+        trouble=text,
+        cancel_requested_at=ago(minutes=5),
+        cancel_requested_by=labels,
+        cancel_reason=labels,
+        on_end={"task": names},
+    )
+    assert run.id == 1  # as tests/web/every.py asks for
+    named = {"signals": [names], "key": labels}
+    session.execute(update(StepRecord).where(StepRecord.kind == "wait").values(named))
+    for job in (wait, *jobs.values()):
+        job.workflow_id = run.id
+    make_signal(session, name=names, key=labels, payload=payload, by=labels, dedupe=labels)
 
 
 def _texts(app: Flask, jobs: dict[str, Job], only: str = "") -> Iterator[str]:
     client = app.test_client()
     for _, path in [
         *reads(jobs),
+        (None, f"/ops/jobs/workflows/1?step={jobs['finished'].id}"),
+        (None, f"/ops/jobs/workflows/1?step={jobs['canceled'].id}"),
         (None, "/ops/jobs/jobs?limit=50"),
         (None, "/ops/jobs/jobs?state=failed"),
     ]:

@@ -13,6 +13,7 @@ from ... import policy
 from ...actions.registry import ACTIONS
 from ...jobs import actions as job_actions
 from ...limits.actions import make_target
+from ...workflows import actions as workflow_actions
 from . import links, problems, references
 from .host import host
 from .shell import NAVIGATION
@@ -84,6 +85,9 @@ def subject() -> str | None:
         # Read the id as the page does, so that the policy checks /jobs/01 as job 1.
         target = f"job/{arguments['job_id']}"
         return job_actions.read_target(target) or target
+    if "workflow_id" in arguments:
+        target = f"workflow/{arguments['workflow_id']}"
+        return workflow_actions.read_target(target) or target
     if "limiter" in arguments:
         return make_target(arguments["limiter"], references.asked_partition())
     if "name" not in arguments:

@@ -21,6 +21,8 @@ def to_target(target: str) -> str:
     domain, name = target.partition("/")[0], name_in(target)
     if domain == "job":
         return url_for("opsjobs.job", job_id=name)
+    if domain == "workflow":
+        return url_for("opsjobs.workflow", workflow_id=name)
     if domain == "limiter":
         limiter, partition = split_target(target)
         return url_for("opsjobs.limiter", limiter=limiter, partition=partition)

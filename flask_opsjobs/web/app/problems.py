@@ -172,6 +172,16 @@ def no_such_job(job_id: str) -> Problem:
     )
 
 
+def no_such_workflow(workflow_id: str) -> Problem:
+    """No workflow has this id; it may have been removed."""
+    return Problem(
+        404,
+        "No such workflow",
+        f"There is no workflow {workflow_id[:40]}.",
+        "Ended workflows are removed after their retention time; ids are whole numbers.",
+    )
+
+
 def no_such_view() -> Problem:
     """The saved view is gone, or belongs to another person."""
     return Problem(404, "No such view", "You have no saved view with this id.")

@@ -44,6 +44,7 @@ NAVIGATION = (
     NavigationItem("jobs", "Jobs", "jobs.view", "j"),
     NavigationItem("queues", "Queues", "queues.view", "q"),
     NavigationItem("workers", "Workers", "workers.view", "w"),
+    NavigationItem("workflows", "Workflows", "workflows.view", "f"),
     NavigationItem("cron", "Cron", "cron.view", "c"),
     NavigationItem("limiters", "Limiters", "limiters.view", "l"),
     NavigationItem("audit", "Audit", "audit.view", "a"),

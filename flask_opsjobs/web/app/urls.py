@@ -19,6 +19,7 @@ from ..limiters import view as limiters
 from ..overview import view as overview
 from ..queues import view as queues
 from ..workers import view as workers
+from ..workflows import view as workflows
 from . import files, views
 
 # A page answers GET with a document, a fragment GET with a part of a document, a file GET with rows to
@@ -97,6 +98,16 @@ URLS = (
     *_actions_of("queue", "/queues/<path:name>"),
     Url("/workers", "workers", workers.page, "page", "workers.view"),
     Url("/workers/live", "workers_live", workers.live, "fragment", "workers.view"),
+    Url("/workflows", "workflows", workflows.page, "page", "workflows.view"),
+    Url("/workflows/live", "workflows_live", workflows.live, "fragment", "workflows.view"),
+    Url("/workflows/<workflow_id>", "workflow", workflows.workflow_page, "page", "workflows.view"),
+    Url(
+        "/workflows/<workflow_id>/live",
+        "workflow_live",
+        workflows.workflow_live,
+        "fragment",
+        "workflows.view",
+    ),
     Url("/cron", "cron", cron.page, "page", "cron.view"),
     Url("/cron/<path:name>", "cron_entry", cron.entry_page, "page", "cron.view"),
     # An entry may be called live or new, as a queue may.

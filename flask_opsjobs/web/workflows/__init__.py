@@ -1,1 +1,1 @@
-"""Draws workflows: the graph of a run and its timeline."""
+"""Shows workflows: the list of runs, and one run with its graph, its timeline and its steps."""

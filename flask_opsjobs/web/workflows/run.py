@@ -1,0 +1,258 @@
+"""Holds one run as its page shows it: its steps in pages, the chosen step, and what holds the run up."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from flask import request, url_for
+from sqlalchemy import Engine
+
+from ...core.reading import Reading
+from ...jobs.lifecycle import STATES
+from ...jobs.search import terms
+from ...workflows import queries
+from ...workflows.queries import (
+    HOLDS_UP,
+    OVERDUE,
+    RunInFull,
+    SignalRow,
+    StepInFull,
+    StepRow,
+)
+from ..app import access, problems
+from ..app.display import PageDisplay
+from ..app.host import host
+
+_ROWS = 100
+_NEIGHBOURS = 8
+# Steps of a run with more steps than this are read anew only after some seconds.
+_LARGE = 1_000
+_KEPT = timedelta(seconds=5)
+_MOST_KEPT = 2
+
+
+@dataclass(frozen=True)
+class StepsRequest:
+    """What the address asks for: the id of a step, a state of steps, and a page of their table."""
+
+    step: int | None
+    show: str | None
+    page: int
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The fewest parameters that mean the same."""
+        page = self.page if self.page > 1 else None
+        pairs = {"step": self.step, "show": self.show, "page": page}
+        return {key: str(value) for key, value in pairs.items() if value is not None}
+
+    def but(self, **changes: int | str | None) -> Mapping[str, str]:
+        """The parameters with some of them changed; None removes one."""
+        changed = {**self.query, **changes}
+        return {key: str(value) for key, value in changed.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a run in an order of its graph, and its edges: from, to, and what a failure does."""
+
+    rows: Sequence[StepRow]
+    edges: Sequence[tuple[int, int, str]]
+
+    @cached_property
+    def by_id(self) -> Mapping[int, StepRow]:
+        """The steps by the ids of their jobs."""
+        return {step.id: step for step in self.rows}
+
+    @cached_property
+    def before(self) -> Mapping[int, Sequence[tuple[int, str]]]:
+        """By step, those that it waits for, with what their failure does."""
+        found: dict[int, list[tuple[int, str]]] = defaultdict(list)
+        for source, target, on_failure in self.edges:
+            found[target].append((source, on_failure))
+        return found
+
+    @cached_property
+    def after(self) -> Mapping[int, Sequence[tuple[int, str]]]:
+        """By step, those that wait for it."""
+        found: dict[int, list[tuple[int, str]]] = defaultdict(list)
+        for source, target, on_failure in self.edges:
+            found[source].append((target, on_failure))
+        return found
+
+    @cached_property
+    def counts(self) -> Mapping[str, int]:
+        """How many steps are in each state."""
+        found = Counter(step.state for step in self.rows)
+        return {state: found[state] for state in STATES if found[state]}
+
+    @cached_property
+    def members(self) -> Mapping[int, Mapping[str, int]]:
+        """By map, how many of the steps that it added are in each state."""
+        found: dict[int, Counter[str]] = defaultdict(Counter)
+        for step in self.rows:
+            if step.map_of is not None:
+                found[step.map_of][step.state] += 1
+        return found
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run with its steps, as of `now`. `step` is the chosen step, with more about it in `detail`."""
+
+    run: RunInFull
+    steps: Steps
+    asked: StepsRequest
+    step: StepRow | None
+    detail: StepInFull | None
+    signals: Sequence[SignalRow]
+    now: datetime
+
+    @cached_property
+    def shown(self) -> Sequence[StepRow]:
+        """The steps of the chosen state."""
+        if self.asked.show is None:
+            return self.steps.rows
+        return [step for step in self.steps.rows if step.state == self.asked.show]
+
+    @property
+    def rows(self) -> Sequence[StepRow]:
+        """The steps on this page of the table."""
+        begin = (self.asked.page - 1) * _ROWS
+        return self.shown[begin : begin + _ROWS]
+
+    @property
+    def pages(self) -> int:
+        """How many pages the table has; at least 1."""
+        return max(1, -(-len(self.shown) // _ROWS))
+
+    @cached_property
+    def holding(self) -> Sequence[StepRow]:
+        """The released steps that have not ended, the one that most likely holds the run up first."""
+        return order_of_need(step for step in self.steps.rows if step.holds_up)
+
+    @cached_property
+    def failed(self) -> Sequence[StepRow]:
+        """The steps that failed although they must finish."""
+        return [step for step in self.steps.rows if step.state == "failed" and not step.may_fail]
+
+    @property
+    def waits(self) -> Sequence[StepRow]:
+        """The open waits, the one that is open longest first."""
+        return [step for step in self.holding if step.is_open_wait]
+
+    @property
+    def overdue(self) -> Sequence[StepRow]:
+        """The waits that have been open for more than a day."""
+        since = self.now - OVERDUE
+        return [wait for wait in self.waits if wait.opened_at and wait.opened_at < since]
+
+    @property
+    def ambiguous(self) -> Sequence[SignalRow]:
+        """The signals for which several waits are open."""
+        return [signal for signal in self.signals if signal.outcome == "ambiguous"]
+
+    def named(self, name: str | None) -> StepRow | None:
+        """The step of this name, or None."""
+        return next((step for step in self.steps.rows if step.name == name), None)
+
+    def waits_for(self, step: StepRow) -> Sequence[tuple[StepRow, str]]:
+        """The first steps that it waits for, with what their failure does."""
+        return self._known(self.steps.before.get(step.id, ()))
+
+    def released_by(self, step: StepRow) -> Sequence[tuple[StepRow, str]]:
+        """The first steps that wait for it, with what its failure does."""
+        return self._known(self.steps.after.get(step.id, ()))
+
+    def _known(self, edges: Iterable[tuple[int, str]]) -> Sequence[tuple[StepRow, str]]:
+        steps = self.steps.by_id
+        return [(steps[id], on_failure) for id, on_failure in edges if id in steps]
+
+    def step_url(self, step: StepRow) -> str:
+        """The address of this page with another step chosen, at the panel that shows it."""
+        values: dict[str, Any] = {"workflow_id": self.run.row.id, **self.asked.but(step=step.id)}
+        return url_for("opsjobs.workflow", _anchor="step", **values)
+
+    def display_of_step(self) -> PageDisplay:
+        """The display policy for the error and the result of the chosen step.
+
+        They are payload of the run and of the step's job.
+        """
+        targets = [f"workflow/{self.run.row.id}"]
+        targets += [f"job/{self.step.id}"] if self.step else []
+        return PageDisplay(host().display, may_see=access.may_see_payload(*targets))
+
+
+def order_of_need(steps: Iterable[StepRow]) -> Sequence[StepRow]:
+    """The steps in the order in which a sentence about their run names them."""
+    return sorted(steps, key=lambda step: (HOLDS_UP.index(step.state), step.id))
+
+
+def read_run(read: Reading, run: RunInFull) -> RunView:
+    """The run with its steps. Raises `Problem` when the address asks for a step that it does not have."""
+    steps = _read_steps(read, run)
+    asked = _read_request(steps)
+    view = RunView(run, steps, asked, None, None, (), read.now)
+    step = steps.by_id[asked.step] if asked.step is not None else _most_telling(view)
+    waits = [each for each in (*view.waits[:_NEIGHBOURS], step) if each and each.kind == "wait"]
+    return RunView(
+        run,
+        steps,
+        asked,
+        step,
+        None if step is None else queries.find_step(read.session, step.id),
+        queries.list_signals_for(read.session, waits),
+        read.now,
+    )
+
+
+def _most_telling(view: RunView) -> StepRow | None:
+    """The step that ended the run, else one that failed, the one that holds it up, or the first."""
+    culprit = view.named(view.run.row.ended_by_step)
+    first = view.steps.rows[:1]
+    return next((step for step in (culprit, *view.failed, *view.holding, *first) if step), None)
+
+
+def _read_request(steps: Steps) -> StepsRequest:
+    step, show = request.args.get("step") or None, request.args.get("show") or None
+    number = None if step is None else terms.read_own(step)
+    if step is not None and number not in steps.by_id:
+        raise problems.unreadable(f"step: this workflow has no step with the id {step[:40]!r}.")
+    if show is not None and show not in STATES:
+        raise problems.unreadable(f"show: a step is {', '.join(STATES)}, never {show[:40]!r}.")
+    word = request.args.get("page") or "1"
+    page = terms.read_own(word)
+    if not page:
+        raise problems.unreadable(f"page: {word[:40]!r} is not the number of a page.")
+    return StepsRequest(number, show, page)
+
+
+# --- reading the steps
+
+# One cache per engine, because one process may serve several apps.
+_cache: WeakKeyDictionary[Engine, OrderedDict[int, tuple[datetime, Steps]]] = WeakKeyDictionary()
+
+
+def _read_steps(read: Reading, run: RunInFull) -> Steps:
+    """The steps of a run; of a large one at most five seconds old."""
+    id = run.row.id
+    if run.row.steps <= _LARGE:
+        return _read_steps_now(read, id)
+    kept = _cache.setdefault(host().engine, OrderedDict())
+    at, steps = kept.get(id, (read.now - _KEPT, None))
+    if steps is None or not timedelta() <= read.now - at < _KEPT:
+        steps = _read_steps_now(read, id)
+        kept[id] = read.now, steps
+        while len(kept) > _MOST_KEPT:
+            kept.popitem(last=False)
+    return steps
+
+
+def _read_steps_now(read: Reading, id: int) -> Steps:
+    return Steps(queries.list_steps(read.session, id), queries.list_edges(read.session, id))

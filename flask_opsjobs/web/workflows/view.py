@@ -1,0 +1,235 @@
+"""Shows the list of runs, and the page of one run with its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from flask import Response, request
+from markupsafe import Markup
+
+from ...core.display import Display
+from ...core.reading import Reading
+from ...jobs.rows import Count
+from ...jobs.search import terms
+from ...workflows import queries
+from ...workflows.faults import LONGEST_NAME
+from ...workflows.lifecycle import ENDED_BY, MEANINGS, STATES
+from ...workflows.queries import HeldUpBy, RunPage, RunRow
+from ..app import access, pages, problems, references
+from ..app.host import host, reading
+from .run import RunView, read_run
+
+_ROWS = 25
+# A run that takes so many times as long as usual is marked.
+_SLOW = 2
+NEEDS = {
+    "trouble": "cannot go on",
+    "ambiguous": "ambiguous signal",
+    "overdue": "overdue wait",
+    "failed": "failed",
+}
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """A run in a list. `need` says why it needs a person; `step` is what holds it up."""
+
+    run: RunRow
+    step: HeldUpBy | None
+    usual: float | None
+    need: str | None
+    now: datetime
+
+    @property
+    def times(self) -> int:
+        """How many times as long as usual it takes, rounded down; 0 when that is not known."""
+        if not self.usual or self.run.state in ("failed", "canceled"):
+            return 0
+        times = int(self.run.seconds(self.now) / self.usual)
+        return times if times >= _SLOW else 0
+
+
+@dataclass(frozen=True)
+class RunsRequest:
+    """Which runs the address asks for, and the run before or after which the page begins."""
+
+    state: str | None
+    name: str | None
+    before: int | None
+    after: int | None
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The conditions as a query string."""
+        pairs = {"state": self.state, "name": self.name}
+        return {key: value for key, value in pairs.items() if value is not None}
+
+    def but(self, **changes: str | None) -> Mapping[str, str]:
+        """The conditions with some of them changed; None removes one."""
+        changed = {**self.query, **changes}
+        return {key: value for key, value in changed.items() if value is not None}
+
+    @property
+    def is_front(self) -> bool:
+        """Whether it is the first page of all runs, which shows those in need first."""
+        return not self.query and self.before is None and self.after is None
+
+    def cursor(self, side: str, found: RunPage) -> str | None:
+        """The cursor for the next page on that side; None when there is none."""
+        if not found.rows or not (found.has_older if side == "before" else found.has_newer):
+            return None
+        last = found.rows[-1 if side == "before" else 0]
+        return references.make_cursor(host().secrets, _purpose(side, self.query), last.id)
+
+
+def page() -> Response:
+    """The document of the runs."""
+    asked = _read_request()
+    with reading() as read:
+        made = _list(read, asked)
+    cursors = {side: word for side in ("before", "after") if (word := request.args.get(side))}
+    query = {**asked.query, **cursors}
+    return pages.page(
+        "workflows/page.html",
+        "workflows",
+        "Workflows",
+        read.now,
+        live=made,
+        query=query,
+        asked=asked,
+    )
+
+
+def live() -> Response:
+    """The fragment of it that refreshes."""
+    asked = _read_request()
+    with reading() as read:
+        made = _list(read, asked)
+    return pages.fragment(made)
+
+
+def workflow_page(workflow_id: str) -> Response:
+    """The document of one run."""
+    with reading() as read:
+        view = _find(read, workflow_id)
+        made = _one(read, view)
+    run = view.run.row
+    return pages.page(
+        "workflow/page.html",
+        "workflows",
+        f"{Display(host().display, may_see=True).clean(run.name)} {run.id}",
+        read.now,
+        live=made,
+        query=view.asked.query,
+        run=run,
+    )
+
+
+def workflow_live(workflow_id: str) -> Response:
+    """The fragment of it that refreshes."""
+    with reading() as read:
+        made = _one(read, _find(read, workflow_id))
+    return pages.fragment(made)
+
+
+# --- the list
+
+
+def _read_request() -> RunsRequest:
+    state, name = request.args.get("state") or None, request.args.get("name") or None
+    if state is not None and state not in STATES:
+        raise problems.unreadable(
+            f"state: a workflow is {', '.join(STATES)}, never {state[:40]!r}."
+        )
+    if name is not None and ("\0" in name or len(name) > LONGEST_NAME):
+        raise problems.unreadable(f"name: a text of at most {LONGEST_NAME} characters.")
+    asked = RunsRequest(state, name, None, None)
+    before, after = (_position(side, asked.query) for side in ("before", "after"))
+    if before is not None and after is not None:
+        raise problems.unreadable("before and after: a page begins at one of them.")
+    return RunsRequest(state, name, before, after)
+
+
+def _position(side: str, query: Mapping[str, str]) -> int | None:
+    word = request.args.get(side)
+    if not word:
+        return None
+    try:
+        return references.read_cursor(host().secrets, _purpose(side, query), word)
+    except references.BadCursor as error:
+        what = (
+            f"{side}: this mark of a page was not made for these runs. Start from the first page."
+        )
+        raise problems.unreadable(what) from error
+
+
+def _purpose(side: str, query: Mapping[str, str]) -> str:
+    return f"workflows {side} {sorted(query.items())}"
+
+
+def _list(read: Reading, asked: RunsRequest) -> Markup:
+    session = read.session
+    found = queries.page_of_runs(
+        session,
+        state=asked.state,
+        name=asked.name,
+        limit=_ROWS,
+        before=asked.before,
+        after=asked.after,
+    )
+    needs = queries.list_runs_that_need_help(session, read.now)
+    in_need = queries.list_runs(session, needs) if asked.is_front else {}
+    troubled = [in_need[id] for id in needs if id in in_need]
+    counts = queries.count_runs_by_state(session)
+    return pages.part(
+        "workflows/_live.html",
+        read.now,
+        asked=asked,
+        counts=counts,
+        everything=Count.sum(counts.values()),
+        in_need=_lines(read, troubled, needs),
+        lines=_lines(read, found.rows, needs),
+        meanings=MEANINGS,
+        needs=NEEDS,
+        older=asked.cursor("before", found),
+        newer=asked.cursor("after", found),
+    )
+
+
+def _lines(read: Reading, runs: Sequence[RunRow], needs: Mapping[int, str]) -> Sequence[RunLine]:
+    steps = queries.find_what_holds_up(read.session, runs)
+    usual = queries.find_usual_seconds(read.session, {run.name for run in runs})
+    return [
+        RunLine(run, steps.get(run.id), usual.get(run.name), needs.get(run.id), read.now)
+        for run in runs
+    ]
+
+
+# --- one run
+
+
+def _find(read: Reading, workflow_id: str) -> RunView:
+    number = terms.read_own(workflow_id)
+    run = None if number is None else queries.find_run(read.session, number)
+    if run is None:
+        raise problems.no_such_workflow(workflow_id)
+    return read_run(read, run)
+
+
+def _one(read: Reading, view: RunView) -> Markup:
+    run = view.run.row
+    return pages.part(
+        "workflow/_live.html",
+        read.now,
+        view=view,
+        run=run,
+        step_url=view.step_url,
+        usual=queries.find_usual_seconds(read.session, [run.name]).get(run.name),
+        callbacks=queries.list_callbacks(read.session, run.id),
+        meaning=MEANINGS[run.state],
+        ended_by=ENDED_BY.get(run.ended_by or ""),
+        of_step=view.display_of_step(),
+        may_see_jobs=access.may("jobs.view"),
+    )

@@ -1,0 +1,406 @@
+"""Reads runs of workflows for pages: a page of runs, those that need a person, and one run with its steps.
+
+Returns payload as it is stored; pages apply the display policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Text, cast, literal, select, tuple_
+from sqlalchemy.orm import Session
+
+from ..core import sql
+from ..jobs.models import Callback, Job, Output
+from ..jobs.rows import CAP, Count, OutputRow
+from .lifecycle import OPEN, STATES
+from .models import EdgeRecord, SignalRecord, StepRecord, WorkflowRecord
+
+_LAST_ID = 2**63 - 1
+# A wait that is open longer, and a run that failed since, need a person.
+OVERDUE = timedelta(days=1)
+MOST_IN_NEED = 25
+# A page of runs looks at this many jobs of each run, and at this many open waits of all runs.
+_EXAMINED_JOBS = 1_000
+_EXAMINED_WAITS = 1_000
+# How long a run usually takes: among so many runs of its name, if so many of them finished.
+_EXAMINED_RUNS, _FEWEST_RUNS = 50, 3
+MOST_STEPS = 50_000
+_MOST_SIGNALS = 50
+_MOST_CALLBACKS = 20
+
+# The order in which released steps are named when a run waits for several.
+HOLDS_UP = ("retryable", "deferred", "scheduled", "available", "queued", "started")
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run as lists show it."""
+
+    id: int
+    name: str
+    state: str
+    steps: int
+    settled: int
+    finished: int
+    failed: int
+    canceled: int
+    created_at: datetime
+    ended_at: datetime | None
+    ended_by: str | None
+    ended_by_step: str | None
+    deadline_at: datetime | None
+    cancel_requested_at: datetime | None
+    cancel_requested_by: str | None
+    cancel_reason: str | None
+    end_no: int
+    trouble: str | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not ended."""
+        return self.state in OPEN
+
+    def seconds(self, now: datetime) -> float:
+        """How long it took, or takes so far."""
+        return ((self.ended_at or now) - self.created_at).total_seconds()
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """A page of runs, the newest first."""
+
+    rows: Sequence[RunRow]
+    has_newer: bool
+    has_older: bool
+
+
+@dataclass(frozen=True)
+class HeldUpBy:
+    """A released step that has not ended, and the number of such steps of its run, `released`."""
+
+    id: int
+    name: str
+    kind: str
+    state: str
+    attempt: int
+    max_attempts: int
+    due_at: datetime
+    started_at: datetime | None
+    deadline_at: datetime | None
+    signals: Sequence[str] | None
+    key: str
+    opened_at: datetime | None
+    released: int
+
+
+def page_of_runs(
+    session: Session,
+    *,
+    state: str | None = None,
+    name: str | None = None,
+    limit: int = 25,
+    before: int | None = None,
+    after: int | None = None,
+) -> RunPage:
+    """The newest runs that fit; `before` an id, only older runs; `after` an id, the next newer runs.
+
+    Of a name with a state, only the newest 10,000 runs of the name are examined.
+    """
+    low, high = (after or 0) + 1, _LAST_ID if before is None else before
+    is_newest_first = after is None
+    column = WorkflowRecord.name if name is not None else WorkflowRecord.state
+    value = name if name is not None else state
+    keys: list[Any] = [WorkflowRecord.id]
+    bounds: list[list[Any]] = [[low], [high]]
+    if value is not None:
+        # A range of one value instead of an equality, so that the planner walks the index of this column.
+        keys.insert(0, column)
+        for bound in bounds:
+            bound.insert(0, literal(value, Text))
+    order = [key.desc() if is_newest_first else key for key in keys]
+    chosen = select(*_columns(WorkflowRecord, RunRow))
+    within = (tuple_(*keys) >= tuple_(*bounds[0]), tuple_(*keys) < tuple_(*bounds[1]))
+    chosen = chosen.where(*within).order_by(*order)
+    if name is not None and state is not None:
+        newest = chosen.limit(CAP).subquery()
+        chosen = select(newest).where(newest.c.state == state)
+    rows = [RunRow(*row) for row in session.execute(chosen.limit(limit + 1))]
+    has_more = len(rows) > limit
+    rows = rows[:limit]
+    if is_newest_first:
+        return RunPage(rows, before is not None, has_more)
+    if not has_more:  # fewer newer runs than a page holds: show the full first page
+        return page_of_runs(session, state=state, name=name, limit=limit)
+    return RunPage(rows[::-1], True, True)
+
+
+def list_runs(session: Session, ids: Iterable[int]) -> Mapping[int, RunRow]:
+    """Those of these runs that exist, by id."""
+    wanted = list(ids)
+    if not wanted:
+        return {}
+    chosen = select(*_columns(WorkflowRecord, RunRow)).where(WorkflowRecord.id.in_(wanted))
+    return {row[0]: RunRow(*row) for row in session.execute(chosen)}
+
+
+def list_runs_that_need_help(session: Session, now: datetime) -> Mapping[int, str]:
+    """Why runs need an operator, by id, the gravest first, at most 25.
+
+    `trouble`: it cannot be advanced. `ambiguous`: a signal is for several waits. `overdue`: a wait has been
+    open for more than a day. `failed`: it failed within a day.
+    """
+    params = {"most": MOST_IN_NEED, "examined": _EXAMINED_WAITS, "since": now - OVERDUE}
+    rows = session.connection().exec_driver_sql(sql.load("list_runs_that_need_help"), params)
+    found: dict[int, str] = {}
+    for run, why in rows:
+        found.setdefault(run, why)
+    return dict(list(found.items())[:MOST_IN_NEED])
+
+
+def find_what_holds_up(session: Session, runs: Iterable[RunRow]) -> Mapping[int, HeldUpBy]:
+    """By run, the released step that most likely holds it up; none for a run without such a step.
+
+    Only the first 1,000 jobs of a run are examined.
+    """
+    params = {"ids": [run.id for run in runs if run.is_open], "examined": _EXAMINED_JOBS}
+    if not params["ids"]:
+        return {}
+    rows = session.connection().exec_driver_sql(sql.load("list_frontiers"), params)
+    return {row[0]: HeldUpBy(*row[1:]) for row in rows}
+
+
+def find_usual_seconds(session: Session, names: Iterable[str]) -> Mapping[str, float]:
+    """By name, how long a run usually takes: the median of its last runs that finished."""
+    params = {
+        "names": sorted(set(names)),
+        "examined": _EXAMINED_RUNS,
+        "fewest": _FEWEST_RUNS,
+    }
+    rows = session.connection().exec_driver_sql(sql.load("list_usual_seconds"), params)
+    return {name: float(seconds) for name, seconds in rows}
+
+
+def count_runs_by_state(session: Session) -> Mapping[str, Count]:
+    """How many runs each state has, counted up to 10,000."""
+    params = {"states": list(STATES), "most": CAP + 1}
+    rows = session.connection().exec_driver_sql(sql.load("count_runs"), params)
+    return {state: Count.capped(number) for state, number in rows}
+
+
+# --- one run
+
+
+@dataclass(frozen=True)
+class RunInFull:
+    """A run as its page shows it. `context` is a JSON text, `callback` the task that its end calls."""
+
+    row: RunRow
+    context: str
+    callback: str | None
+    run_again_from: int | None
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """A step with the state of its job. `state` is None when the job was deleted."""
+
+    id: int
+    name: str
+    kind: str
+    map_of: int | None
+    pending: int
+    settled: str | None
+    released_at: datetime | None
+    opened_at: datetime | None
+    may_fail: bool
+    signals: Sequence[str] | None
+    key: str
+    job_state: str | None
+    task: str | None
+    attempt: int
+    max_attempts: int
+    due_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    deadline_at: datetime | None
+
+    @property
+    def state(self) -> str:
+        """The state of its job; of a deleted job the state in which it settled, else `deferred`."""
+        return self.job_state or self.settled or "deferred"
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether its job was deleted."""
+        return self.job_state is None
+
+    @property
+    def is_open_wait(self) -> bool:
+        """Whether a signal would end it now."""
+        return self.kind == "wait" and self.opened_at is not None and self.job_state == "deferred"
+
+    @property
+    def holds_up(self) -> bool:
+        """Whether it is released and has not ended."""
+        return self.is_open_wait or (self.state in HOLDS_UP and self.state != "deferred")
+
+    def seconds(self, now: datetime) -> float | None:
+        """How long it took from its release, or takes so far; None before its release."""
+        if self.released_at is None:
+            return None
+        return ((self.ended_at or now) - self.released_at).total_seconds()
+
+
+@dataclass(frozen=True)
+class StepInFull:
+    """What the panel of a step shows besides its row. `output` is None when nothing was kept."""
+
+    takes: Mapping[str, Any]
+    settled_by: int | None
+    error: str | None
+    ended_by: str | None
+    ended_reason: str | None
+    output: OutputRow | None
+
+
+@dataclass(frozen=True)
+class SignalRow:
+    """A signal. `payload` is a JSON text."""
+
+    id: int
+    name: str
+    key: str
+    run: int | None
+    dedupe: str | None
+    at: datetime
+    by: str
+    outcome: str
+    taken_by: int | None
+    duplicates: int
+    last_duplicate_at: datetime | None
+    payload: str | None
+
+
+@dataclass(frozen=True)
+class CallbackRow:
+    """A job that reports an end of a run. `state` is None when the job was deleted."""
+
+    end_no: int
+    job_id: int
+    state: str | None
+    error: str | None
+
+
+def find_run(session: Session, run_id: int) -> RunInFull | None:
+    """The run with this id, or None."""
+    extra = (
+        cast(WorkflowRecord.context, Text),
+        WorkflowRecord.on_end["task"].astext,
+        WorkflowRecord.run_again_from,
+    )
+    chosen = select(*_columns(WorkflowRecord, RunRow), *extra).where(WorkflowRecord.id == run_id)
+    row = session.execute(chosen).one_or_none()
+    return None if row is None else RunInFull(RunRow(*row[:-3]), *row[-3:])
+
+
+def list_steps(session: Session, run_id: int) -> Sequence[StepRow]:
+    """The steps of a run in an order of its graph, those that maps added last; at most 50,000."""
+    chosen = (
+        select(*_STEP)
+        .outerjoin(Job, Job.id == StepRecord.job_id)
+        .where(StepRecord.workflow_id == run_id)
+        .order_by(StepRecord.job_id)
+        .limit(MOST_STEPS)
+    )
+    return [StepRow(*row) for row in session.execute(chosen)]
+
+
+def list_edges(session: Session, run_id: int) -> Sequence[tuple[int, int, str]]:
+    """The edges of a run: from, to, and what a failure does."""
+    chosen = select(EdgeRecord.from_id, EdgeRecord.to_id, EdgeRecord.on_failure)
+    mine = chosen.join(StepRecord, StepRecord.job_id == EdgeRecord.to_id)
+    rows = session.execute(mine.where(StepRecord.workflow_id == run_id))
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def find_step(session: Session, job_id: int) -> StepInFull | None:
+    """More about a step; None when there is no such step."""
+    columns = (StepRecord.takes, StepRecord.settled_by, Job.error, Job.ended_by, Job.ended_reason)
+    kept = (Output.job_id, cast(Output.value, Text), Output.size_bytes, Output.omitted)
+    chosen = (
+        select(*columns, *kept)
+        .outerjoin(Job, Job.id == StepRecord.job_id)
+        .outerjoin(Output, Output.job_id == StepRecord.job_id)
+        .where(StepRecord.job_id == job_id)
+    )
+    row = session.execute(chosen).one_or_none()
+    if row is None:
+        return None
+    takes, settled_by, error, ended_by, ended_reason, stored, *value = row
+    output = None if stored is None else OutputRow(*value)
+    return StepInFull(takes or {}, settled_by, error, ended_by, ended_reason, output)
+
+
+def list_callbacks(session: Session, run_id: int) -> Sequence[CallbackRow]:
+    """The jobs that report the last 20 ends of a run, the last end first."""
+    chosen = (
+        select(Callback.end_no, Callback.job_id, Job.state, Job.error)
+        .outerjoin(Job, Job.id == Callback.job_id)
+        .where(Callback.of == "workflow", Callback.of_id == run_id)
+        .order_by(Callback.of, Callback.of_id, Callback.end_no.desc())
+        .limit(_MOST_CALLBACKS)
+    )
+    return [CallbackRow(*row) for row in session.execute(chosen)]
+
+
+def list_signals_for(session: Session, waits: Sequence[StepRow]) -> Sequence[SignalRow]:
+    """The signals that ended these waits, and those that are ambiguous for the open ones, at most 50 each."""
+    if not waits:
+        return []
+    taken = select(*_SIGNAL).where(SignalRecord.taken_by.in_([wait.id for wait in waits]))
+    rows = list(session.execute(taken.limit(_MOST_SIGNALS)))
+    wanted = {
+        (name, wait.key) for wait in waits if wait.is_open_wait for name in wait.signals or ()
+    }
+    if wanted:
+        # Both outcomes of the partial index are named, so that the planner uses it.
+        several = SignalRecord.outcome.in_(("early", "ambiguous"))
+        keys = tuple_(SignalRecord.name, SignalRecord.key).in_(sorted(wanted))
+        left = select(*_SIGNAL).where(keys, several).order_by(SignalRecord.id)
+        rows += session.execute(left.limit(_MOST_SIGNALS))
+    return [SignalRow(*row) for row in rows]
+
+
+_STEP: tuple[Any, ...] = (
+    StepRecord.job_id,
+    StepRecord.name,
+    StepRecord.kind,
+    StepRecord.map_of,
+    StepRecord.pending,
+    StepRecord.settled,
+    StepRecord.released_at,
+    StepRecord.opened_at,
+    StepRecord.may_fail,
+    StepRecord.signals,
+    StepRecord.key,
+    Job.state,
+    Job.task,
+    Job.attempt,
+    Job.max_attempts,
+    Job.due_at,
+    Job.started_at,
+    Job.ended_at,
+    Job.deadline_at,
+)
+_SIGNAL: tuple[Any, ...] = (
+    *(getattr(SignalRecord, name) for name in list(SignalRow.__annotations__)[:-1]),
+    cast(SignalRecord.payload, Text),
+)
+
+
+def _columns(table: Any, row: type) -> list[Any]:
+    return [getattr(table, name) for name in row.__annotations__]

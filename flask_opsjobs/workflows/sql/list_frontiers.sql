@@ -1,0 +1,16 @@
+-- Finds for each of these runs one released step that has not ended, the one that is most likely to hold the
+-- run up, and how many there are. Only the first %(examined)s jobs of a run are examined. Locks nothing.
+-- Run by the page of workflows. Indexes: jobs_of_run, steps_pkey.
+SELECT run.id AS run, step.* FROM unnest(%(ids)s::bigint[]) AS run (id) CROSS JOIN LATERAL (
+    SELECT s.job_id AS id, s.name, s.kind, j.state, j.attempt, j.max_attempts, j.due_at, j.started_at,
+        j.deadline_at, s.signals, s.key, s.opened_at, count(*) OVER () AS released
+    FROM (
+        SELECT id, task, state, attempt, max_attempts, due_at, started_at, deadline_at FROM opsjobs.jobs
+        WHERE workflow_id = run.id ORDER BY workflow_id, id LIMIT %(examined)s
+    ) AS j JOIN opsjobs.steps s ON s.job_id = j.id
+    WHERE j.state IN ('retryable', 'scheduled', 'available', 'queued', 'started')
+       OR (j.state = 'deferred' AND j.task = 'opsjobs.wait' AND s.opened_at IS NOT NULL)
+    ORDER BY array_position(ARRAY['retryable', 'deferred', 'scheduled', 'available', 'queued', 'started'],
+        j.state), s.job_id
+    LIMIT 1
+) AS step

@@ -1,0 +1,291 @@
+"""The pages of workflows: the list of runs, and one run with its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.orm import Session
+
+from flask_opsjobs import OpsJobs, Task
+from flask_opsjobs.endings.advance import advance
+from flask_opsjobs.jobs.models import Callback
+from flask_opsjobs.testing import perform_due
+from tests.support.engine import Bench
+from tests.support.graphs import Graph
+from tests.web.conftest import Access
+from tests.web.every import soup
+from tests.web.rows import ago, make_job, make_run, make_signal
+
+PAYMENT = ("payment", "order-1")
+
+
+def words(found: Any) -> str:
+    """The text of a part of a page, with single spaces."""
+    return " ".join(found.get_text(" ").split())
+
+
+@pytest.fixture
+def graph(bench: Bench) -> Graph:
+    """A running workflow: `a` failed, so `b` was canceled; `paid` waits; `d` is to be started."""
+    graph = Graph.make(
+        bench.connection, "a d b paid", ["a b"], waits={"paid": PAYMENT}, on_end=None
+    )
+    graph.end("a", "failed")
+    for _ in range(3):
+        advance(bench.connection, graph.run, 1_000_000)
+    return graph
+
+
+def rows(page: Any, panel: str) -> dict[str, str]:
+    """The rows of the table in the panel with this heading, by their first cell."""
+    table = page.find(id=panel).find_parent("section").table
+    return {words(row.th): words(row) for row in table.select("tbody tr")}
+
+
+def test_a_run_that_goes_on_says_what_it_waits_for(get: Callable[..., Any], graph: Graph) -> None:
+    page = soup(get("/workflows").text)
+    (line,) = rows(page, "runs").values()
+    assert "paid waits for the signal payment" in line
+    assert "and 1 more step" in line
+    assert "2 of 4" in line
+
+
+def test_its_page_says_so_too_and_lists_its_steps(get: Callable[..., Any], graph: Graph) -> None:
+    page = soup(get(f"/workflows/{graph.run}").text)
+    sentence = words(page.select_one("#part .say"))
+    assert sentence.startswith("paid waits for the signal payment")
+    assert "1 step failed" in sentence
+    table = rows(page, "steps")
+    assert list(table) == ["a", "d", "b", "paid"]
+    assert "waits for a signal" in table["paid"]
+    assert "canceled" in table["b"]
+    assert table["b"].endswith("a")
+    assert table["d"].endswith("start")
+
+
+def test_a_link_chooses_a_step(get: Callable[..., Any], graph: Graph) -> None:
+    page = soup(get(f"/workflows/{graph.run}?step={graph.ids['b']}").text)
+    panel = words(page.find(id="step").find_parent("section"))
+    assert panel.startswith("b canceled")
+    assert "Because of a" in panel
+    assert "After a" in panel
+    panel = words(
+        soup(get(f"/workflows/{graph.run}?step={graph.ids['paid']}").text)
+        .find(id="step")
+        .find_parent("section")
+    )
+    assert "payment , key order-1" in panel
+
+
+def test_steps_of_one_state_are_listed_alone(get: Callable[..., Any], graph: Graph) -> None:
+    assert list(rows(soup(get(f"/workflows/{graph.run}?show=failed").text), "steps")) == ["a"]
+    nothing = soup(get(f"/workflows/{graph.run}?show=queued").text)
+    assert "No step is in this state" in nothing.text
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["step=x", "step=9", f"step={'7' * 3_000}", "step=%00", "show=x", "page=0", "page=x"],
+    ids=["no number", "no step", "long", "NUL", "no state", "page 0", "no page"],
+)
+def test_what_cannot_be_read_is_refused(get: Callable[..., Any], graph: Graph, query: str) -> None:
+    page = soup(get(f"/workflows/{graph.run}?{query}", status=422).text)
+    assert len(page.find(id="dialog-page").text) < 500
+
+
+def test_an_address_of_a_megabyte_is_refused(get: Callable[..., Any], graph: Graph) -> None:
+    get(f"/workflows/{graph.run}?step={'7' * 1_000_000}", status=414)
+
+
+@pytest.mark.parametrize("path", ["0", "99", "x", "9" * 30, "%00"])
+def test_a_run_that_does_not_exist_is_not_found(get: Callable[..., Any], path: str) -> None:
+    assert "There is no workflow" in get(f"/workflows/{path}", status=404).text
+
+
+@pytest.mark.parametrize("query", ["state=x", "name=%00", f"name={'x' * 201}", "before=x"])
+def test_a_list_that_cannot_be_read_is_refused(get: Callable[..., Any], query: str) -> None:
+    get(f"/workflows?{query}", status=422)
+
+
+def _in_need(page: Any) -> dict[str, str]:
+    return rows(page, "needs") if page.find(id="needs") else {}
+
+
+def test_runs_that_need_a_person_come_first(get: Callable[..., Any], session: Session) -> None:
+    wait = make_job(session, "deferred", task="opsjobs.wait")
+    other = make_job(session, "deferred", task="opsjobs.wait")
+    make_run(session, {"wait": wait.id}, name="waits_for_a_day")
+    make_run(session, {"a": 900_001}, name="in_trouble", trouble="KeyError: 'x'")
+    ended = {"state": "failed", "ended_at": ago(hours=1), "ended_by": "step", "failed": 1}
+    make_run(session, {"a": 900_002}, name="failed_now", settled=1, ended_by_step="a", **ended)
+    ended["ended_at"] = ago(days=2)
+    make_run(session, {"a": 900_003}, name="failed_long_ago", settled=1, **ended)
+    run = make_run(session, {"wait": other.id}, name="not_told_which")
+    make_signal(session, run=run.id)
+    session.commit()
+    page = soup(get("/workflows").text)
+    found = _in_need(page)
+    assert [name.split()[0] for name in found] == [
+        "in_trouble",
+        "not_told_which",
+        "waits_for_a_day",
+        "failed_now",
+    ]
+    assert "KeyError" in found["in_trouble 2"]
+    assert "ambiguous signal" in found["not_told_which 5"]
+    assert "overdue wait" in found["waits_for_a_day 1"]
+    assert "a did not finish" in found["failed_now 3"]
+    sentence = words(page.select_one("#part > .say"))
+    assert sentence.startswith("4 runs need a person : 1 cannot go on")
+    # Other pages of the list do not repeat them.
+    assert _in_need(soup(get("/workflows?state=failed").text)) == {}
+
+
+def test_pages_are_walked_by_keys_and_back(get: Callable[..., Any], session: Session) -> None:
+    for number in range(60):
+        make_run(session, {"a": 900_000 + number}, name=f"flow_{number % 2}")
+    session.commit()
+    for query, expected in (("", 60), ("?name=flow_1", 30), ("?state=running", 60)):
+        page, seen = soup(get(f"/workflows{query}").text), []
+        while True:
+            seen.append(list(rows(page, "runs")))
+            older = page.select_one("#part a[rel=next]")
+            if older is None:
+                break
+            page = soup(get(str(older["href"]).removeprefix("/ops/jobs")).text)
+        names = [name for part in seen for name in part]
+        assert len(set(names)) == len(names) == expected
+        newer = page.select_one("#part a[rel=prev]")
+        page = soup(get(str(newer["href"]).removeprefix("/ops/jobs")).text)
+        assert list(rows(page, "runs")) == seen[-2]
+
+
+def test_a_name_and_a_state_together(get: Callable[..., Any], session: Session) -> None:
+    ended = {"ended_at": ago(days=3), "ended_by": "finished", "finished": 1, "settled": 1}
+    make_run(session, {"a": 900_001}, name="one")
+    make_run(session, {"a": 900_002}, name="one", state="finished", **ended)
+    make_run(session, {"a": 900_003}, name="two", state="finished", **ended)
+    session.commit()
+    page = soup(get("/workflows?name=one&state=finished").text)
+    assert list(rows(page, "runs")) == ["one 2"]
+
+
+def test_a_run_that_takes_longer_than_usual_is_marked(
+    get: Callable[..., Any], session: Session
+) -> None:
+    for number in range(3):
+        ended = {"ended_by": "finished", "finished": 1, "settled": 1, "state": "finished"}
+        began = ago(hours=3)
+        ended |= {"created_at": began, "ended_at": began + timedelta(minutes=4)}
+        make_run(session, {"a": 900_000 + number}, **ended)
+    make_run(session, {"a": 900_009}, created_at=ago(minutes=11))
+    session.commit()
+    first, *others = rows(soup(get("/workflows").text), "runs").values()
+    assert "×2" in first
+    assert "4 min 0 s" in first
+    assert not [line for line in others if "×" in line]
+
+
+def test_a_removed_job_stays_in_its_graph(get: Callable[..., Any], session: Session) -> None:
+    run = make_run(session, {"a": 900_001})
+    session.commit()
+    assert "removed" in rows(soup(get(f"/workflows/{run.id}").text), "steps")["a"]
+
+
+def test_a_callback_that_failed_is_told(get: Callable[..., Any], session: Session) -> None:
+    ended = {"ended_at": ago(days=3), "ended_by": "finished", "finished": 1, "settled": 1}
+    run = make_run(
+        session, {"a": 900_001}, state="finished", end_no=1, on_end={"task": "report"}, **ended
+    )
+    job = make_job(session, "failed", task="report")
+    session.add(Callback(of="workflow", of_id=run.id, end_no=1, event="end", job_id=job.id))
+    session.commit()
+    page = soup(get(f"/workflows/{run.id}").text)
+    (told,) = [words(say) for say in page.select(".say") if "callback" in say.text]
+    assert told.startswith("The callback of end 1 failed")
+    assert f"Job {job.id}" in told
+    assert "failed" in rows(page, "callbacks")["1"]
+
+
+def test_results_and_errors_need_payload_view_on_run_and_job(
+    get: Callable[..., Any],
+    db: SQLAlchemy,
+    opsjobs: OpsJobs,
+    bench: Bench,
+    access: Access,
+) -> None:
+    @opsjobs.task(record_output=True, max_attempts=1)
+    def fetch(order_id: int) -> dict[str, Any]:
+        return {"customer": "Ada Lovelace"}
+
+    flow = opsjobs.workflow("payload", context={"order": "nr-1042"})
+    flow.step("fetch", fetch, order_id=1)
+    run = flow.start()
+    db.session.commit()
+    perform_due()
+    (job,) = bench.rows("SELECT job_id FROM opsjobs.steps WHERE workflow_id = %s", run.id)
+    path = f"/workflows/{run.id}?step={job['job_id']}"
+    assert "Ada Lovelace" in get(path).text
+    assert "nr-1042" in get(path).text
+    access.denied = {("payload.view", f"job/{job['job_id']}")}
+    assert "Ada Lovelace" not in get(path).text
+    assert "nr-1042" in get(path).text
+    access.denied = {("payload.view", f"workflow/{run.id}")}
+    assert "Ada Lovelace" not in get(path).text
+    assert "nr-1042" not in get(path).text
+
+
+def test_a_policy_may_deny_one_run(get: Callable[..., Any], graph: Graph, access: Access) -> None:
+    access.denied = {("workflows.view", f"workflow/{graph.run}")}
+    get(f"/workflows/{graph.run}", status=403)
+    get(f"/workflows/0{graph.run}", status=403)
+    get("/workflows")
+
+
+def test_a_map_counts_its_members(
+    get: Callable[..., Any], db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench
+) -> None:
+    @opsjobs.task(record_output=True, max_attempts=1)
+    def give(value: Any) -> Any:
+        return value
+
+    @opsjobs.task(max_attempts=1)
+    def double(number: int) -> None:
+        if number < 0:
+            raise ValueError("a negative number")
+
+    flow = opsjobs.workflow("maps")
+    numbers = flow.step("numbers", give, value=[1, 2, -3])
+    flow.map("double", double, over=numbers.result, as_="number")
+    run = flow.start()
+    db.session.commit()
+    perform_due()
+    page = soup(get(f"/workflows/{run.id}").text)
+    table = rows(page, "steps")
+    assert "2 finished, 1 failed" in table["double"]
+    assert len(table) == 5
+    assert "did not finish" in words(page.select_one("#part .say"))
+
+
+def test_a_large_run_is_shown_a_hundred_steps_a_page(
+    get: Callable[..., Any], db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench
+) -> None:
+    @opsjobs.task
+    def call() -> None: ...
+
+    task: Task = call
+    flow = opsjobs.workflow("large")
+    before = flow.step("first", task)
+    for number in range(1_500):
+        flow.step(f"step_{number}", task, after=before)
+    run = flow.start()
+    db.session.commit()
+    page = soup(get(f"/workflows/{run.id}").text)
+    assert len(rows(page, "steps")) == 100
+    page = soup(get(f"/workflows/{run.id}?page=16").text)
+    assert list(rows(page, "steps")) == ["step_1499"]
+    assert "page 16 of 16" in words(page)
