@@ -240,8 +240,8 @@ ARROWS = (
         targets=(),
         by="operator",
         meaning="delete its row",
-        # The second deletes old jobs after the time that the settings say.
-        made_by=("delete_jobs", "retain_jobs"),
+        # The others delete old jobs after the time that the settings say.
+        made_by=("delete_jobs", "retain_jobs", "retain_workflows"),
     ),
 )
 

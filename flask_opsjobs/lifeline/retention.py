@@ -38,8 +38,9 @@ def retain(
 ) -> dict[str, int]:
     """Remove at most `limit` old rows of all tables together; return how many of each. The caller commits.
 
-    There is more to do when the sum reaches `limit`. Outputs are removed before jobs, so that they are
-    counted as outputs: removing a job removes its output without counting it.
+    A run of a workflow is removed whole, so its last one may exceed the limit. There is more to do when the
+    sum reaches `limit`. Outputs are removed before jobs, so that they are counted as outputs: removing a job
+    removes its output without counting it.
     """
     removed: dict[str, int] = {}
     for what, (statement, parameters) in _steps(settings, now).items():
@@ -67,7 +68,14 @@ def _steps(settings: Settings, now: datetime) -> dict[str, tuple[str, dict[str, 
         for table, statement in _STATEMENTS.items()
     }
     for state in FINAL:
-        steps[f"{state} jobs"] = ("retain_jobs", {"state": state, "before": limits[state]})
+        old: dict[str, object] = {"state": state, "before": limits[state]}
+        steps[f"{state} jobs"] = ("retain_jobs", old)
+        steps[f"jobs of {state} workflows"] = ("retain_workflows", old)
+    signals: dict[str, object] = {
+        "before": limits["signals"],
+        "unmatched_before": limits["unmatched_signals"],
+    }
+    steps["signals"] = ("retain_signals", signals)
     return steps
 
 
@@ -85,6 +93,8 @@ def _limits(settings: Settings, now: datetime) -> dict[str, datetime]:
         "limit_minutes": now - timedelta(days=NUMBER_DAYS),
         "limit_rejections": now - timedelta(days=NUMBER_DAYS),
         "buckets": now - timedelta(days=_BUCKET_DAYS),
+        "signals": now - timedelta(days=settings.keep_signals_days),
+        "unmatched_signals": now - 2 * timedelta(days=settings.keep_signals_days),
         "finished": now - timedelta(days=settings.keep_finished_days),
         "canceled": now - timedelta(days=settings.keep_canceled_days),
         "failed": now - timedelta(days=settings.keep_failed_days),

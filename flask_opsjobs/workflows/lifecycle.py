@@ -45,7 +45,7 @@ OUTCOMES = {
 
 @dataclass(frozen=True)
 class RunArrow:
-    """A legal move of a run, from any of `sources` to one of `targets`. Without targets the state stays.
+    """A legal move of a run, from any of `sources` to one of `targets`. Without targets its row is deleted.
 
     `made_by` names the statements that set the state, or insert or delete the row.
     """
@@ -85,6 +85,14 @@ ARROWS = (
         by="operator",
         meaning="a step is retried or skipped",
         made_by=("reopen_steps",),
+    ),
+    RunArrow(
+        "delete",
+        sources=FINAL,
+        targets=(),
+        by="retain",
+        meaning="the time that the settings say has passed since its end",
+        made_by=("retain_workflows",),
     ),
 )
 

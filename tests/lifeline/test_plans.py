@@ -109,7 +109,7 @@ def test_retention_reads_only_what_it_removes(big: Connection) -> None:
     state, now = "finished", _now(big)
     before = now - timedelta(seconds=_FILL[state][0] - 100)
     nodes = explain(big, "retain_jobs", {"state": state, "before": before, "limit": 1_000})
-    (scan,) = [node for node in nodes if node.get("Index Name") == "jobs_to_retain"]
+    (scan,) = [node for node in nodes if node.get("Index Name") == "jobs_alone_to_retain"]
     assert scan["Actual Rows"] <= 110
     walked = {node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan"}
     assert "jobs" not in walked

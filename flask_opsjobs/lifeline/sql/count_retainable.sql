@@ -1,8 +1,11 @@
 -- Counts the rows that retention would remove now, as (what, how many), with the conditions of the files
 -- retain_*.sql.
--- Run by `flask opsjobs retain --dry-run`. Indexes: jobs_to_retain, outputs_to_retain,
--- unique_locks_to_retain, previews_to_retain, cron_slots_to_retain.
-SELECT 'outputs', count(*) FROM opsjobs.outputs WHERE created_at < %(outputs)s
+-- Run by `flask opsjobs retain --dry-run`. Indexes: jobs_alone_to_retain,
+-- outputs_to_retain, unique_locks_to_retain, previews_to_retain, cron_slots_to_retain, workflows_to_retain,
+-- jobs_of_run, signals_to_retain.
+SELECT 'outputs', count(*) FROM opsjobs.outputs o WHERE created_at < %(outputs)s AND NOT EXISTS (
+    SELECT FROM opsjobs.jobs j JOIN opsjobs.workflows w ON w.id = j.workflow_id AND w.ended_at IS NULL
+    WHERE j.id = o.job_id)
 UNION ALL
 SELECT 'unique_locks', count(*) FROM opsjobs.unique_locks WHERE expires_at < %(unique_locks)s
 UNION ALL
@@ -33,10 +36,23 @@ WHERE b.last_used_at < %(buckets)s AND (b.cooldown_until IS NULL OR b.cooldown_u
             >= l.burst)
 UNION ALL
 SELECT 'finished jobs', count(*) FROM opsjobs.jobs
-WHERE state = 'finished' AND ended_at < %(finished)s
+WHERE state = 'finished' AND ended_at < %(finished)s AND workflow_id IS NULL AND batch_id IS NULL
 UNION ALL
 SELECT 'canceled jobs', count(*) FROM opsjobs.jobs
-WHERE state = 'canceled' AND ended_at < %(canceled)s
+WHERE state = 'canceled' AND ended_at < %(canceled)s AND workflow_id IS NULL AND batch_id IS NULL
 UNION ALL
 SELECT 'failed jobs', count(*) FROM opsjobs.jobs
-WHERE state = 'failed' AND ended_at < %(failed)s
+WHERE state = 'failed' AND ended_at < %(failed)s AND workflow_id IS NULL AND batch_id IS NULL
+UNION ALL
+SELECT 'jobs of ' || k.state || ' workflows', coalesce(sum(n.number), 0)
+FROM (
+    VALUES ('finished', %(finished)s), ('canceled', %(canceled)s), ('failed', %(failed)s)) AS k(state, before)
+LEFT JOIN opsjobs.workflows w ON w.state = k.state AND w.ended_at < k.before AND NOT EXISTS (
+    SELECT FROM opsjobs.jobs j WHERE j.workflow_id = w.id
+      AND j.state IN ('deferred', 'scheduled', 'available', 'queued', 'started', 'retryable'))
+LEFT JOIN LATERAL (
+    SELECT count(*) AS number FROM opsjobs.jobs j WHERE j.workflow_id = w.id) AS n ON true
+GROUP BY k.state
+UNION ALL
+SELECT 'signals', count(*) FROM opsjobs.signals
+WHERE at < %(signals)s AND (outcome IN ('taken', 'late') OR at < %(unmatched_signals)s)
