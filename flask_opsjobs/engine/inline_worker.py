@@ -74,9 +74,9 @@ class InlineWorker:
         rounds = 0
         while self._limit is None or self.calls < self._limit:
             now = self._now()
-            self.ids |= dict.fromkeys(job.id for job in endings.expire(self._connection, now))
+            has_expired = self._expire(now)
             stage(self._connection, now)
-            if self._advance(now):
+            if self._advance(now) or has_expired:
                 continue
             if deliveries := self._dispatch(now):
                 rounds += 1
@@ -89,6 +89,13 @@ class InlineWorker:
     def _now(self) -> datetime:
         return read_clock(self._connection) + self._ahead
 
+    def _expire(self, now: datetime) -> bool:
+        """End jobs and cancel runs whose deadline has passed; return whether there were any."""
+        expired = endings.expire(self._connection, now)
+        self.ids |= dict.fromkeys(job.id for job in expired)
+        canceled = self._connection.execute(sql.load("expire_workflows"), {"now": now}).rowcount
+        return bool(expired or canceled)
+
     def _advance(self, now: datetime) -> bool:
         """Advance runs whose steps ended, and fold batches; return whether anything was written."""
         most = self._host.settings.max_args_bytes
@@ -100,7 +107,7 @@ class InlineWorker:
         return any(one is not None and not one.is_idle for one in done)
 
     def _jump(self, until: datetime | None) -> bool:
-        """Move the time on to when the next job is due, at most to `until`; False if that is not ahead."""
+        """Move the time on to the next due time or deadline, at most to `until`; False if it is not ahead."""
         if until is None:
             return False
         with self._connection.cursor(row_factory=scalar_row) as cursor:

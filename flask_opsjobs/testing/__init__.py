@@ -99,8 +99,9 @@ def perform_due(
 ) -> Performed:
     """Perform every due job of the current app in this process, until none is due.
 
-    With `at`, jobs that are scheduled or retried until that time are performed too, in order. Only the jobs'
-    own times move: functions that read a clock see the real time. `limit` is the largest number of calls.
+    With `at`, jobs that are scheduled or retried until that time are performed too, in order, and waits and
+    workflows whose time is over by then end. Only the jobs' own times move: functions that read a clock see
+    the real time. `limit` is the largest number of calls.
 
     Each job has its own app context, as in a worker. Nothing is forked, so the test's patches apply. The
     statements run on a separate connection, which sees only committed rows. When `session` (by default the

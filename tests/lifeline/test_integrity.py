@@ -10,20 +10,25 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
 from redis import Redis
 from sqlalchemy.orm import Session
 
+from flask_opsjobs import OpsJobs
 from flask_opsjobs.core.reading import read_clock
 from flask_opsjobs.engine.reconcile.recall import Suspects, recall_lost
 from flask_opsjobs.engine.redis.broker import Broker, broker_of, rq_id
 from flask_opsjobs.engine.redis.connections import RedisConnections
+from flask_opsjobs.jobs import transitions as jobs
 from flask_opsjobs.jobs.perform.outcomes import Outcome
 from flask_opsjobs.jobs.record.task import Task
 from flask_opsjobs.lifeline import integrity, retention
 from flask_opsjobs.lifeline.integrity import IntegrityRow, list_integrity_checks
 from flask_opsjobs.loops import check_integrity, roll_up
 from flask_opsjobs.loops.loop import Runner
+from flask_opsjobs.testing import perform_due
 from flask_opsjobs.workers import transitions as workers
+from flask_opsjobs.workflows import transitions as workflows
 from tests.conftest import MakeBench
 from tests.lifeline.conftest import StartJob
 from tests.support.clock import Clock
@@ -104,6 +109,75 @@ def test_at_rest_nothing_is_missing(
     assert retention.retain(bench.connection, bench.host.settings, later)["finished jobs"] == 1
     check = keeper.look_twice()["default"]
     assert (check.enqueued, check.deleted, check.stored, check.difference) == (4, 1, 3, 0)
+
+
+def test_steps_and_members_are_counted_as_jobs(
+    db: SQLAlchemy, opsjobs: OpsJobs, bench: Bench, keeper: Keeper
+) -> None:
+    """At rest after runs, a map, a callback, retries, a skip and retention."""
+    fails = {"a", "z"}
+
+    @opsjobs.task(record_output=True, queue="mail")
+    def letters() -> list[str]:
+        return ["a", "b", "c"]
+
+    @opsjobs.task(max_attempts=2, backoff=0)
+    def send(letter: str) -> None:
+        if letter in fails:
+            raise ValueError("on purpose")
+
+    flow = opsjobs.workflow("post", on_end=opsjobs.task(_report))
+    sent = flow.map("send", send, over=flow.step("letters", letters).result, as_="letter")
+    paid = flow.wait("paid", signal="paid", after=[sent])
+    last = flow.step("last", send, letter="z", after=[paid])
+    flow.step("behind", send, letter="b", after=[last])
+    run = flow.start()
+    db.session.commit()
+    perform_due()
+    at_rest = keeper.look_twice()
+    assert [check for check in at_rest.values() if not check.is_balanced] == []
+    # The map's job, its members, the wait, two steps behind it and the callback.
+    assert (at_rest["default"].enqueued, at_rest["mail"].enqueued) == (8, 1)
+    _change(bench, run.id, "send[0]", is_retry=True)
+    opsjobs.signal("paid")
+    fails.remove("a")
+    db.session.commit()
+    perform_due()
+    _change(bench, run.id, "last", is_retry=False)
+    perform_due()
+    assert bench.row("SELECT state, end_no FROM opsjobs.workflows") == {
+        "state": "finished",
+        "end_no": 3,
+    }
+    at_rest = keeper.look_twice()
+    assert [check for check in at_rest.values() if not check.is_balanced] == []
+    assert at_rest["default"].enqueued == 10
+    later = keeper.now + timedelta(days=100)
+    assert sum(retention.retain(bench.connection, bench.host.settings, later).values()) > 11
+    for queue, number in {"default": 10, "mail": 1}.items():
+        check = bench.row(
+            "SELECT sum(enqueued) AS enqueued, sum(deleted) AS deleted FROM opsjobs.job_count_deltas"
+            " WHERE queue = %s",
+            queue,
+        )
+        assert (check["enqueued"], check["deleted"]) == (number, number)
+    assert keeper.look_twice() == {}
+
+
+def _report(workflow_id: int) -> None: ...
+
+
+def _change(bench: Bench, run: int, name: str, *, is_retry: bool) -> None:
+    """Retry or skip a step, as the actions do."""
+    connection, now = bench.connection, read_clock(bench.connection)
+    step = bench.row("SELECT job_id FROM opsjobs.steps WHERE name = %s", name)["job_id"]
+    with connection.transaction():
+        workflows.lock(connection, [run])
+        workflows.reopen(connection, run, [step], now)
+        if is_retry:
+            jobs.retry(connection, [step], now)
+        else:
+            workflows.skip(connection, step, "42", "known to be well", now)
 
 
 def test_a_row_that_was_deleted_manually_is_a_difference(

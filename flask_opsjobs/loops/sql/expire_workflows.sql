@@ -1,5 +1,5 @@
 -- Cancels runs whose deadline has passed. Skips locked runs; a later pass tries again.
--- Run by the advance loop. Index: workflows_deadlines.
+-- Run by the advance loop and by `perform_due`. Index: workflows_deadlines.
 UPDATE opsjobs.workflows SET state = 'canceling', cancel_requested_at = %(now)s,
     cancel_requested_by = 'opsjobs: deadline', cancel_reason = 'the deadline of the run passed'
 WHERE id IN (
