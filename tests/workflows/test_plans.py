@@ -232,7 +232,7 @@ ELSEWHERE = {"take_locks_of_steps", "list_steps_without_lock"}
 # They end jobs of any kind: tests/lifeline and tests/actions show their plans.
 OLDER = {"count_failed_deliveries", "expire_jobs", "rescue_jobs", "retry_or_end_jobs"}
 # Parts of other statements.
-PARTS = {"append_workflow_end_events", "append_batch_end_events", "is_signal_late"}
+PARTS = {"append_workflow_end_events", "is_signal_late"}
 
 
 @pytest.fixture(scope="module")
@@ -268,8 +268,26 @@ def test_headers_name_the_indexes() -> None:
 def test_no_statement_is_left_out() -> None:
     domains = {name: path.parts[-3] for name, path in _FILES.items()}
     ours = {name for name in _FILES if domains[name] in ("workflows", "endings")} - OLDER
+    ours -= {name for name in ours if "batch" in name} | {"list_members_to_stop"}  # of batches
     shown = {statement for statement, _, _, _ in CASES.values()}
     assert ours - shown == ONLY_INSERT | ELSEWHERE | PARTS
+
+
+@pytest.mark.parametrize("how", [explain, explain_prepared])
+def test_many_steps_that_did_not_finish_do_not_read_all_edges_at_each_depth(
+    many: Connection, how: Explain
+) -> None:
+    """A chain is as deep as it is long. Postgres expects each depth to be ten times as wide as the first."""
+    ids = [*range(1, 1_000), 40_001]  # behind all but the last, everything has settled
+    causes = {"unfinished": ids, "causes": ids, "limit": 1_000}
+    assert rows_read(how(many, "find_doomed_steps", causes)) <= 4_000
+    with many.transaction(force_rollback=True):
+        many.execute(
+            "UPDATE opsjobs.jobs SET state = 'canceled', ended_at = now(), ended_by = 'dependency'"
+            " WHERE id BETWEEN 40002 AND 41000"
+        )
+        nodes = how(many, "find_steps_to_reopen", {"ids": ids})
+        assert rows_read(nodes) <= 6_000
 
 
 def test_many_end_events_of_one_run_are_not_read_to_find_it(many: Connection) -> None:
