@@ -160,7 +160,10 @@ def test_buttons_of_the_front_page_order_and_pay(
     visitor.post(button)
     assert button not in visitor.get("/").text
     perform()
-    assert f"{run}: finished" in visitor.get("/").text
+    (link,) = re.findall(r'href="(/ops/jobs/workflows/\d+)"', visitor.get("/").text)
+    assert link == f"/ops/jobs/workflows/{run}"
+    assert "finished" in visitor.get(link).text
+    assert order_of(db, shop, int(run)).state == "finished"
     visitor.post("/orders", data={"unlucky": ""})
     assert order_of(db, shop, int(run) + 1).customer_id == shop.vendors.UNLUCKY_ACCOUNT
 
